@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "rota/v1/artifact.proto",
     "rota/v1/event.proto",
     "rota/v1/runtime.proto",
@@ -10,6 +10,8 @@ const FILES: [&str; 8] = [
     "rota/v1/workflow.proto",
     "rota/v1/agent.proto",
     "rota/v1/admin.proto",
+    "rota/v1/schedule.proto",
+    "rota/v1/template.proto",
     "rota/worker/v1/worker.proto",
 ];
 
@@ -41,6 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A step with a task is many times as large as one that waits.
         .boxed(".rota.v1.WorkflowStep.kind.task")
         .boxed(".rota.v1.WorkflowStep.compensate")
+        // Rare, and tasks are moved around a lot.
+        .boxed(".rota.v1.Task.step")
+        .boxed(".rota.v1.TaskSpec.ttl_after_finished")
         .btree_map(".")
         .compile_fds(set)?;
     // The canonical JSON mapping, for `-o json` and its readers.

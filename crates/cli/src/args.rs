@@ -33,7 +33,7 @@ pub struct Cli {
 /// Command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create or update agents and tasks from manifests
+    /// Create or update agents, schedules and tasks from manifests
     Apply(apply::Apply),
     /// Run one task and print its result
     Run(Box<run::Run>),
@@ -63,6 +63,10 @@ pub enum Command {
     Fork(Box<continuing::Fork>),
     /// List threads: tasks that run one after the other and continue one conversation
     Threads(threads::Threads),
+    /// Run tasks at recurring times: create, list, pause and run schedules
+    Schedule(Box<schedule::Schedule>),
+    /// Manage templates of workflows, in versions
+    Template(template::Template),
     /// Change a task's priority, labels or hold
     Update(update::Update),
     /// List the files that the attempts of a task have left, and those that it was given

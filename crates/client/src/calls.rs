@@ -81,6 +81,32 @@ calls! {
     repeat agents.report_agent(ReportAgentRequest) -> v1::ReportAgentResponse;
     /// Returns the capabilities that the agents of a namespace have.
     repeat agents.list_capabilities(ListCapabilitiesRequest) -> v1::ListCapabilitiesResponse;
+    /// Creates a schedule. Not retried: a second try would find it in existence. `update_schedule` with `allow_missing`
+    /// creates it, too.
+    once schedules.create_schedule(CreateScheduleRequest) -> v1::Schedule;
+    /// Returns a schedule with its runs and its next times.
+    repeat schedules.get_schedule(GetScheduleRequest) -> v1::Schedule;
+    /// Returns one page of schedules, by name. [`Client::all_schedules`] reads all pages.
+    repeat schedules.list_schedules(ListSchedulesRequest) -> v1::ListSchedulesResponse;
+    /// Updates a schedule, or creates it with `allow_missing`.
+    repeat schedules.update_schedule(UpdateScheduleRequest) -> v1::Schedule;
+    /// Deletes a schedule. Not retried: a second try would not find it.
+    once schedules.delete_schedule(DeleteScheduleRequest) -> pbjson_types::Empty;
+    /// Runs a schedule now. When it returns, the task is durable.
+    keyed schedules.run_schedule(RunScheduleRequest) -> v1::RunScheduleResponse;
+    /// Returns the next times of a schedule or of an expression.
+    repeat schedules.preview_schedule(PreviewScheduleRequest) -> v1::PreviewScheduleResponse;
+    /// Returns the newest version of a template, or a given one.
+    repeat templates.get_workflow_template(GetWorkflowTemplateRequest) -> v1::WorkflowTemplate;
+    /// Returns one page of templates, by name. [`Client::all_workflow_templates`] reads all pages.
+    repeat templates.list_workflow_templates(ListWorkflowTemplatesRequest) -> v1::ListWorkflowTemplatesResponse;
+    /// Creates a template. Not retried: a second try would find it in existence. `update_workflow_template` with
+    /// `allow_missing` creates it, too.
+    once templates.create_workflow_template(CreateWorkflowTemplateRequest) -> v1::WorkflowTemplate;
+    /// Adds a version to a template, or creates the template with `allow_missing`.
+    repeat templates.update_workflow_template(UpdateWorkflowTemplateRequest) -> v1::WorkflowTemplate;
+    /// Deletes a template with its versions. Not retried: a second try would not find it.
+    once templates.delete_workflow_template(DeleteWorkflowTemplateRequest) -> pbjson_types::Empty;
     /// Returns the status of the control plane. Not retried: the caller wants the status now, or the error.
     once admin.get_system_status(GetSystemStatusRequest) -> v1::SystemStatus;
     /// Returns the background tasks of the control plane with their health.
@@ -135,6 +161,16 @@ impl Keyed for v1::RetryTaskRequest {
     }
 }
 
+impl Keyed for v1::RunScheduleRequest {
+    const METHOD: &'static str = "rota.v1.ScheduleService/RunSchedule";
+
+    fn add_key(&mut self) {
+        if self.idempotency_key.is_empty() {
+            self.idempotency_key = format!("client:{}", uuid::Uuid::new_v4());
+        }
+    }
+}
+
 impl Keyed for v1::BatchCreateTasksRequest {
     const METHOD: &'static str = "rota.v1.TaskService/BatchCreateTasks";
 
@@ -175,6 +211,36 @@ impl Client {
         loop {
             let page = self.list_budgets(request.clone()).await?;
             all.extend(page.budgets);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Reads all pages of [`Client::list_schedules`]. `namespaces/-` means all namespaces.
+    pub async fn all_schedules(&self, parent: &str) -> Result<Vec<v1::Schedule>, Error> {
+        let mut all = Vec::new();
+        let mut request =
+            v1::ListSchedulesRequest { parent: parent.into(), page_size: 1000, ..Default::default() };
+        loop {
+            let page = self.list_schedules(request.clone()).await?;
+            all.extend(page.schedules);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Reads all pages of [`Client::list_workflow_templates`]. `namespaces/-` means all namespaces.
+    pub async fn all_workflow_templates(&self, parent: &str) -> Result<Vec<v1::WorkflowTemplate>, Error> {
+        let mut all = Vec::new();
+        let mut request =
+            v1::ListWorkflowTemplatesRequest { parent: parent.into(), page_size: 1000, ..Default::default() };
+        loop {
+            let page = self.list_workflow_templates(request.clone()).await?;
+            all.extend(page.workflow_templates);
             if page.next_page_token.is_empty() {
                 return Ok(all);
             }

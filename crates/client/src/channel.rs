@@ -7,7 +7,9 @@ use std::time::Duration;
 use rota_proto::v1::admin_service_client::AdminServiceClient;
 use rota_proto::v1::agent_service_client::AgentServiceClient;
 use rota_proto::v1::artifact_service_client::ArtifactServiceClient;
+use rota_proto::v1::schedule_service_client::ScheduleServiceClient;
 use rota_proto::v1::task_service_client::TaskServiceClient;
+use rota_proto::v1::template_service_client::TemplateServiceClient;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
@@ -75,6 +77,20 @@ impl Client {
     /// Returns the generated client of the admin service, without retries.
     pub fn admin(&self) -> AdminServiceClient<Transport> {
         AdminServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
+    }
+
+    /// Returns the generated client of the schedule service, without retries.
+    pub fn schedules(&self) -> ScheduleServiceClient<Transport> {
+        ScheduleServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
+    }
+
+    /// Returns the generated client of the template service, without retries.
+    pub fn templates(&self) -> TemplateServiceClient<Transport> {
+        TemplateServiceClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }

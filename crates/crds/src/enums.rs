@@ -55,6 +55,30 @@ string_enum! {
 }
 
 string_enum! {
+    /// Action at a time at which earlier runs of a schedule have not ended.
+    ScheduleConcurrency => ScheduleConcurrency {
+        /// Start the run besides them.
+        Allow,
+        /// Start no run at this time.
+        Forbid,
+        /// Cancel the earlier runs, and start the run.
+        Replace,
+    }
+}
+
+string_enum! {
+    /// Action after times that have passed while nothing could run.
+    ScheduleCatchUp => ScheduleCatchUp {
+        /// One run for the last of them.
+        Latest,
+        /// No run, unless its start deadline has not passed.
+        Skip,
+        /// A run for each, oldest first, and at most for the last 100 of them.
+        All,
+    }
+}
+
+string_enum! {
     /// What becomes of new tasks while a budget is exhausted.
     WhenExhausted => WhenExhausted {
         /// They wait for the next day or month.

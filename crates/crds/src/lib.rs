@@ -7,6 +7,7 @@
 //! # Main types
 //!
 //! - [`Agent`] and [`Task`]: manifests. Their specs ([`AgentSpec`], [`TaskSpec`]) are shared with the custom resources.
+//! - [`Schedule`]: a manifest of `rota apply` only.
 //! - [`resource::Agent`] and [`resource::Task`]: custom resources, with Kubernetes metadata and a status.
 //! - [`resource::definitions`]: CustomResourceDefinitions with schema, CEL rules and printer columns.
 //! - [`Object`] and [`Document`]: a manifest of any kind, with its position in the text.
@@ -39,6 +40,7 @@ mod pod;
 pub mod resource;
 mod runtime;
 mod scalar;
+mod schedule;
 mod schema;
 mod status;
 #[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
@@ -49,8 +51,8 @@ pub use agent::{Agent, AgentSecret, AgentSpec, Budget};
 pub use claude::{ClaudeRuntime, Effort, SettingSource};
 pub use enums::{
     DesiredState, FailureClass, ForgeProvider, Isolation, Management, OnDependencyFailure, OnDisconnect,
-    Overrides, PermissionMode, PermissionPolicy, WhenExhausted, WorkflowFiles, WorkspaceCleanup,
-    WorkspaceMode,
+    Overrides, PermissionMode, PermissionPolicy, ScheduleCatchUp, ScheduleConcurrency, WhenExhausted,
+    WorkflowFiles, WorkspaceCleanup, WorkspaceMode,
 };
 pub use meta::{Ignored, ObjectMeta};
 pub use network::{Egress, PodNetwork};
@@ -63,6 +65,7 @@ pub use runtime::{
     ScriptFailure, ScriptFile, ScriptStep, ScriptUsage, ScriptedRuntime, Workspace, WorkspaceCommand,
 };
 pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
+pub use schedule::{Schedule, ScheduleHistory, ScheduleSpec};
 pub use task::{Dependency, Task, TaskSpec};
 pub use validate::{RESERVED_PREFIX, Violation, pod_template};
 

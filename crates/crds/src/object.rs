@@ -1,12 +1,13 @@
 //! Manifest of any kind, with its position in the text.
 
-use crate::{Agent, ObjectMeta, Position, Task, Violation};
+use crate::{Agent, ObjectMeta, Position, Schedule, Task, Violation};
 
-/// Parsed manifest of either kind.
+/// Parsed manifest of any kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     Agent(Box<Agent>),
     Task(Box<Task>),
+    Schedule(Box<Schedule>),
 }
 
 /// Manifest with its position in the text.
@@ -21,6 +22,7 @@ impl Object {
         match self {
             Self::Agent(_) => "Agent",
             Self::Task(_) => "Task",
+            Self::Schedule(_) => "Schedule",
         }
     }
 
@@ -28,6 +30,7 @@ impl Object {
         match self {
             Self::Agent(agent) => &agent.metadata,
             Self::Task(task) => &task.metadata,
+            Self::Schedule(schedule) => &schedule.metadata,
         }
     }
 
@@ -47,6 +50,7 @@ impl Object {
         match self {
             Self::Agent(agent) => agent.validate(),
             Self::Task(task) => task.validate(),
+            Self::Schedule(schedule) => schedule.validate(),
         }
     }
 
@@ -57,10 +61,10 @@ impl Object {
                 ("an agent's spec.secrets", !agent.spec.secrets.is_empty()),
                 ("an agent's spec.pod", agent.spec.pod.is_some()),
             ],
-            Self::Task(task) => vec![
-                ("a task's spec.podOverrides", task.spec.pod_overrides.is_some()),
-                ("a task's spec.ttlAfterFinished", task.spec.ttl_after_finished.is_some()),
-            ],
+            Self::Task(task) => vec![("a task's spec.podOverrides", task.spec.pod_overrides.is_some())],
+            Self::Schedule(schedule) => {
+                vec![("a schedule's spec.task.podOverrides", schedule.spec.task.pod_overrides.is_some())]
+            }
         };
         fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }

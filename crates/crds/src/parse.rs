@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::{API_VERSION, Agent, Document, Object, Task};
+use crate::{API_VERSION, Agent, Document, Object, Schedule, Task};
 
 /// Position in a text, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,7 +106,8 @@ fn read(source_name: &str, part: &Part) -> Result<Option<Document>, Error> {
     let object = match kind.as_str() {
         "Agent" => Object::Agent(Box::new(deserialize::<Agent>(source_name, part)?)),
         "Task" => Object::Task(Box::new(deserialize::<Task>(source_name, part)?)),
-        other => return Err(fail(format!("unknown kind {other:?}; expected Agent or Task"))),
+        "Schedule" => Object::Schedule(Box::new(deserialize::<Schedule>(source_name, part)?)),
+        other => return Err(fail(format!("unknown kind {other:?}; expected Agent, Task or Schedule"))),
     };
     Ok(Some(Document { object, position }))
 }

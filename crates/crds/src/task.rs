@@ -134,8 +134,8 @@ pub struct TaskSpec {
     /// Overrides of the agent's pod template. Requires isolation `Pod`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_overrides: Option<PodOverrides>,
-    /// Time after which the finished resource is deleted. The record in the control plane is kept longer. Unset: never.
-    /// Mutable.
+    /// Time after its end at which the task is removed. On Kubernetes the resource is, and the record in the control plane is
+    /// kept longer. Unset: never. Mutable on Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<HumanDuration>,
     /// Id or name of a task whose conversation and files this one continues.

@@ -3,3 +3,6 @@
 /// Cluster whose operator manages a record. Requests that change such a record must name the same cluster: the operator
 /// would overwrite a change by anyone else.
 pub const CLUSTER: &str = "rota.dev/cluster";
+
+/// Schedule that created a task.
+pub const SCHEDULE: &str = "rota.dev/schedule";

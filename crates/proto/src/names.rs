@@ -21,6 +21,16 @@ pub fn worker(namespace: &str, worker: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/workers/{worker}")
 }
 
+/// Returns the name of a schedule: `namespaces/{namespace}/schedules/{schedule}`.
+pub fn schedule(namespace: &str, schedule: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/schedules/{schedule}")
+}
+
+/// Returns the name of a template: `namespaces/{namespace}/templates/{template}`.
+pub fn template(namespace: &str, template: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/templates/{template}")
+}
+
 /// Returns the namespace of `namespaces/{namespace}`, or `None` for a name of another shape.
 pub fn parse_namespace(name: &str) -> Option<&str> {
     name.strip_prefix("namespaces/").filter(|rest| !rest.is_empty() && !rest.contains('/'))

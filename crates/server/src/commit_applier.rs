@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rota_core::Timestamp;
 use rota_core::target::Profile;
-use rota_core::task::{Loss, Task, WorkerRef};
+use rota_core::task::{Loss, State, Task, WorkerRef};
 use rota_store::{AgentChange, Commit, Session, Snapshot};
 use tokio::sync::watch;
 
@@ -19,6 +19,7 @@ use crate::keys::{AgentKey, WorkerKey};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::scheduler::{Scheduler, SlotState, WorkerEntry};
+use crate::schedules::Registry;
 use crate::sessions::{self, SessionDeps};
 use crate::spans;
 use crate::store_client::StoreClient;
@@ -36,6 +37,7 @@ pub(crate) struct CommitApplier {
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) ready_steps: Arc<ReadySteps>,
+    pub(crate) schedules: Arc<Registry>,
     pub(crate) store: StoreClient,
     /// Revision of the snapshot that was restored, if any: it contains the commits up to this one.
     pub(crate) restored: Option<u64>,
@@ -83,6 +85,15 @@ impl CommitApplier {
         }
         for (change, recipient) in commit.tasks.iter().zip(recipients) {
             self.dispatcher.send_change(change, recipient);
+        }
+        for change in &commit.documents {
+            self.schedules.apply(change);
+        }
+        let is_over = |state: Option<State>| state.is_some_and(State::is_final);
+        for change in
+            commit.tasks.iter().filter(|change| change.task.state.is_final() && !is_over(change.before))
+        {
+            self.schedules.task_ended(&change.task.namespace, change.task.id);
         }
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
         // Last: a watcher that reads after it was notified must find what the commit changed.

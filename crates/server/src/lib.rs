@@ -60,6 +60,7 @@ mod pools;
 mod pulse;
 mod room;
 mod scheduler;
+mod schedules;
 mod seal;
 mod server;
 mod sessions;
@@ -77,6 +78,7 @@ pub use metrics::{Descriptor, metrics};
 pub use notify::{Notifications, NotificationsError, Receiver};
 pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 pub use rota_artifacts::Parts;
+pub use schedules::WallClock;
 pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};

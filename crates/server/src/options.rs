@@ -14,6 +14,7 @@ use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
 
 use crate::notify::Notifications;
+use crate::schedules::WallClock;
 
 /// Default address of the gRPC listener: reachable only from this machine.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
@@ -178,6 +179,8 @@ pub struct Timing {
     pub shutdown_grace: Duration,
     /// Age at which finished tasks are deleted; `None` keeps them.
     pub retention: Option<Duration>,
+    /// Source of the time of schedules.
+    pub wall_clock: WallClock,
 }
 
 impl Default for Timing {
@@ -189,6 +192,7 @@ impl Default for Timing {
             recovery_grace: Duration::from_secs(120),
             shutdown_grace: Duration::from_secs(5),
             retention: Some(Duration::from_secs(30 * 24 * 3600)),
+            wall_clock: WallClock::default(),
         }
     }
 }

@@ -8,7 +8,9 @@ use rota_gateway::Gateway;
 use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::artifact_service_server::ArtifactServiceServer;
+use rota_proto::v1::schedule_service_server::ScheduleServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
+use rota_proto::v1::template_service_server::TemplateServiceServer;
 use rota_proto::v1::workflow_service_server::WorkflowServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
 use rota_telemetry::{OnExit, spawn};
@@ -35,6 +37,7 @@ use crate::metrics::{Metrics, Scraper};
 use crate::notify::Notifier;
 use crate::options::{Limits, Options};
 use crate::scheduler::Scheduler;
+use crate::schedules;
 use crate::seal::Sealer;
 use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
@@ -42,7 +45,7 @@ use crate::trust::auth::Authenticator;
 use crate::trust::worker_token::WorkerTokens;
 use crate::trust::{accept, auth, tls};
 use crate::watchers::{Deltas, Watchers};
-use crate::workflows::{Driver, ReadySteps};
+use crate::workflows::{self, ReadySteps};
 
 /// Largest message that is accepted: a prompt of 1 MiB with room to spare.
 const MAX_MESSAGE_SIZE: usize = 8 << 20;
@@ -77,6 +80,8 @@ struct Services {
     workflows: grpc::Workflows,
     agents: grpc::Agents,
     admin: grpc::Admin,
+    schedules: grpc::Schedules,
+    templates: grpc::Templates,
     artifacts: grpc::ArtifactsService,
     workers: sessions::Service,
     health: grpc::HealthService,
@@ -160,6 +165,7 @@ impl Server {
             stop: stop.clone(),
         };
 
+        let schedules = schedules::restore(&store, options.timing.wall_clock.clone()).await?;
         let creator = Creator {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),
@@ -169,7 +175,14 @@ impl Server {
             isolates: options.isolates,
         };
         let ready_steps = Arc::new(ReadySteps::default());
-        let driver = Driver::new(store.clone(), creator.clone(), Arc::clone(&ready_steps));
+        let workflows = workflows::Driver::new(store.clone(), creator.clone(), Arc::clone(&ready_steps));
+        let driver = schedules::Driver {
+            registry: Arc::clone(&schedules),
+            creator: creator.clone(),
+            store: store.clone(),
+            sealer,
+            metrics: Arc::clone(&metrics),
+        };
 
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
@@ -182,6 +195,7 @@ impl Server {
             watchers: Arc::clone(&watchers),
             notifier: Arc::clone(&notifier),
             ready_steps: Arc::clone(&ready_steps),
+            schedules,
             store: store.clone(),
             restored: None,
             timer,
@@ -204,12 +218,14 @@ impl Server {
                 due,
                 artifacts: artifacts.clone(),
                 notifier,
-                driver,
+                schedules: driver.clone(),
+                workflows,
                 stop: stop.clone(),
             },
         );
 
         let streams = Streams { watchers, deltas, stop: stop.clone() };
+        let templates = grpc::Templates { store: store.clone(), changes: Arc::default() };
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),
@@ -219,6 +235,8 @@ impl Server {
                 streams: streams.clone(),
                 retention: options.timing.retention,
             },
+            schedules: grpc::Schedules { driver, barriers: barriers.clone() },
+            templates: templates.clone(),
             agents: grpc::Agents {
                 agents,
                 demand: demand.clone(),
@@ -240,7 +258,12 @@ impl Server {
                     backup: Arc::default(),
                 },
             },
-            workflows: grpc::Workflows { store: store.clone(), ready_steps, streams: streams.clone() },
+            workflows: grpc::Workflows {
+                store: store.clone(),
+                ready_steps,
+                streams: streams.clone(),
+                templates,
+            },
             artifacts: grpc::ArtifactsService { store: store.clone(), artifacts, streams },
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
@@ -305,6 +328,12 @@ impl Bound {
         let artifacts = ArtifactServiceServer::new(services.artifacts)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let schedules = ScheduleServiceServer::new(services.schedules)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let templates = TemplateServiceServer::new(services.templates)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
         let gateway = Gateway::new().map_err(Error::Gateway)?;
@@ -328,6 +357,8 @@ impl Bound {
             .add_service(AgentServiceServer::new(services.agents))
             .add_service(AdminServiceServer::new(services.admin))
             .add_service(artifacts)
+            .add_service(schedules)
+            .add_service(templates)
             .add_service(workers)
             .add_service(health)
             .add_service(reflection);

@@ -235,6 +235,7 @@ impl Settings {
                 recovery_grace: self.recovery_grace.0,
                 shutdown_grace: self.shutdown_grace.0,
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
+                wall_clock: Default::default(),
             },
             limits: Limits::default(),
             notifications: Notifications {

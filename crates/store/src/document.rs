@@ -9,6 +9,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DocumentKind {
     Schedule,
+    /// Runs and position of a schedule, which change more often than the schedule.
+    ScheduleStatus,
     Template,
     /// One version of a template.
     TemplateVersion,
@@ -19,6 +21,7 @@ impl DocumentKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Schedule => "schedule",
+            Self::ScheduleStatus => "schedule status",
             Self::Template => "template",
             Self::TemplateVersion => "template version",
         }
@@ -44,7 +47,6 @@ impl std::fmt::Display for DocumentKey {
     }
 }
 
-/// Named, versioned record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     pub key: DocumentKey,
@@ -102,10 +104,8 @@ impl DocumentsPage {
     }
 }
 
-/// Page of documents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Documents {
     pub documents: Vec<Document>,
-    /// Whether there are more.
     pub more: bool,
 }

@@ -194,10 +194,7 @@ impl Contents {
             self.accounts.insert(key, Account::clone(account));
         }
         self.workflows.write(&changes.workflows);
-        self.documents.retain(|key, _| !changes.removed_documents.contains(key));
-        for document in &changes.documents {
-            self.documents.insert(document.key.clone(), Document::clone(document));
-        }
+        self.write_documents(changes);
         self.revision = changes.revision;
         self.last_route = changes.last_route;
         self.written_at = Some(changes.now);

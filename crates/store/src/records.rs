@@ -16,7 +16,7 @@ use rota_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Document, DocumentKey, Expected, PutDocument, WorkflowCommand};
+use crate::{Document, DocumentKey, Expected, PutDocument, ScopedId, WorkflowCommand};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -68,12 +68,10 @@ pub enum Command {
     /// Agents all of whose workers wait for their credentials, as of now, and since when they do if the engine does not know:
     /// queue timeouts do not count that time.
     HoldAgents(BTreeMap<(Namespace, AgentName), Timestamp>),
-    /// Creates or replaces a document.
     PutDocument(PutDocument),
-    DeleteDocument {
-        key: DocumentKey,
-        expected: Expected,
-    },
+    DeleteDocument(DocumentKey, Expected),
+    /// Removes a task that has ended, with its log, unless another task needs it.
+    RemoveTask(ScopedId),
     Prune(Prune),
     Workflow(Box<WorkflowCommand>),
 }

@@ -106,6 +106,7 @@ pub fn timing() -> Timing {
         recovery_grace: Duration::from_secs(30),
         shutdown_grace: Duration::from_secs(2),
         retention: None,
+        ..Timing::default()
     }
 }
 
@@ -343,11 +344,8 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
     let (stop, folder, setup) = (shutdown.clone(), folder.to_owned(), setup.clone());
     runtime.spawn(async move {
         let bound = async {
-            let store = tokio::task::spawn_blocking({
-                let (setup, folder) = (setup.clone(), folder.clone());
-                move || open(&setup, &folder)
-            })
-            .await??;
+            let (own, data) = (setup.clone(), folder.clone());
+            let store = tokio::task::spawn_blocking(move || open(&own, &data)).await??;
             let weak = Arc::downgrade(&store);
             let options = Options {
                 listen,

@@ -24,9 +24,13 @@ fn schema_of<T: JsonSchema>() -> Value {
 }
 
 pub(super) fn page() -> anyhow::Result<String> {
-    let kinds = [("Agent", schema_of::<rota_crds::Agent>()), ("Task", schema_of::<rota_crds::Task>())];
+    let kinds = [
+        ("Agent", schema_of::<rota_crds::Agent>()),
+        ("Task", schema_of::<rota_crds::Task>()),
+        ("Schedule", schema_of::<rota_crds::Schedule>()),
+    ];
     let mut text = format!(
-        "{MARK}\n\n# Manifests\n\n`apiVersion: {}`. `rota apply -f` and `kubectl apply -f` take the same text. Unknown fields are errors.\n",
+        "{MARK}\n\n# Manifests\n\n`apiVersion: {}`. `rota apply -f` and `kubectl apply -f` take the same text; schedules are for `rota apply`. Unknown fields are errors.\n",
         rota_crds::API_VERSION
     );
     let mut definitions = BTreeMap::new();

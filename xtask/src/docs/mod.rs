@@ -59,6 +59,7 @@ fn pages(rota: &Path) -> anyhow::Result<Files> {
     pages.push(("agent.schema.json", manifests::schema::<rota_crds::Agent>()?));
     pages.push(("task.schema.json", manifests::schema::<rota_crds::Task>()?));
     pages.push(("openapi.json", serde_json::to_string_pretty(&rota_gateway::openapi()?)? + "\n"));
+    pages.push(("schedule.schema.json", manifests::schema::<rota_crds::Schedule>()?));
     pages.push(("README.md", index()));
     Ok(pages.into_iter().map(|(name, text)| (format!("{FOLDER}/{name}"), text)).collect())
 }
@@ -75,6 +76,6 @@ fn index() -> String {
          - [Failures](failures.md): classes of failed attempts, and how each is handled\n\
          - [Metrics](metrics.md): metrics of the control plane\n\
          - [Manifests](manifests.md): `Agent` and `Task` as `rota apply` and `kubectl apply` take them; for editors as JSON\n  \
-           schema: [agent](agent.schema.json), [task](task.schema.json)\n"
+           schema: [agent](agent.schema.json), [task](task.schema.json), [schedule](schedule.schema.json)\n"
     )
 }

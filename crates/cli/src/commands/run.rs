@@ -68,6 +68,9 @@ pub struct Run {
     /// Timeout of the task, such as 10m
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub timeout: Option<HumanDuration>,
+    /// Time after its end at which the task is removed, such as 1h [default: the retention of the control plane]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub ttl: Option<HumanDuration>,
     /// Maximum cost of all attempts in US dollars, such as 0.50
     #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true)]
     pub budget_usd: Option<Usd>,
@@ -244,6 +247,7 @@ impl Run {
                     .map(|task| Dependency { task: task.clone(), on_failure: None })
                     .collect(),
                 thread: self.thread.clone(),
+                ttl_after_finished: self.ttl,
                 priority: self.priority,
                 limits: (limits != Limits::default()).then_some(limits),
                 retry: (retry != RetryPolicy::default()).then_some(retry),

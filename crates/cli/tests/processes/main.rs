@@ -39,6 +39,7 @@ mod redaction;
 mod reporting;
 mod repositories;
 mod responses;
+mod schedules;
 mod shutdown;
 mod sick_disk;
 mod small_disk;

@@ -23,6 +23,7 @@ impl Task {
             parent: None,
             thread: None,
             step: None,
+            ttl: None,
             retry_of: None,
             labels: BTreeMap::new(),
             target,

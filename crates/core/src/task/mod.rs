@@ -142,6 +142,9 @@ pub struct Task {
     /// Place in the workflow that created it.
     #[serde(default, skip_serializing_if = "none")]
     pub step: Option<Box<StepRef>>,
+    /// Time after its end after which it is removed; `None` leaves that to the retention.
+    #[serde(default, skip_serializing_if = "none")]
+    pub ttl: Option<Duration>,
     /// Task that this one repeats.
     #[serde(default, skip_serializing_if = "none")]
     pub retry_of: Option<TaskId>,
@@ -349,7 +352,8 @@ impl Task {
         self.avoid.as_ref() == Some(worker) && self.queued_at.is_some_and(|at| now < at + AVOID_TIME)
     }
 
-    /// Returns when [`Command::Tick`] next has an effect; `None` for a task that only waits for others, or for a person.
+    /// Returns when [`Command::Tick`] next has an effect, or when an ended task expires; `None` for a task that only waits for
+    /// others, or for a person.
     /// A worker that comes back has a moment to report what ended while it was away.
     pub fn due(&self) -> Option<Timestamp> {
         fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
@@ -368,7 +372,12 @@ impl Task {
                 let due = earliest([overdue, self.confirm_by])?;
                 Some(resumed.map_or(due, |at| due.max(at + CONFIRM_SLACK)))
             }
-            State::Succeeded | State::Failed | State::Cancelled => None,
+            State::Succeeded | State::Failed | State::Cancelled => self.expires_at(),
         }
+    }
+
+    /// Returns when an ended task is removed by its own TTL.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        Some(self.ended_at? + self.ttl?)
     }
 }

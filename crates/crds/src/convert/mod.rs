@@ -3,6 +3,7 @@
 
 mod agent;
 mod runtime;
+mod schedule;
 mod task;
 
 use crate::{HumanDuration, Json, Time};

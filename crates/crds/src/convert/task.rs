@@ -75,6 +75,7 @@ impl TaskSpec {
             continue_from: self.continue_from.clone().unwrap_or_default(),
             fork: self.fork,
             thread: self.thread.clone().unwrap_or_default(),
+            ttl_after_finished: super::duration(self.ttl_after_finished).map(Box::new),
             agent_secrets: self
                 .secret_names
                 .as_ref()
@@ -93,7 +94,7 @@ mod tests {
     fn task(text: &str) -> crate::Task {
         match parse("f", text).unwrap().remove(0).object {
             Object::Task(task) => *task,
-            Object::Agent(_) => panic!("a task"),
+            _ => panic!("a task"),
         }
     }
 
@@ -126,6 +127,7 @@ spec:
   continueFrom: before
   fork: true
   thread: talk
+  ttlAfterFinished: 2h
 ",
         );
         let wrong: Vec<_> = task.validate().iter().map(|wrong| wrong.field.clone()).collect();
@@ -158,7 +160,7 @@ spec:
                         {"delay": "1s"}, {"fail": {"class": "rate_limit", "attempts": 1}}]}},
                     "setup": [{"argv": ["npm", "ci"], "timeout": "60s", "secrets": ["T"]}],
                     "doneWhen": {"commands": [{"argv": ["npm", "test"]}], "maxRounds": 2, "pinnedFiles": ["tests/**"]},
-                    "owner": "me", "parentTask": "p", "strict": true, "continueFrom": "before", "fork": true, "thread": "talk",
+                    "owner": "me", "parentTask": "p", "strict": true, "continueFrom": "before", "fork": true, "thread": "talk", "ttlAfterFinished": "7200s",
                 },
             })
         );

@@ -54,11 +54,16 @@ impl Task {
     /// would collide with a later resource of the same name.
     pub fn to_request(&self) -> v1::CreateTaskRequest {
         let task_id = self.metadata.uid.clone().unwrap_or_default();
-        v1::CreateTaskRequest {
+        let mut request = v1::CreateTaskRequest {
             task_id,
             idempotency_key: String::new(),
             ..self.manifest().to_request("", "")
+        };
+        // The operator deletes the resource by it; the record outlives that.
+        if let Some(spec) = request.task.as_mut().and_then(|task| task.spec.as_mut()) {
+            spec.ttl_after_finished = None;
         }
+        request
     }
 
     /// Returns the trace context of the creator, which is sent as metadata of the request.

@@ -5,6 +5,7 @@ mod agent;
 mod pod;
 mod pod_template;
 mod runtime;
+mod schedule;
 mod task;
 mod text;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Check, Violation};
-use crate::{Isolation, Task};
+use crate::{Dependency, Isolation, Task, TaskSpec};
 
 impl Task {
     /// Returns all violations of the validation rules.
@@ -11,7 +11,15 @@ impl Task {
         let mut found = Vec::new();
         let mut check = Check { path: String::new(), found: &mut found };
         check.metadata(&self.metadata, true);
-        let (spec, mut check) = (&self.spec, check.field("spec"));
+        check.field("spec").task(&self.spec, self.metadata.name.as_deref());
+        found
+    }
+}
+
+impl Check<'_> {
+    /// Checks what a task does. `name` is its own, which it must not depend on.
+    pub(super) fn task(&mut self, spec: &TaskSpec, name: Option<&str>) {
+        let check = self;
         check.length("title", spec.title.as_deref(), 512);
         check.length("prompt", spec.prompt.as_deref(), 1024 * 1024);
         check.length("owner", spec.owner.as_deref(), 256);
@@ -27,7 +35,7 @@ impl Task {
             check.field("worker").dns_name(worker, 63);
         }
         check.capabilities(&spec.capabilities, 32);
-        check.dependencies(self);
+        check.dependencies(&spec.depends_on, name);
         check.limits("limits", spec.limits.as_ref());
         check.retry("retry", spec.retry.as_ref());
         check.environment("environment", &spec.environment);
@@ -80,19 +88,15 @@ impl Task {
         if let Some(parent) = &spec.parent_task {
             check.field("parentTask").dns_name(parent, 63);
         }
-        found
     }
-}
 
-impl Check<'_> {
-    fn dependencies(&mut self, task: &Task) {
+    fn dependencies(&mut self, all: &[Dependency], name: Option<&str>) {
         let mut list = self.field("dependsOn");
-        let all = &task.spec.depends_on;
         list.require(all.len() <= 256, "must have at most 256 entries");
         for (index, dependency) in all.iter().enumerate() {
             let mut item = list.item(index);
             item.field("task").dns_name(&dependency.task, 63);
-            if task.metadata.name.as_ref() == Some(&dependency.task) {
+            if name == Some(dependency.task.as_str()) {
                 item.field("task").fail("must not be the task itself");
             }
             if all[..index].iter().any(|before| before.task == dependency.task) {

@@ -19,9 +19,10 @@ use crate::artifacts::{self, Artifacts};
 use crate::breakers::{self, Breakers};
 use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
+use crate::schedules;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
-use crate::workflows::Driver;
+use crate::workflows;
 
 pub(crate) use commits::{Claimer, CommitLoop};
 
@@ -65,7 +66,8 @@ pub(crate) struct BackgroundDeps {
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) artifacts: Artifacts,
     pub(crate) notifier: Arc<Notifier>,
-    pub(crate) driver: Driver,
+    pub(crate) schedules: schedules::Driver,
+    pub(crate) workflows: workflows::Driver,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -84,7 +86,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         breakers,
         artifacts,
         notifier,
-        driver,
+        schedules,
+        workflows,
         retention,
         write_grace,
         due,
@@ -99,10 +102,12 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Removes records older than their retention";
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());
-    let driver = driver.run(stop.clone());
+    let workflows = workflows.run(stop.clone());
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
     let help = "Removes parts of artifacts that no task refers to";
     let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
+    let help = "Starts and ends the runs of schedules";
+    let schedules = schedules.run(stop.clone(), monitor("schedules", help));
     let relay = async move {
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
@@ -117,7 +122,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("space", spawn("space", OnExit::Done, space)),
         ("artifacts", spawn("artifacts", OnExit::Done, sweep)),
         ("notifications", spawn("notifications", OnExit::Done, notifications)),
-        ("workflows", spawn("workflows", OnExit::Done, driver)),
+        ("schedules", spawn("schedules", OnExit::Done, schedules)),
+        ("workflows", spawn("workflows", OnExit::Done, workflows)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])
 }

@@ -91,6 +91,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     scheduler.restore(vec![(ROUTE, route())], Vec::new());
     let inbox = register_worker(&scheduler);
     let applier = CommitApplier {
+        schedules: Arc::default(),
         notifier: Arc::default(),
         ready_steps: Arc::default(),
         health: Arc::new(health),

@@ -46,7 +46,7 @@ pub(crate) struct Creator {
 }
 
 /// A creation that is ready for the store.
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     command: Box<Create>,
     rest: Rest,
 }
@@ -101,7 +101,7 @@ impl Creator {
     }
 
     /// Checks one request of a caller who sees the tasks of `scope`, and reserves a free slot for its task where one fits.
-    pub(super) async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         namespace: Namespace,
         trace: Trace,
@@ -242,7 +242,7 @@ impl Creator {
     }
 
     /// Commits prepared creations in one transaction; each is answered by itself.
-    pub(super) async fn commit(
+    pub(crate) async fn commit(
         &self,
         prepared: Vec<Prepared>,
     ) -> Result<Vec<Result<v1::Task, Status>>, Status> {

@@ -14,7 +14,7 @@ use crate::wire::status::{error, hinted};
 
 /// Tasks that a caller has to do with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     All,
     /// Those of clusters: the operator sees no task that was created over the API.
     Managed,

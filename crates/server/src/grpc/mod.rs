@@ -19,9 +19,11 @@ mod health;
 mod input;
 mod managed;
 mod pools;
+mod schedules;
 mod storage;
 mod streams;
 mod tasks;
+mod templates;
 mod threads;
 pub(crate) mod traced;
 mod watch_agents;
@@ -34,9 +36,12 @@ pub(crate) use create::Creator;
 pub(crate) use explain::Explainer;
 pub(crate) use health::HealthService;
 pub(crate) use input::Inputs;
+pub(crate) use managed::Scope;
+pub(crate) use schedules::Schedules;
 pub(crate) use storage::Storage;
 pub(crate) use streams::Streams;
 pub(crate) use tasks::Tasks;
+pub(crate) use templates::Templates;
 pub(crate) use workflows::Workflows;
 
 /// The API's own description, for tools such as grpcurl.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::create;
 use super::streams::{Boxed, Streams, send};
+use super::templates::Templates;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};
@@ -35,6 +36,7 @@ pub(crate) struct Workflows {
     pub(crate) store: StoreClient,
     pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) streams: Streams,
+    pub(crate) templates: Templates,
 }
 
 fn not_found(what: &str) -> Status {
@@ -105,6 +107,31 @@ impl Workflows {
             Reply::Workflow { workflow, .. } => Ok(wire::workflow(&workflow, None, None)),
             _ => Err(unexpected_reply()),
         }
+    }
+
+    /// Replaces the template of a request by the specification that it makes of the parameters.
+    async fn instantiate(
+        &self,
+        namespace: &Namespace,
+        request: &mut v1::CreateWorkflowRequest,
+    ) -> Result<(), Status> {
+        let parameters = request.parameters.take();
+        if request.template.is_empty() {
+            return match parameters {
+                Some(_) => Err(invalid("parameters", "are those of a template; a specification has inputs")),
+                None => Ok(()),
+            };
+        }
+        let workflow = request.workflow.get_or_insert_default();
+        if workflow.spec.is_some() {
+            return Err(invalid("workflow.spec", "must not be set with a template"));
+        }
+        let given = std::mem::take(&mut request.template);
+        let prefix = format!("namespaces/{namespace}/templates/");
+        let name = names::alias("template", given.strip_prefix(&prefix).unwrap_or(&given))?;
+        let template = self.templates.newest(namespace.clone(), name).await?;
+        workflow.spec = Some(crate::wire::template::instantiate(&template, parameters.unwrap_or_default())?);
+        Ok(())
     }
 
     async fn create(
@@ -255,8 +282,9 @@ impl WorkflowService for Workflows {
         request: Request<v1::CreateWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
         let trace = create::trace(&request);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
+        self.instantiate(&namespace, &mut request).await?;
         self.create(namespace, trace, request, None).await.map(Response::new)
     }
 

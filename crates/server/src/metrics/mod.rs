@@ -7,6 +7,7 @@ mod scrape;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -21,7 +22,8 @@ use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
 use self::labels::{
-    Agent, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, State, Token, Version,
+    Agent, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, Run, State, Token,
+    Version,
 };
 pub(crate) use self::scrape::Scraper;
 
@@ -79,6 +81,8 @@ pub(crate) struct Metrics {
     space: Space,
     notified: Counters<Notified>,
     notifications_waiting: Gauges<Receiver>,
+    schedule_runs: Counters<Run>,
+    schedule_lag: Histogram,
 }
 
 /// Room of the store, by kind of bytes.
@@ -130,7 +134,12 @@ impl Metrics {
             space: Space::default(),
             notified: Family::default(),
             notifications_waiting: Family::default(),
+            schedule_runs: Family::default(),
+            schedule_lag: latency(),
         };
+        for outcome in ["started", "skipped", "failed"] {
+            drop(metrics.schedule_runs.get_or_create(&Run { outcome }));
+        }
         metrics.fill(&mut metrics.registry.lock());
         background_tasks.register_metrics(&mut metrics.registry.lock());
         metrics
@@ -215,6 +224,10 @@ impl Metrics {
         let help = "Notifications that wait for their delivery, as far as they are in memory";
         let waiting = &self.notifications_waiting;
         registry.register("rota_notifications_waiting", None, &["receiver"], help, waiting);
+        let help = "Times of schedules, by outcome: started, skipped, or failed to create its task";
+        registry.register("rota_schedule_runs", None, &["outcome"], help, &self.schedule_runs);
+        let help = "Time in seconds from the time of a schedule, without its jitter, to the start of its run";
+        registry.register("rota_schedule_lag", seconds(), &[], help, &self.schedule_lag);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(
@@ -270,6 +283,21 @@ impl Metrics {
     pub(crate) fn notifications_waiting(&self, receiver: &str, count: usize) {
         let label = Receiver { receiver: receiver.to_owned() };
         self.notifications_waiting.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a run of a schedule that was started, or failed to.
+    pub(crate) fn schedule_run(&self, outcome: &'static str) {
+        self.schedule_runs.get_or_create(&Run { outcome }).inc();
+    }
+
+    /// Counts times of schedules at which no run was started.
+    pub(crate) fn schedule_skipped(&self, count: u64) {
+        self.schedule_runs.get_or_create(&Run { outcome: "skipped" }).inc_by(count);
+    }
+
+    /// Records how long after its time a run was started.
+    pub(crate) fn schedule_lag(&self, lag: Duration) {
+        self.schedule_lag.observe(lag.as_secs_f64());
     }
 
     /// Counts a session that ended for good.

@@ -82,6 +82,31 @@ pub(crate) fn agent_id(field: &str, id: &str) -> Result<AgentName, Status> {
     AgentName::new(id).map_err(|bad| invalid(field, bad.to_string()))
 }
 
+/// Parses the name of a schedule.
+pub(crate) fn schedule(field: &str, name: &str) -> Result<(Namespace, String), Status> {
+    let (space, id) = split(field, name, "schedules")?;
+    Ok((space, schedule_id(field, id)?))
+}
+
+/// Parses the name of a template.
+pub(crate) fn template(field: &str, name: &str) -> Result<(Namespace, String), Status> {
+    let (space, id) = split(field, name, "templates")?;
+    Ok((space, short_name(field, id)?))
+}
+
+/// Checks the name of a schedule, which is a label and the default alias of its tasks.
+pub(crate) fn schedule_id(field: &str, id: &str) -> Result<String, Status> {
+    short_name(field, id)
+}
+
+/// Checks a name that is no longer than those of Kubernetes' labels.
+pub(crate) fn short_name(field: &str, id: &str) -> Result<String, Status> {
+    match id.len() <= 63 {
+        true => alias(field, id),
+        false => Err(invalid(field, "must have at most 63 characters")),
+    }
+}
+
 pub(crate) fn worker(field: &str, name: &str) -> Result<(Namespace, WorkerName), Status> {
     let (space, id) = split(field, name, "workers")?;
     Ok((space, worker_id(field, id)?))

@@ -58,6 +58,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         continue_from: _,
         fork: _,
         thread: _,
+        ttl_after_finished: _,
         start_time: _,
         owner: _,
         parent_task: _,

@@ -31,6 +31,7 @@ const MAX_ARGV: usize = 256;
 const MAX_ARGUMENTS: usize = 64 << 10;
 const MAX_COMMAND_TIME: Duration = Duration::from_hours(24);
 const MAX_ROUNDS: i32 = 20;
+const MAX_TTL: Duration = Duration::from_hours(365 * 24);
 
 /// A validated task.
 pub(crate) struct Checked {
@@ -82,6 +83,7 @@ pub(crate) fn check(
         "" => None,
         thread => Some(names::alias(&at("thread"), thread)?),
     };
+    let ttl = ttl(&at("ttl_after_finished"), spec.ttl_after_finished.as_deref())?;
     let priority = given.priority.map_or(Some(Priority::NORMAL), Priority::new);
     let priority = priority.ok_or_else(|| invalid("task.priority", "must be from 0 to 10"))?;
     if spec.title.is_empty() {
@@ -98,6 +100,7 @@ pub(crate) fn check(
         owner: spec.owner.clone(),
         parent,
         thread,
+        ttl,
         labels: given.labels.into_iter().collect(),
         priority,
         desired: v1::DesiredState::try_from(given.desired_state)
@@ -121,6 +124,15 @@ pub(crate) fn check(
         ..Task::new(id, namespace, target)
     };
     Ok(Checked { task, strict: spec.strict, payload: spec, secrets })
+}
+
+/// Checks the time after which an ended task is removed.
+fn ttl(field: &str, given: Option<&pbjson_types::Duration>) -> Result<Option<Duration>, Status> {
+    let Some(given) = given else { return Ok(None) };
+    match Duration::try_from(*given) {
+        Ok(ttl) if ttl <= MAX_TTL => Ok(Some(ttl)),
+        _ => Err(invalid(field, "must be from 0 to 365 days")),
+    }
 }
 
 fn input_text(spec: &v1::TaskSpec) -> String {

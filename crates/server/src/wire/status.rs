@@ -34,6 +34,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("TEMPLATE_NOT_FOUND", Code::NotFound, "The template, or its version, does not exist."),
     ("TEMPLATE_EXISTS", Code::AlreadyExists, "A template of that name already exists."),
     (
+        "SCHEDULE_ACTIVE",
+        Code::FailedPrecondition,
+        "A run of the schedule has not ended, and its concurrency policy lets none begin.",
+    ),
+    (
         "CONCURRENT_CHANGE",
         Code::Aborted,
         "The object has changed since the caller read it; read it again, then repeat the change.",
@@ -238,11 +243,11 @@ pub(crate) fn refused(refused: Refused) -> Status {
             return hinted("BUDGET_EXHAUSTED", refused.to_string(), hint);
         }
         Refused::NoDocument(key) => match key.kind {
-            DocumentKind::Schedule => "SCHEDULE_NOT_FOUND",
+            DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_NOT_FOUND",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_NOT_FOUND",
         },
         Refused::DocumentExists(key) => match key.kind {
-            DocumentKind::Schedule => "SCHEDULE_EXISTS",
+            DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_EXISTS",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_EXISTS",
         },
         Refused::DocumentChanged(_) => "CONCURRENT_CHANGE",

@@ -43,12 +43,14 @@ pub(crate) fn to_wire(task: &Task, payload: Option<&Bytes>, result: Option<&Byte
         status: Some(status),
         create_time: Some(time::timestamp(task.created_at)),
         retry_of: task.retry_of.map(|id| id.to_string()).unwrap_or_default(),
-        step: task.step.as_ref().map(|step| v1::TaskStep {
-            workflow: step.id.to_string(),
-            step: step.name.clone(),
-            round: num::to_i32(step.round),
-            item: num::to_i32(step.item),
-            compensates: step.round == rota_core::workflow::COMPENSATION,
+        step: task.step.as_ref().map(|step| {
+            Box::new(v1::TaskStep {
+                workflow: step.id.to_string(),
+                step: step.name.clone(),
+                round: num::to_i32(step.round),
+                item: num::to_i32(step.item),
+                compensates: step.round == rota_core::workflow::COMPENSATION,
+            })
         }),
     }
 }

@@ -37,6 +37,8 @@ const NAMES: &[&str] = &[
     "rota_background_task_activations_total",
     "rota_queue_oldest_age_seconds",
     "rota_queue_tasks",
+    "rota_schedule_lag_seconds",
+    "rota_schedule_runs_total",
     "rota_scheduler_slot_mismatch_total",
     "rota_store_commit_commands",
     "rota_store_commit_duration_seconds",

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
+use rota_proto::v1;
+use rota_proto::v1::workflow_service_client::WorkflowServiceClient;
 use rota_testkit::{Backend, Cluster, history, tasks};
 use serde_json::{Value, json};
 
@@ -44,7 +46,7 @@ impl Api {
     async fn step(&self, alias: &str, name: &str) -> Result<Value> {
         let steps = self.get(&format!("{WORKFLOWS}/{alias}/steps")).await?;
         let found = steps["steps"].as_array().into_iter().flatten().find(|step| step["name"] == name);
-        Ok(found.cloned().context(name.to_owned())?)
+        found.cloned().context(name.to_owned())
     }
 
     async fn until_step(&self, alias: &str, name: &str, state: &str) -> Result<Value> {
@@ -292,5 +294,40 @@ async fn invalid_workflows_are_refused() -> Result<()> {
         ended["status"]["message"].as_str().unwrap_or_default().contains("No such key: missing"),
         "{ended}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn template_makes_workflows_of_parameters() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let api = Api::new(&cluster)?;
+    let workflow = json!({
+        "steps": [{ "name": "say", "task": says("${{ inputs.what }} ${{ inputs.times * 2 }}") }],
+        "outputs": { "said": "${{ steps.say.result.text }}" },
+    });
+    let parameters =
+        json!([{ "name": "what", "schema": { "type": "string" } }, { "name": "times", "default": 2 }]);
+    let template = json!({ "spec": { "parameters": parameters, "workflow": workflow } });
+    let path = "/api/v1/namespaces/default/templates?workflowTemplateId=shout";
+    let (status, made) = api.post(path, &template).await?;
+    assert_eq!(status, StatusCode::OK, "{made}");
+    let create = async |body: Value| {
+        let request = v1::CreateWorkflowRequest {
+            parent: "namespaces/default".to_owned(),
+            template: "shout".to_owned(),
+            parameters: Some(serde_json::from_value(body)?),
+            workflow: Some(v1::Workflow { alias: "loud".to_owned(), ..v1::Workflow::default() }),
+            ..v1::CreateWorkflowRequest::default()
+        };
+        let mut client = WorkflowServiceClient::connect(api.base.clone()).await?;
+        anyhow::Ok(client.create_workflow(request).await)
+    };
+    let refused = create(json!({ "times": 3 })).await?.unwrap_err();
+    assert!(refused.message().contains("no default"), "{refused}");
+    create(json!({ "what": "hey" })).await?.map_err(|status| anyhow::anyhow!(status))?;
+    let ended = api.ended("loud").await?;
+    assert_eq!(ended["status"]["outputs"]["said"], "hey 4", "{ended}");
     Ok(())
 }

@@ -24,7 +24,7 @@ fn put(key: DocumentKey, payload: &str, expected: Expected) -> Command {
 }
 
 fn delete(key: DocumentKey, expected: Expected) -> Command {
-    Command::DeleteDocument { key, expected }
+    Command::DeleteDocument(key, expected)
 }
 
 fn document(reply: Result<Reply, Refused>) -> Document {
@@ -58,8 +58,8 @@ pub async fn documents_are_created_replaced_and_deleted(t: &mut Harness) {
     assert_eq!(stored(t, "a", "three", Expected::Any).await.version, 3);
     assert!(t.one(delete(key("a"), Expected::Any)).await.is_ok());
     assert_eq!(read(t, "a").await, None);
-    let gone = t.one(delete(key("a"), Expected::Any)).await;
-    assert_eq!(gone.unwrap_err(), Refused::NoDocument(key("a")));
+    let missing = t.one(delete(key("a"), Expected::Any)).await;
+    assert_eq!(missing.unwrap_err(), Refused::NoDocument(key("a")));
 }
 
 pub async fn stale_versions_change_nothing(t: &mut Harness) {

@@ -8,7 +8,7 @@ use rota_core::task::{self, Completion, Desired, EventEffect, Item, State};
 use rota_core::{TaskId, Timestamp, WorkerName};
 use uuid::Uuid;
 
-use super::harness::{Harness, attempt_of, delete_agent, end_session, make, on};
+use super::harness::{Harness, attempt_of, delete_agent, end_session, make, namespace, on};
 use crate::{Budget, Command, Filter, Prune, Refused, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -279,4 +279,62 @@ pub async fn large_logs_end_a_prune(t: &mut Harness) {
     assert_eq!(t.prune(t.now(), 200).await, 3);
     assert_eq!(t.prune(t.now(), 200).await, 3);
     assert_eq!(t.prune(t.now(), 200).await, 0);
+}
+
+pub async fn ended_task_is_removed_unless_needed(t: &mut Harness) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let remove = |id| crate::Command::RemoveTask((namespace("n"), id));
+    let removed = |reply: Result<Reply, Refused>| match reply {
+        Ok(Reply::Pruned { count, .. }) => count,
+        other => panic!("{other:?}"),
+    };
+    let first = t.plain().await;
+    let second = t.after(vec![on(first.id)]);
+    let second = t.create(second).await;
+    assert_eq!(removed(t.one(remove(first.id)).await), 0, "it has not ended");
+    let running = t.claim(&worker, 1).await.remove(0);
+    t.succeed(&running).await;
+    assert_eq!(removed(t.one(remove(first.id)).await), 0, "another task needs it");
+    let running = t.claim(&worker, 1).await.remove(0);
+    t.succeed(&running).await;
+    let replies = t.batch(vec![remove(second.id), remove(second.id), remove(first.id)]).await;
+    assert_eq!(replies[1].as_ref().unwrap_err(), &Refused::NoTask(second.id));
+    t.reopen().await;
+    assert_eq!((t.find(first.id).await, t.find(second.id).await), (None, None));
+    assert_eq!(t.log(first.id).await, []);
+}
+
+pub async fn ended_task_is_removed_after_its_ttl(t: &mut Harness) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut create = t.task();
+        create.task.ttl = Some(SECOND * 10);
+        ids.push(t.create(create).await.id);
+    }
+    let dependent = t.after(vec![on(ids[1])]);
+    let dependent = t.create(dependent).await.id;
+    t.later(SECOND * 20);
+    assert_eq!(t.tick().await, 0, "they have not ended");
+    for task in t.claim(&worker, 2).await {
+        t.succeed(&task).await;
+    }
+    assert_eq!(t.commits.last().unwrap().next_due, Some(t.now() + SECOND * 10));
+    t.later(SECOND * 9);
+    assert_eq!(t.tick().await, 0);
+    t.later(SECOND);
+    t.reopen().await;
+    let worker = t.hello("w").await;
+    assert_eq!(t.tick().await, 2);
+    assert_eq!(t.find(ids[0]).await, None);
+    assert!(t.find(ids[1]).await.is_some(), "another task needs it");
+    // It is left to the retention.
+    assert_eq!(t.tick().await, 0);
+    let running = t.claim(&worker, 1).await.remove(0);
+    assert_eq!(running.id, dependent);
+    t.succeed(&running).await;
+    t.later(SECOND);
+    assert_eq!(t.prune(t.now(), 10).await, 2);
 }

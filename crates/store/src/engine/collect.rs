@@ -118,8 +118,9 @@ impl<B: Backend> Engine<B> {
                     load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });
                 }
                 Command::DeleteAgent { .. } | Command::PutBudget { .. } | Command::CorrectAccount { .. } => {}
+                Command::RemoveTask(id) => load.ids.push(id.clone()),
                 Command::PutDocument(put) => load.documents.push(put.key.clone()),
-                Command::DeleteDocument { key, .. } => load.documents.push(key.clone()),
+                Command::DeleteDocument(key, _) => load.documents.push(key.clone()),
                 // A second one in the same batch finds the rows of the first.
                 Command::Prune(prune) => {
                     load.expired.get_or_insert(ExpiredPage {

@@ -224,7 +224,8 @@ impl<B: Backend> Engine<B> {
             Command::Prune(prune) => self.prune(prune, now),
             Command::Workflow(command) => self.workflow_command(*command, now),
             Command::PutDocument(put) => self.put_document(put, now),
-            Command::DeleteDocument { key, expected } => self.delete_document(key, expected),
+            Command::DeleteDocument(key, expected) => self.delete_document(key, expected),
+            Command::RemoveTask(id) => self.remove_task(&id),
         }
     }
 
@@ -244,6 +245,10 @@ impl<B: Backend> Engine<B> {
         due.truncate(limit);
         let mut count = due.len();
         for key in due {
+            if self.load(key)?.is_some_and(|task| task.state.is_final()) {
+                self.expire(key, now);
+                continue;
+            }
             // The agent may have raised a limit by which the task would fail, and not reached it yet.
             let agent = self
                 .load(key)?

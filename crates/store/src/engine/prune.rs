@@ -104,6 +104,39 @@ impl<B: Backend> Engine<B> {
         (count, last.filter(|_| more))
     }
 
+    /// Removes a task, if it has ended and no other task needs it.
+    pub(super) fn remove_task(&mut self, id: &ScopedId) -> Result<Result<Answer, Refused>, Error> {
+        let kept = Reply::Pruned { count: 0, more: false };
+        let Some(key) = self.find(id)? else { return Ok(Err(self.absent(id))) };
+        self.load(key)?;
+        let Some(entry) = self.write_set.get(key) else { return Ok(Err(self.absent(id))) };
+        if !entry.task.state.is_final() || !self.remove_unneeded(key) {
+            return Ok(Ok(kept.into()));
+        }
+        Ok(Ok(Reply::Pruned { count: 1, more: false }.into()))
+    }
+
+    /// Removes an ended task whose TTL has passed. One that another task needs is left to the retention.
+    pub(super) fn expire(&mut self, key: TaskKey, now: Timestamp) {
+        let expires = self.write_set.get(key).and_then(|entry| entry.task.expires_at());
+        if expires.is_some_and(|at| at <= now) && !self.remove_unneeded(key) {
+            self.forget_ttl(key);
+        }
+    }
+
+    /// Removes the record of an ended task, unless another task needs it. Returns whether it did.
+    fn remove_unneeded(&mut self, key: TaskKey) -> bool {
+        let Some(entry) = self.write_set.get(key) else { return false };
+        // One that the batch has changed is written, not removed.
+        if entry.has_dependents || entry.revision.is_some() {
+            return false;
+        }
+        let task = Arc::clone(&entry.task);
+        self.write_set.entries.remove(&key);
+        self.remove(task);
+        true
+    }
+
     pub(super) fn remove(&mut self, task: Arc<Task>) {
         let changes = &mut self.write_set.changes;
         let waits = waited_for(&task).map(|key| ((task.namespace.clone(), key), task.key));

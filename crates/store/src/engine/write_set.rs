@@ -316,6 +316,18 @@ impl<B: Backend> Engine<B> {
         }
     }
 
+    /// Changes an ended task so that it has no TTL.
+    pub(super) fn forget_ttl(&mut self, key: TaskKey) {
+        let write_set = &mut self.write_set;
+        let Some(entry) = write_set.entries.get_mut(&key) else { return };
+        Arc::make_mut(&mut entry.task).ttl = None;
+        if entry.revision.is_none() {
+            write_set.revision += 1;
+            entry.revision = Some(write_set.revision);
+            write_set.order.push(key);
+        }
+    }
+
     /// Returns the reply to a command on an id without a record.
     pub(super) fn absent(&self, id: &ScopedId) -> Refused {
         match self.write_set.ids.get(id) {

@@ -1,9 +1,16 @@
-//! Reads of documents.
+//! Documents: their changes, and pages of them.
 
 use super::Contents;
-use crate::{Documents, DocumentsPage};
+use crate::{Changes, Document, Documents, DocumentsPage};
 
 impl Contents {
+    pub(super) fn write_documents(&mut self, changes: &Changes) {
+        self.documents.retain(|key, _| !changes.removed_documents.contains(key));
+        for document in &changes.documents {
+            self.documents.insert(document.key.clone(), Document::clone(document));
+        }
+    }
+
     pub(super) fn document_page(&self, page: &DocumentsPage) -> Documents {
         let mut found = Documents::default();
         for (key, document) in &self.documents {

@@ -44,7 +44,7 @@ fn changes(before: &v1::Agent, after: &v1::Agent) -> anyhow::Result<Vec<String>>
     Ok(fields)
 }
 
-fn differ(path: &str, before: &Value, after: &Value, fields: &mut Vec<String>) {
+pub(super) fn differ(path: &str, before: &Value, after: &Value, fields: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
             let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();

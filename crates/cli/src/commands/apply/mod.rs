@@ -1,9 +1,10 @@
-//! `rota apply`: creates or updates agents and tasks from manifests. All manifests are read and validated before
+//! `rota apply`: creates or updates agents, schedules and tasks from manifests. All manifests are read and validated before
 //! anything is sent.
 
 mod agent;
 mod load;
 mod progress;
+mod schedule;
 mod task;
 
 use std::collections::BTreeSet;
@@ -33,7 +34,7 @@ The same manifests work with `kubectl apply -f` on a cluster. Applying a task ag
 one: only its priority, labels and desired state can change. A task with `generateName` instead of \
 `name` in its metadata is created each time.";
 
-/// Create or update agents and tasks from manifests
+/// Create or update agents, schedules and tasks from manifests
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Apply {
@@ -43,7 +44,7 @@ pub struct Apply {
     /// Validate on the server and print what would change, without changing anything
     #[arg(long, conflicts_with = "wait")]
     pub dry_run: bool,
-    /// Secret environment variable of every task, taken from the environment of this command; may be repeated
+    /// Secret environment variable of every task and schedule, taken from the environment of this command; may be repeated
     #[arg(long, value_name = "NAME")]
     pub secret_env: Vec<String>,
     /// Wait until all tasks have finished, and exit with the code of the worst outcome
@@ -96,16 +97,22 @@ impl Apply {
                 .warn(&format!("{fields} have no effect here: only the Kubernetes operator reads them"));
         }
         let secrets = pairs::from_environment(&self.secret_env)?;
-        let (mut agents, mut tasks) = (Vec::new(), Vec::new());
+        let (mut agents, mut tasks, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
         for object in &objects {
             match object {
                 Object::Agent(agent) => agents.push(agent),
                 Object::Task(task) => tasks.push(task::request(context, task, &secrets)),
+                Object::Schedule(schedule) => schedules.push(schedule::wanted(context, schedule, &secrets)),
             }
         }
         let mut all = Vec::new();
         // Agents first, so that tasks do not report a missing agent.
         let calls = agents.iter().map(|manifest| agent::apply(context, manifest, self.dry_run));
+        let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
+        while let Some(applied) = answers.try_next().await? {
+            self.report(context, &applied)?;
+        }
+        let calls = schedules.into_iter().map(|wanted| schedule::apply(context, wanted, self.dry_run));
         let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
         while let Some(applied) = answers.try_next().await? {
             self.report(context, &applied)?;

@@ -165,6 +165,8 @@ fn task_spec(field: &str, given: &v1::TaskSpec) -> Result<References, Status> {
         ("secrets", !given.secrets.is_empty()),
         ("parent_task", !given.parent_task.is_empty()),
         ("inputs", !given.inputs.is_empty()),
+        // The results of its tasks are those of the workflow.
+        ("ttl_after_finished", given.ttl_after_finished.is_some()),
     ] {
         if is_set {
             return Err(invalid(format!("{field}.{name}"), "must not be set for a step"));

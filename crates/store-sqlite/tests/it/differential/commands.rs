@@ -200,7 +200,8 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
         }),
         Op::DeleteDocument { namespace: space, name, expected } => {
             let key = document(*space, *name);
-            Command::DeleteDocument { expected: view.expected(&key, *expected), key }
+            let expected = view.expected(&key, *expected);
+            Command::DeleteDocument(key, expected)
         }
         Op::Prune { seconds, limit } => {
             let before = Timestamp(view.now.0 - seconds * 1_000_000);

@@ -1,0 +1,332 @@
+//! `ScheduleService`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pbjson_types::Empty;
+use prost::Message;
+use rota_core::{Namespace, TaskId, Timestamp};
+use rota_proto::v1;
+use rota_proto::v1::schedule_service_server::ScheduleService;
+use rota_store::{Command, Document, DocumentKey, DocumentKind, Expected, PutDocument, Reply};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::answers::page;
+use crate::barrier::Barriers;
+use crate::schedules::{Driver, Entry, ScheduleKey, StoredSchedule, StoredStatus};
+use crate::store_client::{no_reply, unexpected_reply};
+use crate::wire::schedule::{self as wire, Checked};
+use crate::wire::status::{self, error, invalid};
+use crate::wire::{check, event, names};
+
+const MAX_KEY: usize = 128;
+/// Active runs whose states are read.
+const MAX_STATES: usize = 100;
+
+#[derive(Clone)]
+pub(crate) struct Schedules {
+    pub(crate) driver: Driver,
+    pub(crate) barriers: Barriers,
+}
+
+/// What a caller wants a schedule to be.
+enum Wanted {
+    Whole(Box<Checked>),
+    /// These parts of the one that exists.
+    Parts {
+        labels: bool,
+        paused: Option<bool>,
+        given: Box<v1::Schedule>,
+    },
+}
+
+fn document_key(kind: DocumentKind, (namespace, name): &ScheduleKey) -> DocumentKey {
+    DocumentKey { kind, namespace: namespace.clone(), name: name.clone() }
+}
+
+impl Schedules {
+    fn find(&self, key: &ScheduleKey) -> Result<Arc<Entry>, Status> {
+        self.driver.registry.get(key).ok_or_else(|| {
+            let text = format!("schedule {} does not exist in namespace {}", key.1, key.0);
+            error("SCHEDULE_NOT_FOUND", text)
+        })
+    }
+
+    async fn stored_status(&self, entry: &Entry) -> StoredStatus {
+        let shared = self.driver.registry.status(entry);
+        let tracked = shared.lock().await;
+        if tracked.uid == entry.document.uid { tracked.status.clone() } else { StoredStatus::default() }
+    }
+
+    /// Returns a schedule with the states of its runs.
+    async fn whole(&self, entry: &Entry) -> Result<v1::Schedule, Status> {
+        let mut schedule = wire::to_wire(entry, &self.stored_status(entry).await, false);
+        let active = schedule.status.iter_mut().flat_map(|status| &mut status.active);
+        for run in active.take(MAX_STATES) {
+            let Ok(id) = run.task.parse() else { continue };
+            if let Some(task) = self.driver.store.record(entry.namespace(), id).await? {
+                run.state = event::state(task.state).into();
+            }
+        }
+        Ok(schedule)
+    }
+
+    /// Creates or changes a schedule.
+    async fn put(&self, key: &ScheduleKey, wanted: Wanted, dry_run: bool) -> Result<v1::Schedule, Status> {
+        let known = self.driver.registry.get(key);
+        let stored = self.stored(key, known.as_deref(), wanted)?;
+        let expected = match &known {
+            Some(known) if known.stored == stored => return self.whole(known).await,
+            Some(known) => known.document.expected(),
+            None if self.driver.registry.count(&key.0) >= wire::MAX_SCHEDULES => {
+                return Err(wire::full(&key.0));
+            }
+            None => Expected::Absent,
+        };
+        let payload = Bytes::from(stored.encode_to_vec());
+        let put = PutDocument { key: document_key(DocumentKind::Schedule, key), payload, expected };
+        let document = self.apply(vec![Command::PutDocument(put)], dry_run).await?;
+        if dry_run {
+            return Ok(wire::to_wire(&Entry::new(document), &StoredStatus::default(), false));
+        }
+        self.barriers.flush().await;
+        self.whole(&Entry::new(document)).await
+    }
+
+    async fn apply(&self, batch: Vec<Command>, dry_run: bool) -> Result<Arc<Document>, Status> {
+        let store = &self.driver.store;
+        let replies = if dry_run { store.dry_run(batch).await } else { store.apply(batch).await };
+        let reply = replies.map_err(status::store)?.into_iter().next().ok_or_else(no_reply)?;
+        match reply.map_err(status::refused)? {
+            Reply::Document(document) => Ok(document),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    /// Returns the record of a schedule as it is to be.
+    fn stored(
+        &self,
+        key: &ScheduleKey,
+        known: Option<&Entry>,
+        wanted: Wanted,
+    ) -> Result<StoredSchedule, Status> {
+        let now = self.driver.registry.clock.now();
+        let before = known.map(|known| known.stored.clone()).unwrap_or_default();
+        let mut new = before.clone();
+        match wanted {
+            Wanted::Whole(checked) => {
+                let Checked { schedule, secrets } = *checked;
+                new.schedule = Some(schedule);
+                self.seal(&key.0, &mut new, &secrets)?;
+            }
+            Wanted::Parts { labels, paused, given } => {
+                let schedule = new.schedule.get_or_insert_default();
+                if labels {
+                    check::labels("schedule.labels", &given.labels)?;
+                    schedule.labels = given.labels;
+                }
+                if let (Some(paused), Some(spec)) = (paused, schedule.spec.as_mut()) {
+                    spec.paused = Some(paused);
+                }
+            }
+        }
+        if known.is_some() && new == before {
+            return Ok(before);
+        }
+        new.generation = before.generation + 1;
+        new.anchor = anchor(&before, &new, now, known.is_some());
+        Ok(new)
+    }
+
+    fn seal(
+        &self,
+        namespace: &Namespace,
+        stored: &mut StoredSchedule,
+        secrets: &std::collections::BTreeMap<String, String>,
+    ) -> Result<(), Status> {
+        if secrets.is_empty() {
+            (stored.sealed, stored.sealed_for) = (Vec::new(), Vec::new());
+            return Ok(());
+        }
+        let sealer = &self.driver.sealer;
+        if let Ok(id) = Uuid::from_slice(&stored.sealed_for)
+            && sealer.open_sealed(namespace, TaskId(id), &stored.sealed).is_ok_and(|known| known == *secrets)
+        {
+            return Ok(());
+        }
+        let id = Uuid::new_v4();
+        let sealed = sealer.seal(namespace, TaskId(id), secrets);
+        stored.sealed = sealed.map_err(|error| Status::internal(error.to_string()))?.to_vec();
+        stored.sealed_for = id.as_bytes().to_vec();
+        Ok(())
+    }
+}
+
+/// Returns the time before which no time is caught up.
+fn anchor(before: &StoredSchedule, new: &StoredSchedule, now: Timestamp, exists: bool) -> i64 {
+    let (old, spec) = (before.spec(), new.spec());
+    let resumes = old.paused.unwrap_or_default() && !spec.paused.unwrap_or_default();
+    let is_moved = (&old.cron, &old.time_zone) != (&spec.cron, &spec.time_zone);
+    if !exists || resumes || is_moved { now.0 } else { before.anchor }
+}
+
+/// Returns what an update wants, by its mask.
+fn masked(
+    namespace: Namespace,
+    given: v1::Schedule,
+    paths: &[String],
+    now: Timestamp,
+) -> Result<Wanted, Status> {
+    let is_whole = |path: &String| path == "*" || path == "spec";
+    if paths.is_empty() || paths.iter().any(is_whole) {
+        return Ok(Wanted::Whole(Box::new(wire::check(namespace, given, now)?)));
+    }
+    let (mut labels, mut paused) = (false, None);
+    for path in paths {
+        match path.as_str() {
+            "labels" => labels = true,
+            "spec.paused" => {
+                paused = Some(given.spec.as_ref().and_then(|spec| spec.paused).unwrap_or_default());
+            }
+            other => {
+                let why = format!(
+                    "{:?} cannot be updated; labels, spec and spec.paused can",
+                    check::shorten(other)
+                );
+                return Err(invalid("update_mask", why));
+            }
+        }
+    }
+    Ok(Wanted::Parts { labels, paused, given: Box::new(given) })
+}
+
+#[tonic::async_trait]
+impl ScheduleService for Schedules {
+    async fn create_schedule(
+        &self,
+        request: Request<v1::CreateScheduleRequest>,
+    ) -> Result<Response<v1::Schedule>, Status> {
+        let request = request.into_inner();
+        let namespace = names::parent("parent", &request.parent)?;
+        let name = names::schedule_id("schedule_id", &request.schedule_id)?;
+        let given = request.schedule.ok_or_else(|| invalid("schedule", "is required"))?;
+        let checked = wire::check(namespace.clone(), given, self.driver.registry.clock.now())?;
+        let key = (namespace, name);
+        let _exclusive = self.driver.registry.changes.lock().await;
+        if self.driver.registry.get(&key).is_some() {
+            return Err(error("SCHEDULE_EXISTS", format!("schedule {} already exists", key.1)));
+        }
+        let put = self.put(&key, Wanted::Whole(Box::new(checked)), request.validate_only);
+        put.await.map(Response::new)
+    }
+
+    async fn get_schedule(
+        &self,
+        request: Request<v1::GetScheduleRequest>,
+    ) -> Result<Response<v1::Schedule>, Status> {
+        let key = names::schedule("name", &request.into_inner().name)?;
+        self.whole(&*self.find(&key)?).await.map(Response::new)
+    }
+
+    async fn list_schedules(
+        &self,
+        request: Request<v1::ListSchedulesRequest>,
+    ) -> Result<Response<v1::ListSchedulesResponse>, Status> {
+        let request = request.into_inner();
+        let namespace = names::parent_or_all("parent", &request.parent)?;
+        let all = self
+            .driver
+            .registry
+            .list(namespace.as_ref())
+            .into_iter()
+            .map(|entry| (rota_proto::names::schedule(entry.namespace().as_str(), entry.name()), entry));
+        let (entries, next_page_token) = page(all.collect(), request.page_size, &request.page_token)?;
+        let mut schedules = Vec::with_capacity(entries.len());
+        for entry in entries {
+            schedules.push(wire::to_wire(&entry, &self.stored_status(&entry).await, true));
+        }
+        Ok(Response::new(v1::ListSchedulesResponse { schedules, next_page_token }))
+    }
+
+    async fn update_schedule(
+        &self,
+        request: Request<v1::UpdateScheduleRequest>,
+    ) -> Result<Response<v1::Schedule>, Status> {
+        let request = request.into_inner();
+        let mut given = request.schedule.ok_or_else(|| invalid("schedule", "is required"))?;
+        let key = names::schedule("schedule.name", &given.name)?;
+        let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        // A mask reads before it writes: two that name different fields must not undo each other.
+        let _exclusive = self.driver.registry.changes.lock().await;
+        let known = self.driver.registry.get(&key);
+        match (&known, &mut given.spec) {
+            (None, _) if !request.allow_missing => drop(self.find(&key)?),
+            (Some(known), Some(spec)) if spec.paused.is_none() => spec.paused = Some(known.is_paused()),
+            _ => {}
+        }
+        let paths = if known.is_some() { paths } else { Vec::new() };
+        let wanted = masked(key.0.clone(), given, &paths, self.driver.registry.clock.now())?;
+        self.put(&key, wanted, request.validate_only).await.map(Response::new)
+    }
+
+    async fn delete_schedule(
+        &self,
+        request: Request<v1::DeleteScheduleRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        let request = request.into_inner();
+        let key = names::schedule("name", &request.name)?;
+        let _exclusive = self.driver.registry.changes.lock().await;
+        if let Err(missing) = self.find(&key) {
+            return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(missing) };
+        }
+        let delete = |kind| Command::DeleteDocument(document_key(kind, &key), Expected::Any);
+        // One that has never run has no status.
+        let batch = vec![delete(DocumentKind::Schedule), delete(DocumentKind::ScheduleStatus)];
+        let replies = self.driver.store.apply(batch).await.map_err(status::store)?;
+        replies.into_iter().next().ok_or_else(no_reply)?.map_err(status::refused)?;
+        self.barriers.flush().await;
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn run_schedule(
+        &self,
+        request: Request<v1::RunScheduleRequest>,
+    ) -> Result<Response<v1::RunScheduleResponse>, Status> {
+        let request = request.into_inner();
+        check::length("idempotency_key", &request.idempotency_key, MAX_KEY)?;
+        let entry = self.find(&names::schedule("name", &request.name)?)?;
+        let key = match request.idempotency_key {
+            key if key.is_empty() => Uuid::now_v7().to_string(),
+            key => key,
+        };
+        let driver = self.driver.clone();
+        // A caller that hangs up must not leave a run half begun.
+        let run = async move { driver.run_now(&entry, &key).await };
+        let task = rota_telemetry::finish("schedule-run", run).await?;
+        Ok(Response::new(v1::RunScheduleResponse { task: Some(task) }))
+    }
+
+    async fn preview_schedule(
+        &self,
+        request: Request<v1::PreviewScheduleRequest>,
+    ) -> Result<Response<v1::PreviewScheduleResponse>, Status> {
+        let request = request.into_inner();
+        let after = request.after.as_ref().map(crate::wire::time::from_timestamp);
+        let after = after.unwrap_or_else(|| self.driver.registry.clock.now());
+        let timetable = match &request.spec {
+            Some(spec) => {
+                names::parent("name", &request.name)?;
+                wire::timetable("spec", spec)?
+            }
+            None => {
+                let entry = self.find(&names::schedule("name", &request.name)?)?;
+                entry.timetable.clone().map_err(|why| error("INVALID_FIELD", why))?
+            }
+        };
+        if request.count < 0 {
+            return Err(invalid("count", "must not be negative"));
+        }
+        Ok(Response::new(wire::preview(&timetable, after, request.count)))
+    }
+}

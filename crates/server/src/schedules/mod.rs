@@ -1,0 +1,62 @@
+//! Schedules: tasks that are created at recurring times.
+//!
+//! - `timetable`: a cron expression in a time zone; `plan`: which times are due and run. Both are pure.
+//! - `registry`: the schedules and their next times, in memory, as of the last applied commit.
+//! - `driver`: the background task that sleeps until the next time, and starts and ends runs (`runs`, `ends`).
+//! - `record`: what is stored. A schedule is a document, and its status is another one that only the driver writes.
+//!
+//! A run is stored in the status before its task is created, with the task's id and an idempotency key made of the schedule's
+//! identity and the time. A control plane that is killed in between creates the task after its next start, or finds it.
+
+mod clock;
+mod driver;
+mod ends;
+mod plan;
+mod record;
+mod registry;
+mod runs;
+mod timetable;
+
+use std::sync::Arc;
+
+use rota_store::{Document, DocumentKind, DocumentsPage};
+
+use crate::store_client::StoreClient;
+
+pub use clock::WallClock;
+pub(crate) use driver::Driver;
+pub(crate) use record::{StoredSchedule, StoredStatus};
+pub(crate) use registry::{Entry, Registry, ScheduleKey};
+pub(crate) use runs::task_label;
+pub(crate) use timetable::Timetable;
+
+/// Bytes of one page of documents at the start.
+const PAGE_BYTES: usize = 4 << 20;
+const PAGE_LIMIT: usize = 1000;
+
+/// Returns the schedules of a store.
+pub(crate) async fn restore(
+    store: &StoreClient,
+    clock: WallClock,
+) -> Result<Arc<Registry>, rota_store::Error> {
+    let registry = Registry::new(clock);
+    let schedules = documents(store, DocumentKind::Schedule).await?;
+    registry.restore(schedules, &documents(store, DocumentKind::ScheduleStatus).await?);
+    Ok(Arc::new(registry))
+}
+
+async fn documents(store: &StoreClient, kind: DocumentKind) -> Result<Vec<Document>, rota_store::Error> {
+    let mut page = DocumentsPage { kind, namespace: None, after: None, limit: PAGE_LIMIT, bytes: PAGE_BYTES };
+    let mut all = Vec::new();
+    loop {
+        let found = store.reads().documents(page.clone()).await?;
+        all.extend(found.documents);
+        page.after = all.last().map(|last| (last.key.namespace.clone(), last.key.name.clone()));
+        if !found.more {
+            return Ok(all);
+        }
+    }
+}
+
+/// Ended runs of each kind that a status shows unless the schedule sets other numbers.
+pub(crate) const DEFAULT_HISTORY: i32 = 10;

@@ -1,0 +1,87 @@
+//! Stored forms of a schedule and of its status: the payloads of their documents.
+
+use prost::Message;
+use rota_core::Timestamp;
+use rota_proto::v1;
+
+/// Payload of a schedule's document.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StoredSchedule {
+    /// Labels and specification, without the secrets of its task.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) schedule: Option<v1::Schedule>,
+    #[prost(int64, tag = "2")]
+    pub(crate) generation: i64,
+    /// Time before which no time is caught up: of the creation, of the last change of the timetable, or of the end of a pause.
+    #[prost(int64, tag = "3")]
+    pub(crate) anchor: i64,
+    /// Secrets of the task, sealed, and the id that they are sealed for.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) sealed: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(crate) sealed_for: Vec<u8>,
+}
+
+impl StoredSchedule {
+    pub(crate) fn spec(&self) -> v1::ScheduleSpec {
+        self.schedule.as_ref().and_then(|schedule| schedule.spec.clone()).unwrap_or_default()
+    }
+}
+
+/// Payload of the document of a schedule's status.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StoredStatus {
+    /// Identity of the schedule that it belongs to.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) schedule: Vec<u8>,
+    /// The last time that was decided about.
+    #[prost(int64, tag = "2")]
+    pub(crate) cursor: i64,
+    /// Anchor of the schedule that the cursor has been moved to.
+    #[prost(int64, tag = "3")]
+    pub(crate) anchor: i64,
+    /// Runs that have not ended, oldest first.
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) active: Vec<StoredRun>,
+    /// Runs that have ended, newest first.
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) recent: Vec<v1::ScheduleRun>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) last_skip: Option<v1::ScheduleSkip>,
+    #[prost(int64, tag = "7")]
+    pub(crate) skipped: i64,
+    #[prost(int64, tag = "8")]
+    pub(crate) started: i64,
+    /// Error of the last run that was not started.
+    #[prost(string, tag = "9")]
+    pub(crate) problem: String,
+}
+
+impl StoredStatus {
+    pub(crate) fn cursor(&self) -> Timestamp {
+        Timestamp(self.cursor)
+    }
+}
+
+/// Run that has not ended. It is stored before its task is created, so that a restart creates the task if it is missing.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StoredRun {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) run: Option<v1::ScheduleRun>,
+    /// Idempotency key of the task.
+    #[prost(string, tag = "2")]
+    pub(crate) key: String,
+    /// Whether the task is known to be created.
+    #[prost(bool, tag = "3")]
+    pub(crate) created: bool,
+    /// Time after which its task is not created any more, in microseconds; 0 for none.
+    #[prost(int64, tag = "4")]
+    pub(crate) latest_start: i64,
+}
+
+impl StoredRun {
+    /// Returns the id of the task.
+    pub(crate) fn task(&self) -> &str {
+        self.run.as_ref().map_or("", |run| run.task.as_str())
+    }
+}

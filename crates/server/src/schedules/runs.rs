@@ -1,0 +1,269 @@
+//! Starts of runs: stored first, then created as any caller's tasks are.
+
+use std::sync::Arc;
+
+use rota_core::task::{Command as TaskCommand, Desired, Trace};
+use rota_core::{TaskId, Timestamp};
+use rota_proto::labels::SCHEDULE;
+use rota_proto::{names, v1};
+use rota_telemetry::traces;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use super::driver::Driver;
+use super::plan::Slot;
+use super::record::StoredRun;
+use super::registry::{Entry, Tracked};
+use crate::grpc::Scope;
+use crate::store_client::no_reply;
+use crate::wire::{status, time};
+
+/// Runs of one schedule that have not ended.
+const MAX_ACTIVE: usize = 100;
+
+/// Returns the label of the tasks of a schedule.
+pub(crate) fn task_label(name: &str) -> (String, String) {
+    (SCHEDULE.to_owned(), name.to_owned())
+}
+
+/// Returns why no run may start now.
+pub(super) fn refusal(entry: &Entry, tracked: &Tracked) -> Option<String> {
+    let active = &tracked.status.active;
+    let forbids = entry.spec.concurrency() == v1::ScheduleConcurrency::Forbid;
+    match active.first() {
+        Some(run) if forbids => Some(format!("the run of task {} has not ended", run.task())),
+        _ if active.len() >= MAX_ACTIVE => Some(format!("{MAX_ACTIVE} runs have not ended")),
+        _ => None,
+    }
+}
+
+/// Whether a failure may be over soon: the creation is tried again.
+fn is_transient(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Aborted
+            | Code::Internal
+            | Code::Unknown
+    )
+}
+
+/// Whether the task exists, and cannot be returned because the schedule has changed, or it was removed.
+fn exists(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    info.is_some_and(|info| {
+        matches!(info.reason.as_str(), "IDEMPOTENCY_KEY_CONFLICT" | "IDEMPOTENCY_KEY_EXPIRED")
+    })
+}
+
+impl Driver {
+    /// Starts the run of a time.
+    pub(super) async fn start(
+        &self,
+        entry: &Arc<Entry>,
+        tracked: &mut Tracked,
+        slot: Slot,
+        latest_start: i64,
+        now: Timestamp,
+    ) -> Result<(), Status> {
+        let key = format!("schedule:{}:{}", entry.document.uid, time::rfc3339(slot.time));
+        let run = v1::ScheduleRun { schedule_time: Some(time::timestamp(slot.time)), ..Default::default() };
+        let before = std::mem::replace(&mut tracked.status.cursor, slot.time.0);
+        let id = match self.intend(entry, tracked, run, key, latest_start, now).await {
+            Ok(id) => id,
+            Err(status) => {
+                tracked.status.cursor = before;
+                return Err(status);
+            }
+        };
+        self.metrics.schedule_lag(now.since(slot.time));
+        self.replace_earlier(entry, tracked, &id).await;
+        self.create(entry, tracked, &id, now).await.map(drop)
+    }
+
+    /// Runs a schedule by request. A key that was used before returns its task.
+    pub(crate) async fn run_now(&self, entry: &Arc<Entry>, key: &str) -> Result<v1::Task, Status> {
+        let shared = self.lock_of(entry).await;
+        let mut tracked = shared.lock().await;
+        let now = self.registry.clock.now();
+        tracked.sync(entry, now);
+        let key = format!("schedule:{}:request:{key}", entry.document.uid);
+        let known = tracked.status.active.iter().find(|run| run.key == key);
+        let known = known.map(|run| run.task().to_owned());
+        let id = match known {
+            Some(id) => id,
+            None => {
+                if let Some(reason) = refusal(entry, &tracked) {
+                    let hint = "wait for its end, or cancel it";
+                    return Err(status::hinted("SCHEDULE_ACTIVE", reason, hint));
+                }
+                let run = v1::ScheduleRun {
+                    schedule_time: Some(time::timestamp(now)),
+                    requested: true,
+                    ..Default::default()
+                };
+                let id = self.intend(entry, &mut tracked, run, key, 0, now).await?;
+                self.replace_earlier(entry, &tracked, &id).await;
+                id
+            }
+        };
+        let created = self.create(entry, &mut tracked, &id, now).await;
+        if tracked.dirty {
+            self.save(entry, &mut tracked, Vec::new()).await?;
+        }
+        self.registry.touch(entry.key());
+        created?
+    }
+
+    /// Stores a run whose task is to be created. Returns the id of the task.
+    async fn intend(
+        &self,
+        entry: &Arc<Entry>,
+        tracked: &mut Tracked,
+        run: v1::ScheduleRun,
+        key: String,
+        latest_start: i64,
+        now: Timestamp,
+    ) -> Result<String, Status> {
+        let id = TaskId(Uuid::now_v7());
+        let text = id.to_string();
+        let run = v1::ScheduleRun { task: text.clone(), start_time: Some(time::timestamp(now)), ..run };
+        tracked.status.active.push(StoredRun { run: Some(run), key, created: false, latest_start });
+        if let Err(status) = self.save(entry, tracked, Vec::new()).await {
+            tracked.status.active.pop();
+            return Err(status);
+        }
+        self.registry.follow(entry.namespace(), id, &entry.key());
+        Ok(text)
+    }
+
+    /// Cancels the runs before one, if the schedule replaces them.
+    async fn replace_earlier(&self, entry: &Entry, tracked: &Tracked, id: &str) {
+        if entry.spec.concurrency() != v1::ScheduleConcurrency::Replace {
+            return;
+        }
+        for run in tracked.status.active.iter().filter(|run| run.task() != id) {
+            let Ok(earlier) = run.task().parse() else { continue };
+            let reason = format!("replaced by the next run of schedule {}", entry.name());
+            let cancel = TaskCommand::Update {
+                priority: None,
+                labels: None,
+                desired: Some(Desired::Cancelled),
+                reason,
+            };
+            // One that has ended, or was never created, needs none.
+            if let Err(status) = self.store.command(entry.namespace().clone(), earlier, cancel, false).await {
+                tracing::debug!(task = run.task(), %status, "an earlier run was not cancelled");
+            }
+        }
+    }
+
+    /// Creates the tasks of runs that a failure or the end of a control plane has left without.
+    pub(super) async fn create_missing(
+        &self,
+        entry: &Arc<Entry>,
+        tracked: &mut Tracked,
+        now: Timestamp,
+    ) -> Result<(), Status> {
+        let missing = tracked.status.active.iter().filter(|run| !run.created);
+        let missing: Vec<_> = missing.map(|run| run.task().to_owned()).collect();
+        for id in missing {
+            let _ = self.create(entry, tracked, &id, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates the task of a stored run. Fails if it is to be tried again; returns the error of one that cannot be created.
+    async fn create(
+        &self,
+        entry: &Arc<Entry>,
+        tracked: &mut Tracked,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Result<v1::Task, Status>, Status> {
+        let Some(at) = tracked.status.active.iter().position(|run| run.task() == id) else {
+            return Ok(Err(Status::internal("the run is not stored")));
+        };
+        let run = tracked.status.active[at].clone();
+        let error = match self.create_task(entry, &run).await {
+            Ok(task) => {
+                tracked.status.started += 1;
+                tracked.status.problem.clear();
+                self.metrics.schedule_run("started");
+                if task.uid == id {
+                    tracked.status.active[at].created = true;
+                } else {
+                    // The key was used by an earlier request, whose run has been counted.
+                    tracked.status.active.remove(at);
+                    tracked.status.started -= 1;
+                    tracked.dirty = true;
+                }
+                return Ok(Ok(task));
+            }
+            Err(status) => status,
+        };
+        if exists(&error) {
+            tracked.status.active[at].created = true;
+            // Looked up with the ended ones.
+            self.registry.note_ended(&entry.key(), id);
+            return Ok(Err(error));
+        }
+        if is_transient(&error) && (run.latest_start == 0 || now.0 <= run.latest_start) {
+            return Err(error);
+        }
+        self.failed(entry, tracked, at, &error);
+        Ok(Err(error))
+    }
+
+    fn failed(&self, entry: &Entry, tracked: &mut Tracked, at: usize, error: &Status) {
+        let removed = tracked.status.active.remove(at);
+        if let Ok(id) = removed.task().parse() {
+            self.registry.unfollow(entry.namespace(), id);
+        }
+        let message = error.message().to_owned();
+        tracing::warn!(schedule = entry.name(), namespace = %entry.namespace(), message, "a run was not started");
+        let run = removed.run.unwrap_or_default();
+        let end_time = run.start_time;
+        let run = v1::ScheduleRun { task: String::new(), message: message.clone(), end_time, ..run };
+        tracked.status.recent.insert(0, run);
+        tracked.status.problem = message;
+        tracked.dirty = true;
+        self.metrics.schedule_run("failed");
+    }
+
+    async fn create_task(&self, entry: &Entry, run: &StoredRun) -> Result<v1::Task, Status> {
+        let mut task = entry.spec.task.clone().unwrap_or_default();
+        let namespace = entry.namespace();
+        task.labels.extend([task_label(entry.name())]);
+        if task.alias.is_empty() {
+            entry.name().clone_into(&mut task.alias);
+        }
+        let stored = &entry.stored;
+        if !stored.sealed.is_empty() {
+            let sealed_for = Uuid::from_slice(&stored.sealed_for).unwrap_or_default();
+            let secrets = self.sealer.open_sealed(namespace, TaskId(sealed_for), &stored.sealed);
+            let secrets = secrets.map_err(|error| Status::failed_precondition(error.to_string()))?;
+            task.spec.get_or_insert_default().secrets = secrets;
+        }
+        let request = v1::CreateTaskRequest {
+            parent: names::namespace(namespace.as_str()),
+            task: Some(task),
+            idempotency_key: run.key.clone(),
+            task_id: run.task().to_owned(),
+            validate_only: false,
+        };
+        let trace_id = traces::trace_id();
+        let trace = Trace {
+            trace_id,
+            span_id: traces::span_id(),
+            sampled: traces::is_sampled(trace_id, None),
+            ..Trace::default()
+        };
+        let prepared = self.creator.prepare(namespace.clone(), trace, request, None, Scope::All).await?;
+        let mut answers = self.creator.commit(vec![prepared]).await?;
+        answers.pop().unwrap_or_else(|| Err(no_reply()))
+    }
+}

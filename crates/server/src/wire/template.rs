@@ -1,0 +1,170 @@
+//! Templates of workflows: validation, and workflows from their parameters.
+
+use std::collections::BTreeSet;
+
+use pbjson_types::{Struct, Value};
+use prost::Message;
+use rota_proto::v1;
+use tonic::Status;
+
+use super::check;
+use super::status::invalid;
+
+const MAX_DESCRIPTION: usize = 4 << 10;
+const MAX_PARAMETERS: usize = 64;
+const MAX_NAME: usize = 63;
+/// Bytes of the JSON Schema of a parameter.
+const MAX_SCHEMA: usize = 16 << 10;
+/// Bytes of one version of a template.
+const MAX_BYTES: usize = 2 << 20;
+const FIELD: &str = "workflow_template.spec";
+
+/// Returns a value as JSON.
+fn json<T: serde::Serialize>(field: &str, value: &T) -> Result<serde_json::Value, Status> {
+    serde_json::to_value(value).map_err(|error| invalid(field, error.to_string()))
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn validator(field: &str, schema: &Struct) -> Result<jsonschema::Validator, Status> {
+    let schema = json(field, schema)?;
+    check::length(field, &schema.to_string(), MAX_SCHEMA)?;
+    jsonschema::validator_for(&schema)
+        .map_err(|error| invalid(field, format!("is not a JSON Schema: {error}")))
+}
+
+/// Checks a value of a parameter.
+fn fits(field: &str, parameter: &v1::TemplateParameter, value: &Value) -> Result<(), Status> {
+    let Some(schema) = &parameter.schema else { return Ok(()) };
+    let validator = validator(field, schema)?;
+    let value = json(field, value)?;
+    match validator.validate(&value) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(invalid(field, format!("parameter {}: {error}", parameter.name))),
+    }
+}
+
+/// Validates the specification of a template. The steps of its workflow are checked when a workflow is created from it.
+pub(crate) fn check(spec: &v1::WorkflowTemplateSpec) -> Result<(), Status> {
+    check::length(&format!("{FIELD}.description"), &spec.description, MAX_DESCRIPTION)?;
+    check::count(&format!("{FIELD}.parameters"), spec.parameters.len(), MAX_PARAMETERS)?;
+    let mut names = BTreeSet::new();
+    for (index, parameter) in spec.parameters.iter().enumerate() {
+        let at = |field: &str| format!("{FIELD}.parameters[{index}].{field}");
+        if !is_name(&parameter.name) {
+            let why = "is not a name: use up to 63 letters, digits and '_', beginning with a letter";
+            return Err(invalid(at("name"), why));
+        }
+        if !names.insert(&parameter.name) {
+            return Err(invalid(at("name"), "is used twice"));
+        }
+        check::length(&at("description"), &parameter.description, MAX_DESCRIPTION)?;
+        if let Some(schema) = &parameter.schema {
+            validator(&at("schema"), schema)?;
+        }
+        if let Some(default) = &parameter.default {
+            fits(&at("default"), parameter, default)?;
+        }
+    }
+    let workflow =
+        spec.workflow.as_ref().ok_or_else(|| invalid(format!("{FIELD}.workflow"), "is required"))?;
+    if workflow.steps.is_empty() {
+        return Err(invalid(format!("{FIELD}.workflow.steps"), "must not be empty"));
+    }
+    if workflow.inputs.is_some() || workflow.inputs_schema.is_some() {
+        let why = "must not be set: the parameters of the template are the inputs of the workflow";
+        return Err(invalid(format!("{FIELD}.workflow.inputs"), why));
+    }
+    match spec.encoded_len() {
+        bytes if bytes > MAX_BYTES => Err(invalid(FIELD, format!("is larger than {MAX_BYTES} bytes"))),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the workflow of a template with parameters: the given ones, completed by their defaults.
+pub(crate) fn instantiate(
+    spec: &v1::WorkflowTemplateSpec,
+    mut given: Struct,
+) -> Result<v1::WorkflowSpec, Status> {
+    let mut inputs = Struct::default();
+    for parameter in &spec.parameters {
+        let field = format!("parameters.{}", parameter.name);
+        let value = match (given.fields.remove(&parameter.name), &parameter.default) {
+            (Some(value), _) => {
+                fits(&field, parameter, &value)?;
+                value
+            }
+            (None, Some(default)) => default.clone(),
+            (None, None) => return Err(invalid(field, "is required: it has no default")),
+        };
+        inputs.fields.insert(parameter.name.clone(), value);
+    }
+    if let Some(unknown) = given.fields.keys().next() {
+        let why = format!("the template has no parameter {:?}", check::shorten(unknown));
+        return Err(invalid("parameters", why));
+    }
+    let workflow = spec.workflow.clone().unwrap_or_default();
+    Ok(v1::WorkflowSpec { inputs: Some(inputs), ..workflow })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(name: &str, schema: &str, default: &str) -> v1::TemplateParameter {
+        let parsed = |text: &str| (!text.is_empty()).then(|| serde_json::from_str(text).unwrap());
+        v1::TemplateParameter {
+            name: name.to_owned(),
+            schema: (!schema.is_empty()).then(|| serde_json::from_str(schema).unwrap()),
+            default: parsed(default),
+            ..Default::default()
+        }
+    }
+
+    fn template(parameters: Vec<v1::TemplateParameter>) -> v1::WorkflowTemplateSpec {
+        let step = v1::WorkflowStep { name: "build".to_owned(), ..Default::default() };
+        let workflow = Some(v1::WorkflowSpec { steps: vec![step], ..Default::default() });
+        v1::WorkflowTemplateSpec { parameters, workflow, ..Default::default() }
+    }
+
+    #[test]
+    fn parameters_are_checked_and_completed() {
+        let spec = template(vec![
+            parameter("image", r#"{"type": "string", "minLength": 1}"#, ""),
+            parameter("replicas", r#"{"type": "integer", "minimum": 1}"#, "2"),
+        ]);
+        check(&spec).unwrap();
+        let given = |text: &str| serde_json::from_str::<Struct>(text).unwrap();
+        let made = instantiate(&spec, given(r#"{"image": "a"}"#)).unwrap();
+        let inputs = serde_json::to_value(made.inputs.unwrap()).unwrap();
+        assert_eq!(inputs, serde_json::json!({"image": "a", "replicas": 2.0}));
+        assert_eq!(made.steps.len(), 1);
+        for (text, word) in [
+            ("{}", "no default"),
+            (r#"{"image": ""}"#, "image"),
+            (r#"{"image": "a", "replicas": 0}"#, "replicas"),
+            (r#"{"image": "a", "size": 1}"#, "no parameter \"size\""),
+        ] {
+            let error = instantiate(&spec, given(text)).unwrap_err();
+            assert!(error.message().contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn invalid_templates_name_their_field() {
+        for (spec, field) in [
+            (template(vec![parameter("a b", "", "")]), "parameters[0].name"),
+            (template(vec![parameter("a", "", ""), parameter("a", "", "")]), "parameters[1].name"),
+            (template(vec![parameter("a", r#"{"type": "nonsense"}"#, "")]), "parameters[0].schema"),
+            (template(vec![parameter("a", r#"{"type": "string"}"#, "1")]), "parameters[0].default"),
+            (v1::WorkflowTemplateSpec::default(), "workflow"),
+        ] {
+            let error = check(&spec).unwrap_err();
+            assert!(error.message().starts_with(&format!("{FIELD}.{field}: ")), "{error}");
+        }
+    }
+}
