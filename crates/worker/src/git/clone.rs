@@ -1,8 +1,10 @@
 //! The clone of one attempt: on a branch of its own, with remote-tracking references as any clone has.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rota_proto::v1::GitSource;
+use rota_proto::v1::{Failure, GitSource};
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
@@ -11,12 +13,16 @@ use super::cache::{Borrowed, Caches};
 use super::checks::{is_commit, is_reference};
 use super::credential::Credential;
 use super::failure::Cause;
+use super::include::IncludeError;
 use super::push::Delivery;
 use super::request::Request;
 use super::run::{Git, GitError, Network};
 use super::workflows;
-use crate::runtimes::{Environment, Stop};
+use crate::runtimes::{Environment, Stop, stopped};
 use crate::supervise::Jail;
+
+const HINT_INCLUDE: &str =
+    "name fewer files in the `.worktreeinclude` of the checkout, and only some that the worker may read";
 
 /// What the changes of an attempt are measured against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,13 +90,37 @@ impl Cloning {
     }
 
     /// Copies what the `.worktreeinclude` of a user's own checkout names into a clone of it. Returns what was copied, for the log.
-    pub(crate) async fn include(&self, workspace: &Path) -> Result<Option<String>, GitError> {
+    pub(crate) async fn include(
+        &self,
+        workspace: &Path,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<Option<String>, GitError> {
         let Some(checkout) = super::local_path(&self.source.url) else { return Ok(None) };
-        let to = workspace.to_owned();
-        let copied = tokio::task::spawn_blocking(move || super::include::copy(&checkout, &to)).await;
-        copied.map_err(std::io::Error::other).flatten().map_err(|error| {
-            let git = self.git(workspace, workspace);
-            git.failed(Cause::Machine, format!("the files of {}: {error}", super::include::FILE))
+        let (to, ended) = (workspace.to_owned(), Arc::new(AtomicBool::new(false)));
+        let seen = ended.clone();
+        let mut copy = tokio::task::spawn_blocking(move || super::include::copy(&checkout, &to, &seen));
+        let copied = tokio::select! {
+            copied = &mut copy => copied,
+            _ = stopped(stop) => {
+                ended.store(true, Ordering::Relaxed);
+                copy.await
+            }
+        };
+        let git = self.git(workspace, workspace);
+        let failed = |cause, error: &dyn std::fmt::Display| {
+            git.failed(cause, format!("the files of {}: {error}", super::include::FILE))
+        };
+        copied.map_err(|error| failed(Cause::Machine, &error))?.map_err(|error| match error {
+            IncludeError::Stopped => GitError::Stopped,
+            // Each worker of this machine finds the same files.
+            IncludeError::TooLarge(_) | IncludeError::Read(..) => match failed(Cause::Task, &error) {
+                GitError::Failed { cause, failure } => {
+                    let hint = HINT_INCLUDE.to_owned();
+                    GitError::Failed { cause, failure: Failure { hint, ..failure } }
+                }
+                stopped => stopped,
+            },
+            IncludeError::Write(..) => failed(Cause::Machine, &error),
         })
     }
 

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
@@ -23,32 +24,56 @@ const MAX_BYTES: u64 = 1 << 30;
 /// Names that the note lists at most.
 const MAX_NAMES: usize = 5;
 
-/// Copies the files. Returns a note for the log, if there is a `.worktreeinclude`.
-pub(super) fn copy(checkout: &Path, workspace: &Path) -> io::Result<Option<String>> {
+/// Why the files are not copied.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IncludeError {
+    /// The checkout names too much.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The checkout cannot be read, by the worker or at all.
+    #[error("failed to read {path:?} of the checkout: {source}", path = .0, source = .1)]
+    Read(PathBuf, io::Error),
+    /// A copy cannot be written.
+    #[error("failed to write {path:?}: {source}", path = .0, source = .1)]
+    Write(PathBuf, io::Error),
+    /// An end was requested meanwhile.
+    #[error("the attempt had to end")]
+    Stopped,
+}
+
+/// Copies the files, until `stop` is set. Returns a note for the log, if there is a `.worktreeinclude`.
+pub(super) fn copy(
+    checkout: &Path,
+    workspace: &Path,
+    stop: &AtomicBool,
+) -> Result<Option<String>, IncludeError> {
     let Ok(from) = Dir::open_ambient_dir(checkout, ambient_authority()) else { return Ok(None) };
     // A bare repository has no files of a user.
     if from.symlink_metadata(".git").is_err() {
         return Ok(None);
     }
     let Some(include) = rules(&from, Path::new(FILE))? else { return Ok(None) };
-    let to = Dir::open_ambient_dir(workspace, ambient_authority())?;
-    let mut copying = Copying { from, to, include, entries: 0, bytes: 0, copied: Vec::new(), skipped: 0 };
+    let to = Dir::open_ambient_dir(workspace, ambient_authority());
+    let to = to.map_err(|error| IncludeError::Write(workspace.to_owned(), error))?;
+    let mut copying =
+        Copying { from, to, include, stop, entries: 0, bytes: 0, copied: Vec::new(), skipped: 0 };
     copying.all()?;
     copying.exclude()?;
     Ok(Some(copying.note()))
 }
 
 /// Reads patterns, if the file is one.
-fn rules(folder: &Dir, path: &Path) -> io::Result<Option<Gitignore>> {
+fn rules(folder: &Dir, path: &Path) -> Result<Option<Gitignore>, IncludeError> {
     let Some(mut file) = open(folder, path) else { return Ok(None) };
+    let failed = |error| IncludeError::Read(path.to_owned(), error);
     let mut text = Vec::new();
-    Read::by_ref(&mut file).take(MAX_RULES).read_to_end(&mut text)?;
+    Read::by_ref(&mut file).take(MAX_RULES).read_to_end(&mut text).map_err(failed)?;
     let mut builder = GitignoreBuilder::new("");
     for line in String::from_utf8_lossy(&text).lines() {
         // As git does, without a pattern that it cannot read.
         let _ = builder.add_line(None, line);
     }
-    builder.build().map(Some).map_err(io::Error::other)
+    builder.build().map(Some).map_err(|error| failed(io::Error::other(error)))
 }
 
 /// Opens a file, unless it is a link, a pipe or a device.
@@ -58,10 +83,11 @@ fn open(folder: &Dir, path: &Path) -> Option<cap_std::fs::File> {
     file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
 }
 
-struct Copying {
+struct Copying<'a> {
     from: Dir,
     to: Dir,
     include: Gitignore,
+    stop: &'a AtomicBool,
     entries: usize,
     bytes: u64,
     copied: Vec<PathBuf>,
@@ -77,8 +103,8 @@ struct Folder {
     included: bool,
 }
 
-impl Copying {
-    fn all(&mut self) -> io::Result<()> {
+impl Copying<'_> {
+    fn all(&mut self) -> Result<(), IncludeError> {
         let exclude = rules(&self.from, Path::new(".git/info/exclude"))?.unwrap_or_else(Gitignore::empty);
         let root = vec![(PathBuf::new(), std::sync::Arc::new(exclude))];
         let mut left = vec![Folder { path: PathBuf::new(), rules: root, ignored: false, included: false }];
@@ -96,13 +122,19 @@ impl Copying {
             if let Some(own) = rules(&open, Path::new(".gitignore"))? {
                 folder.rules.push((folder.path.clone(), std::sync::Arc::new(own)));
             }
-            for entry in open.entries()? {
-                let entry = entry?;
+            let failed = |error| IncludeError::Read(folder.path.clone(), error);
+            for entry in open.entries().map_err(failed)? {
+                let entry = entry.map_err(failed)?;
                 self.entries += 1;
                 if self.entries > MAX_ENTRIES {
-                    return Err(io::Error::other("the checkout has too many files"));
+                    let text = format!("the checkout has more than {MAX_ENTRIES} files and folders");
+                    return Err(IncludeError::TooLarge(text));
                 }
-                let (kind, path) = (entry.file_type()?, folder.path.join(entry.file_name()));
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(IncludeError::Stopped);
+                }
+                let kind = entry.file_type().map_err(failed)?;
+                let path = folder.path.join(entry.file_name());
                 if path == Path::new(".git") || !(kind.is_dir() || kind.is_file()) {
                     continue;
                 }
@@ -119,13 +151,13 @@ impl Copying {
         Ok(())
     }
 
-    fn file(&mut self, path: PathBuf) -> io::Result<()> {
+    fn file(&mut self, path: PathBuf) -> Result<(), IncludeError> {
         let Some(mut from) = open(&self.from, &path) else { return Ok(()) };
-        let metadata = from.metadata()?;
+        let metadata = from.metadata().map_err(|error| IncludeError::Read(path.clone(), error))?;
         self.bytes = self.bytes.saturating_add(metadata.len());
         if self.copied.len() >= MAX_FILES || self.bytes > MAX_BYTES {
             let most = format!("{MAX_FILES} files and {} MiB", MAX_BYTES >> 20);
-            return Err(io::Error::other(format!("more than {most} are named")));
+            return Err(IncludeError::TooLarge(format!("it names more than {most}")));
         }
         let mode = cap_std::fs::MetadataExt::mode(&metadata) & 0o777;
         let options = &mut OpenOptions::new();
@@ -134,7 +166,8 @@ impl Copying {
         // A link in the clone may lead elsewhere, and a file of the clone stays.
         match parent.and_then(|()| self.to.open_with(&path, options)) {
             Ok(mut to) => {
-                io::copy(&mut Read::by_ref(&mut from).take(metadata.len()), &mut to)?;
+                let copied = io::copy(&mut Read::by_ref(&mut from).take(metadata.len()), &mut to);
+                copied.map_err(|error| IncludeError::Write(path.clone(), error))?;
                 self.copied.push(path);
             }
             Err(_) => self.skipped += 1,
@@ -143,10 +176,14 @@ impl Copying {
     }
 
     /// Lets git ignore the copies in the clone, also where the rule is in no file of the repository: they are no change.
-    fn exclude(&self) -> io::Result<()> {
+    fn exclude(&self) -> Result<(), IncludeError> {
         if self.copied.is_empty() {
             return Ok(());
         }
+        self.add_rules().map_err(|error| IncludeError::Write(PathBuf::from(".git/info/exclude"), error))
+    }
+
+    fn add_rules(&self) -> io::Result<()> {
         self.to.create_dir_all(".git/info")?;
         let mut file =
             self.to.open_with(".git/info/exclude", OpenOptions::new().append(true).create(true))?;
@@ -204,7 +241,13 @@ mod tests {
     use std::fs;
     use std::process::Command;
 
+    use rota_proto::v1::{FailureClass, GitSource, TaskSpec, Workspace};
+    use rota_proto::worker::v1::Assign;
+    use rota_telemetry::redact::Redactor;
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::git::{Cloning, GitError};
 
     fn git(folder: &Path, args: &[&str]) -> String {
         let done = Command::new("git")
@@ -265,7 +308,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc/hostname", checkout.join(".env.link")).unwrap();
         fs::set_permissions(checkout.join(".env"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .unwrap();
-        let note = copy(&checkout, &clone).unwrap().unwrap();
+        let note = copy(&checkout, &clone, &AtomicBool::new(false)).unwrap().unwrap();
         let copied = [".env", "a/.env.b", "config/deep/key with [x]", "local.txt", "node_modules/m/.env"];
         assert!(note.starts_with("5 ignored files") && note.contains(&copied.join(", ")), "{note}");
         for name in copied {
@@ -289,8 +332,8 @@ mod tests {
     fn nothing_is_copied_without_the_file_or_over_others() {
         let (_root, checkout, clone) = repositories(&[(".gitignore", "*.key\nout/\n"), ("t.txt", "x")]);
         write(&checkout, "a.key", "secret");
-        assert_eq!(copy(&checkout, &clone).unwrap(), None);
-        assert_eq!(copy(&checkout.join(".git"), &clone).unwrap(), None);
+        assert_eq!(copy(&checkout, &clone, &AtomicBool::new(false)).unwrap(), None);
+        assert_eq!(copy(&checkout.join(".git"), &clone, &AtomicBool::new(false)).unwrap(), None);
         write(&checkout, ".worktreeinclude", "*.key\nout/\n");
         write(&clone, "a.key", "mine");
         // A link in the clone leads out of it.
@@ -300,9 +343,32 @@ mod tests {
             clone.join("out"),
         )
         .unwrap();
-        let note = copy(&checkout, &clone).unwrap().unwrap();
+        let note = copy(&checkout, &clone, &AtomicBool::new(false)).unwrap().unwrap();
         assert!(note.starts_with("0 ignored files") && note.contains("2 were not"), "{note}");
         assert_eq!(fs::read_to_string(clone.join("a.key")).unwrap(), "mine");
         assert!(!checkout.parent().unwrap().join("f").exists());
+    }
+
+    #[tokio::test]
+    async fn checkouts_that_name_too_much_are_invalid() {
+        let (root, checkout, clone) = repositories(&[(".gitignore", "out/\n")]);
+        write(&checkout, ".worktreeinclude", "out/\n");
+        for number in 0..=MAX_FILES {
+            write(&checkout, &format!("out/{number}"), "");
+        }
+        let source = GitSource { url: checkout.to_string_lossy().into_owned(), ..GitSource::default() };
+        let workspace = Workspace { git: Some(source), ..Workspace::default() };
+        let spec = TaskSpec { workspace: Some(workspace), ..TaskSpec::default() };
+        let assign = Assign { spec: Some(spec), ..Assign::default() };
+        let cloning =
+            Cloning::of(&assign, root.path(), None, Redactor::default(), "rota/1".to_owned()).unwrap();
+        let (_sender, mut stop) = watch::channel(None);
+        let Err(GitError::Failed { failure, .. }) = cloning.include(&clone, &mut stop).await else {
+            panic!("it is refused");
+        };
+        assert_eq!(failure.class(), FailureClass::Invalid, "no fault of the worker: {failure:?}");
+        assert!(failure.message.contains("10000 files") && failure.hint.contains(FILE), "{failure:?}");
+        let ended = copy(&checkout, &clone, &AtomicBool::new(true));
+        assert!(matches!(ended, Err(IncludeError::Stopped)), "{ended:?}");
     }
 }

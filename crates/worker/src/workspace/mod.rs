@@ -260,7 +260,7 @@ impl Root {
                     tokio::fs::create_dir(&unfinished).await?;
                     if let Some(cloning) = cloning {
                         cloning.into(&unfinished, false, stop).await?;
-                        included = cloning.include(&unfinished).await?;
+                        included = cloning.include(&unfinished, stop).await?;
                     }
                     // What an earlier attempt has left is still to be restored.
                     kept_by = None;
@@ -281,7 +281,7 @@ impl Root {
                 if let Some(cloning) = cloning {
                     let made = cloning.into(&workspace, workspace.starts_with(&own), stop).await?;
                     (base, borrowed) = (Some(made.0), made.1);
-                    included = cloning.include(&workspace).await?;
+                    included = cloning.include(&workspace, stop).await?;
                 }
                 workspace
             }
