@@ -113,8 +113,12 @@ impl Step<'_> {
         self.start();
         self.task.has_artifacts = true;
         let attempt = self.task.attempt();
-        if checkpoint {
-            self.task.checkpointed = attempt;
+        let (last, before) = (self.task.checkpointed, self.task.checkpointed_before);
+        match (checkpoint, last == attempt) {
+            (true, false) => (self.task.checkpointed, self.task.checkpointed_before) = (attempt, last),
+            // The list that had it is replaced.
+            (false, true) => self.task.checkpointed = before,
+            _ => {}
         }
         if unusable {
             self.task.concluded = attempt;

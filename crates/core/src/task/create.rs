@@ -85,6 +85,7 @@ impl Task {
             has_result: false,
             has_artifacts: false,
             checkpointed: 0,
+            checkpointed_before: 0,
             last_failure: None,
             concluded: 0,
             messages: Vec::new(),

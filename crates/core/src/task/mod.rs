@@ -318,6 +318,9 @@ pub struct Task {
     /// Number of the last attempt that has left a checkpoint; 0 for none.
     #[serde(default, skip_serializing_if = "none_counted")]
     pub checkpointed: u32,
+    /// The same before that attempt: what the attempt keeps last may be without one.
+    #[serde(default, skip_serializing_if = "none_counted")]
+    pub checkpointed_before: u32,
     /// Size of the result in bytes; zero in records of earlier versions.
     #[serde(default, skip_serializing_if = "zero")]
     pub result_size: u64,

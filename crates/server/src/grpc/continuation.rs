@@ -158,7 +158,7 @@ pub(crate) fn checkpoint(list: ArtifactList) -> Option<ArtifactList> {
     Some(ArtifactList { artifacts, changes, checkpoint: Some(checkpoint), ..ArtifactList::default() })
 }
 
-fn no_checkpoint(id: TaskId) -> Status {
+pub(crate) fn no_checkpoint(id: TaskId) -> Status {
     let text = format!("task {id} has left no checkpoint to continue from");
     let hint = "tasks of the runtimes `claude` and `command` leave one at the end of each attempt, and every few minutes before: \
                 see `rota artifacts`";

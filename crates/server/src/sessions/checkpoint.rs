@@ -76,5 +76,9 @@ async fn of_thread(deps: &SessionDeps, task: &Task) -> Result<Option<ArtifactLis
     if is_managed(task) && !is_managed(&before) {
         return Err(error("TASK_NOT_FOUND", format!("task {} does not exist in any cluster", before.id)));
     }
-    continuation::checkpoint_of(&deps.store, &before).await
+    // Without it, the task would work on nothing.
+    match continuation::checkpoint_of(&deps.store, &before).await? {
+        Some(list) => Ok(Some(list)),
+        None => Err(continuation::no_checkpoint(before.id)),
+    }
 }

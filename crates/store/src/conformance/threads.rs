@@ -19,13 +19,18 @@ async fn thread(t: &Harness, name: &str) -> Thread {
     t.store.thread((namespace("n"), name.to_owned())).await.unwrap().unwrap()
 }
 
+/// Has the control plane keep a list of an attempt.
+async fn keep(t: &mut Harness, task: &Task, checkpoint: bool) {
+    let attempt = attempt_of(task);
+    let keep = Command::KeepArtifacts { attempt, list: "list".into(), checkpoint, unusable: false };
+    t.ask(task.id, keep).await.unwrap();
+}
+
 /// Claims the only task that is ready, and ends it.
 async fn run(t: &mut Harness, worker: &WorkerRef, checkpoint: bool, completion: Completion) -> Arc<Task> {
     let task = t.claim(worker, 9).await.remove(0);
     if checkpoint {
-        let attempt = attempt_of(&task);
-        let keep = Command::KeepArtifacts { attempt, list: "list".into(), checkpoint, unusable: false };
-        t.ask(task.id, keep).await.unwrap();
+        keep(t, &task, true).await;
     }
     t.finish(&task, completion).await.unwrap();
     t.later(Duration::from_secs(1));
@@ -118,8 +123,13 @@ pub async fn last_conversation_is_kept_with_its_thread(t: &mut Harness) {
     let worker = t.hello("w").await;
     let first = join(t, "talk").await;
     run(t, &worker, true, Completion::Succeeded(None)).await;
+    // What the second has kept meanwhile is discarded at its end.
     let second = join(t, "talk").await;
-    run(t, &worker, false, Completion::Succeeded(None)).await;
+    let running = t.claim(&worker, 9).await.remove(0);
+    keep(t, &running, true).await;
+    keep(t, &running, false).await;
+    t.finish(&running, Completion::Succeeded(None)).await.unwrap();
+    t.later(Duration::from_secs(1));
     assert_eq!(t.prune(t.now(), 10).await, 1);
     assert_eq!((t.find(second).await.is_some(), t.state(first).await), (false, State::Succeeded));
     assert_eq!(thread(t, "talk").await.conversation.unwrap().1, first);

@@ -1,6 +1,7 @@
 //! Keeps what an attempt leaves behind: uploads it, and has the control plane keep the list, before the result is sent.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::Retryable;
@@ -322,7 +323,8 @@ async fn store(
     for _ in 0..MAX_ROUNDS {
         let Looked { found, digest } = tokio::task::spawn_blocking(look.clone()).await.map_err(internal)?;
         let mut skipped = found.skipped;
-        if found.sources.is_empty() && skipped.is_empty() && changes.is_none() && !kept.unusable {
+        let is_empty = found.sources.is_empty() && skipped.is_empty() && changes.is_none();
+        if is_empty && !kept.unusable && !dirs.has_list.load(Ordering::Relaxed) {
             return Ok(Stored::Kept);
         }
         let uploaded = caller.artifacts(&kept.namespace)?.upload(found.sources, |_, _| {}).await;
@@ -376,6 +378,7 @@ async fn store(
             answer => answer?.into_inner(),
         };
         if answer.missing_parts.is_empty() {
+            dirs.has_list.store(true, Ordering::Relaxed);
             if of_checkpoint.is_some() {
                 *dirs.last_checkpoint.lock() = of_checkpoint;
             }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use rota_proto::v1::WorkspaceCleanup;
@@ -45,6 +46,8 @@ pub(crate) struct AttemptDirs {
     pub(crate) checkpoint: Option<(CheckpointFolder, Redactor)>,
     /// The last one that is kept.
     pub(crate) last_checkpoint: Mutex<Option<LastCheckpoint>>,
+    /// Whether a list of artifacts of the attempt is kept: what it keeps later takes the place of it, also if that is nothing.
+    pub(crate) has_list: AtomicBool,
     pub(super) borrowed: Option<Borrowed>,
 }
 

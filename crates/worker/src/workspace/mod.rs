@@ -309,6 +309,7 @@ impl Root {
             started: false,
             checkpoint: None,
             last_checkpoint: Default::default(),
+            has_list: Default::default(),
             borrowed,
         })
     }

@@ -287,3 +287,16 @@ async fn conversations_of_successes_can_be_discarded() -> Result<()> {
     assert_eq!(site.paths("short").await?, ["done"]);
     Ok(())
 }
+    // Also if nothing else is left.
+    std::fs::remove_file(&go_on)?;
+    let line =
+        format!("echo 1 > $ROTA_CHECKPOINT/step; until test -e {}; do sleep 0.1; done", go_on.display());
+    let task = tasks::create(&client, workload::shell(&line, &[])).await?;
+    site.kept(&task.name, |list| list.checkpoint.is_some()).await?;
+    std::fs::write(&go_on, "")?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    let kept = client.fetch_artifacts(&task.name).await?.attempts;
+    let left: Vec<_> = kept.into_iter().filter_map(|attempt| attempt.list).collect();
+    let is_empty = |list: &ArtifactList| list.checkpoint.is_none() && list.artifacts.is_empty();
+    assert!(left.iter().all(is_empty), "{left:?}");

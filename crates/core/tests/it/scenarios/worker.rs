@@ -396,3 +396,27 @@ fn attempts_that_cannot_continue_let_the_next_start_over() {
     harness.apply(keep(&harness, true));
     assert_eq!(known(&harness), (2, 2));
 }
+
+#[test]
+fn discarded_checkpoints_leave_the_one_before() {
+    let mut harness = Harness::new(plain());
+    let keep = |harness: &Harness, checkpoint| Command::KeepArtifacts {
+        attempt: harness.live(),
+        list: "list".into(),
+        checkpoint,
+        unusable: false,
+    };
+    let mut kept = Vec::new();
+    for checkpoints in [&[true, false][..], &[true], &[true, true, false]] {
+        harness.start();
+        for checkpoint in checkpoints {
+            harness.apply(keep(&harness, *checkpoint));
+        }
+        kept.push(harness.task.checkpointed);
+        harness.finish(failed(Class::Hang));
+        if !harness.task.state.is_final() {
+            harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+        }
+    }
+    assert_eq!(kept, [0, 2, 2]);
+}
