@@ -64,13 +64,15 @@ async fn restore(
     as_commits: bool,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), GitError> {
+    // Other changes may have been restored before, which are what it starts from.
+    let head = git.run(&["rev-parse", "--verify", "HEAD^{commit}"], stop).await?;
     let restored = try_restore(git, base, bundle, changes, as_commits, stop).await;
     match &restored {
         Ok(()) => base.commit.clone_from(&changes.base_commit),
         Err(_) => {
-            drop(git.run(&["reset", "--quiet", "--hard", &base.commit], stop).await);
-            // New files are untracked once the last commit was undone.
-            drop(git.run(&["clean", "--quiet", "-ffdx"], stop).await);
+            drop(git.run(&["reset", "--quiet", "--hard", &head], stop).await);
+            // New files are untracked once the last commit was undone. What git ignores was there before, or does no harm.
+            drop(git.run(&["clean", "--quiet", "-ffd"], stop).await);
         }
     }
     restored
