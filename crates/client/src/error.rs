@@ -57,6 +57,14 @@ pub fn reason(status: &Status) -> Option<String> {
     Some(info.reason).filter(|reason| info.domain == DOMAIN && !reason.is_empty())
 }
 
+/// Returns what the server says that the user can do about a status, if anything.
+pub fn hint_of(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    let of_info = details.error_info().and_then(|info| info.metadata.get("hint").cloned());
+    let of_help = || details.help().and_then(|help| help.links.first()).map(|link| link.description.clone());
+    of_info.or_else(of_help).filter(|hint| !hint.is_empty())
+}
+
 impl Error {
     pub(crate) fn new(status: Status, endpoint: &str) -> Self {
         let details = status.get_error_details();
@@ -69,20 +77,13 @@ impl Error {
         fields.extend(details.precondition_failure().iter().flat_map(|failure| &failure.violations).map(
             |violation| Field { field: violation.subject.clone(), message: violation.description.clone() },
         ));
-        let info = details.error_info();
         let lost = is_lost(&status);
-        let server_hint = info
-            .and_then(|info| info.metadata.get("hint").cloned())
-            .or_else(|| {
-                details.help().and_then(|help| help.links.first()).map(|link| link.description.clone())
-            })
-            .filter(|hint| !hint.is_empty());
         Self {
             code: status.code(),
             message: message(&status, endpoint, lost),
             reason: reason(&status),
             fields,
-            hint: server_hint.or_else(|| hint(status.code(), lost).map(str::to_owned)),
+            hint: hint_of(&status).or_else(|| hint(status.code(), lost).map(str::to_owned)),
             lost,
         }
     }

@@ -67,6 +67,6 @@ pub mod watch;
 
 pub use auth::Auth;
 pub use channel::{Client, Transport, lazy_channel};
-pub use error::{Error, Field, reason};
+pub use error::{Error, Field, hint_of, reason};
 pub use options::{Options, Token};
 pub use tonic::Code;

@@ -25,8 +25,14 @@ async fn agent(cluster: &Cluster, name: &str, overrides: Overrides) -> Result<()
 
 /// Runs a task of an agent to its end, which leaves a checkpoint.
 async fn source(cluster: &Cluster, agent: &str) -> Result<v1::Task> {
-    let mut worker = RawWorker::join(cluster.client(), hello(agent, "leaves", 1)).await?;
     let task = tasks::create(cluster.client(), tasks::task(agent)).await?;
+    run(cluster, agent).await?;
+    Ok(task)
+}
+
+/// Runs the next task of an agent to its end, which leaves a checkpoint.
+async fn run(cluster: &Cluster, agent: &str) -> Result<()> {
+    let mut worker = RawWorker::join(cluster.client(), hello(agent, "leaves", 1)).await?;
     let assign = worker.take().await?;
     // Of no content, so that nothing has to be stored.
     let conversation = Artifact {
@@ -49,7 +55,8 @@ async fn source(cluster: &Cluster, agent: &str) -> Result<v1::Task> {
     cluster.client().workers().keep_artifacts(request).await?;
     worker.succeed(&assign, 0, "done");
     assert!(worker.result_ack().await?);
-    Ok(task)
+    worker.close().await;
+    Ok(())
 }
 
 fn continuing(mut task: v1::Task, source: &v1::Task) -> v1::Task {
@@ -104,5 +111,32 @@ async fn other_agents_tasks_are_continued_by_choice() -> Result<()> {
             assert!(failure.message.contains("continue_from"), "{failure:?}");
         }
     }
+    Ok(())
+}
+
+/// A task of a thread whose conversation has become that of another agent: it fails once, and no worker is to blame.
+#[tokio::test]
+async fn threads_that_change_agents_fail_by_policy() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    agent(&cluster, "open", Overrides::All).await?;
+    agent(&cluster, "fixed", Overrides::Limits).await?;
+    let of = |agent: &str| {
+        let remember = v1::script_step::Kind::Remember("x".to_owned());
+        let mut task = tasks::scripted(agent, [remember]);
+        task.spec.get_or_insert_default().thread = "talk".to_owned();
+        task
+    };
+    tasks::create(client, of("fixed")).await?;
+    run(&cluster, "fixed").await?;
+    // It waits, so that the conversation is still that of the first.
+    tasks::create(client, of("open")).await?;
+    let third = tasks::create(client, of("fixed")).await?;
+    run(&cluster, "open").await?;
+    let _worker = cluster.worker("fixed", "one", 1)?;
+    let status = tasks::ended(client, &third.name).await?.status.unwrap();
+    let failure = status.failure.unwrap();
+    assert_eq!((failure.class(), status.attempt), (FailureClass::Invalid, 1), "{failure:?}");
+    assert!(failure.hint.contains("overrides: All"), "{failure:?}");
     Ok(())
 }

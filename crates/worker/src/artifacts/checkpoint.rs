@@ -20,7 +20,7 @@ use crate::runtimes::CheckpointFolder;
 pub(crate) const FOLDER: &str = "checkpoint";
 const MAX_FILES: usize = 1000;
 /// Bytes of all files; a conversation takes a few MiB.
-const MAX_BYTES: u64 = 256 << 20;
+pub(super) const MAX_BYTES: u64 = 256 << 20;
 const CHUNK: usize = 64 << 10;
 /// Copies of files that programs change meanwhile, the last of which counts.
 const MAX_COPIES: usize = 3;
@@ -106,7 +106,7 @@ fn listed(folder: &Dir, path: &Path) -> io::Result<BTreeMap<PathBuf, Version>> {
     Ok(files)
 }
 
-fn file_of(conversation: &str) -> PathBuf {
+pub(super) fn file_of(conversation: &str) -> PathBuf {
     PathBuf::from(format!("{conversation}.jsonl"))
 }
 

@@ -2,11 +2,16 @@
 //! has them, and never across two of them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::Path;
 
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use nix::fcntl::OFlag;
 use rota_telemetry::redact::{PLACEHOLDER, Redactor};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+
+use super::checkpoint::{MAX_BYTES, file_of};
+use crate::runtimes::CheckpointFolder;
 
 /// Bytes of a line, which has an image at most.
 pub(super) const MAX_LINE: usize = 16 << 20;
@@ -36,22 +41,40 @@ pub(super) fn copy(from: impl Read, to: &mut impl Write, redactor: &Redactor) ->
     }
 }
 
-/// Returns which of the messages a transcript does not have. One that cannot be read has none.
-pub(crate) async fn unheard(transcript: &Path, messages: Vec<String>) -> Vec<String> {
+/// Returns which of the messages the transcript of a conversation does not have. One that cannot be read has none.
+pub(crate) async fn unheard(
+    folder: &CheckpointFolder,
+    conversation: &str,
+    messages: Vec<String>,
+) -> Vec<String> {
     if messages.is_empty() {
         return messages;
     }
-    let transcript = transcript.to_owned();
-    let search = tokio::task::spawn_blocking(move || unheard_in(&transcript, messages));
+    let (folder, conversation) = (folder.clone(), conversation.to_owned());
+    let search = tokio::task::spawn_blocking(move || match open(&folder, &conversation) {
+        Ok(Some(transcript)) => unheard_in(transcript, messages),
+        _ => messages,
+    });
     search.await.unwrap_or_default()
 }
 
-fn unheard_in(transcript: &Path, mut messages: Vec<String>) -> Vec<String> {
-    let Ok(file) = std::fs::File::open(transcript) else { return messages };
-    for line in BufReader::new(file).split(b'\n') {
+/// Opens a transcript, unless it is a link, a pipe or a device: programs may have written there.
+fn open(folder: &CheckpointFolder, conversation: &str) -> io::Result<Option<impl Read + use<>>> {
+    let root = Dir::open_ambient_dir(&folder.root, ambient_authority())?;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let options = &mut OpenOptions::new();
+    let path = folder.within.join(file_of(conversation));
+    let file = root.open_with(path, options.read(true).custom_flags(flags.bits()))?;
+    Ok(file.metadata()?.is_file().then(|| file.take(MAX_BYTES)))
+}
+
+fn unheard_in(transcript: impl Read, mut messages: Vec<String>) -> Vec<String> {
+    for line in BufReader::new(transcript).split(b'\n') {
         let Ok(line) = line else { return messages };
         let Ok(value) = serde_json::from_slice::<Value>(&line) else { continue };
-        if value.get("type").is_none_or(|kind| kind != "assistant") {
+        // What the model has written, or what it had still to be sent.
+        let kind = value.get("type").and_then(Value::as_str);
+        if !matches!(kind, Some("assistant" | "queue-operation")) {
             messages.retain(|message| !has(&value, message));
         }
     }
@@ -164,13 +187,19 @@ mod tests {
 
     #[tokio::test]
     async fn messages_are_found_in_transcripts() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder { root: root.path().to_owned(), ..CheckpointFolder::default() };
         let line = json!({"attachment": {"type": "queued_command", "prompt": "Use \"tabs\",\nplease."}});
         let own = json!({"type": "assistant", "message": {"content": "Be brief."}});
-        std::fs::write(file.path(), format!("no json\n{line}\n{own}\n")).unwrap();
+        let queued = json!({"type": "queue-operation", "operation": "enqueue", "content": "Be brief."});
+        let lines = format!("no json\n{line}\n{own}\n{queued}\n");
+        std::fs::write(root.path().join("c.jsonl"), lines).unwrap();
+        std::os::unix::fs::symlink("c.jsonl", root.path().join("link.jsonl")).unwrap();
         let messages = || vec!["Use \"tabs\",\nplease.".to_owned(), "Be brief.".to_owned()];
-        assert_eq!(unheard(file.path(), messages()).await, ["Be brief."]);
-        assert_eq!(unheard(Path::new("/nowhere"), messages()).await, messages());
+        assert_eq!(unheard(&folder, "c", messages()).await, ["Be brief."]);
+        for other in ["", "link"] {
+            assert_eq!(unheard(&folder, other, messages()).await, messages());
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Attempt {
     pub conversation: String,
     /// Set if the attempt continues the work of an earlier one, or of another task.
     pub continued: Option<Continued>,
+    /// Messages to earlier attempts that the conversation does not have which it continues or resumes.
+    pub unheard: Vec<String>,
     /// Set if the agent continues after it had finished: its work is not done.
     pub round: Option<Round>,
 }
@@ -56,6 +58,7 @@ impl Attempt {
             redactor,
             conversation: String::new(),
             continued: None,
+            unheard: Vec::new(),
             round: None,
         }
     }
@@ -69,8 +72,6 @@ pub struct Continued {
     pub from: From,
     /// Whether the files of the workspace are those of the checkpoint.
     pub has_files: bool,
-    /// Messages to earlier attempts that the conversation does not have.
-    pub unheard: Vec<String>,
 }
 
 /// Origin of the work that an attempt continues.

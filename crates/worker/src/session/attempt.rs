@@ -288,6 +288,7 @@ async fn execute(
             Ok(continued) => attempt.continued = continued,
             Err(ended) => return RunReport::new(ended),
         }
+        attempt.unheard = continuing::unheard(&attempt, &folder).await;
         dirs.checkpoint = Some((folder, attempt.redactor.clone()));
     }
     let pins = match commands::pins(&attempt, slot.as_ref()).await {

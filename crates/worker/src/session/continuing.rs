@@ -11,8 +11,10 @@ use tonic::Status;
 
 use super::attempt::in_place;
 use crate::artifacts::{self, Caller, Given, Retry};
-use crate::git::{self, Delivery, GitError, Unrestored};
-use crate::runtimes::{CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped};
+use crate::git::{self, Cause, Delivery, GitError, Unrestored};
+use crate::runtimes::{
+    Attempt, CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped,
+};
 use crate::workspace::AttemptDirs;
 
 /// Whether the last attempt was cut off, also by a budget of its agent or namespace: one that has spent its own has no next attempt.
@@ -44,8 +46,6 @@ struct Brought {
     conversation: String,
     /// Whether the files are those of the checkpoint.
     has_files: bool,
-    /// Messages to earlier attempts that the conversation does not have.
-    unheard: Vec<String>,
 }
 
 /// Where a checkpoint is restored to.
@@ -91,17 +91,13 @@ impl Place<'_> {
         events: &mpsc::Sender<event::Kind>,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Continued>, RunOutcome> {
-        let left = match fetch(self.caller, self.assign).await {
-            Ok(left) => left,
-            Err(status) => {
-                let text = format!("failed to ask for the checkpoint: {status}");
-                let failed = failure(FailureClass::Source, text);
-                return self.start_over(checkpoints, failed, events).await;
-            }
-        };
+        // Another attempt may get it: what it has is not given up.
+        let left = fetch(self.caller, self.assign)
+            .await
+            .map_err(|status| RunOutcome::Failed(unanswered("failed to ask for the checkpoint", &status)))?;
         if let Some(list) = left.artifacts.filter(|_| own) {
             match self.bring(list, stop).await {
-                Ok(Some(Brought { conversation, has_files, unheard })) => {
+                Ok(Some(Brought { conversation, has_files })) => {
                     let reason = match &checkpoints.last_failure {
                         Some(failed) => failed.message.clone(),
                         None => "its worker had to stop".to_owned(),
@@ -110,7 +106,7 @@ impl Place<'_> {
                         format!("continuing the work of an earlier attempt, which was cut off: {reason}");
                     let _ = events.send(notice(Severity::Low, "continued", text)).await;
                     let from = From::CutOff(reason);
-                    return Ok(Some(Continued { conversation, from, has_files, unheard }));
+                    return Ok(Some(Continued { conversation, from, has_files }));
                 }
                 Ok(None) => {}
                 Err(Unusable::Outcome(outcome)) => return Err(outcome),
@@ -132,11 +128,11 @@ impl Place<'_> {
             None => Ok(None),
         };
         match restored {
-            Ok(Some(Brought { conversation, has_files, unheard })) => {
+            Ok(Some(Brought { conversation, has_files })) => {
                 let text = "continuing the conversation of another task";
                 let _ = events.send(notice(Severity::Low, "continued", text)).await;
                 let has_files = has_files || in_place(self.assign) || !self.dirs.fresh;
-                Ok(Some(Continued { conversation, from: From::Task, has_files, unheard }))
+                Ok(Some(Continued { conversation, from: From::Task, has_files }))
             }
             Ok(None) => {
                 let failed = failure(FailureClass::Invalid, "there is no checkpoint of it");
@@ -206,7 +202,9 @@ impl Place<'_> {
             if let Some(bundle) = bundle {
                 let from = at.join(&bundle.name);
                 let restored = git::restore_from(git, base, &from, scratch, &changes, false, stop).await;
-                restored.map_err(unusable)?;
+                if let Err(error) = restored {
+                    return Err(self.unusable(error).await);
+                }
                 has_files = true;
             } else {
                 // Nothing had changed.
@@ -219,13 +217,11 @@ impl Place<'_> {
                     Err(Unrestored::Git(GitError::Failed { failure, .. })) => {
                         tracing::warn!(reason = failure.message, "failed to restore other branches");
                     }
-                    restored => restored.map_err(unusable)?,
+                    Err(error) => return Err(self.unusable(error).await),
+                    Ok(()) => {}
                 }
             }
         }
-        let transcript = at.join(artifacts::CHECKPOINT).join(format!("{}.jsonl", checkpoint.conversation));
-        let messages: Vec<_> = self.assign.messages.iter().map(|message| message.text.clone()).collect();
-        let unheard = artifacts::unheard(&transcript, messages).await;
         let copied = artifacts::place_checkpoint(at.join(artifacts::CHECKPOINT), self.folder.clone());
         copied.await.map_err(|error| {
             let text = format!("failed to write the conversation of the checkpoint: {error}");
@@ -233,7 +229,7 @@ impl Place<'_> {
         })?;
         crate::workspace::remove_all(at).await;
         self.folder.folders = folders.into_iter().collect();
-        Ok(Some(Brought { conversation: checkpoint.conversation, has_files, unheard }))
+        Ok(Some(Brought { conversation: checkpoint.conversation, has_files }))
     }
 
     async fn download(&self, artifacts: Vec<Artifact>, to: &Path) -> Result<(), Unusable> {
@@ -243,21 +239,56 @@ impl Place<'_> {
         })?;
         let fetched = Given::files(artifacts).fetch(self.caller, &self.assign.namespace, to).await;
         fetched.map_err(|outcome| match outcome {
-            RunOutcome::Failed(failed) if failed.class() != FailureClass::Environment => {
+            // It is damaged, or none that a worker could have made.
+            RunOutcome::Failed(failed) if failed.class() == FailureClass::Invalid => {
                 Unusable::Because(failed)
             }
             outcome => Unusable::Outcome(outcome),
         })
     }
+
+    /// Returns what becomes of the attempt after a restore that has failed. Only changes that no worker could restore are given up:
+    /// the next checkpoint takes the place of this one.
+    async fn unusable(&self, error: Unrestored) -> Unusable {
+        let of_machine =
+            |text| Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)));
+        match error {
+            Unrestored::Write(text) => of_machine(text),
+            Unrestored::Git(GitError::Stopped) => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
+            Unrestored::Git(GitError::Failed { cause: Cause::Machine, failure }) => {
+                Unusable::Outcome(RunOutcome::Failed(failure))
+            }
+            // No host has a part in these calls, but the disk has.
+            Unrestored::Git(GitError::Failed { failure, .. }) => match self.dirs.probe().await {
+                Ok(()) => Unusable::Because(failure),
+                Err(error) => {
+                    of_machine(format!("{}; the disk does not take files: {error}", failure.message))
+                }
+            },
+        }
+    }
 }
 
-fn unusable(error: Unrestored) -> Unusable {
-    match error {
-        Unrestored::Write(text) => {
-            Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
+/// Returns the messages to earlier attempts that the conversation does not have which an attempt continues, or whose session it
+/// resumes where the session is.
+pub(super) async fn unheard(attempt: &Attempt, folder: &CheckpointFolder) -> Vec<String> {
+    let messages: Vec<_> = attempt.assign.messages.iter().map(|message| message.text.clone()).collect();
+    let conversation = match &attempt.continued {
+        Some(continued) => &continued.conversation,
+        None => &attempt.assign.resume_session,
+    };
+    artifacts::unheard(folder, conversation, messages).await
+}
+
+/// Returns the failure of an attempt that does not learn what earlier ones have left. A refusal holds for every other attempt, too.
+fn unanswered(what: &str, status: &Status) -> Failure {
+    let text = format!("{what}: {}", status.message());
+    match rota_client::reason(status).as_deref() {
+        Some("OVERRIDE_FORBIDDEN" | "NO_CHECKPOINT" | "TASK_NOT_FOUND") => {
+            let hint = rota_client::hint_of(status).unwrap_or_default();
+            Failure { hint, ..failure(FailureClass::Invalid, text) }
         }
-        Unrestored::Git(GitError::Stopped) => Unusable::Outcome(RunOutcome::Stopped { by: "interrupt" }),
-        Unrestored::Git(GitError::Failed { failure, .. }) => Unusable::Because(failure),
+        _ => failure(FailureClass::Source, format!("{text} ({:?})", status.code())),
     }
 }
 
@@ -280,8 +311,8 @@ pub(super) async fn branch(
         _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
     };
     let left = left.map_err(|status| {
-        let text = format!("failed to ask where the task that it continues has pushed: {}", status.message());
-        RunOutcome::Failed(failure(FailureClass::Environment, text))
+        let what = "failed to ask where the task that it continues has pushed";
+        RunOutcome::Failed(unanswered(what, &status))
     })?;
     let changes = left.source.and_then(|source| source.changes);
     let pushed = changes.filter(|changes| changes.pushed && git::is_branch(&changes.branch));
@@ -302,10 +333,8 @@ pub(super) async fn check_branch(
         left = fetch(caller, assign) => left,
         _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
     };
-    let failed = |class, text: String| RunOutcome::Failed(failure(class, text));
     let left = left.map_err(|status| {
-        let text = format!("failed to ask what earlier attempts have pushed: {}", status.message());
-        failed(FailureClass::Environment, text)
+        RunOutcome::Failed(unanswered("failed to ask what earlier attempts have pushed", &status))
     })?;
     if left.commits.contains(&delivery.seen) {
         return Ok(());

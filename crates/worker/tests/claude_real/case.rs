@@ -118,6 +118,7 @@ impl Case {
             secret_names: self.secret_names.clone(),
             conversation: uuid::Uuid::new_v4().to_string(),
             continued: None,
+            unheard: Vec::new(),
             round: None,
         };
         let context = attempt.scratch.join("context");

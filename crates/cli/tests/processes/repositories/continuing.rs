@@ -35,13 +35,22 @@ impl Site {
 
     /// Kills the worker, keeps its disk as `to`, and starts another one, with the disk of an earlier one if there is one.
     async fn replace_worker(&mut self, to: &str, name: &str, from: Option<&str>) -> Result<()> {
+        self.stop_worker(to).await?;
+        if let Some(from) = from {
+            std::fs::rename(self.fixture.dir().join(from), self.fixture.state_dir())?;
+        }
+        self.start_worker(name).await
+    }
+
+    /// Kills the worker, and keeps its disk as `to`.
+    pub(super) async fn stop_worker(&mut self, to: &str) -> Result<()> {
         self._worker.signal(Signal::SIGKILL);
         self._worker.wait().await;
-        let state = self.fixture.state_dir();
-        std::fs::rename(&state, self.fixture.dir().join(to))?;
-        if let Some(from) = from {
-            std::fs::rename(self.fixture.dir().join(from), &state)?;
-        }
+        Ok(std::fs::rename(self.fixture.state_dir(), self.fixture.dir().join(to))?)
+    }
+
+    /// Starts another worker.
+    pub(super) async fn start_worker(&mut self, name: &str) -> Result<()> {
         self._worker = self.fixture.worker(workload::AGENT, name, 1).await?;
         Ok(())
     }
@@ -285,8 +294,6 @@ async fn conversations_of_successes_can_be_discarded() -> Result<()> {
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
     site.kept(&task.name, |list| list.checkpoint.is_none() && list.changes.is_some()).await?;
     assert_eq!(site.paths("short").await?, ["done"]);
-    Ok(())
-}
     // Also if nothing else is left.
     std::fs::remove_file(&go_on)?;
     let line =
@@ -300,3 +307,5 @@ async fn conversations_of_successes_can_be_discarded() -> Result<()> {
     let left: Vec<_> = kept.into_iter().filter_map(|attempt| attempt.list).collect();
     let is_empty = |list: &ArtifactList| list.checkpoint.is_none() && list.artifacts.is_empty();
     assert!(left.iter().all(is_empty), "{left:?}");
+    Ok(())
+}

@@ -8,6 +8,7 @@ mod disk;
 mod gates;
 mod push;
 mod requests;
+mod restoring;
 mod start;
 mod starting_over;
 

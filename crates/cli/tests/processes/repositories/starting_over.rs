@@ -1,7 +1,7 @@
 //! Attempts after one that was cut off which cannot continue its conversation, and what people have sent to it.
 
 use anyhow::Result;
-use rota_proto::v1::{self, TaskState};
+use rota_proto::v1::{self, TaskState, event};
 use rota_testkit::tasks;
 use serde_json::json;
 
@@ -74,6 +74,44 @@ async fn silent_conversations_are_continued_once() -> Result<()> {
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3), "{log:?}");
     let continued = tasks::notices(&log).iter().filter(|code| *code == "continued").count();
     assert_eq!(continued, 1, "{log:?}");
+    Ok(())
+}
+
+/// The same where the next attempt resumes its own session, in a kept workspace: the program was killed before it took the message.
+#[tokio::test]
+async fn messages_reach_a_kept_workspace() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let site = site_with("0s", 1).await?;
+    let client = site.fixture.client()?;
+    let go_on = site.fixture.dir().join("go-on");
+    let wait = format!("until test -e {}; do sleep 0.1; done", go_on.display());
+    let tools = bash(&format!("{wait}; test $ROTA_ATTEMPT = 2 || kill -9 $PPID"));
+    let script = json!([{"tools": tools}, {"text": "Done."}]);
+    let mut task = site.talk(&model, "talk", &script).await?;
+    let spec = task.spec.get_or_insert_default();
+    spec.retry = Some(v1::RetryPolicy { initial_backoff: Some(tasks::millis(10)), ..Default::default() });
+    spec.workspace.get_or_insert_default().set_mode(v1::WorkspaceMode::Keep);
+    let task = tasks::create(&client, task).await?;
+    model.until(|counts| counts.messages >= 1).await;
+    let text = "Please note MARK-first in all that you do.".to_owned();
+    let input = v1::TaskInput { text, ..Default::default() };
+    client.send_task_input(v1::SendTaskInputRequest { name: task.name.clone(), input: Some(input) }).await?;
+    tasks::eventually("the message", async || {
+        let log = tasks::log(&client, &task.name).await?;
+        Ok(log.iter().any(|event| matches!(event.kind, Some(event::Kind::InputReceived(_)))))
+    })
+    .await?;
+    let before = model.requests().len();
+    std::fs::write(&go_on, "")?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    let log = tasks::log(&client, &task.name).await?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?} {log:?}", status.failure);
+    let requests = model.requests();
+    let later = &requests[before..];
+    assert!(
+        !later.is_empty() && later.iter().all(|request| request.marks.contains("MARK-first")),
+        "{later:?}"
+    );
     Ok(())
 }
 

@@ -29,12 +29,10 @@ pub(super) fn build(attempt: &Attempt, resumed: bool) -> String {
 
 /// Repeats what people have sent to earlier attempts, as far as the conversation does not have it.
 fn messages(attempt: &Attempt, resumed: bool) -> String {
-    let unheard: Vec<&str> = match &attempt.continued {
+    let unheard: Vec<&str> = match resumed {
         _ if attempt.round.is_some() => return String::new(),
-        Some(continued) if resumed => continued.unheard.iter().map(String::as_str).collect(),
-        // It has got them itself.
-        None if resumed => return String::new(),
-        _ => attempt.assign.messages.iter().map(|message| message.text.as_str()).collect(),
+        true => attempt.unheard.iter().map(String::as_str).collect(),
+        false => attempt.assign.messages.iter().map(|message| message.text.as_str()).collect(),
     };
     if unheard.is_empty() {
         return String::new();
@@ -236,8 +234,7 @@ mod tests {
     #[test]
     fn work_that_was_cut_off_continues() {
         let from = From::CutOff("the worker was lost".to_owned());
-        let continued =
-            Continued { conversation: "c".to_owned(), from, has_files: true, unheard: Vec::new() };
+        let continued = Continued { conversation: "c".to_owned(), from, has_files: true };
         let attempt = Attempt { continued: Some(continued), ..attempt(&assign(2)) };
         let message = build(&attempt, true);
         assert!(
@@ -255,9 +252,13 @@ mod tests {
         let prompt = build(&attempt(&assign), false);
         assert!(prompt.contains("<message>\nUse tabs.\n</message>\n<message>\nBe brief.\n"), "{prompt}");
         let from = From::CutOff("the worker was lost".to_owned());
+        let continued = Continued { conversation: "c".to_owned(), from, has_files: true };
         let unheard = vec!["Be brief.".to_owned()];
-        let continued = Continued { conversation: "c".to_owned(), from, has_files: true, unheard };
-        let attempt = Attempt { continued: Some(continued), ..attempt(&assign) };
+        // Also if it resumes its own session, which is where it was.
+        let attempt = |continued| Attempt { continued, unheard: unheard.clone(), ..attempt(&assign) };
+        let prompt = build(&attempt(None), true);
+        assert!(prompt.contains("Be brief.") && !prompt.contains("Use tabs."), "{prompt}");
+        let attempt = attempt(Some(continued));
         let prompt = build(&attempt, true);
         assert!(prompt.contains("Be brief.") && !prompt.contains("Use tabs."), "{prompt}");
         assert!(build(&attempt, false).contains("Use tabs."));
@@ -271,12 +272,8 @@ mod tests {
         assign.checkpoints = Some(rota_proto::worker::v1::Checkpoints { last_failure, ..Default::default() });
         assert!(build(&attempt(&assign), false).ends_with("you start over: the tests fail"));
         let mut attempt = attempt(&assign);
-        attempt.continued = Some(Continued {
-            conversation: "c".to_owned(),
-            from: From::Task,
-            has_files: true,
-            unheard: Vec::new(),
-        });
+        attempt.continued =
+            Some(Continued { conversation: "c".to_owned(), from: From::Task, has_files: true });
         assert_eq!(
             build(&attempt, true),
             "Do it.\n\nAn earlier attempt at this task failed, and you start over: the tests fail"
@@ -285,12 +282,7 @@ mod tests {
 
     #[test]
     fn prompt_is_next_message_of_continued_conversation() {
-        let continued = |has_files| Continued {
-            conversation: "c".to_owned(),
-            from: From::Task,
-            has_files,
-            unheard: Vec::new(),
-        };
+        let continued = |has_files| Continued { conversation: "c".to_owned(), from: From::Task, has_files };
         let attempt = |has_files| Attempt { continued: Some(continued(has_files)), ..attempt(&assign(1)) };
         assert_eq!(build(&attempt(true), true), "Do it.");
         assert!(build(&attempt(false), true).starts_with("Do it.\n\nYou are in another directory"));

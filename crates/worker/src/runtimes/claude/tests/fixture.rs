@@ -125,6 +125,7 @@ impl Fixture {
             secret_names: Default::default(),
             conversation: uuid::Uuid::new_v4().to_string(),
             continued: None,
+            unheard: Vec::new(),
             round: None,
         };
         let (events_in, events) = mpsc::channel(room);
