@@ -57,7 +57,7 @@ pub fn reason(status: &Status) -> Option<String> {
     Some(info.reason).filter(|reason| info.domain == DOMAIN && !reason.is_empty())
 }
 
-/// Returns what the server says that the user can do about a status, if anything.
+/// Returns the hint for users that the server attached to a status, if any.
 pub fn hint_of(status: &Status) -> Option<String> {
     let details = status.get_error_details();
     let of_info = details.error_info().and_then(|info| info.metadata.get("hint").cloned());

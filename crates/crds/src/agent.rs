@@ -92,6 +92,10 @@ pub struct AgentSpec {
     /// Longer saves work that was nearly done; shorter moves it sooner. Defaults to the control plane's `--reconnect-grace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnect_grace: Option<HumanDuration>,
+    /// Time for which an attempt waits for a person on its worker. Then it releases its slot until the answer, if another attempt can
+    /// continue its work. Defaults to 10m; 0s for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_waiting_after: Option<HumanDuration>,
     /// Environment variables of each attempt. Those of the task, where `overrides` allows them, take precedence.
     #[serde(default, skip_serializing_if = "Environment::is_empty")]
     #[schemars(schema_with = "crate::schema::environment")]

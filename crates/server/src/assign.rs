@@ -2,10 +2,11 @@
 //! changes nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use prost::Message;
 use rota_core::failure::Class;
-use rota_core::task::{State, Task};
+use rota_core::task::{Question, State, Task};
 use rota_core::{AgentName, WorkerName};
 use rota_proto::worker::v1 as wire;
 use rota_proto::{num, v1};
@@ -15,6 +16,9 @@ use rota_telemetry::trace;
 use crate::seal::{self, Sealer};
 use crate::wire::overrides::{self, Forbidden};
 use crate::wire::{event, failure, merge, time};
+
+/// Time for which attempts wait for a person on their workers, unless their agent sets another one.
+const DEFAULT_RELEASE: Duration = Duration::from_secs(600);
 
 /// Task that cannot be assigned to any worker of an agent.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +110,24 @@ pub(crate) fn assign(
             .iter()
             .filter_map(|message| v1::TaskInput::decode(&message[..]).ok())
             .collect(),
+        release_after: release_after(agent_spec),
+        answers: task.questions.iter().filter_map(answered).collect(),
     })
+}
+
+/// Returns how long an attempt waits for a person on its worker; `None` for no limit.
+fn release_after(agent_spec: Option<&v1::AgentSpec>) -> Option<pbjson_types::Duration> {
+    let set = agent_spec.and_then(|spec| spec.release_waiting_after);
+    set.map_or(Some(time::duration(DEFAULT_RELEASE)), |set| {
+        (set != pbjson_types::Duration::default()).then_some(set)
+    })
+}
+
+/// Returns a question of an earlier attempt with its answer.
+fn answered(question: &Question) -> Option<wire::AnsweredQuestion> {
+    let answer = event::input(question.answer.as_ref()?)?;
+    let question = v1::InputRequest::decode(&question.asked[..]).ok()?;
+    Some(wire::AnsweredQuestion { question: Some(question), answer: Some(answer) })
 }
 
 /// Reduces the budget of a complete spec to what earlier attempts have left: runtimes count each attempt from zero.

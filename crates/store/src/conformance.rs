@@ -25,6 +25,7 @@ pub mod prune;
 pub mod quota;
 pub mod quota_probes;
 pub mod reading;
+pub mod released;
 pub mod sessions;
 pub mod threads;
 pub mod timers;
@@ -103,6 +104,9 @@ macro_rules! conformance {
                 rejected_probe_that_chose_its_model_is_replaced probe_without_a_sign_is_replaced
                 endpoint_of_a_task_is_not_the_agents named_reset_is_probed_and_left
                 cool_downs_of_a_namespace_are_bounded
+            }
+            released {
+                slot_is_free_until_the_answer released_attempt_counts_no_more
             }
             threads {
                 tasks_of_a_thread_run_one_after_the_other cancelled_tasks_pass_their_place_on last_conversation_is_kept_with_its_thread

@@ -148,7 +148,8 @@ pub fn reason(status: &TaskStatus) -> String {
     if let Some(failure) = &status.failure {
         return first_line(&failure.message, 60);
     }
-    if let Some(wait) = status.waiting.first() {
+    let waits = status.waiting.iter().find(|wait| wait.reason() != WaitReason::Answer);
+    if let Some(wait) = waits {
         if matches!(wait.reason(), WaitReason::Quota | WaitReason::Budget) {
             return self::wait(wait);
         }

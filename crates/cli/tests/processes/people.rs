@@ -15,7 +15,7 @@ pub(crate) struct Site {
     pub(crate) fixture: Fixture,
     pub(crate) client: Client,
     pub(crate) model: rota_fake_model::Handle,
-    _worker: Process,
+    worker: Process,
 }
 
 /// Starts a control plane, a model, and a worker of a Claude agent that asks.
@@ -29,7 +29,7 @@ async fn site() -> Result<Site> {
     let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) };
     tasks::agent(&client, AGENT, runtime, &[]).await?;
     let worker = fixture.worker(AGENT, "w", 1).await?;
-    Ok(Site { fixture, client, model, _worker: worker })
+    Ok(Site { fixture, client, model, worker })
 }
 
 pub(crate) fn bash(command: &str) -> Value {
@@ -154,5 +154,58 @@ async fn permissions_of_an_agent_hold_for_later_tasks() -> Result<()> {
     assert_eq!(status.state(), TaskState::Succeeded);
     let outputs = site.outputs(&task).await?;
     assert!(outputs.iter().any(|output| output.contains("not here")), "{outputs:?}");
+    Ok(())
+}
+
+/// An attempt that waits for a person releases its slot. Its worker is killed; the answer continues the conversation on another one,
+/// and is not asked for again.
+#[tokio::test]
+async fn waiting_releases_the_slot_until_the_answer() -> Result<()> {
+    let mut site = site().await?;
+    let name = rota_proto::names::agent(tasks::NAMESPACE, AGENT);
+    let mut agent = site.client.get_agent(v1::GetAgentRequest { name }).await?;
+    agent.spec.get_or_insert_default().release_waiting_after = Some(tasks::millis(300));
+    site.client.update_agent(v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() }).await?;
+    let question = json!({"question": "blue or green?", "header": "Color", "multiSelect": false, "options": [
+        {"label": "blue", "description": "b"}, {"label": "green", "description": "g"}]});
+    let ask = json!({"tools": [{"name": "AskUserQuestion", "input": {"questions": [question]}}]});
+    // What was not answered in the attempt that asked is called again by the next one, which has the answer.
+    let call = bash("perl -e 'print qq(allowed)'");
+    let script = json!([call, call, ask, ask, {"text": "done"}]);
+    let task = site.task("waits", &script).await?;
+    let released = |status: &v1::TaskStatus| {
+        status.waiting.iter().any(|wait| wait.reason() == v1::WaitReason::Answer)
+            && !status.pending_input.is_empty()
+    };
+    let waits = tasks::until(&site.client, &task, released).await?.status.unwrap();
+    assert_eq!((waits.state(), waits.attempt), (TaskState::Pending, 1), "{waits:?}");
+    let spent = waits.usage.unwrap_or_default().output_tokens;
+    assert!(site.rota(&["explain", "waits"]).await.contains("rota answer"));
+    let described = site.rota(&["describe", "task", "waits"]).await;
+    assert!(described.contains("Question") && described.contains("perl"), "{described}");
+    // The only slot is free for another task meanwhile.
+    let other = site.task("other", &json!([{"text": "done"}])).await?;
+    let other = tasks::ended(&site.client, &other).await?.status.unwrap();
+    assert_eq!((other.state(), other.worker.as_str()), (TaskState::Succeeded, "w"));
+
+    site.worker.kill().await;
+    site.worker = site.fixture.worker(AGENT, "w2", 1).await?;
+    site.rota(&["answer", "waits", "--allow"]).await;
+    // The question after it releases the slot too, of the second attempt.
+    let asks = |status: &v1::TaskStatus| released(status) && status.attempt == 2;
+    let waits = tasks::until(&site.client, &task, asks).await?.status.unwrap();
+    assert!(waits.usage.unwrap_or_default().output_tokens > spent, "it has worked on");
+    site.rota(&["answer", "waits", "green"]).await;
+    let status = tasks::ended(&site.client, &task).await?.status.unwrap();
+    let log = tasks::log(&site.client, &task).await?;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3), "{:?} {log:#?}", status.failure);
+    assert_eq!((status.worker.as_str(), status.worker_losses), ("w2", 0));
+    // Each was asked once, and what was allowed was done once.
+    let asked = site.questions(&task).await?;
+    assert_eq!(asked.iter().filter(|command| command.contains("allowed")).count(), 1, "{asked:?}");
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    let outputs = site.outputs(&task).await?;
+    assert_eq!(outputs.iter().filter(|output| *output == "allowed").count(), 1, "{outputs:?} {log:#?}");
+    assert!(outputs.iter().any(|output| output.contains("green")), "{outputs:?}");
     Ok(())
 }

@@ -46,6 +46,7 @@ impl Task {
             Command::KeepArtifacts { attempt, list, checkpoint, unusable } => {
                 step.keep_artifacts(&attempt, list, checkpoint, unusable)?;
             }
+            Command::Release { attempt, requests } => step.release(&attempt, &requests)?,
             Command::Finish { attempt, last, completion, usage, session, jitter } => {
                 step.finish(&attempt, last, completion, usage, session, jitter)?;
             }
@@ -123,6 +124,10 @@ impl Step<'_> {
         if unusable {
             self.task.concluded = attempt;
         }
+        if checkpoint {
+            // What is stored may include what the answers have led to: none of them counts twice.
+            self.task.questions.clear();
+        }
         self.out.artifacts = Some(list);
         Ok(())
     }
@@ -188,6 +193,7 @@ impl Step<'_> {
             task.lost = None;
             task.last_failure = None;
             task.messages.clear();
+            task.questions.clear();
             task.failure = change.failure.clone();
             self.out.ended = true;
         }
@@ -224,7 +230,8 @@ impl Step<'_> {
             // The rank is lost; otherwise the task could return with its queue timeout already exceeded.
             (task.ready_at, task.away, task.cooled) = (None, Duration::ZERO, Duration::ZERO);
         }
-        let ready = !blocked && task.not_before.is_none() && task.retry_at.is_none();
+        let waits = task.not_before.is_some() || task.retry_at.is_some() || task.waits_for_answer();
+        let ready = !blocked && !waits;
         match (task.state, ready) {
             (State::Pending, true) => {
                 task.ready_at = Some(task.ready_at.unwrap_or(self.now));

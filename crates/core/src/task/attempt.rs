@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::release::RELEASED;
 use super::{AttemptRef, State, StateChange, Stopping, Task};
 use crate::failure::Failure;
 use crate::quota::ModelAccess;
@@ -228,6 +229,8 @@ pub enum AttemptOutcome {
     Cancelled,
     /// The worker was lost or ended the attempt unasked.
     Lost,
+    /// Another attempt continues once a person has answered.
+    Released,
 }
 
 /// An attempt that has left its worker, with the facts that its task's record no longer holds.
@@ -258,6 +261,7 @@ impl EndedAttempt {
             State::Succeeded => AttemptOutcome::Succeeded,
             State::Cancelled => AttemptOutcome::Cancelled,
             _ if matches!(&*step.reason, WORKER_LOST | HANDED_BACK | QUARANTINED) => AttemptOutcome::Lost,
+            _ if step.reason == RELEASED => AttemptOutcome::Released,
             _ => AttemptOutcome::Failed,
         };
         Self {

@@ -69,6 +69,12 @@ pub enum Command {
         /// Whether the attempt cannot continue what it was given: neither can a later one.
         unusable: bool,
     },
+    /// The attempt only waits for a person, and another one can continue from what it has stored.
+    Release {
+        attempt: AttemptRef,
+        /// Ids of the questions that are open, as far as the worker knows.
+        requests: Vec<String>,
+    },
     /// The attempt has ended, with all of its processes.
     Finish {
         attempt: AttemptRef,

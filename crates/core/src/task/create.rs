@@ -79,6 +79,7 @@ impl Task {
             inputs: 0,
             answered: Vec::new(),
             granted: Vec::new(),
+            questions: Vec::new(),
             nearly_spent: false,
             log_seq: 0,
             has_secrets: false,

@@ -41,6 +41,7 @@ pub enum Wait {
     /// Budget of its agent or namespace that has no room for it.
     Budget(BudgetWait),
     Suspended,
+    Answer(TaskId),
 }
 
 impl Task {
@@ -68,6 +69,7 @@ impl Task {
         if let (false, Some(agent)) = (self.agent_known, self.agent()) {
             waits.push(Wait::AgentMissing(agent.to_string()));
         }
+        waits.extend(self.waits_for_answer().then_some(Wait::Answer(self.id)));
         waits.extend(self.not_before.map(Wait::StartTime));
         waits.extend(self.retry_at.map(|until| match (&self.quota, &self.budget_wait) {
             (Some(quota), _) => Wait::Quota {
@@ -230,6 +232,11 @@ fn of_wait(wait: Wait, context: &Context, now: Timestamp) -> Cause {
         }
         Wait::Quota { credential, limit, until } => of_quota(credential, &limit, until, now),
         Wait::Budget(wait) => limits::of_budget(&wait, now),
+        Wait::Answer(id) => cause(
+            "input_required",
+            "the task waits for an answer; it has released its worker until then",
+            format!("answer with `rota answer {id}`"),
+        ),
         Wait::Suspended => {
             cause("suspended", "the task is suspended", "resume it with `rota update TASK --resume`")
         }

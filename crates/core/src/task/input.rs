@@ -7,7 +7,8 @@ use fnv::FnvHasher;
 
 use super::apply::Step;
 use super::{
-    Answered, Body, EventEffect, Grant, Item, MAX_LOGGED_REPORTS, Rejected, Reply, State, StateChange,
+    Answered, Body, EventEffect, Grant, Item, MAX_LOGGED_REPORTS, Question, Rejected, Reply, State,
+    StateChange,
 };
 use crate::Timestamp;
 
@@ -97,20 +98,30 @@ impl Step<'_> {
         if state.is_final() {
             return Err(Rejected::Final(state));
         }
-        let Some(assignment) = task.assignment.as_mut().filter(|_| state != State::Assigned) else {
-            return Err(Rejected::State(state));
-        };
+        let waiting = |known: &Question| known.request == request && known.answer.is_none();
+        let released = task.questions.iter().position(waiting).filter(|_| !state.is_on_worker());
+        if released.is_none() && (task.assignment.is_none() || state == State::Assigned) {
+            return Err(if task.waits_for_answer() && !request.is_empty() {
+                no_such_question(request)
+            } else {
+                Rejected::State(state)
+            });
+        }
         if task.inputs >= MAX_INPUTS {
             return Err(Rejected::TooMany("inputs"));
         }
         let seq = task.inputs + 1;
         if !request.is_empty() {
-            let Some(question) = question else {
+            if question.is_none() && released.is_none() {
                 return Err(no_such_question(request));
-            };
+            }
+            if released.is_some() {
+                self.check_answer(&payload)?;
+            }
+            let task = &mut *self.task;
             if let Some(Grant { asked, rules }) = grant {
                 // What the person has seen is what is granted.
-                if assignment.open_input.get(question).is_none_or(|(_, payload)| *payload != asked) {
+                if task.open_questions().all(|(id, payload)| id != request || *payload != asked) {
                     return Err(no_such_question(request));
                 }
                 let new: Vec<_> = rules.into_iter().filter(|rule| !task.granted.contains(rule)).collect();
@@ -119,7 +130,12 @@ impl Step<'_> {
                 }
                 task.granted.extend(new);
             }
-            assignment.open_input.remove(question);
+            if let Some(waiting) = released.and_then(|at| task.questions.get_mut(at)) {
+                waiting.answer = Some(payload.clone());
+            }
+            if let (Some(assignment), Some(at)) = (task.assignment.as_mut(), question) {
+                assignment.open_input.remove(at);
+            }
             task.answered.retain(|known| known.request != request);
             if task.answered.len() >= MAX_OPEN_REQUESTS {
                 task.answered.remove(0);
@@ -136,9 +152,10 @@ impl Step<'_> {
                 task.messages.remove(0);
             }
         }
-        task.inputs = seq;
+        self.task.inputs = seq;
         self.log(self.now, Body::Input { seq, payload });
         self.match_input_state(self.now);
+        self.settle();
         self.reply(Reply::InputSeq(seq));
         Ok(())
     }

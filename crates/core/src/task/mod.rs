@@ -14,6 +14,7 @@ mod input;
 mod loss;
 mod parts;
 mod quota;
+mod release;
 mod run;
 mod state;
 mod update;
@@ -36,6 +37,7 @@ pub use create::create;
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
 pub use event::{Body, Event, StateChange};
 pub use parts::{Answered, Refusal, RuntimeSession};
+pub use release::Question;
 pub use state::{Desired, State};
 
 use crate::failure::Failure;
@@ -300,6 +302,9 @@ pub struct Task {
     /// Rules that people have allowed for the task, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub granted: Vec<String>,
+    /// Questions of the attempt that has released its slot, and the answers that the next one gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
     /// Whether its log has the notice that most of its budget is spent.
     #[serde(default, skip_serializing_if = "no")]
     pub nearly_spent: bool,

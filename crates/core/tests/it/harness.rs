@@ -185,6 +185,14 @@ impl Harness {
         self.assign().accept()
     }
 
+    /// Has the control plane keep a checkpoint of the attempt.
+    pub(crate) fn keep_checkpoint(&mut self) -> &mut Self {
+        let attempt = self.live();
+        let list = Bytes::from_static(b"list");
+        self.apply(Command::KeepArtifacts { attempt, list, checkpoint: true, unusable: false });
+        self
+    }
+
     pub(crate) fn reject(&mut self) -> &mut Self {
         let attempt = self.live();
         self.apply(Command::Reject { attempt, reason: "no room".to_owned() });

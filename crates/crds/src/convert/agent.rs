@@ -42,6 +42,7 @@ impl AgentSpec {
             spare_workers: self.spare_workers.unwrap_or_default(),
             idle_timeout: duration(self.idle_timeout),
             reconnect_grace: duration(self.reconnect_grace),
+            release_waiting_after: duration(self.release_waiting_after),
             environment: self.environment.clone(),
             default_limits: self.default_limits.as_ref().map(crate::Limits::to_api),
             budget: self.budget.as_ref().map(Budget::to_api),

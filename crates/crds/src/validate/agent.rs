@@ -27,6 +27,8 @@ impl Agent {
         let (least, most) = (Duration::from_secs(1), Duration::from_secs(120));
         check.duration("reconnectGrace", spec.reconnect_grace, least, most);
         check.duration("idleTimeout", spec.idle_timeout, Duration::ZERO, Duration::from_hours(7 * 24));
+        let week = Duration::from_hours(7 * 24);
+        check.duration("releaseWaitingAfter", spec.release_waiting_after, Duration::ZERO, week);
         check.environment("environment", &spec.environment);
         check.limits("defaultLimits", spec.default_limits.as_ref());
         if let Some(budget) = &spec.budget {

@@ -40,8 +40,7 @@ pub(super) fn check(task: &Task, input: &v1::TaskInput) -> Result<Option<Grant>,
             "must name rules of the question if the scope is SESSION or AGENT, and only then",
         ));
     }
-    let open = task.assignment.iter().flat_map(|assignment| &assignment.open_input);
-    let Some((_, asked)) = open.into_iter().find(|(id, _)| *id == input.request_id) else {
+    let Some((_, asked)) = task.open_questions().find(|(id, _)| *id == input.request_id) else {
         // Closed already: an answer that is repeated.
         return Ok(None);
     };

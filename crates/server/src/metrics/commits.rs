@@ -142,5 +142,6 @@ pub(crate) fn outcome(outcome: AttemptOutcome) -> &'static str {
         AttemptOutcome::Failed => "failed",
         AttemptOutcome::Cancelled => "cancelled",
         AttemptOutcome::Lost => "lost",
+        AttemptOutcome::Released => "released",
     }
 }

@@ -162,8 +162,8 @@ impl Metrics {
         registry.register("rota_queue_oldest_age", seconds(), AGENT, help, &self.oldest);
         let help = "Time in seconds from ready to assigned";
         registry.register("rota_dispatch_latency", seconds(), AGENT, help, &self.dispatch);
-        let help =
-            "Started attempts that ended, by outcome: succeeded, failed, cancelled, or lost with the worker";
+        let help = "Started attempts that ended, by outcome: succeeded, failed, cancelled, lost with the worker, or released until a \
+             person answers";
         registry.register("rota_attempts_ended", None, OUTCOME, help, &self.attempts_ended);
         let help = "Time in seconds from the start of an attempt to its end";
         registry.register("rota_attempt_duration", seconds(), AGENT, help, &self.attempt);

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use rota_core::task::WorkerRef;
+use rota_core::{Fence, TaskId};
 use tokio_util::sync::CancellationToken;
 
 use super::hello_rate::HelloRate;
 use crate::agents::AgentRegistry;
 use crate::artifacts::Artifacts;
 use crate::breakers::Breakers;
+use crate::clock::now;
 use crate::dispatcher::Dispatcher;
 use crate::keys::WorkerKey;
 use crate::metrics::Metrics;
@@ -32,6 +34,18 @@ pub(crate) struct SessionDeps {
     pub(crate) timing: Timing,
     pub(crate) replica: String,
     pub(crate) stop: CancellationToken,
+}
+
+impl SessionDeps {
+    /// Marks an attempt as finishing, so that the commit of its end does not cancel it.
+    pub(super) fn finishing(&self, opened: &Opened, id: TaskId, fence: Fence) {
+        self.scheduler.finish_attempt(&opened.key, &opened.worker, id, fence);
+    }
+
+    /// Frees the slot of an attempt that has ended.
+    pub(super) fn free(&self, opened: &Opened, id: TaskId, fence: Fence) {
+        self.scheduler.release_attempt(&opened.key, &opened.worker, id, fence, now());
+    }
 }
 
 /// A session that is up.

@@ -65,6 +65,7 @@ enum After {
     /// What its model calls use is known.
     Identified(TaskId, Fence),
     Rejected(TaskId, Fence),
+    Released(TaskId, Fence),
     Reported(TaskId, Fence),
     Finished(TaskId, Fence, AttemptResult),
 }
@@ -75,6 +76,7 @@ impl After {
             Self::Accepted(id, fence)
             | Self::Identified(id, fence)
             | Self::Rejected(id, fence)
+            | Self::Released(id, fence)
             | Self::Reported(id, fence)
             | Self::Finished(id, fence, _) => (*id, *fence),
         }
@@ -212,8 +214,13 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             let attempt = decode::by(&opened.worker, fence);
             let mut reason = failure::cut(reject.reason, 1024);
             redact::text(&mut reason);
-            finishing(deps, opened, id, fence);
+            deps.finishing(opened, id, fence);
             (of(id, task::Command::Reject { attempt, reason }), After::Rejected(id, fence))
+        }
+        Kind::Release(release) => {
+            let (id, fence) = decode::attempt_ref("release", &release.task_id, release.fence)?;
+            let (attempt, requests) = (decode::by(&opened.worker, fence), release.request_ids);
+            (of(id, task::Command::Release { attempt, requests }), After::Released(id, fence))
         }
         Kind::Report(report) => {
             let (id, fence) = decode::attempt_ref("report", &report.task_id, report.fence)?;
@@ -239,11 +246,11 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
                 && !reports_usage
                 && deps.scheduler.is_abandoned(&opened.key, &opened.worker, id, fence)
             {
-                free(deps, opened, id, fence);
+                deps.free(opened, id, fence);
                 session(deps, opened)?.send(result_ack(id, fence, false));
                 return Ok(None);
             }
-            finishing(deps, opened, id, fence);
+            deps.finishing(opened, id, fence);
             let result = match &command {
                 _ if cancelled => AttemptResult::Cancelled,
                 task::Command::Finish { completion: Completion::Succeeded(_), .. } => {
@@ -328,9 +335,11 @@ fn answer(
                 deps.dispatcher.mark_abandoned(&opened.key, &opened.worker, id, fence, STALE_ATTEMPT_GRACE);
                 session.send(ack(id, fence, 0, true));
             }
+            // The commit sends what follows. If it is refused, the attempt continues.
+            After::Released(..) => {}
             After::Rejected(id, fence) => {
                 record(deps, opened, "rejected", id);
-                free(deps, opened, id, fence);
+                deps.free(opened, id, fence);
             }
             After::Finished(id, fence, result) => {
                 failed.remove(&(id, fence));
@@ -338,7 +347,7 @@ fn answer(
                 if accepted {
                     finished(deps, opened, id, result);
                 }
-                free(deps, opened, id, fence);
+                deps.free(opened, id, fence);
                 session.send(result_ack(id, fence, accepted));
             }
         }
@@ -387,13 +396,4 @@ fn finished(deps: &SessionDeps, opened: &Opened, id: TaskId, result: AttemptResu
 fn session(deps: &SessionDeps, opened: &Opened) -> Result<SessionHandle, Status> {
     let session = deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.session.clone());
     session.flatten().ok_or_else(|| Status::unavailable("the session has ended"))
-}
-
-/// Marks an attempt as finishing, so that the commit of its end does not cancel it.
-fn finishing(deps: &SessionDeps, opened: &Opened, id: TaskId, fence: Fence) {
-    deps.scheduler.finish_attempt(&opened.key, &opened.worker, id, fence);
-}
-
-fn free(deps: &SessionDeps, opened: &Opened, id: TaskId, fence: Fence) {
-    deps.scheduler.release_attempt(&opened.key, &opened.worker, id, fence, now());
 }

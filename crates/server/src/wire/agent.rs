@@ -75,6 +75,7 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
         return Err(invalid("agent.spec.max_replicas", "must not be below replicas"));
     }
     time::from_duration("agent.spec.idle_timeout", spec.idle_timeout.as_ref())?;
+    time::from_duration("agent.spec.release_waiting_after", spec.release_waiting_after.as_ref())?;
     let field = "agent.spec.reconnect_grace";
     if time::from_duration(field, spec.reconnect_grace.as_ref())?
         .is_some_and(|grace| !RECONNECT_GRACE.contains(&grace))

@@ -69,7 +69,6 @@ fn brief(task: &Task) -> v1::TaskSpec {
 }
 
 fn status(task: &Task) -> v1::TaskStatus {
-    let open = task.assignment.iter().flat_map(|assignment| &assignment.open_input);
     let worker = task.assignment.as_ref().map(|a| &a.worker).or(task.last_worker.as_ref());
     v1::TaskStatus {
         state: event::state(task.state).into(),
@@ -88,7 +87,9 @@ fn status(task: &Task) -> v1::TaskStatus {
         worker_losses: num::to_i32(task.worker_losses),
         has_artifacts: task.has_artifacts,
         cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
-        pending_input: open.filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok()).collect(),
+        pending_input: (task.open_questions())
+            .filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok())
+            .collect(),
     }
 }
 
@@ -104,6 +105,7 @@ fn wait(wait: Wait) -> v1::Wait {
         Wait::Quota { limit, until, .. } => (Reason::Quota, limit, Some(until)),
         Wait::Budget(wait) => (Reason::Budget, wait.describe(), Some(wait.until)),
         Wait::Suspended => (Reason::Suspended, String::new(), None),
+        Wait::Answer(_) => (Reason::Answer, String::new(), None),
     };
     v1::Wait { reason: reason.into(), subject: what, until: until.map(time::timestamp) }
 }

@@ -7,6 +7,8 @@ use futures::StreamExt;
 use rota_proto::v1::{
     self, TaskState, attach_task_request as ask, attach_task_response as reply, script_step::Kind as Step,
 };
+use rota_proto::worker::v1::Release;
+use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_proto::worker::v1::session_response::Kind as Incoming;
 use rota_testkit::client::{Client, Error};
 use rota_testkit::raw::{self, RawWorker};
@@ -209,5 +211,75 @@ async fn rules_come_from_a_question() -> Result<()> {
     }
     assert!(send(allow("q1", "", "Bash(curl *)")).await.is_err());
     assert_eq!(rules().await?, ["Bash(ls *)"]);
+    Ok(())
+}
+
+/// Returns a task that remembers, asks, and repeats what it remembers.
+fn asking(steps: impl IntoIterator<Item = Step>) -> v1::Task {
+    let mut task = tasks::scripted("echo", steps);
+    let retry = v1::RetryPolicy { max_attempts: 1, ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    task
+}
+
+fn released(status: &v1::TaskStatus) -> bool {
+    status.waiting.iter().any(|wait| wait.reason() == v1::WaitReason::Answer)
+}
+
+/// The slot of an attempt that waits for a person is for other tasks, until the answer; also if the control plane is killed meanwhile.
+#[tokio::test]
+async fn waiting_attempts_release_their_slot() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let mut cluster = Cluster::start(backend).await?;
+        let client = cluster.client().clone();
+        let mut agent = tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+        agent.spec.get_or_insert_default().release_waiting_after = Some(tasks::millis(100));
+        client.update_agent(v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() }).await?;
+        let _worker = cluster.worker("echo", "one", 1)?;
+        let steps = [Step::Remember("one".into()), Step::Ask("which way?".into()), Step::Recall(true)];
+        let first = tasks::create(&client, asking(steps)).await?;
+        let second = tasks::create(&client, asking([Step::Succeed("done".into())])).await?;
+        let waits = tasks::until(&client, &first.name, released).await?.status.unwrap();
+        assert_eq!((waits.state(), waits.pending_input.len()), (TaskState::Pending, 1), "{waits:?}");
+        tasks::until_state(&client, &second.name, TaskState::Succeeded).await?;
+        if backend == Backend::Sqlite {
+            cluster.kill().await;
+            cluster.restart().await?;
+        }
+        let explained = client.explain_task(v1::ExplainTaskRequest { name: first.name.clone() }).await?;
+        assert!(explained.causes.iter().any(|cause| cause.hint.contains("rota answer")), "{explained:?}");
+        tasks::answer(&client, &first.name, "left").await?;
+        let status = tasks::ended(&client, &first.name).await?.status.unwrap();
+        let log = tasks::log(&client, &first.name).await?;
+        assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{log:?}");
+        let steps = tasks::steps(&log);
+        assert!(steps.iter().any(|step| step == "INPUT_REQUIRED>PENDING:released"), "{steps:?}");
+        assert_eq!(steps.iter().filter(|step| step.ends_with(":input_required")).count(), 1, "{steps:?}");
+    }
+    Ok(())
+}
+
+/// A runtime without a checkpoint keeps its slot, and so does an agent that wants it.
+#[tokio::test]
+async fn attempts_without_checkpoint_keep_their_slot() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    let mut agent = tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    agent.spec.get_or_insert_default().release_waiting_after = Some(tasks::millis(1));
+    client.update_agent(v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() }).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "by-hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    assert!(assign.release_after.is_some());
+    worker.report(&assign, 1, vec![raw::question("q1")]);
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    // Nothing is stored: the offer is not taken.
+    let (task_id, fence) = (assign.task_id.clone(), assign.fence);
+    let offer = Release { task_id, fence, request_ids: vec!["q1".to_owned()] };
+    worker.send(Outgoing::Release(offer));
+    tasks::answer(client, &task.name, "left").await?;
+    worker.succeed(&assign, 1, "done");
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
     Ok(())
 }

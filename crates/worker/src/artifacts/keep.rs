@@ -9,7 +9,7 @@ use globset::GlobSet;
 use rota_client::artifacts::TransferError;
 use rota_proto::v1::{
     Artifact, ArtifactList, Changes, Checkpoint, Delivery, DeliveryOutcome, Failure, FailureClass, Severity,
-    SkippedFile, event,
+    SkippedFile, WorkspaceMode, event,
 };
 use rota_proto::worker::v1::{Assign, KeepArtifactsRequest};
 use tokio::sync::watch;
@@ -56,6 +56,8 @@ pub(crate) struct Kept {
     globs: Vec<String>,
     /// Whether the attempt could not continue what it was given.
     pub(crate) unusable: bool,
+    /// Time for which the attempt waits for a person until it offers to release its slot; `None` for no limit.
+    pub(crate) release_after: Option<Duration>,
 }
 
 impl Kept {
@@ -67,6 +69,10 @@ impl Kept {
             fence: assign.fence,
             globs: workspace.map(|workspace| workspace.keep_files.clone()).unwrap_or_default(),
             unusable: false,
+            // In a kept workspace, another worker would have other files.
+            release_after: (assign.release_after)
+                .filter(|_| workspace.is_none_or(|workspace| workspace.mode() != WorkspaceMode::Keep))
+                .and_then(|after| after.try_into().ok()),
         }
     }
 }

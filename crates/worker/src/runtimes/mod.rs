@@ -77,6 +77,8 @@ pub struct Continued {
 /// Origin of the work that an attempt continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum From {
+    /// That of an earlier attempt of the task, which has waited for a person: the assignment has the answers.
+    Waiting,
     /// That of an earlier attempt of the task, which was cut off for this reason.
     CutOff(String),
     /// That of another task: the prompt is what comes next in its conversation.

@@ -64,6 +64,8 @@ pub(super) enum AttemptEvent {
     /// A part of a message, for callers that follow.
     Streamed(AttemptKey, MessageDelta),
     EventsQueued(AttemptKey),
+    /// The attempt waits for a person, and its checkpoint is stored: these requests are open.
+    Waits(AttemptKey, Vec<String>),
     /// The attempt has ended and none of its processes is left.
     Ended(AttemptKey, Box<AttemptResult>),
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use rota_proto::v1::{Severity, event};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::attempt::AttemptEvent;
 use super::deps::AttemptDeps;
 use super::handle::AttemptHandle;
+use super::releasing::Waits;
 use crate::artifacts::{self, Kept};
 use crate::runtimes::notice;
 use crate::workspace::AttemptDirs;
@@ -48,7 +50,8 @@ pub(super) async fn with_checkpoints<T>(
     }
 }
 
-/// Keeps checkpoints of an attempt that runs, now and then, until its `end`.
+/// Keeps checkpoints of an attempt that runs, now and then, until its `end`. One that has waited for a person for long enough offers
+/// to release its slot.
 async fn checkpoints(
     deps: &AttemptDeps,
     kept: &Kept,
@@ -60,20 +63,39 @@ async fn checkpoints(
 ) {
     let interval = deps.checkpoint_interval;
     let Some(dirs) = dirs.filter(|dirs| dirs.checkpoint.is_some() && !interval.is_zero()) else { return };
-    let (mut noticed, mut wait) = (false, interval);
-    while end.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+    let (mut noticed, mut next) = (false, Instant::now() + interval);
+    let mut waits = kept.release_after.map(|after| Waits::of(handle, after));
+    loop {
+        let long_enough = async {
+            match &mut waits {
+                Some(waits) => waits.long_enough().await,
+                None => std::future::pending().await,
+            }
+        };
+        let asked = tokio::select! {
+            biased;
+            () = end.cancelled() => return,
+            asked = long_enough => Some(asked),
+            () = sleep_until(next) => None,
+        };
+        let began = Instant::now();
         // Its git would be frozen as well.
         if handle.is_paused() {
+            next = began + interval;
             continue;
         }
-        let began = Instant::now();
-        if let Err(failed) = artifacts::keep_checkpoint(&deps.caller, kept, dirs, quiet).await {
-            tracing::warn!(error = failed.message, "failed to keep a checkpoint");
-            if !std::mem::replace(&mut noticed, true) {
-                let _ = events.try_send(notice(Severity::Medium, "checkpoint_failed", failed.message));
+        match (artifacts::keep_checkpoint(&deps.caller, kept, dirs, quiet).await, asked) {
+            // The session loop is the receiver; it ends with the worker.
+            (Ok(()), Some(asked)) => drop(deps.events.send(AttemptEvent::Waits(handle.key.clone(), asked))),
+            (Ok(()), None) => {}
+            (Err(failed), _) => {
+                tracing::warn!(error = failed.message, "failed to keep a checkpoint");
+                if !std::mem::replace(&mut noticed, true) {
+                    let _ = events.try_send(notice(Severity::Medium, "checkpoint_failed", failed.message));
+                }
             }
         }
         // Large ones are rarer.
-        wait = interval.max(began.elapsed() * PACE);
+        next = Instant::now() + interval.max(began.elapsed() * PACE);
     }
 }

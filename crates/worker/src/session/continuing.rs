@@ -102,10 +102,18 @@ impl Place<'_> {
                         Some(failed) => failed.message.clone(),
                         None => "its worker had to stop".to_owned(),
                     };
-                    let text =
-                        format!("continuing the work of an earlier attempt, which was cut off: {reason}");
+                    let answered = !self.assign.answers.is_empty();
+                    let (text, from) = match answered {
+                        true => (
+                            "continuing the work of an earlier attempt with the answer".to_owned(),
+                            From::Waiting,
+                        ),
+                        false => (
+                            format!("continuing the work of an earlier attempt, which was cut off: {reason}"),
+                            From::CutOff(reason),
+                        ),
+                    };
                     let _ = events.send(notice(Severity::Low, "continued", text)).await;
-                    let from = From::CutOff(reason);
                     return Ok(Some(Continued { conversation, from, has_files }));
                 }
                 Ok(None) => {}

@@ -52,6 +52,8 @@ const TOOL_SILENCE: Duration = Duration::from_secs(3600);
 pub(super) struct AttemptHandle {
     state: Mutex<AttemptState>,
     stop: watch::Sender<Option<Stop>>,
+    /// Since when the attempt has only waited for a person.
+    pub(super) waiting: watch::Sender<Option<Instant>>,
     /// Wakes the attempt's task, for example when the outbox has room again.
     pub(super) changed: Notify,
     pub(super) key: AttemptKey,
@@ -74,13 +76,13 @@ pub(super) struct AttemptState {
     /// Time of the last activity; `None` during set-up, when the silence timeout does not run.
     last_activity: Option<Instant>,
     /// Input requests without an answer; the time limits do not run meanwhile.
-    open_requests: HashSet<String>,
+    pub(super) open_requests: HashSet<String>,
     /// Since when there are open requests.
     waiting_since: Option<Instant>,
     /// How long there were open requests before.
     waited: Duration,
     /// Calls of tools without a result.
-    running_tools: HashSet<String>,
+    pub(super) running_tools: HashSet<String>,
     paused: bool,
     /// No program runs any more; what they left is being stored.
     pub(super) keeping: bool,
@@ -108,8 +110,8 @@ impl AttemptHandle {
         };
         let (changed, group) = (Notify::new(), Group::default());
         let state = Mutex::new(state);
-        let (stop, deltas) = (watch::Sender::new(None), Deltas::default());
-        Self { state, stop, changed, key, notifications, group, deltas }
+        let (stop, waiting, deltas) = (watch::Sender::new(None), watch::Sender::new(None), Deltas::default());
+        Self { state, stop, waiting, changed, key, notifications, group, deltas }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, AttemptState> {
@@ -178,6 +180,8 @@ impl AttemptHandle {
             Some(event::Kind::Usage(usage)) if !usage.partial => state.running_tools.clear(),
             _ => {}
         }
+        let asked = matches!(event.kind, Some(event::Kind::InputRequest(_) | event::Kind::InputReceived(_)));
+        self.match_waiting(&state, asked);
         state.outbox.push(event);
         state.touch();
         self.serve_outbox(&mut state);
@@ -245,6 +249,7 @@ impl AttemptHandle {
     pub(super) fn resolve_request(&self, request: &str) {
         let mut state = self.state.lock();
         state.resolve(request);
+        self.match_waiting(&state, true);
         state.touch();
         drop(state);
         self.changed.notify_one();

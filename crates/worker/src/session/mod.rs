@@ -25,6 +25,7 @@ mod prepare;
 mod previous_results;
 mod readiness;
 mod redact;
+mod releasing;
 mod result;
 mod secrets;
 mod spans;

@@ -8,7 +8,7 @@ use backon::ExponentialBackoff;
 use parking_lot::Mutex;
 use rota_proto::v1::{OnDisconnect, TaskInput};
 use rota_proto::worker::v1::{
-    Draining, Result as AttemptResult, SessionRequest, Welcome, WorkerStatus, session_request::Kind,
+    Draining, Release, Result as AttemptResult, SessionRequest, Welcome, WorkerStatus, session_request::Kind,
 };
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, watch};
@@ -345,6 +345,10 @@ impl Worker {
             AttemptEvent::UsesModel(key, access) => self.uses_model(&key, access),
             AttemptEvent::Streamed(key, delta) => self.stream(&key, delta),
             AttemptEvent::EventsQueued(key) => self.queue(&key),
+            AttemptEvent::Waits(key, request_ids) => {
+                let (task_id, fence) = (key.task.to_string(), key.fence);
+                self.outgoing.push_message(Kind::Release(Release { task_id, fence, request_ids }));
+            }
             AttemptEvent::Ended(key, result) => {
                 self.running -= 1;
                 if let Some(entry) = self.attempts.get_mut(&key) {

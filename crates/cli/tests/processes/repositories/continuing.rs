@@ -49,7 +49,6 @@ impl Site {
         Ok(std::fs::rename(self.fixture.state_dir(), self.fixture.dir().join(to))?)
     }
 
-    /// Starts another worker.
     pub(super) async fn start_worker(&mut self, name: &str) -> Result<()> {
         self._worker = self.fixture.worker(workload::AGENT, name, 1).await?;
         Ok(())

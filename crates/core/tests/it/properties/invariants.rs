@@ -158,6 +158,7 @@ fn word(command: &Command) -> Option<(&WorkerRef, Option<Fence>, bool)> {
         | Command::Reject { attempt, .. }
         | Command::Report { attempt, .. }
         | Command::KeepArtifacts { attempt, .. }
+        | Command::Release { attempt, .. }
         | Command::Finish { attempt, .. } => Some((&attempt.by, Some(attempt.fence), false)),
         Command::Resume { by, fence } => Some((by, Some(*fence), true)),
         Command::LoseWorker { session, .. } => Some((session, None, true)),

@@ -48,6 +48,7 @@ enum What {
     Reject(Who),
     Report(Who, i64, Vec<Item>),
     KeepArtifacts(Who),
+    Release(Who),
     Finish(Who, Completion, Option<Usage>, bool, f64),
     Resume(Who),
     LoseWorker(Who, u8),
@@ -108,6 +109,10 @@ impl Move {
                 checkpoint: true,
                 unusable: false,
             },
+            What::Release(who) => {
+                let requests = harness.task.open_questions().map(|(request, _)| request.to_owned()).collect();
+                Command::Release { attempt: who.attempt_of(harness), requests }
+            }
             What::Finish(who, completion, usage, session, jitter) => Command::Finish {
                 attempt: who.attempt_of(harness),
                 last: if *session {
@@ -149,8 +154,8 @@ impl Move {
             What::CancelRun if harness.state().is_on_worker() => update(Desired::Cancelled),
             What::CancelRun => Command::TICK,
             What::Answer => {
-                let open = harness.task.assignment.as_ref().and_then(|a| a.open_input.first());
-                answer(open.map_or("", |(id, _)| id))
+                let open = harness.task.open_questions().next().map(|(request, _)| request.to_owned());
+                answer(&open.unwrap_or_default())
             }
             What::GiveInput(question) => answer(&question.map_or_else(String::new, |q| format!("q{q}"))),
             What::Found(key, number) => {
@@ -240,6 +245,7 @@ pub(super) fn any_move() -> impl Strategy<Value = Move> {
         6 => (who(), prop_oneof![6 => Just(0), 1 => -4..3i64], items())
             .prop_map(|(who, shift, items)| What::Report(who, shift, items)),
         1 => who().prop_map(What::KeepArtifacts),
+        2 => who().prop_map(What::Release),
         4 => (who(), completion(), prop::option::of(usage()), any::<bool>(), jitter())
             .prop_map(|(who, completion, usage, session, jitter)| What::Finish(who, completion, usage, session, jitter)),
         2 => who().prop_map(What::Resume),

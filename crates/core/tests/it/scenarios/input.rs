@@ -204,3 +204,58 @@ fn messages_are_kept_for_later_attempts() {
     harness.finish(succeeded());
     assert!(harness.task.messages.is_empty());
 }
+
+fn release(harness: &Harness, requests: &[&str]) -> Command {
+    let requests = requests.iter().map(ToString::to_string).collect();
+    Command::Release { attempt: harness.live(), requests }
+}
+
+/// A released task waits without a worker and without a clock, keeps its rank, and is ready with the last answer.
+#[test]
+fn released_task_is_ready_with_its_answers() {
+    let mut harness = asked(&["q1", "q2"]);
+    let (ready_at, left) = (harness.task.ready_at, harness.task.time_left());
+    harness.now = harness.now + secs(3600);
+    let live = harness.live();
+    let refused = |harness: &mut Harness, requests: &[&str]| {
+        matches!(harness.try_apply(release(harness, requests)), Err(Rejected::State(_)))
+    };
+    assert!(refused(&mut harness, &["q1", "q2"]), "nothing is stored");
+    harness.keep_checkpoint();
+    assert!(refused(&mut harness, &["q1"]), "another is open");
+    harness.apply(release(&harness, &["q2", "q1"]));
+    assert_eq!((harness.state(), harness.task.assignment.is_none()), (State::Pending, true));
+    assert_eq!((harness.task.due(), harness.task.time_left()), (None, left));
+    assert_eq!((harness.task.failures, harness.task.hand_backs, harness.task.worker_losses), (0, 0, 0));
+    let unknown = harness.try_apply(answer("q9")).unwrap_err();
+    assert_eq!(unknown, Rejected::NoSuchQuestion("q9".to_owned()));
+    assert_eq!(harness.apply(answer("q1")), Reply::InputSeq(1));
+    assert_eq!(harness.state(), State::Pending);
+    assert_eq!(harness.apply(answer("q2")), Reply::InputSeq(2));
+    assert_eq!(harness.apply(answer("q2")), Reply::InputSeq(2), "it is repeated");
+    assert_eq!((harness.state(), harness.task.ready_at), (State::Queued, ready_at));
+    // The worker that had it is too late, whatever it sends.
+    assert_eq!(harness.apply(finish(live, succeeded())), Reply::Stale);
+    harness.apply(assign("w2", EPOCH));
+    harness.accept();
+    assert_eq!(harness.task.questions.len(), 2, "until its successor has stored something");
+    harness.keep_checkpoint();
+    assert!(harness.task.questions.is_empty());
+}
+
+#[test]
+fn released_task_can_be_cancelled_and_answers_win() {
+    let mut harness = asked(&["q1"]);
+    harness.keep_checkpoint();
+    let late = release(&harness, &["q1"]);
+    harness.apply(answer("q1"));
+    assert!(matches!(harness.try_apply(late), Err(Rejected::State(State::Running))), "the attempt continues");
+    let mut harness = asked(&["q1"]);
+    harness.keep_checkpoint();
+    harness.apply(release(&harness, &["q1"]));
+    let message = harness.try_apply(answer("")).unwrap_err();
+    assert_eq!(message, Rejected::State(State::Pending), "there is no attempt that it could reach");
+    harness.apply(update(rota_core::task::Desired::Cancelled));
+    assert_eq!(harness.state(), State::Cancelled);
+    assert!(harness.task.questions.is_empty());
+}

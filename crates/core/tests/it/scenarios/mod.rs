@@ -2,6 +2,7 @@
 
 mod budget;
 mod cancel;
+mod checkpoints;
 mod dependency;
 mod explain;
 mod input;

@@ -22,7 +22,7 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 25] = [
+pub(super) const KINDS: [&str; 26] = [
     "Accept",
     "AgentAppeared",
     "AgentDeleted",
@@ -40,6 +40,7 @@ pub(super) const KINDS: [&str; 25] = [
     "LoseWorker",
     "QuotaLifted",
     "Reject",
+    "Release",
     "Report",
     "Resume",
     "Stop",
@@ -64,6 +65,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::Reject { .. } => "Reject",
         Command::Report { .. } => "Report",
         Command::KeepArtifacts { .. } => "KeepArtifacts",
+        Command::Release { .. } => "Release",
         Command::Finish { .. } => "Finish",
         Command::Resume { .. } => "Resume",
         Command::LoseWorker { .. } => "LoseWorker",
@@ -137,6 +139,7 @@ pub(super) fn all() -> Vec<Asked> {
         checkpoint: true,
         unusable: false,
     });
+    by_all(&mut list, "live fence", |attempt| Command::Release { attempt, requests: vec!["q1".to_owned()] });
     finishes(&mut list);
     sessions(&mut list);
     list.push(asked("no deadline has passed", false, |_| Command::TICK));

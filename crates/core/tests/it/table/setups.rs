@@ -1,7 +1,7 @@
 //! A task in every state, brought there by commands only; several for states with variants.
 
 use rota_core::failure::Class;
-use rota_core::task::{Dependency, Desired, EventEffect, Limits, OnFailure, State, Task};
+use rota_core::task::{Command, Dependency, Desired, EventEffect, Limits, OnFailure, State, Task};
 
 use crate::harness::*;
 
@@ -33,10 +33,21 @@ fn running() -> Harness {
     harness
 }
 
-fn asking() -> Harness {
+fn asking_without_checkpoint() -> Harness {
     let mut harness = running();
     harness.report(2, vec![request("q1")]).unwrap();
     harness
+}
+
+fn asking() -> Harness {
+    then(asking_without_checkpoint(), |harness| harness.keep_checkpoint().state())
+}
+
+fn released() -> Harness {
+    then(asking(), |harness| {
+        let attempt = harness.live();
+        harness.apply(Command::Release { attempt, requests: vec!["q1".to_owned()] })
+    })
 }
 
 /// Runs with every retry used up.
@@ -108,6 +119,7 @@ fn waiting() -> Vec<Setup> {
         setup(Pending, false, "rejected twice", rejected_twice(queued())),
         setup(Pending, false, "rejected twice, with a queue timeout", rejected_twice(impatient())),
         setup(Pending, false, "suspended", suspended(queued())),
+        setup(Pending, true, "waiting for an answer", released()),
         setup(Queued, true, "", queued()),
         setup(Queued, false, "a queue timeout", impatient()),
     ]
@@ -127,6 +139,7 @@ fn on_workers() -> Vec<Setup> {
         setup(Running, false, "suspended", suspended(running())),
         setup(Running, false, "cancelled", cancelled(running())),
         setup(InputRequired, true, "", asking()),
+        setup(InputRequired, false, "without a checkpoint", asking_without_checkpoint()),
         setup(InputRequired, false, "the last attempt", last_question),
         setup(InputRequired, false, "cancelled", cancelled(asking())),
     ]

@@ -13,7 +13,8 @@
 
 use std::fmt::Write;
 
-use rota_proto::worker::v1::{Assign, PreviousResult};
+use rota_proto::v1::{Decision, InputKind};
+use rota_proto::worker::v1::{AnsweredQuestion, Assign, PreviousResult};
 
 use crate::runtimes::{Attempt, Continued, From, context, sanitize, structs};
 
@@ -67,6 +68,7 @@ fn work(attempt: &Attempt, resumed: bool) -> String {
     let moved = moved(attempt);
     let cut_off_by = |continued: &Continued| match &continued.from {
         From::CutOff(reason) => Some(format!("{}{moved}", cut_off(reason, continued.has_files))),
+        From::Waiting => Some(answered(&attempt.assign.answers, continued.has_files)),
         From::Task => None,
     };
     match (round, continued.and_then(cut_off_by)) {
@@ -115,6 +117,30 @@ fn cut_off(reason: &str, has_files: bool) -> String {
         "The work on this task was cut off: {reason}. {files} No program that you have started runs any more, and you may be on \
          another machine. See what is done already, do not repeat it, and finish the task."
     )
+}
+
+/// What an agent that has waited for a person gets: its questions and the answers.
+fn answered(answers: &[AnsweredQuestion], has_files: bool) -> String {
+    let files = if has_files { "" } else { " The files may not be as you left them." };
+    let mut text = format!(
+        "You have waited for a person, who has answered since.{files} No program that you have started runs any more, and you may \
+         be on another machine. Go on where you stopped; if you asked to use a tool, use it again as you did."
+    );
+    for AnsweredQuestion { question, answer } in answers {
+        let (Some(question), Some(answer)) = (question, answer) else { continue };
+        let mut asked = question.prompt.clone();
+        sanitize::truncate(&mut asked, MAX_REASON_BYTES);
+        let decided = match (question.kind(), answer.decision()) {
+            (InputKind::Permission, Decision::Allow) if answer.updated_input_json.is_empty() => "allowed",
+            (InputKind::Permission, Decision::Allow) => "allowed with another input, which is used instead",
+            (InputKind::Permission, _) => "not allowed",
+            _ => "",
+        };
+        let parts: Vec<_> =
+            [decided, answer.text.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
+        let _ = write!(text, "\n\n- {asked}\n  Answer: {}", parts.join(": "));
+    }
+    text
 }
 
 /// What the agent learns about an attempt that has failed by itself.
@@ -242,6 +268,24 @@ mod tests {
             "{message}"
         );
         assert!(build(&attempt, false).starts_with("Do it.\n\nThe work on this task was cut off"));
+    }
+
+    #[test]
+    fn answers_come_with_their_questions() {
+        let question = rota_proto::v1::InputRequest {
+            prompt: "Use Bash?".to_owned(),
+            kind: InputKind::Permission.into(),
+            ..Default::default()
+        };
+        let (decision, text) = (Decision::Deny.into(), "not here".to_owned());
+        let answer = rota_proto::v1::TaskInput { decision, text, ..Default::default() };
+        let answers = vec![AnsweredQuestion { question: Some(question), answer: Some(answer) }];
+        let continued = Continued { conversation: "c".to_owned(), from: From::Waiting, has_files: true };
+        let assign = Assign { answers, ..assign(2) };
+        let attempt = Attempt { continued: Some(continued), ..attempt(&assign) };
+        let message = build(&attempt, true);
+        assert!(message.starts_with("You have waited for a person"), "{message}");
+        assert!(message.ends_with("- Use Bash?\n  Answer: not allowed: not here"), "{message}");
     }
 
     #[test]

@@ -233,7 +233,10 @@ async fn once(
     let mut record = Record::new(&attempt.workspace);
     record.usage_totals = UsageTotals::after(used.unwrap_or_default(), prices.clone());
     let keep_set_up = project.is_some() && !options.claude.project_hooks;
-    let permissions = PermissionQueue::new(options.policy);
+    let mut permissions = PermissionQueue::new(options.policy);
+    if attempt.round.is_none() {
+        permissions.answered_before(&attempt.assign.answers);
+    }
     let mut conversation =
         Conversation::new(record, permissions, &prompt, keep_set_up, attempt.redactor.clone())
             .streaming(channels.deltas.clone());

@@ -67,6 +67,12 @@ impl Runtime for Scripted {
             attempt: assign.attempt,
             usage: None,
             orphan_parents: Vec::new(),
+            answered: assign
+                .answers
+                .iter()
+                .filter_map(|one| one.question.as_ref())
+                .map(|one| one.prompt.clone())
+                .collect(),
         };
         let mut outcome = None;
         for step in &script.steps {
@@ -108,6 +114,8 @@ struct ScriptRun<'a> {
     usage: Option<Usage>,
     /// Processes whose orphans live until the end of the attempt.
     orphan_parents: Vec<Running>,
+    /// Questions of an earlier attempt, which were answered since.
+    answered: Vec<String>,
 }
 
 impl ScriptRun<'_> {
@@ -197,6 +205,10 @@ impl ScriptRun<'_> {
     }
 
     async fn ask(&mut self, prompt: String) -> Option<RunOutcome> {
+        if let Some(at) = self.answered.iter().position(|known| *known == prompt) {
+            self.answered.remove(at);
+            return None;
+        }
         let request_id = uuid::Uuid::new_v4().to_string();
         let request = InputRequest {
             request_id: request_id.clone(),

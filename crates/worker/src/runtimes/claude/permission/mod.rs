@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rota_proto::v1::{
     Decision, InputKind, InputReceived, InputRequest, PermissionPolicy, Severity, TaskInput, event,
 };
+use rota_proto::worker::v1::AnsweredQuestion;
 use serde_json::{Map, Value};
 
 use super::control::{CanUseTool, Question, Questions};
@@ -43,6 +44,8 @@ pub(super) struct PermissionQueue {
     open: Vec<String>,
     /// Input requests that are not reported yet.
     queued: VecDeque<InputRequest>,
+    /// Answers to what an earlier attempt has asked, each of which counts once for the same question.
+    given: Vec<(InputRequest, TaskInput)>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,33 @@ impl Waiting {
 
 impl PermissionQueue {
     pub(super) fn new(policy: PermissionPolicy) -> Self {
-        Self { policy, waiting: BTreeMap::new(), open: Vec::new(), queued: VecDeque::new() }
+        Self {
+            policy,
+            waiting: BTreeMap::new(),
+            open: Vec::new(),
+            queued: VecDeque::new(),
+            given: Vec::new(),
+        }
+    }
+
+    /// Takes in the answers to what an earlier attempt has asked: the agent asks again, and people do not answer twice.
+    pub(super) fn answered_before(&mut self, answers: &[AnsweredQuestion]) {
+        let both = |one: &AnsweredQuestion| one.question.clone().zip(one.answer.clone());
+        self.given = answers.iter().filter_map(both).filter(|(asked, _)| !asked.input_incomplete).collect();
+    }
+
+    /// Takes the answer to a question that was asked before.
+    fn take_given(&mut self, asked: &InputRequest) -> Option<TaskInput> {
+        let same = |known: &InputRequest| {
+            (known.kind, &known.tool, &known.choices) == (asked.kind, &asked.tool, &asked.choices)
+                && match asked.kind() {
+                    InputKind::Permission => known.input_json == asked.input_json,
+                    _ => known.prompt == asked.prompt,
+                }
+        };
+        let at = self.given.iter().position(|(known, _)| same(known))?;
+        let (_, input) = self.given.remove(at);
+        Some(TaskInput { request_id: asked.request_id.clone(), ..input })
     }
 
     /// Handles a request of the CLI to use a tool.
@@ -71,10 +100,23 @@ impl PermissionQueue {
         let questions = if request.tool_name == QUESTION_TOOL { questions(&request.input) } else { vec![] };
         match self.policy {
             PermissionPolicy::Ask => {
-                self.queued.extend(requests(id, request, &questions));
+                let mut answers = Vec::new();
+                for asked in requests(id, request, &questions) {
+                    match self.take_given(&asked) {
+                        Some(answer) => answers.push(answer),
+                        None => self.queued.push_back(asked),
+                    }
+                }
                 let waiting = Waiting { input: request.input.clone(), questions, answers: Map::new() };
                 self.waiting.insert(id.to_owned(), waiting);
                 self.report_queued(&mut effects);
+                for answer in answers {
+                    let text = format!("{}: the answer that was given before is used", request.tool_name);
+                    effects.events.push(events::notice(Severity::Low, "answered_before", text));
+                    let Effects { send, events } = self.answer(&answer);
+                    effects.send.extend(send);
+                    effects.events.extend(events);
+                }
             }
             // If allowed without answers, the CLI would report to the model that the user did not answer.
             _ if !questions.is_empty() => {

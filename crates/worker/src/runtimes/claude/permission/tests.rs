@@ -155,3 +155,49 @@ fn requests_beyond_the_limit_are_queued() {
     assert!(settled_ids(&permissions.withdraw("r39")).is_empty(), "it was never reported");
     assert_eq!(settled_ids(&permissions.withdraw_all()).len(), MAX_OPEN);
 }
+
+/// Returns what an earlier attempt has asked, with an answer.
+fn answered(asked: &Effects, answers: &[TaskInput]) -> Vec<AnsweredQuestion> {
+    let both = |(question, answer): (&InputRequest, &TaskInput)| AnsweredQuestion {
+        question: Some(question.clone()),
+        answer: Some(answer.clone()),
+    };
+    requested(asked).into_iter().zip(answers).map(both).collect()
+}
+
+#[test]
+fn answers_to_an_earlier_attempt_count_once() {
+    let asked = PermissionQueue::new(PermissionPolicy::Ask).ask("old", &bash());
+    let answers = answered(&asked, &[input("old", Decision::Allow, "")]);
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    permissions.answered_before(&answers);
+    // Another input is another question.
+    let mut other = bash();
+    other.input = json!({"command": "make install"});
+    assert_eq!(requested(&permissions.ask("r0", &other)).len(), 1);
+    let effects = permissions.ask("r1", &bash());
+    assert_eq!((requested(&effects).len(), behavior(&effects.send[0])), (0, "allow"));
+    let effects = permissions.ask("r2", &bash());
+    assert!(effects.send.is_empty() && requested(&effects).len() == 1, "it was for one call");
+
+    // What is not all of the input could be something else.
+    let mut incomplete = answers;
+    incomplete[0].question.as_mut().unwrap().input_incomplete = true;
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    permissions.answered_before(&incomplete);
+    assert_eq!(requested(&permissions.ask("r1", &bash())).len(), 1);
+}
+
+#[test]
+fn only_questions_without_an_answer_are_asked_again() {
+    let asked = PermissionQueue::new(PermissionPolicy::Ask).ask("old", &ask_two());
+    let answers = answered(&asked, &[input("old", Decision::Unspecified, "red")]);
+    let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
+    permissions.answered_before(&answers);
+    let effects = permissions.ask("r1", &ask_two());
+    let open: Vec<_> = requested(&effects).iter().map(|open| open.request_id.clone()).collect();
+    assert_eq!(open, ["r1#1"]);
+    let effects = permissions.answer(&input("r1#1", Decision::Unspecified, "blue"));
+    let line = effects.send[0].to_string();
+    assert!(behavior(&effects.send[0]) == "allow" && line.contains("red") && line.contains("blue"), "{line}");
+}
