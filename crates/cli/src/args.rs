@@ -65,6 +65,8 @@ pub enum Command {
     Threads(threads::Threads),
     /// Run tasks at recurring times: create, list, pause and run schedules
     Schedule(Box<schedule::Schedule>),
+    /// Run workflows: graphs of tasks, approvals and waits
+    Workflow(Box<workflow::Workflow>),
     /// Manage templates of workflows, in versions
     Template(template::Template),
     /// Change a task's priority, labels or hold

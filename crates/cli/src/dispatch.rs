@@ -72,6 +72,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Continue(command) => command.run(context).await,
         Command::Fork(command) => Box::pin(command.run(context)).await,
         Command::Threads(command) => command.run(context).await,
+        Command::Workflow(command) => Box::pin(command.run(context)).await,
         Command::Template(command) => Box::pin(command.run(context)).await,
         Command::Schedule(command) => Box::pin(command.run(context)).await,
         Command::Update(command) => Box::pin(command.run(context)).await,

@@ -96,6 +96,32 @@ calls! {
     keyed schedules.run_schedule(RunScheduleRequest) -> v1::RunScheduleResponse;
     /// Returns the next times of a schedule or of an expression.
     repeat schedules.preview_schedule(PreviewScheduleRequest) -> v1::PreviewScheduleResponse;
+    /// Creates a workflow. When it returns, the workflow is durable.
+    keyed workflows.create_workflow(CreateWorkflowRequest) -> v1::Workflow;
+    /// Creates a workflow with the specification of an ended one.
+    keyed workflows.rerun_workflow(RerunWorkflowRequest) -> v1::Workflow;
+    /// Returns a workflow with its specification and outputs.
+    repeat workflows.get_workflow(GetWorkflowRequest) -> v1::Workflow;
+    /// Returns one page of workflows, newest first.
+    repeat workflows.list_workflows(ListWorkflowsRequest) -> v1::ListWorkflowsResponse;
+    /// Returns one page of the steps of a workflow. [`Client::all_workflow_steps`] reads all pages.
+    repeat workflows.list_workflow_steps(ListWorkflowStepsRequest) -> v1::ListWorkflowStepsResponse;
+    /// Streams all steps of a workflow, then their changes, until its end. Ends with the connection.
+    repeat workflows.watch_workflow(WatchWorkflowRequest) -> tonic::Streaming<v1::WatchWorkflowResponse>;
+    /// Explains why a workflow or a step does not continue.
+    repeat workflows.explain_workflow(ExplainWorkflowRequest) -> v1::ExplainWorkflowResponse;
+    /// Cancels a workflow with its tasks.
+    repeat workflows.cancel_workflow(CancelWorkflowRequest) -> v1::Workflow;
+    /// Starts no further steps of a workflow.
+    repeat workflows.pause_workflow(PauseWorkflowRequest) -> v1::Workflow;
+    /// Continues a paused workflow.
+    repeat workflows.resume_workflow(ResumeWorkflowRequest) -> v1::Workflow;
+    /// Approves or rejects a step. Not retried: a second try would find it decided.
+    once workflows.decide_step(DecideStepRequest) -> v1::DecideStepResponse;
+    /// Sends a signal. Not retried: a second try would find no step that waits.
+    once workflows.signal_workflow(SignalWorkflowRequest) -> v1::SignalWorkflowResponse;
+    /// Deletes an ended workflow. Not retried: a second try would not find it.
+    once workflows.delete_workflow(DeleteWorkflowRequest) -> pbjson_types::Empty;
     /// Returns the newest version of a template, or a given one.
     repeat templates.get_workflow_template(GetWorkflowTemplateRequest) -> v1::WorkflowTemplate;
     /// Returns one page of templates, by name. [`Client::all_workflow_templates`] reads all pages.
@@ -147,6 +173,26 @@ impl Keyed for v1::CreateTaskRequest {
     fn add_key(&mut self) {
         if self.idempotency_key.is_empty() && self.task_id.is_empty() {
             self.task_id = uuid::Uuid::now_v7().to_string();
+        }
+    }
+}
+
+impl Keyed for v1::CreateWorkflowRequest {
+    const METHOD: &'static str = "rota.v1.WorkflowService/CreateWorkflow";
+
+    fn add_key(&mut self) {
+        if self.idempotency_key.is_empty() && self.workflow_id.is_empty() {
+            self.workflow_id = uuid::Uuid::now_v7().to_string();
+        }
+    }
+}
+
+impl Keyed for v1::RerunWorkflowRequest {
+    const METHOD: &'static str = "rota.v1.WorkflowService/RerunWorkflow";
+
+    fn add_key(&mut self) {
+        if self.idempotency_key.is_empty() {
+            self.idempotency_key = format!("client:{}", uuid::Uuid::new_v4());
         }
     }
 }
@@ -211,6 +257,21 @@ impl Client {
         loop {
             let page = self.list_budgets(request.clone()).await?;
             all.extend(page.budgets);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Reads all pages of [`Client::list_workflow_steps`].
+    pub async fn all_workflow_steps(&self, workflow: &str) -> Result<Vec<v1::StepStatus>, Error> {
+        let mut all = Vec::new();
+        let mut request =
+            v1::ListWorkflowStepsRequest { parent: workflow.into(), page_size: 1000, ..Default::default() };
+        loop {
+            let page = self.list_workflow_steps(request.clone()).await?;
+            all.extend(page.steps);
             if page.next_page_token.is_empty() {
                 return Ok(all);
             }

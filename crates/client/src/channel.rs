@@ -10,6 +10,7 @@ use rota_proto::v1::artifact_service_client::ArtifactServiceClient;
 use rota_proto::v1::schedule_service_client::ScheduleServiceClient;
 use rota_proto::v1::task_service_client::TaskServiceClient;
 use rota_proto::v1::template_service_client::TemplateServiceClient;
+use rota_proto::v1::workflow_service_client::WorkflowServiceClient;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
@@ -84,6 +85,13 @@ impl Client {
     /// Returns the generated client of the schedule service, without retries.
     pub fn schedules(&self) -> ScheduleServiceClient<Transport> {
         ScheduleServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
+    }
+
+    /// Returns the generated client of the workflow service, without retries.
+    pub fn workflows(&self) -> WorkflowServiceClient<Transport> {
+        WorkflowServiceClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }

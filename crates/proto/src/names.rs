@@ -26,6 +26,11 @@ pub fn schedule(namespace: &str, schedule: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/schedules/{schedule}")
 }
 
+/// Returns `namespaces/{namespace}/workflows/{workflow}`; `workflow` is an id or an alias.
+pub fn workflow(namespace: &str, workflow: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/workflows/{workflow}")
+}
+
 /// Returns the name of a template: `namespaces/{namespace}/templates/{template}`.
 pub fn template(namespace: &str, template: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/templates/{template}")

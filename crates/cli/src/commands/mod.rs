@@ -50,6 +50,7 @@ mod waiting;
 pub mod watch;
 pub mod worker;
 pub mod workers;
+pub mod workflow;
 
 use rota_client::Code;
 use rota_proto::v1::{Task, TaskState};

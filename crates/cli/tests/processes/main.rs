@@ -49,6 +49,7 @@ mod traces;
 mod transcript;
 mod waiting;
 mod worker;
+mod workflows;
 mod workload;
 mod workspaces;
 

@@ -1,0 +1,99 @@
+//! `rota workflow run`: workflows from files and from templates.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use pbjson_types::Struct;
+use rota_proto::{names, v1};
+use serde_json::{Map, Value};
+
+use super::{show, watch};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Specification as YAML or JSON; `-` reads it from standard input
+    #[arg(
+        long = "filename",
+        short,
+        value_name = "FILE|-",
+        required_unless_present = "template",
+        conflicts_with = "template"
+    )]
+    file: Option<PathBuf>,
+    /// Template of the namespace
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+    /// Parameter of the template, or input of the specification, as JSON or as text; may be repeated
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+    /// Alias, by which commands find the newest workflow that has it
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    name: String,
+    /// Key that makes the command repeatable: the same key creates one workflow
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    idempotency_key: String,
+    /// Validate on the server, without creating anything
+    #[arg(long)]
+    dry_run: bool,
+    /// Follow the workflow until its end
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
+}
+
+impl Run {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let given = parameters(&self.parameters)?;
+        let (mut spec, mut parameters) = (None, None);
+        match &self.file {
+            Some(file) => {
+                let mut read = read(file)?;
+                read.inputs.get_or_insert_default().fields.extend(given.fields);
+                spec = Some(read);
+            }
+            None => parameters = Some(given),
+        }
+        let workflow = v1::Workflow { alias: self.name, spec, ..v1::Workflow::default() };
+        let request = v1::CreateWorkflowRequest {
+            parent: names::namespace(&context.namespace),
+            workflow: Some(workflow),
+            template: self.template.unwrap_or_default(),
+            parameters,
+            idempotency_key: self.idempotency_key,
+            validate_only: self.dry_run,
+            ..v1::CreateWorkflowRequest::default()
+        };
+        let made = Box::pin(context.client.create_workflow(request)).await?;
+        if self.watch {
+            show::changed(context, &made, "created")?;
+            return Box::pin(watch::follow(context, &made.name)).await;
+        }
+        show::changed(context, &made, if self.dry_run { "would be created" } else { "created" })
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
+    let text = if file.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin()).context("failed to read standard input")?
+    } else {
+        std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?
+    };
+    // Every JSON text is YAML, too.
+    let invalid = |error: String| Failure::usage(format!("{} is not a workflow: {error}", file.display()));
+    let value: Value = serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    Ok(serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?)
+}
+
+/// Returns `NAME=VALUE` pairs; a value that is no JSON is a text.
+pub(super) fn parameters(pairs: &[String]) -> anyhow::Result<Struct> {
+    let mut fields = Map::new();
+    for pair in pairs {
+        let (name, value) =
+            pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair:?} is not NAME=VALUE")))?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        fields.insert(name.to_owned(), value);
+    }
+    Ok(serde_json::from_value(Value::Object(fields))?)
+}

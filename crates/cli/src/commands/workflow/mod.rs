@@ -1,0 +1,214 @@
+//! `rota workflow`: workflows and their steps.
+
+mod create;
+mod show;
+mod watch;
+
+use clap::{Args, Subcommand};
+use rota_proto::names;
+use rota_proto::v1;
+
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  rota workflow run -f deploy.yaml --watch
+  rota workflow run --template deploy-app -p image=registry.example/app:1 -p replicas=2
+  rota workflow list
+  rota workflow get deploy
+  rota workflow watch deploy
+  rota workflow explain deploy
+  rota workflow approve deploy --step release --comment \"looks good\"
+  rota workflow signal deploy go -p by=me
+  rota workflow cancel deploy --reason \"wrong branch\"
+  rota workflow rerun deploy
+
+The file has the specification as YAML or JSON: inputs, steps, finally, outputs, as the API names them.";
+
+/// Run workflows: graphs of tasks, approvals and waits
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Workflow {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Create a workflow, which runs immediately
+    Run(create::Run),
+    /// List workflows, newest first
+    List(show::List),
+    /// Show a workflow with its steps
+    Get(Named),
+    /// Follow a workflow until its end
+    Watch(Named),
+    /// Explain why a workflow or a step does not continue
+    Explain(Explain),
+    /// Approve a step that waits for a person
+    Approve(Decide),
+    /// Reject a step that waits for a person
+    Reject(Decide),
+    /// Send a signal to the steps that wait for it
+    Signal(Signal),
+    /// Start no further steps; tasks that exist continue
+    Pause(Pause),
+    /// Continue a paused workflow
+    Resume(Named),
+    /// Cancel a workflow with its tasks
+    Cancel(Cancel),
+    /// Run an ended workflow again, with all of its steps
+    Rerun(Rerun),
+    /// Delete an ended workflow with its tasks
+    Delete(Named),
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// Id or alias of a workflow
+    #[arg(value_name = "WORKFLOW")]
+    workflow: String,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    #[command(flatten)]
+    named: Named,
+    /// Step to explain [default: all]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    step: String,
+}
+
+#[derive(Debug, Args)]
+struct Decide {
+    #[command(flatten)]
+    named: Named,
+    /// Name of the step
+    #[arg(long, value_name = "NAME")]
+    step: String,
+    /// Reason, which later steps can read
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    comment: String,
+}
+
+#[derive(Debug, Args)]
+struct Signal {
+    #[command(flatten)]
+    named: Named,
+    /// Name of the signal
+    #[arg(value_name = "SIGNAL")]
+    signal: String,
+    /// Value of its payload, as JSON or as text; may be repeated
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Pause {
+    #[command(flatten)]
+    named: Named,
+    /// Suspend also the tasks that no worker has started
+    #[arg(long)]
+    suspend_tasks: bool,
+}
+
+#[derive(Debug, Args)]
+struct Cancel {
+    #[command(flatten)]
+    named: Named,
+    /// Reason, for people
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+struct Rerun {
+    #[command(flatten)]
+    named: Named,
+    /// Input in place of one of the workflow, as JSON or as text; may be repeated, and replaces all of them
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+}
+
+impl Workflow {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let client = &context.client;
+        let name = |named: &Named| names::workflow(&context.namespace, &named.workflow);
+        let changed = |workflow: v1::Workflow, what: &str| show::changed(context, &workflow, what);
+        match self.what {
+            What::Run(run) => Box::pin(run.run(context)).await,
+            What::List(list) => list.run(context).await,
+            What::Get(named) => show::get(context, &name(&named)).await,
+            What::Watch(named) => Box::pin(watch::follow(context, &name(&named))).await,
+            What::Explain(explain) => {
+                let request =
+                    v1::ExplainWorkflowRequest { name: name(&explain.named), step: explain.step.clone() };
+                show::explained(context, &client.explain_workflow(request).await?)
+            }
+            What::Approve(decide) => decide.run(context, v1::StepDecision::Approve).await,
+            What::Reject(decide) => decide.run(context, v1::StepDecision::Reject).await,
+            What::Signal(signal) => {
+                let payload = create::parameters(&signal.parameters)?;
+                let request = v1::SignalWorkflowRequest {
+                    name: name(&signal.named),
+                    signal: signal.signal.clone(),
+                    payload: Some(payload),
+                };
+                let steps = client.signal_workflow(request).await?.steps;
+                if steps == 0 {
+                    let text =
+                        format!("no step of {} waits for signal {}", signal.named.workflow, signal.signal);
+                    return Err(Failure::new(Exit::Failed, text).into());
+                }
+                context.reporter.line(&format!("signal {} received by {steps} steps", signal.signal));
+                Ok(Exit::Ok)
+            }
+            What::Pause(pause) => {
+                let request =
+                    v1::PauseWorkflowRequest { name: name(&pause.named), suspend_tasks: pause.suspend_tasks };
+                changed(client.pause_workflow(request).await?, "paused")
+            }
+            What::Resume(named) => changed(
+                client.resume_workflow(v1::ResumeWorkflowRequest { name: name(&named) }).await?,
+                "resumed",
+            ),
+            What::Cancel(cancel) => {
+                let request =
+                    v1::CancelWorkflowRequest { name: name(&cancel.named), reason: cancel.reason.clone() };
+                changed(client.cancel_workflow(request).await?, "cancelled")
+            }
+            What::Rerun(rerun) => {
+                let inputs = (!rerun.parameters.is_empty())
+                    .then(|| create::parameters(&rerun.parameters))
+                    .transpose()?;
+                let request = v1::RerunWorkflowRequest {
+                    name: name(&rerun.named),
+                    inputs,
+                    ..v1::RerunWorkflowRequest::default()
+                };
+                changed(client.rerun_workflow(request).await?, "created")
+            }
+            What::Delete(named) => {
+                client.delete_workflow(v1::DeleteWorkflowRequest { name: name(&named) }).await?;
+                context.reporter.line(&format!("workflow {} deleted", named.workflow));
+                Ok(Exit::Ok)
+            }
+        }
+    }
+}
+
+impl Decide {
+    async fn run(self, context: &Context, decision: v1::StepDecision) -> anyhow::Result<Exit> {
+        let request = v1::DecideStepRequest {
+            name: names::workflow(&context.namespace, &self.named.workflow),
+            step: self.step.clone(),
+            decision: decision.into(),
+            comment: self.comment,
+        };
+        context.client.decide_step(request).await?;
+        let what = if decision == v1::StepDecision::Approve { "approved" } else { "rejected" };
+        context.reporter.line(&format!("step {} {what}", self.step));
+        Ok(Exit::Ok)
+    }
+}

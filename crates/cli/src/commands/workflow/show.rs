@@ -1,0 +1,169 @@
+//! Tables and texts about workflows.
+
+use clap::Args;
+use rota_proto::{names, v1};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::{Paint, Table, age, clean, elapsed, first_line};
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Include the workflows of all namespaces
+    #[arg(long, short = 'A')]
+    all_namespaces: bool,
+    /// Only those of an owner
+    #[arg(long, value_name = "OWNER", default_value = "", hide_default_value = true)]
+    owner: String,
+    /// Largest number of workflows
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    limit: i32,
+}
+
+impl List {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let request = v1::ListWorkflowsRequest {
+            parent: context.parent(self.all_namespaces),
+            page_size: self.limit,
+            filter: Some(v1::WorkflowFilter { owner: self.owner, ..v1::WorkflowFilter::default() }),
+            ..v1::ListWorkflowsRequest::default()
+        };
+        let workflows = context.client.list_workflows(request).await?.workflows;
+        if !context.out.is_human() {
+            context.out.list("workflows", &workflows)?;
+            return Ok(Exit::Ok);
+        }
+        let mut table = Table::new(&["NAMESPACE", "NAME", "STATE", "STEPS", "AGE", "TITLE", "REASON"]);
+        for workflow in &workflows {
+            let status = workflow.status.clone().unwrap_or_default();
+            let (namespace, id) = names::parse(&workflow.name, "workflows").unwrap_or_default();
+            let name = if workflow.alias.is_empty() { id } else { &workflow.alias };
+            let title = workflow.spec.as_ref().map(|spec| first_line(&spec.title, 40)).unwrap_or_default();
+            table.row([
+                (namespace.to_owned(), Paint::Plain),
+                (name.to_owned(), Paint::Plain),
+                state(&status),
+                (progress(&status), Paint::Plain),
+                (age(workflow.create_time.as_ref()), Paint::Plain),
+                (title, Paint::Plain),
+                (first_line(&status.message, 60), Paint::Bad),
+            ]);
+        }
+        if table.is_empty() {
+            context.reporter.line("no workflows");
+        }
+        context.out.table(&table)?;
+        Ok(Exit::Ok)
+    }
+}
+
+/// Returns the state of a workflow without its prefix.
+pub(super) fn state(status: &v1::WorkflowStatus) -> (String, Paint) {
+    let state = status.state();
+    let paint = match state {
+        v1::WorkflowState::Succeeded => Paint::Good,
+        v1::WorkflowState::Failed | v1::WorkflowState::CompensationFailed => Paint::Bad,
+        v1::WorkflowState::Paused => Paint::Waiting,
+        v1::WorkflowState::Cancelled | v1::WorkflowState::Unspecified => Paint::Faint,
+        _ => Paint::Busy,
+    };
+    (state.as_str_name().trim_start_matches("WORKFLOW_STATE_").to_owned(), paint)
+}
+
+fn step_state(state: v1::StepState) -> (String, Paint) {
+    let paint = match state {
+        v1::StepState::Succeeded => Paint::Good,
+        v1::StepState::Failed => Paint::Bad,
+        v1::StepState::Ready | v1::StepState::Running | v1::StepState::Ending => Paint::Busy,
+        v1::StepState::Held | v1::StepState::Waiting => Paint::Waiting,
+        _ => Paint::Faint,
+    };
+    (state.as_str_name().trim_start_matches("STEP_STATE_").to_owned(), paint)
+}
+
+fn progress(status: &v1::WorkflowStatus) -> String {
+    let counts = status.counts.unwrap_or_default();
+    format!("{}/{}", counts.succeeded + counts.failed + counts.skipped, counts.total)
+}
+
+/// Reports a change of a workflow.
+pub(super) fn changed(context: &Context, workflow: &v1::Workflow, what: &str) -> anyhow::Result<Exit> {
+    if context.out.is_human() {
+        let name = if workflow.alias.is_empty() { names::last(&workflow.name) } else { &workflow.alias };
+        context.out.line(&format!("workflow/{name} {what}"))?;
+    } else {
+        context.out.value(workflow)?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
+    let request = v1::GetWorkflowRequest { name: name.to_owned() };
+    let workflow = Box::pin(context.client.get_workflow(request)).await?;
+    if !context.out.is_human() {
+        context.out.value(&workflow)?;
+        return Ok(Exit::Ok);
+    }
+    let status = workflow.status.clone().unwrap_or_default();
+    let line = |name: &str, value: &str| context.out.line(&format!("{name:<10}{value}"));
+    line("Name", if workflow.alias.is_empty() { names::last(&workflow.name) } else { &workflow.alias })?;
+    line("Id", &workflow.uid)?;
+    let (state, paint) = state(&status);
+    line("State", &paint.around(&state, context.out.colored()))?;
+    line("Steps", &progress(&status))?;
+    line("Time", &elapsed(workflow.create_time.as_ref(), status.end_time.as_ref()))?;
+    if !status.message.is_empty() {
+        line("Reason", &clean(&status.message))?;
+    }
+    for (name, value) in status.outputs.iter().flat_map(|outputs| &outputs.fields) {
+        line("Output", &format!("{name}={}", clean(&serde_json::to_string(value)?)))?;
+    }
+    let mut table = Table::new(&["STEP", "STATE", "TASKS", "ROUND", "TIME", "REASON"]);
+    let steps = context.client.all_workflow_steps(name).await?;
+    for step in &steps {
+        let tasks = match step.tasks_total {
+            0 => String::new(),
+            total => format!("{}/{total}", step.tasks_succeeded + step.tasks_failed),
+        };
+        let reason = if step.prompt.is_empty() { &step.message } else { &step.prompt };
+        let time = step.start_time.as_ref().map(|start| elapsed(Some(start), step.end_time.as_ref()));
+        table.row([
+            (step.name.clone(), Paint::Plain),
+            step_state(step.state()),
+            (tasks, Paint::Plain),
+            (if step.round > 1 { step.round.to_string() } else { String::new() }, Paint::Plain),
+            (time.unwrap_or_default(), Paint::Plain),
+            (first_line(reason, 80), Paint::Plain),
+        ]);
+    }
+    context.out.line("")?;
+    context.out.table(&table)?;
+    Ok(Exit::Ok)
+}
+
+pub(super) fn explained(context: &Context, explained: &v1::ExplainWorkflowResponse) -> anyhow::Result<Exit> {
+    if !context.out.is_human() {
+        context.out.value(explained)?;
+        return Ok(Exit::Ok);
+    }
+    context.out.line(&clean(&explained.summary))?;
+    for cause in &explained.causes {
+        context.out.line(&format!("- {}", clean(&cause.message)))?;
+        if !cause.hint.is_empty() {
+            context.out.line(&format!("  {}", clean(&cause.hint)))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Returns the line of a step that has changed.
+pub(super) fn step_line(step: &v1::StepStatus, colored: bool) -> String {
+    let (state, paint) = step_state(step.state());
+    let reason = if step.prompt.is_empty() { &step.message } else { &step.prompt };
+    let tasks = match step.tasks_total {
+        0 | 1 => String::new(),
+        total => format!(" {}/{total}", step.tasks_succeeded + step.tasks_failed),
+    };
+    let line = format!("{:<24} {}{tasks}", step.name, paint.around(&state, colored));
+    if reason.is_empty() { line } else { format!("{line}  {}", first_line(reason, 80)) }
+}
