@@ -114,7 +114,7 @@ calls! {
     repeat workflows.cancel_workflow(CancelWorkflowRequest) -> v1::Workflow;
     /// Starts no further steps of a workflow.
     repeat workflows.pause_workflow(PauseWorkflowRequest) -> v1::Workflow;
-    /// Continues a paused workflow.
+    /// Continues a paused workflow, with its suspended tasks.
     repeat workflows.resume_workflow(ResumeWorkflowRequest) -> v1::Workflow;
     /// Approves or rejects a step. Not retried: a second try would find it decided.
     once workflows.decide_step(DecideStepRequest) -> v1::DecideStepResponse;

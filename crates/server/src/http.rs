@@ -1,5 +1,6 @@
 //! Plain HTTP listener for clients without TLS and tokens: liveness and readiness probes of a kubelet, and metrics scrapers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::Error;
 use crate::health::{self, Cause, Health};
 use crate::metrics::Scraper;
 use crate::trust::accept;
@@ -47,6 +49,14 @@ struct CauseBody {
 pub(crate) struct Pages {
     pub(crate) health: Arc<Health>,
     pub(crate) scraper: Scraper,
+}
+
+/// Listens at an address, and returns the one that the system has chosen.
+pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { addr, source };
+    let listener = rota_telemetry::listen(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
 }
 
 /// Serves until `stop` is cancelled, and then closes open connections.

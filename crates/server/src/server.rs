@@ -99,9 +99,9 @@ impl Server {
         let commits = options.store.commits().ok_or(Error::InUse)?;
         let snapshot = options.store.snapshot().await?;
         let sealer = Arc::new(Sealer::open(&options.key_file)?);
-        let (listener, addr) = listen(options.listen).await?;
+        let (listener, addr) = http::listen(options.listen).await?;
         let http = match options.http_listen {
-            Some(addr) => Some(listen(addr).await?.0),
+            Some(addr) => Some(http::listen(addr).await?.0),
             None => None,
         };
         let stop = CancellationToken::new();
@@ -286,13 +286,6 @@ impl Server {
             stop,
         })
     }
-}
-
-async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
-    let failed = |source| Error::Listen { addr, source };
-    let listener = rota_telemetry::listen(addr).await.map_err(failed)?;
-    let addr = listener.local_addr().map_err(failed)?;
-    Ok((listener, addr))
 }
 
 impl Bound {

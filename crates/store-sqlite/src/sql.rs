@@ -141,9 +141,9 @@ statements! {
     STEP_OUTPUT = "SELECT step, body FROM step_outputs WHERE workflow = ? AND step = ?";
     PUT_STEP_OUTPUT = "INSERT OR REPLACE INTO step_outputs (workflow, step, body) VALUES (?, ?, ?)";
     DELETE_STEP_OUTPUTS = "DELETE FROM step_outputs WHERE workflow = ?";
-    INSERT_STEP_EDGE = "INSERT OR IGNORE INTO step_edges (workflow, step, dependent, goes_on) VALUES (?, ?, ?, ?)";
+    INSERT_STEP_EDGE = "INSERT OR IGNORE INTO step_edges (workflow, step, dependent, continues) VALUES (?, ?, ?, ?)";
     DELETE_STEP_EDGES = "DELETE FROM step_edges WHERE workflow = ?";
-    STEP_DEPENDENTS = "SELECT steps.workflow, steps.step, record, goes_on FROM step_edges AS edge
+    STEP_DEPENDENTS = "SELECT steps.workflow, steps.step, record, continues FROM step_edges AS edge
                        JOIN steps ON steps.workflow = edge.workflow AND steps.step = edge.dependent
                        WHERE edge.workflow = ?1 AND edge.step = ?2 AND edge.dependent >= ?3
                        ORDER BY edge.dependent LIMIT ?4";

@@ -156,8 +156,8 @@ pub(crate) fn write(connection: &Connection, changes: &WorkflowChanges) -> Resul
     for step in &changes.steps {
         put_step(connection, sql::UPDATE_STEP, step)?;
     }
-    for ((workflow, step), dependent, goes_on) in &changes.edges {
-        run(connection, sql::INSERT_STEP_EDGE, params![signed(workflow.0), step, dependent, goes_on])?;
+    for ((workflow, step), dependent, continues) in &changes.edges {
+        run(connection, sql::INSERT_STEP_EDGE, params![signed(workflow.0), step, dependent, continues])?;
     }
     for ((workflow, step), output) in &changes.outputs {
         run(connection, sql::PUT_STEP_OUTPUT, params![signed(workflow.0), step, &output[..]])?;

@@ -41,6 +41,7 @@ pub mod conformance;
 mod document;
 pub mod engine;
 mod file_lock;
+mod filter;
 mod follow_up;
 pub mod memory;
 mod records;
@@ -70,10 +71,11 @@ pub use commit::{
 };
 pub use document::{Document, DocumentKey, DocumentKind, Documents, DocumentsPage, Expected, PutDocument};
 pub use file_lock::{FileLock, LockError};
+pub use filter::{Filter, Page};
 pub use follow_up::{FollowUp, TaskHold, WaitKey};
 pub use records::{
-    Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, Filter, OpenSession, Page,
-    Prune, PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
+    Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, OpenSession, Prune,
+    PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
 pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;
@@ -147,7 +149,6 @@ pub trait Store: Send + Sync + 'static {
     /// Reads workflows, their steps and their tasks.
     async fn workflows(&self, query: WorkflowQuery) -> Result<WorkflowRows, Error>;
 
-    /// Returns a document.
     async fn document(&self, key: DocumentKey) -> Result<Option<Document>, Error>;
 
     /// Returns documents of one kind, by namespace and name.

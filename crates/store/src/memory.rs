@@ -4,6 +4,7 @@
 mod documents;
 mod expired;
 mod oldest;
+mod pages;
 mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,11 +24,10 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use uuid::Uuid;
 
 use crate::{
-    AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey,
-    DependentsPage, Document, DocumentKey, Documents, DocumentsPage, Error, FeedEntry, FeedPage, Filter,
-    FollowUp, IdempotencyRow, Load, Loaded, NameKey, OnWorker, Page, Reader, ReadyPage, ReadyRow, ScopedId,
-    Session, SessionKey, Snapshot, Span, StateRow, StoreSpace, StoreStats, TaskRow, Thread, WaitsKey,
-    WaitsPage, WorkflowQuery, WorkflowRows, Written, stored_due,
+    AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey, Document,
+    DocumentKey, Documents, DocumentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow,
+    Load, Loaded, NameKey, OnWorker, Page, Reader, ScopedId, Session, SessionKey, Snapshot, Span, StateRow,
+    StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WorkflowQuery, WorkflowRows, Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -86,42 +86,6 @@ impl Contents {
 
     fn rows(&self, keys: impl IntoIterator<Item = TaskKey>) -> Vec<TaskRow> {
         keys.into_iter().filter_map(|key| self.row(key)).collect()
-    }
-
-    fn dependents(&self, page: &DependentsPage) -> Vec<TaskRow> {
-        let after = (page.task, TaskKey(page.after.0 + 1));
-        let edges =
-            self.edges.range(after..).take_while(|(task, on)| *task == page.task && *on <= page.until);
-        self.rows(edges.map(|(_, dependent)| *dependent)).into_iter().take(page.limit).collect()
-    }
-
-    fn waiters(&self, page: &WaitsPage) -> Vec<TaskKey> {
-        let range = (page.key.clone(), TaskKey(0))..=(page.key.clone(), TaskKey(u64::MAX));
-        self.waits.range(range).map(|(_, waiter)| *waiter).take(page.limit).collect()
-    }
-
-    fn ready_on(&self, route: RouteId) -> Vec<(i64, TaskKey)> {
-        let ready = self.tasks.values().filter(|(task, at)| *at == route && task.state == State::Queued);
-        let mut places: Vec<_> = ready.map(|(task, _)| (task.rank(), task.key)).collect();
-        places.sort_unstable();
-        places
-    }
-
-    fn ready(&self, page: &ReadyPage) -> Vec<ReadyRow> {
-        let places = self.ready_on(page.route).into_iter();
-        let rows = places.filter(|place| page.after.is_none_or(|after| *place > after)).take(page.limit);
-        let row = |(rank, key)| {
-            let payload = self.payloads.get(&key).filter(|_| page.payloads).cloned();
-            Some(ReadyRow { rank, row: self.row(key)?, payload })
-        };
-        rows.filter_map(row).collect()
-    }
-
-    fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {
-        let due = self.tasks.values().filter_map(|(task, _)| Some((stored_due(task)?, task.key)));
-        let mut due: Vec<_> = due.filter(|(at, _)| *at <= now).collect();
-        due.sort_unstable();
-        due.into_iter().take(limit).map(|(_, key)| key).collect()
     }
 
     fn remove(&mut self, task: &Task, now: Timestamp) {

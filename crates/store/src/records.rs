@@ -9,11 +9,9 @@ use rota_core::agent::Agent;
 use rota_core::failure::Failure;
 use rota_core::quota::CredentialId;
 use rota_core::spending::{self, Account, BudgetWait};
-use rota_core::task::{self, Body, Event, Loss, State, Task, WorkerRef};
+use rota_core::task::{self, Body, Event, Loss, Task, WorkerRef};
 use rota_core::workflow::{self, Step, Workflow};
-use rota_core::{
-    AgentName, Epoch, Fence, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName, WorkflowId,
-};
+use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, WorkflowId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Document, DocumentKey, Expected, PutDocument, ScopedId, WorkflowCommand};
@@ -318,54 +316,6 @@ pub struct Session {
 pub struct Span {
     pub from: Timestamp,
     pub until: Timestamp,
-}
-
-/// Filter and page of a list of tasks.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    pub namespace: Option<Namespace>,
-    /// Any state if empty.
-    pub states: Vec<State>,
-    pub agent: Option<AgentName>,
-    /// Labels that must all match.
-    pub labels: BTreeMap<String, String>,
-    pub owner: Option<String>,
-    pub alias: Option<String>,
-    pub thread: Option<String>,
-    pub parent: Option<TaskId>,
-    /// Workflow that created the tasks.
-    pub workflow: Option<WorkflowId>,
-    /// Inclusive lower bound of the creation time.
-    pub created_after: Option<Timestamp>,
-    /// Exclusive upper bound of the creation time.
-    pub created_before: Option<Timestamp>,
-    /// Page token: only older tasks.
-    pub before: Option<TaskKey>,
-    pub limit: usize,
-}
-
-impl Filter {
-    /// Whether a task matches, regardless of the page.
-    pub fn fits(&self, task: &Task) -> bool {
-        self.namespace.as_ref().is_none_or(|namespace| task.namespace == *namespace)
-            && (self.states.is_empty() || self.states.contains(&task.state))
-            && self.agent.as_ref().is_none_or(|agent| task.agent() == Some(agent))
-            && self.labels.iter().all(|(key, value)| task.labels.get(key) == Some(value))
-            && self.owner.as_ref().is_none_or(|owner| task.owner == *owner)
-            && self.alias.as_ref().is_none_or(|alias| task.alias.as_ref() == Some(alias))
-            && self.thread.as_ref().is_none_or(|thread| task.thread.as_ref() == Some(thread))
-            && self.parent.is_none_or(|parent| task.parent == Some(parent))
-            && self.workflow.is_none_or(|id| task.step.as_ref().is_some_and(|step| step.id == id))
-            && self.created_after.is_none_or(|at| task.created_at >= at)
-            && self.created_before.is_none_or(|at| task.created_at < at)
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Page {
-    pub tasks: Vec<Task>,
-    /// Token of the next page, if there may be more.
-    pub next: Option<TaskKey>,
 }
 
 /// Bound of a read of log entries: it returns at least one entry if there is any, and ends once the entries or their

@@ -8,7 +8,7 @@ use rota_core::workflow::{self, Step, StepCommand, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{Create, NameKey, Stored, TaskRow};
+use crate::{Command, Create, NameKey, Stored, TaskRow};
 
 /// A workflow's id in its namespace.
 pub type WorkflowScopedId = (Namespace, WorkflowId);
@@ -52,7 +52,6 @@ pub struct CreateWorkflow {
     pub workflow: Workflow,
     /// The encoded spec without its steps, opaque.
     pub spec: Bytes,
-    /// The steps, finally-steps last.
     pub steps: Vec<NewStep>,
     pub key: Option<String>,
     /// Whether the caller chose the id, so that it may exist already.
@@ -72,7 +71,7 @@ pub struct NewStep {
 pub struct Need {
     pub step: u32,
     /// Whether the other one runs although this one has not succeeded.
-    pub goes_on: bool,
+    pub continues: bool,
 }
 
 /// Result of the driver's work on a step.
@@ -141,12 +140,17 @@ impl WorkflowCommand {
     }
 }
 
+impl From<WorkflowCommand> for Command {
+    fn from(command: WorkflowCommand) -> Self {
+        Self::Workflow(Box::new(command))
+    }
+}
+
 /// What a load reads of workflows. Keys without a row are absent from the result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkflowLoad {
     pub keys: Vec<WorkflowKey>,
     pub ids: Vec<WorkflowScopedId>,
-    /// Idempotency keys.
     pub names: Vec<NameKey>,
     pub steps: Vec<StepKey>,
     pub dependents: Vec<StepPage>,
@@ -234,7 +238,6 @@ impl WorkflowChanges {
     }
 }
 
-/// Read of workflows.
 #[derive(Debug, Clone)]
 pub enum WorkflowQuery {
     Id(WorkflowScopedId),
@@ -250,7 +253,6 @@ pub enum WorkflowQuery {
         from: u32,
         limit: usize,
     },
-    /// Steps with these indexes.
     StepsAt(WorkflowKey, Vec<u32>),
     /// Specs of steps from an index on.
     StepSpecs {
@@ -258,7 +260,6 @@ pub enum WorkflowQuery {
         from: u32,
         limit: usize,
     },
-    /// Outputs of steps.
     Outputs(WorkflowKey, Vec<u32>),
     /// Tasks of a round of a step with their results, by item: up to a number of them, and of bytes of results.
     Tasks {

@@ -2,7 +2,6 @@
 
 use super::{State, StepState};
 
-/// Command on a workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// No further step starts. With `suspend`, tasks that have not started are suspended.
@@ -20,7 +19,6 @@ pub enum Command {
     Delete,
 }
 
-/// Command on a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepCommand {
     /// A step that it needs has ended: whether it satisfies the need.
@@ -58,7 +56,6 @@ pub enum StepCommand {
         round: u32,
         again: bool,
     },
-    /// A person has decided.
     Decide {
         approves: bool,
         message: String,
@@ -66,7 +63,6 @@ pub enum StepCommand {
     Signal,
     /// Its deadline may have passed.
     Tick,
-    /// The workflow has stopped.
     Halt,
     /// Its effects are to be reversed.
     Compensate,
@@ -93,7 +89,6 @@ pub enum Follow {
     Ended {
         step: u32,
     },
-    /// Held steps may start.
     Release,
     /// Started steps take notice that the workflow stops.
     Halt,
@@ -101,11 +96,9 @@ pub enum Follow {
     CancelTasks,
     SuspendTasks,
     ResumeTasks,
-    /// A step is compensated.
     Compensate {
         step: u32,
     },
-    /// Its rows are removed.
     Remove,
 }
 

@@ -147,7 +147,6 @@ pub struct Workflow {
     pub deleted: bool,
 }
 
-/// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -157,17 +156,14 @@ pub enum Kind {
         deadline: Option<Duration>,
         approves: bool,
     },
-    /// Wait for a time.
     Sleep {
         duration: Duration,
     },
-    /// Wait for a signal.
     Signal {
         timeout: Option<Duration>,
     },
 }
 
-/// Record of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     #[serde(skip)]
@@ -190,7 +186,6 @@ pub struct Step {
     /// Whether other steps need it.
     #[serde(default, skip_serializing_if = "no")]
     pub has_dependents: bool,
-    /// Largest number of rounds.
     pub max_rounds: u32,
     pub state: StepState,
     /// Why it failed, was skipped or cancelled, for people.
@@ -211,7 +206,6 @@ pub struct Step {
     /// Current or last round; 0 before the first.
     #[serde(default)]
     pub round: u32,
-    /// Tasks of the round.
     #[serde(default)]
     pub total: u32,
     #[serde(default)]
@@ -233,7 +227,6 @@ pub struct Step {
     /// Deadline of an approval or a wait.
     #[serde(default, skip_serializing_if = "none")]
     pub due: Option<Timestamp>,
-    /// Question of an approval.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
     /// Whether its signal has arrived.
@@ -312,9 +305,9 @@ impl Step {
             || self.compensation == Some(StepState::Ready)
     }
 
-    /// Whether steps that need it run. `goes_on` is what their need says of its failure.
-    pub fn satisfies(&self, goes_on: bool) -> bool {
-        self.state == StepState::Succeeded || self.by_condition || goes_on
+    /// Whether steps that need it run. `continues` is set if their need lets them run after its failure, too.
+    pub fn satisfies(&self, continues: bool) -> bool {
+        self.state == StepState::Succeeded || self.by_condition || continues
     }
 }
 

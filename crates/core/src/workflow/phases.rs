@@ -79,7 +79,6 @@ impl Workflow {
         Ok(out)
     }
 
-    /// Notes the first failure.
     pub(super) fn blame(&mut self, step: &str, why: &str) {
         if self.outcome.is_none() {
             self.outcome = Some(Outcome::Failed);

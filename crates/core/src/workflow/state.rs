@@ -11,7 +11,6 @@ pub enum State {
     /// No further step starts; what runs ends.
     Stopping = 2,
     Compensating = 3,
-    /// Finally-steps run.
     Finalizing = 4,
     /// All steps have succeeded, and the outputs are evaluated.
     Ending = 5,

@@ -110,9 +110,9 @@ impl World {
         workflow.compensates = graph.policy == Policy::Compensate;
         let mut edges: BTreeMap<usize, Vec<(usize, bool)>> = BTreeMap::new();
         for (index, plan) in graph.steps.iter().enumerate() {
-            for (need, goes_on) in &plan.needs {
-                let goes_on = *goes_on || graph.policy == Policy::Continue;
-                edges.entry(*need).or_default().push((index, goes_on));
+            for (need, continues) in &plan.needs {
+                let continues = *continues || graph.policy == Policy::Continue;
+                edges.entry(*need).or_default().push((index, continues));
             }
         }
         let mut steps: Vec<_> = graph
@@ -129,10 +129,10 @@ impl World {
                 let mut step = Step::new(format!("s{index}"), kind);
                 step.finally = index >= main;
                 step.needs = u32::try_from(plan.needs.len()).unwrap();
-                let goes_on =
-                    edges.get(&index).is_some_and(|edges| edges.iter().all(|(_, goes_on)| *goes_on));
+                let continues =
+                    edges.get(&index).is_some_and(|edges| edges.iter().all(|(_, continues)| *continues));
                 step.stops =
-                    matches!(graph.policy, Policy::Stop | Policy::Compensate) && !step.finally && !goes_on;
+                    matches!(graph.policy, Policy::Stop | Policy::Compensate) && !step.finally && !continues;
                 step.compensates = plan.compensates;
                 step.max_rounds = plan.rounds;
                 step.evaluates_end = plan.rounds > 1;
@@ -171,11 +171,11 @@ impl World {
             assert_eq!(self.starts[&(index, step.round)], 1, "step {index} has started twice");
             let main = step.finally || self.workflow.state == State::Running;
             assert!(main, "step {index} has started in {:?}", self.workflow.state);
-            for (need, goes_on) in &self.graph.steps[index].needs {
-                let goes_on = *goes_on || self.graph.policy == Policy::Continue;
+            for (need, continues) in &self.graph.steps[index].needs {
+                let continues = *continues || self.graph.policy == Policy::Continue;
                 let need = &self.steps[*need];
                 assert!(
-                    need.state.is_final() && need.satisfies(goes_on),
+                    need.state.is_final() && need.satisfies(continues),
                     "step {index} before {}",
                     need.name
                 );
@@ -212,13 +212,13 @@ impl World {
     fn run(&mut self, work: Work) {
         match work {
             Work::Edge(step, from) => {
-                let Some((dependent, goes_on)) =
+                let Some((dependent, continues)) =
                     self.edges.get(&step).and_then(|edges| edges.get(from)).copied()
                 else {
                     return;
                 };
                 self.work.push(Work::Edge(step, from + 1));
-                let satisfied = self.steps[step].satisfies(goes_on);
+                let satisfied = self.steps[step].satisfies(continues);
                 self.step(dependent, StepCommand::NeedEnded { satisfied });
             }
             Work::Follow(Follow::Ended { step }) => self.work.push(Work::Edge(step as usize, 0)),

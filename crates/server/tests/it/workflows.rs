@@ -68,7 +68,7 @@ impl Api {
 }
 
 /// A task that succeeds with a text.
-fn says(text: &str) -> Value {
+fn echoes(text: &str) -> Value {
     json!({ "target": { "agent": "echo" }, "runtime": { "scripted": { "steps": [{ "succeed": text }] } } })
 }
 
@@ -90,19 +90,19 @@ async fn graph_runs_with_all_kinds_of_steps() -> Result<()> {
         let spec = json!({
             "inputs": { "modules": ["a", "b", "c"], "deploy": true, "number": 7 },
             "steps": [
-                { "name": "plan", "task": says("planned") },
-                { "name": "each", "needs": [{ "step": "plan" }], "task": says("did ${{ item }}"),
+                { "name": "plan", "task": echoes("planned") },
+                { "name": "each", "needs": [{ "step": "plan" }], "task": echoes("did ${{ item }}"),
                   "forEach": { "items": "inputs.modules", "maxParallel": 2 } },
-                { "name": "skip", "needs": [{ "step": "plan" }], "condition": "!inputs.deploy", "task": says("never") },
-                { "name": "again", "needs": [{ "step": "each" }], "task": says("round ${{ round }}"),
+                { "name": "skip", "needs": [{ "step": "plan" }], "condition": "!inputs.deploy", "task": echoes("never") },
+                { "name": "again", "needs": [{ "step": "each" }], "task": echoes("round ${{ round }}"),
                   "repeat": { "until": "round >= 3", "max": 5 }, "outputs": { "last": "${{ steps.again.result.text }}" } },
                 { "name": "ask", "needs": [{ "step": "again" }, { "step": "skip" }],
                   "approval": { "prompt": "Deploy ${{ steps.again.outputs.last }}?" } },
                 { "name": "go", "needs": [{ "step": "ask" }], "wait": { "signal": "go" } },
                 { "name": "end", "needs": [{ "step": "go" }],
-                  "task": says("${{ steps.each.results.map(r, r.text).join('+') }} ${{ steps.go.result.by }}") },
+                  "task": echoes("${{ steps.each.results.map(r, r.text).join('+') }} ${{ steps.go.result.by }}") },
             ],
-            "finally": [{ "name": "clean", "task": says("${{ steps.end.state }} ${{ steps.skip.state }}") }],
+            "finally": [{ "name": "clean", "task": echoes("${{ steps.end.state }} ${{ steps.skip.state }}") }],
             "outputs": { "text": "${{ steps.end.result.text }}", "count": "${{ size(steps.each.results) }}", "next": "${{ inputs.number + 1 }}" },
         });
         api.create("all", spec).await?;
@@ -152,11 +152,11 @@ async fn killed_control_plane_compensates_in_reverse() -> Result<()> {
     let spec = json!({
         "onFailure": "ON_STEP_FAILURE_COMPENSATE",
         "steps": [
-            { "name": "one", "task": says("1"), "compensate": says("undone ${{ steps.one.result.text }}") },
-            { "name": "two", "needs": [{ "step": "one" }], "task": says("2"), "compensate": says("undone 2") },
+            { "name": "one", "task": echoes("1"), "compensate": echoes("undone ${{ steps.one.result.text }}") },
+            { "name": "two", "needs": [{ "step": "one" }], "task": echoes("2"), "compensate": echoes("undone 2") },
             { "name": "ask", "needs": [{ "step": "two" }], "approval": { "prompt": "Go on?" } },
             { "name": "bad", "needs": [{ "step": "ask" }], "task": fails() },
-            { "name": "never", "needs": [{ "step": "bad" }], "task": says("never") },
+            { "name": "never", "needs": [{ "step": "bad" }], "task": echoes("never") },
         ],
     });
     {
@@ -201,7 +201,7 @@ async fn cancelled_and_paused_workflows_start_nothing() -> Result<()> {
         json!({ "target": { "agent": "echo" }, "runtime": { "scripted": { "steps": [{ "hang": true }] } } });
     let steps = json!([
         { "name": "hang", "task": hang },
-        { "name": "next", "needs": [{ "step": "hang" }], "task": says("never") },
+        { "name": "next", "needs": [{ "step": "hang" }], "task": echoes("never") },
     ]);
     api.create("stop", json!({ "steps": steps })).await?;
     api.until_step("stop", "hang", "RUNNING").await?;
@@ -217,7 +217,7 @@ async fn cancelled_and_paused_workflows_start_nothing() -> Result<()> {
 
     let spec = json!({ "steps": [
         { "name": "ask", "approval": { "prompt": "?" } },
-        { "name": "next", "needs": [{ "step": "ask" }], "task": says("done") },
+        { "name": "next", "needs": [{ "step": "ask" }], "task": echoes("done") },
     ] });
     api.create("pause", spec).await?;
     api.until_step("pause", "ask", "RUNNING").await?;
@@ -244,14 +244,14 @@ async fn cancelled_and_paused_workflows_start_nothing() -> Result<()> {
 async fn invalid_workflows_are_refused() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let api = Api::new(&cluster)?;
-    let task = says("x");
+    let task = echoes("x");
     for (spec, part) in [
         (json!({}), "steps: is empty"),
         (json!({ "steps": [{ "name": "a" }] }), "needs one of task, approval, wait"),
         (json!({ "steps": [{ "name": "1", "task": task }] }), "is not a step's name"),
         (json!({ "steps": [{ "name": "a", "task": task }, { "name": "a", "task": task }] }), "another step"),
         (
-            json!({ "steps": [{ "name": "build", "task": task }, { "name": "b", "needs": [{ "step": "biuld" }], "task": task }] }),
+            json!({ "steps": [{ "name": "build", "task": task }, { "name": "b", "needs": [{ "step": "built" }], "task": task }] }),
             "did you mean \"build\"",
         ),
         (
@@ -261,11 +261,11 @@ async fn invalid_workflows_are_refused() -> Result<()> {
             "need each other",
         ),
         (
-            json!({ "steps": [{ "name": "a", "task": task }, { "name": "b", "task": says("${{ steps.a.result }}") }] }),
+            json!({ "steps": [{ "name": "a", "task": task }, { "name": "b", "task": echoes("${{ steps.a.result }}") }] }),
             "without needing it",
         ),
         (json!({ "steps": [{ "name": "a", "condition": "inputs.", "task": task }] }), "is invalid"),
-        (json!({ "steps": [{ "name": "a", "task": says("${{ item }}") }] }), "without for_each"),
+        (json!({ "steps": [{ "name": "a", "task": echoes("${{ item }}") }] }), "without for_each"),
         (json!({ "steps": [{ "name": "a", "task": { "target": { "agent": "UPPER" } } }] }), "agent"),
         (
             json!({ "inputs": { "n": "x" }, "inputsSchema": { "properties": { "n": { "type": "integer" } } },
@@ -304,8 +304,8 @@ async fn template_makes_workflows_of_parameters() -> Result<()> {
     let _worker = cluster.worker("echo", "one", 1)?;
     let api = Api::new(&cluster)?;
     let workflow = json!({
-        "steps": [{ "name": "say", "task": says("${{ inputs.what }} ${{ inputs.times * 2 }}") }],
-        "outputs": { "said": "${{ steps.say.result.text }}" },
+        "steps": [{ "name": "speak", "task": echoes("${{ inputs.what }} ${{ inputs.times * 2 }}") }],
+        "outputs": { "spoken": "${{ steps.speak.result.text }}" },
     });
     let parameters =
         json!([{ "name": "what", "schema": { "type": "string" } }, { "name": "times", "default": 2 }]);
@@ -328,6 +328,6 @@ async fn template_makes_workflows_of_parameters() -> Result<()> {
     assert!(refused.message().contains("no default"), "{refused}");
     create(json!({ "what": "hey" })).await?.map_err(|status| anyhow::anyhow!(status))?;
     let ended = api.ended("loud").await?;
-    assert_eq!(ended["status"]["outputs"]["said"], "hey 4", "{ended}");
+    assert_eq!(ended["status"]["outputs"]["spoken"], "hey 4", "{ended}");
     Ok(())
 }

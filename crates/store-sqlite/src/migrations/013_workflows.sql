@@ -48,7 +48,7 @@ CREATE TABLE step_outputs (
 ) WITHOUT ROWID;
 -- A step, one that needs it, and whether that runs although the first has not succeeded.
 CREATE TABLE step_edges (
-    workflow INTEGER NOT NULL, step INTEGER NOT NULL, dependent INTEGER NOT NULL, goes_on INTEGER NOT NULL,
+    workflow INTEGER NOT NULL, step INTEGER NOT NULL, dependent INTEGER NOT NULL, continues INTEGER NOT NULL,
     PRIMARY KEY (workflow, step, dependent)
 ) WITHOUT ROWID;
 

@@ -289,7 +289,8 @@ impl<B: Backend> Engine<B> {
     }
 
     fn learn_workflows(&mut self, load: &Load, mut loaded: WorkflowLoaded, pages: &mut Pages) {
-        let needing = |(step, goes_on): &(Stored<Step>, bool)| Some((step.as_ref().ok()?.index, *goes_on));
+        let needing =
+            |(step, continues): &(Stored<Step>, bool)| Some((step.as_ref().ok()?.index, *continues));
         pages.needing =
             loaded.dependents.iter().map(|page| page.iter().filter_map(needing).collect()).collect();
         (pages.held, pages.active) = (indexes(&loaded.held), indexes(&loaded.active));

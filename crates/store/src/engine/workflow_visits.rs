@@ -56,8 +56,8 @@ impl<B: Backend> Engine<B> {
             self.write_set.pending.finish(number, None);
             return Ok(());
         };
-        for (dependent, goes_on) in &dependents {
-            let command = StepCommand::NeedEnded { satisfied: ended.satisfies(*goes_on) };
+        for (dependent, continues) in &dependents {
+            let command = StepCommand::NeedEnded { satisfied: ended.satisfies(*continues) };
             set.calls.push_back(((workflow, *dependent), command));
         }
         match dependents.last().filter(|_| dependents.len() >= page.limit) {

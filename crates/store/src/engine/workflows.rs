@@ -1,155 +1,21 @@
 //! Workflows: commands on them and on their steps, and the tasks that the driver creates for them. The rules are those of
 //! `rota_core::workflow`; what follows for other steps is in `workflow_visits`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::task::State;
 use rota_core::workflow::{
-    self, COMPENSATION, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd, Workflow,
+    self, COMPENSATION, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd,
 };
 use rota_core::{Timestamp, WorkflowKey};
-use rustc_hash::FxHashMap;
 
+use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
 use crate::{
-    Action, Backend, Command, Commit, Create, CreateWorkflow, Error, FollowUp, Load, NameKey, Refused, Reply,
-    StepKey, TaskHold, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowCommand, WorkflowLoad, WorkflowLoaded,
-    WorkflowScopedId,
+    Action, Backend, Create, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold,
+    WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
 };
-
-#[derive(Debug)]
-pub(super) struct WorkflowEntry {
-    pub(super) workflow: Workflow,
-    /// The spec and the idempotency key of a new one.
-    pub(super) new: Option<(Bytes, Option<String>)>,
-    changed: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct StepEntry {
-    pub(super) step: Step,
-    /// The spec of a new one.
-    new: Option<Bytes>,
-    changed: bool,
-}
-
-/// Workflows and steps in a batch: `None` for one that does not exist.
-#[derive(Debug, Default)]
-pub(super) struct WorkflowSet {
-    pub(super) records: FxHashMap<WorkflowKey, Option<WorkflowEntry>>,
-    ids: HashMap<WorkflowScopedId, Option<WorkflowKey>>,
-    names: HashMap<NameKey, Option<WorkflowKey>>,
-    pub(super) steps: FxHashMap<StepKey, Option<StepEntry>>,
-    /// Changed records, in order of their first change.
-    order: Vec<WorkflowKey>,
-    step_order: Vec<StepKey>,
-    /// Commands on steps that follow from the last command.
-    pub(super) calls: VecDeque<(StepKey, StepCommand)>,
-    /// Workflows whose held steps the batch will look at.
-    pub(super) releasing: HashSet<WorkflowKey>,
-    /// What is due; `None` if not loaded.
-    due: Option<(Vec<WorkflowKey>, Vec<StepKey>)>,
-    /// Workflows whose retention is over.
-    pub(super) expired: Vec<WorkflowKey>,
-    pub(super) changes: WorkflowChanges,
-}
-
-impl WorkflowSet {
-    pub(super) fn workflow(&self, key: WorkflowKey) -> Option<&Workflow> {
-        self.records.get(&key)?.as_ref().map(|entry| &entry.workflow)
-    }
-
-    pub(super) fn step(&self, key: StepKey) -> Option<&Step> {
-        self.steps.get(&key)?.as_ref().map(|entry| &entry.step)
-    }
-
-    fn change_workflow(&mut self, key: WorkflowKey) {
-        if let Some(Some(entry)) = self.records.get_mut(&key)
-            && !std::mem::replace(&mut entry.changed, true)
-        {
-            self.order.push(key);
-        }
-    }
-
-    fn change_step(&mut self, key: StepKey) {
-        if let Some(Some(entry)) = self.steps.get_mut(&key)
-            && !std::mem::replace(&mut entry.changed, true)
-        {
-            self.step_order.push(key);
-        }
-    }
-
-    /// Removes a workflow with its steps.
-    pub(super) fn remove(&mut self, key: WorkflowKey) {
-        self.records.insert(key, None);
-        self.steps.retain(|(workflow, _), _| *workflow != key);
-        self.changes.removed.push(key);
-    }
-
-    /// Takes in the rows of a load.
-    pub(super) fn learn(&mut self, load: &WorkflowLoad, loaded: &mut WorkflowLoaded) {
-        for workflow in loaded.workflows.drain(..).flatten() {
-            let (key, id) = (workflow.key, (workflow.namespace.clone(), workflow.id));
-            let entry = WorkflowEntry { workflow, new: None, changed: false };
-            self.records.entry(key).or_insert(Some(entry));
-            self.ids.entry(id).or_insert(Some(key));
-        }
-        let found: HashMap<_, _> = loaded.names.drain(..).collect();
-        for name in &load.names {
-            self.names.entry(name.clone()).or_insert_with(|| found.get(name).copied());
-        }
-        for key in &load.keys {
-            self.records.entry(*key).or_insert(None);
-        }
-        for id in &load.ids {
-            self.ids.entry(id.clone()).or_insert(None);
-        }
-        let of_pages = loaded.held.iter_mut().chain(&mut loaded.active).flat_map(|page| page.iter());
-        let of_pages: Vec<_> = of_pages.flatten().cloned().collect();
-        let dependents: Vec<_> =
-            loaded.dependents.iter().flatten().filter_map(|(step, _)| step.as_ref().ok()).cloned().collect();
-        for step in loaded.steps.drain(..).flatten().chain(of_pages).chain(dependents) {
-            let entry = StepEntry { new: None, changed: false, step };
-            self.steps.entry((entry.step.workflow, entry.step.index)).or_insert(Some(entry));
-        }
-        for key in &load.steps {
-            self.steps.entry(*key).or_insert(None);
-        }
-        if load.due.is_some() {
-            let due = (std::mem::take(&mut loaded.due_workflows), std::mem::take(&mut loaded.due_steps));
-            self.due = Some(due);
-        }
-        self.expired.append(&mut loaded.expired);
-    }
-
-    /// Turns the batch's changes into what is written and published.
-    pub(super) fn flush(&mut self, commit: &mut Commit) -> WorkflowChanges {
-        let mut changes = std::mem::take(&mut self.changes);
-        for key in std::mem::take(&mut self.order) {
-            let Some(Some(entry)) = self.records.get_mut(&key) else { continue };
-            let workflow = Arc::new(entry.workflow.clone());
-            match entry.new.take() {
-                Some((spec, name)) => changes.inserted.push((Arc::clone(&workflow), spec, name)),
-                None => changes.updated.push(Arc::clone(&workflow)),
-            }
-            commit.workflows.push(workflow);
-        }
-        for key in std::mem::take(&mut self.step_order) {
-            let Some(Some(entry)) = self.steps.get_mut(&key) else { continue };
-            let step = Arc::new(entry.step.clone());
-            match entry.new.take() {
-                Some(spec) => changes.new_steps.push((Arc::clone(&step), spec)),
-                None => changes.steps.push(Arc::clone(&step)),
-            }
-            commit.steps.push(step);
-        }
-        let removed: HashSet<_> = changes.removed.iter().copied().collect();
-        changes.outputs.retain(|((workflow, _), _)| !removed.contains(workflow));
-        changes
-    }
-}
 
 impl<B: Backend> Engine<B> {
     /// Adds what a command on a workflow needs.
@@ -265,7 +131,7 @@ impl<B: Backend> Engine<B> {
         for (step, new) in records.into_iter().zip(&mut steps) {
             let index = step.index;
             let step = Step { workflow: key, ..step };
-            let edges = new.needs.iter().map(|need| ((key, need.step), index, need.goes_on));
+            let edges = new.needs.iter().map(|need| ((key, need.step), index, need.continues));
             set.changes.edges.extend(edges);
             let entry = StepEntry { step, new: Some(std::mem::take(&mut new.spec)), changed: false };
             set.steps.insert((key, index), Some(entry));
@@ -524,11 +390,5 @@ impl<B: Backend> Engine<B> {
         }
         self.follow_up(now)?;
         Ok(count)
-    }
-}
-
-impl From<WorkflowCommand> for Command {
-    fn from(command: WorkflowCommand) -> Self {
-        Self::Workflow(Box::new(command))
     }
 }

@@ -42,8 +42,9 @@ impl Workflows {
         for step in changes.new_steps.iter().map(|(step, _)| step).chain(&changes.steps) {
             self.steps.insert((step.workflow, step.index), Step::clone(step));
         }
-        self.edges
-            .extend(changes.edges.iter().map(|(step, dependent, goes_on)| ((*step, *dependent), *goes_on)));
+        self.edges.extend(
+            changes.edges.iter().map(|(step, dependent, continues)| ((*step, *dependent), *continues)),
+        );
         self.outputs.extend(changes.outputs.iter().cloned());
         for key in &changes.removed {
             self.records.remove(key);
@@ -73,8 +74,8 @@ impl Workflows {
     fn dependents(&self, page: &StepPage) -> Vec<(Result<Step, String>, bool)> {
         let step = (page.workflow, page.step);
         let edges = self.edges.range((step, page.from)..=(step, u32::MAX)).take(page.limit);
-        let row = |((_, dependent), goes_on): (&(StepKey, u32), &bool)| {
-            Some((Ok(self.steps.get(&(page.workflow, *dependent))?.clone()), *goes_on))
+        let row = |((_, dependent), continues): (&(StepKey, u32), &bool)| {
+            Some((Ok(self.steps.get(&(page.workflow, *dependent))?.clone()), *continues))
         };
         edges.filter_map(row).collect()
     }

@@ -23,7 +23,7 @@ pub(super) struct Run {
         conflicts_with = "template"
     )]
     file: Option<PathBuf>,
-    /// Template of the namespace
+    /// Template of the namespace, with `--parameter` for its parameters
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Parameter of the template, or input of the specification, as JSON or as text; may be repeated

@@ -38,7 +38,7 @@ pub struct Workflow {
 enum What {
     /// Create a workflow, which runs immediately
     Run(create::Run),
-    /// List workflows, newest first
+    /// List workflows with their states and progress, newest first
     List(show::List),
     /// Show a workflow with its steps
     Get(Named),
@@ -54,7 +54,7 @@ enum What {
     Signal(Signal),
     /// Start no further steps; tasks that exist continue
     Pause(Pause),
-    /// Continue a paused workflow
+    /// Continue a paused workflow, with its suspended tasks
     Resume(Named),
     /// Cancel a workflow with its tasks
     Cancel(Cancel),
@@ -84,7 +84,7 @@ struct Explain {
 struct Decide {
     #[command(flatten)]
     named: Named,
-    /// Name of the step
+    /// Name of the step that waits for the decision
     #[arg(long, value_name = "NAME")]
     step: String,
     /// Reason, which later steps can read
@@ -96,7 +96,7 @@ struct Decide {
 struct Signal {
     #[command(flatten)]
     named: Named,
-    /// Name of the signal
+    /// Name of the signal, as the steps have it
     #[arg(value_name = "SIGNAL")]
     signal: String,
     /// Value of its payload, as JSON or as text; may be repeated
@@ -117,7 +117,7 @@ struct Pause {
 struct Cancel {
     #[command(flatten)]
     named: Named,
-    /// Reason, for people
+    /// Reason, which `rota workflow get` shows to people
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
 }

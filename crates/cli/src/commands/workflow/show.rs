@@ -15,7 +15,7 @@ pub(super) struct List {
     /// Only those of an owner
     #[arg(long, value_name = "OWNER", default_value = "", hide_default_value = true)]
     owner: String,
-    /// Largest number of workflows
+    /// Largest number of workflows, at most 1000
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     limit: i32,
 }

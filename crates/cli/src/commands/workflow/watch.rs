@@ -9,7 +9,7 @@ use super::show;
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// Prints the steps of a workflow as they change. The exit code says whether it succeeded.
+/// Prints the steps of a workflow as they change. The exit code depends on whether it succeeded.
 pub(super) async fn follow(context: &Context, name: &str) -> anyhow::Result<Exit> {
     let mut seen: HashMap<i32, (i32, i32, i32)> = HashMap::new();
     loop {

@@ -37,7 +37,6 @@ pub(crate) enum WorkflowName {
     Alias(String),
 }
 
-/// Parses `namespaces/{namespace}/workflows/{id or alias}`.
 pub(crate) fn name(field: &str, name: &str) -> Result<(Namespace, WorkflowName), Status> {
     let (namespace, id) = rota_proto::names::parse(name, "workflows").ok_or_else(|| {
         let shortened = check::shorten(name);
@@ -51,7 +50,6 @@ pub(crate) fn name(field: &str, name: &str) -> Result<(Namespace, WorkflowName),
     Ok((namespace, named))
 }
 
-/// Validates a new workflow.
 pub(crate) fn check(
     namespace: Namespace,
     id: WorkflowId,
@@ -258,7 +256,7 @@ fn new_step(
                 OnStepFailure::Unspecified => policy,
                 own => own,
             };
-            Need { step: *needed, goes_on: own == OnStepFailure::Continue }
+            Need { step: *needed, continues: own == OnStepFailure::Continue }
         })
         .collect();
     step.needs = u32::try_from(needs.len()).unwrap_or(u32::MAX);

@@ -1,0 +1,216 @@
+//! `WorkflowService`.
+
+mod explain;
+mod service;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use rota_core::workflow::{self, Rejected, Step, StepCommand, Workflow};
+use rota_core::{Namespace, WorkflowId, WorkflowKey};
+use rota_proto::v1;
+use rota_store::{Command, Refused, Reply, WorkflowCommand, WorkflowQuery};
+use tonic::Status;
+use uuid::Uuid;
+
+use super::streams::Streams;
+use super::templates::Templates;
+use crate::store_client::{StoreClient, no_reply, unexpected_reply};
+use crate::wire::status::{error, invalid};
+use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};
+use crate::wire::{check, names, status};
+use crate::workflows::ReadySteps;
+
+/// Bytes of a page; a page has at least one entry.
+const MAX_PAGE_BYTES: usize = 1 << 20;
+const PAGE: usize = 500;
+const MAX_REASON: usize = 1 << 10;
+const MAX_COMMENT: usize = 4 << 10;
+const MAX_PAYLOAD: usize = 16 << 10;
+/// Steps that an explanation names.
+const MAX_CAUSES: usize = 50;
+
+#[derive(Clone)]
+pub(crate) struct Workflows {
+    pub(crate) store: StoreClient,
+    pub(crate) ready_steps: Arc<ReadySteps>,
+    pub(crate) streams: Streams,
+    pub(crate) templates: Templates,
+}
+
+fn not_found(what: &str) -> Status {
+    error("WORKFLOW_NOT_FOUND", format!("workflow {what} does not exist"))
+}
+
+fn page_size(given: i32, default: usize) -> Result<usize, Status> {
+    match usize::try_from(given) {
+        Err(_) => Err(invalid("page_size", "must not be negative")),
+        Ok(0) => Ok(default),
+        Ok(size) => Ok(size.min(1000)),
+    }
+}
+
+impl Workflows {
+    async fn query(&self, query: WorkflowQuery) -> Result<rota_store::WorkflowRows, Status> {
+        self.store.reads().workflows(query).await.map_err(status::store)
+    }
+
+    async fn find(&self, field: &str, name: &str) -> Result<Workflow, Status> {
+        let (namespace, named) = wire::name(field, name)?;
+        let query = match named {
+            WorkflowName::Id(id) => WorkflowQuery::Id((namespace, id)),
+            WorkflowName::Alias(alias) => WorkflowQuery::Alias((namespace, alias)),
+        };
+        let found = self.query(query).await?.workflows.into_iter().find(|workflow| !workflow.deleted);
+        found.ok_or_else(|| not_found(name))
+    }
+
+    async fn stored_spec(&self, key: WorkflowKey) -> Result<v1::WorkflowSpec, Status> {
+        let rows = self.query(WorkflowQuery::Spec(key)).await?;
+        let body = rows.bodies.into_iter().next().map(|(_, body)| body).unwrap_or_default();
+        Ok(StoredSpec::decode(body).ok().and_then(|stored| stored.spec).unwrap_or_default())
+    }
+
+    /// Returns the whole spec, with all steps.
+    async fn whole_spec(&self, workflow: &Workflow) -> Result<v1::WorkflowSpec, Status> {
+        let mut spec = self.stored_spec(workflow.key).await?;
+        let mut from = 0;
+        loop {
+            let query = WorkflowQuery::StepSpecs { workflow: workflow.key, from, limit: PAGE };
+            let bodies = self.query(query).await?.bodies;
+            let Some((last, _)) = bodies.last() else { break };
+            from = last + 1;
+            for (index, body) in bodies {
+                let step = StoredStep::decode(body).ok().and_then(|stored| stored.step).unwrap_or_default();
+                if index < workflow.main { spec.steps.push(step) } else { spec.finally.push(step) }
+            }
+        }
+        Ok(spec)
+    }
+
+    async fn whole(&self, workflow: &Workflow) -> Result<v1::Workflow, Status> {
+        let spec = self.whole_spec(workflow).await?;
+        let outputs = crate::workflows::outputs(&self.store, workflow.key).await?;
+        Ok(wire::workflow(workflow, Some(spec), outputs))
+    }
+
+    async fn apply(&self, command: WorkflowCommand) -> Result<Reply, Status> {
+        let replies = self.store.apply(vec![Command::from(command)]).await.map_err(status::store)?;
+        replies.into_iter().next().ok_or_else(no_reply)?.map_err(status::refused)
+    }
+
+    async fn command(&self, name: &str, command: workflow::Command) -> Result<v1::Workflow, Status> {
+        let found = self.find("name", name).await?;
+        let command = WorkflowCommand::Apply { namespace: found.namespace, id: found.id, command };
+        match self.apply(command).await? {
+            Reply::Workflow { workflow, .. } => Ok(wire::workflow(&workflow, None, None)),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    /// Replaces the template of a request by the specification that it makes of the parameters.
+    async fn instantiate(
+        &self,
+        namespace: &Namespace,
+        request: &mut v1::CreateWorkflowRequest,
+    ) -> Result<(), Status> {
+        let parameters = request.parameters.take();
+        if request.template.is_empty() {
+            return match parameters {
+                Some(_) => Err(invalid("parameters", "are those of a template; a specification has inputs")),
+                None => Ok(()),
+            };
+        }
+        let workflow = request.workflow.get_or_insert_default();
+        if workflow.spec.is_some() {
+            return Err(invalid("workflow.spec", "must not be set with a template"));
+        }
+        let given = std::mem::take(&mut request.template);
+        let prefix = format!("namespaces/{namespace}/templates/");
+        let name = names::alias("template", given.strip_prefix(&prefix).unwrap_or(&given))?;
+        let template = self.templates.newest(namespace.clone(), name).await?;
+        workflow.spec = Some(crate::wire::template::instantiate(&template, parameters.unwrap_or_default())?);
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        namespace: Namespace,
+        trace: rota_core::task::Trace,
+        request: v1::CreateWorkflowRequest,
+        rerun_of: Option<WorkflowId>,
+    ) -> Result<v1::Workflow, Status> {
+        let only_check = request.validate_only;
+        let id = match request.workflow_id.as_str() {
+            "" => WorkflowId(Uuid::now_v7()),
+            text => text.parse().map_err(|_| invalid("workflow_id", "is not a UUID"))?,
+        };
+        // Schemas and large graphs take a while.
+        let checked = tokio::task::spawn_blocking(move || wire::check(namespace, id, trace, request)).await;
+        let mut create = checked.map_err(|error| Status::internal(error.to_string()))??;
+        create.workflow.rerun_of = rerun_of;
+        let command = Command::from(WorkflowCommand::Create(Box::new(create)));
+        let replies = match only_check {
+            true => self.store.dry_run(vec![command]).await,
+            false => self.store.apply(vec![command]).await,
+        };
+        let reply = replies.map_err(status::store)?.into_iter().next().ok_or_else(no_reply)?;
+        match reply.map_err(status::refused)? {
+            Reply::Workflow { workflow, created } => {
+                if only_check || created {
+                    return Ok(wire::workflow(&workflow, None, None));
+                }
+                self.whole(&workflow).await
+            }
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    /// Returns all steps, in pieces, to a function.
+    async fn each_step(&self, key: WorkflowKey, mut visit: impl FnMut(Step) -> bool) -> Result<(), Status> {
+        let mut from = 0;
+        loop {
+            let query = WorkflowQuery::Steps { workflow: key, from, limit: PAGE };
+            let steps = self.query(query).await?.steps;
+            let Some(last) = steps.last() else { return Ok(()) };
+            from = last.index + 1;
+            for step in steps {
+                if !visit(step) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn step_named(&self, workflow: &Workflow, name: &str) -> Result<Step, Status> {
+        let mut found = None;
+        self.each_step(workflow.key, |step| {
+            if step.name == name {
+                found = Some(step);
+            }
+            found.is_none()
+        })
+        .await?;
+        let missing = || invalid("step", format!("step {:?} does not exist", check::shorten(name)));
+        found.ok_or_else(missing)
+    }
+
+    async fn step_command(
+        &self,
+        workflow: &Workflow,
+        step: u32,
+        command: StepCommand,
+        output: Option<Bytes>,
+    ) -> Result<Result<Arc<Step>, Rejected>, Status> {
+        let (namespace, id) = (workflow.namespace.clone(), workflow.id);
+        let command = WorkflowCommand::Step { namespace, id, step, command, output };
+        let replies = self.store.apply(vec![Command::from(command)]).await.map_err(status::store)?;
+        match replies.into_iter().next().ok_or_else(no_reply)? {
+            Ok(Reply::Step(step)) => Ok(Ok(step)),
+            Ok(_) => Err(unexpected_reply()),
+            Err(Refused::Workflow(rejected)) => Ok(Err(rejected)),
+            Err(refused) => Err(status::refused(refused)),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Filters and pages of lists of tasks.
+
+use std::collections::BTreeMap;
+
+use rota_core::task::{State, Task};
+use rota_core::{AgentName, Namespace, TaskId, TaskKey, Timestamp, WorkflowId};
+
+/// Filter and page of a list of tasks.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub namespace: Option<Namespace>,
+    /// Any state if empty.
+    pub states: Vec<State>,
+    pub agent: Option<AgentName>,
+    /// Labels that must all match.
+    pub labels: BTreeMap<String, String>,
+    pub owner: Option<String>,
+    pub alias: Option<String>,
+    pub thread: Option<String>,
+    pub parent: Option<TaskId>,
+    /// Workflow that created the tasks.
+    pub workflow: Option<WorkflowId>,
+    /// Inclusive lower bound of the creation time.
+    pub created_after: Option<Timestamp>,
+    /// Exclusive upper bound of the creation time.
+    pub created_before: Option<Timestamp>,
+    /// Page token: only older tasks.
+    pub before: Option<TaskKey>,
+    pub limit: usize,
+}
+
+impl Filter {
+    /// Whether a task matches, regardless of the page.
+    pub fn fits(&self, task: &Task) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| task.namespace == *namespace)
+            && (self.states.is_empty() || self.states.contains(&task.state))
+            && self.agent.as_ref().is_none_or(|agent| task.agent() == Some(agent))
+            && self.labels.iter().all(|(key, value)| task.labels.get(key) == Some(value))
+            && self.owner.as_ref().is_none_or(|owner| task.owner == *owner)
+            && self.alias.as_ref().is_none_or(|alias| task.alias.as_ref() == Some(alias))
+            && self.thread.as_ref().is_none_or(|thread| task.thread.as_ref() == Some(thread))
+            && self.parent.is_none_or(|parent| task.parent == Some(parent))
+            && self.workflow.is_none_or(|id| task.step.as_ref().is_some_and(|step| step.id == id))
+            && self.created_after.is_none_or(|at| task.created_at >= at)
+            && self.created_before.is_none_or(|at| task.created_at < at)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    pub tasks: Vec<Task>,
+    /// Token of the next page, if there may be more.
+    pub next: Option<TaskKey>,
+}
