@@ -20,7 +20,10 @@ async fn admin_shows_status_and_sets_log_filter() -> Result<()> {
 
     let loops = fixture.rota(&["admin", "background-tasks", "-o", "json"]).await.json();
     let names: Vec<_> = loops["backgroundTasks"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["artifacts", "breakers", "commits", "prune", "space", "timer", "token-file"]);
+    assert_eq!(
+        names,
+        ["artifacts", "breakers", "commits", "prune", "schedules", "space", "timer", "token-file"]
+    );
     tasks::eventually("the background tasks' first success", async || {
         let table = fixture.rota(&["admin", "background-tasks"]).await.success();
         let did = |name: &str| table.lines().any(|line| line.starts_with(name) && line.contains(" ago "));
