@@ -163,25 +163,6 @@ mod tests {
             &["FindMissingParts", "UploadParts", "DownloadParts"],
             WORKERS_AND_ADMINS,
         ),
-        (
-            "rota.v1.WorkflowService",
-            &[
-                "CreateWorkflow",
-                "GetWorkflow",
-                "ListWorkflows",
-                "ListWorkflowSteps",
-                "WatchWorkflow",
-                "ExplainWorkflow",
-                "CancelWorkflow",
-                "PauseWorkflow",
-                "ResumeWorkflow",
-                "DecideStep",
-                "SignalWorkflow",
-                "RerunWorkflow",
-                "DeleteWorkflow",
-            ],
-            ADMINS,
-        ),
         ("grpc.health.v1.Health", &["Check", "Watch"], ALL),
     ];
 
