@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{State, Workflow};
-use rota_store::{Command, StepKey, WorkflowCommand, WorkflowQuery};
+use rota_core::workflow::{State, StepState, Workflow};
+use rota_store::{Action, Command, StepKey, WorkflowCommand, WorkflowQuery};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -27,6 +28,7 @@ const PAGE: usize = 500;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Evaluates the steps of the queue.
+#[derive(Clone)]
 pub(crate) struct Driver {
     store: StoreClient,
     creator: Creator,
@@ -74,9 +76,21 @@ impl Driver {
     async fn work(&self) {
         loop {
             let work = self.ready.next().await;
-            let done = match work {
-                Work::Step(key) => Box::pin(self.step(key)).await,
-                Work::Outputs(key) => self.outputs(key).await,
+            let (driver, runtime) = (self.clone(), Handle::current());
+            // Expressions take up to a second: other calls must not wait for them. Nor must one that panics end the process,
+            // which would evaluate it again at its next start.
+            let evaluated = tokio::task::spawn_blocking(move || {
+                runtime.block_on(async {
+                    match work {
+                        Work::Step(key) => Box::pin(driver.step(key)).await,
+                        Work::Outputs(key) => driver.outputs(key).await,
+                    }
+                })
+            });
+            let done = match evaluated.await {
+                Ok(done) => done,
+                Err(error) if error.is_panic() => self.give_up(work).await,
+                Err(_) => return,
             };
             if let Err(status) = done {
                 tracing::debug!(?work, error = status.message(), "failed to continue a workflow, retrying");
@@ -84,6 +98,27 @@ impl Driver {
                 self.ready.push(work);
             }
         }
+    }
+
+    /// Fails what cannot be evaluated without a panic.
+    async fn give_up(&self, work: Work) -> Result<(), Status> {
+        let message = "the evaluation of its expressions has failed: please report this".to_owned();
+        tracing::error!(?work, "the evaluation of expressions panicked");
+        let key = match work {
+            Work::Outputs(workflow) => {
+                return self.apply(WorkflowCommand::Conclude { workflow, outputs: Err(message) }).await;
+            }
+            Work::Step(key) => key,
+        };
+        let query = WorkflowQuery::StepsAt(key.0, vec![key.1]);
+        let rows = self.store.reads().workflows(query).await.map_err(status::store)?;
+        let Some(step) = rows.steps.first() else { return Ok(()) };
+        let action = match step.compensation {
+            Some(StepState::Ready) => Action::CompensationFailed { message },
+            _ => Action::Fail { round: step.round, message },
+        };
+        let command = WorkflowCommand::Drive { workflow: key.0, step: key.1, action: Box::new(action) };
+        self.apply(command).await
     }
 
     async fn workflow(&self, key: WorkflowKey) -> Result<Option<Workflow>, Status> {

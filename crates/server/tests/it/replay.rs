@@ -238,6 +238,7 @@ impl Replay {
         wanted.checkpoints = assign.checkpoints.clone();
         wanted.credential_key = assign.credential_key.clone();
         wanted.own_credentials = assign.own_credentials;
+        wanted.release_after = assign.release_after;
         wanted.traceparent = assign.traceparent.clone();
         assert_eq!(assign, *wanted);
         Ok(())

@@ -204,7 +204,10 @@ async fn cancelled_and_paused_workflows_start_nothing() -> Result<()> {
         { "name": "next", "needs": [{ "step": "hang" }], "task": echoes("never") },
     ]);
     api.create("stop", json!({ "steps": steps })).await?;
-    api.until_step("stop", "hang", "RUNNING").await?;
+    let running = api.until_step("stop", "hang", "RUNNING").await?;
+    // On a worker: such tasks are in memory.
+    let task = format!("namespaces/default/tasks/{}", running["lastTask"].as_str().context("a task")?);
+    tasks::until_state(cluster.client(), &task, v1::TaskState::Running).await?;
     let (_, cancelled) =
         api.post(&format!("{WORKFLOWS}/stop:cancel"), &json!({ "reason": "enough" })).await?;
     assert_eq!(cancelled["status"]["cancelled"], true);

@@ -182,6 +182,8 @@ impl<B: Backend> Engine<B> {
         let finals = self.write_set.workflows.workflow(workflow);
         let finals = finals.filter(|one| !one.finals_halted).map(|one| one.main);
         for key in keys {
+            // Memory has those on workers.
+            self.hold(key);
             let Some(entry) = self.write_set.get(key) else { continue };
             let Some(step) = entry.task.step.as_ref() else { continue };
             // A compensation is not cancelled with what it reverses, nor is a finally-step.
