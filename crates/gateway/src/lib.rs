@@ -6,7 +6,7 @@
 //!
 //! - [`Gateway`]: the descriptors of the API with their HTTP paths, made once.
 //! - [`Layer`]: puts it in front of services.
-//! - [`openapi`]: describes the same paths in OpenAPI 3.1, for `docs/reference/openapi.json` and `/api/v1/openapi.json`.
+//! - [`openapi()`]: describes the same paths in OpenAPI 3.1, for `docs/reference/openapi.json` and `/api/v1/openapi.json`.
 //! - [`REASONS`]: errors that only HTTP requests have.
 //!
 //! # How a request flows
