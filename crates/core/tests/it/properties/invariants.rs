@@ -21,6 +21,8 @@ pub(super) struct Observer {
     successes: u32,
     results: u32,
     ends: u32,
+    /// Attempts that left their worker until an answer comes, or whose loss was forgiven.
+    uncounted: u32,
 }
 
 impl Observer {
@@ -36,7 +38,7 @@ impl Observer {
         numbered(&harness.log, 0, &harness.task);
         linked(&harness.log[1..], State::Pending, &harness.task);
         observer.ends += u32::from(harness.state().is_final());
-        record(&harness.task);
+        record(&harness.task, observer.uncounted);
         (harness, observer)
     }
 
@@ -87,7 +89,9 @@ impl Observer {
         let planned = before.lost.as_ref().is_some_and(|lost| lost.planned && after.assignment.is_some());
         known[4] = known[4].saturating_sub(u32::from(planned));
         assert!(known.iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
-        record(after);
+        let released = matches!(command, Command::Release { .. }) && done.reply != Reply::Stale;
+        self.uncounted += u32::from(released) + u32::from(forgiven);
+        record(after, self.uncounted);
         never_spins(after);
     }
 
@@ -243,7 +247,7 @@ fn usage_grows(before: &Usage, after: &Usage) {
 }
 
 /// Invariants of a single record.
-fn record(task: &Task) {
+fn record(task: &Task, uncounted: u32) {
     assert_eq!(task.state.is_on_worker(), task.assignment.is_some());
     assert_eq!(task.state.is_final(), task.ended_at.is_some());
     assert_eq!(task.state == State::Failed, task.failure.is_some());
@@ -272,18 +276,19 @@ fn record(task: &Task) {
         let stopping = task.assignment.as_ref().is_some_and(|assignment| assignment.stopping.is_some());
         assert_eq!(task.confirm_by.is_some(), stopping || task.desired == Desired::Cancelled);
     }
-    budgets(task);
+    budgets(task, uncounted);
     round_trip(task);
 }
 
-fn budgets(task: &Task) {
+fn budgets(task: &Task, uncounted: u32) {
     let (most, failed) = (task.retry.max_attempts.max(1), task.state == State::Failed);
     assert!(task.failures < most || (task.failures == most && failed), "too many failures");
     assert!(task.waits <= MAX_WAITS);
     let losses = task.retry.max_worker_losses + u32::from(failed);
     assert!(task.blamed_losses() <= losses, "a task beyond its limit of lost workers continues");
+    let ended = task.failures + task.waits + task.worker_losses + task.hand_backs + uncounted;
     let on_worker = 1;
-    assert!(task.attempts <= task.failures + task.waits + task.worker_losses + task.hand_backs + on_worker);
+    assert!(task.attempts <= ended + on_worker);
     assert!(u64::from(task.attempts) <= task.fence.0, "an attempt without a fence");
 }
 
