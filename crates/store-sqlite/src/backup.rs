@@ -8,8 +8,8 @@ use rota_store::{Error, StoreSpace};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::open::explain;
-use crate::rows::unsigned;
 use crate::{disk, lock, readers};
+use rota_store::codec::unsigned;
 
 /// Room that must remain free for the database and its log, which grows as long as the copy is read.
 const MIN_ROOM: u64 = 64 * 1024 * 1024;

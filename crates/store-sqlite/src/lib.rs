@@ -40,7 +40,6 @@ mod lock;
 mod migrate;
 mod open;
 mod readers;
-mod rows;
 mod sql;
 #[cfg(test)]
 mod tests;

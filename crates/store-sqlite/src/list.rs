@@ -8,8 +8,8 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::open::explain;
 use crate::readers::{all, decoded, key, one};
-use crate::rows::signed;
 use crate::sql;
+use rota_store::codec::signed;
 
 /// Rows that one page visits.
 pub(crate) const MAX_VISITED: usize = 5000;

@@ -9,9 +9,9 @@ use rota_store::{
 use rusqlite::{OptionalExtension, Params, Row, params};
 
 use crate::open::explain;
-use crate::rows::{signed, stored, unsigned};
 use crate::writer::Writer;
 use crate::{readers, sql, workflows};
+use rota_store::codec::{signed, stored, unsigned};
 
 impl Writer {
     /// Reads the row of each key, if there is one.

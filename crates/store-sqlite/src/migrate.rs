@@ -9,7 +9,7 @@ use rusqlite_migration::{HookResult, M, Migrations};
 
 use crate::disk::volume;
 use crate::open::explain;
-use crate::rows::stored;
+use rota_store::codec::stored;
 
 /// Free space that a migration needs, as a multiple of the database's size. One that rewrites every row adds up to 2.9
 /// times the size: 1.9 in the log (new tables, and the freed pages of the old ones), and 0.9 by which the file grows.

@@ -20,8 +20,8 @@ use rota_store::{
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::open::explain;
-use crate::rows::{decode, signed, stored, unsigned};
 use crate::{backup, disk, documents, list, sql, workflows};
+use rota_store::codec::{decode, signed, stored, unsigned};
 
 pub(crate) fn one<T>(
     connection: &Connection,

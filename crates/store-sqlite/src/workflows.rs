@@ -11,9 +11,9 @@ use rusqlite::{Connection, Row, params};
 
 use crate::open::explain;
 use crate::readers::{all, one, task_row};
-use crate::rows::{encode, signed, stored, unsigned};
 use crate::sql;
 use crate::writer::run;
+use rota_store::codec::{encode, signed, stored, unsigned};
 
 /// Rows that one page of a list visits.
 const MAX_VISITED: usize = 5000;

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::disk::Reserve;
 use crate::open::{BUSY_TIMEOUT, explain, is_disk_full};
-use crate::rows::{encode, signed};
-use crate::{readers, rows, sql, workflows};
+use crate::{readers, sql, workflows};
+use rota_store::codec::{self, encode, signed};
 
 /// Interval between attempts to give the log's space back to a full volume.
 const SHRINK_INTERVAL: Duration = Duration::from_secs(5);
@@ -252,7 +252,7 @@ impl Writer {
 
     fn put_names(&self, changes: &Changes) -> Result<(), Error> {
         for (id, route) in &changes.routes {
-            self.run(sql::INSERT_ROUTE, params![id.0, rows::route_text(route)?])?;
+            self.run(sql::INSERT_ROUTE, params![id.0, codec::route_text(route)?])?;
         }
         for ((namespace, alias), key) in &changes.aliases {
             self.run(sql::PUT_ALIAS, params![namespace.as_str(), alias, signed(key.0)])?;

@@ -359,6 +359,12 @@ pub trait Backend: Send + 'static {
     fn write(&mut self, changes: &Changes) -> Result<Written, Error>;
     /// Returns the state that is kept in memory.
     fn snapshot(&mut self) -> Result<Snapshot, Error>;
+    /// Checks that this writer still owns the shard, before a batch is answered that writes nothing.
+    fn confirm(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Keeps a function to call when the shard is found to be lost without a call: the next one fails then.
+    fn on_lost(&mut self, _notify: Box<dyn Fn() + Send + Sync>) {}
 }
 
 /// Concurrent reads of committed data, one method per read of [`crate::Store`]. Blocking.

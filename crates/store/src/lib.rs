@@ -36,6 +36,7 @@
 //! Start reading with `engine/mod.rs`, then `engine/write_set.rs`.
 
 mod backend;
+pub mod codec;
 mod commit;
 pub mod conformance;
 mod document;

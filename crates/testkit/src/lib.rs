@@ -14,6 +14,7 @@
 //! - [`collector`]: an OpenTelemetry collector that keeps spans and metrics.
 //! - [`forge`]: the APIs of GitHub, GitLab and Gitea for pull requests, which can refuse, limit and fail.
 //! - [`s3_server`]: an S3 server over a folder, which can be away or refuse a key.
+//! - [`postgres`]: a PostgreSQL server that ends with the process.
 //! - [`recording`]: what workers and control planes of an earlier version sent each other; [`bytes_grpc`] sends it again.
 //!
 //! # Fault injection
@@ -57,6 +58,7 @@ pub mod forge;
 pub mod git_host;
 pub mod history;
 pub mod output;
+pub mod postgres;
 pub mod proxy;
 pub mod raw;
 pub mod recording;

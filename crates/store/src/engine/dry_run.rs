@@ -17,7 +17,10 @@ impl<B: Backend> Engine<B> {
         }
         let rng = self.rng.clone();
         self.dry = true;
-        let answers = self.execute(batch, now, false);
+        let answers = self.execute(batch, now, false).and_then(|answers| {
+            self.backend.confirm()?;
+            Ok(answers)
+        });
         self.dry = false;
         self.rng = rng;
         let entries = std::mem::take(&mut self.write_set).entries;

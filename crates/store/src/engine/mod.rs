@@ -151,6 +151,9 @@ impl<B: Backend> Engine<B> {
                 let written = self.backend.write(&changes)?;
                 self.memory.written(&changes, written);
                 self.away.written();
+            } else {
+                // Another writer may have made the answers untrue.
+                self.backend.confirm()?;
             }
             self.prune_cursor = self.write_set.prune_cursor.take().unwrap_or(self.prune_cursor);
             for key in self.write_set.sessions.keys() {

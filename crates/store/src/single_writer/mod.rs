@@ -51,7 +51,7 @@ struct Call {
 
 /// Store with a single writer over any database.
 pub struct SingleWriterStore<R> {
-    calls: Mutex<Option<blocking::Sender<Call>>>,
+    calls: Arc<Mutex<Option<blocking::Sender<Call>>>>,
     /// Free units of the queue. Callers get them in the order in which they asked, so that the calls of one caller do not
     /// overtake each other.
     free: Arc<Semaphore>,
@@ -72,6 +72,17 @@ impl<R: Reader> SingleWriterStore<R> {
     pub fn start<B: Backend>(mut engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
         engine.opened(clock());
         let (calls, inbox) = blocking::channel();
+        let calls = Arc::new(Mutex::new(Some(calls)));
+        // An empty call, so that the writer looks and ends.
+        let place = Arc::downgrade(&calls);
+        engine.backend().on_lost(Box::new(move || {
+            let Some(calls) = place.upgrade() else { return };
+            if let Some(calls) = &*calls.lock() {
+                let call =
+                    Call { batch: Vec::new(), mode: Mode::Immediate, units: 0, reply: oneshot::channel().0 };
+                let _ = calls.send(call);
+            }
+        }));
         let free = Arc::new(Semaphore::new(CALL_QUEUE_UNITS as usize));
         let outbox = Arc::new(Outbox::default());
         let writer = std::thread::Builder::new()
@@ -85,7 +96,7 @@ impl<R: Reader> SingleWriterStore<R> {
                 hint: "raise the limit of threads",
             })?;
         Ok(Self {
-            calls: Mutex::new(Some(calls)),
+            calls,
             free,
             outbox,
             free_reads: Arc::new(Semaphore::new(reads.concurrency())),

@@ -1,0 +1,116 @@
+//! Errors of PostgreSQL: their causes and remedies, and which of them leave a commit in doubt.
+
+use rota_store::Error;
+use tokio_postgres::error::SqlState;
+
+/// Failure within a call: of the database, or of what it returned.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Database(tokio_postgres::Error),
+    /// The database did not answer in time.
+    Timeout,
+    /// A warning came with a commit: it may not be on the standby that it must wait for.
+    Warned,
+    Store(Error),
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Fault {
+    /// Whether the connection is of no more use, and the outcome of what was sent is unknown.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Self::Database(error) => is_lost(error),
+            Self::Timeout | Self::Warned => true,
+            Self::Store(_) => false,
+        }
+    }
+
+    /// Returns the code of an error that the server has reported.
+    pub(crate) fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Database(error) => error.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether the fence of a shard has stopped a commit.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.code().is_some_and(|code| code.code().starts_with("RT00"))
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Database(error) => explain(&error),
+            Self::Store(error) => error,
+            Self::Timeout => unavailable(
+                "the database does not answer".to_owned(),
+                "check the database's load and the network; what was acknowledged is not lost",
+            ),
+            Self::Warned => unavailable(
+                "the database does not confirm that a commit has reached its synchronous standby".to_owned(),
+                "check the standby; what was acknowledged is not lost",
+            ),
+        }
+    }
+}
+
+pub(crate) fn unavailable(message: String, hint: &'static str) -> Error {
+    Error::Unavailable { message, hint }
+}
+
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        // Terminated by an administrator, a crash of another process, or a shutdown.
+        Some(code) => {
+            code.code().starts_with("57P")
+                || code.code().starts_with("08")
+                || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+        }
+        // Nothing was read to its end.
+        None => true,
+    }
+}
+
+/// Translates an error into a cause and a remedy.
+pub(crate) fn explain(error: &tokio_postgres::Error) -> Error {
+    let Some(database) = error.as_db_error() else {
+        let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        return unavailable(
+            format!("no connection to the database ({cause})"),
+            "check that the database runs, and its address, network policies and certificates",
+        );
+    };
+    let code = database.code();
+    let hint = match code.code() {
+        "28P01" | "28000" => "check the user and the password of the store, and pg_hba.conf",
+        "3D000" => "create the database, or correct its name in the URL of the store",
+        "42501" => {
+            "the user of the store needs the right to create a schema in the database: GRANT CREATE ON DATABASE"
+        }
+        "53100" => "free space on the volume of the database; what was acknowledged is not lost",
+        "53300" => "raise max_connections of the database, or end other connections",
+        "57P03" => "the database is starting or stopping: wait, and read its log if that lasts",
+        "25006" => "the database is read-only, such as a standby: name the primary in the URL of the store",
+        "08P01" => "connect to the database itself, not through a pooler in transaction mode",
+        "3F000" | "42P01" | "42883" => {
+            "the schema of the store is incomplete: restore the database from a backup"
+        }
+        "XX001" | "XX002" => {
+            return Error::Corrupt(format!("the database is damaged: {}", database.message()));
+        }
+        _ if code.code().starts_with("57P") => "the database has ended the connection; it is opened again",
+        _ => "read the log of the database",
+    };
+    unavailable(format!("{} (SQLSTATE {})", database.message(), code.code()), hint)
+}

@@ -1,0 +1,242 @@
+//! Ownership of the shard: a lease by the clock of the database, which a timer renews. Who owns the shard is decided by the
+//! epoch that each commit checks; the lease only decides when another control plane may raise it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rota_telemetry::{OnExit, spawn};
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use crate::clock::{DatabaseClock, since_boot};
+use crate::errors::{Fault, unavailable};
+use crate::rows::SHARD;
+use crate::session::Session;
+use crate::sql;
+use crate::target::Target;
+
+/// Time after the last renewal for which no other control plane takes the shard.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+const RENEW_INTERVAL: Duration = Duration::from_millis(2500);
+/// Time for a renewal. A session that needs longer is replaced.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause between looks at the lease of another control plane: a clean stop of it is noticed soon.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval between lines in the log about the wait for another control plane.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// Name of the session that writes for an owner.
+pub(crate) fn writer_name(owner: Uuid) -> String {
+    format!("rota-writer {owner}")
+}
+
+/// What the owner of the shard and its timer share.
+#[derive(Default)]
+pub(crate) struct Ownership {
+    pub(crate) clock: DatabaseClock,
+    lost: AtomicBool,
+    /// Called once when the shard is found to be lost.
+    notify: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl std::fmt::Debug for Ownership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ownership").field("lost", &self.is_lost()).finish_non_exhaustive()
+    }
+}
+
+impl Ownership {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn on_lost(&self, notify: Box<dyn Fn() + Send + Sync>) {
+        *self.notify.lock() = Some(notify);
+        if self.is_lost() {
+            self.lose();
+        }
+    }
+
+    fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+        let notify = self.notify.lock().take();
+        if let Some(notify) = notify {
+            notify();
+        }
+    }
+}
+
+/// Identity of a control plane as an owner. Each opening has another one.
+#[derive(Debug, Clone)]
+pub(crate) struct Replica {
+    pub(crate) id: Uuid,
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+async fn register(session: &Session, replica: &Replica) -> Result<(), Fault> {
+    let lease = millis(LEASE);
+    session.client.execute(sql::REGISTER, &[&replica.id, &replica.name, &replica.version, &lease]).await?;
+    Ok(())
+}
+
+/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait.
+pub(crate) async fn acquire(
+    session: &Session,
+    replica: &Replica,
+    patience: Option<Duration>,
+) -> Result<i64, Fault> {
+    let began = Instant::now();
+    let mut reported: Option<Instant> = None;
+    let mut renewed: Option<Instant> = None;
+    loop {
+        // One that waits must not be taken for a gone one once it owns the shard.
+        if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
+            register(session, replica).await?;
+            renewed = Some(Instant::now());
+        }
+        let (owner, left) = match session.client.query_one(sql::ACQUIRE, &[&SHARD, &replica.id]).await {
+            Ok(row) => match row.try_get::<_, Option<i64>>(0)? {
+                Some(epoch) => return Ok(epoch),
+                None => {
+                    let left = row.try_get::<_, Option<i64>>(2)?.unwrap_or_default();
+                    (row.try_get::<_, Option<String>>(1)?.unwrap_or_default(), left)
+                }
+            },
+            // A commit holds the row: that of a process that was frozen in the middle of it, if its lease is over.
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                end_expired_owner(session).await?;
+                ("another process".to_owned(), 0)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if patience.is_some_and(|patience| began.elapsed() >= patience) {
+            session.client.execute(sql::UNREGISTER, &[&replica.id]).await?;
+            let message = format!("the database is in use by the control plane {owner:?}");
+            return Err(Fault::Store(unavailable(
+                message,
+                "stop the other control plane, or use another database",
+            )));
+        }
+        if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+            reported = Some(Instant::now());
+            tracing::info!(
+                owner,
+                lease_left_ms = left,
+                "waiting for another control plane that owns the database"
+            );
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Ends the sessions of an owner whose lease is over.
+async fn end_expired_owner(session: &Session) -> Result<(), Fault> {
+    if let Some(row) = session.client.query_opt(sql::EXPIRED_OWNER, &[&SHARD]).await? {
+        let owner: Uuid = row.try_get(0)?;
+        tracing::warn!(%owner, "ending the session of an owner whose lease is over");
+        session.client.execute(sql::END_SESSIONS, &[&writer_name(owner)]).await?;
+    }
+    Ok(())
+}
+
+/// Raises the epoch of a shard that this replica owns, so that nothing of its earlier sessions can be committed any more.
+/// Returns the epoch; `None` if another control plane has taken the shard.
+pub(crate) async fn reclaim(session: &Session, owner: Uuid) -> Result<Option<i64>, Fault> {
+    session.client.execute(sql::END_SESSIONS, &[&writer_name(owner)]).await?;
+    let warnings = session.warnings();
+    let row = session.client.query_opt(sql::RECLAIM, &[&SHARD, &owner]).await?;
+    // The standby has this commit, and with it all before, or it is not known.
+    if session.warnings() != warnings {
+        return Err(Fault::Warned);
+    }
+    Ok(match row {
+        Some(row) => Some(row.try_get(0)?),
+        None => None,
+    })
+}
+
+/// Gives the shard back, so that another control plane can take it immediately.
+pub(crate) async fn release(session: &Session, owner: Uuid) -> Result<(), Fault> {
+    session.client.execute(sql::RELEASE, &[&SHARD, &owner]).await?;
+    session.client.execute(sql::UNREGISTER, &[&owner]).await?;
+    Ok(())
+}
+
+/// Renews the lease until the shard is lost.
+pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Ownership>) {
+    let mut session: Option<Session> = None;
+    let mut failing = false;
+    loop {
+        let renewed = async {
+            if session.is_none() {
+                session = Some(Session::open(&target, &format!("rota-lease {}", replica.id)).await?);
+            }
+            match &session {
+                Some(session) => renew(session, &replica, &ownership).await,
+                None => Ok(true),
+            }
+        };
+        match tokio::time::timeout(RENEW_TIMEOUT, renewed).await.unwrap_or(Err(Fault::Timeout)) {
+            Ok(true) => {
+                if failing {
+                    tracing::info!("the lease of the database is renewed again");
+                }
+                failing = false;
+            }
+            Ok(false) => {
+                tracing::error!("another control plane has taken over the database; this one ends");
+                ownership.lose();
+                return;
+            }
+            Err(fault) => {
+                session = None;
+                if !failing {
+                    tracing::warn!(error = %fault.into_error(), "failed to renew the lease of the database, retrying");
+                }
+                failing = true;
+            }
+        }
+        let pause = if failing { RENEW_INTERVAL / 5 } else { RENEW_INTERVAL };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Renews the lease, reads the clock, and removes old commits. Returns whether the shard is still owned. A lease that is over and was
+/// not taken is renewed like any other.
+async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> Result<bool, Fault> {
+    let lease = millis(LEASE);
+    session.client.execute(sql::RENEW, &[&replica.id, &lease]).await?;
+    let before = since_boot();
+    let row = session.client.query_one(sql::OWNS, &[&SHARD, &replica.id]).await?;
+    ownership.clock.sync(row.try_get(0)?, before, since_boot());
+    if !row.try_get::<_, bool>(1)? {
+        return Ok(false);
+    }
+    session.client.execute(sql::FORGET_COMMITS, &[&SHARD]).await?;
+    Ok(true)
+}
+
+/// Reads the clock of the database.
+pub(crate) async fn sync(session: &Session, owner: Uuid, clock: &DatabaseClock) -> Result<(), Fault> {
+    let before = since_boot();
+    let row = session.client.query_one(sql::OWNS, &[&SHARD, &owner]).await?;
+    clock.sync(row.try_get(0)?, before, since_boot());
+    Ok(())
+}
+
+/// Starts the timer in the current runtime.
+pub(crate) fn start(
+    target: Target,
+    replica: Replica,
+    ownership: Arc<Ownership>,
+) -> tokio::task::JoinHandle<()> {
+    spawn("store-lease", OnExit::Done, keep(target, replica, ownership))
+}

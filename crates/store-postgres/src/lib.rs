@@ -1,0 +1,173 @@
+//! PostgreSQL store: an implementation of `rota_store::Store` for a control plane whose state outlives its machine.
+//!
+//! Knows SQL and no rule: those are the engine's (`rota-store`) and the core's (`rota-core`).
+//!
+//! # Main types
+//!
+//! - [`open()`] connects to a [`Target`], checks the server, migrates the schema, takes the shard over, and returns a [`Postgres`]
+//!   store.
+//! - [`Writer`] is the write connection of the shard's owner, the store's `Backend`.
+//! - [`Readers`] is a bounded pool of connections, the store's `Reader`.
+//!
+//! # Ownership
+//!
+//! One control plane owns the shard (`lease.rs`). Each commit begins with a statement that fails unless the epoch and the revision
+//! of the shard are the expected ones, so that a process that was replaced changes nothing, whatever it believes about the time. A
+//! lease by the clock of the database decides when another process may take the shard over and raise the epoch.
+//!
+//! # Durability
+//!
+//! A commit is one transaction with `synchronous_commit=on`, sent in one piece, and counts once all of its answers were read
+//! (`commit.rs`). If the connection is lost meanwhile, the next one raises the epoch, reads the revision, and the commit is
+//! known to be made or is repeated (`writer.rs`). A warning that comes with a commit counts as a lost connection: a synchronous
+//! standby may not have it.
+//!
+//! # Schema
+//!
+//! `src/migrations/*.sql` has the schema. All keys begin with the shard. Records are encoded as in SQLite (`rota_store::codec`).
+//! `sql.rs` names every statement; all take arrays, and a test checks the plan of each.
+//!
+//! # Changing it
+//!
+//! A new statement belongs in `sql.rs`. A new table or index is a further migration, never a change of an existing one: add it to
+//! the list in `migrate.rs`, with additions that the previous version can run with. The conformance suite, the differential
+//! tests, and the tests that kill processes and sessions run on every change.
+//!
+//! Start reading with `writer.rs`, then `commit.rs` and `lease.rs`.
+
+mod clock;
+mod commit;
+mod documents;
+mod errors;
+mod floors;
+mod lease;
+mod list;
+mod loads;
+mod migrate;
+mod readers;
+mod rows;
+mod session;
+mod snapshot;
+mod sql;
+mod statements;
+mod target;
+mod workflows;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_store::Error;
+use rota_store::engine::Engine;
+use rota_store::single_writer::{Clock, SingleWriterStore};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+pub use readers::Readers;
+pub use target::{Target, is_url};
+pub use writer::Writer;
+
+use crate::errors::Fault;
+use crate::lease::Replica;
+use crate::session::{Session, check_server, refuse_pooler};
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub target: Target,
+    /// Name of this control plane, for messages to those that wait for it.
+    pub name: String,
+    pub version: String,
+    /// Longest wait for another control plane that owns the database; `None` waits until it is gone.
+    pub patience: Option<Duration>,
+    /// Connections for reads.
+    pub readers: usize,
+    /// Source of span ids and jitter.
+    pub seed: u64,
+}
+
+impl Options {
+    pub fn new(target: Target, name: &str) -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { target, name: name.to_owned(), version, patience: None, readers: 4, seed: 0 }
+    }
+}
+
+pub type Postgres = SingleWriterStore<Readers>;
+
+/// Opens a store, with the time of the database or a clock of the caller's. Returns the clock. Blocking.
+pub fn open(options: Options, clock: Option<Clock>) -> Result<(Postgres, Clock), Error> {
+    on_own_thread(|| {
+        let seed = options.seed;
+        let (writer, readers) = connect(options)?;
+        let clock = clock.unwrap_or_else(|| writer.clock());
+        Ok((SingleWriterStore::start(Engine::new(writer, seed)?, readers, Arc::clone(&clock))?, clock))
+    })
+}
+
+/// Opens the connections alone, for tests and benchmarks of the store itself. Blocking.
+pub fn open_connections(options: Options) -> Result<(Writer, Readers), Error> {
+    on_own_thread(|| connect(options))
+}
+
+/// Calls a function on a thread of its own: that of the caller may belong to a runtime, in which nothing may block.
+fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        scope.spawn(call).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn connect(options: Options) -> Result<(Writer, Readers), Error> {
+    let Options { target, name, version, patience, readers, .. } = options;
+    let shared = Arc::new(Shared::new()?);
+    let checked = shared.block_on(async {
+        let session = Session::open(&target, "rota-open").await?;
+        check_server(&session).await?;
+        let other = Session::open(&target, "rota-open").await?;
+        refuse_pooler(&session, &other).await?;
+        migrate::to_latest(&session.client).await
+    });
+    checked.map_err(Fault::into_error)?;
+    let replica = Replica { id: Uuid::new_v4(), name, version };
+    let pool = Readers::new(&target, readers, Arc::clone(&shared))?;
+    Ok((Writer::take_over(target, replica, patience, shared)?, pool))
+}
+
+/// Runtime of the readers and of the lease's timer, on a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Shared {
+    fn new() -> Result<Self, Error> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("rota-store-postgres");
+        Ok(Self { runtime: Some(session::runtime(builder)?) })
+    }
+
+    pub(crate) fn block_on<T, E>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(call),
+            None => Err(E::from(Error::Closed)),
+        }
+    }
+
+    /// Calls a function that starts tasks in this runtime.
+    pub(crate) fn enter<T>(&self, start: impl FnOnce() -> T) -> T {
+        let _entered = self.runtime.as_ref().map(Runtime::enter);
+        start()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Does not wait: the thread that drops it may belong to another runtime.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Schema migrations, each in a transaction, under an advisory lock: several processes may start at a time.
+
+use rota_store::Error;
+use tokio_postgres::Client;
+
+use crate::errors::{Fault, unavailable};
+
+const MIGRATIONS: &[&str] = &[include_str!("migrations/001_begin.sql")];
+
+/// Key of the advisory lock: `rota` in ASCII.
+const LOCK: i64 = 0x726f_7461;
+
+/// Migrates the schema to the newest version.
+pub(crate) async fn to_latest(client: &Client) -> Result<(), Fault> {
+    client.batch_execute("SET lock_timeout = '60s'").await?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    let migrated = migrate(client, MIGRATIONS).await;
+    let unlocked = client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await;
+    migrated?;
+    unlocked?;
+    Ok(())
+}
+
+async fn migrate(client: &Client, migrations: &[&str]) -> Result<(), Fault> {
+    // Creating a schema that exists needs a right that its user may lack.
+    let exists = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'rota')";
+    if !client.query_one(exists, &[]).await?.try_get::<_, bool>(0)? {
+        client.batch_execute("CREATE SCHEMA rota").await?;
+    }
+    client
+        .batch_execute(
+            "CREATE TABLE IF NOT EXISTS migrations (version integer PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())",
+        )
+        .await?;
+    let row = client.query_one("SELECT coalesce(max(version), 0) FROM migrations", &[]).await?;
+    let version: i32 = row.try_get(0)?;
+    let applied = usize::try_from(version).unwrap_or(0);
+    if applied > migrations.len() {
+        return Err(Fault::Store(too_new()));
+    }
+    for (index, sql) in migrations.iter().enumerate().skip(applied) {
+        let version = index + 1;
+        tracing::info!(version, "migrating the schema of the database");
+        client
+            .batch_execute(&format!(
+                "BEGIN; {sql}; INSERT INTO migrations (version) VALUES ({version}); COMMIT"
+            ))
+            .await?;
+    }
+    Ok(())
+}
+
+fn too_new() -> Error {
+    unavailable(
+        "the database has the schema of a newer version of Rota".to_owned(),
+        "run that version or a later one, or restore a backup from before the upgrade",
+    )
+}

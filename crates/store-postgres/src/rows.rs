@@ -1,0 +1,85 @@
+//! Columns of results as the store's types.
+
+use bytes::Bytes;
+use rota_core::task::Task;
+use rota_core::{RouteId, TaskId, TaskKey};
+use rota_store::codec::{decode, stored, unsigned};
+use rota_store::{Error, NameKey, StateRow, Stored, TaskRow, Thread};
+use serde::de::DeserializeOwned;
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use crate::errors::Fault;
+
+/// Number of the only shard.
+pub(crate) const SHARD: i32 = 0;
+
+pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Fault> {
+    Ok(row.try_get(column)?)
+}
+
+pub(crate) fn key(row: &Row, column: usize) -> Result<TaskKey, Fault> {
+    Ok(TaskKey(unsigned(get(row, column)?)))
+}
+
+pub(crate) fn id(row: &Row, column: usize) -> Result<TaskId, Fault> {
+    Ok(TaskId(get(row, column)?))
+}
+
+pub(crate) fn route(row: &Row, column: usize) -> Result<RouteId, Fault> {
+    Ok(RouteId(u32::try_from(get::<i32>(row, column)?).unwrap_or(0)))
+}
+
+pub(crate) fn bytes(row: &Row, column: usize) -> Result<Bytes, Fault> {
+    Ok(Bytes::copy_from_slice(get(row, column)?))
+}
+
+/// Decodes a task in place, without a copy of the record.
+pub(crate) fn decoded(key: TaskKey, row: &Row, column: usize) -> Result<Stored<Task>, Fault> {
+    let task = stored::<Task>(get(row, column)?);
+    Ok(task.map(|task| Task { key, ..task }))
+}
+
+/// Reads the columns of a task behind a number.
+pub(crate) fn task(row: &Row) -> Result<TaskRow, Fault> {
+    let key = key(row, 1)?;
+    Ok(TaskRow { key, id: id(row, 2)?, task: decoded(key, row, 3)?, has_dependents: get(row, 4)? })
+}
+
+/// Reads the state from a task's record, which is dropped.
+pub(crate) fn state(row: &Row) -> Result<StateRow, Fault> {
+    let key = key(row, 1)?;
+    Ok(StateRow { key, id: id(row, 2)?, state: decoded(key, row, 3)?.map(|task| task.state) })
+}
+
+/// Returns the record of a row that a caller has named.
+pub(crate) fn named(row: Option<&Row>) -> Result<Option<Task>, Fault> {
+    let Some(row) = row else { return Ok(None) };
+    task(row)?.task.map(Some).map_err(|reason| Error::Corrupt(reason).into())
+}
+
+pub(crate) fn record<T: DeserializeOwned>(row: &Row, column: usize) -> Result<Stored<T>, Fault> {
+    Ok(stored(get(row, column)?))
+}
+
+/// Decodes records that the store cannot do without.
+pub(crate) fn records<T: DeserializeOwned>(rows: &[Row]) -> Result<Vec<T>, Fault> {
+    rows.iter().map(|row| Ok(decode(get(row, 0)?)?)).collect()
+}
+
+/// Reads a pair of a namespace and a name, which were valid when they were stored.
+pub(crate) fn names<N: std::str::FromStr, M: std::str::FromStr>(row: &Row) -> Result<(N, M), Fault> {
+    let bad = || Fault::Store(Error::Corrupt("a stored name is not valid".to_owned()));
+    let (namespace, name): (&str, &str) = (get(row, 0)?, get(row, 1)?);
+    Ok((namespace.parse().map_err(|_| bad())?, name.parse().map_err(|_| bad())?))
+}
+
+/// Reads a thread with its name.
+pub(crate) fn thread(row: &Row) -> Result<(NameKey, Stored<Thread>), Fault> {
+    Ok((names(row)?, record(row, 2)?))
+}
+
+/// Converts the id of a route. Those are numbered one by one from 1.
+pub(crate) fn route_number(route: RouteId) -> i32 {
+    i32::try_from(route.0).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,362 @@
+//! Every SQL statement, so that a test can check the plan of each. The first parameter of most is the shard.
+
+/// Declares statements, listed in a constant for those that prepare or test them.
+macro_rules! statements {
+    ($(#[$doc:meta])* $list:ident: $($name:ident = $sql:expr;)*) => {
+        $(pub(crate) const $name: &str = $sql;)*
+        $(#[$doc])*
+        #[cfg_attr(not(test), allow(dead_code, reason = "those of readers are prepared when they are used"))]
+        pub(crate) const $list: &[&str] = &[$($name),*];
+    };
+}
+
+/// Columns from which `rows::task` reads a [`rota_store::TaskRow`], of a table or subquery `t`.
+macro_rules! task_columns {
+    () => {
+        "t.key, t.id, t.record, EXISTS (SELECT 1 FROM edges WHERE edges.shard = $1 AND edges.task = t.key)"
+    };
+}
+
+/// An upsert of rows from arrays. The shard is the first of the columns, which the first parameter names.
+macro_rules! upsert {
+    ($table:literal ($keys:literal, $columns:literal) = $arrays:literal, set $set:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " (shard, ",
+            $keys,
+            ", ",
+            $columns,
+            ") SELECT $1, new.* FROM unnest(",
+            $arrays,
+            ") AS new ON CONFLICT (shard, ",
+            $keys,
+            ") DO UPDATE SET ",
+            $set
+        )
+    };
+}
+
+statements! {
+    /// Statements of the writer: none may scan a table.
+    WRITER:
+    ADVANCE = "SELECT advance($1, $2, $3, $4, $5, $6, $7)";
+    CONFIRM = "SELECT 1 FROM shards WHERE id = $1 AND epoch = $2";
+    INSERT_TASKS = "WITH new AS MATERIALIZED (
+            SELECT * FROM unnest($2::int8[], $3::uuid[], $4::text[], $5::int2[], $6::int4[], $7::int8[], $8::int8[], $9::int8[],
+                $10::bytea[], $11::bytea[], $12::int8[], $13::int8[], $14::int8[], $15::int8[])
+            AS new (key, id, namespace, state, route, rank, due, ended, record, payload, workflow, step, round, item)),
+        spec AS (INSERT INTO specs (shard, key, id, namespace, payload, workflow, step, round, item)
+            SELECT $1, key, id, namespace, payload, workflow, step, round, item FROM new)
+        INSERT INTO tasks (shard, key, id, namespace, state, route, rank, due, ended, record)
+        SELECT $1, key, id, namespace, state, route, rank, due, ended, record FROM new";
+    UPDATE_TASKS = "UPDATE tasks AS t SET state = new.state, route = new.route, rank = new.rank, due = new.due,
+            ended = new.ended, record = new.record
+        FROM unnest($2::int8[], $3::int2[], $4::int4[], $5::int8[], $6::int8[], $7::int8[], $8::bytea[])
+            AS new (key, state, route, rank, due, ended, record)
+        WHERE t.shard = $1 AND t.key = new.key";
+    // A record that cannot be decoded is kept, but no longer found by its state or deadline: no state has this number.
+    SET_ASIDE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE shard = $1 AND key = ANY ($2)";
+    DELETE_TASKS = "DELETE FROM tasks WHERE shard = $1 AND key = ANY ($2)";
+    DELETE_SPECS = "DELETE FROM specs WHERE shard = $1 AND key = ANY ($2)";
+    DELETE_RESULTS = "DELETE FROM results WHERE shard = $1 AND key = ANY ($2)";
+    DELETE_SECRETS = "DELETE FROM secrets WHERE shard = $1 AND key = ANY ($2)";
+    DELETE_ARTIFACTS = "DELETE FROM artifacts WHERE shard = $1 AND task = ANY ($2)";
+    DELETE_EVENTS = "DELETE FROM events WHERE shard = $1 AND task = ANY ($2)";
+    LEAVE_KEYS = "UPDATE idempotency_keys SET orphaned = $3 WHERE shard = $1 AND task = ANY ($2)";
+    DELETE_ALIASES = "DELETE FROM aliases USING unnest($2::text[], $3::text[], $4::int8[]) AS old (namespace, alias, task)
+        WHERE aliases.shard = $1 AND aliases.namespace = old.namespace AND aliases.alias = old.alias AND aliases.task = old.task";
+    DELETE_DEPENDENTS = "DELETE FROM edges WHERE shard = $1 AND dependent = ANY ($2)";
+    DELETE_ROUTES = "DELETE FROM routes WHERE shard = $1 AND id = ANY ($2)";
+    DELETE_KEYS = "DELETE FROM idempotency_keys AS t USING unnest($2::text[], $3::text[]) AS old (namespace, key)
+        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.key = old.key";
+    DELETE_THREADS = "DELETE FROM threads AS t USING unnest($2::text[], $3::text[]) AS old (namespace, name)
+        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.name = old.name";
+    DELETE_WAITS = "DELETE FROM waits AS t USING unnest($2::text[], $3::text[], $4::int8[]) AS old (namespace, key, waiter)
+        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.key = old.key AND t.waiter = old.waiter";
+    DELETE_AGENTS = "DELETE FROM agents AS t USING unnest($2::text[], $3::text[]) AS old (namespace, name)
+        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.name = old.name";
+    DELETE_COOL_DOWNS = "DELETE FROM cool_downs AS t USING unnest($2::text[], $3::text[]) AS old (namespace, credential)
+        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.credential = old.credential";
+    DELETE_SESSIONS = "DELETE FROM sessions AS t USING unnest($2::text[], $3::text[]) AS old (namespace, worker)
+        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.worker = old.worker";
+    DELETE_FOLLOW_UPS = "DELETE FROM follow_ups WHERE shard = $1 AND number = ANY ($2)";
+    PUT_RESULTS = upsert!("results" ("key", "body") = "$2::int8[], $3::bytea[]", set "body = excluded.body");
+    PUT_SECRETS = upsert!("secrets" ("key", "body") = "$2::int8[], $3::bytea[]", set "body = excluded.body");
+    PUT_ARTIFACTS = upsert!("artifacts" ("task, attempt", "list") = "$2::int8[], $3::int8[], $4::bytea[]",
+        set "list = excluded.list");
+    APPEND = "INSERT INTO events (shard, revision, task, first, body)
+        SELECT $1, new.* FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::bytea[]) AS new";
+    INSERT_ROUTES = "INSERT INTO routes (shard, id, route) SELECT $1, new.* FROM unnest($2::int4[], $3::text[]) AS new";
+    PUT_ALIASES = upsert!("aliases" ("namespace, alias", "task") = "$2::text[], $3::text[], $4::int8[]",
+        set "task = excluded.task");
+    INSERT_KEYS = "INSERT INTO idempotency_keys (shard, namespace, key, id, task)
+        SELECT $1, new.* FROM unnest($2::text[], $3::text[], $4::uuid[], $5::int8[]) AS new";
+    PUT_THREADS = upsert!("threads" ("namespace, name", "idle, record") = "$2::text[], $3::text[], $4::int8[], $5::bytea[]",
+        set "idle = excluded.idle, record = excluded.record");
+    PUT_WAITS = "INSERT INTO waits (shard, namespace, key, waiter)
+        SELECT $1, new.* FROM unnest($2::text[], $3::text[], $4::int8[]) AS new ON CONFLICT DO NOTHING";
+    PUT_EDGES = "INSERT INTO edges (shard, task, dependent)
+        SELECT $1, new.* FROM unnest($2::int8[], $3::int8[]) AS new ON CONFLICT DO NOTHING";
+    PUT_FOLLOW_UPS = upsert!("follow_ups" ("number", "record") = "$2::int8[], $3::bytea[]", set "record = excluded.record");
+    PUT_AGENTS = upsert!("agents" ("namespace, name", "record") = "$2::text[], $3::text[], $4::bytea[]",
+        set "record = excluded.record");
+    PUT_COOL_DOWNS = upsert!("cool_downs" ("namespace, credential", "record") = "$2::text[], $3::text[], $4::bytea[]",
+        set "record = excluded.record");
+    PUT_ACCOUNTS = upsert!("accounts" ("namespace, agent", "record") = "$2::text[], $3::text[], $4::bytea[]",
+        set "record = excluded.record");
+    PUT_DOCUMENTS = upsert!("documents" ("kind, namespace, name", "record")
+        = "$2::text[], $3::text[], $4::text[], $5::bytea[]", set "record = excluded.record");
+    DELETE_DOCUMENTS = "DELETE FROM documents AS t USING unnest($2::text[], $3::text[], $4::text[]) AS old (kind, namespace, name)
+        WHERE t.shard = $1 AND t.kind = old.kind AND t.namespace = old.namespace AND t.name = old.name";
+    PUT_SESSIONS = upsert!("sessions" ("namespace, worker", "epoch, open, ended, record")
+        = "$2::text[], $3::text[], $4::int8[], $5::bool[], $6::int8[], $7::bytea[]",
+        set "epoch = excluded.epoch, open = excluded.open, ended = excluded.ended, record = excluded.record");
+    // From a bound below which no task is due: entries of earlier versions stay in the index as long as a snapshot lasts.
+    NEXT_DUE = "SELECT due FROM tasks WHERE shard = $1 AND due >= $2 ORDER BY due LIMIT 1";
+
+    LOAD_IDS = concat!("SELECT n, ", task_columns!(), " FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
+        JOIN specs ON specs.shard = $1 AND specs.namespace = want.namespace AND specs.id = want.id
+        JOIN tasks AS t ON t.shard = $1 AND t.key = specs.key ORDER BY n");
+    LOAD_TASKS = concat!("SELECT n, ", task_columns!(), " FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
+        JOIN tasks AS t ON t.shard = $1 AND t.key = want.key ORDER BY n");
+    LOAD_PAYLOADS = "SELECT key, payload FROM specs WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
+    LOAD_RESULTS = "SELECT key, body FROM results WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
+    LOAD_SECRETS = "SELECT key, body FROM secrets WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
+    LOAD_DEPENDENCIES = "SELECT n, t.key, t.id, t.record
+        FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
+        JOIN specs ON specs.shard = $1 AND specs.namespace = want.namespace AND specs.id = want.id
+        JOIN tasks AS t ON t.shard = $1 AND t.key = specs.key ORDER BY n";
+    LOAD_ALIASES = "SELECT n, t.key, t.id, t.record
+        FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, alias, n)
+        JOIN aliases ON aliases.shard = $1 AND aliases.namespace = want.namespace AND aliases.alias = want.alias
+        JOIN tasks AS t ON t.shard = $1 AND t.key = aliases.task ORDER BY n";
+    LOAD_KEYS = concat!("SELECT n, ", task_columns!(), ", keys.id
+        FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, key, n)
+        JOIN idempotency_keys AS keys ON keys.shard = $1 AND keys.namespace = want.namespace AND keys.key = want.key
+        LEFT JOIN tasks AS t ON t.shard = $1 AND t.key = keys.task ORDER BY n");
+    LOAD_THREADS = "SELECT n, t.record FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
+        JOIN threads AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.name = want.name ORDER BY n";
+    LOAD_SESSIONS = "SELECT n, t.record FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, worker, n)
+        JOIN sessions AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.worker = want.worker ORDER BY n";
+    LOAD_DOCUMENTS = "SELECT n, t.record FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS want (kind, namespace, name, n)
+        JOIN documents AS t ON t.shard = $1 AND t.kind = want.kind AND t.namespace = want.namespace AND t.name = want.name ORDER BY n";
+    LOAD_DEPENDENTS = concat!("SELECT n, ", task_columns!(), "
+        FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[]) WITH ORDINALITY AS page (task, after, until, size, n)
+        CROSS JOIN LATERAL (SELECT tasks.key, tasks.id, record FROM edges
+            JOIN tasks ON tasks.shard = $1 AND tasks.key = edges.dependent
+            WHERE edges.shard = $1 AND edges.task = page.task AND dependent > page.after AND dependent <= page.until
+            ORDER BY dependent LIMIT page.size) AS t ORDER BY n, t.key");
+    LOAD_WAITS = "SELECT n, t.waiter FROM unnest($2::text[], $3::text[], $4::int8[]) WITH ORDINALITY AS page (namespace, key, size, n)
+        CROSS JOIN LATERAL (SELECT waiter FROM waits WHERE waits.shard = $1 AND waits.namespace = page.namespace
+            AND waits.key = page.key ORDER BY waiter LIMIT page.size) AS t ORDER BY n, t.waiter";
+    LOAD_READY = concat!("SELECT n, ", task_columns!(), ", t.rank, t.payload
+        FROM unnest($2::int4[], $3::int8[], $4::int8[], $5::int8[], $6::bool[]) WITH ORDINALITY
+            AS page (route, after_rank, after_key, size, payloads, n)
+        CROSS JOIN LATERAL (SELECT tasks.key, tasks.id, record, rank,
+                CASE WHEN page.payloads THEN (SELECT payload FROM specs WHERE specs.shard = $1 AND specs.key = tasks.key) END AS payload
+            FROM tasks WHERE shard = $1 AND state = 2 AND route = page.route AND (rank, key) > (page.after_rank, page.after_key)
+            ORDER BY rank, key LIMIT page.size) AS t ORDER BY n, t.rank, t.key");
+    LOAD_DUE = concat!("SELECT 1::int8, ", task_columns!(), " FROM tasks AS t
+        WHERE shard = $1 AND due >= $2 AND due <= $3 ORDER BY due, key LIMIT $4");
+    // The lengths of values are read without the values.
+    ENDED_BEFORE = concat!("SELECT t.ended, ", task_columns!(), ", log.rows, log.bytes FROM tasks AS t
+        CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS bytes FROM
+            (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = t.key LIMIT $6) AS one) AS log
+        WHERE t.shard = $1 AND t.ended < $2 AND (t.ended, t.key) > ($3, $4) ORDER BY t.ended, t.key LIMIT $5");
+    ORPHANED_KEYS = "SELECT namespace, key FROM idempotency_keys WHERE shard = $1 AND orphaned < $2
+        ORDER BY orphaned, namespace, key LIMIT $3";
+    IDLE_THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND idle < $2
+        ORDER BY idle, namespace, name LIMIT $3";
+    LEFT_SESSIONS = "SELECT namespace, worker FROM sessions WHERE shard = $1 AND ended < $2
+        ORDER BY ended, namespace, worker LIMIT $3";
+}
+
+statements! {
+    /// Statements of readers: none may scan a table.
+    READER:
+    TASK_BY_ID = concat!("SELECT 1::int8, ", task_columns!(), " FROM specs JOIN tasks AS t ON t.shard = $1 AND t.key = specs.key
+        WHERE specs.shard = $1 AND specs.namespace = $2 AND specs.id = $3");
+    TASK_BY_ALIAS = concat!("SELECT 1::int8, ", task_columns!(), " FROM aliases JOIN tasks AS t ON t.shard = $1 AND t.key = aliases.task
+        WHERE aliases.shard = $1 AND aliases.namespace = $2 AND aliases.alias = $3");
+    DOCUMENT = "SELECT record FROM documents WHERE shard = $1 AND kind = $2 AND namespace = $3 AND name = $4";
+    DOCUMENTS = "SELECT namespace, name, record FROM documents WHERE shard = $1 AND kind = $2 AND (namespace, name) > ($3, $4)
+        ORDER BY namespace, name LIMIT $5";
+    DOCUMENTS_NAMESPACE = "SELECT namespace, name, record FROM documents
+        WHERE shard = $1 AND kind = $2 AND namespace = $3 AND name > $4 ORDER BY name LIMIT $5";
+    THREAD = "SELECT record FROM threads WHERE shard = $1 AND namespace = $2 AND name = $3";
+    THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND (namespace, name) > ($2, $3)
+        ORDER BY namespace, name LIMIT $4";
+    PAYLOAD = "SELECT payload FROM specs WHERE shard = $1 AND key = $2";
+    RESULT = "SELECT body FROM results WHERE shard = $1 AND key = $2";
+    ARTIFACTS = "SELECT task, attempt, list FROM artifacts WHERE shard = $1
+        AND (task, attempt) >= ($2, $3) AND (task, attempt) <= ($4, $5) ORDER BY task, attempt LIMIT $6";
+    // From the row that contains the wanted entry, up to a number of bytes.
+    EVENTS = "SELECT first, body FROM (SELECT first, body, sum(octet_length(body)) OVER (ORDER BY first) - octet_length(body) AS before
+            FROM events WHERE shard = $1 AND task = $2 AND first >=
+                coalesce((SELECT max(first) FROM events WHERE shard = $1 AND task = $2 AND first <= $3), 0)
+            ORDER BY first LIMIT $4) AS part WHERE before < $5 ORDER BY first";
+    FEED = "SELECT revision, t.key, t.record, body FROM
+            (SELECT revision, task, body, sum(octet_length(body)) OVER (ORDER BY revision) - octet_length(body) AS before
+            FROM events WHERE shard = $1 AND revision > $2 ORDER BY revision LIMIT $3) AS part
+        JOIN tasks AS t ON t.shard = $1 AND t.key = part.task WHERE before < $4 ORDER BY revision";
+    // The last row of such a page, also if its task was removed.
+    REVISION = "SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1";
+    AHEAD = "SELECT count(*) FROM tasks WHERE shard = $1 AND state = 2 AND route = $2 AND rank < $3";
+    PENDING = "SELECT count(*) FROM tasks WHERE shard = $1 AND state = 1 AND state <> 6";
+    HEADS = "SELECT page.route, t.record FROM unnest($2::int4[]) WITH ORDINALITY AS page (route, n)
+        CROSS JOIN LATERAL (SELECT record FROM tasks WHERE shard = $1 AND state = 2 AND tasks.route = page.route
+            ORDER BY rank, key LIMIT 1) AS t ORDER BY n";
+    LIST = "SELECT key, record FROM tasks WHERE shard = $1 AND key < $2 ORDER BY key DESC LIMIT $3";
+    LIST_NAMESPACE = "SELECT t.key, t.record FROM (SELECT key FROM specs
+            WHERE shard = $1 AND namespace = $4 AND key < $2 ORDER BY key DESC LIMIT $3) AS s
+        JOIN tasks AS t ON t.shard = $1 AND t.key = s.key ORDER BY t.key DESC";
+    LIST_STATES = "SELECT wanted.state, t.key FROM unnest($4::int2[]) AS wanted (state)
+        CROSS JOIN LATERAL (SELECT key FROM tasks WHERE shard = $1 AND tasks.state = wanted.state AND state <> 6 AND key < $2
+            ORDER BY key DESC LIMIT $3) AS t";
+    LIST_NAMESPACE_STATES = "SELECT wanted.state, t.key FROM unnest($4::int2[]) AS wanted (state)
+        CROSS JOIN LATERAL (SELECT key FROM tasks WHERE shard = $1 AND namespace = $5 AND tasks.state = wanted.state
+            AND state <> 6 AND key < $2 ORDER BY key DESC LIMIT $3) AS t";
+    LIST_KEYS = "SELECT key, record FROM tasks WHERE shard = $1 AND key = ANY ($2) ORDER BY key DESC";
+}
+
+statements! {
+    /// Statements of the writer on workflows: none may scan a table.
+    WORKFLOW_WRITER:
+    INSERT_WORKFLOWS = "WITH new AS MATERIALIZED (
+            SELECT * FROM unnest($2::int8[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::int2[], $8::int8[], $9::int8[],
+                $10::bytea[], $11::bytea[])
+            AS new (key, id, namespace, alias, idempotency, state, due, ended, record, spec)),
+        spec AS (INSERT INTO workflow_specs (shard, workflow, body) SELECT $1, key, spec FROM new)
+        INSERT INTO workflows (shard, key, id, namespace, alias, idempotency, state, due, ended, record)
+        SELECT $1, key, id, namespace, alias, idempotency, state, due, ended, record FROM new";
+    UPDATE_WORKFLOWS = "UPDATE workflows AS t SET state = new.state, due = new.due, ended = new.ended, record = new.record
+        FROM unnest($2::int8[], $3::int2[], $4::int8[], $5::int8[], $6::bytea[]) AS new (key, state, due, ended, record)
+        WHERE t.shard = $1 AND t.key = new.key";
+    INSERT_STEPS = "WITH new AS MATERIALIZED (
+            SELECT * FROM unnest($2::int8[], $3::int8[], $4::int2[], $5::bool[], $6::int8[], $7::bytea[], $8::bytea[])
+            AS new (workflow, step, state, driven, due, record, spec)),
+        spec AS (INSERT INTO step_specs (shard, workflow, step, body) SELECT $1, workflow, step, spec FROM new)
+        INSERT INTO steps (shard, workflow, step, state, driven, due, record)
+        SELECT $1, workflow, step, state, driven, due, record FROM new";
+    UPDATE_STEPS = "UPDATE steps AS t SET state = new.state, driven = new.driven, due = new.due, record = new.record
+        FROM unnest($2::int8[], $3::int8[], $4::int2[], $5::bool[], $6::int8[], $7::bytea[])
+            AS new (workflow, step, state, driven, due, record)
+        WHERE t.shard = $1 AND t.workflow = new.workflow AND t.step = new.step";
+    PUT_STEP_EDGES = "INSERT INTO step_edges (shard, workflow, step, dependent, continues)
+        SELECT $1, new.* FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::bool[]) AS new ON CONFLICT DO NOTHING";
+    PUT_STEP_OUTPUTS = upsert!("step_outputs" ("workflow, step", "body") = "$2::int8[], $3::int8[], $4::bytea[]",
+        set "body = excluded.body");
+    DETACH_TASKS = "UPDATE specs SET workflow = NULL, step = NULL, round = NULL, item = NULL WHERE shard = $1 AND key = ANY ($2)";
+    DELETE_WORKFLOWS = "DELETE FROM workflows WHERE shard = $1 AND key = ANY ($2)";
+    DELETE_WORKFLOW_SPECS = "DELETE FROM workflow_specs WHERE shard = $1 AND workflow = ANY ($2)";
+    DELETE_STEPS = "DELETE FROM steps WHERE shard = $1 AND workflow = ANY ($2)";
+    DELETE_STEP_SPECS = "DELETE FROM step_specs WHERE shard = $1 AND workflow = ANY ($2)";
+    DELETE_STEP_OUTPUTS = "DELETE FROM step_outputs WHERE shard = $1 AND workflow = ANY ($2)";
+    DELETE_STEP_EDGES = "DELETE FROM step_edges WHERE shard = $1 AND workflow = ANY ($2)";
+    NEXT_WORKFLOW_DUE = "SELECT due FROM workflows WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
+    NEXT_STEP_DUE = "SELECT due FROM steps WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
+
+    LOAD_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
+    LOAD_WORKFLOW_IDS = "SELECT t.key, t.record FROM unnest($2::text[], $3::uuid[]) AS want (namespace, id)
+        JOIN workflows AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.id = want.id";
+    LOAD_WORKFLOW_NAMES = "SELECT n, t.key FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
+        JOIN workflows AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.idempotency = want.name ORDER BY n";
+    LOAD_STEPS = "SELECT t.workflow, t.step, t.record FROM unnest($2::int8[], $3::int8[]) AS want (workflow, step)
+        JOIN steps AS t ON t.shard = $1 AND t.workflow = want.workflow AND t.step = want.step";
+    LOAD_STEP_DEPENDENTS = "SELECT t.workflow, t.step, t.record, t.continues, n
+        FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[]) WITH ORDINALITY AS page (workflow, step, first, size, n)
+        CROSS JOIN LATERAL (SELECT steps.workflow, steps.step, record, continues FROM step_edges AS edge
+            JOIN steps ON steps.shard = $1 AND steps.workflow = edge.workflow AND steps.step = edge.dependent
+            WHERE edge.shard = $1 AND edge.workflow = page.workflow AND edge.step = page.step AND edge.dependent >= page.first
+            ORDER BY edge.dependent LIMIT page.size) AS t ORDER BY n, t.step";
+    LOAD_HELD_STEPS = "SELECT t.workflow, t.step, t.record, n
+        FROM unnest($2::int8[], $3::int8[], $4::int8[]) WITH ORDINALITY AS page (workflow, first, size, n)
+        CROSS JOIN LATERAL (SELECT workflow, step, record FROM steps WHERE shard = $1 AND steps.workflow = page.workflow
+            AND step >= page.first AND state = 2 ORDER BY step LIMIT page.size) AS t ORDER BY n, t.step";
+    LOAD_ACTIVE_STEPS = "SELECT t.workflow, t.step, t.record, n
+        FROM unnest($2::int8[], $3::int8[], $4::int8[]) WITH ORDINALITY AS page (workflow, first, size, n)
+        CROSS JOIN LATERAL (SELECT workflow, step, record FROM steps WHERE shard = $1 AND steps.workflow = page.workflow
+            AND step >= page.first AND state IN (3, 4, 5) ORDER BY step LIMIT page.size) AS t ORDER BY n, t.step";
+    LOAD_STEP_TASKS = concat!("SELECT n, ", task_columns!(), " FROM
+            unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::int8[]) WITH ORDINALITY
+            AS page (workflow, step, round, item, open, size, n)
+        CROSS JOIN LATERAL (SELECT tasks.key, tasks.id, record, place.step, place.round, place.item FROM specs AS place
+            JOIN tasks ON tasks.shard = $1 AND tasks.key = place.key
+            WHERE place.shard = $1 AND place.workflow = page.workflow
+                AND (place.step, place.round, place.item) > (page.step, page.round, page.item) AND (NOT page.open OR tasks.state < 6)
+            ORDER BY place.step, place.round, place.item LIMIT page.size) AS t ORDER BY n, t.step, t.round, t.item");
+    DUE_WORKFLOWS = "SELECT key FROM workflows WHERE shard = $1 AND due <= $2 ORDER BY due, key LIMIT $3";
+    DUE_STEPS = "SELECT workflow, step FROM steps WHERE shard = $1 AND due <= $2 ORDER BY due, workflow, step LIMIT $3";
+    ENDED_WORKFLOWS = "SELECT key FROM workflows WHERE shard = $1 AND ended < $2 ORDER BY ended, key LIMIT $3";
+}
+
+statements! {
+    /// Statements of readers on workflows: none may scan a table.
+    WORKFLOW_READER:
+    WORKFLOW_BY_ID = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = $3";
+    WORKFLOW_BY_ALIAS = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND alias = $3 ORDER BY key DESC LIMIT 1";
+    WORKFLOW_BY_KEY = "SELECT key, record FROM workflows WHERE shard = $1 AND key = $2";
+    LIST_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND key < $2 ORDER BY key DESC LIMIT $3";
+    ENDING_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND state = 5 AND key > $2 ORDER BY key LIMIT $3";
+    UNENDED_WORKFLOWS = "SELECT count(*) FROM workflows WHERE shard = $1 AND state < 6";
+    WORKFLOW_SPEC = "SELECT 0::int8, body FROM workflow_specs WHERE shard = $1 AND workflow = $2";
+    STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
+    STEPS_AT = "SELECT t.workflow, t.step, t.record FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n)
+        JOIN steps AS t ON t.shard = $1 AND t.workflow = $2 AND t.step = want.step ORDER BY n";
+    DRIVEN_STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND driven AND (workflow, step) > ($2, $3)
+        ORDER BY workflow, step LIMIT $4";
+    STEP_SPECS = "SELECT step, body FROM step_specs WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
+    STEP_OUTPUTS = "SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n)
+        JOIN step_outputs AS t ON t.shard = $1 AND t.workflow = $2 AND t.step = want.step ORDER BY n";
+    // Up to the task whose result exceeds a number of bytes.
+    STEP_RESULTS = "SELECT key, record, body FROM (SELECT tasks.key, record, body, place.item,
+            sum(coalesce(octet_length(body), 0)) OVER (ORDER BY place.item) - coalesce(octet_length(body), 0) AS before
+            FROM specs AS place JOIN tasks ON tasks.shard = $1 AND tasks.key = place.key
+            LEFT JOIN results ON results.shard = $1 AND results.key = place.key
+            WHERE place.shard = $1 AND place.workflow = $2 AND place.step = $3 AND place.round = $4
+            ORDER BY place.item LIMIT $5) AS part WHERE before <= $6 ORDER BY item";
+}
+
+statements! {
+    /// Statements that run at a start, or after a failure.
+    COLD:
+    STORE = "SELECT id FROM store";
+    SHARD = "SELECT revision, last_route, written_at, (SELECT away FROM shards WHERE id = $1) FROM commits
+        WHERE shard = $1 ORDER BY revision DESC LIMIT 1";
+    UNDECODABLE = "SELECT route, key, id, record FROM tasks WHERE shard = $1 AND state = 255 AND state <> 6 ORDER BY key";
+    ROUTES = "SELECT id, route FROM routes WHERE shard = $1 ORDER BY id";
+    AGENTS = "SELECT record FROM agents WHERE shard = $1 ORDER BY namespace, name";
+    SESSIONS = "SELECT record FROM sessions WHERE shard = $1 AND open ORDER BY namespace, worker";
+    QUEUED = "SELECT route, count(*) FROM tasks WHERE shard = $1 AND state = 2 GROUP BY route ORDER BY route";
+    ON_WORKERS = concat!("SELECT 1::int8, ", task_columns!(), ", t.route FROM tasks AS t
+        WHERE shard = $1 AND state IN (3, 4, 5) AND state <> 6 ORDER BY key");
+    FIRST_DUE = "SELECT due FROM tasks WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
+    COOL_DOWNS = "SELECT record FROM cool_downs WHERE shard = $1 ORDER BY namespace, credential";
+    ACCOUNTS = "SELECT record FROM accounts WHERE shard = $1 ORDER BY namespace, agent";
+    FOLLOW_UPS = "SELECT number, record FROM follow_ups WHERE shard = $1 ORDER BY number";
+}
+
+/// Statements of the owner's lease, prepared where they are used.
+pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, expires)
+    VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
+    ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
+pub(crate) const ACQUIRE: &str = "SELECT new_epoch, owner_name, left_ms FROM acquire($1, $2)";
+pub(crate) const RECLAIM: &str =
+    "UPDATE shards SET epoch = epoch + 1 WHERE id = $1 AND owner = $2 RETURNING epoch";
+pub(crate) const RENEW: &str =
+    "UPDATE replicas SET expires = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1";
+pub(crate) const OWNS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+    EXISTS (SELECT 1 FROM shards WHERE id = $1 AND owner = $2)";
+pub(crate) const FORGET_COMMITS: &str =
+    "DELETE FROM commits WHERE shard = $1 AND revision < (SELECT revision FROM commits
+    WHERE shard = $1 ORDER BY revision DESC LIMIT 1) - 10000";
+pub(crate) const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE id = $1 AND owner = $2";
+pub(crate) const UNREGISTER: &str = "DELETE FROM replicas WHERE id = $1";
+/// Sessions of an owner that may still hold locks: a process that was frozen in the middle of a commit, or one that is gone.
+pub(crate) const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user";
+/// Owners whose lease is over.
+pub(crate) const EXPIRED_OWNER: &str =
+    "SELECT owner FROM shards WHERE id = $1 AND owner IS NOT NULL AND NOT EXISTS
+    (SELECT 1 FROM replicas WHERE replicas.id = owner AND expires > clock_timestamp())";

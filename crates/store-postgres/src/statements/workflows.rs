@@ -1,0 +1,112 @@
+//! What a write changes of workflows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rota_core::workflow::Step;
+use rota_store::codec::{encode, signed};
+use rota_store::{Error, StepKey, WorkflowChanges, stored_end};
+
+use super::{Param, Statements, columns, key, text};
+use crate::sql;
+
+/// Columns of the keys of steps.
+fn step_keys<'a>(steps: impl Iterator<Item = &'a StepKey> + Clone) -> [Param; 2] {
+    [
+        columns(steps.clone().map(|(workflow, _)| signed(workflow.0)).collect()),
+        columns(steps.map(|(_, step)| i64::from(*step)).collect()),
+    ]
+}
+
+/// Columns of steps without their specs.
+fn step_columns(steps: &[&Arc<Step>]) -> Result<Vec<Param>, Error> {
+    Ok(vec![
+        column!(steps, |step| signed(step.workflow.0)),
+        column!(steps, |step| i64::from(step.index)),
+        column!(steps, |step| i16::from(step.state as u8)),
+        column!(steps, |step| step.needs_driver()),
+        column!(steps, |step| step.due.map(|due| due.0)),
+        encoded!(steps, |step| encode(&***step)),
+    ])
+}
+
+impl Statements {
+    pub(super) fn workflows(&mut self, changes: &WorkflowChanges) -> Result<(), Error> {
+        let gone = &changes.removed;
+        for sql in [
+            sql::DELETE_WORKFLOWS,
+            sql::DELETE_WORKFLOW_SPECS,
+            sql::DELETE_STEPS,
+            sql::DELETE_STEP_SPECS,
+            sql::DELETE_STEP_OUTPUTS,
+            sql::DELETE_STEP_EDGES,
+        ] {
+            self.add(gone.len(), sql, || vec![column!(gone, |workflow| signed(workflow.0))]);
+        }
+        let new = &changes.inserted;
+        if !new.is_empty() {
+            let params = vec![
+                column!(new, |(workflow, ..)| signed(workflow.key.0)),
+                column!(new, |(workflow, ..)| workflow.id.0),
+                column!(new, |(workflow, ..)| text(&workflow.namespace)),
+                column!(new, |(workflow, ..)| workflow.alias.clone()),
+                column!(new, |(.., name)| name.clone()),
+                column!(new, |(workflow, ..)| i16::from(workflow.state as u8)),
+                column!(new, |(workflow, ..)| workflow.due().map(|due| due.0)),
+                column!(new, |(workflow, ..)| stored_end(workflow).map(|end| end.0)),
+                encoded!(new, |(workflow, ..)| encode(&**workflow)),
+                column!(new, |(_, spec, _)| spec.to_vec()),
+            ];
+            self.parts.push((sql::INSERT_WORKFLOWS, params));
+        }
+        // A statement must not change a row twice: the last one counts.
+        let updated: BTreeMap<_, _> =
+            changes.updated.iter().map(|workflow| (workflow.key.0, workflow)).collect();
+        if !updated.is_empty() {
+            let params = vec![
+                column!(updated, |(key, _)| signed(*key)),
+                column!(updated, |(_, workflow)| i16::from(workflow.state as u8)),
+                column!(updated, |(_, workflow)| workflow.due().map(|due| due.0)),
+                column!(updated, |(_, workflow)| stored_end(workflow).map(|end| end.0)),
+                encoded!(updated, |(_, workflow)| encode(&***workflow)),
+            ];
+            self.parts.push((sql::UPDATE_WORKFLOWS, params));
+        }
+        self.steps(changes)?;
+        let detached = &changes.detached;
+        self.add(detached.len(), sql::DETACH_TASKS, || vec![column!(detached, |of| key(*of))]);
+        Ok(())
+    }
+
+    fn steps(&mut self, changes: &WorkflowChanges) -> Result<(), Error> {
+        let new = &changes.new_steps;
+        if !new.is_empty() {
+            let steps: Vec<_> = new.iter().map(|(step, _)| step).collect();
+            let mut params = step_columns(&steps)?;
+            params.push(column!(new, |(_, spec)| spec.to_vec()));
+            self.parts.push((sql::INSERT_STEPS, params));
+        }
+        let updated: BTreeMap<_, _> =
+            changes.steps.iter().map(|step| ((step.workflow.0, step.index), step)).collect();
+        if !updated.is_empty() {
+            let steps: Vec<_> = updated.into_values().collect();
+            self.parts.push((sql::UPDATE_STEPS, step_columns(&steps)?));
+        }
+        let edges = &changes.edges;
+        self.add(edges.len(), sql::PUT_STEP_EDGES, || {
+            let [workflows, steps] = step_keys(edges.iter().map(|(step, ..)| step));
+            let dependents = column!(edges, |(_, dependent, _)| i64::from(*dependent));
+            vec![workflows, steps, dependents, column!(edges, |(.., continues)| *continues)]
+        });
+        let outputs: BTreeMap<_, _> =
+            changes.outputs.iter().map(|((workflow, step), output)| ((workflow.0, *step), output)).collect();
+        self.add(outputs.len(), sql::PUT_STEP_OUTPUTS, || {
+            vec![
+                column!(outputs, |((workflow, _), _)| signed(*workflow)),
+                column!(outputs, |((_, step), _)| i64::from(*step)),
+                column!(outputs, |(_, output)| output.to_vec()),
+            ]
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! Where the database is, and how it is reached: the URL of the store, and TLS.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use rota_store::Error;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::errors::unavailable;
+
+const URL_HINT: &str = "the form is postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=FILE";
+/// Time for a connection to one host.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time after which unacknowledged data ends a connection.
+const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A database, with everything that a connection needs.
+#[derive(Clone)]
+pub struct Target {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("database", &self.describe()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a text is the URL of a PostgreSQL database, and not the name of a file.
+pub fn is_url(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
+impl Target {
+    /// Parses a URL. A password that is given takes the place of that in the URL.
+    pub fn parse(url: &str, password: Option<&SecretString>) -> Result<Self, Error> {
+        let bad = |message: String| unavailable(message, URL_HINT);
+        if !is_url(url) {
+            return Err(bad("the URL of the store does not begin with postgres://".to_owned()));
+        }
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut mode, mut roots, mut rest) = (None, None, Vec::new());
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let value_text = percent_decode_str(value).decode_utf8_lossy().into_owned();
+            match key {
+                "sslmode" => mode = Some(value_text),
+                "sslrootcert" => roots = Some(value_text),
+                _ => rest.push(part),
+            }
+        }
+        let plain = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
+        // Its own message may repeat a part of the URL, such as the password.
+        let mut config =
+            Config::from_str(&plain).map_err(|_| bad("the URL of the store is not valid".to_owned()))?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(bad("the URL of the store names no host".to_owned()));
+        }
+        if let Some(password) = password {
+            config.password(password.expose_secret());
+        }
+        let encrypts = match mode.as_deref() {
+            Some("disable") => false,
+            Some("require" | "verify-ca" | "verify-full") => true,
+            None => !is_local(&config),
+            Some(other) => {
+                return Err(bad(format!(
+                    "sslmode={other} is not supported: use verify-full, or disable for a network that is trusted"
+                )));
+            }
+        };
+        config
+            .ssl_mode(if encrypts { SslMode::Require } else { SslMode::Disable })
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(TCP_TIMEOUT)
+            .keepalives_idle(TCP_TIMEOUT);
+        Ok(Self { config, tls: MakeRustlsConnect::new(tls(roots.as_deref().map(Path::new))?) })
+    }
+
+    /// Returns a name for messages, without secrets.
+    pub fn describe(&self) -> String {
+        let host = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        };
+        let hosts: Vec<_> = self.config.get_hosts().iter().map(host).collect();
+        format!("database {} at {}", self.config.get_dbname().unwrap_or("of the user"), hosts.join(","))
+    }
+
+    pub(crate) fn config(&self, application: &str) -> Config {
+        let mut config = self.config.clone();
+        config.application_name(application);
+        config
+    }
+
+    pub(crate) fn tls(&self) -> MakeRustlsConnect {
+        self.tls.clone()
+    }
+}
+
+/// Whether all hosts are on this machine.
+fn is_local(config: &Config) -> bool {
+    config.get_hosts().iter().all(|host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    })
+}
+
+/// Certificates are always verified: encryption without that would only look safe.
+fn tls(roots: Option<&Path>) -> Result<ClientConfig, Error> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Some(path) => {
+            let failed = |error: &dyn std::fmt::Display| {
+                unavailable(
+                    format!("failed to read the certificates of sslrootcert {}: {error}", path.display()),
+                    "name a PEM file with the certificate of the authority that signed the database's",
+                )
+            };
+            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| failed(&error))?;
+                store.add(certificate).map_err(|error| failed(&error))?;
+            }
+        }
+        None => {
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unavailable(format!("TLS cannot be used: {error}"), "see the log"))?;
+    Ok(config.with_root_certificates(store).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> SslMode {
+        Target::parse(url, None).unwrap().config.get_ssl_mode()
+    }
+
+    #[test]
+    fn remote_hosts_are_verified_unless_disabled() {
+        assert_eq!(mode("postgres://rota@db.example/rota"), SslMode::Require);
+        assert_eq!(mode("postgres://rota@a.example,b.example:5433/rota"), SslMode::Require);
+        assert_eq!(mode("postgres://rota@db.example/rota?sslmode=disable"), SslMode::Disable);
+        assert_eq!(mode("postgres://rota@127.0.0.1/rota"), SslMode::Disable);
+        assert_eq!(mode("postgres://rota@127.0.0.1/rota?sslmode=require"), SslMode::Require);
+        assert_eq!(mode("postgresql://rota@%2Ftmp%2Fsocket/rota"), SslMode::Disable);
+    }
+
+    #[test]
+    fn invalid_urls_name_no_password() {
+        for url in [
+            "postgres://rota:hunter2@db.example/rota?sslmode=prefer",
+            "postgres://rota:hunter2@db.example:x/rota",
+            "postgres://rota:hunter2@/rota",
+            "http://rota:hunter2@db.example",
+            "postgres://rota:hunter2@db.example/rota?sslrootcert=/nowhere",
+        ] {
+            let error = Target::parse(url, None).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn password_is_not_printed() {
+        let password = SecretString::from("hunter2");
+        let target = Target::parse("postgres://rota@db.example/rota", Some(&password)).unwrap();
+        assert_eq!(target.config.get_password(), Some("hunter2".as_bytes()));
+        assert!(!format!("{target:?}").contains("hunter2"));
+        assert_eq!(target.describe(), "database rota at db.example");
+    }
+}

@@ -1,0 +1,284 @@
+//! Rows of workflows and their steps.
+
+use futures::try_join;
+use rota_core::workflow::{Step, Workflow};
+use rota_core::{Timestamp, WorkflowKey};
+use rota_store::codec::{signed, stored, unsigned};
+use rota_store::{
+    Error, StepKey, StepPage, Stored, TaskRow, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
+    WorkflowRows,
+};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::errors::Fault;
+use crate::loads::{pages_by, pair};
+use crate::readers::Loan;
+use crate::rows::{self, SHARD, get};
+use crate::session::Session;
+use crate::sql;
+
+/// Rows that one page of a list visits.
+const MAX_VISITED: usize = 5000;
+/// Rows that one statement of a list returns.
+const CHUNK: usize = 500;
+
+type Rows = Result<Vec<Row>, Fault>;
+
+fn key(row: &Row) -> Result<WorkflowKey, Fault> {
+    Ok(WorkflowKey(unsigned(get(row, 0)?)))
+}
+
+fn workflow(row: &Row) -> Result<Stored<Workflow>, Fault> {
+    let key = key(row)?;
+    Ok(stored::<Workflow>(get(row, 1)?).map(|workflow| Workflow { key, ..workflow }))
+}
+
+fn number(row: &Row, column: usize) -> Result<u32, Fault> {
+    Ok(u32::try_from(get::<i64>(row, column)?).unwrap_or(u32::MAX))
+}
+
+fn step_key(row: &Row) -> Result<StepKey, Fault> {
+    Ok((key(row)?, number(row, 1)?))
+}
+
+fn step(row: &Row) -> Result<Stored<Step>, Fault> {
+    let (workflow, index) = step_key(row)?;
+    Ok(stored::<Step>(get(row, 2)?).map(|step| Step { workflow, index, ..step }))
+}
+
+fn all<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    rows.iter().map(read).collect()
+}
+
+/// Reads what a batch needs of workflows. Statements without keys are not sent.
+pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<WorkflowLoaded, Fault> {
+    if *load == WorkflowLoad::default() {
+        return Ok(WorkflowLoaded::default());
+    }
+    let (keyed, by_id, names, steps, dependents, held, active, tasks, due, expired) = try_join!(
+        keyed(session, load),
+        by_id(session, load),
+        names(session, load),
+        steps(session, load),
+        dependents(session, &load.dependents),
+        in_state(session, sql::LOAD_HELD_STEPS, &load.held),
+        in_state(session, sql::LOAD_ACTIVE_STEPS, &load.active),
+        tasks(session, load),
+        due(session, load),
+        expired(session, load),
+    )?;
+    let mut workflows = all(&keyed, workflow)?;
+    workflows.extend(all(&by_id, workflow)?);
+    Ok(WorkflowLoaded {
+        workflows,
+        names: pair(&load.names, &names, |row| Ok(WorkflowKey(unsigned(get(row, 1)?))))?,
+        steps: all(&steps, step)?,
+        dependents: pages_by(load.dependents.len(), &dependents, 4, |row| Ok((step(row)?, get(row, 3)?)))?,
+        held: pages_by(load.held.len(), &held, 3, step)?,
+        active: pages_by(load.active.len(), &active, 3, step)?,
+        tasks,
+        due_workflows: all(&due.0, key)?,
+        due_steps: all(&due.1, step_key)?,
+        expired: all(&expired, key)?,
+    })
+}
+
+async fn keyed(session: &Session, load: &WorkflowLoad) -> Rows {
+    if load.keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<i64> = load.keys.iter().map(|key| signed(key.0)).collect();
+    session.query(sql::LOAD_WORKFLOWS, &[&SHARD, &keys]).await
+}
+
+async fn by_id(session: &Session, load: &WorkflowLoad) -> Rows {
+    if load.ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let namespaces: Vec<_> = load.ids.iter().map(|(namespace, _)| namespace.as_str()).collect();
+    let ids: Vec<_> = load.ids.iter().map(|(_, id)| id.0).collect();
+    session.query(sql::LOAD_WORKFLOW_IDS, &[&SHARD, &namespaces, &ids]).await
+}
+
+async fn names(session: &Session, load: &WorkflowLoad) -> Rows {
+    if load.names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let namespaces: Vec<_> = load.names.iter().map(|(namespace, _)| namespace.as_str()).collect();
+    let names: Vec<_> = load.names.iter().map(|(_, name)| &name[..]).collect();
+    session.query(sql::LOAD_WORKFLOW_NAMES, &[&SHARD, &namespaces, &names]).await
+}
+
+async fn steps(session: &Session, load: &WorkflowLoad) -> Rows {
+    if load.steps.is_empty() {
+        return Ok(Vec::new());
+    }
+    let workflows: Vec<i64> = load.steps.iter().map(|(workflow, _)| signed(workflow.0)).collect();
+    let steps: Vec<i64> = load.steps.iter().map(|(_, step)| i64::from(*step)).collect();
+    session.query(sql::LOAD_STEPS, &[&SHARD, &workflows, &steps]).await
+}
+
+/// Workflows, first indexes and sizes of pages of steps.
+fn columns(pages: &[StepPage]) -> (Vec<i64>, Vec<i64>, Vec<i64>) {
+    (
+        pages.iter().map(|page| signed(page.workflow.0)).collect(),
+        pages.iter().map(|page| i64::from(page.from)).collect(),
+        pages.iter().map(|page| signed(page.limit)).collect(),
+    )
+}
+
+async fn dependents(session: &Session, pages: &[StepPage]) -> Rows {
+    if pages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (workflows, first, sizes) = columns(pages);
+    let steps: Vec<i64> = pages.iter().map(|page| i64::from(page.step)).collect();
+    session.query(sql::LOAD_STEP_DEPENDENTS, &[&SHARD, &workflows, &steps, &first, &sizes]).await
+}
+
+async fn in_state(session: &Session, sql: &'static str, pages: &[StepPage]) -> Rows {
+    if pages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (workflows, first, sizes) = columns(pages);
+    session.query(sql, &[&SHARD, &workflows, &first, &sizes]).await
+}
+
+async fn tasks(session: &Session, load: &WorkflowLoad) -> Result<Vec<Vec<TaskRow>>, Fault> {
+    let pages = &load.tasks;
+    if pages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let workflows: Vec<i64> = pages.iter().map(|page| signed(page.workflow.0)).collect();
+    let steps: Vec<i64> =
+        pages.iter().map(|page| page.after.map_or(-1, |(step, ..)| i64::from(step))).collect();
+    let rounds: Vec<i64> =
+        pages.iter().map(|page| page.after.map_or(0, |(_, round, _)| i64::from(round))).collect();
+    let items: Vec<i64> =
+        pages.iter().map(|page| page.after.map_or(0, |(.., item)| i64::from(item))).collect();
+    let open: Vec<bool> = pages.iter().map(|page| page.open).collect();
+    let sizes: Vec<i64> = pages.iter().map(|page| signed(page.limit)).collect();
+    let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &workflows, &steps, &rounds, &items, &open, &sizes];
+    let rows = session.query(sql::LOAD_STEP_TASKS, params).await?;
+    pages_by(pages.len(), &rows, 0, rows::task)
+}
+
+async fn due(session: &Session, load: &WorkflowLoad) -> Result<(Vec<Row>, Vec<Row>), Fault> {
+    let Some((Timestamp(now), limit)) = load.due else { return Ok((Vec::new(), Vec::new())) };
+    let limit: i64 = signed(limit);
+    let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &now, &limit];
+    try_join!(session.query(sql::DUE_WORKFLOWS, params), session.query(sql::DUE_STEPS, params))
+}
+
+async fn expired(session: &Session, load: &WorkflowLoad) -> Rows {
+    let Some((Timestamp(before), limit)) = load.expired else { return Ok(Vec::new()) };
+    let limit: i64 = signed(limit);
+    session.query(sql::ENDED_WORKFLOWS, &[&SHARD, &before, &limit]).await
+}
+
+/// Rows that can be decoded: one that cannot is missing, and does not hide the others.
+fn decoded<T>(rows: &[Row], read: impl Fn(&Row) -> Result<Stored<T>, Fault>) -> Result<Vec<T>, Fault> {
+    Ok(all(rows, read)?.into_iter().flatten().collect())
+}
+
+/// Returns the rows that a caller has named.
+fn named<T>(rows: &[Row], read: impl Fn(&Row) -> Result<Stored<T>, Fault>) -> Result<Vec<T>, Fault> {
+    rows.iter().map(|row| read(row)?.map_err(|reason| Error::Corrupt(reason).into())).collect()
+}
+
+async fn list(loan: &Loan, filter: &WorkflowFilter) -> Result<WorkflowRows, Fault> {
+    let mut before: i64 = signed(filter.before.map_or(u64::MAX, |key| key.0));
+    let (mut rows, mut seen, mut last) = (WorkflowRows::default(), 0, None);
+    'chunks: while rows.workflows.len() < filter.limit && seen < MAX_VISITED {
+        let chunk = if seen == 0 { (filter.limit + 1).min(CHUNK) } else { CHUNK.min(MAX_VISITED - seen) };
+        let limit: i64 = signed(chunk);
+        let found = loan.query(sql::LIST_WORKFLOWS, &[&SHARD, &before, &limit]).await?;
+        for row in &found {
+            let key = key(row)?;
+            seen += 1;
+            last = Some(key);
+            before = signed(key.0);
+            rows.workflows.extend(workflow(row)?.ok().filter(|workflow| filter.fits(workflow)));
+            if rows.workflows.len() == filter.limit {
+                break 'chunks;
+            }
+        }
+        if found.len() < chunk {
+            break;
+        }
+    }
+    let more = rows.workflows.len() == filter.limit || seen == MAX_VISITED;
+    rows.next = last.filter(|_| more);
+    Ok(rows)
+}
+
+/// Executes a read of a caller.
+pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<WorkflowRows, Fault> {
+    let mut rows = WorkflowRows::default();
+    let numbers = |indexes: &[u32]| indexes.iter().map(|index| i64::from(*index)).collect::<Vec<i64>>();
+    let body = |row: &Row| Ok((number(row, 0)?, rows::bytes(row, 1)?));
+    match query {
+        WorkflowQuery::Id((namespace, id)) => {
+            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &namespace.as_str(), &id.0];
+            rows.workflows = named(&loan.query(sql::WORKFLOW_BY_ID, params).await?, workflow)?;
+        }
+        WorkflowQuery::Key(key) => {
+            let key: i64 = signed(key.0);
+            rows.workflows = named(&loan.query(sql::WORKFLOW_BY_KEY, &[&SHARD, &key]).await?, workflow)?;
+        }
+        WorkflowQuery::Alias((namespace, alias)) => {
+            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &namespace.as_str(), alias];
+            rows.workflows = named(&loan.query(sql::WORKFLOW_BY_ALIAS, params).await?, workflow)?;
+        }
+        WorkflowQuery::List(filter) => return list(loan, filter).await,
+        WorkflowQuery::Spec(key) => {
+            let key: i64 = signed(key.0);
+            rows.bodies = all(&loan.query(sql::WORKFLOW_SPEC, &[&SHARD, &key]).await?, body)?;
+        }
+        WorkflowQuery::Steps { workflow, from, limit } => {
+            let (key, from, limit): (i64, _, i64) = (signed(workflow.0), i64::from(*from), signed(*limit));
+            rows.steps = decoded(&loan.query(sql::STEPS, &[&SHARD, &key, &from, &limit]).await?, step)?;
+        }
+        WorkflowQuery::StepsAt(workflow, indexes) => {
+            let key: i64 = signed(workflow.0);
+            rows.steps = named(&loan.query(sql::STEPS_AT, &[&SHARD, &key, &numbers(indexes)]).await?, step)?;
+        }
+        WorkflowQuery::StepSpecs { workflow, from, limit } => {
+            let (key, from, limit): (i64, _, i64) = (signed(workflow.0), i64::from(*from), signed(*limit));
+            rows.bodies = all(&loan.query(sql::STEP_SPECS, &[&SHARD, &key, &from, &limit]).await?, body)?;
+        }
+        WorkflowQuery::Outputs(workflow, indexes) => {
+            let key: i64 = signed(workflow.0);
+            rows.bodies =
+                all(&loan.query(sql::STEP_OUTPUTS, &[&SHARD, &key, &numbers(indexes)]).await?, body)?;
+        }
+        WorkflowQuery::Tasks { workflow, step, round, limit, bytes } => {
+            let (key, step, round): (i64, _, _) = (signed(workflow.0), i64::from(*step), i64::from(*round));
+            let (limit, bytes): (i64, i64) = (signed(*limit), signed(*bytes));
+            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &step, &round, &limit, &bytes];
+            for row in &loan.query(sql::STEP_RESULTS, params).await? {
+                let task = rows::decoded(rows::key(row, 0)?, row, 1)?.map_err(Error::Corrupt)?;
+                let result = get::<Option<&[u8]>>(row, 2)?.map(bytes::Bytes::copy_from_slice);
+                rows.tasks.push((task, result));
+            }
+        }
+        WorkflowQuery::Driven { after, limit } => {
+            let (key, index): (i64, i64) =
+                after.map_or((-1, 0), |(key, step)| (signed(key.0), i64::from(step)));
+            let limit: i64 = signed(*limit);
+            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &index, &limit];
+            rows.steps = decoded(&loan.query(sql::DRIVEN_STEPS, params).await?, step)?;
+        }
+        WorkflowQuery::Ending { after, limit } => {
+            let (after, limit): (i64, i64) = (signed(after.0), signed(*limit));
+            let found = loan.query(sql::ENDING_WORKFLOWS, &[&SHARD, &after, &limit]).await?;
+            rows.workflows = decoded(&found, workflow)?;
+        }
+        WorkflowQuery::Unended => {
+            let found = loan.query(sql::UNENDED_WORKFLOWS, &[&SHARD]).await?;
+            rows.count = found.first().map_or(Ok::<_, Fault>(0), |row| Ok(unsigned(get(row, 0)?)))?;
+        }
+    }
+    Ok(rows)
+}

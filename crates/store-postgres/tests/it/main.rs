@@ -1,0 +1,4 @@
+//! Tests of the PostgreSQL store against a real server.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod conformance;
