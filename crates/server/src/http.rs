@@ -66,6 +66,11 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages, stop: Cancellatio
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(pages);
+    serve_router(listener, router, stop).await;
+}
+
+/// Serves pages until `stop` is cancelled, and then closes open connections.
+pub(crate) async fn serve_router(listener: TcpListener, router: Router, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accepting = async {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {

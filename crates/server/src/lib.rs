@@ -67,6 +67,7 @@ mod sessions;
 #[cfg(feature = "clap")]
 mod settings;
 mod spans;
+mod standby;
 mod store_client;
 mod trust;
 mod watchers;
@@ -82,5 +83,6 @@ pub use schedules::WallClock;
 pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};
+pub use standby::{Owner, Owners, Standby};
 pub use trust::worker_token::{WorkerGrant, WorkerTokens};
 pub use wire::status::REASONS;

@@ -38,6 +38,20 @@ pub struct Settings {
     /// Directory of the database and of the key that encrypts secrets in it
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// PostgreSQL database of all records instead of a file in --data-dir: `postgres://USER@HOST:PORT/DATABASE`, or a file that
+    /// contains such a URL; several replicas may share it
+    #[arg(long, value_name = "URL|FILE")]
+    pub store: Option<String>,
+    /// File with the password of --store
+    #[arg(long, value_name = "FILE", requires = "store")]
+    pub store_password_file: Option<PathBuf>,
+    /// File with the key that encrypts secrets, the same for all replicas; made if it is missing [default: secrets.key in
+    /// --data-dir]
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// `HOST:PORT` at which the other replicas reach this one, with --store [default: --listen]
+    #[arg(long, value_name = "ADDRESS", requires = "store")]
+    pub advertise: Option<String>,
     /// Folder or object store of artifacts: `file:///DIR`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
     /// `az://CONTAINER/PREFIX`, with credentials from the variables of the cloud's own tools [default: the folder artifacts of --data-dir]
     #[arg(long, value_name = "URL")]
@@ -118,6 +132,10 @@ impl Default for Settings {
         Self {
             listen: DEFAULT_LISTEN,
             data_dir: env::rota_home().join("server"),
+            store: None,
+            store_password_file: None,
+            key_file: None,
+            advertise: None,
             artifacts: None,
             artifacts_quota_mib: DEFAULT_QUOTA_MIB,
             notifications: None,
@@ -176,6 +194,15 @@ pub enum SettingsError {
     /// One of two keys is missing.
     #[error("tls_certificate and tls_key must be set together")]
     IncompleteTls,
+    /// Other replicas could not open the secrets that this one seals.
+    #[error("store requires key_file: all replicas need the same key")]
+    NoKeyFile,
+    #[error("store requires artifacts: all replicas need the same storage of artifacts")]
+    NoArtifacts,
+    #[error(
+        "store requires advertise, as HOST:PORT: other replicas do not reach this one at its listen address"
+    )]
+    NoAdvertise,
     #[error("failed to write {path}: {source}", path = .path.display())]
     Owner { path: PathBuf, source: std::io::Error },
     #[error("notifications: {0}")]
@@ -198,6 +225,13 @@ impl SettingsError {
                 "set --token-file, or --insecure if that is what you want; `rota dev` makes a token by itself",
             ),
             Self::NoIssuerInToken(_) => Some("set --oidc-issuer"),
+            Self::NoKeyFile => {
+                Some("set --key-file to a file that all replicas have, such as a mounted Secret")
+            }
+            Self::NoArtifacts => Some(
+                "set --artifacts to an object store, or to file:///DIR with a directory that all replicas share",
+            ),
+            Self::NoAdvertise => Some("set --advertise to the address of this machine or pod"),
             _ => None,
         }
     }
@@ -210,11 +244,38 @@ impl Settings {
         if !authenticated && !self.insecure {
             return Err(SettingsError::Unauthenticated(self.listen));
         }
+        if self.store.is_some() {
+            self.advertised()?;
+            if self.key_file.is_none() {
+                return Err(SettingsError::NoKeyFile);
+            }
+            if self.artifacts.is_none() {
+                return Err(SettingsError::NoArtifacts);
+            }
+        }
         self.tls().map(|_| ())
     }
 
+    /// Returns `HOST:PORT` at which other replicas reach this one.
+    pub fn advertised(&self) -> Result<String, SettingsError> {
+        match &self.advertise {
+            Some(address)
+                if address.rsplit_once(':').is_some_and(|(host, port)| {
+                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+                }) =>
+            {
+                Ok(address.clone())
+            }
+            None if !self.listen.ip().is_unspecified() && self.listen.port() != 0 => {
+                Ok(self.listen.to_string())
+            }
+            _ => Err(SettingsError::NoAdvertise),
+        }
+    }
+
     /// Returns the options of a server on a store that the caller opened in `data_dir`.
-    pub fn options(&self, store: Arc<dyn Store>) -> Result<Options, SettingsError> {
+    /// `owner` is an id of what the store lies on, which a restored copy of it elsewhere does not have; that of `data_dir` by default.
+    pub fn options(&self, store: Arc<dyn Store>, owner: Option<String>) -> Result<Options, SettingsError> {
         Ok(Options {
             listen: self.listen,
             token: self.token_file.clone().map(Token::File),
@@ -222,9 +283,9 @@ impl Settings {
             http_listen: self.http_listen,
             tls: self.tls()?,
             store,
-            artifacts: self.artifacts()?,
+            artifacts: self.artifacts(owner)?,
             artifacts_quota: self.artifacts_quota_mib << 20,
-            key_file: self.data_dir.join("secrets.key"),
+            key_file: self.key_file.clone().unwrap_or_else(|| self.data_dir.join("secrets.key")),
             replica: self.replica.clone(),
             isolates: true,
             overrides: Overrides::Limits,
@@ -247,9 +308,12 @@ impl Settings {
         })
     }
 
-    fn artifacts(&self) -> Result<Parts, SettingsError> {
+    fn artifacts(&self, owner: Option<String>) -> Result<Parts, SettingsError> {
         Ok(match &self.artifacts {
-            Some(url) => Parts::open(url, cloud_settings())?.owned_by(&self.owner()?),
+            Some(url) => {
+                let owner = owner.map_or_else(|| self.owner(), Ok)?;
+                Parts::open(url, cloud_settings())?.owned_by(&owner)
+            }
             None => Parts::in_folder(&self.data_dir.join("artifacts"))?,
         })
     }

@@ -1,11 +1,13 @@
 //! Ownership of the shard: a lease by the clock of the database, which a timer renews. Who owns the shard is decided by the
 //! epoch that each commit checks; the lease only decides when another control plane may raise it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rota_store::Error;
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
@@ -79,19 +81,37 @@ pub(crate) struct Replica {
     pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) version: String,
+    /// Where others reach it, as `HOST:PORT`; empty if they do not.
+    pub(crate) address: String,
 }
 
 async fn register(session: &Session, replica: &Replica) -> Result<(), Fault> {
     let lease = millis(LEASE);
-    session.client.execute(sql::REGISTER, &[&replica.id, &replica.name, &replica.version, &lease]).await?;
+    session
+        .client
+        .execute(sql::REGISTER, &[&replica.id, &replica.name, &replica.version, &replica.address, &lease])
+        .await?;
     Ok(())
 }
+
+/// The control plane that owns the shard, as one that waits for it sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub name: String,
+    /// Where it is reached, as `HOST:PORT`; empty if it is not.
+    pub address: String,
+}
+
+/// Called with the owner, or `None` if there is none or the database cannot be reached, at each look of a control plane that
+/// waits for the shard. The wait ends with [`Error::Closed`] on a break.
+pub type OnWait = Arc<dyn Fn(Option<&Owner>) -> ControlFlow<()> + Send + Sync>;
 
 /// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait.
 pub(crate) async fn acquire(
     session: &Session,
     replica: &Replica,
     patience: Option<Duration>,
+    on_wait: &OnWait,
 ) -> Result<i64, Fault> {
     let began = Instant::now();
     let mut reported: Option<Instant> = None;
@@ -102,21 +122,31 @@ pub(crate) async fn acquire(
             register(session, replica).await?;
             renewed = Some(Instant::now());
         }
+        let look;
         let (owner, left) = match session.client.query_one(sql::ACQUIRE, &[&SHARD, &replica.id]).await {
             Ok(row) => match row.try_get::<_, Option<i64>>(0)? {
                 Some(epoch) => return Ok(epoch),
                 None => {
-                    let left = row.try_get::<_, Option<i64>>(2)?.unwrap_or_default();
-                    (row.try_get::<_, Option<String>>(1)?.unwrap_or_default(), left)
+                    let text = |column| {
+                        Ok::<_, Fault>(row.try_get::<_, Option<String>>(column)?.unwrap_or_default())
+                    };
+                    let owner = Owner { name: text(1)?, address: text(2)? };
+                    look = on_wait(Some(&owner));
+                    (owner.name, row.try_get::<_, Option<i64>>(3)?.unwrap_or_default())
                 }
             },
             // A commit holds the row: that of a process that was frozen in the middle of it, if its lease is over.
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                look = on_wait(None);
                 end_expired_owner(session).await?;
                 ("another process".to_owned(), 0)
             }
             Err(error) => return Err(error.into()),
         };
+        if look.is_break() {
+            session.client.execute(sql::UNREGISTER, &[&replica.id]).await?;
+            return Err(Fault::Store(Error::Closed));
+        }
         if patience.is_some_and(|patience| began.elapsed() >= patience) {
             session.client.execute(sql::UNREGISTER, &[&replica.id]).await?;
             let message = format!("the database is in use by the control plane {owner:?}");

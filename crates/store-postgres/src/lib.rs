@@ -54,6 +54,7 @@ mod target;
 mod workflows;
 mod writer;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ use rota_store::single_writer::{Clock, SingleWriterStore};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+pub use lease::{OnWait, Owner};
 pub use readers::Readers;
 pub use target::{Target, is_url};
 pub use writer::Writer;
@@ -71,14 +73,17 @@ use crate::errors::Fault;
 use crate::lease::Replica;
 use crate::session::{Session, check_server, refuse_pooler};
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     pub target: Target,
     /// Name of this control plane, for messages to those that wait for it.
     pub name: String,
     pub version: String,
+    /// Where other control planes reach this one, as `HOST:PORT`; empty if they do not.
+    pub address: String,
     /// Longest wait for another control plane that owns the database; `None` waits until it is gone.
     pub patience: Option<Duration>,
+    pub on_wait: OnWait,
     /// Connections for reads.
     pub readers: usize,
     /// Source of span ids and jitter.
@@ -88,19 +93,54 @@ pub struct Options {
 impl Options {
     pub fn new(target: Target, name: &str) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { target, name: name.to_owned(), version, patience: None, readers: 4, seed: 0 }
+        Self {
+            target,
+            name: name.to_owned(),
+            version,
+            address: String::new(),
+            patience: None,
+            on_wait: Arc::new(|_| ControlFlow::Continue(())),
+            readers: 4,
+            seed: 0,
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("target", &self.target)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 pub type Postgres = SingleWriterStore<Readers>;
 
-/// Opens a store, with the time of the database or a clock of the caller's. Returns the clock. Blocking.
-pub fn open(options: Options, clock: Option<Clock>) -> Result<(Postgres, Clock), Error> {
+/// An open store.
+pub struct Opened {
+    pub store: Postgres,
+    pub clock: Clock,
+    /// Id of the database, which a copy of it elsewhere does not have.
+    pub database: String,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+/// Opens a store, with the time of the database or a clock of the caller's. Blocking, while another control plane owns the
+/// database.
+pub fn open(options: Options, clock: Option<Clock>) -> Result<Opened, Error> {
     on_own_thread(|| {
         let seed = options.seed;
         let (writer, readers) = connect(options)?;
         let clock = clock.unwrap_or_else(|| writer.clock());
-        Ok((SingleWriterStore::start(Engine::new(writer, seed)?, readers, Arc::clone(&clock))?, clock))
+        let database = readers.database()?;
+        let store = SingleWriterStore::start(Engine::new(writer, seed)?, readers, Arc::clone(&clock))?;
+        Ok(Opened { store, clock, database })
     })
 }
 
@@ -117,7 +157,7 @@ fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 }
 
 fn connect(options: Options) -> Result<(Writer, Readers), Error> {
-    let Options { target, name, version, patience, readers, .. } = options;
+    let Options { target, name, version, address, patience, on_wait, readers, .. } = options;
     let shared = Arc::new(Shared::new()?);
     let checked = shared.block_on(async {
         let session = Session::open(&target, "rota-open").await?;
@@ -127,9 +167,9 @@ fn connect(options: Options) -> Result<(Writer, Readers), Error> {
         migrate::to_latest(&session.client).await
     });
     checked.map_err(Fault::into_error)?;
-    let replica = Replica { id: Uuid::new_v4(), name, version };
+    let replica = Replica { id: Uuid::new_v4(), name, version, address };
     let pool = Readers::new(&target, readers, Arc::clone(&shared))?;
-    Ok((Writer::take_over(target, replica, patience, shared)?, pool))
+    Ok((Writer::take_over(target, replica, patience, &on_wait, shared)?, pool))
 }
 
 /// Runtime of the readers and of the lease's timer, on a thread of its own.

@@ -115,6 +115,18 @@ impl Readers {
         })
     }
 
+    /// Returns an id of the database, which a copy of it elsewhere does not have.
+    pub(crate) fn database(&self) -> Result<String, Error> {
+        self.with(async |loan| {
+            let rows = loan.query(sql::DATABASE, &[]).await?;
+            let (system, oid): (i64, u32) = match rows.first() {
+                Some(row) => (get(row, 0)?, get(row, 1)?),
+                None => (0, 0),
+            };
+            Ok(format!("postgresql-{system}-{oid}"))
+        })
+    }
+
     fn body(&self, sql: &'static str, key: TaskKey) -> Result<Option<Bytes>, Error> {
         let key: i64 = signed(key.0);
         self.with(async |loan| {

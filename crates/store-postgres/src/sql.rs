@@ -337,11 +337,15 @@ statements! {
     FOLLOW_UPS = "SELECT number, record FROM follow_ups WHERE shard = $1 ORDER BY number";
 }
 
+/// Identity of the server's files, and of the database in them.
+pub(crate) const DATABASE: &str =
+    "SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database())
+    FROM pg_control_system()";
 /// Statements of the owner's lease, prepared where they are used.
-pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, expires)
-    VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
+pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
+    VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
-pub(crate) const ACQUIRE: &str = "SELECT new_epoch, owner_name, left_ms FROM acquire($1, $2)";
+pub(crate) const ACQUIRE: &str = "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2)";
 pub(crate) const RECLAIM: &str =
     "UPDATE shards SET epoch = epoch + 1 WHERE id = $1 AND owner = $2 RETURNING epoch";
 pub(crate) const RENEW: &str =

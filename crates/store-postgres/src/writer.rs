@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::commit::{Advance, AskDue, NextDue, deposed, in_doubt, next_due, send};
 use crate::errors::Fault;
 use crate::floors::Floors;
-use crate::lease::{self, Ownership, Replica, writer_name};
+use crate::lease::{self, OnWait, Ownership, Replica, writer_name};
 use crate::rows::{SHARD, decoded, key, route};
 use crate::session::{Session, bounded};
 use crate::statements::Statements;
@@ -24,6 +24,8 @@ use crate::{Shared, loads, snapshot, sql};
 /// Time for which a call waits for a database that has just been lost, such as one that is restarted.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause of a control plane that waits for the shard, between attempts to reach the database.
+const WAIT_PAUSE: Duration = Duration::from_secs(1);
 /// Attempts at one commit, each on a connection of its own.
 const MAX_ATTEMPTS: u32 = 3;
 /// Time for the shard to be given back at the end.
@@ -70,19 +72,47 @@ async fn open(target: &Target, owner: uuid::Uuid) -> Result<Session, Fault> {
     Ok(session)
 }
 
+/// Takes the shard over, once it is free. A database that is lost meanwhile is waited for.
+async fn own(
+    target: &Target,
+    replica: &Replica,
+    patience: Option<Duration>,
+    on_wait: &OnWait,
+) -> Result<(Session, i64), Fault> {
+    let mut connected = false;
+    loop {
+        let owned = async {
+            let session = open(target, replica.id).await?;
+            connected = true;
+            let epoch = lease::acquire(&session, replica, patience, on_wait).await?;
+            Ok::<_, Fault>((session, epoch))
+        };
+        match owned.await {
+            Err(fault) if connected && fault.is_lost() && patience.is_none() => {
+                if on_wait(None).is_break() {
+                    return Err(Fault::Store(Error::Closed));
+                }
+                tracing::warn!(error = %fault.into_error(), "lost the database while waiting for it");
+                tokio::time::sleep(WAIT_PAUSE).await;
+            }
+            owned => return owned,
+        }
+    }
+}
+
 impl Writer {
     /// Takes the shard over on a checked database, and starts to renew its lease.
     pub(crate) fn take_over(
         target: Target,
         replica: Replica,
         patience: Option<Duration>,
+        on_wait: &OnWait,
         shared: Arc<Shared>,
     ) -> Result<Self, Error> {
         let runtime = crate::session::runtime(tokio::runtime::Builder::new_current_thread())?;
         let ownership = Arc::new(Ownership::default());
         let taken = async {
-            let session = open(&target, replica.id).await?;
-            let epoch = lease::acquire(&session, &replica, patience).await?;
+            let (session, epoch) = own(&target, &replica, patience, on_wait).await?;
             lease::sync(&session, replica.id, &ownership.clock).await?;
             let keeper =
                 shared.enter(|| lease::start(target.clone(), replica.clone(), Arc::clone(&ownership)));

@@ -28,6 +28,7 @@ pub mod logs;
 pub mod operator;
 mod pairs;
 pub mod permissions;
+mod replica;
 pub mod report;
 pub mod restore;
 pub mod result;

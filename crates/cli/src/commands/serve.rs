@@ -1,4 +1,4 @@
-//! Start of a control plane, shared by `rota dev` and `rota server`: opens the store and binds the listeners.
+//! Start of a control plane, shared by `rota dev` and `rota server`: opens the store in a data directory and binds the listeners.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! `rota server`: runs a control plane on an embedded store.
+//! `rota server`: runs a control plane, on a file or as one of several replicas on PostgreSQL.
 
 use clap::Args;
 use rota_server::{Settings, SettingsError};
 use rota_settings::Layers;
 
-use super::{serve, signals};
+use super::{replica, serve, signals};
 use crate::config;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
@@ -43,8 +43,15 @@ impl Server {
             serve::token(file)?;
         }
         private::directory(&settings.data_dir)?;
-        let store = serve::open(&settings.data_dir).await?;
-        let bound = serve::bind(settings.options(store).map_err(contradiction)?).await?;
+        let shutdown = signals::Shutdown::listen()?;
+        let (store, owner) = match &settings.store {
+            None => (serve::open(&settings.data_dir).await?, None),
+            Some(place) => match replica::open(place, &settings, globals, &shutdown).await? {
+                Some(opened) => (opened.store, Some(opened.database)),
+                None => return Ok(Exit::Ok),
+            },
+        };
+        let bound = serve::bind(settings.options(store, owner).map_err(contradiction)?).await?;
         if settings.insecure {
             tracing::warn!("--insecure: every program that reaches this address may do everything");
         }
@@ -53,7 +60,6 @@ impl Server {
         if let Some(addr) = bound.http_addr() {
             Reporter::new(globals.color).line(&format!("serving probes and metrics on http://{addr}"));
         }
-        let shutdown = signals::Shutdown::listen()?;
         tokio::select! {
             served = bound.run(shutdown.graceful.clone()) => { served?; }
             () = shutdown.forced.cancelled() => return Ok(Exit::Interrupted),
@@ -62,7 +68,7 @@ impl Server {
     }
 }
 
-fn contradiction(error: SettingsError) -> Failure {
+pub(super) fn contradiction(error: SettingsError) -> Failure {
     let failure = Failure::usage(error.to_string());
     match error.hint() {
         Some(hint) => failure.hint(hint),

@@ -111,11 +111,25 @@ impl Fixture {
     /// Starts the control plane; a restart uses the same address.
     pub(crate) async fn start_server(&mut self) -> Result<()> {
         let addr = self.addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let mut command = self.server_command(addr);
+        command.arg("--data-dir").arg(&self.data);
+        if let Some(disk) = &self.disk {
+            command = disk.command(&command);
+        }
+        let mut server = Process::start("server", command);
+        let line = server.prints("listening on http://").await;
+        self.addr = line.rsplit('/').next().map(str::parse).transpose()?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Returns the command of a control plane, without its data directory.
+    pub(crate) fn server_command(&self, addr: SocketAddr) -> Command {
         let mut command = self.command_of(
             self.server_program.as_deref().unwrap_or(Path::new(ROTA)),
             &["server", "--heartbeat", "500ms", "--shutdown-grace", "2s"],
         );
-        command.args(["--listen", &addr.to_string()]).arg("--data-dir").arg(&self.data);
+        command.args(["--listen", &addr.to_string()]);
         command.arg("--token-file").arg(self.dir().join("token"));
         for (flag, value) in [
             ("--heartbeat-timeout", self.graces.silence),
@@ -125,14 +139,12 @@ impl Fixture {
             command.args([flag, value]);
         }
         command.envs(self.server_environment.iter().map(|(name, value)| (name, value)));
-        if let Some(disk) = &self.disk {
-            command = disk.command(&command);
-        }
-        let mut server = Process::start("server", command);
-        let line = server.prints("listening on http://").await;
-        self.addr = line.rsplit('/').next().map(str::parse).transpose()?;
-        self.server = Some(server);
-        Ok(())
+        command
+    }
+
+    /// Lets commands, clients and workers connect to this address.
+    pub(crate) fn connect_to(&mut self, addr: SocketAddr) {
+        self.addr = Some(addr);
     }
 
     pub(crate) async fn kill_server(&mut self) {

@@ -36,6 +36,7 @@ mod procfs;
 mod queue;
 mod quota;
 mod redaction;
+mod replicas;
 mod reporting;
 mod repositories;
 mod responses;

@@ -7,6 +7,8 @@ CREATE TABLE replicas (
     id      uuid        PRIMARY KEY,
     name    text        NOT NULL,
     version text        NOT NULL,
+    -- Where other control planes reach it, as HOST:PORT; empty if they do not.
+    address text        NOT NULL,
     expires timestamptz NOT NULL
 );
 
@@ -234,14 +236,14 @@ END $$;
 
 -- Takes a shard whose owner has released it or lost its lease. Returns the owner and the rest of its lease otherwise.
 CREATE FUNCTION acquire(in_shard integer, in_replica uuid)
-RETURNS TABLE (new_epoch bigint, owner_name text, left_ms bigint) LANGUAGE plpgsql AS $$
+RETURNS TABLE (new_epoch bigint, owner_name text, owner_address text, left_ms bigint) LANGUAGE plpgsql AS $$
 DECLARE
     holder uuid;
     lease timestamptz;
 BEGIN
     SELECT owner INTO holder FROM shards WHERE id = in_shard FOR UPDATE;
     -- Locked, so that it is not renewed meanwhile.
-    SELECT name, expires INTO owner_name, lease FROM replicas WHERE id = holder FOR UPDATE;
+    SELECT name, address, expires INTO owner_name, owner_address, lease FROM replicas WHERE id = holder FOR UPDATE;
     IF FOUND AND lease > clock_timestamp() THEN
         left_ms := ceil(extract(epoch FROM lease - clock_timestamp()) * 1000);
         RETURN NEXT;

@@ -11,7 +11,7 @@ pub(crate) fn start() -> impl Fn(Clock) -> Arc<dyn Store> {
     let target = Target::parse(&PostgresServer::shared().database().unwrap(), None).unwrap();
     move |clock| {
         let options = Options { seed: 1, ..Options::new(target.clone(), "conformance") };
-        Arc::new(rota_store_postgres::open(options, Some(clock)).unwrap().0)
+        Arc::new(rota_store_postgres::open(options, Some(clock)).unwrap().store)
     }
 }
 

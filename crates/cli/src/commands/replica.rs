@@ -1,0 +1,134 @@
+//! Start of a replica on PostgreSQL: while another one owns the database, it passes connections on to that, and takes over
+//! once the database is free.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rota_server::{Owner, Owners, Settings, Standby};
+use rota_store::Store;
+use rota_store_postgres::{Options, Target};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use super::server::contradiction;
+use super::{serve, signals};
+use crate::exit::Failure;
+use crate::globals::Globals;
+use crate::output::Reporter;
+use crate::private;
+
+/// Connections for reads of the owner.
+const READERS: usize = 8;
+
+/// The store of a replica that owns the database.
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    /// Id of the database, which a copy of it elsewhere does not have.
+    pub database: String,
+}
+
+/// Returns the target that a URL, or a file with one, names.
+pub fn target(place: &str, password_file: Option<&Path>) -> anyhow::Result<Target> {
+    let secret = |path: &Path| {
+        private::check_file(path)?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read the file {}", path.display()))?;
+        anyhow::Ok(SecretString::from(text.trim().to_owned()))
+    };
+    let password = password_file.map(secret).transpose()?;
+    let url = if rota_store_postgres::is_url(place) {
+        if has_password(place) {
+            let message =
+                "the URL of --store contains a password, which other users of this machine can read";
+            let hint = "put the URL into a file and name that, or use --store-password-file";
+            return Err(Failure::usage(message).hint(hint).into());
+        }
+        SecretString::from(place.to_owned())
+    } else {
+        secret(Path::new(place))?
+    };
+    let target = Target::parse(secrecy::ExposeSecret::expose_secret(&url), password.as_ref());
+    Ok(target.map_err(serve::store_failure)?)
+}
+
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let user = authority.split_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || query.split('&').any(|part| part.starts_with("password="))
+}
+
+/// Opens the store once no other replica owns it. Returns `None` if a signal has ended the wait.
+pub async fn open(
+    place: &str,
+    settings: &Settings,
+    globals: &Globals,
+    shutdown: &signals::Shutdown,
+) -> anyhow::Result<Option<Opened>> {
+    let target = target(place, settings.store_password_file.as_deref())?;
+    let address = settings.advertised().map_err(contradiction)?;
+    let (owners, mut seen) = tokio::sync::watch::channel(None);
+    let options = Options {
+        address: address.clone(),
+        readers: READERS,
+        on_wait: on_wait(owners.clone(), shutdown.graceful.clone()),
+        seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        ..Options::new(target.clone(), &settings.replica)
+    };
+    let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None));
+    let mut opened = std::pin::pin!(opened);
+    // A free database is taken over without a detour.
+    let first = tokio::select! {
+        opened = &mut opened => Some(opened),
+        changed = seen.changed() => changed.map(|()| None).unwrap_or_default(),
+    };
+    let opened = match first {
+        Some(opened) => opened,
+        None => {
+            let standby = Standby::start(settings.listen, settings.http_listen, &address, &owners).await?;
+            let line =
+                format!("standing by for {}: connections are passed on to its owner", target.describe());
+            Reporter::new(globals.color).line(&line);
+            let opened = opened.await;
+            standby.stop().await;
+            opened
+        }
+    };
+    match opened? {
+        Ok(opened) => Ok(Some(Opened { store: Arc::new(opened.store), database: opened.database })),
+        Err(rota_store::Error::Closed) if shutdown.graceful.is_cancelled() => Ok(None),
+        Err(error) => Err(serve::store_failure(error).into()),
+    }
+}
+
+/// Publishes the owner, and ends the wait at a shutdown.
+fn on_wait(owners: Owners, stop: CancellationToken) -> rota_store_postgres::OnWait {
+    Arc::new(move |owner| {
+        let owner = owner.map(|owner| Owner { name: owner.name.clone(), address: owner.address.clone() });
+        owners.send_if_modified(|known| {
+            let changed = *known != owner;
+            known.clone_from(&owner);
+            changed
+        });
+        if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn password_in_a_flag_is_refused() {
+        for url in ["postgres://rota:secret@db/rota", "postgres://rota@db/rota?a=b&password=secret"] {
+            let error = target(url, None).unwrap_err();
+            assert!(
+                error.to_string().contains("password") && !format!("{error:?}").contains("secret@"),
+                "{error:?}"
+            );
+        }
+        assert!(target("postgres://rota@127.0.0.1/rota", None).is_ok());
+    }
+}

@@ -1,0 +1,196 @@
+//! Several replicas on one PostgreSQL: the owner is killed, stopped and frozen; clients and workers are connected to another.
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use rota_proto::v1::TaskState;
+use rota_testkit::postgres::PostgresServer;
+use rota_testkit::{history, tasks};
+
+use crate::process::Process;
+use crate::{Fixture, workload};
+
+/// Prints lines until a file exists.
+const PRINTS: &str = r#"
+i=0
+until [ -e "$GATE" ]; do i=$((i + 1)); echo "line $i"; sleep 0.05; done
+echo "last $i"
+"#;
+
+struct Replicas {
+    fixture: Fixture,
+    url: String,
+    running: Vec<Option<Process>>,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Replicas {
+    /// Starts replicas. The first one owns the database; clients and workers connect to the last one.
+    async fn start(count: usize) -> Result<Self> {
+        let url = PostgresServer::shared().database()?;
+        // Held together, so that they differ.
+        let listeners: Vec<_> =
+            (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+        let addrs = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+        drop(listeners);
+        let mut fixture = Fixture::bare();
+        std::fs::create_dir(fixture.dir().join("artifacts"))?;
+        fixture.connect_to(*addrs.last().unwrap());
+        let running = (0..count).map(|_| None).collect();
+        let mut replicas = Self { fixture, url, running, addrs };
+        for index in 0..count {
+            replicas.start_one(index, if index == 0 { "listening on" } else { "standing by" }).await;
+        }
+        Ok(replicas)
+    }
+
+    async fn start_one(&mut self, index: usize, line: &str) {
+        let (dir, name) = (self.fixture.dir(), format!("replica-{index}"));
+        let mut command = self.fixture.server_command(self.addrs[index]);
+        command.arg("--data-dir").arg(dir.join(&name)).args(["--replica", &name, "--store", &self.url]);
+        command.arg("--key-file").arg(dir.join("key"));
+        command.arg("--artifacts").arg(format!("file://{}", dir.join("artifacts").display()));
+        let mut process = Process::start(&name, command);
+        process.prints(line).await;
+        self.running[index] = Some(process);
+    }
+
+    fn replica(&self, index: usize) -> &Process {
+        self.running[index].as_ref().unwrap()
+    }
+
+    /// Waits until one of these replicas owns the database, and returns it.
+    async fn owner_of(&self, candidates: &[usize]) -> Result<usize> {
+        let owner =
+            || candidates.iter().copied().find(|index| self.replica(*index).count("listening on") > 0);
+        tasks::eventually("a takeover", async || Ok(owner().is_some())).await?;
+        Ok(owner().unwrap())
+    }
+
+    /// Starts tasks that print until [`Replicas::open_gate`].
+    async fn run_tasks(&self, count: usize) -> Result<Vec<String>> {
+        let client = self.fixture.client()?;
+        let gate = self.gate();
+        let mut names = Vec::new();
+        for _ in 0..count {
+            let task = workload::shell(PRINTS, &[("GATE", &gate)]);
+            names.push(tasks::create(&client, task).await?.name);
+        }
+        for name in &names {
+            workload::prints(&client, name, "line 3\n").await?;
+        }
+        Ok(names)
+    }
+
+    fn gate(&self) -> String {
+        self.fixture.dir().join("gate").to_str().unwrap().to_owned()
+    }
+
+    /// Lets the tasks end: each in its first attempt, with every line of its output.
+    async fn end_tasks(&self, names: &[String]) -> Result<()> {
+        std::fs::write(self.gate(), "")?;
+        let client = self.fixture.client()?;
+        for name in names {
+            let status = tasks::ended(&client, name).await?.status.unwrap();
+            assert_eq!(
+                (status.state(), status.attempt, status.worker_losses),
+                (TaskState::Succeeded, 1, 0),
+                "{status:?}"
+            );
+            let output = workload::printed(&client, name).await?;
+            let count = output.lines().count() - 1;
+            let lines: String = (1..=count).map(|line| format!("line {line}\n")).collect();
+            assert_eq!(output, format!("{lines}last {count}\n"));
+        }
+        history::check(&client, true).await?.check()
+    }
+}
+
+#[tokio::test]
+async fn killed_owner_is_replaced() -> Result<()> {
+    let mut replicas = Replicas::start(3).await?;
+    let client = replicas.fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = replicas.fixture.worker(workload::AGENT, "one", 4).await?;
+    let names = replicas.run_tasks(4).await?;
+    replicas.running[0].take().unwrap().kill().await;
+    let owner = replicas.owner_of(&[1, 2]).await?;
+    replicas.start_one(0, "standing by").await;
+    for name in &names {
+        let known = workload::printed(&client, name).await?.lines().count();
+        workload::prints(&client, name, &format!("line {}\n", known + 5)).await?;
+    }
+    // Once more, whoever it is.
+    replicas.running[owner].take().unwrap().kill().await;
+    let others: Vec<_> = (0..3).filter(|index| *index != owner).collect();
+    replicas.owner_of(&others).await?;
+    replicas.start_one(owner, "standing by").await;
+    replicas.end_tasks(&names).await
+}
+
+#[tokio::test]
+async fn stopped_owner_hands_over() -> Result<()> {
+    let mut replicas = Replicas::start(2).await?;
+    let client = replicas.fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = replicas.fixture.worker(workload::AGENT, "one", 4).await?;
+    let names = replicas.run_tasks(3).await?;
+    let owner = replicas.running[0].take().unwrap();
+    owner.signal(Signal::SIGTERM);
+    let ended = owner.ended().await;
+    assert!(ended.status.success(), "{ended:?}");
+    // Meanwhile, calls are made.
+    let mut short = Vec::new();
+    for _ in 0..20 {
+        short.push(tasks::create(&client, workload::shell("echo short", &[])).await?.name);
+    }
+    replicas.owner_of(&[1]).await?;
+    for name in &short {
+        assert_eq!(tasks::ended(&client, name).await?.status.unwrap().state(), TaskState::Succeeded);
+    }
+    replicas.end_tasks(&names).await
+}
+
+/// A replica that was frozen beyond its lease believes that it still owns the database.
+#[tokio::test]
+async fn frozen_owner_changes_nothing() -> Result<()> {
+    let mut replicas = Replicas::start(2).await?;
+    let client = replicas.fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = replicas.fixture.worker(workload::AGENT, "one", 3).await?;
+    let names = replicas.run_tasks(3).await?;
+    replicas.replica(0).signal(Signal::SIGSTOP);
+    replicas.owner_of(&[1]).await?;
+    let late = tasks::create(&client, workload::shell("echo line 1; echo last 1", &[])).await?.name;
+    replicas.replica(0).signal(Signal::SIGCONT);
+    let ended = replicas.running[0].take().unwrap().ended().await;
+    assert!(!ended.status.success() && ended.output.contains("taken over the database"), "{ended:?}");
+    replicas.start_one(0, "standing by").await;
+    // It waits for a slot.
+    let names = [names, vec![late]].concat();
+    replicas.end_tasks(&names).await
+}
+
+#[tokio::test]
+async fn contradictory_settings_are_refused() -> Result<()> {
+    let fixture = Fixture::bare();
+    let store = "postgres://rota@127.0.0.1:1/rota";
+    for (flags, why) in [
+        (&["--key-file", "key"][..], "requires artifacts"),
+        (&["--artifacts", "file:///tmp"][..], "requires key_file"),
+        (
+            &["--key-file", "key", "--artifacts", "file:///tmp", "--listen", "0.0.0.0:7420"][..],
+            "requires advertise",
+        ),
+    ] {
+        let command = ["server", "--insecure", "--data-dir", "data", "--store", store];
+        let refused = fixture.rota(&[&command, flags].concat()).await;
+        refused.failed(2, &[why]);
+    }
+    let flags = ["--key-file", "key", "--artifacts", "file:///tmp"];
+    let command = ["server", "--insecure", "--data-dir", "data", "--store", store];
+    let unreachable = fixture.rota(&[&command[..], &flags].concat()).await;
+    unreachable.failed(1, &["no connection to the database"]);
+    Ok(())
+}
