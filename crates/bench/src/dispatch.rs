@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::metrics::Metric;
-use crate::plane::{NAMESPACE, Plane, Workers, open, task, task_of};
+use crate::plane::{NAMESPACE, Plane, Workers, open_at, task, task_of};
 use crate::raw;
 use crate::report::Latency;
 use crate::runtime::AttemptLog;
@@ -47,6 +47,9 @@ pub(crate) struct Dispatch {
     /// Duration of each measurement of a rate, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     seconds: u64,
+    /// PostgreSQL database that the benchmark fills with tasks, instead of a new file: `postgres://USER@HOST/DATABASE`
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
@@ -95,10 +98,12 @@ impl Scenario for Dispatch {
         let span = Duration::from_secs(self.seconds);
         let fsync = round.fsync().await?;
         round.progress("the store alone");
-        let raw = raw::lives(&round.subfolder("raw")?, self.clients, span).await?;
+        let raw_store = open_at(self.store.as_deref(), &round.subfolder("raw")?).await?;
+        let raw = raw::lives(raw_store, self.clients, span).await?;
         round.progress("the control plane");
         let folder = round.subfolder("plane")?;
-        let plane = Plane::start(open(&folder)?, &folder, self.workers, self.slots).await?;
+        let store = open_at(self.store.as_deref(), &folder).await?;
+        let plane = Plane::start(store, &folder, self.workers, self.slots).await?;
         let mut dispatch_idle = Latency::new();
         idle_dispatch(&plane.workers, crate::plane::AGENT, TIMED_TASKS, &mut dispatch_idle).await?;
         let load = closed_loop(&plane.workers, self.clients, span).await?;

@@ -23,6 +23,9 @@ pub(crate) const AGENT: &str = "bench";
 /// Limit of the time until all workers are connected.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(180);
 
+/// Longest wait for another control plane on the database.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Opens a SQLite store in a directory.
 pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(rota_store_sqlite::open(rota_store_sqlite::Options {
@@ -30,6 +33,20 @@ pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>> {
         clock: Arc::new(|| Timestamp(rota_telemetry::clock::unix_micros())),
         seed: 7,
     })?))
+}
+
+/// Opens a store in a PostgreSQL database, or in a directory.
+pub(crate) async fn open_at(database: Option<&str>, folder: &Path) -> Result<Arc<dyn Store>> {
+    let Some(url) = database else { return open(folder) };
+    let target = rota_store_postgres::Target::parse(url, None)?;
+    let options = rota_store_postgres::Options {
+        patience: Some(DATABASE_PATIENCE),
+        readers: 8,
+        seed: 7,
+        ..rota_store_postgres::Options::new(target, "bench")
+    };
+    let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None));
+    Ok(Arc::new(opened.await??.store))
 }
 
 /// Returns the options of a control plane without authentication, on a free port of this machine.

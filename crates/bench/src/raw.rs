@@ -1,6 +1,5 @@
 //! The store alone: concurrent task lifecycles, each step awaited, without gRPC and dispatch.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +11,13 @@ use rota_store::{Command, Create, OpenSession, Reply, Store};
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
 
-use crate::plane::{NAMESPACE, open};
+use crate::plane::NAMESPACE;
 
 /// Name of the worker, and of its agent.
 pub(crate) const WORKER: &str = "raw";
 
 /// Returns task lifecycles per second.
-pub(crate) async fn lives(folder: &Path, concurrency: usize, span: Duration) -> Result<f64> {
-    let store = open(folder)?;
+pub(crate) async fn lives(store: Arc<dyn Store>, concurrency: usize, span: Duration) -> Result<f64> {
     let mut commits = store.commits();
     let reader = spawn("bench-commits", OnExit::Done, async move {
         while let Some(commits) = &mut commits

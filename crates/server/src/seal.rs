@@ -69,7 +69,7 @@ impl Sealer {
             }
             Err(error) => return Err(failed(error)),
         };
-        let Some(key) = key.first_chunk::<KEY_BYTES>() else {
+        let Ok(key) = <&[u8; KEY_BYTES]>::try_from(&key[..]) else {
             return Err(Error::Incomplete { path: path.display().to_string(), bytes: key.len() });
         };
         Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key)), key: Zeroizing::new(*key) })

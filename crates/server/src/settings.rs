@@ -1,7 +1,7 @@
 //! Settings of `rota server`: keys, flags, environment variables and defaults. Knows nothing of how a file or
 //! a command line is read, and does not open the store.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub struct Settings {
     /// File with the password of --store
     #[arg(long, value_name = "FILE", requires = "store")]
     pub store_password_file: Option<PathBuf>,
-    /// File with the key that encrypts secrets, the same for all replicas; made if it is missing [default: secrets.key in
-    /// --data-dir]
+    /// File with the key of 32 bytes that encrypts secrets; with --store required, and the same for all replicas [default:
+    /// secrets.key in --data-dir, made if it is missing]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// `HOST:PORT` at which the other replicas reach this one, with --store [default: --listen]
@@ -197,6 +197,8 @@ pub enum SettingsError {
     /// Other replicas could not open the secrets that this one seals.
     #[error("store requires key_file: all replicas need the same key")]
     NoKeyFile,
+    #[error("the key_file {path} is missing", path = .0.display())]
+    MissingKeyFile(PathBuf),
     #[error("store requires artifacts: all replicas need the same storage of artifacts")]
     NoArtifacts,
     #[error(
@@ -228,6 +230,9 @@ impl SettingsError {
             Self::NoKeyFile => {
                 Some("set --key-file to a file that all replicas have, such as a mounted Secret")
             }
+            Self::MissingKeyFile(_) => Some(
+                "make one with `head -c 32 /dev/urandom`, readable by its user alone, and give all replicas the same",
+            ),
             Self::NoArtifacts => Some(
                 "set --artifacts to an object store, or to file:///DIR with a directory that all replicas share",
             ),
@@ -246,8 +251,11 @@ impl Settings {
         }
         if self.store.is_some() {
             self.advertised()?;
-            if self.key_file.is_none() {
-                return Err(SettingsError::NoKeyFile);
+            match &self.key_file {
+                None => return Err(SettingsError::NoKeyFile),
+                // One that each replica makes for itself opens nothing of the others.
+                Some(path) if !path.exists() => return Err(SettingsError::MissingKeyFile(path.clone())),
+                Some(_) => {}
             }
             if self.artifacts.is_none() {
                 return Err(SettingsError::NoArtifacts);
@@ -259,13 +267,7 @@ impl Settings {
     /// Returns `HOST:PORT` at which other replicas reach this one.
     pub fn advertised(&self) -> Result<String, SettingsError> {
         match &self.advertise {
-            Some(address)
-                if address.rsplit_once(':').is_some_and(|(host, port)| {
-                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-                }) =>
-            {
-                Ok(address.clone())
-            }
+            Some(address) => address_of(address).ok_or(SettingsError::NoAdvertise),
             None if !self.listen.ip().is_unspecified() && self.listen.port() != 0 => {
                 Ok(self.listen.to_string())
             }
@@ -381,6 +383,17 @@ impl Settings {
             Some((key, _)) => Err(SettingsError::NoIssuer(key)),
             None => Ok(()),
         }
+    }
+}
+
+/// Returns `HOST:PORT`, with the brackets that an IPv6 address needs: templates of pods have it without.
+fn address_of(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        Ok(ip) => Some(SocketAddr::new(ip, port).to_string()),
+        Err(_) if host.is_empty() || host.contains(':') => None,
+        Err(_) => Some(format!("{host}:{port}")),
     }
 }
 

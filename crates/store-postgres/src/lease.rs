@@ -251,6 +251,7 @@ async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> R
         return Ok(false);
     }
     session.client.execute(sql::FORGET_COMMITS, &[&SHARD]).await?;
+    session.client.execute(sql::FORGET_REPLICAS, &[]).await?;
     Ok(true)
 }
 

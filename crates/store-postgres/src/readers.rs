@@ -14,8 +14,8 @@ use rota_core::{RouteId, TaskKey, Timestamp};
 use rota_store::codec::{decode, signed, stored, unsigned};
 use rota_store::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage,
-    Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, ScopedId, Snapshot, StoreSpace, StoreStats,
-    Stored, Thread, WorkflowQuery, WorkflowRows,
+    Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, Replica, ScopedId, Snapshot, StoreSpace,
+    StoreStats, Stored, Thread, WorkflowQuery, WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -327,6 +327,22 @@ impl Reader for Readers {
                 prepared.insert(*sql, loan.0.prepare_cached(sql).await?);
             }
             snapshot::read(&loan.0, &prepared).await
+        })
+    }
+
+    fn replicas(&self) -> Result<Vec<Replica>, Error> {
+        self.with(async |loan| {
+            let replica = |row: &Row| {
+                let lease = u64::try_from(get::<i64>(row, 4)?).unwrap_or(0);
+                Ok(Replica {
+                    name: get(row, 0)?,
+                    version: get(row, 1)?,
+                    address: get(row, 2)?,
+                    owner: get(row, 3)?,
+                    lease: Duration::from_millis(lease),
+                })
+            };
+            loan.query(sql::REPLICAS, &[&SHARD]).await?.iter().map(replica).collect()
         })
     }
 

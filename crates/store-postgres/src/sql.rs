@@ -217,6 +217,10 @@ statements! {
     LIST_NAMESPACE_STATES = "SELECT wanted.state, t.key FROM unnest($4::int2[]) AS wanted (state)
         CROSS JOIN LATERAL (SELECT key FROM tasks WHERE shard = $1 AND namespace = $5 AND tasks.state = wanted.state
             AND state <> 6 AND key < $2 ORDER BY key DESC LIMIT $3) AS t";
+    REPLICAS = "SELECT name, version, address, id IS NOT DISTINCT FROM (SELECT owner FROM shards WHERE id = $1) AS owns,
+            greatest(0, ceil(extract(epoch FROM expires - clock_timestamp()) * 1000))::int8
+        FROM replicas WHERE id IN (SELECT owner FROM shards WHERE id = $1) OR expires > clock_timestamp()
+        ORDER BY owns DESC, name, id LIMIT 100";
     LIST_KEYS = "SELECT key, record FROM tasks WHERE shard = $1 AND key = ANY ($2) ORDER BY key DESC";
 }
 
@@ -356,6 +360,10 @@ pub(crate) const FORGET_COMMITS: &str =
     "DELETE FROM commits WHERE shard = $1 AND revision < (SELECT revision FROM commits
     WHERE shard = $1 ORDER BY revision DESC LIMIT 1) - 10000";
 pub(crate) const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE id = $1 AND owner = $2";
+/// Replicas that have ended without a word.
+pub(crate) const FORGET_REPLICAS: &str =
+    "DELETE FROM replicas WHERE expires < clock_timestamp() - interval '1 hour'
+    AND id NOT IN (SELECT owner FROM shards WHERE owner IS NOT NULL)";
 pub(crate) const UNREGISTER: &str = "DELETE FROM replicas WHERE id = $1";
 /// Sessions of an owner that may still hold locks: a process that was frozen in the middle of a commit, or one that is gone.
 pub(crate) const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -19,7 +19,7 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, Worke
 
 use crate::{
     Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter, FollowUp, Page,
-    Session, Snapshot, Span, StoreSpace, StoreStats, Thread, WaitKey, WorkflowChanges, WorkflowLoad,
+    Replica, Session, Snapshot, Span, StoreSpace, StoreStats, Thread, WaitKey, WorkflowChanges, WorkflowLoad,
     WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 
@@ -391,6 +391,9 @@ pub trait Reader: Send + Sync + 'static {
     fn snapshot(&self) -> Result<Snapshot, Error>;
     /// Returns the room of the store; `None` if it has no files.
     fn space(&self) -> Result<Option<StoreSpace>, Error>;
+    fn replicas(&self) -> Result<Vec<Replica>, Error> {
+        Ok(Vec::new())
+    }
     /// Writes a consistent copy, which commits do not wait for, and returns it: a file that nothing else has.
     fn backup(&self) -> Result<File, Error>;
 }

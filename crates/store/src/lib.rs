@@ -46,6 +46,7 @@ mod filter;
 mod follow_up;
 pub mod memory;
 mod records;
+mod replica;
 pub mod single_writer;
 mod snapshot;
 mod space;
@@ -78,6 +79,7 @@ pub use records::{
     Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, OpenSession, Prune,
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
+pub use replica::Replica;
 pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
@@ -185,6 +187,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the room of the store; `None` if it has no files.
     async fn space(&self) -> Result<Option<StoreSpace>, Error>;
+
+    /// Returns the replicas that share the store, its owner first; none if it cannot be shared.
+    async fn replicas(&self) -> Result<Vec<Replica>, Error>;
 
     /// Writes a consistent copy, which commits do not wait for, and returns it: a file that nothing else has.
     async fn backup(&self) -> Result<File, Error>;

@@ -17,6 +17,7 @@ use crate::output::{Paint, Table, age, clean, elapsed, time};
 const EXAMPLES: &str = "\
 Examples:
   rota admin status
+  rota admin replicas
   rota admin background-tasks
   rota admin log-filter
   rota admin log-filter info,rota_server=debug
@@ -42,6 +43,8 @@ pub struct Admin {
 pub enum What {
     /// Show the health of the control plane; exits with 1 if it is in the error state
     Status,
+    /// List the replicas that share the database, the owner first
+    Replicas,
     /// List background tasks with their state and last success
     BackgroundTasks,
     /// Print the log filter, or change it until the process restarts
@@ -98,6 +101,7 @@ impl Admin {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.what {
             What::Status => status(context).await,
+            What::Replicas => replicas(context).await,
             What::BackgroundTasks => background_tasks(context).await,
             What::LogFilter { filter } => log_filter(context, filter).await,
             What::Breakers => breakers(context).await,
@@ -149,6 +153,11 @@ async fn status(context: &Context) -> anyhow::Result<Exit> {
     let mut row = |property: &str, value: String| table.row([property.to_owned(), value]);
     row("version", status.version);
     row("replica", status.replica);
+    let standbys: Vec<_> =
+        status.replicas.iter().filter(|one| !one.owner).map(|one| clean(&one.name)).collect();
+    if !standbys.is_empty() {
+        row("standing by", standbys.join(", "));
+    }
     row("uptime", elapsed(status.start_time.as_ref(), status.server_time.as_ref()));
     row("server time", time(status.server_time.as_ref()));
     row("store", if store.available { "reachable" } else { "unreachable" }.to_owned());
@@ -171,6 +180,33 @@ async fn status(context: &Context) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+async fn replicas(context: &Context) -> anyhow::Result<Exit> {
+    let replicas = context.client.get_system_status(GetSystemStatusRequest {}).await?.replicas;
+    if !context.out.is_human() {
+        context.out.list("replicas", &replicas)?;
+        return Ok(Exit::Ok);
+    }
+    if replicas.is_empty() {
+        context.out.line("the store is a file, which one control plane uses")?;
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(&["REPLICA", "STATE", "LEASE", "VERSION", "ADDRESS"]);
+    for one in &replicas {
+        let (state, paint) = if one.owner { ("owner", Paint::Good) } else { ("standing by", Paint::Plain) };
+        let lease = one.lease.as_ref().map_or(0, |lease| lease.seconds);
+        let plain = |text: String| (text, Paint::Plain);
+        table.row([
+            plain(one.name.clone()),
+            (state.to_owned(), paint),
+            plain(format!("{lease}s")),
+            plain(one.version.clone()),
+            plain(one.address.clone()),
+        ]);
+    }
+    context.out.table(&table)?;
+    Ok(Exit::Ok)
 }
 
 async fn background_tasks(context: &Context) -> anyhow::Result<Exit> {

@@ -45,7 +45,7 @@ impl Graces {
 /// Temporary directory with a control plane.
 pub(crate) struct Fixture {
     server: Option<Process>,
-    graces: Graces,
+    pub(crate) graces: Graces,
     /// Data directory of the control plane.
     pub(crate) data: PathBuf,
     addr: Option<SocketAddr>,

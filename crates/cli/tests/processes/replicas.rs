@@ -9,7 +9,7 @@ use rota_testkit::postgres::PostgresServer;
 use rota_testkit::{history, tasks};
 
 use crate::process::Process;
-use crate::{Fixture, workload};
+use crate::{Fixture, Graces, workload};
 
 /// Prints lines until a file exists.
 const PRINTS: &str = r#"
@@ -18,23 +18,25 @@ until [ -e "$GATE" ]; do i=$((i + 1)); echo "line $i"; sleep 0.05; done
 echo "last $i"
 "#;
 
-struct Replicas {
-    fixture: Fixture,
-    url: String,
-    running: Vec<Option<Process>>,
+/// Replicas on one database, of which some run.
+pub(crate) struct Replicas {
+    pub(crate) fixture: Fixture,
+    pub(crate) url: String,
+    pub(crate) running: Vec<Option<Process>>,
     addrs: Vec<SocketAddr>,
 }
 
 impl Replicas {
     /// Starts replicas. The first one owns the database; clients and workers connect to the last one.
-    async fn start(count: usize) -> Result<Self> {
-        let url = PostgresServer::shared().database()?;
+    pub(crate) async fn start(url: String, graces: Graces, count: usize) -> Result<Self> {
         // Held together, so that they differ.
         let listeners: Vec<_> =
             (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
         let addrs = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         drop(listeners);
         let mut fixture = Fixture::bare();
+        fixture.graces = graces;
+        std::fs::write(fixture.dir().join("key"), [7; 32])?;
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
         fixture.connect_to(*addrs.last().unwrap());
         let running = (0..count).map(|_| None).collect();
@@ -45,7 +47,8 @@ impl Replicas {
         Ok(replicas)
     }
 
-    async fn start_one(&mut self, index: usize, line: &str) {
+    /// Starts one, and waits for a line of its output.
+    pub(crate) async fn start_one(&mut self, index: usize, line: &str) {
         let (dir, name) = (self.fixture.dir(), format!("replica-{index}"));
         let mut command = self.fixture.server_command(self.addrs[index]);
         command.arg("--data-dir").arg(dir.join(&name)).args(["--replica", &name, "--store", &self.url]);
@@ -56,14 +59,17 @@ impl Replicas {
         self.running[index] = Some(process);
     }
 
-    fn replica(&self, index: usize) -> &Process {
+    pub(crate) fn replica(&self, index: usize) -> &Process {
         self.running[index].as_ref().unwrap()
     }
 
+    pub(crate) fn owns(&self, index: usize) -> bool {
+        self.replica(index).count("listening on") > 0
+    }
+
     /// Waits until one of these replicas owns the database, and returns it.
-    async fn owner_of(&self, candidates: &[usize]) -> Result<usize> {
-        let owner =
-            || candidates.iter().copied().find(|index| self.replica(*index).count("listening on") > 0);
+    pub(crate) async fn owner_of(&self, candidates: &[usize]) -> Result<usize> {
+        let owner = || candidates.iter().copied().find(|index| self.owns(*index));
         tasks::eventually("a takeover", async || Ok(owner().is_some())).await?;
         Ok(owner().unwrap())
     }
@@ -109,7 +115,7 @@ impl Replicas {
 
 #[tokio::test]
 async fn killed_owner_is_replaced() -> Result<()> {
-    let mut replicas = Replicas::start(3).await?;
+    let mut replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 3).await?;
     let client = replicas.fixture.client()?;
     workload::agent(&client).await?;
     let _worker = replicas.fixture.worker(workload::AGENT, "one", 4).await?;
@@ -131,7 +137,7 @@ async fn killed_owner_is_replaced() -> Result<()> {
 
 #[tokio::test]
 async fn stopped_owner_hands_over() -> Result<()> {
-    let mut replicas = Replicas::start(2).await?;
+    let mut replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 2).await?;
     let client = replicas.fixture.client()?;
     workload::agent(&client).await?;
     let _worker = replicas.fixture.worker(workload::AGENT, "one", 4).await?;
@@ -155,7 +161,7 @@ async fn stopped_owner_hands_over() -> Result<()> {
 /// A replica that was frozen beyond its lease believes that it still owns the database.
 #[tokio::test]
 async fn frozen_owner_changes_nothing() -> Result<()> {
-    let mut replicas = Replicas::start(2).await?;
+    let mut replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 2).await?;
     let client = replicas.fixture.client()?;
     workload::agent(&client).await?;
     let _worker = replicas.fixture.worker(workload::AGENT, "one", 3).await?;
@@ -175,10 +181,12 @@ async fn frozen_owner_changes_nothing() -> Result<()> {
 #[tokio::test]
 async fn contradictory_settings_are_refused() -> Result<()> {
     let fixture = Fixture::bare();
+    std::fs::write(fixture.dir().join("key"), [7; 32])?;
     let store = "postgres://rota@127.0.0.1:1/rota";
     for (flags, why) in [
         (&["--key-file", "key"][..], "requires artifacts"),
         (&["--artifacts", "file:///tmp"][..], "requires key_file"),
+        (&["--artifacts", "file:///tmp", "--key-file", "other"][..], "is missing"),
         (
             &["--key-file", "key", "--artifacts", "file:///tmp", "--listen", "0.0.0.0:7420"][..],
             "requires advertise",

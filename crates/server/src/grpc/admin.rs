@@ -82,6 +82,22 @@ impl Admin {
         self.health.background_tasks().into_iter().map(to_wire).collect()
     }
 
+    async fn replicas(&self, check: &StoreCheck) -> Vec<v1::Replica> {
+        if check.problem.is_some() {
+            return Vec::new();
+        }
+        let known = timeout(health::STORE_TIMEOUT, self.store.reads().replicas()).await;
+        let known = known.ok().and_then(Result::ok).unwrap_or_default();
+        let to_wire = |replica: rota_store::Replica| v1::Replica {
+            name: replica.name,
+            version: replica.version,
+            address: replica.address,
+            owner: replica.owner,
+            lease: Some(time::duration(replica.lease)),
+        };
+        known.into_iter().map(to_wire).collect()
+    }
+
     async fn counts(&self, check: &StoreCheck) -> v1::SystemCounts {
         let snapshot = self.demand.snapshot().await;
         let (workers, queues) = (&snapshot.view.workers, &snapshot.view.queues);
@@ -134,6 +150,7 @@ impl AdminService for Admin {
             counts: Some(self.counts(&check).await),
             background_tasks: self.background_tasks(),
             breakers: self.demand.breakers.all().into_iter().map(breaker).collect(),
+            replicas: self.replicas(&check).await,
             // Last: callers compare it with their clock when the response arrives.
             server_time: Some(time::timestamp(now())),
         }))

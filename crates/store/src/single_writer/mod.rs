@@ -20,8 +20,8 @@ use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Document, DocumentKey, Documents,
-    DocumentsPage, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Reply, ScopedId, Snapshot, Store,
-    StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
+    DocumentsPage, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Replica, Reply, ScopedId,
+    Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -224,6 +224,10 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn space(&self) -> Result<Option<StoreSpace>, Error> {
         self.read(R::space).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<Replica>, Error> {
+        self.read(R::replicas).await
     }
 
     async fn backup(&self) -> Result<File, Error> {

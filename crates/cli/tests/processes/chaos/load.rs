@@ -24,15 +24,16 @@ const THREADS: usize = 3;
 pub(crate) struct Load {
     random: StdRng,
     mark: String,
-    model: String,
+    /// URL of the API of the Claude Code CLI's tasks; without it, there are none, and no questions.
+    model: Option<String>,
     /// Names of all tasks, in the order of creation.
     pub(crate) names: Vec<String>,
 }
 
 impl Load {
-    pub(crate) fn new(seed: u64, mark: &str, model: &str) -> Self {
+    pub(crate) fn new(seed: u64, mark: &str, model: Option<String>) -> Self {
         let random = StdRng::seed_from_u64(!seed);
-        Self { random, mark: mark.to_owned(), model: model.to_owned(), names: Vec::new() }
+        Self { random, mark: mark.to_owned(), model, names: Vec::new() }
     }
 
     /// Creates tasks in one call, and cancels a few.
@@ -62,7 +63,11 @@ impl Load {
 
     fn task(&mut self, number: usize) -> v1::Task {
         let mut task = match self.random.random_range(0..10) {
-            _ if number % CLAUDE_SHARE == 1 => self.claude(),
+            _ if number % CLAUDE_SHARE == 1
+                && let Some(model) = &self.model =>
+            {
+                claude(model)
+            }
             0..=2 => self.program(),
             _ => self.scripted(),
         };
@@ -104,7 +109,7 @@ impl Load {
         match random.random_range(0..20) {
             0 => steps.push(Step::SpawnOrphan(true)),
             1 => steps.push(Step::Crash(9)),
-            2 => steps.push(Step::Ask("Go on?".to_owned())),
+            2 if self.model.is_some() => steps.push(Step::Ask("Go on?".to_owned())),
             _ => {}
         }
         let [early, late] = failures;
@@ -137,19 +142,20 @@ impl Load {
         }
         task
     }
+}
 
-    fn claude(&self) -> v1::Task {
-        let tool = json!({"name": "Bash", "input": {"command": "sleep 1; echo from a tool", "description": "Print"}});
-        let script = json!([{"tools": [tool]}, {"text": "{{tool_result}}"}]);
-        let mut task = tasks::task(CLAUDE);
-        let spec = task.spec.get_or_insert_default();
-        spec.prompt = format!("Please do: MOCK{script}");
-        spec.environment = [
-            ("ANTHROPIC_BASE_URL".to_owned(), self.model.clone()),
-            // Generated for this run.
-            ("ANTHROPIC_API_KEY".to_owned(), uuid::Uuid::new_v4().to_string()),
-        ]
-        .into();
-        task
-    }
+fn claude(model: &str) -> v1::Task {
+    let tool =
+        json!({"name": "Bash", "input": {"command": "sleep 1; echo from a tool", "description": "Print"}});
+    let script = json!([{"tools": [tool]}, {"text": "{{tool_result}}"}]);
+    let mut task = tasks::task(CLAUDE);
+    let spec = task.spec.get_or_insert_default();
+    spec.prompt = format!("Please do: MOCK{script}");
+    spec.environment = [
+        ("ANTHROPIC_BASE_URL".to_owned(), model.to_owned()),
+        // Generated for this run.
+        ("ANTHROPIC_API_KEY".to_owned(), uuid::Uuid::new_v4().to_string()),
+    ]
+    .into();
+    task
 }

@@ -7,6 +7,7 @@
 mod background;
 mod faults;
 mod load;
+mod replicas;
 mod world;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ async fn run(seed: u64) -> Result<Counts> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::start().await?;
     let client = world.fixture.client()?;
-    let mut load = Load::new(seed, world.fixture.mark(), &world.model.base_url());
+    let mut load = Load::new(seed, world.fixture.mark(), Some(world.model.base_url()));
     let mut faults: Vec<Fault> = Fault::ALL.into();
     faults.extend((0..3).map(|_| Fault::ALL[random.random_range(0..Fault::ALL.len())]));
     faults.shuffle(&mut random);
@@ -156,14 +157,19 @@ fn files(directory: &Path) -> Vec<String> {
     found
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn all_tasks_finish_exactly_once() -> Result<()> {
+/// Returns the seeds of the runs.
+fn seeds(default: u64) -> Result<std::ops::Range<u64>> {
     let variable = |name: &str, default: u64| match rota_telemetry::env::var(name) {
         Some(text) => text.parse().with_context(|| format!("{name} is not a number")),
         None => Ok(default),
     };
-    let (seeds, first) = (variable(SEEDS, 2)?, variable(FIRST, 1)?);
-    for seed in first..first + seeds {
+    let (count, first) = (variable(SEEDS, default)?, variable(FIRST, 1)?);
+    Ok(first..first + count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_tasks_finish_exactly_once() -> Result<()> {
+    for seed in seeds(2)? {
         let began = tokio::time::Instant::now();
         let counts = run(seed).await.with_context(|| format!("seed {seed}"))?;
         let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();

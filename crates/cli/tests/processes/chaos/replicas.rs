@@ -1,0 +1,215 @@
+//! Three replicas on one PostgreSQL, with hundreds of tasks, while owners, standbys, workers and the database are killed,
+//! frozen, stopped and cut off. A run fails if a rule was violated, or if a kind of fault never took effect.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rota_testkit::postgres::{PostgresServer, Stop};
+use rota_testkit::{history, tasks};
+use tokio::time::sleep;
+
+use super::load::{Load, SCRIPTED};
+use super::{Counts, TASKS, seeds};
+use crate::process::Process;
+use crate::replicas::Replicas;
+use crate::{Graces, workload};
+
+const REPLICAS: usize = 3;
+const WORKERS: [(&str, &str); 4] =
+    [("echo-0", SCRIPTED), ("echo-1", SCRIPTED), ("shell-0", workload::AGENT), ("shell-1", workload::AGENT)];
+const STANDS_BY: &str = "standing by";
+const CONNECTED_AGAIN: &str = "connected to the database again";
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    OwnerKilled,
+    OwnerStopped,
+    OwnerFrozen,
+    StandbyKilled,
+    WorkerKilled,
+    DatabaseRestarted,
+    DatabaseCrashed,
+    SessionsEnded,
+}
+
+impl Fault {
+    const ALL: [Self; 8] = [
+        Self::OwnerKilled,
+        Self::OwnerStopped,
+        Self::OwnerFrozen,
+        Self::StandbyKilled,
+        Self::WorkerKilled,
+        Self::DatabaseRestarted,
+        Self::DatabaseCrashed,
+        Self::SessionsEnded,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::OwnerKilled => "owner killed",
+            Self::OwnerStopped => "owner stopped",
+            Self::OwnerFrozen => "owner frozen beyond its lease",
+            Self::StandbyKilled => "standby killed",
+            Self::WorkerKilled => "worker killed",
+            Self::DatabaseRestarted => "database restarted",
+            Self::DatabaseCrashed => "database crashed",
+            Self::SessionsEnded => "sessions of the database ended",
+        }
+    }
+}
+
+struct World {
+    server: PostgresServer,
+    replicas: Replicas,
+    owner: usize,
+    workers: Vec<Process>,
+}
+
+impl World {
+    async fn start() -> Result<Self> {
+        let server = PostgresServer::start("")?;
+        let replicas = Replicas::start(server.database()?, Graces::CHAOS, REPLICAS).await?;
+        let client = replicas.fixture.client()?;
+        tasks::agent(&client, SCRIPTED, tasks::script([]), &[]).await?;
+        workload::agent(&client).await?;
+        let mut workers = Vec::new();
+        for (name, agent) in WORKERS {
+            workers.push(replicas.fixture.worker(agent, name, 4).await?);
+        }
+        Ok(Self { server, replicas, owner: 0, workers })
+    }
+
+    /// Waits until another replica owns the database.
+    async fn replaced(&mut self) -> Result<()> {
+        let others: Vec<_> = (0..REPLICAS).filter(|index| *index != self.owner).collect();
+        self.owner = self.replicas.owner_of(&others).await?;
+        Ok(())
+    }
+
+    /// Lets a fault happen and pass. Returns how often it took effect.
+    async fn inflict(&mut self, fault: Fault, random: &mut StdRng) -> Result<usize> {
+        sleep(Duration::from_millis(random.random_range(100..600))).await;
+        let owner = self.owner;
+        match fault {
+            Fault::OwnerKilled => {
+                self.replicas.running[owner].take().context("no owner")?.kill().await;
+                self.replaced().await?;
+                self.replicas.start_one(owner, STANDS_BY).await;
+            }
+            Fault::OwnerStopped => {
+                let process = self.replicas.running[owner].take().context("no owner")?;
+                process.signal(Signal::SIGTERM);
+                let ended = process.ended().await;
+                ensure!(ended.status.success(), "{ended:?}");
+                self.replaced().await?;
+                self.replicas.start_one(owner, STANDS_BY).await;
+            }
+            Fault::OwnerFrozen => {
+                self.replicas.replica(owner).signal(Signal::SIGSTOP);
+                self.replaced().await?;
+                self.replicas.replica(owner).signal(Signal::SIGCONT);
+                let ended = self.replicas.running[owner].take().context("no owner")?.ended().await;
+                ensure!(!ended.status.success(), "the frozen owner has ended without an error: {ended:?}");
+                self.replicas.start_one(owner, STANDS_BY).await;
+            }
+            Fault::StandbyKilled => {
+                let standby = (owner + 1 + random.random_range(0..REPLICAS - 1)) % REPLICAS;
+                self.replicas.running[standby].take().context("no standby")?.kill().await;
+                self.replicas.start_one(standby, STANDS_BY).await;
+            }
+            Fault::WorkerKilled => {
+                let index = random.random_range(0..WORKERS.len());
+                let (name, agent) = WORKERS[index];
+                let old = self.workers.swap_remove(index);
+                old.kill().await;
+                self.workers.push(self.replicas.fixture.worker(agent, name, 4).await?);
+                let last = self.workers.len() - 1;
+                self.workers.swap(index, last);
+            }
+            Fault::DatabaseRestarted => return self.database_away(Stop::Fast, random).await,
+            Fault::DatabaseCrashed => return self.database_away(Stop::Immediate, random).await,
+            Fault::SessionsEnded => {
+                let before = self.reconnections();
+                let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                    WHERE application_name LIKE 'rota-%' AND pid <> pg_backend_pid()";
+                self.server.sql(&self.replicas.url, end)?;
+                self.back(before).await?;
+            }
+        }
+        Ok(1)
+    }
+
+    /// How often owners have connected to the database again.
+    fn reconnections(&self) -> usize {
+        (0..REPLICAS).map(|index| self.replicas.replica(index).count(CONNECTED_AGAIN)).sum()
+    }
+
+    /// Waits until the owner has connected again, or another replica has taken over meanwhile.
+    async fn back(&mut self, before: usize) -> Result<()> {
+        let others = (0..REPLICAS).filter(|index| *index != self.owner);
+        let taken = || others.clone().find(|index| self.replicas.owns(*index));
+        tasks::eventually("an owner of the database", async || {
+            Ok(taken().is_some() || self.reconnections() > before)
+        })
+        .await?;
+        if let Some(owner) = taken() {
+            let old = std::mem::replace(&mut self.owner, owner);
+            self.replicas.running[old].take().context("no owner")?.ended().await;
+            self.replicas.start_one(old, STANDS_BY).await;
+        }
+        Ok(())
+    }
+
+    async fn database_away(&mut self, how: Stop, random: &mut StdRng) -> Result<usize> {
+        let before = self.reconnections();
+        self.server.stop(how)?;
+        // For less than the lease, and longer than a call waits.
+        sleep(Duration::from_millis(random.random_range(100..7_000))).await;
+        self.server.resume()?;
+        self.back(before).await?;
+        Ok(1)
+    }
+}
+
+async fn run(seed: u64) -> Result<Counts> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut world = World::start().await?;
+    let client = world.replicas.fixture.client()?;
+    let mut load = Load::new(seed, world.replicas.fixture.mark(), None);
+    let mut faults: Vec<Fault> = Fault::ALL.into();
+    faults.extend((0..3).map(|_| Fault::ALL[random.random_range(0..Fault::ALL.len())]));
+    faults.shuffle(&mut random);
+    let chunk = TASKS.div_ceil(faults.len());
+    let mut counts = Counts::new();
+    for fault in faults {
+        load.create(&client, chunk).await.context("creation")?;
+        let effect = world.inflict(fault, &mut random).await.with_context(|| fault.name())?;
+        eprintln!("seed {seed}: {}: {effect}", fault.name());
+        *counts.entry(fault.name()).or_default() += effect;
+    }
+    for name in &load.names {
+        tasks::ended(&client, name).await?;
+    }
+    let history = history::check(&client, true).await?;
+    history.check()?;
+    ensure!(history.states.values().sum::<usize>() >= TASKS, "{history:?}");
+    let states: BTreeMap<_, _> = history.states;
+    eprintln!("seed {seed}: {states:?}");
+    Ok(counts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_lose_and_double_nothing() -> Result<()> {
+    for seed in seeds(1)? {
+        let began = tokio::time::Instant::now();
+        let counts = run(seed).await.with_context(|| format!("seed {seed}"))?;
+        let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        println!("seed {seed}, {} s: {}", began.elapsed().as_secs(), counts.join(", "));
+    }
+    Ok(())
+}
