@@ -54,6 +54,9 @@ mod target;
 mod workflows;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;

@@ -161,8 +161,9 @@ impl Writer {
                     repaired.push((Arc::new(task), route(row, 0).map_err(Fault::into_error)?));
                 }
             }
-            let found =
-                snapshot::read(&session.client, session.prepared()).await.map_err(Fault::into_error)?;
+            let found = Box::pin(snapshot::read(&session.client, session.prepared()))
+                .await
+                .map_err(Fault::into_error)?;
             if let Some(at) = found.written_at {
                 connection.ownership.clock.not_before(at);
             }
@@ -306,7 +307,8 @@ fn doubtful(error: Error) -> Error {
 impl Backend for Writer {
     fn load(&mut self, load: &Load) -> Result<Loaded, Error> {
         self.block_on(async |connection| {
-            let read = connection.read(async |session, floors| loads::load(session, load, floors).await);
+            let read =
+                connection.read(async |session, floors| Box::pin(loads::load(session, load, floors)).await);
             Box::pin(read).await
         })
     }
@@ -328,7 +330,7 @@ impl Backend for Writer {
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
         self.block_on(async |connection| {
             connection
-                .read(async |session, _| snapshot::read(&session.client, session.prepared()).await)
+                .read(async |session, _| Box::pin(snapshot::read(&session.client, session.prepared())).await)
                 .await
         })
     }

@@ -1,0 +1,3 @@
+//! Tests that need internals: query plans.
+
+mod plans;
