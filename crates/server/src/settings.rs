@@ -1,7 +1,10 @@
 //! Settings of `rota server`: keys, flags, environment variables and defaults. Knows nothing of how a file or
 //! a command line is read, and does not open the store.
 
-use std::net::{IpAddr, SocketAddr};
+mod error;
+mod store;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +19,8 @@ use rota_telemetry::{BackgroundTasks, env};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::notify::{Notifications, NotificationsError, Receiver};
+pub use self::error::SettingsError;
+use crate::notify::{Notifications, Receiver};
 use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 
 /// `aud` claim that tokens must have unless `oidc_audience` is set.
@@ -167,81 +171,6 @@ impl rota_settings::Settings for Settings {
     const ENV_PREFIX: &'static str = "ROTA_SERVER_";
 }
 
-/// Contradiction between settings.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// The server would be open to all that reach its address.
-    #[error(
-        "no token would be required on {0}: every program that reaches it could run commands on the workers"
-    )]
-    Unauthenticated(SocketAddr),
-    /// A key has no effect without the issuer.
-    #[error("{0} requires oidc_issuer or oidc_token_file")]
-    NoIssuer(&'static str),
-    /// A URL is unusable.
-    #[error("{key} {url:?} {problem}")]
-    Url {
-        /// Key of the setting.
-        key: &'static str,
-        /// Its value.
-        url: String,
-        /// Predicate, such as `must begin with https://`.
-        problem: &'static str,
-    },
-    /// A key is set to an empty string.
-    #[error("{0} is empty")]
-    Empty(&'static str),
-    /// One of two keys is missing.
-    #[error("tls_certificate and tls_key must be set together")]
-    IncompleteTls,
-    /// Other replicas could not open the secrets that this one seals.
-    #[error("store requires key_file: all replicas need the same key")]
-    NoKeyFile,
-    #[error("the key_file {path} is missing", path = .0.display())]
-    MissingKeyFile(PathBuf),
-    #[error("store requires artifacts: all replicas need the same storage of artifacts")]
-    NoArtifacts,
-    #[error(
-        "store requires advertise, as HOST:PORT: other replicas do not reach this one at its listen address"
-    )]
-    NoAdvertise,
-    #[error("failed to write {path}: {source}", path = .path.display())]
-    Owner { path: PathBuf, source: std::io::Error },
-    #[error("notifications: {0}")]
-    Notifications(#[from] NotificationsError),
-    #[error("artifacts: {0}")]
-    Artifacts(#[from] rota_artifacts::Error),
-    /// The token that names the issuer is unreadable.
-    #[error("failed to read oidc_token_file {path}: {source}", path = path.display())]
-    TokenFile { path: PathBuf, source: std::io::Error },
-    /// The token names no issuer.
-    #[error("the token in oidc_token_file {path} names no issuer", path = .0.display())]
-    NoIssuerInToken(PathBuf),
-}
-
-impl SettingsError {
-    /// How to resolve it, where that is not obvious.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Unauthenticated(_) => Some(
-                "set --token-file, or --insecure if that is what you want; `rota dev` makes a token by itself",
-            ),
-            Self::NoIssuerInToken(_) => Some("set --oidc-issuer"),
-            Self::NoKeyFile => {
-                Some("set --key-file to a file that all replicas have, such as a mounted Secret")
-            }
-            Self::MissingKeyFile(_) => Some(
-                "make one with `head -c 32 /dev/urandom`, readable by its user alone, and give all replicas the same",
-            ),
-            Self::NoArtifacts => Some(
-                "set --artifacts to an object store, or to file:///DIR with a directory that all replicas share",
-            ),
-            Self::NoAdvertise => Some("set --advertise to the address of this machine or pod"),
-            _ => None,
-        }
-    }
-}
-
 impl Settings {
     /// Fails if settings contradict each other. Reads the OIDC token file where it names the issuer.
     pub fn validate(&self) -> Result<(), SettingsError> {
@@ -249,30 +178,8 @@ impl Settings {
         if !authenticated && !self.insecure {
             return Err(SettingsError::Unauthenticated(self.listen));
         }
-        if self.store.is_some() {
-            self.advertised()?;
-            match &self.key_file {
-                None => return Err(SettingsError::NoKeyFile),
-                // One that each replica makes for itself opens nothing of the others.
-                Some(path) if !path.exists() => return Err(SettingsError::MissingKeyFile(path.clone())),
-                Some(_) => {}
-            }
-            if self.artifacts.is_none() {
-                return Err(SettingsError::NoArtifacts);
-            }
-        }
+        self.check_store()?;
         self.tls().map(|_| ())
-    }
-
-    /// Returns `HOST:PORT` at which other replicas reach this one.
-    pub fn advertised(&self) -> Result<String, SettingsError> {
-        match &self.advertise {
-            Some(address) => address_of(address).ok_or(SettingsError::NoAdvertise),
-            None if !self.listen.ip().is_unspecified() && self.listen.port() != 0 => {
-                Ok(self.listen.to_string())
-            }
-            _ => Err(SettingsError::NoAdvertise),
-        }
     }
 
     /// Returns the options of a server on a store that the caller opened in `data_dir`.
@@ -383,17 +290,6 @@ impl Settings {
             Some((key, _)) => Err(SettingsError::NoIssuer(key)),
             None => Ok(()),
         }
-    }
-}
-
-/// Returns `HOST:PORT`, with the brackets that an IPv6 address needs: templates of pods have it without.
-fn address_of(text: &str) -> Option<String> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
-    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        Ok(ip) => Some(SocketAddr::new(ip, port).to_string()),
-        Err(_) if host.is_empty() || host.contains(':') => None,
-        Err(_) => Some(format!("{host}:{port}")),
     }
 }
 

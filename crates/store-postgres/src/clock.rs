@@ -1,4 +1,4 @@
-//! Time of the database, continued by a clock of this machine that nobody sets: control planes that follow each other on one
+//! Time of the database, continued by a clock of this machine that is never set: control planes that follow each other on one
 //! database have the same time. It never runs backwards, and is never before the last commit.
 
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -26,7 +26,7 @@ pub(crate) struct Advance {
 /// Earliest deadlines after a commit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct NextDue {
-    /// Of tasks.
+    /// Deadline of the task that is due first.
     pub(crate) tasks: Option<i64>,
     /// Of workflows and steps, if they were asked for.
     pub(crate) workflows: Option<Option<i64>>,
@@ -42,7 +42,7 @@ pub(crate) struct AskDue {
 
 type Part<'a> = Pin<Box<dyn Future<Output = Result<Option<i64>, Fault>> + Send + 'a>>;
 
-/// Reads one deadline.
+/// Reads the earliest deadline of one kind of record.
 fn first_due<'a>(session: &'a Session, sql: &'static str, from: Option<&'a i64>) -> Part<'a> {
     Box::pin(async move {
         let mut params: Vec<&(dyn ToSql + Sync)> = vec![&SHARD];

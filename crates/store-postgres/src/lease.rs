@@ -117,7 +117,7 @@ pub(crate) async fn acquire(
     let mut reported: Option<Instant> = None;
     let mut renewed: Option<Instant> = None;
     loop {
-        // One that waits must not be taken for a gone one once it owns the shard.
+        // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
             register(session, replica).await?;
             renewed = Some(Instant::now());

@@ -84,10 +84,10 @@ pub struct Options {
     pub version: String,
     /// Where other control planes reach this one, as `HOST:PORT`; empty if they do not.
     pub address: String,
-    /// Longest wait for another control plane that owns the database; `None` waits until it is gone.
+    /// Longest wait for another control plane that owns the database; `None` waits without a limit.
     pub patience: Option<Duration>,
     pub on_wait: OnWait,
-    /// Connections for reads.
+    /// Largest number of connections for reads.
     pub readers: usize,
     /// Source of span ids and jitter.
     pub seed: u64,
@@ -120,7 +120,7 @@ impl std::fmt::Debug for Options {
 
 pub type Postgres = SingleWriterStore<Readers>;
 
-/// An open store.
+/// An open store, which this process owns.
 pub struct Opened {
     pub store: Postgres,
     pub clock: Clock,

@@ -45,7 +45,7 @@ impl std::fmt::Debug for Readers {
     }
 }
 
-/// A borrowed connection.
+/// Connection that is borrowed from the pool.
 pub(crate) struct Loan(Object);
 
 impl Loan {

@@ -89,7 +89,7 @@ impl Statements {
     }
 
     fn remove(&mut self, changes: &Changes) {
-        let gone = &changes.removed;
+        let removed = &changes.removed;
         for sql in [
             sql::DELETE_TASKS,
             sql::DELETE_SPECS,
@@ -98,12 +98,12 @@ impl Statements {
             sql::DELETE_SECRETS,
             sql::DELETE_EVENTS,
         ] {
-            self.add(gone.len(), sql, || vec![column!(gone, |task| key(task.key))]);
+            self.add(removed.len(), sql, || vec![column!(removed, |task| key(task.key))]);
         }
-        self.add(gone.len(), sql::LEAVE_KEYS, || {
-            vec![column!(gone, |task| key(task.key)), Box::new(changes.now.0)]
+        self.add(removed.len(), sql::LEAVE_KEYS, || {
+            vec![column!(removed, |task| key(task.key)), Box::new(changes.now.0)]
         });
-        let aliases: Vec<_> = gone.iter().filter_map(|task| Some((task, task.alias.clone()?))).collect();
+        let aliases: Vec<_> = removed.iter().filter_map(|task| Some((task, task.alias.clone()?))).collect();
         self.add(aliases.len(), sql::DELETE_ALIASES, || {
             vec![
                 column!(aliases, |(task, _)| text(&task.namespace)),

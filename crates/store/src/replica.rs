@@ -10,6 +10,6 @@ pub struct Replica {
     /// Where others reach it, as `HOST:PORT`.
     pub address: String,
     pub owner: bool,
-    /// Rest of its lease.
+    /// Rest of its lease by the clock of the database.
     pub lease: Duration,
 }

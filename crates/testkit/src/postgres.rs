@@ -1,4 +1,4 @@
-//! A real PostgreSQL server for tests: in a temporary directory, on a Unix socket, with fsync, and gone with the process that
+//! A real PostgreSQL server for tests: in a temporary directory, on a Unix socket, with fsync, and removed with the process that
 //! started it, however that ends.
 
 use std::fs;
@@ -32,7 +32,7 @@ pub struct PostgresServer {
 /// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Ends all sessions first.
+    /// Ends all sessions before the server stops.
     Fast,
     /// As a crash: it recovers at the next start.
     Immediate,
@@ -194,7 +194,7 @@ fn programs() -> Result<PathBuf> {
 /// Returns a user and a group without rights.
 fn unprivileged() -> Result<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd")?;
-    for wanted in ["postgres", "nobody"] {
+    for wanted in ["postgres", "daemon"] {
         for line in users.lines() {
             let fields: Vec<_> = line.split(':').collect();
             if let [name, _, uid, gid, ..] = fields[..]
@@ -204,5 +204,5 @@ fn unprivileged() -> Result<(u32, u32)> {
             }
         }
     }
-    bail!("neither the user postgres nor nobody exists")
+    bail!("neither the user postgres nor daemon exists")
 }

@@ -127,7 +127,7 @@ async fn killed_owner_is_replaced() -> Result<()> {
         let known = workload::printed(&client, name).await?.lines().count();
         workload::prints(&client, name, &format!("line {}\n", known + 5)).await?;
     }
-    // Once more, whoever it is.
+    // Once more, whichever it is.
     replicas.running[owner].take().unwrap().kill().await;
     let others: Vec<_> = (0..3).filter(|index| *index != owner).collect();
     replicas.owner_of(&others).await?;

@@ -32,7 +32,7 @@ fn step_columns(steps: &[&Arc<Step>]) -> Result<Vec<Param>, Error> {
 
 impl Statements {
     pub(super) fn workflows(&mut self, changes: &WorkflowChanges) -> Result<(), Error> {
-        let gone = &changes.removed;
+        let removed = &changes.removed;
         for sql in [
             sql::DELETE_WORKFLOWS,
             sql::DELETE_WORKFLOW_SPECS,
@@ -41,7 +41,7 @@ impl Statements {
             sql::DELETE_STEP_OUTPUTS,
             sql::DELETE_STEP_EDGES,
         ] {
-            self.add(gone.len(), sql, || vec![column!(gone, |workflow| signed(workflow.0))]);
+            self.add(removed.len(), sql, || vec![column!(removed, |workflow| signed(workflow.0))]);
         }
         let new = &changes.inserted;
         if !new.is_empty() {

@@ -1,0 +1,65 @@
+//! Settings of a store that several replicas share.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Settings, SettingsError};
+
+impl Settings {
+    /// Fails if a shared store lacks what all replicas must have.
+    pub(super) fn check_store(&self) -> Result<(), SettingsError> {
+        if self.store.is_none() {
+            return Ok(());
+        }
+        self.advertised()?;
+        match &self.key_file {
+            None => return Err(SettingsError::NoKeyFile),
+            // One that each replica makes for itself opens nothing of the others.
+            Some(path) if !path.exists() => return Err(SettingsError::MissingKeyFile(path.clone())),
+            Some(_) => {}
+        }
+        if self.artifacts.is_none() { Err(SettingsError::NoArtifacts) } else { Ok(()) }
+    }
+
+    /// Returns `HOST:PORT` at which other replicas reach this one.
+    pub fn advertised(&self) -> Result<String, SettingsError> {
+        match &self.advertise {
+            Some(address) => address_of(address).ok_or(SettingsError::NoAdvertise),
+            None if !self.listen.ip().is_unspecified() && self.listen.port() != 0 => {
+                Ok(self.listen.to_string())
+            }
+            _ => Err(SettingsError::NoAdvertise),
+        }
+    }
+}
+
+/// Returns `HOST:PORT`, with the brackets that an IPv6 address needs: templates of pods have it without.
+fn address_of(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        Ok(ip) => Some(SocketAddr::new(ip, port).to_string()),
+        Err(_) if host.is_empty() || host.contains(':') => None,
+        Err(_) => Some(format!("{host}:{port}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_pods_get_brackets() {
+        for (text, address) in [
+            ("10.0.0.5:7420", Some("10.0.0.5:7420")),
+            ("fd00::5:7420", Some("[fd00::5]:7420")),
+            ("[fd00::5]:7420", Some("[fd00::5]:7420")),
+            ("rota-0.rota:7420", Some("rota-0.rota:7420")),
+            (":7420", None),
+            ("rota:0", None),
+            ("rota", None),
+            ("a:b:7420", None),
+        ] {
+            assert_eq!(address_of(text).as_deref(), address, "{text}");
+        }
+    }
+}
