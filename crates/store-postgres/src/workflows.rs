@@ -264,16 +264,26 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
             }
         }
         WorkflowQuery::Driven { after, limit } => {
-            let (key, index): (i64, i64) =
+            let (mut key, mut index): (i64, i64) =
                 after.map_or((-1, 0), |(key, step)| (signed(key.0), i64::from(step)));
-            let limit: i64 = signed(*limit);
-            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &index, &limit];
-            rows.steps = decoded(&loan.query(sql::DRIVEN_STEPS, params).await?, step)?;
+            let chunk: i64 = signed(*limit);
+            // A page without rows that can be decoded would be taken for the last one.
+            while rows.steps.is_empty() {
+                let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &index, &chunk];
+                let found = loan.query(sql::DRIVEN_STEPS, params).await?;
+                let Some(last) = found.last() else { break };
+                (key, index) = (get(last, 0)?, get(last, 1)?);
+                rows.steps = decoded(&found, step)?;
+            }
         }
         WorkflowQuery::Ending { after, limit } => {
-            let (after, limit): (i64, i64) = (signed(after.0), signed(*limit));
-            let found = loan.query(sql::ENDING_WORKFLOWS, &[&SHARD, &after, &limit]).await?;
-            rows.workflows = decoded(&found, workflow)?;
+            let (mut after, chunk): (i64, i64) = (signed(after.0), signed(*limit));
+            while rows.workflows.is_empty() {
+                let found = loan.query(sql::ENDING_WORKFLOWS, &[&SHARD, &after, &chunk]).await?;
+                let Some(last) = found.last() else { break };
+                after = get(last, 0)?;
+                rows.workflows = decoded(&found, workflow)?;
+            }
         }
         WorkflowQuery::Unended => {
             let found = loan.query(sql::UNENDED_WORKFLOWS, &[&SHARD]).await?;

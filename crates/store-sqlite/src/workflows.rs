@@ -7,7 +7,7 @@ use rota_store::{
     Error, StepKey, StepPage, StepTasksPage, Stored, WorkflowChanges, WorkflowFilter, WorkflowLoad,
     WorkflowLoaded, WorkflowQuery, WorkflowRows, stored_end,
 };
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 
 use crate::open::explain;
 use crate::readers::{all, one, task_row};
@@ -173,6 +173,25 @@ fn decoded<T>(rows: Vec<Stored<T>>) -> Vec<T> {
     rows.into_iter().flatten().collect()
 }
 
+/// Reads up to a number of rows that can be decoded: a page without any is the last one.
+fn some<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    limit: usize,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<Stored<T>>,
+) -> Result<Vec<T>, Error> {
+    let explained = |error: rusqlite::Error| explain(&error);
+    let mut statement = connection.prepare_cached(sql).map_err(explained)?;
+    let mut found = statement.query(params).map_err(explained)?;
+    let mut rows = Vec::new();
+    while rows.len() < limit {
+        let Some(row) = found.next().map_err(explained)? else { break };
+        rows.extend(read(row).map_err(explained)?);
+    }
+    Ok(rows)
+}
+
 /// Returns the one row that a caller has named.
 fn named<T>(row: Option<Stored<T>>) -> Result<Vec<T>, Error> {
     Ok(row.transpose().map_err(Error::Corrupt)?.into_iter().collect())
@@ -259,12 +278,11 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
         }
         WorkflowQuery::Driven { after, limit } => {
             let (workflow, index) = after.map_or((-1, 0), |(key, step)| (signed(key.0), i64::from(step)));
-            let params = params![workflow, index, signed(*limit)];
-            rows.steps = decoded(all(connection, sql::DRIVEN_STEPS, params, step)?);
+            rows.steps = some(connection, sql::DRIVEN_STEPS, params![workflow, index], *limit, step)?;
         }
         WorkflowQuery::Ending { after, limit } => {
-            let params = params![signed(after.0), signed(*limit)];
-            rows.workflows = decoded(all(connection, sql::ENDING_WORKFLOWS, params, workflow)?);
+            let params = params![signed(after.0)];
+            rows.workflows = some(connection, sql::ENDING_WORKFLOWS, params, *limit, workflow)?;
         }
         WorkflowQuery::Unended => {
             let count = one(connection, sql::UNENDED_WORKFLOWS, [], |row| row.get(0))?;

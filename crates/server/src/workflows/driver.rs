@@ -7,7 +7,7 @@ use futures::future::join_all;
 use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::workflow::{State, StepState, Workflow};
-use rota_store::{Action, Command, StepKey, WorkflowCommand, WorkflowQuery};
+use rota_store::{Action, Command, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -26,6 +26,20 @@ const CONCURRENCY: usize = 8;
 const PAGE: usize = 500;
 /// Time until a step is tried again whose store or storage did not answer.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Why a step could not be continued.
+enum Delay {
+    /// The store does not answer: no other step would fare better.
+    Store(Status),
+    /// Something that this step needs is not there now: others need not wait for it.
+    Step(Status),
+}
+
+impl From<rota_store::Error> for Delay {
+    fn from(error: rota_store::Error) -> Self {
+        Self::Store(status::store(error))
+    }
+}
 
 /// Evaluates the steps of the queue.
 #[derive(Clone)]
@@ -92,16 +106,27 @@ impl Driver {
                 Err(error) if error.is_panic() => self.give_up(work).await,
                 Err(_) => return,
             };
-            if let Err(status) = done {
-                tracing::debug!(?work, error = status.message(), "failed to continue a workflow, retrying");
-                tokio::time::sleep(RETRY_DELAY).await;
-                self.ready.push(work);
+            match done {
+                Ok(()) => {}
+                Err(Delay::Store(status)) => {
+                    tracing::debug!(
+                        ?work,
+                        error = status.message(),
+                        "failed to continue a workflow, retrying"
+                    );
+                    tokio::time::sleep(RETRY_DELAY).await;
+                    self.ready.push(work);
+                }
+                Err(Delay::Step(status)) => {
+                    tracing::debug!(?work, error = status.message(), "a step cannot continue now, retrying");
+                    self.ready.push_after(RETRY_DELAY, work);
+                }
             }
         }
     }
 
     /// Fails what cannot be evaluated without a panic.
-    async fn give_up(&self, work: Work) -> Result<(), Status> {
+    async fn give_up(&self, work: Work) -> Result<(), Delay> {
         let message = "the evaluation of its expressions has failed: please report this".to_owned();
         tracing::error!(?work, "the evaluation of expressions panicked");
         let key = match work {
@@ -111,7 +136,7 @@ impl Driver {
             Work::Step(key) => key,
         };
         let query = WorkflowQuery::StepsAt(key.0, vec![key.1]);
-        let rows = self.store.reads().workflows(query).await.map_err(status::store)?;
+        let rows = self.read(query).await?;
         let Some(step) = rows.steps.first() else { return Ok(()) };
         let action = match step.compensation {
             Some(StepState::Ready) => Action::CompensationFailed { message },
@@ -121,22 +146,34 @@ impl Driver {
         self.apply(command).await
     }
 
-    async fn workflow(&self, key: WorkflowKey) -> Result<Option<Workflow>, Status> {
-        let rows = self.store.reads().workflows(WorkflowQuery::Key(key)).await.map_err(status::store)?;
-        Ok(rows.workflows.into_iter().next())
+    /// Reads rows. A record that cannot be decoded is missing: a start finds it again once it can be.
+    async fn read(&self, query: WorkflowQuery) -> Result<WorkflowRows, Delay> {
+        match self.store.reads().workflows(query).await {
+            Err(rota_store::Error::Corrupt(reason)) => {
+                tracing::error!(reason, "a workflow does not continue: a record of it cannot be decoded");
+                Ok(WorkflowRows::default())
+            }
+            rows => Ok(rows?),
+        }
     }
 
-    async fn step(&self, key: StepKey) -> Result<(), Status> {
+    async fn workflow(&self, key: WorkflowKey) -> Result<Option<Workflow>, Delay> {
+        Ok(self.read(WorkflowQuery::Key(key)).await?.workflows.into_iter().next())
+    }
+
+    async fn step(&self, key: StepKey) -> Result<(), Delay> {
         let Some(workflow) = self.workflow(key.0).await? else { return Ok(()) };
-        let reads = self.store.reads();
-        let rows =
-            reads.workflows(WorkflowQuery::StepsAt(key.0, vec![key.1])).await.map_err(status::store)?;
+        let rows = self.read(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?;
         let Some(step) = rows.steps.into_iter().find(|step| step.needs_driver()) else { return Ok(()) };
-        let specs = WorkflowQuery::StepSpecs { workflow: key.0, from: key.1, limit: 1 };
-        let specs = reads.workflows(specs).await.map_err(status::store)?.bodies;
-        let body = specs.into_iter().next().map(|(_, body)| body).unwrap_or_default();
+        let specs = self.read(WorkflowQuery::StepSpecs { workflow: key.0, from: key.1, limit: 1 }).await?;
+        let body = specs.bodies.into_iter().next().map(|(_, body)| body).unwrap_or_default();
         let stored = StoredStep::decode(body).unwrap_or_default();
-        let next = evaluate::next(&self.store, &self.creator, &workflow, &step, stored).await?;
+        let next = match evaluate::next(&self.store, &self.creator, &workflow, &step, stored).await {
+            Ok(next) => next,
+            Err(NoValues::Later(status)) => return Err(Delay::Step(status)),
+            Err(NoValues::Store(status)) => return Err(Delay::Store(status)),
+            Err(NoValues::Step(_)) => None,
+        };
         let Some(Next { action, pins }) = next else { return Ok(()) };
         let command = WorkflowCommand::Drive { workflow: key.0, step: key.1, action: Box::new(action) };
         self.apply(command).await?;
@@ -144,7 +181,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn outputs(&self, key: WorkflowKey) -> Result<(), Status> {
+    async fn outputs(&self, key: WorkflowKey) -> Result<(), Delay> {
         let Some(workflow) = self.workflow(key).await? else { return Ok(()) };
         if workflow.state != State::Ending {
             return Ok(());
@@ -157,15 +194,15 @@ impl Driver {
         let outputs = match evaluated.await {
             Ok(outputs) => Ok(outputs.into()),
             Err(NoValues::Step(why)) => Err(format!("outputs: {why}")),
-            Err(NoValues::Store(status)) => return Err(status),
+            Err(NoValues::Store(status) | NoValues::Later(status)) => return Err(Delay::Store(status)),
         };
         self.apply(WorkflowCommand::Conclude { workflow: key, outputs }).await
     }
 
     /// Commits a command. One that the engine refuses was evaluated for an earlier state: the commit that changed it pushed
     /// the step again.
-    async fn apply(&self, command: WorkflowCommand) -> Result<(), Status> {
-        let replies = self.store.apply(vec![Command::from(command)]).await.map_err(status::store)?;
+    async fn apply(&self, command: WorkflowCommand) -> Result<(), Delay> {
+        let replies = self.store.apply(vec![Command::from(command)]).await?;
         if let Some(Err(refused)) = replies.into_iter().next() {
             tracing::debug!(%refused, "a step has changed meanwhile");
         }

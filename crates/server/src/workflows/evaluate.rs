@@ -11,7 +11,7 @@ use rota_expressions::{Expression, Template, Values};
 use rota_proto::v1;
 use rota_store::{Action, Create};
 use serde_json::{Map, Value};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use super::values::{self, NoValues};
 use crate::grpc::Creator;
@@ -38,15 +38,15 @@ pub(super) async fn next(
     workflow: &Workflow,
     step: &Step,
     stored: StoredStep,
-) -> Result<Option<Next>, Status> {
+) -> Result<Option<Next>, NoValues> {
     let compensates = step.compensation == Some(StepState::Ready);
     match attempt(store, creator, workflow, step, stored, compensates).await {
         Ok(next) => Ok(next),
-        Err(NoValues::Store(status)) => Err(status),
         Err(NoValues::Step(message)) if compensates => {
             Ok(Some(Action::CompensationFailed { message }.into()))
         }
         Err(NoValues::Step(message)) => Ok(Some(Action::Fail { round: step.round, message }.into())),
+        Err(later) => Err(later),
     }
 }
 
@@ -203,7 +203,7 @@ async fn create(
         Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound | Code::PermissionDenied => {
             NoValues::Step(status.message().to_owned())
         }
-        _ => NoValues::Store(status),
+        _ => NoValues::Later(status),
     })
 }
 

@@ -2,11 +2,13 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::WorkflowKey;
 use rota_core::workflow::State;
 use rota_store::{Commit, StepKey};
+use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Notify, broadcast};
 
 /// Commits that a watcher may be behind before it reads everything again.
@@ -87,6 +89,15 @@ impl ReadySteps {
             queue.order.push_back(work);
             self.wake.notify_one();
         }
+    }
+
+    /// Pushes what cannot continue now, later.
+    pub(super) fn push_after(self: &Arc<Self>, delay: Duration, work: Work) {
+        let queue = Arc::clone(self);
+        spawn("step-retry", OnExit::Done, async move {
+            tokio::time::sleep(delay).await;
+            queue.push(work);
+        });
     }
 
     fn pop(&self) -> Option<Work> {

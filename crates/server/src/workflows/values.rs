@@ -22,13 +22,18 @@ const MAX_RESULTS: usize = 10_000;
 pub(super) enum NoValues {
     /// The store does not answer now.
     Store(Status),
+    /// Something that the step needs is not there now.
+    Later(Status),
     /// The step cannot have them.
     Step(String),
 }
 
 impl From<rota_store::Error> for NoValues {
     fn from(error: rota_store::Error) -> Self {
-        Self::Store(status::store(error))
+        match error {
+            rota_store::Error::Corrupt(reason) => Self::Step(format!("a record cannot be decoded: {reason}")),
+            error => Self::Store(status::store(error)),
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! Damaged records harm themselves alone, and a writer that was replaced writes nothing.
 
 use rota_core::task::{self, Dependency, DependencyKey, DependencyState, OnFailure, WorkerRef};
-use rota_core::{Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName};
+use rota_core::workflow::{Kind, Step, Workflow};
+use rota_core::{Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, WorkflowId};
 use rota_store::engine::{BatchOutcome, Engine};
-use rota_store::{Budget, Claim, Command, Error, Filter, OpenSession, Prune, Reader, Refused, Reply};
+use rota_store::{
+    Budget, Claim, Command, CreateWorkflow, Error, Filter, NewStep, OpenSession, Prune, Reader, Refused,
+    Reply, WorkflowCommand, WorkflowQuery,
+};
 
 use super::{NOW, create, id, scoped};
 use crate::Writer;
@@ -213,4 +217,29 @@ fn undecodable_follow_up_is_reported_and_kept() {
     let kept = "SELECT count(*) FROM follow_ups";
     let kept: u32 = engine.backend().connection().query_row(kept, [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 1);
+}
+
+/// A start reads the steps that wait for the driver page by page, until one is empty.
+#[test]
+fn damaged_steps_end_no_list_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
+    let mut engine = Engine::new(writer, 0).unwrap();
+    let step = |name: &str| NewStep {
+        step: Step::new(name.to_owned(), Kind::Task),
+        spec: bytes::Bytes::new(),
+        needs: Vec::new(),
+    };
+    let create = CreateWorkflow {
+        workflow: Workflow::new(WorkflowId(id(0).0), Namespace::new("n").unwrap()),
+        spec: bytes::Bytes::new(),
+        steps: vec![step("a"), step("b"), step("c")],
+        key: None,
+        foreign_id: false,
+    };
+    run(&mut engine, vec![WorkflowCommand::Create(Box::new(create)).into()], NOW);
+    let damage = "UPDATE steps SET record = x'81a57374617465a46e6577' WHERE step < 2";
+    assert_eq!(engine.backend().connection().execute(damage, []).unwrap(), 2);
+    let page = readers.workflows(&WorkflowQuery::Driven { after: None, limit: 2 }).unwrap();
+    assert_eq!(page.steps.iter().map(|step| &step.name[..]).collect::<Vec<_>>(), ["c"]);
 }

@@ -168,7 +168,9 @@ impl<B: Backend> Engine<B> {
         let limit = self.write_set.pending.budget();
         let rows = self.task_page(StepTasksPage { workflow, after, open: true, limit })?;
         self.load_workflow(workflow)?;
-        let last = rows.last().and_then(|row| place_of(row.task.as_ref().ok()?)).map(|(_, place)| place);
+        // One that cannot be decoded has no place: commands on it fail.
+        let last =
+            rows.iter().rev().find_map(|row| place_of(row.task.as_ref().ok()?)).map(|(_, place)| place);
         let whole = rows.len() < limit;
         self.write_set.pending.spend(rows.len().max(1));
         let stored: Vec<_> = rows.iter().map(|row| row.key).collect();
@@ -248,7 +250,8 @@ impl<B: Backend> Engine<B> {
                 self.remove(Arc::new(task));
             }
         }
-        if whole {
+        // Tasks that cannot be decoded stay.
+        if whole || last == after {
             self.write_set.workflows.remove(workflow);
             self.write_set.pending.finish(number, None);
         } else {
