@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: help demo demo-claude test chaos chaos-replicas compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-test help demo demo-claude test chaos chaos-replicas compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -29,6 +29,12 @@ demo-claude: ## Run the demo with the real Claude Code CLI: on your key, else ag
 
 test: ## Run every test that needs neither root nor a cluster (some of them: make test TESTS="-p rota-core")
 	@scripts/test $(TESTS)
+
+console: ## Build the control centre, which the next build contains; needs Node 20
+	@scripts/console
+
+console-test: ## Test the control centre in Chromium against a real `rota dev`; needs chromium
+	@scripts/console-test
 
 chaos: ## Run Rota as processes with hundreds of tasks while everything around them fails (make chaos SEEDS=50 FIRST=1)
 	ROTA_CHAOS_SEEDS=$(or $(SEEDS),10) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \

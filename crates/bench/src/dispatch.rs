@@ -49,6 +49,7 @@ pub(crate) struct Dispatch {
     seconds: u64,
     /// PostgreSQL database that the benchmark fills with tasks, instead of a new file: `postgres://USER@HOST/DATABASE`
     #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
     #[command(flatten)]
     #[serde(skip)]

@@ -67,6 +67,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         isolates: true,
         overrides: v1::Overrides::All,
         timing: Timing::default(),
+        console: false,
         limits: rota_server::Limits::default(),
         breakers: Policy::default(),
         background_tasks: BackgroundTasks::default(),

@@ -105,6 +105,8 @@ pub enum Command {
     Delete(delete::Delete),
     /// Administer the control plane: status, log filter, circuit breakers, backups
     Admin(admin::Admin),
+    /// Print a link to the control centre that signs in with the token of the command line
+    Ui(ui::Ui),
     /// Run everything on this machine: store, control plane and workers
     Dev(dev::Dev),
     /// Run a control plane

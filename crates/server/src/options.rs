@@ -48,6 +48,8 @@ pub struct Options {
     pub overrides: Overrides,
     /// Intervals and timeouts.
     pub timing: Timing,
+    /// Whether the control centre is served, on the address of the API.
+    pub console: bool,
     /// Limits of the connections of the gRPC listener.
     pub limits: Limits,
     /// Policy of the agents' circuit breakers.

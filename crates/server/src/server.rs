@@ -67,6 +67,7 @@ pub struct Bound {
     worker_tokens: WorkerTokens,
     shutdown_grace: Duration,
     limits: Limits,
+    console: bool,
     store: StoreClient,
     services: Services,
     pages: Pages,
@@ -279,6 +280,7 @@ impl Server {
             worker_tokens,
             shutdown_grace,
             limits: options.limits,
+            console: options.console,
             store,
             services,
             pages,
@@ -306,7 +308,8 @@ impl Bound {
 
     /// Serves until `shutdown`; then ends every stream, waits for the shutdown grace period, and closes the store.
     pub async fn run(self, shutdown: CancellationToken) -> Result<ShutdownOutcome, Error> {
-        let (grace, limits, mut background) = (self.shutdown_grace, self.limits, self.background);
+        let (grace, limits, console, mut background) =
+            (self.shutdown_grace, self.limits, self.console, self.background);
         let Self { listener, tls, http, authenticator, store, services, pages, stop, .. } = self;
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
         let tasks = TaskServiceServer::new(services.tasks)
@@ -337,7 +340,8 @@ impl Bound {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(limits.streams)
             .max_connection_age(limits.connection_age)
-            // First: what it makes of requests passes all others.
+            .layer(rota_console::Layer { enabled: console })
+            // What it makes of requests passes all others.
             .layer(rota_gateway::Layer(gateway))
             .layer(auth::Layer(Arc::new(authenticator)))
             .layer(ending::Layer(stop.clone()))

@@ -101,6 +101,9 @@ pub struct Settings {
     /// `sub` claim of the operator, such as system:serviceaccount:rota:rota-operator
     #[arg(long, value_name = "SUBJECT", help_heading = OIDC)]
     pub oidc_operator: Option<String>,
+    /// Serve no control centre: only the APIs
+    #[arg(long)]
+    pub no_console: bool,
     /// Require no token: every program that reaches the address may do everything
     #[arg(long)]
     pub insecure: bool,
@@ -154,6 +157,7 @@ impl Default for Settings {
             oidc_token_file: None,
             oidc_audience: None,
             oidc_operator: None,
+            no_console: false,
             insecure: false,
             heartbeat: HumanDuration(timing.heartbeat),
             heartbeat_timeout: HumanDuration(timing.heartbeat_timeout),
@@ -208,6 +212,7 @@ impl Settings {
                 wall_clock: Default::default(),
             },
             limits: Limits::default(),
+            console: !self.no_console,
             notifications: Notifications {
                 receivers: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
                 cursors: self.data_dir.join("notifications"),

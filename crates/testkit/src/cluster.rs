@@ -67,6 +67,7 @@ impl Setup {
             backend,
             timing: timing(),
             breakers: Policy::default(),
+            console: true,
             limits: Limits::default(),
             token: None,
             tls: None,

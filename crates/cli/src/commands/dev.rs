@@ -161,6 +161,7 @@ impl Dev {
                 retention: Some(config.retention.0).filter(|time| *time > Duration::ZERO),
                 ..Timing::default()
             },
+            console: true,
             limits: rota_server::Limits::default(),
             breakers: Policy::default(),
             background_tasks: background_tasks.clone(),

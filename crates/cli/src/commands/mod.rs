@@ -44,6 +44,7 @@ pub mod threads;
 pub mod top;
 mod track;
 pub mod transcript;
+pub mod ui;
 pub mod update;
 pub mod version;
 pub mod wait;

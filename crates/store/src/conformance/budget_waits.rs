@@ -275,9 +275,22 @@ pub async fn full_budget_ends_the_wake_up(t: &mut Harness) {
     }
     assert_eq!(wait_of(t, ids[1499]).await, Some(Scope::Namespace));
     t.commits.clear();
-    // Room for two, as their agent shows.
-    limit_namespace(t, monthly(350)).await;
-    let mut given = claimed(t, &worker).await;
+    // Room for two, as their agent shows. They take it in the commit that gives it: later commits would go on waking meanwhile.
+    let raised = Command::PutBudget { namespace: namespace("n"), budget: monthly(350) };
+    let wanted = Claim {
+        namespace: namespace("n"),
+        worker: worker.clone(),
+        routes: vec![t.route(to_agent("a")).await],
+        shared: Vec::new(),
+        slots: 4,
+        probes: None,
+    };
+    t.commits.clear();
+    let replies = t.batch(vec![raised, Command::Claim(wanted)]).await;
+    assert!(matches!(replies[1], Ok(Reply::Claimed(2))), "{replies:?}");
+    let changes = t.commits.iter().flat_map(|commit| &commit.tasks);
+    let mut given: Vec<_> =
+        changes.filter(|change| change.dispatch.is_some()).map(|change| change.task.id).collect();
     for _ in 0..9 {
         given.extend(claimed(t, &worker).await);
         t.batch(Vec::new()).await;

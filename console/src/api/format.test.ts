@@ -1,0 +1,37 @@
+import { expect, test } from "vitest";
+import { Lines } from "./client";
+import { dollars, id, query, span, text, word } from "./format";
+
+test("names and words", () => {
+  expect(id("namespaces/default/tasks/hello")).toBe("hello");
+  expect(id(undefined)).toBe("");
+  expect(word("TASK_STATE_INPUT_REQUIRED", "TASK_STATE_")).toBe("input required");
+});
+
+test("times and money", () => {
+  expect(span(1400)).toBe("1 s");
+  expect(span(-5)).toBe("0 s");
+  expect(span(125_000)).toBe("2 min");
+  expect(span(3 * 3600_000)).toBe("3 h");
+  expect(span(72 * 3600_000)).toBe("3 d");
+  expect(dollars("12345")).toBe("$0.012");
+  expect(dollars(2_500_000)).toBe("$2.50");
+  expect(dollars(undefined)).toBe("");
+});
+
+test("bytes are UTF-8", () => {
+  expect(text("w6TigqwK")).toBe("ä€\n");
+  expect(text(undefined)).toBe("");
+});
+
+test("queries leave empty values out", () => {
+  expect(query({ a: "", b: undefined, c: ["x", "y"], d: 5 })).toBe("?c=x&c=y&d=5");
+  expect(query({})).toBe("");
+});
+
+test("lines over chunks", () => {
+  const lines = new Lines();
+  expect(lines.push('{"a":')).toEqual([]);
+  expect(lines.push('1}\n\n{"b"')).toEqual(['{"a":1}']);
+  expect(lines.push(":2}\n")).toEqual(['{"b":2}']);
+});

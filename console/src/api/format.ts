@@ -1,0 +1,52 @@
+/** Last part of a resource name. */
+export function id(name: string | undefined): string {
+  return name?.split("/").at(-1) ?? "";
+}
+
+/** `TASK_STATE_INPUT_REQUIRED` as `input required`. */
+export function word(value: string | undefined, prefix: string): string {
+  return (value ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");
+}
+
+/** Milliseconds as `3 s`, `12 min`, `5 h` or `2 d`. */
+export function span(millis: number): string {
+  const seconds = Math.max(0, Math.round(millis / 1000));
+  if (seconds < 120) {
+    return `${seconds} s`;
+  }
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 120) {
+    return `${minutes} min`;
+  }
+  const hours = Math.round(minutes / 60);
+  return hours < 48 ? `${hours} h` : `${Math.round(hours / 24)} d`;
+}
+
+/** Millionths of a dollar as `$0.012`. */
+export function dollars(micro: string | number | undefined): string {
+  const value = Number(micro ?? 0) / 1e6;
+  return value === 0 ? "" : `$${value < 1 ? value.toFixed(3) : value.toFixed(2)}`;
+}
+
+/** Decodes the base64 form of bytes in JSON as UTF-8. */
+export function text(base64: string | undefined): string {
+  if (!base64) {
+    return "";
+  }
+  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+  return new TextDecoder().decode(bytes);
+}
+
+/** Parameters of a query: without empty ones, with several values of a list. */
+export function query(values: Record<string, string | number | string[] | undefined>): string {
+  const all = new URLSearchParams();
+  for (const [key, value] of Object.entries(values)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== "") {
+        all.append(key, String(one));
+      }
+    }
+  }
+  const encoded = all.toString();
+  return encoded ? `?${encoded}` : "";
+}

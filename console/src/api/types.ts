@@ -1,0 +1,17 @@
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+
+export type Agent = Schemas["Agent"];
+export type Event = Schemas["Event"];
+export type InputRequest = Schemas["InputRequest"];
+export type StepStatus = Schemas["StepStatus"];
+export type SystemStatus = Schemas["SystemStatus"];
+export type Task = Schemas["Task"];
+export type TaskInput = Schemas["TaskInput"];
+export type WatchTaskResponse = Schemas["WatchTaskResponse"];
+export type WatchTasksResponse = Schemas["WatchTasksResponse"];
+export type WatchWorkflowResponse = Schemas["WatchWorkflowResponse"];
+export type Worker = Schemas["Worker"];
+export type Workflow = Schemas["Workflow"];
+export type Explanation = Schemas["ExplainTaskResponse"];

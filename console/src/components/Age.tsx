@@ -1,0 +1,38 @@
+import { useEffect, useState } from "react";
+import { span } from "../api/format";
+
+let now = Date.now();
+const listeners = new Set<(now: number) => void>();
+// One clock for all that show an age.
+setInterval(() => {
+  now = Date.now();
+  for (const listener of listeners) {
+    listener(now);
+  }
+}, 5000);
+
+const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+
+/** How long ago a time was, or how long a span was; the time with its zone as a title. */
+export function Age({ from, to }: { from: string | undefined; to?: string | undefined }) {
+  const [time, setTime] = useState(now);
+  useEffect(() => {
+    if (to) {
+      return;
+    }
+    listeners.add(setTime);
+    return () => {
+      listeners.delete(setTime);
+    };
+  }, [to]);
+  if (!from) {
+    return null;
+  }
+  const begin = new Date(from);
+  const end = to ? Date.parse(to) : Math.max(time, Date.now());
+  return (
+    <time dateTime={from} title={zone.format(begin)}>
+      {span(end - begin.getTime())}
+    </time>
+  );
+}

@@ -1,0 +1,146 @@
+import { Link, Outlet, useNavigate } from "@tanstack/react-router";
+import { useEffect, useState, useSyncExternalStore } from "react";
+import { onToken, setToken, token } from "../api/token";
+import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
+import { setNamespace, useNamespace } from "../namespace";
+import { Dialog } from "./Dialog";
+import { SignIn } from "./SignIn";
+
+const PAGES = [
+  { to: "/inbox", name: "Inbox", key: "i" },
+  { to: "/tasks", name: "Tasks", key: "t" },
+  { to: "/workflows", name: "Workflows", key: "w" },
+  { to: "/agents", name: "Agents", key: "a" },
+] as const;
+
+const isTyping = (target: EventTarget | null) =>
+  target instanceof HTMLElement &&
+  (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+
+/** Navigation around every page; the way in, if there is no token. */
+export function Shell() {
+  const known = useSyncExternalStore(onToken, token);
+  const [help, setHelp] = useState(false);
+  const navigate = useNavigate();
+  useEffect(() => {
+    const press = (event: KeyboardEvent) => {
+      if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) {
+        return;
+      }
+      const page = PAGES.find((page) => page.key === event.key);
+      if (page) {
+        void navigate({ to: page.to });
+      } else if (event.key === "?") {
+        setHelp(true);
+      }
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, [navigate]);
+  if (!known) {
+    return <SignIn />;
+  }
+  return (
+    <>
+      <a className="skip" href="#main">
+        Skip to the content
+      </a>
+      <header>
+        <strong>Rota</strong>
+        <nav aria-label="Pages">
+          {PAGES.map((page) => (
+            <Link key={page.to} to={page.to} activeProps={{ "aria-current": "page" }}>
+              {page.name}
+              {page.to === "/inbox" && <Badge />}
+            </Link>
+          ))}
+        </nav>
+        <NamespaceField />
+        <button type="button" onClick={() => setHelp(true)} aria-label="Keyboard shortcuts">
+          ?
+        </button>
+        <button type="button" onClick={() => setToken(null)}>
+          Sign out
+        </button>
+      </header>
+      <main id="main" tabIndex={-1}>
+        <Outlet />
+      </main>
+      <Dialog open={help} onClose={() => setHelp(false)} title="Keyboard">
+        <dl className="pairs">
+          {PAGES.map((page) => (
+            <div key={page.key}>
+              <dt>
+                <kbd>{page.key}</kbd>
+              </dt>
+              <dd>{page.name}</dd>
+            </div>
+          ))}
+          <div>
+            <dt>
+              <kbd>j</kbd> <kbd>k</kbd>
+            </dt>
+            <dd>Next or previous row</dd>
+          </div>
+          <div>
+            <dt>
+              <kbd>Enter</kbd>
+            </dt>
+            <dd>Open the row</dd>
+          </div>
+          <div>
+            <dt>
+              <kbd>x</kbd>
+            </dt>
+            <dd>Select the row</dd>
+          </div>
+          <div>
+            <dt>
+              <kbd>?</kbd>
+            </dt>
+            <dd>This list</dd>
+          </div>
+        </dl>
+      </Dialog>
+    </>
+  );
+}
+
+function Badge() {
+  useWaitingUpdates();
+  const count = useWaiting().tasks.length;
+  useEffect(() => {
+    document.title = count > 0 ? `(${count}) Rota` : "Rota";
+  }, [count]);
+  return count > 0 ? (
+    <span className="badge">
+      {count}
+      <span className="hidden"> waiting</span>
+    </span>
+  ) : null;
+}
+
+function NamespaceField() {
+  const namespace = useNamespace();
+  return (
+    <form
+      className="namespace"
+      onSubmit={(event) => {
+        event.preventDefault();
+        setNamespace(String(new FormData(event.currentTarget).get("namespace") ?? ""));
+      }}
+    >
+      <label>
+        Namespace
+        <input
+          name="namespace"
+          key={namespace}
+          defaultValue={namespace}
+          required
+          pattern="[a-z0-9-]+"
+          size={12}
+        />
+      </label>
+    </form>
+  );
+}

@@ -1,0 +1,96 @@
+import { useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { post } from "../../api/client";
+import type { InputRequest, TaskInput } from "../../api/types";
+import { Problem } from "../../components/Problem";
+
+/** A question or a request for a permission, with the form that answers it. */
+export function Answer({ task, request }: { task: string; request: InputRequest }) {
+  const cache = useQueryClient();
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<unknown>();
+  const [text, setText] = useState("");
+  const send = async (input: TaskInput) => {
+    setBusy(true);
+    setProblem(undefined);
+    try {
+      await post(`${task}:sendInput`, { input: { requestId: request.requestId, ...input } });
+      await cache.invalidateQueries();
+    } catch (error) {
+      // Another person may have been faster.
+      setProblem(error);
+      await cache.invalidateQueries();
+    }
+    setBusy(false);
+  };
+  const rules = (request.rules ?? []).map((rule) => rule.rule ?? "");
+  const isPermission = request.kind === "INPUT_KIND_PERMISSION";
+  return (
+    <form
+      className="answer card"
+      aria-label="Answer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void send({ text });
+      }}
+    >
+      <p>
+        {isPermission ? `May it use ${request.tool}?` : ""} {request.prompt}
+      </p>
+      {request.inputJson && <pre>{request.inputJson}</pre>}
+      {request.inputIncomplete && (
+        <p className="problem">Only a part of the input is shown: it is too large.</p>
+      )}
+      {!isPermission && (request.choices ?? []).length > 0 && (
+        <div className="choices">
+          {request.choices?.map((choice) => (
+            <button key={choice} type="button" disabled={busy} onClick={() => void send({ text: choice })}>
+              {choice}
+            </button>
+          ))}
+        </div>
+      )}
+      <label>
+        {isPermission ? "Reason of a denial" : "Answer"}
+        <textarea value={text} onChange={(event) => setText(event.target.value)} disabled={busy} />
+      </label>
+      {isPermission ? (
+        <div className="choices">
+          <button
+            type="button"
+            className="primary"
+            disabled={busy}
+            onClick={() => void send({ decision: "DECISION_ALLOW" })}
+          >
+            Allow once
+          </button>
+          {rules.length > 0 && (
+            <button
+              type="button"
+              disabled={busy}
+              onClick={() =>
+                void send({ decision: "DECISION_ALLOW", scope: "PERMISSION_SCOPE_SESSION", rules })
+              }
+            >
+              Allow for the session: {rules.join(", ")}
+            </button>
+          )}
+          <button
+            type="button"
+            disabled={busy}
+            onClick={() => void send({ decision: "DECISION_DENY", text })}
+          >
+            Deny
+          </button>
+        </div>
+      ) : (
+        <div>
+          <button type="submit" className="primary" disabled={busy || text.trim() === ""}>
+            Answer
+          </button>
+        </div>
+      )}
+      <Problem error={problem} />
+    </form>
+  );
+}

@@ -1,0 +1,219 @@
+import { useQuery } from "@tanstack/react-query";
+import { Link, useParams } from "@tanstack/react-router";
+import { useRef, useState } from "react";
+import { get, post } from "../../api/client";
+import { dollars, id, query, word } from "../../api/format";
+import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
+import { useStream } from "../../api/useStream";
+import { Age } from "../../components/Age";
+import { Confirm } from "../../components/Confirm";
+import { Problem } from "../../components/Problem";
+import { State } from "../../components/State";
+import { Answer } from "../inbox/Answer";
+import { Artifacts } from "./Artifacts";
+import { Log } from "./Log";
+import { type Line, linesOf } from "./lines";
+import { titleOf } from "./title";
+
+const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
+
+/** One task: what it waits for or has done first, then its log, live. */
+export function TaskPage() {
+  const { namespace, id: task } = useParams({ from: "/tasks/$namespace/$id" });
+  // A page of its own for each task: nothing of the last one stays.
+  return <OneTask key={`${namespace}/${task}`} name={`namespaces/${namespace}/tasks/${task}`} />;
+}
+
+function OneTask({ name }: { name: string }) {
+  const first = useQuery({ queryKey: ["task", name], queryFn: ({ signal }) => get<Task>(name, signal) });
+  const [live, setLive] = useState<Task>();
+  const [lines, setLines] = useState<Line[]>([]);
+  const [problem, setProblem] = useState<unknown>();
+  const position = useRef("0");
+  const task = live ?? first.data;
+  const state = task?.status?.state ?? "";
+  const ended = ENDED.test(state);
+  const link = useStream<WatchTaskResponse>(
+    name,
+    () => `${name}:watch${query({ afterLogSeq: position.current })}`,
+    (message) => {
+      const events = message.events ?? [];
+      position.current = events.at(-1)?.logSeq ?? position.current;
+      if (message.task) {
+        setLive(message.task);
+      }
+      if (events.length > 0) {
+        setLines((lines) => linesOf(lines, events));
+      }
+    },
+    () => ENDED.test(live?.status?.state ?? ""),
+  );
+  const waits = state === "TASK_STATE_PENDING" || state === "TASK_STATE_QUEUED";
+  const explained = useQuery({
+    queryKey: ["explain", name, task?.status?.logSeq],
+    queryFn: ({ signal }) => get<Explanation>(`${name}:explain`, signal),
+    enabled: waits,
+  });
+  const act = async (call: Promise<unknown>) => {
+    setProblem(undefined);
+    try {
+      await call;
+      await first.refetch();
+    } catch (error) {
+      setProblem(error);
+    }
+  };
+  if (!task) {
+    return first.error ? <Problem error={first.error} /> : <p role="status">Loading…</p>;
+  }
+  const status = task.status ?? {};
+  return (
+    <>
+      <h1>{titleOf(task)}</h1>
+      <div className="bar">
+        <State value={state} prefix="TASK_STATE_" />
+        {status.progress && (
+          <span>
+            <progress value={status.progress.fraction ?? 0} aria-label="Progress" /> {status.progress.step}
+          </span>
+        )}
+        {!ended && (
+          <Confirm
+            label="Cancel"
+            question="Cancel this task? What it has done so far is kept."
+            onConfirm={() => void act(post(`${name}:cancel`, { reason: "by a person" }))}
+          />
+        )}
+        {ended && (
+          <Confirm
+            label="Retry"
+            question="Create this task again?"
+            onConfirm={() => void act(post(`${name}:retry`, { idempotencyKey: crypto.randomUUID() }))}
+          />
+        )}
+      </div>
+      <Problem error={problem} />
+      {waits && explained.data && (
+        <section className="card" aria-label="Why it does not run">
+          <p>{explained.data.summary}</p>
+          {explained.data.causes?.map((cause) => (
+            <p key={cause.code}>
+              {cause.message} <span className="quiet">{cause.hint}</span>
+            </p>
+          ))}
+        </section>
+      )}
+      {status.failure && (
+        <section className="card" aria-label="Failure">
+          <p className="problem">
+            {word(status.failure.class, "FAILURE_CLASS_")}: {status.failure.message}
+          </p>
+          <p className="quiet">{status.failure.hint}</p>
+        </section>
+      )}
+      {status.pendingInput?.map((request) => (
+        <Answer key={request.requestId} task={name} request={request} />
+      ))}
+      {status.result && (
+        <section aria-label="Result">
+          <h2>Result</h2>
+          {status.result.delivery?.pullRequest?.url && (
+            <p>
+              <a href={safe(status.result.delivery.pullRequest.url)} rel="noreferrer noopener">
+                Pull request {status.result.delivery.pullRequest.number}
+              </a>
+            </p>
+          )}
+          <pre>{status.result.text}</pre>
+          {status.result.data && <pre>{JSON.stringify(status.result.data, null, 2)}</pre>}
+        </section>
+      )}
+      {status.hasArtifacts && <Artifacts task={name} />}
+      <h2>Log</h2>
+      <Log lines={lines} link={link} />
+      {state === "TASK_STATE_RUNNING" && <Steer name={name} />}
+      <h2>Details</h2>
+      <dl className="pairs">
+        <Pair name="Id">{id(name)}</Pair>
+        <Pair name="Agent">{task.spec?.target?.agent}</Pair>
+        <Pair name="Owner">{task.spec?.owner}</Pair>
+        <Pair name="Worker">{id(status.worker)}</Pair>
+        <Pair name="Attempt">{status.attempt}</Pair>
+        <Pair name="Created">
+          <Age from={task.createTime} /> ago
+        </Pair>
+        <Pair name="Ran for">{status.startTime && <Age from={status.startTime} to={status.endTime} />}</Pair>
+        <Pair name="Cost">{dollars(status.usage?.costMicroUsd)}</Pair>
+        <Pair name="Tokens">
+          {status.usage && `${status.usage.inputTokens ?? 0} in, ${status.usage.outputTokens ?? 0} out`}
+        </Pair>
+        <Pair name="Trace">{status.traceId}</Pair>
+        <Pair name="Workflow">
+          {task.step?.workflow && (
+            <Link
+              to="/workflows/$namespace/$id"
+              params={{ namespace: name.split("/")[1] ?? "", id: id(task.step.workflow) }}
+            >
+              {id(task.step.workflow)}, step {task.step.step}
+            </Link>
+          )}
+        </Pair>
+      </dl>
+      {task.spec?.prompt && (
+        <>
+          <h2>Prompt</h2>
+          <pre>{task.spec.prompt}</pre>
+        </>
+      )}
+    </>
+  );
+}
+
+/** Only web pages: a link with another scheme could run something. */
+export function safe(url: string): string {
+  return /^https?:\/\//.test(url) ? url : "";
+}
+
+function Pair({ name, children }: { name: string; children: React.ReactNode }) {
+  if (children === undefined || children === "" || children === null) {
+    return null;
+  }
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
+/** A message to a running agent. */
+function Steer({ name }: { name: string }) {
+  const [problem, setProblem] = useState<unknown>();
+  const [sent, setSent] = useState(false);
+  return (
+    <form
+      className="answer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const form = event.currentTarget;
+        const text = String(new FormData(form).get("text") ?? "");
+        setProblem(undefined);
+        post(`${name}:sendInput`, { input: { text } })
+          .then(() => {
+            form.reset();
+            setSent(true);
+          })
+          .catch(setProblem);
+      }}
+    >
+      <label>
+        Message to the agent
+        <textarea name="text" required maxLength={64 * 1024} onChange={() => setSent(false)} />
+      </label>
+      <div>
+        <button type="submit">Send</button> <span role="status">{sent && "Sent."}</span>
+      </div>
+      <Problem error={problem} />
+    </form>
+  );
+}

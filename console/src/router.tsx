@@ -1,0 +1,50 @@
+import { createRootRoute, createRoute, createRouter, Navigate } from "@tanstack/react-router";
+import { Shell } from "./components/Shell";
+import { AgentsPage } from "./features/agents/AgentsPage";
+import { InboxPage } from "./features/inbox/InboxPage";
+import { TaskPage } from "./features/tasks/TaskPage";
+import { type TaskSearch, TasksPage } from "./features/tasks/TasksPage";
+import { WorkflowPage } from "./features/workflows/WorkflowPage";
+import { WorkflowsPage } from "./features/workflows/WorkflowsPage";
+
+const root = createRootRoute({ component: Shell, notFoundComponent: () => <p>There is no such page.</p> });
+
+const text = (value: unknown) => (typeof value === "string" ? value : undefined);
+
+const home = createRoute({
+  getParentRoute: () => root,
+  path: "/",
+  component: () => <Navigate to="/tasks" />,
+});
+const inbox = createRoute({ getParentRoute: () => root, path: "/inbox", component: InboxPage });
+const tasks = createRoute({
+  getParentRoute: () => root,
+  path: "/tasks",
+  component: TasksPage,
+  // Filters are in the address, so that they can be shared and survive the way back.
+  validateSearch: (search: Record<string, unknown>): TaskSearch => ({
+    state: text(search.state),
+    agent: text(search.agent),
+    owner: text(search.owner),
+    alias: text(search.alias),
+    label: text(search.label),
+  }),
+});
+const task = createRoute({ getParentRoute: () => root, path: "/tasks/$namespace/$id", component: TaskPage });
+const agents = createRoute({ getParentRoute: () => root, path: "/agents", component: AgentsPage });
+const workflows = createRoute({ getParentRoute: () => root, path: "/workflows", component: WorkflowsPage });
+const workflow = createRoute({
+  getParentRoute: () => root,
+  path: "/workflows/$namespace/$id",
+  component: WorkflowPage,
+});
+
+export const router = createRouter({
+  routeTree: root.addChildren([home, inbox, tasks, task, agents, workflows, workflow]),
+});
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: typeof router;
+  }
+}

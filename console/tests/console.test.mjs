@@ -1,0 +1,307 @@
+// The control centre in a real browser, against a real `rota dev` with its workers:
+//
+//   ROTA_BIN=…/rota CHROMIUM=/usr/bin/chromium node --test tests/
+//
+// Any violation of the content security policy, error of a page or dialog of a script fails the test.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const ROTA = process.env.ROTA_BIN ?? "rota";
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const folder = mkdtempSync(join(tmpdir(), "rota-console-"));
+const environment = { PATH: process.env.PATH, HOME: folder };
+const problems = [];
+let port;
+let dev;
+let browser;
+
+const freePort = () =>
+  new Promise((resolve) => {
+    const server = createServer();
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+
+const run = (args, input) =>
+  new Promise((resolve, reject) => {
+    const child = spawn(ROTA, args, { env: environment, timeout: 60_000 });
+    let output = "";
+    child.stdout.on("data", (data) => (output += data));
+    child.stderr.on("data", (data) => (output += data));
+    child.on("close", (code) =>
+      code === 0 ? resolve(output) : reject(new Error(`${args.join(" ")}: ${output}`)),
+    );
+    child.stdin.end(input);
+  });
+
+async function start() {
+  dev = spawn(ROTA, ["dev", "--listen", `127.0.0.1:${port}`, "--data-dir", join(folder, "data")], {
+    env: environment,
+  });
+  dev.stderr.resume();
+  dev.stdout.resume();
+  for (;;) {
+    try {
+      if ((await fetch(`http://127.0.0.1:${port}/`)).ok) {
+        return;
+      }
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+async function kill() {
+  const ended = new Promise((resolve) => dev.once("close", resolve));
+  dev.kill("SIGKILL");
+  await ended;
+}
+
+/** A page that has signed in by the link of `rota ui`. */
+async function signedIn(options = {}) {
+  const context = await browser.newContext({ locale: "en-US", ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  page.on("pageerror", (error) => problems.push(`error: ${error}`));
+  page.on("dialog", (dialog) => {
+    problems.push(`dialog: ${dialog.message()}`);
+    void dialog.dismiss();
+  });
+  page.on("console", (message) => {
+    if (/content security policy/i.test(message.text())) {
+      problems.push(message.text());
+    }
+  });
+  await page.goto((await run(["ui"])).trim());
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  return page;
+}
+
+async function accessible(page, where) {
+  const found = await page.evaluate(`${AXE}; axe.run(document, { resultTypes: ['violations'] })`);
+  assert.deepEqual(
+    found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" ")}`),
+    [],
+    where,
+  );
+}
+
+async function fits(page, where) {
+  const [content, window] = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]");
+  assert.ok(content <= window, `${where}: ${content} px in a window of ${window}`);
+}
+
+before(async () => {
+  port = await freePort();
+  mkdirSync(join(folder, "work"));
+  await start();
+  writeFileSync(
+    join(folder, "agents.yaml"),
+    `apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: shell}
+spec: {runtime: {command: {}}, maxReplicas: 2}
+---
+apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: script}
+spec: {runtime: {scripted: {}}, maxReplicas: 2}
+`,
+  );
+  await run(["apply", "-f", join(folder, "agents.yaml")]);
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: process.getuid() === 0 ? ["--no-sandbox"] : [],
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  dev?.kill("SIGTERM");
+  await new Promise((resolve) => dev.once("close", resolve));
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const shell = (line, ...more) =>
+  run(["run", "--detach", "--agent", "shell", ...more, "--command", "--", "sh", "-c", line]);
+
+test("the token is asked for, checked and forgotten", async () => {
+  const page = await (await browser.newContext()).newPage();
+  await page.goto(`http://127.0.0.1:${port}/tasks`);
+  await page.getByLabel("Token").fill("wrong");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").filter({ hasText: "token" }).waitFor();
+  await accessible(page, "sign-in");
+  await page.getByLabel("Token").fill(readFileSync(join(folder, "data/token"), "utf8").trim());
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  assert.equal(new URL(page.url()).hash, "");
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("Token").waitFor();
+  assert.equal(await page.evaluate("sessionStorage.length"), 0);
+  await page.context().close();
+});
+
+test("tasks appear, run and are cancelled", async () => {
+  const page = await signedIn();
+  assert.ok(!page.url().includes("token"));
+  await shell("echo ready; sleep 1000", "--title", "a long one");
+  await page.getByRole("button", { name: /Show 1 new/ }).click();
+  await page.getByRole("link", { name: "a long one" }).waitFor();
+  // By keyboard: the first row, its page, its log.
+  await page.keyboard.press("j");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "a long one" }).waitFor();
+  await page.getByRole("region", { name: "Log" }).getByText("ready", { exact: true }).waitFor();
+  await accessible(page, "task");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.locator(".state.cancelled").first().waitFor();
+  await page.keyboard.press("t");
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  // The filter is in the address.
+  await page.getByLabel("State").selectOption("CANCELLED");
+  await page.getByRole("button", { name: "Filter" }).click();
+  await page.waitForURL(/state=CANCELLED/);
+  await page.reload();
+  await page.getByRole("link", { name: "a long one" }).waitFor();
+  await page.getByLabel("State").selectOption("FAILED");
+  await page.getByRole("button", { name: "Filter" }).click();
+  await page.getByText("No task matches").waitFor();
+  await accessible(page, "tasks");
+  await page.context().close();
+});
+
+test("several tasks are cancelled with their number", async () => {
+  const page = await signedIn();
+  for (const name of ["first", "second"]) {
+    await shell("sleep 1000", "--title", name);
+  }
+  await page.getByRole("button", { name: /new/ }).click();
+  await page.getByLabel("Select first").check();
+  await page.getByLabel("Select second").check();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByText("Cancel 2 tasks?").waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.locator("tr", { hasText: "second" }).locator(".state.cancelled").waitFor();
+  await page.locator("tr", { hasText: "first" }).locator(".state.cancelled").waitFor();
+  await page.context().close();
+});
+
+test("questions are answered in the inbox, once", async () => {
+  const script = [{ ask: "Which colour?" }, { succeed: "painted" }];
+  const task = join(folder, "ask.yaml");
+  writeFileSync(
+    task,
+    `apiVersion: rota.dev/v1alpha1
+kind: Task
+metadata: {name: ask}
+spec:
+  title: a question
+  agent: script
+  runtime: {scripted: {steps: ${JSON.stringify(script)}}}
+`,
+  );
+  const [page, other] = [await signedIn({ viewport: { width: 360, height: 640 } }), await signedIn()];
+  for (const one of [page, other]) {
+    await one.getByRole("link", { name: /Inbox/ }).click();
+    await one.getByText("Nothing waits for a person.").waitFor();
+  }
+  await accessible(page, "empty inbox");
+  await run(["apply", "-f", task]);
+  for (const one of [page, other]) {
+    await one.getByText("Which colour?").waitFor();
+    assert.match(await one.title(), /\(1\)/);
+  }
+  await fits(page, "inbox");
+  await accessible(page, "inbox");
+  await page.getByLabel("Answer", { exact: true }).last().fill("blue");
+  await page.getByRole("button", { name: "Answer" }).click();
+  await page.getByText("Nothing waits for a person.").waitFor();
+  await other.getByText("Nothing waits for a person.").waitFor();
+  await page.context().close();
+  await other.context().close();
+});
+
+test("a killed control plane is survived without a reload", async () => {
+  const page = await signedIn();
+  await shell('i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.2; done', "--title", "counting");
+  await page.getByRole("button", { name: /new/ }).click();
+  await page.getByRole("link", { name: "counting" }).click();
+  const log = page.getByRole("region", { name: "Log" });
+  await log.getByText("line 3", { exact: true }).waitFor();
+  await page.evaluate("window.kept = true");
+  await kill();
+  await page.getByText("connection lost").waitFor();
+  await start();
+  // Workers of `rota dev` end with it: the next attempt prints again.
+  await page.getByText("connection lost").waitFor({ state: "detached" });
+  await log.getByText("line 2", { exact: true }).last().waitFor();
+  assert.equal(await page.evaluate("window.kept"), true);
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.locator(".state.cancelled").first().waitFor();
+  await page.context().close();
+});
+
+test("hostile titles and output are only shown", async () => {
+  const page = await signedIn();
+  const hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+  await shell(`printf '\\033[31m${hostile}\\033[0m\\n'`, "--title", hostile);
+  await page.getByRole("button", { name: /new/ }).click();
+  await page.getByRole("link", { name: hostile }).click();
+  await page.getByRole("region", { name: "Log" }).getByText(hostile).waitFor();
+  assert.equal(await page.locator("main img, main script").count(), 0);
+  await page.context().close();
+});
+
+test("agents, workers and workflows are shown in both themes and on a phone", async () => {
+  const workflow = join(folder, "workflow.yaml");
+  writeFileSync(
+    workflow,
+    `title: a release
+steps:
+  - name: build
+    task: {target: {agent: shell}, runtime: {command: {shell: echo built}}}
+  - name: approve
+    needs: [{step: build}]
+    approval: {prompt: Release it?}
+`,
+  );
+  await run(["workflow", "run", "-f", workflow]);
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await signedIn({ colorScheme, viewport: { width: 360, height: 640 } });
+    await page.getByRole("link", { name: "Agents" }).click();
+    await page.getByRole("cell", { name: "shell", exact: true }).first().waitFor();
+    await accessible(page, `agents, ${colorScheme}`);
+    await fits(page, "agents");
+    await page.getByRole("link", { name: "Workflows" }).click();
+    await page.getByRole("link", { name: "a release" }).click();
+    await page
+      .getByRole("cell", { name: /approve/ })
+      .first()
+      .waitFor();
+    await accessible(page, `workflow, ${colorScheme}`);
+    await fits(page, "workflow");
+    if (colorScheme === "dark") {
+      await page.getByRole("button", { name: "Approve approve" }).click();
+      await page.locator(".bar .state.succeeded").waitFor();
+    }
+    await page.keyboard.press("?");
+    await page.getByRole("dialog", { name: "Keyboard" }).waitFor();
+    await page.context().close();
+  }
+});
+
+test("nothing was forbidden or failed meanwhile", () => {
+  assert.deepEqual(problems, []);
+});
