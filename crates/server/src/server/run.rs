@@ -1,0 +1,127 @@
+//! Serves the services of a control plane, and shuts it down gracefully.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_gateway::Gateway;
+use rota_proto::v1::admin_service_server::AdminServiceServer;
+use rota_proto::v1::agent_service_server::AgentServiceServer;
+use rota_proto::v1::artifact_service_server::ArtifactServiceServer;
+use rota_proto::v1::schedule_service_server::ScheduleServiceServer;
+use rota_proto::v1::task_service_server::TaskServiceServer;
+use rota_proto::v1::template_service_server::TemplateServiceServer;
+use rota_proto::v1::workflow_service_server::WorkflowServiceServer;
+use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
+use rota_telemetry::{OnExit, spawn};
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::health_server::HealthServer;
+
+use super::Bound;
+use crate::error::{Error, ShutdownOutcome};
+use crate::grpc::{self, ending};
+use crate::trust::{accept, auth};
+use crate::{http, sessions};
+
+/// Largest message that is accepted: a prompt of 1 MiB with room to spare.
+const MAX_MESSAGE_SIZE: usize = 8 << 20;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HEALTH_REQUEST: usize = 256;
+
+impl Bound {
+    /// Serves until `shutdown`; then ends every stream, waits for the shutdown grace period, and closes the store.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<ShutdownOutcome, Error> {
+        let (grace, limits, console, mut background) =
+            (self.shutdown_grace, self.limits, self.console, self.background);
+        let Self { listener, tls, http, authenticator, store, services, pages, stop, .. } = self;
+        let reflection = grpc::reflection().map_err(Error::Reflection)?;
+        let tasks = TaskServiceServer::new(services.tasks)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let workflows = WorkflowServiceServer::new(services.workflows)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let workers = WorkerServiceServer::new(services.workers)
+            .max_decoding_message_size(sessions::MAX_MESSAGE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let artifacts = ArtifactServiceServer::new(services.artifacts)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let schedules = ScheduleServiceServer::new(services.schedules)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let templates = TemplateServiceServer::new(services.templates)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
+
+        let gateway = Gateway::new().map_err(Error::Gateway)?;
+
+        let router = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(limits.streams)
+            .max_connection_age(limits.connection_age)
+            .layer(rota_console::Layer { enabled: console })
+            // What it makes of requests passes all others.
+            .layer(rota_gateway::Layer(gateway))
+            .layer(auth::Layer(Arc::new(authenticator)))
+            .layer(ending::Layer(stop.clone()))
+            .layer(tonic_web::GrpcWebLayer::new())
+            .layer(sessions::LimitLayer)
+            .layer(grpc::traced::Layer)
+            .layer(grpc::encoded::Layer)
+            .add_service(tasks)
+            .add_service(workflows)
+            .add_service(AgentServiceServer::new(services.agents))
+            .add_service(AdminServiceServer::new(services.admin))
+            .add_service(artifacts)
+            .add_service(schedules)
+            .add_service(templates)
+            .add_service(workers)
+            .add_service(health)
+            .add_service(reflection);
+
+        let scraper = pages.scraper.clone();
+        let http_stop = CancellationToken::new();
+        if let Some(listener) = http {
+            spawn("http-listener", OnExit::Done, http::serve(listener, pages, http_stop.clone()));
+        }
+        spawn("metrics-export", OnExit::Done, scraper.clone().send(stop.clone()));
+        // A replica that exits, for whatever reason, stops answering probes.
+        let _http_stop = http_stop.drop_guard();
+        let incoming = accept::incoming(listener, tls, limits, shutdown.clone());
+        let serve = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let mut serve = std::pin::pin!(serve);
+        let (served, exited) = tokio::select! {
+            served = &mut serve => (Some(served), None),
+            () = shutdown.cancelled() => (None, None),
+            // A process that exits is restarted; a server without its background tasks would only refuse calls.
+            task = background.first_exit() => (None, Some(task)),
+        };
+        // The server waits for its streams, so that they have to end by themselves.
+        stop.cancel();
+        let mut outcome = ShutdownOutcome::Graceful;
+        let served = match served {
+            Some(served) => served,
+            // An idle connection must not hold up the shutdown either.
+            None => tokio::time::timeout(grace, serve).await.unwrap_or_else(|_| {
+                tracing::warn!(?grace, "calls still open after the shutdown grace period were cut off");
+                outcome = ShutdownOutcome::Forced;
+                Ok(())
+            }),
+        };
+        store.reads().close().await;
+        if !background.join(grace).await {
+            tracing::warn!(?grace, "a background task did not exit within the shutdown grace period");
+            outcome = ShutdownOutcome::Forced;
+        }
+        scraper.send_last();
+        served?;
+        match exited {
+            Some(task) => Err(Error::BackgroundTaskExited(task)),
+            None => Ok(outcome),
+        }
+    }
+}
