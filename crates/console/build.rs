@@ -1,5 +1,7 @@
 //! Lists the built files of the control centre (`console/dist`), so that the program contains them. Without them, it contains
-//! a page that tells how to build them, unless `ROTA_REQUIRE_CONSOLE` is set.
+//! a page about how to build them, unless `ROTA_REQUIRE_CONSOLE` is set.
+
+#![expect(clippy::disallowed_methods, reason = "a build script has only the environment")]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

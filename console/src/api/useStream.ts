@@ -9,7 +9,7 @@ export type Link = "connecting" | "live" | "ended" | "lost";
 
 /**
  * Keeps a stream open while the component is shown. `path` is called at each attempt, so that it continues from the last
- * position; `null` opens none. `isOver` tells whether the end of the stream is the end of what it shows.
+ * position; `null` opens none. `isOver` returns whether the end of the stream is the end of what it shows.
  */
 export function useStream<T>(
   key: string | null,

@@ -9,7 +9,7 @@
 //! # How it is built
 //!
 //! `scripts/console` builds `console/dist`; the build script of this crate puts its files into the program. Without them, a page
-//! tells how to build them.
+//! describes how to build them.
 //!
 //! # Safety
 //!

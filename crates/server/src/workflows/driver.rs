@@ -29,7 +29,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a step could not be continued.
 enum Delay {
-    /// The store does not answer: no other step would fare better.
+    /// The store does not answer: no other step would do better.
     Store(Status),
     /// Something that this step needs is not there now: others need not wait for it.
     Step(Status),
