@@ -393,4 +393,5 @@ fn print_banner(reporter: &Reporter, own: &DevEndpoint, data_dir: &Path) {
     reporter.line("  rota apply -f FILE     create agents and tasks");
     reporter.line("  rota run \"PROMPT\"      run one task and print its result");
     reporter.line("  rota watch             follow all tasks");
+    reporter.line("  rota ui                print a link to the control centre");
 }

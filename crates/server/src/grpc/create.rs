@@ -109,7 +109,7 @@ impl Creator {
         retry_of: Option<TaskId>,
         scope: Scope,
     ) -> Result<Prepared, Status> {
-        check::length("idempotency_key", &request.idempotency_key, MAX_KEY)?;
+        check::idempotency_key(&request.idempotency_key, MAX_KEY)?;
         let mut given = request.task.ok_or_else(|| status::invalid("task", "is required"))?;
         if let Some(spec) = given.spec.as_mut().filter(|_| !self.isolates) {
             spec.isolation = v1::Isolation::Unspecified.into();

@@ -294,7 +294,7 @@ impl ScheduleService for Schedules {
         request: Request<v1::RunScheduleRequest>,
     ) -> Result<Response<v1::RunScheduleResponse>, Status> {
         let request = request.into_inner();
-        check::length("idempotency_key", &request.idempotency_key, MAX_KEY)?;
+        check::idempotency_key(&request.idempotency_key, MAX_KEY)?;
         let entry = self.find(&names::schedule("name", &request.name)?)?;
         let key = match request.idempotency_key {
             key if key.is_empty() => Uuid::now_v7().to_string(),

@@ -27,6 +27,15 @@ pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
+/// Checks an idempotency key: a text that every store can keep as a name.
+pub(crate) fn idempotency_key(key: &str, max: usize) -> Result<(), Status> {
+    length("idempotency_key", key, max)?;
+    if key.contains('\0') {
+        return Err(invalid("idempotency_key", "must not contain a NUL byte"));
+    }
+    Ok(())
+}
+
 pub(crate) fn length(field: &str, text: &str, most: usize) -> Result<(), Status> {
     if text.len() > most {
         return Err(invalid(field, format!("is {} bytes long; at most {most} are allowed", text.len())));

@@ -212,13 +212,16 @@ async fn invalid_names_and_pages_are_rejected() -> Result<()> {
         error_fields(&list(|r| r.filter.get_or_insert_default().states = vec![99]).await),
         ["filter.states[0]"]
     );
-    let key = v1::CreateTaskRequest {
-        parent: "namespaces/default".into(),
-        task: Some(tasks::task("echo")),
-        idempotency_key: "k".repeat(257),
-        ..Default::default()
-    };
-    assert_eq!(error_fields(&client.create_task(key).await.unwrap_err()), ["idempotency_key"]);
+    // A name with a NUL byte would fail a whole batch of a PostgreSQL store.
+    for idempotency_key in ["k".repeat(257), "k\0".to_owned()] {
+        let key = v1::CreateTaskRequest {
+            parent: "namespaces/default".into(),
+            task: Some(tasks::task("echo")),
+            idempotency_key,
+            ..Default::default()
+        };
+        assert_eq!(error_fields(&client.create_task(key).await.unwrap_err()), ["idempotency_key"]);
+    }
     let none = v1::CreateTaskRequest { parent: "namespaces/default".into(), ..Default::default() };
     assert_eq!(error_fields(&client.create_task(none).await.unwrap_err()), ["task"]);
     let empty = v1::SendTaskInputRequest { name: made.name.clone(), input: Some(v1::TaskInput::default()) };

@@ -2,3 +2,5 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod conformance;
+mod doubt;
+mod fence;

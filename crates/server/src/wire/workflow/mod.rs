@@ -56,7 +56,7 @@ pub(crate) fn check(
     trace: Trace,
     request: v1::CreateWorkflowRequest,
 ) -> Result<CreateWorkflow, Status> {
-    check::length("idempotency_key", &request.idempotency_key, MAX_KEY)?;
+    check::idempotency_key(&request.idempotency_key, MAX_KEY)?;
     let given = request.workflow.ok_or_else(|| invalid("workflow", "is required"))?;
     let mut spec = given.spec.ok_or_else(|| invalid("workflow.spec", "is required"))?;
     check::length("workflow.spec.title", &spec.title, check::MAX_TITLE)?;

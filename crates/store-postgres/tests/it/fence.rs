@@ -1,0 +1,128 @@
+//! Owners of one database after each other: one that was replaced changes nothing, whatever it believes.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rota_store::{Error, Filter, Reply, Store};
+use rota_store_postgres::{Options, Owner, Target};
+use rota_testkit::postgres::PostgresServer;
+
+use crate::doubt::{create, open};
+
+const EXPIRE: &str = "UPDATE rota.replicas SET expires = clock_timestamp() - interval '1 second'
+    WHERE id IN (SELECT owner FROM rota.shards)";
+
+fn target() -> (String, Target) {
+    let database = PostgresServer::shared().database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    (database, target)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_owner_changes_nothing() {
+    let (database, target) = target();
+    let first = open(&target).await;
+    assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    // As if it had been frozen beyond its lease: it does not know.
+    let taking = rota_telemetry::spawn("taking", rota_telemetry::OnExit::Done, {
+        let target = target.clone();
+        async move { open(&target).await }
+    });
+    while !taking.is_finished() {
+        PostgresServer::shared().sql(&database, EXPIRE).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let second = taking.await.unwrap();
+    // Neither a write nor an answer from memory.
+    let written = first.apply(vec![create(1)]).await;
+    assert!(matches!(written, Err(Error::Deposed)), "{written:?}");
+    let confirmed = first.apply(Vec::new()).await;
+    assert!(matches!(confirmed, Err(Error::Deposed | Error::Closed)), "{confirmed:?}");
+    let tasks = async || second.list(Filter { limit: 10, ..Filter::default() }).await.unwrap().tasks.len();
+    assert_eq!(tasks().await, 1);
+    assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    assert_eq!(tasks().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn next_owner_waits_and_follows_a_clean_stop() {
+    let (_, target) = target();
+    let first = open(&target).await;
+    let impatient =
+        Options { patience: Some(Duration::from_millis(300)), ..Options::new(target.clone(), "b") };
+    let refused = tokio::task::spawn_blocking(move || rota_store_postgres::open(impatient, None).map(drop));
+    let error = refused.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("in use by the control plane \"doubt\""), "{error}");
+    // One that waits sees whom it waits for, until that stops.
+    let seen: Arc<Mutex<Vec<Option<Owner>>>> = Arc::default();
+    let waits = {
+        let seen = Arc::clone(&seen);
+        let on_wait: rota_store_postgres::OnWait = Arc::new(move |owner| {
+            seen.lock().push(owner.cloned());
+            ControlFlow::Continue(())
+        });
+        let options = Options { on_wait, address: "here:1".to_owned(), ..Options::new(target.clone(), "c") };
+        tokio::task::spawn_blocking(move || {
+            rota_store_postgres::open(options, None).map(|opened| opened.store)
+        })
+    };
+    while seen.lock().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(matches!(&seen.lock()[0], Some(owner) if owner.name == "doubt"));
+    let replicas = first.replicas().await.unwrap();
+    let names: Vec<_> = replicas.iter().map(|one| (one.name.as_str(), one.owner)).collect();
+    assert_eq!(names, [("doubt", true), ("c", false)]);
+    first.close().await;
+    drop(first);
+    let next = waits.await.unwrap().unwrap();
+    assert!(matches!(next.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_openings_migrate_once() {
+    let (database, target) = target();
+    let openings: Vec<_> = (0..8)
+        .map(|_| {
+            let options = Options { patience: Some(Duration::ZERO), ..Options::new(target.clone(), "eight") };
+            tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None))
+        })
+        .collect();
+    let mut opened = Vec::new();
+    for opening in openings {
+        match opening.await.unwrap() {
+            Ok(store) => opened.push(store),
+            Err(error) => assert!(error.to_string().contains("in use"), "{error}"),
+        }
+    }
+    assert_eq!(opened.len(), 1);
+    let versions = PostgresServer::shared().sql(&database, "SELECT version FROM rota.migrations").unwrap();
+    assert_eq!(versions, "1");
+    drop(opened);
+    // A newer schema is not touched.
+    PostgresServer::shared().sql(&database, "INSERT INTO rota.migrations (version) VALUES (99)").unwrap();
+    let options = Options::new(target, "old");
+    let refused = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None).map(drop));
+    assert!(refused.await.unwrap().unwrap_err().to_string().contains("newer version"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_databases_are_explained() {
+    let server = PostgresServer::start("fsync = off").unwrap();
+    let socket = server.socket().display().to_string().replace('/', "%2F");
+    for (url, why) in [
+        (server.database().unwrap(), "fsync=off"),
+        (format!("postgres://rota@{socket}/missing"), "does not exist"),
+        (format!("postgres://stranger:hunter2@{socket}/postgres"), "stranger"),
+        ("postgres://rota:hunter2@127.0.0.1:1/rota".to_owned(), "no connection to the database"),
+    ] {
+        let options = Options::new(Target::parse(&url, None).unwrap(), "unusable");
+        let refused = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None).map(drop));
+        let error = refused.await.unwrap().unwrap_err();
+        let Error::Unavailable { message, hint } = &error else { panic!("{error:?}") };
+        assert!(message.contains(why) && !hint.is_empty(), "{error:?}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+}
