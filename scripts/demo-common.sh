@@ -14,6 +14,10 @@ log() { printf '%s\n' "$*" >&2; }
 #
 # Builds without optimizations, since a first run is mostly building. `rota bench` measures speed.
 built() {
+    # The program contains the control centre if that is built first, which needs Node.
+    if [ ! -d console/dist ] && command -v npm >/dev/null; then
+        scripts/console >&2 || log "the control centre was not built; everything else works without it"
+    fi
     cargo build --locked --package "$1" --bin "$2" >&2
     printf '%s/%s\n' "$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd -P)" "$2"
 }

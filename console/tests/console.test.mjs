@@ -86,6 +86,17 @@ async function signedIn(options = {}) {
   return page;
 }
 
+/** Waits for a new task in the list, where it may wait for a click. */
+async function show(page, title) {
+  const link = page.getByRole("link", { name: title });
+  const fresh = page.getByRole("button", { name: /Show [0-9]+ new/ });
+  await link.or(fresh).first().waitFor();
+  if (!(await link.isVisible())) {
+    await fresh.click();
+  }
+  await link.waitFor();
+}
+
 async function accessible(page, where) {
   const found = await page.evaluate(`${AXE}; axe.run(document, { resultTypes: ['violations'] })`);
   assert.deepEqual(
@@ -118,6 +129,9 @@ spec: {runtime: {scripted: {}}, maxReplicas: 2}
 `,
   );
   await run(["apply", "-f", join(folder, "agents.yaml")]);
+  const checks =
+    "apiVersion: rota.dev/v1alpha1\nkind: Agent\nmetadata: {name: checks}\nspec: {runtime: {command: {}}, maxReplicas: 3}\n";
+  writeFileSync(join(folder, "checks.yaml"), checks);
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: process.getuid() === 0 ? ["--no-sandbox"] : [],
@@ -155,8 +169,7 @@ test("tasks appear, run and are cancelled", async () => {
   const page = await signedIn();
   assert.ok(!page.url().includes("token"));
   await shell("echo ready; sleep 1000", "--title", "a long one");
-  await page.getByRole("button", { name: /Show 1 new/ }).click();
-  await page.getByRole("link", { name: "a long one" }).waitFor();
+  await show(page, "a long one");
   // By keyboard: the first row, its page, its log.
   await page.keyboard.press("j");
   await page.keyboard.press("Enter");
@@ -186,7 +199,8 @@ test("several tasks are cancelled with their number", async () => {
   for (const name of ["first", "second"]) {
     await shell("sleep 1000", "--title", name);
   }
-  await page.getByRole("button", { name: /new/ }).click();
+  await show(page, "first");
+  await show(page, "second");
   await page.getByLabel("Select first").check();
   await page.getByLabel("Select second").check();
   await page.getByRole("button", { name: "Cancel" }).click();
@@ -235,7 +249,7 @@ spec:
 test("a killed control plane is survived without a reload", async () => {
   const page = await signedIn();
   await shell('i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.2; done', "--title", "counting");
-  await page.getByRole("button", { name: /new/ }).click();
+  await show(page, "counting");
   await page.getByRole("link", { name: "counting" }).click();
   const log = page.getByRole("region", { name: "Log" });
   await log.getByText("line 3", { exact: true }).waitFor();
@@ -257,7 +271,7 @@ test("hostile titles and output are only shown", async () => {
   const page = await signedIn();
   const hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
   await shell(`printf '\\033[31m${hostile}\\033[0m\\n'`, "--title", hostile);
-  await page.getByRole("button", { name: /new/ }).click();
+  await show(page, hostile);
   await page.getByRole("link", { name: hostile }).click();
   await page.getByRole("region", { name: "Log" }).getByText(hostile).waitFor();
   assert.equal(await page.locator("main img, main script").count(), 0);
@@ -300,6 +314,24 @@ steps:
     await page.getByRole("dialog", { name: "Keyboard" }).waitFor();
     await page.context().close();
   }
+});
+
+test("pictures for the documentation", { skip: !process.env.ROTA_PICTURES }, async () => {
+  const page = await signedIn({ viewport: { width: 1100, height: 560 }, colorScheme: "light" });
+  const check = (title, line) =>
+    run(["run", "--detach", "--agent", "checks", "--title", title, "--command", "--", "sh", "-c", line]);
+  await run(["apply", "-f", join(folder, "checks.yaml")]);
+  await check("Find dead code", "echo looking; sleep 1000");
+  await check("Update the dependencies", "echo 3 are new; exit 3");
+  await check("Check the links", "for i in 1 2 3 4 5; do echo checked page $i; done; echo all links work");
+  await page.goto(`http://127.0.0.1:${port}/tasks?agent=checks`);
+  await page.locator("tr", { hasText: "Check the links" }).locator(".state.succeeded").waitFor();
+  await page.locator("tr", { hasText: "Find dead code" }).locator(".state.running").waitFor();
+  await page.screenshot({ path: join(process.env.ROTA_PICTURES, "console-tasks.png") });
+  await page.getByRole("link", { name: "Check the links" }).click();
+  await page.getByRole("region", { name: "Log" }).getByText("all links work").waitFor();
+  await page.screenshot({ path: join(process.env.ROTA_PICTURES, "console-task.png") });
+  await page.context().close();
 });
 
 test("nothing was forbidden or failed meanwhile", () => {

@@ -97,11 +97,13 @@ export async function stream<T>(
   path: string,
   signal: AbortSignal,
   receive: (message: T) => void,
+  opened: () => void = () => {},
 ): Promise<void> {
   const response = await fetch(`/api/v1/${path}`, { headers: headers(), signal });
   if (!response.ok || !response.body) {
     throw await failure(response);
   }
+  opened();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const lines = new Lines();
   for (;;) {

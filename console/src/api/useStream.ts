@@ -9,17 +9,18 @@ export type Link = "connecting" | "live" | "ended" | "lost";
 
 /**
  * Keeps a stream open while the component is shown. `path` is called at each attempt, so that it continues from the last
- * position; `null` opens none. `isOver` returns whether the end of the stream is the end of what it shows.
+ * position; `null` opens none. `opened` is called once the server sends whatever happens from now on: what was listed before may
+ * lack what happened meanwhile. `isOver` returns whether the end of the stream is the end of what it shows.
  */
 export function useStream<T>(
   key: string | null,
   path: () => string,
   receive: (message: T) => void,
-  isOver: () => boolean = () => false,
+  { isOver = () => false, opened = () => {} }: { isOver?: () => boolean; opened?: () => void } = {},
 ): Link {
   const [link, setLink] = useState<Link>("connecting");
-  const latest = useRef({ path, receive, isOver });
-  latest.current = { path, receive, isOver };
+  const latest = useRef({ path, receive, isOver, opened });
+  latest.current = { path, receive, isOver, opened };
   useEffect(() => {
     if (key === null) {
       return;
@@ -30,11 +31,18 @@ export function useStream<T>(
     const open = async () => {
       setLink((link) => (link === "lost" ? "lost" : "connecting"));
       try {
-        await stream<T>(latest.current.path(), abort.signal, (message) => {
-          pause = FIRST_PAUSE;
-          setLink("live");
-          latest.current.receive(message);
-        });
+        await stream<T>(
+          latest.current.path(),
+          abort.signal,
+          (message) => {
+            pause = FIRST_PAUSE;
+            latest.current.receive(message);
+          },
+          () => {
+            setLink("live");
+            latest.current.opened();
+          },
+        );
         if (latest.current.isOver()) {
           setLink("ended");
           return;

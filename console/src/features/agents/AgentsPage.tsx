@@ -24,14 +24,11 @@ export function AgentsPage() {
     queryKey: ["workers", namespace],
     queryFn: ({ signal }) => get<{ workers?: Worker[] }>(`${parent}/workers?pageSize=200`, signal),
   });
-  const link = useStream(
-    namespace,
-    () => `${parent}/agents:watch`,
-    () => {
-      void cache.invalidateQueries({ queryKey: ["agents", namespace] });
-      void cache.invalidateQueries({ queryKey: ["workers", namespace] });
-    },
-  );
+  const reload = () => {
+    void cache.invalidateQueries({ queryKey: ["agents", namespace] });
+    void cache.invalidateQueries({ queryKey: ["workers", namespace] });
+  };
+  const link = useStream(namespace, () => `${parent}/agents:watch`, reload, { opened: reload });
   const drain = (name: string) => {
     setProblem(undefined);
     post(`${name}:drain`).catch(setProblem);

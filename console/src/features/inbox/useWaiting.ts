@@ -44,5 +44,6 @@ export function useWaitingUpdates(): void {
         void cache.invalidateQueries({ queryKey: ["waiting", namespace] });
       }
     },
+    { opened: () => void cache.invalidateQueries({ queryKey: ["waiting", namespace] }) },
   );
 }

@@ -46,7 +46,7 @@ function OneTask({ name }: { name: string }) {
         setLines((lines) => linesOf(lines, events));
       }
     },
-    () => ENDED.test(live?.status?.state ?? ""),
+    { isOver: () => ENDED.test(live?.status?.state ?? "") },
   );
   const waits = state === "TASK_STATE_PENDING" || state === "TASK_STATE_QUEUED";
   const explained = useQuery({

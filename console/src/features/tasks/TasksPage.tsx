@@ -136,6 +136,13 @@ export function TasksPage() {
         setUnseen((count) => count + 1);
       }
     },
+    {
+      opened: () => {
+        if (!position.current) {
+          reload();
+        }
+      },
+    },
   );
   const toggle = useCallback((name: string) => {
     setSelected((before) => {

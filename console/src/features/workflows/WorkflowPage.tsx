@@ -37,7 +37,7 @@ function OneWorkflow({ name }: { name: string }) {
         setSteps((steps) => new Map([...steps, ...changed.map((step) => [step.name ?? "", step] as const)]));
       }
     },
-    () => ENDED.test(state),
+    { isOver: () => ENDED.test(state) },
   );
   const act = (verb: string, body: unknown = {}) => {
     setProblem(undefined);
