@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::Apply;
-use super::{serve, signals};
+use super::{replica, serve, signals};
 use crate::config;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -61,6 +61,10 @@ pub struct Settings {
     /// Directory of the database, the workers' state and their logs
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// PostgreSQL database of all records instead of a file in --data-dir: `postgres://USER@HOST:PORT/DATABASE`, or a file that
+    /// contains such a URL
+    #[arg(long, value_name = "URL|FILE")]
+    store: Option<String>,
     /// Claude Code CLI of agents that name none [default: claude on the PATH]
     #[arg(long, value_name = "FILE")]
     claude_program: Option<PathBuf>,
@@ -94,6 +98,7 @@ impl Default for Settings {
         Self {
             listen: DEFAULT_LISTEN,
             data_dir: env::rota_home().join("dev"),
+            store: None,
             claude_program: None,
             unconfined: false,
             allow_read: Vec::new(),
@@ -134,7 +139,10 @@ impl Dev {
         private::directory(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;
         let token_file = token_file(&data_dir)?;
-        let store = serve::open(&data_dir).await.map_err(|error| in_use(error, &data_dir))?;
+        let store = match &config.store {
+            None => serve::open(&data_dir).await.map_err(|error| in_use(error, &data_dir))?,
+            Some(place) => replica::open_alone(place, "dev").await?,
+        };
         let lock = DataDirLock::acquire()?;
         // Shared, so that the control plane also lists the background tasks of the local workers.
         let background_tasks = BackgroundTasks::default();

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rota_server::{Owner, Owners, Settings, Standby};
@@ -21,6 +22,8 @@ use crate::private;
 
 /// Connections for reads of the owner.
 const READERS: usize = 8;
+/// Longest wait for the lease of another control plane, of ten seconds.
+const LEASE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The store of a replica that owns the database.
 pub struct Opened {
@@ -101,6 +104,20 @@ pub async fn open(
         Err(rota_store::Error::Closed) if shutdown.graceful.is_cancelled() => Ok(None),
         Err(error) => Err(serve::store_failure(error).into()),
     }
+}
+
+/// Opens the store of a control plane that has no replicas. One that ended without a word, such as the last `rota dev`, is waited
+/// for as long as its lease.
+pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<Arc<dyn Store>> {
+    let target = target(place, None)?;
+    let options = Options {
+        patience: Some(LEASE_PATIENCE),
+        readers: READERS,
+        seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        ..Options::new(target, name)
+    };
+    let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None)).await?;
+    Ok(Arc::new(opened.map_err(serve::store_failure)?.store))
 }
 
 /// Publishes the owner, and ends the wait at a shutdown.

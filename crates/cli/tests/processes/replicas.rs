@@ -179,6 +179,30 @@ async fn frozen_owner_changes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
+async fn development_server_keeps_tasks_in_a_database() -> Result<()> {
+    let fixture = Fixture::bare();
+    let url = PostgresServer::shared().database()?;
+    let start = |fixture: &Fixture| {
+        let listen = ["dev", "--listen", "127.0.0.1:0", "--data-dir", "data", "--store", &url];
+        Process::start("dev", fixture.command(&listen))
+    };
+    let mut dev = start(&fixture);
+    dev.prints("rota dev is running at http://").await;
+    let agent = "apiVersion: rota.dev/v1alpha1\nkind: Agent\nmetadata: {name: shell}\n\
+        spec: {runtime: {command: {}}, maxReplicas: 1}\n";
+    fixture.apply("agent.yaml", agent).await.success();
+    let run = ["run", "--agent", "shell", "--name", "kept", "--command", "--", "echo", "kept"];
+    assert_eq!(fixture.rota(&run).await.success().trim(), "kept");
+    dev.kill().await;
+    // It ended without a word: the next one waits for its lease.
+    let mut dev = start(&fixture);
+    dev.prints("rota dev is running at http://").await;
+    assert_eq!(fixture.rota(&["result", "kept"]).await.success().trim(), "kept");
+    assert!(!fixture.dir().join("data/rota.sqlite").exists());
+    Ok(())
+}
+
+#[tokio::test]
 async fn contradictory_settings_are_refused() -> Result<()> {
     let fixture = Fixture::bare();
     std::fs::write(fixture.dir().join("key"), [7; 32])?;
