@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use axum::{Json, Router};
 use rota_telemetry::{OnExit, spawn};
@@ -28,6 +29,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which a new connection waits for an owner, such as during a takeover.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Format of an empty page of metrics.
+const METRICS: &str = "text/plain; version=0.0.4";
 
 /// The replica that owns the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +72,8 @@ impl Standby {
             let router = Router::new()
                 .route("/livez", get(async || Json(json!({ "alive": true }))))
                 .route("/readyz", get(ready))
+                // Scraped like an owner, it has no series: an empty page is a successful scrape.
+                .route("/metrics", get(async || ([(CONTENT_TYPE, METRICS)], "")))
                 .with_state(owners.subscribe());
             tasks.push(spawn(
                 "standby-http",

@@ -24,6 +24,8 @@ pub(crate) struct Replicas {
     pub(crate) url: String,
     pub(crate) running: Vec<Option<Process>>,
     addrs: Vec<SocketAddr>,
+    /// Of their probes and metrics.
+    http: Vec<SocketAddr>,
 }
 
 impl Replicas {
@@ -31,8 +33,9 @@ impl Replicas {
     pub(crate) async fn start(url: String, graces: Graces, count: usize) -> Result<Self> {
         // Held together, so that they differ.
         let listeners: Vec<_> =
-            (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let addrs = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+            (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+        let mut addrs = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let http = addrs.split_off(count);
         drop(listeners);
         let mut fixture = Fixture::bare();
         fixture.graces = graces;
@@ -40,7 +43,7 @@ impl Replicas {
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
         fixture.connect_to(*addrs.last().unwrap());
         let running = (0..count).map(|_| None).collect();
-        let mut replicas = Self { fixture, url, running, addrs };
+        let mut replicas = Self { fixture, url, running, addrs, http };
         for index in 0..count {
             replicas.start_one(index, if index == 0 { "listening on" } else { "standing by" }).await;
         }
@@ -52,6 +55,7 @@ impl Replicas {
         let (dir, name) = (self.fixture.dir(), format!("replica-{index}"));
         let mut command = self.fixture.server_command(self.addrs[index]);
         command.arg("--data-dir").arg(dir.join(&name)).args(["--replica", &name, "--store", &self.url]);
+        command.args(["--http-listen", &self.http[index].to_string()]);
         command.arg("--key-file").arg(dir.join("key"));
         command.arg("--artifacts").arg(format!("file://{}", dir.join("artifacts").display()));
         let mut process = Process::start(&name, command);
@@ -120,6 +124,15 @@ async fn killed_owner_is_replaced() -> Result<()> {
     workload::agent(&client).await?;
     let _worker = replicas.fixture.worker(workload::AGENT, "one", 4).await?;
     let names = replicas.run_tasks(4).await?;
+    // One that stands by is alive, ready and scraped.
+    let page = async |path: &str| {
+        let page = reqwest::get(format!("http://{}{path}", replicas.http[1])).await?;
+        anyhow::Ok((page.status().as_u16(), page.text().await?))
+    };
+    assert_eq!(page("/livez").await?.0, 200);
+    assert_eq!(page("/metrics").await?, (200, String::new()));
+    let (status, ready) = page("/readyz").await?;
+    assert!(status == 200 && ready.contains("standby") && ready.contains("replica-0"), "{ready}");
     replicas.running[0].take().unwrap().kill().await;
     let owner = replicas.owner_of(&[1, 2]).await?;
     replicas.start_one(0, "standing by").await;
