@@ -103,7 +103,7 @@ async fn ready(State(owners): State<watch::Receiver<Option<Owner>>>) -> (StatusC
         ),
         None => {
             let cause = json!({
-                "code": "NO_OWNER",
+                "code": "no_owner",
                 "message": "no replica owns the database",
                 "hint": "wait for a takeover; if that lasts, check that the database can be reached and the log of the replicas",
             });
