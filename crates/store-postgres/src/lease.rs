@@ -30,6 +30,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between lines in the log about the wait for another control plane.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -200,28 +204,35 @@ pub(crate) async fn release(session: &Session, owner: Uuid) -> Result<(), Fault>
     Ok(())
 }
 
-/// Renews the lease until the shard is lost.
+/// Renews the lease until the shard is lost. An owner that cannot reach the database for the time of its lease gives the shard up, if
+/// another control plane can have taken it: its workers would wait for it in vain, and be taken for lost. One that is alone
+/// waits for the database.
 pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Ownership>) {
     let mut session: Option<Session> = None;
     let mut failing = false;
+    // Since the request, which the database has answered later.
+    let mut renewed_at = since_boot();
+    let mut has_rivals = false;
     loop {
+        let began = since_boot();
         let renewed = async {
             if session.is_none() {
                 session = Some(Session::open(&target, &format!("rota-lease {}", replica.id)).await?);
             }
             match &session {
                 Some(session) => renew(session, &replica, &ownership).await,
-                None => Ok(true),
+                None => Ok(Renewed::default()),
             }
         };
         match tokio::time::timeout(RENEW_TIMEOUT, renewed).await.unwrap_or(Err(Fault::Timeout)) {
-            Ok(true) => {
+            Ok(Renewed { owns: true, rivals }) => {
+                (renewed_at, has_rivals) = (began, rivals);
                 if failing {
                     tracing::info!("the lease of the database is renewed again");
                 }
                 failing = false;
             }
-            Ok(false) => {
+            Ok(Renewed { owns: false, .. }) => {
                 tracing::error!("another control plane has taken over the database; this one ends");
                 ownership.lose();
                 return;
@@ -232,6 +243,13 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
                     tracing::warn!(error = %fault.into_error(), "failed to renew the lease of the database, retrying");
                 }
                 failing = true;
+                if has_rivals && since_boot() - renewed_at > micros(LEASE) {
+                    tracing::error!(
+                        "the database is not reached for the time of the lease; this control plane ends"
+                    );
+                    ownership.lose();
+                    return;
+                }
             }
         }
         let pause = if failing { RENEW_INTERVAL / 5 } else { RENEW_INTERVAL };
@@ -239,20 +257,29 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
     }
 }
 
-/// Renews the lease, reads the clock, and removes old commits. Returns whether the shard is still owned. A lease that is over and was
-/// not taken is renewed like any other.
-async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> Result<bool, Fault> {
+/// Outcome of a renewal that the database has answered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Renewed {
+    /// Whether the shard is still owned.
+    owns: bool,
+    /// Whether another control plane waits for it.
+    rivals: bool,
+}
+
+/// Renews the lease, reads the clock, and removes old commits. A lease that is over and was not taken is renewed like any other.
+async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> Result<Renewed, Fault> {
     let lease = millis(LEASE);
     session.client.execute(sql::RENEW, &[&replica.id, &lease]).await?;
     let before = since_boot();
     let row = session.client.query_one(sql::OWNS, &[&SHARD, &replica.id]).await?;
     ownership.clock.sync(row.try_get(0)?, before, since_boot());
-    if !row.try_get::<_, bool>(1)? {
-        return Ok(false);
+    let renewed = Renewed { owns: row.try_get(1)?, rivals: row.try_get(2)? };
+    if !renewed.owns {
+        return Ok(renewed);
     }
     session.client.execute(sql::FORGET_COMMITS, &[&SHARD]).await?;
     session.client.execute(sql::FORGET_REPLICAS, &[]).await?;
-    Ok(true)
+    Ok(renewed)
 }
 
 /// Reads the clock of the database.

@@ -355,7 +355,8 @@ pub(crate) const RECLAIM: &str =
 pub(crate) const RENEW: &str =
     "UPDATE replicas SET expires = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1";
 pub(crate) const OWNS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
-    EXISTS (SELECT 1 FROM shards WHERE id = $1 AND owner = $2)";
+    EXISTS (SELECT 1 FROM shards WHERE id = $1 AND owner = $2),
+    EXISTS (SELECT 1 FROM replicas WHERE id <> $2 AND expires > clock_timestamp())";
 pub(crate) const FORGET_COMMITS: &str =
     "DELETE FROM commits WHERE shard = $1 AND revision < (SELECT revision FROM commits
     WHERE shard = $1 ORDER BY revision DESC LIMIT 1) - 10000";

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,16 +72,18 @@ async fn check(target: &Target, count: usize) {
 }
 
 /// Carries connections to a server's socket, and ends all of them once a number of bytes has passed in one direction.
-struct Cutter {
-    url: String,
+pub(crate) struct Cutter {
+    pub(crate) url: String,
     /// Bytes that may still pass, to the server and back; below zero after a cut.
     left: Arc<[AtomicI64; 2]>,
     cuts: Arc<[AtomicUsize; 2]>,
     all: watch::Sender<u64>,
+    /// Whether new connections are refused.
+    blocked: Arc<AtomicBool>,
 }
 
 impl Cutter {
-    async fn start(server: &PostgresServer, database: &str) -> Self {
+    pub(crate) async fn start(server: &PostgresServer, database: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let name = database.rsplit('/').next().unwrap();
@@ -92,10 +94,15 @@ impl Cutter {
             left,
             cuts: Arc::default(),
             all: watch::channel(0).0,
+            blocked: Arc::default(),
         };
         let (left, cuts, all) = (Arc::clone(&cutter.left), Arc::clone(&cutter.cuts), cutter.all.clone());
+        let blocked = Arc::clone(&cutter.blocked);
         rota_telemetry::spawn("cutter", rota_telemetry::OnExit::Done, async move {
             while let Ok((near, _)) = listener.accept().await {
+                if blocked.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (left, cuts, all, socket) = (left.clone(), cuts.clone(), all.clone(), socket.clone());
                 let carried = carry(near, socket, left, cuts, all);
                 rota_telemetry::spawn("cut-connection", rota_telemetry::OnExit::Done, carried);
@@ -107,6 +114,12 @@ impl Cutter {
     /// Ends all connections after some bytes to the server (0) or from it (1).
     fn arm(&self, direction: usize, bytes: i64) {
         self.left[direction].store(bytes, Ordering::SeqCst);
+    }
+
+    /// Ends all connections and refuses new ones, or accepts them again.
+    pub(crate) fn block(&self, blocks: bool) {
+        self.blocked.store(blocks, Ordering::SeqCst);
+        self.all.send_modify(|number| *number += 1);
     }
 
     fn disarm(&self) {

@@ -9,7 +9,7 @@ use rota_store::{Error, Filter, Reply, Store};
 use rota_store_postgres::{Options, Owner, Target};
 use rota_testkit::postgres::PostgresServer;
 
-use crate::doubt::{create, open};
+use crate::doubt::{Cutter, create, open};
 
 const EXPIRE: &str = "UPDATE rota.replicas SET expires = clock_timestamp() - interval '1 second'
     WHERE id IN (SELECT owner FROM rota.shards)";
@@ -68,9 +68,13 @@ async fn next_owner_waits_and_follows_a_clean_stop() {
             rota_store_postgres::open(options, None).map(|opened| opened.store)
         })
     };
-    while seen.lock().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while seen.lock().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
     assert!(matches!(&seen.lock()[0], Some(owner) if owner.name == "doubt"));
     let replicas = first.replicas().await.unwrap();
     let names: Vec<_> = replicas.iter().map(|one| (one.name.as_str(), one.owner)).collect();
@@ -79,6 +83,60 @@ async fn next_owner_waits_and_follows_a_clean_stop() {
     drop(first);
     let next = waits.await.unwrap().unwrap();
     assert!(matches!(next.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+}
+
+/// Workers of an owner that cannot reach the database must find the one that can.
+#[tokio::test(flavor = "multi_thread")]
+async fn owner_without_database_ends_if_another_waits() {
+    let (database, direct) = target();
+    let cutter = Cutter::start(PostgresServer::shared(), &database).await;
+    let first = open(&Target::parse(&cutter.url, None).unwrap()).await;
+    let mut commits = first.commits().unwrap();
+    // Alone, it waits for the database, also for longer than its lease.
+    cutter.block(true);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(matches!(first.apply(vec![create(0)]).await, Err(Error::Unavailable { .. })));
+    cutter.block(false);
+    // Until it has its lease again, the next one would take it immediately.
+    let renewed = async || {
+        let replicas = first.replicas().await.unwrap_or_default();
+        replicas.first().is_some_and(|owner| owner.lease > Duration::from_secs(5))
+    };
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while first.apply(vec![create(0)]).await.is_err() || !renewed().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .unwrap();
+    while commits.try_recv().is_ok() {}
+    let seen: Arc<Mutex<usize>> = Arc::default();
+    let waits = {
+        let seen = Arc::clone(&seen);
+        let on_wait: rota_store_postgres::OnWait = Arc::new(move |_| {
+            *seen.lock() += 1;
+            ControlFlow::Continue(())
+        });
+        let options = Options { on_wait, ..Options::new(direct, "second") };
+        tokio::task::spawn_blocking(move || {
+            rota_store_postgres::open(options, None).map(|opened| opened.store)
+        })
+    };
+    // Long enough that the owner has renewed its lease, and knows of it.
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while *seen.lock() < 20 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    cutter.block(true);
+    let second = waits.await.unwrap().unwrap();
+    assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    let ended = tokio::time::timeout(Duration::from_secs(60), commits.recv()).await;
+    assert!(ended.unwrap().is_none(), "the writer has ended");
+    let late = first.apply(vec![create(2)]).await;
+    assert!(matches!(late, Err(Error::Deposed | Error::Closed)), "{late:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
