@@ -38,6 +38,7 @@ pub struct References {
     /// Whether `item` or `index` is used.
     pub item: bool,
     pub round: bool,
+    pub previous: bool,
 }
 
 impl References {
@@ -48,6 +49,7 @@ impl References {
         self.all_steps |= other.all_steps;
         self.item |= other.item;
         self.round |= other.round;
+        self.previous |= other.previous;
     }
 }
 
@@ -267,6 +269,7 @@ impl<'a> Check<'a> {
             "steps" => self.references.all_steps = true,
             "item" | "index" => self.references.item = true,
             "round" => self.references.round = true,
+            "previous" => self.references.previous = true,
             _ if ROOTS.contains(&name) => {}
             _ => return Err(self.unknown(name, ROOTS.iter().copied().chain(self.locals.iter().copied()))),
         }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Names of the values, in the order of the docs.
-pub(crate) const ROOTS: &[&str] = &["inputs", "steps", "workflow", "item", "index", "round"];
+pub(crate) const ROOTS: &[&str] = &["inputs", "steps", "workflow", "item", "index", "round", "previous"];
 
 /// Values by their names. Those that are not set do not exist for expressions.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +33,16 @@ impl Values {
     /// Sets the round of a `repeat`, from 1.
     pub fn round(self, round: u64) -> Self {
         self.with("round", Value::from(round))
+    }
+
+    /// Sets the result of the round of a `repeat` before, or null in the first.
+    pub fn previous(self, result: Value) -> Self {
+        self.with("previous", result)
+    }
+
+    /// Returns what one of the names stands for.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
     }
 
     fn with(mut self, name: &str, value: Value) -> Self {

@@ -17,6 +17,11 @@ pub type StepKey = (WorkflowKey, u32);
 /// Index of the row that has the outputs of the workflow itself.
 pub const WORKFLOW_OUTPUT: u32 = u32::MAX;
 
+/// Returns the index of the row that has the results of a step with tasks that did not run.
+pub fn reused_results(step: u32) -> u32 {
+    step | 1 << 30
+}
+
 /// Command on a workflow or a step.
 #[derive(Debug, Clone)]
 pub enum WorkflowCommand {
@@ -84,7 +89,15 @@ pub enum Action {
         total: u32,
         parallel: u32,
         prompt: String,
+        inputs: String,
         tasks: Vec<Create>,
+    },
+    /// Ends a step with the results of an earlier run: a list of them for a step with tasks, its output for others.
+    Reuse {
+        round: u32,
+        total: u32,
+        inputs: String,
+        results: Option<Bytes>,
     },
     /// Creates further tasks of a round, of which `created` exist.
     More {
@@ -117,7 +130,9 @@ impl WorkflowCommand {
             }
             Self::Drive { action, .. } => match &**action {
                 Action::Start { tasks: new, .. } | Action::More { tasks: new, .. } => tasks(new),
-                Action::Finish { outputs, .. } => outputs.as_ref().map_or(0, Bytes::len),
+                Action::Finish { outputs: body, .. } | Action::Reuse { results: body, .. } => {
+                    body.as_ref().map_or(0, Bytes::len)
+                }
                 Action::Compensate(create) => create.payload.len(),
                 _ => 0,
             },

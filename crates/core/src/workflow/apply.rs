@@ -7,6 +7,7 @@ use super::{
 use crate::Timestamp;
 
 const STOPPED: &str = "the workflow has stopped";
+const REUSED: &str = "its results are those of the earlier run";
 
 /// One command on a step.
 struct Move<'a> {
@@ -45,10 +46,21 @@ impl Move<'_> {
                 self.step.by_condition = true;
                 self.end(StepState::Skipped, "its condition does not hold");
             }
-            StepCommand::Start { round, total, parallel, prompt } => {
+            StepCommand::Start { round, total, parallel, prompt, inputs } => {
                 self.is_current(StepState::Ready, round)?;
-                if self.workflow.is_phase_of(self.step) {
+                if !self.workflow.is_phase_of(self.step) {
+                    self.halt();
+                } else {
+                    if round == 1 {
+                        self.step.inputs = inputs;
+                    }
                     self.start(total, parallel, prompt);
+                }
+            }
+            StepCommand::Reuse { round, total, inputs } => {
+                self.is_current(StepState::Ready, 1)?;
+                if self.workflow.is_phase_of(self.step) {
+                    self.reuse(round, total, inputs);
                 } else {
                     self.halt();
                 }
@@ -74,7 +86,8 @@ impl Move<'_> {
             }
             StepCommand::Finish { round, again } => {
                 self.is_current(StepState::Ending, round)?;
-                if again { self.repeat() } else { self.end(StepState::Succeeded, "") }
+                let why = if self.step.reused { REUSED } else { "" };
+                if again { self.repeat() } else { self.end(StepState::Succeeded, why) }
             }
             StepCommand::Decide { approves, message } => {
                 if !matches!(self.step.kind, Kind::Approval { .. }) {
@@ -171,6 +184,16 @@ impl Move<'_> {
         self.step.due = due.map(|due| self.now + due);
     }
 
+    /// Ends its round as that of an earlier workflow, whose results are the step's.
+    fn reuse(&mut self, round: u32, total: u32, inputs: String) {
+        let step = &mut *self.step;
+        step.reused = true;
+        step.inputs = inputs;
+        step.round = round.max(1);
+        (step.total, step.created, step.succeeded) = (total, total, total);
+        self.close(REUSED);
+    }
+
     fn task_ended(&mut self, end: TaskEnd) {
         match end {
             TaskEnd::Succeeded => self.step.succeeded += 1,
@@ -228,6 +251,7 @@ impl Move<'_> {
         }
         step.state = StepState::Ready;
         step.round += 1;
+        step.reused = false;
         (step.total, step.created, step.succeeded, step.failed, step.cancelled) = (0, 0, 0, 0, 0);
         step.signalled = false;
     }

@@ -30,12 +30,20 @@ pub enum StepCommand {
     /// Its condition does not hold.
     Skip,
     /// The driver has evaluated what the round needs: the number of its tasks, those of them that may exist at the same time,
-    /// and the question of an approval.
+    /// the question of an approval, and a digest of all that.
     Start {
         round: u32,
         total: u32,
         parallel: u32,
         prompt: String,
+        inputs: String,
+    },
+    /// The driver has found that the step has succeeded with the same inputs, in the workflow of which this one is a rerun: in
+    /// which round, and with how many tasks.
+    Reuse {
+        round: u32,
+        total: u32,
+        inputs: String,
     },
     /// The next tasks of the round were created.
     Created {

@@ -9,6 +9,7 @@ mod apply;
 mod command;
 mod phases;
 mod state;
+mod step;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,9 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Change, Command, Follow, Rejected, StepCommand, TaskEnd};
 pub use state::{State, StepState};
+pub use step::{Kind, Step};
 
 use crate::task::Trace;
-use crate::{Namespace, TaskId, Timestamp, WorkflowId, WorkflowKey};
+use crate::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 
 /// Largest number of steps of a workflow.
 pub const MAX_STEPS: usize = 10_000;
@@ -145,170 +147,6 @@ pub struct Workflow {
     /// Whether it was deleted: its rows are being removed.
     #[serde(default, skip_serializing_if = "no")]
     pub deleted: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Task,
-    /// Decision of a person, with the time for it, and whether its absence approves.
-    Approval {
-        deadline: Option<Duration>,
-        approves: bool,
-    },
-    Sleep {
-        duration: Duration,
-    },
-    Signal {
-        timeout: Option<Duration>,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    #[serde(skip)]
-    pub workflow: WorkflowKey,
-    #[serde(skip)]
-    pub index: u32,
-    pub name: String,
-    pub kind: Kind,
-    #[serde(default, skip_serializing_if = "no")]
-    pub finally: bool,
-    /// Whether its failure stops the workflow.
-    #[serde(default, skip_serializing_if = "no")]
-    pub stops: bool,
-    /// Whether it has a compensation.
-    #[serde(default, skip_serializing_if = "no")]
-    pub compensates: bool,
-    /// Whether a condition or outputs are evaluated once its tasks have succeeded.
-    #[serde(default, skip_serializing_if = "no")]
-    pub evaluates_end: bool,
-    /// Whether other steps need it.
-    #[serde(default, skip_serializing_if = "no")]
-    pub has_dependents: bool,
-    pub max_rounds: u32,
-    pub state: StepState,
-    /// Why it failed, was skipped or cancelled, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub message: String,
-    /// Steps that it needs and that have not ended.
-    #[serde(default, skip_serializing_if = "zero")]
-    pub needs: u32,
-    /// Whether a step that it needs has not succeeded, or an expression of it has failed while tasks of it run.
-    #[serde(default, skip_serializing_if = "no")]
-    pub doomed: bool,
-    /// Whether it was skipped by its own condition: steps that need it run.
-    #[serde(default, skip_serializing_if = "no")]
-    pub by_condition: bool,
-    /// Whether it creates no further tasks, since the workflow stopped.
-    #[serde(default, skip_serializing_if = "no")]
-    pub halted: bool,
-    /// Current or last round; 0 before the first.
-    #[serde(default)]
-    pub round: u32,
-    #[serde(default)]
-    pub total: u32,
-    #[serde(default)]
-    pub created: u32,
-    #[serde(default)]
-    pub succeeded: u32,
-    /// Those that have not succeeded; `cancelled` counts those of them that were cancelled.
-    #[serde(default)]
-    pub failed: u32,
-    #[serde(default, skip_serializing_if = "zero")]
-    pub cancelled: u32,
-    /// Tasks of the round that may exist at the same time; zero means no limit.
-    #[serde(default, skip_serializing_if = "zero")]
-    pub parallel: u32,
-    #[serde(default, skip_serializing_if = "none")]
-    pub ready_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "none")]
-    pub ended_at: Option<Timestamp>,
-    /// Deadline of an approval or a wait.
-    #[serde(default, skip_serializing_if = "none")]
-    pub due: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub prompt: String,
-    /// Whether its signal has arrived.
-    #[serde(default, skip_serializing_if = "no")]
-    pub signalled: bool,
-    /// Whether there is a row of its outputs.
-    #[serde(default, skip_serializing_if = "no")]
-    pub has_output: bool,
-    /// State of its compensation, once it has begun.
-    #[serde(default, skip_serializing_if = "none")]
-    pub compensation: Option<StepState>,
-    /// The step below it in the stack of completed steps.
-    #[serde(default, skip_serializing_if = "none")]
-    pub previous: Option<u32>,
-    #[serde(default, skip_serializing_if = "none")]
-    pub last_task: Option<TaskId>,
-}
-
-impl Step {
-    /// Returns a record for a new workflow.
-    pub fn new(name: String, kind: Kind) -> Self {
-        Self {
-            workflow: WorkflowKey::default(),
-            index: 0,
-            name,
-            kind,
-            finally: false,
-            stops: false,
-            compensates: false,
-            evaluates_end: false,
-            has_dependents: false,
-            max_rounds: 1,
-            state: StepState::Waiting,
-            message: String::new(),
-            needs: 0,
-            doomed: false,
-            by_condition: false,
-            halted: false,
-            round: 0,
-            total: 0,
-            created: 0,
-            succeeded: 0,
-            failed: 0,
-            cancelled: 0,
-            parallel: 0,
-            ready_at: None,
-            ended_at: None,
-            due: None,
-            prompt: String::new(),
-            signalled: false,
-            has_output: false,
-            compensation: None,
-            previous: None,
-            last_task: None,
-        }
-    }
-
-    /// Tasks of the round that have not ended.
-    pub fn open(&self) -> u32 {
-        self.created.saturating_sub(self.succeeded + self.failed)
-    }
-
-    /// Number of tasks that may be created now.
-    pub fn wanted(&self) -> u32 {
-        if self.state != StepState::Running || self.kind != Kind::Task || self.halted {
-            return 0;
-        }
-        let left = self.total - self.created;
-        if self.parallel == 0 { left } else { left.min(self.parallel.saturating_sub(self.open())) }
-    }
-
-    /// Whether it continues only by a command of the driver.
-    pub fn needs_driver(&self) -> bool {
-        matches!(self.state, StepState::Ready | StepState::Ending)
-            || self.wanted() > 0
-            || self.compensation == Some(StepState::Ready)
-    }
-
-    /// Whether steps that need it run. `continues` is set if their need lets them run after its failure, too.
-    pub fn satisfies(&self, continues: bool) -> bool {
-        self.state == StepState::Succeeded || self.by_condition || continues
-    }
 }
 
 impl Workflow {

@@ -26,6 +26,8 @@ struct Plan {
     needs: Vec<(usize, bool)>,
     fails: bool,
     skips: bool,
+    /// Whether it is taken over from an earlier run.
+    reused: bool,
     items: u32,
     parallel: u32,
     rounds: u32,
@@ -47,6 +49,7 @@ fn plan(index: usize) -> impl Strategy<Value = Plan> {
     let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8);
     (needs, chances).prop_map(
         move |(needs, (fails, skips, items, parallel, rounds, compensates, broken, kind))| Plan {
+            reused: skips == 1,
             needs: if index == 0 { Vec::new() } else { needs.into_iter().collect() },
             fails: fails == 0,
             skips: skips == 0,
@@ -293,9 +296,14 @@ impl World {
         let round = step.round;
         match step.state {
             StepState::Ready if plan.skips && round == 1 => self.step(index, StepCommand::Skip),
+            StepState::Ready if plan.reused && round == 1 => {
+                let (round, total) = (plan.rounds, plan.items);
+                self.step(index, StepCommand::Reuse { round, total, inputs: String::new() });
+            }
             StepState::Ready => {
                 let (total, parallel, prompt) = (plan.items, plan.parallel, String::new());
-                self.step(index, StepCommand::Start { round, total, parallel, prompt });
+                let inputs = String::new();
+                self.step(index, StepCommand::Start { round, total, parallel, prompt, inputs });
             }
             StepState::Ending => self.step(index, StepCommand::Finish { round, again: round < plan.rounds }),
             _ if step.compensation == Some(StepState::Ready) => {

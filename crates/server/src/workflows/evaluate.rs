@@ -13,6 +13,7 @@ use rota_store::{Action, Create};
 use serde_json::{Map, Value};
 use tonic::Code;
 
+use super::reuse;
 use super::values::{self, NoValues};
 use crate::grpc::Creator;
 use crate::store_client::StoreClient;
@@ -50,7 +51,7 @@ pub(super) async fn next(
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> NoValues {
+pub(super) fn failed(error: impl std::fmt::Display) -> NoValues {
     NoValues::Step(error.to_string())
 }
 
@@ -63,8 +64,13 @@ async fn attempt(
     compensates: bool,
 ) -> Result<Option<Next>, NoValues> {
     let spec = stored.step.unwrap_or_default();
-    let read = async || {
-        values::read(store, workflow, &stored.seen).await.map(|values| values.round(u64::from(step.round)))
+    let repeats = spec.repeat.is_some() && spec.for_each.is_none();
+    let read = async || -> Result<Values, NoValues> {
+        let values = values::read(store, workflow, &stored.seen).await?.round(u64::from(step.round));
+        match repeats {
+            true => Ok(values.previous(values::previous(store, workflow, step).await?)),
+            false => Ok(values),
+        }
     };
     if compensates {
         let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
@@ -82,7 +88,7 @@ async fn attempt(
                     return Ok(Some(Action::Skip.into()));
                 }
             }
-            start(creator, workflow, step, &spec, &values).await.map(Some)
+            start(store, creator, workflow, step, &spec, &values).await.map(Some)
         }
         StepState::Running if step.wanted() > 0 => {
             let values = read().await?;
@@ -109,6 +115,7 @@ fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<Vec<Value>>,
 }
 
 async fn start(
+    store: &StoreClient,
     creator: &Creator,
     workflow: &Workflow,
     step: &Step,
@@ -122,6 +129,13 @@ async fn start(
         rota_core::text::prefix(&prompt, 4 << 10).to_owned().clone_into(&mut prompt);
     }
     let items = items(spec, values)?;
+    let mut inputs = String::new();
+    if step.round <= 1 {
+        inputs = reuse::digest(spec, &prompt, items.as_deref(), values)?;
+        if let Some(reused) = reuse::find(store, workflow, step, &inputs).await? {
+            return Ok(reused.into());
+        }
+    }
     let is_task = matches!(spec.kind, Some(v1::workflow_step::Kind::Task(_)));
     let total = match &items {
         Some(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
@@ -135,7 +149,7 @@ async fn start(
         true => tasks(creator, workflow, &planned, spec, values, items.as_deref(), 0).await?,
         false => (Vec::new(), Vec::new()),
     };
-    Ok(Next { action: Action::Start { round: step.round, total, parallel, prompt, tasks }, pins })
+    Ok(Next { action: Action::Start { round: step.round, total, parallel, prompt, inputs, tasks }, pins })
 }
 
 /// Returns the next tasks of a round, from an item on.
@@ -208,7 +222,7 @@ async fn create(
 }
 
 /// Returns a task's spec with the results of its expressions. Only in `input` they keep their types.
-fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoValues> {
+pub(super) fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoValues> {
     let mut json = serde_json::to_value(task).map_err(failed)?;
     if !json.to_string().contains("${{") {
         return Ok(task.clone());

@@ -5,6 +5,7 @@
 mod driver;
 mod evaluate;
 mod ready;
+mod reuse;
 mod values;
 
 pub(crate) use self::driver::Driver;

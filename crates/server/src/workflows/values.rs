@@ -7,7 +7,7 @@ use rota_core::WorkflowKey;
 use rota_core::workflow::{Step, Workflow};
 use rota_expressions::Values;
 use rota_proto::v1;
-use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery};
+use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results};
 use serde_json::{Map, Value, json};
 use tonic::Status;
 
@@ -86,31 +86,61 @@ async fn of_step(
     value.insert("message".to_owned(), json!(step.message));
     value.insert("round".to_owned(), json!(step.round));
     let is_task = step.kind == rota_core::workflow::Kind::Task;
-    let (mut result, mut results) = (Value::Null, Vec::new());
-    if is_task && step.total > 0 && step.round > 0 {
-        let query = WorkflowQuery::Tasks {
-            workflow: workflow.key,
-            step: step.index,
-            round: step.round,
-            limit: MAX_RESULTS,
-            bytes: MAX_VALUES,
-        };
-        let tasks = store.reads().workflows(query).await?.tasks;
-        if tasks.len() < step.created as usize {
-            let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
-            return Err(NoValues::Step(why));
-        }
-        for (_, payload) in &tasks {
-            results.push(payload.as_ref().map_or(Value::Null, of_result));
-        }
-        if let [one] = results.as_slice() {
-            result = one.clone();
-        }
-    }
+    let results = if is_task { results(store, workflow, step).await? } else { Vec::new() };
+    let result = single(&results);
     value.insert("result".to_owned(), if is_task { result } else { output.clone().unwrap_or_default() });
     value.insert("results".to_owned(), Value::Array(results));
     value.insert("outputs".to_owned(), output.filter(|_| is_task).unwrap_or_default());
     Ok(Value::Object(value))
+}
+
+fn single(results: &[Value]) -> Value {
+    match results {
+        [one] => one.clone(),
+        _ => Value::Null,
+    }
+}
+
+/// Reads the result of the round before the current one: null in the first.
+pub(super) async fn previous(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+) -> Result<Value, NoValues> {
+    if step.round <= 1 {
+        return Ok(Value::Null);
+    }
+    let before = Step { round: step.round - 1, total: 1, created: 1, ..step.clone() };
+    Ok(single(&results(store, workflow, &before).await?))
+}
+
+/// Reads the results of the tasks of a step's last round, by item.
+pub(super) async fn results(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+) -> Result<Vec<Value>, NoValues> {
+    if step.total == 0 || step.round == 0 {
+        return Ok(Vec::new());
+    }
+    if step.reused {
+        let query = WorkflowQuery::Outputs(workflow.key, vec![reused_results(step.index)]);
+        let body = store.reads().workflows(query).await?.bodies.into_iter().next();
+        return Ok(body.and_then(|(_, body)| serde_json::from_slice(&body).ok()).unwrap_or_default());
+    }
+    let query = WorkflowQuery::Tasks {
+        workflow: workflow.key,
+        step: step.index,
+        round: step.round,
+        limit: MAX_RESULTS,
+        bytes: MAX_VALUES,
+    };
+    let tasks = store.reads().workflows(query).await?.tasks;
+    if tasks.len() < step.created as usize {
+        let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
+        return Err(NoValues::Step(why));
+    }
+    Ok(tasks.iter().map(|(_, payload)| payload.as_ref().map_or(Value::Null, of_result)).collect())
 }
 
 /// Makes numbers without a fraction whole again: `Struct` has only those of floating point, which do not add to whole ones.
@@ -140,6 +170,14 @@ fn of_result(payload: &bytes::Bytes) -> Value {
     value.entry("text").or_insert(Value::String(result.text));
     if let Some(code) = result.exit_code {
         value.entry("exitCode").or_insert(json!(code));
+    }
+    if let Some(delivery) = result.delivery {
+        // The commit from which others may start: what was pushed, or else where the task itself has started.
+        let pushed = !delivery.commit.is_empty();
+        value.entry("commit").or_insert(if pushed { delivery.commit } else { delivery.base_commit }.into());
+        value.entry("branch").or_insert(delivery.branch.into());
+        let page = delivery.pull_request.map(|request| request.url).unwrap_or_default();
+        value.entry("pullRequest").or_insert(page.into());
     }
     Value::Object(value)
 }

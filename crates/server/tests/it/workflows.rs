@@ -1,5 +1,7 @@
 //! Workflows over the API, with scripted workers.
 
+mod reruns;
+
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
 use rota_proto::v1;
@@ -94,7 +96,7 @@ async fn graph_runs_with_all_kinds_of_steps() -> Result<()> {
                 { "name": "each", "needs": [{ "step": "plan" }], "task": echoes("did ${{ item }}"),
                   "forEach": { "items": "inputs.modules", "maxParallel": 2 } },
                 { "name": "skip", "needs": [{ "step": "plan" }], "condition": "!inputs.deploy", "task": echoes("never") },
-                { "name": "again", "needs": [{ "step": "each" }], "task": echoes("round ${{ round }}"),
+                { "name": "again", "needs": [{ "step": "each" }], "task": echoes("round ${{ round }}${{ round > 1 ? ' after ' + previous.text : '' }}"),
                   "repeat": { "until": "round >= 3", "max": 5 }, "outputs": { "last": "${{ steps.again.result.text }}" } },
                 { "name": "ask", "needs": [{ "step": "again" }, { "step": "skip" }],
                   "approval": { "prompt": "Deploy ${{ steps.again.outputs.last }}?" } },
@@ -107,7 +109,7 @@ async fn graph_runs_with_all_kinds_of_steps() -> Result<()> {
         });
         api.create("all", spec).await?;
         let asked = api.until_step("all", "ask", "RUNNING").await?;
-        assert_eq!(asked["prompt"], "Deploy round 3?");
+        assert_eq!(asked["prompt"], "Deploy round 3 after round 2 after round 1?");
         assert_eq!(api.step("all", "skip").await?["state"], "STEP_STATE_SKIPPED");
         assert_eq!(api.step("all", "again").await?["round"], 3);
         let explained = api.get(&format!("{WORKFLOWS}/all:explain")).await?;
@@ -269,6 +271,7 @@ async fn invalid_workflows_are_refused() -> Result<()> {
         ),
         (json!({ "steps": [{ "name": "a", "condition": "inputs.", "task": task }] }), "is invalid"),
         (json!({ "steps": [{ "name": "a", "task": echoes("${{ item }}") }] }), "without for_each"),
+        (json!({ "steps": [{ "name": "a", "task": echoes("${{ previous }}") }] }), "only steps with repeat"),
         (json!({ "steps": [{ "name": "a", "task": { "target": { "agent": "UPPER" } } }] }), "agent"),
         (
             json!({ "inputs": { "n": "x" }, "inputsSchema": { "properties": { "n": { "type": "integer" } } },

@@ -31,6 +31,7 @@ mod routes;
 mod sessions;
 mod threads;
 mod visits;
+mod workflow_drive;
 mod workflow_set;
 mod workflow_visits;
 mod workflows;

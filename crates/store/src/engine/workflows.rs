@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rota_core::task::State;
-use rota_core::workflow::{
-    self, COMPENSATION, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd,
-};
+use rota_core::workflow::{self, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd};
 use rota_core::{Timestamp, WorkflowKey};
 
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
 use crate::{
-    Action, Backend, Create, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold,
-    WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
+    Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_OUTPUT,
+    WorkflowCommand, WorkflowLoad, WorkflowScopedId,
 };
 
 impl<B: Backend> Engine<B> {
@@ -264,104 +261,6 @@ impl<B: Backend> Engine<B> {
         };
         let command = StepCommand::TaskEnded { round: step.round, end };
         self.write_set.workflows.calls.push_back(((step.workflow, step.step), command));
-    }
-
-    fn put_output(&mut self, key: StepKey, output: Option<Bytes>) {
-        let Some(output) = output else { return };
-        let set = &mut self.write_set.workflows;
-        if let Some(Some(entry)) = set.steps.get_mut(&key) {
-            entry.step.has_output = true;
-        }
-        set.changes.outputs.push((key, output));
-    }
-
-    fn drive(&mut self, key: StepKey, action: Action, now: Timestamp) -> Result<Result<(), Rejected>, Error> {
-        match action {
-            Action::Skip => self.apply_step(key, StepCommand::Skip, now),
-            Action::Start { round, total, parallel, prompt, tasks } => {
-                let start = StepCommand::Start { round, total, parallel, prompt };
-                if let Err(rejected) = self.apply_step(key, start, now)? {
-                    return Ok(Err(rejected));
-                }
-                self.create_tasks(key, tasks, now)
-            }
-            Action::More { round, created, tasks } => {
-                self.load_step(key)?;
-                let step = self.write_set.workflows.step(key);
-                let is_current = |step: &Step| step.round == round && step.created == created;
-                if !step.is_some_and(is_current) {
-                    return Ok(Err(Rejected::Outdated));
-                }
-                self.create_tasks(key, tasks, now)
-            }
-            Action::Finish { round, again, outputs } => {
-                if let Err(rejected) = self.apply_step(key, StepCommand::Finish { round, again }, now)? {
-                    return Ok(Err(rejected));
-                }
-                self.put_output(key, outputs);
-                Ok(Ok(()))
-            }
-            Action::Fail { round, message } => {
-                self.apply_step(key, StepCommand::Fail { round, message }, now)
-            }
-            Action::CompensationFailed { message } => {
-                self.apply_step(key, StepCommand::CompensationFailed { message }, now)
-            }
-            Action::Compensate(create) => {
-                if let Err(rejected) = self.apply_step(key, StepCommand::CompensationCreated, now)? {
-                    return Ok(Err(rejected));
-                }
-                let failed = StepCommand::TaskEnded { round: COMPENSATION, end: TaskEnd::Failed };
-                self.create_task(key, *create, failed, now)?;
-                Ok(Ok(()))
-            }
-        }
-    }
-
-    /// Creates tasks of a step that runs, as many as it wants.
-    fn create_tasks(
-        &mut self,
-        key: StepKey,
-        mut tasks: Vec<Create>,
-        now: Timestamp,
-    ) -> Result<Result<(), Rejected>, Error> {
-        let Some(step) = self.write_set.workflows.step(key) else { return Ok(Err(Rejected::Outdated)) };
-        tasks.truncate(step.wanted() as usize);
-        let round = step.round;
-        let Ok(count @ 1..) = u32::try_from(tasks.len()) else { return Ok(Ok(())) };
-        // Before the first of them may end.
-        if let Err(rejected) = self.apply_step(key, StepCommand::Created { count }, now)? {
-            return Ok(Err(rejected));
-        }
-        for create in tasks {
-            self.create_task(key, create, StepCommand::TaskEnded { round, end: TaskEnd::Failed }, now)?;
-        }
-        Ok(Ok(()))
-    }
-
-    /// Creates a task of a step; one that is refused counts as failed.
-    fn create_task(
-        &mut self,
-        key: StepKey,
-        create: Create,
-        refused: StepCommand,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let id = create.task.id;
-        match self.create(create, now)? {
-            Ok(_) => {
-                if let Some(Some(entry)) = self.write_set.workflows.steps.get_mut(&key) {
-                    entry.step.last_task = Some(id);
-                }
-            }
-            Err(why) => {
-                if let Some(Some(entry)) = self.write_set.workflows.steps.get_mut(&key) {
-                    entry.step.message = format!("a task was refused: {why}");
-                }
-                self.write_set.workflows.calls.push_back((key, refused));
-            }
-        }
-        Ok(())
     }
 
     /// Applies the deadlines of workflows and steps that have passed. Returns their number.

@@ -22,7 +22,7 @@ Examples:
   rota workflow approve deploy --step release --comment \"looks good\"
   rota workflow signal deploy go -p by=me
   rota workflow cancel deploy --reason \"wrong branch\"
-  rota workflow rerun deploy
+  rota workflow rerun deploy --failed
 
 The file has the specification as YAML or JSON: inputs, steps, finally, outputs, as the API names them.";
 
@@ -58,7 +58,7 @@ enum What {
     Resume(Named),
     /// Cancel a workflow with its tasks
     Cancel(Cancel),
-    /// Run an ended workflow again, with all of its steps
+    /// Run an ended workflow again, with all of its steps or those that have not succeeded
     Rerun(Rerun),
     /// Delete an ended workflow with its tasks
     Delete(Named),
@@ -129,6 +129,12 @@ struct Rerun {
     /// Input in place of one of the workflow, as JSON or as text; may be repeated, and replaces all of them
     #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
     parameters: Vec<String>,
+    /// Run no step again that has succeeded and would run the same: its results are copied
+    #[arg(long)]
+    failed: bool,
+    /// As `--failed`, but run this step again, and those that need it; may be repeated
+    #[arg(long, value_name = "STEP")]
+    from: Vec<String>,
 }
 
 impl Workflow {
@@ -185,6 +191,8 @@ impl Workflow {
                 let request = v1::RerunWorkflowRequest {
                     name: name(&rerun.named),
                     inputs,
+                    reuse_results: rerun.failed || !rerun.from.is_empty(),
+                    steps: rerun.from.clone(),
                     ..v1::RerunWorkflowRequest::default()
                 };
                 changed(client.rerun_workflow(request).await?, "created")

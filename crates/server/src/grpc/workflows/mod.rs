@@ -1,6 +1,7 @@
 //! `WorkflowService`.
 
 mod explain;
+mod rerun;
 mod service;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use rota_store::{Command, Refused, Reply, WorkflowCommand, WorkflowQuery};
 use tonic::Status;
 use uuid::Uuid;
 
+use self::rerun::Rerun;
 use super::streams::Streams;
 use super::templates::Templates;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
@@ -139,7 +141,7 @@ impl Workflows {
         namespace: Namespace,
         trace: rota_core::task::Trace,
         request: v1::CreateWorkflowRequest,
-        rerun_of: Option<WorkflowId>,
+        rerun: Option<Rerun>,
     ) -> Result<v1::Workflow, Status> {
         let only_check = request.validate_only;
         let id = match request.workflow_id.as_str() {
@@ -149,7 +151,9 @@ impl Workflows {
         // Schemas and large graphs take a while.
         let checked = tokio::task::spawn_blocking(move || wire::check(namespace, id, trace, request)).await;
         let mut create = checked.map_err(|error| Status::internal(error.to_string()))??;
-        create.workflow.rerun_of = rerun_of;
+        if let Some(rerun) = rerun {
+            rerun.mark(&mut create)?;
+        }
         let command = Command::from(WorkflowCommand::Create(Box::new(create)));
         let replies = match only_check {
             true => self.store.dry_run(vec![command]).await,

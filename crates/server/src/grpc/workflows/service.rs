@@ -10,6 +10,7 @@ use rota_store::{Refused, WorkflowFilter, WorkflowQuery};
 use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
 
+use super::rerun::Rerun;
 use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, PAGE, Workflows, page_size};
 use crate::grpc::create;
 use crate::grpc::streams::{Boxed, send};
@@ -281,6 +282,7 @@ impl WorkflowService for Workflows {
         if !found.state.is_final() {
             return Err(status::refused(Refused::Workflow(Rejected::Unended)));
         }
+        let rerun = Rerun::new(found.id, request.reuse_results, request.steps)?;
         let mut spec = self.whole_spec(&found).await?;
         if request.inputs.is_some() {
             spec.inputs = request.inputs;
@@ -296,7 +298,7 @@ impl WorkflowService for Workflows {
             idempotency_key: request.idempotency_key,
             ..v1::CreateWorkflowRequest::default()
         };
-        self.create(found.namespace.clone(), trace, create, Some(found.id)).await.map(Response::new)
+        self.create(found.namespace.clone(), trace, create, Some(rerun)).await.map(Response::new)
     }
 
     async fn delete_workflow(

@@ -225,6 +225,12 @@ fn new_step(
     if used.item && given.for_each.is_none() {
         return Err(invalid(field, "reads `item` or `index` without for_each"));
     }
+    if used.previous && (given.repeat.is_none() || given.for_each.is_some()) {
+        return Err(invalid(
+            field,
+            "reads `previous`, which only steps with repeat and without for_each have",
+        ));
+    }
     with_itself.merge(&outputs(&at("outputs"), &given.outputs)?);
     if let Some(compensate) = &given.compensate {
         if !compensates {

@@ -101,5 +101,6 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         compensation: record.compensation.map_or(v1::StepState::Unspecified, state).into(),
         finally: record.finally,
         last_task: record.last_task.map(|id| id.to_string()).unwrap_or_default(),
+        reused: record.reused,
     }
 }

@@ -1,0 +1,84 @@
+//! Steps of a rerun that need not run: what a step was started with, and the results of an earlier run that was started with
+//! the same.
+
+use rota_core::workflow::{Kind, MAX_TASKS_PER_COMMIT, Step, StepState, Workflow};
+use rota_expressions::Values;
+use rota_proto::v1;
+use rota_store::{Action, WorkflowQuery};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::evaluate::{failed, fill};
+use super::values::{self, NoValues};
+use crate::store_client::StoreClient;
+
+/// Returns a digest of what a step is started with: its tasks as they are created, or the question that it asks. For a large
+/// fan-out it covers all that the step may read instead of each task.
+pub(super) fn digest(
+    spec: &v1::WorkflowStep,
+    prompt: &str,
+    items: Option<&[Value]>,
+    values: &Values,
+) -> Result<String, NoValues> {
+    use v1::workflow_step::Kind as Given;
+    let mut content = match &spec.kind {
+        Some(Given::Task(task)) => {
+            let few = items.is_none_or(|items| items.len() <= MAX_TASKS_PER_COMMIT);
+            let filled = match items {
+                _ if !few => vec![json!([values.get("inputs"), values.get("steps")])],
+                None => vec![json(&fill(task, values)?)?],
+                Some(items) => (0..)
+                    .zip(items)
+                    .map(|(index, item)| json(&fill(task, &values.clone().item(index, item.clone()))?))
+                    .collect::<Result<_, _>>()?,
+            };
+            json!({ "task": json(task)?, "filled": filled, "items": items, "repeat": json(&spec.repeat)? })
+        }
+        Some(Given::Approval(_)) => json!({ "prompt": prompt }),
+        Some(Given::Wait(wait)) => json!({ "wait": json(wait)? }),
+        None => Value::Null,
+    };
+    // `Struct` has its fields in a random order.
+    content.sort_all_objects();
+    Ok(Sha256::digest(content.to_string()).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn json(message: &impl serde::Serialize) -> Result<Value, NoValues> {
+    serde_json::to_value(message).map_err(failed)
+}
+
+/// Returns the end of a step with the results of the workflow of which this one is a rerun, if it may have them.
+pub(super) async fn find(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    inputs: &str,
+) -> Result<Option<Action>, NoValues> {
+    let Some(id) = workflow.rerun_of.filter(|_| step.may_reuse && step.round <= 1) else { return Ok(None) };
+    let earlier = store.reads().workflows(WorkflowQuery::Id((workflow.namespace.clone(), id))).await?;
+    let Some(earlier) = earlier.workflows.into_iter().find(|earlier| !earlier.deleted) else {
+        return Ok(None);
+    };
+    let query = WorkflowQuery::StepsAt(earlier.key, vec![step.index]);
+    let steps = store.reads().workflows(query).await?.steps;
+    let is_same = |found: &Step| {
+        found.name == step.name
+            && found.state == StepState::Succeeded
+            && found.inputs == inputs
+            && found.compensation.is_none()
+    };
+    let Some(found) = steps.into_iter().find(is_same) else { return Ok(None) };
+    let results = match found.kind {
+        Kind::Task => match values::results(store, &earlier, &found).await {
+            Ok(results) => Some(Value::Array(results).to_string().into_bytes().into()),
+            // What expressions cannot read is not copied, either.
+            Err(NoValues::Step(_)) => return Ok(None),
+            Err(other) => return Err(other),
+        },
+        _ => {
+            let query = WorkflowQuery::Outputs(earlier.key, vec![found.index]);
+            store.reads().workflows(query).await?.bodies.into_iter().next().map(|(_, body)| body)
+        }
+    };
+    Ok(Some(Action::Reuse { round: found.round, total: found.total, inputs: inputs.to_owned(), results }))
+}

@@ -1,0 +1,121 @@
+//! Reruns that take over what has succeeded.
+
+use anyhow::{Context, Result};
+use reqwest::StatusCode;
+use rota_testkit::{Backend, Cluster, history, tasks};
+use serde_json::{Value, json};
+
+use super::{Api, WORKFLOWS, echoes};
+
+/// Returns the steps that have run, as opposed to those that were taken over, with the number of tasks of the workflow.
+async fn ran(api: &Api, id: &str) -> Result<(Vec<String>, usize)> {
+    let steps = api.get(&format!("{WORKFLOWS}/{id}/steps")).await?;
+    let steps = steps["steps"].as_array().cloned().unwrap_or_default();
+    let ran = steps.iter().filter(|step| step["reused"] != true && step["state"] == "STEP_STATE_SUCCEEDED");
+    let names = ran.filter_map(|step| step["name"].as_str().map(str::to_owned)).collect();
+    let made = api.get(&format!("/api/v1/namespaces/default/tasks?filter.workflow={id}")).await?;
+    Ok((names, made["tasks"].as_array().map_or(0, Vec::len)))
+}
+
+async fn rerun(api: &Api, id: &str, body: Value) -> Result<Value> {
+    let (status, made) = api.post(&format!("{WORKFLOWS}/{id}:rerun"), &body).await?;
+    anyhow::ensure!(status == StatusCode::OK, "{made}");
+    let id = made["uid"].as_str().context("an id")?;
+    api.ended(id).await?;
+    api.workflow(id).await
+}
+
+fn id(workflow: &Value) -> &str {
+    workflow["uid"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn rerun_takes_over_what_would_run_the_same() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+        let _worker = cluster.worker("echo", "one", 4)?;
+        let api = Api::new(&cluster)?;
+        let spec = json!({
+            "inputs": { "word": "a", "broken": true, "modules": ["x", "y"] },
+            "steps": [
+                { "name": "one", "task": echoes("${{ inputs.word }}"), "outputs": { "loud": "${{ steps.one.result.text }}!" } },
+                { "name": "fan", "needs": [{ "step": "one" }], "task": echoes("${{ item }}${{ steps.one.outputs.loud }}"),
+                  "forEach": { "items": "inputs.modules" } },
+                { "name": "ask", "needs": [{ "step": "fan" }], "approval": { "prompt": "With ${{ inputs.word }}?" } },
+                // The output of a broken one cannot be evaluated, which fails it.
+                { "name": "bad", "needs": [{ "step": "ask" }], "task": echoes("${{ inputs.broken }}"),
+                  "outputs": { "value": "${{ [1][inputs.broken ? 5 : 0] }}" } },
+                { "name": "end", "needs": [{ "step": "bad" }, { "step": "fan" }],
+                  "task": echoes("${{ steps.fan.results.map(r, r.text).join(' ') }} ${{ steps.ask.result.comment }}") },
+            ],
+            "finally": [{ "name": "clean", "task": echoes("clean") }],
+            "outputs": { "text": "${{ steps.end.result.text }}" },
+        });
+        let first = api.create("again", spec).await?;
+        api.until_step("again", "ask", "RUNNING").await?;
+        let decide = json!({ "step": "ask", "decision": "STEP_DECISION_APPROVE", "comment": "fine" });
+        assert_eq!(api.post(&format!("{WORKFLOWS}/again:decide"), &decide).await?.0, StatusCode::OK);
+        let ended = api.ended("again").await?;
+        assert_eq!(ended["status"]["failedStep"], "bad", "{ended}");
+
+        let reuse = json!({ "reuseResults": true, "inputs": { "word": "a", "broken": false, "modules": ["x", "y"] } });
+        let second = rerun(&api, id(&first), reuse).await?;
+        assert_eq!(second["status"]["outputs"]["text"], "xa! ya! fine", "{second}");
+        assert_eq!(
+            ran(&api, id(&second)).await?,
+            (["bad", "end", "clean"].map(str::to_owned).to_vec(), 3),
+            "neither tasks nor the person are asked again"
+        );
+
+        // What was taken over is taken over again, and a step that is named runs with those that need it.
+        let deleted = api.http.delete(format!("{}{WORKFLOWS}/{}", api.base, id(&first))).send().await?;
+        assert_eq!(deleted.status(), StatusCode::OK);
+        let from = json!({ "reuseResults": true, "steps": ["bad"] });
+        let third = rerun(&api, id(&second), from).await?;
+        assert_eq!(third["status"]["outputs"]["text"], "xa! ya! fine");
+        assert_eq!(ran(&api, id(&third)).await?.0, ["bad", "end", "clean"]);
+
+        // Another input runs what reads it.
+        let other =
+            json!({ "reuseResults": true, "inputs": { "word": "a", "broken": false, "modules": ["z"] } });
+        let (_, made) = api.post(&format!("{WORKFLOWS}/{}:rerun", id(&third)), &other).await?;
+        let fourth = api.ended(id(&made)).await?;
+        assert_eq!(fourth["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{fourth}");
+        assert_eq!(ran(&api, id(&made)).await?, (["fan", "end", "clean"].map(str::to_owned).to_vec(), 3));
+
+        let (status, refused) =
+            api.post(&format!("{WORKFLOWS}/{}:rerun", id(&made)), &json!({ "steps": ["bad"] })).await?;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+        let unknown = json!({ "reuseResults": true, "steps": ["nope"] });
+        let (status, refused) = api.post(&format!("{WORKFLOWS}/{}:rerun", id(&made)), &unknown).await?;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+        history::check(cluster.client(), true).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn compensated_steps_run_again() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 4)?;
+    let api = Api::new(&cluster)?;
+    let spec = json!({
+        "inputs": { "broken": true },
+        "onFailure": "ON_STEP_FAILURE_COMPENSATE",
+        "steps": [
+            { "name": "look", "task": echoes("seen") },
+            { "name": "publish", "needs": [{ "step": "look" }], "task": echoes("published"), "compensate": echoes("withdrawn") },
+            { "name": "bad", "needs": [{ "step": "publish" }], "task": echoes("x"),
+              "outputs": { "value": "${{ [1][inputs.broken ? 5 : 0] }}" } },
+        ],
+    });
+    let first = api.create("undone", spec).await?;
+    assert_eq!(api.ended("undone").await?["status"]["state"], "WORKFLOW_STATE_FAILED");
+    let second =
+        rerun(&api, id(&first), json!({ "reuseResults": true, "inputs": { "broken": false } })).await?;
+    assert_eq!(second["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{second}");
+    assert_eq!(ran(&api, id(&second)).await?.0, ["publish", "bad"], "what was withdrawn is published again");
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! What the driver of workflows has evaluated: the starts and ends of steps, and the tasks that it creates for them.
+
+use bytes::Bytes;
+use rota_core::Timestamp;
+use rota_core::workflow::{COMPENSATION, Kind, Rejected, Step, StepCommand, TaskEnd};
+
+use super::Engine;
+use crate::{Action, Backend, Create, Error, StepKey, reused_results};
+
+impl<B: Backend> Engine<B> {
+    pub(super) fn put_output(&mut self, key: StepKey, output: Option<Bytes>) {
+        let Some(output) = output else { return };
+        let set = &mut self.write_set.workflows;
+        if let Some(Some(entry)) = set.steps.get_mut(&key) {
+            entry.step.has_output = true;
+        }
+        set.changes.outputs.push((key, output));
+    }
+
+    pub(super) fn drive(
+        &mut self,
+        key: StepKey,
+        action: Action,
+        now: Timestamp,
+    ) -> Result<Result<(), Rejected>, Error> {
+        match action {
+            Action::Skip => self.apply_step(key, StepCommand::Skip, now),
+            Action::Start { round, total, parallel, prompt, inputs, tasks } => {
+                let start = StepCommand::Start { round, total, parallel, prompt, inputs };
+                if let Err(rejected) = self.apply_step(key, start, now)? {
+                    return Ok(Err(rejected));
+                }
+                self.create_tasks(key, tasks, now)
+            }
+            Action::Reuse { round, total, inputs, results } => {
+                self.reuse(key, round, total, inputs, results, now)
+            }
+            Action::More { round, created, tasks } => {
+                self.load_step(key)?;
+                let step = self.write_set.workflows.step(key);
+                let is_current = |step: &Step| step.round == round && step.created == created;
+                if !step.is_some_and(is_current) {
+                    return Ok(Err(Rejected::Outdated));
+                }
+                self.create_tasks(key, tasks, now)
+            }
+            Action::Finish { round, again, outputs } => {
+                if let Err(rejected) = self.apply_step(key, StepCommand::Finish { round, again }, now)? {
+                    return Ok(Err(rejected));
+                }
+                self.put_output(key, outputs);
+                Ok(Ok(()))
+            }
+            Action::Fail { round, message } => {
+                self.apply_step(key, StepCommand::Fail { round, message }, now)
+            }
+            Action::CompensationFailed { message } => {
+                self.apply_step(key, StepCommand::CompensationFailed { message }, now)
+            }
+            Action::Compensate(create) => {
+                if let Err(rejected) = self.apply_step(key, StepCommand::CompensationCreated, now)? {
+                    return Ok(Err(rejected));
+                }
+                let failed = StepCommand::TaskEnded { round: COMPENSATION, end: TaskEnd::Failed };
+                self.create_task(key, *create, failed, now)?;
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    fn reuse(
+        &mut self,
+        key: StepKey,
+        round: u32,
+        total: u32,
+        inputs: String,
+        results: Option<Bytes>,
+        now: Timestamp,
+    ) -> Result<Result<(), Rejected>, Error> {
+        if let Err(rejected) = self.apply_step(key, StepCommand::Reuse { round, total, inputs }, now)? {
+            return Ok(Err(rejected));
+        }
+        let step = self.write_set.workflows.step(key);
+        match step.filter(|step| step.reused).map(|step| step.kind) {
+            None => {}
+            Some(Kind::Task) => {
+                let results = results.map(|results| ((key.0, reused_results(key.1)), results));
+                self.write_set.workflows.changes.outputs.extend(results);
+            }
+            Some(_) => self.put_output(key, results),
+        }
+        Ok(Ok(()))
+    }
+
+    /// Creates tasks of a step that runs, as many as it wants.
+    fn create_tasks(
+        &mut self,
+        key: StepKey,
+        mut tasks: Vec<Create>,
+        now: Timestamp,
+    ) -> Result<Result<(), Rejected>, Error> {
+        let Some(step) = self.write_set.workflows.step(key) else { return Ok(Err(Rejected::Outdated)) };
+        tasks.truncate(step.wanted() as usize);
+        let round = step.round;
+        let Ok(count @ 1..) = u32::try_from(tasks.len()) else { return Ok(Ok(())) };
+        // Before the first of them may end.
+        if let Err(rejected) = self.apply_step(key, StepCommand::Created { count }, now)? {
+            return Ok(Err(rejected));
+        }
+        for create in tasks {
+            self.create_task(key, create, StepCommand::TaskEnded { round, end: TaskEnd::Failed }, now)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Creates a task of a step; one that is refused counts as failed.
+    fn create_task(
+        &mut self,
+        key: StepKey,
+        create: Create,
+        refused: StepCommand,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let id = create.task.id;
+        match self.create(create, now)? {
+            Ok(_) => {
+                if let Some(Some(entry)) = self.write_set.workflows.steps.get_mut(&key) {
+                    entry.step.last_task = Some(id);
+                }
+            }
+            Err(why) => {
+                if let Some(Some(entry)) = self.write_set.workflows.steps.get_mut(&key) {
+                    entry.step.message = format!("a task was refused: {why}");
+                }
+                self.write_set.workflows.calls.push_back((key, refused));
+            }
+        }
+        Ok(())
+    }
+}
