@@ -29,10 +29,11 @@ async fn run(fixture: &Fixture, line: &str) -> String {
 }
 
 /// Waits until the workflow asks a person.
-async fn asks(fixture: &Fixture) -> Result<()> {
+async fn asks(fixture: &Fixture, modules: usize) -> Result<()> {
+    let question = format!("waits for a decision: Announce {modules} modules?");
     rota_testkit::tasks::eventually("the approval", || async {
         let explained = fixture.rota(&["workflow", "explain", "release", "--step", "approve"]).await;
-        Ok(explained.out.contains("waits for a decision: Announce 3 modules?"))
+        Ok(explained.out.contains(&question))
     })
     .await
 }
@@ -45,21 +46,23 @@ async fn commands_of_the_page_run() -> Result<()> {
     let file = PAGE.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).context("a file")?;
     std::fs::write(fixture.dir().join("release.yaml"), file)?;
     let commands = commands();
-    let [create, list, get, explain, approve, watch, rerun, cancel] = commands.as_slice() else {
+    let [create, list, get, explain, approve, watch, rerun, cancel, failed, from, pictures @ ..] =
+        commands.as_slice()
+    else {
         anyhow::bail!("other commands: {commands:?}");
     };
     let created = run(&fixture, create).await;
     assert!(created.contains("workflow/release created"), "{created}");
     let listed = run(&fixture, list).await;
     assert!(listed.contains("release") && listed.contains("RUNNING"), "{listed}");
-    asks(&fixture).await?;
+    asks(&fixture, 3).await?;
     let shown = run(&fixture, get).await;
     assert!(shown.contains("3/3") && shown.contains("Announce 3 modules?"), "{shown}");
     run(&fixture, explain).await;
 
     fixture.kill_server().await;
     fixture.start_server().await?;
-    asks(&fixture).await?;
+    asks(&fixture, 3).await?;
     run(&fixture, approve).await;
     let watched = run(&fixture, watch).await;
     assert!(watched.contains("workflow SUCCEEDED"), "{watched}");
@@ -67,9 +70,41 @@ async fn commands_of_the_page_run() -> Result<()> {
     assert!(ended.contains("announced api and web and cli"), "{ended}");
     let again = run(&fixture, rerun).await;
     assert!(again.contains("workflow/release created"), "{again}");
+    asks(&fixture, 1).await?;
     run(&fixture, cancel).await;
     let watched = fixture.rota(&["workflow", "watch", "release"]).await;
     assert_eq!(watched.code, 1, "{watched:?}");
     assert!(watched.out.contains("workflow CANCELLED: was a test"), "{watched:?}");
+
+    run(&fixture, failed).await;
+    asks(&fixture, 1).await?;
+    let [drawn, svg, report] = pictures else { anyhow::bail!("other commands: {pictures:?}") };
+    let file = run(&fixture, drawn).await;
+    assert!(file.contains("│ test (for each) │") && file.contains("│ clean │"), "{file}");
+    run(&fixture, svg).await;
+    let svg = std::fs::read_to_string(fixture.dir().join("release.svg"))?;
+    assert!(svg.contains("test: succeeded, reused") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    let reported = run(&fixture, report).await;
+    assert!(
+        reported.contains("Critical path") && reported.contains(": test, publish, approve"),
+        "{reported}"
+    );
+    for (format, line) in
+        [("mermaid", "s0 --> s1"), ("dot", "s0 -> s1;"), ("dot", "s3 -> s4 [style=dashed];")]
+    {
+        let drawn = fixture.rota(&["workflow", "graph", "release", "--format", format]).await.success();
+        assert!(drawn.lines().any(|found| found.trim() == line), "{drawn}");
+    }
+    run(&fixture, approve).await;
+    let watched = run(&fixture, watch).await;
+    assert!(watched.contains("workflow SUCCEEDED"), "{watched}");
+    let report = fixture.rota(&["workflow", "report", "release", "-o", "json"]).await.json();
+    assert_eq!(report["steps"][3]["tasks"], 1, "{report}");
+    assert_eq!(report["criticalPath"][2], "approve", "{report}");
+    run(&fixture, from).await;
+    asks(&fixture, 1).await?;
+    run(&fixture, cancel).await;
+    let watched = fixture.rota(&["workflow", "watch", "release"]).await;
+    assert_eq!(watched.code, 1, "{watched:?}");
     rota_testkit::history::check(&fixture.client()?, true).await?.check()
 }

@@ -74,7 +74,8 @@ impl Run {
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
+/// Returns the specification in a file, or in standard input if it is `-`.
+pub(super) fn read(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
     let text = if file.as_os_str() == "-" {
         std::io::read_to_string(std::io::stdin()).context("failed to read standard input")?
     } else {

@@ -1,6 +1,8 @@
 //! `rota workflow`: workflows and their steps.
 
 mod create;
+mod graph;
+mod report;
 mod show;
 mod watch;
 
@@ -18,6 +20,9 @@ Examples:
   rota workflow list
   rota workflow get deploy
   rota workflow watch deploy
+  rota workflow graph deploy
+  rota workflow graph -f deploy.yaml --format svg > deploy.svg
+  rota workflow report deploy
   rota workflow explain deploy
   rota workflow approve deploy --step release --comment \"looks good\"
   rota workflow signal deploy go -p by=me
@@ -44,6 +49,10 @@ enum What {
     Get(Named),
     /// Follow a workflow until its end
     Watch(Named),
+    /// Draw the steps of a workflow, or of a file, in text, Mermaid, DOT or SVG
+    Graph(graph::Draw),
+    /// Report the time, tasks and cost of each step, and which steps made the workflow as long as it is
+    Report(Named),
     /// Explain why a workflow or a step does not continue
     Explain(Explain),
     /// Approve a step that waits for a person
@@ -147,6 +156,8 @@ impl Workflow {
             What::List(list) => list.run(context).await,
             What::Get(named) => show::get(context, &name(&named)).await,
             What::Watch(named) => Box::pin(watch::follow(context, &name(&named))).await,
+            What::Graph(draw) => draw.run(context).await,
+            What::Report(named) => report::report(context, &name(&named)).await,
             What::Explain(explain) => {
                 let request =
                     v1::ExplainWorkflowRequest { name: name(&explain.named), step: explain.step.clone() };

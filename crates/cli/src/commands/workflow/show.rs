@@ -70,7 +70,8 @@ pub(super) fn state(status: &v1::WorkflowStatus) -> (String, Paint) {
     (state.as_str_name().trim_start_matches("WORKFLOW_STATE_").to_owned(), paint)
 }
 
-fn step_state(state: v1::StepState) -> (String, Paint) {
+/// Returns the state of a step without its prefix.
+pub(super) fn step_state(state: v1::StepState) -> (String, Paint) {
     let paint = match state {
         v1::StepState::Succeeded => Paint::Good,
         v1::StepState::Failed => Paint::Bad,
