@@ -7,8 +7,10 @@
 //! # Main types
 //!
 //! - [`Agent`] and [`Task`]: manifests. Their specs ([`AgentSpec`], [`TaskSpec`]) are shared with the custom resources.
+//! - [`Workflow`] and [`WorkflowTemplate`]: graphs of steps, which have the fields of the API.
 //! - [`Schedule`]: a manifest of `rota apply` only.
-//! - [`resource::Agent`] and [`resource::Task`]: custom resources, with Kubernetes metadata and a status.
+//! - [`resource::Agent`], [`resource::Task`], [`resource::Workflow`] and [`resource::WorkflowTemplate`]: custom resources, with
+//!   Kubernetes metadata and a status.
 //! - [`resource::definitions`]: CustomResourceDefinitions with schema, CEL rules and printer columns.
 //! - [`Object`] and [`Document`]: a manifest of any kind, with its position in the text.
 //! - [`Violation`]: one validation error, with the path of its field.
@@ -46,6 +48,8 @@ mod status;
 #[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
 mod task;
 mod validate;
+#[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
+mod workflow;
 
 pub use agent::{Agent, AgentSecret, AgentSpec, Budget};
 pub use claude::{ClaudeRuntime, Effort, SettingSource};
@@ -68,6 +72,7 @@ pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use schedule::{Schedule, ScheduleHistory, ScheduleSpec};
 pub use task::{Dependency, Task, TaskSpec};
 pub use validate::{RESERVED_PREFIX, Violation, pod_template};
+pub use workflow::{Workflow, WorkflowSpec, WorkflowTemplate, WorkflowTemplateSpec};
 
 /// The `apiVersion` of every manifest.
 pub const API_VERSION: &str = "rota.dev/v1alpha1";

@@ -1,6 +1,6 @@
 //! Manifest of any kind, with its position in the text.
 
-use crate::{Agent, ObjectMeta, Position, Schedule, Task, Violation};
+use crate::{Agent, ObjectMeta, Position, Schedule, Task, Violation, Workflow, WorkflowTemplate};
 
 /// Parsed manifest of any kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -8,6 +8,8 @@ pub enum Object {
     Agent(Box<Agent>),
     Task(Box<Task>),
     Schedule(Box<Schedule>),
+    Workflow(Box<Workflow>),
+    WorkflowTemplate(Box<WorkflowTemplate>),
 }
 
 /// Manifest with its position in the text.
@@ -23,6 +25,8 @@ impl Object {
             Self::Agent(_) => "Agent",
             Self::Task(_) => "Task",
             Self::Schedule(_) => "Schedule",
+            Self::Workflow(_) => "Workflow",
+            Self::WorkflowTemplate(_) => "WorkflowTemplate",
         }
     }
 
@@ -31,6 +35,8 @@ impl Object {
             Self::Agent(agent) => &agent.metadata,
             Self::Task(task) => &task.metadata,
             Self::Schedule(schedule) => &schedule.metadata,
+            Self::Workflow(workflow) => &workflow.metadata,
+            Self::WorkflowTemplate(template) => &template.metadata,
         }
     }
 
@@ -51,6 +57,8 @@ impl Object {
             Self::Agent(agent) => agent.validate(),
             Self::Task(task) => task.validate(),
             Self::Schedule(schedule) => schedule.validate(),
+            Self::Workflow(workflow) => workflow.validate(),
+            Self::WorkflowTemplate(template) => template.validate(),
         }
     }
 
@@ -65,6 +73,10 @@ impl Object {
             Self::Schedule(schedule) => {
                 vec![("a schedule's spec.task.podOverrides", schedule.spec.task.pod_overrides.is_some())]
             }
+            Self::Workflow(workflow) => {
+                vec![("a workflow's spec.ttlAfterFinished", workflow.spec.ttl_after_finished.is_some())]
+            }
+            Self::WorkflowTemplate(_) => Vec::new(),
         };
         fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::{API_VERSION, Agent, Document, Object, Schedule, Task};
+use crate::{API_VERSION, Agent, Document, Object, Schedule, Task, Workflow, WorkflowTemplate};
 
 /// Position in a text, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +107,15 @@ fn read(source_name: &str, part: &Part) -> Result<Option<Document>, Error> {
         "Agent" => Object::Agent(Box::new(deserialize::<Agent>(source_name, part)?)),
         "Task" => Object::Task(Box::new(deserialize::<Task>(source_name, part)?)),
         "Schedule" => Object::Schedule(Box::new(deserialize::<Schedule>(source_name, part)?)),
-        other => return Err(fail(format!("unknown kind {other:?}; expected Agent, Task or Schedule"))),
+        "Workflow" => Object::Workflow(Box::new(deserialize::<Workflow>(source_name, part)?)),
+        "WorkflowTemplate" => {
+            Object::WorkflowTemplate(Box::new(deserialize::<WorkflowTemplate>(source_name, part)?))
+        }
+        other => {
+            return Err(fail(format!(
+                "unknown kind {other:?}; expected Agent, Task, Workflow, WorkflowTemplate or Schedule"
+            )));
+        }
     };
     Ok(Some(Document { object, position }))
 }

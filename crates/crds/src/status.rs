@@ -183,6 +183,127 @@ pub enum TaskPhase {
     OutcomeUnknown,
 }
 
+/// Observed state of a workflow.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkflowStatus {
+    /// Conditions of the types `Running`, `Complete` and `Failed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// Generation that the status refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// Summary of the conditions, for users.
+    #[serde(default)]
+    pub phase: WorkflowPhase,
+    /// CamelCase reason of the phase, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub reason: Option<String>,
+    /// What has failed, or whom the workflow waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Id in the control plane, once the workflow was accepted. An accepted workflow is never submitted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub workflow_id: Option<String>,
+    /// Ended steps and all steps, such as `3/7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub progress: Option<String>,
+    /// Number of steps in each state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<WorkflowSteps>,
+    /// Name of the step that failed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub failed_step: Option<String>,
+    /// Time at which the control plane created the workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// Time at which the workflow ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+}
+
+/// Number of steps in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkflowSteps {
+    /// Number of steps in all states.
+    #[schemars(range(min = 0))]
+    pub total: i32,
+    /// Steps that run, or are about to.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub running: i32,
+    /// Steps that ended with success.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub succeeded: i32,
+    /// Steps that ended with a failure.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub failed: i32,
+    /// Steps that were skipped or cancelled.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub skipped: i32,
+}
+
+/// Summary of a workflow's conditions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WorkflowPhase {
+    /// Not accepted by the control plane yet.
+    #[default]
+    Pending,
+    /// Runs its steps, or waits for a person, a time or a signal.
+    Running,
+    /// Starts no further step until it is resumed.
+    Paused,
+    /// Starts nothing else, since a step has failed or it was cancelled.
+    Stopping,
+    /// Reverses the effects of steps that have succeeded.
+    Compensating,
+    /// Runs the steps that follow whatever the outcome.
+    Finalizing,
+    /// Ended with all steps succeeded or skipped by their conditions.
+    Succeeded,
+    /// Ended after a failed step, or out of time.
+    Failed,
+    /// Cancelled by a user or its resource.
+    Cancelled,
+    /// Ended with a compensation that failed: a person must look at it.
+    CompensationFailed,
+    /// The control plane no longer has a record of the workflow; it is not run again.
+    OutcomeUnknown,
+}
+
+/// Observed state of a template.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkflowTemplateStatus {
+    /// Conditions of the type `Accepted`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// Generation that the status refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// Explanation, for example why the template is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Version of the template in the control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub version: Option<i64>,
+}
+
 /// Schema of `metav1.Condition`s by type, with their limits.
 fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -32,9 +32,10 @@ fn compiled(kind: &str) -> (Value, cel::CompiledSchema) {
 
 /// Validates like an API server: applies defaults first.
 fn verdict(object: &Value, old: Option<&Value>) -> Vec<String> {
-    static AGENTS: LazyLock<(Value, cel::CompiledSchema)> = LazyLock::new(|| compiled("Agent"));
-    static TASKS: LazyLock<(Value, cel::CompiledSchema)> = LazyLock::new(|| compiled("Task"));
-    let (schema, rules) = if object["kind"] == "Agent" { &*AGENTS } else { &*TASKS };
+    static ALL: LazyLock<Vec<(&str, (Value, cel::CompiledSchema))>> = LazyLock::new(|| {
+        ["Agent", "Task", "Workflow", "WorkflowTemplate"].map(|kind| (kind, compiled(kind))).into()
+    });
+    let (_, (schema, rules)) = ALL.iter().find(|(kind, _)| object["kind"] == *kind).unwrap();
     let defaulted = |value| cel::apply_defaults(schema, value);
     let (object, old) = (defaulted(object), old.map(defaulted));
     match cel::Validator::new().validate_compiled(rules, &object, old.as_ref()) {

@@ -33,6 +33,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("float", "Task.spec.runtime.scripted.steps[].fail.probability", "a fraction"),
     ("default", "Agent.spec.replicas", "the scale subresource fails without it"),
     ("default", "Task.status.phase", "a task that was not reconciled yet is pending"),
+    ("default", "Workflow.status.phase", "a workflow that was not reconciled yet is pending"),
 ];
 
 /// Collects all fields with their paths and schemas.

@@ -27,6 +27,8 @@ pub(super) fn page() -> anyhow::Result<String> {
     let kinds = [
         ("Agent", schema_of::<rota_crds::Agent>()),
         ("Task", schema_of::<rota_crds::Task>()),
+        ("Workflow", schema_of::<rota_crds::Workflow>()),
+        ("WorkflowTemplate", schema_of::<rota_crds::WorkflowTemplate>()),
         ("Schedule", schema_of::<rota_crds::Schedule>()),
     ];
     let mut text = format!(

@@ -60,6 +60,8 @@ fn pages(rota: &Path) -> anyhow::Result<Files> {
     pages.push(("task.schema.json", manifests::schema::<rota_crds::Task>()?));
     pages.push(("openapi.json", serde_json::to_string_pretty(&rota_gateway::openapi()?)? + "\n"));
     pages.push(("schedule.schema.json", manifests::schema::<rota_crds::Schedule>()?));
+    pages.push(("workflow.schema.json", manifests::schema::<rota_crds::Workflow>()?));
+    pages.push(("workflowtemplate.schema.json", manifests::schema::<rota_crds::WorkflowTemplate>()?));
     pages.push(("README.md", index()));
     Ok(pages.into_iter().map(|(name, text)| (format!("{FOLDER}/{name}"), text)).collect())
 }
@@ -75,7 +77,8 @@ fn index() -> String {
          - [Errors](errors.md): reasons of failed calls\n\
          - [Failures](failures.md): classes of failed attempts, and how each is handled\n\
          - [Metrics](metrics.md): metrics of the control plane\n\
-         - [Manifests](manifests.md): `Agent` and `Task` as `rota apply` and `kubectl apply` take them; for editors as JSON\n  \
-           schema: [agent](agent.schema.json), [task](task.schema.json), [schedule](schedule.schema.json)\n"
+         - [Manifests](manifests.md): `Agent`, `Task`, `Workflow` and `WorkflowTemplate` as `rota apply` and `kubectl apply` take them; for editors as JSON\n  \
+           schema: [agent](agent.schema.json), [task](task.schema.json), [workflow](workflow.schema.json),\n  \
+           [workflowtemplate](workflowtemplate.schema.json), [schedule](schedule.schema.json)\n"
     )
 }

@@ -102,3 +102,46 @@ async fn cycles_fail_with_their_path() -> Result<()> {
     .await?;
     history::check(&fixture.client()?, true).await?.check()
 }
+
+#[tokio::test]
+async fn workflows_and_templates_apply() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let template = "---\napiVersion: rota.dev/v1alpha1\nkind: WorkflowTemplate\nmetadata: {name: greet}\nspec:
+  parameters: [{name: who, schema: {type: string}}]
+  workflow:
+    steps:
+      - {name: hello, task: {target: {agent: actor}, runtime: {scripted: {steps: [{succeed: 'hello ${{ inputs.who }}'}]}}}}
+      # Does not start while the workflow is paused.
+      - {name: pass, needs: [{step: hello}], wait: {duration: 0s}}
+    outputs: {text: '${{ steps.hello.result.text }}'}
+";
+    let workflow = |who: &str, state: &str| {
+        format!(
+            "---\napiVersion: rota.dev/v1alpha1\nkind: Workflow\nmetadata: {{name: greeting, labels: {{a: b}}}}\n\
+             spec: {{template: greet, parameters: {{who: {who}}}, desiredState: {state}}}\n"
+        )
+    };
+    // In any order: templates are applied before the workflows that name them.
+    let first = fixture
+        .apply("all.yaml", &(workflow("you", "Suspended") + template + "---\n" + AGENT))
+        .await
+        .success();
+    assert_eq!(first, "agent/actor created\nworkflowtemplate/greet created\nworkflow/greeting created");
+    let get = async || fixture.rota(&["workflow", "get", "greeting", "-o", "json"]).await.json();
+    assert_eq!(get().await["status"]["state"], "WORKFLOW_STATE_PAUSED");
+    let again = fixture.apply("all.yaml", &(workflow("you", "Suspended") + template)).await.success();
+    assert_eq!(again, "workflowtemplate/greet unchanged\nworkflow/greeting unchanged");
+    let other = fixture.apply("other.yaml", &workflow("me", "Run")).await;
+    other.failed(1, &["spec.parameters.who cannot change", "generateName"]);
+    let _worker = fixture.worker("actor", "one", 2).await?;
+    let resumed = fixture.apply("resume.yaml", &workflow("you", "Run")).await.success();
+    assert!(resumed.starts_with("workflow/greeting configured"), "{resumed}");
+    fixture.rota(&["workflow", "watch", "greeting"]).await.success();
+    let ended = get().await;
+    assert_eq!(ended["status"]["outputs"]["text"], "hello you", "{ended}");
+    assert_eq!(ended["labels"]["a"], "b");
+
+    let wrong = "apiVersion: rota.dev/v1alpha1\nkind: Workflow\nmetadata: {name: wrong}\nspec: {steps: [{name: a, tusk: {}}]}\n";
+    fixture.apply("wrong.yaml", wrong).await.failed(1, &["spec.steps[0].tusk"]);
+    history::check(&fixture.client()?, true).await?.check()
+}

@@ -5,6 +5,7 @@ mod agent;
 mod runtime;
 mod schedule;
 mod task;
+mod workflow;
 
 use crate::{HumanDuration, Json, Time};
 

@@ -3,10 +3,10 @@
 use kube::ResourceExt;
 use rota_proto::v1;
 
-use super::{Agent, Task};
+use super::{Agent, Task, Workflow, WorkflowTemplate};
 use crate::{ObjectMeta, Violation};
 
-/// Annotation of a task with the W3C trace context of its creator.
+/// Annotation of a task or a workflow with the W3C trace context of its creator.
 pub const TRACEPARENT: &str = "rota.dev/traceparent";
 
 impl Agent {
@@ -69,6 +69,64 @@ impl Task {
     /// Returns the trace context of the creator, which is sent as metadata of the request.
     pub fn traceparent(&self) -> Option<&str> {
         self.annotations().get(TRACEPARENT).map(String::as_str)
+    }
+}
+
+impl Workflow {
+    /// Converts the resource to a manifest.
+    pub fn manifest(&self) -> crate::Workflow {
+        crate::Workflow {
+            api_version: crate::API_VERSION.to_owned(),
+            kind: "Workflow".to_owned(),
+            metadata: metadata(self),
+            spec: self.spec.clone(),
+            status: Default::default(),
+        }
+    }
+
+    /// Returns all violations of the validation rules.
+    pub fn validate(&self) -> Vec<Violation> {
+        self.manifest().validate()
+    }
+
+    /// Builds the creation request. Its id and key are the resource's UID, which makes it repeatable. Returns an error for
+    /// fields that the API does not have.
+    pub fn to_request(&self) -> Result<v1::CreateWorkflowRequest, String> {
+        let uid = self.metadata.uid.clone().unwrap_or_default();
+        let request = self.manifest().to_request("", "")?;
+        Ok(v1::CreateWorkflowRequest {
+            idempotency_key: format!("resource:{uid}"),
+            workflow_id: uid,
+            ..request
+        })
+    }
+
+    /// Returns the trace context of the creator, which is sent as metadata of the request.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.annotations().get(TRACEPARENT).map(String::as_str)
+    }
+}
+
+impl WorkflowTemplate {
+    /// Converts the resource to a manifest.
+    pub fn manifest(&self) -> crate::WorkflowTemplate {
+        crate::WorkflowTemplate {
+            api_version: crate::API_VERSION.to_owned(),
+            kind: "WorkflowTemplate".to_owned(),
+            metadata: metadata(self),
+            spec: self.spec.clone(),
+            status: Default::default(),
+        }
+    }
+
+    /// Returns all violations of the validation rules.
+    pub fn validate(&self) -> Vec<Violation> {
+        self.manifest().validate()
+    }
+
+    /// Builds the request that creates the template or adds a version. Returns an error for fields that the API does not have.
+    pub fn to_request(&self) -> Result<v1::UpdateWorkflowTemplateRequest, String> {
+        self.manifest().to_request("")
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::rules::{Kind, Rule, rules};
 
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![definition_of_agents(), definition_of_tasks()]
+    vec![definition_of_agents(), definition_of_tasks(), definition_of_workflows(), definition_of_templates()]
 }
 
 pub fn definition_of_agents() -> CustomResourceDefinition {
@@ -18,6 +18,14 @@ pub fn definition_of_agents() -> CustomResourceDefinition {
 
 pub fn definition_of_tasks() -> CustomResourceDefinition {
     finish(super::Task::crd(), Kind::Task)
+}
+
+pub fn definition_of_workflows() -> CustomResourceDefinition {
+    finish(super::Workflow::crd(), Kind::Workflow)
+}
+
+pub fn definition_of_templates() -> CustomResourceDefinition {
+    finish(super::WorkflowTemplate::crd(), Kind::WorkflowTemplate)
 }
 
 /// Serializes a definition to YAML with sorted keys.
@@ -85,13 +93,14 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Adds the only two defaults, each of which the cluster requires.
+/// Adds the only defaults, each of which the cluster requires.
 fn defaults(schema: &mut Value, kind: Kind) {
     let (at, default) = match kind {
         // `kubectl scale` and autoscalers fail without it.
         Kind::Agent => ("spec.replicas", json!(0)),
-        // A task that was not reconciled yet is pending.
-        Kind::Task => ("status.phase", json!("Pending")),
+        // What was not reconciled yet is pending.
+        Kind::Task | Kind::Workflow => ("status.phase", json!("Pending")),
+        Kind::WorkflowTemplate => return,
     };
     if let Some(node) = find(schema, at) {
         node.insert("default".to_owned(), default);

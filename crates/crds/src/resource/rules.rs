@@ -6,6 +6,8 @@
 pub enum Kind {
     Agent,
     Task,
+    Workflow,
+    WorkflowTemplate,
 }
 
 /// CEL validation rule at one field.
@@ -46,6 +48,22 @@ const IMMUTABLE_FIELDS: &[&str] = &[
     "isolation",
     "podOverrides",
     "secretNames",
+];
+
+/// Immutable fields of a workflow's spec. Desired state and TTL are mutable.
+const IMMUTABLE_WORKFLOW_FIELDS: &[&str] = &[
+    "template",
+    "parameters",
+    "title",
+    "owner",
+    "inputs",
+    "inputsSchema",
+    "steps",
+    "finally",
+    "maxParallel",
+    "onFailure",
+    "timeout",
+    "outputs",
 ];
 
 const GIT: &str = "!self.matches('^[^/@]*://[^/@]*:[^/@]*@')";
@@ -119,6 +137,30 @@ const PLAIN: &[(Kind, &str, &str, &str)] = &[
         "string(self).matches('^(?i:low|normal|high|urgent|10|[0-9])$')",
         "priority must be 0 to 10, or LOW, NORMAL, HIGH, URGENT",
     ),
+    (
+        Kind::Workflow,
+        "",
+        "size(self.metadata.name) <= 63",
+        "the name of a workflow must have at most 63 characters",
+    ),
+    (
+        Kind::Workflow,
+        "spec",
+        "has(self.template) != (has(self.steps) && size(self.steps) > 0)",
+        "exactly one of steps and template is required",
+    ),
+    (
+        Kind::Workflow,
+        "spec",
+        "!has(oldSelf.desiredState) || oldSelf.desiredState != 'Cancelled' || has(self.desiredState) && self.desiredState == 'Cancelled'",
+        "a cancelled workflow cannot be resumed; create a new one",
+    ),
+    (
+        Kind::WorkflowTemplate,
+        "",
+        "size(self.metadata.name) <= 63",
+        "the name of a template must have at most 63 characters",
+    ),
     (Kind::Task, "spec.runtime.command", COMMAND, COMMAND_MESSAGE),
     (Kind::Task, "spec.workspace.git.url", GIT, GIT_MESSAGE),
 ];
@@ -141,13 +183,15 @@ pub fn rules() -> Vec<Rule> {
         rule: format!("{KINDS} {how} 1"),
         message: message.to_owned(),
     });
-    let immutable = IMMUTABLE_FIELDS.iter().map(|field| Rule {
-        kind: Kind::Task,
+    let of_tasks = IMMUTABLE_FIELDS.iter().map(|field| (Kind::Task, "task", field));
+    let of_workflows = IMMUTABLE_WORKFLOW_FIELDS.iter().map(|field| (Kind::Workflow, "workflow", field));
+    let immutable = of_tasks.chain(of_workflows).map(|(kind, what, field)| Rule {
+        kind,
         at: "spec",
         rule: format!(
             "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
         ),
-        message: format!("{field} is immutable; create a new task"),
+        message: format!("{field} is immutable; create a new {what}"),
     });
     plain.chain(runtimes).chain(immutable).collect()
 }
@@ -166,5 +210,15 @@ mod tests {
             assert!(IMMUTABLE_FIELDS.contains(field) != mutable.contains(field), "{field}: is it mutable?");
         }
         assert_eq!(fields.len(), IMMUTABLE_FIELDS.len() + mutable.len());
+
+        let schema = serde_json::to_value(super::super::definition_of_workflows()).unwrap();
+        let spec = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let fields: Vec<_> = spec["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mutable = ["desiredState", "ttlAfterFinished"];
+        for field in &fields {
+            let is_immutable = IMMUTABLE_WORKFLOW_FIELDS.contains(field);
+            assert!(is_immutable != mutable.contains(field), "{field}: is it mutable?");
+        }
+        assert_eq!(fields.len(), IMMUTABLE_WORKFLOW_FIELDS.len() + mutable.len());
     }
 }

@@ -8,6 +8,7 @@ mod runtime;
 mod schedule;
 mod task;
 mod text;
+mod workflow;
 
 pub use pod::RESERVED_PREFIX;
 pub use pod_template::pod_template;

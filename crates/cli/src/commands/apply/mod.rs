@@ -1,4 +1,4 @@
-//! `rota apply`: creates or updates agents, schedules and tasks from manifests. All manifests are read and validated before
+//! `rota apply`: creates or updates agents, templates, workflows, schedules and tasks from manifests. All manifests are read and validated before
 //! anything is sent.
 
 mod agent;
@@ -6,6 +6,7 @@ mod load;
 mod progress;
 mod schedule;
 mod task;
+mod workflow;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ The same manifests work with `kubectl apply -f` on a cluster. Applying a task ag
 one: only its priority, labels and desired state can change. A task with `generateName` instead of \
 `name` in its metadata is created each time.";
 
-/// Create or update agents, schedules and tasks from manifests
+/// Create or update agents, tasks, workflows, templates and schedules from manifests
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Apply {
@@ -98,16 +99,29 @@ impl Apply {
         }
         let secrets = pairs::from_environment(&self.secret_env)?;
         let (mut agents, mut tasks, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut templates, mut workflows) = (Vec::new(), Vec::new());
         for object in &objects {
             match object {
                 Object::Agent(agent) => agents.push(agent),
                 Object::Task(task) => tasks.push(task::request(context, task, &secrets)),
                 Object::Schedule(schedule) => schedules.push(schedule::wanted(context, schedule, &secrets)),
+                Object::WorkflowTemplate(template) => templates.push(template),
+                Object::Workflow(workflow) => workflows.push(workflow),
             }
         }
         let mut all = Vec::new();
         // Agents first, so that tasks do not report a missing agent.
         let calls = agents.iter().map(|manifest| agent::apply(context, manifest, self.dry_run));
+        let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
+        while let Some(applied) = answers.try_next().await? {
+            self.report(context, &applied)?;
+        }
+        let calls = templates.into_iter().map(|one| workflow::apply_template(context, one, self.dry_run));
+        let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
+        while let Some(applied) = answers.try_next().await? {
+            self.report(context, &applied)?;
+        }
+        let calls = workflows.into_iter().map(|one| Box::pin(workflow::apply(context, one, self.dry_run)));
         let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
         while let Some(applied) = answers.try_next().await? {
             self.report(context, &applied)?;

@@ -13,7 +13,7 @@ use crate::exit::Exit;
 pub(super) async fn follow(context: &Context, name: &str) -> anyhow::Result<Exit> {
     let mut seen: HashMap<i32, (i32, i32, i32)> = HashMap::new();
     loop {
-        let request = v1::WatchWorkflowRequest { name: name.to_owned() };
+        let request = v1::WatchWorkflowRequest { name: name.to_owned(), ..Default::default() };
         let mut stream = Box::pin(context.client.watch_workflow(request)).await?;
         loop {
             match stream.message().await {

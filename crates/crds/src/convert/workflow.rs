@@ -1,0 +1,189 @@
+//! Converts `Workflow` and `WorkflowTemplate` manifests to requests. Their steps are read here: a manifest holds them as JSON.
+
+use rota_proto::{names, v1};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::structure;
+use crate::{Workflow, WorkflowSpec, WorkflowTemplate, WorkflowTemplateSpec};
+
+/// Field that the API does not have, or not with this value.
+pub(crate) struct Unreadable {
+    /// Path within the spec; empty if it is not known.
+    pub path: String,
+    pub message: String,
+}
+
+impl Workflow {
+    /// Builds the creation request. `namespace` applies if the manifest has none. A named workflow has an idempotency key derived
+    /// from its name, as a task has; with `generateName`, the alias is that prefix followed by `suffix`, and there is no key.
+    ///
+    /// Returns an error for fields that the API does not have, which `validate` reports with their paths.
+    pub fn to_request(&self, namespace: &str, suffix: &str) -> Result<v1::CreateWorkflowRequest, String> {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or(namespace);
+        let (alias, idempotency_key) = match (&self.metadata.name, &self.metadata.generate_name) {
+            (Some(name), _) => (name.clone(), format!("manifest:{namespace}/{name}")),
+            (None, Some(start)) => (format!("{start}{suffix}"), String::new()),
+            (None, None) => Default::default(),
+        };
+        let template = self.spec.template.clone();
+        let spec = match template {
+            Some(_) => None,
+            None => Some(self.spec.to_api().map_err(|error| format!("{}: {}", error.path, error.message))?),
+        };
+        Ok(v1::CreateWorkflowRequest {
+            parent: names::namespace(namespace),
+            workflow: Some(v1::Workflow {
+                alias,
+                spec,
+                labels: self.metadata.labels.clone(),
+                ..Default::default()
+            }),
+            parameters: template.as_ref().map(|_| structure(&self.spec.parameters).unwrap_or_default()),
+            template: template.unwrap_or_default(),
+            idempotency_key,
+            ..Default::default()
+        })
+    }
+}
+
+impl WorkflowSpec {
+    pub(crate) fn to_api(&self) -> Result<v1::WorkflowSpec, Unreadable> {
+        let spec = Self {
+            template: None,
+            parameters: None,
+            desired_state: None,
+            ttl_after_finished: None,
+            // The notation of the API is one of seconds alone.
+            timeout: None,
+            ..self.clone()
+        };
+        let mut spec: v1::WorkflowSpec = read(&spec)?;
+        spec.timeout = super::duration(self.timeout);
+        Ok(spec)
+    }
+}
+
+impl WorkflowTemplate {
+    /// Builds the request that creates the template or adds a version to it. `namespace` applies if the manifest has none.
+    ///
+    /// Returns an error for fields that the API does not have, which `validate` reports with their paths.
+    pub fn to_request(&self, namespace: &str) -> Result<v1::UpdateWorkflowTemplateRequest, String> {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or(namespace);
+        let spec = self.spec.to_api().map_err(|error| format!("{}: {}", error.path, error.message))?;
+        Ok(v1::UpdateWorkflowTemplateRequest {
+            workflow_template: Some(v1::WorkflowTemplate {
+                name: names::template(namespace, self.metadata.name.as_deref().unwrap_or_default()),
+                labels: self.metadata.labels.clone(),
+                spec: Some(spec),
+                ..Default::default()
+            }),
+            allow_missing: true,
+            ..Default::default()
+        })
+    }
+}
+
+impl WorkflowTemplateSpec {
+    pub(crate) fn to_api(&self) -> Result<v1::WorkflowTemplateSpec, Unreadable> {
+        read(self)
+    }
+}
+
+fn read<T: DeserializeOwned>(spec: &impl Serialize) -> Result<T, Unreadable> {
+    let value = serde_json::to_value(spec).unwrap_or(Value::Null);
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| Unreadable { path: error.path().to_string(), message: error.inner().to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{Object, parse};
+
+    fn object(text: &str) -> Object {
+        parse("f", &format!("apiVersion: rota.dev/v1alpha1\n{text}")).unwrap().remove(0).object
+    }
+
+    #[test]
+    fn workflow_has_the_steps_of_the_api() {
+        let text = "kind: Workflow
+metadata: {name: release, namespace: team, labels: {a: b}}
+spec:
+  title: Release
+  inputs: {modules: [x]}
+  timeout: 90m
+  onFailure: ON_STEP_FAILURE_COMPENSATE
+  steps:
+    - {name: test, task: {prompt: 'test ${{ item }}', target: {agent: coder}}, forEach: {items: inputs.modules}}
+    - {name: ask, needs: [{step: test}], approval: {prompt: 'go?', deadline: 60s}}
+  outputs: {text: '${{ steps.test.results }}'}
+";
+        let object = object(text);
+        assert_eq!(object.validate(), []);
+        let Object::Workflow(workflow) = object else { panic!("a workflow") };
+        let request = serde_json::to_value(workflow.to_request("default", "").unwrap()).unwrap();
+        assert_eq!(
+            request,
+            json!({
+                "parent": "namespaces/team", "idempotencyKey": "manifest:team/release",
+                "workflow": {
+                    "alias": "release", "labels": {"a": "b"},
+                    "spec": {
+                        "title": "Release", "inputs": {"modules": ["x"]}, "timeout": "5400s",
+                        "onFailure": "ON_STEP_FAILURE_COMPENSATE",
+                        "steps": [
+                            {"name": "test", "task": {"prompt": "test ${{ item }}", "target": {"agent": "coder"}},
+                             "forEach": {"items": "inputs.modules"}},
+                            {"name": "ask", "needs": [{"step": "test"}], "approval": {"prompt": "go?", "deadline": "60s"}},
+                        ],
+                        "outputs": {"text": "${{ steps.test.results }}"},
+                    },
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn workflow_of_a_template_has_parameters() {
+        let text = "kind: Workflow\nmetadata: {generateName: go-}\nspec: {template: deploy, parameters: {image: x}}\n";
+        let Object::Workflow(workflow) = object(text) else { panic!("a workflow") };
+        let request = serde_json::to_value(workflow.to_request("default", "abc").unwrap()).unwrap();
+        let expected = json!({
+            "parent": "namespaces/default", "workflow": {"alias": "go-abc"},
+            "template": "deploy", "parameters": {"image": "x"},
+        });
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn template_is_converted() {
+        let text = "kind: WorkflowTemplate
+metadata: {name: deploy}
+spec:
+  description: Deploys
+  parameters: [{name: image, schema: {type: string}, default: x}]
+  workflow: {steps: [{name: a, task: {prompt: '${{ inputs.image }}'}}]}
+";
+        let object = object(text);
+        assert_eq!(object.validate(), []);
+        let Object::WorkflowTemplate(template) = object else { panic!("a template") };
+        let request = serde_json::to_value(template.to_request("team").unwrap()).unwrap();
+        assert_eq!(
+            request,
+            json!({
+                "allowMissing": true,
+                "workflowTemplate": {
+                    "name": "namespaces/team/templates/deploy",
+                    "spec": {
+                        "description": "Deploys",
+                        "parameters": [{"name": "image", "schema": {"type": "string"}, "default": "x"}],
+                        "workflow": {"steps": [{"name": "a", "task": {"prompt": "${{ inputs.image }}"}}]},
+                    },
+                },
+            })
+        );
+    }
+}
