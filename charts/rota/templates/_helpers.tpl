@@ -179,17 +179,17 @@ spec:
     {{- end }}
 {{- end -}}
 
-{{/* Permissions of the operator in the namespaces of agents and tasks. */}}
+{{/* Permissions of the operator in the namespaces of agents, tasks and workflows. */}}
 {{- define "rota.operator.rules" -}}
 - apiGroups: [rota.dev]
-  resources: [agents]
+  resources: [agents, workflowtemplates]
   verbs: [get, list, watch]
-# Tasks are deleted after their TTL.
+# Tasks and workflows are deleted after their TTL.
 - apiGroups: [rota.dev]
-  resources: [tasks]
+  resources: [tasks, workflows]
   verbs: [get, list, watch, delete]
 - apiGroups: [rota.dev]
-  resources: [agents/status, tasks/status]
+  resources: [agents/status, tasks/status, workflows/status, workflowtemplates/status]
   verbs: [get, patch, update]
 # Required by some API servers for owner references that block the deletion of the owner.
 - apiGroups: [rota.dev]

@@ -264,6 +264,29 @@ impl Client {
         }
     }
 
+    /// Reads all pages of [`Client::list_workflows`]. `namespaces/-` means all namespaces.
+    pub async fn all_workflows(
+        &self,
+        parent: &str,
+        filter: v1::WorkflowFilter,
+    ) -> Result<Vec<v1::Workflow>, Error> {
+        let mut all = Vec::new();
+        let mut request = v1::ListWorkflowsRequest {
+            parent: parent.into(),
+            page_size: 1000,
+            filter: Some(filter),
+            ..Default::default()
+        };
+        loop {
+            let page = self.list_workflows(request.clone()).await?;
+            all.extend(page.workflows);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
     /// Reads all pages of [`Client::list_workflow_steps`].
     pub async fn all_workflow_steps(&self, workflow: &str) -> Result<Vec<v1::StepStatus>, Error> {
         let mut all = Vec::new();

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use rota_client::Code;
+
 /// Reason for which the operator stopped before shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -71,4 +73,23 @@ impl ReconcileError {
 pub(crate) fn rejection_message(error: &rota_client::Error) -> String {
     let fields = error.fields.iter().map(|violation| format!("{}: {}", violation.field, violation.message));
     std::iter::once(error.message.clone()).chain(fields).collect::<Vec<_>>().join("; ")
+}
+
+/// Returns whether a request would be rejected again.
+pub(crate) fn is_permanent(error: &rota_client::Error) -> bool {
+    matches!(
+        error.code,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::AlreadyExists | Code::OutOfRange
+    )
+}
+
+/// Converts `AGENT_MISSING` and `agent_missing` to the form of Kubernetes reasons, `AgentMissing`.
+pub(crate) fn camel_case(word: &str) -> String {
+    let mut camel = String::with_capacity(word.len());
+    for part in word.split(['_', '-', ' ']).filter(|part| !part.is_empty()) {
+        let mut letters = part.chars();
+        camel.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        camel.extend(letters.map(|letter| letter.to_ascii_lowercase()));
+    }
+    camel
 }

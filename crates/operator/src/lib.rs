@@ -1,4 +1,4 @@
-//! Kubernetes operator: turns `Agent` and `Task` resources into calls of the API and into worker pods.
+//! Kubernetes operator: turns `Agent`, `Task`, `Workflow` and `WorkflowTemplate` resources into calls of the API and into worker pods.
 //!
 //! A client of the control plane: it never opens the store, reads no user Secret and never writes a user's spec.
 //! Everything it acts on arrives as a stream: resources and pods from the cluster, demand and task changes from the
@@ -10,6 +10,7 @@
 //! - `controller::Reconciler`: reconciles one object; `controller::run` drives it with concurrency, backoff and triggers.
 //! - `agent::Agents`: reconciler of `Agent` resources. Registers the agent, scales its worker pods, writes its status.
 //! - `task::Tasks`: reconciler of `Task` resources. Creates the task record once, follows it, writes its status.
+//! - `workflow::Workflows` and `template::Templates`: reconcilers of `Workflow` and `WorkflowTemplate` resources.
 //! - `trust`: certificate authority, server certificate and admin token, kept as Secrets.
 //! - `context::Context`: clients and settings that every reconciler receives.
 //!
@@ -26,7 +27,7 @@
 //! | status | `status.rs` | derives the status, conditions and when they are worth a write |
 //!
 //! `pods.rs`, `agent/demand.rs` and `task/watch.rs` fill caches from streams and trigger the objects concerned.
-//! `agent/finalize.rs` and `task/sweep.rs` clean up in the control plane after deleted resources: there are no
+//! `agent/finalize.rs`, `task/sweep.rs` and `workflow/sweep.rs` clean up in the control plane after deleted resources: there are no
 //! finalizers, so that an unavailable control plane never blocks a deletion.
 //!
 //! # Extending
@@ -39,6 +40,7 @@ mod agent;
 mod backoff;
 mod class;
 mod cluster;
+mod condition;
 mod context;
 mod control_plane;
 mod control_store;
@@ -53,8 +55,10 @@ mod run;
 mod settings;
 mod store_record;
 mod task;
+mod template;
 mod terminating;
 mod trust;
+mod workflow;
 
 pub use self::class::Class;
 pub use self::error::Error;

@@ -10,7 +10,7 @@ use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
-use rota_crds::resource::{Agent, Task};
+use rota_crds::resource::{Agent, Task, Workflow, WorkflowTemplate};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,7 +21,7 @@ use crate::control_plane::{self, CaFile};
 use crate::controller::Source;
 use crate::health::{self, Health};
 use crate::kind::{Guarded, Kind};
-use crate::{Error, Options, agent, controller, lease, pods, store_record, task, trust};
+use crate::{Error, Options, agent, controller, lease, pods, store_record, task, template, trust, workflow};
 
 /// Pending triggers per scope; senders wait when it is full.
 const TRIGGER_QUEUE_SIZE: usize = 1024;
@@ -97,6 +97,8 @@ async fn operate(
     store_record::read(&context).await?;
     wait_for_crd::<Agent>(&context, "Agent").await?;
     wait_for_crd::<Task>(&context, "Task").await?;
+    wait_for_crd::<Workflow>(&context, "Workflow").await?;
+    wait_for_crd::<WorkflowTemplate>(&context, "WorkflowTemplate").await?;
     // Stops all parts: on shutdown, and when one of them exits.
     let stop = shutdown.child_token();
     let parts = start(&context, ca, renewed, &stop);
@@ -170,6 +172,23 @@ fn start(
         };
         start("agents", run.map(Ok).boxed());
     }
+    let workflows = scoped::<Workflow>(context, &scopes);
+    let workflow_stores: workflow::Stores =
+        workflows.iter().map(|scope| (scope.source.store.clone(), scope.trigger.clone())).collect();
+    let workflow_parts = workflow::Parts::new(context.clone(), Arc::clone(&workflow_stores));
+    for Scoped { source, triggers, .. } in workflows {
+        let (reconciler, triggers) = (Arc::clone(&workflow_parts.workflows), ReceiverStream::new(triggers));
+        let run = controller::run("workflow", source, reconciler, triggers, context.clone(), stop.clone());
+        start("workflows", run.map(Ok).boxed());
+    }
+    let template_parts = template::Parts::new(context.clone());
+    for Scoped { source, triggers, .. } in scoped::<WorkflowTemplate>(context, &scopes) {
+        let (reconciler, triggers) = (Arc::clone(&template_parts.templates), ReceiverStream::new(triggers));
+        let run = controller::run("template", source, reconciler, triggers, context.clone(), stop.clone());
+        start("templates", run.map(Ok).boxed());
+    }
+    start("workflow sweep", workflow_parts.run(context.clone(), workflow_stores, stop.clone()).boxed());
+    start("template sweep", template_parts.run(context.clone(), stop.clone()).boxed());
     start("task streams", task_parts.run(context.clone(), task_stores, stop.clone()).boxed());
     start(
         "agent streams",

@@ -18,6 +18,7 @@ pub const CREDENTIAL_REJECTED: &str = "credential_rejected";
 pub const RATE_LIMIT: &str = "rate_limit";
 pub const RETRY_DELAY: &str = "retry_delay";
 pub const START_TIME: &str = "start_time";
+pub const STEP_APPROVAL: &str = "step_approval";
 pub const SUSPENDED: &str = "suspended";
 pub const WORKERS_CANNOT_START: &str = "workers_cannot_start";
 pub const WORKERS_NOT_READY: &str = "workers_not_ready";

@@ -72,6 +72,8 @@ impl Space {
     }
 }
 
+const KINDS: &str = "agents.rota.dev,tasks.rota.dev,workflows.rota.dev,workflowtemplates.rota.dev";
+
 impl Drop for Space {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -94,9 +96,9 @@ impl Space {
         }
         let own = &self.name;
         for (file, line) in [
-            ("objects.txt", format!("-n {own} get agents.rota.dev,tasks.rota.dev,pods -o wide")),
-            ("objects.yaml", format!("-n {own} get agents.rota.dev,tasks.rota.dev,pods -o yaml")),
-            ("describe.txt", format!("-n {own} describe agents.rota.dev,tasks.rota.dev,pods")),
+            ("objects.txt", format!("-n {own} get {KINDS},pods -o wide")),
+            ("objects.yaml", format!("-n {own} get {KINDS},pods -o yaml")),
+            ("describe.txt", format!("-n {own} describe {KINDS},pods")),
             ("events.txt", format!("-n {own} get events --sort-by=.lastTimestamp")),
             ("workers.log", format!("-n {own} logs -l rota.dev/role=worker --prefix --tail=-1")),
             ("release.txt", format!("-n {RELEASE} get all -o wide")),

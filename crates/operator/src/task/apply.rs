@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
-use rota_client::Code;
 use rota_crds::resource::{Task, TaskStatus};
 use rota_proto::v1;
 
+use super::build;
 use super::cache::TaskCache;
-use super::{build, status};
 use crate::cluster;
 use crate::context::Context;
-use crate::error::{ReconcileError, rejection_message};
+use crate::error::{ReconcileError, camel_case, is_permanent, rejection_message};
 
 /// Outcome of submitting a task.
 pub(super) enum Submission {
@@ -29,15 +28,10 @@ pub(super) async fn submit(context: &Context, task: &Task) -> Result<Submission,
     let request = build::creation(task, &context.cluster);
     match context.control.in_trace(task.traceparent(), None).create_task(request).await {
         Ok(record) => Ok(Submission::Accepted(Box::new(record))),
-        Err(error)
-            if matches!(
-                error.code,
-                Code::InvalidArgument | Code::FailedPrecondition | Code::AlreadyExists | Code::OutOfRange
-            ) =>
-        {
+        Err(error) if is_permanent(&error) => {
             let message = rejection_message(&error);
             let reason = error.reason.unwrap_or_else(|| "Rejected".to_owned());
-            Ok(Submission::Rejected { reason: status::camel_case(&reason), message })
+            Ok(Submission::Rejected { reason: camel_case(&reason), message })
         }
         Err(error) => Err(error.into()),
     }

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as KubeTime;
 use rota_core::text::prefix;
-use rota_crds::resource::{Condition, Task, TaskPhase, TaskStatus, TaskUsage, condition};
+use rota_crds::resource::{Task, TaskPhase, TaskStatus, TaskUsage, condition};
 use rota_crds::{Time, Usd};
 use rota_proto::causes::{
     BEHIND, BUDGET_SPENT, BUSY_WITH, DISPATCHING, NO_FREE_SLOT, POOL_STARTING, RETRY_DELAY, START_TIME,
@@ -13,7 +12,9 @@ use rota_proto::causes::{
 };
 use rota_proto::v1::{self, TaskState, WaitReason};
 
+use crate::condition::Conditions;
 use crate::control_store::Loss;
+use crate::error::camel_case;
 
 /// Time after which a task that has not started gets a status write for its wait.
 pub(crate) const WAIT_STATUS_DELAY: Duration = Duration::from_secs(1);
@@ -232,31 +233,17 @@ fn explanation(
 
 /// Adds the conditions. Their transition times are kept while their status does not change.
 fn conditions(task: &Task, built: &mut TaskStatus, now: Timestamp) {
-    let old = task.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let reason = built.reason.clone().unwrap_or_else(|| format!("{:?}", built.phase));
-    let message = built.message.clone().unwrap_or_default();
-    let mut put = |type_: &str, holds: bool| {
-        let status = if holds { "True" } else { "False" };
-        let before = old.iter().find(|condition| condition.type_ == type_);
-        // Conditions that never held are omitted.
-        if !holds && before.is_none() {
-            return;
-        }
-        let since =
-            before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
-        built.conditions.push(Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: reason.clone(),
-            message: message.clone(),
-            observed_generation: task.metadata.generation,
-            last_transition_time: since.unwrap_or(KubeTime(now)),
-        });
+    let all = Conditions {
+        old: task.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default(),
+        generation: task.metadata.generation,
+        reason: built.reason.clone().unwrap_or_else(|| format!("{:?}", built.phase)),
+        message: built.message.clone().unwrap_or_default(),
+        now,
     };
     let phase = built.phase;
-    put(condition::RUNNING, is_running(phase));
-    put(condition::COMPLETE, phase == TaskPhase::Succeeded);
-    put(condition::FAILED, is_final(phase) && phase != TaskPhase::Succeeded);
+    all.put(&mut built.conditions, condition::RUNNING, is_running(phase));
+    all.put(&mut built.conditions, condition::COMPLETE, phase == TaskPhase::Succeeded);
+    all.put(&mut built.conditions, condition::FAILED, is_final(phase) && phase != TaskPhase::Succeeded);
 }
 
 fn usage(usage: &v1::Usage) -> Option<TaskUsage> {
@@ -278,17 +265,6 @@ fn time(time: &pbjson_types::Timestamp) -> Option<Time> {
 fn non_empty(text: impl AsRef<str>) -> Option<String> {
     let text = text.as_ref();
     (!text.is_empty()).then(|| text.to_owned())
-}
-
-/// Converts `AGENT_MISSING` and `agent_missing` to the form of Kubernetes reasons, `AgentMissing`.
-pub(super) fn camel_case(word: &str) -> String {
-    let mut camel = String::with_capacity(word.len());
-    for part in word.split(['_', '-', ' ']).filter(|part| !part.is_empty()) {
-        let mut letters = part.chars();
-        camel.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
-        camel.extend(letters.map(|letter| letter.to_ascii_lowercase()));
-    }
-    camel
 }
 
 #[cfg(test)]

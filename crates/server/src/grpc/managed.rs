@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rota_core::AgentName;
 use rota_core::task::Task;
+use rota_core::workflow::Workflow;
 use rota_proto::labels::CLUSTER;
 use tonic::{Request, Status};
 
@@ -12,7 +13,7 @@ use crate::trust::roles::OperatorCall;
 use crate::watchers::is_managed;
 use crate::wire::status::{error, hinted};
 
-/// Tasks that a caller has to do with.
+/// Tasks and workflows that a caller has to do with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     All,
@@ -40,6 +41,27 @@ impl Scope {
         }
     }
 
+    /// Returns the workflow, which does not exist for callers that have nothing to do with it.
+    pub(super) fn check_workflow(self, workflow: Workflow) -> Result<Workflow, Status> {
+        if self == Self::All || workflow.labels.contains_key(CLUSTER) {
+            return Ok(workflow);
+        }
+        let text = format!("workflow {} does not exist in any cluster", workflow.id);
+        Err(error("WORKFLOW_NOT_FOUND", text))
+    }
+
+    /// Refuses to take over a template that was created over the API.
+    pub(super) fn check_template(self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+        if self == Self::All || labels.contains_key(CLUSTER) {
+            return Ok(());
+        }
+        Err(hinted(
+            "MANAGED_BY_API",
+            format!("template {name} was created over the API, and no resource of a cluster takes it over"),
+            format!("delete it with `rota template delete {name}`, or give the resource another name"),
+        ))
+    }
+
     /// Refuses to take over an agent that was created over the API, with its secrets and waiting tasks.
     pub(super) fn check_agent(
         self,
@@ -56,12 +78,12 @@ impl Scope {
         ))
     }
 
-    /// Checks the labels of a task that is to be created.
+    /// Checks the labels of what is to be created.
     pub(super) fn check_new(self, labels: &BTreeMap<String, String>) -> Result<(), Status> {
         if self == Self::All || labels.contains_key(CLUSTER) {
             return Ok(());
         }
-        let text = format!("the operator creates tasks of its cluster only, which have the label {CLUSTER}");
+        let text = format!("the operator has to do with what has the label {CLUSTER} of its cluster only");
         Err(error("ROLE_FORBIDDEN", text))
     }
 }

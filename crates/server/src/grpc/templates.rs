@@ -1,5 +1,6 @@
 //! `TemplateService`. The newest version of a template is a document, and each version is another one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pbjson_types::Empty;
@@ -10,6 +11,7 @@ use rota_proto::{names as n, v1};
 use rota_store::{Command, Document, DocumentKey, DocumentKind, DocumentsPage, Expected, PutDocument, Reply};
 use tonic::{Request, Response, Status};
 
+use super::managed::{self, Scope};
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{self, error, invalid};
 use crate::wire::{check, names, template as wire, time};
@@ -50,6 +52,10 @@ fn missing(key: &Key, version: i64) -> Status {
         version => format!("template {} has no version {version}", key.1),
     };
     error("TEMPLATE_NOT_FOUND", text)
+}
+
+fn hint() -> String {
+    "change the WorkflowTemplate resource with kubectl".to_owned()
 }
 
 impl Templates {
@@ -186,6 +192,7 @@ impl TemplateService for Templates {
         &self,
         request: Request<v1::UpdateWorkflowTemplateRequest>,
     ) -> Result<Response<v1::WorkflowTemplate>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let mut given =
             request.workflow_template.ok_or_else(|| invalid("workflow_template", "is required"))?;
@@ -199,6 +206,14 @@ impl TemplateService for Templates {
         let known = self.read(head(&key)).await?;
         match &known {
             None if !request.allow_missing => return Err(missing(&key, 0)),
+            Some(known) => {
+                let before = decode(known, &key)?;
+                scope.check_template(&key.1, &before.labels)?;
+                managed::check(&before.labels, &given.labels, &format!("template {}", key.1), hint)?;
+            }
+            None => scope.check_new(&given.labels)?,
+        }
+        match &known {
             Some(known) if !paths.is_empty() && !paths.iter().any(|path| path == "*") => {
                 let before = decode(known, &key)?;
                 let has = |path: &str| paths.iter().any(|given| given == path);
@@ -218,13 +233,19 @@ impl TemplateService for Templates {
         &self,
         request: Request<v1::DeleteWorkflowTemplateRequest>,
     ) -> Result<Response<Empty>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let key = names::template("name", &request.name)?;
         let _exclusive = self.changes.lock().await;
         let Some(known) = self.read(head(&key)).await? else {
             return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(missing(&key, 0)) };
         };
-        let last = decode(&known, &key)?.version;
+        let known = decode(&known, &key)?;
+        scope.check_template(&key.1, &known.labels)?;
+        if scope == Scope::All {
+            managed::check(&known.labels, &BTreeMap::new(), &format!("template {}", key.1), hint)?;
+        }
+        let last = known.version;
         let versions = (last - MAX_VERSIONS).max(0) + 1..=last;
         let keys = std::iter::once(head(&key)).chain(versions.map(|version| version_of(&key, version)));
         let batch = keys.map(|key| Command::DeleteDocument(key, Expected::Any)).collect();

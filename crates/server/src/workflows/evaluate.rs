@@ -8,6 +8,7 @@ use rota_core::workflow::{
     COMPENSATION, MAX_ITEMS, MAX_TASKS_PER_COMMIT, Step, StepRef, StepState, Workflow,
 };
 use rota_expressions::{Expression, Template, Values};
+use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_store::{Action, Create};
 use serde_json::{Map, Value};
@@ -207,8 +208,10 @@ async fn create(
     if spec.title.is_empty() {
         spec.title.clone_from(&place.name);
     }
-    let given =
-        v1::Task { spec: Some(spec), labels: workflow.labels.clone(), priority, ..v1::Task::default() };
+    let mut labels = workflow.labels.clone();
+    // Its resource is the workflow's: an operator looks for one of each task with the label.
+    labels.remove(CLUSTER);
+    let given = v1::Task { spec: Some(spec), labels, priority, ..v1::Task::default() };
     let parent = &workflow.trace;
     let trace =
         Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };

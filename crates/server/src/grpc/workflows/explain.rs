@@ -1,6 +1,7 @@
 //! Why a workflow does not continue.
 
 use rota_core::workflow::{Kind, Step, StepState, Workflow};
+use rota_proto::causes::STEP_APPROVAL;
 use rota_proto::v1;
 use tonic::Status;
 
@@ -54,7 +55,7 @@ fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
             }
             Kind::Approval { .. } => {
                 let text = format!("step {name} waits for a decision: {}", check::shorten(&step.prompt));
-                ("step_approval", text, "decide: rota workflow approve")
+                (STEP_APPROVAL, text, "decide: rota workflow approve")
             }
             Kind::Sleep { .. } => ("step_waiting", format!("step {name} waits for its time"), ""),
             Kind::Signal { .. } => {

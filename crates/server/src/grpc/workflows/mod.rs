@@ -16,6 +16,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use self::rerun::Rerun;
+use super::managed::Scope;
 use super::streams::Streams;
 use super::templates::Templates;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
@@ -102,8 +103,13 @@ impl Workflows {
         replies.into_iter().next().ok_or_else(no_reply)?.map_err(status::refused)
     }
 
-    async fn command(&self, name: &str, command: workflow::Command) -> Result<v1::Workflow, Status> {
-        let found = self.find("name", name).await?;
+    async fn command(
+        &self,
+        scope: Scope,
+        name: &str,
+        command: workflow::Command,
+    ) -> Result<v1::Workflow, Status> {
+        let found = scope.check_workflow(self.find("name", name).await?)?;
         let command = WorkflowCommand::Apply { namespace: found.namespace, id: found.id, command };
         match self.apply(command).await? {
             Reply::Workflow { workflow, .. } => Ok(wire::workflow(&workflow, None, None)),

@@ -1,9 +1,12 @@
 //! The calls of `WorkflowService`.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::workflow::{self, Kind, Rejected, StepCommand};
+use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_proto::v1::workflow_service_server::WorkflowService;
 use rota_store::{Refused, WorkflowFilter, WorkflowQuery};
@@ -13,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::rerun::Rerun;
 use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, PAGE, Workflows, page_size};
 use crate::grpc::create;
+use crate::grpc::managed::Scope;
 use crate::grpc::streams::{Boxed, send};
 use crate::wire::status::invalid;
 use crate::wire::workflow::{self as wire, StoredStep};
@@ -30,9 +34,10 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::CreateWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
-        let trace = create::trace(&request);
+        let (trace, scope) = (create::trace(&request), Scope::of(&request));
         let mut request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
+        scope.check_new(request.workflow.as_ref().map_or(&BTreeMap::new(), |workflow| &workflow.labels))?;
         self.instantiate(&namespace, &mut request).await?;
         self.create(namespace, trace, request, None).await.map(Response::new)
     }
@@ -41,7 +46,8 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::GetWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
-        let found = self.find("name", &request.into_inner().name).await?;
+        let scope = Scope::of(&request);
+        let found = scope.check_workflow(self.find("name", &request.into_inner().name).await?)?;
         self.whole(&found).await.map(Response::new)
     }
 
@@ -49,8 +55,10 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::ListWorkflowsRequest>,
     ) -> Result<Response<v1::ListWorkflowsResponse>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let given = request.filter.unwrap_or_default();
+        scope.check_new(&given.labels)?;
         let bad_token = || invalid("page_token", "is not a token of an earlier page");
         let before = match request.page_token.as_str() {
             "" => None,
@@ -113,7 +121,9 @@ impl WorkflowService for Workflows {
     ) -> Result<Response<Self::WatchWorkflowStream>, Status> {
         // Before the first read, so that nothing between them is missed.
         let mut changes = self.ready_steps.changes();
-        let key = self.find("name", &request.into_inner().name).await?.key;
+        let scope = Scope::of(&request);
+        let request = request.into_inner();
+        let key = scope.check_workflow(self.find("name", &request.name).await?)?.key;
         let this = self.clone();
         let stream = self.streams.serve("watch-workflow", 4, move |outbox| async move {
             let mut changed: Option<Vec<u32>> = None;
@@ -123,6 +133,9 @@ impl WorkflowService for Workflows {
                 let mut steps: Vec<v1::StepStatus> = Vec::new();
                 let mut from = 0;
                 loop {
+                    if request.without_steps {
+                        break;
+                    }
                     let query = match &changed {
                         None => WorkflowQuery::Steps { workflow: key, from, limit: PAGE },
                         Some(indexes) => {
@@ -147,6 +160,10 @@ impl WorkflowService for Workflows {
                     send(&outbox, v1::WatchWorkflowResponse { workflow, steps: Vec::new() }).await?;
                     return Ok(());
                 }
+                if request.without_steps && !workflow.state.is_final() {
+                    let workflow = Some(wire::workflow(&workflow, None, None));
+                    send(&outbox, v1::WatchWorkflowResponse { workflow, steps: Vec::new() }).await?;
+                }
                 changed = loop {
                     match changes.recv().await {
                         Ok(list) => {
@@ -159,7 +176,7 @@ impl WorkflowService for Workflows {
                         Err(RecvError::Closed) => return Ok(()),
                     }
                 };
-                if changed.as_ref().is_some_and(Vec::is_empty) {
+                if !request.without_steps && changed.as_ref().is_some_and(Vec::is_empty) {
                     let rows = this.query(WorkflowQuery::Key(key)).await?;
                     if let Some(workflow) = rows.workflows.first() {
                         let workflow = Some(wire::workflow(workflow, None, None));
@@ -175,8 +192,9 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::ExplainWorkflowRequest>,
     ) -> Result<Response<v1::ExplainWorkflowResponse>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
-        let found = self.find("name", &request.name).await?;
+        let found = scope.check_workflow(self.find("name", &request.name).await?)?;
         self.explain(&found, &request.step).await.map(Response::new)
     }
 
@@ -184,9 +202,10 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::CancelWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         check::length("reason", &request.reason, MAX_REASON)?;
-        self.command(&request.name, workflow::Command::Cancel { reason: request.reason })
+        self.command(scope, &request.name, workflow::Command::Cancel { reason: request.reason })
             .await
             .map(Response::new)
     }
@@ -195,16 +214,18 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::PauseWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let command = workflow::Command::Pause { suspend: request.suspend_tasks };
-        self.command(&request.name, command).await.map(Response::new)
+        self.command(scope, &request.name, command).await.map(Response::new)
     }
 
     async fn resume_workflow(
         &self,
         request: Request<v1::ResumeWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
-        self.command(&request.into_inner().name, workflow::Command::Resume).await.map(Response::new)
+        let scope = Scope::of(&request);
+        self.command(scope, &request.into_inner().name, workflow::Command::Resume).await.map(Response::new)
     }
 
     async fn decide_step(
@@ -287,9 +308,12 @@ impl WorkflowService for Workflows {
         if request.inputs.is_some() {
             spec.inputs = request.inputs;
         }
+        let mut labels = found.labels.clone();
+        // No resource of a cluster stands for the new one.
+        labels.remove(CLUSTER);
         let workflow = v1::Workflow {
             alias: found.alias.clone().unwrap_or_default(),
-            labels: found.labels.clone(),
+            labels,
             spec: Some(spec),
             ..v1::Workflow::default()
         };
@@ -305,7 +329,7 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::DeleteWorkflowRequest>,
     ) -> Result<Response<pbjson_types::Empty>, Status> {
-        self.command(&request.into_inner().name, workflow::Command::Delete).await?;
+        self.command(Scope::All, &request.into_inner().name, workflow::Command::Delete).await?;
         Ok(Response::new(pbjson_types::Empty {}))
     }
 }

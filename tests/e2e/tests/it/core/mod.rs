@@ -1,4 +1,4 @@
-//! Core group: installation, admission, scaling, isolation, deletion, failed starts.
+//! Core group: installation, admission, scaling, isolation, deletion, failed starts, workflows.
 
 mod admission;
 mod deletion;
@@ -6,3 +6,4 @@ mod install;
 mod isolation;
 mod scaling;
 mod start_failure;
+mod workflow;

@@ -1,0 +1,105 @@
+//! Effects of reconciling a `Workflow`: API calls and status writes. Every call may be repeated.
+
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams};
+use rota_client::Code;
+use rota_core::text::prefix;
+use rota_crds::resource::{Workflow, WorkflowStatus};
+use rota_proto::causes::STEP_APPROVAL;
+use rota_proto::v1;
+
+use super::build::{self, Change};
+use super::status::MAX_MESSAGE_BYTES;
+use crate::cluster;
+use crate::context::Context;
+use crate::error::{ReconcileError, camel_case, is_permanent, rejection_message};
+
+/// Outcome of submitting a workflow.
+pub(super) enum Submission {
+    Accepted(Box<v1::Workflow>),
+    /// Rejected permanently; a retry would be rejected too.
+    Rejected {
+        reason: String,
+        message: String,
+    },
+    /// Waits for its template, which may be applied after it.
+    NoTemplate {
+        message: String,
+    },
+}
+
+/// Submits a workflow, within the trace that its annotation names. Submitting it again returns the existing record.
+pub(super) async fn submit(context: &Context, workflow: &Workflow) -> Result<Submission, ReconcileError> {
+    let request = match build::creation(workflow, &context.cluster) {
+        Ok(request) => request,
+        Err(message) => return Ok(Submission::Rejected { reason: "InvalidSpec".to_owned(), message }),
+    };
+    let control = context.control.in_trace(workflow.traceparent(), None);
+    match Box::pin(control.create_workflow(request)).await {
+        Ok(record) => Ok(Submission::Accepted(Box::new(record))),
+        Err(error) if error.code == Code::NotFound => {
+            Ok(Submission::NoTemplate { message: rejection_message(&error) })
+        }
+        Err(error) if is_permanent(&error) => {
+            let message = rejection_message(&error);
+            let reason = error.reason.unwrap_or_else(|| "Rejected".to_owned());
+            Ok(Submission::Rejected { reason: camel_case(&reason), message })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the record without its specification, if there is one.
+pub(super) async fn read(context: &Context, name: String) -> Result<Option<v1::Workflow>, ReconcileError> {
+    match Box::pin(context.control.get_workflow(v1::GetWorkflowRequest { name })).await {
+        Ok(record) => Ok(Some(v1::Workflow { spec: None, ..record })),
+        Err(error) if error.code == Code::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Brings the record to the state that the resource asks for.
+pub(super) async fn change(context: &Context, change: Change) -> Result<v1::Workflow, ReconcileError> {
+    let control = &context.control;
+    Ok(match change {
+        Change::Pause(request) => control.pause_workflow(request).await?,
+        Change::Resume(request) => control.resume_workflow(request).await?,
+        Change::Cancel(request) => control.cancel_workflow(request).await?,
+    })
+}
+
+/// Returns the question of a step that waits for a person, if one does.
+pub(super) async fn waits_for(
+    context: &Context,
+    record: &v1::Workflow,
+) -> Result<Option<String>, ReconcileError> {
+    let request = v1::ExplainWorkflowRequest { name: record.name.clone(), step: String::new() };
+    match context.control.explain_workflow(request).await {
+        Ok(explained) => {
+            let asks = explained.causes.into_iter().find(|cause| cause.code == STEP_APPROVAL);
+            Ok(asks.map(|cause| prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned()))
+        }
+        Err(error) if error.code == Code::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a status, unless it is unchanged.
+pub(super) async fn write_status(
+    context: &Context,
+    workflow: &Workflow,
+    status: WorkflowStatus,
+) -> Result<(), ReconcileError> {
+    if workflow.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    context.write_status::<Workflow>("workflow", &workflow.metadata, &status).await
+}
+
+/// Deletes the resource. The record stays in the control plane.
+pub(super) async fn delete(context: &Context, workflow: &Workflow) -> Result<(), ReconcileError> {
+    let namespace = workflow.namespace().unwrap_or_default();
+    let workflows: Api<Workflow> = Api::namespaced(context.kube.clone(), &namespace);
+    let uid = workflow.uid().unwrap_or_default();
+    Ok(cluster::delete(&workflows, &workflow.name_any(), &uid, DeleteParams::default()).await?)
+}

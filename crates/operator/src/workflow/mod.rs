@@ -1,0 +1,247 @@
+//! Reconciler of `Workflow` resources: each is submitted to the control plane once; its record is followed and written to the
+//! status, whose size does not depend on the number of steps.
+
+mod apply;
+mod build;
+mod follow;
+mod status;
+mod sweep;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
+use parking_lot::Mutex;
+use rota_crds::resource::{Workflow, WorkflowPhase};
+use rota_proto::{names, v1};
+use rota_telemetry::clock;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::apply::Submission;
+use self::follow::Followers;
+use crate::context::Context;
+use crate::controller::Reconciler;
+use crate::error::ReconcileError;
+use crate::kind::Guarded;
+
+/// Stores of `Workflow` resources, one per watched scope, each with the channel that triggers a reconciliation.
+pub(crate) type Stores = Arc<[(Store<Guarded<Workflow>>, mpsc::Sender<ObjectRef<Guarded<Workflow>>>)]>;
+
+/// Pending cancellations of workflows whose resource was deleted. The sweep finds those that do not fit.
+const DELETION_QUEUE_SIZE: usize = 1024;
+/// Interval at which workflows are reconciled without a trigger, in case one was lost.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
+/// Interval at which a workflow is submitted again whose template does not exist yet.
+const TEMPLATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Steps of a workflow up to which its status names the person that it waits for: an explanation visits all of them.
+const MAX_EXPLAINED_STEPS: i32 = 1000;
+/// Shortest interval between two writes of a status, unless the workflow has ended.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reconciler of `Workflow` resources. Follows the records of those that have not ended.
+pub(crate) struct Workflows {
+    context: Context,
+    stores: Stores,
+    followers: Followers,
+    /// When the status of a workflow that has not ended was written last, by UID.
+    written: Mutex<HashMap<String, Instant>>,
+    deleted: mpsc::Sender<String>,
+}
+
+/// Reconciler of `Workflow` resources, with the background task that it needs.
+pub(crate) struct Parts {
+    pub workflows: Arc<Workflows>,
+    deleted: mpsc::Receiver<String>,
+}
+
+impl Parts {
+    pub(crate) fn new(context: Context, stores: Stores) -> Self {
+        let (sender, deleted) = mpsc::channel(DELETION_QUEUE_SIZE);
+        let followers = Followers::default();
+        let written = Mutex::default();
+        let workflows = Workflows { context, stores, followers, written, deleted: sender };
+        Self { workflows: Arc::new(workflows), deleted }
+    }
+
+    /// Cancels workflows whose resource was deleted, until `shutdown`.
+    pub(crate) async fn run(
+        self,
+        context: Context,
+        stores: Stores,
+        shutdown: tokio_util::sync::CancellationToken,
+    ) -> Result<(), crate::Error> {
+        sweep::run(context, stores, self.deleted, shutdown).await;
+        Ok(())
+    }
+}
+
+impl Reconciler<Workflow> for Workflows {
+    async fn reconcile(&self, workflow: &Workflow) -> Result<Action, ReconcileError> {
+        let uid = workflow.uid().unwrap_or_default();
+        let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+        if workflow.metadata.deletion_timestamp.is_some() {
+            self.forget(&uid);
+            sweep::cancel(&self.context, record_name(workflow)).await?;
+            return Ok(Action::await_change());
+        }
+        let written = workflow.status.clone().unwrap_or_default();
+        if status::is_final(written.phase) {
+            self.forget(&uid);
+            return self.expire(workflow, now).await;
+        }
+        let record = match self.record(workflow).await? {
+            Ok(record) => record,
+            Err((WorkflowPhase::Pending, reason, message)) => {
+                let waits = status::unsubmitted(workflow, &reason, &message);
+                apply::write_status(&self.context, workflow, waits).await?;
+                return Ok(Action::requeue(TEMPLATE_CHECK_INTERVAL));
+            }
+            Err((phase, reason, message)) => {
+                self.forget(&uid);
+                let ended = status::ended(workflow, phase, &reason, &message, now);
+                apply::write_status(&self.context, workflow, ended).await?;
+                return Ok(Action::await_change());
+            }
+        };
+        let record = match build::change(workflow, &record) {
+            Some(change) => Arc::new(apply::change(&self.context, change).await?),
+            None => record,
+        };
+        self.write_record(workflow, &record, now).await
+    }
+
+    fn deleted(&self, workflow: &Workflow) {
+        self.forget(&workflow.uid().unwrap_or_default());
+        // If the queue is full, the sweep finds it.
+        let _ = self.deleted.try_send(record_name(workflow));
+    }
+}
+
+/// Phase, reason and message of a workflow that has no record: pending if it may get one.
+type Unrecorded = (WorkflowPhase, String, String);
+
+impl Workflows {
+    /// Returns the record, which is created if there is none yet.
+    async fn record(
+        &self,
+        workflow: &Workflow,
+    ) -> Result<Result<Arc<v1::Workflow>, Unrecorded>, ReconcileError> {
+        let uid = workflow.uid().unwrap_or_default();
+        let is_accepted = workflow.status.as_ref().is_some_and(|status| status.workflow_id.is_some());
+        if let Some(record) = self.followers.newest(&uid) {
+            return Ok(Ok(record));
+        }
+        if is_accepted {
+            return Ok(match apply::read(&self.context, record_name(workflow)).await? {
+                Some(record) => Ok(Arc::new(record)),
+                None => {
+                    let loss = self.context.store.generation().loss();
+                    let message = status::record_missing(loss);
+                    Err((WorkflowPhase::OutcomeUnknown, "RecordNotFound".to_owned(), message))
+                }
+            });
+        }
+        let violations: Vec<_> = workflow.validate().iter().map(ToString::to_string).collect();
+        if !violations.is_empty() {
+            return Ok(Err((WorkflowPhase::Failed, "InvalidSpec".to_owned(), violations.join("; "))));
+        }
+        match apply::submit(&self.context, workflow).await? {
+            Submission::Accepted(record) => {
+                // Deleted during the submission: the deletion found no record to cancel.
+                if !self.exists(workflow) {
+                    sweep::cancel(&self.context, record_name(workflow)).await?;
+                }
+                Ok(Ok(Arc::new(*record)))
+            }
+            Submission::Rejected { reason, message } => Ok(Err((WorkflowPhase::Failed, reason, message))),
+            Submission::NoTemplate { message } => {
+                Ok(Err((WorkflowPhase::Pending, "TemplateNotFound".to_owned(), message)))
+            }
+        }
+    }
+
+    async fn write_record(
+        &self,
+        workflow: &Workflow,
+        record: &Arc<v1::Workflow>,
+        now: Timestamp,
+    ) -> Result<Action, ReconcileError> {
+        let uid = workflow.uid().unwrap_or_default();
+        let phase = status::phase(record);
+        let is_final = status::is_final(phase);
+        if !is_final {
+            self.follow(workflow);
+            let since = self.written.lock().get(&uid).map(Instant::elapsed);
+            let left = since.and_then(|since| WRITE_INTERVAL.checked_sub(since));
+            if let Some(left) = left.filter(|left| !left.is_zero()) {
+                return Ok(Action::requeue(left));
+            }
+        }
+        let total = record.status.as_ref().and_then(|status| status.counts).map_or(0, |counts| counts.total);
+        let waits_for = match phase {
+            WorkflowPhase::Running if total <= MAX_EXPLAINED_STEPS => {
+                apply::waits_for(&self.context, record).await?
+            }
+            _ => None,
+        };
+        let built = status::build(workflow, record, waits_for, now);
+        if workflow.status.as_ref() != Some(&built) {
+            if is_final && phase != WorkflowPhase::Succeeded {
+                let reason = built.reason.clone().unwrap_or_default();
+                let note = format!("{reason}: {}", built.message.clone().unwrap_or_default());
+                let warning = kube::runtime::events::EventType::Warning;
+                self.context.event(workflow, warning, "Failed", "Run", &note).await;
+            }
+            apply::write_status(&self.context, workflow, built).await?;
+            self.written.lock().insert(uid.clone(), Instant::now());
+        }
+        if is_final {
+            self.forget(&uid);
+        }
+        Ok(Action::requeue(RESYNC_INTERVAL))
+    }
+
+    /// Starts to follow the record, unless that is the case already.
+    fn follow(&self, workflow: &Workflow) {
+        let reference = ObjectRef::<Guarded<Workflow>>::new(&workflow.name_any())
+            .within(&workflow.namespace().unwrap_or_default());
+        let known = self.stores.iter().find(|(store, _)| store.get(&reference).is_some());
+        let Some((_, trigger)) = known else { return };
+        let uid = workflow.uid().unwrap_or_default();
+        self.followers.follow(&self.context, uid, record_name(workflow), reference, trigger.clone());
+    }
+
+    /// Deletes a finished resource after its time to live. The record stays in the control plane.
+    async fn expire(&self, workflow: &Workflow, now: Timestamp) -> Result<Action, ReconcileError> {
+        Ok(match build::remaining(workflow, now) {
+            None => Action::await_change(),
+            Some(remaining) if remaining.is_zero() => {
+                apply::delete(&self.context, workflow).await?;
+                Action::await_change()
+            }
+            Some(remaining) => Action::requeue(remaining),
+        })
+    }
+
+    fn exists(&self, workflow: &Workflow) -> bool {
+        let reference = ObjectRef::<Guarded<Workflow>>::new(&workflow.name_any())
+            .within(&workflow.namespace().unwrap_or_default());
+        let same = |known: Arc<Guarded<Workflow>>| known.uid() == workflow.uid();
+        self.stores.iter().any(|(store, _)| store.get(&reference).is_some_and(same))
+    }
+
+    fn forget(&self, uid: &str) {
+        self.followers.forget(uid);
+        self.written.lock().remove(uid);
+    }
+}
+
+/// Returns the name of the record, whose id is the UID of the resource.
+fn record_name(workflow: &Workflow) -> String {
+    names::workflow(&workflow.namespace().unwrap_or_default(), workflow.uid().unwrap_or_default())
+}

@@ -1,0 +1,124 @@
+//! Workflows and their templates as resources.
+
+use std::time::Duration;
+
+use rota_e2e::{Control, Space, run_with, until};
+
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+const AGENT: &str = "apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: shell}
+spec: {runtime: {command: {}}, replicas: 1, maxReplicas: 1}
+---
+";
+const TEMPLATE: &str = "apiVersion: rota.dev/v1alpha1
+kind: WorkflowTemplate
+metadata: {name: greet}
+spec:
+  parameters: [{name: who, schema: {type: string}}]
+  workflow:
+    steps:
+      - name: hello
+        task: {target: {agent: shell}, runtime: {command: {shell: 'echo hello ${{ inputs.who }}'}}}
+      - {name: ask, needs: [{step: hello}], approval: {prompt: 'Greet ${{ inputs.who }}?'}}
+    outputs: {text: '${{ steps.hello.result.text }}'}
+---
+";
+
+fn workflow(name: &str, spec: &str) -> String {
+    format!("apiVersion: rota.dev/v1alpha1\nkind: Workflow\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn template_makes_a_workflow_that_asks() {
+    let space = Space::new("workflow").await;
+    let greeting = workflow("greeting", "{template: greet, parameters: {who: you}}");
+    // The workflow first: it waits for its template.
+    space.apply(&(AGENT.to_owned() + &greeting + TEMPLATE)).await;
+    until("a person is asked", TEST_TIMEOUT, async || {
+        (space.field("rwf/greeting", ".status.reason").await == "WaitsForApproval").then_some(())
+    })
+    .await;
+    assert_eq!(space.field("rwt/greet", ".status.version").await, "1");
+    let columns = space.kubectl("get workflows.rota.dev greeting").await.success();
+    for text in ["PHASE", "STEPS", "Running", "1/2", "Greet you?"] {
+        assert!(columns.contains(text), "{text}: {columns}");
+    }
+    // Its task is no resource, and is not taken for one whose resource was deleted.
+    assert_eq!(space.tasks().await.len(), 0);
+
+    let control = Control::connect().await;
+    let line = format!("workflow approve greeting --step ask --namespace {}", space.name);
+    control.rota(&line).await.success();
+    space.wait("workflows.rota.dev/greeting", "condition=Complete", "60s").await;
+    assert_eq!(space.field("rwf/greeting", ".status.progress").await, "2/2");
+
+    // A changed template is another version; a refused one keeps the last, and reports the reason.
+    space.apply(&TEMPLATE.replace("Greet $", "Really greet $")).await;
+    until("the second version", TEST_TIMEOUT, async || {
+        (space.field("rwt/greet", ".status.version").await == "2").then_some(())
+    })
+    .await;
+    space.apply(&TEMPLATE.replace("needs: [{step: hello}]", "needs: [{step: hallo}]")).await;
+    until("the refusal", TEST_TIMEOUT, async || {
+        space.field("rwt/greet", ".status.message").await.contains("hallo").then_some(())
+    })
+    .await;
+    assert_eq!(space.field("rwt/greet", ".status.version").await, "2");
+    space.kubectl("delete rwt greet").await.success();
+    let list = format!("template list --namespace {}", space.name);
+    until("the template is deleted", TEST_TIMEOUT, async || {
+        (!control.rota(&list).await.success().contains("greet")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn workflow_is_paused_and_cancelled_by_its_resource() {
+    let space = Space::new("workflow").await;
+    let steps = "[{name: a, wait: {signal: go}}, {name: b, needs: [{step: a}], wait: {signal: go}}]";
+    let spec = format!("{{steps: {steps}, desiredState: Suspended}}");
+    space.apply(&workflow("paused", &spec)).await;
+    until("it is paused", TEST_TIMEOUT, async || {
+        (space.field("rwf/paused", ".status.phase").await == "Paused").then_some(())
+    })
+    .await;
+    space.kubectl("patch rwf paused --type=merge -p {\"spec\":{\"desiredState\":\"Run\"}}").await.success();
+    space.wait("workflows.rota.dev/paused", "condition=Running", "60s").await;
+    let uid = space.field("rwf/paused", ".status.workflowId").await;
+    space.kubectl("delete rwf paused --timeout=10s").await.success();
+    let control = Control::connect().await;
+    let get = format!("workflow get {uid} --namespace {}", space.name);
+    until("the record is cancelled", TEST_TIMEOUT, async || {
+        control.rota(&get).await.success().contains("CANCELLED").then_some(())
+    })
+    .await;
+
+    let wrong = "{steps: [{name: a, needs: [{step: a}], wait: {signal: go}}]}";
+    space.apply(&workflow("wrong", wrong)).await;
+    space.wait("workflows.rota.dev/wrong", "condition=Failed", "60s").await;
+    assert!(space.field("rwf/wrong", ".status.message").await.contains("need each other"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn status_of_ten_thousand_steps_is_small() {
+    let space = Space::new("workflow").await;
+    let steps: Vec<_> = (0..10_000).map(|at| format!("{{name: s{at}, wait: {{duration: 0s}}}}")).collect();
+    let template = format!(
+        "apiVersion: rota.dev/v1alpha1\nkind: WorkflowTemplate\nmetadata: {{name: wide}}\nspec: {{workflow: {{steps: [{}]}}}}\n",
+        steps.join(", ")
+    );
+    // Too large for the annotation of a client-side apply.
+    let line = format!("kubectl --namespace {} apply --server-side -f -", space.name);
+    run_with(&line, &template).await.success();
+    space.apply(&workflow("wide", "{template: wide}")).await;
+    space.wait("workflows.rota.dev/wide", "condition=Complete", "120s").await;
+    assert_eq!(space.field("rwf/wide", ".status.progress").await, "10000/10000");
+    let whole = space.get("rwf/wide").await;
+    let bytes = whole["status"].to_string().len();
+    assert!(bytes < 2048, "{bytes}");
+}
