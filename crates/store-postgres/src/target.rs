@@ -1,5 +1,6 @@
 //! Where the database is, and how it is reached: the URL of the store, and TLS.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -79,6 +80,9 @@ impl Target {
                 )));
             }
         };
+        if encrypts && config.get_hosts().is_empty() {
+            return Err(bad("hostaddr needs a host: the name in the certificate of the database".to_owned()));
+        }
         config
             .ssl_mode(if encrypts { SslMode::Require } else { SslMode::Disable })
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
@@ -109,14 +113,15 @@ impl Target {
     }
 }
 
-/// Whether all hosts are on this machine.
+/// Whether all hosts are on this machine, and the addresses that are connected to in their place.
 fn is_local(config: &Config) -> bool {
-    config.get_hosts().iter().all(|host| match host {
+    let is_local_host = |host: &Host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         }
-    })
+    };
+    config.get_hosts().iter().all(is_local_host) && config.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
 /// Certificates are always verified: encryption without that would only look safe.
@@ -163,6 +168,20 @@ mod tests {
         assert_eq!(mode("postgres://rota@127.0.0.1/rota"), SslMode::Disable);
         assert_eq!(mode("postgres://rota@127.0.0.1/rota?sslmode=require"), SslMode::Require);
         assert_eq!(mode("postgresql://rota@%2Ftmp%2Fsocket/rota"), SslMode::Disable);
+    }
+
+    /// A `hostaddr` is connected to in place of the host.
+    #[test]
+    fn remote_addresses_of_local_hosts_are_verified() {
+        let remote = "hostaddr=203.0.113.5";
+        assert_eq!(mode(&format!("postgres://rota@localhost/rota?{remote}")), SslMode::Require);
+        assert_eq!(mode(&format!("postgres://rota@%2Ftmp%2Fsocket/rota?{remote}")), SslMode::Require);
+        assert_eq!(mode("postgres://rota@a.example/rota?hostaddr=127.0.0.1"), SslMode::Require);
+        assert_eq!(mode(&format!("postgres://rota@/rota?sslmode=disable&{remote}")), SslMode::Disable);
+        assert_eq!(mode("postgres://rota@localhost/rota?hostaddr=127.0.0.1"), SslMode::Disable);
+        assert_eq!(mode("postgres://rota@/rota?hostaddr=::1"), SslMode::Disable);
+        let error = Target::parse(&format!("postgres://rota@/rota?{remote}"), None).unwrap_err();
+        assert!(error.to_string().contains("hostaddr needs a host"), "{error}");
     }
 
     #[test]
