@@ -1,7 +1,7 @@
 //! Errors of PostgreSQL: their causes and remedies, and which of them leave a commit in doubt.
 
 use rota_store::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 /// Failure within a call: of the database, or of what it returned.
 #[derive(Debug)]
@@ -70,16 +70,12 @@ pub(crate) fn unavailable(message: String, hint: &'static str) -> Error {
 }
 
 fn is_lost(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        // Terminated by an administrator, a crash of another process, or a shutdown.
-        Some(code) => {
-            code.code().starts_with("57P")
-                || code.code().starts_with("08")
-                || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
-        }
-        // Nothing was read to its end.
-        None => true,
-    }
+    // Without an error of the server, nothing was read to its end.
+    error.as_db_error().is_none_or(|reported| {
+        // Such an error ends the session, or the whole server, and may come while a commit is made.
+        matches!(reported.parsed_severity(), Some(Severity::Fatal | Severity::Panic) | None)
+            || reported.code().code().starts_with("08")
+    })
 }
 
 /// Translates an error into a cause and a remedy.

@@ -1,3 +1,4 @@
-//! Tests that need internals: query plans.
+//! Tests that need internals: query plans, and errors of the server.
 
+mod errors;
 mod plans;

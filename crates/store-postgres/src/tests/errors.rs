@@ -1,0 +1,22 @@
+//! Errors of a real server, and whether they leave a commit in doubt.
+
+use rota_testkit::postgres::PostgresServer;
+
+use crate::Target;
+use crate::errors::Fault;
+use crate::session::Session;
+
+#[tokio::test]
+async fn errors_that_end_the_session_are_lost() {
+    let server = PostgresServer::shared();
+    let open = async |database: &str| {
+        Session::open(&Target::parse(&server.url(database), None).unwrap(), "test").await
+    };
+    // FATAL, with a code that is not of a connection.
+    let fatal = open("missing").await.unwrap_err();
+    assert_eq!(fatal.code().map(tokio_postgres::error::SqlState::code), Some("3D000"));
+    assert!(fatal.is_lost(), "{fatal:?}");
+    let refused: Fault =
+        open("postgres").await.unwrap().client.query("SELECT 1 / 0", &[]).await.unwrap_err().into();
+    assert!(!refused.is_lost(), "{refused:?}");
+}
