@@ -96,19 +96,24 @@ impl Readers {
     fn with<T>(&self, read: impl AsyncFn(&Loan) -> Result<T, Fault>) -> Result<T, Error> {
         self.shared.block_on(async {
             for last in [false, true] {
-                let read = async {
-                    let loan = Loan(self.pool.get().await.map_err(pool_fault)?);
-                    let found = read(&loan).await;
-                    if found.as_ref().is_err_and(Fault::is_lost) {
-                        // Not back to the pool.
-                        drop(Object::take(loan.0));
+                let fault = match bounded(async { self.pool.get().await.map_err(pool_fault) }).await {
+                    Ok(loan) => {
+                        let loan = Loan(loan);
+                        match bounded(read(&loan)).await {
+                            Ok(value) => return Ok(value),
+                            Err(fault) => {
+                                if fault.is_lost() {
+                                    // Not back to the pool: an answer may be outstanding, or a transaction open.
+                                    drop(Object::take(loan.0));
+                                }
+                                fault
+                            }
+                        }
                     }
-                    found
+                    Err(fault) => fault,
                 };
-                match bounded(read).await {
-                    Ok(value) => return Ok(value),
-                    Err(fault) if last || !fault.is_lost() => return Err(fault.into_error()),
-                    Err(_) => {}
+                if last || !fault.is_lost() {
+                    return Err(fault.into_error());
                 }
             }
             Err(Error::Closed)

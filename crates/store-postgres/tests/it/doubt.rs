@@ -1,9 +1,7 @@
 //! Connections that are cut in the middle of a commit, sessions that are ended, and a server that crashes: every command that was
 //! acknowledged is there once, and the store continues by itself.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +13,10 @@ use rota_core::{Namespace, TaskId};
 use rota_store::{Command, Create, Error, Filter, Reply, Store};
 use rota_store_postgres::{Options, Postgres, Target};
 use rota_testkit::postgres::{PostgresServer, Stop};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 use uuid::Uuid;
+
+use crate::cutter::{Cutter, FROM_SERVER, TO_SERVER};
 
 pub(crate) fn create(number: u128) -> Command {
     let namespace = Namespace::new("n").unwrap();
@@ -71,108 +69,6 @@ async fn check(target: &Target, count: usize) {
     store.close().await;
 }
 
-/// Carries connections to a server's socket, and ends all of them once a number of bytes has passed in one direction.
-pub(crate) struct Cutter {
-    pub(crate) url: String,
-    /// Bytes that may still pass, to the server and back; below zero after a cut.
-    left: Arc<[AtomicI64; 2]>,
-    cuts: Arc<[AtomicUsize; 2]>,
-    all: watch::Sender<u64>,
-    /// Whether new connections are refused.
-    blocked: Arc<AtomicBool>,
-}
-
-impl Cutter {
-    pub(crate) async fn start(server: &PostgresServer, database: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let name = database.rsplit('/').next().unwrap();
-        let socket = server.socket().join(".s.PGSQL.5432");
-        let left = Arc::new([AtomicI64::new(i64::MAX), AtomicI64::new(i64::MAX)]);
-        let cutter = Self {
-            url: format!("postgres://rota@127.0.0.1:{port}/{name}"),
-            left,
-            cuts: Arc::default(),
-            all: watch::channel(0).0,
-            blocked: Arc::default(),
-        };
-        let (left, cuts, all) = (Arc::clone(&cutter.left), Arc::clone(&cutter.cuts), cutter.all.clone());
-        let blocked = Arc::clone(&cutter.blocked);
-        rota_telemetry::spawn("cutter", rota_telemetry::OnExit::Done, async move {
-            while let Ok((near, _)) = listener.accept().await {
-                if blocked.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let (left, cuts, all, socket) = (left.clone(), cuts.clone(), all.clone(), socket.clone());
-                let carried = carry(near, socket, left, cuts, all);
-                rota_telemetry::spawn("cut-connection", rota_telemetry::OnExit::Done, carried);
-            }
-        });
-        cutter
-    }
-
-    /// Ends all connections after some bytes to the server (0) or from it (1).
-    fn arm(&self, direction: usize, bytes: i64) {
-        self.left[direction].store(bytes, Ordering::SeqCst);
-    }
-
-    /// Ends all connections and refuses new ones, or accepts them again.
-    pub(crate) fn block(&self, blocks: bool) {
-        self.blocked.store(blocks, Ordering::SeqCst);
-        self.all.send_modify(|number| *number += 1);
-    }
-
-    fn disarm(&self) {
-        for left in &*self.left {
-            left.store(i64::MAX, Ordering::SeqCst);
-        }
-    }
-}
-
-async fn carry(
-    near: tokio::net::TcpStream,
-    socket: PathBuf,
-    left: Arc<[AtomicI64; 2]>,
-    cuts: Arc<[AtomicUsize; 2]>,
-    all: watch::Sender<u64>,
-) {
-    let Ok(far) = UnixStream::connect(socket).await else { return };
-    let mut ended = all.subscribe();
-    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    tokio::select! {
-        () = copy(near_read, far_write, 0, &left, &cuts, &all) => {}
-        () = copy(far_read, near_write, 1, &left, &cuts, &all) => {}
-        _ = ended.changed() => {}
-    }
-}
-
-async fn copy(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    direction: usize,
-    left: &[AtomicI64; 2],
-    cuts: &[AtomicUsize; 2],
-    all: &watch::Sender<u64>,
-) {
-    let mut buffer = [0; 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let before = left[direction].fetch_sub(count as i64, Ordering::SeqCst);
-        let passes = usize::try_from(before.clamp(0, count as i64)).unwrap();
-        if to.write_all(&buffer[..passes]).await.is_err() {
-            return;
-        }
-        if passes < count {
-            // Those that are opened from now on work.
-            left[direction].store(i64::MAX, Ordering::SeqCst);
-            cuts[direction].fetch_add(1, Ordering::SeqCst);
-            // The server must receive what passed before the connection ends.
-            let _ = to.flush().await;
-            all.send_modify(|number| *number += 1);
-            return;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_commits_are_made_once() {
     let server = PostgresServer::shared();
@@ -184,13 +80,13 @@ async fn cut_commits_are_made_once() {
     let count = 120;
     for number in 0..count {
         // A commit of one task sends about 2,500 bytes, and receives about 300.
-        let direction = random.random_range(0..2);
-        cutter.arm(direction, random.random_range(0..if direction == 0 { 3000 } else { 400 }));
+        let direction = random.random_range(TO_SERVER..=FROM_SERVER);
+        cutter.arm(direction, random.random_range(0..if direction == TO_SERVER { 3000 } else { 400 }));
         insist(&store, number).await;
         cutter.disarm();
     }
-    for cuts in &*cutter.cuts {
-        assert!(cuts.load(Ordering::SeqCst) > 10, "{cuts:?} connections were cut");
+    for direction in [TO_SERVER, FROM_SERVER] {
+        assert!(cutter.cuts(direction) > 10, "connections were cut");
     }
     let revision = store.revision().await.unwrap();
     store.close().await;
@@ -250,4 +146,25 @@ async fn crashes_of_the_server_lose_nothing() {
     store.close().await;
     drop(store);
     check(&target, (callers * each) as usize).await;
+}
+
+/// A connection whose answer never came may be in a transaction, and must not be lent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_reads_are_repeated_on_other_connections() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let direct = open(&Target::parse(&database, None).unwrap()).await;
+    insist(&direct, 0).await;
+    direct.close().await;
+    drop(direct);
+    let cutter = Cutter::start(server, &database).await;
+    let target = Target::parse(&cutter.url, None).unwrap();
+    let options = Options { readers: 1, ..Options::new(target, "frozen") };
+    let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None));
+    let store = opened.await.unwrap().unwrap().store;
+    let all = || Filter { limit: 10, ..Filter::default() };
+    assert_eq!(store.list(all()).await.unwrap().tasks.len(), 1);
+    cutter.freeze();
+    assert_eq!(store.list(all()).await.unwrap().tasks.len(), 1);
+    store.close().await;
 }

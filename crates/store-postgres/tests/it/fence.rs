@@ -9,7 +9,8 @@ use rota_store::{Error, Filter, Reply, Store};
 use rota_store_postgres::{Options, Owner, Target};
 use rota_testkit::postgres::PostgresServer;
 
-use crate::doubt::{Cutter, create, open};
+use crate::cutter::Cutter;
+use crate::doubt::{create, open};
 
 const EXPIRE: &str = "UPDATE rota.replicas SET expires = clock_timestamp() - interval '1 second'
     WHERE id IN (SELECT owner FROM rota.shards)";
