@@ -23,14 +23,15 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to a load, or a commit.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Settings of each session. Statements use indexes and nested loops only: a plan is made once, perhaps for a table that is
+/// Settings of each session. The time within a transaction covers the reception of one large message over a slow link, and is that
+/// for which the answer to a commit is awaited: those that take a shard over end a frozen owner's session. Statements use indexes and nested loops only: a plan is made once, perhaps for a table that is
 /// nearly empty, and kept.
 pub(crate) const SETTINGS: &str = "SET search_path = rota;
     SET client_min_messages = warning;
     SET synchronous_commit = on;
     SET default_transaction_isolation = 'read committed';
     SET default_transaction_read_only = off;
-    SET idle_in_transaction_session_timeout = '2s';
+    SET idle_in_transaction_session_timeout = '30s';
     SET statement_timeout = 0;
     SET lock_timeout = '2s';
     SET tcp_user_timeout = '10s';

@@ -148,6 +148,22 @@ async fn crashes_of_the_server_lose_nothing() {
     check(&target, (callers * each) as usize).await;
 }
 
+/// 2 MB at half a megabyte per second: the server receives one message for longer than a frozen owner may hold locks.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_commits_pass_slow_links() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let cutter = Cutter::start(server, &database).await;
+    let store = open(&Target::parse(&cutter.url, None).unwrap()).await;
+    cutter.slow_down(Duration::from_millis(2));
+    let Command::Create(mut large) = create(0) else { unreachable!() };
+    large.payload = Bytes::from(vec![1; 2 << 20]);
+    let replies = store.apply(vec![Command::Create(large)]).await;
+    assert!(matches!(replies.as_deref(), Ok([Ok(Reply::Created(_))])), "{replies:?}");
+    cutter.slow_down(Duration::ZERO);
+    store.close().await;
+}
+
 /// A connection whose answer never came may be in a transaction, and must not be lent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_reads_are_repeated_on_other_connections() {
