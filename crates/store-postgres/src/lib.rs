@@ -19,7 +19,7 @@
 //!
 //! A commit is one transaction with `synchronous_commit=on`, sent in one piece, and counts once all of its answers were read
 //! (`commit.rs`). If the connection is lost meanwhile, the next one raises the epoch, reads the revision, and the commit is
-//! known to be made or is repeated (`writer.rs`). A warning that comes with a commit counts as a lost connection: a synchronous
+//! known to be made or is repeated (`connection.rs`). A warning that comes with a commit counts as a lost connection: a synchronous
 //! standby may not have it.
 //!
 //! # Schema
@@ -33,10 +33,11 @@
 //! the list in `migrate.rs`, with additions that the previous version can run with. The conformance suite, the differential
 //! tests, and the tests that kill processes and sessions run on every change.
 //!
-//! Start reading with `writer.rs`, then `commit.rs` and `lease.rs`.
+//! Start reading with `connection.rs`, then `commit.rs` and `lease.rs`.
 
 mod clock;
 mod commit;
+mod connection;
 mod documents;
 mod errors;
 mod floors;
