@@ -44,6 +44,11 @@ impl Fault {
         }
     }
 
+    /// Whether another session held a lock for too long: the transaction was rolled back.
+    pub(crate) fn is_locked_out(&self) -> bool {
+        self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether the fence of a shard has stopped a commit.
     pub(crate) fn is_fenced(&self) -> bool {
         self.code().is_some_and(|code| code.code().starts_with("RT00"))

@@ -1,22 +1,20 @@
 //! Ownership of the shard: a lease by the clock of the database, which a timer renews. Who owns the shard is decided by the
 //! epoch that each commit checks; the lease only decides when another control plane may raise it.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rota_store::Error;
 use rota_telemetry::{OnExit, spawn};
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::clock::{DatabaseClock, since_boot};
 use crate::errors::{Fault, unavailable};
 use crate::rows::SHARD;
-use crate::session::Session;
+use crate::session::{Session, bounded};
 use crate::sql;
 use crate::target::Target;
 
@@ -107,8 +105,16 @@ pub struct Owner {
 }
 
 /// Called with the owner, or `None` if there is none or the database cannot be reached, at each look of a control plane that
-/// waits for the shard. The wait ends with [`Error::Closed`] on a break.
-pub type OnWait = Arc<dyn Fn(Option<&Owner>) -> ControlFlow<()> + Send + Sync>;
+/// waits for the shard.
+pub type OnWait = Arc<dyn Fn(Option<&Owner>) + Send + Sync>;
+
+/// Outcome of a look at the shard.
+enum Look {
+    /// The shard is this control plane's, with this epoch.
+    Owned(i64),
+    /// Another one has it, for so many milliseconds. `None` if it cannot be named.
+    Held(Option<Owner>, i64),
+}
 
 /// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait.
 pub(crate) async fn acquire(
@@ -123,36 +129,22 @@ pub(crate) async fn acquire(
     loop {
         // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
-            register(session, replica).await?;
+            bounded(register(session, replica)).await?;
             renewed = Some(Instant::now());
         }
-        let look;
-        let (owner, left) = match session.client.query_one(sql::ACQUIRE, &[&SHARD, &replica.id]).await {
-            Ok(row) => match row.try_get::<_, Option<i64>>(0)? {
-                Some(epoch) => return Ok(epoch),
-                None => {
-                    let text = |column| {
-                        Ok::<_, Fault>(row.try_get::<_, Option<String>>(column)?.unwrap_or_default())
-                    };
-                    let owner = Owner { name: text(1)?, address: text(2)? };
-                    look = on_wait(Some(&owner));
-                    (owner.name, row.try_get::<_, Option<i64>>(3)?.unwrap_or_default())
-                }
-            },
+        let (owner, left) = match bounded(look(session, replica)).await {
+            Ok(Look::Owned(epoch)) => return Ok(epoch),
+            Ok(Look::Held(owner, left)) => (owner, left),
             // A commit holds the row: that of a process that was frozen in the middle of it, if its lease is over.
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                look = on_wait(None);
-                end_expired_owner(session).await?;
-                ("another process".to_owned(), 0)
+            Err(fault) if fault.is_locked_out() => {
+                bounded(end_expired_owner(session)).await?;
+                (None, 0)
             }
-            Err(error) => return Err(error.into()),
+            Err(fault) => return Err(fault),
         };
-        if look.is_break() {
-            session.client.execute(sql::UNREGISTER, &[&replica.id]).await?;
-            return Err(Fault::Store(Error::Closed));
-        }
+        on_wait(owner.as_ref());
+        let owner = owner.map_or_else(|| "another process".to_owned(), |owner| owner.name);
         if patience.is_some_and(|patience| began.elapsed() >= patience) {
-            session.client.execute(sql::UNREGISTER, &[&replica.id]).await?;
             let message = format!("the database is in use by the control plane {owner:?}");
             return Err(Fault::Store(unavailable(
                 message,
@@ -169,6 +161,32 @@ pub(crate) async fn acquire(
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
+}
+
+/// Looks at the owner, without a lock that its commits would wait for, and takes the shard if it is free.
+async fn look(session: &Session, replica: &Replica) -> Result<Look, Fault> {
+    let row = session.client.query_one(sql::OWNER, &[&SHARD]).await?;
+    // The answer by which this control plane became the owner was lost.
+    if row.try_get::<_, Option<Uuid>>(0)? == Some(replica.id)
+        && let Some(epoch) = reclaim(session, replica.id).await?
+    {
+        return Ok(Look::Owned(epoch));
+    }
+    if let Some(held) = held(&row)? {
+        return Ok(held);
+    }
+    let row = session.client.query_one(sql::ACQUIRE, &[&SHARD, &replica.id]).await?;
+    match row.try_get(0)? {
+        Some(epoch) => Ok(Look::Owned(epoch)),
+        None => Ok(held(&row)?.unwrap_or(Look::Held(None, 0))),
+    }
+}
+
+/// Returns the owner whose lease lasts, from its columns.
+fn held(row: &Row) -> Result<Option<Look>, Fault> {
+    let text = |column| Ok::<_, Fault>(row.try_get::<_, Option<String>>(column)?.unwrap_or_default());
+    let Some(left @ 1..) = row.try_get::<_, Option<i64>>(3)? else { return Ok(None) };
+    Ok(Some(Look::Held(Some(Owner { name: text(1)?, address: text(2)? }), left)))
 }
 
 /// Ends the sessions of an owner whose lease is over.

@@ -51,6 +51,7 @@ mod session;
 mod snapshot;
 mod sql;
 mod statements;
+mod takeover;
 mod target;
 mod workflows;
 mod writer;
@@ -58,7 +59,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,7 @@ use rota_store::Error;
 use rota_store::engine::Engine;
 use rota_store::single_writer::{Clock, SingleWriterStore};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use lease::{OnWait, Owner};
@@ -75,7 +76,8 @@ pub use writer::Writer;
 
 use crate::errors::Fault;
 use crate::lease::Replica;
-use crate::session::{Session, check_server, refuse_pooler};
+use crate::session::{Session, bounded, check_server, refuse_pooler};
+use crate::takeover::Wait;
 
 #[derive(Clone)]
 pub struct Options {
@@ -88,6 +90,8 @@ pub struct Options {
     /// Longest wait for another control plane that owns the database; `None` waits without a limit.
     pub patience: Option<Duration>,
     pub on_wait: OnWait,
+    /// Ends the wait, with [`Error::Closed`].
+    pub stop: CancellationToken,
     /// Largest number of connections for reads.
     pub readers: usize,
     /// Source of span ids and jitter.
@@ -103,7 +107,8 @@ impl Options {
             version,
             address: String::new(),
             patience: None,
-            on_wait: Arc::new(|_| ControlFlow::Continue(())),
+            on_wait: Arc::new(|_| {}),
+            stop: CancellationToken::new(),
             readers: 4,
             seed: 0,
         }
@@ -161,19 +166,21 @@ fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 }
 
 fn connect(options: Options) -> Result<(Writer, Readers), Error> {
-    let Options { target, name, version, address, patience, on_wait, readers, .. } = options;
+    let Options { target, name, version, address, patience, on_wait, stop, readers, .. } = options;
     let shared = Arc::new(Shared::new()?);
-    let checked = shared.block_on(async {
+    let checked = async {
         let session = Session::open(&target, "rota-open").await?;
-        check_server(&session).await?;
+        bounded(check_server(&session)).await?;
         let other = Session::open(&target, "rota-open").await?;
         refuse_pooler(&session, &other).await?;
         migrate::to_latest(&session.client).await
-    });
-    checked.map_err(Fault::into_error)?;
+    };
+    let checked = async { stop.run_until_cancelled(checked).await.unwrap_or(Err(Error::Closed.into())) };
+    shared.block_on(checked).map_err(Fault::into_error)?;
     let replica = Replica { id: Uuid::new_v4(), name, version, address };
     let pool = Readers::new(&target, readers, Arc::clone(&shared))?;
-    Ok((Writer::take_over(target, replica, patience, &on_wait, shared)?, pool))
+    let wait = Wait { patience, on_wait, stop };
+    Ok((Writer::take_over(target, replica, &wait, shared)?, pool))
 }
 
 /// Runtime of the readers and of the lease's timer, on a thread of its own.

@@ -1,5 +1,7 @@
 //! Schema migrations, each in a transaction, under an advisory lock: several processes may start at a time.
 
+use std::time::Duration;
+
 use rota_store::Error;
 use tokio_postgres::Client;
 
@@ -10,8 +12,16 @@ const MIGRATIONS: &[&str] = &[include_str!("migrations/001_begin.sql")];
 /// Key of the advisory lock: `rota` in ASCII.
 const LOCK: i64 = 0x726f_7461;
 
+/// Time for all migrations, of a large database too.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Migrates the schema to the newest version.
 pub(crate) async fn to_latest(client: &Client) -> Result<(), Fault> {
+    let migrated = locked(client);
+    tokio::time::timeout(MIGRATION_TIMEOUT, migrated).await.unwrap_or(Err(Fault::Timeout))
+}
+
+async fn locked(client: &Client) -> Result<(), Fault> {
     client.batch_execute("SET lock_timeout = '60s'").await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     let migrated = migrate(client, MIGRATIONS).await;

@@ -349,6 +349,10 @@ pub(crate) const DATABASE: &str =
 pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
     VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
+/// The owner and the rest of its lease, in the columns of [`ACQUIRE`].
+pub(crate) const OWNER: &str = "SELECT owner, name, address,
+        ceil(extract(epoch FROM expires - clock_timestamp()) * 1000)::int8
+    FROM shards LEFT JOIN replicas ON replicas.id = owner WHERE shards.id = $1";
 pub(crate) const ACQUIRE: &str = "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2)";
 pub(crate) const RECLAIM: &str =
     "UPDATE shards SET epoch = epoch + 1 WHERE id = $1 AND owner = $2 RETURNING epoch";

@@ -1,27 +1,21 @@
 //! Backend of the shard's owner: all changes use its connection.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::Timestamp;
 use rota_store::{Backend, Changes, Error, Load, Loaded, Snapshot, Written};
 use tokio::runtime::Runtime;
 
-use crate::connection::{Connection, open};
+use crate::connection::Connection;
 use crate::errors::Fault;
 use crate::floors::Floors;
-use crate::lease::{self, OnWait, Ownership, Replica};
+use crate::lease::{self, Ownership, Replica};
 use crate::rows::{SHARD, decoded, key, route};
-use crate::session::Session;
 use crate::statements::Statements;
+use crate::takeover::{RELEASE_TIMEOUT, Wait, own};
 use crate::target::Target;
 use crate::{Shared, loads, snapshot, sql};
-
-/// Pause of a control plane that waits for the shard, between attempts to reach the database.
-const WAIT_PAUSE: Duration = Duration::from_secs(1);
-/// Time for the shard to be given back at the end.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connection of the shard's owner, with its state.
 pub struct Writer {
@@ -42,60 +36,24 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-/// Takes the shard over, once it is free. A database that is lost meanwhile is waited for.
-async fn own(
-    target: &Target,
-    replica: &Replica,
-    patience: Option<Duration>,
-    on_wait: &OnWait,
-) -> Result<(Session, i64), Fault> {
-    let mut connected = false;
-    loop {
-        let owned = async {
-            let session = open(target, replica.id).await?;
-            connected = true;
-            let epoch = lease::acquire(&session, replica, patience, on_wait).await?;
-            Ok::<_, Fault>((session, epoch))
-        };
-        match owned.await {
-            Err(fault) if connected && fault.is_lost() && patience.is_none() => {
-                if on_wait(None).is_break() {
-                    return Err(Fault::Store(Error::Closed));
-                }
-                tracing::warn!(error = %fault.into_error(), "lost the database while waiting for it");
-                tokio::time::sleep(WAIT_PAUSE).await;
-            }
-            owned => return owned,
-        }
-    }
-}
-
 impl Writer {
     /// Takes the shard over on a checked database, and starts to renew its lease.
     pub(crate) fn take_over(
         target: Target,
         replica: Replica,
-        patience: Option<Duration>,
-        on_wait: &OnWait,
+        wait: &Wait,
         shared: Arc<Shared>,
     ) -> Result<Self, Error> {
         let runtime = crate::session::runtime(tokio::runtime::Builder::new_current_thread())?;
         let ownership = Arc::new(Ownership::default());
-        let taken = async {
-            let (session, epoch) = own(&target, &replica, patience, on_wait).await?;
-            lease::sync(&session, replica.id, &ownership.clock).await?;
-            let keeper =
-                shared.enter(|| lease::start(target.clone(), replica.clone(), Arc::clone(&ownership)));
-            Ok::<_, Fault>((session, epoch, keeper))
-        };
-        let (session, epoch, keeper) = runtime.block_on(taken).map_err(Fault::into_error)?;
-        let session = Some(session);
+        let taken = runtime.block_on(own(&target, &replica, wait, &ownership)).map_err(Fault::into_error)?;
+        let keeper = shared.enter(|| lease::start(target.clone(), replica.clone(), Arc::clone(&ownership)));
         let connection = Connection {
             target,
             replica,
-            epoch,
+            epoch: taken.epoch,
             ownership,
-            session,
+            session: Some(taken.session),
             down: false,
             floors: Floors::default(),
             workflow_due: None,
@@ -122,8 +80,8 @@ impl Writer {
     /// Puts records that can be decoded again, for example after a downgrade was undone, back where they belong.
     fn repair(&mut self) -> Result<(), Error> {
         self.block_on(async |connection| {
-            let session = connection.session().await?;
-            let rows = session.query(sql::UNDECODABLE, &[&SHARD]).await.map_err(Fault::into_error)?;
+            let rows =
+                connection.read(async |session, _| session.query(sql::UNDECODABLE, &[&SHARD]).await).await?;
             let mut repaired = Vec::new();
             for row in &rows {
                 let of = key(row, 1).map_err(Fault::into_error)?;
@@ -131,9 +89,9 @@ impl Writer {
                     repaired.push((Arc::new(task), route(row, 0).map_err(Fault::into_error)?));
                 }
             }
-            let found = Box::pin(snapshot::read(&session.client, session.prepared()))
-                .await
-                .map_err(Fault::into_error)?;
+            let found = connection
+                .read(async |session, _| Box::pin(snapshot::read(&session.client, session.prepared())).await)
+                .await?;
             if let Some(at) = found.written_at {
                 connection.ownership.clock.not_before(at);
             }

@@ -1,7 +1,6 @@
 //! Start of a replica on PostgreSQL: while another one owns the database, it passes connections on to that, and takes over
 //! once the database is free.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,6 @@ use rota_server::{Owner, Owners, Settings, Standby};
 use rota_store::Store;
 use rota_store_postgres::{Options, Target};
 use secrecy::SecretString;
-use tokio_util::sync::CancellationToken;
 
 use super::server::contradiction;
 use super::{serve, signals};
@@ -76,7 +74,8 @@ pub async fn open(
     let options = Options {
         address: address.clone(),
         readers: READERS,
-        on_wait: on_wait(owners.clone(), shutdown.graceful.clone()),
+        on_wait: on_wait(owners.clone()),
+        stop: shutdown.graceful.clone(),
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         ..Options::new(target.clone(), &settings.replica)
     };
@@ -120,8 +119,8 @@ pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<Arc<dyn Store
     Ok(Arc::new(opened.map_err(serve::store_failure)?.store))
 }
 
-/// Publishes the owner, and ends the wait at a shutdown.
-fn on_wait(owners: Owners, stop: CancellationToken) -> rota_store_postgres::OnWait {
+/// Publishes the owner, to which connections are passed on.
+fn on_wait(owners: Owners) -> rota_store_postgres::OnWait {
     Arc::new(move |owner| {
         let owner = owner.map(|owner| Owner { name: owner.name.clone(), address: owner.address.clone() });
         owners.send_if_modified(|known| {
@@ -129,7 +128,6 @@ fn on_wait(owners: Owners, stop: CancellationToken) -> rota_store_postgres::OnWa
             known.clone_from(&owner);
             changed
         });
-        if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
 }
 

@@ -148,6 +148,25 @@ async fn crashes_of_the_server_lose_nothing() {
     check(&target, (callers * each) as usize).await;
 }
 
+/// Locks the row of the shard for three seconds, longer than a commit waits for a lock.
+pub(crate) async fn hold_shard(
+    server: &'static PostgresServer,
+    database: &str,
+) -> tokio::task::JoinHandle<()> {
+    let holder = database.to_owned();
+    let holding = tokio::task::spawn_blocking(move || {
+        let hold = "BEGIN; SELECT 1 FROM rota.shards FOR UPDATE; SELECT pg_sleep(3); COMMIT";
+        server.sql(&holder, hold).unwrap();
+    });
+    let held =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    while server.sql(database, held).unwrap() != "1" {
+        assert!(!holding.is_finished(), "the row was not held");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    holding
+}
+
 /// 2 MB at half a megabyte per second: the server receives one message for longer than a frozen owner may hold locks.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_commits_pass_slow_links() {

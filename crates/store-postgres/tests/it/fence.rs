@@ -1,6 +1,5 @@
 //! Owners of one database after each other: one that was replaced changes nothing, whatever it believes.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,10 +59,7 @@ async fn next_owner_waits_and_follows_a_clean_stop() {
     let seen: Arc<Mutex<Vec<Option<Owner>>>> = Arc::default();
     let waits = {
         let seen = Arc::clone(&seen);
-        let on_wait: rota_store_postgres::OnWait = Arc::new(move |owner| {
-            seen.lock().push(owner.cloned());
-            ControlFlow::Continue(())
-        });
+        let on_wait: rota_store_postgres::OnWait = Arc::new(move |owner| seen.lock().push(owner.cloned()));
         let options = Options { on_wait, address: "here:1".to_owned(), ..Options::new(target.clone(), "c") };
         tokio::task::spawn_blocking(move || {
             rota_store_postgres::open(options, None).map(|opened| opened.store)
@@ -114,10 +110,7 @@ async fn owner_without_database_ends_if_another_waits() {
     let seen: Arc<Mutex<usize>> = Arc::default();
     let waits = {
         let seen = Arc::clone(&seen);
-        let on_wait: rota_store_postgres::OnWait = Arc::new(move |_| {
-            *seen.lock() += 1;
-            ControlFlow::Continue(())
-        });
+        let on_wait: rota_store_postgres::OnWait = Arc::new(move |_| *seen.lock() += 1);
         let options = Options { on_wait, ..Options::new(direct, "second") };
         tokio::task::spawn_blocking(move || {
             rota_store_postgres::open(options, None).map(|opened| opened.store)

@@ -5,3 +5,4 @@ mod conformance;
 mod cutter;
 mod doubt;
 mod fence;
+mod standby;

@@ -1,0 +1,70 @@
+//! Start of an owner: the wait for the shard, through losses of the connection, until it is taken or the wait is stopped.
+
+use std::time::Duration;
+
+use rota_store::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::open;
+use crate::errors::Fault;
+use crate::lease::{self, OnWait, Ownership, Replica};
+use crate::session::{Session, bounded};
+use crate::target::Target;
+
+/// Pause between attempts to reach the database.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for the shard to be given back.
+pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Limits of the wait for the shard.
+#[derive(Clone)]
+pub(crate) struct Wait {
+    pub(crate) patience: Option<Duration>,
+    pub(crate) on_wait: OnWait,
+    /// Ends the wait with [`Error::Closed`].
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a control plane has that has just become the owner.
+pub(crate) struct Taken {
+    pub(crate) session: Session,
+    pub(crate) epoch: i64,
+}
+
+/// Takes the shard over, once it is free. A database that is lost meanwhile is waited for.
+pub(crate) async fn own(
+    target: &Target,
+    replica: &Replica,
+    wait: &Wait,
+    ownership: &Ownership,
+) -> Result<Taken, Fault> {
+    let mut connected = false;
+    loop {
+        let mut opened = None;
+        let attempt = async {
+            let session = opened.insert(open(target, replica.id).await?);
+            let epoch = lease::acquire(session, replica, wait.patience, &wait.on_wait).await?;
+            bounded(lease::sync(session, replica.id, &ownership.clock)).await?;
+            Ok::<_, Fault>(epoch)
+        };
+        let stopped = Err(Fault::Store(Error::Closed));
+        let taken = wait.stop.run_until_cancelled(attempt).await.unwrap_or(stopped);
+        connected |= opened.is_some();
+        match (taken, opened) {
+            (Ok(epoch), Some(session)) => return Ok(Taken { session, epoch }),
+            (Err(fault), _) if connected && fault.is_lost() && wait.patience.is_none() => {
+                (wait.on_wait)(None);
+                tracing::warn!(error = %fault.into_error(), "lost the database while waiting for it");
+                wait.stop.run_until_cancelled(tokio::time::sleep(RECONNECT_INTERVAL)).await;
+            }
+            (taken, opened) => {
+                // Also what was sent before the wait was stopped.
+                if let Some(session) = opened {
+                    let released = lease::release(&session, replica.id);
+                    drop(tokio::time::timeout(RELEASE_TIMEOUT, released).await);
+                }
+                return Err(taken.err().unwrap_or(Fault::Store(Error::Closed)));
+            }
+        }
+    }
+}

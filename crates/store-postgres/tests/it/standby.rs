@@ -1,0 +1,112 @@
+//! Replicas that wait for a database: their connections break and freeze, they are stopped, and hosts are unreachable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rota_store::{Error, Reply, Store};
+use rota_store_postgres::{OnWait, Options, Owner, Postgres, Target};
+use rota_testkit::postgres::PostgresServer;
+use tokio_util::sync::CancellationToken;
+
+use crate::cutter::Cutter;
+use crate::doubt::{create, hold_shard, open};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A replica that waits, what it has seen of owners, and what stops it.
+struct Standby {
+    opened: tokio::task::JoinHandle<Result<Postgres, Error>>,
+    seen: Arc<Mutex<Vec<Option<Owner>>>>,
+    stop: CancellationToken,
+}
+
+impl Standby {
+    fn start(target: Target) -> Self {
+        let (seen, stop) = (Arc::<Mutex<Vec<_>>>::default(), CancellationToken::new());
+        let on_wait: OnWait = {
+            let seen = Arc::clone(&seen);
+            Arc::new(move |owner| seen.lock().push(owner.cloned()))
+        };
+        let options = Options { on_wait, stop: stop.clone(), ..Options::new(target, "standby") };
+        let opened = tokio::task::spawn_blocking(move || {
+            rota_store_postgres::open(options, None).map(|opened| opened.store)
+        });
+        Self { opened, seen, stop }
+    }
+
+    /// Waits for its first look at the owner, and returns what it has seen.
+    async fn looks(&self) -> Option<Owner> {
+        tokio::time::timeout(LIMIT, async {
+            loop {
+                if let Some(owner) = self.seen.lock().first() {
+                    return owner.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn ended(&mut self) -> Option<Result<Postgres, Error>> {
+        tokio::time::timeout(LIMIT, &mut self.opened).await.ok().map(Result::unwrap)
+    }
+}
+
+/// The answer that makes it the owner is lost: it must not wait for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_takeover_is_found_again() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let first = open(&Target::parse(&database, None).unwrap()).await;
+    let cutter = Cutter::start(server, &database).await;
+    let mut standby = Standby::start(Target::parse(&cutter.url, None).unwrap());
+    standby.looks().await.unwrap();
+    let owns =
+        "SELECT count(*) FROM rota.shards JOIN rota.replicas ON replicas.id = owner WHERE name = 'standby'";
+    cutter.cut_once(move || server.sql(&database, owns).unwrap() == "1");
+    first.close().await;
+    drop(first);
+    let opened = standby.ended().await;
+    standby.stop.cancel();
+    let store = opened.expect("it owns the database").unwrap();
+    assert!(matches!(store.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    assert!(!standby.seen.lock().iter().flatten().any(|owner| owner.name == "standby"));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standby_with_frozen_connections_stops() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let first = open(&Target::parse(&database, None).unwrap()).await;
+    let cutter = Cutter::start(server, &database).await;
+    let mut standby = Standby::start(Target::parse(&cutter.url, None).unwrap());
+    standby.looks().await.unwrap();
+    cutter.freeze();
+    standby.stop.cancel();
+    let ended = standby.ended().await;
+    cutter.block(true);
+    let ended = ended.expect("the wait has ended").map(drop);
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    first.close().await;
+}
+
+/// A lock that it waited for would be one that commits wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_at_an_owner_lock_nothing() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let first = open(&target).await;
+    let holding = hold_shard(server, &database).await;
+    let mut standby = Standby::start(target);
+    let seen = standby.looks().await;
+    assert_eq!(seen.map(|owner| owner.name).as_deref(), Some("doubt"));
+    standby.stop.cancel();
+    let ended = standby.ended().await.unwrap().map(drop);
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    holding.await.unwrap();
+    first.close().await;
+}
