@@ -14,14 +14,14 @@ use uuid::Uuid;
 use crate::clock::{DatabaseClock, since_boot};
 use crate::errors::{Fault, unavailable};
 use crate::rows::SHARD;
-use crate::session::{Session, bounded};
+use crate::session::{OPEN_TIMEOUT, Session, bounded};
 use crate::sql;
 use crate::target::Target;
 
 /// Time after the last renewal for which no other control plane takes the shard.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 const RENEW_INTERVAL: Duration = Duration::from_millis(2500);
-/// Time for a renewal. A session that needs longer is replaced.
+/// Time for a renewal on an open session. One that needs longer is replaced.
 const RENEW_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between looks at the lease of another control plane: a clean stop of it is noticed soon.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -234,15 +234,20 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
     loop {
         let began = since_boot();
         let renewed = async {
-            if session.is_none() {
-                session = Some(Session::open(&target, &format!("rota-lease {}", replica.id)).await?);
-            }
-            match &session {
-                Some(session) => renew(session, &replica, &ownership).await,
-                None => Ok(Renewed::default()),
-            }
+            // Has a bound of its own, since the first of several hosts may not answer.
+            let session = match &mut session {
+                Some(session) => session,
+                none => none.insert(Session::open(&target, &format!("rota-lease {}", replica.id)).await?),
+            };
+            let renewed = renew(session, &replica, &ownership);
+            tokio::time::timeout(RENEW_TIMEOUT, renewed).await.unwrap_or(Err(Fault::Timeout))
         };
-        match tokio::time::timeout(RENEW_TIMEOUT, renewed).await.unwrap_or(Err(Fault::Timeout)) {
+        let limit = if has_rivals {
+            LEASE.saturating_sub(Duration::from_micros((began - renewed_at).unsigned_abs()))
+        } else {
+            OPEN_TIMEOUT + RENEW_TIMEOUT
+        };
+        match tokio::time::timeout(limit, renewed).await.unwrap_or(Err(Fault::Timeout)) {
             Ok(Renewed { owns: true, rivals }) => {
                 (renewed_at, has_rivals) = (began, rivals);
                 if failing {

@@ -19,7 +19,7 @@ use crate::target::Target;
 /// Oldest version of PostgreSQL that is supported.
 const MIN_VERSION: i32 = 150_000;
 /// Time for one connection with its settings, over all hosts.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to a load, or a commit.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 

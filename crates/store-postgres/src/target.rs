@@ -19,8 +19,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::errors::unavailable;
 
 const URL_HINT: &str = "the form is postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=FILE";
-/// Time for a connection to one host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for a connection to one host, in which a lost packet is sent again once: several that are away delay those behind them.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time after which unacknowledged data ends a connection.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use rota_store::{Error, Reply, Store};
 use rota_store_postgres::{OnWait, Options, Owner, Postgres, Target};
 use rota_testkit::postgres::PostgresServer;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::cutter::Cutter;
@@ -109,4 +110,47 @@ async fn looks_at_an_owner_lock_nothing() {
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
     holding.await.unwrap();
     first.close().await;
+}
+
+/// A host that answers nothing, not even that its port is closed: the queue of its listener is full.
+struct Silent {
+    port: u16,
+    _parts: (tokio::net::TcpListener, Vec<TcpStream>),
+}
+
+impl Silent {
+    async fn start() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(addr)).await
+        {
+            queued.push(stream.unwrap());
+        }
+        Self { port: addr.port(), _parts: (listener, queued) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_is_renewed_past_an_unreachable_host() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let silent = Silent::start().await;
+    let cutter = Cutter::start(server, &database).await;
+    let (user, rest) = cutter.url.split_once('@').unwrap();
+    let target = Target::parse(&format!("{user}@127.0.0.1:{},{rest}", silent.port), None).unwrap();
+    let store = open(&target).await;
+    let expires = || server.sql(&database, "SELECT expires FROM rota.replicas").unwrap();
+    let first = expires();
+    // Its lease is over after ten seconds.
+    let renewed = tokio::time::timeout(LIMIT / 2, async {
+        while expires() == first {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    assert!(renewed.await.is_ok(), "the lease was not renewed");
+    store.close().await;
 }
