@@ -116,7 +116,9 @@ pub(crate) fn problem(error: &Error) -> StoreProblem {
     let hint = match error {
         Error::Unavailable { hint, .. } => hint,
         Error::Corrupt(_) => "restore the store from a backup",
-        Error::LostSync(_) => "check the disk, then restart Rota, which recovers the committed data",
+        Error::LostSync(_) => {
+            "check the disk or the database, then restart Rota, which recovers the committed data"
+        }
         Error::Deposed => "stop the control plane that should not run",
         Error::Closed => "",
     };

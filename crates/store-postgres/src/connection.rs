@@ -1,7 +1,6 @@
 //! The connection of the shard's owner. It is opened again after it was lost, and then it is found out what has become of the last
 //! commit.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rota_store::codec::{encode, signed};
@@ -17,22 +16,25 @@ use crate::rows::SHARD;
 use crate::session::{Session, bounded};
 use crate::sql;
 use crate::statements::Statements;
+use crate::takeover::Taken;
 use crate::target::Target;
 
 /// Time for which a call waits for a database that has just been lost, such as one that is restarted.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// Attempts at one commit, each on a connection of its own.
+/// Attempts at one commit, each after one that is known to have failed.
 const MAX_ATTEMPTS: u32 = 3;
 
 pub(crate) struct Connection {
-    pub(crate) target: Target,
+    target: Target,
     pub(crate) replica: Replica,
     pub(crate) epoch: i64,
-    pub(crate) ownership: Arc<Ownership>,
+    pub(crate) ownership: std::sync::Arc<Ownership>,
     pub(crate) session: Option<Session>,
+    /// Revision of the last commit that is known to be made.
+    revision: i64,
     /// Whether the last attempt to connect has failed: the next call does not wait again.
-    pub(crate) down: bool,
+    down: bool,
     pub(crate) floors: Floors,
     /// Next deadline of workflows and steps, if it is known.
     pub(crate) workflow_due: Option<Option<i64>>,
@@ -47,42 +49,81 @@ pub(crate) async fn open(target: &Target, owner: Uuid) -> Result<Session, Fault>
     Ok(session)
 }
 
+/// Reads the revision of the last commit.
+pub(crate) async fn revision(session: &Session) -> Result<i64, Fault> {
+    let rows = session.query(sql::SHARD, &[&SHARD]).await?;
+    Ok(rows.first().ok_or(Error::Deposed)?.try_get(0)?)
+}
+
 impl Connection {
+    pub(crate) fn new(
+        target: Target,
+        replica: Replica,
+        ownership: std::sync::Arc<Ownership>,
+        taken: Taken,
+    ) -> Self {
+        Self {
+            target,
+            replica,
+            epoch: taken.epoch,
+            ownership,
+            session: Some(taken.session),
+            revision: taken.revision,
+            down: false,
+            floors: Floors::default(),
+            workflow_due: None,
+        }
+    }
+
     fn owned(&self) -> Result<(), Error> {
         if self.ownership.is_lost() { Err(Error::Deposed) } else { Ok(()) }
     }
 
     /// Returns the session; opens it again if it was lost.
     pub(crate) async fn session(&mut self) -> Result<&Session, Error> {
-        self.owned()?;
-        if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
+        if let Some(found) = self.connect().await?
+            && found != self.revision
+        {
             self.session = None;
-        }
-        if self.session.is_none() {
-            let opened = self.reopen().await;
-            self.down = opened.is_err();
-            self.session = Some(opened?);
+            return Err(unexpected(found, self.revision));
         }
         self.session.as_ref().ok_or(Error::Closed)
     }
 
-    /// Opens a session and raises the epoch, so that no earlier session of this process can commit any more.
-    async fn reopen(&mut self) -> Result<Session, Error> {
+    /// Opens the session again if it was lost. Returns the revision of the database if so.
+    async fn connect(&mut self) -> Result<Option<i64>, Error> {
+        self.owned()?;
+        if self.session.as_ref().is_some_and(|session| !session.client.is_closed()) {
+            return Ok(None);
+        }
+        self.session = None;
+        let opened = self.reopen().await;
+        self.down = opened.is_err();
+        let (session, found) = opened?;
+        self.session = Some(session);
+        Ok(Some(found))
+    }
+
+    /// Opens a session and raises the epoch, so that no earlier session of this process can commit any more: the revision that is
+    /// read then is final.
+    async fn reopen(&mut self) -> Result<(Session, i64), Error> {
         let began = Instant::now();
         let patience = if self.down { Duration::ZERO } else { RECONNECT_PATIENCE };
         loop {
             let owner = self.replica.id;
             let opened = bounded(async {
                 let session = open(&self.target, owner).await?;
-                Ok((lease::reclaim(&session, owner).await?, session))
+                let epoch = lease::reclaim(&session, owner).await?.ok_or(Error::Deposed)?;
+                let found = revision(&session).await?;
+                Ok((session, epoch, found))
             });
             match opened.await {
-                Ok((Some(epoch), session)) => {
+                Ok((session, epoch, found)) => {
                     tracing::info!(epoch, "connected to the database again");
                     self.epoch = epoch;
-                    return Ok(session);
+                    return Ok((session, found));
                 }
-                Ok((None, _)) => return Err(Error::Deposed),
+                Err(Fault::Store(error)) if error.is_fatal() => return Err(error),
                 Err(fault) if began.elapsed() >= patience => return Err(fault.into_error()),
                 Err(_) => {}
             }
@@ -116,13 +157,19 @@ impl Connection {
     }
 
     /// Makes changes durable. If the connection is lost meanwhile, the revision of the shard shows what has become of them: under
-    /// the raised epoch, nothing of the earlier session can follow.
-    pub(crate) async fn commit(&mut self, changes: &Changes, statements: &Statements) -> Result<NextDue, Error> {
+    /// the raised epoch, nothing of the earlier session can follow. One that cannot be opened now finds it out later, in
+    /// [`Connection::session`].
+    pub(crate) async fn commit(
+        &mut self,
+        changes: &Changes,
+        statements: &Statements,
+    ) -> Result<NextDue, Error> {
         let workflows = self.workflow_due.is_none() || statements.workflows;
         let ask = AskDue { tasks_from: self.floors.due(), workflows };
         let away = changes.away.as_ref().map(encode).transpose()?;
-        for attempt in 1..=MAX_ATTEMPTS {
-            self.session().await.map_err(|error| if attempt > 1 { doubtful(error) } else { error })?;
+        let mut attempt = 1;
+        loop {
+            self.session().await?;
             let Some(session) = &self.session else { return Err(Error::Closed) };
             let advance = Advance {
                 epoch: self.epoch,
@@ -133,33 +180,45 @@ impl Connection {
                 away: away.clone(),
             };
             let fault = match bounded(send(session, &advance, statements, ask)).await {
-                Ok(due) => return Ok(due),
+                Ok(due) => {
+                    self.revision = advance.revision;
+                    return Ok(due);
+                }
                 Err(fault) => fault,
             };
             if fault.is_fenced() {
                 return Err(deposed(&fault));
             }
-            if !fault.is_lost() {
-                return Err(fault.into_error());
+            let lost = fault.is_lost();
+            let error = fault.into_error();
+            if lost {
+                tracing::warn!(%error, attempt, "a commit is in doubt");
+                self.session = None;
+                let found = self.connect().await.map_err(doubtful)?.ok_or_else(in_doubt)?;
+                if found == advance.revision {
+                    tracing::info!(revision = found, "the commit in doubt was made");
+                    self.revision = found;
+                    return Ok(self.next_due(ask).await);
+                }
+                if found != advance.before {
+                    return Err(Error::Deposed);
+                }
             }
-            tracing::warn!(error = %fault.into_error(), attempt, "a commit is in doubt");
-            self.session = None;
-            self.session().await.map_err(doubtful)?;
-            let Some(session) = &self.session else { return Err(Error::Closed) };
-            let rows = bounded(session.query(sql::SHARD, &[&SHARD])).await.map_err(|_| in_doubt())?;
-            let revision: i64 = match rows.first() {
-                Some(row) => row.try_get(0).map_err(|error| Fault::from(error).into_error())?,
-                None => return Err(Error::Deposed),
-            };
-            if revision == advance.revision {
-                tracing::info!(revision, "the commit in doubt was made");
-                return bounded(next_due(session, ask)).await.map_err(|_| in_doubt());
+            // From here on it is known not to be made.
+            if attempt == MAX_ATTEMPTS || !lost {
+                return Err(error);
             }
-            if revision != advance.before {
-                return Err(Error::Deposed);
-            }
+            attempt += 1;
         }
-        Err(in_doubt())
+    }
+
+    /// Reads the deadlines after a commit; earlier ones if that fails.
+    async fn next_due(&self, ask: AskDue) -> NextDue {
+        let known = match &self.session {
+            Some(session) => bounded(next_due(session, ask)).await.ok(),
+            None => None,
+        };
+        known.unwrap_or(NextDue { tasks: Some(ask.tasks_from), workflows: None })
     }
 
     /// Gives the shard back, unless it is known to be lost.
@@ -184,4 +243,18 @@ impl Connection {
 /// The error of a commit whose outcome cannot be found out now.
 fn doubtful(error: Error) -> Error {
     if error.is_fatal() { error } else { in_doubt() }
+}
+
+/// The error of a database whose last commit is not the last one that this owner knows of.
+fn unexpected(found: i64, known: i64) -> Error {
+    if found < known {
+        tracing::error!(
+            found,
+            known,
+            "the database lacks commits: was it restored, or replaced by an asynchronous standby?"
+        );
+        return Error::Deposed;
+    }
+    // Its caller was refused, and those who follow the commits do not have it.
+    Error::LostSync("the connection to the database was lost, and the commit was made".to_owned())
 }

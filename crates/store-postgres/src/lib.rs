@@ -19,7 +19,8 @@
 //!
 //! A commit is one transaction with `synchronous_commit=on`, sent in one piece, and counts once all of its answers were read
 //! (`commit.rs`). If the connection is lost meanwhile, the next one raises the epoch, reads the revision, and the commit is
-//! known to be made or is repeated (`connection.rs`). A warning that comes with a commit counts as a lost connection: a synchronous
+//! known to be made or is repeated (`connection.rs`). If the database is away for longer, its caller is refused; a commit that is
+//! found to be made after that ends the writer, since no watcher was notified of it. A warning that comes with a commit counts as a lost connection: a synchronous
 //! standby may not have it.
 //!
 //! # Schema

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rota_store::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::open;
+use crate::connection::{open, revision};
 use crate::errors::Fault;
 use crate::lease::{self, OnWait, Ownership, Replica};
 use crate::session::{Session, bounded};
@@ -29,6 +29,8 @@ pub(crate) struct Wait {
 pub(crate) struct Taken {
     pub(crate) session: Session,
     pub(crate) epoch: i64,
+    /// Revision of the last commit, to which no earlier owner can add one.
+    pub(crate) revision: i64,
 }
 
 /// Takes the shard over, once it is free. A database that is lost meanwhile is waited for.
@@ -45,13 +47,13 @@ pub(crate) async fn own(
             let session = opened.insert(open(target, replica.id).await?);
             let epoch = lease::acquire(session, replica, wait.patience, &wait.on_wait).await?;
             bounded(lease::sync(session, replica.id, &ownership.clock)).await?;
-            Ok::<_, Fault>(epoch)
+            Ok::<_, Fault>((epoch, bounded(revision(session)).await?))
         };
         let stopped = Err(Fault::Store(Error::Closed));
         let taken = wait.stop.run_until_cancelled(attempt).await.unwrap_or(stopped);
         connected |= opened.is_some();
         match (taken, opened) {
-            (Ok(epoch), Some(session)) => return Ok(Taken { session, epoch }),
+            (Ok((epoch, revision)), Some(session)) => return Ok(Taken { session, epoch, revision }),
             (Err(fault), _) if connected && fault.is_lost() && wait.patience.is_none() => {
                 (wait.on_wait)(None);
                 tracing::warn!(error = %fault.into_error(), "lost the database while waiting for it");

@@ -9,7 +9,6 @@ use tokio::runtime::Runtime;
 
 use crate::connection::Connection;
 use crate::errors::Fault;
-use crate::floors::Floors;
 use crate::lease::{self, Ownership, Replica};
 use crate::rows::{SHARD, decoded, key, route};
 use crate::statements::Statements;
@@ -48,16 +47,7 @@ impl Writer {
         let ownership = Arc::new(Ownership::default());
         let taken = runtime.block_on(own(&target, &replica, wait, &ownership)).map_err(Fault::into_error)?;
         let keeper = shared.enter(|| lease::start(target.clone(), replica.clone(), Arc::clone(&ownership)));
-        let connection = Connection {
-            target,
-            replica,
-            epoch: taken.epoch,
-            ownership,
-            session: Some(taken.session),
-            down: false,
-            floors: Floors::default(),
-            workflow_due: None,
-        };
+        let connection = Connection::new(target, replica, ownership, taken);
         let mut writer = Self { runtime: Some(runtime), connection, shared, keeper };
         writer.repair()?;
         Ok(writer)
@@ -131,7 +121,12 @@ impl Backend for Writer {
         self.connection.floors.next_due(due.tasks);
         let known = &mut self.connection.workflow_due;
         *known = due.workflows.or(*known);
-        Ok(Written { next_due: due.tasks.into_iter().chain(known.flatten()).min().map(Timestamp) })
+        let next_due = match *known {
+            Some(workflows) => due.tasks.into_iter().chain(workflows).min().map(Timestamp),
+            // What is due is looked up soon.
+            None => Some(changes.now),
+        };
+        Ok(Written { next_due })
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {

@@ -98,8 +98,8 @@ pub enum Error {
     /// Stored data cannot be decoded.
     #[error("stored data is corrupt: {0}")]
     Corrupt(String),
-    /// The disk failed during a commit: it is unknown what reached it, and only a restart shows it.
-    #[error("the disk failed during a commit: {0}")]
+    /// The disk or the database failed during a commit: only a restart shows what is durable, and restores memory from it.
+    #[error("a commit was interrupted: {0}")]
     LostSync(String),
     /// Another control plane has taken over the data: this one must not write any more.
     #[error("another control plane has taken over the store")]

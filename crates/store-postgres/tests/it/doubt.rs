@@ -148,6 +148,80 @@ async fn crashes_of_the_server_lose_nothing() {
     check(&target, (callers * each) as usize).await;
 }
 
+/// A commit that is found after its caller was refused: memory would have it, and the followers of the commits would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_found_late_ends_the_writer() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let cutter = Cutter::start(server, &database).await;
+    let target = Target::parse(&cutter.url, None).unwrap();
+    let store = open(&target).await;
+    let mut commits = store.commits().unwrap();
+    cutter.block_after_cut();
+    let tasks = database.clone();
+    cutter.cut_once(move || server.sql(&tasks, "SELECT count(*) FROM rota.tasks").unwrap() == "1");
+    let doubtful = store.apply(vec![create(0)]).await;
+    assert!(
+        matches!(&doubtful, Err(Error::Unavailable { message, .. }) if message.contains("outcome")),
+        "{doubtful:?}"
+    );
+    cutter.block(false);
+    let late = store.apply(vec![create(0)]).await;
+    assert!(matches!(late, Err(Error::LostSync(_))), "{late:?}");
+    assert!(commits.recv().await.is_none(), "the writer has ended, and published nothing");
+    store.close().await;
+    drop(store);
+    let store = open(&target).await;
+    let replies = store.apply(vec![create(0)]).await.unwrap();
+    assert!(matches!(replies[..], [Ok(Reply::Existing(_))]), "{replies:?}");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_not_made_is_repeated_later() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let cutter = Cutter::start(server, &database).await;
+    let store = open(&Target::parse(&cutter.url, None).unwrap()).await;
+    // Everything is sent, and the server waits for the lock.
+    let holding = hold_shard(server, &database).await;
+    let writer = Arc::clone(&store);
+    let applied = rota_telemetry::spawn("applied", rota_telemetry::OnExit::Done, async move {
+        writer.apply(vec![create(0)]).await
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND application_name LIKE 'rota-writer%' AND wait_event_type = 'Lock'";
+    while server.sql(&database, waits).unwrap() != "1" {
+        assert!(!applied.is_finished(), "the commit did not wait");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cutter.block(true);
+    let doubtful = applied.await.unwrap();
+    assert!(
+        matches!(&doubtful, Err(Error::Unavailable { message, .. }) if message.contains("outcome")),
+        "{doubtful:?}"
+    );
+    cutter.block(false);
+    insist(&store, 0).await;
+    holding.await.unwrap();
+    store.close().await;
+}
+
+/// As after a failover to an asynchronous standby, which lacks the last commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn owner_with_lost_history_ends() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let store = open(&Target::parse(&database, None).unwrap()).await;
+    insist(&store, 0).await;
+    let lose = "DELETE FROM rota.commits WHERE revision = (SELECT max(revision) FROM rota.commits);
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE application_name LIKE 'rota-%' AND datname = current_database()";
+    server.sql(&database, lose).unwrap();
+    let confirmed = store.apply(Vec::new()).await;
+    assert!(matches!(confirmed, Err(Error::Deposed)), "{confirmed:?}");
+}
+
 /// Locks the row of the shard for three seconds, longer than a commit waits for a lock.
 pub(crate) async fn hold_shard(
     server: &'static PostgresServer,

@@ -170,7 +170,11 @@ impl<B: Backend> Engine<B> {
             self.write_set = WriteSet::default();
             self.stale = true;
             // Preferably now, while the store may still be readable; otherwise before the next batch.
-            let _ = self.reload();
+            if let Err(error) = self.reload()
+                && error.is_fatal()
+            {
+                return Err(error);
+            }
         }
         outcome
     }
