@@ -189,7 +189,7 @@ impl Connection {
             if fault.is_fenced() {
                 return Err(deposed(&fault));
             }
-            let lost = fault.is_lost();
+            let (lost, locked_out) = (fault.is_lost(), fault.is_locked_out());
             let error = fault.into_error();
             if lost {
                 tracing::warn!(%error, attempt, "a commit is in doubt");
@@ -205,7 +205,7 @@ impl Connection {
                 }
             }
             // From here on it is known not to be made.
-            if attempt == MAX_ATTEMPTS || !lost {
+            if attempt == MAX_ATTEMPTS || !(lost || locked_out) {
                 return Err(error);
             }
             attempt += 1;

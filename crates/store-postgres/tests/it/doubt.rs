@@ -222,6 +222,18 @@ async fn owner_with_lost_history_ends() {
     assert!(matches!(confirmed, Err(Error::Deposed)), "{confirmed:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_waits_for_a_held_shard() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let store = open(&Target::parse(&database, None).unwrap()).await;
+    let holding = hold_shard(server, &database).await;
+    let replies = store.apply(vec![create(0)]).await;
+    assert!(matches!(replies.as_deref(), Ok([Ok(Reply::Created(_))])), "{replies:?}");
+    holding.await.unwrap();
+    store.close().await;
+}
+
 /// Locks the row of the shard for three seconds, longer than a commit waits for a lock.
 pub(crate) async fn hold_shard(
     server: &'static PostgresServer,
