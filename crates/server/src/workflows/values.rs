@@ -17,6 +17,10 @@ use crate::wire::workflow::{MAX_VALUES, StoredSpec};
 
 /// Most tasks of a step whose results are read.
 const MAX_RESULTS: usize = 10_000;
+/// Bytes of the values of all steps that one evaluation sees. Decoded they take up to 30 times as much.
+const MAX_SEEN: usize = 1 << 20;
+/// Steps that are read at once: their outputs fit into [`MAX_SEEN`].
+const PAGE: usize = 16;
 
 /// Why values cannot be had.
 pub(super) enum NoValues {
@@ -37,6 +41,17 @@ impl From<rota_store::Error> for NoValues {
     }
 }
 
+/// Bytes that the values of further steps may have.
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> Result<(), NoValues> {
+        let why = || format!("the values of the steps that are read have more than {MAX_SEEN} bytes");
+        self.0 = self.0.checked_sub(bytes).ok_or_else(|| NoValues::Step(why()))?;
+        Ok(())
+    }
+}
+
 /// Reads the inputs and the steps that are seen.
 pub(super) async fn read(
     store: &StoreClient,
@@ -52,15 +67,17 @@ pub(super) async fn read(
         "outcome": workflow.outcome.map(|outcome| format!("{outcome:?}").to_uppercase()),
     });
     let mut steps = Map::new();
-    if !seen.is_empty() {
-        let indexes: Vec<_> = seen.values().copied().collect();
-        let rows = store.reads().workflows(WorkflowQuery::StepsAt(workflow.key, indexes.clone())).await?;
-        let outputs = store.reads().workflows(WorkflowQuery::Outputs(workflow.key, indexes)).await?.bodies;
-        let outputs: BTreeMap<_, _> = outputs.into_iter().collect();
+    let mut room = Room(MAX_SEEN);
+    let indexes: Vec<_> = seen.values().copied().collect();
+    for page in indexes.chunks(PAGE) {
+        let rows = store.reads().workflows(WorkflowQuery::StepsAt(workflow.key, page.to_vec())).await?;
+        let outputs = store.reads().workflows(WorkflowQuery::Outputs(workflow.key, page.to_vec())).await?;
+        let outputs: BTreeMap<_, _> = outputs.bodies.into_iter().collect();
         for step in &rows.steps {
-            let output =
-                outputs.get(&step.index).map(|body| whole(serde_json::from_slice(body).unwrap_or_default()));
-            steps.insert(step.name.clone(), of_step(store, workflow, step, output).await?);
+            let body = outputs.get(&step.index);
+            room.take(step.name.len() + step.message.len() + body.map_or(0, bytes::Bytes::len))?;
+            let output = body.map(|body| whole(serde_json::from_slice(body).unwrap_or_default()));
+            steps.insert(step.name.clone(), of_step(store, workflow, step, output, &mut room).await?);
         }
     }
     Ok(Values::default()
@@ -80,13 +97,14 @@ async fn of_step(
     workflow: &Workflow,
     step: &Step,
     output: Option<Value>,
+    room: &mut Room,
 ) -> Result<Value, NoValues> {
     let mut value = Map::new();
     value.insert("state".to_owned(), json!(workflow.state_of(step).name()));
     value.insert("message".to_owned(), json!(step.message));
     value.insert("round".to_owned(), json!(step.round));
     let is_task = step.kind == rota_core::workflow::Kind::Task;
-    let results = if is_task { results(store, workflow, step).await? } else { Vec::new() };
+    let results = if is_task { read_results(store, workflow, step, room).await? } else { Vec::new() };
     let result = single(&results);
     value.insert("result".to_owned(), if is_task { result } else { output.clone().unwrap_or_default() });
     value.insert("results".to_owned(), Value::Array(results));
@@ -120,13 +138,25 @@ pub(super) async fn results(
     workflow: &Workflow,
     step: &Step,
 ) -> Result<Vec<Value>, NoValues> {
+    read_results(store, workflow, step, &mut Room(MAX_SEEN)).await
+}
+
+async fn read_results(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    room: &mut Room,
+) -> Result<Vec<Value>, NoValues> {
     if step.total == 0 || step.round == 0 {
         return Ok(Vec::new());
     }
     if step.reused {
         let query = WorkflowQuery::Outputs(workflow.key, vec![reused_results(step.index)]);
-        let body = store.reads().workflows(query).await?.bodies.into_iter().next();
-        return Ok(body.and_then(|(_, body)| serde_json::from_slice(&body).ok()).unwrap_or_default());
+        let Some((_, body)) = store.reads().workflows(query).await?.bodies.into_iter().next() else {
+            return Ok(Vec::new());
+        };
+        room.take(body.len())?;
+        return Ok(serde_json::from_slice(&body).unwrap_or_default());
     }
     let query = WorkflowQuery::Tasks {
         workflow: workflow.key,
@@ -136,10 +166,13 @@ pub(super) async fn results(
         bytes: MAX_VALUES,
     };
     let tasks = store.reads().workflows(query).await?.tasks;
-    if tasks.len() < step.created as usize {
+    // The store returns the one with which there are too many, too.
+    let bytes: usize = tasks.iter().filter_map(|(_, payload)| payload.as_ref()).map(bytes::Bytes::len).sum();
+    if bytes > MAX_VALUES || tasks.len() < step.created as usize {
         let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
         return Err(NoValues::Step(why));
     }
+    room.take(bytes)?;
     Ok(tasks.iter().map(|(_, payload)| payload.as_ref().map_or(Value::Null, of_result)).collect())
 }
 

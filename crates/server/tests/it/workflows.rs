@@ -1,5 +1,6 @@
 //! Workflows over the API, with scripted workers.
 
+mod bounds;
 mod reruns;
 
 use anyhow::{Context, Result};
