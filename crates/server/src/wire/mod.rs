@@ -11,6 +11,7 @@ pub(crate) mod names;
 pub(crate) mod overrides;
 mod pull_request;
 pub(crate) mod schedule;
+mod schema;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod target;

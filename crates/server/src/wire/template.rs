@@ -7,8 +7,8 @@ use prost::Message;
 use rota_proto::v1;
 use tonic::Status;
 
-use super::check;
 use super::status::invalid;
+use super::{check, schema};
 
 const MAX_DESCRIPTION: usize = 4 << 10;
 const MAX_PARAMETERS: usize = 64;
@@ -30,11 +30,8 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn validator(field: &str, schema: &Struct) -> Result<jsonschema::Validator, Status> {
-    let schema = json(field, schema)?;
-    check::length(field, &schema.to_string(), MAX_SCHEMA)?;
-    jsonschema::validator_for(&schema)
-        .map_err(|error| invalid(field, format!("is not a JSON Schema: {error}")))
+fn validator(field: &str, given: &Struct) -> Result<jsonschema::Validator, Status> {
+    schema::validator(field, &json(field, given)?, MAX_SCHEMA)
 }
 
 /// Checks a value of a parameter.
@@ -42,10 +39,8 @@ fn fits(field: &str, parameter: &v1::TemplateParameter, value: &Value) -> Result
     let Some(schema) = &parameter.schema else { return Ok(()) };
     let validator = validator(field, schema)?;
     let value = json(field, value)?;
-    match validator.validate(&value) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(invalid(field, format!("parameter {}: {error}", parameter.name))),
-    }
+    schema::check(&validator, &value)
+        .map_err(|(_, why)| invalid(field, format!("parameter {}: {why}", parameter.name)))
 }
 
 /// Validates the specification of a template. The steps of its workflow are checked when a workflow is created from it.

@@ -14,6 +14,8 @@ use super::super::status::invalid;
 
 /// Most steps that are visited to find out what the steps of a workflow may read.
 const MAX_VISITS: usize = 5_000_000;
+/// Longest name of a step; unknown names that are longer are compared with none.
+const MAX_NAME: usize = 63;
 /// Most names of a cycle in an error.
 const MAX_NAMES: usize = 10;
 
@@ -127,8 +129,8 @@ impl Graph {
     fn find(&self, field: &str, name: &str) -> Result<u32, Status> {
         self.by_name.get(name).copied().ok_or_else(|| {
             let distance = |other: &&String| strsim::damerau_levenshtein(name, other);
-            let similar =
-                self.names.iter().take(1000).min_by_key(distance).filter(|other| distance(other) <= 3);
+            let names = self.names.iter().take(if name.len() > MAX_NAME { 0 } else { 1000 });
+            let similar = names.min_by_key(distance).filter(|other| distance(other) <= 3);
             let hint = similar.map(|similar| format!("; did you mean {similar:?}?")).unwrap_or_default();
             invalid(field, format!("step {:?} does not exist{hint}", check::shorten(name)))
         })
@@ -204,7 +206,7 @@ impl Graph {
 }
 
 fn is_step_name(name: &str) -> bool {
-    name.len() <= 63
+    name.len() <= MAX_NAME
         && name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic())
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }

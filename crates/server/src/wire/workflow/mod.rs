@@ -20,7 +20,7 @@ use tonic::Status;
 pub(crate) use self::stored::{StoredSpec, StoredStep};
 pub(crate) use self::to_wire::{from_state, step, workflow};
 use super::status::invalid;
-use super::{check, names, spec, time};
+use super::{check, names, schema, spec, time};
 
 /// Bytes of the inputs of a workflow, and of the values of one step that expressions see.
 pub(crate) const MAX_VALUES: usize = 64 << 10;
@@ -115,16 +115,9 @@ fn inputs(spec: &v1::WorkflowSpec) -> Result<(), Status> {
         return Ok(());
     }
     let schema = json(&spec.inputs_schema).map_err(failed)?;
-    check::length("workflow.spec.inputs_schema", &schema.to_string(), MAX_VALUES)?;
-    let validator = jsonschema::validator_for(&schema)
-        .map_err(|error| invalid("workflow.spec.inputs_schema", check::shorten(&error.to_string())))?;
-    match validator.iter_errors(&inputs).next() {
-        None => Ok(()),
-        Some(error) => {
-            let place = format!("workflow.spec.inputs{}", error.instance_path());
-            Err(invalid(place, error.to_string().chars().take(300).collect::<String>()))
-        }
-    }
+    let validator = schema::validator("workflow.spec.inputs_schema", &schema, MAX_VALUES)?;
+    schema::check(&validator, &inputs)
+        .map_err(|(place, why)| invalid(format!("workflow.spec.inputs{place}"), why))
 }
 
 fn duration(field: &str, given: Option<&pbjson_types::Duration>) -> Result<Option<Duration>, Status> {
