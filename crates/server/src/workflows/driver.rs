@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{State, StepState, Workflow};
+use rota_core::workflow::{State, Workflow};
 use rota_store::{Action, Command, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,10 @@ impl From<rota_store::Error> for Delay {
     fn from(error: rota_store::Error) -> Self {
         Self::Store(status::store(error))
     }
+}
+
+fn drive((workflow, step): StepKey, action: Action) -> WorkflowCommand {
+    WorkflowCommand::Drive { workflow, step, action: Box::new(action) }
 }
 
 /// Evaluates the steps of the queue.
@@ -138,12 +142,7 @@ impl Driver {
         let query = WorkflowQuery::StepsAt(key.0, vec![key.1]);
         let rows = self.read(query).await?;
         let Some(step) = rows.steps.first() else { return Ok(()) };
-        let action = match step.compensation {
-            Some(StepState::Ready) => Action::CompensationFailed { message },
-            _ => Action::Fail { round: step.round, message },
-        };
-        let command = WorkflowCommand::Drive { workflow: key.0, step: key.1, action: Box::new(action) };
-        self.apply(command).await
+        self.apply(drive(key, evaluate::fail(step, message))).await
     }
 
     /// Reads rows. A record that cannot be decoded is missing: a start finds it again once it can be.
@@ -166,8 +165,12 @@ impl Driver {
         let rows = self.read(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?;
         let Some(step) = rows.steps.into_iter().find(|step| step.needs_driver()) else { return Ok(()) };
         let specs = self.read(WorkflowQuery::StepSpecs { workflow: key.0, from: key.1, limit: 1 }).await?;
-        let body = specs.bodies.into_iter().next().map(|(_, body)| body).unwrap_or_default();
-        let stored = StoredStep::decode(body).unwrap_or_default();
+        let body = specs.bodies.into_iter().find(|(index, _)| *index == step.index).map(|(_, body)| body);
+        let Some(stored) = body.and_then(|body| StoredStep::decode(body).ok()) else {
+            tracing::error!(workflow = %workflow.id, step = step.name, "the spec of a step cannot be decoded");
+            let action = evaluate::fail(&step, "its spec cannot be decoded".to_owned());
+            return self.apply(drive(key, action)).await;
+        };
         let next = match evaluate::next(&self.store, &self.creator, &workflow, &step, stored).await {
             Ok(next) => next,
             Err(NoValues::Later(status)) => return Err(Delay::Step(status)),
@@ -175,8 +178,7 @@ impl Driver {
             Err(NoValues::Step(_)) => None,
         };
         let Some(Next { action, pins }) = next else { return Ok(()) };
-        let command = WorkflowCommand::Drive { workflow: key.0, step: key.1, action: Box::new(action) };
-        self.apply(command).await?;
+        self.apply(drive(key, action)).await?;
         drop(pins);
         Ok(())
     }

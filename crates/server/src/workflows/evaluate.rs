@@ -44,11 +44,16 @@ pub(super) async fn next(
     let compensates = step.compensation == Some(StepState::Ready);
     match attempt(store, creator, workflow, step, stored, compensates).await {
         Ok(next) => Ok(next),
-        Err(NoValues::Step(message)) if compensates => {
-            Ok(Some(Action::CompensationFailed { message }.into()))
-        }
-        Err(NoValues::Step(message)) => Ok(Some(Action::Fail { round: step.round, message }.into())),
+        Err(NoValues::Step(message)) => Ok(Some(fail(step, message).into())),
         Err(later) => Err(later),
+    }
+}
+
+/// Returns the end of a step that cannot be evaluated.
+pub(super) fn fail(step: &Step, message: String) -> Action {
+    match step.compensation {
+        Some(StepState::Ready) => Action::CompensationFailed { message },
+        _ => Action::Fail { round: step.round, message },
     }
 }
 

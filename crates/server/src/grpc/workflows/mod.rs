@@ -11,7 +11,7 @@ use prost::Message;
 use rota_core::workflow::{self, Rejected, Step, StepCommand, Workflow};
 use rota_core::{Namespace, WorkflowId, WorkflowKey};
 use rota_proto::v1;
-use rota_store::{Command, Refused, Reply, WorkflowCommand, WorkflowQuery};
+use rota_store::{Command, Refused, Reply, WorkflowCommand, WorkflowFilter, WorkflowQuery};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -28,6 +28,8 @@ use crate::workflows::ReadySteps;
 /// Bytes of a page; a page has at least one entry.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 const PAGE: usize = 500;
+/// Workflows that one read of a list returns: each has up to 32 KiB of labels.
+const LIST_CHUNK: usize = 32;
 const MAX_REASON: usize = 1 << 10;
 const MAX_COMMENT: usize = 4 << 10;
 const MAX_PAYLOAD: usize = 16 << 10;
@@ -96,6 +98,29 @@ impl Workflows {
         let spec = self.whole_spec(workflow).await?;
         let outputs = crate::workflows::outputs(&self.store, workflow.key).await?;
         Ok(wire::workflow(workflow, Some(spec), outputs))
+    }
+
+    /// Returns a page of workflows: as many as fit into a response.
+    async fn list(&self, mut filter: WorkflowFilter) -> Result<v1::ListWorkflowsResponse, Status> {
+        let (mut page, mut size, most) = (v1::ListWorkflowsResponse::default(), 0, filter.limit);
+        let next = 'pages: loop {
+            filter.limit = LIST_CHUNK.min(most - page.workflows.len());
+            let rows = self.query(WorkflowQuery::List(filter.clone())).await?;
+            for record in &rows.workflows {
+                let workflow = wire::workflow(record, None, None);
+                size += workflow.encoded_len();
+                if size > MAX_PAGE_BYTES && !page.workflows.is_empty() {
+                    break 'pages filter.before;
+                }
+                page.workflows.push(workflow);
+                filter.before = Some(record.key);
+            }
+            if rows.next.is_none() || rows.workflows.len() < filter.limit || page.workflows.len() == most {
+                break rows.next;
+            }
+        };
+        page.next_page_token = next.map(|key| format!("{:x}", key.0)).unwrap_or_default();
+        Ok(page)
     }
 
     async fn apply(&self, command: WorkflowCommand) -> Result<Reply, Status> {

@@ -79,10 +79,7 @@ impl WorkflowService for Workflows {
             filter.paused |= state == v1::WorkflowState::Paused;
             filter.states.extend(wire::from_state(state));
         }
-        let rows = self.query(WorkflowQuery::List(filter)).await?;
-        let workflows = rows.workflows.iter().map(|record| wire::workflow(record, None, None)).collect();
-        let next_page_token = rows.next.map(|key| format!("{:x}", key.0)).unwrap_or_default();
-        Ok(Response::new(v1::ListWorkflowsResponse { workflows, next_page_token }))
+        self.list(filter).await.map(Response::new)
     }
 
     async fn list_workflow_steps(

@@ -52,3 +52,59 @@ async fn values_of_many_steps_are_bounded_together() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn pages_of_workflows_have_a_limited_size() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let api = Api::new(&cluster)?;
+        let labels: serde_json::Map<_, _> =
+            (0..60).map(|index| (format!("label{index}"), "x".repeat(256).into())).collect();
+        let spec = json!({ "steps": [{ "name": "ask", "approval": { "prompt": "?" } }] });
+        let count = 80;
+        for _ in 0..count {
+            let (status, made) = api.post(WORKFLOWS, &json!({ "labels": labels, "spec": spec })).await?;
+            assert_eq!(status, StatusCode::OK, "{made}");
+        }
+        let (mut found, mut token, mut pages) = (std::collections::BTreeSet::new(), String::new(), 0);
+        loop {
+            let page = api.get(&format!("{WORKFLOWS}?pageSize=1000&pageToken={token}")).await?;
+            let workflows = page["workflows"].as_array().cloned().unwrap_or_default();
+            // In JSON they are a little larger than in the message that is measured.
+            assert!(page.to_string().len() < 2 << 20, "{} bytes", page.to_string().len());
+            pages += 1;
+            for workflow in workflows {
+                assert!(found.insert(workflow["uid"].as_str().context("an id")?.to_owned()));
+            }
+            match page["nextPageToken"].as_str() {
+                Some(next) => next.clone_into(&mut token),
+                None => break,
+            }
+        }
+        assert_eq!((found.len(), pages), (count, 2));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn damaged_spec_fails_its_step() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let steps = json!([
+        { "name": "ask", "approval": { "prompt": "?" } },
+        { "name": "next", "needs": [{ "step": "ask" }], "wait": { "duration": "0s" } },
+    ]);
+    let api = Api::new(&cluster)?;
+    api.create("damaged", json!({ "steps": steps })).await?;
+    api.until_step("damaged", "ask", "RUNNING").await?;
+    cluster.kill().await;
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute("UPDATE step_specs SET body = x'ff' WHERE step = 1", [])?, 1);
+    drop(database);
+    cluster.restart().await?;
+    let api = Api::new(&cluster)?;
+    let decide = json!({ "step": "ask", "decision": "STEP_DECISION_APPROVE" });
+    assert_eq!(api.post(&format!("{WORKFLOWS}/damaged:decide"), &decide).await?.0, StatusCode::OK);
+    let ended = api.ended("damaged").await?;
+    assert_eq!(ended["status"]["message"], "step next: its spec cannot be decoded", "{ended}");
+    Ok(())
+}
