@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod threads;
 pub mod timers;
 pub mod workers;
+pub mod workflow_visits;
 
 pub use harness::{Harness, drive};
 
@@ -104,6 +105,9 @@ macro_rules! conformance {
                 rejected_probe_that_chose_its_model_is_replaced probe_without_a_sign_is_replaced
                 endpoint_of_a_task_is_not_the_agents named_reset_is_probed_and_left
                 cool_downs_of_a_namespace_are_bounded
+            }
+            workflow_visits {
+                held_finally_step_takes_no_place suspension_ends_with_the_pause
             }
             released {
                 slot_is_free_until_the_answer released_attempt_counts_no_more

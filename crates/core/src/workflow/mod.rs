@@ -197,9 +197,14 @@ impl Workflow {
         self.timeout.filter(|_| running).map(|timeout| self.created_at + timeout)
     }
 
+    /// Whether nothing starts until it is resumed. Finally-steps and compensations cannot be paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused && self.state == State::Running
+    }
+
     /// Whether a step of the current phase may start.
     pub fn has_room(&self) -> bool {
-        !self.paused && (self.max_parallel == 0 || self.active < self.max_parallel)
+        !self.is_paused() && (self.max_parallel == 0 || self.active < self.max_parallel)
     }
 
     /// Number of steps of the current phase that are held and may start.
@@ -210,7 +215,7 @@ impl Workflow {
             _ => 0,
         };
         let room = match self.max_parallel {
-            _ if self.paused => 0,
+            _ if self.is_paused() => 0,
             0 => held,
             max => max.saturating_sub(self.active),
         };

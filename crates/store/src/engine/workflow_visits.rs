@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rota_core::task::{self, Desired, Task};
-use rota_core::workflow::{COMPENSATION, State, StepCommand, StepState};
+use rota_core::workflow::{COMPENSATION, State, StepCommand, StepState, Workflow};
 use rota_core::{TaskKey, WorkflowKey};
 
 use super::Engine;
@@ -76,12 +76,16 @@ impl<B: Backend> Engine<B> {
         self.load_workflow(workflow)?;
         let room = |engine: &Self| {
             let workflow = engine.write_set.workflows.workflow(workflow);
-            workflow.map_or((0, 0), |workflow| {
-                let first = if workflow.state == State::Finalizing { workflow.main } else { 0 };
-                (workflow.releasable() as usize, first)
+            workflow.map_or((0, 0..0), |workflow| {
+                let indexes = match workflow.state {
+                    State::Finalizing => workflow.main..u32::MAX,
+                    _ => 0..workflow.main,
+                };
+                (workflow.releasable() as usize, indexes)
             })
         };
-        let (wanted, first) = room(self);
+        // Those of another phase would take the place of one that may start.
+        let (wanted, indexes) = room(self);
         let limit = wanted.min(self.write_set.pending.budget());
         if limit == 0 {
             self.write_set.pending.finish(number, None);
@@ -90,19 +94,22 @@ impl<B: Backend> Engine<B> {
         // Steps that the batch has held are not in the index, and those that it has started still are.
         let is_held = |state: StepState| state == StepState::Held;
         let of_batch = self.write_set.workflows.steps.iter();
-        let of_batch = of_batch.filter(|((of, index), _)| *of == workflow && *index >= first);
+        let of_batch = of_batch.filter(|((of, index), _)| *of == workflow && indexes.contains(index));
         let mut held: Vec<_> = of_batch
             .filter(|(_, entry)| entry.as_ref().is_some_and(|entry| is_held(entry.step.state)))
             .map(|((_, index), _)| *index)
             .collect();
-        let mut from = first;
-        while held.len() < limit {
+        let mut from = indexes.start;
+        while held.len() < limit && indexes.contains(&from) {
             let page = StepPage { workflow, step: 0, from, limit };
             let wanted = WorkflowLoad { held: vec![page], ..WorkflowLoad::default() };
             let found =
                 self.fetch(&Load { workflows: wanted, ..Load::default() })?.held.pop().unwrap_or_default();
             let set = &self.write_set.workflows;
-            let still = |index: &u32| set.step((workflow, *index)).is_some_and(|step| is_held(step.state));
+            let still = |index: &u32| {
+                indexes.contains(index)
+                    && set.step((workflow, *index)).is_some_and(|step| is_held(step.state))
+            };
             held.extend(found.iter().copied().filter(still));
             self.write_set.pending.spend(found.len());
             match found.last().filter(|_| found.len() >= limit) {
@@ -165,9 +172,21 @@ impl<B: Backend> Engine<B> {
         after: Option<TaskPlace>,
         hold: TaskHold,
     ) -> Result<(), Error> {
+        self.load_workflow(workflow)?;
+        // A later command may have overtaken this one, which takes several commits.
+        let is_paused = self.write_set.workflows.workflow(workflow).map(Workflow::is_paused);
+        let is_outdated = match hold {
+            TaskHold::Suspend => is_paused != Some(true),
+            TaskHold::Resume => is_paused == Some(true),
+            TaskHold::Cancel => false,
+        };
+        if is_outdated {
+            self.write_set.pending.spend(1);
+            self.write_set.pending.finish(number, None);
+            return Ok(());
+        }
         let limit = self.write_set.pending.budget();
         let rows = self.task_page(StepTasksPage { workflow, after, open: true, limit })?;
-        self.load_workflow(workflow)?;
         // One that cannot be decoded has no place: commands on it fail.
         let last =
             rows.iter().rev().find_map(|row| place_of(row.task.as_ref().ok()?)).map(|(_, place)| place);
