@@ -51,6 +51,7 @@ impl Move<'_> {
                 if !self.workflow.is_phase_of(self.step) {
                     self.halt();
                 } else {
+                    self.is_not_paused()?;
                     if round == 1 {
                         self.step.inputs = inputs;
                     }
@@ -66,6 +67,10 @@ impl Move<'_> {
                 }
             }
             StepCommand::Created { count } => {
+                if !self.workflow.is_phase_of(self.step) {
+                    return Err(Rejected::Outdated);
+                }
+                self.is_not_paused()?;
                 self.step.created = self.step.created.saturating_add(count).min(self.step.total);
             }
             StepCommand::Fail { round, message } => {
@@ -87,7 +92,12 @@ impl Move<'_> {
             StepCommand::Finish { round, again } => {
                 self.is_current(StepState::Ending, round)?;
                 let why = if self.step.reused { REUSED } else { "" };
-                if again { self.repeat() } else { self.end(StepState::Succeeded, why) }
+                if again {
+                    self.is_not_paused()?;
+                    self.repeat();
+                } else {
+                    self.end(StepState::Succeeded, why);
+                }
             }
             StepCommand::Decide { approves, message } => {
                 if !matches!(self.step.kind, Kind::Approval { .. }) {
@@ -139,6 +149,10 @@ impl Move<'_> {
 
     fn is_current(&self, state: StepState, round: u32) -> Result<(), Rejected> {
         if self.step.state == state && self.step.round == round { Ok(()) } else { Err(Rejected::Outdated) }
+    }
+
+    fn is_not_paused(&self) -> Result<(), Rejected> {
+        if self.workflow.is_paused() { Err(Rejected::Paused) } else { Ok(()) }
     }
 
     fn compensates(&self) -> Result<(), Rejected> {

@@ -4,7 +4,7 @@ use super::{State, StepState};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// No further step starts. With `suspend`, tasks that have not started are suspended.
+    /// No further step, round or task starts. With `suspend`, tasks that have not started are suspended.
     Pause {
         suspend: bool,
     },
@@ -125,6 +125,11 @@ pub enum Rejected {
     Unended,
     #[error("not possible while the step is {}", .0.name())]
     State(StepState),
+    #[error("not possible while the workflow is {}", .0.name())]
+    Phase(State),
+    /// Nothing starts until the workflow is resumed.
+    #[error("the workflow is paused")]
+    Paused,
     /// Evaluated for an earlier state of the step.
     #[error("outdated")]
     Outdated,

@@ -38,6 +38,7 @@ impl Workflow {
             Command::Delete => {}
             Command::Tick | Command::Conclude(_) if ended => {}
             _ if ended => return Err(Rejected::Final(self.state)),
+            Command::Pause { .. } if self.state != State::Running => return Err(Rejected::Phase(self.state)),
             Command::Pause { suspend } => {
                 self.paused = true;
                 out.follow.extend(suspend.then_some(Follow::SuspendTasks));
@@ -49,12 +50,15 @@ impl Workflow {
                 }
             }
             Command::Cancel { reason } => {
-                if !std::mem::replace(&mut self.cancelled, true) {
+                let is_first = !std::mem::replace(&mut self.cancelled, true);
+                if is_first {
                     if self.outcome.is_none() {
                         self.message = message(&reason);
                     }
                     self.outcome = Some(Outcome::Cancelled);
-                    self.paused = false;
+                }
+                // The second one is for finally-steps that do not end.
+                if is_first || self.state == State::Finalizing {
                     self.stop(true, &mut out);
                     self.advance(&mut out, now);
                 }
@@ -92,6 +96,10 @@ impl Workflow {
         let stops = self.state == State::Running;
         if stops {
             self.state = State::Stopping;
+            // What runs ends, which suspended tasks would not.
+            if std::mem::take(&mut self.paused) && !cancels {
+                out.follow.push(Follow::ResumeTasks);
+            }
         }
         let halts = stops || (cancels && self.state == State::Finalizing);
         out.follow.extend(halts.then_some(Follow::Halt));
@@ -123,6 +131,7 @@ impl Workflow {
     }
 
     fn after_main(&mut self, out: &mut Change, now: Timestamp) {
+        self.paused = false;
         match self.last_completed.filter(|_| self.compensates && self.outcome.is_some()) {
             Some(step) => {
                 self.state = State::Compensating;

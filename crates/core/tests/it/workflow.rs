@@ -1,6 +1,9 @@
 //! Random graphs of steps, orders of completion and failure policies, executed as a store would: each consequence at a random
 //! time.
 
+mod graphs;
+mod pauses;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,75 +15,7 @@ use rota_core::workflow::{
 use rota_core::{Timestamp, WorkflowId};
 use uuid::Uuid;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Policy {
-    Stop,
-    SkipDependents,
-    Continue,
-    Compensate,
-}
-
-/// What a step of a random graph does.
-#[derive(Debug, Clone)]
-struct Plan {
-    needs: Vec<(usize, bool)>,
-    fails: bool,
-    skips: bool,
-    /// Whether it is taken over from an earlier run.
-    reused: bool,
-    items: u32,
-    parallel: u32,
-    rounds: u32,
-    compensates: bool,
-    compensation_fails: bool,
-    kind: u8,
-}
-
-#[derive(Debug, Clone)]
-struct Graph {
-    steps: Vec<Plan>,
-    finals: usize,
-    policy: Policy,
-    max_parallel: u32,
-}
-
-fn plan(index: usize) -> impl Strategy<Value = Plan> {
-    let needs = prop::collection::btree_map(0..index.max(1), any::<bool>(), 0..=index.min(3));
-    let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8);
-    (needs, chances).prop_map(
-        move |(needs, (fails, skips, items, parallel, rounds, compensates, broken, kind))| Plan {
-            reused: skips == 1,
-            needs: if index == 0 { Vec::new() } else { needs.into_iter().collect() },
-            fails: fails == 0,
-            skips: skips == 0,
-            items,
-            parallel,
-            rounds,
-            compensates,
-            compensation_fails: broken == 0,
-            kind,
-        },
-    )
-}
-
-fn graph() -> impl Strategy<Value = Graph> {
-    let policy = prop_oneof![
-        Just(Policy::Stop),
-        Just(Policy::SkipDependents),
-        Just(Policy::Continue),
-        Just(Policy::Compensate)
-    ];
-    (1..12usize, 0..3usize, policy, 0..4u32).prop_flat_map(|(main, finals, policy, max_parallel)| {
-        let steps: Vec<_> = (0..main + finals).map(|index| plan(index).boxed()).collect();
-        steps.prop_map(move |mut steps| {
-            // Finally-steps need only each other.
-            for step in &mut steps[main..] {
-                step.needs.retain(|(need, _)| *need >= main);
-            }
-            Graph { steps, finals, policy, max_parallel }
-        })
-    })
-}
+use self::graphs::{Graph, Policy, graph};
 
 /// What may happen next, in any order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -168,6 +103,13 @@ impl World {
     /// Checks what a command has changed, and adds what the driver and workers do next.
     fn observe(&mut self, index: usize, before: Option<&Step>) {
         let step = &self.steps[index];
+        if self.workflow.is_paused() {
+            let begins = |before: &Step| {
+                let starts = before.state == StepState::Ready && step.state == StepState::Running;
+                !step.reused && (starts || (before.round, before.created) != (step.round, step.created))
+            };
+            assert!(!before.is_some_and(begins), "step {index} continues while the workflow is paused");
+        }
         let was = before.map(|step| (step.state, step.round));
         if step.state == StepState::Ready && was != Some((StepState::Ready, step.round)) {
             *self.starts.entry((index, step.round)).or_default() += 1;
@@ -206,7 +148,9 @@ impl World {
         let before = self.steps[index].clone();
         match self.workflow.apply_to(&mut self.steps[index], command, self.now) {
             Ok(change) => self.settle(change),
-            Err(Rejected::Outdated | Rejected::State(_)) => assert_eq!(before, self.steps[index]),
+            Err(Rejected::Outdated | Rejected::State(_) | Rejected::Paused) => {
+                assert_eq!(before, self.steps[index])
+            }
             Err(other) => panic!("{other}"),
         }
         self.observe(index, Some(&before));
@@ -313,21 +257,24 @@ impl World {
             }
             _ => {}
         }
-        let wanted = self.steps[index].wanted().min(2);
+        let (wanted, created) = (self.steps[index].wanted().min(2), self.steps[index].created);
         if wanted > 0 {
             self.step(index, StepCommand::Created { count: wanted });
-            let round = self.steps[index].round;
-            self.work.extend((0..wanted).map(|_| Work::Task(index, round)));
+            let Step { round, created: now, .. } = self.steps[index];
+            self.work.extend((created..now).map(|_| Work::Task(index, round)));
         }
+    }
+
+    fn apply(&mut self, command: Command) {
+        let change = self.workflow.apply(command, self.now).unwrap();
+        self.settle(change);
     }
 
     /// Executes everything in a random order. Returns the states of the steps.
     fn finish(&mut self, order: &[u32], cancels_at: Option<usize>) -> Vec<StepState> {
         for turn in 0..10_000 {
             if cancels_at == Some(turn) && !self.workflow.state.is_final() {
-                let change =
-                    self.workflow.apply(Command::Cancel { reason: String::new() }, self.now).unwrap();
-                self.settle(change);
+                self.apply(Command::Cancel { reason: String::new() });
             }
             if self.work.is_empty() {
                 break;

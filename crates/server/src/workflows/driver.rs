@@ -1,4 +1,4 @@
-//! The loop of the driver: what commits push, and what a restart finds.
+//! The loop of the driver, which evaluates what the queue has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures::future::join_all;
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{State, Workflow};
-use rota_store::{Action, Command, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
+use rota_core::workflow::{Rejected, State, StepState, Workflow};
+use rota_store::{Action, Command, Refused, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::evaluate::{self, Next};
-use super::ready::{ReadySteps, Work};
+use super::ready::{RETRY_DELAY, ReadySteps, Work};
 use super::values::{self, NoValues};
 use crate::grpc::Creator;
 use crate::store_client::StoreClient;
@@ -22,10 +22,8 @@ use crate::wire::workflow::StoredStep;
 
 /// Steps that are evaluated at the same time.
 const CONCURRENCY: usize = 8;
-/// Rows of a page of steps that a restart finds.
-const PAGE: usize = 500;
-/// Time until a step is tried again whose store or storage did not answer.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Time between looks for steps that no commit has pushed.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why a step could not be continued.
 enum Delay {
@@ -60,34 +58,10 @@ impl Driver {
 
     /// Evaluates steps until `stop` is cancelled.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let working = async {
-            while let Err(error) = self.restore().await {
-                tracing::warn!(%error, "failed to read the steps that are ready, retrying");
-                tokio::time::sleep(RETRY_DELAY).await;
-            }
-            join_all((0..CONCURRENCY).map(|_| self.work())).await
-        };
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = working => {}
-        }
-    }
-
-    /// Finds what an earlier process has left. Commits push the rest.
-    async fn restore(&self) -> Result<(), rota_store::Error> {
-        let mut after = None;
-        loop {
-            let rows = self.store.reads().workflows(WorkflowQuery::Driven { after, limit: PAGE }).await?;
-            let Some(last) = rows.steps.last() else { break };
-            after = Some((last.workflow, last.index));
-            rows.steps.iter().for_each(|step| self.ready.push(Work::Step((step.workflow, step.index))));
-        }
-        let mut after = WorkflowKey::default();
-        loop {
-            let rows = self.store.reads().workflows(WorkflowQuery::Ending { after, limit: PAGE }).await?;
-            let Some(last) = rows.workflows.last() else { return Ok(()) };
-            after = last.key;
-            rows.workflows.iter().for_each(|workflow| self.ready.push(Work::Outputs(workflow.key)));
+            () = self.ready.keep_restoring(&self.store, RESYNC_INTERVAL) => {}
+            _ = join_all((0..CONCURRENCY).map(|_| self.work())) => {}
         }
     }
 
@@ -135,14 +109,15 @@ impl Driver {
         tracing::error!(?work, "the evaluation of expressions panicked");
         let key = match work {
             Work::Outputs(workflow) => {
-                return self.apply(WorkflowCommand::Conclude { workflow, outputs: Err(message) }).await;
+                let command = WorkflowCommand::Conclude { workflow, outputs: Err(message) };
+                return self.apply(command).await.map(drop);
             }
             Work::Step(key) => key,
         };
         let query = WorkflowQuery::StepsAt(key.0, vec![key.1]);
         let rows = self.read(query).await?;
         let Some(step) = rows.steps.first() else { return Ok(()) };
-        self.apply(drive(key, evaluate::fail(step, message))).await
+        self.apply(drive(key, evaluate::fail(step, message))).await.map(drop)
     }
 
     /// Reads rows. A record that cannot be decoded is missing: a start finds it again once it can be.
@@ -164,12 +139,16 @@ impl Driver {
         let Some(workflow) = self.workflow(key.0).await? else { return Ok(()) };
         let rows = self.read(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?;
         let Some(step) = rows.steps.into_iter().find(|step| step.needs_driver()) else { return Ok(()) };
+        // The engine would refuse it.
+        if workflow.is_paused() && (step.state == StepState::Ready || step.wanted() > 0) {
+            return self.hold(key).await;
+        }
         let specs = self.read(WorkflowQuery::StepSpecs { workflow: key.0, from: key.1, limit: 1 }).await?;
         let body = specs.bodies.into_iter().find(|(index, _)| *index == step.index).map(|(_, body)| body);
         let Some(stored) = body.and_then(|body| StoredStep::decode(body).ok()) else {
             tracing::error!(workflow = %workflow.id, step = step.name, "the spec of a step cannot be decoded");
             let action = evaluate::fail(&step, "its spec cannot be decoded".to_owned());
-            return self.apply(drive(key, action)).await;
+            return self.apply(drive(key, action)).await.map(drop);
         };
         let next = match evaluate::next(&self.store, &self.creator, &workflow, &step, stored).await {
             Ok(next) => next,
@@ -178,8 +157,21 @@ impl Driver {
             Err(NoValues::Step(_)) => None,
         };
         let Some(Next { action, pins }) = next else { return Ok(()) };
-        self.apply(drive(key, action)).await?;
+        let refused = self.apply(drive(key, action)).await?;
         drop(pins);
+        match refused {
+            Some(Refused::Workflow(Rejected::Paused)) => self.hold(key).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps a step until its workflow is not paused any more.
+    async fn hold(&self, key: StepKey) -> Result<(), Delay> {
+        self.ready.hold(key);
+        // The commit that ended the pause may have been observed before.
+        if !self.workflow(key.0).await?.is_some_and(|workflow| workflow.is_paused()) {
+            self.ready.release(key.0);
+        }
         Ok(())
     }
 
@@ -198,16 +190,17 @@ impl Driver {
             Err(NoValues::Step(why)) => Err(format!("outputs: {why}")),
             Err(NoValues::Store(status) | NoValues::Later(status)) => return Err(Delay::Store(status)),
         };
-        self.apply(WorkflowCommand::Conclude { workflow: key, outputs }).await
+        self.apply(WorkflowCommand::Conclude { workflow: key, outputs }).await.map(drop)
     }
 
-    /// Commits a command. One that the engine refuses was evaluated for an earlier state: the commit that changed it pushed
-    /// the step again.
-    async fn apply(&self, command: WorkflowCommand) -> Result<(), Delay> {
+    /// Commits a command. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
+    /// commit that changed it pushed the step again.
+    async fn apply(&self, command: WorkflowCommand) -> Result<Option<Refused>, Delay> {
         let replies = self.store.apply(vec![Command::from(command)]).await?;
-        if let Some(Err(refused)) = replies.into_iter().next() {
+        let refused = replies.into_iter().next().and_then(Result::err);
+        if let Some(refused) = &refused {
             tracing::debug!(%refused, "a step has changed meanwhile");
         }
-        Ok(())
+        Ok(refused)
     }
 }

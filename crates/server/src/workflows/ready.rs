@@ -1,18 +1,24 @@
 //! Steps that wait for the driver, and changes for watchers, as commits push them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::WorkflowKey;
 use rota_core::workflow::State;
-use rota_store::{Commit, StepKey};
+use rota_store::{Commit, StepKey, WorkflowQuery};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Notify, broadcast};
 
+use crate::store_client::StoreClient;
+
 /// Commits that a watcher may be behind before it reads everything again.
 const CHANGES: usize = 256;
+/// Rows of one read of the store.
+const PAGE: usize = 500;
+/// Time until something is tried again whose store or storage did not answer.
+pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Workflow or steps that a commit has changed.
 #[derive(Debug, Clone)]
@@ -32,6 +38,21 @@ pub(super) enum Work {
 struct Queue {
     order: VecDeque<Work>,
     known: HashSet<Work>,
+    /// Those that are pushed after a delay.
+    delayed: HashSet<Work>,
+    /// Steps of paused workflows, which continue when the pause has ended.
+    paused: HashMap<WorkflowKey, HashSet<u32>>,
+}
+
+impl Queue {
+    /// Adds one. Returns whether a worker must look at it.
+    fn push(&mut self, work: Work) -> bool {
+        let is_new = self.known.insert(work);
+        if is_new {
+            self.order.push_back(work);
+        }
+        is_new
+    }
 }
 
 /// Queue of the driver. A step is in it once.
@@ -59,6 +80,9 @@ impl ReadySteps {
         if commit.workflows.is_empty() && commit.steps.is_empty() {
             return;
         }
+        for workflow in commit.workflows.iter().filter(|workflow| !workflow.is_paused()) {
+            self.release(workflow.key);
+        }
         for step in commit.steps.iter().filter(|step| step.needs_driver()) {
             self.push(Work::Step((step.workflow, step.index)));
         }
@@ -84,20 +108,77 @@ impl ReadySteps {
     }
 
     pub(super) fn push(&self, work: Work) {
-        let mut queue = self.queue.lock();
-        if queue.known.insert(work) {
-            queue.order.push_back(work);
+        if self.queue.lock().push(work) {
             self.wake.notify_one();
         }
     }
 
     /// Pushes what cannot continue now, later.
     pub(super) fn push_after(self: &Arc<Self>, delay: Duration, work: Work) {
-        let queue = Arc::clone(self);
+        if !self.queue.lock().delayed.insert(work) {
+            return;
+        }
+        let ready = Arc::clone(self);
         spawn("step-retry", OnExit::Done, async move {
             tokio::time::sleep(delay).await;
-            queue.push(work);
+            ready.queue.lock().delayed.remove(&work);
+            ready.push(work);
         });
+    }
+
+    /// Keeps a step until its workflow is not paused any more.
+    pub(super) fn hold(&self, (workflow, step): StepKey) {
+        self.queue.lock().paused.entry(workflow).or_default().insert(step);
+    }
+
+    /// Pushes the steps of a workflow that were kept.
+    pub(super) fn release(&self, workflow: WorkflowKey) {
+        let mut queue = self.queue.lock();
+        for step in queue.paused.remove(&workflow).unwrap_or_default() {
+            if queue.push(Work::Step((workflow, step))) {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Pushes what the store has and no commit has pushed: what an earlier process has left, and what a commit has changed
+    /// whose outcome the store did not learn.
+    pub(super) async fn restore(&self, store: &StoreClient) -> Result<(), rota_store::Error> {
+        let mut after = None;
+        loop {
+            let rows = store.reads().workflows(WorkflowQuery::Driven { after, limit: PAGE }).await?;
+            let Some(last) = rows.steps.last() else { break };
+            after = Some((last.workflow, last.index));
+            for step in &rows.steps {
+                let work = Work::Step((step.workflow, step.index));
+                let mut queue = self.queue.lock();
+                let kept = queue.paused.get(&step.workflow);
+                if !kept.is_some_and(|kept| kept.contains(&step.index)) && queue.push(work) {
+                    self.wake.notify_one();
+                }
+            }
+        }
+        let mut after = WorkflowKey::default();
+        loop {
+            let rows = store.reads().workflows(WorkflowQuery::Ending { after, limit: PAGE }).await?;
+            let Some(last) = rows.workflows.last() else { return Ok(()) };
+            after = last.key;
+            rows.workflows.iter().for_each(|workflow| self.push(Work::Outputs(workflow.key)));
+        }
+    }
+
+    /// Restores them at the start and from time to time. Never ends.
+    pub(super) async fn keep_restoring(&self, store: &StoreClient, interval: Duration) {
+        loop {
+            let delay = match self.restore(store).await {
+                Ok(()) => interval,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to read the steps that are ready, retrying");
+                    RETRY_DELAY
+                }
+            };
+            tokio::time::sleep(delay).await;
+        }
     }
 
     fn pop(&self) -> Option<Work> {
@@ -117,5 +198,77 @@ impl ReadySteps {
             }
             self.wake.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use rota_core::workflow::{Command, Kind, Step, Workflow};
+    use rota_core::{Namespace, Timestamp, WorkflowId};
+    use rota_store::engine::Engine;
+    use rota_store::memory::InMemoryStore;
+    use rota_store::single_writer::SingleWriterStore;
+    use rota_store::{CreateWorkflow, NewStep, Reply, WorkflowCommand};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+    async fn next(ready: &ReadySteps) -> Work {
+        tokio::time::timeout(WAIT_TIMEOUT, ready.next()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn step_without_a_commit_is_found() {
+        let memory = InMemoryStore::default();
+        let engine = Engine::new(memory.clone(), 0).unwrap();
+        let store = SingleWriterStore::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap();
+        let store = StoreClient::new(Arc::new(store), Counter::default());
+        let ready = ReadySteps::default();
+        let step = Step::new("a".to_owned(), Kind::Signal { timeout: None });
+        let create = CreateWorkflow {
+            workflow: Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap()),
+            spec: bytes::Bytes::new(),
+            steps: vec![NewStep { step, spec: bytes::Bytes::new(), needs: Vec::new() }],
+            key: None,
+            foreign_id: false,
+        };
+        let work = async {
+            let replies = store.apply(vec![WorkflowCommand::Create(Box::new(create)).into()]).await.unwrap();
+            let Some(Ok(Reply::Workflow { workflow, .. })) = replies.into_iter().next() else { panic!() };
+            let expected = Work::Step((workflow.key, 0));
+            assert_eq!([next(&ready).await, next(&ready).await], [expected, expected]);
+            workflow
+        };
+        let workflow = tokio::select! {
+            () = ready.keep_restoring(&store, Duration::from_millis(1)) => unreachable!(),
+            workflow = work => workflow,
+        };
+        // What waits for the end of a pause is left alone until then.
+        ready.hold((workflow.key, 0));
+        while ready.pop().is_some() {}
+        ready.restore(&store).await.unwrap();
+        let mut record = (*workflow).clone();
+        for (command, pushed) in [
+            (Command::Pause { suspend: false }, None),
+            (Command::Resume, Some(Work::Step((workflow.key, 0)))),
+        ] {
+            record.apply(command, Timestamp(1)).unwrap();
+            ready.observe(&Commit { workflows: vec![Arc::new(record.clone())], ..Commit::default() });
+            assert_eq!(ready.pop(), pushed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delayed_work_is_pushed_once() {
+        let ready = Arc::new(ReadySteps::default());
+        let work = Work::Outputs(WorkflowKey(1));
+        for seconds in 1..4 {
+            ready.push_after(Duration::from_secs(seconds), work);
+        }
+        assert_eq!(next(&ready).await, work);
+        assert!(tokio::time::timeout(WAIT_TIMEOUT, ready.next()).await.is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Workflows over the API, with scripted workers.
 
 mod bounds;
+mod control;
 mod reruns;
 
 use anyhow::{Context, Result};

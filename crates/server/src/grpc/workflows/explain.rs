@@ -38,7 +38,7 @@ fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
     let name = &step.name;
     let (code, message, hint) = match workflow.state_of(step) {
         StepState::Succeeded | StepState::Waiting | StepState::Skipped => return None,
-        StepState::Held if workflow.paused => (
+        StepState::Held | StepState::Ready if workflow.is_paused() => (
             "step_held",
             format!("step {name} waits: the workflow is paused"),
             "resume it: rota workflow resume",

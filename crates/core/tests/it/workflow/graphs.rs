@@ -1,0 +1,73 @@
+//! Random graphs of steps.
+
+use proptest::prelude::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Policy {
+    Stop,
+    SkipDependents,
+    Continue,
+    Compensate,
+}
+
+/// What a step of a random graph does.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) needs: Vec<(usize, bool)>,
+    pub(super) fails: bool,
+    pub(super) skips: bool,
+    /// Whether it is taken over from an earlier run.
+    pub(super) reused: bool,
+    pub(super) items: u32,
+    pub(super) parallel: u32,
+    pub(super) rounds: u32,
+    pub(super) compensates: bool,
+    pub(super) compensation_fails: bool,
+    pub(super) kind: u8,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Graph {
+    pub(super) steps: Vec<Plan>,
+    pub(super) finals: usize,
+    pub(super) policy: Policy,
+    pub(super) max_parallel: u32,
+}
+
+fn plan(index: usize) -> impl Strategy<Value = Plan> {
+    let needs = prop::collection::btree_map(0..index.max(1), any::<bool>(), 0..=index.min(3));
+    let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8);
+    (needs, chances).prop_map(
+        move |(needs, (fails, skips, items, parallel, rounds, compensates, broken, kind))| Plan {
+            reused: skips == 1,
+            needs: if index == 0 { Vec::new() } else { needs.into_iter().collect() },
+            fails: fails == 0,
+            skips: skips == 0,
+            items,
+            parallel,
+            rounds,
+            compensates,
+            compensation_fails: broken == 0,
+            kind,
+        },
+    )
+}
+
+pub(super) fn graph() -> impl Strategy<Value = Graph> {
+    let policy = prop_oneof![
+        Just(Policy::Stop),
+        Just(Policy::SkipDependents),
+        Just(Policy::Continue),
+        Just(Policy::Compensate)
+    ];
+    (1..12usize, 0..3usize, policy, 0..4u32).prop_flat_map(|(main, finals, policy, max_parallel)| {
+        let steps: Vec<_> = (0..main + finals).map(|index| plan(index).boxed()).collect();
+        steps.prop_map(move |mut steps| {
+            // Finally-steps need only each other.
+            for step in &mut steps[main..] {
+                step.needs.retain(|(need, _)| *need >= main);
+            }
+            Graph { steps, finals, policy, max_parallel }
+        })
+    })
+}

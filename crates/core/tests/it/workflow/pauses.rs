@@ -1,0 +1,141 @@
+//! Pauses, and the end of workflows that were paused or cancelled before.
+
+use super::*;
+
+impl World {
+    fn pause(&mut self) {
+        if self.workflow.state == State::Running {
+            self.apply(Command::Pause { suspend: false });
+        } else {
+            let refused = self.workflow.clone().apply(Command::Pause { suspend: false }, self.now);
+            assert!(matches!(refused, Err(Rejected::Phase(_) | Rejected::Final(_))));
+        }
+    }
+
+    /// Asks the driver again, as it does once a workflow is not paused any more.
+    fn drive_all(&mut self) {
+        for index in 0..self.steps.len() {
+            if self.steps[index].needs_driver() && !self.work.contains(&Work::Drive(index)) {
+                self.work.push(Work::Drive(index));
+            }
+        }
+    }
+
+    fn resume(&mut self) {
+        self.apply(Command::Resume);
+        self.drive_all();
+    }
+
+    fn by_hand(finals: usize, kinds: &[Kind]) -> Self {
+        let plan = graphs::Plan {
+            needs: Vec::new(),
+            fails: false,
+            skips: false,
+            reused: false,
+            items: 1,
+            parallel: 0,
+            rounds: 1,
+            compensates: false,
+            compensation_fails: false,
+            kind: 9,
+        };
+        let steps = vec![plan; kinds.len()];
+        let mut world = Self::new(Graph { steps, finals, policy: Policy::Stop, max_parallel: 0 });
+        for (step, kind) in world.steps.iter_mut().zip(kinds) {
+            step.kind = *kind;
+        }
+        world
+    }
+
+    /// Executes what is left, besides tasks that hang.
+    fn run_but(&mut self, hanging: &[usize]) {
+        let hangs = |work: &Work| matches!(work, Work::Task(index, _) if hanging.contains(index));
+        while let Some(at) = self.work.iter().position(|work| !hangs(work)) {
+            let work = self.work.swap_remove(at);
+            self.run(work);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// While it is paused, no step, round or task starts (`observe` checks that); once it is resumed or stops, it ends.
+    #[test]
+    fn paused_workflows_start_nothing(graph in graph(), order in prop::collection::vec(any::<u32>(), 50), at in 0..20usize, cancelled in any::<bool>()) {
+        let mut world = World::new(graph);
+        for turn in 0..at {
+            if world.work.is_empty() {
+                break;
+            }
+            let next = order[turn % order.len()] as usize % world.work.len();
+            let work = world.work.swap_remove(next);
+            world.run(work);
+        }
+        world.pause();
+        world.run_but(&[]);
+        if world.workflow.is_paused() && cancelled {
+            world.apply(Command::Cancel { reason: String::new() });
+            world.drive_all();
+        } else if !world.workflow.state.is_final() {
+            world.resume();
+        }
+        world.finish(&order, None);
+    }
+}
+
+#[test]
+fn timeout_ends_a_paused_workflow() {
+    let mut world = World::by_hand(1, &[Kind::Task, Kind::Task]);
+    world.workflow.timeout = Some(Duration::from_secs(1));
+    world.run_but(&[0]);
+    world.pause();
+    world.now = world.now + Duration::from_secs(2);
+    world.apply(Command::Tick);
+    world.finish(&[0], None);
+    assert_eq!((world.workflow.state, world.steps[1].state), (State::Failed, StepState::Succeeded));
+}
+
+#[test]
+fn failure_resumes_what_a_pause_has_suspended() {
+    let mut world = World::by_hand(0, &[Kind::Task, Kind::Task]);
+    world.run_but(&[0, 1]);
+    world.apply(Command::Pause { suspend: true });
+    world.work.retain(|work| *work != Work::Follow(Follow::SuspendTasks));
+    world.steps[0].stops = true;
+    world.step(0, StepCommand::TaskEnded { round: 1, end: TaskEnd::Failed });
+    assert!(world.work.contains(&Work::Follow(Follow::ResumeTasks)), "{:?}", world.work);
+    assert!(!world.workflow.paused);
+}
+
+#[test]
+fn second_cancellation_ends_hanging_finally_steps() {
+    let mut world = World::by_hand(1, &[Kind::Task, Kind::Task]);
+    world.run_but(&[0]);
+    world.apply(Command::Cancel { reason: "first".to_owned() });
+    world.run_but(&[1]);
+    assert_eq!((world.workflow.state, world.steps[1].state), (State::Finalizing, StepState::Running));
+    world.apply(Command::Cancel { reason: "second".to_owned() });
+    world.finish(&[0], None);
+    assert_eq!((world.workflow.state, world.workflow.message.as_str()), (State::Cancelled, "first"));
+    assert_eq!(world.steps[1].state, StepState::Cancelled);
+}
+
+#[test]
+fn stopped_workflow_creates_no_tasks() {
+    let mut world = World::by_hand(0, &[Kind::Task, Kind::Task]);
+    world.graph.steps[1].items = 9;
+    world.graph.steps[1].parallel = 1;
+    world.run_but(&[0, 1]);
+    world.steps[0].stops = true;
+    world.step(0, StepCommand::TaskEnded { round: 1, end: TaskEnd::Failed });
+    assert_eq!(world.workflow.state, State::Stopping);
+    // Before it takes notice.
+    let (workflow, step) = (&mut world.workflow, &mut world.steps[1]);
+    step.parallel = 0;
+    assert!(step.wanted() > 0);
+    assert_eq!(
+        workflow.apply_to(step, StepCommand::Created { count: 1 }, world.now),
+        Err(Rejected::Outdated)
+    );
+}

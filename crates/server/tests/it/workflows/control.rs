@@ -1,0 +1,81 @@
+//! Pauses and cancellations of workflows that run.
+
+use anyhow::{Context, Result};
+use reqwest::StatusCode;
+use rota_testkit::{Backend, Cluster, history, tasks};
+use serde_json::{Value, json};
+
+use super::{Api, WORKFLOWS, echoes};
+
+async fn control(api: &Api, alias: &str, verb: &str) -> Result<()> {
+    let (status, answer) = api.post(&format!("{WORKFLOWS}/{alias}:{verb}"), &json!({})).await?;
+    anyhow::ensure!(status == StatusCode::OK, "{answer}");
+    Ok(())
+}
+
+async fn made(api: &Api, workflow: &Value) -> Result<usize> {
+    let id = workflow["uid"].as_str().context("an id")?;
+    let tasks =
+        api.get(&format!("/api/v1/namespaces/default/tasks?filter.workflow={id}&pageSize=100")).await?;
+    Ok(tasks["tasks"].as_array().map_or(0, Vec::len))
+}
+
+#[tokio::test]
+async fn pause_holds_rounds_and_further_tasks() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+        let api = Api::new(&cluster)?;
+        let spec = json!({ "steps": [
+            { "name": "fan", "task": echoes("${{ item }}"), "forEach": { "items": "[1, 2, 3]", "maxParallel": 1 } },
+            { "name": "again", "task": echoes("x"), "repeat": { "until": "round >= 3", "max": 3 } },
+        ] });
+        let workflow = api.create("held", spec).await?;
+        for step in ["fan", "again"] {
+            api.until_step("held", step, "RUNNING").await?;
+        }
+        control(&api, "held", "pause").await?;
+        let _worker = cluster.worker("echo", "one", 4)?;
+        api.until_step("held", "again", "ENDING").await?;
+        tasks::eventually("the first task of the fan-out ends", || async {
+            Ok(api.step("held", "fan").await?["succeeded"] == 1)
+        })
+        .await?;
+        // What the driver would have begun before this one has happened by its end.
+        api.create("other", json!({ "steps": [{ "name": "a", "task": echoes("a") }] })).await?;
+        api.ended("other").await?;
+        assert_eq!(made(&api, &workflow).await?, 2, "nothing starts while it is paused");
+        control(&api, "held", "resume").await?;
+        let ended = api.ended("held").await?;
+        assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
+        assert_eq!(made(&api, &workflow).await?, 6);
+        history::check(cluster.client(), true).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn second_cancellation_ends_hanging_finally_steps() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let api = Api::new(&cluster)?;
+        let spec = json!({
+            "steps": [{ "name": "ask", "approval": { "prompt": "?" } }],
+            "finally": [{ "name": "hang", "wait": { "signal": "never" } }],
+        });
+        api.create("stuck", spec).await?;
+        api.until_step("stuck", "ask", "RUNNING").await?;
+        control(&api, "stuck", "cancel").await?;
+        api.until_step("stuck", "hang", "RUNNING").await?;
+        let (status, refused) = api.post(&format!("{WORKFLOWS}/stuck:pause"), &json!({})).await?;
+        assert_eq!(
+            (status, &refused["reason"]),
+            (StatusCode::BAD_REQUEST, &json!("WORKFLOW_STATE_CONFLICT"))
+        );
+        control(&api, "stuck", "cancel").await?;
+        let ended = api.ended("stuck").await?;
+        assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_CANCELLED", "{ended}");
+        assert_eq!(api.step("stuck", "hang").await?["state"], "STEP_STATE_CANCELLED");
+    }
+    Ok(())
+}
