@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 /// Most units of an evaluation: about a second.
 pub const MAX_COST: u64 = 40_000_000;
+/// Units of what any evaluation needs: most of it is the parser's work.
+pub(crate) const EVALUATION: u64 = 4000;
 /// Bytes of a text that cost as much as an element.
 const BYTES: u64 = 32;
 /// Places of values that are followed one by one; more are bounded together.

@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::values::ROOTS;
 use crate::{Error, MAX_LENGTH, MAX_OUTPUT, Values, cause, cost, functions, json, similar};
 
-/// Stack for the parser and the evaluator: a debug build needs about 100 KiB for a bracket and 10 KiB for an operator.
+/// Stack for the parser and the evaluator, which need at most half of it: a debug build about 100 KiB for a bracket and 10 KiB
+/// for an operator.
 const STACK: usize = 16 << 20;
 /// Most brackets within each other.
 const MAX_BRACKETS: usize = 10;
@@ -39,6 +40,8 @@ pub struct References {
     pub item: bool,
     pub round: bool,
     pub previous: bool,
+    /// Number of the expressions that use them.
+    pub count: usize,
 }
 
 impl References {
@@ -50,13 +53,14 @@ impl References {
         self.item |= other.item;
         self.round |= other.round;
         self.previous |= other.previous;
+        self.count += other.count;
     }
 }
 
 impl Expression {
     /// Parses and checks an expression, which may stand in `${{ }}`.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        stacker::grow(STACK, || Self::parse_deeply(text))
+        on_stack(|| Self::parse_deeply(text))
     }
 
     fn parse_deeply(text: &str) -> Result<Self, Error> {
@@ -76,7 +80,7 @@ impl Expression {
         })?;
         let mut check = Check { text, references: References::default(), locals: Vec::new(), parts: 0 };
         check.visit(program.expression(), 0)?;
-        let references = check.references;
+        let references = References { count: 1, ..check.references };
         Ok(Self { text: text.into(), program: Arc::new(program), references })
     }
 
@@ -90,13 +94,17 @@ impl Expression {
 
     /// Returns the result as JSON.
     pub fn evaluate(&self, values: &Values) -> Result<Value, Error> {
-        stacker::grow(STACK, || self.evaluate_deeply(values))
+        on_stack(|| self.evaluate_deeply(values))
     }
 
     fn evaluate_deeply(&self, values: &Values) -> Result<Value, Error> {
         let expression = || self.text.to_string();
-        if cost::bound(self.program.expression(), &values.0) > cost::MAX_COST {
+        let cost = cost::bound(self.program.expression(), &values.map);
+        if cost > cost::MAX_COST {
             return Err(Error::TooCostly { expression: expression() });
+        }
+        if !values.spend(cost + cost::EVALUATION) {
+            return Err(Error::Spent { expression: expression() });
         }
         let mut context = functions::context();
         let References { inputs, steps, all_steps, .. } = &self.references;
@@ -106,7 +114,7 @@ impl Expression {
             "inputs" => !inputs.is_empty() || self.text.contains("inputs"),
             _ => true,
         };
-        for (name, value) in values.0.iter().filter(|(name, _)| is_used(name)) {
+        for (name, value) in values.map.iter().filter(|(name, _)| is_used(name)) {
             context.add_variable_from_value(name.as_str(), json::to_cel(value));
         }
         let failed = |text: String| Error::Evaluation { expression: expression(), cause: cause(&text) };
@@ -137,6 +145,12 @@ impl Expression {
     fn wrong_type(&self, found: &Value, wanted: &'static str) -> Error {
         Error::Type { expression: self.text.to_string(), found: json::kind(found), wanted }
     }
+}
+
+/// Executes what parses or evaluates on a stack that suffices: a new one, unless this one has half of it left. What does so
+/// many times calls this before, so that they share one.
+pub(crate) fn on_stack<T>(execute: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(STACK / 2, STACK, execute)
 }
 
 /// Whether the parser and the evaluator, which recurse, could go too deep: counted before anything is parsed.

@@ -13,7 +13,7 @@
 //!
 //! Authors of workflows are not trusted. An expression is at most [`MAX_LENGTH`] bytes long, and neither deep nor of many parts. Before each
 //! evaluation `cost.rs` computes an upper bound of its work from the expression and the sizes of the values: more than [`MAX_COST`]
-//! is an error, as is a result above [`MAX_OUTPUT`] bytes. There are no other loops than those of CEL's macros, which end.
+//! is an error, as is a result above [`MAX_OUTPUT`] bytes. [`Values::budget`] bounds the work of many evaluations together. There are no other loops than those of CEL's macros, which end.
 //!
 //! # How to add a function
 //!
@@ -36,6 +36,8 @@ pub use self::values::Values;
 
 /// Longest text of an expression, without `${{` and `}}`, in bytes.
 pub const MAX_LENGTH: usize = 4 << 10;
+/// Most expressions of a text, or of a JSON value.
+pub const MAX_EXPRESSIONS: usize = 256;
 /// Deepest nesting of the JSON value of templates.
 pub const MAX_DEPTH: usize = 32;
 /// Largest result of an expression, or of a template, in bytes of JSON.
@@ -58,6 +60,12 @@ pub enum Error {
         "expression {expression:?} would need more work than is allowed: shorten its lists or nest fewer loops"
     )]
     TooCostly { expression: String },
+    #[error(
+        "expression {expression:?} and those before it would together need more work than is allowed: read fewer or smaller values"
+    )]
+    Spent { expression: String },
+    #[error("there are more than {MAX_EXPRESSIONS} expressions")]
+    TooMany,
     #[error("result of expression {expression:?} has more than {MAX_OUTPUT} bytes")]
     TooLarge { expression: String },
     #[error("expression {expression:?} failed: {cause}")]

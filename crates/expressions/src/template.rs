@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::{Error, Expression, MAX_DEPTH, MAX_OUTPUT, References, Values, json};
+use crate::expression::on_stack;
+use crate::{Error, Expression, MAX_DEPTH, MAX_EXPRESSIONS, MAX_OUTPUT, References, Values, json};
 
 /// A text with expressions, parsed and checked.
 #[derive(Debug, Clone)]
@@ -18,6 +19,10 @@ enum Part {
 
 impl Template {
     pub fn parse(text: &str) -> Result<Self, Error> {
+        on_stack(|| Self::parse_parts(text))
+    }
+
+    fn parse_parts(text: &str) -> Result<Self, Error> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${{") {
@@ -25,6 +30,10 @@ impl Template {
             let (expression, following) = after.split_at_checked(end).unwrap_or((after, ""));
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
+            }
+            // Texts stand between them.
+            if parts.len() >= 2 * MAX_EXPRESSIONS {
+                return Err(Error::TooMany);
             }
             parts.push(Part::Expression(Expression::parse(expression)?));
             rest = following.strip_prefix("}}").unwrap_or(following);
@@ -109,7 +118,7 @@ pub fn fill_text(value: &Value, values: &Values) -> Result<Value, Error> {
 
 fn fill_with(value: &Value, values: &Values, as_text: bool) -> Result<Value, Error> {
     let mut room = MAX_OUTPUT;
-    walk(value, 0, &mut |text| {
+    let mut change = |text: &str| {
         let template = Template::parse(text)?;
         if template.is_plain() {
             return Ok(Value::String(text.to_owned()));
@@ -123,16 +132,18 @@ fn fill_with(value: &Value, values: &Values, as_text: bool) -> Result<Value, Err
             .checked_sub(filled.to_string().len())
             .ok_or_else(|| Error::TooLarge { expression: text.chars().take(80).collect() })?;
         Ok(filled)
-    })
+    };
+    on_stack(|| walk(value, 0, &mut change))
 }
 
 /// Returns what all texts of a JSON value use; they are checked.
 pub fn references(value: &Value) -> Result<References, Error> {
     let mut references = References::default();
-    walk(value, 0, &mut |text| {
+    let mut add = |text: &str| {
         references.merge(&Template::parse(text)?.references());
-        Ok(Value::Null)
-    })?;
+        if references.count > MAX_EXPRESSIONS { Err(Error::TooMany) } else { Ok(Value::Null) }
+    };
+    on_stack(|| walk(value, 0, &mut add))?;
     Ok(references)
 }
 

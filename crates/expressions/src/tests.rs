@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::{Error, Expression, MAX_LENGTH, Template, Values, fill, references};
+use crate::{Error, Expression, MAX_EXPRESSIONS, MAX_LENGTH, Template, Values, fill, references};
 
 fn values() -> Values {
     let steps = json!({
@@ -174,6 +174,33 @@ fn hostile_expressions_are_refused() {
     }
     let many = json!(vec!["${{ inputs.text }}"; 8]);
     assert!(matches!(fill(&many, &values), Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn work_of_many_expressions_is_bounded() {
+    let list: Vec<_> = (0..1000).collect();
+    let values = Values::default().inputs(json!({ "list": list })).budget(3_000_000);
+    let costly = Expression::parse("size(inputs.list.filter(a, a > 3))").unwrap();
+    let mut evaluated = 0;
+    let error = loop {
+        match costly.evaluate(&values.clone().round(evaluated)) {
+            Ok(size) => assert_eq!(size, json!(996)),
+            Err(error) => break error,
+        }
+        evaluated += 1;
+        assert!(evaluated < 1000, "without an end");
+    };
+    assert!(matches!(error, Error::Spent { .. }) && evaluated > 0, "{evaluated} {error}");
+    assert!(values.left() < 3_000_000);
+    // Even those that cost nothing else.
+    let tiny = Values::default().budget(100_000);
+    let texts = json!(vec!["${{ 1 }}"; 100]);
+    assert!(matches!(fill(&texts, &tiny), Err(Error::Spent { .. })));
+
+    let many = vec!["${{ 1 }}"; MAX_EXPRESSIONS + 1];
+    assert_eq!(references(&json!(many)).unwrap_err(), Error::TooMany);
+    assert_eq!(references(&json!(many[1..])).unwrap().count, MAX_EXPRESSIONS);
+    assert_eq!(Template::parse(&"${{ 1 }} ".repeat(5000)).unwrap_err(), Error::TooMany);
 }
 
 proptest! {

@@ -1,4 +1,7 @@
-//! Values that expressions see.
+//! Values that expressions see, and the work that they may cause together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
@@ -6,8 +9,12 @@ use serde_json::{Map, Value};
 pub(crate) const ROOTS: &[&str] = &["inputs", "steps", "workflow", "item", "index", "round", "previous"];
 
 /// Values by their names. Those that are not set do not exist for expressions.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Values(pub(crate) Map<String, Value>);
+#[derive(Debug, Clone, Default)]
+pub struct Values {
+    pub(crate) map: Map<String, Value>,
+    /// Units that are left to all evaluations; without a limit if there is none. Clones share it.
+    budget: Option<Arc<AtomicU64>>,
+}
 
 impl Values {
     /// Sets the inputs of the workflow.
@@ -40,13 +47,29 @@ impl Values {
         self.with("previous", result)
     }
 
+    /// Limits the work of all evaluations with these values and their clones, in units of [`crate::MAX_COST`].
+    pub fn budget(self, units: u64) -> Self {
+        Self { budget: Some(Arc::new(AtomicU64::new(units))), ..self }
+    }
+
+    /// Returns the units that are left to further evaluations.
+    pub fn left(&self) -> u64 {
+        self.budget.as_ref().map_or(u64::MAX, |budget| budget.load(Ordering::Relaxed))
+    }
+
+    /// Takes units from the budget. Returns whether there were as many.
+    pub(crate) fn spend(&self, units: u64) -> bool {
+        let Some(budget) = &self.budget else { return true };
+        budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(units)).is_ok()
+    }
+
     /// Returns what one of the names stands for.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.map.get(name)
     }
 
     fn with(mut self, name: &str, value: Value) -> Self {
-        self.0.insert(name.to_owned(), value);
+        self.map.insert(name.to_owned(), value);
         self
     }
 }

@@ -1,7 +1,9 @@
 //! What a step needs next, by its expressions.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use prost::Message;
 use rota_artifacts::Pin;
 use rota_core::task::Trace;
 use rota_core::workflow::{
@@ -19,6 +21,9 @@ use super::values::{self, NoValues};
 use crate::grpc::Creator;
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{MAX_VALUES, StoredStep};
+
+/// Bytes of the specs of tasks that are made at once.
+const MAX_SPECS: usize = 4 << 20;
 
 /// A command for a step, and what must be kept until it is committed.
 pub(super) struct Next {
@@ -81,7 +86,8 @@ async fn attempt(
     if compensates {
         let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
         let place = place(workflow, step, COMPENSATION, 0);
-        let (create, pin) = create(creator, workflow, &task, spec.priority, place, &read().await?).await?;
+        let filled = fill(&task, &read().await?)?;
+        let (create, pin) = create(creator, workflow, filled, spec.priority, place).await?;
         let pins = pin.into_iter().collect();
         return Ok(Some(Next { action: Action::Compensate(Box::new(create)), pins }));
     }
@@ -98,11 +104,14 @@ async fn attempt(
         }
         StepState::Running if step.wanted() > 0 => {
             let values = read().await?;
+            let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
+                return Err(failed("it has no task"));
+            };
             let items = items(&spec, &values)?;
-            let from = step.created;
-            let (tasks, pins) =
-                tasks(creator, workflow, step, &spec, &values, items.as_deref(), from).await?;
-            Ok(Some(Next { action: Action::More { round: step.round, created: from, tasks }, pins }))
+            let created = step.created;
+            let specs = fill_next(task, &values, items.as_deref(), created..created + most(step))?;
+            let (tasks, pins) = create_all(creator, workflow, step, spec.priority, specs).await?;
+            Ok(Some(Next { action: Action::More { round: step.round, created, tasks }, pins }))
         }
         StepState::Ending => finish(step, &spec, &read().await?).map(Some),
         _ => Ok(None),
@@ -135,51 +144,80 @@ async fn start(
         rota_core::text::prefix(&prompt, 4 << 10).to_owned().clone_into(&mut prompt);
     }
     let items = items(spec, values)?;
-    let mut inputs = String::new();
-    if step.round <= 1 {
-        inputs = reuse::digest(spec, &prompt, items.as_deref(), values)?;
-        if let Some(reused) = reuse::find(store, workflow, step, &inputs).await? {
-            return Ok(reused.into());
-        }
-    }
-    let is_task = matches!(spec.kind, Some(v1::workflow_step::Kind::Task(_)));
-    let total = match &items {
+    let items = items.as_deref();
+    let task = match &spec.kind {
+        Some(v1::workflow_step::Kind::Task(task)) => Some(task),
+        _ => None,
+    };
+    let total = match items {
         Some(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
-        None => u32::from(is_task),
+        None => u32::from(task.is_some()),
     };
     let parallel = spec.for_each.as_ref().map_or(0, |each| u32::try_from(each.max_parallel).unwrap_or(0));
     let mut planned = step.clone();
     (planned.state, planned.total, planned.parallel, planned.created) =
         (StepState::Running, total, parallel, 0);
-    let (tasks, pins) = match is_task {
-        true => tasks(creator, workflow, &planned, spec, values, items.as_deref(), 0).await?,
-        false => (Vec::new(), Vec::new()),
+    let is_first = step.round <= 1;
+    // The digest of a small fan-out covers all of its tasks.
+    let count = if is_first && total as usize <= MAX_TASKS_PER_COMMIT { total } else { most(&planned) };
+    let mut specs = match task {
+        Some(task) => fill_next(task, values, items, 0..count)?,
+        None => Vec::new(),
     };
+    let mut inputs = String::new();
+    if is_first {
+        let all = (specs.len() == total as usize).then_some(specs.as_slice());
+        inputs = reuse::digest(spec, &prompt, items, all, values)?;
+        if let Some(reused) = reuse::find(store, workflow, step, &inputs).await? {
+            return Ok(reused.into());
+        }
+    }
+    specs.truncate(most(&planned) as usize);
+    let (tasks, pins) = create_all(creator, workflow, &planned, spec.priority, specs).await?;
     Ok(Next { action: Action::Start { round: step.round, total, parallel, prompt, inputs, tasks }, pins })
 }
 
-/// Returns the next tasks of a round, from an item on.
-async fn tasks(
+/// Returns the number of tasks that the next command creates, at most.
+fn most(step: &Step) -> u32 {
+    u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted())
+}
+
+/// Returns the specs of some tasks of a round: at least one, and not all of them if they are large or need much work. Further
+/// commands create the rest.
+fn fill_next(
+    task: &v1::TaskSpec,
+    values: &Values,
+    items: Option<&[Value]>,
+    range: Range<u32>,
+) -> Result<Vec<v1::TaskSpec>, NoValues> {
+    let (mut specs, mut bytes, reserve) = (Vec::new(), 0, values.left() / 2);
+    let mut values = values.clone();
+    for item in range {
+        if !specs.is_empty() && (bytes > MAX_SPECS || values.left() < reserve) {
+            break;
+        }
+        if let Some(value) = items.and_then(|items| items.get(item as usize)) {
+            values = values.item(u64::from(item), value.clone());
+        }
+        let spec = fill(task, &values)?;
+        bytes += spec.encoded_len();
+        specs.push(spec);
+    }
+    Ok(specs)
+}
+
+/// Returns the creation of the next tasks of a round.
+async fn create_all(
     creator: &Creator,
     workflow: &Workflow,
     step: &Step,
-    spec: &v1::WorkflowStep,
-    values: &Values,
-    items: Option<&[Value]>,
-    from: u32,
+    priority: Option<i32>,
+    specs: Vec<v1::TaskSpec>,
 ) -> Result<(Vec<Create>, Vec<Pin>), NoValues> {
-    let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
-        return Err(failed("it has no task"));
-    };
-    let most = u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted());
     let (mut creates, mut pins) = (Vec::new(), Vec::new());
-    for item in from..from.saturating_add(most) {
-        let values = match items.and_then(|items| items.get(item as usize)) {
-            Some(value) => values.clone().item(u64::from(item), value.clone()),
-            None => values.clone(),
-        };
+    for (item, spec) in (step.created..).zip(specs) {
         let place = place(workflow, step, step.round, item);
-        let (create, pin) = create(creator, workflow, task, spec.priority, place, &values).await?;
+        let (create, pin) = create(creator, workflow, spec, priority, place).await?;
         creates.push(create);
         pins.extend(pin);
     }
@@ -201,12 +239,10 @@ fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
 async fn create(
     creator: &Creator,
     workflow: &Workflow,
-    task: &v1::TaskSpec,
+    mut spec: v1::TaskSpec,
     priority: Option<i32>,
     place: StepRef,
-    values: &Values,
 ) -> Result<(Create, Option<Pin>), NoValues> {
-    let mut spec = fill(task, values)?;
     if spec.owner.is_empty() {
         spec.owner.clone_from(&workflow.owner);
     }
@@ -230,7 +266,7 @@ async fn create(
 }
 
 /// Returns a task's spec with the results of its expressions. Only in `input` they keep their types.
-pub(super) fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoValues> {
+fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoValues> {
     let mut json = serde_json::to_value(task).map_err(failed)?;
     if !json.to_string().contains("${{") {
         return Ok(task.clone());

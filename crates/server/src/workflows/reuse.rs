@@ -1,36 +1,32 @@
 //! Steps of a rerun that need not run: what a step was started with, and the results of an earlier run that was started with
 //! the same.
 
-use rota_core::workflow::{Kind, MAX_TASKS_PER_COMMIT, Step, StepState, Workflow};
+use rota_core::workflow::{Kind, Step, StepState, Workflow};
 use rota_expressions::Values;
 use rota_proto::v1;
 use rota_store::{Action, WorkflowQuery};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::evaluate::{failed, fill};
+use super::evaluate::failed;
 use super::values::{self, NoValues};
 use crate::store_client::StoreClient;
 
-/// Returns a digest of what a step is started with: its tasks as they are created, or the question that it asks. For a large
-/// fan-out it covers all that the step may read instead of each task.
+/// Returns a digest of what a step is started with: its tasks as they are created, or the question that it asks. Without the
+/// specs of all tasks, which a large fan-out does not make at once, it covers all that the step may read.
 pub(super) fn digest(
     spec: &v1::WorkflowStep,
     prompt: &str,
     items: Option<&[Value]>,
+    specs: Option<&[v1::TaskSpec]>,
     values: &Values,
 ) -> Result<String, NoValues> {
     use v1::workflow_step::Kind as Given;
     let mut content = match &spec.kind {
         Some(Given::Task(task)) => {
-            let few = items.is_none_or(|items| items.len() <= MAX_TASKS_PER_COMMIT);
-            let filled = match items {
-                _ if !few => vec![json!([values.get("inputs"), values.get("steps")])],
-                None => vec![json(&fill(task, values)?)?],
-                Some(items) => (0..)
-                    .zip(items)
-                    .map(|(index, item)| json(&fill(task, &values.clone().item(index, item.clone()))?))
-                    .collect::<Result<_, _>>()?,
+            let filled = match specs {
+                Some(specs) => specs.iter().map(json).collect::<Result<_, _>>()?,
+                None => vec![json!([values.get("inputs"), values.get("steps")])],
             };
             json!({ "task": json(task)?, "filled": filled, "items": items, "repeat": json(&spec.repeat)? })
         }

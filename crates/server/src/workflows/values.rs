@@ -19,6 +19,8 @@ use crate::wire::workflow::{MAX_VALUES, StoredSpec};
 const MAX_RESULTS: usize = 10_000;
 /// Bytes of the values of all steps that one evaluation sees. Decoded they take up to 30 times as much.
 const MAX_SEEN: usize = 1 << 20;
+/// Work of all expressions of one command of the driver: about 10 s.
+const MAX_WORK: u64 = 10 * rota_expressions::MAX_COST;
 /// Steps that are read at once: their outputs fit into [`MAX_SEEN`].
 const PAGE: usize = 16;
 
@@ -83,7 +85,8 @@ pub(super) async fn read(
     Ok(Values::default()
         .inputs(inputs.unwrap_or_else(|| Value::Object(Map::new())))
         .steps(steps)
-        .workflow(about))
+        .workflow(about)
+        .budget(MAX_WORK))
 }
 
 pub(super) async fn spec(store: &StoreClient, workflow: WorkflowKey) -> Result<StoredSpec, NoValues> {

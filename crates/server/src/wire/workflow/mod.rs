@@ -30,6 +30,10 @@ const MAX_FINALLY: usize = 64;
 const MAX_OUTPUTS: usize = 64;
 const MAX_ROUNDS: i32 = 1000;
 const MAX_PROMPT: usize = 4 << 10;
+/// Bytes of a task with expressions, as JSON. The lengths of its texts are checked when they are known.
+const MAX_TASK: usize = 2 << 20;
+/// Expressions of a workflow: each is parsed when it is created.
+const MAX_EXPRESSIONS: usize = 20_000;
 
 /// A workflow as a request names it.
 pub(crate) enum WorkflowName {
@@ -92,11 +96,18 @@ pub(crate) fn check(
     let main = steps.len();
     let all: Vec<_> = steps.into_iter().chain(finally).collect();
     let graph = graph::Graph::new(&all, main)?;
-    let seen = outputs("workflow.spec.outputs", &spec.outputs)?;
-    let seen = graph.resolve("workflow.spec.outputs", &seen, None)?;
+    let used = outputs("workflow.spec.outputs", &spec.outputs)?;
+    let seen = graph.resolve("workflow.spec.outputs", &used, None)?;
+    let mut expressions = used.count;
     let mut new_steps = Vec::with_capacity(all.len());
     for (index, given) in all.into_iter().enumerate() {
-        new_steps.push(new_step(&graph, index, given, policy, workflow.compensates)?);
+        let (step, count) = new_step(&graph, index, given, policy, workflow.compensates)?;
+        expressions += count;
+        if expressions > MAX_EXPRESSIONS {
+            let why = format!("have more than {MAX_EXPRESSIONS} expressions");
+            return Err(invalid("workflow.spec.steps", why));
+        }
+        new_steps.push(step);
     }
     graph.stop(&mut new_steps, policy);
     let spec = StoredSpec { spec: Some(spec), seen }.encode_to_vec().into();
@@ -144,7 +155,9 @@ fn outputs(field: &str, outputs: &BTreeMap<String, String>) -> Result<References
     let mut all = References::default();
     for (name, text) in outputs {
         check::length(field, name, 63)?;
-        all.merge(&template(&format!("{field}[{:?}]", check::shorten(name)), text)?);
+        let field = format!("{field}[{:?}]", check::shorten(name));
+        check::length(&field, text, MAX_VALUES)?;
+        all.merge(&template(&field, text)?);
     }
     Ok(all)
 }
@@ -164,10 +177,11 @@ fn task_spec(field: &str, given: &v1::TaskSpec) -> Result<References, Status> {
         }
     }
     let json = serde_json::to_value(given).map_err(|error| invalid(field, error.to_string()))?;
+    let text = json.to_string();
+    check::length(field, &text, MAX_TASK)?;
     let references =
         rota_expressions::references(&json).map_err(|error| invalid(field, error.to_string()))?;
-    let has_expressions = json.to_string().contains("${{");
-    if !has_expressions {
+    if !text.contains("${{") {
         // What has none is checked now rather than when the step starts.
         let namespace = names::namespace(field, "default")?;
         let task = v1::Task { spec: Some(given.clone()), ..v1::Task::default() };
@@ -178,13 +192,14 @@ fn task_spec(field: &str, given: &v1::TaskSpec) -> Result<References, Status> {
     Ok(references)
 }
 
+/// Returns a step, and the number of its expressions.
 fn new_step(
     graph: &graph::Graph,
     index: usize,
     given: v1::WorkflowStep,
     policy: OnStepFailure,
     compensates: bool,
-) -> Result<NewStep, Status> {
+) -> Result<(NewStep, usize), Status> {
     let field = graph.field(index);
     let at = |name: &str| format!("{field}.{name}");
     check::count(&at("needs"), given.needs.len(), MAX_NEEDS)?;
@@ -260,7 +275,7 @@ fn new_step(
         .collect();
     step.needs = u32::try_from(needs.len()).unwrap_or(u32::MAX);
     let spec = StoredStep { step: Some(given), seen }.encode_to_vec().into();
-    Ok(NewStep { step, spec, needs })
+    Ok((NewStep { step, spec, needs }, used.count + with_itself.count))
 }
 
 fn kind(field: &str, given: &v1::WorkflowStep, used: &mut References) -> Result<Kind, Status> {

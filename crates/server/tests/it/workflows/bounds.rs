@@ -54,6 +54,33 @@ async fn values_of_many_steps_are_bounded_together() -> Result<()> {
 }
 
 #[tokio::test]
+async fn expressions_of_a_step_are_bounded_together() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+        let _worker = cluster.worker("echo", "one", 8)?;
+        let api = Api::new(&cluster)?;
+        // Each costs about a seventh of what one expression may.
+        let inputs = json!({ "text": "b".repeat(60 << 10), "pattern": "a".repeat(3 << 10) });
+        let costly = "${{ inputs.text.matches(inputs.pattern) }}";
+        let steps = json!([{ "name": "a", "task": echoes(&costly.repeat(100)) }]);
+        let why = failure(&api, "costly", json!({ "inputs": inputs, "steps": steps })).await?;
+        assert!(why.contains("together need more work than is allowed"), "{why}");
+        // Many tasks that are fine alone are made by several commands.
+        let steps = json!([
+            { "name": "all", "task": echoes(&costly.repeat(5)), "forEach": { "items": "inputs.list" } },
+        ]);
+        let list: Vec<_> = (0..30).collect();
+        let inputs = json!({ "text": inputs["text"], "pattern": inputs["pattern"], "list": list });
+        api.create("wide", json!({ "inputs": inputs, "steps": steps })).await?;
+        let ended = api.ended("wide").await?;
+        assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
+        assert_eq!(api.step("wide", "all").await?["succeeded"], 30);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn pages_of_workflows_have_a_limited_size() -> Result<()> {
     for backend in [Backend::Memory, Backend::Sqlite] {
         let cluster = Cluster::start(backend).await?;
@@ -83,6 +110,57 @@ async fn pages_of_workflows_have_a_limited_size() -> Result<()> {
         }
         assert_eq!((found.len(), pages), (count, 2));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn costly_requests_are_refused() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let api = Api::new(&cluster)?;
+    let mut parts = serde_json::Map::new();
+    for index in 0..64 {
+        let next = json!({ "$ref": format!("#/$defs/a{}", index + 1) });
+        parts.insert(format!("a{index}"), json!({ "allOf": [next, next] }));
+    }
+    parts.insert("a64".to_owned(), json!({ "required": ["a"] }));
+    let schema = json!({ "$ref": "#/$defs/a0", "$defs": parts });
+    let task = echoes("x");
+    let long = "a".repeat(63);
+    for (spec, part) in [
+        (json!({ "inputsSchema": schema, "steps": [{ "name": "a", "task": task }] }), "references"),
+        (
+            json!({ "steps": [{ "name": long, "task": task }, { "name": "b", "needs": [{ "step": format!("{long}a") }], "task": task }] }),
+            "does not exist",
+        ),
+    ] {
+        let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": spec })).await?;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+        let message = refused["message"].as_str().unwrap_or_default();
+        assert!(message.contains(part) && !message.contains("did you mean"), "{part}: {refused}");
+    }
+    for (text, part) in [
+        ("${{ 1 }}".repeat(300), "more than 256 expressions"),
+        (format!("${{{{ 1 }}}}{}", "x".repeat(3 << 20)), "at most 2097152"),
+    ] {
+        let spec = json!({ "steps": [{ "name": "a", "task": echoes(&text) }] });
+        let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": spec })).await?;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(refused["message"].as_str().unwrap_or_default().contains(part), "{part}: {refused}");
+    }
+    let steps: Vec<_> = (0..100)
+        .map(|index| json!({ "name": format!("s{index}"), "task": echoes(&"${{ 1 }}".repeat(250)) }))
+        .collect();
+    let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": { "steps": steps } })).await?;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.contains("more than 20000 expressions"), "{refused}");
+    let parameters = json!([{ "name": "p", "schema": schema, "default": { "a": 1 } }]);
+    let workflow = json!({ "steps": [{ "name": "a", "task": task }] });
+    let template = json!({ "spec": { "parameters": parameters, "workflow": workflow } });
+    let path = "/api/v1/namespaces/default/templates?workflowTemplateId=deep";
+    let (status, refused) = api.post(path, &template).await?;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    assert!(refused["message"].as_str().unwrap_or_default().contains("references"), "{refused}");
     Ok(())
 }
 
