@@ -35,7 +35,7 @@ impl Move<'_> {
     fn apply(&mut self, command: StepCommand) -> Result<(), Rejected> {
         let state = self.step.state;
         match command {
-            StepCommand::NeedEnded { satisfied } => self.need_ended(satisfied),
+            StepCommand::NeedEnded { satisfied, reused } => self.need_ended(satisfied, reused),
             StepCommand::Release => {
                 if state == StepState::Held {
                     self.workflow.start_or_hold(self.step, self.now);
@@ -160,12 +160,14 @@ impl Move<'_> {
         if ready { Ok(()) } else { Err(Rejected::Outdated) }
     }
 
-    fn need_ended(&mut self, satisfied: bool) {
+    fn need_ended(&mut self, satisfied: bool, reused: bool) {
         if self.step.state != StepState::Waiting {
             return;
         }
         self.step.needs = self.step.needs.saturating_sub(1);
         self.step.doomed |= !satisfied;
+        // A person has approved what other steps did.
+        self.step.may_reuse &= reused || self.step.kind == Kind::Task;
         // After the phase it never starts.
         if self.step.needs > 0 || !self.workflow.is_phase_of(self.step) {
             return;

@@ -21,9 +21,10 @@ pub enum Command {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepCommand {
-    /// A step that it needs has ended: whether it satisfies the need.
+    /// A step that it needs has ended: whether it satisfies the need, and whether its results are those of an earlier run.
     NeedEnded {
         satisfied: bool,
+        reused: bool,
     },
     /// The workflow may have room for it.
     Release,

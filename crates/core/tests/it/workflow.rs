@@ -166,7 +166,8 @@ impl World {
                 };
                 self.work.push(Work::Edge(step, from + 1));
                 let satisfied = self.steps[step].satisfies(continues);
-                self.step(dependent, StepCommand::NeedEnded { satisfied });
+                let reused = self.steps[step].reused;
+                self.step(dependent, StepCommand::NeedEnded { satisfied, reused });
             }
             Work::Follow(Follow::Ended { step }) => self.work.push(Work::Edge(step as usize, 0)),
             Work::Follow(Follow::Release) => {

@@ -22,7 +22,7 @@ use crate::grpc::Creator;
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{MAX_VALUES, StoredStep};
 
-/// Bytes of the specs of tasks that are made at once.
+/// Bytes of the specs of tasks that one command creates.
 const MAX_SPECS: usize = 4 << 20;
 
 /// A command for a step, and what must be kept until it is committed.
@@ -168,7 +168,7 @@ async fn start(
     if is_first {
         let all = (specs.len() == total as usize).then_some(specs.as_slice());
         inputs = reuse::digest(spec, &prompt, items, all, values)?;
-        if let Some(reused) = reuse::find(store, workflow, step, &inputs).await? {
+        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &inputs).await? {
             return Ok(reused.into());
         }
     }

@@ -2,7 +2,7 @@
 //! the same.
 
 use rota_core::workflow::{Kind, Step, StepState, Workflow};
-use rota_expressions::Values;
+use rota_expressions::{Expression, Template, Values};
 use rota_proto::v1;
 use rota_store::{Action, WorkflowQuery};
 use serde_json::{Value, json};
@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 use super::evaluate::failed;
 use super::values::{self, NoValues};
 use crate::store_client::StoreClient;
+use crate::wire::workflow::MAX_VALUES;
 
 /// Returns a digest of what a step is started with: its tasks as they are created, or the question that it asks. Without the
-/// specs of all tasks, which a large fan-out does not make at once, it covers all that the step may read.
+/// specs of all tasks, which a large fan-out makes in pieces, it covers all that the step may read.
 pub(super) fn digest(
     spec: &v1::WorkflowStep,
     prompt: &str,
@@ -26,7 +27,7 @@ pub(super) fn digest(
         Some(Given::Task(task)) => {
             let filled = match specs {
                 Some(specs) => specs.iter().map(json).collect::<Result<_, _>>()?,
-                None => vec![json!([values.get("inputs"), values.get("steps")])],
+                None => vec![json!([values.get("inputs"), values.get("steps").map(without_messages)])],
             };
             json!({ "task": json(task)?, "filled": filled, "items": items, "repeat": json(&spec.repeat)? })
         }
@@ -39,6 +40,31 @@ pub(super) fn digest(
     Ok(Sha256::digest(content.to_string()).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Returns steps without their messages: that of a reused step differs from that of one that has run.
+fn without_messages(steps: &Value) -> Value {
+    let mut steps = steps.clone();
+    for step in steps.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+        step.as_object_mut().map(|fields| fields.remove("message"));
+    }
+    steps
+}
+
+/// Whether a step whose last round had these results ends with them in this workflow, too.
+fn ends(spec: &v1::WorkflowStep, found: &Step, results: &[Value], values: &Values) -> bool {
+    let Some(repeat) = &spec.repeat else { return true };
+    let Ok(until) = Expression::parse(&repeat.until) else { return false };
+    // The results of earlier rounds are not copied.
+    let reads_previous =
+        |text: &String| Template::parse(text).is_ok_and(|template| template.references().previous);
+    if until.references().previous || spec.outputs.values().any(reads_previous) {
+        return false;
+    }
+    let mut steps = values.get("steps").and_then(Value::as_object).cloned().unwrap_or_default();
+    steps.insert(found.name.clone(), values::ending(found.round, results));
+    let values = values.clone().round(u64::from(found.round)).steps(steps);
+    until.evaluate_bool(&values).unwrap_or(false)
+}
+
 fn json(message: &impl serde::Serialize) -> Result<Value, NoValues> {
     serde_json::to_value(message).map_err(failed)
 }
@@ -48,9 +74,12 @@ pub(super) async fn find(
     store: &StoreClient,
     workflow: &Workflow,
     step: &Step,
+    spec: &v1::WorkflowStep,
+    values: &Values,
     inputs: &str,
 ) -> Result<Option<Action>, NoValues> {
-    let Some(id) = workflow.rerun_of.filter(|_| step.may_reuse && step.round <= 1) else { return Ok(None) };
+    let may_reuse = step.may_reuse && step.round <= 1 && !step.compensates;
+    let Some(id) = workflow.rerun_of.filter(|_| may_reuse) else { return Ok(None) };
     let earlier = store.reads().workflows(WorkflowQuery::Id((workflow.namespace.clone(), id))).await?;
     let Some(earlier) = earlier.workflows.into_iter().find(|earlier| !earlier.deleted) else {
         return Ok(None);
@@ -58,15 +87,16 @@ pub(super) async fn find(
     let query = WorkflowQuery::StepsAt(earlier.key, vec![step.index]);
     let steps = store.reads().workflows(query).await?.steps;
     let is_same = |found: &Step| {
-        found.name == step.name
-            && found.state == StepState::Succeeded
-            && found.inputs == inputs
-            && found.compensation.is_none()
+        found.name == step.name && found.state == StepState::Succeeded && found.inputs == inputs
     };
     let Some(found) = steps.into_iter().find(is_same) else { return Ok(None) };
     let results = match found.kind {
         Kind::Task => match values::results(store, &earlier, &found).await {
-            Ok(results) => Some(Value::Array(results).to_string().into_bytes().into()),
+            Ok(results) if !ends(spec, &found, &results, values) => return Ok(None),
+            Ok(results) => match Value::Array(results).to_string() {
+                text if text.len() > MAX_VALUES => return Ok(None),
+                text => Some(text.into_bytes().into()),
+            },
             // What expressions cannot read is not copied, either.
             Err(NoValues::Step(_)) => return Ok(None),
             Err(other) => return Err(other),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{Step, Workflow};
+use rota_core::workflow::{Step, StepState, Workflow};
 use rota_expressions::Values;
 use rota_proto::v1;
 use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results};
@@ -21,7 +21,7 @@ const MAX_RESULTS: usize = 10_000;
 const MAX_SEEN: usize = 1 << 20;
 /// Work of all expressions of one command of the driver: about 10 s.
 const MAX_WORK: u64 = 10 * rota_expressions::MAX_COST;
-/// Steps that are read at once: their outputs fit into [`MAX_SEEN`].
+/// Steps of one read of the store: their outputs fit into [`MAX_SEEN`].
 const PAGE: usize = 16;
 
 /// Why values cannot be had.
@@ -102,17 +102,24 @@ async fn of_step(
     output: Option<Value>,
     room: &mut Room,
 ) -> Result<Value, NoValues> {
-    let mut value = Map::new();
-    value.insert("state".to_owned(), json!(workflow.state_of(step).name()));
-    value.insert("message".to_owned(), json!(step.message));
-    value.insert("round".to_owned(), json!(step.round));
     let is_task = step.kind == rota_core::workflow::Kind::Task;
     let results = if is_task { read_results(store, workflow, step, room).await? } else { Vec::new() };
-    let result = single(&results);
-    value.insert("result".to_owned(), if is_task { result } else { output.clone().unwrap_or_default() });
-    value.insert("results".to_owned(), Value::Array(results));
-    value.insert("outputs".to_owned(), output.filter(|_| is_task).unwrap_or_default());
-    Ok(Value::Object(value))
+    let (result, outputs) = match is_task {
+        true => (single(&results), output),
+        false => (output.unwrap_or_default(), None),
+    };
+    Ok(json!({
+        "state": workflow.state_of(step).name(), "message": step.message, "round": step.round,
+        "result": result, "results": results, "outputs": outputs,
+    }))
+}
+
+/// Returns a step whose round has ended, as its own condition sees it.
+pub(super) fn ending(round: u32, results: &[Value]) -> Value {
+    json!({
+        "state": StepState::Ending.name(), "message": "", "round": round,
+        "result": single(results), "results": results, "outputs": null,
+    })
 }
 
 fn single(results: &[Value]) -> Value {
@@ -128,7 +135,8 @@ pub(super) async fn previous(
     workflow: &Workflow,
     step: &Step,
 ) -> Result<Value, NoValues> {
-    if step.round <= 1 {
+    // Of a reused step only the last round was copied.
+    if step.round <= 1 || step.reused {
         return Ok(Value::Null);
     }
     let before = Step { round: step.round - 1, total: 1, created: 1, ..step.clone() };

@@ -57,7 +57,8 @@ impl<B: Backend> Engine<B> {
             return Ok(());
         };
         for (dependent, continues) in &dependents {
-            let command = StepCommand::NeedEnded { satisfied: ended.satisfies(*continues) };
+            let satisfied = ended.satisfies(*continues);
+            let command = StepCommand::NeedEnded { satisfied, reused: ended.reused };
             set.calls.push_back(((workflow, *dependent), command));
         }
         match dependents.last().filter(|_| dependents.len() >= page.limit) {

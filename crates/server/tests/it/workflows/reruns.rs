@@ -80,9 +80,15 @@ async fn rerun_takes_over_what_would_run_the_same() -> Result<()> {
         let other =
             json!({ "reuseResults": true, "inputs": { "word": "a", "broken": false, "modules": ["z"] } });
         let (_, made) = api.post(&format!("{WORKFLOWS}/{}:rerun", id(&third)), &other).await?;
+        // The person has approved what is different now.
+        api.until_step(id(&made), "ask", "RUNNING").await?;
+        assert_eq!(api.post(&format!("{WORKFLOWS}/{}:decide", id(&made)), &decide).await?.0, StatusCode::OK);
         let fourth = api.ended(id(&made)).await?;
         assert_eq!(fourth["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{fourth}");
-        assert_eq!(ran(&api, id(&made)).await?, (["fan", "end", "clean"].map(str::to_owned).to_vec(), 3));
+        assert_eq!(
+            ran(&api, id(&made)).await?,
+            (["fan", "ask", "end", "clean"].map(str::to_owned).to_vec(), 3)
+        );
 
         let (status, refused) =
             api.post(&format!("{WORKFLOWS}/{}:rerun", id(&made)), &json!({ "steps": ["bad"] })).await?;
@@ -117,5 +123,68 @@ async fn compensated_steps_run_again() -> Result<()> {
         rerun(&api, id(&first), json!({ "reuseResults": true, "inputs": { "broken": false } })).await?;
     assert_eq!(second["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{second}");
     assert_eq!(ran(&api, id(&second)).await?.0, ["publish", "bad"], "what was withdrawn is published again");
+    // A rerun of one that has succeeded withdraws what it has published: another rerun must not take it over.
+    let broken = json!({ "reuseResults": true, "steps": ["bad"], "inputs": { "broken": true } });
+    assert_eq!(rerun(&api, id(&second), broken).await?["status"]["state"], "WORKFLOW_STATE_FAILED");
+    let third = rerun(&api, id(&second), json!({ "reuseResults": true })).await?;
+    assert_eq!(third["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{third}");
+    assert_eq!(ran(&api, id(&third)).await?.0, ["publish"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn repeated_step_is_reused_if_it_would_end() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+        let _worker = cluster.worker("echo", "one", 4)?;
+        let api = Api::new(&cluster)?;
+        let spec = json!({
+            "inputs": { "rounds": 2 },
+            "steps": [
+                { "name": "again", "task": echoes("x"),
+                  "repeat": { "until": "round >= inputs.rounds && steps.again.result.text == 'x'", "max": 5 },
+                  "outputs": { "text": "${{ steps.again.result.text }}" } },
+                { "name": "before", "task": echoes("y"), "repeat": { "until": "previous != null", "max": 5 } },
+            ],
+        });
+        let first = api.create("rounds", spec).await?;
+        assert_eq!(api.ended("rounds").await?["status"]["state"], "WORKFLOW_STATE_SUCCEEDED");
+        // Results of rounds before the last one are not copied.
+        let second = rerun(&api, id(&first), json!({ "reuseResults": true })).await?;
+        assert_eq!(second["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{second}");
+        assert_eq!(ran(&api, id(&second)).await?, (vec!["before".to_owned()], 2));
+        assert_eq!(api.step(id(&second), "again").await?["round"], 2);
+        // With the same task, and a condition that does not hold yet.
+        let longer = json!({ "reuseResults": true, "inputs": { "rounds": 3 } });
+        let third = rerun(&api, id(&first), longer).await?;
+        assert_eq!(third["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{third}");
+        assert_eq!(ran(&api, id(&third)).await?, (["again", "before"].map(str::to_owned).to_vec(), 5));
+        history::check(cluster.client(), true).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_fan_out_after_a_reused_step_is_reused() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 64)?;
+    let api = Api::new(&cluster)?;
+    let list: Vec<_> = (0..257).collect();
+    let spec = json!({
+        "inputs": { "list": list },
+        "steps": [
+            { "name": "one", "task": echoes("1") },
+            { "name": "fan", "needs": [{ "step": "one" }], "task": echoes("${{ item }}${{ steps.one.result.text }}"),
+              "forEach": { "items": "inputs.list" } },
+            { "name": "end", "needs": [{ "step": "fan" }], "task": echoes("${{ size(steps.fan.results) }}") },
+        ],
+    });
+    let first = api.create("large", spec).await?;
+    assert_eq!(api.ended("large").await?["status"]["state"], "WORKFLOW_STATE_SUCCEEDED");
+    let second = rerun(&api, id(&first), json!({ "reuseResults": true, "steps": ["end"] })).await?;
+    assert_eq!(second["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{second}");
+    assert_eq!(ran(&api, id(&second)).await?, (vec!["end".to_owned()], 1));
     Ok(())
 }
