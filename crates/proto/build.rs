@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Rare, and tasks are moved around a lot.
         .boxed(".rota.v1.Task.step")
         .boxed(".rota.v1.TaskSpec.ttl_after_finished")
+        .boxed(".rota.v1.TaskSpec.result_schema")
         .btree_map(".")
         .compile_fds(set)?;
     // The canonical JSON mapping, for `-o json` and its readers.

@@ -114,6 +114,9 @@ pub struct TaskSpec {
     /// What must hold before the task succeeds, besides what its agent asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_when: Option<DoneWhen>,
+    /// JSON Schema of the data of the result. An attempt with other data fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_schema: Option<Json>,
     /// Overrides of the agent's runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,

@@ -70,7 +70,7 @@ pub fn scripted(agent: &str, steps: impl IntoIterator<Item = Step>) -> v1::Task 
 pub async fn create(client: &Client, task: v1::Task) -> Result<v1::Task> {
     let request =
         v1::CreateTaskRequest { parent: names::namespace(NAMESPACE), task: Some(task), ..Default::default() };
-    Ok(client.create_task(request).await?)
+    Ok(Box::pin(client.create_task(request)).await?)
 }
 
 /// Waits until the status of a task meets a condition, and returns the task as it is then.

@@ -68,6 +68,7 @@ impl TaskSpec {
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
             setup: self.setup.iter().map(crate::WorkspaceCommand::to_api).collect(),
             done_when: self.done_when.as_ref().map(crate::DoneWhen::to_api),
+            result_schema: structure(&self.result_schema).map(Box::new),
             runtime: self.runtime.as_ref().map(crate::Runtime::to_api),
             owner: self.owner.clone().unwrap_or_default(),
             parent_task: self.parent_task.clone().unwrap_or_default(),
@@ -121,6 +122,7 @@ spec:
   runtime: {scripted: {seed: 7, steps: [{delay: 1s}, {fail: {class: RateLimit, attempts: 1}}]}}
   setup: [{argv: [npm, ci], timeout: 1m, secrets: [T]}]
   doneWhen: {commands: [{argv: [npm, test]}], maxRounds: 2, pinnedFiles: ['tests/**']}
+  resultSchema: {type: object}
   owner: me
   parentTask: p
   strict: true
@@ -160,6 +162,7 @@ spec:
                         {"delay": "1s"}, {"fail": {"class": "rate_limit", "attempts": 1}}]}},
                     "setup": [{"argv": ["npm", "ci"], "timeout": "60s", "secrets": ["T"]}],
                     "doneWhen": {"commands": [{"argv": ["npm", "test"]}], "maxRounds": 2, "pinnedFiles": ["tests/**"]},
+                    "resultSchema": {"type": "object"},
                     "owner": "me", "parentTask": "p", "strict": true, "continueFrom": "before", "fork": true, "thread": "talk", "ttlAfterFinished": "7200s",
                 },
             })

@@ -38,6 +38,7 @@ const IMMUTABLE_FIELDS: &[&str] = &[
     "workspace",
     "setup",
     "doneWhen",
+    "resultSchema",
     "runtime",
     "owner",
     "parentTask",

@@ -65,6 +65,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         // More care than the agent asks for.
         strict: _,
         isolation: _,
+        result_schema: _,
         // Fewer of the agent's secrets.
         agent_secrets: _,
         limits,

@@ -70,6 +70,7 @@ pub(crate) fn check(
     }
     commands(&at("setup"), &spec.setup)?;
     done_when(&at("done_when"), spec.done_when.as_ref())?;
+    result_schema(&at("result_schema"), spec.result_schema.as_deref())?;
 
     let parent = match spec.parent_task.as_str() {
         "" => None,
@@ -124,6 +125,14 @@ pub(crate) fn check(
         ..Task::new(id, namespace, target)
     };
     Ok(Checked { task, strict: spec.strict, payload: spec, secrets })
+}
+
+fn result_schema(field: &str, given: Option<&pbjson_types::Struct>) -> Result<(), Status> {
+    let Some(given) = given else { return Ok(()) };
+    let schema = serde_json::to_value(given).map_err(|error| invalid(field, error.to_string()))?;
+    check::length(field, &schema.to_string(), check::MAX_TEXT)?;
+    let checked = jsonschema::validator_for(&schema);
+    checked.map(drop).map_err(|error| invalid(field, format!("is not a JSON Schema: {error}")))
 }
 
 /// Checks the time after which an ended task is removed.

@@ -28,6 +28,7 @@ use super::prepare;
 use super::previous_results;
 use super::redact::Redaction;
 use super::result;
+use super::result_schema;
 use super::spans::ToolSpans;
 use crate::artifacts::{self, Kept};
 use crate::git::Work;
@@ -315,6 +316,7 @@ async fn execute(
     let work = Box::pin(work);
     let mut report =
         checkpoints::with_checkpoints(deps, &kept, slot.as_ref(), &events, &quiet, handle, work).await;
+    result_schema::check(&attempt.assign, &mut report);
     if let Some(git) = git {
         git.report_changes(&events).await;
     }

@@ -27,6 +27,7 @@ mod readiness;
 mod redact;
 mod releasing;
 mod result;
+mod result_schema;
 mod secrets;
 mod spans;
 mod spill;

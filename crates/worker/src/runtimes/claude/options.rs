@@ -58,7 +58,11 @@ impl Options {
             let entry = index.map(|index| format!("[{index}]")).unwrap_or_default();
             return Err(invalid(&format!("runtime.claude.{field}{entry} {message}"), ""));
         }
-        let schema = claude.json_schema.as_ref().map(|schema| structs::to_json(schema).to_string());
+        let schema = claude
+            .json_schema
+            .as_ref()
+            .or(spec.result_schema.as_deref())
+            .map(|schema| structs::to_json(schema).to_string());
         if schema.as_ref().is_some_and(|text| text.len() > MAX_ARGUMENT_BYTES) {
             return Err(invalid("the JSON schema is too long", "keep it below 120 KiB"));
         }

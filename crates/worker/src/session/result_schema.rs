@@ -1,0 +1,61 @@
+//! Data of a result against the schema that its task asks for. Knows no runtime.
+
+use rota_proto::v1::{Failure, FailureClass, TaskResult};
+use rota_proto::worker::v1::Assign;
+
+use crate::runtimes::{RunOutcome, RunReport, failure, structs};
+
+/// Characters of the data that a message quotes.
+const MAX_QUOTE: usize = 300;
+const HINT: &str =
+    "ask the agent for this data in the prompt; programs write it as `data` to $ROTA_OUTPUT/result.json";
+
+/// Fails an attempt whose result has other data than its task asks for.
+pub(super) fn check(assign: &Assign, report: &mut RunReport) {
+    if let RunOutcome::Succeeded(result) = &report.outcome
+        && let Some(failed) = mismatch(assign, result)
+    {
+        report.outcome = RunOutcome::Failed(failed);
+    }
+}
+
+fn mismatch(assign: &Assign, result: &TaskResult) -> Option<Failure> {
+    let schema = structs::to_json(assign.spec.as_ref()?.result_schema.as_ref()?);
+    let data = result.data.as_ref().map_or(serde_json::Value::Null, structs::to_json);
+    let why = match jsonschema::validator_for(&schema) {
+        // The control plane has checked it.
+        Err(error) => return Some(failure(FailureClass::Invalid, format!("the result schema: {error}"))),
+        Ok(validator) => validator.validate(&data).err().map(|error| error.to_string())?,
+    };
+    let why: String = why.chars().take(MAX_QUOTE).collect();
+    let failed =
+        failure(FailureClass::Agent, format!("the data of the result does not fit its schema: {why}"));
+    Some(Failure { hint: HINT.to_owned(), ..failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::TaskSpec;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn failed(schema: Value, data: Value) -> Option<Failure> {
+        let spec =
+            TaskSpec { result_schema: structs::from_json(schema).map(Box::new), ..TaskSpec::default() };
+        let assign = Assign { spec: Some(spec), ..Assign::default() };
+        let result = TaskResult { data: structs::from_json(data), ..TaskResult::default() };
+        mismatch(&assign, &result)
+    }
+
+    #[test]
+    fn data_must_fit_the_schema() {
+        let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 3}}});
+        assert!(failed(schema.clone(), json!({"n": 3})).is_none());
+        for data in [json!({"n": 2}), json!({"n": "3"}), json!({}), Value::Null] {
+            let failed = failed(schema.clone(), data.clone()).unwrap();
+            assert_eq!(failed.class(), FailureClass::Agent, "{data}");
+        }
+        assert!(failed(Value::Null, Value::Null).is_none(), "no schema, no check");
+    }
+}
