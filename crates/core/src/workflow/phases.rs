@@ -171,13 +171,18 @@ impl Workflow {
     }
 
     fn end(&mut self, now: Timestamp) {
-        self.state = match self.outcome {
+        self.state = self.final_state();
+        self.ended_at = Some(now);
+    }
+
+    /// Returns the state in which it ends, as far as that is known before its finally-steps.
+    pub fn final_state(&self) -> State {
+        match self.outcome {
             _ if self.compensation_failed => State::CompensationFailed,
             None => State::Succeeded,
             Some(Outcome::Failed) => State::Failed,
             Some(Outcome::Cancelled) => State::Cancelled,
-        };
-        self.ended_at = Some(now);
+        }
     }
 
     /// Whether steps of this kind may start, as far as the phase is concerned.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{Step, StepState, Workflow};
+use rota_core::workflow::{State, Step, StepState, Workflow};
 use rota_expressions::Values;
 use rota_proto::v1;
 use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results};
@@ -62,11 +62,17 @@ pub(super) async fn read(
 ) -> Result<Values, NoValues> {
     let spec = spec(store, workflow.key).await?.spec.unwrap_or_default();
     let inputs = spec.inputs.map(|inputs| whole(serde_json::to_value(inputs).unwrap_or_default()));
+    // Finally-steps act on the outcome, not on the phase that they are.
+    let state = match workflow.state {
+        State::Finalizing => workflow.final_state(),
+        state => state,
+    };
     let about = json!({
         "id": workflow.id.to_string(),
         "name": workflow.alias.clone().unwrap_or_else(|| workflow.id.to_string()),
-        "status": workflow.state.name(),
-        "outcome": workflow.outcome.map(|outcome| format!("{outcome:?}").to_uppercase()),
+        "status": state.name(),
+        "failedStep": workflow.failed_step,
+        "message": workflow.message,
     });
     let mut steps = Map::new();
     let mut room = Room(MAX_SEEN);
@@ -218,10 +224,11 @@ fn of_result(payload: &bytes::Bytes) -> Value {
     if let Some(delivery) = result.delivery {
         // The commit from which others may start: what was pushed, or else where the task itself has started.
         let pushed = !delivery.commit.is_empty();
-        value.entry("commit").or_insert(if pushed { delivery.commit } else { delivery.base_commit }.into());
-        value.entry("branch").or_insert(delivery.branch.into());
+        let commit = if pushed { delivery.commit } else { delivery.base_commit };
         let page = delivery.pull_request.map(|request| request.url).unwrap_or_default();
-        value.entry("pullRequest").or_insert(page.into());
+        // In place of what the agent calls so: steps that start from its work rely on them.
+        let facts = [("commit", commit), ("branch", delivery.branch), ("pullRequest", page)];
+        value.extend(facts.map(|(name, fact)| (name.to_owned(), fact.into())));
     }
     Value::Object(value)
 }

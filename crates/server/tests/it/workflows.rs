@@ -162,6 +162,7 @@ async fn killed_control_plane_compensates_in_reverse() -> Result<()> {
             { "name": "bad", "needs": [{ "step": "ask" }], "task": fails() },
             { "name": "never", "needs": [{ "step": "bad" }], "task": echoes("never") },
         ],
+        "finally": [{ "name": "report", "task": echoes("${{ workflow.status }} ${{ workflow.failedStep }}: ${{ workflow.message }}") }],
     });
     {
         let _worker = cluster.worker("echo", "one", 1)?;
@@ -192,6 +193,8 @@ async fn killed_control_plane_compensates_in_reverse() -> Result<()> {
     let end = |task: &Value| task["status"]["endTime"].as_str().unwrap_or_default().to_owned();
     assert!(end(&undone_two) < end(&undone_one), "the last step is compensated first");
     assert_eq!(api.step("undo", "never").await?["state"], "STEP_STATE_SKIPPED");
+    let report = text(&api.step("undo", "report").await?).await?;
+    assert_eq!(report["status"]["result"]["text"], "FAILED bad: step bad: its task has failed");
     history::check(cluster.client(), true).await?.check()
 }
 
@@ -276,6 +279,10 @@ async fn invalid_workflows_are_refused() -> Result<()> {
         (json!({ "steps": [{ "name": "a", "task": echoes("${{ previous }}") }] }), "only steps with repeat"),
         (json!({ "steps": [{ "name": "a", "task": { "target": { "agent": "UPPER" } } }] }), "agent"),
         (
+            json!({ "steps": [{ "name": "a", "task": { "resultSchema": { "type": "nonsense" } } }] }),
+            "is not a JSON Schema",
+        ),
+        (
             json!({ "inputs": { "n": "x" }, "inputsSchema": { "properties": { "n": { "type": "integer" } } },
                  "steps": [{ "name": "a", "task": task }] }),
             "inputs/n",
@@ -293,6 +300,19 @@ async fn invalid_workflows_are_refused() -> Result<()> {
         .await?;
     assert_eq!(dry.0, StatusCode::OK, "{}", dry.1);
     assert_eq!(api.get(WORKFLOWS).await?, json!({}));
+    // So does a task with other data than its step asks for.
+    let mut other = echoes("no data");
+    other["resultSchema"] = json!({ "type": "object", "required": ["n"] });
+    other["retry"] = json!({ "maxAttempts": 1 });
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    api.create("other", json!({ "steps": [{ "name": "a", "task": other }] })).await?;
+    assert_eq!(api.ended("other").await?["status"]["failedStep"], "a");
+    let last = api.step("other", "a").await?["lastTask"].clone();
+    let last = format!("/api/v1/namespaces/default/tasks/{}", last.as_str().context("a task")?);
+    let failure = api.get(&last).await?["status"]["failure"].clone();
+    assert_eq!(failure["class"], "FAILURE_CLASS_AGENT", "{failure}");
+    assert!(failure["message"].as_str().unwrap_or_default().contains("schema"), "{failure}");
     // An expression that fails when it is evaluated fails its step, with its reason.
     api.create("late", json!({ "steps": [{ "name": "a", "condition": "inputs.missing", "task": task }] }))
         .await?;
