@@ -1,29 +1,36 @@
 //! `rota template`: templates of workflows.
 
+pub(super) mod shipped;
+
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1::{
     DeleteWorkflowTemplateRequest, GetWorkflowTemplateRequest, UpdateWorkflowTemplateRequest,
-    WorkflowTemplate,
+    WorkflowTemplate, WorkflowTemplateSpec,
 };
+use serde_json::Value;
 
 use super::found;
+use super::workflow::read;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Paint, Table, age, clean, first_line};
 
 const EXAMPLES: &str = "\
 Examples:
-  rota template apply deploy-app -f deploy-app.json
+  rota template list --shipped
+  rota template apply deploy-app --shipped
+  rota template get deploy-app --shipped > deploy.yaml
+  rota template apply deploy -f deploy.yaml
   rota template list
-  rota template get deploy-app
-  rota template get deploy-app --version 3 -o json
-  rota template delete deploy-app
+  rota template get deploy
+  rota template get deploy --version 3 -o json
+  rota template delete deploy
 
-The file has the specification of a template as JSON: description, parameters and workflow, as the API names them.";
+The file has the specification of a template as YAML or JSON: description, parameters and workflow, as the API names them.
+Templates that come with the program (`--shipped`) are a start for your own.";
 
 /// Manage templates of workflows, in versions
 #[derive(Debug, Args)]
@@ -40,6 +47,9 @@ pub enum What {
         /// Include the templates of all namespaces
         #[arg(long, short = 'A')]
         all_namespaces: bool,
+        /// List the templates that come with the program instead, without a control plane
+        #[arg(long, conflicts_with = "all_namespaces")]
+        shipped: bool,
     },
     /// Show a template: its parameters and steps
     Get {
@@ -49,15 +59,21 @@ pub enum What {
         /// Version of the template [default: the newest]
         #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
         version: i64,
+        /// Print the file of a template that comes with the program, without a control plane
+        #[arg(long, conflicts_with = "version")]
+        shipped: bool,
     },
     /// Create a template, or add a version if its specification differs from the newest one
     Apply {
         /// Name of a template of the namespace
         #[arg(value_name = "NAME")]
         name: String,
-        /// Specification as JSON; `-` reads it from standard input
-        #[arg(long = "filename", short, value_name = "FILE|-")]
-        file: PathBuf,
+        /// Specification as YAML or JSON; `-` reads it from standard input
+        #[arg(long = "filename", short, value_name = "FILE|-", required_unless_present = "shipped")]
+        file: Option<PathBuf>,
+        /// Store the template of this name that comes with the program
+        #[arg(long, conflicts_with = "file")]
+        shipped: bool,
         /// Validate on the server, without changing anything
         #[arg(long)]
         dry_run: bool,
@@ -74,15 +90,25 @@ impl Template {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let named = |name: &str| names::template(&context.namespace, name);
         match self.what {
-            What::List { all_namespaces } => {
+            What::List { shipped: true, .. } => shipped::list(context),
+            What::List { all_namespaces, .. } => {
                 list(context, &context.client.all_workflow_templates(&context.parent(all_namespaces)).await?)
             }
-            What::Get { name, version } => {
+            What::Get { name, shipped: true, .. } if context.out.is_human() => {
+                context.out.text(shipped::text(&name)?)?;
+                Ok(Exit::Ok)
+            }
+            What::Get { name, shipped: true, .. } => show(context, &shipped::template(&name)?),
+            What::Get { name, version, .. } => {
                 let request = GetWorkflowTemplateRequest { name: named(&name), version };
                 show(context, &Box::pin(context.client.get_workflow_template(request)).await?)
             }
-            What::Apply { name, file, dry_run } => {
-                Box::pin(apply(context, named(&name), &name, &file, dry_run)).await
+            What::Apply { name, file, dry_run, .. } => {
+                let spec = match file {
+                    Some(file) => spec_of(&file.display().to_string(), &read(&file)?)?,
+                    None => shipped::spec(&name)?,
+                };
+                Box::pin(apply(context, named(&name), &name, spec, dry_run)).await
             }
             What::Delete { name } => {
                 let request = DeleteWorkflowTemplateRequest { name: named(&name), allow_missing: false };
@@ -94,20 +120,21 @@ impl Template {
     }
 }
 
+/// Returns the specification in a text.
+fn spec_of(origin: &str, text: &str) -> Result<WorkflowTemplateSpec, Failure> {
+    let invalid = |error: String| Failure::usage(format!("{origin} is not a template: {error}"));
+    // Every JSON text is YAML, too.
+    let value: Value = serde_saphyr::from_str(text).map_err(|error| invalid(error.to_string()))?;
+    serde_json::from_value(value).map_err(|error| invalid(error.to_string()))
+}
+
 async fn apply(
     context: &Context,
     full: String,
     name: &str,
-    file: &std::path::Path,
+    spec: WorkflowTemplateSpec,
     dry_run: bool,
 ) -> anyhow::Result<Exit> {
-    let text = if file.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin()).context("failed to read standard input")?
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?
-    };
-    let spec = serde_json::from_str(&text)
-        .map_err(|error| Failure::usage(format!("{} is not a template: {error}", file.display())))?;
     let request = GetWorkflowTemplateRequest { name: full.clone(), version: 0 };
     let before = found(context.client.get_workflow_template(request).await)?;
     let request = UpdateWorkflowTemplateRequest {

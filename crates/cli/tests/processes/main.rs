@@ -44,6 +44,7 @@ mod schedules;
 mod shutdown;
 mod sick_disk;
 mod small_disk;
+mod templates;
 mod terminal;
 mod top;
 mod traces;

@@ -49,7 +49,7 @@ impl Run {
         let (mut spec, mut parameters) = (None, None);
         match &self.file {
             Some(file) => {
-                let mut read = read(file)?;
+                let mut read = read_spec(file)?;
                 read.inputs.get_or_insert_default().fields.extend(given.fields);
                 spec = Some(read);
             }
@@ -74,17 +74,21 @@ impl Run {
     }
 }
 
-/// Returns the specification in a file, or in standard input if it is `-`.
-pub(super) fn read(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
-    let text = if file.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin()).context("failed to read standard input")?
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?
-    };
-    // Every JSON text is YAML, too.
+/// Returns the text of a file, or of standard input if it is `-`.
+pub(in crate::commands) fn read(file: &Path) -> anyhow::Result<String> {
+    if file.as_os_str() == "-" {
+        return std::io::read_to_string(std::io::stdin()).context("failed to read standard input");
+    }
+    std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))
+}
+
+/// Returns the specification in a file, of a workflow or of a template.
+pub(super) fn read_spec(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
     let invalid = |error: String| Failure::usage(format!("{} is not a workflow: {error}", file.display()));
-    let value: Value = serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))?;
-    Ok(serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?)
+    // Every JSON text is YAML, too.
+    let value: Value = serde_saphyr::from_str(&read(file)?).map_err(|error| invalid(error.to_string()))?;
+    let spec = value.get("workflow").cloned().unwrap_or(value);
+    Ok(serde_json::from_value(spec).map_err(|error| invalid(error.to_string()))?)
 }
 
 /// Returns `NAME=VALUE` pairs; a value that is no JSON is a text.

@@ -6,6 +6,8 @@ mod report;
 mod show;
 mod watch;
 
+pub(super) use create::read;
+
 use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1;

@@ -22,7 +22,7 @@ pub(super) struct Draw {
     /// Id or alias of a workflow, whose steps are drawn with their states
     #[arg(value_name = "WORKFLOW", required_unless_present = "file", conflicts_with = "file")]
     workflow: Option<String>,
-    /// Specification as YAML or JSON, without a control plane; `-` reads it from standard input
+    /// Specification of a workflow or a template as YAML or JSON, without a control plane; `-` reads it from standard input
     #[arg(long = "filename", short, value_name = "FILE|-")]
     file: Option<PathBuf>,
     /// Language or form of the picture
@@ -51,7 +51,7 @@ impl Draw {
                 let workflow = Box::pin(context.client.get_workflow(request)).await?;
                 (workflow.spec.unwrap_or_default(), context.client.all_workflow_steps(&name).await?)
             }
-            (file, _) => (create::read(file.as_deref().unwrap_or("-".as_ref()))?, Vec::new()),
+            (file, _) => (create::read_spec(file.as_deref().unwrap_or("-".as_ref()))?, Vec::new()),
         };
         let graph = Graph::new(&spec, &steps)?;
         if matches!(self.format, Format::Text | Format::Svg) && graph.nodes.len() > MAX_DRAWN {
