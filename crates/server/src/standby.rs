@@ -2,8 +2,11 @@
 //! takes any call and any worker. Bytes are passed as they are: TLS ends at the owner, which also checks the caller. Knows
 //! nothing of the store.
 
+mod passing;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,22 +16,16 @@ use axum::routing::get;
 use axum::{Json, Router};
 use rota_telemetry::{OnExit, spawn};
 use serde_json::{Value, json};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::passing::Passing;
 use crate::error::Error;
 use crate::http;
-use crate::trust::accept;
 
-/// Connections that are passed on at a time; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time for which a new connection waits for an owner, such as during a takeover.
-const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Format of an empty page of metrics.
 const METRICS: &str = "text/plain; version=0.0.4";
 
@@ -40,11 +37,14 @@ pub struct Owner {
     pub address: String,
 }
 
-/// What is known of the owner; `None` while there is none.
+/// The last known owner; `None` while none was seen.
 pub type Owners = watch::Sender<Option<Owner>>;
 
 /// A replica that passes connections on, until it is stopped.
 pub struct Standby {
+    passing: Passing,
+    /// Set once no further connections are taken.
+    closing: CancellationToken,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -63,29 +63,47 @@ impl Standby {
         advertised: &str,
         owners: &Owners,
     ) -> Result<Self, Error> {
-        let stop = CancellationToken::new();
         let (listener, _) = http::listen(listen).await?;
-        let passing = pass_on(listener, advertised.to_owned(), owners.subscribe(), stop.clone());
-        let mut tasks = vec![spawn("standby", OnExit::Done, passing)];
-        if let Some(addr) = http_listen {
-            let (listener, _) = http::listen(addr).await?;
+        let http = match http_listen {
+            Some(addr) => Some(http::listen(addr).await?.0),
+            None => None,
+        };
+        Ok(Self::serve(listener, http, advertised, owners))
+    }
+
+    fn serve(listener: TcpListener, http: Option<TcpListener>, advertised: &str, owners: &Owners) -> Self {
+        let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
+        let passing = Passing::new(advertised, owners.subscribe());
+        let accepting = passing.clone().run(listener, closing.clone(), stop.clone());
+        let mut tasks = vec![spawn("standby", OnExit::Done, accepting)];
+        if let Some(listener) = http {
             let router = Router::new()
                 .route("/livez", get(async || Json(json!({ "alive": true }))))
                 .route("/readyz", get(ready))
                 // Scraped like an owner, it has no series: an empty page is a successful scrape.
                 .route("/metrics", get(async || ([(CONTENT_TYPE, METRICS)], "")))
-                .with_state(owners.subscribe());
+                .with_state((passing.clone(), closing.clone()));
             tasks.push(spawn(
                 "standby-http",
                 OnExit::Done,
                 http::serve_router(listener, router, stop.clone()),
             ));
         }
-        Ok(Self { stop, tasks })
+        Self { passing, closing, stop, tasks }
+    }
+
+    /// Takes no further connections, and closes those that are left after a time. The replica is not ready meanwhile.
+    pub async fn drain(self, grace: Duration) {
+        self.closing.cancel();
+        if timeout(grace, self.passing.all_closed()).await.is_err() {
+            tracing::info!(?grace, "connections still open after the shutdown grace period were cut off");
+        }
+        self.stop().await;
     }
 
     /// Closes the listeners and every connection: the addresses are free afterwards.
     pub async fn stop(self) {
+        self.closing.cancel();
         self.stop.cancel();
         for task in self.tasks {
             // One that has panicked has closed its listener, too.
@@ -94,68 +112,31 @@ impl Standby {
     }
 }
 
-async fn ready(State(owners): State<watch::Receiver<Option<Owner>>>) -> (StatusCode, Json<Value>) {
-    let owner = owners.borrow().clone();
-    match owner {
-        Some(owner) => (
-            StatusCode::OK,
-            Json(json!({ "ready": true, "system": "standby", "owner": owner.name, "causes": [] })),
-        ),
-        None => {
-            let cause = json!({
-                "code": "no_owner",
-                "message": "no replica owns the database",
-                "hint": "wait for a takeover; if that lasts, check that the database can be reached and the log of the replicas",
-            });
-            let body = json!({ "ready": false, "system": "standby", "causes": [cause] });
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body))
-        }
+/// Answers whether connections would reach the owner, which only an attempt shows.
+async fn ready(State((passing, closing)): State<(Passing, CancellationToken)>) -> (StatusCode, Json<Value>) {
+    if closing.is_cancelled() {
+        return not_ready("stopping", "this replica is stopping", "");
     }
+    let Some(owner) = passing.owner() else {
+        return not_ready(
+            "no_owner",
+            "no other replica owns the database",
+            "wait for a takeover; if that lasts, check that the database can be reached and the log of the replicas",
+        );
+    };
+    if let Err(error) = passing::connect(&owner.address).await {
+        return not_ready(
+            "owner_unreachable",
+            &format!("the owner {} is not reached at {}: {error}", owner.name, owner.address),
+            "check --advertise of the owner, and the network between the replicas",
+        );
+    }
+    let body = json!({ "ready": true, "system": "standby", "owner": owner.name, "causes": [] });
+    (StatusCode::OK, Json(body))
 }
 
-async fn pass_on(
-    listener: TcpListener,
-    own: String,
-    owners: watch::Receiver<Option<Owner>>,
-    stop: CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let accepting = async {
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let stream = accept::accept(&listener).await;
-            let (own, owners, stop) = (own.clone(), owners.clone(), stop.clone());
-            spawn("passed-connection", OnExit::Done, async move {
-                let _place = place;
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = pass(stream, &own, owners) => {}
-                }
-            });
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = accepting => {}
-    }
-}
-
-/// Passes one connection on, until either side closes it or the owner changes.
-async fn pass(mut stream: TcpStream, own: &str, mut owners: watch::Receiver<Option<Owner>>) {
-    let known = timeout(OWNER_TIMEOUT, owners.wait_for(Option::is_some)).await;
-    let Ok(Ok(Some(owner))) = known.map(|known| known.map(|owner| owner.clone())) else { return };
-    // An owner that was restarted is a standby at the same address, which would pass the connection to itself.
-    if owner.address.is_empty() || owner.address == own {
-        return;
-    }
-    let mut onward = match timeout(CONNECT_TIMEOUT, TcpStream::connect(&owner.address)).await {
-        Ok(Ok(onward)) => onward,
-        Ok(Err(error)) => return tracing::debug!(%error, address = owner.address, "the owner is not reached"),
-        Err(_) => return tracing::debug!(address = owner.address, "the owner is not reached in time"),
-    };
-    // Fails only for a connection that is closed already.
-    let _ = onward.set_nodelay(true);
-    tokio::select! {
-        _ = copy_bidirectional(&mut stream, &mut onward) => {}
-        _ = owners.wait_for(|now| now.as_ref() != Some(&owner)) => {}
-    }
+fn not_ready(code: &str, message: &str, hint: &str) -> (StatusCode, Json<Value>) {
+    let cause = json!({ "code": code, "message": message, "hint": hint });
+    let body = json!({ "ready": false, "system": "standby", "causes": [cause] });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body))
 }

@@ -93,9 +93,20 @@ pub async fn open(
             let line =
                 format!("standing by for {}: connections are passed on to its owner", target.describe());
             Reporter::new(globals.color).line(&line);
-            let opened = opened.await;
-            standby.stop().await;
-            opened
+            tokio::select! {
+                opened = &mut opened => {
+                    standby.stop().await;
+                    opened
+                }
+                () = shutdown.graceful.cancelled() => {
+                    let forced = shutdown.forced.cancelled();
+                    tokio::select! {
+                        () = standby.drain(settings.shutdown_grace.0) => {}
+                        () = forced => {}
+                    }
+                    opened.await
+                }
+            }
         }
     };
     match opened? {
@@ -119,13 +130,15 @@ pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<Arc<dyn Store
     Ok(Arc::new(opened.map_err(serve::store_failure)?.store))
 }
 
-/// Publishes the owner, to which connections are passed on.
+/// Publishes the owner, to which connections are passed on. One that cannot be looked up, such as while the database is restarted,
+/// still takes calls: only another owner replaces it.
 fn on_wait(owners: Owners) -> rota_store_postgres::OnWait {
     Arc::new(move |owner| {
-        let owner = owner.map(|owner| Owner { name: owner.name.clone(), address: owner.address.clone() });
+        let Some(owner) = owner else { return };
+        let owner = Owner { name: owner.name.clone(), address: owner.address.clone() };
         owners.send_if_modified(|known| {
-            let changed = *known != owner;
-            known.clone_from(&owner);
+            let changed = known.as_ref() != Some(&owner);
+            *known = Some(owner);
             changed
         });
     })
@@ -141,6 +154,18 @@ mod tests {
             let error = target(url, None).unwrap_err();
             assert!(
                 error.to_string().contains("password") && !format!("{error:?}").contains("secret@"),
+    #[test]
+    fn owner_is_kept_while_it_is_unknown() {
+        let (owners, _) = tokio::sync::watch::channel(None);
+        let look = on_wait(owners.clone(), CancellationToken::new());
+        let owner = |name: &str| rota_store_postgres::Owner { name: name.to_owned(), address: String::new() };
+        for (seen, known) in [(None, None), (Some("a"), Some("a")), (None, Some("a")), (Some("b"), Some("b"))]
+        {
+            assert!(look(seen.map(owner).as_ref()).is_continue());
+            assert_eq!(owners.borrow().as_ref().map(|owner| &*owner.name), known);
+        }
+    }
+
                 "{error:?}"
             );
         }

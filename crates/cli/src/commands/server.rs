@@ -32,6 +32,7 @@ pub struct Server {
 impl Server {
     pub async fn run(mut self, globals: &Globals) -> anyhow::Result<Exit> {
         crate::process::protect();
+        crate::process::raise_file_limit();
         if let Some(file) = &globals.token_file {
             self.settings.set("token_file", file.to_string_lossy());
         }

@@ -1,11 +1,12 @@
 //! Several replicas on one PostgreSQL: the owner is killed, stopped and frozen; clients and workers are connected to another.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_proto::v1::TaskState;
-use rota_testkit::postgres::PostgresServer;
+use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{history, tasks};
 
 use crate::process::Process;
@@ -31,14 +32,19 @@ pub(crate) struct Replicas {
 impl Replicas {
     /// Starts replicas. The first one owns the database; clients and workers connect to the last one.
     pub(crate) async fn start(url: String, graces: Graces, count: usize) -> Result<Self> {
+        let mut fixture = Fixture::bare();
+        fixture.graces = graces;
+        Self::start_in(fixture, url, count).await
+    }
+
+    /// Starts replicas with the settings of a fixture.
+    async fn start_in(mut fixture: Fixture, url: String, count: usize) -> Result<Self> {
         // Held together, so that they differ.
         let listeners: Vec<_> =
             (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
         let mut addrs = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         let http = addrs.split_off(count);
         drop(listeners);
-        let mut fixture = Fixture::bare();
-        fixture.graces = graces;
         std::fs::write(fixture.dir().join("key"), [7; 32])?;
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
         fixture.connect_to(*addrs.last().unwrap());
@@ -189,6 +195,42 @@ async fn frozen_owner_changes_nothing() -> Result<()> {
     // It waits for a slot.
     let names = [names, vec![late]].concat();
     replicas.end_tasks(&names).await
+}
+
+/// A database that is restarted in time costs neither its owner nor the connections that are passed on to that.
+#[tokio::test]
+async fn database_restart_cuts_no_connection() -> Result<()> {
+    let server = PostgresServer::start("")?;
+    let mut replicas = Replicas::start(server.database()?, Graces::LONG, 2).await?;
+    let client = replicas.fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = replicas.fixture.worker(workload::AGENT, "one", 2).await?;
+    let names = replicas.run_tasks(1).await?;
+    server.stop(Stop::Fast)?;
+    replicas.running[1].as_mut().unwrap().prints("lost the database while waiting for it").await;
+    server.resume()?;
+    replicas.running[0].as_mut().unwrap().prints("connected to the database again").await;
+    let late = tasks::create(&client, workload::shell("echo late", &[])).await?;
+    tasks::ended(&client, &late.name).await?;
+    assert_eq!(replicas.replica(0).count("worker joined"), 1);
+    replicas.end_tasks(&names).await
+}
+
+/// Each connection takes two files at a replica that stands by, and many systems start programs with few.
+#[tokio::test]
+async fn replicas_may_open_as_many_files_as_allowed() -> Result<()> {
+    let mut fixture = Fixture::bare();
+    let program = fixture.dir().join("limited");
+    let text = format!("#!/bin/sh\nulimit -Sn 200\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_rota"));
+    std::fs::write(&program, text)?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700))?;
+    fixture.server_program = Some(program);
+    let replicas = Replicas::start_in(fixture, PostgresServer::shared().database()?, 1).await?;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", replicas.replica(0).pid()))?;
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard, ..] = files.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{files}") };
+    assert_eq!(soft, hard);
+    Ok(())
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ enum Fault {
     OwnerStopped,
     OwnerFrozen,
     StandbyKilled,
+    StandbyFrozen,
     WorkerKilled,
     DatabaseRestarted,
     DatabaseCrashed,
@@ -38,11 +39,12 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::OwnerKilled,
         Self::OwnerStopped,
         Self::OwnerFrozen,
         Self::StandbyKilled,
+        Self::StandbyFrozen,
         Self::WorkerKilled,
         Self::DatabaseRestarted,
         Self::DatabaseCrashed,
@@ -55,6 +57,7 @@ impl Fault {
             Self::OwnerStopped => "owner stopped",
             Self::OwnerFrozen => "owner frozen beyond its lease",
             Self::StandbyKilled => "standby killed",
+            Self::StandbyFrozen => "standby frozen",
             Self::WorkerKilled => "worker killed",
             Self::DatabaseRestarted => "database restarted",
             Self::DatabaseCrashed => "database crashed",
@@ -121,6 +124,14 @@ impl World {
                 let standby = (owner + 1 + random.random_range(0..REPLICAS - 1)) % REPLICAS;
                 self.replicas.running[standby].take().context("no standby")?.kill().await;
                 self.replicas.start_one(standby, STANDS_BY).await;
+            }
+            Fault::StandbyFrozen => {
+                // Some of the time, the one that clients and workers are connected to.
+                let standby =
+                    self.replicas.replica((owner + 1 + random.random_range(0..REPLICAS - 1)) % REPLICAS);
+                standby.signal(Signal::SIGSTOP);
+                sleep(Duration::from_millis(random.random_range(1_000..8_000))).await;
+                standby.signal(Signal::SIGCONT);
             }
             Fault::WorkerKilled => {
                 let index = random.random_range(0..WORKERS.len());

@@ -1,0 +1,145 @@
+//! Tests of a standby between a client and an owner, which are plain sockets.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::*;
+
+const OWN: &str = "standby.example:7420";
+/// Time after which a test has failed.
+const LIMIT: Duration = Duration::from_secs(60);
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    http::listen(([127, 0, 0, 1], 0).into()).await.unwrap()
+}
+
+fn owner(addr: SocketAddr) -> Option<Owner> {
+    Some(Owner { name: addr.to_string(), address: addr.to_string() })
+}
+
+/// A standby that listens, and its owner.
+struct Pair {
+    standby: Standby,
+    addr: SocketAddr,
+    http: SocketAddr,
+    owners: Owners,
+    owner: TcpListener,
+}
+
+async fn pair() -> Pair {
+    let (listener, addr) = listener().await;
+    let (http_listener, http) = self::listener().await;
+    let (owner_listener, owner_addr) = self::listener().await;
+    let (owners, _) = watch::channel(owner(owner_addr));
+    let standby = Standby::serve(listener, Some(http_listener), OWN, &owners);
+    Pair { standby, addr, http, owners, owner: owner_listener }
+}
+
+impl Pair {
+    /// Opens a connection, and returns both ends of it.
+    async fn connect(&self) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(self.addr).await.unwrap();
+        (client, self.owner.accept().await.unwrap().0)
+    }
+
+    /// Waits until every place is given back.
+    async fn empty(&self) {
+        self.standby.closing.cancel();
+        timeout(LIMIT, self.standby.passing.all_closed()).await.expect("a place is never given back");
+    }
+}
+
+/// Sends bytes through a connection.
+async fn passes(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"bytes").await.unwrap();
+    let mut bytes = [0; 5];
+    to.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"bytes");
+}
+
+async fn readiness(http: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page
+}
+
+#[tokio::test]
+async fn client_that_never_closes_gives_its_place_back() {
+    let pair = pair().await;
+    let (_client, owner) = pair.connect().await;
+    drop(owner);
+    pair.empty().await;
+}
+
+#[tokio::test]
+async fn client_that_ended_its_side_is_answered() {
+    let pair = pair().await;
+    let (mut client, mut owner) = pair.connect().await;
+    client.shutdown().await.unwrap();
+    assert_eq!(owner.read(&mut [0]).await.unwrap(), 0);
+    passes(&mut owner, &mut client).await;
+    drop(owner);
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    pair.empty().await;
+}
+
+#[tokio::test]
+async fn connections_to_another_owner_are_cut() {
+    let pair = pair().await;
+    let (mut client, mut owner) = pair.connect().await;
+    passes(&mut client, &mut owner).await;
+    pair.owners.send_replace(Some(Owner { name: "self".to_owned(), address: OWN.to_owned() }));
+    assert_eq!(owner.read(&mut [0]).await.unwrap(), 0);
+    // Nothing is passed to the replica itself.
+    let mut refused = TcpStream::connect(pair.addr).await.unwrap();
+    assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
+    pair.empty().await;
+}
+
+#[tokio::test]
+async fn draining_standby_lets_connections_end() {
+    let pair = pair().await;
+    let (mut client, mut owner) = pair.connect().await;
+    passes(&mut client, &mut owner).await;
+    assert!(readiness(pair.http).await.starts_with("HTTP/1.1 200"));
+    let (drained, mut drains) = oneshot::channel();
+    let (closing, accepting) = (pair.standby.closing.clone(), pair.addr);
+    spawn("drain", OnExit::Done, async move {
+        pair.standby.drain(LIMIT).await;
+        let _ = drained.send(());
+    });
+    closing.cancelled().await;
+    let page = readiness(pair.http).await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("stopping"), "{page}");
+    while TcpStream::connect(accepting).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    passes(&mut client, &mut owner).await;
+    passes(&mut owner, &mut client).await;
+    assert!(drains.try_recv().is_err());
+    drop((client, owner));
+    drains.await.unwrap();
+}
+
+#[tokio::test]
+async fn draining_standby_cuts_what_stays() {
+    let pair = pair().await;
+    let (mut client, _owner) = pair.connect().await;
+    pair.standby.drain(Duration::ZERO).await;
+    assert!(matches!(client.read(&mut [0]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn standby_without_a_reachable_owner_is_not_ready() {
+    let pair = pair().await;
+    drop(pair.owner);
+    let page = readiness(pair.http).await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("owner_unreachable"), "{page}");
+    pair.owners.send_replace(None);
+    let page = readiness(pair.http).await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("no_owner"), "{page}");
+    pair.standby.stop().await;
+}
