@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
-use rota_client::{Client, Options as ClientOptions, lazy_channel};
+use rota_client::{Client, Options as ClientOptions, RenewableChannel};
 use rota_core::Timestamp;
 use rota_core::breaker::Policy;
 use rota_proto::{names, v1};
@@ -157,7 +157,7 @@ impl Workers {
         let mut ended = Vec::new();
         for index in 0..workers {
             let name = format!("{agent}-{index}");
-            let channel = lazy_channel(options)?;
+            let channel = RenewableChannel::new(options.clone())?;
             let mut worker = rota_worker::Options::new(
                 channel,
                 NAMESPACE,

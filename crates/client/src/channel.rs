@@ -134,6 +134,35 @@ pub fn lazy_channel(options: &Options) -> Result<Channel, Error> {
     channel(options).map_err(|error| Error::endpoint(given, root_cause(&error)))
 }
 
+/// A channel that its holders replace when nothing comes back over its connection: a peer that has vanished without a word, such
+/// as a load balancer or a standby, would otherwise be used until keepalive gives it up. Clones share the channel.
+#[derive(Debug, Clone)]
+pub struct RenewableChannel {
+    options: Arc<Options>,
+    current: Arc<watch::Sender<Channel>>,
+}
+
+impl RenewableChannel {
+    /// Creates a channel without a token, as [`lazy_channel`] does.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let channel = lazy_channel(&options)?;
+        Ok(Self { options: Arc::new(options), current: Arc::new(watch::Sender::new(channel)) })
+    }
+
+    /// Returns the channel that new calls use.
+    pub fn get(&self) -> Channel {
+        self.current.borrow().clone()
+    }
+
+    /// Lets new calls use a connection of their own. Those in flight keep theirs.
+    pub fn renew(&self) {
+        // Valid options stay valid.
+        if let Ok(channel) = lazy_channel(&self.options) {
+            self.current.send_replace(channel);
+        }
+    }
+}
+
 fn channel(options: &Options) -> Result<Channel, tonic::transport::Error> {
     let authority = options.endpoint.strip_prefix("https://");
     if let (Some(ca), Some(authority)) = (&options.ca, authority) {

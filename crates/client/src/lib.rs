@@ -66,7 +66,7 @@ mod trace;
 pub mod watch;
 
 pub use auth::Auth;
-pub use channel::{Client, Transport, lazy_channel};
+pub use channel::{Client, RenewableChannel, Transport, lazy_channel};
 pub use error::{Error, Field, hint_of, reason};
 pub use options::{Options, Token};
 pub use tonic::Code;

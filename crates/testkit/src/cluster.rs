@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rota_client::{Client, Options as ClientOptions};
+use rota_client::{Client, Options as ClientOptions, RenewableChannel};
 use rota_core::breaker::Policy;
 use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
 use rota_server::{
@@ -282,7 +282,7 @@ impl Cluster {
         slots: usize,
         state: PathBuf,
     ) -> Result<rota_worker::Options> {
-        let channel = rota_client::lazy_channel(&client_options(&self.setup, self.folder.path(), at))?;
+        let channel = RenewableChannel::new(client_options(&self.setup, self.folder.path(), at))?;
         let mut options = rota_worker::Options::new(channel, "default", agent, name, state);
         options.slots = slots;
         options.token = self.worker_token(agent, Some(name))?;

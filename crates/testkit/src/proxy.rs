@@ -22,11 +22,18 @@ enum Mode {
     Refusing,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mode: Mode,
+    /// Number of times that connections were stranded. Those that are older pass nothing any more.
+    strandings: usize,
+}
+
 /// Proxy between a worker and its control plane. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
-    mode: watch::Sender<Mode>,
+    state: watch::Sender<State>,
     refused: Arc<AtomicUsize>,
     _over: tokio_util::sync::DropGuard,
 }
@@ -36,7 +43,7 @@ impl Proxy {
     pub async fn start(to: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
-        let (mode, modes) = watch::channel(Mode::Open);
+        let (state, states) = watch::channel(State { mode: Mode::Open, strandings: 0 });
         let over = CancellationToken::new();
         let stop = over.clone();
         let refused = Arc::<AtomicUsize>::default();
@@ -48,16 +55,16 @@ impl Proxy {
                     accepted = listener.accept() => accepted,
                 };
                 let Ok((near, _)) = accepted else { continue };
-                let (modes, stop) = (modes.clone(), stop.clone());
+                let (states, stop) = (states.clone(), stop.clone());
                 spawn("proxied", OnExit::Done, async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = carry(near, Targets { to, refusing }, modes) => {}
+                        () = carry(near, Targets { to, refusing }, states) => {}
                     }
                 });
             }
         });
-        Ok(Self { addr, mode, refused, _over: over.drop_guard() })
+        Ok(Self { addr, state, refused, _over: over.drop_guard() })
     }
 
     /// Returns the address that the proxy listens on.
@@ -67,17 +74,27 @@ impl Proxy {
 
     /// Stops forwarding without closing anything: neither side notices.
     pub fn freeze(&self) {
-        self.mode.send_replace(Mode::Frozen);
+        self.set(Mode::Frozen);
+    }
+
+    /// Freezes the connections that there are for good. New ones are forwarded, as by a load balancer after one of its targets has
+    /// vanished.
+    pub fn strand(&self) {
+        self.state.send_modify(|state| state.strandings += 1);
+    }
+
+    fn set(&self, mode: Mode) {
+        self.state.send_modify(|state| state.mode = mode);
     }
 
     /// Closes all connections, and new ones as they arrive.
     pub fn cut(&self) {
-        self.mode.send_replace(Mode::Cut);
+        self.set(Mode::Cut);
     }
 
     /// Answers every call with status 403 and closes all other connections.
     pub fn refuse(&self) {
-        self.mode.send_replace(Mode::Refusing);
+        self.set(Mode::Refusing);
     }
 
     /// Returns the number of calls that were answered with status 403.
@@ -87,7 +104,7 @@ impl Proxy {
 
     /// Forwards again, including what was received while frozen.
     pub fn open(&self) {
-        self.mode.send_replace(Mode::Open);
+        self.set(Mode::Open);
     }
 }
 
@@ -125,29 +142,35 @@ async fn refuse(refused: Arc<AtomicUsize>, stop: CancellationToken) -> Result<So
     Ok(addr)
 }
 
-async fn carry(near: TcpStream, targets: Targets, mut modes: watch::Receiver<Mode>) {
-    let Ok(mode) = modes.wait_for(|mode| *mode != Mode::Frozen).await.map(|mode| *mode) else { return };
+async fn carry(near: TcpStream, targets: Targets, mut states: watch::Receiver<State>) {
+    let Ok(State { mode, strandings }) =
+        states.wait_for(|state| state.mode != Mode::Frozen).await.map(|state| *state)
+    else {
+        return;
+    };
     let Some(target) = targets.of(mode) else { return };
     let Ok(far) = TcpStream::connect(target).await else { return };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let mut cut = modes.clone();
+    let mut cut = states.clone();
     tokio::select! {
-        () = pass(near_in, far_out, modes.clone()) => {}
-        () = pass(far_in, near_out, modes) => {}
-        _ = cut.wait_for(|mode| targets.of(*mode) != Some(target)) => {}
+        () = pass(near_in, far_out, states.clone(), strandings) => {}
+        () = pass(far_in, near_out, states, strandings) => {}
+        _ = cut.wait_for(|state| targets.of(state.mode) != Some(target)) => {}
     }
 }
 
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut modes: watch::Receiver<Mode>,
+    mut states: watch::Receiver<State>,
+    strandings: usize,
 ) {
     let mut bytes = vec![0; 16 << 10];
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
-        if modes.wait_for(|mode| *mode != Mode::Frozen).await.is_err() {
+        let flows = |state: &State| state.mode != Mode::Frozen && state.strandings == strandings;
+        if states.wait_for(flows).await.is_err() {
             return;
         }
         let Some(part) = bytes.get(..count) else { return };

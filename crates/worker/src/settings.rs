@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rota_client::RenewableChannel;
 use rota_settings::HumanDuration;
 use rota_telemetry::env;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tonic::transport::Channel;
 
 use crate::session::{
     CHECKPOINT_INTERVAL, KEEP_WORKSPACES, MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT, Options,
@@ -117,7 +117,7 @@ impl rota_settings::Settings for Settings {
 
 impl Settings {
     /// Returns the options of a worker of `agent`, without a token. The name is made up unless it is set.
-    pub fn options(self, channel: Channel, namespace: &str, agent: &str) -> Options {
+    pub fn options(self, channel: RenewableChannel, namespace: &str, agent: &str) -> Options {
         let name = self.worker.filter(|name| !name.is_empty()).unwrap_or_else(|| {
             let suffix = uuid::Uuid::new_v4().simple().to_string();
             format!("{agent}-{}", &suffix[..6])

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use nix::libc;
+use rota_client::RenewableChannel;
 use rota_worker::Options;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use tokio_util::sync::CancellationToken;
@@ -23,21 +24,15 @@ fn main() -> ExitCode {
     }
     let args: Vec<String> = args.into_iter().filter_map(|arg| arg.into_string().ok()).collect();
     let [command, endpoint, state, slots] = args.as_slice() else { return ExitCode::from(2) };
-    let (Ok(endpoint), Ok(slots), "serve") =
-        (tonic::transport::Endpoint::from_shared(endpoint.clone()), slots.parse(), command.as_str())
-    else {
-        return ExitCode::from(2);
-    };
+    let (Ok(slots), "serve") = (slots.parse(), command.as_str()) else { return ExitCode::from(2) };
     let Ok(runtime) = tokio::runtime::Runtime::new() else { return ExitCode::FAILURE };
     let served = runtime.block_on(async {
-        let mut options = Options::new(endpoint.connect_lazy(), "default", "default", "w", state.into());
+        let channel = RenewableChannel::new(rota_client::Options::new(endpoint)).ok()?;
+        let mut options = Options::new(channel, "default", "default", "w", state.into());
         options.slots = slots;
-        options.run(CancellationToken::new()).await
+        options.run(CancellationToken::new()).await.ok()
     });
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    if served.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Answers system calls with EPERM from now on, as a container's seccomp profile does.

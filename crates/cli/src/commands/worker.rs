@@ -104,7 +104,7 @@ fn connect(globals: &Globals, settings: Settings, agent: &str) -> anyhow::Result
         let endpoint = &found.options.endpoint;
         Reporter::new(globals.color).warn(&format!("the token is sent to {endpoint} unencrypted; use https"));
     }
-    let channel = rota_client::lazy_channel(&found.options)?;
+    let channel = rota_client::RenewableChannel::new(found.options.clone())?;
     let mut options = settings.options(channel, &found.namespace, agent);
     match found.options.token {
         Token::None => {}

@@ -178,6 +178,37 @@ async fn silent_worker_is_lost_disconnected_one_returns() -> Result<()> {
     history::check(client, true).await?.check()
 }
 
+/// Something between worker and control plane vanishes without a word, such as the machine of a standby.
+#[tokio::test]
+async fn worker_on_a_dead_connection_opens_another() -> Result<()> {
+    let mut setup = Setup::new(Backend::Memory);
+    setup.timing.heartbeat = Duration::from_millis(100);
+    setup.timing.heartbeat_timeout = Duration::from_millis(1500);
+    // Less than keepalive needs to give up a connection.
+    setup.timing.reconnect_grace = Duration::from_secs(15);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let proxy = Proxy::start(cluster.addr()).await?;
+    let state = cluster.folder().join("far");
+    let _far = WorkerHandle::start(cluster.worker_options(proxy.addr(), "echo", "far", 1, state)?);
+    let steps = [Step::Ask("go?".into()), Step::Succeed("done".into())];
+    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    let epoch = async || anyhow::Ok(tasks::workers(client).await?.first().map(|worker| worker.epoch));
+    let before = epoch().await?;
+    proxy.strand();
+    tasks::eventually("another session", async || Ok(epoch().await? > before)).await?;
+    tasks::answer(client, &task.name, "yes").await?;
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!(
+        (status.state(), status.attempt, status.worker_losses),
+        (TaskState::Succeeded, 1, 0),
+        "{status:?}"
+    );
+    history::check(client, true).await?.check()
+}
+
 #[tokio::test]
 async fn short_disconnect_changes_nothing() -> Result<()> {
     let mut setup = Setup::new(Backend::Memory);

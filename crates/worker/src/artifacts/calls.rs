@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use rota_client::artifacts::Artifacts;
-use rota_client::{Auth, Token};
+use rota_client::{Auth, RenewableChannel, Token};
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -18,7 +18,7 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Makes calls with the worker's credentials, which are read for each: clusters rotate them.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    pub(crate) channel: Channel,
+    pub(crate) channel: RenewableChannel,
     pub(crate) token: Token,
     /// Name by which the control plane knows the worker.
     pub(crate) worker: String,
@@ -27,7 +27,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// Returns a client of the worker service.
     pub(crate) fn service(&self) -> Result<WorkerServiceClient<InterceptedService<Channel, Auth>>, Status> {
-        let transport = InterceptedService::new(self.channel.clone(), Auth::new(&self.token)?);
+        let transport = InterceptedService::new(self.channel.get(), Auth::new(&self.token)?);
         Ok(WorkerServiceClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES))
     }
 
@@ -35,7 +35,7 @@ impl Caller {
     /// limit.
     pub(super) fn artifacts(&self, namespace: &str) -> Result<Artifacts, Status> {
         let auth = Auth::new(&self.token)?;
-        Ok(Artifacts::over(self.channel.clone(), auth, namespace, Duration::MAX))
+        Ok(Artifacts::over(self.channel.get(), auth, namespace, Duration::MAX))
     }
 
     pub(crate) fn request<T>(message: T) -> Request<T> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::stream::{PollNext, select_with_strategy};
-use rota_client::reason;
+use rota_client::{RenewableChannel, reason};
 use rota_proto::reasons;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use rota_proto::worker::v1::{
@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 /// Limit for the response headers, and again for the Welcome.
@@ -121,7 +120,7 @@ impl Credentials {
 
 /// Opens a session, with a limit for each step.
 pub(super) async fn connect(
-    channel: Channel,
+    channel: &RenewableChannel,
     credentials: Credentials,
     hello: Hello,
 ) -> Result<Connection, ConnectError> {
@@ -138,8 +137,11 @@ pub(super) async fn connect(
     if let Some(header) = credentials.header().await? {
         request.metadata_mut().insert("authorization", header);
     }
-    let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let late = |_| ConnectError::Unreachable("timed out waiting for the control plane".to_owned());
+    let mut client = WorkerServiceClient::new(channel.get()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let late = |_| {
+        channel.renew();
+        ConnectError::Unreachable("timed out waiting for the control plane".to_owned())
+    };
     let mut inbound = timeout(HANDSHAKE_TIMEOUT, client.session(request)).await.map_err(late)??.into_inner();
     let answer = timeout(HANDSHAKE_TIMEOUT, inbound.message()).await.map_err(late)??;
     match answer.and_then(|answer| answer.kind) {

@@ -31,7 +31,8 @@ impl Worker {
             }
             let credentials =
                 Credentials { token: self.options.token.clone(), file: self.options.token_file.clone() };
-            let connecting = connect(self.options.channel.clone(), credentials, self.hello(version));
+            let channel = self.options.channel.clone();
+            let connecting = connect(&channel, credentials, self.hello(version));
             match self.wait_disconnected(connecting, shutdown).await {
                 None => return Ok(None),
                 Some(Ok(connection)) => return Ok(Some(connection)),

@@ -43,10 +43,10 @@ use std::time::Duration;
 use confinement::Paths;
 pub use outbound::PROTOCOL_VERSION;
 pub(crate) use readiness::{MIN_FREE_DISK, MIN_FREE_MEMORY};
+use rota_client::RenewableChannel;
 use rota_proto::v1::runtime;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::artifacts::Caller;
 use crate::prices::Prices;
@@ -66,8 +66,8 @@ pub(crate) const KEEP_WORKSPACES: Duration = Duration::from_hours(30 * 24);
 /// Options of a worker, with the channel that it connects through.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Channel to the control plane, with TLS and keepalive configured. May connect lazily.
-    pub channel: Channel,
+    /// Channel to the control plane, with TLS and keepalive configured.
+    pub channel: RenewableChannel,
     /// Bearer token for the control plane.
     pub token: Option<SecretString>,
     /// File with the token, used instead of `token` and read for every session, since such tokens are rotated.
@@ -137,7 +137,13 @@ impl Options {
     }
 
     /// Creates options with one slot and defaults for the rest.
-    pub fn new(channel: Channel, namespace: &str, agent: &str, worker: &str, state_dir: PathBuf) -> Self {
+    pub fn new(
+        channel: RenewableChannel,
+        namespace: &str,
+        agent: &str,
+        worker: &str,
+        state_dir: PathBuf,
+    ) -> Self {
         Self {
             channel,
             token: None,

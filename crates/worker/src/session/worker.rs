@@ -248,7 +248,11 @@ impl Worker {
         while !(self.outgoing.is_empty() && self.is_done()) {
             let give_up_at = self.give_up_at;
             tokio::select! {
-                () = closed.cancelled() => return SessionEnd::Lost("no message before the heartbeat timeout".to_owned()),
+                () = closed.cancelled() => {
+                    // Whatever is at the other end of the connection would not answer the next call either.
+                    self.options.channel.renew();
+                    return SessionEnd::Lost("no message before the heartbeat timeout".to_owned());
+                }
                 message = inbound.message() => match message {
                     Ok(Some(message)) => {
                         last_received.touch();

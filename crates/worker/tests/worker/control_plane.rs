@@ -321,7 +321,7 @@ impl Worker {
     pub(crate) fn start_at(endpoint: &str, change: impl FnOnce(&mut Options)) -> Self {
         crate::support::supervised();
         let state = tempfile::tempdir().unwrap();
-        let channel = tonic::transport::Endpoint::from_shared(endpoint.to_owned()).unwrap().connect_lazy();
+        let channel = rota_client::RenewableChannel::new(rota_client::Options::new(endpoint)).unwrap();
         let mut options = Options::new(channel, "default", "default", "w", state.path().to_owned());
         options.slots = 16;
         change(&mut options);
