@@ -47,10 +47,13 @@ impl Server {
         let shutdown = signals::Shutdown::listen()?;
         let (store, owner) = match &settings.store {
             None => (serve::open(&settings.data_dir).await?, None),
-            Some(place) => match replica::open(place, &settings, globals, &shutdown).await? {
-                Some(opened) => (opened.store, Some(opened.database)),
-                None => return Ok(Exit::Ok),
-            },
+            Some(place) => {
+                settings.check_usable().await.map_err(contradiction)?;
+                match replica::open(place, &settings, globals, &shutdown).await? {
+                    Some(opened) => (opened.store, Some(opened.database)),
+                    None => return Ok(Exit::Ok),
+                }
+            }
         };
         let bound = serve::bind(settings.options(store, owner).map_err(contradiction)?).await?;
         if settings.insecure {

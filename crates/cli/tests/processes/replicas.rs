@@ -261,6 +261,7 @@ async fn development_server_keeps_tasks_in_a_database() -> Result<()> {
 async fn contradictory_settings_are_refused() -> Result<()> {
     let fixture = Fixture::bare();
     std::fs::write(fixture.dir().join("key"), [7; 32])?;
+    std::fs::write(fixture.dir().join("short"), [7; 5])?;
     let store = "postgres://rota@127.0.0.1:1/rota";
     for (flags, why) in [
         (&["--key-file", "key"][..], "requires artifacts"),
@@ -269,6 +270,26 @@ async fn contradictory_settings_are_refused() -> Result<()> {
         (
             &["--key-file", "key", "--artifacts", "file:///tmp", "--listen", "0.0.0.0:7420"][..],
             "requires advertise",
+        ),
+        // Found out before the database is reached, not after it was taken over.
+        (&["--artifacts", "file:///tmp", "--key-file", "short"][..], "has 5 bytes"),
+        (&["--artifacts", "nonsense://a", "--key-file", "key"][..], "artifacts"),
+        (
+            &["--artifacts", "file:///tmp", "--key-file", "key", "--notifications", "absent"][..],
+            "failed to read absent",
+        ),
+        (
+            &[
+                "--artifacts",
+                "file:///tmp",
+                "--key-file",
+                "key",
+                "--tls-certificate",
+                "key",
+                "--tls-key",
+                "key",
+            ][..],
+            "no certificate",
         ),
     ] {
         let command = ["server", "--insecure", "--data-dir", "data", "--store", store];

@@ -49,6 +49,9 @@ pub enum SettingsError {
     Notifications(#[from] NotificationsError),
     #[error("artifacts: {0}")]
     Artifacts(#[from] rota_artifacts::Error),
+    /// Something that serving needs is unusable.
+    #[error(transparent)]
+    Unusable(#[from] crate::error::Error),
     /// The token that names the issuer is unreadable.
     #[error("failed to read oidc_token_file {path}: {source}", path = path.display())]
     TokenFile { path: PathBuf, source: std::io::Error },
@@ -74,6 +77,7 @@ impl SettingsError {
             Self::NoArtifacts => Some(
                 "set --artifacts to an object store, or to file:///DIR with a directory that all replicas share",
             ),
+            Self::Unusable(error) => error.hint(),
             Self::NoAdvertise => Some("set --advertise to the address of this machine or pod"),
             _ => None,
         }

@@ -3,6 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Settings, SettingsError};
+use crate::error::Error;
+use crate::notify::Receiver;
+use crate::seal::Sealer;
+use crate::trust::tls;
 
 impl Settings {
     /// Fails if a shared store lacks what all replicas must have.
@@ -18,6 +22,21 @@ impl Settings {
             Some(_) => {}
         }
         if self.artifacts.is_none() { Err(SettingsError::NoArtifacts) } else { Ok(()) }
+    }
+
+    /// Fails if a file or an address that serving needs is unusable. A replica must find that out before it stands by: as the
+    /// owner it would only end, and the next one after it.
+    pub async fn check_usable(&self) -> Result<(), SettingsError> {
+        if let Some(path) = &self.key_file {
+            Sealer::open(path).map_err(Error::from)?;
+        }
+        if let Some(files) = self.tls()? {
+            tls::check(&files).await.map_err(Error::Tls)?;
+        }
+        if let Some(path) = &self.notifications {
+            Receiver::load(path)?;
+        }
+        self.artifacts(Some(String::new())).map(drop)
     }
 
     /// Returns `HOST:PORT` at which other replicas reach this one.

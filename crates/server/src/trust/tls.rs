@@ -52,6 +52,13 @@ pub(crate) async fn acceptor(
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Fails unless the files hold a certificate and its key.
+#[cfg(feature = "clap")]
+pub(crate) async fn check(tls: &Tls) -> Result<(), String> {
+    let (certificate, key) = (files::read(&tls.certificate).await?, files::read(&tls.key).await?);
+    pair(&certificate, &key, &aws_lc_rs::default_provider()).map(drop)
+}
+
 /// Returns a certificate chain with its key. Rejects a key that does not belong to the certificate.
 fn pair(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let bad = |error| format!("the certificate is not PEM: {error}");
