@@ -46,6 +46,8 @@ impl Graces {
 pub(crate) struct Fixture {
     server: Option<Process>,
     pub(crate) graces: Graces,
+    /// Grace period of the control plane's shutdown.
+    pub(crate) shutdown_grace: &'static str,
     /// Data directory of the control plane.
     pub(crate) data: PathBuf,
     addr: Option<SocketAddr>,
@@ -72,6 +74,7 @@ impl Fixture {
         Self {
             server: None,
             graces: Graces::LONG,
+            shutdown_grace: "2s",
             data,
             addr: None,
             disk: None,
@@ -127,7 +130,7 @@ impl Fixture {
     pub(crate) fn server_command(&self, addr: SocketAddr) -> Command {
         let mut command = self.command_of(
             self.server_program.as_deref().unwrap_or(Path::new(ROTA)),
-            &["server", "--heartbeat", "500ms", "--shutdown-grace", "2s"],
+            &["server", "--heartbeat", "500ms", "--shutdown-grace", self.shutdown_grace],
         );
         command.args(["--listen", &addr.to_string()]);
         command.arg("--token-file").arg(self.dir().join("token"));

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use rota_proto::v1::TaskState;
+use rota_proto::v1::{TaskState, WatchTaskRequest};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{history, tasks};
 
@@ -214,6 +214,34 @@ async fn database_restart_cuts_no_connection() -> Result<()> {
     tasks::ended(&client, &late.name).await?;
     assert_eq!(replicas.replica(0).count("worker joined"), 1);
     replicas.end_tasks(&names).await
+}
+
+/// A client that stops reading keeps its connection open, whatever the server does.
+#[tokio::test]
+async fn stalled_client_delays_no_handover() -> Result<()> {
+    let mut fixture = Fixture::bare();
+    // Longer than every wait of a test.
+    fixture.shutdown_grace = "1h";
+    let mut replicas = Replicas::start_in(fixture, PostgresServer::shared().database()?, 2).await?;
+    let client = replicas.fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = replicas.fixture.worker(workload::AGENT, "one", 1).await?;
+    // More than a client takes that reads nothing.
+    let task = workload::shell("head -c 12000000 /dev/zero | tr '\\0' x | fold -w 1000", &[]);
+    let name = tasks::create(&client, task).await?.name;
+    tasks::ended(&client, &name).await?;
+    let (owner, other) = (replicas.addrs[0], replicas.addrs[1]);
+    replicas.fixture.connect_to(owner);
+    let stalled = replicas.fixture.client()?;
+    replicas.fixture.connect_to(other);
+    let mut watch =
+        stalled.tasks().watch_task(WatchTaskRequest { name, ..Default::default() }).await?.into_inner();
+    assert!(watch.message().await?.is_some());
+    replicas.replica(0).signal(Signal::SIGTERM);
+    replicas.owner_of(&[1]).await?;
+    // The old owner still waits for the client.
+    replicas.running[0].take().unwrap().kill().await;
+    Ok(())
 }
 
 /// Each connection takes two files at a replica that stands by, and many systems start programs with few.

@@ -1,5 +1,5 @@
-//! Ends the streams of third-party services, such as reflection, when the server stops: otherwise they stay open as long as
-//! their callers like. Rota's own streams observe the shutdown token themselves.
+//! What a server that stops waits for: counts the calls that are not answered yet, and ends the streams of third-party services,
+//! such as reflection, which would stay open as long as their callers like. Rota's own streams observe the shutdown token themselves.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,26 +9,32 @@ use futures::future::{BoxFuture, Either};
 use futures::{FutureExt, TryFutureExt};
 use http_body::Frame;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TrackedFuture;
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::wire::status;
 
-/// Wraps calls of the services whose names begin with `grpc.`.
+/// Counts the calls that are not answered yet, and ends the streams of the services whose names begin with `grpc.`.
 #[derive(Clone)]
-pub(crate) struct Layer(pub(crate) CancellationToken);
+pub(crate) struct Layer {
+    pub(crate) stop: CancellationToken,
+    /// Calls until their answer begins: one whose answer is a single message has nothing left to do then.
+    pub(crate) calls: TaskTracker,
+}
 
 impl<S> tower::Layer<S> for Layer {
     type Service = Service<S>;
 
     fn layer(&self, inner: S) -> Service<S> {
-        Service { stop: self.0.clone(), inner }
+        Service { layer: self.clone(), inner }
     }
 }
 
 #[derive(Clone)]
 pub(crate) struct Service<S> {
-    stop: CancellationToken,
+    layer: Layer,
     inner: S,
 }
 
@@ -39,7 +45,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Either<S::Future, BoxFuture<'static, Result<S::Response, S::Error>>>;
+    type Future = TrackedFuture<Either<S::Future, BoxFuture<'static, Result<S::Response, S::Error>>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -47,12 +53,13 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         if !request.uri().path().starts_with("/grpc.") {
-            return Either::Left(self.inner.call(request));
+            return self.layer.calls.track_future(Either::Left(self.inner.call(request)));
         }
-        let stop = self.stop.clone();
+        let stop = self.layer.stop.clone();
         // Both directions: a call ends only when its request stream has ended, too.
         let answer = self.inner.call(request.map(|body| until(&stop, body)));
-        Either::Right(answer.map_ok(move |answer| answer.map(|body| until(&stop, body))).boxed())
+        let answer = answer.map_ok(move |answer| answer.map(|body| until(&stop, body))).boxed();
+        self.layer.calls.track_future(Either::Right(answer))
     }
 }
 

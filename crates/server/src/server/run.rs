@@ -13,7 +13,9 @@ use rota_proto::v1::template_service_server::TemplateServiceServer;
 use rota_proto::v1::workflow_service_server::WorkflowServiceServer;
 use rota_proto::worker::v1::worker_service_server::WorkerServiceServer;
 use rota_telemetry::{OnExit, spawn};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::HealthServer;
 
 use super::Bound;
@@ -57,6 +59,7 @@ impl Bound {
 
         let gateway = Gateway::new().map_err(Error::Gateway)?;
 
+        let calls = TaskTracker::new();
         let router = tonic::transport::Server::builder()
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -67,7 +70,7 @@ impl Bound {
             // What it makes of requests passes all others.
             .layer(rota_gateway::Layer(gateway))
             .layer(auth::Layer(Arc::new(authenticator)))
-            .layer(ending::Layer(stop.clone()))
+            .layer(ending::Layer { stop: stop.clone(), calls: calls.clone() })
             .layer(tonic_web::GrpcWebLayer::new())
             .layer(sessions::LimitLayer)
             .layer(grpc::traced::Layer)
@@ -102,17 +105,28 @@ impl Bound {
         };
         // The server waits for its streams, so that they have to end by themselves.
         stop.cancel();
-        let mut outcome = ShutdownOutcome::Graceful;
-        let served = match served {
-            Some(served) => served,
-            // An idle connection must not hold up the shutdown either.
-            None => tokio::time::timeout(grace, serve).await.unwrap_or_else(|_| {
-                tracing::warn!(?grace, "calls still open after the shutdown grace period were cut off");
-                outcome = ShutdownOutcome::Forced;
-                Ok(())
-            }),
+        calls.close();
+        let deadline = Instant::now() + grace;
+        let connections = async {
+            match served {
+                Some(served) => Ok(served),
+                // An idle connection must not hold up the shutdown either.
+                None => timeout_at(deadline, serve).await,
+            }
         };
-        store.reads().close().await;
+        // Another replica waits for the store. Connections stay after their calls: that of a client that has vanished, until the
+        // grace period is over.
+        let store = async {
+            let _ = timeout_at(deadline, calls.wait()).await;
+            store.reads().close().await;
+        };
+        let (served, ()) = tokio::join!(connections, store);
+        let mut outcome = ShutdownOutcome::Graceful;
+        let served = served.unwrap_or_else(|_| {
+            tracing::warn!(?grace, "calls still open after the shutdown grace period were cut off");
+            outcome = ShutdownOutcome::Forced;
+            Ok(())
+        });
         if !background.join(grace).await {
             tracing::warn!(?grace, "a background task did not exit within the shutdown grace period");
             outcome = ShutdownOutcome::Forced;

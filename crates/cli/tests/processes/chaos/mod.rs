@@ -171,7 +171,7 @@ fn seeds(default: u64) -> Result<std::ops::Range<u64>> {
 async fn all_tasks_finish_exactly_once() -> Result<()> {
     for seed in seeds(2)? {
         let began = tokio::time::Instant::now();
-        let counts = run(seed).await.with_context(|| format!("seed {seed}"))?;
+        let counts = Box::pin(run(seed)).await.with_context(|| format!("seed {seed}"))?;
         let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         println!("seed {seed}, {} s: {}", began.elapsed().as_secs(), counts.join(", "));
     }
