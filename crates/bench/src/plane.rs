@@ -58,6 +58,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         http_listen: None,
         tls: None,
         store,
+        clock: Arc::new(|| Timestamp(rota_telemetry::clock::unix_micros())),
         artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))
             .expect("a folder of this process"),
         artifacts_quota: 0,

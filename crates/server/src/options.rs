@@ -10,6 +10,7 @@ use rota_artifacts::Parts;
 use rota_core::breaker::Policy;
 use rota_proto::v1::Overrides;
 use rota_store::Store;
+use rota_store::single_writer::Clock;
 use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
 
@@ -33,6 +34,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// Store of all records.
     pub store: Arc<dyn Store>,
+    /// Clock of the store, by which it sets deadlines: that of a shared database may differ from this machine's.
+    pub clock: Clock,
     /// Storage of the contents of artifacts.
     pub artifacts: Parts,
     /// Bytes that the artifacts of a namespace may take; 0 for no limit.

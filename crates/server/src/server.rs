@@ -202,6 +202,7 @@ impl Server {
                 retention: options.timing.retention,
                 write_grace: options.timing.reconnect_grace,
                 due,
+                clock: options.clock,
                 artifacts: artifacts.clone(),
                 notifier,
                 schedules: driver.clone(),

@@ -15,6 +15,7 @@ use rota_core::breaker::Policy;
 use rota_proto::v1::Overrides;
 use rota_settings::HumanDuration;
 use rota_store::Store;
+use rota_store::single_writer::Clock;
 use rota_telemetry::{BackgroundTasks, env};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -186,9 +187,14 @@ impl Settings {
         self.tls().map(|_| ())
     }
 
-    /// Returns the options of a server on a store that the caller opened in `data_dir`.
+    /// Returns the options of a server on a store that the caller opened in `data_dir`, with the clock by which that sets deadlines.
     /// `owner` is an id of what the store lies on, which a restored copy of it elsewhere does not have; that of `data_dir` by default.
-    pub fn options(&self, store: Arc<dyn Store>, owner: Option<String>) -> Result<Options, SettingsError> {
+    pub fn options(
+        &self,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        owner: Option<String>,
+    ) -> Result<Options, SettingsError> {
         Ok(Options {
             listen: self.listen,
             token: self.token_file.clone().map(Token::File),
@@ -196,6 +202,7 @@ impl Settings {
             http_listen: self.http_listen,
             tls: self.tls()?,
             store,
+            clock,
             artifacts: self.artifacts(owner)?,
             artifacts_quota: self.artifacts_quota_mib << 20,
             key_file: self.key_file.clone().unwrap_or_else(|| self.data_dir.join("secrets.key")),

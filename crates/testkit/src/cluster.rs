@@ -363,6 +363,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 key_file: folder.join("key"),
                 replica: "test".to_owned(),
                 isolates: true,
+                clock: clock(Arc::default()),
                 overrides: rota_proto::v1::Overrides::Limits,
                 timing: setup.timing,
                 console: true,

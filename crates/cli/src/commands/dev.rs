@@ -141,7 +141,7 @@ impl Dev {
         private::directory(&config.data_dir)?;
         let data_dir = config.data_dir.canonicalize()?;
         let token_file = token_file(&data_dir)?;
-        let store = match &config.store {
+        let (store, clock) = match &config.store {
             None => serve::open(&data_dir).await.map_err(|error| in_use(error, &data_dir))?,
             Some(place) => replica::open_alone(place, "dev").await?,
         };
@@ -155,6 +155,7 @@ impl Dev {
             http_listen: None,
             tls: None,
             store,
+            clock,
             artifacts: rota_server::Parts::in_folder(&data_dir.join("artifacts"))?,
             artifacts_quota: 0,
             notifications: rota_server::Notifications {

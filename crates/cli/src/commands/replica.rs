@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rota_server::{Owner, Owners, Settings, Standby};
 use rota_store::Store;
+use rota_store::single_writer::Clock;
 use rota_store_postgres::{Options, Target};
 use secrecy::SecretString;
 
@@ -26,6 +27,8 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(15);
 /// The store of a replica that owns the database.
 pub struct Opened {
     pub store: Arc<dyn Store>,
+    /// Time of the database, by which deadlines are set.
+    pub clock: Clock,
     /// Id of the database, which a copy of it elsewhere does not have.
     pub database: String,
 }
@@ -110,7 +113,9 @@ pub async fn open(
         }
     };
     match opened? {
-        Ok(opened) => Ok(Some(Opened { store: Arc::new(opened.store), database: opened.database })),
+        Ok(rota_store_postgres::Opened { store, clock, database }) => {
+            Ok(Some(Opened { store: Arc::new(store), clock, database }))
+        }
         Err(rota_store::Error::Closed) if shutdown.graceful.is_cancelled() => Ok(None),
         Err(error) => Err(serve::store_failure(error).into()),
     }
@@ -118,7 +123,7 @@ pub async fn open(
 
 /// Opens the store of a control plane that has no replicas. One that ended without a word, such as the last `rota dev`, is waited
 /// for as long as its lease.
-pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<Arc<dyn Store>> {
+pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
     let target = target(place, None)?;
     let options = Options {
         patience: Some(LEASE_PATIENCE),
@@ -127,7 +132,8 @@ pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<Arc<dyn Store
         ..Options::new(target, name)
     };
     let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None)).await?;
-    Ok(Arc::new(opened.map_err(serve::store_failure)?.store))
+    let opened = opened.map_err(serve::store_failure)?;
+    Ok((Arc::new(opened.store), opened.clock))
 }
 
 /// Publishes the owner, to which connections are passed on. One that cannot be looked up, such as while the database is restarted,
@@ -149,12 +155,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn password_in_a_flag_is_refused() {
-        for url in ["postgres://rota:secret@db/rota", "postgres://rota@db/rota?a=b&password=secret"] {
-            let error = target(url, None).unwrap_err();
-            assert!(
-                error.to_string().contains("password") && !format!("{error:?}").contains("secret@"),
-    #[test]
     fn owner_is_kept_while_it_is_unknown() {
         let (owners, _) = tokio::sync::watch::channel(None);
         let look = on_wait(owners.clone(), CancellationToken::new());
@@ -166,6 +166,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn password_in_a_flag_is_refused() {
+        for url in ["postgres://rota:secret@db/rota", "postgres://rota@db/rota?a=b&password=secret"] {
+            let error = target(url, None).unwrap_err();
+            assert!(
+                error.to_string().contains("password") && !format!("{error:?}").contains("secret@"),
                 "{error:?}"
             );
         }

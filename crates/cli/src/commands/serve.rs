@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use rota_server::{Bound, Options};
 use rota_store::Store;
+use rota_store::single_writer::Clock;
 use secrecy::SecretString;
 
 use crate::exit::{Exit, Failure};
@@ -16,16 +17,17 @@ pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join("rota.sqlite")
 }
 
-/// Opens the store in a data directory, which must exist.
-pub async fn open(data_dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
+/// Opens the store in a data directory, which must exist. Returns its clock as well.
+pub async fn open(data_dir: &Path) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
+    let clock: Clock = Arc::new(|| rota_core::Timestamp(rota_telemetry::clock::unix_micros()));
     let options = rota_store_sqlite::Options {
         path: database(data_dir),
-        clock: Arc::new(|| rota_core::Timestamp(rota_telemetry::clock::unix_micros())),
+        clock: Arc::clone(&clock),
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
     };
     // Opening verifies the file and migrates its schema, which may block for long.
     let store = tokio::task::spawn_blocking(move || rota_store_sqlite::open(options)).await?;
-    Ok(Arc::new(store.map_err(store_failure)?))
+    Ok((Arc::new(store.map_err(store_failure)?), clock))
 }
 
 /// Binds the listeners of a control plane.

@@ -45,17 +45,20 @@ impl Server {
         }
         private::directory(&settings.data_dir)?;
         let shutdown = signals::Shutdown::listen()?;
-        let (store, owner) = match &settings.store {
-            None => (serve::open(&settings.data_dir).await?, None),
+        let (store, clock, owner) = match &settings.store {
+            None => {
+                let (store, clock) = serve::open(&settings.data_dir).await?;
+                (store, clock, None)
+            }
             Some(place) => {
                 settings.check_usable().await.map_err(contradiction)?;
                 match replica::open(place, &settings, globals, &shutdown).await? {
-                    Some(opened) => (opened.store, Some(opened.database)),
+                    Some(opened) => (opened.store, opened.clock, Some(opened.database)),
                     None => return Ok(Exit::Ok),
                 }
             }
         };
-        let bound = serve::bind(settings.options(store, owner).map_err(contradiction)?).await?;
+        let bound = serve::bind(settings.options(store, clock, owner).map_err(contradiction)?).await?;
         if settings.insecure {
             tracing::warn!("--insecure: every program that reaches this address may do everything");
         }

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use rota_proto::v1::{TaskState, WatchTaskRequest};
+use rota_proto::v1::{Limits, TaskState, WatchTaskRequest};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{history, tasks};
 
 use crate::process::Process;
-use crate::{Fixture, Graces, workload};
+use crate::{Fixture, Graces, faked_clock, workload};
 
 /// Prints lines until a file exists.
 const PRINTS: &str = r#"
@@ -241,6 +241,23 @@ async fn stalled_client_delays_no_handover() -> Result<()> {
     replicas.owner_of(&[1]).await?;
     // The old owner still waits for the client.
     replicas.running[0].take().unwrap().kill().await;
+    Ok(())
+}
+
+/// Deadlines are set by the clock of the database, with which those of machines need not agree.
+#[tokio::test]
+async fn deadlines_pass_on_a_machine_that_is_behind() -> Result<()> {
+    let mut fixture = Fixture::bare();
+    let behind = [("FAKETIME", "-60m".to_owned()), ("FAKETIME_DONT_RESET", "1".to_owned())];
+    fixture.server_environment = faked_clock::environment(&faked_clock::library()?, behind);
+    let replicas = Replicas::start_in(fixture, PostgresServer::shared().database()?, 1).await?;
+    let client = replicas.fixture.client()?;
+    workload::agent(&client).await?;
+    let mut task = workload::shell("echo never", &[]);
+    let limits = Limits { queue_timeout: Some(tasks::millis(50)), ..Default::default() };
+    task.spec.get_or_insert_default().limits = Some(limits);
+    let name = tasks::create(&client, task).await?.name;
+    assert_eq!(tasks::ended(&client, &name).await?.status.unwrap().state(), TaskState::Failed);
     Ok(())
 }
 

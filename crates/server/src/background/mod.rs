@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Timestamp;
+use rota_store::single_writer::Clock;
 use rota_telemetry::{BackgroundTasks, OnExit, spawn};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -72,6 +73,8 @@ pub(crate) struct BackgroundDeps {
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
     pub(crate) due: watch::Receiver<Option<Timestamp>>,
+    /// Clock by which `due` is set.
+    pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
 }
 
@@ -91,6 +94,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         retention,
         write_grace,
         due,
+        clock,
         stop,
     } = deps;
     let monitor = |name, help| monitors.register(name, help);
@@ -98,7 +102,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Admits a probe task when a circuit breaker's cooldown is over";
     let breakers = breakers::run(breakers, store.clone(), stop.clone(), monitor("breakers", help));
     let help = "Applies timeouts, start times and retries that are due";
-    let timer = timer::run(store.clone(), due, write_grace, stop.clone(), monitor("timer", help));
+    let timer = timer::run(store.clone(), (due, clock), write_grace, stop.clone(), monitor("timer", help));
     let help = "Removes records older than their retention";
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use rota_core::Timestamp;
+use rota_store::single_writer::Clock;
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now;
 use crate::store_client::StoreClient;
 
 /// Due tasks that one transaction handles at most.
@@ -21,7 +21,7 @@ const IDLE_DELAY: Duration = Duration::from_secs(1);
 /// Least difference between the clocks that counts as a jump.
 const MIN_JUMP: Duration = Duration::from_secs(5);
 
-/// Compares the wall clock with a clock that stands still while the machine sleeps.
+/// Compares the clock of the store with one that stands still while the machine sleeps.
 struct Drift {
     wall: Timestamp,
     monotonic: Instant,
@@ -32,7 +32,7 @@ impl Drift {
         Self { wall, monotonic }
     }
 
-    /// Returns by how much the wall clock is ahead, if it jumped.
+    /// Returns by how much the store's clock is ahead, if it jumped.
     fn ahead(&self, wall: Timestamp, monotonic: Instant) -> Option<Duration> {
         let passed = monotonic.saturating_duration_since(self.monotonic);
         wall.since(self.wall).checked_sub(passed).filter(|ahead| *ahead >= MIN_JUMP)
@@ -50,11 +50,11 @@ impl Drift {
     }
 }
 
-/// Ticks until `stop`. `due` holds the time of the next task, by the commits applied so far. After a failed write, nothing
-/// is judged for `grace`: first the workers report what they could not meanwhile.
+/// Ticks until `stop`. `due` holds the time of the next task by the clock of the store, by the commits applied so far. After a
+/// failed write, nothing is judged for `grace`: first the workers report what they could not meanwhile.
 pub(super) async fn run(
     store: StoreClient,
-    mut due: watch::Receiver<Option<Timestamp>>,
+    (mut due, now): (watch::Receiver<Option<Timestamp>>, Clock),
     grace: Duration,
     stop: CancellationToken,
     monitor: TaskMonitor,
