@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+/// Time for which calls to a control plane on this machine are retried, such as while it is restarted.
+const LOCAL_RETRY: Duration = Duration::from_secs(2);
+/// Time for which calls to another machine are retried: more than a takeover by another replica takes.
+const REMOTE_RETRY: Duration = Duration::from_secs(30);
+
 /// Settings of a [`crate::Client`].
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -20,7 +25,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Timeout of a unary call, and of the first response of a stream.
     pub timeout: Duration,
-    /// How long a call is retried while no server answers.
+    /// How long a call is retried while no server answers: by default 30 s, for which replicas may need to take over, or 2 s at a
+    /// loopback address, where nothing takes over.
     pub retry_for: Duration,
     /// `user-agent` header, for the server's log: for example `rota/0.1.0`.
     pub user_agent: String,
@@ -42,14 +48,16 @@ impl Options {
     /// Returns the defaults for an endpoint. One without a scheme gets `http` for a loopback address and `https`
     /// otherwise.
     pub fn new(endpoint: impl Into<String>) -> Self {
+        let endpoint = with_scheme(endpoint.into());
+        let is_local = endpoint.split_once("://").is_some_and(|(_, authority)| is_loopback(authority));
         Self {
-            endpoint: with_scheme(endpoint.into()),
+            endpoint,
             token: Token::None,
             ca: None,
             tls_name: None,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
-            retry_for: Duration::from_secs(2),
+            retry_for: if is_local { LOCAL_RETRY } else { REMOTE_RETRY },
             user_agent: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -97,6 +105,19 @@ mod tests {
             ("HTTPS://Rota.example", "https://Rota.example"),
         ] {
             assert_eq!(Options::new(given).endpoint, expected);
+        }
+    }
+
+    #[test]
+    fn takeover_is_waited_for_at_other_machines() {
+        for (endpoint, seconds) in [
+            ("127.0.0.1:7420", 2),
+            ("http://localhost:7420", 2),
+            ("https://[::1]:7420", 2),
+            ("rota.example:443", 30),
+            ("http://10.0.0.5:7420", 30),
+        ] {
+            assert_eq!(Options::new(endpoint).retry_for, Duration::from_secs(seconds), "{endpoint}");
         }
     }
 

@@ -4,10 +4,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use tokio::time::Instant;
 use tonic::{Code, Response, Status};
 
 use crate::error::is_lost;
 use crate::{Client, Error};
+
+/// Time after which a call that is still retried is reported.
+const REPORT_AFTER: Duration = Duration::from_secs(2);
 
 /// Whether repeating an idempotent call may help.
 pub(crate) fn is_retryable(status: &Status) -> bool {
@@ -29,8 +33,15 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let (began, mut reported) = (Instant::now(), false);
         call.retry(backoff().with_total_delay(Some(self.options.retry_for)))
             .when(is_retryable)
+            .notify(|status, _| {
+                if began.elapsed() >= REPORT_AFTER && !std::mem::replace(&mut reported, true) {
+                    let error = self.error(status.clone());
+                    tracing::warn!(%error, "waiting for the control plane");
+                }
+            })
             .await
             .map(Response::into_inner)
             .map_err(|status| self.error(status))

@@ -5,10 +5,10 @@ mod local;
 mod server;
 
 use std::io;
+use std::time::Duration;
 
 use clap::Args;
-use rota_client::Client;
-use rota_client::discover;
+use rota_client::{Client, Options, discover};
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -28,6 +28,8 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub struct Doctor {}
 
+/// Time for which calls are repeated: what does not answer now is what this command reports.
+const RETRY_FOR: Duration = Duration::from_secs(2);
 /// Width of the column of names: that of the longest one.
 const NAME_WIDTH: usize = "background tasks".len();
 
@@ -112,7 +114,8 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
     };
     findings.report(local::server(&found))?;
     findings.report(vec![local::isolation()])?;
-    let client = match Client::new(found.options.clone()) {
+    let options = Options { retry_for: RETRY_FOR, ..found.options.clone() };
+    let client = match Client::new(options) {
         Ok(client) => client,
         Err(error) => {
             let check = Check::fail("connection", error.message, error.hint.unwrap_or_default());
