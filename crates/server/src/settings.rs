@@ -114,9 +114,9 @@ pub struct Settings {
     /// Silence after which the connection of a worker is considered dead
     #[arg(long, value_name = "TIME")]
     pub heartbeat_timeout: HumanDuration,
-    /// Time without a session after which the tasks of a worker are requeued
+    /// Time without a session after which the tasks of a worker are requeued [default: 10s, or 20s with --store]
     #[arg(long, value_name = "TIME")]
-    pub reconnect_grace: HumanDuration,
+    pub reconnect_grace: Option<HumanDuration>,
     /// Reconnect grace after a start, for workers connected before it
     #[arg(long, value_name = "TIME")]
     pub recovery_grace: HumanDuration,
@@ -162,7 +162,7 @@ impl Default for Settings {
             insecure: false,
             heartbeat: HumanDuration(timing.heartbeat),
             heartbeat_timeout: HumanDuration(timing.heartbeat_timeout),
-            reconnect_grace: HumanDuration(timing.reconnect_grace),
+            reconnect_grace: None,
             recovery_grace: HumanDuration(timing.recovery_grace),
             shutdown_grace: HumanDuration(timing.shutdown_grace),
             retention: HumanDuration(timing.retention.unwrap_or_default()),
@@ -212,7 +212,7 @@ impl Settings {
             timing: Timing {
                 heartbeat: self.heartbeat.0,
                 heartbeat_timeout: self.heartbeat_timeout.0,
-                reconnect_grace: self.reconnect_grace.0,
+                reconnect_grace: self.reconnect_grace(),
                 recovery_grace: self.recovery_grace.0,
                 shutdown_grace: self.shutdown_grace.0,
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),

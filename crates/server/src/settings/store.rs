@@ -1,12 +1,18 @@
 //! Settings of a store that several replicas share.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::{Settings, SettingsError};
 use crate::error::Error;
 use crate::notify::Receiver;
+use crate::options::Timing;
 use crate::seal::Sealer;
 use crate::trust::tls;
+
+/// Default of `reconnect_grace` on a shared store: no worker can come back during a takeover, which takes up to the lease of ten
+/// seconds and the time to load the records.
+const SHARED_RECONNECT_GRACE: Duration = Duration::from_secs(20);
 
 impl Settings {
     /// Fails if a shared store lacks what all replicas must have.
@@ -39,6 +45,13 @@ impl Settings {
         self.artifacts(Some(String::new())).map(drop)
     }
 
+    /// Returns the time without a session after which the tasks of a worker are requeued.
+    pub(super) fn reconnect_grace(&self) -> Duration {
+        let default =
+            if self.store.is_some() { SHARED_RECONNECT_GRACE } else { Timing::default().reconnect_grace };
+        self.reconnect_grace.map_or(default, |grace| grace.0)
+    }
+
     /// Returns `HOST:PORT` at which other replicas reach this one.
     pub fn advertised(&self) -> Result<String, SettingsError> {
         match &self.advertise {
@@ -64,7 +77,19 @@ fn address_of(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use rota_settings::HumanDuration;
+
     use super::*;
+
+    #[test]
+    fn takeover_is_shorter_than_the_reconnect_grace() {
+        let grace = |store: bool, given: Option<u64>| {
+            let store = store.then(|| "postgres://db".to_owned());
+            let reconnect_grace = given.map(|seconds| HumanDuration(Duration::from_secs(seconds)));
+            Settings { store, reconnect_grace, ..Settings::default() }.reconnect_grace().as_secs()
+        };
+        assert_eq!((grace(false, None), grace(true, None), grace(true, Some(3))), (10, 20, 3));
+    }
 
     #[test]
     fn addresses_of_pods_get_brackets() {
