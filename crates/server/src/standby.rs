@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::passing::Passing;
 use crate::error::Error;
-use crate::http;
+use crate::{http, metrics};
 
-/// Format of an empty page of metrics.
+/// Format of a page of metrics.
 const METRICS: &str = "text/plain; version=0.0.4";
 
 /// The replica that owns the database.
@@ -80,8 +80,7 @@ impl Standby {
             let router = Router::new()
                 .route("/livez", get(async || Json(json!({ "alive": true }))))
                 .route("/readyz", get(ready))
-                // Scraped like an owner, it has no series: an empty page is a successful scrape.
-                .route("/metrics", get(async || ([(CONTENT_TYPE, METRICS)], "")))
+                .route("/metrics", get(async || ([(CONTENT_TYPE, METRICS)], metrics::standby_page())))
                 .with_state((passing.clone(), closing.clone()));
             tasks.push(spawn(
                 "standby-http",

@@ -136,7 +136,8 @@ async fn killed_owner_is_replaced() -> Result<()> {
         anyhow::Ok((page.status().as_u16(), page.text().await?))
     };
     assert_eq!(page("/livez").await?.0, 200);
-    assert_eq!(page("/metrics").await?, (200, String::new()));
+    let (status, metrics) = page("/metrics").await?;
+    assert!(status == 200 && metrics.lines().any(|line| line == "rota_owner 0"), "{metrics}");
     let (status, ready) = page("/readyz").await?;
     assert!(status == 200 && ready.contains("standby") && ready.contains("replica-0"), "{ready}");
     replicas.running[0].take().unwrap().kill().await;

@@ -6,7 +6,7 @@ mod labels;
 mod scrape;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -92,6 +92,14 @@ struct Space {
     reusable: Gauge,
     free: Gauge,
     volume: Gauge,
+}
+
+const OWNER_HELP: &str =
+    "Whether this replica owns the records (1), or passes its connections on to the one that does (0)";
+
+/// Returns the page of a replica that stands by.
+pub(crate) fn standby_page() -> String {
+    format!("# HELP rota_owner {OWNER_HELP}\n# TYPE rota_owner gauge\nrota_owner 0\n")
 }
 
 /// Every metric of the control plane.
@@ -228,6 +236,9 @@ impl Metrics {
         registry.register("rota_schedule_runs", None, &["outcome"], help, &self.schedule_runs);
         let help = "Time in seconds from the time of a schedule, without its jitter, to the start of its run";
         registry.register("rota_schedule_lag", seconds(), &[], help, &self.schedule_lag);
+        let owner = Gauge::<i64, AtomicI64>::default();
+        owner.set(1);
+        registry.register("rota_owner", None, &[], OWNER_HELP, &owner);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(

@@ -35,6 +35,7 @@ const NAMES: &[&str] = &[
     "rota_failures_total",
     "rota_background_task_last_success_timestamp_seconds",
     "rota_background_task_activations_total",
+    "rota_owner",
     "rota_queue_oldest_age_seconds",
     "rota_queue_tasks",
     "rota_schedule_lag_seconds",
