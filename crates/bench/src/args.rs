@@ -11,6 +11,7 @@ use crate::load::Load;
 use crate::queue::Queue;
 use crate::scenario::{self, Outcome};
 use crate::watchers::Watchers;
+use crate::workflow::Workflow;
 
 /// Benchmark a control plane on this machine
 #[derive(Debug, Args)]
@@ -21,6 +22,7 @@ Examples:
   rota bench idle --workers 10000
   rota bench queue --tasks 1000000
   rota bench watchers --watchers 100
+  rota bench workflow --steps 10000
 
 Compare values only with others of the same machine and disk, interleaved in time: --against PROGRAM does that with another \
 build, in the order A B B A. A table shows the minimum, median and maximum of all rounds; -o json has all values, with each \
@@ -42,6 +44,8 @@ enum Benchmark {
     Queue(Queue),
     /// Measure task throughput with watchers of all tasks, compared with none
     Watchers(Watchers),
+    /// Measure steps of workflows per second, compared with plain tasks
+    Workflow(Workflow),
     #[command(hide = true)]
     ControlPlane(Serve),
 }
@@ -58,6 +62,7 @@ impl Bench {
             Benchmark::Idle(options) => Box::pin(scenario::run(&options, report)).await,
             Benchmark::Queue(options) => Box::pin(scenario::run(&options, report)).await,
             Benchmark::Watchers(options) => Box::pin(scenario::run(&options, report)).await,
+            Benchmark::Workflow(options) => Box::pin(scenario::run(&options, report)).await,
             Benchmark::ControlPlane(serve) => return Box::pin(serve.run()).await.map(|()| None),
         };
         outcome.map(Some)
