@@ -30,7 +30,10 @@ pub mod sessions;
 pub mod threads;
 pub mod timers;
 pub mod workers;
+pub mod workflow_ends;
+mod workflow_run;
 pub mod workflow_visits;
+pub mod workflows;
 
 pub use harness::{Harness, drive};
 
@@ -122,6 +125,15 @@ macro_rules! conformance {
                 unknown_cost_starts_alone dear_budget_reserves_what_is_left
                 suspended_task_takes_no_room unused_room_is_given_again room_is_offered_again_later
                 lowered_budget_wakes_nothing wake_up_gives_what_there_is_room_for corrected_books_wake_tasks
+            }
+            workflows {
+                same_workflow_is_created_once graph_is_driven_to_its_end graph_continues_after_each_reopen outdated_answers_change_nothing
+                reused_results_are_stored held_steps_start_when_there_is_room wide_workflow_takes_several_commits
+                refused_task_fails_its_step dry_run_creates_no_workflow
+            }
+            workflow_ends {
+                completed_steps_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow
+                cancelled_workflow_ends_its_tasks deadlines_of_steps_and_workflows_pass ended_workflow_is_pruned_with_its_tasks
             }
             documents {
                 documents_are_created_replaced_and_deleted stale_versions_change_nothing

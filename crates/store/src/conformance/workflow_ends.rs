@@ -1,0 +1,175 @@
+//! Ends of workflows: compensation, cancellation, deadlines, removal.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rota_core::WorkflowId;
+use rota_core::task::{Completion, Desired, State as TaskState};
+use rota_core::workflow::{COMPENSATION, Command as Apply, Kind, State, StepState};
+use uuid::Uuid;
+
+use super::follow_ups::settle;
+use super::harness::{Harness, namespace, on};
+use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
+use crate::{Action, WorkflowCommand, WorkflowQuery};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Fails the third step, and compensates the others.
+async fn compensation(t: &mut Harness, reloads: bool) {
+    let mut steps = vec![step("one", &[]), step("two", &[0]), step("bad", &[1]), step("never", &[2])];
+    (steps[0].step.compensates, steps[1].step.compensates) = (true, true);
+    let mut given = workflow(steps);
+    given.workflow.compensates = true;
+    let mut run = Run::new(t, given, reloads).await;
+    run.run(0, ok("1")).await;
+    run.run(1, ok("2")).await;
+    run.run(2, failed()).await;
+    let stopped = run.workflow().await;
+    assert_eq!((stopped.state, stopped.failed_step.as_str()), (State::Compensating, "bad"));
+    for step in [1, 0] {
+        assert_eq!(run.driven().await, [step], "the last one first");
+        let create = run.tasks(step, COMPENSATION, 0..1).remove(0);
+        run.drive(step, Action::Compensate(Box::new(create))).await.unwrap();
+        let ended = run.end(9, ok("undone")).await;
+        assert_eq!(ended[0].step.as_ref().map(|place| (place.step, place.round)), Some((step, COMPENSATION)));
+        assert_eq!(run.step(step).await.compensation, Some(StepState::Succeeded));
+    }
+    let ended = run.workflow().await;
+    assert_eq!((ended.state, run.step(3).await.state), (State::Failed, StepState::Waiting));
+    assert_eq!(ended.state_of(&run.step(3).await), StepState::Skipped);
+}
+
+pub async fn completed_steps_are_compensated(t: &mut Harness) {
+    compensation(t, false).await;
+}
+
+pub async fn compensation_continues_after_each_reopen(t: &mut Harness) {
+    compensation(t, true).await;
+}
+
+pub async fn failed_compensation_ends_the_workflow(t: &mut Harness) {
+    let mut steps = vec![step("one", &[]), step("two", &[0]), step("bad", &[1])];
+    (steps[0].step.compensates, steps[1].step.compensates) = (true, true);
+    let mut given = workflow(steps);
+    given.workflow.compensates = true;
+    let mut run = Run::new(t, given, false).await;
+    run.run(0, ok("1")).await;
+    run.run(1, ok("2")).await;
+    run.run(2, failed()).await;
+    run.drive(1, Action::CompensationFailed { message: "no such value".to_owned() }).await.unwrap();
+    let ended = run.workflow().await;
+    assert_eq!(ended.state, State::CompensationFailed);
+    assert!(ended.message.contains("no such value"), "{}", ended.message);
+    assert_eq!((run.step(0).await.compensation, run.driven().await), (None, Vec::new()));
+}
+
+pub async fn cancelled_workflow_ends_its_tasks(t: &mut Harness) {
+    let mut steps = vec![step("a", &[]), step("b", &[]), step("c", &[0]), step("clean", &[])];
+    steps[3].step.finally = true;
+    let mut run = Run::new(t, workflow(steps), false).await;
+    run.start(0, 1, 2, 2, 0).await.unwrap();
+    run.start(1, 1, 1, 1, 0).await.unwrap();
+    // One is on a worker.
+    let worker = run.worker().await;
+    let running = run.t.claim(&worker, 1).await.remove(0);
+    let (namespace, id) = (namespace("n"), run.workflow.id);
+    let cancel = Apply::Cancel { reason: "enough".to_owned() };
+    run.apply(WorkflowCommand::Apply { namespace, id, command: cancel }).await.unwrap();
+    settle(run.t).await;
+    assert_eq!(run.step(1).await.state, StepState::Cancelled);
+    assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Running, State::Stopping));
+    run.t.finish(&running, Completion::Stopped { by: "the control plane".to_owned() }).await.unwrap();
+    assert_eq!(run.t.state(running.id).await, TaskState::Cancelled);
+    assert_eq!(
+        (run.step(0).await.state, run.driven().await),
+        (StepState::Cancelled, vec![3]),
+        "a finally-step runs"
+    );
+    run.run(3, ok("clean")).await;
+    let ended = run.workflow().await;
+    assert_eq!((ended.state, ended.message.as_str()), (State::Cancelled, "enough"));
+}
+
+pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
+    let approval = |approves| Kind::Approval { deadline: Some(SECOND), approves };
+    let steps = vec![
+        waiting("yes", approval(true), &[]),
+        waiting("sleep", Kind::Sleep { duration: SECOND * 2 }, &[0]),
+        waiting("signal", Kind::Signal { timeout: None }, &[1]),
+    ];
+    let mut given = workflow(steps);
+    given.workflow.timeout = Some(SECOND * 60);
+    let mut run = Run::new(t, given, true).await;
+    let due = run.workflow.created_at + SECOND * 60;
+    run.start(0, 1, 0, 0, 0).await.unwrap();
+    assert_eq!(run.t.commits.last().unwrap().next_due, Some(run.t.now() + SECOND));
+    assert_eq!(run.t.tick().await, 0, "nothing is due");
+    run.t.later(SECOND);
+    run.t.reopen().await;
+    assert_eq!(run.t.tick().await, 1);
+    assert_eq!(run.step(0).await.state, StepState::Succeeded);
+    assert_eq!(run.t.commits.last().unwrap().next_due, Some(due));
+    run.start(1, 1, 0, 0, 0).await.unwrap();
+    run.t.later(SECOND * 2);
+    assert_eq!(run.t.tick().await, 1);
+    run.start(2, 1, 0, 0, 0).await.unwrap();
+    run.t.later(SECOND * 60);
+    run.t.reopen().await;
+    assert_eq!(run.t.tick().await, 1);
+    settle(run.t).await;
+    let ended = run.workflow().await;
+    assert_eq!((ended.state, run.step(2).await.state), (State::Failed, StepState::Cancelled));
+    assert_eq!((run.t.tick().await, run.t.commits.last().unwrap().next_due), (0, None));
+
+    let mut rejected = workflow(vec![waiting("no", approval(false), &[])]);
+    rejected.workflow.id = WorkflowId(Uuid::from_u128(2));
+    let mut run = Run::new(t, rejected, false).await;
+    run.start(0, 1, 0, 0, 0).await.unwrap();
+    run.t.later(SECOND);
+    assert_eq!(run.t.tick().await, 1);
+    assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Failed, State::Failed));
+}
+
+pub async fn ended_workflow_is_pruned_with_its_tasks(t: &mut Harness) {
+    // More tasks than one visit removes.
+    let mut steps = vec![step("a", &[]), step("b", &[0])];
+    steps[1].step.evaluates_end = true;
+    let mut given = workflow(steps);
+    given.key = Some("once".to_owned());
+    let mut run = Run::new(t, given, false).await;
+    run.start(0, 1, 100, 100, 0).await.unwrap();
+    assert_eq!(run.end(100, ok("x")).await.len(), 100);
+    run.t.later(SECOND);
+    assert_eq!(run.t.prune(run.t.now(), 10).await, 0, "it has not ended");
+    run.run(1, ok("y")).await;
+    let outputs = Some(Bytes::from_static(b"z"));
+    run.drive(1, Action::Finish { round: 1, again: false, outputs }).await.unwrap();
+    // A task of another caller needs one of them, which outlives the workflow.
+    let query = WorkflowQuery::Tasks { workflow: run.key(), step: 0, round: 1, limit: 1, bytes: 1 << 20 };
+    let needed = run.query(query).await.tasks.remove(0).0;
+    let mut dependent = run.t.after(vec![on(needed.id)]);
+    dependent.task.desired = Desired::Suspended;
+    run.t.create(dependent).await;
+    let ended = run.t.now();
+    assert_eq!(run.t.prune(ended, 10).await, 0, "it ended no earlier");
+    run.t.later(SECOND);
+    run.t.reopen().await;
+    assert_eq!(run.t.prune(run.t.now(), 10).await, 1);
+    run.t.reopen().await;
+    settle(run.t).await;
+    let (key, id) = (run.key(), run.workflow.id);
+    for query in [WorkflowQuery::Key(key), WorkflowQuery::Id((namespace("n"), id))] {
+        assert_eq!(run.query(query).await.workflows, []);
+    }
+    assert_eq!(run.states().await, []);
+    let specs = run.query(WorkflowQuery::StepSpecs { workflow: key, from: 0, limit: 9 }).await.bodies;
+    assert_eq!((specs, run.outputs(vec![1]).await), (Vec::new(), Vec::new()));
+    assert_eq!((run.results(0, 1).await, run.results(1, 1).await), (Vec::new(), Vec::new()));
+    assert_eq!(run.t.read(needed.id).await.step, None);
+    // Its idempotency key is free again.
+    let mut again = workflow(vec![step("a", &[])]);
+    again.key = Some("once".to_owned());
+    let (again, created) = create(run.t, again).await;
+    assert!(created && again.key > key);
+}
