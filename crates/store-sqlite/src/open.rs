@@ -7,7 +7,7 @@ use rota_store::Error;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use crate::disk::{self, Reserve};
-use crate::{Readers, Writer, lock, migrate, writer};
+use crate::{Readers, Writer, lock, migrate, sql, writer};
 
 /// Read connections. More would wait for processors, not for the disk.
 const READER_COUNT: usize = 3;
@@ -60,7 +60,7 @@ fn is_short_of_space(path: &Path) -> bool {
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(sql::COUNT);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "OFF")?;
@@ -89,7 +89,7 @@ fn reader(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(&error))?;
     let set = || {
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.set_prepared_statement_cache_capacity(32);
+        connection.set_prepared_statement_cache_capacity(sql::COUNT);
         connection.pragma_update(None, "query_only", true)
     };
     set().map_err(|error| explain(&error))?;

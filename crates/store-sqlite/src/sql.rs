@@ -5,7 +5,6 @@ macro_rules! statements {
     ($(#[$doc:meta])* $list:ident: $($name:ident = $sql:expr;)*) => {
         $(pub(crate) const $name: &str = $sql;)*
         $(#[$doc])*
-        #[cfg(test)]
         pub(crate) const $list: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
     };
 }
@@ -16,6 +15,9 @@ macro_rules! task_columns {
         "tasks.key, tasks.id, record, EXISTS (SELECT 1 FROM edges WHERE edges.task = tasks.key)"
     };
 }
+
+/// Number of all statements: a connection that prepares fewer at a time would parse some of them again and again.
+pub(crate) const COUNT: usize = HOT.len() + COLD.len();
 
 statements! {
     /// Statements of normal operation: none may scan a table.
