@@ -244,6 +244,22 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
             let key: i64 = signed(workflow.0);
             rows.steps = named(&loan.query(sql::STEPS_AT, &[&SHARD, &key, &numbers(indexes)]).await?, step)?;
         }
+        WorkflowQuery::Work((of, index)) => {
+            let (key, from, indexes, limit): (i64, _, _, i64) =
+                (signed(of.0), i64::from(*index), numbers(&[*index]), 1);
+            let of_step: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &indexes];
+            let of_spec: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &from, &limit];
+            let of_workflow: &[&(dyn ToSql + Sync)] = &[&SHARD, &key];
+            let (workflows, steps, step_specs, specs) = try_join!(
+                loan.query(sql::WORKFLOW_BY_KEY, of_workflow),
+                loan.query(sql::STEPS_AT, of_step),
+                loan.query(sql::STEP_SPECS, of_spec),
+                loan.query(sql::WORKFLOW_SPEC, of_workflow)
+            )?;
+            (rows.workflows, rows.steps) = (named(&workflows, workflow)?, named(&steps, step)?);
+            rows.bodies = all(&step_specs, body)?;
+            rows.bodies.extend(all(&specs, body)?);
+        }
         WorkflowQuery::StepSpecs { workflow, from, limit } => {
             let (key, from, limit): (i64, _, i64) = (signed(workflow.0), i64::from(*from), signed(*limit));
             rows.bodies = all(&loan.query(sql::STEP_SPECS, &[&SHARD, &key, &from, &limit]).await?, body)?;

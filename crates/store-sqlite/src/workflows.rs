@@ -250,6 +250,14 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
                 rows.steps.extend(named(found)?);
             }
         }
+        WorkflowQuery::Work((key, index)) => {
+            let params = params![signed(key.0), index];
+            rows.workflows = named(one(connection, sql::WORKFLOW, [signed(key.0)], workflow)?)?;
+            rows.steps = named(one(connection, sql::STEP, params, step)?)?;
+            rows.bodies = all(connection, sql::STEP_SPECS, params![signed(key.0), index, 1], body)?;
+            let spec = |row: &Row<'_>| Ok((*index, Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)));
+            rows.bodies.extend(one(connection, sql::WORKFLOW_SPEC, [signed(key.0)], spec)?);
+        }
         WorkflowQuery::StepSpecs { workflow, from, limit } => {
             let params = params![signed(workflow.0), from, signed(*limit)];
             rows.bodies = all(connection, sql::STEP_SPECS, params, body)?;

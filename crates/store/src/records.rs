@@ -216,6 +216,8 @@ pub enum Reply {
         created: bool,
     },
     Step(Arc<Step>),
+    /// What the driver has evaluated was taken over: the created tasks that were offered to a worker.
+    Driven(Vec<Arc<Task>>),
     Document(Arc<Document>),
     Deleted,
     Pruned {

@@ -143,7 +143,7 @@ impl WorkflowCommand {
     }
 
     /// Returns the tasks that it creates.
-    pub(crate) fn tasks(&self) -> &[Create] {
+    pub fn tasks(&self) -> &[Create] {
         match self {
             Self::Drive { action, .. } => match &**action {
                 Action::Start { tasks, .. } | Action::More { tasks, .. } => tasks,
@@ -269,6 +269,8 @@ pub enum WorkflowQuery {
         limit: usize,
     },
     StepsAt(WorkflowKey, Vec<u32>),
+    /// A workflow with one step, and both specs: that of the step first.
+    Work(StepKey),
     /// Specs of steps from an index on.
     StepSpecs {
         workflow: WorkflowKey,

@@ -60,6 +60,28 @@ struct Rest {
     inputs: Option<Pin>,
 }
 
+/// What is kept for the task of a step until its commit: a slot, and the artifacts of its input.
+pub(crate) struct Kept {
+    id: TaskId,
+    reservation: Option<Reservation>,
+    _inputs: Option<Pin>,
+}
+
+impl Kept {
+    /// Hands the slot over if the commit has assigned the task. `offered` are the created tasks that were offered.
+    pub(crate) fn commit(self, offered: &[Arc<Task>]) {
+        if let Some(reservation) = self.reservation {
+            let created = offered.iter().find(|task| task.id == self.id);
+            reservation.commit(usize::from(created.is_some_and(|task| is_assigned(task))));
+        }
+    }
+}
+
+/// Whether the commit that created a task has assigned it, although it may have ended since.
+fn is_assigned(created: &Task) -> bool {
+    created.state.is_on_worker() || created.fence.0 > 0
+}
+
 /// Returns the trace context of the call, or the caller's, or a new one.
 pub(super) fn trace<T>(request: &Request<T>) -> Trace {
     let metadata = request.metadata();
@@ -169,20 +191,21 @@ impl Creator {
         Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias, inputs } })
     }
 
-    /// Checks the task of a step of a workflow. It is not offered to a worker at its creation.
+    /// Checks the task of a step of a workflow, and reserves a free slot for it where one fits.
     pub(crate) async fn prepare_step(
         &self,
         namespace: Namespace,
         trace: Trace,
         task: v1::Task,
         step: StepRef,
-    ) -> Result<(Create, Option<Pin>), Status> {
+    ) -> Result<(Create, Kept), Status> {
         let request = v1::CreateTaskRequest { task: Some(task), ..v1::CreateTaskRequest::default() };
         let prepared = self.prepare(namespace, trace, request, None, Scope::All).await?;
         let mut create = *prepared.command;
-        create.offer = None;
         create.task.step = Some(Box::new(step));
-        Ok((create, prepared.rest.inputs))
+        let Rest { reservation, inputs, .. } = prepared.rest;
+        let kept = Kept { id: create.task.id, reservation, _inputs: inputs };
+        Ok((create, kept))
     }
 
     /// Returns the list of a task's input, with the checkpoint that it continues. It is stored; the pin keeps it until the commit.
@@ -306,8 +329,7 @@ impl Creator {
         match reply.map_err(status::refused)? {
             Reply::Created(created) => {
                 if let Some(reservation) = reservation {
-                    let assigned = created.state.is_on_worker() || created.fence.0 > 0;
-                    reservation.commit(usize::from(assigned));
+                    reservation.commit(usize::from(is_assigned(&created)));
                 }
                 let mut answer = task::to_wire(&created, None, None);
                 payload.target = Some(target::to_wire(&created.target));

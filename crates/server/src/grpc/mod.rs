@@ -32,7 +32,7 @@ mod workflows;
 pub(crate) use admin::Admin;
 pub(crate) use agents::Agents;
 pub(crate) use artifacts::Service as ArtifactsService;
-pub(crate) use create::Creator;
+pub(crate) use create::{Creator, Kept};
 pub(crate) use explain::Explainer;
 pub(crate) use health::HealthService;
 pub(crate) use input::Inputs;

@@ -1,4 +1,4 @@
-//! The loop of the driver, which evaluates what the queue has.
+//! The loop of the driver, which evaluates what the queue has: a few steps at a time, whose commands are committed together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,16 +6,18 @@ use std::time::Duration;
 use futures::future::join_all;
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{Rejected, State, StepState, Workflow};
-use rota_store::{Action, Command, Refused, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
+use rota_core::workflow::{MAX_TASKS_PER_COMMIT, Rejected, State, StepState, Workflow};
+use rota_store::{Action, Command, Refused, Reply, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
+use rota_telemetry::{OnExit, spawn};
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::evaluate::{self, Next};
 use super::ready::{RETRY_DELAY, ReadySteps, Work};
 use super::values::{self, NoValues};
-use crate::grpc::Creator;
+use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::status;
 use crate::wire::workflow::StoredStep;
@@ -24,6 +26,8 @@ use crate::wire::workflow::StoredStep;
 const CONCURRENCY: usize = 8;
 /// Time between looks for steps that no commit has pushed.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// Tasks of evaluated steps whose commit has not ended; a step without tasks counts as one. They share a transaction.
+const MAX_UNCOMMITTED: usize = 2 * MAX_TASKS_PER_COMMIT;
 
 /// Why a step could not be continued.
 enum Delay {
@@ -43,17 +47,30 @@ fn drive((workflow, step): StepKey, action: Action) -> WorkflowCommand {
     WorkflowCommand::Drive { workflow, step, action: Box::new(action) }
 }
 
+/// Result of an evaluation, and what is kept until its commit.
+struct Evaluated {
+    command: WorkflowCommand,
+    kept: Vec<Kept>,
+}
+
+impl From<WorkflowCommand> for Evaluated {
+    fn from(command: WorkflowCommand) -> Self {
+        Self { command, kept: Vec::new() }
+    }
+}
+
 /// Evaluates the steps of the queue.
 #[derive(Clone)]
 pub(crate) struct Driver {
     store: StoreClient,
     creator: Creator,
     ready: Arc<ReadySteps>,
+    uncommitted: Arc<Semaphore>,
 }
 
 impl Driver {
     pub(crate) fn new(store: StoreClient, creator: Creator, ready: Arc<ReadySteps>) -> Self {
-        Self { store, creator, ready }
+        Self { store, creator, ready, uncommitted: Arc::new(Semaphore::new(MAX_UNCOMMITTED)) }
     }
 
     /// Evaluates steps until `stop` is cancelled.
@@ -79,45 +96,76 @@ impl Driver {
                     }
                 })
             });
-            let done = match evaluated.await {
-                Ok(done) => done,
+            let evaluated = match evaluated.await {
+                Ok(evaluated) => evaluated,
                 Err(error) if error.is_panic() => self.give_up(work).await,
                 Err(_) => return,
             };
-            match done {
-                Ok(()) => {}
-                Err(Delay::Store(status)) => {
-                    tracing::debug!(
-                        ?work,
-                        error = status.message(),
-                        "failed to continue a workflow, retrying"
-                    );
-                    tokio::time::sleep(RETRY_DELAY).await;
-                    self.ready.push(work);
-                }
-                Err(Delay::Step(status)) => {
-                    tracing::debug!(?work, error = status.message(), "a step cannot continue now, retrying");
-                    self.ready.push_after(RETRY_DELAY, work);
+            match evaluated {
+                Ok(Some(evaluated)) => self.commit(work, evaluated).await,
+                Ok(None) => {}
+                Err(delay) => {
+                    let waits = matches!(delay, Delay::Store(_));
+                    self.delay(work, delay);
+                    if waits {
+                        tokio::time::sleep(RETRY_DELAY).await;
+                    }
                 }
             }
         }
     }
 
+    /// Lets a step be evaluated again later.
+    fn delay(&self, work: Work, (Delay::Store(status) | Delay::Step(status)): Delay) {
+        tracing::debug!(?work, error = status.message(), "failed to continue a workflow, retrying");
+        self.ready.push_after(RETRY_DELAY, work);
+    }
+
+    /// Begins a commit, once there is room for it. It outlives the driver: the slots that it may fill are not released before.
+    async fn commit(&self, work: Work, evaluated: Evaluated) {
+        let tasks = evaluated.command.tasks().len().clamp(1, MAX_UNCOMMITTED);
+        let room = Arc::clone(&self.uncommitted).acquire_many_owned(u32::try_from(tasks).unwrap_or(1));
+        // It is never closed.
+        let Ok(room) = room.await else { return };
+        let driver = self.clone();
+        spawn("step-commit", OnExit::Done, async move { driver.commit_now(work, evaluated, room).await });
+    }
+
+    /// Commits a command. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
+    /// commit that changed it pushed the step again.
+    async fn commit_now(&self, work: Work, evaluated: Evaluated, _room: OwnedSemaphorePermit) {
+        let Evaluated { command, kept } = evaluated;
+        match self.store.apply(vec![Command::from(command)]).await {
+            Ok(replies) => match replies.into_iter().next() {
+                Some(Ok(Reply::Driven(offered))) => kept.into_iter().for_each(|one| one.commit(&offered)),
+                Some(Err(Refused::Workflow(Rejected::Paused))) => {
+                    if let Work::Step(key) = work
+                        && let Err(delay) = self.hold(key).await
+                    {
+                        self.delay(work, delay);
+                    }
+                }
+                Some(Err(refused)) => tracing::debug!(%refused, "a step has changed meanwhile"),
+                _ => {}
+            },
+            Err(error) => self.delay(work, error.into()),
+        }
+    }
+
     /// Fails what cannot be evaluated without a panic.
-    async fn give_up(&self, work: Work) -> Result<(), Delay> {
+    async fn give_up(&self, work: Work) -> Result<Option<Evaluated>, Delay> {
         let message = "the evaluation of its expressions has failed: please report this".to_owned();
         tracing::error!(?work, "the evaluation of expressions panicked");
         let key = match work {
             Work::Outputs(workflow) => {
-                let command = WorkflowCommand::Conclude { workflow, outputs: Err(message) };
-                return self.apply(command).await.map(drop);
+                return Ok(Some(WorkflowCommand::Conclude { workflow, outputs: Err(message) }.into()));
             }
             Work::Step(key) => key,
         };
         let query = WorkflowQuery::StepsAt(key.0, vec![key.1]);
         let rows = self.read(query).await?;
-        let Some(step) = rows.steps.first() else { return Ok(()) };
-        self.apply(drive(key, evaluate::fail(step, message))).await.map(drop)
+        let Some(step) = rows.steps.first() else { return Ok(None) };
+        Ok(Some(drive(key, evaluate::fail(step, message)).into()))
     }
 
     /// Reads rows. A record that cannot be decoded is missing: a start finds it again once it can be.
@@ -131,58 +179,50 @@ impl Driver {
         }
     }
 
-    async fn workflow(&self, key: WorkflowKey) -> Result<Option<Workflow>, Delay> {
-        Ok(self.read(WorkflowQuery::Key(key)).await?.workflows.into_iter().next())
-    }
-
-    async fn step(&self, key: StepKey) -> Result<(), Delay> {
-        let Some(workflow) = self.workflow(key.0).await? else { return Ok(()) };
-        let rows = self.read(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?;
-        let Some(step) = rows.steps.into_iter().find(|step| step.needs_driver()) else { return Ok(()) };
+    async fn step(&self, key: StepKey) -> Result<Option<Evaluated>, Delay> {
+        let rows = self.read(WorkflowQuery::Work(key)).await?;
+        let step = rows.steps.into_iter().find(|step| step.needs_driver());
+        let (Some(workflow), Some(step)) = (rows.workflows.first(), step) else { return Ok(None) };
         // The engine would refuse it.
         if workflow.is_paused() && (step.state == StepState::Ready || step.wanted() > 0) {
-            return self.hold(key).await;
+            return self.hold(key).await.map(|()| None);
         }
-        let specs = self.read(WorkflowQuery::StepSpecs { workflow: key.0, from: key.1, limit: 1 }).await?;
-        let body = specs.bodies.into_iter().find(|(index, _)| *index == step.index).map(|(_, body)| body);
-        let Some(stored) = body.and_then(|body| StoredStep::decode(body).ok()) else {
+        let mut bodies = rows.bodies.into_iter().map(|(_, body)| body);
+        let Some(stored) = bodies.next().and_then(|body| StoredStep::decode(body).ok()) else {
             tracing::error!(workflow = %workflow.id, step = step.name, "the spec of a step cannot be decoded");
             let action = evaluate::fail(&step, "its spec cannot be decoded".to_owned());
-            return self.apply(drive(key, action)).await.map(drop);
+            return Ok(Some(drive(key, action).into()));
         };
-        let next = match evaluate::next(&self.store, &self.creator, &workflow, &step, stored).await {
+        let spec = bodies.next().unwrap_or_default();
+        let next = match evaluate::next(&self.store, &self.creator, workflow, &step, stored, spec).await {
             Ok(next) => next,
             Err(NoValues::Later(status)) => return Err(Delay::Step(status)),
             Err(NoValues::Store(status)) => return Err(Delay::Store(status)),
             Err(NoValues::Step(_)) => None,
         };
-        let Some(Next { action, pins }) = next else { return Ok(()) };
-        let refused = self.apply(drive(key, action)).await?;
-        drop(pins);
-        match refused {
-            Some(Refused::Workflow(Rejected::Paused)) => self.hold(key).await,
-            _ => Ok(()),
-        }
+        let Some(Next { action, kept }) = next else { return Ok(None) };
+        Ok(Some(Evaluated { command: drive(key, action), kept }))
     }
 
     /// Keeps a step until its workflow is not paused any more.
     async fn hold(&self, key: StepKey) -> Result<(), Delay> {
         self.ready.hold(key);
         // The commit that ended the pause may have been observed before.
-        if !self.workflow(key.0).await?.is_some_and(|workflow| workflow.is_paused()) {
+        let rows = self.read(WorkflowQuery::Key(key.0)).await?;
+        if !rows.workflows.first().is_some_and(Workflow::is_paused) {
             self.ready.release(key.0);
         }
         Ok(())
     }
 
-    async fn outputs(&self, key: WorkflowKey) -> Result<(), Delay> {
-        let Some(workflow) = self.workflow(key).await? else { return Ok(()) };
-        if workflow.state != State::Ending {
-            return Ok(());
-        }
+    async fn outputs(&self, key: WorkflowKey) -> Result<Option<Evaluated>, Delay> {
+        let found = self.read(WorkflowQuery::Key(key)).await?.workflows.into_iter().next();
+        let Some(workflow) = found.filter(|found| found.state == State::Ending) else { return Ok(None) };
+        let spec = self.read(WorkflowQuery::Spec(key)).await?.bodies.into_iter().next();
+        let spec = spec.map(|(_, body)| body).unwrap_or_default();
         let evaluated = async {
-            let stored = values::spec(&self.store, key).await?;
-            let values = values::read(&self.store, &workflow, &stored.seen).await?;
+            let stored = values::decode(spec.clone())?;
+            let values = values::read(&self.store, &workflow, spec, &stored.seen).await?;
             evaluate::outputs(&stored.spec.unwrap_or_default().outputs, &values)
         };
         let outputs = match evaluated.await {
@@ -190,17 +230,6 @@ impl Driver {
             Err(NoValues::Step(why)) => Err(format!("outputs: {why}")),
             Err(NoValues::Store(status) | NoValues::Later(status)) => return Err(Delay::Store(status)),
         };
-        self.apply(WorkflowCommand::Conclude { workflow: key, outputs }).await.map(drop)
-    }
-
-    /// Commits a command. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
-    /// commit that changed it pushed the step again.
-    async fn apply(&self, command: WorkflowCommand) -> Result<Option<Refused>, Delay> {
-        let replies = self.store.apply(vec![Command::from(command)]).await?;
-        let refused = replies.into_iter().next().and_then(Result::err);
-        if let Some(refused) = &refused {
-            tracing::debug!(%refused, "a step has changed meanwhile");
-        }
-        Ok(refused)
+        Ok(Some(WorkflowCommand::Conclude { workflow: key, outputs }.into()))
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use bytes::Bytes;
 use prost::Message;
-use rota_artifacts::Pin;
 use rota_core::task::Trace;
 use rota_core::workflow::{
     COMPENSATION, MAX_ITEMS, MAX_TASKS_PER_COMMIT, Step, StepRef, StepState, Workflow,
@@ -18,7 +18,7 @@ use tonic::Code;
 
 use super::reuse;
 use super::values::{self, NoValues};
-use crate::grpc::Creator;
+use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{MAX_VALUES, StoredStep};
 
@@ -28,16 +28,16 @@ const MAX_SPECS: usize = 4 << 20;
 /// A command for a step, and what must be kept until it is committed.
 pub(super) struct Next {
     pub(super) action: Action,
-    pub(super) pins: Vec<Pin>,
+    pub(super) kept: Vec<Kept>,
 }
 
 impl From<Action> for Next {
     fn from(action: Action) -> Self {
-        Self { action, pins: Vec::new() }
+        Self { action, kept: Vec::new() }
     }
 }
 
-/// Returns the next command for a step. What cannot be evaluated fails the step; an error means that the store or the storage
+/// Returns the next command for a step. `spec` is that of the workflow. What cannot be evaluated fails the step; an error means that the store or the storage
 /// must be asked again.
 pub(super) async fn next(
     store: &StoreClient,
@@ -45,9 +45,10 @@ pub(super) async fn next(
     workflow: &Workflow,
     step: &Step,
     stored: StoredStep,
+    spec: Bytes,
 ) -> Result<Option<Next>, NoValues> {
     let compensates = step.compensation == Some(StepState::Ready);
-    match attempt(store, creator, workflow, step, stored, compensates).await {
+    match attempt(store, creator, workflow, step, stored, spec).await {
         Ok(next) => Ok(next),
         Err(NoValues::Step(message)) => Ok(Some(fail(step, message).into())),
         Err(later) => Err(later),
@@ -72,24 +73,24 @@ async fn attempt(
     workflow: &Workflow,
     step: &Step,
     stored: StoredStep,
-    compensates: bool,
+    workflow_spec: Bytes,
 ) -> Result<Option<Next>, NoValues> {
     let spec = stored.step.unwrap_or_default();
     let repeats = spec.repeat.is_some() && spec.for_each.is_none();
-    let read = async || -> Result<Values, NoValues> {
-        let values = values::read(store, workflow, &stored.seen).await?.round(u64::from(step.round));
+    let read = async move || -> Result<Values, NoValues> {
+        let values = values::read(store, workflow, workflow_spec, &stored.seen).await?;
+        let values = values.round(u64::from(step.round));
         match repeats {
             true => Ok(values.previous(values::previous(store, workflow, step).await?)),
             false => Ok(values),
         }
     };
-    if compensates {
+    if step.compensation == Some(StepState::Ready) {
         let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
         let place = place(workflow, step, COMPENSATION, 0);
         let filled = fill(&task, &read().await?)?;
-        let (create, pin) = create(creator, workflow, filled, spec.priority, place).await?;
-        let pins = pin.into_iter().collect();
-        return Ok(Some(Next { action: Action::Compensate(Box::new(create)), pins }));
+        let (create, kept) = create(creator, workflow, filled, spec.priority, place).await?;
+        return Ok(Some(Next { action: Action::Compensate(Box::new(create)), kept: vec![kept] }));
     }
     match step.state {
         StepState::Ready => {
@@ -110,8 +111,8 @@ async fn attempt(
             let items = items(&spec, &values)?;
             let created = step.created;
             let specs = fill_next(task, &values, items.as_deref(), created..created + most(step))?;
-            let (tasks, pins) = create_all(creator, workflow, step, spec.priority, specs).await?;
-            Ok(Some(Next { action: Action::More { round: step.round, created, tasks }, pins }))
+            let (tasks, kept) = create_all(creator, workflow, step, spec.priority, specs).await?;
+            Ok(Some(Next { action: Action::More { round: step.round, created, tasks }, kept }))
         }
         StepState::Ending => finish(step, &spec, &read().await?).map(Some),
         _ => Ok(None),
@@ -173,8 +174,8 @@ async fn start(
         }
     }
     specs.truncate(most(&planned) as usize);
-    let (tasks, pins) = create_all(creator, workflow, &planned, spec.priority, specs).await?;
-    Ok(Next { action: Action::Start { round: step.round, total, parallel, prompt, inputs, tasks }, pins })
+    let (tasks, kept) = create_all(creator, workflow, &planned, spec.priority, specs).await?;
+    Ok(Next { action: Action::Start { round: step.round, total, parallel, prompt, inputs, tasks }, kept })
 }
 
 /// Returns the number of tasks that the next command creates, at most.
@@ -213,15 +214,15 @@ async fn create_all(
     step: &Step,
     priority: Option<i32>,
     specs: Vec<v1::TaskSpec>,
-) -> Result<(Vec<Create>, Vec<Pin>), NoValues> {
-    let (mut creates, mut pins) = (Vec::new(), Vec::new());
+) -> Result<(Vec<Create>, Vec<Kept>), NoValues> {
+    let (mut creates, mut all_kept) = (Vec::new(), Vec::new());
     for (item, spec) in (step.created..).zip(specs) {
         let place = place(workflow, step, step.round, item);
-        let (create, pin) = create(creator, workflow, spec, priority, place).await?;
+        let (create, kept) = create(creator, workflow, spec, priority, place).await?;
         creates.push(create);
-        pins.extend(pin);
+        all_kept.push(kept);
     }
-    Ok((creates, pins))
+    Ok((creates, all_kept))
 }
 
 fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
@@ -242,7 +243,7 @@ async fn create(
     mut spec: v1::TaskSpec,
     priority: Option<i32>,
     place: StepRef,
-) -> Result<(Create, Option<Pin>), NoValues> {
+) -> Result<(Create, Kept), NoValues> {
     if spec.owner.is_empty() {
         spec.owner.clone_from(&workflow.owner);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::workflow::{State, Step, StepState, Workflow};
@@ -54,14 +55,15 @@ impl Room {
     }
 }
 
-/// Reads the inputs and the steps that are seen.
+/// Reads the inputs, which are in the spec of the workflow, and the steps that are seen.
 pub(super) async fn read(
     store: &StoreClient,
     workflow: &Workflow,
+    spec: Bytes,
     seen: &BTreeMap<String, u32>,
 ) -> Result<Values, NoValues> {
-    let spec = spec(store, workflow.key).await?.spec.unwrap_or_default();
-    let inputs = spec.inputs.map(|inputs| whole(serde_json::to_value(inputs).unwrap_or_default()));
+    let inputs = decode(spec)?.spec.and_then(|spec| spec.inputs);
+    let inputs = inputs.map(|inputs| whole(serde_json::to_value(inputs).unwrap_or_default()));
     // Finally-steps act on the outcome, not on the phase that they are.
     let state = match workflow.state {
         State::Finalizing => workflow.final_state(),
@@ -95,10 +97,8 @@ pub(super) async fn read(
         .budget(MAX_WORK))
 }
 
-pub(super) async fn spec(store: &StoreClient, workflow: WorkflowKey) -> Result<StoredSpec, NoValues> {
-    let rows = store.reads().workflows(WorkflowQuery::Spec(workflow)).await?;
-    let body = rows.bodies.first().map(|(_, body)| body.clone()).unwrap_or_default();
-    StoredSpec::decode(body).map_err(|error| NoValues::Step(format!("the spec cannot be decoded: {error}")))
+pub(super) fn decode(spec: Bytes) -> Result<StoredSpec, NoValues> {
+    StoredSpec::decode(spec).map_err(|error| NoValues::Step(format!("the spec cannot be decoded: {error}")))
 }
 
 async fn of_step(
@@ -210,7 +210,7 @@ fn whole(value: Value) -> Value {
 }
 
 /// Returns the data of a result, with its text as `text`.
-fn of_result(payload: &bytes::Bytes) -> Value {
+fn of_result(payload: &Bytes) -> Value {
     let Ok(result) = v1::TaskResult::decode(payload.clone()) else { return Value::Null };
     let data = result.data.map(|data| whole(serde_json::to_value(data).unwrap_or_default()));
     let mut value = match data {

@@ -1,6 +1,7 @@
 //! Workflows: creation, what a driver commits, reuse, room, wide graphs.
 
 use bytes::Bytes;
+use rota_core::task::State as TaskState;
 use rota_core::workflow::{Command as Apply, Kind, Rejected, State, StepCommand, StepState};
 use rota_core::{WorkflowId, WorkflowKey};
 use uuid::Uuid;
@@ -63,6 +64,10 @@ async fn graph(t: &mut Harness, reloads: bool) {
     assert_eq!(spec, [(0, Bytes::from_static(b"spec"))]);
     let query = WorkflowQuery::StepSpecs { workflow: run.key(), from: 1, limit: 1 };
     assert_eq!(run.query(query).await.bodies, [(1, Bytes::from_static(b"spec of each"))]);
+    let work = run.query(WorkflowQuery::Work((run.key(), 1))).await;
+    assert_eq!((work.workflows, work.steps[0].name.as_str()), (vec![run.workflow().await], "each"));
+    let bodies: Vec<_> = work.bodies.iter().map(|(_, body)| &body[..]).collect();
+    assert_eq!(bodies, [&b"spec of each"[..], b"spec"]);
     assert_eq!(run.driven().await, [0]);
     run.run(0, ok("planned")).await;
     assert_eq!(run.results(0, 1).await, [Some(Bytes::from_static(b"planned"))]);
@@ -234,6 +239,22 @@ pub async fn refused_task_fails_its_step(t: &mut Harness) {
     let (step, ended) = (run.step(0).await, run.workflow().await);
     assert_eq!((step.state, ended.state), (StepState::Failed, State::Failed));
     assert!(ended.message.starts_with("step a: "), "{}", ended.message);
+}
+
+pub async fn offered_task_of_a_step_is_assigned(t: &mut Harness) {
+    let mut run = Run::new(t, workflow(vec![step("a", &[])]), false).await;
+    let worker = run.worker().await;
+    let mut tasks = run.tasks(0, 1, 0..2);
+    tasks[0].offer = Some(worker.clone());
+    let id = tasks[0].task.id;
+    let (prompt, inputs) = (String::new(), String::new());
+    let start = Action::Start { round: 1, total: 2, parallel: 0, prompt, inputs, tasks };
+    let drive = WorkflowCommand::Drive { workflow: run.key(), step: 0, action: Box::new(start) };
+    let Ok(Reply::Driven(offered)) = run.apply(drive).await else { panic!("not driven") };
+    let assigned: Vec<_> = offered.iter().map(|task| (task.id, task.state)).collect();
+    assert_eq!(assigned, [(id, TaskState::Assigned)]);
+    assert!(run.t.last_change(id).dispatch.is_some());
+    assert_eq!(run.t.claim(&worker, 9).await.len(), 1, "the other one is in the queue");
 }
 
 pub async fn dry_run_creates_no_workflow(t: &mut Harness) {

@@ -327,6 +327,7 @@ enum Answer {
     Existing(TaskKey),
     Task(TaskKey, task::Reply),
     Session(Epoch, Vec<NamedAttempt>),
+    Driven(Vec<TaskKey>),
     Reply(Reply),
 }
 
@@ -352,6 +353,7 @@ impl Answer {
                 });
                 Some(Reply::Session(epoch, resumed.collect()))
             }
+            Self::Driven(tasks) => Some(Reply::Driven(tasks.into_iter().filter_map(record).collect())),
             Self::Reply(reply) => Some(reply),
         };
         reply.unwrap_or(Reply::Deleted)

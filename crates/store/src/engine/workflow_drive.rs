@@ -1,10 +1,10 @@
 //! What the driver of workflows has evaluated: the starts and ends of steps, and the tasks that it creates for them.
 
 use bytes::Bytes;
-use rota_core::Timestamp;
 use rota_core::workflow::{COMPENSATION, Kind, Rejected, Step, StepCommand, TaskEnd};
+use rota_core::{TaskKey, Timestamp};
 
-use super::Engine;
+use super::{Answer, Engine};
 use crate::{Action, Backend, Create, Error, StepKey, reused_results};
 
 impl<B: Backend> Engine<B> {
@@ -22,18 +22,18 @@ impl<B: Backend> Engine<B> {
         key: StepKey,
         action: Action,
         now: Timestamp,
-    ) -> Result<Result<(), Rejected>, Error> {
-        match action {
-            Action::Skip => self.apply_step(key, StepCommand::Skip, now),
+    ) -> Result<Result<Vec<TaskKey>, Rejected>, Error> {
+        let done = match action {
+            Action::Skip => self.apply_step(key, StepCommand::Skip, now)?,
             Action::Start { round, total, parallel, prompt, inputs, tasks } => {
                 let start = StepCommand::Start { round, total, parallel, prompt, inputs };
                 if let Err(rejected) = self.apply_step(key, start, now)? {
                     return Ok(Err(rejected));
                 }
-                self.create_tasks(key, tasks, now)
+                return self.create_tasks(key, tasks, now);
             }
             Action::Reuse { round, total, inputs, results } => {
-                self.reuse(key, round, total, inputs, results, now)
+                self.reuse(key, round, total, inputs, results, now)?
             }
             Action::More { round, created, tasks } => {
                 self.load_step(key)?;
@@ -42,30 +42,31 @@ impl<B: Backend> Engine<B> {
                 if !step.is_some_and(is_current) {
                     return Ok(Err(Rejected::Outdated));
                 }
-                self.create_tasks(key, tasks, now)
+                return self.create_tasks(key, tasks, now);
             }
             Action::Finish { round, again, outputs } => {
                 if let Err(rejected) = self.apply_step(key, StepCommand::Finish { round, again }, now)? {
                     return Ok(Err(rejected));
                 }
                 self.put_output(key, outputs);
-                Ok(Ok(()))
+                Ok(())
             }
             Action::Fail { round, message } => {
-                self.apply_step(key, StepCommand::Fail { round, message }, now)
+                self.apply_step(key, StepCommand::Fail { round, message }, now)?
             }
             Action::CompensationFailed { message } => {
-                self.apply_step(key, StepCommand::CompensationFailed { message }, now)
+                self.apply_step(key, StepCommand::CompensationFailed { message }, now)?
             }
             Action::Compensate(create) => {
                 if let Err(rejected) = self.apply_step(key, StepCommand::CompensationCreated, now)? {
                     return Ok(Err(rejected));
                 }
                 let failed = StepCommand::TaskEnded { round: COMPENSATION, end: TaskEnd::Failed };
-                self.create_task(key, *create, failed, now)?;
-                Ok(Ok(()))
+                let offered = self.create_task(key, *create, failed, now)?;
+                return Ok(Ok(offered.into_iter().collect()));
             }
-        }
+        };
+        Ok(done.map(|()| Vec::new()))
     }
 
     fn reuse(
@@ -92,40 +93,46 @@ impl<B: Backend> Engine<B> {
         Ok(Ok(()))
     }
 
-    /// Creates tasks of a step that runs, as many as it wants.
+    /// Creates tasks of a step that runs, as many as it wants. Returns those that were offered to a worker.
     fn create_tasks(
         &mut self,
         key: StepKey,
         mut tasks: Vec<Create>,
         now: Timestamp,
-    ) -> Result<Result<(), Rejected>, Error> {
+    ) -> Result<Result<Vec<TaskKey>, Rejected>, Error> {
         let Some(step) = self.write_set.workflows.step(key) else { return Ok(Err(Rejected::Outdated)) };
         tasks.truncate(step.wanted() as usize);
         let round = step.round;
-        let Ok(count @ 1..) = u32::try_from(tasks.len()) else { return Ok(Ok(())) };
+        let Ok(count @ 1..) = u32::try_from(tasks.len()) else { return Ok(Ok(Vec::new())) };
         // Before the first of them may end.
         if let Err(rejected) = self.apply_step(key, StepCommand::Created { count }, now)? {
             return Ok(Err(rejected));
         }
+        let mut offered = Vec::new();
         for create in tasks {
-            self.create_task(key, create, StepCommand::TaskEnded { round, end: TaskEnd::Failed }, now)?;
+            let refused = StepCommand::TaskEnded { round, end: TaskEnd::Failed };
+            offered.extend(self.create_task(key, create, refused, now)?);
         }
-        Ok(Ok(()))
+        Ok(Ok(offered))
     }
 
-    /// Creates a task of a step; one that is refused counts as failed.
+    /// Creates a task of a step; one that is refused counts as failed. Returns a task that was offered to a worker.
     fn create_task(
         &mut self,
         key: StepKey,
         create: Create,
         refused: StepCommand,
         now: Timestamp,
-    ) -> Result<(), Error> {
-        let id = create.task.id;
+    ) -> Result<Option<TaskKey>, Error> {
+        let (id, is_offered) = (create.task.id, create.offer.is_some());
         match self.create(create, now)? {
-            Ok(_) => {
+            Ok(created) => {
                 if let Some(Some(entry)) = self.write_set.workflows.steps.get_mut(&key) {
                     entry.step.last_task = Some(id);
+                }
+                match created {
+                    Answer::Created(task) if is_offered => return Ok(Some(task)),
+                    _ => {}
                 }
             }
             Err(why) => {
@@ -135,6 +142,6 @@ impl<B: Backend> Engine<B> {
                 self.write_set.workflows.calls.push_back((key, refused));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

@@ -77,7 +77,7 @@ impl<B: Backend> Engine<B> {
             }
             WorkflowCommand::Drive { workflow, step, action } => {
                 let driven = self.drive((workflow, step), *action, now)?;
-                Ok(driven.map(|()| Reply::Deleted.into()).map_err(Refused::Workflow))
+                Ok(driven.map(Answer::Driven).map_err(Refused::Workflow))
             }
             WorkflowCommand::Conclude { workflow, outputs } => {
                 self.load_workflow(workflow)?;

@@ -165,6 +165,12 @@ impl Contents {
                 let steps = indexes.iter().filter_map(|index| of.steps.get(&(*workflow, *index)));
                 rows.steps = steps.cloned().collect();
             }
+            WorkflowQuery::Work(key) => {
+                rows.workflows.extend(of.records.get(&key.0).cloned());
+                rows.steps.extend(of.steps.get(key).cloned());
+                let specs = [of.step_specs.get(key), of.specs.get(&key.0)];
+                rows.bodies = specs.into_iter().flatten().map(|body| (key.1, body.clone())).collect();
+            }
             WorkflowQuery::StepSpecs { workflow, from, limit } => {
                 let steps = of.of(*workflow, *from).take(*limit);
                 let spec =
