@@ -55,7 +55,11 @@ pub async fn check(client: &Client, all_ended: bool) -> Result<Findings> {
 }
 
 fn micros(event: &v1::Event) -> i64 {
-    event.time.as_ref().map_or(0, |time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
+    event.time.as_ref().map_or(0, micros_of)
+}
+
+pub(crate) fn micros_of(time: &pbjson_types::Timestamp) -> i64 {
+    time.seconds * 1_000_000 + i64::from(time.nanos) / 1000
 }
 
 /// Checks the rules that one log can violate.

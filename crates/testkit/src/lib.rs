@@ -10,7 +10,7 @@
 //! - [`RawWorker`]: a worker session by hand, for what a correct worker never does: stale fences, silence, messages out
 //!   of order.
 //! - [`tasks`]: builders of agents and tasks, and waits for their states. Tests wait for states, never for time.
-//! - [`history`]: the checker.
+//! - [`history`], [`workflow_history`]: the checkers.
 //! - [`collector`]: an OpenTelemetry collector that keeps spans and metrics.
 //! - [`forge`]: the APIs of GitHub, GitLab and Gitea for pull requests, which can refuse, limit and fail.
 //! - [`s3_server`]: an S3 server over a folder, which can be away or refuse a key.
@@ -44,6 +44,15 @@
 //! | H7 | attempts do not overlap, and nothing follows their end |
 //! | H8 | a cancelled task does not succeed afterwards |
 //!
+//! [`workflow_history::check`] reads an ended workflow:
+//!
+//! | rule | holds if |
+//! | --- | --- |
+//! | W1 | a step starts after the ends of all steps that it needs |
+//! | W2 | a step has each of its tasks exactly once, and they live while it runs |
+//! | W3 | no more steps run at the same time than may |
+//! | W4 | nothing starts after a failure that stops; without one, the states are those of the state machine for the same ends |
+//!
 //! # How to add
 //!
 //! A new rule is a function over one log in `history.rs` with a test that violates it. A new fault belongs here if two
@@ -66,6 +75,7 @@ pub mod s3_server;
 pub mod tasks;
 pub mod wire;
 mod worker_handle;
+pub mod workflow_history;
 
 pub use cluster::{BLOCK_SKEW, Backend, Cluster, PANIC_SKEW, Setup};
 pub use proxy::Proxy;

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod control;
+mod kills;
 mod reruns;
 
 use anyhow::{Context, Result};

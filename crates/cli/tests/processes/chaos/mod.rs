@@ -8,6 +8,7 @@ mod background;
 mod faults;
 mod load;
 mod replicas;
+mod workflows;
 mod world;
 
 use std::collections::BTreeMap;
@@ -157,12 +158,15 @@ fn files(directory: &Path) -> Vec<String> {
     found
 }
 
-/// Returns the seeds of the runs.
-fn seeds(default: u64) -> Result<std::ops::Range<u64>> {
-    let variable = |name: &str, default: u64| match rota_telemetry::env::var(name) {
+fn variable(name: &str, default: u64) -> Result<u64> {
+    match rota_telemetry::env::var(name) {
         Some(text) => text.parse().with_context(|| format!("{name} is not a number")),
         None => Ok(default),
-    };
+    }
+}
+
+/// Returns the seeds of the runs.
+fn seeds(default: u64) -> Result<std::ops::Range<u64>> {
     let (count, first) = (variable(SEEDS, default)?, variable(FIRST, 1)?);
     Ok(first..first + count)
 }
