@@ -41,10 +41,13 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Whether a status was created by the transport instead of the server: connecting failed, or the connection broke. A
-/// status from the server has no source.
+/// status from the server has no source. A connection on which many streams were abandoned ends as exhausted.
 pub(crate) fn is_lost(status: &Status) -> bool {
     status.source().is_some()
-        && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
+        && matches!(
+            status.code(),
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::ResourceExhausted
+        )
 }
 
 /// Domain of the reasons of the control plane.
@@ -174,6 +177,14 @@ mod tests {
         assert_eq!(error.hint.as_deref(), Some("change the name"));
         assert_eq!(error.fields, [Field { field: "task.spec.prompt".into(), message: "is empty".into() }]);
         assert!(!error.lost);
+    }
+
+    #[test]
+    fn exhausted_connection_is_lost() {
+        let mut status = Status::resource_exhausted("h2 protocol error");
+        assert!(!is_lost(&status), "the answer of a server");
+        status.set_source(std::sync::Arc::new(std::io::Error::other("enhance your calm")));
+        assert!(is_lost(&status));
     }
 
     #[test]
