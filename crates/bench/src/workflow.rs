@@ -221,7 +221,7 @@ async fn workflow_of(workers: &Workers, graph: &Graph, before: u64) -> Result<()
     let created = workers.client.create_workflow(request).await?;
     workers.attempts.reach(before + graph.len() as u64).await?;
     // The last results may still be in flight. Watching from the start would make the watcher a part of the work.
-    let request = v1::WatchWorkflowRequest { name: created.name };
+    let request = v1::WatchWorkflowRequest { name: created.name, without_steps: true };
     let mut changes = workers.client.watch_workflow(request).await?;
     let mut state = v1::WorkflowState::Unspecified;
     while let Some(change) = changes.message().await? {

@@ -126,6 +126,7 @@ pub(crate) async fn acquire(
     let began = Instant::now();
     let mut reported: Option<Instant> = None;
     let mut renewed: Option<Instant> = None;
+    let mut has_waited = false;
     loop {
         // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
@@ -133,7 +134,13 @@ pub(crate) async fn acquire(
             renewed = Some(Instant::now());
         }
         let (owner, left) = match bounded(look(session, replica)).await {
-            Ok(Look::Owned(epoch)) => return Ok(epoch),
+            Ok(Look::Owned(epoch)) => {
+                // Passed on to the owner before, connections would now go around between it and this replica.
+                if has_waited {
+                    on_wait(Some(&Owner { name: replica.name.clone(), address: replica.address.clone() }));
+                }
+                return Ok(epoch);
+            }
             Ok(Look::Held(owner, left)) => (owner, left),
             // A commit holds the row: that of a process that was frozen in the middle of it, if its lease is over.
             Err(fault) if fault.is_locked_out() => {
@@ -143,6 +150,7 @@ pub(crate) async fn acquire(
             Err(fault) => return Err(fault),
         };
         on_wait(owner.as_ref());
+        has_waited = true;
         let owner = owner.map_or_else(|| "another process".to_owned(), |owner| owner.name);
         if patience.is_some_and(|patience| began.elapsed() >= patience) {
             let message = format!("the database is in use by the control plane {owner:?}");

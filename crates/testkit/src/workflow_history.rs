@@ -221,7 +221,7 @@ impl Ended {
             while let Some(index) = ended.pop_front() {
                 for (dependent, continues) in &dependents[index] {
                     let satisfied = steps[index].satisfies(*continues);
-                    let command = StepCommand::NeedEnded { satisfied };
+                    let command = StepCommand::NeedEnded { satisfied, reused: false };
                     let change = workflow.apply_to(&mut steps[*dependent], command, now)?;
                     ended.extend(ended_steps(&change));
                     if steps[*dependent].state == StepState::Ready {

@@ -47,7 +47,6 @@ pub(super) async fn next(
     stored: StoredStep,
     spec: Bytes,
 ) -> Result<Option<Next>, NoValues> {
-    let compensates = step.compensation == Some(StepState::Ready);
     match attempt(store, creator, workflow, step, stored, spec).await {
         Ok(next) => Ok(next),
         Err(NoValues::Step(message)) => Ok(Some(fail(step, message).into())),

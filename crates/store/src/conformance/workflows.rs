@@ -35,7 +35,7 @@ pub async fn same_workflow_is_created_once(t: &mut Harness) {
     let (second, created) = create(t, given(3, "three")).await;
     assert!(created && second.key > first.key);
     let newest = WorkflowQuery::Alias((namespace("n"), "x".to_owned()));
-    assert_eq!(t.store.workflows(newest).await.unwrap().workflows, [second.clone()]);
+    assert_eq!(t.store.workflows(newest).await.unwrap().workflows, std::slice::from_ref(&second));
     let list = |before| WorkflowQuery::List(WorkflowFilter { before, limit: 1, ..WorkflowFilter::default() });
     let page = t.store.workflows(list(None)).await.unwrap();
     assert_eq!((page.workflows[0].key, page.next), (second.key, Some(second.key)));

@@ -156,7 +156,7 @@ impl World {
         holds: impl Fn(&v1::WorkflowStatus) -> bool,
     ) -> Result<v1::WorkflowStatus> {
         let wait = async {
-            let request = v1::WatchWorkflowRequest { name: name.to_owned() };
+            let request = v1::WatchWorkflowRequest { name: name.to_owned(), ..Default::default() };
             let mut changes = self.client.watch_workflow(request).await?;
             while let Some(change) = changes.message().await? {
                 let status = change.workflow.and_then(|workflow| workflow.status).unwrap_or_default();
