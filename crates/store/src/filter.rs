@@ -20,6 +20,8 @@ pub struct Filter {
     pub parent: Option<TaskId>,
     /// Workflow that created the tasks.
     pub workflow: Option<WorkflowId>,
+    /// Only tasks with a question that waits for a person.
+    pub open_questions: bool,
     /// Inclusive lower bound of the creation time.
     pub created_after: Option<Timestamp>,
     /// Exclusive upper bound of the creation time.
@@ -41,6 +43,7 @@ impl Filter {
             && self.thread.as_ref().is_none_or(|thread| task.thread.as_ref() == Some(thread))
             && self.parent.is_none_or(|parent| task.parent == Some(parent))
             && self.workflow.is_none_or(|id| task.step.as_ref().is_some_and(|step| step.id == id))
+            && (!self.open_questions || task.open_questions().next().is_some())
             && self.created_after.is_none_or(|at| task.created_at >= at)
             && self.created_before.is_none_or(|at| task.created_at < at)
     }

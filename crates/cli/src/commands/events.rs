@@ -32,7 +32,7 @@ pub struct Events {
     /// Follow the log until the task has finished
     #[arg(long, short, requires = "task")]
     pub follow: bool,
-    /// Only state changes
+    /// Only state changes, questions and their answers
     #[arg(long, conflicts_with = "task")]
     pub states_only: bool,
     /// Include all namespaces

@@ -366,7 +366,11 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
         let known = v1::TaskState::try_from(*state).ok().and_then(event::from_state);
         known.ok_or_else(|| invalid(format!("filter.states[{index}]"), "is not a known state"))
     };
-    let states = given.states.iter().enumerate().map(state).collect::<Result<_, _>>()?;
+    let mut states = given.states.iter().enumerate().map(state).collect::<Result<Vec<_>, _>>()?;
+    if given.open_questions && states.is_empty() {
+        // No other state has any, and lists by state have an index.
+        states = vec![task::State::Pending, task::State::InputRequired];
+    }
     let text = |value: String| Some(value).filter(|value| !value.is_empty());
     Ok(Filter {
         namespace,
@@ -382,6 +386,7 @@ fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
         workflow: text(given.workflow)
             .map(|id| id.parse().map_err(|_| invalid("filter.workflow", "is not a workflow's id")))
             .transpose()?,
+        open_questions: given.open_questions,
         created_after: given.created_after.as_ref().map(time::from_timestamp),
         created_before: given.created_before.as_ref().map(time::from_timestamp),
         before,

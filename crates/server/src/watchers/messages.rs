@@ -19,9 +19,23 @@ pub(crate) fn token(lineage: &Lineage, revision: u64) -> String {
     format!("{revision:x}.{:x}.{lineage}", now().0 / 1_000_000)
 }
 
-/// Whether an entry is a change of state or of the task itself, which `states_only` is limited to.
+/// The kinds of a reported entry that concern a question; all others are skipped without being read.
+#[derive(Clone, PartialEq, Message)]
+struct Question {
+    #[prost(bytes = "bytes", optional, tag = "17")]
+    asked: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "18")]
+    answered: Option<Bytes>,
+}
+
+/// Whether an entry is a change of state or of the task itself, a question or an input, which `states_only` is limited to.
 pub(crate) fn is_state(event: &Event) -> bool {
-    matches!(event.body, Body::State(_) | Body::Change { .. })
+    match &event.body {
+        Body::State(_) | Body::Change { .. } | Body::Input { .. } => true,
+        Body::Report(report) => Question::decode(report.clone())
+            .is_ok_and(|question| question.asked.is_some() || question.answered.is_some()),
+        Body::Notice { .. } => false,
+    }
 }
 
 /// Appends the message of a feed with these entries, after which a watcher resumes from `token`. None without entries.

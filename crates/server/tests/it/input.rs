@@ -246,6 +246,11 @@ async fn waiting_attempts_release_their_slot() -> Result<()> {
             cluster.kill().await;
             cluster.restart().await?;
         }
+        let filter = Some(v1::TaskFilter { open_questions: true, ..Default::default() });
+        let parent = "namespaces/default".to_owned();
+        let request = v1::ListTasksRequest { parent, filter, ..Default::default() };
+        let open = client.list_tasks(request).await?.tasks;
+        assert!(open.iter().map(|task| &task.name).eq([&first.name]), "{open:?}");
         let explained = client.explain_task(v1::ExplainTaskRequest { name: first.name.clone() }).await?;
         assert!(explained.causes.iter().any(|cause| cause.hint.contains("rota answer")), "{explained:?}");
         tasks::answer(&client, &first.name, "left").await?;
@@ -256,6 +261,38 @@ async fn waiting_attempts_release_their_slot() -> Result<()> {
         assert!(steps.iter().any(|step| step == "INPUT_REQUIRED>PENDING:released"), "{steps:?}");
         assert_eq!(steps.iter().filter(|step| step.ends_with(":input_required")).count(), 1, "{steps:?}");
     }
+    Ok(())
+}
+
+/// A second question changes no state, and is in feeds of states all the same, as is each answer.
+#[tokio::test]
+async fn feeds_of_states_have_questions() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "by-hand", 1)).await?;
+    let mut feed = client.watch_tasks("namespaces/default", "", true);
+    // It has begun with its first message.
+    feed.next().await.transpose()?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    worker.report(&assign, 1, vec![raw::question("q1"), raw::question("q2")]);
+    tasks::until(client, &task.name, |status| status.pending_input.len() == 2).await?;
+    send_input(client, &task.name, "q1", "left").await?;
+    let (mut asked, mut answered) = (Vec::new(), Vec::new());
+    while answered.is_empty() {
+        let message = tokio::time::timeout(Duration::from_secs(60), feed.next()).await?;
+        for event in message.transpose()?.into_iter().flat_map(|message| message.events) {
+            match event.kind {
+                Some(v1::event::Kind::InputRequest(request)) => asked.push(request.request_id),
+                Some(v1::event::Kind::InputReceived(received)) => {
+                    answered.extend(received.input.map(|input| input.request_id));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((asked, answered), (vec!["q1".to_owned(), "q2".to_owned()], vec!["q1".to_owned()]));
     Ok(())
 }
 

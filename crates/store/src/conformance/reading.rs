@@ -58,6 +58,21 @@ pub async fn list_filters_match(t: &mut Harness) {
         let found: Vec<_> = page.tasks.iter().map(|task| task.id).collect();
         assert_eq!(found, wanted.iter().map(|index| ids[*index]).collect::<Vec<_>>(), "{filter:?}");
     }
+    // A question of an attempt, until it is answered.
+    let worker = t.hello("w").await;
+    let asking = t.claim(&worker, 1).await.remove(0);
+    let effect = EventEffect::InputRequested { request: "q".to_owned(), payload: Bytes::from_static(b"?") };
+    let items = vec![Item { at: t.now(), payload: Bytes::from_static(b"?"), effect }];
+    t.ask(asking.id, Command::Report { attempt: attempt_of(&asking), first: 1, items }).await.unwrap();
+    let open = Filter { open_questions: true, ..any() };
+    let found = |page: crate::Page| page.tasks.iter().map(|task| task.id).collect::<Vec<_>>();
+    assert_eq!(found(t.store.list(open.clone()).await.unwrap()), [asking.id]);
+    let of_state = Filter { states: vec![State::Pending, State::InputRequired], ..open.clone() };
+    assert_eq!(found(t.store.list(of_state).await.unwrap()), [asking.id]);
+    let effect = EventEffect::InputResolved("q".to_owned());
+    let items = vec![Item { at: t.now(), payload: Bytes::from_static(b"!"), effect }];
+    t.ask(asking.id, Command::Report { attempt: attempt_of(&asking), first: 2, items }).await.unwrap();
+    assert_eq!(found(t.store.list(open).await.unwrap()), []);
 }
 
 pub async fn list_pages_are_complete(t: &mut Harness) {
