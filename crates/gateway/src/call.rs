@@ -14,7 +14,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::request::{self, FIELDS_OF_HEADERS, Parameters};
+use crate::request::{self, FIELDS_OF_HEADERS, HeaderField, Parameters};
 use crate::routes::{self, Found, Route};
 use crate::stream::{Format, PREFIX_LENGTH};
 use crate::{Gateway, OPENAPI, PREFIX, response, status};
@@ -114,8 +114,9 @@ impl Gateway {
                 )));
             }
         };
-        let named = |(name, field): &(&str, &'static str)| {
-            Some((*field, parts.headers.get(*name)?.to_str().ok()?.to_owned()))
+        let named = |&(name, field, replaces): &(&str, &'static str, bool)| {
+            let value = parts.headers.get(name)?.to_str().ok()?.to_owned();
+            Some(HeaderField { field, value, replaces })
         };
         let parameters = Parameters {
             path: values.into_iter().map(|(field, value)| (field.to_owned(), value)).collect(),

@@ -14,16 +14,27 @@ pub(crate) struct Parameters {
     pub(crate) path: Vec<(String, String)>,
     /// Query of the URL, with its percent-encoding.
     pub(crate) query: String,
-    /// Fields that headers have, by their names in the protos.
-    pub(crate) headers: Vec<(&'static str, String)>,
+    /// Values of fields that are sent as headers.
+    pub(crate) headers: Vec<HeaderField>,
 }
 
-/// Headers that have the value of a field, if the request has one of that name.
-pub(crate) const FIELDS_OF_HEADERS: &[(&str, &str)] = &[
-    ("idempotency-key", "idempotency_key"),
-    // Server-sent events continue from the last id that the client has received.
-    ("last-event-id", "after_log_seq"),
-    ("last-event-id", "token"),
+/// Field whose value is in a header.
+#[derive(Debug, Clone)]
+pub(crate) struct HeaderField {
+    /// Name of the field in the protos.
+    pub(crate) field: &'static str,
+    pub(crate) value: String,
+    /// Whether it replaces a value of the query.
+    pub(crate) replaces: bool,
+}
+
+/// Headers that have the value of a field, if the request has one of that name, and whether they replace one of the query.
+pub(crate) const FIELDS_OF_HEADERS: &[(&str, &str, bool)] = &[
+    ("idempotency-key", "idempotency_key", false),
+    // Server-sent events continue from the last id that the client has received: a browser that reconnects repeats the query
+    // of its first request.
+    ("last-event-id", "after_log_seq", true),
+    ("last-event-id", "token", true),
 ];
 
 /// Returns the message of a request.
@@ -59,11 +70,12 @@ pub(crate) fn message(
             "move the parameters into the JSON object of the body",
         ));
     }
-    for (name, value) in &parameters.headers {
-        if let Some(field) = input.get_field_by_name(name)
-            && !root.contains_key(field.json_name())
+    for header in &parameters.headers {
+        if let Some(field) = input.get_field_by_name(header.field)
+            && (header.replaces || !root.contains_key(field.json_name()))
         {
-            insert(&mut root, &input, name, value, Source::Query)?;
+            root.remove(field.json_name());
+            insert(&mut root, &input, header.field, &header.value, Source::Query)?;
         }
     }
     for (name, value) in &parameters.path {

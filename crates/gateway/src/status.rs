@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::response;
 
 const DOMAIN: &str = "rota.dev";
 
@@ -93,9 +94,8 @@ pub(crate) fn json(pool: &DescriptorPool, status: &Status) -> Vec<u8> {
 pub(crate) fn response(pool: &DescriptorPool, status: &Status) -> Response<Body> {
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     let body = Bytes::from(json(pool, status));
-    let mut response = Response::new(Body::new(Full::new(body)));
+    let mut response = response::json(body);
     *response.status_mut() = own_status(&reason).unwrap_or_else(|| http_status(status));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if status.code() == Code::Unauthenticated {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
