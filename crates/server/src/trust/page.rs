@@ -10,26 +10,31 @@ use tonic::Status;
 
 use crate::wire::status;
 
-/// Refuses a call to an address of this machine under another name, or by a page from elsewhere.
+/// Refuses a call to an address of this machine under another name, or by a page of another server: its origin has another
+/// authority, if only another port.
 pub(super) fn check<B>(request: &http::Request<B>, on_loopback: bool) -> Result<(), Status> {
     let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = request.uri().authority().map(Authority::as_str).or_else(|| header(HOST));
-    if let Some(host) = host.filter(|host| on_loopback && !is_local(host)) {
+    let host = request.uri().authority().map(Authority::as_str).or_else(|| header(HOST)).unwrap_or_default();
+    if on_loopback && !host.is_empty() && !is_local(host) {
         return Err(refused(&format!("host {host:?}")));
     }
     match header(ORIGIN) {
-        Some(origin) if !is_local(origin.split_once("://").unwrap_or_default().1) => {
-            Err(refused(&format!("origin {origin:?}")))
-        }
+        Some(origin) if !is_of(origin, host) => Err(refused(&format!("origin {origin:?}"))),
         _ => Ok(()),
     }
+}
+
+/// Returns whether an origin is that of pages of this host.
+fn is_of(origin: &str, host: &str) -> bool {
+    let authority = origin.split_once("://").unwrap_or_default().1;
+    !authority.is_empty() && authority.eq_ignore_ascii_case(host)
 }
 
 fn refused(what: &str) -> Status {
     status::hinted(
         "HOST_REFUSED",
         format!("calls for {what} are refused, since no token is required"),
-        "use localhost or 127.0.0.1, or start the control plane with a token",
+        "use the control plane's own pages, on localhost or its own name, or start it with a token",
     )
 }
 
@@ -69,6 +74,13 @@ mod tests {
         assert_eq!(code("/a", &[("host", "localhost.evil.example")], true), refused);
         // On other addresses the control plane may have any name, and still no page from elsewhere calls it.
         assert_eq!(code("/a", &[("host", "rota.example")], false), Code::Ok);
+        // Its own pages call it, those of another program on the same machine do not.
+        let own = [("host", "rota.example:7420"), ("origin", "http://Rota.example:7420")];
+        assert_eq!(code("/a", &own, false), Code::Ok);
+        let other = [("host", "localhost:7420"), ("origin", "http://localhost:3000")];
+        assert_eq!(code("/a", &other, true), refused);
+        assert_eq!(code("/a", &other, false), refused);
+        assert_eq!(code("/a", &[("origin", "http://localhost")], false), refused);
         assert_eq!(
             code("/a", &[("host", "rota.example"), ("origin", "http://evil.example")], false),
             refused

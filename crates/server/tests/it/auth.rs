@@ -168,7 +168,8 @@ async fn pages_from_elsewhere_are_refused() -> Result<()> {
     let refused = Some(http::HeaderValue::from_static("7"));
     assert_eq!(call("origin", "http://evil.example").await?, refused);
     assert_eq!(call("host", "evil.example:7420").await?, refused);
-    assert_ne!(call("origin", "http://localhost:3000").await?, refused);
+    assert_eq!(call("origin", "http://localhost:3000").await?, refused);
+    assert_ne!(call("origin", &format!("http://{}", cluster.addr())).await?, refused);
     Ok(())
 }
 
