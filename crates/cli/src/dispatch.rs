@@ -47,7 +47,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Inject(command) => return command.run().await,
         Command::Completion(command) => return command.run(Cli::command()),
         Command::Version(command) => return command.run(&cli.globals),
-        Command::Ui(command) => return command.run(&cli.globals),
+        Command::Ui(command) => return command.run(&cli.globals).await,
         // Reports problems of the connection itself.
         Command::Doctor(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,

@@ -151,6 +151,8 @@ calls! {
     repeat admin.list_budgets(ListBudgetsRequest) -> v1::ListBudgetsResponse;
     /// Issues a token for workers outside of a cluster.
     repeat admin.issue_worker_token(IssueWorkerTokenRequest) -> v1::IssueWorkerTokenResponse;
+    /// Returns a code that signs a browser in with the token of this client, once.
+    repeat admin.issue_sign_in_code(IssueSignInCodeRequest) -> v1::IssueSignInCodeResponse;
     /// Removes some records of tasks that ended long ago. Call it again while there are more.
     repeat admin.prune(PruneRequest) -> v1::PruneResponse;
     /// Returns a consistent copy of the store, part by part.

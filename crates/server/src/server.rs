@@ -33,6 +33,7 @@ use crate::seal::Sealer;
 use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
 use crate::trust::auth::Authenticator;
+use crate::trust::sign_in::SignInCodes;
 use crate::trust::tls;
 use crate::trust::worker_token::WorkerTokens;
 use crate::watchers::{Deltas, Watchers};
@@ -239,6 +240,7 @@ impl Server {
                 demand: demand.clone(),
                 replica: options.replica,
                 worker_tokens: worker_tokens.clone(),
+                sign_in_codes: SignInCodes::default(),
                 storage: grpc::Storage {
                     store: store.clone(),
                     streams: streams.clone(),

@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use rota_client::{Token, discover};
-use secrecy::ExposeSecret;
+use rota_client::{Client, Token, discover};
+use rota_proto::v1::IssueSignInCodeRequest;
 
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
@@ -14,7 +14,8 @@ Examples:
   rota ui
   rota --endpoint https://rota.example --token-file token ui
 
-The link contains the token behind `#`, which browsers do not send: the page takes it over and removes it from its address.";
+The link contains a code that the page exchanges for the token, once and within a minute. The token itself is in no address,
+so that the browser's history does not keep it.";
 
 /// Print a link to the control centre that signs in with the token of the command line
 #[derive(Debug, Args)]
@@ -22,23 +23,19 @@ The link contains the token behind `#`, which browsers do not send: the page tak
 pub struct Ui {}
 
 impl Ui {
-    pub fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+    pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
         let options = discover::find(&globals.flags()).context("failed to determine the server")?.options;
-        let token = match &options.token {
-            Token::None => None,
-            Token::Fixed(token) => Some(token.expose_secret().to_owned()),
-            Token::File(path) => Some(
-                std::fs::read_to_string(path)
-                    .with_context(|| format!("failed to read the token file {}", path.display()))?,
-            ),
-        };
         if options.exposes_token() {
             let message = format!("the token would be sent to {} unencrypted", options.endpoint);
             return Err(Failure::usage(message).hint("use https").into());
         }
-        let link = match token {
-            Some(token) => format!("{}/#token={}", options.endpoint, token.trim()),
-            None => options.endpoint,
+        let page = options.endpoint.trim_end_matches('/').to_owned();
+        let link = match &options.token {
+            Token::None => page,
+            Token::Fixed(_) | Token::File(_) => {
+                let issued = Client::new(options)?.issue_sign_in_code(IssueSignInCodeRequest {}).await?;
+                format!("{page}/#code={}", issued.code)
+            }
         };
         let out = Out::new(globals.output, globals.color);
         match out.is_human() {

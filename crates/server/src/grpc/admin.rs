@@ -13,7 +13,7 @@ use rota_proto::v1::admin_service_server::AdminService;
 use rota_proto::v1::{self, BackgroundTaskState, SystemState};
 use rota_store::Refused;
 use rota_telemetry::{background_tasks, log};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -26,8 +26,10 @@ use crate::health::{self, Health, State, StoreCheck};
 use crate::keys::AgentKey;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
+use crate::trust::auth::bearer_token;
+use crate::trust::sign_in::{self, SignInCodes};
 use crate::trust::worker_token::{MAX_LIFETIME, WorkerGrant, WorkerTokens};
-use crate::wire::status::{error, invalid, refused};
+use crate::wire::status::{error, hinted, invalid, refused};
 use crate::wire::{budget, check, failure, names as wire, time};
 
 /// Longest log filter that is accepted.
@@ -42,6 +44,7 @@ pub(crate) struct Admin {
     pub(crate) demand: Demand,
     pub(crate) replica: String,
     pub(crate) worker_tokens: WorkerTokens,
+    pub(crate) sign_in_codes: SignInCodes,
     pub(crate) storage: Storage,
 }
 
@@ -220,6 +223,33 @@ impl AdminService for Admin {
         let token = token.map_err(|error| Status::internal(error.to_string()))?;
         let token = token.expose_secret().to_owned();
         Ok(Response::new(v1::IssueWorkerTokenResponse { token, expire_time }))
+    }
+
+    async fn issue_sign_in_code(
+        &self,
+        request: Request<v1::IssueSignInCodeRequest>,
+    ) -> Result<Response<v1::IssueSignInCodeResponse>, Status> {
+        let headers = request.metadata().as_ref();
+        let token = bearer_token(headers).and_then(|token| str::from_utf8(token).ok());
+        let token = token.ok_or_else(|| error("TOKEN_REQUIRED", "there is no token to sign in with"))?;
+        let expire_time = Some(time::timestamp(now() + sign_in::LIFETIME));
+        let code = self.sign_in_codes.issue(SecretString::from(token));
+        Ok(Response::new(v1::IssueSignInCodeResponse { code, expire_time }))
+    }
+
+    async fn redeem_sign_in_code(
+        &self,
+        request: Request<v1::RedeemSignInCodeRequest>,
+    ) -> Result<Response<v1::RedeemSignInCodeResponse>, Status> {
+        let token = self.sign_in_codes.redeem(&request.into_inner().code);
+        let token = token.ok_or_else(|| {
+            hinted(
+                "SIGN_IN_CODE_INVALID",
+                "the sign-in link was used before, or has expired",
+                "print another one: rota ui",
+            )
+        })?;
+        Ok(Response::new(v1::RedeemSignInCodeResponse { token: token.expose_secret().to_owned() }))
     }
 
     async fn set_namespace_budget(

@@ -130,7 +130,7 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-fn bearer_token(headers: &http::HeaderMap) -> Option<&[u8]> {
+pub(crate) fn bearer_token(headers: &http::HeaderMap) -> Option<&[u8]> {
     let value = headers.get(http::header::AUTHORIZATION)?.as_bytes();
     value.strip_prefix(b"Bearer ").or_else(|| value.strip_prefix(b"bearer "))
 }

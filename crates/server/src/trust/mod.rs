@@ -7,5 +7,6 @@ pub(crate) mod identity;
 pub(crate) mod oidc;
 mod page;
 pub(crate) mod roles;
+pub(crate) mod sign_in;
 pub(crate) mod tls;
 pub(crate) mod worker_token;

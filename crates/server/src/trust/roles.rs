@@ -30,6 +30,8 @@ const WORKERS_AND_ADMINS: &[Role] = &[Worker, Admin];
 const RULES: &[(&str, &[Role])] = &[
     // Probes have no token.
     ("/grpc.health.v1.Health/", ALL),
+    // A browser has no token before it has exchanged its code for one.
+    ("/rota.v1.AdminService/RedeemSignInCode", ALL),
     ("/rota.worker.v1.WorkerService/Session", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchPreviousResult", WORKERS),
     ("/rota.worker.v1.WorkerService/KeepArtifacts", WORKERS),
@@ -115,6 +117,7 @@ mod tests {
                 "CorrectSpending",
                 "ListBudgets",
                 "IssueWorkerToken",
+                "IssueSignInCode",
                 "Prune",
                 "Backup",
             ],
@@ -169,6 +172,7 @@ mod tests {
             &["FindMissingParts", "UploadParts", "DownloadParts"],
             WORKERS_AND_ADMINS,
         ),
+        ("rota.v1.AdminService", &["RedeemSignInCode"], ALL),
         ("grpc.health.v1.Health", &["Check", "Watch"], ALL),
     ];
 

@@ -132,6 +132,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("TOKEN_REQUIRED", Code::Unauthenticated, "The call requires a token and carries none."),
     ("TOKEN_INVALID", Code::Unauthenticated, "The token was rejected; the message gives the reason."),
     (
+        "SIGN_IN_CODE_INVALID",
+        Code::Unauthenticated,
+        "The code of a sign-in link was used before, or has expired; print another link with `rota ui`.",
+    ),
+    (
         "ISSUER_KEYS_UNAVAILABLE",
         Code::Unavailable,
         "The token cannot be verified because the keys of its issuer cannot be fetched; retry the call.",

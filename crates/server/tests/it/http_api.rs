@@ -93,6 +93,11 @@ async fn task_runs_over_http() -> Result<()> {
     let ids: Vec<_> = all.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
     let rest = events(ids.last().copied()).await?;
     assert!(rest.len() < all.len() && rest.ends_with("event: end\ndata: {}\n\n"), "{rest}");
+    // A browser that reconnects repeats the query of its first request.
+    let again = caller.request(Method::GET, &format!("/api/v1/{name}:watch?afterLogSeq=0"));
+    let again = again.header("accept", "text/event-stream");
+    let again = again.header("last-event-id", ids.last().copied().context("an id")?).send().await?;
+    assert_eq!(again.text().await?, rest);
 
     let (status, listed) =
         caller.get(&format!("{TASKS}?filter.states=TASK_STATE_SUCCEEDED&page_size=10")).await?;
@@ -138,6 +143,8 @@ async fn errors_have_status_and_reason() -> Result<()> {
     let refused = caller.request(Method::DELETE, TASKS).send().await?;
     assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(refused.headers()["allow"], "POST, GET");
+    assert_eq!(refused.headers()["cache-control"], "no-store");
+    assert_eq!(refused.headers()["x-content-type-options"], "nosniff");
     let plain = caller.request(Method::POST, TASKS).body("{}");
     let (status, error) = answer(plain).await?;
     assert_eq!((status, reason(&error)), (StatusCode::UNSUPPORTED_MEDIA_TYPE, "MEDIA_TYPE_UNSUPPORTED"));
@@ -193,5 +200,21 @@ async fn pages_from_elsewhere_are_refused() -> Result<()> {
     assert_eq!(strange.status(), StatusCode::FORBIDDEN);
     let rebound = caller.http.get(&url).header("host", "elsewhere.test").send().await?;
     assert_eq!(rebound.status(), StatusCode::FORBIDDEN);
+    Ok(())
+}
+
+/// A link has a code in place of the token: it is exchanged once, without a token.
+#[tokio::test]
+async fn sign_in_codes_are_redeemed_once() -> Result<()> {
+    let (_cluster, caller) = cluster().await?;
+    let issue = format!("{}/api/v1/system:issueSignInCode", caller.base);
+    let (status, error) = answer(caller.http.post(&issue).json(&json!({}))).await?;
+    assert_eq!((status, reason(&error)), (StatusCode::UNAUTHORIZED, "TOKEN_REQUIRED"));
+    let (_, issued) = caller.post("/api/v1/system:issueSignInCode", &json!({})).await?;
+    let code = json!({ "code": issued["code"] });
+    let redeem = || caller.http.post(format!("{}/api/v1/system:redeemSignInCode", caller.base)).json(&code);
+    assert_eq!(answer(redeem()).await?, (StatusCode::OK, json!({ "token": WORD })));
+    let (status, error) = answer(redeem()).await?;
+    assert_eq!((status, reason(&error)), (StatusCode::UNAUTHORIZED, "SIGN_IN_CODE_INVALID"));
     Ok(())
 }
