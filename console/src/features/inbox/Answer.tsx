@@ -1,6 +1,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { post } from "../../api/client";
+import { fieldsOf, visible, visibleLine } from "../../api/plain";
 import type { InputRequest, TaskInput } from "../../api/types";
 import { Problem } from "../../components/Problem";
 
@@ -34,10 +35,11 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
         void send({ text });
       }}
     >
-      <p>
-        {isPermission ? `May it use ${request.tool}?` : ""} {request.prompt}
+      <p className="question">
+        {isPermission && `May it use ${visibleLine(request.tool)}? `}
+        {visible(request.prompt)}
       </p>
-      {request.inputJson && <pre>{request.inputJson}</pre>}
+      {request.inputJson && <Input json={request.inputJson} />}
       {request.inputIncomplete && (
         <p className="problem">Only a part of the input is shown: it is too large.</p>
       )}
@@ -45,7 +47,7 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
         <div className="choices">
           {request.choices?.map((choice) => (
             <button key={choice} type="button" disabled={busy} onClick={() => void send({ text: choice })}>
-              {choice}
+              {visibleLine(choice)}
             </button>
           ))}
         </div>
@@ -72,7 +74,7 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
                 void send({ decision: "DECISION_ALLOW", scope: "PERMISSION_SCOPE_SESSION", rules })
               }
             >
-              Allow for the session: {rules.join(", ")}
+              Allow for the session: {rules.map(visibleLine).join(", ")}
             </button>
           )}
           <button
@@ -92,5 +94,25 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
       )}
       <Problem error={problem} />
     </form>
+  );
+}
+
+/** The input of a tool in full, one field to a line. */
+function Input({ json }: { json: string }) {
+  const fields = fieldsOf(json);
+  if (!fields) {
+    return <pre>{visible(json)}</pre>;
+  }
+  return (
+    <dl className="pairs input">
+      {fields.map(([name, text]) => (
+        <div key={name}>
+          <dt>{visibleLine(name)}</dt>
+          <dd>
+            <pre>{visible(text)}</pre>
+          </dd>
+        </div>
+      ))}
+    </dl>
   );
 }

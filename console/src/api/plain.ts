@@ -1,0 +1,51 @@
+/** Blanks in a row that are shown as they are. More could push text out of sight. */
+const MOST_BLANKS = 16;
+/** The same of lines without text. */
+const MOST_EMPTY_LINES = 3;
+
+/** Controls, and characters that change the direction of text or cannot be seen. Joiners of emoji and scripts are harmless. */
+const UNSEEN = /(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+
+/**
+ * Returns a text of an agent in a form that hides nothing: who approves something must see all of it, in its order. Characters
+ * that are not seen are named, long runs of blanks are counted.
+ */
+export function visible(text: string | undefined): string {
+  return (text ?? "")
+    .replaceAll("\r\n", "\n")
+    .replace(UNSEEN, (one) => `[U+${(one.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}]`)
+    .replace(/(?:[^\S\n]*\n){5,}/g, (run) => {
+      const empty = run.split("\n").length - 2;
+      return empty > MOST_EMPTY_LINES ? `\n[${empty} empty lines]\n` : run;
+    })
+    .replace(/[^\S\n]{17,}/g, (run) => (run.length > MOST_BLANKS ? ` [${run.length} blanks] ` : run));
+}
+
+/** The same for a text of one line. */
+export function visibleLine(text: string | undefined): string {
+  return visible((text ?? "").replaceAll("\n", " "));
+}
+
+/** Fields of a tool's input that decide what it does; they come first. */
+const FIRST = ["command", "file_path", "notebook_path", "path", "url", "query"];
+
+/** Returns the fields of a tool's input, the deciding ones first; `null` if it is no JSON object. */
+export function fieldsOf(inputJson: string): [name: string, text: string][] | null {
+  let input: unknown;
+  try {
+    input = JSON.parse(inputJson);
+  } catch {
+    // Cut by its worker, or from another one.
+    return null;
+  }
+  if (typeof input !== "object" || input === null || Array.isArray(input)) {
+    return null;
+  }
+  const rank = (name: string) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
+  return Object.entries(input)
+    .map(([name, value]): [string, string] => [
+      name,
+      typeof value === "string" ? value : JSON.stringify(value),
+    ])
+    .sort(([one], [other]) => rank(one) - rank(other));
+}
