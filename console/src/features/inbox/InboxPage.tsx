@@ -8,12 +8,12 @@ import { useWaiting } from "./useWaiting";
 
 /** Everything that waits for a person, answered in place. */
 export function InboxPage() {
-  const { tasks, error } = useWaiting();
+  const { tasks, more, error } = useWaiting();
   return (
     <>
       <h1>Inbox</h1>
       <Problem error={error} />
-      {tasks.length === 0 && !error && <p>Nothing waits for a person.</p>}
+      {tasks.length === 0 && !more && !error && <p>Nothing waits for a person.</p>}
       {tasks.map((task) => (
         <article key={task.name} className="card" aria-label={titleOf(task)}>
           <h2>
@@ -32,6 +32,9 @@ export function InboxPage() {
           ))}
         </article>
       ))}
+      {more && (
+        <p role="status">More than these {tasks.length} tasks may wait: answer some to see the others.</p>
+      )}
     </>
   );
 }

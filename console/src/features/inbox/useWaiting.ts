@@ -1,49 +1,78 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useRef } from "react";
+import { useEffect, useRef } from "react";
 import { get } from "../../api/client";
+import { useFeed } from "../../api/feed";
 import { query } from "../../api/format";
-import type { Task, WatchTasksResponse } from "../../api/types";
-import { useStream } from "../../api/useStream";
+import type { Task } from "../../api/types";
+import { useCoalesced } from "../../api/useCoalesced";
 import { useNamespace } from "../../namespace";
 
-const WAITS = "TASK_STATE_INPUT_REQUIRED";
+/** Tasks that the inbox shows. */
+const MOST = 200;
+/** Pages that are read for them. A page may be empty: many tasks may wait for something else than a person. */
+const MOST_PAGES = 20;
+
+export interface Waiting {
+  tasks: Task[];
+  /** Whether further tasks may wait. */
+  more: boolean;
+}
+
+/** Reads all tasks that wait for a person, up to a bound. */
+async function read(namespace: string, signal: AbortSignal): Promise<Waiting> {
+  const tasks: Task[] = [];
+  let token = "";
+  for (let page = 0; page < MOST_PAGES && tasks.length < MOST; page += 1) {
+    const found = await get<{ tasks?: Task[]; nextPageToken?: string }>(
+      `namespaces/${namespace}/tasks${query({ pageSize: 100, "filter.openQuestions": "true", pageToken: token })}`,
+      signal,
+    );
+    tasks.push(...(found.tasks ?? []));
+    token = found.nextPageToken ?? "";
+    if (!token) {
+      break;
+    }
+  }
+  return { tasks, more: token !== "" };
+}
 
 /** Tasks that wait for a person. */
-export function useWaiting(): { tasks: Task[]; error: unknown } {
+export function useWaiting(): Waiting & { error: unknown } {
   const namespace = useNamespace();
-  const key = ["waiting", namespace];
   const found = useQuery({
-    queryKey: key,
-    queryFn: ({ signal }) =>
-      get<{ tasks?: Task[] }>(
-        `namespaces/${namespace}/tasks${query({ pageSize: 100, "filter.states": WAITS })}`,
-        signal,
-      ),
+    queryKey: ["waiting", namespace],
+    queryFn: ({ signal }) => read(namespace, signal),
   });
-  return { tasks: found.data?.tasks ?? [], error: found.error };
+  return { tasks: [], more: false, ...found.data, error: found.error };
 }
 
 /** Keeps the list current while a page is open: once for the whole page. */
 export function useWaitingUpdates(): void {
   const namespace = useNamespace();
   const cache = useQueryClient();
-  const position = useRef("");
-  useStream<WatchTasksResponse>(
-    namespace,
-    () => `namespaces/${namespace}/tasks:watch${query({ statesOnly: "true", token: position.current })}`,
-    (message) => {
-      position.current = message.token || position.current;
-      const moved = message.events?.some(
-        (event) =>
-          event.state?.to === WAITS ||
-          event.state?.from === WAITS ||
-          event.inputReceived ||
-          event.inputRequest,
-      );
-      if (message.resync || moved) {
-        void cache.invalidateQueries({ queryKey: ["waiting", namespace] });
+  const key = ["waiting", namespace];
+  const reload = useCoalesced(() => void cache.invalidateQueries({ queryKey: key }));
+  const others = useRef<BroadcastChannel>(null);
+  useEffect(() => {
+    const channel = new BroadcastChannel("rota.waiting");
+    channel.onmessage = ({ data }) => {
+      // One in view has its own feed.
+      if (data === namespace && document.hidden) {
+        reload();
+      }
+    };
+    others.current = channel;
+    return () => channel.close();
+  }, [namespace, reload]);
+  useFeed({
+    reload,
+    receive: ({ task }) => {
+      const waits = (task?.status?.pendingInput ?? []).length > 0;
+      const isKnown = cache.getQueryData<Waiting>(key)?.tasks.some((known) => known.name === task?.name);
+      if (task && (waits || isKnown)) {
+        reload();
+        others.current?.postMessage(namespace);
       }
     },
-    { opened: () => void cache.invalidateQueries({ queryKey: ["waiting", namespace] }) },
-  );
+  });
 }

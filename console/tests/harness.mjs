@@ -1,0 +1,211 @@
+// A real `rota dev` with its workers, and a browser, for the tests of the control centre. Any violation of the content security
+// policy, error of a page or dialog of a script fails the tests.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const ROTA = process.env.ROTA_BIN ?? "rota";
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const START_TIMEOUT = 60_000;
+export const folder = mkdtempSync(join(tmpdir(), "rota-console-"));
+const environment = { PATH: process.env.PATH, HOME: folder };
+const problems = [];
+const servers = new Set();
+export let base;
+export let browser;
+let dev;
+
+export const freePort = () =>
+  new Promise((resolve) => {
+    const server = createServer();
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+
+export const run = (args, input) =>
+  new Promise((resolve, reject) => {
+    const child = spawn(ROTA, args, { env: environment, timeout: 60_000 });
+    let output = "";
+    let errors = "";
+    child.stdout.on("data", (data) => (output += data));
+    child.stderr.on("data", (data) => (errors += data));
+    child.on("close", (code) =>
+      code === 0 ? resolve(output) : reject(new Error(`${args.join(" ")}: ${output}${errors}`)),
+    );
+    child.stdin.end(input);
+  });
+
+/** Starts a program that serves the control centre, and waits until it does. */
+export async function serve(args, url) {
+  const child = spawn(ROTA, args, { env: environment });
+  servers.add(child);
+  let errors = "";
+  child.stderr.on("data", (data) => (errors = (errors + data).slice(-4000)));
+  child.stdout.resume();
+  const end = Date.now() + START_TIMEOUT;
+  for (;;) {
+    try {
+      if ((await fetch(url)).ok) {
+        return child;
+      }
+    } catch {
+      if (child.exitCode !== null || Date.now() > end) {
+        throw new Error(`${args.join(" ")} does not serve: ${errors}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+export async function stop(child, signal = "SIGTERM") {
+  if (servers.delete(child) && child.exitCode === null) {
+    const ended = new Promise((resolve) => child.once("close", resolve));
+    child.kill(signal);
+    await ended;
+  }
+}
+
+export async function start() {
+  const listen = new URL(base).host;
+  dev = await serve(["dev", "--listen", listen, "--data-dir", join(folder, "data")], base);
+}
+
+export const kill = () => stop(dev, "SIGKILL");
+
+export const adminToken = () => readFileSync(join(folder, "data/token"), "utf8").trim();
+
+/** Makes a call of the HTTP API. */
+export async function api(method, path, body) {
+  const response = await fetch(`${base}/api/v1/${path}`, {
+    method,
+    headers: { Authorization: `Bearer ${adminToken()}`, "Content-Type": "application/json" },
+    body: body && JSON.stringify(body),
+  });
+  assert.ok(response.ok, `${method} ${path}: ${response.status}`);
+  return response.json();
+}
+
+/** A page whose problems fail the tests. */
+export async function newPage(context) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  page.on("pageerror", (error) => problems.push(`error: ${error}`));
+  page.on("dialog", (dialog) => {
+    problems.push(`dialog: ${dialog.message()}`);
+    void dialog.dismiss();
+  });
+  page.on("console", (message) => {
+    if (/content security policy/i.test(message.text())) {
+      problems.push(message.text());
+    }
+  });
+  return page;
+}
+
+/** A page that has signed in by the link of `rota ui`. */
+export async function signedIn(options = {}) {
+  return signIn(await browser.newContext({ locale: "en-US", ...options }));
+}
+
+/** A further tab of a browser that has signed in. */
+export async function signIn(context) {
+  const page = await newPage(context);
+  await page.goto((await run(["ui"])).trim());
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  return page;
+}
+
+/** Waits for a new task in the list, where it may wait for a click. */
+export async function show(page, title) {
+  const link = page.getByRole("link", { name: title });
+  const fresh = page.getByRole("button", { name: /Show [0-9]+ new/ });
+  await link.or(fresh).first().waitFor();
+  if (!(await link.isVisible())) {
+    await fresh.click();
+  }
+  await link.waitFor();
+}
+
+export async function accessible(page, where) {
+  const found = await page.evaluate(`${AXE}; axe.run(document, { resultTypes: ['violations'] })`);
+  assert.deepEqual(
+    found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" ")}`),
+    [],
+    where,
+  );
+}
+
+export async function fits(page, where) {
+  const [content, window] = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]");
+  assert.ok(content <= window, `${where}: ${content} px in a window of ${window}`);
+}
+
+export const shell = (line, ...more) =>
+  run(["run", "--detach", "--agent", "shell", ...more, "--command", "--", "sh", "-c", line]);
+
+/** Creates a task of the scripted agent, and returns its name. */
+export async function scripted(title, steps, spec = {}) {
+  const runtime = { scripted: { steps } };
+  const task = { spec: { title, target: { agent: "script" }, runtime, ...spec } };
+  return (await api("POST", "namespaces/default/tasks", task)).name;
+}
+
+/** Waits until a task has a state. */
+export async function until(name, state) {
+  const end = Date.now() + START_TIMEOUT;
+  for (;;) {
+    const { status } = await api("GET", name);
+    if (status.state === state) {
+      return status;
+    }
+    assert.ok(Date.now() < end, `${name} is ${status.state}, not ${state}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+/** Starts everything before the tests of a file, and ends it after them. */
+export function setUp() {
+  before(async () => {
+    base = `http://127.0.0.1:${await freePort()}`;
+    mkdirSync(join(folder, "work"));
+    await start();
+    writeFileSync(
+      join(folder, "agents.yaml"),
+      `apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: shell}
+spec: {runtime: {command: {}}, maxReplicas: 2}
+---
+apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: script}
+spec: {runtime: {scripted: {}}, maxReplicas: 2, releaseWaitingAfter: 1s}
+`,
+    );
+    await run(["apply", "-f", join(folder, "agents.yaml")]);
+    browser = await chromium.launch({
+      executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+      args: process.getuid() === 0 ? ["--no-sandbox"] : [],
+    });
+  });
+  after(async () => {
+    await browser?.close();
+    await Promise.all([...servers].map((server) => stop(server)));
+    rmSync(folder, { recursive: true, force: true });
+  });
+}
+
+/** The last test of a file. */
+export function nothingFailed() {
+  test("nothing was forbidden or failed meanwhile", () => {
+    assert.deepEqual(problems, []);
+  });
+}

@@ -1,0 +1,65 @@
+// What waits for a person, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { api, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+
+setUp();
+
+test("a question stays when its attempt has released its slot", async () => {
+  const page = await signedIn();
+  const steps = [{ remember: "begun" }, { ask: "Which way?" }, { succeed: "arrived" }];
+  const name = await scripted("a long wait", steps);
+  await page.getByRole("link", { name: /Inbox/ }).click();
+  await page.getByText("Which way?").waitFor();
+  const status = await until(name, "TASK_STATE_PENDING");
+  assert.equal(status.pendingInput.length, 1);
+  await page.reload();
+  await page.getByText("Which way?").waitFor();
+  assert.equal(await page.title(), "(1) Rota");
+  await page.getByLabel("Answer", { exact: true }).last().fill("left");
+  await page.getByRole("button", { name: "Answer" }).click();
+  await page.getByText("Nothing waits for a person.").waitFor();
+  await until(name, "TASK_STATE_SUCCEEDED");
+  await page.context().close();
+});
+
+test("questions on further pages are shown, up to a bound", async () => {
+  const page = await signedIn();
+  const names = [];
+  for (const title of ["one", "two", "three"]) {
+    names.push(await scripted(title, [{ remember: "x" }, { ask: `Is it ${title}?` }, { succeed: "yes" }]));
+  }
+  for (const name of names) {
+    await until(name, "TASK_STATE_PENDING");
+  }
+  // As when the questions of a page are large: the server then returns fewer than were asked for.
+  await page.route(/openQuestions|INPUT_REQUIRED/, (route) =>
+    route.continue({ url: route.request().url().replace("pageSize=100", "pageSize=1") }),
+  );
+  await page.getByRole("link", { name: /Inbox/ }).click();
+  await page.reload();
+  for (const title of ["one", "two", "three"]) {
+    await page.getByText(`Is it ${title}?`).waitFor();
+  }
+  for (const name of names) {
+    await api("POST", `${name}:cancel`, {});
+  }
+  await page.getByText("Nothing waits for a person.").waitFor();
+  await page.context().close();
+});
+
+test("questions and titles hide nothing", async () => {
+  const page = await signedIn();
+  const name = await scripted("safe \u202ednammoc", [
+    { remember: "x" },
+    { ask: `Run ls${" ".repeat(200)}; rm -rf \u2066/\u2069?` },
+    { succeed: "yes" },
+  ]);
+  await page.getByRole("link", { name: /Inbox/ }).click();
+  await page.getByRole("heading", { name: "safe [U+202E]dnammoc" }).waitFor();
+  await page.getByText("Run ls [200 blanks] ; rm -rf [U+2066]/[U+2069]?").waitFor();
+  await api("POST", `${name}:cancel`, {});
+  await page.context().close();
+});
+
+nothingFailed();
