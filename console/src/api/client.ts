@@ -1,40 +1,128 @@
-import { setToken, token } from "./token";
+import { EventSourceParserStream } from "eventsource-parser/stream";
+import { signIn, signOut, takeCode, token } from "./token";
+
+/** Codes of gRPC, as errors have them. */
+export const Code = { UNKNOWN: 2, NOT_FOUND: 5, PERMISSION_DENIED: 7, UNAVAILABLE: 14, UNAUTHENTICATED: 16 };
+/** Those with which the same call may succeed later. */
+const TRANSIENT = [1, 2, 4, 8, 10, 13, 14];
+/** Time without a byte after which a stream is cut off: the server sends a comment every 15 s. */
+const SILENCE = 45_000;
+/** Time after which a call that has not even begun is reported: the browser may have no connection left for it. */
+const SLOW = 10_000;
 
 /** Error of a call, as the API returns it. */
 export class ApiError extends Error {
   constructor(
-    readonly status: number,
-    readonly reason: string,
+    readonly code: number,
     message: string,
+    readonly reason = "",
+    readonly hint = "",
   ) {
     super(message);
   }
 }
 
-function headers(more?: Record<string, string>): Headers {
-  const all = new Headers(more);
-  const known = token();
-  if (known) {
-    all.set("Authorization", `Bearer ${known}`);
-  }
-  return all;
+/** Whether the same call may succeed at the next try. */
+export function isTransient(error: unknown): boolean {
+  return !(error instanceof ApiError) || TRANSIENT.includes(error.code);
+}
+
+interface Status {
+  code?: number;
+  message?: string;
+  details?: {
+    "@type"?: string;
+    reason?: string;
+    links?: { description?: string }[];
+    fieldViolations?: { field?: string; description?: string }[];
+  }[];
+}
+
+/** Returns the error that a `google.rpc.Status` describes. */
+export function errorOf(status: Status, code: number): ApiError {
+  const details = status.details ?? [];
+  const fields = details.flatMap((detail) => detail.fieldViolations ?? []);
+  const named = fields
+    .map((one) => `${one.field}: ${one.description}`)
+    .filter((one) => !status.message?.includes(one));
+  const hints = details.flatMap((detail) => detail.links ?? []).map((link) => link.description ?? "");
+  return new ApiError(
+    status.code ?? code,
+    status.message ?? "the call has failed",
+    details.find((detail) => detail.reason)?.reason,
+    [...named, ...hints].filter(Boolean).join("; "),
+  );
 }
 
 async function failure(response: Response): Promise<ApiError> {
-  let message = `the server has answered with status ${response.status}`;
-  let reason = "";
+  const codes: Record<number, number> = {
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+  };
+  const code = codes[response.status] ?? (response.status >= 500 ? Code.UNAVAILABLE : Code.UNKNOWN);
   try {
-    const body = await response.json();
-    const error = body.error ?? body;
-    message = error.message ?? message;
-    reason = error.status ?? "";
+    return errorOf(await response.json(), code);
   } catch {
     // Not from the API: a proxy, for example.
+    return new ApiError(code, `the server has answered with status ${response.status}`);
   }
-  if (response.status === 401) {
-    setToken(null);
+}
+
+let slow = 0;
+const slowListeners = new Set<() => void>();
+
+/** Whether a call has waited for long without an answer. */
+export function isSlow(): boolean {
+  return slow > 0;
+}
+
+export function onSlow(listener: () => void): () => void {
+  slowListeners.add(listener);
+  return () => slowListeners.delete(listener);
+}
+
+function count(change: number): void {
+  slow += change;
+  for (const listener of slowListeners) {
+    listener();
   }
-  return new ApiError(response.status, reason, message);
+}
+
+/** Sends a request, and returns its response once it has begun. */
+async function send(path: string, init: RequestInit, bearer = token()): Promise<Response> {
+  const headers = new Headers(init.headers);
+  if (bearer) {
+    headers.set("Authorization", `Bearer ${bearer}`);
+  }
+  let waited = false;
+  const timer = setTimeout(() => {
+    waited = true;
+    count(1);
+  }, SLOW);
+  let response: Response;
+  try {
+    response = await fetch(`/api/v1/${path}`, { ...init, headers });
+  } catch (error) {
+    if (init.signal?.aborted) {
+      throw error;
+    }
+    throw new ApiError(Code.UNAVAILABLE, "the control plane cannot be reached");
+  } finally {
+    clearTimeout(timer);
+    if (waited) {
+      count(-1);
+    }
+  }
+  if (!response.ok) {
+    const error = await failure(response);
+    // A call without a token only asks whether one is required.
+    if (error.code === Code.UNAUTHENTICATED && bearer && bearer === token()) {
+      signOut(`Signed out: ${error.message}.`);
+    }
+    throw error;
+  }
+  return response;
 }
 
 /** Makes a call, such as `GET namespaces/default/tasks`. */
@@ -44,83 +132,106 @@ export async function call<T>(
   body?: unknown,
   signal?: AbortSignal,
 ): Promise<T> {
-  const init: RequestInit = { method, headers: headers() };
+  const init: RequestInit = { method, signal: signal ?? null };
   if (body !== undefined) {
-    init.headers = headers({ "Content-Type": "application/json" });
+    init.headers = { "Content-Type": "application/json" };
     init.body = JSON.stringify(body);
   }
-  if (signal) {
-    init.signal = signal;
-  }
-  let response: Response;
-  try {
-    response = await fetch(`/api/v1/${path}`, init);
-  } catch (error) {
-    if (signal?.aborted) {
-      throw error;
-    }
-    throw new ApiError(0, "UNREACHABLE", "the control plane cannot be reached");
-  }
-  if (!response.ok) {
-    throw await failure(response);
-  }
-  return response.json();
+  return (await send(path, init)).json();
 }
 
 export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, undefined, signal);
 export const post = <T>(path: string, body: unknown = {}) => call<T>("POST", path, body);
 export const patch = <T>(path: string, body: unknown) => call<T>("PATCH", path, body);
 
-/** Fails unless a token is accepted. */
+/** Fails unless a token is accepted, or none is required. */
 export async function checkToken(given: string): Promise<void> {
-  const options = { headers: { Authorization: `Bearer ${given}` } };
-  const response = await fetch("/api/v1/namespaces/default/tasks?pageSize=1", options);
-  // A token of another namespace is valid all the same.
-  if (!response.ok && response.status !== 403) {
-    throw await failure(response);
+  try {
+    await send("namespaces/default/tasks?pageSize=1", {}, given);
+  } catch (error) {
+    // A token of another namespace is valid all the same.
+    if (
+      !(error instanceof ApiError && error.code === Code.PERMISSION_DENIED && error.reason !== "HOST_REFUSED")
+    ) {
+      throw error;
+    }
   }
 }
 
-/** Splits chunks of text into lines, of which the last may be incomplete. */
-export class Lines {
-  #rest = "";
-
-  push(chunk: string): string[] {
-    const lines = (this.#rest + chunk).split("\n");
-    this.#rest = lines.pop() ?? "";
-    return lines.filter((line) => line.trim() !== "");
+/** Signs in with the code of a link, if the page was opened by one. */
+export async function signInByLink(): Promise<void> {
+  const code = takeCode();
+  if (!code) {
+    return;
+  }
+  try {
+    const redeemed = await post<{ token?: string }>("system:redeemSignInCode", { code });
+    signIn(redeemed.token ?? "");
+  } catch (error) {
+    // Who is signed in already stays so.
+    if (!token()) {
+      signOut(
+        error instanceof ApiError ? [error.message, error.hint].filter(Boolean).join(": ") : String(error),
+      );
+    }
   }
 }
 
-/** Reads a stream of JSON lines until it ends or is aborted. */
+/** A key by which the server recognizes a call that is repeated. Browsers offer `randomUUID` only over HTTPS. */
+export function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
+}
+
+/** Reads a stream of server-sent events until the server has ended it. One that is aborted, cut off or silent for too long fails. */
 export async function stream<T>(
   path: string,
   signal: AbortSignal,
   receive: (message: T) => void,
   opened: () => void = () => {},
 ): Promise<void> {
-  const response = await fetch(`/api/v1/${path}`, { headers: headers(), signal });
-  if (!response.ok || !response.body) {
-    throw await failure(response);
+  const response = await send(path, { headers: { Accept: "text/event-stream" }, signal });
+  if (!response.body) {
+    throw new ApiError(Code.UNAVAILABLE, "the stream is empty");
   }
   opened();
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  const lines = new Lines();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) {
-      return;
-    }
-    for (const line of lines.push(value)) {
-      const message = JSON.parse(line);
-      if (message.error) {
-        throw new ApiError(
-          message.error.code ?? 0,
-          message.error.status ?? "",
-          message.error.message ?? "the stream has failed",
-        );
+  const silence = new AbortController();
+  const silent = () => silence.abort(new ApiError(Code.UNAVAILABLE, "the control plane is silent"));
+  let timer = setTimeout(silent, SILENCE);
+  const watchdog = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+    transform(chunk, controller) {
+      clearTimeout(timer);
+      timer = setTimeout(silent, SILENCE);
+      controller.enqueue(chunk);
+    },
+  });
+  const reader = response.body
+    .pipeThrough(watchdog, { signal: silence.signal })
+    .pipeThrough(new TextDecoderStream())
+    .pipeThrough(new EventSourceParserStream())
+    .getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) {
+        throw new ApiError(Code.UNAVAILABLE, "the stream was cut off");
       }
-      receive(message as T);
+      if (value.event === "end") {
+        return;
+      }
+      if (value.event === "error") {
+        throw errorOf(JSON.parse(value.data), Code.UNAVAILABLE);
+      }
+      receive(JSON.parse(value.data) as T);
     }
+  } catch (error) {
+    // The network's own errors have no text for people.
+    throw error instanceof ApiError || signal.aborted
+      ? error
+      : new ApiError(Code.UNAVAILABLE, "the connection was interrupted");
+  } finally {
+    clearTimeout(timer);
+    reader.cancel().catch(() => {});
   }
 }

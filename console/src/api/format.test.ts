@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
-import { Lines } from "./client";
-import { dollars, id, query, span, text, word } from "./format";
+import { dollars, id, query, span, word } from "./format";
 
 test("names and words", () => {
   expect(id("namespaces/default/tasks/hello")).toBe("hello");
@@ -19,19 +18,7 @@ test("times and money", () => {
   expect(dollars(undefined)).toBe("");
 });
 
-test("bytes are UTF-8", () => {
-  expect(text("w6TigqwK")).toBe("ä€\n");
-  expect(text(undefined)).toBe("");
-});
-
 test("queries leave empty values out", () => {
   expect(query({ a: "", b: undefined, c: ["x", "y"], d: 5 })).toBe("?c=x&c=y&d=5");
   expect(query({})).toBe("");
-});
-
-test("lines over chunks", () => {
-  const lines = new Lines();
-  expect(lines.push('{"a":')).toEqual([]);
-  expect(lines.push('1}\n\n{"b"')).toEqual(['{"a":1}']);
-  expect(lines.push(":2}\n")).toEqual(['{"b":2}']);
 });

@@ -28,13 +28,9 @@ export function dollars(micro: string | number | undefined): string {
   return value === 0 ? "" : `$${value < 1 ? value.toFixed(3) : value.toFixed(2)}`;
 }
 
-/** Decodes the base64 form of bytes in JSON as UTF-8. */
-export function text(base64: string | undefined): string {
-  if (!base64) {
-    return "";
-  }
-  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-  return new TextDecoder().decode(bytes);
+/** Decodes the base64 form of bytes in JSON. */
+export function bytes(base64: string | undefined): Uint8Array {
+  return Uint8Array.from(atob(base64 ?? ""), (char) => char.charCodeAt(0));
 }
 
 /** Parameters of a query: without empty ones, with several values of a list. */

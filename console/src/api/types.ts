@@ -9,6 +9,7 @@ export type StepStatus = Schemas["StepStatus"];
 export type SystemStatus = Schemas["SystemStatus"];
 export type Task = Schemas["Task"];
 export type TaskInput = Schemas["TaskInput"];
+export type WatchAgentsResponse = Schemas["WatchAgentsResponse"];
 export type WatchTaskResponse = Schemas["WatchTaskResponse"];
 export type WatchTasksResponse = Schemas["WatchTasksResponse"];
 export type WatchWorkflowResponse = Schemas["WatchWorkflowResponse"];

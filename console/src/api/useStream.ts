@@ -1,35 +1,60 @@
-import { useEffect, useRef, useState } from "react";
-import { ApiError, stream } from "./client";
+import { useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { isTransient, stream } from "./client";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 10_000;
 
-/** Whether a stream is connected, ended for good, or tried again. */
-export type Link = "connecting" | "live" | "ended" | "lost";
+/** Whether a stream is connected, ended for good, or tried again; then with the error. */
+export interface Link {
+  state: "connecting" | "live" | "ended" | "lost";
+  error?: unknown;
+}
+
+/** Returns what a page shows of a stream that does not run. */
+export function troubleOf(link: Link): string {
+  const why = link.error instanceof Error ? `: ${link.error.message}` : "";
+  return link.state === "lost" ? `Connection lost, trying again${why}.` : "";
+}
+
+/** Whether the tab is in view. */
+export function useVisible(): boolean {
+  return useSyncExternalStore(
+    (listener) => {
+      document.addEventListener("visibilitychange", listener);
+      return () => document.removeEventListener("visibilitychange", listener);
+    },
+    () => document.visibilityState === "visible",
+  );
+}
+
+interface Options {
+  opened?: () => void;
+  keepHidden?: boolean;
+}
 
 /**
- * Keeps a stream open while the component is shown. `path` is called at each attempt, so that it continues from the last
- * position; `null` opens none. `opened` is called once the server sends whatever happens from now on: what was listed before may
- * lack what happened meanwhile. `isOver` returns whether the end of the stream is the end of what it shows.
+ * Keeps a stream open while the component is in view: a browser has six connections to a server, for all of its tabs.
+ * `path` is called at each attempt, so that it continues from the last position; `null` opens none. `opened` is called once the
+ * server sends whatever happens from now on: what was listed before may lack what happened meanwhile.
  */
 export function useStream<T>(
   key: string | null,
   path: () => string,
   receive: (message: T) => void,
-  { isOver = () => false, opened = () => {} }: { isOver?: () => boolean; opened?: () => void } = {},
+  { opened = () => {}, keepHidden = false }: Options = {},
 ): Link {
-  const [link, setLink] = useState<Link>("connecting");
-  const latest = useRef({ path, receive, isOver, opened });
-  latest.current = { path, receive, isOver, opened };
+  const [link, setLink] = useState<Link>({ state: "connecting" });
+  const isOpen = useVisible() || keepHidden;
+  const latest = useRef({ path, receive, opened });
+  latest.current = { path, receive, opened };
   useEffect(() => {
-    if (key === null) {
+    if (key === null || !isOpen) {
       return;
     }
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     let pause = FIRST_PAUSE;
     const open = async () => {
-      setLink((link) => (link === "lost" ? "lost" : "connecting"));
       try {
         await stream<T>(
           latest.current.path(),
@@ -39,23 +64,21 @@ export function useStream<T>(
             latest.current.receive(message);
           },
           () => {
-            setLink("live");
+            setLink({ state: "live" });
             latest.current.opened();
           },
         );
-        if (latest.current.isOver()) {
-          setLink("ended");
-          return;
-        }
+        setLink({ state: "ended" });
+        return;
       } catch (error) {
         if (abort.signal.aborted) {
           return;
         }
-        if (error instanceof ApiError && [401, 403, 404].includes(error.status)) {
-          setLink("ended");
+        if (!isTransient(error)) {
+          setLink({ state: "ended", error });
           return;
         }
-        setLink("lost");
+        setLink({ state: "lost", error });
       }
       timer = setTimeout(open, pause);
       pause = Math.min(pause * 2, LONGEST_PAUSE);
@@ -65,6 +88,6 @@ export function useStream<T>(
       abort.abort();
       clearTimeout(timer);
     };
-  }, [key]);
+  }, [key, isOpen]);
   return link;
 }

@@ -1,14 +1,19 @@
-import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { type UseInfiniteQueryResult, useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { useRef, useState } from "react";
 import { get, post } from "../../api/client";
-import { id } from "../../api/format";
-import type { Agent, Worker } from "../../api/types";
-import { useStream } from "../../api/useStream";
+import { id, query } from "../../api/format";
+import type { Agent, WatchAgentsResponse, Worker } from "../../api/types";
+import { useCoalesced } from "../../api/useCoalesced";
+import { troubleOf, useStream } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { useNamespace } from "../../namespace";
+
+interface Page {
+  nextPageToken?: string;
+}
 
 /** Agents with their demand, and the workers that serve them. */
 export function AgentsPage() {
@@ -16,30 +21,67 @@ export function AgentsPage() {
   const cache = useQueryClient();
   const [problem, setProblem] = useState<unknown>();
   const parent = `namespaces/${namespace}`;
-  const agents = useQuery({
+  const agents = useInfiniteQuery({
     queryKey: ["agents", namespace],
-    queryFn: ({ signal }) => get<{ agents?: Agent[] }>(`${parent}/agents?pageSize=200`, signal),
+    initialPageParam: "",
+    queryFn: ({ pageParam, signal }) =>
+      get<Page & { agents?: Agent[] }>(
+        `${parent}/agents${query({ pageSize: 200, pageToken: pageParam })}`,
+        signal,
+      ),
+    getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const workers = useQuery({
+  const workers = useInfiniteQuery({
     queryKey: ["workers", namespace],
-    queryFn: ({ signal }) => get<{ workers?: Worker[] }>(`${parent}/workers?pageSize=200`, signal),
+    initialPageParam: "",
+    queryFn: ({ pageParam, signal }) =>
+      get<Page & { workers?: Worker[] }>(
+        `${parent}/workers${query({ pageSize: 200, pageToken: pageParam })}`,
+        signal,
+      ),
+    getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const reload = () => {
+  const reload = useCoalesced(() => {
     void cache.invalidateQueries({ queryKey: ["agents", namespace] });
     void cache.invalidateQueries({ queryKey: ["workers", namespace] });
-  };
-  const link = useStream(namespace, () => `${parent}/agents:watch`, reload, { opened: reload });
-  const drain = (name: string) => {
+  });
+  // Every agent is sent first; the lists are read once for all of them.
+  const isSynced = useRef(false);
+  useStream<WatchAgentsResponse>(
+    namespace,
+    () => {
+      isSynced.current = false;
+      return `${parent}/agents:watch`;
+    },
+    (message) => {
+      isSynced.current ||= message.synced ?? false;
+      if (isSynced.current) {
+        reload();
+      }
+    },
+  );
+  // Slots, queues and workers change without a change of their agent.
+  const link = useStream(namespace, () => `${parent}/agents:watchDemand?differences=true`, reload);
+  const drain = async (name: string) => {
     setProblem(undefined);
-    post(`${name}:drain`).catch(setProblem);
+    try {
+      await post(`${name}:drain`);
+    } catch (error) {
+      setProblem(error);
+      throw error;
+    }
   };
+  const shownAgents = agents.data?.pages.flatMap((page) => page.agents ?? []) ?? [];
+  const shownWorkers = workers.data?.pages.flatMap((page) => page.workers ?? []) ?? [];
   return (
     <>
       <h1>Agents and workers</h1>
       <p role="status" className="quiet">
-        {link === "lost" && "Connection lost, trying again."}
+        {troubleOf(link)}
       </p>
-      <Problem error={problem ?? agents.error ?? workers.error} />
+      <Problem
+        error={problem ?? agents.error ?? workers.error ?? (link.state === "ended" ? link.error : undefined)}
+      />
       <Scroll label="Agents">
         <table>
           <thead>
@@ -56,7 +98,7 @@ export function AgentsPage() {
             </tr>
           </thead>
           <tbody>
-            {agents.data?.agents?.map((agent) => (
+            {shownAgents.map((agent) => (
               <tr key={agent.name}>
                 <td className="name">{id(agent.name)}</td>
                 <td>
@@ -79,7 +121,8 @@ export function AgentsPage() {
           </tbody>
         </table>
       </Scroll>
-      {agents.data && !agents.data.agents?.length && <p>There are no agents in this namespace.</p>}
+      {agents.isSuccess && shownAgents.length === 0 && <p>There are no agents in this namespace.</p>}
+      <More of={agents} what="agents" />
       <h2>Workers</h2>
       <Scroll label="Workers">
         <table>
@@ -95,7 +138,7 @@ export function AgentsPage() {
             </tr>
           </thead>
           <tbody>
-            {workers.data?.workers?.map((worker) => (
+            {shownWorkers.map((worker) => (
               <tr key={worker.name}>
                 <td className="name">{id(worker.name)}</td>
                 <td>{worker.agent}</td>
@@ -116,6 +159,24 @@ export function AgentsPage() {
           </tbody>
         </table>
       </Scroll>
+      <More of={workers} what="workers" />
     </>
+  );
+}
+
+/** The button that reads the next page of a list. */
+function More({
+  of,
+  what,
+}: {
+  of: Pick<UseInfiniteQueryResult, "hasNextPage" | "isFetchingNextPage" | "fetchNextPage">;
+  what: string;
+}) {
+  return (
+    of.hasNextPage && (
+      <button type="button" disabled={of.isFetchingNextPage} onClick={() => void of.fetchNextPage()}>
+        Show more {what}
+      </button>
+    )
   );
 }

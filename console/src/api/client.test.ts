@@ -1,0 +1,32 @@
+import { expect, test } from "vitest";
+import { ApiError, errorOf, isTransient, newKey } from "./client";
+
+test("errors have their reason and hint", () => {
+  const error = errorOf(
+    {
+      code: 3,
+      message: "spec.prompt is required",
+      details: [
+        { "@type": "type.googleapis.com/google.rpc.ErrorInfo", reason: "INVALID_FIELD" },
+        { fieldViolations: [{ field: "spec.prompt", description: "is required" }] },
+        { links: [{ description: "set it" }] },
+      ],
+    },
+    2,
+  );
+  expect([error.code, error.reason, error.hint]).toEqual([
+    3,
+    "INVALID_FIELD",
+    "spec.prompt: is required; set it",
+  ]);
+});
+
+test("refusals are not tried again", () => {
+  expect([3, 5, 7, 9, 12, 16].filter((code) => isTransient(new ApiError(code, "")))).toEqual([]);
+  expect([4, 8, 13, 14].filter((code) => isTransient(new ApiError(code, "")))).toEqual([4, 8, 13, 14]);
+});
+
+test("keys differ", () => {
+  expect(newKey()).toMatch(/^[0-9a-f]{32}$/);
+  expect(newKey()).not.toBe(newKey());
+});

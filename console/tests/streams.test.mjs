@@ -1,0 +1,127 @@
+// Live pages, several of them at a time, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  api,
+  base,
+  browser,
+  nothingFailed,
+  scripted,
+  setUp,
+  shell,
+  show,
+  signedIn,
+  signIn,
+} from "./harness.mjs";
+
+setUp();
+
+/** Takes a tab out of view: the browser of the tests has no windows that could cover each other. */
+const setVisible = (page, isVisible) =>
+  page.evaluate((isVisible) => {
+    Object.defineProperty(document, "visibilityState", {
+      value: isVisible ? "visible" : "hidden",
+      configurable: true,
+    });
+    Object.defineProperty(document, "hidden", { value: !isVisible, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, isVisible);
+
+test("several tabs work at a time", async () => {
+  const context = await browser.newContext({ locale: "en-US" });
+  const pages = [];
+  for (let index = 0; index < 5; index += 1) {
+    pages.push(await signIn(context));
+  }
+  await shell("true", "--title", "seen by all");
+  for (const page of pages) {
+    await show(page, "seen by all");
+  }
+  await context.close();
+});
+
+test("tabs out of view hold no connections, and catch up", async () => {
+  const context = await browser.newContext({ locale: "en-US" });
+  const pages = [];
+  for (let index = 0; index < 8; index += 1) {
+    const page = await signIn(context);
+    await setVisible(page, false);
+    pages.push(page);
+  }
+  // The feed of one of them updates the titles of all.
+  const name = await scripted("a call", [{ ask: "Are you there?" }, { succeed: "yes" }]);
+  for (const page of pages) {
+    await page.waitForFunction(() => document.title === "(1) Rota");
+  }
+  await api("POST", `${name}:cancel`, {});
+  await shell("true", "--title", "seen later");
+  await setVisible(pages[5], true);
+  await show(pages[5], "seen later");
+  await context.close();
+});
+
+test("a call that gets no connection is explained", async () => {
+  const page = await signedIn();
+  await page.route(/workflows/, () => {});
+  await page.getByRole("link", { name: "Workflows" }).click();
+  await page.getByText("close other windows").waitFor();
+  await page.context().close();
+});
+
+test("a silent stream is noticed", async () => {
+  const page = await signedIn();
+  await page.clock.install();
+  await shell("sleep 1000", "--title", "a quiet one");
+  await show(page, "a quiet one");
+  await page.getByRole("link", { name: "a quiet one" }).click();
+  await page.getByText(/[0-9]+ lines\./).waitFor();
+  // More than the time between two signs of life of the server.
+  await page.clock.fastForward(60_000);
+  await page.getByText("the control plane is silent").waitFor();
+  await page.getByText("Connection lost").waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.locator(".state.cancelled").first().waitFor();
+  await page.context().close();
+});
+
+test("errors of streams and calls are shown", async () => {
+  const page = await signedIn();
+  await page.goto(`${base}/workflows/default/nothing`);
+  await page.getByText("WORKFLOW_NOT_FOUND").waitFor();
+  await page.goto(`${base}/tasks?agent=NOT%20VALID`);
+  await page.getByText("INVALID_FIELD").waitFor();
+  await page.context().close();
+});
+
+test("agents are live", async () => {
+  const page = await signedIn();
+  await page.getByRole("link", { name: "Agents" }).click();
+  const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: "script" });
+  const running = (count) => row.locator("td:nth-child(5)", { hasText: new RegExp(`^${count}$`) }).waitFor();
+  await running(0);
+  const name = await scripted("hanging", [{ hang: true }]);
+  await running(1);
+  await api("POST", `${name}:cancel`, {});
+  await running(0);
+  for (const agent of ["first", "second"]) {
+    const spec = { runtime: { command: {} } };
+    await api("POST", `namespaces/default/agents?agentId=${agent}`, { spec });
+  }
+  await page.getByRole("cell", { name: "second", exact: true }).waitFor();
+  // As with more agents than a page has.
+  await page.route(/agents\?pageSize=200/, (route) =>
+    route.continue({ url: route.request().url().replace("pageSize=200", "pageSize=1") }),
+  );
+  await page.reload();
+  await page.getByRole("cell", { name: "first", exact: true }).waitFor();
+  assert.equal(await page.getByRole("cell", { name: "second", exact: true }).count(), 0);
+  const more = page.getByRole("button", { name: "Show more agents" });
+  await more.click();
+  await page.getByRole("cell", { name: "script", exact: true }).first().waitFor();
+  await more.click();
+  await page.getByRole("cell", { name: "second", exact: true }).waitFor();
+  await page.context().close();
+});
+
+nothingFailed();
