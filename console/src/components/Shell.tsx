@@ -1,6 +1,8 @@
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
 import { useEffect, useState, useSyncExternalStore } from "react";
-import { onToken, setToken, token } from "../api/token";
+import { isSlow, onSlow } from "../api/client";
+import { FeedProvider } from "../api/feed";
+import { isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { setNamespace, useNamespace } from "../namespace";
 import { Dialog } from "./Dialog";
@@ -19,7 +21,8 @@ const isTyping = (target: EventTarget | null) =>
 
 /** Navigation around every page; the way in, if there is no token. */
 export function Shell() {
-  const known = useSyncExternalStore(onToken, token);
+  const isIn = useSyncExternalStore(onSignIn, isSignedIn);
+  const isWaiting = useSyncExternalStore(onSlow, isSlow);
   const [help, setHelp] = useState(false);
   const navigate = useNavigate();
   useEffect(() => {
@@ -37,11 +40,11 @@ export function Shell() {
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
   }, [navigate]);
-  if (!known) {
+  if (!isIn) {
     return <SignIn />;
   }
   return (
-    <>
+    <FeedProvider>
       <a className="skip" href="#main">
         Skip to the content
       </a>
@@ -59,10 +62,18 @@ export function Shell() {
         <button type="button" onClick={() => setHelp(true)} aria-label="Keyboard shortcuts">
           ?
         </button>
-        <button type="button" onClick={() => setToken(null)}>
-          Sign out
-        </button>
+        {!needsNoToken() && (
+          <button type="button" onClick={() => signOut()}>
+            Sign out
+          </button>
+        )}
       </header>
+      {isWaiting && (
+        <p role="status" className="problem">
+          The control plane has not answered for 10 s. A browser has six connections to a server: close other
+          windows of the control centre, if there are many.
+        </p>
+      )}
       <main id="main" tabIndex={-1}>
         <Outlet />
       </main>
@@ -102,17 +113,18 @@ export function Shell() {
           </div>
         </dl>
       </Dialog>
-    </>
+    </FeedProvider>
   );
 }
 
 function Badge() {
   useWaitingUpdates();
-  const count = useWaiting().tasks.length;
+  const { tasks, more } = useWaiting();
+  const count = `${tasks.length}${more ? "+" : ""}`;
   useEffect(() => {
-    document.title = count > 0 ? `(${count}) Rota` : "Rota";
+    document.title = count === "0" ? "Rota" : `(${count}) Rota`;
   }, [count]);
-  return count > 0 ? (
+  return count !== "0" ? (
     <span className="badge">
       {count}
       <span className="hidden"> waiting</span>

@@ -1,19 +1,25 @@
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { checkToken } from "../api/client";
-import { setToken } from "../api/token";
+import { signedOutBecause, signIn, signInWithoutToken } from "../api/token";
+import { Problem } from "./Problem";
 
-/** Asks for a token, and checks it by a call that every role may make. */
+/** Asks for a token, unless none is required, and checks it by a call that every role may make. */
 export function SignIn() {
-  const [error, setError] = useState("");
-  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const [busy, setBusy] = useState(true);
+  useEffect(() => {
+    checkToken("")
+      .then(signInWithoutToken)
+      .catch(() => setBusy(false));
+  }, []);
   const submit = async (given: string) => {
     setBusy(true);
-    setError("");
+    setError(undefined);
     try {
       await checkToken(given);
-      setToken(given);
+      signIn(given);
     } catch (failed) {
-      setError(failed instanceof Error ? failed.message : "the token was not accepted");
+      setError(failed);
     }
     setBusy(false);
   };
@@ -36,8 +42,8 @@ export function SignIn() {
         <button type="submit" className="primary" disabled={busy}>
           Sign in
         </button>
-        <p role="alert">{error}</p>
       </form>
+      <Problem error={error ?? signedOutBecause()} />
       <p className="quiet">
         The token of the command line: <code>rota ui</code> prints a link that signs in. It is kept in this
         tab only.

@@ -1,0 +1,99 @@
+// Ways in and out, in a real browser.
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import {
+  adminToken,
+  base,
+  browser,
+  folder,
+  freePort,
+  newPage,
+  nothingFailed,
+  run,
+  serve,
+  setUp,
+  shell,
+  show,
+  signedIn,
+  stop,
+} from "./harness.mjs";
+
+setUp();
+
+test("a link signs in once and has no token", async () => {
+  const link = (await run(["ui"])).trim();
+  assert.ok(!link.includes(adminToken()));
+  const context = await browser.newContext();
+  const page = await newPage(context);
+  await page.goto(link);
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  assert.equal(new URL(page.url()).hash, "");
+  const other = await newPage(context);
+  await other.goto(link);
+  await other.getByRole("alert").filter({ hasText: "used before" }).waitFor();
+  await other.getByLabel("Token").waitFor();
+  await context.close();
+});
+
+test("a refused token is explained", async () => {
+  const page = await signedIn();
+  await page.evaluate("sessionStorage.setItem('rota.token', 'another')");
+  await page.getByRole("link", { name: "Workflows" }).click();
+  await page.getByRole("alert").filter({ hasText: "wrong token" }).waitFor();
+  await page.getByLabel("Token").waitFor();
+  await page.context().close();
+});
+
+test("the next person sees nothing of the last one", async () => {
+  const page = await signedIn();
+  await shell("true", "--title", "a secret plan");
+  await show(page, "a secret plan");
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.route(/tasks\?pageSize=100/, () => {});
+  await page.getByLabel("Token").fill(adminToken());
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  assert.equal(await page.getByText("a secret plan").count(), 0);
+  await page.context().close();
+});
+
+test("tokens may have any characters", async () => {
+  const endpoint = `http://127.0.0.1:${await freePort()}`;
+  const token = join(folder, "odd-token");
+  writeFileSync(token, "a+b&c%20d#e=f?g/0123456789012345\n", { mode: 0o600 });
+  const args = ["--listen", new URL(endpoint).host, "--data-dir", join(folder, "odd"), "--token-file", token];
+  const server = await serve(["server", ...args], endpoint);
+  const page = await newPage(await browser.newContext());
+  await page.goto((await run(["--endpoint", endpoint, "--token-file", token, "ui"])).trim());
+  await page.getByText("No task matches").waitFor();
+  await page.context().close();
+  await stop(server);
+});
+
+test("no token is asked for where none is required", async () => {
+  const endpoint = `http://127.0.0.1:${await freePort()}`;
+  const args = ["--listen", new URL(endpoint).host, "--data-dir", join(folder, "open"), "--insecure"];
+  const server = await serve(["server", ...args], endpoint);
+  const target = { agent: "missing" };
+  await fetch(`${endpoint}/api/v1/namespaces/default/tasks`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ spec: { title: "waiting", target, prompt: "x" } }),
+  });
+  const page = await newPage(await browser.newContext());
+  await page.goto(endpoint);
+  await page.getByRole("link", { name: "waiting" }).click();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.locator(".state.cancelled").first().waitFor();
+  assert.equal(await page.getByRole("button", { name: "Sign out" }).count(), 0);
+  // Pages of other programs on this machine are of another origin.
+  const headers = { Origin: base };
+  assert.equal((await fetch(`${endpoint}/api/v1/namespaces/default/tasks`, { headers })).status, 403);
+  await page.context().close();
+  await stop(server);
+});
+
+nothingFailed();
