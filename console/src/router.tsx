@@ -2,8 +2,9 @@ import { createRootRoute, createRoute, createRouter, Navigate } from "@tanstack/
 import { Shell } from "./components/Shell";
 import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";
+import type { TaskSearch } from "./features/tasks/filters";
 import { TaskPage } from "./features/tasks/TaskPage";
-import { type TaskSearch, TasksPage } from "./features/tasks/TasksPage";
+import { TasksPage } from "./features/tasks/TasksPage";
 import { WorkflowPage } from "./features/workflows/WorkflowPage";
 import { WorkflowsPage } from "./features/workflows/WorkflowsPage";
 

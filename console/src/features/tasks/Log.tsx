@@ -1,27 +1,38 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import Anser from "anser";
-import { useEffect, useMemo, useRef, useState } from "react";
-import type { Link } from "../../api/useStream";
+import { memo, useEffect, useMemo, useRef, useState } from "react";
+import { type Link, troubleOf } from "../../api/useStream";
+import { Problem } from "../../components/Problem";
 import type { Line } from "./lines";
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
-/** A log: only the visible lines are in the page. It follows new lines until the reader scrolls up. */
-export function Log({ lines, link }: { lines: Line[]; link: Link }) {
+/** Parts of a line that have a colour of their own; the rest has none. */
+const MAX_PARTS = 200;
+
+/** A log, again after each change: only the visible lines are in the page. It follows new lines until the reader scrolls up. */
+export function Log({ lines, version, link }: { lines: readonly Line[]; version: number; link: Link }) {
   const box = useRef<HTMLDivElement>(null);
   const [follows, setFollows] = useState(true);
   const [wanted, setWanted] = useState("");
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the array is the same after each change
   const shown = useMemo(() => {
     const needle = wanted.toLowerCase();
     return needle ? lines.filter((line) => line.text.toLowerCase().includes(needle)) : lines;
-  }, [lines, wanted]);
+  }, [lines, version, wanted]);
   const rows = useVirtualizer({
     count: shown.length,
     getScrollElement: () => box.current,
     estimateSize: () => 21,
     overscan: 20,
   });
+  // Lines that are measured move the others, which is no wish of the reader.
+  const byReader = useRef(false);
+  const mark = () => {
+    byReader.current = true;
+  };
   useEffect(() => {
+    byReader.current = false;
     if (follows && shown.length > 0) {
       rows.scrollToIndex(shown.length - 1, { align: "end" });
     }
@@ -50,9 +61,10 @@ export function Log({ lines, link }: { lines: Line[]; link: Link }) {
           Download
         </button>
         <span className="quiet" role="status">
-          {shown.length} lines{link === "lost" && ", connection lost, trying again"}
+          {shown.length} lines. {troubleOf(link)}
         </span>
       </div>
+      {link.state === "ended" && <Problem error={link.error} />}
       <section
         className="log"
         ref={box}
@@ -62,10 +74,14 @@ export function Log({ lines, link }: { lines: Line[]; link: Link }) {
         onScroll={(event) => {
           const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
           const atEnd = scrollHeight - scrollTop - clientHeight < 40;
-          if (!atEnd && event.currentTarget.matches(":hover, :focus")) {
+          if (!atEnd && byReader.current) {
             setFollows(false);
           }
         }}
+        onWheel={mark}
+        onTouchMove={mark}
+        onKeyDown={mark}
+        onPointerDown={mark}
       >
         <div style={{ height: rows.getTotalSize(), position: "relative" }}>
           {rows.getVirtualItems().map((item) => {
@@ -94,18 +110,25 @@ export function Log({ lines, link }: { lines: Line[]; link: Link }) {
 }
 
 /** Text with the colours of a terminal, as elements: nothing of it is taken for HTML. */
-function Ansi({ text }: { text: string }) {
-  return Anser.ansiToJson(text, { json: true, remove_empty: true }).map((part, index) => (
-    <span
-      // biome-ignore lint/suspicious/noArrayIndexKey: the parts of a line never move
-      key={index}
-      style={{
-        ...(part.fg && { color: `rgb(${part.fg})` }),
-        ...(part.bg && { backgroundColor: `rgb(${part.bg})` }),
-        ...(part.decorations.includes("bold") && { fontWeight: "bold" }),
-      }}
-    >
-      {part.content}
-    </span>
-  ));
-}
+const Ansi = memo(function Ansi({ text }: { text: string }) {
+  const all = Anser.ansiToJson(text, { json: true, remove_empty: true });
+  const rest = all.slice(MAX_PARTS).map((part) => part.content);
+  return (
+    <>
+      {all.slice(0, MAX_PARTS).map((part, index) => (
+        <span
+          // biome-ignore lint/suspicious/noArrayIndexKey: the parts of a line never move
+          key={index}
+          style={{
+            ...(part.fg && { color: `rgb(${part.fg})` }),
+            ...(part.bg && { backgroundColor: `rgb(${part.bg})` }),
+            ...(part.decorations.includes("bold") && { fontWeight: "bold" }),
+          }}
+        >
+          {part.content}
+        </span>
+      ))}
+      {rest.join("")}
+    </>
+  );
+});

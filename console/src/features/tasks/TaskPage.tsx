@@ -1,5 +1,5 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link, useParams } from "@tanstack/react-router";
+import { Link, useNavigate, useParams } from "@tanstack/react-router";
 import { useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { dollars, id, query, word } from "../../api/format";
@@ -8,11 +8,12 @@ import { useStream } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
+import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { Answer } from "../inbox/Answer";
 import { Artifacts } from "./Artifacts";
 import { Log } from "./Log";
-import { type Line, linesOf } from "./lines";
+import { Lines } from "./lines";
 import { titleOf } from "./title";
 
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
@@ -27,10 +28,14 @@ export function TaskPage() {
 function OneTask({ name }: { name: string }) {
   const first = useQuery({ queryKey: ["task", name], queryFn: ({ signal }) => get<Task>(name, signal) });
   const [live, setLive] = useState<Task>();
-  const [lines, setLines] = useState<Line[]>([]);
+  const navigate = useNavigate();
+  const [lines] = useState(() => new Lines());
+  const [version, setVersion] = useState(0);
   const [problem, setProblem] = useState<unknown>();
   const position = useRef("0");
-  const task = live ?? first.data;
+  const frame = useRef(0);
+  // Messages of the stream lack what does not change, such as the prompt.
+  const task = live && first.data ? { ...live, spec: first.data.spec ?? {} } : (first.data ?? live);
   const state = task?.status?.state ?? "";
   const ended = ENDED.test(state);
   const link = useStream<WatchTaskResponse>(
@@ -43,10 +48,14 @@ function OneTask({ name }: { name: string }) {
         setLive(message.task);
       }
       if (events.length > 0) {
-        setLines((lines) => linesOf(lines, events));
+        lines.add(events);
+        // Drawn once per frame, however many messages arrive.
+        frame.current ||= requestAnimationFrame(() => {
+          frame.current = 0;
+          setVersion((version) => version + 1);
+        });
       }
     },
-    { isOver: () => ENDED.test(live?.status?.state ?? "") },
   );
   const waits = state === "TASK_STATE_PENDING" || state === "TASK_STATE_QUEUED";
   const explained = useQuery({
@@ -61,7 +70,13 @@ function OneTask({ name }: { name: string }) {
       await first.refetch();
     } catch (error) {
       setProblem(error);
+      throw error;
     }
+  };
+  const retry = async (idempotencyKey: string) => {
+    const next = await post<Task>(`${name}:retry`, { idempotencyKey });
+    const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
+    await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
   };
   if (!task) {
     return first.error ? <Problem error={first.error} /> : <p role="status">Loading…</p>;
@@ -81,15 +96,11 @@ function OneTask({ name }: { name: string }) {
           <Confirm
             label="Cancel"
             question="Cancel this task? What it has done so far is kept."
-            onConfirm={() => void act(post(`${name}:cancel`, { reason: "by a person" }))}
+            onConfirm={() => act(post(`${name}:cancel`, { reason: "by a person" }))}
           />
         )}
         {ended && (
-          <Confirm
-            label="Retry"
-            question="Create this task again?"
-            onConfirm={() => void act(post(`${name}:retry`, { idempotencyKey: crypto.randomUUID() }))}
-          />
+          <Confirm label="Retry" question="Create this task again?" onConfirm={(key) => act(retry(key))} />
         )}
       </div>
       <Problem error={problem} />
@@ -124,13 +135,15 @@ function OneTask({ name }: { name: string }) {
               </a>
             </p>
           )}
-          <pre>{status.result.text}</pre>
-          {status.result.data && <pre>{JSON.stringify(status.result.data, null, 2)}</pre>}
+          <Scroll label="Text of the result">
+            <pre>{status.result.text}</pre>
+            {status.result.data && <pre>{JSON.stringify(status.result.data, null, 2)}</pre>}
+          </Scroll>
         </section>
       )}
       {status.hasArtifacts && <Artifacts task={name} />}
       <h2>Log</h2>
-      <Log lines={lines} link={link} />
+      <Log lines={lines.all} version={version} link={link} />
       {state === "TASK_STATE_RUNNING" && <Steer name={name} />}
       <h2>Details</h2>
       <dl className="pairs">

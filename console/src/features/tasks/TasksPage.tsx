@@ -1,10 +1,11 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { useCallback, useMemo, useRef, useState } from "react";
+import { useCallback, useMemo, useState } from "react";
 import { get, patch, post } from "../../api/client";
-import { dollars, id, query } from "../../api/format";
-import type { Task, WatchTasksResponse } from "../../api/types";
-import { useStream } from "../../api/useStream";
+import { useFeed } from "../../api/feed";
+import { dollars, id } from "../../api/format";
+import type { Task } from "../../api/types";
+import { troubleOf } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
@@ -12,15 +13,8 @@ import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
+import { filters } from "./filters";
 import { titleOf } from "./title";
-
-export interface TaskSearch {
-  state?: string | undefined;
-  agent?: string | undefined;
-  owner?: string | undefined;
-  alias?: string | undefined;
-  label?: string | undefined;
-}
 
 interface Page {
   tasks?: Task[];
@@ -39,27 +33,34 @@ const STATES = [
 ];
 const ENDED = ["TASK_STATE_SUCCEEDED", "TASK_STATE_FAILED", "TASK_STATE_CANCELLED"];
 
+interface Action {
+  name: string;
+  fits: (task: Task) => boolean;
+  /** Gets a key by which a repeated call is recognized. */
+  act: (name: string, key: string) => Promise<unknown>;
+}
+
 /** The actions on selected tasks, with the tasks that each applies to. */
-const ACTIONS = [
+const ACTIONS: Action[] = [
   {
     name: "Cancel",
-    fits: (task: Task) => !isEnded(task),
-    act: (name: string) => post(`${name}:cancel`, { reason: "by a person" }),
+    fits: (task) => !isEnded(task),
+    act: (name) => post(`${name}:cancel`, { reason: "by a person" }),
   },
   {
     name: "Suspend",
-    fits: (task: Task) => !isEnded(task) && task.desiredState !== "DESIRED_STATE_SUSPENDED",
-    act: (name: string) => desire(name, "DESIRED_STATE_SUSPENDED"),
+    fits: (task) => !isEnded(task) && task.desiredState !== "DESIRED_STATE_SUSPENDED",
+    act: (name) => desire(name, "DESIRED_STATE_SUSPENDED"),
   },
   {
     name: "Resume",
-    fits: (task: Task) => !isEnded(task) && task.desiredState === "DESIRED_STATE_SUSPENDED",
-    act: (name: string) => desire(name, "DESIRED_STATE_RUN"),
+    fits: (task) => !isEnded(task) && task.desiredState === "DESIRED_STATE_SUSPENDED",
+    act: (name) => desire(name, "DESIRED_STATE_RUN"),
   },
   {
     name: "Retry",
     fits: isEnded,
-    act: (name: string) => post(`${name}:retry`, { idempotencyKey: crypto.randomUUID() }),
+    act: (name, idempotencyKey) => post(`${name}:retry`, { idempotencyKey }),
   },
 ];
 
@@ -71,18 +72,6 @@ function desire(name: string, state: string): Promise<unknown> {
   return patch(`${name}?updateMask=desiredState`, { name, desiredState: state });
 }
 
-function filters(search: TaskSearch): string {
-  const [key, value] = (search.label ?? "").split("=");
-  return query({
-    pageSize: 100,
-    "filter.states": search.state ? `TASK_STATE_${search.state}` : undefined,
-    "filter.agent": search.agent,
-    "filter.owner": search.owner,
-    "filter.alias": search.alias,
-    [`filter.labels[${key}]`]: key ? (value ?? "") : undefined,
-  });
-}
-
 /** All tasks of a namespace, filtered by the server. Rows change where they are; new tasks wait for a click. */
 export function TasksPage() {
   const namespace = useNamespace();
@@ -92,7 +81,6 @@ export function TasksPage() {
   const [unseen, setUnseen] = useState(0);
   const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
   const [problem, setProblem] = useState<unknown>();
-  const position = useRef("");
   const key = useMemo(() => ["tasks", namespace, search], [namespace, search]);
   const found = useInfiniteQuery({
     queryKey: key,
@@ -108,15 +96,9 @@ export function TasksPage() {
     setUnseen(0);
     void cache.invalidateQueries({ queryKey: ["tasks", namespace] });
   }, [cache, namespace]);
-  const link = useStream<WatchTasksResponse>(
-    namespace,
-    () => `namespaces/${namespace}/tasks:watch${query({ statesOnly: "true", token: position.current })}`,
-    (message) => {
-      position.current = message.token || position.current;
-      if (message.resync) {
-        reload();
-      }
-      const task = message.task;
+  const link = useFeed({
+    reload,
+    receive: ({ task, events }) => {
       if (!task) {
         return;
       }
@@ -132,18 +114,11 @@ export function TasksPage() {
         });
         return data && pages && known ? { ...data, pages } : data;
       });
-      if (!known && message.events?.some((event) => event.state?.reason === "created")) {
+      if (!known && events?.some((event) => event.state?.reason === "created")) {
         setUnseen((count) => count + 1);
       }
     },
-    {
-      opened: () => {
-        if (!position.current) {
-          reload();
-        }
-      },
-    },
-  );
+  });
   const toggle = useCallback((name: string) => {
     setSelected((before) => {
       const after = new Set(before);
@@ -167,12 +142,24 @@ export function TasksPage() {
   );
   const row = useRows(tasks.length, open, (index) => toggle(tasks[index]?.name ?? ""));
   const chosen = tasks.filter((task) => selected.has(task.name ?? ""));
-  const act = async (act: (name: string) => Promise<unknown>, on: Task[]) => {
+  const act = async (act: Action["act"], on: Task[], key: string) => {
     setProblem(undefined);
-    const done = await Promise.allSettled(on.map((task) => act(task.name ?? "")));
-    setProblem(done.find((one) => one.status === "rejected")?.reason);
-    setSelected(new Set());
+    const names = on.map((task) => task.name ?? "");
+    const done = await Promise.allSettled(names.map((name) => act(name, `${key}-${id(name)}`)));
+    const failed = done.flatMap((one, index) =>
+      one.status === "rejected" ? [{ name: names[index] ?? "", why: one.reason }] : [],
+    );
+    // Those that are left can be tried again.
+    setSelected(new Set(failed.map((one) => one.name)));
     reload();
+    if (failed.length > 0) {
+      const reasons = new Set(failed.map(({ why }) => (why instanceof Error ? why.message : String(why))));
+      const problem = new Error(
+        `${failed.length} of ${on.length} failed: ${[...reasons].slice(0, 5).join("; ")}`,
+      );
+      setProblem(problem);
+      throw problem;
+    }
   };
   return (
     <>
@@ -236,13 +223,13 @@ export function TasksPage() {
               label={name}
               disabled={on.length === 0}
               question={`${name} ${on.length} ${on.length === 1 ? "task" : "tasks"}?`}
-              onConfirm={() => void act(one, on)}
+              onConfirm={(key) => act(one, on, key)}
             />
           );
         })}
         <span className="quiet" role="status">
           {chosen.length > 0 && `${chosen.length} selected. `}
-          {link === "lost" && "Connection lost, trying again. "}
+          {troubleOf(link)}
         </span>
         {unseen > 0 && (
           <button type="button" onClick={reload}>
@@ -250,7 +237,7 @@ export function TasksPage() {
           </button>
         )}
       </div>
-      <Problem error={problem ?? found.error} />
+      <Problem error={problem ?? found.error ?? (link.state === "ended" ? link.error : undefined)} />
       <Scroll label="Tasks">
         <table>
           <thead>

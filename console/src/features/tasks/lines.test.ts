@@ -1,24 +1,51 @@
 import { expect, test } from "vitest";
-import { linesOf } from "./lines";
+import { Lines, MAX_CHARACTERS, MAX_LINE, MAX_LINES } from "./lines";
+
+const base64 = (text: string | number[]) => {
+  const bytes = typeof text === "string" ? new TextEncoder().encode(text) : Uint8Array.from(text);
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+};
 
 const output = (
-  text: string,
+  data: string,
   logSeq = "1",
   stream: "OUTPUT_STREAM_STDOUT" | "OUTPUT_STREAM_STDERR" = "OUTPUT_STREAM_STDOUT",
-) => ({
-  logSeq,
-  output: { stream, data: btoa(text) },
-});
+) => ({ logSeq, output: { stream, data } });
+
+const linesOf = (...events: Parameters<Lines["add"]>[0]) => {
+  const lines = new Lines();
+  lines.add(events);
+  return lines;
+};
+
+const texts = (lines: Lines) => lines.all.map((line) => line.text);
 
 test("output is joined over events", () => {
-  const lines = linesOf(linesOf([], [output("one\ntw")]), [output("o\nthree", "2")]);
-  expect(lines.map((line) => line.text)).toEqual(["one", "two", "three"]);
-  expect(lines.map((line) => line.complete)).toEqual([true, true, false]);
+  const lines = linesOf(output(base64("one\ntw")));
+  lines.add([output(base64("o\nthree"), "2")]);
+  expect(texts(lines)).toEqual(["one", "two", "three"]);
+  expect(lines.all.map((line) => line.complete)).toEqual([true, true, false]);
+});
+
+test("characters are joined over events, each stream for itself", () => {
+  const [first, second] = [base64([0x61, 0xe2, 0x82]), base64([0xac, 0x0a])];
+  const lines = linesOf(
+    output(first),
+    output(base64("error\n"), "2", "OUTPUT_STREAM_STDERR"),
+    output(second, "3"),
+  );
+  expect(texts(lines).join("|")).toBe("a|error|€");
+});
+
+test("another attempt continues neither lines nor characters", () => {
+  const cut = base64([0x61, 0xe2, 0x82]);
+  const lines = linesOf({ ...output(cut), attempt: 1 }, { ...output(base64("b"), "2"), attempt: 2 });
+  expect(texts(lines)).toEqual(["a\ufffd", "b"]);
 });
 
 test("streams are not mixed", () => {
-  const lines = linesOf([], [output("a"), output("b", "2", "OUTPUT_STREAM_STDERR")]);
-  expect(lines.map((line) => [line.kind, line.text])).toEqual([
+  const lines = linesOf(output(base64("a")), output(base64("b"), "2", "OUTPUT_STREAM_STDERR"));
+  expect(lines.all.map((line) => [line.kind, line.text])).toEqual([
     ["stdout", "a"],
     ["stderr", "b"],
   ]);
@@ -26,10 +53,42 @@ test("streams are not mixed", () => {
 
 test("states are notes", () => {
   const state = { to: "TASK_STATE_RUNNING", reason: "started", worker: "namespaces/n/workers/w" } as const;
-  expect(linesOf([], [{ logSeq: "3", state }])[0]?.text).toBe("running on w (started)");
+  expect(texts(linesOf({ logSeq: "1", state }))).toEqual(["running on w (started)"]);
 });
 
-test("old lines are dropped", () => {
-  const lines = linesOf([], [output("x\n".repeat(60_000))]);
-  expect(lines.length).toBe(50_000);
+test("gaps are noted", () => {
+  const dropped = { stream: "OUTPUT_STREAM_STDOUT", data: base64("b\n"), droppedBytes: "77" } as const;
+  const found = texts(linesOf(output(base64("a\n")), { logSeq: "5", output: dropped }));
+  expect(found.length).toBe(4);
+  expect(found[1]).toContain("3 entries");
+  expect(found[2]).toContain("77 bytes");
+});
+
+test("long lines are broken, and cost what they add", () => {
+  const lines = new Lines();
+  const chunk = base64("😀".repeat(16 << 10));
+  for (let index = 1; index <= 64; index += 1) {
+    lines.add([output(chunk, String(index))]);
+  }
+  expect(lines.all.every((line) => line.text.length <= MAX_LINE)).toBe(true);
+  expect(texts(lines).join("")).toBe("😀".repeat(64 * (16 << 10)));
+  expect(texts(lines).some((text) => /^[\udc00-\udfff]/.test(text))).toBe(false);
+});
+
+test("old lines are left out with their number", () => {
+  const lines = linesOf(output(base64("x\n".repeat(MAX_LINES + 1))));
+  expect(lines.all[0]?.text).toMatch(/^5001 earlier lines/);
+  expect(lines.all.length).toBe(MAX_LINES * 0.9 + 1);
+  lines.add([output(base64("x\n".repeat(MAX_LINES)), "2")]);
+  expect(lines.all[0]?.text).toMatch(/^55001 earlier lines/);
+});
+
+test("the log is bounded in characters", () => {
+  const lines = new Lines();
+  const chunk = base64("y".repeat(64 << 10));
+  for (let index = 1; index <= MAX_CHARACTERS / (64 << 10) + 10; index += 1) {
+    lines.add([output(chunk, String(index))]);
+  }
+  expect(texts(lines).join("").length).toBeLessThan(MAX_CHARACTERS + 100);
+  expect(lines.all[0]?.text).toMatch(/earlier lines/);
 });

@@ -1,9 +1,9 @@
-import { id, text, word } from "../../api/format";
+import { bytes, id, word } from "../../api/format";
+import { visible } from "../../api/plain";
 import type { Event } from "../../api/types";
 
 /** One line of a log. */
 export interface Line {
-  seq: string;
   time: string;
   kind: "stdout" | "stderr" | "message" | "tool" | "note";
   text: string;
@@ -11,60 +11,133 @@ export interface Line {
   complete: boolean;
 }
 
-/** Lines that a page keeps: the older ones are in the command line's log. */
-const MOST = 50_000;
+/** Characters of a line; a longer one is broken. */
+export const MAX_LINE = 8 << 10;
+/** Lines and characters that a page keeps; then the older tenth is left out. */
+export const MAX_LINES = 50_000;
+export const MAX_CHARACTERS = 16 << 20;
 
-/** Returns the lines with those of further events. */
-export function linesOf(before: Line[], events: Event[]): Line[] {
-  const lines = before.slice();
-  for (const event of events) {
-    add(lines, event);
+/** Lines of a log, in bounded memory. What is left out has a note in its place. */
+export class Lines {
+  readonly #lines: Line[] = [];
+  #characters = 0;
+  #leftOut = 0;
+  #seen = 0;
+  #attempt = 0;
+  readonly #decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+
+  /** All lines, the oldest first. The array is the same after each change. */
+  get all(): readonly Line[] {
+    return this.#lines;
   }
-  return lines.length > MOST ? lines.slice(-MOST) : lines;
-}
 
-function add(lines: Line[], event: Event): void {
-  const line = (kind: Line["kind"], text: string) => {
-    for (const one of text.split("\n")) {
-      lines.push({ seq: event.logSeq ?? "", time: event.time ?? "", kind, text: one, complete: true });
+  add(events: Event[]): void {
+    for (const event of events) {
+      this.#add(event);
     }
-  };
-  if (event.output) {
-    const kind = event.output.stream === "OUTPUT_STREAM_STDERR" ? "stderr" : "stdout";
-    const parts = text(event.output.data).split("\n");
-    const last = lines.at(-1);
-    if (last && !last.complete && last.kind === kind) {
-      lines[lines.length - 1] = { ...last, text: last.text + (parts[0] ?? ""), complete: parts.length > 1 };
-      parts.shift();
+    if (this.#lines.length > MAX_LINES || this.#characters > MAX_CHARACTERS) {
+      this.#leaveOut();
     }
-    parts.forEach((part, index) => {
+  }
+
+  #add(event: Event): void {
+    const time = event.time ?? "";
+    const note = (text: string) => this.#whole("note", time, text);
+    const seq = Number(event.logSeq ?? 0);
+    if (seq > this.#seen + 1) {
+      note(`${seq - this.#seen - 1} entries of the log are missing here`);
+    }
+    this.#seen = Math.max(this.#seen, seq);
+    if ((event.attempt ?? 0) !== this.#attempt) {
+      this.#attempt = event.attempt ?? 0;
+      this.#endOutput();
+    }
+    if (event.output) {
+      const kind = event.output.stream === "OUTPUT_STREAM_STDERR" ? "stderr" : "stdout";
+      const dropped = Number(event.output.droppedBytes ?? 0);
+      if (dropped > 0) {
+        note(`${dropped} bytes of output were left out here: the task has written too much at a time`);
+      }
+      // A character may begin in one chunk and end in the next.
+      this.#output(kind, time, this.#decoders[kind].decode(bytes(event.output.data), { stream: true }));
+    } else if (event.message) {
+      this.#whole("message", time, event.message.text ?? "");
+    } else if (event.toolCall) {
+      this.#whole("tool", time, `${event.toolCall.tool} ${event.toolCall.inputJson ?? ""}`);
+    } else if (event.toolResult) {
+      this.#whole("tool", time, event.toolResult.output ?? "");
+    } else if (event.state) {
+      const why = [event.state.reason, event.state.message].filter(Boolean).join(": ");
+      const worker = event.state.worker ? ` on ${id(event.state.worker)}` : "";
+      note(`${word(event.state.to, "TASK_STATE_")}${worker}${why ? ` (${why})` : ""}`);
+    } else if (event.notice) {
+      note(event.notice.message ?? "");
+    } else if (event.progress) {
+      note(`${Math.round((event.progress.fraction ?? 0) * 100)} % ${event.progress.step ?? ""}`);
+    } else if (event.inputRequest) {
+      note(`asks: ${visible(event.inputRequest.prompt || event.inputRequest.tool)}`);
+    } else if (event.inputReceived) {
+      const { text, decision } = event.inputReceived.input ?? {};
+      note(`answer: ${text || word(decision, "DECISION_")}`);
+    } else if (event.change) {
+      note(`changed: ${(event.change.fields ?? []).join(", ")}`);
+    }
+  }
+
+  /** Adds output, which continues the last line if that is of the same stream and has not ended. */
+  #output(kind: "stdout" | "stderr", time: string, text: string): void {
+    text.split("\n").forEach((part, index, parts) => {
       const isLast = index === parts.length - 1;
-      if (!isLast || part !== "") {
-        lines.push({ seq: event.logSeq ?? "", time: event.time ?? "", kind, text: part, complete: !isLast });
+      const last = this.#lines.at(-1);
+      if (index === 0 && last && !last.complete && last.kind === kind) {
+        this.#lines.pop();
+        this.#characters -= last.text.length;
+        this.#push(kind, last.time, last.text + part, !isLast);
+      } else if (!isLast || part !== "") {
+        this.#push(kind, time, part, !isLast);
       }
     });
-  } else if (event.message) {
-    line("message", event.message.text ?? "");
-  } else if (event.toolCall) {
-    line("tool", `${event.toolCall.tool} ${event.toolCall.inputJson ?? ""}`);
-  } else if (event.toolResult) {
-    line("tool", event.toolResult.output ?? "");
-  } else if (event.state) {
-    const why = [event.state.reason, event.state.message].filter(Boolean).join(": ");
-    const worker = event.state.worker ? ` on ${id(event.state.worker)}` : "";
-    line("note", `${word(event.state.to, "TASK_STATE_")}${worker}${why ? ` (${why})` : ""}`);
-  } else if (event.notice) {
-    line("note", event.notice.message ?? "");
-  } else if (event.progress) {
-    line("note", `${Math.round((event.progress.fraction ?? 0) * 100)} % ${event.progress.step ?? ""}`);
-  } else if (event.inputRequest) {
-    line("note", `asks: ${event.inputRequest.prompt ?? event.inputRequest.tool ?? ""}`);
-  } else if (event.inputReceived) {
-    line(
-      "note",
-      `answer: ${event.inputReceived.input?.text || word(event.inputReceived.input?.decision, "DECISION_")}`,
-    );
-  } else if (event.change) {
-    line("note", `changed: ${(event.change.fields ?? []).join(", ")}`);
+  }
+
+  /** Adds a text of which nothing follows. */
+  #whole(kind: Line["kind"], time: string, text: string): void {
+    for (const line of text.split("\n")) {
+      this.#push(kind, time, line, true);
+    }
+  }
+
+  #push(kind: Line["kind"], time: string, text: string, complete: boolean): void {
+    let rest = text;
+    while (rest.length > MAX_LINE) {
+      // Not within a character of two units.
+      const end = MAX_LINE - (/[\ud800-\udbff]/.test(rest[MAX_LINE - 1] ?? "") ? 1 : 0);
+      this.#lines.push({ time, kind, text: rest.slice(0, end), complete: true });
+      rest = rest.slice(end);
+    }
+    this.#lines.push({ time, kind, text: rest, complete });
+    this.#characters += text.length;
+  }
+
+  /** Another attempt begins with lines and characters of its own. */
+  #endOutput(): void {
+    for (const kind of ["stdout", "stderr"] as const) {
+      this.#output(kind, "", this.#decoders[kind].decode());
+    }
+    const last = this.#lines.at(-1);
+    if (last) {
+      last.complete = true;
+    }
+  }
+
+  #leaveOut(): void {
+    let count = this.#leftOut > 0 ? 1 : 0;
+    const isNote = count;
+    while (this.#lines.length - count > MAX_LINES * 0.9 || this.#characters > MAX_CHARACTERS * 0.9) {
+      this.#characters -= this.#lines[count]?.text.length ?? 0;
+      count += 1;
+    }
+    this.#leftOut += count - isNote;
+    const text = `${this.#leftOut} earlier lines are left out here: rota logs prints all of them`;
+    this.#lines.splice(0, count, { time: "", kind: "note", text, complete: true });
   }
 }

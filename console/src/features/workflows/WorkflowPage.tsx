@@ -1,14 +1,17 @@
-import { Link, useParams } from "@tanstack/react-router";
+import { Link, useNavigate, useParams } from "@tanstack/react-router";
 import { useState } from "react";
 import { post } from "../../api/client";
 import { id } from "../../api/format";
+import { visible } from "../../api/plain";
 import type { StepStatus, WatchWorkflowResponse, Workflow } from "../../api/types";
-import { useStream } from "../../api/useStream";
+import { troubleOf, useStream } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { Decision, isApproval } from "./Decision";
+import { nameOf } from "./name";
 
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 
@@ -24,6 +27,7 @@ function OneWorkflow({ name }: { name: string }) {
   const [workflow, setWorkflow] = useState<Workflow>();
   const [steps, setSteps] = useState<ReadonlyMap<string, StepStatus>>(new Map());
   const [problem, setProblem] = useState<unknown>();
+  const navigate = useNavigate();
   const state = workflow?.status?.state ?? "";
   const link = useStream<WatchWorkflowResponse>(
     name,
@@ -37,34 +41,40 @@ function OneWorkflow({ name }: { name: string }) {
         setSteps((steps) => new Map([...steps, ...changed.map((step) => [step.name ?? "", step] as const)]));
       }
     },
-    { isOver: () => ENDED.test(state) },
   );
-  const act = (verb: string, body: unknown = {}) => {
+  const act = async <T,>(verb: string, body: unknown = {}): Promise<T> => {
     setProblem(undefined);
-    post(`${name}:${verb}`, body).catch(setProblem);
+    try {
+      return await post<T>(`${name}:${verb}`, body);
+    } catch (error) {
+      setProblem(error);
+      throw error;
+    }
+  };
+  const quietly = (verb: string, body?: unknown) => void act(verb, body).catch(() => {});
+  const rerun = async (idempotencyKey: string) => {
+    const next = await act<Workflow>("rerun", { idempotencyKey });
+    const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
+    await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
   };
   if (!workflow) {
-    return (
-      <p role="status">
-        {link === "ended" ? "There is no such workflow, or it is not yours to see." : "Loading…"}
-      </p>
-    );
+    return link.error ? <Problem error={link.error} /> : <p role="status">Loading…</p>;
   }
   const sorted = [...steps.values()].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
   return (
     <>
-      <h1>{workflow.spec?.title || workflow.alias || id(name)}</h1>
+      <h1>{nameOf(workflow)}</h1>
       <div className="bar">
         <State value={state} prefix="WORKFLOW_STATE_" />
         {workflow.status?.paused && <span>paused</span>}
         {!ENDED.test(state) && (
           <>
             {workflow.status?.paused ? (
-              <button type="button" onClick={() => act("resume")}>
+              <button type="button" onClick={() => quietly("resume")}>
                 Resume
               </button>
             ) : (
-              <button type="button" onClick={() => act("pause")}>
+              <button type="button" onClick={() => quietly("pause")}>
                 Pause
               </button>
             )}
@@ -76,17 +86,13 @@ function OneWorkflow({ name }: { name: string }) {
           </>
         )}
         {ENDED.test(state) && (
-          <Confirm
-            label="Run again"
-            question="Run all steps of this workflow again?"
-            onConfirm={() => act("rerun", { idempotencyKey: crypto.randomUUID() })}
-          />
+          <Confirm label="Run again" question="Run all steps of this workflow again?" onConfirm={rerun} />
         )}
         <span role="status" className="quiet">
-          {link === "lost" && "Connection lost, trying again."}
+          {troubleOf(link)}
         </span>
       </div>
-      <Problem error={problem} />
+      <Problem error={problem ?? (link.state === "ended" ? link.error : undefined)} />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
       <Scroll label="Steps">
         <table>
@@ -123,24 +129,8 @@ function OneWorkflow({ name }: { name: string }) {
                   <Age from={step.startTime} to={step.endTime} />
                 </td>
                 <td>
-                  {step.message} {step.prompt}
-                  {step.state === "STEP_STATE_RUNNING" && step.prompt !== undefined && !step.tasksTotal && (
-                    <div className="choices">
-                      <button
-                        type="button"
-                        className="primary"
-                        onClick={() => act("decide", { step: step.name, decision: "STEP_DECISION_APPROVE" })}
-                      >
-                        Approve {step.name}
-                      </button>
-                      <button
-                        type="button"
-                        onClick={() => act("decide", { step: step.name, decision: "STEP_DECISION_REJECT" })}
-                      >
-                        Reject {step.name}
-                      </button>
-                    </div>
-                  )}
+                  {step.message}
+                  {isApproval(step) ? <Decision workflow={name} step={step} /> : visible(step.prompt)}
                 </td>
               </tr>
             ))}

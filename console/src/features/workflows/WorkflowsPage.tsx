@@ -8,6 +8,7 @@ import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { useNamespace } from "../../namespace";
+import { nameOf } from "./name";
 
 /** The newest workflows of a namespace. */
 export function WorkflowsPage() {
@@ -47,7 +48,7 @@ export function WorkflowsPage() {
                       to="/workflows/$namespace/$id"
                       params={{ namespace: workflow.name?.split("/")[1] ?? "", id: id(workflow.name) }}
                     >
-                      {workflow.spec?.title || workflow.alias || id(workflow.name)}
+                      {nameOf(workflow)}
                     </Link>
                   </td>
                   <td>

@@ -1,0 +1,125 @@
+// Tasks and workflows, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { api, base, nothingFailed, scripted, setUp, shell, show, signedIn, until } from "./harness.mjs";
+
+setUp();
+
+const confirm = async (page, name) => {
+  await page.getByRole("button", { name }).click();
+  await page.getByRole("dialog").getByRole("button", { name }).click();
+};
+
+test("a retry leads to the new task", async () => {
+  const page = await signedIn();
+  const name = await scripted("to be repeated", [{ succeed: "done" }]);
+  await until(name, "TASK_STATE_SUCCEEDED");
+  const id = name.split("/").at(-1);
+  await page.goto(`${base}/tasks/default/${id}`);
+  await confirm(page, "Retry");
+  await page.waitForURL((url) => /\/tasks\/default\/.+/.test(url.pathname) && !url.pathname.endsWith(id));
+  await page.getByRole("heading", { name: "to be repeated" }).waitFor();
+  await page.context().close();
+});
+
+test("another run of a workflow is shown", async () => {
+  const page = await signedIn();
+  const runtime = { command: { shell: "true" } };
+  const steps = [{ name: "only", task: { target: { agent: "shell" }, runtime } }];
+  const { name } = await api("POST", "namespaces/default/workflows", { spec: { title: "twice", steps } });
+  const id = name.split("/").at(-1);
+  await page.goto(`${base}/workflows/default/${id}`);
+  await page.locator(".bar .state.succeeded").waitFor();
+  await confirm(page, "Run again");
+  await page.waitForURL((url) => /\/workflows\/default\/.+/.test(url.pathname) && !url.pathname.endsWith(id));
+  await page.locator(".bar .state.succeeded").waitFor();
+  await page.context().close();
+});
+
+test("a lost answer does not start a second run", async () => {
+  const page = await signedIn();
+  const name = await scripted("paid for", [{ succeed: "done" }]);
+  await until(name, "TASK_STATE_SUCCEEDED");
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const keys = [];
+  await page.route(/:retry$/, async (route) => {
+    keys.push(route.request().postDataJSON().idempotencyKey);
+    if (keys.length === 1) {
+      // The call is made, and its answer is lost.
+      await route.fetch();
+      await route.abort();
+    } else {
+      await route.continue();
+    }
+  });
+  await confirm(page, "Retry");
+  await page.getByRole("alert").waitFor();
+  await confirm(page, "Retry");
+  await page.waitForURL((url) => !url.pathname.endsWith(name.split("/").at(-1)));
+  assert.equal(keys.length, 2);
+  assert.equal(keys[0], keys[1]);
+  const { tasks } = await api("GET", "namespaces/default/tasks?pageSize=100");
+  assert.equal(tasks.filter((task) => task.spec.title === "paid for").length, 2);
+  await page.context().close();
+});
+
+test("the prompt stays", async () => {
+  const page = await signedIn();
+  const name = await scripted("prompted", [{ hang: true }], { prompt: "Find the needle" });
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  await page.locator(".state.running").first().waitFor();
+  await page.getByText(/[1-9][0-9]* lines/).waitFor();
+  await page.getByText("Find the needle").waitFor();
+  await confirm(page, "Cancel");
+  await page.locator(".state.cancelled").first().waitFor();
+  await page.getByText("Find the needle").waitFor();
+  await page.context().close();
+});
+
+test("an endless line is broken and its colours are bounded", async () => {
+  const page = await signedIn();
+  const colours = "yes \"$(printf '\\033[31mx\\033[32my')\" | tr -d '\\n' | head -c 400000";
+  await shell(`${colours}; echo; echo the end`, "--title", "one line");
+  await show(page, "one line");
+  await page.getByRole("link", { name: "one line" }).click();
+  const log = page.getByRole("region", { name: "Log" });
+  await log.getByText("the end", { exact: true }).waitFor();
+  await log.evaluate((box) => {
+    box.scrollTop = 0;
+  });
+  await log.locator(".line.stdout span span").first().waitFor();
+  const [longest, most] = await log.evaluate((box) => {
+    const lines = [...box.querySelectorAll(".line")];
+    return [
+      Math.max(...lines.map((line) => line.textContent.length)),
+      Math.max(...lines.map((line) => line.querySelectorAll("span").length)),
+    ];
+  });
+  assert.ok(longest <= 8300, `a line of ${longest} characters`);
+  assert.ok(most <= 203, `a line of ${most} parts`);
+  await page.context().close();
+});
+
+test("tasks whose action has failed stay selected, with the reason", async () => {
+  const page = await signedIn();
+  const names = [];
+  for (const title of ["mutable", "immutable"]) {
+    names.push(await scripted(title, [{ hang: true }]));
+    await show(page, title);
+    await page.getByLabel(`Select ${title}`, { exact: true }).check();
+  }
+  await page.route(`**/${names[1]}:cancel`, (route) => route.abort());
+  await confirm(page, "Cancel");
+  await page
+    .getByRole("alert")
+    .filter({ hasText: "1 of 2 failed: the control plane cannot be reached" })
+    .waitFor();
+  assert.ok(await page.getByLabel("Select immutable").isChecked());
+  assert.ok(!(await page.getByLabel("Select mutable", { exact: true }).isChecked()));
+  await page.unrouteAll();
+  await confirm(page, "Cancel");
+  await until(names[1], "TASK_STATE_CANCELLED");
+  await page.context().close();
+});
+
+nothingFailed();
