@@ -1,7 +1,19 @@
 // Tasks and workflows, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { api, base, nothingFailed, scripted, setUp, shell, show, signedIn, until } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  base,
+  fits,
+  nothingFailed,
+  scripted,
+  setUp,
+  shell,
+  show,
+  signedIn,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -119,6 +131,54 @@ test("tasks whose action has failed stay selected, with the reason", async () =>
   await page.unrouteAll();
   await confirm(page, "Cancel");
   await until(names[1], "TASK_STATE_CANCELLED");
+  await page.context().close();
+});
+
+test("a workflow is drawn, and its approval waits in the inbox", async () => {
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  const task = (shell) => ({ target: { agent: "shell" }, runtime: { command: { shell } } });
+  const { name } = await api("POST", "namespaces/default/workflows", {
+    spec: {
+      title: "a delivery",
+      steps: [
+        { name: "build", task: task("echo built") },
+        { name: "look", needs: [{ step: "build" }], approval: { prompt: "Is \u202eit good?" } },
+        { name: "deliver", needs: [{ step: "look" }], task: task("echo ${{ steps.look.result.comment }}") },
+      ],
+    },
+  });
+  await page.getByRole("link", { name: /Inbox/ }).click();
+  const card = page.getByRole("article", { name: "a delivery" });
+  await card.getByText("Is [U+202E]it good?").waitFor();
+  assert.equal(await page.title(), "(1) Rota");
+  await accessible(page, "inbox with an approval");
+  await fits(page, "inbox with an approval");
+  await card.getByRole("link", { name: "a delivery" }).click();
+  const graph = page.getByRole("img", { name: "Graph of 3 steps" });
+  await graph.locator("g.running", { hasText: "look" }).waitFor();
+  const left = async (step) => (await graph.locator("g", { hasText: step }).boundingBox()).x;
+  assert.ok((await left("build")) < (await left("look")) && (await left("look")) < (await left("deliver")));
+  assert.equal(await graph.locator("polyline").count(), 2);
+  await accessible(page, "workflow with its graph");
+  await fits(page, "workflow with its graph");
+  await page.goBack();
+  await card.getByLabel("Comment").fill("very good");
+  await card.getByRole("button", { name: "Approve look" }).click();
+  await page.getByText("Nothing waits for a person.").waitFor();
+  const end = Date.now() + 60_000;
+  for (;;) {
+    const { status } = await api("GET", name);
+    if (status.state === "WORKFLOW_STATE_SUCCEEDED") {
+      break;
+    }
+    assert.ok(Date.now() < end, status.state);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  const { tasks } = await api("GET", "namespaces/default/tasks?pageSize=100");
+  const last = tasks.find(
+    (task) => task.step?.workflow.endsWith(name.split("/").at(-1)) && task.step.step === "deliver",
+  );
+  assert.equal((await api("GET", last.name)).status.result.text.trim(), "very good");
   await page.context().close();
 });
 

@@ -14,5 +14,6 @@ export type WatchTaskResponse = Schemas["WatchTaskResponse"];
 export type WatchTasksResponse = Schemas["WatchTasksResponse"];
 export type WatchWorkflowResponse = Schemas["WatchWorkflowResponse"];
 export type Worker = Schemas["Worker"];
+export type WorkflowSpec = Schemas["WorkflowSpec"];
 export type Workflow = Schemas["Workflow"];
 export type Explanation = Schemas["ExplainTaskResponse"];

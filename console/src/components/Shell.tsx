@@ -4,6 +4,7 @@ import { isSlow, onSlow } from "../api/client";
 import { FeedProvider } from "../api/feed";
 import { isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
+import { useApprovals } from "../features/workflows/useApprovals";
 import { setNamespace, useNamespace } from "../namespace";
 import { Dialog } from "./Dialog";
 import { SignIn } from "./SignIn";
@@ -120,7 +121,7 @@ export function Shell() {
 function Badge() {
   useWaitingUpdates();
   const { tasks, more } = useWaiting();
-  const count = `${tasks.length}${more ? "+" : ""}`;
+  const count = `${tasks.length + useApprovals().length}${more ? "+" : ""}`;
   useEffect(() => {
     document.title = count === "0" ? "Rota" : `(${count}) Rota`;
   }, [count]);

@@ -3,17 +3,40 @@ import { id } from "../../api/format";
 import { Age } from "../../components/Age";
 import { Problem } from "../../components/Problem";
 import { titleOf } from "../tasks/title";
+import { Decision } from "../workflows/Decision";
+import { nameOf } from "../workflows/name";
+import { useApprovals } from "../workflows/useApprovals";
 import { Answer } from "./Answer";
 import { useWaiting } from "./useWaiting";
 
 /** Everything that waits for a person, answered in place. */
 export function InboxPage() {
   const { tasks, more, error } = useWaiting();
+  const approvals = useApprovals();
+  const isEmpty = tasks.length === 0 && approvals.length === 0 && !more && !error;
   return (
     <>
       <h1>Inbox</h1>
       <Problem error={error} />
-      {tasks.length === 0 && !more && !error && <p>Nothing waits for a person.</p>}
+      {isEmpty && <p>Nothing waits for a person.</p>}
+      {approvals.map(({ workflow, steps }) => (
+        <article key={workflow.name} className="card" aria-label={nameOf(workflow)}>
+          <h2>
+            <Link
+              to="/workflows/$namespace/$id"
+              params={{ namespace: workflow.name?.split("/")[1] ?? "", id: id(workflow.name) }}
+            >
+              {nameOf(workflow)}
+            </Link>
+          </h2>
+          <p className="quiet">
+            workflow, <Age from={workflow.createTime} /> old
+          </p>
+          {steps.map((step) => (
+            <Decision key={step.name} workflow={workflow.name ?? ""} step={step} />
+          ))}
+        </article>
+      ))}
       {tasks.map((task) => (
         <article key={task.name} className="card" aria-label={titleOf(task)}>
           <h2>

@@ -16,11 +16,13 @@ export function Decision({ workflow, step }: { workflow: string; step: StepStatu
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
   const [comment, setComment] = useState("");
+  const [isDecided, setIsDecided] = useState(false);
   const decide = async (decision: string) => {
     setBusy(true);
     setProblem(undefined);
     try {
       await post(`${workflow}:decide`, { step: step.name, decision, comment });
+      setIsDecided(true);
     } catch (error) {
       // Another person may have been faster.
       setProblem(error);
@@ -28,6 +30,9 @@ export function Decision({ workflow, step }: { workflow: string; step: StepStatu
     await cache.invalidateQueries({ queryKey: ["approvals"] });
     setBusy(false);
   };
+  if (isDecided) {
+    return <p role="status">Decided.</p>;
+  }
   return (
     <section className="answer" aria-label={`Decision on ${step.name}`}>
       <p className="question">{visible(step.prompt)}</p>

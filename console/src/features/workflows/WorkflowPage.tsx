@@ -1,9 +1,10 @@
+import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams } from "@tanstack/react-router";
-import { useState } from "react";
-import { post } from "../../api/client";
+import { lazy, Suspense, useState } from "react";
+import { get, post } from "../../api/client";
 import { id } from "../../api/format";
 import { visible } from "../../api/plain";
-import type { StepStatus, WatchWorkflowResponse, Workflow } from "../../api/types";
+import type { StepStatus, WatchWorkflowResponse, Workflow, WorkflowSpec } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
@@ -13,6 +14,10 @@ import { State } from "../../components/State";
 import { Decision, isApproval } from "./Decision";
 import { nameOf } from "./name";
 
+/** The library that lays graphs out is loaded when one is shown. */
+const Graph = lazy(() => import("./Graph"));
+/** Steps of a graph that is drawn; the layout of many more takes seconds. */
+const MAX_STEPS = 200;
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 
 export function WorkflowPage() {
@@ -42,6 +47,10 @@ function OneWorkflow({ name }: { name: string }) {
       }
     },
   );
+  const spec = useQuery({
+    queryKey: ["workflow", name],
+    queryFn: ({ signal }) => get<Workflow>(name, signal),
+  });
   const act = async <T,>(verb: string, body: unknown = {}): Promise<T> => {
     setProblem(undefined);
     try {
@@ -94,6 +103,7 @@ function OneWorkflow({ name }: { name: string }) {
       </div>
       <Problem error={problem ?? (link.state === "ended" ? link.error : undefined)} />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
+      {spec.data?.spec && <Picture spec={spec.data.spec} steps={steps} />}
       <Scroll label="Steps">
         <table>
           <thead>
@@ -138,5 +148,27 @@ function OneWorkflow({ name }: { name: string }) {
         </table>
       </Scroll>
     </>
+  );
+}
+
+/** The graph of a workflow, unless it has one step, or too many. */
+function Picture({ spec, steps }: { spec: WorkflowSpec; steps: ReadonlyMap<string, StepStatus> }) {
+  const count = (spec.steps?.length ?? 0) + (spec.finally?.length ?? 0);
+  if (count < 2) {
+    return null;
+  }
+  if (count > MAX_STEPS) {
+    return (
+      <p className="quiet">
+        The graph of {count} steps is not drawn here: <code>rota workflow graph</code> prints it.
+      </p>
+    );
+  }
+  return (
+    <Scroll label="Graph">
+      <Suspense>
+        <Graph spec={spec} steps={steps} />
+      </Suspense>
+    </Scroll>
   );
 }
