@@ -148,9 +148,9 @@ impl World {
         let before = self.steps[index].clone();
         match self.workflow.apply_to(&mut self.steps[index], command, self.now) {
             Ok(change) => self.settle(change),
-            Err(Rejected::Outdated | Rejected::State(_) | Rejected::Paused) => {
-                assert_eq!(before, self.steps[index])
-            }
+            Err(Rejected::Outdated | Rejected::State(_)) => assert_eq!(before, self.steps[index]),
+            // The driver asks again once the pause has ended.
+            Err(Rejected::Paused) => return assert_eq!(before, self.steps[index]),
             Err(other) => panic!("{other}"),
         }
         self.observe(index, Some(&before));
@@ -181,7 +181,8 @@ impl World {
             }
             Work::Follow(Follow::Halt) => {
                 for index in 0..self.steps.len() {
-                    if self.steps[index].state.is_active() {
+                    let step = &self.steps[index];
+                    if step.state.is_active() && (!step.finally || self.workflow.finals_halted) {
                         self.step(index, StepCommand::Halt);
                     }
                 }

@@ -75,7 +75,7 @@ async fn expressions_of_a_step_are_bounded_together() -> Result<()> {
         api.create("wide", json!({ "inputs": inputs, "steps": steps })).await?;
         let ended = api.ended("wide").await?;
         assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
-        assert_eq!(api.step("wide", "all").await?["succeeded"], 30);
+        assert_eq!(api.step("wide", "all").await?["tasksSucceeded"], 30);
     }
     Ok(())
 }

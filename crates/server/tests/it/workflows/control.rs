@@ -38,7 +38,7 @@ async fn pause_holds_rounds_and_further_tasks() -> Result<()> {
         let _worker = cluster.worker("echo", "one", 4)?;
         api.until_step("held", "again", "ENDING").await?;
         tasks::eventually("the first task of the fan-out ends", || async {
-            Ok(api.step("held", "fan").await?["succeeded"] == 1)
+            Ok(api.step("held", "fan").await?["tasksSucceeded"] == 1)
         })
         .await?;
         // What the driver would have begun before this one has happened by its end.
@@ -69,7 +69,7 @@ async fn second_cancellation_ends_hanging_finally_steps() -> Result<()> {
         api.until_step("stuck", "hang", "RUNNING").await?;
         let (status, refused) = api.post(&format!("{WORKFLOWS}/stuck:pause"), &json!({})).await?;
         assert_eq!(
-            (status, &refused["reason"]),
+            (status, &refused["details"][0]["reason"]),
             (StatusCode::BAD_REQUEST, &json!("WORKFLOW_STATE_CONFLICT"))
         );
         control(&api, "stuck", "cancel").await?;
