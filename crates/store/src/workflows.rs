@@ -22,6 +22,11 @@ pub fn reused_results(step: u32) -> u32 {
     step | 1 << 30
 }
 
+/// Returns the index of the row that has a part of the items of a step's fan-out.
+pub fn step_items(step: u32, part: u32) -> u32 {
+    step | part << 16 | 1 << 29
+}
+
 /// Command on a workflow or a step.
 #[derive(Debug, Clone)]
 pub enum WorkflowCommand {
@@ -83,13 +88,15 @@ pub struct Need {
 #[derive(Debug, Clone)]
 pub enum Action {
     Skip,
-    /// Starts a round, with its first tasks.
+    /// Starts a round, with its first tasks. `items` has the list of a fan-out in parts, for [`step_items`], unless all of its
+    /// tasks are created now.
     Start {
         round: u32,
         total: u32,
         parallel: u32,
         prompt: String,
         inputs: String,
+        items: Vec<Bytes>,
         tasks: Vec<Create>,
     },
     /// Ends a step with the results of an earlier run: a list of them for a step with tasks, its output for others.
@@ -129,7 +136,10 @@ impl WorkflowCommand {
                 create.spec.len() + create.steps.iter().map(|step| step.spec.len()).sum::<usize>()
             }
             Self::Drive { action, .. } => match &**action {
-                Action::Start { tasks: new, .. } | Action::More { tasks: new, .. } => tasks(new),
+                Action::Start { tasks: new, items, .. } => {
+                    tasks(new) + items.iter().map(Bytes::len).sum::<usize>()
+                }
+                Action::More { tasks: new, .. } => tasks(new),
                 Action::Finish { outputs: body, .. } | Action::Reuse { results: body, .. } => {
                     body.as_ref().map_or(0, Bytes::len)
                 }

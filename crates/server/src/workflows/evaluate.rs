@@ -1,7 +1,6 @@
 //! What a step needs next, by its expressions.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use bytes::Bytes;
 use prost::Message;
@@ -76,8 +75,8 @@ async fn attempt(
 ) -> Result<Option<Next>, NoValues> {
     let spec = stored.step.unwrap_or_default();
     let repeats = spec.repeat.is_some() && spec.for_each.is_none();
-    let read = async move || -> Result<Values, NoValues> {
-        let values = values::read(store, workflow, workflow_spec, &stored.seen).await?;
+    let read = async move |seen: BTreeMap<String, u32>| -> Result<Values, NoValues> {
+        let values = values::read(store, workflow, workflow_spec, &seen).await?;
         let values = values.round(u64::from(step.round));
         match repeats {
             true => Ok(values.previous(values::previous(store, workflow, step).await?)),
@@ -87,13 +86,13 @@ async fn attempt(
     if step.compensation == Some(StepState::Ready) {
         let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
         let place = place(workflow, step, COMPENSATION, 0);
-        let filled = fill(&task, &read().await?)?;
+        let filled = fill(&task, &read(stored.seen).await?)?;
         let (create, kept) = create(creator, workflow, filled, spec.priority, place).await?;
         return Ok(Some(Next { action: Action::Compensate(Box::new(create)), kept: vec![kept] }));
     }
     match step.state {
         StepState::Ready => {
-            let values = read().await?;
+            let values = read(stored.seen).await?;
             if step.round <= 1 && !spec.condition.is_empty() {
                 let condition = Expression::parse(&spec.condition).map_err(failed)?;
                 if !condition.evaluate_bool(&values).map_err(failed)? {
@@ -103,17 +102,24 @@ async fn attempt(
             start(store, creator, workflow, step, &spec, &values).await.map(Some)
         }
         StepState::Running if step.wanted() > 0 => {
-            let values = read().await?;
             let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
                 return Err(failed("it has no task"));
             };
-            let items = items(&spec, &values)?;
             let created = step.created;
-            let specs = fill_next(task, &values, items.as_deref(), created..created + most(step))?;
+            let (window, values) = match values::items(store, step).await? {
+                Some(window) => (Some(window), read(reads(task, &stored.seen)?).await?),
+                // One task, or a fan-out that an earlier version has started.
+                None => {
+                    let values = read(stored.seen).await?;
+                    let after = |list: Vec<Value>| list.into_iter().skip(created as usize).collect();
+                    (items(&spec, &values)?.map(after), values)
+                }
+            };
+            let specs = fill_next(task, &values, created, most(step), window.as_deref())?;
             let (tasks, kept) = create_all(creator, workflow, step, spec.priority, specs).await?;
             Ok(Some(Next { action: Action::More { round: step.round, created, tasks }, kept }))
         }
-        StepState::Ending => finish(step, &spec, &read().await?).map(Some),
+        StepState::Ending => finish(step, &spec, &read(stored.seen).await?).map(Some),
         _ => Ok(None),
     }
 }
@@ -161,7 +167,7 @@ async fn start(
     // The digest of a small fan-out covers all of its tasks.
     let count = if is_first && total as usize <= MAX_TASKS_PER_COMMIT { total } else { most(&planned) };
     let mut specs = match task {
-        Some(task) => fill_next(task, values, items, 0..count)?,
+        Some(task) => fill_next(task, values, 0, count, items)?,
         None => Vec::new(),
     };
     let mut inputs = String::new();
@@ -174,7 +180,15 @@ async fn start(
     }
     specs.truncate(most(&planned) as usize);
     let (tasks, kept) = create_all(creator, workflow, &planned, spec.priority, specs).await?;
-    Ok(Next { action: Action::Start { round: step.round, total, parallel, prompt, inputs, tasks }, kept })
+    let parts = match items {
+        Some(items) if tasks.len() < items.len() => items
+            .chunks(values::ITEMS)
+            .map(|part| Value::from(part).to_string().into_bytes().into())
+            .collect(),
+        _ => Vec::new(),
+    };
+    let action = Action::Start { round: step.round, total, parallel, prompt, inputs, items: parts, tasks };
+    Ok(Next { action, kept })
 }
 
 /// Returns the number of tasks that the next command creates, at most.
@@ -182,22 +196,35 @@ fn most(step: &Step) -> u32 {
     u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted())
 }
 
-/// Returns the specs of some tasks of a round: at least one, and not all of them if they are large or need much work. Further
-/// commands create the rest.
+/// Returns the steps that the expressions of a task read, of those that the step does.
+fn reads(task: &v1::TaskSpec, seen: &BTreeMap<String, u32>) -> Result<BTreeMap<String, u32>, NoValues> {
+    let json = serde_json::to_value(task).map_err(failed)?;
+    let used = rota_expressions::references(&json).map_err(failed)?;
+    Ok(seen
+        .iter()
+        .filter(|(name, _)| used.steps.contains(*name))
+        .map(|(name, at)| (name.clone(), *at))
+        .collect())
+}
+
+/// Returns the specs of the next tasks of a round, for the items of a fan-out from there on: at least one, and fewer than there
+/// may be if they are large or need much work. Further commands create the rest.
 fn fill_next(
     task: &v1::TaskSpec,
     values: &Values,
+    from: u32,
+    most: u32,
     items: Option<&[Value]>,
-    range: Range<u32>,
 ) -> Result<Vec<v1::TaskSpec>, NoValues> {
     let (mut specs, mut bytes, reserve) = (Vec::new(), 0, values.left() / 2);
     let mut values = values.clone();
-    for item in range {
+    let count = items.map_or(most as usize, |items| items.len().min(most as usize));
+    for (index, place) in (from..).zip(0..count) {
         if !specs.is_empty() && (bytes > MAX_SPECS || values.left() < reserve) {
             break;
         }
-        if let Some(value) = items.and_then(|items| items.get(item as usize)) {
-            values = values.item(u64::from(item), value.clone());
+        if let Some(value) = items.and_then(|items| items.get(place)) {
+            values = values.item(u64::from(index), value.clone());
         }
         let spec = fill(task, &values)?;
         bytes += spec.encoded_len();

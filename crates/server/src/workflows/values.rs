@@ -8,16 +8,19 @@ use rota_core::WorkflowKey;
 use rota_core::workflow::{State, Step, StepState, Workflow};
 use rota_expressions::Values;
 use rota_proto::v1;
-use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results};
+use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results, step_items};
 use serde_json::{Map, Value, json};
 use tonic::Status;
 
+use super::evaluate::failed;
 use crate::store_client::StoreClient;
 use crate::wire::status;
 use crate::wire::workflow::{MAX_VALUES, StoredSpec};
 
 /// Most tasks of a step whose results are read.
 const MAX_RESULTS: usize = 10_000;
+/// Items of a fan-out in one row.
+pub(super) const ITEMS: usize = 256;
 /// Bytes of the values of all steps that one evaluation sees. Decoded they take up to 30 times as much.
 const MAX_SEEN: usize = 1 << 20;
 /// Work of all expressions of one command of the driver: about 10 s.
@@ -126,6 +129,17 @@ pub(super) fn ending(round: u32, results: &[Value]) -> Value {
         "state": StepState::Ending.name(), "message": "", "round": round,
         "result": single(results), "results": results, "outputs": null,
     })
+}
+
+/// Reads the items of the next tasks of a fan-out, if they were stored when it started: some of them, from the first one
+/// without a task on.
+pub(super) async fn items(store: &StoreClient, step: &Step) -> Result<Option<Vec<Value>>, NoValues> {
+    let (part, skipped) = (step.created as usize / ITEMS, step.created as usize % ITEMS);
+    let row = step_items(step.index, u32::try_from(part).unwrap_or(u32::MAX));
+    let rows = store.reads().workflows(WorkflowQuery::Outputs(step.workflow, vec![row])).await?;
+    let Some((_, body)) = rows.bodies.into_iter().next() else { return Ok(None) };
+    let items: Vec<Value> = serde_json::from_slice(&body).map_err(failed)?;
+    Ok(Some(items.into_iter().skip(skipped).collect()))
 }
 
 fn single(results: &[Value]) -> Value {

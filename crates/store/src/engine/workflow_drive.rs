@@ -5,7 +5,7 @@ use rota_core::workflow::{COMPENSATION, Kind, Rejected, Step, StepCommand, TaskE
 use rota_core::{TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{Action, Backend, Create, Error, StepKey, reused_results};
+use crate::{Action, Backend, Create, Error, StepKey, reused_results, step_items};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn put_output(&mut self, key: StepKey, output: Option<Bytes>) {
@@ -25,11 +25,13 @@ impl<B: Backend> Engine<B> {
     ) -> Result<Result<Vec<TaskKey>, Rejected>, Error> {
         let done = match action {
             Action::Skip => self.apply_step(key, StepCommand::Skip, now)?,
-            Action::Start { round, total, parallel, prompt, inputs, tasks } => {
+            Action::Start { round, total, parallel, prompt, inputs, items, tasks } => {
                 let start = StepCommand::Start { round, total, parallel, prompt, inputs };
                 if let Err(rejected) = self.apply_step(key, start, now)? {
                     return Ok(Err(rejected));
                 }
+                let parts = (0..).zip(items).map(|(part, body)| ((key.0, step_items(key.1, part)), body));
+                self.write_set.workflows.changes.outputs.extend(parts);
                 return self.create_tasks(key, tasks, now);
             }
             Action::Reuse { round, total, inputs, results } => {

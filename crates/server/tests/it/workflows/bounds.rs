@@ -186,3 +186,32 @@ async fn damaged_spec_fails_its_step() -> Result<()> {
     assert_eq!(ended["status"]["message"], "step next: its spec cannot be decoded", "{ended}");
     Ok(())
 }
+
+#[tokio::test]
+async fn items_of_a_fan_out_are_read_once() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let list: Vec<_> = (0..300).collect();
+    let steps = json!([
+        { "name": "list", "wait": { "duration": "0s" }, "outputs": { "items": "${{ inputs.list }}" } },
+        { "name": "fan", "needs": [{ "step": "list" }], "task": echoes("${{ index }} is ${{ item }}"),
+          "forEach": { "items": "steps.list.result.items", "maxParallel": 100 } },
+    ]);
+    let same =
+        "${{ size(inputs.list.filter(i, steps.fan.results[i].text == string(i) + ' is ' + string(i))) }}";
+    let spec = json!({ "inputs": { "list": list }, "steps": steps, "outputs": { "same": same } });
+    let api = Api::new(&cluster)?;
+    api.create("wide", spec).await?;
+    api.until_step("wide", "fan", "RUNNING").await?;
+    cluster.kill().await;
+    // Nothing reads the list again.
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute("DELETE FROM step_outputs WHERE step = 0", [])?, 1);
+    drop(database);
+    cluster.restart().await?;
+    let _worker = cluster.worker("echo", "one", 16)?;
+    let api = Api::new(&cluster)?;
+    let ended = api.ended("wide").await?;
+    assert_eq!(ended["status"]["outputs"]["same"], 300.0, "{}", ended["status"]);
+    Ok(())
+}
