@@ -136,7 +136,8 @@ impl<'a> Run<'a> {
     ) -> Result<(), Rejected> {
         let tasks = self.tasks(step, round, 0..created);
         let (prompt, inputs) = ("Why?".to_owned(), format!("inputs of {step}"));
-        self.drive(step, Action::Start { round, total, parallel, prompt, inputs, tasks }).await
+        self.drive(step, Action::Start { round, total, parallel, prompt, inputs, items: Vec::new(), tasks })
+            .await
     }
 
     pub(super) async fn worker(&mut self) -> WorkerRef {

@@ -233,6 +233,7 @@ pub async fn refused_task_fails_its_step(t: &mut Harness) {
         parallel: 0,
         prompt: String::new(),
         inputs: String::new(),
+        items: Vec::new(),
         tasks,
     };
     run.drive(0, start).await.unwrap();
@@ -248,7 +249,7 @@ pub async fn offered_task_of_a_step_is_assigned(t: &mut Harness) {
     tasks[0].offer = Some(worker.clone());
     let id = tasks[0].task.id;
     let (prompt, inputs) = (String::new(), String::new());
-    let start = Action::Start { round: 1, total: 2, parallel: 0, prompt, inputs, tasks };
+    let start = Action::Start { round: 1, total: 2, parallel: 0, prompt, inputs, items: Vec::new(), tasks };
     let drive = WorkflowCommand::Drive { workflow: run.key(), step: 0, action: Box::new(start) };
     let Ok(Reply::Driven(offered)) = run.apply(drive).await else { panic!("not driven") };
     let assigned: Vec<_> = offered.iter().map(|task| (task.id, task.state)).collect();
