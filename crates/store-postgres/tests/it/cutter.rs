@@ -127,8 +127,12 @@ impl Link {
     /// Whether an answer is the one to be cut.
     fn cuts_answer(&self) -> bool {
         let condition = self.cut_once.lock().clone();
-        condition.is_some_and(|holds| tokio::task::block_in_place(|| holds()))
-            && self.cut_once.lock().take().is_some()
+        let holds = condition.is_some_and(|holds| tokio::task::block_in_place(|| holds()));
+        if holds {
+            // Answers of two connections may wait for it: neither passes.
+            self.cut_once.lock().take();
+        }
+        holds
     }
 }
 

@@ -193,8 +193,10 @@ pub async fn held_steps_start_when_there_is_room(t: &mut Harness) {
     assert_eq!(run.states().await, [Ready, Succeeded, Ready, Held], "the first that is held");
     let (namespace, id) = (namespace("n"), run.workflow.id);
     let apply = |command| WorkflowCommand::Apply { namespace: namespace.clone(), id, command };
+    run.start(0, 1, 1, 1, 0).await.unwrap();
     run.apply(apply(Apply::Pause { suspend: false })).await.unwrap();
-    run.run(0, ok("0")).await;
+    assert_eq!(run.start(2, 1, 1, 1, 0).await, Err(Rejected::Paused));
+    assert_eq!(run.end(9, ok("0")).await.len(), 1, "what runs ends");
     assert_eq!(run.states().await, [Succeeded, Succeeded, Ready, Held], "it is paused");
     let paused = WorkflowFilter { paused: true, limit: 9, ..WorkflowFilter::default() };
     assert_eq!(run.query(WorkflowQuery::List(paused)).await.workflows.len(), 1);

@@ -26,7 +26,7 @@ async fn compensation_continues_after_a_kill() -> Result<()> {
             { "name": "two", "needs": [{ "step": "one" }], "task": echoes("2"), "compensate": asks("undone 2") },
             { "name": "bad", "needs": [{ "step": "two" }], "task": fails() },
         ],
-        "finally": [{ "name": "clean", "task": echoes("${{ workflow.outcome }}") }],
+        "finally": [{ "name": "clean", "task": echoes("${{ workflow.status }}") }],
     });
     api.create("undo", spec).await?;
     let compensating = async || {
