@@ -1,6 +1,7 @@
 //! The loop of the driver, which evaluates what the queue has: a few steps at a time, whose commands are committed together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -66,11 +67,19 @@ pub(crate) struct Driver {
     creator: Creator,
     ready: Arc<ReadySteps>,
     uncommitted: Arc<Semaphore>,
+    /// Whether the last commit has failed: as long as that is so, evaluations are slow, too.
+    fails: Arc<AtomicBool>,
 }
 
 impl Driver {
     pub(crate) fn new(store: StoreClient, creator: Creator, ready: Arc<ReadySteps>) -> Self {
-        Self { store, creator, ready, uncommitted: Arc::new(Semaphore::new(MAX_UNCOMMITTED)) }
+        Self {
+            store,
+            creator,
+            ready,
+            uncommitted: Arc::new(Semaphore::new(MAX_UNCOMMITTED)),
+            fails: Arc::default(),
+        }
     }
 
     /// Evaluates steps until `stop` is cancelled.
@@ -84,6 +93,9 @@ impl Driver {
 
     async fn work(&self) {
         loop {
+            if self.fails.load(Ordering::Relaxed) {
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
             let work = self.ready.next().await;
             let (driver, runtime) = (self.clone(), Handle::current());
             // Expressions take up to a second: other calls must not wait for them. Nor must one that panics end the process,
@@ -135,7 +147,9 @@ impl Driver {
     /// commit that changed it pushed the step again.
     async fn commit_now(&self, work: Work, evaluated: Evaluated, _room: OwnedSemaphorePermit) {
         let Evaluated { command, kept } = evaluated;
-        match self.store.apply(vec![Command::from(command)]).await {
+        let replies = self.store.apply(vec![Command::from(command)]).await;
+        self.fails.store(replies.is_err(), Ordering::Relaxed);
+        match replies {
             Ok(replies) => match replies.into_iter().next() {
                 Some(Ok(Reply::Driven(offered))) => kept.into_iter().for_each(|one| one.commit(&offered)),
                 Some(Err(Refused::Workflow(Rejected::Paused))) => {
