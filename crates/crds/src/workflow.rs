@@ -97,7 +97,7 @@ pub struct WorkflowSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "outputs")]
     pub outputs: BTreeMap<String, String>,
-    /// Whether the workflow runs, starts no further steps (`Suspended`), or is cancelled. Defaults to `Run`.
+    /// Whether the workflow runs, starts no further steps (`Suspended`), or is cancelled. Unset: as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_state: Option<DesiredState>,
     /// Time after the end of the workflow after which the resource is deleted. Defaults to never.

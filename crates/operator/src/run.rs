@@ -29,6 +29,8 @@ const TRIGGER_QUEUE_SIZE: usize = 1024;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Time to wait for the custom resources on startup: charts are installed in any order.
 const CRD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two waits for those that are not needed by all.
+const CRD_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Silence after which a call to the cluster is abandoned. Longer than a watch may be silent.
 const KUBE_READ_TIMEOUT: Duration = Duration::from_secs(295);
 
@@ -97,8 +99,6 @@ async fn operate(
     store_record::read(&context).await?;
     wait_for_crd::<Agent>(&context, "Agent").await?;
     wait_for_crd::<Task>(&context, "Task").await?;
-    wait_for_crd::<Workflow>(&context, "Workflow").await?;
-    wait_for_crd::<WorkflowTemplate>(&context, "WorkflowTemplate").await?;
     // Stops all parts: on shutdown, and when one of them exits.
     let stop = shutdown.child_token();
     let parts = start(&context, ca, renewed, &stop);
@@ -177,18 +177,37 @@ fn start(
         workflows.iter().map(|scope| (scope.source.store.clone(), scope.trigger.clone())).collect();
     let workflow_parts = workflow::Parts::new(context.clone(), Arc::clone(&workflow_stores));
     for Scoped { source, triggers, .. } in workflows {
-        let (reconciler, triggers) = (Arc::clone(&workflow_parts.workflows), ReceiverStream::new(triggers));
-        let run = controller::run("workflow", source, reconciler, triggers, context.clone(), stop.clone());
+        let (reconciler, context, stop) =
+            (Arc::clone(&workflow_parts.workflows), context.clone(), stop.clone());
+        let run = async move {
+            if is_served::<Workflow>(&context, "Workflow", &stop).await {
+                let triggers = ReceiverStream::new(triggers);
+                controller::run("workflow", source, reconciler, triggers, context, stop).await;
+            }
+        };
         start("workflows", run.map(Ok).boxed());
     }
     let template_parts = template::Parts::new(context.clone());
     for Scoped { source, triggers, .. } in scoped::<WorkflowTemplate>(context, &scopes) {
-        let (reconciler, triggers) = (Arc::clone(&template_parts.templates), ReceiverStream::new(triggers));
-        let run = controller::run("template", source, reconciler, triggers, context.clone(), stop.clone());
+        let (reconciler, context, stop) =
+            (Arc::clone(&template_parts.templates), context.clone(), stop.clone());
+        let run = async move {
+            if is_served::<WorkflowTemplate>(&context, "WorkflowTemplate", &stop).await {
+                let triggers = ReceiverStream::new(triggers);
+                controller::run("template", source, reconciler, triggers, context, stop).await;
+            }
+        };
         start("templates", run.map(Ok).boxed());
     }
     start("workflow sweep", workflow_parts.run(context.clone(), workflow_stores, stop.clone()).boxed());
-    start("template sweep", template_parts.run(context.clone(), stop.clone()).boxed());
+    let (of_templates, stopping) = (context.clone(), stop.clone());
+    let sweep = async move {
+        match is_served::<WorkflowTemplate>(&of_templates, "WorkflowTemplate", &stopping).await {
+            true => template_parts.run(of_templates, stopping).await,
+            false => Ok(()),
+        }
+    };
+    start("template sweep", sweep.boxed());
     start("task streams", task_parts.run(context.clone(), task_stores, stop.clone()).boxed());
     start(
         "agent streams",
@@ -229,6 +248,22 @@ where
         Scoped { source: Source::new(api(context, scope.as_ref())), trigger, triggers }
     });
     scoped.collect()
+}
+
+/// Waits until the cluster serves a kind, without a limit: its definition may be installed later, and other kinds do not need it.
+/// Returns false at a shutdown.
+async fn is_served<K>(context: &Context, kind: &'static str, stop: &CancellationToken) -> bool
+where
+    K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+{
+    loop {
+        match stop.run_until_cancelled(wait_for_crd::<K>(context, kind)).await {
+            None => return false,
+            Some(Ok(())) => return true,
+            Some(Err(error)) => tracing::warn!(%error, kind, "waiting for the definition of a resource"),
+        }
+        stop.run_until_cancelled(tokio::time::sleep(CRD_RETRY_INTERVAL)).await;
+    }
 }
 
 /// Waits until the cluster serves a kind.

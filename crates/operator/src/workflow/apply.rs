@@ -37,11 +37,15 @@ pub(super) async fn submit(context: &Context, workflow: &Workflow) -> Result<Sub
     let control = context.control.in_trace(workflow.traceparent(), None);
     match Box::pin(control.create_workflow(request)).await {
         Ok(record) => Ok(Submission::Accepted(Box::new(record))),
-        Err(error) if error.code == Code::NotFound => {
-            Ok(Submission::NoTemplate { message: rejection_message(&error) })
-        }
-        Err(error) if is_permanent(&error) => {
+        Err(error) if error.code == Code::NotFound || is_permanent(&error) => {
+            // An earlier submission may have been accepted, when its template was another one.
+            if let Some(record) = read(context, super::record_name(workflow)).await? {
+                return Ok(Submission::Accepted(Box::new(record)));
+            }
             let message = rejection_message(&error);
+            if error.code == Code::NotFound {
+                return Ok(Submission::NoTemplate { message });
+            }
             let reason = error.reason.unwrap_or_else(|| "Rejected".to_owned());
             Ok(Submission::Rejected { reason: camel_case(&reason), message })
         }
@@ -58,29 +62,36 @@ pub(super) async fn read(context: &Context, name: String) -> Result<Option<v1::W
     }
 }
 
-/// Brings the record to the state that the resource asks for.
-pub(super) async fn change(context: &Context, change: Change) -> Result<v1::Workflow, ReconcileError> {
+/// Brings the record to the state that the resource asks for. Returns `None` if its state has changed meanwhile.
+pub(super) async fn change(
+    context: &Context,
+    change: Change,
+) -> Result<Option<v1::Workflow>, ReconcileError> {
     let control = &context.control;
-    Ok(match change {
-        Change::Pause(request) => control.pause_workflow(request).await?,
-        Change::Resume(request) => control.resume_workflow(request).await?,
-        Change::Cancel(request) => control.cancel_workflow(request).await?,
-    })
+    let changed = match change {
+        Change::Pause(request) => control.pause_workflow(request).await,
+        Change::Resume(request) => control.resume_workflow(request).await,
+        Change::Cancel(request) => control.cancel_workflow(request).await,
+    };
+    match changed {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.code == Code::FailedPrecondition => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Returns the question of a step that waits for a person, if one does.
-pub(super) async fn waits_for(
-    context: &Context,
-    record: &v1::Workflow,
-) -> Result<Option<String>, ReconcileError> {
+/// Returns the question of a step that waits for a person, if one does. Without an answer the status has no question.
+pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Option<String> {
     let request = v1::ExplainWorkflowRequest { name: record.name.clone(), step: String::new() };
     match context.control.explain_workflow(request).await {
         Ok(explained) => {
             let asks = explained.causes.into_iter().find(|cause| cause.code == STEP_APPROVAL);
-            Ok(asks.map(|cause| prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned()))
+            asks.map(|cause| prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned())
         }
-        Err(error) if error.code == Code::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            tracing::debug!(%error, workflow = record.name, "failed to explain a workflow");
+            None
+        }
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) fn change(workflow: &Workflow, record: &v1::Workflow) -> Option<Chang
     }
     let name = record.name.clone();
     match workflow.spec.desired_state? {
-        DesiredState::Suspended if !status.paused => {
+        // In later phases nothing can be held.
+        DesiredState::Suspended if status.state() == v1::WorkflowState::Running => {
             Some(Change::Pause(v1::PauseWorkflowRequest { name, suspend_tasks: false }))
         }
         DesiredState::Run if status.paused => Some(Change::Resume(v1::ResumeWorkflowRequest { name })),
@@ -71,7 +72,8 @@ status: {{phase: Succeeded, completionTime: '2030-01-01T00:00:00Z'}}
     }
 
     fn record(paused: bool, cancelled: bool) -> v1::Workflow {
-        let status = v1::WorkflowStatus { paused, cancelled, ..Default::default() };
+        let mut status = v1::WorkflowStatus { paused, cancelled, ..Default::default() };
+        status.set_state(if paused { v1::WorkflowState::Paused } else { v1::WorkflowState::Running });
         v1::Workflow { name: "n".into(), status: Some(status), ..Default::default() }
     }
 
@@ -92,6 +94,9 @@ status: {{phase: Succeeded, completionTime: '2030-01-01T00:00:00Z'}}
         assert_eq!(change(", desiredState: Suspended", true), None);
         assert!(matches!(change(", desiredState: Run", true), Some(Change::Resume(_))));
         assert!(matches!(change(", desiredState: Cancelled", true), Some(Change::Cancel(_))));
+        let mut stopping = record(false, false);
+        stopping.status.as_mut().unwrap().set_state(v1::WorkflowState::Stopping);
+        assert_eq!(super::change(&workflow(", desiredState: Suspended"), &stopping), None);
         let cancelled = record(false, true);
         assert_eq!(super::change(&workflow(", desiredState: Cancelled"), &cancelled), None);
     }

@@ -19,6 +19,9 @@ use crate::kind::Guarded;
 /// Delay after the end of a stream after which another one may start.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
+/// Streams at a time. They share a connection with all other calls of the operator, which allows about a thousand.
+const MAX_STREAMS: usize = 256;
+
 /// Streams by the UID of the resource.
 #[derive(Default)]
 pub(super) struct Followers(Arc<Mutex<HashMap<String, Follower>>>);
@@ -43,7 +46,7 @@ impl Followers {
     }
 
     /// Starts a stream unless there is one. When it ends, it triggers the resource once more, whose reconciliation reads the record
-    /// and starts another stream if need be.
+    /// and starts another stream if need be. Returns whether there is a stream: beyond a number of them, there is none.
     pub(super) fn follow(
         &self,
         context: &Context,
@@ -51,10 +54,13 @@ impl Followers {
         record: String,
         resource: ObjectRef<Guarded<Workflow>>,
         trigger: mpsc::Sender<ObjectRef<Guarded<Workflow>>>,
-    ) {
+    ) -> bool {
         let mut followers = self.0.lock();
         if followers.get(&uid).is_some_and(|follower| !follower.has_ended.load(Ordering::Acquire)) {
-            return;
+            return true;
+        }
+        if followers.len() >= MAX_STREAMS && !followers.contains_key(&uid) {
+            return false;
         }
         let (all, control) = (Arc::clone(&self.0), context.control.clone());
         let has_ended = Arc::new(AtomicBool::new(false));
@@ -78,5 +84,6 @@ impl Followers {
         };
         let stream = AbortOnDropHandle::new(spawn("workflow stream", OnExit::Done, stream));
         followers.insert(uid, Follower { newest: None, has_ended, _stream: stream });
+        true
     }
 }

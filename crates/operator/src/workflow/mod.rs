@@ -16,6 +16,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
+use rota_crds::DesiredState;
 use rota_crds::resource::{Workflow, WorkflowPhase};
 use rota_proto::{names, v1};
 use rota_telemetry::clock;
@@ -36,6 +37,10 @@ pub(crate) type Stores = Arc<[(Store<Guarded<Workflow>>, mpsc::Sender<ObjectRef<
 const DELETION_QUEUE_SIZE: usize = 1024;
 /// Interval at which workflows are reconciled without a trigger, in case one was lost.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
+/// Interval at which a workflow is read that has no stream, since there are too many of them.
+const UNFOLLOWED_INTERVAL: Duration = Duration::from_secs(30);
+/// Age of a workflow that could not be submitted at which its status reports it: a restart of the control plane takes less.
+const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
 /// Interval at which a workflow is submitted again whose template does not exist yet.
 const TEMPLATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Steps of a workflow up to which its status names the person that it waits for: an explanation visits all of them.
@@ -48,7 +53,7 @@ pub(crate) struct Workflows {
     context: Context,
     stores: Stores,
     followers: Followers,
-    /// When the status of a workflow that has not ended was written last, by UID.
+    /// When the status of a workflow that has not ended was built last, by UID.
     written: Mutex<HashMap<String, Instant>>,
     deleted: mpsc::Sender<String>,
 }
@@ -82,6 +87,25 @@ impl Parts {
 
 impl Reconciler<Workflow> for Workflows {
     async fn reconcile(&self, workflow: &Workflow) -> Result<Action, ReconcileError> {
+        let reconciled = self.reconcile_workflow(workflow).await;
+        if let Err(error) = &reconciled {
+            self.report_failing(workflow, error).await;
+        }
+        reconciled
+    }
+
+    fn deleted(&self, workflow: &Workflow) {
+        self.forget(&workflow.uid().unwrap_or_default());
+        // If the queue is full, the sweep finds it.
+        let _ = self.deleted.try_send(record_name(workflow));
+    }
+}
+
+/// Phase, reason and message of a workflow that has no record: pending if it may get one.
+type Unrecorded = (WorkflowPhase, String, String);
+
+impl Workflows {
+    async fn reconcile_workflow(&self, workflow: &Workflow) -> Result<Action, ReconcileError> {
         let uid = workflow.uid().unwrap_or_default();
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         if workflow.metadata.deletion_timestamp.is_some() {
@@ -108,24 +132,34 @@ impl Reconciler<Workflow> for Workflows {
                 return Ok(Action::await_change());
             }
         };
-        let record = match build::change(workflow, &record) {
-            Some(change) => Arc::new(apply::change(&self.context, change).await?),
-            None => record,
+        // Deleted during the submission: the deletion found no record to cancel.
+        if !self.exists(workflow) {
+            sweep::cancel(&self.context, record_name(workflow)).await?;
+            return Ok(Action::await_change());
+        }
+        let changed = match build::change(workflow, &record) {
+            Some(change) => apply::change(&self.context, change).await?,
+            None => None,
         };
-        self.write_record(workflow, &record, now).await
+        self.write_record(workflow, &changed.map_or(record, Arc::new), now).await
     }
 
-    fn deleted(&self, workflow: &Workflow) {
-        self.forget(&workflow.uid().unwrap_or_default());
-        // If the queue is full, the sweep finds it.
-        let _ = self.deleted.try_send(record_name(workflow));
+    /// Writes why a workflow has not been submitted for a while.
+    async fn report_failing(&self, workflow: &Workflow, error: &ReconcileError) {
+        let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let created = workflow.creation_timestamp().map_or(now, |created| created.0);
+        let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
+        let is_submitted = workflow.status.as_ref().is_some_and(|status| status.workflow_id.is_some());
+        if is_submitted || age < FAILING_STATUS_DELAY || workflow.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let (reason, message) = error.condition();
+        let built = status::unsubmitted(workflow, reason, &message);
+        if let Err(error) = apply::write_status(&self.context, workflow, built).await {
+            tracing::warn!(%error, workflow = workflow.name_any(), "failed to write the status of a failing workflow");
+        }
     }
-}
 
-/// Phase, reason and message of a workflow that has no record: pending if it may get one.
-type Unrecorded = (WorkflowPhase, String, String);
-
-impl Workflows {
     /// Returns the record, which is created if there is none yet.
     async fn record(
         &self,
@@ -150,14 +184,18 @@ impl Workflows {
         if !violations.is_empty() {
             return Ok(Err((WorkflowPhase::Failed, "InvalidSpec".to_owned(), violations.join("; "))));
         }
-        match apply::submit(&self.context, workflow).await? {
-            Submission::Accepted(record) => {
-                // Deleted during the submission: the deletion found no record to cancel.
-                if !self.exists(workflow) {
-                    sweep::cancel(&self.context, record_name(workflow)).await?;
+        if workflow.spec.desired_state == Some(DesiredState::Cancelled) {
+            // One that was submitted before is cancelled as all others.
+            return Ok(match apply::read(&self.context, record_name(workflow)).await? {
+                Some(record) => Ok(Arc::new(record)),
+                None => {
+                    let message = "cancelled before it began".to_owned();
+                    Err((WorkflowPhase::Cancelled, "Cancelled".to_owned(), message))
                 }
-                Ok(Ok(Arc::new(*record)))
-            }
+            });
+        }
+        match apply::submit(&self.context, workflow).await? {
+            Submission::Accepted(record) => Ok(Ok(Arc::new(*record))),
             Submission::Rejected { reason, message } => Ok(Err((WorkflowPhase::Failed, reason, message))),
             Submission::NoTemplate { message } => {
                 Ok(Err((WorkflowPhase::Pending, "TemplateNotFound".to_owned(), message)))
@@ -174,8 +212,9 @@ impl Workflows {
         let uid = workflow.uid().unwrap_or_default();
         let phase = status::phase(record);
         let is_final = status::is_final(phase);
+        let mut is_followed = true;
         if !is_final {
-            self.follow(workflow);
+            is_followed = self.follow(workflow);
             let since = self.written.lock().get(&uid).map(Instant::elapsed);
             let left = since.and_then(|since| WRITE_INTERVAL.checked_sub(since));
             if let Some(left) = left.filter(|left| !left.is_zero()) {
@@ -185,7 +224,7 @@ impl Workflows {
         let total = record.status.as_ref().and_then(|status| status.counts).map_or(0, |counts| counts.total);
         let waits_for = match phase {
             WorkflowPhase::Running if total <= MAX_EXPLAINED_STEPS => {
-                apply::waits_for(&self.context, record).await?
+                apply::waits_for(&self.context, record).await
             }
             _ => None,
         };
@@ -198,22 +237,22 @@ impl Workflows {
                 self.context.event(workflow, warning, "Failed", "Run", &note).await;
             }
             apply::write_status(&self.context, workflow, built).await?;
-            self.written.lock().insert(uid.clone(), Instant::now());
         }
-        if is_final {
-            self.forget(&uid);
+        match is_final {
+            true => self.forget(&uid),
+            false => drop(self.written.lock().insert(uid, Instant::now())),
         }
-        Ok(Action::requeue(RESYNC_INTERVAL))
+        Ok(Action::requeue(if is_followed { RESYNC_INTERVAL } else { UNFOLLOWED_INTERVAL }))
     }
 
-    /// Starts to follow the record, unless that is the case already.
-    fn follow(&self, workflow: &Workflow) {
+    /// Follows the record from now on. Returns whether that is the case.
+    fn follow(&self, workflow: &Workflow) -> bool {
         let reference = ObjectRef::<Guarded<Workflow>>::new(&workflow.name_any())
             .within(&workflow.namespace().unwrap_or_default());
         let known = self.stores.iter().find(|(store, _)| store.get(&reference).is_some());
-        let Some((_, trigger)) = known else { return };
+        let Some((_, trigger)) = known else { return false };
         let uid = workflow.uid().unwrap_or_default();
-        self.followers.follow(&self.context, uid, record_name(workflow), reference, trigger.clone());
+        self.followers.follow(&self.context, uid, record_name(workflow), reference, trigger.clone())
     }
 
     /// Deletes a finished resource after its time to live. The record stays in the control plane.
