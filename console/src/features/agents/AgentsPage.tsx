@@ -2,6 +2,7 @@ import { type UseInfiniteQueryResult, useInfiniteQuery, useQueryClient } from "@
 import { useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { id, query } from "../../api/format";
+import { refresh } from "../../api/refresh";
 import type { Agent, WatchAgentsResponse, Worker } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { troubleOf, useStream } from "../../api/useStream";
@@ -42,8 +43,8 @@ export function AgentsPage() {
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const reload = useCoalesced(() => {
-    void cache.invalidateQueries({ queryKey: ["agents", namespace] });
-    void cache.invalidateQueries({ queryKey: ["workers", namespace] });
+    void refresh(cache, ["agents", namespace]);
+    void refresh(cache, ["workers", namespace]);
   });
   // Every agent is sent first; the lists are read once for all of them.
   const isSynced = useRef(false);

@@ -3,6 +3,7 @@ import { useEffect, useRef } from "react";
 import { get } from "../../api/client";
 import { useFeed } from "../../api/feed";
 import { query } from "../../api/format";
+import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { useNamespace } from "../../namespace";
@@ -51,7 +52,7 @@ export function useWaitingUpdates(): void {
   const namespace = useNamespace();
   const cache = useQueryClient();
   const key = ["waiting", namespace];
-  const reload = useCoalesced(() => void cache.invalidateQueries({ queryKey: key }));
+  const reload = useCoalesced(() => void refresh(cache, key));
   const others = useRef<BroadcastChannel>(null);
   useEffect(() => {
     const channel = new BroadcastChannel("rota.waiting");

@@ -4,6 +4,7 @@ import { useCallback, useMemo, useState } from "react";
 import { get, patch, post } from "../../api/client";
 import { useFeed } from "../../api/feed";
 import { dollars, id } from "../../api/format";
+import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { troubleOf } from "../../api/useStream";
 import { Age } from "../../components/Age";
@@ -94,7 +95,7 @@ export function TasksPage() {
   const tasks = useMemo(() => found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [], [found.data]);
   const reload = useCallback(() => {
     setUnseen(0);
-    void cache.invalidateQueries({ queryKey: ["tasks", namespace] });
+    void refresh(cache, ["tasks", namespace]);
   }, [cache, namespace]);
   const link = useFeed({
     reload,
