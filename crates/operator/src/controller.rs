@@ -39,9 +39,30 @@ pub(crate) trait Reconciler<K: Kind>: Send + Sync + 'static {
     fn deleted(&self, _object: &K) {}
 }
 
+/// Whether the first lists of some watches have arrived. By signals of their own: of several that wait for a store of kube-runtime,
+/// only the last one is woken.
+#[derive(Clone, Default)]
+pub(crate) struct Synced(Vec<CancellationToken>);
+
+impl Synced {
+    /// Waits for all lists. Returns false on shutdown.
+    pub(crate) async fn wait(&self, shutdown: &CancellationToken) -> bool {
+        let all = future::join_all(self.0.iter().map(CancellationToken::cancelled));
+        shutdown.run_until_cancelled(all).await.is_some()
+    }
+}
+
+impl FromIterator<CancellationToken> for Synced {
+    fn from_iter<I: IntoIterator<Item = CancellationToken>>(lists: I) -> Self {
+        Self(lists.into_iter().collect())
+    }
+}
+
 /// Watched objects of one kind, with a store that others may read.
 pub(crate) struct Source<K: Kind> {
     pub store: Store<Guarded<K>>,
+    /// Cancelled once the store has the first list.
+    pub synced: CancellationToken,
     writer: reflector::store::Writer<Guarded<K>>,
     api: Api<Guarded<K>>,
 }
@@ -49,7 +70,7 @@ pub(crate) struct Source<K: Kind> {
 impl<K: Kind> Source<K> {
     pub(crate) fn new(api: Api<Guarded<K>>) -> Self {
         let (store, writer) = reflector::store();
-        Self { store, writer, api }
+        Self { store, synced: CancellationToken::new(), writer, api }
     }
 }
 
@@ -66,7 +87,7 @@ pub(crate) async fn run<K, R>(
     K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     R: Reconciler<K>,
 {
-    let Source { store, writer, api } = source;
+    let Source { store, synced, writer, api } = source;
     let class = context.options.class.selector();
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).labels(&class);
     let observer = (Arc::clone(&reconciler), context.clone());
@@ -79,7 +100,11 @@ pub(crate) async fn run<K, R>(
                 }
                 None
             }
-            Ok(Event::Init | Event::InitDone) => None,
+            Ok(Event::InitDone) => {
+                synced.cancel();
+                None
+            }
+            Ok(Event::Init) => None,
             Err(error) => {
                 observer.1.health.failed(name, "watch");
                 tracing::warn!(%error, kind = name, "watch failed, retrying");

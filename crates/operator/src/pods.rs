@@ -26,6 +26,8 @@ use crate::terminating;
 pub(crate) struct WorkerPods {
     store: Store<Pod>,
     by_agent: Arc<Mutex<ByAgent>>,
+    /// Cancelled once the first list has arrived.
+    pub synced: CancellationToken,
 }
 
 type ByAgent = HashMap<ObjectRef<Guarded<Agent>>, HashSet<ObjectRef<Pod>>>;
@@ -34,7 +36,7 @@ impl WorkerPods {
     /// Returns the pods, and what the watch writes them with.
     pub(crate) fn new() -> (Self, Writer<Pod>) {
         let (store, writer) = reflector::store();
-        (Self { store, by_agent: Arc::default() }, writer)
+        (Self { store, by_agent: Arc::default(), synced: CancellationToken::new() }, writer)
     }
 
     /// Returns the pods of an agent.
@@ -73,6 +75,7 @@ impl WorkerPods {
                     }
                 }
                 *self.by_agent.lock() = new;
+                self.synced.cancel();
             }
             Event::Init | Event::InitApply(_) => {}
         }
@@ -121,17 +124,6 @@ pub(crate) async fn watch(
             let _ = trigger.send(agent.clone()).await;
         }
     }
-}
-
-/// Waits for the initial list of all pods. Returns false on shutdown.
-pub(crate) async fn synced(pods: &[WorkerPods], stop: &CancellationToken) -> bool {
-    for pods in pods {
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            ready = pods.store.wait_until_ready() => if ready.is_err() { return false },
-        }
-    }
-    true
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::control_plane::{self, CaFile};
-use crate::controller::Source;
+use crate::controller::{Source, Synced};
 use crate::health::{self, Health};
 use crate::kind::{Guarded, Kind};
 use crate::{Error, Options, agent, controller, lease, pods, store_record, task, template, trust, workflow};
@@ -142,6 +142,8 @@ fn start(
     let agents = scoped::<Agent>(context, &scopes);
     let task_stores: task::Stores =
         tasks.iter().map(|scope| (scope.source.store.clone(), scope.trigger.clone())).collect();
+    let synced_tasks = synced(&tasks);
+    let synced_agents = synced(&agents);
     let agent_stores: Vec<_> = agents.iter().map(|scope| scope.source.store.clone()).collect();
     let agent_triggers: Vec<_> = agents.iter().map(|scope| scope.trigger.clone()).collect();
 
@@ -161,11 +163,11 @@ fn start(
         start("tasks", run.map(Ok).boxed());
     }
     for Scoped { source, triggers, .. } in agents {
-        let (reconciler, context, stop, pods) =
-            (Arc::clone(&agent_parts.agents), context.clone(), stop.clone(), pod_stores.clone());
+        let (reconciler, context, stop) = (Arc::clone(&agent_parts.agents), context.clone(), stop.clone());
+        let synced_pods: Synced = pod_stores.iter().map(|pods| pods.synced.clone()).collect();
         let run = async move {
             // Before the pods are known, every pool would look empty.
-            if pods::synced(&pods, &stop).await {
+            if synced_pods.wait(&stop).await {
                 let triggers = ReceiverStream::new(triggers);
                 controller::run("agent", source, reconciler, triggers, context, stop).await;
             }
@@ -173,6 +175,7 @@ fn start(
         start("agents", run.map(Ok).boxed());
     }
     let workflows = scoped::<Workflow>(context, &scopes);
+    let synced_workflows = synced(&workflows);
     let workflow_stores: workflow::Stores =
         workflows.iter().map(|scope| (scope.source.store.clone(), scope.trigger.clone())).collect();
     let workflow_parts = workflow::Parts::new(context.clone(), Arc::clone(&workflow_stores));
@@ -199,7 +202,10 @@ fn start(
         };
         start("templates", run.map(Ok).boxed());
     }
-    start("workflow sweep", workflow_parts.run(context.clone(), workflow_stores, stop.clone()).boxed());
+    start(
+        "workflow sweep",
+        workflow_parts.run(context.clone(), workflow_stores, synced_workflows, stop.clone()).boxed(),
+    );
     let (of_templates, stopping) = (context.clone(), stop.clone());
     let sweep = async move {
         match is_served::<WorkflowTemplate>(&of_templates, "WorkflowTemplate", &stopping).await {
@@ -208,10 +214,10 @@ fn start(
         }
     };
     start("template sweep", sweep.boxed());
-    start("task streams", task_parts.run(context.clone(), task_stores, stop.clone()).boxed());
+    start("task streams", task_parts.run(context.clone(), task_stores, synced_tasks, stop.clone()).boxed());
     start(
         "agent streams",
-        agent_parts.run(context.clone(), agent_stores, agent_triggers, stop.clone()).boxed(),
+        agent_parts.run(context.clone(), agent_stores, agent_triggers, synced_agents, stop.clone()).boxed(),
     );
     parts
 }
@@ -248,6 +254,10 @@ where
         Scoped { source: Source::new(api(context, scope.as_ref())), trigger, triggers }
     });
     scoped.collect()
+}
+
+fn synced<K: Kind>(scopes: &[Scoped<K>]) -> Synced {
+    scopes.iter().map(|scope| scope.source.synced.clone()).collect()
 }
 
 /// Waits until the cluster serves a kind, without a limit: its definition may be installed later, and other kinds do not need it.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{apply, network};
 use crate::cluster::CLUSTER;
 use crate::context::Context;
+use crate::controller::Synced;
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 
@@ -23,14 +24,12 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 pub(super) async fn run(
     context: Context,
     stores: Vec<Store<Guarded<Agent>>>,
+    synced: Synced,
     mut deleted: mpsc::Receiver<()>,
     shutdown: CancellationToken,
 ) {
-    for store in &stores {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            ready = store.wait_until_ready() => if ready.is_err() { return },
-        }
+    if !synced.wait(&shutdown).await {
+        return;
     }
     let mut delay = Duration::ZERO;
     loop {

@@ -45,7 +45,7 @@ use self::start_failure::StartFailure;
 use self::state::{AgentState, Start};
 use self::status::StatusInput;
 use crate::context::Context;
-use crate::controller::Reconciler;
+use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 use crate::pods::WorkerPods;
@@ -102,9 +102,10 @@ impl Parts {
         context: Context,
         stores: Vec<Store<Guarded<Agent>>>,
         triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
+        synced: Synced,
         shutdown: CancellationToken,
     ) -> Result<(), crate::Error> {
-        let finalize = finalize::run(context.clone(), stores.clone(), self.deleted, shutdown.clone());
+        let finalize = finalize::run(context.clone(), stores.clone(), synced, self.deleted, shutdown.clone());
         let demand = demand::watch(context, self.demand, stores, triggers, shutdown);
         tokio::select! {
             ended = demand => ended,

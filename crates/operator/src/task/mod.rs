@@ -29,7 +29,7 @@ use self::apply::Submission;
 use self::cache::TaskCache;
 use self::sweep::DeletedTask;
 use crate::context::Context;
-use crate::controller::Reconciler;
+use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 
@@ -83,11 +83,18 @@ impl Parts {
         self,
         context: Context,
         stores: Stores,
+        synced: Synced,
         shutdown: tokio_util::sync::CancellationToken,
     ) -> Result<(), crate::Error> {
         let (request_sweep, requests) = mpsc::channel(1);
-        let sweep =
-            sweep::run(context.clone(), Arc::clone(&stores), self.deleted, requests, shutdown.clone());
+        let sweep = sweep::run(
+            context.clone(),
+            Arc::clone(&stores),
+            synced,
+            self.deleted,
+            requests,
+            shutdown.clone(),
+        );
         let watch = watch::run(context, stores, self.cache, request_sweep, shutdown);
         tokio::select! {
             ended = watch => ended,

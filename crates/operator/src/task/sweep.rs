@@ -19,6 +19,7 @@ use super::status::is_final;
 use super::watch::Stores;
 use crate::cluster::CLUSTER;
 use crate::context::Context;
+use crate::controller::Synced;
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 
@@ -47,15 +48,13 @@ impl DeletedTask {
 pub(crate) async fn run(
     context: Context,
     stores: Stores,
+    synced: Synced,
     mut deleted: mpsc::Receiver<DeletedTask>,
     mut requests: mpsc::Receiver<()>,
     shutdown: CancellationToken,
 ) {
-    for (store, _) in stores.iter() {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            ready = store.wait_until_ready() => if ready.is_err() { return },
-        }
+    if !synced.wait(&shutdown).await {
+        return;
     }
     let monitor =
         context.health.background_tasks.register("sweep", "Cancels tasks whose resource was deleted");

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::apply::Submission;
 use self::follow::Followers;
 use crate::context::Context;
-use crate::controller::Reconciler;
+use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 
@@ -78,9 +78,10 @@ impl Parts {
         self,
         context: Context,
         stores: Stores,
+        synced: Synced,
         shutdown: tokio_util::sync::CancellationToken,
     ) -> Result<(), crate::Error> {
-        sweep::run(context, stores, self.deleted, shutdown).await;
+        sweep::run(context, stores, synced, self.deleted, shutdown).await;
         Ok(())
     }
 }

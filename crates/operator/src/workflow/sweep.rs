@@ -20,6 +20,7 @@ use super::Stores;
 use super::status::is_final;
 use crate::cluster::CLUSTER;
 use crate::context::Context;
+use crate::controller::Synced;
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 
@@ -36,14 +37,12 @@ const RESTORED_REASON: &str = "the Workflow resource has ended; the control plan
 pub(super) async fn run(
     context: Context,
     stores: Stores,
+    synced: Synced,
     deleted: mpsc::Receiver<String>,
     shutdown: CancellationToken,
 ) {
-    for (store, _) in stores.iter() {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            ready = store.wait_until_ready() => if ready.is_err() { return },
-        }
+    if !synced.wait(&shutdown).await {
+        return;
     }
     let (failed, failures) = mpsc::channel(1);
     tokio::select! {

@@ -78,7 +78,7 @@ async fn template_makes_a_workflow_that_asks() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
-async fn workflow_is_paused_and_resumed_by_its_resource() {
+async fn workflow_is_paused_and_cancelled_by_its_resource() {
     let space = Space::new("workflow").await;
     let steps = "[{name: a, wait: {signal: go}}, {name: b, needs: [{step: a}], wait: {signal: go}}]";
     let spec = format!("{{steps: {steps}, desiredState: Suspended}}");
@@ -89,6 +89,19 @@ async fn workflow_is_paused_and_resumed_by_its_resource() {
     .await;
     space.kubectl("patch rwf paused --type=merge -p {\"spec\":{\"desiredState\":\"Run\"}}").await.success();
     space.wait("workflows.rota.dev/paused", "condition=Running", "60s").await;
+    let uid = space.field("rwf/paused", ".status.workflowId").await;
+    space.kubectl("delete rwf paused --timeout=10s").await.success();
+    let control = Control::connect().await;
+    let get = format!("workflow get {uid} --namespace {}", space.name);
+    until("the record is cancelled", TEST_TIMEOUT, async || {
+        control.rota(&get).await.success().contains("CANCELLED").then_some(())
+    })
+    .await;
+
+    let wrong = "{steps: [{name: a, needs: [{step: a}], wait: {signal: go}}]}";
+    space.apply(&workflow("wrong", wrong)).await;
+    space.wait("workflows.rota.dev/wrong", "condition=Failed", "60s").await;
+    assert!(space.field("rwf/wrong", ".status.message").await.contains("need each other"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
