@@ -83,6 +83,13 @@ pub struct RouteId(pub u32);
 )]
 pub struct BadName(pub String);
 
+/// Whether `text` is a valid name of a step: 1 to 63 letters, digits, `-` or `_`, with a letter at the beginning.
+pub fn is_step_name(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
+}
+
 /// Whether `text` is a valid name: 1 to 63 lower-case letters, digits, `-` or `.`, with a letter or digit at both
 /// ends.
 pub fn is_name(text: &str) -> bool {

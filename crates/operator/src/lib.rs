@@ -49,6 +49,7 @@ mod error;
 mod health;
 mod kind;
 mod lease;
+mod lifetime;
 mod pods;
 mod run;
 #[cfg(feature = "clap")]

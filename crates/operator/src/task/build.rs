@@ -7,6 +7,7 @@ use rota_crds::resource::Task;
 use rota_proto::v1;
 
 use crate::cluster::CLUSTER;
+use crate::lifetime;
 
 /// Builds the request that creates the record. Its id is the UID of the resource, so that repeating it has no effect.
 pub(crate) fn creation(task: &Task, cluster: &str) -> v1::CreateTaskRequest {
@@ -51,10 +52,8 @@ fn desired_state(task: &v1::Task) -> v1::DesiredState {
 
 /// Returns the remaining time to live of a finished resource: zero when expired, `None` if unlimited.
 pub(crate) fn remaining(task: &Task, now: Timestamp) -> Option<Duration> {
-    let ttl = task.spec.ttl_after_finished.as_ref()?.0;
-    let ended = task.status.as_ref()?.completion_time.as_ref()?.0;
-    let age = now.duration_since(ended);
-    Some(ttl.saturating_sub(Duration::try_from(age).unwrap_or_default()))
+    let ended = task.status.as_ref()?.completion_time;
+    lifetime::remaining(task.spec.ttl_after_finished, ended, now)
 }
 
 #[cfg(test)]

@@ -32,13 +32,12 @@ use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
+use crate::lifetime;
 
 pub(crate) use self::watch::Stores;
 
 /// Pending cancellations of tasks whose resource was deleted. The sweep finds those that do not fit.
 const DELETION_QUEUE_SIZE: usize = 4096;
-/// Age of a task that could not be submitted at which its status reports it: a restart of the control plane takes less.
-const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
 /// Shortest interval at which a waiting task is reconciled: its explanation changes without an event.
 const WAIT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval at which other tasks are reconciled without a trigger, in case one was lost.
@@ -171,10 +170,8 @@ impl Tasks {
     /// Writes why a task has not been submitted for a while.
     async fn report_failing(&self, task: &Task, error: &ReconcileError) {
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let created = task.creation_timestamp().map_or(now, |created| created.0);
-        let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
         let is_submitted = task.status.as_ref().is_some_and(|status| status.task_id.is_some());
-        if is_submitted || age < FAILING_STATUS_DELAY || task.metadata.deletion_timestamp.is_some() {
+        if is_submitted || !lifetime::is_overdue(&task.metadata, now) {
             return;
         }
         let (reason, message) = error.condition();

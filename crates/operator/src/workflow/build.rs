@@ -8,6 +8,7 @@ use rota_crds::resource::Workflow;
 use rota_proto::v1;
 
 use crate::cluster::CLUSTER;
+use crate::lifetime;
 
 /// Builds the request that creates the record. Its id is the UID of the resource, so that repeating it has no effect.
 pub(super) fn creation(workflow: &Workflow, cluster: &str) -> Result<v1::CreateWorkflowRequest, String> {
@@ -49,10 +50,8 @@ pub(super) fn change(workflow: &Workflow, record: &v1::Workflow) -> Option<Chang
 
 /// Returns the remaining time to live of a finished resource: zero when expired, `None` if unlimited.
 pub(super) fn remaining(workflow: &Workflow, now: Timestamp) -> Option<Duration> {
-    let ttl = workflow.spec.ttl_after_finished.as_ref()?.0;
-    let ended = workflow.status.as_ref()?.completion_time.as_ref()?.0;
-    let age = now.duration_since(ended);
-    Some(ttl.saturating_sub(Duration::try_from(age).unwrap_or_default()))
+    let ended = workflow.status.as_ref()?.completion_time;
+    lifetime::remaining(workflow.spec.ttl_after_finished, ended, now)
 }
 
 #[cfg(test)]

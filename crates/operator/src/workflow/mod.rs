@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
+use crate::lifetime;
 
 /// Stores of `Workflow` resources, one per watched scope, each with the channel that triggers a reconciliation.
 pub(crate) type Stores = Arc<[(Store<Guarded<Workflow>>, mpsc::Sender<ObjectRef<Guarded<Workflow>>>)]>;
@@ -39,8 +40,6 @@ const DELETION_QUEUE_SIZE: usize = 1024;
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
 /// Interval at which a workflow is read that has no stream, since there are too many of them.
 const UNFOLLOWED_INTERVAL: Duration = Duration::from_secs(30);
-/// Age of a workflow that could not be submitted at which its status reports it: a restart of the control plane takes less.
-const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
 /// Interval at which a workflow is submitted again whose template does not exist yet.
 const TEMPLATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Steps of a workflow up to which its status names the person that it waits for: an explanation visits all of them.
@@ -148,10 +147,8 @@ impl Workflows {
     /// Writes why a workflow has not been submitted for a while.
     async fn report_failing(&self, workflow: &Workflow, error: &ReconcileError) {
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let created = workflow.creation_timestamp().map_or(now, |created| created.0);
-        let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
         let is_submitted = workflow.status.as_ref().is_some_and(|status| status.workflow_id.is_some());
-        if is_submitted || age < FAILING_STATUS_DELAY || workflow.metadata.deletion_timestamp.is_some() {
+        if is_submitted || !lifetime::is_overdue(&workflow.metadata, now) {
             return;
         }
         let (reason, message) = error.condition();

@@ -44,7 +44,7 @@ impl Graph {
         };
         for (index, step) in steps.iter().enumerate() {
             let field = format!("{}.name", graph.field(index));
-            if !is_step_name(&step.name) {
+            if !rota_core::ids::is_step_name(&step.name) {
                 let why = "is not a step's name: use up to 63 letters, digits, '-' and '_', and begin with a letter";
                 return Err(invalid(field, format!("{:?} {why}", check::shorten(&step.name))));
             }
@@ -203,10 +203,4 @@ impl Graph {
                 };
         }
     }
-}
-
-fn is_step_name(name: &str) -> bool {
-    name.len() <= MAX_NAME
-        && name.bytes().next().is_some_and(|c| c.is_ascii_alphabetic())
-        && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'))
 }

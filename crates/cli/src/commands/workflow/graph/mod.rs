@@ -93,7 +93,8 @@ impl Graph {
         let steps = || spec.steps.iter().chain(&spec.finally);
         let mut positions = HashMap::new();
         for (position, step) in steps().enumerate() {
-            if !is_name(&step.name) {
+            // Then it needs no escapes in any format.
+            if !rota_core::ids::is_step_name(&step.name) {
                 return Err(Failure::usage(format!("{:?} is not the name of a step", step.name)));
             }
             if positions.insert(step.name.as_str(), position).is_some() {
@@ -144,12 +145,6 @@ impl Node {
         };
         Self { label: format!("{}{kind}", step.name), paint: Paint::Plain }
     }
-}
-
-/// Whether the server takes it as a name: then it needs no escapes in any format.
-fn is_name(text: &str) -> bool {
-    text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_'))
-        && text.starts_with(|char: char| char.is_ascii_alphabetic())
 }
 
 /// Returns the color of a box, as 0xRRGGBB.
