@@ -144,21 +144,38 @@ async fn agents_decide_how_long_their_workers_may_be_away() -> Result<()> {
     Ok(())
 }
 
+/// A worker behind a proxy, whose task waits for an answer.
+struct Far {
+    cluster: Cluster,
+    proxy: Proxy,
+    _worker: WorkerHandle,
+    task: v1::Task,
+}
+
+impl Far {
+    async fn start(backend: Backend, reconnect_grace: Duration) -> Result<Self> {
+        let mut setup = Setup::new(backend);
+        setup.timing.heartbeat = Duration::from_millis(100);
+        setup.timing.heartbeat_timeout = Duration::from_millis(1500);
+        setup.timing.reconnect_grace = reconnect_grace;
+        let cluster = Cluster::start_with(setup).await?;
+        let client = cluster.client();
+        tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+        let proxy = Proxy::start(cluster.addr()).await?;
+        let state = cluster.folder().join("far");
+        let worker = WorkerHandle::start(cluster.worker_options(proxy.addr(), "echo", "far", 1, state)?);
+        let steps = [Step::Ask("go?".into()), Step::Succeed("done".into())];
+        let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
+        tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+        Ok(Self { cluster, proxy, _worker: worker, task })
+    }
+}
+
 #[tokio::test]
 async fn silent_worker_is_lost_disconnected_one_returns() -> Result<()> {
-    let mut setup = Setup::new(Backend::Sqlite);
-    setup.timing.heartbeat = Duration::from_millis(100);
-    setup.timing.heartbeat_timeout = Duration::from_millis(1500);
-    setup.timing.reconnect_grace = Duration::from_millis(300);
-    let cluster = Cluster::start_with(setup).await?;
+    let far = Far::start(Backend::Sqlite, Duration::from_millis(300)).await?;
+    let Far { cluster, proxy, task, .. } = &far;
     let client = cluster.client();
-    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    let proxy = Proxy::start(cluster.addr()).await?;
-    let state = cluster.folder().join("far");
-    let _far = WorkerHandle::start(cluster.worker_options(proxy.addr(), "echo", "far", 1, state)?);
-    let steps = [Step::Ask("go?".into()), Step::Succeed("done".into())];
-    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
-    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
     proxy.freeze();
     tasks::until_state(client, &task.name, TaskState::Queued).await?;
     let _near = cluster.worker("echo", "near", 1)?;
@@ -181,20 +198,10 @@ async fn silent_worker_is_lost_disconnected_one_returns() -> Result<()> {
 /// Something between worker and control plane vanishes without a word, such as the machine of a standby.
 #[tokio::test]
 async fn worker_on_a_dead_connection_opens_another() -> Result<()> {
-    let mut setup = Setup::new(Backend::Memory);
-    setup.timing.heartbeat = Duration::from_millis(100);
-    setup.timing.heartbeat_timeout = Duration::from_millis(1500);
     // Less than keepalive needs to give up a connection.
-    setup.timing.reconnect_grace = Duration::from_secs(15);
-    let cluster = Cluster::start_with(setup).await?;
+    let far = Far::start(Backend::Memory, Duration::from_secs(15)).await?;
+    let Far { cluster, proxy, task, .. } = &far;
     let client = cluster.client();
-    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    let proxy = Proxy::start(cluster.addr()).await?;
-    let state = cluster.folder().join("far");
-    let _far = WorkerHandle::start(cluster.worker_options(proxy.addr(), "echo", "far", 1, state)?);
-    let steps = [Step::Ask("go?".into()), Step::Succeed("done".into())];
-    let task = tasks::create(client, tasks::scripted("echo", steps)).await?;
-    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
     let epoch = async || anyhow::Ok(tasks::workers(client).await?.first().map(|worker| worker.epoch));
     let before = epoch().await?;
     proxy.strand();
