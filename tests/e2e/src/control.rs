@@ -30,9 +30,14 @@ pub struct Control {
 impl Control {
     /// Connects as described in the notes of the chart.
     pub async fn connect() -> Self {
+        Self::connect_to(RELEASE, RELEASE).await
+    }
+
+    /// Connects to another release, by its namespace and name.
+    pub async fn connect_to(namespace: &str, release: &str) -> Self {
         let folder = tempfile::tempdir()
             .unwrap_or_else(|error| panic!("failed to create a temporary directory: {error}"));
-        let secrets: Api<Secret> = Api::namespaced(client().await, RELEASE);
+        let secrets: Api<Secret> = Api::namespaced(client().await, namespace);
         for (secret, key) in [("rota-tls", "ca.crt"), ("rota-admin-token", "token")] {
             let found = secrets.get(secret).await.unwrap_or_else(|error| panic!("Secret {secret}: {error}"));
             let Some(value) = found.data.unwrap_or_default().remove(key) else {
@@ -42,7 +47,7 @@ impl Control {
                 .unwrap_or_else(|error| panic!("failed to write {key}: {error}"));
         }
         let mut child = Command::new("kubectl")
-            .args(["-n", RELEASE, "port-forward", "service/rota", ":7420"])
+            .args(["-n", namespace, "port-forward", &format!("service/{release}"), ":7420"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

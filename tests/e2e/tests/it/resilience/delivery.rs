@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::TEST_TIMEOUT;
 use super::drain::Cordoned;
 
-const SITE: &str = "apiVersion: v1
+pub(super) const SITE: &str = "apiVersion: v1
 kind: Pod
 metadata: {name: site, labels: {app: site}}
 spec:

@@ -1,9 +1,9 @@
-//! Resilience group: lost components, lost and evicted workers, drained nodes, a
-//! restored store.
+//! Resilience group: lost components, lost and evicted workers, drained nodes, a restored store, replicas.
 
 mod delivery;
 mod drain;
 mod failover;
+mod replicas;
 mod restore;
 
 use std::time::Duration;
