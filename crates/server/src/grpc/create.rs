@@ -72,14 +72,9 @@ impl Kept {
     pub(crate) fn commit(self, offered: &[Arc<Task>]) {
         if let Some(reservation) = self.reservation {
             let created = offered.iter().find(|task| task.id == self.id);
-            reservation.commit(usize::from(created.is_some_and(|task| is_assigned(task))));
+            reservation.commit_created(created.map(Arc::as_ref));
         }
     }
-}
-
-/// Whether the commit that created a task has assigned it, although it may have ended since.
-fn is_assigned(created: &Task) -> bool {
-    created.state.is_on_worker() || created.fence.0 > 0
 }
 
 /// Returns the trace context of the call, or the caller's, or a new one.
@@ -329,7 +324,7 @@ impl Creator {
         match reply.map_err(status::refused)? {
             Reply::Created(created) => {
                 if let Some(reservation) = reservation {
-                    reservation.commit(usize::from(is_assigned(&created)));
+                    reservation.commit_created(Some(&created));
                 }
                 let mut answer = task::to_wire(&created, None, None);
                 payload.target = Some(target::to_wire(&created.target));

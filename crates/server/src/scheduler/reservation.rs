@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rota_core::task::WorkerRef;
+use rota_core::task::{Task, WorkerRef};
 use rota_core::{AgentName, RouteId};
 use rota_store::{Claim, CredentialKey};
 
@@ -70,6 +70,17 @@ impl Reservation {
     /// Hands `assigned` of the slots over to the commit that assigned tasks to them, and releases the others.
     pub(crate) fn commit(self, assigned: usize) {
         drop(self.with_assigned(assigned));
+    }
+
+    /// Hands the slot over if the commit that created a task has assigned it to the worker, although it may have ended since.
+    /// The same commit may have offered it in vain, and then given it to another worker.
+    pub(crate) fn commit_created(self, created: Option<&Task>) {
+        let session = self.session();
+        let fills = created.is_some_and(|task| match &task.assignment {
+            Some(given) => (&given.worker, given.epoch) == (&session.worker, session.epoch),
+            None => task.fence.0 > 0 && task.last_worker.as_ref() == Some(&session.worker),
+        });
+        self.commit(usize::from(fills));
     }
 
     /// Notes that all waiting tasks avoid the worker.

@@ -164,6 +164,31 @@ fn work(size: usize) -> Vec<(&'static str, u64)> {
 }
 
 #[test]
+fn slot_of_a_task_elsewhere_is_free() {
+    let mut setup = Setup::new(1);
+    setup.connect(AGENT, 9, 1);
+    let mut reserve = || {
+        let id = setup.next_id();
+        setup.scheduler.reserve(&setup.routes[0], id).map(|reservation| (id, reservation))
+    };
+    let (id, first) = reserve().unwrap();
+    let (_, second) = reserve().unwrap();
+    let new = Task::new(id, namespace(), Target::Agent(agent_name(AGENT)));
+    let mut task = rota_core::task::create(Task { agent_known: true, ..new }, now()).0;
+    // The offer was in vain, and a claim in the same commit has given the task to the other worker.
+    assign(&mut task, second.session().clone());
+    let worker = first.worker().clone();
+    first.commit_created(Some(&task));
+    let (_, again) = reserve().expect("the slot of the offer");
+    assert_eq!(*again.worker(), worker);
+    again.commit_created(None);
+    assert_eq!(reserve().expect("the slot of no task").1.worker(), &worker);
+    second.commit_created(Some(&task));
+    let (_, _held) = reserve().unwrap();
+    assert!(reserve().is_none(), "the task has a slot of the other worker");
+}
+
+#[test]
 fn work_is_independent_of_setup_size() {
     assert_eq!(work(100), work(10_000));
 }
