@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::task::Task;
-use rota_core::workflow::{self, Step, StepCommand, Workflow};
+use rota_core::workflow::{self, Step, StepCommand, StepState, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
@@ -117,8 +117,11 @@ pub enum Action {
         again: bool,
         outputs: Option<Bytes>,
     },
+    /// For the state in which the step was evaluated.
     Fail {
         round: u32,
+        state: StepState,
+        created: u32,
         message: String,
     },
     Compensate(Box<Create>),

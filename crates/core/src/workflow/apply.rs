@@ -73,8 +73,9 @@ impl Move<'_> {
                 self.is_not_paused()?;
                 self.step.created = self.step.created.saturating_add(count).min(self.step.total);
             }
-            StepCommand::Fail { round, message } => {
-                if !state.is_active() || round != self.step.round {
+            StepCommand::Fail { round, state: judged, created, message } => {
+                let now = (state, self.step.round, self.step.created);
+                if !state.is_active() || now != (judged, round, created) {
                     return Err(Rejected::Outdated);
                 }
                 self.fail(&message);

@@ -50,9 +50,11 @@ pub enum StepCommand {
     Created {
         count: u32,
     },
-    /// An expression cannot be evaluated, or a task cannot be created.
+    /// An expression cannot be evaluated, or a task cannot be created: for the step in this state, with so many tasks created.
     Fail {
         round: u32,
+        state: StepState,
+        created: u32,
         message: String,
     },
     /// A task of it has ended.

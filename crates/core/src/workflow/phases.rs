@@ -36,7 +36,8 @@ impl Workflow {
                 out.follow.push(Follow::Remove);
             }
             Command::Delete => {}
-            Command::Tick | Command::Conclude(_) if ended => {}
+            Command::Tick if ended => {}
+            Command::Conclude(_) if self.state != State::Ending => return Err(Rejected::Outdated),
             _ if ended => return Err(Rejected::Final(self.state)),
             Command::Pause { .. } if self.state != State::Running => return Err(Rejected::Phase(self.state)),
             Command::Pause { suspend } => {
@@ -71,13 +72,11 @@ impl Workflow {
                 }
             }
             Command::Conclude(outputs) => {
-                if self.state == State::Ending {
-                    if let Err(error) = outputs {
-                        self.blame("", &error);
-                    }
-                    self.has_outputs &= self.outcome.is_none();
-                    self.end(now);
+                if let Err(error) = outputs {
+                    self.blame("", &error);
                 }
+                self.has_outputs &= self.outcome.is_none();
+                self.end(now);
             }
         }
         Ok(out)

@@ -57,7 +57,7 @@ pub(super) async fn next(
 pub(super) fn fail(step: &Step, message: String) -> Action {
     match step.compensation {
         Some(StepState::Ready) => Action::CompensationFailed { message },
-        _ => Action::Fail { round: step.round, message },
+        _ => Action::Fail { round: step.round, state: step.state, created: step.created, message },
     }
 }
 

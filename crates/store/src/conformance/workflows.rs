@@ -110,6 +110,8 @@ async fn graph(t: &mut Harness, reloads: bool) {
     assert_eq!(ending.workflows.iter().map(|one| one.key).collect::<Vec<_>>(), [run.key()]);
     let conclude = WorkflowCommand::Conclude { workflow: run.key(), outputs: Ok(Bytes::from_static(b"all")) };
     run.apply(conclude).await.unwrap();
+    let late = WorkflowCommand::Conclude { workflow: run.key(), outputs: Ok(Bytes::from_static(b"late")) };
+    assert_eq!(run.apply(late).await.unwrap_err(), Refused::Workflow(Rejected::Outdated));
 
     if reloads {
         run.t.reopen().await;
@@ -143,6 +145,10 @@ pub async fn outdated_answers_change_nothing(t: &mut Harness) {
     assert_eq!(run.drive(0, finish(1)).await, Err(Rejected::Outdated));
     run.start(0, 1, 3, 1, 1).await.unwrap();
     assert_eq!(run.start(0, 1, 3, 1, 1).await, Err(Rejected::Outdated), "a second answer");
+    for (state, created) in [(StepState::Ready, 0), (StepState::Running, 0)] {
+        let fail = Action::Fail { round: 1, state, created, message: "early".to_owned() };
+        assert_eq!(run.drive(0, fail).await, Err(Rejected::Outdated), "{state:?} {created}");
+    }
     assert_eq!(run.drive(0, Action::Skip).await, Err(Rejected::Outdated));
     let more = run.tasks(0, 1, 0..1);
     assert_eq!(

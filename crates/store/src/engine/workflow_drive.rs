@@ -53,8 +53,8 @@ impl<B: Backend> Engine<B> {
                 self.put_output(key, outputs);
                 Ok(())
             }
-            Action::Fail { round, message } => {
-                self.apply_step(key, StepCommand::Fail { round, message }, now)?
+            Action::Fail { round, state, created, message } => {
+                self.apply_step(key, StepCommand::Fail { round, state, created, message }, now)?
             }
             Action::CompensationFailed { message } => {
                 self.apply_step(key, StepCommand::CompensationFailed { message }, now)?
