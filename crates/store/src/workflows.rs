@@ -132,7 +132,7 @@ pub enum Action {
 
 impl WorkflowCommand {
     /// Returns the bytes of the payloads that it carries.
-    pub(crate) fn payload_bytes(&self) -> usize {
+    pub fn payload_bytes(&self) -> usize {
         let tasks = |tasks: &[Create]| tasks.iter().map(|task| task.payload.len()).sum();
         match self {
             Self::Create(create) => {

@@ -7,16 +7,16 @@ use std::time::Duration;
 use futures::future::join_all;
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{MAX_TASKS_PER_COMMIT, Rejected, State, StepState, Workflow};
+use rota_core::workflow::{Rejected, State, StepState, Workflow};
 use rota_store::{Action, Command, Refused, Reply, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
 use rota_telemetry::{OnExit, spawn};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::evaluate::{self, Next};
 use super::ready::{RETRY_DELAY, ReadySteps, Work};
+use super::room::{Room, Uncommitted};
 use super::values::{self, NoValues};
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
@@ -27,8 +27,6 @@ use crate::wire::workflow::StoredStep;
 const CONCURRENCY: usize = 8;
 /// Time between looks for steps that no commit has pushed.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// Tasks of evaluated steps whose commit has not ended; a step without tasks counts as one. They share a transaction.
-const MAX_UNCOMMITTED: usize = 2 * MAX_TASKS_PER_COMMIT;
 
 /// Why a step could not be continued.
 enum Delay {
@@ -66,20 +64,14 @@ pub(crate) struct Driver {
     store: StoreClient,
     creator: Creator,
     ready: Arc<ReadySteps>,
-    uncommitted: Arc<Semaphore>,
+    uncommitted: Uncommitted,
     /// Whether the last commit has failed: as long as that is so, evaluations are slow, too.
     fails: Arc<AtomicBool>,
 }
 
 impl Driver {
     pub(crate) fn new(store: StoreClient, creator: Creator, ready: Arc<ReadySteps>) -> Self {
-        Self {
-            store,
-            creator,
-            ready,
-            uncommitted: Arc::new(Semaphore::new(MAX_UNCOMMITTED)),
-            fails: Arc::default(),
-        }
+        Self { store, creator, ready, uncommitted: Uncommitted::default(), fails: Arc::default() }
     }
 
     /// Evaluates steps until `stop` is cancelled.
@@ -135,17 +127,18 @@ impl Driver {
 
     /// Begins a commit, once there is room for it. It outlives the driver: the slots that it may fill are not released before.
     async fn commit(&self, work: Work, evaluated: Evaluated) {
-        let tasks = evaluated.command.tasks().len().clamp(1, MAX_UNCOMMITTED);
-        let room = Arc::clone(&self.uncommitted).acquire_many_owned(u32::try_from(tasks).unwrap_or(1));
-        // It is never closed.
-        let Ok(room) = room.await else { return };
+        let Some(room) = self.uncommitted.acquire(&evaluated.command).await else { return };
         let driver = self.clone();
-        spawn("step-commit", OnExit::Done, async move { driver.commit_now(work, evaluated, room).await });
+        spawn(
+            "step-commit",
+            OnExit::Done,
+            async move { driver.commit_now(work, evaluated, room).await },
+        );
     }
 
     /// Commits a command. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
     /// commit that changed it pushed the step again.
-    async fn commit_now(&self, work: Work, evaluated: Evaluated, _room: OwnedSemaphorePermit) {
+    async fn commit_now(&self, work: Work, evaluated: Evaluated, _room: Room) {
         let Evaluated { command, kept } = evaluated;
         let replies = self.store.apply(vec![Command::from(command)]).await;
         self.fails.store(replies.is_err(), Ordering::Relaxed);

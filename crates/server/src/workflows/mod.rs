@@ -6,6 +6,7 @@ mod driver;
 mod evaluate;
 mod ready;
 mod reuse;
+mod room;
 mod values;
 
 pub(crate) use self::driver::Driver;

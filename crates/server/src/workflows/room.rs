@@ -1,0 +1,61 @@
+//! Bound of what the driver has evaluated and the store has not committed. Such commands share a transaction.
+
+use std::sync::Arc;
+
+use rota_core::workflow::MAX_TASKS_PER_COMMIT;
+use rota_store::WorkflowCommand;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes that a task counts for if its payload is smaller: so much may its record and its place in the transaction take.
+const TASK_BYTES: usize = 32 << 10;
+const MAX_BYTES: usize = 2 * MAX_TASKS_PER_COMMIT * TASK_BYTES;
+
+/// Room of a command, until it is dropped.
+pub(super) type Room = OwnedSemaphorePermit;
+
+#[derive(Clone)]
+pub(super) struct Uncommitted(Arc<Semaphore>);
+
+impl Default for Uncommitted {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BYTES)))
+    }
+}
+
+impl Uncommitted {
+    /// Waits for the room of a command. One that is larger than all of it waits until there is no other.
+    pub(super) async fn acquire(&self, command: &WorkflowCommand) -> Option<Room> {
+        let tasks = command.tasks().len().max(1) * TASK_BYTES;
+        let bytes = command.payload_bytes().max(tasks).min(MAX_BYTES);
+        // It is never closed.
+        Arc::clone(&self.0).acquire_many_owned(u32::try_from(bytes).ok()?).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::FutureExt;
+    use rota_core::WorkflowKey;
+
+    use super::*;
+
+    fn conclude(bytes: usize) -> WorkflowCommand {
+        WorkflowCommand::Conclude { workflow: WorkflowKey(1), outputs: Ok(Bytes::from(vec![0; bytes])) }
+    }
+
+    #[tokio::test]
+    async fn large_commands_wait_for_each_other() {
+        let room = Uncommitted::default();
+        let large = conclude(MAX_BYTES / 2);
+        let acquire = |command: &WorkflowCommand| room.acquire(command).now_or_never().flatten();
+        let (first, second) = (acquire(&large).unwrap(), acquire(&large).unwrap());
+        assert!(acquire(&conclude(0)).is_none());
+        drop(first);
+        let third = acquire(&conclude(MAX_BYTES / 2 - TASK_BYTES)).unwrap();
+        let fourth = acquire(&conclude(1)).unwrap();
+        assert!(acquire(&conclude(1)).is_none(), "a small one counts as a task");
+        drop((second, third, fourth));
+        assert!(acquire(&conclude(2 * MAX_BYTES)).is_some(), "one that is larger than all of it");
+    }
+}
