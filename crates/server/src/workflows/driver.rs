@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::evaluate::{self, Next};
-use super::ready::{RETRY_DELAY, ReadySteps, Work};
+use super::ready::{RETRY_DELAY, ReadySteps, UnderWay, Work};
 use super::room::{Room, Uncommitted};
 use super::values::{self, NoValues};
 use crate::grpc::{Creator, Kept};
@@ -88,7 +88,8 @@ impl Driver {
             if self.fails.load(Ordering::Relaxed) {
                 tokio::time::sleep(RETRY_DELAY).await;
             }
-            let work = self.ready.next().await;
+            let under_way = self.ready.next().await;
+            let work = under_way.work;
             let (driver, runtime) = (self.clone(), Handle::current());
             // Expressions take up to a second: other calls must not wait for them. Nor must one that panics end the process,
             // which would evaluate it again at its next start.
@@ -106,7 +107,7 @@ impl Driver {
                 Err(_) => return,
             };
             match evaluated {
-                Ok(Some(evaluated)) => self.commit(work, evaluated).await,
+                Ok(Some(evaluated)) => self.commit(under_way, evaluated).await,
                 Ok(None) => {}
                 Err(delay) => {
                     let waits = matches!(delay, Delay::Store(_));
@@ -126,20 +127,21 @@ impl Driver {
     }
 
     /// Begins a commit, once there is room for it. It outlives the driver: the slots that it may fill are not released before.
-    async fn commit(&self, work: Work, evaluated: Evaluated) {
+    async fn commit(&self, under_way: UnderWay, evaluated: Evaluated) {
         let Some(room) = self.uncommitted.acquire(&evaluated.command).await else { return };
         let driver = self.clone();
         spawn(
             "step-commit",
             OnExit::Done,
-            async move { driver.commit_now(work, evaluated, room).await },
+            async move { driver.commit_now(under_way, evaluated, room).await },
         );
     }
 
     /// Commits a command. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
     /// commit that changed it pushed the step again.
-    async fn commit_now(&self, work: Work, evaluated: Evaluated, _room: Room) {
+    async fn commit_now(&self, under_way: UnderWay, evaluated: Evaluated, _room: Room) {
         let Evaluated { command, kept } = evaluated;
+        let work = under_way.work;
         let replies = self.store.apply(vec![Command::from(command)]).await;
         self.fails.store(replies.is_err(), Ordering::Relaxed);
         match replies {

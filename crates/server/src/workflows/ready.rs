@@ -38,6 +38,8 @@ pub(super) enum Work {
 struct Queue {
     order: VecDeque<Work>,
     known: HashSet<Work>,
+    /// Those that are evaluated or committed now, with whether a commit has pushed them meanwhile.
+    under_way: HashMap<Work, bool>,
     /// Those that are pushed after a delay.
     delayed: HashSet<Work>,
     /// Steps of paused workflows, which continue when the pause has ended.
@@ -47,6 +49,10 @@ struct Queue {
 impl Queue {
     /// Adds one. Returns whether a worker must look at it.
     fn push(&mut self, work: Work) -> bool {
+        if let Some(again) = self.under_way.get_mut(&work) {
+            *again = true;
+            return false;
+        }
         let is_new = self.known.insert(work);
         if is_new {
             self.order.push_back(work);
@@ -55,7 +61,22 @@ impl Queue {
     }
 }
 
-/// Queue of the driver. A step is in it once.
+/// Work that has left the queue, until it is dropped.
+pub(super) struct UnderWay {
+    ready: Arc<ReadySteps>,
+    pub(super) work: Work,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let again = self.ready.queue.lock().under_way.remove(&self.work);
+        if again == Some(true) {
+            self.ready.push(self.work);
+        }
+    }
+}
+
+/// Queue of the driver. A step is in it once, and not while it is evaluated.
 #[derive(Debug)]
 pub(crate) struct ReadySteps {
     queue: Mutex<Queue>,
@@ -143,18 +164,17 @@ impl ReadySteps {
 
     /// Pushes what the store has and no commit has pushed: what an earlier process has left, and what a commit has changed
     /// whose outcome the store did not learn.
-    pub(super) async fn restore(&self, store: &StoreClient) -> Result<(), rota_store::Error> {
+    async fn restore(&self, store: &StoreClient) -> Result<(), rota_store::Error> {
         let mut after = None;
         loop {
             let rows = store.reads().workflows(WorkflowQuery::Driven { after, limit: PAGE }).await?;
             let Some(last) = rows.steps.last() else { break };
             after = Some((last.workflow, last.index));
             for step in &rows.steps {
-                let work = Work::Step((step.workflow, step.index));
-                let mut queue = self.queue.lock();
-                let kept = queue.paused.get(&step.workflow);
-                if !kept.is_some_and(|kept| kept.contains(&step.index)) && queue.push(work) {
-                    self.wake.notify_one();
+                let kept =
+                    self.queue.lock().paused.get(&step.workflow).map(|kept| kept.contains(&step.index));
+                if kept != Some(true) {
+                    self.push_unless_under_way(Work::Step((step.workflow, step.index)));
                 }
             }
         }
@@ -163,7 +183,16 @@ impl ReadySteps {
             let rows = store.reads().workflows(WorkflowQuery::Ending { after, limit: PAGE }).await?;
             let Some(last) = rows.workflows.last() else { return Ok(()) };
             after = last.key;
-            rows.workflows.iter().for_each(|workflow| self.push(Work::Outputs(workflow.key)));
+            let found = rows.workflows.iter().map(|workflow| Work::Outputs(workflow.key));
+            found.for_each(|work| self.push_unless_under_way(work));
+        }
+    }
+
+    /// Pushes what a read has found, unless its evaluation is what changes it.
+    fn push_unless_under_way(&self, work: Work) {
+        let mut queue = self.queue.lock();
+        if !queue.under_way.contains_key(&work) && queue.push(work) {
+            self.wake.notify_one();
         }
     }
 
@@ -181,15 +210,16 @@ impl ReadySteps {
         }
     }
 
-    fn pop(&self) -> Option<Work> {
+    fn pop(self: &Arc<Self>) -> Option<UnderWay> {
         let mut queue = self.queue.lock();
         let work = queue.order.pop_front()?;
         queue.known.remove(&work);
-        Some(work)
+        queue.under_way.insert(work, false);
+        Some(UnderWay { ready: Arc::clone(self), work })
     }
 
     /// Waits for the next one.
-    pub(super) async fn next(&self) -> Work {
+    pub(super) async fn next(self: &Arc<Self>) -> UnderWay {
         loop {
             if let Some(work) = self.pop() {
                 // Another worker may sleep although there is more.
@@ -216,8 +246,12 @@ mod tests {
 
     const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-    async fn next(ready: &ReadySteps) -> Work {
-        tokio::time::timeout(WAIT_TIMEOUT, ready.next()).await.unwrap()
+    async fn next(ready: &Arc<ReadySteps>) -> Work {
+        tokio::time::timeout(WAIT_TIMEOUT, ready.next()).await.unwrap().work
+    }
+
+    fn pop(ready: &Arc<ReadySteps>) -> Option<Work> {
+        ready.pop().map(|popped| popped.work)
     }
 
     #[tokio::test]
@@ -226,7 +260,7 @@ mod tests {
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap();
         let store = StoreClient::new(Arc::new(store), Counter::default());
-        let ready = ReadySteps::default();
+        let ready = Arc::new(ReadySteps::default());
         let step = Step::new("a".to_owned(), Kind::Signal { timeout: None });
         let create = CreateWorkflow {
             workflow: Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap()),
@@ -248,7 +282,7 @@ mod tests {
         };
         // What waits for the end of a pause is left alone until then.
         ready.hold((workflow.key, 0));
-        while ready.pop().is_some() {}
+        while pop(&ready).is_some() {}
         ready.restore(&store).await.unwrap();
         let mut record = (*workflow).clone();
         for (command, pushed) in [
@@ -257,8 +291,22 @@ mod tests {
         ] {
             record.apply(command, Timestamp(1)).unwrap();
             ready.observe(&Commit { workflows: vec![Arc::new(record.clone())], ..Commit::default() });
-            assert_eq!(ready.pop(), pushed);
+            assert_eq!(pop(&ready), pushed);
         }
+        // What is evaluated now is not evaluated twice; a commit that changes it meanwhile lets it be evaluated again.
+        let step = Work::Step((workflow.key, 0));
+        ready.restore(&store).await.unwrap();
+        let under_way = ready.pop().unwrap();
+        ready.restore(&store).await.unwrap();
+        assert_eq!((under_way.work, pop(&ready)), (step, None));
+        drop(under_way);
+        assert_eq!(pop(&ready), None);
+        ready.restore(&store).await.unwrap();
+        let under_way = ready.pop().unwrap();
+        ready.push(step);
+        assert_eq!(pop(&ready), None);
+        drop(under_way);
+        assert_eq!(pop(&ready), Some(step));
     }
 
     #[tokio::test(start_paused = true)]
