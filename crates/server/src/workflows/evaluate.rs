@@ -226,7 +226,11 @@ fn fill_next(
         if let Some(value) = items.and_then(|items| items.get(place)) {
             values = values.item(u64::from(index), value.clone());
         }
-        let spec = fill(task, &values)?;
+        let spec = match fill(task, &values) {
+            // The next command has a budget of its own.
+            Err(NoFill::Spent(_)) if !specs.is_empty() => break,
+            filled => filled?,
+        };
         bytes += spec.encoded_len();
         specs.push(spec);
     }
@@ -292,18 +296,47 @@ async fn create(
     })
 }
 
+/// Why a task cannot be filled in.
+enum NoFill {
+    /// The work of earlier expressions has left too little for it.
+    Spent(String),
+    Failed(String),
+}
+
+impl From<rota_expressions::Error> for NoFill {
+    fn from(error: rota_expressions::Error) -> Self {
+        match error {
+            rota_expressions::Error::Spent { .. } => Self::Spent(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for NoFill {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<NoFill> for NoValues {
+    fn from(why: NoFill) -> Self {
+        let (NoFill::Spent(message) | NoFill::Failed(message)) = why;
+        Self::Step(message)
+    }
+}
+
 /// Returns a task's spec with the results of its expressions. Only in `input` they keep their types.
-fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoValues> {
-    let mut json = serde_json::to_value(task).map_err(failed)?;
+fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
+    let mut json = serde_json::to_value(task)?;
     if !json.to_string().contains("${{") {
         return Ok(task.clone());
     }
     let input = json.as_object_mut().and_then(|fields| fields.remove("input"));
-    let mut filled = rota_expressions::fill_text(&json, values).map_err(failed)?;
+    let mut filled = rota_expressions::fill_text(&json, values)?;
     if let (Some(input), Some(fields)) = (input, filled.as_object_mut()) {
-        fields.insert("input".to_owned(), rota_expressions::fill(&input, values).map_err(failed)?);
+        fields.insert("input".to_owned(), rota_expressions::fill(&input, values)?);
     }
-    serde_json::from_value(filled).map_err(failed)
+    Ok(serde_json::from_value(filled)?)
 }
 
 fn finish(step: &Step, spec: &v1::WorkflowStep, values: &Values) -> Result<Next, NoValues> {

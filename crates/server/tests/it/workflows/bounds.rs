@@ -76,6 +76,15 @@ async fn expressions_of_a_step_are_bounded_together() -> Result<()> {
         let ended = api.ended("wide").await?;
         assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
         assert_eq!(api.step("wide", "all").await?["tasksSucceeded"], 30);
+        // So is one that takes most of what a command may, after one that took less than half.
+        let list = json!(["a".repeat(2 << 10), "a".repeat(3 << 10)]);
+        let costly = "${{ inputs.text.matches(item) }}".repeat(48);
+        let steps =
+            json!([{ "name": "all", "task": echoes(&costly), "forEach": { "items": "inputs.list" } }]);
+        let inputs = json!({ "text": "b".repeat(58 << 10), "list": list });
+        api.create("uneven", json!({ "inputs": inputs, "steps": steps })).await?;
+        let ended = api.ended("uneven").await?;
+        assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
     }
     Ok(())
 }
