@@ -40,6 +40,8 @@ pub struct References {
     pub item: bool,
     pub round: bool,
     pub previous: bool,
+    /// Whether the description of the workflow is used.
+    pub workflow: bool,
     /// Number of the expressions that use them.
     pub count: usize,
 }
@@ -53,6 +55,7 @@ impl References {
         self.item |= other.item;
         self.round |= other.round;
         self.previous |= other.previous;
+        self.workflow |= other.workflow;
         self.count += other.count;
     }
 }
@@ -284,6 +287,7 @@ impl<'a> Check<'a> {
             "item" | "index" => self.references.item = true,
             "round" => self.references.round = true,
             "previous" => self.references.previous = true,
+            "workflow" => self.references.workflow = true,
             _ if ROOTS.contains(&name) => {}
             _ => return Err(self.unknown(name, ROOTS.iter().copied().chain(self.locals.iter().copied()))),
         }

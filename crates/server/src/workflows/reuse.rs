@@ -27,7 +27,10 @@ pub(super) fn digest(
         Some(Given::Task(task)) => {
             let filled = match specs {
                 Some(specs) => specs.iter().map(json).collect::<Result<_, _>>()?,
-                None => vec![json!([values.get("inputs"), values.get("steps").map(without_messages)])],
+                None => {
+                    let about = values.get("workflow").filter(|_| reads_workflow(task));
+                    vec![json!([values.get("inputs"), values.get("steps").map(without_messages), about])]
+                }
             };
             json!({ "task": json(task)?, "filled": filled, "items": items, "repeat": json(&spec.repeat)? })
         }
@@ -38,6 +41,13 @@ pub(super) fn digest(
     // `Struct` has its fields in a random order.
     content.sort_all_objects();
     Ok(Sha256::digest(content.to_string()).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether a task has other expressions in each run.
+fn reads_workflow(task: &v1::TaskSpec) -> bool {
+    let references =
+        serde_json::to_value(task).ok().and_then(|json| rota_expressions::references(&json).ok());
+    references.is_none_or(|used| used.workflow)
 }
 
 /// Returns steps without their messages: that of a reused step differs from that of one that has run.

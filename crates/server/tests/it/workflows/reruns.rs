@@ -186,5 +186,13 @@ async fn large_fan_out_after_a_reused_step_is_reused() -> Result<()> {
     let second = rerun(&api, id(&first), json!({ "reuseResults": true, "steps": ["end"] })).await?;
     assert_eq!(second["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{second}");
     assert_eq!(ran(&api, id(&second)).await?, (vec!["end".to_owned()], 1));
+    // With the id of the run, which differs.
+    let own = json!({ "inputs": { "list": list }, "steps": [
+        { "name": "fan", "task": echoes("${{ item }} of ${{ workflow.id }}"), "forEach": { "items": "inputs.list" } },
+    ] });
+    let first = api.create("own", own).await?;
+    assert_eq!(api.ended("own").await?["status"]["state"], "WORKFLOW_STATE_SUCCEEDED");
+    let second = rerun(&api, id(&first), json!({ "reuseResults": true })).await?;
+    assert_eq!(ran(&api, id(&second)).await?.0, ["fan"], "{second}");
     Ok(())
 }
