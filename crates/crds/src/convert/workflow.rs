@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::structure;
-use crate::{Workflow, WorkflowSpec, WorkflowTemplate, WorkflowTemplateSpec};
+use crate::{DesiredState, Workflow, WorkflowSpec, WorkflowTemplate, WorkflowTemplateSpec};
 
 /// Field that the API does not have, or not with this value.
 pub(crate) struct Unreadable {
@@ -43,6 +43,7 @@ impl Workflow {
             parameters: template.as_ref().map(|_| structure(&self.spec.parameters).unwrap_or_default()),
             template: template.unwrap_or_default(),
             idempotency_key,
+            paused: self.spec.desired_state == Some(DesiredState::Suspended),
             ..Default::default()
         })
     }
@@ -148,12 +149,12 @@ spec:
 
     #[test]
     fn workflow_of_a_template_has_parameters() {
-        let text = "kind: Workflow\nmetadata: {generateName: go-}\nspec: {template: deploy, parameters: {image: x}}\n";
+        let text = "kind: Workflow\nmetadata: {generateName: go-}\nspec: {template: deploy, parameters: {image: x}, desiredState: Suspended}\n";
         let Object::Workflow(workflow) = object(text) else { panic!("a workflow") };
         let request = serde_json::to_value(workflow.to_request("default", "abc").unwrap()).unwrap();
         let expected = json!({
             "parent": "namespaces/default", "workflow": {"alias": "go-abc"},
-            "template": "deploy", "parameters": {"image": "x"},
+            "template": "deploy", "parameters": {"image": "x"}, "paused": true,
         });
         assert_eq!(request, expected);
     }

@@ -38,6 +38,9 @@ pub(super) struct Run {
     /// Validate on the server, without creating anything
     #[arg(long)]
     dry_run: bool,
+    /// Start nothing until `rota workflow resume`
+    #[arg(long)]
+    paused: bool,
     /// Follow the workflow until its end
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
@@ -63,14 +66,16 @@ impl Run {
             parameters,
             idempotency_key: self.idempotency_key,
             validate_only: self.dry_run,
+            paused: self.paused,
             ..v1::CreateWorkflowRequest::default()
         };
         let made = Box::pin(context.client.create_workflow(request)).await?;
+        let created = if self.paused { "created, and is paused" } else { "created" };
         if self.watch {
-            show::changed(context, &made, "created")?;
+            show::changed(context, &made, created)?;
             return Box::pin(watch::follow(context, &made.name)).await;
         }
-        show::changed(context, &made, if self.dry_run { "would be created" } else { "created" })
+        show::changed(context, &made, if self.dry_run { "would be created" } else { created })
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn check(
     workflow.owner.clone_from(&spec.owner);
     workflow.labels = given.labels;
     workflow.trace = trace;
+    workflow.paused = request.paused;
     workflow.timeout = duration("workflow.spec.timeout", spec.timeout.as_ref())?;
     workflow.max_parallel = u32::try_from(spec.max_parallel)
         .map_err(|_| invalid("workflow.spec.max_parallel", "must not be negative"))?;

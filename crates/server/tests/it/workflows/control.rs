@@ -55,6 +55,31 @@ async fn pause_holds_rounds_and_further_tasks() -> Result<()> {
 }
 
 #[tokio::test]
+async fn workflow_created_paused_starts_nothing() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+        let _worker = cluster.worker("echo", "one", 4)?;
+        let api = Api::new(&cluster)?;
+        let steps = json!([{ "name": "a", "task": echoes("a") }]);
+        let body = json!({ "alias": "later", "spec": { "steps": steps } });
+        let (status, workflow) = api.post(&format!("{WORKFLOWS}?paused=true"), &body).await?;
+        assert_eq!(status, StatusCode::OK, "{workflow}");
+        assert_eq!(workflow["status"]["state"], "WORKFLOW_STATE_PAUSED", "{workflow}");
+        // What the driver would have begun before this one has happened by its end.
+        api.create("other", json!({ "steps": steps })).await?;
+        api.ended("other").await?;
+        assert_eq!(api.step("later", "a").await?["state"], "STEP_STATE_HELD");
+        assert_eq!(made(&api, &workflow).await?, 0);
+        control(&api, "later", "resume").await?;
+        assert_eq!(api.ended("later").await?["status"]["state"], "WORKFLOW_STATE_SUCCEEDED");
+        assert_eq!(made(&api, &workflow).await?, 1);
+        history::check(cluster.client(), true).await?.check()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn second_cancellation_ends_hanging_finally_steps() -> Result<()> {
     for backend in [Backend::Memory, Backend::Sqlite] {
         let cluster = Cluster::start(backend).await?;
