@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     tonic_prost_build::configure()
         .compile_well_known_types(true)
+        .extern_path(".google.api.HttpBody", "crate::HttpBody")
         .extern_path(".google.protobuf", "::pbjson_types")
         .bytes(".rota.v1.Output.data")
         .bytes(".rota.v1.UploadPartsRequest.data")

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use crate::request::{self, FIELDS_OF_HEADERS, HeaderField, Parameters};
 use crate::routes::{self, Found, Route};
 use crate::stream::{Format, PREFIX_LENGTH};
-use crate::{Gateway, OPENAPI, PREFIX, response, status};
+use crate::{Gateway, OPENAPI, PREFIX, content, response, status};
 
 /// Largest body of a request.
 const MAX_BODY: usize = 8 << 20;
@@ -89,8 +89,16 @@ where
 /// What is needed to convert the response of a call.
 pub(crate) struct Call {
     pub(crate) output: prost_reflect::MessageDescriptor,
-    /// Form of the response, if it is a stream.
-    pub(crate) format: Option<Format>,
+    pub(crate) form: Form,
+}
+
+/// Form in which a call answers over HTTP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    One,
+    Many(Format),
+    /// A content that is no JSON, in parts.
+    Content,
 }
 
 impl Gateway {
@@ -131,8 +139,12 @@ impl Gateway {
                 hint,
             )));
         }
-        let format = route.call.is_server_streaming().then(|| Format::of(&parts.headers));
-        let call = Call { output: route.call.output(), format };
+        let form = match route.call.is_server_streaming() {
+            false => Form::One,
+            true if content::is(&route.call.output()) => Form::Content,
+            true => Form::Many(Format::of(&parts.headers)),
+        };
+        let call = Call { output: route.call.output(), form };
 
         let mut headers = HeaderMap::new();
         for name in PASSED {

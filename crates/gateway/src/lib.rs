@@ -15,7 +15,7 @@
 //! 2. `call.rs` makes a gRPC request of it, whose body is read and converted (`request.rs`) only when the service asks for it:
 //!    a caller without rights is refused before anything of the body is read.
 //! 3. The services answer. `response.rs` converts one message; `stream.rs` converts many, as lines of JSON or as server-sent
-//!    events; `status.rs` converts errors.
+//!    events; `content.rs` passes contents on that are no JSON; `status.rs` converts errors.
 //!
 //! # How to add a call
 //!
@@ -23,6 +23,7 @@
 //! The rules of the JSON form are those of protobuf (<https://protobuf.dev/programming-guides/json/>).
 
 mod call;
+mod content;
 mod openapi;
 mod request;
 mod response;

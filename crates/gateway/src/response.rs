@@ -7,9 +7,9 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::call::Call;
+use crate::call::{Call, Form};
 use crate::stream::{self, Messages};
-use crate::{Gateway, status};
+use crate::{Gateway, content, status};
 
 /// Converts the response of a call.
 pub(crate) async fn convert(gateway: &Gateway, call: Call, response: Response<Body>) -> Response<Body> {
@@ -20,13 +20,14 @@ pub(crate) async fn convert(gateway: &Gateway, call: Call, response: Response<Bo
     {
         return status::response(&gateway.pool, &status);
     }
-    if let Some(format) = call.format {
-        return stream::response(gateway.pool.clone(), Messages::new(body, call.output), format);
-    }
-    match one(body, &call.output).await {
-        Ok(text) => json(text),
-        Err(status) => status::response(&gateway.pool, &status),
-    }
+    let answered = match call.form {
+        Form::Many(format) => {
+            return stream::response(gateway.pool.clone(), Messages::new(body, call.output), format);
+        }
+        Form::Content => content::response(Messages::new(body, call.output)).await,
+        Form::One => one(body, &call.output).await.map(json),
+    };
+    answered.unwrap_or_else(|status| status::response(&gateway.pool, &status))
 }
 
 /// Returns the only message of a body, as JSON.

@@ -49,7 +49,7 @@ impl Messages {
     }
 
     /// Returns the next message, or the status at the end. Cancel-safe.
-    async fn next(&mut self) -> Result<Bytes, Box<Status>> {
+    pub(crate) async fn next(&mut self) -> Result<Bytes, Box<Status>> {
         loop {
             if let Some(message) = split(&mut self.received) {
                 return Ok(message);

@@ -41,6 +41,15 @@ mod runtime;
 mod state;
 pub mod visit_strings;
 
+/// Content of any type, `google.api.HttpBody`: a part of the response of a call that is not JSON over HTTP.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HttpBody {
+    #[prost(string, tag = "1")]
+    pub content_type: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: bytes::Bytes,
+}
+
 /// Size of the parts of an artifact's content, in bytes: of all except the last.
 pub const PART_BYTES: usize = 1 << 20;
 

@@ -12,6 +12,7 @@ const RESPONSES: &[(&str, &str, &str)] = &[
     ("PauseWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
     ("ResumeWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
     ("RerunWorkflow", "Workflow", "it creates a resource and returns it, as Create does (AIP-133)"),
+    ("DownloadArtifact", "google.api.HttpBody", "a content is no JSON over HTTP (AIP-127 names the message)"),
     ("SetLogFilter", "LogFilter", "a small singleton"),
     ("RetryTask", "Task", "it creates a resource and returns it, as Create does (AIP-133)"),
 ];
@@ -47,6 +48,7 @@ fn call(rpc: MethodDescriptor) -> Vec<String> {
     let verb = |verbs: &[&str]| verbs.iter().find_map(|verb| name.strip_prefix(verb));
     // AIP-131, 133 and 134: the resource itself; AIP-135: nothing.
     let response = match RESPONSES.iter().find(|one| one.0 == name) {
+        Some((_, resource, _)) if resource.contains('.') => (*resource).to_owned(),
         Some((_, resource, _)) => format!("{package}.{resource}"),
         None if verb(&["Delete"]).is_some() => "google.protobuf.Empty".to_owned(),
         None => match verb(&["Get", "Create", "Update"]) {

@@ -10,7 +10,7 @@ use self::comments::Comments;
 use self::schema::Schemas;
 use crate::routes::{Body, Route, Routes};
 use crate::template::{Segment, Template};
-use crate::{Error, pool};
+use crate::{Error, content, pool};
 
 /// Depth of fields of fields that are parameters of a query.
 const MAX_DEPTH: usize = 3;
@@ -134,6 +134,9 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
 }
 
 fn content(route: &Route, schemas: &mut Schemas<'_>) -> Value {
+    if content::is(&route.call.output()) {
+        return json!({ "application/octet-stream": {} });
+    }
     let schema = schemas.of_message(&route.call.output());
     if route.call.is_server_streaming() {
         // OpenAPI 3.1 has no word for the items of a stream: this is the schema of each.

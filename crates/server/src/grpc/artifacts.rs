@@ -1,10 +1,11 @@
 //! `ArtifactService`: contents of artifacts, and the lists of tasks.
 
+use bytes::Bytes;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
 use rota_core::Namespace;
 use rota_proto::names as shape;
 use rota_proto::v1::artifact_service_server::ArtifactService;
-use rota_proto::{num, v1};
+use rota_proto::{HttpBody, num, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,6 +18,8 @@ use crate::wire::{check, names};
 
 const MAX_LOOKED_UP: usize = 8192;
 const MAX_DOWNLOADED: usize = 65_536;
+/// Media type of every content: what an agent has written is only saved, whatever it claims to be.
+const CONTENT_TYPE: &str = "application/octet-stream";
 /// Parts that wait for the caller to read them.
 const BUFFER: usize = 2;
 /// Time after which a caller that reads nothing loses its download.
@@ -30,6 +33,7 @@ pub(crate) struct Service {
 
 #[tonic::async_trait]
 impl ArtifactService for Service {
+    type DownloadArtifactStream = ReceiverStream<Result<HttpBody, Status>>;
     type DownloadPartsStream = ReceiverStream<Result<v1::DownloadPartsResponse, Status>>;
 
     async fn fetch_artifacts(
@@ -43,6 +47,26 @@ impl ArtifactService for Service {
         let input = attempts.iter_mut().filter(|found| found.attempt == 0);
         input.filter_map(|found| found.list.as_mut()).for_each(|list| list.changes = None);
         Ok(Response::new(v1::FetchArtifactsResponse { attempts }))
+    }
+
+    async fn download_artifact(
+        &self,
+        request: Request<v1::DownloadArtifactRequest>,
+    ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        let v1::DownloadArtifactRequest { parent, attempt, name } = request.get_ref();
+        let (namespace, named) = names::task("parent", parent)?;
+        let attempt = u32::try_from(*attempt).map_err(|_| invalid("attempt", "must not be negative"))?;
+        let task = self.store.task(&namespace, named).await?;
+        let lists = artifacts::of_task(&self.store, &task, attempt..=attempt).await?;
+        let mut all = lists.into_iter().filter_map(|found| found.list).flat_map(|list| list.artifacts);
+        let artifact = all.find(|artifact| artifact.name == *name).ok_or_else(|| {
+            let text = format!("attempt {attempt} of the task has no artifact {:?}", check::shorten(name));
+            error("ARTIFACT_NOT_FOUND", text)
+        })?;
+        let wanted = digests(&artifact.parts, MAX_DOWNLOADED)?;
+        let stream = self
+            .contents(&namespace, wanted, |data| HttpBody { content_type: CONTENT_TYPE.to_owned(), data });
+        Ok(Response::new(stream))
     }
 
     async fn find_missing_parts(
@@ -83,18 +107,30 @@ impl ArtifactService for Service {
     ) -> Result<Response<Self::DownloadPartsStream>, Status> {
         let namespace = namespace(&request, &request.get_ref().parent)?;
         let wanted = digests(&request.get_ref().digests, MAX_DOWNLOADED)?;
-        let parts = self.artifacts.parts.clone();
+        let stream = self.contents(&namespace, wanted, |data| v1::DownloadPartsResponse { data });
+        Ok(Response::new(stream))
+    }
+}
+
+impl Service {
+    /// Streams the contents of parts, one after the other.
+    fn contents<T: Send + 'static>(
+        &self,
+        namespace: &Namespace,
+        wanted: Vec<Digest>,
+        message: impl Fn(Bytes) -> T + Send + 'static,
+    ) -> ReceiverStream<Result<T, Status>> {
+        let (parts, namespace) = (self.artifacts.parts.clone(), namespace.clone());
         // Nothing of them is removed while they are read.
         let pin = parts.pin(namespace.as_str(), &wanted);
-        let stream = self.streams.serve("download-parts", BUFFER, |outbox| async move {
+        self.streams.serve("download-parts", BUFFER, |outbox| async move {
             let _pin = pin;
             for digest in wanted {
                 let data = parts.get(namespace.as_str(), digest).await.map_err(artifacts::status)?;
-                send_in_time(&outbox, v1::DownloadPartsResponse { data }, STALLED).await?;
+                send_in_time(&outbox, message(data), STALLED).await?;
             }
             Ok(())
-        });
-        Ok(Response::new(stream))
+        })
     }
 }
 

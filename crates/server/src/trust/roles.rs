@@ -128,7 +128,7 @@ mod tests {
             &["Session", "FetchPreviousResult", "KeepArtifacts", "FetchCheckpoint"],
             WORKERS,
         ),
-        ("rota.v1.ArtifactService", &["FetchArtifacts"], ADMINS),
+        ("rota.v1.ArtifactService", &["FetchArtifacts", "DownloadArtifact"], ADMINS),
         (
             "rota.v1.WorkflowService",
             &[

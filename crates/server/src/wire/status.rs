@@ -105,6 +105,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         Code::ResourceExhausted,
         "The artifacts of the namespace have reached their quota, or the volume is nearly full.",
     ),
+    ("ARTIFACT_NOT_FOUND", Code::NotFound, "The attempt of the task has no artifact of that name."),
     ("ARTIFACTS_UNAVAILABLE", Code::Unavailable, "The storage of artifacts is unavailable."),
     (
         "ARTIFACT_NOT_STORED",

@@ -1,6 +1,7 @@
 //! Artifacts: who may store and read them, and which lists are kept.
 
 use anyhow::Result;
+use rota_proto::PART_BYTES;
 use rota_proto::v1::{
     Artifact, ArtifactList, Dependency, DownloadPartsRequest, FindMissingPartsRequest,
     IssueWorkerTokenRequest, SkippedFile, TaskResult, UploadPartsRequest,
@@ -209,5 +210,52 @@ async fn dependency_without_result_and_artifacts_is_no_error() -> Result<()> {
     };
     let answer = one.workers().fetch_previous_result(request).await?.into_inner();
     assert!(answer.artifacts.is_none());
+    Ok(())
+}
+
+/// A browser saves the content, and neither shows nor runs it.
+#[tokio::test]
+async fn contents_are_downloaded_over_http() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let client = cluster.client();
+    let page: &'static str = Box::leak("<script>alert(1)</script>".repeat(50_000).into_boxed_str());
+    let pieces = [&page[..PART_BYTES], &page[PART_BYTES..]];
+    for piece in pieces {
+        upload(client, "namespaces/default", piece).await?;
+    }
+    let large = Artifact {
+        parts: pieces.map(|piece| Sha256::digest(piece).to_vec()).into(),
+        ..artifact("input/a page.html", page)
+    };
+    let empty = Artifact { parts: Vec::new(), ..artifact("input/empty", "") };
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().inputs = vec![large, empty];
+    let task = tasks::create(client, task).await?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let download = async |query: &[(&str, &str)]| {
+        let url = format!("http://{}/api/v1/{}/artifacts:download", cluster.addr(), task.name);
+        let url = reqwest::Url::parse_with_params(&url, query)?;
+        anyhow::Ok(http.get(url).bearer_auth("open sesame").send().await?)
+    };
+    let found = download(&[("attempt", "0"), ("name", "input/a page.html")]).await?;
+    for (header, value) in [
+        ("content-type", "application/octet-stream"),
+        ("content-disposition", "attachment"),
+        ("content-security-policy", "sandbox; default-src 'none'"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(found.headers()[header], value);
+    }
+    assert!(found.text().await? == page);
+    assert_eq!(download(&[("name", "input/empty")]).await?.error_for_status()?.text().await?, "");
+    for (query, status, reason) in [
+        ([("attempt", "0"), ("name", "input/b")], 404, "ARTIFACT_NOT_FOUND"),
+        ([("attempt", "1"), ("name", "input/empty")], 404, "ARTIFACT_NOT_FOUND"),
+        ([("attempt", "-1"), ("name", "input/empty")], 400, "INVALID_FIELD"),
+    ] {
+        let refused = download(&query).await?;
+        assert_eq!(refused.status(), status, "{query:?}");
+        assert!(refused.text().await?.contains(reason), "{query:?}");
+    }
     Ok(())
 }
