@@ -131,18 +131,71 @@ export async function call<T>(
   path: string,
   body?: unknown,
   signal?: AbortSignal,
+  headers?: Record<string, string>,
 ): Promise<T> {
   const init: RequestInit = { method, signal: signal ?? null };
   if (body !== undefined) {
-    init.headers = { "Content-Type": "application/json" };
+    init.headers = { ...headers, "Content-Type": "application/json" };
     init.body = JSON.stringify(body);
   }
   return (await send(path, init)).json();
 }
 
 export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, undefined, signal);
-export const post = <T>(path: string, body: unknown = {}) => call<T>("POST", path, body);
+export const post = <T>(path: string, body: unknown = {}, headers?: Record<string, string>) =>
+  call<T>("POST", path, body, undefined, headers);
 export const patch = <T>(path: string, body: unknown) => call<T>("PATCH", path, body);
+
+/** Reads the first bytes of a content that is no JSON: at most `limit`. */
+export async function content(
+  path: string,
+  limit: number,
+  signal?: AbortSignal,
+): Promise<{ data: Uint8Array<ArrayBuffer>; isWhole: boolean }> {
+  const response = await send(path, { signal: signal ?? null });
+  const reader = response.body?.getReader();
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  let isWhole = true;
+  try {
+    for (;;) {
+      const part = await reader?.read();
+      if (!part || part.done) {
+        break;
+      }
+      parts.push(part.value);
+      size += part.value.length;
+      if (size > limit) {
+        isWhole = false;
+        break;
+      }
+    }
+  } catch (error) {
+    // The network's own errors have no text for people.
+    throw signal?.aborted ? error : new ApiError(Code.UNAVAILABLE, "the connection was interrupted");
+  } finally {
+    reader?.cancel().catch(() => {});
+  }
+  const data = new Uint8Array(await new Blob(parts).arrayBuffer()).subarray(0, limit);
+  return { data, isWhole };
+}
+
+/** Saves a content as a file. */
+export async function save(path: string, name: string): Promise<void> {
+  const response = await send(path, {});
+  let saved: Blob;
+  try {
+    saved = await response.blob();
+  } catch {
+    throw new ApiError(Code.UNAVAILABLE, "the connection was interrupted");
+  }
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(saved);
+  link.download = name;
+  link.click();
+  // The browser has taken the file over once the click was handled.
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
 
 /** Fails unless a token is accepted, or none is required. */
 export async function checkToken(given: string): Promise<void> {

@@ -6,14 +6,20 @@ const MOST_EMPTY_LINES = 3;
 /** Controls, and characters that change the direction of text or cannot be seen. Joiners of emoji and scripts are harmless. */
 const UNSEEN = /(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
+/** Returns a text with the characters that are not seen named, and everything else as it is. */
+export function named(text: string): string {
+  return text.replace(
+    UNSEEN,
+    (one) => `[U+${(one.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}]`,
+  );
+}
+
 /**
  * Returns a text of an agent in a form that hides nothing: who approves something must see all of it, in its order. Characters
  * that are not seen are named, long runs of blanks are counted.
  */
 export function visible(text: string | undefined): string {
-  return (text ?? "")
-    .replaceAll("\r\n", "\n")
-    .replace(UNSEEN, (one) => `[U+${(one.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}]`)
+  return named((text ?? "").replaceAll("\r\n", "\n"))
     .replace(/(?:[^\S\n]*\n){5,}/g, (run) => {
       const empty = run.split("\n").length - 2;
       return empty > MOST_EMPTY_LINES ? `\n[${empty} empty lines]\n` : run;

@@ -3,11 +3,15 @@ import type { components } from "./schema";
 type Schemas = components["schemas"];
 
 export type Agent = Schemas["Agent"];
+export type Artifact = Schemas["Artifact"];
+export type AttemptArtifacts = Schemas["AttemptArtifacts"];
+export type FetchArtifactsResponse = Schemas["FetchArtifactsResponse"];
 export type Event = Schemas["Event"];
 export type InputRequest = Schemas["InputRequest"];
 export type StepStatus = Schemas["StepStatus"];
 export type SystemStatus = Schemas["SystemStatus"];
 export type Task = Schemas["Task"];
+export type TaskSpec = Schemas["TaskSpec"];
 export type TaskInput = Schemas["TaskInput"];
 export type WatchAgentsResponse = Schemas["WatchAgentsResponse"];
 export type WatchTaskResponse = Schemas["WatchTaskResponse"];

@@ -40,8 +40,8 @@ const ASSETS: &str = "/assets/";
 const MISSING: &str = "<!doctype html><html lang=\"en\"><title>Rota</title><h1>Rota</h1>\
     <p>This program was built without the control centre: run scripts/console, then build it again. \
     The command line and the HTTP API work without it.</p></html>\n";
-/// Scripts, styles and connections of this server only. Styles of elements are set by scripts, not by attributes.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+/// Scripts, styles and connections of this server only; images also of what the page itself has read. Styles of elements are set by scripts, not by attributes.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; \
     font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// Whether the program contains the control centre.

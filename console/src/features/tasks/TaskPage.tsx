@@ -141,7 +141,7 @@ function OneTask({ name }: { name: string }) {
           </Scroll>
         </section>
       )}
-      {status.hasArtifacts && <Artifacts task={name} />}
+      {status.hasArtifacts && <Artifacts name={name} task={task} ended={ended} />}
       <h2>Log</h2>
       <Log lines={lines.all} version={version} link={link} />
       {state === "TASK_STATE_RUNNING" && <Steer name={name} />}

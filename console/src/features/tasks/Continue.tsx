@@ -1,0 +1,74 @@
+import { useNavigate } from "@tanstack/react-router";
+import { useRef, useState } from "react";
+import { newKey, post } from "../../api/client";
+import type { Task } from "../../api/types";
+import { Problem } from "../../components/Problem";
+import { continuationOf } from "./continuation";
+import { type Comment, messageOf } from "./patch";
+
+/** The next message of the conversation of a task that has ended, with the comments on its changes: a new task continues it. */
+export function Continue({ task, comments }: { task: Task; comments: Comment[] }) {
+  const navigate = useNavigate();
+  const [text, setText] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<unknown>();
+  // The same until the task is created: a call that is repeated creates no second one.
+  const key = useRef({ message: "", value: "" });
+  const message = messageOf(text, comments);
+  const secret = task.spec?.secretNames?.[0];
+  const send = async () => {
+    setBusy(true);
+    setProblem(undefined);
+    if (key.current.message !== message) {
+      key.current = { message, value: newKey() };
+    }
+    try {
+      const [, namespace = ""] = task.name?.split("/") ?? [];
+      const headers = { "Idempotency-Key": key.current.value };
+      const made = await post<Task>(`namespaces/${namespace}/tasks`, continuationOf(task, message), headers);
+      const id = made.name?.split("/")[3] ?? "";
+      await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
+    } catch (error) {
+      setProblem(error);
+    }
+    setBusy(false);
+  };
+  if (secret) {
+    return (
+      <p className="quiet">
+        The task has the secret {secret}, which no page can copy: continue it with{" "}
+        <code>rota continue --secret-env</code>.
+      </p>
+    );
+  }
+  return (
+    <section aria-label="Continue">
+      <h2>Continue</h2>
+      <form
+        className="answer"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void send();
+        }}
+      >
+        <label>
+          Next message
+          <textarea
+            value={text}
+            onChange={(event) => setText(event.target.value)}
+            maxLength={64 * 1024}
+            disabled={busy}
+          />
+        </label>
+        <div>
+          <button type="submit" className="primary" disabled={busy || message === ""}>
+            {comments.length === 0
+              ? "Continue"
+              : `Continue with ${comments.length} ${comments.length === 1 ? "comment" : "comments"}`}
+          </button>
+        </div>
+      </form>
+      <Problem error={problem} />
+    </section>
+  );
+}

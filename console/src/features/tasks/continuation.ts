@@ -1,0 +1,38 @@
+import type { Task, TaskSpec } from "../../api/types";
+
+/** Label of tasks that are resources of a cluster, which would cancel one without a resource. */
+const CLUSTER = "rota.dev/cluster";
+
+/** Returns the task that continues another one with a message, set up as that one was: the same as `rota continue` makes. */
+export function continuationOf(before: Task, prompt: string): Task {
+  const {
+    // Of the task itself, and not of what comes next.
+    title: _title,
+    input: _input,
+    inputs: _inputs,
+    dependsOn: _dependsOn,
+    thread: _thread,
+    startTime: _startTime,
+    secretNames: _secretNames,
+    fork: _fork,
+    workspace,
+    ...given
+  } = before.spec ?? {};
+  const spec: TaskSpec = { ...given, prompt, continueFrom: before.uid ?? "" };
+  if (workspace) {
+    spec.workspace = { ...workspace };
+    if (workspace.git) {
+      const { refFrom: _refFrom, ...git } = workspace.git;
+      spec.workspace.git = git;
+    }
+    if (workspace.mode === "WORKSPACE_MODE_KEEP") {
+      spec.workspace.path = workspace.path || (before.uid ?? "");
+    }
+  }
+  const { [CLUSTER]: _cluster, ...labels } = before.labels ?? {};
+  const task: Task = { spec, labels };
+  if (before.priority !== undefined) {
+    task.priority = before.priority;
+  }
+  return task;
+}
