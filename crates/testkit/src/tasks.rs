@@ -79,6 +79,15 @@ pub async fn until(
     name: &str,
     condition: impl Fn(&v1::TaskStatus) -> bool,
 ) -> Result<v1::Task> {
+    until_within(WAIT_TIMEOUT, client, name, condition).await
+}
+
+async fn until_within(
+    limit: Duration,
+    client: &Client,
+    name: &str,
+    condition: impl Fn(&v1::TaskStatus) -> bool,
+) -> Result<v1::Task> {
     let wait = async {
         let mut watch = client.watch_task(name, 0);
         while let Some(update) = watch.next().await {
@@ -89,7 +98,7 @@ pub async fn until(
         }
         bail!("{name} ended without meeting the condition")
     };
-    match tokio::time::timeout(WAIT_TIMEOUT, wait).await {
+    match tokio::time::timeout(limit, wait).await {
         Ok(waited) => waited,
         Err(_) => {
             let now = get(client, name).await?;
@@ -108,7 +117,12 @@ pub async fn until_state(client: &Client, name: &str, state: v1::TaskState) -> R
 
 /// Waits until a task has ended, in any final state.
 pub async fn ended(client: &Client, name: &str) -> Result<v1::Task> {
-    until(client, name, |status| {
+    ended_within(WAIT_TIMEOUT, client, name).await
+}
+
+/// Like [`ended`], for work whose time grows with a size that the test was given.
+pub async fn ended_within(limit: Duration, client: &Client, name: &str) -> Result<v1::Task> {
+    until_within(limit, client, name, |status| {
         matches!(status.state(), v1::TaskState::Succeeded | v1::TaskState::Failed | v1::TaskState::Cancelled)
     })
     .await

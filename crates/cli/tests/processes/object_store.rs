@@ -1,6 +1,7 @@
 //! Artifacts in an object store: a real control plane and a server that speaks S3, which is away at times.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Result;
 use rota_proto::v1::TaskState;
@@ -48,7 +49,8 @@ async fn transfers_survive_a_killed_control_plane_and_an_absent_store() -> Resul
     drop(s3);
     fixture.start_server().await?;
     let _s3 = S3Server::start_at(&folder, address).await?;
-    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    let limit = tasks::WAIT_TIMEOUT + Duration::from_secs(size_mib() as u64);
+    let status = tasks::ended_within(limit, &client, &name).await?.status.unwrap();
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
     let digest = status.result.unwrap().text;
     let id = name.rsplit('/').next().unwrap();

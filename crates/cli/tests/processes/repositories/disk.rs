@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::try_join_all;
@@ -59,7 +60,8 @@ async fn large_repositories_are_fetched_once() -> Result<()> {
     let line = "ls large-* | wc -l; echo mine > mine";
     let created = (0..SLOTS).map(|number| tasks::create(&client, site.task(&format!("t{number}"), line)));
     for (number, task) in try_join_all(created).await?.iter().enumerate() {
-        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        let limit = tasks::WAIT_TIMEOUT + Duration::from_secs(mib);
+        let status = tasks::ended_within(limit, &client, &task.name).await?.status.unwrap();
         assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
         assert_eq!(status.result.unwrap().text.trim(), mib.to_string());
         assert_eq!(site.paths(&format!("t{number}")).await?, ["mine"]);
