@@ -1,4 +1,10 @@
-import { createRootRoute, createRoute, createRouter, Navigate } from "@tanstack/react-router";
+import {
+  createRootRoute,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  Navigate,
+} from "@tanstack/react-router";
 import { Shell } from "./components/Shell";
 import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";
@@ -40,8 +46,38 @@ const workflow = createRoute({
   component: WorkflowPage,
 });
 
+// Pages that few visits need are loaded when they are opened.
+const schedules = createRoute({
+  getParentRoute: () => root,
+  path: "/schedules",
+  component: lazyRouteComponent(() => import("./features/schedules/SchedulesPage"), "SchedulesPage"),
+});
+const costs = createRoute({
+  getParentRoute: () => root,
+  path: "/costs",
+  component: lazyRouteComponent(() => import("./features/costs/CostsPage"), "CostsPage"),
+  validateSearch: (search: Record<string, unknown>): { days?: number } =>
+    [1, 7, 30].includes(Number(search.days)) ? { days: Number(search.days) } : {},
+});
+const system = createRoute({
+  getParentRoute: () => root,
+  path: "/system",
+  component: lazyRouteComponent(() => import("./features/system/SystemPage"), "SystemPage"),
+});
+
 export const router = createRouter({
-  routeTree: root.addChildren([home, inbox, tasks, task, agents, workflows, workflow]),
+  routeTree: root.addChildren([
+    home,
+    inbox,
+    tasks,
+    task,
+    agents,
+    workflows,
+    workflow,
+    schedules,
+    costs,
+    system,
+  ]),
 });
 
 declare module "@tanstack/react-router" {

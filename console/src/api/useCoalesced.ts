@@ -2,8 +2,8 @@ import { useCallback, useEffect, useRef } from "react";
 
 const PAUSE = 1000;
 
-/** Returns a function that calls another one immediately, then at most once a second, and never misses the last call. */
-export function useCoalesced(act: () => void): () => void {
+/** Returns a function that calls another one immediately, then at most once in a while, and never misses the last call. */
+export function useCoalesced(act: () => void, pause = PAUSE): () => void {
   const latest = useRef(act);
   latest.current = act;
   const state = useRef<{ timer?: ReturnType<typeof setTimeout>; again: boolean }>({ again: false });
@@ -27,9 +27,9 @@ export function useCoalesced(act: () => void): () => void {
         if (own.again) {
           run();
         }
-      }, PAUSE);
+      }, pause);
       latest.current();
     };
     run();
-  }, []);
+  }, [pause]);
 }

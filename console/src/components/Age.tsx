@@ -13,6 +13,11 @@ setInterval(() => {
 
 const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
+/** A time with its zone. */
+export function Moment({ at }: { at: string | undefined }) {
+  return at ? <time dateTime={at}>{zone.format(new Date(at))}</time> : null;
+}
+
 /** How long ago a time was, or how long a span was; the time with its zone as a title. */
 export function Age({ from, to }: { from: string | undefined; to?: string | undefined }) {
   const [time, setTime] = useState(now);

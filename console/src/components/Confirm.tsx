@@ -4,6 +4,8 @@ import { Dialog } from "./Dialog";
 
 interface Props {
   label: string;
+  /** Name of the button where several have the same label. */
+  name?: string;
   /** What is done, with its extent, as a question. */
   question: string;
   /** Gets a key that stays the same until the action has succeeded: a repeated call is recognized by it. */
@@ -12,7 +14,7 @@ interface Props {
 }
 
 /** A button whose action is confirmed first, and is done once at a time. */
-export function Confirm({ label, question, onConfirm, disabled }: Props) {
+export function Confirm({ label, name, question, onConfirm, disabled }: Props) {
   const [open, setOpen] = useState(false);
   const [busy, setBusy] = useState(false);
   const key = useRef("");
@@ -30,7 +32,7 @@ export function Confirm({ label, question, onConfirm, disabled }: Props) {
   };
   return (
     <>
-      <button type="button" disabled={disabled || busy} onClick={() => setOpen(true)}>
+      <button type="button" aria-label={name} disabled={disabled || busy} onClick={() => setOpen(true)}>
         {label}
       </button>
       <Dialog open={open} onClose={() => setOpen(false)} title={label}>

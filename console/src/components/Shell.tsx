@@ -14,6 +14,9 @@ const PAGES = [
   { to: "/tasks", name: "Tasks", key: "t" },
   { to: "/workflows", name: "Workflows", key: "w" },
   { to: "/agents", name: "Agents", key: "a" },
+  { to: "/schedules", name: "Schedules", key: "s" },
+  { to: "/costs", name: "Costs", key: "c" },
+  { to: "/system", name: "System", key: "y" },
 ] as const;
 
 const isTyping = (target: EventTarget | null) =>

@@ -1,4 +1,4 @@
-import { type UseInfiniteQueryResult, useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { id, query } from "../../api/format";
@@ -8,6 +8,7 @@ import { useCoalesced } from "../../api/useCoalesced";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { useNamespace } from "../../namespace";
@@ -162,22 +163,5 @@ export function AgentsPage() {
       </Scroll>
       <More of={workers} what="workers" />
     </>
-  );
-}
-
-/** The button that reads the next page of a list. */
-function More({
-  of,
-  what,
-}: {
-  of: Pick<UseInfiniteQueryResult, "hasNextPage" | "isFetchingNextPage" | "fetchNextPage">;
-  what: string;
-}) {
-  return (
-    of.hasNextPage && (
-      <button type="button" disabled={of.isFetchingNextPage} onClick={() => void of.fetchNextPage()}>
-        Show more {what}
-      </button>
-    )
   );
 }

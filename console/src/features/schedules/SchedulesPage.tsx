@@ -1,0 +1,169 @@
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { useState } from "react";
+import { get, patch, post } from "../../api/client";
+import { useFeed } from "../../api/feed";
+import { id, query } from "../../api/format";
+import { visible, visibleLine } from "../../api/plain";
+import { refresh } from "../../api/refresh";
+import type { Schedule } from "../../api/types";
+import { useCoalesced } from "../../api/useCoalesced";
+import { troubleOf } from "../../api/useStream";
+import { Age, Moment } from "../../components/Age";
+import { Confirm } from "../../components/Confirm";
+import { More } from "../../components/More";
+import { Problem } from "../../components/Problem";
+import { Scroll } from "../../components/Scroll";
+import { State } from "../../components/State";
+import { useNamespace } from "../../namespace";
+
+/** Next times that are shown of a schedule. */
+const TIMES = 3;
+
+interface Page {
+  schedules?: Schedule[];
+  nextPageToken?: string;
+}
+
+/** Schedules with their next times and last runs. */
+export function SchedulesPage() {
+  const namespace = useNamespace();
+  const cache = useQueryClient();
+  const [problem, setProblem] = useState<unknown>();
+  const found = useInfiniteQuery({
+    queryKey: ["schedules", namespace],
+    initialPageParam: "",
+    queryFn: ({ pageParam, signal }) =>
+      get<Page>(`namespaces/${namespace}/schedules${query({ pageSize: 100, pageToken: pageParam })}`, signal),
+    getNextPageParam: (page) => page.nextPageToken || undefined,
+  });
+  const reload = useCoalesced(() => void refresh(cache, ["schedules", namespace]));
+  // Each run is a task: one that begins or ends changes its schedule.
+  const link = useFeed({ reload, receive: ({ events }) => events?.some((event) => event.state) && reload() });
+  const act = async (call: Promise<unknown>) => {
+    setProblem(undefined);
+    try {
+      await call;
+    } catch (error) {
+      setProblem(error);
+      throw error;
+    } finally {
+      reload();
+    }
+  };
+  const schedules = found.data?.pages.flatMap((page) => page.schedules ?? []) ?? [];
+  return (
+    <>
+      <h1>Schedules</h1>
+      <p role="status" className="quiet">
+        {troubleOf(link)}
+      </p>
+      <Problem error={problem ?? found.error} />
+      {found.isSuccess && schedules.length === 0 && (
+        <p>
+          There are no schedules in this namespace. Create one with <code>rota schedule create</code>.
+        </p>
+      )}
+      {schedules.length > 0 && (
+        <Scroll label="Schedules">
+          <table>
+            <thead>
+              <tr>
+                <th>Schedule</th>
+                <th>Times</th>
+                <th>Next</th>
+                <th>Last run</th>
+                <th>
+                  <span className="hidden">Actions</span>
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {schedules.map((schedule) => (
+                <Row key={schedule.name} schedule={schedule} act={act} />
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
+      )}
+      <More of={found} what="schedules" />
+    </>
+  );
+}
+
+function Row({ schedule, act }: { schedule: Schedule; act: (call: Promise<unknown>) => Promise<void> }) {
+  const { name = "", spec = {}, status = {} } = schedule;
+  const own = id(name);
+  const running = status.active ?? [];
+  const last = running.at(-1) ?? status.recent?.[0];
+  const pause = (paused: boolean) => act(patch(`${name}?updateMask=spec.paused`, { name, spec: { paused } }));
+  return (
+    <tr>
+      <td className="name">
+        {own}
+        {status.problem && <p className="problem">{visible(status.problem)}</p>}
+        {status.lastSkip && (
+          <p className="quiet">
+            {status.skipped} skipped, last <Age from={status.lastSkip.scheduleTime} /> ago:{" "}
+            {visible(status.lastSkip.reason)}
+          </p>
+        )}
+      </td>
+      <td>
+        <code>{visibleLine(spec.cron)}</code>
+        <br />
+        <span className="quiet">{visibleLine(spec.timeZone) || "UTC"}</span>
+      </td>
+      <td>
+        {spec.paused ? (
+          "paused"
+        ) : (
+          <ul className="plain">
+            {status.nextTimes?.slice(0, TIMES).map((time) => (
+              <li key={time}>
+                <Moment at={time} />
+              </li>
+            ))}
+          </ul>
+        )}
+      </td>
+      <td>
+        {last?.task ? (
+          <Link
+            to="/tasks/$namespace/$id"
+            params={{ namespace: name.split("/")[1] ?? "", id: id(last.task) }}
+            aria-label={`Last run of ${own}`}
+          >
+            <State value={last.state} prefix="TASK_STATE_" />
+          </Link>
+        ) : (
+          visible(last?.message)
+        )}
+        {last && (
+          <span className="quiet">
+            {" "}
+            <Age from={last.scheduleTime} /> ago
+          </span>
+        )}
+        {running.length > 1 && <p className="quiet">{running.length} run</p>}
+      </td>
+      <td>
+        <span className="choices">
+          <button
+            type="button"
+            aria-label={`${spec.paused ? "Resume" : "Pause"} ${own}`}
+            onClick={() => void pause(!spec.paused).catch(() => {})}
+          >
+            {spec.paused ? "Resume" : "Pause"}
+          </button>
+          <Confirm
+            label="Run now"
+            name={`Run now: ${own}`}
+            question={`Run ${own} now, in addition to its times?`}
+            onConfirm={(idempotencyKey) => act(post(`${name}:run`, { idempotencyKey }))}
+          />
+        </span>
+      </td>
+    </tr>
+  );
+}

@@ -1,0 +1,272 @@
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { get, post, put } from "../../api/client";
+import { useFeed } from "../../api/feed";
+import { id, word } from "../../api/format";
+import { visible, visibleLine } from "../../api/plain";
+import { refresh } from "../../api/refresh";
+import type { SystemStatus } from "../../api/types";
+import { useCoalesced } from "../../api/useCoalesced";
+import { Age } from "../../components/Age";
+import { Confirm } from "../../components/Confirm";
+import { Problem } from "../../components/Problem";
+import { Scroll } from "../../components/Scroll";
+import { State } from "../../components/State";
+
+/** Shortest time between two readings while tasks change. */
+const PAUSE = 5000;
+
+/** The control plane itself: its state with causes, its parts, and what an admin changes while it runs. */
+export function SystemPage() {
+  const cache = useQueryClient();
+  const [problem, setProblem] = useState<unknown>();
+  const found = useQuery({
+    queryKey: ["system"],
+    queryFn: ({ signal }) => get<SystemStatus>("system/status", signal),
+  });
+  const read = () => void refresh(cache, ["system"]);
+  const reload = useCoalesced(read, PAUSE);
+  useFeed({ reload, receive: ({ events }) => events?.some((event) => event.state) && reload() });
+  const reset = async (name: string) => {
+    setProblem(undefined);
+    try {
+      await post(`${name}:resetBreaker`);
+    } catch (error) {
+      setProblem(error);
+      throw error;
+    } finally {
+      read();
+    }
+  };
+  const status = found.data;
+  return (
+    <>
+      <h1>System</h1>
+      <div className="bar">
+        {status && <State value={status.state} prefix="SYSTEM_STATE_" />}
+        <button type="button" disabled={found.isFetching} onClick={read}>
+          Read again
+        </button>
+        {status && (
+          <span className="quiet">
+            read <Age from={new Date(found.dataUpdatedAt).toISOString()} /> ago
+          </span>
+        )}
+      </div>
+      <Problem error={problem ?? found.error} />
+      {status?.causes?.map((cause) => (
+        <section key={`${cause.code} ${cause.message}`} className="card" aria-label={cause.code}>
+          <p className="problem">{visible(cause.message)}</p>
+          {cause.hint && <p className="quiet">{visible(cause.hint)}</p>}
+        </section>
+      ))}
+      {status && <Overview status={status} />}
+      {(status?.breakers?.length ?? 0) > 0 && <Breakers breakers={status?.breakers ?? []} reset={reset} />}
+      {(status?.replicas?.length ?? 0) > 0 && <Replicas replicas={status?.replicas ?? []} />}
+      {status && <Loops tasks={status.backgroundTasks ?? []} />}
+      <LogFilter />
+    </>
+  );
+}
+
+function Overview({ status: { counts = {}, store, ...status } }: { status: SystemStatus }) {
+  const mib = (bytes: string | undefined) => `${Math.round(Number(bytes ?? 0) / 2 ** 20)} MiB`;
+  const rows: [string, React.ReactNode][] = [
+    ["Version", status.version],
+    ["Replica", visibleLine(status.replica)],
+    ["Running for", <Age key="age" from={status.startTime} />],
+    ["Workers", `${counts.workers ?? 0}, ${counts.sessions ?? 0} connected`],
+    [
+      "Tasks",
+      `${counts.pendingTasks ?? 0} pending, ${counts.queuedTasks ?? 0} queued, ${counts.assignedTasks ?? 0} assigned, ${counts.runningTasks ?? 0} running, ${counts.inputRequiredTasks ?? 0} waiting for a person`,
+    ],
+    ["Store", store?.available ? `answers within ${store.latency}` : "does not answer"],
+    ["Last commit", store?.lastCommitTime && <Age key="commit" from={store.lastCommitTime} />],
+    ["Last write", store?.writeError && <span className="problem">{visible(store.writeError)}</span>],
+    [
+      "Disk",
+      store?.space &&
+        `${mib(store.space.sizeBytes)} used, ${mib(store.space.freeBytes)} free of ${mib(store.space.volumeBytes)}`,
+    ],
+  ];
+  return (
+    <dl className="pairs">
+      {rows.map(
+        ([name, value]) =>
+          value && (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ),
+      )}
+    </dl>
+  );
+}
+
+function Breakers({
+  breakers,
+  reset,
+}: {
+  breakers: NonNullable<SystemStatus["breakers"]>;
+  reset: (name: string) => Promise<void>;
+}) {
+  return (
+    <>
+      <h2>Circuit breakers</h2>
+      <Scroll label="Circuit breakers">
+        <table>
+          <thead>
+            <tr>
+              <th>Agent</th>
+              <th>State</th>
+              <th>Failures</th>
+              <th>Last failure</th>
+              <th>
+                <span className="hidden">Actions</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {breakers.map((breaker) => (
+              <tr key={breaker.agent}>
+                <td className="name">{breaker.agent?.replace("namespaces/", "").replace("/agents/", "/")}</td>
+                <td>{word(breaker.state, "BREAKER_STATE_")}</td>
+                <td>{breaker.failures ?? 0}</td>
+                <td>
+                  {word(breaker.failureClass, "FAILURE_CLASS_")}: {visible(breaker.message)}
+                </td>
+                <td>
+                  <Confirm
+                    label="Reset"
+                    name={`Reset ${id(breaker.agent)}`}
+                    question={`Let ${id(breaker.agent)} have tasks again, without waiting?`}
+                    onConfirm={() => reset(breaker.agent ?? "")}
+                  />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </>
+  );
+}
+
+function Replicas({ replicas }: { replicas: NonNullable<SystemStatus["replicas"]> }) {
+  return (
+    <>
+      <h2>Replicas</h2>
+      <Scroll label="Replicas">
+        <table>
+          <thead>
+            <tr>
+              <th>Replica</th>
+              <th>Role</th>
+              <th>Version</th>
+              <th>Address</th>
+              <th>Lease</th>
+            </tr>
+          </thead>
+          <tbody>
+            {replicas.map((replica) => (
+              <tr key={replica.name}>
+                <td className="name">{visibleLine(replica.name)}</td>
+                <td>{replica.owner ? "owner" : "stands by"}</td>
+                <td>{visibleLine(replica.version)}</td>
+                <td>{visibleLine(replica.address)}</td>
+                <td>{replica.lease}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </>
+  );
+}
+
+function Loops({ tasks }: { tasks: NonNullable<SystemStatus["backgroundTasks"]> }) {
+  return (
+    <>
+      <h2>Background tasks</h2>
+      <Scroll label="Background tasks">
+        <table>
+          <thead>
+            <tr>
+              <th>Name</th>
+              <th>State</th>
+              <th>Succeeded</th>
+              <th>Failed</th>
+              <th>Last success</th>
+            </tr>
+          </thead>
+          <tbody>
+            {tasks.map((task) => (
+              <tr key={task.name}>
+                <td className="name">
+                  {task.name} <span className="quiet">{task.description}</span>
+                  {task.error && <p className="problem">{visible(task.error)}</p>}
+                </td>
+                <td>{word(task.state, "BACKGROUND_TASK_STATE_")}</td>
+                <td>{task.succeeded ?? 0}</td>
+                <td>{task.failed ?? 0}</td>
+                <td>
+                  {task.lastSuccessTime && (
+                    <>
+                      <Age from={task.lastSuccessTime} /> ago
+                    </>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </>
+  );
+}
+
+/** What the process logs, until it ends. */
+function LogFilter() {
+  const cache = useQueryClient();
+  const [problem, setProblem] = useState<unknown>();
+  const [saved, setSaved] = useState(false);
+  const found = useQuery({
+    queryKey: ["log-filter"],
+    queryFn: ({ signal }) => get<{ filter?: string }>("system/logFilter", signal),
+  });
+  const set = async (filter: string) => {
+    setProblem(undefined);
+    try {
+      cache.setQueryData(["log-filter"], await put("system/logFilter", { filter }));
+      setSaved(true);
+    } catch (error) {
+      setProblem(error);
+    }
+  };
+  return (
+    <>
+      <h2>Log</h2>
+      <Problem error={found.error} />
+      {found.data && (
+        <form
+          className="bar"
+          key={found.data.filter}
+          onChange={() => setSaved(false)}
+          onSubmit={(event) => {
+            event.preventDefault();
+            void set(String(new FormData(event.currentTarget).get("filter") ?? ""));
+          }}
+        >
+          <label>
+            Log filter, until the process ends
+            <input name="filter" defaultValue={found.data.filter} required maxLength={1024} size={32} />
+          </label>
+          <button type="submit">Set filter</button>
+          <span role="status">{saved && "Saved."}</span>
+        </form>
+      )}
+      <Problem error={problem} />
+    </>
+  );
+}

@@ -1,0 +1,113 @@
+// Costs, schedules and the system, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+
+setUp();
+
+const phone = (colorScheme) => signedIn({ colorScheme, viewport: { width: 360, height: 640 } });
+const HOSTILE = "<img src=x onerror=alert(1)>\u202e";
+
+test("costs are added up live, and the namespace gets a budget", async () => {
+  const page = await phone("light");
+  await page.keyboard.press("c");
+  await page.getByText("Nothing was spent, and there are no budgets.").waitFor();
+  const usage = { usage: { costMicroUsd: 1_500_000, inputTokens: 100 } };
+  await until(await scripted("costly", [usage, { succeed: "done" }]), "TASK_STATE_SUCCEEDED");
+  const row = page.getByRole("region", { name: "Budgets" }).locator("tr", { hasText: "script" });
+  await row.getByText("$1.50").first().waitFor();
+  await page.getByText("$1.50 by 1 tasks").waitFor();
+  await page.getByRole("region", { name: "By agent" }).getByRole("cell", { name: "script" }).waitFor();
+  const form = page.getByRole("form", { name: "Budget of the namespace" });
+  await form.getByLabel("Dollars a day").fill("2");
+  await page.keyboard.press("Enter");
+  await page.getByText("$1.50 of $2.00").waitFor();
+  await form.getByText("Saved.").waitFor();
+  await fits(page, "costs");
+  await accessible(page, "costs, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "costs, dark");
+  // An amount that the control plane refuses.
+  await form.getByLabel("Dollars a day").fill("99999999");
+  await form.getByRole("button", { name: "Set budget" }).click();
+  await form.getByRole("alert").waitFor();
+  await form.getByRole("button", { name: "Remove budget" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Remove budget" }).click();
+  await page.getByText("$1.50 of $2.00").waitFor({ state: "detached" });
+  const { budgets } = await api("GET", "namespaces/default/budgets");
+  assert.ok(budgets.every((one) => !one.budget));
+  await page.getByRole("link", { name: "30 days" }).click();
+  await page.waitForURL(/days=30/);
+  await page.reload();
+  await page.getByText("$1.50 by 1 tasks").waitFor();
+  await page.context().close();
+});
+
+test("schedules are paused, resumed and run", async () => {
+  const page = await phone("dark");
+  await page.getByRole("link", { name: "Schedules" }).click();
+  await page.getByText("There are no schedules in this namespace.").waitFor();
+  for (const [name, spec] of [
+    ["nightly", { cron: "0 3 * * *", timeZone: "Europe/Berlin" }],
+    ["often", { cron: "*/5 * * * *" }],
+  ]) {
+    const runtime = { scripted: { steps: [{ succeed: HOSTILE }] } };
+    const task = { spec: { target: { agent: "script" }, runtime } };
+    await api("POST", `namespaces/default/schedules?scheduleId=${name}`, { spec: { ...spec, task } });
+  }
+  await page.reload();
+  const row = page.locator("tr", { hasText: "nightly" });
+  await row.getByText("Europe/Berlin").waitFor();
+  assert.equal(await row.getByRole("listitem").count(), 3);
+  await page.getByRole("button", { name: "Pause nightly" }).focus();
+  await page.keyboard.press("Enter");
+  await row.getByText("paused", { exact: true }).waitFor();
+  assert.equal((await api("GET", "namespaces/default/schedules/nightly")).spec.paused, true);
+  await fits(page, "schedules");
+  await accessible(page, "schedules, dark");
+  await page.emulateMedia({ colorScheme: "light" });
+  await accessible(page, "schedules, light");
+  await page.getByRole("button", { name: "Resume nightly" }).click();
+  await row.getByRole("listitem").first().waitFor();
+  await page.getByRole("button", { name: "Run now: nightly" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Run now" }).click();
+  // Without a reload: the feed of tasks shows that it has ended.
+  await row.locator(".state.succeeded").waitFor();
+  await row.getByRole("link", { name: "Last run of nightly" }).click();
+  await page.getByText(HOSTILE, { exact: true }).first().waitFor();
+  await page.context().close();
+});
+
+test("the system shows its parts, and its breakers are reset", async () => {
+  const page = await phone("light");
+  await page.getByRole("link", { name: "System" }).click();
+  await page.locator(".bar .state.healthy").waitFor();
+  await page.getByRole("region", { name: "Background tasks" }).getByRole("cell").first().waitFor();
+  const failure = { fail: { class: "auth", message: HOSTILE } };
+  // The task is not to blame: it waits.
+  const name = await scripted("refused", [failure]);
+  const breakers = page.getByRole("region", { name: "Circuit breakers" });
+  await breakers.getByText("<img src=x onerror=alert(1)>[U+202E]").waitFor();
+  await fits(page, "system");
+  await accessible(page, "system, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "system, dark");
+  await api("POST", `${name}:cancel`, {});
+  await breakers.getByRole("button", { name: "Reset script" }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").getByRole("button", { name: "Reset" }).click();
+  await breakers.waitFor({ state: "detached" });
+  const filter = page.getByLabel("Log filter");
+  const before = await filter.inputValue();
+  await filter.fill("rota_server=nonsense");
+  await page.getByRole("button", { name: "Set filter" }).click();
+  await page.getByRole("alert").waitFor();
+  await filter.fill("warn");
+  await page.keyboard.press("Enter");
+  await page.getByText("Saved.").waitFor();
+  assert.equal((await api("GET", "system/logFilter")).filter, "warn");
+  await api("PUT", "system/logFilter", { filter: before });
+  await page.context().close();
+});
+
+nothingFailed();
