@@ -14,8 +14,8 @@ use rota_core::{RouteId, TaskKey, Timestamp};
 use rota_store::codec::{decode, signed, stored, unsigned};
 use rota_store::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage,
-    Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, Replica, ScopedId, Snapshot, StoreSpace,
-    StoreStats, Stored, Thread, WorkflowQuery, WorkflowRows,
+    Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, Replica, ScopedId, SealedSecrets, Snapshot,
+    StoreSpace, StoreStats, Stored, Thread, WorkflowQuery, WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -221,6 +221,14 @@ impl Reader for Readers {
                 Ok((ArtifactsKey { task: rows::key(row, 0)?, attempt }, rows::bytes(row, 2)?))
             };
             rows.iter().map(list).collect()
+        })
+    }
+
+    fn secrets(&self, after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error> {
+        let (after, limit): (i64, i64) = (signed(after.0), signed(limit));
+        self.with(async |loan| {
+            let rows = loan.query(sql::SEALED, &[&SHARD, &after, &limit]).await?;
+            rows.iter().map(rows::sealed).collect()
         })
     }
 

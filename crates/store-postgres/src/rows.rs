@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rota_core::task::Task;
 use rota_core::{RouteId, TaskId, TaskKey};
 use rota_store::codec::{decode, stored, unsigned};
-use rota_store::{Error, NameKey, StateRow, Stored, TaskRow, Thread};
+use rota_store::{Error, NameKey, SealedSecrets, StateRow, Stored, TaskRow, Thread};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -69,9 +69,18 @@ pub(crate) fn records<T: DeserializeOwned>(rows: &[Row]) -> Result<Vec<T>, Fault
 
 /// Reads a pair of a namespace and a name, which were valid when they were stored.
 pub(crate) fn names<N: std::str::FromStr, M: std::str::FromStr>(row: &Row) -> Result<(N, M), Fault> {
-    let bad = || Fault::Store(Error::Corrupt("a stored name is not valid".to_owned()));
     let (namespace, name): (&str, &str) = (get(row, 0)?, get(row, 1)?);
-    Ok((namespace.parse().map_err(|_| bad())?, name.parse().map_err(|_| bad())?))
+    Ok((namespace.parse().map_err(|_| bad_name())?, name.parse().map_err(|_| bad_name())?))
+}
+
+fn bad_name() -> Fault {
+    Fault::Store(Error::Corrupt("a stored name is not valid".to_owned()))
+}
+
+/// Reads sealed secrets with what they are bound to.
+pub(crate) fn sealed(row: &Row) -> Result<SealedSecrets, Fault> {
+    let namespace = get::<&str>(row, 1)?.parse().map_err(|_| bad_name())?;
+    Ok(SealedSecrets { key: key(row, 0)?, id: (namespace, id(row, 2)?), sealed: bytes(row, 3)? })
 }
 
 /// Reads a thread with its name.

@@ -189,6 +189,9 @@ statements! {
         ORDER BY namespace, name LIMIT $4";
     PAYLOAD = "SELECT payload FROM specs WHERE shard = $1 AND key = $2";
     RESULT = "SELECT body FROM results WHERE shard = $1 AND key = $2";
+    SEALED = "SELECT secrets.key, namespace, id, body FROM secrets
+        JOIN specs ON specs.shard = $1 AND specs.key = secrets.key
+        WHERE secrets.shard = $1 AND secrets.key > $2 ORDER BY secrets.key LIMIT $3";
     ARTIFACTS = "SELECT task, attempt, list FROM artifacts WHERE shard = $1
         AND (task, attempt) >= ($2, $3) AND (task, attempt) <= ($4, $5) ORDER BY task, attempt LIMIT $6";
     // From the row that contains the wanted entry, up to a number of bytes.

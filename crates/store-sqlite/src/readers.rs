@@ -14,8 +14,9 @@ use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage,
-    Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, Session,
-    Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored, TaskRow, Thread, WorkflowQuery, WorkflowRows,
+    Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, SealedSecrets,
+    Session, Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored, TaskRow, Thread, WorkflowQuery,
+    WorkflowRows,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
@@ -48,8 +49,12 @@ pub(crate) fn all<T>(
 pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Result<(NameKey, Stored<Thread>), Error>> {
     let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
     let thread = stored::<Thread>(row.get_ref(2)?.as_blob()?);
-    let namespace = namespace.parse().map_err(|_| Error::Corrupt("a stored name is not valid".to_owned()));
+    let namespace = namespace.parse().map_err(|_| bad_name());
     Ok(namespace.map(|namespace| ((namespace, name), thread)))
+}
+
+fn bad_name() -> Error {
+    Error::Corrupt("a stored name is not valid".to_owned())
 }
 
 /// Decodes a document in place, without a copy of it.
@@ -264,6 +269,20 @@ impl Reader for Readers {
                 Ok((ArtifactsKey { task: key(row, 0)?, attempt: row.get(1)? }, list.into()))
             })
         })
+    }
+
+    fn secrets(&self, after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error> {
+        let params = params![signed(after.0), signed(limit as u64)];
+        let row = |row: &Row<'_>| {
+            let (namespace, sealed): (String, Vec<u8>) = (row.get(1)?, row.get(3)?);
+            Ok((key(row, 0)?, namespace, TaskId(row.get(2)?), Bytes::from(sealed)))
+        };
+        let rows = self.with(|connection| all(connection, sql::SEALED, params, row))?;
+        let valid = |(key, namespace, id, sealed): (TaskKey, String, TaskId, Bytes)| {
+            let namespace = namespace.parse().map_err(|_| bad_name())?;
+            Ok(SealedSecrets { key, id: (namespace, id), sealed })
+        };
+        rows.into_iter().map(valid).collect()
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, Error> {

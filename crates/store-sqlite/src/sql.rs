@@ -68,6 +68,8 @@ statements! {
     DELETE_ARTIFACTS = "DELETE FROM artifacts WHERE task = ?";
     SECRETS = "SELECT sealed FROM secrets WHERE key = ?";
     PUT_SECRETS = "INSERT OR REPLACE INTO secrets (key, sealed) VALUES (?, ?)";
+    SEALED = "SELECT secrets.key, namespace, id, sealed FROM secrets JOIN tasks ON tasks.key = secrets.key
+              WHERE secrets.key > ? ORDER BY secrets.key LIMIT ?";
     DELETE_SECRETS = "DELETE FROM secrets WHERE key = ?";
 
     APPEND = "INSERT INTO events (revision, task, first, body) VALUES (?, ?, ?, ?)";

@@ -19,8 +19,8 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, Worke
 
 use crate::{
     Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter, FollowUp, Page,
-    Replica, Session, Snapshot, Span, StoreSpace, StoreStats, Thread, WaitKey, WorkflowChanges, WorkflowLoad,
-    WorkflowLoaded, WorkflowQuery, WorkflowRows,
+    Replica, SealedSecrets, Session, Snapshot, Span, StoreSpace, StoreStats, Thread, WaitKey,
+    WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
@@ -382,6 +382,7 @@ pub trait Reader: Send + Sync + 'static {
     fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
     /// Returns the lists of artifacts with these keys, in order.
     fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;
+    fn secrets(&self, after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error>;
     fn list(&self, filter: &Filter) -> Result<Page, Error>;
     fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;
     fn feed(&self, after: u64, budget: Budget) -> Result<FeedPage, Error>;

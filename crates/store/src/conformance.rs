@@ -68,7 +68,7 @@ macro_rules! conformance {
                 isolated_task_has_its_own_route empty_claim_reports_queue worker_is_passed_over_by_tasks_that_avoid_it
             }
             workers {
-                attempt_runs_to_success stale_and_unknown_fences_change_nothing late_result_is_noted_once secrets_are_dispatched_with_each_attempt
+                attempt_runs_to_success stale_and_unknown_fences_change_nothing late_result_is_noted_once secrets_are_dispatched_with_each_attempt sealed_secrets_are_replaced_until_the_end
                 failed_attempt_is_retried running_task_is_cancelled
             }
             attempts {

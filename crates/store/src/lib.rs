@@ -47,6 +47,7 @@ mod follow_up;
 pub mod memory;
 mod records;
 mod replica;
+mod sealed;
 pub mod single_writer;
 mod snapshot;
 mod space;
@@ -80,6 +81,7 @@ pub use records::{
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
 pub use replica::Replica;
+pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
@@ -165,6 +167,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the lists of artifacts with these keys, in order.
     async fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;
+
+    /// Returns the sealed secrets of tasks with later keys than `after`, lowest first.
+    async fn secrets(&self, after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error>;
 
     /// Returns tasks, newest first. A page ends after a bounded number of rows, also of those that do not fit: it may have
     /// few tasks, or none, and a token.

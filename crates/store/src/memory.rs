@@ -26,8 +26,9 @@ use uuid::Uuid;
 use crate::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey, Document,
     DocumentKey, Documents, DocumentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow,
-    Load, Loaded, NameKey, OnWorker, Page, Reader, ScopedId, Session, SessionKey, Snapshot, Span, StateRow,
-    StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WorkflowQuery, WorkflowRows, Written, stored_due,
+    Load, Loaded, NameKey, OnWorker, Page, Reader, ScopedId, SealedSecrets, Session, SessionKey, Snapshot,
+    Span, StateRow, StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WorkflowQuery, WorkflowRows, Written,
+    stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -270,6 +271,10 @@ impl Reader for InMemoryStore {
     fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {
         let state = self.state.read();
         Ok(state.artifacts.range(keys).take(limit).map(|(key, list)| (*key, list.clone())).collect())
+    }
+
+    fn secrets(&self, after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error> {
+        Ok(self.state.read().sealed(after, limit))
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, Error> {

@@ -14,7 +14,7 @@ use rota_core::workflow::{self, Step, Workflow};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, WorkflowId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Document, DocumentKey, Expected, PutDocument, ScopedId, WorkflowCommand};
+use crate::{Document, DocumentKey, Expected, PutDocument, Reseal, ScopedId, WorkflowCommand};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -68,6 +68,8 @@ pub enum Command {
     HoldAgents(BTreeMap<(Namespace, AgentName), Timestamp>),
     PutDocument(PutDocument),
     DeleteDocument(DocumentKey, Expected),
+    /// Replaces sealed secrets of tasks that have not ended.
+    Reseal(Vec<Reseal>),
     /// Removes a task that has ended, with its log, unless another task needs it.
     RemoveTask(ScopedId),
     Prune(Prune),
@@ -106,6 +108,7 @@ impl Command {
             Self::PutAgent(put) => put.agent.payload.len(),
             Self::Workflow(command) => command.payload_bytes(),
             Self::PutDocument(put) => put.payload.len(),
+            Self::Reseal(secrets) => secrets.iter().map(|one| one.after.len()).sum(),
             _ => 0,
         }
     }
@@ -220,6 +223,8 @@ pub enum Reply {
     Driven(Vec<Arc<Task>>),
     Document(Arc<Document>),
     Deleted,
+    /// Number of tasks whose sealed secrets were replaced.
+    Resealed(usize),
     Pruned {
         count: usize,
         /// Whether another prune would find more rows to look at.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rota_core::Fence;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{AttemptRef, Command, Completion, Desired, EventEffect, Item, Rejected, Reply, State};
+use rota_core::{Fence, TaskKey};
 
 use super::harness::{Harness, attempt_of, finish, session, want};
-use crate::Refused;
+use crate::{Refused, Reseal};
 
 fn output(t: &Harness, text: &'static str) -> Item {
     Item { at: t.now(), payload: Bytes::from_static(text.as_bytes()), effect: EventEffect::None }
@@ -98,6 +98,46 @@ pub async fn secrets_are_dispatched_with_each_attempt(t: &mut Harness) {
         t.later(Duration::from_secs(600));
         t.tick().await;
     }
+}
+
+pub async fn sealed_secrets_are_replaced_until_the_end(t: &mut Harness) {
+    t.agent("a").await;
+    t.plain().await;
+    let mut tasks = Vec::new();
+    for word in ["one", "two"] {
+        let mut create = t.task();
+        create.secrets = Some(Bytes::from_static(word.as_bytes()));
+        tasks.push(t.create(create).await);
+    }
+    let first = t.store.secrets(TaskKey(0), 1).await.unwrap();
+    let rest = t.store.secrets(first[0].key, 10).await.unwrap();
+    let found: Vec<_> = first.iter().chain(&rest).map(|one| (one.key, one.id.1, &one.sealed[..])).collect();
+    assert_eq!(found, [(tasks[0].key, tasks[0].id, &b"one"[..]), (tasks[1].key, tasks[1].id, b"two")]);
+    let reseal = |key, before: &'static str, after: &'static str| {
+        let [before, after] = [before, after].map(|text| Bytes::from_static(text.as_bytes()));
+        Reseal { key, before, after }
+    };
+    let wanted = vec![
+        reseal(tasks[0].key, "one", "new"),
+        reseal(tasks[1].key, "other", "never"),
+        reseal(TaskKey(u64::MAX), "two", "never"),
+    ];
+    assert!(matches!(t.one(crate::Command::Reseal(wanted)).await, Ok(crate::Reply::Resealed(1))));
+    t.reopen().await;
+    let worker = t.hello("w").await;
+    t.claim(&worker, 3).await;
+    let given = |t: &Harness, id| t.last_change(id).dispatch.unwrap().secrets.clone();
+    assert_eq!(given(t, tasks[0].id).as_deref(), Some(&b"new"[..]));
+    assert_eq!(given(t, tasks[1].id).as_deref(), Some(&b"two"[..]));
+    // One that ends in the same batch leaves no secrets behind.
+    let live = t.read(tasks[0].id).await;
+    let command = finish(attempt_of(&live), Completion::Succeeded(None));
+    let end = crate::Command::Task { namespace: live.namespace.clone(), id: live.id, command };
+    let batch = vec![crate::Command::Reseal(vec![reseal(live.key, "new", "late")]), end];
+    assert!(t.batch(batch).await.iter().all(Result::is_ok));
+    let left: Vec<_> =
+        t.store.secrets(TaskKey(0), 10).await.unwrap().into_iter().map(|one| one.key).collect();
+    assert_eq!(left, [tasks[1].key]);
 }
 
 pub async fn failed_attempt_is_retried(t: &mut Harness) {

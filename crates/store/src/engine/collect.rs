@@ -118,6 +118,10 @@ impl<B: Backend> Engine<B> {
                     load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });
                 }
                 Command::DeleteAgent { .. } | Command::PutBudget { .. } | Command::CorrectAccount { .. } => {}
+                Command::Reseal(secrets) => {
+                    load.tasks.extend(secrets.iter().map(|one| one.key));
+                    load.secrets.extend(secrets.iter().map(|one| one.key));
+                }
                 Command::RemoveTask(id) => load.ids.push(id.clone()),
                 Command::PutDocument(put) => load.documents.push(put.key.clone()),
                 Command::DeleteDocument(key, _) => load.documents.push(key.clone()),

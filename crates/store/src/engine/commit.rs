@@ -172,6 +172,7 @@ impl<B: Backend> Engine<B> {
             report(entry, &mut commit);
             commit.tasks.push(TaskChange { task, route, before: entry.before, events, revision, dispatch });
         }
+        self.write_resealed(&mut changes);
         changes.workflows = self.write_set.workflows.flush(&mut commit);
         let accounts = self.changed_accounts();
         let write_set = &mut self.write_set;

@@ -28,6 +28,7 @@ mod prune;
 mod queue;
 mod quota;
 mod routes;
+mod secrets;
 mod sessions;
 mod threads;
 mod visits;
@@ -235,6 +236,7 @@ impl<B: Backend> Engine<B> {
             Command::Workflow(command) => self.workflow_command(*command, now),
             Command::PutDocument(put) => self.put_document(put, now),
             Command::DeleteDocument(key, expected) => self.delete_document(key, expected),
+            Command::Reseal(secrets) => self.reseal(secrets),
             Command::RemoveTask(id) => self.remove_task(&id),
         }
     }

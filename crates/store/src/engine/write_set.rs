@@ -126,6 +126,8 @@ pub(super) struct WriteSet {
     pub(super) carried: HashSet<(TaskKey, TaskKey)>,
     /// Sealed secrets, as loaded or new.
     pub(super) secrets: KeyMap<Bytes>,
+    /// Tasks whose secrets the batch has replaced.
+    pub(super) resealed: Vec<TaskKey>,
     /// Records that cannot be decoded, with the reason.
     pub(super) undecodable: BTreeMap<TaskKey, (TaskId, String)>,
     /// What the batch writes besides its records.

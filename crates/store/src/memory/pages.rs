@@ -1,8 +1,10 @@
 //! Pages of rows of the in-memory store.
 
+use std::ops::Bound;
+
 use super::Contents;
-use crate::{DependentsPage, ReadyPage, ReadyRow, TaskRow, WaitsPage, stored_due};
-use rota_core::task::State;
+use crate::{DependentsPage, ReadyPage, ReadyRow, SealedSecrets, TaskRow, WaitsPage, stored_due};
+use rota_core::task::{State, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
 
 impl Contents {
@@ -33,6 +35,15 @@ impl Contents {
             Some(ReadyRow { rank, row: self.row(key)?, payload })
         };
         rows.filter_map(row).collect()
+    }
+
+    pub(super) fn sealed(&self, after: TaskKey, limit: usize) -> Vec<SealedSecrets> {
+        let later = self.tasks.range((Bound::Excluded(after), Bound::Unbounded));
+        let sealed = |(key, (task, _)): (&TaskKey, &(Task, RouteId))| {
+            let id = (task.namespace.clone(), task.id);
+            Some(SealedSecrets { key: *key, id, sealed: self.secrets.get(key)?.clone() })
+        };
+        later.filter_map(sealed).take(limit).collect()
     }
 
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {

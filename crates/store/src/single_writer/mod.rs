@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Document, DocumentKey, Documents,
     DocumentsPage, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Replica, Reply, ScopedId,
-    Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
+    SealedSecrets, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -212,6 +212,10 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn revision(&self) -> Result<u64, Error> {
         self.read(|reads| reads.revision()).await
+    }
+
+    async fn secrets(&self, after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error> {
+        self.read(move |reads| reads.secrets(after, limit)).await
     }
 
     async fn ahead(&self, route: RouteId, rank: i64) -> Result<u64, Error> {
