@@ -63,7 +63,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
             .expect("a folder of this process"),
         artifacts_quota: 0,
         notifications: rota_server::Notifications::default(),
-        key_file: folder.join("key"),
+        keys: rota_server::KeyFiles::new(folder.join("key")),
         replica: "bench".to_owned(),
         isolates: true,
         overrides: v1::Overrides::All,

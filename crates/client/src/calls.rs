@@ -155,6 +155,8 @@ calls! {
     repeat admin.issue_sign_in_code(IssueSignInCodeRequest) -> v1::IssueSignInCodeResponse;
     /// Removes some records of tasks that ended long ago. Call it again while there are more.
     repeat admin.prune(PruneRequest) -> v1::PruneResponse;
+    /// Seals some secrets under the next key. Call it again while there are more.
+    repeat admin.rotate_key(RotateKeyRequest) -> v1::RotateKeyResponse;
     /// Returns a consistent copy of the store, part by part.
     once admin.backup(BackupRequest) -> tonic::Streaming<v1::BackupResponse>;
 }

@@ -149,6 +149,13 @@ name!(
     /// Scope of tasks, agents and workers. Matching never crosses namespaces.
     Namespace
 );
+impl Default for Namespace {
+    /// Returns the namespace of callers that name none.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
 name!(
     /// Name of an agent, unique in its namespace.
     AgentName

@@ -80,6 +80,7 @@ pub use notify::{Notifications, NotificationsError, Receiver};
 pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 pub use rota_artifacts::Parts;
 pub use schedules::WallClock;
+pub use seal::{Error as KeyError, KeyFiles, key_document};
 pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};

@@ -16,6 +16,7 @@ use secrecy::SecretString;
 
 use crate::notify::Notifications;
 use crate::schedules::WallClock;
+use crate::seal::KeyFiles;
 
 /// Default address of the gRPC listener: reachable only from this machine.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
@@ -40,8 +41,8 @@ pub struct Options {
     pub artifacts: Parts,
     /// Bytes that the artifacts of a namespace may take; 0 for no limit.
     pub artifacts_quota: u64,
-    /// File with the key that encrypts secrets; created if missing.
-    pub key_file: PathBuf,
+    /// Files of the keys that encrypt secrets.
+    pub keys: KeyFiles,
     /// Name of this replica.
     pub replica: String,
     /// Whether something starts workers for single tasks. If not, isolation is ignored: every task is shared.
@@ -72,7 +73,7 @@ impl std::fmt::Debug for Options {
             .field("oidc", &self.oidc)
             .field("http_listen", &self.http_listen)
             .field("artifacts", &self.artifacts)
-            .field("key_file", &self.key_file)
+            .field("keys", &self.keys)
             .field("replica", &self.replica)
             .field("timing", &self.timing)
             .finish_non_exhaustive()

@@ -1,21 +1,32 @@
 //! Seals secrets for the store: XChaCha20-Poly1305 (RFC 8439, with the extended nonce of
 //! draft-irtf-cfrg-xchacha) under a key from a file. The task's namespace and id are bound in, so that a sealed
 //! secret cannot be moved to another task.
+//!
+//! Which key that is, is a document of the store (`seal/stored.rs`): a control plane with another one does not start. While keys are
+//! rotated there are two: what is new is sealed under the one that the document names, and both open.
+
+mod key;
+mod stored;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+#[cfg(test)]
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use chacha20poly1305::aead::{Aead, KeyInit, OsRng, Payload};
-use chacha20poly1305::{AeadCore, Key, XChaCha20Poly1305, XNonce};
+use parking_lot::RwLock;
 use rota_core::{Namespace, TaskId};
-use rota_proto::credential;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use zeroize::Zeroizing;
 
-const KEY_BYTES: usize = 32;
-const NONCE_BYTES: usize = 24;
+use self::key::{Check, KEY_BYTES, SecretKey};
+pub use self::stored::key_document;
+pub(crate) use self::stored::{StoredKeys, open};
+
 /// Start of sealed secrets of the second form, too long to be the start of a nonce by chance.
 const VERSION: &[u8] = b"rota-sealed-2:";
 /// Label of the keys of hashes of credentials.
@@ -23,61 +34,177 @@ const CREDENTIALS: &[u8] = b"rota-credentials-1:";
 /// Associated data of worker tokens: neither a token nor a task's secrets open as the other.
 const WORKER_TOKEN: &[u8] = b"rota-worker-token-1";
 
-/// Encrypts and decrypts secrets with the server's key.
-pub(crate) struct Sealer {
-    cipher: XChaCha20Poly1305,
-    key: Zeroizing<[u8; KEY_BYTES]>,
+/// Files of the keys that encrypt secrets.
+#[derive(Debug, Clone)]
+pub struct KeyFiles {
+    /// Created if it is missing, for a store that has no key yet.
+    pub file: PathBuf,
+    /// Key that the secrets are to be sealed under from a rotation on.
+    pub next: Option<PathBuf>,
+    /// Whether the key of `file` takes the place of one that the store names, and that is lost.
+    pub replace_lost: bool,
 }
 
-/// Failure of the key file, or of a decryption.
+impl KeyFiles {
+    pub fn new(file: PathBuf) -> Self {
+        Self { file, next: None, replace_lost: false }
+    }
+}
+
+/// Encrypts and decrypts secrets with the server's keys.
+pub(crate) struct Sealer {
+    /// Key of the hashes of credentials, which stay as they are until the next start.
+    root: Arc<SecretKey>,
+    /// Check values of the keys in their files.
+    files: (Check, Option<Check>),
+    ring: RwLock<Ring>,
+}
+
+struct Ring {
+    current: Arc<SecretKey>,
+    other: Option<Arc<SecretKey>>,
+    /// What was sealed under the current key, and is not committed yet.
+    uncommitted: TaskTracker,
+    /// The same of the other key.
+    outdated: Option<TaskTracker>,
+}
+
+/// Sealed secrets of a task.
+pub(crate) struct Sealed {
+    pub(crate) bytes: Bytes,
+    /// Held until they are committed, or not: a rotation waits for that.
+    pub(crate) uncommitted: TaskTrackerToken,
+}
+
+/// Failure of a key file, or of a decryption.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("failed to use the key file {path}: {source}")]
     File { path: String, source: io::Error },
     #[error("the key file {path} has {bytes} bytes instead of {KEY_BYTES}")]
     Incomplete { path: String, bytes: usize },
+    #[error("key_file and next_key_file contain the same key {0}")]
+    SameKey(String),
+    #[error(
+        "the secrets in the store are sealed under the key {stored}, and this control plane has the key {given}"
+    )]
+    WrongKey { stored: String, given: String },
+    #[error("the secrets in the store are sealed under the key {stored}, and the key file {path} is missing")]
+    MissingKey { stored: String, path: String },
+    #[error("the record of the key of the store's secrets cannot be decoded")]
+    Undecodable,
     #[error("failed to decrypt the task's secrets: sealed under another key, or damaged")]
     Sealed,
 }
 
 impl Error {
     /// How to resolve the failure.
-    pub(crate) fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::File { .. } => {
                 "check that its directory exists and is writable, that the file is readable, and that the disk has space"
             }
             Self::Incomplete { .. } => {
-                "restore it from a backup; without one, delete it: the next start creates another key, and tasks that \
-                 have secrets and wait for a worker fail"
+                "restore it from a backup; without one, delete it and start with --replace-lost-key: tasks that have secrets and \
+                 wait for a worker fail"
             }
+            Self::SameKey(_) => "make another key with `head -c 32 /dev/urandom`",
+            Self::WrongKey { .. } | Self::MissingKey { .. } => {
+                "set --key-file to the file with that key, and --next-key-file to the other one while keys are rotated; if the key \
+                 is lost, start once with --replace-lost-key, and tasks that have secrets and wait for a worker fail"
+            }
+            Self::Undecodable => "run the version of Rota that wrote it, or a later one",
             Self::Sealed => "create the task again with its secrets, and keep the server's key file",
         }
     }
 }
 
 impl Sealer {
-    /// Reads the key, or creates one that only this user may read.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::File { path: path.display().to_string(), source };
-        let key = match std::fs::read(path) {
-            Ok(key) => Zeroizing::new(key),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = Zeroizing::new(XChaCha20Poly1305::generate_key(&mut OsRng).to_vec());
-                create(path, &key).map_err(failed)?;
-                key
+    /// Reads the keys for a store that names this one; creates the first one if the store names none.
+    pub(crate) fn open(files: &KeyFiles, stored: Option<&StoredKeys>) -> Result<Self, Error> {
+        let create = stored.is_none() || files.replace_lost;
+        let first = match SecretKey::open(&files.file, create) {
+            Err(Error::File { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                let id = stored.map(StoredKeys::current_id);
+                return Err(id.map_or(Error::File { path: path.clone(), source }, |stored| {
+                    Error::MissingKey { stored, path }
+                }));
             }
-            Err(error) => return Err(failed(error)),
+            opened => Arc::new(opened?),
         };
-        let Ok(key) = <&[u8; KEY_BYTES]>::try_from(&key[..]) else {
-            return Err(Error::Incomplete { path: path.display().to_string(), bytes: key.len() });
+        let next = files.next.as_deref().map(|path| SecretKey::open(path, false)).transpose()?.map(Arc::new);
+        if next.as_ref().is_some_and(|next| next.check() == first.check()) {
+            return Err(Error::SameKey(first.id()));
+        }
+        let checks = (*first.check(), next.as_ref().map(|next| *next.check()));
+        let (current, other) = match (stored, next) {
+            (Some(stored), Some(next)) if stored.names(&next) => (next, Some(first)),
+            (_, next) => (first, next),
         };
-        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(key)), key: Zeroizing::new(*key) })
+        let ring =
+            Ring { current: Arc::clone(&current), other, uncommitted: TaskTracker::new(), outdated: None };
+        let sealer = Self { root: current, files: checks, ring: RwLock::new(ring) };
+        match stored {
+            Some(stored) if !files.replace_lost => sealer.check(stored)?,
+            _ => {}
+        }
+        Ok(sealer)
+    }
+
+    /// Fails if a key is missing that secrets in the store are sealed under.
+    fn check(&self, stored: &StoredKeys) -> Result<(), Error> {
+        let ring = self.ring.read();
+        let has = |check: &[u8]| {
+            let keys = std::iter::once(&ring.current).chain(&ring.other);
+            keys.into_iter().any(|key| key.check()[..] == *check)
+        };
+        let missing = |check: &[u8]| {
+            let given: Vec<_> =
+                std::iter::once(&ring.current).chain(&ring.other).map(|key| key.id()).collect();
+            Err(Error::WrongKey { stored: key::id(check), given: given.join(" and ") })
+        };
+        if !stored.names(&ring.current) {
+            return missing(&stored.current);
+        }
+        if !stored.previous.is_empty() && !has(&stored.previous) {
+            return missing(&stored.previous);
+        }
+        Ok(())
+    }
+
+    /// Returns the record of the keys, as the store is to have it.
+    pub(crate) fn stored(&self) -> StoredKeys {
+        StoredKeys { current: self.ring.read().current.check().to_vec(), previous: Vec::new() }
+    }
+
+    /// Seals from now on under the other key, if it is the one that this record names.
+    pub(crate) fn switch(&self, stored: &StoredKeys) {
+        let mut ring = self.ring.write();
+        let Some(next) = ring.other.clone().filter(|other| stored.names(other)) else { return };
+        let outdated = std::mem::take(&mut ring.uncommitted);
+        outdated.close();
+        ring.outdated = Some(outdated);
+        ring.other = Some(std::mem::replace(&mut ring.current, next));
+    }
+
+    /// Returns the record of the keys once they are rotated; `None` if there is no next one.
+    pub(crate) fn next(&self) -> Option<StoredKeys> {
+        let (first, next) = &self.files;
+        Some(StoredKeys { current: next.as_ref()?.to_vec(), previous: first.to_vec() })
+    }
+
+    /// Waits until what was sealed before the last switch is committed, or not. Returns whether that took no longer than `limit`.
+    pub(crate) async fn committed(&self, limit: Duration) -> bool {
+        let outdated = self.ring.read().outdated.clone();
+        match outdated {
+            Some(outdated) => tokio::time::timeout(limit, outdated.wait()).await.is_ok(),
+            None => true,
+        }
     }
 
     /// Returns the key of the hashes of a namespace's credentials: the same as long as the key file is.
     pub(crate) fn credential_key(&self, namespace: &Namespace) -> Zeroizing<[u8; KEY_BYTES]> {
-        Zeroizing::new(credential::mac(&self.key[..], &[CREDENTIALS, namespace.as_str().as_bytes()]))
+        self.root.derive(&[CREDENTIALS, namespace.as_str().as_bytes()])
     }
 
     /// Encrypts a task's secrets: version, nonce, then ciphertext.
@@ -86,12 +213,16 @@ impl Sealer {
         namespace: &Namespace,
         id: TaskId,
         secrets: &BTreeMap<String, String>,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<Sealed, Error> {
         let plain = Zeroizing::new(serde_json::to_vec(secrets).map_err(|_| Error::Sealed)?);
-        let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
-        let payload = Payload { msg: &plain, aad: &associated_data(namespace, id) };
-        let sealed = self.cipher.encrypt(&nonce, payload).map_err(|_| Error::Sealed)?;
-        Ok([VERSION, &nonce[..], &sealed].concat().into())
+        self.seal_plain(namespace, id, &plain)
+    }
+
+    fn seal_plain(&self, namespace: &Namespace, id: TaskId, plain: &[u8]) -> Result<Sealed, Error> {
+        let ring = self.ring.read();
+        let sealed = ring.current.encrypt(plain, &associated_data(namespace, id))?;
+        let bytes = Bytes::from([VERSION, &sealed].concat());
+        Ok(Sealed { bytes, uncommitted: ring.uncommitted.token() })
     }
 
     /// Decrypts a task's secrets, which were sealed for it.
@@ -101,56 +232,60 @@ impl Sealer {
         id: TaskId,
         sealed: &[u8],
     ) -> Result<BTreeMap<String, String>, Error> {
-        match sealed.strip_prefix(VERSION) {
-            Some(sealed) => self.decrypt(&associated_data(namespace, id), sealed),
+        let (plain, _) = self.open_plain(namespace, id, sealed).ok_or(Error::Sealed)?;
+        serde_json::from_slice(&plain).map_err(|_| Error::Sealed)
+    }
+
+    /// Decrypts, and returns whether the current key has sealed.
+    fn open_plain(
+        &self,
+        namespace: &Namespace,
+        id: TaskId,
+        sealed: &[u8],
+    ) -> Option<(Zeroizing<Vec<u8>>, bool)> {
+        let (aad, sealed) = match sealed.strip_prefix(VERSION) {
+            Some(sealed) => (associated_data(namespace, id), sealed),
             // The first form, which bound in only the id: a sealed secret of the second never opens as one of these.
-            None => self.decrypt(id.0.as_bytes(), sealed),
+            None => (id.0.as_bytes().to_vec(), sealed),
+        };
+        self.decrypt(sealed, &aad)
+    }
+
+    fn decrypt(&self, sealed: &[u8], aad: &[u8]) -> Option<(Zeroizing<Vec<u8>>, bool)> {
+        let ring = self.ring.read();
+        let current = ring.current.decrypt(sealed, aad).map(|plain| (plain, true));
+        current.or_else(|| ring.other.as_ref()?.decrypt(sealed, aad).map(|plain| (plain, false)))
+    }
+
+    /// Seals secrets under the current key. Returns `None` if they are, and an error if no key opens them.
+    pub(crate) fn reseal(
+        &self,
+        namespace: &Namespace,
+        id: TaskId,
+        sealed: &[u8],
+    ) -> Result<Option<Sealed>, Error> {
+        match self.open_plain(namespace, id, sealed) {
+            Some((_, true)) => Ok(None),
+            Some((plain, false)) => self.seal_plain(namespace, id, &plain).map(Some),
+            None => Err(Error::Sealed),
         }
     }
 
     /// Seals the content of a worker token.
     pub(crate) fn seal_worker_token(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
-        let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
-        let payload = Payload { msg: plain, aad: WORKER_TOKEN };
-        let sealed = self.cipher.encrypt(&nonce, payload).map_err(|_| Error::Sealed)?;
-        Ok([&nonce[..], &sealed].concat())
+        self.ring.read().current.encrypt(plain, WORKER_TOKEN)
     }
 
     /// Returns the content of a worker token, if this control plane sealed it.
     pub(crate) fn open_worker_token(&self, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
-        let payload = Payload { msg: sealed, aad: WORKER_TOKEN };
-        self.cipher.decrypt(XNonce::from_slice(nonce), payload).ok()
-    }
-
-    fn decrypt(&self, aad: &[u8], sealed: &[u8]) -> Result<BTreeMap<String, String>, Error> {
-        let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES).ok_or(Error::Sealed)?;
-        let payload = Payload { msg: sealed, aad };
-        let plain = self.cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| Error::Sealed)?;
-        serde_json::from_slice(&Zeroizing::new(plain)).map_err(|_| Error::Sealed)
+        self.decrypt(sealed, WORKER_TOKEN).map(|(plain, _)| plain.to_vec())
     }
 }
 
-/// Creates a key file as a whole or not at all: the store's lock keeps other control planes away, a full disk or a crash
-/// leaves no incomplete key.
-fn create(path: &Path, key: &[u8]) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    let write = || {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(key)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written
+/// Returns a sealer for tests, with the key of a file.
+#[cfg(test)]
+pub(crate) fn of_file(path: &Path) -> Sealer {
+    Sealer::open(&KeyFiles::new(path.to_owned()), None).unwrap()
 }
 
 /// Returns what the ciphertext is bound to. Unambiguous: the id has a fixed size.
@@ -159,69 +294,4 @@ fn associated_data(namespace: &Namespace, id: TaskId) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_open_only_for_their_task() {
-        let folder = std::env::temp_dir().join(format!("rota-seal-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&folder).unwrap();
-        let path = folder.join("key");
-        let sealer = Sealer::open(&path).unwrap();
-        let (here, there) = (Namespace::new("here").unwrap(), Namespace::new("there").unwrap());
-        let (task, other) = (TaskId(uuid::Uuid::now_v7()), TaskId(uuid::Uuid::now_v7()));
-        let secrets = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
-        let sealed = sealer.seal(&here, task, &secrets).unwrap();
-        assert!(!sealed.windows(5).any(|part| part == b"value"));
-        assert_eq!(Sealer::open(&path).unwrap().open_sealed(&here, task, &sealed).unwrap(), secrets);
-        assert!(sealer.open_sealed(&here, other, &sealed).is_err());
-        assert!(sealer.open_sealed(&there, task, &sealed).is_err(), "ids are unique within a namespace only");
-        assert!(sealer.open_sealed(&here, task, &sealed[VERSION.len()..]).is_err());
-        let another = Sealer::open(&folder.join("another")).unwrap();
-        assert!(another.open_sealed(&here, task, &sealed).is_err());
-        assert_eq!(Sealer::open(&path).unwrap().credential_key(&here), sealer.credential_key(&here));
-        assert_ne!(sealer.credential_key(&there), sealer.credential_key(&here));
-        assert_ne!(another.credential_key(&here), sealer.credential_key(&here));
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn secrets_of_the_first_form_still_open() {
-        let folder = std::env::temp_dir().join(format!("rota-seal-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&folder).unwrap();
-        let sealer = Sealer::open(&folder.join("key")).unwrap();
-        let (task, other) = (TaskId(uuid::Uuid::now_v7()), TaskId(uuid::Uuid::now_v7()));
-        let nonce = XChaCha20Poly1305::generate_nonce(&mut OsRng);
-        let payload = Payload { msg: br#"{"NAME":"value"}"#, aad: task.0.as_bytes() };
-        let sealed = [&nonce[..], &sealer.cipher.encrypt(&nonce, payload).unwrap()].concat();
-        let namespace = Namespace::new("n").unwrap();
-        assert_eq!(sealer.open_sealed(&namespace, task, &sealed).unwrap()["NAME"], "value");
-        assert!(sealer.open_sealed(&namespace, other, &sealed).is_err());
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn full_disk_leaves_no_incomplete_key() {
-        let folder = std::env::temp_dir().join(format!("rota-seal-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&folder).unwrap();
-        let path = folder.join("key");
-        std::os::unix::fs::symlink("/dev/full", folder.join("key.new")).unwrap();
-        let error = Sealer::open(&path).err().unwrap();
-        assert!(matches!(&error, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull));
-        assert!(error.hint().contains("disk has space"));
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-        // With space again, the next start creates a key, which only its owner may read.
-        drop(Sealer::open(&path).unwrap());
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
-        let meta = std::fs::metadata(&path).unwrap();
-        assert_eq!(
-            (meta.len(), std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777),
-            (32, 0o600)
-        );
-        // What earlier versions left after a full disk.
-        std::fs::write(&path, "").unwrap();
-        let error = Sealer::open(&path).err().unwrap();
-        assert!(error.to_string().contains("has 0 bytes") && error.hint().contains("delete it"), "{error}");
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-}
+mod tests;

@@ -29,7 +29,7 @@ use crate::notify::Notifier;
 use crate::options::{Limits, Options};
 use crate::scheduler::Scheduler;
 use crate::schedules;
-use crate::seal::Sealer;
+use crate::seal;
 use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
 use crate::trust::auth::Authenticator;
@@ -84,8 +84,10 @@ impl Server {
     /// Restores the state from the store, and listens.
     pub async fn bind(options: Options) -> Result<Bound, Error> {
         let commits = options.store.commits().ok_or(Error::InUse)?;
+        let metrics = Arc::new(Metrics::new(&options.background_tasks));
+        let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures());
+        let sealer = Arc::new(seal::open(&options.keys, &store).await?);
         let snapshot = options.store.snapshot().await?;
-        let sealer = Arc::new(Sealer::open(&options.key_file)?);
         let (listener, addr) = http::listen(options.listen).await?;
         let http = match options.http_listen {
             Some(addr) => Some(http::listen(addr).await?.0),
@@ -109,8 +111,6 @@ impl Server {
         );
         let authenticator = authenticator.await.map_err(Error::Token)?;
 
-        let metrics = Arc::new(Metrics::new(&options.background_tasks));
-        let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures());
         let watchers = Arc::new(Watchers::new(Lineage::begin(&snapshot)));
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
@@ -167,10 +167,11 @@ impl Server {
             registry: Arc::clone(&schedules),
             creator: creator.clone(),
             store: store.clone(),
-            sealer,
+            sealer: Arc::clone(&sealer),
             metrics: Arc::clone(&metrics),
         };
 
+        let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
             health: Arc::clone(&health),
@@ -240,6 +241,7 @@ impl Server {
                 demand: demand.clone(),
                 replica: options.replica,
                 worker_tokens: worker_tokens.clone(),
+                rotation,
                 sign_in_codes: SignInCodes::default(),
                 storage: grpc::Storage {
                     store: store.clone(),

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::SettingsError;
 use crate::notify::{Notifications, Receiver};
 use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
+use crate::seal::KeyFiles;
 
 /// `aud` claim that tokens must have unless `oidc_audience` is set.
 const DEFAULT_AUDIENCE: &str = "rota";
@@ -54,6 +55,13 @@ pub struct Settings {
     /// secrets.key in --data-dir, made if it is missing]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// File with the key that `rota admin rotate-key` seals all secrets under; all replicas need both keys until it has ended
+    #[arg(long, value_name = "FILE")]
+    pub next_key_file: Option<PathBuf>,
+    /// Use the key of --key-file although the store names another one, which is lost: what is sealed under that cannot be read any
+    /// more
+    #[arg(long)]
+    pub replace_lost_key: bool,
     /// `HOST:PORT` at which the other replicas reach this one, with --store [default: --listen]
     #[arg(long, value_name = "ADDRESS", requires = "store")]
     pub advertise: Option<String>,
@@ -143,6 +151,8 @@ impl Default for Settings {
             store: None,
             store_password_file: None,
             key_file: None,
+            next_key_file: None,
+            replace_lost_key: false,
             advertise: None,
             artifacts: None,
             artifacts_quota_mib: DEFAULT_QUOTA_MIB,
@@ -205,7 +215,7 @@ impl Settings {
             clock,
             artifacts: self.artifacts(owner)?,
             artifacts_quota: self.artifacts_quota_mib << 20,
-            key_file: self.key_file.clone().unwrap_or_else(|| self.data_dir.join("secrets.key")),
+            keys: self.keys(),
             replica: self.replica.clone(),
             isolates: true,
             overrides: Overrides::Limits,
@@ -227,6 +237,15 @@ impl Settings {
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
             background_tasks: BackgroundTasks::default(),
         })
+    }
+
+    /// Returns the files of the keys that encrypt secrets.
+    pub fn keys(&self) -> KeyFiles {
+        KeyFiles {
+            file: self.key_file.clone().unwrap_or_else(|| self.data_dir.join("secrets.key")),
+            next: self.next_key_file.clone(),
+            replace_lost: self.replace_lost_key,
+        }
     }
 
     fn artifacts(&self, owner: Option<String>) -> Result<Parts, SettingsError> {

@@ -3,6 +3,7 @@
 use rota_store::{Document, DocumentKey, Documents, DocumentsPage, Error, Stored};
 use tokio_postgres::types::ToSql;
 
+use crate::Admission;
 use crate::errors::Fault;
 use crate::loads::pair;
 use crate::readers::Loan;
@@ -33,6 +34,16 @@ pub(crate) async fn get(loan: &Loan, key: &DocumentKey) -> Result<Option<Documen
     let rows = loan.query(sql::DOCUMENT, &[&SHARD, &kind.as_str(), &namespace.as_str(), name]).await?;
     let found: Option<Stored<Document>> = rows.first().map(|row| rows::record(row, 0)).transpose()?;
     found.transpose().map_err(|reason| Error::Corrupt(reason).into())
+}
+
+/// Checks what a control plane requires of a document.
+pub(crate) async fn admit(session: &Session, admission: &Admission) -> Result<(), Fault> {
+    let DocumentKey { kind, namespace, name } = &admission.document;
+    let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &kind.as_str(), &namespace.as_str(), name];
+    let row = session.client.query_opt(sql::DOCUMENT, params).await?;
+    let found: Option<Stored<Document>> = row.map(|row| rows::record(&row, 0)).transpose()?;
+    let found = found.transpose().map_err(Error::Corrupt)?;
+    Ok((admission.check)(found.as_ref())?)
 }
 
 /// Reads a page of documents. One that cannot be decoded is missing from it, and does not hide the others.

@@ -63,9 +63,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_store::Error;
 use rota_store::engine::Engine;
 use rota_store::single_writer::{Clock, SingleWriterStore};
+use rota_store::{Document, DocumentKey, Error};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -80,6 +80,19 @@ use crate::lease::Replica;
 use crate::session::{Session, bounded, check_server, refuse_pooler};
 use crate::takeover::Wait;
 
+/// A check of a control plane before it waits for the database: whether a document of the store, if it exists, fits it.
+#[derive(Clone)]
+pub struct Admission {
+    pub document: DocumentKey,
+    pub check: Arc<dyn Fn(Option<&Document>) -> Result<(), Error> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admission").field("document", &self.document).finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone)]
 pub struct Options {
     pub target: Target,
@@ -91,6 +104,7 @@ pub struct Options {
     /// Longest wait for another control plane that owns the database; `None` waits without a limit.
     pub patience: Option<Duration>,
     pub on_wait: OnWait,
+    pub admission: Option<Admission>,
     /// Ends the wait, with [`Error::Closed`].
     pub stop: CancellationToken,
     /// Largest number of connections for reads.
@@ -109,6 +123,7 @@ impl Options {
             address: String::new(),
             patience: None,
             on_wait: Arc::new(|_| {}),
+            admission: None,
             stop: CancellationToken::new(),
             readers: 4,
             seed: 0,
@@ -167,14 +182,18 @@ fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 }
 
 fn connect(options: Options) -> Result<(Writer, Readers), Error> {
-    let Options { target, name, version, address, patience, on_wait, stop, readers, .. } = options;
+    let Options { target, name, version, address, patience, on_wait, admission, stop, readers, .. } = options;
     let shared = Arc::new(Shared::new()?);
     let checked = async {
         let session = Session::open(&target, "rota-open").await?;
         bounded(check_server(&session)).await?;
         let other = Session::open(&target, "rota-open").await?;
         refuse_pooler(&session, &other).await?;
-        migrate::to_latest(&session.client).await
+        migrate::to_latest(&session.client).await?;
+        match &admission {
+            Some(admission) => bounded(documents::admit(&session, admission)).await,
+            None => Ok(()),
+        }
     };
     let checked = async { stop.run_until_cancelled(checked).await.unwrap_or(Err(Error::Closed.into())) };
     shared.block_on(checked).map_err(Fault::into_error)?;

@@ -14,6 +14,8 @@ pub enum DocumentKind {
     Template,
     /// One version of a template.
     TemplateVersion,
+    /// Which key the secrets in the store are sealed under. There is one.
+    SecretKey,
 }
 
 impl DocumentKind {
@@ -24,6 +26,7 @@ impl DocumentKind {
             Self::ScheduleStatus => "schedule status",
             Self::Template => "template",
             Self::TemplateVersion => "template version",
+            Self::SecretKey => "secret key",
         }
     }
 }

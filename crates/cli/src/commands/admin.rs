@@ -9,7 +9,7 @@ use rota_proto::v1::{
 use rota_settings::HumanDuration;
 
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
-use super::storage::{Backup, Prune};
+use super::storage::{Backup, Prune, rotate_key};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Paint, Table, age, clean, elapsed, time};
@@ -28,6 +28,7 @@ Examples:
   rota -n team-a admin correct-spending --agent coder --today-usd 3.20
   rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token
   rota admin prune --older-than 7d
+  rota admin rotate-key
   rota admin backup rota.sqlite
   rota admin backup --directory /var/backups/rota --keep 7";
 
@@ -74,6 +75,8 @@ pub enum What {
     CreateWorkerToken(CreateWorkerToken),
     /// Remove the records of tasks that ended some time ago; those that other tasks need stay
     Prune(Prune),
+    /// Seal all secrets under the key of --next-key-file, while the control plane is in use
+    RotateKey,
     /// Copy the store of the control plane to a file while it is in use
     Backup(Backup),
 }
@@ -114,6 +117,7 @@ impl Admin {
             What::CorrectSpending(correction) => correction.run(context).await,
             What::CreateWorkerToken(wanted) => issue_worker_token(context, wanted).await,
             What::Prune(prune) => prune.run(context).await,
+            What::RotateKey => rotate_key(context).await,
             What::Backup(backup) => backup.run(context).await,
         }
     }

@@ -13,7 +13,7 @@ use rota_client::discover::{DevEndpoint, write_private};
 use rota_client::{Client, Token};
 use rota_core::breaker::Policy;
 use rota_local::{TokenSource, WorkerProcess};
-use rota_server::{DEFAULT_LISTEN, Options, Timing, WorkerGrant, WorkerTokens};
+use rota_server::{DEFAULT_LISTEN, KeyFiles, Options, Timing, WorkerGrant, WorkerTokens};
 use rota_settings::{HumanDuration, Layers};
 use rota_telemetry::{BackgroundTasks, OnExit, env, spawn};
 use schemars::JsonSchema;
@@ -162,7 +162,11 @@ impl Dev {
                 receivers: receivers.unwrap_or_default(),
                 cursors: data_dir.join("notifications"),
             },
-            key_file: data_dir.join("secrets.key"),
+            keys: KeyFiles {
+                // A database may have the secrets of others.
+                replace_lost: config.store.is_none(),
+                ..KeyFiles::new(data_dir.join("secrets.key"))
+            },
             replica: "dev".to_owned(),
             isolates: false,
             overrides: rota_proto::v1::Overrides::All,

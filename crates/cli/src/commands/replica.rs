@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rota_server::{Owner, Owners, Settings, Standby};
+use rota_server::{KeyFiles, Owner, Owners, Settings, Standby};
 use rota_store::Store;
 use rota_store::single_writer::Clock;
-use rota_store_postgres::{Options, Target};
+use rota_store_postgres::{Admission, Options, Target};
 use secrecy::SecretString;
 
 use super::server::contradiction;
@@ -78,6 +78,7 @@ pub async fn open(
         address: address.clone(),
         readers: READERS,
         on_wait: on_wait(owners.clone()),
+        admission: Some(admission(settings.keys())),
         stop: shutdown.graceful.clone(),
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         ..Options::new(target.clone(), &settings.replica)
@@ -119,6 +120,18 @@ pub async fn open(
         Err(rota_store::Error::Closed) if shutdown.graceful.is_cancelled() => Ok(None),
         Err(error) => Err(serve::store_failure(error).into()),
     }
+}
+
+/// Returns the check that this replica has the key of the secrets in the store, before it stands by: as the owner it would only
+/// end.
+fn admission(keys: KeyFiles) -> Admission {
+    let check = move |found: Option<&rota_store::Document>| {
+        keys.check(found).map_err(|error| rota_store::Error::Unavailable {
+            message: error.to_string(),
+            hint: error.hint(),
+        })
+    };
+    Admission { document: rota_server::key_document(), check: Arc::new(check) }
 }
 
 /// Opens the store of a control plane that has no replicas. One that ended without a word, such as the last `rota dev`, is waited

@@ -43,6 +43,10 @@ impl Server {
         if let Some(file) = &settings.token_file {
             serve::token(file)?;
         }
+        let keys = settings.keys();
+        for path in std::iter::once(&keys.file).chain(&keys.next) {
+            private::check_file(path)?;
+        }
         private::directory(&settings.data_dir)?;
         let shutdown = signals::Shutdown::listen()?;
         let (store, clock, owner) = match &settings.store {

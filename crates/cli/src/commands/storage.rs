@@ -1,4 +1,4 @@
-//! `rota admin prune` and `rota admin backup`: care for the store of the control plane.
+//! `rota admin prune`, `rota admin rotate-key` and `rota admin backup`: care for the store of the control plane.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use rota_proto::v1::{BackupRequest, PruneRequest};
+use rota_proto::v1::{BackupRequest, PruneRequest, RotateKeyRequest};
 use rota_settings::HumanDuration;
 use rota_telemetry::clock;
 use serde_json::json;
@@ -57,6 +57,37 @@ impl Prune {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// Seals all secrets under the next key. One that is interrupted is repeated.
+pub async fn rotate_key(context: &Context) -> anyhow::Result<Exit> {
+    let (mut resealed, mut unreadable) = (0, 0);
+    let (key, previous) = loop {
+        let part = context.client.rotate_key(RotateKeyRequest {}).await?;
+        resealed += part.resealed;
+        unreadable += part.unreadable;
+        if !part.more {
+            break (part.key_id, part.previous_key_id);
+        }
+        if part.resealed > 0 {
+            context.reporter.line(&format!("{resealed} secrets sealed again so far"));
+        }
+    };
+    if !context.out.is_human() {
+        let done = json!({ "keyId": key, "previousKeyId": previous, "resealed": resealed, "unreadable": unreadable });
+        context.out.value(&done)?;
+        return Ok(Exit::Ok);
+    }
+    context.out.line(&format!("all secrets are sealed under the key {key} ({resealed} sealed again)"))?;
+    if unreadable > 0 {
+        context
+            .out
+            .line(&format!("{unreadable} secrets are sealed under a key that is not known; see the log"))?;
+    }
+    context.reporter.line(&format!(
+        "once all replicas are restarted with it as --key-file, the key {previous} is not needed any more"
+    ));
+    Ok(Exit::Ok)
 }
 
 impl Backup {

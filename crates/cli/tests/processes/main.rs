@@ -25,6 +25,7 @@ mod hostile;
 mod http_api;
 mod interrupt;
 mod isolation;
+mod keys;
 mod manifests;
 mod money;
 mod notifications;

@@ -198,6 +198,22 @@ async fn frozen_owner_changes_nothing() -> Result<()> {
     replicas.end_tasks(&names).await
 }
 
+/// As the owner, it could not read the secrets of tasks that others have created.
+#[tokio::test]
+async fn replica_with_another_key_never_stands_by() -> Result<()> {
+    let mut replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 2).await?;
+    replicas.running[1].take().unwrap().kill().await;
+    let key = replicas.fixture.dir().join("key");
+    std::fs::write(&key, [8; 32])?;
+    replicas.start_one(1, "sealed under the key").await;
+    let ended = replicas.running[1].take().unwrap().ended().await;
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(!ended.output.contains("standing by"), "{ended:?}");
+    std::fs::write(&key, [7; 32])?;
+    replicas.start_one(1, "standing by").await;
+    Ok(())
+}
+
 /// A database that is restarted in time costs neither its owner nor the connections that are passed on to that.
 #[tokio::test]
 async fn database_restart_cuts_no_connection() -> Result<()> {

@@ -29,7 +29,7 @@ use super::*;
 use crate::demand::Demand;
 use crate::keys::WorkerKey;
 use crate::scheduler::{Reservation, SessionHandle};
-use crate::seal::Sealer;
+use crate::seal;
 use crate::watchers::Topic;
 use crate::wire::agent::named;
 
@@ -85,7 +85,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         store: store.clone(),
         scheduler: Arc::clone(&scheduler),
         agents: Arc::clone(&agents),
-        sealer: Arc::new(Sealer::open(&folder.path().join("key")).unwrap()),
+        sealer: Arc::new(seal::of_file(&folder.path().join("key"))),
         heartbeat_timeout: Duration::from_secs(1),
     };
     scheduler.restore(vec![(ROUTE, route())], Vec::new());

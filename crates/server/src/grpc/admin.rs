@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Timestamp;
-use rota_core::breaker::{Breaker, State as BreakerState};
 use rota_core::spending::Scope;
 use rota_core::task::State as TaskState;
-use rota_proto::names;
 use rota_proto::num;
 use rota_proto::v1::admin_service_server::AdminService;
 use rota_proto::v1::{self, BackgroundTaskState, SystemState};
@@ -18,19 +16,18 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Storage;
 use super::answers::page;
+use super::{Rotation, Storage};
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Health, State, StoreCheck};
-use crate::keys::AgentKey;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::auth::bearer_token;
 use crate::trust::sign_in::{self, SignInCodes};
 use crate::trust::worker_token::{MAX_LIFETIME, WorkerGrant, WorkerTokens};
 use crate::wire::status::{error, hinted, invalid, refused};
-use crate::wire::{budget, check, failure, names as wire, time};
+use crate::wire::{breaker, budget, check, names as wire, time};
 
 /// Longest log filter that is accepted.
 const MAX_FILTER: usize = 1024;
@@ -46,6 +43,7 @@ pub(crate) struct Admin {
     pub(crate) worker_tokens: WorkerTokens,
     pub(crate) sign_in_codes: SignInCodes,
     pub(crate) storage: Storage,
+    pub(crate) rotation: Rotation,
 }
 
 impl Admin {
@@ -152,7 +150,7 @@ impl AdminService for Admin {
             store: Some(self.store(&check)),
             counts: Some(self.counts(&check).await),
             background_tasks: self.background_tasks(),
-            breakers: self.demand.breakers.all().into_iter().map(breaker).collect(),
+            breakers: self.demand.breakers.all().into_iter().map(breaker::to_wire).collect(),
             replicas: self.replicas(&check).await,
             // Last: callers compare it with their clock when the response arrives.
             server_time: Some(time::timestamp(now())),
@@ -329,6 +327,13 @@ impl AdminService for Admin {
         self.storage.prune(request.into_inner()).await.map(Response::new)
     }
 
+    async fn rotate_key(
+        &self,
+        _: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        self.rotation.rotate().await.map(Response::new)
+    }
+
     type BackupStream = ReceiverStream<Result<v1::BackupResponse, Status>>;
 
     async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
@@ -349,7 +354,9 @@ impl AdminService for Admin {
         if known.is_none() && !self.demand.agents.contains(&key) {
             return Err(super::Agents::missing(&key.1));
         }
-        Ok(Response::new(v1::ResetBreakerResponse { breaker: known.map(|known| breaker((key, known))) }))
+        Ok(Response::new(v1::ResetBreakerResponse {
+            breaker: known.map(|known| breaker::to_wire((key, known))),
+        }))
     }
 }
 
@@ -368,23 +375,6 @@ impl Admin {
             ));
         }
         Ok(Response::new(v1::ResetBreakerResponse::default()))
-    }
-}
-
-fn breaker((key, breaker): (AgentKey, Breaker)) -> v1::Breaker {
-    let (state, open_until_time) = match breaker.state() {
-        BreakerState::Closed => (v1::BreakerState::Closed, None),
-        BreakerState::Open { until } => (v1::BreakerState::Open, Some(time::timestamp(until))),
-        BreakerState::HalfOpen { .. } => (v1::BreakerState::HalfOpen, None),
-    };
-    let class = breaker.last().map(|(class, _)| failure::class(*class));
-    v1::Breaker {
-        agent: names::agent(key.0.as_str(), &key.1),
-        state: state.into(),
-        failures: num::to_i32(breaker.failures()),
-        failure_class: class.unwrap_or_default().into(),
-        message: breaker.last().map(|(_, message)| message.clone()).unwrap_or_default(),
-        open_until_time,
     }
 }
 

@@ -15,6 +15,7 @@ use rota_core::{Namespace, TaskId};
 use rota_proto::{credential, v1};
 use rota_store::{Command, Create, PutAgent, Refused, Reply, StoreSpace};
 use rota_telemetry::{finish, trace, traces};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use uuid::Uuid;
@@ -25,7 +26,7 @@ use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::health;
 use crate::scheduler::{Reservation, Scheduler};
-use crate::seal::Sealer;
+use crate::seal::{Sealed, Sealer};
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
 use crate::wire::overrides::{self, Forbidden};
 use crate::wire::spec::{self, Checked};
@@ -58,6 +59,14 @@ struct Rest {
     alias: String,
     /// Keeps the artifacts of the input until the commit.
     inputs: Option<Pin>,
+    /// Lets a rotation of keys wait for the commit of the sealed secrets.
+    uncommitted: Option<TaskTrackerToken>,
+}
+
+impl Rest {
+    fn keeps_nothing(&self) -> bool {
+        self.reservation.is_none() && self.inputs.is_none() && self.uncommitted.is_none()
+    }
 }
 
 /// What is kept for the task of a step until its commit: a slot, and the artifacts of its input.
@@ -65,6 +74,7 @@ pub(crate) struct Kept {
     id: TaskId,
     reservation: Option<Reservation>,
     _inputs: Option<Pin>,
+    _uncommitted: Option<TaskTrackerToken>,
 }
 
 impl Kept {
@@ -140,7 +150,8 @@ impl Creator {
         let Checked { mut task, mut payload, secrets, strict } = spec::check(namespace, id, trace, given)?;
         task.retry_of = retry_of;
         task.credential = self.credential(&task.namespace, &payload, &secrets);
-        let secrets = self.seal(&task.namespace, id, &secrets)?;
+        let sealed = self.seal(&task.namespace, id, &secrets)?;
+        let (secrets, uncommitted) = sealed.map(|sealed| (sealed.bytes, sealed.uncommitted)).unzip();
         // One that succeeded before may continue a task that has been removed since.
         let (source, unfounded) = match self.source(scope, &mut task, &mut payload).await {
             Ok(source) => (source, None),
@@ -183,7 +194,10 @@ impl Creator {
                 health::SPACE_HINT,
             ));
         }
-        Ok(Prepared { command, rest: Rest { reservation, payload: Box::new(payload), alias, inputs } })
+        Ok(Prepared {
+            command,
+            rest: Rest { reservation, payload: Box::new(payload), alias, inputs, uncommitted },
+        })
     }
 
     /// Checks the task of a step of a workflow, and reserves a free slot for it where one fits.
@@ -198,8 +212,8 @@ impl Creator {
         let prepared = self.prepare(namespace, trace, request, None, Scope::All).await?;
         let mut create = *prepared.command;
         create.task.step = Some(Box::new(step));
-        let Rest { reservation, inputs, .. } = prepared.rest;
-        let kept = Kept { id: create.task.id, reservation, _inputs: inputs };
+        let Rest { reservation, inputs, uncommitted, .. } = prepared.rest;
+        let kept = Kept { id: create.task.id, reservation, _inputs: inputs, _uncommitted: uncommitted };
         Ok((create, kept))
     }
 
@@ -251,7 +265,7 @@ impl Creator {
         namespace: &Namespace,
         id: TaskId,
         secrets: &BTreeMap<String, String>,
-    ) -> Result<Option<Bytes>, Status> {
+    ) -> Result<Option<Sealed>, Status> {
         if secrets.is_empty() {
             return Ok(None);
         }
@@ -264,10 +278,10 @@ impl Creator {
         &self,
         prepared: Vec<Prepared>,
     ) -> Result<Vec<Result<v1::Task, Status>>, Status> {
-        if prepared.iter().all(|one| one.rest.reservation.is_none() && one.rest.inputs.is_none()) {
+        if prepared.iter().all(|one| one.rest.keeps_nothing()) {
             return self.commit_now(prepared).await;
         }
-        // A caller that hangs up must not release a slot that the commit then fills, or what its list refers to.
+        // A caller that hangs up must not release a slot that the commit then fills, or what it refers to.
         let creator = self.clone();
         finish("create", async move { creator.commit_now(prepared).await }).await
     }
@@ -320,7 +334,7 @@ impl Creator {
         rest: Rest,
         given: &[(TaskId, Bytes)],
     ) -> Result<v1::Task, Status> {
-        let Rest { reservation, mut payload, alias, inputs: _ } = rest;
+        let Rest { reservation, mut payload, alias, inputs: _, uncommitted: _ } = rest;
         match reply.map_err(status::refused)? {
             Reply::Created(created) => {
                 if let Some(reservation) = reservation {

@@ -157,7 +157,7 @@ impl Schedules {
         }
         let id = Uuid::new_v4();
         let sealed = sealer.seal(namespace, TaskId(id), secrets);
-        stored.sealed = sealed.map_err(|error| Status::internal(error.to_string()))?.to_vec();
+        stored.sealed = sealed.map_err(|error| Status::internal(error.to_string()))?.bytes.to_vec();
         stored.sealed_for = id.as_bytes().to_vec();
         Ok(())
     }

@@ -7,7 +7,6 @@ use super::{Settings, SettingsError};
 use crate::error::Error;
 use crate::notify::Receiver;
 use crate::options::Timing;
-use crate::seal::Sealer;
 use crate::trust::tls;
 
 /// Default of `reconnect_grace` on a shared store: no worker can come back during a takeover, which takes up to the lease of ten
@@ -33,9 +32,7 @@ impl Settings {
     /// Fails if a file or an address that serving needs is unusable. A replica must find that out before it stands by: as the
     /// owner it would only end, and the next one after it.
     pub async fn check_usable(&self) -> Result<(), SettingsError> {
-        if let Some(path) = &self.key_file {
-            Sealer::open(path).map_err(Error::from)?;
-        }
+        self.keys().check(None).map_err(Error::from)?;
         if let Some(files) = self.tls()? {
             tls::check(&files).await.map_err(Error::Tls)?;
         }

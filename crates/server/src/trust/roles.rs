@@ -119,6 +119,7 @@ mod tests {
                 "IssueWorkerToken",
                 "IssueSignInCode",
                 "Prune",
+                "RotateKey",
                 "Backup",
             ],
             ADMINS,

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn only_own_and_current_tokens_are_valid() {
         let folder = tempfile::tempdir().unwrap();
-        let tokens = |name| WorkerTokens::new(Arc::new(Sealer::open(&folder.path().join(name)).unwrap()));
+        let tokens = |name| WorkerTokens::new(Arc::new(crate::seal::of_file(&folder.path().join(name))));
         let (own, other) = (tokens("own"), tokens("other"));
         let grant = WorkerGrant {
             namespace: Namespace::new("team").unwrap(),

@@ -1,6 +1,7 @@
 //! Conversion between the API and the core: validates requests, builds responses. Holds no state.
 
 pub(crate) mod agent;
+pub(crate) mod breaker;
 pub(crate) mod budget;
 pub(crate) mod check;
 pub(crate) mod clean;

@@ -45,6 +45,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ),
     ("WORKER_NOT_FOUND", Code::NotFound, "The worker does not exist."),
     ("COOL_DOWN_NOT_FOUND", Code::NotFound, "The credential does not cool down."),
+    (
+        "NO_NEXT_KEY",
+        Code::FailedPrecondition,
+        "The control plane has no key that secrets could be sealed under from now on.",
+    ),
     ("TASK_ENDED", Code::FailedPrecondition, "The task has ended; a terminal state is final."),
     ("TASK_NOT_ENDED", Code::FailedPrecondition, "The task has not ended yet."),
     (
@@ -251,10 +256,12 @@ pub(crate) fn refused(refused: Refused) -> Status {
         Refused::NoDocument(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_NOT_FOUND",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_NOT_FOUND",
+            DocumentKind::SecretKey => "CONCURRENT_CHANGE",
         },
         Refused::DocumentExists(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_EXISTS",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_EXISTS",
+            DocumentKind::SecretKey => "CONCURRENT_CHANGE",
         },
         Refused::DocumentChanged(_) => "CONCURRENT_CHANGE",
         Refused::Corrupt { .. } => "STORE_CORRUPT",
