@@ -26,7 +26,9 @@ pub enum Error {
     Folder(#[source] std::io::Error),
     #[error("failed to listen on {addr}: {source}")]
     Listen { addr: SocketAddr, source: std::io::Error },
-    #[error("the cluster does not serve {kind} of rota.dev/v1alpha1; install the chart rota-crds, or rota with crds.enabled")]
+    #[error(
+        "the cluster does not serve {kind} of rota.dev/v1alpha1; install the chart rota-crds, or rota with crds.enabled"
+    )]
     NoCrd { kind: &'static str },
     #[error("background task `{0}` exited unexpectedly")]
     Ended(&'static str),

@@ -13,7 +13,7 @@ mod watch;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -51,6 +51,8 @@ pub(crate) struct Tasks {
     deleted: mpsc::Sender<DeletedTask>,
     /// UIDs of tasks whose long wait was published as an Event.
     wait_published: Mutex<HashSet<String>>,
+    /// Start of this process: waits that were long before have been published by an earlier one.
+    started: Instant,
     /// Number of status writes under way, which delays those that another may replace.
     writes: AtomicUsize,
 }
@@ -72,6 +74,7 @@ impl Parts {
             cache: Arc::clone(&cache),
             deleted: sender,
             wait_published: Mutex::default(),
+            started: Instant::now(),
             writes: AtomicUsize::new(0),
         };
         Self { tasks: Arc::new(tasks), cache, deleted }
@@ -206,7 +209,7 @@ impl Tasks {
         if let status::WriteDue::In(delay) = due {
             return Ok(Action::requeue(delay));
         }
-        self.publish_events(task, &built, is_waiting && age >= WAIT_CHECK_INTERVAL).await;
+        self.publish_events(task, &built, is_waiting && becomes_long(age, self.started.elapsed())).await;
         let over = status::is_final(built.phase);
         if due == status::WriteDue::Now {
             self.writes.fetch_add(1, Ordering::Relaxed);
@@ -270,6 +273,11 @@ fn wait_check_interval(age: Duration) -> Duration {
     age.clamp(WAIT_CHECK_INTERVAL, RESYNC_INTERVAL)
 }
 
+/// Returns whether a wait has become long in the lifetime of this process.
+fn becomes_long(age: Duration, lifetime: Duration) -> bool {
+    age >= WAIT_CHECK_INTERVAL && age.saturating_sub(lifetime) < WAIT_CHECK_INTERVAL
+}
+
 fn is_final(record: &v1::Task) -> bool {
     let state = record.status.as_ref().map_or(v1::TaskState::Unspecified, v1::TaskStatus::state);
     state.is_final()
@@ -278,6 +286,13 @@ fn is_final(record: &v1::Task) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_waits_are_published_by_one_process() {
+        let (long, short) = (WAIT_CHECK_INTERVAL, WAIT_CHECK_INTERVAL / 2);
+        assert!(!becomes_long(short, long) && becomes_long(long, long) && becomes_long(long, short));
+        assert!(!becomes_long(2 * long, short), "an earlier process has");
+    }
 
     #[test]
     fn waiting_task_is_explained_ever_less_often() {

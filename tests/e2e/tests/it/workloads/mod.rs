@@ -2,5 +2,6 @@
 
 mod batch;
 mod claude;
+mod fleet;
 mod foreign_image;
 mod traces;
