@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "rota/v1/artifact.proto",
     "rota/v1/event.proto",
     "rota/v1/runtime.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 10] = [
     "rota/v1/admin.proto",
     "rota/v1/schedule.proto",
     "rota/v1/template.proto",
+    "rota/v1/kind.proto",
     "rota/worker/v1/worker.proto",
 ];
 

@@ -69,6 +69,8 @@ pub enum Command {
     Workflow(Box<workflow::Workflow>),
     /// Manage templates of workflows, in versions
     Template(template::Template),
+    /// Manage kinds of tasks: presets of agent, prompt, limits and result
+    Kind(kind::Kind),
     /// Change a task's priority, labels or hold
     Update(update::Update),
     /// List the files that the attempts of a task have left, and those that it was given

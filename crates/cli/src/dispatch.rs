@@ -75,6 +75,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Threads(command) => command.run(context).await,
         Command::Workflow(command) => Box::pin(command.run(context)).await,
         Command::Template(command) => Box::pin(command.run(context)).await,
+        Command::Kind(command) => Box::pin(command.run(context)).await,
         Command::Schedule(command) => Box::pin(command.run(context)).await,
         Command::Update(command) => Box::pin(command.run(context)).await,
         Command::Artifacts(command) => command.run(context).await,

@@ -133,6 +133,14 @@ calls! {
     repeat templates.update_workflow_template(UpdateWorkflowTemplateRequest) -> v1::WorkflowTemplate;
     /// Deletes a template with its versions. Not retried: a second try would not find it.
     once templates.delete_workflow_template(DeleteWorkflowTemplateRequest) -> pbjson_types::Empty;
+    /// Returns a kind of tasks.
+    repeat kinds.get_task_kind(GetTaskKindRequest) -> v1::TaskKind;
+    /// Returns one page of kinds of tasks, by name. [`Client::all_task_kinds`] reads all pages.
+    repeat kinds.list_task_kinds(ListTaskKindsRequest) -> v1::ListTaskKindsResponse;
+    /// Creates or replaces a kind of tasks.
+    repeat kinds.update_task_kind(UpdateTaskKindRequest) -> v1::TaskKind;
+    /// Deletes a kind of tasks. Not retried: a second try would not find it.
+    once kinds.delete_task_kind(DeleteTaskKindRequest) -> pbjson_types::Empty;
     /// Returns the status of the control plane. Not retried: the caller wants the status now, or the error.
     once admin.get_system_status(GetSystemStatusRequest) -> v1::SystemStatus;
     /// Returns the background tasks of the control plane with their health.
@@ -314,6 +322,21 @@ impl Client {
         loop {
             let page = self.list_schedules(request.clone()).await?;
             all.extend(page.schedules);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Reads all pages of [`Client::list_task_kinds`].
+    pub async fn all_task_kinds(&self, parent: &str) -> Result<Vec<v1::TaskKind>, Error> {
+        let mut all = Vec::new();
+        let mut request =
+            v1::ListTaskKindsRequest { parent: parent.into(), page_size: 1000, ..Default::default() };
+        loop {
+            let page = self.list_task_kinds(request.clone()).await?;
+            all.extend(page.task_kinds);
             if page.next_page_token.is_empty() {
                 return Ok(all);
             }

@@ -8,6 +8,7 @@ use rota_proto::v1::admin_service_client::AdminServiceClient;
 use rota_proto::v1::agent_service_client::AgentServiceClient;
 use rota_proto::v1::artifact_service_client::ArtifactServiceClient;
 use rota_proto::v1::schedule_service_client::ScheduleServiceClient;
+use rota_proto::v1::task_kind_service_client::TaskKindServiceClient;
 use rota_proto::v1::task_service_client::TaskServiceClient;
 use rota_proto::v1::template_service_client::TemplateServiceClient;
 use rota_proto::v1::workflow_service_client::WorkflowServiceClient;
@@ -99,6 +100,13 @@ impl Client {
     /// Returns the generated client of the template service, without retries.
     pub fn templates(&self) -> TemplateServiceClient<Transport> {
         TemplateServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE)
+    }
+
+    /// Returns the generated client of the service for kinds of tasks, without retries.
+    pub fn kinds(&self) -> TaskKindServiceClient<Transport> {
+        TaskKindServiceClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE)
     }

@@ -62,6 +62,11 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1048576))]
     pub prompt: Option<String>,
+    /// Kind of the task, whose target, limits, retry policy and result schema it gets where it sets none: `auto`, `code`, `review`,
+    /// `test`, `docs`, `research`, `data`, `investigation`, `bug_fix`, or one of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z][a-z0-9_-]*$"))]
+    pub kind: Option<String>,
     /// Structured input of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Json>,

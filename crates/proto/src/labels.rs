@@ -4,5 +4,8 @@
 /// would overwrite a change by anyone else.
 pub const CLUSTER: &str = "rota.dev/cluster";
 
+/// Kind of a task, so that lists can be filtered by it.
+pub const KIND: &str = "rota.dev/kind";
+
 /// Schedule that created a task.
 pub const SCHEDULE: &str = "rota.dev/schedule";

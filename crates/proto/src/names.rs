@@ -36,6 +36,11 @@ pub fn template(namespace: &str, template: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/templates/{template}")
 }
 
+/// Returns the name of a kind of tasks: `namespaces/{namespace}/kinds/{kind}`.
+pub fn kind(namespace: &str, kind: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/kinds/{kind}")
+}
+
 /// Returns the namespace of `namespaces/{namespace}`, or `None` for a name of another shape.
 pub fn parse_namespace(name: &str) -> Option<&str> {
     name.strip_prefix("namespaces/").filter(|rest| !rest.is_empty() && !rest.contains('/'))

@@ -195,6 +195,12 @@ impl AgentRegistry {
         (listed.map(|(key, known)| (key.clone(), known.clone())).collect(), agents.last)
     }
 
+    /// Whether any agent of a namespace fits.
+    pub(crate) fn any(&self, namespace: &Namespace, fits: impl Fn(&AgentName, &KnownAgent) -> bool) -> bool {
+        let agents = self.agents.read();
+        agents.known.iter().any(|((at, name), known)| at == namespace && fits(name, known))
+    }
+
     /// Returns the agent best suited to tasks that name only capabilities: of those that have all of them one that is
     /// not `paused` and has money, and of these the one with the fewest other capabilities.
     pub(crate) fn best_match(

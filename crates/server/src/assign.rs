@@ -15,7 +15,7 @@ use rota_telemetry::trace;
 
 use crate::seal::{self, Sealer};
 use crate::wire::overrides::{self, Forbidden};
-use crate::wire::{event, failure, merge, time};
+use crate::wire::{event, failure, kind, merge, time};
 
 /// Time for which attempts wait for a person on their workers, unless their agent sets another one.
 const DEFAULT_RELEASE: Duration = Duration::from_secs(600);
@@ -65,6 +65,7 @@ pub(crate) fn assign(
         overrides::check(agent_spec, &spec)?;
         overrides::check_source(agent_spec, task.continues_other_agent)?;
     }
+    spec.prompt = kind::framed(&std::mem::take(&mut spec.prompt_frame), spec.prompt);
     let continues = !spec.continue_from.is_empty();
     let secrets = match &dispatch.secrets {
         Some(sealed) => sealer.open_sealed(&task.namespace, task.id, sealed)?,

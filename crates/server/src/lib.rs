@@ -52,6 +52,7 @@ mod grpc;
 mod health;
 mod http;
 mod keys;
+mod kinds;
 mod lineage;
 mod metrics;
 mod notify;

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::grpc::{self, Creator, Explainer, Streams};
 use crate::health::Health;
 use crate::http::{self, Pages};
+use crate::kinds::Kinds;
 use crate::lineage::Lineage;
 use crate::metrics::{Metrics, Scraper};
 use crate::notify::Notifier;
@@ -69,6 +70,7 @@ struct Services {
     admin: grpc::Admin,
     schedules: grpc::Schedules,
     templates: grpc::Templates,
+    kinds: Kinds,
     artifacts: grpc::ArtifactsService,
     workers: sessions::Service,
     health: grpc::HealthService,
@@ -153,12 +155,14 @@ impl Server {
         };
 
         let schedules = schedules::restore(&store, options.timing.wall_clock.clone()).await?;
+        let kinds = Kinds { store: store.clone(), agents: Arc::clone(&agents), changes: Arc::default() };
         let creator = Creator {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),
             agents: Arc::clone(&agents),
             artifacts: artifacts.clone(),
             sealer: Arc::clone(&sealer),
+            kinds: kinds.clone(),
             isolates: options.isolates,
         };
         let ready_steps = Arc::new(ReadySteps::default());
@@ -226,6 +230,7 @@ impl Server {
             },
             schedules: grpc::Schedules { driver, barriers: barriers.clone() },
             templates: templates.clone(),
+            kinds,
             agents: grpc::Agents {
                 agents,
                 demand: demand.clone(),

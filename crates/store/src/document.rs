@@ -16,6 +16,8 @@ pub enum DocumentKind {
     TemplateVersion,
     /// Which key the secrets in the store are sealed under. There is one.
     SecretKey,
+    /// Kind of the tasks of a namespace.
+    TaskKind,
 }
 
 impl DocumentKind {
@@ -27,6 +29,7 @@ impl DocumentKind {
             Self::Template => "template",
             Self::TemplateVersion => "template version",
             Self::SecretKey => "secret key",
+            Self::TaskKind => "task kind",
         }
     }
 }

@@ -166,6 +166,9 @@ impl New {
             thread: String::new(),
             start_time: None,
             secret_names: Vec::new(),
+            // The old task has what its kind gives; its text is not around each message.
+            kind: String::new(),
+            prompt_frame: String::new(),
             ..given
         };
         if let Some(git) = spec.workspace.as_mut().and_then(|workspace| workspace.git.as_mut()) {

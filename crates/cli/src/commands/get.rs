@@ -1,9 +1,10 @@
 //! `rota get`: lists resources, or shows single ones as the API returns them.
 
 use clap::{Args, ValueEnum};
-use rota_proto::names;
 use rota_proto::v1::{GetAgentRequest, GetTaskRequest, ListTasksRequest, TaskFilter, TaskState, Worker};
+use rota_proto::{labels, names};
 
+use super::id_of;
 use super::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -15,6 +16,8 @@ Examples:
   rota get tasks --label team=web --limit 10 -o json
   rota get task build -o yaml
   rota get tasks --thread docs
+  rota get tasks --kind review --owner alice
+  rota get tasks --parent release
   rota get agents
   rota get workers --agent coder";
 
@@ -39,6 +42,15 @@ pub struct Get {
     /// Only tasks of this thread
     #[arg(long, value_name = "NAME")]
     pub thread: Option<String>,
+    /// Only tasks of this kind
+    #[arg(long = "kind", value_name = "KIND")]
+    pub task_kind: Option<String>,
+    /// Only tasks of this owner
+    #[arg(long, value_name = "TEXT")]
+    pub owner: Option<String>,
+    /// Only tasks whose parent is this task: id or name
+    #[arg(long, value_name = "TASK")]
+    pub parent: Option<String>,
     /// Maximum number of tasks
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub limit: usize,
@@ -125,10 +137,20 @@ impl Get {
     }
 
     async fn tasks(&self, context: &Context) -> anyhow::Result<Exit> {
+        let mut labels = pairs::map(&self.label);
+        if let Some(kind) = &self.task_kind {
+            labels.insert(labels::KIND.to_owned(), kind.clone());
+        }
+        let parent_task = match &self.parent {
+            Some(parent) => id_of(context, parent).await?,
+            None => String::new(),
+        };
         let filter = TaskFilter {
             states: self.state.iter().map(|state| state.to_api().into()).collect(),
             agent: self.agent.clone().unwrap_or_default(),
-            labels: pairs::map(&self.label),
+            labels,
+            owner: self.owner.clone().unwrap_or_default(),
+            parent_task,
             thread: self.thread.clone().unwrap_or_default(),
             ..TaskFilter::default()
         };

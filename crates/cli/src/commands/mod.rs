@@ -24,6 +24,7 @@ pub mod explain;
 mod follow;
 pub mod get;
 pub mod inject;
+pub mod kind;
 pub mod logs;
 pub mod operator;
 mod pairs;
@@ -55,10 +56,19 @@ pub mod workers;
 pub mod workflow;
 
 use rota_client::Code;
-use rota_proto::v1::{Task, TaskState};
+use rota_proto::v1::{GetTaskRequest, Task, TaskState};
 
 use crate::context::Context;
 use crate::exit::Exit;
+
+/// Returns the id of a task given as an id or a name.
+async fn id_of(context: &Context, given: &str) -> anyhow::Result<String> {
+    let id = given.strip_prefix("task/").unwrap_or(given);
+    if uuid::Uuid::try_parse(id).is_ok() {
+        return Ok(id.to_owned());
+    }
+    Ok(context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?.uid)
+}
 
 /// Returns the state of a task.
 fn state_of(task: &Task) -> TaskState {

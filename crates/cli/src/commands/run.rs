@@ -14,7 +14,7 @@ use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
 
 use super::follow::{Destination, View, to_end};
 use super::pairs::{self, Pair};
-use super::{artifacts, changes, outcome, state_of};
+use super::{artifacts, changes, id_of, outcome, state_of};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{money, name};
@@ -27,6 +27,7 @@ Examples:
   rota run --agent coder --workspace . --apply --done-when \"make test\" \"Fix the failing test\"
   rota run --agent coder --thread docs \"Then describe it in the docs\"
   rota run --needs code,test --priority high --budget-usd 0.50 \"Add tests for the parser\"
+  rota run --kind review --workspace . \"The changes of the last commit\"
   rota run --agent shell --command -- make check
   rota run --agent analyst --input sales.csv \"Summarize the sales\"
   git diff | rota run --agent reviewer -
@@ -44,6 +45,9 @@ const PATH: &percent_encoding::AsciiSet =
 pub struct Run {
     /// Prompt of the task; `-` reads it from standard input
     pub prompt: Option<String>,
+    /// Kind of the task, whose agent, prompt, limits and result schema it gets: auto, code, review … (`rota kind list`)
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
     /// Agent that runs the task
     #[arg(long, short, value_name = "NAME", conflicts_with_all = ["worker", "needs"])]
     pub agent: Option<String>,
@@ -59,6 +63,12 @@ pub struct Run {
     /// Title of the task, one line
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
+    /// Owner of the task, for people and filters
+    #[arg(long, value_name = "TEXT")]
+    pub owner: Option<String>,
+    /// Parent of the task: id or name
+    #[arg(long, value_name = "TASK")]
+    pub parent: Option<String>,
     /// Priority: 0 to 10, or low, normal, high, urgent [default: normal]
     #[arg(long, short, value_name = "PRIORITY")]
     pub priority: Option<Priority>,
@@ -177,6 +187,11 @@ impl Run {
                 spec.inputs = inputs;
             }
         }
+        if let Some(parent) = &self.parent
+            && let Some(spec) = request.task.as_mut().and_then(|task| task.spec.as_mut())
+        {
+            spec.parent_task = id_of(context, parent).await?;
+        }
         create_and_follow(context, request, self.detach, self.quiet).await
     }
 
@@ -238,6 +253,8 @@ impl Run {
             spec: TaskSpec {
                 title: self.title.clone(),
                 prompt,
+                kind: self.kind.clone(),
+                owner: self.owner.clone(),
                 agent: self.agent.clone(),
                 worker: self.worker.clone(),
                 capabilities: self.needs.clone(),

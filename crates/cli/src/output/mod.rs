@@ -18,7 +18,9 @@ pub use color::Color;
 pub use events::Printer;
 pub use question::question;
 pub use reporter::Reporter;
-pub use rows::{agents, capabilities, pull_request, results, target, tasks, threads, worker_state, workers};
+pub use rows::{
+    agents, capabilities, pull_request, results, target, target_text, tasks, threads, worker_state, workers,
+};
 pub use table::{Paint, Table};
 pub use text::{
     age, between, clean, count, duration, elapsed, escaped_json, failure, first_line, is_hidden, limits,

@@ -1,7 +1,7 @@
 //! Tables of tasks, agents, workers, capabilities and results.
 
-use rota_proto::names;
-use rota_proto::v1::{Agent, Capability, Task, TaskState, Thread, Worker, runtime, target};
+use rota_proto::v1::{Agent, Capability, Target, Task, TaskState, Thread, Worker, runtime, target};
+use rota_proto::{labels, names};
 
 use super::text::{age, elapsed, first_line, limits, money, name, ran, reason, state};
 use super::{Paint, Table};
@@ -27,12 +27,19 @@ fn namespace(all: bool, full: &str) -> Option<(String, Paint)> {
 
 /// Formats the target of a task.
 pub fn target(task: &Task) -> String {
-    let target = task.spec.as_ref().and_then(|spec| spec.target.as_ref()?.kind.as_ref());
-    match target {
+    match target_text(task.spec.as_ref().and_then(|spec| spec.target.as_ref())) {
+        none if none.is_empty() => "default".to_owned(),
+        text => text,
+    }
+}
+
+/// Formats a target; without one the text is empty.
+pub fn target_text(target: Option<&Target>) -> String {
+    match target.and_then(|target| target.kind.as_ref()) {
         Some(target::Kind::Agent(agent)) => agent.clone(),
         Some(target::Kind::Worker(worker)) => format!("worker {worker}"),
         Some(target::Kind::Capabilities(set)) => format!("needs {}", set.capabilities.join(",")),
-        None => "default".to_owned(),
+        None => String::new(),
     }
 }
 
@@ -43,17 +50,21 @@ fn title(task: &Task) -> String {
 }
 
 pub fn tasks(tasks: &[Task], all: bool) -> Table {
-    let mut table = new_table(
-        all,
-        &["NAME", "STATE", "AGENT", "PRIORITY", "ATTEMPT", "TIME", "COST", "AGE", "TITLE", "REASON"],
-    );
+    let mut header = vec!["NAME", "STATE", "AGENT"];
+    let has_kinds = tasks.iter().any(|task| task.labels.contains_key(labels::KIND));
+    header.extend(has_kinds.then_some("KIND"));
+    header.extend(["PRIORITY", "ATTEMPT", "TIME", "COST", "AGE", "TITLE", "REASON"]);
+    let mut table = new_table(all, &header);
     for task in tasks {
+        let kind = task.labels.get(labels::KIND).map_or("", String::as_str);
         let status = task.status.clone().unwrap_or_default();
         let cost = status.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
-        let row = [
+        let start = [
             plain(name(task)),
             (state(status.state()).to_owned(), status.state().into()),
             plain(target(task)),
+        ];
+        let row = [
             plain(task.priority.unwrap_or(5).to_string()),
             plain(if status.attempt == 0 { String::new() } else { status.attempt.to_string() }),
             plain(elapsed(status.start_time.as_ref(), status.end_time.as_ref())),
@@ -62,7 +73,8 @@ pub fn tasks(tasks: &[Task], all: bool) -> Table {
             plain(title(task)),
             faint(reason(&status)),
         ];
-        table.row(namespace(all, &task.name).into_iter().chain(row));
+        let kind = has_kinds.then(|| plain(kind));
+        table.row(namespace(all, &task.name).into_iter().chain(start).chain(kind).chain(row));
     }
     table
 }

@@ -26,6 +26,7 @@ mod http_api;
 mod interrupt;
 mod isolation;
 mod keys;
+mod kinds;
 mod manifests;
 mod money;
 mod notifications;

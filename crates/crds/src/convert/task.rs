@@ -48,6 +48,8 @@ impl TaskSpec {
         v1::TaskSpec {
             title: self.title.clone().unwrap_or_default(),
             prompt: self.prompt.clone().unwrap_or_default(),
+            kind: self.kind.clone().unwrap_or_default(),
+            prompt_frame: String::new(),
             input: structure(&self.input),
             target: target.map(|kind| v1::Target { kind: Some(kind) }),
             depends_on: self
@@ -108,6 +110,7 @@ metadata: {name: build, namespace: team, labels: {a: b}}
 spec:
   title: Build
   prompt: build it
+  kind: code
   input: {count: 1, list: [true, null, x]}
   capabilities: [code]
   dependsOn: [{task: plan, onFailure: Continue}]
@@ -146,7 +149,7 @@ spec:
             serde_json::json!({
                 "alias": "build", "labels": {"a": "b"}, "priority": 8, "desiredState": "DESIRED_STATE_SUSPENDED",
                 "spec": {
-                    "title": "Build", "prompt": "build it",
+                    "title": "Build", "prompt": "build it", "kind": "code",
                     "input": {"count": 1.0, "list": [true, null, "x"]},
                     "target": {"capabilities": {"capabilities": ["code"]}},
                     "dependsOn": [{"task": "plan", "onFailure": "ON_DEPENDENCY_FAILURE_CONTINUE"}],

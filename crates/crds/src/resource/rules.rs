@@ -26,6 +26,7 @@ pub struct Rule {
 const IMMUTABLE_FIELDS: &[&str] = &[
     "title",
     "prompt",
+    "kind",
     "input",
     "agent",
     "worker",

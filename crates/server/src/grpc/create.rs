@@ -25,6 +25,7 @@ use super::traced;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::health;
+use crate::kinds::Kinds;
 use crate::scheduler::{Reservation, Scheduler};
 use crate::seal::{Sealed, Sealer};
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
@@ -42,6 +43,7 @@ pub(crate) struct Creator {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) artifacts: Artifacts,
     pub(crate) sealer: Arc<Sealer>,
+    pub(crate) kinds: Kinds,
     /// Whether workers are started for single tasks. Otherwise isolation has no effect.
     pub(crate) isolates: bool,
 }
@@ -138,6 +140,10 @@ impl Creator {
     ) -> Result<Prepared, Status> {
         check::idempotency_key(&request.idempotency_key, MAX_KEY)?;
         let mut given = request.task.ok_or_else(|| status::invalid("task", "is required"))?;
+        // The copy of a task has what that one got from its kind.
+        if retry_of.is_none() {
+            self.kinds.complete(&namespace, &mut given).await?;
+        }
         if let Some(spec) = given.spec.as_mut().filter(|_| !self.isolates) {
             spec.isolation = v1::Isolation::Unspecified.into();
         }

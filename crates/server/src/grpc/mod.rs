@@ -17,6 +17,7 @@ mod follow;
 pub(crate) mod grants;
 mod health;
 mod input;
+mod kinds;
 mod managed;
 mod pools;
 mod rotation;

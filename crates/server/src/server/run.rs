@@ -8,6 +8,7 @@ use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::artifact_service_server::ArtifactServiceServer;
 use rota_proto::v1::schedule_service_server::ScheduleServiceServer;
+use rota_proto::v1::task_kind_service_server::TaskKindServiceServer;
 use rota_proto::v1::task_service_server::TaskServiceServer;
 use rota_proto::v1::template_service_server::TemplateServiceServer;
 use rota_proto::v1::workflow_service_server::WorkflowServiceServer;
@@ -55,6 +56,9 @@ impl Bound {
         let templates = TemplateServiceServer::new(services.templates)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let kinds = TaskKindServiceServer::new(services.kinds)
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
         let gateway = Gateway::new().map_err(Error::Gateway)?;
@@ -82,6 +86,7 @@ impl Bound {
             .add_service(artifacts)
             .add_service(schedules)
             .add_service(templates)
+            .add_service(kinds)
             .add_service(workers)
             .add_service(health)
             .add_service(reflection);

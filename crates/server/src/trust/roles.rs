@@ -156,6 +156,11 @@ mod tests {
         ),
         ("rota.v1.TemplateService", &["CreateWorkflowTemplate", "GetWorkflowTemplate"], ADMINS),
         (
+            "rota.v1.TaskKindService",
+            &["GetTaskKind", "ListTaskKinds", "UpdateTaskKind", "DeleteTaskKind"],
+            ADMINS,
+        ),
+        (
             "rota.v1.ScheduleService",
             &[
                 "CreateSchedule",

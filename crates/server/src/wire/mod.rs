@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod event;
 pub(crate) mod failure;
+pub(crate) mod kind;
 pub(crate) mod merge;
 pub(crate) mod names;
 pub(crate) mod overrides;

@@ -94,6 +94,25 @@ pub(crate) fn template(field: &str, name: &str) -> Result<(Namespace, String), S
     Ok((space, short_name(field, id)?))
 }
 
+/// Parses the name of a kind of tasks.
+pub(crate) fn kind(field: &str, name: &str) -> Result<(Namespace, String), Status> {
+    let (space, id) = split(field, name, "kinds")?;
+    Ok((space, kind_id(field, id)?))
+}
+
+/// Checks the name of a kind of tasks, which is the value of a label.
+pub(crate) fn kind_id(field: &str, id: &str) -> Result<String, Status> {
+    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    let begins = id.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    match begins && id.len() <= 63 && id.bytes().all(rest) {
+        true => Ok(id.to_owned()),
+        false => Err(invalid(
+            field,
+            "is not the name of a kind: use up to 63 lower-case letters, digits, '_' and '-', beginning with a letter",
+        )),
+    }
+}
+
 /// Checks the name of a schedule, which is a label and the default alias of its tasks.
 pub(crate) fn schedule_id(field: &str, id: &str) -> Result<String, Status> {
     short_name(field, id)

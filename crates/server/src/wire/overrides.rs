@@ -66,6 +66,8 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         strict: _,
         isolation: _,
         result_schema: _,
+        kind: _,
+        prompt_frame: _,
         // Fewer of the agent's secrets.
         agent_secrets: _,
         limits,

@@ -94,7 +94,8 @@ pub(crate) fn check(
     spec.secret_names = secrets.keys().cloned().collect();
     spec.secret_names.sort_unstable();
 
-    let target = target::isolate(spec.isolation, id, target::from_wire(spec.target.as_ref())?)?;
+    let target =
+        target::isolate(spec.isolation, id, target::from_wire("task.spec.target", spec.target.as_ref())?)?;
     let task = Task {
         alias,
         title: spec.title.clone(),
@@ -108,7 +109,7 @@ pub(crate) fn check(
             .map(task::from_desired)
             .map_err(|_| invalid("task.desired_state", "is not a known state"))?,
         limits: limits("task.spec.limits", spec.limits.as_ref())?,
-        retry: retry(spec.retry.as_ref())?,
+        retry: retry("task.spec.retry", spec.retry.as_ref())?,
         not_before: spec.start_time.as_ref().map(time::from_timestamp),
         dependencies: dependencies(&spec.depends_on)?,
         trace,
@@ -187,10 +188,10 @@ pub(super) fn limits(field: &str, given: Option<&v1::Limits>) -> Result<Limits, 
     })
 }
 
-fn retry(given: Option<&v1::RetryPolicy>) -> Result<retry::Policy, Status> {
+/// The retry policy of a task, or of a kind for its tasks.
+pub(super) fn retry(field: &str, given: Option<&v1::RetryPolicy>) -> Result<retry::Policy, Status> {
     let mut policy = retry::Policy::default();
     let Some(given) = given else { return Ok(policy) };
-    let field = "task.spec.retry";
     if !(0..=MAX_ATTEMPTS).contains(&given.max_attempts) {
         return Err(invalid(format!("{field}.max_attempts"), format!("must be from 0 to {MAX_ATTEMPTS}")));
     }

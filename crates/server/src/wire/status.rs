@@ -33,6 +33,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("SCHEDULE_EXISTS", Code::AlreadyExists, "A schedule of that name already exists."),
     ("TEMPLATE_NOT_FOUND", Code::NotFound, "The template, or its version, does not exist."),
     ("TEMPLATE_EXISTS", Code::AlreadyExists, "A template of that name already exists."),
+    ("TASK_KIND_NOT_FOUND", Code::NotFound, "The namespace has no kind of tasks of that name of its own."),
     (
         "SCHEDULE_ACTIVE",
         Code::FailedPrecondition,
@@ -257,11 +258,14 @@ pub(crate) fn refused(refused: Refused) -> Status {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_NOT_FOUND",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_NOT_FOUND",
             DocumentKind::SecretKey => "CONCURRENT_CHANGE",
+            DocumentKind::TaskKind => "TASK_KIND_NOT_FOUND",
         },
         Refused::DocumentExists(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_EXISTS",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_EXISTS",
             DocumentKind::SecretKey => "CONCURRENT_CHANGE",
+            // A kind is replaced, whatever is there.
+            DocumentKind::TaskKind => "CONCURRENT_CHANGE",
         },
         Refused::DocumentChanged(_) => "CONCURRENT_CHANGE",
         Refused::Corrupt { .. } => "STORE_CORRUPT",

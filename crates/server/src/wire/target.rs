@@ -14,8 +14,7 @@ use super::{check, names};
 const DEFAULT_AGENT: &str = "default";
 const MAX_CAPABILITIES: usize = 32;
 
-pub(super) fn from_wire(target: Option<&v1::Target>) -> Result<Target, Status> {
-    let field = "task.spec.target";
+pub(crate) fn from_wire(field: &str, target: Option<&v1::Target>) -> Result<Target, Status> {
     match target.and_then(|target| target.kind.as_ref()) {
         None => {
             AgentName::new(DEFAULT_AGENT).map(Target::Agent).map_err(|bad| invalid(field, bad.to_string()))

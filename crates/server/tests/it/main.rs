@@ -19,6 +19,7 @@ mod http_api;
 mod idempotency;
 mod input;
 mod isolation;
+mod kinds;
 mod large_logs;
 mod large_results;
 mod limits;

@@ -53,6 +53,7 @@ pub fn of_task(task: &Task) -> Page {
     page.line("Id", &task.uid);
     page.line("Namespace", task.name.split('/').nth(1).unwrap_or_default());
     page.line("Title", &spec.title);
+    page.line("Kind", &spec.kind);
     page.line("Owner", &spec.owner);
     page.pairs("Labels", &task.labels);
     page.line("State", format!("{} {}", state(state_of(task)), reason(&status)).trim_end());

@@ -1,0 +1,199 @@
+//! Kinds of tasks: those that come with Rota, those of a namespace, and what a new task gets from its kind. Each kind of a namespace
+//! is a document. Knows nothing of requests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use prost::Message;
+use rota_core::Namespace;
+use rota_proto::labels::KIND;
+use rota_proto::v1::target::Kind as Target;
+use rota_proto::{names as n, v1};
+use rota_store::{Document, DocumentKey, DocumentKind, DocumentsPage};
+use tonic::Status;
+
+use crate::agents::{AgentRegistry, KnownAgent};
+use crate::store_client::StoreClient;
+use crate::wire::status::{self, error, invalid};
+use crate::wire::{kind as wire, names, target, time};
+
+/// Kind that is decided by the prompt.
+const AUTO: &str = "auto";
+/// Kinds that a namespace may have of its own.
+pub(crate) const MAX_KINDS: usize = 50;
+
+macro_rules! shipped {
+    ($($name:literal),*) => { [$(($name, include_str!(concat!("../../../kinds/", $name, ".yaml")))),*] };
+}
+
+const FILES: [(&str, &str); 9] =
+    shipped!["auto", "bug_fix", "code", "data", "docs", "investigation", "research", "review", "test"];
+
+/// Kinds that come with Rota. A test reads the files, so that none is missing.
+static SHIPPED: LazyLock<BTreeMap<&'static str, v1::TaskKindSpec>> = LazyLock::new(|| {
+    let read = |(name, text): &(&'static str, &str)| Some((*name, serde_saphyr::from_str(text).ok()?));
+    FILES.iter().filter_map(read).collect()
+});
+
+#[derive(Clone)]
+pub(crate) struct Kinds {
+    pub(crate) store: StoreClient,
+    pub(crate) agents: Arc<AgentRegistry>,
+    /// Held by a call that counts kinds before it adds one.
+    pub(crate) changes: Arc<tokio::sync::Mutex<()>>,
+}
+
+pub(crate) fn key(namespace: &Namespace, name: &str) -> DocumentKey {
+    DocumentKey { kind: DocumentKind::TaskKind, namespace: namespace.clone(), name: name.to_owned() }
+}
+
+/// Returns the kind of a document.
+pub(crate) fn decode(document: &Document) -> Result<v1::TaskKind, Status> {
+    let DocumentKey { namespace, name, .. } = &document.key;
+    let spec = v1::TaskKindSpec::decode(&document.payload[..])
+        .map_err(|_| error("STORE_CORRUPT", format!("the record of kind {name} cannot be decoded")))?;
+    Ok(v1::TaskKind {
+        name: n::kind(namespace.as_str(), name),
+        spec: Some(spec),
+        shipped: false,
+        create_time: Some(time::timestamp(document.created_at)),
+        update_time: Some(time::timestamp(document.updated_at)),
+    })
+}
+
+fn shipped(namespace: &Namespace, name: &str, spec: &v1::TaskKindSpec) -> v1::TaskKind {
+    let name = n::kind(namespace.as_str(), name);
+    v1::TaskKind { name, spec: Some(spec.clone()), shipped: true, ..Default::default() }
+}
+
+impl Kinds {
+    /// Returns a kind of a namespace, or the one of that name that comes with Rota.
+    pub(crate) async fn get(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<Option<v1::TaskKind>, Status> {
+        match self.store.reads().document(key(namespace, name)).await.map_err(status::store)? {
+            Some(document) => decode(&document).map(Some),
+            None => Ok(SHIPPED.get(name).map(|spec| shipped(namespace, name, spec))),
+        }
+    }
+
+    /// Returns the kinds that a namespace has of its own, by name.
+    pub(crate) async fn own(&self, namespace: &Namespace) -> Result<Vec<Document>, Status> {
+        let page = DocumentsPage {
+            kind: DocumentKind::TaskKind,
+            namespace: Some(namespace.clone()),
+            after: None,
+            limit: MAX_KINDS,
+            bytes: usize::MAX,
+        };
+        Ok(self.store.reads().documents(page).await.map_err(status::store)?.documents)
+    }
+
+    /// Returns all kinds of a namespace by name, with those that come with Rota.
+    pub(crate) async fn all(&self, namespace: &Namespace) -> Result<BTreeMap<String, v1::TaskKind>, Status> {
+        let one =
+            |(name, spec): (&&str, &v1::TaskKindSpec)| ((*name).to_owned(), shipped(namespace, name, spec));
+        let mut all: BTreeMap<_, _> = SHIPPED.iter().map(one).collect();
+        for document in self.own(namespace).await? {
+            all.insert(document.key.name.clone(), decode(&document)?);
+        }
+        Ok(all)
+    }
+
+    /// Gives a new task what its kind has and the task leaves unset.
+    pub(crate) async fn complete(&self, namespace: &Namespace, task: &mut v1::Task) -> Result<(), Status> {
+        let Some(spec) = task.spec.as_mut() else { return Ok(()) };
+        spec.prompt_frame.clear();
+        if spec.kind.is_empty() {
+            return Ok(());
+        }
+        let name = match spec.kind.as_str() {
+            AUTO => self.decide(namespace, &spec.prompt).await?,
+            name => names::kind_id("task.spec.kind", name)?,
+        };
+        let Some(kind) = self.get(namespace, &name).await?.and_then(|kind| kind.spec) else {
+            let known: Vec<_> = self.all(namespace).await?.into_keys().collect();
+            let why = format!("{name} is not a kind of the namespace: use one of {}", known.join(", "));
+            return Err(invalid("task.spec.kind", why));
+        };
+        self.preset(namespace, spec, kind)?;
+        spec.kind.clone_from(&name);
+        task.labels.insert(KIND.to_owned(), name);
+        Ok(())
+    }
+
+    /// Returns the kind that a prompt asks for.
+    async fn decide(&self, namespace: &Namespace, prompt: &str) -> Result<String, Status> {
+        let all = self.all(namespace).await?;
+        let words = all.iter().filter_map(|(name, kind)| Some((name.as_str(), kind.spec.as_ref()?)));
+        Ok(wire::choose(prompt, words).unwrap_or(AUTO).to_owned())
+    }
+
+    fn preset(
+        &self,
+        namespace: &Namespace,
+        spec: &mut v1::TaskSpec,
+        kind: v1::TaskKindSpec,
+    ) -> Result<(), Status> {
+        if spec.target.as_ref().is_none_or(|target| target.kind.is_none()) {
+            spec.target = kind.target.filter(|target| match &target.kind {
+                Some(Target::Capabilities(set)) => {
+                    self.agents.any(namespace, |_, agent| has_all(agent, &set.capabilities))
+                }
+                _ => true,
+            });
+        }
+        spec.prompt_frame = kind.frame;
+        if spec.result_schema.is_none() {
+            spec.result_schema = kind.result_schema.map(Box::new);
+        }
+        if self.keeps_limits(namespace, spec.target.as_ref())? {
+            return Ok(());
+        }
+        if let Some(limits) = &kind.limits {
+            wire::complete_limits(spec.limits.get_or_insert_default(), limits);
+        }
+        if spec.retry.is_none() {
+            spec.retry = kind.retry;
+        }
+        Ok(())
+    }
+
+    /// Whether an agent that may take the task lets tasks set no limits: it would refuse what only the kind has set.
+    fn keeps_limits(&self, namespace: &Namespace, given: Option<&v1::Target>) -> Result<bool, Status> {
+        let target = target::from_wire("task.spec.target", given)?;
+        Ok(self.agents.any(namespace, |name, agent| {
+            let takes = match &target {
+                rota_core::target::Target::Capabilities(words) => words.is_subset(&agent.agent.capabilities),
+                other => other.agent() == Some(name),
+            };
+            takes && agent.spec.overrides() == v1::Overrides::None
+        }))
+    }
+}
+
+fn has_all(agent: &KnownAgent, capabilities: &[String]) -> bool {
+    capabilities.iter().all(|word| agent.agent.capabilities.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_files_are_valid_and_share_no_word() {
+        let mut words = BTreeMap::new();
+        for (name, text) in FILES {
+            let kind: v1::TaskKindSpec = serde_saphyr::from_str(text).unwrap();
+            wire::check(&kind).unwrap();
+            names::kind_id("name", name).unwrap();
+            assert!(!kind.description.is_empty(), "{name}");
+            for word in kind.words {
+                assert_eq!(words.insert(word.clone(), name), None, "{word}");
+            }
+        }
+        assert_eq!(SHIPPED.len(), FILES.len());
+    }
+}
