@@ -45,6 +45,17 @@
 //! # }
 //! ```
 //!
+//! [`Client::execute`] creates a task, waits for its end, and returns its result with cost, time and agents:
+//!
+//! ```no_run
+//! # async fn example(client: rota_client::Client) -> Result<(), rota_client::Error> {
+//! let review = client.execute("The changes of the last commit", "review").await?;
+//! println!("{} for {} micro-dollars in {:?}", review.output, review.cost_micro_usd, review.time);
+//! println!("by {}: {:?}", review.agents.join(", "), review.data);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # How to add a call
 //!
 //! Add a line to the `calls!` table; choose `repeat` only if a second execution changes nothing. A new kind of creation
@@ -60,6 +71,7 @@ mod calls;
 mod channel;
 pub mod discover;
 mod error;
+mod execute;
 mod options;
 mod retry;
 mod tls;
@@ -69,5 +81,6 @@ pub mod watch;
 pub use auth::Auth;
 pub use channel::{Client, RenewableChannel, Transport, lazy_channel};
 pub use error::{Error, Field, hint_of, reason};
+pub use execute::Execution;
 pub use options::{Options, Token};
 pub use tonic::Code;

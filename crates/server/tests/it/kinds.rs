@@ -1,4 +1,6 @@
-//! Kinds of tasks: what a task gets from its kind, over restarts.
+//! Kinds of tasks: what a task gets from its kind, over restarts, and one call from a prompt to its result.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rota_proto::labels::KIND;
@@ -159,6 +161,38 @@ async fn kinds_of_a_namespace_are_bounded_and_listed_with_others() -> Result<()>
     let request = v1::DeleteTaskKindRequest { name: names::kind("default", "review") };
     client.delete_task_kind(request).await?;
     assert!(get(&cluster, "review").await?.shipped);
+    Ok(())
+}
+
+#[tokio::test]
+async fn execute_returns_result_cost_and_agents() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let steps = [
+        Step::Delay(tasks::millis(50)),
+        Step::Usage(v1::ScriptUsage { cost_micro_usd: 1_500, ..Default::default() }),
+        Step::Succeed("three findings".to_owned()),
+    ];
+    tasks::agent(client, "writer", tasks::script(steps), &["documentation"]).await?;
+    let _worker = cluster.worker("writer", "one", 1)?;
+    let done = client.execute("The page about queues", "docs").await?;
+    assert!(done.success, "{:?}", done.task.status);
+    assert_eq!((done.output.as_str(), done.cost_micro_usd), ("three findings", 1_500));
+    assert_eq!(done.agents, ["writer"]);
+    let status = done.task.status.unwrap();
+    let micros = |time: Option<pbjson_types::Timestamp>| {
+        time.map_or(0, |time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
+    };
+    let took = micros(status.end_time) - micros(status.start_time);
+    assert!(took > 0 && done.time == Duration::from_micros(took.unsigned_abs()), "{:?}", done.time);
+
+    let mut failing = tasks::scripted("writer", [Step::Fail(v1::ScriptFailure::default())]);
+    failing.spec.get_or_insert_default().retry =
+        Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+    let failed = client.execute_task("namespaces/default", failing).await?;
+    assert!(!failed.success && failed.output.is_empty());
+    assert_eq!(failed.agents, ["writer"]);
+    assert!(client.execute("x", "no-such-kind").await.is_err());
     Ok(())
 }
 
