@@ -80,11 +80,14 @@ use crate::lease::Replica;
 use crate::session::{Session, bounded, check_server, refuse_pooler};
 use crate::takeover::Wait;
 
+/// Judges the document of a store, if it exists.
+type Judge = dyn Fn(Option<&Document>) -> Result<(), Error> + Send + Sync;
+
 /// A check of a control plane before it waits for the database: whether a document of the store, if it exists, fits it.
 #[derive(Clone)]
 pub struct Admission {
     pub document: DocumentKey,
-    pub check: Arc<dyn Fn(Option<&Document>) -> Result<(), Error> + Send + Sync>,
+    pub check: Arc<Judge>,
 }
 
 impl std::fmt::Debug for Admission {

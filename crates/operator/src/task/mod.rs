@@ -13,7 +13,7 @@ mod watch;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -24,6 +24,7 @@ use rota_crds::resource::{Task, TaskPhase};
 use rota_proto::v1;
 use rota_telemetry::clock;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::apply::Submission;
 use self::cache::TaskCache;
