@@ -51,6 +51,9 @@ pub struct Settings {
     /// File with the password of --store
     #[arg(long, value_name = "FILE", requires = "store")]
     pub store_password_file: Option<PathBuf>,
+    /// Time for which a database that cannot be reached at the start is waited for
+    #[arg(long, value_name = "TIME", requires = "store")]
+    pub store_connect_timeout: HumanDuration,
     /// File with the key of 32 bytes that encrypts secrets; with --store required, and the same for all replicas [default:
     /// secrets.key in --data-dir, made if it is missing]
     #[arg(long, value_name = "FILE")]
@@ -150,6 +153,7 @@ impl Default for Settings {
             data_dir: env::rota_home().join("server"),
             store: None,
             store_password_file: None,
+            store_connect_timeout: HumanDuration(Duration::from_secs(60)),
             key_file: None,
             next_key_file: None,
             replace_lost_key: false,

@@ -40,6 +40,24 @@ pub struct Owner {
 /// The last known owner; `None` while none was seen.
 pub type Owners = watch::Sender<Option<Owner>>;
 
+/// Why the database is not reached.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub message: String,
+    pub hint: &'static str,
+}
+
+/// The last problem with the database before it was reached; `None` if there was none.
+pub type Problems = watch::Sender<Option<Problem>>;
+
+/// What the probes are answered from.
+#[derive(Clone)]
+struct Probed {
+    passing: Passing,
+    closing: CancellationToken,
+    problems: watch::Receiver<Option<Problem>>,
+}
+
 /// A replica that passes connections on, until it is stopped.
 pub struct Standby {
     passing: Passing,
@@ -62,16 +80,23 @@ impl Standby {
         http_listen: Option<SocketAddr>,
         advertised: &str,
         owners: &Owners,
+        problems: &Problems,
     ) -> Result<Self, Error> {
         let (listener, _) = http::listen(listen).await?;
         let http = match http_listen {
             Some(addr) => Some(http::listen(addr).await?.0),
             None => None,
         };
-        Ok(Self::serve(listener, http, advertised, owners))
+        Ok(Self::serve(listener, http, advertised, owners, problems))
     }
 
-    fn serve(listener: TcpListener, http: Option<TcpListener>, advertised: &str, owners: &Owners) -> Self {
+    fn serve(
+        listener: TcpListener,
+        http: Option<TcpListener>,
+        advertised: &str,
+        owners: &Owners,
+        problems: &Problems,
+    ) -> Self {
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         let passing = Passing::new(advertised, owners.subscribe());
         let accepting = passing.clone().run(listener, closing.clone(), stop.clone());
@@ -81,7 +106,11 @@ impl Standby {
                 .route("/livez", get(async || Json(json!({ "alive": true }))))
                 .route("/readyz", get(ready))
                 .route("/metrics", get(async || ([(CONTENT_TYPE, METRICS)], metrics::standby_page())))
-                .with_state((passing.clone(), closing.clone()));
+                .with_state(Probed {
+                    passing: passing.clone(),
+                    closing: closing.clone(),
+                    problems: problems.subscribe(),
+                });
             tasks.push(spawn(
                 "standby-http",
                 OnExit::Done,
@@ -112,11 +141,15 @@ impl Standby {
 }
 
 /// Answers whether connections would reach the owner, which only an attempt shows.
-async fn ready(State((passing, closing)): State<(Passing, CancellationToken)>) -> (StatusCode, Json<Value>) {
+async fn ready(State(probed): State<Probed>) -> (StatusCode, Json<Value>) {
+    let Probed { passing, closing, problems } = probed;
     if closing.is_cancelled() {
         return not_ready("stopping", "this replica is stopping", "");
     }
     let Some(owner) = passing.owner() else {
+        if let Some(problem) = problems.borrow().as_ref() {
+            return not_ready("store", &problem.message, problem.hint);
+        }
         return not_ready(
             "no_owner",
             "no other replica owns the database",

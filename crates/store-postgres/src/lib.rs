@@ -41,6 +41,7 @@ mod commit;
 mod connection;
 mod documents;
 mod errors;
+mod first;
 mod floors;
 mod lease;
 mod list;
@@ -70,14 +71,13 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use first::OnAway;
 pub use lease::{OnWait, Owner};
 pub use readers::Readers;
 pub use target::{Target, is_url};
 pub use writer::Writer;
 
-use crate::errors::Fault;
 use crate::lease::Replica;
-use crate::session::{Session, bounded, check_server, refuse_pooler};
 use crate::takeover::Wait;
 
 /// Judges the document of a store, if it exists.
@@ -108,6 +108,9 @@ pub struct Options {
     pub patience: Option<Duration>,
     pub on_wait: OnWait,
     pub admission: Option<Admission>,
+    /// Time for which a database that is away is waited for at the start.
+    pub connect_timeout: Duration,
+    pub on_away: OnAway,
     /// Ends the wait, with [`Error::Closed`].
     pub stop: CancellationToken,
     /// Largest number of connections for reads.
@@ -127,6 +130,8 @@ impl Options {
             patience: None,
             on_wait: Arc::new(|_| {}),
             admission: None,
+            connect_timeout: Duration::ZERO,
+            on_away: Arc::new(|_| {}),
             stop: CancellationToken::new(),
             readers: 4,
             seed: 0,
@@ -185,21 +190,9 @@ fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 }
 
 fn connect(options: Options) -> Result<(Writer, Readers), Error> {
-    let Options { target, name, version, address, patience, on_wait, admission, stop, readers, .. } = options;
     let shared = Arc::new(Shared::new()?);
-    let checked = async {
-        let session = Session::open(&target, "rota-open").await?;
-        bounded(check_server(&session)).await?;
-        let other = Session::open(&target, "rota-open").await?;
-        refuse_pooler(&session, &other).await?;
-        migrate::to_latest(&session.client).await?;
-        match &admission {
-            Some(admission) => bounded(documents::admit(&session, admission)).await,
-            None => Ok(()),
-        }
-    };
-    let checked = async { stop.run_until_cancelled(checked).await.unwrap_or(Err(Error::Closed.into())) };
-    shared.block_on(checked).map_err(Fault::into_error)?;
+    shared.block_on(first::check(&options))?;
+    let Options { target, name, version, address, patience, on_wait, stop, readers, .. } = options;
     let replica = Replica { id: Uuid::new_v4(), name, version, address };
     let pool = Readers::new(&target, readers, Arc::clone(&shared))?;
     let wait = Wait { patience, on_wait, stop };

@@ -92,6 +92,11 @@ impl Target {
         Ok(Self { config, tls: MakeRustlsConnect::new(tls(roots.as_deref().map(Path::new))?) })
     }
 
+    /// Whether all hosts are on this machine.
+    pub fn is_local(&self) -> bool {
+        is_local(&self.config)
+    }
+
     /// Returns a name for messages, without secrets.
     pub fn describe(&self) -> String {
         let host = |host: &Host| match host {

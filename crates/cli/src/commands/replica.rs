@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rota_server::{KeyFiles, Owner, Owners, Settings, Standby};
+use rota_server::{KeyFiles, Owner, Owners, Problem, Settings, Standby};
 use rota_store::Store;
 use rota_store::single_writer::Clock;
 use rota_store_postgres::{Admission, Options, Target};
@@ -72,13 +72,16 @@ pub async fn open(
     shutdown: &signals::Shutdown,
 ) -> anyhow::Result<Option<Opened>> {
     let target = target(place, settings.store_password_file.as_deref())?;
-    let address = settings.advertised().map_err(contradiction)?;
+    let address = settings.advertised(target.is_local()).map_err(contradiction)?;
     let (owners, mut seen) = tokio::sync::watch::channel(None);
+    let (problems, mut away) = tokio::sync::watch::channel(None);
     let options = Options {
         address: address.clone(),
         readers: READERS,
         on_wait: on_wait(owners.clone()),
         admission: Some(admission(settings.keys())),
+        connect_timeout: settings.store_connect_timeout.0,
+        on_away: on_away(problems.clone()),
         stop: shutdown.graceful.clone(),
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         ..Options::new(target.clone(), &settings.replica)
@@ -89,13 +92,19 @@ pub async fn open(
     let first = tokio::select! {
         opened = &mut opened => Some(opened),
         changed = seen.changed() => changed.map(|()| None).unwrap_or_default(),
+        changed = away.changed() => changed.map(|()| None).unwrap_or_default(),
     };
     let opened = match first {
         Some(opened) => opened,
         None => {
-            let standby = Standby::start(settings.listen, settings.http_listen, &address, &owners).await?;
-            let line =
-                format!("standing by for {}: connections are passed on to its owner", target.describe());
+            let (listen, http) = (settings.listen, settings.http_listen);
+            let standby = Standby::start(listen, http, &address, &owners, &problems).await?;
+            let line = match away.borrow().is_some() {
+                true => format!("waiting for {}", target.describe()),
+                false => {
+                    format!("standing by for {}: connections are passed on to its owner", target.describe())
+                }
+            };
             Reporter::new(globals.color).line(&line);
             tokio::select! {
                 opened = &mut opened => {
@@ -160,6 +169,17 @@ fn on_wait(owners: Owners) -> rota_store_postgres::OnWait {
             *known = Some(owner);
             changed
         });
+    })
+}
+
+/// Publishes why the database is not reached, for the probes.
+fn on_away(problems: tokio::sync::watch::Sender<Option<Problem>>) -> rota_store_postgres::OnAway {
+    Arc::new(move |error| {
+        let hint = match error {
+            rota_store::Error::Unavailable { hint, .. } => hint,
+            _ => "",
+        };
+        problems.send_replace(Some(Problem { message: error.to_string(), hint }));
     })
 }
 

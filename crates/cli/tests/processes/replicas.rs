@@ -38,7 +38,16 @@ impl Replicas {
     }
 
     /// Starts replicas with the settings of a fixture.
-    async fn start_in(mut fixture: Fixture, url: String, count: usize) -> Result<Self> {
+    async fn start_in(fixture: Fixture, url: String, count: usize) -> Result<Self> {
+        let mut replicas = Self::prepare(fixture, url, count)?;
+        for index in 0..count {
+            replicas.start_one(index, if index == 0 { "listening on" } else { "standing by" }).await;
+        }
+        Ok(replicas)
+    }
+
+    /// Returns replicas of which none runs.
+    fn prepare(mut fixture: Fixture, url: String, count: usize) -> Result<Self> {
         // Held together, so that they differ.
         let listeners: Vec<_> =
             (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
@@ -49,11 +58,7 @@ impl Replicas {
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
         fixture.connect_to(*addrs.last().unwrap());
         let running = (0..count).map(|_| None).collect();
-        let mut replicas = Self { fixture, url, running, addrs, http };
-        for index in 0..count {
-            replicas.start_one(index, if index == 0 { "listening on" } else { "standing by" }).await;
-        }
-        Ok(replicas)
+        Ok(Self { fixture, url, running, addrs, http })
     }
 
     /// Starts one, and waits for a line of its output.
@@ -196,6 +201,27 @@ async fn frozen_owner_changes_nothing() -> Result<()> {
     // It waits for a slot.
     let names = [names, vec![late]].concat();
     replicas.end_tasks(&names).await
+}
+
+/// A cluster that starts has its pods in any order.
+#[tokio::test]
+async fn database_that_is_away_is_waited_for() -> Result<()> {
+    let server = PostgresServer::start("")?;
+    let url = server.database()?;
+    server.stop(Stop::Fast)?;
+    let mut replicas = Replicas::prepare(Fixture::bare(), url, 1)?;
+    replicas.start_one(0, "waiting for database").await;
+    let http = replicas.http[0];
+    tasks::eventually("the cause", async || {
+        let Ok(page) = reqwest::get(format!("http://{http}/readyz")).await else { return Ok(false) };
+        let (status, text) = (page.status().as_u16(), page.text().await?);
+        Ok(status == 503 && text.contains("\"store\"") && text.contains("no connection to the database"))
+    })
+    .await?;
+    assert_eq!(reqwest::get(format!("http://{http}/livez")).await?.status().as_u16(), 200);
+    server.resume()?;
+    replicas.running[0].as_mut().unwrap().prints("listening on").await;
+    workload::agent(&replicas.fixture.client()?).await
 }
 
 /// As the owner, it could not read the secrets of tasks that others have created.
@@ -360,7 +386,18 @@ async fn contradictory_settings_are_refused() -> Result<()> {
     }
     let flags = ["--key-file", "key", "--artifacts", "file:///tmp"];
     let command = ["server", "--insecure", "--data-dir", "data", "--store", store];
-    let unreachable = fixture.rota(&[&command[..], &flags].concat()).await;
-    unreachable.failed(1, &["no connection to the database"]);
+    let soon = ["--store-connect-timeout", "300ms"];
+    let unreachable = fixture.rota(&[&command[..], &flags, &soon].concat()).await;
+    unreachable.failed(1, &["not reached, retrying", "no connection to the database"]);
+    // Other machines do not reach this one at a loopback address.
+    let remote = ["server", "--insecure", "--data-dir", "data", "--store", "postgres://rota@db.invalid/rota"];
+    for advertise in [&[][..], &["--advertise", "localhost:7420"]] {
+        let refused = fixture.rota(&[&remote[..], &flags, advertise].concat()).await;
+        refused.failed(2, &["other replicas do not reach this one at", "--advertise"]);
+    }
+    fixture
+        .rota(&[&command[..], &flags, &["--advertise", "0.0.0.0:7420"]].concat())
+        .await
+        .failed(2, &["do not reach"]);
     Ok(())
 }

@@ -43,6 +43,8 @@ pub enum SettingsError {
         "store requires advertise, as HOST:PORT: other replicas do not reach this one at its listen address"
     )]
     NoAdvertise,
+    #[error("other replicas do not reach this one at {0}")]
+    UnreachableAdvertise(String),
     #[error("failed to write {path}: {source}", path = .path.display())]
     Owner { path: PathBuf, source: std::io::Error },
     #[error("notifications: {0}")]
@@ -78,6 +80,10 @@ impl SettingsError {
                 "set --artifacts to an object store, or to file:///DIR with a directory that all replicas share",
             ),
             Self::Unusable(error) => error.hint(),
+            Self::UnreachableAdvertise(_) => Some(
+                "set --advertise to an address of this machine or pod that the others reach; one of this machine alone is accepted \
+                 if the database is on this machine as well",
+            ),
             Self::NoAdvertise => Some("set --advertise to the address of this machine or pod"),
             _ => None,
         }

@@ -19,7 +19,7 @@ impl Settings {
         if self.store.is_none() {
             return Ok(());
         }
-        self.advertised()?;
+        self.advertised(true)?;
         match &self.key_file {
             None => return Err(SettingsError::NoKeyFile),
             // One that each replica makes for itself opens nothing of the others.
@@ -49,15 +49,38 @@ impl Settings {
         self.reconnect_grace.map_or(default, |grace| grace.0)
     }
 
-    /// Returns `HOST:PORT` at which other replicas reach this one.
-    pub fn advertised(&self) -> Result<String, SettingsError> {
-        match &self.advertise {
-            Some(address) => address_of(address).ok_or(SettingsError::NoAdvertise),
-            None if !self.listen.ip().is_unspecified() && self.listen.port() != 0 => {
-                Ok(self.listen.to_string())
-            }
-            _ => Err(SettingsError::NoAdvertise),
+    /// Returns `HOST:PORT` at which other replicas reach this one. An address of this machine alone is refused, unless the database
+    /// is on this machine as well: those on others would pass connections on to themselves.
+    pub fn advertised(&self, database_is_local: bool) -> Result<String, SettingsError> {
+        let address = match &self.advertise {
+            Some(address) => address_of(address).ok_or(SettingsError::NoAdvertise)?,
+            None if !self.listen.ip().is_unspecified() && self.listen.port() != 0 => self.listen.to_string(),
+            _ => return Err(SettingsError::NoAdvertise),
+        };
+        match reach_of(&address) {
+            Reach::Others => Ok(address),
+            Reach::ThisMachine if database_is_local => Ok(address),
+            _ => Err(SettingsError::UnreachableAdvertise(address)),
         }
+    }
+}
+
+/// Which machines reach an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    None,
+    ThisMachine,
+    Others,
+}
+
+fn reach_of(address: &str) -> Reach {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = address.parse::<SocketAddr>().map(|address| address.ip().to_canonical());
+    match ip {
+        Ok(ip) if ip.is_unspecified() => Reach::None,
+        Ok(ip) if ip.is_loopback() => Reach::ThisMachine,
+        Err(_) if host == "localhost" || host.ends_with(".localhost") => Reach::ThisMachine,
+        _ => Reach::Others,
     }
 }
 
@@ -101,6 +124,24 @@ mod tests {
             ("a:b:7420", None),
         ] {
             assert_eq!(address_of(text).as_deref(), address, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_others_do_not_reach_are_refused() {
+        for (address, local, remote) in [
+            ("10.0.0.5:7420", true, true),
+            ("rota-0.rota:7420", true, true),
+            ("127.0.0.1:7420", true, false),
+            ("[::1]:7420", true, false),
+            ("::ffff:127.0.0.1:7420", true, false),
+            ("localhost:7420", true, false),
+            ("0.0.0.0:7420", false, false),
+            ("[::]:7420", false, false),
+        ] {
+            let settings = Settings { advertise: Some(address.to_owned()), ..Settings::default() };
+            let accepted = [true, false].map(|is_local| settings.advertised(is_local).is_ok());
+            assert_eq!(accepted, [local, remote], "{address}");
         }
     }
 }

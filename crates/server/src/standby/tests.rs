@@ -32,7 +32,7 @@ async fn pair() -> Pair {
     let (http_listener, http) = self::listener().await;
     let (owner_listener, owner_addr) = self::listener().await;
     let (owners, _) = watch::channel(owner(owner_addr));
-    let standby = Standby::serve(listener, Some(http_listener), OWN, &owners);
+    let standby = Standby::serve(listener, Some(http_listener), OWN, &owners, &watch::Sender::new(None));
     Pair { standby, addr, http, owners, owner: owner_listener }
 }
 
