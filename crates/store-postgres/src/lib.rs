@@ -53,6 +53,7 @@ mod session;
 mod snapshot;
 mod sql;
 mod statements;
+mod status;
 mod takeover;
 mod target;
 mod workflows;

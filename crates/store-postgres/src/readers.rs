@@ -13,9 +13,9 @@ use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
 use rota_store::codec::{decode, signed, stored, unsigned};
 use rota_store::{
-    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage,
-    Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, Replica, ScopedId, SealedSecrets, Snapshot,
-    StoreSpace, StoreStats, Stored, Thread, WorkflowQuery, WorkflowRows,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, DatabaseStatus, Document, DocumentKey, Documents,
+    DocumentsPage, Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, Replica, ScopedId,
+    SealedSecrets, Snapshot, StoreSpace, StoreStats, Stored, Thread, WorkflowQuery, WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -24,7 +24,7 @@ use crate::errors::{Fault, unavailable};
 use crate::rows::{self, SHARD, get, route_number};
 use crate::session::{SETTINGS, bounded};
 use crate::target::Target;
-use crate::{Shared, documents, list, snapshot, sql, workflows};
+use crate::{Shared, documents, list, snapshot, sql, status, workflows};
 
 /// Rows of a log, and about their bytes, that one statement returns.
 const LOG_ROWS: usize = 256;
@@ -357,6 +357,10 @@ impl Reader for Readers {
             };
             loan.query(sql::REPLICAS, &[&SHARD]).await?.iter().map(replica).collect()
         })
+    }
+
+    fn database_status(&self) -> Result<Option<DatabaseStatus>, Error> {
+        self.with(async |loan| status::read(loan).await.map(Some))
     }
 
     /// The room of the database's volume is not known to its clients.

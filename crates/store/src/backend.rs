@@ -18,9 +18,9 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 
 use crate::{
-    Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter, FollowUp, Page,
-    Replica, SealedSecrets, Session, Snapshot, Span, StoreSpace, StoreStats, Thread, WaitKey,
-    WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
+    Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter,
+    FollowUp, LogSize, Page, Replica, SealedSecrets, Session, Snapshot, Span, StoreSpace, StoreStats, Thread,
+    WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
@@ -130,25 +130,6 @@ pub struct ExpiredPage {
     pub limit: usize,
     /// Bound of the logs of the tasks that no other task needs: the page ends with the one that exceeds it.
     pub logs: LogSize,
-}
-
-/// Size of the logs of some tasks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LogSize {
-    pub rows: u64,
-    pub bytes: u64,
-}
-
-impl LogSize {
-    pub fn add(&mut self, other: Self) {
-        self.rows = self.rows.saturating_add(other.rows);
-        self.bytes = self.bytes.saturating_add(other.bytes);
-    }
-
-    /// Whether the rows or the bytes are more than a bound allows.
-    pub fn exceeds(&self, bound: Self) -> bool {
-        self.rows > bound.rows || self.bytes > bound.bytes
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -394,6 +375,10 @@ pub trait Reader: Send + Sync + 'static {
     fn space(&self) -> Result<Option<StoreSpace>, Error>;
     fn replicas(&self) -> Result<Vec<Replica>, Error> {
         Ok(Vec::new())
+    }
+    /// Returns the state of the database; `None` if the store is a file.
+    fn database_status(&self) -> Result<Option<DatabaseStatus>, Error> {
+        Ok(None)
     }
     /// Writes a consistent copy, which commits do not wait for, and returns it: a file that nothing else has.
     fn backup(&self) -> Result<File, Error>;

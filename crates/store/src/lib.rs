@@ -44,6 +44,7 @@ pub mod engine;
 mod file_lock;
 mod filter;
 mod follow_up;
+mod log_size;
 pub mod memory;
 mod records;
 mod replica;
@@ -64,9 +65,9 @@ use tokio::sync::mpsc;
 
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
-    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, Place, Reader,
-    ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey,
-    WaitsPage, Written, stored_due,
+    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, NameKey, Place, Reader, ReadyPage,
+    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage,
+    Written, stored_due,
 };
 pub use commit::{
     AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, DocumentChange, Previous,
@@ -76,11 +77,12 @@ pub use document::{Document, DocumentKey, DocumentKind, Documents, DocumentsPage
 pub use file_lock::{FileLock, LockError};
 pub use filter::{Filter, Page};
 pub use follow_up::{FollowUp, TaskHold, WaitKey};
+pub use log_size::LogSize;
 pub use records::{
     Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, OpenSession, Prune,
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
-pub use replica::Replica;
+pub use replica::{DatabaseStatus, Replica, Standbys};
 pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{OnWorker, Snapshot};
 pub use space::StoreSpace;
@@ -195,6 +197,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the replicas that share the store, its owner first; none if it cannot be shared.
     async fn replicas(&self) -> Result<Vec<Replica>, Error>;
+
+    /// Returns the state of the database; `None` if the store is a file.
+    async fn database_status(&self) -> Result<Option<DatabaseStatus>, Error>;
 
     /// Writes a consistent copy, which commits do not wait for, and returns it: a file that nothing else has.
     async fn backup(&self) -> Result<File, Error>;

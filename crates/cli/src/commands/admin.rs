@@ -3,12 +3,14 @@
 use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1::{
-    BackgroundTaskState, BreakerState, GetLogFilterRequest, GetSystemStatusRequest, IssueWorkerTokenRequest,
-    ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest, SystemState,
+    BackgroundTaskState, BreakerState, GetDatabaseStatusRequest, GetLogFilterRequest, GetSystemStatusRequest,
+    IssueWorkerTokenRequest, ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest,
+    SystemState,
 };
 use rota_settings::HumanDuration;
 
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
+use super::doctor::database::describe;
 use super::storage::{Backup, Prune, rotate_key};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -44,7 +46,7 @@ pub struct Admin {
 pub enum What {
     /// Show the health of the control plane; exits with 1 if it is in the error state
     Status,
-    /// List the replicas that share the database, the owner first
+    /// List the replicas that share the database, the owner first, and describe the database
     Replicas,
     /// List background tasks with their state and last success
     BackgroundTasks,
@@ -210,6 +212,10 @@ async fn replicas(context: &Context) -> anyhow::Result<Exit> {
         ]);
     }
     context.out.table(&table)?;
+    let database = context.client.get_database_status(GetDatabaseStatusRequest {}).await?.database;
+    if let Some(database) = database {
+        context.out.line(&format!("\n{}", describe(&database)))?;
+    }
     Ok(Exit::Ok)
 }
 

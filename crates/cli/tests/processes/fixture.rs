@@ -1,6 +1,7 @@
 //! Fixture with a control plane, workers and commands, each a process of its own.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -211,6 +212,14 @@ impl Fixture {
 
     pub(crate) async fn rota(&self, args: &[&str]) -> Response {
         Response::of(self.command(args), "").await
+    }
+
+    /// Writes a key file, which no other user can access.
+    pub(crate) fn write_key(&self, name: &str, key: &[u8]) -> Result<()> {
+        let path = self.dir().join(name);
+        std::fs::write(&path, key)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(())
     }
 
     /// Writes a manifest and applies it.

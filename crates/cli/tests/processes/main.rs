@@ -43,6 +43,7 @@ mod reporting;
 mod repositories;
 mod responses;
 mod schedules;
+mod shared_store;
 mod shutdown;
 mod sick_disk;
 mod small_disk;

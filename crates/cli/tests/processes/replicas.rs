@@ -54,7 +54,7 @@ impl Replicas {
         let mut addrs = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         let http = addrs.split_off(count);
         drop(listeners);
-        std::fs::write(fixture.dir().join("key"), [7; 32])?;
+        fixture.write_key("key", &[7; 32])?;
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
         fixture.connect_to(*addrs.last().unwrap());
         let running = (0..count).map(|_| None).collect();
@@ -203,6 +203,29 @@ async fn frozen_owner_changes_nothing() -> Result<()> {
     replicas.end_tasks(&names).await
 }
 
+#[tokio::test]
+async fn database_is_described_and_checked() -> Result<()> {
+    let replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 2).await?;
+    let listed = replicas.fixture.rota(&["admin", "replicas"]).await.success();
+    assert!(listed.contains("standing by") && listed.contains("PostgreSQL 1"), "{listed}");
+    let report = replicas.fixture.rota(&["doctor", "-o", "json"]).await.json();
+    let checks: Vec<_> =
+        report["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "database").collect();
+    let text = format!("{checks:?}");
+    for words in [
+        "PostgreSQL 1",
+        "fsync on",
+        "no standby",
+        "a commit takes",
+        "of 300 connections",
+        "owned by replica-0",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(checks.iter().all(|check| check["verdict"] != "fail"), "{text}");
+    Ok(())
+}
+
 /// A cluster that starts has its pods in any order.
 #[tokio::test]
 async fn database_that_is_away_is_waited_for() -> Result<()> {
@@ -318,86 +341,5 @@ async fn replicas_may_open_as_many_files_as_allowed() -> Result<()> {
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let [soft, hard, ..] = files.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{files}") };
     assert_eq!(soft, hard);
-    Ok(())
-}
-
-#[tokio::test]
-async fn development_server_keeps_tasks_in_a_database() -> Result<()> {
-    let fixture = Fixture::bare();
-    let url = PostgresServer::shared().database()?;
-    let start = |fixture: &Fixture| {
-        let listen = ["dev", "--listen", "127.0.0.1:0", "--data-dir", "data", "--store", &url];
-        Process::start("dev", fixture.command(&listen))
-    };
-    let mut dev = start(&fixture);
-    dev.prints("rota dev is running at http://").await;
-    let agent = "apiVersion: rota.dev/v1alpha1\nkind: Agent\nmetadata: {name: shell}\n\
-        spec: {runtime: {command: {}}, maxReplicas: 1}\n";
-    fixture.apply("agent.yaml", agent).await.success();
-    let run = ["run", "--agent", "shell", "--name", "kept", "--command", "--", "echo", "kept"];
-    assert_eq!(fixture.rota(&run).await.success().trim(), "kept");
-    dev.kill().await;
-    // It ended without a word: the next one waits for its lease.
-    let mut dev = start(&fixture);
-    dev.prints("rota dev is running at http://").await;
-    assert_eq!(fixture.rota(&["result", "kept"]).await.success().trim(), "kept");
-    assert!(!fixture.dir().join("data/rota.sqlite").exists());
-    Ok(())
-}
-
-#[tokio::test]
-async fn contradictory_settings_are_refused() -> Result<()> {
-    let fixture = Fixture::bare();
-    std::fs::write(fixture.dir().join("key"), [7; 32])?;
-    std::fs::write(fixture.dir().join("short"), [7; 5])?;
-    let store = "postgres://rota@127.0.0.1:1/rota";
-    for (flags, why) in [
-        (&["--key-file", "key"][..], "requires artifacts"),
-        (&["--artifacts", "file:///tmp"][..], "requires key_file"),
-        (&["--artifacts", "file:///tmp", "--key-file", "other"][..], "is missing"),
-        (
-            &["--key-file", "key", "--artifacts", "file:///tmp", "--listen", "0.0.0.0:7420"][..],
-            "requires advertise",
-        ),
-        // Found out before the database is reached, not after it was taken over.
-        (&["--artifacts", "file:///tmp", "--key-file", "short"][..], "has 5 bytes"),
-        (&["--artifacts", "nonsense://a", "--key-file", "key"][..], "artifacts"),
-        (
-            &["--artifacts", "file:///tmp", "--key-file", "key", "--notifications", "absent"][..],
-            "failed to read absent",
-        ),
-        (
-            &[
-                "--artifacts",
-                "file:///tmp",
-                "--key-file",
-                "key",
-                "--tls-certificate",
-                "key",
-                "--tls-key",
-                "key",
-            ][..],
-            "no certificate",
-        ),
-    ] {
-        let command = ["server", "--insecure", "--data-dir", "data", "--store", store];
-        let refused = fixture.rota(&[&command, flags].concat()).await;
-        refused.failed(2, &[why]);
-    }
-    let flags = ["--key-file", "key", "--artifacts", "file:///tmp"];
-    let command = ["server", "--insecure", "--data-dir", "data", "--store", store];
-    let soon = ["--store-connect-timeout", "300ms"];
-    let unreachable = fixture.rota(&[&command[..], &flags, &soon].concat()).await;
-    unreachable.failed(1, &["not reached, retrying", "no connection to the database"]);
-    // Other machines do not reach this one at a loopback address.
-    let remote = ["server", "--insecure", "--data-dir", "data", "--store", "postgres://rota@db.invalid/rota"];
-    for advertise in [&[][..], &["--advertise", "localhost:7420"]] {
-        let refused = fixture.rota(&[&remote[..], &flags, advertise].concat()).await;
-        refused.failed(2, &["other replicas do not reach this one at", "--advertise"]);
-    }
-    fixture
-        .rota(&[&command[..], &flags, &["--advertise", "0.0.0.0:7420"]].concat())
-        .await
-        .failed(2, &["do not reach"]);
     Ok(())
 }

@@ -327,6 +327,13 @@ impl AdminService for Admin {
         self.storage.prune(request.into_inner()).await.map(Response::new)
     }
 
+    async fn get_database_status(
+        &self,
+        _: Request<v1::GetDatabaseStatusRequest>,
+    ) -> Result<Response<v1::GetDatabaseStatusResponse>, Status> {
+        self.storage.database().await.map(Response::new)
+    }
+
     async fn rotate_key(
         &self,
         _: Request<v1::RotateKeyRequest>,

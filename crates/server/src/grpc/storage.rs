@@ -16,6 +16,7 @@ use super::streams::{Outbox, Streams, send_in_time};
 use crate::clock::now;
 use crate::store_client::StoreClient;
 use crate::wire::status::{error, invalid, store};
+use crate::wire::time;
 
 /// Time after which a removal returns, to be called again.
 const PRUNE_TIME: Duration = Duration::from_secs(2);
@@ -53,6 +54,28 @@ impl Storage {
                 return Ok(v1::PruneResponse { removed: num::to_i64(removed), more });
             }
         }
+    }
+
+    pub(super) async fn database(&self) -> Result<v1::GetDatabaseStatusResponse, Status> {
+        let found = self.store.reads().database_status().await.map_err(store)?;
+        let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let database = found.map(|found| v1::DatabaseStatus {
+            version: found.version,
+            migration: count(found.migration),
+            fsync: found.fsync,
+            full_page_writes: found.full_page_writes,
+            synchronous_commit: found.synchronous_commit,
+            synchronous_standbys: count(found.standbys.synchronous),
+            asynchronous_standbys: count(found.standbys.asynchronous),
+            unknown_standbys: count(found.standbys.unknown),
+            size_bytes: num::to_i64(found.size_bytes),
+            connections: count(found.connections),
+            max_connections: count(found.max_connections),
+            commit_latency: Some(time::duration(found.commit_latency)),
+            database_time: Some(time::timestamp(found.now)),
+            server_time: Some(time::timestamp(now())),
+        });
+        Ok(v1::GetDatabaseStatusResponse { database })
     }
 
     pub(super) fn backup(&self) -> Result<ReceiverStream<Result<v1::BackupResponse, Status>>, Status> {

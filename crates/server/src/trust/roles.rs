@@ -60,6 +60,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.TemplateService/UpdateWorkflowTemplate", OPERATORS),
     ("/rota.v1.TemplateService/DeleteWorkflowTemplate", OPERATORS),
     ("/rota.v1.AdminService/GetSystemStatus", OPERATORS),
+    ("/rota.v1.AdminService/GetDatabaseStatus", OPERATORS),
     ("/rota.v1.AdminService/ListBackgroundTasks", OPERATORS),
 ];
 
@@ -106,7 +107,7 @@ mod tests {
             ],
             OPERATORS,
         ),
-        ("rota.v1.AdminService", &["GetSystemStatus", "ListBackgroundTasks"], OPERATORS),
+        ("rota.v1.AdminService", &["GetSystemStatus", "GetDatabaseStatus", "ListBackgroundTasks"], OPERATORS),
         (
             "rota.v1.AdminService",
             &[

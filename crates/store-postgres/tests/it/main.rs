@@ -6,3 +6,4 @@ mod cutter;
 mod doubt;
 mod fence;
 mod standby;
+mod status;

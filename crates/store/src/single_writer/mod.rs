@@ -19,9 +19,9 @@ use self::outbox::Outbox;
 use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
-    ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, Document, DocumentKey, Documents,
-    DocumentsPage, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Replica, Reply, ScopedId,
-    SealedSecrets, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
+    ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, DatabaseStatus, Document, DocumentKey,
+    Documents, DocumentsPage, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Replica, Reply,
+    ScopedId, SealedSecrets, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -232,6 +232,10 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn replicas(&self) -> Result<Vec<Replica>, Error> {
         self.read(R::replicas).await
+    }
+
+    async fn database_status(&self) -> Result<Option<DatabaseStatus>, Error> {
+        self.read(R::database_status).await
     }
 
     async fn backup(&self) -> Result<File, Error> {

@@ -1,6 +1,7 @@
 //! `rota doctor`: checks everything that a task needs to run, and suggests fixes.
 
 mod claude;
+pub mod database;
 mod local;
 mod server;
 
@@ -126,6 +127,7 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
     match server::reach(&client).await {
         Ok(reached) => {
             findings.report(server::status(&reached))?;
+            findings.report(database::checks(&client, reached.replicas()).await)?;
             findings.report(server::pools(&client, &found, reached.breakers()).await)?;
             Ok(Exit::Failed)
         }

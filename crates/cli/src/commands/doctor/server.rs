@@ -6,8 +6,8 @@ use rota_client::discover::{Found, Origin};
 use rota_client::{Client, Code};
 use rota_proto::names;
 use rota_proto::v1::{
-    Agent, BackgroundTaskState, Breaker, BreakerState, GetSystemStatusRequest, Management, StoreSpace,
-    SystemState, SystemStatus, Worker,
+    Agent, BackgroundTaskState, Breaker, BreakerState, GetSystemStatusRequest, Management, Replica,
+    StoreSpace, SystemState, SystemStatus, Worker,
 };
 use rota_telemetry::clock;
 use tokio::net::TcpStream;
@@ -44,6 +44,11 @@ pub struct Reached {
 }
 
 impl Reached {
+    /// Replicas that share the database.
+    pub fn replicas(&self) -> &[Replica] {
+        self.status.as_ref().map_or(&[], |status| &status.replicas)
+    }
+
     /// Circuit breakers of agents with recent failures.
     pub fn breakers(&self) -> &[Breaker] {
         self.status.as_ref().map_or(&[], |status| &status.breakers)
