@@ -4,6 +4,7 @@ use clap::CommandFactory as _;
 use rota_telemetry::{env, export, log, otlp};
 
 use crate::args::{Cli, Command};
+use crate::commands::admin::{Admin, What};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::globals::LogFormat;
@@ -54,6 +55,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Server(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Worker(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Operator(command) => return Box::pin(command.run(&cli.globals)).await,
+        Command::Admin(Admin { what: What::Export(command) }) => return command.run(&cli.globals).await,
+        Command::Admin(Admin { what: What::Import(command) }) => return command.run(&cli.globals).await,
         command => command,
     };
     let context = &Context::new(&cli.globals)?;

@@ -56,6 +56,7 @@ mod statements;
 mod status;
 mod takeover;
 mod target;
+mod transfer;
 mod workflows;
 mod writer;
 
@@ -76,6 +77,7 @@ pub use first::OnAway;
 pub use lease::{OnWait, Owner};
 pub use readers::Readers;
 pub use target::{Target, is_url};
+pub use transfer::{export, import};
 pub use writer::Writer;
 
 use crate::lease::Replica;

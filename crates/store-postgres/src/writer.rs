@@ -53,6 +53,15 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Returns the runtime in which the lease is renewed.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    pub(crate) fn epoch(&self) -> i64 {
+        self.connection.epoch
+    }
+
     /// Returns the time of the database.
     pub(crate) fn clock(&self) -> rota_store::single_writer::Clock {
         let ownership = Arc::clone(&self.connection.ownership);

@@ -43,6 +43,7 @@ mod readers;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod workflows;
 mod writer;
 
@@ -51,6 +52,7 @@ use std::path::PathBuf;
 use rota_store::Error;
 use rota_store::engine::Engine;
 use rota_store::single_writer::{Clock, SingleWriterStore};
+use rota_store::transfer::Counts;
 
 pub use readers::Readers;
 pub use writer::Writer;
@@ -86,6 +88,16 @@ pub fn check(path: &std::path::Path) -> Result<(), Error> {
 /// Blocking.
 pub fn restore(backup: &std::path::Path, database: &std::path::Path, replace: bool) -> Result<(), Error> {
     backup::restore(backup, database, replace)
+}
+
+/// Exports a database that no process has open. Blocking.
+pub fn export(database: &std::path::Path, to: &mut dyn std::io::Write) -> Result<Counts, Error> {
+    transfer::export(database, to)
+}
+
+/// Imports into a new or empty database that no process has open: everything, or nothing. Blocking.
+pub fn import(database: &std::path::Path, from: &mut dyn std::io::BufRead) -> Result<Counts, Error> {
+    transfer::import(database, from)
 }
 
 /// Opens the connections alone, for tests and benchmarks of the store itself. Blocking.

@@ -38,7 +38,7 @@ pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
 }
 
 /// Opens the write connection: checks and migrates the database, and takes it over.
-fn connect(path: &Path) -> Result<(Connection, i64), Error> {
+pub(crate) fn connect(path: &Path) -> Result<(Connection, i64), Error> {
     let mut connection = Connection::open(path).map_err(|error| explain(&error))?;
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;

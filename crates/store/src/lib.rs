@@ -53,6 +53,7 @@ pub mod single_writer;
 mod snapshot;
 mod space;
 mod thread;
+pub mod transfer;
 mod workflows;
 
 use std::fs::File;

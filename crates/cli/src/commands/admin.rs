@@ -12,6 +12,7 @@ use rota_settings::HumanDuration;
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
 use super::doctor::database::describe;
 use super::storage::{Backup, Prune, rotate_key};
+use super::transfer::{Export, Import};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Paint, Table, age, clean, elapsed, time};
@@ -32,7 +33,9 @@ Examples:
   rota admin prune --older-than 7d
   rota admin rotate-key
   rota admin backup rota.sqlite
-  rota admin backup --directory /var/backups/rota --keep 7";
+  rota admin backup --directory /var/backups/rota --keep 7
+  rota admin export rota.jsonl --data-dir /var/lib/rota/server
+  rota admin import rota.jsonl --store postgres://rota@db.example/rota";
 
 /// Administer the control plane
 #[derive(Debug, Args)]
@@ -81,6 +84,10 @@ pub enum What {
     RotateKey,
     /// Copy the store of the control plane to a file while it is in use
     Backup(Backup),
+    /// Write all records of a control plane that is stopped to a file, as lines of JSON
+    Export(Export),
+    /// Read all records of a control plane from such a file into a store that is empty
+    Import(Import),
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +128,8 @@ impl Admin {
             What::Prune(prune) => prune.run(context).await,
             What::RotateKey => rotate_key(context).await,
             What::Backup(backup) => backup.run(context).await,
+            // Handled without a connection.
+            What::Export(_) | What::Import(_) => Ok(Exit::Ok),
         }
     }
 }

@@ -45,6 +45,7 @@ pub mod threads;
 pub mod top;
 mod track;
 pub mod transcript;
+pub mod transfer;
 pub mod ui;
 pub mod update;
 pub mod version;

@@ -143,16 +143,21 @@ fn admission(keys: KeyFiles) -> Admission {
     Admission { document: rota_server::key_document(), check: Arc::new(check) }
 }
 
-/// Opens the store of a control plane that has no replicas. One that ended without a word, such as the last `rota dev`, is waited
-/// for as long as its lease.
-pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
-    let target = target(place, None)?;
-    let options = Options {
+/// Returns the options of a process that uses a database alone. One that ended without a word, such as the last `rota dev`, is
+/// waited for as long as its lease.
+pub fn options_alone(place: &str, password_file: Option<&Path>, name: &str) -> anyhow::Result<Options> {
+    let target = target(place, password_file)?;
+    Ok(Options {
         patience: Some(LEASE_PATIENCE),
         readers: READERS,
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         ..Options::new(target, name)
-    };
+    })
+}
+
+/// Opens the store of a control plane that has no replicas.
+pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
+    let options = options_alone(place, None, name)?;
     let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None)).await?;
     let opened = opened.map_err(serve::store_failure)?;
     Ok((Arc::new(opened.store), opened.clock))

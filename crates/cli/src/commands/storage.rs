@@ -92,7 +92,7 @@ pub async fn rotate_key(context: &Context) -> anyhow::Result<Exit> {
 
 impl Backup {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        if self.file.as_deref() == Some(Path::new("-")) {
+        if self.file.as_deref().is_some_and(is_standard) {
             receive(context, &mut io::stdout()).await?;
             return Ok(Exit::Ok);
         }
@@ -121,33 +121,62 @@ impl Backup {
     }
 }
 
-/// Creates the file, or nothing: it has its name once it is complete, checked and on the disk. Returns its size.
-async fn create(context: &Context, path: &Path) -> anyhow::Result<u64> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let received = receive_file(context, &partial).await;
-    if received.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    let bytes = received?;
-    fs::rename(&partial, path).with_context(|| format!("failed to rename {}", partial.display()))?;
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        File::open(folder).and_then(|folder| folder.sync_all())?;
-    }
-    Ok(bytes)
+/// A file that has its name once it is complete and on the disk. It has prompts, results and encrypted secrets: only its owner may
+/// read it.
+pub struct PartialFile {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
 }
 
-async fn receive_file(context: &Context, path: &Path) -> anyhow::Result<u64> {
-    // It has prompts, results and encrypted secrets: only its owner may read it.
-    let _ = fs::remove_file(path);
-    // Neither one that another user has put there meanwhile nor the target of a link.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.with_context(|| format!("failed to create {}", path.display()))?;
-    let bytes = receive(context, &mut file).await?;
-    file.sync_all().with_context(|| format!("failed to write {}", path.display()))?;
-    let path = path.to_owned();
-    tokio::task::spawn_blocking(move || rota_store_sqlite::check(&path)).await??;
+impl PartialFile {
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let _ = fs::remove_file(&partial);
+        // Neither one that another user has put there meanwhile nor the target of a link.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+        let file = file.with_context(|| format!("failed to create {}", partial.display()))?;
+        Ok(Self { path: path.to_owned(), partial, file })
+    }
+
+    /// Returns another handle of the file.
+    pub fn file(&mut self) -> anyhow::Result<File> {
+        Ok(self.file.try_clone()?)
+    }
+
+    /// Writes the file to the disk, and gives it its name.
+    pub fn complete(self) -> anyhow::Result<()> {
+        self.file.sync_all().with_context(|| format!("failed to write {}", self.partial.display()))?;
+        fs::rename(&self.partial, &self.path)
+            .with_context(|| format!("failed to rename {}", self.partial.display()))?;
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder).and_then(|folder| folder.sync_all())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        // That of a complete one has another name.
+        let _ = fs::remove_file(&self.partial);
+    }
+}
+
+/// Whether a file is named `-`, for the standard input or output.
+pub fn is_standard(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// Creates the file, or nothing: it has its name once it is complete, checked and on the disk. Returns its size.
+async fn create(context: &Context, path: &Path) -> anyhow::Result<u64> {
+    let mut partial = PartialFile::create(path)?;
+    let bytes = receive(context, &mut partial.file()?).await?;
+    let written = partial.partial.clone();
+    tokio::task::spawn_blocking(move || rota_store_sqlite::check(&written)).await??;
+    partial.complete()?;
     Ok(bytes)
 }
 

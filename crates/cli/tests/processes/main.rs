@@ -29,6 +29,7 @@ mod keys;
 mod kinds;
 mod manifests;
 mod money;
+mod moving;
 mod notifications;
 mod object_store;
 mod output;

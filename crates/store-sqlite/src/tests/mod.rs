@@ -5,6 +5,7 @@ mod full;
 mod migrations;
 mod plans;
 mod pruned;
+mod transfer;
 
 use bytes::Bytes;
 use rota_core::target::Target;
