@@ -12,6 +12,7 @@ mod chaos;
 mod claude;
 mod commands;
 mod compat;
+mod compose;
 mod control_plane;
 mod conversations;
 mod dev;
