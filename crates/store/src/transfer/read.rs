@@ -55,7 +55,7 @@ impl<'a> Importer<'a> {
             });
         }
         let FirstLine { rota_export: head } =
-            serde_json::from_slice(&import.line).map_err(|error| damaged(error))?;
+            serde_json::from_slice(&import.line).map_err(damaged)?;
         import.hash.update(&import.line);
         Ok((import, head))
     }
@@ -111,7 +111,7 @@ impl<'a> Importer<'a> {
     }
 
     fn check_end(&mut self) -> Result<(), Error> {
-        let LastLine { end } = serde_json::from_slice(&self.line).map_err(|error| damaged(error))?;
+        let LastLine { end } = serde_json::from_slice(&self.line).map_err(damaged)?;
         if end.sha256 != hex::encode(self.hash.finalize_reset()) {
             return Err(damaged("its checksum does not fit"));
         }
@@ -126,7 +126,7 @@ impl<'a> Importer<'a> {
         self.line.clear();
         self.number += 1;
         let read = Read::take(&mut *self.from, MAX_LINE).read_until(b'\n', &mut self.line);
-        let read = read.map_err(|error| damaged(error))?;
+        let read = read.map_err(damaged)?;
         if read > 0 && self.line.last() != Some(&b'\n') {
             return Err(damaged(format!("line {} is cut off, or too long", self.number)));
         }
