@@ -360,7 +360,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))?,
                 artifacts_quota: 0,
                 notifications: rota_server::Notifications::default(),
-                keys: rota_server::KeyFiles::new(folder.join("key")),
+                keys: rota_server::KeyFiles::new(folder.join("secrets.key")),
                 replica: "test".to_owned(),
                 isolates: true,
                 clock: clock(Arc::default()),

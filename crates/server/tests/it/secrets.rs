@@ -85,7 +85,7 @@ fn is_stored(folder: &Path, uid: &str) -> Result<bool> {
 }
 
 #[tokio::test]
-async fn wrong_key_fails_the_task() -> Result<()> {
+async fn secrets_that_no_key_opens_fail_the_task() -> Result<()> {
     let mut cluster = Cluster::start(Backend::Sqlite).await?;
     let client = cluster.client().clone();
     tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
@@ -93,7 +93,10 @@ async fn wrong_key_fails_the_task() -> Result<()> {
     task.spec.get_or_insert_default().secrets.insert("WORD".into(), WORD.into());
     let task = tasks::create(&client, task).await?;
     cluster.kill().await;
-    std::fs::remove_file(cluster.folder().join("key"))?;
+    // As if it were sealed under another key.
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute("UPDATE secrets SET sealed = randomblob(96)", [])?, 1);
+    drop(database);
     cluster.restart().await?;
     let _worker = cluster.worker("echo", "one", 1)?;
     let status = tasks::ended(&client, &task.name).await?.status.unwrap();
