@@ -144,7 +144,7 @@ calls! {
     /// Returns the status of the control plane. Not retried: the caller wants the status now, or the error.
     once admin.get_system_status(GetSystemStatusRequest) -> v1::SystemStatus;
     /// Returns the state of the database of the control plane, if it has one. Not retried, as the status.
-    once admin.get_database_status(GetDatabaseStatusRequest) -> v1::GetDatabaseStatusResponse;
+    once admin.get_database_status(GetDatabaseStatusRequest) -> v1::DatabaseStatus;
     /// Returns the background tasks of the control plane with their health.
     once admin.list_background_tasks(ListBackgroundTasksRequest) -> v1::ListBackgroundTasksResponse;
     /// Returns the active log filter of the control plane.

@@ -19,7 +19,8 @@ const RESPONSES: &[(&str, &str, &str)] = &[
 /// Lists without pages: each is short by nature.
 const UNPAGED: &[&str] = &["ListCapabilities", "ListBackgroundTasks"];
 /// Calls about the server itself, which has neither name nor parent.
-const OF_THE_SERVER: &[&str] = &["GetSystemStatus", "ListBackgroundTasks", "GetLogFilter"];
+const OF_THE_SERVER: &[&str] =
+    &["GetSystemStatus", "GetDatabaseStatus", "ListBackgroundTasks", "GetLogFilter"];
 
 /// Checks all files of the API.
 pub(crate) fn check(pool: &DescriptorPool) -> Vec<String> {

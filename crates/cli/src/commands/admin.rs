@@ -221,8 +221,8 @@ async fn replicas(context: &Context) -> anyhow::Result<Exit> {
         ]);
     }
     context.out.table(&table)?;
-    let database = context.client.get_database_status(GetDatabaseStatusRequest {}).await?.database;
-    if let Some(database) = database {
+    let database = context.client.get_database_status(GetDatabaseStatusRequest {}).await?;
+    if !database.version.is_empty() {
         context.out.line(&format!("\n{}", describe(&database)))?;
     }
     Ok(Exit::Ok)

@@ -55,14 +55,14 @@ pub struct Import {
 /// A store that no control plane uses.
 enum Opened {
     File(PathBuf),
-    Database(rota_store_postgres::Options),
+    Database(Box<rota_store_postgres::Options>),
 }
 
 impl Place {
     fn open(self) -> anyhow::Result<Opened> {
         if let Some(store) = &self.store {
             let options = replica::options_alone(store, self.store_password_file.as_deref(), "transfer")?;
-            return Ok(Opened::Database(options));
+            return Ok(Opened::Database(Box::new(options)));
         }
         let data_dir = self.data_dir.context("a data directory or a database is required")?;
         private::directory(&data_dir)?;
@@ -74,7 +74,7 @@ impl Opened {
     fn export(self, to: &mut (dyn Write + Send)) -> Result<Counts, Error> {
         match self {
             Self::File(path) => rota_store_sqlite::export(&path, to),
-            Self::Database(options) => rota_store_postgres::export(options, to),
+            Self::Database(options) => rota_store_postgres::export(*options, to),
         }
     }
 }
@@ -118,7 +118,7 @@ impl Import {
 fn import(opened: Opened, mut from: impl io::BufRead + Send) -> Result<Counts, Error> {
     match opened {
         Opened::File(path) => rota_store_sqlite::import(&path, &mut from),
-        Opened::Database(options) => rota_store_postgres::import(options, &mut from),
+        Opened::Database(options) => rota_store_postgres::import(*options, &mut from),
     }
 }
 

@@ -330,7 +330,7 @@ impl AdminService for Admin {
     async fn get_database_status(
         &self,
         _: Request<v1::GetDatabaseStatusRequest>,
-    ) -> Result<Response<v1::GetDatabaseStatusResponse>, Status> {
+    ) -> Result<Response<v1::DatabaseStatus>, Status> {
         self.storage.database().await.map(Response::new)
     }
 

@@ -56,7 +56,7 @@ impl Storage {
         }
     }
 
-    pub(super) async fn database(&self) -> Result<v1::GetDatabaseStatusResponse, Status> {
+    pub(super) async fn database(&self) -> Result<v1::DatabaseStatus, Status> {
         let found = self.store.reads().database_status().await.map_err(store)?;
         let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let database = found.map(|found| v1::DatabaseStatus {
@@ -75,7 +75,7 @@ impl Storage {
             database_time: Some(time::timestamp(found.now)),
             server_time: Some(time::timestamp(now())),
         });
-        Ok(v1::GetDatabaseStatusResponse { database })
+        Ok(database.unwrap_or_default())
     }
 
     pub(super) fn backup(&self) -> Result<ReceiverStream<Result<v1::BackupResponse, Status>>, Status> {

@@ -131,7 +131,7 @@ async fn both_keys_open_while_they_are_rotated() {
 }
 
 #[test]
-fn keys_that_a_store_does_not_name_are_refused() {
+fn unnamed_keys_are_refused() {
     let pair = Pair::new();
     let key = |name| Sealer::open(&pair.files(name, None), None).unwrap().stored().current;
     let (old, new) = (key("old"), key("new"));

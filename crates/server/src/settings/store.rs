@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_others_do_not_reach_are_refused() {
+    fn unreachable_addresses_are_refused() {
         for (address, local, remote) in [
             ("10.0.0.5:7420", true, true),
             ("rota-0.rota:7420", true, true),

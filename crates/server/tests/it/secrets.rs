@@ -85,7 +85,7 @@ fn is_stored(folder: &Path, uid: &str) -> Result<bool> {
 }
 
 #[tokio::test]
-async fn secrets_that_no_key_opens_fail_the_task() -> Result<()> {
+async fn unreadable_secrets_fail_the_task() -> Result<()> {
     let mut cluster = Cluster::start(Backend::Sqlite).await?;
     let client = cluster.client().clone();
     tasks::agent(&client, "echo", tasks::script([]), &[]).await?;

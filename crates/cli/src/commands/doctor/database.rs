@@ -29,7 +29,8 @@ pub(super) async fn checks(client: &Client, replicas: &[Replica]) -> Vec<Check> 
         Ok(answer) => answer,
     };
     match answer {
-        Ok(answer) => answer.database.map(|status| judge(&status, replicas)).unwrap_or_default(),
+        Ok(status) if status.version.is_empty() => Vec::new(),
+        Ok(status) => judge(&status, replicas),
         // Older than this call, or not for this caller.
         Err(error) if matches!(error.code, Code::Unimplemented | Code::PermissionDenied) => Vec::new(),
         Err(error) => vec![Check::fail(NAME, error.to_string(), error.hint.unwrap_or_default())],
