@@ -59,8 +59,10 @@ impl Retry {
     /// Calls that may fail with an error of [`Retry::Few`]; they take about 5 s.
     const MAX_REFUSALS: u32 = 5;
 
-    pub(crate) fn of(code: Code) -> Self {
-        match code {
+    pub(crate) fn of(status: &Status) -> Self {
+        match status.code() {
+            // A quota, or a volume that people must make room on. A connection, or a proxy, may be exhausted for a moment.
+            Code::ResourceExhausted if rota_client::reason(status).is_some() => Self::Never,
             Code::NotFound | Code::InvalidArgument => Self::Never,
             Code::Unauthenticated
             | Code::PermissionDenied
@@ -75,7 +77,7 @@ impl Retry {
     /// Decides after each error of one call whether it is repeated.
     pub(crate) fn decide() -> impl FnMut(&Status) -> bool {
         let mut refusals = 0;
-        move |status| match Self::of(status.code()) {
+        move |status| match Self::of(status) {
             Self::Unlimited => true,
             Self::Few => {
                 refusals += 1;

@@ -5,9 +5,10 @@ use rota_proto::v1::{
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Assign, PreviousResult, Result as AttemptResult, result};
+use tonic::Code;
 
 use crate::control_plane::{FakeControlPlane, Worker, assign};
-use crate::session::class;
+use crate::session::{class, refusal};
 
 async fn run(
     change: impl FnOnce(&mut CommandRuntime),
@@ -42,6 +43,27 @@ fn succeeded(result: AttemptResult) -> rota_proto::v1::TaskResult {
         Some(result::Kind::Succeeded(result)) => result,
         other => panic!("{other:?}"),
     }
+}
+
+/// Nothing is uploaded: the list has only a file that cannot be kept.
+#[tokio::test]
+async fn nearly_full_volume_fails_no_success() {
+    let mut plane = FakeControlPlane::start().await;
+    plane.refuse_lists(refusal(Code::ResourceExhausted, "the volume is nearly full"));
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let shell = "mkfifo $ROTA_OUTPUT/pipe && echo paid".to_owned();
+    let command = CommandRuntime { shell, ..CommandRuntime::default() };
+    session.send(ToWorker::Assign(Box::new(assign(1, runtime::Kind::Command(command))))).await;
+    session.accepted(1).await;
+    let (events, result) = session.result().await;
+    assert_eq!(succeeded(result).text, "paid");
+    let code = |event: &Event| match &event.kind {
+        Some(event::Kind::Notice(notice)) => Some(notice.code.clone()),
+        _ => None,
+    };
+    let codes: Vec<_> = events.iter().filter_map(code).collect();
+    assert!(codes.contains(&"artifacts_not_stored".to_owned()), "{codes:?}");
 }
 
 #[tokio::test]

@@ -46,6 +46,7 @@ struct Service {
     refusal: Arc<Mutex<Option<Status>>>,
     refused: Arc<AtomicUsize>,
     result_errors: Arc<Mutex<ResultErrors>>,
+    keep_refusal: Arc<Mutex<Option<Status>>>,
 }
 
 /// Errors that requests for results receive, and whether the last one stays.
@@ -94,11 +95,12 @@ impl WorkerService for Service {
         Ok(Response::new(FetchPreviousResultResponse { result, artifacts: None }))
     }
 
-    /// Keeps everything: these tests are not about artifacts.
+    /// Keeps everything, unless the test refuses.
     async fn keep_artifacts(
         &self,
         _: Request<KeepArtifactsRequest>,
     ) -> Result<Response<KeepArtifactsResponse>, Status> {
+        self.keep_refusal.lock().unwrap().clone().map_or(Ok(()), Err)?;
         Ok(Response::new(KeepArtifactsResponse::default()))
     }
 
@@ -144,6 +146,11 @@ impl FakeControlPlane {
     /// Fails all requests for results, after those of [`Self::fail_results`].
     pub(crate) fn refuse_results(&self, error: Status) {
         self.service.result_errors.lock().unwrap().lasting = Some(error);
+    }
+
+    /// Keeps no lists of artifacts from now on.
+    pub(crate) fn refuse_lists(&self, error: Status) {
+        *self.service.keep_refusal.lock().unwrap() = Some(error);
     }
 
     pub(crate) fn result_requests(&self) -> usize {
