@@ -19,8 +19,6 @@ use crate::routes::{self, Found, Route};
 use crate::stream::{Format, PREFIX_LENGTH};
 use crate::{Gateway, OPENAPI, PREFIX, content, response, status};
 
-/// Largest body of a request.
-const MAX_BODY: usize = 8 << 20;
 /// Time to receive the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size from which a body is converted on a thread of its own.
@@ -184,7 +182,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// Returns a body that has the request's message. It is read and converted when it is polled.
 fn message(route: Route, parameters: Parameters, body: Body) -> Body {
     let framed = async move {
-        let body = if route.body == routes::Body::None { Bytes::new() } else { read(body).await? };
+        let body =
+            if route.body == routes::Body::None { Bytes::new() } else { read(body, route.max_body).await? };
         let is_large = body.len() >= LARGE;
         let convert = move || request::message(&route, &parameters, &body).map(|message| frame(&message));
         let framed = match is_large {
@@ -199,12 +198,12 @@ fn message(route: Route, parameters: Parameters, body: Body) -> Body {
     Body::new(StreamBody::new(stream::once(framed.boxed())))
 }
 
-async fn read(body: Body) -> Result<Bytes, Box<Status>> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+async fn read(body: Body, limit: usize) -> Result<Bytes, Box<Status>> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let text = format!("the body has more than {MAX_BODY} bytes");
+            let text = format!("the body has more than {limit} bytes");
             Err(status::error("BODY_TOO_LARGE", &text, ""))
         }
         Ok(Err(error)) => Err(Box::new(Status::cancelled(format!("the body was cut off: {error}")))),

@@ -70,11 +70,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Reads the HTTP paths from the descriptors.
-    pub fn new() -> Result<Arc<Self>, Error> {
+    /// Reads the HTTP paths from the descriptors. `max_body` returns the limit of a call's body by its path in gRPC, if it is
+    /// less than that of others: one that everybody may make.
+    pub fn new(max_body: impl Fn(&str) -> Option<usize>) -> Result<Arc<Self>, Error> {
         let pool = pool()?;
         let openapi = serde_json::to_vec(&openapi::document()?).unwrap_or_default().into();
-        Ok(Arc::new(Self { routes: Routes::new(&pool)?, pool, openapi }))
+        let mut routes = Routes::new(&pool)?;
+        routes.limit(max_body);
+        Ok(Arc::new(Self { routes, pool, openapi }))
     }
 }
 

@@ -16,7 +16,12 @@ pub(crate) struct Route {
     pub(crate) call: MethodDescriptor,
     /// Path of the call in gRPC.
     pub(crate) path: PathAndQuery,
+    /// Largest body of a request.
+    pub(crate) max_body: usize,
 }
+
+/// Largest body of a request, unless its call has a limit of its own.
+const MAX_BODY: usize = 8 << 20;
 
 /// What the body of a request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,13 @@ impl Routes {
         Ok(Self { routes })
     }
 
+    /// Sets the limits of bodies that are not [`MAX_BODY`].
+    pub(crate) fn limit(&mut self, max_body: impl Fn(&str) -> Option<usize>) {
+        for route in &mut self.routes {
+            route.max_body = max_body(route.path.path()).unwrap_or(MAX_BODY);
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter()
     }
@@ -91,6 +103,7 @@ fn add(routes: &mut Vec<Route>, call: &MethodDescriptor, rule: &DynamicMessage) 
             .parse()
             .map_err(|_| Error::Descriptors("a path"))?,
         call: call.clone(),
+        max_body: MAX_BODY,
     });
     let more = rule.get_field_by_name("additional_bindings");
     for rule in more.iter().filter_map(|list| list.as_list()).flatten().filter_map(|rule| rule.as_message()) {

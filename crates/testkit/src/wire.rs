@@ -4,6 +4,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use rota_client::{Options, lazy_channel};
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
@@ -28,10 +29,28 @@ pub async fn call<M: prost::Message + 'static>(
     token: Option<&str>,
     message: M,
 ) -> Result<Result<(), Status>> {
+    send(endpoint, path, token, tokio_stream::once(message)).await
+}
+
+/// Makes a unary call without a token whose message arrives, and whose end does not.
+pub async fn begin<M: prost::Message + 'static>(
+    endpoint: &str,
+    path: &'static str,
+    message: M,
+) -> Result<Result<(), Status>> {
+    send(endpoint, path, None, tokio_stream::once(message).chain(tokio_stream::pending())).await
+}
+
+async fn send<M: prost::Message + 'static>(
+    endpoint: &str,
+    path: &'static str,
+    token: Option<&str>,
+    messages: impl Stream<Item = M> + Send + 'static,
+) -> Result<Result<(), Status>> {
     let channel = lazy_channel(&Options::new(endpoint.to_owned()))?;
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await?;
-    let mut request = Request::new(tokio_stream::once(message));
+    let mut request = Request::new(messages);
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
     }

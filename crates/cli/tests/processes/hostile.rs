@@ -10,13 +10,14 @@ use rota_proto::worker::v1::Report;
 use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_testkit::raw::{RawWorker, hello, output, question};
 use rota_testkit::tasks;
-use rota_testkit::wire::{Field1, Field4, call};
-use tokio::io::AsyncReadExt;
+use rota_testkit::wire::{Field1, Field4, begin, call};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::{Fixture, Graces};
 
 const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
+const SIGN_IN: &str = "/rota.v1.AdminService/RedeemSignInCode";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// Growth of the control plane's memory that no single input exceeds.
 const MAX_GROWTH_MIB: u64 = 96;
@@ -62,6 +63,29 @@ async fn memory_is_bounded_under_hostile_inputs() -> Result<()> {
     let calls = (0..30).map(|_| call(&endpoint, HEALTH, None, service.clone()));
     ensure!(try_join_all(calls).await?.iter().all(Result::is_err), "a large health request was accepted");
     meter.note("30 health requests of 4 MiB, without a token")?;
+
+    // A sign-in needs no token.
+    let code = Field1 { value: vec![b'x'; (4 << 20) - 16].into() };
+    let calls = (0..30).map(|_| begin(&endpoint, SIGN_IN, code.clone()));
+    let refused = tokio::time::timeout(tasks::WAIT_TIMEOUT, try_join_all(calls)).await;
+    meter.note("30 sign-ins of 4 MiB that do not end, without a token")?;
+    ensure!(refused.context("a large sign-in waits for its end")??.iter().all(Result::is_err));
+    let head = format!(
+        "POST /api/v1/system:redeemSignInCode HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        fixture.addr(),
+        8 << 20
+    );
+    let sent = [head.as_bytes(), &vec![b' '; 7 << 20]].concat();
+    let calls = (0..30).map(async |_| {
+        let mut peer = TcpStream::connect(fixture.addr()).await?;
+        // The control plane may close the connection before.
+        let _ = peer.write_all(&sent).await;
+        let _ = peer.read(&mut [0; 16]).await;
+        anyhow::Ok(())
+    });
+    let refused = tokio::time::timeout(tasks::WAIT_TIMEOUT, try_join_all(calls)).await;
+    meter.note("30 sign-ins of 7 MiB over HTTP that do not end, without a token")?;
+    refused.context("a large sign-in waits for its end")??;
 
     // Two bytes each, and some hundred once decoded.
     let events = Field4 { value: [4 << 3 | 2, 0].repeat(4 << 20).into() };

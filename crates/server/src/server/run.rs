@@ -22,7 +22,7 @@ use tonic_health::pb::health_server::HealthServer;
 use super::Bound;
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, ending};
-use crate::trust::{accept, auth};
+use crate::trust::{accept, auth, roles};
 use crate::{http, sessions};
 
 /// Largest message that is accepted: a prompt of 1 MiB with room to spare.
@@ -61,7 +61,8 @@ impl Bound {
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
-        let gateway = Gateway::new().map_err(Error::Gateway)?;
+        let gateway = Gateway::new(|path| roles::is_anonymous(path).then_some(sessions::MAX_ANONYMOUS))
+            .map_err(Error::Gateway)?;
 
         let calls = TaskTracker::new();
         let router = tonic::transport::Server::builder()

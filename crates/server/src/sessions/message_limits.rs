@@ -1,5 +1,5 @@
-//! Limits of workers' messages in bytes and elements, applied to the encoded messages of a session before anything of
-//! them is decoded. Knows nothing of identities.
+//! Limits of messages in bytes and elements: of workers' sessions, and of calls that require no token. They are applied to
+//! encoded messages before anything of them is decoded. Knows nothing of identities.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +10,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::elements::{self, Excess};
+use crate::trust::roles;
 use crate::wire::status::error;
 
 const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
@@ -22,8 +23,9 @@ pub(crate) const MAX_MESSAGE: usize = 2 << 20;
 const MAX_FIRST_ELEMENTS: usize = 8 << 10;
 /// JSON of 1 MiB has about as many values.
 const MAX_ELEMENTS: usize = 256 << 10;
-
-/// Limits the request bodies of sessions.
+/// Body of a call that requires no token, of gRPC and of HTTP.
+pub(crate) const MAX_ANONYMOUS: usize = 4 << 10;
+/// Limits the request bodies of sessions, and of calls that require no token.
 #[derive(Clone)]
 pub(crate) struct Layer;
 
@@ -50,9 +52,38 @@ impl<S: tower::Service<http::Request<Body>>> tower::Service<http::Request<Body>>
     }
 
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
-        let limited = request.uri().path() == SESSION;
-        self.inner.call(if limited { request.map(|body| Body::new(LimitedBody::new(body))) } else { request })
+        let limits = match request.uri().path() {
+            SESSION => Limits::SESSION,
+            path if roles::is_anonymous(path) => Limits::ANONYMOUS,
+            _ => return self.inner.call(request),
+        };
+        self.inner.call(request.map(|body| Body::new(LimitedBody::new(body, limits))))
     }
+}
+
+/// Limits of one message.
+#[derive(Clone, Copy)]
+struct Limit {
+    bytes: usize,
+    /// `None` for messages other than those of a session, whose schema is not known here.
+    elements: Option<usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    first: Limit,
+    later: Limit,
+}
+
+impl Limits {
+    const SESSION: Self = Self {
+        first: Limit { bytes: MAX_FIRST_MESSAGE, elements: Some(MAX_FIRST_ELEMENTS) },
+        later: Limit { bytes: MAX_MESSAGE, elements: Some(MAX_ELEMENTS) },
+    };
+    const ANONYMOUS: Self = Self {
+        first: Limit { bytes: MAX_ANONYMOUS, elements: None },
+        later: Limit { bytes: 0, elements: None },
+    };
 }
 
 /// A body that passes on complete messages within the limits, and fails with a status at the first one beyond them.
@@ -60,13 +91,14 @@ struct LimitedBody {
     inner: Body,
     /// Beginning of a message whose end has not arrived.
     partial: BytesMut,
+    limits: Limits,
     first: bool,
     ended: bool,
 }
 
 impl LimitedBody {
-    fn new(inner: Body) -> Self {
-        Self { inner, partial: BytesMut::new(), first: true, ended: false }
+    fn new(inner: Body, limits: Limits) -> Self {
+        Self { inner, partial: BytesMut::new(), limits, first: true, ended: false }
     }
 
     /// Returns the length of the complete messages at the beginning of `bytes`.
@@ -76,21 +108,20 @@ impl LimitedBody {
             let rest = bytes.get(checked..).unwrap_or_default();
             let Some(mut length) = rest.get(1..PREFIX) else { return Ok(checked) };
             let length = usize::try_from(length.get_u32()).unwrap_or(usize::MAX);
-            let (most, elements) = match self.first {
-                true => (MAX_FIRST_MESSAGE, MAX_FIRST_ELEMENTS),
-                false => (MAX_MESSAGE, MAX_ELEMENTS),
-            };
-            if length > most {
-                let text = format!("a message has {length} bytes; at most {most} are accepted");
+            let limit = if self.first { self.limits.first } else { self.limits.later };
+            if length > limit.bytes {
+                let text = format!("a message has {length} bytes; at most {} are accepted", limit.bytes);
                 return Err(error("MESSAGE_TOO_LARGE", text));
             }
             let Some(message) = rest.get(PREFIX..PREFIX + length) else { return Ok(checked) };
-            elements::check(message, elements).map_err(|excess| match excess {
-                Excess::TooMany => {
-                    error("MESSAGE_TOO_LARGE", format!("a message has more than {elements} elements"))
-                }
-                Excess::Malformed => error("PROTOCOL_VIOLATION", "a message is malformed"),
-            })?;
+            if let Some(elements) = limit.elements {
+                elements::check(message, elements).map_err(|excess| match excess {
+                    Excess::TooMany => {
+                        error("MESSAGE_TOO_LARGE", format!("a message has more than {elements} elements"))
+                    }
+                    Excess::Malformed => error("PROTOCOL_VIOLATION", "a message is malformed"),
+                })?;
+            }
             self.first = false;
             checked += PREFIX + length;
         }
@@ -175,7 +206,7 @@ mod tests {
         let beat = Kind::Heartbeat(WorkerHeartbeat { cpu: 0.5, ..WorkerHeartbeat::default() });
         let stream = [framed(hello), framed(beat.clone()), framed(beat)].concat();
         for size in 1..=stream.len() {
-            let mut body = LimitedBody::new(Body::empty());
+            let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
             let passed: Vec<u8> = stream
                 .chunks(size)
                 .flat_map(|chunk| body.accept(Bytes::copy_from_slice(chunk)).unwrap().to_vec())
@@ -186,14 +217,14 @@ mod tests {
 
     #[test]
     fn large_message_is_rejected_at_its_prefix() {
-        let mut body = LimitedBody::new(Body::empty());
+        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
         let refused = body.accept(prefix((MAX_FIRST_MESSAGE + 1) as u32)).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
 
-        let mut body = LimitedBody::new(Body::empty());
+        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
         body.accept(framed(Kind::Hello(Hello::default())).into()).unwrap();
         assert!(body.accept(prefix(MAX_MESSAGE as u32)).unwrap().is_empty());
-        let mut body = LimitedBody::new(Body::empty());
+        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
         body.accept(framed(Kind::Hello(Hello::default())).into()).unwrap();
         let refused = body.accept(prefix((MAX_MESSAGE + 1) as u32)).unwrap_err();
         assert!(refused.message().contains("2097153 bytes"), "{refused}");

@@ -20,6 +20,6 @@ mod worker_loss;
 mod worker_state;
 
 pub(crate) use deps::SessionDeps;
-pub(crate) use message_limits::{Layer as LimitLayer, MAX_MESSAGE};
+pub(crate) use message_limits::{Layer as LimitLayer, MAX_ANONYMOUS, MAX_MESSAGE};
 pub(crate) use service::Service;
 pub(crate) use worker_loss::{expire_session, expire_session_after};

@@ -70,6 +70,11 @@ pub(crate) fn allowed_roles(path: &str) -> &'static [Role] {
     RULES.iter().find(|(entry, _)| fits(entry)).map_or(ADMINS, |(_, roles)| *roles)
 }
 
+/// Whether a call requires no token: nothing large is received for it.
+pub(crate) fn is_anonymous(path: &str) -> bool {
+    allowed_roles(path).contains(&Anonymous)
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message;

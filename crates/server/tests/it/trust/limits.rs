@@ -11,6 +11,7 @@ use rota_proto::worker::v1::{Hello, Report};
 use rota_server::Limits;
 use rota_testkit::client::{Client, Options, lazy_channel};
 use rota_testkit::raw::{RawSession, hello};
+use rota_testkit::wire::{Field1, begin};
 use rota_testkit::{Backend, Cluster, RawWorker, Setup, tasks};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -101,5 +102,25 @@ async fn large_health_request_is_rejected() -> Result<()> {
     let service = "x".repeat(300);
     let status = health.check(HealthCheckRequest { service }).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    Ok(())
+}
+
+/// Whatever requires no token is refused by its size, over gRPC before it has ended.
+#[tokio::test]
+async fn large_sign_in_is_rejected() -> Result<()> {
+    let cluster = cluster(Limits::default()).await?;
+    let endpoint = format!("http://{}", cluster.addr());
+    let code = Field1 { value: vec![b'x'; 5000].into() };
+    let refused = begin(&endpoint, "/rota.v1.AdminService/RedeemSignInCode", code);
+    let refused =
+        tokio::time::timeout(tasks::WAIT_TIMEOUT, refused).await.context("its end is awaited")??;
+    let status = refused.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().ends_with("at most 4096 are accepted"), "{status:?}");
+
+    let request = reqwest::Client::new().post(format!("{endpoint}/api/v1/system:redeemSignInCode"));
+    let request = request.header("content-type", "application/json").body(" ".repeat(5000));
+    let answer = request.send().await?.text().await?;
+    assert!(answer.contains("BODY_TOO_LARGE") && answer.contains("4096 bytes"), "{answer}");
     Ok(())
 }
