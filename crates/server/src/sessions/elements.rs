@@ -64,6 +64,13 @@ pub(super) fn check(message: &[u8], most: usize) -> Result<(), Excess> {
     walk(message, SCHEMA.root, &mut left, 0)
 }
 
+/// Returns how many strings, bytes and messages a message has in it, as far as it is well-formed.
+pub(super) fn count(message: &[u8]) -> usize {
+    let mut left = usize::MAX;
+    let _ = walk(message, SCHEMA.root, &mut left, 0);
+    usize::MAX - left
+}
+
 fn walk(mut bytes: &[u8], message: usize, left: &mut usize, depth: usize) -> Result<(), Excess> {
     if depth > MAX_DEPTH {
         return Err(Excess::Malformed);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::stream::{Fuse, FuturesOrdered};
 use futures::{FutureExt, StreamExt};
-use prost::Message;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Completion};
 use rota_core::{Fence, TaskId};
@@ -18,7 +17,7 @@ use tonic::{Status, Streaming};
 
 use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
-use super::{decode, worker_state};
+use super::{decode, message_limits, worker_state};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::scheduler::SessionHandle;
@@ -29,8 +28,8 @@ use crate::wire::{failure, status};
 const MAX_BATCH: usize = 256;
 /// Memory after which a batch takes no further message.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-/// Memory of an event besides its content.
-const EVENT_BYTES: usize = 256;
+/// Open questions of an attempt that waits for all of them, at most; and one, so that too many do not match.
+const MAX_RELEASED: usize = 33;
 /// Pending batches at most. Further messages wait in the stream, whose flow control holds the worker back.
 const MAX_PENDING: usize = 4;
 
@@ -176,21 +175,12 @@ async fn gather(
     let mut next = inbound.next().await;
     let (mut batch, mut size) = (Vec::new(), 0);
     while let Some(message) = next {
-        size += message.as_ref().map_or(0, memory);
+        size += message.as_ref().map_or(0, message_limits::memory);
         batch.push(message);
         let full = batch.len() >= MAX_BATCH || size >= MAX_BATCH_BYTES;
         next = if full { None } else { inbound.next().now_or_never().flatten() };
     }
     (!batch.is_empty()).then_some(batch)
-}
-
-/// Estimates the memory of a decoded message.
-fn memory(message: &SessionRequest) -> usize {
-    match &message.kind {
-        Some(Kind::Report(report)) => report.encoded_len() + report.events.len() * EVENT_BYTES,
-        Some(Kind::Result(result)) => result.encoded_len(),
-        _ => 0,
-    }
 }
 
 async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
@@ -217,7 +207,9 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             deps.finishing(opened, id, fence);
             (of(id, task::Command::Reject { attempt, reason }), After::Rejected(id, fence))
         }
-        Kind::Release(release) => {
+        Kind::Release(mut release) => {
+            // More than can be open are not those that are.
+            release.request_ids.truncate(MAX_RELEASED);
             let (id, fence) = decode::attempt_ref("release", &release.task_id, release.fence)?;
             let (attempt, requests) = (decode::by(&opened.worker, fence), release.request_ids);
             (of(id, task::Command::Release { attempt, requests }), After::Released(id, fence))

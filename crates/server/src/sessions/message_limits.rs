@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
+use prost::Message;
+use rota_proto::worker::v1::SessionRequest;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -25,6 +27,15 @@ const MAX_FIRST_ELEMENTS: usize = 8 << 10;
 const MAX_ELEMENTS: usize = 256 << 10;
 /// Body of a call that requires no token, of gRPC and of HTTP.
 pub(crate) const MAX_ANONYMOUS: usize = 4 << 10;
+/// Memory of an element besides its content: the largest one is an event.
+const ELEMENT_BYTES: usize = 256;
+
+/// Estimates the memory of a decoded message.
+pub(super) fn memory(message: &SessionRequest) -> usize {
+    let encoded = message.encode_to_vec();
+    encoded.len() + elements::count(&encoded) * ELEMENT_BYTES
+}
+
 /// Limits the request bodies of sessions, and of calls that require no token.
 #[derive(Clone)]
 pub(crate) struct Layer;
@@ -184,9 +195,8 @@ impl http_body::Body for LimitedBody {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
     use rota_proto::worker::v1::session_request::Kind;
-    use rota_proto::worker::v1::{Hello, SessionRequest, WorkerHeartbeat};
+    use rota_proto::worker::v1::{Hello, Reject, Release, WorkerHeartbeat, WorkerStatus};
 
     use super::*;
 
@@ -228,5 +238,23 @@ mod tests {
         body.accept(framed(Kind::Hello(Hello::default())).into()).unwrap();
         let refused = body.accept(prefix((MAX_MESSAGE + 1) as u32)).unwrap_err();
         assert!(refused.message().contains("2097153 bytes"), "{refused}");
+    }
+
+    #[test]
+    fn all_kinds_of_messages_have_a_size() {
+        let text = || "x".repeat(1 << 20);
+        let kinds = [
+            Kind::Reject(Reject { reason: text(), ..Reject::default() }),
+            Kind::Release(Release { request_ids: vec![text()], ..Release::default() }),
+            Kind::Status(WorkerStatus { not_ready_reason: text(), ..WorkerStatus::default() }),
+        ];
+        for kind in kinds {
+            let message = SessionRequest { kind: Some(kind) };
+            assert!(memory(&message) >= 1 << 20, "{} bytes", memory(&message));
+        }
+        let request_ids = vec![String::new(); 1000];
+        let release = Kind::Release(Release { request_ids, ..Release::default() });
+        let held = 1000 * size_of::<String>();
+        assert!(memory(&SessionRequest { kind: Some(release) }) >= held, "an empty id takes memory");
     }
 }
