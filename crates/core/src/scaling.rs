@@ -28,6 +28,9 @@ pub struct Pool {
     pub workers: Vec<WorkerView>,
     /// Idle time after which a worker beyond the floor is drained.
     pub idle_timeout: Duration,
+    /// Whether the workers share a machine that has too little disk or memory for any of them: another one would not help, and
+    /// each takes some of it.
+    pub pressed: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +83,9 @@ pub fn plan(pool: &Pool) -> Plan {
 
     let for_demand = wanted.saturating_sub(free).div_ceil(slots);
     let for_floor = u64::from(pool.floor).saturating_sub(live);
+    if pool.pressed {
+        return Plan { start: 0, drain: relieved(pool, live) };
+    }
     let start = for_demand.max(for_floor).min(ceiling.saturating_sub(all));
     if start > 0 {
         return Plan { start: u32::try_from(start).unwrap_or(u32::MAX), drain: Vec::new() };
@@ -103,8 +109,21 @@ fn replaced(pool: &Pool) -> Option<String> {
     longest.filter(|(idle, _)| *idle >= REPLACE_AFTER).map(|(_, worker)| worker.name.clone())
 }
 
-/// Returns the workers that may be drained: those that have not started yet, those that get no tasks, then the longest idle.
-fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64, slots: u64) -> Vec<String> {
+/// Returns the workers whose end relieves their machine: all idle ones but the spare ones and the floor. While tasks wait, one
+/// stays, which reports when the machine has recovered.
+fn relieved(pool: &Pool, live: u64) -> Vec<String> {
+    let idle = idle(pool);
+    let busy = live.saturating_sub(idle.len() as u64);
+    let witness = u64::from(busy == 0 && pool.queued > 0);
+    let kept = u64::from(pool.floor).saturating_sub(busy).max(u64::from(pool.spare)).max(witness);
+    let ended = (idle.len() as u64).saturating_sub(kept);
+    let ended = usize::try_from(ended).unwrap_or(usize::MAX);
+    idle.into_iter().take(ended).map(|(worker, _)| worker.name.clone()).collect()
+}
+
+/// Returns the workers that run nothing, in the order in which they are drained: those that have not started yet, those that get
+/// no tasks, then the longest idle.
+fn idle(pool: &Pool) -> Vec<(&WorkerView, Duration)> {
     let mut idle: Vec<_> = pool
         .workers
         .iter()
@@ -115,8 +134,13 @@ fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64,
     idle.sort_by(|(a, a_idle), (b, b_idle)| {
         rank(b).cmp(&rank(a)).then(b_idle.cmp(a_idle)).then(a.name.cmp(&b.name))
     });
+    idle
+}
+
+/// Returns the workers that are not needed, or too many.
+fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64, slots: u64) -> Vec<String> {
     let mut drain = Vec::new();
-    for (worker, idle_for) in idle {
+    for (worker, idle_for) in idle(pool) {
         let slots = if worker.unavailable { 0 } else { slots };
         let too_many = live > ceiling;
         let unneeded = live > u64::from(pool.floor)
@@ -154,7 +178,8 @@ mod tests {
     }
 
     fn pool(floor: u32, ceiling: u32, queued: u64, workers: Vec<WorkerView>) -> Pool {
-        Pool { floor, ceiling, spare: 0, slots: 1, queued, workers, idle_timeout: Duration::from_secs(60) }
+        let idle_timeout = Duration::from_secs(60);
+        Pool { floor, ceiling, spare: 0, slots: 1, queued, workers, idle_timeout, pressed: false }
     }
 
     fn start(pool: &Pool) -> u32 {
@@ -238,6 +263,21 @@ mod tests {
         let workers = vec![idle("a", 900), sick("b", 70), sick("c", 10)];
         assert_eq!(drain(&pool(0, 5, 1, workers.clone())), ["b"], "the healthy one is needed");
         assert_eq!(drain(&pool(0, 5, 0, workers)), ["b", "a"]);
+    }
+
+    #[test]
+    fn pressed_machine_starts_none_and_ends_idle_workers() {
+        let sick = |name, seconds| WorkerView { unavailable: true, ..idle(name, seconds) };
+        let pressed =
+            |floor, spare, queued, workers| Pool { pressed: true, spare, ..pool(floor, 9, queued, workers) };
+        assert_eq!(drain(&pressed(0, 0, 9, vec![sick("a", 1)])), [""; 0], "it reports the recovery");
+        assert_eq!(drain(&pressed(0, 0, 0, vec![sick("a", 1)])), ["a"], "nothing waits for a recovery");
+        assert_eq!(drain(&pressed(2, 0, 9, vec![sick("a", 1)])), [""; 0], "not even for the floor");
+        let workers = vec![busy("a", 1), sick("b", 1), idle("c", 2), idle("d", 3)];
+        assert_eq!(drain(&pressed(0, 0, 9, workers.clone())), ["b", "d", "c"], "at once");
+        assert_eq!(drain(&pressed(0, 1, 9, workers.clone())), ["b", "d"], "a spare one stays");
+        assert_eq!(drain(&pressed(3, 0, 9, workers.clone())), ["b"], "the floor stays");
+        assert_eq!(start(&Pool { pressed: false, ..pressed(0, 0, 9, workers) }), 5, "it has recovered");
     }
 
     #[test]

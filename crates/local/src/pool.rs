@@ -113,7 +113,11 @@ impl Pool {
             return DesiredWorkers { give_up, stop: self.stale_processes(), ..DesiredWorkers::default() };
         };
         let reported: Vec<_> = self.demand.workers.iter().map(|worker| reported(worker, wall)).collect();
-        let pool = scaling::Pool::managed(&bounds(spec), self.demand.queued, &self.managed(), &reported);
+        let mut pool = scaling::Pool::managed(&bounds(spec), self.demand.queued, &self.managed(), &reported);
+        // Another one would be on the same disk, and takes memory.
+        pool.pressed = self.demand.workers.iter().any(|worker| {
+            worker.connected && worker.not_ready && self.workers.contains_key(names::last(&worker.worker))
+        });
         let mut plan = scaling::plan(&pool);
         if !self.backoff.may_start(now) {
             plan.start = 0;

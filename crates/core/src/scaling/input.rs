@@ -103,6 +103,7 @@ impl Pool {
             queued: u64::try_from(queued).unwrap_or_default(),
             workers,
             idle_timeout: bounds.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
+            pressed: false,
         }
     }
 }

@@ -69,6 +69,26 @@ async fn pool_follows_demand_until_agent_is_deleted() {
     assert!(pool.is_finished());
 }
 
+/// A worker on another machine says nothing about this one.
+#[tokio::test]
+async fn full_disk_starts_no_further_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { max_replicas: Some(5), ..Default::default() }));
+    let sick = |name: &str| WorkerDemand { unavailable: true, not_ready: true, ..worker_demand(name, 0) };
+    pool.set_demand(demand(9, vec![sick("far")]));
+    assert_eq!(desired(&pool).start, 4);
+    pool.workers.insert("coder-1".into(), worker(&folder));
+    pool.workers.insert("coder-2".into(), worker(&folder));
+    pool.set_demand(demand(9, vec![sick("coder-1"), sick("coder-2")]));
+    let planned = desired(&pool);
+    assert_eq!((planned.start, planned.drain.len()), (0, 1), "one stays, to report the recovery");
+    // Its circuit breaker is its own.
+    let suspended = |name: &str| WorkerDemand { unavailable: true, ..worker_demand(name, 0) };
+    pool.set_demand(demand(9, vec![suspended("coder-1"), suspended("coder-2")]));
+    assert_eq!(desired(&pool).start, 3);
+}
+
 #[tokio::test]
 async fn pool_with_a_ceiling_of_zero_is_stopped() {
     let folder = tempfile::tempdir().unwrap();

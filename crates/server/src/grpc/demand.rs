@@ -112,6 +112,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
                 connected: worker.connected,
                 idle_since: worker.stats.idle_since.map(time::timestamp),
                 unavailable: worker.is_unavailable(),
+                not_ready: !worker.ready,
                 unavailable_reason: worker.unavailable_reason().to_owned(),
                 removed: false,
             })
