@@ -14,7 +14,7 @@ pub enum Error {
     #[error("the leader lease: {0}")]
     Lease(#[from] kube_lease_manager::LeaseManagerError),
     /// Exiting is the one safe reaction: whatever this operator was about to do, the new leader does.
-    #[error("another operator is the leader now")]
+    #[error("the leader lease is lost: another operator may be the leader now")]
     LeaseLost,
     #[error("the control plane: {0}")]
     Control(#[from] rota_client::Error),

@@ -57,9 +57,11 @@ impl Options {
     async fn run_as_leader(self, health: Arc<Health>, shutdown: CancellationToken) -> Result<(), Error> {
         let mut config = kube::Config::infer().await?;
         config.read_timeout = Some(KUBE_READ_TIMEOUT);
-        let client = Client::try_from(config)?;
+        let client = Client::try_from(config.clone())?;
         let options = Arc::new(self);
-        let Some(leadership) = lease::acquire(&client, &options, &shutdown).await? else { return Ok(()) };
+        let Some(leadership) = lease::acquire(&config, &client, &options, &shutdown).await? else {
+            return Ok(());
+        };
         health.leads();
         let ended = tokio::select! {
             ended = operate(client, options, health, shutdown) => ended,
