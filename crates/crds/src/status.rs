@@ -71,6 +71,10 @@ pub struct AgentStatus {
     /// Last failure of a worker, for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<WorkerFailure>,
+    /// Spec that was last accepted, as JSON. The pool is run by it while the agent's own is rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262_144))]
+    pub accepted_spec: Option<String>,
 }
 
 /// How a worker of an agent failed.

@@ -1,5 +1,6 @@
 //! Reconciler of `Agent` resources: each is a pool of worker pods that grows and shrinks with its demand.
 
+mod accepted;
 mod apply;
 mod build;
 mod demand;
@@ -176,7 +177,7 @@ impl Agents {
         pods.extend(state.unobserved_pods(&pods, Instant::now()));
         let ended = self.handle_ended(agent, state, &pods, now).await;
         let rejected = checked.as_ref().err().cloned();
-        let effective = state.effective(agent, checked, &self.context.options.workers);
+        let effective = state.accepted.effective(agent, checked, &self.context.options.workers);
         let Some((agent, hash)) = effective.as_ref().map(|(agent, hash)| (agent.as_ref(), hash.as_str()))
         else {
             let input = StatusInput {

@@ -42,6 +42,7 @@ impl Agents {
     ) -> Result<(), ReconcileError> {
         let mut built = status::build(agent, input, now);
         built.last_failure = status::last_failure(agent, state.last_failure.as_ref(), now);
+        built.accepted_spec = state.accepted.text();
         let old = agent.status.as_ref();
         let recent = state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL);
         if old != Some(&built) && (!recent || status::differs_beyond_counters(old, &built)) {

@@ -1,21 +1,19 @@
 //! Per-agent state kept between reconciliations. Losing it costs at most a redundant API call.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use rota_crds::AgentSpec;
-use rota_crds::resource::{Agent, WorkerFailure};
+use rota_crds::resource::WorkerFailure;
 use rota_proto::{names, v1};
 use tokio::time::Instant;
 
+use super::accepted::Accepted;
 use super::demand::DemandSnapshot;
 use super::dereference::WorkerPod;
 use super::history::PodHistory;
 use super::start_failure::{StartFailure, StartFailures};
-use super::{REJECTION_RETRY_INTERVAL, network, validate};
-use crate::WorkerOptions;
+use super::{REJECTION_RETRY_INTERVAL, network};
 use crate::control_store::{Generation, Loss};
 
 /// Pause of all starts for isolated tasks after one failed: a quota refuses the others too.
@@ -41,8 +39,7 @@ pub(super) struct AgentState {
     pub registered: Option<Version>,
     /// Version that the control plane has rejected, and when.
     pub rejected: Option<(Version, StartFailure, Instant)>,
-    /// Spec that was last valid and accepted.
-    accepted: Option<AgentSpec>,
+    pub accepted: Accepted,
     pub status_written: Option<Instant>,
     /// Last failure of a worker that this operator has observed.
     pub last_failure: Option<WorkerFailure>,
@@ -153,25 +150,6 @@ impl AgentState {
         self.isolated
             .iter()
             .filter_map(move |(task, failures)| Some((task.as_str(), failures.last("", now)?)))
-    }
-
-    /// Returns the agent to act on, with the hash of its pods: with its spec, or with the last accepted one if its own is
-    /// rejected, so that an invalid edit stops nothing. `None` if there is no accepted spec.
-    pub(super) fn effective<'a>(
-        &mut self,
-        agent: &'a Agent,
-        checked: Result<String, StartFailure>,
-        options: &WorkerOptions,
-    ) -> Option<(Cow<'a, Agent>, String)> {
-        if let Ok(hash) = checked {
-            if self.accepted.as_ref() != Some(&agent.spec) {
-                self.accepted = Some(agent.spec.clone());
-            }
-            return Some((Cow::Borrowed(agent), hash));
-        }
-        let last = Agent { spec: self.accepted.clone()?, ..agent.clone() };
-        let hash = validate::check(&last, options).ok()?;
-        Some((Cow::Owned(last), hash))
     }
 
     /// Returns why the control plane has rejected this version a moment ago.
@@ -286,20 +264,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rejected_edit_keeps_last_spec() {
-        let options = WorkerOptions::default();
-        let agent = |text: &str| -> Agent {
-            let head = "apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: x, namespace: a}";
-            serde_saphyr::from_str(&format!("{{{head}, spec: {{runtime: {{scripted: {{}}}}, {text}}}}}"))
-                .unwrap()
-        };
+    async fn rejected_version_is_not_submitted_again() {
         let (mut state, now) = (AgentState::default(), Instant::now());
-        let (good, edited) = (agent("replicas: 2"), agent("replicas: 5"));
-        assert!(state.effective(&edited, Err(failure()), &options).is_none(), "nothing was accepted yet");
-        let hash = validate::check(&good, &options).unwrap();
-        state.effective(&good, Ok(hash.clone()), &options).unwrap();
-        let (effective, of) = state.effective(&edited, Err(failure()), &options).unwrap();
-        assert_eq!((effective.spec.replicas, of), (2, hash));
         state.rejected = Some(((Some(2), 0), failure(), now));
         assert_eq!(state.recent_rejection((Some(2), 0), now), Some(&failure()));
         assert_eq!(state.recent_rejection((Some(3), 0), now), None);

@@ -52,6 +52,7 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         running_tasks: input.demand.demand.running,
         message: failure.map(|failure| prefix(&failure.message, MAX_MESSAGE_BYTES).to_owned()),
         last_failure: None,
+        accepted_spec: None,
     };
     let mut put = |type_: &str, holds: bool, reason: &str, message: &str| {
         let holds = if holds { "True" } else { "False" };
