@@ -29,6 +29,16 @@ pub(super) async fn record(
     if task.status.as_ref().is_none_or(|status| status.task_id.is_none()) {
         return Ok(None);
     }
+    fetch(context, cache, task).await
+}
+
+/// Asks the control plane for the record of a task.
+pub(super) async fn fetch(
+    context: &Context,
+    cache: &TaskCache,
+    task: &Task,
+) -> Result<Option<Arc<v1::Task>>, ReconcileError> {
+    let uid = task.uid().unwrap_or_default();
     let name = names::task(&task.namespace().unwrap_or_default(), &uid);
     match context.control.get_task(v1::GetTaskRequest { name }).await {
         Ok(record) => Ok(Some(cache.insert(record))),

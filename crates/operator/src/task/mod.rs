@@ -134,21 +134,25 @@ impl Tasks {
             self.forget(&uid);
             return self.expire(task, now).await;
         }
-        if let Err(message) = validate::check(task) {
-            let ended = status::ended(task, TaskPhase::Failed, "InvalidSpec", &message, now);
-            apply::write_status(&self.context, task, ended).await?;
-            return Ok(Action::await_change());
-        }
-
-        let record = match dereference::record(&self.context, &self.cache, task).await? {
-            Some(record) => record,
-            None if task.status.as_ref().is_some_and(|status| status.task_id.is_some()) => {
+        let known = dereference::record(&self.context, &self.cache, task).await?;
+        let record = match known.map_or_else(|| step(task), Step::Follow) {
+            Step::Follow(record) => record,
+            Step::Lost => {
                 let message = status::record_missing(self.context.store.generation().loss());
                 let ended = status::ended(task, TaskPhase::OutcomeUnknown, "RecordNotFound", &message, now);
                 apply::write_status(&self.context, task, ended).await?;
                 return Ok(Action::await_change());
             }
-            None => match apply::submit(&self.context, task).await? {
+            // An earlier operator may have submitted it, when it was valid, and not written that.
+            Step::Refuse(message) => match dereference::fetch(&self.context, &self.cache, task).await? {
+                Some(record) => record,
+                None => {
+                    let ended = status::ended(task, TaskPhase::Failed, "InvalidSpec", &message, now);
+                    apply::write_status(&self.context, task, ended).await?;
+                    return Ok(Action::await_change());
+                }
+            },
+            Step::Submit => match apply::submit(&self.context, task).await? {
                 Submission::Accepted(record) => {
                     // Deleted during the submission: the deletion found no record to cancel.
                     if !self.exists(task) {
@@ -268,6 +272,27 @@ impl Tasks {
     }
 }
 
+/// What happens next to a task.
+#[derive(Debug)]
+enum Step {
+    /// It has a record, whose state counts.
+    Follow(Arc<v1::Task>),
+    Submit,
+    /// It has not been submitted, as far as its status says, and is invalid, for this reason.
+    Refuse(String),
+    /// It was submitted, and its record is gone.
+    Lost,
+}
+
+/// Decides what happens to a task without a record. What runs is not judged by rules that may be newer than it.
+fn step(task: &Task) -> Step {
+    match validate::check(task) {
+        _ if task.status.as_ref().is_some_and(|status| status.task_id.is_some()) => Step::Lost,
+        Ok(()) => Step::Submit,
+        Err(message) => Step::Refuse(message),
+    }
+}
+
 /// Returns when a task that has waited for this long is explained again: less and less often, since each explanation of
 /// a deep queue looks at all tasks before it.
 fn wait_check_interval(age: Duration) -> Duration {
@@ -293,6 +318,21 @@ mod tests {
         let (long, short) = (WAIT_CHECK_INTERVAL, WAIT_CHECK_INTERVAL / 2);
         assert!(!becomes_long(short, long) && becomes_long(long, long) && becomes_long(long, short));
         assert!(!becomes_long(2 * long, short), "an earlier process has");
+    }
+
+    #[test]
+    fn only_tasks_that_were_not_submitted_are_judged() {
+        let task = |spec: &str, status: &str| -> Task {
+            let head = "apiVersion: rota.dev/v1alpha1, kind: Task, metadata: {name: x, namespace: a, uid: u}";
+            serde_saphyr::from_str(&format!("{{{head}, spec: {spec}, status: {status}}}")).unwrap()
+        };
+        let (valid, invalid) = ("{agent: coder, prompt: hi}", "{agent: coder, worker: w}");
+        let (fresh, submitted) = ("{phase: Pending}", "{phase: Running, taskId: u}");
+        assert!(matches!(step(&task(valid, fresh)), Step::Submit));
+        assert!(matches!(step(&task(invalid, fresh)), Step::Refuse(message) if !message.is_empty()));
+        for spec in [valid, invalid] {
+            assert!(matches!(step(&task(spec, submitted)), Step::Lost), "{spec}");
+        }
     }
 
     #[test]
