@@ -232,7 +232,7 @@ impl World {
 
 #[tokio::test]
 async fn records_move_to_a_database_and_back() -> Result<()> {
-    let mut world = World::create().await?;
+    let mut world = Box::pin(World::create()).await?;
     let before = shown(&world.fixture).await?;
     let database = PostgresServer::shared().database()?;
     let (old, new) = (["--data-dir", "data"], ["--store", &database]);
@@ -261,5 +261,5 @@ async fn records_move_to_a_database_and_back() -> Result<()> {
     world.transfer("import", "three.jsonl", &fresh).await.failed(1, &["the store is not empty"]);
     world.start_on(None, "fresh").await?;
     assert_same(&before, &shown(&world.fixture).await?);
-    world.finish().await
+    Box::pin(world.finish()).await
 }

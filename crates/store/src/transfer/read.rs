@@ -54,8 +54,7 @@ impl<'a> Importer<'a> {
                 hint: "import it with the version that has made it, then upgrade",
             });
         }
-        let FirstLine { rota_export: head } =
-            serde_json::from_slice(&import.line).map_err(damaged)?;
+        let FirstLine { rota_export: head } = serde_json::from_slice(&import.line).map_err(damaged)?;
         import.hash.update(&import.line);
         Ok((import, head))
     }

@@ -27,7 +27,9 @@ fn row(table: &Table, number: i64) -> Vec<Value> {
     table.columns.iter().enumerate().map(value).collect()
 }
 
-fn export() -> (Vec<u8>, Vec<(&'static str, Vec<Value>)>, Head) {
+type Rows = Vec<(&'static str, Vec<Value>)>;
+
+fn export() -> (Vec<u8>, Rows, Head) {
     let head = Head::new(Uuid::from_u128(7), 12, 3, Some(5), Some(&[1, 2]));
     let mut out = Vec::new();
     let mut exporter = Exporter::begin(&mut out, head.clone()).unwrap();
