@@ -110,8 +110,8 @@ impl Error {
             }
             Self::SameKey(_) => "make another key with `head -c 32 /dev/urandom`",
             Self::WrongKey { .. } | Self::MissingKey { .. } => {
-                "set --key-file to the file with that key, and --next-key-file to the other one while keys are rotated; if the key \
-                 is lost, start once with --replace-lost-key, and tasks that have secrets and wait for a worker fail"
+                "set --key-file to the file with that key; if a rotation was interrupted, set --key-file and --next-key-file to the \
+                 two keys, and repeat it; if the key is lost, start once with --replace-lost-key, and tasks that have secrets and wait for a worker fail"
             }
             Self::Undecodable => "run the version of Rota that wrote it, or a later one",
             Self::Sealed => "create the task again with its secrets, and keep the server's key file",
@@ -187,8 +187,12 @@ impl Sealer {
         ring.other = Some(std::mem::replace(&mut ring.current, next));
     }
 
-    /// Returns the record of the keys once they are rotated; `None` if there is no next one.
-    pub(crate) fn next(&self) -> Option<StoredKeys> {
+    /// Returns the record of the keys that a rotation leads to; `None` if there is no next one. One that was interrupted goes on
+    /// to the key that it had begun with, in whichever files the two keys are now.
+    pub(crate) fn target(&self, stored: &StoredKeys) -> Option<StoredKeys> {
+        if !stored.previous.is_empty() {
+            return Some(stored.clone());
+        }
         let (first, next) = &self.files;
         Some(StoredKeys { current: next.as_ref()?.to_vec(), previous: first.to_vec() })
     }

@@ -80,7 +80,7 @@ impl Rotation {
         let document = document.ok_or_else(|| Status::data_loss("the store names no key"))?;
         let stored = StoredKeys::decode_document(&document);
         let stored = stored.map_err(|error| Status::data_loss(error.to_string()))?;
-        let Some(keys) = self.sealer.next() else {
+        let Some(keys) = self.sealer.target(&stored) else {
             return Err(hinted(
                 "NO_NEXT_KEY",
                 format!("this control plane has only the key {}", stored.current_id()),

@@ -110,7 +110,7 @@ async fn both_keys_open_while_they_are_rotated() {
     let seal = || sealer.seal(&pair.namespace, pair.task, &pair.secrets).unwrap();
     let (token, before) = (sealer.seal_worker_token(b"token").unwrap(), seal());
     let hashes = sealer.credential_key(&pair.namespace);
-    let next = sealer.next().unwrap();
+    let next = sealer.target(&sealer.stored()).unwrap();
     sealer.switch(&next);
     assert_eq!(sealer.stored().current, next.current);
     assert!(pair.opens(&sealer, &before.bytes));
@@ -128,6 +128,21 @@ async fn both_keys_open_while_they_are_rotated() {
     assert!(
         pair.opens(&alone, &resealed) && pair.opens(&alone, &seal().bytes) && !pair.opens(&alone, &sealed)
     );
+}
+
+#[test]
+fn interrupted_rotation_never_runs_backwards() {
+    let pair = Pair::new();
+    let key = |name| Sealer::open(&pair.files(name, None), None).unwrap().stored().current;
+    let (old, new) = (key("old"), key("new"));
+    let before = StoredKeys { current: old.clone(), previous: Vec::new() };
+    let during = StoredKeys { current: new, previous: old };
+    for (file, next) in [("old", "new"), ("new", "old")] {
+        let sealer = Sealer::open(&pair.files(file, Some(next)), Some(&during)).unwrap();
+        assert_eq!(sealer.target(&during).as_ref(), Some(&during), "{file} {next}");
+    }
+    let sealer = Sealer::open(&pair.files("old", Some("new")), Some(&before)).unwrap();
+    assert_eq!(sealer.target(&before), Some(during));
 }
 
 #[test]
