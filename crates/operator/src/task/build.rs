@@ -1,9 +1,11 @@
 //! Builds the requests that a `Task` leads to. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rota_crds::resource::Task;
+use rota_proto::labels::KIND;
 use rota_proto::v1;
 
 use crate::cluster::CLUSTER;
@@ -30,7 +32,13 @@ pub(crate) fn change(task: &Task, record: &v1::Task, cluster: &str) -> Option<v1
     if desired.priority.unwrap_or(5) != record.priority.unwrap_or(5) {
         paths.push("priority".to_owned());
     }
-    if desired.labels != record.labels {
+    // The control plane sets the label of the kind.
+    let own = |task: &v1::Task| -> BTreeMap<String, String> {
+        let mut labels = task.labels.clone();
+        labels.remove(KIND);
+        labels
+    };
+    if own(&desired) != own(record) {
         paths.push("labels".to_owned());
     }
     if desired_state(&desired) != desired_state(record) {

@@ -7,7 +7,7 @@ use prost::Message;
 use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
-use rota_proto::labels::CLUSTER;
+use rota_proto::labels::{CLUSTER, KIND};
 use rota_proto::num;
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
@@ -94,6 +94,14 @@ fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Co
         }
     }
     Ok(task::Command::Update { priority, labels, desired, reason: String::new() })
+}
+
+/// Keeps the label of a task's kind, which callers do not set and manifests do not have.
+fn keep_kind(labels: &mut BTreeMap<String, String>, before: &BTreeMap<String, String>) {
+    match before.get(KIND) {
+        Some(kind) => labels.insert(KIND.to_owned(), kind.clone()),
+        None => labels.remove(KIND),
+    };
 }
 
 /// Returns whether a change is a cancellation, which stands from any caller.
@@ -230,7 +238,7 @@ impl TaskService for Tasks {
         let scope = Scope::of(&request);
         let request = request.into_inner();
         let given = request.task.as_ref().ok_or_else(|| invalid("task", "is required"))?;
-        let command = changes(&request, given)?;
+        let mut command = changes(&request, given)?;
         let (namespace, named) = names::task("task.name", &given.name)?;
         let old = scope.check(self.store.task(&namespace, named).await?)?;
         if !cancels_only(&command) {
@@ -241,6 +249,9 @@ impl TaskService for Tasks {
                     "change the resource: kubectl -n {namespace} patch task {name} --type merge -p '{patch}'"
                 )
             })?;
+        }
+        if let task::Command::Update { labels: Some(labels), .. } = &mut command {
+            keep_kind(labels, &old.labels);
         }
         let (record, _) = self.store.command(namespace, old.id, command, request.validate_only).await?;
         self.whole(&record).await.map(Response::new)

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use futures::StreamExt;
 use pbjson_types::FieldMask;
 use rota_crds::Task as Manifest;
+use rota_proto::labels::KIND;
 use rota_proto::names;
 use rota_proto::v1::batch_create_tasks_result::Kind;
 use rota_proto::v1::{
@@ -126,8 +127,11 @@ fn changes(mut task: Task, wanted: &Task) -> (Task, Vec<String>) {
         task.priority = Some(priority);
         paths.push("priority".to_owned());
     }
-    if task.labels != wanted.labels {
-        task.labels.clone_from(&wanted.labels);
+    let mut labels = wanted.labels.clone();
+    // The control plane sets the label of the kind.
+    labels.extend(task.labels.get(KIND).map(|kind| (KIND.to_owned(), kind.clone())));
+    if task.labels != labels {
+        task.labels = labels;
         paths.push("labels".to_owned());
     }
     let effective = |task: &Task| match task.desired_state() {
