@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::storage::{PartialFile, is_standard};
 use super::{replica, serve};
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::{Out, Reporter};
 use crate::private;
@@ -59,6 +59,17 @@ enum Opened {
 }
 
 impl Place {
+    /// Opens a store that a control plane has used.
+    fn open_existing(self) -> anyhow::Result<Opened> {
+        if let Some(data_dir) = &self.data_dir
+            && !serve::database(data_dir).exists()
+        {
+            let message = format!("{} has no store of a control plane", data_dir.display());
+            return Err(Failure::usage(message).hint("name the data directory of `rota server`").into());
+        }
+        self.open()
+    }
+
     fn open(self) -> anyhow::Result<Opened> {
         if let Some(store) = &self.store {
             let options = replica::options_alone(store, self.store_password_file.as_deref(), "transfer")?;
@@ -81,7 +92,7 @@ impl Opened {
 
 impl Export {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
-        let opened = self.place.open()?;
+        let opened = self.place.open_existing()?;
         if is_standard(&self.file) {
             let written = tokio::task::spawn_blocking(move || {
                 opened.export(&mut BufWriter::with_capacity(BUFFER_BYTES, io::stdout()))

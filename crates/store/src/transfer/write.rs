@@ -46,7 +46,14 @@ impl Serialize for Row<'_> {
 }
 
 impl<'a> Exporter<'a> {
+    /// Writes the first line. Refuses a store without records, such as one that a mistyped name has just made.
     pub fn begin(to: &'a mut dyn Write, head: Head) -> Result<Self, Error> {
+        if head.revision == 0 {
+            return Err(Error::Unavailable {
+                message: "the store has no records".to_owned(),
+                hint: "check the name of the data directory or database",
+            });
+        }
         let mut export = Self { to, hash: Sha256::new(), rows: Counts::new(), line: Vec::new() };
         export.write(&FirstLine { rota_export: head })?;
         Ok(export)
