@@ -15,6 +15,9 @@ export function continuationOf(before: Task, prompt: string): Task {
     startTime: _startTime,
     secretNames: _secretNames,
     fork: _fork,
+    // A kind has completed the task already, and its prompt frame is not that of a comment.
+    kind: _kind,
+    promptFrame: _promptFrame,
     workspace,
     ...given
   } = before.spec ?? {};
