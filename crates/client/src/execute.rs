@@ -59,7 +59,7 @@ impl Client {
             let update = update?;
             for event in &update.events {
                 if let Some(event::Kind::State(change)) = &event.kind {
-                    workers.note(self, change).await?;
+                    workers.note(self, change).await;
                 }
             }
             task = update.task.unwrap_or(task);
@@ -99,18 +99,19 @@ struct Workers<'a> {
 }
 
 impl Workers<'_> {
-    async fn note(&mut self, client: &Client, change: &v1::StateChange) -> Result<(), Error> {
+    /// Remembers the agent of a worker that has got the task. A namespace that cannot be listed leaves out a name, and not the
+    /// result of a task that runs.
+    async fn note(&mut self, client: &Client, change: &v1::StateChange) {
         let is_new = change.to() == v1::TaskState::Assigned && self.seen.insert(change.worker.clone());
         if !is_new {
-            return Ok(());
+            return;
         }
         if let Some(agent) = &self.only {
             self.agents.insert(agent.clone());
-            return Ok(());
+            return;
         }
-        let workers = client.all_workers(self.parent, "").await?;
+        let Ok(workers) = client.all_workers(self.parent, "").await else { return };
         let named = workers.into_iter().find(|worker| names::last(&worker.name) == change.worker);
         self.agents.extend(named.map(|worker| worker.agent));
-        Ok(())
     }
 }
