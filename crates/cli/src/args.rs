@@ -67,6 +67,8 @@ pub enum Command {
     Schedule(Box<schedule::Schedule>),
     /// Run workflows: graphs of tasks, approvals and waits
     Workflow(Box<workflow::Workflow>),
+    /// Plan work as subtasks of several agents, and run the plan as a workflow
+    Plan(Box<plan::Plan>),
     /// Manage templates of workflows, in versions
     Template(template::Template),
     /// Manage kinds of tasks: presets of agent, prompt, limits and result

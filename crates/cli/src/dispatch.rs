@@ -77,6 +77,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fork(command) => Box::pin(command.run(context)).await,
         Command::Threads(command) => command.run(context).await,
         Command::Workflow(command) => Box::pin(command.run(context)).await,
+        Command::Plan(command) => Box::pin(command.run(context)).await,
         Command::Template(command) => Box::pin(command.run(context)).await,
         Command::Kind(command) => Box::pin(command.run(context)).await,
         Command::Schedule(command) => Box::pin(command.run(context)).await,

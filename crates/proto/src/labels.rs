@@ -9,3 +9,6 @@ pub const KIND: &str = "rota.dev/kind";
 
 /// Schedule that created a task.
 pub const SCHEDULE: &str = "rota.dev/schedule";
+
+/// Marks tasks in which an agent plans.
+pub const PLANNER: &str = "rota.dev/planner";

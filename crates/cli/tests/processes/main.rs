@@ -35,6 +35,7 @@ mod notifications;
 mod object_store;
 mod output;
 mod people;
+mod plans;
 mod process;
 mod procfs;
 mod queue;

@@ -7,6 +7,9 @@ mod show;
 mod watch;
 
 pub(super) use create::read;
+pub(super) use graph::draw;
+pub(super) use show::changed;
+pub(super) use watch::follow;
 
 use clap::{Args, Subcommand};
 use rota_proto::names;

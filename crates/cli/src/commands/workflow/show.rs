@@ -88,7 +88,11 @@ fn progress(status: &v1::WorkflowStatus) -> String {
 }
 
 /// Reports a change of a workflow.
-pub(super) fn changed(context: &Context, workflow: &v1::Workflow, what: &str) -> anyhow::Result<Exit> {
+pub(in crate::commands) fn changed(
+    context: &Context,
+    workflow: &v1::Workflow,
+    what: &str,
+) -> anyhow::Result<Exit> {
     if context.out.is_human() {
         let name = if workflow.alias.is_empty() { names::last(&workflow.name) } else { &workflow.alias };
         context.out.line(&format!("workflow/{name} {what}"))?;

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 
 /// Prints the steps of a workflow as they change. The exit code depends on whether it succeeded.
-pub(super) async fn follow(context: &Context, name: &str) -> anyhow::Result<Exit> {
+pub(in crate::commands) async fn follow(context: &Context, name: &str) -> anyhow::Result<Exit> {
     let mut seen: HashMap<i32, (i32, i32, i32)> = HashMap::new();
     loop {
         let request = v1::WatchWorkflowRequest { name: name.to_owned(), ..Default::default() };

@@ -68,6 +68,11 @@ impl Draw {
     }
 }
 
+/// Returns a picture of the steps of a workflow for a terminal.
+pub(in crate::commands) fn draw(spec: &v1::WorkflowSpec) -> Result<String, Failure> {
+    Ok(picture::text(&Graph::new(spec, &[])?))
+}
+
 /// Steps, and which must end before which.
 struct Graph {
     nodes: Vec<Node>,
