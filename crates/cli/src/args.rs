@@ -57,6 +57,8 @@ pub enum Command {
     Cancel(cancel::Cancel),
     /// Run a finished task again
     Retry(retry::Retry),
+    /// List tasks that have failed for good, and run them again
+    DeadLetters(dead_letters::DeadLetters),
     /// Continue the conversation of a finished task, with its files, in a new task
     Continue(Box<continuing::Continue>),
     /// Continue from the newest checkpoint of a task that may still run, in a new task

@@ -73,6 +73,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Answer(command) => command.run(context).await,
         Command::Cancel(command) => command.run(context).await,
         Command::Retry(command) => command.run(context).await,
+        Command::DeadLetters(command) => Box::pin(command.run(context)).await,
         Command::Continue(command) => command.run(context).await,
         Command::Fork(command) => Box::pin(command.run(context)).await,
         Command::Threads(command) => command.run(context).await,

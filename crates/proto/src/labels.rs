@@ -12,3 +12,9 @@ pub const SCHEDULE: &str = "rota.dev/schedule";
 
 /// Marks tasks in which an agent plans.
 pub const PLANNER: &str = "rota.dev/planner";
+
+/// Id of the task that took the place of a failed one.
+pub const REPLAYED: &str = "rota.dev/replayed";
+
+/// Id of the failed task in whose place a task was created.
+pub const REPLAY_OF: &str = "rota.dev/replay-of";

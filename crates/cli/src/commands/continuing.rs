@@ -2,7 +2,7 @@
 
 use clap::Args;
 use rota_crds::{HumanDuration, Usd};
-use rota_proto::labels::CLUSTER;
+use rota_proto::labels::{CLUSTER, REPLAYED};
 use rota_proto::v1::{CreateTaskRequest, GetAgentRequest, GetTaskRequest, Task, TaskSpec, WorkspaceMode};
 
 use super::pairs;
@@ -199,6 +199,7 @@ impl New {
         let mut labels = before.labels;
         // It has no resource: the operator would cancel it.
         labels.remove(CLUSTER);
+        labels.remove(REPLAYED);
         Ok(CreateTaskRequest {
             parent: rota_proto::names::namespace(namespace),
             task: Some(Task {

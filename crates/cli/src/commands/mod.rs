@@ -14,6 +14,7 @@ pub mod changes;
 pub mod clean;
 pub mod completion;
 pub mod continuing;
+pub mod dead_letters;
 pub mod delete;
 pub mod describe;
 pub mod dev;

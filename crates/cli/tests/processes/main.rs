@@ -15,6 +15,7 @@ mod compat;
 mod compose;
 mod control_plane;
 mod conversations;
+mod dead_letters;
 mod dev;
 mod dry_run;
 mod errors;

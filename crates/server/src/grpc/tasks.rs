@@ -7,7 +7,7 @@ use prost::Message;
 use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
-use rota_proto::labels::{CLUSTER, KIND};
+use rota_proto::labels::{CLUSTER, KIND, REPLAYED};
 use rota_proto::num;
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
@@ -280,6 +280,7 @@ impl TaskService for Tasks {
         again.desired_state = v1::DesiredState::Run.into();
         // It has no resource: the operator would cancel it.
         again.labels.remove(CLUSTER);
+        again.labels.remove(REPLAYED);
         if let Some(spec) = &mut again.spec {
             // The start time has passed once already.
             spec.start_time = None;

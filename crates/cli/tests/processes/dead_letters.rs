@@ -1,0 +1,102 @@
+//! Dead letters: listed by class, replayed one by one and by filter, over an interruption, with an edited specification.
+
+use anyhow::{Context, Result};
+use rota_proto::labels;
+use serde_json::Value;
+
+use crate::responses::Response;
+use crate::{Fixture, Graces};
+
+const AGENT: &str = "\
+apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: shell}
+spec: {runtime: {command: {}}, slots: 4, management: External}
+";
+
+/// Runs a shell command as a task that is attempted once.
+async fn run(fixture: &Fixture, name: &str, script: &str) -> Response {
+    let args = ["run", "--agent", "shell", "--max-attempts", "1", "--name", name, "--owner", "ada"];
+    let command = ["--quiet", "--command", "--", "sh", "-c", script];
+    fixture.rota(&[&args[..], &command].concat()).await
+}
+
+async fn letters(fixture: &Fixture, more: &[&str]) -> Result<Vec<Value>> {
+    let args = [&["dead-letters", "list", "-o", "json"][..], more].concat();
+    let listed = fixture.rota(&args).await.json();
+    Ok(listed["tasks"].as_array().context("tasks")?.clone())
+}
+
+fn names(letters: &[Value]) -> Vec<&str> {
+    letters.iter().filter_map(|letter| letter["alias"].as_str()).collect()
+}
+
+async fn tasks(fixture: &Fixture, alias: &str) -> Result<usize> {
+    let tasks = fixture.rota(&["get", "tasks", "-o", "json"]).await.json();
+    Ok(tasks["tasks"].as_array().context("tasks")?.iter().filter(|task| task["alias"] == alias).count())
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_once() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 4).await?;
+    let flag = fixture.dir().join("fixed");
+    let script = format!("test -e '{}'", flag.display());
+    assert!(letters(&fixture, &[]).await?.is_empty());
+    for name in ["first", "second", "third"] {
+        assert_eq!(run(&fixture, name, &script).await.code, 1);
+    }
+    assert_eq!(run(&fixture, "fine", "true").await.code, 0);
+    let all = letters(&fixture, &[]).await?;
+    assert_eq!(names(&all), ["third", "second", "first"]);
+    assert_eq!(names(&letters(&fixture, &["--limit", "1"]).await?), ["third"]);
+    assert_eq!(letters(&fixture, &["--class", "agent", "--owner", "ada", "--since", "1d"]).await?.len(), 3);
+    assert!(letters(&fixture, &["--class", "overload,worker_lost"]).await?.is_empty());
+    assert!(letters(&fixture, &["--owner", "bob"]).await?.is_empty());
+    let table = fixture.rota(&["dead-letters", "list"]).await.success();
+    assert!(table.contains("CLASS") && table.contains("first") && table.contains("agent"), "{table}");
+    fixture.rota(&["dead-letters", "list", "--class", "bad"]).await.failed(2, &["class of failures"]);
+
+    fixture.rota(&["dead-letters", "replay"]).await.failed(2, &["no task and no filter", "--all"]);
+    fixture.rota(&["dead-letters", "replay", "fine"]).await.failed(2, &["has not failed"]);
+    fixture.rota(&["dead-letters", "replay", "first", "--all"]).await.failed(2, &["cannot be used with"]);
+    let dry = fixture.rota(&["dead-letters", "replay", "--all", "--dry-run"]).await.success();
+    assert!(dry.contains("third") && tasks(&fixture, "third").await? == 1, "{dry}");
+
+    // As if the command had ended between the copy and its mark.
+    let uid = all[2]["uid"].as_str().context("an id")?.to_owned();
+    std::fs::write(&flag, "")?;
+    let key = format!("replay:{uid}");
+    let copy = fixture.rota(&["retry", &uid, "--idempotency-key", &key]).await.success();
+    let replay = ["dead-letters", "replay", "--owner", "ada", "--limit", "2"];
+    let replayed = fixture.rota(&replay).await;
+    assert!(replayed.err.contains("only the newest 2"), "{replayed:?}");
+    replayed.success();
+    assert_eq!(names(&letters(&fixture, &[]).await?), ["first"]);
+    let replayed = fixture.rota(&replay).await.success();
+    assert_eq!(replayed, format!("task/{uid} replayed: task/{copy}"));
+    for name in ["first", "second", "third"] {
+        fixture.rota(&["wait", name, "--timeout", "1m"]).await.success();
+        assert_eq!(tasks(&fixture, name).await?, 2, "{name}");
+    }
+    let marked = letters(&fixture, &["--replayed"]).await?;
+    assert_eq!(names(&marked), ["third", "second", "first"]);
+    assert_eq!(marked[2]["labels"][labels::REPLAYED], copy);
+    assert!(letters(&fixture, &[]).await?.is_empty());
+
+    // The copy of one that fails again is a dead letter of its own.
+    assert_eq!(run(&fixture, "missing", "exec /no/such/program").await.code, 1);
+    fixture.rota(&["dead-letters", "replay", "missing"]).await.success();
+    assert_eq!(fixture.rota(&["wait", "missing", "--timeout", "1m"]).await.code, 1);
+    let again = letters(&fixture, &[]).await?;
+    assert_eq!(names(&again), ["missing"]);
+    let mut edit = fixture.command(&["dead-letters", "replay", "missing", "--edit"]);
+    edit.env("EDITOR", "sed -i 's#/no/such/program#/bin/true#'");
+    Response::of(edit, "").await.success();
+    fixture.rota(&["wait", "missing", "--timeout", "1m"]).await.success();
+    let task = fixture.rota(&["get", "task", "missing", "-o", "json"]).await.json();
+    assert_eq!(task["labels"][labels::REPLAY_OF], again[0]["uid"]);
+    assert!(letters(&fixture, &[]).await?.is_empty());
+    Ok(())
+}
