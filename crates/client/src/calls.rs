@@ -108,6 +108,8 @@ calls! {
     repeat workflows.list_workflow_steps(ListWorkflowStepsRequest) -> v1::ListWorkflowStepsResponse;
     /// Streams all steps of a workflow, then their changes, until its end. Ends with the connection.
     repeat workflows.watch_workflow(WatchWorkflowRequest) -> tonic::Streaming<v1::WatchWorkflowResponse>;
+    /// Streams changes of workflows from a token on. Ends with the connection.
+    repeat workflows.watch_workflows(WatchWorkflowsRequest) -> tonic::Streaming<v1::WatchWorkflowsResponse>;
     /// Explains why a workflow or a step does not continue.
     repeat workflows.explain_workflow(ExplainWorkflowRequest) -> v1::ExplainWorkflowResponse;
     /// Cancels a workflow with its tasks.

@@ -35,6 +35,11 @@ impl Lineage {
         own.store == origin.store && (own.run == origin.run || revision <= self.began)
     }
 
+    /// Returns the revision at which this run began.
+    pub(crate) fn began(&self) -> u64 {
+        self.began
+    }
+
     fn origin(&self) -> Origin {
         Origin { store: self.store.as_fields().0, run: self.run }
     }

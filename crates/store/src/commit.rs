@@ -31,7 +31,7 @@ pub struct Commit {
     pub agents: Vec<AgentChange>,
     pub cool_downs: Vec<CoolDownChange>,
     pub accounts: Vec<AccountChange>,
-    /// Changed workflows and steps, in order of first touch.
+    /// Changed workflows and steps, in order of first touch; then the workflows that were removed.
     pub workflows: Vec<Arc<Workflow>>,
     pub steps: Vec<Arc<Step>>,
     /// Changes of documents, in the order of their commands.

@@ -107,6 +107,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());
     let workflows = workflows.run(stop.clone());
+    let feed = workflows::feed::relay(store.clone(), Arc::clone(&watchers), stop.clone());
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
     let help = "Removes parts of artifacts that no task refers to";
     let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
@@ -116,7 +117,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
         let held = release_held(&scheduler, stop.clone());
-        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop), held);
+        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop), feed, held);
     };
     BackgroundHandles(vec![
         ("commits", spawn("commits", OnExit::Done, commits)),

@@ -23,7 +23,12 @@ use crate::wire::{names, status};
 const FEED_PAGE: Budget = Budget { entries: 128, bytes: LOG_PAGE.bytes };
 
 /// Returns the revision of a token, if the feed can resume from it.
-fn read_token(lineage: &Lineage, retention: Option<Duration>, text: &str, last: u64) -> Option<u64> {
+pub(super) fn read_token(
+    lineage: &Lineage,
+    retention: Option<Duration>,
+    text: &str,
+    last: u64,
+) -> Option<u64> {
     let (revision, rest) = text.split_once('.')?;
     // Tokens of earlier versions end with the time.
     let (seconds, origin) = rest.split_once('.').map_or((rest, None), |(at, origin)| (at, Some(origin)));

@@ -152,7 +152,14 @@ mod tests {
         ),
         (
             "rota.v1.WorkflowService",
-            &["ListWorkflowSteps", "DecideStep", "SignalWorkflow", "RerunWorkflow", "DeleteWorkflow"],
+            &[
+                "ListWorkflowSteps",
+                "WatchWorkflows",
+                "DecideStep",
+                "SignalWorkflow",
+                "RerunWorkflow",
+                "DeleteWorkflow",
+            ],
             ADMINS,
         ),
         (

@@ -33,6 +33,8 @@ pub(crate) enum Topic {
         /// Only tasks that a cluster manages.
         managed_only: bool,
     },
+    /// Workflows of a namespace; of all if `None`.
+    Workflows(Option<Namespace>),
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +124,17 @@ impl Buffer {
             namespaces.map(|namespace| Topic::Feed { namespace, states_only, managed_only })
         });
         feeds.filter(|feed| self.rings.contains_key(feed)).collect()
+    }
+
+    /// Returns the watched feeds of the workflows of a namespace; those of any without one.
+    pub(super) fn workflow_feeds(&self, namespace: Option<&Namespace>) -> Vec<Topic> {
+        match namespace {
+            Some(own) => {
+                let feeds = [None, Some(own.clone())].map(Topic::Workflows);
+                feeds.into_iter().filter(|feed| self.rings.contains_key(feed)).collect()
+            }
+            None => self.rings.keys().filter(|topic| matches!(topic, Topic::Workflows(_))).cloned().collect(),
+        }
     }
 
     /// Adds a message with the changes after `start` up to `end` to the open chunk of a topic; `None` for one that is too

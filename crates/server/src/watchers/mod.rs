@@ -11,6 +11,7 @@ mod lane;
 pub(crate) mod messages;
 #[cfg(test)]
 mod tests;
+mod workflow_log;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rota_core::Namespace;
 use rota_core::task::Event;
 use rota_store::{Commit, encoded_size};
 use tokio::sync::watch;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::buffer::{Buffer, Taken};
 pub(crate) use self::deltas::{Deltas, Follower};
 use self::lane::{Change, Lane};
+pub(crate) use self::workflow_log::{Gap, WorkflowChange, WorkflowLog};
 use crate::lineage::Lineage;
 
 #[cfg(test)]
@@ -47,6 +50,8 @@ pub(crate) struct Watchers {
     tasks: Lane,
     /// Changes for watchers of many tasks. Positions are revisions. Relayed once per [`FEED_INTERVAL`].
     feeds: Lane,
+    /// Changes for watchers of workflows. Positions are revisions.
+    workflows: WorkflowLog,
     /// Number of messages encoded for topics.
     encoded: AtomicU64,
     /// Number of pages that watchers of many tasks have read from the store.
@@ -56,7 +61,36 @@ pub(crate) struct Watchers {
 impl Watchers {
     /// Creates the watchers of a control plane, whose positions are those of its store.
     pub(crate) fn new(lineage: Lineage) -> Self {
-        Self { lineage, ..Self::default() }
+        Self { workflows: WorkflowLog::new(lineage.began()), lineage, ..Self::default() }
+    }
+
+    /// Returns the latest changes of workflows.
+    pub(crate) fn workflows(&self) -> &WorkflowLog {
+        &self.workflows
+    }
+
+    /// Returns whether feeds of workflows are watched: of a namespace, or of any without one.
+    pub(crate) fn watches_workflows(&self, namespace: Option<&Namespace>) -> bool {
+        !self.buffer.lock().workflow_feeds(namespace).is_empty()
+    }
+
+    /// Relays messages with all changes of workflows after a revision, each with the revision of its change. One without a
+    /// namespace or a message makes the watchers read the log.
+    pub(crate) fn relay_workflows(
+        &self,
+        after: u64,
+        messages: Vec<(Option<Namespace>, u64, Option<Vec<u8>>)>,
+    ) {
+        let mut buffer = self.buffer.lock();
+        let mut opened = Vec::new();
+        for (namespace, revision, message) in messages {
+            for topic in buffer.workflow_feeds(namespace.as_ref()) {
+                if buffer.append(&topic, after, revision, message.as_deref()) {
+                    opened.push(topic);
+                }
+            }
+        }
+        buffer.seal(opened);
     }
 
     /// Returns the store that positions refer to.
@@ -72,6 +106,7 @@ impl Watchers {
 
     /// Registers the changes of a commit. Costs work for each change of a watched topic, and none for each watcher.
     pub(crate) fn publish(&self, commit: &Commit) {
+        self.workflows.observe(commit);
         let (mut of_task, mut of_many) = (false, false);
         for change in &commit.tasks {
             let (Some(first), Some(last)) = (change.events.first(), change.events.last()) else { continue };

@@ -4,6 +4,7 @@
 
 mod driver;
 mod evaluate;
+pub(crate) mod feed;
 mod ready;
 mod reuse;
 mod room;

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod control;
+mod feed;
 mod kills;
 mod reruns;
 

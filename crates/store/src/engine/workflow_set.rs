@@ -45,6 +45,8 @@ pub(super) struct WorkflowSet {
     /// Workflows whose retention is over.
     pub(super) expired: Vec<WorkflowKey>,
     pub(super) changes: WorkflowChanges,
+    /// Records that are removed, for those who follow the commits.
+    removed: Vec<Arc<Workflow>>,
 }
 
 impl WorkflowSet {
@@ -74,7 +76,9 @@ impl WorkflowSet {
 
     /// Removes a workflow with its steps.
     pub(super) fn remove(&mut self, key: WorkflowKey) {
-        self.records.insert(key, None);
+        if let Some(Some(entry)) = self.records.insert(key, None) {
+            self.removed.push(Arc::new(Workflow { deleted: true, ..entry.workflow }));
+        }
         self.steps.retain(|(workflow, _), _| *workflow != key);
         self.changes.removed.push(key);
     }
@@ -136,6 +140,7 @@ impl WorkflowSet {
             }
             commit.steps.push(step);
         }
+        commit.workflows.append(&mut self.removed);
         let removed: HashSet<_> = changes.removed.iter().copied().collect();
         changes.outputs.retain(|((workflow, _), _)| !removed.contains(workflow));
         changes

@@ -1,6 +1,7 @@
 //! `WorkflowService`.
 
 mod explain;
+mod feed;
 mod rerun;
 mod service;
 

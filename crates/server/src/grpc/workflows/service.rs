@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::rerun::Rerun;
 use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, PAGE, Workflows, page_size};
 use crate::grpc::create;
+use crate::grpc::encoded::{self, Replaced};
 use crate::grpc::managed::Scope;
 use crate::grpc::streams::{Boxed, send};
 use crate::wire::status::invalid;
@@ -29,6 +30,7 @@ fn json(fields: serde_json::Value) -> Bytes {
 #[tonic::async_trait]
 impl WorkflowService for Workflows {
     type WatchWorkflowStream = Boxed<v1::WatchWorkflowResponse>;
+    type WatchWorkflowsStream = Replaced<v1::WatchWorkflowsResponse>;
 
     async fn create_workflow(
         &self,
@@ -183,6 +185,13 @@ impl WorkflowService for Workflows {
             }
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn watch_workflows(
+        &self,
+        request: Request<v1::WatchWorkflowsRequest>,
+    ) -> Result<Response<Self::WatchWorkflowsStream>, Status> {
+        self.feed(request.into_inner()).map(encoded::response)
     }
 
     async fn explain_workflow(
