@@ -124,4 +124,39 @@ test("agents are live", async () => {
   await page.context().close();
 });
 
+test("workflows and approvals are live in all tabs by one stream, and nothing is polled", async () => {
+  const context = await browser.newContext({ locale: "en-US" });
+  const [page, other] = [await signIn(context), await signIn(context)];
+  const asked = [];
+  for (const one of [page, other]) {
+    await one.getByRole("link", { name: "Workflows" }).click();
+    await one.getByRole("heading", { name: "Workflows" }).waitFor();
+    one.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  }
+  const steps = [{ name: "look", approval: { prompt: "Go <b>on</b>\u202e?" } }];
+  const create = (title) => api("POST", "namespaces/default/workflows", { spec: { title, steps } });
+  const { name } = await create("a live one");
+  for (const one of [page, other]) {
+    await one.getByRole("button", { name: "Show 1 new" }).click();
+    await one.getByRole("link", { name: "a live one" }).waitFor();
+    await one.waitForFunction(() => document.title === "(1) Rota");
+  }
+  const read = asked.length;
+  await api("POST", `${name}:decide`, { step: "look", decision: "STEP_DECISION_APPROVE" });
+  for (const one of [page, other]) {
+    await one.locator("tr", { hasText: "a live one" }).locator(".state.succeeded").waitFor();
+    await one.waitForFunction(() => document.title === "Rota");
+  }
+  assert.deepEqual(asked.slice(read), [], "what the stream has is not read again");
+  // The other tab continues without the one that had the stream.
+  await page.close();
+  await create("a later one");
+  await other.getByRole("button", { name: "Show 1 new" }).waitFor();
+  await other.getByRole("link", { name: /Inbox/ }).click();
+  await other.getByText("Go <b>on</b>[U+202E]?").waitFor();
+  await other.getByRole("button", { name: "Reject look" }).click();
+  await other.getByText("Nothing waits for a person.").waitFor();
+  await context.close();
+});
+
 nothingFailed();

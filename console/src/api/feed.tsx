@@ -1,66 +1,125 @@
-import { createContext, type ReactNode, useContext, useEffect, useRef, useState } from "react";
+import { type Context, createContext, type ReactNode, useContext, useEffect, useRef, useState } from "react";
 import { useNamespace } from "../namespace";
 import { query } from "./format";
-import type { WatchTasksResponse } from "./types";
+import type { WatchTasksResponse, WatchWorkflowsResponse } from "./types";
 import { type Link, useStream } from "./useStream";
 
-interface Follower {
-  receive: (message: WatchTasksResponse) => void;
+interface Message {
+  token?: string;
+  resync?: boolean;
+}
+
+interface Follower<T> {
+  receive: (message: T) => void;
   /** What was listed before may be outdated. */
   reload: () => void;
 }
 
-interface Feed {
+interface Feed<T> {
   link: Link;
-  followers: Set<Follower>;
+  followers: Set<Follower<T>>;
 }
 
-const Context = createContext<Feed>({ link: { state: "connecting" }, followers: new Set() });
+/** A kind of things with a feed. */
+interface Kind<T> {
+  kind: string;
+  path: (namespace: string, token: string) => string;
+  context: Context<Feed<T>>;
+}
 
-/** Changes of all tasks of the namespace, by one stream for the whole page. */
-export function FeedProvider({ children }: { children: ReactNode }) {
+/** Messages of the tab with the stream to the others. */
+type Shared<T> = { message: T } | { link: Link } | { reload: true };
+
+/**
+ * Changes of all things of one kind in the namespace, by one stream for all tabs of the browser: one of them, which has a lock,
+ * reads it and passes it on, also out of view. Browsers have locks over HTTPS and on this machine only; elsewhere each tab in
+ * view has a stream of its own.
+ */
+export function FeedProvider<T extends Message>({
+  of: { kind, path, context: Context },
+  children,
+}: {
+  of: Kind<T>;
+  children: ReactNode;
+}) {
   const namespace = useNamespace();
+  const name = `rota.${kind}.${namespace}`;
+  const lock = useLock(name);
   const position = useRef({ namespace, token: "" });
-  const [followers] = useState(() => new Set<Follower>());
+  const others = useRef<BroadcastChannel>(null);
+  const [followers] = useState(() => new Set<Follower<T>>());
+  const [sharedLink, setSharedLink] = useState<Link>({ state: "live" });
   if (position.current.namespace !== namespace) {
     position.current = { namespace, token: "" };
   }
-  const each = (act: (follower: Follower) => void) => {
+  const deliver = (message: T) => {
+    position.current.token = message.token || position.current.token;
     for (const follower of followers) {
-      act(follower);
+      if (message.resync) {
+        follower.reload();
+      }
+      follower.receive(message);
     }
   };
-  const link = useStream<WatchTasksResponse>(
-    namespace,
-    () =>
-      `namespaces/${namespace}/tasks:watch${query({ statesOnly: "true", token: position.current.token })}`,
-    (message) => {
-      position.current.token = message.token || position.current.token;
-      if (message.resync) {
-        each((follower) => follower.reload());
+  const reload = () => {
+    for (const follower of followers) {
+      follower.reload();
+    }
+  };
+  const share = (shared: Shared<T>) => lock === "held" && others.current?.postMessage(shared);
+  const latest = useRef({ deliver, reload, lock });
+  latest.current = { deliver, reload, lock };
+  useEffect(() => {
+    const channel = new BroadcastChannel(name);
+    channel.onmessage = ({ data }: MessageEvent<Shared<T>>) => {
+      if (latest.current.lock !== "waiting") {
+        return;
       }
-      each((follower) => follower.receive(message));
+      if ("message" in data) {
+        latest.current.deliver(data.message);
+      } else if ("link" in data) {
+        setSharedLink(data.link);
+      } else {
+        latest.current.reload();
+      }
+    };
+    others.current = channel;
+    return () => channel.close();
+  }, [name]);
+  const own = useStream<T>(
+    lock === "waiting" ? null : namespace,
+    () => path(namespace, position.current.token),
+    (message) => {
+      deliver(message);
+      share({ message });
     },
     {
-      keepHidden: useIsKeeper(),
+      keepHidden: lock === "held",
       opened: () => {
         // With a position, nothing was missed.
         if (!position.current.token) {
-          each((follower) => follower.reload());
+          reload();
+          share({ reload: true });
         }
       },
     },
   );
+  const shareLink = useRef(share);
+  shareLink.current = share;
+  useEffect(() => {
+    shareLink.current({ link: own });
+  }, [own]);
+  const link = lock === "waiting" ? sharedLink : own;
   return <Context value={{ link, followers }}>{children}</Context>;
 }
 
-/** Follows the changes of the namespace's tasks. */
-export function useFeed(follower: Follower): Link {
-  const { link, followers } = useContext(Context);
+/** Follows the changes of one kind. */
+function useFollower<T>(of: Kind<T>, follower: Follower<T>): Link {
+  const { link, followers } = useContext(of.context);
   const latest = useRef(follower);
   latest.current = follower;
   useEffect(() => {
-    const own: Follower = {
+    const own: Follower<T> = {
       receive: (message) => latest.current.receive(message),
       reload: () => latest.current.reload(),
     };
@@ -72,21 +131,48 @@ export function useFeed(follower: Follower): Link {
   return link;
 }
 
-/**
- * Whether this tab is the one of the browser that keeps its feed while it is hidden, so that the others learn that
- * something waits for a person. Browsers have locks over HTTPS and on this machine only.
- */
-function useIsKeeper(): boolean {
-  const [isKeeper, setIsKeeper] = useState(false);
+/** Whether this tab has a lock of the browser, waits for it, or could not have one. */
+function useLock(name: string): "held" | "waiting" | "none" {
+  const [held, setHeld] = useState("");
   useEffect(() => {
     const abort = new AbortController();
     const hold = () =>
       new Promise<void>((resolve) => {
         abort.signal.addEventListener("abort", () => resolve());
-        setIsKeeper(true);
+        setHeld(name);
       });
-    navigator.locks?.request("rota.feed", { signal: abort.signal }, hold).catch(() => {});
+    navigator.locks?.request(name, { signal: abort.signal }, hold).catch(() => {});
     return () => abort.abort();
-  }, []);
-  return isKeeper;
+  }, [name]);
+  if (!navigator.locks) {
+    return "none";
+  }
+  return held === name ? "held" : "waiting";
+}
+
+function kindOf<T>(kind: string, path: Kind<T>["path"]): Kind<T> {
+  return {
+    kind,
+    path,
+    context: createContext<Feed<T>>({ link: { state: "connecting" }, followers: new Set() }),
+  };
+}
+
+export const TASKS = kindOf<WatchTasksResponse>(
+  "tasks",
+  (namespace, token) => `namespaces/${namespace}/tasks:watch${query({ statesOnly: "true", token })}`,
+);
+export const WORKFLOWS = kindOf<WatchWorkflowsResponse>(
+  "workflows",
+  (namespace, token) => `namespaces/${namespace}/workflows:watch${query({ token })}`,
+);
+
+/** Follows the changes of the namespace's tasks. */
+export function useFeed(follower: Follower<WatchTasksResponse>): Link {
+  return useFollower(TASKS, follower);
+}
+
+/** Follows the changes of the namespace's workflows. */
+export function useWorkflowFeed(follower: Follower<WatchWorkflowsResponse>): Link {
+  return useFollower(WORKFLOWS, follower);
 }

@@ -18,6 +18,7 @@ export type TaskInput = Schemas["TaskInput"];
 export type WatchAgentsResponse = Schemas["WatchAgentsResponse"];
 export type WatchTaskResponse = Schemas["WatchTaskResponse"];
 export type WatchTasksResponse = Schemas["WatchTasksResponse"];
+export type WatchWorkflowsResponse = Schemas["WatchWorkflowsResponse"];
 export type WatchWorkflowResponse = Schemas["WatchWorkflowResponse"];
 export type Worker = Schemas["Worker"];
 export type WorkflowSpec = Schemas["WorkflowSpec"];

@@ -1,10 +1,10 @@
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
-import { useEffect, useState, useSyncExternalStore } from "react";
+import { type ReactNode, useEffect, useState, useSyncExternalStore } from "react";
 import { isSlow, onSlow } from "../api/client";
-import { FeedProvider } from "../api/feed";
+import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
 import { isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
-import { useApprovals } from "../features/workflows/useApprovals";
+import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
 import { setNamespace, useNamespace } from "../namespace";
 import { Dialog } from "./Dialog";
 import { SignIn } from "./SignIn";
@@ -48,7 +48,7 @@ export function Shell() {
     return <SignIn />;
   }
   return (
-    <FeedProvider>
+    <Feeds>
       <a className="skip" href="#main">
         Skip to the content
       </a>
@@ -117,12 +117,22 @@ export function Shell() {
           </div>
         </dl>
       </Dialog>
+    </Feeds>
+  );
+}
+
+/** Changes that every page may follow. */
+function Feeds({ children }: { children: ReactNode }) {
+  return (
+    <FeedProvider of={TASKS}>
+      <FeedProvider of={WORKFLOWS}>{children}</FeedProvider>
     </FeedProvider>
   );
 }
 
 function Badge() {
   useWaitingUpdates();
+  useApprovalUpdates();
   const { tasks, more } = useWaiting();
   const count = `${tasks.length + useApprovals().length}${more ? "+" : ""}`;
   useEffect(() => {

@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useEffect, useRef } from "react";
+
 import { get } from "../../api/client";
 import { useFeed } from "../../api/feed";
 import { query } from "../../api/format";
@@ -53,18 +53,6 @@ export function useWaitingUpdates(): void {
   const cache = useQueryClient();
   const key = ["waiting", namespace];
   const reload = useCoalesced(() => void refresh(cache, key));
-  const others = useRef<BroadcastChannel>(null);
-  useEffect(() => {
-    const channel = new BroadcastChannel("rota.waiting");
-    channel.onmessage = ({ data }) => {
-      // One in view has its own feed.
-      if (data === namespace && document.hidden) {
-        reload();
-      }
-    };
-    others.current = channel;
-    return () => channel.close();
-  }, [namespace, reload]);
   useFeed({
     reload,
     receive: ({ task }) => {
@@ -72,7 +60,6 @@ export function useWaitingUpdates(): void {
       const isKnown = cache.getQueryData<Waiting>(key)?.tasks.some((known) => known.name === task?.name);
       if (task && (waits || isKnown)) {
         reload();
-        others.current?.postMessage(namespace);
       }
     },
   });

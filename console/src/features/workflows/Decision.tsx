@@ -5,11 +5,6 @@ import { visible } from "../../api/plain";
 import type { StepStatus } from "../../api/types";
 import { Problem } from "../../components/Problem";
 
-/** Whether a step waits for the decision of a person. */
-export function isApproval(step: StepStatus): boolean {
-  return step.state === "STEP_STATE_RUNNING" && step.prompt !== undefined && !step.tasksTotal;
-}
-
 /** An approval with its prompt, and the form that decides it. */
 export function Decision({ workflow, step }: { workflow: string; step: StepStatus }) {
   const cache = useQueryClient();

@@ -11,7 +11,8 @@ import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
-import { Decision, isApproval } from "./Decision";
+import { isApproval } from "./approvals";
+import { Decision } from "./Decision";
 import { nameOf } from "./name";
 
 /** The library that lays graphs out is loaded when one is shown. */

@@ -1,30 +1,100 @@
-import { useQuery } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { Link, useNavigate } from "@tanstack/react-router";
+import { useCallback, useMemo, useState } from "react";
 import { get } from "../../api/client";
-import { id } from "../../api/format";
+import { useWorkflowFeed } from "../../api/feed";
+import { id, query } from "../../api/format";
+import { refresh } from "../../api/refresh";
 import type { Workflow } from "../../api/types";
+import { troubleOf } from "../../api/useStream";
 import { Age } from "../../components/Age";
+import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { nameOf } from "./name";
 
-/** The newest workflows of a namespace. */
+interface Page {
+  workflows?: Workflow[];
+  nextPageToken?: string;
+}
+
+/** The workflows of a namespace, newest first. Rows change where they are; new workflows wait for a click. */
 export function WorkflowsPage() {
   const namespace = useNamespace();
-  const found = useQuery({
-    queryKey: ["workflows", namespace],
-    queryFn: ({ signal }) =>
-      get<{ workflows?: Workflow[] }>(`namespaces/${namespace}/workflows?pageSize=100`, signal),
-    // There is no feed of all workflows.
-    refetchInterval: 5000,
+  const navigate = useNavigate();
+  const cache = useQueryClient();
+  const [unseen, setUnseen] = useState<ReadonlySet<string>>(new Set());
+  const key = useMemo(() => ["workflows", namespace], [namespace]);
+  const found = useInfiniteQuery({
+    queryKey: key,
+    initialPageParam: "",
+    queryFn: ({ pageParam, signal }) =>
+      get<Page>(`namespaces/${namespace}/workflows${query({ pageSize: 100, pageToken: pageParam })}`, signal),
+    getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const workflows = found.data?.workflows ?? [];
+  const reload = useCallback(() => {
+    setUnseen(new Set());
+    void refresh(cache, key);
+  }, [cache, key]);
+  const workflows = useMemo(
+    () => found.data?.pages.flatMap((page) => page.workflows ?? []) ?? [],
+    [found.data],
+  );
+  const link = useWorkflowFeed({
+    reload,
+    receive: ({ workflow, deleted }) => {
+      if (!workflow) {
+        return;
+      }
+      const isListed = (one: Workflow) => one.name === workflow.name;
+      if (!workflows.some(isListed)) {
+        // Older ones are on further pages.
+        if (!deleted && (workflow.createTime ?? "") >= (workflows[0]?.createTime ?? "")) {
+          setUnseen((before) => new Set([...before, workflow.name ?? ""]));
+        }
+        return;
+      }
+      cache.setQueryData<typeof found.data>(
+        key,
+        (data) =>
+          data && {
+            ...data,
+            pages: data.pages.map((page) => ({
+              ...page,
+              workflows:
+                page.workflows?.flatMap((one) => (isListed(one) ? (deleted ? [] : [workflow]) : [one])) ?? [],
+            })),
+          },
+      );
+    },
+  });
+  const open = useCallback(
+    (index: number) => {
+      const [, namespace = "", , id = ""] = workflows[index]?.name?.split("/") ?? [];
+      if (id) {
+        void navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
+      }
+    },
+    [workflows, navigate],
+  );
+  const row = useRows(workflows.length, open);
   return (
     <>
       <h1>Workflows</h1>
-      <Problem error={found.error} />
+      <div className="bar">
+        <span className="quiet" role="status">
+          {troubleOf(link)}
+        </span>
+        {unseen.size > 0 && (
+          <button type="button" onClick={reload}>
+            Show {unseen.size} new
+          </button>
+        )}
+      </div>
+      <Problem error={found.error ?? (link.state === "ended" ? link.error : undefined)} />
       {found.isSuccess && workflows.length === 0 && <p>There are no workflows in this namespace.</p>}
       {workflows.length > 0 && (
         <Scroll label="Workflows">
@@ -38,8 +108,8 @@ export function WorkflowsPage() {
               </tr>
             </thead>
             <tbody>
-              {workflows.map((workflow) => (
-                <tr key={workflow.name}>
+              {workflows.map((workflow, index) => (
+                <tr key={workflow.name} aria-current={index === row}>
                   <td>
                     <State value={workflow.status?.state} prefix="WORKFLOW_STATE_" />
                   </td>
@@ -63,6 +133,7 @@ export function WorkflowsPage() {
           </table>
         </Scroll>
       )}
+      <More of={found} what="workflows" />
     </>
   );
 }

@@ -1,57 +1,58 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { get } from "../../api/client";
+import { useWorkflowFeed } from "../../api/feed";
 import { query } from "../../api/format";
+import { refresh } from "../../api/refresh";
 import type { StepStatus, Workflow } from "../../api/types";
+import { useCoalesced } from "../../api/useCoalesced";
 import { useNamespace } from "../../namespace";
-import { isApproval } from "./Decision";
+import { type Approval, applied } from "./approvals";
 
-/** Running workflows whose steps are read: the newest ones. */
+/** Running workflows whose steps are read at first: the newest ones. Those of others arrive with their changes. */
 const MOST = 50;
-/** Age from which steps are read again although the workflow's counts are the same. */
-const MAX_AGE = 30_000;
 
-/** A workflow with the steps that wait for a person. */
-export interface Approval {
-  workflow: Workflow;
-  steps: StepStatus[];
-  /** The status at which the steps were read, and when. */
-  status: string;
-  readAt: number;
+async function read(namespace: string, signal: AbortSignal): Promise<Approval[]> {
+  const running = query({
+    pageSize: MOST,
+    "filter.states": ["WORKFLOW_STATE_RUNNING", "WORKFLOW_STATE_PAUSED"],
+  });
+  const list = await get<{ workflows?: Workflow[] }>(`namespaces/${namespace}/workflows${running}`, signal);
+  const all = (list.workflows ?? []).map(async (workflow) => {
+    const path = `${workflow.name}/steps?pageSize=1000`;
+    const { steps = [] } = await get<{ steps?: StepStatus[] }>(path, signal);
+    return { workflow, approvals: steps };
+  });
+  return (await Promise.all(all)).reduceRight<Approval[]>(applied, []);
 }
 
-/** Workflows that wait for a person: those that run, and of them the steps that do. */
+/** Workflows that wait for a person, with the steps that do. */
 export function useApprovals(): Approval[] {
+  const namespace = useNamespace();
+  const found = useQuery({
+    queryKey: ["approvals", namespace],
+    queryFn: ({ signal }) => read(namespace, signal),
+  });
+  return found.data ?? [];
+}
+
+/** Keeps them current while a page is open: once for the whole page. */
+export function useApprovalUpdates(): void {
   const namespace = useNamespace();
   const cache = useQueryClient();
   const key = ["approvals", namespace];
-  const found = useQuery({
-    queryKey: key,
-    queryFn: async ({ signal }): Promise<Approval[]> => {
-      const running = query({
-        pageSize: MOST,
-        "filter.states": ["WORKFLOW_STATE_RUNNING", "WORKFLOW_STATE_PAUSED"],
-      });
-      const list = await get<{ workflows?: Workflow[] }>(
-        `namespaces/${namespace}/workflows${running}`,
-        signal,
-      );
-      const known = new Map(
-        cache.getQueryData<Approval[]>(key)?.map((one) => [one.workflow.name, one] as const),
-      );
-      const all = (list.workflows ?? []).map(async (workflow): Promise<Approval> => {
-        const status = JSON.stringify(workflow.status);
-        const before = known.get(workflow.name);
-        if (before?.status === status && Date.now() - before.readAt < MAX_AGE) {
-          return before;
-        }
-        const path = `${workflow.name}/steps?pageSize=1000`;
-        const { steps = [] } = await get<{ steps?: StepStatus[] }>(path, signal);
-        return { workflow, steps: steps.filter(isApproval), status, readAt: Date.now() };
-      });
-      return Promise.all(all);
+  const reload = useCoalesced(() => void refresh(cache, key));
+  useWorkflowFeed({
+    reload,
+    receive: (message) => {
+      if (!message.workflow) {
+        return;
+      }
+      if (cache.isFetching({ queryKey: key }) > 0 || !cache.getQueryData(key)) {
+        // What is being read may lack this change.
+        reload();
+      } else {
+        cache.setQueryData<Approval[]>(key, (before) => applied(before ?? [], message));
+      }
     },
-    // There is no feed of all workflows. Out of view, nothing is read.
-    refetchInterval: 5000,
   });
-  return found.data?.filter((one) => one.steps.length > 0) ?? [];
 }

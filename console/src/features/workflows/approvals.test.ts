@@ -1,0 +1,34 @@
+import { expect, test } from "vitest";
+import type { StepStatus, Workflow } from "../../api/types";
+import { applied } from "./approvals";
+
+const workflow = (name: string, state = "RUNNING"): Workflow => ({
+  name,
+  status: { state: `WORKFLOW_STATE_${state}` as "WORKFLOW_STATE_RUNNING" },
+});
+const step = (name: string, state: "RUNNING" | "SUCCEEDED" = "RUNNING", more = {}): StepStatus => ({
+  name,
+  state: `STEP_STATE_${state}`,
+  prompt: "?",
+  ...more,
+});
+const names = (all: ReturnType<typeof applied>) =>
+  all.map((one) => [one.workflow.name, one.steps.map((step) => step.name)]);
+
+test("approvals come, are decided, and go with their workflow", () => {
+  let all = applied([], { workflow: workflow("a"), approvals: [step("x", "RUNNING", { index: 2 })] });
+  all = applied(all, {
+    workflow: workflow("b"),
+    approvals: [step("z"), step("task", "RUNNING", { tasksTotal: 1 })],
+  });
+  all = applied(all, { workflow: workflow("a"), approvals: [step("y", "RUNNING", { index: 1 })] });
+  expect(names(all)).toEqual([
+    ["b", ["z"]],
+    ["a", ["y", "x"]],
+  ]);
+  all = applied(all, { workflow: workflow("a"), approvals: [step("y", "SUCCEEDED")] });
+  all = applied(all, { workflow: workflow("b", "CANCELLED") });
+  expect(names(all)).toEqual([["a", ["x"]]]);
+  expect(applied(all, { workflow: { name: "a" }, deleted: true })).toEqual([]);
+  expect(applied(all, { workflow: workflow("c"), approvals: [] })).toBe(all);
+});
