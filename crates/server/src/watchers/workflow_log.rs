@@ -1,5 +1,5 @@
 //! References to the latest changes of workflows, for a bounded number of them. The relay and watchers that are behind read
-//! the records themselves; whoever is further behind than the log reads everything again.
+//! the records themselves; one that is further behind than the log reads everything again.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,12 +9,12 @@ use rota_core::{Namespace, WorkflowId, WorkflowKey};
 use rota_store::Commit;
 use tokio::sync::Notify;
 
-/// Changes that are kept.
+/// Number of changes that the log keeps.
 const MAX_CHANGES: usize = 8192;
 /// Changed approvals of a workflow in one commit, above which watchers read everything again.
 const MAX_APPROVALS: usize = 256;
 
-/// Change of one workflow.
+/// Change of a workflow, or of its approvals, in one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkflowChange {
     pub(crate) revision: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Gap(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct WorkflowLog {
     changes: Mutex<Changes>,
-    /// Wakes the relay.
+    /// Wakes the relay when the log has new changes.
     marked: Notify,
 }
 

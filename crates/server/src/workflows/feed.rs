@@ -102,7 +102,7 @@ pub(crate) async fn encode(
             let of_record = |workflow: Workflow| (workflow.namespace, workflow.id);
             let name = change.name.or_else(|| deleted.map(of_record));
             let Some((namespace, id)) = name else {
-                // Its rows are gone, and so is whoever would be told.
+                // Its rows were removed, and the change has no name to report.
                 return Ok(Encoded { namespace: None, message: Vec::new() });
             };
             let name = names::workflow(namespace.as_str(), id);

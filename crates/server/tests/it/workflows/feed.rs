@@ -68,7 +68,7 @@ async fn changes_and_approvals_arrive_and_resume() -> Result<()> {
         let workflow = waiting.workflow.context("a workflow")?;
         assert_eq!(workflow.spec.context("a spec")?.title, "a release");
         until(&mut all, waits).await?;
-        // While nobody watches.
+        // Without a watcher.
         drop(own);
         approve(&api, "one").await?;
         api.ended("one").await?;
