@@ -35,6 +35,7 @@ const tasks = createRoute({
     owner: text(search.owner),
     alias: text(search.alias),
     label: text(search.label),
+    view: search.view === "board" ? "board" : undefined,
   }),
 });
 const task = createRoute({ getParentRoute: () => root, path: "/tasks/$namespace/$id", component: TaskPage });

@@ -1,5 +1,5 @@
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
-import { type ReactNode, useEffect, useState, useSyncExternalStore } from "react";
+import { lazy, type ReactNode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { isSlow, onSlow } from "../api/client";
 import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
 import { isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
@@ -7,17 +7,11 @@ import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
 import { setNamespace, useNamespace } from "../namespace";
 import { Dialog } from "./Dialog";
+import { PAGES } from "./pages";
 import { SignIn } from "./SignIn";
 
-const PAGES = [
-  { to: "/inbox", name: "Inbox", key: "i" },
-  { to: "/tasks", name: "Tasks", key: "t" },
-  { to: "/workflows", name: "Workflows", key: "w" },
-  { to: "/agents", name: "Agents", key: "a" },
-  { to: "/schedules", name: "Schedules", key: "s" },
-  { to: "/costs", name: "Costs", key: "c" },
-  { to: "/system", name: "System", key: "y" },
-] as const;
+/** The library that searches by parts of names is loaded when it is opened. */
+const Palette = lazy(() => import("./Palette"));
 
 const isTyping = (target: EventTarget | null) =>
   target instanceof HTMLElement &&
@@ -28,10 +22,22 @@ export function Shell() {
   const isIn = useSyncExternalStore(onSignIn, isSignedIn);
   const isWaiting = useSyncExternalStore(onSlow, isSlow);
   const [help, setHelp] = useState(false);
+  const [palette, setPalette] = useState(false);
   const navigate = useNavigate();
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
-      if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) {
+      if (event.key === "k" && (event.ctrlKey || event.metaKey) && isSignedIn()) {
+        event.preventDefault();
+        setPalette((open) => !open);
+        return;
+      }
+      if (
+        document.querySelector("dialog[open]") ||
+        isTyping(event.target) ||
+        event.ctrlKey ||
+        event.metaKey ||
+        event.altKey
+      ) {
         return;
       }
       const page = PAGES.find((page) => page.key === event.key);
@@ -63,6 +69,9 @@ export function Shell() {
           ))}
         </nav>
         <NamespaceField />
+        <button type="button" onClick={() => setPalette(true)}>
+          Find
+        </button>
         <button type="button" onClick={() => setHelp(true)} aria-label="Keyboard shortcuts">
           ?
         </button>
@@ -81,6 +90,11 @@ export function Shell() {
       <main id="main" tabIndex={-1}>
         <Outlet />
       </main>
+      <Dialog open={palette} onClose={() => setPalette(false)} title="Find">
+        <Suspense fallback={<p role="status">Loading…</p>}>
+          <Palette onClose={() => setPalette(false)} onHelp={() => setHelp(true)} />
+        </Suspense>
+      </Dialog>
       <Dialog open={help} onClose={() => setHelp(false)} title="Keyboard">
         <dl className="pairs">
           {PAGES.map((page) => (
@@ -114,6 +128,18 @@ export function Shell() {
               <kbd>?</kbd>
             </dt>
             <dd>This list</dd>
+          </div>
+          <div>
+            <dt>
+              <kbd>Ctrl</kbd> <kbd>k</kbd>
+            </dt>
+            <dd>Find a page, a task, a workflow or a command</dd>
+          </div>
+          <div>
+            <dt>
+              <kbd>Esc</kbd>
+            </dt>
+            <dd>Close</dd>
           </div>
         </dl>
       </Dialog>

@@ -14,6 +14,8 @@ import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
+import { Board } from "./Board";
+import { forEach, readAll } from "./bulk";
 import { filters } from "./filters";
 import { titleOf } from "./title";
 
@@ -80,12 +82,14 @@ export function TasksPage() {
   const navigate = useNavigate({ from: "/tasks" });
   const cache = useQueryClient();
   const [unseen, setUnseen] = useState(0);
-  const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
+  const [selected, setSelected] = useState<ReadonlyMap<string, Task>>(new Map());
+  const [note, setNote] = useState("");
   const [problem, setProblem] = useState<unknown>();
   const key = useMemo(() => ["tasks", namespace, search], [namespace, search]);
   const found = useInfiniteQuery({
     queryKey: key,
     initialPageParam: "",
+    enabled: search.view !== "board",
     queryFn: ({ pageParam, signal }) => {
       const page = pageParam ? `&pageToken=${encodeURIComponent(pageParam)}` : "";
       return get<Page>(`namespaces/${namespace}/tasks${filters(search)}${page}`, signal);
@@ -120,11 +124,12 @@ export function TasksPage() {
       }
     },
   });
-  const toggle = useCallback((name: string) => {
+  const toggle = useCallback((task: Task | undefined) => {
+    setNote("");
     setSelected((before) => {
-      const after = new Set(before);
-      if (!after.delete(name)) {
-        after.add(name);
+      const after = new Map(before);
+      if (task && !after.delete(task.name ?? "")) {
+        after.set(task.name ?? "", task);
       }
       return after;
     });
@@ -141,17 +146,32 @@ export function TasksPage() {
     },
     [tasks, navigate],
   );
-  const row = useRows(tasks.length, open, (index) => toggle(tasks[index]?.name ?? ""));
-  const chosen = tasks.filter((task) => selected.has(task.name ?? ""));
+  const row = useRows(tasks.length, open, (index) => toggle(tasks[index]));
+  // Those that are listed as they are now.
+  const listed = new Map(tasks.map((task) => [task.name, task]));
+  const chosen = [...selected.values()].map((task) => listed.get(task.name) ?? task);
+  const selectAll = async () => {
+    setProblem(undefined);
+    setNote("Reading…");
+    try {
+      const { tasks, more } = await readAll((token) =>
+        get<Page>(
+          `namespaces/${namespace}/tasks${filters(search)}${token && `&pageToken=${encodeURIComponent(token)}`}`,
+        ),
+      );
+      setSelected(new Map(tasks.map((task) => [task.name ?? "", task])));
+      setNote(more ? "More tasks match: these are the newest." : "");
+    } catch (error) {
+      setNote("");
+      setProblem(error);
+    }
+  };
   const act = async (act: Action["act"], on: Task[], key: string) => {
     setProblem(undefined);
-    const names = on.map((task) => task.name ?? "");
-    const done = await Promise.allSettled(names.map((name) => act(name, `${key}-${id(name)}`)));
-    const failed = done.flatMap((one, index) =>
-      one.status === "rejected" ? [{ name: names[index] ?? "", why: one.reason }] : [],
-    );
+    setNote("");
+    const failed = await forEach(on, (task) => act(task.name ?? "", `${key}-${id(task.name)}`));
     // Those that are left can be tried again.
-    setSelected(new Set(failed.map((one) => one.name)));
+    setSelected(new Map(failed.map(({ one }) => [one.name ?? "", one])));
     reload();
     if (failed.length > 0) {
       const reasons = new Set(failed.map(({ why }) => (why instanceof Error ? why.message : String(why))));
@@ -162,6 +182,91 @@ export function TasksPage() {
       throw problem;
     }
   };
+  const table = (
+    <>
+      <div className="bar">
+        <button type="button" onClick={() => void selectAll()}>
+          Select all that match
+        </button>
+        {ACTIONS.map(({ name, fits, act: one }) => {
+          const on = chosen.filter(fits);
+          return (
+            <Confirm
+              key={name}
+              label={name}
+              disabled={on.length === 0}
+              question={`${name} ${on.length} ${on.length === 1 ? "task" : "tasks"}?`}
+              onConfirm={(key) => act(one, on, key)}
+            />
+          );
+        })}
+        <span className="quiet" role="status">
+          {chosen.length > 0 && `${chosen.length} selected. `}
+          {note}
+          {troubleOf(link)}
+        </span>
+        {unseen > 0 && (
+          <button type="button" onClick={reload}>
+            Show {unseen} new
+          </button>
+        )}
+      </div>
+      <Problem error={problem ?? found.error ?? (link.state === "ended" ? link.error : undefined)} />
+      <Scroll label="Tasks">
+        <table>
+          <thead>
+            <tr>
+              <th>
+                <span className="hidden">Selected</span>
+              </th>
+              <th>State</th>
+              <th>Task</th>
+              <th className="optional">Agent</th>
+              <th>Age</th>
+              <th className="optional">Cost</th>
+            </tr>
+          </thead>
+          <tbody>
+            {tasks.map((task, index) => (
+              <tr key={task.name} aria-current={index === row}>
+                <td>
+                  <input
+                    type="checkbox"
+                    checked={selected.has(task.name ?? "")}
+                    onChange={() => toggle(task)}
+                    aria-label={`Select ${titleOf(task)}`}
+                  />
+                </td>
+                <td>
+                  <State value={task.status?.state} prefix="TASK_STATE_" />
+                </td>
+                <td className="name">
+                  <Link
+                    to="/tasks/$namespace/$id"
+                    params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
+                  >
+                    {titleOf(task)}
+                  </Link>
+                </td>
+                <td className="optional">{task.spec?.target?.agent}</td>
+                <td>
+                  <Age from={task.createTime} />
+                </td>
+                <td className="optional">{dollars(task.status?.usage?.costMicroUsd)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+      {found.isPending && <p role="status">Loading…</p>}
+      {found.isSuccess && tasks.length === 0 && <p>No task matches. Create one with `rota run`.</p>}
+      {found.hasNextPage && (
+        <button type="button" disabled={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>
+          Show more
+        </button>
+      )}
+    </>
+  );
   return (
     <>
       <h1>Tasks</h1>
@@ -179,6 +284,7 @@ export function TasksPage() {
               owner: value("owner"),
               alias: value("alias"),
               label: value("label"),
+              view: search.view,
             },
           });
         }}
@@ -211,87 +317,29 @@ export function TasksPage() {
           <input name="label" defaultValue={search.label} placeholder="key=value" size={12} />
         </label>
         <button type="submit">Filter</button>
-        <button type="button" onClick={() => void navigate({ search: {} })}>
+        <button type="button" onClick={() => void navigate({ search: { view: search.view } })}>
           Clear
         </button>
       </form>
-      <div className="bar">
-        {ACTIONS.map(({ name, fits, act: one }) => {
-          const on = chosen.filter(fits);
-          return (
-            <Confirm
-              key={name}
-              label={name}
-              disabled={on.length === 0}
-              question={`${name} ${on.length} ${on.length === 1 ? "task" : "tasks"}?`}
-              onConfirm={(key) => act(one, on, key)}
-            />
-          );
-        })}
-        <span className="quiet" role="status">
-          {chosen.length > 0 && `${chosen.length} selected. `}
-          {troubleOf(link)}
-        </span>
-        {unseen > 0 && (
-          <button type="button" onClick={reload}>
-            Show {unseen} new
-          </button>
-        )}
-      </div>
-      <Problem error={problem ?? found.error ?? (link.state === "ended" ? link.error : undefined)} />
-      <Scroll label="Tasks">
-        <table>
-          <thead>
-            <tr>
-              <th>
-                <span className="hidden">Selected</span>
-              </th>
-              <th>State</th>
-              <th>Task</th>
-              <th className="optional">Agent</th>
-              <th>Age</th>
-              <th className="optional">Cost</th>
-            </tr>
-          </thead>
-          <tbody>
-            {tasks.map((task, index) => (
-              <tr key={task.name} aria-current={index === row}>
-                <td>
-                  <input
-                    type="checkbox"
-                    checked={selected.has(task.name ?? "")}
-                    onChange={() => toggle(task.name ?? "")}
-                    aria-label={`Select ${titleOf(task)}`}
-                  />
-                </td>
-                <td>
-                  <State value={task.status?.state} prefix="TASK_STATE_" />
-                </td>
-                <td className="name">
-                  <Link
-                    to="/tasks/$namespace/$id"
-                    params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
-                  >
-                    {titleOf(task)}
-                  </Link>
-                </td>
-                <td className="optional">{task.spec?.target?.agent}</td>
-                <td>
-                  <Age from={task.createTime} />
-                </td>
-                <td className="optional">{dollars(task.status?.usage?.costMicroUsd)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
-      {found.isPending && <p role="status">Loading…</p>}
-      {found.isSuccess && tasks.length === 0 && <p>No task matches. Create one with `rota run`.</p>}
-      {found.hasNextPage && (
-        <button type="button" disabled={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>
-          Show more
-        </button>
-      )}
+      <nav className="choices" aria-label="View">
+        <Link
+          from="/tasks"
+          to="/tasks"
+          search={{ ...search, view: undefined }}
+          aria-current={search.view ? undefined : "page"}
+        >
+          Table
+        </Link>
+        <Link
+          from="/tasks"
+          to="/tasks"
+          search={{ ...search, view: "board" }}
+          aria-current={search.view ? "page" : undefined}
+        >
+          Board
+        </Link>
+      </nav>
+      {search.view === "board" ? <Board namespace={namespace} search={search} /> : table}
     </>
   );
 }

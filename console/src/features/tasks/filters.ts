@@ -7,6 +7,8 @@ export interface TaskSearch {
   owner?: string | undefined;
   alias?: string | undefined;
   label?: string | undefined;
+  /** Columns by state instead of a table. */
+  view?: "board" | undefined;
 }
 
 /** Returns the parameters of the call that lists tasks. */

@@ -1,0 +1,118 @@
+import { useQueryClient } from "@tanstack/react-query";
+import { useNavigate } from "@tanstack/react-router";
+import { Command } from "cmdk";
+import { useState } from "react";
+import { id } from "../api/format";
+import type { Task, Workflow } from "../api/types";
+import { titleOf } from "../features/tasks/title";
+import { nameOf } from "../features/workflows/name";
+import { namespace, setNamespace } from "../namespace";
+import { PAGES } from "./pages";
+
+/** Tasks and workflows that are offered: of those that pages have read. */
+const MOST = 50;
+
+interface Pages {
+  pages?: { tasks?: Task[]; workflows?: Workflow[] }[];
+}
+
+/** Finds pages, known tasks and workflows, and actions by their names. */
+export default function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () => void }) {
+  const navigate = useNavigate();
+  const cache = useQueryClient();
+  const [text, setText] = useState("");
+  const name = text.trim();
+  const known = (kind: string) =>
+    cache.getQueriesData<Pages>({ queryKey: [kind] }).flatMap(([, data]) => data?.pages ?? []);
+  const unique = <T extends { name?: string }>(all: T[]) =>
+    [...new Map(all.map((one) => [one.name, one])).values()].slice(0, MOST);
+  const tasks = unique(known("tasks").flatMap((page) => page.tasks ?? []));
+  const workflows = unique(known("workflows").flatMap((page) => page.workflows ?? []));
+  const go = (act: () => unknown) => {
+    onClose();
+    void act();
+  };
+  const openTask = (of: string, id: string) =>
+    go(() => navigate({ to: "/tasks/$namespace/$id", params: { namespace: of, id } }));
+  return (
+    <Command label="Commands" loop>
+      <Command.Input value={text} onValueChange={setText} placeholder="Page, task, workflow or command" />
+      <Command.List label="Commands">
+        <Command.Empty>Nothing has this name.</Command.Empty>
+        <Command.Group heading="Pages">
+          {PAGES.map((page) => (
+            <Command.Item
+              key={page.to}
+              value={`page ${page.name}`}
+              onSelect={() => go(() => navigate({ to: page.to }))}
+            >
+              {page.name} <kbd>{page.key}</kbd>
+            </Command.Item>
+          ))}
+          <Command.Item
+            value="page Board of tasks"
+            onSelect={() => go(() => navigate({ to: "/tasks", search: { view: "board" } }))}
+          >
+            Board of tasks
+          </Command.Item>
+        </Command.Group>
+        <Command.Group heading="Commands">
+          <Command.Item value="Keyboard shortcuts help" onSelect={() => go(onHelp)}>
+            Keyboard shortcuts <kbd>?</kbd>
+          </Command.Item>
+          {/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && (
+            <Command.Item
+              value={`open task ${name}`}
+              keywords={[name]}
+              onSelect={() => openTask(namespace(), name)}
+            >
+              Open the task with the id or name {name}
+            </Command.Item>
+          )}
+          {/^[a-z0-9-]+$/.test(name) && (
+            <Command.Item
+              value={`namespace ${name}`}
+              keywords={[name]}
+              onSelect={() => go(() => setNamespace(name))}
+            >
+              Go to the namespace {name}
+            </Command.Item>
+          )}
+        </Command.Group>
+        {tasks.length > 0 && (
+          <Command.Group heading="Tasks">
+            {tasks.map((task) => (
+              <Command.Item
+                key={task.name}
+                value={`${titleOf(task)} ${task.name}`}
+                onSelect={() => openTask(task.name?.split("/")[1] ?? "", id(task.name))}
+              >
+                {titleOf(task)}
+              </Command.Item>
+            ))}
+          </Command.Group>
+        )}
+        {workflows.length > 0 && (
+          <Command.Group heading="Workflows">
+            {workflows.map((workflow) => (
+              <Command.Item
+                key={workflow.name}
+                value={`${nameOf(workflow)} ${workflow.name}`}
+                onSelect={() =>
+                  go(() =>
+                    navigate({
+                      to: "/workflows/$namespace/$id",
+                      params: { namespace: workflow.name?.split("/")[1] ?? "", id: id(workflow.name) },
+                    }),
+                  )
+                }
+              >
+                {nameOf(workflow)}
+              </Command.Item>
+            ))}
+          </Command.Group>
+        )}
+      </Command.List>
+    </Command>
+  );
+}

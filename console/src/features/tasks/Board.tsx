@@ -1,0 +1,129 @@
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useRef } from "react";
+import { get } from "../../api/client";
+import { useFeed } from "../../api/feed";
+import { id } from "../../api/format";
+import { refresh } from "../../api/refresh";
+import type { Task } from "../../api/types";
+import { useCoalesced } from "../../api/useCoalesced";
+import { Age } from "../../components/Age";
+import { More } from "../../components/More";
+import { Problem } from "../../components/Problem";
+import { State } from "../../components/State";
+import { filters, type TaskSearch } from "./filters";
+import { titleOf } from "./title";
+
+const COLUMNS = [
+  { name: "Waiting", states: ["PENDING", "QUEUED"] },
+  { name: "Running", states: ["ASSIGNED", "RUNNING"] },
+  { name: "Needs a person", states: ["INPUT_REQUIRED"] },
+  { name: "Succeeded", states: ["SUCCEEDED"] },
+  { name: "Failed", states: ["FAILED"] },
+  { name: "Cancelled", states: ["CANCELLED"] },
+];
+/** Estimated height of a card, in pixels: the real one is measured. */
+const CARD = 76;
+
+interface Page {
+  tasks?: Task[];
+  nextPageToken?: string;
+}
+
+/** Tasks as cards, by their state; a column reads more of them on a click, and draws those in view. */
+export function Board({ namespace, search }: { namespace: string; search: TaskSearch }) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reached by keyboard
+    <section className="board" aria-label="Board" tabIndex={0}>
+      {COLUMNS.filter(({ states }) => !search.state || states.includes(search.state)).map((column) => (
+        <Column key={column.name} namespace={namespace} search={search} {...column} />
+      ))}
+    </section>
+  );
+}
+
+function Column({
+  name,
+  states,
+  namespace,
+  search,
+}: {
+  name: string;
+  states: string[];
+  namespace: string;
+  search: TaskSearch;
+}) {
+  const cache = useQueryClient();
+  const box = useRef<HTMLElement>(null);
+  const { state: _state, ...rest } = search;
+  const key = ["board", namespace, name, rest];
+  const found = useInfiniteQuery({
+    queryKey: key,
+    initialPageParam: "",
+    queryFn: ({ pageParam, signal }) => {
+      const wanted = states.map((state) => `&filter.states=TASK_STATE_${state}`).join("");
+      const page = pageParam ? `&pageToken=${encodeURIComponent(pageParam)}` : "";
+      return get<Page>(`namespaces/${namespace}/tasks${filters(rest)}${wanted}${page}`, signal);
+    },
+    getNextPageParam: (page) => page.nextPageToken || undefined,
+  });
+  const reload = useCoalesced(() => void refresh(cache, key));
+  const tasks = found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [];
+  useFeed({
+    reload,
+    receive: ({ task }) => {
+      const isHere = states.includes((task?.status?.state ?? "").replace("TASK_STATE_", ""));
+      const known = tasks.find((one) => one.name === task?.name);
+      // A task enters or leaves; one that stays may have another title or state.
+      if (task && (known ? !isHere || known.status?.state !== task.status?.state : isHere)) {
+        reload();
+      }
+    },
+  });
+  const rows = useVirtualizer({
+    count: tasks.length,
+    getScrollElement: () => box.current,
+    estimateSize: () => CARD,
+    overscan: 8,
+  });
+  return (
+    <section className="column" aria-label={name}>
+      <h2>
+        {name} <span className="quiet">{`${tasks.length}${found.hasNextPage ? "+" : ""}`}</span>
+      </h2>
+      <Problem error={found.error} />
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard */}
+      <section className="cards" ref={box} tabIndex={0} aria-label={`Tasks: ${name}`}>
+        <div className="all" style={{ height: rows.getTotalSize() }}>
+          {rows.getVirtualItems().map((row) => {
+            const task = tasks[row.index];
+            return (
+              task && (
+                <article
+                  key={task.name}
+                  ref={rows.measureElement}
+                  data-index={row.index}
+                  className="card"
+                  style={{ transform: `translateY(${row.start}px)` }}
+                >
+                  <Link
+                    to="/tasks/$namespace/$id"
+                    params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
+                  >
+                    {titleOf(task)}
+                  </Link>
+                  <p className="quiet">
+                    {states.length > 1 && <State value={task.status?.state} prefix="TASK_STATE_" />}{" "}
+                    {task.spec?.target?.agent} <Age from={task.createTime} />
+                  </p>
+                </article>
+              )
+            );
+          })}
+        </div>
+      </section>
+      <More of={found} what={name.toLowerCase()} />
+    </section>
+  );
+}

@@ -1,0 +1,105 @@
+// The palette, the board and actions on many tasks, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+
+setUp();
+
+const HOSTILE = "<img src=x onerror=alert(1)>\u202e";
+const dialog = (page) => page.getByRole("dialog", { name: "Find" });
+
+test("pages, tasks and commands are found by keyboard and pointer", async () => {
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  const name = await scripted(`needle ${HOSTILE}`, [{ succeed: "found" }]);
+  await until(name, "TASK_STATE_SUCCEEDED");
+  await page.reload();
+  await page.getByRole("link", { name: /needle/ }).waitFor();
+  await page.keyboard.press("Control+k");
+  const box = dialog(page).getByRole("combobox");
+  await box.fill("sched");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Schedules" }).waitFor();
+  // By pointer.
+  await page.getByRole("button", { name: "Find" }).click();
+  await box.fill("needle");
+  const found = dialog(page).getByRole("option", { name: "needle <img src=x onerror=alert(1)>[U+202E]" });
+  await found.waitFor();
+  await fits(page, "palette");
+  await accessible(page, "palette, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "palette, dark");
+  await found.click();
+  await page.getByRole("heading", { name: /needle/ }).waitFor();
+  // Any task by its id; then a name that nothing has.
+  await page.keyboard.press("Control+k");
+  await box.fill(name.split("/").at(-1));
+  await dialog(page)
+    .getByRole("option", { name: /Open the task/ })
+    .click();
+  await page.getByRole("heading", { name: /needle/ }).waitFor();
+  await page.keyboard.press("Control+k");
+  await box.fill("!?");
+  await dialog(page).getByText("Nothing has this name.").waitFor();
+  await page.keyboard.press("Escape");
+  await dialog(page).waitFor({ state: "detached" });
+  await page.keyboard.press("Control+k");
+  await box.fill("keyboard shortcuts");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog", { name: "Keyboard" }).getByText("Find a page, a task").waitFor();
+  await page.context().close();
+});
+
+test("the board has a column for each state, live", async () => {
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  await page.getByRole("link", { name: "Board" }).click();
+  await page.waitForURL(/view=board/);
+  const card = (column, title) =>
+    page.getByRole("region", { name: column, exact: true }).getByRole("article").filter({ hasText: title });
+  const name = await scripted(`moving ${HOSTILE}`, [{ ask: "On?" }, { succeed: "done" }]);
+  await card("Needs a person", "moving <img src=x onerror=alert(1)>[U+202E]").waitFor();
+  await fits(page, "board");
+  await accessible(page, "board, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "board, dark");
+  const { status } = await api("GET", name);
+  const [{ requestId }] = status.pendingInput;
+  await api("POST", `${name}:sendInput`, { input: { requestId, text: "yes" } });
+  await card("Succeeded", "moving").waitFor();
+  await card("Needs a person", "moving").waitFor({ state: "detached" });
+  await page.reload();
+  await card("Succeeded", "moving").getByRole("link").focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: /moving/ }).waitFor();
+  await page.goBack();
+  await page.getByRole("link", { name: "Table" }).click();
+  await page.getByRole("columnheader", { name: "Task" }).waitFor();
+  await page.context().close();
+});
+
+test("all tasks that match are cancelled, also those that are not listed, with their number first", async () => {
+  const names = [];
+  for (let index = 0; index < 12; index += 1) {
+    const spec = { owner: "many" };
+    names.push(await scripted(`many ${index}`, [{ hang: true }], spec));
+  }
+  const page = await signedIn();
+  // As with more tasks than a page has.
+  await page.route(/tasks\?pageSize=100/, (route) =>
+    route.continue({ url: route.request().url().replace("pageSize=100", "pageSize=5") }),
+  );
+  await page.getByLabel("Owner").fill("many");
+  await page.getByRole("button", { name: "Filter" }).click();
+  await page.waitForURL(/owner=many/);
+  await page.getByRole("button", { name: "Select all that match" }).click();
+  await page.getByText("12 selected.").waitFor();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByText("Cancel 12 tasks?").waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  for (const name of names) {
+    await until(name, "TASK_STATE_CANCELLED");
+  }
+  await page.getByText("12 selected.").waitFor({ state: "detached" });
+  await page.context().close();
+});
+
+nothingFailed();
