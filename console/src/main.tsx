@@ -3,7 +3,7 @@ import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { isTransient, signInByLink } from "./api/client";
-import { isSignedIn, onSignIn } from "./api/token";
+import { isExpired, isSignedIn, onSignIn } from "./api/token";
 import { router } from "./router";
 import "./styles.css";
 
@@ -17,7 +17,10 @@ const queries = new QueryClient({
   },
 });
 onSignIn(() => {
-  if (!isSignedIn()) {
+  if (isSignedIn()) {
+    // What was refused meanwhile is read now.
+    void queries.invalidateQueries();
+  } else if (!isExpired()) {
     // The next person may see less.
     queries.clear();
   }

@@ -4,14 +4,18 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
+  accessible,
   adminToken,
+  api,
   base,
   browser,
+  fits,
   folder,
   freePort,
   newPage,
   nothingFailed,
   run,
+  scripted,
   serve,
   setUp,
   shell,
@@ -40,9 +44,42 @@ test("a link signs in once and has no token", async () => {
 test("a refused token is explained", async () => {
   const page = await signedIn();
   await page.evaluate("sessionStorage.setItem('rota.token', 'another')");
-  await page.getByRole("link", { name: "Workflows" }).click();
+  // Any call that is under way notices it.
+  await page.keyboard.press("w");
   await page.getByRole("alert").filter({ hasText: "wrong token" }).waitFor();
   await page.getByLabel("Token").waitFor();
+  await page.context().close();
+});
+
+test("who signs in again continues where they were", async () => {
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  const name = await scripted("a private one", [{ ask: "And?" }, { succeed: "done" }]);
+  await show(page, "a private one");
+  await page.getByRole("link", { name: "a private one" }).click();
+  const answer = page.getByRole("form", { name: "Answer" }).locator("textarea");
+  await answer.fill("half a sent");
+  const address = page.url();
+  await page.evaluate("sessionStorage.setItem('rota.token', 'another'); window.kept = true");
+  await page.getByRole("button", { name: "Answer" }).click();
+  await page.getByRole("alert").filter({ hasText: "Sign in again, to continue where you were" }).waitFor();
+  // Nothing of the page is seen or reached meanwhile.
+  assert.equal(await page.getByRole("heading", { name: "a private one" }).count(), 0);
+  assert.equal(await answer.isVisible(), false);
+  await accessible(page, "sign in again, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "sign in again, dark");
+  await fits(page, "sign in again");
+  await page.keyboard.press("t");
+  await page.getByLabel("Token").fill(adminToken());
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "a private one" }).waitFor();
+  assert.deepEqual([page.url(), await page.evaluate("window.kept")], [address, true]);
+  assert.equal(await answer.inputValue(), "half a sent");
+  await answer.fill("half a sentence");
+  await page.getByRole("button", { name: "Answer" }).click();
+  // The streams of the page go on as well.
+  await page.locator(".bar .state.succeeded").waitFor();
+  assert.equal((await api("GET", name)).status.state, "TASK_STATE_SUCCEEDED");
   await page.context().close();
 });
 

@@ -1,5 +1,5 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { signIn, signOut, takeCode, token } from "./token";
+import { expire, signIn, signOut, takeCode, token } from "./token";
 
 /** Codes of gRPC, as errors have them. */
 export const Code = { UNKNOWN: 2, NOT_FOUND: 5, PERMISSION_DENIED: 7, UNAVAILABLE: 14, UNAUTHENTICATED: 16 };
@@ -118,7 +118,7 @@ async function send(path: string, init: RequestInit, bearer = token()): Promise<
     const error = await failure(response);
     // A call without a token only asks whether one is required.
     if (error.code === Code.UNAUTHENTICATED && bearer && bearer === token()) {
-      signOut(`Signed out: ${error.message}.`);
+      expire(`Sign in again, to continue where you were: ${error.message}.`);
     }
     throw error;
   }

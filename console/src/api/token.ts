@@ -8,6 +8,10 @@ const listeners = new Set<() => void>();
 let isOpen = false;
 /** Why the tab is signed out, unless a person has done it. */
 let why = "";
+/** Whether the token was refused while pages were open: they stay as they are until the tab is signed in again. */
+let isRefused = false;
+/** Number of times that the tab was signed in or out. */
+let changes = 0;
 
 export function token(): string | null {
   return sessionStorage.getItem(KEY);
@@ -23,6 +27,16 @@ export function needsNoToken(): boolean {
   return isOpen;
 }
 
+/** Whether pages wait for another token. */
+export function isExpired(): boolean {
+  return isRefused;
+}
+
+/** Returns a number that changes when the tab is signed in or out. */
+export function signInChanges(): number {
+  return changes;
+}
+
 /** Returns why a token is asked for again. */
 export function signedOutBecause(): string {
   return why;
@@ -31,11 +45,13 @@ export function signedOutBecause(): string {
 export function signIn(value: string): void {
   sessionStorage.setItem(KEY, value);
   why = "";
+  isRefused = false;
   notify();
 }
 
 export function signInWithoutToken(): void {
   isOpen = true;
+  isRefused = false;
   notify();
 }
 
@@ -43,6 +59,16 @@ export function signOut(reason = ""): void {
   sessionStorage.removeItem(KEY);
   isOpen = false;
   why = reason;
+  isRefused = false;
+  notify();
+}
+
+/** Asks for another token, and keeps what a person has typed and not sent. */
+export function expire(reason: string): void {
+  sessionStorage.removeItem(KEY);
+  isOpen = false;
+  why = reason;
+  isRefused = true;
   notify();
 }
 
@@ -52,6 +78,7 @@ export function onSignIn(listener: () => void): () => void {
 }
 
 function notify(): void {
+  changes += 1;
   for (const listener of listeners) {
     listener();
   }

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { isTransient, stream } from "./client";
+import { isSignedIn, onSignIn, signInChanges } from "./token";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 10_000;
@@ -44,9 +45,11 @@ export function useStream<T>(
   { opened = () => {}, keepHidden = false }: Options = {},
 ): Link {
   const [link, setLink] = useState<Link>({ state: "connecting" });
-  const isOpen = useVisible() || keepHidden;
+  const signIns = useSyncExternalStore(onSignIn, signInChanges);
+  const isOpen = (useVisible() || keepHidden) && isSignedIn();
   const latest = useRef({ path, receive, opened });
   latest.current = { path, receive, opened };
+  // biome-ignore lint/correctness/useExhaustiveDependencies: who has signed in again continues
   useEffect(() => {
     if (key === null || !isOpen) {
       return;
@@ -88,6 +91,6 @@ export function useStream<T>(
       abort.abort();
       clearTimeout(timer);
     };
-  }, [key, isOpen]);
+  }, [key, isOpen, signIns]);
   return link;
 }

@@ -2,7 +2,7 @@ import { Link, Outlet, useNavigate } from "@tanstack/react-router";
 import { lazy, type ReactNode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { isSlow, onSlow } from "../api/client";
 import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
-import { isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
+import { isExpired, isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
 import { setNamespace, useNamespace } from "../namespace";
@@ -32,6 +32,7 @@ export function Shell() {
         return;
       }
       if (
+        !isSignedIn() ||
         document.querySelector("dialog[open]") ||
         isTyping(event.target) ||
         event.ctrlKey ||
@@ -50,99 +51,104 @@ export function Shell() {
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
   }, [navigate]);
-  if (!isIn) {
+  const expired = useSyncExternalStore(onSignIn, isExpired);
+  if (!isIn && !expired) {
     return <SignIn />;
   }
+  // What a person has typed stays, out of sight, until the tab is signed in again.
   return (
     <Feeds>
-      <a className="skip" href="#main">
-        Skip to the content
-      </a>
-      <header>
-        <strong>Rota</strong>
-        <nav aria-label="Pages">
-          {PAGES.map((page) => (
-            <Link key={page.to} to={page.to} activeProps={{ "aria-current": "page" }}>
-              {page.name}
-              {page.to === "/inbox" && <Badge />}
-            </Link>
-          ))}
-        </nav>
-        <NamespaceField />
-        <button type="button" onClick={() => setPalette(true)}>
-          Find
-        </button>
-        <button type="button" onClick={() => setHelp(true)} aria-label="Keyboard shortcuts">
-          ?
-        </button>
-        {!needsNoToken() && (
-          <button type="button" onClick={() => signOut()}>
-            Sign out
+      {!isIn && <SignIn />}
+      <div hidden={!isIn}>
+        <a className="skip" href="#main">
+          Skip to the content
+        </a>
+        <header>
+          <strong>Rota</strong>
+          <nav aria-label="Pages">
+            {PAGES.map((page) => (
+              <Link key={page.to} to={page.to} activeProps={{ "aria-current": "page" }}>
+                {page.name}
+                {page.to === "/inbox" && <Badge />}
+              </Link>
+            ))}
+          </nav>
+          <NamespaceField />
+          <button type="button" onClick={() => setPalette(true)}>
+            Find
           </button>
+          <button type="button" onClick={() => setHelp(true)} aria-label="Keyboard shortcuts">
+            ?
+          </button>
+          {!needsNoToken() && (
+            <button type="button" onClick={() => signOut()}>
+              Sign out
+            </button>
+          )}
+        </header>
+        {isWaiting && (
+          <p role="status" className="problem">
+            The control plane has not answered for 10 s. A browser has six connections to a server: close
+            other windows of the control centre, if there are many.
+          </p>
         )}
-      </header>
-      {isWaiting && (
-        <p role="status" className="problem">
-          The control plane has not answered for 10 s. A browser has six connections to a server: close other
-          windows of the control centre, if there are many.
-        </p>
-      )}
-      <main id="main" tabIndex={-1}>
-        <Outlet />
-      </main>
-      <Dialog open={palette} onClose={() => setPalette(false)} title="Find">
-        <Suspense fallback={<p role="status">Loading…</p>}>
-          <Palette onClose={() => setPalette(false)} onHelp={() => setHelp(true)} />
-        </Suspense>
-      </Dialog>
-      <Dialog open={help} onClose={() => setHelp(false)} title="Keyboard">
-        <dl className="pairs">
-          {PAGES.map((page) => (
-            <div key={page.key}>
+        <main id="main" tabIndex={-1}>
+          <Outlet />
+        </main>
+        <Dialog open={palette} onClose={() => setPalette(false)} title="Find">
+          <Suspense fallback={<p role="status">Loading…</p>}>
+            <Palette onClose={() => setPalette(false)} onHelp={() => setHelp(true)} />
+          </Suspense>
+        </Dialog>
+        <Dialog open={help} onClose={() => setHelp(false)} title="Keyboard">
+          <dl className="pairs">
+            {PAGES.map((page) => (
+              <div key={page.key}>
+                <dt>
+                  <kbd>{page.key}</kbd>
+                </dt>
+                <dd>{page.name}</dd>
+              </div>
+            ))}
+            <div>
               <dt>
-                <kbd>{page.key}</kbd>
+                <kbd>j</kbd> <kbd>k</kbd>
               </dt>
-              <dd>{page.name}</dd>
+              <dd>Next or previous row</dd>
             </div>
-          ))}
-          <div>
-            <dt>
-              <kbd>j</kbd> <kbd>k</kbd>
-            </dt>
-            <dd>Next or previous row</dd>
-          </div>
-          <div>
-            <dt>
-              <kbd>Enter</kbd>
-            </dt>
-            <dd>Open the row</dd>
-          </div>
-          <div>
-            <dt>
-              <kbd>x</kbd>
-            </dt>
-            <dd>Select the row</dd>
-          </div>
-          <div>
-            <dt>
-              <kbd>?</kbd>
-            </dt>
-            <dd>This list</dd>
-          </div>
-          <div>
-            <dt>
-              <kbd>Ctrl</kbd> <kbd>k</kbd>
-            </dt>
-            <dd>Find a page, a task, a workflow or a command</dd>
-          </div>
-          <div>
-            <dt>
-              <kbd>Esc</kbd>
-            </dt>
-            <dd>Close</dd>
-          </div>
-        </dl>
-      </Dialog>
+            <div>
+              <dt>
+                <kbd>Enter</kbd>
+              </dt>
+              <dd>Open the row</dd>
+            </div>
+            <div>
+              <dt>
+                <kbd>x</kbd>
+              </dt>
+              <dd>Select the row</dd>
+            </div>
+            <div>
+              <dt>
+                <kbd>?</kbd>
+              </dt>
+              <dd>This list</dd>
+            </div>
+            <div>
+              <dt>
+                <kbd>Ctrl</kbd> <kbd>k</kbd>
+              </dt>
+              <dd>Find a page, a task, a workflow or a command</dd>
+            </div>
+            <div>
+              <dt>
+                <kbd>Esc</kbd>
+              </dt>
+              <dd>Close</dd>
+            </div>
+          </dl>
+        </Dialog>
+      </div>
     </Feeds>
   );
 }

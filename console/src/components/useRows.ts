@@ -1,4 +1,5 @@
 import { useEffect, useState } from "react";
+import { isSignedIn } from "../api/token";
 
 /** Keyboard of a list: j and k move, Enter opens, x selects. Returns the index of the current row. */
 export function useRows(
@@ -21,6 +22,7 @@ export function useRows(
         (typing && !isBox) ||
         event.ctrlKey ||
         event.metaKey ||
+        !isSignedIn() ||
         document.querySelector("dialog[open]")
       ) {
         return;
