@@ -19,7 +19,8 @@ export function Dialog({ open, title, onClose, children }: Props) {
     }
   }, [open]);
   return (
-    <dialog ref={element} onClose={onClose} aria-label={title}>
+    // The event of a closed dialog arrives later: it may have been opened again.
+    <dialog ref={element} onClose={() => element.current?.open || onClose()} aria-label={title}>
       {open && (
         <>
           <h2>{title}</h2>
