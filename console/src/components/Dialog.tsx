@@ -19,8 +19,16 @@ export function Dialog({ open, title, onClose, children }: Props) {
     }
   }, [open]);
   return (
-    // The event of a closed dialog arrives later: it may have been opened again.
-    <dialog ref={element} onClose={() => element.current?.open || onClose()} aria-label={title}>
+    // The event of a closed dialog arrives later: it may have been opened again. That of Escape arrives before.
+    <dialog
+      ref={element}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+      onClose={() => element.current?.open || onClose()}
+      aria-label={title}
+    >
       {open && (
         <>
           <h2>{title}</h2>
