@@ -252,6 +252,7 @@ impl Server {
                     store: store.clone(),
                     streams: streams.clone(),
                     backup: Arc::default(),
+                    last_backup: metrics.last_backup(),
                 },
             },
             workflows: grpc::Workflows {

@@ -5,8 +5,10 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use rota_proto::{num, v1};
 use rota_store::Prune;
+use rota_telemetry::clock::unix_micros;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,6 +36,8 @@ pub(crate) struct Storage {
     pub(crate) streams: Streams,
     /// Held during a backup: each needs as much space as the store.
     pub(crate) backup: Arc<Mutex<()>>,
+    /// Unix time at which the last one was sent to its end.
+    pub(crate) last_backup: Gauge,
 }
 
 impl Storage {
@@ -82,11 +86,13 @@ impl Storage {
         let Ok(turn) = Arc::clone(&self.backup).try_lock_owned() else {
             return Err(error("LIMIT_REACHED", "another backup is being made; wait for its end"));
         };
-        let client = self.store.clone();
+        let (client, last) = (self.store.clone(), self.last_backup.clone());
         Ok(self.streams.serve("backup", CHUNKS, |outbox| async move {
             let _turn = turn;
             let copy = client.reads().backup().await.map_err(store)?;
-            transfer(copy, &outbox).await
+            transfer(copy, &outbox).await?;
+            last.set(unix_micros() / 1_000_000);
+            Ok(())
         }))
     }
 }

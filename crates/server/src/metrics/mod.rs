@@ -78,6 +78,7 @@ pub(crate) struct Metrics {
     undecodable: Counter,
     write_failures: Counter,
     writes_failing: Gauge,
+    last_backup: Gauge,
     space: Space,
     notified: Counters<Notified>,
     notifications_waiting: Gauges<Receiver>,
@@ -139,6 +140,7 @@ impl Metrics {
             undecodable: Counter::default(),
             write_failures: Counter::default(),
             writes_failing: Gauge::default(),
+            last_backup: Gauge::default(),
             space: Space::default(),
             notified: Family::default(),
             notifications_waiting: Family::default(),
@@ -218,6 +220,8 @@ impl Metrics {
         registry.register("rota_store_write_failures", None, &[], help, &self.write_failures);
         let help = "Whether the last write failed (0 or 1)";
         registry.register("rota_store_writes_failing", None, &[], help, &self.writes_failing);
+        let help = "When the last backup was sent to its end, in Unix time; 0 for none since the start";
+        registry.register("rota_last_backup_timestamp", seconds(), &[], help, &self.last_backup);
         let bytes = || Some(Unit::Bytes);
         let Space { size, reusable, free, volume } = &self.space;
         registry.register("rota_store_size", bytes(), &[], "Size of the store's files", size);
@@ -273,6 +277,11 @@ impl Metrics {
     /// Returns the counter of failed writes.
     pub(crate) fn write_failures(&self) -> Counter {
         self.write_failures.clone()
+    }
+
+    /// Returns the time of the last backup.
+    pub(crate) fn last_backup(&self) -> Gauge {
+        self.last_backup.clone()
     }
 
     /// Returns the counter of inconsistencies in the scheduler's slots.

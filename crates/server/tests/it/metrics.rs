@@ -24,6 +24,7 @@ const NAMES: &[&str] = &[
     "rota_attempt_duration_seconds",
     "rota_attempts_ended_total",
     "rota_agent_cool_down_seconds",
+    "rota_last_backup_timestamp_seconds",
     "rota_notifications_total",
     "rota_notifications_waiting",
     "rota_breaker_state",
@@ -82,6 +83,20 @@ async fn expect_lines(cluster: &Cluster, lines: &[&str]) -> Result<()> {
     })
     .await;
     all.with_context(|| format!("{:?} are missing in {}", missing(), last.borrow()))
+}
+
+#[tokio::test]
+async fn last_backup_is_dated() -> Result<()> {
+    let setup = Setup { http: true, ..Setup::new(Backend::Sqlite) };
+    let cluster = Cluster::start_with(setup).await?;
+    expect_lines(&cluster, &["rota_last_backup_timestamp_seconds 0"]).await?;
+    let began = rota_telemetry::clock::unix_micros() / 1_000_000;
+    let mut parts = cluster.client().backup(v1::BackupRequest {}).await?;
+    while parts.message().await?.is_some() {}
+    let page = fetch_page(&cluster, "*/*").await?.1;
+    let value = page.lines().find_map(|line| line.strip_prefix("rota_last_backup_timestamp_seconds "));
+    assert!(value.context("no value")?.parse::<f64>()? >= began as f64, "{value:?}");
+    Ok(())
 }
 
 #[tokio::test]
