@@ -1,4 +1,4 @@
-//! Removal of parts that no list refers to.
+//! Removal of parts that no list refers to, and search for those that lists refer to in vain.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -71,6 +71,19 @@ impl Parts {
             }
         }
         Ok(swept)
+    }
+
+    /// Returns those of these parts, which lists refer to, that no namespace has.
+    pub async fn absent(&self, mut referenced: HashSet<Digest>) -> Result<HashSet<Digest>, Error> {
+        let mut all = self.store.list(None);
+        while !referenced.is_empty()
+            && let Some(found) = within(all.try_next()).await?
+        {
+            if let Some((_, digest)) = key(&found.location) {
+                referenced.remove(&digest);
+            }
+        }
+        Ok(referenced)
     }
 
     /// Notes at the location that this control plane removes parts there, and fails if another one does: it may have been started

@@ -50,6 +50,18 @@ async fn parts_are_found_by_content_within_their_namespace() {
 }
 
 #[tokio::test]
+async fn parts_that_are_lost_are_found() {
+    let (folder, parts) = folder();
+    let (kept, _) = parts.put("a", "kept".into()).await.unwrap();
+    let (lost, _) = parts.put("a", "lost".into()).await.unwrap();
+    assert!(parts.absent([kept, lost].into()).await.unwrap().is_empty());
+    fs::remove_file(file(&folder, "a", lost)).unwrap();
+    assert_eq!(parts.absent([kept, lost].into()).await.unwrap(), [lost].into());
+    fs::remove_dir_all(folder.path().join("parts")).unwrap();
+    assert_eq!(parts.absent([kept].into()).await.unwrap(), [kept].into(), "the whole folder");
+}
+
+#[tokio::test]
 async fn damaged_parts_are_not_returned() {
     let (folder, parts) = folder();
     let (digest, _) = parts.put("a", "content".into()).await.unwrap();

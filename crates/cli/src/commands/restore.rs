@@ -8,7 +8,7 @@ use clap::Args;
 use super::{serve, storage};
 use crate::exit::Exit;
 use crate::globals::Globals;
-use crate::output::Out;
+use crate::output::{Out, Reporter};
 use crate::private;
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,11 @@ Examples:
   rota restore rota.sqlite --data-dir /var/lib/rota/server
   rota restore --directory /var/backups/rota --data-dir /var/lib/rota/server --replace
 
-Everything that was acknowledged after the backup is lost.";
+Everything that was acknowledged after the backup is lost. Contents of artifacts, changes and checkpoints are not in it.";
+
+const ARTIFACTS: &str = "contents of artifacts, changes and checkpoints are not in a backup: they are as they were in the storage of artifacts, by \
+                         default the folder `artifacts` of the data directory. If that was lost, too, restore it from its own \
+                         backup; the control plane logs at its start how many are missing";
 
 /// Put a backup in place of the store of a control plane that is stopped
 #[derive(Debug, Args)]
@@ -51,6 +55,7 @@ impl Restore {
         restored.await?.map_err(serve::store_failure)?;
         let line = format!("{} restored to {}", file.display(), self.data_dir.display());
         Out::new(globals.output, globals.color).line(&line)?;
+        Reporter::new(globals.color).line(ARTIFACTS);
         Ok(Exit::Ok)
     }
 }

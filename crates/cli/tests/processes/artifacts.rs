@@ -93,6 +93,31 @@ async fn files_of_attempts_are_listed_and_downloaded() -> Result<()> {
     Ok(())
 }
 
+/// A backup of the store has no contents: after the loss of a whole volume, only records are restored.
+#[tokio::test]
+async fn restore_without_contents_is_reported() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let task = tasks::create(&client, keeping(LEAVES)).await?;
+    tasks::ended(&client, &task.name).await?;
+    let lost = stored(&fixture).len();
+    assert!(lost > 0);
+    let backup = fixture.dir().join("backup.sqlite");
+    fixture.rota(&["admin", "backup", backup.to_str().unwrap()]).await.success();
+    worker.kill().await;
+    fixture.stop_server().await;
+    let (data, backup) = (fixture.data.clone(), backup.to_str().unwrap());
+    fs::remove_dir_all(&data)?;
+    let restored = fixture.rota(&["restore", backup, "--data-dir", data.to_str().unwrap()]).await;
+    assert!(restored.code == 0 && restored.err.contains("not in a backup"), "{restored:?}");
+    fixture.start_server().await?;
+    let reported = fixture.server_mut().prints("contents of artifacts are lost").await;
+    assert!(reported.contains(&format!("parts={lost}")), "{lost} parts: {reported}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn dependents_and_inputs_find_their_files() -> Result<()> {
     let fixture = Fixture::start(Graces::LONG).await?;

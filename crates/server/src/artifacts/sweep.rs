@@ -1,4 +1,5 @@
-//! Background task that removes parts that no list refers to: of pruned tasks, replaced lists and abandoned uploads.
+//! Background task that removes parts that no list refers to: of pruned tasks, replaced lists and abandoned uploads. At its start
+//! it reports those that lists refer to in vain.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -21,8 +22,17 @@ const AGE: Duration = Duration::from_secs(3600);
 /// Lists that are read together, of at most 512 KiB each.
 const PAGE: usize = 16;
 
-/// Sweeps now and then, until `stop`.
+/// Looks for what is lost, then sweeps now and then, until `stop`.
 pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: TaskMonitor) {
+    match stop.run_until_cancelled(artifacts.count_lost()).await {
+        None | Some(Ok(0)) => {}
+        Some(Ok(parts)) => tracing::warn!(
+            parts,
+            storage = artifacts.parts.location(),
+            "contents of artifacts are lost: records name them, and the storage does not have them; restore it, too"
+        ),
+        Some(Err(error)) => tracing::warn!(%error, "failed to compare records with the storage of artifacts"),
+    }
     let mut delay = DELAY;
     while stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_some() {
         delay = INTERVAL;
@@ -44,6 +54,14 @@ pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: 
 }
 
 impl Artifacts {
+    /// Returns how many parts lists refer to and the storage lacks: the store was restored from a backup, and the storage was not.
+    async fn count_lost(&self) -> Result<usize, String> {
+        // First: a part is stored before its list.
+        let referenced = self.referenced().await?;
+        let lost = self.parts.absent(referenced).await.map_err(|error| error.to_string())?;
+        Ok(lost.len())
+    }
+
     /// Removes what nothing refers to, and counts what is left. Returns how many parts were removed.
     pub(crate) async fn sweep(&self, age: Duration) -> Result<u64, String> {
         let until = clock::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
