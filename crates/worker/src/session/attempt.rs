@@ -120,7 +120,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         events.into_iter().for_each(push);
     };
     let mut dirs = None;
-    let mut report = {
+    let report = {
         // Boxed, as is what keeps its work: each wrapper of the attempt would move them by value.
         let work =
             Box::pin(execute(&deps, runtime.as_ref(), assign, &mut channels, &mut dirs, &handle, &redaction));
@@ -140,7 +140,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         emit(kind);
     }
     redaction.flush().into_iter().for_each(push);
-    redaction.report(&mut report);
+    let mut report = redaction.report(report).await;
     // Of an attempt that was superseded nothing counts.
     let counts = handle.lock().stop_reason != Some(StopReason::Stale);
     // An attempt that did not begin has nothing to keep, and an earlier one may have.

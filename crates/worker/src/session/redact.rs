@@ -2,13 +2,17 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rota_proto::v1::{Delivery, Failure, Output, OutputStream, event};
+use prost::Message;
+use rota_proto::v1::{Delivery, Failure, FailureClass, Output, OutputStream, event};
 use rota_telemetry::redact::{RedactionGuard, Redactor, StreamRedactor};
 
 use crate::runtimes::{RunOutcome, RunReport, sanitize};
 
 /// Maximum size of one output event.
 const MAX_CHUNK_BYTES: usize = 64 << 10;
+
+/// Size up to which a report is redacted on the runtime's threads.
+const MAX_INLINE_BYTES: usize = 64 << 10;
 
 /// Maximum size of the id of a runtime's session.
 const MAX_SESSION_BYTES: usize = 256;
@@ -79,22 +83,21 @@ impl Redaction {
         streams.into_iter().filter_map(|which| piece(which, state.stream(which).end().into())).collect()
     }
 
-    pub(super) fn report(&self, report: &mut RunReport) {
-        let state = self.0.lock();
-        let redactor = &state.redactor;
-        match &mut report.outcome {
-            RunOutcome::Succeeded(result) => {
-                sanitize::result(redactor, result);
-                if let Some(failed) = sanitize::too_large(result) {
-                    report.outcome = RunOutcome::Failed(failed);
-                }
-            }
-            RunOutcome::Failed(failure) => sanitize::failure(redactor, failure),
-            RunOutcome::Stopped { .. } => {}
+    /// Redacts a report, a large one on a thread for blocking work: heartbeats and other attempts go on meanwhile.
+    pub(super) async fn report(&self, report: RunReport) -> RunReport {
+        let redactor = self.0.lock().redactor.clone();
+        let is_large = match &report.outcome {
+            RunOutcome::Succeeded(result) => result.encoded_len() > MAX_INLINE_BYTES,
+            RunOutcome::Failed(failure) => failure.encoded_len() > MAX_INLINE_BYTES,
+            RunOutcome::Stopped { .. } => false,
+        };
+        if !is_large {
+            return redacted(&redactor, report);
         }
-        report.usage.iter_mut().for_each(|usage| sanitize::usage(redactor, usage));
-        // The control plane keeps no more of it.
-        report.runtime_session.truncate(report.runtime_session.floor_char_boundary(MAX_SESSION_BYTES));
+        let redacted = tokio::task::spawn_blocking(move || redacted(&redactor, report)).await;
+        redacted.unwrap_or_else(|_| {
+            RunReport::failed(FailureClass::Crash, "the redaction of the result panicked")
+        })
     }
 
     /// Redacts why the files of an attempt could not be stored or delivered.
@@ -107,7 +110,47 @@ impl Redaction {
     }
 }
 
+fn redacted(redactor: &Redactor, mut report: RunReport) -> RunReport {
+    match &mut report.outcome {
+        RunOutcome::Succeeded(result) => {
+            sanitize::result(redactor, result);
+            if let Some(failed) = sanitize::too_large(result) {
+                report.outcome = RunOutcome::Failed(failed);
+            }
+        }
+        RunOutcome::Failed(failure) => sanitize::failure(redactor, failure),
+        RunOutcome::Stopped { .. } => {}
+    }
+    report.usage.iter_mut().for_each(|usage| sanitize::usage(redactor, usage));
+    // The control plane keeps no more of it.
+    report.runtime_session.truncate(report.runtime_session.floor_char_boundary(MAX_SESSION_BYTES));
+    report
+}
+
 fn piece(stream: OutputStream, data: Bytes) -> Option<event::Kind> {
     let output = Output { stream: stream.into(), data, dropped_bytes: 0 };
     (!output.data.is_empty()).then_some(event::Kind::Output(output))
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::TaskResult;
+
+    use super::*;
+
+    fn report(text: String) -> RunReport {
+        RunReport::new(RunOutcome::Succeeded(TaskResult { text, ..TaskResult::default() }))
+    }
+
+    #[tokio::test]
+    async fn large_results_are_not_scanned_on_runtime_threads() {
+        let redaction = Redaction::default();
+        redaction.declare(&["hunter2hunter2".to_owned()]);
+        let mut small = std::pin::pin!(redaction.report(report("hunter2hunter2".to_owned())));
+        assert!(futures::poll!(&mut small).is_ready(), "a thread costs more");
+        let mut large = std::pin::pin!(redaction.report(report("hunter2hunter2 ".repeat(60_000))));
+        assert!(futures::poll!(&mut large).is_pending());
+        let RunOutcome::Succeeded(result) = large.await.outcome else { panic!("it is not too large") };
+        assert!(!result.text.contains("hunter2"));
+    }
 }
