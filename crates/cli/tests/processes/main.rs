@@ -34,6 +34,7 @@ mod money;
 mod moving;
 mod notifications;
 mod object_store;
+mod old_cli;
 mod output;
 mod people;
 mod plans;

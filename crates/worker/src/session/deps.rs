@@ -1,9 +1,10 @@
-//! What all attempts of a worker share.
+//! What all attempts of a worker share, and the probe of the CLI among it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_telemetry::{OnExit, spawn};
 use tokio::sync::mpsc;
 
 use super::attempt::AttemptEvent;
@@ -32,4 +33,23 @@ pub(super) struct AttemptDeps {
     pub(super) confinement: Option<Confinement>,
     pub(super) token: Token,
     pub(super) events: mpsc::UnboundedSender<AttemptEvent>,
+}
+
+/// Tries out what is used of the CLI, if there is one, while the worker takes its first tasks, and again when an attempt finds
+/// that it was replaced.
+pub(super) fn probe_claude(deps: &Arc<AttemptDeps>) {
+    let mut changes = deps.claude.changes();
+    let deps = Arc::downgrade(deps);
+    spawn("claude-probe", OnExit::Done, async move {
+        while let Some(deps) = deps.upgrade() {
+            deps.readiness.set_runtime_version(&deps.claude.version().await);
+            changes.mark_unchanged();
+            let missing = deps.claude.missing(deps.root.state()).await;
+            deps.readiness.set_runtime_missing(missing);
+            drop(deps);
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
 }

@@ -117,8 +117,6 @@ pub struct Options {
     pub prices_file: Option<PathBuf>,
     /// Version of the worker's software, for example `rota/0.1.0`.
     pub version: String,
-    /// Version of the agent's program, such as the CLI.
-    pub runtime_version: String,
     /// Runtimes by kind of task.
     pub runtimes: Runtimes,
     /// Second stage of a shutdown: when cancelled, running attempts are ended.
@@ -171,7 +169,6 @@ impl Options {
             claude_program: None,
             prices_file: None,
             version: concat!("rota/", env!("CARGO_PKG_VERSION")).to_owned(),
-            runtime_version: String::new(),
             runtimes: Runtimes::default(),
             stop_now: CancellationToken::new(),
         }

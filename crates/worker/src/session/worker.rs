@@ -19,7 +19,7 @@ use super::attempt::{AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
 use super::confinement::Confinement;
 use super::connect::{Connection, is_replaced};
 use super::declared::Token;
-use super::deps::AttemptDeps;
+use super::deps::{self, AttemptDeps};
 use super::disconnected::backoff;
 use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
@@ -112,14 +112,6 @@ fn sweep_others(deps: &Arc<AttemptDeps>, keep: Duration) {
     });
 }
 
-/// Tries out what is used of the CLI, while the worker takes its first tasks.
-fn probe_claude(deps: Arc<AttemptDeps>) {
-    spawn("claude-probe", OnExit::Done, async move {
-        let missing = deps.claude.missing(deps.root.state()).await;
-        deps.readiness.set_runtime_missing(missing);
-    });
-}
-
 enum SessionEnd {
     /// Drained, with nothing left to deliver.
     Done,
@@ -149,7 +141,6 @@ impl Worker {
         let token = Token { value: options.token.clone(), file: options.token_file.clone() };
         let readiness =
             Arc::new(Readiness::new(&options.state_dir, options.min_free_disk, options.min_free_memory));
-        readiness.set_runtime_version(&options.runtime_version);
         Ok(Self {
             status: readiness.subscribe(),
             access: ModelAccess::default(),
@@ -191,9 +182,7 @@ impl Worker {
         self.deps.root.supervisors_ended().await;
         self.deps.readiness.check().await;
         Readiness::watch(Arc::downgrade(&self.deps.readiness));
-        if !self.options.runtime_version.is_empty() {
-            probe_claude(Arc::clone(&self.deps));
-        }
+        deps::probe_claude(&self.deps);
         while let Some(connection) = self.open_session(&shutdown).await? {
             let began = Instant::now();
             match self.run_session(connection, &shutdown).await {

@@ -48,9 +48,17 @@ pub(super) fn incomplete_providers(agents: &[Agent]) -> Vec<Check> {
     incomplete.take(MAX_CHECKS).collect()
 }
 
-/// Reports versions of the CLI that lack something that workers use, once each.
-pub(super) fn incomplete_programs(workers: &[Worker]) -> Vec<Check> {
-    let lacking = workers.iter().filter(|worker| !worker.runtime_missing.is_empty());
+/// Reports versions of the CLI that lack something that workers of agents with Claude use, once each.
+pub(super) fn incomplete_programs(agents: &[Agent], workers: &[Worker]) -> Vec<Check> {
+    let runs_claude = |agent: &&Agent| {
+        let kind = agent.spec.as_ref().and_then(|spec| spec.runtime.as_ref()?.kind.as_ref());
+        matches!(kind, Some(runtime::Kind::Claude(claude)) if claude.program.is_empty())
+    };
+    let agents: BTreeSet<_> =
+        agents.iter().filter(runs_claude).map(|agent| names::last(&agent.name)).collect();
+    let lacking = workers
+        .iter()
+        .filter(|worker| !worker.runtime_missing.is_empty() && agents.contains(worker.agent.as_str()));
     let by_version: BTreeMap<&str, &Worker> =
         lacking.map(|worker| (worker.runtime_version.as_str(), worker)).collect();
     let check = |(version, worker): (&str, &Worker)| {
@@ -70,20 +78,32 @@ pub(super) fn incomplete_programs(workers: &[Worker]) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::{AgentSpec, ClaudeRuntime, Runtime};
+    use rota_proto::v1::{AgentSpec, ClaudeRuntime, CommandRuntime, Runtime};
 
     use super::*;
 
     #[test]
     fn parts_that_a_version_lacks_are_reported_once() {
+        let agent = |name: &str, kind: runtime::Kind| Agent {
+            name: format!("namespaces/default/agents/{name}"),
+            spec: Some(AgentSpec { runtime: Some(Runtime { kind: Some(kind) }), ..Default::default() }),
+            ..Default::default()
+        };
+        let agents = [
+            agent("coder", runtime::Kind::Claude(ClaudeRuntime::default())),
+            agent("shell", runtime::Kind::Command(CommandRuntime::default())),
+        ];
         let worker = |version: &str, missing: &[&str]| Worker {
+            agent: "coder".to_owned(),
             name: "namespaces/default/workers/one".to_owned(),
             runtime_version: version.to_owned(),
             runtime_missing: missing.iter().map(ToString::to_string).collect(),
             ..Default::default()
         };
         let lacks = ["the to-do list: progress is the last call of a tool"];
-        let found = incomplete_programs(&[worker("2.1", &lacks), worker("2.1", &lacks), worker("2.2", &[])]);
+        let other = Worker { agent: "shell".to_owned(), ..worker("2.0", &lacks) };
+        let workers = [worker("2.1", &lacks), worker("2.1", &lacks), worker("2.2", &[]), other];
+        let found = incomplete_programs(&agents, &workers);
         assert_eq!(found.len(), 1);
         assert!(found[0].message.contains("2.1 of worker one lacks the to-do list"), "{found:?}");
     }

@@ -247,7 +247,7 @@ pub async fn pools(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<
         checks.extend(local::claude(&claude::programs(&agents, &workers)).await);
     }
     checks.extend(claude::incomplete_providers(&agents));
-    checks.extend(claude::incomplete_programs(&workers));
+    checks.extend(claude::incomplete_programs(&agents, &workers));
     checks
 }
 

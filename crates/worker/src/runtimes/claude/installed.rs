@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use rota_proto::v1::{Failure, FailureClass};
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::{DEFAULT_PROGRAM, probe, version};
 use crate::runtimes::failure;
@@ -20,6 +20,8 @@ const MIN_VERSION: Version = Version::new(2, 1, 257);
 pub(crate) struct Installed {
     program: PathBuf,
     known: Mutex<Option<(Identity, String)>>,
+    /// Counts the programs that were found.
+    changes: watch::Sender<usize>,
 }
 
 /// What changes when the file of a program is replaced.
@@ -46,25 +48,44 @@ impl Identity {
 impl Installed {
     /// Expects a path, or a name that is searched for on the worker's PATH.
     pub(crate) fn new(program: Option<PathBuf>) -> Self {
-        Self { program: program.unwrap_or_else(|| DEFAULT_PROGRAM.into()), known: Mutex::default() }
+        let program = program.unwrap_or_else(|| DEFAULT_PROGRAM.into());
+        Self { program, known: Mutex::default(), changes: watch::Sender::default() }
+    }
+
+    /// Returns what changes when another program is found where this one was.
+    pub(crate) fn changes(&self) -> watch::Receiver<usize> {
+        self.changes.subscribe()
     }
 
     /// Returns the version; empty if it cannot be found out, as for a missing program, which fails with a message of its
-    /// own. Fails with class START if the version is too old.
+    /// own.
+    pub(crate) async fn version(&self) -> String {
+        match self.identity() {
+            Some(identity) => self.version_of(&identity).await,
+            None => String::new(),
+        }
+    }
+
+    /// Returns the version as [`Installed::version`] does. Fails with class START if it is too old.
     pub(crate) async fn check(&self) -> Result<String, Failure> {
         let Some(identity) = self.identity() else { return Ok(String::new()) };
-        let mut known = self.known.lock().await;
-        let text = match &*known {
-            Some((same, text)) if *same == identity => text.clone(),
-            _ => {
-                let text = version(&identity.file.to_string_lossy()).await.unwrap_or_default();
-                *known = Some((identity.clone(), text.clone()));
-                text
-            }
-        };
+        let text = self.version_of(&identity).await;
         match Version::parse(&text) {
             Ok(found) if found < MIN_VERSION => Err(too_old(&identity.file, &found)),
             _ => Ok(text),
+        }
+    }
+
+    async fn version_of(&self, identity: &Identity) -> String {
+        let mut known = self.known.lock().await;
+        match &*known {
+            Some((same, text)) if same == identity => text.clone(),
+            _ => {
+                let text = version(&identity.file.to_string_lossy()).await.unwrap_or_default();
+                *known = Some((identity.clone(), text.clone()));
+                self.changes.send_modify(|changes| *changes += 1);
+                text
+            }
         }
     }
 
@@ -82,9 +103,10 @@ impl Installed {
 
     /// Returns which of the parts that the driver uses the CLI lacks, tried out once per version; none without a CLI.
     pub(crate) async fn missing(&self, state: &Path) -> Vec<String> {
-        match self.identity() {
-            Some(identity) => probe::missing(&identity, state).await,
-            None => Vec::new(),
+        let Some(identity) = self.identity() else { return Vec::new() };
+        match self.check().await {
+            Ok(_) => probe::missing(&identity, state).await,
+            Err(old) => vec![format!("what attempts need, and they fail to start: {}", old.message)],
         }
     }
 }
