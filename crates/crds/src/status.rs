@@ -16,6 +16,8 @@ pub mod condition {
     pub const ABLE_TO_SCALE: &str = "AbleToScale";
     /// Agent: pods are being started, drained or replaced.
     pub const PROGRESSING: &str = "Progressing";
+    /// Agent: attempts are isolated from their workers and from each other.
+    pub const ISOLATED: &str = "Isolated";
     /// Task: has finished with success.
     pub const COMPLETE: &str = "Complete";
     /// Task: has finished without success.
@@ -28,7 +30,7 @@ pub mod condition {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
-    /// Conditions of the types `Ready`, `Accepted`, `AbleToScale` and `Progressing`.
+    /// Conditions of the types `Ready`, `Accepted`, `AbleToScale`, `Progressing` and, while workers are connected, `Isolated`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

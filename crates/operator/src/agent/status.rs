@@ -101,6 +101,19 @@ pub(crate) fn build(agent: &Agent, input: &StatusInput<'_>, now: Timestamp) -> A
         }
         false => put(condition::PROGRESSING, false, "Steady", ""),
     }
+    match connected().find(|worker| !worker.isolated) {
+        Some(worker) => {
+            let reason = match worker.not_isolated_reason.as_str() {
+                "" => "the worker gives no reason",
+                reason => reason,
+            };
+            let message = format!("worker {}: {reason}", names::last(&worker.worker));
+            put(condition::ISOLATED, false, "NotIsolated", &message);
+        }
+        None if ready > 0 => put(condition::ISOLATED, true, "Confined", ""),
+        // No worker has stated it.
+        None => {}
+    }
     status
 }
 
@@ -239,6 +252,28 @@ mod tests {
         assert!(named, "{status:?}");
         let healthy = v1::WorkerDemand { connected: true, ..Default::default() };
         assert_eq!(ready(&with(vec![sick, healthy])), ("True", "WorkersConnected"));
+    }
+
+    #[test]
+    fn attempts_that_are_not_isolated_are_a_condition() {
+        let isolated = |workers: &[(bool, &str)]| {
+            let workers = workers.iter().map(|(isolated, reason)| v1::WorkerDemand {
+                worker: "namespaces/default/workers/w-1".into(),
+                connected: true,
+                isolated: *isolated,
+                not_isolated_reason: (*reason).into(),
+                ..Default::default()
+            });
+            let demand = v1::Demand { workers: workers.collect(), ..Default::default() };
+            let status = built(&agent(0), &DemandSnapshot { demand, ..Default::default() }, None);
+            let condition = status.conditions.into_iter().find(|it| it.type_ == condition::ISOLATED);
+            condition.map(|it| (it.status, it.message))
+        };
+        assert_eq!(isolated(&[]), None, "unknown");
+        assert_eq!(isolated(&[(true, "")]), Some(("True".into(), String::new())));
+        let old = "Landlock has ABI 3";
+        let named = format!("worker w-1: {old}");
+        assert_eq!(isolated(&[(true, ""), (false, old)]), Some(("False".into(), named)));
     }
 
     #[test]

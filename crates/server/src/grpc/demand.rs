@@ -113,6 +113,8 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
                 idle_since: worker.stats.idle_since.map(time::timestamp),
                 unavailable: worker.is_unavailable(),
                 not_ready: !worker.ready,
+                isolated: worker.stats.isolated,
+                not_isolated_reason: worker.stats.not_isolated_reason.clone(),
                 unavailable_reason: worker.unavailable_reason().to_owned(),
                 removed: false,
             })

@@ -2,6 +2,7 @@
 
 mod claude;
 pub mod database;
+mod isolation;
 mod local;
 mod server;
 

@@ -13,7 +13,7 @@ use rota_telemetry::clock;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::{Check, claude, local};
+use super::{Check, claude, isolation, local};
 use crate::output::{between, count, duration, moment, time};
 
 /// Timeout of a call.
@@ -248,6 +248,7 @@ pub async fn pools(client: &Client, found: &Found, breakers: &[Breaker]) -> Vec<
     }
     checks.extend(claude::incomplete_providers(&agents));
     checks.extend(claude::incomplete_programs(&agents, &workers));
+    checks.extend(isolation::of(&workers));
     checks
 }
 
