@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(drain(&pressed(0, 0, 0, vec![sick("a", 1)])), ["a"], "nothing waits for a recovery");
         assert_eq!(drain(&pressed(2, 0, 9, vec![sick("a", 1)])), [""; 0], "not even for the floor");
         let workers = vec![busy("a", 1), sick("b", 1), idle("c", 2), idle("d", 3)];
-        assert_eq!(drain(&pressed(0, 0, 9, workers.clone())), ["b", "d", "c"], "at once");
+        assert_eq!(drain(&pressed(0, 0, 9, workers.clone())), ["b", "d", "c"], "immediately");
         assert_eq!(drain(&pressed(0, 1, 9, workers.clone())), ["b", "d"], "a spare one stays");
         assert_eq!(drain(&pressed(3, 0, 9, workers.clone())), ["b"], "the floor stays");
         assert_eq!(start(&Pool { pressed: false, ..pressed(0, 0, 9, workers) }), 5, "it has recovered");

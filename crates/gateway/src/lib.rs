@@ -71,7 +71,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Reads the HTTP paths from the descriptors. `max_body` returns the limit of a call's body by its path in gRPC, if it is
-    /// less than that of others: one that everybody may make.
+    /// less than that of others: one that needs no token.
     pub fn new(max_body: impl Fn(&str) -> Option<usize>) -> Result<Arc<Self>, Error> {
         let pool = pool()?;
         let openapi = serde_json::to_vec(&openapi::document()?).unwrap_or_default().into();

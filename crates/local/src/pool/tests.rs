@@ -69,7 +69,7 @@ async fn pool_follows_demand_until_agent_is_deleted() {
     assert!(pool.is_finished());
 }
 
-/// A worker on another machine says nothing about this one.
+/// The state of a worker on another machine does not count here.
 #[tokio::test]
 async fn full_disk_starts_no_further_workers() {
     let folder = tempfile::tempdir().unwrap();

@@ -278,9 +278,9 @@ enum Step {
     /// It has a record, whose state counts.
     Follow(Arc<v1::Task>),
     Submit,
-    /// It has not been submitted, as far as its status says, and is invalid, for this reason.
+    /// It has not been submitted, as far as its status shows, and is invalid, for this reason.
     Refuse(String),
-    /// It was submitted, and its record is gone.
+    /// It was submitted, and has no record any more.
     Lost,
 }
 

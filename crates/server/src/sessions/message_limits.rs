@@ -72,7 +72,7 @@ impl<S: tower::Service<http::Request<Body>>> tower::Service<http::Request<Body>>
     }
 }
 
-/// Limits of one message.
+/// Limits of one message of a body.
 #[derive(Clone, Copy)]
 struct Limit {
     bytes: usize,
