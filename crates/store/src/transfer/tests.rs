@@ -27,9 +27,9 @@ fn row(table: &Table, number: i64) -> Vec<Value> {
     table.columns.iter().enumerate().map(value).collect()
 }
 
-type Rows = Vec<(&'static str, Vec<Value>)>;
+type Inserted = Vec<(&'static str, Vec<Value>)>;
 
-fn export() -> (Vec<u8>, Rows, Head) {
+fn export() -> (Vec<u8>, Inserted, Head) {
     let head = Head::new(Uuid::from_u128(7), 12, 3, Some(5), Some(&[1, 2]));
     let mut out = Vec::new();
     let mut exporter = Exporter::begin(&mut out, head.clone()).unwrap();
