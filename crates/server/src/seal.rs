@@ -144,9 +144,8 @@ impl Sealer {
         let ring =
             Ring { current: Arc::clone(&current), other, uncommitted: TaskTracker::new(), outdated: None };
         let sealer = Self { root: current, files: checks, ring: RwLock::new(ring) };
-        match stored {
-            Some(stored) if !files.replace_lost => sealer.check(stored)?,
-            _ => {}
+        if let Some(stored) = stored.filter(|_| !files.replace_lost) {
+            sealer.check(stored)?;
         }
         Ok(sealer)
     }
@@ -155,8 +154,8 @@ impl Sealer {
     fn check(&self, stored: &StoredKeys) -> Result<(), Error> {
         let ring = self.ring.read();
         let has = |check: &[u8]| {
-            let keys = std::iter::once(&ring.current).chain(&ring.other);
-            keys.into_iter().any(|key| key.check()[..] == *check)
+            let mut keys = std::iter::once(&ring.current).chain(&ring.other);
+            keys.any(|key| key.check()[..] == *check)
         };
         let missing = |check: &[u8]| {
             let given: Vec<_> =
