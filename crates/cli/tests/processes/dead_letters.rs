@@ -85,6 +85,11 @@ async fn dead_letters_are_replayed_once() -> Result<()> {
     assert_eq!(marked[2]["labels"][labels::REPLAYED], copy);
     assert!(letters(&fixture, &[]).await?.is_empty());
 
+    // The mark is that of one task.
+    let copied = fixture.rota(&["retry", &uid]).await.success();
+    let copied = fixture.rota(&["get", "task", &copied, "-o", "json"]).await.json();
+    assert!(copied["labels"][labels::REPLAYED].is_null(), "{copied}");
+
     // The copy of one that fails again is a dead letter of its own.
     assert_eq!(run(&fixture, "missing", "exec /no/such/program").await.code, 1);
     fixture.rota(&["dead-letters", "replay", "missing"]).await.success();
