@@ -148,7 +148,7 @@ async fn invalid_plan_is_repaired_once() -> Result<()> {
     ]});
     for (first, problem) in [
         (json!({"subtasks": "all"}), "is not of type"),
-        (cyclic, "cycle"),
+        (cyclic, "steps need each other"),
         (
             json!({"subtasks": [{"name": "a", "description": "A", "capabilities": ["code", "docs"]}]}),
             "capabilities code, docs",
@@ -183,7 +183,7 @@ async fn hopeless_plans_become_one_task() -> Result<()> {
     let too_many = work(&good(), &good());
     let poor = team.plan(&["-o", "json", "--budget-usd", "0.015"], &too_many).await;
     assert!(poor.err.contains("less than a cent for each of 2 subtasks"), "{poor:?}");
-    team.plan(&["--agent", "absent"], "x").await.failed(4, &["agent absent does not exist"]);
+    team.fixture.rota(&["plan", "--agent", "absent", "x"]).await.failed(4, &["agent absent does not exist"]);
     Ok(())
 }
 
