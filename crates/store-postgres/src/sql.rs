@@ -293,6 +293,19 @@ statements! {
             WHERE place.shard = $1 AND place.workflow = page.workflow
                 AND (place.step, place.round, place.item) > (page.step, page.round, page.item) AND (NOT page.open OR tasks.state < 6)
             ORDER BY place.step, place.round, place.item LIMIT page.size) AS t ORDER BY n, t.step, t.round, t.item");
+    INSERT_GROUP_MEMBERS = "INSERT INTO group_members (shard, namespace, name, workflow, step, holds, capacity, joined)
+        SELECT $1, new.* FROM unnest($2::text[], $3::text[], $4::int8[], $5::int8[], $6::bool[], $7::int8[], $8::int8[]) AS new";
+    DELETE_GROUP_MEMBERS = "DELETE FROM group_members AS t USING unnest($2::text[], $3::text[], $4::int8[], $5::int8[])
+            AS old (namespace, name, workflow, step)
+        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.name = old.name AND t.holds = ANY ('{t,f}'::bool[])
+            AND t.workflow = old.workflow AND t.step = old.step";
+    GROUP_MEMBERS = "SELECT t.workflow, t.step, t.holds, t.capacity, t.joined, n
+        FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
+        CROSS JOIN LATERAL ((SELECT workflow, step, holds, capacity, joined FROM group_members AS m
+            WHERE m.shard = $1 AND m.namespace = want.namespace AND m.name = want.name AND m.holds)
+            UNION ALL (SELECT workflow, step, holds, capacity, joined FROM group_members AS m
+            WHERE m.shard = $1 AND m.namespace = want.namespace AND m.name = want.name AND NOT m.holds
+            ORDER BY workflow, step LIMIT $4)) AS t ORDER BY n, t.holds DESC, t.workflow, t.step";
     DUE_WORKFLOWS = "SELECT key FROM workflows WHERE shard = $1 AND due <= $2 ORDER BY due, key LIMIT $3";
     DUE_STEPS = "SELECT workflow, step FROM steps WHERE shard = $1 AND due <= $2 ORDER BY due, workflow, step LIMIT $3";
     ENDED_WORKFLOWS = "SELECT key FROM workflows WHERE shard = $1 AND ended < $2 ORDER BY ended, key LIMIT $3";

@@ -5,8 +5,8 @@ use rota_core::workflow::{Step, Workflow};
 use rota_core::{Timestamp, WorkflowKey};
 use rota_store::codec::{signed, stored, unsigned};
 use rota_store::{
-    Error, StepKey, StepPage, Stored, TaskRow, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
-    WorkflowRows,
+    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, Stored, TaskRow, WorkflowFilter,
+    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -47,6 +47,15 @@ fn step(row: &Row) -> Result<Stored<Step>, Fault> {
     Ok(stored::<Step>(get(row, 2)?).map(|step| Step { workflow, index, ..step }))
 }
 
+fn member(row: &Row) -> Result<GroupMember, Fault> {
+    Ok(GroupMember {
+        member: step_key(row)?,
+        holds: get(row, 2)?,
+        limit: number(row, 3)?,
+        joined: unsigned(get(row, 4)?),
+    })
+}
+
 fn all<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
     rows.iter().map(read).collect()
 }
@@ -56,7 +65,7 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
     if *load == WorkflowLoad::default() {
         return Ok(WorkflowLoaded::default());
     }
-    let (keyed, by_id, names, steps, dependents, held, active, tasks, due, expired) = try_join!(
+    let (keyed, by_id, names, steps, dependents, held, active, tasks, groups, due, expired) = try_join!(
         keyed(session, load),
         by_id(session, load),
         names(session, load),
@@ -65,6 +74,7 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
         in_state(session, sql::LOAD_HELD_STEPS, &load.held),
         in_state(session, sql::LOAD_ACTIVE_STEPS, &load.active),
         tasks(session, load),
+        groups(session, &load.groups),
         due(session, load),
         expired(session, load),
     )?;
@@ -78,6 +88,7 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
         held: pages_by(load.held.len(), &held, 3, step)?,
         active: pages_by(load.active.len(), &active, 3, step)?,
         tasks,
+        groups: pages_by(load.groups.len(), &groups, 5, member)?,
         due_workflows: all(&due.0, key)?,
         due_steps: all(&due.1, step_key)?,
         expired: all(&expired, key)?,
@@ -162,6 +173,19 @@ async fn tasks(session: &Session, load: &WorkflowLoad) -> Result<Vec<Vec<TaskRow
     let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &workflows, &steps, &rounds, &items, &open, &sizes];
     let rows = session.query(sql::LOAD_STEP_TASKS, params).await?;
     pages_by(pages.len(), &rows, 0, rows::task)
+}
+
+/// Namespaces and names of groups.
+fn group_columns(groups: &[GroupKey]) -> (Vec<&str>, Vec<String>) {
+    groups.iter().map(|group| (group.namespace.as_str(), group.stored_name())).unzip()
+}
+
+async fn groups(session: &Session, groups: &[GroupKey]) -> Rows {
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ((namespaces, names), window) = (group_columns(groups), signed(GROUP_WINDOW));
+    session.query(sql::GROUP_MEMBERS, &[&SHARD, &namespaces, &names, &window]).await
 }
 
 async fn due(session: &Session, load: &WorkflowLoad) -> Result<(Vec<Row>, Vec<Row>), Fault> {
@@ -300,6 +324,12 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
                 after = get(last, 0)?;
                 rows.workflows = decoded(&found, workflow)?;
             }
+        }
+        WorkflowQuery::Group(group) => {
+            let (namespaces, names) = group_columns(std::slice::from_ref(group));
+            let window: i64 = signed(GROUP_WINDOW);
+            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &namespaces, &names, &window];
+            rows.members = all(&loan.query(sql::GROUP_MEMBERS, params).await?, member)?;
         }
         WorkflowQuery::Unended => {
             let found = loan.query(sql::UNENDED_WORKFLOWS, &[&SHARD]).await?;

@@ -34,6 +34,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/011_accounts.sql")),
         M::up(include_str!("migrations/012_documents.sql")),
         M::up(include_str!("migrations/013_workflows.sql")),
+        M::up(include_str!("migrations/014_groups.sql")),
     ])
 }
 

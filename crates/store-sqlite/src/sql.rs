@@ -157,6 +157,12 @@ statements! {
              AND (step, round, item) > (?2, ?3, ?4) AND state < 6 ORDER BY step, round, item LIMIT ?5");
     STEP_RESULTS = "SELECT tasks.key, record, body FROM tasks LEFT JOIN results ON results.key = tasks.key
                     WHERE workflow = ? AND step = ? AND round = ? ORDER BY item LIMIT ?";
+    GROUP_MEMBERS = "SELECT workflow, step, holds, capacity, joined FROM group_members
+                     WHERE namespace = ? AND name = ? AND holds = ? ORDER BY workflow, step LIMIT ?";
+    INSERT_GROUP_MEMBER = "INSERT INTO group_members (namespace, name, workflow, step, holds, capacity, joined)
+                           VALUES (?, ?, ?, ?, ?, ?, ?)";
+    DELETE_GROUP_MEMBER = "DELETE FROM group_members
+                           WHERE namespace = ? AND name = ? AND holds IN (0, 1) AND workflow = ? AND step = ?";
     DETACH_TASK = "UPDATE tasks SET workflow = NULL, step = NULL, round = NULL, item = NULL WHERE key = ?";
 
     PUT_FOLLOW_UP = "INSERT OR REPLACE INTO follow_ups (number, record) VALUES (?, ?)";

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use rota_core::workflow::{Step, Workflow};
 use rota_core::{Timestamp, WorkflowKey};
 use rota_store::{
-    Error, StepKey, StepPage, StepTasksPage, Stored, WorkflowChanges, WorkflowFilter, WorkflowLoad,
-    WorkflowLoaded, WorkflowQuery, WorkflowRows, stored_end,
+    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, StepTasksPage, Stored, WorkflowChanges,
+    WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, stored_end,
 };
 use rusqlite::{Connection, Params, Row, params};
 
@@ -34,6 +34,24 @@ fn step(row: &Row<'_>) -> rusqlite::Result<Stored<Step>> {
 
 fn body(row: &Row<'_>) -> rusqlite::Result<(u32, Bytes)> {
     Ok((row.get(0)?, Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?)))
+}
+
+fn group(connection: &Connection, group: &GroupKey) -> Result<Vec<GroupMember>, Error> {
+    let member = |row: &Row<'_>| {
+        Ok(GroupMember {
+            member: step_key(row)?,
+            holds: row.get(2)?,
+            limit: row.get(3)?,
+            joined: unsigned(row.get(4)?),
+        })
+    };
+    let name = group.stored_name();
+    let read = |holds: bool, limit: i64| {
+        all(connection, sql::GROUP_MEMBERS, params![group.namespace.as_str(), name, holds, limit], member)
+    };
+    let mut members = read(true, -1)?;
+    members.extend(read(false, signed(GROUP_WINDOW))?);
+    Ok(members)
 }
 
 fn page(connection: &Connection, sql: &str, page: &StepPage) -> Result<Vec<Stored<Step>>, Error> {
@@ -79,6 +97,9 @@ pub(crate) fn load(connection: &Connection, load: &WorkflowLoad) -> Result<Workf
     }
     for page in &load.tasks {
         loaded.tasks.push(tasks(connection, page)?);
+    }
+    for key in &load.groups {
+        loaded.groups.push(group(connection, key)?);
     }
     let key = |row: &Row<'_>| Ok(WorkflowKey(unsigned(row.get(0)?)));
     if let Some((now, limit)) = load.due {
@@ -161,6 +182,14 @@ pub(crate) fn write(connection: &Connection, changes: &WorkflowChanges) -> Resul
     }
     for ((workflow, step), output) in &changes.outputs {
         run(connection, sql::PUT_STEP_OUTPUT, params![signed(workflow.0), step, &output[..]])?;
+    }
+    for (group, (workflow, step), member) in &changes.members {
+        let (namespace, name, workflow) = (group.namespace.as_str(), group.stored_name(), signed(workflow.0));
+        run(connection, sql::DELETE_GROUP_MEMBER, params![namespace, name, workflow, step])?;
+        if let Some(GroupMember { holds, limit, joined, .. }) = member {
+            let params = params![namespace, name, workflow, step, holds, limit, signed(*joined)];
+            run(connection, sql::INSERT_GROUP_MEMBER, params)?;
+        }
     }
     for key in &changes.detached {
         run(connection, sql::DETACH_TASK, [signed(key.0)])?;
@@ -292,6 +321,7 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
             let params = params![signed(after.0)];
             rows.workflows = some(connection, sql::ENDING_WORKFLOWS, params, *limit, workflow)?;
         }
+        WorkflowQuery::Group(key) => rows.members = group(connection, key)?,
         WorkflowQuery::Unended => {
             let count = one(connection, sql::UNENDED_WORKFLOWS, [], |row| row.get(0))?;
             rows.count = unsigned(count.unwrap_or(0));

@@ -31,6 +31,7 @@ pub mod threads;
 pub mod timers;
 pub mod workers;
 pub mod workflow_ends;
+pub mod workflow_groups;
 mod workflow_run;
 pub mod workflow_visits;
 pub mod workflows;
@@ -130,6 +131,10 @@ macro_rules! conformance {
                 same_workflow_is_created_once graph_is_driven_to_its_end graph_continues_after_each_reopen outdated_answers_change_nothing
                 reused_results_are_stored held_steps_start_when_there_is_room wide_workflow_takes_several_commits
                 refused_task_fails_its_step offered_task_of_a_step_is_assigned dry_run_creates_no_workflow
+            }
+            workflow_groups {
+                group_is_held_in_the_order_of_creation steps_share_a_group new_member_replaces_the_others paused_workflow_keeps_no_place
+                group_with_many_members_is_held_by_all_in_turn groups_continue_after_each_reopen
             }
             workflow_ends {
                 completed_steps_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow

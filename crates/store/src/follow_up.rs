@@ -6,7 +6,7 @@ use rota_core::task::State;
 use rota_core::{AgentName, Namespace, TaskId, TaskKey, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{RoutePlace, TaskPlace, WaitsKey};
+use crate::{GroupKey, RoutePlace, TaskPlace, WaitsKey};
 
 /// Missing object, credential or budget that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,7 +75,18 @@ pub enum FollowUp {
     /// A workflow has stopped: started steps from this index on have not been notified.
     HaltSteps { workflow: WorkflowKey, from: u32 },
     /// Tasks of a workflow behind this place have not been cancelled, suspended or resumed.
-    StepTasks { workflow: WorkflowKey, after: Option<TaskPlace>, hold: TaskHold },
+    StepTasks {
+        workflow: WorkflowKey,
+        after: Option<TaskPlace>,
+        hold: TaskHold,
+        /// The only step whose tasks are meant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<u32>,
+    },
+    /// Members that wait for a concurrency group may hold it.
+    AdmitMembers { group: GroupKey },
+    /// A member has joined a group with this revision: those before it have not been cancelled in its favor.
+    ReplaceMembers { group: GroupKey, joined: u64 },
     /// A workflow was deleted, or its retention is over: its tasks behind this place, and its own rows, are left.
     RemoveWorkflow { workflow: WorkflowKey, after: Option<TaskPlace> },
 }

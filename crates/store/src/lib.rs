@@ -45,6 +45,7 @@ mod file_lock;
 mod filter;
 mod follow_up;
 mod log_size;
+mod groups;
 pub mod memory;
 mod records;
 mod replica;
@@ -79,6 +80,7 @@ pub use file_lock::{FileLock, LockError};
 pub use filter::{Filter, Page};
 pub use follow_up::{FollowUp, TaskHold, WaitKey};
 pub use log_size::LogSize;
+pub use groups::{GROUP_WINDOW, GroupKey, GroupMember, WORKFLOW_MEMBER};
 pub use records::{
     Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, OpenSession, Prune,
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,

@@ -8,7 +8,7 @@ use rota_core::workflow::{self, Step, StepCommand, StepState, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Create, NameKey, Stored, TaskRow};
+use crate::{Command, Create, GroupKey, GroupMember, NameKey, Stored, TaskRow};
 
 /// A workflow's id in its namespace.
 pub type WorkflowScopedId = (Namespace, WorkflowId);
@@ -185,6 +185,8 @@ pub struct WorkflowLoad {
     pub held: Vec<StepPage>,
     pub active: Vec<StepPage>,
     pub tasks: Vec<StepTasksPage>,
+    /// Groups: all members that hold them, then the first [`GROUP_WINDOW`] that wait.
+    pub groups: Vec<GroupKey>,
     /// Workflows and steps with a deadline up to this time, and their largest number.
     pub due: Option<(Timestamp, usize)>,
     /// Workflows that ended before this time, and their largest number.
@@ -226,6 +228,7 @@ pub struct WorkflowLoaded {
     pub held: Vec<Vec<Stored<Step>>>,
     pub active: Vec<Vec<Stored<Step>>>,
     pub tasks: Vec<Vec<TaskRow>>,
+    pub groups: Vec<Vec<GroupMember>>,
     pub due_workflows: Vec<WorkflowKey>,
     pub due_steps: Vec<StepKey>,
     pub expired: Vec<WorkflowKey>,
@@ -243,6 +246,8 @@ pub struct WorkflowChanges {
     /// Needs: the step that is needed, then the one that needs it, and whether that runs although the first has not succeeded.
     pub edges: Vec<(StepKey, u32, bool)>,
     pub outputs: Vec<(StepKey, Bytes)>,
+    /// Members of groups; `None` for those that have left.
+    pub members: Vec<(GroupKey, StepKey, Option<GroupMember>)>,
     /// Workflows to remove, with their steps. Their tasks were removed before.
     pub removed: Vec<WorkflowKey>,
     /// Tasks that outlive their workflow, since other tasks need them.
@@ -259,6 +264,7 @@ impl WorkflowChanges {
             self.steps.len(),
             self.edges.len(),
             self.outputs.len(),
+            self.members.len(),
             self.removed.len(),
             self.detached.len(),
         ];
@@ -309,6 +315,8 @@ pub enum WorkflowQuery {
         after: WorkflowKey,
         limit: usize,
     },
+    /// Members of a group, as a load reads them.
+    Group(GroupKey),
     /// Number of workflows that have not ended.
     Unended,
 }
@@ -322,6 +330,7 @@ pub struct WorkflowRows {
     pub steps: Vec<Step>,
     pub bodies: Vec<(u32, Bytes)>,
     pub tasks: Vec<(Task, Option<Bytes>)>,
+    pub members: Vec<GroupMember>,
     pub count: u64,
 }
 

@@ -1,12 +1,13 @@
 //! Commands on steps.
 
 use super::{
-    COMPENSATION, Change, Follow, Kind, Rejected, State, Step, StepCommand, StepState, TaskEnd, Workflow,
-    message,
+    COMPENSATION, Change, Follow, Kind, Place, Rejected, State, Step, StepCommand, StepState, TaskEnd,
+    Workflow, message,
 };
 use crate::Timestamp;
 
 const STOPPED: &str = "the workflow has stopped";
+const REPLACED: &str = "a new member of its concurrency group has taken its place";
 const REUSED: &str = "its results are those of the earlier run";
 
 /// One command on a step.
@@ -38,9 +39,19 @@ impl Move<'_> {
             StepCommand::NeedEnded { satisfied, reused } => self.need_ended(satisfied, reused),
             StepCommand::Release => {
                 if state == StepState::Held {
-                    self.workflow.start_or_hold(self.step, self.now);
+                    self.workflow.start_or_hold(self.step, &mut self.out, self.now);
                 }
             }
+            StepCommand::Admit if !self.step.waits_for_group() => return Err(Rejected::Outdated),
+            StepCommand::Admit if !self.workflow.is_phase_of(self.step) => self.halt(),
+            StepCommand::Admit if self.workflow.is_paused() => {
+                self.workflow.hold_back(self.step, &mut self.out);
+            }
+            StepCommand::Admit => {
+                self.step.group.iter_mut().for_each(|group| group.place = Place::Holding);
+                self.step.ready_at = Some(self.now);
+            }
+            StepCommand::Replace => self.replace()?,
             StepCommand::Skip => {
                 self.is_current(StepState::Ready, 1)?;
                 self.step.by_condition = true;
@@ -149,7 +160,8 @@ impl Move<'_> {
     }
 
     fn is_current(&self, state: StepState, round: u32) -> Result<(), Rejected> {
-        if self.step.state == state && self.step.round == round { Ok(()) } else { Err(Rejected::Outdated) }
+        let is_current = self.step.state == state && self.step.round == round;
+        if is_current && !self.step.waits_for_group() { Ok(()) } else { Err(Rejected::Outdated) }
     }
 
     fn is_not_paused(&self) -> Result<(), Rejected> {
@@ -176,7 +188,7 @@ impl Move<'_> {
         if self.step.doomed {
             self.end(StepState::Skipped, "a step that it needs has not succeeded");
         } else {
-            self.workflow.start_or_hold(self.step, self.now);
+            self.workflow.start_or_hold(self.step, &mut self.out, self.now);
         }
     }
 
@@ -231,6 +243,8 @@ impl Move<'_> {
         if self.step.doomed {
             let why = self.step.message.clone();
             self.end(StepState::Failed, &why);
+        } else if self.step.replaced && (failed > 0 || created < total) {
+            self.end(StepState::Cancelled, REPLACED);
         } else if failed > cancelled {
             let why = if total == 1 {
                 "its task has failed".to_owned()
@@ -264,7 +278,8 @@ impl Move<'_> {
             return self.end(StepState::Failed, &why);
         }
         if step.halted || !self.workflow.is_phase_of(step) {
-            return self.end(StepState::Cancelled, STOPPED);
+            let why = if step.replaced { REPLACED } else { STOPPED };
+            return self.end(StepState::Cancelled, why);
         }
         step.state = StepState::Ready;
         step.round += 1;
@@ -315,6 +330,28 @@ impl Move<'_> {
         }
     }
 
+    /// Ends the step, and its tasks, in favor of a new member of its group.
+    fn replace(&mut self) -> Result<(), Rejected> {
+        let is_member = self.step.group.as_ref().is_some_and(|group| group.place != Place::Outside);
+        if !is_member || self.step.replaced {
+            return Err(Rejected::Outdated);
+        }
+        self.step.replaced = true;
+        match self.step.state {
+            StepState::Running if self.step.kind == Kind::Task => {
+                self.step.halted = true;
+                match self.step.open() {
+                    0 => self.all_ended(),
+                    _ => self.out.follow.push(Follow::CancelStep { step: self.step.index }),
+                }
+            }
+            // It ends by itself.
+            StepState::Ending => self.step.halted = true,
+            _ => self.end(StepState::Cancelled, REPLACED),
+        }
+        Ok(())
+    }
+
     fn compensated(&mut self, succeeded: bool) {
         if !succeeded && self.step.message.is_empty() {
             "its compensation has failed".clone_into(&mut self.step.message);
@@ -333,6 +370,7 @@ impl Move<'_> {
         step.message = message(why);
         step.due = None;
         step.ended_at = Some(self.now);
+        step.leave(&mut self.out);
         let open = if step.finally { &mut workflow.finals_open } else { &mut workflow.main_open };
         *open = open.saturating_sub(1);
         match state {

@@ -9,6 +9,8 @@ pub enum Command {
         suspend: bool,
     },
     Resume,
+    /// It has a place in its group.
+    Admit,
     Cancel {
         reason: String,
     },
@@ -28,6 +30,10 @@ pub enum StepCommand {
     },
     /// The workflow may have room for it.
     Release,
+    /// It has a place in its group.
+    Admit,
+    /// A new member of its group takes its place.
+    Replace,
     /// Its condition does not hold.
     Skip,
     /// The driver has evaluated what the round needs: the number of its tasks, those of them that may exist at the same time,
@@ -105,10 +111,20 @@ pub enum Follow {
     Halt,
     /// Tasks that have not ended are cancelled, or suspended, or resumed.
     CancelTasks,
+    CancelStep {
+        step: u32,
+    },
     SuspendTasks,
     ResumeTasks,
     Compensate {
         step: u32,
+    },
+    /// The workflow, or a step, waits for a place in its group.
+    Join {
+        step: Option<u32>,
+    },
+    Leave {
+        step: Option<u32>,
     },
     Remove,
 }

@@ -7,6 +7,7 @@
 
 mod apply;
 mod command;
+mod group;
 mod phases;
 mod state;
 mod step;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use command::{Change, Command, Follow, Rejected, StepCommand, TaskEnd};
+pub use group::{Group, MAX_GROUP_LIMIT, Place};
 pub use state::{State, StepState};
 pub use step::{Kind, Step};
 
@@ -89,12 +91,17 @@ pub struct Workflow {
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "none")]
     pub ended_at: Option<Timestamp>,
-    /// Time from its creation after which it fails.
+    /// Time from its creation, or its place in its group, after which it fails.
     #[serde(default, skip_serializing_if = "none")]
     pub timeout: Option<Duration>,
     /// Steps that may run at the same time; zero means no limit.
     #[serde(default, skip_serializing_if = "zero")]
     pub max_parallel: u32,
+    /// Its concurrency group, and when it got its place there.
+    #[serde(default, skip_serializing_if = "none")]
+    pub group: Option<Box<Group>>,
+    #[serde(default, skip_serializing_if = "none")]
+    pub admitted_at: Option<Timestamp>,
     /// Whether completed steps are compensated if it does not succeed.
     #[serde(default, skip_serializing_if = "no")]
     pub compensates: bool,
@@ -166,6 +173,8 @@ impl Workflow {
             ended_at: None,
             timeout: None,
             max_parallel: 0,
+            group: None,
+            admitted_at: None,
             compensates: false,
             has_outputs: false,
             state: State::Running,
@@ -193,8 +202,9 @@ impl Workflow {
 
     /// Returns the time at which it fails if its steps have not ended.
     pub fn due(&self) -> Option<Timestamp> {
-        let running = self.state == State::Running;
-        self.timeout.filter(|_| running).map(|timeout| self.created_at + timeout)
+        let runs = self.state == State::Running && !self.lacks_group();
+        let start = self.admitted_at.unwrap_or(self.created_at);
+        self.timeout.filter(|_| runs).map(|timeout| start + timeout)
     }
 
     /// Whether nothing starts until it is resumed. Finally-steps and compensations cannot be paused.
@@ -204,7 +214,9 @@ impl Workflow {
 
     /// Whether a step of the current phase may start.
     pub fn has_room(&self) -> bool {
-        !self.is_paused() && (self.max_parallel == 0 || self.active < self.max_parallel)
+        !self.is_paused()
+            && !self.lacks_group()
+            && (self.max_parallel == 0 || self.active < self.max_parallel)
     }
 
     /// Number of steps of the current phase that are held and may start.
@@ -215,7 +227,7 @@ impl Workflow {
             _ => 0,
         };
         let room = match self.max_parallel {
-            _ if self.is_paused() => 0,
+            _ if self.is_paused() || self.lacks_group() => 0,
             0 => held,
             max => max.saturating_sub(self.active),
         };

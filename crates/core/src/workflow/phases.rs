@@ -1,6 +1,6 @@
 //! Phases of a workflow: its steps run, what runs ends, completed steps are compensated, finally-steps run, the end.
 
-use super::{Change, Command, Follow, Outcome, Rejected, State, Step, StepState, Workflow, message};
+use super::{Change, Command, Follow, Outcome, Place, Rejected, State, Step, StepState, Workflow, message};
 use crate::Timestamp;
 
 impl Workflow {
@@ -17,10 +17,11 @@ impl Workflow {
             *counts.0 += 1;
             *counts.1 += 1;
         }
-        for step in steps.iter_mut().filter(|step| step.needs == 0) {
-            self.start_or_hold(step, now);
-        }
         let mut out = Change::default();
+        self.join(&mut out);
+        for step in steps.iter_mut().filter(|step| step.needs == 0) {
+            self.start_or_hold(step, &mut out, now);
+        }
         self.advance(&mut out, now);
         out
     }
@@ -47,8 +48,16 @@ impl Workflow {
             Command::Resume => {
                 if std::mem::take(&mut self.paused) {
                     out.follow.push(Follow::ResumeTasks);
+                    self.join(&mut out);
                     self.release(&mut out);
                 }
+            }
+            Command::Admit if !self.waits_for_group() => return Err(Rejected::Outdated),
+            Command::Admit if self.is_paused() => self.leave(&mut out),
+            Command::Admit => {
+                self.group.iter_mut().for_each(|group| group.place = Place::Holding);
+                self.admitted_at = Some(now);
+                self.release(&mut out);
             }
             Command::Cancel { reason } => {
                 let is_first = !std::mem::replace(&mut self.cancelled, true);
@@ -76,7 +85,7 @@ impl Workflow {
                     self.blame("", &error);
                 }
                 self.has_outputs &= self.outcome.is_none();
-                self.end(now);
+                self.end(&mut out, now);
             }
         }
         Ok(out)
@@ -95,6 +104,8 @@ impl Workflow {
         let stops = self.state == State::Running;
         if stops {
             self.state = State::Stopping;
+            // Without its place it has begun nothing that finally-steps could end.
+            self.finals_halted |= self.lacks_group();
             // What runs ends, which suspended tasks would not.
             if std::mem::take(&mut self.paused) && !cancels {
                 out.follow.push(Follow::ResumeTasks);
@@ -121,9 +132,9 @@ impl Workflow {
             State::Running if self.main_open == 0 => self.after_main(out, now),
             State::Running => self.release(out),
             State::Stopping if self.active == 0 => self.after_main(out, now),
-            State::Finalizing if self.finals_open == 0 => self.conclude(now),
+            State::Finalizing if self.finals_open == 0 => self.conclude(out, now),
             // Finally-steps that have not started do not, after a cancellation in this phase.
-            State::Finalizing if self.finals_halted && self.active == 0 => self.conclude(now),
+            State::Finalizing if self.finals_halted && self.active == 0 => self.conclude(out, now),
             State::Finalizing => self.release(out),
             _ => {}
         }
@@ -161,17 +172,18 @@ impl Workflow {
         self.advance(out, now);
     }
 
-    fn conclude(&mut self, now: Timestamp) {
+    fn conclude(&mut self, out: &mut Change, now: Timestamp) {
         if self.outcome.is_none() && self.has_outputs {
             self.state = State::Ending;
         } else {
-            self.end(now);
+            self.end(out, now);
         }
     }
 
-    fn end(&mut self, now: Timestamp) {
+    fn end(&mut self, out: &mut Change, now: Timestamp) {
         self.state = self.final_state();
         self.ended_at = Some(now);
+        self.leave(out);
     }
 
     /// Returns the state in which it ends, as far as that is known before its finally-steps.
@@ -197,13 +209,15 @@ impl Workflow {
         if step.finally { &mut self.finals_held } else { &mut self.main_held }
     }
 
-    /// Starts a step whose needs have ended, or holds it until the workflow has room.
-    pub(super) fn start_or_hold(&mut self, step: &mut Step, now: Timestamp) {
+    /// Starts a step whose needs have ended, once it has a place in its group; or holds it until the workflow has room.
+    pub(super) fn start_or_hold(&mut self, step: &mut Step, out: &mut Change, now: Timestamp) {
         let was_held = step.state == StepState::Held;
         let starts = self.is_phase_of(step) && self.has_room();
         if starts {
             step.state = StepState::Ready;
-            step.ready_at = Some(now);
+            if !step.join(out) {
+                step.ready_at = Some(now);
+            }
             step.round = 1;
             self.active += 1;
         } else {

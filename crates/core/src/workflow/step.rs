@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{StepState, no, none, zero};
+use super::{Group, StepState, no, none, zero};
 use crate::{TaskId, Timestamp, WorkflowKey};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +112,12 @@ pub struct Step {
     /// Whether it did not run: its results were copied.
     #[serde(default, skip_serializing_if = "no")]
     pub reused: bool,
+    /// Its concurrency group, with its place there.
+    #[serde(default, skip_serializing_if = "none")]
+    pub group: Option<Box<Group>>,
+    /// Whether a new member of its group has taken its place.
+    #[serde(default, skip_serializing_if = "no")]
+    pub replaced: bool,
 }
 
 impl Step {
@@ -153,6 +159,8 @@ impl Step {
             may_reuse: false,
             inputs: String::new(),
             reused: false,
+            group: None,
+            replaced: false,
         }
     }
 
@@ -172,7 +180,8 @@ impl Step {
 
     /// Whether it continues only by a command of the driver.
     pub fn needs_driver(&self) -> bool {
-        matches!(self.state, StepState::Ready | StepState::Ending)
+        self.state == StepState::Ready && !self.waits_for_group()
+            || self.state == StepState::Ending
             || self.wanted() > 0
             || self.compensation == Some(StepState::Ready)
     }

@@ -2,6 +2,7 @@
 //! time.
 
 mod graphs;
+mod groups;
 mod pauses;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ enum Work {
     Drive(usize),
     Task(usize, u32),
     Compensation(usize),
+    /// The workflow, or a step, may get a place in its group.
+    Admit(Option<usize>),
 }
 
 struct World {
@@ -37,6 +40,8 @@ struct World {
     starts: BTreeMap<(usize, u32), u32>,
     succeeded: Vec<usize>,
     compensated: Vec<usize>,
+    /// Steps that wait for the one that holds their group.
+    waiting: Vec<usize>,
     now: Timestamp,
 }
 
@@ -45,6 +50,7 @@ impl World {
         let main = graph.steps.len() - graph.finals;
         let mut workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), "default".parse().unwrap());
         workflow.max_parallel = graph.max_parallel;
+        workflow.group = groups::group(graph.grouped);
         workflow.compensates = graph.policy == Policy::Compensate;
         let mut edges: BTreeMap<usize, Vec<(usize, bool)>> = BTreeMap::new();
         for (index, plan) in graph.steps.iter().enumerate() {
@@ -73,6 +79,7 @@ impl World {
                     matches!(graph.policy, Policy::Stop | Policy::Compensate) && !step.finally && !continues;
                 step.compensates = plan.compensates;
                 step.max_rounds = plan.rounds;
+                step.group = groups::group(plan.grouped);
                 step.evaluates_end = plan.rounds > 1;
                 step.has_dependents = edges.contains_key(&index);
                 step
@@ -89,6 +96,7 @@ impl World {
             starts: BTreeMap::new(),
             succeeded: Vec::new(),
             compensated: Vec::new(),
+            waiting: Vec::new(),
             now,
         };
         world.settle(change);
@@ -106,12 +114,14 @@ impl World {
         if self.workflow.is_paused() {
             let begins = |before: &Step| {
                 let starts = before.state == StepState::Ready && step.state == StepState::Running;
-                !step.reused && (starts || (before.round, before.created) != (step.round, step.created))
+                !step.reused && (starts || (before.round, before.created) < (step.round, step.created))
             };
             assert!(!before.is_some_and(begins), "step {index} continues while the workflow is paused");
         }
-        let was = before.map(|step| (step.state, step.round));
-        if step.state == StepState::Ready && was != Some((StepState::Ready, step.round)) {
+        self.check_group();
+        let was = before.filter(|step| !step.waits_for_group()).map(|step| (step.state, step.round));
+        let starts = step.state == StepState::Ready && !step.waits_for_group();
+        if starts && was != Some((StepState::Ready, step.round)) {
             *self.starts.entry((index, step.round)).or_default() += 1;
             assert_eq!(self.starts[&(index, step.round)], 1, "step {index} has started twice");
             let main = step.finally || self.workflow.state == State::Running;
@@ -129,6 +139,7 @@ impl World {
             let max = self.graph.max_parallel as usize;
             assert!(max == 0 || active <= max, "{active} steps at a time");
         }
+        let was = before.map(|step| (step.state, step.round));
         if step.state == StepState::Succeeded && was.is_none_or(|(state, _)| state != StepState::Succeeded) {
             self.succeeded.push(index);
         }
@@ -205,7 +216,14 @@ impl World {
                     }
                 }
             }
+            Work::Follow(Follow::Join { step }) => {
+                self.work.push(Work::Admit(step.map(|step| step as usize)))
+            }
+            Work::Follow(Follow::Leave { .. }) => {
+                self.work.extend(self.waiting.drain(..).map(|index| Work::Admit(Some(index))));
+            }
             Work::Follow(_) => {}
+            Work::Admit(member) => self.admit(member),
             Work::Drive(index) => self.drive(index),
             Work::Task(index, 0) => self.person(index),
             Work::Task(index, round) => {
@@ -287,6 +305,7 @@ impl World {
         }
         assert!(self.workflow.state.is_final(), "{:#?} {:#?}", self.workflow, self.steps);
         assert_eq!(self.workflow.active, 0);
+        self.check_left();
         self.check_compensation();
         self.steps.iter().map(|step| self.workflow.state_of(step)).collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rota_core::workflow::Step;
 use rota_store::codec::{encode, signed};
-use rota_store::{Error, StepKey, WorkflowChanges, stored_end};
+use rota_store::{Error, GroupKey, GroupMember, StepKey, WorkflowChanges, stored_end};
 
 use super::{Param, Statements, columns, key, text};
 use crate::sql;
@@ -73,9 +73,33 @@ impl Statements {
             self.parts.push((sql::UPDATE_WORKFLOWS, params));
         }
         self.steps(changes)?;
+        self.members(&changes.members);
         let detached = &changes.detached;
         self.add(detached.len(), sql::DETACH_TASKS, || vec![column!(detached, |of| key(*of))]);
         Ok(())
+    }
+
+    fn members(&mut self, members: &[(GroupKey, StepKey, Option<GroupMember>)]) {
+        let keys = |members: &[&(GroupKey, StepKey, Option<GroupMember>)]| {
+            let [workflows, steps] = step_keys(members.iter().map(|(_, key, _)| key));
+            vec![
+                column!(members, |(group, ..)| text(&group.namespace)),
+                column!(members, |(group, ..)| group.stored_name()),
+                workflows,
+                steps,
+            ]
+        };
+        let changed: Vec<_> = members.iter().collect();
+        self.add(changed.len(), sql::DELETE_GROUP_MEMBERS, || keys(&changed));
+        let put: Vec<_> = members.iter().filter(|(.., member)| member.is_some()).collect();
+        self.add(put.len(), sql::INSERT_GROUP_MEMBERS, || {
+            let all: Vec<_> = put.iter().filter_map(|(.., member)| member.as_ref()).collect();
+            let mut params = keys(&put);
+            params.push(column!(all, |member| member.holds));
+            params.push(column!(all, |member| i64::from(member.limit)));
+            params.push(column!(all, |member| signed(member.joined)));
+            params
+        });
     }
 
     fn steps(&mut self, changes: &WorkflowChanges) -> Result<(), Error> {

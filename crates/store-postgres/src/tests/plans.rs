@@ -21,6 +21,8 @@ const FILL: &str = "
         FROM generate_series(1, 10000) AS n;
     INSERT INTO step_edges (shard, workflow, step, dependent, continues)
         SELECT 0, 1, n, n + 1, false FROM generate_series(1, 10000) AS n;
+    INSERT INTO group_members (shard, namespace, name, workflow, step, holds, capacity, joined)
+        SELECT 0, 'n', 'workflow/' || n % 3, n, 4294967295, n < 3, 1, n FROM generate_series(1, 5000) AS n;
     ANALYZE";
 
 /// Statements, with the index that must find the rows.
@@ -42,6 +44,7 @@ const INDEXES: &[(&str, &str)] = &[
     (sql::DUE_WORKFLOWS, "workflows_due"),
     (sql::ENDED_WORKFLOWS, "workflows_ended"),
     (sql::UNENDED_WORKFLOWS, "workflows_unended"),
+    (sql::GROUP_MEMBERS, "group_members_pkey"),
     (sql::LOAD_STEP_TASKS, "specs_step"),
     (sql::STEP_RESULTS, "specs_step"),
 ];

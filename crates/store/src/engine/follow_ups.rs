@@ -64,6 +64,8 @@ impl StoredFollowUps {
                 | FollowUp::ReleaseSteps { .. }
                 | FollowUp::HaltSteps { .. }
                 | FollowUp::StepTasks { .. }
+                | FollowUp::AdmitMembers { .. }
+                | FollowUp::ReplaceMembers { .. }
                 | FollowUp::RemoveWorkflow { .. } => {}
             }
             self.by_number.insert(number, follow_up);
@@ -85,6 +87,8 @@ impl StoredFollowUps {
             | FollowUp::ReleaseSteps { .. }
             | FollowUp::HaltSteps { .. }
             | FollowUp::StepTasks { .. }
+            | FollowUp::AdmitMembers { .. }
+            | FollowUp::ReplaceMembers { .. }
             | FollowUp::RemoveWorkflow { .. } => {}
         }
         Some(follow_up)

@@ -21,6 +21,7 @@ mod entry;
 mod failures;
 mod follow_ups;
 mod funding;
+mod groups;
 mod held;
 mod links;
 mod memory;

@@ -29,7 +29,7 @@ impl<B: Backend> Engine<B> {
             Some((number, FollowUp::Lifted { waits })) => self.visit_lifted(number, waits, now),
             Some((number, FollowUp::Funded { waits })) => self.visit_funded(number, waits, now),
             Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
-            Some((number, follow_up)) => self.visit_workflow(number, follow_up),
+            Some((number, follow_up)) => self.visit_workflow(number, follow_up, now),
             None => Ok(()),
         }
     }

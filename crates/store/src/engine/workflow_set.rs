@@ -1,6 +1,6 @@
 //! Workflows and steps that a batch has read or changed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +8,11 @@ use rota_core::WorkflowKey;
 use rota_core::workflow::{Step, StepCommand, Workflow};
 use rustc_hash::FxHashMap;
 
-use crate::{Commit, NameKey, StepKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowScopedId};
+use super::groups::GroupEntry;
+use crate::{
+    Commit, GroupKey, GroupMember, NameKey, StepKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
+    WorkflowScopedId,
+};
 
 #[derive(Debug)]
 pub(super) struct WorkflowEntry {
@@ -40,6 +44,11 @@ pub(super) struct WorkflowSet {
     pub(super) calls: VecDeque<(StepKey, StepCommand)>,
     /// Workflows whose held steps the batch will look at.
     pub(super) releasing: HashSet<WorkflowKey>,
+    pub(super) groups: HashMap<GroupKey, GroupEntry>,
+    /// Members of groups that the batch has changed.
+    pub(super) members: BTreeMap<(GroupKey, StepKey), Option<GroupMember>>,
+    /// Groups whose members the batch will admit.
+    pub(super) admitting: HashSet<GroupKey>,
     /// What is due; `None` if not loaded.
     pub(super) due: Option<(Vec<WorkflowKey>, Vec<StepKey>)>,
     /// Workflows whose retention is over.
@@ -112,6 +121,14 @@ impl WorkflowSet {
         for key in &load.steps {
             self.steps.entry(*key).or_insert(None);
         }
+        for (group, members) in load.groups.iter().zip(loaded.groups.drain(..)) {
+            // With what the batch has changed before it read them.
+            let of_group = |key: StepKey| (group.clone(), key);
+            let first = of_group((WorkflowKey(0), 0));
+            let changed = self.members.range(first..=of_group((WorkflowKey(u64::MAX), u32::MAX)));
+            let changed = changed.map(|((_, key), member)| (*key, *member));
+            self.groups.entry(group.clone()).or_insert_with(|| GroupEntry::new(&members, changed));
+        }
         if load.due.is_some() {
             let due = (std::mem::take(&mut loaded.due_workflows), std::mem::take(&mut loaded.due_steps));
             self.due = Some(due);
@@ -141,6 +158,8 @@ impl WorkflowSet {
             commit.steps.push(step);
         }
         commit.workflows.append(&mut self.removed);
+        let members = std::mem::take(&mut self.members).into_iter();
+        changes.members.extend(members.map(|((group, key), member)| (group, key, member)));
         let removed: HashSet<_> = changes.removed.iter().copied().collect();
         changes.outputs.retain(|((workflow, _), _)| !removed.contains(workflow));
         changes

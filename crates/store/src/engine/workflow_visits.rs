@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rota_core::task::{self, Desired, Task};
 use rota_core::workflow::{COMPENSATION, State, StepCommand, StepState, Workflow};
-use rota_core::{TaskKey, WorkflowKey};
+use rota_core::{TaskKey, Timestamp, WorkflowKey};
 
 use super::Engine;
 use crate::{
@@ -16,12 +16,21 @@ use crate::{
 const MAX_REMOVED: usize = 32;
 
 impl<B: Backend> Engine<B> {
-    pub(super) fn visit_workflow(&mut self, number: Option<u64>, follow_up: FollowUp) -> Result<(), Error> {
+    pub(super) fn visit_workflow(
+        &mut self,
+        number: Option<u64>,
+        follow_up: FollowUp,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         match follow_up {
             FollowUp::StepEnded { workflow, step, from } => self.visit_needing(number, workflow, step, from),
             FollowUp::ReleaseSteps { workflow } => self.visit_held(number, workflow),
             FollowUp::HaltSteps { workflow, from } => self.visit_active(number, workflow, from),
-            FollowUp::StepTasks { workflow, after, hold } => self.visit_tasks(number, workflow, after, hold),
+            FollowUp::StepTasks { workflow, after, hold, only } => {
+                self.visit_tasks(number, workflow, after, hold, only)
+            }
+            FollowUp::AdmitMembers { group } => self.visit_group(number, group, now),
+            FollowUp::ReplaceMembers { group, joined } => self.visit_replaced(number, group, joined, now),
             FollowUp::RemoveWorkflow { workflow, after } => self.visit_removal(number, workflow, after),
             _ => Ok(()),
         }
@@ -172,6 +181,7 @@ impl<B: Backend> Engine<B> {
         workflow: WorkflowKey,
         after: Option<TaskPlace>,
         hold: TaskHold,
+        only: Option<u32>,
     ) -> Result<(), Error> {
         self.load_workflow(workflow)?;
         // A later command may have overtaken this one, which takes several commits.
@@ -210,7 +220,11 @@ impl<B: Backend> Engine<B> {
             let Some(step) = entry.task.step.as_ref() else { continue };
             // A compensation is not cancelled with what it reverses, nor is a finally-step.
             let is_spared = step.round == COMPENSATION || finals.is_some_and(|finals| step.step >= finals);
-            if hold == TaskHold::Cancel && is_spared {
+            let is_meant = match only {
+                Some(only) => step.step == only && step.round != COMPENSATION,
+                None => hold != TaskHold::Cancel || !is_spared,
+            };
+            if !is_meant {
                 continue;
             }
             let (desired, reason) = match hold {
@@ -226,9 +240,9 @@ impl<B: Backend> Engine<B> {
             };
             self.write_set.next.push_back((key, command));
         }
-        match last.filter(|_| !whole) {
+        match last.filter(|last| !whole && only.is_none_or(|only| last.0 <= only)) {
             Some(after) => {
-                let rest = FollowUp::StepTasks { workflow, after: Some(after), hold };
+                let rest = FollowUp::StepTasks { workflow, after: Some(after), hold, only };
                 self.write_set.pending.go_on(number, rest);
             }
             None => self.write_set.pending.finish(number, None),

@@ -142,6 +142,11 @@ impl<B: Backend> Engine<B> {
         set.records.insert(key, Some(WorkflowEntry { workflow: workflow.clone(), new, changed: false }));
         set.change_workflow(key);
         self.follow_workflow(key, change);
+        if workflow.group.is_some() {
+            // It may have its place already.
+            self.follow_up(now)?;
+        }
+        let workflow = self.write_set.workflows.workflow(key).cloned().unwrap_or(workflow);
         Ok(Ok(Reply::Workflow { workflow: Arc::new(workflow), created: true }.into()))
     }
 
@@ -225,17 +230,30 @@ impl<B: Backend> Engine<B> {
     }
 
     fn follow_workflow(&mut self, workflow: WorkflowKey, change: Change) {
-        let set = &mut self.write_set.workflows;
         // Its rows are not there yet: the next commit finds them.
-        let is_new = matches!(set.records.get(&workflow), Some(Some(WorkflowEntry { new: Some(_), .. })));
+        let record = self.write_set.workflows.records.get(&workflow);
+        let is_new = matches!(record, Some(Some(WorkflowEntry { new: Some(_), .. })));
         for follow in change.follow {
-            let tasks = |hold| FollowUp::StepTasks { workflow, after: None, hold };
+            let set = &mut self.write_set.workflows;
+            let tasks = |hold| FollowUp::StepTasks { workflow, after: None, hold, only: None };
             let follow_up = match follow {
                 Follow::Ended { step } => FollowUp::StepEnded { workflow, step, from: 0 },
                 Follow::Release if set.releasing.insert(workflow) => FollowUp::ReleaseSteps { workflow },
                 Follow::Release => continue,
                 Follow::Halt => FollowUp::HaltSteps { workflow, from: 0 },
                 Follow::CancelTasks => tasks(TaskHold::Cancel),
+                Follow::CancelStep { step } => {
+                    let after = step.checked_sub(1).map(|before| (before, u32::MAX, u32::MAX));
+                    FollowUp::StepTasks { workflow, after, hold: TaskHold::Cancel, only: Some(step) }
+                }
+                Follow::Join { step } => {
+                    self.join_group(workflow, step);
+                    continue;
+                }
+                Follow::Leave { step } => {
+                    self.leave_group(workflow, step);
+                    continue;
+                }
                 Follow::SuspendTasks => tasks(TaskHold::Suspend),
                 Follow::ResumeTasks => tasks(TaskHold::Resume),
                 Follow::Compensate { step } => {

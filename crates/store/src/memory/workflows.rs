@@ -8,8 +8,8 @@ use rota_core::{TaskKey, Timestamp, WorkflowKey};
 
 use super::Contents;
 use crate::{
-    NameKey, StepKey, StepPage, StepTasksPage, TaskRow, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
-    WorkflowQuery, WorkflowRows, place_of, stored_end,
+    GROUP_WINDOW, GroupKey, GroupMember, NameKey, StepKey, StepPage, StepTasksPage, TaskRow, WorkflowChanges,
+    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, place_of, stored_end,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,7 @@ pub(super) struct Workflows {
     /// Steps that need a step, with whether they run although it has not succeeded.
     edges: BTreeMap<(StepKey, u32), bool>,
     outputs: HashMap<StepKey, Bytes>,
+    members: BTreeMap<(GroupKey, StepKey), GroupMember>,
 }
 
 impl Workflows {
@@ -46,6 +47,12 @@ impl Workflows {
             changes.edges.iter().map(|(step, dependent, continues)| ((*step, *dependent), *continues)),
         );
         self.outputs.extend(changes.outputs.iter().cloned());
+        for (group, key, member) in &changes.members {
+            match member {
+                Some(member) => self.members.insert((group.clone(), *key), *member),
+                None => self.members.remove(&(group.clone(), *key)),
+            };
+        }
         for key in &changes.removed {
             self.records.remove(key);
             self.specs.remove(key);
@@ -78,6 +85,14 @@ impl Workflows {
             Some((Ok(self.steps.get(&(page.workflow, *dependent))?.clone()), *continues))
         };
         edges.filter_map(row).collect()
+    }
+
+    fn group(&self, group: &GroupKey) -> Vec<GroupMember> {
+        let of_group = |holds| {
+            let all = self.members.iter().filter(move |((of, _), one)| of == group && one.holds == holds);
+            all.map(|(_, member)| *member)
+        };
+        of_group(true).chain(of_group(false).take(GROUP_WINDOW)).collect()
     }
 
     fn find(&self, id: &crate::WorkflowScopedId) -> Option<&Workflow> {
@@ -133,6 +148,7 @@ impl Contents {
             held: load.held.iter().map(|page| of.page(page, |state| state == StepState::Held)).collect(),
             active: load.active.iter().map(|page| of.page(page, StepState::is_active)).collect(),
             tasks: load.tasks.iter().map(|page| self.tasks_of(page)).collect(),
+            groups: load.groups.iter().map(|group| of.group(group)).collect(),
             due_workflows,
             due_steps,
             expired,
@@ -211,6 +227,7 @@ impl Contents {
                 let ending = of.records.values().filter(|one| one.state == State::Ending && one.key > *after);
                 rows.workflows = ending.take(*limit).cloned().collect();
             }
+            WorkflowQuery::Group(group) => rows.members = of.group(group),
             WorkflowQuery::Unended => {
                 rows.count = of.records.values().filter(|one| !one.state.is_final()).count() as u64;
             }

@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) compensates: bool,
     pub(super) compensation_fails: bool,
     pub(super) kind: u8,
+    /// Whether it is in the group of steps, of which one runs at a time.
+    pub(super) grouped: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -32,13 +34,15 @@ pub(super) struct Graph {
     pub(super) finals: usize,
     pub(super) policy: Policy,
     pub(super) max_parallel: u32,
+    /// Whether the workflow is in a group.
+    pub(super) grouped: bool,
 }
 
 fn plan(index: usize) -> impl Strategy<Value = Plan> {
     let needs = prop::collection::btree_map(0..index.max(1), any::<bool>(), 0..=index.min(3));
-    let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8);
+    let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8, 0..3u8);
     (needs, chances).prop_map(
-        move |(needs, (fails, skips, items, parallel, rounds, compensates, broken, kind))| Plan {
+        move |(needs, (fails, skips, items, parallel, rounds, compensates, broken, kind, grouped))| Plan {
             reused: skips == 1,
             needs: if index == 0 { Vec::new() } else { needs.into_iter().collect() },
             fails: fails == 0,
@@ -49,6 +53,7 @@ fn plan(index: usize) -> impl Strategy<Value = Plan> {
             compensates,
             compensation_fails: broken == 0,
             kind,
+            grouped: grouped == 0,
         },
     )
 }
@@ -60,14 +65,15 @@ pub(super) fn graph() -> impl Strategy<Value = Graph> {
         Just(Policy::Continue),
         Just(Policy::Compensate)
     ];
-    (1..12usize, 0..3usize, policy, 0..4u32).prop_flat_map(|(main, finals, policy, max_parallel)| {
+    let sizes = (1..12usize, 0..3usize, policy, 0..4u32, any::<bool>());
+    sizes.prop_flat_map(|(main, finals, policy, max_parallel, grouped)| {
         let steps: Vec<_> = (0..main + finals).map(|index| plan(index).boxed()).collect();
         steps.prop_map(move |mut steps| {
             // Finally-steps need only each other.
             for step in &mut steps[main..] {
                 step.needs.retain(|(need, _)| *need >= main);
             }
-            Graph { steps, finals, policy, max_parallel }
+            Graph { steps, finals, policy, max_parallel, grouped }
         })
     })
 }

@@ -26,7 +26,7 @@ impl World {
         self.drive_all();
     }
 
-    fn by_hand(finals: usize, kinds: &[Kind]) -> Self {
+    pub(super) fn by_hand(finals: usize, kinds: &[Kind]) -> Self {
         let plan = graphs::Plan {
             needs: Vec::new(),
             fails: false,
@@ -38,9 +38,11 @@ impl World {
             compensates: false,
             compensation_fails: false,
             kind: 9,
+            grouped: false,
         };
         let steps = vec![plan; kinds.len()];
-        let mut world = Self::new(Graph { steps, finals, policy: Policy::Stop, max_parallel: 0 });
+        let mut world =
+            Self::new(Graph { steps, finals, policy: Policy::Stop, max_parallel: 0, grouped: false });
         for (step, kind) in world.steps.iter_mut().zip(kinds) {
             step.kind = *kind;
         }
@@ -48,7 +50,7 @@ impl World {
     }
 
     /// Executes what is left, besides tasks that hang.
-    fn run_but(&mut self, hanging: &[usize]) {
+    pub(super) fn run_but(&mut self, hanging: &[usize]) {
         let hangs = |work: &Work| matches!(work, Work::Task(index, _) if hanging.contains(index));
         while let Some(at) = self.work.iter().position(|work| !hangs(work)) {
             let work = self.work.swap_remove(at);

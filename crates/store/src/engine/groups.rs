@@ -1,0 +1,193 @@
+//! Concurrency groups: who holds them, and who is next. A batch reads a group once: its holders, and the first of those that wait,
+//! whatever their number. Members are admitted in the order of the creation of their workflows.
+
+use std::collections::BTreeMap;
+
+use rota_core::workflow::{self, Group, StepCommand};
+use rota_core::{Timestamp, WorkflowKey};
+
+use super::Engine;
+use crate::{
+    Backend, Error, FollowUp, GROUP_WINDOW, GroupKey, GroupMember, Load, StepKey, WORKFLOW_MEMBER,
+    WorkflowLoad,
+};
+
+/// A group in a batch.
+#[derive(Debug, Default)]
+pub(super) struct GroupEntry {
+    holders: BTreeMap<StepKey, GroupMember>,
+    waiting: BTreeMap<StepKey, GroupMember>,
+    /// The last one that was read of those that wait, if there may be more.
+    until: Option<StepKey>,
+}
+
+impl GroupEntry {
+    /// Takes in the members that were read, and what the batch has changed of them.
+    pub(super) fn new(
+        members: &[GroupMember],
+        changed: impl Iterator<Item = (StepKey, Option<GroupMember>)>,
+    ) -> Self {
+        let mut entry = Self::default();
+        for member in members {
+            let of = if member.holds { &mut entry.holders } else { &mut entry.waiting };
+            of.insert(member.member, *member);
+        }
+        let is_whole = entry.waiting.len() < GROUP_WINDOW;
+        entry.until = entry.waiting.keys().last().copied().filter(|_| !is_whole);
+        changed.for_each(|(key, member)| entry.change(key, member));
+        entry
+    }
+
+    fn change(&mut self, key: StepKey, member: Option<GroupMember>) {
+        match member {
+            Some(member) => self.put(member),
+            None => self.remove(key),
+        }
+    }
+
+    fn put(&mut self, member: GroupMember) {
+        self.remove(member.member);
+        if member.holds {
+            self.holders.insert(member.member, member);
+        } else if self.until.is_none_or(|until| member.member < until) {
+            self.waiting.insert(member.member, member);
+        }
+    }
+
+    fn remove(&mut self, member: StepKey) {
+        self.holders.remove(&member);
+        self.waiting.remove(&member);
+    }
+}
+
+impl<B: Backend> Engine<B> {
+    /// Returns the group of a workflow or a step that the batch has.
+    fn group_of(&self, (key, step): StepKey) -> Option<(GroupKey, &Group)> {
+        let set = &self.write_set.workflows;
+        let workflow = set.workflow(key)?;
+        let of_steps = step != WORKFLOW_MEMBER;
+        let group =
+            if of_steps { set.step((key, step))?.group.as_deref()? } else { workflow.group.as_deref()? };
+        Some((GroupKey { namespace: workflow.namespace.clone(), of_steps, name: group.name.clone() }, group))
+    }
+
+    fn load_group(&mut self, group: &GroupKey) -> Result<(), Error> {
+        if self.write_set.workflows.groups.contains_key(group) {
+            return Ok(());
+        }
+        let workflows = WorkflowLoad { groups: vec![group.clone()], ..WorkflowLoad::default() };
+        self.fetch(&Load { workflows, ..Load::default() }).map(drop)
+    }
+
+    fn put_member(&mut self, group: &GroupKey, key: StepKey, member: Option<GroupMember>) {
+        let set = &mut self.write_set.workflows;
+        if let Some(entry) = set.groups.get_mut(group) {
+            entry.change(key, member);
+        }
+        set.members.insert((group.clone(), key), member);
+    }
+
+    fn admit_later(&mut self, group: GroupKey) {
+        if self.write_set.workflows.admitting.insert(group.clone()) {
+            self.write_set.pending.push(FollowUp::AdmitMembers { group });
+        }
+    }
+
+    pub(super) fn join_group(&mut self, workflow: WorkflowKey, step: Option<u32>) {
+        let key = (workflow, step.unwrap_or(WORKFLOW_MEMBER));
+        let Some((group, given)) = self.group_of(key) else { return };
+        let (limit, replaces) = (given.limit, given.replaces);
+        let joined = self.write_set.next_revision();
+        self.put_member(&group, key, Some(GroupMember { member: key, holds: false, limit, joined }));
+        if replaces {
+            self.write_set.pending.push(FollowUp::ReplaceMembers { group: group.clone(), joined });
+        }
+        self.admit_later(group);
+    }
+
+    pub(super) fn leave_group(&mut self, workflow: WorkflowKey, step: Option<u32>) {
+        let key = (workflow, step.unwrap_or(WORKFLOW_MEMBER));
+        let Some((group, _)) = self.group_of(key) else { return };
+        self.put_member(&group, key, None);
+        self.admit_later(group);
+    }
+
+    /// Admits those that wait, as many as may hold the group.
+    pub(super) fn visit_group(
+        &mut self,
+        number: Option<u64>,
+        group: GroupKey,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.write_set.workflows.admitting.remove(&group);
+        self.load_group(&group)?;
+        let rest = loop {
+            self.write_set.pending.spend(1);
+            let Some(entry) = self.write_set.workflows.groups.get(&group) else { break false };
+            let Some(first) = entry.waiting.values().next().copied() else { break entry.until.is_some() };
+            if entry.holders.len() >= first.limit as usize {
+                break false;
+            }
+            if self.write_set.pending.budget() == 0 {
+                break true;
+            }
+            self.put_member(&group, first.member, Some(GroupMember { holds: true, ..first }));
+            if !self.command_member(first.member, workflow::Command::Admit, StepCommand::Admit, now)? {
+                // It does not wait any more, or its record cannot be decoded.
+                self.put_member(&group, first.member, None);
+            }
+        };
+        self.write_set.pending.finish(number, rest.then_some(FollowUp::AdmitMembers { group }));
+        Ok(())
+    }
+
+    /// Cancels the members that have joined before another one.
+    pub(super) fn visit_replaced(
+        &mut self,
+        number: Option<u64>,
+        group: GroupKey,
+        joined: u64,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.load_group(&group)?;
+        let Some(entry) = self.write_set.workflows.groups.get(&group) else { return Ok(()) };
+        let before =
+            entry.holders.values().chain(entry.waiting.values()).filter(|other| other.joined < joined);
+        let before: Vec<_> = before.copied().collect();
+        let has_more = entry.until.is_some();
+        self.write_set.pending.spend(before.len().max(1));
+        let mut is_shorter = false;
+        for other in before {
+            let (key, _) = other.member;
+            self.load_workflow(key)?;
+            // A second cancellation would end its finally-steps.
+            let is_cancelled = self.write_set.workflows.workflow(key).is_none_or(|one| one.cancelled);
+            if other.member.1 != WORKFLOW_MEMBER || !is_cancelled {
+                let reason =
+                    format!("another workflow of concurrency group {} has taken its place", group.name);
+                let cancel = workflow::Command::Cancel { reason };
+                let applies = self.command_member(other.member, cancel, StepCommand::Replace, now)?;
+                is_shorter |= applies && !other.holds;
+            }
+        }
+        // Those that wait leave immediately, so that a later read finds others.
+        let rest = (has_more && is_shorter).then_some(FollowUp::ReplaceMembers { group, joined });
+        self.write_set.pending.finish(number, rest);
+        Ok(())
+    }
+
+    /// Executes a command on a member: a workflow or a step. Returns whether it applies.
+    fn command_member(
+        &mut self,
+        member: StepKey,
+        of_workflow: workflow::Command,
+        of_step: StepCommand,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        if member.1 != WORKFLOW_MEMBER {
+            return Ok(self.apply_step(member, of_step, now)?.is_ok());
+        }
+        self.load_workflow(member.0)?;
+        Ok(self.apply_workflow(member.0, of_workflow, now).is_ok())
+    }
+}
