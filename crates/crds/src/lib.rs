@@ -72,7 +72,7 @@ pub use scalar::{Json, MAX_USD, Priority, Time, Usd};
 pub use schedule::{Schedule, ScheduleHistory, ScheduleSpec};
 pub use task::{Dependency, Task, TaskSpec};
 pub use validate::{RESERVED_PREFIX, Violation, pod_template};
-pub use workflow::{Workflow, WorkflowSpec, WorkflowTemplate, WorkflowTemplateSpec};
+pub use workflow::{Concurrency, Workflow, WorkflowSpec, WorkflowTemplate, WorkflowTemplateSpec};
 
 /// The `apiVersion` of every manifest.
 pub const API_VERSION: &str = "rota.dev/v1alpha1";

@@ -86,6 +86,9 @@ pub struct WorkflowSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_parallel: Option<i32>,
+    /// Group of workflows of which only some run at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// Action if a step fails, such as `ON_STEP_FAILURE_COMPENSATE`. Defaults to `ON_STEP_FAILURE_STOP`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -103,6 +106,23 @@ pub struct WorkflowSpec {
     /// Time after the end of the workflow after which the resource is deleted. Defaults to never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<HumanDuration>,
+}
+
+/// Group of workflows of which only some run at the same time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Concurrency {
+    /// Name of the group, with expressions that read the inputs.
+    #[schemars(length(min = 1, max = 4096))]
+    pub group: String,
+    /// Workflows of the group that may run at the same time. Defaults to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 256))]
+    pub limit: Option<i32>,
+    /// Action if as many run: `WHEN_FULL_QUEUE` waits, `WHEN_FULL_REPLACE` cancels them. Defaults to `WHEN_FULL_QUEUE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub when_full: Option<String>,
 }
 
 fn outputs(_: &mut SchemaGenerator) -> Schema {

@@ -10,6 +10,7 @@ pub const BUSY_WITH: &str = "busy_with";
 pub const DEPENDENCY: &str = "dependency";
 pub const DEPENDENCY_MISSING: &str = "dependency_missing";
 pub const DISPATCHING: &str = "dispatching";
+pub const GROUP_FULL: &str = "group_full";
 pub const NO_FREE_SLOT: &str = "no_free_slot";
 pub const NO_WORKER: &str = "no_worker";
 pub const NOT_TAKEN_YET: &str = "not_taken_yet";

@@ -53,6 +53,9 @@
 //! | W3 | no more steps run at the same time than may |
 //! | W4 | nothing starts after a failure that stops; without one, the states are those of the state machine for the same ends |
 //!
+//! [`group_history::check`] reads all workflows and their steps: G1 holds if no more members of a concurrency group run at the same
+//! time than the limit of each allows when it starts.
+//!
 //! # How to add
 //!
 //! A new rule is a function over one log in `history.rs` with a test that violates it. A new fault belongs here if two
@@ -65,6 +68,7 @@ pub mod cluster;
 pub mod collector;
 pub mod forge;
 pub mod git_host;
+pub mod group_history;
 pub mod history;
 pub mod output;
 pub mod postgres;

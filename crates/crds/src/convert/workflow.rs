@@ -117,6 +117,7 @@ spec:
   inputs: {modules: [x]}
   timeout: 90m
   onFailure: ON_STEP_FAILURE_COMPENSATE
+  concurrency: {group: 'release-${{ inputs.modules[0] }}', whenFull: WHEN_FULL_REPLACE}
   steps:
     - {name: test, task: {prompt: 'test ${{ item }}', target: {agent: coder}}, forEach: {items: inputs.modules}}
     - {name: ask, needs: [{step: test}], approval: {prompt: 'go?', deadline: 60s}}
@@ -135,6 +136,7 @@ spec:
                     "spec": {
                         "title": "Release", "inputs": {"modules": ["x"]}, "timeout": "5400s",
                         "onFailure": "ON_STEP_FAILURE_COMPENSATE",
+                        "concurrency": {"group": "release-${{ inputs.modules[0] }}", "whenFull": "WHEN_FULL_REPLACE"},
                         "steps": [
                             {"name": "test", "task": {"prompt": "test ${{ item }}", "target": {"agent": "coder"}},
                              "forEach": {"items": "inputs.modules"}},

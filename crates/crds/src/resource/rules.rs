@@ -63,6 +63,7 @@ const IMMUTABLE_WORKFLOW_FIELDS: &[&str] = &[
     "steps",
     "finally",
     "maxParallel",
+    "concurrency",
     "onFailure",
     "timeout",
     "outputs",

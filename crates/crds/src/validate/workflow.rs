@@ -22,6 +22,7 @@ impl Workflow {
                 ("inputsSchema", spec.inputs_schema.is_some()),
                 ("finally", !spec.finally.is_empty()),
                 ("maxParallel", spec.max_parallel.is_some()),
+                ("concurrency", spec.concurrency.is_some()),
                 ("onFailure", spec.on_failure.is_some()),
                 ("timeout", spec.timeout.is_some()),
                 ("outputs", !spec.outputs.is_empty()),

@@ -5,7 +5,7 @@ use kube::api::{Api, DeleteParams};
 use rota_client::Code;
 use rota_core::text::prefix;
 use rota_crds::resource::{Workflow, WorkflowStatus};
-use rota_proto::causes::STEP_APPROVAL;
+use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
 use rota_proto::v1;
 
 use super::build::{self, Change};
@@ -80,13 +80,15 @@ pub(super) async fn change(
     }
 }
 
-/// Returns the question of a step that waits for a person, if one does. Without an answer the status has no question.
+/// Returns the question of a step that waits for a person, or what the workflow or a step waits for in its concurrency group. Without
+/// an answer the status has neither.
 pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Option<String> {
     let request = v1::ExplainWorkflowRequest { name: record.name.clone(), step: String::new() };
     match context.control.explain_workflow(request).await {
         Ok(explained) => {
-            let asks = explained.causes.into_iter().find(|cause| cause.code == STEP_APPROVAL);
-            asks.map(|cause| prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned())
+            let find = |code| explained.causes.iter().find(|cause| cause.code == code);
+            let waits = find(STEP_APPROVAL).or_else(|| find(GROUP_FULL));
+            waits.map(|cause| prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned())
         }
         Err(error) => {
             tracing::debug!(%error, workflow = record.name, "failed to explain a workflow");

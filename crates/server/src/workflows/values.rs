@@ -15,7 +15,7 @@ use tonic::Status;
 use super::evaluate::failed;
 use crate::store_client::StoreClient;
 use crate::wire::status;
-use crate::wire::workflow::{MAX_VALUES, StoredSpec};
+use crate::wire::workflow::{MAX_VALUES, StoredSpec, whole};
 
 /// Most tasks of a step whose results are read.
 const MAX_RESULTS: usize = 10_000;
@@ -205,22 +205,6 @@ async fn read_results(
     }
     room.take(bytes)?;
     Ok(tasks.iter().map(|(_, payload)| payload.as_ref().map_or(Value::Null, of_result)).collect())
-}
-
-/// Makes numbers without a fraction whole again: `Struct` has only those of floating point, which do not add to whole ones.
-fn whole(value: Value) -> Value {
-    match value {
-        Value::Number(number) => {
-            let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
-            let whole = float.and_then(|float| format!("{float:.0}").parse::<i64>().ok());
-            whole.map_or(Value::Number(number), Value::from)
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(whole).collect()),
-        Value::Object(object) => {
-            Value::Object(object.into_iter().map(|(key, value)| (key, whole(value))).collect())
-        }
-        other => other,
-    }
 }
 
 /// Returns the data of a result, with its text as `text`.

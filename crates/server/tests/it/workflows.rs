@@ -3,6 +3,7 @@
 mod bounds;
 mod control;
 mod feed;
+mod groups;
 mod kills;
 mod reruns;
 
@@ -277,6 +278,18 @@ async fn invalid_workflows_are_refused() -> Result<()> {
             "without needing it",
         ),
         (json!({ "steps": [{ "name": "a", "condition": "inputs.", "task": task }] }), "is invalid"),
+        (
+            json!({ "concurrency": { "group": "${{ workflow.id }}" }, "steps": [{ "name": "a", "task": task }] }),
+            "`inputs` alone",
+        ),
+        (
+            json!({ "steps": [{ "name": "a", "task": task, "concurrency": { "group": "g", "limit": 300 } }] }),
+            "steps[0].concurrency.limit",
+        ),
+        (
+            json!({ "concurrency": { "group": "g", "limit": 2, "whenFull": "WHEN_FULL_REPLACE" }, "steps": [{ "name": "a", "task": task }] }),
+            "must be 1 with REPLACE",
+        ),
         (json!({ "steps": [{ "name": "a", "task": echoes("${{ item }}") }] }), "without for_each"),
         (json!({ "steps": [{ "name": "a", "task": echoes("${{ previous }}") }] }), "only steps with repeat"),
         (json!({ "steps": [{ "name": "a", "task": { "target": { "agent": "UPPER" } } }] }), "agent"),

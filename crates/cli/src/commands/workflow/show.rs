@@ -46,7 +46,10 @@ impl List {
                 (progress(&status), Paint::Plain),
                 (age(workflow.create_time.as_ref()), Paint::Plain),
                 (title, Paint::Plain),
-                (first_line(&status.message, 60), Paint::Bad),
+                match status.waits_for_group {
+                    true => (first_line(&group(&status.concurrency_group), 60), Paint::Waiting),
+                    false => (first_line(&status.message, 60), Paint::Bad),
+                },
             ]);
         }
         if table.is_empty() {
@@ -120,6 +123,9 @@ pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
     if !status.message.is_empty() {
         line("Reason", &clean(&status.message))?;
     }
+    if status.waits_for_group {
+        line("Waits", &clean(&group(&status.concurrency_group)))?;
+    }
     for (name, value) in status.outputs.iter().flat_map(|outputs| &outputs.fields) {
         line("Output", &format!("{name}={}", clean(&serde_json::to_string(value)?)))?;
     }
@@ -130,7 +136,6 @@ pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
             0 => String::new(),
             total => format!("{}/{total}", step.tasks_succeeded + step.tasks_failed),
         };
-        let reason = if step.prompt.is_empty() { &step.message } else { &step.prompt };
         let time = step.start_time.as_ref().map(|start| elapsed(Some(start), step.end_time.as_ref()));
         table.row([
             (step.name.clone(), Paint::Plain),
@@ -138,7 +143,7 @@ pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
             (tasks, Paint::Plain),
             (if step.round > 1 { step.round.to_string() } else { String::new() }, Paint::Plain),
             (time.unwrap_or_default(), Paint::Plain),
-            (first_line(reason, 80), Paint::Plain),
+            (first_line(&reason(step), 80), Paint::Plain),
         ]);
     }
     context.out.line("")?;
@@ -161,14 +166,27 @@ pub(super) fn explained(context: &Context, explained: &v1::ExplainWorkflowRespon
     Ok(Exit::Ok)
 }
 
+fn group(name: &str) -> String {
+    format!("waits for concurrency group {name}")
+}
+
+/// Returns what a step asks or waits for, or how it ended.
+fn reason(step: &v1::StepStatus) -> String {
+    match step.prompt.as_str() {
+        _ if step.waits_for_group => group(&step.concurrency_group),
+        "" => step.message.clone(),
+        prompt => prompt.to_owned(),
+    }
+}
+
 /// Returns the line of a step that has changed.
 pub(super) fn step_line(step: &v1::StepStatus, colored: bool) -> String {
     let (state, paint) = step_state(step.state());
-    let reason = if step.prompt.is_empty() { &step.message } else { &step.prompt };
+    let reason = reason(step);
     let tasks = match step.tasks_total {
         0 | 1 => String::new(),
         total => format!(" {}/{total}", step.tasks_succeeded + step.tasks_failed),
     };
     let line = format!("{:<24} {}{tasks}", step.name, paint.around(&state, colored));
-    if reason.is_empty() { line } else { format!("{line}  {}", first_line(reason, 80)) }
+    if reason.is_empty() { line } else { format!("{line}  {}", first_line(&reason, 80)) }
 }

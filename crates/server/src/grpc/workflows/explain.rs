@@ -1,13 +1,18 @@
 //! Why a workflow does not continue.
 
 use rota_core::workflow::{Kind, Step, StepState, Workflow};
-use rota_proto::causes::STEP_APPROVAL;
+use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
 use rota_proto::v1;
+use rota_store::{GroupKey, WORKFLOW_MEMBER, WorkflowQuery};
 use tonic::Status;
 
 use super::{MAX_CAUSES, Workflows};
 use crate::wire::check;
 use crate::wire::workflow as wire;
+
+/// Groups of steps whose holders an explanation names, and their number for each.
+const MAX_GROUPS: usize = 5;
+const MAX_HOLDERS: usize = 3;
 
 impl Workflows {
     pub(super) async fn explain(
@@ -15,14 +20,23 @@ impl Workflows {
         workflow: &Workflow,
         step: &str,
     ) -> Result<v1::ExplainWorkflowResponse, Status> {
-        let mut causes = Vec::new();
+        let (mut causes, mut waiting) = (Vec::new(), Vec::new());
+        if workflow.waits_for_group() {
+            causes.push(self.group_cause(workflow, None).await?);
+        }
         self.each_step(workflow.key, |record| {
             if step.is_empty() || record.name == step {
-                causes.extend(cause(workflow, &record));
+                match record.waits_for_group() && waiting.len() < MAX_GROUPS {
+                    true => waiting.push(record),
+                    false => causes.extend(cause(workflow, &record)),
+                }
             }
-            causes.len() < MAX_CAUSES
+            causes.len() + waiting.len() < MAX_CAUSES
         })
         .await?;
+        for step in waiting {
+            causes.push(self.group_cause(workflow, Some(&step)).await?);
+        }
         let state = wire::workflow(workflow, None, None).status.unwrap_or_default().state();
         let name = state.as_str_name().trim_start_matches("WORKFLOW_STATE_");
         let summary = match workflow.message.as_str() {
@@ -30,6 +44,34 @@ impl Workflows {
             why => format!("The workflow is {name}: {why}."),
         };
         Ok(v1::ExplainWorkflowResponse { summary, causes })
+    }
+
+    /// Returns why a workflow or a step of it has no place in its concurrency group.
+    async fn group_cause(&self, workflow: &Workflow, step: Option<&Step>) -> Result<v1::Cause, Status> {
+        let group = step.map_or(workflow.group.as_deref(), |step| step.group.as_deref());
+        let name = group.map(|group| group.name.clone()).unwrap_or_default();
+        let who = step.map_or("the workflow".to_owned(), |step| format!("step {}", step.name));
+        let mut message = format!("{who} waits for a place in concurrency group {name}");
+        let namespace = workflow.namespace.clone();
+        let key = GroupKey { namespace, of_steps: step.is_some(), name };
+        let members = self.query(WorkflowQuery::Group(key)).await?.members;
+        let mut holders = Vec::new();
+        for member in members.iter().filter(|member| member.holds).take(MAX_HOLDERS) {
+            let found = self.query(WorkflowQuery::Key(member.member.0)).await?.workflows.into_iter().next();
+            holders.extend(found.map(|found| found.alias.unwrap_or_else(|| found.id.to_string())));
+        }
+        if !holders.is_empty() {
+            let more = members.iter().filter(|member| member.holds).count() > MAX_HOLDERS;
+            let others = if more { " and others" } else { "" };
+            message.push_str(&format!(", held by {}{others}", holders.join(", ")));
+        }
+        let own = (workflow.key, step.map_or(WORKFLOW_MEMBER, |step| step.index));
+        match members.iter().filter(|member| !member.holds).position(|member| member.member == own) {
+            Some(0) => message.push_str("; it is the next one"),
+            Some(before) => message.push_str(&format!("; {before} wait before it")),
+            None => {}
+        }
+        Ok(v1::Cause { code: GROUP_FULL.to_owned(), message, hint: String::new() })
     }
 }
 
@@ -43,6 +85,10 @@ fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
             format!("step {name} waits: the workflow is paused"),
             "resume it: rota workflow resume",
         ),
+        StepState::Ready if step.waits_for_group() => {
+            ("step_held", format!("step {name} waits for a place in its concurrency group"), "")
+        }
+        StepState::Held if workflow.waits_for_group() => return None,
         StepState::Held => ("step_held", format!("step {name} waits for a place or for its phase"), ""),
         StepState::Ready | StepState::Ending => {
             ("step_evaluated", format!("the expressions of step {name} are evaluated"), "")

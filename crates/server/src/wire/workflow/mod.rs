@@ -1,5 +1,6 @@
 //! Workflows in messages: validation of new ones, and answers about stored ones.
 
+mod concurrency;
 mod graph;
 mod stored;
 mod to_wire;
@@ -11,13 +12,13 @@ use prost::Message;
 use rota_core::task::Trace;
 use rota_core::workflow::{Kind, MAX_STEPS, Step, Workflow};
 use rota_core::{Namespace, WorkflowId};
-use rota_expressions::{Expression, References, Template};
+use rota_expressions::{Expression, MAX_COST, References, Template, Values};
 use rota_proto::v1;
 use rota_proto::v1::OnStepFailure;
 use rota_store::{CreateWorkflow, Need, NewStep};
 use tonic::Status;
 
-pub(crate) use self::stored::{StoredSpec, StoredStep};
+pub(crate) use self::stored::{StoredSpec, StoredStep, whole};
 pub(crate) use self::to_wire::{from_state, step, workflow};
 use super::status::invalid;
 use super::{check, names, schema, spec, time};
@@ -66,7 +67,7 @@ pub(crate) fn check(
     check::length("workflow.spec.title", &spec.title, check::MAX_TITLE)?;
     check::length("workflow.spec.owner", &spec.owner, check::MAX_TITLE)?;
     check::labels("workflow.labels", &given.labels)?;
-    inputs(&spec)?;
+    let values = inputs(&spec)?;
     let (steps, finally) = (std::mem::take(&mut spec.steps), std::mem::take(&mut spec.finally));
     if steps.is_empty() {
         return Err(invalid("workflow.spec.steps", "is empty"));
@@ -99,10 +100,12 @@ pub(crate) fn check(
     let graph = graph::Graph::new(&all, main)?;
     let used = outputs("workflow.spec.outputs", &spec.outputs)?;
     let seen = graph.resolve("workflow.spec.outputs", &used, None)?;
+    let mut used = used;
+    workflow.group = concurrency::group("workflow.spec", spec.concurrency.as_ref(), &values, &mut used)?;
     let mut expressions = used.count;
     let mut new_steps = Vec::with_capacity(all.len());
     for (index, given) in all.into_iter().enumerate() {
-        let (step, count) = new_step(&graph, index, given, policy, workflow.compensates)?;
+        let (step, count) = new_step(&graph, index, given, policy, workflow.compensates, &values)?;
         expressions += count;
         if expressions > MAX_EXPRESSIONS {
             let why = format!("have more than {MAX_EXPRESSIONS} expressions");
@@ -117,19 +120,21 @@ pub(crate) fn check(
     Ok(CreateWorkflow { workflow, spec, steps: new_steps, key, foreign_id })
 }
 
-/// Checks the inputs by their schema.
-fn inputs(spec: &v1::WorkflowSpec) -> Result<(), Status> {
+/// Checks the inputs by their schema. Returns them for the names of concurrency groups.
+fn inputs(spec: &v1::WorkflowSpec) -> Result<Values, Status> {
     let json = |value: &Option<pbjson_types::Struct>| serde_json::to_value(value.clone().unwrap_or_default());
     let failed = |error: serde_json::Error| invalid("workflow.spec.inputs", error.to_string());
     let inputs = json(&spec.inputs).map_err(failed)?;
     check::length("workflow.spec.inputs", &inputs.to_string(), MAX_VALUES)?;
+    let values = Values::default().inputs(whole(inputs.clone())).budget(MAX_COST);
     if spec.inputs_schema.is_none() {
-        return Ok(());
+        return Ok(values);
     }
     let schema = json(&spec.inputs_schema).map_err(failed)?;
     let validator = schema::validator("workflow.spec.inputs_schema", &schema, MAX_VALUES)?;
     schema::check(&validator, &inputs)
-        .map_err(|(place, why)| invalid(format!("workflow.spec.inputs{place}"), why))
+        .map_err(|(place, why)| invalid(format!("workflow.spec.inputs{place}"), why))?;
+    Ok(values)
 }
 
 fn duration(field: &str, given: Option<&pbjson_types::Duration>) -> Result<Option<Duration>, Status> {
@@ -200,6 +205,7 @@ fn new_step(
     given: v1::WorkflowStep,
     policy: OnStepFailure,
     compensates: bool,
+    inputs: &Values,
 ) -> Result<(NewStep, usize), Status> {
     let field = graph.field(index);
     let at = |name: &str| format!("{field}.{name}");
@@ -253,11 +259,13 @@ fn new_step(
     if given.priority.is_some_and(|priority| !(0..=10).contains(&priority)) {
         return Err(invalid(at("priority"), "must be from 0 to 10"));
     }
+    let group = concurrency::group(&field, given.concurrency.as_ref(), inputs, &mut used)?;
     let mut seen = graph.resolve(&field, &used, Some((index, false)))?;
     seen.append(&mut graph.resolve(&field, &with_itself, Some((index, true)))?);
 
     let mut step = Step::new(given.name.clone(), kind);
     step.finally = index >= graph.main();
+    step.group = group;
     step.compensates = given.compensate.is_some();
     step.evaluates_end = given.repeat.is_some() || !given.outputs.is_empty();
     step.has_dependents = graph.has_dependents(index);

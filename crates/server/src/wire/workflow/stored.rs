@@ -1,8 +1,9 @@
-//! Specs as they are stored, with the indexes of the steps that their expressions read.
+//! Specs as they are stored, with the indexes of the steps that their expressions read, and JSON values in them.
 
 use std::collections::BTreeMap;
 
 use rota_proto::v1;
+use serde_json::Value;
 
 /// Spec of a workflow without its steps.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -21,4 +22,20 @@ pub(crate) struct StoredStep {
     /// Steps that its expressions read, by name.
     #[prost(btree_map = "string, uint32", tag = "2")]
     pub(crate) seen: BTreeMap<String, u32>,
+}
+
+/// Makes numbers without a fraction whole again: `Struct` has only those of floating point, which do not add to whole ones.
+pub(crate) fn whole(value: Value) -> Value {
+    match value {
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
+            let whole = float.and_then(|float| format!("{float:.0}").parse::<i64>().ok());
+            whole.map_or(Value::Number(number), Value::from)
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(whole).collect()),
+        Value::Object(object) => {
+            Value::Object(object.into_iter().map(|(key, value)| (key, whole(value))).collect())
+        }
+        other => other,
+    }
 }

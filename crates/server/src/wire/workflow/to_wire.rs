@@ -48,6 +48,8 @@ pub(crate) fn workflow(
             end_time: record.ended_at.map(time::timestamp),
             paused: record.paused,
             cancelled: record.cancelled,
+            concurrency_group: group(record.group.as_deref()),
+            waits_for_group: record.waits_for_group(),
         }),
         create_time: Some(time::timestamp(record.created_at)),
         rerun_of: record.rerun_of.map(|id| id.to_string()).unwrap_or_default(),
@@ -69,6 +71,10 @@ pub(crate) fn from_state(state: v1::WorkflowState) -> Option<workflow::State> {
     }
 }
 
+fn group(group: Option<&workflow::Group>) -> String {
+    group.map(|group| group.name.clone()).unwrap_or_default()
+}
+
 fn state(state: workflow::StepState) -> v1::StepState {
     match state {
         workflow::StepState::Waiting => v1::StepState::Waiting,
@@ -87,7 +93,11 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
     v1::StepStatus {
         name: record.name.clone(),
         index: num::to_i32(record.index),
-        state: state(workflow.state_of(record)).into(),
+        state: match record.waits_for_group() {
+            true => v1::StepState::Held,
+            false => state(workflow.state_of(record)),
+        }
+        .into(),
         message: record.message.clone(),
         round: num::to_i32(record.round),
         tasks_total: num::to_i32(record.total),
@@ -102,5 +112,7 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         finally: record.finally,
         last_task: record.last_task.map(|id| id.to_string()).unwrap_or_default(),
         reused: record.reused,
+        concurrency_group: group(record.group.as_deref()),
+        waits_for_group: record.waits_for_group(),
     }
 }
