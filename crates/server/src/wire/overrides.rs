@@ -2,6 +2,7 @@
 //! the owner of the agent, its tools and its secrets.
 
 mod claude;
+mod credentials;
 
 use rota_proto::v1::{self, runtime::Kind};
 
@@ -97,6 +98,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
     let changes = own_workspace.is_some() && *own_workspace != agent.workspace;
     forbid_unless_all("workspace", runs_project_code && changes)?;
     workspace(agent.workspace.as_ref(), own_workspace.as_ref())?;
+    credentials::check(agent, task)?;
     // Variables decide what a program loads, which server it calls and with which key.
     let bring = brings_program(base);
     forbid_unless_all("environment", !environment.is_empty() && !bring)?;
