@@ -21,7 +21,7 @@ const MAX_LIST: usize = 512 << 10;
 const MAX_NAME: usize = 1024;
 const MAX_CONVERSATION: usize = 256;
 const MAX_SKIPPED: usize = 100;
-/// Attempts of which a call returns the artifacts: the last ones.
+/// Attempts of which a call returns the artifacts: the last ones, besides that with the checkpoint.
 const MAX_ATTEMPTS: usize = 16;
 
 /// Checks the artifacts of a caller, whose names begin with one of these folders.
@@ -116,7 +116,8 @@ pub(crate) fn digests(artifacts: &[Artifact]) -> Vec<Digest> {
     distinct.into_iter().collect()
 }
 
-/// Returns the artifacts of a task: of its input, and of its last attempts.
+/// Returns the artifacts of a task: of its input, of the last attempt with a checkpoint, however many have ended before their work since,
+/// and of its last attempts.
 pub(crate) async fn of_task(
     store: &StoreClient,
     task: &Task,
@@ -132,6 +133,10 @@ pub(crate) async fn of_task(
     let mut rows = Vec::new();
     if first > 0 && attempts.contains(&0) {
         rows = read(0, 0).await.map_err(status::store)?;
+    }
+    let kept = task.checkpointed;
+    if (1..first).contains(&kept) && attempts.contains(&kept) {
+        rows.extend(read(kept, kept).await.map_err(status::store)?);
     }
     rows.extend(read(first, last).await.map_err(status::store)?);
     let decoded = rows.into_iter().map(|row| {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rota_proto::names;
 use rota_proto::v1::{self, Artifact, ArtifactList, Checkpoint, FailureClass, Overrides};
-use rota_proto::worker::v1::KeepArtifactsRequest;
+use rota_proto::worker::v1::{Assign, FetchCheckpointRequest, KeepArtifactsRequest};
 use rota_testkit::raw::{RawWorker, hello};
 use rota_testkit::{Backend, Cluster, tasks};
 use sha2::{Digest, Sha256};
@@ -34,6 +34,14 @@ async fn source(cluster: &Cluster, agent: &str) -> Result<v1::Task> {
 async fn run(cluster: &Cluster, agent: &str) -> Result<()> {
     let mut worker = RawWorker::join(cluster.client(), hello(agent, "leaves", 1)).await?;
     let assign = worker.take().await?;
+    keep_checkpoint(cluster, "leaves", &assign).await?;
+    worker.succeed(&assign, 0, "done");
+    assert!(worker.result_ack().await?);
+    worker.close().await;
+    Ok(())
+}
+
+async fn keep_checkpoint(cluster: &Cluster, worker: &str, assign: &Assign) -> Result<()> {
     // Of no content, so that nothing has to be stored.
     let conversation = Artifact {
         name: "checkpoint/c.jsonl".to_owned(),
@@ -47,15 +55,12 @@ async fn run(cluster: &Cluster, agent: &str) -> Result<()> {
     };
     let request = KeepArtifactsRequest {
         namespace: "default".to_owned(),
-        worker: "leaves".to_owned(),
+        worker: worker.to_owned(),
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         artifacts: Some(list),
     };
     cluster.client().workers().keep_artifacts(request).await?;
-    worker.succeed(&assign, 0, "done");
-    assert!(worker.result_ack().await?);
-    worker.close().await;
     Ok(())
 }
 
@@ -138,5 +143,45 @@ async fn threads_that_change_agents_fail_by_policy() -> Result<()> {
     let failure = status.failure.unwrap();
     assert_eq!((failure.class(), status.attempt), (FailureClass::Invalid, 1), "{failure:?}");
     assert!(failure.hint.contains("overrides: All"), "{failure:?}");
+    Ok(())
+}
+
+/// While the host of a repository is away, attempts end before their work: however many, the checkpoint before them stays.
+#[tokio::test]
+async fn long_outages_keep_the_checkpoint() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    agent(&cluster, "open", Overrides::All).await?;
+    let mut task = tasks::task("open");
+    let wait = Some(tasks::millis(1));
+    let retry = v1::RetryPolicy { initial_backoff: wait, max_backoff: wait, ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let task = tasks::create(client, task).await?;
+    for attempt in 1..=20 {
+        // Another one each time, so that none passes for sick.
+        let name = format!("w{attempt}");
+        let mut worker = RawWorker::join(client, hello("open", &name, 1)).await?;
+        let assign = worker.take().await?;
+        assert_eq!((&assign.task_id, assign.attempt), (&task.uid, attempt));
+        if attempt == 1 {
+            keep_checkpoint(&cluster, &name, &assign).await?;
+        }
+        let request = FetchCheckpointRequest {
+            namespace: "default".to_owned(),
+            worker: name,
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+        };
+        let left = client.workers().fetch_checkpoint(request).await?.into_inner();
+        let found = left.artifacts.and_then(|list| list.checkpoint).map(|found| found.conversation);
+        assert_eq!(found.as_deref(), Some("c"), "attempt {attempt}");
+        let failure = v1::Failure { message: "the host is away".to_owned(), ..Default::default() };
+        worker.fail(&assign, v1::Failure { class: FailureClass::Source.into(), ..failure });
+        assert!(worker.result_ack().await?);
+        worker.close().await;
+    }
+    // A caller who asks for the files of the task sees those of the checkpoint, too.
+    let kept = client.fetch_artifacts(&task.name).await?.attempts;
+    assert_eq!(kept.iter().map(|left| left.attempt).collect::<Vec<_>>(), [1]);
     Ok(())
 }

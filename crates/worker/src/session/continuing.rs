@@ -54,6 +54,7 @@ struct Place<'a> {
     assign: &'a Assign,
     folder: &'a mut CheckpointFolder,
     dirs: &'a mut AttemptDirs,
+    events: &'a mpsc::Sender<event::Kind>,
 }
 
 /// Brings the newest checkpoint of the task into the directories of an attempt, whose programs have not started; if it has none
@@ -76,9 +77,9 @@ pub(super) async fn restore(
         return Ok(None);
     }
     let mut stop_of_git = stop.clone();
-    let mut place = Place { caller, assign, folder, dirs };
+    let mut place = Place { caller, assign, folder, dirs, events };
     tokio::select! {
-        restored = place.restore(checkpoints, own, events, &mut stop_of_git) => restored,
+        restored = place.restore(checkpoints, own, &mut stop_of_git) => restored,
         _ = stopped(stop) => Err(RunOutcome::Stopped { by: "interrupt" }),
     }
 }
@@ -88,14 +89,21 @@ impl Place<'_> {
         &mut self,
         checkpoints: &Checkpoints,
         own: bool,
-        events: &mpsc::Sender<event::Kind>,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Continued>, RunOutcome> {
         // Another attempt may get it: what it has is not given up.
         let left = fetch(self.caller, self.assign)
             .await
             .map_err(|status| RunOutcome::Failed(unanswered("failed to ask for the checkpoint", &status)))?;
-        if let Some(list) = left.artifacts.filter(|_| own) {
+        let list = left.artifacts.filter(|_| own);
+        if own && list.is_none() && checkpoints.attempt > 0 {
+            let text = format!(
+                "the checkpoint of attempt {} is not stored any more; starting over",
+                checkpoints.attempt
+            );
+            self.note(Severity::Medium, "checkpoint_unusable", text).await;
+        }
+        if let Some(list) = list {
             match self.bring(list, stop).await {
                 Ok(Some(Brought { conversation, has_files })) => {
                     let reason = match &checkpoints.last_failure {
@@ -113,7 +121,7 @@ impl Place<'_> {
                             From::CutOff(reason),
                         ),
                     };
-                    let _ = events.send(notice(Severity::Low, "continued", text)).await;
+                    self.note(Severity::Low, "continued", text).await;
                     return Ok(Some(Continued { conversation, from, has_files }));
                 }
                 Ok(None) => {}
@@ -123,7 +131,7 @@ impl Place<'_> {
                         "the checkpoint of an earlier attempt cannot be used: {}; starting over",
                         failed.message
                     );
-                    let _ = events.send(notice(Severity::Medium, "checkpoint_unusable", text)).await;
+                    self.note(Severity::Medium, "checkpoint_unusable", text).await;
                 }
             }
         }
@@ -138,17 +146,22 @@ impl Place<'_> {
         match restored {
             Ok(Some(Brought { conversation, has_files })) => {
                 let text = "continuing the conversation of another task";
-                let _ = events.send(notice(Severity::Low, "continued", text)).await;
+                self.note(Severity::Low, "continued", text).await;
                 let has_files = has_files || in_place(self.assign) || !self.dirs.fresh;
                 Ok(Some(Continued { conversation, from: From::Task, has_files }))
             }
             Ok(None) => {
                 let failed = failure(FailureClass::Invalid, "there is no checkpoint of it");
-                self.start_over(checkpoints, failed, events).await
+                self.start_over(checkpoints, failed).await
             }
             Err(Unusable::Outcome(outcome)) => Err(outcome),
-            Err(Unusable::Because(failed)) => self.start_over(checkpoints, failed, events).await,
+            Err(Unusable::Because(failed)) => self.start_over(checkpoints, failed).await,
         }
+    }
+
+    /// Adds a notice to the task's log. Fails only when the attempt is ending.
+    async fn note(&self, severity: Severity, code: &str, text: impl Into<String>) {
+        let _ = self.events.send(notice(severity, code, text)).await;
     }
 
     /// Starts over, unless the task has no meaning without what it continues.
@@ -156,7 +169,6 @@ impl Place<'_> {
         &self,
         checkpoints: &Checkpoints,
         failed: Failure,
-        events: &mpsc::Sender<event::Kind>,
     ) -> Result<Option<Continued>, RunOutcome> {
         if checkpoints.continues || checkpoints.thread {
             let message =
@@ -165,7 +177,7 @@ impl Place<'_> {
         }
         let text =
             format!("the checkpoint of an earlier attempt cannot be used: {}; starting over", failed.message);
-        let _ = events.send(notice(Severity::Medium, "checkpoint_unusable", text)).await;
+        self.note(Severity::Medium, "checkpoint_unusable", text).await;
         Ok(None)
     }
 
@@ -221,7 +233,6 @@ impl Place<'_> {
             if let Some(branches) = branches.filter(|_| has_files) {
                 let from = at.join(&branches.name);
                 match git::restore_elsewhere(git, &from, scratch, stop).await {
-                    // What is left of them is among the artifacts of the earlier attempt.
                     Err(Unrestored::Git(GitError::Failed { failure, .. })) => {
                         tracing::warn!(reason = failure.message, "failed to restore other branches");
                     }

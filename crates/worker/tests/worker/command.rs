@@ -4,7 +4,7 @@ use rota_proto::v1::{
     CommandRuntime, Event, FailureClass, GitSource, OutputStream, SecretSelection, Workspace, event, runtime,
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
-use rota_proto::worker::v1::{Assign, PreviousResult, Result as AttemptResult, result};
+use rota_proto::worker::v1::{Assign, Checkpoints, PreviousResult, Result as AttemptResult, result};
 use tonic::Code;
 
 use crate::control_plane::{FakeControlPlane, Worker, assign};
@@ -77,6 +77,24 @@ async fn prompt_is_stdin_and_stdout_is_result() {
     assert_eq!(printed(&events, OutputStream::Stderr), b"warn\n");
     let result = succeeded(result);
     assert_eq!((result.text.as_str(), result.exit_code), ("repeat this\n\u{fffd}", Some(0)));
+}
+
+/// An attempt that does not continue where it should writes a notice.
+#[tokio::test]
+async fn missing_checkpoints_are_noticed() {
+    let left = |task: &mut Assign| {
+        task.attempt = 18;
+        task.checkpoints = Some(Checkpoints { exist: true, attempt: 1, ..Checkpoints::default() });
+    };
+    let (events, result) = run(|command| command.shell = "echo over".to_owned(), left).await;
+    assert_eq!(succeeded(result).text, "over");
+    let notices = events.iter().filter_map(|event| match &event.kind {
+        Some(event::Kind::Notice(notice)) => {
+            Some((notice.code.as_str(), notice.message.contains("attempt 1 ")))
+        }
+        _ => None,
+    });
+    assert_eq!(notices.collect::<Vec<_>>(), [("checkpoint_unusable", true)]);
 }
 
 #[tokio::test]
