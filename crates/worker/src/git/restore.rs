@@ -12,9 +12,8 @@ use super::run::{Git, GitError};
 use super::snapshot::{EMAIL, message};
 use crate::runtimes::Stop;
 
-/// References of other branches, and of what was stashed, until they are restored.
+/// References of other branches, and of what was stashed, until they are restored. They are fetched, never listed: there may be many.
 const ELSEWHERE: &str = "refs/rota/elsewhere/";
-const MAX_BRANCHES: usize = 1000;
 /// Folder within the scratch directory, while bundles are restored.
 const FOLDER: &str = "restored";
 /// Reference of what is restored.
@@ -105,42 +104,32 @@ async fn try_restore_elsewhere(
     let unchecked = git.within(&folder);
     borrowing(&unchecked, &git.directory.join(".git/objects"), stop).await?;
     let _ = tokio::fs::copy(git.directory.join(".git/shallow"), folder.join("shallow")).await;
-    let head = git.run(&["rev-parse", "--verify", "HEAD^{commit}"], stop).await?;
-    unchecked.run(&["update-ref", "refs/rota/head", &head], stop).await?;
-    for reference in git
-        .run(&["for-each-ref", "--format=%(objectname)", "refs/remotes/origin"], stop)
-        .await?
-        .lines()
-        .take(MAX_BRANCHES)
-    {
-        unchecked.run(&["update-ref", &format!("refs/rota/origin/{reference}"), reference], stop).await?;
-    }
+    // What the clone has, the bundle is without.
+    let clone = git.directory.to_string_lossy();
+    let known = ["+HEAD:refs/rota/head", "+refs/remotes/origin/*:refs/rota/origin/*"];
+    unchecked.run(&["fetch", "--quiet", "--no-tags", "--", &clone, known[0], known[1]], stop).await?;
     let (path, from) = (bundle.to_string_lossy(), folder.to_string_lossy());
     let rules = [format!("+refs/heads/*:{ELSEWHERE}heads/*"), format!("+refs/stash*:{ELSEWHERE}stash*")];
     let args = ["fetch", "--quiet", "--no-tags", "--", &path, &rules[0], &rules[1]];
     unchecked.run(&args, stop).await.map_err(by_agent)?;
-    let rule = format!("+{ELSEWHERE}*:{ELSEWHERE}*");
+    // The clone's own branch is that of the snapshot, which is restored already.
+    let own = git.run(&["symbolic-ref", "--short", "HEAD"], stop).await?;
+    let rules = [
+        format!("{ELSEWHERE}heads/*:refs/heads/*"),
+        format!("^{ELSEWHERE}heads/{own}"),
+        format!("+{ELSEWHERE}stash*:{ELSEWHERE}stash*"),
+    ];
     let args =
         ["-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--"];
-    let args: Vec<_> = args.into_iter().chain([&*from, &rule]).collect();
+    let args: Vec<_> = args.into_iter().chain([&*from]).chain(rules.iter().map(String::as_str)).collect();
     git.run(&args, stop).await.map_err(by_agent)?;
     crate::workspace::remove_all(folder.clone()).await;
-    let found = git.run(&["for-each-ref", "--format=%(refname)", ELSEWHERE], stop).await?;
-    for reference in found.lines().take(MAX_BRANCHES) {
-        let restored = match reference.strip_prefix(ELSEWHERE).and_then(|name| name.strip_prefix("heads/")) {
-            Some(branch) => git.run(&["branch", "--no-track", "--", branch, reference], stop).await,
-            None => {
-                git.run(
-                    &["stash", "store", "--message", "stashed before the work was cut off", reference],
-                    stop,
-                )
-                .await
-            }
-        };
-        if let Err(GitError::Stopped) = restored {
-            return Err(GitError::Stopped);
-        }
-        git.run(&["update-ref", "-d", reference], stop).await?;
+    let stash = format!("{ELSEWHERE}stash");
+    let found = git.run(&["for-each-ref", "--format=%(refname)", &stash], stop).await?;
+    if !found.is_empty() {
+        let stored = ["stash", "store", "--message", "stashed before the work was cut off", &stash];
+        git.run(&stored, stop).await?;
+        git.run(&["update-ref", "-d", &stash], stop).await?;
     }
     Ok(())
 }

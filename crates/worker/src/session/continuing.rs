@@ -35,6 +35,8 @@ fn was_cut_off(checkpoints: &Checkpoints) -> bool {
     )
 }
 
+const BRANCHES_LEFT: &str = "other branches, or stashed commits, of the earlier attempt were not restored; its artifact git/branches.bundle has them";
+
 /// Why a checkpoint is not restored.
 enum Unusable {
     Because(Failure),
@@ -234,7 +236,8 @@ impl Place<'_> {
                 let from = at.join(&branches.name);
                 match git::restore_elsewhere(git, &from, scratch, stop).await {
                     Err(Unrestored::Git(GitError::Failed { failure, .. })) => {
-                        tracing::warn!(reason = failure.message, "failed to restore other branches");
+                        let text = format!("{BRANCHES_LEFT}: {}", failure.message);
+                        self.note(Severity::Medium, "branches_not_restored", text).await;
                     }
                     Err(error) => return Err(self.unusable(error).await),
                     Ok(()) => {}

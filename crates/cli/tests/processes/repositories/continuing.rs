@@ -228,8 +228,15 @@ async fn shallow_clones_continue() -> Result<()> {
 async fn branches_and_stashes_come_back() -> Result<()> {
     let mut site = site_with("200ms", 1).await?;
     let client = site.fixture.client()?;
+    // Lists of references are longer than what is read of an answer.
+    let user = site.clone("user").await?;
+    for number in 0..60 {
+        git(&user, &["branch", &format!("feature-with-a-long-name-{number}")]).await?;
+    }
+    git(&user, &["push", "--quiet", "--all", "origin"]).await?;
     let line = "if test $ROTA_ATTEMPT = 1; then echo stashed >> README.md; git stash -q; \
                 git checkout -qb side; echo s > s; git add s; git commit -qm on-the-side; git checkout -q -; \
+                for number in $(seq 60); do git branch side-with-a-long-name-$number side; done; \
                 echo a > a; echo 1 > $ROTA_CHECKPOINT/step; sleep 600; fi; \
                 git log -1 --format=%s side; git stash pop -q; tail -1 README.md; cat a; git branch --list | wc -l";
     let task = tasks::create(&client, site.task("cut", line)).await?;
@@ -240,7 +247,7 @@ async fn branches_and_stashes_come_back() -> Result<()> {
     site.lose_worker().await?;
     let status = tasks::ended(&client, &task.name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
-    assert_eq!(workload::printed(&client, &task.name).await?, "on-the-side\nstashed\na\n2\n");
+    assert_eq!(workload::printed(&client, &task.name).await?, "on-the-side\nstashed\na\n62\n");
     Ok(())
 }
 
