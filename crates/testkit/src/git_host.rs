@@ -35,6 +35,8 @@ struct Shared {
     /// Value of the Authorization header that opens the repositories; none if they are public.
     authorization: Mutex<Option<String>>,
     away: AtomicBool,
+    /// Whether the next request with the right header is refused all the same.
+    refuses_once: AtomicBool,
     /// Number of requests while it was away.
     refused: AtomicUsize,
     served: AtomicU64,
@@ -53,6 +55,7 @@ impl GitHost {
             folder: folder.to_owned(),
             authorization: Mutex::new(None),
             away: AtomicBool::new(false),
+            refuses_once: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             served: AtomicU64::new(0),
         });
@@ -69,6 +72,11 @@ impl GitHost {
     /// Requires this Authorization header from now on: `Basic` with user and password in Base64.
     pub fn require(&self, authorization: Option<&str>) {
         *self.shared.authorization.lock() = authorization.map(str::to_owned);
+    }
+
+    /// Refuses the credentials of the next request that has the right ones, as a host that is about to take them over.
+    pub fn refuse_once(&self) {
+        self.shared.refuses_once.store(true, Ordering::Relaxed);
     }
 
     /// Answers every request as a host that is overloaded, or no longer.
@@ -140,7 +148,8 @@ async fn serve(
     }
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let wanted = shared.authorization.lock().clone();
-    if wanted.is_some() && given != wanted.as_deref() {
+    let is_right = wanted.is_none() || given == wanted.as_deref();
+    if !is_right || given.is_some() && shared.refuses_once.swap(false, Ordering::Relaxed) {
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")])
             .into_response();
     }

@@ -126,10 +126,17 @@ impl Credential {
         }
     }
 
-    /// Returns the settings with which git uses the credentials for a URL, and for no other host. A private key is written to
+    /// Returns the settings with which git uses the credentials for a URL, and for no other host; after those before were `refused`,
+    /// others if they can be made. A private key is written to
     /// a file in `home`, which git may read.
-    pub(super) async fn access(&self, url: &str, home: &Path, redactor: &Redactor) -> io::Result<Access> {
-        let value = self.current(url, false, redactor).await.map_err(|error| match error {
+    pub(super) async fn access(
+        &self,
+        url: &str,
+        refused: bool,
+        home: &Path,
+        redactor: &Redactor,
+    ) -> io::Result<Access> {
+        let value = self.current(url, refused, redactor).await.map_err(|error| match error {
             rota_forge::Error::Token(_) => io::Error::other(error),
             rota_forge::Error::Refused(_) => io::Error::new(io::ErrorKind::InvalidInput, error),
             // Not the worker's machine, and not the task: the host, as when it refuses them itself.
@@ -204,8 +211,8 @@ mod tests {
             [("first-one\n", TOKEN_USER, "first-one"), ("me:second", "me", "second")]
         {
             std::fs::write(&file, value).unwrap();
-            let access =
-                credential.access("https://git.example/a.git", folder.path(), &redactor).await.unwrap();
+            let url = "https://git.example/a.git";
+            let access = credential.access(url, false, folder.path(), &redactor).await.unwrap();
             assert_eq!(access.environment.0["ROTA_GIT_USER"], user);
             assert_eq!(access.environment.0["ROTA_GIT_PASSWORD"], password);
             assert_eq!(access.settings[0].0, "credential.https://git.example.helper");
@@ -215,15 +222,15 @@ mod tests {
             redactor.text(&mut text);
             assert_eq!(text, "fatal: [redacted] is refused");
         }
-        assert!(credential.access("ssh://git.example/a.git", folder.path(), &redactor).await.is_err());
+        assert!(credential.access("ssh://git.example/a.git", false, folder.path(), &redactor).await.is_err());
     }
 
     #[tokio::test]
     async fn keys_are_files_for_the_time_of_a_call() {
         let home = tempfile::tempdir().unwrap();
         let credential = Credential::value(format!("{KEY_BEGINS} x").into());
-        let access =
-            credential.access("git@git.example:a.git", home.path(), &Redactor::default()).await.unwrap();
+        let (url, redactor) = ("git@git.example:a.git", Redactor::default());
+        let access = credential.access(url, false, home.path(), &redactor).await.unwrap();
         let key = access.key.as_ref().unwrap().to_path_buf();
         assert_eq!(std::fs::read_to_string(&key).unwrap(), format!("{KEY_BEGINS} x\n"));
         let (settings, command) = ssh(home.path(), Some(&key)).unwrap();

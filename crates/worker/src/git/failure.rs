@@ -21,7 +21,7 @@ pub(crate) enum Cause {
 const MESSAGES: [(&str, Cause); 26] = [
     // Of pushes: someone else has changed the branch, or the host forbids it.
     ("[rejected]", Cause::Task),
-    ("[remote rejected]", Cause::Task),
+    (REMOTE_REJECTED, Cause::Task),
     // Over HTTP, then over SSH.
     ("authentication failed", Cause::Credentials),
     ("returned error: 401", Cause::Credentials),
@@ -49,6 +49,30 @@ const MESSAGES: [(&str, Cause); 26] = [
     ("illegal characters found in url", Cause::Task),
     ("no path specified", Cause::Task),
 ];
+
+const REMOTE_REJECTED: &str = "[remote rejected]";
+
+/// Parts of a host's reasons for a push that it has rejected, in lower case, which are faults of its own, or of its load.
+const FAULTS_OF_HOSTS: [&str; 10] = [
+    "internal server error",
+    "internal error",
+    "unpacker error",
+    "failed to lock",
+    "cannot lock ref",
+    "failed to update ref",
+    "timeout",
+    "timed out",
+    "temporarily",
+    "unavailable",
+];
+
+/// Whether a host has rejected a push by a fault of its own: `! [remote rejected] main -> main (Internal Server Error)`.
+fn is_fault_of_host(output: &str) -> bool {
+    output.lines().filter(|line| line.contains(REMOTE_REJECTED)).any(|line| {
+        let reason = line.rsplit_once(" (").map_or("", |(_, reason)| reason);
+        FAULTS_OF_HOSTS.iter().any(|part| reason.contains(part))
+    })
+}
 
 /// Parts of messages of git about a repository that is damaged, or that a killed call has left locked.
 const DAMAGE: [&str; 11] = [
@@ -82,6 +106,9 @@ impl Cause {
     /// Returns the cause of a failure with this output on standard error, if the machine is well.
     pub(crate) fn of(output: &str) -> Self {
         let output = own_lines(output);
+        if is_fault_of_host(&output) {
+            return Self::Host;
+        }
         MESSAGES.iter().find(|(part, _)| output.contains(part)).map_or(Self::Host, |(_, cause)| *cause)
     }
 
@@ -141,6 +168,16 @@ mod tests {
             // It is not known whose disk is meant.
             ("No space left on device\nfatal: Could not read from remote repository.", Cause::Host),
             ("remote: Access denied, repository not found.\nfatal: the remote end hung up", Cause::Host),
+            (" ! [remote rejected] rota/x -> rota/x (Internal Server Error)", Cause::Host),
+            (
+                " ! [remote rejected] rota/x -> rota/x (cannot lock ref 'refs/heads/rota/x': is at 1 but expected 2)",
+                Cause::Host,
+            ),
+            (" ! [remote rejected] rota/x -> rota/x (unpacker error)", Cause::Host),
+            (" ! [remote rejected] rota/x -> rota/x (protected branch hook declined)", Cause::Task),
+            // The name of a branch is no reason.
+            (" ! [remote rejected] timeout -> timeout (pre-receive hook declined)", Cause::Task),
+            (" ! [rejected] rota/x -> rota/x (stale info)", Cause::Task),
             ("", Cause::Host),
         ] {
             assert_eq!(Cause::of(output), cause, "{output}");

@@ -86,10 +86,15 @@ impl Git {
         GitError::Failed { cause, failure }
     }
 
-    /// Returns the variables of a call, and the files that they name, which live as long as what is returned.
-    async fn environment(&self) -> std::io::Result<(Environment, Access, Option<TempPath>)> {
-        let access = match self.network.as_ref().and_then(|network| network.credential.as_ref()) {
-            Some(credential) => credential.access(&self.url, &self.home, &self.redactor).await?,
+    fn credential(&self) -> Option<&Credential> {
+        self.network.as_ref()?.credential.as_ref()
+    }
+
+    /// Returns the variables of a call, and the files that they name, which live as long as what is returned. `refused` is
+    /// whether the host has refused the credentials of the call before.
+    async fn environment(&self, refused: bool) -> std::io::Result<(Environment, Access, Option<TempPath>)> {
+        let access = match self.credential() {
+            Some(credential) => credential.access(&self.url, refused, &self.home, &self.redactor).await?,
             None => Access::default(),
         };
         let mut environment = Environment::default();
@@ -143,15 +148,30 @@ impl Git {
         Ok((environment, access, settings))
     }
 
-    /// Runs git. Returns the end of its output.
+    /// Runs git, once more if the host refuses credentials that may have been replaced, or have expired, meanwhile. Returns the end of
+    /// its output.
     pub(super) async fn run(
         &self,
         args: &[&str],
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<String, GitError> {
+        match self.run_once(args, false, stop).await {
+            Err(GitError::Failed { cause: Cause::Credentials, .. }) if self.credential().is_some() => {
+                self.run_once(args, true, stop).await
+            }
+            ended => ended,
+        }
+    }
+
+    async fn run_once(
+        &self,
+        args: &[&str],
+        refused: bool,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<String, GitError> {
         let what = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
         let failed = |cause, text: String| self.failed(cause, format!("git {what}: {text}"));
-        let (environment, _access, _settings) = self.environment().await.map_err(|error| {
+        let (environment, _access, _settings) = self.environment(refused).await.map_err(|error| {
             let text = format!("failed to use the credentials of the repository: {error}");
             let cause = match error.kind() {
                 std::io::ErrorKind::InvalidInput => Cause::Task,

@@ -1,10 +1,13 @@
 //! Work that is pushed to its repository.
 
+use std::path::Path;
+
 use anyhow::Result;
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::git_host::git;
 use rota_testkit::tasks;
 
+use super::restoring::site_with_git;
 use super::{Site, site};
 use crate::workload;
 
@@ -178,5 +181,38 @@ async fn pushes_wait_for_their_host() -> Result<()> {
     let status = tasks::ended(&client, &task.name).await?.status.unwrap();
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
     assert!(site.changes("patient").await?.pushed);
+    Ok(())
+}
+
+/// Neither a fault of the host while it takes a push over nor credentials that it does not know yet are final.
+#[tokio::test]
+async fn passing_refusals_of_pushes_are_tried_again() -> Result<()> {
+    // As GitHub answers now and then. Git may write its home alone.
+    let rejects = |folder: &Path| {
+        format!(
+            "case \"$*\" in push*) if test -e {} && ! test -e $HOME/rejected; then touch $HOME/rejected; \
+             echo ' ! [remote rejected] x -> x (Internal Server Error)' >&2; exit 1; fi;; esac",
+            folder.join("rejects").display()
+        )
+    };
+    let site = site_with_git(rejects).await?;
+    let client = site.fixture.client()?;
+    let (until, rejects) = (site.fixture.dir().join("go-on"), site.fixture.dir().join("rejects"));
+    let line = format!("echo a > a; echo waiting; until test -e {}; do sleep 0.05; done", until.display());
+    for alias in ["rejected", "unknown"] {
+        let task = tasks::create(&client, site.pushing(alias, &line)).await?;
+        workload::prints(&client, &task.name, "waiting").await?;
+        match alias {
+            "rejected" => std::fs::write(&rejects, "")?,
+            _ => site.host.refuse_once(),
+        }
+        std::fs::write(&until, "")?;
+        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        let ended = (status.state(), status.attempt);
+        assert_eq!(ended, (TaskState::Succeeded, 1), "{alias} {:?}", status.failure);
+        assert!(site.changes(alias).await?.pushed, "{alias}");
+        std::fs::remove_file(&until)?;
+    }
+    assert!(site.fixture.state_dir().join("git-home/rejected").exists());
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::{Site, site_of};
 use crate::{Fixture, Graces, workload};
 
 /// Starts a site whose workers call git through a script, which begins with these lines.
-async fn site_with_git(lines: impl Fn(&Path) -> String) -> Result<Site> {
+pub(super) async fn site_with_git(lines: impl Fn(&Path) -> String) -> Result<Site> {
     let mut fixture = Fixture::start(Graces::SHORT).await?;
     let path = rota_telemetry::env::var("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path);
