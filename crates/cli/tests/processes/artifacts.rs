@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::tasks;
 use sha2::{Digest, Sha256};
@@ -260,5 +261,37 @@ async fn quota_costs_no_result() -> Result<()> {
         ])
         .await;
     assert!(refused.code != 0 && refused.err.contains("rota admin prune"), "{refused:?}");
+    Ok(())
+}
+
+/// Starts a control plane in which a namespace has room for 2 MiB.
+async fn with_quota() -> Result<Fixture> {
+    let mut fixture = Fixture::bare();
+    fixture.server_environment.push(("ROTA_SERVER_ARTIFACTS_QUOTA_MIB", "2".to_owned()));
+    fixture.environment = vec![("ROTA_WORKER_CHECKPOINT_INTERVAL", "0s".to_owned())];
+    fixture.start_server().await?;
+    workload::agent(&fixture.client()?).await?;
+    Ok(fixture)
+}
+
+/// What the next attempt continues from is stored before files that may take long, or have no room.
+#[tokio::test]
+async fn drained_attempts_keep_their_checkpoint_first() -> Result<()> {
+    let fixture = with_quota().await?;
+    let client = fixture.client()?;
+    let mut worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let line = "if test -e $ROTA_CHECKPOINT/step; then cat $ROTA_CHECKPOINT/step; exit; fi; echo 50 > $ROTA_CHECKPOINT/step; \
+                head -c 4194304 /dev/urandom > $ROTA_OUTPUT/noise; echo working; sleep 600";
+    let task = tasks::create(&client, workload::shell(line, &[])).await?;
+    workload::prints(&client, &task.name, "working").await?;
+    worker.signal(Signal::SIGTERM);
+    tasks::eventually("the drain", async || Ok(worker.count("draining") > 0)).await?;
+    worker.signal(Signal::SIGTERM);
+    worker.wait().await;
+    fs::rename(fixture.state_dir(), fixture.dir().join("lost"))?;
+    let _worker = fixture.worker(workload::AGENT, "other", 1).await?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(status.result.unwrap().text, "50");
     Ok(())
 }

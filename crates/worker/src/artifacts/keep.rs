@@ -17,10 +17,11 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::calls::{Caller, Retry};
+use super::changes::{Lost, changes, describe, undelivered};
 use super::checkpoint::{self, Copied};
 use super::collect::{collect, globs};
 use super::summary::summary;
-use crate::git::{self, Cause, GitError, Snapshot, Work};
+use crate::git::{Snapshot, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
@@ -34,8 +35,6 @@ const STOPPING_TIME: Duration = Duration::from_secs(20);
 const MAX_ROUNDS: usize = 3;
 
 const HINT: &str = "check the storage of artifacts and the log of the control plane";
-const HINT_DELIVERY: &str =
-    "see in the log what the agent did to its repository; the other files of the attempt are kept";
 
 /// Newest checkpoint of an attempt that the control plane has kept.
 #[derive(Debug, Clone)]
@@ -90,7 +89,7 @@ pub(crate) async fn keep(
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Failure> {
     let limit = limit.max(MIN_TIME);
     let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
-    let mut notices = Vec::new();
+    let (mut notices, mut ending) = (Vec::new(), stop.clone());
     let all = async {
         // Before the snapshot: a conversation that is newer than the files would name what is not there.
         let copied = copied(dirs).await;
@@ -108,8 +107,21 @@ pub(crate) async fn keep(
                 .extend(elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", COMMITS_ELSEWHERE)));
             changes
         });
+        let first = look(dirs, None, changes.clone().unwrap_or_default(), copied.clone());
         let look = look(dirs, Some(keep), changes.clone().unwrap_or_default(), copied);
-        let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
+        let stored = tokio::select! {
+            biased;
+            // First what the next attempt continues from: the rest may take longer than there is time, or have no room.
+            _ = stopped(&mut ending) => {
+                match store(caller, &kept, dirs, changes.clone(), first, false, &mut Vec::new()).await {
+                    Ok(Stored::Kept) => {
+                        store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await
+                    }
+                    stored => stored,
+                }
+            }
+            stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices) => stored,
+        };
         if noted(stored, &mut notices)? == Stored::Superseded {
             return Ok(None);
         }
@@ -258,51 +270,6 @@ fn noted(stored: Result<Stored, Status>, notices: &mut Vec<event::Kind>) -> Resu
 fn called(status: &Status) -> Failure {
     let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
     Failure { hint: HINT.to_owned(), ..failure(FailureClass::Source, text) }
-}
-
-/// Why a repository's changes are not known.
-struct Lost {
-    /// Otherwise the agent has broken it, or made it too large.
-    by_machine: bool,
-    failure: Failure,
-}
-
-/// Returns the failure of an attempt whose changes cannot be delivered, since there are none that are known.
-fn undelivered(lost: Option<Lost>) -> Failure {
-    let reason =
-        lost.map_or_else(|| "the workspace has no repository".to_owned(), |lost| lost.failure.message);
-    let text = format!("the work is not delivered: {reason}");
-    Failure { hint: HINT_DELIVERY.to_owned(), ..failure(FailureClass::Delivery, text) }
-}
-
-/// Takes the snapshot of the repository, if the workspace has one.
-async fn changes(dirs: &AttemptDirs) -> Result<Option<Snapshot>, Lost> {
-    let Some((git, base)) = &dirs.repository else { return Ok(None) };
-    // A request to end has its own limit, and may have come before.
-    let (_sender, mut stop) = watch::channel(None);
-    let (cause, failed) = match git::snapshot(git, base, &dirs.scratch, &mut stop).await {
-        Ok(snapshot) => return Ok(Some(snapshot)),
-        Err(GitError::Stopped) => {
-            (Cause::Machine, failure(FailureClass::Environment, "the worker had to end"))
-        }
-        Err(GitError::Failed { cause, failure }) => (cause, failure),
-    };
-    let by_machine = cause == Cause::Machine;
-    Err(match dirs.probe().await {
-        Ok(()) => Lost { by_machine, failure: failed },
-        Err(error) => {
-            let text = format!("{}; the disk does not take files: {error}", failed.message);
-            Lost { by_machine: true, failure: failure(FailureClass::Environment, text) }
-        }
-    })
-}
-
-fn describe(changes: &Changes) -> String {
-    if changes.commit == changes.base_commit {
-        return "the repository has not changed".to_owned();
-    }
-    let Changes { files, insertions, deletions, branch, .. } = changes;
-    format!("{branch} differs in {files} files: {insertions} lines added, {deletions} removed")
 }
 
 /// What has become of a list.

@@ -2,6 +2,7 @@
 //! durable before its result counts. Contents go to the control plane in parts (`rota_client::artifacts`).
 
 mod calls;
+mod changes;
 mod checkpoint;
 mod collect;
 mod give;
