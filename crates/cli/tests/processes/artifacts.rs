@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use rota_proto::v1::{self, TaskState};
+use rota_proto::v1::{self, TaskState, event};
 use rota_testkit::tasks;
 use sha2::{Digest, Sha256};
 
@@ -228,24 +228,43 @@ async fn damaged_parts_fail_the_download() -> Result<()> {
     Ok(())
 }
 
-/// A namespace that has used up its room loses files, and no results.
-#[tokio::test]
-async fn quota_costs_no_result() -> Result<()> {
+/// Starts a control plane in which a namespace has room for 2 MiB.
+async fn with_quota() -> Result<Fixture> {
     let mut fixture = Fixture::bare();
     fixture.server_environment.push(("ROTA_SERVER_ARTIFACTS_QUOTA_MIB", "2".to_owned()));
+    fixture.environment = vec![("ROTA_WORKER_CHECKPOINT_INTERVAL", "0s".to_owned())];
     fixture.start_server().await?;
+    workload::agent(&fixture.client()?).await?;
+    Ok(fixture)
+}
+
+/// Work whose files have no room has not succeeded, and all other work continues.
+#[tokio::test]
+async fn full_quota_deletes_no_work() -> Result<()> {
+    let fixture = with_quota().await?;
     let client = fixture.client()?;
-    workload::agent(&client).await?;
     let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
     let line = "head -c 3145728 /dev/urandom > $ROTA_OUTPUT/noise";
-    let mut notices = Vec::new();
-    for _ in 0..2 {
-        let task = tasks::create(&client, workload::shell(line, &[])).await?;
-        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
-        assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
-        notices.extend(tasks::notices(&tasks::log(&client, &task.name).await?));
-    }
-    assert_eq!(notices.last().map(String::as_str), Some("artifacts_not_stored"), "{notices:?}");
+    let large = tasks::create(&client, workload::shell(line, &[])).await?;
+    let failure_of = |event: v1::Event| match event.kind {
+        Some(event::Kind::State(change)) => change.failure,
+        _ => None,
+    };
+    let failure = async || -> Result<_> {
+        let log = tasks::log(&client, &large.name).await?;
+        Ok(log.into_iter().find_map(failure_of))
+    };
+    tasks::eventually("a failed attempt", async || Ok(failure().await?.is_some())).await?;
+    let failure = failure().await?.unwrap();
+    assert_eq!(failure.class(), v1::FailureClass::Source, "{failure:?}");
+    assert!(failure.message.contains("that they may take"), "{failure:?}");
+    assert!(failure.hint.contains("rota admin prune"), "{failure:?}");
+    // Not before parts can have become free: the agent would work in vain.
+    assert!(failure.retry_after.unwrap().seconds >= 600, "{failure:?}");
+    // A result that needs no room counts.
+    let small = tasks::create(&client, workload::shell("echo done", &[])).await?;
+    let status = tasks::ended(&client, &small.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
     let input = fixture.dir().join("input");
     fs::write(&input, "more")?;
     let refused = fixture
@@ -262,16 +281,6 @@ async fn quota_costs_no_result() -> Result<()> {
         .await;
     assert!(refused.code != 0 && refused.err.contains("rota admin prune"), "{refused:?}");
     Ok(())
-}
-
-/// Starts a control plane in which a namespace has room for 2 MiB.
-async fn with_quota() -> Result<Fixture> {
-    let mut fixture = Fixture::bare();
-    fixture.server_environment.push(("ROTA_SERVER_ARTIFACTS_QUOTA_MIB", "2".to_owned()));
-    fixture.environment = vec![("ROTA_WORKER_CHECKPOINT_INTERVAL", "0s".to_owned())];
-    fixture.start_server().await?;
-    workload::agent(&fixture.client()?).await?;
-    Ok(fixture)
 }
 
 /// What the next attempt continues from is stored before files that may take long, or have no room.

@@ -98,7 +98,13 @@ impl Found {
         self
     }
 
-    /// Adds the files of a folder within `root` that are wanted, by their path within it. Artifacts have `prefix` before it.
+    /// Whether there are files that the attempt, or its task, has chosen to keep.
+    pub(super) fn has_files(&self) -> bool {
+        let own = [checkpoint::FOLDER, git::FOLDER];
+        self.sources.iter().any(|source| !own.iter().any(|own| Path::new(&source.name).starts_with(own)))
+    }
+
+    /// Does [`Self::walk`] with all folders.
     fn folder(&mut self, root: &Path, folder: &str, prefix: &str, wanted: impl Fn(&Path) -> bool) {
         let opened = Dir::open_ambient_dir(root, ambient_authority()).and_then(|root| {
             if folder == "." || root.symlink_metadata(folder)?.is_dir() {

@@ -34,6 +34,9 @@ const STOPPING_TIME: Duration = Duration::from_secs(20);
 /// Uploads after the control plane has lost parts: it was restarted with another storage.
 const MAX_ROUNDS: usize = 3;
 
+/// Time after which parts of removed tasks have become free.
+const FREED_AFTER: Duration = Duration::from_secs(3600);
+const HINT_FULL: &str = "delete old tasks with `rota admin prune`, raise the quota of artifacts, or enlarge the volume of the control plane";
 const HINT: &str = "check the storage of artifacts and the log of the control plane";
 
 /// Newest checkpoint of an attempt that the control plane has kept.
@@ -122,6 +125,13 @@ pub(crate) async fn keep(
             }
             stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices) => stored,
         };
+        if let Err(status) = &stored
+            && status.code() == Code::ResourceExhausted
+            && work.is_some()
+            && loses_work(look.clone(), dirs, changes.as_ref()).await
+        {
+            return Err(full(status));
+        }
         if noted(stored, &mut notices)? == Stored::Superseded {
             return Ok(None);
         }
@@ -264,6 +274,26 @@ fn noted(stored: Result<Stored, Status>, notices: &mut Vec<event::Kind>) -> Resu
     }
     notices.push(notice(Severity::High, "artifacts_not_stored", failed.message));
     Ok(Stored::Nowhere)
+}
+
+/// Whether the success of an attempt whose files are not stored would delete what it was for: files that were to be kept, and changes
+/// that are neither pushed nor left in the workspace.
+async fn loses_work(
+    look: impl FnOnce() -> Looked + Send + 'static,
+    dirs: &AttemptDirs,
+    changes: Option<&Changes>,
+) -> bool {
+    let is_left = dirs.delivery.is_some() || dirs.outlives_success();
+    if !is_left && changes.is_some_and(|changes| changes.commit != changes.base_commit) {
+        return true;
+    }
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.is_ok_and(|looked| looked.found.has_files())
+}
+
+/// Returns the failure of an attempt for whose files there is no room. An agent that works again earlier would do so in vain.
+fn full(status: &Status) -> Failure {
+    Failure { hint: HINT_FULL.to_owned(), retry_after: Some(FREED_AFTER.into()), ..called(status) }
 }
 
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.

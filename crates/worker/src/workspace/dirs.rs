@@ -89,6 +89,11 @@ impl AttemptDirs {
         self.borrowed.as_ref().map(|borrowed| borrowed.path.join("objects"))
     }
 
+    /// Whether the workspace is still there once the attempt has succeeded.
+    pub(crate) fn outlives_success(&self) -> bool {
+        self.cleanup != WorkspaceCleanup::OnSuccess && !self.workspace.starts_with(&self.own)
+    }
+
     /// Returns a folder that no program of the attempt may open.
     pub(crate) fn closed(&self, name: &str) -> PathBuf {
         self.own.join(name)
