@@ -62,7 +62,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))
             .expect("a folder of this process"),
         artifacts_quota: 0,
-        notifications: rota_server::Notifications::default(),
+        notifications: Vec::new(),
         keys: rota_server::KeyFiles::new(folder.join("key")),
         replica: "bench".to_owned(),
         isolates: true,

@@ -77,7 +77,7 @@ mod workflows;
 
 pub use error::{Error, ShutdownOutcome};
 pub use metrics::{Descriptor, metrics};
-pub use notify::{Notifications, NotificationsError, Receiver};
+pub use notify::{NotificationsError, Receiver};
 pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 pub use rota_artifacts::Parts;
 pub use schedules::WallClock;

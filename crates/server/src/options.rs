@@ -14,7 +14,7 @@ use rota_store::single_writer::Clock;
 use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
 
-use crate::notify::Notifications;
+use crate::notify::Receiver;
 use crate::schedules::WallClock;
 use crate::seal::KeyFiles;
 
@@ -59,7 +59,7 @@ pub struct Options {
     /// Policy of the agents' circuit breakers.
     pub breakers: Policy,
     /// Receivers of notifications outside of Rota.
-    pub notifications: Notifications,
+    pub notifications: Vec<Receiver>,
     /// Registry of background tasks; may be shared with other components of the process.
     pub background_tasks: BackgroundTasks,
 }

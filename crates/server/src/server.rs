@@ -119,7 +119,7 @@ impl Server {
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
-        let notifier = Arc::new(Notifier::open(options.notifications, &snapshot, &metrics)?);
+        let notifier = Arc::new(Notifier::open(options.notifications, &store, &snapshot, &metrics).await?);
         let health = Arc::new(Health::new(
             store.clone(),
             options.background_tasks.clone(),

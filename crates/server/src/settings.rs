@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::SettingsError;
-use crate::notify::{Notifications, Receiver};
+use crate::notify::Receiver;
 use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
 use crate::seal::KeyFiles;
 
@@ -234,10 +234,7 @@ impl Settings {
             },
             limits: Limits::default(),
             console: !self.no_console,
-            notifications: Notifications {
-                receivers: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
-                cursors: self.data_dir.join("notifications"),
-            },
+            notifications: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
             background_tasks: BackgroundTasks::default(),
         })

@@ -14,6 +14,8 @@ pub enum DocumentKind {
     Template,
     /// One version of a template.
     TemplateVersion,
+    /// Up to where a receiver of notifications has everything. Belongs to no namespace, and has the default one.
+    NotificationPosition,
     /// Which key the secrets in the store are sealed under. There is one.
     SecretKey,
     /// Kind of the tasks of a namespace.
@@ -28,6 +30,7 @@ impl DocumentKind {
             Self::ScheduleStatus => "schedule status",
             Self::Template => "template",
             Self::TemplateVersion => "template version",
+            Self::NotificationPosition => "notification position",
             Self::SecretKey => "secret key",
             Self::TaskKind => "task kind",
         }

@@ -359,7 +359,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 store,
                 artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))?,
                 artifacts_quota: 0,
-                notifications: rota_server::Notifications::default(),
+                notifications: Vec::new(),
                 keys: rota_server::KeyFiles::new(folder.join("secrets.key")),
                 replica: "test".to_owned(),
                 isolates: true,

@@ -158,10 +158,7 @@ impl Dev {
             clock,
             artifacts: rota_server::Parts::in_folder(&data_dir.join("artifacts"))?,
             artifacts_quota: 0,
-            notifications: rota_server::Notifications {
-                receivers: receivers.unwrap_or_default(),
-                cursors: data_dir.join("notifications"),
-            },
+            notifications: receivers.unwrap_or_default(),
             keys: KeyFiles {
                 // A database may have the secrets of others.
                 replace_lost: config.store.is_none(),

@@ -9,8 +9,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::FutureExt;
 use hmac::{Hmac, Mac};
+use nix::sys::signal::Signal;
 use rota_proto::v1::{self, script_step::Kind as Step};
 use rota_telemetry::{OnExit, spawn};
+use rota_testkit::postgres::PostgresServer;
 use rota_testkit::tasks;
 use serde_json::Value;
 use sha2::Sha256;
@@ -19,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::Fixture;
+use crate::replicas::Replicas;
 
 const KEY: &[u8] = b"a key of more than 24 bytes for tests";
 const AGENT: &str = "coder";
@@ -157,13 +160,19 @@ fn task(alias: &str, steps: impl IntoIterator<Item = Step>) -> v1::Task {
 }
 
 async fn start(receivers: &[(&str, &str, &Hook, &str)]) -> Result<Fixture> {
+    let mut fixture = with_receivers(receivers)?;
+    fixture.start_server().await?;
+    Ok(fixture)
+}
+
+fn with_receivers(receivers: &[(&str, &str, &Hook, &str)]) -> Result<Fixture> {
     let mut fixture = Fixture::bare();
     let secret = format!("whsec_{}\n", BASE64_STANDARD.encode(KEY));
-    std::fs::write(fixture.dir().join("key"), secret)?;
+    std::fs::write(fixture.dir().join("webhook.key"), secret)?;
     let mut text = String::new();
     for (name, format, hook, more) in receivers {
         std::fs::write(fixture.dir().join(format!("{name}.url")), &hook.url)?;
-        let secret = if *format == "webhook" { "secret_file = \"key\"\n" } else { "" };
+        let secret = if *format == "webhook" { "secret_file = \"webhook.key\"\n" } else { "" };
         text += &format!(
             "[[receiver]]\nname = \"{name}\"\nformat = \"{format}\"\nurl_file = \"{name}.url\"\n{secret}{more}\n"
         );
@@ -172,7 +181,6 @@ async fn start(receivers: &[(&str, &str, &Hook, &str)]) -> Result<Fixture> {
     std::fs::write(&file, text)?;
     let file = file.to_string_lossy().into_owned();
     fixture.server_environment.push(("ROTA_SERVER_NOTIFICATIONS", file));
-    fixture.start_server().await?;
     Ok(fixture)
 }
 
@@ -267,6 +275,40 @@ async fn killed_control_plane_loses_no_notification() -> Result<()> {
     hook.until(is("four")).await?;
     let after = hook.accepted();
     assert!(after.len() <= before + 2, "at most the last one is repeated: {after:?}");
+    Ok(())
+}
+
+/// A replica that owns the database once more repeats nothing that another one has delivered meanwhile.
+#[tokio::test]
+async fn taken_over_positions_repeat_nothing() -> Result<()> {
+    let hook = Hook::start(Behavior::Answer(200)).await?;
+    let fixture = with_receivers(&[("oncall", "webhook", &hook, "occasions = [\"failed\"]")])?;
+    let mut replicas = Replicas::start_in(fixture, PostgresServer::shared().database()?, 2).await?;
+    let client = replicas.fixture.client()?;
+    tasks::agent(&client, AGENT, tasks::script([]), &[]).await?;
+    let _worker = replicas.fixture.worker(AGENT, "w", 1).await?;
+    for (owner, aliases) in [(0, ["one", "two"]), (1, ["three", "four"]), (0, ["five", "six"])] {
+        replicas.owner_of(&[owner]).await?;
+        let other = 1 - owner;
+        if replicas.running[other].is_none() {
+            replicas.start_one(other, "standing by").await;
+        }
+        for alias in aliases {
+            let step = Step::Fail(v1::ScriptFailure::default());
+            let name = tasks::create(&client, task(alias, [step])).await?.name;
+            tasks::ended(&client, &name).await?;
+            hook.until(|one| one.body.contains(&format!("\"alias\":\"{alias}\""))).await?;
+        }
+        let replica = replicas.running[owner].take().unwrap();
+        replica.signal(Signal::SIGTERM);
+        replica.ended().await;
+    }
+    let accepted = hook.accepted();
+    // The last one before a takeover may come twice.
+    for alias in ["one", "three", "five"] {
+        let count = accepted.iter().filter(|one| one["data"]["alias"] == alias).count();
+        assert_eq!(count, 1, "{alias} {accepted:?}");
+    }
     Ok(())
 }
 

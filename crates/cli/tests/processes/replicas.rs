@@ -38,7 +38,7 @@ impl Replicas {
     }
 
     /// Starts replicas with the settings of a fixture.
-    async fn start_in(fixture: Fixture, url: String, count: usize) -> Result<Self> {
+    pub(crate) async fn start_in(fixture: Fixture, url: String, count: usize) -> Result<Self> {
         let mut replicas = Self::prepare(fixture, url, count)?;
         for index in 0..count {
             replicas.start_one(index, if index == 0 { "listening on" } else { "standing by" }).await;

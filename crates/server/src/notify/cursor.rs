@@ -1,93 +1,82 @@
-//! Durable position of a receiver: the revision up to which everything was delivered, in a file of its own. A position that is
-//! too old repeats notifications, and never loses one. A file that cannot be read as one begins with the next commit.
+//! Durable position of a receiver: the revision up to which everything was delivered, as a document of the store, so that every
+//! replica continues where the last one has ended. A position that is too old repeats notifications, and never loses one.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use prost::Message;
+use rota_core::Namespace;
+use rota_store::{
+    Command, Document, DocumentKey, DocumentKind, DocumentsPage, Error, Expected, PutDocument, Snapshot,
+};
 
-use rota_store::Snapshot;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use super::receivers::{MAX_RECEIVERS, Receiver};
+use crate::store_client::StoreClient;
 
-use super::receivers::{NotificationsError, Receiver};
+const PAGE_BYTES: usize = 64 << 10;
 
-const EXTENSION: &str = "cursor";
-
-/// File with the position of one receiver.
-#[derive(Debug, Clone)]
+/// Position of one receiver, and where to keep it.
+#[derive(Clone)]
 pub(super) struct Cursor {
-    path: PathBuf,
-    store: Uuid,
+    key: DocumentKey,
+    store: StoreClient,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Payload of the document of a receiver.
+#[derive(Clone, PartialEq, Message)]
 struct Position {
-    /// Store that the revision belongs to.
-    store: Uuid,
+    #[prost(uint64, tag = "1")]
     revision: u64,
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> NotificationsError {
-    let path = path.to_owned();
-    move |source| NotificationsError::Cursor { path, source }
-}
-
 /// Removes the positions of receivers that no longer exist: one that comes back starts over.
-pub(super) fn remove_others(dir: &Path, receivers: &[Receiver]) -> Result<(), NotificationsError> {
-    fs::create_dir_all(dir).map_err(failed(dir))?;
-    for entry in fs::read_dir(dir).map_err(failed(dir))? {
-        let path = entry.map_err(failed(dir))?.path();
-        let is_cursor = path.extension().is_some_and(|extension| extension == EXTENSION);
-        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if is_cursor && receivers.iter().all(|receiver| receiver.name != name) {
-            fs::remove_file(&path).map_err(failed(&path))?;
-        }
+pub(super) async fn remove_others(store: &StoreClient, names: &[&str]) -> Result<(), Error> {
+    let page = DocumentsPage {
+        kind: DocumentKind::NotificationPosition,
+        namespace: None,
+        after: None,
+        limit: 2 * MAX_RECEIVERS,
+        bytes: PAGE_BYTES,
+    };
+    let known = store.reads().documents(page).await?.documents;
+    let others = known.into_iter().filter(|document| !names.contains(&document.key.name.as_str()));
+    let batch: Vec<_> = others.map(|other| Command::DeleteDocument(other.key, Expected::Any)).collect();
+    match batch.is_empty() {
+        true => Ok(()),
+        false => store.apply(batch).await.map(drop),
     }
-    Ok(())
 }
 
 impl Cursor {
-    /// Returns the position of a receiver, which is written first if there is none.
-    pub(super) fn open(
-        dir: &Path,
-        name: &str,
+    /// Returns the position of a receiver; that of the snapshot if there is none, which is not kept yet.
+    pub(super) async fn open(
+        store: &StoreClient,
+        receiver: &Receiver,
         snapshot: &Snapshot,
-    ) -> Result<(Self, u64), NotificationsError> {
-        let path = dir.join(format!("{name}.{EXTENSION}"));
-        let cursor = Self { path: path.clone(), store: snapshot.store };
-        let known = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Position>(&bytes)
-                .inspect_err(|error| {
-                    let path = path.display();
-                    tracing::error!(receiver = name, %path, %error, "the position of a receiver is damaged: it gets what happens from now on");
-                })
-                .ok(),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(&path)(error)),
-        };
-        // A later position than the store's last one is from before it was restored from a backup.
-        let known = known.filter(|known| known.store == cursor.store && known.revision <= snapshot.revision);
-        let revision = match known {
-            Some(known) => known.revision,
-            None => {
-                cursor.save(snapshot.revision).map_err(failed(&path))?;
-                snapshot.revision
-            }
-        };
-        Ok((cursor, revision))
+    ) -> Result<(Self, u64), Error> {
+        // Receivers belong to no namespace.
+        let (namespace, name) = (Namespace::default(), receiver.name.clone());
+        let key = DocumentKey { kind: DocumentKind::NotificationPosition, namespace, name };
+        let known = store.reads().document(key.clone()).await?;
+        let position = known.and_then(|known| decode(&known));
+        let revision = position.map_or(snapshot.revision, |known| known.revision.min(snapshot.revision));
+        Ok((Self { key, store: store.clone() }, revision))
     }
 
     /// Replaces the position, and returns once it is durable.
-    pub(super) fn save(&self, revision: u64) -> io::Result<()> {
-        let next = self.path.with_extension("next");
-        let mut file = File::create(&next)?;
-        let position = Position { store: self.store, revision };
-        file.write_all(&serde_json::to_vec(&position)?)?;
-        file.sync_all()?;
-        fs::rename(&next, &self.path)?;
-        match self.path.parent() {
-            Some(dir) => File::open(dir)?.sync_all(),
-            None => Ok(()),
+    pub(super) async fn save(&self, revision: u64) -> Result<(), Error> {
+        let payload = Position { revision }.encode_to_vec().into();
+        let put = PutDocument { key: self.key.clone(), payload, expected: Expected::Any };
+        let replies = self.store.apply_lazily(vec![Command::PutDocument(put)]).await?;
+        match replies.first() {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(Error::Closed),
         }
     }
+}
+
+fn decode(document: &Document) -> Option<Position> {
+    let decoded = Position::decode(&document.payload[..]);
+    let logged = decoded.inspect_err(|error| {
+        let receiver = document.key.name.as_str();
+        tracing::error!(receiver, %error, "the position of a receiver is damaged: it gets what happens from now on");
+    });
+    logged.ok()
 }

@@ -137,7 +137,7 @@ impl Delivery {
         }
     }
 
-    /// Writes the position whenever it has moved.
+    /// Writes the position at the start, and whenever it has moved.
     async fn save(&self) {
         let mut saved = None;
         loop {
@@ -146,10 +146,9 @@ impl Delivery {
             if saved == Some(position) {
                 continue;
             }
-            let cursor = self.cursor.clone();
-            match tokio::task::spawn_blocking(move || cursor.save(position)).await {
-                Ok(Ok(())) => saved = Some(position),
-                Ok(Err(error)) => {
+            match self.cursor.save(position).await {
+                Ok(()) => saved = Some(position),
+                Err(error) => {
                     tracing::warn!(receiver = self.name(), %error, "failed to keep the position of a receiver");
                 }
                 Err(_) => return,

@@ -14,7 +14,6 @@ mod receivers;
 mod send;
 mod sign;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,19 +26,12 @@ use self::deliver::Delivery;
 use self::queue::Queue;
 pub use self::receivers::{NotificationsError, Receiver};
 use crate::clock::now;
+use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 
 /// Time for which a receiver must have been failing before it counts as a problem of this replica.
 const PROBLEM_AFTER: Duration = Duration::from_secs(30);
-
-/// Receivers of notifications, and where their positions are kept.
-#[derive(Debug, Clone, Default)]
-pub struct Notifications {
-    pub receivers: Vec<Receiver>,
-    /// Directory of the files with the position of each receiver.
-    pub cursors: PathBuf,
-}
 
 /// The receivers with their queues.
 #[derive(Default)]
@@ -49,21 +41,19 @@ pub(crate) struct Notifier {
 
 impl Notifier {
     /// Opens the position of each receiver; one without begins with the next commit.
-    pub(crate) fn open(
-        options: Notifications,
+    pub(crate) async fn open(
+        receivers: Vec<Receiver>,
+        store: &StoreClient,
         snapshot: &Snapshot,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, NotificationsError> {
-        let Notifications { receivers, cursors } = options;
-        if !receivers.is_empty() || cursors.exists() {
-            cursor::remove_others(&cursors, &receivers)?;
-        }
-        let open = |receiver: Receiver| {
-            let (cursor, revision) = Cursor::open(&cursors, &receiver.name, snapshot)?;
+    ) -> Result<Self, Error> {
+        let mut deliveries = Vec::new();
+        for receiver in receivers {
+            let (cursor, revision) = Cursor::open(store, &receiver, snapshot).await?;
             let queue = Queue::new(revision, snapshot.revision);
-            Delivery::new(receiver, queue, cursor, Arc::clone(metrics))
-        };
-        Ok(Self { deliveries: receivers.into_iter().map(open).collect::<Result<_, _>>()? })
+            deliveries.push(Delivery::new(receiver, queue, cursor, Arc::clone(metrics))?);
+        }
+        Ok(Self { deliveries })
     }
 
     /// Takes in the occasions of a commit. Costs nothing without receivers, and never waits.
@@ -79,6 +69,11 @@ impl Notifier {
 
     /// Delivers to all receivers until `stop` is cancelled.
     pub(crate) async fn run(self: Arc<Self>, store: StoreClient, stop: CancellationToken) {
+        let names: Vec<_> = self.deliveries.iter().map(Delivery::name).collect();
+        let removed = stop.run_until_cancelled(cursor::remove_others(&store, &names)).await;
+        if let Some(Err(error)) = removed {
+            tracing::warn!(%error, "failed to remove positions of receivers that no longer exist");
+        }
         let all = self.deliveries.iter().map(|delivery| delivery.run(&store));
         stop.run_until_cancelled(futures::future::join_all(all)).await;
         if self.deliveries.is_empty() {

@@ -14,7 +14,7 @@ use super::address::is_refused;
 use super::message::Occasion;
 use super::sign::Keys;
 
-const MAX_RECEIVERS: usize = 16;
+pub(super) const MAX_RECEIVERS: usize = 16;
 const MAX_NAME: usize = 63;
 
 /// Reason why notifications cannot be set up.
@@ -26,8 +26,6 @@ pub enum NotificationsError {
     Parse { path: PathBuf, message: String },
     #[error("receiver {name:?} {problem}")]
     Receiver { name: String, problem: String },
-    #[error("failed to keep the position of a receiver in {path}: {source}", path = .path.display())]
-    Cursor { path: PathBuf, source: std::io::Error },
 }
 
 /// Format of the messages of a receiver.

@@ -257,13 +257,13 @@ pub(crate) fn refused(refused: Refused) -> Status {
         Refused::NoDocument(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_NOT_FOUND",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_NOT_FOUND",
-            DocumentKind::SecretKey => "CONCURRENT_CHANGE",
+            DocumentKind::SecretKey | DocumentKind::NotificationPosition => "CONCURRENT_CHANGE",
             DocumentKind::TaskKind => "TASK_KIND_NOT_FOUND",
         },
         Refused::DocumentExists(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_EXISTS",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_EXISTS",
-            DocumentKind::SecretKey => "CONCURRENT_CHANGE",
+            DocumentKind::SecretKey | DocumentKind::NotificationPosition => "CONCURRENT_CHANGE",
             // A kind is replaced, whatever is there.
             DocumentKind::TaskKind => "CONCURRENT_CHANGE",
         },
