@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirEntry, OpenOptions, OpenOptionsExt, PermissionsExt};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use nix::fcntl::OFlag;
 use rota_client::artifacts::Source;
 use rota_proto::PART_BYTES;
 use rota_proto::v1::{Changes, SkippedFile};
 
 use super::checkpoint;
+use super::globs::Keep;
 use crate::git;
 
 /// Entries of folders that are looked at.
@@ -47,15 +47,6 @@ pub(super) struct Found {
     lost: usize,
 }
 
-/// Parses the globs of files to keep. The control plane has checked them.
-pub(crate) fn globs(globs: &[String]) -> Result<GlobSet, globset::Error> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
-    }
-    set.build()
-}
-
 /// Finds the files with changes of the repository below the scratch directory.
 fn of_git(found: &mut Found, scratch: &Path, changes: &Changes) {
     let of_git = |name: &Path| {
@@ -70,13 +61,13 @@ pub(super) fn collect(
     mut found: Found,
     scratch: &Path,
     workspace: &Path,
-    keep: &GlobSet,
+    keep: &Keep,
     changes: &Changes,
 ) -> Found {
     of_git(&mut found, scratch, changes);
     found.folder(scratch, "output", "output", |name| name != Path::new(RESULT));
     if !keep.is_empty() {
-        found.folder(workspace, ".", "workspace", |name| keep.is_match(name));
+        found.walk(workspace, ".", "workspace", |folder| keep.enters(folder), |name| keep.is_match(name));
     }
     found
 }
@@ -106,6 +97,19 @@ impl Found {
 
     /// Does [`Self::walk`] with all folders.
     fn folder(&mut self, root: &Path, folder: &str, prefix: &str, wanted: impl Fn(&Path) -> bool) {
+        self.walk(root, folder, prefix, |_| true, wanted);
+    }
+
+    /// Adds the files of a folder within `root` that are wanted, by their path within it, from the folders that it `enters`. Artifacts
+    /// have `prefix` before it.
+    fn walk(
+        &mut self,
+        root: &Path,
+        folder: &str,
+        prefix: &str,
+        enters: impl Fn(&Path) -> bool,
+        wanted: impl Fn(&Path) -> bool,
+    ) {
         let opened = Dir::open_ambient_dir(root, ambient_authority()).and_then(|root| {
             if folder == "." || root.symlink_metadata(folder)?.is_dir() {
                 root.open_dir(folder)
@@ -132,8 +136,11 @@ impl Found {
             for entry in entries {
                 let path = path.join(entry.file_name());
                 match entry.file_type() {
-                    Ok(kind) if kind.is_dir() && entry.file_name() != GIT => inner.push(path),
-                    Ok(kind) if kind.is_dir() => {}
+                    Ok(kind) if kind.is_dir() => {
+                        if entry.file_name() != GIT && enters(&path) {
+                            inner.push(path);
+                        }
+                    }
                     _ if !wanted(&path) => {}
                     Ok(kind) if kind.is_file() => self.file(&folder, path, prefix),
                     Ok(kind) if kind.is_symlink() => self.skip(shown(prefix, &path), "is a symbolic link"),
@@ -256,7 +263,7 @@ mod tests {
         for file in ["dist/app.js", "dist/js/x.js", "build.log", "dist/build.log", ".git/a.log", "src.rs"] {
             fs::write(workspace.join(file), file).unwrap();
         }
-        let keep = globs(&["dist/**/*.js".into(), "*.log".into()]).unwrap();
+        let keep = Keep::of(&["dist/**/*.js".into(), "*.log".into()]).unwrap();
         let found = collect(Found::default(), &scratch, &workspace, &keep, &Changes::default());
         assert_eq!(
             names(&found),
@@ -276,11 +283,36 @@ mod tests {
         (found.sources[0].open)().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "a.txt");
         assert!(
-            collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default())
+            collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default())
                 .sources
                 .len()
                 == 4
         );
+    }
+
+    #[test]
+    fn folders_that_no_glob_matches_are_not_entered() {
+        let root = tempfile::tempdir().unwrap();
+        let (scratch, workspace) = (root.path().join("none"), root.path().join("work"));
+        for folder in ["node_modules/deep", "packages/web/dist/js", "packages/web/src", "packages/api/dist"] {
+            fs::create_dir_all(workspace.join(folder)).unwrap();
+            fs::write(workspace.join(folder).join("file"), "").unwrap();
+        }
+        let found = |globs: &[&str]| {
+            let keep = Keep::of(&globs.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+            let found = collect(Found::default(), &scratch, &workspace, &keep, &Changes::default());
+            let names: Vec<_> = names(&found).into_iter().map(str::to_owned).collect();
+            (names, found.entries)
+        };
+        let of_web = "workspace/packages/web/dist/js/file".to_owned();
+        // Entries of the workspace, of `packages`, `web`, `dist`, `js`.
+        assert_eq!(found(&["packages/web/dist/**"]), (vec![of_web.clone()], 2 + 2 + 2 + 1 + 1));
+        let both = vec!["workspace/packages/api/dist/file".to_owned(), of_web.clone()];
+        assert_eq!(found(&["packages/*/dist/**"]), (both.clone(), 2 + 2 + 3 + 2 + 1));
+        // Anywhere, and with a slash between braces.
+        assert_eq!(found(&["**/dist/**"]).0, both);
+        assert_eq!(found(&["packages/{web/dist,none}/*/file"]).0, [of_web]);
+        assert_eq!(found(&["*"]), (Vec::new(), 2));
     }
 
     #[test]
@@ -293,7 +325,7 @@ mod tests {
         nix::unistd::mkfifo(&output.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::write(output.join(std::ffi::OsStr::from_bytes(b"bad\xff")), "").unwrap();
         fs::write(output.join("new\nline"), "").unwrap();
-        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
         assert_eq!(names(&found), [""; 0]);
         assert_eq!(reason(&found, "output/link"), Some("is a symbolic link"));
         assert_eq!(reason(&found, "output/folder"), Some("is a symbolic link"));
@@ -310,7 +342,7 @@ mod tests {
         for file in ["a", "b", "deep/c"] {
             fs::write(output.join(file), "").unwrap();
         }
-        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
         fs::remove_file(output.join("a")).unwrap();
         symlink(&secret, output.join("a")).unwrap();
         fs::remove_file(output.join("b")).unwrap();
@@ -327,13 +359,13 @@ mod tests {
         let (root, scratch, workspace) = directories();
         fs::remove_dir_all(scratch.join("output")).unwrap();
         assert!(
-            collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default())
+            collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default())
                 .skipped
                 .is_empty(),
             "there is none"
         );
         symlink(root.path(), scratch.join("output")).unwrap();
-        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
         assert_eq!(reason(&found, "output"), Some("is not a folder"));
     }
 
@@ -347,7 +379,7 @@ mod tests {
         for number in 0..6000 {
             fs::write(output.join(format!("deep/{number}")), "").unwrap();
         }
-        let found = collect(Found::default(), &scratch, &workspace, &GlobSet::empty(), &Changes::default());
+        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
         assert!(reason(&found, "output/sparse").unwrap().contains("4 GiB"));
         assert!(names(&found).contains(&"output/text") && found.sources.len() < 6000);
         assert_eq!(found.skipped.len(), MAX_SKIPPED);

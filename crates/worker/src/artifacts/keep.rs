@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::Retryable;
-use globset::GlobSet;
 use rota_client::artifacts::TransferError;
 use rota_proto::v1::{
     Artifact, ArtifactList, Changes, Checkpoint, Delivery, DeliveryOutcome, Failure, FailureClass, Severity,
@@ -19,7 +18,8 @@ use tonic::{Code, Status};
 use super::calls::{Caller, Retry};
 use super::changes::{Lost, changes, describe, undelivered};
 use super::checkpoint::{self, Copied};
-use super::collect::{collect, globs};
+use super::collect::collect;
+use super::globs::Keep;
 use super::summary::summary;
 use crate::git::{Snapshot, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
@@ -91,7 +91,7 @@ pub(crate) async fn keep(
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Failure> {
     let limit = limit.max(MIN_TIME);
-    let keep = globs(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
+    let keep = Keep::of(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let (mut notices, mut ending) = (Vec::new(), stop.clone());
     let all = async {
         // Before the snapshot: a conversation that is newer than the files would name what is not there.
@@ -241,7 +241,7 @@ struct Looked {
 /// Returns what finds the files of an attempt; without globs, only those of a checkpoint.
 fn look(
     dirs: &AttemptDirs,
-    keep: Option<GlobSet>,
+    keep: Option<Keep>,
     changes: Changes,
     copied: Option<Copied>,
 ) -> impl Fn() -> Looked + Clone + Send + use<> {

@@ -6,6 +6,7 @@ mod changes;
 mod checkpoint;
 mod collect;
 mod give;
+mod globs;
 mod keep;
 mod place;
 mod summary;
@@ -13,8 +14,8 @@ mod transcript;
 
 pub(crate) use calls::{Caller, Retry};
 pub(crate) use checkpoint::FOLDER as CHECKPOINT;
-pub(crate) use collect::globs;
 pub(crate) use give::Given;
+pub(crate) use globs::globs;
 pub(crate) use keep::{Kept, LastCheckpoint, keep, keep_checkpoint};
 pub(crate) use place::place as place_checkpoint;
 pub(crate) use transcript::unheard;
