@@ -1,8 +1,6 @@
 //! Deliveries to one receiver: a few at a time, those of one task in order, each until it is accepted, refused for good, or too
 //! old. One that fails delays no other task's.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use reqwest::Client;
-use rota_core::{TaskKey, Timestamp};
+use rota_core::Timestamp;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
@@ -21,14 +19,13 @@ use super::message::Notification;
 use super::queue::Queue;
 use super::receivers::{NotificationsError, Receiver};
 use super::send::{About, MAX_WAIT, Unsent, client, send};
+use super::taken::Taken;
 use crate::clock::now;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 
 /// Requests to a receiver at a time.
 const PLACES: usize = 8;
-/// Notifications that are being sent, wait for another attempt, or wait behind such a one of their task.
-const MAX_TAKEN: usize = 256;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Age at which a notification is given up that its receiver does not take.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -91,8 +88,7 @@ impl Delivery {
 
     /// Delivers notifications of different tasks concurrently, and those of one task one after the other.
     async fn distribute(&self, store: &StoreClient) {
-        let mut behind: HashMap<TaskKey, VecDeque<Arc<Notification>>> = HashMap::new();
-        let (mut deliveries, mut taken) = (FuturesUnordered::new(), 0_usize);
+        let (mut deliveries, mut taken) = (FuturesUnordered::new(), Taken::default());
         // Kept while others end: it may be reading the store.
         let next = self.next(store);
         tokio::pin!(next);
@@ -102,23 +98,12 @@ impl Delivery {
             tokio::select! {
                 Some(done) = deliveries.next() => {
                     let done: Arc<Notification> = done;
-                    taken -= 1;
                     self.queue.done(&done);
-                    match behind.get_mut(&done.task).and_then(VecDeque::pop_front) {
-                        Some(next) => deliveries.push(self.deliver(next)),
-                        None => drop(behind.remove(&done.task)),
-                    }
+                    deliveries.extend(taken.done(&done).map(|next| self.deliver(next)));
                 }
-                one = &mut next, if taken < MAX_TAKEN => {
+                one = &mut next, if taken.has_room() => {
                     next.set(self.next(store));
-                    taken += 1;
-                    match behind.entry(one.task) {
-                        Entry::Occupied(mut waiting) => waiting.get_mut().push_back(one),
-                        Entry::Vacant(none) => {
-                            none.insert(VecDeque::new());
-                            deliveries.push(self.deliver(one));
-                        }
-                    }
+                    deliveries.extend(taken.take(one).map(|one| self.deliver(one)));
                 }
             }
         }
@@ -151,7 +136,6 @@ impl Delivery {
                 Err(error) => {
                     tracing::warn!(receiver = self.name(), %error, "failed to keep the position of a receiver");
                 }
-                Err(_) => return,
             }
         }
     }

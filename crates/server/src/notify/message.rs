@@ -249,34 +249,41 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
+    impl Notification {
+        /// Returns a question with choices.
+        pub(in crate::notify) fn example(task: TaskKey, namespace: &str, title: &str, choice: &str) -> Self {
+            let data = Data {
+                namespace: namespace.to_owned(),
+                task: "an-id".to_owned(),
+                alias: String::new(),
+                title: title.to_owned(),
+                agent: String::new(),
+                attempt: 1,
+                message: "which one?".to_owned(),
+                request: Some(Request {
+                    id: String::new(),
+                    tool: String::new(),
+                    input: String::new(),
+                    choices: vec![cut(choice); MAX_CHOICES],
+                }),
+                failure_class: String::new(),
+                command: "rota answer an-id -n default TEXT".to_owned(),
+            };
+            Self {
+                task,
+                namespace: Namespace::new(namespace).unwrap(),
+                occasion: Occasion::Question,
+                task_id: "an-id".to_owned(),
+                revision: 1,
+                log_seq: 1,
+                at: Timestamp(0),
+                data,
+            }
+        }
+    }
+
     fn slack(title: &str, choice: &str) -> String {
-        let data = Data {
-            namespace: "default".to_owned(),
-            task: "an-id".to_owned(),
-            alias: String::new(),
-            title: title.to_owned(),
-            agent: String::new(),
-            attempt: 1,
-            message: "which one?".to_owned(),
-            request: Some(Request {
-                id: String::new(),
-                tool: String::new(),
-                input: String::new(),
-                choices: vec![cut(choice); MAX_CHOICES],
-            }),
-            failure_class: String::new(),
-            command: "rota answer an-id -n default TEXT".to_owned(),
-        };
-        let one = Notification {
-            task: TaskKey(1),
-            namespace: Namespace::new("default").unwrap(),
-            occasion: Occasion::Question,
-            task_id: "an-id".to_owned(),
-            revision: 1,
-            log_seq: 1,
-            at: Timestamp(0),
-            data,
-        };
+        let one = Notification::example(TaskKey(1), "default", title, choice);
         one.slack(None)["text"].as_str().unwrap().to_owned()
     }
 

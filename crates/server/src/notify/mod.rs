@@ -13,6 +13,7 @@ mod queue;
 mod receivers;
 mod send;
 mod sign;
+mod taken;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,117 @@
+//! Notifications of one receiver that are being sent or wait in memory: those of one task one after the other, and of each namespace
+//! a share, so that those with which the receiver fails leave room for the others. Knows no transport.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use rota_core::{Namespace, TaskKey};
+
+use super::message::Notification;
+
+/// Notifications in memory, of a few KiB each.
+const MAX_TAKEN: usize = 2048;
+/// Those of a namespace that are being sent, wait for another attempt, or wait behind such a one of their task.
+const MAX_OF_NAMESPACE: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    count: usize,
+    /// Those that wait for the one of their task that is being sent.
+    behind: HashMap<TaskKey, VecDeque<Arc<Notification>>>,
+    namespaces: BTreeMap<Namespace, Share>,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    taken: usize,
+    /// Those beyond the share, in their order.
+    waiting: VecDeque<Arc<Notification>>,
+}
+
+impl Taken {
+    pub(super) fn has_room(&self) -> bool {
+        self.count < MAX_TAKEN
+    }
+
+    /// Takes a notification in, and returns it if it is to be sent now.
+    pub(super) fn take(&mut self, one: Arc<Notification>) -> Option<Arc<Notification>> {
+        self.count += 1;
+        let share = self.namespaces.entry(one.namespace.clone()).or_default();
+        if share.taken >= MAX_OF_NAMESPACE {
+            share.waiting.push_back(one);
+            return None;
+        }
+        share.taken += 1;
+        match self.behind.entry(one.task) {
+            Entry::Occupied(mut waiting) => {
+                waiting.get_mut().push_back(one);
+                None
+            }
+            Entry::Vacant(none) => {
+                none.insert(VecDeque::new());
+                Some(one)
+            }
+        }
+    }
+
+    /// Forgets a notification that was sent or given up, and returns those that are to be sent now.
+    pub(super) fn done(&mut self, one: &Notification) -> impl Iterator<Item = Arc<Notification>> + use<> {
+        self.count -= 1;
+        let of_task = self.behind.get_mut(&one.task).and_then(VecDeque::pop_front);
+        if of_task.is_none() {
+            self.behind.remove(&one.task);
+        }
+        let mut next = None;
+        if let Some(share) = self.namespaces.get_mut(&one.namespace) {
+            share.taken -= 1;
+            next = share.waiting.pop_front();
+            if share.taken == 0 && next.is_none() {
+                self.namespaces.remove(&one.namespace);
+            }
+        }
+        let of_namespace = next.and_then(|next| {
+            self.count -= 1;
+            self.take(next)
+        });
+        of_task.into_iter().chain(of_namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(task: u64, namespace: &str) -> Arc<Notification> {
+        Arc::new(Notification::example(TaskKey(task), namespace, "", ""))
+    }
+
+    #[test]
+    fn namespaces_leave_each_other_room() {
+        let mut taken = Taken::default();
+        let failing: Vec<_> = (0..300).filter_map(|task| taken.take(one(task, "failing"))).collect();
+        assert_eq!(failing.len(), MAX_OF_NAMESPACE);
+        assert!(taken.has_room() && taken.take(one(1000, "sound")).is_some());
+        // Each that ends makes room for the next of its namespace, and for no other.
+        let next: Vec<_> = taken.done(&failing[0]).map(|next| next.task).collect();
+        assert_eq!(next, [TaskKey(MAX_OF_NAMESPACE as u64)]);
+        assert_eq!(taken.done(&one(1000, "sound")).count(), 0);
+        for task in 301..3000 {
+            if taken.has_room() {
+                taken.take(one(task, "failing"));
+            }
+        }
+        assert_eq!(taken.count, MAX_TAKEN);
+    }
+
+    #[test]
+    fn tasks_keep_their_order() {
+        let mut taken = Taken::default();
+        let first = taken.take(one(1, "a")).unwrap();
+        assert!(taken.take(one(1, "a")).is_none());
+        assert!(taken.take(one(2, "a")).is_some());
+        assert_eq!(taken.done(&first).map(|next| next.task).collect::<Vec<_>>(), [TaskKey(1)]);
+        assert_eq!(taken.done(&first).count(), 0);
+        assert!(taken.take(one(1, "a")).is_some(), "nothing of the task is left");
+    }
+}
