@@ -24,6 +24,11 @@ use crate::supervise::Jail;
 const HINT_INCLUDE: &str =
     "name fewer files in the `.worktreeinclude` of the checkout, and only some that the worker may read";
 
+const LFS_NOT_FETCHED: &str =
+    "the repository has files in Git LFS, which is not supported: they are pointers, without their contents";
+const SUBMODULES_NOT_FETCHED: &str =
+    "the repository has submodules, which are not supported: their folders are empty";
+
 /// What the changes of an attempt are measured against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Base {
@@ -252,6 +257,29 @@ async fn from_host(
     git.run(&["fetch", "--quiet", "--no-tags", &depth, "--", &source.url, wanted], stop).await?;
     let local = Git { network: None, ..git.clone() };
     local.run(&["rev-parse", "--verify", "FETCH_HEAD^{commit}"], stop).await
+}
+
+/// Returns what a clone that nothing has changed yet is without: a code and a text for each.
+pub(crate) async fn missing(
+    git: &Git,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<Vec<(&'static str, &'static str)>, GitError> {
+    const LFS: &str = ":(attr:filter=lfs)";
+    const SUBMODULES: &str = ":(top).gitmodules";
+    let mut missing = Vec::new();
+    // Most have neither, for which one call is enough.
+    if git.run(&["ls-files", "--", LFS, SUBMODULES], stop).await?.is_empty() {
+        return Ok(missing);
+    }
+    for (files, code, text) in [
+        (LFS, "lfs_not_fetched", LFS_NOT_FETCHED),
+        (SUBMODULES, "submodules_not_fetched", SUBMODULES_NOT_FETCHED),
+    ] {
+        if !git.run(&["ls-files", "--", files], stop).await?.is_empty() {
+            missing.push((code, text));
+        }
+    }
+    Ok(missing)
 }
 
 /// Reference of the commit from which a task has started in a workspace that attempts share.

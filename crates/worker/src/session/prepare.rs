@@ -76,6 +76,12 @@ pub(super) async fn prepare(
         );
         let _ = events.send(notice(Severity::Medium, "workspace_set_aside", text)).await;
     }
+    if let Some((git, _)) = &dirs.repository {
+        let missing = git::missing(git, &mut handle.stop_signal()).await.map_err(PrepareError::from)?;
+        for (code, text) in missing {
+            let _ = events.send(notice(Severity::Medium, code, text)).await;
+        }
+    }
     give(deps, given, &assign, &scratch, handle).await?;
     confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
     if let Some(start) = start {

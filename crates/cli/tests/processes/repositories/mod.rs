@@ -324,6 +324,33 @@ async fn references_and_folders_are_checked_out() -> Result<()> {
     Ok(())
 }
 
+/// Users, and agents, are not left to find out that they work on pointers or empty folders.
+#[tokio::test]
+async fn what_clones_are_without_is_noticed() -> Result<()> {
+    let site = site(1).await?;
+    let noticed = async |alias: &str| -> Result<Vec<String>> {
+        let line = "cat data/a.bin 2> /dev/null || true; git status --porcelain";
+        let printed = site.succeed(site.task(alias, line)).await?;
+        let log = tasks::log(&site.fixture.client()?, &format!("namespaces/default/tasks/{alias}")).await?;
+        let mut notices = tasks::notices(&log);
+        notices.retain(|code| code.ends_with("_not_fetched"));
+        notices.push(printed);
+        Ok(notices)
+    };
+    assert_eq!(noticed("plain").await?, [""]);
+    let user = site.clone("user").await?;
+    let pointer = "version https://git-lfs.github.com/spec/v1\n";
+    std::fs::create_dir(user.join("data"))?;
+    std::fs::write(user.join("data/.gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n")?;
+    std::fs::write(user.join("data/a.bin"), pointer)?;
+    std::fs::write(user.join(".gitmodules"), "[submodule \"x\"]\n\tpath = x\n\turl = ../x.git\n")?;
+    for line in [&["add", "."][..], &["commit", "-qm", "lfs"], &["push", "-q", "origin", "HEAD:main"]] {
+        git(&user, line).await?;
+    }
+    assert_eq!(noticed("large").await?, ["lfs_not_fetched", "submodules_not_fetched", pointer]);
+    Ok(())
+}
+
 /// A worker that is killed during a fetch leaves locks of git in the cache.
 #[tokio::test]
 async fn caches_heal() -> Result<()> {
