@@ -50,8 +50,8 @@ pub(super) async fn with_checkpoints<T>(
     }
 }
 
-/// Keeps checkpoints of an attempt that runs, now and then, until its `end`. One that has waited for a person for long enough offers
-/// to release its slot.
+/// Keeps checkpoints of an attempt that runs, now and then and when it begins to wait for a person, until its `end`. One that has
+/// waited for long enough offers to release its slot.
 async fn checkpoints(
     deps: &AttemptDeps,
     kept: &Kept,
@@ -65,6 +65,7 @@ async fn checkpoints(
     let Some(dirs) = dirs.filter(|dirs| dirs.checkpoint.is_some() && !interval.is_zero()) else { return };
     let (mut noticed, mut next) = (false, Instant::now() + interval);
     let mut waits = kept.release_after.map(|after| Waits::of(handle, after));
+    let mut waiting = handle.waiting.subscribe();
     loop {
         let long_enough = async {
             match &mut waits {
@@ -76,6 +77,13 @@ async fn checkpoints(
             biased;
             () = end.cancelled() => return,
             asked = long_enough => Some(asked),
+            // Nothing changes while the person thinks, which may take longer than the worker lives.
+            Ok(()) = waiting.changed() => {
+                if waiting.borrow_and_update().is_none() {
+                    continue;
+                }
+                None
+            }
             () = sleep_until(next) => None,
         };
         let began = Instant::now();

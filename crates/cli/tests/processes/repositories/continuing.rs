@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
+use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{self, ArtifactList, TaskState, event};
 use rota_testkit::git_host::git;
 use rota_testkit::tasks;
@@ -86,6 +87,19 @@ async fn work_survives_the_loss_of_the_workers_disk() -> Result<()> {
     assert_eq!(printed, "50\na\nb\nby-the-agent\n M README.md\n?? b\n");
     assert_eq!(codes(&tasks::log(&client, &task.name).await?), ["continued"]);
     assert_eq!(site.paths("cut").await?, ["README.md", "a", "b", "c"]);
+    Ok(())
+}
+
+/// A worker that is lost while a person thinks loses nothing of what led to the question.
+#[tokio::test]
+async fn waits_for_people_begin_with_a_checkpoint() -> Result<()> {
+    let site = site_with("1h", 1).await?;
+    let client = site.fixture.client()?;
+    let steps = [Step::Remember("half".to_owned()), Step::Ask("Which one?".to_owned())];
+    let task = tasks::create(&client, tasks::scripted(workload::AGENT, steps)).await?;
+    tasks::until_state(&client, &task.name, TaskState::InputRequired).await?;
+    site.kept(&task.name, |list| list.checkpoint.is_some()).await?;
+    tasks::cancel(&client, &task.name).await?;
     Ok(())
 }
 
