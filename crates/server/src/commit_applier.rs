@@ -2,6 +2,7 @@
 //! watchers. Decides nothing: a commit states what has happened already.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use rota_core::Timestamp;
@@ -49,10 +50,8 @@ impl CommitApplier {
     /// Applies one commit. The comments state which steps must precede which.
     pub(crate) fn apply(&mut self, commit: Commit) {
         self.health.committed();
-        self.metrics.undecodable(&commit);
-        for (id, reason) in &commit.undecodable {
-            tracing::error!(task = %id, reason, "a stored record cannot be decoded: the task is left alone");
-        }
+        self.metrics
+            .undecodable(commit.undecodable.iter().map(|(what, reason)| (what as &dyn Display, reason)));
         for (number, reason) in &commit.set_aside {
             tracing::error!(
                 number,
@@ -128,6 +127,14 @@ impl CommitApplier {
         self.restored = Some(snapshot.revision);
         let next_due = snapshot.earliest_due();
         self.agents.accounts().restore(&mut snapshot);
+        let message = "the worker did not reconnect after the control plane started";
+        // What ended the control plane may have ended its workers: a reboot, a power loss, a closed terminal.
+        let expire_after = |key: &WorkerKey, worker, grace| {
+            sessions::expire_session_after(sessions, key, worker, grace, Loss::Unclear, message);
+        };
+        for (key, epoch) in snapshot.damaged_sessions() {
+            expire_after(&key, WorkerRef { worker: key.1.clone(), epoch }, sessions.timing.recovery_grace);
+        }
         self.breakers.restore_cool_downs(snapshot.cool_downs);
         self.agents.restore(snapshot.agents);
         self.scheduler.restore(snapshot.routes, snapshot.queued);
@@ -152,11 +159,9 @@ impl CommitApplier {
             entry.profile.task = own_task;
             // The first session of its name: none can be newer.
             let _ = self.scheduler.register(entry);
-            let message = "the worker did not reconnect after the control plane started";
             let own = self.agents.reconnect_grace(&(session.namespace.clone(), session.agent.clone()));
             let grace = sessions.timing.recovery_grace.max(own.unwrap_or_default());
-            // What ended the control plane may have ended its workers: a reboot, a power loss, a closed terminal.
-            sessions::expire_session_after(sessions, &key, worker, grace, Loss::Unclear, message);
+            expire_after(&key, worker, grace);
         }
         self.timer.send_replace(next_due);
     }

@@ -154,7 +154,7 @@ impl Server {
             stop: stop.clone(),
         };
 
-        let schedules = schedules::restore(&store, options.timing.wall_clock.clone()).await?;
+        let schedules = schedules::restore(&store, options.timing.wall_clock.clone(), &metrics).await?;
         let kinds = Kinds { store: store.clone(), agents: Arc::clone(&agents), changes: Arc::default() };
         let creator = Creator {
             store: store.clone(),

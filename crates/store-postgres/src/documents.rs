@@ -65,7 +65,13 @@ pub(crate) async fn page(loan: &Loan, page: &DocumentsPage) -> Result<Documents,
         let rows = loan.query(sql, params).await?;
         for row in &rows {
             after = (rows::get(row, 0)?, rows::get(row, 1)?);
-            let Ok(document) = rows::record::<Document>(row, 2)? else { continue };
+            let document = match rows::record::<Document>(row, 2)? {
+                Ok(document) => document,
+                Err(reason) => {
+                    found.add_damaged(page.kind, &after.0, after.1.clone(), reason);
+                    continue;
+                }
+            };
             if page.is_full(&found.documents) {
                 found.more = true;
                 return Ok(found);

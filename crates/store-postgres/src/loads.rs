@@ -185,14 +185,17 @@ impl Loader<'_> {
     async fn sessions(
         &self,
         load: &Load,
-    ) -> Result<Vec<(rota_store::SessionKey, rota_store::Stored<rota_store::Session>)>, Fault> {
+    ) -> Result<Vec<(rota_store::SessionKey, rota_store::SessionRow)>, Fault> {
         if load.sessions.is_empty() {
             return Ok(Vec::new());
         }
         let namespaces: Vec<_> = load.sessions.iter().map(|(namespace, _)| namespace.as_str()).collect();
         let workers: Vec<_> = load.sessions.iter().map(|(_, worker)| worker.as_str()).collect();
         let rows = self.query(sql::LOAD_SESSIONS, &[&SHARD, &namespaces, &workers]).await?;
-        pair(&load.sessions, &rows, |row| rows::record(row, 1))
+        pair(&load.sessions, &rows, |row| {
+            let epoch = rota_core::Epoch(unsigned(rows::get(row, 2)?));
+            Ok(rota_store::SessionRow { epoch, session: rows::record(row, 1)? })
+        })
     }
 
     async fn tasks(&self, wanted: &[TaskKey]) -> Result<Vec<TaskRow>, Fault> {

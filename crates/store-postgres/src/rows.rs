@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use rota_core::task::Task;
 use rota_core::{RouteId, TaskId, TaskKey};
-use rota_store::codec::{decode, stored, unsigned};
-use rota_store::{Error, NameKey, SealedSecrets, StateRow, Stored, TaskRow, Thread};
+use rota_store::codec::{stored, unsigned};
+use rota_store::snapshot::Read;
+use rota_store::{DamagedObject, Error, NameKey, SealedSecrets, StateRow, Stored, TaskRow, Thread};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -62,9 +63,18 @@ pub(crate) fn record<T: DeserializeOwned>(row: &Row, column: usize) -> Result<St
     Ok(stored(get(row, column)?))
 }
 
-/// Decodes records that the store cannot do without.
-pub(crate) fn records<T: DeserializeOwned>(rows: &[Row]) -> Result<Vec<T>, Fault> {
-    rows.iter().map(|row| Ok(decode(get(row, 0)?)?)).collect()
+/// Decodes records; `object` makes the name of a damaged one of the columns behind the record.
+pub(crate) fn records<T: DeserializeOwned>(
+    rows: &[Row],
+    object: impl Fn(String, String, &Row) -> Result<DamagedObject, Fault>,
+) -> Result<Vec<Read<T>>, Fault> {
+    let read = |row: &Row| {
+        Ok(match record(row, 0)? {
+            Ok(record) => Ok(record),
+            Err(reason) => Err((object(get(row, 1)?, get(row, 2)?, row)?, reason)),
+        })
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Reads a pair of a namespace and a name, which were valid when they were stored.

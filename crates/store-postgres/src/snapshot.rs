@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use futures::try_join;
-use rota_core::Timestamp;
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
 use rota_core::spending::Account;
 use rota_core::target::Route;
+use rota_core::{Epoch, RouteId, Timestamp};
 use rota_store::codec::{stored, unsigned};
-use rota_store::{Error, FollowUp, OnWorker, Session, Snapshot, Span};
+use rota_store::snapshot::{Read, decoded};
+use rota_store::{DamagedObject, FollowUp, OnWorker, Session, Snapshot, Span};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
@@ -64,15 +65,28 @@ pub(crate) async fn read(client: &Client, prepared: &Prepared) -> Result<Snapsho
         Fault::Store(unavailable("the store has no shard".to_owned(), "restore the database from a backup"))
     };
     let (store, shard) = (store.first().ok_or_else(missing)?, shard.first().ok_or_else(missing)?);
+    let mut damaged = Vec::new();
+    let agents =
+        rows::records::<Agent>(&agents, |namespace, name, _| Ok(DamagedObject::Agent(namespace, name)))?;
+    let sessions = rows::records::<Session>(&sessions, |namespace, worker, row| {
+        Ok(DamagedObject::Session(namespace, worker, Epoch(unsigned(get(row, 3)?))))
+    })?;
+    let cool_downs = rows::records::<CoolDown>(&cool_downs, |namespace, credential, _| {
+        Ok(DamagedObject::CoolDown(namespace, credential))
+    })?;
+    let accounts = rows::records::<Account>(&accounts, |namespace, agent, _| {
+        Ok(DamagedObject::Account(namespace, agent))
+    })?;
+    let routes = routes.iter().map(route).collect::<Result<Vec<_>, _>>()?;
     let mut snapshot = Snapshot {
         store: get(store, 0)?,
-        agents: rows::records::<Agent>(&agents)?,
-        routes: routes.iter().map(route).collect::<Result<_, _>>()?,
+        agents: decoded(agents, &mut damaged),
+        routes: decoded(routes, &mut damaged),
         queued: queued
             .iter()
             .map(|row| Ok::<_, Fault>((rows::route(row, 0)?, unsigned(get(row, 1)?))))
             .collect::<Result<_, _>>()?,
-        sessions: rows::records::<Session>(&sessions)?,
+        sessions: decoded(sessions, &mut damaged),
         next_due: [&due, &workflow_due, &step_due]
             .into_iter()
             .filter_map(|rows| rows.first())
@@ -87,8 +101,9 @@ pub(crate) async fn read(client: &Client, prepared: &Prepared) -> Result<Snapsho
         away: get::<Option<&[u8]>>(shard, 3)?
             .and_then(|away| stored::<Vec<Span>>(away).ok())
             .unwrap_or_default(),
-        cool_downs: rows::records::<CoolDown>(&cool_downs)?,
-        accounts: rows::records::<Account>(&accounts)?,
+        cool_downs: decoded(cool_downs, &mut damaged),
+        accounts: decoded(accounts, &mut damaged),
+        damaged,
         follow_ups: follow_ups
             .iter()
             .map(|row| Ok::<_, Fault>((unsigned(get(row, 0)?), rows::record::<FollowUp>(row, 1)?)))
@@ -115,9 +130,9 @@ pub(crate) async fn read(client: &Client, prepared: &Prepared) -> Result<Snapsho
     Ok(snapshot)
 }
 
-fn route(row: &Row) -> Result<(rota_core::RouteId, Route), Fault> {
-    let route = serde_json::from_str(get(row, 1)?).map_err(|error| Error::Corrupt(error.to_string()))?;
-    Ok((rows::route(row, 0)?, route))
+fn route(row: &Row) -> Result<Read<(RouteId, Route)>, Fault> {
+    let (id, route) = (rows::route(row, 0)?, serde_json::from_str::<Route>(get(row, 1)?));
+    Ok(route.map(|route| (id, route)).map_err(|error| (DamagedObject::Route(id), error.to_string())))
 }
 
 async fn query(

@@ -137,7 +137,7 @@ statements! {
         LEFT JOIN tasks AS t ON t.shard = $1 AND t.key = keys.task ORDER BY n");
     LOAD_THREADS = "SELECT n, t.record FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
         JOIN threads AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.name = want.name ORDER BY n";
-    LOAD_SESSIONS = "SELECT n, t.record FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, worker, n)
+    LOAD_SESSIONS = "SELECT n, t.record, t.epoch FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, worker, n)
         JOIN sessions AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.worker = want.worker ORDER BY n";
     LOAD_DOCUMENTS = "SELECT n, t.record FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS want (kind, namespace, name, n)
         JOIN documents AS t ON t.shard = $1 AND t.kind = want.kind AND t.namespace = want.namespace AND t.name = want.name ORDER BY n";
@@ -346,14 +346,14 @@ statements! {
         WHERE shard = $1 ORDER BY revision DESC LIMIT 1";
     UNDECODABLE = "SELECT route, key, id, record FROM tasks WHERE shard = $1 AND state = 255 AND state <> 6 ORDER BY key";
     ROUTES = "SELECT id, route FROM routes WHERE shard = $1 ORDER BY id";
-    AGENTS = "SELECT record FROM agents WHERE shard = $1 ORDER BY namespace, name";
-    SESSIONS = "SELECT record FROM sessions WHERE shard = $1 AND open ORDER BY namespace, worker";
+    AGENTS = "SELECT record, namespace, name FROM agents WHERE shard = $1 ORDER BY namespace, name";
+    SESSIONS = "SELECT record, namespace, worker, epoch FROM sessions WHERE shard = $1 AND open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE shard = $1 AND state = 2 GROUP BY route ORDER BY route";
     ON_WORKERS = concat!("SELECT 1::int8, ", task_columns!(), ", t.route FROM tasks AS t
         WHERE shard = $1 AND state IN (3, 4, 5) AND state <> 6 ORDER BY key");
     FIRST_DUE = "SELECT due FROM tasks WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
-    COOL_DOWNS = "SELECT record FROM cool_downs WHERE shard = $1 ORDER BY namespace, credential";
-    ACCOUNTS = "SELECT record FROM accounts WHERE shard = $1 ORDER BY namespace, agent";
+    COOL_DOWNS = "SELECT record, namespace, credential FROM cool_downs WHERE shard = $1 ORDER BY namespace, credential";
+    ACCOUNTS = "SELECT record, namespace, agent FROM accounts WHERE shard = $1 ORDER BY namespace, agent";
     FOLLOW_UPS = "SELECT number, record FROM follow_ups WHERE shard = $1 ORDER BY number";
 }
 

@@ -23,7 +23,14 @@ pub(crate) fn page(connection: &Connection, page: &DocumentsPage) -> Result<Docu
     let mut rows = statement.query(params).map_err(|error| explain(&error))?;
     let mut found = Documents::default();
     while let Some(row) = rows.next().map_err(|error| explain(&error))? {
-        let Ok(document) = readers::document_row(row).map_err(|error| explain(&error))? else { continue };
+        let document = match readers::document_row(row).map_err(|error| explain(&error))? {
+            Ok(document) => document,
+            Err(reason) => {
+                let (namespace, name) = readers::pair(row, 1).map_err(|error| explain(&error))?;
+                found.add_damaged(page.kind, &namespace, name, reason);
+                continue;
+            }
+        };
         if page.is_full(&found.documents) {
             found.more = true;
             break;

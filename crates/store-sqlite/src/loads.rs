@@ -1,10 +1,10 @@
 //! Reads of the write connection: the rows that a batch needs and memory lacks.
 
 use bytes::Bytes;
-use rota_core::{TaskId, TaskKey, Timestamp};
+use rota_core::{Epoch, TaskId, TaskKey, Timestamp};
 use rota_store::{
     Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, ReadyPage,
-    ReadyRow, Session, Stored, THREAD_TTL, TaskRow, Thread, WaitsPage,
+    ReadyRow, Session, SessionRow, Stored, THREAD_TTL, TaskRow, Thread, WaitsPage,
 };
 use rusqlite::{OptionalExtension, Params, Row, params};
 
@@ -161,7 +161,10 @@ impl Writer {
                 sql::SESSION,
                 &load.sessions,
                 |(n, worker)| (n.as_str(), worker.as_str()),
-                |row| Ok(stored::<Session>(row.get_ref(0)?.as_blob()?)),
+                |row| {
+                    let session = stored::<Session>(row.get_ref(0)?.as_blob()?);
+                    Ok(SessionRow { epoch: Epoch(unsigned(row.get(1)?)), session })
+                },
             )?,
             ..Loaded::default()
         };

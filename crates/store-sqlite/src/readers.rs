@@ -11,10 +11,12 @@ use rota_core::quota::CoolDown;
 use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::{Event, Task};
-use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
+use rota_core::{Epoch, RouteId, TaskId, TaskKey, Timestamp};
+use rota_store::snapshot::{Read, decoded as decoded_of};
 use rota_store::{
-    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage,
-    Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId, SealedSecrets,
+    ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, DamagedObject, Document, DocumentKey, Documents,
+    DocumentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, NameKey, OnWorker, Page, Reader, ScopedId,
+    SealedSecrets,
     Session, Snapshot, Span, StateRow, StoreSpace, StoreStats, Stored, TaskRow, Thread, WorkflowQuery,
     WorkflowRows,
 };
@@ -53,6 +55,11 @@ pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Result<(NameKey, Sto
     Ok(namespace.map(|namespace| ((namespace, name), thread)))
 }
 
+/// Reads two columns of text.
+pub(crate) fn pair(row: &Row<'_>, first: usize) -> rusqlite::Result<(String, String)> {
+    Ok((row.get(first)?, row.get(first + 1)?))
+}
+
 fn bad_name() -> Error {
     Error::Corrupt("a stored name is not valid".to_owned())
 }
@@ -66,9 +73,18 @@ fn body(connection: &Connection, sql: &str, key: TaskKey) -> Result<Option<Bytes
     Ok(one(connection, sql, [signed(key.0)], |row| row.get::<_, Vec<u8>>(0))?.map(Bytes::from))
 }
 
-fn records<T: serde::de::DeserializeOwned>(connection: &Connection, sql: &str) -> Result<Vec<T>, Error> {
-    let rows = all(connection, sql, [], |row| row.get::<_, Vec<u8>>(0))?;
-    rows.iter().map(|record| decode(record)).collect()
+/// Reads the records that a statement returns; `object` makes the name of a damaged one of the columns behind the record.
+fn records<T: serde::de::DeserializeOwned>(
+    connection: &Connection,
+    sql: &str,
+    object: impl Fn(String, String, &Row<'_>) -> rusqlite::Result<DamagedObject>,
+) -> Result<Vec<Read<T>>, Error> {
+    all(connection, sql, [], |row| {
+        Ok(match stored(row.get_ref(0)?.as_blob()?) {
+            Ok(record) => Ok(record),
+            Err(reason) => Err((object(row.get(1)?, row.get(2)?, row)?, reason)),
+        })
+    })
 }
 
 /// Reads the key of a task.
@@ -112,9 +128,10 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
     let routes =
         all(connection, sql::ROUTES, [], |row| Ok((RouteId(row.get(0)?), row.get::<_, String>(1)?)))?;
     let routes = routes.into_iter().map(|(id, text)| {
-        let route: Route = serde_json::from_str(&text).map_err(|error| Error::Corrupt(error.to_string()))?;
-        Ok((id, route))
+        let route = serde_json::from_str::<Route>(&text);
+        route.map(|route| (id, route)).map_err(|error| (DamagedObject::Route(id), error.to_string()))
     });
+    let mut damaged = Vec::new();
     let rows = all(connection, sql::ON_WORKERS, [], |row| Ok((RouteId(row.get(4)?), task_row(row)?)))?;
     let (mut on_workers, mut undecodable) = (Vec::new(), Vec::new());
     for (route, row) in rows {
@@ -136,12 +153,24 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         Ok((unsigned(row.get(0)?), row.get(1)?, row.get::<_, Option<i64>>(2)?, away, row.get(4)?))
     })?;
     let (revision, last_route, written_at, away, store) = shard.unwrap_or_default();
+    let agents = records::<Agent>(connection, sql::AGENTS, |namespace, name, _| {
+        Ok(DamagedObject::Agent(namespace, name))
+    })?;
+    let sessions = records::<Session>(connection, sql::SESSIONS, |namespace, worker, row| {
+        Ok(DamagedObject::Session(namespace, worker, Epoch(unsigned(row.get(3)?))))
+    })?;
+    let cool_downs = records::<CoolDown>(connection, sql::COOL_DOWNS, |namespace, credential, _| {
+        Ok(DamagedObject::CoolDown(namespace, credential))
+    })?;
+    let accounts = records::<Account>(connection, sql::ACCOUNTS, |namespace, agent, _| {
+        Ok(DamagedObject::Account(namespace, agent))
+    })?;
     Ok(Snapshot {
         store,
-        agents: records::<Agent>(connection, sql::AGENTS)?,
-        routes: routes.collect::<Result<_, Error>>()?,
+        agents: decoded_of(agents, &mut damaged),
+        routes: decoded_of(routes, &mut damaged),
         queued: all(connection, sql::QUEUED, [], |row| Ok((RouteId(row.get(0)?), unsigned(row.get(1)?))))?,
-        sessions: records::<Session>(connection, sql::SESSIONS)?,
+        sessions: decoded_of(sessions, &mut damaged),
         on_workers,
         next_due: next_due(connection)?.into_iter().chain(workflows::next_due(connection)?).min(),
         revision,
@@ -151,8 +180,9 @@ pub(crate) fn snapshot(connection: &Connection) -> Result<Snapshot, Error> {
         away: away.and_then(Result::ok).unwrap_or_default(),
         undecodable,
         follow_ups,
-        cool_downs: records::<CoolDown>(connection, sql::COOL_DOWNS)?,
-        accounts: records::<Account>(connection, sql::ACCOUNTS)?,
+        cool_downs: decoded_of(cool_downs, &mut damaged),
+        accounts: decoded_of(accounts, &mut damaged),
+        damaged,
     })
 }
 

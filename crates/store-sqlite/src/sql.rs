@@ -172,14 +172,14 @@ statements! {
     DELETE_COOL_DOWN = "DELETE FROM cool_downs WHERE namespace = ? AND credential = ?";
     PUT_ACCOUNT = "INSERT OR REPLACE INTO accounts (namespace, agent, record) VALUES (?, ?, ?)";
     DOCUMENT = "SELECT record FROM documents WHERE kind = ? AND namespace = ? AND name = ?";
-    DOCUMENTS = "SELECT record FROM documents WHERE kind = ?1 AND (namespace, name) > (?2, ?3) ORDER BY namespace, name";
-    DOCUMENTS_NAMESPACE = "SELECT record FROM documents WHERE kind = ?1 AND namespace = ?2 AND name > ?3 ORDER BY name";
+    DOCUMENTS = "SELECT record, namespace, name FROM documents WHERE kind = ?1 AND (namespace, name) > (?2, ?3) ORDER BY namespace, name";
+    DOCUMENTS_NAMESPACE = "SELECT record, namespace, name FROM documents WHERE kind = ?1 AND namespace = ?2 AND name > ?3 ORDER BY name";
     PUT_DOCUMENT = "INSERT INTO documents (kind, namespace, name, record) VALUES (?1, ?2, ?3, ?4)
                     ON CONFLICT (kind, namespace, name) DO UPDATE SET record = ?4";
     DELETE_DOCUMENT = "DELETE FROM documents WHERE kind = ? AND namespace = ? AND name = ?";
     PUT_AGENT = "INSERT OR REPLACE INTO agents (namespace, name, record) VALUES (?, ?, ?)";
     DELETE_AGENT = "DELETE FROM agents WHERE namespace = ? AND name = ?";
-    SESSION = "SELECT record FROM sessions WHERE namespace = ? AND worker = ?";
+    SESSION = "SELECT record, epoch FROM sessions WHERE namespace = ? AND worker = ?";
     PUT_SESSION = "INSERT OR REPLACE INTO sessions (namespace, worker, epoch, open, ended, record)
                    VALUES (?, ?, ?, ?, ?, ?)";
     LEFT_SESSIONS = "SELECT namespace, worker FROM sessions
@@ -194,13 +194,13 @@ statements! {
     EPOCH = "SELECT epoch FROM shards WHERE id = 0";
     UNDECODABLE = "SELECT route, key, id, record FROM tasks WHERE state = 255 AND state <> 6";
     ROUTES = "SELECT id, route FROM routes ORDER BY id";
-    AGENTS = "SELECT record FROM agents ORDER BY namespace, name";
-    SESSIONS = "SELECT record FROM sessions WHERE open ORDER BY namespace, worker";
+    AGENTS = "SELECT record, namespace, name FROM agents ORDER BY namespace, name";
+    SESSIONS = "SELECT record, namespace, worker, epoch FROM sessions WHERE open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
     PENDING = "SELECT count(*) FROM tasks WHERE state = 1 AND state <> 6";
     ON_WORKERS = concat!("SELECT ", task_columns!(), ", route FROM tasks WHERE state IN (3, 4, 5) AND state <> 6 ORDER BY key");
-    COOL_DOWNS = "SELECT record FROM cool_downs ORDER BY namespace, credential";
-    ACCOUNTS = "SELECT record FROM accounts ORDER BY namespace, agent";
+    COOL_DOWNS = "SELECT record, namespace, credential FROM cool_downs ORDER BY namespace, credential";
+    ACCOUNTS = "SELECT record, namespace, agent FROM accounts ORDER BY namespace, agent";
     UNENDED_WORKFLOWS = "SELECT count(*) FROM workflows WHERE state < 6";
     FOLLOW_UPS = "SELECT number, record FROM follow_ups ORDER BY number";
 }

@@ -15,7 +15,7 @@ use rota_core::quota::{CoolDown, CredentialId};
 use rota_core::spending::{Account, Scope};
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
-use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
+use rota_core::{AgentName, Epoch, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 
 use crate::{
     Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter,
@@ -141,6 +141,19 @@ pub struct TaskRow {
     pub has_dependents: bool,
 }
 
+/// Row of the last session of a worker.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    pub epoch: Epoch,
+    pub session: Stored<Session>,
+}
+
+impl From<Session> for SessionRow {
+    fn from(session: Session) -> Self {
+        Self { epoch: session.epoch, session: Ok(session) }
+    }
+}
+
 /// State of a task, without its record.
 #[derive(Debug, Clone)]
 pub struct StateRow {
@@ -194,7 +207,7 @@ pub struct Loaded {
     pub threads: Vec<(NameKey, Stored<Thread>)>,
     pub documents: Vec<(DocumentKey, Stored<Document>)>,
     pub waits: Vec<Vec<TaskKey>>,
-    pub sessions: Vec<(SessionKey, Stored<Session>)>,
+    pub sessions: Vec<(SessionKey, SessionRow)>,
     pub ready: Vec<Vec<ReadyRow>>,
     /// Due tasks, earliest deadline first.
     pub due: Vec<TaskRow>,

@@ -11,7 +11,7 @@ use rota_core::target::Route;
 use rota_core::task::{EndedAttempt, Event, QueueWait, State, Task};
 use rota_core::usage::Usage;
 use rota_core::workflow::{Step, Workflow};
-use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
+use rota_core::{AgentName, Namespace, RouteId, Timestamp};
 
 use crate::Document;
 
@@ -44,8 +44,8 @@ pub struct Commit {
     pub queue_counts: Vec<(RouteId, u64)>,
     /// Next deadline of any task.
     pub next_due: Option<Timestamp>,
-    /// Records that cannot be decoded, with the reason. They are kept, but left alone from now on.
-    pub undecodable: Vec<(TaskId, String)>,
+    /// Objects whose record cannot be decoded, with the reason. They are kept, but left alone from now on.
+    pub undecodable: Vec<(String, String)>,
     /// Follow-ups that cannot be continued, by number, with the reason. They are kept, but left alone until the next start.
     pub set_aside: Vec<(u64, String)>,
     pub commands: usize,

@@ -113,8 +113,18 @@ impl DocumentsPage {
     }
 }
 
+impl Documents {
+    /// Adds one that cannot be decoded, by the columns of its row.
+    pub fn add_damaged(&mut self, kind: DocumentKind, namespace: &str, name: String, reason: String) {
+        let key = namespace.parse().map(|namespace| DocumentKey { kind, namespace, name });
+        self.damaged.extend(key.ok().map(|key| (key, reason)));
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Documents {
     pub documents: Vec<Document>,
+    /// Those between them that cannot be decoded, with the reason.
+    pub damaged: Vec<(DocumentKey, String)>,
     pub more: bool,
 }

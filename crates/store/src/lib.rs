@@ -51,7 +51,7 @@ mod records;
 mod replica;
 mod sealed;
 pub mod single_writer;
-mod snapshot;
+pub mod snapshot;
 mod space;
 mod thread;
 pub mod transfer;
@@ -68,8 +68,8 @@ use tokio::sync::mpsc;
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
     ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, NameKey, Place, Reader, ReadyPage,
-    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage,
-    Written, stored_due,
+    ReadyRow, RoutePlace, ScopedId, SessionKey, SessionRow, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey,
+    WaitsPage, Written, stored_due,
 };
 pub use commit::{
     AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, DocumentChange, Previous,
@@ -87,7 +87,7 @@ pub use records::{
 };
 pub use replica::{DatabaseStatus, Replica, Standbys};
 pub use sealed::{Reseal, SealedSecrets};
-pub use snapshot::{OnWorker, Snapshot};
+pub use snapshot::{DamagedObject, OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
 pub use workflows::{

@@ -5,7 +5,7 @@ use rota_core::quota::CoolDown;
 use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::Task;
-use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
+use rota_core::{Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use uuid::Uuid;
 
 use crate::{FollowUp, Session, Span, Stored};
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub away: Vec<Span>,
     /// Tasks whose record cannot be decoded, as far as they are on workers or were found before, with the reason.
     pub undecodable: Vec<(TaskKey, TaskId, String)>,
+    /// Other objects whose record cannot be decoded, with the reason. They are missing from the lists above.
+    pub damaged: Vec<(DamagedObject, String)>,
     /// Follow-ups that are left, by number. One that cannot be decoded is left alone.
     pub follow_ups: Vec<(u64, Stored<FollowUp>)>,
     pub cool_downs: Vec<CoolDown>,
@@ -46,6 +48,48 @@ impl Snapshot {
         let on_workers = self.on_workers.iter().filter_map(|on| on.task.due());
         on_workers.chain(self.next_due).min()
     }
+}
+
+/// A stored object, other than a task, whose record cannot be decoded. It is named by the columns of its row: a namespace,
+/// then a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DamagedObject {
+    Agent(String, String),
+    /// An open session of a worker, which counts as closed.
+    Session(String, String, Epoch),
+    Route(RouteId),
+    /// The cool-down of a credential.
+    CoolDown(String, String),
+    /// The books of an agent, or of the namespace if the name is empty.
+    Account(String, String),
+}
+
+impl std::fmt::Display for DamagedObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Agent(namespace, name) => write!(f, "agent {namespace}/{name}"),
+            Self::Session(namespace, worker, _) => write!(f, "session of worker {namespace}/{worker}"),
+            Self::Route(id) => write!(f, "route {}", id.0),
+            Self::CoolDown(namespace, credential) => {
+                write!(f, "cool-down of credential {namespace}/{credential}")
+            }
+            Self::Account(namespace, agent) if agent.is_empty() => {
+                write!(f, "books of namespace {namespace}")
+            }
+            Self::Account(namespace, agent) => write!(f, "books of agent {namespace}/{agent}"),
+        }
+    }
+}
+
+/// A stored object as a snapshot reads it: its record, or what it is and why that cannot be decoded.
+pub type Read<T> = Result<T, (DamagedObject, String)>;
+
+/// Returns the objects that were decoded, and adds the others to `damaged`.
+pub fn decoded<T>(
+    rows: impl IntoIterator<Item = Read<T>>,
+    damaged: &mut Vec<(DamagedObject, String)>,
+) -> Vec<T> {
+    rows.into_iter().filter_map(|row| row.map_err(|one| damaged.push(one)).ok()).collect()
 }
 
 /// Task on a worker, as stored.

@@ -13,7 +13,7 @@ use rota_proto::v1;
 use rota_proto::v1::agent_service_server::AgentService;
 use rota_store::PutAgent;
 use rota_telemetry::redact;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::answers::{PERMISSION_RULES, masked, page, worker_to_wire};
 use super::demand::DemandMessages;
@@ -174,20 +174,18 @@ impl AgentService for Agents {
         let request = request.into_inner();
         let key = names::agent("name", &request.name)?;
         let _exclusive = self.agents.lock_changes().await;
-        if !self.agents.contains(&key) {
-            return if request.allow_missing {
-                Ok(Response::new(Empty {}))
-            } else {
-                Err(Self::missing(&key.1))
-            };
-        }
         if let Some(known) = self.agents.get(&key).filter(|_| !request.force) {
             let known = wire::stored(&known.agent);
             managed::check(&known.labels, &BTreeMap::new(), &format!("agent {}", key.1), || {
                 format!("delete the resource: kubectl -n {} delete agent {}", key.0, key.1)
             })?;
         }
-        self.sessions.store.delete_agent(&key).await?;
+        match self.sessions.store.delete_agent(&key).await {
+            Err(missing) if request.allow_missing && missing.code() == Code::NotFound => {
+                return Ok(Response::new(Empty {}));
+            }
+            deleted => deleted?,
+        }
         self.barriers.flush().await;
         self.drain(&key.0, &key.1, "", false, "the agent was deleted").await;
         Ok(Response::new(Empty {}))

@@ -9,7 +9,7 @@ use rota_core::{Namespace, TaskId, Timestamp};
 use rota_proto::v1;
 use rota_proto::v1::schedule_service_server::ScheduleService;
 use rota_store::{Command, Document, DocumentKey, DocumentKind, Expected, PutDocument, Reply};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use super::answers::page;
@@ -46,11 +46,15 @@ fn document_key(kind: DocumentKind, (namespace, name): &ScheduleKey) -> Document
 }
 
 impl Schedules {
-    fn find(&self, key: &ScheduleKey) -> Result<Arc<Entry>, Status> {
-        self.driver.registry.get(key).ok_or_else(|| {
-            let text = format!("schedule {} does not exist in namespace {}", key.1, key.0);
-            error("SCHEDULE_NOT_FOUND", text)
-        })
+    async fn find(&self, key: &ScheduleKey) -> Result<Arc<Entry>, Status> {
+        if let Some(known) = self.driver.registry.get(key) {
+            return Ok(known);
+        }
+        // One that cannot be decoded is known to the store alone, which says why.
+        let stored = self.driver.store.reads().document(document_key(DocumentKind::Schedule, key));
+        stored.await.map_err(status::store)?;
+        let text = format!("schedule {} does not exist in namespace {}", key.1, key.0);
+        Err(error("SCHEDULE_NOT_FOUND", text))
     }
 
     async fn stored_status(&self, entry: &Entry) -> StoredStatus {
@@ -226,7 +230,7 @@ impl ScheduleService for Schedules {
         request: Request<v1::GetScheduleRequest>,
     ) -> Result<Response<v1::Schedule>, Status> {
         let key = names::schedule("name", &request.into_inner().name)?;
-        self.whole(&*self.find(&key)?).await.map(Response::new)
+        self.whole(&*self.find(&key).await?).await.map(Response::new)
     }
 
     async fn list_schedules(
@@ -261,7 +265,7 @@ impl ScheduleService for Schedules {
         let _exclusive = self.driver.registry.changes.lock().await;
         let known = self.driver.registry.get(&key);
         match (&known, &mut given.spec) {
-            (None, _) if !request.allow_missing => drop(self.find(&key)?),
+            (None, _) if !request.allow_missing => drop(self.find(&key).await?),
             (Some(known), Some(spec)) if spec.paused.is_none() => spec.paused = Some(known.is_paused()),
             _ => {}
         }
@@ -277,8 +281,9 @@ impl ScheduleService for Schedules {
         let request = request.into_inner();
         let key = names::schedule("name", &request.name)?;
         let _exclusive = self.driver.registry.changes.lock().await;
-        if let Err(missing) = self.find(&key) {
-            return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(missing) };
+        if let Err(missing) = self.find(&key).await {
+            let is_allowed = request.allow_missing && missing.code() == Code::NotFound;
+            return if is_allowed { Ok(Response::new(Empty {})) } else { Err(missing) };
         }
         let delete = |kind| Command::DeleteDocument(document_key(kind, &key), Expected::Any);
         // One that has never run has no status.
@@ -295,7 +300,7 @@ impl ScheduleService for Schedules {
     ) -> Result<Response<v1::RunScheduleResponse>, Status> {
         let request = request.into_inner();
         check::idempotency_key(&request.idempotency_key, MAX_KEY)?;
-        let entry = self.find(&names::schedule("name", &request.name)?)?;
+        let entry = self.find(&names::schedule("name", &request.name)?).await?;
         let key = match request.idempotency_key {
             key if key.is_empty() => Uuid::now_v7().to_string(),
             key => key,
@@ -320,7 +325,7 @@ impl ScheduleService for Schedules {
                 wire::timetable("spec", spec)?
             }
             None => {
-                let entry = self.find(&names::schedule("name", &request.name)?)?;
+                let entry = self.find(&names::schedule("name", &request.name)?).await?;
                 entry.timetable.clone().map_err(|why| error("INVALID_FIELD", why))?
             }
         };

@@ -1,5 +1,7 @@
 //! Counters from commits: what happened, once it is durable.
 
+use std::fmt::Display;
+
 use rota_core::task::{AttemptOutcome, Body, State};
 use rota_store::{AttemptEnded, Commit, QueueLeft, TaskChange, UsageAdded};
 
@@ -16,9 +18,12 @@ impl Metrics {
         }
     }
 
-    /// Counts the records that a commit could not decode.
-    pub(crate) fn undecodable(&self, commit: &Commit) {
-        self.undecodable.inc_by(commit.undecodable.len() as u64);
+    /// Counts and logs records that cannot be decoded.
+    pub(crate) fn undecodable<'a>(&self, records: impl IntoIterator<Item = (&'a dyn Display, &'a String)>) {
+        for (what, reason) in records {
+            self.undecodable.inc();
+            tracing::error!(%what, reason, "a stored record cannot be decoded: it is left alone");
+        }
     }
 
     /// Counts what a commit did.

@@ -17,10 +17,13 @@ mod registry;
 mod runs;
 mod timetable;
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
-use rota_store::{Document, DocumentKind, DocumentsPage};
+use rota_store::{Document, DocumentKey, DocumentKind, DocumentsPage};
 
+use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 
 pub use clock::WallClock;
@@ -38,18 +41,26 @@ const PAGE_LIMIT: usize = 1000;
 pub(crate) async fn restore(
     store: &StoreClient,
     clock: WallClock,
+    metrics: &Metrics,
 ) -> Result<Arc<Registry>, rota_store::Error> {
     let registry = Registry::new(clock);
-    let schedules = documents(store, DocumentKind::Schedule).await?;
-    registry.restore(schedules, &documents(store, DocumentKind::ScheduleStatus).await?);
+    let mut damaged = BTreeMap::new();
+    let schedules = documents(store, DocumentKind::Schedule, &mut damaged).await?;
+    registry.restore(schedules, &documents(store, DocumentKind::ScheduleStatus, &mut damaged).await?);
+    metrics.undecodable(damaged.iter().map(|(key, reason)| (key as &dyn Display, reason)));
     Ok(Arc::new(registry))
 }
 
-async fn documents(store: &StoreClient, kind: DocumentKind) -> Result<Vec<Document>, rota_store::Error> {
+async fn documents(
+    store: &StoreClient,
+    kind: DocumentKind,
+    damaged: &mut BTreeMap<DocumentKey, String>,
+) -> Result<Vec<Document>, rota_store::Error> {
     let mut page = DocumentsPage { kind, namespace: None, after: None, limit: PAGE_LIMIT, bytes: PAGE_BYTES };
     let mut all = Vec::new();
     loop {
         let found = store.reads().documents(page.clone()).await?;
+        damaged.extend(found.damaged);
         all.extend(found.documents);
         page.after = all.last().map(|last| (last.key.namespace.clone(), last.key.name.clone()));
         if !found.more {

@@ -13,6 +13,7 @@ mod cancel;
 mod chaos;
 mod claude;
 mod continuation;
+mod damage;
 mod dependencies;
 mod escalation;
 mod http_api;

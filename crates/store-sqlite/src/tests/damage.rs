@@ -64,7 +64,7 @@ fn damaged_record_at_head_of_queue_is_passed() {
     damage(&mut engine, id(0));
     let outcome = run(&mut engine, vec![claim(1), create(2, 10)], NOW);
     assert!(matches!(outcome.replies[..], [Ok(Reply::Claimed(1)), Ok(Reply::Created(_))]), "{outcome:?}");
-    assert_eq!(outcome.commit.undecodable[0].0, id(0));
+    assert_eq!(outcome.commit.undecodable[0].0, format!("task {}", id(0)));
     assert!(outcome.commit.tasks.iter().any(|change| change.task.id == id(1) && change.dispatch.is_some()));
     // It is out of the queue, answers for itself, and is reported once.
     let outcome = run(&mut engine, vec![tick(id(0)), claim(1)], NOW);

@@ -1,6 +1,7 @@
 //! Tests that need internals: damaged records, a full disk, migrations, rows that pruning leaves, and query plans.
 
 mod damage;
+mod damage_objects;
 mod full;
 mod migrations;
 mod plans;

@@ -14,9 +14,10 @@ impl<B: Backend> Engine<B> {
         let mut agent = put.agent;
         let key = (agent.namespace.clone(), agent.name.clone());
         let existing = self.agent(&key).cloned();
-        match (&existing, put.must_exist) {
-            (None, Some(true)) => return Err(Refused::NoAgent(agent.name)),
-            (Some(_), Some(false)) => return Err(Refused::AgentExists(agent.name)),
+        // One that cannot be decoded exists, and is replaced.
+        match (existing.is_some() || self.is_damaged(&key), put.must_exist) {
+            (false, Some(true)) => return Err(Refused::NoAgent(agent.name)),
+            (true, Some(false)) => return Err(Refused::AgentExists(agent.name)),
             _ => {}
         }
         match &existing {
@@ -57,11 +58,13 @@ impl<B: Backend> Engine<B> {
         now: Timestamp,
     ) -> Result<Answer, Refused> {
         let key = (namespace, name);
-        let Some(agent) = self.agent(&key).cloned() else {
+        let known = self.agent(&key).cloned();
+        // Of one that cannot be decoded, only the name is known, and only to the engine.
+        if known.is_none() && !self.is_damaged(&key) {
             return Err(Refused::NoAgent(key.1));
-        };
+        }
         self.write_set.agents.insert(key.clone(), None);
-        self.write_set.agent_changes.push(AgentChange { agent, deleted: true });
+        self.write_set.agent_changes.extend(known.map(|agent| AgentChange { agent, deleted: true }));
         self.budget_changed(&(key.0.clone(), Scope::Agent(key.1.clone())), now);
         self.update_ready_tasks(&key);
         Ok(Reply::Deleted.into())

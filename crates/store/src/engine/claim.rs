@@ -18,7 +18,7 @@ struct Progress {
     given: usize,
     /// Tasks that wait for a credential or a budget from now on.
     waiting: usize,
-    /// Ready tasks that are left to other agents, which have money.
+    /// Ready tasks that are left to other agents, which have money, or whose agent is damaged.
     left: KeySet,
     /// Whether ready tasks were passed over.
     passed_over: bool,
@@ -81,9 +81,15 @@ impl<B: Backend> Engine<B> {
             };
             // The deletion of an agent reaches its last ready tasks some commits later.
             if let Some(agent) = task.agent().cloned()
-                && self.agent(&(claim.namespace.clone(), agent)).is_none()
+                && let agent = (claim.namespace.clone(), agent)
+                && self.agent(&agent).is_none()
             {
-                self.without_agent(key);
+                if self.is_damaged(&agent) {
+                    progress.left.insert(key);
+                    progress.passed_over = true;
+                } else {
+                    self.without_agent(key);
+                }
                 continue;
             }
             if self.cools_down(key, now)? {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use rota_core::task::{DependencyState, Event, State, Task};
-use rota_core::{TaskKey, Timestamp};
+use rota_core::{TaskId, TaskKey, Timestamp};
 
 use super::entry::Entry;
 use super::memory::Live;
@@ -191,7 +191,8 @@ impl<B: Backend> Engine<B> {
         let found = std::mem::take(&mut write_set.undecodable).into_iter();
         let new: Vec<_> = found.filter(|(key, _)| !self.memory.undecodable.contains(key)).collect();
         changes.undecodable = new.iter().map(|(key, _)| *key).collect();
-        commit.undecodable = new.into_iter().map(|(_, found)| found).collect();
+        let report = |(_, (id, reason)): (TaskKey, (TaskId, String))| (format!("task {id}"), reason);
+        commit.undecodable = new.into_iter().map(report).collect();
         changes.routes = std::mem::take(&mut write_set.new_routes);
         changes.removed_routes = std::mem::take(&mut write_set.removed_routes);
         for (key, agent) in &write_set.agents {
@@ -223,6 +224,7 @@ impl<B: Backend> Engine<B> {
     /// Updates memory after the write. Returns the touched records.
     pub(super) fn settle_memory(&mut self) -> KeyMap<Arc<Task>> {
         let write_set = std::mem::take(&mut self.write_set);
+        self.damage.written(write_set.agents.keys());
         let memory = &mut self.memory;
         for (key, agent) in write_set.agents {
             match agent {
@@ -272,7 +274,8 @@ impl WriteSet {
         changes.idempotency_keys =
             keys.filter_map(|(key, owner)| Some((key, owner.id, owner.task?))).collect();
         changes.threads = self.threads.changed();
-        changes.sessions = self.session_rows.changed().into_iter().filter_map(|(_, row)| row.ok()).collect();
+        changes.sessions =
+            self.session_rows.changed().into_iter().filter_map(|(_, row)| row.session.ok()).collect();
         let [removed_waits, waits] = self.waits.changed();
         // In addition to those of pruned tasks.
         changes.removed_waits.extend(removed_waits);

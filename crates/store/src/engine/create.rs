@@ -102,6 +102,13 @@ impl<B: Backend> Engine<B> {
         let agent = new.target.agent().cloned();
         new.agent_known =
             agent.as_ref().is_none_or(|agent| self.agent(&(new.namespace.clone(), agent.clone())).is_some());
+        if !new.agent_known
+            && let Some(agent) = &agent
+            && self.is_damaged(&(new.namespace.clone(), agent.clone()))
+        {
+            let (what, reason) = (format!("agent {agent}"), "delete it, or put it again".to_owned());
+            return Ok(Err(Refused::Corrupt { what, reason }));
+        }
         if create.strict
             && !new.agent_known
             && let Some(agent) = agent

@@ -87,6 +87,7 @@ impl<B: Backend> Engine<B> {
         self.failures.continuing.clear();
         let mut outcome = outcome?;
         outcome.commit.set_aside = std::mem::take(&mut self.failures.unreported);
+        outcome.commit.undecodable.append(&mut self.damage.unreported);
         Ok(outcome)
     }
 

@@ -15,6 +15,7 @@ mod collect;
 mod commit;
 mod create;
 mod cycles;
+mod damage;
 mod documents;
 mod dry_run;
 mod entry;
@@ -51,6 +52,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::away::Away;
 pub use self::away::MIN_OUTAGE;
+use self::damage::Damage;
 use self::failures::Failures;
 use self::held::Held;
 use self::memory::Memory;
@@ -75,6 +77,7 @@ pub struct Engine<B> {
     write_set: WriteSet,
     /// Follow-ups that have failed since the start, by number.
     failures: Failures,
+    damage: Damage,
     /// Workers with a session from before the start that have not come back. What is due is not known before they report
     /// what happened meanwhile.
     absent: HashSet<SessionKey>,
@@ -103,6 +106,7 @@ impl<B: Backend> Engine<B> {
             prune_cursor: PruneCursor::default(),
             write_set: WriteSet::default(),
             failures: Failures::default(),
+            damage: Damage::default(),
             absent: HashSet::new(),
             away: Away::default(),
             held: Held::default(),
@@ -111,8 +115,9 @@ impl<B: Backend> Engine<B> {
         };
         let snapshot = engine.backend.snapshot()?;
         engine.away = Away::load(&snapshot);
+        engine.absent = snapshot.damaged_sessions().map(|(key, _)| key).collect();
         engine.replace_memory(snapshot);
-        engine.absent = engine.memory.sessions.keys().cloned().collect();
+        engine.absent.extend(engine.memory.sessions.keys().cloned());
         Ok(engine)
     }
 
@@ -208,6 +213,7 @@ impl<B: Backend> Engine<B> {
         self.begin_follow_ups();
         if !self.dry {
             self.write_set.undecodable.extend(std::mem::take(&mut self.memory.unreported));
+            self.lift_damaged();
         }
     }
 
@@ -311,6 +317,7 @@ impl<B: Backend> Engine<B> {
 
     fn replace_memory(&mut self, snapshot: Snapshot) {
         self.note_undecodable(&snapshot);
+        self.damage.load(&snapshot);
         self.memory = Memory::load(snapshot);
         self.set_aside();
         self.write_set = WriteSet::default();

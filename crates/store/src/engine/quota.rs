@@ -75,7 +75,7 @@ impl<B: Backend> Engine<B> {
         self.resume_waiting(key);
     }
 
-    fn resume_waiting(&mut self, key: &CredentialKey) {
+    pub(super) fn resume_waiting(&mut self, key: &CredentialKey) {
         let waits = (key.0.clone(), WaitKey::Credential(key.1));
         self.write_set.pending.push(FollowUp::Lifted { waits });
     }

@@ -13,6 +13,7 @@ impl<B: Backend> Engine<B> {
         let Some(entry) = self.write_set.get(key) else { return };
         let defaults = entry.task.defaults;
         match self.agent(agent).map(|agent| agent.defaults) {
+            None if self.is_damaged(agent) => {}
             None => self.without_agent(key),
             Some(current) if current != defaults => {
                 self.write_set.next.push_back((key, Command::AgentAppeared { defaults: current }));

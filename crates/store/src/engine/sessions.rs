@@ -15,14 +15,10 @@ impl<B: Backend> Engine<B> {
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
         let key = (open.namespace.clone(), open.worker.clone());
-        let row = match self.write_set.session_rows.get(&key).cloned().transpose() {
-            Ok(row) => row,
-            Err(reason) => {
-                let what = format!("the session of worker {}", open.worker);
-                return Ok(Err(Refused::Corrupt { what, reason }));
-            }
-        };
+        let row = self.write_set.session_rows.get(&key).cloned();
         let before = row.as_ref().map_or(Epoch(0), |row| row.epoch);
+        // One that cannot be decoded counts as closed, and the worker's process as another one.
+        let row = row.and_then(|row| row.session.ok());
         // Otherwise a disconnected process would take the name back from its replacement, together with the
         // replacement's attempts.
         let taken = |row: &Session| {
@@ -83,7 +79,7 @@ impl<B: Backend> Engine<B> {
             open: true,
             since: now,
         };
-        self.write_set.session_rows.put(key, Ok(session));
+        self.write_set.session_rows.put(key, session.into());
         Ok(Ok(Answer::Session(epoch, attempts)))
     }
 
@@ -93,7 +89,7 @@ impl<B: Backend> Engine<B> {
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
         let key = (end.namespace.clone(), end.session.worker.clone());
-        let row = self.write_set.session_rows.get(&key).cloned().and_then(Result::ok);
+        let row = self.write_set.session_rows.get(&key).cloned();
         let Some(row) = row.filter(|row| row.epoch == end.session.epoch) else {
             return Ok(Err(Refused::Superseded));
         };
@@ -105,9 +101,18 @@ impl<B: Backend> Engine<B> {
             let command = Command::LoseWorker { session, loss, seen: end.seen, message };
             freed += usize::from(matches!(self.apply(task, command, now)?, Ok(task::Reply::Done)));
         }
-        if row.open {
-            self.write_set.sessions.insert(key.clone(), None);
-            self.write_set.session_rows.put(key, Ok(Session { open: false, since: now, ..row }));
+        match row.session {
+            Ok(row) if row.open => {
+                self.write_set.sessions.insert(key.clone(), None);
+                self.write_set.session_rows.put(key, Session { open: false, since: now, ..row }.into());
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.write_set.sessions.insert(key.clone(), None);
+                if self.write_set.session_rows.remove(&key) {
+                    self.write_set.changes.removed_sessions.push(key);
+                }
+            }
         }
         Ok(Ok(Reply::Ended(freed).into()))
     }

@@ -25,7 +25,7 @@ use super::workflow_set::WorkflowSet;
 use super::{AgentKey, Engine, KeyMap, KeySet};
 use crate::{
     AccountKey, AgentChange, Backend, Changes, CoolDownChange, CredentialKey, Error, ExpiredRows,
-    IdempotencyRow, Load, NameKey, Refused, ScopedId, Session, SessionKey, Stored, Thread, WaitKey,
+    IdempotencyRow, Load, NameKey, Refused, ScopedId, SessionKey, SessionRow, Thread, WaitKey,
 };
 
 /// Owner of an idempotency key.
@@ -81,7 +81,7 @@ pub(super) struct WriteSet {
     pub(super) searches: KeyMap<CycleSearch>,
     pub(super) aliases: Cells<NameKey, TaskKey>,
     pub(super) idempotency_keys: Cells<NameKey, KeyOwner>,
-    pub(super) session_rows: Cells<SessionKey, Stored<Session>>,
+    pub(super) session_rows: Cells<SessionKey, SessionRow>,
     pub(super) threads: Cells<NameKey, Thread>,
     /// Threads that cannot be decoded, with the reason.
     pub(super) undecodable_threads: HashMap<NameKey, String>,

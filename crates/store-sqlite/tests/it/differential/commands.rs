@@ -42,7 +42,7 @@ impl View {
         let sessions = workers.map(|(space, name)| (namespace(space), worker(name))).into();
         let load = Load { sessions, ..Load::default() };
         for (key, session) in engine.backend().load(&load).unwrap().sessions {
-            epochs.insert(key, session.unwrap().epoch);
+            epochs.insert(key, session.epoch);
         }
         let routes = Reader::snapshot(model).unwrap().routes.into_iter().map(|(id, _)| id).collect();
         let tasks = (0..SLOTS).map(|slot| tasks(model, slot).into_iter().next()).collect();

@@ -1,0 +1,63 @@
+//! Damaged records of agents, sessions and schedules: the control plane starts without them.
+
+use anyhow::Result;
+use rota_proto::v1;
+use rota_testkit::{Backend, Cluster, Setup, tasks};
+use tonic::Code;
+
+const DAMAGE: &str = "x'81a57374617465a46e6577'";
+
+#[tokio::test]
+async fn control_plane_starts_with_damaged_records() -> Result<()> {
+    let setup = Setup { http: true, ..Setup::new(Backend::Sqlite) };
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    for agent in ["bad", "good"] {
+        tasks::agent(&client, agent, tasks::script([]), &[]).await?;
+    }
+    let name = "namespaces/default/schedules/nightly".to_owned();
+    let spec = v1::ScheduleSpec {
+        cron: "0 3 * * *".to_owned(),
+        task: Some(tasks::task("good")),
+        ..Default::default()
+    };
+    let schedule = v1::Schedule { name: name.clone(), spec: Some(spec), ..Default::default() };
+    client
+        .update_schedule(v1::UpdateScheduleRequest {
+            schedule: Some(schedule),
+            allow_missing: true,
+            ..Default::default()
+        })
+        .await?;
+    let worker = cluster.worker("good", "one", 1)?;
+    let first = tasks::create(&client, tasks::task("good")).await?;
+    tasks::ended(&client, &first.name).await?;
+    cluster.kill().await;
+    drop(worker);
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    for (table, which) in
+        [("agents", "name = 'bad'"), ("sessions", "true"), ("documents", "kind = 'schedule'")]
+    {
+        database.execute(&format!("UPDATE {table} SET record = {DAMAGE} WHERE {which}"), [])?;
+    }
+    drop(database);
+    cluster.restart().await?;
+    let client = cluster.client().clone();
+    let _worker = cluster.worker("good", "one", 1)?;
+    let second = tasks::create(&client, tasks::task("good")).await?;
+    tasks::ended(&client, &second.name).await?;
+    let url = format!("http://{}/metrics", cluster.http_addr().unwrap());
+    let metrics = reqwest::get(url).await?.text().await?;
+    assert!(metrics.contains("rota_store_undecodable_records_total 3"), "{metrics}");
+    let found = client.get_schedule(v1::GetScheduleRequest { name }).await.unwrap_err();
+    assert_eq!(found.reason.as_deref(), Some("STORE_CORRUPT"), "{found:?}");
+    let delete = |allow_missing| v1::DeleteAgentRequest {
+        name: "namespaces/default/agents/bad".to_owned(),
+        allow_missing,
+        ..Default::default()
+    };
+    client.delete_agent(delete(false)).await?;
+    assert_eq!(client.delete_agent(delete(false)).await.unwrap_err().code, Code::NotFound);
+    client.delete_agent(delete(true)).await?;
+    Ok(())
+}
