@@ -66,6 +66,7 @@ statements! {
     LEAVE_KEYS = "UPDATE idempotency_keys SET orphaned = $3 WHERE shard = $1 AND task = ANY ($2)";
     DELETE_ALIASES = "DELETE FROM aliases USING unnest($2::text[], $3::text[], $4::int8[]) AS old (namespace, alias, task)
         WHERE aliases.shard = $1 AND aliases.namespace = old.namespace AND aliases.alias = old.alias AND aliases.task = old.task";
+    DISCARD_ALIASES = "DELETE FROM aliases WHERE shard = $1 AND task = ANY ($2)";
     DELETE_DEPENDENTS = "DELETE FROM edges WHERE shard = $1 AND dependent = ANY ($2)";
     DELETE_ROUTES = "DELETE FROM routes WHERE shard = $1 AND id = ANY ($2)";
     DELETE_KEYS = "DELETE FROM idempotency_keys AS t USING unnest($2::text[], $3::text[]) AS old (namespace, key)

@@ -90,6 +90,8 @@ impl Statements {
 
     fn remove(&mut self, changes: &Changes) {
         let removed = &changes.removed;
+        let keys = removed.iter().map(|task| task.key).chain(changes.discarded.iter().copied());
+        let keys: Vec<_> = keys.collect();
         for sql in [
             sql::DELETE_TASKS,
             sql::DELETE_SPECS,
@@ -98,11 +100,11 @@ impl Statements {
             sql::DELETE_SECRETS,
             sql::DELETE_EVENTS,
         ] {
-            self.add(removed.len(), sql, || vec![column!(removed, |task| key(task.key))]);
+            self.add(keys.len(), sql, || vec![column!(keys, |of| key(*of))]);
         }
-        self.add(removed.len(), sql::LEAVE_KEYS, || {
-            vec![column!(removed, |task| key(task.key)), Box::new(changes.now.0)]
-        });
+        self.add(keys.len(), sql::LEAVE_KEYS, || vec![column!(keys, |of| key(*of)), Box::new(changes.now.0)]);
+        let discarded = &changes.discarded;
+        self.add(discarded.len(), sql::DISCARD_ALIASES, || vec![column!(discarded, |of| key(*of))]);
         let aliases: Vec<_> = removed.iter().filter_map(|task| Some((task, task.alias.clone()?))).collect();
         self.add(aliases.len(), sql::DELETE_ALIASES, || {
             vec![

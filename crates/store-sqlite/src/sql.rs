@@ -188,9 +188,11 @@ statements! {
 }
 
 statements! {
-    /// Statements that run at a start, or a few times a minute.
+    /// Statements that run at a start, a few times a minute, or for a damaged record.
     COLD:
     RAISE_EPOCH = "UPDATE shards SET epoch = epoch + 1 WHERE id = 0";
+    // Of a task whose record, with its alias, cannot be decoded.
+    DELETE_ALIASES = "DELETE FROM aliases WHERE task = ?";
     EPOCH = "SELECT epoch FROM shards WHERE id = 0";
     UNDECODABLE = "SELECT route, key, id, record FROM tasks WHERE state = 255 AND state <> 6";
     ROUTES = "SELECT id, route FROM routes ORDER BY id";

@@ -150,8 +150,8 @@ impl Writer {
     }
 
     fn remove(&self, changes: &Changes) -> Result<(), Error> {
-        for task in &changes.removed {
-            let key = signed(task.key.0);
+        let removed = changes.removed.iter().map(|task| task.key).chain(changes.discarded.iter().copied());
+        for key in removed.map(|key| signed(key.0)) {
             for sql in [
                 sql::DELETE_TASK,
                 sql::DELETE_PAYLOAD,
@@ -163,9 +163,14 @@ impl Writer {
                 self.run(sql, [key])?;
             }
             self.run(sql::LEAVE_KEY, params![key, changes.now.0])?;
+        }
+        for task in &changes.removed {
             if let Some(alias) = &task.alias {
-                self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, key])?;
+                self.run(sql::DELETE_ALIAS, params![task.namespace.as_str(), alias, signed(task.key.0)])?;
             }
+        }
+        for key in &changes.discarded {
+            self.run(sql::DELETE_ALIASES, [signed(key.0)])?;
         }
         for (sql, keys) in [
             (sql::SET_ASIDE, &changes.undecodable),

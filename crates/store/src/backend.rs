@@ -244,6 +244,8 @@ pub struct Changes {
     pub updated: Vec<(Arc<Task>, RouteId)>,
     /// Tasks to remove with everything that belongs to them, except their idempotency keys, which become orphans.
     pub removed: Vec<Arc<Task>>,
+    /// Tasks to remove like those, whose record cannot be decoded.
+    pub discarded: Vec<TaskKey>,
     /// Tasks whose record cannot be decoded: kept, but neither ready nor due any more.
     pub undecodable: Vec<TaskKey>,
     pub results: Vec<(TaskKey, Bytes)>,
@@ -289,6 +291,7 @@ impl Changes {
         let ended = |(task, _): &(Arc<Task>, RouteId)| task.state.is_final();
         !self.workflows.removed.is_empty()
             || !self.removed.is_empty()
+            || !self.discarded.is_empty()
             || !self.removed_secrets.is_empty()
             || !self.removed_documents.is_empty()
             || self.updated.iter().any(ended)
@@ -300,6 +303,7 @@ impl Changes {
             self.inserted.len(),
             self.updated.len(),
             self.removed.len(),
+            self.discarded.len(),
             self.undecodable.len(),
             self.results.len(),
             self.artifacts.len(),

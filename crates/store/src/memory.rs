@@ -108,6 +108,10 @@ impl Contents {
         for task in &changes.removed {
             self.remove(task, changes.now);
         }
+        let discarded = changes.discarded.iter().filter_map(|key| Some(self.tasks.get(key)?.0.clone()));
+        for task in discarded.collect::<Vec<_>>() {
+            self.remove(&task, changes.now);
+        }
         for (task, route, payload) in &changes.inserted {
             self.payloads.insert(task.key, payload.clone());
             self.ids.insert((task.namespace.clone(), task.id), task.key);

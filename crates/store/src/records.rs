@@ -70,7 +70,7 @@ pub enum Command {
     DeleteDocument(DocumentKey, Expected),
     /// Replaces sealed secrets of tasks that have not ended.
     Reseal(Vec<Reseal>),
-    /// Removes a task that has ended, with its log, unless another task needs it.
+    /// Removes a task that has ended, with its log, unless another task needs it; or one whose record cannot be decoded.
     RemoveTask(ScopedId),
     Prune(Prune),
     Workflow(Box<WorkflowCommand>),

@@ -32,6 +32,7 @@ Examples:
   rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token
   rota admin prune --older-than 7d
   rota admin rotate-key
+  rota admin prune --task 01981f6e-6e2c-7c3e-9d5c-2b7a1c9e4f10
   rota admin backup rota.sqlite
   rota admin backup --directory /var/backups/rota --keep 7
   rota admin export rota.jsonl --data-dir /var/lib/rota/server

@@ -22,8 +22,17 @@ const SUFFIX: &str = ".sqlite";
 #[derive(Debug, Args)]
 pub struct Prune {
     /// Time since the end of the tasks that are removed
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    older_than: HumanDuration,
+    #[arg(
+        long,
+        value_name = "TIME",
+        allow_hyphen_values = true,
+        required_unless_present = "task",
+        conflicts_with = "task"
+    )]
+    older_than: Option<HumanDuration>,
+    /// Id of the only task to remove: one that has ended, or whose record cannot be decoded
+    #[arg(long, value_name = "ID")]
+    task: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -43,7 +52,9 @@ impl Prune {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let mut removed = 0;
         loop {
-            let request = PruneRequest { older_than: Some(self.older_than.0.into()) };
+            let task = self.task.as_deref().map(|task| context.task(task)).transpose()?.unwrap_or_default();
+            let older_than = self.older_than.as_ref().map(|age| age.0.into());
+            let request = PruneRequest { older_than, task };
             let part = context.client.prune(request).await?;
             removed += part.removed;
             if !part.more {

@@ -281,9 +281,11 @@ impl ScheduleService for Schedules {
         let request = request.into_inner();
         let key = names::schedule("name", &request.name)?;
         let _exclusive = self.driver.registry.changes.lock().await;
-        if let Err(missing) = self.find(&key).await {
-            let is_allowed = request.allow_missing && missing.code() == Code::NotFound;
-            return if is_allowed { Ok(Response::new(Empty {})) } else { Err(missing) };
+        // One that cannot be decoded is removed.
+        if let Err(missing) = self.find(&key).await
+            && missing.code() == Code::NotFound
+        {
+            return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(missing) };
         }
         let delete = |kind| Command::DeleteDocument(document_key(kind, &key), Expected::Any);
         // One that has never run has no status.

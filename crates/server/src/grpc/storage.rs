@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use rota_proto::{num, v1};
-use rota_store::Prune;
+use rota_store::{Command, Prune, Reply};
 use rota_telemetry::clock::unix_micros;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -16,8 +16,9 @@ use tonic::Status;
 
 use super::streams::{Outbox, Streams, send_in_time};
 use crate::clock::now;
-use crate::store_client::StoreClient;
-use crate::wire::status::{error, invalid, store};
+use crate::store_client::{StoreClient, no_reply};
+use crate::wire::names::{self, TaskName};
+use crate::wire::status::{error, invalid, refused, store};
 use crate::wire::time;
 
 /// Time after which a removal returns, to be called again.
@@ -42,6 +43,9 @@ pub(crate) struct Storage {
 
 impl Storage {
     pub(super) async fn prune(&self, request: v1::PruneRequest) -> Result<v1::PruneResponse, Status> {
+        if !request.task.is_empty() {
+            return self.remove(&request).await;
+        }
         let age = request.older_than.ok_or_else(|| invalid("older_than", "is required"))?;
         let age = Duration::try_from(age).map_err(|_| invalid("older_than", "must not be negative"))?;
         let ended_before = Some(now() - age);
@@ -80,6 +84,24 @@ impl Storage {
             server_time: Some(time::timestamp(now())),
         });
         Ok(database.unwrap_or_default())
+    }
+
+    async fn remove(&self, request: &v1::PruneRequest) -> Result<v1::PruneResponse, Status> {
+        if request.older_than.is_some() {
+            return Err(invalid("older_than", "cannot be given with a task"));
+        }
+        // The name of a task whose record cannot be decoded leads nowhere.
+        let (namespace, TaskName::Id(id)) = names::task("task", &request.task)? else {
+            return Err(invalid("task", "must be named by its id"));
+        };
+        let replies = self.store.apply(vec![Command::RemoveTask((namespace, id))]).await.map_err(store)?;
+        match replies.into_iter().next().ok_or_else(no_reply)?.map_err(refused)? {
+            Reply::Pruned { count: 1, .. } => {
+                tracing::info!(task = %id, "removed a task");
+                Ok(v1::PruneResponse { removed: 1, more: false })
+            }
+            _ => Err(error("TASK_NOT_ENDED", format!("task {id} has not ended, or another task needs it"))),
+        }
     }
 
     pub(super) fn backup(&self) -> Result<ReceiverStream<Result<v1::BackupResponse, Status>>, Status> {

@@ -9,7 +9,7 @@ use rota_core::Namespace;
 use rota_proto::v1::template_service_server::TemplateService;
 use rota_proto::{names as n, v1};
 use rota_store::{Command, Document, DocumentKey, DocumentKind, DocumentsPage, Expected, PutDocument, Reply};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::managed::{self, Scope};
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
@@ -237,15 +237,21 @@ impl TemplateService for Templates {
         let request = request.into_inner();
         let key = names::template("name", &request.name)?;
         let _exclusive = self.changes.lock().await;
-        let Some(known) = self.read(head(&key)).await? else {
-            return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(missing(&key, 0)) };
+        let last = match self.read(head(&key)).await {
+            Ok(Some(known)) => {
+                let known = decode(&known, &key)?;
+                scope.check_template(&key.1, &known.labels)?;
+                if scope == Scope::All {
+                    managed::check(&known.labels, &BTreeMap::new(), &format!("template {}", key.1), hint)?;
+                }
+                known.version
+            }
+            Ok(None) if request.allow_missing => return Ok(Response::new(Empty {})),
+            Ok(None) => return Err(missing(&key, 0)),
+            // Nothing is known of one that cannot be decoded. A template that is created again replaces its versions.
+            Err(damaged) if damaged.code() == Code::DataLoss && scope == Scope::All => 0,
+            Err(failed) => return Err(failed),
         };
-        let known = decode(&known, &key)?;
-        scope.check_template(&key.1, &known.labels)?;
-        if scope == Scope::All {
-            managed::check(&known.labels, &BTreeMap::new(), &format!("template {}", key.1), hint)?;
-        }
-        let last = known.version;
         let versions = (last - MAX_VERSIONS).max(0) + 1..=last;
         let keys = std::iter::once(head(&key)).chain(versions.map(|version| version_of(&key, version)));
         let batch = keys.map(|key| Command::DeleteDocument(key, Expected::Any)).collect();

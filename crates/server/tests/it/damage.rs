@@ -49,7 +49,7 @@ async fn control_plane_starts_with_damaged_records() -> Result<()> {
     let url = format!("http://{}/metrics", cluster.http_addr().unwrap());
     let metrics = reqwest::get(url).await?.text().await?;
     assert!(metrics.contains("rota_store_undecodable_records_total 3"), "{metrics}");
-    let found = client.get_schedule(v1::GetScheduleRequest { name }).await.unwrap_err();
+    let found = client.get_schedule(v1::GetScheduleRequest { name: name.clone() }).await.unwrap_err();
     assert_eq!(found.reason.as_deref(), Some("STORE_CORRUPT"), "{found:?}");
     let delete = |allow_missing| v1::DeleteAgentRequest {
         name: "namespaces/default/agents/bad".to_owned(),
@@ -59,5 +59,32 @@ async fn control_plane_starts_with_damaged_records() -> Result<()> {
     client.delete_agent(delete(false)).await?;
     assert_eq!(client.delete_agent(delete(false)).await.unwrap_err().code, Code::NotFound);
     client.delete_agent(delete(true)).await?;
+    client.delete_schedule(v1::DeleteScheduleRequest { name: name.clone(), ..Default::default() }).await?;
+    let found = client.get_schedule(v1::GetScheduleRequest { name }).await.unwrap_err();
+    assert_eq!(found.code, Code::NotFound);
+    Ok(())
+}
+
+#[tokio::test]
+async fn damaged_task_is_removed_by_its_id() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
+    let prune = |task: &str| v1::PruneRequest { task: task.to_owned(), ..Default::default() };
+    let by_id = format!("namespaces/default/tasks/{}", task.uid);
+    let refused = cluster.client().prune(prune(&by_id)).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("TASK_NOT_ENDED"));
+    let refused = cluster.client().prune(prune("namespaces/default/tasks/nightly")).await.unwrap_err();
+    assert_eq!(refused.fields[0].field, "task");
+    cluster.kill().await;
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute(&format!("UPDATE tasks SET record = {DAMAGE}"), [])?, 1);
+    drop(database);
+    cluster.restart().await?;
+    let get = || v1::GetTaskRequest { name: by_id.clone(), ..Default::default() };
+    let damaged = cluster.client().get_task(get()).await.unwrap_err();
+    assert_eq!(damaged.reason.as_deref(), Some("STORE_CORRUPT"));
+    assert_eq!(cluster.client().prune(prune(&by_id)).await?.removed, 1);
+    assert_eq!(cluster.client().get_task(get()).await.unwrap_err().code, Code::NotFound);
     Ok(())
 }

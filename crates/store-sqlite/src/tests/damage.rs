@@ -5,8 +5,8 @@ use rota_core::workflow::{Kind, Step, Workflow};
 use rota_core::{Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, WorkflowId};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::{
-    Budget, Claim, Command, CreateWorkflow, Error, Filter, NewStep, OpenSession, Prune, Reader, Refused,
-    Reply, WorkflowCommand, WorkflowQuery,
+    Budget, Claim, Command, CreateWorkflow, DocumentKey, DocumentKind, Error, Expected, Filter, NewStep,
+    OpenSession, Prune, PutDocument, Reader, Refused, Reply, WorkflowCommand, WorkflowQuery,
 };
 
 use super::{NOW, create, id, scoped};
@@ -217,6 +217,63 @@ fn undecodable_follow_up_is_reported_and_kept() {
     let kept = "SELECT count(*) FROM follow_ups";
     let kept: u32 = engine.backend().connection().query_row(kept, [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 1);
+}
+
+#[test]
+fn damaged_task_is_discarded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(folder.path());
+    let Command::Create(mut dependent) = create(1, 10) else { unreachable!() };
+    let (key, on_failure) = (DependencyKey::Id(id(0)), OnFailure::Fail);
+    dependent.task.dependencies =
+        vec![Dependency { key, on_failure, state: DependencyState::Missing, of_thread: false }];
+    dependent.task.alias = None;
+    run(&mut engine, vec![create(0, 10), Command::Create(dependent)], NOW);
+    damage(&mut engine, id(0));
+    let outcome = run(&mut engine, vec![Command::RemoveTask(scoped(0)), tick(id(0))], NOW);
+    assert!(matches!(outcome.replies[0], Ok(Reply::Pruned { count: 1, .. })), "{outcome:?}");
+    assert!(matches!(outcome.replies[1], Err(Refused::NoTask(_))), "{outcome:?}");
+    let count = |engine: &mut Engine<Writer>, sql: &str| -> u32 {
+        engine.backend().connection().query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(
+        count(&mut engine, "SELECT count(*) FROM tasks WHERE state = 7"),
+        1,
+        "the dependent has failed"
+    );
+    for table in ["tasks", "payloads", "aliases", "edges"] {
+        let left = u32::from(["tasks", "payloads"].contains(&table));
+        assert_eq!(count(&mut engine, &format!("SELECT count(*) FROM {table}")), left, "{table}");
+    }
+    drop(engine);
+    let mut engine = self::engine(folder.path());
+    let outcome = run(&mut engine, vec![create(0, 10)], NOW);
+    assert!(matches!(outcome.replies[0], Err(Refused::KeyOutlived(_))), "{outcome:?}");
+    assert_eq!(outcome.commit.undecodable, []);
+}
+
+#[test]
+fn damaged_document_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(folder.path());
+    let (kind, name) = (DocumentKind::Schedule, "nightly".to_owned());
+    let key = DocumentKey { kind, namespace: Namespace::new("n").unwrap(), name };
+    let put = PutDocument { key: key.clone(), payload: bytes::Bytes::new(), expected: Expected::Absent };
+    run(&mut engine, vec![Command::PutDocument(put.clone())], NOW);
+    let damage = "UPDATE documents SET record = x'81a57374617465a46e6577'";
+    assert_eq!(engine.backend().connection().execute(damage, []).unwrap(), 1);
+    let delete = || Command::DeleteDocument(key.clone(), Expected::Any);
+    let batch = vec![Command::PutDocument(put.clone()), delete(), delete(), Command::PutDocument(put)];
+    let replies = run(&mut engine, batch, NOW).replies;
+    let [
+        Err(Refused::Corrupt { .. }),
+        Ok(Reply::Deleted),
+        Err(Refused::NoDocument(_)),
+        Ok(Reply::Document(_)),
+    ] = &replies[..]
+    else {
+        panic!("{replies:?}")
+    };
 }
 
 /// A start reads the steps that wait for the driver page by page, until one is empty.

@@ -229,7 +229,7 @@ impl<B: Backend> Engine<B> {
             let found = match &row.task {
                 _ if self.write_set.removed.contains(&row.key) => Found::Absent,
                 Ok(_) => Found::Task(row.key),
-                Err(reason) => Found::Undecodable(reason.clone()),
+                Err(reason) => Found::Undecodable(row.key, reason.clone()),
             };
             self.write_set.ids.entry(id).or_insert(found);
             self.receive(row);
@@ -327,7 +327,7 @@ impl<B: Backend> Engine<B> {
             let found = match &row.state {
                 _ if self.write_set.removed.contains(&row.key) => Found::Absent,
                 Ok(_) => Found::Task(row.key),
-                Err(reason) => Found::Undecodable(reason.clone()),
+                Err(reason) => Found::Undecodable(row.key, reason.clone()),
             };
             self.write_set.ids.entry(id.clone()).or_insert(found);
         }

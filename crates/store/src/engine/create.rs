@@ -40,7 +40,7 @@ impl<B: Backend> Engine<B> {
             self.load(existing)?;
             return Ok(Ok(Answer::Existing(existing)));
         }
-        if let Some(Found::Undecodable(_)) = self.write_set.ids.get(&scoped) {
+        if let Some(Found::Undecodable(..)) = self.write_set.ids.get(&scoped) {
             return Ok(Err(self.absent(&scoped)));
         }
         if let Err(refused) = self.resolve(&mut create)? {
@@ -121,7 +121,7 @@ impl<B: Backend> Engine<B> {
                 DependencyKey::Id(id) => {
                     let scoped = (new.namespace.clone(), *id);
                     let found = self.find(&scoped)?;
-                    if let Some(Found::Undecodable(_)) = self.write_set.ids.get(&scoped) {
+                    if let Some(Found::Undecodable(..)) = self.write_set.ids.get(&scoped) {
                         return Ok(Err(self.absent(&scoped)));
                     }
                     found

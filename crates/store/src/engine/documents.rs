@@ -87,12 +87,15 @@ impl<B: Backend> Engine<B> {
         expected: Expected,
     ) -> Result<Result<Answer, Refused>, Error> {
         let document = match self.expect_document(&key, expected)? {
-            Ok(Some(document)) => document,
+            Ok(Some(document)) => Some(document),
             Ok(None) => return Ok(Err(Refused::NoDocument(key))),
+            // Of one that cannot be decoded, only the key is known.
+            Err(Refused::Corrupt { .. }) if expected == Expected::Any => None,
             Err(refused) => return Ok(Err(refused)),
         };
         self.write_set.documents.put(key, None);
-        self.write_set.documents.changes.push(DocumentChange { document, deleted: true });
+        let change = document.map(|document| DocumentChange { document, deleted: true });
+        self.write_set.documents.changes.extend(change);
         Ok(Ok(Reply::Deleted.into()))
     }
 

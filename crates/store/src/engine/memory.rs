@@ -169,6 +169,9 @@ impl Memory {
         self.revision = changes.revision;
         self.last_route = changes.last_route;
         self.undecodable.extend(&changes.undecodable);
+        for key in &changes.discarded {
+            self.undecodable.remove(key);
+        }
         for number in &changes.removed_follow_ups {
             self.follow_ups.remove(*number);
         }

@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use rota_core::target::{Route, Target};
-use rota_core::task::{DependencyKey, DependencyState, Task};
+use rota_core::task::{DependencyKey, DependencyState, State, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::queue::Queue;
 use super::write_set::Found;
 use super::{Answer, Engine};
-use crate::{Backend, Error, ExpiredRow, Load, LogSize, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey};
+use crate::{
+    Backend, Error, ExpiredRow, FollowUp, Load, LogSize, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey,
+};
 
 /// Unused routes that one prune looks at.
 const MAX_ROUTES: usize = 256;
@@ -104,16 +106,34 @@ impl<B: Backend> Engine<B> {
         (count, last.filter(|_| more))
     }
 
-    /// Removes a task, if it has ended and no other task needs it.
+    /// Removes a task, if it has ended and no other task needs it, or if its record cannot be decoded.
     pub(super) fn remove_task(&mut self, id: &ScopedId) -> Result<Result<Answer, Refused>, Error> {
         let kept = Reply::Pruned { count: 0, more: false };
-        let Some(key) = self.find(id)? else { return Ok(Err(self.absent(id))) };
+        let Some(key) = self.find(id)? else {
+            let Some(&Found::Undecodable(key, _)) = self.write_set.ids.get(id) else {
+                return Ok(Err(self.absent(id)));
+            };
+            self.discard(key, id);
+            return Ok(Ok(Reply::Pruned { count: 1, more: false }.into()));
+        };
         self.load(key)?;
         let Some(entry) = self.write_set.get(key) else { return Ok(Err(self.absent(id))) };
         if !entry.task.state.is_final() || !self.remove_unneeded(key) {
             return Ok(Ok(kept.into()));
         }
         Ok(Ok(Reply::Pruned { count: 1, more: false }.into()))
+    }
+
+    /// Removes a task whose record cannot be decoded. What depends on it goes on as after a cancelled one.
+    fn discard(&mut self, key: TaskKey, id: &ScopedId) {
+        self.write_set.undecodable.remove(&key);
+        self.write_set.removed.insert(key);
+        self.write_set.ids.insert(id.clone(), Found::Absent);
+        self.write_set.changes.discarded.push(key);
+        self.write_set.changes.removed_dependents.push(key);
+        let (state, until) = (State::Cancelled, TaskKey(self.write_set.revision));
+        let ended = FollowUp::Ended { task: key, id: id.1, state, after: TaskKey(0), until, before: None };
+        self.write_set.pending.push(ended);
     }
 
     /// Removes an ended task whose TTL has passed. One that another task needs is left to the retention.

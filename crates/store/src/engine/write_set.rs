@@ -49,7 +49,7 @@ pub(super) enum Found {
     /// There is no such task, or the batch has removed it.
     Absent,
     /// The record cannot be decoded, for this reason.
-    Undecodable(String),
+    Undecodable(TaskKey, String),
 }
 
 /// Returns the credential or the budget that a task waits for.
@@ -333,7 +333,7 @@ impl<B: Backend> Engine<B> {
     /// Returns the reply to a command on an id without a record.
     pub(super) fn absent(&self, id: &ScopedId) -> Refused {
         match self.write_set.ids.get(id) {
-            Some(Found::Undecodable(reason)) => {
+            Some(Found::Undecodable(_, reason)) => {
                 Refused::Corrupt { what: format!("task {}", id.1), reason: reason.clone() }
             }
             _ => Refused::NoTask(id.1),
