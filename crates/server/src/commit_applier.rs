@@ -52,13 +52,7 @@ impl CommitApplier {
         self.health.committed();
         self.metrics
             .undecodable(commit.undecodable.iter().map(|(what, reason)| (what as &dyn Display, reason)));
-        for (number, reason) in &commit.set_aside {
-            tracing::error!(
-                number,
-                reason,
-                "a follow-up cannot be continued: the tasks that it has not reached stay as they are"
-            );
-        }
+        self.metrics.set_aside(&commit);
         // The store continues its follow-ups as soon as it is open: their first commits may be part of the snapshot.
         if self.restored.is_some_and(|restored| is_contained(&commit, restored)) {
             return;

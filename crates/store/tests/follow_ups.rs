@@ -230,3 +230,54 @@ fn failing_follow_up_is_set_aside() {
     }
     assert!((100..1100).all(|number| state(number) == State::Failed));
 }
+
+/// A backend whose volume has room for small commits only.
+#[derive(Debug)]
+struct NearlyFull {
+    inner: InMemoryStore,
+    is_full: bool,
+}
+
+impl Backend for NearlyFull {
+    fn load(&mut self, load: &rota_store::Load) -> Result<rota_store::Loaded, Error> {
+        self.inner.load(load)
+    }
+
+    fn write(&mut self, changes: &rota_store::Changes) -> Result<rota_store::Written, Error> {
+        if self.is_full && changes.updated.len() > 2 {
+            return Err(Error::Unavailable { message: "the disk is full".to_owned(), hint: "" });
+        }
+        self.inner.write(changes)
+    }
+
+    fn snapshot(&mut self) -> Result<rota_store::Snapshot, Error> {
+        Backend::snapshot(&mut self.inner)
+    }
+}
+
+#[test]
+fn follow_up_outlives_a_full_disk() {
+    let memory = InMemoryStore::default();
+    let mut engine = Engine::new(NearlyFull { inner: memory.clone(), is_full: false }, 1).unwrap();
+    let mut batch = vec![create(0, |_| {})];
+    batch.extend((100..1100).map(|number| after(number, DependencyKey::Id(id(0)))));
+    engine.run(batch, NOW).unwrap();
+    engine.run(vec![cancel(0)], NOW).unwrap();
+    engine.backend().is_full = true;
+    let mut now = NOW;
+    for number in 2000..2020 {
+        let outcome = engine.run(vec![create(number, |_| {})], now).unwrap();
+        assert!(outcome.replies[0].is_ok() && outcome.commit.set_aside.is_empty(), "{outcome:?}");
+        assert!(engine.has_backlog());
+        // No commit is executed twice before the delay is over.
+        let delay = engine.backlog_delay(now).unwrap();
+        assert!(!delay.is_zero());
+        now = now + delay;
+    }
+    engine.backend().is_full = false;
+    while engine.has_backlog() {
+        engine.run(Vec::new(), now).unwrap();
+    }
+    let state = |number| Reader::task(&memory, &(namespace(), id(number))).unwrap().unwrap().state;
+    assert!((100..1100).all(|number| state(number) == State::Failed));
+}

@@ -26,6 +26,18 @@ impl Metrics {
         }
     }
 
+    /// Counts and logs follow-ups that a commit has set aside.
+    pub(crate) fn set_aside(&self, commit: &Commit) {
+        for (number, reason) in &commit.set_aside {
+            self.set_aside.inc();
+            tracing::error!(
+                number,
+                reason,
+                "a follow-up cannot be continued: the tasks that it has not reached stay as they are"
+            );
+        }
+    }
+
     /// Counts what a commit did.
     pub(crate) fn observe(&self, commit: &Commit) {
         self.commit.observe(commit.took.as_secs_f64());

@@ -76,6 +76,7 @@ pub(crate) struct Metrics {
     breakers_opened: Counter,
     slot_mismatches: Counter,
     undecodable: Counter,
+    set_aside: Counter,
     write_failures: Counter,
     writes_failing: Gauge,
     last_backup: Gauge,
@@ -138,6 +139,7 @@ impl Metrics {
             breakers_opened: Counter::default(),
             slot_mismatches: Counter::default(),
             undecodable: Counter::default(),
+            set_aside: Counter::default(),
             write_failures: Counter::default(),
             writes_failing: Gauge::default(),
             last_backup: Gauge::default(),
@@ -216,6 +218,9 @@ impl Metrics {
         registry.register("rota_store_commit_commands", None, &[], "Commands per commit", &self.batch);
         let help = "Stored records that could not be decoded and are left alone";
         registry.register("rota_store_undecodable_records", None, &[], help, &self.undecodable);
+        let help =
+            "Consequences of changes that could not be continued: tasks that they concern stay as they are";
+        registry.register("rota_store_follow_ups_set_aside", None, &[], help, &self.set_aside);
         let help = "Writes that the store did not take, as with a full disk; their callers received an error";
         registry.register("rota_store_write_failures", None, &[], help, &self.write_failures);
         let help = "Whether the last write failed (0 or 1)";

@@ -44,6 +44,7 @@ const NAMES: &[&str] = &[
     "rota_scheduler_slot_mismatch_total",
     "rota_store_commit_commands",
     "rota_store_commit_duration_seconds",
+    "rota_store_follow_ups_set_aside_total",
     "rota_store_free_bytes",
     "rota_store_reusable_bytes",
     "rota_store_size_bytes",

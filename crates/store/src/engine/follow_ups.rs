@@ -194,7 +194,7 @@ impl<B: Backend> Engine<B> {
         let stored = self.memory.follow_ups.iter().filter(|(number, _)| !pending.done.contains(number));
         let stored: Vec<_> = self
             .failures
-            .select(stored, pending.budget)
+            .select(stored, pending.budget, now)
             .into_iter()
             .map(|(number, one)| (number, one.clone()))
             .collect();

@@ -77,7 +77,8 @@ pub(super) fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &
     loop {
         // The engine continues its follow-ups without calls; while the store fails, at a slow pace.
         let pause = if failed { RETRY_DELAY } else { Duration::ZERO };
-        if !gather(inbox, engine.has_backlog().then_some(pause), cautious.is_on(), &mut waiting) {
+        let backlog = engine.backlog_delay(clock()).map(|delay| delay.max(pause));
+        if !gather(inbox, backlog, cautious.is_on(), &mut waiting) {
             return;
         }
         let mut batch = Vec::new();
