@@ -6,8 +6,8 @@ use futures::try_join;
 use rota_core::{TaskKey, Timestamp};
 use rota_store::codec::{signed, unsigned};
 use rota_store::{
-    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, ReadyPage,
-    ReadyRow, ScopedId, THREAD_TTL, TaskRow,
+    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey,
+    ReadyPage, ReadyRow, ScopedId, THREAD_TTL, TaskRow,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -64,6 +64,10 @@ pub(crate) async fn load(session: &Session, load: &Load, floors: &mut Floors) ->
     for (page, rows) in load.ready.iter().zip(&ready) {
         floors.read(page, rows);
     }
+    let logs = match &load.logs {
+        Some(page) => loader.within(page).await?,
+        None => 0,
+    };
     let expired = match &load.expired {
         Some(page) => loader.expired(page).await?,
         None => ExpiredRows::default(),
@@ -85,6 +89,7 @@ pub(crate) async fn load(session: &Session, load: &Load, floors: &mut Floors) ->
         ready,
         due,
         expired,
+        logs,
         workflows,
     })
 }
@@ -278,6 +283,22 @@ impl Loader<'_> {
         expired.threads = idle.iter().map(rows::thread).collect::<Result<_, _>>()?;
         (expired.tasks, expired.more_tasks) = self.ended_tasks(page, before).await?;
         Ok(expired)
+    }
+
+    /// Returns how many tasks have logs up to a bound, with the one that exceeds it.
+    async fn within(&self, page: &LogsPage) -> Result<usize, Fault> {
+        let (mut logs, mut count) = (LogSize::default(), 0);
+        for tasks in page.tasks.chunks(PRUNE_PAGE) {
+            let rows_left: i64 = signed(page.bound.rows.saturating_sub(logs.rows).saturating_add(1));
+            for row in self.query(sql::LOG_SIZES, &[&SHARD, &keys(tasks), &rows_left]).await? {
+                if logs.exceeds(page.bound) {
+                    return Ok(count);
+                }
+                logs.add(LogSize { rows: unsigned(get(&row, 0)?), bytes: unsigned(get(&row, 1)?) });
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     /// Reads ended tasks up to the bounds of a page, and whether there are more.

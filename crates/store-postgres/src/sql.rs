@@ -165,6 +165,10 @@ statements! {
         CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS bytes FROM
             (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = t.key LIMIT $6) AS one) AS log
         WHERE t.shard = $1 AND t.ended < $2 AND (t.ended, t.key) > ($3, $4) ORDER BY t.ended, t.key LIMIT $5");
+    LOG_SIZES = "SELECT log.rows, log.bytes FROM unnest($2::int8[]) WITH ORDINALITY AS want (task, n)
+        CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS bytes FROM
+            (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = want.task LIMIT $3) AS one) AS log
+        ORDER BY n";
     ORPHANED_KEYS = "SELECT namespace, key FROM idempotency_keys WHERE shard = $1 AND orphaned < $2
         ORDER BY orphaned, namespace, key LIMIT $3";
     IDLE_THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND idle < $2

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use rota_core::{Epoch, TaskId, TaskKey, Timestamp};
 use rota_store::{
-    Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, NameKey, ReadyPage,
-    ReadyRow, Session, SessionRow, Stored, THREAD_TTL, TaskRow, Thread, WaitsPage,
+    Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey,
+    ReadyPage, ReadyRow, Session, SessionRow, Stored, THREAD_TTL, TaskRow, Thread, WaitsPage,
 };
 use rusqlite::{OptionalExtension, Params, Row, params};
 
@@ -86,7 +86,6 @@ impl Writer {
     fn ended_tasks(&self, page: &ExpiredPage, params: impl Params) -> Result<(Vec<ExpiredRow>, bool), Error> {
         let explained = |error: rusqlite::Error| explain(&error);
         let mut statement = self.connection.prepare_cached(sql::ENDED_BEFORE).map_err(explained)?;
-        let mut log = self.connection.prepare_cached(sql::LOG_SIZE).map_err(explained)?;
         let mut rows = statement.query(params).map_err(explained)?;
         let (mut tasks, mut logs) = (Vec::new(), LogSize::default());
         while let Some(row) = rows.next().map_err(explained)? {
@@ -96,14 +95,30 @@ impl Writer {
             let ended_at = Timestamp(row.get(4).map_err(explained)?);
             let row = readers::task_row(row).map_err(explained)?;
             if !row.has_dependents {
-                let left = page.logs.rows.saturating_sub(logs.rows).saturating_add(1);
-                let size =
-                    |row: &Row<'_>| Ok(LogSize { rows: unsigned(row.get(0)?), bytes: unsigned(row.get(1)?) });
-                logs.add(log.query_row([signed(row.key.0), signed(left)], size).map_err(explained)?);
+                logs.add(self.log_size(row.key, page.logs.rows.saturating_sub(logs.rows))?);
             }
             tasks.push(ExpiredRow { ended_at, row });
         }
         Ok((tasks, false))
+    }
+
+    /// Returns how many tasks have logs up to a bound, with the one that exceeds it.
+    fn within(&self, page: &LogsPage) -> Result<usize, Error> {
+        let mut logs = LogSize::default();
+        for (index, key) in page.tasks.iter().enumerate() {
+            if logs.exceeds(page.bound) {
+                return Ok(index);
+            }
+            logs.add(self.log_size(*key, page.bound.rows.saturating_sub(logs.rows))?);
+        }
+        Ok(page.tasks.len())
+    }
+
+    /// Returns the size of a task's log. More than one row beyond a bound is not read.
+    fn log_size(&self, key: TaskKey, rows: u64) -> Result<LogSize, Error> {
+        let params = [signed(key.0), signed(rows.saturating_add(1))];
+        let size = |row: &Row<'_>| Ok(LogSize { rows: unsigned(row.get(0)?), bytes: unsigned(row.get(1)?) });
+        Ok(readers::one(&self.connection, sql::LOG_SIZE, params, size)?.unwrap_or_default())
     }
 
     fn idle_threads(&self, params: impl Params) -> Result<Vec<(NameKey, Stored<Thread>)>, Error> {
@@ -190,6 +205,9 @@ impl Writer {
         }
         if let Some(page) = &load.expired {
             loaded.expired = self.expired(page)?;
+        }
+        if let Some(page) = &load.logs {
+            loaded.logs = self.within(page)?;
         }
         Ok(loaded)
     }

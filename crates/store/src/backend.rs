@@ -73,6 +73,7 @@ pub struct Load {
     /// Tasks that are not on a worker, with a deadline up to this time, and their largest number.
     pub due: Option<(Timestamp, usize)>,
     pub expired: Option<ExpiredPage>,
+    pub logs: Option<LogsPage>,
     pub workflows: WorkflowLoad,
 }
 
@@ -130,6 +131,13 @@ pub struct ExpiredPage {
     pub limit: usize,
     /// Bound of the logs of the tasks that no other task needs: the page ends with the one that exceeds it.
     pub logs: LogSize,
+}
+
+/// Tasks to remove, as far as a bound of their logs allows: the page ends with the one that exceeds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogsPage {
+    pub tasks: Vec<TaskKey>,
+    pub bound: LogSize,
 }
 
 #[derive(Debug, Clone)]
@@ -212,6 +220,8 @@ pub struct Loaded {
     /// Due tasks, earliest deadline first.
     pub due: Vec<TaskRow>,
     pub expired: ExpiredRows,
+    /// How many of the tasks of [`Load::logs`] are on the page.
+    pub logs: usize,
     pub workflows: WorkflowLoaded,
 }
 

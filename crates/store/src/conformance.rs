@@ -94,7 +94,7 @@ macro_rules! conformance {
             }
             prune {
                 only_tasks_ended_before_are_pruned oldest_are_pruned_first_up_to_limit keys_outlive_their_tasks needed_results_are_not_pruned
-                caller_chosen_ids_are_pruned large_logs_end_a_prune
+                caller_chosen_ids_are_pruned large_logs_end_a_prune large_logs_end_a_tick
                 revisions_are_never_reused keys_are_pruned_after_their_tasks ended_sessions_are_pruned
                 ended_task_is_removed_unless_needed ended_task_is_removed_after_its_ttl unused_routes_are_pruned route_used_in_same_batch_survives
             }

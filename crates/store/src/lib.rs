@@ -67,9 +67,9 @@ use tokio::sync::mpsc;
 
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
-    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, NameKey, Place, Reader, ReadyPage,
-    ReadyRow, RoutePlace, ScopedId, SessionKey, SessionRow, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey,
-    WaitsPage, Written, stored_due,
+    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogsPage, NameKey, Place, Reader,
+    ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, SessionRow, StateRow, Stored, THREAD_TTL, TaskRow,
+    WaitsKey, WaitsPage, Written, stored_due,
 };
 pub use commit::{
     AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, DocumentChange, Previous,

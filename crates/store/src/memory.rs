@@ -207,6 +207,7 @@ impl Backend for InMemoryStore {
             sessions: rows(&load.sessions, |key| state.sessions.get(key).cloned().map(Into::into)),
             ready: load.ready.iter().map(|page| state.ready(page)).collect(),
             due: load.due.map_or_else(Vec::new, |(now, limit)| state.rows(state.due(now, limit))),
+            logs: load.logs.as_ref().map_or(0, |page| state.within(page)),
             expired: load.expired.as_ref().map(|page| state.expired(page)).unwrap_or_default(),
             workflows: state.load_workflows(&load.workflows),
         })

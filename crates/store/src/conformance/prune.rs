@@ -254,11 +254,38 @@ pub async fn route_used_in_same_batch_survives(t: &mut Harness) {
 }
 
 pub async fn large_logs_end_a_prune(t: &mut Harness) {
+    end_with_large_logs(t, None).await;
+    // 32 MiB, or the first that exceeds them.
+    assert_eq!(t.prune(t.now(), 200).await, 3);
+    assert_eq!(t.prune(t.now(), 200).await, 3);
+    assert_eq!(t.prune(t.now(), 200).await, 0);
+}
+
+pub async fn large_logs_end_a_tick(t: &mut Harness) {
+    let ids = end_with_large_logs(t, Some(SECOND)).await;
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        t.tick().await;
+        let mut count = 0;
+        for id in &ids {
+            count += usize::from(t.find(*id).await.is_some());
+        }
+        left.push(count);
+    }
+    assert_eq!(left, [3, 0, 0]);
+    assert_eq!(t.tick().await, 0);
+}
+
+/// Ends six tasks with 12 MiB of logs each.
+async fn end_with_large_logs(t: &mut Harness, ttl: Option<std::time::Duration>) -> Vec<TaskId> {
     t.agent("a").await;
     let worker = t.hello("w").await;
     let text = Bytes::from(vec![b'x'; 12 << 20]);
+    let mut ids = Vec::new();
     for _ in 0..6 {
-        t.plain().await;
+        let mut create = t.task();
+        create.task.ttl = ttl;
+        ids.push(t.create(create).await.id);
         let task = t.claim(&worker, 1).await.remove(0);
         let items = vec![Item { at: t.now(), payload: text.clone(), effect: EventEffect::None }];
         let report = task::Command::Report { attempt: attempt_of(&task), first: 1, items };
@@ -275,10 +302,7 @@ pub async fn large_logs_end_a_prune(t: &mut Harness) {
         t.ask(task.id, finish).await.unwrap();
     }
     t.later(SECOND);
-    // 32 MiB, or the first that exceeds them.
-    assert_eq!(t.prune(t.now(), 200).await, 3);
-    assert_eq!(t.prune(t.now(), 200).await, 3);
-    assert_eq!(t.prune(t.now(), 200).await, 0);
+    ids
 }
 
 pub async fn ended_task_is_removed_unless_needed(t: &mut Harness) {

@@ -61,6 +61,8 @@ pub(super) struct Pages {
     pub(super) held: Vec<Vec<u32>>,
     pub(super) active: Vec<Vec<u32>>,
     pub(super) step_tasks: Vec<Vec<TaskRow>>,
+    /// Tasks of the page of logs.
+    pub(super) logs: usize,
 }
 
 fn indexes(pages: &[Vec<Stored<Step>>]) -> Vec<Vec<u32>> {
@@ -223,7 +225,7 @@ impl<B: Backend> Engine<B> {
     }
 
     fn learn(&mut self, load: &Load, loaded: Loaded) -> Pages {
-        let mut pages = Pages::default();
+        let mut pages = Pages { logs: loaded.logs, ..Pages::default() };
         self.learn_workflows(load, loaded.workflows, &mut pages);
         for (id, row) in loaded.ids {
             let found = match &row.task {

@@ -263,9 +263,13 @@ impl<B: Backend> Engine<B> {
         due.extend(self.write_set.due.take().unwrap_or_default());
         due.truncate(limit);
         let mut count = due.len();
+        let removable = self.removable(&due)?;
         for key in due {
             if self.load(key)?.is_some_and(|task| task.state.is_final()) {
-                self.expire(key, now);
+                // The others stay due: the next tick removes them.
+                if removable.contains(&key) {
+                    self.expire(key, now);
+                }
                 continue;
             }
             // The agent may have raised a limit by which the task would fail, and not reached it yet.

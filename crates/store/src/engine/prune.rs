@@ -9,9 +9,10 @@ use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::queue::Queue;
 use super::write_set::Found;
-use super::{Answer, Engine};
+use super::{Answer, Engine, KeySet};
 use crate::{
-    Backend, Error, ExpiredRow, FollowUp, Load, LogSize, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey,
+    Backend, Error, ExpiredRow, FollowUp, Load, LogSize, LogsPage, Prune, ReadyPage, Refused, Reply,
+    ScopedId, WaitKey,
 };
 
 /// Unused routes that one prune looks at.
@@ -134,6 +135,19 @@ impl<B: Backend> Engine<B> {
         let (state, until) = (State::Cancelled, TaskKey(self.write_set.revision));
         let ended = FollowUp::Ended { task: key, id: id.1, state, after: TaskKey(0), until, before: None };
         self.write_set.pending.push(ended);
+    }
+
+    /// Returns those of the due tasks that are to be removed and need to be loaded for it, as many as [`MAX_LOGS`] allows.
+    pub(super) fn removable(&mut self, due: &[TaskKey]) -> Result<KeySet, Error> {
+        let is_over =
+            |key: &TaskKey| self.write_set.get(*key).is_some_and(|entry| entry.task.state.is_final());
+        let tasks: Vec<_> = due.iter().copied().filter(is_over).collect();
+        if tasks.is_empty() {
+            return Ok(KeySet::default());
+        }
+        let logs = Some(LogsPage { tasks: tasks.clone(), bound: MAX_LOGS });
+        let count = self.fetch(&Load { logs, ..Load::default() })?.logs;
+        Ok(tasks.into_iter().take(count).collect())
     }
 
     /// Removes an ended task whose TTL has passed. One that another task needs is left to the retention.

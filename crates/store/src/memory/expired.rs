@@ -1,10 +1,11 @@
 //! What a prune reads: the oldest rows of each kind.
 
+use rota_core::TaskKey;
 use rota_core::task::Event;
 
 use super::Contents;
 use super::oldest::{keys, oldest};
-use crate::{Budget, ExpiredPage, ExpiredRow, ExpiredRows, LogSize, Session, THREAD_TTL, Thread};
+use crate::{Budget, ExpiredPage, ExpiredRow, ExpiredRows, LogSize, LogsPage, Session, THREAD_TTL, Thread};
 
 /// Returns about the stored size of a row of the log.
 fn row_size(events: &[Event]) -> LogSize {
@@ -14,6 +15,22 @@ fn row_size(events: &[Event]) -> LogSize {
 }
 
 impl Contents {
+    fn add_log(&self, key: TaskKey, logs: &mut LogSize) {
+        let log = self.log.values().filter(|(task, _)| *task == key);
+        log.for_each(|(_, events)| logs.add(row_size(events)));
+    }
+
+    /// Returns how many tasks have logs up to a bound, with the one that exceeds it.
+    pub(super) fn within(&self, page: &LogsPage) -> usize {
+        let mut logs = LogSize::default();
+        let fits = |key: &&TaskKey| {
+            let fits = !logs.exceeds(page.bound);
+            self.add_log(**key, &mut logs);
+            fits
+        };
+        page.tasks.iter().take_while(fits).count()
+    }
+
     pub(super) fn expired(&self, page: &ExpiredPage) -> ExpiredRows {
         let ended = |session: &Session| (!session.open).then_some(session.since);
         let sessions = keys(oldest(&self.sessions, page.left_before, ended), page.limit);
@@ -36,8 +53,7 @@ impl Contents {
             }
             let Some(row) = self.row(key) else { continue };
             if !row.has_dependents {
-                let log = self.log.values().filter(|(task, _)| *task == key);
-                log.for_each(|(_, events)| logs.add(row_size(events)));
+                self.add_log(key, &mut logs);
             }
             rows.tasks.push(ExpiredRow { ended_at, row });
         }
