@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rota_core::Timestamp;
+use rota_store::codec::unsigned;
 use rota_store::{Backend, Changes, Error, Load, Loaded, Snapshot, Written};
 use tokio::runtime::Runtime;
 
@@ -143,6 +144,14 @@ impl Backend for Writer {
             connection
                 .read(async |session, _| Box::pin(snapshot::read(&session.client, session.prepared())).await)
                 .await
+        })
+    }
+
+    fn stored_revision(&mut self) -> Result<u64, Error> {
+        self.block_on(async |connection| {
+            let rows = connection.read(async |session, _| session.query(sql::SHARD, &[&SHARD]).await).await?;
+            let revision = rows.first().map(|row| crate::rows::get(row, 0)).transpose();
+            Ok(unsigned(revision.map_err(Fault::into_error)?.unwrap_or(0)))
         })
     }
 

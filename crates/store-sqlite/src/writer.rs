@@ -339,6 +339,10 @@ impl Backend for Writer {
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
         readers::snapshot(&self.connection)
     }
+
+    fn stored_revision(&mut self) -> Result<u64, Error> {
+        readers::revision(&self.connection)
+    }
 }
 
 impl Drop for Writer {

@@ -367,6 +367,10 @@ pub trait Backend: Send + 'static {
     fn write(&mut self, changes: &Changes) -> Result<Written, Error>;
     /// Returns the state that is kept in memory.
     fn snapshot(&mut self) -> Result<Snapshot, Error>;
+    /// Returns the revision of the shard.
+    fn stored_revision(&mut self) -> Result<u64, Error> {
+        Ok(self.snapshot()?.revision)
+    }
     /// Checks that this writer still owns the shard, before a batch is answered that writes nothing.
     fn confirm(&mut self) -> Result<(), Error> {
         Ok(())

@@ -222,6 +222,10 @@ impl Backend for InMemoryStore {
         Ok(Written { next_due: state.next_due() })
     }
 
+    fn stored_revision(&mut self) -> Result<u64, Error> {
+        Ok(self.state.read().revision)
+    }
+
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
         Reader::snapshot(self)
     }

@@ -30,6 +30,9 @@ struct Calls {
 struct Counting {
     inner: InMemoryStore,
     calls: Calls,
+    /// Whether writes fail.
+    is_full: bool,
+    snapshots: u32,
 }
 
 impl Backend for Counting {
@@ -49,13 +52,21 @@ impl Backend for Counting {
     }
 
     fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
+        if self.is_full {
+            return Err(Error::Unavailable { message: "the disk is full".to_owned(), hint: "" });
+        }
         self.calls.writes += 1;
         self.calls.tasks_written += changes.inserted.len() + changes.updated.len();
         self.inner.write(changes)
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        self.snapshots += 1;
         self.inner.snapshot()
+    }
+
+    fn stored_revision(&mut self) -> Result<u64, Error> {
+        self.inner.stored_revision()
     }
 }
 
@@ -238,6 +249,28 @@ fn large_batch_loads_and_writes_once() {
     let accept = |number| on(id(number), task::Command::Accept(attempt.clone()));
     let (accepted, _) = calls(&mut engine, (0..200).map(accept).collect());
     assert_eq!((accepted.loads, accepted.writes), (0, 1), "tasks on workers are in memory");
+}
+
+#[test]
+fn failed_batch_reads_no_snapshot() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let target = || Target::Agent(agent(0));
+    calls(&mut engine, vec![put_agent(0), hello(0), create(0, target(), Some(worker(0)))]);
+    engine.backend().is_full = true;
+    for _ in 0..3 {
+        let batch = vec![put_agent(1), hello(1), create(1, target(), Some(worker(1))), cancel(0)];
+        assert!(engine.run(batch, NOW).is_err());
+    }
+    engine.backend().is_full = false;
+    assert_eq!(engine.backend().snapshots, 1, "that of the start");
+    // Nothing of the failed batches is left.
+    let batch = vec![create(1, target(), Some(worker(1))), put_agent(1), hello(1), cancel(0)];
+    let outcome = engine.run(batch, NOW).unwrap();
+    assert!(
+        matches!(&outcome.replies[0], Ok(Reply::Created(task)) if task.assignment.is_none()),
+        "{outcome:?}"
+    );
+    assert!(outcome.replies[1..].iter().all(Result::is_ok), "{outcome:?}");
 }
 
 #[test]

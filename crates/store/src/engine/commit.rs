@@ -254,6 +254,8 @@ impl<B: Backend> Engine<B> {
             }
         }
         memory.searches.extend(write_set.searches);
+        memory.offered_at = write_set.offered_at.unwrap_or(memory.offered_at);
+        memory.unreported.clear();
         let mut records = KeyMap::with_capacity_and_hasher(write_set.entries.len(), Default::default());
         for (key, entry) in write_set.entries {
             if entry.revision.is_some() || !entry.new_dependents.is_empty() {

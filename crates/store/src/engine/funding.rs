@@ -210,7 +210,7 @@ impl<B: Backend> Engine<B> {
         if self.memory.next_offer().is_none_or(|at| at > now) {
             return;
         }
-        self.memory.offered_at = now;
+        self.write_set.offered_at = Some(now);
         let unused = self.memory.waiting.iter().filter(|id| self.reserved(id) == 0);
         let unused: Vec<_> = unused.filter(|id| self.fundable(id, now) > 0).cloned().collect();
         for id in unused {

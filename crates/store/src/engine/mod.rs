@@ -212,7 +212,7 @@ impl<B: Backend> Engine<B> {
         self.write_set.revision = self.memory.revision;
         self.begin_follow_ups();
         if !self.dry {
-            self.write_set.undecodable.extend(std::mem::take(&mut self.memory.unreported));
+            self.write_set.undecodable.extend(self.memory.unreported.iter().cloned());
             self.lift_damaged();
         }
     }
@@ -312,8 +312,14 @@ impl<B: Backend> Engine<B> {
         if bytes == [0; N] { [1; N] } else { bytes }
     }
 
-    /// Loads the state that is kept in memory: at the start, and after a failed batch.
+    /// Loads the state that is kept in memory after a failed batch, if that has reached the database after all: memory
+    /// changes only after a write.
     fn reload(&mut self) -> Result<(), Error> {
+        self.write_set = WriteSet::default();
+        if self.backend.stored_revision()? == self.memory.revision {
+            self.stale = false;
+            return Ok(());
+        }
         let snapshot = self.backend.snapshot()?;
         self.replace_memory(snapshot);
         Ok(())

@@ -107,6 +107,8 @@ pub(super) struct WriteSet {
     pub(super) accounts: BTreeMap<AccountKey, Arc<Account>>,
     /// Budgets that had no room for a ready task of the batch.
     pub(super) full: BTreeSet<AccountKey>,
+    /// When the batch has offered the unused room of budgets.
+    pub(super) offered_at: Option<Timestamp>,
     pub(super) documents: DocumentRows,
     /// By how much the batch changes what is reserved, in millionths of a US dollar.
     pub(super) reserved: BTreeMap<AccountKey, i64>,
