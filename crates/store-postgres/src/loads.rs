@@ -150,7 +150,7 @@ pub(crate) fn pages_by<T>(
     Ok(pages)
 }
 
-fn place(row: &Row, column: usize) -> Result<usize, Fault> {
+pub(crate) fn place(row: &Row, column: usize) -> Result<usize, Fault> {
     Ok(usize::try_from(get::<i64>(row, column)? - 1).unwrap_or(usize::MAX))
 }
 

@@ -260,6 +260,15 @@ statements! {
     PUT_STEP_OUTPUTS = upsert!("step_outputs" ("workflow, step", "body") = "$2::int8[], $3::int8[], $4::bytea[]",
         set "body = excluded.body");
     DETACH_TASKS = "UPDATE specs SET workflow = NULL, step = NULL, round = NULL, item = NULL WHERE shard = $1 AND key = ANY ($2)";
+    // What cannot be decoded is due, and expires, in three thousand years, in microseconds.
+    SET_WORKFLOWS_ASIDE = "UPDATE workflows SET due = due + 100000000000000000, ended = ended + 100000000000000000
+        WHERE shard = $1 AND key = ANY ($2)";
+    SET_STEPS_ASIDE = "UPDATE steps AS t SET due = t.due + 100000000000000000 FROM unnest($2::int8[], $3::int8[]) AS old (workflow, step)
+        WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step = old.step";
+    // At a start, that is taken back.
+    RESTORE_DUE = "UPDATE workflows SET due = due - 100000000000000000 WHERE shard = $1 AND due > 100000000000000000";
+    RESTORE_ENDED = "UPDATE workflows SET ended = ended - 100000000000000000 WHERE shard = $1 AND ended > 100000000000000000";
+    RESTORE_STEPS = "UPDATE steps SET due = due - 100000000000000000 WHERE shard = $1 AND due > 100000000000000000";
     DELETE_WORKFLOWS = "DELETE FROM workflows WHERE shard = $1 AND key = ANY ($2)";
     DELETE_WORKFLOW_SPECS = "DELETE FROM workflow_specs WHERE shard = $1 AND workflow = ANY ($2)";
     DELETE_STEPS = "DELETE FROM steps WHERE shard = $1 AND workflow = ANY ($2)";
@@ -269,8 +278,8 @@ statements! {
     NEXT_WORKFLOW_DUE = "SELECT due FROM workflows WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
     NEXT_STEP_DUE = "SELECT due FROM steps WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
 
-    LOAD_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
-    LOAD_WORKFLOW_IDS = "SELECT t.key, t.record FROM unnest($2::text[], $3::uuid[]) AS want (namespace, id)
+    LOAD_WORKFLOWS = "SELECT key, record, id FROM workflows WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
+    LOAD_WORKFLOW_IDS = "SELECT t.key, t.record, t.id, n FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
         JOIN workflows AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.id = want.id";
     LOAD_WORKFLOW_NAMES = "SELECT n, t.key FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
         JOIN workflows AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.idempotency = want.name ORDER BY n";
@@ -349,6 +358,8 @@ statements! {
     STORE = "SELECT id FROM store";
     SHARD = "SELECT revision, last_route, written_at, (SELECT away FROM shards WHERE id = $1) FROM commits
         WHERE shard = $1 ORDER BY revision DESC LIMIT 1";
+    ASIDE = "SELECT 1 FROM workflows WHERE shard = $1 AND (due > 100000000000000000 OR ended > 100000000000000000)
+        UNION ALL SELECT 1 FROM steps WHERE shard = $1 AND due > 100000000000000000 LIMIT 1";
     UNDECODABLE = "SELECT route, key, id, record FROM tasks WHERE shard = $1 AND state = 255 AND state <> 6 ORDER BY key";
     ROUTES = "SELECT id, route FROM routes WHERE shard = $1 ORDER BY id";
     AGENTS = "SELECT record, namespace, name FROM agents WHERE shard = $1 ORDER BY namespace, name";

@@ -74,9 +74,11 @@ impl Statements {
         Ok(statements)
     }
 
-    /// Tasks that are stored as they are, at a start.
+    /// Tasks that are stored as they are, and workflows and steps whose times are restored, at a start.
     pub(crate) fn repair(tasks: &[(Arc<Task>, RouteId)]) -> Result<Self, Error> {
-        let mut statements = Self { parts: Vec::new(), workflows: false };
+        let restore = [sql::RESTORE_DUE, sql::RESTORE_ENDED, sql::RESTORE_STEPS];
+        let parts = restore.into_iter().map(|sql| (sql, Vec::new())).collect();
+        let mut statements = Self { parts, workflows: false };
         statements.update(tasks)?;
         Ok(statements)
     }

@@ -2,17 +2,17 @@
 
 use futures::try_join;
 use rota_core::workflow::{Step, Workflow};
-use rota_core::{Timestamp, WorkflowKey};
+use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use rota_store::codec::{signed, stored, unsigned};
 use rota_store::{
-    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, Stored, TaskRow, WorkflowFilter,
-    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
+    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, StepRow, Stored, TaskRow, WorkflowFilter,
+    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRow, WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::errors::Fault;
-use crate::loads::{pages_by, pair};
+use crate::loads::{pages_by, pair, place};
 use crate::readers::Loan;
 use crate::rows::{self, SHARD, get};
 use crate::session::Session;
@@ -56,6 +56,14 @@ fn member(row: &Row) -> Result<GroupMember, Fault> {
     })
 }
 
+fn workflow_row(row: &Row) -> Result<WorkflowRow, Fault> {
+    Ok(WorkflowRow { key: key(row)?, id: WorkflowId(get(row, 2)?), workflow: workflow(row)? })
+}
+
+fn step_row(row: &Row) -> Result<StepRow, Fault> {
+    Ok(StepRow { key: step_key(row)?, step: step(row)? })
+}
+
 fn all<T>(rows: &[Row], read: impl Fn(&Row) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
     rows.iter().map(read).collect()
 }
@@ -78,15 +86,21 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
         due(session, load),
         expired(session, load),
     )?;
-    let mut workflows = all(&keyed, workflow)?;
-    workflows.extend(all(&by_id, workflow)?);
+    let mut ids = Vec::with_capacity(by_id.len());
+    for row in &by_id {
+        let id = load.ids.get(place(row, 3)?);
+        ids.extend(id.cloned().zip(Some(workflow_row(row)?)));
+    }
     Ok(WorkflowLoaded {
-        workflows,
+        workflows: all(&keyed, workflow_row)?,
+        ids,
         names: pair(&load.names, &names, |row| Ok(WorkflowKey(unsigned(get(row, 1)?))))?,
-        steps: all(&steps, step)?,
-        dependents: pages_by(load.dependents.len(), &dependents, 4, |row| Ok((step(row)?, get(row, 3)?)))?,
-        held: pages_by(load.held.len(), &held, 3, step)?,
-        active: pages_by(load.active.len(), &active, 3, step)?,
+        steps: all(&steps, step_row)?,
+        dependents: pages_by(load.dependents.len(), &dependents, 4, |row| {
+            Ok((step_row(row)?, get(row, 3)?))
+        })?,
+        held: pages_by(load.held.len(), &held, 3, step_row)?,
+        active: pages_by(load.active.len(), &active, 3, step_row)?,
         tasks,
         groups: pages_by(load.groups.len(), &groups, 5, member)?,
         due_workflows: all(&due.0, key)?,

@@ -95,7 +95,9 @@ impl Writer {
             if let Some(at) = found.written_at {
                 connection.ownership.clock.not_before(at);
             }
-            if repaired.is_empty() {
+            let aside =
+                connection.read(async |session, _| session.query(sql::ASIDE, &[&SHARD]).await).await?;
+            if repaired.is_empty() && aside.is_empty() {
                 return Ok(());
             }
             let changes = Changes {

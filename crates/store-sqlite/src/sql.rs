@@ -111,13 +111,16 @@ statements! {
              WHERE edge.task = ? AND edge.dependent > ? AND edge.dependent <= ? ORDER BY edge.dependent LIMIT ?");
     DELETE_DEPENDENT = "DELETE FROM edges WHERE dependent = ?";
 
-    WORKFLOW = "SELECT key, record FROM workflows WHERE key = ?";
-    WORKFLOW_BY_ID = "SELECT key, record FROM workflows WHERE namespace = ? AND id = ?";
+    WORKFLOW = "SELECT key, record, id FROM workflows WHERE key = ?";
+    WORKFLOW_BY_ID = "SELECT key, record, id FROM workflows WHERE namespace = ? AND id = ?";
     WORKFLOW_BY_ALIAS = "SELECT key, record FROM workflows WHERE namespace = ? AND alias = ? ORDER BY key DESC LIMIT 1";
     WORKFLOW_BY_KEY = "SELECT key FROM workflows WHERE namespace = ? AND idempotency = ?";
     INSERT_WORKFLOW = "INSERT INTO workflows (key, id, namespace, alias, idempotency, state, due, ended, record)
                        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     UPDATE_WORKFLOW = "UPDATE workflows SET state = ?2, due = ?3, ended = ?4, record = ?5 WHERE key = ?1";
+    // A workflow, or a step, that cannot be decoded is due, and expires, in three thousand years. The next start takes that back.
+    SET_WORKFLOW_ASIDE = "UPDATE workflows SET due = due + 100000000000000000, ended = ended + 100000000000000000 WHERE key = ?";
+    SET_STEP_ASIDE = "UPDATE steps SET due = due + 100000000000000000 WHERE workflow = ? AND step = ?";
     DELETE_WORKFLOW = "DELETE FROM workflows WHERE key = ?";
     LIST_WORKFLOWS = "SELECT key, record, namespace FROM workflows WHERE key < ? ORDER BY key DESC LIMIT ?";
     DUE_WORKFLOWS = "SELECT key FROM workflows WHERE due <= ? ORDER BY due, key LIMIT ?";
@@ -191,6 +194,9 @@ statements! {
     /// Statements that run at a start, a few times a minute, or for a damaged record.
     COLD:
     RAISE_EPOCH = "UPDATE shards SET epoch = epoch + 1 WHERE id = 0";
+    RESTORE_DUE = "UPDATE workflows SET due = due - 100000000000000000 WHERE due > 100000000000000000";
+    RESTORE_ENDED = "UPDATE workflows SET ended = ended - 100000000000000000 WHERE ended > 100000000000000000";
+    RESTORE_STEPS = "UPDATE steps SET due = due - 100000000000000000 WHERE due > 100000000000000000";
     // Of a task whose record, with its alias, cannot be decoded.
     DELETE_ALIASES = "DELETE FROM aliases WHERE task = ?";
     EPOCH = "SELECT epoch FROM shards WHERE id = 0";

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use rota_core::workflow::{Step, Workflow};
-use rota_core::{Timestamp, WorkflowKey};
+use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use rota_store::{
-    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, StepTasksPage, Stored, WorkflowChanges,
-    WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, stored_end,
+    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, StepRow, StepTasksPage, Stored,
+    WorkflowChanges, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRow, WorkflowRows,
+    stored_end,
 };
 use rusqlite::{Connection, Params, Row, params};
 
@@ -21,6 +22,15 @@ const MAX_VISITED: usize = 5000;
 fn workflow(row: &Row<'_>) -> rusqlite::Result<Stored<Workflow>> {
     let key = WorkflowKey(unsigned(row.get(0)?));
     Ok(stored::<Workflow>(row.get_ref(1)?.as_blob()?).map(|workflow| Workflow { key, ..workflow }))
+}
+
+fn workflow_row(row: &Row<'_>) -> rusqlite::Result<WorkflowRow> {
+    let key = WorkflowKey(unsigned(row.get(0)?));
+    Ok(WorkflowRow { key, id: WorkflowId(row.get(2)?), workflow: workflow(row)? })
+}
+
+fn step_row(row: &Row<'_>) -> rusqlite::Result<StepRow> {
+    Ok(StepRow { key: step_key(row)?, step: step(row)? })
 }
 
 fn step_key(row: &Row<'_>) -> rusqlite::Result<StepKey> {
@@ -54,8 +64,8 @@ fn group(connection: &Connection, group: &GroupKey) -> Result<Vec<GroupMember>, 
     Ok(members)
 }
 
-fn page(connection: &Connection, sql: &str, page: &StepPage) -> Result<Vec<Stored<Step>>, Error> {
-    all(connection, sql, params![signed(page.workflow.0), page.from, signed(page.limit)], step)
+fn page(connection: &Connection, sql: &str, page: &StepPage) -> Result<Vec<StepRow>, Error> {
+    all(connection, sql, params![signed(page.workflow.0), page.from, signed(page.limit)], step_row)
 }
 
 fn tasks(connection: &Connection, page: &StepTasksPage) -> Result<Vec<rota_store::TaskRow>, Error> {
@@ -70,11 +80,12 @@ fn tasks(connection: &Connection, page: &StepTasksPage) -> Result<Vec<rota_store
 pub(crate) fn load(connection: &Connection, load: &WorkflowLoad) -> Result<WorkflowLoaded, Error> {
     let mut loaded = WorkflowLoaded::default();
     for key in &load.keys {
-        loaded.workflows.extend(one(connection, sql::WORKFLOW, [signed(key.0)], workflow)?);
+        loaded.workflows.extend(one(connection, sql::WORKFLOW, [signed(key.0)], workflow_row)?);
     }
-    for (namespace, id) in &load.ids {
-        let found = one(connection, sql::WORKFLOW_BY_ID, params![namespace.as_str(), id.0], workflow)?;
-        loaded.workflows.extend(found);
+    for id in &load.ids {
+        let params = params![id.0.as_str(), id.1.0];
+        let found = one(connection, sql::WORKFLOW_BY_ID, params, workflow_row)?;
+        loaded.ids.extend(found.map(|row| (id.clone(), row)));
     }
     for name in &load.names {
         let key = |row: &Row<'_>| Ok(WorkflowKey(unsigned(row.get(0)?)));
@@ -82,11 +93,11 @@ pub(crate) fn load(connection: &Connection, load: &WorkflowLoad) -> Result<Workf
         loaded.names.extend(found.map(|key| (name.clone(), key)));
     }
     for (key, index) in &load.steps {
-        loaded.steps.extend(one(connection, sql::STEP, params![signed(key.0), index], step)?);
+        loaded.steps.extend(one(connection, sql::STEP, params![signed(key.0), index], step_row)?);
     }
     for page in &load.dependents {
         let params = params![signed(page.workflow.0), page.step, page.from, signed(page.limit)];
-        let row = |row: &Row<'_>| Ok((step(row)?, row.get(3)?));
+        let row = |row: &Row<'_>| Ok((step_row(row)?, row.get(3)?));
         loaded.dependents.push(all(connection, sql::STEP_DEPENDENTS, params, row)?);
     }
     for held in &load.held {
@@ -193,6 +204,12 @@ pub(crate) fn write(connection: &Connection, changes: &WorkflowChanges) -> Resul
     }
     for key in &changes.detached {
         run(connection, sql::DETACH_TASK, [signed(key.0)])?;
+    }
+    for key in &changes.undecodable {
+        run(connection, sql::SET_WORKFLOW_ASIDE, [signed(key.0)])?;
+    }
+    for (key, step) in &changes.undecodable_steps {
+        run(connection, sql::SET_STEP_ASIDE, params![signed(key.0), step])?;
     }
     Ok(())
 }

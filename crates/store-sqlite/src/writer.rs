@@ -36,7 +36,9 @@ pub struct Writer {
 /// they belong. Returns the epoch.
 pub(crate) fn take_over(connection: &Connection) -> Result<i64, Error> {
     transact(connection, || {
-        run(connection, sql::RAISE_EPOCH, [])?;
+        for sql in [sql::RAISE_EPOCH, sql::RESTORE_DUE, sql::RESTORE_ENDED, sql::RESTORE_STEPS] {
+            run(connection, sql, [])?;
+        }
         let epoch = readers::one(connection, sql::EPOCH, [], |row| row.get(0))?.unwrap_or_default();
         let rows = readers::all(connection, sql::UNDECODABLE, [], |row| {
             let key = readers::key(row, 1)?;

@@ -91,9 +91,10 @@ pub use snapshot::{DamagedObject, OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
 pub use workflows::{
-    Action, CreateWorkflow, Need, NewStep, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT,
-    WorkflowChanges, WorkflowCommand, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
-    WorkflowRows, WorkflowScopedId, place_of, reused_results, step_items, stored_end, stored_task_end,
+    Action, CreateWorkflow, Need, NewStep, StepKey, StepPage, StepRow, StepTasksPage, TaskPlace,
+    WORKFLOW_OUTPUT, WorkflowChanges, WorkflowCommand, WorkflowFilter, WorkflowLoad, WorkflowLoaded,
+    WorkflowQuery, WorkflowRow, WorkflowRows, WorkflowScopedId, place_of, reused_results, step_items,
+    stored_end, stored_task_end,
 };
 
 /// Failure of a store. Nothing of the batch has happened.

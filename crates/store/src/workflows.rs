@@ -217,16 +217,42 @@ pub struct StepTasksPage {
     pub limit: usize,
 }
 
+#[derive(Debug, Clone)]
+pub struct WorkflowRow {
+    pub key: WorkflowKey,
+    pub id: WorkflowId,
+    pub workflow: Stored<Workflow>,
+}
+
+impl From<Workflow> for WorkflowRow {
+    fn from(workflow: Workflow) -> Self {
+        Self { key: workflow.key, id: workflow.id, workflow: Ok(workflow) }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct StepRow {
+    pub key: StepKey,
+    pub step: Stored<Step>,
+}
+
+impl From<Step> for StepRow {
+    fn from(step: Step) -> Self {
+        Self { key: (step.workflow, step.index), step: Ok(step) }
+    }
+}
+
 /// Result of a load. Pages are in the order of the request, one for each.
 #[derive(Debug, Clone, Default)]
 pub struct WorkflowLoaded {
-    pub workflows: Vec<Stored<Workflow>>,
+    pub workflows: Vec<WorkflowRow>,
+    pub ids: Vec<(WorkflowScopedId, WorkflowRow)>,
     pub names: Vec<(NameKey, WorkflowKey)>,
-    pub steps: Vec<Stored<Step>>,
+    pub steps: Vec<StepRow>,
     /// Steps that need another one, with whether they run although that has not succeeded.
-    pub dependents: Vec<Vec<(Stored<Step>, bool)>>,
-    pub held: Vec<Vec<Stored<Step>>>,
-    pub active: Vec<Vec<Stored<Step>>>,
+    pub dependents: Vec<Vec<(StepRow, bool)>>,
+    pub held: Vec<Vec<StepRow>>,
+    pub active: Vec<Vec<StepRow>>,
     pub tasks: Vec<Vec<TaskRow>>,
     pub groups: Vec<Vec<GroupMember>>,
     pub due_workflows: Vec<WorkflowKey>,
@@ -252,6 +278,10 @@ pub struct WorkflowChanges {
     pub removed: Vec<WorkflowKey>,
     /// Tasks that outlive their workflow, since other tasks need them.
     pub detached: Vec<rota_core::TaskKey>,
+    /// Workflows whose record cannot be decoded: kept, but neither due nor expired before the next start.
+    pub undecodable: Vec<WorkflowKey>,
+    /// Such steps.
+    pub undecodable_steps: Vec<StepKey>,
 }
 
 impl WorkflowChanges {
@@ -267,6 +297,8 @@ impl WorkflowChanges {
             self.members.len(),
             self.removed.len(),
             self.detached.len(),
+            self.undecodable.len(),
+            self.undecodable_steps.len(),
         ];
         counts.into_iter().any(|count| count > 0)
     }

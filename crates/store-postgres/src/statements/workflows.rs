@@ -43,6 +43,10 @@ impl Statements {
         ] {
             self.add(removed.len(), sql, || vec![column!(removed, |workflow| signed(workflow.0))]);
         }
+        let aside = &changes.undecodable;
+        self.add(aside.len(), sql::SET_WORKFLOWS_ASIDE, || vec![column!(aside, |key| signed(key.0))]);
+        let aside = &changes.undecodable_steps;
+        self.add(aside.len(), sql::SET_STEPS_ASIDE, || step_keys(aside.iter()).into());
         let new = &changes.inserted;
         if !new.is_empty() {
             let params = vec![

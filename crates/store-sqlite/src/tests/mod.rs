@@ -2,6 +2,7 @@
 
 mod damage;
 mod damage_objects;
+mod damage_workflows;
 mod full;
 mod migrations;
 mod plans;

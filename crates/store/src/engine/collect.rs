@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rota_core::task::{self, DependencyKey, State, Task};
-use rota_core::workflow::Step;
 use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::Engine;
@@ -15,7 +14,7 @@ use super::threads;
 use super::write_set::Found;
 use crate::{
     Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, NameKey, ReadyPage, ScopedId,
-    SessionKey, StateRow, Stored, TaskRow, Thread, WaitKey, WaitsPage, WorkflowLoad, WorkflowLoaded,
+    SessionKey, StateRow, StepRow, Stored, TaskRow, Thread, WaitKey, WaitsPage, WorkflowLoad, WorkflowLoaded,
 };
 
 /// Dependents of a task that are loaded before it is known whether it ends.
@@ -65,8 +64,8 @@ pub(super) struct Pages {
     pub(super) logs: usize,
 }
 
-fn indexes(pages: &[Vec<Stored<Step>>]) -> Vec<Vec<u32>> {
-    let index = |step: &Stored<Step>| step.as_ref().ok().map(|step| step.index);
+fn indexes(pages: &[Vec<StepRow>]) -> Vec<Vec<u32>> {
+    let index = |row: &StepRow| row.step.as_ref().ok().map(|step| step.index);
     pages.iter().map(|page| page.iter().filter_map(index).collect()).collect()
 }
 
@@ -295,8 +294,7 @@ impl<B: Backend> Engine<B> {
     }
 
     fn learn_workflows(&mut self, load: &Load, mut loaded: WorkflowLoaded, pages: &mut Pages) {
-        let needing =
-            |(step, continues): &(Stored<Step>, bool)| Some((step.as_ref().ok()?.index, *continues));
+        let needing = |(row, continues): &(StepRow, bool)| Some((row.step.as_ref().ok()?.index, *continues));
         pages.needing =
             loaded.dependents.iter().map(|page| page.iter().filter_map(needing).collect()).collect();
         (pages.held, pages.active) = (indexes(&loaded.held), indexes(&loaded.active));

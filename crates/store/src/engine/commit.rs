@@ -174,6 +174,7 @@ impl<B: Backend> Engine<B> {
         }
         self.write_resealed(&mut changes);
         changes.workflows = self.write_set.workflows.flush(&mut commit);
+        self.set_workflows_aside(&mut changes.workflows, &mut commit);
         let accounts = self.changed_accounts();
         let write_set = &mut self.write_set;
         write_set.write_names(&mut changes);
@@ -192,7 +193,7 @@ impl<B: Backend> Engine<B> {
         let new: Vec<_> = found.filter(|(key, _)| !self.memory.undecodable.contains(key)).collect();
         changes.undecodable = new.iter().map(|(key, _)| *key).collect();
         let report = |(_, (id, reason)): (TaskKey, (TaskId, String))| (format!("task {id}"), reason);
-        commit.undecodable = new.into_iter().map(report).collect();
+        commit.undecodable.extend(new.into_iter().map(report));
         changes.routes = std::mem::take(&mut write_set.new_routes);
         changes.removed_routes = std::mem::take(&mut write_set.removed_routes);
         for (key, agent) in &write_set.agents {

@@ -5,16 +5,18 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use rota_core::Epoch;
+use rota_core::{Epoch, WorkflowKey};
 
 use super::{AgentKey, Engine};
-use crate::{Backend, CredentialKey, DamagedObject, SessionKey, Snapshot};
+use crate::{Backend, Commit, CredentialKey, DamagedObject, SessionKey, Snapshot, WorkflowChanges};
 
 /// The damaged objects that the engine has met.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
     agents: BTreeSet<AgentKey>,
     cool_downs: Vec<CredentialKey>,
+    /// Workflows, and steps of them, that were set aside.
+    workflows: HashSet<(WorkflowKey, Option<u32>)>,
     /// Those that a commit has reported, or will.
     known: HashSet<DamagedObject>,
     /// Those that no commit has reported, with the reason.
@@ -58,6 +60,12 @@ impl Damage {
         }
     }
 
+    /// Takes in what a write has set aside.
+    pub(super) fn set_aside(&mut self, changes: &WorkflowChanges) {
+        self.workflows.extend(changes.undecodable.iter().map(|key| (*key, None)));
+        self.workflows.extend(changes.undecodable_steps.iter().map(|(key, step)| (*key, Some(*step))));
+    }
+
     /// Takes in what a commit has written over, or removed.
     pub(super) fn written<'a>(&mut self, agents: impl Iterator<Item = &'a AgentKey>) {
         for agent in agents {
@@ -71,6 +79,25 @@ impl<B: Backend> Engine<B> {
     /// Whether the record of an agent cannot be decoded, and the batch has not replaced it.
     pub(super) fn is_damaged(&self, agent: &AgentKey) -> bool {
         self.damage.agents.contains(agent) && !self.write_set.agents.contains_key(agent)
+    }
+
+    /// Sets the damaged workflows and steps of the batch aside. Reports them.
+    pub(super) fn set_workflows_aside(&self, changes: &mut WorkflowChanges, commit: &mut Commit) {
+        let set = &self.write_set.workflows;
+        let is_new =
+            |key, step| !self.damage.workflows.contains(&(key, step)) && !changes.removed.contains(&key);
+        let workflows: Vec<_> = set.damaged.iter().filter(|(key, _)| is_new(**key, None)).collect();
+        let steps = set.damaged_steps.iter().filter(|((key, step), _)| is_new(*key, Some(*step)));
+        let steps: Vec<_> = steps.collect();
+        for (key, (id, reason)) in workflows {
+            commit.undecodable.push((format!("workflow {id}"), reason.clone()));
+            changes.undecodable.push(*key);
+        }
+        for (key, reason) in steps {
+            let id = set.workflow(key.0).map(|workflow| workflow.id.to_string()).unwrap_or_default();
+            commit.undecodable.push((format!("step {} of workflow {id}", key.1), reason.clone()));
+            changes.undecodable_steps.push(*key);
+        }
     }
 
     /// Ends damaged cool-downs: nobody knows when they would.

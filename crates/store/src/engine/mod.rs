@@ -158,6 +158,7 @@ impl<B: Backend> Engine<B> {
             if let Some(changes) = changes {
                 let written = self.backend.write(&changes)?;
                 self.memory.written(&changes, written);
+                self.damage.set_aside(&changes.workflows);
                 self.away.written();
             } else {
                 // Another writer may have made the answers untrue.

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rota_core::WorkflowKey;
-use rota_core::workflow::{Step, StepCommand, Workflow};
+use rota_core::workflow::{Rejected, Step, StepCommand, Workflow};
+use rota_core::{WorkflowId, WorkflowKey};
 use rustc_hash::FxHashMap;
 
 use super::groups::GroupEntry;
 use crate::{
-    Commit, GroupKey, GroupMember, NameKey, StepKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
+    Commit, GroupKey, GroupMember, NameKey, Refused, StepKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
     WorkflowScopedId,
 };
 
@@ -37,6 +37,9 @@ pub(super) struct WorkflowSet {
     pub(super) ids: HashMap<WorkflowScopedId, Option<WorkflowKey>>,
     pub(super) names: HashMap<NameKey, Option<WorkflowKey>>,
     pub(super) steps: FxHashMap<StepKey, Option<StepEntry>>,
+    /// Workflows and steps whose record cannot be decoded, with the reason.
+    pub(super) damaged: BTreeMap<WorkflowKey, (WorkflowId, String)>,
+    pub(super) damaged_steps: BTreeMap<StepKey, String>,
     /// Changed records, in order of their first change.
     order: Vec<WorkflowKey>,
     step_order: Vec<StepKey>,
@@ -67,6 +70,16 @@ impl WorkflowSet {
         self.steps.get(&key)?.as_ref().map(|entry| &entry.step)
     }
 
+    /// Returns the reply to a command that was rejected: that a record is damaged, if one is.
+    pub(super) fn refusal(&self, key: WorkflowKey, step: Option<u32>, rejected: Rejected) -> Refused {
+        let workflow = self.damaged.get(&key).map(|(id, reason)| (format!("workflow {id}"), reason));
+        let of_step = |step| Some((format!("step {step}"), self.damaged_steps.get(&(key, step))?));
+        match workflow.or_else(|| step.and_then(of_step)) {
+            Some((what, reason)) => Refused::Corrupt { what, reason: reason.clone() },
+            None => Refused::Workflow(rejected),
+        }
+    }
+
     pub(super) fn change_workflow(&mut self, key: WorkflowKey) {
         if let Some(Some(entry)) = self.records.get_mut(&key)
             && !std::mem::replace(&mut entry.changed, true)
@@ -94,11 +107,19 @@ impl WorkflowSet {
 
     /// Takes in the rows of a load.
     pub(super) fn learn(&mut self, load: &WorkflowLoad, loaded: &mut WorkflowLoaded) {
-        for workflow in loaded.workflows.drain(..).flatten() {
-            let (key, id) = (workflow.key, (workflow.namespace.clone(), workflow.id));
-            let entry = WorkflowEntry { workflow, new: None, changed: false };
-            self.records.entry(key).or_insert(Some(entry));
-            self.ids.entry(id).or_insert(Some(key));
+        for (id, row) in loaded.ids.drain(..) {
+            self.ids.entry(id).or_insert(Some(row.key));
+            loaded.workflows.push(row);
+        }
+        for row in loaded.workflows.drain(..) {
+            let entry = match row.workflow {
+                Ok(workflow) => Some(WorkflowEntry { workflow, new: None, changed: false }),
+                Err(reason) => {
+                    self.damaged.insert(row.key, (row.id, reason));
+                    None
+                }
+            };
+            self.records.entry(row.key).or_insert(entry);
         }
         let found: HashMap<_, _> = loaded.names.drain(..).collect();
         for name in &load.names {
@@ -111,12 +132,17 @@ impl WorkflowSet {
             self.ids.entry(id.clone()).or_insert(None);
         }
         let of_pages = loaded.held.iter_mut().chain(&mut loaded.active).flat_map(|page| page.iter());
-        let of_pages: Vec<_> = of_pages.flatten().cloned().collect();
-        let dependents: Vec<_> =
-            loaded.dependents.iter().flatten().filter_map(|(step, _)| step.as_ref().ok()).cloned().collect();
-        for step in loaded.steps.drain(..).flatten().chain(of_pages).chain(dependents) {
-            let entry = StepEntry { new: None, changed: false, step };
-            self.steps.entry((entry.step.workflow, entry.step.index)).or_insert(Some(entry));
+        let of_pages: Vec<_> = of_pages.cloned().collect();
+        let dependents: Vec<_> = loaded.dependents.iter().flatten().map(|(row, _)| row.clone()).collect();
+        for row in loaded.steps.drain(..).chain(of_pages).chain(dependents) {
+            let entry = match row.step {
+                Ok(step) => Some(StepEntry { new: None, changed: false, step }),
+                Err(reason) => {
+                    self.damaged_steps.insert(row.key, reason);
+                    None
+                }
+            };
+            self.steps.entry(row.key).or_insert(entry);
         }
         for key in &load.steps {
             self.steps.entry(*key).or_insert(None);

@@ -57,8 +57,15 @@ impl<B: Backend> Engine<B> {
                 let Some(key) = self.find_workflow(&(namespace, id))? else {
                     return Ok(Err(Refused::NoWorkflow(id)));
                 };
+                // Nothing but its key is known of a damaged one.
+                if command == workflow::Command::Delete && self.write_set.workflows.damaged.contains_key(&key)
+                {
+                    let removal = FollowUp::RemoveWorkflow { workflow: key, after: None };
+                    self.write_set.pending.push(removal);
+                    return Ok(Ok(Reply::Deleted.into()));
+                }
                 Ok(match self.apply_workflow(key, command, now) {
-                    Err(rejected) => Err(Refused::Workflow(rejected)),
+                    Err(rejected) => Err(self.write_set.workflows.refusal(key, None, rejected)),
                     Ok(()) => self.workflow_reply(key),
                 })
             }
@@ -68,7 +75,7 @@ impl<B: Backend> Engine<B> {
                 };
                 let step = (key, step);
                 if let Err(rejected) = self.apply_step(step, command, now)? {
-                    return Ok(Err(Refused::Workflow(rejected)));
+                    return Ok(Err(self.write_set.workflows.refusal(key, Some(step.1), rejected)));
                 }
                 self.put_output(step, output);
                 let step = self.write_set.workflows.step(step).cloned();
@@ -99,7 +106,8 @@ impl<B: Backend> Engine<B> {
 
     fn workflow_reply(&self, key: WorkflowKey) -> Result<Answer, Refused> {
         let workflow = self.write_set.workflows.workflow(key).cloned();
-        let workflow = workflow.ok_or(Refused::Workflow(Rejected::Outdated))?;
+        let refused = || self.write_set.workflows.refusal(key, None, Rejected::Outdated);
+        let workflow = workflow.ok_or_else(refused)?;
         Ok(Reply::Workflow { workflow: Arc::new(workflow), created: false }.into())
     }
 

@@ -8,8 +8,8 @@ use rota_core::{TaskKey, Timestamp, WorkflowKey};
 
 use super::Contents;
 use crate::{
-    GROUP_WINDOW, GroupKey, GroupMember, NameKey, StepKey, StepPage, StepTasksPage, TaskRow, WorkflowChanges,
-    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, place_of, stored_end,
+    GROUP_WINDOW, GroupKey, GroupMember, NameKey, StepKey, StepPage, StepRow, StepTasksPage, TaskRow,
+    WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, place_of, stored_end,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -73,16 +73,16 @@ impl Workflows {
         self.steps.range((workflow, from)..=(workflow, u32::MAX)).map(|(_, step)| step)
     }
 
-    fn page(&self, page: &StepPage, wanted: impl Fn(StepState) -> bool) -> Vec<Result<Step, String>> {
+    fn page(&self, page: &StepPage, wanted: impl Fn(StepState) -> bool) -> Vec<StepRow> {
         let steps = self.of(page.workflow, page.from).filter(|step| wanted(step.state));
-        steps.take(page.limit).cloned().map(Ok).collect()
+        steps.take(page.limit).cloned().map(StepRow::from).collect()
     }
 
-    fn dependents(&self, page: &StepPage) -> Vec<(Result<Step, String>, bool)> {
+    fn dependents(&self, page: &StepPage) -> Vec<(StepRow, bool)> {
         let step = (page.workflow, page.step);
         let edges = self.edges.range((step, page.from)..=(step, u32::MAX)).take(page.limit);
         let row = |((_, dependent), continues): (&(StepKey, u32), &bool)| {
-            Some((Ok(self.steps.get(&(page.workflow, *dependent))?.clone()), *continues))
+            Some((self.steps.get(&(page.workflow, *dependent))?.clone().into(), *continues))
         };
         edges.filter_map(row).collect()
     }
@@ -127,8 +127,7 @@ impl Contents {
         let names: Vec<_> =
             load.names.iter().filter_map(|name| Some((name.clone(), *of.names.get(name)?))).collect();
         let by_key = load.keys.iter().filter_map(|key| of.records.get(key));
-        let by_id = load.ids.iter().filter_map(|id| of.find(id));
-        let workflows = by_key.chain(by_id).cloned().map(Ok).collect();
+        let by_id = load.ids.iter().filter_map(|id| Some((id.clone(), of.find(id)?.clone().into())));
         let (mut due_workflows, mut due_steps) = (Vec::new(), Vec::new());
         if let Some((now, limit)) = load.due {
             let due = of.records.values().filter_map(|one| Some((one.due()?, one.key)));
@@ -141,9 +140,10 @@ impl Contents {
             first(ended.filter(|(at, _)| *at < before), before, limit)
         });
         WorkflowLoaded {
-            workflows,
+            workflows: by_key.cloned().map(Into::into).collect(),
+            ids: by_id.collect(),
             names,
-            steps: load.steps.iter().filter_map(|key| of.steps.get(key)).cloned().map(Ok).collect(),
+            steps: load.steps.iter().filter_map(|key| of.steps.get(key)).cloned().map(Into::into).collect(),
             dependents: load.dependents.iter().map(|page| of.dependents(page)).collect(),
             held: load.held.iter().map(|page| of.page(page, |state| state == StepState::Held)).collect(),
             active: load.active.iter().map(|page| of.page(page, StepState::is_active)).collect(),

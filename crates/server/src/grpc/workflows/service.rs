@@ -9,9 +9,9 @@ use rota_core::workflow::{self, Kind, Rejected, StepCommand};
 use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_proto::v1::workflow_service_server::WorkflowService;
-use rota_store::{Refused, WorkflowFilter, WorkflowQuery};
+use rota_store::{Refused, WorkflowCommand, WorkflowFilter, WorkflowQuery};
 use tokio::sync::broadcast::error::RecvError;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::rerun::Rerun;
 use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, PAGE, Workflows, page_size};
@@ -20,7 +20,7 @@ use crate::grpc::encoded::{self, Replaced};
 use crate::grpc::managed::Scope;
 use crate::grpc::streams::{Boxed, send};
 use crate::wire::status::invalid;
-use crate::wire::workflow::{self as wire, StoredStep};
+use crate::wire::workflow::{self as wire, StoredStep, WorkflowName};
 use crate::wire::{check, names, status};
 
 fn json(fields: serde_json::Value) -> Bytes {
@@ -335,7 +335,18 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::DeleteWorkflowRequest>,
     ) -> Result<Response<pbjson_types::Empty>, Status> {
-        self.command(Scope::All, &request.into_inner().name, workflow::Command::Delete).await?;
+        let name = request.into_inner().name;
+        let command = workflow::Command::Delete;
+        match self.command(Scope::All, &name, command.clone()).await {
+            // Of one that cannot be decoded, only the id is known.
+            Err(damaged) if damaged.code() == Code::DataLoss => {
+                let (namespace, WorkflowName::Id(id)) = wire::name("name", &name)? else {
+                    return Err(damaged);
+                };
+                self.apply(WorkflowCommand::Apply { namespace, id, command }).await?;
+            }
+            deleted => drop(deleted?),
+        }
         Ok(Response::new(pbjson_types::Empty {}))
     }
 }

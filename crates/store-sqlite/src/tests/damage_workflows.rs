@@ -1,0 +1,111 @@
+//! Damaged workflows and steps harm themselves alone.
+
+use rota_core::workflow::{self, Kind, Step, Workflow};
+use rota_core::{Namespace, Timestamp, WorkflowId};
+use rota_store::engine::{BatchOutcome, Engine};
+use rota_store::{Command, CreateWorkflow, NewStep, Refused, Reply, WorkflowCommand};
+
+use super::{NOW, create, id};
+use crate::Writer;
+
+const DAMAGE: &str = "x'81a57374617465a46e6577'";
+
+fn open(folder: &std::path::Path) -> Engine<Writer> {
+    let (writer, _readers) = crate::open_connections(&folder.join("rota.db")).unwrap();
+    Engine::new(writer, 0).unwrap()
+}
+
+fn run(engine: &mut Engine<Writer>, batch: Vec<Command>) -> BatchOutcome {
+    engine.run(batch, NOW).unwrap()
+}
+
+fn execute(engine: &mut Engine<Writer>, sql: &str) {
+    assert_eq!(engine.backend().connection().execute(sql, []).unwrap(), 1, "{sql}");
+}
+
+fn count(engine: &mut Engine<Writer>, sql: &str) -> i64 {
+    engine.backend().connection().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn workflow(number: u128, steps: usize, key: Option<&str>) -> Command {
+    let step = |number: usize| NewStep {
+        step: Step::new(format!("step-{number}"), Kind::Task),
+        spec: bytes::Bytes::new(),
+        needs: Vec::new(),
+    };
+    let create = CreateWorkflow {
+        workflow: Workflow::new(WorkflowId(id(number).0), Namespace::new("n").unwrap()),
+        spec: bytes::Bytes::new(),
+        steps: (0..steps).map(step).collect(),
+        key: key.map(str::to_owned),
+        foreign_id: true,
+    };
+    WorkflowCommand::Create(Box::new(create)).into()
+}
+
+fn on(number: u128, command: workflow::Command) -> Command {
+    let (namespace, id) = (Namespace::new("n").unwrap(), WorkflowId(id(number).0));
+    WorkflowCommand::Apply { namespace, id, command }.into()
+}
+
+#[test]
+fn damaged_workflow_fails_no_other_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = open(folder.path());
+    run(&mut engine, vec![workflow(0, 2, Some("key"))]);
+    execute(&mut engine, &format!("UPDATE workflows SET record = {DAMAGE}"));
+    let batch = vec![
+        workflow(0, 2, None),
+        create(1, 10),
+        workflow(2, 1, Some("key")),
+        workflow(3, 1, None),
+        on(0, workflow::Command::Cancel { reason: String::new() }),
+    ];
+    let outcome = run(&mut engine, batch);
+    let [
+        Err(Refused::Corrupt { what, .. }),
+        Ok(Reply::Created(_)),
+        Err(Refused::Corrupt { .. }),
+        Ok(Reply::Workflow { created: true, .. }),
+        Err(Refused::Corrupt { .. }),
+    ] = &outcome.replies[..]
+    else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(*what, format!("workflow {}", id(0)));
+    assert_eq!(outcome.commit.undecodable.len(), 1);
+    let outcome = run(&mut engine, vec![on(0, workflow::Command::Delete), create(4, 10)]);
+    assert!(matches!(outcome.replies[0], Ok(Reply::Deleted)), "{outcome:?}");
+    assert_eq!(outcome.commit.undecodable, [], "reported once");
+    while engine.has_backlog() {
+        run(&mut engine, Vec::new());
+    }
+    assert_eq!(count(&mut engine, "SELECT count(*) FROM workflows"), 1);
+    assert_eq!(count(&mut engine, "SELECT count(*) FROM steps"), 1);
+    let outcome = run(&mut engine, vec![workflow(0, 2, Some("key"))]);
+    assert!(matches!(outcome.replies[0], Ok(Reply::Workflow { created: true, .. })), "{outcome:?}");
+}
+
+#[test]
+fn damaged_deadlines_stop_no_timer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = open(folder.path());
+    run(&mut engine, vec![workflow(0, 1, None)]);
+    execute(&mut engine, &format!("UPDATE workflows SET record = {DAMAGE}, due = 5, ended = 6"));
+    execute(&mut engine, &format!("UPDATE steps SET record = {DAMAGE}, due = 7"));
+    let tick = || vec![Command::Tick { limit: 10 }];
+    let outcome = run(&mut engine, tick());
+    assert!(matches!(outcome.replies[0], Ok(Reply::Ticked(2))), "{outcome:?}");
+    assert_eq!(outcome.commit.undecodable.len(), 2, "{outcome:?}");
+    assert!(outcome.commit.next_due.is_none_or(|due| due > NOW), "{outcome:?}");
+    let outcome = run(&mut engine, tick());
+    assert!(matches!(outcome.replies[0], Ok(Reply::Ticked(0))), "{outcome:?}");
+    let prune = rota_store::Prune { ended_before: Some(NOW), left_before: Timestamp(0), limit: 1 };
+    let outcome = run(&mut engine, vec![Command::Prune(prune)]);
+    assert!(matches!(outcome.replies[0], Ok(Reply::Pruned { more: false, .. })), "{outcome:?}");
+    // A start takes them back, for a version that can decode them.
+    drop(engine);
+    let mut engine = open(folder.path());
+    assert_eq!(count(&mut engine, "SELECT due + ended FROM workflows"), 11);
+    assert_eq!(count(&mut engine, "SELECT due FROM steps"), 7);
+}
