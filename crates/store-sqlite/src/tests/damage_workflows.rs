@@ -1,9 +1,9 @@
 //! Damaged workflows and steps harm themselves alone.
 
 use rota_core::workflow::{self, Kind, Step, Workflow};
-use rota_core::{Namespace, Timestamp, WorkflowId};
+use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use rota_store::engine::{BatchOutcome, Engine};
-use rota_store::{Command, CreateWorkflow, NewStep, Refused, Reply, WorkflowCommand};
+use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Refused, Reply, WorkflowCommand};
 
 use super::{NOW, create, id};
 use crate::Writer;
@@ -108,4 +108,44 @@ fn damaged_deadlines_stop_no_timer() {
     let mut engine = open(folder.path());
     assert_eq!(count(&mut engine, "SELECT due + ended FROM workflows"), 11);
     assert_eq!(count(&mut engine, "SELECT due FROM steps"), 7);
+}
+
+/// A page of steps is not the last one because one of them cannot be decoded.
+#[test]
+fn damaged_step_hides_no_other_from_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = open(folder.path());
+    run(&mut engine, vec![workflow(0, 600, None)]);
+    let active = "SELECT count(*) FROM steps WHERE state IN (3, 4, 5)";
+    assert_eq!(count(&mut engine, active), 600);
+    execute(&mut engine, &format!("UPDATE steps SET record = {DAMAGE} WHERE step = 5"));
+    run(&mut engine, vec![on(0, workflow::Command::Cancel { reason: String::new() })]);
+    while engine.has_backlog() {
+        run(&mut engine, Vec::new());
+    }
+    assert_eq!(count(&mut engine, active), 1);
+}
+
+#[test]
+fn damaged_steps_hide_no_dependents() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = open(folder.path());
+    let Command::Workflow(mut made) = workflow(0, 601, None) else { unreachable!() };
+    let WorkflowCommand::Create(create) = &mut *made else { unreachable!() };
+    for dependent in &mut create.steps[1..] {
+        dependent.needs = vec![Need { step: 0, continues: false }];
+    }
+    run(&mut engine, vec![Command::Workflow(made)]);
+    for step in [5, 300] {
+        execute(&mut engine, &format!("UPDATE steps SET record = {DAMAGE} WHERE step = {step}"));
+    }
+    let key = count(&mut engine, "SELECT key FROM workflows");
+    let workflow = WorkflowKey(u64::try_from(key).unwrap());
+    let skip = WorkflowCommand::Drive { workflow, step: 0, action: Box::new(Action::Skip) };
+    let outcome = run(&mut engine, vec![skip.into()]);
+    assert!(outcome.replies[0].is_ok(), "{outcome:?}");
+    while engine.has_backlog() {
+        run(&mut engine, Vec::new());
+    }
+    assert_eq!(count(&mut engine, "SELECT count(*) FROM steps WHERE state < 2"), 2);
 }

@@ -64,9 +64,9 @@ pub(super) struct Pages {
     pub(super) logs: usize,
 }
 
+/// Returns the indexes of steps, also of those that cannot be decoded: a page with such a one is not the last.
 fn indexes(pages: &[Vec<StepRow>]) -> Vec<Vec<u32>> {
-    let index = |row: &StepRow| row.step.as_ref().ok().map(|step| step.index);
-    pages.iter().map(|page| page.iter().filter_map(index).collect()).collect()
+    pages.iter().map(|page| page.iter().map(|row| row.key.1).collect()).collect()
 }
 
 impl<B: Backend> Engine<B> {
@@ -294,9 +294,8 @@ impl<B: Backend> Engine<B> {
     }
 
     fn learn_workflows(&mut self, load: &Load, mut loaded: WorkflowLoaded, pages: &mut Pages) {
-        let needing = |(row, continues): &(StepRow, bool)| Some((row.step.as_ref().ok()?.index, *continues));
-        pages.needing =
-            loaded.dependents.iter().map(|page| page.iter().filter_map(needing).collect()).collect();
+        let needing = |(row, continues): &(StepRow, bool)| (row.key.1, *continues);
+        pages.needing = loaded.dependents.iter().map(|page| page.iter().map(needing).collect()).collect();
         (pages.held, pages.active) = (indexes(&loaded.held), indexes(&loaded.active));
         pages.step_tasks = std::mem::take(&mut loaded.tasks);
         self.write_set.workflows.learn(&load.workflows, &mut loaded);

@@ -61,13 +61,16 @@ impl<B: Backend> Engine<B> {
         let dependents = pages.needing.into_iter().next().unwrap_or_default();
         self.write_set.pending.spend(dependents.len().max(1));
         let set = &mut self.write_set.workflows;
-        let Some(ended) = set.step((workflow, step)).cloned() else {
+        let ended = set.step((workflow, step)).cloned();
+        if ended.is_none() && !set.damaged_steps.contains_key(&(workflow, step)) {
             self.write_set.pending.finish(number, None);
             return Ok(());
-        };
+        }
         for (dependent, continues) in &dependents {
-            let satisfied = ended.satisfies(*continues);
-            let command = StepCommand::NeedEnded { satisfied, reused: ended.reused };
+            // One that cannot be decoded has no result that others could use.
+            let satisfied = ended.as_ref().map_or(*continues, |ended| ended.satisfies(*continues));
+            let reused = ended.as_ref().is_some_and(|ended| ended.reused);
+            let command = StepCommand::NeedEnded { satisfied, reused };
             set.calls.push_back(((workflow, *dependent), command));
         }
         match dependents.last().filter(|_| dependents.len() >= page.limit) {
