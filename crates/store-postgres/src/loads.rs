@@ -46,7 +46,7 @@ pub(crate) async fn load(session: &Session, load: &Load, floors: &mut Floors) ->
     ) = try_join!(
         loader.scoped(sql::LOAD_IDS, &load.ids, rows::task),
         loader.tasks(&load.tasks),
-        loader.bodies(sql::LOAD_PAYLOADS, &load.payloads),
+        loader.payloads(load),
         loader.bodies(sql::LOAD_RESULTS, &load.results),
         loader.bodies(sql::LOAD_SECRETS, &load.secrets),
         loader.scoped(sql::LOAD_DEPENDENCIES, &load.dependencies, rows::state),
@@ -57,7 +57,7 @@ pub(crate) async fn load(session: &Session, load: &Load, floors: &mut Floors) ->
         loader.sessions(load),
         loader.dependents(load),
         loader.waits(load),
-        loader.ready(&load.ready, known),
+        loader.ready(load, known),
         loader.due(load, known),
         workflows::load(session, &load.workflows),
     )?;
@@ -242,7 +242,18 @@ impl Loader<'_> {
         pages(load.waits.len(), &rows, |row| rows::key(row, 1))
     }
 
-    async fn ready(&self, wanted: &[ReadyPage], floors: &Floors) -> Result<Vec<Vec<ReadyRow>>, Fault> {
+    /// Reads payloads, in order, up to a number of bytes.
+    async fn payloads(&self, load: &Load) -> Result<Vec<(TaskKey, Bytes)>, Fault> {
+        if load.payloads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes: i64 = signed(load.payload_bytes);
+        let rows = self.query(sql::LOAD_PAYLOADS, &[&SHARD, &keys(&load.payloads), &bytes]).await?;
+        rows.iter().map(|row| Ok((rows::key(row, 0)?, rows::bytes(row, 1)?))).collect()
+    }
+
+    async fn ready(&self, load: &Load, floors: &Floors) -> Result<Vec<Vec<ReadyRow>>, Fault> {
+        let wanted = &load.ready[..];
         // Pages that are known to be empty are not requested, by a limit of zero.
         let bounds: Vec<_> = wanted.iter().map(|page| floors.after(page)).collect();
         if bounds.iter().all(Option::is_none) {
@@ -254,7 +265,9 @@ impl Loader<'_> {
         let sizes: Vec<i64> =
             wanted.iter().zip(&bounds).map(|(page, bound)| bound.map_or(0, |_| signed(page.limit))).collect();
         let payloads: Vec<bool> = wanted.iter().map(|page| page.payloads).collect();
-        let rows = self.query(sql::LOAD_READY, &[&SHARD, &routes, &ranks, &after, &sizes, &payloads]).await?;
+        let bytes: i64 = signed(load.payload_bytes);
+        let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &routes, &ranks, &after, &sizes, &payloads, &bytes];
+        let rows = self.query(sql::LOAD_READY, params).await?;
         pages(wanted.len(), &rows, |row| {
             let payload = get::<Option<&[u8]>>(row, 6)?.map(Bytes::copy_from_slice);
             Ok(ReadyRow { rank: get(row, 5)?, row: rows::task(row)?, payload })

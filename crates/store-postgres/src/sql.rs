@@ -121,7 +121,12 @@ statements! {
         JOIN tasks AS t ON t.shard = $1 AND t.key = specs.key ORDER BY n");
     LOAD_TASKS = concat!("SELECT n, ", task_columns!(), " FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
         JOIN tasks AS t ON t.shard = $1 AND t.key = want.key ORDER BY n");
-    LOAD_PAYLOADS = "SELECT key, payload FROM specs WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
+    // Up to a number of bytes: no more values are read.
+    LOAD_PAYLOADS = "SELECT key, payload FROM
+        (SELECT n, t.key, payload, sum(octet_length(payload)) OVER (ORDER BY n) - octet_length(payload) AS before
+            FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
+            JOIN specs AS t ON t.shard = $1 AND t.key = want.key) AS t
+        WHERE before < $3 ORDER BY n";
     LOAD_RESULTS = "SELECT key, body FROM results WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
     LOAD_SECRETS = "SELECT key, body FROM secrets WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
     LOAD_DEPENDENCIES = "SELECT n, t.key, t.id, t.record
@@ -151,11 +156,15 @@ statements! {
     LOAD_WAITS = "SELECT n, t.waiter FROM unnest($2::text[], $3::text[], $4::int8[]) WITH ORDINALITY AS page (namespace, key, size, n)
         CROSS JOIN LATERAL (SELECT waiter FROM waits WHERE waits.shard = $1 AND waits.namespace = page.namespace
             AND waits.key = page.key ORDER BY waiter LIMIT page.size) AS t ORDER BY n, t.waiter";
-    LOAD_READY = concat!("SELECT n, ", task_columns!(), ", t.rank, t.payload
+    // Payloads up to a number of bytes: no more values are read.
+    LOAD_READY = concat!("SELECT n, ", task_columns!(), ", t.rank,
+            CASE WHEN sum(t.bytes) OVER (ORDER BY n, t.rank, t.key) - t.bytes < $7
+                THEN (SELECT payload FROM specs WHERE specs.shard = $1 AND specs.key = t.key) END
         FROM unnest($2::int4[], $3::int8[], $4::int8[], $5::int8[], $6::bool[]) WITH ORDINALITY
             AS page (route, after_rank, after_key, size, payloads, n)
         CROSS JOIN LATERAL (SELECT tasks.key, tasks.id, record, rank,
-                CASE WHEN page.payloads THEN (SELECT payload FROM specs WHERE specs.shard = $1 AND specs.key = tasks.key) END AS payload
+                CASE WHEN page.payloads THEN (SELECT octet_length(payload) FROM specs
+                    WHERE specs.shard = $1 AND specs.key = tasks.key) END AS bytes
             FROM tasks WHERE shard = $1 AND state = 2 AND route = page.route AND (rank, key) > (page.after_rank, page.after_key)
             ORDER BY rank, key LIMIT page.size) AS t ORDER BY n, t.rank, t.key");
     LOAD_DUE = concat!("SELECT 1::int8, ", task_columns!(), " FROM tasks AS t

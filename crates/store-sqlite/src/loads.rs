@@ -57,12 +57,30 @@ impl Writer {
         owners.into_iter().map(row).collect()
     }
 
-    fn ready(&self, page: &ReadyPage) -> Result<Vec<ReadyRow>, Error> {
+    /// Reads payloads, in order, up to a number of bytes.
+    fn payloads(&self, keys: &[TaskKey], left: &mut u64) -> Result<Vec<(TaskKey, Bytes)>, Error> {
+        let mut found = Vec::new();
+        for key in keys {
+            if *left == 0 {
+                break;
+            }
+            for (key, payload) in self.bodies(sql::PAYLOAD, &[*key])? {
+                *left = left.saturating_sub(payload.len() as u64);
+                found.push((key, payload));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads ready tasks. Payloads are read up to a number of bytes, and not beyond.
+    fn ready(&self, page: &ReadyPage, left: &mut u64) -> Result<Vec<ReadyRow>, Error> {
         let sql = if page.payloads { sql::READY_PAYLOADS } else { sql::READY };
         let (rank, key) = page.after.map_or((i64::MIN, i64::MIN), |(rank, key)| (rank, signed(key.0)));
         readers::all(&self.connection, sql, params![page.route.0, rank, key, signed(page.limit)], |row| {
+            let wanted = page.payloads && *left > 0;
             let payload =
-                if page.payloads { Some(Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?)) } else { None };
+                if wanted { Some(Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?)) } else { None };
+            *left = left.saturating_sub(payload.as_ref().map_or(0, Bytes::len) as u64);
             Ok(ReadyRow { rank: row.get(4)?, row: readers::task_row(row)?, payload })
         })
     }
@@ -144,7 +162,6 @@ impl Writer {
     pub(crate) fn read(&self, load: &Load) -> Result<Loaded, Error> {
         let mut loaded = Loaded {
             ids: self.rows(sql::TASK_BY_ID, &load.ids, |(n, id)| (n.as_str(), id.0), readers::task_row)?,
-            payloads: self.bodies(sql::PAYLOAD, &load.payloads)?,
             results: self.bodies(sql::RESULT, &load.results)?,
             secrets: self.bodies(sql::SECRETS, &load.secrets)?,
             dependencies: self.rows(
@@ -196,9 +213,11 @@ impl Writer {
             let key = |row: &Row<'_>| readers::key(row, 0);
             loaded.waits.push(readers::all(&self.connection, sql::WAITERS, params, key)?);
         }
+        let mut left = load.payload_bytes;
         for page in &load.ready {
-            loaded.ready.push(self.ready(page)?);
+            loaded.ready.push(self.ready(page, &mut left)?);
         }
+        loaded.payloads = self.payloads(&load.payloads, &mut left)?;
         loaded.workflows = workflows::load(&self.connection, &load.workflows)?;
         if let Some((now, limit)) = load.due {
             loaded.due = self.tasks(sql::DUE, params![now.0, signed(limit)])?;

@@ -58,6 +58,8 @@ pub struct Load {
     pub ids: Vec<ScopedId>,
     pub tasks: Vec<TaskKey>,
     pub payloads: Vec<TaskKey>,
+    /// Bytes of payloads, of these tasks or of ready ones, after which no further one is read.
+    pub payload_bytes: u64,
     pub results: Vec<TaskKey>,
     pub secrets: Vec<TaskKey>,
     /// Tasks that new ones depend on, by id and by alias: only their states, since their number is large.
@@ -114,7 +116,7 @@ pub struct ReadyPage {
     /// Exclusive lower bound; `None` for the first page.
     pub after: Option<Place>,
     pub limit: usize,
-    /// Whether the payloads are read too, for an assignment.
+    /// Whether payloads are read too, for assignments, up to [`Load::payload_bytes`].
     pub payloads: bool,
 }
 
@@ -181,7 +183,7 @@ impl StateRow {
 pub struct ReadyRow {
     pub rank: i64,
     pub row: TaskRow,
-    /// The payload, if it was requested.
+    /// The payload, if it was requested and is within the bound.
     pub payload: Option<Bytes>,
 }
 

@@ -188,10 +188,10 @@ impl Backend for InMemoryStore {
         let state = self.state.read();
         let bodies =
             |from: &HashMap<TaskKey, Bytes>, keys: &[TaskKey]| rows(keys, |key| from.get(key).cloned());
+        let mut left = load.payload_bytes;
         Ok(Loaded {
             ids: rows(&load.ids, |id| state.row(*state.ids.get(id)?)),
             tasks: state.rows(load.tasks.iter().copied()),
-            payloads: bodies(&state.payloads, &load.payloads),
             results: bodies(&state.results, &load.results),
             secrets: bodies(&state.secrets, &load.secrets),
             dependents: load.dependents.iter().map(|page| state.dependents(page)).collect(),
@@ -205,7 +205,8 @@ impl Backend for InMemoryStore {
             documents: rows(&load.documents, |key| state.documents.get(key).cloned().map(Ok)),
             waits: load.waits.iter().map(|page| state.waiters(page)).collect(),
             sessions: rows(&load.sessions, |key| state.sessions.get(key).cloned().map(Into::into)),
-            ready: load.ready.iter().map(|page| state.ready(page)).collect(),
+            ready: load.ready.iter().map(|page| state.ready(page, &mut left)).collect(),
+            payloads: state.payloads(&load.payloads, &mut left),
             due: load.due.map_or_else(Vec::new, |(now, limit)| state.rows(state.due(now, limit))),
             logs: load.logs.as_ref().map_or(0, |page| state.within(page)),
             expired: load.expired.as_ref().map(|page| state.expired(page)).unwrap_or_default(),

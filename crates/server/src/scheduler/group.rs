@@ -1,7 +1,7 @@
 //! Groups of workers that cover the same routes. Matching looks at groups, so that neither a task nor a slot costs work
 //! for each worker of an agent. Knows no sessions and no slots, only how loaded a worker with free slots is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rota_core::target::{Profile, Target};
@@ -60,6 +60,54 @@ impl GroupKey {
     }
 }
 
+/// Routes with ready tasks, by the rank of the first of them.
+#[derive(Debug, Default)]
+pub(super) struct QueuedRoutes {
+    /// As known when the route was last looked at: its head may be later by now, and not earlier.
+    heads: HashMap<RouteId, i64>,
+    by_head: BTreeSet<(i64, RouteId)>,
+}
+
+impl QueuedRoutes {
+    /// Sets the head of a route, which has ready tasks if it has a head.
+    pub(super) fn set(&mut self, id: RouteId, head: Option<i64>) {
+        let before = match head {
+            Some(head) => self.heads.insert(id, head),
+            None => self.heads.remove(&id),
+        };
+        if before != head {
+            before.map(|before| self.by_head.remove(&(before, id)));
+            self.by_head.extend(head.map(|head| (head, id)));
+        }
+    }
+
+    /// Returns the first routes by their present heads, and how many were looked at: twice as many at most, so that many stale
+    /// ones cost one claim no more than another.
+    pub(super) fn oldest(
+        &mut self,
+        limit: usize,
+        head: impl Fn(&RouteId) -> i64,
+    ) -> (Vec<(i64, RouteId)>, u64) {
+        let mut visited = 0;
+        loop {
+            let first = self.by_head.iter().take(limit).copied();
+            let stale: Vec<_> = first.filter(|(known, id)| head(id) > *known).map(|(_, id)| id).collect();
+            visited += limit.min(self.by_head.len());
+            if stale.is_empty() || visited >= 2 * limit {
+                return (self.by_head.iter().take(limit).copied().collect(), visited as u64);
+            }
+            for id in stale {
+                self.set(id, Some(head(&id)));
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = RouteId> {
+        self.by_head.iter().map(|(_, id)| *id)
+    }
+}
+
 /// Number of occupied slots of a worker, and when it was last used.
 pub(super) type Load = (usize, u64);
 
@@ -79,7 +127,7 @@ pub(super) struct Group {
     /// Routes that the group covers.
     pub(super) routes: BTreeSet<RouteId>,
     /// Those of them with ready tasks.
-    pub(super) queued: BTreeSet<RouteId>,
+    pub(super) queued: QueuedRoutes,
     /// Those of them with ready tasks that no pending claim may take.
     pub(super) waiting: BTreeSet<RouteId>,
     /// Load of the least loaded worker, as its agent lists it while tasks wait.
@@ -96,7 +144,7 @@ impl Group {
             able: 0,
             free: BTreeSet::new(),
             routes: BTreeSet::new(),
-            queued: BTreeSet::new(),
+            queued: QueuedRoutes::default(),
             waiting: BTreeSet::new(),
             listed: None,
         }

@@ -187,6 +187,15 @@ impl Matching {
         }
     }
 
+    /// Returns the routes of a group with the oldest heads, with them.
+    pub(super) fn oldest(&mut self, id: GroupId, limit: usize) -> Vec<(i64, RouteId)> {
+        let Some(group) = self.groups.get_mut(&id) else { return Vec::new() };
+        let head = |id: &RouteId| self.queues.get(id).map_or(i64::MIN, |queue| queue.head);
+        let (oldest, visited) = group.queued.oldest(limit, head);
+        self.visited += visited;
+        oldest
+    }
+
     /// Whether more than one worker may be given tasks of a route.
     pub(super) fn is_shared(&self, id: RouteId) -> bool {
         let groups = self.queues.get(&id).into_iter().flat_map(|queue| &queue.groups);
@@ -310,9 +319,10 @@ impl Matching {
         let state = |queue: &RouteQueue| (queue.queued > 0, queue.backlog() > 0);
         let queue = self.queues.get_mut(&id)?;
         self.visited += 1;
-        let before = state(queue);
+        let (before, head) = (state(queue), queue.head);
         let out = change(queue);
-        if state(queue) != before {
+        // A later head is noticed when the queue is looked at.
+        if state(queue) != before || queue.head < head {
             let groups: Vec<_> = queue.groups.iter().copied().collect();
             for group in groups {
                 self.match_route(group, id);
@@ -329,7 +339,7 @@ impl Matching {
         }
         queue.groups.insert(group);
         known.routes.insert(id);
-        set(&mut known.queued, id, queue.queued > 0);
+        known.queued.set(id, (queue.queued > 0).then_some(queue.head));
         set(&mut known.waiting, id, queue.backlog() > 0);
         self.refresh(group);
     }
@@ -339,7 +349,8 @@ impl Matching {
             queue.groups.remove(&group);
         }
         if let Some(known) = self.groups.get_mut(&group) {
-            for routes in [&mut known.routes, &mut known.queued, &mut known.waiting] {
+            known.queued.set(id, None);
+            for routes in [&mut known.routes, &mut known.waiting] {
                 routes.remove(&id);
             }
             self.refresh(group);

@@ -213,7 +213,7 @@ impl State {
         let generation = queue.generation;
         let entry = self.workers.get(&worker)?;
         let (slots, session) = (self.available(entry).min(fair), entry.worker_ref());
-        let routes = self.queued_routes(entry);
+        let routes = self.claimed_routes(&worker, id);
         let shared = routes.iter().copied().filter(|id| self.matching.is_shared(*id)).collect();
         let worker_probe = self.reserve(&worker, Purpose::Claim, slots);
         let probe = self.take_probe(&worker);

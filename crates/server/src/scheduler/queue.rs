@@ -12,6 +12,9 @@ pub(super) struct RouteQueue {
     pub(super) route: Route,
     /// Ready tasks, according to the commits applied so far.
     pub(super) queued: u64,
+    /// Rank of the first of these, or a lower one: what precedes a task that was assigned has been assigned, too, but for tasks
+    /// that were passed over.
+    pub(super) head: i64,
     /// How many of these the pending claims may take.
     pub(super) planned: u64,
     /// Distinguishes this queue from an earlier one whose route id was reused.
@@ -22,7 +25,21 @@ pub(super) struct RouteQueue {
 
 impl RouteQueue {
     pub(super) fn new(route: Route, generation: u64) -> Self {
-        Self { route, queued: 0, planned: 0, generation, groups: BTreeSet::new() }
+        Self { route, queued: 0, head: i64::MIN, planned: 0, generation, groups: BTreeSet::new() }
+    }
+
+    /// Counts a task that enters.
+    pub(super) fn enter(&mut self, rank: i64) {
+        self.head = if self.queued == 0 { rank } else { self.head.min(rank) };
+        self.queued = self.queued.saturating_add(1);
+    }
+
+    /// Counts a task that leaves. Returns whether there was any.
+    pub(super) fn leave(&mut self, rank: Option<i64>) -> bool {
+        self.head = self.head.max(rank.unwrap_or(i64::MIN));
+        let left = self.queued.checked_sub(1);
+        self.queued = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Returns the number of ready tasks that no pending claim may take.

@@ -20,6 +20,9 @@ use super::worker::WorkerEntry;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::pulse::Pulse;
 
+/// Routes of one claim, each of which costs the store a search.
+const MAX_CLAIMED_ROUTES: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) workers: HashMap<WorkerKey, WorkerEntry>,
@@ -221,15 +224,22 @@ impl State {
         let before = change.before == Some(task::State::Queued);
         let after = change.task.state == task::State::Queued;
         if before != after {
+            let assigned = change.dispatch.is_some().then(|| change.task.rank());
             let counted = self.matching.change_queue(change.route, |queue| {
-                let queued = if after { queue.queued.checked_add(1) } else { queue.queued.checked_sub(1) };
-                queue.queued = queued.unwrap_or(queue.queued);
-                queued.is_some()
+                if after {
+                    queue.enter(change.task.rank());
+                    return true;
+                }
+                queue.leave(assigned)
             });
             self.mark_changed();
             if counted == Some(false) {
                 self.report_mismatch("a task left a queue that was empty");
             }
+        }
+        if before && after {
+            // Its priority may have changed.
+            self.matching.change_queue(change.route, |queue| queue.head = queue.head.min(change.task.rank()));
         }
         if after {
             self.arrivals += 1;
@@ -262,10 +272,16 @@ impl State {
         groups.into_iter().any(|group| !group.waiting.is_empty())
     }
 
-    /// Returns the routes with ready tasks that a worker covers.
-    pub(super) fn queued_routes(&self, entry: &WorkerEntry) -> Vec<RouteId> {
-        let groups = entry.groups.iter().filter_map(|id| self.matching.group(*id));
-        groups.flat_map(|group| group.queued.iter().copied()).collect()
+    /// Returns the routes with ready tasks that a worker covers, those with the oldest heads, and `one` of them in any case.
+    pub(super) fn claimed_routes(&mut self, worker: &WorkerKey, one: RouteId) -> Vec<RouteId> {
+        let groups = self.workers.get(worker).map(|entry| entry.groups.clone()).unwrap_or_default();
+        let mut oldest: Vec<_> =
+            groups.into_iter().flat_map(|id| self.matching.oldest(id, MAX_CLAIMED_ROUTES)).collect();
+        oldest.sort_unstable();
+        let mut routes: Vec<_> = oldest.into_iter().map(|(_, id)| id).filter(|id| *id != one).collect();
+        routes.truncate(MAX_CLAIMED_ROUTES - 1);
+        routes.push(one);
+        routes
     }
 
     /// Returns the profile of a worker, with the present capabilities of its agent.

@@ -134,7 +134,9 @@ fn damaged_steps_hide_no_dependents() {
     let WorkflowCommand::Create(create) = &mut *made else { unreachable!() };
     for dependent in &mut create.steps[1..] {
         dependent.needs = vec![Need { step: 0, continues: false }];
+        dependent.step.needs = 1;
     }
+    create.steps[0].step.has_dependents = true;
     run(&mut engine, vec![Command::Workflow(made)]);
     for step in [5, 300] {
         execute(&mut engine, &format!("UPDATE steps SET record = {DAMAGE} WHERE step = {step}"));

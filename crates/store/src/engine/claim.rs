@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rota_core::{RouteId, Timestamp};
+use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::funding::Funds;
 use super::quota::Use;
@@ -11,6 +11,9 @@ use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
 /// Tasks of one route that avoid the worker and are passed over, and tasks of all routes that get no slot otherwise.
 const MAX_PASSED_OVER: usize = 256;
+
+/// Bytes of payloads that the claims of one batch load: tasks beyond them are left to the next claim.
+pub(super) const MAX_PAYLOADS: u64 = 32 * 1024 * 1024;
 
 /// What a claim has done so far.
 #[derive(Debug, Default)]
@@ -71,6 +74,7 @@ impl<B: Backend> Engine<B> {
         best.dedup();
         best.truncate(most);
         let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { return Ok(()) };
+        self.load_payloads(best.iter().take(claim.slots).map(|(_, key)| *key))?;
         for (_, key) in best {
             if claim.slots == 0 {
                 break;
@@ -101,6 +105,9 @@ impl<B: Backend> Engine<B> {
             if of_agent == Use::Forbidden {
                 continue;
             }
+            if self.write_set.get(key).is_none_or(|entry| entry.payload.is_none()) {
+                break;
+            }
             let reserved = match self.fund(key, &agent, now)? {
                 Funds::Enough(reserved) => reserved,
                 Funds::Waits => {
@@ -124,6 +131,21 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
+    fn payload_room(&self) -> u64 {
+        MAX_PAYLOADS.saturating_sub(self.write_set.payload_bytes)
+    }
+
+    /// Loads the payloads of tasks in one call, in order, as far as the batch may.
+    fn load_payloads(&mut self, keys: impl Iterator<Item = TaskKey>) -> Result<(), Error> {
+        let lacks = |key: &TaskKey| self.write_set.get(*key).is_some_and(|entry| entry.payload.is_none());
+        let payloads: Vec<_> = keys.filter(lacks).collect();
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let payload_bytes = self.payload_room();
+        self.fetch(&Load { payloads, payload_bytes, ..Load::default() }).map(drop)
+    }
+
     /// Adds the first ready tasks of a route, in the current state of the batch, but for those that are left to other agents.
     /// Returns whether some avoid the worker and were passed over.
     fn candidates(
@@ -140,8 +162,10 @@ impl<B: Backend> Engine<B> {
         loop {
             let queue = self.write_set.queues.entry(route).or_default();
             if let Some(wanted) = queue.wanted(slots) {
-                let page = ReadyPage { route, after: None, limit: wanted, payloads: true };
-                self.fetch(&Load { ready: vec![page], ..Load::default() })?;
+                let payload_bytes = self.payload_room();
+                let payloads = claim.routes.len() == 1;
+                let page = ReadyPage { route, after: None, limit: wanted, payloads };
+                self.fetch(&Load { ready: vec![page], payload_bytes, ..Load::default() })?;
                 continue;
             }
             let found: Vec<_> = queue.best(slots).collect();

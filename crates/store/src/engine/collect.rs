@@ -7,6 +7,7 @@ use rota_core::task::{self, DependencyKey, State, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::Engine;
+use super::claim::MAX_PAYLOADS;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::memory::Live;
 use super::prune::MAX_LOGS;
@@ -142,8 +143,12 @@ impl<B: Backend> Engine<B> {
             }
         }
         let claimed = slots.into_iter().filter(|(_, wanted)| *wanted > 0);
-        let page = |(route, limit)| ReadyPage { route, after: None, limit, payloads: true };
-        load.ready = claimed.map(page).collect();
+        let claimed: Vec<_> = claimed.collect();
+        // Of many routes, most heads are not assigned.
+        let payloads = claimed.len() == 1;
+        let page = |(route, limit)| ReadyPage { route, after: None, limit, payloads };
+        load.ready = claimed.into_iter().map(page).collect();
+        load.payload_bytes = if payloads { MAX_PAYLOADS } else { 0 };
         for ids in [&mut load.ids, &mut load.dependencies] {
             ids.sort_unstable();
             ids.dedup();
@@ -273,8 +278,12 @@ impl<B: Backend> Engine<B> {
                 let key = ready.row.key;
                 let is_new = !self.knows(key);
                 self.receive(ready.row);
-                if is_new && let Some(entry) = self.write_set.entries.get_mut(&key) {
-                    entry.payload = ready.payload;
+                if is_new
+                    && let Some(payload) = ready.payload
+                    && let Some(entry) = self.write_set.entries.get_mut(&key)
+                {
+                    self.write_set.payload_bytes += payload.len() as u64;
+                    entry.payload = Some(payload);
                 }
             }
             if page.after.is_none() {
@@ -287,6 +296,7 @@ impl<B: Backend> Engine<B> {
         self.write_set.secrets.extend(loaded.secrets);
         for (key, payload) in loaded.payloads {
             if let Some(entry) = self.write_set.entries.get_mut(&key) {
+                self.write_set.payload_bytes += payload.len() as u64;
                 entry.payload = Some(payload);
             }
         }

@@ -112,6 +112,7 @@ impl<B: Backend> Engine<B> {
         }
         load.ids.sort_unstable();
         load.ids.dedup();
+        load.payload_bytes = if load.payloads.is_empty() { 0 } else { u64::MAX };
         self.fetch(&load)?;
         let dependencies = self.assigned().flat_map(|entry| ended_dependencies(&entry.task));
         let dependencies: Vec<_> = dependencies.filter_map(|id| self.known(&id)).collect();

@@ -66,6 +66,8 @@ pub(super) struct WriteSet {
     pub(super) states: KeyMap<(TaskId, State)>,
     /// Dependents that the batch added to tasks without an entry.
     pub(super) new_dependents: KeyMap<Vec<TaskKey>>,
+    /// Bytes of the payloads that the batch has loaded.
+    pub(super) payload_bytes: u64,
     /// Tasks that the batch has removed.
     pub(super) removed: KeySet,
     /// Ready tasks of the touched routes.

@@ -2,6 +2,8 @@
 
 use std::ops::Bound;
 
+use bytes::Bytes;
+
 use super::Contents;
 use crate::{DependentsPage, ReadyPage, ReadyRow, SealedSecrets, TaskRow, WaitsPage, stored_due};
 use rota_core::task::{State, Task};
@@ -27,11 +29,12 @@ impl Contents {
         places
     }
 
-    pub(super) fn ready(&self, page: &ReadyPage) -> Vec<ReadyRow> {
+    pub(super) fn ready(&self, page: &ReadyPage, left: &mut u64) -> Vec<ReadyRow> {
         let places = self.ready_on(page.route).into_iter();
         let rows = places.filter(|place| page.after.is_none_or(|after| *place > after)).take(page.limit);
         let row = |(rank, key)| {
-            let payload = self.payloads.get(&key).filter(|_| page.payloads).cloned();
+            let payload = self.payloads.get(&key).filter(|_| page.payloads && *left > 0).cloned();
+            *left = left.saturating_sub(payload.as_ref().map_or(0, Bytes::len) as u64);
             Some(ReadyRow { rank, row: self.row(key)?, payload })
         };
         rows.filter_map(row).collect()
@@ -44,6 +47,17 @@ impl Contents {
             Some(SealedSecrets { key: *key, id, sealed: self.secrets.get(key)?.clone() })
         };
         later.filter_map(sealed).take(limit).collect()
+    }
+
+    /// Returns payloads, in order, up to a number of bytes.
+    pub(super) fn payloads(&self, keys: &[TaskKey], left: &mut u64) -> Vec<(TaskKey, Bytes)> {
+        let mut found = Vec::new();
+        for key in keys {
+            let payload = self.payloads.get(key).filter(|_| *left > 0);
+            *left = left.saturating_sub(payload.map_or(0, Bytes::len) as u64);
+            found.extend(payload.map(|payload| (*key, payload.clone())));
+        }
+        found
     }
 
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {

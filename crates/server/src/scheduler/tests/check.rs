@@ -31,8 +31,8 @@ impl World {
             let routes: Vec<_> = groups().flat_map(|group| group.routes.iter().copied()).collect();
             assert_eq!(routes.len(), covered.len(), "a route of worker {worker} is covered twice");
             assert_eq!(routes.into_iter().collect::<BTreeSet<_>>(), covered, "routes of worker {worker}");
-            let queued: BTreeSet<_> = state.queued_routes(entry).into_iter().collect();
-            assert!(queued.iter().all(|id| self.model.queued[self.model.route(*id).expect("exists")] > 0));
+            let mut queued = groups().flat_map(|group| group.queued.iter());
+            assert!(queued.all(|id| self.model.queued[self.model.route(id).expect("exists")] > 0));
             let waits =
                 (0..ROUTES).any(|route| self.model.covers(*worker, route) && self.model.backlog(route) > 0);
             assert_eq!(state.has_backlog(entry), waits, "backlog of worker {worker}");

@@ -192,3 +192,43 @@ fn slot_of_a_task_elsewhere_is_free() {
 fn work_is_independent_of_setup_size() {
     assert_eq!(work(100), work(10_000));
 }
+
+/// Returns the work of some claims by a worker that covers `size` routes, the first of which have the youngest tasks.
+fn claims(size: usize) -> Vec<u64> {
+    let scheduler = Scheduler::new(Counter::default());
+    let mut setup = Setup { scheduler, routes: Vec::new(), last_task: 0, inboxes: Vec::new() };
+    setup.connect(AGENT, 0, 1);
+    let words = (0..size).map(|number| format!("word-{number}")).collect();
+    setup.scheduler.set_capabilities(&(namespace(), agent_name(AGENT)), &words);
+    let mut waiting = Vec::new();
+    for number in 0..size {
+        let target = Target::Capabilities([format!("word-{number}")].into());
+        let route = setup.add_route(target.clone());
+        let new = Task { agent_known: true, ..Task::new(setup.next_id(), namespace(), target) };
+        let at = now() + std::time::Duration::from_secs((size - number) as u64);
+        let task = rota_core::task::create(new, at).0;
+        setup.apply(task.clone(), route, None, false);
+        waiting.push((route, task));
+    }
+    let mut counts = Vec::new();
+    for _ in 0..80 {
+        let (route, mut task) = waiting.pop().expect("a task waits");
+        counts.push(setup.count(|setup| {
+            let mut plans = setup.scheduler.plan();
+            let plan = plans.pop().expect("a claim");
+            assert!(plan.claim.routes.len() <= 64, "{}", plan.claim.routes.len());
+            assert!(plan.claim.routes.contains(&route), "the oldest task is not claimed");
+            assign(&mut task, plan.claim.worker.clone());
+            let (worker, session) = (plan.reservation.worker().clone(), plan.claim.worker.clone());
+            setup.apply(task.clone(), route, Some(State::Queued), true);
+            plan.reservation.commit(1);
+            setup.scheduler.release_attempt(&worker, &session, task.id, task.fence, now());
+        }));
+    }
+    counts
+}
+
+#[test]
+fn claim_is_independent_of_covered_routes() {
+    assert_eq!(claims(1000), claims(10_000));
+}
