@@ -281,3 +281,18 @@ fn follow_up_outlives_a_full_disk() {
     let state = |number| Reader::task(&memory, &(namespace(), id(number))).unwrap().unwrap().state;
     assert!((100..1100).all(|number| state(number) == State::Failed));
 }
+
+#[test]
+fn waiters_of_several_objects_share_a_commit() {
+    let mut engine = Engine::new(InMemoryStore::default(), 1).unwrap();
+    let waiters = || (0..600).map(|number| (100 + number, format!("late-{}", number % 3)));
+    run(&mut engine, waiters().map(|(number, alias)| after(number, DependencyKey::Alias(alias))).collect());
+    let outcome = run(&mut engine, (0..3).map(|number| named(number, &format!("late-{number}"))).collect());
+    assert!(outcome.commit.tasks.len() <= 256 + 3, "{}", outcome.commit.tasks.len());
+    settle(&mut engine);
+    run(&mut engine, (0..3).map(cancel).collect());
+    settle(&mut engine);
+    for (number, _) in waiters() {
+        assert_eq!(find(&mut engine, number).unwrap().state, State::Failed, "{number}");
+    }
+}

@@ -126,10 +126,13 @@ impl Waiting {
         waiters.removed.push(task);
     }
 
-    /// Removes and returns the first of those that wait for an object, lowest key first, and whether there are more.
-    pub(super) fn take(&mut self, key: &WaitsKey) -> (Vec<TaskKey>, bool) {
+    /// Removes and returns the first of those that wait for an object, lowest key first, and whether there are more: up to
+    /// `limit` of those stored.
+    pub(super) fn take(&mut self, key: &WaitsKey, limit: usize) -> (Vec<TaskKey>, bool) {
         let Some(waiters) = self.0.get_mut(key) else { return (Vec::new(), false) };
-        let stored = waiters.stored.replace(Vec::new()).unwrap_or_default();
+        let mut stored = waiters.stored.replace(Vec::new()).unwrap_or_default();
+        waiters.more |= stored.len() > limit;
+        stored.truncate(limit);
         waiters.removed.extend(&stored);
         let mut tasks = std::mem::take(&mut waiters.added);
         tasks.extend(stored);

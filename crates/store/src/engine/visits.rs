@@ -277,13 +277,14 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Removes and returns the first tasks that wait for an object, and whether there are more.
+    /// Removes and returns the first tasks that wait for an object, as many as this commit may visit, and whether there are more.
     pub(super) fn take_waits(&mut self, key: &WaitsKey) -> Result<(Vec<TaskKey>, bool), Error> {
+        let limit = self.write_set.pending.budget().max(1);
         if !self.write_set.waits.knows(key) {
-            let page = WaitsPage { key: key.clone(), limit: MAX_FOLLOW_UPS };
+            let page = WaitsPage { key: key.clone(), limit: limit.min(MAX_FOLLOW_UPS) };
             self.fetch(&Load { waits: vec![page], ..Load::default() })?;
         }
-        let (waiters, more) = self.write_set.waits.take(key);
+        let (waiters, more) = self.write_set.waits.take(key, limit);
         self.write_set.pending.spend(waiters.len());
         Ok((waiters, more))
     }
