@@ -134,3 +134,21 @@ pub(crate) fn explain(error: &rusqlite::Error) -> Error {
     };
     Error::Unavailable { message: format!("{message} ({error})"), hint }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failed_sync_loses_sync() {
+        let explained = |code| explain(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC] {
+            let error = explained(code);
+            assert!(matches!(error, Error::LostSync(_)) && error.is_fatal(), "{error:?}");
+        }
+        for code in [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_FULL] {
+            let error = explained(code);
+            assert!(matches!(error, Error::Unavailable { .. }) && !error.is_fatal(), "{error:?}");
+        }
+    }
+}

@@ -189,7 +189,7 @@ fn life_of_a_task(size: usize) -> Vec<Calls> {
 
 #[test]
 fn work_is_independent_of_size() {
-    let (small, large) = (life_of_a_task(100), life_of_a_task(1000));
+    let (small, large) = (life_of_a_task(100), life_of_a_task(10_000));
     assert_eq!(small, large);
     for calls in &small {
         assert!(calls.loads <= 1 && calls.writes == 1, "{calls:?}");

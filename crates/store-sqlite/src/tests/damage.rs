@@ -171,6 +171,19 @@ fn replaced_writer_changes_nothing() {
 }
 
 #[test]
+fn write_on_another_revision_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(folder.path());
+    run(&mut engine, vec![create(0, 10)], NOW);
+    // As if another writer of the same epoch had committed.
+    let other = rusqlite::Connection::open(folder.path().join("rota.db")).unwrap();
+    other.execute("UPDATE shards SET revision = revision + 1", []).unwrap();
+    assert!(matches!(engine.run(vec![create(1, 10)], NOW), Err(Error::Deposed)));
+    let tasks: u32 = other.query_row("SELECT count(*) FROM tasks", [], |row| row.get(0)).unwrap();
+    assert_eq!(tasks, 1);
+}
+
+#[test]
 fn damaged_end_reaches_its_dependents() {
     let folder = tempfile::tempdir().unwrap();
     let mut engine = engine(folder.path());

@@ -4,6 +4,7 @@ mod damage;
 mod damage_objects;
 mod damage_workflows;
 mod full;
+mod lists;
 mod migrations;
 mod plans;
 mod pruned;

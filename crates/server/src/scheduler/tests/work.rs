@@ -232,3 +232,26 @@ fn claims(size: usize) -> Vec<u64> {
 fn claim_is_independent_of_covered_routes() {
     assert_eq!(claims(1000), claims(10_000));
 }
+
+/// A count that is too high would be claimed without end, and one that is too low would keep tasks waiting.
+#[test]
+fn wrong_counts_are_corrected() {
+    let scheduler = Scheduler::new(Counter::default());
+    let mut setup = Setup { scheduler, routes: Vec::new(), last_task: 0, inboxes: Vec::new() };
+    let route = setup.add_route(Target::Agent(agent_name(AGENT)));
+    setup.connect(AGENT, 0, 1);
+    let correct = |setup: &Setup, count| {
+        let commit = Commit { queue_counts: vec![(route, count)], ..Commit::default() };
+        setup.scheduler.apply(&commit, now());
+    };
+    setup.scheduler.restore(Vec::new(), vec![(route, 3)]);
+    assert_eq!(setup.scheduler.plan().len(), 1);
+    correct(&setup, 0);
+    assert!(setup.scheduler.plan().is_empty());
+    correct(&setup, 2);
+    assert_eq!(setup.scheduler.plan().len(), 1);
+    // A queue that is gone stays gone.
+    setup.scheduler.apply(&Commit { removed_routes: vec![route], ..Commit::default() }, now());
+    correct(&setup, 2);
+    assert!(setup.scheduler.plan().is_empty());
+}
