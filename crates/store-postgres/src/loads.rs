@@ -6,8 +6,8 @@ use futures::try_join;
 use rota_core::{TaskKey, Timestamp};
 use rota_store::codec::{signed, unsigned};
 use rota_store::{
-    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey,
-    ReadyPage, ReadyRow, ScopedId, THREAD_TTL, TaskRow,
+    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey, ReadyRow,
+    ScopedId, THREAD_TTL, TaskRow,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;

@@ -122,11 +122,9 @@ statements! {
     LOAD_TASKS = concat!("SELECT n, ", task_columns!(), " FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
         JOIN tasks AS t ON t.shard = $1 AND t.key = want.key ORDER BY n");
     // Up to a number of bytes: no more values are read.
-    LOAD_PAYLOADS = "SELECT key, payload FROM
-        (SELECT n, t.key, payload, sum(octet_length(payload)) OVER (ORDER BY n) - octet_length(payload) AS before
+    LOAD_PAYLOADS = "SELECT key, payload FROM (SELECT n, t.key, payload, sum(octet_length(payload)) OVER (ORDER BY n) - octet_length(payload) AS before
             FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
-            JOIN specs AS t ON t.shard = $1 AND t.key = want.key) AS t
-        WHERE before < $3 ORDER BY n";
+            JOIN specs AS t ON t.shard = $1 AND t.key = want.key) AS t WHERE before < $3 ORDER BY n";
     LOAD_RESULTS = "SELECT key, body FROM results WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
     LOAD_SECRETS = "SELECT key, body FROM secrets WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
     LOAD_DEPENDENCIES = "SELECT n, t.key, t.id, t.record
@@ -156,7 +154,6 @@ statements! {
     LOAD_WAITS = "SELECT n, t.waiter FROM unnest($2::text[], $3::text[], $4::int8[]) WITH ORDINALITY AS page (namespace, key, size, n)
         CROSS JOIN LATERAL (SELECT waiter FROM waits WHERE waits.shard = $1 AND waits.namespace = page.namespace
             AND waits.key = page.key ORDER BY waiter LIMIT page.size) AS t ORDER BY n, t.waiter";
-    // Payloads up to a number of bytes: no more values are read.
     LOAD_READY = concat!("SELECT n, ", task_columns!(), ", t.rank,
             CASE WHEN sum(t.bytes) OVER (ORDER BY n, t.rank, t.key) - t.bytes < $7
                 THEN (SELECT payload FROM specs WHERE specs.shard = $1 AND specs.key = t.key) END
@@ -270,8 +267,7 @@ statements! {
         set "body = excluded.body");
     DETACH_TASKS = "UPDATE specs SET workflow = NULL, step = NULL, round = NULL, item = NULL WHERE shard = $1 AND key = ANY ($2)";
     // What cannot be decoded is due, and expires, in three thousand years, in microseconds.
-    SET_WORKFLOWS_ASIDE = "UPDATE workflows SET due = due + 100000000000000000, ended = ended + 100000000000000000
-        WHERE shard = $1 AND key = ANY ($2)";
+    SET_WORKFLOWS_ASIDE = "UPDATE workflows SET due = due + 100000000000000000, ended = ended + 100000000000000000 WHERE shard = $1 AND key = ANY ($2)";
     SET_STEPS_ASIDE = "UPDATE steps AS t SET due = t.due + 100000000000000000 FROM unnest($2::int8[], $3::int8[]) AS old (workflow, step)
         WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step = old.step";
     // At a start, that is taken back.

@@ -26,8 +26,8 @@ pub(crate) fn page(connection: &Connection, page: &DocumentsPage) -> Result<Docu
         let document = match readers::document_row(row).map_err(|error| explain(&error))? {
             Ok(document) => document,
             Err(reason) => {
-                let (namespace, name) = readers::pair(row, 1).map_err(|error| explain(&error))?;
-                found.add_damaged(page.kind, &namespace, name, reason);
+                let text = |column| row.get::<_, String>(column).map_err(|error| explain(&error));
+                found.add_damaged(page.kind, &text(1)?, text(2)?, reason);
                 continue;
             }
         };

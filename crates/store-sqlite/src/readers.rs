@@ -55,11 +55,6 @@ pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Result<(NameKey, Sto
     Ok(namespace.map(|namespace| ((namespace, name), thread)))
 }
 
-/// Reads two columns of text.
-pub(crate) fn pair(row: &Row<'_>, first: usize) -> rusqlite::Result<(String, String)> {
-    Ok((row.get(first)?, row.get(first + 1)?))
-}
-
 fn bad_name() -> Error {
     Error::Corrupt("a stored name is not valid".to_owned())
 }

@@ -15,12 +15,12 @@ use rota_core::quota::{CoolDown, CredentialId};
 use rota_core::spending::{Account, Scope};
 use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
-use rota_core::{AgentName, Epoch, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 
 use crate::{
     Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter,
-    FollowUp, LogSize, Page, Replica, SealedSecrets, Session, Snapshot, Span, StoreSpace, StoreStats, Thread,
-    WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
+    FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span, StoreSpace,
+    StoreStats, Thread, WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
@@ -135,13 +135,6 @@ pub struct ExpiredPage {
     pub logs: LogSize,
 }
 
-/// Tasks to remove, as far as a bound of their logs allows: the page ends with the one that exceeds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogsPage {
-    pub tasks: Vec<TaskKey>,
-    pub bound: LogSize,
-}
-
 #[derive(Debug, Clone)]
 pub struct TaskRow {
     pub key: TaskKey,
@@ -149,19 +142,6 @@ pub struct TaskRow {
     pub task: Stored<Task>,
     /// Whether stored tasks depend on it.
     pub has_dependents: bool,
-}
-
-/// Row of the last session of a worker.
-#[derive(Debug, Clone)]
-pub struct SessionRow {
-    pub epoch: Epoch,
-    pub session: Stored<Session>,
-}
-
-impl From<Session> for SessionRow {
-    fn from(session: Session) -> Self {
-        Self { epoch: session.epoch, session: Ok(session) }
-    }
 }
 
 /// State of a task, without its record.

@@ -44,11 +44,12 @@ pub mod engine;
 mod file_lock;
 mod filter;
 mod follow_up;
-mod log_size;
 mod groups;
+mod logs;
 pub mod memory;
 mod records;
 mod replica;
+mod rows;
 mod sealed;
 pub mod single_writer;
 pub mod snapshot;
@@ -67,9 +68,9 @@ use tokio::sync::mpsc;
 
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
-    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogsPage, NameKey, Place, Reader,
-    ReadyPage, ReadyRow, RoutePlace, ScopedId, SessionKey, SessionRow, StateRow, Stored, THREAD_TTL, TaskRow,
-    WaitsKey, WaitsPage, Written, stored_due,
+    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, NameKey, Place, Reader, ReadyPage,
+    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage,
+    Written, stored_due,
 };
 pub use commit::{
     AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, DocumentChange, Previous,
@@ -79,22 +80,22 @@ pub use document::{Document, DocumentKey, DocumentKind, Documents, DocumentsPage
 pub use file_lock::{FileLock, LockError};
 pub use filter::{Filter, Page};
 pub use follow_up::{FollowUp, TaskHold, WaitKey};
-pub use log_size::LogSize;
 pub use groups::{GROUP_WINDOW, GroupKey, GroupMember, WORKFLOW_MEMBER};
+pub use logs::{LogSize, LogsPage};
 pub use records::{
     Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, OpenSession, Prune,
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
 pub use replica::{DatabaseStatus, Replica, Standbys};
+pub use rows::{SessionRow, StepRow, WorkflowRow};
 pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{DamagedObject, OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
 pub use workflows::{
-    Action, CreateWorkflow, Need, NewStep, StepKey, StepPage, StepRow, StepTasksPage, TaskPlace,
-    WORKFLOW_OUTPUT, WorkflowChanges, WorkflowCommand, WorkflowFilter, WorkflowLoad, WorkflowLoaded,
-    WorkflowQuery, WorkflowRow, WorkflowRows, WorkflowScopedId, place_of, reused_results, step_items,
-    stored_end, stored_task_end,
+    Action, CreateWorkflow, Need, NewStep, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT,
+    WorkflowChanges, WorkflowCommand, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
+    WorkflowRows, WorkflowScopedId, place_of, reused_results, step_items, stored_end, stored_task_end,
 };
 
 /// Failure of a store. Nothing of the batch has happened.

@@ -8,7 +8,7 @@ use rota_core::workflow::{self, Step, StepCommand, StepState, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Create, GroupKey, GroupMember, NameKey, Stored, TaskRow};
+use crate::{Command, Create, GroupKey, GroupMember, NameKey, StepRow, TaskRow, WorkflowRow};
 
 /// A workflow's id in its namespace.
 pub type WorkflowScopedId = (Namespace, WorkflowId);
@@ -217,31 +217,6 @@ pub struct StepTasksPage {
     pub limit: usize,
 }
 
-#[derive(Debug, Clone)]
-pub struct WorkflowRow {
-    pub key: WorkflowKey,
-    pub id: WorkflowId,
-    pub workflow: Stored<Workflow>,
-}
-
-impl From<Workflow> for WorkflowRow {
-    fn from(workflow: Workflow) -> Self {
-        Self { key: workflow.key, id: workflow.id, workflow: Ok(workflow) }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct StepRow {
-    pub key: StepKey,
-    pub step: Stored<Step>,
-}
-
-impl From<Step> for StepRow {
-    fn from(step: Step) -> Self {
-        Self { key: (step.workflow, step.index), step: Ok(step) }
-    }
-}
-
 /// Result of a load. Pages are in the order of the request, one for each.
 #[derive(Debug, Clone, Default)]
 pub struct WorkflowLoaded {
@@ -280,7 +255,7 @@ pub struct WorkflowChanges {
     pub detached: Vec<rota_core::TaskKey>,
     /// Workflows whose record cannot be decoded: kept, but neither due nor expired before the next start.
     pub undecodable: Vec<WorkflowKey>,
-    /// Such steps.
+    /// Steps whose record cannot be decoded.
     pub undecodable_steps: Vec<StepKey>,
 }
 

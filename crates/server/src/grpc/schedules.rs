@@ -50,7 +50,7 @@ impl Schedules {
         if let Some(known) = self.driver.registry.get(key) {
             return Ok(known);
         }
-        // One that cannot be decoded is known to the store alone, which says why.
+        // One that cannot be decoded is known to the store alone, which has the reason.
         let stored = self.driver.store.reads().document(document_key(DocumentKind::Schedule, key));
         stored.await.map_err(status::store)?;
         let text = format!("schedule {} does not exist in namespace {}", key.1, key.0);

@@ -202,7 +202,7 @@ fn damaged_route_books_and_cool_down_are_left_out() {
     fixture.execute(&format!("INSERT INTO accounts VALUES ('n', '', {DAMAGE})"));
     let reported = fixture.reopen();
     assert_eq!(reported, ["route 99", "cool-down of credential n/0123456789abcdef", "books of namespace n"],);
-    // Nobody knows when it would end: it ends now.
+    // Its end is not known: it ends now.
     assert_eq!(fixture.count("SELECT count(*) FROM cool_downs"), 0);
     assert!(matches!(fixture.one(create(2, 10)), Ok(Reply::Created(_))));
 }

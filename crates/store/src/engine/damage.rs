@@ -100,7 +100,7 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Ends damaged cool-downs: nobody knows when they would.
+    /// Ends damaged cool-downs, whose end is not known.
     pub(super) fn lift_damaged(&mut self) {
         for key in self.damage.cool_downs.clone() {
             self.write_set.cool_downs.insert(key.clone(), None);

@@ -125,7 +125,7 @@ impl<B: Backend> Engine<B> {
         Ok(Ok(Reply::Pruned { count: 1, more: false }.into()))
     }
 
-    /// Removes a task whose record cannot be decoded. What depends on it goes on as after a cancelled one.
+    /// Removes a task whose record cannot be decoded. What depends on it continues as after a cancelled one.
     fn discard(&mut self, key: TaskKey, id: &ScopedId) {
         self.write_set.undecodable.remove(&key);
         self.write_set.removed.insert(key);

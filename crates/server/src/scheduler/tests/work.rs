@@ -250,7 +250,7 @@ fn wrong_counts_are_corrected() {
     assert!(setup.scheduler.plan().is_empty());
     correct(&setup, 2);
     assert_eq!(setup.scheduler.plan().len(), 1);
-    // A queue that is gone stays gone.
+    // A removed queue does not return.
     setup.scheduler.apply(&Commit { removed_routes: vec![route], ..Commit::default() }, now());
     correct(&setup, 2);
     assert!(setup.scheduler.plan().is_empty());

@@ -1,6 +1,8 @@
 //! Work per batch: one load and one write, whatever the number of workers, routes and queued tasks.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod claims;
+
 use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::target::Target;
@@ -31,7 +33,7 @@ struct Calls {
 struct Counting {
     inner: InMemoryStore,
     calls: Calls,
-    /// Whether writes fail.
+    /// Whether writes fail from now on.
     is_full: bool,
     snapshots: u32,
 }
@@ -253,61 +255,6 @@ fn large_batch_loads_and_writes_once() {
     let accept = |number| on(id(number), task::Command::Accept(attempt.clone()));
     let (accepted, _) = calls(&mut engine, (0..200).map(accept).collect());
     assert_eq!((accepted.loads, accepted.writes), (0, 1), "tasks on workers are in memory");
-}
-
-fn claim(routes: std::ops::Range<u32>, slots: usize) -> Command {
-    Command::Claim(Claim {
-        namespace: namespace(),
-        worker: worker(0),
-        routes: routes.map(RouteId).collect(),
-        shared: Vec::new(),
-        probes: None,
-        slots,
-    })
-}
-
-#[test]
-fn claim_of_many_routes_loads_one_payload() {
-    let mut engine = Engine::new(Counting::default(), 1).unwrap();
-    calls(&mut engine, vec![put_agent(0), hello(0)]);
-    let needing = |number: usize| create(number, Target::Capabilities([format!("c{number}")].into()), None);
-    calls(&mut engine, (0..64).map(needing).collect());
-    let (claimed, replies) = calls(&mut engine, vec![claim(1..65, 1)]);
-    assert!(matches!(replies[..], [Reply::Claimed(1)]), "{replies:?}");
-    assert_eq!((claimed.loads, claimed.rows_read, claimed.payload_bytes), (2, 64 + 1, 4));
-}
-
-#[test]
-fn claims_of_a_batch_load_bounded_payloads() {
-    const PAYLOAD: usize = 1 << 20;
-    let mut engine = Engine::new(Counting::default(), 1).unwrap();
-    calls(&mut engine, vec![put_agent(0), hello(0)]);
-    let large = |number: usize, route: usize| {
-        let target = Target::Capabilities([format!("c{route}")].into());
-        let Command::Create(mut create) = create(number, target, None) else { unreachable!() };
-        create.payload = Bytes::from(vec![7; PAYLOAD]);
-        Command::Create(create)
-    };
-    // Of one route, then of several.
-    for (routes, first) in [(1..2, 0), (2..6, 100)] {
-        let count = routes.len();
-        calls(&mut engine, (0..100).map(|number| large(first + number, first + number % count)).collect());
-        let mut left = 100;
-        while left > 0 {
-            let (claimed, replies) =
-                calls(&mut engine, vec![claim(routes.clone(), 50), claim(routes.clone(), 50)]);
-            assert!(claimed.payload_bytes <= 33 * PAYLOAD, "{claimed:?}");
-            let given: usize = replies
-                .iter()
-                .map(|reply| match reply {
-                    Reply::Claimed(given) => *given,
-                    other => panic!("{other:?}"),
-                })
-                .sum();
-            assert!(given > 0 && given <= 33, "{given}");
-            left -= given;
-        }
-    }
 }
 
 #[test]

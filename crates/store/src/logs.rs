@@ -1,4 +1,13 @@
-//! Size of logs, by which removals are bounded.
+//! Sizes of logs, which bound how many tasks a commit removes.
+
+use rota_core::TaskKey;
+
+/// Tasks to remove, as far as a bound of their logs allows: the page ends with the one that exceeds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogsPage {
+    pub tasks: Vec<TaskKey>,
+    pub bound: LogSize,
+}
 
 /// Size of the logs of some tasks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
