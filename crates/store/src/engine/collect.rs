@@ -200,8 +200,11 @@ impl<B: Backend> Engine<B> {
 
     /// Adds what the end of a task on a worker needs.
     fn collect_end(&self, key: TaskKey, load: &mut Load) {
-        if let Some(step) = self.memory.get(key).and_then(|live| live.task.step.as_ref()) {
-            Self::collect_step(step, load);
+        if let Some(live) = self.memory.get(key) {
+            load.threads.extend(threads::thread_of(&live.task));
+            if let Some(step) = &live.task.step {
+                Self::collect_step(step, load);
+            }
         }
         // Complete records: the others are loaded when they are visited.
         if load.dependents.len() < MAX_FOLLOW_UPS / FIRST_DEPENDENTS
@@ -354,10 +357,15 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Loads the first tasks that wait for new objects of the batch, as many as it may visit.
-    pub(super) fn fetch_waiters(&mut self, load: &Load) -> Result<(), Error> {
+    /// Loads the first tasks that wait for new objects of the batch, as many as it may visit, and the last tasks of the threads
+    /// that new ones join.
+    pub(super) fn fetch_waiters(&mut self, load: &Load, joined: &[NameKey]) -> Result<(), Error> {
         let waiting = load.waits.iter().flat_map(|page| self.write_set.waits.stored(&page.key));
-        let tasks = waiting.copied().filter(|key| !self.knows(*key)).take(MAX_FOLLOW_UPS).collect();
+        let waiting = waiting.copied().filter(|key| !self.knows(*key)).take(MAX_FOLLOW_UPS);
+        let tails = joined.iter().filter_map(|name| Some(self.write_set.threads.get(name)?.tail?.0));
+        let mut tasks: Vec<_> = waiting.chain(tails.filter(|key| !self.knows(*key))).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
         self.fetch(&Load { tasks, ..Load::default() }).map(drop)
     }
 

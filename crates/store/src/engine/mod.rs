@@ -192,7 +192,7 @@ impl<B: Backend> Engine<B> {
         self.begin();
         let load = self.collect(&batch, now);
         self.fetch(&load)?;
-        self.fetch_waiters(&load)?;
+        self.fetch_waiters(&load, &threads::joined(&batch))?;
         let mut answers = Vec::with_capacity(batch.len());
         for command in batch {
             answers.push(self.command(command, now)?);

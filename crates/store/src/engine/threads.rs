@@ -7,11 +7,20 @@ use rota_core::{TaskId, TaskKey, Timestamp};
 
 use super::Engine;
 use super::write_set::Found;
-use crate::{Backend, Error, Load, NameKey, Refused, Thread};
+use crate::{Backend, Command, Error, Load, NameKey, Refused, Thread};
 
 /// Returns the thread of a task.
 pub(super) fn thread_of(task: &Task) -> Option<NameKey> {
     Some((task.namespace.clone(), task.thread.clone()?))
+}
+
+/// Returns the threads that the new tasks of a batch join.
+pub(super) fn joined(batch: &[Command]) -> Vec<NameKey> {
+    let thread = |command: &Command| match command {
+        Command::Create(create) => thread_of(&create.task),
+        _ => None,
+    };
+    batch.iter().filter_map(thread).collect()
 }
 
 impl<B: Backend> Engine<B> {
@@ -58,7 +67,9 @@ impl<B: Backend> Engine<B> {
 
     /// Takes in the ends of tasks of threads.
     pub(super) fn settle_threads(&mut self, now: Timestamp) -> Result<(), Error> {
-        for key in std::mem::take(&mut self.write_set.ended_in_threads) {
+        let ended = std::mem::take(&mut self.write_set.ended_in_threads);
+        self.load_threads(&ended)?;
+        for key in ended {
             let Some(task) = self.write_set.get(key).map(|entry| entry.task.clone()) else { continue };
             let Some(name) = thread_of(&task) else { continue };
             // One that cannot be decoded, or was removed, has no conversation to keep.
@@ -102,6 +113,20 @@ impl<B: Backend> Engine<B> {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// Loads, in one call, the threads of tasks that have ended, and the tasks that come before them.
+    fn load_threads(&mut self, ended: &[TaskKey]) -> Result<(), Error> {
+        let tasks = || ended.iter().filter_map(|key| Some(&self.write_set.get(*key)?.task));
+        let mut threads: Vec<_> = tasks().filter_map(|task| thread_of(task)).collect();
+        threads.retain(|name| !self.write_set.threads.knows(name));
+        threads.sort_unstable();
+        threads.dedup();
+        let before = tasks().filter_map(|task| Some((task.namespace.clone(), task.waits_in_thread()?)));
+        let mut ids: Vec<_> = before.filter(|id| !self.knows_id(id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        self.fetch(&Load { threads, ids, ..Load::default() }).map(drop)
     }
 
     /// Loads a thread, unless it is known. Returns why it cannot be decoded, if it cannot.

@@ -21,7 +21,8 @@ impl<B: Backend> Engine<B> {
             let ends = pending.queue.drain(..ends).collect();
             return self.visit_dependents(ends);
         }
-        match pending.queue.pop_front() {
+        self.fetch_waits()?;
+        match self.write_set.pending.queue.pop_front() {
             Some((number, FollowUp::Found { waits, task })) => self.visit_waiters(number, waits, task, now),
             Some((number, FollowUp::Agent { namespace, name, after, end })) => {
                 self.visit_agent(number, (namespace, name), (after, end))
@@ -32,6 +33,30 @@ impl<B: Backend> Engine<B> {
             Some((number, follow_up)) => self.visit_workflow(number, follow_up, now),
             None => Ok(()),
         }
+    }
+
+    /// Loads what the next follow-ups visit that concern waiting tasks: their keys in one call, their records in another.
+    fn fetch_waits(&mut self) -> Result<(), Error> {
+        let waits = |follow_up: &FollowUp| match follow_up {
+            FollowUp::Found { waits, .. } | FollowUp::Lifted { waits } => Some(waits.clone()),
+            _ => None,
+        };
+        let pending = &self.write_set.pending;
+        let budget = pending.budget();
+        let next = pending.queue.iter().take(budget).map_while(|(_, next)| waits(next));
+        let mut keys: Vec<_> = next.filter(|key| !self.write_set.waits.knows(key)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        // A single one is loaded when it is visited, if it has to be.
+        if keys.len() < 2 {
+            return Ok(());
+        }
+        let limit = (budget / keys.len()).max(1);
+        let pages = keys.iter().map(|key| WaitsPage { key: key.clone(), limit }).collect();
+        self.fetch(&Load { waits: pages, ..Load::default() })?;
+        let waiters = keys.iter().flat_map(|key| self.write_set.waits.stored(key)).copied();
+        let waiters: Vec<_> = waiters.take(budget).collect();
+        self.load_all(&waiters)
     }
 
     /// Notifies dependents of ended tasks.
