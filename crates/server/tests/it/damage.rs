@@ -81,7 +81,7 @@ async fn damaged_task_is_removed_by_its_id() -> Result<()> {
     assert_eq!(database.execute(&format!("UPDATE tasks SET record = {DAMAGE}"), [])?, 1);
     drop(database);
     cluster.restart().await?;
-    let get = || v1::GetTaskRequest { name: by_id.clone(), ..Default::default() };
+    let get = || v1::GetTaskRequest { name: by_id.clone() };
     let damaged = cluster.client().get_task(get()).await.unwrap_err();
     assert_eq!(damaged.reason.as_deref(), Some("STORE_CORRUPT"));
     assert_eq!(cluster.client().prune(prune(&by_id)).await?.removed, 1);
