@@ -78,6 +78,7 @@ tables! {
     step_specs (workflow Int, step Int; body Bytes);
     step_outputs (workflow Int, step Int; body Bytes);
     step_edges (workflow Int, step Int, dependent Int; continues Bool);
+    group_members (namespace Text, name Text, holds Bool, workflow Int, step Int; capacity Int, joined Int);
 }
 
 /// Returns the table of this name, with its place among them.
