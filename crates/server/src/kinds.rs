@@ -14,11 +14,10 @@ use tonic::Status;
 
 use crate::agents::{AgentRegistry, KnownAgent};
 use crate::store_client::StoreClient;
+use crate::wire::kind::{self as wire, AUTO};
 use crate::wire::status::{self, error, invalid};
-use crate::wire::{kind as wire, names, target, time};
+use crate::wire::{names, target, time};
 
-/// Kind that is decided by the prompt.
-const AUTO: &str = "auto";
 /// Kinds that a namespace may have of its own.
 pub(crate) const MAX_KINDS: usize = 50;
 

@@ -29,6 +29,7 @@ use crate::kinds::Kinds;
 use crate::scheduler::{Reservation, Scheduler};
 use crate::seal::{Sealed, Sealer};
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
+use crate::wire::kind::Asked;
 use crate::wire::overrides::{self, Forbidden};
 use crate::wire::spec::{self, Checked};
 use crate::wire::{check, status, target, task};
@@ -59,6 +60,8 @@ struct Rest {
     reservation: Option<Reservation>,
     payload: Box<v1::TaskSpec>,
     alias: String,
+    /// What the caller has set of the fields that its kind presets.
+    asked: Option<Box<Asked>>,
     /// Keeps the artifacts of the input until the commit.
     inputs: Option<Pin>,
     /// Lets a rotation of keys wait for the commit of the sealed secrets.
@@ -140,9 +143,11 @@ impl Creator {
     ) -> Result<Prepared, Status> {
         check::idempotency_key(&request.idempotency_key, MAX_KEY)?;
         let mut given = request.task.ok_or_else(|| status::invalid("task", "is required"))?;
-        // The copy of a task has what that one got from its kind.
+        let (mut asked, mut unknown) = (None, None);
+        // The copy of a task has what that one got from its kind. The kind of one that exists may have been deleted.
         if retry_of.is_none() {
-            self.kinds.complete(&namespace, &mut given).await?;
+            asked = given.spec.as_ref().and_then(Asked::of).map(Box::new);
+            unknown = self.kinds.complete(&namespace, &mut given).await.err();
         }
         if let Some(spec) = given.spec.as_mut().filter(|_| !self.isolates) {
             spec.isolation = v1::Isolation::Unspecified.into();
@@ -160,8 +165,8 @@ impl Creator {
         let (secrets, uncommitted) = sealed.map(|sealed| (sealed.bytes, sealed.uncommitted)).unzip();
         // One that succeeded before may continue a task that has been removed since.
         let (source, unfounded) = match self.source(scope, &mut task, &mut payload).await {
-            Ok(source) => (source, None),
-            Err(status) => (None, Some(status)),
+            Ok(source) => (source, unknown),
+            Err(status) => (None, Some(unknown.unwrap_or(status))),
         };
         let inputs = self.inputs(&task.namespace, &payload.inputs, source).await?;
         let (artifacts, inputs) = inputs.unzip();
@@ -202,7 +207,7 @@ impl Creator {
         }
         Ok(Prepared {
             command,
-            rest: Rest { reservation, payload: Box::new(payload), alias, inputs, uncommitted },
+            rest: Rest { reservation, payload: Box::new(payload), alias, asked, inputs, uncommitted },
         })
     }
 
@@ -340,7 +345,7 @@ impl Creator {
         rest: Rest,
         given: &[(TaskId, Bytes)],
     ) -> Result<v1::Task, Status> {
-        let Rest { reservation, mut payload, alias, inputs: _, uncommitted: _ } = rest;
+        let Rest { reservation, mut payload, alias, asked, inputs: _, uncommitted: _ } = rest;
         match reply.map_err(status::refused)? {
             Reply::Created(created) => {
                 if let Some(reservation) = reservation {
@@ -356,7 +361,9 @@ impl Creator {
                 let stored = self.store.payload(&known).await?;
                 let given =
                     || given.iter().find(|(id, _)| *id == known.id).map(|(_, payload)| payload.clone());
-                self.existing(&known, &stored.or_else(given).unwrap_or_default(), &payload, &alias).await
+                let stored = stored.or_else(given).unwrap_or_default();
+                let fields = spec::differences(&stored, &mut payload, asked.as_deref());
+                self.existing(&known, &stored, fields, &alias).await
             }
             _ => Err(unexpected_reply()),
         }
@@ -367,10 +374,9 @@ impl Creator {
         &self,
         known: &Task,
         stored: &Bytes,
-        given: &v1::TaskSpec,
+        mut fields: Vec<String>,
         alias: &str,
     ) -> Result<v1::Task, Status> {
-        let mut fields = spec::differences(stored, given);
         if known.alias.as_deref().unwrap_or_default() != alias {
             fields.push("alias".to_owned());
         }

@@ -9,6 +9,8 @@ use tonic::Status;
 use super::status::invalid;
 use super::{check, schema, spec, target};
 
+/// Kind that is decided by the prompt.
+pub(crate) const AUTO: &str = "auto";
 /// Place of the prompt in the text of a kind.
 const PROMPT: &str = "${{ prompt }}";
 const MAX_DESCRIPTION: usize = 1 << 10;
@@ -103,6 +105,54 @@ pub(crate) fn complete_limits(limits: &mut v1::Limits, kind: &v1::Limits) {
     }
     if limits.budget_micro_usd == 0 {
         limits.budget_micro_usd = *budget_micro_usd;
+    }
+}
+
+/// Fields that a kind presets, as the caller of a creation has set them.
+pub(crate) struct Asked {
+    kind: String,
+    target: bool,
+    retry: bool,
+    result_schema: bool,
+    limits: Option<v1::Limits>,
+}
+
+impl Asked {
+    /// Returns the fields of a task before its kind completes it; `None` for a task without a kind.
+    pub(crate) fn of(spec: &v1::TaskSpec) -> Option<Self> {
+        (!spec.kind.is_empty()).then(|| Self {
+            kind: spec.kind.clone(),
+            target: spec.target.as_ref().is_some_and(|target| target.kind.is_some()),
+            retry: spec.retry.is_some(),
+            result_schema: spec.result_schema.is_some(),
+            limits: spec.limits,
+        })
+    }
+
+    /// Gives the repetition of a creation what the stored task got from its kind. The kind may have changed since, and other
+    /// agents exist.
+    pub(crate) fn adopt(&self, spec: &mut v1::TaskSpec, stored: &v1::TaskSpec) {
+        // A stored task without a kind has nothing from one.
+        if stored.kind.is_empty() {
+            return;
+        }
+        if self.kind == AUTO {
+            spec.kind.clone_from(&stored.kind);
+        }
+        spec.prompt_frame.clone_from(&stored.prompt_frame);
+        if !self.target {
+            spec.target.clone_from(&stored.target);
+        }
+        if !self.retry {
+            spec.retry.clone_from(&stored.retry);
+        }
+        if !self.result_schema {
+            spec.result_schema.clone_from(&stored.result_schema);
+        }
+        spec.limits = self.limits.or(stored.limits);
+        if let (Some(limits), Some(stored)) = (&mut spec.limits, &stored.limits) {
+            complete_limits(limits, stored);
+        }
     }
 }
 

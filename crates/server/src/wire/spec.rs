@@ -13,6 +13,7 @@ use rota_core::{Namespace, TaskId, retry};
 use rota_proto::v1;
 use tonic::Status;
 
+use super::kind::Asked;
 use super::status::invalid;
 use super::{check, failure, names, pull_request, target, task, time};
 
@@ -352,9 +353,13 @@ fn repository(git: &v1::GitSource) -> Result<(), Status> {
     Ok(())
 }
 
-/// Top-level fields in which two specs differ, as the API names them.
-pub(crate) fn differences(kept: &[u8], given: &v1::TaskSpec) -> Vec<String> {
+/// Top-level fields in which a stored spec and that of a repeated creation differ, as the API names them. What the caller has left
+/// to the kind is not compared.
+pub(crate) fn differences(kept: &[u8], given: &mut v1::TaskSpec, asked: Option<&Asked>) -> Vec<String> {
     let Ok(kept) = v1::TaskSpec::decode(kept) else { return vec!["spec".to_owned()] };
+    if let Some(asked) = asked {
+        asked.adopt(given, &kept);
+    }
     let fields = |spec: &v1::TaskSpec| match serde_json::to_value(spec) {
         Ok(serde_json::Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),

@@ -131,6 +131,59 @@ async fn shipped_kinds_ask_for_capabilities_that_exist() -> Result<()> {
 }
 
 #[tokio::test]
+async fn repeated_creation_keeps_what_its_kind_gave() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let create = async |key: &str, kind: &str, limits: Option<v1::Limits>| {
+        let mut task = task(kind, "Notes on x");
+        task.spec.get_or_insert_default().limits = limits;
+        let request = v1::CreateTaskRequest {
+            parent: names::namespace("default"),
+            task: Some(task),
+            idempotency_key: key.to_owned(),
+            ..Default::default()
+        };
+        client.create_task(request).await
+    };
+    let turns = |max_turns| Some(v1::Limits { max_turns, ..Default::default() });
+    let notes = v1::TaskKindSpec {
+        words: vec!["notes".to_owned()],
+        limits: Some(v1::Limits { budget_micro_usd: 9_000, ..Default::default() }),
+        retry: Some(v1::RetryPolicy { max_attempts: 2, ..Default::default() }),
+        ..Default::default()
+    };
+    put(&cluster, "notes", notes).await?;
+    let first = create("review", "review", None).await?;
+    let (own, auto) = (create("own", "notes", turns(3)).await?, create("auto", "auto", None).await?);
+    assert_eq!(first.spec.as_ref().unwrap().target, agent_of("default"));
+    assert_eq!(auto.spec.as_ref().unwrap().kind, "notes");
+
+    // Another agent, another kind of the same name, and none.
+    tasks::agent(client, "critic", tasks::script([]), &["code_review"]).await?;
+    put(&cluster, "review", v1::TaskKindSpec { limits: turns(9), ..Default::default() }).await?;
+    client.delete_task_kind(v1::DeleteTaskKindRequest { name: names::kind("default", "notes") }).await?;
+    for (made, key, kind, limits) in
+        [(&first, "review", "review", None), (&own, "own", "notes", turns(3)), (&auto, "auto", "auto", None)]
+    {
+        let again = create(key, kind, limits).await?;
+        let preset = |task: &v1::Task| task.spec.clone().map(|spec| (spec.kind, spec.limits, spec.retry));
+        assert_eq!((&again.name, preset(&again)), (&made.name, preset(made)), "{key}");
+    }
+    assert!(create("new", "notes", None).await.is_err());
+    for (key, kind, limits, field) in [
+        ("review", "review", turns(4), "spec.limits"),
+        ("own", "notes", turns(4), "spec.limits"),
+        ("own", "review", turns(3), "spec.kind"),
+        ("own", "", turns(3), "spec.kind"),
+    ] {
+        let refused = create(key, kind, limits).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("IDEMPOTENCY_KEY_CONFLICT"), "{refused}");
+        assert!(refused.to_string().contains(field), "{refused}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn kinds_of_a_namespace_are_bounded_and_listed_with_others() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let client = cluster.client();
