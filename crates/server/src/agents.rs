@@ -195,10 +195,15 @@ impl AgentRegistry {
         (listed.map(|(key, known)| (key.clone(), known.clone())).collect(), agents.last)
     }
 
-    /// Whether any agent of a namespace fits.
-    pub(crate) fn any(&self, namespace: &Namespace, fits: impl Fn(&AgentName, &KnownAgent) -> bool) -> bool {
+    /// Returns an agent of a namespace that fits, the first one by name.
+    pub(crate) fn find(
+        &self,
+        namespace: &Namespace,
+        fits: impl Fn(&AgentName, &KnownAgent) -> bool,
+    ) -> Option<AgentName> {
         let agents = self.agents.read();
-        agents.known.iter().any(|((at, name), known)| at == namespace && fits(name, known))
+        let mut of_namespace = agents.known.iter().filter(|((at, _), _)| at == namespace);
+        of_namespace.find(|((_, name), known)| fits(name, known)).map(|((_, name), _)| name.clone())
     }
 
     /// Returns the agent best suited to tasks that name only capabilities: of those that have all of them one that is

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use prost::Message;
 use rota_core::Namespace;
+use rota_core::target::Target as CoreTarget;
 use rota_proto::labels::KIND;
 use rota_proto::v1::target::Kind as Target;
 use rota_proto::{names as n, v1};
@@ -13,6 +14,7 @@ use rota_store::{Document, DocumentKey, DocumentKind, DocumentsPage};
 use tonic::Status;
 
 use crate::agents::{AgentRegistry, KnownAgent};
+use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 use crate::wire::kind::{self as wire, AUTO};
 use crate::wire::status::{self, error, invalid};
@@ -38,6 +40,7 @@ static SHIPPED: LazyLock<BTreeMap<&'static str, v1::TaskKindSpec>> = LazyLock::n
 pub(crate) struct Kinds {
     pub(crate) store: StoreClient,
     pub(crate) agents: Arc<AgentRegistry>,
+    pub(crate) scheduler: Arc<Scheduler>,
     /// Held by a call that counts kinds before it adds one.
     pub(crate) changes: Arc<tokio::sync::Mutex<()>>,
 }
@@ -139,7 +142,7 @@ impl Kinds {
         if spec.target.as_ref().is_none_or(|target| target.kind.is_none()) {
             spec.target = kind.target.filter(|target| match &target.kind {
                 Some(Target::Capabilities(set)) => {
-                    self.agents.any(namespace, |_, agent| has_all(agent, &set.capabilities))
+                    self.agents.find(namespace, |_, agent| has_all(agent, &set.capabilities)).is_some()
                 }
                 _ => true,
             });
@@ -148,7 +151,9 @@ impl Kinds {
         if spec.result_schema.is_none() {
             spec.result_schema = kind.result_schema.map(Box::new);
         }
-        if self.keeps_limits(namespace, spec.target.as_ref())? {
+        let sets_limits = kind.limits.is_some_and(|limits| limits != v1::Limits::default());
+        let sets_retry = spec.retry.is_none() && kind.retry.is_some();
+        if !(sets_limits || sets_retry) || self.keeps_limits(namespace, spec.target.as_ref())? {
             return Ok(());
         }
         if let Some(limits) = &kind.limits {
@@ -160,16 +165,35 @@ impl Kinds {
         Ok(())
     }
 
-    /// Whether an agent that may take the task lets tasks set no limits: it would refuse what only the kind has set.
+    /// Whether the agents that may take the task let tasks set no limits: they would refuse what only the kind has set. Fails if
+    /// only some of them do, since the task would have no limits on the others.
     fn keeps_limits(&self, namespace: &Namespace, given: Option<&v1::Target>) -> Result<bool, Status> {
         let target = target::from_wire("task.spec.target", given)?;
-        Ok(self.agents.any(namespace, |name, agent| {
-            let takes = match &target {
-                rota_core::target::Target::Capabilities(words) => words.is_subset(&agent.agent.capabilities),
-                other => other.agent() == Some(name),
-            };
-            takes && agent.spec.overrides() == v1::Overrides::None
-        }))
+        // A worker that has not connected yet may be of any agent.
+        let of_worker = match &target {
+            CoreTarget::Worker(worker) => self.scheduler.agent_of(namespace, worker),
+            _ => None,
+        };
+        let find = |keeps: bool| {
+            self.agents.find(namespace, |name, agent| {
+                let takes = match &target {
+                    CoreTarget::Capabilities(words) => words.is_subset(&agent.agent.capabilities),
+                    CoreTarget::Worker(_) => of_worker.as_ref().is_none_or(|of| of == name),
+                    CoreTarget::Agent(of) | CoreTarget::Task { agent: of, .. } => of == name,
+                };
+                takes && keeps == (agent.spec.overrides() == v1::Overrides::None)
+            })
+        };
+        match (find(true), find(false)) {
+            (Some(strict), Some(other)) => Err(status::hinted(
+                "OVERRIDE_FORBIDDEN",
+                format!(
+                    "the kind sets limits, which agent {other} lets tasks set, and agent {strict} does not"
+                ),
+                format!("name an agent as the target, or set `overrides: Limits` in agent {strict}"),
+            )),
+            (strict, _) => Ok(strict.is_some()),
+        }
     }
 }
 

@@ -155,7 +155,12 @@ impl Server {
         };
 
         let schedules = schedules::restore(&store, options.timing.wall_clock.clone(), &metrics).await?;
-        let kinds = Kinds { store: store.clone(), agents: Arc::clone(&agents), changes: Arc::default() };
+        let kinds = Kinds {
+            store: store.clone(),
+            agents: Arc::clone(&agents),
+            scheduler: Arc::clone(&scheduler),
+            changes: Arc::default(),
+        };
         let creator = Creator {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),

@@ -112,9 +112,27 @@ async fn shipped_kinds_ask_for_capabilities_that_exist() -> Result<()> {
     ] {
         assert_eq!(create("auto", prompt).await?.kind, kind, "{prompt}");
     }
-    // An agent of its own choice, which would refuse limits that its task did not set.
+    Ok(())
+}
+
+#[tokio::test]
+async fn limits_of_kinds_hold_on_every_agent() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let create = async |target: Option<Target>| {
+        let mut given = task("review", "x");
+        given.spec.as_mut().unwrap().target = target;
+        let request = v1::CreateTaskRequest {
+            parent: names::namespace("default"),
+            task: Some(given),
+            ..Default::default()
+        };
+        client.create_task(request).await.map(|made| made.spec.unwrap())
+    };
+    // It would refuse limits that its task did not set.
     let spec = v1::AgentSpec {
         runtime: Some(tasks::script([])),
+        capabilities: vec!["code_review".to_owned()],
         management: v1::Management::External.into(),
         overrides: v1::Overrides::None.into(),
         ..Default::default()
@@ -122,11 +140,23 @@ async fn shipped_kinds_ask_for_capabilities_that_exist() -> Result<()> {
     let agent = v1::Agent { name: names::agent("default", "strict"), spec: Some(spec), ..Default::default() };
     let request = v1::UpdateAgentRequest { agent: Some(agent), allow_missing: true, ..Default::default() };
     client.update_agent(request).await?;
-    let mut given = task("review", "x");
-    given.spec.as_mut().unwrap().target = agent_of("strict");
-    let made = tasks::create(client, given).await?.spec.unwrap();
+    let made = create(agent_of("strict")).await?;
     assert_eq!((made.target, made.limits), (agent_of("strict"), None));
     assert!(!made.prompt_frame.is_empty());
+    assert_eq!(create(None).await?.limits, None);
+
+    // One agent keeps its limits, the other one would have none.
+    tasks::agent(client, "critic", tasks::script([]), &["code_review"]).await?;
+    let refused = create(None).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("OVERRIDE_FORBIDDEN"), "{refused}");
+    assert!(refused.to_string().contains("agent critic lets tasks set, and agent strict"), "{refused}");
+    assert!(create(agent_of("critic")).await?.limits.is_some());
+    let (one, two) = (raw::hello("strict", "one", 1), raw::hello("critic", "two", 1));
+    let _workers = [RawWorker::join(client, one).await?, RawWorker::join(client, two).await?];
+    let worker = |name: &str| Some(Target { kind: Some(target::Kind::Worker(name.to_owned())) });
+    assert_eq!(create(worker("one")).await?.limits, None);
+    assert!(create(worker("two")).await?.limits.is_some());
+    assert!(create(worker("of-either")).await.is_err());
     Ok(())
 }
 
