@@ -91,7 +91,7 @@ pub struct Workflow {
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "none")]
     pub ended_at: Option<Timestamp>,
-    /// Time from its creation, or its place in its group, after which it fails.
+    /// Time from its creation, or its place in its group, after which it fails. Grows by the time of each pause.
     #[serde(default, skip_serializing_if = "none")]
     pub timeout: Option<Duration>,
     /// Steps that may run at the same time; zero means no limit.
@@ -111,6 +111,9 @@ pub struct Workflow {
     pub state: State,
     #[serde(default, skip_serializing_if = "no")]
     pub paused: bool,
+    /// Begin of the pause. Unset if it is not paused, or was by an earlier version.
+    #[serde(default, skip_serializing_if = "none")]
+    pub paused_at: Option<Timestamp>,
     /// Whether its cancellation was requested.
     #[serde(default, skip_serializing_if = "no")]
     pub cancelled: bool,
@@ -179,6 +182,7 @@ impl Workflow {
             has_outputs: false,
             state: State::Running,
             paused: false,
+            paused_at: None,
             cancelled: false,
             outcome: None,
             compensation_failed: false,
@@ -200,9 +204,9 @@ impl Workflow {
         }
     }
 
-    /// Returns the time at which it fails if its steps have not ended.
+    /// Returns the time at which it fails if its steps have not ended. None while it is paused.
     pub fn due(&self) -> Option<Timestamp> {
-        let runs = self.state == State::Running && !self.lacks_group();
+        let runs = self.state == State::Running && self.paused_at.is_none() && !self.lacks_group();
         let start = self.admitted_at.unwrap_or(self.created_at);
         self.timeout.filter(|_| runs).map(|timeout| start + timeout)
     }

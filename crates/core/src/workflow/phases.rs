@@ -7,6 +7,7 @@ impl Workflow {
     /// Begins a new workflow with these steps, whose needs are counted. Those without needs start, or are held.
     pub fn begin(&mut self, steps: &mut [Step], now: Timestamp) -> Change {
         self.created_at = now;
+        self.paused_at = self.paused.then_some(now);
         for (index, step) in (0..).zip(&mut *steps) {
             step.index = index;
             let counts = if step.finally {
@@ -43,10 +44,16 @@ impl Workflow {
             Command::Pause { .. } if self.state != State::Running => return Err(Rejected::Phase(self.state)),
             Command::Pause { suspend } => {
                 self.paused = true;
+                self.paused_at = self.paused_at.or(Some(now));
                 out.follow.extend(suspend.then_some(Follow::SuspendTasks));
             }
             Command::Resume => {
                 if std::mem::take(&mut self.paused) {
+                    // Without its place in its group, its time has not begun.
+                    let since = self.paused_at.take().filter(|_| !self.lacks_group());
+                    if let (Some(timeout), Some(since)) = (&mut self.timeout, since) {
+                        *timeout = timeout.saturating_add(now.since(since));
+                    }
                     out.follow.push(Follow::ResumeTasks);
                     self.join(&mut out);
                     self.release(&mut out);
@@ -106,6 +113,7 @@ impl Workflow {
             self.state = State::Stopping;
             // Without its place it has begun nothing that finally-steps could end.
             self.finals_halted |= self.lacks_group();
+            self.paused_at = None;
             // What runs ends, which suspended tasks would not.
             if std::mem::take(&mut self.paused) && !cancels {
                 out.follow.push(Follow::ResumeTasks);
@@ -141,7 +149,7 @@ impl Workflow {
     }
 
     fn after_main(&mut self, out: &mut Change, now: Timestamp) {
-        self.paused = false;
+        (self.paused, self.paused_at) = (false, None);
         match self.last_completed.filter(|_| self.compensates && self.outcome.is_some()) {
             Some(step) => {
                 self.state = State::Compensating;

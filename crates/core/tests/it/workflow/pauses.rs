@@ -87,12 +87,28 @@ proptest! {
 }
 
 #[test]
-fn timeout_ends_a_paused_workflow() {
+fn pause_stops_the_clock_of_a_workflow() {
+    let second = Duration::from_secs(1);
     let mut world = World::by_hand(1, &[Kind::Task, Kind::Task]);
-    world.workflow.timeout = Some(Duration::from_secs(1));
+    world.workflow.timeout = Some(second * 10);
+    let due = world.workflow.due().unwrap();
     world.run_but(&[0]);
-    world.pause();
-    world.now = world.now + Duration::from_secs(2);
+    for _ in 0..2 {
+        world.pause();
+        world.now = world.now + second * 60;
+        // The pause has begun before.
+        world.pause();
+        world.now = world.now + second * 60;
+        world.apply(Command::Tick);
+        assert_eq!((world.workflow.due(), world.workflow.state), (None, State::Running));
+        world.resume();
+        world.resume();
+    }
+    assert_eq!(world.workflow.due(), Some(due + second * 240));
+    world.now = due + second * 239;
+    world.apply(Command::Tick);
+    assert_eq!(world.workflow.state, State::Running);
+    world.now = due + second * 240;
     world.apply(Command::Tick);
     world.finish(&[0], None);
     assert_eq!((world.workflow.state, world.steps[1].state), (State::Failed, StepState::Succeeded));
