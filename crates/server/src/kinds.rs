@@ -1,7 +1,7 @@
 //! Kinds of tasks: those that come with Rota, those of a namespace, and what a new task gets from its kind. Each kind of a namespace
 //! is a document. Knows nothing of requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use prost::Message;
@@ -102,6 +102,28 @@ impl Kinds {
             all.insert(document.key.name.clone(), decode(&document)?);
         }
         Ok(all)
+    }
+
+    /// Returns what tasks of these kinds get from them, by name. `auto`, and an expression, may be any kind of the namespace.
+    pub(crate) async fn presets(
+        &self,
+        namespace: &Namespace,
+        names: &BTreeSet<&str>,
+    ) -> Result<BTreeMap<String, v1::TaskKindSpec>, Status> {
+        let mut presets = BTreeMap::new();
+        if names.iter().any(|name| *name == AUTO || name.contains("${{")) {
+            let all = self.all(namespace).await?;
+            presets.extend(all.into_iter().filter_map(|(name, kind)| Some((name, kind.spec?))));
+            return Ok(presets);
+        }
+        for name in names {
+            if let Some(spec) = self.get(namespace, name).await?.and_then(|kind| kind.spec) {
+                // They preset nothing, and do not choose a kind that is named.
+                let spec = v1::TaskKindSpec { description: String::new(), words: Vec::new(), ..spec };
+                presets.insert((*name).to_owned(), spec);
+            }
+        }
+        Ok(presets)
     }
 
     /// Gives a new task what its kind has and the task leaves unset.

@@ -1,6 +1,6 @@
 //! What a step needs next, by its expressions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -173,7 +173,11 @@ async fn start(
     let mut inputs = String::new();
     if is_first {
         let all = (specs.len() == total as usize).then_some(specs.as_slice());
-        inputs = reuse::digest(spec, &prompt, items, all, values)?;
+        let mut named: BTreeSet<_> = specs.iter().map(|task| task.kind.as_str()).collect();
+        named.extend(task.filter(|_| all.is_none()).map(|task| task.kind.as_str()));
+        named.remove("");
+        let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(NoValues::Later)?;
+        inputs = reuse::digest(spec, &prompt, items, all, &kinds, values)?;
         if let Some(reused) = reuse::find(store, workflow, step, spec, values, &inputs).await? {
             return Ok(reused.into());
         }

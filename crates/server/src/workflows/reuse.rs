@@ -1,6 +1,8 @@
 //! Steps of a rerun that need not run: what a step was started with, and the results of an earlier run that was started with
 //! the same.
 
+use std::collections::BTreeMap;
+
 use rota_core::workflow::{Kind, Step, StepState, Workflow};
 use rota_expressions::{Expression, Template, Values};
 use rota_proto::v1;
@@ -13,13 +15,14 @@ use super::values::{self, NoValues};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::MAX_VALUES;
 
-/// Returns a digest of what a step is started with: its tasks as they are created, or the question that it asks. Without the
-/// specs of all tasks, which a large fan-out makes in pieces, it covers all that the step may read.
+/// Returns a digest of what a step is started with: its tasks as they are created, with what their kinds preset, or the question that
+/// it asks. Without the specs of all tasks, which a large fan-out makes in pieces, it covers all that the step may read.
 pub(super) fn digest(
     spec: &v1::WorkflowStep,
     prompt: &str,
     items: Option<&[Value]>,
     specs: Option<&[v1::TaskSpec]>,
+    kinds: &BTreeMap<String, v1::TaskKindSpec>,
     values: &Values,
 ) -> Result<String, NoValues> {
     use v1::workflow_step::Kind as Given;
@@ -28,8 +31,10 @@ pub(super) fn digest(
             let filled = match specs {
                 Some(specs) => specs.iter().map(json).collect::<Result<_, _>>()?,
                 None => {
-                    let about = values.get("workflow").filter(|_| reads_workflow(task));
-                    vec![json!([values.get("inputs"), values.get("steps").map(without_messages), about])]
+                    let mut read =
+                        vec![json!(values.get("inputs")), json!(values.get("steps").map(without_messages))];
+                    read.extend(values.get("workflow").filter(|_| reads_workflow(task)).cloned());
+                    vec![Value::from(read)]
                 }
             };
             json!({ "task": json(task)?, "filled": filled, "items": items, "repeat": json(&spec.repeat)? })
@@ -38,9 +43,17 @@ pub(super) fn digest(
         Some(Given::Wait(wait)) => json!({ "wait": json(wait)? }),
         None => Value::Null,
     };
+    // Those of earlier runs have none.
+    if !kinds.is_empty() {
+        content["kinds"] = json(kinds)?;
+    }
     // `Struct` has its fields in a random order.
     content.sort_all_objects();
-    Ok(Sha256::digest(content.to_string()).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&content))
+}
+
+fn hex(content: &Value) -> String {
+    Sha256::digest(content.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a task has other expressions in each run.
@@ -117,4 +130,37 @@ pub(super) async fn find(
         }
     };
     Ok(Some(Action::Reuse { round: found.round, total: found.total, inputs: inputs.to_owned(), results }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_earlier_runs_stay_equal() {
+        let step = |prompt: &str| -> v1::WorkflowStep {
+            serde_json::from_value(json!({ "name": "a", "task": { "prompt": prompt } })).unwrap()
+        };
+        let values = Values::default().inputs(json!({ "b": 1 })).workflow(json!({ "id": "w" }));
+        let of = |prompt: &str, kinds: &BTreeMap<_, _>| {
+            digest(&step(prompt), "", None, None, kinds, &values).ok().unwrap()
+        };
+        let expected = |prompt: &str, read: Value, kinds: Option<Value>| {
+            let mut content =
+                json!({ "task": { "prompt": prompt }, "filled": [read], "items": null, "repeat": null });
+            if let Some(kinds) = kinds {
+                content["kinds"] = kinds;
+            }
+            content.sort_all_objects();
+            hex(&content)
+        };
+        let (plain, own) = ("${{ inputs.b }}", "${{ workflow.id }}");
+        let none = BTreeMap::new();
+        assert_eq!(of(plain, &none), expected(plain, json!([{ "b": 1 }, null]), None));
+        assert_eq!(of(own, &none), expected(own, json!([{ "b": 1 }, null, { "id": "w" }]), None));
+        let spec = v1::TaskKindSpec { frame: "f".to_owned(), ..Default::default() };
+        let kinds = BTreeMap::from([("k".to_owned(), spec)]);
+        let preset = Some(json!({ "k": { "frame": "f" } }));
+        assert_eq!(of(plain, &kinds), expected(plain, json!([{ "b": 1 }, null]), preset));
+    }
 }

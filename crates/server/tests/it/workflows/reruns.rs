@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
+use rota_proto::{names, v1};
 use rota_testkit::{Backend, Cluster, history, tasks};
 use serde_json::{Value, json};
 
@@ -162,6 +163,37 @@ async fn repeated_step_is_reused_if_it_would_end() -> Result<()> {
         assert_eq!(ran(&api, id(&third)).await?, (["again", "before"].map(str::to_owned).to_vec(), 5));
         history::check(cluster.client(), true).await?.check()?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn steps_run_again_after_their_kind_has_changed() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 4)?;
+    let api = Api::new(&cluster)?;
+    let put = async |frame: &str| {
+        let spec = v1::TaskKindSpec { frame: format!("{frame} ${{{{ prompt }}}}"), ..Default::default() };
+        let name = names::kind(tasks::NAMESPACE, "notes");
+        let kind = Some(v1::TaskKind { name, spec: Some(spec), ..Default::default() });
+        cluster
+            .client()
+            .update_task_kind(v1::UpdateTaskKindRequest { task_kind: kind, validate_only: false })
+            .await
+    };
+    put("First").await?;
+    let mut noted = echoes("x");
+    noted["kind"] = json!("notes");
+    let spec =
+        json!({ "steps": [{ "name": "note", "task": noted }, { "name": "plain", "task": echoes("y") }] });
+    let first = api.create("noted", spec).await?;
+    assert_eq!(api.ended("noted").await?["status"]["state"], "WORKFLOW_STATE_SUCCEEDED");
+    let reuse = json!({ "reuseResults": true });
+    let second = rerun(&api, id(&first), reuse.clone()).await?;
+    assert_eq!(ran(&api, id(&second)).await?.0, Vec::<String>::new(), "{second}");
+    put("Second").await?;
+    let third = rerun(&api, id(&second), reuse).await?;
+    assert_eq!(ran(&api, id(&third)).await?.0, ["note"], "{third}");
     Ok(())
 }
 
