@@ -140,7 +140,7 @@ calls! {
     /// Returns one page of kinds of tasks, by name. [`Client::all_task_kinds`] reads all pages.
     repeat kinds.list_task_kinds(ListTaskKindsRequest) -> v1::ListTaskKindsResponse;
     /// Creates or replaces a kind of tasks.
-    repeat kinds.update_task_kind(UpdateTaskKindRequest) -> v1::TaskKind;
+    repeat kinds.put_task_kind(PutTaskKindRequest) -> v1::TaskKind;
     /// Deletes a kind of tasks. Not retried: a second try would not find it.
     once kinds.delete_task_kind(DeleteTaskKindRequest) -> pbjson_types::Empty;
     /// Returns the status of the control plane. Not retried: the caller wants the status now, or the error.

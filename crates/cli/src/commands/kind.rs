@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1::{
-    DeleteTaskKindRequest, GetTaskKindRequest, TaskKind, TaskKindSpec, UpdateTaskKindRequest,
+    DeleteTaskKindRequest, GetTaskKindRequest, TaskKind, TaskKindSpec, PutTaskKindRequest,
 };
 use serde_json::Value;
 
@@ -83,8 +83,8 @@ impl Kind {
             What::Apply { name, file, dry_run } => {
                 let spec = spec_of(&file.display().to_string(), &read(&file)?)?;
                 let kind = TaskKind { name: named(&name), spec: Some(spec), ..TaskKind::default() };
-                let request = UpdateTaskKindRequest { task_kind: Some(kind), validate_only: dry_run };
-                let kind = context.client.update_task_kind(request).await?;
+                let request = PutTaskKindRequest { task_kind: Some(kind), validate_only: dry_run };
+                let kind = context.client.put_task_kind(request).await?;
                 let would = if dry_run { "would be " } else { "" };
                 match context.out.is_human() {
                     true => context.out.line(&format!("kind/{name} {would}configured"))?,

@@ -58,9 +58,9 @@ impl TaskKindService for Kinds {
         Ok(Response::new(page))
     }
 
-    async fn update_task_kind(
+    async fn put_task_kind(
         &self,
-        request: Request<v1::UpdateTaskKindRequest>,
+        request: Request<v1::PutTaskKindRequest>,
     ) -> Result<Response<v1::TaskKind>, Status> {
         let request = request.into_inner();
         let given = request.task_kind.ok_or_else(|| invalid("task_kind", "is required"))?;

@@ -170,7 +170,7 @@ mod tests {
         ("rota.v1.TemplateService", &["CreateWorkflowTemplate", "GetWorkflowTemplate"], ADMINS),
         (
             "rota.v1.TaskKindService",
-            &["GetTaskKind", "ListTaskKinds", "UpdateTaskKind", "DeleteTaskKind"],
+            &["GetTaskKind", "ListTaskKinds", "PutTaskKind", "DeleteTaskKind"],
             ADMINS,
         ),
         (

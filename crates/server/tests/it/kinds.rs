@@ -25,8 +25,8 @@ fn task(kind: &str, prompt: &str) -> v1::Task {
 
 async fn put(cluster: &Cluster, name: &str, spec: v1::TaskKindSpec) -> Result<v1::TaskKind> {
     let kind = v1::TaskKind { name: names::kind("default", name), spec: Some(spec), ..Default::default() };
-    let request = v1::UpdateTaskKindRequest { task_kind: Some(kind), validate_only: false };
-    Ok(cluster.client().update_task_kind(request).await?)
+    let request = v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false };
+    Ok(cluster.client().put_task_kind(request).await?)
 }
 
 async fn get(cluster: &Cluster, name: &str) -> Result<v1::TaskKind> {

@@ -178,7 +178,7 @@ async fn steps_run_again_after_their_kind_has_changed() -> Result<()> {
         let kind = Some(v1::TaskKind { name, spec: Some(spec), ..Default::default() });
         cluster
             .client()
-            .update_task_kind(v1::UpdateTaskKindRequest { task_kind: kind, validate_only: false })
+            .put_task_kind(v1::PutTaskKindRequest { task_kind: kind, validate_only: false })
             .await
     };
     put("First").await?;
