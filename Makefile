@@ -16,7 +16,7 @@ endif
 endif
 
 .PHONY: console console-test help demo demo-claude test chaos chaos-replicas chaos-workflows compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
-.PHONY: images sbom advisories e2e e2e-full e2e-fleet cluster-up cluster-down cluster-test clean
+.PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,8 +114,8 @@ e2e: ## Run the core end-to-end tests and one more group on a real cluster, star
 e2e-full: ## Run all end-to-end tests (on your cluster: make e2e-full KUBECONFIG=file)
 	@scripts/e2e
 
-e2e-fleet: ## Let a real cluster hold 10,000 tasks and 1,000 agents, and measure what they cost at rest (make e2e-fleet TASKS=2000 AGENTS=200)
-	ROTA_E2E_TASKS=$(or $(TASKS),10000) ROTA_E2E_AGENTS=$(or $(AGENTS),1000) scripts/e2e workloads::fleet
+e2e-at-rest: ## Let a real cluster hold 10,000 tasks and 1,000 agents, and measure what they cost at rest (make e2e-at-rest TASKS=2000 AGENTS=200)
+	ROTA_E2E_TASKS=$(or $(TASKS),10000) ROTA_E2E_AGENTS=$(or $(AGENTS),1000) scripts/e2e workloads::at_rest
 
 bench-k8s: ## Measure tasks on a real cluster, compared with a Job for each task (your cluster: KUBECONFIG=file)
 	@scripts/e2e --bench

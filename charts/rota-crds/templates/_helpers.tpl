@@ -1,4 +1,4 @@
-{{/* Who else has installed a definition; empty if nobody has, or this release. Called with a list: context, name. */}}
+{{/* Who else has installed a definition; empty if it does not exist, or is this release's. Called with a list: context, name. */}}
 {{- define "rota-crds.owner" -}}
 {{- $context := index . 0 -}}
 {{- $annotations := dict -}}

@@ -223,6 +223,14 @@ fn has_all(agent: &KnownAgent, capabilities: &[String]) -> bool {
     capabilities.iter().all(|word| agent.agent.capabilities.contains(word))
 }
 
+/// Keeps the label of a task's kind, which callers do not set and manifests do not have.
+pub(crate) fn keep_label(labels: &mut BTreeMap<String, String>, before: &BTreeMap<String, String>) {
+    match before.get(KIND) {
+        Some(kind) => labels.insert(KIND.to_owned(), kind.clone()),
+        None => labels.remove(KIND),
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

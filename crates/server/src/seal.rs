@@ -186,7 +186,7 @@ impl Sealer {
         ring.other = Some(std::mem::replace(&mut ring.current, next));
     }
 
-    /// Returns the record of the keys that a rotation leads to; `None` if there is no next one. One that was interrupted goes on
+    /// Returns the record of the keys that a rotation leads to; `None` if there is no next one. One that was interrupted leads
     /// to the key that it had begun with, in whichever files the two keys are now.
     pub(crate) fn target(&self, stored: &StoredKeys) -> Option<StoredKeys> {
         if !stored.previous.is_empty() {

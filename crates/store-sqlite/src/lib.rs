@@ -40,6 +40,7 @@ mod lock;
 mod migrate;
 mod open;
 mod readers;
+mod snapshot;
 mod sql;
 #[cfg(test)]
 mod tests;

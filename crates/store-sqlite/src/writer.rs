@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::disk::Reserve;
 use crate::open::{BUSY_TIMEOUT, explain, is_disk_full};
-use crate::{readers, sql, workflows};
+use crate::{readers, snapshot, sql, workflows};
 use rota_store::codec::{self, encode, signed};
 
 /// Interval between attempts to give the log's space back to a full volume.
@@ -339,7 +339,7 @@ impl Backend for Writer {
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
-        readers::snapshot(&self.connection)
+        snapshot::read(&self.connection)
     }
 
     fn stored_revision(&mut self) -> Result<u64, Error> {

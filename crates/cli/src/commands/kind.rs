@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use rota_proto::names;
-use rota_proto::v1::{
-    DeleteTaskKindRequest, GetTaskKindRequest, TaskKind, TaskKindSpec, PutTaskKindRequest,
-};
+use rota_proto::v1::{DeleteTaskKindRequest, GetTaskKindRequest, PutTaskKindRequest, TaskKind, TaskKindSpec};
 use serde_json::Value;
 
 use super::workflow::read;

@@ -7,7 +7,7 @@ use prost::Message;
 use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
-use rota_proto::labels::{CLUSTER, KIND, REPLAYED};
+use rota_proto::labels::{CLUSTER, REPLAYED};
 use rota_proto::num;
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
@@ -21,6 +21,7 @@ use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
 use super::{feed, follow, managed, threads};
+use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, event, names, status, task as wire, time};
@@ -94,14 +95,6 @@ fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Co
         }
     }
     Ok(task::Command::Update { priority, labels, desired, reason: String::new() })
-}
-
-/// Keeps the label of a task's kind, which callers do not set and manifests do not have.
-fn keep_kind(labels: &mut BTreeMap<String, String>, before: &BTreeMap<String, String>) {
-    match before.get(KIND) {
-        Some(kind) => labels.insert(KIND.to_owned(), kind.clone()),
-        None => labels.remove(KIND),
-    };
 }
 
 /// Returns whether a change is a cancellation, which stands from any caller.
@@ -251,7 +244,7 @@ impl TaskService for Tasks {
             })?;
         }
         if let task::Command::Update { labels: Some(labels), .. } = &mut command {
-            keep_kind(labels, &old.labels);
+            kinds::keep_label(labels, &old.labels);
         }
         let (record, _) = self.store.command(namespace, old.id, command, request.validate_only).await?;
         self.whole(&record).await.map(Response::new)

@@ -1,7 +1,7 @@
 //! Workloads group: large batches, the Claude Code CLI, traces, images of their own.
 
+mod at_rest;
 mod batch;
 mod claude;
-mod fleet;
 mod foreign_image;
 mod traces;

@@ -1,4 +1,4 @@
-//! Many agents and tasks at rest: what they cost the API server, the operator and the control plane. `make e2e-fleet` has more of
+//! Many agents and tasks at rest: what they cost the API server, the operator and the control plane. `make e2e-at-rest` has more of
 //! them than the tests of a change.
 
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ where
 #[ignore = "needs a cluster: make e2e"]
 async fn objects_at_rest_cost_nothing() {
     let (agents, tasks) = (setting("ROTA_E2E_AGENTS", 40), setting("ROTA_E2E_TASKS", 200));
-    let space = Space::new("fleet").await;
+    let space = Space::new("at-rest").await;
     let empty = usage("operator").await;
     let agent = |number| {
         json!({
@@ -95,12 +95,12 @@ async fn objects_at_rest_cost_nothing() {
     create(Api::<Task>::namespaced(client().await, &space.name), tasks, task).await;
     let explained = async || {
         let all = space.tasks().await;
-        let told = |task: &&Value| task["status"]["message"].is_string();
-        all.iter().filter(told).count()
+        let has_message = |task: &&Value| task["status"]["message"].is_string();
+        all.iter().filter(has_message).count()
     };
     until("all tasks are explained", TEST_TIMEOUT, async || (explained().await == tasks).then_some(())).await;
-    // A long wait is told by an Event, once.
-    until("all waits are told", TEST_TIMEOUT, async || {
+    // A long wait is published as an Event, once.
+    until("all waits are published", TEST_TIMEOUT, async || {
         let events = space.kubectl("get events --field-selector reason=Waiting -o name").await.success();
         (events.lines().count() == tasks).then_some(())
     })
@@ -145,8 +145,8 @@ async fn objects_at_rest_cost_nothing() {
         let written = calls.get("patch tasks/status").copied().unwrap_or_default();
         assert!(written <= 2, "{calls:?}");
         let read = calls.get("get tasks").copied().unwrap_or_default();
-        let told = calls.get("create events").copied().unwrap_or_default();
-        assert_eq!((read, told), (0, 0), "{calls:?}");
+        let published = calls.get("create events").copied().unwrap_or_default();
+        assert_eq!((read, published), (0, 0), "{calls:?}");
     }
 
     space.kubectl("delete tasks.rota.dev --all --wait=false").await.success();

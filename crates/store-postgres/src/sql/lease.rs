@@ -1,0 +1,33 @@
+//! Statements of replicas and of the owner's lease, prepared where they are used.
+
+pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
+    VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
+    ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
+/// The owner and the rest of its lease, in the columns of [`ACQUIRE`].
+pub(crate) const OWNER: &str = "SELECT owner, name, address,
+        ceil(extract(epoch FROM expires - clock_timestamp()) * 1000)::int8
+    FROM shards LEFT JOIN replicas ON replicas.id = owner WHERE shards.id = $1";
+pub(crate) const ACQUIRE: &str = "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2)";
+pub(crate) const RECLAIM: &str =
+    "UPDATE shards SET epoch = epoch + 1 WHERE id = $1 AND owner = $2 RETURNING epoch";
+pub(crate) const RENEW: &str =
+    "UPDATE replicas SET expires = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1";
+pub(crate) const OWNS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+    EXISTS (SELECT 1 FROM shards WHERE id = $1 AND owner = $2),
+    EXISTS (SELECT 1 FROM replicas WHERE id <> $2 AND expires > clock_timestamp())";
+pub(crate) const FORGET_COMMITS: &str =
+    "DELETE FROM commits WHERE shard = $1 AND revision < (SELECT revision FROM commits
+    WHERE shard = $1 ORDER BY revision DESC LIMIT 1) - 10000";
+pub(crate) const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE id = $1 AND owner = $2";
+/// Replicas that have ended without a word.
+pub(crate) const FORGET_REPLICAS: &str =
+    "DELETE FROM replicas WHERE expires < clock_timestamp() - interval '1 hour'
+    AND id NOT IN (SELECT owner FROM shards WHERE owner IS NOT NULL)";
+pub(crate) const UNREGISTER: &str = "DELETE FROM replicas WHERE id = $1";
+/// Sessions of an owner that may still hold locks: a process that was frozen in the middle of a commit, or one that has ended.
+pub(crate) const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user";
+/// Owners whose lease is over.
+pub(crate) const EXPIRED_OWNER: &str =
+    "SELECT owner FROM shards WHERE id = $1 AND owner IS NOT NULL AND NOT EXISTS
+    (SELECT 1 FROM replicas WHERE replicas.id = owner AND expires > clock_timestamp())";
