@@ -110,9 +110,13 @@ async fn restore_without_contents_is_reported() -> Result<()> {
     worker.kill().await;
     fixture.stop_server().await;
     let (data, backup) = (fixture.data.clone(), backup.to_str().unwrap());
+    // The key is kept elsewhere.
+    let key = fs::read(data.join("secrets.key"))?;
     fs::remove_dir_all(&data)?;
     let restored = fixture.rota(&["restore", backup, "--data-dir", data.to_str().unwrap()]).await;
     assert!(restored.code == 0 && restored.err.contains("not in a backup"), "{restored:?}");
+    fs::write(data.join("secrets.key"), &key)?;
+    fs::set_permissions(data.join("secrets.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     fixture.start_server().await?;
     let reported = fixture.server_mut().prints("contents of artifacts are lost").await;
     assert!(reported.contains(&format!("parts={lost}")), "{lost} parts: {reported}");

@@ -49,7 +49,8 @@ async fn site(files: &[(&str, &str)], coder: Value, environment: Value) -> Resul
         [("coder", coder, environment), ("shell", json!({"command": {}}), json!({}))]
     {
         let spec =
-            json!({"runtime": runtime, "environment": environment, "slots": 4, "management": "External"});
+            // Templates with credentials name a secret of the agents.
+            json!({"runtime": runtime, "environment": environment, "slots": 4, "management": "External", "overrides": "All"});
         let agent = json!({"apiVersion": "rota.dev/v1alpha1", "kind": "Agent", "metadata": {"name": name}, "spec": spec});
         fixture.apply(&format!("{name}.json"), &agent.to_string()).await.success();
     }
