@@ -139,7 +139,7 @@ async fn left_behind(world: &World) -> Result<()> {
     .with_context(|| format!("{:#?}", procfs::marked(world.fixture.mark())))?;
     let state = world.fixture.state_dir();
     // Kept workspaces, what living workers hold, and what they have found out about the CLI.
-    let known = ["/kept/", ".owner", ".supervisors", "/claude-probe.json"];
+    let known = ["/kept/", ".owner", ".supervisors", "/claude-probe."];
     let stays = |file: &String| known.iter().any(|part| file.contains(part));
     let left = || files(&state).into_iter().filter(|file| !stays(file)).collect::<Vec<_>>();
     let removed = tasks::eventually("the end of all workspaces", async || Ok(left().is_empty())).await;

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::installed::Identity;
 use super::{argv, environment, send};
+use crate::workspace::{Lock, locked};
 
 /// Time for the CLI to start and give up on its model; it takes half a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,17 +34,29 @@ struct Saved {
 
 /// Returns the parts that the CLI lacks, each with what becomes of attempts; from the file if the program is the one that was tried out.
 pub(super) async fn missing(program: &Identity, state: &Path) -> Vec<String> {
+    let limit = TIMEOUT.as_secs();
+    // One process at a time, which removes what one that was killed has left.
+    let (_never_stops, mut stop) = watch::channel(None);
+    let lock = state.join("claude-probe.lock");
+    let lock = timeout(TIMEOUT, locked(&lock, Lock::Exclusive, &mut stop)).await;
+    let Ok(Ok(Some(_lock))) = lock else {
+        return vec![format!("the probe of the CLI waited {limit} s for that of another worker")];
+    };
+    let folder = state.join("claude-probe");
+    let _ = tokio::fs::remove_dir_all(&folder).await;
     let file = state.join("claude-probe.json");
     let saved = tokio::fs::read(&file).await.ok();
     let saved = saved.and_then(|saved| serde_json::from_slice::<Saved>(&saved).ok());
     if let Some(saved) = saved.filter(|saved| saved.program == *program) {
         return saved.missing;
     }
-    let missing = match timeout(TIMEOUT, run(program.file(), state)).await {
+    let seen = timeout(TIMEOUT, run(program.file(), &folder)).await;
+    let _ = tokio::fs::remove_dir_all(&folder).await;
+    let missing = match seen {
         Ok(Ok(seen)) => seen.missing(),
         // Attempts report what is wrong with the program.
         Ok(Err(error)) => return vec![format!("the probe of the CLI failed: {error}")],
-        Err(_) => return vec![format!("the probe of the CLI took more than {} s", TIMEOUT.as_secs())],
+        Err(_) => return vec![format!("the probe of the CLI took more than {limit} s")],
     };
     if let Ok(text) = serde_json::to_vec(&Saved { program: program.clone(), missing: missing.clone() }) {
         // Without it, the next worker tries again.
@@ -64,10 +78,10 @@ struct Seen {
     unknown_option: Option<String>,
 }
 
-async fn run(program: &Path, state: &Path) -> std::io::Result<Seen> {
-    let folder = tempfile::Builder::new().prefix("probe-").tempdir_in(state)?;
+async fn run(program: &Path, folder: &Path) -> std::io::Result<Seen> {
+    std::fs::create_dir(folder)?;
     let path = |name: &str| -> std::io::Result<PathBuf> {
-        let path = folder.path().join(name);
+        let path = folder.join(name);
         std::fs::create_dir(&path)?;
         Ok(path)
     };
@@ -82,7 +96,7 @@ async fn run(program: &Path, state: &Path) -> std::io::Result<Seen> {
         ("CLAUDE_CODE_MAX_RETRIES", "0"),
     ]);
     command.env("CLAUDE_CODE_PROJECT_DIR_NAME", PROJECT).env("CLAUDE_CONFIG_DIR", &config);
-    command.env("HOME", &home).env("TMPDIR", folder.path()).env("CLAUDE_CODE_TMPDIR", folder.path());
+    command.env("HOME", &home).env("TMPDIR", folder).env("CLAUDE_CODE_TMPDIR", folder);
     if let Some(path) = rota_telemetry::env::var_os("PATH") {
         command.env("PATH", path);
     }
@@ -218,6 +232,6 @@ mod tests {
             assert!(found.contains(part), "{part} is not in {found}");
         }
         assert!(!found.contains("initialize"), "{found}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "its folders are removed");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4, "its folders are removed");
     }
 }
