@@ -185,7 +185,7 @@ pub struct WorkflowLoad {
     pub held: Vec<StepPage>,
     pub active: Vec<StepPage>,
     pub tasks: Vec<StepTasksPage>,
-    /// Groups: all members that hold them, then the first [`GROUP_WINDOW`] that wait.
+    /// Groups: all members that hold them, then the first [`crate::GROUP_WINDOW`] that wait.
     pub groups: Vec<GroupKey>,
     /// Workflows and steps with a deadline up to this time, and their largest number.
     pub due: Option<(Timestamp, usize)>,
