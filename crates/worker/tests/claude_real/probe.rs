@@ -11,8 +11,9 @@ async fn the_tested_version_lacks_nothing() {
         let missing = rota_worker::runtimes::claude::missing(Path::new(CLI.as_str()), state.path()).await;
         assert_eq!(missing, Vec::<String>::new());
     }
-    // Nothing is left but the result.
-    let left: Vec<_> =
+    // Nothing is left but the result and the lock of those who look for it.
+    let mut left: Vec<_> =
         std::fs::read_dir(state.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
-    assert_eq!(left, ["claude-probe.json"]);
+    left.sort();
+    assert_eq!(left, ["claude-probe.json", "claude-probe.lock"]);
 }
