@@ -1,9 +1,11 @@
 //! Consequences of a command for other tasks that later commits continue, and what tasks wait for.
 
+use std::time::Duration;
+
 use rota_core::quota::CredentialId;
 use rota_core::spending::Scope;
 use rota_core::task::State;
-use rota_core::{AgentName, Namespace, TaskId, TaskKey, WorkflowKey};
+use rota_core::{AgentName, Namespace, TaskId, TaskKey, Timestamp, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
 use crate::{GroupKey, RoutePlace, TaskPlace, WaitsKey};
@@ -89,6 +91,9 @@ pub enum FollowUp {
     ReplaceMembers { group: GroupKey, joined: u64 },
     /// A workflow was deleted, or its retention is over: its tasks behind this place, and its own rows, are left.
     RemoveWorkflow { workflow: WorkflowKey, after: Option<TaskPlace> },
+    /// The clock jumped, as was noticed at a time: tasks on workers after this key, up to the last one of then, have not moved
+    /// their deadlines.
+    ClockJumped { by: Duration, at: Timestamp, after: TaskKey, until: TaskKey },
 }
 
 /// What the tasks of a workflow are asked to do.

@@ -75,7 +75,7 @@ impl Task {
             Command::AwaitBudget(wait) => step.await_budget(wait),
             Command::BudgetLifted { scope } => step.budget_lifted(&scope),
             Command::Tick { away } => step.tick(away),
-            Command::ClockJumped { by } => step.clock_jumped(by),
+            Command::ClockJumped { by, at } => step.clock_jumped(by, at),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
             Command::ThreadPassedOn { id, next } => step.thread_passed_on(id, next),
@@ -265,10 +265,15 @@ impl Step<'_> {
         }
     }
 
-    fn clock_jumped(&mut self, by: Duration) {
-        let (task, now) = (&mut *self.task, self.now);
+    fn clock_jumped(&mut self, by: Duration, at: Timestamp) {
+        let task = &mut *self.task;
         let Some(assignment) = &mut task.assignment else { return };
-        assignment.at = (assignment.at + by).min(now);
+        let is_later = assignment.at > at || assignment.resumed_at.is_some_and(|resumed| resumed > at);
+        if is_later || assignment.jumped_at.is_some_and(|jumped| jumped >= at) {
+            return self.reply(Reply::Stale);
+        }
+        assignment.jumped_at = Some(at);
+        assignment.at = (assignment.at + by).min(at);
         if assignment.started_at.is_some() && assignment.paused_at.is_none() {
             assignment.paused = assignment.paused.saturating_add(by);
         }

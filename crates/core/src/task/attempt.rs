@@ -139,6 +139,9 @@ pub struct Assignment {
     /// When its worker last came back with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
+    /// The last jump of the clock that its times have moved with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jumped_at: Option<Timestamp>,
     /// Set while the control plane waits for the end that it has requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopping: Option<Box<Stopping>>,

@@ -113,9 +113,11 @@ pub enum Command {
         /// Time since the task became ready in which no worker could have taken it: its queue timeout does not count it.
         away: Duration,
     },
-    /// The clock jumped forward by more than the time that passed. The deadlines of an attempt move with it.
+    /// The clock jumped forward by more than the time that passed, as was noticed at a time. The deadlines of an attempt move
+    /// with it, once: of one that has begun or come back since, nothing does.
     ClockJumped {
         by: Duration,
+        at: Timestamp,
     },
     Update {
         priority: Option<Priority>,

@@ -79,6 +79,7 @@ impl Step<'_> {
             paused: Duration::ZERO,
             reported_at: None,
             resumed_at: None,
+            jumped_at: None,
             work_ended: false,
             stopping: None,
         });

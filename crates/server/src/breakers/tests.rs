@@ -61,6 +61,7 @@ fn assignment(own: Own) -> Assignment {
         paused: std::time::Duration::ZERO,
         reported_at: None,
         resumed_at: None,
+        jumped_at: None,
         work_ended: false,
         stopping: None,
     }

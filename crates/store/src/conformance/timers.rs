@@ -5,10 +5,13 @@ use std::time::Duration;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, State};
 
-use super::harness::{Harness, attempt_of, end_session};
+use super::follow_ups::settle;
+use super::harness::{Harness, attempt_of, end_session, make};
 use crate::{Command as Ask, Reply};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// More than two commits take up.
+const MANY: usize = 600;
 
 pub async fn start_time_delays_a_task(t: &mut Harness) {
     t.agent("a").await;
@@ -161,6 +164,22 @@ pub async fn clock_jump_moves_deadlines_on_workers(t: &mut Harness) {
     t.one(Ask::ClockJumped { by: SECOND * 3600 }).await.unwrap();
     assert_eq!(t.tick().await, 0);
     assert_eq!(t.read(task.id).await.due(), Some(due + SECOND * 3600));
+}
+
+pub async fn clock_jump_takes_several_commits(t: &mut Harness) {
+    t.agent("a").await;
+    let batch = (0..MANY).map(|_| make(t.task())).collect();
+    t.batch(batch).await.into_iter().for_each(|reply| drop(reply.unwrap()));
+    let worker = t.hello("w").await;
+    let tasks = t.claim(&worker, MANY).await;
+    assert_eq!(tasks.len(), MANY);
+    t.commits.clear();
+    t.later(SECOND * 3600);
+    t.one(Ask::ClockJumped { by: SECOND * 3600 }).await.unwrap();
+    assert!(settle(t).await > 2);
+    for task in tasks {
+        assert_eq!(t.read(task.id).await.due(), task.due().map(|due| due + SECOND * 3600));
+    }
 }
 
 pub async fn next_deadline_is_published(t: &mut Harness) {

@@ -96,7 +96,7 @@ impl<B: Backend> Engine<B> {
                     let most = load.due.map_or(0, |(_, most)| most);
                     load.due = Some((now, most.max(*limit)));
                     load.workflows.due = load.due;
-                    for key in self.memory.due(now, *limit, &self.absent) {
+                    for key in self.due_on_workers(now, *limit) {
                         self.collect_end(key, &mut load);
                     }
                 }

@@ -7,6 +7,7 @@ use std::hash::Hash;
 
 use rota_core::Timestamp;
 
+use super::clock::Jump;
 use super::{AgentKey, Engine};
 use crate::{Backend, Changes, Error, FollowUp, WaitsKey};
 
@@ -21,6 +22,7 @@ pub(super) struct StoredFollowUps {
     by_number: BTreeMap<u64, FollowUp>,
     agents: HashMap<AgentKey, BTreeSet<u64>>,
     found: HashMap<WaitsKey, BTreeSet<u64>>,
+    jumps: BTreeMap<u64, Jump>,
     /// Highest number of a stored one that is set aside.
     pub(super) floor: u64,
 }
@@ -67,6 +69,9 @@ impl StoredFollowUps {
                 | FollowUp::AdmitMembers { .. }
                 | FollowUp::ReplaceMembers { .. }
                 | FollowUp::RemoveWorkflow { .. } => {}
+                FollowUp::ClockJumped { by, at, .. } => {
+                    self.jumps.insert(number, Jump { at: *at, by: *by });
+                }
             }
             self.by_number.insert(number, follow_up);
         }
@@ -90,8 +95,14 @@ impl StoredFollowUps {
             | FollowUp::AdmitMembers { .. }
             | FollowUp::ReplaceMembers { .. }
             | FollowUp::RemoveWorkflow { .. } => {}
+            FollowUp::ClockJumped { .. } => drop(self.jumps.remove(&number)),
         }
         Some(follow_up)
+    }
+
+    /// Returns the jumps of the clock that not all tasks have moved with.
+    pub(super) fn jumps(&self) -> impl Iterator<Item = Jump> {
+        self.jumps.values().copied()
     }
 
     /// Returns the follow-ups of an agent's changes.

@@ -31,7 +31,7 @@ pub(super) struct Live {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Tasks on workers: each is needed again soon, and slots bound their number.
-    live: KeyMap<Live>,
+    live: BTreeMap<TaskKey, Live>,
     ids: HashMap<ScopedId, TaskKey>,
     by_worker: HashMap<SessionKey, KeySet>,
     /// Deadlines of the tasks on workers.
@@ -137,9 +137,16 @@ impl Memory {
         due.filter(|key| !is_absent(key)).take(limit).collect()
     }
 
-    /// Returns the tasks on workers.
-    pub(super) fn on_workers(&self) -> impl Iterator<Item = TaskKey> {
+    /// Returns the tasks on workers, lowest key first.
+    pub(super) fn on_workers(&self) -> impl ExactSizeIterator<Item = TaskKey> {
         self.live.keys().copied()
+    }
+
+    /// Returns the tasks on workers behind a key, up to another one, lowest first.
+    pub(super) fn on_workers_between(&self, after: TaskKey, until: TaskKey) -> impl Iterator<Item = TaskKey> {
+        let from = TaskKey(after.0.saturating_add(1));
+        let range = (from <= until).then(|| self.live.range(from..=until));
+        range.into_iter().flatten().map(|(key, _)| *key)
     }
 
     /// Returns the next deadline of any task.

@@ -11,6 +11,7 @@ mod away;
 mod budgets;
 mod cache;
 mod claim;
+mod clock;
 mod collect;
 mod commit;
 mod create;
@@ -42,7 +43,6 @@ mod write_set;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -224,7 +224,7 @@ impl<B: Backend> Engine<B> {
             Command::Task { namespace, id, command } => self.one(&(namespace, id), command, now),
             Command::Claim(claim) => self.claim(claim, now),
             Command::Tick { limit } => self.tick(limit, now),
-            Command::ClockJumped { by } => self.clock_jumped(by, now),
+            Command::ClockJumped { by } => Ok(Ok(self.clock_jumped(by, now))),
             Command::OpenSession(open) => self.open_session(open, now),
             Command::EndSession(end) => self.end_session(end, now),
             Command::PutAgent(put) => Ok(self.put_agent(put, now)),
@@ -260,7 +260,7 @@ impl<B: Backend> Engine<B> {
     }
 
     fn tick(&mut self, limit: usize, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let mut due = self.memory.due(now, limit, &self.absent);
+        let mut due = self.due_on_workers(now, limit);
         due.extend(self.write_set.due.take().unwrap_or_default());
         due.truncate(limit);
         let mut count = due.len();
@@ -293,17 +293,6 @@ impl<B: Backend> Engine<B> {
         self.offer_unused_room(now);
         count += self.tick_workflows(now)?;
         Ok(Ok(Reply::Ticked(count).into()))
-    }
-
-    /// Moves the deadlines of all tasks on workers. The workers' own clocks have not jumped.
-    fn clock_jumped(&mut self, by: Duration, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        self.away.add(now - by, now);
-        let mut on_workers: Vec<_> = self.memory.on_workers().collect();
-        on_workers.sort_unstable();
-        for key in &on_workers {
-            let _ = self.apply(*key, task::Command::ClockJumped { by }, now)?;
-        }
-        Ok(Ok(Reply::Ticked(on_workers.len()).into()))
     }
 
     fn random<const N: usize>(&mut self) -> [u8; N] {

@@ -4,6 +4,7 @@
 use rota_core::task::{Command, DependencyKey, State};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 
+use super::clock::Jump;
 use super::collect::FIRST_DEPENDENTS;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::{AgentKey, Engine};
@@ -29,6 +30,9 @@ impl<B: Backend> Engine<B> {
             }
             Some((number, FollowUp::Lifted { waits })) => self.visit_lifted(number, waits, now),
             Some((number, FollowUp::Funded { waits })) => self.visit_funded(number, waits, now),
+            Some((number, FollowUp::ClockJumped { by, at, after, until })) => {
+                self.visit_jump(number, Jump { at, by }, (after, until), now)
+            }
             Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
             Some((number, follow_up)) => self.visit_workflow(number, follow_up, now),
             None => Ok(()),

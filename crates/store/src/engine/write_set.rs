@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 
 use super::budgets::reservation;
 use super::cache::{Cells, Waiting};
+use super::clock::Jump;
 use super::cycles::CycleSearch;
 use super::documents::DocumentRows;
 use super::entry::Entry;
@@ -79,6 +80,8 @@ pub(super) struct WriteSet {
     /// Commands on single tasks that follow from the last command.
     pub(super) next: VecDeque<(TaskKey, Command)>,
     pub(super) pending: Pending,
+    /// Jumps of the clock that the batch has begun with.
+    pub(super) jumps: Vec<Jump>,
     /// Searches for cycles that the next commits continue.
     pub(super) searches: KeyMap<CycleSearch>,
     pub(super) aliases: Cells<NameKey, TaskKey>,
@@ -256,8 +259,8 @@ impl<B: Backend> Engine<B> {
         key
     }
 
-    /// Executes a command on a task.
-    pub(super) fn apply(
+    /// Executes a command on a task whose clock is right.
+    pub(super) fn transition(
         &mut self,
         key: TaskKey,
         command: Command,

@@ -139,7 +139,7 @@ impl Move {
             What::ClockJumped(by) => {
                 let by = secs(u64::from(*by));
                 harness.now = harness.now + by;
-                Command::ClockJumped { by }
+                Command::ClockJumped { by, at: harness.now }
             }
             What::TickWhenDue => {
                 harness.now = harness.task.due().unwrap_or(harness.now);

@@ -201,7 +201,7 @@ fn clock_jump_moves_deadlines() {
     harness.start().wait(secs(60));
     // The machine sleeps for two hours.
     harness.now = harness.now + secs(7200);
-    harness.apply(Command::ClockJumped { by: secs(7200) });
+    harness.apply(Command::ClockJumped { by: secs(7200), at: harness.now });
     assert_eq!(harness.task.deadline(), Some(harness.now + secs(40)));
     harness.wait(secs(20)).finish(failed(Class::Agent));
     assert_eq!((harness.state(), harness.task.time_left()), (State::Pending, secs(20)));
@@ -209,8 +209,31 @@ fn clock_jump_moves_deadlines() {
     harness.wait(secs(60)).assign().update(Desired::Cancelled);
     let due = harness.task.due().unwrap();
     harness.now = harness.now + secs(7200);
-    harness.apply(Command::ClockJumped { by: secs(7200) });
+    harness.apply(Command::ClockJumped { by: secs(7200), at: harness.now });
     assert_eq!(harness.task.due(), Some(due + secs(7200)));
+}
+
+#[test]
+fn attempt_moves_with_a_jump_once() {
+    let limits = Limits { timeout: Some(secs(100)), ..plain().limits };
+    let mut harness = Harness::new(Task { limits, ..plain() });
+    harness.start().wait(secs(60));
+    harness.now = harness.now + secs(7200);
+    let jump = Command::ClockJumped { by: secs(7200), at: harness.now };
+    harness.apply(jump.clone());
+    let (deadline, at) = (harness.task.deadline(), harness.now);
+    harness.wait(secs(10)).apply(jump);
+    assert_eq!(harness.task.deadline(), deadline);
+    // A second jump is another one.
+    harness.now = harness.now + secs(7200);
+    harness.apply(Command::ClockJumped { by: secs(7200), at: harness.now });
+    assert_eq!(harness.task.deadline(), deadline.map(|deadline| deadline + secs(7200)));
+    // The next attempt has begun behind both.
+    harness.finish(failed(Class::Agent));
+    harness.wait(secs(10)).start();
+    let due = harness.task.due();
+    harness.apply(Command::ClockJumped { by: secs(7200), at });
+    assert_eq!(harness.task.due(), due);
 }
 
 #[test]

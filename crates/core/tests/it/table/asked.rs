@@ -153,7 +153,7 @@ pub(super) fn all() -> Vec<Asked> {
     }));
     list.push(asked("after an hour's sleep", false, |harness| {
         harness.now = harness.now + secs(3600);
-        Command::ClockJumped { by: secs(3600) }
+        Command::ClockJumped { by: secs(3600), at: harness.now }
     }));
     callers(&mut list);
     others(&mut list);
