@@ -12,8 +12,8 @@ use crate::{Commit, Filter};
 
 /// More than two commits take up.
 const MANY: usize = 600;
-/// Changed tasks of one commit, at most: the follow-ups, and those of the commands.
-const MOST: usize = 256 + 8;
+/// Changed tasks, or steps, of one commit, at most: the follow-ups, and those of the commands.
+pub(super) const MOST: usize = 256 + 8;
 
 async fn create_many(t: &mut Harness, make_one: impl Fn(&mut Harness) -> crate::Create) {
     let batch = (0..MANY).map(|_| make(make_one(t))).collect();
@@ -32,8 +32,9 @@ pub(super) async fn settle(t: &mut Harness) -> usize {
         assert!(rounds < 1000, "the follow-ups have no end");
     }
     t.batch(Vec::new()).await;
-    let largest = t.commits.iter().map(|commit| commit.tasks.len()).max().unwrap_or_default();
-    assert!(largest <= MOST, "a commit changed {largest} tasks");
+    let changed = |commit: &Commit| commit.tasks.len().max(commit.steps.len());
+    let largest = t.commits.iter().map(changed).max().unwrap_or_default();
+    assert!(largest <= MOST, "a commit changed {largest} tasks or steps");
     t.commits.len()
 }
 
