@@ -55,10 +55,28 @@ fn prompt(steps: &serde_json::Value) -> v1::Task {
     task
 }
 
+/// Tasks that wait for the reset: many more than the worker has slots.
+const WAITING: usize = 50;
+
+/// Restarts the control plane with a clock that is so far ahead.
+async fn pass(fixture: &mut Fixture, library: &str, minutes: u32) -> Result<()> {
+    fixture.kill_server().await;
+    let offset = ("FAKETIME", format!("+{minutes}m"));
+    let more = [offset, ("FAKETIME_DONT_RESET", "1".to_owned())];
+    fixture.server_environment = faked_clock::environment(library, more);
+    fixture.start_server().await
+}
+
+/// Returns how often agents have called the model.
+fn model_calls(model: &rota_fake_model::Handle) -> usize {
+    model.requests().iter().filter(|one| one.route == Route::Messages).count()
+}
+
 #[tokio::test]
 async fn reached_limit_of_a_subscription_holds_tasks_back() -> Result<()> {
     let model = rota_fake_model::Options::default().start().await?;
     let program = tokio::task::spawn_blocking(claude::installed).await??;
+    let library = faked_clock::library()?;
     let mut fixture = Fixture::start(Graces::LONG).await?;
     let client = fixture.client()?;
     create_agent(
@@ -67,17 +85,18 @@ async fn reached_limit_of_a_subscription_holds_tasks_back() -> Result<()> {
         &[("ANTHROPIC_BASE_URL", &model.base_url()), ("CLAUDE_CODE_OAUTH_TOKEN", TOKEN)],
     )
     .await?;
-    let _worker = fixture.worker("limited", "one", 2).await?;
-    // Long enough for everything before the reset, on a busy machine too.
-    let limit = json!({"name": "five_hour", "resets_in": 20});
+    tasks::agent(&client, "free", tasks::script([]), &[]).await?;
+    let _workers = [fixture.worker("limited", "one", 4).await?, fixture.worker("free", "two", 1).await?];
+    let limit = json!({"name": "five_hour", "resets_in": 40 * 60});
     let fails = json!([{"text": "no", "fail": {"status": 429, "times": "always", "limit": limit}}]);
     let first = tasks::create(&client, prompt(&fails)).await?.name;
     let task = tasks::until(&client, &first, waits).await?;
     let waiting = task.status.context("no status")?.waiting.remove(0);
     assert_eq!(waiting.subject, "five_hour");
     let until = waiting.until.context("no end")?;
+    let learned = model_calls(&model);
     let mut names = Vec::new();
-    for number in 0..4 {
+    for number in 0..WAITING {
         let task = prompt(&json!([{"text": format!("answer {number}")}]));
         names.push(tasks::create(&client, task).await?.name);
     }
@@ -94,9 +113,18 @@ async fn reached_limit_of_a_subscription_holds_tasks_back() -> Result<()> {
     let status = agent(&client).await?.status.unwrap_or_default();
     assert_eq!((status.cool_downs.len(), status.cool_downs[0].reset_known), (1, true));
     tasks::cancel(&client, &first).await?;
-    // A restart in between changes nothing.
-    fixture.kill_server().await;
-    fixture.start_server().await?;
+    // Ten minutes before the reset, after a restart, tasks of other agents run, and these wait.
+    pass(&mut fixture, &library, 30).await?;
+    let client = fixture.client()?;
+    tasks::connected(&client, "one").await?;
+    let other = tasks::create(&client, tasks::task("free")).await?.name;
+    assert_eq!(tasks::ended(&client, &other).await?.status.unwrap_or_default().state(), TaskState::Succeeded);
+    for name in &names {
+        let status = tasks::get(&client, name).await?.status.context("no status")?;
+        assert_eq!((status.state(), status.attempt), (TaskState::Queued, 0), "{status:?}");
+    }
+    assert_eq!(model_calls(&model), learned, "the model was called before the reset");
+    pass(&mut fixture, &library, 41).await?;
     let client = fixture.client()?;
     for name in &names {
         let status = tasks::ended(&client, name).await?.status.context("no status")?;
@@ -173,13 +201,8 @@ impl Held {
         Ok(())
     }
 
-    /// Restarts the control plane with a clock that is so far ahead.
     async fn pass(&mut self, minutes: u32) -> Result<()> {
-        self.fixture.kill_server().await;
-        let offset = ("FAKETIME", format!("+{minutes}m"));
-        let more = [offset, ("FAKETIME_DONT_RESET", "1".to_owned())];
-        self.fixture.server_environment = faked_clock::environment(&self.library, more);
-        self.fixture.start_server().await
+        pass(&mut self.fixture, &self.library, minutes).await
     }
 
     /// Returns the end of the cool-down, and how often it has begun again.
