@@ -149,19 +149,37 @@ impl Deployment {
         Ok(process)
     }
 
-    /// Returns the backup's command, with the programs of the server's version.
+    /// Returns the backup's command.
     fn backup(&self, arguments: &[&str]) -> Command {
+        let mut backup = self.shell();
+        backup.arg(self.root.join("backup")).args(arguments);
+        backup.env("DIRECTORY", self.root.join("state/backups")).env("KEEP", "2").env("INTERVAL", "86400");
+        backup
+    }
+
+    /// Returns the commands of the README that restore a backup, in the backup's container.
+    fn restore(&self, backup: &Path) -> Command {
+        let readme = std::fs::read_to_string(self.root.join("README.md")).unwrap();
+        let (_, script) = readme.split_once("exec backup sh -ec '").unwrap();
+        let (script, _) = script.split_once('\'').unwrap();
+        let database = format!("--dbname={}", self.url.rsplit('/').next().unwrap());
+        let script = script.replace("/backups/rota-TIME.dump", &backup.display().to_string());
+        let mut restore = self.shell();
+        restore.arg("-ec").arg(script.replace("--dbname=rota", &database));
+        restore
+    }
+
+    /// Returns a shell with the environment of the backup's container, and the programs of the server's version.
+    fn shell(&self) -> Command {
         let server = PostgresServer::shared();
         let dump = server.program("pg_dump", &self.url);
         let programs = Path::new(dump.get_program()).parent().unwrap();
-        let mut backup = self.fixture.command_of(Path::new("/bin/sh"), &[]);
-        backup.arg(self.root.join("backup")).args(arguments);
-        backup.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
-        backup.env("PGHOST", server.socket()).env("PGUSER", "rota");
-        backup.env("PGDATABASE", self.url.rsplit('/').next().unwrap());
-        backup.env("PASSWORD_FILE", self.root.join("secrets/database-password"));
-        backup.env("DIRECTORY", self.root.join("state/backups")).env("KEEP", "2").env("INTERVAL", "86400");
-        backup
+        let mut shell = self.fixture.command_of(Path::new("/bin/sh"), &[]);
+        shell.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
+        shell.env("PGHOST", server.socket()).env("PGUSER", "rota");
+        shell.env("PGDATABASE", self.url.rsplit('/').next().unwrap());
+        shell.env("PASSWORD_FILE", self.root.join("secrets/database-password"));
+        shell
     }
 
     fn backups(&self) -> Vec<PathBuf> {
@@ -201,9 +219,10 @@ async fn parts_run_and_a_backup_is_restored() -> Result<()> {
 
     let lost = tasks::create(&client, workload::shell("echo lost", &[])).await?;
     process.kill().await;
-    let mut restore = PostgresServer::shared().program("pg_restore", &deployment.url);
-    restore.args(["--clean", "--if-exists"]).arg(newest);
-    assert!(restore.status()?.success());
+    // As after an upgrade: what it has added must not be left.
+    PostgresServer::shared().sql(&deployment.url, "CREATE TABLE rota.later ()")?;
+    Response::of(deployment.restore(newest), "").await.success();
+    assert!(PostgresServer::shared().sql(&deployment.url, "SELECT 1 FROM rota.later").is_err());
     let _process = deployment.start().await?;
     let client = deployment.fixture.client()?;
     assert!(tasks::get(&client, &lost.name).await.is_err());

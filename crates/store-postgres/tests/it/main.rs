@@ -5,5 +5,6 @@ mod conformance;
 mod cutter;
 mod doubt;
 mod fence;
+mod restore;
 mod standby;
 mod status;

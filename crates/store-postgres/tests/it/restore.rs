@@ -1,0 +1,51 @@
+//! Backups by the documented commands: one of an older schema is restored over a newer one, and upgraded again.
+
+use std::path::Path;
+use std::process::Command;
+
+use rota_store::{Filter, Store};
+use rota_store_postgres::Target;
+use rota_testkit::postgres::PostgresServer;
+
+use crate::doubt::{create, open};
+
+/// Executes the commands for backups in the documentation that begin with these programs.
+fn documented(programs: &[&str], database: &str, folder: &Path) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/postgresql.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("\n## Backup\n").unwrap();
+    let begins = |line: &&str| programs.iter().any(|program| line.starts_with(&format!("{program} ")));
+    let script: Vec<&str> = section.lines().filter(begins).collect();
+    assert_eq!(script.len(), programs.len(), "{script:?}");
+    let dump = PostgresServer::shared().program("pg_dump", database);
+    let path = format!("{}:/usr/bin:/bin", Path::new(dump.get_program()).parent().unwrap().display());
+    let mut shell = Command::new("sh");
+    shell.arg("-ec").arg(script.join("\n")).env("PATH", path).env("URL", database).current_dir(folder);
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_of_older_schema_is_upgraded_again() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&target).await;
+    store.apply(vec![create(0)]).await.unwrap();
+    store.close().await;
+    drop(store);
+    // As the first version has left it.
+    let downgrade = "DROP TABLE rota.group_members; DELETE FROM rota.migrations WHERE version > 1";
+    server.sql(&database, downgrade).unwrap();
+    documented(&["pg_dump"], &database, folder.path());
+    let upgraded = open(&target).await;
+    upgraded.apply(vec![create(1)]).await.unwrap();
+    upgraded.close().await;
+    drop(upgraded);
+    documented(&["psql", "pg_restore"], &database, folder.path());
+    let again = open(&target).await;
+    let page = again.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    assert_eq!(page.tasks.len(), 1);
+    again.close().await;
+}
