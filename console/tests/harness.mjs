@@ -2,16 +2,24 @@
 // policy, error of a page or dialog of a script fails the tests.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
 const ROTA = process.env.ROTA_BIN ?? "rota";
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+/** Built files of the control centre in place of those in the program, which then need not be built for each change of a page. */
+const DIST = process.env.ROTA_CONSOLE_DIST;
+const TYPES = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".svg": "image/svg+xml",
+};
 const START_TIMEOUT = 60_000;
 export const folder = mkdtempSync(join(tmpdir(), "rota-console-"));
 const environment = { PATH: process.env.PATH, HOME: folder };
@@ -93,8 +101,26 @@ export async function api(method, path, body) {
   return response.json();
 }
 
+/** Serves the pages of a context from the built files, under the program's own policy. */
+async function serveBuilt(context) {
+  await context.route(
+    (url) => !url.pathname.startsWith("/api/"),
+    async (route) => {
+      const { origin, pathname } = new URL(route.request().url());
+      const named = join(DIST, pathname);
+      const path = extname(pathname) && existsSync(named) ? named : join(DIST, "index.html");
+      const policy = (await fetch(origin)).headers.get("content-security-policy");
+      const headers = { "Content-Type": TYPES[extname(path)], "Content-Security-Policy": policy };
+      await route.fulfill({ body: readFileSync(path), headers });
+    },
+  );
+}
+
 /** A page whose problems fail the tests. */
 export async function newPage(context) {
+  if (DIST && context.pages().length === 0) {
+    await serveBuilt(context);
+  }
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);
   page.on("pageerror", (error) => problems.push(`error: ${error}`));
