@@ -2,6 +2,7 @@
 // policy, error of a page or dialog of a script fails the tests.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
@@ -87,6 +88,13 @@ export async function start() {
 }
 
 export const kill = () => stop(dev, "SIGKILL");
+
+/** Gives the control plane another token: all windows are signed out. */
+export async function newToken() {
+  await kill();
+  writeFileSync(join(folder, "data/token"), randomBytes(32).toString("hex"));
+  await start();
+}
 
 export const adminToken = () => readFileSync(join(folder, "data/token"), "utf8").trim();
 

@@ -2,10 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  adminToken,
   api,
   base,
   browser,
+  newPage,
+  newToken,
   nothingFailed,
+  run,
   scripted,
   setUp,
   shell,
@@ -57,6 +61,47 @@ test("tabs out of view hold no connections, and catch up", async () => {
   await shell("true", "--title", "seen later");
   await setVisible(pages[5], true);
   await show(pages[5], "seen later");
+  await context.close();
+});
+
+test("a window that is signed out leaves the stream to the others", async () => {
+  const context = await browser.newContext({ locale: "en-US" });
+  const leader = await signIn(context);
+  await setVisible(leader, false);
+  const page = await signIn(context);
+  await newToken();
+  await leader.getByText("Sign in again").waitFor();
+  // Any call of its page, if its own stream has not asked yet.
+  await page.keyboard.press("w");
+  await page.getByLabel("Token").fill(adminToken());
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "Tasks" }).click();
+  const name = await scripted("a late call", [{ ask: "Who leads?" }, { succeed: "you" }]);
+  await show(page, "a late call");
+  await page.waitForFunction(() => document.title === "(1) Rota");
+  // The other one follows once it is signed in again.
+  await leader.getByLabel("Token").fill(adminToken());
+  await leader.keyboard.press("Enter");
+  await leader.waitForFunction(() => document.title === "(1) Rota");
+  await api("POST", `${name}:cancel`, {});
+  for (const one of [page, leader]) {
+    await one.waitForFunction(() => document.title === "Rota");
+  }
+  await context.close();
+});
+
+test("a window whose stream is refused leaves it to the others", async () => {
+  const context = await browser.newContext({ locale: "en-US" });
+  const leader = await newPage(context);
+  const refusal = { status: 403, json: { code: 7, message: "this window may not" } };
+  await leader.route(/tasks:watch/, (route) => route.fulfill(refusal));
+  await leader.goto((await run(["ui"])).trim());
+  await leader.getByText("this window may not").waitFor();
+  const page = await signIn(context);
+  await shell("true", "--title", "seen by the other");
+  await show(page, "seen by the other");
+  await show(leader, "seen by the other");
+  await leader.getByText("this window may not").waitFor({ state: "detached" });
   await context.close();
 });
 

@@ -1,6 +1,16 @@
-import { type Context, createContext, type ReactNode, useContext, useEffect, useRef, useState } from "react";
+import {
+  type Context,
+  createContext,
+  type ReactNode,
+  useContext,
+  useEffect,
+  useRef,
+  useState,
+  useSyncExternalStore,
+} from "react";
 import { useNamespace } from "../namespace";
 import { query } from "./format";
+import { isSignedIn, onSignIn, signInChanges } from "./token";
 import type { WatchTasksResponse, WatchWorkflowsResponse } from "./types";
 import { type Link, useStream } from "./useStream";
 
@@ -30,10 +40,13 @@ interface Kind<T> {
 /** Messages of the tab with the stream to the others. */
 type Shared<T> = { message: T } | { link: Link } | { reload: true };
 
+const LIVE: Link = { state: "live" };
+
 /**
  * Changes of all things of one kind in the namespace, by one stream for all tabs of the browser: one of them, which has a lock,
- * reads it and passes it on, also out of view. Browsers have locks over HTTPS and on this machine only; elsewhere each tab in
- * view has a stream of its own.
+ * reads it and passes it on, also out of view. Only a tab that can read it has the lock: one that is signed out, or whose stream
+ * was refused, leaves it to the others. Browsers have locks over HTTPS and on this machine only; elsewhere each tab in view has a
+ * stream of its own.
  */
 export function FeedProvider<T extends Message>({
   of: { kind, path, context: Context },
@@ -44,11 +57,14 @@ export function FeedProvider<T extends Message>({
 }) {
   const namespace = useNamespace();
   const name = `rota.${kind}.${namespace}`;
-  const lock = useLock(name);
+  const isIn = useSyncExternalStore(onSignIn, isSignedIn);
+  const reader = `${name} ${useSyncExternalStore(onSignIn, signInChanges)}`;
+  const [refused, setRefused] = useState("");
+  const lock = useLock(name, isIn && refused !== reader);
   const position = useRef({ namespace, token: "" });
   const others = useRef<BroadcastChannel>(null);
   const [followers] = useState(() => new Set<Follower<T>>());
-  const [sharedLink, setSharedLink] = useState<Link>({ state: "live" });
+  const [sharedLink, setSharedLink] = useState<Link>();
   if (position.current.namespace !== namespace) {
     position.current = { namespace, token: "" };
   }
@@ -72,10 +88,12 @@ export function FeedProvider<T extends Message>({
   useEffect(() => {
     const channel = new BroadcastChannel(name);
     channel.onmessage = ({ data }: MessageEvent<Shared<T>>) => {
-      if (latest.current.lock !== "waiting") {
+      // What is missed while the tab is signed out is read afterwards.
+      if (latest.current.lock !== "waiting" || !isSignedIn()) {
         return;
       }
       if ("message" in data) {
+        setSharedLink(LIVE);
         latest.current.deliver(data.message);
       } else if ("link" in data) {
         setSharedLink(data.link);
@@ -104,12 +122,17 @@ export function FeedProvider<T extends Message>({
       },
     },
   );
-  const shareLink = useRef(share);
-  shareLink.current = share;
+  const ownLink = useRef({ share, reader });
+  ownLink.current = { share, reader };
   useEffect(() => {
-    shareLink.current({ link: own });
+    if (own.state === "ended") {
+      setSharedLink(undefined);
+      setRefused(ownLink.current.reader);
+    } else {
+      ownLink.current.share({ link: own });
+    }
   }, [own]);
-  const link = lock === "waiting" ? sharedLink : own;
+  const link = lock === "waiting" ? (sharedLink ?? (refused === reader ? own : LIVE)) : own;
   return <Context value={{ link, followers }}>{children}</Context>;
 }
 
@@ -131,10 +154,13 @@ function useFollower<T>(of: Kind<T>, follower: Follower<T>): Link {
   return link;
 }
 
-/** Whether this tab has a lock of the browser, waits for it, or could not have one. */
-function useLock(name: string): "held" | "waiting" | "none" {
+/** Whether this tab has a lock of the browser, leaves it to another one, or could not have one. */
+function useLock(name: string, isWanted: boolean): "held" | "waiting" | "none" {
   const [held, setHeld] = useState("");
   useEffect(() => {
+    if (!isWanted) {
+      return;
+    }
     const abort = new AbortController();
     const hold = () =>
       new Promise<void>((resolve) => {
@@ -142,8 +168,11 @@ function useLock(name: string): "held" | "waiting" | "none" {
         setHeld(name);
       });
     navigator.locks?.request(name, { signal: abort.signal }, hold).catch(() => {});
-    return () => abort.abort();
-  }, [name]);
+    return () => {
+      abort.abort();
+      setHeld("");
+    };
+  }, [name, isWanted]);
   if (!navigator.locks) {
     return "none";
   }
