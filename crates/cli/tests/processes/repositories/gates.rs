@@ -14,7 +14,7 @@ fn command(line: &str) -> v1::WorkspaceCommand {
     v1::WorkspaceCommand { argv, ..Default::default() }
 }
 
-fn done_when(lines: &[&str]) -> v1::DoneWhen {
+pub(super) fn done_when(lines: &[&str]) -> v1::DoneWhen {
     v1::DoneWhen { commands: lines.iter().map(|line| command(line)).collect(), ..Default::default() }
 }
 

@@ -2,6 +2,7 @@
 //! worker uses. Real git, over HTTP.
 
 mod apply;
+mod chain;
 mod continuing;
 mod conversations;
 mod disk;

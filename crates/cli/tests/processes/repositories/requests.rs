@@ -18,7 +18,7 @@ use crate::responses::Response;
 use crate::workload;
 
 /// Token of the forge's API, which is not that of git.
-const API_TOKEN: &str = "tok-for-the-api-of-the-forge";
+pub(super) const API_TOKEN: &str = "tok-for-the-api-of-the-forge";
 const KEY: &str = "sk-ant-for-tests-of-requests";
 
 fn provider(kind: Kind) -> ForgeProvider {
@@ -30,16 +30,16 @@ fn provider(kind: Kind) -> ForgeProvider {
 }
 
 /// A host of the repository, and its forge.
-struct Place {
-    host: Arc<GitHost>,
-    forge: Forge,
+pub(super) struct Place {
+    pub(super) host: Arc<GitHost>,
+    pub(super) forge: Forge,
     /// Values of the secrets GIT and FORGE.
     secrets: [(&'static str, String); 2],
     _folder: tempfile::TempDir,
 }
 
 impl Place {
-    async fn new(kind: Kind) -> Result<Self> {
+    pub(super) async fn new(kind: Kind) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let host = Arc::new(GitHost::start(folder.path()).await?);
         host.repository(PATH, &[("README.md", "one\n")]).await?;
@@ -64,7 +64,7 @@ impl Place {
     }
 
     /// Has the request of a task's branch follow its push.
-    fn ask(&self, kind: Kind, task: &mut v1::Task, change: impl FnOnce(&mut v1::PullRequest)) {
+    pub(super) fn ask(&self, kind: Kind, task: &mut v1::Task, change: impl FnOnce(&mut v1::PullRequest)) {
         let mut asked = v1::PullRequest {
             token_from: "FORGE".to_owned(),
             api_url: self.forge.api(),

@@ -12,7 +12,7 @@ use super::{Site, site};
 use crate::workload;
 
 /// Has a task start from the work of another one, which it waits for.
-fn follow(mut task: v1::Task, first: &str, push: bool) -> v1::Task {
+pub(super) fn follow(mut task: v1::Task, first: &str, push: bool) -> v1::Task {
     let spec = task.spec.get_or_insert_default();
     spec.depends_on = vec![v1::Dependency { task: first.to_owned(), ..v1::Dependency::default() }];
     let source = spec.workspace.as_mut().and_then(|workspace| workspace.git.as_mut()).unwrap();
