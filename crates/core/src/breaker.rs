@@ -1,5 +1,5 @@
-//! Circuit breaker state machine: opens after consecutive infrastructure failures, half-opens after a cooldown to admit
-//! one probe, and closes on success. Agents and workers have one each. Pure; knows neither of them, and no clock.
+//! Circuit breaker state machine: opens after consecutive infrastructure failures, half-opens after a cooldown to admit one
+//! probe, and closes on success. Agents, workers and back ends have one each. Pure; knows none of them, and no clock.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -75,6 +75,16 @@ impl<'a> Outcome<'a> {
 }
 
 impl<'a> Outcome<'a> {
+    /// Classifies a failure as evidence about the back end of the model. What it refuses to a credential does not count.
+    pub fn of_backend(failure: &'a Failure) -> Self {
+        match failure.class {
+            Class::Overload => Self::Failure(failure),
+            // The model answered before.
+            Class::Agent | Class::Refusal | Class::Budget | Class::Checks => Self::Success,
+            _ => Self::Ignored,
+        }
+    }
+
     /// Classifies a failure as evidence about the worker. `program` states whether the agent, not the task, chose the
     /// program.
     pub fn of_worker(failure: &'a Failure, program: bool) -> Self {
@@ -109,7 +119,7 @@ pub enum State {
 /// Identity of an attempt.
 type Attempt = (TaskId, Fence);
 
-/// The circuit breaker of one agent, or of one worker.
+/// The circuit breaker of one agent, one worker, or one back end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Breaker {
     state: State,
@@ -205,6 +215,15 @@ impl Breaker {
         over
     }
 
+    /// Ends the cooldown of an open breaker now. Returns whether it was open.
+    pub fn probe_now(&mut self, policy: &Policy, now: Timestamp) -> bool {
+        if let State::Open { until } = &mut self.state {
+            *until = now;
+            return self.tick(policy, now);
+        }
+        false
+    }
+
     /// Returns when [`Breaker::tick`] is due.
     pub fn until(&self) -> Option<Timestamp> {
         match self.state {
@@ -251,6 +270,9 @@ mod tests {
     fn breaker_opens_half_opens_and_closes() {
         let mut breaker = open();
         assert_eq!(breaker.state(), State::Open { until: at(10) });
+        let mut early = breaker.clone();
+        assert!(early.probe_now(&POLICY, at(1)) && !early.probe_now(&POLICY, at(2)));
+        assert_eq!(early.state(), State::HalfOpen { until: at(201) });
         breaker.assigned(attempt(9));
         assert!(!breaker.is_probe(attempt(9)));
         assert!(!breaker.tick(&POLICY, at(9)) && breaker.tick(&POLICY, at(10)));
@@ -294,18 +316,6 @@ mod tests {
     }
 
     #[test]
-    fn cooldown_respects_retry_after_and_its_limit() {
-        for (requested, until) in [(1, 10), (50, 50), (1_000_000, 200)] {
-            let mut breaker = Breaker::default();
-            let failure = Failure { retry_after: Some(Duration::from_secs(requested)), ..overload() };
-            for number in 0..3 {
-                observe(&mut breaker, Outcome::Failure(&failure), number, 0);
-            }
-            assert_eq!(breaker.state(), State::Open { until: at(until) });
-        }
-    }
-
-    #[test]
     fn probe_expires_and_is_replaced() {
         let mut breaker = open();
         assert!(breaker.tick(&POLICY, at(10)) && !breaker.tick(&POLICY, at(209)));
@@ -318,17 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn breaker_waits_until_the_rate_limit_ends_or_a_probe_is_due() {
-        for (class, hours, expected) in
-            [(Class::RateLimit, 1, 3600), (Class::RateLimit, 1000, 3600), (Class::Overload, 5, 200)]
-        {
+    fn cooldown_respects_requested_waits_and_their_limits() {
+        for (class, requested, expected) in [
+            (Class::Overload, 1, 10),
+            (Class::Overload, 50, 50),
+            (Class::Overload, 1_000_000, 200),
+            (Class::RateLimit, 3600, 3600),
+            (Class::RateLimit, 3_600_000, 3600),
+        ] {
             let mut failure = Failure::new(class, "x");
-            failure.retry_after = Some(Duration::from_hours(hours));
+            failure.retry_after = Some(Duration::from_secs(requested));
             let mut breaker = Breaker::default();
             for number in 0..3 {
                 observe(&mut breaker, Outcome::Failure(&failure), number, 0);
             }
-            assert_eq!(breaker.state(), State::Open { until: at(expected) }, "{class:?}");
+            assert_eq!(breaker.state(), State::Open { until: at(expected) }, "{class:?} {requested}");
         }
     }
 

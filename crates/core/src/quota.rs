@@ -83,7 +83,7 @@ impl From<CredentialId> for String {
 }
 
 /// What the model calls of an attempt use, as its worker reports it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelAccess {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +91,9 @@ pub struct ModelAccess {
     /// The same credential at its back end: another id for each host or provider of the model API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_backend: Option<CredentialId>,
+    /// Host or provider of the model API, with its region; empty if it is not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub backend: String,
 }
 
 impl ModelAccess {

@@ -69,22 +69,23 @@ pub fn of_environment<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<&'a s
     variables(Provider::of(&get)).find_map(|name| get(name).filter(|value| !value.trim().is_empty()))
 }
 
-/// Returns the host or provider of the model API that programs use by an environment.
+/// Returns the host of the model API that programs use by an environment, or its provider with the region or resource.
 pub fn backend<'a>(get: impl Fn(&str) -> Option<&'a str>) -> String {
     let provider = Provider::of(&get);
-    let name = match provider {
-        Provider::Anthropic => "api.anthropic.com",
-        Provider::Bedrock => "bedrock",
-        Provider::Vertex => "vertex",
-        Provider::Foundry => "foundry",
+    let (name, url, place) = match provider {
+        Provider::Anthropic => ("api.anthropic.com", "ANTHROPIC_BASE_URL", None),
+        Provider::Bedrock => ("bedrock", "ANTHROPIC_BEDROCK_BASE_URL", Some("AWS_REGION")),
+        Provider::Vertex => ("vertex", "ANTHROPIC_VERTEX_BASE_URL", Some("CLOUD_ML_REGION")),
+        Provider::Foundry => ("foundry", "ANTHROPIC_FOUNDRY_BASE_URL", Some("ANTHROPIC_FOUNDRY_RESOURCE")),
     };
-    let custom = get("ANTHROPIC_BASE_URL").filter(|_| provider == Provider::Anthropic);
+    let place = place.and_then(&get).map(str::trim).filter(|place| !place.is_empty());
     let host = |url: &str| {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         host.rsplit_once('@').map_or(host, |(_, host)| host).to_owned()
     };
-    custom.map(host).filter(|host| !host.is_empty()).unwrap_or_else(|| name.to_owned())
+    let default = || place.map_or_else(|| name.to_owned(), |place| format!("{name}:{place}"));
+    get(url).map(host).filter(|host| !host.is_empty()).unwrap_or_else(default)
 }
 
 #[cfg(test)]
@@ -138,6 +139,10 @@ mod tests {
         }
         let vertex = [("CLAUDE_CODE_USE_VERTEX", "1"), ("ANTHROPIC_BASE_URL", "http://x")];
         assert_eq!(backend(env(&vertex)), "vertex");
+        let bedrock = [("CLAUDE_CODE_USE_BEDROCK", "1"), ("AWS_REGION", "eu-west-1")];
+        assert_eq!(backend(env(&bedrock)), "bedrock:eu-west-1");
+        let proxy = [bedrock[0], bedrock[1], ("ANTHROPIC_BEDROCK_BASE_URL", "https://proxy.example/x")];
+        assert_eq!(backend(env(&proxy)), "proxy.example");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Circuit breakers of agents, and of workers (`workers`), and cool-downs of model credentials (`credentials`). Observes how attempts end in the commit stream, and limits the admission of an agent's
-//! tasks after consecutive infrastructure failures. State is in memory and resets on restart. The state machine is
+//! Circuit breakers of agents, of workers (`workers`) and of back ends of models (`backends`), and cool-downs of model
+//! credentials (`credentials`). Observes how attempts end in the commit stream, and limits the admission of an agent's tasks
+//! after consecutive infrastructure failures. State is in memory and resets on restart. The state machine is
 //! `rota_core::breaker`'s.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
 use crate::clock::now;
-use crate::keys::{AgentKey, WorkerKey};
+use crate::keys::{AgentKey, BackendKey, WorkerKey};
 use crate::scheduler::{Admission, Scheduler};
 use crate::store_client::StoreClient;
 use crate::wire::failure;
@@ -37,6 +38,8 @@ pub(crate) struct Breakers {
     inner: Mutex<BTreeMap<AgentKey, Breaker>>,
     /// Those of workers that are not as they were at the start.
     workers: Mutex<BTreeMap<WorkerKey, Breaker>>,
+    /// Those of back ends that are not as they were at the start.
+    backends: Mutex<BTreeMap<BackendKey, Breaker>>,
     suspicions: Mutex<workers::Suspicions>,
     cool_downs: Mutex<CoolDowns>,
     /// Wakes the timer: a breaker has opened, or a credential begins to cool down.
@@ -78,6 +81,41 @@ fn is_evidence(body: &Body) -> bool {
     matches!(kind, Some(Kind::Message(_) | Kind::ToolCall(_) | Kind::InputRequest(_)))
 }
 
+/// What an outcome has changed of a breaker.
+#[derive(Debug, Clone, Copy)]
+struct Observed {
+    /// The new state, if it is another one.
+    changed: Option<State>,
+    /// What is admitted from now on, if that has to be set.
+    admission: Option<Admission>,
+}
+
+impl Observed {
+    fn opened(&self) -> bool {
+        matches!(self.changed, Some(State::Open { .. }))
+    }
+}
+
+/// Takes an outcome into one of several breakers, of which those that are as at the start are left out.
+fn observe<K: Ord + Clone>(
+    breakers: &mut BTreeMap<K, Breaker>,
+    policy: &Policy,
+    key: &K,
+    outcome: Outcome<'_>,
+    attempt: (TaskId, Fence),
+) -> Observed {
+    let breaker = breakers.entry(key.clone()).or_default();
+    let before = breaker.state();
+    let probe = breaker.observe_outcome(policy, outcome, attempt, now(), rand::random());
+    let after = breaker.state();
+    if *breaker == Breaker::default() {
+        breakers.remove(key);
+    }
+    // After a probe without evidence, another may be tried.
+    let readmits = after != before || probe && matches!(after, State::HalfOpen { .. });
+    Observed { changed: (after != before).then_some(after), admission: readmits.then(|| admission(after)) }
+}
+
 /// Effect of a commit on the breakers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct BreakerChanges {
@@ -92,6 +130,7 @@ impl Breakers {
             agents,
             inner: Mutex::default(),
             workers: Mutex::default(),
+            backends: Mutex::default(),
             suspicions: Mutex::default(),
             cool_downs: Mutex::default(),
             opened: Notify::new(),
@@ -103,8 +142,23 @@ impl Breakers {
         self.inner.lock().clone()
     }
 
+    /// Returns the state of an agent's own breaker.
     pub(crate) fn state(&self, agent: &AgentKey) -> State {
         self.inner.lock().get(agent).map(Breaker::state).unwrap_or_default()
+    }
+
+    /// Returns what the breakers of an agent and of its back end admit.
+    pub(crate) fn admission(&self, agent: &AgentKey) -> Admission {
+        let of_backend = self.backend_of(agent).map(|(_, breaker)| admission(breaker.state()));
+        admission(self.state(agent)).max(of_backend.unwrap_or_default())
+    }
+
+    /// Describes the breakers that hold back an agent's tasks: its own, and that of its back end. Empty if there is none.
+    pub(crate) fn describe(&self, agent: &AgentKey) -> String {
+        let own = self.get(agent).filter(|breaker| breaker.state() != State::Closed);
+        let own = own.map(|breaker| describe(&agent.1, &breaker));
+        let of_backend = self.backend_of(agent).map(|(key, breaker)| backends::describe(&key, &breaker));
+        own.into_iter().chain(of_backend).collect::<Vec<_>>().join("; ")
     }
 
     /// Returns an agent's breaker if it has failures to report.
@@ -117,6 +171,7 @@ impl Breakers {
         let mut changes = BreakerChanges::default();
         self.observe_workers(commit);
         self.observe_credentials(commit);
+        changes.opened += self.observe_backends(commit);
         let mut ends = commit.attempts_ended.iter().peekable();
         for change in &commit.tasks {
             let ended = ends.peek().copied().filter(|end| end.task.id == change.task.id);
@@ -191,6 +246,8 @@ impl Breakers {
             {
                 Outcome::Ignored
             }
+            // That breaker is the back end's.
+            (Some(failure), _) if backends::is_blamed(&ended.task, attempt, failure) => Outcome::Ignored,
             (Some(failure), _) => Outcome::of(failure, names_program(), own),
             (None, _) => Outcome::Ignored,
         };
@@ -202,26 +259,18 @@ impl Breakers {
         if !matches!(outcome, Outcome::Failure(_)) && !inner.contains_key(&agent) {
             return false;
         }
-        let breaker = inner.entry(agent.clone()).or_default();
-        let before = breaker.state();
-        let probe = breaker.observe_outcome(&self.policy, outcome, attempt, now(), rand::random());
-        let after = breaker.state();
-        if *breaker == Breaker::default() {
-            inner.remove(&agent);
-        }
-        // After a probe without evidence, another may be tried.
-        if after != before || probe && matches!(after, State::HalfOpen { .. }) {
+        let observed = observe(&mut inner, &self.policy, &agent, outcome, attempt);
+        if let Some(admission) = observed.admission {
             // Under the lock, so that the admission never lags behind a later decision.
-            self.scheduler.set_admission(&agent, admission(after));
+            self.scheduler.set_admission(&agent, admission);
         }
-        let opened = after != before && matches!(after, State::Open { .. });
-        if after != before {
-            tracing::warn!(namespace = %agent.0, agent = %agent.1, state = ?after, "circuit breaker changed state");
+        if let Some(state) = observed.changed {
+            tracing::warn!(namespace = %agent.0, agent = %agent.1, ?state, "circuit breaker changed state");
         }
-        if opened {
+        if observed.opened() {
             self.opened.notify_one();
         }
-        opened
+        observed.opened()
     }
 
     /// Closes the breakers of an agent and of its workers, and returns the agent's as it was if it had failures to
@@ -243,13 +292,15 @@ impl Breakers {
             }
         }
         self.tick_workers();
+        self.tick_backends();
         self.tick_credentials();
     }
 
     /// Returns when the next breaker is due.
     fn next(&self) -> Option<Timestamp> {
         let agents = self.inner.lock().values().filter_map(Breaker::until).min();
-        agents.into_iter().chain(self.next_worker()).chain(self.next_credential()).min()
+        let others = [self.next_worker(), self.next_backend(), self.next_credential()];
+        agents.into_iter().chain(others.into_iter().flatten()).min()
     }
 }
 
@@ -282,6 +333,7 @@ pub(crate) async fn run(
     }
 }
 
+pub(crate) mod backends;
 mod credentials;
 #[cfg(test)]
 mod tests;

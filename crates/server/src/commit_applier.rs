@@ -100,11 +100,13 @@ impl CommitApplier {
         match self.agents.apply(change) {
             AgentEffect::Deleted => {
                 self.breakers.leave_cool_downs(&key);
+                self.breakers.leave_backend(&key);
                 return drop(self.breakers.reset(&key));
             }
             // The change may have fixed what opened the breaker.
             AgentEffect::SpecChanged => {
                 self.breakers.credentials_may_differ(&key);
+                self.breakers.backend_may_differ(&key);
                 // Its budget may have changed.
                 self.scheduler.demand_changed();
                 drop(self.breakers.reset(&key));

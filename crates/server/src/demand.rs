@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::breaker::State as Breaker;
 use rota_core::target::{Route, Target};
 use rota_core::task::explain;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp, WorkerName};
@@ -144,7 +143,7 @@ impl Demand {
                 let waits = |key: &AgentKey| {
                     matches!(self.scheduler.quota(key), Admission::Closed | Admission::ProbeInFlight)
                 };
-                let paused = |key: &AgentKey| self.breakers.state(key) != Breaker::Closed || waits(key);
+                let paused = |key: &AgentKey| self.breakers.admission(key) != Admission::Open || waits(key);
                 self.agents.best_match(route, words, paused, now())
             }
         }
@@ -159,10 +158,10 @@ impl Demand {
             Admission::Probe => queued.min(1),
             Admission::ProbeInFlight | Admission::Closed => 0,
         };
-        match self.breakers.state(agent) {
-            Breaker::Closed => queued,
-            Breaker::Open { .. } => 0,
-            Breaker::HalfOpen { .. } => queued.min(1),
+        match self.breakers.admission(agent) {
+            Admission::Open => queued,
+            Admission::Probe | Admission::ProbeInFlight => queued.min(1),
+            Admission::Closed => 0,
         }
     }
 }

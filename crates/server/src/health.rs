@@ -193,6 +193,17 @@ impl Health {
             message: format!("in {namespace}, {}", breakers::describe(&agent, &breaker)),
             hint: format!("see `rota admin breakers`, and the failures of tasks of {agent}"),
         }));
+        let backends = self.demand.breakers.backends().into_iter();
+        let open = backends.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
+        causes.extend(
+            open.take(MAX_CAUSES).map(|(key, breaker)| Cause {
+                state: State::Degraded,
+                code: causes::BREAKER_OPEN,
+                message: format!("in {}, {}", key.0, breakers::backends::describe(&key, &breaker)),
+                hint: "tasks of all agents that use it wait until it responds; see `rota admin breakers`"
+                    .to_owned(),
+            }),
+        );
         let messages = self.demand.agents.pools().messages().into_iter();
         causes.extend(messages.take(MAX_CAUSES).map(|((namespace, agent), message)| Cause {
             state: State::Degraded,

@@ -104,6 +104,11 @@ function Overview({ status: { counts = {}, store, ...status } }: { status: Syste
   );
 }
 
+function of({ agent, backend }: NonNullable<SystemStatus["breakers"]>[number]) {
+  const name = agent || visibleLine(backend);
+  return name?.replace("namespaces/", "").replace(/\/(agents|backends)\//, "/");
+}
+
 function Breakers({
   breakers,
   reset,
@@ -118,7 +123,7 @@ function Breakers({
         <table>
           <thead>
             <tr>
-              <th>Agent</th>
+              <th>Agent or back end</th>
               <th>State</th>
               <th>Failures</th>
               <th>Last failure</th>
@@ -129,20 +134,22 @@ function Breakers({
           </thead>
           <tbody>
             {breakers.map((breaker) => (
-              <tr key={breaker.agent}>
-                <td className="name">{breaker.agent?.replace("namespaces/", "").replace("/agents/", "/")}</td>
+              <tr key={breaker.agent || breaker.backend}>
+                <td className="name">{of(breaker)}</td>
                 <td>{word(breaker.state, "BREAKER_STATE_")}</td>
                 <td>{breaker.failures ?? 0}</td>
                 <td>
                   {word(breaker.failureClass, "FAILURE_CLASS_")}: {visible(breaker.message)}
                 </td>
                 <td>
-                  <Confirm
-                    label="Reset"
-                    name={`Reset ${id(breaker.agent)}`}
-                    question={`Let ${id(breaker.agent)} have tasks again, without waiting?`}
-                    onConfirm={() => reset(breaker.agent ?? "")}
-                  />
+                  {breaker.agent && (
+                    <Confirm
+                      label="Reset"
+                      name={`Reset ${id(breaker.agent)}`}
+                      question={`Let ${id(breaker.agent)} have tasks again, without waiting?`}
+                      onConfirm={() => reset(breaker.agent ?? "")}
+                    />
+                  )}
                 </td>
               </tr>
             ))}

@@ -60,9 +60,9 @@ pub enum What {
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
-    /// List circuit breakers of agents with recent infrastructure failures
+    /// List circuit breakers of agents, and of back ends of models, with recent infrastructure failures
     Breakers,
-    /// Close an agent's circuit breaker immediately, and end the cool-downs of its credentials
+    /// Close an agent's circuit breaker and that of its back end immediately, and end the cool-downs of its credentials
     ResetBreaker {
         /// Name of the agent
         #[arg(value_name = "AGENT", required_unless_present = "credential")]
@@ -279,9 +279,12 @@ async fn breakers(context: &Context) -> anyhow::Result<Exit> {
         context.out.list("breakers", &breakers)?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["NAMESPACE", "AGENT", "STATE", "OPEN UNTIL", "FAILURES", "LAST FAILURE"]);
+    let mut table = Table::new(&["NAMESPACE", "OF", "STATE", "OPEN UNTIL", "FAILURES", "LAST FAILURE"]);
     for one in &breakers {
-        let (namespace, agent) = names::parse(&one.agent, "agents").unwrap_or_default();
+        let (namespace, of) = match names::parse(&one.agent, "agents") {
+            Some((namespace, agent)) => (namespace, format!("agent {agent}")),
+            None => backend(&one.backend),
+        };
         let (state, paint) = match one.state() {
             BreakerState::Closed | BreakerState::Unspecified => ("closed", Paint::Good),
             BreakerState::Open => ("open", Paint::Bad),
@@ -290,7 +293,7 @@ async fn breakers(context: &Context) -> anyhow::Result<Exit> {
         let plain = |text: String| (text, Paint::Plain);
         table.row([
             plain(namespace.to_owned()),
-            plain(agent.to_owned()),
+            plain(of),
             (state.to_owned(), paint),
             plain(time(one.open_until_time.as_ref())),
             plain(one.failures.to_string()),
@@ -302,6 +305,13 @@ async fn breakers(context: &Context) -> anyhow::Result<Exit> {
     }
     context.out.table(&table)?;
     Ok(Exit::Ok)
+}
+
+/// Returns the namespace of a back end, and what it is called in a table.
+fn backend(name: &str) -> (&str, String) {
+    let rest = name.strip_prefix("namespaces/").unwrap_or_default();
+    let (namespace, host) = rest.split_once("/backends/").unwrap_or_default();
+    (namespace, format!("back end {host}"))
 }
 
 async fn end_cool_down(context: &Context, credential: String) -> anyhow::Result<Exit> {

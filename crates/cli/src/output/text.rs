@@ -114,7 +114,7 @@ fn cool_downs(status: &AgentStatus) -> String {
     status.cool_downs.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Formats the limits that hold back an agent's tasks: of its model credentials, and of its budgets.
+/// Formats what holds back an agent's tasks: circuit breakers, limits of its model credentials, and of its budgets.
 pub fn limits(status: &AgentStatus) -> String {
     let budgets = [(&status.budget, "budget"), (&status.namespace_budget, "budget of the namespace")];
     let exhausted = budgets.into_iter().filter_map(|(budget, what)| {
@@ -122,7 +122,8 @@ pub fn limits(status: &AgentStatus) -> String {
         Some(format!("{what} until {}", time(Some(until))))
     });
     let cool_downs = Some(cool_downs(status)).filter(|text| !text.is_empty());
-    cool_downs.into_iter().chain(exhausted).collect::<Vec<_>>().join(", ")
+    let breaker = (!status.breaker.is_empty()).then(|| "circuit breaker".to_owned());
+    breaker.into_iter().chain(cool_downs).chain(exhausted).collect::<Vec<_>>().join(", ")
 }
 
 /// Formats what is spent of a budget in a day and a month.

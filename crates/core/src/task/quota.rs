@@ -29,6 +29,12 @@ impl Task {
         (!assignment.own.leaves_agents_api()).then_some(UsedCredential { id, own: false })
     }
 
+    /// Returns the back end of its agent that an attempt of the task uses; `None` if it is not known, or the task's own.
+    pub fn backend_of<'a>(&self, assignment: &'a Assignment) -> Option<&'a str> {
+        let named = Some(&*assignment.model.backend).filter(|name| !name.is_empty());
+        named.filter(|_| !assignment.own.leaves_agents_api())
+    }
+
     /// Whether the task would use the credential of its agent, as far as it is known before it starts.
     pub fn uses_agents_credential(&self) -> bool {
         self.credential.is_none() && !self.own.leaves_agents_api()

@@ -68,7 +68,7 @@ impl Step<'_> {
             started_at: None,
             span_id,
             own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
-            model: ModelAccess { credential: task.credential, at_backend: None },
+            model: ModelAccess { credential: task.credential, ..ModelAccess::default() },
             attempt_seq: 0,
             logged_bytes: 0,
             unlogged: false,

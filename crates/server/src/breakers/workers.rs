@@ -10,7 +10,7 @@ use rota_core::{Fence, TaskId, Timestamp};
 use rota_proto::v1;
 use rota_store::{AttemptEnded, Commit};
 
-use super::{Breakers, admission, describe_breaker, is_evidence};
+use super::{Breakers, describe_breaker, is_evidence, observe};
 use crate::clock::now;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::scheduler::Admission;
@@ -110,21 +110,15 @@ impl Breakers {
         if !counts && !workers.contains_key(key) {
             return;
         }
-        let breaker = workers.entry(key.clone()).or_default();
-        let before = breaker.state();
-        let probe = breaker.observe_outcome(&self.policy, outcome, attempt, now(), rand::random());
-        let after = breaker.state();
-        if *breaker == Breaker::default() {
-            workers.remove(key);
-        }
-        if after != before || probe && matches!(after, State::HalfOpen { .. }) {
+        let observed = observe(&mut workers, &self.policy, key, outcome, attempt);
+        if let Some(admission) = observed.admission {
             // Under the lock, so that the admission never lags behind a later decision.
-            self.scheduler.set_worker_admission(key, admission(after));
+            self.scheduler.set_worker_admission(key, admission);
         }
-        if after != before {
-            tracing::warn!(namespace = %key.0, worker = %key.1, state = ?after, "the circuit breaker of a worker changed state");
+        if let Some(state) = observed.changed {
+            tracing::warn!(namespace = %key.0, worker = %key.1, ?state, "the circuit breaker of a worker changed state");
         }
-        if after != before && matches!(after, State::Open { .. }) {
+        if observed.opened() {
             self.opened.notify_one();
         }
     }

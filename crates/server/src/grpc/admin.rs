@@ -150,7 +150,7 @@ impl AdminService for Admin {
             store: Some(self.store(&check)),
             counts: Some(self.counts(&check).await),
             background_tasks: self.background_tasks(),
-            breakers: self.demand.breakers.all().into_iter().map(breaker::to_wire).collect(),
+            breakers: breaker::all(&self.demand.breakers),
             replicas: self.replicas(&check).await,
             // Last: callers compare it with their clock when the response arrives.
             server_time: Some(time::timestamp(now())),
@@ -357,12 +357,13 @@ impl AdminService for Admin {
         }
         let key = wire::agent("name", &request.name)?;
         self.demand.breakers.end_cool_downs_of(&key, &self.store).await?;
+        let of_backend = self.demand.breakers.reset_backend_of(&key).map(breaker::of_backend);
         let known = self.demand.breakers.reset(&key);
         if known.is_none() && !self.demand.agents.contains(&key) {
             return Err(super::Agents::missing(&key.1));
         }
         Ok(Response::new(v1::ResetBreakerResponse {
-            breaker: known.map(|known| breaker::to_wire((key, known))),
+            breaker: known.map(|known| breaker::to_wire((key, known))).or(of_backend),
         }))
     }
 }

@@ -44,6 +44,7 @@ impl Agents {
     pub(super) fn to_wire(&self, key: &AgentKey, agent: &Agent, pool: Option<&PoolStatus>) -> v1::Agent {
         let mut status =
             demand::status(pool, self.agents.pools().message(key), &self.demand.breakers.cool_downs_of(key));
+        status.breaker = self.demand.breakers.describe(key);
         [status.budget, status.namespace_budget] = self.budgets(key, agent);
         wire::to_wire(agent, status)
     }

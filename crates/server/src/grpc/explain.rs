@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rota_core::breaker::State as Breaker;
 use rota_core::failure::Failure;
 use rota_core::scaling::{self, Bounds, ReportedWorker};
 use rota_core::target::Target;
@@ -13,7 +12,6 @@ use rota_proto::{causes, num, v1};
 use rota_store::Budget;
 use tonic::Status;
 
-use crate::breakers;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::scheduler::Admission;
@@ -127,17 +125,17 @@ impl Explainer {
         })
     }
 
-    /// Returns the cause if the circuit breaker of the task's agent holds it back.
+    /// Returns the cause if a circuit breaker holds the task back: of its agent, or of the back end of that.
     fn breaker(&self, task: &Task) -> Option<explain::Cause> {
         if task.state != State::Queued {
             return None;
         }
         let route = task.route();
         let agent = task.agent().cloned().or_else(|| self.demand.preferred(&route))?;
-        let breaker = self.demand.breakers.get(&(route.namespace, agent.clone()))?;
-        (breaker.state() != Breaker::Closed).then(|| explain::Cause {
+        let message = self.demand.breakers.describe(&(route.namespace, agent.clone()));
+        (!message.is_empty()).then(|| explain::Cause {
             code: causes::BREAKER_OPEN,
-            message: breakers::describe(&agent, &breaker),
+            message,
             hint: format!("fix the cause, or reset the breaker with: rota admin reset-breaker {agent}"),
         })
     }

@@ -26,6 +26,12 @@ pub(crate) struct Agent {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Backend {
+    pub(crate) namespace: String,
+    pub(crate) backend: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Outcome {
     pub(crate) namespace: String,
     pub(crate) agent: String,

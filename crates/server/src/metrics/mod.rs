@@ -22,8 +22,8 @@ use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
 use self::labels::{
-    Agent, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, Run, State, Token,
-    Version,
+    Agent, Backend, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, Run, State,
+    Token, Version,
 };
 pub(crate) use self::scrape::Scraper;
 
@@ -71,6 +71,7 @@ pub(crate) struct Metrics {
     workers: Gauges<InState>,
     slots: Gauges<InState>,
     breakers: Gauges<Agent>,
+    backends: Gauges<Backend>,
     cool_downs: Gauges<Agent>,
     budgets: Family<Budget, Gauge<f64, AtomicU64>>,
     breakers_opened: Counter,
@@ -134,6 +135,7 @@ impl Metrics {
             workers: Family::default(),
             slots: Family::default(),
             breakers: Family::default(),
+            backends: Family::default(),
             cool_downs: Family::default(),
             budgets: Family::default(),
             breakers_opened: Counter::default(),
@@ -198,6 +200,10 @@ impl Metrics {
         registry.register("rota_worker_sessions_ended", None, &[], help, &self.lost);
         let help = "Circuit breaker state (0 closed, 1 half-open, 2 open)";
         registry.register("rota_breaker_state", None, AGENT, help, &self.breakers);
+        let help = "State of the circuit breaker of a back end of models (0 closed, 1 half-open, 2 open); absent without \
+                    failures";
+        let labels = &["namespace", "backend"];
+        registry.register("rota_backend_breaker_state", None, labels, help, &self.backends);
         let help = "Time in seconds until the model credential of an agent may be used again that has reached a limit, or is \
                     rejected; 0 if there is none";
         registry.register("rota_agent_cool_down", seconds(), AGENT, help, &self.cool_downs);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::commits::name;
-use super::labels::{Agent, Budget, InState, State as StateLabel};
+use super::labels::{Agent, Backend, Budget, InState, State as StateLabel};
 use crate::accounts;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
@@ -28,6 +28,17 @@ const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_QUEUES: usize = 500;
 /// Budgets that have a label.
 const MAX_BUDGETS: usize = 1000;
+
+/// Back ends that have a label.
+const MAX_BACKENDS: usize = 500;
+
+fn number(state: Breaker) -> i64 {
+    match state {
+        Breaker::Closed => 0,
+        Breaker::HalfOpen { .. } => 1,
+        Breaker::Open { .. } => 2,
+    }
+}
 
 /// Updates the gauges when the metrics are read.
 #[derive(Clone)]
@@ -112,11 +123,7 @@ impl Scraper {
         metrics.breakers.clear();
         metrics.cool_downs.clear();
         for agent in self.demand.agents.keys() {
-            let state = match self.demand.breakers.state(&agent) {
-                Breaker::Closed => 0,
-                Breaker::HalfOpen { .. } => 1,
-                Breaker::Open { .. } => 2,
-            };
+            let state = number(self.demand.breakers.state(&agent));
             // Agents that share a label report the worst state.
             let label = metrics.bounds.agent(&agent.0, Some(&agent.1));
             let gauge = metrics.breakers.get_or_create(&label);
@@ -127,6 +134,12 @@ impl Scraper {
             let left = ends.map(|left| left.as_secs().max(1)).max().unwrap_or_default();
             let gauge = metrics.cool_downs.get_or_create(&label);
             gauge.set(gauge.get().max(num::to_i64(left)));
+        }
+        metrics.backends.clear();
+        for ((namespace, backend), breaker) in self.demand.breakers.backends().into_iter().take(MAX_BACKENDS)
+        {
+            let label = Backend { namespace: namespace.to_string(), backend: backend.to_string() };
+            metrics.backends.get_or_create(&label).set(number(breaker.state()));
         }
         self.update_workers(snapshot);
         self.update_budgets();

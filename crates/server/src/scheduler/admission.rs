@@ -1,8 +1,8 @@
 //! Admission control: whether an agent's workers get tasks at all. Set by the circuit breaker, enforced here; the
 //! reasons are the breaker's.
 
-/// Per-agent admission, set by the circuit breaker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Admission of an agent, a worker, or all users of a credential or a back end. The greater, the less is admitted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Admission {
     /// As many tasks as there are free slots.
     #[default]

@@ -10,6 +10,7 @@ use rota_core::{AgentName, RouteId};
 use tokio::sync::Notify;
 
 use super::admission::Admission;
+use super::backends::Backends;
 use super::capabilities::CapabilityIndex;
 use super::group::{Group, GroupId, GroupKey, Load};
 use super::queue::RouteQueue;
@@ -36,6 +37,7 @@ pub(super) struct Matching {
     groups: HashMap<GroupId, Group>,
     keys: HashMap<GroupKey, GroupId>,
     agents: HashMap<AgentKey, AgentEntry>,
+    pub(super) backends: Backends,
     by_capabilities: CapabilityIndex,
     /// Agents whose workers can be given a waiting task now, by the load of the least loaded worker.
     ready: BTreeSet<(usize, AgentKey)>,
@@ -72,8 +74,14 @@ impl Matching {
         self.keys.get(key).copied()
     }
 
-    pub(super) fn admission(&self, agent: &AgentKey) -> Admission {
+    /// Returns what an agent's own circuit breaker admits.
+    pub(super) fn own_admission(&self, agent: &AgentKey) -> Admission {
         self.agents.get(agent).map(|known| known.admission).unwrap_or_default()
+    }
+
+    /// Returns what the circuit breakers of an agent and of its back end admit.
+    pub(super) fn admission(&self, agent: &AgentKey) -> Admission {
+        self.own_admission(agent).max(self.backends.admission(agent))
     }
 
     #[cfg(test)]
@@ -227,10 +235,11 @@ impl Matching {
         self.refresh_agent(&agent);
     }
 
-    fn refresh_agent(&mut self, agent: &AgentKey) {
+    pub(super) fn refresh_agent(&mut self, agent: &AgentKey) {
+        let admission = self.admission(agent);
         let Some(known) = self.agents.get_mut(agent) else { return };
         let first = known.matchable.first().map(|(load, _)| *load);
-        let after = first.filter(|_| known.admission.limit(1) > 0);
+        let after = first.filter(|_| admission.limit(1) > 0);
         let before = std::mem::replace(&mut known.listed, after);
         if before == after {
             return;

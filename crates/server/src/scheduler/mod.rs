@@ -22,12 +22,14 @@
 //! taken by [`Demand::snapshot`](crate::demand::Demand::snapshot) alone.
 //!
 //! Order is exact on one replica: a slot is offered to a new task only when no ready task waits on any route that the
-//! slot's worker covers. Admission control per agent ([`Admission`]) is the circuit breaker's lever. Counts that do not
+//! slot's worker covers. Admission control ([`Admission`]) per agent, worker, credential and back end is the
+//! lever of circuit breakers. Counts that do not
 //! add up are reported by the metric `rota_scheduler_slot_mismatch_total`, and fail debug builds.
 //!
 //! Must not know gRPC services, the store or tokio tasks: every method is short, takes one lock and never waits.
 
 mod admission;
+mod backends;
 mod capabilities;
 mod credentials;
 mod group;
@@ -131,6 +133,7 @@ impl Scheduler {
         let (session, purpose) = (entry.worker_ref(), Purpose::Creation(id));
         let worker_probe = state.reserve(&worker, purpose, 1);
         let probe = state.take_probe(&worker);
+        let backend_probe = state.take_backend_probe(&worker);
         let arrivals = state.arrivals;
         drop(state);
         let reserved = ReservedSlots {
@@ -140,6 +143,7 @@ impl Scheduler {
             slots: 1,
             queue: None,
             probe,
+            backend_probe,
             worker_probe,
             quota_probe: None,
             arrivals,
@@ -217,6 +221,7 @@ impl State {
         let shared = routes.iter().copied().filter(|id| self.matching.is_shared(*id)).collect();
         let worker_probe = self.reserve(&worker, Purpose::Claim, slots);
         let probe = self.take_probe(&worker);
+        let backend_probe = self.take_backend_probe(&worker);
         let quota_probe = self.take_quota_probe(&worker);
         let claim = Claim {
             namespace: worker.0.clone(),
@@ -235,6 +240,7 @@ impl State {
             slots,
             queue,
             probe,
+            backend_probe,
             worker_probe,
             quota_probe,
             arrivals: self.arrivals,

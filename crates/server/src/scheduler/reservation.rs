@@ -11,7 +11,7 @@ use rota_store::{Claim, CredentialKey};
 use super::admission::Admission;
 use super::slots::Purpose;
 use super::state::State;
-use crate::keys::WorkerKey;
+use crate::keys::{BackendKey, WorkerKey};
 
 /// Free slots of one worker session, held until they are committed or dropped.
 ///
@@ -36,6 +36,8 @@ pub(super) struct ReservedSlots {
     pub(super) queue: Option<(RouteId, u64)>,
     /// The agent whose breaker is half-open, if one of the slots is for its probe.
     pub(super) probe: Option<AgentName>,
+    /// The back end whose breaker is half-open, if one of the slots is for its probe.
+    pub(super) backend_probe: Option<BackendKey>,
     /// Whether one of the slots is for the probe of the worker's own breaker.
     pub(super) worker_probe: bool,
     /// The credential of the worker's agent, if one of the slots is for its probe.
@@ -120,6 +122,11 @@ impl State {
             && let Some(agent) = &reserved.probe
         {
             self.return_probe(&(reserved.worker.0.clone(), agent.clone()));
+        }
+        if assigned == 0
+            && let Some(backend) = &reserved.backend_probe
+        {
+            self.return_backend_probe(backend);
         }
         if assigned > 0
             && let Some(credential) = &reserved.quota_probe

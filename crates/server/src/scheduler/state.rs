@@ -302,7 +302,7 @@ impl State {
     /// Takes the probe of a worker's agent, if it is due. Returns the agent that the probe is for.
     pub(super) fn take_probe(&mut self, key: &WorkerKey) -> Option<AgentName> {
         let agent = self.workers.get(key)?.agent();
-        if self.matching.admission(&agent) != Admission::Probe {
+        if self.matching.own_admission(&agent) != Admission::Probe {
             return None;
         }
         self.set_admission(&agent, Admission::ProbeInFlight);
@@ -311,7 +311,7 @@ impl State {
 
     /// Gives back a probe that no task came of, so that the next task may be it.
     pub(super) fn return_probe(&mut self, agent: &AgentKey) {
-        if self.matching.admission(agent) == Admission::ProbeInFlight {
+        if self.matching.own_admission(agent) == Admission::ProbeInFlight {
             self.set_admission(agent, Admission::Probe);
         }
     }

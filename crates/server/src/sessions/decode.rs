@@ -7,6 +7,7 @@ use rota_core::text::prefix;
 use rota_core::{Fence, TaskId, Timestamp};
 use rota_proto::v1::TaskResult;
 use rota_proto::worker::v1 as wire;
+use rota_telemetry::redact;
 use tonic::Status;
 
 use bytes::Bytes;
@@ -131,6 +132,7 @@ pub(super) fn model_access<K: std::ops::Deref<Target = [u8; 32]>>(
     let access = ModelAccess {
         credential: credential("credential", id)?,
         at_backend: credential_at("credential", key, id, backend)?,
+        backend: backend_name(backend),
     };
     Ok(Some(access).filter(|access| !access.is_unknown()))
 }
@@ -146,6 +148,14 @@ pub(super) fn credential_at<K: std::ops::Deref<Target = [u8; 32]>>(
         CredentialId(rota_proto::credential::at_backend(&key()[..], id.0, prefix(backend, MAX_BACKEND)))
     };
     Ok(credential(field, id)?.map(at))
+}
+
+/// Returns the name of a back end as it is shown; empty for one that no host or provider has.
+fn backend_name(given: &str) -> String {
+    let known = |text: &&str| text.chars().all(|letter| letter.is_ascii_graphic() && letter != '/');
+    let mut name = Some(prefix(given, MAX_BACKEND)).filter(known).unwrap_or_default().to_owned();
+    redact::text(&mut name);
+    name
 }
 
 /// Parses the id of a credential.

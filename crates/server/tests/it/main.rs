@@ -6,6 +6,7 @@ mod agents;
 mod api;
 mod artifacts;
 mod auth;
+mod backends;
 mod basic;
 mod breakers;
 mod budgets;

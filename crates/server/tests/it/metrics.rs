@@ -27,6 +27,7 @@ const NAMES: &[&str] = &[
     "rota_last_backup_timestamp_seconds",
     "rota_notifications_total",
     "rota_notifications_waiting",
+    "rota_backend_breaker_state",
     "rota_breaker_state",
     "rota_breakers_opened_total",
     "rota_budget_used_ratio",

@@ -22,7 +22,7 @@ async fn plain(t: &mut Harness, own: Own) -> TaskId {
 
 /// Names what an attempt uses, as its worker does.
 async fn names(t: &mut Harness, task: &Task, credential: CredentialId) {
-    let access = ModelAccess { credential: Some(credential), at_backend: None };
+    let access = ModelAccess { credential: Some(credential), ..ModelAccess::default() };
     t.ask(task.id, task::Command::UseModel { attempt: attempt_of(task), access }).await.unwrap();
 }
 
@@ -159,7 +159,7 @@ pub async fn endpoint_of_a_task_is_not_the_agents(t: &mut Harness) {
     // The same credential at another back end has limits of its own.
     plain(t, Own::default()).await;
     let task = probe(t, &worker, 1).await.remove(0);
-    let access = ModelAccess { credential: Some(ONE), at_backend: Some(TWO) };
+    let access = ModelAccess { credential: Some(ONE), at_backend: Some(TWO), backend: "two".to_owned() };
     t.ask(task.id, task::Command::UseModel { attempt: attempt_of(&task), access }).await.unwrap();
     t.finish(&task, limited(Some(RESET))).await.unwrap();
     assert_eq!(cool_downs(t).await, 2);

@@ -133,6 +133,7 @@ pub fn of_agent(agent: &Agent) -> anyhow::Result<Page> {
     );
     page.line("Tasks", format!("{} queued, {} running", status.queued_tasks, status.running_tasks));
     page.line("Limit", limits(&status));
+    page.line("Breaker", &status.breaker);
     page.line("Spent", status.budget.as_ref().map(spent).unwrap_or_default());
     page.line("Of namespace", status.namespace_budget.as_ref().map(spent).unwrap_or_default());
     page.line("Message", &status.message);

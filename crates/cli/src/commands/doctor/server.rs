@@ -265,7 +265,8 @@ fn agents_and_workers(agents: &[Agent], workers: &[Worker], breakers: &[Breaker]
         let mut open = breakers
             .iter()
             .filter(|one| !matches!(one.state(), BreakerState::Closed | BreakerState::Unspecified));
-        !open.any(|one| one.agent == agent.name)
+        let held = agent.status.as_ref().is_some_and(|status| !status.breaker.is_empty());
+        !held && !open.any(|one| one.agent == agent.name)
     };
     // Agents with an open breaker are covered by the status of the control plane.
     let agents: Vec<_> = agents.iter().filter(closed).collect();

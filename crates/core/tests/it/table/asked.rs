@@ -129,7 +129,7 @@ pub(super) fn all() -> Vec<Asked> {
     by_all(&mut list, "live fence", Command::Accept);
     by_all(&mut list, "live fence", |attempt| Command::UseModel {
         attempt,
-        access: ModelAccess { credential: Some(CREDENTIAL), at_backend: None },
+        access: ModelAccess { credential: Some(CREDENTIAL), ..ModelAccess::default() },
     });
     by_all(&mut list, "live fence", |attempt| Command::Reject { attempt, reason: "no room".to_owned() });
     reports(&mut list);
