@@ -48,6 +48,45 @@ test("questions on further pages are shown, up to a bound", async () => {
   await page.context().close();
 });
 
+test("approvals are read to the end although workflows change, and one that fails hides no other", async () => {
+  const create = (title) => {
+    const steps = [{ name: "look", approval: { prompt: `Is ${title} good?` } }];
+    return api("POST", "namespaces/default/workflows", { spec: { title, steps } });
+  };
+  const [first, second] = [await create("first"), await create("second")];
+  const page = await signedIn();
+  const held = new Promise((resolve) => {
+    page.route(/\/steps/, (route) => {
+      resolve();
+      return isHeld.then(() =>
+        route.request().url().includes(first.name) && isBroken ? route.abort() : route.continue(),
+      );
+    });
+  });
+  let [isBroken, release] = [true, undefined];
+  const isHeld = new Promise((resolve) => {
+    release = resolve;
+  });
+  await page.getByRole("link", { name: /Inbox/ }).click();
+  await page.reload();
+  await held;
+  const isNothing = page.getByText("Nothing waits for a person.");
+  await page.getByRole("status").filter({ hasText: "Loading…" }).waitFor();
+  assert.equal(await isNothing.count(), 0, "nothing is known yet");
+  const third = await create("third");
+  release();
+  await page.getByText("Is second good?").waitFor();
+  await page.getByText("Is third good?").waitFor();
+  await page.getByRole("alert").filter({ hasText: "approvals of 1 workflow could not be read" }).waitFor();
+  isBroken = false;
+  await page.getByText("Is first good?").waitFor();
+  for (const { name } of [first, second, third]) {
+    await api("POST", `${name}:decide`, { step: "look", decision: "STEP_DECISION_REJECT" });
+  }
+  await isNothing.waitFor();
+  await page.context().close();
+});
+
 test("questions and titles hide nothing", async () => {
   const page = await signedIn();
   const name = await scripted("safe \u202ednammoc", [

@@ -9,6 +9,7 @@ import {
   useSyncExternalStore,
 } from "react";
 import { useNamespace } from "../namespace";
+import { Changes } from "./changes";
 import { query } from "./format";
 import { isSignedIn, onSignIn, signInChanges } from "./token";
 import type { WatchTasksResponse, WatchWorkflowsResponse } from "./types";
@@ -35,6 +36,8 @@ interface Kind<T> {
   kind: string;
   path: (namespace: string, token: string) => string;
   context: Context<Feed<T>>;
+  /** What arrives while lists are read. */
+  changes: Changes<T>;
 }
 
 /** Messages of the tab with the stream to the others. */
@@ -49,7 +52,7 @@ const LIVE: Link = { state: "live" };
  * stream of its own.
  */
 export function FeedProvider<T extends Message>({
-  of: { kind, path, context: Context },
+  of: { kind, path, context: Context, changes },
   children,
 }: {
   of: Kind<T>;
@@ -70,6 +73,7 @@ export function FeedProvider<T extends Message>({
   }
   const deliver = (message: T) => {
     position.current.token = message.token || position.current.token;
+    changes.add(message);
     for (const follower of followers) {
       if (message.resync) {
         follower.reload();
@@ -184,6 +188,7 @@ function kindOf<T>(kind: string, path: Kind<T>["path"]): Kind<T> {
     kind,
     path,
     context: createContext<Feed<T>>({ link: { state: "connecting" }, followers: new Set() }),
+    changes: new Changes(),
   };
 }
 

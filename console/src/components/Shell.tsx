@@ -165,8 +165,9 @@ function Feeds({ children }: { children: ReactNode }) {
 function Badge() {
   useWaitingUpdates();
   useApprovalUpdates();
-  const { tasks, more } = useWaiting();
-  const count = `${tasks.length + useApprovals().length}${more ? "+" : ""}`;
+  const { tasks = [], more = false } = useWaiting().data ?? {};
+  const { all = [] } = useApprovals().data ?? {};
+  const count = `${tasks.length + all.length}${more ? "+" : ""}`;
   useEffect(() => {
     document.title = count === "0" ? "Rota" : `(${count}) Rota`;
   }, [count]);

@@ -3,6 +3,7 @@ import { id } from "../../api/format";
 import { Age } from "../../components/Age";
 import { Problem } from "../../components/Problem";
 import { titleOf } from "../tasks/title";
+import { type Approvals, MOST } from "../workflows/approvals";
 import { Decision } from "../workflows/Decision";
 import { nameOf } from "../workflows/name";
 import { useApprovals } from "../workflows/useApprovals";
@@ -11,15 +12,19 @@ import { useWaiting } from "./useWaiting";
 
 /** Everything that waits for a person, answered in place. */
 export function InboxPage() {
-  const { tasks, more, error } = useWaiting();
+  const waiting = useWaiting();
   const approvals = useApprovals();
-  const isEmpty = tasks.length === 0 && approvals.length === 0 && !more && !error;
+  const { tasks = [], more = false } = waiting.data ?? {};
+  const { all = [], failed = [], more: moreRun = false } = approvals.data ?? {};
+  const isWhole = waiting.isSuccess && approvals.isSuccess && !more && failed.length === 0;
   return (
     <>
       <h1>Inbox</h1>
-      <Problem error={error} />
-      {isEmpty && <p>Nothing waits for a person.</p>}
-      {approvals.map(({ workflow, steps }) => (
+      <Problem error={waiting.error} />
+      <Problem error={approvals.error ?? unread(failed)} />
+      {(waiting.isPending || approvals.isPending) && <p role="status">Loading…</p>}
+      {isWhole && tasks.length === 0 && all.length === 0 && <p>Nothing waits for a person.</p>}
+      {all.map(({ workflow, steps }) => (
         <article key={workflow.name} className="card" aria-label={nameOf(workflow)}>
           <h2>
             <Link
@@ -58,6 +63,21 @@ export function InboxPage() {
       {more && (
         <p role="status">More than these {tasks.length} tasks may wait: answer some to see the others.</p>
       )}
+      {moreRun && (
+        <p role="status">
+          More than {MOST} workflows run: approvals of the older ones are shown once they change.
+        </p>
+      )}
     </>
   );
+}
+
+function unread(failed: Approvals["failed"]): Error | undefined {
+  const [first] = failed;
+  if (!first) {
+    return undefined;
+  }
+  const why = first.why instanceof Error ? first.why.message : String(first.why);
+  const workflows = failed.length === 1 ? "workflow" : "workflows";
+  return new Error(`the approvals of ${failed.length} ${workflows} could not be read: ${why}`);
 }

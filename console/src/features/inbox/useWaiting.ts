@@ -38,13 +38,12 @@ async function read(namespace: string, signal: AbortSignal): Promise<Waiting> {
 }
 
 /** Tasks that wait for a person. */
-export function useWaiting(): Waiting & { error: unknown } {
+export function useWaiting() {
   const namespace = useNamespace();
-  const found = useQuery({
+  return useQuery({
     queryKey: ["waiting", namespace],
     queryFn: ({ signal }) => read(namespace, signal),
   });
-  return { tasks: [], more: false, ...found.data, error: found.error };
 }
 
 /** Keeps the list current while a page is open: once for the whole page. */

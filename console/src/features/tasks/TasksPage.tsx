@@ -2,6 +2,7 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useCallback, useMemo, useState } from "react";
 import { get, patch, post } from "../../api/client";
+import { forEach } from "../../api/each";
 import { useFeed } from "../../api/feed";
 import { dollars, id } from "../../api/format";
 import { refresh } from "../../api/refresh";
@@ -15,7 +16,7 @@ import { State } from "../../components/State";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { Board } from "./Board";
-import { forEach, readAll } from "./bulk";
+import { readAll } from "./bulk";
 import { filters } from "./filters";
 import { titleOf } from "./title";
 

@@ -4,8 +4,6 @@ import type { Task } from "../../api/types";
 export const MOST = 1000;
 /** Pages that are read to find them. */
 const MAX_PAGES = 40;
-/** Calls at a time: a browser has six connections to a server. */
-const CALLS = 3;
 
 interface Page {
   tasks?: Task[];
@@ -27,20 +25,4 @@ export async function readAll(
     }
   }
   return { tasks: tasks.slice(0, MOST), more: token !== "" || tasks.length > MOST };
-}
-
-/** Makes a call for each, a few at a time. Returns those that failed, with the reason. */
-export async function forEach<T>(
-  all: T[],
-  call: (one: T) => Promise<unknown>,
-): Promise<{ one: T; why: unknown }[]> {
-  const failed: { one: T; why: unknown }[] = [];
-  const left = all.values();
-  const work = async () => {
-    for (const one of left) {
-      await call(one).catch((why: unknown) => failed.push({ one, why }));
-    }
-  };
-  await Promise.all(Array.from({ length: CALLS }, work));
-  return failed;
 }

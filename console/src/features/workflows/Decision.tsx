@@ -2,6 +2,7 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { post } from "../../api/client";
 import { visible } from "../../api/plain";
+import { refresh } from "../../api/refresh";
 import type { StepStatus } from "../../api/types";
 import { Problem } from "../../components/Problem";
 
@@ -22,7 +23,7 @@ export function Decision({ workflow, step }: { workflow: string; step: StepStatu
       // Another person may have been faster.
       setProblem(error);
     }
-    await cache.invalidateQueries({ queryKey: ["approvals"] });
+    await refresh(cache, ["approvals"]);
     setBusy(false);
   };
   if (isDecided) {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { StepStatus, Workflow } from "../../api/types";
-import { applied } from "./approvals";
+import { applied, readApprovals } from "./approvals";
 
 const workflow = (name: string, state = "RUNNING"): Workflow => ({
   name,
@@ -31,4 +31,27 @@ test("approvals come, are decided, and go with their workflow", () => {
   expect(names(all)).toEqual([["a", ["x"]]]);
   expect(applied(all, { workflow: { name: "a" }, deleted: true })).toEqual([]);
   expect(applied(all, { workflow: workflow("c"), approvals: [] })).toBe(all);
+});
+
+test("a workflow whose steps cannot be read hides no other, and steps of further pages count", async () => {
+  const paths: string[] = [];
+  const get = async <T>(path: string, { pageToken }: Record<string, unknown>): Promise<T> => {
+    paths.push(`${path} ${pageToken ?? ""}`);
+    if (path.endsWith("/workflows")) {
+      return { workflows: ["new", "broken", "old"].map((name) => workflow(name)), nextPageToken: "x" } as T;
+    }
+    if (path === "broken/steps") {
+      throw new Error("no");
+    }
+    const isFirst = path === "old/steps" && !pageToken;
+    return (isFirst ? { steps: [step("x", "SUCCEEDED")], nextPageToken: "2" } : { steps: [step("y")] }) as T;
+  };
+  const found = await readApprovals("default", get);
+  expect(names(found.all)).toEqual([
+    ["new", ["y"]],
+    ["old", ["y"]],
+  ]);
+  expect(found.failed.map(({ one }) => one.name)).toEqual(["broken"]);
+  expect(found.more).toBe(true);
+  expect(paths.filter((path) => path.startsWith("old"))).toEqual(["old/steps ", "old/steps 2"]);
 });

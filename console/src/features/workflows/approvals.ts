@@ -1,11 +1,66 @@
+import { ApiError, Code } from "../../api/client";
+import { forEach } from "../../api/each";
 import type { StepStatus, WatchWorkflowsResponse, Workflow } from "../../api/types";
 
+/** Running workflows whose steps are read at first: the newest ones. Those of others arrive with their changes. */
+export const MOST = 50;
+/** Pages of steps that are read of one: it has at most 10,000. */
+const MOST_PAGES = 20;
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 
 /** A workflow with its steps that wait for a person. */
 export interface Approval {
   workflow: Workflow;
   steps: StepStatus[];
+}
+
+/** What is known of the approvals of a namespace. */
+export interface Approvals {
+  all: Approval[];
+  /** Workflows whose steps could not be read, with the reasons. */
+  failed: { one: Workflow; why: unknown }[];
+  /** Whether further workflows run, of which only changes are known. */
+  more: boolean;
+}
+
+type Get = <T>(path: string, values: Record<string, string | number | string[]>) => Promise<T>;
+
+/** Reads the approvals of the newest running workflows, a few workflows at a time. One that fails hides no other. */
+export async function readApprovals(
+  namespace: string,
+  get: Get,
+  isOver: () => boolean = () => false,
+): Promise<Approvals> {
+  const list = await get<{ workflows?: Workflow[]; nextPageToken?: string }>(
+    `namespaces/${namespace}/workflows`,
+    { pageSize: MOST, "filter.states": ["WORKFLOW_STATE_RUNNING", "WORKFLOW_STATE_PAUSED"] },
+  );
+  const workflows = list.workflows ?? [];
+  const found = new Map<Workflow, StepStatus[]>();
+  const failed = await forEach(workflows, async (workflow) => {
+    const steps: StepStatus[] = [];
+    let pageToken = "";
+    // Of a read that nobody waits for any more, no further call is made.
+    for (let page = 0; page < MOST_PAGES && !isOver(); page += 1) {
+      const read = await get<{ steps?: StepStatus[]; nextPageToken?: string }>(`${workflow.name}/steps`, {
+        pageSize: 1000,
+        pageToken,
+      });
+      steps.push(...(read.steps ?? []).filter(isApproval));
+      pageToken = read.nextPageToken ?? "";
+      if (!pageToken) {
+        break;
+      }
+    }
+    found.set(workflow, steps);
+  });
+  const all = workflows.reduceRight<Approval[]>(
+    (before, workflow) => applied(before, { workflow, approvals: found.get(workflow) ?? [] }),
+    [],
+  );
+  // One that was deleted meanwhile has none.
+  const isGone = (why: unknown) => why instanceof ApiError && why.code === Code.NOT_FOUND;
+  return { all, failed: failed.filter(({ why }) => !isGone(why)), more: Boolean(list.nextPageToken) };
 }
 
 /** Whether a step waits for the decision of a person. */

@@ -1,38 +1,40 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { get } from "../../api/client";
-import { useWorkflowFeed } from "../../api/feed";
+import { get, isTransient } from "../../api/client";
+import { useWorkflowFeed, WORKFLOWS } from "../../api/feed";
 import { query } from "../../api/format";
 import { refresh } from "../../api/refresh";
-import type { StepStatus, Workflow } from "../../api/types";
+import type { WatchWorkflowsResponse } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { useNamespace } from "../../namespace";
-import { type Approval, applied } from "./approvals";
+import { type Approvals, applied, readApprovals } from "./approvals";
 
-/** Running workflows whose steps are read at first: the newest ones. Those of others arrive with their changes. */
-const MOST = 50;
+/** Applies a change of a workflow of the namespace: the feed of another one may still be read. */
+const appliedIn = (namespace: string) => (before: Approvals, message: WatchWorkflowsResponse) => {
+  const isOwn = message.workflow?.name?.startsWith(`namespaces/${namespace}/`);
+  const all = isOwn ? applied(before.all, message) : before.all;
+  return all === before.all ? before : { ...before, all };
+};
 
-async function read(namespace: string, signal: AbortSignal): Promise<Approval[]> {
-  const running = query({
-    pageSize: MOST,
-    "filter.states": ["WORKFLOW_STATE_RUNNING", "WORKFLOW_STATE_PAUSED"],
-  });
-  const list = await get<{ workflows?: Workflow[] }>(`namespaces/${namespace}/workflows${running}`, signal);
-  const all = (list.workflows ?? []).map(async (workflow) => {
-    const path = `${workflow.name}/steps?pageSize=1000`;
-    const { steps = [] } = await get<{ steps?: StepStatus[] }>(path, signal);
-    return { workflow, approvals: steps };
-  });
-  return (await Promise.all(all)).reduceRight<Approval[]>(applied, []);
-}
+/** Time after which a read of which a part has failed is repeated, in milliseconds. */
+const RETRY = 10_000;
 
 /** Workflows that wait for a person, with the steps that do. */
-export function useApprovals(): Approval[] {
+export function useApprovals() {
   const namespace = useNamespace();
-  const found = useQuery({
+  return useQuery({
     queryKey: ["approvals", namespace],
-    queryFn: ({ signal }) => read(namespace, signal),
+    queryFn: ({ signal }) =>
+      WORKFLOWS.changes.during(
+        () =>
+          readApprovals(
+            namespace,
+            (path, values) => get(`${path}${query(values)}`, signal),
+            () => signal.aborted,
+          ),
+        appliedIn(namespace),
+      ),
+    refetchInterval: ({ state }) => state.data?.failed.some(({ why }) => isTransient(why)) && RETRY,
   });
-  return found.data ?? [];
 }
 
 /** Keeps them current while a page is open: once for the whole page. */
@@ -44,15 +46,7 @@ export function useApprovalUpdates(): void {
   useWorkflowFeed({
     reload,
     receive: (message) => {
-      if (!message.workflow) {
-        return;
-      }
-      if (cache.isFetching({ queryKey: key }) > 0 || !cache.getQueryData(key)) {
-        // What is being read may lack this change.
-        reload();
-      } else {
-        cache.setQueryData<Approval[]>(key, (before) => applied(before ?? [], message));
-      }
+      cache.setQueryData<Approvals>(key, (before) => before && appliedIn(namespace)(before, message));
     },
   });
 }
