@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { Changes } from "./changes";
+import { Changes, withNewer } from "./changes";
+import type { Task } from "./types";
+
+const task = (name: string, logSeq: string, state = "RUNNING"): Task => ({
+  name,
+  status: { logSeq, state: `TASK_STATE_${state}` as "TASK_STATE_RUNNING" },
+});
 
 test("what arrives during a read is applied to it, in its order, and to no other read", async () => {
   const changes = new Changes<number>();
@@ -33,4 +39,12 @@ test("changes that are kept are bounded, and the newest count", async () => {
     return [] as number[];
   }, count);
   expect([found.length, found[0], found.at(-1)]).toEqual([10_000, 10, 10_009]);
+});
+
+test("the longer log of a task counts", () => {
+  const listed = [task("a", "9"), task("b", "2")];
+  expect(withNewer(listed, task("a", "10", "CANCELLED"))).toEqual([task("a", "10", "CANCELLED"), listed[1]]);
+  expect(withNewer(listed, task("a", "8", "QUEUED"))).toBe(listed);
+  expect(withNewer(listed, task("c", "1"))).toBe(listed);
+  expect(withNewer(listed, undefined)).toBe(listed);
 });

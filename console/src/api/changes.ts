@@ -1,3 +1,5 @@
+import type { Task } from "./types";
+
 /** Changes that are kept of a read at most; with more, the oldest are dropped. */
 const MOST = 10_000;
 
@@ -34,4 +36,23 @@ export class Changes<T> {
       }
     }
   }
+}
+
+/** Returns the task with the longer log, of two records of one task. */
+export function newer(one: Task, other: Task): Task {
+  const length = (task: Task) => Number(task.status?.logSeq ?? 0);
+  return length(other) >= length(one) ? other : one;
+}
+
+/** Returns a list in which one task is as new as known. It stays the same list if that changes nothing. */
+export function withNewer(tasks: Task[], task: Task | undefined): Task[] {
+  const index = task ? tasks.findIndex((one) => one.name === task.name) : -1;
+  const known = tasks[index];
+  return known && task && newer(known, task) !== known ? tasks.with(index, task) : tasks;
+}
+
+/** Returns a page of tasks after a change of one of them. */
+export function withChange<P extends { tasks?: Task[] }>(page: P, { task }: { task?: Task }): P {
+  const tasks = withNewer(page.tasks ?? [], task);
+  return tasks === page.tasks ? page : { ...page, tasks };
 }

@@ -8,6 +8,16 @@ test("nothing of a permission is hidden", () => {
   expect(visible("one\n\n\ntwo\tthree")).toBe("one\n\n\ntwo\tthree");
 });
 
+test("text of any form is shown without much work", () => {
+  const size = 1024 * 1024;
+  const blanks = " ".repeat(size);
+  expect(visible(blanks)).toBe(` [${size} blanks] `);
+  expect(visible(`a${blanks}b`)).toBe(`a [${size} blanks] b`);
+  expect(visible(" \t".repeat(1000).concat("\n").repeat(1000))).toBe("[1001 empty lines]");
+  expect(visible("\n".repeat(size))).toBe(`[${size + 1} empty lines]`);
+  expect(visible("a \n\n\n\nb\n\n\n\n\n c")).toBe("a \n\n\n\nb\n[4 empty lines]\n c");
+});
+
 test("direction and controls are named", () => {
   expect(visible("rm \u202e/tmp\u202c \u2066x\u2069")).toBe("rm [U+202E]/tmp[U+202C] [U+2066]x[U+2069]");
   expect(visible("a\u001b[2Kb\rc\u200bd\u2028")).toBe("a[U+001B][2Kb[U+000D]c[U+200B]d[U+2028]");

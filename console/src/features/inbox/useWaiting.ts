@@ -1,7 +1,7 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-
+import { withChange } from "../../api/changes";
 import { get } from "../../api/client";
-import { useFeed } from "../../api/feed";
+import { TASKS, useFeed } from "../../api/feed";
 import { query } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
@@ -37,12 +37,17 @@ async function read(namespace: string, signal: AbortSignal): Promise<Waiting> {
   return { tasks, more: token !== "" };
 }
 
+const waits = (task: Task | undefined) => (task?.status?.pendingInput ?? []).length > 0;
+
 /** Tasks that wait for a person. */
 export function useWaiting() {
   const namespace = useNamespace();
   return useQuery({
     queryKey: ["waiting", namespace],
-    queryFn: ({ signal }) => read(namespace, signal),
+    queryFn: async ({ signal }) => {
+      const found = await TASKS.changes.during(() => read(namespace, signal), withChange);
+      return { ...found, tasks: found.tasks.filter(waits) };
+    },
   });
 }
 
@@ -55,9 +60,8 @@ export function useWaitingUpdates(): void {
   useFeed({
     reload,
     receive: ({ task }) => {
-      const waits = (task?.status?.pendingInput ?? []).length > 0;
       const isKnown = cache.getQueryData<Waiting>(key)?.tasks.some((known) => known.name === task?.name);
-      if (task && (waits || isKnown)) {
+      if (task && (waits(task) || isKnown)) {
         reload();
       }
     },

@@ -2,8 +2,9 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useRef } from "react";
+import { withChange } from "../../api/changes";
 import { get } from "../../api/client";
-import { useFeed } from "../../api/feed";
+import { TASKS, useFeed } from "../../api/feed";
 import { id } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
@@ -58,13 +59,17 @@ function Column({
   const box = useRef<HTMLElement>(null);
   const { state: _state, ...rest } = search;
   const key = ["board", namespace, name, rest];
+  const isHere = (task: Task | undefined) =>
+    states.includes((task?.status?.state ?? "").replace("TASK_STATE_", ""));
   const found = useInfiniteQuery({
     queryKey: key,
     initialPageParam: "",
     queryFn: ({ pageParam, signal }) => {
       const wanted = states.map((state) => `&filter.states=TASK_STATE_${state}`).join("");
       const page = pageParam ? `&pageToken=${encodeURIComponent(pageParam)}` : "";
-      return get<Page>(`namespaces/${namespace}/tasks${filters(rest)}${wanted}${page}`, signal);
+      const path = `namespaces/${namespace}/tasks${filters(rest)}${wanted}${page}`;
+      const read = TASKS.changes.during(() => get<Page>(path, signal), withChange);
+      return read.then((page) => ({ ...page, tasks: page.tasks?.filter(isHere) ?? [] }));
     },
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
@@ -73,10 +78,9 @@ function Column({
   useFeed({
     reload,
     receive: ({ task }) => {
-      const isHere = states.includes((task?.status?.state ?? "").replace("TASK_STATE_", ""));
       const known = tasks.find((one) => one.name === task?.name);
       // A task enters or leaves; one that stays may have another title or state.
-      if (task && (known ? !isHere || known.status?.state !== task.status?.state : isHere)) {
+      if (task && (known ? known.status?.state !== task.status?.state : isHere(task))) {
         reload();
       }
     },

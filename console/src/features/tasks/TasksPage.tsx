@@ -1,9 +1,10 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useCallback, useMemo, useState } from "react";
+import { withChange } from "../../api/changes";
 import { get, patch, post } from "../../api/client";
 import { forEach } from "../../api/each";
-import { useFeed } from "../../api/feed";
+import { TASKS, useFeed } from "../../api/feed";
 import { dollars, id } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
@@ -93,7 +94,8 @@ export function TasksPage() {
     enabled: search.view !== "board",
     queryFn: ({ pageParam, signal }) => {
       const page = pageParam ? `&pageToken=${encodeURIComponent(pageParam)}` : "";
-      return get<Page>(`namespaces/${namespace}/tasks${filters(search)}${page}`, signal);
+      const path = `namespaces/${namespace}/tasks${filters(search)}${page}`;
+      return TASKS.changes.during(() => get<Page>(path, signal), withChange);
     },
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
@@ -108,18 +110,11 @@ export function TasksPage() {
       if (!task) {
         return;
       }
-      let known = false;
-      cache.setQueryData<typeof found.data>(key, (data) => {
-        const pages = data?.pages.map((page) => {
-          const index = page.tasks?.findIndex((one) => one.name === task.name) ?? -1;
-          if (index < 0) {
-            return page;
-          }
-          known = true;
-          return { ...page, tasks: page.tasks?.with(index, task) ?? [] };
-        });
-        return data && pages && known ? { ...data, pages } : data;
-      });
+      cache.setQueryData<typeof found.data>(
+        key,
+        (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, { task })) },
+      );
+      const known = tasks.some((one) => one.name === task.name);
       if (!known && events?.some((event) => event.state?.reason === "created")) {
         setUnseen((count) => count + 1);
       }

@@ -8,7 +8,7 @@ test("a task continues another one as it was set up, without what was its own", 
     uid: "old",
     alias: "fix",
     priority: 3,
-    labels: { team: "web", "rota.dev/cluster": "production" },
+    labels: { team: "web", "rota.dev/cluster": "production", "rota.dev/replayed": "other" },
     spec: {
       title: "a fix",
       prompt: "Fix it.",

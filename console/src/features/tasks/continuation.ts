@@ -2,6 +2,8 @@ import type { Task, TaskSpec } from "../../api/types";
 
 /** Label of tasks that are resources of a cluster, which would cancel one without a resource. */
 const CLUSTER = "rota.dev/cluster";
+/** Label of failed tasks that were replayed, with the task that did it. */
+const REPLAYED = "rota.dev/replayed";
 
 /** Returns the task that continues another one with a message, set up as that one was: the same as `rota continue` makes. */
 export function continuationOf(before: Task, prompt: string): Task {
@@ -32,7 +34,7 @@ export function continuationOf(before: Task, prompt: string): Task {
       spec.workspace.path = workspace.path || (before.uid ?? "");
     }
   }
-  const { [CLUSTER]: _cluster, ...labels } = before.labels ?? {};
+  const { [CLUSTER]: _cluster, [REPLAYED]: _replayed, ...labels } = before.labels ?? {};
   const task: Task = { spec, labels };
   if (before.priority !== undefined) {
     task.priority = before.priority;

@@ -2,10 +2,10 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import { useCallback, useMemo, useState } from "react";
 import { get } from "../../api/client";
-import { useWorkflowFeed } from "../../api/feed";
+import { useWorkflowFeed, WORKFLOWS } from "../../api/feed";
 import { id, query } from "../../api/format";
 import { refresh } from "../../api/refresh";
-import type { Workflow } from "../../api/types";
+import type { WatchWorkflowsResponse, Workflow } from "../../api/types";
 import { troubleOf } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { More } from "../../components/More";
@@ -21,6 +21,13 @@ interface Page {
   nextPageToken?: string;
 }
 
+/** Returns a page after a change of one of its workflows. */
+function withChange(page: Page, { workflow, deleted }: WatchWorkflowsResponse): Page {
+  const change = (one: Workflow) =>
+    one.name !== workflow?.name ? [one] : workflow && !deleted ? [workflow] : [];
+  return { ...page, workflows: page.workflows?.flatMap(change) ?? [] };
+}
+
 /** The workflows of a namespace, newest first. Rows change where they are; new workflows wait for a click. */
 export function WorkflowsPage() {
   const namespace = useNamespace();
@@ -31,8 +38,10 @@ export function WorkflowsPage() {
   const found = useInfiniteQuery({
     queryKey: key,
     initialPageParam: "",
-    queryFn: ({ pageParam, signal }) =>
-      get<Page>(`namespaces/${namespace}/workflows${query({ pageSize: 100, pageToken: pageParam })}`, signal),
+    queryFn: ({ pageParam, signal }) => {
+      const path = `namespaces/${namespace}/workflows${query({ pageSize: 100, pageToken: pageParam })}`;
+      return WORKFLOWS.changes.during(() => get<Page>(path, signal), withChange);
+    },
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const reload = useCallback(() => {
@@ -45,12 +54,12 @@ export function WorkflowsPage() {
   );
   const link = useWorkflowFeed({
     reload,
-    receive: ({ workflow, deleted }) => {
+    receive: (message) => {
+      const { workflow, deleted } = message;
       if (!workflow) {
         return;
       }
-      const isListed = (one: Workflow) => one.name === workflow.name;
-      if (!workflows.some(isListed)) {
+      if (!workflows.some((one) => one.name === workflow.name)) {
         // Older ones are on further pages.
         if (!deleted && (workflow.createTime ?? "") >= (workflows[0]?.createTime ?? "")) {
           setUnseen((before) => new Set([...before, workflow.name ?? ""]));
@@ -59,15 +68,7 @@ export function WorkflowsPage() {
       }
       cache.setQueryData<typeof found.data>(
         key,
-        (data) =>
-          data && {
-            ...data,
-            pages: data.pages.map((page) => ({
-              ...page,
-              workflows:
-                page.workflows?.flatMap((one) => (isListed(one) ? (deleted ? [] : [workflow]) : [one])) ?? [],
-            })),
-          },
+        (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, message)) },
       );
     },
   });

@@ -1,0 +1,109 @@
+// Lists that the server has read before a change, and that arrive after it, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { api, base, nothingFailed, scripted, setUp, show, signedIn, until } from "./harness.mjs";
+
+setUp();
+
+/** Reads lists as they are now, and delivers them once `release` is called. */
+async function hold(page, path) {
+  const held = {};
+  const isReleased = new Promise((resolve) => {
+    held.release = resolve;
+  });
+  held.isRead = new Promise((resolve) => {
+    held.resolve = resolve;
+  });
+  await page.route(path, async (route) => {
+    const response = await route.fetch();
+    held.resolve();
+    await isReleased;
+    await route.fulfill({ response });
+  });
+  return held;
+}
+
+const steps = [{ name: "look", approval: { prompt: "Is it good?" } }];
+const workflow = (title) => api("POST", "namespaces/default/workflows", { spec: { title, steps } });
+
+test("a list of tasks that is older than a change does not hide it", async () => {
+  const page = await signedIn();
+  const name = await scripted("changing", [{ hang: true }]);
+  await show(page, "changing");
+  await until(name, "TASK_STATE_RUNNING");
+  const other = await scripted("another", [{ hang: true }]);
+  const held = await hold(page, /tasks\?pageSize=100/);
+  await page.getByRole("button", { name: /Show [0-9]+ new/ }).click();
+  await held.isRead;
+  await api("POST", `${name}:cancel`, {});
+  const row = page.locator("tr", { hasText: "changing" });
+  await row.locator(".state.cancelled").waitFor();
+  held.release();
+  await page.getByRole("link", { name: "another" }).waitFor();
+  assert.equal(await row.locator(".state.cancelled").count(), 1);
+  await api("POST", `${other}:cancel`, {});
+  await page.context().close();
+});
+
+test("a list of workflows that is older than a change does not hide it", async () => {
+  const page = await signedIn();
+  await page.getByRole("link", { name: "Workflows" }).click();
+  await page.getByText("There are no workflows").waitFor();
+  const { name } = await workflow("changing");
+  await page.getByRole("button", { name: "Show 1 new" }).click();
+  await page.getByRole("link", { name: "changing" }).waitFor();
+  await workflow("another");
+  const held = await hold(page, /workflows\?pageSize=100/);
+  await page.getByRole("button", { name: "Show 1 new" }).click();
+  await held.isRead;
+  await api("POST", `${name}:decide`, { step: "look", decision: "STEP_DECISION_APPROVE" });
+  const row = page.locator("tr", { hasText: "changing" });
+  await row.locator(".state.succeeded").waitFor();
+  held.release();
+  await page.getByRole("link", { name: "another" }).waitFor();
+  assert.equal(await row.locator(".state.succeeded").count(), 1);
+  await page.context().close();
+});
+
+test("a task that changes while the board is read is in its column only", async () => {
+  // Nobody runs these.
+  const queued = (title) => scripted(title, [], { target: { agent: "missing" } });
+  const [name, other] = [await queued("leaving"), await queued("staying")];
+  const page = await signedIn();
+  const held = await hold(page, /filter.states=TASK_STATE_PENDING/);
+  await page.goto(`${base}/tasks?view=board`);
+  const column = (name) => page.getByRole("region", { name, exact: true });
+  await held.isRead;
+  await api("POST", `${name}:cancel`, {});
+  await column("Cancelled").getByText("leaving").waitFor();
+  held.release();
+  await column("Waiting").getByText("staying").waitFor();
+  assert.equal(await column("Waiting").getByText("leaving").count(), 0);
+  await api("POST", `${other}:cancel`, {});
+  await page.context().close();
+});
+
+test("a question that is answered while the inbox is read is not asked again", async () => {
+  const ask = (title) => scripted(title, [{ ask: `Is it ${title}?` }, { succeed: "yes" }]);
+  const name = await ask("answered");
+  await until(name, "TASK_STATE_INPUT_REQUIRED");
+  await until(await ask("open"), "TASK_STATE_INPUT_REQUIRED");
+  const page = await signedIn();
+  const held = await hold(page, /openQuestions/);
+  await page.goto(`${base}/inbox`);
+  await held.isRead;
+  const changed = page.waitForFunction(() => window.changed);
+  await page.evaluate(() => {
+    new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
+      window.changed ||= data.message?.task?.status?.state === "TASK_STATE_CANCELLED";
+    };
+  });
+  await api("POST", `${name}:cancel`, {});
+  await changed;
+  held.release();
+  await page.getByText("Is it open?").waitFor();
+  assert.equal(await page.getByText("Is it answered?").count(), 0);
+  await page.context().close();
+});
+
+nothingFailed();
