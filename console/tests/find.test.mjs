@@ -1,7 +1,18 @@
 // The palette, the board and actions on many tasks, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  base,
+  fits,
+  nothingFailed,
+  scripted,
+  setUp,
+  show,
+  signedIn,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -99,6 +110,52 @@ test("all tasks that match are cancelled, also those that are not listed, with t
     await until(name, "TASK_STATE_CANCELLED");
   }
   await page.getByText("12 selected.").waitFor({ state: "detached" });
+  await page.context().close();
+});
+
+test("a selection ends with its list", async () => {
+  const page = await signedIn();
+  const name = await scripted("selected", [{ hang: true }], { owner: "someone" });
+  await show(page, "selected");
+  const selected = page.getByText("1 selected.");
+  const select = async () => {
+    await page.getByLabel("Select selected").check();
+    await selected.waitFor();
+  };
+  await select();
+  // Another filter that shows the same task.
+  await page.getByLabel("Owner").fill("someone");
+  await page.getByRole("button", { name: "Filter" }).click();
+  await page.waitForURL(/owner=someone/);
+  await page.getByRole("link", { name: "selected" }).waitFor();
+  assert.equal(await selected.count(), 0);
+  await select();
+  await page.getByLabel("Namespace").fill("other");
+  await page.keyboard.press("Enter");
+  await page.getByText("No task matches").waitFor();
+  assert.equal(await selected.count(), 0);
+  // What is selected while the list changes is of the old one.
+  await page.getByLabel("Namespace").fill("default");
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "selected" }).waitFor();
+  let release;
+  const isReleased = new Promise((resolve) => {
+    release = resolve;
+  });
+  await page.route(/namespaces\/default\/tasks\?pageSize=100/, (route) =>
+    isReleased.then(() => route.continue()),
+  );
+  const read = page.waitForResponse(/namespaces\/default\/tasks\?pageSize=100/);
+  await page.getByRole("button", { name: "Select all that match" }).click();
+  await page.getByText("Reading…").waitFor();
+  await page.getByLabel("Namespace").fill("other");
+  await page.keyboard.press("Enter");
+  await page.getByText("No task matches").waitFor();
+  release();
+  await (await read).finished();
+  await page.evaluate(() => new Promise(requestAnimationFrame));
+  assert.equal(await page.getByText(/selected\./).count(), 0);
+  await api("POST", `${name}:cancel`, {});
   await page.context().close();
 });
 

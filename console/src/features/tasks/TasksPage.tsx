@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { useCallback, useMemo, useState } from "react";
+import { useCallback, useMemo, useRef, useState } from "react";
 import { withChange } from "../../api/changes";
 import { get, patch, post } from "../../api/client";
 import { forEach } from "../../api/each";
@@ -88,6 +88,16 @@ export function TasksPage() {
   const [note, setNote] = useState("");
   const [problem, setProblem] = useState<unknown>();
   const key = useMemo(() => ["tasks", namespace, search], [namespace, search]);
+  // What was selected of another list is out of sight: no action may reach it.
+  const list = JSON.stringify(key);
+  const shownList = useRef(list);
+  if (shownList.current !== list) {
+    shownList.current = list;
+    setSelected(new Map());
+    setNote("");
+    setUnseen(0);
+    setProblem(undefined);
+  }
   const found = useInfiniteQuery({
     queryKey: key,
     initialPageParam: "",
@@ -155,19 +165,26 @@ export function TasksPage() {
           `namespaces/${namespace}/tasks${filters(search)}${token && `&pageToken=${encodeURIComponent(token)}`}`,
         ),
       );
+      if (shownList.current !== list) {
+        return;
+      }
       setSelected(new Map(tasks.map((task) => [task.name ?? "", task])));
       setNote(more ? "More tasks match: these are the newest." : "");
     } catch (error) {
-      setNote("");
-      setProblem(error);
+      if (shownList.current === list) {
+        setNote("");
+        setProblem(error);
+      }
     }
   };
   const act = async (act: Action["act"], on: Task[], key: string) => {
     setProblem(undefined);
     setNote("");
     const failed = await forEach(on, (task) => act(task.name ?? "", `${key}-${id(task.name)}`));
-    // Those that are left can be tried again.
-    setSelected(new Map(failed.map(({ one }) => [one.name ?? "", one])));
+    if (shownList.current === list) {
+      // Those that are left can be tried again.
+      setSelected(new Map(failed.map(({ one }) => [one.name ?? "", one])));
+    }
     reload();
     if (failed.length > 0) {
       const reasons = new Set(failed.map(({ why }) => (why instanceof Error ? why.message : String(why))));
