@@ -19,12 +19,29 @@ export function named(text: string): string {
  * that are not seen are named, long runs of blanks are counted.
  */
 export function visible(text: string | undefined): string {
-  return named((text ?? "").replaceAll("\r\n", "\n"))
-    .replace(/(?:[^\S\n]*\n){5,}/g, (run) => {
-      const empty = run.split("\n").length - 2;
-      return empty > MOST_EMPTY_LINES ? `\n[${empty} empty lines]\n` : run;
-    })
-    .replace(/[^\S\n]{17,}/g, (run) => (run.length > MOST_BLANKS ? ` [${run.length} blanks] ` : run));
+  return withoutGaps(named((text ?? "").replaceAll("\r\n", "\n"))).replace(/[^\S\n]{17,}/g, (run) =>
+    run.length > MOST_BLANKS ? ` [${run.length} blanks] ` : run,
+  );
+}
+
+/** Counts long runs of empty lines. Looks at each character once: a regular expression would do so for each start of a run. */
+function withoutGaps(text: string): string {
+  const lines = text.split("\n");
+  const shown: string[] = [];
+  for (let index = 0; index < lines.length; ) {
+    let next = index;
+    while (next < lines.length && lines[next]?.trim() === "") {
+      next += 1;
+    }
+    if (next - index > MOST_EMPTY_LINES) {
+      shown.push(`[${next - index} empty lines]`);
+    } else {
+      next = Math.max(next, index + 1);
+      shown.push(...lines.slice(index, next));
+    }
+    index = next;
+  }
+  return shown.join("\n");
 }
 
 /** The same for a text of one line. */
