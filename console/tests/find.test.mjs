@@ -60,6 +60,35 @@ test("pages, tasks and commands are found by keyboard and pointer", async () => 
   await page.context().close();
 });
 
+test("tasks are found that no page shows, and those beyond the first of a long list", async () => {
+  const page = await signedIn();
+  const runtime = { scripted: { steps: [{ succeed: "done" }] } };
+  const create = (title, more) =>
+    api("POST", "namespaces/default/tasks", {
+      spec: { title, target: { agent: "script" }, runtime },
+      ...more,
+    });
+  await create("old one", { alias: "far-away" });
+  await create("deep down");
+  for (let index = 0; index < 55; index += 1) {
+    await create(`on top ${index}`);
+  }
+  await page.getByRole("button", { name: /Show [0-9]+ new/ }).click();
+  await page.getByRole("link", { name: "deep down" }).waitFor();
+  await page.keyboard.press("Control+k");
+  const box = dialog(page).getByRole("combobox");
+  await box.fill("deep");
+  await dialog(page).getByRole("option", { name: "deep down" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.goto(`${base}/tasks?owner=nobody`);
+  await page.getByText("No task matches").waitFor();
+  await page.keyboard.press("Control+k");
+  await box.fill("far-away");
+  await dialog(page).getByRole("option", { name: "old one" }).click();
+  await page.getByRole("heading", { name: "old one" }).waitFor();
+  await page.context().close();
+});
+
 test("the board has a column for each state, live", async () => {
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
   await page.getByRole("link", { name: "Board" }).click();

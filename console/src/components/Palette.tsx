@@ -1,19 +1,40 @@
-import { useQueryClient } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { Command } from "cmdk";
-import { useState } from "react";
-import { id } from "../api/format";
+import { useEffect, useState } from "react";
+import { get } from "../api/client";
+import { id, query } from "../api/format";
 import type { Task, Workflow } from "../api/types";
 import { titleOf } from "../features/tasks/title";
 import { nameOf } from "../features/workflows/name";
 import { namespace, setNamespace } from "../namespace";
 import { PAGES } from "./pages";
 
-/** Tasks and workflows that are offered: of those that pages have read. */
+/** Tasks and workflows that are offered at a time. */
 const MOST = 50;
+/** Time without a key after which the server is asked, in milliseconds. */
+const PAUSE = 200;
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
 interface Pages {
   pages?: { tasks?: Task[]; workflows?: Workflow[] }[];
+}
+
+/** Returns the things with a part of a text, once each, up to a bound. */
+function matching<T extends { name?: string }>(all: T[], text: (one: T) => string, part: string): T[] {
+  const wanted = part.toLowerCase();
+  const found = all.filter((one) => text(one).toLowerCase().includes(wanted));
+  return [...new Map(found.map((one) => [one.name, one])).values()].slice(0, MOST);
+}
+
+/** Returns a value once it has stayed the same for a while. */
+function useDeferred(value: string, pause: number): string {
+  const [deferred, setDeferred] = useState("");
+  useEffect(() => {
+    const timer = setTimeout(() => setDeferred(value), pause);
+    return () => clearTimeout(timer);
+  }, [value, pause]);
+  return deferred;
 }
 
 /** Finds pages, known tasks and workflows, and actions by their names. */
@@ -24,10 +45,32 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
   const name = text.trim();
   const known = (kind: string) =>
     cache.getQueriesData<Pages>({ queryKey: [kind] }).flatMap(([, data]) => data?.pages ?? []);
-  const unique = <T extends { name?: string }>(all: T[]) =>
-    [...new Map(all.map((one) => [one.name, one])).values()].slice(0, MOST);
-  const tasks = unique(known("tasks").flatMap((page) => page.tasks ?? []));
-  const workflows = unique(known("workflows").flatMap((page) => page.workflows ?? []));
+  const asked = useDeferred(name, PAUSE);
+  const named = useQuery({
+    queryKey: ["named", namespace(), asked],
+    enabled: NAME.test(asked),
+    // Titles cannot be searched there, names can.
+    queryFn: async ({ signal }) => {
+      const list = (kind: string) =>
+        get<{ tasks?: Task[]; workflows?: Workflow[] }>(
+          `namespaces/${namespace()}/${kind}${query({ pageSize: MOST, "filter.alias": asked })}`,
+          signal,
+        );
+      const [tasks, workflows] = await Promise.all([list("tasks"), list("workflows")]);
+      return { tasks: tasks.tasks ?? [], workflows: workflows.workflows ?? [] };
+    },
+  });
+  const { tasks: namedTasks = [], workflows: namedWorkflows = [] } = named.data ?? {};
+  const tasks = matching(
+    [...namedTasks, ...known("tasks").flatMap((page) => page.tasks ?? [])],
+    (task) => `${titleOf(task)} ${task.alias} ${task.name}`,
+    name,
+  );
+  const workflows = matching(
+    [...namedWorkflows, ...known("workflows").flatMap((page) => page.workflows ?? [])],
+    (workflow) => `${nameOf(workflow)} ${workflow.alias} ${workflow.name}`,
+    name,
+  );
   const go = (act: () => unknown) => {
     onClose();
     void act();
@@ -60,7 +103,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
           <Command.Item value="Keyboard shortcuts help" onSelect={() => go(onHelp)}>
             Keyboard shortcuts <kbd>?</kbd>
           </Command.Item>
-          {/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && (
+          {NAME.test(name) && (
             <Command.Item
               value={`open task ${name}`}
               keywords={[name]}
@@ -84,7 +127,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
             {tasks.map((task) => (
               <Command.Item
                 key={task.name}
-                value={`${titleOf(task)} ${task.name}`}
+                value={`${titleOf(task)} ${task.alias} ${task.name}`}
                 onSelect={() => openTask(task.name?.split("/")[1] ?? "", id(task.name))}
               >
                 {titleOf(task)}
@@ -97,7 +140,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
             {workflows.map((workflow) => (
               <Command.Item
                 key={workflow.name}
-                value={`${nameOf(workflow)} ${workflow.name}`}
+                value={`${nameOf(workflow)} ${workflow.alias} ${workflow.name}`}
                 onSelect={() =>
                   go(() =>
                     navigate({
