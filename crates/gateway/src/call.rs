@@ -22,7 +22,7 @@ use crate::{Gateway, OPENAPI, PREFIX, content, response, status};
 /// Time to receive the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size from which a body is converted on a thread of its own.
-const LARGE: usize = 64 << 10;
+pub(crate) const LARGE: usize = 64 << 10;
 /// Headers that the services know: who calls, from where, in which trace, and for how long.
 const PASSED: &[&str] = &[
     "authorization",

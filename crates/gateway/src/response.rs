@@ -7,7 +7,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::call::{Call, Form};
+use crate::call::{Call, Form, LARGE};
 use crate::stream::{self, Messages};
 use crate::{Gateway, content, status};
 
@@ -42,15 +42,35 @@ async fn one(body: Body, output: &MessageDescriptor) -> Result<Bytes, Box<Status
     }
     let mut body = collected.to_bytes();
     let message = stream::split(&mut body).ok_or_else(|| broken("has no message"))?;
-    to_json(output, message).map(Bytes::from)
+    let mut text = Vec::new();
+    decode(output, message, move |message| {
+        append_json(&mut text, message)?;
+        Ok(text.into())
+    })
+    .await
 }
 
-/// Returns an encoded message as JSON.
-pub(crate) fn to_json(output: &MessageDescriptor, message: Bytes) -> Result<Vec<u8>, Box<Status>> {
-    let failed = |why: String| Box::new(Status::internal(format!("failed to convert a message: {why}")));
-    let message =
-        DynamicMessage::decode(output.clone(), message).map_err(|error| failed(error.to_string()))?;
-    serde_json::to_vec(&message).map_err(|error| failed(error.to_string()))
+/// Decodes a message once and converts it: on a thread for blocking work, if it is large.
+pub(crate) async fn decode<T: Send + 'static>(
+    output: &MessageDescriptor,
+    message: Bytes,
+    convert: impl FnOnce(&DynamicMessage) -> Result<T, Box<Status>> + Send + 'static,
+) -> Result<T, Box<Status>> {
+    let (output, is_large) = (output.clone(), message.len() >= LARGE);
+    let convert = move || convert(&DynamicMessage::decode(output, message).map_err(failed)?);
+    if !is_large {
+        return convert();
+    }
+    tokio::task::spawn_blocking(convert).await.unwrap_or_else(|error| Err(failed(error)))
+}
+
+/// Appends a message as JSON, which has no line breaks of its own.
+pub(crate) fn append_json(text: &mut Vec<u8>, message: &DynamicMessage) -> Result<(), Box<Status>> {
+    serde_json::to_writer(text, message).map_err(failed)
+}
+
+fn failed(why: impl std::fmt::Display) -> Box<Status> {
+    Box::new(Status::internal(format!("failed to convert a message: {why}")))
 }
 
 /// Returns a response with a JSON text.
@@ -65,4 +85,44 @@ pub(crate) fn with_type(body: Body, kind: &'static str) -> Response<Body> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures::poll;
+    use prost::Message;
+
+    use super::*;
+
+    /// The only thread for blocking work is occupied: what needs it cannot end.
+    #[test]
+    fn large_messages_leave_the_threads_of_calls() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let output = crate::pool().unwrap().get_message_by_name("rota.v1.Task").unwrap();
+        let task = |bytes| rota_proto::v1::Task { alias: "x".repeat(bytes), ..Default::default() };
+        let json = |bytes| {
+            let message = Bytes::from(task(bytes).encode_to_vec());
+            let output = output.clone();
+            async move {
+                let mut text = Vec::new();
+                decode(&output, message, move |message| append_json(&mut text, message).map(|()| text)).await
+            }
+        };
+        runtime.block_on(async {
+            let (release, released) = mpsc::channel::<()>();
+            let occupied = tokio::task::spawn_blocking(move || drop(released.recv()));
+            let mut small = std::pin::pin!(json(1000));
+            assert!(poll!(&mut small).is_ready());
+            let mut large = std::pin::pin!(json(LARGE));
+            assert!(poll!(&mut large).is_pending());
+            drop(release);
+            assert_eq!(
+                large.await.unwrap(),
+                format!("{{\"alias\":\"{}\"}}", "x".repeat(LARGE)).into_bytes()
+            );
+            occupied.await.unwrap();
+        });
+    }
 }

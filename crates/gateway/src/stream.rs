@@ -108,7 +108,12 @@ fn parts(
                 Err(_) => return Some((Ok(Frame::data(Bytes::from_static(b":\n\n"))), (pool, messages))),
             },
         };
-        let converted = next.and_then(|message| part(&messages.output, message, format));
+        let converted = match next {
+            Ok(message) => {
+                response::decode(&messages.output, message, move |message| part(message, format)).await
+            }
+            Err(status) => Err(status),
+        };
         let text = converted.unwrap_or_else(|status| {
             messages.over = true;
             last(&pool, &status, format)
@@ -117,17 +122,15 @@ fn parts(
     })
 }
 
-fn part(output: &MessageDescriptor, message: Bytes, format: Format) -> Result<Vec<u8>, Box<Status>> {
+fn part(message: &DynamicMessage, format: Format) -> Result<Vec<u8>, Box<Status>> {
     let mut text = Vec::new();
     if format == Format::Events {
-        let decoded = DynamicMessage::decode(output.clone(), message.clone());
-        if let Some(position) = decoded.ok().as_ref().and_then(position) {
+        if let Some(position) = position(message) {
             text.extend(format!("id: {position}\n").bytes());
         }
         text.extend(b"data: ");
     }
-    // JSON has no line breaks of its own.
-    text.extend(response::to_json(output, message)?);
+    response::append_json(&mut text, message)?;
     text.extend(if format == Format::Events { "\n\n" } else { "\n" }.bytes());
     Ok(text)
 }
