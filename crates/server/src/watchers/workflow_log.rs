@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 /// Number of changes that the log keeps.
 const MAX_CHANGES: usize = 8192;
-/// Changed approvals of a workflow in one commit, above which watchers read everything again.
+/// Changed approvals of a workflow, above which watchers of its namespace read everything again.
 const MAX_APPROVALS: usize = 256;
 
 /// Change of a workflow, or of its approvals, in one commit.
@@ -23,6 +23,17 @@ pub(crate) struct WorkflowChange {
     pub(crate) name: Option<(Namespace, WorkflowId)>,
     /// Steps that wait for a person now, or do not any more.
     pub(crate) approvals: Vec<u32>,
+    /// Whether these were too many to be named.
+    pub(crate) resync: bool,
+}
+
+impl WorkflowChange {
+    fn limit(&mut self) {
+        if self.approvals.len() > MAX_APPROVALS {
+            self.approvals = Vec::new();
+            self.resync = true;
+        }
+    }
 }
 
 /// The log does not reach back to a position: everything is to be read again, and followed from this revision on.
@@ -59,6 +70,7 @@ impl WorkflowLog {
             workflow,
             name: None,
             approvals: Vec::new(),
+            resync: false,
         };
         for workflow in &commit.workflows {
             let entry = all.entry(workflow.key).or_insert_with(|| change(workflow.key));
@@ -72,14 +84,12 @@ impl WorkflowLog {
         if all.is_empty() {
             return;
         }
-        if all.values().any(|change| change.approvals.len() > MAX_APPROVALS) {
-            changes.log.clear();
-            changes.start = commit.revision;
-        } else {
-            changes.log.extend(all.into_values());
-            while changes.log.len() > MAX_CHANGES {
-                changes.start = changes.log.pop_front().map_or(changes.start, |oldest| oldest.revision);
-            }
+        changes.log.extend(all.into_values().map(|mut change| {
+            change.limit();
+            change
+        }));
+        while changes.log.len() > MAX_CHANGES {
+            changes.start = changes.log.pop_front().map_or(changes.start, |oldest| oldest.revision);
         }
         drop(changes);
         self.marked.notify_one();
@@ -114,11 +124,13 @@ impl WorkflowLog {
             merged.revision = change.revision;
             merged.name = merged.name.take().or_else(|| change.name.clone());
             merged.approvals.extend(&change.approvals);
+            merged.resync |= change.resync;
         }
         let mut all: Vec<_> = last.into_values().collect();
         for change in &mut all {
             change.approvals.sort_unstable();
             change.approvals.dedup();
+            change.limit();
         }
         all.sort_unstable_by_key(|change| (change.revision, change.workflow));
         Ok((all, changes.end))

@@ -115,7 +115,7 @@ pub(crate) async fn encode(
             (Some(namespace), message)
         }
     };
-    if message.encoded_len() > MAX_MESSAGE_BYTES {
+    if change.resync || message.encoded_len() > MAX_MESSAGE_BYTES {
         message = v1::WatchWorkflowsResponse { token, resync: true, ..v1::WatchWorkflowsResponse::default() };
     }
     let mut encoded = Vec::new();

@@ -133,6 +133,8 @@ async fn tokens_of_another_run_resync() -> Result<()> {
 async fn too_many_approvals_at_a_time_resync() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let mut feed = watch(&cluster, "namespaces/default", "").await?;
+    let mut other = watch(&cluster, "namespaces/other", "").await?;
+    let before = next(&mut other).await?.token;
     next(&mut feed).await?;
     let step = |number: usize| json!({ "name": format!("s{number}"), "approval": { "prompt": "?" } });
     let spec = json!({ "steps": (0..300).map(step).collect::<Vec<_>>() });
@@ -148,10 +150,13 @@ async fn too_many_approvals_at_a_time_resync() -> Result<()> {
     let mut resumed = watch(&cluster, "namespaces/default", &resync.token).await?;
     assert!(!next(&mut resumed).await?.resync);
     api.create("last", asks("?")).await?;
-    loop {
-        let message = next(&mut resumed).await?;
-        if message.workflow.is_some_and(|workflow| workflow.alias == "last") {
-            return Ok(());
-        }
+    while next(&mut resumed).await?.workflow.is_none_or(|workflow| workflow.alias != "last") {}
+    // Another namespace has missed nothing, whether its watcher was there or comes back.
+    let body = json!({ "alias": "beside", "spec": asks("?") });
+    let (status, answer) = api.post("/api/v1/namespaces/other/workflows", &body).await?;
+    anyhow::ensure!(status.is_success(), "{answer}");
+    for mut feed in [other, watch(&cluster, "namespaces/other", &before).await?] {
+        until(&mut feed, |message| is(message, "beside", WorkflowState::Running)).await?;
     }
+    Ok(())
 }
