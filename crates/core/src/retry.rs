@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::AgentName;
 use crate::failure::{Failure, Recovery};
 use crate::task::Own;
 
@@ -29,6 +30,17 @@ pub struct Policy {
     /// Wait before the first retry; doubles with each further one.
     pub initial_backoff: Duration,
     pub max_backoff: Duration,
+    /// Other agents for later attempts, in ascending order of failures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<Escalation>,
+}
+
+/// Agent of the attempts after a number of failures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// Failures of the work from which on the agent has the attempts; at least 1.
+    pub failures: u32,
+    pub agent: AgentName,
 }
 
 impl Default for Policy {
@@ -38,6 +50,7 @@ impl Default for Policy {
             max_worker_losses: 3,
             initial_backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(300),
+            agents: Vec::new(),
         }
     }
 }
@@ -65,6 +78,12 @@ impl Policy {
             Recovery::Wait if waits > MAX_WAITS && !failure.waits_free() => Decision::Stop,
             Recovery::Wait | Recovery::Credentials => Decision::Wait(self.after(failure, waits, jitter)),
         }
+    }
+
+    /// Returns the agent of the attempts after this many failures of the work, if it is another one than at first.
+    pub fn agent_after(&self, failures: u32) -> Option<&AgentName> {
+        let reached = self.agents.iter().rev().find(|one| one.failures <= failures);
+        reached.map(|one| &one.agent)
     }
 
     fn after(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
@@ -112,6 +131,15 @@ mod tests {
         assert_eq!(policy.backoff(1, 0.0), Duration::from_millis(500));
         assert_eq!(policy.backoff(3, 1.0), Duration::from_secs(4));
         assert_eq!(policy.backoff(u32::MAX, 1.0), policy.max_backoff);
+    }
+
+    #[test]
+    fn failures_lead_to_the_last_agent_reached() {
+        let agent = |name| AgentName::new(name).unwrap();
+        let one = |failures, name| Escalation { failures, agent: agent(name) };
+        let policy = Policy { agents: vec![one(2, "senior"), one(3, "chief")], ..Policy::default() };
+        let reached = [0, 1, 2, 3, 9].map(|failures| policy.agent_after(failures).cloned());
+        assert_eq!(reached, [None, None, Some(agent("senior")), Some(agent("chief")), Some(agent("chief"))]);
     }
 
     #[test]

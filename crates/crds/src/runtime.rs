@@ -233,8 +233,8 @@ pub struct RetryPolicy {
     /// Maximum delay before any retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_backoff: Option<HumanDuration>,
-    /// Models of the attempts after those that failed by their work: the first after one failure, the next after two; the last for
-    /// all others. Only for the runtime `claude`, and within what the agent lets tasks set of its model.
+    /// Models, or agents as `agent/NAME`, of the attempts after those that failed by their work: the first after one failure, the
+    /// next after two; the last for all others. Models are only for the runtime `claude`, and within what the agent lets tasks set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 128)))]
     pub escalate: Vec<String>,

@@ -55,6 +55,11 @@ pub fn parse<'a>(name: &'a str, collection: &str) -> Option<(&'a str, &'a str)> 
         .then_some((namespace, id))
 }
 
+/// Returns the agent that an entry of `retry.escalate` names; `None` for a model.
+pub fn escalated_agent(entry: &str) -> Option<&str> {
+    entry.strip_prefix("agent/")
+}
+
 /// Returns the last part of a resource name, for display.
 pub fn last(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)

@@ -1,6 +1,7 @@
 //! Properties of runtime settings that every component must derive alike.
 
-use crate::v1::{Runtime, runtime::Kind};
+use crate::names;
+use crate::v1::{RetryPolicy, Runtime, runtime::Kind};
 
 impl Runtime {
     /// Returns whether these settings determine the program that an attempt runs, explicitly or by the default of the
@@ -16,6 +17,13 @@ impl Runtime {
     /// Returns whether these settings choose a model.
     pub fn names_model(&self) -> bool {
         matches!(&self.kind, Some(Kind::Claude(claude)) if !claude.model.is_empty() || !claude.fallback_model.is_empty())
+    }
+}
+
+impl RetryPolicy {
+    /// Returns the models among what attempts escalate to; the others are agents.
+    pub fn escalated_models(&self) -> impl Iterator<Item = &String> {
+        self.escalate.iter().filter(|entry| names::escalated_agent(entry).is_none())
     }
 }
 

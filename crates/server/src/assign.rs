@@ -63,7 +63,9 @@ pub(crate) fn assign(
     let mut spec = v1::TaskSpec::decode(&dispatch.payload[..]).unwrap_or_default();
     if let Some(agent_spec) = agent_spec {
         overrides::check(agent_spec, &spec)?;
-        overrides::check_source(agent_spec, task.continues_other_agent)?;
+        // What a thread has is checked when it is fetched.
+        let moved = task.escalated_to().is_some() && !spec.continue_from.is_empty();
+        overrides::check_source(agent_spec, task.continues_other_agent || moved)?;
     }
     spec.prompt = kind::framed(&std::mem::take(&mut spec.prompt_frame), spec.prompt);
     let continues = !spec.continue_from.is_empty();

@@ -90,7 +90,7 @@ pub struct Run {
     /// Maximum number of attempts, the first included
     #[arg(long, value_name = "COUNT")]
     pub max_attempts: Option<i32>,
-    /// Model of the attempts after one that failed by its work; may be repeated, for the attempts after two, three and so on
+    /// Model, or agent/NAME, of the attempts after one that failed by its work; may be repeated, for those after two, three and so on
     #[arg(long, value_name = "NAME")]
     pub escalate: Vec<String>,
     /// Model, for agents of the claude runtime

@@ -27,6 +27,10 @@ fn namespace(all: bool, full: &str) -> Option<(String, Paint)> {
 
 /// Formats the target of a task.
 pub fn target(task: &Task) -> String {
+    let escalated = task.status.as_ref().map(|status| status.escalated_to.as_str());
+    if let Some(agent) = escalated.filter(|agent| !agent.is_empty()) {
+        return agent.to_owned();
+    }
     match target_text(task.spec.as_ref().and_then(|spec| spec.target.as_ref())) {
         none if none.is_empty() => "default".to_owned(),
         text => text,

@@ -286,6 +286,8 @@ pub struct Transition {
     pub model_worked: bool,
     /// Whether the worker has named what the attempt's model calls use.
     pub identified: bool,
+    /// Whether the task waits on another route from now on.
+    pub moved: bool,
 }
 
 /// Reply to the sender of the command.

@@ -8,6 +8,7 @@ mod clocks;
 mod command;
 mod create;
 mod dependency;
+mod escalation;
 mod event;
 pub mod explain;
 mod input;

@@ -367,6 +367,7 @@ impl Step<'_> {
             StateChange::new(State::Pending, "retry").message(failure.message.clone()).failure(failure);
         change.retry_at = Some(at);
         self.go(change);
+        self.escalate();
         self.settle();
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rota_core::task::Task;
+use rota_proto::names;
 use rota_proto::v1::{self, runtime::Kind};
 
 use super::time;
@@ -50,11 +51,12 @@ pub(crate) fn complete(spec: &mut v1::TaskSpec, agent: &v1::AgentSpec, task: &Ta
     }
 }
 
-/// Returns the model that the task asks for after attempts that failed by their work.
+/// Returns the model that the task asks for after attempts that failed by their work. Where it asks for an agent, the model is
+/// that agent's.
 fn escalated<'a>(retry: Option<&'a v1::RetryPolicy>, task: &Task) -> Option<&'a String> {
     let models = &retry?.escalate;
     let last = usize::try_from(task.own_failures).ok()?.min(models.len());
-    models.get(last.checked_sub(1)?)
+    models.get(last.checked_sub(1)?).filter(|entry| names::escalated_agent(entry).is_none())
 }
 
 /// Returns the rules that people have allowed for the agent. None for a task that allows itself less than the agent does, or has

@@ -39,9 +39,9 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
     if let Some(Kind::Claude(own)) = own {
         claude::agent_only(base, own)?;
     }
-    let escalates = task.retry.as_ref().map_or(&[][..], |retry| &retry.escalate);
+    let mut escalates = task.retry.iter().flat_map(v1::RetryPolicy::escalated_models).peekable();
     // Only Claude has a model that could be another one.
-    if !escalates.is_empty() && !matches!(base, None | Some(Kind::Claude(_))) {
+    if escalates.peek().is_some() && !matches!(base, None | Some(Kind::Claude(_))) {
         return Err(Forbidden { field: "retry.escalate", needed: None });
     }
     if allowed == v1::Overrides::All {
@@ -91,7 +91,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
         runtime(base, own)?;
     }
     let model = if let Some(Kind::Claude(claude)) = base { claude.model.as_str() } else { "" };
-    let others = !model.is_empty() && escalates.iter().any(|other| other != model);
+    let others = !model.is_empty() && escalates.any(|other| other != model);
     forbid_unless_all("retry.escalate", others)?;
     // Who chooses the repository would choose the code that runs.
     let runs_project_code = matches!(base, Some(Kind::Claude(claude)) if claude.runs_project_code());

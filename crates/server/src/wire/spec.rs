@@ -9,7 +9,7 @@ use prost::Message;
 use rota_core::rank::Priority;
 use rota_core::spending::MAX_LIMIT_MICRO_USD;
 use rota_core::task::{Dependency, DependencyKey, DependencyState, Limits, OnFailure, Own, Task, Trace};
-use rota_core::{Namespace, TaskId, retry};
+use rota_core::{AgentName, Namespace, TaskId, retry};
 use rota_proto::v1;
 use tonic::Status;
 
@@ -117,7 +117,7 @@ pub(crate) fn check(
         own: Own::of(
             spec.runtime.is_some(),
             spec.agent_secrets.is_some()
-                || spec.retry.as_ref().is_some_and(|retry| !retry.escalate.is_empty())
+                || spec.retry.as_ref().is_some_and(|retry| retry.escalated_models().next().is_some())
                 || spec.runtime.as_ref().is_some_and(v1::Runtime::names_model),
             rota_proto::credential::is_credential,
             secrets.keys().map(String::as_str),
@@ -126,6 +126,9 @@ pub(crate) fn check(
         has_secrets: !secrets.is_empty(),
         ..Task::new(id, namespace, target)
     };
+    if task.target.is_own() && !task.retry.agents.is_empty() {
+        return Err(invalid(at("retry.escalate"), "must name no agents for a task with a worker of its own"));
+    }
     Ok(Checked { task, strict: spec.strict, payload: spec, secrets })
 }
 
@@ -209,12 +212,16 @@ pub(super) fn retry(field: &str, given: Option<&v1::RetryPolicy>) -> Result<retr
         policy.max_worker_losses = losses.unsigned_abs();
     }
     check::count(&format!("{field}.escalate"), given.escalate.len(), MAX_ESCALATIONS)?;
-    for (index, model) in given.escalate.iter().enumerate() {
-        let field = format!("{field}.escalate[{index}]");
-        if model.is_empty() {
-            return Err(invalid(field, "must name a model"));
+    for (failures, entry) in (1..).zip(&given.escalate) {
+        let field = format!("{field}.escalate[{}]", failures - 1);
+        if entry.is_empty() {
+            return Err(invalid(field, "must name a model, or an agent as agent/NAME"));
         }
-        check::length(&field, model, MAX_MODEL)?;
+        check::length(&field, entry, MAX_MODEL)?;
+        if let Some(agent) = rota_proto::names::escalated_agent(entry) {
+            let agent = AgentName::new(agent).map_err(|error| invalid(field, error.to_string()))?;
+            policy.agents.push(retry::Escalation { failures, agent });
+        }
     }
     let initial = time::from_duration(&format!("{field}.initial_backoff"), given.initial_backoff.as_ref())?;
     let most = time::from_duration(&format!("{field}.max_backoff"), given.max_backoff.as_ref())?;

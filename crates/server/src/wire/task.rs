@@ -75,6 +75,7 @@ fn status(task: &Task) -> v1::TaskStatus {
         waiting: task.waits().into_iter().map(wait).collect(),
         attempt: num::to_i32(task.attempt()),
         worker: worker.map(ToString::to_string).unwrap_or_default(),
+        escalated_to: task.escalated_to().map(ToString::to_string).unwrap_or_default(),
         progress: task.progress.as_ref().map(|p| v1::Progress { fraction: p.fraction, step: p.step.clone() }),
         failure: task.failure.as_ref().map(failure::to_wire),
         result: None,

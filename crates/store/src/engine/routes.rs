@@ -1,5 +1,7 @@
 //! Routes of tasks, and the agents that they match.
 
+use std::sync::Arc;
+
 use rota_core::task::{Command, Task};
 use rota_core::{RouteId, TaskKey};
 
@@ -19,6 +21,15 @@ impl<B: Backend> Engine<B> {
                 self.write_set.next.push_back((key, Command::AgentAppeared { defaults: current }));
             }
             Some(_) => {}
+        }
+    }
+
+    /// Lets a task that is not ready wait on the route of its present target.
+    pub(super) fn reroute(&mut self, key: TaskKey) {
+        let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else { return };
+        let route = self.route(&task);
+        if let Some(entry) = self.write_set.entries.get_mut(&key) {
+            entry.route = route;
         }
     }
 

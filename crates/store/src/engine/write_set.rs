@@ -280,6 +280,11 @@ impl<B: Backend> Engine<B> {
             Ok(out) => {
                 let reply = out.reply;
                 let after = place(&entry.task);
+                if out.moved {
+                    self.reroute(key);
+                }
+                let write_set = &mut self.write_set;
+                let Some(entry) = write_set.entries.get_mut(&key) else { return Ok(Ok(reply)) };
                 if before != after {
                     write_set.queues.entry(entry.route).or_default().moved(before, after);
                 }

@@ -318,6 +318,7 @@ pub(super) fn any_task() -> impl Strategy<Value = Task> {
                 max_worker_losses: policy.1,
                 initial_backoff: Duration::from_millis(policy.2),
                 max_backoff: secs(policy.3),
+                ..Policy::default()
             },
             ..plain()
         }

@@ -1,7 +1,9 @@
 //! Retries of failed attempts: which, when, and how often.
 
+use rota_core::AgentName;
 use rota_core::failure::{Class, Failure, Recovery};
-use rota_core::retry::MAX_WAITS;
+use rota_core::retry::{Escalation, MAX_WAITS};
+use rota_core::target::Target;
 use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, Limits, Own, State, Task};
 
 use crate::harness::*;
@@ -270,4 +272,28 @@ fn only_failures_of_the_work_count_for_another_model() {
         assert_eq!(harness.task.own_failures, counted, "{class:?}");
         harness.wait(secs(3600));
     }
+}
+
+#[test]
+fn failures_of_the_work_move_the_task_to_another_agent() {
+    let mut new = plain();
+    new.retry.max_attempts = 10;
+    let senior = AgentName::new("senior").unwrap();
+    new.retry.agents = vec![Escalation { failures: 2, agent: senior.clone() }];
+    let first = new.target.clone();
+    let mut harness = Harness::new(new);
+    for (class, moved) in
+        [(Class::Agent, false), (Class::Crash, false), (Class::Hang, true), (Class::Crash, true)]
+    {
+        harness.start().finish(failed(class));
+        let target = if moved { Target::Agent(senior.clone()) } else { first.clone() };
+        assert_eq!(
+            (&harness.task.target, harness.task.escalated_to().is_some()),
+            (&target, moved),
+            "{class:?}"
+        );
+        harness.wait(secs(3600));
+    }
+    // What the other agent has left is not continued.
+    assert_eq!(harness.task.concluded, 3);
 }
