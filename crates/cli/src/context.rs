@@ -58,6 +58,11 @@ impl Context {
         self.resource(given, "agents", "agent")
     }
 
+    /// Resolves the record of a worker token given as an id or a full name.
+    pub fn worker_token(&self, given: &str) -> anyhow::Result<String> {
+        self.resource(given, "workerTokens", "worker-token")
+    }
+
     fn resource(&self, given: &str, collection: &str, kind: &str) -> anyhow::Result<String> {
         if names::parse(given, collection).is_some() {
             return Ok(given.to_owned());

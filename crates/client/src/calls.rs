@@ -163,6 +163,10 @@ calls! {
     repeat admin.list_budgets(ListBudgetsRequest) -> v1::ListBudgetsResponse;
     /// Issues a token for workers outside of a cluster.
     repeat admin.issue_worker_token(IssueWorkerTokenRequest) -> v1::IssueWorkerTokenResponse;
+    /// Returns one page of the records of worker tokens. [`Client::all_worker_tokens`] reads all pages.
+    repeat admin.list_worker_tokens(ListWorkerTokensRequest) -> v1::ListWorkerTokensResponse;
+    /// Revokes a worker token. Not retried: a second try would not find it.
+    once admin.revoke_worker_token(RevokeWorkerTokenRequest) -> v1::WorkerToken;
     /// Returns a code that signs a browser in with the token of this client, once.
     repeat admin.issue_sign_in_code(IssueSignInCodeRequest) -> v1::IssueSignInCodeResponse;
     /// Removes some records of tasks that ended long ago. Call it again while there are more.
@@ -258,21 +262,6 @@ impl Client {
             let page = self.list_tasks(request.clone()).await?;
             all.extend(page.tasks);
             all.truncate(limit.unwrap_or(usize::MAX));
-            if page.next_page_token.is_empty() {
-                return Ok(all);
-            }
-            request.page_token = page.next_page_token;
-        }
-    }
-
-    /// Reads all pages of [`Client::list_budgets`]. `namespaces/-` means all namespaces.
-    pub async fn all_budgets(&self, parent: &str) -> Result<Vec<v1::BudgetStatus>, Error> {
-        let mut all = Vec::new();
-        let mut request =
-            v1::ListBudgetsRequest { parent: parent.into(), page_size: 1000, ..Default::default() };
-        loop {
-            let page = self.list_budgets(request.clone()).await?;
-            all.extend(page.budgets);
             if page.next_page_token.is_empty() {
                 return Ok(all);
             }

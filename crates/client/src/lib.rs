@@ -73,6 +73,7 @@ pub mod discover;
 mod error;
 mod execute;
 mod options;
+mod pages;
 mod retry;
 mod tls;
 mod trace;

@@ -41,6 +41,11 @@ pub fn kind(namespace: &str, kind: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/kinds/{kind}")
 }
 
+/// Returns the name of a worker token's record: `namespaces/{namespace}/workerTokens/{id}`.
+pub fn worker_token(namespace: &str, id: impl std::fmt::Display) -> String {
+    format!("namespaces/{namespace}/workerTokens/{id}")
+}
+
 /// Returns the namespace of `namespaces/{namespace}`, or `None` for a name of another shape.
 pub fn parse_namespace(name: &str) -> Option<&str> {
     name.strip_prefix("namespaces/").filter(|rest| !rest.is_empty() && !rest.contains('/'))

@@ -2,6 +2,8 @@
 
 /// Another process has registered under the worker's name: it ends.
 pub const WORKER_REPLACED: &str = "WORKER_REPLACED";
+/// The worker's token was revoked: it ends.
+pub const TOKEN_REVOKED: &str = "TOKEN_REVOKED";
 /// The component that started the worker has not announced it yet: the worker tries again.
 pub const WORKER_NOT_ANNOUNCED: &str = "WORKER_NOT_ANNOUNCED";
 /// The control plane speaks other versions of the protocol: the worker tries an earlier one.

@@ -24,6 +24,7 @@ use crate::schedules::Registry;
 use crate::sessions::{self, SessionDeps};
 use crate::spans;
 use crate::store_client::StoreClient;
+use crate::trust::token_registry::TokenRegistry;
 use crate::watchers::Watchers;
 use crate::workflows::ReadySteps;
 
@@ -39,6 +40,7 @@ pub(crate) struct CommitApplier {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) schedules: Arc<Registry>,
+    pub(crate) token_registry: Arc<TokenRegistry>,
     pub(crate) store: StoreClient,
     /// Revision of the snapshot that was restored, if any: it contains the commits up to this one.
     pub(crate) restored: Option<u64>,
@@ -81,6 +83,7 @@ impl CommitApplier {
         }
         for change in &commit.documents {
             self.schedules.apply(change);
+            self.token_registry.apply(change);
         }
         let is_over = |state: Option<State>| state.is_some_and(State::is_final);
         for change in

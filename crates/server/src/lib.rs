@@ -47,6 +47,7 @@ mod clock;
 mod commit_applier;
 mod demand;
 mod dispatcher;
+mod documents;
 mod error;
 mod grpc;
 mod health;

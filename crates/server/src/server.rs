@@ -36,6 +36,7 @@ use crate::store_client::StoreClient;
 use crate::trust::auth::Authenticator;
 use crate::trust::sign_in::SignInCodes;
 use crate::trust::tls;
+use crate::trust::token_registry::TokenRegistry;
 use crate::trust::worker_token::WorkerTokens;
 use crate::watchers::{Deltas, Watchers};
 use crate::workflows::{self, ReadySteps};
@@ -102,7 +103,8 @@ impl Server {
             ),
             None => None,
         };
-        let worker_tokens = WorkerTokens::new(Arc::clone(&sealer));
+        let token_registry = TokenRegistry::restore(&store, &metrics).await?;
+        let worker_tokens = WorkerTokens::new(Arc::clone(&sealer), Arc::new(token_registry));
         let authenticator = Authenticator::new(
             options.token.clone(),
             options.oidc.clone(),
@@ -149,6 +151,7 @@ impl Server {
             deltas: Arc::clone(&deltas),
             metrics: Arc::clone(&metrics),
             hellos: Arc::default(),
+            worker_tokens: worker_tokens.clone(),
             timing: options.timing.clone(),
             replica: options.replica.clone(),
             stop: stop.clone(),
@@ -193,6 +196,7 @@ impl Server {
             notifier: Arc::clone(&notifier),
             ready_steps: Arc::clone(&ready_steps),
             schedules,
+            token_registry: Arc::clone(worker_tokens.registry()),
             store: store.clone(),
             restored: None,
             timer,
@@ -241,7 +245,7 @@ impl Server {
                 demand: demand.clone(),
                 demand_messages: Arc::default(),
                 sessions: sessions.clone(),
-                barriers,
+                barriers: barriers.clone(),
                 streams: streams.clone(),
             },
             admin: grpc::Admin {
@@ -250,7 +254,12 @@ impl Server {
                 metrics: Arc::clone(&metrics),
                 demand: demand.clone(),
                 replica: options.replica,
-                worker_tokens: worker_tokens.clone(),
+                worker_tokens: grpc::TokenAdmin {
+                    store: store.clone(),
+                    tokens: worker_tokens.clone(),
+                    barriers: barriers.clone(),
+                    changes: Default::default(),
+                },
                 rotation,
                 sign_in_codes: SignInCodes::default(),
                 storage: grpc::Storage {

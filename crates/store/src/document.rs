@@ -20,6 +20,8 @@ pub enum DocumentKind {
     SecretKey,
     /// Kind of the tasks of a namespace.
     TaskKind,
+    /// Record of a token of workers, which is valid as long as it exists.
+    WorkerToken,
 }
 
 impl DocumentKind {
@@ -33,6 +35,7 @@ impl DocumentKind {
             Self::NotificationPosition => "notification position",
             Self::SecretKey => "secret key",
             Self::TaskKind => "task kind",
+            Self::WorkerToken => "worker token",
         }
     }
 }

@@ -4,15 +4,14 @@ use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1::{
     BackgroundTaskState, BreakerState, GetDatabaseStatusRequest, GetLogFilterRequest, GetSystemStatusRequest,
-    IssueWorkerTokenRequest, ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest,
-    SystemState,
+    ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest, SystemState,
 };
-use rota_settings::HumanDuration;
 
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
 use super::doctor::database::describe;
 use super::storage::{Backup, Prune, rotate_key};
 use super::transfer::{Export, Import};
+use super::worker_tokens::{CreateWorkerToken, RevokeWorkerToken, WorkerTokens};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Paint, Table, age, clean, elapsed, time};
@@ -30,6 +29,8 @@ Examples:
   rota -n team-a admin set-budget --daily-usd 50 --monthly-usd 900
   rota -n team-a admin correct-spending --agent coder --today-usd 3.20
   rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token
+  rota admin worker-tokens
+  rota admin revoke-worker-token 0198b2c4-51f0-7c3a-8f52-9d3a4b1c7e60
   rota admin prune --older-than 7d
   rota admin rotate-key
   rota admin prune --task 01981f6e-6e2c-7c3e-9d5c-2b7a1c9e4f10
@@ -77,8 +78,12 @@ pub enum What {
     SetBudget(SetBudget),
     /// Correct what the namespace or one of its agents has spent, where a wrong report has spoiled the books
     CorrectSpending(CorrectSpending),
-    /// Print a new token with which workers of an agent open sessions; it is not stored
+    /// Print a new token with which workers of an agent open sessions; only a record of it is stored
     CreateWorkerToken(CreateWorkerToken),
+    /// List the worker tokens that are valid, with their use
+    WorkerTokens(WorkerTokens),
+    /// Revoke worker tokens for good; workers that use them end, with their attempts
+    RevokeWorkerToken(RevokeWorkerToken),
     /// Remove the records of tasks that ended some time ago; those that other tasks need stay
     Prune(Prune),
     /// Seal all secrets under the key of --next-key-file, while the control plane is in use
@@ -89,25 +94,6 @@ pub enum What {
     Export(Export),
     /// Read all records of a control plane from such a file into a store that is empty
     Import(Import),
-}
-
-#[derive(Debug, Args)]
-pub struct CreateWorkerToken {
-    /// Agent that the workers serve
-    #[arg(value_name = "AGENT")]
-    agent: String,
-    /// Name of the only worker that may use the token [default: any worker of the agent]
-    #[arg(long, value_name = "NAME")]
-    worker: Option<String>,
-    /// Concurrent attempts of a worker at most [default: no limit]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
-    max_slots: Option<i32>,
-    /// Capability that a worker may have in addition to the agent's; repeatable
-    #[arg(long = "capability", value_name = "WORD")]
-    capabilities: Vec<String>,
-    /// Time for which the token is valid, at most 366 days
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "90d")]
-    lifetime: HumanDuration,
 }
 
 impl Admin {
@@ -125,7 +111,9 @@ impl Admin {
             What::Budgets(budgets) => budgets.run(context).await,
             What::SetBudget(budget) => budget.run(context).await,
             What::CorrectSpending(correction) => correction.run(context).await,
-            What::CreateWorkerToken(wanted) => issue_worker_token(context, wanted).await,
+            What::CreateWorkerToken(wanted) => wanted.run(context).await,
+            What::WorkerTokens(tokens) => tokens.run(context).await,
+            What::RevokeWorkerToken(revoked) => revoked.run(context).await,
             What::Prune(prune) => prune.run(context).await,
             What::RotateKey => rotate_key(context).await,
             What::Backup(backup) => backup.run(context).await,
@@ -133,22 +121,6 @@ impl Admin {
             What::Export(_) | What::Import(_) => Ok(Exit::Ok),
         }
     }
-}
-
-async fn issue_worker_token(context: &Context, wanted: CreateWorkerToken) -> anyhow::Result<Exit> {
-    let request = IssueWorkerTokenRequest {
-        agent: names::agent(&context.namespace, &wanted.agent),
-        worker: wanted.worker.unwrap_or_default(),
-        max_slots: wanted.max_slots.unwrap_or_default(),
-        capabilities: wanted.capabilities,
-        lifetime: Some(wanted.lifetime.0.into()),
-    };
-    let answer = context.client.issue_worker_token(request).await?;
-    match context.out.is_human() {
-        true => context.out.line(&answer.token)?,
-        false => context.out.value(&answer)?,
-    }
-    Ok(Exit::Ok)
 }
 
 async fn status(context: &Context) -> anyhow::Result<Exit> {

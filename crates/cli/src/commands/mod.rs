@@ -56,6 +56,7 @@ pub mod wait;
 mod waiting;
 pub mod watch;
 pub mod worker;
+mod worker_tokens;
 pub mod workers;
 pub mod workflow;
 

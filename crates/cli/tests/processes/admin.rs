@@ -55,3 +55,20 @@ async fn dev_lists_background_task_of_workers() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn worker_ends_when_its_token_is_revoked() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    workload::agent(&fixture.client()?).await?;
+    let worker = fixture.worker(workload::AGENT, "first", 1).await?;
+    let table = fixture.rota(&["admin", "worker-tokens"]).await.success();
+    let row = table.lines().find(|line| line.contains(" first ")).unwrap_or_else(|| panic!("{table}"));
+    let id = row.split_whitespace().next().unwrap();
+    let listed = fixture.rota(&["admin", "worker-tokens", "-A", "-o", "json"]).await.json();
+    assert_eq!(listed["workerTokens"][0]["sessions"], 1, "{listed}");
+    fixture.rota(&["admin", "revoke-worker-token", id]).await.success();
+    let ended = worker.ended().await;
+    assert!(!ended.status.success() && ended.output.contains("was revoked"), "{}", ended.output);
+    fixture.rota(&["admin", "revoke-worker-token", id]).await.failed(4, &["there is no worker token"]);
+    Ok(())
+}

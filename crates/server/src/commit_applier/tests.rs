@@ -92,6 +92,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let inbox = register_worker(&scheduler);
     let applier = CommitApplier {
         schedules: Arc::default(),
+        token_registry: Arc::default(),
         notifier: Arc::default(),
         ready_steps: Arc::default(),
         health: Arc::new(health),

@@ -1,7 +1,6 @@
 //! `AdminService`: the control plane itself.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_core::spending::Scope;
@@ -17,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::page;
-use super::{Rotation, Storage};
+use super::{Rotation, Storage, TokenAdmin};
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Health, State, StoreCheck};
@@ -25,14 +24,11 @@ use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::auth::bearer_token;
 use crate::trust::sign_in::{self, SignInCodes};
-use crate::trust::worker_token::{MAX_LIFETIME, WorkerGrant, WorkerTokens};
 use crate::wire::status::{error, hinted, invalid, refused};
-use crate::wire::{breaker, budget, check, names as wire, time};
+use crate::wire::{breaker, budget, names as wire, time};
 
 /// Longest log filter that is accepted.
 const MAX_FILTER: usize = 1024;
-const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
-const MAX_CAPABILITIES: usize = 64;
 
 pub(crate) struct Admin {
     pub(crate) store: StoreClient,
@@ -40,7 +36,7 @@ pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) demand: Demand,
     pub(crate) replica: String,
-    pub(crate) worker_tokens: WorkerTokens,
+    pub(crate) worker_tokens: TokenAdmin,
     pub(crate) sign_in_codes: SignInCodes,
     pub(crate) storage: Storage,
     pub(crate) rotation: Rotation,
@@ -195,32 +191,21 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::IssueWorkerTokenRequest>,
     ) -> Result<Response<v1::IssueWorkerTokenResponse>, Status> {
-        let request = request.into_inner();
-        let (namespace, agent) = wire::agent("agent", &request.agent)?;
-        let worker = match request.worker.as_str() {
-            "" => None,
-            worker => Some(wire::worker_id("worker", worker)?),
-        };
-        check::words("capabilities", &request.capabilities, MAX_CAPABILITIES)?;
-        let lifetime = match request.lifetime {
-            None => Some(DEFAULT_TOKEN_LIFETIME),
-            Some(lifetime) => Duration::try_from(lifetime).ok(),
-        };
-        let Some(lifetime) = lifetime.filter(|time| !time.is_zero() && *time <= MAX_LIFETIME) else {
-            return Err(invalid("lifetime", "must be positive and at most 366 days"));
-        };
-        let slots = match request.max_slots {
-            0 => None,
-            1.. => Some(request.max_slots),
-            _ => return Err(invalid("max_slots", "must not be negative")),
-        };
-        let capabilities = request.capabilities;
-        let grant = WorkerGrant { namespace, agent, worker, instance: None, slots, capabilities };
-        let expire_time = Some(time::timestamp(now() + lifetime));
-        let token = self.worker_tokens.issue(grant, lifetime);
-        let token = token.map_err(|error| Status::internal(error.to_string()))?;
-        let token = token.expose_secret().to_owned();
-        Ok(Response::new(v1::IssueWorkerTokenResponse { token, expire_time }))
+        self.worker_tokens.issue(request).await.map(Response::new)
+    }
+
+    async fn list_worker_tokens(
+        &self,
+        request: Request<v1::ListWorkerTokensRequest>,
+    ) -> Result<Response<v1::ListWorkerTokensResponse>, Status> {
+        self.worker_tokens.list(request.get_ref()).map(Response::new)
+    }
+
+    async fn revoke_worker_token(
+        &self,
+        request: Request<v1::RevokeWorkerTokenRequest>,
+    ) -> Result<Response<v1::WorkerToken>, Status> {
+        self.worker_tokens.revoke(request.get_ref()).await.map(Response::new)
     }
 
     async fn issue_sign_in_code(

@@ -29,6 +29,7 @@ mod templates;
 mod threads;
 pub(crate) mod traced;
 mod watch_agents;
+mod worker_tokens;
 mod workflows;
 
 pub(crate) use admin::Admin;
@@ -45,6 +46,7 @@ pub(crate) use storage::Storage;
 pub(crate) use streams::Streams;
 pub(crate) use tasks::Tasks;
 pub(crate) use templates::Templates;
+pub(crate) use worker_tokens::TokenAdmin;
 pub(crate) use workflows::Workflows;
 
 /// The API's own description, for tools such as grpcurl.

@@ -21,8 +21,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use rota_store::{Document, DocumentKey, DocumentKind, DocumentsPage};
+use rota_store::DocumentKind;
 
+use crate::documents;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 
@@ -33,10 +34,6 @@ pub(crate) use registry::{Entry, Registry, ScheduleKey};
 pub(crate) use runs::task_label;
 pub(crate) use timetable::Timetable;
 
-/// Bytes of one page of documents at the start.
-const PAGE_BYTES: usize = 4 << 20;
-const PAGE_LIMIT: usize = 1000;
-
 /// Returns the schedules of a store.
 pub(crate) async fn restore(
     store: &StoreClient,
@@ -45,28 +42,10 @@ pub(crate) async fn restore(
 ) -> Result<Arc<Registry>, rota_store::Error> {
     let registry = Registry::new(clock);
     let mut damaged = BTreeMap::new();
-    let schedules = documents(store, DocumentKind::Schedule, &mut damaged).await?;
-    registry.restore(schedules, &documents(store, DocumentKind::ScheduleStatus, &mut damaged).await?);
+    let schedules = documents::all(store, DocumentKind::Schedule, &mut damaged).await?;
+    registry.restore(schedules, &documents::all(store, DocumentKind::ScheduleStatus, &mut damaged).await?);
     metrics.undecodable(damaged.iter().map(|(key, reason)| (key as &dyn Display, reason)));
     Ok(Arc::new(registry))
-}
-
-async fn documents(
-    store: &StoreClient,
-    kind: DocumentKind,
-    damaged: &mut BTreeMap<DocumentKey, String>,
-) -> Result<Vec<Document>, rota_store::Error> {
-    let mut page = DocumentsPage { kind, namespace: None, after: None, limit: PAGE_LIMIT, bytes: PAGE_BYTES };
-    let mut all = Vec::new();
-    loop {
-        let found = store.reads().documents(page.clone()).await?;
-        damaged.extend(found.damaged);
-        all.extend(found.documents);
-        page.after = all.last().map(|last| (last.key.namespace.clone(), last.key.name.clone()));
-        if !found.more {
-            return Ok(all);
-        }
-    }
 }
 
 /// Ended runs of each kind that a status shows unless the schedule sets other numbers.

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
+use crate::trust::worker_token::WorkerTokens;
 use crate::watchers::Deltas;
 
 /// Handles that every session uses. Clones are cheap.
@@ -31,6 +32,7 @@ pub(crate) struct SessionDeps {
     pub(crate) deltas: Arc<Deltas>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hellos: Arc<HelloRate>,
+    pub(crate) worker_tokens: WorkerTokens,
     pub(crate) timing: Timing,
     pub(crate) replica: String,
     pub(crate) stop: CancellationToken,

@@ -22,6 +22,7 @@ use super::{checkpoint, hello, inbound, keep_artifacts, previous_result, worker_
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
 use crate::trust::identity::Identity;
+use crate::trust::token_registry::{self, TokenSession};
 use crate::wire::status;
 
 /// Messages that may wait for a worker. Backpressure: a worker that does not keep up is disconnected.
@@ -111,14 +112,25 @@ async fn run(
             Some(_) => return Err(status::error("PROTOCOL_VIOLATION", "the first message must be Hello")),
         },
     };
+    let id = identity.as_ref().and_then(|identity| identity.token);
+    let token = id.map(|id| deps.worker_tokens.registry().open_session(id)).transpose()?;
     let opened = hello::open(&deps, identity.as_ref(), hello, &session).await?;
     let closed = session.closed.clone();
     drop(session);
+    if let Some(command) = token.as_ref().and_then(TokenSession::record_use) {
+        let store = deps.store.clone();
+        spawn("worker-token-use", OnExit::Done, async move {
+            if !matches!(store.apply(vec![command]).await.as_deref(), Ok([Ok(_)])) {
+                tracing::debug!("the last use of a worker token was not stored");
+            }
+        });
+    }
     let ended = tokio::select! {
         () = closed.cancelled() => Err(reason_of_end(&deps, &opened)),
         () = expired(identity.as_ref()) => {
             Err(Status::unavailable("the worker's token has expired; connect again with a current one"))
         }
+        () = revoked(token.as_ref()) => Err(token_registry::revoked()),
         ended = inbound::run(&deps, &opened, inbound) => ended,
     };
     // Whatever error that caused: a superseded worker must get that reason.
@@ -136,6 +148,14 @@ async fn expired(identity: Option<&Identity>) {
             let left = u64::try_from(identity.expires.0.saturating_sub(now().0)).unwrap_or(0);
             tokio::time::sleep(Duration::from_micros(left).saturating_add(EXPIRED_TOKEN_GRACE)).await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a worker's token is revoked.
+async fn revoked(token: Option<&TokenSession>) {
+    match token {
+        Some(token) => token.revoked().await,
         None => std::future::pending().await,
     }
 }

@@ -21,7 +21,8 @@ use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
 use super::page;
 use super::roles::{OperatorCall, Role, allowed_roles};
-use super::worker_token::WorkerTokens;
+use super::token_registry;
+use super::worker_token::{Invalid, WorkerTokens};
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
 use crate::wire::status;
 
@@ -93,6 +94,7 @@ impl Authenticator {
                     let text = format!("{} may not make this call", identity.holder);
                     Err(status::error("ROLE_FORBIDDEN", text))
                 }
+                Err(Invalid::Revoked) => Err(token_registry::revoked()),
                 Err(why) => Err(status::error("TOKEN_INVALID", format!("token rejected: {why}"))),
             });
         }

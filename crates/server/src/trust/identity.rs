@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rota_core::Timestamp;
+use uuid::Uuid;
 
 use super::oidc::Pod;
 use super::worker_token::WorkerGrant;
@@ -12,6 +13,8 @@ use super::worker_token::WorkerGrant;
 pub(crate) struct Identity {
     pub(crate) holder: Holder,
     pub(crate) expires: Timestamp,
+    /// Id of the token's record, if the store has one.
+    pub(crate) token: Option<Uuid>,
 }
 
 /// Subject of a worker's token.

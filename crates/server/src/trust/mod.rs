@@ -9,4 +9,5 @@ mod page;
 pub(crate) mod roles;
 pub(crate) mod sign_in;
 pub(crate) mod tls;
+pub(crate) mod token_registry;
 pub(crate) mod worker_token;

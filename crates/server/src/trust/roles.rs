@@ -123,6 +123,8 @@ mod tests {
                 "CorrectSpending",
                 "ListBudgets",
                 "IssueWorkerToken",
+                "ListWorkerTokens",
+                "RevokeWorkerToken",
                 "IssueSignInCode",
                 "Prune",
                 "RotateKey",

@@ -1,5 +1,5 @@
 //! Tokens of workers that are not pods: each names what its holder may be, sealed with the control plane's key, so that none
-//! is stored. Knows nothing of sessions.
+//! is stored. Those that an admin has issued have a record, without which they are revoked. Knows nothing of sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,10 @@ use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use super::identity::{Holder, Identity};
+use super::token_registry::TokenRegistry;
 use crate::clock::now;
 use crate::seal::Sealer;
 
@@ -38,6 +41,9 @@ pub struct WorkerGrant {
 struct Content {
     grant: WorkerGrant,
     expires: Timestamp,
+    /// Id of the token's record. Tokens that this process issues to its own workers have none, nor have those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
 }
 
 /// Why a worker token is rejected.
@@ -47,11 +53,16 @@ pub(crate) enum Invalid {
     Foreign,
     #[error("expired")]
     Expired,
+    #[error("revoked")]
+    Revoked,
 }
 
 /// Issues and verifies worker tokens.
 #[derive(Clone)]
-pub struct WorkerTokens(Arc<Sealer>);
+pub struct WorkerTokens {
+    sealer: Arc<Sealer>,
+    registry: Arc<TokenRegistry>,
+}
 
 impl std::fmt::Debug for WorkerTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,14 +71,32 @@ impl std::fmt::Debug for WorkerTokens {
 }
 
 impl WorkerTokens {
-    pub(crate) fn new(sealer: Arc<Sealer>) -> Self {
-        Self(sealer)
+    pub(crate) fn new(sealer: Arc<Sealer>, registry: Arc<TokenRegistry>) -> Self {
+        Self { sealer, registry }
     }
 
-    /// Returns a token that is valid for this time.
+    /// Returns the records of the tokens that have one.
+    pub(crate) fn registry(&self) -> &Arc<TokenRegistry> {
+        &self.registry
+    }
+
+    /// Returns a token without a record, for a worker of this process: it is valid for this time.
     pub fn issue(&self, grant: WorkerGrant, lifetime: Duration) -> Result<SecretString, crate::seal::Error> {
-        let content = Content { grant, expires: now() + lifetime };
-        let sealed = self.0.seal_worker_token(&serde_json::to_vec(&content).unwrap_or_default())?;
+        self.seal(&Content { grant, expires: now() + lifetime, id: None })
+    }
+
+    /// Returns a token that is valid as long as its record exists.
+    pub(crate) fn issue_recorded(
+        &self,
+        grant: WorkerGrant,
+        expires: Timestamp,
+        id: Uuid,
+    ) -> Result<SecretString, crate::seal::Error> {
+        self.seal(&Content { grant, expires, id: Some(id) })
+    }
+
+    fn seal(&self, content: &Content) -> Result<SecretString, crate::seal::Error> {
+        let sealed = self.sealer.seal_worker_token(&serde_json::to_vec(content).unwrap_or_default())?;
         let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(SecretString::from(format!("{PREFIX}{hex}")))
     }
@@ -75,12 +104,15 @@ impl WorkerTokens {
     /// Returns the identity of a token's holder. `None` if it is not a worker token at all.
     pub(crate) fn verify(&self, token: &[u8]) -> Option<Result<Identity, Invalid>> {
         let hex = token.strip_prefix(PREFIX.as_bytes())?;
-        let content = from_hex(hex).and_then(|sealed| self.0.open_worker_token(&sealed));
+        let content = from_hex(hex).and_then(|sealed| self.sealer.open_worker_token(&sealed));
         let content = content.and_then(|plain| serde_json::from_slice::<Content>(&plain).ok());
         Some(match content {
             None => Err(Invalid::Foreign),
             Some(content) if content.expires <= now() => Err(Invalid::Expired),
-            Some(Content { grant, expires }) => Ok(Identity { holder: Holder::Grant(grant), expires }),
+            Some(Content { id: Some(id), .. }) if self.registry.get(id).is_none() => Err(Invalid::Revoked),
+            Some(Content { grant, expires, id }) => {
+                Ok(Identity { holder: Holder::Grant(grant), expires, token: id })
+            }
         })
     }
 }
@@ -100,7 +132,10 @@ mod tests {
     #[test]
     fn only_own_and_current_tokens_are_valid() {
         let folder = tempfile::tempdir().unwrap();
-        let tokens = |name| WorkerTokens::new(Arc::new(crate::seal::of_file(&folder.path().join(name))));
+        let tokens = |name| {
+            let sealer = crate::seal::of_file(&folder.path().join(name));
+            WorkerTokens::new(Arc::new(sealer), Arc::default())
+        };
         let (own, other) = (tokens("own"), tokens("other"));
         let grant = WorkerGrant {
             namespace: Namespace::new("team").unwrap(),
@@ -118,7 +153,9 @@ mod tests {
         assert_eq!(own.verify(&token[..token.len() - 2]), Some(Err(Invalid::Foreign)));
         assert_eq!(own.verify(b"rota_worker_xyz"), Some(Err(Invalid::Foreign)));
         assert_eq!(own.verify(b"open sesame"), None);
-        let expired = own.issue(grant, Duration::ZERO).unwrap();
+        let expired = own.issue(grant.clone(), Duration::ZERO).unwrap();
         assert_eq!(own.verify(expired.expose_secret().as_bytes()), Some(Err(Invalid::Expired)));
+        let unrecorded = own.issue_recorded(grant, Timestamp(i64::MAX), Uuid::now_v7()).unwrap();
+        assert_eq!(own.verify(unrecorded.expose_secret().as_bytes()), Some(Err(Invalid::Revoked)));
     }
 }

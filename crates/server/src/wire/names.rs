@@ -4,6 +4,7 @@ use rota_core::spending::Scope;
 use rota_core::{AgentName, Namespace, TaskId, WorkerName};
 use rota_proto::names;
 use tonic::Status;
+use uuid::Uuid;
 
 use super::status::invalid;
 
@@ -86,6 +87,13 @@ pub(crate) fn agent_id(field: &str, id: &str) -> Result<AgentName, Status> {
 pub(crate) fn schedule(field: &str, name: &str) -> Result<(Namespace, String), Status> {
     let (space, id) = split(field, name, "schedules")?;
     Ok((space, schedule_id(field, id)?))
+}
+
+/// Parses the name of a worker token's record.
+pub(crate) fn worker_token(field: &str, name: &str) -> Result<(Namespace, Uuid), Status> {
+    let (space, id) = split(field, name, "workerTokens")?;
+    let id = id.parse().map_err(|_| invalid(field, "is not the id of a worker token, as listed"))?;
+    Ok((space, id))
 }
 
 /// Parses the name of a template.

@@ -45,6 +45,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The object has changed since the caller read it; read it again, then repeat the change.",
     ),
     ("WORKER_NOT_FOUND", Code::NotFound, "The worker does not exist."),
+    (
+        "WORKER_TOKEN_NOT_FOUND",
+        Code::NotFound,
+        "No worker token has that id; it may have expired, or was revoked before.",
+    ),
     ("COOL_DOWN_NOT_FOUND", Code::NotFound, "The credential does not cool down."),
     (
         "NO_NEXT_KEY",
@@ -138,6 +143,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ),
     ("TOKEN_REQUIRED", Code::Unauthenticated, "The call requires a token and carries none."),
     ("TOKEN_INVALID", Code::Unauthenticated, "The token was rejected; the message gives the reason."),
+    (
+        reasons::TOKEN_REVOKED,
+        Code::Unauthenticated,
+        "The worker's token was revoked, or is unknown to the store; the worker ends.",
+    ),
     (
         "SIGN_IN_CODE_INVALID",
         Code::Unauthenticated,
@@ -259,13 +269,14 @@ pub(crate) fn refused(refused: Refused) -> Status {
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_NOT_FOUND",
             DocumentKind::SecretKey | DocumentKind::NotificationPosition => "CONCURRENT_CHANGE",
             DocumentKind::TaskKind => "TASK_KIND_NOT_FOUND",
+            DocumentKind::WorkerToken => "WORKER_TOKEN_NOT_FOUND",
         },
         Refused::DocumentExists(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_EXISTS",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_EXISTS",
             DocumentKind::SecretKey | DocumentKind::NotificationPosition => "CONCURRENT_CHANGE",
-            // A kind is replaced, whatever is there.
-            DocumentKind::TaskKind => "CONCURRENT_CHANGE",
+            // A kind is replaced, whatever is there; a token has an id of its own.
+            DocumentKind::TaskKind | DocumentKind::WorkerToken => "CONCURRENT_CHANGE",
         },
         Refused::DocumentChanged(_) => "CONCURRENT_CHANGE",
         Refused::Corrupt { .. } => "STORE_CORRUPT",

@@ -41,6 +41,8 @@ pub(super) enum ConnectError {
     OtherVersion(Refusal),
     /// Another process holds this worker's name; reconnecting would take it away again.
     Replaced,
+    /// The token of the session, which is the current one of the token file, was revoked.
+    Revoked,
     Unreachable(String),
 }
 
@@ -61,6 +63,7 @@ impl From<Status> for ConnectError {
         let message = status.message().to_owned();
         match status.code() {
             _ if is_replaced(&status) => Self::Replaced,
+            _ if reason(&status).as_deref() == Some(reasons::TOKEN_REVOKED) => Self::Revoked,
             code @ (Code::FailedPrecondition
             | Code::InvalidArgument
             | Code::Unauthenticated

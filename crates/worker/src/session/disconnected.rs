@@ -37,6 +37,8 @@ impl Worker {
                 None => return Ok(None),
                 Some(Ok(connection)) => return Ok(Some(connection)),
                 Some(Err(ConnectError::Replaced)) => return Err(self.on_replaced().await),
+                // Also of one that had a session: it was meant.
+                Some(Err(ConnectError::Revoked)) => return Err(self.on_revoked().await),
                 Some(Err(ConnectError::OtherVersion(_))) if version > EARLIEST_VERSION => {
                     tracing::info!(
                         version,

@@ -224,6 +224,9 @@ pub enum Error {
     /// Another process has taken its name.
     #[error("another process has taken the name of worker {0}; its attempts here were ended")]
     Replaced(String),
+    /// Its token was revoked, and the token file has no other one.
+    #[error("the token of worker {0} was revoked; its attempts here were ended")]
+    Revoked(String),
     #[error("invalid worker name {0:?}: use letters, digits, `-` and `.`")]
     Name(String),
     /// Its state directory is unusable.

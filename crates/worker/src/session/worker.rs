@@ -211,6 +211,12 @@ impl Worker {
         Error::Replaced(self.options.worker.clone())
     }
 
+    pub(super) async fn on_revoked(&mut self) -> Error {
+        tracing::error!("the token of this worker was revoked");
+        self.stop_all_and_wait().await;
+        Error::Revoked(self.options.worker.clone())
+    }
+
     /// Ends all attempts of a worker that the control plane refuses.
     pub(super) async fn stop_all_and_wait(&mut self) {
         self.stop_all(StopReason::WorkerShutdown);

@@ -1,8 +1,10 @@
 //! Lost connections: reconnect, resume, orphans.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rota_proto::reasons::TOKEN_REVOKED;
 use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{CommandRuntime, Event, FailureClass, OnDisconnect, TaskInput, event, runtime};
 use rota_proto::worker::v1::session_request::Kind as FromWorker;
@@ -10,6 +12,7 @@ use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Input, ReportAck, ResultAck, ResumeAttempt, Welcome, result, resume_attempt};
 use rota_worker::Error;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::control_plane::{FakeControlPlane, Worker, assign, endless, message, script};
 use crate::session::{class, refusal};
@@ -238,6 +241,24 @@ async fn refusals_after_a_session_are_outages() {
         plane.refuse(None);
         assert_eq!(plane.session().await.hello.running.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn worker_of_a_revoked_token_ends() {
+    let mut plane = FakeControlPlane::start().await;
+    let worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
+    session.accepted(1).await;
+    let revoked = || {
+        let details = ErrorDetails::with_error_info(TOKEN_REVOKED, "rota.dev", HashMap::new());
+        Status::with_error_details(Code::Unauthenticated, "the worker's token was revoked", details)
+    };
+    plane.refuse(Some(revoked()));
+    session.fail(revoked()).await;
+    drop(session);
+    let ended = worker.ended().await;
+    assert!(matches!(ended, Err(Error::Revoked(_))), "{ended:?}");
 }
 
 #[tokio::test]

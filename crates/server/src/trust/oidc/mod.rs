@@ -125,7 +125,11 @@ impl Verifier {
             Some(Kubernetes { namespace, pod: Some(Named { name, uid }) }) => {
                 let expires =
                     Timestamp(i64::try_from(claims.exp.saturating_mul(1_000_000)).unwrap_or(i64::MAX));
-                Caller::Worker(Identity { holder: Holder::Pod(Pod { namespace, name, uid }), expires })
+                Caller::Worker(Identity {
+                    holder: Holder::Pod(Pod { namespace, name, uid }),
+                    expires,
+                    token: None,
+                })
             }
             _ => Caller::Unknown(claims.sub),
         }

@@ -5,6 +5,7 @@ mod issuer;
 mod limits;
 mod oidc;
 mod probes;
+mod revoked_tokens;
 mod scope;
 mod tls;
 mod worker_tokens;

@@ -11,8 +11,8 @@ use rota_testkit::{Backend, Cluster, Setup, tasks};
 
 const ECHO: &str = "namespaces/default/agents/echo";
 
-async fn start_cluster() -> Result<Cluster> {
-    let setup = Setup { token: Some("open sesame".to_owned()), ..Setup::new(Backend::Memory) };
+pub(super) async fn start_cluster(backend: Backend) -> Result<Cluster> {
+    let setup = Setup { token: Some("open sesame".to_owned()), ..Setup::new(backend) };
     let cluster = Cluster::start_with(setup).await?;
     for agent in ["echo", "other"] {
         tasks::agent(cluster.client(), agent, tasks::script([]), &[]).await?;
@@ -22,12 +22,17 @@ async fn start_cluster() -> Result<Cluster> {
 
 /// Returns a client with a worker token.
 async fn holder(cluster: &Cluster, request: IssueWorkerTokenRequest) -> Result<Client> {
-    let token = cluster.client().issue_worker_token(request).await?.token;
+    holder_of(cluster, &cluster.client().issue_worker_token(request).await?)
+}
+
+/// Returns a client with a worker token that was issued.
+pub(super) fn holder_of(cluster: &Cluster, issued: &v1::IssueWorkerTokenResponse) -> Result<Client> {
+    let token = issued.token.clone();
     let options = Options::new(format!("http://{}", cluster.addr()));
     Ok(Client::new(Options { token: Token::Fixed(token.into()), retry_for: Duration::ZERO, ..options })?)
 }
 
-async fn join(client: &Client, hello: Hello) -> Result<RawWorker, String> {
+pub(super) async fn join(client: &Client, hello: Hello) -> Result<RawWorker, String> {
     let joined = RawWorker::join(client, hello).await;
     joined.map_err(|error| match error.downcast_ref::<tonic::Status>() {
         Some(status) => reason(status).unwrap_or_default(),
@@ -35,13 +40,13 @@ async fn join(client: &Client, hello: Hello) -> Result<RawWorker, String> {
     })
 }
 
-fn echo() -> IssueWorkerTokenRequest {
+pub(super) fn echo() -> IssueWorkerTokenRequest {
     IssueWorkerTokenRequest { agent: ECHO.to_owned(), ..Default::default() }
 }
 
 #[tokio::test]
 async fn worker_token_is_bound_to_agent_and_worker() -> Result<()> {
-    let cluster = start_cluster().await?;
+    let cluster = start_cluster(Backend::Memory).await?;
     let bound = holder(&cluster, IssueWorkerTokenRequest { worker: "one".into(), ..echo() }).await?;
     let foreign = Hello { namespace: "team".into(), ..hello("echo", "one", 1) };
     for refused in [hello("other", "one", 1), hello("echo", "two", 1), foreign] {
@@ -59,7 +64,7 @@ async fn worker_token_is_bound_to_agent_and_worker() -> Result<()> {
 
 #[tokio::test]
 async fn hello_only_narrows_what_the_token_grants() -> Result<()> {
-    let cluster = start_cluster().await?;
+    let cluster = start_cluster(Backend::Memory).await?;
     let request = IssueWorkerTokenRequest { max_slots: 2, capabilities: vec!["gpu".into()], ..echo() };
     let client = holder(&cluster, request).await?;
     let claims =
@@ -74,7 +79,7 @@ async fn hello_only_narrows_what_the_token_grants() -> Result<()> {
 
 #[tokio::test]
 async fn second_process_with_a_workers_token_is_refused() -> Result<()> {
-    let cluster = start_cluster().await?;
+    let cluster = start_cluster(Backend::Memory).await?;
     let client = holder(&cluster, echo()).await?;
     let mut first = join(&client, hello("echo", "one", 1)).await.map_err(anyhow::Error::msg)?;
     let second = Hello { instance: "another".into(), ..hello("echo", "one", 1) };
