@@ -10,7 +10,7 @@ import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
-import { Scroll } from "../../components/Scroll";
+import { hidden, optional, Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
 
 interface Page {
@@ -84,83 +84,57 @@ export function AgentsPage() {
       <Problem
         error={problem ?? agents.error ?? workers.error ?? (link.state === "ended" ? link.error : undefined)}
       />
-      <Scroll label="Agents">
-        <table>
-          <thead>
-            <tr>
-              <th>Agent</th>
-              <th>Workers</th>
-              <th>Free slots</th>
-              <th>Queued</th>
-              <th>Running</th>
-              <th>Message</th>
-              <th>
-                <span className="hidden">Actions</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {shownAgents.map((agent) => (
-              <tr key={agent.name}>
-                <td className="name">{id(agent.name)}</td>
-                <td>
-                  {agent.status?.workers ?? 0}
-                  {agent.status?.drainingWorkers ? `, ${agent.status.drainingWorkers} draining` : ""}
-                </td>
-                <td>{agent.status?.freeSlots ?? 0}</td>
-                <td>{agent.status?.queuedTasks ?? 0}</td>
-                <td>{agent.status?.runningTasks ?? 0}</td>
-                <td>{agent.status?.message}</td>
-                <td>
-                  <Confirm
-                    label="Drain"
-                    question={`Let all workers of ${id(agent.name)} end what they run, and take nothing new?`}
-                    onConfirm={() => drain(agent.name ?? "")}
-                  />
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table
+        label="Agents"
+        heads={["Agent", "Workers", "Free slots", "Queued", "Running", "Message", hidden("Actions")]}
+      >
+        {shownAgents.map((agent) => (
+          <tr key={agent.name}>
+            <td className="name">{id(agent.name)}</td>
+            <td>
+              {agent.status?.workers ?? 0}
+              {agent.status?.drainingWorkers ? `, ${agent.status.drainingWorkers} draining` : ""}
+            </td>
+            <td>{agent.status?.freeSlots ?? 0}</td>
+            <td>{agent.status?.queuedTasks ?? 0}</td>
+            <td>{agent.status?.runningTasks ?? 0}</td>
+            <td>{agent.status?.message}</td>
+            <td>
+              <Confirm
+                label="Drain"
+                question={`Let all workers of ${id(agent.name)} end what they run, and take nothing new?`}
+                onConfirm={() => drain(agent.name ?? "")}
+              />
+            </td>
+          </tr>
+        ))}
+      </Table>
       {agents.isSuccess && shownAgents.length === 0 && <p>There are no agents in this namespace.</p>}
       <More of={agents} what="agents" />
       <h2>Workers</h2>
-      <Scroll label="Workers">
-        <table>
-          <thead>
-            <tr>
-              <th>Worker</th>
-              <th>Agent</th>
-              <th>State</th>
-              <th>Slots</th>
-              <th>Succeeded</th>
-              <th>Failed</th>
-              <th className="optional">Seen</th>
-            </tr>
-          </thead>
-          <tbody>
-            {shownWorkers.map((worker) => (
-              <tr key={worker.name}>
-                <td className="name">{id(worker.name)}</td>
-                <td>{worker.agent}</td>
-                <td>
-                  {worker.notReadyReason ||
-                    (worker.draining ? "draining" : worker.connected ? "connected" : "disconnected")}
-                </td>
-                <td>
-                  {worker.tasks?.length ?? 0} of {worker.slots ?? 0}
-                </td>
-                <td>{worker.succeeded ?? 0}</td>
-                <td>{worker.failed ?? 0}</td>
-                <td className="optional">
-                  <Age from={worker.lastSeenTime} />
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table
+        label="Workers"
+        heads={["Worker", "Agent", "State", "Slots", "Succeeded", "Failed", optional("Seen")]}
+      >
+        {shownWorkers.map((worker) => (
+          <tr key={worker.name}>
+            <td className="name">{id(worker.name)}</td>
+            <td>{worker.agent}</td>
+            <td>
+              {worker.notReadyReason ||
+                (worker.draining ? "draining" : worker.connected ? "connected" : "disconnected")}
+            </td>
+            <td>
+              {worker.tasks?.length ?? 0} of {worker.slots ?? 0}
+            </td>
+            <td>{worker.succeeded ?? 0}</td>
+            <td>{worker.failed ?? 0}</td>
+            <td className="optional">
+              <Age from={worker.lastSeenTime} />
+            </td>
+          </tr>
+        ))}
+      </Table>
       <More of={workers} what="workers" />
     </>
   );

@@ -12,7 +12,7 @@ import { Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
-import { Scroll } from "../../components/Scroll";
+import { optional, Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
 import { MOST, readSpending, type Spent } from "./spending";
 
@@ -57,54 +57,43 @@ export function CostsPage() {
       <Problem error={budgets.error ?? spending.error} />
       {budgets.isSuccess && all.length === 0 && <p>Nothing was spent, and there are no budgets.</p>}
       {all.length > 0 && (
-        <Scroll label="Budgets">
-          <table>
-            <thead>
-              <tr>
-                <th>Of</th>
-                <th>Today</th>
-                <th>This month</th>
-                <th>Reserved</th>
-                <th className="optional">Usual attempt</th>
-                <th>Room</th>
-              </tr>
-            </thead>
-            <tbody>
-              {all.map((one) => (
-                <tr key={one.name}>
-                  <td className="name">
-                    {one.name?.includes("/agents/") ? id(one.name) : `namespace ${id(one.name)}`}
-                  </td>
-                  <td>
-                    <Used
-                      what={`Today of ${id(one.name)}`}
-                      micro={one.spentTodayMicroUsd}
-                      limit={one.budget?.dailyMicroUsd}
-                    />
-                  </td>
-                  <td>
-                    <Used
-                      what={`This month of ${id(one.name)}`}
-                      micro={one.spentThisMonthMicroUsd}
-                      limit={one.budget?.monthlyMicroUsd}
-                    />
-                  </td>
-                  <td>{usd(one.reservedMicroUsd)}</td>
-                  <td className="optional">{Number(one.usualMicroUsd ?? 0) > 0 && usd(one.usualMicroUsd)}</td>
-                  <td>
-                    {one.exhaustedUntil ? (
-                      <span className="problem">
-                        exhausted until <Moment at={one.exhaustedUntil} />
-                      </span>
-                    ) : (
-                      "yes"
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table
+          label="Budgets"
+          heads={["Of", "Today", "This month", "Reserved", optional("Usual attempt"), "Room"]}
+        >
+          {all.map((one) => (
+            <tr key={one.name}>
+              <td className="name">
+                {one.name?.includes("/agents/") ? id(one.name) : `namespace ${id(one.name)}`}
+              </td>
+              <td>
+                <Used
+                  what={`Today of ${id(one.name)}`}
+                  micro={one.spentTodayMicroUsd}
+                  limit={one.budget?.dailyMicroUsd}
+                />
+              </td>
+              <td>
+                <Used
+                  what={`This month of ${id(one.name)}`}
+                  micro={one.spentThisMonthMicroUsd}
+                  limit={one.budget?.monthlyMicroUsd}
+                />
+              </td>
+              <td>{usd(one.reservedMicroUsd)}</td>
+              <td className="optional">{Number(one.usualMicroUsd ?? 0) > 0 && usd(one.usualMicroUsd)}</td>
+              <td>
+                {one.exhaustedUntil ? (
+                  <span className="problem">
+                    exhausted until <Moment at={one.exhaustedUntil} />
+                  </span>
+                ) : (
+                  "yes"
+                )}
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
       <More of={budgets} what="budgets" />
       {budgets.isSuccess && (
@@ -126,9 +115,9 @@ export function CostsPage() {
               <span className="problem"> (only the newest {MOST} of this time are counted)</span>
             )}
           </p>
-          <Table by="Day of UTC" rows={spending.data.days} />
-          <Table by="Agent" rows={spending.data.agents} />
-          <Table by="Model" rows={spending.data.models} />
+          <Sums by="Day of UTC" rows={spending.data.days} />
+          <Sums by="Agent" rows={spending.data.agents} />
+          <Sums by="Model" rows={spending.data.models} />
         </>
       )}
     </>
@@ -156,37 +145,26 @@ function Used({
   );
 }
 
-function Table({ by, rows }: { by: string; rows: Spent[] }) {
+function Sums({ by, rows }: { by: string; rows: Spent[] }) {
   if (rows.length === 0) {
     return null;
   }
   return (
-    <Scroll label={`By ${by.toLowerCase()}`}>
-      <table>
-        <thead>
-          <tr>
-            <th>{by}</th>
-            <th>Cost</th>
-            <th>Tasks</th>
-            <th>Succeeded</th>
-            <th>Failed</th>
-            <th className="optional">Tokens</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((row) => (
-            <tr key={row.name}>
-              <td className="name">{visibleLine(row.name)}</td>
-              <td>{usd(row.micro)}</td>
-              <td>{row.tasks}</td>
-              <td>{row.succeeded}</td>
-              <td>{row.failed}</td>
-              <td className="optional">{row.tokens}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+    <Table
+      label={`By ${by.toLowerCase()}`}
+      heads={[by, "Cost", "Tasks", "Succeeded", "Failed", optional("Tokens")]}
+    >
+      {rows.map((row) => (
+        <tr key={row.name}>
+          <td className="name">{visibleLine(row.name)}</td>
+          <td>{usd(row.micro)}</td>
+          <td>{row.tasks}</td>
+          <td>{row.succeeded}</td>
+          <td>{row.failed}</td>
+          <td className="optional">{row.tokens}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 

@@ -13,8 +13,8 @@ import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
-import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { hidden, Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
 
 /** Next times that are shown of a schedule. */
@@ -65,26 +65,11 @@ export function SchedulesPage() {
         </p>
       )}
       {schedules.length > 0 && (
-        <Scroll label="Schedules">
-          <table>
-            <thead>
-              <tr>
-                <th>Schedule</th>
-                <th>Times</th>
-                <th>Next</th>
-                <th>Last run</th>
-                <th>
-                  <span className="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {schedules.map((schedule) => (
-                <Row key={schedule.name} schedule={schedule} act={act} />
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Schedules" heads={["Schedule", "Times", "Next", "Last run", hidden("Actions")]}>
+          {schedules.map((schedule) => (
+            <Row key={schedule.name} schedule={schedule} act={act} />
+          ))}
+        </Table>
       )}
       <More of={found} what="schedules" />
     </>

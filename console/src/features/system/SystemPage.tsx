@@ -10,8 +10,8 @@ import { useCoalesced } from "../../api/useCoalesced";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
-import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { hidden, Table } from "../../components/Table";
 
 /** Shortest time between two readings while tasks change. */
 const PAUSE = 5000;
@@ -119,43 +119,31 @@ function Breakers({
   return (
     <>
       <h2>Circuit breakers</h2>
-      <Scroll label="Circuit breakers">
-        <table>
-          <thead>
-            <tr>
-              <th>Agent or back end</th>
-              <th>State</th>
-              <th>Failures</th>
-              <th>Last failure</th>
-              <th>
-                <span className="hidden">Actions</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {breakers.map((breaker) => (
-              <tr key={breaker.agent || breaker.backend}>
-                <td className="name">{of(breaker)}</td>
-                <td>{word(breaker.state, "BREAKER_STATE_")}</td>
-                <td>{breaker.failures ?? 0}</td>
-                <td>
-                  {word(breaker.failureClass, "FAILURE_CLASS_")}: {visible(breaker.message)}
-                </td>
-                <td>
-                  {breaker.agent && (
-                    <Confirm
-                      label="Reset"
-                      name={`Reset ${id(breaker.agent)}`}
-                      question={`Let ${id(breaker.agent)} have tasks again, without waiting?`}
-                      onConfirm={() => reset(breaker.agent ?? "")}
-                    />
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table
+        label="Circuit breakers"
+        heads={["Agent or back end", "State", "Failures", "Last failure", hidden("Actions")]}
+      >
+        {breakers.map((breaker) => (
+          <tr key={breaker.agent || breaker.backend}>
+            <td className="name">{of(breaker)}</td>
+            <td>{word(breaker.state, "BREAKER_STATE_")}</td>
+            <td>{breaker.failures ?? 0}</td>
+            <td>
+              {word(breaker.failureClass, "FAILURE_CLASS_")}: {visible(breaker.message)}
+            </td>
+            <td>
+              {breaker.agent && (
+                <Confirm
+                  label="Reset"
+                  name={`Reset ${id(breaker.agent)}`}
+                  question={`Let ${id(breaker.agent)} have tasks again, without waiting?`}
+                  onConfirm={() => reset(breaker.agent ?? "")}
+                />
+              )}
+            </td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }
@@ -164,30 +152,17 @@ function Replicas({ replicas }: { replicas: NonNullable<SystemStatus["replicas"]
   return (
     <>
       <h2>Replicas</h2>
-      <Scroll label="Replicas">
-        <table>
-          <thead>
-            <tr>
-              <th>Replica</th>
-              <th>Role</th>
-              <th>Version</th>
-              <th>Address</th>
-              <th>Lease</th>
-            </tr>
-          </thead>
-          <tbody>
-            {replicas.map((replica) => (
-              <tr key={replica.name}>
-                <td className="name">{visibleLine(replica.name)}</td>
-                <td>{replica.owner ? "owner" : "stands by"}</td>
-                <td>{visibleLine(replica.version)}</td>
-                <td>{visibleLine(replica.address)}</td>
-                <td>{replica.lease}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table label="Replicas" heads={["Replica", "Role", "Version", "Address", "Lease"]}>
+        {replicas.map((replica) => (
+          <tr key={replica.name}>
+            <td className="name">{visibleLine(replica.name)}</td>
+            <td>{replica.owner ? "owner" : "stands by"}</td>
+            <td>{visibleLine(replica.version)}</td>
+            <td>{visibleLine(replica.address)}</td>
+            <td>{replica.lease}</td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }
@@ -196,39 +171,26 @@ function Loops({ tasks }: { tasks: NonNullable<SystemStatus["backgroundTasks"]> 
   return (
     <>
       <h2>Background tasks</h2>
-      <Scroll label="Background tasks">
-        <table>
-          <thead>
-            <tr>
-              <th>Name</th>
-              <th>State</th>
-              <th>Succeeded</th>
-              <th>Failed</th>
-              <th>Last success</th>
-            </tr>
-          </thead>
-          <tbody>
-            {tasks.map((task) => (
-              <tr key={task.name}>
-                <td className="name">
-                  {task.name} <span className="quiet">{task.description}</span>
-                  {task.error && <p className="problem">{visible(task.error)}</p>}
-                </td>
-                <td>{word(task.state, "BACKGROUND_TASK_STATE_")}</td>
-                <td>{task.succeeded ?? 0}</td>
-                <td>{task.failed ?? 0}</td>
-                <td>
-                  {task.lastSuccessTime && (
-                    <>
-                      <Age from={task.lastSuccessTime} /> ago
-                    </>
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table label="Background tasks" heads={["Name", "State", "Succeeded", "Failed", "Last success"]}>
+        {tasks.map((task) => (
+          <tr key={task.name}>
+            <td className="name">
+              {task.name} <span className="quiet">{task.description}</span>
+              {task.error && <p className="problem">{visible(task.error)}</p>}
+            </td>
+            <td>{word(task.state, "BACKGROUND_TASK_STATE_")}</td>
+            <td>{task.succeeded ?? 0}</td>
+            <td>{task.failed ?? 0}</td>
+            <td>
+              {task.lastSuccessTime && (
+                <>
+                  <Age from={task.lastSuccessTime} /> ago
+                </>
+              )}
+            </td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }

@@ -12,8 +12,8 @@ import { troubleOf } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
-import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { hidden, optional, Table } from "../../components/Table";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { Board } from "./Board";
@@ -225,52 +225,39 @@ export function TasksPage() {
         )}
       </div>
       <Problem error={problem ?? found.error ?? (link.state === "ended" ? link.error : undefined)} />
-      <Scroll label="Tasks">
-        <table>
-          <thead>
-            <tr>
-              <th>
-                <span className="hidden">Selected</span>
-              </th>
-              <th>State</th>
-              <th>Task</th>
-              <th className="optional">Agent</th>
-              <th>Age</th>
-              <th className="optional">Cost</th>
-            </tr>
-          </thead>
-          <tbody>
-            {tasks.map((task, index) => (
-              <tr key={task.name} aria-current={index === row}>
-                <td>
-                  <input
-                    type="checkbox"
-                    checked={selected.has(task.name ?? "")}
-                    onChange={() => toggle(task)}
-                    aria-label={`Select ${titleOf(task)}`}
-                  />
-                </td>
-                <td>
-                  <State value={task.status?.state} prefix="TASK_STATE_" />
-                </td>
-                <td className="name">
-                  <Link
-                    to="/tasks/$namespace/$id"
-                    params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
-                  >
-                    {titleOf(task)}
-                  </Link>
-                </td>
-                <td className="optional">{task.spec?.target?.agent}</td>
-                <td>
-                  <Age from={task.createTime} />
-                </td>
-                <td className="optional">{dollars(task.status?.usage?.costMicroUsd)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table
+        label="Tasks"
+        heads={[hidden("Selected"), "State", "Task", optional("Agent"), "Age", optional("Cost")]}
+      >
+        {tasks.map((task, index) => (
+          <tr key={task.name} aria-current={index === row}>
+            <td>
+              <input
+                type="checkbox"
+                checked={selected.has(task.name ?? "")}
+                onChange={() => toggle(task)}
+                aria-label={`Select ${titleOf(task)}`}
+              />
+            </td>
+            <td>
+              <State value={task.status?.state} prefix="TASK_STATE_" />
+            </td>
+            <td className="name">
+              <Link
+                to="/tasks/$namespace/$id"
+                params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
+              >
+                {titleOf(task)}
+              </Link>
+            </td>
+            <td className="optional">{task.spec?.target?.agent}</td>
+            <td>
+              <Age from={task.createTime} />
+            </td>
+            <td className="optional">{dollars(task.status?.usage?.costMicroUsd)}</td>
+          </tr>
+        ))}
+      </Table>
       {found.isPending && <p role="status">Loading…</p>}
       {found.isSuccess && tasks.length === 0 && <p>No task matches. Create one with `rota run`.</p>}
       {found.hasNextPage && (

@@ -11,6 +11,7 @@ import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { Table } from "../../components/Table";
 import { isApproval } from "./approvals";
 import { Decision } from "./Decision";
 import { nameOf } from "./name";
@@ -105,49 +106,36 @@ function OneWorkflow({ name }: { name: string }) {
       <Problem error={problem ?? (link.state === "ended" ? link.error : undefined)} />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
       {spec.data?.spec && <Picture spec={spec.data.spec} steps={steps} />}
-      <Scroll label="Steps">
-        <table>
-          <thead>
-            <tr>
-              <th>State</th>
-              <th>Step</th>
-              <th>Tasks</th>
-              <th>Time</th>
-              <th>Details</th>
-            </tr>
-          </thead>
-          <tbody>
-            {sorted.map((step) => (
-              <tr key={step.name}>
-                <td>
-                  <State value={step.state} prefix="STEP_STATE_" />
-                </td>
-                <td className="name">
-                  {step.lastTask ? (
-                    <Link
-                      to="/tasks/$namespace/$id"
-                      params={{ namespace: name.split("/")[1] ?? "", id: id(step.lastTask) }}
-                    >
-                      {step.name}
-                    </Link>
-                  ) : (
-                    step.name
-                  )}
-                  {(step.round ?? 0) > 1 && ` (round ${step.round})`}
-                </td>
-                <td>{step.tasksTotal ? `${step.tasksSucceeded ?? 0} of ${step.tasksTotal}` : ""}</td>
-                <td>
-                  <Age from={step.startTime} to={step.endTime} />
-                </td>
-                <td>
-                  {step.message}
-                  {isApproval(step) ? <Decision workflow={name} step={step} /> : visible(step.prompt)}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table label="Steps" heads={["State", "Step", "Tasks", "Time", "Details"]}>
+        {sorted.map((step) => (
+          <tr key={step.name}>
+            <td>
+              <State value={step.state} prefix="STEP_STATE_" />
+            </td>
+            <td className="name">
+              {step.lastTask ? (
+                <Link
+                  to="/tasks/$namespace/$id"
+                  params={{ namespace: name.split("/")[1] ?? "", id: id(step.lastTask) }}
+                >
+                  {step.name}
+                </Link>
+              ) : (
+                step.name
+              )}
+              {(step.round ?? 0) > 1 && ` (round ${step.round})`}
+            </td>
+            <td>{step.tasksTotal ? `${step.tasksSucceeded ?? 0} of ${step.tasksTotal}` : ""}</td>
+            <td>
+              <Age from={step.startTime} to={step.endTime} />
+            </td>
+            <td>
+              {step.message}
+              {isApproval(step) ? <Decision workflow={name} step={step} /> : visible(step.prompt)}
+            </td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }

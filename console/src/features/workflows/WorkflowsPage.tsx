@@ -10,8 +10,8 @@ import { troubleOf } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
-import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { Table } from "../../components/Table";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { nameOf } from "./name";
@@ -98,41 +98,29 @@ export function WorkflowsPage() {
       <Problem error={found.error ?? (link.state === "ended" ? link.error : undefined)} />
       {found.isSuccess && workflows.length === 0 && <p>There are no workflows in this namespace.</p>}
       {workflows.length > 0 && (
-        <Scroll label="Workflows">
-          <table>
-            <thead>
-              <tr>
-                <th>State</th>
-                <th>Workflow</th>
-                <th>Steps</th>
-                <th>Age</th>
-              </tr>
-            </thead>
-            <tbody>
-              {workflows.map((workflow, index) => (
-                <tr key={workflow.name} aria-current={index === row}>
-                  <td>
-                    <State value={workflow.status?.state} prefix="WORKFLOW_STATE_" />
-                  </td>
-                  <td className="name">
-                    <Link
-                      to="/workflows/$namespace/$id"
-                      params={{ namespace: workflow.name?.split("/")[1] ?? "", id: id(workflow.name) }}
-                    >
-                      {nameOf(workflow)}
-                    </Link>
-                  </td>
-                  <td>
-                    {workflow.status?.counts?.succeeded ?? 0} of {workflow.status?.counts?.total ?? 0}
-                  </td>
-                  <td>
-                    <Age from={workflow.createTime} />
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Workflows" heads={["State", "Workflow", "Steps", "Age"]}>
+          {workflows.map((workflow, index) => (
+            <tr key={workflow.name} aria-current={index === row}>
+              <td>
+                <State value={workflow.status?.state} prefix="WORKFLOW_STATE_" />
+              </td>
+              <td className="name">
+                <Link
+                  to="/workflows/$namespace/$id"
+                  params={{ namespace: workflow.name?.split("/")[1] ?? "", id: id(workflow.name) }}
+                >
+                  {nameOf(workflow)}
+                </Link>
+              </td>
+              <td>
+                {workflow.status?.counts?.succeeded ?? 0} of {workflow.status?.counts?.total ?? 0}
+              </td>
+              <td>
+                <Age from={workflow.createTime} />
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
       <More of={found} what="workflows" />
     </>
