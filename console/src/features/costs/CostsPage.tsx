@@ -8,7 +8,7 @@ import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { BudgetStatus } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
-import { Moment } from "../../components/Age";
+import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
@@ -16,7 +16,8 @@ import { optional, Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
 import { MOST, readSpending, type Spent } from "./spending";
 
-/** Shortest time between two readings: costs change with every message of a model. */
+/** Shortest time between two readings. The feed has states and questions, not each message of a model: what a task spends in
+ * between is read with the next of them, or on a click. */
 const PAUSE = 5000;
 const DAYS = [1, 7, 30];
 
@@ -54,6 +55,17 @@ export function CostsPage() {
   return (
     <>
       <h1>Costs and budgets</h1>
+      <div className="bar">
+        <button type="button" disabled={budgets.isFetching || spending.isFetching} onClick={reload}>
+          Read again
+        </button>
+        {spending.data && (
+          <span className="quiet">
+            read <Age from={new Date(spending.dataUpdatedAt).toISOString()} /> ago; again when a task changes
+            its state
+          </span>
+        )}
+      </div>
       <Problem error={budgets.error ?? spending.error} />
       {budgets.isSuccess && all.length === 0 && <p>Nothing was spent, and there are no budgets.</p>}
       {all.length > 0 && (
