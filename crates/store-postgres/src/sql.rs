@@ -284,6 +284,10 @@ statements! {
     DELETE_STEP_SPECS = "DELETE FROM step_specs WHERE shard = $1 AND workflow = ANY ($2)";
     DELETE_STEP_OUTPUTS = "DELETE FROM step_outputs WHERE shard = $1 AND workflow = ANY ($2)";
     DELETE_STEP_EDGES = "DELETE FROM step_edges WHERE shard = $1 AND workflow = ANY ($2)";
+    DELETE_FIRST_OUTPUTS = "DELETE FROM step_outputs AS t USING unnest($2::int8[], $3::int8[]) AS old (workflow, step) WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step <= old.step";
+    DELETE_FIRST_EDGES = "DELETE FROM step_edges AS t USING unnest($2::int8[], $3::int8[], $4::int8[]) AS old (workflow, step, dependent) WHERE t.shard = $1 AND t.workflow = old.workflow AND (t.step, t.dependent) <= (old.step, old.dependent)";
+    DELETE_FIRST_STEPS = "DELETE FROM steps AS t USING unnest($2::int8[], $3::int8[]) AS old (workflow, step) WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step <= old.step";
+    DELETE_FIRST_SPECS = "DELETE FROM step_specs AS t USING unnest($2::int8[], $3::int8[]) AS old (workflow, step) WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step <= old.step";
     NEXT_WORKFLOW_DUE = "SELECT due FROM workflows WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
     NEXT_STEP_DUE = "SELECT due FROM steps WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
 
@@ -308,6 +312,14 @@ statements! {
         FROM unnest($2::int8[], $3::int8[], $4::int8[]) WITH ORDINALITY AS page (workflow, first, size, n)
         CROSS JOIN LATERAL (SELECT workflow, step, record FROM steps WHERE shard = $1 AND steps.workflow = page.workflow
             AND step >= page.first AND state IN (3, 4, 5) ORDER BY step LIMIT page.size) AS t ORDER BY n, t.step";
+    OUTPUT_SIZES = "SELECT t.step, t.size, n FROM unnest($2::int8[], $3::int8[]) WITH ORDINALITY AS page (workflow, size, n)
+        CROSS JOIN LATERAL (SELECT step, octet_length(body)::int8 AS size FROM step_outputs WHERE shard = $1 AND step_outputs.workflow = page.workflow ORDER BY step LIMIT page.size) AS t ORDER BY n, t.step";
+    EDGE_KEYS = "SELECT t.step, t.dependent, n FROM unnest($2::int8[], $3::int8[]) WITH ORDINALITY AS page (workflow, size, n)
+        CROSS JOIN LATERAL (SELECT step, dependent FROM step_edges WHERE shard = $1 AND step_edges.workflow = page.workflow ORDER BY step, dependent LIMIT page.size) AS t ORDER BY n, t.step, t.dependent";
+    STEP_SIZES = "SELECT t.step, t.size, n FROM unnest($2::int8[], $3::int8[]) WITH ORDINALITY AS page (workflow, size, n)
+        CROSS JOIN LATERAL (SELECT steps.step, (octet_length(record) + coalesce(octet_length(body), 0))::int8 AS size FROM steps
+            LEFT JOIN step_specs AS spec ON spec.shard = $1 AND spec.workflow = steps.workflow AND spec.step = steps.step
+            WHERE steps.shard = $1 AND steps.workflow = page.workflow ORDER BY steps.step LIMIT page.size) AS t ORDER BY n, t.step";
     LOAD_STEP_TASKS = concat!("SELECT n, ", task_columns!(), " FROM
             unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::int8[]) WITH ORDINALITY
             AS page (workflow, step, round, item, open, size, n)

@@ -5,8 +5,8 @@ use rota_core::workflow::{Step, Workflow};
 use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use rota_store::codec::{signed, stored, unsigned};
 use rota_store::{
-    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, StepRow, Stored, TaskRow, WorkflowFilter,
-    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRow, WorkflowRows,
+    Error, GROUP_WINDOW, GroupKey, GroupMember, Removal, RemovalPage, StepKey, StepPage, StepRow, Stored,
+    TaskRow, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRow, WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -73,7 +73,7 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
     if *load == WorkflowLoad::default() {
         return Ok(WorkflowLoaded::default());
     }
-    let (keyed, by_id, names, steps, dependents, held, active, tasks, groups, due, expired) = try_join!(
+    let (keyed, by_id, names, steps, dependents, held, active, tasks, removals, groups, due, expired) = try_join!(
         keyed(session, load),
         by_id(session, load),
         names(session, load),
@@ -82,6 +82,7 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
         in_state(session, sql::LOAD_HELD_STEPS, &load.held),
         in_state(session, sql::LOAD_ACTIVE_STEPS, &load.active),
         tasks(session, load),
+        removals(session, &load.removals),
         groups(session, &load.groups),
         due(session, load),
         expired(session, load),
@@ -102,6 +103,7 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
         held: pages_by(load.held.len(), &held, 3, step_row)?,
         active: pages_by(load.active.len(), &active, 3, step_row)?,
         tasks,
+        removals,
         groups: pages_by(load.groups.len(), &groups, 5, member)?,
         due_workflows: all(&due.0, key)?,
         due_steps: all(&due.1, step_key)?,
@@ -187,6 +189,30 @@ async fn tasks(session: &Session, load: &WorkflowLoad) -> Result<Vec<Vec<TaskRow
     let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &workflows, &steps, &rounds, &items, &open, &sizes];
     let rows = session.query(sql::LOAD_STEP_TASKS, params).await?;
     pages_by(pages.len(), &rows, 0, rows::task)
+}
+
+async fn removals(session: &Session, pages: &[RemovalPage]) -> Result<Vec<Removal>, Fault> {
+    if pages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let workflows: Vec<i64> = pages.iter().map(|page| signed(page.workflow.0)).collect();
+    let sizes: Vec<i64> = pages.iter().map(|page| signed(page.limit)).collect();
+    let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &workflows, &sizes];
+    let (outputs, edges, steps) = try_join!(
+        session.query(sql::OUTPUT_SIZES, params),
+        session.query(sql::EDGE_KEYS, params),
+        session.query(sql::STEP_SIZES, params),
+    )?;
+    let size = |row: &Row| Ok((number(row, 0)?, unsigned(get(row, 1)?)));
+    let outputs = pages_by(pages.len(), &outputs, 2, size)?;
+    let edges = pages_by(pages.len(), &edges, 2, |row| Ok((number(row, 0)?, number(row, 1)?)))?;
+    let steps = pages_by(pages.len(), &steps, 2, size)?;
+    let rows = outputs.iter().zip(&edges).zip(&steps);
+    Ok(pages
+        .iter()
+        .zip(rows)
+        .map(|(page, ((outputs, edges), steps))| Removal::of(page, outputs, edges, steps))
+        .collect())
 }
 
 /// Namespaces and names of groups.

@@ -154,6 +154,16 @@ statements! {
                        JOIN steps ON steps.workflow = edge.workflow AND steps.step = edge.dependent
                        WHERE edge.workflow = ?1 AND edge.step = ?2 AND edge.dependent >= ?3
                        ORDER BY edge.dependent LIMIT ?4";
+    // The length of a blob is read without the blob.
+    OUTPUT_SIZES = "SELECT step, length(body) FROM step_outputs WHERE workflow = ? ORDER BY step LIMIT ?";
+    EDGE_KEYS = "SELECT step, dependent FROM step_edges WHERE workflow = ? ORDER BY step, dependent LIMIT ?";
+    STEP_SIZES = "SELECT steps.step, length(record) + coalesce(length(body), 0) FROM steps
+                  LEFT JOIN step_specs AS spec ON spec.workflow = steps.workflow AND spec.step = steps.step
+                  WHERE steps.workflow = ? ORDER BY steps.step LIMIT ?";
+    DELETE_FIRST_OUTPUTS = "DELETE FROM step_outputs WHERE workflow = ? AND step <= ?";
+    DELETE_FIRST_EDGES = "DELETE FROM step_edges WHERE workflow = ? AND (step, dependent) <= (?, ?)";
+    DELETE_FIRST_STEPS = "DELETE FROM steps WHERE workflow = ? AND step <= ?";
+    DELETE_FIRST_SPECS = "DELETE FROM step_specs WHERE workflow = ? AND step <= ?";
     STEP_TASKS = concat!("SELECT ", task_columns!(), " FROM tasks WHERE workflow = ?1
              AND (step, round, item) > (?2, ?3, ?4) ORDER BY step, round, item LIMIT ?5");
     OPEN_STEP_TASKS = concat!("SELECT ", task_columns!(), " FROM tasks INDEXED BY tasks_step WHERE workflow = ?1

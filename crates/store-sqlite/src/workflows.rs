@@ -4,9 +4,9 @@ use bytes::Bytes;
 use rota_core::workflow::{Step, Workflow};
 use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use rota_store::{
-    Error, GROUP_WINDOW, GroupKey, GroupMember, StepKey, StepPage, StepRow, StepTasksPage, Stored,
-    WorkflowChanges, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRow, WorkflowRows,
-    stored_end,
+    Error, GROUP_WINDOW, GroupKey, GroupMember, Removal, RemovalPage, StepKey, StepPage, StepRow,
+    StepTasksPage, Stored, WorkflowChanges, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
+    WorkflowRow, WorkflowRows, stored_end,
 };
 use rusqlite::{Connection, Params, Row, params};
 
@@ -76,6 +76,31 @@ fn tasks(connection: &Connection, page: &StepTasksPage) -> Result<Vec<rota_store
     all(connection, sql, params![signed(page.workflow.0), step, round, item, signed(page.limit)], task_row)
 }
 
+fn removal(connection: &Connection, page: &RemovalPage) -> Result<Removal, Error> {
+    let params: [i64; 2] = [signed(page.workflow.0), signed(page.limit)];
+    let size = |row: &Row<'_>| Ok((row.get(0)?, unsigned(row.get(1)?)));
+    let outputs = all(connection, sql::OUTPUT_SIZES, params, size)?;
+    let edges = all(connection, sql::EDGE_KEYS, params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let steps = all(connection, sql::STEP_SIZES, params, size)?;
+    Ok(Removal::of(page, &outputs, &edges, &steps))
+}
+
+/// Removes rows up to the last ones of a page.
+fn remove_rows(connection: &Connection, workflow: WorkflowKey, part: &Removal) -> Result<(), Error> {
+    let workflow = signed(workflow.0);
+    if let Some(last) = part.outputs {
+        run(connection, sql::DELETE_FIRST_OUTPUTS, params![workflow, last])?;
+    }
+    if let Some((step, dependent)) = part.edges {
+        run(connection, sql::DELETE_FIRST_EDGES, params![workflow, step, dependent])?;
+    }
+    if let Some(last) = part.steps {
+        run(connection, sql::DELETE_FIRST_STEPS, params![workflow, last])?;
+        run(connection, sql::DELETE_FIRST_SPECS, params![workflow, last])?;
+    }
+    Ok(())
+}
+
 /// Reads what a batch needs of workflows.
 pub(crate) fn load(connection: &Connection, load: &WorkflowLoad) -> Result<WorkflowLoaded, Error> {
     let mut loaded = WorkflowLoaded::default();
@@ -108,6 +133,9 @@ pub(crate) fn load(connection: &Connection, load: &WorkflowLoad) -> Result<Workf
     }
     for page in &load.tasks {
         loaded.tasks.push(tasks(connection, page)?);
+    }
+    for page in &load.removals {
+        loaded.removals.push(removal(connection, page)?);
     }
     for key in &load.groups {
         loaded.groups.push(group(connection, key)?);
@@ -143,6 +171,9 @@ fn put_step(connection: &Connection, sql: &str, step: &Step) -> Result<(), Error
 
 /// Writes in the open transaction.
 pub(crate) fn write(connection: &Connection, changes: &WorkflowChanges) -> Result<(), Error> {
+    for (workflow, part) in &changes.removed_rows {
+        remove_rows(connection, *workflow, part)?;
+    }
     for key in &changes.removed {
         for sql in [
             sql::DELETE_WORKFLOW,

@@ -48,6 +48,7 @@ mod groups;
 mod logs;
 pub mod memory;
 mod records;
+mod removal;
 mod replica;
 mod rows;
 mod sealed;
@@ -86,6 +87,7 @@ pub use records::{
     Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, OpenSession, Prune,
     PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
 };
+pub use removal::{Removal, RemovalPage};
 pub use replica::{DatabaseStatus, Replica, Standbys};
 pub use rows::{SessionRow, StepRow, WorkflowRow};
 pub use sealed::{Reseal, SealedSecrets};

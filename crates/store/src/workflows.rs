@@ -8,7 +8,9 @@ use rota_core::workflow::{self, Step, StepCommand, StepState, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Create, GroupKey, GroupMember, NameKey, StepRow, TaskRow, WorkflowRow};
+use crate::{
+    Command, Create, GroupKey, GroupMember, NameKey, Removal, RemovalPage, StepRow, TaskRow, WorkflowRow,
+};
 
 /// A workflow's id in its namespace.
 pub type WorkflowScopedId = (Namespace, WorkflowId);
@@ -185,6 +187,8 @@ pub struct WorkflowLoad {
     pub held: Vec<StepPage>,
     pub active: Vec<StepPage>,
     pub tasks: Vec<StepTasksPage>,
+    /// Rows of workflows that are removed.
+    pub removals: Vec<RemovalPage>,
     /// Groups: all members that hold them, then the first [`crate::GROUP_WINDOW`] that wait.
     pub groups: Vec<GroupKey>,
     /// Workflows and steps with a deadline up to this time, and their largest number.
@@ -229,6 +233,7 @@ pub struct WorkflowLoaded {
     pub held: Vec<Vec<StepRow>>,
     pub active: Vec<Vec<StepRow>>,
     pub tasks: Vec<Vec<TaskRow>>,
+    pub removals: Vec<Removal>,
     pub groups: Vec<Vec<GroupMember>>,
     pub due_workflows: Vec<WorkflowKey>,
     pub due_steps: Vec<StepKey>,
@@ -249,8 +254,10 @@ pub struct WorkflowChanges {
     pub outputs: Vec<(StepKey, Bytes)>,
     /// Members of groups; `None` for those that have left.
     pub members: Vec<(GroupKey, StepKey, Option<GroupMember>)>,
-    /// Workflows to remove, with their steps. Their tasks were removed before.
+    /// Workflows to remove, with the steps that are left. Their tasks, and most rows of their steps, were removed before.
     pub removed: Vec<WorkflowKey>,
+    /// Rows of steps to remove.
+    pub removed_rows: Vec<(WorkflowKey, Removal)>,
     /// Tasks that outlive their workflow, since other tasks need them.
     pub detached: Vec<rota_core::TaskKey>,
     /// Workflows whose record cannot be decoded: kept, but neither due nor expired before the next start.
@@ -271,6 +278,7 @@ impl WorkflowChanges {
             self.outputs.len(),
             self.members.len(),
             self.removed.len(),
+            self.removed_rows.len(),
             self.detached.len(),
             self.undecodable.len(),
             self.undecodable_steps.len(),

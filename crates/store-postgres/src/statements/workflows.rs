@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rota_core::WorkflowKey;
 use rota_core::workflow::Step;
 use rota_store::codec::{encode, signed};
-use rota_store::{Error, GroupKey, GroupMember, StepKey, WorkflowChanges, stored_end};
+use rota_store::{Error, GroupKey, GroupMember, Removal, StepKey, WorkflowChanges, stored_end};
 
 use super::{Param, Statements, columns, key, text};
 use crate::sql;
@@ -31,7 +32,28 @@ fn step_columns(steps: &[&Arc<Step>]) -> Result<Vec<Param>, Error> {
 }
 
 impl Statements {
+    /// Removes rows up to the last ones of a page.
+    fn removed_rows(&mut self, parts: &[(WorkflowKey, Removal)]) {
+        let of = |last: fn(&Removal) -> Option<u32>| -> Vec<StepKey> {
+            parts.iter().filter_map(|(workflow, part)| Some((*workflow, last(part)?))).collect()
+        };
+        let outputs = of(|part| part.outputs);
+        self.add(outputs.len(), sql::DELETE_FIRST_OUTPUTS, || step_keys(outputs.iter()).into());
+        let edges =
+            parts.iter().filter_map(|(workflow, part)| Some(((*workflow, part.edges?.0), part.edges?.1)));
+        let edges: Vec<(StepKey, u32)> = edges.collect();
+        self.add(edges.len(), sql::DELETE_FIRST_EDGES, || {
+            let [workflows, steps] = step_keys(edges.iter().map(|(step, _)| step));
+            vec![workflows, steps, column!(edges, |(_, dependent)| i64::from(*dependent))]
+        });
+        let steps = of(|part| part.steps);
+        for sql in [sql::DELETE_FIRST_STEPS, sql::DELETE_FIRST_SPECS] {
+            self.add(steps.len(), sql, || step_keys(steps.iter()).into());
+        }
+    }
+
     pub(super) fn workflows(&mut self, changes: &WorkflowChanges) -> Result<(), Error> {
+        self.removed_rows(&changes.removed_rows);
         let removed = &changes.removed;
         for sql in [
             sql::DELETE_WORKFLOWS,

@@ -8,8 +8,9 @@ use rota_core::{TaskKey, Timestamp, WorkflowKey};
 
 use super::Contents;
 use crate::{
-    GROUP_WINDOW, GroupKey, GroupMember, NameKey, StepKey, StepPage, StepRow, StepTasksPage, TaskRow,
-    WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, place_of, stored_end,
+    GROUP_WINDOW, GroupKey, GroupMember, NameKey, Removal, RemovalPage, StepKey, StepPage, StepRow,
+    StepTasksPage, TaskRow, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
+    place_of, stored_end,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,17 @@ impl Workflows {
                 None => self.members.remove(&(group.clone(), *key)),
             };
         }
+        for (key, part) in &changes.removed_rows {
+            let is_left = |last: Option<u32>, (workflow, step): &StepKey| {
+                workflow != key || last.is_none_or(|last| *step > last)
+            };
+            self.outputs.retain(|step, _| is_left(part.outputs, step));
+            self.edges.retain(|((workflow, step), dependent), _| {
+                workflow != key || part.edges.is_none_or(|last| (*step, *dependent) > last)
+            });
+            self.steps.retain(|step, _| is_left(part.steps, step));
+            self.step_specs.retain(|step, _| is_left(part.steps, step));
+        }
         for key in &changes.removed {
             self.records.remove(key);
             self.specs.remove(key);
@@ -85,6 +97,25 @@ impl Workflows {
             Some((self.steps.get(&(page.workflow, *dependent))?.clone().into(), *continues))
         };
         edges.filter_map(row).collect()
+    }
+
+    fn removal(&self, page: &RemovalPage) -> Removal {
+        let size = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+        let mut outputs: Vec<_> = self
+            .outputs
+            .iter()
+            .filter(|((workflow, _), _)| *workflow == page.workflow)
+            .map(|((_, step), output)| (*step, size(output.len())))
+            .collect();
+        outputs.sort_unstable();
+        outputs.truncate(page.limit);
+        let of_workflow = ((page.workflow, 0), 0)..=((page.workflow, u32::MAX), u32::MAX);
+        let edges = self.edges.range(of_workflow).map(|(((_, step), dependent), _)| (*step, *dependent));
+        let edges: Vec<_> = edges.take(page.limit).collect();
+        let spec = |index| self.step_specs.get(&(page.workflow, index)).map_or(0, Bytes::len);
+        let steps = self.of(page.workflow, 0).take(page.limit);
+        let steps: Vec<_> = steps.map(|step| (step.index, size(spec(step.index)))).collect();
+        Removal::of(page, &outputs, &edges, &steps)
     }
 
     fn group(&self, group: &GroupKey) -> Vec<GroupMember> {
@@ -148,6 +179,7 @@ impl Contents {
             held: load.held.iter().map(|page| of.page(page, |state| state == StepState::Held)).collect(),
             active: load.active.iter().map(|page| of.page(page, StepState::is_active)).collect(),
             tasks: load.tasks.iter().map(|page| self.tasks_of(page)).collect(),
+            removals: load.removals.iter().map(|page| of.removal(page)).collect(),
             groups: load.groups.iter().map(|group| of.group(group)).collect(),
             due_workflows,
             due_steps,
