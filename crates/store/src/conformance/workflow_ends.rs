@@ -131,6 +131,27 @@ pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
     assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Failed, State::Failed));
 }
 
+pub async fn wide_workflow_is_removed_in_pieces(t: &mut Harness) {
+    const MANY: u32 = 600;
+    let wide = (1..=MANY).map(|index| step(&format!("s{index}"), &[0]));
+    let steps = std::iter::once(step("root", &[])).chain(wide).collect();
+    let mut run = Run::new(t, workflow(steps), false).await;
+    run.t.commits.clear();
+    run.run(0, failed()).await;
+    settle(run.t).await;
+    run.t.later(SECOND);
+    run.t.commits.clear();
+    assert_eq!(run.t.prune(run.t.now(), 10).await, 1);
+    // Twice as many rows as steps: each needs the first.
+    assert!(settle(run.t).await > 4);
+    let key = run.key();
+    assert_eq!(run.query(WorkflowQuery::Key(key)).await.workflows, []);
+    let specs = run.query(WorkflowQuery::StepSpecs { workflow: key, from: 0, limit: 999 }).await.bodies;
+    assert_eq!((run.states().await, specs), (Vec::new(), Vec::new()));
+    let snapshot = run.t.store.snapshot().await.unwrap();
+    assert!(snapshot.follow_ups.is_empty());
+}
+
 pub async fn ended_workflow_is_pruned_with_its_tasks(t: &mut Harness) {
     // More tasks than one visit removes.
     let mut steps = vec![step("a", &[]), step("b", &[0])];

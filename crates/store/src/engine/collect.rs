@@ -14,8 +14,9 @@ use super::prune::MAX_LOGS;
 use super::threads;
 use super::write_set::Found;
 use crate::{
-    Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, NameKey, ReadyPage, ScopedId,
-    SessionKey, StateRow, StepRow, Stored, TaskRow, Thread, WaitKey, WaitsPage, WorkflowLoad, WorkflowLoaded,
+    Backend, Command, Create, DependentsPage, Error, ExpiredPage, Load, Loaded, NameKey, ReadyPage, Removal,
+    ScopedId, SessionKey, StateRow, StepRow, Stored, TaskRow, Thread, WaitKey, WaitsPage, WorkflowLoad,
+    WorkflowLoaded,
 };
 
 /// Dependents of a task that are loaded before it is known whether it ends.
@@ -61,6 +62,7 @@ pub(super) struct Pages {
     pub(super) held: Vec<Vec<u32>>,
     pub(super) active: Vec<Vec<u32>>,
     pub(super) step_tasks: Vec<Vec<TaskRow>>,
+    pub(super) removals: Vec<Removal>,
     /// Tasks of the page of logs.
     pub(super) logs: usize,
 }
@@ -68,6 +70,22 @@ pub(super) struct Pages {
 /// Returns the indexes of steps, also of those that cannot be decoded: a page with such a one is not the last.
 fn indexes(pages: &[Vec<StepRow>]) -> Vec<Vec<u32>> {
     pages.iter().map(|page| page.iter().map(|row| row.key.1).collect()).collect()
+}
+
+impl WorkflowLoad {
+    /// Requests no row twice. Pages stay as they are.
+    pub(super) fn deduplicate(&mut self) {
+        self.keys.sort_unstable();
+        self.keys.dedup();
+        self.ids.sort_unstable_by(|a, b| (&a.0, a.1.0).cmp(&(&b.0, b.1.0)));
+        self.ids.dedup();
+        self.names.sort_unstable();
+        self.names.dedup();
+        self.steps.sort_unstable();
+        self.steps.dedup();
+        self.groups.sort_unstable();
+        self.groups.dedup();
+    }
 }
 
 impl<B: Backend> Engine<B> {
@@ -163,15 +181,7 @@ impl<B: Backend> Engine<B> {
         load.waits.dedup();
         load.dependents.sort_unstable_by_key(|page| page.task);
         load.dependents.dedup();
-        let WorkflowLoad { keys, ids, names, steps, .. } = &mut load.workflows;
-        keys.sort_unstable();
-        keys.dedup();
-        ids.sort_unstable_by(|a, b| (&a.0, a.1.0).cmp(&(&b.0, b.1.0)));
-        ids.dedup();
-        names.sort_unstable();
-        names.dedup();
-        steps.sort_unstable();
-        steps.dedup();
+        load.workflows.deduplicate();
         load
     }
 
@@ -311,6 +321,7 @@ impl<B: Backend> Engine<B> {
         pages.needing = loaded.dependents.iter().map(|page| page.iter().map(needing).collect()).collect();
         (pages.held, pages.active) = (indexes(&loaded.held), indexes(&loaded.active));
         pages.step_tasks = std::mem::take(&mut loaded.tasks);
+        pages.removals = std::mem::take(&mut loaded.removals);
         self.write_set.workflows.learn(&load.workflows, &mut loaded);
     }
 

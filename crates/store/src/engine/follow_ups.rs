@@ -180,6 +180,10 @@ impl<B: Backend> Engine<B> {
     /// Executes the follow-ups of the last command, as far as this commit may.
     pub(super) fn follow_up(&mut self, now: Timestamp) -> Result<(), Error> {
         loop {
+            if !self.write_set.next.is_empty() {
+                let tasks: Vec<_> = self.write_set.next.iter().map(|(key, _)| *key).collect();
+                self.load_all(&tasks)?;
+            }
             while let Some((key, command)) = self.write_set.next.pop_front() {
                 // One that no longer applies, for example to a cancelled dependent, is dropped.
                 let _ = self.apply(key, command, now)?;

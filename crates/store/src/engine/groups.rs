@@ -7,10 +7,7 @@ use rota_core::workflow::{self, Group, StepCommand};
 use rota_core::{Timestamp, WorkflowKey};
 
 use super::Engine;
-use crate::{
-    Backend, Error, FollowUp, GROUP_WINDOW, GroupKey, GroupMember, Load, StepKey, WORKFLOW_MEMBER,
-    WorkflowLoad,
-};
+use crate::{Backend, Error, FollowUp, GROUP_WINDOW, GroupKey, GroupMember, StepKey, WORKFLOW_MEMBER};
 
 /// A group in a batch.
 #[derive(Debug, Default)]
@@ -71,12 +68,20 @@ impl<B: Backend> Engine<B> {
         Some((GroupKey { namespace: workflow.namespace.clone(), of_steps, name: group.name.clone() }, group))
     }
 
-    fn load_group(&mut self, group: &GroupKey) -> Result<(), Error> {
-        if self.write_set.workflows.groups.contains_key(group) {
-            return Ok(());
-        }
-        let workflows = WorkflowLoad { groups: vec![group.clone()], ..WorkflowLoad::default() };
-        self.fetch(&Load { workflows, ..Load::default() }).map(drop)
+    /// Returns the first members that wait for a group which the batch has, as many as it has room for.
+    pub(super) fn next_members(&self, group: &GroupKey, limit: usize) -> Vec<StepKey> {
+        let Some(entry) = self.write_set.workflows.groups.get(group) else { return Vec::new() };
+        let most = entry.waiting.values().next().map_or(0, |first| first.limit as usize);
+        let room = most.saturating_sub(entry.holders.len()).min(limit);
+        entry.waiting.keys().take(room).copied().collect()
+    }
+
+    /// Returns the members of a group which the batch has that have joined before another one.
+    pub(super) fn members_before(&self, group: &GroupKey, joined: u64) -> Vec<GroupMember> {
+        let entry = self.write_set.workflows.groups.get(group);
+        let members =
+            entry.into_iter().flat_map(|entry| entry.holders.values().chain(entry.waiting.values()));
+        members.filter(|other| other.joined < joined).copied().collect()
     }
 
     fn put_member(&mut self, group: &GroupKey, key: StepKey, member: Option<GroupMember>) {
@@ -120,7 +125,6 @@ impl<B: Backend> Engine<B> {
         now: Timestamp,
     ) -> Result<(), Error> {
         self.write_set.workflows.admitting.remove(&group);
-        self.load_group(&group)?;
         let rest = loop {
             self.write_set.pending.spend(1);
             let Some(entry) = self.write_set.workflows.groups.get(&group) else { break false };
@@ -149,12 +153,9 @@ impl<B: Backend> Engine<B> {
         joined: u64,
         now: Timestamp,
     ) -> Result<(), Error> {
-        self.load_group(&group)?;
         let Some(entry) = self.write_set.workflows.groups.get(&group) else { return Ok(()) };
-        let before =
-            entry.holders.values().chain(entry.waiting.values()).filter(|other| other.joined < joined);
-        let before: Vec<_> = before.copied().collect();
         let has_more = entry.until.is_some();
+        let before = self.members_before(&group, joined);
         self.write_set.pending.spend(before.len().max(1));
         let mut is_shorter = false;
         for other in before {

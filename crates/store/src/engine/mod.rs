@@ -30,6 +30,8 @@ mod memory;
 mod prune;
 mod queue;
 mod quota;
+mod removal;
+mod rounds;
 mod routes;
 mod secrets;
 mod sessions;

@@ -11,8 +11,7 @@ use super::queue::Queue;
 use super::write_set::Found;
 use super::{Answer, Engine, KeySet};
 use crate::{
-    Backend, Error, ExpiredRow, FollowUp, Load, LogSize, LogsPage, Prune, ReadyPage, Refused, Reply,
-    ScopedId, WaitKey,
+    Backend, Error, ExpiredRow, FollowUp, Load, LogSize, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey,
 };
 
 /// Unused routes that one prune looks at.
@@ -142,12 +141,7 @@ impl<B: Backend> Engine<B> {
         let is_over =
             |key: &TaskKey| self.write_set.get(*key).is_some_and(|entry| entry.task.state.is_final());
         let tasks: Vec<_> = due.iter().copied().filter(is_over).collect();
-        if tasks.is_empty() {
-            return Ok(KeySet::default());
-        }
-        let logs = Some(LogsPage { tasks: tasks.clone(), bound: MAX_LOGS });
-        let count = self.fetch(&Load { logs, ..Load::default() })?.logs;
-        Ok(tasks.into_iter().take(count).collect())
+        self.with_small_logs(tasks)
     }
 
     /// Removes an ended task whose TTL has passed. One that another task needs is left to the retention.

@@ -1,4 +1,4 @@
-//! Visits of follow-ups: each loads a page of the tasks that an end, a creation or an agent concerns, and gives them their
+//! Visits of follow-ups: each takes a page of the tasks that an end, a creation or an agent concerns, and gives them their
 //! commands.
 
 use rota_core::task::{Command, DependencyKey, State};
@@ -9,7 +9,8 @@ use super::collect::FIRST_DEPENDENTS;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::{AgentKey, Engine};
 use crate::{
-    Backend, DependentsPage, Error, FollowUp, Load, ReadyPage, RoutePlace, WaitKey, WaitsKey, WaitsPage,
+    Backend, DependentsPage, Error, FollowUp, Load, Place, ReadyPage, RoutePlace, WaitKey, WaitsKey,
+    WaitsPage,
 };
 
 impl<B: Backend> Engine<B> {
@@ -22,20 +23,19 @@ impl<B: Backend> Engine<B> {
             let ends = pending.queue.drain(..ends).collect();
             return self.visit_dependents(ends);
         }
+        if self.visit_round(now)? {
+            return Ok(());
+        }
         self.fetch_waits()?;
         match self.write_set.pending.queue.pop_front() {
             Some((number, FollowUp::Found { waits, task })) => self.visit_waiters(number, waits, task, now),
-            Some((number, FollowUp::Agent { namespace, name, after, end })) => {
-                self.visit_agent(number, (namespace, name), (after, end))
-            }
             Some((number, FollowUp::Lifted { waits })) => self.visit_lifted(number, waits, now),
             Some((number, FollowUp::Funded { waits })) => self.visit_funded(number, waits, now),
             Some((number, FollowUp::ClockJumped { by, at, after, until })) => {
                 self.visit_jump(number, Jump { at, by }, (after, until), now)
             }
             Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
-            Some((number, follow_up)) => self.visit_workflow(number, follow_up, now),
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -204,30 +204,28 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Updates a page of the ready tasks that name an agent, then those that wait for it.
-    fn visit_agent(
+    /// Updates pages of the ready tasks that name an agent, one of each next route, then those that wait for it.
+    pub(super) fn visit_agent(
         &mut self,
         number: Option<u64>,
         agent: AgentKey,
         (after, end): (Option<RoutePlace>, Option<RoutePlace>),
+        pages: Vec<(ReadyPage, Vec<Place>)>,
     ) -> Result<(), Error> {
-        let limit = self.write_set.pending.budget();
-        let from = after.map_or(RouteId(0), |(route, ..)| route);
-        let mut routes = self.memory.agent_routes(&agent, from);
-        let (route, following) = (routes.next(), routes.next());
-        drop(routes);
+        let last = pages.last().map(|(page, _)| page.route);
         let mut next = None;
-        if let Some(route) = route {
-            let place = after.filter(|(at, ..)| *at == route).map(|(_, rank, key)| (rank, key));
-            let page = ReadyPage { route, after: place, limit, payloads: false };
-            let page =
-                self.fetch(&Load { ready: vec![page], ..Load::default() })?.ready.pop().unwrap_or_default();
-            // An empty route costs a load, too.
+        for (ReadyPage { route, limit, .. }, page) in pages {
+            // An empty route costs a visit, too.
             self.write_set.pending.spend(page.len().max(1));
             self.match_page(&agent, &page)?;
-            let last = page.last().filter(|_| page.len() >= limit).map(|(rank, key)| (route, *rank, *key));
-            next = last.or_else(|| following.map(|route| (route, i64::MIN, TaskKey(0))));
+            next = page.last().filter(|_| page.len() >= limit).map(|(rank, key)| (route, *rank, *key));
+            if next.is_some() {
+                break;
+            }
         }
+        let behind =
+            last.and_then(|last| self.memory.agent_routes(&agent, RouteId(last.0.saturating_add(1))).next());
+        let next = next.or_else(|| behind.map(|route| (route, i64::MIN, TaskKey(0))));
         // Behind the end are the tasks that were updated before the follow-up began at the first again.
         let is_second_round = after < end;
         let rest = match next {

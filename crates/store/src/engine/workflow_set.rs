@@ -10,8 +10,8 @@ use rustc_hash::FxHashMap;
 
 use super::groups::GroupEntry;
 use crate::{
-    Commit, GroupKey, GroupMember, NameKey, Refused, StepKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
-    WorkflowScopedId,
+    Commit, GroupKey, GroupMember, NameKey, Refused, Removal, StepKey, WorkflowChanges, WorkflowLoad,
+    WorkflowLoaded, WorkflowScopedId,
 };
 
 #[derive(Debug)]
@@ -103,6 +103,13 @@ impl WorkflowSet {
         }
         self.steps.retain(|(workflow, _), _| *workflow != key);
         self.changes.removed.push(key);
+    }
+
+    /// Removes rows of the steps of a workflow, which has ended.
+    pub(super) fn remove_rows(&mut self, key: WorkflowKey, rows: Removal) {
+        self.steps.retain(|(workflow, _), _| *workflow != key);
+        self.changes.outputs.retain(|((workflow, _), _)| *workflow != key);
+        self.changes.removed_rows.push((key, rows));
     }
 
     /// Takes in the rows of a load.

@@ -1,105 +1,69 @@
-//! Visits of follow-ups of workflows: each loads a page of the steps or tasks concerned, and gives them their commands.
+//! Visits of follow-ups of workflows: each takes a page of the steps or tasks concerned, and gives them their commands.
 
-use std::sync::Arc;
+use std::ops::Range;
 
+use rota_core::WorkflowKey;
 use rota_core::task::{self, Desired, Task};
 use rota_core::workflow::{COMPENSATION, State, StepCommand, StepState, Workflow};
-use rota_core::{TaskKey, Timestamp, WorkflowKey};
 
 use super::Engine;
-use crate::{
-    Backend, Error, FollowUp, Load, StepPage, StepTasksPage, TaskHold, TaskPlace, TaskRow, WorkflowLoad,
-    place_of,
-};
-
-/// Tasks that one visit removes: their logs are large.
-const MAX_REMOVED: usize = 32;
+use crate::{Backend, Error, FollowUp, Load, StepKey, StepPage, TaskHold, TaskRow, WorkflowLoad, place_of};
 
 impl<B: Backend> Engine<B> {
-    pub(super) fn visit_workflow(
-        &mut self,
-        number: Option<u64>,
-        follow_up: FollowUp,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        match follow_up {
-            FollowUp::StepEnded { workflow, step, from } => self.visit_needing(number, workflow, step, from),
-            FollowUp::ReleaseSteps { workflow } => self.visit_held(number, workflow),
-            FollowUp::HaltSteps { workflow, from } => self.visit_active(number, workflow, from),
-            FollowUp::StepTasks { workflow, after, hold, only } => {
-                self.visit_tasks(number, workflow, after, hold, only)
-            }
-            FollowUp::AdmitMembers { group } => self.visit_group(number, group, now),
-            FollowUp::ReplaceMembers { group, joined } => self.visit_replaced(number, group, joined, now),
-            FollowUp::RemoveWorkflow { workflow, after } => self.visit_removal(number, workflow, after),
-            _ => Ok(()),
-        }
-    }
-
-    fn page(&self, workflow: WorkflowKey, step: u32, from: u32) -> StepPage {
-        StepPage { workflow, step, from, limit: self.write_set.pending.budget() }
-    }
-
     /// Notifies the steps that need one that has ended.
-    fn visit_needing(
+    pub(super) fn visit_needing(
         &mut self,
         number: Option<u64>,
-        workflow: WorkflowKey,
-        step: u32,
-        from: u32,
-    ) -> Result<(), Error> {
-        let page = self.page(workflow, step, from);
-        let mut wanted = WorkflowLoad { dependents: vec![page], ..WorkflowLoad::default() };
-        let set = &self.write_set.workflows;
-        if !set.records.contains_key(&workflow) {
-            wanted.keys.push(workflow);
-        }
-        if !set.steps.contains_key(&(workflow, step)) {
-            wanted.steps.push((workflow, step));
-        }
-        let pages = self.fetch(&Load { workflows: wanted, ..Load::default() })?;
-        let dependents = pages.needing.into_iter().next().unwrap_or_default();
+        (workflow, step): StepKey,
+        dependents: &[(u32, bool)],
+        limit: usize,
+    ) {
         self.write_set.pending.spend(dependents.len().max(1));
         let set = &mut self.write_set.workflows;
         let ended = set.step((workflow, step)).cloned();
         if ended.is_none() && !set.damaged_steps.contains_key(&(workflow, step)) {
             self.write_set.pending.finish(number, None);
-            return Ok(());
+            return;
         }
-        for (dependent, continues) in &dependents {
+        for (dependent, continues) in dependents {
             // One that cannot be decoded has no result that others could use.
             let satisfied = ended.as_ref().map_or(*continues, |ended| ended.satisfies(*continues));
             let reused = ended.as_ref().is_some_and(|ended| ended.reused);
             let command = StepCommand::NeedEnded { satisfied, reused };
             set.calls.push_back(((workflow, *dependent), command));
         }
-        match dependents.last().filter(|_| dependents.len() >= page.limit) {
+        match dependents.last().filter(|_| dependents.len() >= limit) {
             Some((last, _)) => {
                 let rest = FollowUp::StepEnded { workflow, step, from: last + 1 };
                 self.write_set.pending.go_on(number, rest);
             }
             None => self.write_set.pending.finish(number, None),
         }
-        Ok(())
+    }
+
+    /// Returns how many held steps of a workflow may start, and the indexes of its phase: one of another phase would take the
+    /// place of one that may start.
+    pub(super) fn releasable(&self, workflow: WorkflowKey) -> (usize, Range<u32>) {
+        let workflow = self.write_set.workflows.workflow(workflow);
+        workflow.map_or((0, 0..0), |workflow| {
+            let indexes = match workflow.state {
+                State::Finalizing => workflow.main..u32::MAX,
+                _ => 0..workflow.main,
+            };
+            (workflow.releasable() as usize, indexes)
+        })
     }
 
     /// Starts the first held steps, as many as there is room for.
-    fn visit_held(&mut self, number: Option<u64>, workflow: WorkflowKey) -> Result<(), Error> {
+    pub(super) fn visit_held(
+        &mut self,
+        number: Option<u64>,
+        workflow: WorkflowKey,
+        page: (StepPage, Vec<u32>),
+    ) -> Result<(), Error> {
         self.write_set.workflows.releasing.remove(&workflow);
-        self.load_workflow(workflow)?;
-        let room = |engine: &Self| {
-            let workflow = engine.write_set.workflows.workflow(workflow);
-            workflow.map_or((0, 0..0), |workflow| {
-                let indexes = match workflow.state {
-                    State::Finalizing => workflow.main..u32::MAX,
-                    _ => 0..workflow.main,
-                };
-                (workflow.releasable() as usize, indexes)
-            })
-        };
-        // Those of another phase would take the place of one that may start.
-        let (wanted, indexes) = room(self);
-        let limit = wanted.min(self.write_set.pending.budget());
+        let (wanted, indexes) = self.releasable(workflow);
+        let limit = wanted.min(page.0.limit);
         if limit == 0 {
             self.write_set.pending.finish(number, None);
             return Ok(());
@@ -112,12 +76,10 @@ impl<B: Backend> Engine<B> {
             .filter(|(_, entry)| entry.as_ref().is_some_and(|entry| is_held(entry.step.state)))
             .map(|((_, index), _)| *index)
             .collect();
-        let mut from = indexes.start;
-        while held.len() < limit && indexes.contains(&from) {
-            let page = StepPage { workflow, step: 0, from, limit };
-            let wanted = WorkflowLoad { held: vec![page], ..WorkflowLoad::default() };
-            let found =
-                self.fetch(&Load { workflows: wanted, ..Load::default() })?.held.pop().unwrap_or_default();
+        let mut next = Some(page);
+        while held.len() < limit
+            && let Some((page, found)) = next
+        {
             let set = &self.write_set.workflows;
             let still = |index: &u32| {
                 indexes.contains(index)
@@ -125,10 +87,15 @@ impl<B: Backend> Engine<B> {
             };
             held.extend(found.iter().copied().filter(still));
             self.write_set.pending.spend(found.len());
-            match found.last().filter(|_| found.len() >= limit) {
-                Some(last) => from = last + 1,
-                None => break,
-            }
+            next = match found.last().filter(|_| found.len() >= page.limit && held.len() < limit) {
+                Some(last) if indexes.contains(&(last + 1)) => {
+                    let page = StepPage { from: last + 1, ..page };
+                    let workflows = WorkflowLoad { held: vec![page], ..WorkflowLoad::default() };
+                    let mut pages = self.fetch(&Load { workflows, ..Load::default() })?;
+                    Some((page, pages.held.pop().unwrap_or_default()))
+                }
+                _ => None,
+            };
         }
         held.sort_unstable();
         held.dedup();
@@ -141,12 +108,13 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Notifies steps that have started that the workflow has stopped.
-    fn visit_active(&mut self, number: Option<u64>, workflow: WorkflowKey, from: u32) -> Result<(), Error> {
-        let page = self.page(workflow, 0, from);
-        let active = WorkflowLoad { active: vec![page], ..WorkflowLoad::default() };
-        let found =
-            self.fetch(&Load { workflows: active, ..Load::default() })?.active.pop().unwrap_or_default();
-        self.load_workflow(workflow)?;
+    pub(super) fn visit_active(
+        &mut self,
+        number: Option<u64>,
+        (workflow, from): StepKey,
+        found: &[u32],
+        limit: usize,
+    ) {
         let set = &mut self.write_set.workflows;
         let finals = set.workflow(workflow).filter(|one| !one.finals_halted).map(|one| one.main);
         let is_concerned = |index: &u32| finals.is_none_or(|finals| *index < finals);
@@ -161,32 +129,24 @@ impl<B: Backend> Engine<B> {
         let calls = steps.iter().filter(|index| is_concerned(index));
         set.calls.extend(calls.map(|index| ((workflow, *index), StepCommand::Halt)));
         self.write_set.pending.spend(steps.len().max(1));
-        match found.last().filter(|_| found.len() >= page.limit) {
+        match found.last().filter(|_| found.len() >= limit) {
             Some(last) => {
                 let rest = FollowUp::HaltSteps { workflow, from: last + 1 };
                 self.write_set.pending.go_on(number, rest);
             }
             None => self.write_set.pending.finish(number, None),
         }
-        Ok(())
-    }
-
-    fn task_page(&mut self, page: StepTasksPage) -> Result<Vec<TaskRow>, Error> {
-        let wanted = WorkflowLoad { tasks: vec![page], ..WorkflowLoad::default() };
-        let mut pages = self.fetch(&Load { workflows: wanted, ..Load::default() })?;
-        Ok(pages.step_tasks.pop().unwrap_or_default())
     }
 
     /// Cancels, suspends or resumes the tasks of a workflow that have not ended.
-    fn visit_tasks(
+    pub(super) fn visit_tasks(
         &mut self,
         number: Option<u64>,
         workflow: WorkflowKey,
-        after: Option<TaskPlace>,
-        hold: TaskHold,
-        only: Option<u32>,
-    ) -> Result<(), Error> {
-        self.load_workflow(workflow)?;
+        (hold, only): (TaskHold, Option<u32>),
+        rows: Vec<TaskRow>,
+        limit: usize,
+    ) {
         // A later command may have overtaken this one, which takes several commits.
         let is_paused = self.write_set.workflows.workflow(workflow).map(Workflow::is_paused);
         let is_outdated = match hold {
@@ -197,10 +157,8 @@ impl<B: Backend> Engine<B> {
         if is_outdated {
             self.write_set.pending.spend(1);
             self.write_set.pending.finish(number, None);
-            return Ok(());
+            return;
         }
-        let limit = self.write_set.pending.budget();
-        let rows = self.task_page(StepTasksPage { workflow, after, open: true, limit })?;
         // One that cannot be decoded has no place: commands on it fail.
         let last =
             rows.iter().rev().find_map(|row| place_of(row.task.as_ref().ok()?)).map(|(_, place)| place);
@@ -250,63 +208,5 @@ impl<B: Backend> Engine<B> {
             }
             None => self.write_set.pending.finish(number, None),
         }
-        Ok(())
-    }
-
-    /// Removes the tasks of a workflow, then its own rows. A task that another one needs outlives it.
-    fn visit_removal(
-        &mut self,
-        number: Option<u64>,
-        workflow: WorkflowKey,
-        after: Option<TaskPlace>,
-    ) -> Result<(), Error> {
-        let page = StepTasksPage { workflow, after, open: false, limit: MAX_REMOVED };
-        let rows = self.task_page(page)?;
-        let whole = rows.len() < MAX_REMOVED;
-        self.write_set.pending.spend(64);
-        let mut last = after;
-        for row in rows {
-            let (key, has_dependents) = (row.key, row.has_dependents);
-            let Ok(task) = &row.task else { continue };
-            let place = place_of(task).map(|(_, place)| place);
-            let is_changed = self.write_set.get(key).is_some_and(|entry| entry.revision.is_some());
-            if is_changed || !task.state.is_final() {
-                // The next commit removes it.
-                let rest = FollowUp::RemoveWorkflow { workflow, after: last };
-                self.write_set.pending.finish(number, Some(rest));
-                return Ok(());
-            }
-            last = place.or(last);
-            if has_dependents || self.write_set.new_dependents.contains_key(&key) {
-                self.receive(row);
-                self.detach(key);
-                continue;
-            }
-            if let Ok(task) = row.task {
-                self.write_set.entries.remove(&key);
-                self.remove(Arc::new(task));
-            }
-        }
-        // Tasks that cannot be decoded stay.
-        if whole || last == after {
-            self.write_set.workflows.remove(workflow);
-            self.write_set.pending.finish(number, None);
-        } else {
-            self.write_set.pending.go_on(number, FollowUp::RemoveWorkflow { workflow, after: last });
-        }
-        Ok(())
-    }
-
-    /// Makes a task independent of its workflow.
-    fn detach(&mut self, key: TaskKey) {
-        self.hold(key);
-        let revision = self.write_set.next_revision();
-        let Some(entry) = self.write_set.entries.get_mut(&key) else { return };
-        Arc::make_mut(&mut entry.task).step = None;
-        if entry.revision.is_none() {
-            entry.revision = Some(revision);
-            self.write_set.order.push(key);
-        }
-        self.write_set.workflows.changes.detached.push(key);
     }
 }

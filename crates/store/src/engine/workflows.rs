@@ -10,8 +10,8 @@ use rota_core::{Timestamp, WorkflowKey};
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
 use crate::{
-    Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_OUTPUT,
-    WorkflowCommand, WorkflowLoad, WorkflowScopedId,
+    Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_MEMBER,
+    WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
 };
 
 impl<B: Backend> Engine<B> {
@@ -167,23 +167,27 @@ impl<B: Backend> Engine<B> {
     }
 
     pub(super) fn load_workflow(&mut self, key: WorkflowKey) -> Result<(), Error> {
-        if self.write_set.workflows.records.contains_key(&key) {
-            return Ok(());
-        }
-        let workflows = WorkflowLoad { keys: vec![key], ..WorkflowLoad::default() };
-        self.fetch(&Load { workflows, ..Load::default() }).map(drop)
+        self.load_steps([(key, WORKFLOW_MEMBER)])
     }
 
     /// Loads a step and its workflow, in one call.
     pub(super) fn load_step(&mut self, key: StepKey) -> Result<(), Error> {
+        self.load_steps([key])
+    }
+
+    /// Loads steps and their workflows, in one call. One with [`WORKFLOW_MEMBER`] as index is the workflow alone.
+    pub(super) fn load_steps(&mut self, keys: impl IntoIterator<Item = StepKey>) -> Result<(), Error> {
         let set = &self.write_set.workflows;
         let mut wanted = WorkflowLoad::default();
-        if !set.records.contains_key(&key.0) {
-            wanted.keys.push(key.0);
+        for key in keys {
+            if !set.records.contains_key(&key.0) {
+                wanted.keys.push(key.0);
+            }
+            if key.1 != WORKFLOW_MEMBER && !set.steps.contains_key(&key) {
+                wanted.steps.push(key);
+            }
         }
-        if !set.steps.contains_key(&key) {
-            wanted.steps.push(key);
-        }
+        wanted.deduplicate();
         self.fetch(&Load { workflows: wanted, ..Load::default() }).map(drop)
     }
 
@@ -230,9 +234,13 @@ impl<B: Backend> Engine<B> {
 
     /// Executes the commands on steps that follow from the last command.
     pub(super) fn call_steps(&mut self, now: Timestamp) -> Result<(), Error> {
-        while let Some((key, command)) = self.write_set.workflows.calls.pop_front() {
-            // One that no longer applies is dropped.
-            let _ = self.apply_step(key, command, now)?;
+        while !self.write_set.workflows.calls.is_empty() {
+            let calls = std::mem::take(&mut self.write_set.workflows.calls);
+            self.load_steps(calls.iter().map(|(key, _)| *key))?;
+            for (key, command) in calls {
+                // One that no longer applies is dropped.
+                let _ = self.apply_step(key, command, now)?;
+            }
         }
         Ok(())
     }
@@ -293,15 +301,15 @@ impl<B: Backend> Engine<B> {
     pub(super) fn tick_workflows(&mut self, now: Timestamp) -> Result<usize, Error> {
         let (workflows, steps) = self.write_set.workflows.due.take().unwrap_or_default();
         let count = workflows.len() + steps.len();
+        self.load_steps(workflows.iter().map(|key| (*key, WORKFLOW_MEMBER)).chain(steps.iter().copied()))?;
         for key in workflows {
-            self.load_workflow(key)?;
             let _ = self.apply_workflow(key, workflow::Command::Tick, now);
-            self.follow_up(now)?;
         }
+        self.follow_up(now)?;
         for key in steps {
             let _ = self.apply_step(key, StepCommand::Tick, now)?;
-            self.follow_up(now)?;
         }
+        self.follow_up(now)?;
         Ok(count)
     }
 
@@ -309,8 +317,8 @@ impl<B: Backend> Engine<B> {
     pub(super) fn prune_workflows(&mut self, now: Timestamp) -> Result<usize, Error> {
         let expired = std::mem::take(&mut self.write_set.workflows.expired);
         let count = expired.len();
+        self.load_steps(expired.iter().map(|key| (*key, WORKFLOW_MEMBER)))?;
         for key in expired {
-            self.load_workflow(key)?;
             let _ = self.apply_workflow(key, workflow::Command::Delete, now);
         }
         self.follow_up(now)?;

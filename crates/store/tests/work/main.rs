@@ -4,6 +4,8 @@
 mod claims;
 mod clock;
 mod groups;
+mod removal;
+mod rounds;
 mod threads;
 
 use bytes::Bytes;

@@ -1,0 +1,125 @@
+//! Loads of rounds of follow-ups: one for all that a round visits, whatever the number of routes, steps and members.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rota_core::WorkflowId;
+use rota_core::target::Target;
+use rota_core::workflow::{Command as Apply, Group, Kind, Place, Step, Workflow};
+use rota_store::engine::Engine;
+use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Reply, WorkflowCommand};
+use uuid::Uuid;
+
+use super::{Calls, Counting, NOW, agent, calls, create, id, namespace, put_agent};
+
+fn workflow(number: usize, change: impl FnOnce(&mut Workflow), steps: Vec<NewStep>) -> Command {
+    let mut workflow = Workflow::new(WorkflowId(Uuid::from_u128(number as u128 + 1)), namespace());
+    change(&mut workflow);
+    let create = CreateWorkflow { workflow, spec: Bytes::new(), steps, key: None, foreign_id: false };
+    WorkflowCommand::Create(Box::new(create)).into()
+}
+
+fn step(index: usize, needs: Option<usize>, has_dependents: bool) -> NewStep {
+    let mut step = Step::new(format!("s{index}"), Kind::Signal { timeout: None });
+    (step.needs, step.has_dependents) = (u32::from(needs.is_some()), has_dependents);
+    let needs = needs.map(|step| Need { step: u32::try_from(step).unwrap(), continues: false });
+    NewStep { step, spec: Bytes::new(), needs: needs.into_iter().collect() }
+}
+
+/// Executes a batch, then its follow-ups to their end. Returns the most loads of one commit.
+fn most_loads(engine: &mut Engine<Counting>, batch: Vec<Command>) -> u32 {
+    let (mut calls, _) = super::calls(engine, batch);
+    let mut most = calls.loads;
+    while engine.has_backlog() {
+        (calls, _) = super::calls(engine, Vec::new());
+        assert_eq!(calls.writes, 1);
+        most = most.max(calls.loads);
+    }
+    most
+}
+
+fn change_of_agent(routes: usize) -> Calls {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0)]);
+    let isolated = |number| create(number, Target::Task { id: id(number), agent: agent(0) }, None);
+    calls(&mut engine, (0..routes).map(isolated).collect());
+    let Command::PutAgent(mut changed) = put_agent(0) else { unreachable!() };
+    changed.agent.defaults.queue_timeout = Some(Duration::from_secs(60));
+    let (first, _) = calls(&mut engine, vec![Command::PutAgent(changed)]);
+    assert!(first.tasks_written <= 256 && first.rows_read <= 256, "{first:?}");
+    let mut written = first.tasks_written;
+    while engine.has_backlog() {
+        let (calls, _) = calls(&mut engine, Vec::new());
+        assert!(calls.loads <= 2, "a page of all routes, and those that wait for the agent: {calls:?}");
+        written += calls.tasks_written;
+    }
+    assert_eq!(written, routes);
+    first
+}
+
+#[test]
+fn routes_of_an_agent_are_loaded_together() {
+    assert_eq!(change_of_agent(100).loads, 2);
+    assert_eq!(change_of_agent(10_000).loads, 2);
+}
+
+/// Returns the most loads of a commit when the first step of a workflow is skipped, with pairs of steps that need it.
+fn skip(pairs: usize) -> u32 {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let pair = |pair| [step(2 * pair + 1, Some(0), true), step(2 * pair + 2, Some(2 * pair + 1), false)];
+    let steps = std::iter::once(step(0, None, true)).chain((0..pairs).flat_map(pair)).collect();
+    let (_, replies) = calls(&mut engine, vec![workflow(0, |_| {}, steps)]);
+    let Reply::Workflow { workflow, .. } = &replies[0] else { panic!("{replies:?}") };
+    let skip = WorkflowCommand::Drive { workflow: workflow.key, step: 0, action: Box::new(Action::Skip) };
+    most_loads(&mut engine, vec![skip.into()])
+}
+
+#[test]
+fn steps_that_follow_are_loaded_together() {
+    let (few, many) = (skip(100), skip(10_000));
+    assert!(few <= 5 && many <= 5, "{few} and {many}");
+}
+
+#[test]
+fn replaced_members_are_loaded_together() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let member = |number, replaces| {
+        let group = Group { name: "g".to_owned(), limit: 1, replaces, place: Place::Outside };
+        workflow(number, |workflow| workflow.group = Some(Box::new(group)), vec![step(0, None, false)])
+    };
+    for number in 0..50 {
+        calls(&mut engine, vec![member(number, false)]);
+    }
+    let loads = most_loads(&mut engine, vec![member(50, true)]);
+    assert!(loads <= 6, "{loads} loads for 50 members");
+}
+
+#[test]
+fn due_workflows_are_loaded_together() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let due = |number| {
+        workflow(number, |workflow| workflow.timeout = Some(Duration::ZERO), vec![step(0, None, false)])
+    };
+    calls(&mut engine, (0..100).map(due).collect());
+    let (due, replies) = calls(&mut engine, vec![Command::Tick { limit: 100 }]);
+    assert!(matches!(replies[..], [Reply::Ticked(100)]), "{replies:?}");
+    assert!(due.loads <= 6, "what is due, the workflows, their steps that have begun: {due:?}");
+}
+
+#[test]
+fn expired_workflows_are_loaded_together() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, (0..100).map(|number| workflow(number, |_| {}, vec![step(0, None, false)])).collect());
+    let cancel = |number: usize| {
+        let (id, reason) = (WorkflowId(Uuid::from_u128(number as u128 + 1)), String::new());
+        WorkflowCommand::Apply { namespace: namespace(), id, command: Apply::Cancel { reason } }.into()
+    };
+    calls(&mut engine, (0..100).map(cancel).collect());
+    while engine.has_backlog() {
+        calls(&mut engine, Vec::new());
+    }
+    let before = rota_core::Timestamp(NOW.0 + 1);
+    let prune = rota_store::Prune { ended_before: Some(before), left_before: NOW, limit: 1000 };
+    let loads = most_loads(&mut engine, vec![Command::Prune(prune)]);
+    assert!(loads <= 4, "{loads} loads");
+}
