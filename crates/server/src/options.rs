@@ -208,6 +208,8 @@ impl Default for Timing {
 pub struct Limits {
     /// Concurrent connections; further peers wait until one ends.
     pub connections: usize,
+    /// Concurrent connections of one peer address without an authenticated call, handshakes among them; further ones are closed.
+    pub unauthenticated_per_address: usize,
     /// Concurrent calls of a connection; further calls wait in the client.
     pub streams: u32,
     /// Time from the start of a connection to its first call.
@@ -222,6 +224,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            unauthenticated_per_address: 256,
             streams: 1024,
             first_call: Duration::from_secs(10),
             anonymous_idle: Duration::from_secs(60),

@@ -257,7 +257,7 @@ impl Server {
                 worker_tokens: grpc::TokenAdmin {
                     store: store.clone(),
                     tokens: worker_tokens.clone(),
-                    barriers: barriers.clone(),
+                    barriers,
                     changes: Default::default(),
                 },
                 rotation,

@@ -72,7 +72,7 @@ pub(super) async fn open(
     }
     let hashes = || deps.dispatcher.sealer.credential_key(&key.0);
     let credential = decode::credential_at("hello.credential", hashes, &hello.credential, &hello.backend)?;
-    deps.hellos.check(&key)?;
+    deps.hellos.check(&key, identity)?;
     let slots = usize::try_from(hello.slots).unwrap_or(1);
     check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
     let mut running = Vec::with_capacity(hello.running.len());

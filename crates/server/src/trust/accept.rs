@@ -20,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use super::addresses::{Addresses, Place};
 use crate::options::Limits;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +43,8 @@ pub(crate) struct Peer {
     /// End of the connection, unless the peer makes a call before.
     expires: Mutex<Instant>,
     anonymous_idle: Duration,
+    /// Held until the first authenticated call.
+    place: Mutex<Option<Place>>,
 }
 
 impl Peer {
@@ -52,7 +55,9 @@ impl Peer {
 
     /// Notes an authenticated call: the connection stays open.
     pub(crate) fn authenticated(&self) {
-        self.authenticated.store(true, Ordering::Relaxed);
+        if !self.authenticated.swap(true, Ordering::Relaxed) {
+            drop(self.place.lock().take());
+        }
     }
 }
 
@@ -61,19 +66,25 @@ pub(crate) struct Connection {
     stream: Box<dyn Duplex>,
     peer: Arc<Peer>,
     deadline: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    fn new(stream: impl Duplex + 'static, limits: Limits, place: OwnedSemaphorePermit) -> Self {
+    fn new(
+        stream: impl Duplex + 'static,
+        limits: Limits,
+        permit: OwnedSemaphorePermit,
+        place: Place,
+    ) -> Self {
         let expires = Instant::now() + limits.first_call;
         let peer = Peer {
             authenticated: AtomicBool::new(false),
             expires: Mutex::new(expires),
             anonymous_idle: limits.anonymous_idle,
+            place: Mutex::new(Some(place)),
         };
         let deadline = Box::pin(tokio::time::sleep_until(expires));
-        Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, _place: place }
+        Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, _permit: permit }
     }
 
     /// Returns whether the peer has made no call in time. Otherwise the task is woken at the deadline.
@@ -151,21 +162,25 @@ pub(crate) fn incoming(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, stream) = mpsc::channel(MAX_ACCEPTED);
     spawn("accept", OnExit::Done, async move {
-        let places = Arc::new(Semaphore::new(limits.connections));
+        let connections = Arc::new(Semaphore::new(limits.connections));
+        let addresses = Addresses::new(limits.unauthenticated_per_address);
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let accepting = async {
             loop {
-                if places.available_permits() == 0 {
+                if connections.available_permits() == 0 {
                     tracing::warn!(
                         limit = limits.connections,
                         "connection limit reached, further peers wait"
                     );
                 }
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
                 let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else { return };
                 let stream = accept(&listener).await;
+                // A connection without a peer is closed already.
+                let Ok(peer) = stream.peer_addr() else { continue };
+                let Some(place) = addresses.admit(peer.ip()) else { continue };
                 let Some(tls) = tls.clone() else {
-                    if ready.send(Ok(Connection::new(stream, limits, place))).await.is_err() {
+                    if ready.send(Ok(Connection::new(stream, limits, permit, place))).await.is_err() {
                         return;
                     }
                     continue;
@@ -178,7 +193,9 @@ pub(crate) fn incoming(
                         shaken = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
                     };
                     match shaken {
-                        Ok(Ok(stream)) => drop(ready.send(Ok(Connection::new(stream, limits, place))).await),
+                        Ok(Ok(stream)) => {
+                            drop(ready.send(Ok(Connection::new(stream, limits, permit, place))).await);
+                        }
                         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                         Err(_) => tracing::debug!("TLS handshake timed out"),
                     }

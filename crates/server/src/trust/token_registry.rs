@@ -19,10 +19,13 @@ use uuid::Uuid;
 use crate::clock::now;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
-use crate::wire::status::error;
+use crate::wire::status::{error, hinted};
 
 /// Precision of the last use as stored: a token that many workers share does not cost a write for each session.
 const LAST_USE_PRECISION: Duration = Duration::from_secs(3600);
+
+/// Sessions that may be open with one token.
+pub(crate) const MAX_SESSIONS: i32 = 1000;
 
 /// Payload of the document of a worker token. The token itself is not stored.
 #[derive(Clone, PartialEq, Message)]
@@ -32,7 +35,7 @@ pub(crate) struct StoredToken {
     /// Empty if any worker of the agent may use the token.
     #[prost(string, tag = "2")]
     pub(crate) worker: String,
-    /// 0 without a limit.
+    /// Concurrent attempts of a worker; 0 without a limit.
     #[prost(int32, tag = "3")]
     pub(crate) max_slots: i32,
     #[prost(string, repeated, tag = "4")]
@@ -153,11 +156,16 @@ impl TokenRegistry {
         self.0.read().values().filter(fits).cloned().collect()
     }
 
-    /// Begins a session with a token. Fails if the token was revoked.
+    /// Begins a session with a token. Fails if the token was revoked, or has too many.
     pub(crate) fn open_session(&self, id: Uuid) -> Result<TokenSession, Status> {
         let record = self.get(id).ok_or_else(revoked)?;
-        record.usage.sessions.fetch_add(1, Ordering::Relaxed);
-        Ok(TokenSession(record))
+        let open = record.usage.sessions.fetch_add(1, Ordering::Relaxed);
+        let session = TokenSession(record);
+        if open >= MAX_SESSIONS {
+            let text = format!("{MAX_SESSIONS} sessions are open with the token, the most that are allowed");
+            return Err(hinted("LIMIT_REACHED", text, "give further workers another token"));
+        }
+        Ok(session)
     }
 }
 
@@ -198,5 +206,42 @@ impl Drop for TokenSession {
     fn drop(&mut self) {
         self.0.usage.last_use.fetch_max(now().0, Ordering::Relaxed);
         self.0.usage.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(namespace: &str, id: Uuid) -> Arc<Document> {
+        Arc::new(Document {
+            key: document_key(Namespace::new(namespace).unwrap(), id),
+            uid: Uuid::from_u128(1),
+            version: 1,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            payload: StoredToken { expires: i64::MAX, ..StoredToken::default() }.encode_to_vec().into(),
+        })
+    }
+
+    #[test]
+    fn sessions_of_a_token_are_limited() {
+        let (registry, id) = (TokenRegistry::default(), Uuid::from_u128(7));
+        registry.apply(&DocumentChange { document: record("n", id), deleted: false });
+        let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| registry.open_session(id).unwrap()).collect();
+        let Err(refused) = registry.open_session(id) else { panic!("one too many") };
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(registry.get(id).unwrap().sessions(), MAX_SESSIONS);
+        sessions.pop();
+        registry.open_session(id).unwrap();
+    }
+
+    #[test]
+    fn use_of_a_token_is_recorded_once() {
+        let (registry, id) = (TokenRegistry::default(), Uuid::from_u128(7));
+        registry.apply(&DocumentChange { document: record("n", id), deleted: false });
+        let (one, two) = (registry.open_session(id).unwrap(), registry.open_session(id).unwrap());
+        assert!(one.record_use().is_some());
+        assert!(two.record_use().is_none() && one.record_use().is_none());
     }
 }

@@ -9,7 +9,7 @@ use rota_server::Limits;
 use rota_testkit::raw::hello;
 use rota_testkit::{Backend, Cluster, RawWorker, Setup, tasks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 async fn cluster(limits: Limits) -> Result<Cluster> {
     let setup = Setup { limits, token: Some("open sesame".to_owned()), ..Setup::new(Backend::Memory) };
@@ -24,7 +24,16 @@ fn request(cluster: &Cluster, method_and_path: &str, token: Option<&str>) -> Str
 
 /// Makes a call over a connection of its own, which stays open, and returns it after the head of the answer.
 async fn call_on(cluster: &Cluster, method_and_path: &str, token: Option<&str>) -> Result<TcpStream> {
-    let mut peer = TcpStream::connect(cluster.addr()).await?;
+    let peer = TcpStream::connect(cluster.addr()).await?;
+    call_over(cluster, peer, method_and_path, token).await
+}
+
+async fn call_over(
+    cluster: &Cluster,
+    mut peer: TcpStream,
+    method_and_path: &str,
+    token: Option<&str>,
+) -> Result<TcpStream> {
     let request = request(cluster, method_and_path, token);
     peer.write_all(request.as_bytes()).await?;
     let mut head = [0; 12];
@@ -38,6 +47,30 @@ async fn closed(mut peer: TcpStream) -> Result<()> {
     let closed = tokio::time::timeout(tasks::WAIT_TIMEOUT, peer.read_to_end(&mut Vec::new())).await;
     closed.context("the connection stays open")?.ok();
     Ok(())
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_limited_until_they_authenticate() -> Result<()> {
+    let limits = Limits {
+        unauthenticated_per_address: 2,
+        first_call: Duration::from_secs(600),
+        anonymous_idle: Duration::from_secs(600),
+        ..Limits::default()
+    };
+    let cluster = cluster(limits).await?;
+    let (agents, token) = ("GET /api/v1/namespaces/default/agents", Some("open sesame"));
+    let _known = call_on(&cluster, agents, token).await?;
+    let _also_known = call_on(&cluster, agents, token).await?;
+    let silent = (TcpStream::connect(cluster.addr()).await?, call_on(&cluster, SIGN_IN, None).await?);
+    closed(TcpStream::connect(cluster.addr()).await?).await?;
+    // The limit is another address's own.
+    let elsewhere = TcpSocket::new_v4()?;
+    elsewhere.bind(([127, 0, 0, 2], 0).into())?;
+    let elsewhere = elsewhere.connect(cluster.addr()).await?;
+    call_over(&cluster, elsewhere, agents, token).await?;
+    drop(silent);
+    tasks::eventually("a place of the address", async || Ok(call_on(&cluster, agents, token).await.is_ok()))
+        .await
 }
 
 const SIGN_IN: &str = "POST /api/v1/system:redeemSignInCode";

@@ -71,6 +71,29 @@ async fn connections_beyond_the_limit_wait() -> Result<()> {
 }
 
 #[tokio::test]
+async fn sessions_without_a_hello_are_closed() -> Result<()> {
+    let cluster = cluster(Limits::default()).await?;
+    let mut session = RawSession::open(&cluster.worker_client("echo")?, None).await?;
+    let status = session.end_status().await;
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "no Hello within 10 s"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn silent_probes_block_no_others() -> Result<()> {
+    let cluster = Cluster::start_with(Setup { http: true, ..Setup::new(Backend::Memory) }).await?;
+    let address = cluster.http_addr().context("no HTTP listener")?;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(address).await?);
+    }
+    let probe = reqwest::get(format!("http://{address}/livez"));
+    let answer = tokio::time::timeout(tasks::WAIT_TIMEOUT, probe).await.context("no place is free")??;
+    ensure!(answer.status().is_success(), "{answer:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn large_messages_are_rejected() -> Result<()> {
     let cluster = cluster(Limits::default()).await?;
     let client = cluster.client();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::client::{Client, Options};
 use rota_testkit::{Backend, Cluster, Setup, history, tasks};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn certificate_pair() -> Result<(String, String)> {
@@ -89,6 +89,17 @@ async fn renewed_ca_applies_to_next_connection() -> Result<()> {
     cluster.restart().await?;
     tasks::eventually("the same client's next connection", async || Ok(is_reachable(cluster.client()).await))
         .await
+}
+
+#[tokio::test]
+async fn slow_handshakes_are_closed() -> Result<()> {
+    let cluster = start_tls_cluster().await?;
+    let mut peer = TcpStream::connect(cluster.addr()).await?;
+    // The header of a handshake message whose body never arrives.
+    peer.write_all(&[0x16, 3, 1, 2, 0]).await?;
+    let closed = tokio::time::timeout(tasks::WAIT_TIMEOUT, peer.read_to_end(&mut Vec::new())).await;
+    closed.context("the handshake continues")?.ok();
+    Ok(())
 }
 
 #[tokio::test]
