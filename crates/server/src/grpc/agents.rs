@@ -82,6 +82,16 @@ impl Agents {
         Ok(self.with_status(&key, &agent).await)
     }
 
+    /// Fails if the caller has nothing to do with an agent, which does not exist for it.
+    pub(super) fn check_scope(&self, scope: Scope, key: &AgentKey) -> Result<(), Status> {
+        match self.agents.get(key) {
+            Some(known) if !scope.contains_agent(&wire::stored(&known.agent).labels) => {
+                Err(Self::missing(&key.1))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn missing(name: &AgentName) -> Status {
         error("AGENT_NOT_FOUND", format!("agent {name} does not exist"))
     }
@@ -126,9 +136,11 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
-        let all = self.all(namespace.as_ref()).await.into_iter().collect();
+        let all = self.all(namespace.as_ref()).await.into_iter();
+        let all = all.filter(|(_, agent)| scope.contains_agent(&agent.labels)).collect();
         let (agents, next_page_token) = page(all, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
     }
@@ -160,7 +172,10 @@ impl AgentService for Agents {
         }
         let whole = match known {
             Some(known) => masked(known, given, &paths)?,
-            None if request.allow_missing => given,
+            None if request.allow_missing => {
+                scope.check_new(&given.labels)?;
+                given
+            }
             None => return Err(Self::missing(&name)),
         };
         let agent = wire::check(namespace, name, whole)?;
@@ -172,9 +187,14 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::DeleteAgentRequest>,
     ) -> Result<Response<Empty>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let key = names::agent("name", &request.name)?;
         let _exclusive = self.agents.lock_changes().await;
+        match self.check_scope(scope, &key) {
+            Err(_) if request.allow_missing => return Ok(Response::new(Empty {})),
+            checked => checked?,
+        }
         if let Some(known) = self.agents.get(&key).filter(|_| !request.force) {
             let known = wire::stored(&known.agent);
             managed::check(&known.labels, &BTreeMap::new(), &format!("agent {}", key.1), || {
@@ -204,8 +224,10 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::DrainAgentRequest>,
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let (namespace, name) = names::agent("name", &request.name)?;
+        self.check_scope(scope, &(namespace.clone(), name.clone()))?;
         self.check_exists(&namespace, &name, &request.worker).await?;
         let workers =
             self.drain(&namespace, &name, &request.worker, request.only_idle, "a drain was requested").await;
@@ -255,8 +277,12 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::ReportWorkerDeathRequest>,
     ) -> Result<Response<v1::ReportWorkerDeathResponse>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let key = names::worker("name", &request.name)?;
+        if let Some(agent) = self.sessions.scheduler.agent_of(&key.0, &key.1) {
+            self.check_scope(scope, &(key.0.clone(), agent))?;
+        }
         let found = self.sessions.scheduler.update_any(&key, |entry| {
             let same = request.instance.is_empty() || request.instance == entry.instance;
             same.then(|| (entry.worker_ref(), entry.session.take()))
@@ -291,6 +317,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::AnnounceWorkersRequest>,
     ) -> Result<Response<v1::AnnounceWorkersResponse>, Status> {
+        self.check_scope(Scope::of(&request), &names::agent("name", &request.get_ref().name)?)?;
         pools::announce(&self.agents, request.into_inner())?;
         Ok(Response::new(v1::AnnounceWorkersResponse {}))
     }
@@ -299,6 +326,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::ReportAgentRequest>,
     ) -> Result<Response<v1::ReportAgentResponse>, Status> {
+        self.check_scope(Scope::of(&request), &names::agent("name", &request.get_ref().name)?)?;
         pools::report(&self.agents, request.into_inner())?;
         Ok(Response::new(v1::ReportAgentResponse {}))
     }

@@ -13,11 +13,11 @@ use crate::trust::roles::OperatorCall;
 use crate::watchers::is_managed;
 use crate::wire::status::{error, hinted};
 
-/// Tasks and workflows that a caller has to do with.
+/// Records that a caller has to do with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     All,
-    /// Those of clusters: the operator sees no task that was created over the API.
+    /// Those of clusters: the operator sees nothing that was created over the API.
     Managed,
 }
 
@@ -39,6 +39,11 @@ impl Scope {
             true => Ok(task),
             false => Err(error("TASK_NOT_FOUND", format!("task {} does not exist in any cluster", task.id))),
         }
+    }
+
+    /// Whether an agent with these labels exists for the caller.
+    pub(super) fn contains_agent(self, labels: &BTreeMap<String, String>) -> bool {
+        self == Self::All || labels.contains_key(CLUSTER)
     }
 
     /// Returns the workflow, which does not exist for callers that have nothing to do with it.

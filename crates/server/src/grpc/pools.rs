@@ -23,9 +23,13 @@ pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersReque
     let mut workers = HashMap::with_capacity(request.workers.len());
     for (index, one) in request.workers.into_iter().enumerate() {
         let worker = names::worker_id(&format!("workers[{index}].worker"), &one.worker)?;
-        if one.instance.len() > MAX_INSTANCE {
+        // Without it, any pod could take the name.
+        if one.instance.is_empty() || one.instance.len() > MAX_INSTANCE {
             let field = format!("workers[{index}].instance");
-            return Err(invalid(field, format!("must have at most {MAX_INSTANCE} bytes")));
+            return Err(invalid(
+                field,
+                format!("must be the UID of the pod, with at most {MAX_INSTANCE} bytes"),
+            ));
         }
         if one.isolated_task.as_ref().is_some_and(|task| task.len() > MAX_INSTANCE) {
             let field = format!("workers[{index}].isolated_task");

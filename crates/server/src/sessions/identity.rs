@@ -110,7 +110,7 @@ fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) 
     let agent_key = (namespace.clone(), agent.clone());
     let admitted = match deps.agents.pools().announced(&agent_key, worker) {
         // A pod that reuses the name is not the one that was announced.
-        Some(announced) => announced.instance.is_empty() || announced.instance == pod.uid,
+        Some(announced) => announced.instance == pod.uid,
         // A worker whose last session has not expired is admitted: a restarted control plane has no announcements yet. Its
         // process is named by the pod's UID, since another pod could have the name by now.
         None => {

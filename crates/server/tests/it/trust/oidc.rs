@@ -15,6 +15,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use super::issuer::{Issuer, Key, OPERATOR, now};
+use super::scope::agent_of_cluster;
 
 const ADMIN: &str = "open sesame";
 const PARENT: &str = "namespaces/default";
@@ -207,7 +208,7 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
     let mut cluster = start_cluster(Backend::Sqlite, issuer.oidc()).await?;
     let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
     for agent in ["echo", "other"] {
-        tasks::agent(&operator, agent, tasks::script([]), &[]).await?;
+        agent_of_cluster(&operator, agent).await?;
     }
     let pod = |namespace, name, uid| bearer(&cluster, &key.sign(&issuer.pod(namespace, name, uid))?);
     let one = pod("default", "one", "uid-1")?;
@@ -215,7 +216,7 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
     assert_eq!(join_result(&pod("team", "one", "uid-1")?, "echo", "one").await, "WORKER_NAME_MISMATCH");
     assert_eq!(join_result(&one, "echo", "one").await, "WORKER_NOT_ANNOUNCED");
     announce(&operator, "namespaces/default/agents/other", &[("one", "uid-1")]).await?;
-    announce(&operator, ECHO, &[("one", "uid-0"), ("two", "")]).await?;
+    announce(&operator, ECHO, &[("one", "uid-0"), ("two", "any")]).await?;
     assert_eq!(join_result(&one, "echo", "one").await, "WORKER_NOT_ANNOUNCED");
     assert_eq!(join_result(&pod("default", "two", "any")?, "echo", "two").await, "in");
     announce(&operator, ECHO, &[("one", "uid-1"), ("one-more", "uid-2")]).await?;
@@ -249,8 +250,9 @@ async fn announced_worker_connects_only_as_itself() -> Result<()> {
     for (name, workers, field) in [
         ("namespaces/default/agents/missing", vec![], None),
         ("echo", vec![], Some("name")),
-        (ECHO, vec![("NOT A NAME", "")], Some("workers[0].worker")),
-        (ECHO, vec![("a", ""), ("a", "b")], Some("workers[1].worker")),
+        (ECHO, vec![("NOT A NAME", "a")], Some("workers[0].worker")),
+        (ECHO, vec![("a", "")], Some("workers[0].instance")),
+        (ECHO, vec![("a", "a"), ("a", "b")], Some("workers[1].worker")),
         (ECHO, vec![("a", &*"x".repeat(129))], Some("workers[0].instance")),
     ] {
         let error = announce(&operator, name, &workers).await.unwrap_err();
@@ -265,10 +267,10 @@ async fn announcement_limits_slots_and_task() -> Result<()> {
     let issuer = Issuer::start(&[&key]).await?;
     let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
     let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
-    tasks::agent(&operator, "echo", tasks::script([]), &[]).await?;
+    agent_of_cluster(&operator, "echo").await?;
     let limited = |worker: &str, task: Option<&str>| v1::AnnouncedWorker {
         worker: worker.to_owned(),
-        instance: String::new(),
+        instance: "uid".to_owned(),
         slots: Some(2),
         isolated_task: task.map(str::to_owned),
     };
@@ -307,7 +309,7 @@ async fn results_are_not_for_a_pod_that_reuses_the_name() -> Result<()> {
     let issuer = Issuer::start(&[&key]).await?;
     let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
     let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
-    tasks::agent(&operator, "echo", tasks::script([]), &[]).await?;
+    agent_of_cluster(&operator, "echo").await?;
     announce(&operator, ECHO, &[("one", "uid-1")]).await?;
     let pod = |uid| bearer(&cluster, &key.sign(&issuer.pod("default", "one", uid))?);
     let one = pod("uid-1")?;
@@ -346,7 +348,7 @@ async fn worker_waits_for_its_announcement() -> Result<()> {
     let issuer = Issuer::start(&[&key]).await?;
     let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
     let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
-    tasks::agent(&operator, "echo", tasks::script([]), &[]).await?;
+    agent_of_cluster(&operator, "echo").await?;
     let task = tasks::create(&operator, super::scope::of_cluster(tasks::task("echo"))).await?;
     let worker = |name: &str, orphan_timeout| {
         let token_file = cluster.folder().join(format!("{name}.token"));
@@ -384,7 +386,7 @@ async fn worker_waits_for_its_announcement() -> Result<()> {
     let (codes, summary) = causes().await?;
     assert_eq!(codes, ["workers_cannot_start", "no_worker"]);
     assert!(summary.contains("the image cannot be pulled"), "{summary}");
-    let status = operator.get_agent(v1::GetAgentRequest { name: ECHO.into() }).await?.status;
+    let status = cluster.client().get_agent(v1::GetAgentRequest { name: ECHO.into() }).await?.status;
     assert_eq!(status.context("no status")?.message, "the image cannot be pulled");
     assert_eq!(report(&"x".repeat(1025)).await.unwrap_err().fields[0].field, "message");
     report("").await?;

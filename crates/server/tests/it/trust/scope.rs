@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use futures::StreamExt;
 use jsonwebtoken::Algorithm;
 use rota_proto::labels::CLUSTER;
+use rota_proto::names;
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::client::{Client, Code};
 use rota_testkit::{Backend, tasks};
@@ -15,6 +16,21 @@ use super::oidc::{bearer, start_cluster};
 pub(super) fn of_cluster(mut task: v1::Task) -> v1::Task {
     task.labels.insert(CLUSTER.to_owned(), "here".to_owned());
     task
+}
+
+/// Applies an agent of a resource of a cluster, whose workers the test starts.
+pub(super) async fn agent_of_cluster(operator: &Client, name: &str) -> Result<()> {
+    let spec = v1::AgentSpec {
+        runtime: Some(tasks::script([])),
+        management: v1::Management::External.into(),
+        ..Default::default()
+    };
+    let (name, labels) = (names::agent("default", name), [(CLUSTER.to_owned(), "here".to_owned())].into());
+    let agent = Some(v1::Agent { name, labels, spec: Some(spec), ..Default::default() });
+    operator
+        .update_agent(v1::UpdateAgentRequest { agent, allow_missing: true, ..Default::default() })
+        .await?;
+    Ok(())
 }
 
 #[tokio::test]
@@ -101,5 +117,63 @@ async fn operator_takes_over_no_agent() -> Result<()> {
     // An admin may hand it over.
     update(cluster.client(), true).await?;
     update(&operator, true).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn operator_has_nothing_to_do_with_agents_of_the_api() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    let put = |client: &Client, name: &str, managed: bool| {
+        let labels = managed.then(|| (CLUSTER.to_owned(), "here".to_owned())).into_iter().collect();
+        let spec = v1::AgentSpec { runtime: Some(tasks::script([])), ..Default::default() };
+        let agent = v1::Agent { name: name.to_owned(), labels, spec: Some(spec), ..Default::default() };
+        let client = client.clone();
+        async move {
+            let agent = Some(agent);
+            client
+                .update_agent(v1::UpdateAgentRequest { agent, allow_missing: true, ..Default::default() })
+                .await
+        }
+    };
+    for namespace in ["default", "team"] {
+        let of = |agent: &str| format!("namespaces/{namespace}/agents/{agent}");
+        let (private, managed) = (of("private"), of("managed"));
+        put(cluster.client(), &private, false).await?;
+        put(&operator, &managed, true).await?;
+        let refused = put(&operator, &of("unlabelled"), false).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("ROLE_FORBIDDEN"));
+
+        let listed = operator.all_agents(&format!("namespaces/{namespace}")).await?;
+        assert_eq!(listed.into_iter().map(|agent| agent.name).collect::<Vec<_>>(), [managed.as_str()]);
+        for (name, exists) in [(&private, false), (&managed, true)] {
+            let drain = v1::DrainAgentRequest { name: name.clone(), ..Default::default() };
+            let announcement = v1::AnnounceWorkersRequest { name: name.clone(), ..Default::default() };
+            let report = v1::ReportAgentRequest { name: name.clone(), ..Default::default() };
+            let delete = v1::DeleteAgentRequest { name: name.clone(), force: true, allow_missing: false };
+            for answer in [
+                operator.drain_agent(drain).await.map(drop),
+                operator.announce_workers(announcement).await.map(drop),
+                operator.report_agent(report).await.map(drop),
+                operator.delete_agent(delete).await.map(drop),
+            ] {
+                match exists {
+                    true => answer?,
+                    false => {
+                        assert_eq!(answer.unwrap_err().reason.as_deref(), Some("AGENT_NOT_FOUND"), "{name}");
+                    }
+                }
+            }
+        }
+        // A resource of the same name that is deleted takes nothing with it.
+        operator
+            .delete_agent(v1::DeleteAgentRequest { name: private.clone(), allow_missing: true, force: true })
+            .await?;
+        let get = v1::GetAgentRequest { name: private.clone() };
+        assert_eq!(cluster.client().get_agent(get.clone()).await?.name, private);
+        assert_eq!(operator.get_agent(get).await.unwrap_err().reason.as_deref(), Some("ROLE_FORBIDDEN"));
+    }
     Ok(())
 }
