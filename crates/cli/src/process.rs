@@ -7,6 +7,12 @@ pub fn protect() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "failed to protect this process against others of the same user");
     }
+    // Not dumpable is sufficient, but for a kernel with `fs.suid_dumpable`.
+    let limited =
+        getrlimit(Resource::RLIMIT_CORE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_CORE, 0, most));
+    if let Err(error) = limited {
+        tracing::warn!(%error, "failed to turn core dumps off");
+    }
 }
 
 /// Raises the number of files that this process may open to the most that it is allowed: many systems start programs with 1024, and
@@ -17,5 +23,21 @@ pub fn raise_file_limit() {
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
     if let Err(error) = raised {
         tracing::warn!(%error, "failed to raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protected_process_dumps_no_core() {
+        let (_, most) = getrlimit(Resource::RLIMIT_CORE).unwrap();
+        setrlimit(Resource::RLIMIT_CORE, most, most).unwrap();
+        protect();
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, most));
+        assert!(!nix::sys::prctl::get_dumpable().unwrap());
+        // Other tests read files of this process.
+        nix::sys::prctl::set_dumpable(true).unwrap();
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn assign(
     spec.prompt = kind::framed(&std::mem::take(&mut spec.prompt_frame), spec.prompt);
     let continues = !spec.continue_from.is_empty();
     let secrets = match &dispatch.secrets {
-        Some(sealed) => sealer.open_sealed(&task.namespace, task.id, sealed)?,
+        Some(sealed) => sealer.open_sealed(&task.namespace, task.id, sealed)?.into_message(),
         None => BTreeMap::new(),
     };
     merge::complete(&mut spec, agent_spec.unwrap_or(&v1::AgentSpec::default()), task);

@@ -6,6 +6,7 @@
 //! rotated there are two: what is new is sealed under the one that the document names, and both open.
 
 mod key;
+mod secrets;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use zeroize::Zeroizing;
 
 use self::key::{Check, KEY_BYTES, SecretKey};
+pub(crate) use self::secrets::Secrets;
 pub use self::stored::key_document;
 pub(crate) use self::stored::{StoredKeys, open};
 
@@ -234,9 +236,10 @@ impl Sealer {
         namespace: &Namespace,
         id: TaskId,
         sealed: &[u8],
-    ) -> Result<BTreeMap<String, String>, Error> {
+    ) -> Result<Secrets, Error> {
         let (plain, _) = self.open_plain(namespace, id, sealed).ok_or(Error::Sealed)?;
-        serde_json::from_slice(&plain).map_err(|_| Error::Sealed)
+        let secrets: BTreeMap<_, _> = serde_json::from_slice(&plain).map_err(|_| Error::Sealed)?;
+        Ok(Secrets::from(secrets))
     }
 
     /// Decrypts, and returns whether the current key has sealed.

@@ -155,7 +155,7 @@ impl Schedules {
         }
         let sealer = &self.driver.sealer;
         if let Ok(id) = Uuid::from_slice(&stored.sealed_for)
-            && sealer.open_sealed(namespace, TaskId(id), &stored.sealed).is_ok_and(|known| known == *secrets)
+            && sealer.open_sealed(namespace, TaskId(id), &stored.sealed).is_ok_and(|known| *known == *secrets)
         {
             return Ok(());
         }

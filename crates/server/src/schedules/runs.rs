@@ -246,7 +246,7 @@ impl Driver {
             let sealed_for = Uuid::from_slice(&stored.sealed_for).unwrap_or_default();
             let secrets = self.sealer.open_sealed(namespace, TaskId(sealed_for), &stored.sealed);
             let secrets = secrets.map_err(|error| Status::failed_precondition(error.to_string()))?;
-            task.spec.get_or_insert_default().secrets = secrets;
+            task.spec.get_or_insert_default().secrets = secrets.into_message();
         }
         let request = v1::CreateTaskRequest {
             parent: names::namespace(namespace.as_str()),

@@ -22,7 +22,7 @@ fn secrets_open_only_for_their_task() {
     let secrets = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
     let sealed = sealer.seal(&here, task, &secrets).unwrap().bytes;
     assert!(!sealed.windows(5).any(|part| part == b"value"));
-    assert_eq!(open(&path).unwrap().open_sealed(&here, task, &sealed).unwrap(), secrets);
+    assert_eq!(*open(&path).unwrap().open_sealed(&here, task, &sealed).unwrap(), secrets);
     assert!(sealer.open_sealed(&here, other, &sealed).is_err());
     assert!(sealer.open_sealed(&there, task, &sealed).is_err(), "ids are unique within a namespace only");
     assert!(sealer.open_sealed(&here, task, &sealed[VERSION.len()..]).is_err());
@@ -99,7 +99,7 @@ impl Pair {
     }
 
     fn opens(&self, sealer: &Sealer, sealed: &[u8]) -> bool {
-        sealer.open_sealed(&self.namespace, self.task, sealed).is_ok_and(|found| found == self.secrets)
+        sealer.open_sealed(&self.namespace, self.task, sealed).is_ok_and(|found| *found == self.secrets)
     }
 }
 

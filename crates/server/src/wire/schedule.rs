@@ -1,6 +1,5 @@
 //! Schedules: validation of what callers send, and conversion to what they read.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
@@ -14,6 +13,7 @@ use uuid::Uuid;
 use super::status::invalid;
 use super::{check, spec, time};
 use crate::schedules::{Entry, StoredStatus, Timetable, task_label};
+use crate::seal::Secrets;
 
 const MAX_JITTER: Duration = Duration::from_hours(1);
 const MIN_DEADLINE: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const NEXT_TIMES: usize = 3;
 /// A validated schedule, without the secrets of its task.
 pub(crate) struct Checked {
     pub(crate) schedule: v1::Schedule,
-    pub(crate) secrets: BTreeMap<String, String>,
+    pub(crate) secrets: Secrets,
 }
 
 /// Parses the timetable of a specification.
@@ -83,10 +83,7 @@ pub(crate) fn check(namespace: Namespace, given: v1::Schedule, now: Timestamp) -
 }
 
 /// Validates the task of a schedule as CreateTask does. Returns its secrets apart.
-fn template(
-    namespace: Namespace,
-    mut task: v1::Task,
-) -> Result<(v1::Task, BTreeMap<String, String>), Status> {
+fn template(namespace: Namespace, mut task: v1::Task) -> Result<(v1::Task, Secrets), Status> {
     let at = |field: &str| format!("schedule.spec.task.{field}");
     let given = task.spec.clone().unwrap_or_default();
     if given.start_time.is_some() {

@@ -16,6 +16,7 @@ use tonic::Status;
 use super::kind::Asked;
 use super::status::invalid;
 use super::{check, failure, names, pull_request, target, task, time};
+use crate::seal::Secrets;
 
 const MAX_DEPENDENCIES: usize = 256;
 const MAX_ATTEMPTS: i32 = 100;
@@ -39,7 +40,7 @@ pub(crate) struct Checked {
     pub(crate) task: Task,
     /// The spec without its secrets, as it is stored.
     pub(crate) payload: v1::TaskSpec,
-    pub(crate) secrets: std::collections::BTreeMap<String, String>,
+    pub(crate) secrets: Secrets,
     pub(crate) strict: bool,
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn check(
     if spec.title.is_empty() {
         spec.title = failure::cut(title(&spec), check::MAX_TITLE);
     }
-    let secrets = std::mem::take(&mut spec.secrets);
+    let secrets = Secrets::from(std::mem::take(&mut spec.secrets));
     spec.secret_names = secrets.keys().cloned().collect();
     spec.secret_names.sort_unstable();
 
