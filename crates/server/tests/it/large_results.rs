@@ -1,9 +1,12 @@
 //! Results of dependencies that one message could not carry: the worker fetches them.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
 use rota_proto::v1::{self, OnDependencyFailure as Policy, TaskState};
-use rota_proto::worker::v1::{Assign, FetchPreviousResultRequest, Hello};
+use rota_proto::worker::v1::session_request::Kind as Outgoing;
+use rota_proto::worker::v1::{Assign, FetchPreviousResultRequest, Hello, Result as AttemptResult, result};
 use rota_testkit::client::Client;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, history, tasks};
@@ -12,6 +15,9 @@ use tonic::{Code, Status};
 const COUNT: usize = 20;
 /// The longest text of a result; with its envelope, more than an assignment carries.
 const SIZE: usize = 256 << 10;
+
+/// Time for a worker to fetch, write and pass on 256 MiB while other tests run.
+const FULL_FAN_IN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Creates tasks with large results, and a task that needs these; returns the assignment of the last.
 async fn fan_in(client: &Client, worker: &mut RawWorker) -> Result<Assign> {
@@ -73,6 +79,55 @@ async fn large_results_reach_their_dependent() -> Result<()> {
         tasks::until_state(client, "namespaces/default/tasks/last", TaskState::Succeeded).await?;
         history::check(client, true).await?.check()?;
     }
+    Ok(())
+}
+
+/// As many dependencies as a task may have, with results as large as they may be, over the real protocol of both sides.
+#[tokio::test]
+async fn full_fan_in_runs_on_a_worker() -> Result<()> {
+    const PARTS: usize = 256;
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let data = (0..768).map(|number| (format!("k{number}"), "d".repeat(1000).into())).collect();
+    let result = v1::TaskResult {
+        text: "x".repeat((256 << 10) - 16),
+        data: Some(pbjson_types::Struct { fields: data }),
+        ..Default::default()
+    };
+    ensure!(result.encoded_len() > 1_000_000 && result.encoded_len() <= 1 << 20, "{}", result.encoded_len());
+    // Counts what has arrived: names of the dependencies, and bytes.
+    let shell =
+        "cd $ROTA_CONTEXT; grep -c '\"alias\": \"part-' previous_results.json; wc -c < previous_results.json";
+    let command = v1::CommandRuntime { shell: shell.to_owned(), ..Default::default() };
+    let runtime = v1::Runtime { kind: Some(v1::runtime::Kind::Command(command)) };
+    tasks::agent(client, "join", runtime, &[]).await?;
+    let mut last = tasks::task("join");
+    for number in 0..PARTS {
+        let mut task = tasks::task("echo");
+        task.alias = format!("part-{number}");
+        tasks::create(client, task).await?;
+        let assign = worker.take().await?;
+        worker.send(Outgoing::Result(AttemptResult {
+            task_id: assign.task_id,
+            fence: assign.fence,
+            kind: Some(result::Kind::Succeeded(result.clone())),
+            ..AttemptResult::default()
+        }));
+        assert!(worker.result_ack().await?);
+        let dependency = v1::Dependency { task: format!("part-{number}"), on_failure: Policy::Fail.into() };
+        last.spec.get_or_insert_default().depends_on.push(dependency);
+    }
+    let last = tasks::create(client, last).await?.name;
+    let _joining = cluster.worker("join", "real", 1)?;
+    let ended = tasks::ended_within(FULL_FAN_IN_TIMEOUT, client, &last).await?.status.unwrap_or_default();
+    assert_eq!(ended.state(), TaskState::Succeeded, "{ended:?}");
+    let text = ended.result.unwrap_or_default().text;
+    let numbers = text.split_whitespace().map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    let [parts, bytes] = numbers[..] else { bail!("{text:?}") };
+    assert_eq!(parts, PARTS);
+    assert!(bytes > PARTS * 1_000_000, "{bytes} bytes");
     Ok(())
 }
 
