@@ -182,4 +182,24 @@ test("a workflow is drawn, and its approval waits in the inbox", async () => {
   await page.context().close();
 });
 
+test("a workflow shows the group that it waits for", async () => {
+  const page = await signedIn();
+  const steps = [{ name: "look", approval: { prompt: "Is it good?" } }];
+  const create = (title) =>
+    api("POST", "namespaces/default/workflows", {
+      spec: { title, steps, concurrency: { group: "deploy-<b>here</b>" } },
+    });
+  const first = await create("the first of them");
+  const second = await create("the second of them");
+  await page.getByRole("link", { name: "Workflows" }).click();
+  await page.locator("tr", { hasText: "the second of them" }).getByText("waits for its group").waitFor();
+  await page.getByRole("link", { name: "the second of them" }).click();
+  await page.getByText("Waits for a place in the workflow group deploy-<b>here</b>").waitFor();
+  await accessible(page, "workflow of a group");
+  await api("POST", `${first.name}:decide`, { step: "look", decision: "STEP_DECISION_APPROVE" });
+  await page.getByText("In the workflow group deploy-<b>here</b>").waitFor();
+  await api("POST", `${second.name}:decide`, { step: "look", decision: "STEP_DECISION_REJECT" });
+  await page.context().close();
+});
+
 nothingFailed();

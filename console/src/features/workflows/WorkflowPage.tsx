@@ -3,7 +3,7 @@ import { Link, useNavigate, useParams } from "@tanstack/react-router";
 import { lazy, Suspense, useState } from "react";
 import { get, post } from "../../api/client";
 import { id } from "../../api/format";
-import { visible } from "../../api/plain";
+import { visible, visibleLine } from "../../api/plain";
 import type { StepStatus, WatchWorkflowResponse, Workflow, WorkflowSpec } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Age } from "../../components/Age";
@@ -104,6 +104,7 @@ function OneWorkflow({ name }: { name: string }) {
         </span>
       </div>
       <Problem error={problem ?? (link.state === "ended" ? link.error : undefined)} />
+      <Group of={workflow.status} what="workflow" />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
       {spec.data?.spec && <Picture spec={spec.data.spec} steps={steps} />}
       <Table label="Steps" heads={["State", "Step", "Tasks", "Time", "Details"]}>
@@ -131,12 +132,32 @@ function OneWorkflow({ name }: { name: string }) {
             </td>
             <td>
               {step.message}
+              <Group of={step} what="step" />
               {isApproval(step) ? <Decision workflow={name} step={step} /> : visible(step.prompt)}
             </td>
           </tr>
         ))}
       </Table>
     </>
+  );
+}
+
+/** The concurrency group of a workflow or a step, and whether it waits for its place there. */
+function Group({
+  of: { concurrencyGroup, waitsForGroup } = {},
+  what,
+}: {
+  of: { concurrencyGroup?: string; waitsForGroup?: boolean } | undefined;
+  what: string;
+}) {
+  if (!concurrencyGroup) {
+    return null;
+  }
+  return (
+    <p className="quiet">
+      {waitsForGroup ? `Waits for a place in the ${what} group ` : `In the ${what} group `}
+      <code>{visibleLine(concurrencyGroup)}</code>
+    </p>
   );
 }
 

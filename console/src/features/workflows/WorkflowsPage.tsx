@@ -103,6 +103,7 @@ export function WorkflowsPage() {
             <tr key={workflow.name} aria-current={index === row}>
               <td>
                 <State value={workflow.status?.state} prefix="WORKFLOW_STATE_" />
+                {workflow.status?.waitsForGroup && <span className="quiet"> waits for its group</span>}
               </td>
               <td className="name">
                 <Link
