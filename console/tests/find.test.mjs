@@ -17,7 +17,8 @@ import {
 setUp();
 
 const HOSTILE = "<img src=x onerror=alert(1)>\u202e";
-const dialog = (page) => page.getByRole("dialog", { name: "Find" });
+const dialogOf = (page, name) => page.getByRole("dialog", { name });
+const dialog = (page) => dialogOf(page, "Find");
 
 test("pages, tasks and commands are found by keyboard and pointer", async () => {
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
@@ -139,6 +140,30 @@ test("all tasks that match are cancelled, also those that are not listed, with t
     await until(name, "TASK_STATE_CANCELLED");
   }
   await page.getByText("12 selected.").waitFor({ state: "detached" });
+  await page.context().close();
+});
+
+test("the priority of several tasks is set", async () => {
+  const page = await signedIn();
+  const names = [];
+  for (const title of ["urgent one", "urgent two"]) {
+    names.push(await scripted(title, [], { target: { agent: "missing" } }));
+    await show(page, title);
+    await page.getByLabel(`Select ${title}`).check();
+  }
+  await page.getByRole("button", { name: "Set priority" }).click();
+  const form = dialogOf(page, "Set priority");
+  await form.getByText("Set priority of 2 tasks?").waitFor();
+  await form.getByLabel("Priority, from 0 to 10").fill("8");
+  await accessible(page, "priority");
+  await page.keyboard.press("Enter");
+  for (const title of ["urgent one", "urgent two"]) {
+    await page.locator("tr", { hasText: title }).getByRole("cell", { name: "8", exact: true }).waitFor();
+  }
+  for (const name of names) {
+    assert.equal((await api("GET", name)).priority, 8);
+    await api("POST", `${name}:cancel`, {});
+  }
   await page.context().close();
 });
 

@@ -1,7 +1,7 @@
 // Costs, schedules and the system, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+import { accessible, api, base, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
 
 setUp();
 
@@ -31,7 +31,7 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   await form.getByLabel("Dollars a day").fill("99999999");
   await form.getByRole("button", { name: "Set budget" }).click();
   await form.getByRole("alert").waitFor();
-  await form.getByRole("button", { name: "Remove budget" }).click();
+  await page.getByRole("button", { name: "Remove budget" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Remove budget" }).click();
   await page.getByText("$1.50 of $2.00").waitFor({ state: "detached" });
   const { budgets } = await api("GET", "namespaces/default/budgets");
@@ -106,7 +106,18 @@ test("the system shows its parts, and its breakers are reset", async () => {
   await page.keyboard.press("Enter");
   await page.getByText("Saved.").waitFor();
   assert.equal((await api("GET", "system/logFilter")).filter, "warn");
+  const address = page.getByLabel("Address of a trace");
+  await address.fill("javascript:alert('{trace}')");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").filter({ hasText: "begins with https://" }).waitFor();
+  await address.fill("https://traces.invalid/trace/{trace}");
+  await page.keyboard.press("Enter");
+  await page.getByText("Address kept.").waitFor();
   await api("PUT", "system/logFilter", { filter: before });
+  const { traceId } = (await api("GET", name)).status;
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const link = page.getByRole("link", { name: traceId });
+  assert.equal(await link.getAttribute("href"), `https://traces.invalid/trace/${traceId}`);
   await page.context().close();
 });
 

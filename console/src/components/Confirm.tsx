@@ -1,4 +1,4 @@
-import { useRef, useState } from "react";
+import { type ReactNode, useRef, useState } from "react";
 import { newKey } from "../api/client";
 import { Dialog } from "./Dialog";
 
@@ -8,22 +8,24 @@ interface Props {
   name?: string;
   /** What is done, with its extent, as a question. */
   question: string;
-  /** Gets a key that stays the same until the action has succeeded: a repeated call is recognized by it. */
-  onConfirm: (key: string) => Promise<unknown>;
+  /** Gets a key that stays the same until the action has succeeded, by which a repeated call is recognized, and the fields. */
+  onConfirm: (key: string, fields: FormData) => Promise<unknown>;
   disabled?: boolean;
+  /** Fields of the action, if it has any. */
+  children?: ReactNode;
 }
 
-/** A button whose action is confirmed first, and is done once at a time. */
-export function Confirm({ label, name, question, onConfirm, disabled }: Props) {
+/** A button, in no form, whose action is confirmed first, and is done once at a time. */
+export function Confirm({ label, name, question, onConfirm, disabled, children }: Props) {
   const [open, setOpen] = useState(false);
   const [busy, setBusy] = useState(false);
   const key = useRef("");
-  const confirm = async () => {
+  const confirm = async (fields: FormData) => {
     setOpen(false);
     setBusy(true);
     key.current ||= newKey();
     try {
-      await onConfirm(key.current);
+      await onConfirm(key.current, fields);
       key.current = "";
     } catch {
       // Shown by the page. The key is kept: the call may have been made all the same.
@@ -36,10 +38,18 @@ export function Confirm({ label, name, question, onConfirm, disabled }: Props) {
         {label}
       </button>
       <Dialog open={open} onClose={() => setOpen(false)} title={label}>
-        <p>{question}</p>
-        <button type="button" className="primary" onClick={() => void confirm()}>
-          {label}
-        </button>
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            void confirm(new FormData(event.currentTarget));
+          }}
+        >
+          <p>{question}</p>
+          {children && <div className="bar">{children}</div>}
+          <button type="submit" className="primary">
+            {label}
+          </button>
+        </form>
       </Dialog>
     </>
   );

@@ -205,59 +205,61 @@ function NamespaceBudget({
   };
   const dollars = (micro: string | undefined) => (micro && micro !== "0" ? Number(micro) / 1e6 : "");
   return (
-    <form
-      className="bar"
-      aria-label="Budget of the namespace"
-      key={JSON.stringify(now?.budget)}
-      onChange={() => setSaved(false)}
-      onSubmit={(event) => {
-        event.preventDefault();
-        const form = new FormData(event.currentTarget);
-        const micro = (name: string) => String(Math.round(Number(form.get(name) ?? 0) * 1e6));
-        const budget = {
-          dailyMicroUsd: micro("daily"),
-          monthlyMicroUsd: micro("monthly"),
-          whenExhausted: form.get("when"),
-        };
-        void set(budget).catch(() => {});
-      }}
-    >
-      <label>
-        Dollars a day
-        <input
-          name="daily"
-          type="number"
-          min="0"
-          step="0.01"
-          defaultValue={dollars(now?.budget?.dailyMicroUsd)}
-        />
-      </label>
-      <label>
-        Dollars a month
-        <input
-          name="monthly"
-          type="number"
-          min="0"
-          step="0.01"
-          defaultValue={dollars(now?.budget?.monthlyMicroUsd)}
-        />
-      </label>
-      <label>
-        When it is exhausted
-        <select name="when" defaultValue={now?.budget?.whenExhausted ?? "WHEN_EXHAUSTED_QUEUE"}>
-          <option value="WHEN_EXHAUSTED_QUEUE">tasks wait</option>
-          <option value="WHEN_EXHAUSTED_REFUSE">tasks are refused</option>
-        </select>
-      </label>
-      <button type="submit">Set budget</button>
+    <>
+      <form
+        className="bar"
+        aria-label="Budget of the namespace"
+        key={JSON.stringify(now?.budget)}
+        onChange={() => setSaved(false)}
+        onSubmit={(event) => {
+          event.preventDefault();
+          const form = new FormData(event.currentTarget);
+          const micro = (name: string) => String(Math.round(Number(form.get(name) ?? 0) * 1e6));
+          const budget = {
+            dailyMicroUsd: micro("daily"),
+            monthlyMicroUsd: micro("monthly"),
+            whenExhausted: form.get("when"),
+          };
+          void set(budget).catch(() => {});
+        }}
+      >
+        <label>
+          Dollars a day
+          <input
+            name="daily"
+            type="number"
+            min="0"
+            step="0.01"
+            defaultValue={dollars(now?.budget?.dailyMicroUsd)}
+          />
+        </label>
+        <label>
+          Dollars a month
+          <input
+            name="monthly"
+            type="number"
+            min="0"
+            step="0.01"
+            defaultValue={dollars(now?.budget?.monthlyMicroUsd)}
+          />
+        </label>
+        <label>
+          When it is exhausted
+          <select name="when" defaultValue={now?.budget?.whenExhausted ?? "WHEN_EXHAUSTED_QUEUE"}>
+            <option value="WHEN_EXHAUSTED_QUEUE">tasks wait</option>
+            <option value="WHEN_EXHAUSTED_REFUSE">tasks are refused</option>
+          </select>
+        </label>
+        <button type="submit">Set budget</button>
+        <span role="status">{saved && "Saved."}</span>
+        <Problem error={problem} />
+      </form>
       <Confirm
         label="Remove budget"
         disabled={!now?.budget}
         question={`Let the namespace ${namespace} spend without a limit of its own?`}
         onConfirm={() => set(null)}
       />
-      <span role="status">{saved && "Saved."}</span>
-      <Problem error={problem} />
-    </form>
+    </>
   );
 }

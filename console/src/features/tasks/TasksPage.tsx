@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { useCallback, useMemo, useRef, useState } from "react";
+import { type ReactNode, useCallback, useMemo, useRef, useState } from "react";
 import { withChange } from "../../api/changes";
 import { get, patch, post } from "../../api/client";
 import { forEach } from "../../api/each";
@@ -36,13 +36,16 @@ const STATES = [
   "FAILED",
   "CANCELLED",
 ];
+/** Priority of tasks that have none of their own. */
+const NORMAL = 5;
 const ENDED = ["TASK_STATE_SUCCEEDED", "TASK_STATE_FAILED", "TASK_STATE_CANCELLED"];
 
 interface Action {
   name: string;
   fits: (task: Task) => boolean;
-  /** Gets a key by which a repeated call is recognized. */
-  act: (name: string, key: string) => Promise<unknown>;
+  /** Gets a key by which a repeated call is recognized, and the fields. */
+  act: (name: string, key: string, fields: FormData) => Promise<unknown>;
+  fields?: ReactNode;
 }
 
 /** The actions on selected tasks, with the tasks that each applies to. */
@@ -61,6 +64,18 @@ const ACTIONS: Action[] = [
     name: "Resume",
     fits: (task) => !isEnded(task) && task.desiredState === "DESIRED_STATE_SUSPENDED",
     act: (name) => desire(name, "DESIRED_STATE_RUN"),
+  },
+  {
+    name: "Set priority",
+    fits: (task) => !isEnded(task),
+    act: (name, _key, fields) =>
+      patch(`${name}?updateMask=priority`, { name, priority: Number(fields.get("priority")) }),
+    fields: (
+      <label>
+        Priority, from 0 to 10
+        <input name="priority" type="number" min={0} max={10} defaultValue={NORMAL} required />
+      </label>
+    ),
   },
   {
     name: "Retry",
@@ -177,10 +192,10 @@ export function TasksPage() {
       }
     }
   };
-  const act = async (act: Action["act"], on: Task[], key: string) => {
+  const act = async (act: Action["act"], on: Task[], key: string, fields: FormData) => {
     setProblem(undefined);
     setNote("");
-    const failed = await forEach(on, (task) => act(task.name ?? "", `${key}-${id(task.name)}`));
+    const failed = await forEach(on, (task) => act(task.name ?? "", `${key}-${id(task.name)}`, fields));
     if (shownList.current === list) {
       // Those that are left can be tried again.
       setSelected(new Map(failed.map(({ one }) => [one.name ?? "", one])));
@@ -201,16 +216,19 @@ export function TasksPage() {
         <button type="button" onClick={() => void selectAll()}>
           Select all that match
         </button>
-        {ACTIONS.map(({ name, fits, act: one }) => {
+
+        {ACTIONS.map(({ name, fits, act: one, fields }) => {
           const on = chosen.filter(fits);
           return (
             <Confirm
               key={name}
               label={name}
               disabled={on.length === 0}
-              question={`${name} ${on.length} ${on.length === 1 ? "task" : "tasks"}?`}
-              onConfirm={(key) => act(one, on, key)}
-            />
+              question={`${name}${fields ? " of" : ""} ${on.length} ${on.length === 1 ? "task" : "tasks"}?`}
+              onConfirm={(key, given) => act(one, on, key, given)}
+            >
+              {fields}
+            </Confirm>
           );
         })}
         <span className="quiet" role="status">
@@ -227,7 +245,15 @@ export function TasksPage() {
       <Problem error={problem ?? found.error ?? (link.state === "ended" ? link.error : undefined)} />
       <Table
         label="Tasks"
-        heads={[hidden("Selected"), "State", "Task", optional("Agent"), "Age", optional("Cost")]}
+        heads={[
+          hidden("Selected"),
+          "State",
+          "Task",
+          optional("Agent"),
+          optional("Priority"),
+          "Age",
+          optional("Cost"),
+        ]}
       >
         {tasks.map((task, index) => (
           <tr key={task.name} aria-current={index === row}>
@@ -239,6 +265,7 @@ export function TasksPage() {
                 aria-label={`Select ${titleOf(task)}`}
               />
             </td>
+
             <td>
               <State value={task.status?.state} prefix="TASK_STATE_" />
             </td>
@@ -251,6 +278,7 @@ export function TasksPage() {
               </Link>
             </td>
             <td className="optional">{task.spec?.target?.agent}</td>
+            <td className="optional">{task.priority ?? NORMAL}</td>
             <td>
               <Age from={task.createTime} />
             </td>
