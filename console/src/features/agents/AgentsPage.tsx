@@ -2,20 +2,26 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { id, query } from "../../api/format";
+import { visible, visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Agent, WatchAgentsResponse, Worker } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { troubleOf, useStream } from "../../api/useStream";
-import { Age } from "../../components/Age";
+import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { hidden, optional, Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
+import { boundsOf } from "./bounds";
+import { Scale } from "./Scale";
+import { isSick, sickFirst, stateOf } from "./workers";
 
 interface Page {
   nextPageToken?: string;
 }
+
+const isManaged = (agent: Agent) => agent.spec?.management !== "MANAGEMENT_EXTERNAL";
 
 /** Agents with their demand, and the workers that serve them. */
 export function AgentsPage() {
@@ -64,10 +70,10 @@ export function AgentsPage() {
   );
   // Slots, queues and workers change without a change of their agent.
   const link = useStream(namespace, () => `${parent}/agents:watchDemand?differences=true`, reload);
-  const drain = async (name: string) => {
+  const act = async (call: Promise<unknown>) => {
     setProblem(undefined);
     try {
-      await post(`${name}:drain`);
+      await call;
     } catch (error) {
       setProblem(error);
       throw error;
@@ -86,7 +92,16 @@ export function AgentsPage() {
       />
       <Table
         label="Agents"
-        heads={["Agent", "Workers", "Free slots", "Queued", "Running", "Message", hidden("Actions")]}
+        heads={[
+          "Agent",
+          "Workers",
+          "Free slots",
+          "Queued",
+          "Running",
+          "Bounds",
+          "Problem",
+          hidden("Actions"),
+        ]}
       >
         {shownAgents.map((agent) => (
           <tr key={agent.name}>
@@ -98,13 +113,25 @@ export function AgentsPage() {
             <td>{agent.status?.freeSlots ?? 0}</td>
             <td>{agent.status?.queuedTasks ?? 0}</td>
             <td>{agent.status?.runningTasks ?? 0}</td>
-            <td>{agent.status?.message}</td>
+            <td>{boundsOf(agent.spec)}</td>
             <td>
-              <Confirm
-                label="Drain"
-                question={`Let all workers of ${id(agent.name)} end what they run, and take nothing new?`}
-                onConfirm={() => drain(agent.name ?? "")}
-              />
+              {agent.status?.message && <p className="problem">{visible(agent.status.message)}</p>}
+              {agent.status?.coolDowns?.map((one) => (
+                <p key={`${one.credential} ${one.limit}`} className="quiet">
+                  {visibleLine(one.limit)} until <Moment at={one.untilTime} />
+                </p>
+              ))}
+            </td>
+            <td>
+              <span className="choices">
+                {isManaged(agent) && <Scale agent={agent} act={act} />}
+                <Confirm
+                  label="Drain"
+                  name={`Drain ${id(agent.name)}`}
+                  question={`Let all workers of ${id(agent.name)} end what they run, and take nothing new?`}
+                  onConfirm={() => act(post(`${agent.name}:drain`))}
+                />
+              </span>
             </td>
           </tr>
         ))}
@@ -116,13 +143,12 @@ export function AgentsPage() {
         label="Workers"
         heads={["Worker", "Agent", "State", "Slots", "Succeeded", "Failed", optional("Seen")]}
       >
-        {shownWorkers.map((worker) => (
+        {sickFirst(shownWorkers).map((worker) => (
           <tr key={worker.name}>
             <td className="name">{id(worker.name)}</td>
             <td>{worker.agent}</td>
             <td>
-              {worker.notReadyReason ||
-                (worker.draining ? "draining" : worker.connected ? "connected" : "disconnected")}
+              <span className={isSick(worker) ? "problem" : undefined}>{stateOf(worker)}</span>
             </td>
             <td>
               {worker.tasks?.length ?? 0} of {worker.slots ?? 0}
