@@ -12,6 +12,7 @@ import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
+import { TraceAddress } from "./TraceAddress";
 
 /** Shortest time between two readings while tasks change. */
 const PAUSE = 5000;
@@ -65,6 +66,7 @@ export function SystemPage() {
       {(status?.replicas?.length ?? 0) > 0 && <Replicas replicas={status?.replicas ?? []} />}
       {status && <Loops tasks={status.backgroundTasks ?? []} />}
       <LogFilter />
+      <TraceAddress />
     </>
   );
 }

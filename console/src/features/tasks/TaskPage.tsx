@@ -11,6 +11,7 @@ import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { Answer } from "../inbox/Answer";
+import { traceUrl } from "../system/traces";
 import { Artifacts } from "./Artifacts";
 import { Log } from "./Log";
 import { Lines } from "./lines";
@@ -82,6 +83,7 @@ function OneTask({ name }: { name: string }) {
     return first.error ? <Problem error={first.error} /> : <p role="status">Loading…</p>;
   }
   const status = task.status ?? {};
+  const trace = traceUrl(status.traceId);
   return (
     <>
       <h1>{titleOf(task)}</h1>
@@ -160,7 +162,15 @@ function OneTask({ name }: { name: string }) {
         <Pair name="Tokens">
           {status.usage && `${status.usage.inputTokens ?? 0} in, ${status.usage.outputTokens ?? 0} out`}
         </Pair>
-        <Pair name="Trace">{status.traceId}</Pair>
+        <Pair name="Trace">
+          {trace ? (
+            <a href={trace} rel="noreferrer noopener">
+              {status.traceId}
+            </a>
+          ) : (
+            status.traceId
+          )}
+        </Pair>
         <Pair name="Workflow">
           {task.step?.workflow && (
             <Link
