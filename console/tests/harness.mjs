@@ -21,6 +21,8 @@ const TYPES = {
   ".css": "text/css",
   ".svg": "image/svg+xml",
 };
+/** Asks for a permission in place of the Claude Code CLI. */
+const CLI = join(import.meta.dirname, "permission-cli.mjs");
 const START_TIMEOUT = 60_000;
 export const folder = mkdtempSync(join(tmpdir(), "rota-console-"));
 const environment = { PATH: process.env.PATH, HOME: folder };
@@ -84,7 +86,8 @@ export async function stop(child, signal = "SIGTERM") {
 
 export async function start() {
   const listen = new URL(base).host;
-  dev = await serve(["dev", "--listen", listen, "--data-dir", join(folder, "data")], base);
+  const args = ["--listen", listen, "--data-dir", join(folder, "data"), "--claude-program", CLI];
+  dev = await serve(["dev", ...args], base);
 }
 
 export const kill = () => stop(dev, "SIGKILL");
@@ -111,13 +114,13 @@ export async function api(method, path, body) {
 
 /** Serves the pages of a context from the built files, under the program's own policy. */
 async function serveBuilt(context) {
+  const policy = (await fetch(base)).headers.get("content-security-policy");
   await context.route(
     (url) => !url.pathname.startsWith("/api/"),
     async (route) => {
-      const { origin, pathname } = new URL(route.request().url());
+      const { pathname } = new URL(route.request().url());
       const named = join(DIST, pathname);
       const path = extname(pathname) && existsSync(named) ? named : join(DIST, "index.html");
-      const policy = (await fetch(origin)).headers.get("content-security-policy");
       const headers = { "Content-Type": TYPES[extname(path)], "Content-Security-Policy": policy };
       await route.fulfill({ body: readFileSync(path), headers });
     },
