@@ -61,6 +61,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         clock: Arc::new(|| Timestamp(rota_telemetry::clock::unix_micros())),
         artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))
             .expect("a folder of this process"),
+        viewer_token: None,
         artifacts_quota: 0,
         notifications: Vec::new(),
         keys: rota_server::KeyFiles::new(folder.join("key")),

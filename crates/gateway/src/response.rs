@@ -1,6 +1,7 @@
 //! Responses of the services as JSON.
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{HeaderValue, Response, header};
 use http_body_util::{BodyExt, Full};
 use prost_reflect::{DynamicMessage, MessageDescriptor};
@@ -11,9 +12,22 @@ use crate::call::{Call, Form, LARGE};
 use crate::stream::{self, Messages};
 use crate::{Gateway, content, status};
 
+/// Headers of the services that responses over HTTP have too.
+const PASSED: [&str; 1] = ["rota-role"];
+
 /// Converts the response of a call.
 pub(crate) async fn convert(gateway: &Gateway, call: Call, response: Response<Body>) -> Response<Body> {
     let (parts, body) = response.into_parts();
+    let passed: Vec<_> =
+        PASSED.iter().filter_map(|name| Some((*name, parts.headers.get(*name)?.clone()))).collect();
+    let mut converted = convert_parts(gateway, call, parts, body).await;
+    for (name, value) in passed {
+        converted.headers_mut().insert(name, value);
+    }
+    converted
+}
+
+async fn convert_parts(gateway: &Gateway, call: Call, parts: Parts, body: Body) -> Response<Body> {
     // A call that fails before its first message has its status here.
     if let Some(status) = Status::from_header_map(&parts.headers)
         && status.code() != Code::Ok
@@ -118,10 +132,7 @@ mod tests {
             let mut large = std::pin::pin!(json(LARGE));
             assert!(poll!(&mut large).is_pending());
             drop(release);
-            assert_eq!(
-                large.await.unwrap(),
-                format!("{{\"alias\":\"{}\"}}", "x".repeat(LARGE)).into_bytes()
-            );
+            assert_eq!(large.await.unwrap(), format!("{{\"alias\":\"{}\"}}", "x".repeat(LARGE)).into_bytes());
             occupied.await.unwrap();
         });
     }

@@ -27,6 +27,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Admin token. Without it and without `oidc`, unauthenticated callers are accepted.
     pub token: Option<Token>,
+    /// File with the token of viewers, who only read; read again when it changes.
+    pub viewer_token: Option<PathBuf>,
     /// Issuer whose tokens are accepted in addition to the admin token.
     pub oidc: Option<Oidc>,
     /// Address of the HTTP probe and metrics listener.

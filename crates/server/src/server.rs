@@ -107,6 +107,7 @@ impl Server {
         let worker_tokens = WorkerTokens::new(Arc::clone(&sealer), Arc::new(token_registry));
         let authenticator = Authenticator::new(
             options.token.clone(),
+            options.viewer_token.clone(),
             options.oidc.clone(),
             worker_tokens.clone(),
             addr.ip().is_loopback(),

@@ -83,6 +83,9 @@ pub struct Settings {
     #[arg(skip)]
     #[schemars(extend("x-flag" = "--token-file"))]
     pub token_file: Option<PathBuf>,
+    /// File with the token of viewers, who read everything and change nothing
+    #[arg(long, value_name = "FILE")]
+    pub viewer_token_file: Option<PathBuf>,
     /// PEM file with the server's certificate chain
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
@@ -162,6 +165,7 @@ impl Default for Settings {
             artifacts_quota_mib: DEFAULT_QUOTA_MIB,
             notifications: None,
             token_file: None,
+            viewer_token_file: None,
             tls_certificate: None,
             tls_key: None,
             replica: "server".to_owned(),
@@ -197,6 +201,9 @@ impl Settings {
         if !authenticated && !self.insecure {
             return Err(SettingsError::Unauthenticated(self.listen));
         }
+        if !authenticated && self.viewer_token_file.is_some() {
+            return Err(SettingsError::ViewersAlone);
+        }
         self.check_store()?;
         self.tls().map(|_| ())
     }
@@ -212,6 +219,7 @@ impl Settings {
         Ok(Options {
             listen: self.listen,
             token: self.token_file.clone().map(Token::File),
+            viewer_token: self.viewer_token_file.clone(),
             oidc: self.oidc()?,
             http_listen: self.http_listen,
             tls: self.tls()?,
@@ -359,7 +367,10 @@ mod tests {
             let error = open.validate().unwrap_err();
             assert!(matches!(error, SettingsError::Unauthenticated(_)) && error.hint().is_some());
             assert!(Settings { insecure: true, ..open.clone() }.validate().is_ok());
-            assert!(Settings { token_file: Some("token".into()), ..open }.validate().is_ok());
+            assert!(Settings { token_file: Some("token".into()), ..open.clone() }.validate().is_ok());
+            let viewers = Some("viewers".into());
+            let alone = Settings { insecure: true, viewer_token_file: viewers, ..open };
+            assert!(matches!(alone.validate(), Err(SettingsError::ViewersAlone)));
         }
     }
 

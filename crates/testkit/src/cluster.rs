@@ -48,6 +48,8 @@ pub struct Setup {
     pub limits: Limits,
     /// Bearer token that callers must present.
     pub token: Option<String>,
+    /// Token of viewers, stored as `viewers` in the cluster's folder.
+    pub viewer_token: Option<String>,
     /// Certificate and key as PEM, stored as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
     pub tls: Option<(String, String)>,
     /// OIDC issuer whose tokens are accepted besides `token`.
@@ -69,6 +71,7 @@ impl Setup {
             breakers: Policy::default(),
             limits: Limits::default(),
             token: None,
+            viewer_token: None,
             tls: None,
             oidc: None,
             http: false,
@@ -175,6 +178,9 @@ impl Cluster {
             let files = tls_files(folder.path());
             std::fs::write(files.0, certificate)?;
             std::fs::write(files.1, key)?;
+        }
+        if let Some(token) = &setup.viewer_token {
+            std::fs::write(folder.path().join("viewers"), token)?;
         }
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let (running, addr, http_addr) = run(&setup, folder.path(), any).await?;
@@ -350,6 +356,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
             let options = Options {
                 listen,
                 token: setup.token.map(|token| Token::Fixed(token.into())),
+                viewer_token: setup.viewer_token.map(|_| folder.join("viewers")),
                 oidc: setup.oidc,
                 http_listen: setup.http.then(|| ([127, 0, 0, 1], 0).into()),
                 tls: setup.tls.map(|_| {

@@ -157,6 +157,7 @@ impl Dev {
             store,
             clock,
             artifacts: rota_server::Parts::in_folder(&data_dir.join("artifacts"))?,
+            viewer_token: None,
             artifacts_quota: 0,
             notifications: receivers.unwrap_or_default(),
             keys: KeyFiles {

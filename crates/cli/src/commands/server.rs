@@ -40,7 +40,7 @@ impl Server {
             return Ok(Exit::Ok);
         };
         settings.validate().map_err(contradiction)?;
-        if let Some(file) = &settings.token_file {
+        for file in settings.token_file.iter().chain(&settings.viewer_token_file) {
             serve::token(file)?;
         }
         let keys = settings.keys();

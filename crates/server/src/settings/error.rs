@@ -13,6 +13,11 @@ pub enum SettingsError {
         "no token would be required on {0}: every program that reaches it could run commands on the workers"
     )]
     Unauthenticated(SocketAddr),
+    /// Callers without a token could do more than viewers.
+    #[error(
+        "viewer_token_file requires token_file or oidc_issuer: without a token, callers may do everything"
+    )]
+    ViewersAlone,
     /// A key has no effect without the issuer.
     #[error("{0} requires oidc_issuer or oidc_token_file")]
     NoIssuer(&'static str),

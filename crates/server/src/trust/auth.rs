@@ -1,7 +1,8 @@
-//! Authentication: callers present the admin's token, compared in constant time, or a token of the OIDC issuer. Checks
+//! Authentication: callers present the token of the admin or of viewers, compared in constant time, or one of the OIDC issuer. Checks
 //! the role that a call requires; the name of a worker is checked when its session opens.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,7 +21,7 @@ use super::files;
 use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
 use super::page;
-use super::roles::{OperatorCall, Role, allowed_roles};
+use super::roles::{OperatorCall, ROLE_HEADER, Role, allowed_roles};
 use super::token_registry;
 use super::worker_token::{Invalid, WorkerTokens};
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
@@ -29,46 +30,63 @@ use crate::wire::status;
 /// Authenticates callers by their bearer tokens.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
-    /// Digest of the admin token: comparing digests takes the same time wherever two tokens differ.
-    admin: Arc<RwLock<Option<[u8; 32]>>>,
+    tokens: Arc<RwLock<Digests>>,
     verifier: Option<Verifier>,
     worker_tokens: WorkerTokens,
     /// Whether only programs on this machine reach the control plane.
     on_loopback: bool,
 }
 
+/// Digests of the tokens in files: comparing digests takes the same time wherever two tokens differ.
+#[derive(Debug, Default, Clone, Copy)]
+struct Digests {
+    admin: Option<[u8; 32]>,
+    viewer: Option<[u8; 32]>,
+}
+
 impl Authenticator {
     pub(crate) async fn new(
         token: Option<Token>,
+        viewer_token: Option<PathBuf>,
         oidc: Option<Oidc>,
         worker_tokens: WorkerTokens,
         on_loopback: bool,
         background_tasks: &BackgroundTasks,
         stop: CancellationToken,
     ) -> Result<Self, String> {
-        let admin = Arc::new(RwLock::new(None));
-        match token {
-            None => {}
+        let tokens = Arc::new(RwLock::new(Digests::default()));
+        let admin_file = match token {
+            Some(Token::File(path)) => Some(path),
             Some(Token::Fixed(token)) => {
-                *admin.write() = Some(digest(token.expose_secret().as_bytes()));
+                tokens.write().admin = Some(digest(token.expose_secret().as_bytes()));
+                None
             }
-            Some(Token::File(path)) => {
-                let name = path.display().to_string();
-                let admin = Arc::clone(&admin);
-                let load = move |files: &[Vec<u8>]| {
-                    let token = files.first().map(|file| file.trim_ascii()).unwrap_or_default();
-                    if token.is_empty() {
-                        return Err(format!("{name} is empty"));
-                    }
-                    *admin.write() = Some(digest(token));
-                    Ok(())
-                };
-                let monitor =
-                    background_tasks.register("token-file", "Reloads the token file when it changes");
-                files::follow(vec![path], RELOAD_INTERVAL, monitor, stop, load).await?;
-            }
+            None => None,
+        };
+        let has_admin_file = admin_file.is_some();
+        let paths: Vec<_> = admin_file.into_iter().chain(viewer_token).collect();
+        if !paths.is_empty() {
+            let (names, tokens) = (paths.clone(), Arc::clone(&tokens));
+            let load = move |files: &[Vec<u8>]| {
+                let mut read = names.iter().zip(files).map(|(path, file)| match file.trim_ascii() {
+                    [] => Err(format!("{} is empty", path.display())),
+                    token => Ok(digest(token)),
+                });
+                let mut next = *tokens.read();
+                if has_admin_file {
+                    next.admin = read.next().transpose()?;
+                }
+                next.viewer = read.next().transpose()?;
+                if next.viewer.is_some() && next.viewer == next.admin {
+                    return Err("the token of viewers is that of the admin".to_owned());
+                }
+                *tokens.write() = next;
+                Ok(())
+            };
+            let monitor = background_tasks.register("token-file", "Reloads token files when they change");
+            files::follow(paths, RELOAD_INTERVAL, monitor, stop, load).await?;
         }
-        Ok(Self { admin, verifier: oidc.map(Verifier::new), worker_tokens, on_loopback })
+        Ok(Self { tokens, verifier: oidc.map(Verifier::new), worker_tokens, on_loopback })
     }
 
     /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
@@ -76,20 +94,20 @@ impl Authenticator {
         &self,
         allowed: &[Role],
         request: &http::Request<B>,
-    ) -> Option<Result<Option<Identity>, Status>> {
-        let admin = *self.admin.read();
-        if admin.is_none() && self.verifier.is_none() {
-            return Some(page::check(request, self.on_loopback).map(|()| None));
+    ) -> Option<Result<Local, Status>> {
+        let tokens = *self.tokens.read();
+        if tokens.admin.is_none() && self.verifier.is_none() {
+            return Some(page::check(request, self.on_loopback).map(|()| Local::Other));
         }
         if allowed.contains(&Role::Anonymous) {
-            return Some(Ok(None));
+            return Some(Ok(Local::Other));
         }
         let Some(token) = bearer_token(request.headers()) else {
             return Some(Err(status::error("TOKEN_REQUIRED", "a token is required")));
         };
         if let Some(verified) = self.worker_tokens.verify(token) {
             return Some(match verified {
-                Ok(identity) if allowed.contains(&Role::Worker) => Ok(Some(identity)),
+                Ok(identity) if allowed.contains(&Role::Worker) => Ok(Local::Worker(identity)),
                 Ok(identity) => {
                     let text = format!("{} may not make this call", identity.holder);
                     Err(status::error("ROLE_FORBIDDEN", text))
@@ -98,13 +116,22 @@ impl Authenticator {
                 Err(why) => Err(status::error("TOKEN_INVALID", format!("token rejected: {why}"))),
             });
         }
+        let digest = Some(digest(token));
         match &self.verifier {
-            _ if admin == Some(digest(token)) => Some(match allowed.contains(&Role::Admin) {
-                true => Ok(None),
+            _ if tokens.admin == digest => Some(match allowed.contains(&Role::Admin) {
+                true => Ok(Local::Other),
                 false => Err(status::hinted(
                     "ROLE_FORBIDDEN",
                     "the admin may not make this call",
                     "create a token for the worker with `rota admin create-worker-token`",
+                )),
+            }),
+            _ if tokens.viewer == digest => Some(match allowed.contains(&Role::Viewer) {
+                true => Ok(Local::Viewer),
+                false => Err(status::hinted(
+                    "ROLE_FORBIDDEN",
+                    "a viewer may not make this call",
+                    "viewers only read: use the admin token to change something",
                 )),
             }),
             None => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
@@ -126,6 +153,14 @@ impl Authenticator {
         };
         Err(status::error("ROLE_FORBIDDEN", format!("{subject} may not make this call")))
     }
+}
+
+/// A caller that was let in without the issuer.
+enum Local {
+    Worker(Identity),
+    Viewer,
+    /// The admin, or a caller that needs no token.
+    Other,
 }
 
 fn digest(bytes: &[u8]) -> [u8; 32] {
@@ -174,14 +209,24 @@ where
         let allowed = allowed_roles(request.uri().path());
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
         match self.authenticator.check_locally(allowed, &request) {
-            Some(Ok(identity)) => {
-                if let Some(identity) = identity {
-                    request.extensions_mut().insert(identity);
-                }
+            Some(Ok(caller)) => {
                 match &peer {
                     None => {}
                     Some(peer) if allowed.contains(&Role::Anonymous) => peer.called(),
                     Some(peer) => peer.authenticated(),
+                }
+                match caller {
+                    Local::Worker(identity) => drop(request.extensions_mut().insert(identity)),
+                    Local::Viewer => {
+                        let answered = self.inner.call(request);
+                        return Either::Right(Box::pin(async move {
+                            let mut response = answered.await?;
+                            let viewer = http::HeaderValue::from_static("viewer");
+                            response.headers_mut().insert(ROLE_HEADER, viewer);
+                            Ok(response)
+                        }));
+                    }
+                    Local::Other => {}
                 }
                 Either::Left(self.inner.call(request))
             }

@@ -1,6 +1,6 @@
 //! Authorization: which roles may make each call, in one table. Knows nothing of tokens.
 
-use self::Role::{Admin, Anonymous, Operator, Worker};
+use self::Role::{Admin, Anonymous, Operator, Viewer, Worker};
 
 /// Role of a caller, which its token determines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,11 +10,16 @@ pub(crate) enum Role {
     Worker,
     /// The component that starts workers.
     Operator,
+    /// A holder of the viewers' token, who reads everything and changes nothing.
+    Viewer,
     /// A holder of the admin token.
     Admin,
 }
 
-const ALL: &[Role] = &[Anonymous, Worker, Operator, Admin];
+/// Header of responses to viewers: pages show no actions then.
+pub(crate) const ROLE_HEADER: &str = "rota-role";
+
+const ALL: &[Role] = &[Anonymous, Worker, Operator, Viewer, Admin];
 /// Not even an admin: a worker's identity bounds what it may claim.
 const WORKERS: &[Role] = &[Worker];
 /// Mark of a call by the operator of a cluster, which has to do with the tasks of clusters only.
@@ -23,10 +28,13 @@ pub(crate) struct OperatorCall;
 
 const OPERATORS: &[Role] = &[Operator, Admin];
 const ADMINS: &[Role] = &[Admin];
+const VIEWERS: &[Role] = &[Viewer, Admin];
+const OPERATORS_AND_VIEWERS: &[Role] = &[Operator, Viewer, Admin];
 /// A worker stays in its namespace; who knows the digest of a part knows its content, or was given it.
 const WORKERS_AND_ADMINS: &[Role] = &[Worker, Admin];
 
-/// Roles by path, or by prefix of paths if the entry ends with a slash. Other calls are for the admin.
+/// Roles by path, or by prefix of paths if the entry ends with a slash; the first entry that fits counts. Other calls are for the
+/// admin.
 const RULES: &[(&str, &[Role])] = &[
     // Probes have no token.
     ("/grpc.health.v1.Health/", ALL),
@@ -39,37 +47,57 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.ArtifactService/FindMissingParts", WORKERS_AND_ADMINS),
     ("/rota.v1.ArtifactService/UploadParts", WORKERS_AND_ADMINS),
     ("/rota.v1.ArtifactService/DownloadParts", WORKERS_AND_ADMINS),
+    ("/rota.v1.ArtifactService/FetchArtifacts", VIEWERS),
+    ("/rota.v1.ArtifactService/DownloadArtifact", VIEWERS),
     // The operator neither answers the questions of agents nor reads their logs.
     ("/rota.v1.TaskService/CreateTask", OPERATORS),
-    ("/rota.v1.TaskService/GetTask", OPERATORS),
-    ("/rota.v1.TaskService/ListTasks", OPERATORS),
+    ("/rota.v1.TaskService/GetTask", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.TaskService/ListTasks", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TaskService/UpdateTask", OPERATORS),
     ("/rota.v1.TaskService/CancelTask", OPERATORS),
-    ("/rota.v1.TaskService/ExplainTask", OPERATORS),
-    ("/rota.v1.TaskService/WatchTasks", OPERATORS),
-    // Of the agents of its cluster only, but for the numbers of the demand.
-    ("/rota.v1.AgentService/ListAgents", OPERATORS),
+    ("/rota.v1.TaskService/ExplainTask", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.TaskService/WatchTasks", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.TaskService/WatchTask", VIEWERS),
+    ("/rota.v1.TaskService/ListThreads", VIEWERS),
+    // The operator sees agents of its cluster only, but for the numbers of the demand.
+    ("/rota.v1.AgentService/ListAgents", OPERATORS_AND_VIEWERS),
     ("/rota.v1.AgentService/UpdateAgent", OPERATORS),
     ("/rota.v1.AgentService/DeleteAgent", OPERATORS),
     ("/rota.v1.AgentService/DrainAgent", OPERATORS),
-    ("/rota.v1.AgentService/WatchDemand", OPERATORS),
+    ("/rota.v1.AgentService/WatchDemand", OPERATORS_AND_VIEWERS),
     ("/rota.v1.AgentService/ReportWorkerDeath", OPERATORS),
     ("/rota.v1.AgentService/AnnounceWorkers", OPERATORS),
     ("/rota.v1.AgentService/ReportAgent", OPERATORS),
+    ("/rota.v1.AgentService/GetAgent", VIEWERS),
+    ("/rota.v1.AgentService/WatchAgents", VIEWERS),
+    ("/rota.v1.AgentService/ListWorkers", VIEWERS),
+    ("/rota.v1.AgentService/ListCapabilities", VIEWERS),
     ("/rota.v1.WorkflowService/CreateWorkflow", OPERATORS),
-    ("/rota.v1.WorkflowService/GetWorkflow", OPERATORS),
-    ("/rota.v1.WorkflowService/ListWorkflows", OPERATORS),
-    ("/rota.v1.WorkflowService/WatchWorkflow", OPERATORS),
-    ("/rota.v1.WorkflowService/ExplainWorkflow", OPERATORS),
+    ("/rota.v1.WorkflowService/GetWorkflow", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.WorkflowService/ListWorkflows", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.WorkflowService/WatchWorkflow", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.WorkflowService/ExplainWorkflow", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.WorkflowService/ListWorkflowSteps", VIEWERS),
+    ("/rota.v1.WorkflowService/WatchWorkflows", VIEWERS),
     ("/rota.v1.WorkflowService/CancelWorkflow", OPERATORS),
     ("/rota.v1.WorkflowService/PauseWorkflow", OPERATORS),
     ("/rota.v1.WorkflowService/ResumeWorkflow", OPERATORS),
-    ("/rota.v1.TemplateService/ListWorkflowTemplates", OPERATORS),
+    ("/rota.v1.TemplateService/ListWorkflowTemplates", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.TemplateService/GetWorkflowTemplate", VIEWERS),
     ("/rota.v1.TemplateService/UpdateWorkflowTemplate", OPERATORS),
     ("/rota.v1.TemplateService/DeleteWorkflowTemplate", OPERATORS),
-    ("/rota.v1.AdminService/GetSystemStatus", OPERATORS),
-    ("/rota.v1.AdminService/GetDatabaseStatus", OPERATORS),
-    ("/rota.v1.AdminService/ListBackgroundTasks", OPERATORS),
+    ("/rota.v1.TaskKindService/GetTaskKind", VIEWERS),
+    ("/rota.v1.TaskKindService/ListTaskKinds", VIEWERS),
+    ("/rota.v1.ScheduleService/GetSchedule", VIEWERS),
+    ("/rota.v1.ScheduleService/ListSchedules", VIEWERS),
+    ("/rota.v1.ScheduleService/PreviewSchedule", VIEWERS),
+    ("/rota.v1.AdminService/GetSystemStatus", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.AdminService/GetDatabaseStatus", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.AdminService/ListBackgroundTasks", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.AdminService/GetLogFilter", VIEWERS),
+    ("/rota.v1.AdminService/ListBudgets", VIEWERS),
+    // The code is for the caller's own token.
+    ("/rota.v1.AdminService/IssueSignInCode", VIEWERS),
 ];
 
 /// Returns the roles that may make a call.
@@ -93,22 +121,21 @@ mod tests {
     const CALLS: &[(&str, &[&str], &[Role])] = &[
         (
             "rota.v1.TaskService",
-            &["CreateTask", "GetTask", "ListTasks", "UpdateTask", "CancelTask", "ExplainTask", "WatchTasks"],
-            OPERATORS,
+            &["GetTask", "ListTasks", "ExplainTask", "WatchTasks"],
+            OPERATORS_AND_VIEWERS,
         ),
-        (
-            "rota.v1.TaskService",
-            &["BatchCreateTasks", "RetryTask", "ListThreads", "WatchTask", "SendTaskInput", "AttachTask"],
-            ADMINS,
-        ),
+        ("rota.v1.TaskService", &["CreateTask", "UpdateTask", "CancelTask"], OPERATORS),
+        ("rota.v1.TaskService", &["WatchTask", "ListThreads"], VIEWERS),
+        ("rota.v1.TaskService", &["BatchCreateTasks", "RetryTask", "SendTaskInput", "AttachTask"], ADMINS),
+        ("rota.v1.AgentService", &["ListAgents", "WatchDemand"], OPERATORS_AND_VIEWERS),
+        ("rota.v1.AgentService", &["GetAgent", "WatchAgents", "ListWorkers", "ListCapabilities"], VIEWERS),
+        ("rota.v1.AgentService", &["CreateAgent"], ADMINS),
         (
             "rota.v1.AgentService",
             &[
-                "ListAgents",
                 "UpdateAgent",
                 "DeleteAgent",
                 "DrainAgent",
-                "WatchDemand",
                 "ReportWorkerDeath",
                 "AnnounceWorkers",
                 "ReportAgent",
@@ -116,24 +143,21 @@ mod tests {
             OPERATORS,
         ),
         (
-            "rota.v1.AgentService",
-            &["CreateAgent", "GetAgent", "WatchAgents", "ListWorkers", "ListCapabilities"],
-            ADMINS,
+            "rota.v1.AdminService",
+            &["GetSystemStatus", "GetDatabaseStatus", "ListBackgroundTasks"],
+            OPERATORS_AND_VIEWERS,
         ),
-        ("rota.v1.AdminService", &["GetSystemStatus", "GetDatabaseStatus", "ListBackgroundTasks"], OPERATORS),
+        ("rota.v1.AdminService", &["GetLogFilter", "ListBudgets", "IssueSignInCode"], VIEWERS),
         (
             "rota.v1.AdminService",
             &[
-                "GetLogFilter",
                 "SetLogFilter",
                 "ResetBreaker",
                 "SetNamespaceBudget",
                 "CorrectSpending",
-                "ListBudgets",
                 "IssueWorkerToken",
                 "ListWorkerTokens",
                 "RevokeWorkerToken",
-                "IssueSignInCode",
                 "Prune",
                 "RotateKey",
                 "Backup",
@@ -145,55 +169,33 @@ mod tests {
             &["Session", "FetchPreviousResult", "KeepArtifacts", "FetchCheckpoint"],
             WORKERS,
         ),
-        ("rota.v1.ArtifactService", &["FetchArtifacts", "DownloadArtifact"], ADMINS),
+        ("rota.v1.ArtifactService", &["FetchArtifacts", "DownloadArtifact"], VIEWERS),
         (
             "rota.v1.WorkflowService",
-            &[
-                "CreateWorkflow",
-                "GetWorkflow",
-                "ListWorkflows",
-                "WatchWorkflow",
-                "ExplainWorkflow",
-                "CancelWorkflow",
-                "PauseWorkflow",
-                "ResumeWorkflow",
-            ],
-            OPERATORS,
+            &["GetWorkflow", "ListWorkflows", "WatchWorkflow", "ExplainWorkflow"],
+            OPERATORS_AND_VIEWERS,
         ),
         (
             "rota.v1.WorkflowService",
-            &[
-                "ListWorkflowSteps",
-                "WatchWorkflows",
-                "DecideStep",
-                "SignalWorkflow",
-                "RerunWorkflow",
-                "DeleteWorkflow",
-            ],
-            ADMINS,
-        ),
-        (
-            "rota.v1.TemplateService",
-            &["ListWorkflowTemplates", "UpdateWorkflowTemplate", "DeleteWorkflowTemplate"],
+            &["CreateWorkflow", "CancelWorkflow", "PauseWorkflow", "ResumeWorkflow"],
             OPERATORS,
         ),
-        ("rota.v1.TemplateService", &["CreateWorkflowTemplate", "GetWorkflowTemplate"], ADMINS),
+        ("rota.v1.WorkflowService", &["ListWorkflowSteps", "WatchWorkflows"], VIEWERS),
         (
-            "rota.v1.TaskKindService",
-            &["GetTaskKind", "ListTaskKinds", "PutTaskKind", "DeleteTaskKind"],
+            "rota.v1.WorkflowService",
+            &["DecideStep", "SignalWorkflow", "RerunWorkflow", "DeleteWorkflow"],
             ADMINS,
         ),
+        ("rota.v1.TemplateService", &["ListWorkflowTemplates"], OPERATORS_AND_VIEWERS),
+        ("rota.v1.TemplateService", &["UpdateWorkflowTemplate", "DeleteWorkflowTemplate"], OPERATORS),
+        ("rota.v1.TemplateService", &["GetWorkflowTemplate"], VIEWERS),
+        ("rota.v1.TemplateService", &["CreateWorkflowTemplate"], ADMINS),
+        ("rota.v1.TaskKindService", &["GetTaskKind", "ListTaskKinds"], VIEWERS),
+        ("rota.v1.TaskKindService", &["PutTaskKind", "DeleteTaskKind"], ADMINS),
+        ("rota.v1.ScheduleService", &["GetSchedule", "ListSchedules", "PreviewSchedule"], VIEWERS),
         (
             "rota.v1.ScheduleService",
-            &[
-                "CreateSchedule",
-                "GetSchedule",
-                "ListSchedules",
-                "UpdateSchedule",
-                "DeleteSchedule",
-                "RunSchedule",
-                "PreviewSchedule",
-            ],
+            &["CreateSchedule", "UpdateSchedule", "DeleteSchedule", "RunSchedule"],
             ADMINS,
         ),
         (

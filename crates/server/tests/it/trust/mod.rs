@@ -8,4 +8,5 @@ mod probes;
 mod revoked_tokens;
 mod scope;
 mod tls;
+mod viewers;
 mod worker_tokens;
