@@ -1,6 +1,6 @@
 // Ways in and out, in a real browser.
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -105,6 +105,69 @@ test("tokens may have any characters", async () => {
   const page = await newPage(await browser.newContext());
   await page.goto((await run(["--endpoint", endpoint, "--token-file", token, "ui"])).trim());
   await page.getByText("No task matches").waitFor();
+  await page.context().close();
+  await stop(server);
+});
+
+test("viewers see everything, and no action", async () => {
+  const endpoint = `http://127.0.0.1:${await freePort()}`;
+  const file = (name) => {
+    writeFileSync(join(folder, name), `${name}-0123456789012345678901234567890\n`, { mode: 0o600 });
+    return join(folder, name);
+  };
+  const [admin, viewer] = [file("admin"), file("viewer")];
+  const args = ["--listen", new URL(endpoint).host, "--data-dir", join(folder, "viewed")];
+  const server = await serve(
+    ["server", ...args, "--token-file", admin, "--viewer-token-file", viewer],
+    endpoint,
+  );
+  const as = (token, ...more) => run(["--endpoint", endpoint, "--token-file", token, ...more]);
+  const call = (path, body) =>
+    fetch(`${endpoint}/api/v1/namespaces/default/${path}`, {
+      method: "POST",
+      headers: {
+        Authorization: `Bearer ${readFileSync(admin, "utf8").trim()}`,
+        "Content-Type": "application/json",
+      },
+      body: JSON.stringify(body),
+    });
+  await call("agents?agentId=one", { spec: { runtime: { command: {} } } });
+  await call("tasks", { spec: { title: "to be seen", target: { agent: "one" }, prompt: "x" } });
+  const steps = [{ name: "look", approval: { prompt: "Is it good?" } }];
+  await call("workflows", { spec: { title: "a viewed one", steps } });
+  await call("schedules?scheduleId=nightly", {
+    spec: { cron: "0 3 * * *", task: { spec: { target: { agent: "one" }, prompt: "x" } } },
+  });
+  const page = await newPage(await browser.newContext());
+  await page.goto((await as(viewer, "ui")).trim());
+  await page.getByText("read only").waitFor();
+  const actions = page.getByRole("button", {
+    name: /Cancel|Suspend|Resume|Retry|Select all|Priority|Pause|Run|Drain|Scale|Approve|Reject|Answer|Set |Remove/,
+  });
+  const shows = async (link, locator) => {
+    await page.getByRole("link", { name: link }).first().click();
+    await locator.first().waitFor();
+    assert.equal(await actions.count(), 0, `${link}: ${await actions.allInnerTexts()}`);
+    await accessible(page, `${link} of a viewer`);
+  };
+  await shows(/Inbox/, page.getByText("Is it good?"));
+  await page.getByText("Viewers cannot decide.").waitFor();
+  await shows("Workflows", page.getByRole("link", { name: "a viewed one" }));
+  await shows("a viewed one", page.getByRole("cell", { name: /look/ }));
+  await shows("Agents", page.getByRole("cell", { name: "one", exact: true }));
+  await shows("Schedules", page.getByRole("cell", { name: /nightly/ }));
+  await shows("Costs", page.getByText("Recent tasks"));
+  await shows("System", page.locator("code"));
+  await shows("Tasks", page.getByRole("link", { name: "to be seen" }));
+  assert.equal(await page.getByRole("checkbox").count(), 0);
+  await shows("to be seen", page.getByRole("heading", { name: "to be seen" }));
+  // What a page does not offer is refused.
+  await assert.rejects(as(viewer, "cancel", "to-be-seen"), /ROLE_FORBIDDEN|viewers only read/);
+  // The admin's token brings the actions back.
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("Token").fill(readFileSync(admin, "utf8").trim());
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("button", { name: "Cancel" }).waitFor();
   await page.context().close();
   await stop(server);
 });

@@ -1,5 +1,5 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { expire, signIn, signOut, takeCode, token } from "./token";
+import { expire, setRole, signIn, signOut, takeCode, token } from "./token";
 
 /** Codes of gRPC, as errors have them. */
 export const Code = { UNKNOWN: 2, NOT_FOUND: 5, PERMISSION_DENIED: 7, UNAVAILABLE: 14, UNAUTHENTICATED: 16 };
@@ -121,6 +121,9 @@ async function send(path: string, init: RequestInit, bearer = token()): Promise<
       expire(`Sign in again, to continue where you were: ${error.message}.`);
     }
     throw error;
+  }
+  if (bearer === token()) {
+    setRole(response.headers.get("rota-role"));
   }
   return response;
 }

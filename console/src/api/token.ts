@@ -10,6 +10,9 @@ let isOpen = false;
 let why = "";
 /** Whether the token was refused while pages were open: they stay as they are until the tab is signed in again. */
 let isRefused = false;
+/** Whether the token is that of viewers, which the responses to its calls name. */
+let isViewing = false;
+const roleListeners = new Set<() => void>();
 /** Number of times that the tab was signed in or out. */
 let changes = 0;
 
@@ -30,6 +33,26 @@ export function needsNoToken(): boolean {
 /** Whether pages wait for another token. */
 export function isExpired(): boolean {
   return isRefused;
+}
+
+/** Whether the token may change nothing. */
+export function isViewer(): boolean {
+  return isViewing;
+}
+
+/** Notes the role that a response names: none is that of an admin. */
+export function setRole(role: string | null): void {
+  if (isViewing !== (role === "viewer")) {
+    isViewing = !isViewing;
+    for (const listener of roleListeners) {
+      listener();
+    }
+  }
+}
+
+export function onRole(listener: () => void): () => void {
+  roleListeners.add(listener);
+  return () => roleListeners.delete(listener);
 }
 
 /** Returns a number that changes when the tab is signed in or out. */

@@ -1,5 +1,6 @@
 import { type ReactNode, useRef, useState } from "react";
 import { newKey } from "../api/client";
+import { useMayAct } from "./Acting";
 import { Dialog } from "./Dialog";
 
 interface Props {
@@ -15,8 +16,9 @@ interface Props {
   children?: ReactNode;
 }
 
-/** A button, in no form, whose action is confirmed first, and is done once at a time. */
+/** A button, in no form, whose action is confirmed first, and is done once at a time. Viewers do not see it. */
 export function Confirm({ label, name, question, onConfirm, disabled, children }: Props) {
+  const mayAct = useMayAct();
   const [open, setOpen] = useState(false);
   const [busy, setBusy] = useState(false);
   const key = useRef("");
@@ -32,6 +34,9 @@ export function Confirm({ label, name, question, onConfirm, disabled, children }
     }
     setBusy(false);
   };
+  if (!mayAct) {
+    return null;
+  }
   return (
     <>
       <button type="button" aria-label={name} disabled={disabled || busy} onClick={() => setOpen(true)}>

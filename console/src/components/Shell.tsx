@@ -6,6 +6,7 @@ import { isExpired, isSignedIn, needsNoToken, onSignIn, signOut } from "../api/t
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
 import { setNamespace, useNamespace } from "../namespace";
+import { Acting } from "./Acting";
 import { Dialog } from "./Dialog";
 import { PAGES } from "./pages";
 import { SignIn } from "./SignIn";
@@ -74,6 +75,7 @@ export function Shell() {
             ))}
           </nav>
           <NamespaceField />
+          <Acting otherwise={<span className="quiet">read only</span>}>{null}</Acting>
           <button type="button" onClick={() => setPalette(true)}>
             Find
           </button>

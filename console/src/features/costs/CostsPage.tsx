@@ -8,6 +8,7 @@ import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { BudgetStatus } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
+import { Acting } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
@@ -109,7 +110,9 @@ export function CostsPage() {
       )}
       <More of={budgets} what="budgets" />
       {budgets.isSuccess && (
-        <NamespaceBudget key={namespace} namespace={namespace} now={own} reload={reload} />
+        <Acting>
+          <NamespaceBudget key={namespace} namespace={namespace} now={own} reload={reload} />
+        </Acting>
       )}
       <h2>Recent tasks</h2>
       <nav className="choices" aria-label="Time">

@@ -3,6 +3,7 @@ import { useState } from "react";
 import { post } from "../../api/client";
 import { fieldsOf, visible, visibleLine } from "../../api/plain";
 import type { InputRequest, TaskInput } from "../../api/types";
+import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
 
 /** A question or a request for a permission, with the form that answers it. */
@@ -43,55 +44,57 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
       {request.inputIncomplete && (
         <p className="problem">Only a part of the input is shown: it is too large.</p>
       )}
-      {!isPermission && (request.choices ?? []).length > 0 && (
-        <div className="choices">
-          {request.choices?.map((choice) => (
-            <button key={choice} type="button" disabled={busy} onClick={() => void send({ text: choice })}>
-              {visibleLine(choice)}
+      <Acting otherwise={<p className="quiet">Viewers cannot answer.</p>}>
+        {!isPermission && (request.choices ?? []).length > 0 && (
+          <div className="choices">
+            {request.choices?.map((choice) => (
+              <button key={choice} type="button" disabled={busy} onClick={() => void send({ text: choice })}>
+                {visibleLine(choice)}
+              </button>
+            ))}
+          </div>
+        )}
+        <label>
+          {isPermission ? "Reason of a denial" : "Answer"}
+          <textarea value={text} onChange={(event) => setText(event.target.value)} disabled={busy} />
+        </label>
+        {isPermission ? (
+          <div className="choices">
+            <button
+              type="button"
+              className="primary"
+              disabled={busy}
+              onClick={() => void send({ decision: "DECISION_ALLOW" })}
+            >
+              Allow once
             </button>
-          ))}
-        </div>
-      )}
-      <label>
-        {isPermission ? "Reason of a denial" : "Answer"}
-        <textarea value={text} onChange={(event) => setText(event.target.value)} disabled={busy} />
-      </label>
-      {isPermission ? (
-        <div className="choices">
-          <button
-            type="button"
-            className="primary"
-            disabled={busy}
-            onClick={() => void send({ decision: "DECISION_ALLOW" })}
-          >
-            Allow once
-          </button>
-          {rules.length > 0 && (
+            {rules.length > 0 && (
+              <button
+                type="button"
+                disabled={busy}
+                onClick={() =>
+                  void send({ decision: "DECISION_ALLOW", scope: "PERMISSION_SCOPE_SESSION", rules })
+                }
+              >
+                Allow for the session: {rules.map(visibleLine).join(", ")}
+              </button>
+            )}
             <button
               type="button"
               disabled={busy}
-              onClick={() =>
-                void send({ decision: "DECISION_ALLOW", scope: "PERMISSION_SCOPE_SESSION", rules })
-              }
+              onClick={() => void send({ decision: "DECISION_DENY", text })}
             >
-              Allow for the session: {rules.map(visibleLine).join(", ")}
+              Deny
             </button>
-          )}
-          <button
-            type="button"
-            disabled={busy}
-            onClick={() => void send({ decision: "DECISION_DENY", text })}
-          >
-            Deny
-          </button>
-        </div>
-      ) : (
-        <div>
-          <button type="submit" className="primary" disabled={busy || text.trim() === ""}>
-            Answer
-          </button>
-        </div>
-      )}
+          </div>
+        ) : (
+          <div>
+            <button type="submit" className="primary" disabled={busy || text.trim() === ""}>
+              Answer
+            </button>
+          </div>
+        )}
+      </Acting>
       <Problem error={problem} />
     </form>
   );

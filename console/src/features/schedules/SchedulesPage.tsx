@@ -9,6 +9,7 @@ import { refresh } from "../../api/refresh";
 import type { Schedule } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { troubleOf } from "../../api/useStream";
+import { Acting } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
@@ -134,13 +135,15 @@ function Row({ schedule, act }: { schedule: Schedule; act: (call: Promise<unknow
       </td>
       <td>
         <span className="choices">
-          <button
-            type="button"
-            aria-label={`${spec.paused ? "Resume" : "Pause"} ${own}`}
-            onClick={() => void pause(!spec.paused).catch(() => {})}
-          >
-            {spec.paused ? "Resume" : "Pause"}
-          </button>
+          <Acting>
+            <button
+              type="button"
+              aria-label={`${spec.paused ? "Resume" : "Pause"} ${own}`}
+              onClick={() => void pause(!spec.paused).catch(() => {})}
+            >
+              {spec.paused ? "Resume" : "Pause"}
+            </button>
+          </Acting>
           <Confirm
             label="Run now"
             name={`Run now: ${own}`}

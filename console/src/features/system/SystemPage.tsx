@@ -7,6 +7,7 @@ import { visible, visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { SystemStatus } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
+import { Acting } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
@@ -220,22 +221,24 @@ function LogFilter() {
       <h2>Log</h2>
       <Problem error={found.error} />
       {found.data && (
-        <form
-          className="bar"
-          key={found.data.filter}
-          onChange={() => setSaved(false)}
-          onSubmit={(event) => {
-            event.preventDefault();
-            void set(String(new FormData(event.currentTarget).get("filter") ?? ""));
-          }}
-        >
-          <label>
-            Log filter, until the process ends
-            <input name="filter" defaultValue={found.data.filter} required maxLength={1024} size={32} />
-          </label>
-          <button type="submit">Set filter</button>
-          <span role="status">{saved && "Saved."}</span>
-        </form>
+        <Acting otherwise={<code>{found.data.filter}</code>}>
+          <form
+            className="bar"
+            key={found.data.filter}
+            onChange={() => setSaved(false)}
+            onSubmit={(event) => {
+              event.preventDefault();
+              void set(String(new FormData(event.currentTarget).get("filter") ?? ""));
+            }}
+          >
+            <label>
+              Log filter, until the process ends
+              <input name="filter" defaultValue={found.data.filter} required maxLength={1024} size={32} />
+            </label>
+            <button type="submit">Set filter</button>
+            <span role="status">{saved && "Saved."}</span>
+          </form>
+        </Acting>
       )}
       <Problem error={problem} />
     </>

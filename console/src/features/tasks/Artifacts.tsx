@@ -3,6 +3,7 @@ import { lazy, Suspense, useState } from "react";
 import { get } from "../../api/client";
 import { visibleLine } from "../../api/plain";
 import type { Artifact, AttemptArtifacts, FetchArtifactsResponse, Task } from "../../api/types";
+import { useMayAct } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
 import { Continue } from "./Continue";
 import { Download } from "./Download";
@@ -23,7 +24,9 @@ export function Artifacts({ name, task, ended }: { name: string; task: Task; end
   const [comments, setComments] = useState<ReadonlyMap<string, Comment>>(new Map());
   const attempts = found.data?.attempts ?? [];
   const changed = attempts.findLast(({ list }) => list?.changes?.patch);
-  const canContinue = ended && attempts.some(({ list }) => list?.checkpoint && !list.checkpoint.unusable);
+  const mayAct = useMayAct();
+  const canContinue =
+    mayAct && ended && attempts.some(({ list }) => list?.checkpoint && !list.checkpoint.unusable);
   const comment = (key: string, one: Comment | undefined) => {
     setComments((before) => {
       const after = new Map(before);

@@ -5,6 +5,7 @@ import { get, post } from "../../api/client";
 import { dollars, id, query, word } from "../../api/format";
 import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
 import { useStream } from "../../api/useStream";
+import { useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
@@ -30,6 +31,7 @@ function OneTask({ name }: { name: string }) {
   const first = useQuery({ queryKey: ["task", name], queryFn: ({ signal }) => get<Task>(name, signal) });
   const [live, setLive] = useState<Task>();
   const navigate = useNavigate();
+  const mayAct = useMayAct();
   const [lines] = useState(() => new Lines());
   const [version, setVersion] = useState(0);
   const [problem, setProblem] = useState<unknown>();
@@ -146,7 +148,7 @@ function OneTask({ name }: { name: string }) {
       {status.hasArtifacts && <Artifacts name={name} task={task} ended={ended} />}
       <h2>Log</h2>
       <Log lines={lines.all} version={version} link={link} />
-      {state === "TASK_STATE_RUNNING" && <Steer name={name} />}
+      {state === "TASK_STATE_RUNNING" && mayAct && <Steer name={name} />}
       <h2>Details</h2>
       <dl className="pairs">
         <Pair name="Id">{id(name)}</Pair>

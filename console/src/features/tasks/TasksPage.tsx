@@ -9,6 +9,7 @@ import { dollars, id } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { troubleOf } from "../../api/useStream";
+import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
@@ -98,6 +99,7 @@ export function TasksPage() {
   const search = useSearch({ from: "/tasks" });
   const navigate = useNavigate({ from: "/tasks" });
   const cache = useQueryClient();
+  const mayAct = useMayAct();
   const [unseen, setUnseen] = useState(0);
   const [selected, setSelected] = useState<ReadonlyMap<string, Task>>(new Map());
   const [note, setNote] = useState("");
@@ -213,10 +215,11 @@ export function TasksPage() {
   const table = (
     <>
       <div className="bar">
-        <button type="button" onClick={() => void selectAll()}>
-          Select all that match
-        </button>
-
+        <Acting>
+          <button type="button" onClick={() => void selectAll()}>
+            Select all that match
+          </button>
+        </Acting>
         {ACTIONS.map(({ name, fits, act: one, fields }) => {
           const on = chosen.filter(fits);
           return (
@@ -246,7 +249,7 @@ export function TasksPage() {
       <Table
         label="Tasks"
         heads={[
-          hidden("Selected"),
+          mayAct && hidden("Selected"),
           "State",
           "Task",
           optional("Agent"),
@@ -257,15 +260,16 @@ export function TasksPage() {
       >
         {tasks.map((task, index) => (
           <tr key={task.name} aria-current={index === row}>
-            <td>
-              <input
-                type="checkbox"
-                checked={selected.has(task.name ?? "")}
-                onChange={() => toggle(task)}
-                aria-label={`Select ${titleOf(task)}`}
-              />
-            </td>
-
+            <Acting>
+              <td>
+                <input
+                  type="checkbox"
+                  checked={selected.has(task.name ?? "")}
+                  onChange={() => toggle(task)}
+                  aria-label={`Select ${titleOf(task)}`}
+                />
+              </td>
+            </Acting>
             <td>
               <State value={task.status?.state} prefix="TASK_STATE_" />
             </td>

@@ -4,6 +4,7 @@ import { post } from "../../api/client";
 import { visible } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { StepStatus } from "../../api/types";
+import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
 
 /** An approval with its prompt, and the form that decides it. */
@@ -32,28 +33,30 @@ export function Decision({ workflow, step }: { workflow: string; step: StepStatu
   return (
     <section className="answer" aria-label={`Decision on ${step.name}`}>
       <p className="question">{visible(step.prompt)}</p>
-      <label>
-        Comment
-        <textarea
-          value={comment}
-          maxLength={4096}
-          disabled={busy}
-          onChange={(event) => setComment(event.target.value)}
-        />
-      </label>
-      <div className="choices">
-        <button
-          type="button"
-          className="primary"
-          disabled={busy}
-          onClick={() => void decide("STEP_DECISION_APPROVE")}
-        >
-          Approve {step.name}
-        </button>
-        <button type="button" disabled={busy} onClick={() => void decide("STEP_DECISION_REJECT")}>
-          Reject {step.name}
-        </button>
-      </div>
+      <Acting otherwise={<p className="quiet">Viewers cannot decide.</p>}>
+        <label>
+          Comment
+          <textarea
+            value={comment}
+            maxLength={4096}
+            disabled={busy}
+            onChange={(event) => setComment(event.target.value)}
+          />
+        </label>
+        <div className="choices">
+          <button
+            type="button"
+            className="primary"
+            disabled={busy}
+            onClick={() => void decide("STEP_DECISION_APPROVE")}
+          >
+            Approve {step.name}
+          </button>
+          <button type="button" disabled={busy} onClick={() => void decide("STEP_DECISION_REJECT")}>
+            Reject {step.name}
+          </button>
+        </div>
+      </Acting>
       <Problem error={problem} />
     </section>
   );

@@ -6,6 +6,7 @@ import { id } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import type { StepStatus, WatchWorkflowResponse, Workflow, WorkflowSpec } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
+import { Acting } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
@@ -80,15 +81,17 @@ function OneWorkflow({ name }: { name: string }) {
         {workflow.status?.paused && <span>paused</span>}
         {!ENDED.test(state) && (
           <>
-            {workflow.status?.paused ? (
-              <button type="button" onClick={() => quietly("resume")}>
-                Resume
-              </button>
-            ) : (
-              <button type="button" onClick={() => quietly("pause")}>
-                Pause
-              </button>
-            )}
+            <Acting>
+              {workflow.status?.paused ? (
+                <button type="button" onClick={() => quietly("resume")}>
+                  Resume
+                </button>
+              ) : (
+                <button type="button" onClick={() => quietly("pause")}>
+                  Pause
+                </button>
+              )}
+            </Acting>
             <Confirm
               label="Cancel"
               question="Cancel this workflow and its running tasks?"
