@@ -81,7 +81,7 @@ test("tasks are found that no page shows, and those beyond the first of a long l
   await box.fill("deep");
   await dialog(page).getByRole("option", { name: "deep down" }).waitFor();
   await page.keyboard.press("Escape");
-  await page.goto(`${base}/tasks?owner=nobody`);
+  await page.goto(`${base}/tasks?owner=none`);
   await page.getByText("No task matches").waitFor();
   await page.keyboard.press("Control+k");
   await box.fill("far-away");

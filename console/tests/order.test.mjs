@@ -66,7 +66,7 @@ test("a list of workflows that is older than a change does not hide it", async (
 });
 
 test("a task that changes while the board is read is in its column only", async () => {
-  // Nobody runs these.
+  // No worker runs these.
   const queued = (title) => scripted(title, [], { target: { agent: "missing" } });
   const [name, other] = [await queued("leaving"), await queued("staying")];
   const page = await signedIn();

@@ -5,13 +5,13 @@ interface Head {
   name: string;
   /** Without room for it, the column is left out. */
   isOptional?: boolean;
-  /** Only for those who hear the page. */
+  /** Only for screen readers. */
   isHidden?: boolean;
 }
 
 /** Heading of a column that a narrow window leaves out; its cells have the class `optional`. */
 export const optional = (name: string): Head => ({ name, isOptional: true });
-/** Heading that is heard and not seen. */
+/** Heading for screen readers only. */
 export const hidden = (name: string): Head => ({ name, isHidden: true });
 
 interface Props {

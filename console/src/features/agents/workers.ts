@@ -1,11 +1,11 @@
 import { visible } from "../../api/plain";
 import type { Worker } from "../../api/types";
 
-/** Whether a worker gets no tasks although nobody has asked for that. */
+/** Whether a worker gets no tasks although that was not asked for. */
 export const isSick = (worker: Worker) =>
   Boolean(worker.notReadyReason || worker.breaker) || (!worker.connected && !worker.draining);
 
-/** Returns workers with those first that somebody should look at. */
+/** Returns workers with those that need attention first. */
 export function sickFirst(workers: Worker[]): Worker[] {
   return [...workers].sort((one, other) => Number(isSick(other)) - Number(isSick(one)));
 }

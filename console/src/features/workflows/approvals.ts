@@ -40,7 +40,7 @@ export async function readApprovals(
   const failed = await forEach(workflows, async (workflow) => {
     const steps: StepStatus[] = [];
     let pageToken = "";
-    // Of a read that nobody waits for any more, no further call is made.
+    // Of a read that was abandoned, no further call is made.
     for (let page = 0; page < MOST_PAGES && !isOver(); page += 1) {
       const read = await get<{ steps?: StepStatus[]; nextPageToken?: string }>(`${workflow.name}/steps`, {
         pageSize: 1000,
@@ -59,8 +59,8 @@ export async function readApprovals(
     [],
   );
   // One that was deleted meanwhile has none.
-  const isGone = (why: unknown) => why instanceof ApiError && why.code === Code.NOT_FOUND;
-  return { all, failed: failed.filter(({ why }) => !isGone(why)), more: Boolean(list.nextPageToken) };
+  const isDeleted = (why: unknown) => why instanceof ApiError && why.code === Code.NOT_FOUND;
+  return { all, failed: failed.filter(({ why }) => !isDeleted(why)), more: Boolean(list.nextPageToken) };
 }
 
 /** Whether a step waits for the decision of a person. */

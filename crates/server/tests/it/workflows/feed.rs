@@ -152,11 +152,11 @@ async fn too_many_approvals_at_a_time_resync() -> Result<()> {
     api.create("last", asks("?")).await?;
     while next(&mut resumed).await?.workflow.is_none_or(|workflow| workflow.alias != "last") {}
     // Another namespace has missed nothing, whether its watcher was there or comes back.
-    let body = json!({ "alias": "beside", "spec": asks("?") });
+    let body = json!({ "alias": "next", "spec": asks("?") });
     let (status, answer) = api.post("/api/v1/namespaces/other/workflows", &body).await?;
     anyhow::ensure!(status.is_success(), "{answer}");
     for mut feed in [other, watch(&cluster, "namespaces/other", &before).await?] {
-        until(&mut feed, |message| is(message, "beside", WorkflowState::Running)).await?;
+        until(&mut feed, |message| is(message, "next", WorkflowState::Running)).await?;
     }
     Ok(())
 }
