@@ -41,4 +41,23 @@ test("an agent is scaled, suspended and continued", async () => {
   await page.context().close();
 });
 
+test("an agent whose workers do not start shows why", async () => {
+  const spec = { runtime: { command: {} }, management: "MANAGEMENT_EXTERNAL" };
+  await api("POST", "namespaces/default/agents?agentId=stuck", { spec });
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await signedIn({ colorScheme, viewport: { width: 360, height: 640 } });
+    await page.getByRole("link", { name: "Agents" }).click();
+    const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: "stuck" });
+    await row.getByRole("cell", { name: "external" }).waitFor();
+    // As an operator reports it.
+    const message = `no image ${colorScheme} <b>\u202e`;
+    await api("POST", "namespaces/default/agents/stuck:report", { message });
+    await row.getByText(`no image ${colorScheme} <b>[U+202E]`).waitFor();
+    assert.equal(await page.getByRole("button", { name: "Scale stuck" }).count(), 0);
+    await accessible(page, `a problem of an agent, ${colorScheme}`);
+    await fits(page, "a problem of an agent");
+    await page.context().close();
+  }
+});
+
 nothingFailed();
