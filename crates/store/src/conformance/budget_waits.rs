@@ -297,8 +297,9 @@ pub async fn wake_up_gives_what_there_is_room_for(t: &mut Harness) {
     }
     assert_eq!(given, ids[..2]);
     let changes = t.commits.iter().map(|commit| commit.tasks.len()).sum::<usize>();
-    // How many wake up in vain depends on when the writer comes to it, but none does so again and again.
-    assert!(changes <= 2 * ids.len(), "{changes} changes of {} tasks", ids.len());
+    // How many wake up in vain depends on when the writer comes to it, but none does so again and again: those of the first
+    // piece twice, since the claim has returned them to the first places before the second piece begins.
+    assert!(changes <= 2 * (ids.len() + 256), "{changes} changes of {} tasks", ids.len());
     // The end of an attempt wakes the next ones.
     let task = t.read(given[0]).await;
     succeed(t, &task, 10).await;
