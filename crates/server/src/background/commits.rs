@@ -26,6 +26,40 @@ pub(crate) struct CommitLoop {
     pub(crate) barriers: mpsc::Receiver<Barrier>,
 }
 
+/// What the loop turns to, after the commits that it has received.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn<B> {
+    Commits,
+    Barrier(B),
+    Match,
+    /// The store is closed.
+    Closed,
+}
+
+/// Waits for commits, for a barrier or for a match. A barrier goes first, with the commits before it: while commits never cease,
+/// claims must still resolve. Barriers cannot hold up commits, and after each turn all matches are planned.
+async fn next_turn<C, B>(
+    commits: &mut mpsc::Receiver<C>,
+    barriers: &mut mpsc::Receiver<B>,
+    received: &mut Vec<C>,
+    matched: impl Future<Output = ()>,
+) -> Turn<B> {
+    tokio::select! {
+        biased;
+        Some(barrier) = barriers.recv() => {
+            // The commits before the barrier have been sent, though perhaps not when this loop last looked.
+            for _ in 0..commits.len() {
+                received.extend(commits.try_recv());
+            }
+            Turn::Barrier(barrier)
+        }
+        count = commits.recv_many(received, MAX_RECEIVED) => {
+            if count == 0 { Turn::Closed } else { Turn::Commits }
+        }
+        () = matched => Turn::Match,
+    }
+}
+
 /// Claims ready tasks for workers with free slots.
 #[derive(Clone)]
 pub(crate) struct Claimer {
@@ -40,34 +74,18 @@ impl CommitLoop {
         let Self { mut applier, claimer, mut commits, mut barriers } = self;
         let mut received = Vec::with_capacity(MAX_RECEIVED);
         loop {
-            // Unbiased: while commits never cease, claims must still resolve.
-            tokio::select! {
-                count = commits.recv_many(&mut received, MAX_RECEIVED) => {
-                    if count == 0 {
-                        return;
-                    }
-                    let activation = monitor.activate();
-                    for commit in received.drain(..) {
-                        applier.apply(commit);
-                    }
-                    activation.succeeded();
-                }
-                Some(barrier) = barriers.recv() => {
-                    // The commits before the barrier have been sent, though perhaps not when this loop last looked.
-                    for _ in 0..commits.len() {
-                        received.extend(commits.try_recv());
-                    }
-                    if !received.is_empty() {
-                        let activation = monitor.activate();
-                        received.drain(..).for_each(|commit| applier.apply(commit));
-                        activation.succeeded();
-                    }
-                    match barrier {
-                        Barrier::ClaimResolved(reservation) => drop(reservation),
-                        Barrier::Flush(done) => drop(done.send(())),
-                    }
-                }
-                () = claimer.scheduler.match_possible() => {}
+            let matched = claimer.scheduler.match_possible();
+            let turn = next_turn(&mut commits, &mut barriers, &mut received, matched).await;
+            if !received.is_empty() {
+                let activation = monitor.activate();
+                received.drain(..).for_each(|commit| applier.apply(commit));
+                activation.succeeded();
+            }
+            match turn {
+                Turn::Closed => return,
+                Turn::Barrier(Barrier::ClaimResolved(reservation)) => drop(reservation),
+                Turn::Barrier(Barrier::Flush(done)) => drop(done.send(())),
+                Turn::Commits | Turn::Match => {}
             }
             claimer.claim_pending();
         }
@@ -104,5 +122,37 @@ impl Claimer {
             }
         };
         self.barriers.claim_resolved(reservation, assigned).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// A reader that is slower than the store finds commits whenever it looks.
+    #[tokio::test]
+    async fn barriers_pass_while_commits_never_cease() {
+        let (commit, mut commits) = mpsc::channel(4 * MAX_RECEIVED);
+        let (barrier, mut barriers) = mpsc::channel(1);
+        let (mut sent, mut applied) = (0_u32, Vec::new());
+        let mut fill = || {
+            while commit.try_send(sent).is_ok() {
+                sent += 1;
+            }
+            sent
+        };
+        for round in 0..100_u32 {
+            let before = fill();
+            barrier.try_send(round).unwrap();
+            let turn = next_turn(&mut commits, &mut barriers, &mut applied, pending()).await;
+            assert_eq!(turn, Turn::Barrier(round));
+            assert_eq!(applied.len(), usize::try_from(before).unwrap(), "all commits before the barrier");
+            fill();
+            let turn = next_turn(&mut commits, &mut barriers, &mut applied, pending()).await;
+            assert_eq!(turn, Turn::Commits);
+        }
+        assert!(applied.is_sorted());
     }
 }
