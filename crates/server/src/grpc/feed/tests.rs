@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 use rota_core::target::Target;
 use rota_core::task::{Command, Desired};
-use rota_core::{AgentName, TaskId};
+use rota_core::{AgentName, TaskId, Timestamp};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
 use rota_store::single_writer::SingleWriterStore;
@@ -23,6 +23,8 @@ use crate::scheduler::Scheduler;
 use crate::watchers::{Deltas, MAX_BUFFER_BYTES, Watchers};
 
 const NAMESPACES: [&str; 2] = ["n", "m"];
+/// The time of all commits: the encoded size of a time differs from one to the next.
+const NOW: Timestamp = Timestamp(1_750_000_000_123_456);
 
 struct Fixture {
     store: StoreClient,
@@ -52,7 +54,7 @@ impl Fixture {
     fn new() -> Self {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
-        let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
+        let store = SingleWriterStore::start(engine, memory, Arc::new(|| NOW)).unwrap();
         let commits = store.commits().unwrap();
         let deltas = Arc::new(Deltas::new(Arc::new(Scheduler::new(Counter::default()))));
         let streams =
@@ -253,7 +255,7 @@ async fn watcher_passes_removed_entries() {
     while fixture.publish() {}
     fixture.streams.watchers.flush();
     fixture.streams.watchers.evict_oldest();
-    let later = now() + Duration::from_secs(60);
+    let later = NOW + Duration::from_secs(60);
     let prune = Prune { ended_before: Some(later), left_before: later, limit: 10 };
     fixture.store.prune(prune).await.unwrap();
     assert!(watcher.read().await.is_none());
