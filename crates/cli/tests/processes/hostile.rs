@@ -39,7 +39,8 @@ struct Meter {
 
 impl Meter {
     fn note(&mut self, input: &str) -> Result<()> {
-        let now = peak(self.pid)?;
+        // The kernel adds its counters of each processor up without stopping them: a later sum may be a little smaller.
+        let now = peak(self.pid)?.max(self.last);
         let growth = now - self.last;
         self.table += &format!("| {input} | {} MiB | {now} MiB |\n", self.last);
         self.last = now;
