@@ -19,7 +19,7 @@ pub struct Removal {
     pub outputs: Option<u32>,
     /// A step and one that needs it.
     pub edges: Option<(u32, u32)>,
-    /// Steps, with their specs.
+    /// A step, which is removed with its spec.
     pub steps: Option<u32>,
     pub more: bool,
 }

@@ -32,11 +32,11 @@ enum Turn<B> {
     Commits,
     Barrier(B),
     Match,
-    /// The store is closed.
+    /// There are no more commits, since the store is closed.
     Closed,
 }
 
-/// Waits for commits, for a barrier or for a match. A barrier goes first, with the commits before it: while commits never cease,
+/// Waits for commits, for a barrier or for a match. A barrier comes first, with the commits before it: while commits never cease,
 /// claims must still resolve. Barriers cannot hold up commits, and after each turn all matches are planned.
 async fn next_turn<C, B>(
     commits: &mut mpsc::Receiver<C>,

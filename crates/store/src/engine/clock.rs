@@ -12,7 +12,7 @@ use crate::{Backend, Error, FollowUp, Refused, Reply};
 /// A jump of the clock that tasks on workers may not have moved with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Jump {
-    /// When it was noticed.
+    /// When the timer noticed it.
     pub(super) at: Timestamp,
     pub(super) by: Duration,
 }

@@ -16,7 +16,7 @@ use crate::{
 const MAX_REMOVED: usize = 32;
 /// Rows of steps that one visit removes.
 const MAX_ROWS: usize = 256;
-/// Bytes of them.
+/// Bytes of the rows of steps that one visit removes.
 const MAX_ROW_BYTES: u64 = 8 * 1024 * 1024;
 /// Place behind all tasks of a workflow.
 const BEHIND_TASKS: TaskPlace = (u32::MAX, u32::MAX, u32::MAX);

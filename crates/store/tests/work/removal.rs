@@ -35,7 +35,7 @@ fn query(engine: &mut Engine<Counting>, query: WorkflowQuery) -> rota_store::Wor
 }
 
 /// Deletes the workflow. Returns how many rows each commit has removed, by their number before and after it. The store is opened
-/// anew between the commits.
+/// again between the commits.
 fn removed(mut engine: Engine<Counting>, count: impl Fn(&mut Engine<Counting>) -> usize) -> Vec<usize> {
     while engine.has_backlog() {
         calls(&mut engine, Vec::new());
