@@ -1,12 +1,15 @@
 //! What attempts have cost stays in the books, once, whichever process is killed.
 
+use std::path::Path;
+
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_client::Client;
 use rota_proto::v1::{self, FailureClass, TaskState, WaitReason};
 use rota_testkit::{Proxy, history, tasks};
+use serde_json::json;
 
-use crate::{Fixture, Graces, workload};
+use crate::{Fixture, Graces, claude, workload};
 
 /// Reports what it has cost so far: 10 millionths after each step, which waits for a file.
 const SPENDS: &str = r#"
@@ -183,4 +186,78 @@ async fn killed_control_plane_forgets_no_budget() -> Result<()> {
     let listed = fixture.rota(&["-o", "json", "admin", "budgets"]).await.success();
     assert!(listed.contains("\"spentThisMonthMicroUsd\": \"1000000\""), "{listed}");
     history::check(&client, true).await?.check()
+}
+
+/// Cost of a turn of Claude Code in these tests, by list prices: 12,000 tokens of an answer of `claude-opus-5-5`.
+const TURN: i64 = 240_000;
+
+/// Agent of Claude Code whose model is fake, and a task that does not pass its checks.
+async fn unfinished(client: &Client, model: &rota_fake_model::Handle, gates: &Path) -> Result<v1::Task> {
+    let program = tokio::task::spawn_blocking(claude::installed).await??;
+    let claude = v1::ClaudeRuntime {
+        program,
+        model: "claude-opus-5-5".to_owned(),
+        allowed_tools: vec!["Bash".to_owned()],
+        ..Default::default()
+    };
+    let environment =
+        [("ANTHROPIC_BASE_URL", model.base_url()), ("ANTHROPIC_API_KEY", "fake-key".to_owned())];
+    let spec = v1::AgentSpec {
+        runtime: Some(v1::Runtime { kind: Some(v1::runtime::Kind::Claude(claude)) }),
+        environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+        overrides: v1::Overrides::All.into(),
+        ..Default::default()
+    };
+    let request = v1::CreateAgentRequest {
+        parent: "namespaces/default".to_owned(),
+        agent_id: "paid".to_owned(),
+        agent: Some(v1::Agent { spec: Some(spec), ..Default::default() }),
+        validate_only: false,
+    };
+    client.agents().create_agent(request).await?;
+    let gates = gates.display();
+    // The tool of the first attempt returns, that of later ones waits.
+    let waits = format!(
+        "[ -e {gates}/first ] || {{ touch {gates}/first; exit 0; }}; until [ -e {gates}/go ]; do sleep 0.02; done"
+    );
+    let usage = json!({"input_tokens": 0, "output_tokens": 12_000});
+    let steps = json!([
+        {"tools": [{"name": "Bash", "input": {"command": waits}}], "usage": usage},
+        {"text": "done", "usage": usage},
+    ]);
+    let mut task = tasks::task("paid");
+    let spec = task.spec.get_or_insert_default();
+    spec.prompt = format!("Please do: MOCK{steps}");
+    spec.limits.get_or_insert_default().budget_micro_usd = 1_000_000;
+    let retry = spec.retry.get_or_insert_default();
+    (retry.max_attempts, retry.initial_backoff) = (10, Some(tasks::millis(1)));
+    let fails = v1::WorkspaceCommand { argv: vec!["false".to_owned()], ..Default::default() };
+    spec.done_when = Some(v1::DoneWhen { commands: vec![fails], max_rounds: Some(0), ..Default::default() });
+    Ok(task)
+}
+
+/// A budget holds over three attempts, but for the turn that reaches it, also if the control plane is killed in the second.
+#[tokio::test]
+async fn budget_of_attempts_is_exceeded_by_a_turn_at_most() -> Result<()> {
+    let model = rota_fake_model::Options::default().start().await?;
+    let mut fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    let task = unfinished(&client, &model, fixture.dir()).await?;
+    let _worker = fixture.worker("paid", "one", 1).await?;
+    let name = tasks::create(&client, task).await?.name;
+    let cost = |status: &v1::TaskStatus| status.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
+    // The first attempt has taken two turns, and the second one, after which its tool waits.
+    tasks::until(&client, &name, |status| status.attempt == 2 && cost(status) == 3 * TURN).await?;
+    fixture.kill_server().await;
+    // Its other turn is spent while no control plane runs.
+    std::fs::write(fixture.dir().join("go"), "")?;
+    model.until(|counts| counts.messages >= 4).await;
+    fixture.start_server().await?;
+    let status = tasks::ended(&fixture.client()?, &name).await?.status.unwrap();
+    let failure = status.failure.clone().unwrap();
+    assert_eq!((status.state(), failure.class()), (TaskState::Failed, FailureClass::Budget), "{failure:?}");
+    // The fifth turn reaches a dollar: none came after it, and each is in the books.
+    assert_eq!((status.attempt, cost(&status)), (3, 5 * TURN), "{status:?}");
+    assert_eq!(model.requests().iter().filter(|one| one.step.is_some()).count(), 5);
+    history::check(&fixture.client()?, true).await?.check()
 }
