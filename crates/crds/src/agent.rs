@@ -113,6 +113,9 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub setup: Vec<WorkspaceCommand>,
+    /// What its attempts on a machine have in common of their set-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_cache: Option<SetupCache>,
     /// What must hold before a task of this agent succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_when: Option<DoneWhen>,
@@ -165,4 +168,16 @@ pub struct AgentSecret {
     /// Key of the value in the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
+}
+
+/// Directory that attempts of an agent on a machine have in common, such as for installed packages; `ROTA_SETUP_CACHE` is its path.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SetupCache {
+    /// Files of the workspace, such as `package-lock.json`: for each content of them there is one directory.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 256)))]
+    pub key_files: Vec<String>,
+    /// Commands that fill the directory, before `setup`. Attempts can only read it.
+    #[schemars(length(min = 1, max = 16))]
+    pub commands: Vec<WorkspaceCommand>,
 }

@@ -51,7 +51,7 @@ mod validate;
 #[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
 mod workflow;
 
-pub use agent::{Agent, AgentSecret, AgentSpec, Budget};
+pub use agent::{Agent, AgentSecret, AgentSpec, Budget, SetupCache};
 pub use claude::{ClaudeRuntime, Effort, SettingSource};
 pub use enums::{
     DesiredState, FailureClass, ForgeProvider, Isolation, Management, OnDependencyFailure, OnDisconnect,

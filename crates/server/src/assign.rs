@@ -106,6 +106,7 @@ pub(crate) fn assign(
             thread: task.thread.is_some(),
             attempt: if task.checkpointed > task.concluded { num::to_i32(task.checkpointed) } else { 0 },
         }),
+        setup_cache: agent_spec.and_then(|spec| spec.setup_cache.clone()),
         credential_key: sealer.credential_key(&task.namespace).to_vec(),
         own_credentials: !task.uses_agents_credential(),
         messages: task

@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::Result;
-use rota_proto::v1::{TaskState, Workspace, WorkspaceMode};
+use rota_proto::v1::{self, TaskState, Workspace, WorkspaceMode};
 use rota_testkit::git_host::{self, GitHost};
 use rota_testkit::tasks;
 
@@ -217,5 +217,54 @@ async fn unconfined_attempts_open_what_their_worker_can() -> Result<()> {
     assert!(printed.ends_with(WORKS), "{printed}");
     let page = fixture.rota(&["workers", "open"]).await;
     assert!(page.out.contains("no: the worker was started with --unconfined"), "{}", page.out);
+    Ok(())
+}
+
+/// Fills the cache of its agent, with a process that would go on.
+const FILL: &str =
+    r#"echo filled >> "$ROTA_SETUP_CACHE/made"; (sleep 1000; echo late >> "$ROTA_SETUP_CACHE/made") & "#;
+/// Reads the cache, and tries to change it.
+const USE: &str = r#"
+exec 2>/dev/null
+cat "$ROTA_SETUP_CACHE/made"
+echo more >> "$ROTA_SETUP_CACHE/made" && echo changed
+echo new > "$ROTA_SETUP_CACHE/new" && echo added
+rm -r "$ROTA_SETUP_CACHE/made" && echo removed
+mv "$ROTA_SETUP_CACHE" "$ROTA_SETUP_CACHE.moved" && echo moved
+echo end
+"#;
+
+/// A cache is filled once, and attempts cannot change it. Where they could, each has its own.
+#[tokio::test]
+async fn setup_cache_is_filled_once_and_then_read() -> Result<()> {
+    let fixture = prepared().await?;
+    let client = fixture.client()?;
+    let name = format!("namespaces/default/agents/{}", workload::AGENT);
+    let mut agent = client.agents().get_agent(v1::GetAgentRequest { name }).await?.into_inner();
+    let argv = ["sh", "-c", FILL].map(str::to_owned).to_vec();
+    let commands = vec![v1::WorkspaceCommand { argv, ..Default::default() }];
+    let cache = v1::SetupCache { key_files: vec!["package-lock.json".to_owned()], commands };
+    agent.spec.get_or_insert_default().setup_cache = Some(cache);
+    let request = v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() };
+    client.agents().update_agent(request).await?;
+    let changes = "filled\nchanged\nadded\nremoved\nmoved\nend\n";
+    for (name, more, expected) in
+        [("confined", &[][..], "filled\nend\n"), ("open", &["--unconfined"][..], changes)]
+    {
+        let _worker = worker(&fixture, name, more).await?;
+        for _ in 0..2 {
+            let mut task = workload::shell(USE, &[]);
+            let kind = Some(v1::target::Kind::Worker(name.to_owned()));
+            task.spec.get_or_insert_default().target = Some(v1::Target { kind });
+            let task = tasks::create(&client, task).await?.name;
+            let status = tasks::ended(&client, &task).await?.status.unwrap();
+            assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+            assert_eq!(workload::printed(&client, &task).await?, expected);
+        }
+    }
+    let kept = fixture.dir().join("workers/setup/default");
+    let left: Vec<_> = std::fs::read_dir(kept)?.flatten().filter(|entry| entry.path().is_dir()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(std::fs::read_to_string(left[0].path().join("made"))?, "filled\n");
     Ok(())
 }

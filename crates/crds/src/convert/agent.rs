@@ -3,7 +3,7 @@
 use rota_proto::{names, v1};
 
 use super::duration;
-use crate::{Agent, AgentSpec, Budget};
+use crate::{Agent, AgentSpec, Budget, SetupCache};
 
 impl Agent {
     /// Converts the agent. `namespace` applies if the manifest has none.
@@ -48,10 +48,20 @@ impl AgentSpec {
             budget: self.budget.as_ref().map(Budget::to_api),
             workspace: self.workspace.as_ref().map(crate::Workspace::to_api),
             setup: self.setup.iter().map(crate::WorkspaceCommand::to_api).collect(),
+            setup_cache: self.setup_cache.as_ref().map(SetupCache::to_api),
             done_when: self.done_when.as_ref().map(crate::DoneWhen::to_api),
             on_disconnect: self.on_disconnect.map_or(0, |value| value.to_api().into()),
             management: self.management.map_or(0, |value| value.to_api().into()),
             overrides: self.overrides.map_or(0, |value| value.to_api().into()),
+        }
+    }
+}
+
+impl SetupCache {
+    pub fn to_api(&self) -> v1::SetupCache {
+        v1::SetupCache {
+            key_files: self.key_files.clone(),
+            commands: self.commands.iter().map(crate::WorkspaceCommand::to_api).collect(),
         }
     }
 }

@@ -46,6 +46,7 @@ impl Agent {
             "is only for tasks, which have dependencies",
         );
         check.commands("setup", &spec.setup);
+        check.setup_cache("setupCache", spec.setup_cache.as_ref());
         check.done_when("doneWhen", spec.done_when.as_ref());
         if let Some(max) =
             spec.max_replicas.filter(|max| spec.spare_workers.is_some_and(|spare| spare > *max))

@@ -7,8 +7,8 @@ use rota_proto::claude::Problem;
 
 use super::Check;
 use crate::{
-    DoneWhen, HumanDuration, Limits, RetryPolicy, Runtime, ScriptStep, Workspace, WorkspaceCommand,
-    WorkspaceMode,
+    DoneWhen, HumanDuration, Limits, RetryPolicy, Runtime, ScriptStep, SetupCache, Workspace,
+    WorkspaceCommand, WorkspaceMode,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -194,6 +194,20 @@ impl Check<'_> {
             for (index, secret) in command.secrets.iter().enumerate() {
                 check.field("secrets").item(index).variable(secret);
             }
+        }
+    }
+
+    pub(super) fn setup_cache(&mut self, name: &str, cache: Option<&SetupCache>) {
+        let Some(cache) = cache else { return };
+        let mut check = self.field(name);
+        check.field("commands").require(!cache.commands.is_empty(), "must not be empty");
+        check.commands("commands", &cache.commands);
+        let mut list = check.field("keyFiles");
+        list.require((1..=16).contains(&cache.key_files.len()), "must have 1 to 16 entries");
+        for (index, file) in cache.key_files.iter().enumerate() {
+            let is_within = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+            let is_path = (1..=256).contains(&file.len()) && !file.contains('\0');
+            list.item(index).require(is_within && is_path, "must be the path of a file within the workspace");
         }
     }
 

@@ -43,10 +43,11 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     check::length("agent.spec.description", &spec.description, check::MAX_TITLE)?;
     let is_external =
         matches!(spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()), Some(Kind::External(_)));
-    if is_external && (!spec.setup.is_empty() || spec.done_when.is_some()) {
+    if is_external && (!spec.setup.is_empty() || spec.setup_cache.is_some() || spec.done_when.is_some()) {
         return Err(invalid("agent.spec.setup", "workers of the runtime external run no commands of Rota"));
     }
     spec::commands("agent.spec.setup", &spec.setup)?;
+    spec::setup_cache("agent.spec.setup_cache", spec.setup_cache.as_ref())?;
     spec::done_when("agent.spec.done_when", spec.done_when.as_ref())?;
     check::count("agent.spec.permission_rules", spec.permission_rules.len(), MAX_RULES)?;
     for (index, rule) in spec.permission_rules.iter().enumerate() {

@@ -306,6 +306,25 @@ pub(super) fn commands(field: &str, given: &[v1::WorkspaceCommand]) -> Result<()
     Ok(())
 }
 
+/// The same of a cache that commands fill.
+pub(super) fn setup_cache(field: &str, given: Option<&v1::SetupCache>) -> Result<(), Status> {
+    let Some(given) = given else { return Ok(()) };
+    if given.commands.is_empty() || given.key_files.is_empty() {
+        return Err(invalid(field, "must have commands and key files"));
+    }
+    commands(&format!("{field}.commands"), &given.commands)?;
+    check::count(&format!("{field}.key_files"), given.key_files.len(), MAX_COMMANDS)?;
+    for (index, file) in given.key_files.iter().enumerate() {
+        let at = format!("{field}.key_files[{index}]");
+        check::length(&at, file, MAX_GLOB)?;
+        let is_within = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+        if file.is_empty() || !is_within || file.contains('\0') {
+            return Err(invalid(at, "must be the path of a file within the workspace"));
+        }
+    }
+    Ok(())
+}
+
 /// The same of what must hold at the end.
 pub(super) fn done_when(field: &str, given: Option<&v1::DoneWhen>) -> Result<(), Status> {
     let Some(given) = given else { return Ok(()) };

@@ -29,6 +29,7 @@ use super::previous_results;
 use super::redact::Redaction;
 use super::result;
 use super::result_schema;
+use super::setup_cache;
 use super::spans::ToolSpans;
 use crate::artifacts::{self, Kept};
 use crate::git::Work;
@@ -298,6 +299,10 @@ async fn execute(
         Ok(pins) => pins,
         Err(ended) => return RunReport::new(ended),
     };
+    let _cache = match setup_cache::open(deps, &mut attempt, channels, handle).await {
+        Ok(cache) => cache,
+        Err(ended) => return RunReport::new(ended),
+    };
     if let Err(ended) = commands::set_up(&attempt, channels).await {
         return RunReport::new(ended);
     }
@@ -340,7 +345,8 @@ pub(super) fn needs_directories(assign: &Assign) -> bool {
     let Some(spec) = &assign.spec else { return true };
     match spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()) {
         Some(runtime::Kind::Scripted(script)) => {
-            Scripted::needs_directories(script) || !spec.setup.is_empty() || spec.done_when.is_some()
+            let commands = !spec.setup.is_empty() || assign.setup_cache.is_some() || spec.done_when.is_some();
+            commands || Scripted::needs_directories(script)
         }
         _ => true,
     }

@@ -54,9 +54,18 @@ pub(super) async fn pins(attempt: &Attempt, dirs: Option<&AttemptDirs>) -> Resul
     Ok(Some(pins))
 }
 
-/// Prepares the workspace, one command after the other.
+/// Prepares the workspace by the commands of `setup`.
 pub(super) async fn set_up(attempt: &Attempt, channels: &mut Channels) -> Result<(), RunOutcome> {
     let commands = attempt.assign.spec.as_ref().map_or(&[][..], |spec| &spec.setup);
+    prepare(commands, attempt, channels).await
+}
+
+/// Runs commands before the agent, one after the other.
+pub(super) async fn prepare(
+    commands: &[WorkspaceCommand],
+    attempt: &Attempt,
+    channels: &mut Channels,
+) -> Result<(), RunOutcome> {
     for command in commands {
         run(command, "preparing", attempt, channels).await.map_err(|failed| match failed {
             Failed::Outcome(outcome) => outcome,

@@ -29,6 +29,7 @@ mod releasing;
 mod result;
 mod result_schema;
 mod secrets;
+mod setup_cache;
 mod spans;
 mod spill;
 mod start;

@@ -49,6 +49,11 @@ impl Group {
         self.0.lock().jail = Some(jail);
     }
 
+    /// Returns what programs that are started now are confined to.
+    pub fn jail(&self) -> Option<Jail> {
+        self.0.lock().jail.clone()
+    }
+
     /// Confines every program of the current task that is started from now on.
     pub fn confine_current(jail: Jail) {
         let _ = CURRENT.try_with(|group| group.confine(jail));

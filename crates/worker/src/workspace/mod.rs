@@ -8,6 +8,7 @@ pub(crate) mod last_use;
 mod lock;
 mod probe;
 mod remove;
+mod setup_cache;
 mod sweep;
 
 use std::fs::{DirBuilder, File};
@@ -30,6 +31,7 @@ use lock::unlocked;
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
 pub(crate) use remove::{all as remove_all, discard};
+pub(crate) use setup_cache::SetupCache;
 pub use sweep::{Unused, remove_unused, unused};
 
 /// Time for the programs of a killed worker to end. Their supervisors kill them after 4 seconds.
@@ -38,7 +40,8 @@ const SUPERVISORS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Directories of a worker, whose name is unique within its namespace only, as is a task's id:
 /// `running/{namespace}/{worker}/{task}.{fence}/{scratch,work}` is removed with its attempt, or at the next start,
 /// `workspaces/{namespace}/{task}.{fence}` is a fresh workspace that outlives its attempt,
-/// `kept/{namespace}/{name}` is shared by attempts that continue one another.
+/// `kept/{namespace}/{name}` is shared by attempts that continue one another,
+/// `setup/{namespace}/{agent}.{key}` is a [`SetupCache`].
 #[derive(Debug)]
 pub(crate) struct Root {
     state: PathBuf,

@@ -71,7 +71,8 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
         let name = path.file_name().unwrap_or_default();
         running.iter().any(|attempts| attempts.join(name).exists())
     };
-    let caches = namespaces(state, "repositories").filter(|path| is_free(&last_use::file_of(path)));
+    let caches = namespaces(state, "repositories").chain(namespaces(state, "setup"));
+    let caches = caches.filter(|path| is_free(&last_use::file_of(path)));
     let fresh = namespaces(state, "workspaces").filter(|path| !in_use(path));
     let used_before = |path: PathBuf| {
         let last_used = last_use::of(&path)?;
