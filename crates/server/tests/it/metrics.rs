@@ -203,8 +203,8 @@ async fn assert_names(cluster: &Cluster) -> Result<()> {
     let mut names: BTreeSet<_> = (plain.lines().filter_map(|line| line.strip_prefix("# TYPE ")))
         .filter_map(|line| line.split(' ').next())
         .collect();
-    // These have no samples without receivers.
-    names.extend(["rota_notifications_total", "rota_notifications_waiting"]);
+    // These have no samples without receivers, and without failures of back ends.
+    names.extend(["rota_backend_breaker_state", "rota_notifications_total", "rota_notifications_waiting"]);
     assert_eq!(names, NAMES.iter().copied().collect());
     let described = rota_server::metrics();
     assert_eq!(names, described.iter().map(|metric| metric.name.as_str()).collect());
