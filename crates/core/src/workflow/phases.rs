@@ -68,14 +68,16 @@ impl Workflow {
             }
             Command::Cancel { reason } => {
                 let is_first = !std::mem::replace(&mut self.cancelled, true);
-                if is_first {
+                // Later its outcome is decided: only the second one ends finally-steps, which may not end by themselves.
+                let is_open = matches!(self.state, State::Running | State::Stopping);
+                let halts = !is_first && self.state == State::Finalizing && !self.finals_halted;
+                if (is_first && is_open) || (halts && self.outcome.is_none()) {
                     if self.outcome.is_none() {
                         self.message = message(&reason);
                     }
                     self.outcome = Some(Outcome::Cancelled);
                 }
-                // The second one is for finally-steps that do not end.
-                if is_first || self.state == State::Finalizing {
+                if (is_first && is_open) || halts {
                     self.stop(true, &mut out);
                     self.advance(&mut out, now);
                 }

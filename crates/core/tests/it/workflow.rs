@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rota_core::workflow::{
-    COMPENSATION, Change, Command, Follow, Kind, Rejected, State, Step, StepCommand, StepState, TaskEnd,
-    Workflow,
+    COMPENSATION, Change, Command, Follow, Kind, Outcome, Rejected, State, Step, StepCommand, StepState,
+    TaskEnd, Workflow,
 };
 use rota_core::{Timestamp, WorkflowId};
 use uuid::Uuid;
@@ -321,7 +321,7 @@ impl World {
         assert!(expected.starts_with(&self.compensated), "{expected:?} {:?}", self.compensated);
         let failed =
             |step: &Step| !step.finally && matches!(step.state, StepState::Failed | StepState::Cancelled);
-        let cancelled = self.workflow.cancelled && !self.workflow.finals_halted;
+        let cancelled = self.workflow.outcome == Some(Outcome::Cancelled) && !self.workflow.finals_halted;
         let fails = (cancelled || self.steps.iter().any(failed)) && self.graph.policy == Policy::Compensate;
         let failed = self.compensated.iter().any(|&step| self.graph.steps[step].compensation_fails);
         assert_eq!(self.workflow.state == State::CompensationFailed, failed);

@@ -210,6 +210,21 @@ pub async fn new_member_replaces_the_others(t: &mut Harness) {
     assert_eq!(world.members(true).await.iter().map(|one| one.member).collect::<Vec<_>>(), [(sixth, 1)]);
 }
 
+pub async fn replaced_workflow_finishes_its_finally_steps(t: &mut Harness) {
+    let mut world = World { t, count: 0, reloads: false };
+    let with_final = |workflow: &mut Workflow, steps: &mut Vec<NewStep>| {
+        workflow.group = group(1, false);
+        steps[1].step.finally = true;
+    };
+    let first = world.add(with_final).await;
+    world.skip(first, 0).await;
+    let second = world.add(|workflow, _| workflow.group = group(1, true)).await;
+    assert_eq!(world.states(first).await, [StepState::Skipped, StepState::Ready]);
+    assert_eq!((world.get(first).await.cancelled, world.place(second).await), (false, Place::Waiting));
+    world.skip(first, 1).await;
+    assert_eq!((world.get(first).await.state, world.place(second).await), (State::Succeeded, Place::Holding));
+}
+
 pub async fn paused_workflow_keeps_no_place(t: &mut Harness) {
     let mut world = World { t, count: 0, reloads: false };
     let pause = || Apply::Pause { suspend: false };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rota_core::workflow::{self, Group, StepCommand};
+use rota_core::workflow::{self, Group, State, StepCommand, Workflow};
 use rota_core::{Timestamp, WorkflowKey};
 
 use super::Engine;
@@ -161,9 +161,10 @@ impl<B: Backend> Engine<B> {
         for other in before {
             let (key, _) = other.member;
             self.load_workflow(key)?;
-            // A second cancellation would end its finally-steps.
-            let is_cancelled = self.write_set.workflows.workflow(key).is_none_or(|one| one.cancelled);
-            if other.member.1 != WORKFLOW_MEMBER || !is_cancelled {
+            // Its outcome is decided, or a second cancellation would end its finally-steps.
+            let is_spared = |one: &Workflow| one.cancelled || one.state >= State::Compensating;
+            let is_spared = self.write_set.workflows.workflow(key).is_none_or(is_spared);
+            if other.member.1 != WORKFLOW_MEMBER || !is_spared {
                 let reason =
                     format!("another workflow of concurrency group {} has taken its place", group.name);
                 let cancel = workflow::Command::Cancel { reason };

@@ -140,6 +140,29 @@ fn second_cancellation_ends_hanging_finally_steps() {
 }
 
 #[test]
+fn first_cancellation_spares_finally_steps() {
+    for (end, outcome) in [(TaskEnd::Succeeded, None), (TaskEnd::Failed, Some(Outcome::Failed))] {
+        let mut world = World::by_hand(1, &[Kind::Task, Kind::Task]);
+        world.run_but(&[0]);
+        world.step(0, StepCommand::TaskEnded { round: 1, end });
+        world.work.retain(|work| *work != Work::Task(0, 1));
+        world.run_but(&[1]);
+        assert_eq!((world.workflow.state, world.steps[1].state), (State::Finalizing, StepState::Running));
+        let before = world.workflow.clone();
+        world.apply(Command::Cancel { reason: "first".to_owned() });
+        world.run_but(&[1]);
+        assert_eq!(world.workflow, Workflow { cancelled: true, ..before });
+        let mut second = world.workflow.clone();
+        second.apply(Command::Cancel { reason: "second".to_owned() }, world.now).unwrap();
+        assert_eq!(second.outcome, outcome.or(Some(Outcome::Cancelled)), "what had failed has failed");
+        assert!(second.finals_halted);
+        world.run_but(&[]);
+        assert_eq!((world.workflow.outcome, world.steps[1].state), (outcome, StepState::Succeeded));
+        assert!(world.workflow.state.is_final());
+    }
+}
+
+#[test]
 fn stopped_workflow_creates_no_tasks() {
     let mut world = World::by_hand(0, &[Kind::Task, Kind::Task]);
     world.graph.steps[1].items = 9;
