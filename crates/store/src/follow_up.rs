@@ -76,6 +76,8 @@ pub enum FollowUp {
     ReleaseSteps { workflow: WorkflowKey },
     /// A workflow has stopped: started steps from this index on have not been notified.
     HaltSteps { workflow: WorkflowKey, from: u32 },
+    /// A workflow was resumed: deadlines of started steps from this index on have not moved.
+    ResumeSteps { workflow: WorkflowKey, from: u32 },
     /// Tasks of a workflow behind this place have not been cancelled, suspended or resumed.
     StepTasks {
         workflow: WorkflowKey,

@@ -1,5 +1,7 @@
 //! Commands on steps.
 
+use std::time::Duration;
+
 use super::{
     COMPENSATION, Change, Follow, Kind, Place, Rejected, State, Step, StepCommand, StepState, TaskEnd,
     Workflow, message,
@@ -11,11 +13,11 @@ const REPLACED: &str = "a new member of its concurrency group has taken its plac
 const REUSED: &str = "its results are those of the earlier run";
 
 /// One command on a step.
-struct Move<'a> {
-    workflow: &'a mut Workflow,
-    step: &'a mut Step,
-    now: Timestamp,
-    out: Change,
+pub(super) struct Move<'a> {
+    pub(super) workflow: &'a mut Workflow,
+    pub(super) step: &'a mut Step,
+    pub(super) now: Timestamp,
+    pub(super) out: Change,
 }
 
 impl Workflow {
@@ -136,7 +138,8 @@ impl Move<'_> {
                     self.close("");
                 }
             }
-            StepCommand::Tick => self.tick(),
+            StepCommand::Tick { away } => self.tick(away),
+            StepCommand::Resume => self.move_deadline(Duration::ZERO),
             StepCommand::Halt => self.halt(),
             StepCommand::Compensate => {
                 if self.workflow.state == State::Compensating
@@ -210,7 +213,7 @@ impl Move<'_> {
             Kind::Signal { .. } if self.step.signalled => return self.close(""),
             Kind::Signal { timeout } => timeout,
         };
-        self.step.due = due.map(|due| self.now + due);
+        self.wait(due);
     }
 
     /// Ends its round as that of an earlier workflow, whose results are the step's.
@@ -262,8 +265,8 @@ impl Move<'_> {
     }
 
     /// Ends a round that has succeeded.
-    fn close(&mut self, why: &str) {
-        self.step.due = None;
+    pub(super) fn close(&mut self, why: &str) {
+        (self.step.due, self.step.due_after_pause) = (None, None);
         if self.step.evaluates_end {
             self.step.state = StepState::Ending;
         } else {
@@ -296,23 +299,6 @@ impl Move<'_> {
         self.step.halted = true;
         self.step.doomed = true;
         self.step.message = message(why);
-    }
-
-    fn tick(&mut self) {
-        if self.step.state != StepState::Running || self.step.due.is_none_or(|due| due > self.now) {
-            return;
-        }
-        match self.step.kind {
-            Kind::Sleep { .. } => self.close(""),
-            Kind::Approval { approves: true, .. } => {
-                self.close("approved, since there was no decision in time")
-            }
-            Kind::Approval { .. } => {
-                self.end(StepState::Failed, "rejected, since there was no decision in time")
-            }
-            Kind::Signal { .. } => self.end(StepState::Failed, "the signal has not arrived in time"),
-            Kind::Task => {}
-        }
     }
 
     fn halt(&mut self) {
@@ -361,14 +347,14 @@ impl Move<'_> {
         self.workflow.compensated(self.step, succeeded, &mut self.out, self.now);
     }
 
-    fn end(&mut self, state: StepState, why: &str) {
+    pub(super) fn end(&mut self, state: StepState, why: &str) {
         let (workflow, step) = (&mut *self.workflow, &mut *self.step);
         if step.state.is_active() {
             workflow.active = workflow.active.saturating_sub(1);
         }
         step.state = state;
         step.message = message(why);
-        step.due = None;
+        (step.due, step.due_after_pause) = (None, None);
         step.ended_at = Some(self.now);
         step.leave(&mut self.out);
         let open = if step.finally { &mut workflow.finals_open } else { &mut workflow.main_open };

@@ -1,5 +1,7 @@
 //! Commands on workflows and steps, and what follows from them.
 
+use std::time::Duration;
+
 use super::{State, StepState};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,17 +10,28 @@ pub enum Command {
     Pause {
         suspend: bool,
     },
-    Resume,
+    /// The pause is over. `away` is the part of it in which Rota was away, which no deadline counts anyway; the store sets it.
+    Resume {
+        away: Duration,
+    },
     /// It has a place in its group.
     Admit,
     Cancel {
         reason: String,
     },
-    /// Its deadline may have passed.
-    Tick,
+    /// Its deadline may have passed. `away` is how long Rota was away since the time of the workflow began; the store sets it.
+    Tick {
+        away: Duration,
+    },
     /// The driver has evaluated its outputs, or why they cannot be.
     Conclude(Result<(), String>),
     Delete,
+}
+
+impl Command {
+    /// Of a caller, who does not know how long Rota was away.
+    pub const RESUME: Self = Self::Resume { away: Duration::ZERO };
+    pub const TICK: Self = Self::Tick { away: Duration::ZERO };
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +91,12 @@ pub enum StepCommand {
         message: String,
     },
     Signal,
-    /// Its deadline may have passed.
-    Tick,
+    /// Its deadline may have passed. `away` is how long Rota was away since it began to wait.
+    Tick {
+        away: Duration,
+    },
+    /// The workflow was resumed: deadlines move by the time of the pause.
+    Resume,
     Halt,
     /// Its effects are to be reversed.
     Compensate,
@@ -116,6 +133,8 @@ pub enum Follow {
     },
     SuspendTasks,
     ResumeTasks,
+    /// Started steps take notice that the workflow was resumed.
+    ResumeSteps,
     Compensate {
         step: u32,
     },

@@ -7,6 +7,7 @@
 
 mod apply;
 mod command;
+mod deadlines;
 mod group;
 mod phases;
 mod state;
@@ -91,7 +92,7 @@ pub struct Workflow {
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "none")]
     pub ended_at: Option<Timestamp>,
-    /// Time from its creation, or its place in its group, after which it fails. Grows by the time of each pause.
+    /// Time from its creation, or its place in its group, after which it fails, without `paused_for` and `away`.
     #[serde(default, skip_serializing_if = "none")]
     pub timeout: Option<Duration>,
     /// Steps that may run at the same time; zero means no limit.
@@ -114,6 +115,12 @@ pub struct Workflow {
     /// Begin of the pause. Unset if it is not paused, or was by an earlier version.
     #[serde(default, skip_serializing_if = "none")]
     pub paused_at: Option<Timestamp>,
+    /// Time of its pauses that have ended, without that in which Rota was away.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub paused_for: Duration,
+    /// How long Rota was away since the time of the workflow began, as far as a deadline was judged by it.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub away: Duration,
     /// Whether its cancellation was requested.
     #[serde(default, skip_serializing_if = "no")]
     pub cancelled: bool,
@@ -183,6 +190,8 @@ impl Workflow {
             state: State::Running,
             paused: false,
             paused_at: None,
+            paused_for: Duration::ZERO,
+            away: Duration::ZERO,
             cancelled: false,
             outcome: None,
             compensation_failed: false,
@@ -207,8 +216,13 @@ impl Workflow {
     /// Returns the time at which it fails if its steps have not ended. None while it is paused.
     pub fn due(&self) -> Option<Timestamp> {
         let runs = self.state == State::Running && self.paused_at.is_none() && !self.lacks_group();
-        let start = self.admitted_at.unwrap_or(self.created_at);
-        self.timeout.filter(|_| runs).map(|timeout| start + timeout)
+        let uncounted = self.paused_for.saturating_add(self.away);
+        self.timeout.filter(|_| runs).map(|timeout| self.began_at() + timeout.saturating_add(uncounted))
+    }
+
+    /// Returns when its time began.
+    pub fn began_at(&self) -> Timestamp {
+        self.admitted_at.unwrap_or(self.created_at)
     }
 
     /// Whether nothing starts until it is resumed. Finally-steps and compensations cannot be paused.

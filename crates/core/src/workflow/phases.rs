@@ -38,7 +38,7 @@ impl Workflow {
                 out.follow.push(Follow::Remove);
             }
             Command::Delete => {}
-            Command::Tick if ended => {}
+            Command::Tick { .. } if ended => {}
             Command::Conclude(_) if self.state != State::Ending => return Err(Rejected::Outdated),
             _ if ended => return Err(Rejected::Final(self.state)),
             Command::Pause { .. } if self.state != State::Running => return Err(Rejected::Phase(self.state)),
@@ -47,14 +47,14 @@ impl Workflow {
                 self.paused_at = self.paused_at.or(Some(now));
                 out.follow.extend(suspend.then_some(Follow::SuspendTasks));
             }
-            Command::Resume => {
+            Command::Resume { away } => {
                 if std::mem::take(&mut self.paused) {
                     // Without its place in its group, its time has not begun.
-                    let since = self.paused_at.take().filter(|_| !self.lacks_group());
-                    if let (Some(timeout), Some(since)) = (&mut self.timeout, since) {
-                        *timeout = timeout.saturating_add(now.since(since));
+                    if let Some(since) = self.paused_at.take().filter(|_| !self.lacks_group()) {
+                        let pause = now.since(since).saturating_sub(away);
+                        self.paused_for = self.paused_for.saturating_add(pause);
                     }
-                    out.follow.push(Follow::ResumeTasks);
+                    out.follow.extend([Follow::ResumeTasks, Follow::ResumeSteps]);
                     self.join(&mut out);
                     self.release(&mut out);
                 }
@@ -82,7 +82,10 @@ impl Workflow {
                     self.advance(&mut out, now);
                 }
             }
-            Command::Tick => {
+            Command::Tick { away } => {
+                if self.due().is_some() {
+                    self.away = self.away.max(away);
+                }
                 if self.due().is_some_and(|due| due <= now) {
                     self.blame("", "the time of the workflow has run out");
                     self.stop(true, &mut out);

@@ -87,6 +87,18 @@ pub struct Step {
     /// Deadline of an approval or a wait.
     #[serde(default, skip_serializing_if = "none")]
     pub due: Option<Timestamp>,
+    /// When it began to wait for that.
+    #[serde(default, skip_serializing_if = "none")]
+    pub waits_since: Option<Timestamp>,
+    /// A deadline that has passed during a pause, until that ends.
+    #[serde(default, skip_serializing_if = "none")]
+    pub due_after_pause: Option<Timestamp>,
+    /// Time of pauses of the workflow, and in which Rota was away, by which the deadline has moved; pauses from the begin of the
+    /// workflow on.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub paused_for: Duration,
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub away: Duration,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
     /// Whether its signal has arrived.
@@ -150,6 +162,10 @@ impl Step {
             ready_at: None,
             ended_at: None,
             due: None,
+            waits_since: None,
+            due_after_pause: None,
+            paused_for: Duration::ZERO,
+            away: Duration::ZERO,
             prompt: String::new(),
             signalled: false,
             has_output: false,

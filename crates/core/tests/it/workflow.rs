@@ -222,6 +222,13 @@ impl World {
             Work::Follow(Follow::Leave { .. }) => {
                 self.work.extend(self.waiting.drain(..).map(|index| Work::Admit(Some(index))));
             }
+            Work::Follow(Follow::ResumeSteps) => {
+                for index in 0..self.steps.len() {
+                    if self.steps[index].state.is_active() {
+                        self.step(index, StepCommand::Resume);
+                    }
+                }
+            }
             Work::Follow(_) => {}
             Work::Admit(member) => self.admit(member),
             Work::Drive(index) => self.drive(index),
@@ -241,15 +248,19 @@ impl World {
 
     fn person(&mut self, index: usize) {
         let command = match self.steps[index].kind {
+            // Its deadline does not pass during a pause.
+            Kind::Approval { .. } if self.graph.steps[index].fails && self.workflow.is_paused() => {
+                StepCommand::Decide { approves: false, message: String::new() }
+            }
             Kind::Approval { .. } if self.graph.steps[index].fails => {
                 self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick
+                StepCommand::Tick { away: Duration::ZERO }
             }
             Kind::Approval { .. } => StepCommand::Decide { approves: true, message: String::new() },
             Kind::Signal { .. } => StepCommand::Signal,
             _ => {
                 self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick
+                StepCommand::Tick { away: Duration::ZERO }
             }
         };
         self.step(index, command);

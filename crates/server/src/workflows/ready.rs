@@ -287,7 +287,7 @@ mod tests {
         let mut record = (*workflow).clone();
         for (command, pushed) in [
             (Command::Pause { suspend: false }, None),
-            (Command::Resume, Some(Work::Step((workflow.key, 0)))),
+            (Command::RESUME, Some(Work::Step((workflow.key, 0)))),
         ] {
             record.apply(command, Timestamp(1)).unwrap();
             ready.observe(&Commit { workflows: vec![Arc::new(record.clone())], ..Commit::default() });

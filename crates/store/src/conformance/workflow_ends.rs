@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::follow_ups::settle;
 use super::harness::{Harness, namespace, on};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
-use crate::{Action, WorkflowCommand, WorkflowQuery};
+use crate::{Action, Command as Ask, WorkflowCommand, WorkflowQuery};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -105,8 +105,8 @@ pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
     run.start(0, 1, 0, 0, 0).await.unwrap();
     assert_eq!(run.t.commits.last().unwrap().next_due, Some(run.t.now() + SECOND));
     assert_eq!(run.t.tick().await, 0, "nothing is due");
-    run.t.later(SECOND);
     run.t.reopen().await;
+    run.t.later(SECOND);
     assert_eq!(run.t.tick().await, 1);
     assert_eq!(run.step(0).await.state, StepState::Succeeded);
     assert_eq!(run.t.commits.last().unwrap().next_due, Some(due));
@@ -114,8 +114,8 @@ pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
     run.t.later(SECOND * 2);
     assert_eq!(run.t.tick().await, 1);
     run.start(2, 1, 0, 0, 0).await.unwrap();
-    run.t.later(SECOND * 60);
     run.t.reopen().await;
+    run.t.later(SECOND * 60);
     assert_eq!(run.t.tick().await, 1);
     settle(run.t).await;
     let ended = run.workflow().await;
@@ -150,6 +150,61 @@ pub async fn wide_workflow_is_removed_in_pieces(t: &mut Harness) {
     assert_eq!((run.states().await, specs), (Vec::new(), Vec::new()));
     let snapshot = run.t.store.snapshot().await.unwrap();
     assert!(snapshot.follow_ups.is_empty());
+}
+
+pub async fn outages_count_for_no_deadline(t: &mut Harness) {
+    let approval = Kind::Approval { deadline: Some(SECOND * 100), approves: true };
+    let sleep = Kind::Sleep { duration: SECOND * 200 };
+    let mut given = workflow(vec![waiting("yes", approval, &[]), waiting("sleep", sleep, &[])]);
+    given.workflow.timeout = Some(SECOND * 1000);
+    let mut run = Run::new(t, given, false).await;
+    run.start(0, 1, 0, 0, 0).await.unwrap();
+    run.start(1, 1, 0, 0, 0).await.unwrap();
+    run.t.later(SECOND * 60);
+    run.t.plain().await;
+    // Stopped for an hour. Then callers have 30 s to come back, and 40 s are left.
+    run.t.stopped(SECOND * 3600).await;
+    assert_eq!(run.t.tick().await, 3);
+    assert_eq!(run.workflow().await.state, State::Running);
+    assert_eq!(run.states().await, [StepState::Running, StepState::Succeeded], "a wait is over");
+    run.t.later(SECOND * 60);
+    assert_eq!(run.t.tick().await, 0);
+    // Asleep for an hour.
+    run.t.later(SECOND * 3600);
+    run.t.one(Ask::ClockJumped { by: SECOND * 3600 }).await.unwrap();
+    assert_eq!(run.t.tick().await, 2);
+    run.t.reopen().await;
+    run.t.later(SECOND * 39);
+    assert_eq!((run.t.tick().await, run.step(0).await.state), (0, StepState::Running));
+    run.t.later(SECOND);
+    assert_eq!((run.t.tick().await, run.step(0).await.state), (1, StepState::Succeeded));
+    assert_eq!(run.workflow().await.state, State::Succeeded);
+}
+
+pub async fn start_judges_no_workflow_with_absent_workers(t: &mut Harness) {
+    let mut given = workflow(vec![step("a", &[])]);
+    given.workflow.timeout = Some(SECOND * 100);
+    let mut run = Run::new(t, given, false).await;
+    run.start(0, 1, 1, 1, 0).await.unwrap();
+    let worker = run.worker().await;
+    let task = run.t.claim(&worker, 1).await.remove(0);
+    run.t.later(SECOND * 90);
+    run.t.plain().await;
+    run.t.stopped(SECOND * 3600).await;
+    for _ in 0..5 {
+        run.t.tick().await;
+        assert_eq!(run.workflow().await.state, State::Running);
+        run.t.later(SECOND * 60);
+    }
+    run.t.hello_again("w", "process 1", vec![(task.id, task.fence)]).await;
+    run.t.tick().await;
+    run.t.later(SECOND * 40);
+    run.t.tick().await;
+    let ended = run.workflow().await;
+    assert_eq!(
+        (ended.state, ended.message.as_str()),
+        (State::Failed, "the time of the workflow has run out")
+    );
 }
 
 pub async fn ended_workflow_is_pruned_with_its_tasks(t: &mut Harness) {

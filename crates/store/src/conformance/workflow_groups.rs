@@ -238,7 +238,7 @@ pub async fn paused_workflow_keeps_no_place(t: &mut Harness) {
     // They come first again, by their age.
     for key in [third, second] {
         assert_eq!(world.place(key).await, Place::Outside);
-        world.command(key, Apply::Resume).await;
+        world.command(key, Apply::RESUME).await;
     }
     world.end(fourth).await;
     assert_eq!((world.place(second).await, world.place(third).await), (Place::Holding, Place::Waiting));
@@ -253,7 +253,7 @@ pub async fn paused_workflow_keeps_no_place(t: &mut Harness) {
     world.skip(fifth, 1).await;
     assert_eq!(world.states(sixth).await[1], StepState::Held);
     assert!(world.driven().await.contains(&(seventh, 1)));
-    world.command(sixth, Apply::Resume).await;
+    world.command(sixth, Apply::RESUME).await;
     assert!(!world.driven().await.contains(&(sixth, 1)));
     world.skip(seventh, 1).await;
     assert!(world.driven().await.contains(&(sixth, 1)));

@@ -92,13 +92,13 @@ pub async fn suspension_ends_with_the_pause(t: &mut Harness) {
     }
     settle(t).await;
     t.one(to_workflow(Command::Pause { suspend: true })).await.unwrap();
-    t.one(to_workflow(Command::Resume)).await.unwrap();
+    t.one(to_workflow(Command::RESUME)).await.unwrap();
     settle(t).await;
     for id in &ids {
         assert_eq!(t.read(*id).await.desired, Desired::Run);
     }
     t.one(to_workflow(Command::Pause { suspend: true })).await.unwrap();
-    t.one(to_workflow(Command::Resume)).await.unwrap();
+    t.one(to_workflow(Command::RESUME)).await.unwrap();
     t.one(to_workflow(Command::Pause { suspend: true })).await.unwrap();
     settle(t).await;
     for id in &ids {

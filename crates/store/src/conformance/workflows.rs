@@ -206,7 +206,7 @@ pub async fn held_steps_start_when_there_is_room(t: &mut Harness) {
     assert_eq!(run.states().await, [Succeeded, Succeeded, Ready, Held], "it is paused");
     let paused = WorkflowFilter { paused: true, limit: 9, ..WorkflowFilter::default() };
     assert_eq!(run.query(WorkflowQuery::List(paused)).await.workflows.len(), 1);
-    run.apply(apply(Apply::Resume)).await.unwrap();
+    run.apply(apply(Apply::RESUME)).await.unwrap();
     assert_eq!(run.states().await, [Succeeded, Succeeded, Ready, Ready]);
 }
 

@@ -1,13 +1,14 @@
 //! Times in which Rota took no tasks: it was stopped, its machine slept, or its store took no writes. Queue timeouts do not
-//! count them, since no worker could have taken a task. For deadlines on workers, which are judged later instead, the server
+//! count them, since no worker could have taken a task, nor do deadlines of workflows. For deadlines on workers, which are judged later instead, the server
 //! observes outages of writes itself, with the same threshold.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rota_core::Timestamp;
+use rota_core::{Namespace, Timestamp};
 
-use crate::{Snapshot, Span};
+use super::Engine;
+use crate::{Backend, Snapshot, Span};
 
 /// Spans that are kept; older ones count again. More of them mean that Rota was never up for long.
 const MAX_SPANS: usize = 128;
@@ -26,6 +27,8 @@ pub(super) struct Away {
     last_write: Option<Timestamp>,
     /// Whether they differ from the stored ones.
     changed: bool,
+    /// When the writer started.
+    opened_at: Option<Timestamp>,
     /// When the last write failed, if none has succeeded since: the first time.
     failing_since: Option<Timestamp>,
 }
@@ -38,6 +41,7 @@ impl Away {
 
     /// Adds the time since the last write before the start. Rota may have been up for a part of it, which is not known.
     pub(super) fn opened(&mut self, now: Timestamp) {
+        self.opened_at = Some(now);
         if let Some(last) = self.last_write.take() {
             self.add(last, now);
         }
@@ -83,6 +87,16 @@ impl Away {
 
     pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
         self.spans.iter().copied()
+    }
+}
+
+impl<B: Backend> Engine<B> {
+    /// Returns how much of the time since then does not count for the deadlines of a namespace's workflows. As long as workers
+    /// have not come back after a start, that lasts: tasks that they have finished meanwhile may be all that is missing.
+    pub(super) fn away_since(&self, namespace: &Namespace, then: Timestamp, now: Timestamp) -> Duration {
+        let waits = self.absent.iter().any(|(of, _)| of == namespace);
+        let open = self.away.opened_at.filter(|_| waits).map(|from| Span { from, until: now + RESUME_TIME });
+        total(self.away.spans().chain(open), then)
     }
 }
 

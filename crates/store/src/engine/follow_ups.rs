@@ -65,6 +65,7 @@ impl StoredFollowUps {
                 | FollowUp::StepEnded { .. }
                 | FollowUp::ReleaseSteps { .. }
                 | FollowUp::HaltSteps { .. }
+                | FollowUp::ResumeSteps { .. }
                 | FollowUp::StepTasks { .. }
                 | FollowUp::AdmitMembers { .. }
                 | FollowUp::ReplaceMembers { .. }
@@ -91,6 +92,7 @@ impl StoredFollowUps {
             | FollowUp::StepEnded { .. }
             | FollowUp::ReleaseSteps { .. }
             | FollowUp::HaltSteps { .. }
+            | FollowUp::ResumeSteps { .. }
             | FollowUp::StepTasks { .. }
             | FollowUp::AdmitMembers { .. }
             | FollowUp::ReplaceMembers { .. }

@@ -68,6 +68,7 @@ fn least_cost(follow_up: &FollowUp) -> Option<usize> {
         | FollowUp::StepEnded { .. }
         | FollowUp::ReleaseSteps { .. }
         | FollowUp::HaltSteps { .. }
+        | FollowUp::ResumeSteps { .. }
         | FollowUp::StepTasks { .. }
         | FollowUp::AdmitMembers { .. }
         | FollowUp::ReplaceMembers { .. } => Some(LEAST_COST),
@@ -141,7 +142,7 @@ impl<B: Backend> Engine<B> {
                 wanted.held.push(StepPage { workflow: *workflow, step: 0, from: indexes.start, limit });
                 1
             }
-            FollowUp::HaltSteps { workflow, from } => {
+            FollowUp::HaltSteps { workflow, from } | FollowUp::ResumeSteps { workflow, from } => {
                 record(workflow);
                 wanted.active.push(StepPage { workflow: *workflow, step: 0, from: *from, limit });
                 1
@@ -205,7 +206,11 @@ impl<B: Backend> Engine<B> {
             }
             FollowUp::HaltSteps { workflow, from } => {
                 let active = turn.active.next().unwrap_or_default();
-                self.visit_active(number, (workflow, from), &active, limit);
+                self.visit_active(number, (workflow, from), true, &active, limit);
+            }
+            FollowUp::ResumeSteps { workflow, from } => {
+                let active = turn.active.next().unwrap_or_default();
+                self.visit_active(number, (workflow, from), false, &active, limit);
             }
             FollowUp::StepTasks { workflow, hold, only, .. } => {
                 let rows = turn.step_tasks.next().unwrap_or_default();

@@ -107,17 +107,19 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Notifies steps that have started that the workflow has stopped.
+    /// Notifies steps that have started that the workflow has stopped, or was resumed.
     pub(super) fn visit_active(
         &mut self,
         number: Option<u64>,
         (workflow, from): StepKey,
+        halts: bool,
         found: &[u32],
         limit: usize,
     ) {
         let set = &mut self.write_set.workflows;
         let finals = set.workflow(workflow).filter(|one| !one.finals_halted).map(|one| one.main);
-        let is_concerned = |index: &u32| finals.is_none_or(|finals| *index < finals);
+        let is_concerned = |index: &u32| !halts || finals.is_none_or(|finals| *index < finals);
+        let command = if halts { StepCommand::Halt } else { StepCommand::Resume };
         let of_batch = set.steps.iter().filter(|((of, index), entry)| {
             *of == workflow
                 && *index >= from
@@ -127,11 +129,15 @@ impl<B: Backend> Engine<B> {
         steps.sort_unstable();
         steps.dedup();
         let calls = steps.iter().filter(|index| is_concerned(index));
-        set.calls.extend(calls.map(|index| ((workflow, *index), StepCommand::Halt)));
+        set.calls.extend(calls.map(|index| ((workflow, *index), command.clone())));
         self.write_set.pending.spend(steps.len().max(1));
         match found.last().filter(|_| found.len() >= limit) {
             Some(last) => {
-                let rest = FollowUp::HaltSteps { workflow, from: last + 1 };
+                let from = last + 1;
+                let rest = match halts {
+                    true => FollowUp::HaltSteps { workflow, from },
+                    false => FollowUp::ResumeSteps { workflow, from },
+                };
                 self.write_set.pending.go_on(number, rest);
             }
             None => self.write_set.pending.finish(number, None),

@@ -197,6 +197,7 @@ impl<B: Backend> Engine<B> {
         command: workflow::Command,
         now: Timestamp,
     ) -> Result<(), Rejected> {
+        let command = self.with_away(key, command, now);
         let Some(Some(entry)) = self.write_set.workflows.records.get_mut(&key) else {
             return Err(Rejected::Outdated);
         };
@@ -204,6 +205,18 @@ impl<B: Backend> Engine<B> {
         self.write_set.workflows.change_workflow(key);
         self.follow_workflow(key, change);
         Ok(())
+    }
+
+    /// Adds to a command how long Rota was away.
+    fn with_away(&self, key: WorkflowKey, command: workflow::Command, now: Timestamp) -> workflow::Command {
+        use workflow::Command::{Resume, Tick};
+        let Some(workflow) = self.write_set.workflows.workflow(key) else { return command };
+        let since = |then| self.away_since(&workflow.namespace, then, now);
+        match command {
+            Resume { .. } => Resume { away: workflow.paused_at.map(since).unwrap_or_default() },
+            Tick { .. } => Tick { away: since(workflow.began_at()) },
+            other => other,
+        }
     }
 
     /// Executes a command on a step.
@@ -270,6 +283,7 @@ impl<B: Backend> Engine<B> {
                     self.leave_group(workflow, step);
                     continue;
                 }
+                Follow::ResumeSteps => FollowUp::ResumeSteps { workflow, from: 0 },
                 Follow::SuspendTasks => tasks(TaskHold::Suspend),
                 Follow::ResumeTasks => tasks(TaskHold::Resume),
                 Follow::Compensate { step } => {
@@ -303,11 +317,15 @@ impl<B: Backend> Engine<B> {
         let count = workflows.len() + steps.len();
         self.load_steps(workflows.iter().map(|key| (*key, WORKFLOW_MEMBER)).chain(steps.iter().copied()))?;
         for key in workflows {
-            let _ = self.apply_workflow(key, workflow::Command::Tick, now);
+            let _ = self.apply_workflow(key, workflow::Command::TICK, now);
         }
         self.follow_up(now)?;
         for key in steps {
-            let _ = self.apply_step(key, StepCommand::Tick, now)?;
+            let set = &self.write_set.workflows;
+            let waits = set.step(key).and_then(|step| Some((set.workflow(key.0)?, step.waits_since?)));
+            let away = waits.map(|(workflow, since)| self.away_since(&workflow.namespace, since, now));
+            let tick = StepCommand::Tick { away: away.unwrap_or_default() };
+            let _ = self.apply_step(key, tick, now)?;
         }
         self.follow_up(now)?;
         Ok(count)

@@ -22,7 +22,7 @@ impl World {
     }
 
     fn resume(&mut self) {
-        self.apply(Command::Resume);
+        self.apply(Command::RESUME);
         self.drive_all();
     }
 
@@ -99,19 +99,49 @@ fn pause_stops_the_clock_of_a_workflow() {
         // The pause has begun before.
         world.pause();
         world.now = world.now + second * 60;
-        world.apply(Command::Tick);
+        world.apply(Command::TICK);
         assert_eq!((world.workflow.due(), world.workflow.state), (None, State::Running));
         world.resume();
         world.resume();
     }
     assert_eq!(world.workflow.due(), Some(due + second * 240));
     world.now = due + second * 239;
-    world.apply(Command::Tick);
+    world.apply(Command::TICK);
     assert_eq!(world.workflow.state, State::Running);
     world.now = due + second * 240;
-    world.apply(Command::Tick);
+    world.apply(Command::TICK);
     world.finish(&[0], None);
     assert_eq!((world.workflow.state, world.steps[1].state), (State::Failed, StepState::Succeeded));
+}
+
+#[test]
+fn pause_stops_the_clock_of_an_approval() {
+    let second = Duration::from_secs(1);
+    let approval = Kind::Approval { deadline: Some(second * 10), approves: false };
+    let mut world = World::by_hand(0, &[approval, approval, Kind::Sleep { duration: second * 10 }]);
+    world.run_but(&[0, 1, 2]);
+    let start = world.now;
+    let tick = |away: u32| StepCommand::Tick { away: second * away };
+    world.pause();
+    world.now = start + second * 60;
+    world.step(0, tick(0));
+    assert_eq!((world.steps[0].due, world.steps[0].state), (None, StepState::Running));
+    world.step(2, tick(0));
+    assert_eq!(world.steps[2].state, StepState::Succeeded, "a wait is over");
+    world.apply(Command::Resume { away: second * 20 });
+    // A tick may come before its consequences.
+    world.step(1, tick(20));
+    assert_eq!(world.steps[1].due, Some(start + second * 70));
+    world.run_but(&[0, 1, 2]);
+    assert_eq!(world.steps[0].due, Some(start + second * 50), "10 s, and 40 s of the pause");
+    world.step(0, tick(20));
+    assert_eq!((world.steps[0].due, world.steps[0].state), (world.steps[1].due, StepState::Running));
+    world.step(0, tick(0));
+    world.now = start + second * 70;
+    for index in 0..2 {
+        world.step(index, tick(0));
+        assert_eq!(world.steps[index].state, StepState::Failed);
+    }
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl WorkflowService for Workflows {
         request: Request<v1::ResumeWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
         let scope = Scope::of(&request);
-        self.command(scope, &request.into_inner().name, workflow::Command::Resume).await.map(Response::new)
+        self.command(scope, &request.into_inner().name, workflow::Command::RESUME).await.map(Response::new)
     }
 
     async fn decide_step(
