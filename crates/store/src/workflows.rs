@@ -19,6 +19,9 @@ pub type StepKey = (WorkflowKey, u32);
 /// Index of the row that has the outputs of the workflow itself.
 pub const WORKFLOW_OUTPUT: u32 = u32::MAX;
 
+/// Result of an approval that nobody has decided, as that of a decision.
+pub(crate) const APPROVED_BY_DEFAULT: &[u8] = br#"{"approved":true,"comment":""}"#;
+
 /// Returns the index of the row that has the results of a step with tasks that did not run.
 pub fn reused_results(step: u32) -> u32 {
     step | 1 << 30

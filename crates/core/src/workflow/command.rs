@@ -133,6 +133,10 @@ pub enum Follow {
     },
     SuspendTasks,
     ResumeTasks,
+    /// An approval has succeeded without a decision: its result is that of an approval without a comment.
+    ApprovedByDefault {
+        step: u32,
+    },
     /// Started steps take notice that the workflow was resumed.
     ResumeSteps,
     Compensate {

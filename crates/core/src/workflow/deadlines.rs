@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::apply::Move;
-use super::{Kind, StepState};
+use super::{Follow, Kind, StepState};
 
 impl Move<'_> {
     /// Begins to wait, for at most so long.
@@ -41,6 +41,7 @@ impl Move<'_> {
         match self.step.kind {
             Kind::Sleep { .. } => self.close(""),
             Kind::Approval { approves: true, .. } => {
+                self.out.follow.push(Follow::ApprovedByDefault { step: self.step.index });
                 self.close("approved, since there was no decision in time")
             }
             Kind::Approval { .. } => {

@@ -109,6 +109,8 @@ pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
     run.t.later(SECOND);
     assert_eq!(run.t.tick().await, 1);
     assert_eq!(run.step(0).await.state, StepState::Succeeded);
+    let approved = Bytes::from_static(br#"{"approved":true,"comment":""}"#);
+    assert_eq!((run.step(0).await.has_output, run.outputs(vec![0]).await), (true, vec![(0, approved)]));
     assert_eq!(run.t.commits.last().unwrap().next_due, Some(due));
     run.start(1, 1, 0, 0, 0).await.unwrap();
     run.t.later(SECOND * 2);

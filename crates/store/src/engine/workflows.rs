@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rota_core::task::State;
 use rota_core::workflow::{self, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd};
 use rota_core::{Timestamp, WorkflowKey};
 
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
+use crate::workflows::APPROVED_BY_DEFAULT;
 use crate::{
     Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_MEMBER,
     WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
@@ -281,6 +283,10 @@ impl<B: Backend> Engine<B> {
                 }
                 Follow::Leave { step } => {
                     self.leave_group(workflow, step);
+                    continue;
+                }
+                Follow::ApprovedByDefault { step } => {
+                    self.put_output((workflow, step), Some(Bytes::from_static(APPROVED_BY_DEFAULT)));
                     continue;
                 }
                 Follow::ResumeSteps => FollowUp::ResumeSteps { workflow, from: 0 },

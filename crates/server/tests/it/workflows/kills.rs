@@ -68,7 +68,10 @@ async fn approvals_expire_by_their_defaults() -> Result<()> {
         "steps": [
             { "name": "approved", "approval": approval("STEP_DECISION_APPROVE") },
             { "name": "rejected", "approval": approval("STEP_DECISION_UNSPECIFIED") },
-            { "name": "later", "needs": [{ "step": "approved" }], "approval": approval("STEP_DECISION_APPROVE") },
+            { "name": "later", "needs": [{ "step": "approved" }], "approval": {
+                "prompt": "${{ steps.approved.result.approved }}${{ steps.approved.result.comment }}",
+                "deadline": "1s", "defaultDecision": "STEP_DECISION_APPROVE",
+            } },
             { "name": "never", "needs": [{ "step": "rejected" }], "wait": { "duration": "1s" } },
         ],
     });
@@ -90,6 +93,7 @@ async fn approvals_expire_by_their_defaults() -> Result<()> {
             (&json!(format!("STEP_STATE_{state}")), &json!(message))
         );
     }
+    assert_eq!(api.step("ask", "later").await?["prompt"], "true");
     // A decision is too late.
     let decide = json!({ "step": "approved", "decision": "STEP_DECISION_REJECT" });
     let (status, _) = api.post(&format!("{}/ask:decide", super::WORKFLOWS), &decide).await?;
