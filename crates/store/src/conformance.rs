@@ -133,7 +133,7 @@ macro_rules! conformance {
                 refused_task_fails_its_step offered_task_of_a_step_is_assigned dry_run_creates_no_workflow
             }
             workflow_groups {
-                group_is_held_in_the_order_of_creation steps_share_a_group new_member_replaces_the_others replaced_workflow_finishes_its_finally_steps paused_workflow_keeps_no_place
+                group_is_held_in_the_order_of_creation steps_share_a_group new_member_replaces_the_others replaced_workflow_finishes_its_finally_steps resumed_member_replaces_no_newer_one paused_workflow_keeps_no_place
                 group_with_many_members_is_held_by_all_in_turn groups_continue_after_each_reopen
             }
             workflow_ends {

@@ -8,7 +8,7 @@ use rota_core::task::State;
 use rota_core::{AgentName, Namespace, TaskId, TaskKey, Timestamp, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{GroupKey, RoutePlace, TaskPlace, WaitsKey};
+use crate::{GroupKey, RoutePlace, StepKey, TaskPlace, WaitsKey};
 
 /// Missing object, credential or budget that a PENDING task waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,8 +89,8 @@ pub enum FollowUp {
     },
     /// Members that wait for a concurrency group may hold it.
     AdmitMembers { group: GroupKey },
-    /// A member has joined a group with this revision: those before it have not been cancelled in its favor.
-    ReplaceMembers { group: GroupKey, joined: u64 },
+    /// A member has joined a group with this revision: older ones have not been cancelled in its favor.
+    ReplaceMembers { group: GroupKey, joined: u64, by: StepKey },
     /// A workflow was deleted, or its retention is over: its tasks behind this place, and its own rows, are left.
     RemoveWorkflow { workflow: WorkflowKey, after: Option<TaskPlace> },
     /// The clock jumped, as was noticed at a time: tasks on workers after this key, up to the last one of then, have not moved

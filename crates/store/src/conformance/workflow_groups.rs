@@ -225,6 +225,39 @@ pub async fn replaced_workflow_finishes_its_finally_steps(t: &mut Harness) {
     assert_eq!((world.get(first).await.state, world.place(second).await), (State::Succeeded, Place::Holding));
 }
 
+pub async fn resumed_member_replaces_no_newer_one(t: &mut Harness) {
+    let mut world = World { t, count: 0, reloads: false };
+    let holder = world.add(|workflow, _| workflow.group = group(1, false)).await;
+    let older = world.add(|workflow, steps| {
+        (workflow.group, workflow.paused) = (group(1, true), true);
+        steps[1].step.finally = true;
+    });
+    let older = older.await;
+    let newer = world.add(|workflow, _| workflow.group = group(1, true)).await;
+    assert_eq!((world.get(holder).await.state, world.place(newer).await), (State::Cancelled, Place::Holding));
+    world.command(older, Apply::RESUME).await;
+    assert_eq!((world.get(older).await.state, world.place(newer).await), (State::Cancelled, Place::Holding));
+    // One that replaces nothing waits for its turn.
+    let plain = world.add(|workflow, _| (workflow.group, workflow.paused) = (group(1, false), true)).await;
+    let newest = world.add(|workflow, _| workflow.group = group(1, true)).await;
+    world.command(plain, Apply::RESUME).await;
+    assert_eq!((world.get(newer).await.state, world.place(newest).await), (State::Cancelled, Place::Holding));
+    assert_eq!(world.place(plain).await, Place::Waiting);
+    world.end(newest).await;
+    world.end(plain).await;
+
+    // So do steps.
+    let second = world.add(|workflow, steps| {
+        workflow.paused = true;
+        steps[1].step.group = group(1, true);
+    });
+    let second = second.await;
+    let third = world.add(|_, steps| steps[1].step.group = group(1, true)).await;
+    world.command(second, Apply::RESUME).await;
+    assert_eq!(world.states(second).await[1], StepState::Cancelled);
+    assert_eq!(world.members(true).await.iter().map(|one| one.member).collect::<Vec<_>>(), [(third, 1)]);
+}
+
 pub async fn paused_workflow_keeps_no_place(t: &mut Harness) {
     let mut world = World { t, count: 0, reloads: false };
     let pause = || Apply::Pause { suspend: false };

@@ -57,6 +57,11 @@ impl GroupEntry {
     }
 }
 
+/// Whether a member is older than another one: by the creation of their workflows, or in one workflow by when they have joined.
+fn is_older(one: &GroupMember, other: &GroupMember) -> bool {
+    (one.member.0, one.joined) < (other.member.0, other.joined)
+}
+
 impl<B: Backend> Engine<B> {
     /// Returns the group of a workflow or a step that the batch has.
     fn group_of(&self, (key, step): StepKey) -> Option<(GroupKey, &Group)> {
@@ -76,12 +81,12 @@ impl<B: Backend> Engine<B> {
         entry.waiting.keys().take(room).copied().collect()
     }
 
-    /// Returns the members of a group which the batch has that have joined before another one.
-    pub(super) fn members_before(&self, group: &GroupKey, joined: u64) -> Vec<GroupMember> {
+    /// Returns the members of a group which the batch has, besides one.
+    pub(super) fn other_members(&self, group: &GroupKey, than: StepKey) -> Vec<GroupMember> {
         let entry = self.write_set.workflows.groups.get(group);
         let members =
             entry.into_iter().flat_map(|entry| entry.holders.values().chain(entry.waiting.values()));
-        members.filter(|other| other.joined < joined).copied().collect()
+        members.filter(|other| other.member != than).copied().collect()
     }
 
     fn put_member(&mut self, group: &GroupKey, key: StepKey, member: Option<GroupMember>) {
@@ -105,7 +110,8 @@ impl<B: Backend> Engine<B> {
         let joined = self.write_set.next_revision();
         self.put_member(&group, key, Some(GroupMember { member: key, holds: false, limit, joined }));
         if replaces {
-            self.write_set.pending.push(FollowUp::ReplaceMembers { group: group.clone(), joined });
+            let follow_up = FollowUp::ReplaceMembers { group: group.clone(), joined, by: key };
+            self.write_set.pending.push(follow_up);
         }
         self.admit_later(group);
     }
@@ -145,36 +151,56 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Cancels the members that have joined before another one.
-    pub(super) fn visit_replaced(
+    /// Cancels the members that are older than another one. That may be an older one itself, which has waited outside during a pause.
+    fn replace(
         &mut self,
-        number: Option<u64>,
-        group: GroupKey,
-        joined: u64,
+        group: &GroupKey,
+        by: GroupMember,
+        others: Vec<GroupMember>,
         now: Timestamp,
-    ) -> Result<(), Error> {
-        let Some(entry) = self.write_set.workflows.groups.get(&group) else { return Ok(()) };
-        let has_more = entry.until.is_some();
-        let before = self.members_before(&group, joined);
-        self.write_set.pending.spend(before.len().max(1));
+    ) -> Result<bool, Error> {
+        let newer = |set: &Self, other: &GroupMember| {
+            let is_wanted =
+                set.write_set.workflows.workflow(other.member.0).is_some_and(|one| !one.cancelled);
+            let replaces = set.group_of(other.member).is_some_and(|(_, group)| group.replaces);
+            is_older(&by, other) && is_wanted && replaces
+        };
+        let older = match others.iter().any(|other| newer(self, other)) {
+            true => vec![by],
+            false => others.into_iter().filter(|other| is_older(other, &by)).collect(),
+        };
+        let reason = format!("another workflow of concurrency group {} has taken its place", group.name);
         let mut is_shorter = false;
-        for other in before {
-            let (key, _) = other.member;
-            self.load_workflow(key)?;
+        for other in older {
             // Its outcome is decided, or a second cancellation would end its finally-steps.
             let is_spared = |one: &Workflow| one.cancelled || one.state >= State::Compensating;
-            let is_spared = self.write_set.workflows.workflow(key).is_none_or(is_spared);
+            let is_spared = self.write_set.workflows.workflow(other.member.0).is_none_or(is_spared);
             if other.member.1 != WORKFLOW_MEMBER || !is_spared {
-                let reason =
-                    format!("another workflow of concurrency group {} has taken its place", group.name);
-                let cancel = workflow::Command::Cancel { reason };
+                let cancel = workflow::Command::Cancel { reason: reason.clone() };
                 let applies = self.command_member(other.member, cancel, StepCommand::Replace, now)?;
                 is_shorter |= applies && !other.holds;
             }
         }
+        Ok(is_shorter)
+    }
+
+    /// Cancels members in favor of one that has joined. The round has loaded their records.
+    pub(super) fn visit_replaced(
+        &mut self,
+        number: Option<u64>,
+        group: GroupKey,
+        (member, joined): (StepKey, u64),
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let Some(entry) = self.write_set.workflows.groups.get(&group) else { return Ok(()) };
+        let has_more = entry.until.is_some();
+        let others = self.other_members(&group, member);
+        self.write_set.pending.spend(others.len().max(1));
+        let by = GroupMember { member, holds: false, limit: 1, joined };
+        let is_shorter = self.replace(&group, by, others, now)?;
         // Those that wait leave immediately, so that a later read finds others.
-        let rest = (has_more && is_shorter).then_some(FollowUp::ReplaceMembers { group, joined });
-        self.write_set.pending.finish(number, rest);
+        let rest = FollowUp::ReplaceMembers { group, joined, by: member };
+        self.write_set.pending.finish(number, (has_more && is_shorter).then_some(rest));
         Ok(())
     }
 

@@ -221,8 +221,8 @@ impl<B: Backend> Engine<B> {
                 self.visit_removal(number, workflow, after, part, &turn.removable);
             }
             FollowUp::AdmitMembers { group } => return self.visit_group(number, group, now),
-            FollowUp::ReplaceMembers { group, joined } => {
-                return self.visit_replaced(number, group, joined, now);
+            FollowUp::ReplaceMembers { group, joined, by } => {
+                return self.visit_replaced(number, group, (by, joined), now);
             }
             FollowUp::Agent { namespace, name, after, end } => {
                 let pages = turn.ready.by_ref().take(asked).collect();
@@ -263,8 +263,9 @@ impl<B: Backend> Engine<B> {
         for follow_up in follow_ups {
             match follow_up {
                 FollowUp::AdmitMembers { group } => members.extend(self.next_members(group, limit)),
-                FollowUp::ReplaceMembers { group, joined } => {
-                    members.extend(self.members_before(group, *joined).iter().map(|one| one.member));
+                FollowUp::ReplaceMembers { group, by, .. } => {
+                    members.extend(self.other_members(group, *by).iter().map(|one| one.member));
+                    members.push(*by);
                 }
                 _ => {}
             }
