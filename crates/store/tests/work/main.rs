@@ -27,6 +27,8 @@ const NOW: Timestamp = Timestamp(1_750_000_000_000_000);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Calls {
     loads: u32,
+    /// Those that have returned records of workflows.
+    workflow_loads: u32,
     writes: u32,
     rows_read: usize,
     payload_bytes: usize,
@@ -55,6 +57,7 @@ impl Backend for Counting {
         let bodies = loaded.payloads.len() + loaded.results.len() + loaded.secrets.len();
         self.calls.rows_read += ready + pages + named + bodies + loaded.sessions.len() + loaded.due.len();
         let of = &loaded.workflows;
+        self.calls.workflow_loads += u32::from(!of.workflows.is_empty());
         let steps: usize = of.held.iter().chain(&of.active).map(Vec::len).sum();
         let members: usize = of.groups.iter().map(Vec::len).sum();
         self.calls.rows_read += of.workflows.len() + of.steps.len() + steps + members;
