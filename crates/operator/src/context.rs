@@ -10,7 +10,7 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Options;
 use crate::cluster::{STATUS_MANAGER, is_deleted};
@@ -52,13 +52,14 @@ impl Context {
         watched.is_empty() || watched.iter().any(|watched| watched == namespace)
     }
 
-    /// Applies an object's status. Does nothing if the object was deleted or replaced by one of the same name.
+    /// Applies an object's status. Does nothing if the object was deleted or replaced by one of the same name. Returns whether all
+    /// of it was written: older definitions lack fields.
     pub(crate) async fn write_status<K>(
         &self,
         controller: &'static str,
         object: &ObjectMeta,
         status: &impl Serialize,
-    ) -> Result<(), ReconcileError>
+    ) -> Result<bool, ReconcileError>
     where
         K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
@@ -71,16 +72,14 @@ impl Context {
             "metadata": { "uid": object.uid },
             "status": status,
         });
-        let params = PatchParams::apply(STATUS_MANAGER).force();
-        match objects
-            .patch_status(object.name.as_deref().unwrap_or_default(), &params, &Patch::Apply(&patch))
-            .await
-        {
-            Ok(_) => self.health.status_written(controller),
-            Err(error) if is_deleted(&error) => {}
-            Err(error) => return Err(error.into()),
+        match apply_status(&objects, object.name.as_deref().unwrap_or_default(), patch).await {
+            Ok(complete) => {
+                self.health.status_written(controller);
+                Ok(complete)
+            }
+            Err(error) if is_deleted(&error) => Ok(true),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// Publishes an Event on an object. A failure is only logged: events inform users, nothing depends on them.
@@ -118,6 +117,41 @@ impl Context {
     }
 }
 
+/// Applies a status, without the fields that the definition in the cluster lacks. Returns whether it has all of them.
+async fn apply_status<K: Kind>(
+    objects: &Api<Guarded<K>>,
+    name: &str,
+    mut patch: Value,
+) -> Result<bool, kube::Error> {
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    let rejected = match objects.patch_status(name, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => return Ok(true),
+        Err(error) => error,
+    };
+    let missing = leave_out_undeclared(&mut patch, &rejected);
+    if missing.is_empty() {
+        return Err(rejected);
+    }
+    let (kind, fields) = (K::kind(&()), missing.join(", "));
+    tracing::warn!(%kind, name, fields, "the custom resource definitions are older than the operator: upgrade the chart rota-crds");
+    objects.patch_status(name, &params, &Patch::Apply(&patch)).await.map(|_| false)
+}
+
+/// Removes the fields of a status that the API server does not know, and returns their names.
+fn leave_out_undeclared(patch: &mut Value, rejected: &kube::Error) -> Vec<String> {
+    let (kube::Error::Api(rejection), Some(status)) = (rejected, patch["status"].as_object_mut()) else {
+        return Vec::new();
+    };
+    let is_undeclared = |field: &String| {
+        rejection.message.contains(&format!(".status.{field}: field not declared in schema"))
+    };
+    let undeclared: Vec<_> = status.keys().filter(|field| is_undeclared(field)).cloned().collect();
+    for field in &undeclared {
+        status.remove(field);
+    }
+    undeclared
+}
+
 fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
     Event {
         type_,
@@ -125,5 +159,59 @@ fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
         note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
         action: action.to_owned(),
         secondary: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use rota_crds::resource::{Agent, AgentStatus};
+
+    use super::*;
+
+    /// Answers as an API server whose definition of agents has no `acceptedSpec`, and keeps what it takes.
+    fn older_cluster() -> (Client, Arc<Mutex<Vec<Value>>>) {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&written);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let taken = Arc::clone(&taken);
+            async move {
+                let sent = request.into_body().collect_bytes().await.unwrap();
+                let patch: Value = serde_json::from_slice(&sent).unwrap();
+                let (code, answer) = if patch["status"].get("acceptedSpec").is_some() {
+                    let message = "failed to create typed patch object (team/coder; rota.dev/v1alpha1, Kind=Agent): \
+                                   .status.acceptedSpec: field not declared in schema";
+                    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": 500 });
+                    (StatusCode::INTERNAL_SERVER_ERROR, status)
+                } else {
+                    taken.lock().push(patch["status"].clone());
+                    let metadata = json!({ "name": "coder", "namespace": "team" });
+                    let spec = json!({ "runtime": { "scripted": {} } });
+                    (
+                        StatusCode::OK,
+                        json!({ "apiVersion": "rota.dev/v1alpha1", "kind": "Agent", "metadata": metadata, "spec": spec }),
+                    )
+                };
+                let body = Body::from(serde_json::to_vec(&answer).unwrap());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        (Client::new(service, "team"), written)
+    }
+
+    #[tokio::test]
+    async fn status_is_written_without_undeclared_fields() {
+        let (client, written) = older_cluster();
+        let objects: Api<Guarded<Agent>> = Api::namespaced(client, "team");
+        let status =
+            AgentStatus { accepted_spec: Some("{}".to_owned()), idle_workers: 3, ..AgentStatus::default() };
+        let complete = apply_status(&objects, "coder", json!({ "status": status })).await.unwrap();
+        assert!(!complete);
+        let [taken] = &written.lock()[..] else { panic!("{written:?}") };
+        assert_eq!((&taken["idleWorkers"], taken.get("acceptedSpec")), (&json!(3), None));
     }
 }

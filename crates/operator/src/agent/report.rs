@@ -43,10 +43,11 @@ impl Agents {
         let mut built = status::build(agent, input, now);
         built.last_failure = status::last_failure(agent, state.last_failure.as_ref(), now);
         built.accepted_spec = state.accepted.text();
-        let old = agent.status.as_ref();
+        let old = state.partial_status.as_ref().or(agent.status.as_ref());
         let recent = state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL);
         if old != Some(&built) && (!recent || status::differs_beyond_counters(old, &built)) {
-            self.context.write_status::<Agent>("agent", &agent.metadata, &built).await?;
+            let complete = self.context.write_status::<Agent>("agent", &agent.metadata, &built).await?;
+            state.partial_status = (!complete).then_some(built);
             state.status_written = Some(Instant::now());
         }
         Ok(())

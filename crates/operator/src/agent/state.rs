@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use rota_crds::resource::WorkerFailure;
+use rota_crds::resource::{AgentStatus, WorkerFailure};
 use rota_proto::{names, v1};
 use tokio::time::Instant;
 
@@ -41,6 +41,8 @@ pub(super) struct AgentState {
     pub rejected: Option<(Version, StartFailure, Instant)>,
     pub accepted: Accepted,
     pub status_written: Option<Instant>,
+    /// The last one, if older definitions took only a part of it: writing the rest again would be in vain.
+    pub partial_status: Option<AgentStatus>,
     /// Last failure of a worker that this operator has observed.
     pub last_failure: Option<WorkerFailure>,
     /// Time since which every reconciliation has failed.

@@ -55,7 +55,7 @@ pub(super) async fn write_status(
     if task.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    context.write_status::<Task>("task", &task.metadata, &status).await
+    context.write_status::<Task>("task", &task.metadata, &status).await.map(drop)
 }
 
 /// Deletes the resource. The record stays in the control plane.

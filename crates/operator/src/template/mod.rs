@@ -141,7 +141,7 @@ impl Templates {
         if template.status.as_ref() == Some(&built) {
             return Ok(());
         }
-        self.context.write_status::<WorkflowTemplate>("template", &template.metadata, &built).await
+        self.context.write_status::<WorkflowTemplate>("template", &template.metadata, &built).await.map(drop)
     }
 }
 

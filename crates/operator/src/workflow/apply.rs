@@ -106,7 +106,7 @@ pub(super) async fn write_status(
     if workflow.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    context.write_status::<Workflow>("workflow", &workflow.metadata, &status).await
+    context.write_status::<Workflow>("workflow", &workflow.metadata, &status).await.map(drop)
 }
 
 /// Deletes the resource. The record stays in the control plane.
