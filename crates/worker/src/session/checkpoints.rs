@@ -1,6 +1,7 @@
 //! Checkpoints of attempts that run.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rota_proto::v1::{Severity, event};
@@ -50,8 +51,8 @@ pub(super) async fn with_checkpoints<T>(
     }
 }
 
-/// Keeps checkpoints of an attempt that runs, now and then and when it begins to wait for a person, until its `end`. One that has
-/// waited for long enough offers to release its slot.
+/// Keeps checkpoints of an attempt that runs until its `end`. One that has waited for a person for long enough offers to release its
+/// slot.
 async fn checkpoints(
     deps: &AttemptDeps,
     kept: &Kept,
@@ -63,8 +64,38 @@ async fn checkpoints(
 ) {
     let interval = deps.checkpoint_interval;
     let Some(dirs) = dirs.filter(|dirs| dirs.checkpoint.is_some() && !interval.is_zero()) else { return };
-    let (mut noticed, mut next) = (false, Instant::now() + interval);
-    let mut waits = kept.release_after.map(|after| Waits::of(handle, after));
+    let noticed = &AtomicBool::new(false);
+    let waits = kept.release_after.map(|after| Waits::of(handle, after));
+    let keep = move |asked| async move {
+        match (artifacts::keep_checkpoint(&deps.caller, kept, dirs, quiet).await, asked) {
+            // The session loop is the receiver; it ends with the worker.
+            (Ok(()), Some(asked)) => {
+                drop(deps.events.send(AttemptEvent::Waits(handle.key.clone(), asked)));
+            }
+            (Ok(()), None) => {}
+            (Err(failed), _) => {
+                tracing::warn!(error = failed.message, "failed to keep a checkpoint");
+                if !noticed.swap(true, Ordering::Relaxed) {
+                    let _ = events.try_send(notice(Severity::Medium, "checkpoint_failed", failed.message));
+                }
+            }
+        }
+    };
+    repeat(interval, handle, waits, end, keep).await;
+}
+
+/// Calls `keep` now and then, and soon after the attempt has begun to wait for a person, until its `end`; with the open requests once
+/// it has waited for long enough.
+async fn repeat<F: Future<Output = ()>>(
+    interval: Duration,
+    handle: &AttemptHandle,
+    mut waits: Option<Waits<'_>>,
+    end: &CancellationToken,
+    keep: impl Fn(Option<Vec<String>>) -> F,
+) {
+    let mut next = Instant::now() + interval;
+    // What a wait has to keep, and from when on.
+    let (mut unkept, mut paced) = (false, Instant::now());
     let mut waiting = handle.waiting.subscribe();
     loop {
         let long_enough = async {
@@ -77,33 +108,102 @@ async fn checkpoints(
             biased;
             () = end.cancelled() => return,
             asked = long_enough => Some(asked),
-            // Nothing changes while the person thinks, which may take longer than the worker lives.
+            // One that was answered before a checkpoint was due needs none.
             Ok(()) = waiting.changed() => {
-                if waiting.borrow_and_update().is_none() {
-                    continue;
-                }
-                None
+                unkept = waiting.borrow_and_update().is_some();
+                continue;
             }
+            // Nothing changes while the person thinks, which may take longer than the worker lives.
+            () = sleep_until(paced), if unkept => None,
             () = sleep_until(next) => None,
         };
         let began = Instant::now();
         // Its git would be frozen as well.
         if handle.is_paused() {
-            next = began + interval;
+            (next, paced) = (began + interval, began + interval);
             continue;
         }
-        match (artifacts::keep_checkpoint(&deps.caller, kept, dirs, quiet).await, asked) {
-            // The session loop is the receiver; it ends with the worker.
-            (Ok(()), Some(asked)) => drop(deps.events.send(AttemptEvent::Waits(handle.key.clone(), asked))),
-            (Ok(()), None) => {}
-            (Err(failed), _) => {
-                tracing::warn!(error = failed.message, "failed to keep a checkpoint");
-                if !std::mem::replace(&mut noticed, true) {
-                    let _ = events.try_send(notice(Severity::Medium, "checkpoint_failed", failed.message));
-                }
-            }
-        }
+        keep(asked).await;
+        unkept = false;
         // Large ones are rarer.
-        next = Instant::now() + interval.max(began.elapsed() * PACE);
+        let ended = Instant::now();
+        paced = ended + began.elapsed() * PACE;
+        next = paced.max(ended + interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rota_proto::v1::{Event, InputReceived, InputRequest, TaskInput};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::session::attempt::AttemptKey;
+    use crate::session::outbox::{Bounds, Outbox};
+
+    const INTERVAL: Duration = Duration::from_secs(600);
+
+    fn push(handle: &Arc<AttemptHandle>, kind: event::Kind) {
+        handle.push(Event { kind: Some(kind), ..Event::default() });
+    }
+
+    fn ask(handle: &Arc<AttemptHandle>, id: &str) {
+        let asked = InputRequest { request_id: id.to_owned(), ..InputRequest::default() };
+        push(handle, event::Kind::InputRequest(asked));
+    }
+
+    fn answer(handle: &Arc<AttemptHandle>, id: &str) {
+        let input = Some(TaskInput { request_id: id.to_owned(), ..TaskInput::default() });
+        push(handle, event::Kind::InputReceived(InputReceived { input, ..InputReceived::default() }));
+    }
+
+    /// Returns the times at which checkpoints begin, of a second each, while a person works.
+    async fn begun(person: impl AsyncFnOnce(&Arc<AttemptHandle>)) -> Vec<u64> {
+        let outbox = Outbox::new(std::env::temp_dir(), Bounds::default());
+        let key = AttemptKey { task: "task".into(), fence: 1 };
+        let handle = Arc::new(AttemptHandle::new(outbox, key, mpsc::unbounded_channel().0));
+        let (end, began) = (CancellationToken::new(), Instant::now());
+        let times = parking_lot::Mutex::new(Vec::new());
+        let keep = |_| {
+            times.lock().push(began.elapsed().as_secs());
+            sleep(Duration::from_secs(1))
+        };
+        let person = async {
+            person(&handle).await;
+            end.cancel();
+        };
+        tokio::join!(repeat(INTERVAL, &handle, None, &end, keep), person);
+        times.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quick_answers_cause_few_checkpoints() {
+        let times = begun(async |handle| {
+            for number in 0..20 {
+                ask(handle, &number.to_string());
+                sleep(Duration::from_millis(990)).await;
+                answer(handle, &number.to_string());
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        assert_eq!(times.await, [0, 11]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_are_kept_once_paced() {
+        let times = begun(async |handle| {
+            ask(handle, "first");
+            sleep(Duration::from_secs(5)).await;
+            answer(handle, "first");
+            sleep(Duration::from_secs(30)).await;
+            ask(handle, "second");
+            sleep(Duration::from_secs(3)).await;
+            answer(handle, "second");
+            ask(handle, "third");
+            sleep(Duration::from_secs(100)).await;
+        });
+        assert_eq!(times.await, [0, 35, 46]);
     }
 }
