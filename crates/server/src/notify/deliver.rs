@@ -33,6 +33,8 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 const MIN_TIME: Duration = Duration::from_secs(3600);
 /// Answers that refuse a notification before it is given up.
 const MAX_REFUSALS: u32 = 5;
+/// Time in which nothing of a full memory was delivered or given up, after which what waits there makes room.
+const MAX_STALL: Duration = Duration::from_secs(60);
 /// Wait after a failed read of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -104,6 +106,13 @@ impl Delivery {
                 one = &mut next, if taken.has_room() => {
                     next.set(self.next(store));
                     deliveries.extend(taken.take(one).map(|one| self.deliver(one)));
+                }
+                // One namespace must not keep those of others from being read.
+                () = tokio::time::sleep(MAX_STALL), if !taken.has_room() => {
+                    for one in taken.give_up() {
+                        self.give_up(&one, "too many of its namespace wait behind others that are not accepted");
+                        self.queue.done(&one);
+                    }
                 }
             }
         }
@@ -188,14 +197,15 @@ impl Delivery {
                 self.metrics.notified(self.name(), "delivered");
                 *self.problem.lock() = None;
             }
-            Err(unsent) => {
-                self.metrics.notified(self.name(), "dropped");
-                let (receiver, error) = (self.name(), &unsent.message);
-                tracing::warn!(receiver, id = one.id(), error, "a notification is given up");
-                self.fails(format!("a message was given up: {error}"));
-            }
+            Err(unsent) => self.give_up(&one, &unsent.message),
         }
         one
+    }
+
+    fn give_up(&self, one: &Notification, error: &str) {
+        self.metrics.notified(self.name(), "dropped");
+        tracing::warn!(receiver = self.name(), id = one.id(), error, "a notification is given up");
+        self.fails(format!("a message was given up: {error}"));
     }
 
     /// Takes in that the last delivery has failed.

@@ -55,6 +55,17 @@ impl Taken {
         }
     }
 
+    /// Gives up the older half of those that wait in the namespace with the most, and returns them: they are not to be sent, and need
+    /// not be forgotten.
+    pub(super) fn give_up(&mut self) -> Vec<Arc<Notification>> {
+        let longest = self.namespaces.values_mut().max_by_key(|share| share.waiting.len());
+        let given_up: Vec<_> = longest
+            .map(|share| share.waiting.drain(..share.waiting.len().div_ceil(2)).collect())
+            .unwrap_or_default();
+        self.count -= given_up.len();
+        given_up
+    }
+
     /// Forgets a notification that was sent or given up, and returns those that are to be sent now.
     pub(super) fn done(&mut self, one: &Notification) -> impl Iterator<Item = Arc<Notification>> + use<> {
         self.count -= 1;
@@ -102,6 +113,28 @@ mod tests {
             }
         }
         assert_eq!(taken.count, MAX_TAKEN);
+    }
+
+    #[test]
+    fn stalled_namespace_gives_up_its_oldest() {
+        let mut taken = Taken::default();
+        taken.take(one(9000, "sound"));
+        let mut given_up = Vec::new();
+        for task in 0..3000 {
+            if !taken.has_room() {
+                given_up.extend(taken.give_up().iter().map(|one| one.task));
+            }
+            assert!(taken.has_room());
+            taken.take(one(task, "failing"));
+        }
+        let first = MAX_OF_NAMESPACE as u64;
+        let expected: Vec<_> = (first..first + given_up.len() as u64).map(TaskKey).collect();
+        assert_eq!(given_up, expected, "the oldest that wait, and none of the other namespace");
+        assert!(given_up.len() < 1100 && taken.count == 3001 - given_up.len());
+        assert_eq!(taken.done(&one(9000, "sound")).count(), 0);
+        let mut shared = Taken::default();
+        (0..MAX_TAKEN as u64).for_each(|task| drop(shared.take(one(task, &format!("n{}", task % 40)))));
+        assert!(shared.give_up().is_empty(), "none waits");
     }
 
     #[test]
