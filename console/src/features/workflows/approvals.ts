@@ -35,7 +35,8 @@ export async function readApprovals(
     `namespaces/${namespace}/workflows`,
     { pageSize: MOST, "filter.states": ["WORKFLOW_STATE_RUNNING", "WORKFLOW_STATE_PAUSED"] },
   );
-  const workflows = list.workflows ?? [];
+  // An approval that waits is a step that runs.
+  const workflows = (list.workflows ?? []).filter(({ status }) => !status?.counts || status.counts.running);
   const found = new Map<Workflow, StepStatus[]>();
   const failed = await forEach(workflows, async (workflow) => {
     const steps: StepStatus[] = [];
