@@ -6,7 +6,7 @@ import { isExpired, isSignedIn, needsNoToken, onSignIn, signOut } from "../api/t
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
 import { setNamespace, useNamespace } from "../namespace";
-import { Acting } from "./Acting";
+import { useMayAct } from "./Acting";
 import { Dialog } from "./Dialog";
 import { PAGES } from "./pages";
 import { SignIn } from "./SignIn";
@@ -75,7 +75,7 @@ export function Shell() {
             ))}
           </nav>
           <NamespaceField />
-          <Acting otherwise={<span className="quiet">read only</span>}>{null}</Acting>
+          <ReadOnly />
           <button type="button" onClick={() => setPalette(true)}>
             Find
           </button>
@@ -179,6 +179,11 @@ function Badge() {
       <span className="hidden"> waiting</span>
     </span>
   ) : null;
+}
+
+/** What viewers see in place of actions. */
+function ReadOnly() {
+  return useMayAct() ? null : <span className="quiet">read only</span>;
 }
 
 function NamespaceField() {
