@@ -108,6 +108,11 @@ impl<B: Backend> Engine<B> {
         self.load_members(visits.iter().map(|(_, follow_up)| follow_up), limit)?;
         let mut turn = Turn::new(load, pages, removals, removable);
         for ((number, follow_up), asked) in visits.into_iter().zip(asked) {
+            // An earlier one may have used up what was left: the next commit visits this one.
+            if self.write_set.pending.budget() == 0 {
+                self.write_set.pending.queue.push_back((number, follow_up));
+                continue;
+            }
             self.visit_one(number, follow_up, (asked, limit), &mut turn, now)?;
         }
         Ok(true)

@@ -213,13 +213,23 @@ impl<B: Backend> Engine<B> {
         pages: Vec<(ReadyPage, Vec<Place>)>,
     ) -> Result<(), Error> {
         let last = pages.last().map(|(page, _)| page.route);
+        // The first page alone may have as many as may be visited.
+        let mut left = pages.first().map_or(0, |(page, _)| page.limit);
         let mut next = None;
-        for (ReadyPage { route, limit, .. }, page) in pages {
+        for (ReadyPage { route, limit, .. }, mut page) in pages {
+            let is_whole = page.len() < limit && page.len() <= left;
+            page.truncate(left);
             // An empty route costs a visit, too.
-            self.write_set.pending.spend(page.len().max(1));
+            let cost = page.len().max(1);
+            self.write_set.pending.spend(cost);
+            left = left.saturating_sub(cost);
             self.match_page(&agent, &page)?;
-            next = page.last().filter(|_| page.len() >= limit).map(|(rank, key)| (route, *rank, *key));
-            if next.is_some() {
+            if !is_whole {
+                next = page.last().map(|(rank, key)| (route, *rank, *key));
+                break;
+            }
+            if left == 0 {
+                next = Some((route, i64::MAX, TaskKey(u64::MAX)));
                 break;
             }
         }

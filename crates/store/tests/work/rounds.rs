@@ -63,6 +63,24 @@ fn routes_of_an_agent_are_loaded_together() {
     assert_eq!(change_of_agent(10_000).loads, 2);
 }
 
+#[test]
+fn routes_of_an_agent_share_one_bound() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0)]);
+    let shared = |number| create(number, Target::Agent(agent(0)), None);
+    let isolated = |number| create(number, Target::Task { id: id(number), agent: agent(0) }, None);
+    calls(&mut engine, (0..200).map(shared).chain((200..400).map(isolated)).collect());
+    let Command::PutAgent(mut changed) = put_agent(0) else { unreachable!() };
+    changed.agent.defaults.queue_timeout = Some(Duration::from_secs(60));
+    let (first, _) = calls(&mut engine, vec![Command::PutAgent(changed)]);
+    assert_eq!((first.loads, first.tasks_written), (2, 256));
+    let mut written = first.tasks_written;
+    while engine.has_backlog() {
+        written += calls(&mut engine, Vec::new()).0.tasks_written;
+    }
+    assert_eq!(written, 400);
+}
+
 /// Returns the most loads of a commit when the first step of a workflow is skipped, with pairs of steps that need it.
 fn skip(pairs: usize) -> u32 {
     let mut engine = Engine::new(Counting::default(), 1).unwrap();
