@@ -7,8 +7,11 @@ use tokio_postgres::Client;
 
 use crate::errors::{Fault, unavailable};
 
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/001_begin.sql"), include_str!("migrations/002_groups.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/001_begin.sql"),
+    include_str!("migrations/002_groups.sql"),
+    include_str!("migrations/004_memberships.sql"),
+];
 
 /// Key of the advisory lock: `rota` in ASCII.
 const LOCK: i64 = 0x726f_7461;

@@ -341,6 +341,7 @@ statements! {
             UNION ALL (SELECT workflow, step, holds, capacity, joined FROM group_members AS m
             WHERE m.shard = $1 AND m.namespace = want.namespace AND m.name = want.name AND NOT m.holds
             ORDER BY workflow, step LIMIT $4)) AS t ORDER BY n, t.holds DESC, t.workflow, t.step";
+    MEMBERSHIPS = "SELECT workflow, step, namespace, name FROM group_members WHERE shard = $1 AND workflow = $2 LIMIT $3";
     DUE_WORKFLOWS = "SELECT key FROM workflows WHERE shard = $1 AND due <= $2 ORDER BY due, key LIMIT $3";
     DUE_STEPS = "SELECT workflow, step FROM steps WHERE shard = $1 AND due <= $2 ORDER BY due, workflow, step LIMIT $3";
     ENDED_WORKFLOWS = "SELECT key FROM workflows WHERE shard = $1 AND ended < $2 ORDER BY ended, key LIMIT $3";

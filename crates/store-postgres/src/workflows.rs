@@ -73,20 +73,22 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
     if *load == WorkflowLoad::default() {
         return Ok(WorkflowLoaded::default());
     }
-    let (keyed, by_id, names, steps, dependents, held, active, tasks, removals, groups, due, expired) = try_join!(
-        keyed(session, load),
-        by_id(session, load),
-        names(session, load),
-        steps(session, load),
-        dependents(session, &load.dependents),
-        in_state(session, sql::LOAD_HELD_STEPS, &load.held),
-        in_state(session, sql::LOAD_ACTIVE_STEPS, &load.active),
-        tasks(session, load),
-        removals(session, &load.removals),
-        groups(session, &load.groups),
-        due(session, load),
-        expired(session, load),
-    )?;
+    let (keyed, by_id, names, steps, dependents, held, active, tasks, removals, groups, own, due, expired) =
+        try_join!(
+            keyed(session, load),
+            by_id(session, load),
+            names(session, load),
+            steps(session, load),
+            dependents(session, &load.dependents),
+            in_state(session, sql::LOAD_HELD_STEPS, &load.held),
+            in_state(session, sql::LOAD_ACTIVE_STEPS, &load.active),
+            tasks(session, load),
+            removals(session, &load.removals),
+            groups(session, &load.groups),
+            memberships(session, load),
+            due(session, load),
+            expired(session, load),
+        )?;
     let mut ids = Vec::with_capacity(by_id.len());
     for row in &by_id {
         let id = load.ids.get(place(row, 3)?);
@@ -105,6 +107,7 @@ pub(crate) async fn load(session: &Session, load: &WorkflowLoad) -> Result<Workf
         tasks,
         removals,
         groups: pages_by(load.groups.len(), &groups, 5, member)?,
+        memberships: all(&own, membership)?.into_iter().flatten().collect(),
         due_workflows: all(&due.0, key)?,
         due_steps: all(&due.1, step_key)?,
         expired: all(&expired, key)?,
@@ -226,6 +229,16 @@ async fn groups(session: &Session, groups: &[GroupKey]) -> Rows {
     }
     let ((namespaces, names), window) = (group_columns(groups), signed(GROUP_WINDOW));
     session.query(sql::GROUP_MEMBERS, &[&SHARD, &namespaces, &names, &window]).await
+}
+
+async fn memberships(session: &Session, load: &WorkflowLoad) -> Rows {
+    let Some((workflow, limit)) = load.memberships else { return Ok(Vec::new()) };
+    session.query(sql::MEMBERSHIPS, &[&SHARD, &signed(workflow.0), &signed(limit)]).await
+}
+
+fn membership(row: &Row) -> Result<Option<(GroupKey, StepKey)>, Fault> {
+    let group = GroupKey::from_stored(get(row, 2)?, get(row, 3)?);
+    Ok(group.zip(Some(step_key(row)?)))
 }
 
 async fn due(session: &Session, load: &WorkflowLoad) -> Result<(Vec<Row>, Vec<Row>), Fault> {

@@ -172,6 +172,7 @@ statements! {
                     WHERE workflow = ? AND step = ? AND round = ? ORDER BY item LIMIT ?";
     GROUP_MEMBERS = "SELECT workflow, step, holds, capacity, joined FROM group_members
                      WHERE namespace = ? AND name = ? AND holds = ? ORDER BY workflow, step LIMIT ?";
+    MEMBERSHIPS = "SELECT workflow, step, namespace, name FROM group_members WHERE workflow = ? LIMIT ?";
     INSERT_GROUP_MEMBER = "INSERT INTO group_members (namespace, name, workflow, step, holds, capacity, joined)
                            VALUES (?, ?, ?, ?, ?, ?, ?)";
     DELETE_GROUP_MEMBER = "DELETE FROM group_members

@@ -140,6 +140,14 @@ pub(crate) fn load(connection: &Connection, load: &WorkflowLoad) -> Result<Workf
     for key in &load.groups {
         loaded.groups.push(group(connection, key)?);
     }
+    if let Some((workflow, limit)) = load.memberships {
+        let params = params![signed(workflow.0), signed(limit)];
+        let found = all(connection, sql::MEMBERSHIPS, params, |row| {
+            let (namespace, name): (String, String) = (row.get(2)?, row.get(3)?);
+            Ok(GroupKey::from_stored(&namespace, &name).zip(Some(step_key(row)?)))
+        })?;
+        loaded.memberships = found.into_iter().flatten().collect();
+    }
     let key = |row: &Row<'_>| Ok(WorkflowKey(unsigned(row.get(0)?)));
     if let Some((now, limit)) = load.due {
         loaded.due_workflows = all(connection, sql::DUE_WORKFLOWS, params![now.0, signed(limit)], key)?;

@@ -14,6 +14,13 @@ pub struct GroupKey {
 }
 
 impl GroupKey {
+    /// Returns the group of a stored name.
+    pub fn from_stored(namespace: &str, name: &str) -> Option<Self> {
+        let (kind, name) = name.split_once('/')?;
+        let namespace = Namespace::new(namespace).ok()?;
+        Some(Self { namespace, of_steps: kind == "step", name: name.to_owned() })
+    }
+
     /// Returns the name under which a store has its members.
     pub fn stored_name(&self) -> String {
         let kind = if self.of_steps { "step" } else { "workflow" };

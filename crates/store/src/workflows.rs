@@ -194,6 +194,8 @@ pub struct WorkflowLoad {
     pub removals: Vec<RemovalPage>,
     /// Groups: all members that hold them, then the first [`crate::GROUP_WINDOW`] that wait.
     pub groups: Vec<GroupKey>,
+    /// Members of groups that are a workflow or its steps, and their largest number.
+    pub memberships: Option<(WorkflowKey, usize)>,
     /// Workflows and steps with a deadline up to this time, and their largest number.
     pub due: Option<(Timestamp, usize)>,
     /// Workflows that ended before this time, and their largest number.
@@ -238,6 +240,7 @@ pub struct WorkflowLoaded {
     pub tasks: Vec<Vec<TaskRow>>,
     pub removals: Vec<Removal>,
     pub groups: Vec<Vec<GroupMember>>,
+    pub memberships: Vec<(GroupKey, StepKey)>,
     pub due_workflows: Vec<WorkflowKey>,
     pub due_steps: Vec<StepKey>,
     pub expired: Vec<WorkflowKey>,

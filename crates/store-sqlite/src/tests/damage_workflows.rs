@@ -1,6 +1,6 @@
 //! Damaged workflows and steps harm themselves alone.
 
-use rota_core::workflow::{self, Kind, Step, Workflow};
+use rota_core::workflow::{self, Group, Kind, Place, Step, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Refused, Reply, WorkflowCommand};
@@ -84,6 +84,52 @@ fn damaged_workflow_fails_no_other_call() {
     assert_eq!(count(&mut engine, "SELECT count(*) FROM steps"), 1);
     let outcome = run(&mut engine, vec![workflow(0, 2, Some("key"))]);
     assert!(matches!(outcome.replies[0], Ok(Reply::Workflow { created: true, .. })), "{outcome:?}");
+}
+
+/// Returns the creation of a workflow in group `g`, or with a step in it.
+fn grouped(number: u128, of_steps: bool) -> Command {
+    let Command::Workflow(mut made) = workflow(number, 2, None) else { unreachable!() };
+    let WorkflowCommand::Create(create) = &mut *made else { unreachable!() };
+    let (name, place) = ("g".to_owned(), Place::Outside);
+    let group = Some(Box::new(Group { name, limit: 1, replaces: false, place }));
+    match of_steps {
+        true => create.steps[0].step.group = group,
+        false => create.workflow.group = group,
+    }
+    Command::Workflow(made)
+}
+
+#[test]
+fn deleted_damaged_holder_leaves_its_group() {
+    for of_steps in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = open(folder.path());
+        run(&mut engine, vec![grouped(0, of_steps)]);
+        run(&mut engine, vec![grouped(1, of_steps)]);
+        let first = count(&mut engine, "SELECT min(key) FROM workflows");
+        let holder = "SELECT workflow FROM group_members WHERE holds";
+        assert_eq!(count(&mut engine, holder), first);
+        let table = if of_steps { "steps" } else { "workflows" };
+        let which = if of_steps { "step = 0 AND workflow" } else { "key" };
+        execute(&mut engine, &format!("UPDATE {table} SET record = {DAMAGE} WHERE {which} = {first}"));
+        if of_steps {
+            let outcome = run(&mut engine, vec![on(0, workflow::Command::Delete)]);
+            let unended = Refused::Workflow(workflow::Rejected::Unended);
+            assert_eq!(outcome.replies[0].as_ref().unwrap_err(), &unended, "it runs");
+            run(&mut engine, vec![on(0, workflow::Command::Cancel { reason: String::new() })]);
+            while engine.has_backlog() {
+                run(&mut engine, Vec::new());
+            }
+        }
+        let outcome = run(&mut engine, vec![on(0, workflow::Command::Delete)]);
+        assert!(outcome.replies[0].is_ok(), "{outcome:?}");
+        while engine.has_backlog() {
+            run(&mut engine, Vec::new());
+        }
+        assert_eq!(count(&mut engine, "SELECT count(*) FROM workflows"), 1);
+        assert_eq!(count(&mut engine, "SELECT count(*) FROM group_members"), 1);
+        assert!(count(&mut engine, holder) > first, "the next one has its place");
+    }
 }
 
 #[test]

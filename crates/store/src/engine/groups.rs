@@ -9,6 +9,9 @@ use rota_core::{Timestamp, WorkflowKey};
 use super::Engine;
 use crate::{Backend, Error, FollowUp, GROUP_WINDOW, GroupKey, GroupMember, StepKey, WORKFLOW_MEMBER};
 
+/// Places in groups that one visit removes.
+const MAX_LEAVING: usize = 64;
+
 /// A group in a batch.
 #[derive(Debug, Default)]
 pub(super) struct GroupEntry {
@@ -121,6 +124,21 @@ impl<B: Backend> Engine<B> {
         let Some((group, _)) = self.group_of(key) else { return };
         self.put_member(&group, key, None);
         self.admit_later(group);
+    }
+
+    /// Lets a workflow and its steps leave their groups. Needed if a record of it cannot be decoded, which leaves none by itself.
+    /// Returns whether there may be more.
+    pub(super) fn leave_all(&mut self, workflow: WorkflowKey) -> Result<bool, Error> {
+        let memberships = Some((workflow, MAX_LEAVING));
+        let workflows = WorkflowLoad { memberships, ..WorkflowLoad::default() };
+        self.fetch(&Load { workflows, ..Load::default() })?;
+        let found = std::mem::take(&mut self.write_set.workflows.memberships);
+        let is_whole = found.len() < MAX_LEAVING;
+        for (group, member) in found {
+            self.put_member(&group, member, None);
+            self.admit_later(group);
+        }
+        Ok(!is_whole)
     }
 
     /// Admits those that wait, as many as may hold the group.

@@ -71,7 +71,7 @@ impl<B: Backend> Engine<B> {
         after: Option<TaskPlace>,
         part: Part,
         removable: &KeySet,
-    ) {
+    ) -> Result<(), Error> {
         self.write_set.pending.spend(REMOVAL_COST);
         match part {
             Part::Tasks(rows) => self.remove_tasks(number, workflow, after, rows, removable),
@@ -82,10 +82,20 @@ impl<B: Backend> Engine<B> {
                 self.write_set.pending.finish(number, Some(rest));
             }
             Part::Rows(_) => {
-                self.write_set.workflows.remove(workflow);
-                self.write_set.pending.finish(number, None);
+                self.load_workflow(workflow)?;
+                let record = self.write_set.workflows.workflow(workflow);
+                // One that has ended has left its groups.
+                let is_member = !record.is_some_and(|one| one.state.is_final());
+                let rest = if is_member && self.leave_all(workflow)? {
+                    Some(FollowUp::RemoveWorkflow { workflow, after })
+                } else {
+                    self.write_set.workflows.remove(workflow);
+                    None
+                };
+                self.write_set.pending.finish(number, rest);
             }
         }
+        Ok(())
     }
 
     /// Removes tasks of a workflow. One that another task needs outlives it.

@@ -223,7 +223,7 @@ impl<B: Backend> Engine<B> {
             }
             FollowUp::RemoveWorkflow { workflow, after } => {
                 let part = turn.removals.next().unwrap_or_else(|| Part::Tasks(Vec::new()));
-                self.visit_removal(number, workflow, after, part, &turn.removable);
+                return self.visit_removal(number, workflow, after, part, &turn.removable);
             }
             FollowUp::AdmitMembers { group } => return self.visit_group(number, group, now),
             FollowUp::ReplaceMembers { group, joined, by } => {

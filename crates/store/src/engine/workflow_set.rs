@@ -52,6 +52,8 @@ pub(super) struct WorkflowSet {
     pub(super) members: BTreeMap<(GroupKey, StepKey), Option<GroupMember>>,
     /// Groups whose members the batch will admit.
     pub(super) admitting: HashSet<GroupKey>,
+    /// Places of a workflow and its steps in groups, as loaded.
+    pub(super) memberships: Vec<(GroupKey, StepKey)>,
     /// What is due; `None` if not loaded.
     pub(super) due: Option<(Vec<WorkflowKey>, Vec<StepKey>)>,
     /// Workflows whose retention is over.
@@ -166,6 +168,7 @@ impl WorkflowSet {
             let due = (std::mem::take(&mut loaded.due_workflows), std::mem::take(&mut loaded.due_steps));
             self.due = Some(due);
         }
+        self.memberships.append(&mut loaded.memberships);
         self.expired.append(&mut loaded.expired);
     }
 

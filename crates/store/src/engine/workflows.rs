@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::task::State;
-use rota_core::workflow::{self, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd};
+use rota_core::workflow::{self, Change, Follow, MAX_STEPS, Rejected, Step, StepCommand, StepRef, TaskEnd};
 use rota_core::{Timestamp, WorkflowKey};
 
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
 use crate::workflows::APPROVED_BY_DEFAULT;
 use crate::{
-    Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_MEMBER,
-    WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
+    Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, StepPage, StepTasksPage,
+    TaskHold, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
 };
 
 impl<B: Backend> Engine<B> {
@@ -67,6 +67,15 @@ impl<B: Backend> Engine<B> {
                     return Ok(Ok(Reply::Deleted.into()));
                 }
                 Ok(match self.apply_workflow(key, command, now) {
+                    Err(Rejected::Unended) if self.is_stuck(key)? => {
+                        if let Some(Some(entry)) = self.write_set.workflows.records.get_mut(&key) {
+                            entry.workflow.deleted = true;
+                        }
+                        self.write_set.workflows.change_workflow(key);
+                        let removal = FollowUp::RemoveWorkflow { workflow: key, after: None };
+                        self.write_set.pending.push(removal);
+                        self.workflow_reply(key)
+                    }
                     Err(rejected) => Err(self.write_set.workflows.refusal(key, None, rejected)),
                     Ok(()) => self.workflow_reply(key),
                 })
@@ -104,6 +113,21 @@ impl<B: Backend> Engine<B> {
                 })
             }
         }
+    }
+
+    /// Whether a cancelled workflow cannot end, since the record of a step cannot be decoded, and nothing of it runs any more.
+    fn is_stuck(&mut self, key: WorkflowKey) -> Result<bool, Error> {
+        let Some(workflow) = self.write_set.workflows.workflow(key).filter(|one| one.cancelled) else {
+            return Ok(false);
+        };
+        let steps = workflow.last_completed.map(|step| (key, step)).into_iter().collect();
+        let active = vec![StepPage { workflow: key, step: 0, from: 0, limit: MAX_STEPS }];
+        let tasks = vec![StepTasksPage { workflow: key, after: None, open: true, limit: 1 }];
+        let workflows = WorkflowLoad { steps, active, tasks, ..WorkflowLoad::default() };
+        let pages = self.fetch(&Load { workflows, ..Load::default() })?;
+        let set = &self.write_set.workflows;
+        let is_damaged = set.damaged_steps.keys().any(|(workflow, _)| *workflow == key);
+        Ok(is_damaged && pages.step_tasks.iter().all(Vec::is_empty))
     }
 
     fn workflow_reply(&self, key: WorkflowKey) -> Result<Answer, Refused> {

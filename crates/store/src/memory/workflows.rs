@@ -181,6 +181,10 @@ impl Contents {
             tasks: load.tasks.iter().map(|page| self.tasks_of(page)).collect(),
             removals: load.removals.iter().map(|page| of.removal(page)).collect(),
             groups: load.groups.iter().map(|group| of.group(group)).collect(),
+            memberships: load.memberships.map_or_else(Vec::new, |(workflow, limit)| {
+                let own = of.members.keys().filter(|(_, (of, _))| *of == workflow);
+                own.take(limit).cloned().collect()
+            }),
             due_workflows,
             due_steps,
             expired,
