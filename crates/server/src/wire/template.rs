@@ -8,6 +8,7 @@ use rota_proto::v1;
 use tonic::Status;
 
 use super::status::invalid;
+use super::workflow::MAX_VALUES;
 use super::{check, schema};
 
 const MAX_DESCRIPTION: usize = 4 << 10;
@@ -43,6 +44,54 @@ fn fits(field: &str, parameter: &v1::TemplateParameter, value: &Value) -> Result
         .map_err(|(_, why)| invalid(field, format!("parameter {}: {why}", parameter.name)))
 }
 
+/// Prefixes the references of a schema, which becomes a part of another one.
+fn rebase(schema: &mut serde_json::Value, place: &str) {
+    match schema {
+        serde_json::Value::Array(list) => list.iter_mut().for_each(|one| rebase(one, place)),
+        serde_json::Value::Object(object) => {
+            for (key, value) in object {
+                match value {
+                    serde_json::Value::String(target) if key == "$ref" => {
+                        if let Some(pointer) = target.strip_prefix('#') {
+                            *target = format!("{place}{pointer}");
+                        }
+                    }
+                    other => rebase(other, place),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns the schema of the inputs of workflows from a template: a rerun with other inputs needs to fulfil it, too.
+fn inputs_schema(parameters: &[v1::TemplateParameter]) -> Result<serde_json::Value, Status> {
+    let field = format!("{FIELD}.parameters");
+    let (mut properties, mut dialects) = (serde_json::Map::new(), BTreeSet::new());
+    for parameter in parameters {
+        let mut schema = json(&field, &parameter.schema.clone().unwrap_or_default())?;
+        rebase(&mut schema, &format!("#/properties/{}", parameter.name));
+        if let (Some(object), Some(_)) = (schema.as_object_mut(), &parameter.schema) {
+            let dialect = object.remove("$schema").and_then(|dialect| Some(dialect.as_str()?.to_owned()));
+            let is_old = dialect.as_ref().is_some_and(|dialect| dialect.contains("draft-04"));
+            object.remove(if is_old { "id" } else { "$id" });
+            dialects.insert(dialect);
+        }
+        properties.insert(parameter.name.clone(), schema);
+    }
+    let required: Vec<_> = parameters.iter().map(|parameter| &parameter.name).collect();
+    let mut all = serde_json::json!({
+        "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+    });
+    if dialects.len() > 1 {
+        return Err(invalid(field, "have schemas with different \"$schema\""));
+    }
+    if let (Some(Some(dialect)), Some(object)) = (dialects.pop_first(), all.as_object_mut()) {
+        object.insert("$schema".to_owned(), dialect.into());
+    }
+    Ok(all)
+}
+
 /// Validates the specification of a template. The steps of its workflow are checked when a workflow is created from it.
 pub(crate) fn check(spec: &v1::WorkflowTemplateSpec) -> Result<(), Status> {
     check::length(&format!("{FIELD}.description"), &spec.description, MAX_DESCRIPTION)?;
@@ -65,6 +114,7 @@ pub(crate) fn check(spec: &v1::WorkflowTemplateSpec) -> Result<(), Status> {
             fits(&at("default"), parameter, default)?;
         }
     }
+    schema::validator(&format!("{FIELD}.parameters"), &inputs_schema(&spec.parameters)?, MAX_VALUES)?;
     let workflow =
         spec.workflow.as_ref().ok_or_else(|| invalid(format!("{FIELD}.workflow"), "is required"))?;
     if workflow.steps.is_empty() {
@@ -103,7 +153,9 @@ pub(crate) fn instantiate(
         return Err(invalid("parameters", why));
     }
     let workflow = spec.workflow.clone().unwrap_or_default();
-    Ok(v1::WorkflowSpec { inputs: Some(inputs), ..workflow })
+    let schema = serde_json::from_value(inputs_schema(&spec.parameters)?);
+    let inputs_schema = schema.map_err(|error| invalid("parameters", error.to_string()))?;
+    Ok(v1::WorkflowSpec { inputs: Some(inputs), inputs_schema: Some(inputs_schema), ..workflow })
 }
 
 #[cfg(test)]
@@ -138,6 +190,17 @@ mod tests {
         let inputs = serde_json::to_value(made.inputs.unwrap()).unwrap();
         assert_eq!(inputs, serde_json::json!({"image": "a", "replicas": 2.0}));
         assert_eq!(made.steps.len(), 1);
+        let schema = serde_json::to_value(made.inputs_schema.unwrap()).unwrap();
+        let validator = schema::validator("schema", &schema, MAX_VALUES).unwrap();
+        for (text, fits) in [
+            (r#"{"image": "a", "replicas": 2}"#, true),
+            (r#"{"image": "a"}"#, false),
+            (r#"{"image": "a", "replicas": "two"}"#, false),
+            (r#"{"image": "a", "replicas": 2, "size": 1}"#, false),
+        ] {
+            let value = serde_json::from_str(text).unwrap();
+            assert_eq!(schema::check(&validator, &value).is_ok(), fits, "{text}");
+        }
         for (text, word) in [
             ("{}", "no default"),
             (r#"{"image": ""}"#, "image"),
@@ -147,6 +210,27 @@ mod tests {
             let error = instantiate(&spec, given(text)).unwrap_err();
             assert!(error.message().contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn references_of_parameters_stay_within_them() {
+        let list = r##"{"$id": "https://example.com/x", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"type": "string"}}}"##;
+        let spec = template(vec![
+            parameter("names", list, ""),
+            parameter("sizes", &list.replace("string", "integer"), "[1]"),
+        ]);
+        check(&spec).unwrap();
+        let made = instantiate(&spec, serde_json::from_str(r#"{"names": ["a"]}"#).unwrap()).unwrap();
+        let schema = serde_json::to_value(made.inputs_schema.unwrap()).unwrap();
+        let validator = schema::validator("schema", &schema, MAX_VALUES).unwrap();
+        for (sizes, fits) in [(serde_json::json!([2]), true), (serde_json::json!(["b"]), false)] {
+            let value = serde_json::json!({ "names": ["a"], "sizes": sizes });
+            assert_eq!(schema::check(&validator, &value).is_ok(), fits, "{value}");
+        }
+        let mut spec = spec;
+        let dialect = list.replacen('{', r#"{"$schema": "http://json-schema.org/draft-07/schema#", "#, 1);
+        spec.parameters[0] = parameter("names", &dialect, "");
+        assert!(check(&spec).unwrap_err().message().contains("different"));
     }
 
     #[test]

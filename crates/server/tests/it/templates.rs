@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use rota_proto::v1;
-use rota_testkit::{Backend, Cluster};
+use rota_testkit::{Backend, Cluster, tasks};
 
 const NAME: &str = "namespaces/default/templates/deploy";
 
@@ -61,5 +61,66 @@ async fn each_change_adds_a_version() -> Result<()> {
     let again = put(template("build")).await?;
     assert_eq!(again.version, 1);
     assert_ne!(again.uid, second.uid);
+    Ok(())
+}
+
+#[tokio::test]
+async fn rerun_fulfils_the_schemas_of_parameters() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let template: v1::WorkflowTemplate = serde_json::from_value(serde_json::json!({
+        "name": NAME,
+        "spec": {
+            "parameters": [
+                { "name": "image", "schema": { "type": "string" } },
+                { "name": "undo", "schema": { "type": "string", "minLength": 1 } },
+                { "name": "replicas", "schema": { "type": "integer" }, "default": 2 },
+            ],
+            "workflow": {
+                "steps": [{ "name": "wait", "wait": { "duration": "0s" } }],
+                "outputs": { "made": "${{ inputs.image }} ${{ inputs.undo }} ${{ inputs.replicas }}" },
+            },
+        },
+    }))?;
+    let put = v1::UpdateWorkflowTemplateRequest {
+        workflow_template: Some(template),
+        allow_missing: true,
+        ..Default::default()
+    };
+    client.update_workflow_template(put).await?;
+    let create = v1::CreateWorkflowRequest {
+        parent: "namespaces/default".to_owned(),
+        template: "deploy".to_owned(),
+        parameters: Some(serde_json::from_value(serde_json::json!({ "image": "a", "undo": "b" }))?),
+        ..Default::default()
+    };
+    let first = client.create_workflow(create).await?;
+    let ended = async |name: &str| {
+        let request = v1::GetWorkflowRequest { name: name.to_owned() };
+        tasks::eventually("the end of the workflow", async || {
+            let found = client.get_workflow(request.clone()).await?;
+            Ok(found.status.is_some_and(|status| status.state() == v1::WorkflowState::Succeeded))
+        })
+        .await?;
+        anyhow::Ok(client.get_workflow(request.clone()).await?)
+    };
+    ended(&first.name).await?;
+    let rerun = async |inputs: serde_json::Value| {
+        let inputs = serde_json::from_value(inputs)?;
+        let request = v1::RerunWorkflowRequest { name: first.name.clone(), inputs, ..Default::default() };
+        anyhow::Ok(client.rerun_workflow(request).await)
+    };
+    for inputs in [
+        serde_json::json!({ "undo": "" }),
+        serde_json::json!({ "replicas": "many" }),
+        serde_json::json!({ "other": 1 }),
+    ] {
+        let refused = rerun(inputs).await?.unwrap_err();
+        assert!(refused.fields[0].field.starts_with("workflow.spec.inputs"), "{refused:?}");
+    }
+    // What is not given stays, with its default.
+    let second = ended(&rerun(serde_json::json!({ "image": "c" })).await??.name).await?;
+    let outputs = second.status.and_then(|status| status.outputs).unwrap_or_default();
+    assert_eq!(serde_json::to_value(outputs)?, serde_json::json!({ "made": "c b 2" }));
     Ok(())
 }

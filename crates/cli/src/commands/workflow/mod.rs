@@ -140,7 +140,7 @@ struct Cancel {
 struct Rerun {
     #[command(flatten)]
     named: Named,
-    /// Input in place of one of the workflow, as JSON or as text; may be repeated, and replaces all of them
+    /// Input in place of the one with the same name, as JSON or as text; may be repeated, the others stay
     #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
     parameters: Vec<String>,
     /// Run no step again that has succeeded and would run the same: its results are copied

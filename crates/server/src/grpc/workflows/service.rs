@@ -311,8 +311,8 @@ impl WorkflowService for Workflows {
         }
         let rerun = Rerun::new(found.id, request.reuse_results, request.steps)?;
         let mut spec = self.whole_spec(&found).await?;
-        if request.inputs.is_some() {
-            spec.inputs = request.inputs;
+        if let Some(given) = request.inputs {
+            spec.inputs.get_or_insert_default().fields.extend(given.fields);
         }
         let mut labels = found.labels.clone();
         // No resource of a cluster stands for the new one.
