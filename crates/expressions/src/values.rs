@@ -52,6 +52,11 @@ impl Values {
         Self { budget: Some(Arc::new(AtomicU64::new(units))), ..self }
     }
 
+    /// Returns what shows the units that are left, without the values.
+    pub fn meter(&self) -> Self {
+        Self { map: Map::new(), budget: self.budget.clone() }
+    }
+
     /// Returns the units that are left to further evaluations.
     pub fn left(&self) -> u64 {
         self.budget.as_ref().map_or(u64::MAX, |budget| budget.load(Ordering::Relaxed))

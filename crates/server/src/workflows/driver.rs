@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::evaluate::{self, Next};
-use super::ready::{RETRY_DELAY, ReadySteps, UnderWay, Work};
+use super::queue::Work;
+use super::ready::{RETRY_DELAY, ReadySteps, UnderWay};
 use super::room::{Room, Uncommitted};
 use super::values::{self, NoValues};
 use crate::grpc::{Creator, Kept};
@@ -24,7 +25,11 @@ use crate::wire::status;
 use crate::wire::workflow::StoredStep;
 
 /// Steps that are evaluated at the same time.
-const CONCURRENCY: usize = 8;
+pub(super) const CONCURRENCY: usize = 8;
+/// Work that the expressions of one workflow may need, about 15 minutes; those of finally-steps and compensations are not among it.
+const MAX_WORK: u64 = 1000 * rota_expressions::MAX_COST;
+const SPENT: &str = "the expressions of the workflow have needed all the work that one may cause: use simpler ones, or \
+                     several workflows";
 /// Time between looks for steps that no commit has pushed.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -46,15 +51,16 @@ fn drive((workflow, step): StepKey, action: Action) -> WorkflowCommand {
     WorkflowCommand::Drive { workflow, step, action: Box::new(action) }
 }
 
-/// Result of an evaluation, and what is kept until its commit.
+/// Result of an evaluation, the work that it needed, and what is kept until its commit.
 struct Evaluated {
     command: WorkflowCommand,
+    spent: u64,
     kept: Vec<Kept>,
 }
 
 impl From<WorkflowCommand> for Evaluated {
     fn from(command: WorkflowCommand) -> Self {
-        Self { command, kept: Vec::new() }
+        Self { command, spent: 0, kept: Vec::new() }
     }
 }
 
@@ -88,7 +94,7 @@ impl Driver {
             if self.fails.load(Ordering::Relaxed) {
                 tokio::time::sleep(RETRY_DELAY).await;
             }
-            let under_way = self.ready.next().await;
+            let mut under_way = self.ready.next().await;
             let work = under_way.work;
             let (driver, runtime) = (self.clone(), Handle::current());
             // Expressions take up to a second: other calls must not wait for them. Nor must one that panics end the process,
@@ -106,6 +112,7 @@ impl Driver {
                 Err(error) if error.is_panic() => self.give_up(work).await,
                 Err(_) => return,
             };
+            under_way.evaluated(evaluated.as_ref().map_or(0, |one| one.as_ref().map_or(0, |one| one.spent)));
             match evaluated {
                 Ok(Some(evaluated)) => self.commit(under_way, evaluated).await,
                 Ok(None) => {}
@@ -140,7 +147,7 @@ impl Driver {
     /// Commits a command. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
     /// commit that changed it pushed the step again.
     async fn commit_now(&self, under_way: UnderWay, evaluated: Evaluated, _room: Room) {
-        let Evaluated { command, kept } = evaluated;
+        let Evaluated { command, kept, .. } = evaluated;
         let work = under_way.work;
         let replies = self.store.apply(vec![Command::from(command)]).await;
         self.fails.store(replies.is_err(), Ordering::Relaxed);
@@ -202,15 +209,20 @@ impl Driver {
             let action = evaluate::fail(&step, "its spec cannot be decoded".to_owned());
             return Ok(Some(drive(key, action).into()));
         };
+        let ends_it = step.finally || step.compensation.is_some();
+        if !ends_it && self.ready.spent(key.0) > MAX_WORK {
+            return Ok(Some(drive(key, evaluate::fail(&step, SPENT.to_owned())).into()));
+        }
         let spec = bodies.next().unwrap_or_default();
-        let next = match evaluate::next(&self.store, &self.creator, workflow, &step, stored, spec).await {
+        let (next, spent) = evaluate::next(&self.store, &self.creator, workflow, &step, stored, spec).await;
+        let next = match next {
             Ok(next) => next,
             Err(NoValues::Later(status)) => return Err(Delay::Step(status)),
             Err(NoValues::Store(status)) => return Err(Delay::Store(status)),
             Err(NoValues::Step(_)) => None,
         };
         let Some(Next { action, kept }) = next else { return Ok(None) };
-        Ok(Some(Evaluated { command: drive(key, action), kept }))
+        Ok(Some(Evaluated { command: drive(key, action), spent, kept }))
     }
 
     /// Keeps a step until its workflow is not paused any more.

@@ -1,6 +1,7 @@
 //! What a step needs next, by its expressions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use prost::Message;
@@ -36,7 +37,7 @@ impl From<Action> for Next {
     }
 }
 
-/// Returns the next command for a step. `spec` is that of the workflow. What cannot be evaluated fails the step; an error means that the store or the storage
+/// Returns the next command for a step, and the work that its expressions have needed. `spec` is that of the workflow. What cannot be evaluated fails the step; an error means that the store or the storage
 /// must be asked again.
 pub(super) async fn next(
     store: &StoreClient,
@@ -45,12 +46,13 @@ pub(super) async fn next(
     step: &Step,
     stored: StoredStep,
     spec: Bytes,
-) -> Result<Option<Next>, NoValues> {
-    match attempt(store, creator, workflow, step, stored, spec).await {
-        Ok(next) => Ok(next),
+) -> (Result<Option<Next>, NoValues>, u64) {
+    let meter = OnceLock::new();
+    let next = match attempt(store, creator, workflow, step, stored, spec, &meter).await {
         Err(NoValues::Step(message)) => Ok(Some(fail(step, message).into())),
-        Err(later) => Err(later),
-    }
+        next => next,
+    };
+    (next, meter.get().map_or(0, |meter: &Values| values::MAX_WORK.saturating_sub(meter.left())))
 }
 
 /// Returns the end of a step that cannot be evaluated.
@@ -72,11 +74,14 @@ async fn attempt(
     step: &Step,
     stored: StoredStep,
     workflow_spec: Bytes,
+    meter: &OnceLock<Values>,
 ) -> Result<Option<Next>, NoValues> {
     let spec = stored.step.unwrap_or_default();
     let repeats = spec.repeat.is_some() && spec.for_each.is_none();
     let read = async move |seen: BTreeMap<String, u32>| -> Result<Values, NoValues> {
         let values = values::read(store, workflow, workflow_spec, &seen).await?;
+        // There is one read.
+        let _ = meter.set(values.meter());
         let values = values.round(u64::from(step.round));
         match repeats {
             true => Ok(values.previous(values::previous(store, workflow, step).await?)),

@@ -5,6 +5,7 @@
 mod driver;
 mod evaluate;
 pub(crate) mod feed;
+mod queue;
 mod ready;
 mod reuse;
 mod room;

@@ -1,6 +1,6 @@
 //! Steps that wait for the driver, and changes for watchers, as commits push them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use rota_store::{Commit, StepKey, WorkflowQuery};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Notify, broadcast};
 
+use super::queue::{Queue, Work};
 use crate::store_client::StoreClient;
 
 /// Commits that a watcher may be behind before it reads everything again.
@@ -27,51 +28,38 @@ pub(crate) struct Change {
     pub(crate) steps: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Work {
-    Step(StepKey),
-    /// The outputs of a workflow.
-    Outputs(WorkflowKey),
-}
-
 #[derive(Debug, Default)]
-struct Queue {
-    order: VecDeque<Work>,
-    known: HashSet<Work>,
-    /// Those that are evaluated or committed now, with whether a commit has pushed them meanwhile.
-    under_way: HashMap<Work, bool>,
+struct Waiting {
+    queue: Queue,
     /// Those that are pushed after a delay.
     delayed: HashSet<Work>,
     /// Steps of paused workflows, which continue when the pause has ended.
     paused: HashMap<WorkflowKey, HashSet<u32>>,
 }
 
-impl Queue {
-    /// Adds one. Returns whether a worker must look at it.
-    fn push(&mut self, work: Work) -> bool {
-        if let Some(again) = self.under_way.get_mut(&work) {
-            *again = true;
-            return false;
-        }
-        let is_new = self.known.insert(work);
-        if is_new {
-            self.order.push_back(work);
-        }
-        is_new
-    }
-}
-
 /// Work that has left the queue, until it is dropped.
 pub(super) struct UnderWay {
     ready: Arc<ReadySteps>,
     pub(super) work: Work,
+    is_evaluated: bool,
+}
+
+impl UnderWay {
+    /// Lets others be evaluated, before the result of this one is committed.
+    pub(super) fn evaluated(&mut self, spent: u64) {
+        if !std::mem::replace(&mut self.is_evaluated, true)
+            && self.ready.waiting.lock().queue.evaluated(self.work, spent)
+        {
+            self.ready.wake.notify_one();
+        }
+    }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let again = self.ready.queue.lock().under_way.remove(&self.work);
-        if again == Some(true) {
-            self.ready.push(self.work);
+        self.evaluated(0);
+        if self.ready.waiting.lock().queue.committed(self.work) {
+            self.ready.wake.notify_one();
         }
     }
 }
@@ -79,14 +67,14 @@ impl Drop for UnderWay {
 /// Queue of the driver. A step is in it once, and not while it is evaluated.
 #[derive(Debug)]
 pub(crate) struct ReadySteps {
-    queue: Mutex<Queue>,
+    waiting: Mutex<Waiting>,
     wake: Notify,
     changes: broadcast::Sender<Arc<Vec<Change>>>,
 }
 
 impl Default for ReadySteps {
     fn default() -> Self {
-        Self { queue: Mutex::default(), wake: Notify::new(), changes: broadcast::channel(CHANGES).0 }
+        Self { waiting: Mutex::default(), wake: Notify::new(), changes: broadcast::channel(CHANGES).0 }
     }
 }
 
@@ -101,8 +89,11 @@ impl ReadySteps {
         if commit.workflows.is_empty() && commit.steps.is_empty() {
             return;
         }
-        for workflow in commit.workflows.iter().filter(|workflow| !workflow.is_paused()) {
-            self.release(workflow.key);
+        for workflow in &commit.workflows {
+            self.waiting.lock().queue.observe(workflow);
+            if !workflow.is_paused() {
+                self.release(workflow.key);
+            }
         }
         for step in commit.steps.iter().filter(|step| step.needs_driver()) {
             self.push(Work::Step((step.workflow, step.index)));
@@ -129,34 +120,39 @@ impl ReadySteps {
     }
 
     pub(super) fn push(&self, work: Work) {
-        if self.queue.lock().push(work) {
+        if self.waiting.lock().queue.push(work) {
             self.wake.notify_one();
         }
     }
 
+    /// Returns the work that the expressions of a workflow have needed.
+    pub(super) fn spent(&self, workflow: WorkflowKey) -> u64 {
+        self.waiting.lock().queue.spent(workflow)
+    }
+
     /// Pushes what cannot continue now, later.
     pub(super) fn push_after(self: &Arc<Self>, delay: Duration, work: Work) {
-        if !self.queue.lock().delayed.insert(work) {
+        if !self.waiting.lock().delayed.insert(work) {
             return;
         }
         let ready = Arc::clone(self);
         spawn("step-retry", OnExit::Done, async move {
             tokio::time::sleep(delay).await;
-            ready.queue.lock().delayed.remove(&work);
+            ready.waiting.lock().delayed.remove(&work);
             ready.push(work);
         });
     }
 
     /// Keeps a step until its workflow is not paused any more.
     pub(super) fn hold(&self, (workflow, step): StepKey) {
-        self.queue.lock().paused.entry(workflow).or_default().insert(step);
+        self.waiting.lock().paused.entry(workflow).or_default().insert(step);
     }
 
     /// Pushes the steps of a workflow that were kept.
     pub(super) fn release(&self, workflow: WorkflowKey) {
-        let mut queue = self.queue.lock();
-        for step in queue.paused.remove(&workflow).unwrap_or_default() {
-            if queue.push(Work::Step((workflow, step))) {
+        let mut waiting = self.waiting.lock();
+        for step in waiting.paused.remove(&workflow).unwrap_or_default() {
+            if waiting.queue.push(Work::Step((workflow, step))) {
                 self.wake.notify_one();
             }
         }
@@ -171,8 +167,9 @@ impl ReadySteps {
             let Some(last) = rows.steps.last() else { break };
             after = Some((last.workflow, last.index));
             for step in &rows.steps {
+                self.learn(store, step.workflow).await?;
                 let kept =
-                    self.queue.lock().paused.get(&step.workflow).map(|kept| kept.contains(&step.index));
+                    self.waiting.lock().paused.get(&step.workflow).map(|kept| kept.contains(&step.index));
                 if kept != Some(true) {
                     self.push_unless_under_way(Work::Step((step.workflow, step.index)));
                 }
@@ -183,15 +180,31 @@ impl ReadySteps {
             let rows = store.reads().workflows(WorkflowQuery::Ending { after, limit: PAGE }).await?;
             let Some(last) = rows.workflows.last() else { return Ok(()) };
             after = last.key;
-            let found = rows.workflows.iter().map(|workflow| Work::Outputs(workflow.key));
-            found.for_each(|work| self.push_unless_under_way(work));
+            for workflow in &rows.workflows {
+                self.waiting.lock().queue.observe(workflow);
+                self.push_unless_under_way(Work::Outputs(workflow.key));
+            }
         }
+    }
+
+    /// Reads the namespace of a workflow, unless it is known.
+    async fn learn(&self, store: &StoreClient, key: WorkflowKey) -> Result<(), rota_store::Error> {
+        if self.waiting.lock().queue.knows(key) {
+            return Ok(());
+        }
+        let namespace = match store.reads().workflows(WorkflowQuery::Key(key)).await {
+            Ok(rows) => rows.workflows.into_iter().next().map(|workflow| workflow.namespace),
+            Err(rota_store::Error::Corrupt(_)) => None,
+            Err(error) => return Err(error),
+        };
+        self.waiting.lock().queue.learn(key, namespace);
+        Ok(())
     }
 
     /// Pushes what a read has found, unless its evaluation is what changes it.
     fn push_unless_under_way(&self, work: Work) {
-        let mut queue = self.queue.lock();
-        if !queue.under_way.contains_key(&work) && queue.push(work) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.queue.is_under_way(work) && waiting.queue.push(work) {
             self.wake.notify_one();
         }
     }
@@ -211,11 +224,8 @@ impl ReadySteps {
     }
 
     fn pop(self: &Arc<Self>) -> Option<UnderWay> {
-        let mut queue = self.queue.lock();
-        let work = queue.order.pop_front()?;
-        queue.known.remove(&work);
-        queue.under_way.insert(work, false);
-        Some(UnderWay { ready: Arc::clone(self), work })
+        let work = self.waiting.lock().queue.pop()?;
+        Some(UnderWay { ready: Arc::clone(self), work, is_evaluated: false })
     }
 
     /// Waits for the next one.

@@ -24,7 +24,7 @@ pub(super) const ITEMS: usize = 256;
 /// Bytes of the values of all steps that one evaluation sees. Decoded they take up to 30 times as much.
 const MAX_SEEN: usize = 1 << 20;
 /// Work of all expressions of one command of the driver: about 10 s.
-const MAX_WORK: u64 = 10 * rota_expressions::MAX_COST;
+pub(super) const MAX_WORK: u64 = 10 * rota_expressions::MAX_COST;
 /// Steps of one read of the store: their outputs fit into [`MAX_SEEN`].
 const PAGE: usize = 16;
 
