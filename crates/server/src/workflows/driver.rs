@@ -115,7 +115,7 @@ impl Driver {
             under_way.evaluated(evaluated.as_ref().map_or(0, |one| one.as_ref().map_or(0, |one| one.spent)));
             match evaluated {
                 Ok(Some(evaluated)) => self.commit(under_way, evaluated).await,
-                Ok(None) => {}
+                Ok(None) => self.ready.continued(work),
                 Err(delay) => {
                     let waits = matches!(delay, Delay::Store(_));
                     self.delay(work, delay);
@@ -127,10 +127,18 @@ impl Driver {
         }
     }
 
-    /// Lets a step be evaluated again later.
-    fn delay(&self, work: Work, (Delay::Store(status) | Delay::Step(status)): Delay) {
-        tracing::debug!(?work, error = status.message(), "failed to continue a workflow, retrying");
-        self.ready.push_after(RETRY_DELAY, work);
+    /// Lets a step be evaluated again later. As long as the store does not answer, nothing else would do better.
+    fn delay(&self, work: Work, delay: Delay) {
+        match delay {
+            Delay::Store(status) => {
+                tracing::debug!(?work, error = status.message(), "failed to continue a workflow, retrying");
+                self.ready.push_after(RETRY_DELAY, work);
+            }
+            Delay::Step(status) => {
+                tracing::warn!(?work, error = status.message(), "failed to continue a workflow, retrying");
+                self.ready.retry(work, status.message());
+            }
+        }
     }
 
     /// Begins a commit, once there is room for it. It outlives the driver: the slots that it may fill are not released before.
@@ -151,6 +159,9 @@ impl Driver {
         let work = under_way.work;
         let replies = self.store.apply(vec![Command::from(command)]).await;
         self.fails.store(replies.is_err(), Ordering::Relaxed);
+        if replies.is_ok() {
+            self.ready.continued(work);
+        }
         match replies {
             Ok(replies) => match replies.into_iter().next() {
                 Some(Ok(Reply::Driven(offered))) => kept.into_iter().for_each(|one| one.commit(&offered)),
@@ -249,7 +260,8 @@ impl Driver {
         let outputs = match evaluated.await {
             Ok(outputs) => Ok(outputs.into()),
             Err(NoValues::Step(why)) => Err(format!("outputs: {why}")),
-            Err(NoValues::Store(status) | NoValues::Later(status)) => return Err(Delay::Store(status)),
+            Err(NoValues::Store(status)) => return Err(Delay::Store(status)),
+            Err(NoValues::Later(status)) => return Err(Delay::Step(status)),
         };
         Ok(Some(WorkflowCommand::Conclude { workflow: key, outputs }.into()))
     }

@@ -14,7 +14,7 @@ use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_store::{Action, Create};
 use serde_json::{Map, Value};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::reuse;
 use super::values::{self, NoValues};
@@ -181,7 +181,7 @@ async fn start(
         let mut named: BTreeSet<_> = specs.iter().map(|task| task.kind.as_str()).collect();
         named.extend(task.filter(|_| all.is_none()).map(|task| task.kind.as_str()));
         named.remove("");
-        let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(NoValues::Later)?;
+        let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(not_now)?;
         inputs = reuse::digest(spec, &prompt, items, all, &kinds, values)?;
         if let Some(reused) = reuse::find(store, workflow, step, spec, values, &inputs).await? {
             return Ok(reused.into());
@@ -297,12 +297,19 @@ async fn create(
     let trace =
         Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
     let prepared = creator.prepare_step(workflow.namespace.clone(), trace, given, place).await;
-    prepared.map_err(|status| match status.code() {
-        Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound | Code::PermissionDenied => {
-            NoValues::Step(status.message().to_owned())
-        }
+    prepared.map_err(not_now)
+}
+
+/// Returns whether what a step needs may be there later. A damaged record stays damaged.
+fn not_now(status: Status) -> NoValues {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::NotFound
+        | Code::PermissionDenied
+        | Code::DataLoss => NoValues::Step(status.message().to_owned()),
         _ => NoValues::Later(status),
-    })
+    }
 }
 
 /// Why a task cannot be filled in.

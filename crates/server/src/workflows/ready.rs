@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::WorkflowKey;
+use rota_core::retry::backoff;
 use rota_core::workflow::State;
 use rota_store::{Commit, StepKey, WorkflowQuery};
 use rota_telemetry::{OnExit, spawn};
@@ -20,6 +21,8 @@ const CHANGES: usize = 256;
 const PAGE: usize = 500;
 /// Time until something is tried again whose store or storage did not answer.
 pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Longest time until then.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// Workflow or steps that a commit has changed.
 #[derive(Debug, Clone)]
@@ -33,8 +36,17 @@ struct Waiting {
     queue: Queue,
     /// Those that are pushed after a delay.
     delayed: HashSet<Work>,
+    /// Failures of those that could not continue, since they last did.
+    failures: HashMap<Work, Failures>,
     /// Steps of paused workflows, which continue when the pause has ended.
     paused: HashMap<WorkflowKey, HashSet<u32>>,
+}
+
+/// Failures of a step to continue, one after the other.
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    last: String,
 }
 
 /// Work that has left the queue, until it is dropped.
@@ -130,7 +142,28 @@ impl ReadySteps {
         self.waiting.lock().queue.spent(workflow)
     }
 
-    /// Pushes what cannot continue now, later.
+    /// Pushes what could not continue, for this reason, after a delay that grows with the number of its failures.
+    pub(super) fn retry(self: &Arc<Self>, work: Work, reason: &str) {
+        let count = {
+            let mut waiting = self.waiting.lock();
+            let failures = waiting.failures.entry(work).or_insert(Failures { count: 0, last: String::new() });
+            failures.count = failures.count.saturating_add(1);
+            reason.clone_into(&mut failures.last);
+            failures.count
+        };
+        self.push_after(backoff(RETRY_DELAY, MAX_RETRY_DELAY, count, 1.0), work);
+    }
+
+    /// Forgets the failures of what has continued, or has ended.
+    pub(super) fn continued(&self, work: Work) {
+        self.waiting.lock().failures.remove(&work);
+    }
+
+    /// Returns why a step could not continue when it was last evaluated.
+    pub(crate) fn failure(&self, step: StepKey) -> Option<String> {
+        self.waiting.lock().failures.get(&Work::Step(step)).map(|failures| failures.last.clone())
+    }
+
     pub(super) fn push_after(self: &Arc<Self>, delay: Duration, work: Work) {
         if !self.waiting.lock().delayed.insert(work) {
             return;
@@ -201,10 +234,11 @@ impl ReadySteps {
         Ok(())
     }
 
-    /// Pushes what a read has found, unless its evaluation is what changes it.
+    /// Pushes what a read has found, unless its evaluation is what changes it, or is tried again later.
     fn push_unless_under_way(&self, work: Work) {
         let mut waiting = self.waiting.lock();
-        if !waiting.queue.is_under_way(work) && waiting.queue.push(work) {
+        let waits = waiting.queue.is_under_way(work) || waiting.delayed.contains(&work);
+        if !waits && waiting.queue.push(work) {
             self.wake.notify_one();
         }
     }
@@ -254,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+    const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
     async fn next(ready: &Arc<ReadySteps>) -> Work {
         tokio::time::timeout(WAIT_TIMEOUT, ready.next()).await.unwrap().work
@@ -317,6 +351,26 @@ mod tests {
         assert_eq!(pop(&ready), None);
         drop(under_way);
         assert_eq!(pop(&ready), Some(step));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repeated_failures_are_retried_less_often() {
+        let ready = Arc::new(ReadySteps::default());
+        let step = (WorkflowKey(1), 2);
+        let work = Work::Step(step);
+        let mut delays = Vec::new();
+        for count in 1..=9 {
+            ready.retry(work, &format!("reason {count}"));
+            assert_eq!(ready.failure(step), Some(format!("reason {count}")));
+            let begin = tokio::time::Instant::now();
+            // Not found before by a look at the store.
+            ready.push_unless_under_way(work);
+            assert_eq!(next(&ready).await, work);
+            delays.push(begin.elapsed().as_secs());
+        }
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        ready.continued(work);
+        assert_eq!(ready.failure(step), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,9 @@ impl Workflows {
             if step.is_empty() || record.name == step {
                 match record.waits_for_group() && waiting.len() < MAX_GROUPS {
                     true => waiting.push(record),
-                    false => causes.extend(cause(workflow, &record)),
+                    false => {
+                        causes.extend(cause(workflow, &record).map(|cause| self.with_failure(cause, &record)))
+                    }
                 }
             }
             causes.len() + waiting.len() < MAX_CAUSES
@@ -44,6 +46,17 @@ impl Workflows {
             why => format!("The workflow is {name}: {why}."),
         };
         Ok(v1::ExplainWorkflowResponse { summary, causes })
+    }
+
+    /// Names why a step could not continue when it was last evaluated.
+    fn with_failure(&self, cause: v1::Cause, step: &Step) -> v1::Cause {
+        match self.ready_steps.failure((step.workflow, step.index)).filter(|_| step.needs_driver()) {
+            None => cause,
+            Some(why) => {
+                let message = format!("step {} cannot continue and is tried again: {why}", step.name);
+                v1::Cause { code: "step_retried".to_owned(), message, hint: String::new() }
+            }
+        }
     }
 
     /// Returns why a workflow or a step of it has no place in its concurrency group.

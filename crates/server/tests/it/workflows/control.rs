@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
+use rota_proto::v1;
 use rota_testkit::{Backend, Cluster, history, tasks};
 use serde_json::{Value, json};
 
@@ -102,5 +103,27 @@ async fn second_cancellation_ends_hanging_finally_steps() -> Result<()> {
         assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_CANCELLED", "{ended}");
         assert_eq!(api.step("stuck", "hang").await?["state"], "STEP_STATE_CANCELLED");
     }
+    Ok(())
+}
+
+/// As long as it were tried again, the workflow would neither end nor show why.
+#[tokio::test]
+async fn damaged_kind_fails_its_step() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let name = rota_proto::names::kind("default", "notes");
+    let kind = v1::TaskKind { name, spec: Some(v1::TaskKindSpec::default()), ..Default::default() };
+    let put = v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false };
+    cluster.client().put_task_kind(put).await?;
+    cluster.kill().await;
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute("UPDATE documents SET record = x'ff' WHERE name = 'notes'", [])?, 1);
+    drop(database);
+    cluster.restart().await?;
+    let api = Api::new(&cluster)?;
+    let mut task = echoes("x");
+    task["kind"] = json!("notes");
+    api.create("broken", json!({ "steps": [{ "name": "a", "task": task }] })).await?;
+    let ended = api.ended("broken").await?;
+    assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_FAILED", "{ended}");
     Ok(())
 }
