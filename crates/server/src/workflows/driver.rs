@@ -19,6 +19,7 @@ use super::queue::Work;
 use super::ready::{RETRY_DELAY, ReadySteps, UnderWay};
 use super::room::{Room, Uncommitted};
 use super::values::{self, NoValues};
+use super::watched;
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::status;
@@ -80,10 +81,11 @@ impl Driver {
         Self { store, creator, ready, uncommitted: Uncommitted::default(), fails: Arc::default() }
     }
 
-    /// Evaluates steps until `stop` is cancelled.
+    /// Evaluates steps until `stop` is cancelled, and relays their changes to watchers.
     pub(crate) async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
+            () = watched::relay(self.store.clone(), Arc::clone(&self.ready.watched), stop.clone()) => {}
             () = self.ready.keep_restoring(&self.store, RESYNC_INTERVAL) => {}
             _ = join_all((0..CONCURRENCY).map(|_| self.work())) => {}
         }

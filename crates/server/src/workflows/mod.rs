@@ -10,6 +10,7 @@ mod ready;
 mod reuse;
 mod room;
 mod values;
+pub(crate) mod watched;
 
 pub(crate) use self::driver::Driver;
 pub(crate) use self::ready::ReadySteps;

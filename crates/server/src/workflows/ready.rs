@@ -1,4 +1,4 @@
-//! Steps that wait for the driver, and changes for watchers, as commits push them.
+//! Steps that wait for the driver, as commits push them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,26 +10,18 @@ use rota_core::retry::backoff;
 use rota_core::workflow::State;
 use rota_store::{Commit, StepKey, WorkflowQuery};
 use rota_telemetry::{OnExit, spawn};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 
 use super::queue::{Queue, Work};
+use super::watched::Watched;
 use crate::store_client::StoreClient;
 
-/// Commits that a watcher may be behind before it reads everything again.
-const CHANGES: usize = 256;
 /// Rows of one read of the store.
 const PAGE: usize = 500;
 /// Time until something is tried again whose store or storage did not answer.
 pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Longest time until then.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
-
-/// Workflow or steps that a commit has changed.
-#[derive(Debug, Clone)]
-pub(crate) struct Change {
-    pub(crate) workflow: WorkflowKey,
-    pub(crate) steps: Vec<u32>,
-}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -77,30 +69,21 @@ impl Drop for UnderWay {
 }
 
 /// Queue of the driver. A step is in it once, and not while it is evaluated.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ReadySteps {
     waiting: Mutex<Waiting>,
     wake: Notify,
-    changes: broadcast::Sender<Arc<Vec<Change>>>,
-}
-
-impl Default for ReadySteps {
-    fn default() -> Self {
-        Self { waiting: Mutex::default(), wake: Notify::new(), changes: broadcast::channel(CHANGES).0 }
-    }
+    /// Watchers of single workflows.
+    pub(crate) watched: Arc<Watched>,
 }
 
 impl ReadySteps {
-    /// Returns the changes of workflows from now on.
-    pub(crate) fn changes(&self) -> broadcast::Receiver<Arc<Vec<Change>>> {
-        self.changes.subscribe()
-    }
-
     /// Takes in a commit. Never waits.
     pub(crate) fn observe(&self, commit: &Commit) {
         if commit.workflows.is_empty() && commit.steps.is_empty() {
             return;
         }
+        self.watched.observe(commit);
         for workflow in &commit.workflows {
             self.waiting.lock().queue.observe(workflow);
             if !workflow.is_paused() {
@@ -113,22 +96,6 @@ impl ReadySteps {
         for workflow in commit.workflows.iter().filter(|workflow| workflow.state == State::Ending) {
             self.push(Work::Outputs(workflow.key));
         }
-        if self.changes.receiver_count() == 0 {
-            return;
-        }
-        let mut changes: Vec<Change> = commit
-            .workflows
-            .iter()
-            .map(|workflow| Change { workflow: workflow.key, steps: Vec::new() })
-            .collect();
-        for step in &commit.steps {
-            match changes.iter_mut().find(|change| change.workflow == step.workflow) {
-                Some(change) => change.steps.push(step.index),
-                None => changes.push(Change { workflow: step.workflow, steps: vec![step.index] }),
-            }
-        }
-        // Without a receiver there is nothing to do.
-        let _ = self.changes.send(Arc::new(changes));
     }
 
     pub(super) fn push(&self, work: Work) {

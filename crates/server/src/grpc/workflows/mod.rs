@@ -4,6 +4,7 @@ mod explain;
 mod feed;
 mod rerun;
 mod service;
+mod watch;
 
 use std::sync::Arc;
 

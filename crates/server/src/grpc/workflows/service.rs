@@ -10,15 +10,14 @@ use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_proto::v1::workflow_service_server::WorkflowService;
 use rota_store::{Refused, WorkflowCommand, WorkflowFilter, WorkflowQuery};
-use tokio::sync::broadcast::error::RecvError;
 use tonic::{Code, Request, Response, Status};
 
 use super::rerun::Rerun;
-use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, PAGE, Workflows, page_size};
+use super::watch::OneWorkflow;
+use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, Workflows, page_size};
 use crate::grpc::create;
 use crate::grpc::encoded::{self, Replaced};
 use crate::grpc::managed::Scope;
-use crate::grpc::streams::{Boxed, send};
 use crate::wire::status::invalid;
 use crate::wire::workflow::{self as wire, StoredStep, WorkflowName};
 use crate::wire::{check, names, status};
@@ -29,7 +28,7 @@ fn json(fields: serde_json::Value) -> Bytes {
 
 #[tonic::async_trait]
 impl WorkflowService for Workflows {
-    type WatchWorkflowStream = Boxed<v1::WatchWorkflowResponse>;
+    type WatchWorkflowStream = Replaced<v1::WatchWorkflowResponse>;
     type WatchWorkflowsStream = Replaced<v1::WatchWorkflowsResponse>;
 
     async fn create_workflow(
@@ -118,73 +117,19 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::WatchWorkflowRequest>,
     ) -> Result<Response<Self::WatchWorkflowStream>, Status> {
-        // Before the first read, so that nothing between them is missed.
-        let mut changes = self.ready_steps.changes();
         let scope = Scope::of(&request);
         let request = request.into_inner();
         let key = scope.check_workflow(self.find("name", &request.name).await?)?.key;
-        let this = self.clone();
-        let stream = self.streams.serve("watch-workflow", 4, move |outbox| async move {
-            let mut changed: Option<Vec<u32>> = None;
-            loop {
-                let rows = this.query(WorkflowQuery::Key(key)).await?;
-                let Some(workflow) = rows.workflows.into_iter().next() else { return Ok(()) };
-                let mut steps: Vec<v1::StepStatus> = Vec::new();
-                let mut from = 0;
-                loop {
-                    if request.without_steps {
-                        break;
-                    }
-                    let query = match &changed {
-                        None => WorkflowQuery::Steps { workflow: key, from, limit: PAGE },
-                        Some(indexes) => {
-                            let page: Vec<_> =
-                                indexes.iter().skip(from as usize).take(PAGE).copied().collect();
-                            WorkflowQuery::StepsAt(key, page)
-                        }
-                    };
-                    let rows = this.query(query).await?.steps;
-                    let Some(last) = rows.last() else { break };
-                    from = if changed.is_none() { last.index + 1 } else { from + PAGE as u32 };
-                    steps.extend(rows.iter().map(|record| wire::step(&workflow, record)));
-                    let message = v1::WatchWorkflowResponse {
-                        workflow: Some(wire::workflow(&workflow, None, None)),
-                        steps: std::mem::take(&mut steps),
-                    };
-                    send(&outbox, message).await?;
-                }
-                if workflow.state.is_final() {
-                    let outputs = crate::workflows::outputs(&this.store, key).await?;
-                    let workflow = Some(wire::workflow(&workflow, None, outputs));
-                    send(&outbox, v1::WatchWorkflowResponse { workflow, steps: Vec::new() }).await?;
-                    return Ok(());
-                }
-                if request.without_steps && !workflow.state.is_final() {
-                    let workflow = Some(wire::workflow(&workflow, None, None));
-                    send(&outbox, v1::WatchWorkflowResponse { workflow, steps: Vec::new() }).await?;
-                }
-                changed = loop {
-                    match changes.recv().await {
-                        Ok(list) => {
-                            let ours = list.iter().find(|change| change.workflow == key);
-                            if let Some(change) = ours {
-                                break Some(change.steps.clone());
-                            }
-                        }
-                        Err(RecvError::Lagged(_)) => break None,
-                        Err(RecvError::Closed) => return Ok(()),
-                    }
-                };
-                if !request.without_steps && changed.as_ref().is_some_and(Vec::is_empty) {
-                    let rows = this.query(WorkflowQuery::Key(key)).await?;
-                    if let Some(workflow) = rows.workflows.first() {
-                        let workflow = Some(wire::workflow(workflow, None, None));
-                        send(&outbox, v1::WatchWorkflowResponse { workflow, steps: Vec::new() }).await?;
-                    }
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let source = OneWorkflow {
+            store: self.store.clone(),
+            // Before the first read, so that nothing between them is missed.
+            watch: self.ready_steps.watched.watch(key),
+            key,
+            without_steps: request.without_steps,
+            from: Some(0),
+            is_over: false,
+        };
+        Ok(encoded::response(self.streams.chunks(source)))
     }
 
     async fn watch_workflows(
