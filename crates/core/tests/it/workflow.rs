@@ -4,6 +4,7 @@
 mod graphs;
 mod groups;
 mod pauses;
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -96,7 +96,7 @@ fn walk(setups: &[Setup], all: &[Asked]) -> Seen {
 #[test]
 fn state_machine_page_is_current() {
     let (setups, all) = (setups::all(), asked::all());
-    let page = page::write(&setups, &all, &walk(&setups, &all));
+    let page = page::write(&setups, &all, &walk(&setups, &all)) + &crate::workflow::table::page();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/state-machine.md");
     #[allow(clippy::disallowed_methods, reason = "a test has no component to read it for it")]
     let bless = std::env::var_os("ROTA_BLESS").is_some();
