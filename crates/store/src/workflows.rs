@@ -19,7 +19,7 @@ pub type StepKey = (WorkflowKey, u32);
 /// Index of the row that has the outputs of the workflow itself.
 pub const WORKFLOW_OUTPUT: u32 = u32::MAX;
 
-/// Result of an approval that nobody has decided, as that of a decision.
+/// Result of an approval without a decision, as a decision without a comment leaves it.
 pub(crate) const APPROVED_BY_DEFAULT: &[u8] = br#"{"approved":true,"comment":""}"#;
 
 /// Returns the index of the row that has the results of a step with tasks that did not run.

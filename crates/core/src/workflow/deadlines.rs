@@ -1,5 +1,5 @@
-//! Deadlines of approvals and signals, and the ends of waits. What passes while nobody could decide, since Rota was away or the
-//! workflow was paused, does not count for the first two. The time of a workflow is in `phases`.
+//! Deadlines of approvals and signals, and the ends of waits. What passes while a decision is impossible, since Rota is away or
+//! the workflow is paused, does not count for the first two. The time of a workflow is in `phases`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ impl Move<'_> {
         (self.step.paused_for, self.step.away) = (self.workflow.paused_for, Duration::ZERO);
     }
 
-    /// Moves a deadline by the time in which nobody could decide or send the signal.
+    /// Moves a deadline by the time in which no decision and no signal could arrive.
     pub(super) fn move_deadline(&mut self, away: Duration) {
         let (step, paused_for) = (&mut *self.step, self.workflow.paused_for);
         let paused = paused_for.saturating_sub(step.paused_for);

@@ -20,7 +20,7 @@ use crate::store_client::StoreClient;
 const PAGE: usize = 500;
 /// Time until something is tried again whose store or storage did not answer.
 pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Longest time until then.
+/// Longest time until such a retry.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Drop for UnderWay {
 pub(crate) struct ReadySteps {
     waiting: Mutex<Waiting>,
     wake: Notify,
-    /// Watchers of single workflows.
+    /// Watchers of single workflows, with what they share.
     pub(crate) watched: Arc<Watched>,
 }
 

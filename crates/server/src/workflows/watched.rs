@@ -27,7 +27,7 @@ use crate::wire::{status, workflow as wire};
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Chunks that a watcher may be behind.
 const BEHIND: usize = 16;
-/// Steps of one read.
+/// Steps of one read of the store.
 const PAGE: usize = 100;
 
 /// Encoded messages of a workflow.
@@ -278,7 +278,7 @@ mod tests {
             ..Commit::default()
         };
         watched.observe(&commit);
-        assert!(watched.take().is_empty(), "nobody watches");
+        assert!(watched.take().is_empty(), "without a watcher");
         let mut watches: Vec<_> = (0..3).map(|_| watched.watch(workflow.key)).collect();
         for _ in 0..10 {
             watched.observe(&commit);

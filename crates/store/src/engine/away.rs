@@ -27,7 +27,7 @@ pub(super) struct Away {
     last_write: Option<Timestamp>,
     /// Whether they differ from the stored ones.
     changed: bool,
-    /// When the writer started.
+    /// When the writer was started.
     opened_at: Option<Timestamp>,
     /// When the last write failed, if none has succeeded since: the first time.
     failing_since: Option<Timestamp>,
