@@ -159,7 +159,7 @@ impl Deployment {
 
     /// Returns the commands of the README that restore a backup, in the backup's container.
     fn restore(&self, backup: &Path) -> Command {
-        let readme = std::fs::read_to_string(self.root.join("README.md")).unwrap();
+        let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
         let (_, script) = readme.split_once("exec backup sh -ec '").unwrap();
         let (script, _) = script.split_once('\'').unwrap();
         let database = format!("--dbname={}", self.url.rsplit('/').next().unwrap());
