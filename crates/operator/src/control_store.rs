@@ -17,7 +17,7 @@ pub(crate) struct ControlStore {
 pub(crate) enum Loss {
     /// The store has another identity.
     Replaced,
-    /// The store is the same with fewer commits.
+    /// The store is the same without commits that it had.
     Restored,
 }
 
@@ -26,7 +26,9 @@ impl Loss {
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Self::Replaced => "the store of the control plane was replaced by another one",
-            Self::Restored => "the store of the control plane was restored from a backup",
+            Self::Restored => {
+                "the store of the control plane has lost commits: it was restored from a backup, or continues on a standby that lacks them"
+            }
         }
     }
 }
@@ -55,10 +57,17 @@ impl Generation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoreChange {
     None,
-    /// The control plane was started again on the same store. A backup that is newer than the last response looks the
-    /// same, so that registrations are repeated all the same; unchanged ones cost no commit.
+    /// The control plane was started again on the same store. Registrations are repeated all the same; unchanged ones cost
+    /// no commit.
     Restarted,
     Lost(Loss),
+}
+
+/// Whether a version lacks commits of an earlier one: fewer are there, or a run has begun after it without them.
+fn lacks(version: &v1::StoreVersion, old: &v1::StoreVersion) -> bool {
+    // A run that is not named is too old, or from a control plane that names none.
+    let mut later = version.runs.iter().skip_while(|run| run.run != old.run).skip(1);
+    version.revision < old.revision || later.any(|run| run.began < old.revision)
 }
 
 impl ControlStore {
@@ -68,11 +77,11 @@ impl ControlStore {
         let change = match &*known {
             None => StoreChange::None,
             Some(old) if old.id != version.id => StoreChange::Lost(Loss::Replaced),
-            Some(old) if version.revision < old.revision => StoreChange::Lost(Loss::Restored),
+            Some(old) if lacks(&version, old) => StoreChange::Lost(Loss::Restored),
             Some(old) if old.run != version.run => StoreChange::Restarted,
             Some(_) => StoreChange::None,
         };
-        *known = Some(version);
+        *known = Some(v1::StoreVersion { runs: Vec::new(), ..version });
         if change != StoreChange::None {
             self.generation.send_modify(|generation| {
                 generation.number += 1;
@@ -105,7 +114,7 @@ mod tests {
     use super::*;
 
     fn version(id: &str, run: &str, revision: i64) -> v1::StoreVersion {
-        v1::StoreVersion { id: id.into(), run: run.into(), revision }
+        v1::StoreVersion { id: id.into(), run: run.into(), revision, runs: Vec::new() }
     }
 
     #[test]
@@ -120,6 +129,24 @@ mod tests {
         assert_ne!(store.generation(), first);
         assert!(generations.has_changed().unwrap(), "the sweep is woken");
         assert_eq!(store.generation().loss(), None);
+    }
+
+    /// The store has lost commits, and by now it has others in their place.
+    #[test]
+    fn run_that_began_without_known_commits_is_a_loss() {
+        let run = |run: &str, began| v1::StoreRun { run: run.into(), began };
+        let after = |runs: &[v1::StoreRun]| {
+            let store = ControlStore::default();
+            store.observe(version("a", "1", 500));
+            store.observe(v1::StoreVersion { runs: runs.to_vec(), ..version("a", "3", 600) })
+        };
+        let lost = StoreChange::Lost(Loss::Restored);
+        assert_eq!(after(&[run("1", 100), run("2", 450), run("3", 600)]), lost);
+        assert_eq!(
+            after(&[run("0", 50), run("1", 100), run("2", 500), run("3", 600)]),
+            StoreChange::Restarted
+        );
+        assert_eq!(after(&[run("0", 50), run("3", 600)]), StoreChange::Restarted, "the run is not named");
     }
 
     #[test]

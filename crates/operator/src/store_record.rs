@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::context::Context;
 
-/// Annotation of the lease: id and revision of the store.
+/// Annotation of the lease: id, revision and run of the store.
 const ANNOTATION: &str = "rota.dev/store";
 /// Field manager of the annotation: another one renews the lease.
 const MANAGER: &str = "rota-operator-store";
@@ -64,13 +64,15 @@ fn leases(context: &Context) -> Api<Lease> {
 }
 
 fn format(version: &StoreVersion) -> String {
-    format!("{}/{}", version.id, version.revision)
+    format!("{}/{}/{}", version.id, version.revision, version.run)
 }
 
-/// Returns the version of an annotation, without its run, which has ended.
+/// Returns the version of an annotation. Those of earlier versions have no run.
 fn parse(text: &str) -> Option<StoreVersion> {
-    let (id, revision) = text.split_once('/')?;
-    Some(StoreVersion { id: id.to_owned(), run: String::new(), revision: revision.parse().ok()? })
+    let (id, rest) = text.split_once('/')?;
+    let (revision, run) = rest.split_once('/').unwrap_or((rest, ""));
+    let revision = revision.parse().ok()?;
+    Some(StoreVersion { id: id.to_owned(), run: run.to_owned(), revision, runs: Vec::new() })
 }
 
 #[cfg(test)]
@@ -80,7 +82,12 @@ mod tests {
 
     #[test]
     fn store_restored_while_the_operator_was_away_is_noticed() {
-        let at = |run: &str, revision| StoreVersion { id: "a".into(), run: run.into(), revision };
+        let at = |run: &str, revision| StoreVersion {
+            id: "a".into(),
+            run: run.into(),
+            revision,
+            runs: Vec::new(),
+        };
         let written = format(&at("1", 20));
         let after_restart = |now: StoreVersion| {
             let store = ControlStore::default();
@@ -90,6 +97,10 @@ mod tests {
         assert_eq!(after_restart(at("2", 20)), (StoreChange::Restarted, None));
         assert_eq!(after_restart(at("2", 19)).1, Some(Loss::Restored));
         assert_eq!(after_restart(StoreVersion { id: "b".into(), ..at("2", 99) }).1, Some(Loss::Replaced));
+        let run = |run: &str, began| rota_proto::v1::StoreRun { run: run.into(), began };
+        let later = StoreVersion { runs: vec![run("1", 0), run("2", 19), run("3", 30)], ..at("3", 30) };
+        assert_eq!(after_restart(later).1, Some(Loss::Restored), "restored, and started twice since");
+        assert_eq!(parse("a/20"), Some(at("", 20)), "of an earlier version");
         assert_eq!(parse("a"), None, "an annotation of something else");
     }
 }

@@ -18,12 +18,15 @@ use tokio_util::sync::CancellationToken;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
+use crate::lineage::Loss;
 use crate::notify::Notifier;
 use crate::store_client::{self, StoreClient, StoreProblem};
 use crate::wire;
 
 /// What to do about a store that is nearly full.
 pub(crate) const SPACE_HINT: &str = "enlarge its volume, or remove old records with `rota admin prune`";
+/// How long lost commits are a cause after they were noticed.
+const LOSS_SHOWN: Duration = Duration::from_secs(24 * 3600);
 /// Time for the store to answer; probes wait about as long.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a check of the store is reused, so that probes cannot keep the store busy.
@@ -72,6 +75,8 @@ pub(crate) struct Health {
     background_tasks: BackgroundTasks,
     demand: Demand,
     notifier: Arc<Notifier>,
+    /// The last loss of commits.
+    loss: Option<Loss>,
     stop: CancellationToken,
     /// 0 before the first commit.
     last_commit: AtomicI64,
@@ -94,6 +99,7 @@ impl Health {
         background_tasks: BackgroundTasks,
         demand: Demand,
         notifier: Arc<Notifier>,
+        loss: Option<Loss>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -102,6 +108,7 @@ impl Health {
             background_tasks,
             demand,
             notifier,
+            loss,
             stop,
             last_commit: AtomicI64::new(0),
             last_check: Mutex::default(),
@@ -183,6 +190,17 @@ impl Health {
                 hint: SPACE_HINT.to_owned(),
             });
         }
+        causes.extend(self.loss.filter(|loss| now() < loss.noticed + LOSS_SHOWN).map(|loss| Cause {
+            state: State::Degraded,
+            code: "history_lost",
+            message: format!(
+                "the store has lost the commits {} to {}, noticed {}: its database was restored, or continues on a standby that lacks them",
+                loss.kept + 1,
+                loss.lost,
+                wire::time::rfc3339(loss.noticed)
+            ),
+            hint: "create again what is missing; with a synchronous standby, a failover loses nothing".to_owned(),
+        }));
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.
         let breakers = self.demand.breakers.all().into_iter();

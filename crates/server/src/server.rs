@@ -16,6 +16,7 @@ use crate::artifacts::Artifacts;
 use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, CommitLoop};
 use crate::barrier::Barriers;
 use crate::breakers::Breakers;
+use crate::clock::now;
 use crate::commit_applier::CommitApplier;
 use crate::demand::Demand;
 use crate::dispatcher::Dispatcher;
@@ -90,6 +91,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new(&options.background_tasks));
         let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures());
         let sealer = Arc::new(seal::open(&options.keys, &store).await?);
+        let lineage = Lineage::begin(&store, now()).await?;
+        metrics.history_lost(lineage.loss());
         let snapshot = options.store.snapshot().await?;
         let (listener, addr) = http::listen(options.listen).await?;
         let http = match options.http_listen {
@@ -116,7 +119,7 @@ impl Server {
         );
         let authenticator = authenticator.await.map_err(Error::Token)?;
 
-        let watchers = Arc::new(Watchers::new(Lineage::begin(&snapshot)));
+        let watchers = Arc::new(Watchers::new(lineage.of(snapshot.store), snapshot.revision));
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
@@ -128,6 +131,7 @@ impl Server {
             options.background_tasks.clone(),
             demand.clone(),
             Arc::clone(&notifier),
+            watchers.lineage().loss(),
             stop.clone(),
         ));
         let dispatcher = Arc::new(Dispatcher {

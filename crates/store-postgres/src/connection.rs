@@ -84,8 +84,9 @@ impl Connection {
         if let Some(found) = self.connect().await?
             && found != self.revision
         {
+            let error = self.unexpected(found).await;
             self.session = None;
-            return Err(unexpected(found, self.revision));
+            return Err(error);
         }
         self.session.as_ref().ok_or(Error::Closed)
     }
@@ -201,7 +202,7 @@ impl Connection {
                     return Ok(self.next_due(ask).await);
                 }
                 if found != advance.before {
-                    return Err(Error::Deposed);
+                    return Err(self.unexpected(found).await);
                 }
             }
             // From here on it is known not to be made.
@@ -219,6 +220,32 @@ impl Connection {
             None => None,
         };
         known.unwrap_or(NextDue { tasks: Some(ask.tasks_from), workflows: None })
+    }
+
+    /// Returns the error of a database whose last commit is not the last one that this owner knows of. Commits that are missing are
+    /// noted, so that the next owner reports them.
+    async fn unexpected(&self, found: i64) -> Error {
+        let known = self.revision;
+        if found > known {
+            // Its caller was refused, and those who follow the commits do not have it.
+            return Error::LostSync(
+                "the connection to the database was lost, and the commit was made".to_owned(),
+            );
+        }
+        tracing::error!(
+            found,
+            known,
+            "history_lost: the database lacks commits: was it restored, or replaced by an asynchronous standby?"
+        );
+        if let Some(session) = &self.session {
+            let owner = self.replica.id;
+            let noted =
+                async { Ok(session.client.execute(sql::NOTE_REACHED, &[&SHARD, &owner, &known]).await?) };
+            if let Err(fault) = bounded(noted).await {
+                tracing::warn!(error = %fault.into_error(), "failed to note the lost commits in the database");
+            }
+        }
+        Error::Deposed
     }
 
     /// Gives the shard back, unless it is known to be lost.
@@ -243,18 +270,4 @@ impl Connection {
 /// The error of a commit whose outcome cannot be found out now.
 fn doubtful(error: Error) -> Error {
     if error.is_fatal() { error } else { in_doubt() }
-}
-
-/// The error of a database whose last commit is not the last one that this owner knows of.
-fn unexpected(found: i64, known: i64) -> Error {
-    if found < known {
-        tracing::error!(
-            found,
-            known,
-            "the database lacks commits: was it restored, or replaced by an asynchronous standby?"
-        );
-        return Error::Deposed;
-    }
-    // Its caller was refused, and those who follow the commits do not have it.
-    Error::LostSync("the connection to the database was lost, and the commit was made".to_owned())
 }

@@ -116,12 +116,14 @@ enum Look {
     Held(Option<Owner>, i64),
 }
 
-/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait.
+/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait; `seen` is the
+/// last commit that was seen meanwhile.
 pub(crate) async fn acquire(
     session: &Session,
     replica: &Replica,
     patience: Option<Duration>,
     on_wait: &OnWait,
+    seen: &mut i64,
 ) -> Result<i64, Fault> {
     let began = Instant::now();
     let mut reported: Option<Instant> = None;
@@ -133,7 +135,7 @@ pub(crate) async fn acquire(
             bounded(register(session, replica)).await?;
             renewed = Some(Instant::now());
         }
-        let (owner, left) = match bounded(look(session, replica)).await {
+        let (owner, left) = match bounded(look(session, replica, seen)).await {
             Ok(Look::Owned(epoch)) => {
                 // Passed on to the owner before, connections would now go around between it and this replica.
                 if has_waited {
@@ -172,8 +174,9 @@ pub(crate) async fn acquire(
 }
 
 /// Looks at the owner, without a lock that its commits would wait for, and takes the shard if it is free.
-async fn look(session: &Session, replica: &Replica) -> Result<Look, Fault> {
+async fn look(session: &Session, replica: &Replica, seen: &mut i64) -> Result<Look, Fault> {
     let row = session.client.query_one(sql::OWNER, &[&SHARD]).await?;
+    *seen = row.try_get::<_, Option<i64>>(4)?.unwrap_or(0).max(*seen);
     // The answer by which this control plane became the owner was lost.
     if row.try_get::<_, Option<Uuid>>(0)? == Some(replica.id)
         && let Some(epoch) = reclaim(session, replica.id).await?

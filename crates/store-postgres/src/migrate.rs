@@ -10,6 +10,7 @@ use crate::errors::{Fault, unavailable};
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/001_begin.sql"),
     include_str!("migrations/002_groups.sql"),
+    include_str!("migrations/003_history.sql"),
     include_str!("migrations/004_memberships.sql"),
 ];
 

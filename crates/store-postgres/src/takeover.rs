@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{open, revision};
 use crate::errors::Fault;
 use crate::lease::{self, OnWait, Ownership, Replica};
+use crate::rows::SHARD;
 use crate::session::{Session, bounded};
+use crate::sql;
 use crate::target::Target;
 
 /// Pause between attempts to reach the database.
@@ -31,6 +33,8 @@ pub(crate) struct Taken {
     pub(crate) epoch: i64,
     /// Revision of the last commit, to which no earlier owner can add one.
     pub(crate) revision: i64,
+    /// Revision that the database is known to have had, if it lacks commits up to there.
+    pub(crate) lost: Option<i64>,
 }
 
 /// Takes the shard over, once it is free. A database that is lost meanwhile is waited for.
@@ -41,19 +45,26 @@ pub(crate) async fn own(
     ownership: &Ownership,
 ) -> Result<Taken, Fault> {
     let mut connected = false;
+    let mut seen = 0;
     loop {
         let mut opened = None;
         let attempt = async {
             let session = opened.insert(open(target, replica.id).await?);
-            let epoch = lease::acquire(session, replica, wait.patience, &wait.on_wait).await?;
+            let epoch = lease::acquire(session, replica, wait.patience, &wait.on_wait, &mut seen).await?;
             bounded(lease::sync(session, replica.id, &ownership.clock)).await?;
-            Ok::<_, Fault>((epoch, bounded(revision(session)).await?))
+            let reached: Option<i64> =
+                bounded(async { Ok(session.client.query_one(sql::REACHED, &[&SHARD]).await?.try_get(0)?) })
+                    .await?;
+            let revision = bounded(revision(session)).await?;
+            Ok::<_, Fault>((epoch, revision, reached.max(Some(seen)).filter(|known| *known > revision)))
         };
         let stopped = Err(Fault::Store(Error::Closed));
         let taken = wait.stop.run_until_cancelled(attempt).await.unwrap_or(stopped);
         connected |= opened.is_some();
         match (taken, opened) {
-            (Ok((epoch, revision)), Some(session)) => return Ok(Taken { session, epoch, revision }),
+            (Ok((epoch, revision, lost)), Some(session)) => {
+                return Ok(Taken { session, epoch, revision, lost });
+            }
             (Err(fault), _) if connected && fault.is_lost() && wait.patience.is_none() => {
                 (wait.on_wait)(None);
                 tracing::warn!(error = %fault.into_error(), "lost the database while waiting for it");

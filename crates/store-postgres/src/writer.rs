@@ -25,6 +25,8 @@ pub struct Writer {
     /// Where the timer of the lease runs, and the readers.
     shared: Arc<Shared>,
     keeper: tokio::task::JoinHandle<()>,
+    /// Revision that the database is known to have had before, if commits are missing.
+    lost: Option<u64>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -48,8 +50,9 @@ impl Writer {
         let ownership = Arc::new(Ownership::default());
         let taken = runtime.block_on(own(&target, &replica, wait, &ownership)).map_err(Fault::into_error)?;
         let keeper = shared.enter(|| lease::start(target.clone(), replica.clone(), Arc::clone(&ownership)));
+        let lost = taken.lost.map(unsigned);
         let connection = Connection::new(target, replica, ownership, taken);
-        let mut writer = Self { runtime: Some(runtime), connection, shared, keeper };
+        let mut writer = Self { runtime: Some(runtime), connection, shared, keeper, lost };
         writer.repair()?;
         Ok(writer)
     }
@@ -167,6 +170,10 @@ impl Backend for Writer {
                 .await?;
             if rows.is_empty() && connection.epoch == epoch { Err(Error::Deposed) } else { Ok(()) }
         })
+    }
+
+    fn lost(&self) -> Option<u64> {
+        self.lost
     }
 
     fn on_lost(&mut self, notify: Box<dyn Fn() + Send + Sync>) {

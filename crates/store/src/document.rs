@@ -22,6 +22,8 @@ pub enum DocumentKind {
     TaskKind,
     /// Record of a token of workers, which is valid as long as it exists.
     WorkerToken,
+    /// Runs of control planes on the store. There is one.
+    Runs,
 }
 
 impl DocumentKind {
@@ -36,6 +38,7 @@ impl DocumentKind {
             Self::SecretKey => "secret key",
             Self::TaskKind => "task kind",
             Self::WorkerToken => "worker token",
+            Self::Runs => "runs",
         }
     }
 }

@@ -126,6 +126,15 @@ impl Error {
     }
 }
 
+/// Beginning of an open store in the history of its commits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// Revision at which it was opened: later commits are its own.
+    pub revision: u64,
+    /// Revision that the store had before, if it has lost the commits up to there, such as in a failover of its database.
+    pub lost: Option<u64>,
+}
+
 /// Durable store of tasks, their logs, agents and sessions.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -144,6 +153,9 @@ pub trait Store: Send + Sync + 'static {
     /// The stream ends with the store; if it ends without [`Store::close`], the writer has failed and the store
     /// replies to nothing.
     fn commits(&self) -> Option<mpsc::Receiver<Commit>>;
+
+    /// Returns where this store was opened.
+    fn opening(&self) -> Opening;
 
     /// State that a control plane keeps in memory. The writer does not wait for it: a reader of the commits skips those that
     /// the snapshot contains, by their revision.

@@ -278,7 +278,12 @@ mod tests {
     async fn new_store_is_given_everything_again() {
         let (store, mut state, now) = (ControlStore::default(), AgentState::default(), Instant::now());
         let observe = |id: &str, run: &str, revision| {
-            store.observe(v1::StoreVersion { id: id.into(), run: run.into(), revision });
+            store.observe(v1::StoreVersion {
+                id: id.into(),
+                run: run.into(),
+                revision,
+                ..Default::default()
+            });
             store.generation()
         };
         let workers = [v1::AnnouncedWorker { worker: "a".into(), ..Default::default() }];

@@ -79,7 +79,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let breakers = Arc::new(Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents)));
     let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
     let health =
-        Health::new(store.clone(), background_tasks, demand, Arc::default(), CancellationToken::new());
+        Health::new(store.clone(), background_tasks, demand, Arc::default(), None, CancellationToken::new());
     let folder = tempfile::tempdir().unwrap();
     let dispatcher = Dispatcher {
         store: store.clone(),

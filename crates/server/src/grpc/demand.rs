@@ -171,6 +171,7 @@ pub(super) fn watch(
     let (store, watchers) = (store.clone(), Arc::clone(&streams.watchers));
     streams.serve("watch-demand", STREAM_BUFFER, move |outbox| async move {
         let mut last: Option<Arc<v1::WatchDemandResponse>> = None;
+        let mut runs = watchers.lineage().runs();
         loop {
             changed.borrow_and_update();
             let snapshot = demand.snapshot().await;
@@ -180,7 +181,10 @@ pub(super) fn watch(
                 // While the store does not respond, demand is known all the same.
                 let revision = timeout(MAX_STORE_WAIT, store.reads().revision()).await;
                 let revision = revision.ok().and_then(Result::ok);
-                let store = revision.map(|revision| watchers.lineage().version(revision));
+                let store = revision.map(|revision| v1::StoreVersion {
+                    runs: std::mem::take(&mut runs),
+                    ..watchers.lineage().version(revision)
+                });
                 let content = match last.as_ref().filter(|_| differences) {
                     Some(last) => difference::difference(last, &message),
                     None => (*message).clone(),

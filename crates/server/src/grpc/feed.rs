@@ -30,16 +30,12 @@ pub(super) fn read_token(
     last: u64,
 ) -> Option<u64> {
     let (revision, rest) = text.split_once('.')?;
-    // Tokens of earlier versions end with the time.
-    let (seconds, origin) = rest.split_once('.').map_or((rest, None), |(at, origin)| (at, Some(origin)));
+    let (seconds, origin) = rest.split_once('.')?;
     let revision = u64::from_str_radix(revision, 16).ok()?;
     let at = i64::from_str_radix(seconds, 16).ok()?.checked_mul(1_000_000)?;
     // Entries older than the retention may have been removed, and an unknown revision is from another store.
     let fresh = retention.is_none_or(|retention| rota_core::Timestamp(at) > now() - retention);
-    let ours = match origin {
-        Some(origin) => lineage.contains(Origin::parse(origin)?, revision),
-        None => true,
-    };
+    let ours = lineage.contains(Origin::parse(origin)?, revision);
     (fresh && ours && revision <= last).then_some(revision)
 }
 

@@ -26,6 +26,7 @@ use self::labels::{
     Token, Version,
 };
 pub(crate) use self::scrape::Scraper;
+use crate::lineage::Loss;
 
 type Histograms = Family<Agent, Histogram, fn() -> Histogram>;
 type Gauges<L> = Family<L, Gauge>;
@@ -81,6 +82,7 @@ pub(crate) struct Metrics {
     write_failures: Counter,
     writes_failing: Gauge,
     last_backup: Gauge,
+    history_lost: Gauge,
     space: Space,
     notified: Counters<Notified>,
     notifications_waiting: Gauges<Receiver>,
@@ -145,6 +147,7 @@ impl Metrics {
             write_failures: Counter::default(),
             writes_failing: Gauge::default(),
             last_backup: Gauge::default(),
+            history_lost: Gauge::default(),
             space: Space::default(),
             notified: Family::default(),
             notifications_waiting: Family::default(),
@@ -233,6 +236,8 @@ impl Metrics {
         registry.register("rota_store_writes_failing", None, &[], help, &self.writes_failing);
         let help = "When the last backup was sent to its end, in Unix time; 0 for none since the start";
         registry.register("rota_last_backup_timestamp", seconds(), &[], help, &self.last_backup);
+        let help = "When it was noticed last that the store has lost commits, in Unix time; 0 for never";
+        registry.register("rota_history_lost_timestamp", seconds(), &[], help, &self.history_lost);
         let bytes = || Some(Unit::Bytes);
         let Space { size, reusable, free, volume } = &self.space;
         registry.register("rota_store_size", bytes(), &[], "Size of the store's files", size);
@@ -288,6 +293,11 @@ impl Metrics {
     /// Returns the counter of failed writes.
     pub(crate) fn write_failures(&self) -> Counter {
         self.write_failures.clone()
+    }
+
+    /// Takes in the last loss of commits.
+    pub(crate) fn history_lost(&self, loss: Option<Loss>) {
+        self.history_lost.set(loss.map_or(0, |loss| loss.noticed.0 / 1_000_000));
     }
 
     /// Returns the time of the last backup.

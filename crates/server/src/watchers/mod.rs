@@ -59,9 +59,11 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
-    /// Creates the watchers of a control plane, whose positions are those of its store.
-    pub(crate) fn new(lineage: Lineage) -> Self {
-        Self { workflows: WorkflowLog::new(lineage.began()), lineage, ..Self::default() }
+    /// Creates the watchers of a control plane, whose positions are those of its store. Changes after `revision` are published.
+    pub(crate) fn new(lineage: Lineage, revision: u64) -> Self {
+        // The beginning of the run itself is a commit, and no change of a workflow.
+        let complete = if revision <= lineage.began() + 1 { lineage.began() } else { revision };
+        Self { workflows: WorkflowLog::new(complete), lineage, ..Self::default() }
     }
 
     /// Returns the latest changes of workflows.

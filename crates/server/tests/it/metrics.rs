@@ -24,6 +24,7 @@ const NAMES: &[&str] = &[
     "rota_attempt_duration_seconds",
     "rota_attempts_ended_total",
     "rota_agent_cool_down_seconds",
+    "rota_history_lost_timestamp_seconds",
     "rota_last_backup_timestamp_seconds",
     "rota_notifications_total",
     "rota_notifications_waiting",

@@ -195,5 +195,13 @@ async fn restored_store_is_recognized() -> Result<()> {
     create_many(&client, 10).await?;
     assert!(store_version(&client).await?.revision > later.revision);
     assert!(resyncs(&client, &token).await?);
+    // Nor does a further run, which begins after the position, contain it.
+    cluster.kill().await;
+    cluster.restart().await?;
+    assert!(resyncs(&client, &token).await?);
+    let runs = store_version(&client).await?.runs;
+    let position = |run: &str| runs.iter().position(|one| one.run == run);
+    assert!(position(&first.run) < position(&restored.run), "{runs:?}");
+    assert_eq!(position(&later.run), None, "its beginning was lost");
     Ok(())
 }

@@ -3,9 +3,10 @@
 pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
     VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
-/// The owner and the rest of its lease, in the columns of [`ACQUIRE`].
+/// The owner and the rest of its lease, in the columns of [`ACQUIRE`], and the last commit.
 pub(crate) const OWNER: &str = "SELECT owner, name, address,
-        ceil(extract(epoch FROM expires - clock_timestamp()) * 1000)::int8
+        ceil(extract(epoch FROM expires - clock_timestamp()) * 1000)::int8,
+        (SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1)
     FROM shards LEFT JOIN replicas ON replicas.id = owner WHERE shards.id = $1";
 pub(crate) const ACQUIRE: &str = "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2)";
 pub(crate) const RECLAIM: &str =
@@ -18,6 +19,10 @@ pub(crate) const OWNS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1
 pub(crate) const FORGET_COMMITS: &str =
     "DELETE FROM commits WHERE shard = $1 AND revision < (SELECT revision FROM commits
     WHERE shard = $1 ORDER BY revision DESC LIMIT 1) - 10000";
+/// The revision that an owner knows of, if the database lacks it.
+pub(crate) const REACHED: &str = "SELECT reached FROM shards WHERE id = $1";
+pub(crate) const NOTE_REACHED: &str =
+    "UPDATE shards SET reached = greatest(reached, $3) WHERE id = $1 AND owner = $2";
 pub(crate) const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE id = $1 AND owner = $2";
 /// Replicas that have ended without a word.
 pub(crate) const FORGET_REPLICAS: &str =

@@ -212,14 +212,55 @@ async fn commit_not_made_is_repeated_later() {
 async fn owner_with_lost_history_ends() {
     let server = PostgresServer::shared();
     let database = server.database().unwrap();
-    let store = open(&Target::parse(&database, None).unwrap()).await;
+    let target = Target::parse(&database, None).unwrap();
+    let store = open(&target).await;
+    assert_eq!(store.opening().lost, None);
     insist(&store, 0).await;
+    let known = store.revision().await.unwrap();
     let lose = "DELETE FROM rota.commits WHERE revision = (SELECT max(revision) FROM rota.commits);
+        DELETE FROM rota.tasks; DELETE FROM rota.specs; DELETE FROM rota.events; DELETE FROM rota.idempotency_keys;
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE application_name LIKE 'rota-%' AND datname = current_database()";
     server.sql(&database, lose).unwrap();
     let confirmed = store.apply(Vec::new()).await;
     assert!(matches!(confirmed, Err(Error::Deposed)), "{confirmed:?}");
+    store.close().await;
+    drop(store);
+    // What it has noticed outlives it.
+    let next = open(&target).await;
+    let opening = next.opening();
+    assert!(opening.revision < known && opening.lost == Some(known), "{opening:?}");
+    insist(&next, 1).await;
+    next.close().await;
+    drop(next);
+    let later = open(&target).await;
+    assert_eq!(later.opening().lost, None, "there are commits in their place");
+    later.close().await;
+}
+
+/// The owner is gone, and only one that stood by knows what there was.
+#[tokio::test(flavor = "multi_thread")]
+async fn standby_notices_lost_history() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let first = open(&target).await;
+    insist(&first, 0).await;
+    let known = first.revision().await.unwrap();
+    let (looks, mut looked) = watch::channel(0);
+    let on_wait =
+        Arc::new(move |_: Option<&rota_store_postgres::Owner>| looks.send_modify(|looks| *looks += 1));
+    let options = Options { on_wait, ..Options::new(target, "standby") };
+    let waits = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None));
+    looked.wait_for(|looks| *looks > 1).await.unwrap();
+    let lose = "DELETE FROM rota.commits WHERE revision = (SELECT max(revision) FROM rota.commits)";
+    server.sql(&database, lose).unwrap();
+    first.close().await;
+    drop(first);
+    let store = waits.await.unwrap().unwrap().store;
+    let opening = store.opening();
+    assert!(opening.revision < known && opening.lost == Some(known), "{opening:?}");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

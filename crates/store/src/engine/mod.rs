@@ -133,6 +133,11 @@ impl<B: Backend> Engine<B> {
         self.rng = StdRng::seed_from_u64(seed);
     }
 
+    /// Returns the revision of the last commit.
+    pub fn revision(&self) -> u64 {
+        self.memory.revision
+    }
+
     /// Returns the backend, for tests of its rows.
     pub fn backend(&mut self) -> &mut B {
         &mut self.backend

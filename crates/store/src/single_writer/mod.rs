@@ -20,8 +20,9 @@ use self::writer::{Inbox, write};
 use crate::engine::Engine;
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, DatabaseStatus, Document, DocumentKey,
-    Documents, DocumentsPage, Error, FeedPage, Filter, NameKey, Page, Reader, Refused, Replica, Reply,
-    ScopedId, SealedSecrets, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery, WorkflowRows,
+    Documents, DocumentsPage, Error, FeedPage, Filter, NameKey, Opening, Page, Reader, Refused, Replica,
+    Reply, ScopedId, SealedSecrets, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery,
+    WorkflowRows,
 };
 
 /// Capacity of the queue of calls, in units of [`UNIT_BYTES`]; each call takes one, and those for its payloads.
@@ -60,6 +61,7 @@ pub struct SingleWriterStore<R> {
     /// Reads that may begin: more would occupy threads that others need.
     free_reads: Arc<Semaphore>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    opening: Opening,
 }
 
 impl<R> std::fmt::Debug for SingleWriterStore<R> {
@@ -71,6 +73,7 @@ impl<R> std::fmt::Debug for SingleWriterStore<R> {
 impl<R: Reader> SingleWriterStore<R> {
     pub fn start<B: Backend>(mut engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
         engine.opened(clock());
+        let opening = Opening { revision: engine.revision(), lost: engine.backend().lost() };
         let (calls, inbox) = blocking::channel();
         let calls = Arc::new(Mutex::new(Some(calls)));
         // An empty call, so that the writer looks and ends.
@@ -102,6 +105,7 @@ impl<R: Reader> SingleWriterStore<R> {
             free_reads: Arc::new(Semaphore::new(reads.concurrency())),
             reads: Arc::new(reads),
             writer: Mutex::new(Some(writer)),
+            opening,
         })
     }
 
@@ -152,6 +156,10 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     fn commits(&self) -> Option<mpsc::Receiver<Commit>> {
         self.outbox.open()
+    }
+
+    fn opening(&self) -> Opening {
+        self.opening
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Error> {
