@@ -86,6 +86,6 @@ pub use seal::{Error as KeyError, KeyFiles, key_document};
 pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};
-pub use standby::{Owner, Owners, Problem, Problems, Standby};
+pub use standby::{Findings, Owner, Problem, Standby};
 pub use trust::worker_token::{WorkerGrant, WorkerTokens};
 pub use wire::status::REASONS;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::passing::Passing;
@@ -38,7 +38,7 @@ pub struct Owner {
 }
 
 /// The last known owner; `None` while none was seen.
-pub type Owners = watch::Sender<Option<Owner>>;
+pub(crate) type Owners = watch::Sender<Option<Owner>>;
 
 /// Why the database is not reached.
 #[derive(Debug, Clone)]
@@ -48,7 +48,27 @@ pub struct Problem {
 }
 
 /// The last problem with the database before it was reached; `None` if there was none.
-pub type Problems = watch::Sender<Option<Problem>>;
+pub(crate) type Problems = watch::Sender<Option<Problem>>;
+
+/// When the owner was last looked up in the database.
+pub(crate) type Looks = watch::Sender<Instant>;
+
+/// Age of the last look, the time of a lease, from which on this replica could not take over.
+const MAX_LOOK_AGE: Duration = Duration::from_secs(10);
+
+/// What a replica has found in the database, as its owner writes it.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    pub owners: Owners,
+    pub problems: Problems,
+    pub looks: Looks,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self { owners: Owners::new(None), problems: Problems::new(None), looks: Looks::new(Instant::now()) }
+    }
+}
 
 /// What the probes are answered from.
 #[derive(Clone)]
@@ -56,6 +76,7 @@ struct Probed {
     passing: Passing,
     closing: CancellationToken,
     problems: watch::Receiver<Option<Problem>>,
+    looks: watch::Receiver<Instant>,
 }
 
 /// A replica that passes connections on, until it is stopped.
@@ -79,26 +100,24 @@ impl Standby {
         listen: SocketAddr,
         http_listen: Option<SocketAddr>,
         advertised: &str,
-        owners: &Owners,
-        problems: &Problems,
+        findings: &Findings,
     ) -> Result<Self, Error> {
         let (listener, _) = http::listen(listen).await?;
         let http = match http_listen {
             Some(addr) => Some(http::listen(addr).await?.0),
             None => None,
         };
-        Ok(Self::serve(listener, http, advertised, owners, problems))
+        Ok(Self::serve(listener, http, advertised, findings))
     }
 
     fn serve(
         listener: TcpListener,
         http: Option<TcpListener>,
         advertised: &str,
-        owners: &Owners,
-        problems: &Problems,
+        findings: &Findings,
     ) -> Self {
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
-        let passing = Passing::new(advertised, owners.subscribe());
+        let passing = Passing::new(advertised, findings.owners.subscribe());
         let accepting = passing.clone().run(listener, closing.clone(), stop.clone());
         let mut tasks = vec![spawn("standby", OnExit::Done, accepting)];
         if let Some(listener) = http {
@@ -109,7 +128,8 @@ impl Standby {
                 .with_state(Probed {
                     passing: passing.clone(),
                     closing: closing.clone(),
-                    problems: problems.subscribe(),
+                    problems: findings.problems.subscribe(),
+                    looks: findings.looks.subscribe(),
                 });
             tasks.push(spawn(
                 "standby-http",
@@ -142,14 +162,17 @@ impl Standby {
 
 /// Answers whether connections would reach the owner, which only an attempt shows.
 async fn ready(State(probed): State<Probed>) -> (StatusCode, Json<Value>) {
-    let Probed { passing, closing, problems } = probed;
+    let Probed { passing, closing, problems, looks } = probed;
     if closing.is_cancelled() {
         return not_ready("stopping", "this replica is stopping", "");
     }
-    let Some(owner) = passing.owner() else {
-        if let Some(problem) = problems.borrow().as_ref() {
-            return not_ready("store", &problem.message, problem.hint);
-        }
+    let owner = passing.owner();
+    if (owner.is_none() || looks.borrow().elapsed() > MAX_LOOK_AGE)
+        && let Some(problem) = problems.borrow().as_ref()
+    {
+        return not_ready("store", &problem.message, problem.hint);
+    }
+    let Some(owner) = owner else {
         return not_ready(
             "no_owner",
             "no other replica owns the database",

@@ -27,10 +27,14 @@ struct Failed {
     is_away: bool,
 }
 
+/// Whether only a person resolves a fault.
+pub(crate) fn is_final(fault: &Fault) -> bool {
+    fault.code().is_some_and(|code| FINAL.contains(&code.code()))
+}
+
 impl From<Fault> for Failed {
     fn from(fault: Fault) -> Self {
-        let is_final = fault.code().is_some_and(|code| FINAL.contains(&code.code()));
-        Self { is_away: fault.is_lost() && !is_final, error: fault.into_error() }
+        Self { is_away: fault.is_lost() && !is_final(&fault), error: fault.into_error() }
     }
 }
 

@@ -76,7 +76,7 @@ use uuid::Uuid;
 pub use first::OnAway;
 pub use lease::{OnWait, Owner};
 pub use readers::Readers;
-pub use target::{Target, is_url};
+pub use target::{PasswordSource, Target, is_url};
 pub use transfer::{export, import};
 pub use writer::Writer;
 
@@ -195,10 +195,10 @@ fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 fn connect(options: Options) -> Result<(Writer, Readers), Error> {
     let shared = Arc::new(Shared::new()?);
     shared.block_on(first::check(&options))?;
-    let Options { target, name, version, address, patience, on_wait, stop, readers, .. } = options;
+    let Options { target, name, version, address, patience, on_wait, on_away, stop, readers, .. } = options;
     let replica = Replica { id: Uuid::new_v4(), name, version, address };
     let pool = Readers::new(&target, readers, Arc::clone(&shared))?;
-    let wait = Wait { patience, on_wait, stop };
+    let wait = Wait { patience, on_wait, on_away, stop };
     Ok((Writer::take_over(target, replica, &wait, shared)?, pool))
 }
 

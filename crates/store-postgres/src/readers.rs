@@ -22,7 +22,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::errors::{Fault, unavailable};
 use crate::rows::{self, SHARD, get, route_number};
-use crate::session::{SETTINGS, bounded};
+use crate::session::{Connector, SETTINGS, bounded};
 use crate::target::Target;
 use crate::{Shared, documents, list, snapshot, sql, status, workflows};
 
@@ -72,9 +72,9 @@ impl Loan {
 
 impl Readers {
     pub(crate) fn new(target: &Target, count: usize, shared: Arc<Shared>) -> Result<Self, Error> {
-        let config = target.config("rota-reader");
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config, target.tls(), manager);
+        let connector = Connector { target: target.clone(), application: "rota-reader" };
+        let manager = Manager::from_connect(target.config("rota-reader"), connector, manager);
         let settings =
             format!("{SETTINGS}; SET default_transaction_read_only = on; SET statement_timeout = '30s'");
         let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use deadpool_postgres::Connect;
+use futures::future::{BoxFuture, try_join_all};
 use rota_store::Error;
 use rota_telemetry::{OnExit, spawn};
+use tokio::task::JoinHandle;
 use tokio_postgres::error::Severity;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Connection, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 
 use crate::errors::{Fault, unavailable};
 use crate::target::Target;
@@ -96,6 +98,27 @@ impl Session {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Fault> {
         Ok(self.client.query(self.statement(sql)?, params).await?)
+    }
+}
+
+/// Opens connections of a pool, each with the password of the moment.
+pub(crate) struct Connector {
+    pub(crate) target: Target,
+    pub(crate) application: &'static str,
+}
+
+impl Connect for Connector {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        Box::pin(async move {
+            let config = self.target.config(self.application);
+            let (client, connection) = config.connect(self.target.tls()).await?;
+            let driven = spawn("store-reader", OnExit::Done, async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection to the database has ended");
+                }
+            });
+            Ok((client, driven))
+        })
     }
 }
 

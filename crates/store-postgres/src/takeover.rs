@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::{open, revision};
 use crate::errors::Fault;
+use crate::first::{OnAway, is_final};
 use crate::lease::{self, OnWait, Ownership, Replica};
 use crate::rows::SHARD;
 use crate::session::{Session, bounded};
@@ -23,6 +24,7 @@ pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Wait {
     pub(crate) patience: Option<Duration>,
     pub(crate) on_wait: OnWait,
+    pub(crate) on_away: OnAway,
     /// Ends the wait with [`Error::Closed`].
     pub(crate) stop: CancellationToken,
 }
@@ -65,9 +67,13 @@ pub(crate) async fn own(
             (Ok((epoch, revision, lost)), Some(session)) => {
                 return Ok(Taken { session, epoch, revision, lost });
             }
-            (Err(fault), _) if connected && fault.is_lost() && wait.patience.is_none() => {
+            (Err(fault), _)
+                if connected && fault.is_lost() && !is_final(&fault) && wait.patience.is_none() =>
+            {
+                let error = fault.into_error();
                 (wait.on_wait)(None);
-                tracing::warn!(error = %fault.into_error(), "lost the database while waiting for it");
+                (wait.on_away)(&error);
+                tracing::warn!(%error, "lost the database while waiting for it");
                 wait.stop.run_until_cancelled(tokio::time::sleep(RECONNECT_INTERVAL)).await;
             }
             (taken, opened) => {

@@ -24,11 +24,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time after which unacknowledged data ends a connection.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Reads the password, which may be changed while the process runs; `None` if there is none.
+pub type PasswordSource = Arc<dyn Fn() -> Result<Option<SecretString>, Error> + Send + Sync>;
+
 /// A database, with everything that a connection needs.
 #[derive(Clone)]
 pub struct Target {
     config: Config,
     tls: MakeRustlsConnect,
+    /// Asked for each connection.
+    password: Option<PasswordSource>,
 }
 
 impl std::fmt::Debug for Target {
@@ -89,7 +94,20 @@ impl Target {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(TCP_TIMEOUT)
             .keepalives_idle(TCP_TIMEOUT);
-        Ok(Self { config, tls: MakeRustlsConnect::new(tls(roots.as_deref().map(Path::new))?) })
+        let tls = MakeRustlsConnect::new(tls(roots.as_deref().map(Path::new))?);
+        Ok(Self { config, tls, password: None })
+    }
+
+    /// Reads the password from this source for each connection.
+    pub fn with_password_source(self, source: PasswordSource) -> Self {
+        Self { password: Some(source), ..self }
+    }
+
+    /// Returns the password that a URL contains.
+    pub fn password_of(url: &str) -> Result<Option<SecretString>, Error> {
+        let target = Self::parse(url, None)?;
+        let password = target.config.get_password().map(String::from_utf8_lossy);
+        Ok(password.map(|password| SecretString::from(password.into_owned())))
     }
 
     /// Whether all hosts are on this machine.
@@ -110,6 +128,15 @@ impl Target {
     pub(crate) fn config(&self, application: &str) -> Config {
         let mut config = self.config.clone();
         config.application_name(application);
+        match self.password.as_ref().map(|read| read()) {
+            Some(Ok(Some(password))) => {
+                config.password(password.expose_secret());
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "failed to read the password of the database again, trying the last one");
+            }
+            Some(Ok(None)) | None => {}
+        }
         config
     }
 

@@ -1,16 +1,16 @@
 //! Start of a replica on PostgreSQL: while another one owns the database, it passes connections on to that, and takes over
 //! once the database is free.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rota_server::{KeyFiles, Owner, Owners, Problem, Settings, Standby};
+use rota_server::{Findings, KeyFiles, Owner, Problem, Settings, Standby};
 use rota_store::Store;
 use rota_store::single_writer::Clock;
 use rota_store_postgres::{Admission, Options, Target};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::server::contradiction;
 use super::{serve, signals};
@@ -35,12 +35,6 @@ pub struct Opened {
 
 /// Returns the target that a URL, or a file with one, names.
 pub fn target(place: &str, password_file: Option<&Path>) -> anyhow::Result<Target> {
-    let secret = |path: &Path| {
-        private::check_file(path)?;
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("failed to read the file {}", path.display()))?;
-        anyhow::Ok(SecretString::from(text.trim().to_owned()))
-    };
     let password = password_file.map(secret).transpose()?;
     let url = if rota_store_postgres::is_url(place) {
         if has_password(place) {
@@ -53,8 +47,33 @@ pub fn target(place: &str, password_file: Option<&Path>) -> anyhow::Result<Targe
     } else {
         secret(Path::new(place))?
     };
-    let target = Target::parse(secrecy::ExposeSecret::expose_secret(&url), password.as_ref());
-    Ok(target.map_err(serve::store_failure)?)
+    let target = Target::parse(url.expose_secret(), password.as_ref()).map_err(serve::store_failure)?;
+    // It is read again for each connection, since it may be changed while the process runs.
+    let unreadable = |error: anyhow::Error| rota_store::Error::Unavailable {
+        message: format!("{error:#}"),
+        hint: "check the file with the password of the store",
+    };
+    Ok(match password_file {
+        Some(path) => {
+            let path = path.to_owned();
+            target.with_password_source(Arc::new(move || secret(&path).map(Some).map_err(unreadable)))
+        }
+        None if rota_store_postgres::is_url(place) => target,
+        None => {
+            let path = PathBuf::from(place);
+            target.with_password_source(Arc::new(move || {
+                Target::password_of(secret(&path).map_err(unreadable)?.expose_secret())
+            }))
+        }
+    })
+}
+
+/// Reads a file that only its owner can read.
+fn secret(path: &Path) -> anyhow::Result<SecretString> {
+    private::check_file(path)?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read the file {}", path.display()))?;
+    Ok(SecretString::from(text.trim().to_owned()))
 }
 
 fn has_password(url: &str) -> bool {
@@ -73,15 +92,15 @@ pub async fn open(
 ) -> anyhow::Result<Option<Opened>> {
     let target = target(place, settings.store_password_file.as_deref())?;
     let address = settings.advertised(target.is_local()).map_err(contradiction)?;
-    let (owners, mut seen) = tokio::sync::watch::channel(None);
-    let (problems, mut away) = tokio::sync::watch::channel(None);
+    let findings = Findings::default();
+    let (mut seen, mut away) = (findings.owners.subscribe(), findings.problems.subscribe());
     let options = Options {
         address: address.clone(),
         readers: READERS,
-        on_wait: on_wait(owners.clone()),
+        on_wait: on_wait(findings.clone()),
         admission: Some(admission(settings.keys())),
         connect_timeout: settings.store_connect_timeout.0,
-        on_away: on_away(problems.clone()),
+        on_away: on_away(findings.clone()),
         stop: shutdown.graceful.clone(),
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         ..Options::new(target.clone(), &settings.replica)
@@ -98,7 +117,7 @@ pub async fn open(
         Some(opened) => opened,
         None => {
             let (listen, http) = (settings.listen, settings.http_listen);
-            let standby = Standby::start(listen, http, &address, &owners, &problems).await?;
+            let standby = Standby::start(listen, http, &address, &findings).await?;
             let line = match away.borrow().is_some() {
                 true => format!("waiting for {}", target.describe()),
                 false => {
@@ -165,11 +184,12 @@ pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<(Arc<dyn Stor
 
 /// Publishes the owner, to which connections are passed on. One that cannot be looked up, such as while the database is restarted,
 /// still takes calls: only another owner replaces it.
-fn on_wait(owners: Owners) -> rota_store_postgres::OnWait {
+fn on_wait(findings: Findings) -> rota_store_postgres::OnWait {
     Arc::new(move |owner| {
         let Some(owner) = owner else { return };
+        findings.looks.send_replace(tokio::time::Instant::now());
         let owner = Owner { name: owner.name.clone(), address: owner.address.clone() };
-        owners.send_if_modified(|known| {
+        findings.owners.send_if_modified(|known| {
             let changed = known.as_ref() != Some(&owner);
             *known = Some(owner);
             changed
@@ -178,13 +198,13 @@ fn on_wait(owners: Owners) -> rota_store_postgres::OnWait {
 }
 
 /// Publishes why the database is not reached, for the probes.
-fn on_away(problems: tokio::sync::watch::Sender<Option<Problem>>) -> rota_store_postgres::OnAway {
+fn on_away(findings: Findings) -> rota_store_postgres::OnAway {
     Arc::new(move |error| {
         let hint = match error {
             rota_store::Error::Unavailable { hint, .. } => hint,
             _ => "",
         };
-        problems.send_replace(Some(Problem { message: error.to_string(), hint }));
+        findings.problems.send_replace(Some(Problem { message: error.to_string(), hint }));
     })
 }
 
@@ -194,13 +214,13 @@ mod tests {
 
     #[test]
     fn owner_is_kept_while_it_is_unknown() {
-        let (owners, _) = tokio::sync::watch::channel(None);
-        let look = on_wait(owners.clone());
+        let findings = Findings::default();
+        let look = on_wait(findings.clone());
         let owner = |name: &str| rota_store_postgres::Owner { name: name.to_owned(), address: String::new() };
         for (seen, known) in [(None, None), (Some("a"), Some("a")), (None, Some("a")), (Some("b"), Some("b"))]
         {
             look(seen.map(owner).as_ref());
-            assert_eq!(owners.borrow().as_ref().map(|owner| &*owner.name), known);
+            assert_eq!(findings.owners.borrow().as_ref().map(|owner| &*owner.name), known);
         }
     }
 

@@ -23,7 +23,7 @@ struct Pair {
     standby: Standby,
     addr: SocketAddr,
     http: SocketAddr,
-    owners: Owners,
+    findings: Findings,
     owner: TcpListener,
 }
 
@@ -31,9 +31,9 @@ async fn pair() -> Pair {
     let (listener, addr) = listener().await;
     let (http_listener, http) = self::listener().await;
     let (owner_listener, owner_addr) = self::listener().await;
-    let (owners, _) = watch::channel(owner(owner_addr));
-    let standby = Standby::serve(listener, Some(http_listener), OWN, &owners, &watch::Sender::new(None));
-    Pair { standby, addr, http, owners, owner: owner_listener }
+    let findings = Findings { owners: Owners::new(owner(owner_addr)), ..Findings::default() };
+    let standby = Standby::serve(listener, Some(http_listener), OWN, &findings);
+    Pair { standby, addr, http, findings, owner: owner_listener }
 }
 
 impl Pair {
@@ -91,7 +91,7 @@ async fn connections_to_another_owner_are_cut() {
     let pair = pair().await;
     let (mut client, mut owner) = pair.connect().await;
     passes(&mut client, &mut owner).await;
-    pair.owners.send_replace(Some(Owner { name: "self".to_owned(), address: OWN.to_owned() }));
+    pair.findings.owners.send_replace(Some(Owner { name: "self".to_owned(), address: OWN.to_owned() }));
     assert_eq!(owner.read(&mut [0]).await.unwrap(), 0);
     // Nothing is passed to the replica itself.
     let mut refused = TcpStream::connect(pair.addr).await.unwrap();
@@ -138,8 +138,23 @@ async fn standby_without_a_reachable_owner_is_not_ready() {
     drop(pair.owner);
     let page = readiness(pair.http).await;
     assert!(page.starts_with("HTTP/1.1 503") && page.contains("owner_unreachable"), "{page}");
-    pair.owners.send_replace(None);
+    pair.findings.owners.send_replace(None);
     let page = readiness(pair.http).await;
     assert!(page.starts_with("HTTP/1.1 503") && page.contains("no_owner"), "{page}");
+    pair.standby.stop().await;
+}
+
+/// Its database is away, or refuses it: it could not take over, whether the owner is reached or not.
+#[tokio::test]
+async fn standby_without_looks_is_not_ready() {
+    let pair = pair().await;
+    let problem = Problem { message: "password authentication failed".to_owned(), hint: "" };
+    pair.findings.problems.send_replace(Some(problem));
+    assert!(readiness(pair.http).await.starts_with("HTTP/1.1 200"), "the database was just looked at");
+    pair.findings.looks.send_replace(Instant::now().checked_sub(MAX_LOOK_AGE * 2).unwrap());
+    let page = readiness(pair.http).await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("authentication"), "{page}");
+    pair.findings.looks.send_replace(Instant::now());
+    assert!(readiness(pair.http).await.starts_with("HTTP/1.1 200"));
     pair.standby.stop().await;
 }

@@ -1,11 +1,13 @@
 //! Replicas that wait for a database: their connections break and freeze, they are stopped, and hosts are unreachable.
 
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rota_store::{Error, Reply, Store};
-use rota_store_postgres::{OnWait, Options, Owner, Postgres, Target};
+use rota_store::{Error, Filter, Reply, Store};
+use rota_store_postgres::{OnWait, Options, Owner, PasswordSource, Postgres, Target};
 use rota_testkit::postgres::PostgresServer;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -153,4 +155,51 @@ async fn lease_is_renewed_past_an_unreachable_host() {
     });
     assert!(renewed.await.is_ok(), "the lease was not renewed");
     store.close().await;
+}
+
+/// The password of a user of the database, as a replica reads it.
+fn password_source(password: &Arc<Mutex<String>>) -> PasswordSource {
+    let password = Arc::clone(password);
+    Arc::new(move || Ok(Some(password.lock().clone().into())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_password_is_read_again() {
+    let mut access = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+    writeln!(access, "local all plain scram-sha-256\nlocal all all trust").unwrap();
+    std::fs::set_permissions(access.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let server = PostgresServer::start(&format!("hba_file = '{}'", access.path().display())).unwrap();
+    let database = server.database().unwrap();
+    let name = database.rsplit('/').next().unwrap();
+    let changed = |password: &str| {
+        let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'plain'";
+        server.sql(&database, &format!("ALTER ROLE plain PASSWORD '{password}'; {sessions}")).unwrap();
+    };
+    let role = format!("CREATE ROLE plain LOGIN PASSWORD 'one'; GRANT CREATE ON DATABASE {name} TO plain");
+    server.sql(&database, &role).unwrap();
+    let password = Arc::new(Mutex::new("one".to_owned()));
+    let target = Target::parse(&database.replacen("rota@", "plain@", 1), None).unwrap();
+    let target = target.with_password_source(password_source(&password));
+    let first = open(&target).await;
+    let mut standby = Standby::start(target);
+    standby.looks().await.unwrap();
+
+    "two".clone_into(&mut password.lock());
+    changed("two");
+    standby.seen.lock().clear();
+    let looks = async {
+        while !standby.seen.lock().iter().any(Option::is_some) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, looks).await.expect("it looks again");
+    assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    assert_eq!(first.list(Filter { limit: 10, ..Filter::default() }).await.unwrap().tasks.len(), 1);
+
+    // One that is not known ends the wait, instead of being tried for ever.
+    changed("three");
+    let ended = standby.ended().await.expect("the wait has ended").map(drop);
+    assert!(matches!(&ended, Err(Error::Unavailable { hint, .. }) if hint.contains("password")), "{ended:?}");
+    "three".clone_into(&mut password.lock());
+    first.close().await;
 }
