@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_telemetry::{OnExit, spawn};
+use semver::Version;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::clock::{DatabaseClock, since_boot};
 use crate::errors::{Fault, unavailable};
+use crate::migrate;
 use crate::rows::SHARD;
 use crate::session::{OPEN_TIMEOUT, Session, bounded};
 use crate::sql;
@@ -25,6 +27,8 @@ const RENEW_INTERVAL: Duration = Duration::from_millis(2500);
 const RENEW_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between looks at the lease of another control plane: a clean stop of it is noticed soon.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Looks at which a free shard is left to a control plane of a newer version. One that does not take it may be frozen.
+const MAX_YIELDS: u32 = 5;
 /// Interval between lines in the log about the wait for another control plane.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -129,13 +133,14 @@ pub(crate) async fn acquire(
     let mut reported: Option<Instant> = None;
     let mut renewed: Option<Instant> = None;
     let mut has_waited = false;
+    let mut yields = MAX_YIELDS;
     loop {
         // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
             bounded(register(session, replica)).await?;
             renewed = Some(Instant::now());
         }
-        let (owner, left) = match bounded(look(session, replica, seen)).await {
+        let (owner, left) = match bounded(look(session, replica, seen, &mut yields)).await {
             Ok(Look::Owned(epoch)) => {
                 // Passed on to the owner before, connections would now go around between it and this replica.
                 if has_waited {
@@ -174,7 +179,7 @@ pub(crate) async fn acquire(
 }
 
 /// Looks at the owner, without a lock that its commits would wait for, and takes the shard if it is free.
-async fn look(session: &Session, replica: &Replica, seen: &mut i64) -> Result<Look, Fault> {
+async fn look(session: &Session, replica: &Replica, seen: &mut i64, yields: &mut u32) -> Result<Look, Fault> {
     let row = session.client.query_one(sql::OWNER, &[&SHARD]).await?;
     *seen = row.try_get::<_, Option<i64>>(4)?.unwrap_or(0).max(*seen);
     // The answer by which this control plane became the owner was lost.
@@ -186,11 +191,27 @@ async fn look(session: &Session, replica: &Replica, seen: &mut i64) -> Result<Lo
     if let Some(held) = held(&row)? {
         return Ok(held);
     }
-    let row = session.client.query_one(sql::ACQUIRE, &[&SHARD, &replica.id]).await?;
+    if *yields > 0 && newer_waits(session, replica).await? {
+        *yields -= 1;
+        return Ok(Look::Held(None, 0));
+    }
+    let row = session.client.query_opt(sql::ACQUIRE, &[&SHARD, &replica.id, &migrate::latest()]).await?;
+    let row = row.ok_or_else(migrate::too_new)?;
     match row.try_get(0)? {
         Some(epoch) => Ok(Look::Owned(epoch)),
         None => Ok(held(&row)?.unwrap_or(Look::Held(None, 0))),
     }
+}
+
+/// Whether a control plane of a newer version waits for the shard, too.
+async fn newer_waits(session: &Session, replica: &Replica) -> Result<bool, Fault> {
+    let Ok(own) = Version::parse(&replica.version) else { return Ok(false) };
+    for row in session.client.query(sql::WAITING, &[&replica.id]).await? {
+        if Version::parse(row.try_get(0)?).is_ok_and(|other| other > own) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns the owner whose lease lasts, from its columns.

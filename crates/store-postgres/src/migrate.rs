@@ -20,6 +20,11 @@ const LOCK: i64 = 0x726f_7461;
 /// Time for all migrations, of a large database too.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Returns the newest version of the schema that this program knows.
+pub(crate) fn latest() -> i32 {
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
+
 /// Migrates the schema to the newest version.
 pub(crate) async fn to_latest(client: &Client) -> Result<(), Fault> {
     let migrated = locked(client);
@@ -65,7 +70,7 @@ async fn migrate(client: &Client, migrations: &[&str]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn too_new() -> Error {
+pub(crate) fn too_new() -> Error {
     unavailable(
         "the database has the schema of a newer version of Rota".to_owned(),
         "run that version or a later one, or restore a backup from before the upgrade",

@@ -203,3 +203,65 @@ async fn changed_password_is_read_again() {
     "three".clone_into(&mut password.lock());
     first.close().await;
 }
+
+/// During an upgrade, the schema is newer than what the replicas that are still there know.
+#[tokio::test(flavor = "multi_thread")]
+async fn standby_takes_no_newer_database() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let first = open(&target).await;
+    let mut standby = Standby::start(target);
+    standby.looks().await.unwrap();
+    let epoch = || server.sql(&database, "SELECT epoch FROM rota.shards").unwrap();
+    let before = epoch();
+    server.sql(&database, "INSERT INTO rota.migrations (version) VALUES (99)").unwrap();
+    first.close().await;
+    drop(first);
+    let ended = standby.ended().await.expect("the wait has ended").map(drop);
+    assert!(
+        matches!(&ended, Err(Error::Unavailable { message, .. }) if message.contains("newer version")),
+        "{ended:?}"
+    );
+    assert_eq!(epoch(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newest_version_takes_over() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let first = open(&target).await;
+    let waiting = ["1.9.0", "1.9.0", "1.9.0", "1.10.0"].map(|version| {
+        let (stop, version) = (CancellationToken::new(), version.to_owned());
+        let options = Options {
+            stop: stop.clone(),
+            version: version.clone(),
+            ..Options::new(target.clone(), &version)
+        };
+        (stop, tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None)))
+    });
+    let registered = async {
+        while first.replicas().await.unwrap().len() < 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, registered).await.expect("all wait");
+    first.close().await;
+    drop(first);
+    let owner = "SELECT name FROM rota.shards JOIN rota.replicas ON replicas.id = owner";
+    let owner = async {
+        loop {
+            let name = server.sql(&database, owner).unwrap();
+            if !name.is_empty() {
+                return name;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, owner).await.unwrap(), "1.10.0");
+    for (stop, opened) in waiting {
+        stop.cancel();
+        drop(opened.await.unwrap());
+    }
+}
