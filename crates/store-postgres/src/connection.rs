@@ -13,7 +13,7 @@ use crate::errors::Fault;
 use crate::floors::Floors;
 use crate::lease::{self, Ownership, Replica, writer_name};
 use crate::rows::SHARD;
-use crate::session::{Session, bounded};
+use crate::session::{Session, bounded, check_server};
 use crate::sql;
 use crate::statements::Statements;
 use crate::takeover::Taken;
@@ -40,9 +40,10 @@ pub(crate) struct Connection {
     pub(crate) workflow_due: Option<Option<i64>>,
 }
 
-/// Opens the session of a writer.
+/// Opens the session of a writer, on a server that may be another one than at the start, or have other settings.
 pub(crate) async fn open(target: &Target, owner: Uuid) -> Result<Session, Fault> {
     let mut session = Session::open(target, &writer_name(owner)).await?;
+    bounded(check_server(&session)).await?;
     session.prepare(sql::WRITER).await?;
     session.prepare(sql::WORKFLOW_WRITER).await?;
     session.prepare(sql::COLD).await?;

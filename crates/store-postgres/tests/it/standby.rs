@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rota_store::{Error, Filter, Reply, Store};
 use rota_store_postgres::{OnWait, Options, Owner, PasswordSource, Postgres, Target};
-use rota_testkit::postgres::PostgresServer;
+use rota_testkit::postgres::{PostgresServer, Stop};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -264,4 +264,26 @@ async fn newest_version_takes_over() {
         stop.cancel();
         drop(opened.await.unwrap());
     }
+}
+
+/// A server that is connected to again may not be the one that was checked at the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconnected_server_is_checked() {
+    let server = PostgresServer::start("").unwrap();
+    let database = server.database().unwrap();
+    let store = open(&Target::parse(&database, None).unwrap()).await;
+    let restart = |fsync| {
+        server.sql(&database, &format!("ALTER SYSTEM SET fsync = {fsync}")).unwrap();
+        server.stop(Stop::Fast).unwrap();
+        server.resume().unwrap();
+    };
+    restart("off");
+    let refused = store.apply(vec![create(0)]).await;
+    assert!(
+        matches!(&refused, Err(Error::Unavailable { message, .. }) if message.contains("fsync=off")),
+        "{refused:?}"
+    );
+    restart("on");
+    assert!(matches!(store.apply(vec![create(0)]).await.as_deref(), Ok([Ok(Reply::Created(_))])));
+    store.close().await;
 }
