@@ -254,6 +254,14 @@ pub(crate) async fn release(session: &Session, owner: Uuid) -> Result<(), Fault>
     Ok(())
 }
 
+/// Opens the session of the timer. Its commits wait for no standby: a lease that a failover loses is taken over, and the fence
+/// stops the owner.
+async fn open(target: &Target, replica: Uuid) -> Result<Session, Fault> {
+    let session = Session::open(target, &format!("rota-lease {replica}")).await?;
+    session.client.batch_execute("SET synchronous_commit = local").await?;
+    Ok(session)
+}
+
 /// Renews the lease until the shard is lost. An owner that cannot reach the database for the time of its lease gives the shard up, if
 /// another control plane can have taken it: its workers would wait for it in vain, and be taken for lost. One that is alone
 /// waits for the database.
@@ -269,7 +277,7 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
             // Has a bound of its own, since the first of several hosts may not answer.
             let session = match &mut session {
                 Some(session) => session,
-                none => none.insert(Session::open(&target, &format!("rota-lease {}", replica.id)).await?),
+                none => none.insert(open(&target, replica.id).await?),
             };
             let renewed = renew(session, &replica, &ownership);
             tokio::time::timeout(RENEW_TIMEOUT, renewed).await.unwrap_or(Err(Fault::Timeout))

@@ -48,6 +48,38 @@ impl PostgresServer {
 
     /// Starts a server of its own with further settings, for tests that stop it.
     pub fn start(settings: &str) -> Result<Self> {
+        let server = Self::empty()?;
+        let data = server.data();
+        // The server itself syncs everything; only the creation of its files does not.
+        let flags = ["-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"];
+        server.run(Command::new(server.programs.join("initdb")).args(flags).arg(&data))?;
+        server.configure(&format!("{SETTINGS}{settings}"))?;
+        server.resume()?;
+        Ok(server)
+    }
+
+    /// Starts a standby of this server, for which its commits wait from now on.
+    pub fn synchronous_standby(&self) -> Result<Self> {
+        let standby = Self::empty()?;
+        let source = format!("host={} user={USER} application_name=standby", self.folder.display());
+        let mut copy = Command::new(standby.programs.join("pg_basebackup"));
+        copy.args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf", "-d", &source, "-D"]);
+        standby.run(copy.arg(standby.data()))?;
+        standby.configure("")?;
+        standby.resume()?;
+        self.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'standby'")?;
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        Ok(standby)
+    }
+
+    /// Makes a standby the primary, and waits until it takes writes.
+    pub fn promote(&self) -> Result<()> {
+        let mut promote = Command::new(self.programs.join("pg_ctl"));
+        self.run(promote.args(["-w", "promote", "-D"]).arg(self.data()))
+    }
+
+    /// Returns a server without data.
+    fn empty() -> Result<Self> {
         let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("rota-pg").tempdir_in("/tmp")?.keep();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
@@ -65,17 +97,16 @@ impl PostgresServer {
             .current_dir("/")
             .process_group(0);
         let guardian = as_user(&mut guardian, user).spawn().context("failed to start a shell")?;
-        let server = Self { programs, folder, user, guardian, databases: AtomicU32::new(0) };
-        let data = server.data();
-        // The server itself syncs everything; only the creation of its files does not.
-        let flags = ["-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"];
-        server.run(Command::new(server.programs.join("initdb")).args(flags).arg(&data))?;
-        let socket = format!("unix_socket_directories = '{}'\n", server.folder.display());
-        let path = data.join("postgresql.conf");
+        Ok(Self { programs, folder, user, guardian, databases: AtomicU32::new(0) })
+    }
+
+    /// Adds settings to those that its data came with.
+    fn configure(&self, settings: &str) -> Result<()> {
+        let socket = format!("unix_socket_directories = '{}'\n", self.folder.display());
+        let path = self.data().join("postgresql.conf");
         let text = fs::read_to_string(&path)?;
-        fs::write(&path, format!("{text}\n{SETTINGS}{socket}{settings}\n"))?;
-        server.resume()?;
-        Ok(server)
+        fs::write(&path, format!("{text}\n{socket}{settings}\n"))?;
+        Ok(())
     }
 
     fn data(&self) -> PathBuf {

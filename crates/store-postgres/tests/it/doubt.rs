@@ -60,7 +60,7 @@ async fn insist(store: &Postgres, number: u128) -> usize {
 }
 
 /// Every task is there once, in a row of revisions without a gap in their log.
-async fn check(target: &Target, count: usize) {
+pub(crate) async fn check(target: &Target, count: usize) {
     let store = open(target).await;
     let page = store.list(Filter { limit: 10_000, ..Filter::default() }).await.unwrap();
     let mut ids: Vec<_> = page.tasks.iter().map(|task| task.id.0.as_u128()).collect();

@@ -4,6 +4,7 @@
 mod conformance;
 mod cutter;
 mod doubt;
+mod failover;
 mod fence;
 mod restore;
 mod standby;

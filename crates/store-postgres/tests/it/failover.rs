@@ -1,0 +1,115 @@
+//! A primary with a synchronous standby: pauses of it, and a failover to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rota_store::{Error, Reply, Store};
+use rota_store_postgres::{OnWait, Options, Target};
+use rota_testkit::postgres::{PostgresServer, Stop};
+use tokio_util::sync::CancellationToken;
+
+use crate::doubt::{check, create, open};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than a lease.
+const OUTAGE: Duration = Duration::from_secs(13);
+
+/// A control plane that waits for the database, of which the owner knows.
+struct Rival {
+    stop: CancellationToken,
+    opened: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Rival {
+    async fn start(target: &Target) -> Self {
+        let looks = Arc::new(AtomicUsize::new(0));
+        let on_wait: OnWait = {
+            let looks = Arc::clone(&looks);
+            Arc::new(move |_| {
+                looks.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        let stop = CancellationToken::new();
+        let options = Options { on_wait, stop: stop.clone(), ..Options::new(target.clone(), "rival") };
+        let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None).map(drop));
+        let known = async {
+            // The owner has renewed its lease meanwhile.
+            while looks.load(Ordering::SeqCst) < 20 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, known).await.expect("it looks");
+        Self { stop, opened }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(LIMIT, self.opened).await.expect("it ends").unwrap();
+        assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_standby_does_not_end_the_owner() {
+    let primary = PostgresServer::start("").unwrap();
+    let database = primary.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let store = open(&target).await;
+    let rival = Rival::start(&target).await;
+    let standby = primary.synchronous_standby().unwrap();
+    standby.stop(Stop::Fast).unwrap();
+    tokio::time::sleep(OUTAGE).await;
+    standby.resume().unwrap();
+    let created = tokio::time::timeout(LIMIT, store.apply(vec![create(0)])).await.expect("it answers");
+    assert!(matches!(created.as_deref(), Ok([Ok(Reply::Created(_))])), "{created:?}");
+    rival.stop().await;
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn synchronous_failover_loses_nothing() {
+    let primary = Arc::new(PostgresServer::start("").unwrap());
+    let database = primary.database().unwrap();
+    let standby = Arc::new(primary.synchronous_standby().unwrap());
+    let folder = |server: &PostgresServer| server.socket().display().to_string().replace('/', "%2F");
+    let url = database.replacen(&folder(&primary), &format!("{},{}", folder(&primary), folder(&standby)), 1);
+    let target = Target::parse(&url, None).unwrap();
+    let mut store = open(&target).await;
+    let (count, mut failing) = (300, None);
+    for number in 0..count {
+        if number == 100 {
+            let (primary, standby) = (Arc::clone(&primary), Arc::clone(&standby));
+            failing = Some(tokio::task::spawn_blocking(move || {
+                primary.stop(Stop::Immediate).unwrap();
+                standby.promote().unwrap();
+            }));
+        }
+        // Until it is acknowledged, and not again after that.
+        let acknowledged = async {
+            loop {
+                match store.apply(vec![create(number)]).await {
+                    Ok(replies) => {
+                        assert!(
+                            matches!(replies[..], [Ok(Reply::Created(_) | Reply::Existing(_))]),
+                            "{replies:?}"
+                        );
+                        return;
+                    }
+                    Err(error) if error.is_fatal() => {
+                        store.close().await;
+                        store = open(&target).await;
+                        assert_eq!(store.opening().lost, None);
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, acknowledged).await.expect("it is acknowledged");
+    }
+    failing.unwrap().await.unwrap();
+    assert_eq!(standby.sql(&database, "SELECT pg_is_in_recovery()").unwrap(), "f");
+    store.close().await;
+    drop(store);
+    check(&target, count as usize).await;
+}
