@@ -13,7 +13,7 @@ use crate::errors::Fault;
 use crate::floors::Floors;
 use crate::lease::{self, Ownership, Replica, writer_name};
 use crate::rows::SHARD;
-use crate::session::{Session, bounded, check_server};
+use crate::session::{ANSWER_TIMEOUT, Session, bounded, check_server, within};
 use crate::sql;
 use crate::statements::Statements;
 use crate::takeover::Taken;
@@ -139,10 +139,19 @@ impl Connection {
         &mut self,
         read: impl AsyncFn(&Session, &mut Floors) -> Result<T, Fault>,
     ) -> Result<T, Error> {
+        self.read_within(ANSWER_TIMEOUT, read).await
+    }
+
+    /// Executes a read that may take longer than others.
+    pub(crate) async fn read_within<T>(
+        &mut self,
+        limit: Duration,
+        read: impl AsyncFn(&Session, &mut Floors) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
         for last in [false, true] {
             self.session().await?;
             let Some(session) = &self.session else { return Err(Error::Closed) };
-            match bounded(read(session, &mut self.floors)).await {
+            match within(limit, read(session, &mut self.floors)).await {
                 Ok(value) => return Ok(value),
                 Err(fault) => {
                     let lost = fault.is_lost();

@@ -22,7 +22,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::errors::{Fault, unavailable};
 use crate::rows::{self, SHARD, get, route_number};
-use crate::session::{Connector, SETTINGS, bounded};
+use crate::session::{ANSWER_TIMEOUT, Connector, SETTINGS, SNAPSHOT_TIMEOUT, bounded, within};
 use crate::target::Target;
 use crate::{Shared, documents, list, snapshot, sql, status, workflows};
 
@@ -94,12 +94,21 @@ impl Readers {
 
     /// Executes a read. One whose connection was lost is repeated, once.
     fn with<T>(&self, read: impl AsyncFn(&Loan) -> Result<T, Fault>) -> Result<T, Error> {
+        self.with_limit(ANSWER_TIMEOUT, read)
+    }
+
+    /// Executes a read that may take longer than others.
+    fn with_limit<T>(
+        &self,
+        limit: Duration,
+        read: impl AsyncFn(&Loan) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
         self.shared.block_on(async {
             for last in [false, true] {
                 let fault = match bounded(async { self.pool.get().await.map_err(pool_fault) }).await {
                     Ok(loan) => {
                         let loan = Loan(loan);
-                        match bounded(read(&loan)).await {
+                        match within(limit, read(&loan)).await {
                             Ok(value) => return Ok(value),
                             Err(fault) => {
                                 if fault.is_lost() {
@@ -334,7 +343,7 @@ impl Reader for Readers {
     }
 
     fn snapshot(&self) -> Result<Snapshot, Error> {
-        self.with(async |loan| {
+        self.with_limit(SNAPSHOT_TIMEOUT, async |loan| {
             let mut prepared = snapshot::Prepared::new();
             for sql in sql::COLD.iter().chain(&[sql::NEXT_WORKFLOW_DUE, sql::NEXT_STEP_DUE]) {
                 prepared.insert(*sql, loan.0.prepare_cached(sql).await?);

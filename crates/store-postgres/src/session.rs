@@ -25,6 +25,9 @@ pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to a load, or a commit.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Longest wait for the state that is kept in memory, with the numbers of queued tasks: these are counted.
+pub(crate) const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Settings of each session. The time within a transaction covers the reception of one large message over a slow link, and is that
 /// for which the answer to a commit is awaited: those that take a shard over end a frozen owner's session. Statements use indexes and nested loops only: a plan is made once, perhaps for a table that is
 /// nearly empty, and kept.
@@ -212,7 +215,15 @@ async fn backend(session: &Session) -> Result<i32, Fault> {
 
 /// Waits for an answer, with a bound.
 pub(crate) async fn bounded<T>(answer: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or(Err(Fault::Timeout))
+    within(ANSWER_TIMEOUT, answer).await
+}
+
+/// Waits for an answer, with a bound of its own.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    tokio::time::timeout(limit, answer).await.unwrap_or(Err(Fault::Timeout))
 }
 
 /// Returns a runtime for connections.

@@ -18,14 +18,15 @@ use crate::errors::{Fault, unavailable};
 use crate::rows::{self, SHARD, get};
 use crate::sql;
 
+/// Statements of readers have a limit, which a count of a long queue may exceed.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
+
 pub(crate) type Prepared = HashMap<&'static str, Statement>;
 
 /// Reads a snapshot in one round trip, in a transaction of its own.
 pub(crate) async fn read(client: &Client, prepared: &Prepared) -> Result<Snapshot, Fault> {
     let of_shard = |sql: &'static str| query(client, prepared, sql, true);
-    let begun = async {
-        Ok::<_, Fault>(client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
-    };
+    let begun = async { Ok::<_, Fault>(client.batch_execute(BEGIN).await?) };
     let (
         (),
         store,

@@ -7,11 +7,14 @@ use rota_core::Timestamp;
 use rota_store::codec::unsigned;
 use rota_store::{Backend, Changes, Error, Load, Loaded, Snapshot, Written};
 use tokio::runtime::Runtime;
+use tokio_postgres::Row;
 
 use crate::connection::Connection;
 use crate::errors::Fault;
+use crate::floors::Floors;
 use crate::lease::{self, Ownership, Replica};
-use crate::rows::{SHARD, decoded, key, route};
+use crate::rows::{SHARD, decoded, get, key, route};
+use crate::session::{SNAPSHOT_TIMEOUT, Session};
 use crate::statements::Statements;
 use crate::takeover::{RELEASE_TIMEOUT, Wait, own};
 use crate::target::Target;
@@ -92,10 +95,11 @@ impl Writer {
                     repaired.push((Arc::new(task), route(row, 0).map_err(Fault::into_error)?));
                 }
             }
-            let found = connection
-                .read(async |session, _| Box::pin(snapshot::read(&session.client, session.prepared())).await)
-                .await?;
-            if let Some(at) = found.written_at {
+            let found =
+                connection.read(async |session, _| session.query(sql::SHARD, &[&SHARD]).await).await?;
+            let found = found.first().ok_or(Error::Deposed)?;
+            let last = last_commit(found).map_err(Fault::into_error)?;
+            if let Some(at) = last.written_at {
                 connection.ownership.clock.not_before(at);
             }
             let aside =
@@ -104,16 +108,31 @@ impl Writer {
                 return Ok(());
             }
             let changes = Changes {
-                before: found.revision,
-                revision: found.revision + 1,
-                now: found.written_at.unwrap_or(Timestamp(0)),
-                last_route: found.last_route,
+                before: last.revision,
+                revision: last.revision + 1,
+                now: last.written_at.unwrap_or(Timestamp(0)),
+                last_route: last.last_route,
                 ..Changes::default()
             };
             let statements = Statements::repair(&repaired)?;
             connection.commit(&changes, &statements).await.map(drop)
         })
     }
+}
+
+/// Last commit of the shard.
+struct LastCommit {
+    revision: u64,
+    last_route: u32,
+    written_at: Option<Timestamp>,
+}
+
+fn last_commit(row: &Row) -> Result<LastCommit, Fault> {
+    Ok(LastCommit {
+        revision: unsigned(get(row, 0)?),
+        last_route: u32::try_from(get::<i32>(row, 1)?).unwrap_or(0),
+        written_at: get::<Option<i64>>(row, 2)?.map(Timestamp),
+    })
 }
 
 impl Backend for Writer {
@@ -146,9 +165,10 @@ impl Backend for Writer {
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
         self.block_on(async |connection| {
-            connection
-                .read(async |session, _| Box::pin(snapshot::read(&session.client, session.prepared())).await)
-                .await
+            let read = async |session: &Session, _: &mut Floors| {
+                Box::pin(snapshot::read(&session.client, session.prepared())).await
+            };
+            connection.read_within(SNAPSHOT_TIMEOUT, read).await
         })
     }
 

@@ -1,5 +1,7 @@
 //! The state of the database, as a user without special rights sees it.
 
+use std::time::Duration;
+
 use rota_store::Store;
 use rota_store_postgres::Target;
 use rota_testkit::postgres::PostgresServer;
@@ -28,4 +30,30 @@ async fn user_without_rights_sees_the_status() {
     assert!(!status.commit_latency.is_zero() && status.now.0 > 0, "{status:?}");
     assert_eq!(status.standbys, rota_store::Standbys::default());
     store.close().await;
+}
+
+/// Counts of a long queue are what a takeover takes its time for.
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_counts_the_queue_once() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    open(&target).await.close().await;
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'rota-%'";
+    // A session reports what it has done when it ends.
+    let ended = async || {
+        while server.sql(&database, sessions).unwrap() != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let counts = || {
+        let sql = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'tasks_ready'";
+        server.sql(&database, sql).unwrap().parse::<u64>().unwrap()
+    };
+    ended().await;
+    let before = counts();
+    open(&target).await.close().await;
+    ended().await;
+    assert_eq!(counts() - before, 1);
 }
