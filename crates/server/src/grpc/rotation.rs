@@ -144,7 +144,12 @@ impl Rotation {
     }
 
     async fn reseal_schedules(&self, progress: &mut Progress) -> Result<(), Status> {
-        for entry in self.schedules.list(None) {
+        let listed = {
+            // One that is being created was sealed before, and is not listed yet.
+            let _exclusive = self.schedules.changes.lock().await;
+            self.schedules.list(None)
+        };
+        for entry in listed {
             // What is being changed was sealed before.
             let _exclusive = self.schedules.changes.lock().await;
             let Some(entry) = self.schedules.get(&entry.key()) else { continue };
@@ -183,5 +188,56 @@ impl Rotation {
             // Deleted or changed meanwhile, by a call that did not wait: the rotation is to be repeated.
             _ => Err(error("CONCURRENT_CHANGE", "a schedule was changed meanwhile; repeat the call")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use rota_core::{Namespace, Timestamp};
+    use rota_store::engine::Engine;
+    use rota_store::memory::InMemoryStore;
+    use rota_store::single_writer::SingleWriterStore;
+    use rota_store::{Document, DocumentChange};
+
+    use super::*;
+    use crate::clock::now;
+    use crate::schedules::StoredSchedule;
+    use crate::seal;
+
+    /// Its secrets were sealed under the previous key, and it is listed once its call has ended.
+    #[tokio::test]
+    async fn schedules_being_created_are_included() {
+        let memory = InMemoryStore::default();
+        let engine = Engine::new(memory.clone(), 0).unwrap();
+        let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
+        let store = StoreClient::new(Arc::new(store), Counter::default());
+        let folder = tempfile::tempdir().unwrap();
+        let sealer = Arc::new(seal::of_file(&folder.path().join("key")));
+        let schedules = Arc::new(Registry::default());
+        let rotation = Rotation::new(store, sealer, Arc::clone(&schedules));
+
+        let creating = schedules.changes.lock().await;
+        let mut progress = Progress::default();
+        let mut resealing = Box::pin(rotation.reseal_schedules(&mut progress));
+        assert!(futures::poll!(&mut resealing).is_pending(), "it waits for the call");
+        let key = DocumentKey {
+            kind: DocumentKind::Schedule,
+            namespace: Namespace::default(),
+            name: "new".to_owned(),
+        };
+        let stored = StoredSchedule { sealed: vec![1], ..StoredSchedule::default() };
+        let document = Document {
+            key,
+            uid: Uuid::nil(),
+            version: 1,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            payload: stored.encode_to_vec().into(),
+        };
+        schedules.apply(&DocumentChange { document: Arc::new(document), deleted: false });
+        drop(creating);
+        resealing.await.unwrap();
+        assert_eq!(progress.unreadable, 1);
     }
 }
