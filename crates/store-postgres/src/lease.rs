@@ -294,6 +294,17 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
                     tracing::info!("the lease of the database is renewed again");
                 }
                 failing = false;
+                let cleaned = async {
+                    match &session {
+                        Some(session) => clean(session).await,
+                        None => Ok(()),
+                    }
+                };
+                let cleaned = tokio::time::timeout(RENEW_TIMEOUT, cleaned).await;
+                if let Err(fault) = cleaned.unwrap_or(Err(Fault::Timeout)) {
+                    tracing::debug!(error = %fault.into_error(), "failed to remove old commits, retrying");
+                    session = None;
+                }
             }
             Ok(Renewed { owns: false, .. }) => {
                 tracing::error!("another control plane has taken over the database; this one ends");
@@ -329,20 +340,21 @@ struct Renewed {
     rivals: bool,
 }
 
-/// Renews the lease, reads the clock, and removes old commits. A lease that is over and was not taken is renewed like any other.
+/// Renews the lease, and reads the clock. A lease that is over and was not taken is renewed like any other.
 async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> Result<Renewed, Fault> {
     let lease = millis(LEASE);
     session.client.execute(sql::RENEW, &[&replica.id, &lease]).await?;
     let before = since_boot();
     let row = session.client.query_one(sql::OWNS, &[&SHARD, &replica.id]).await?;
     ownership.clock.sync(row.try_get(0)?, before, since_boot());
-    let renewed = Renewed { owns: row.try_get(1)?, rivals: row.try_get(2)? };
-    if !renewed.owns {
-        return Ok(renewed);
-    }
+    Ok(Renewed { owns: row.try_get(1)?, rivals: row.try_get(2)? })
+}
+
+/// Removes old commits and replicas. A renewal does not depend on it.
+async fn clean(session: &Session) -> Result<(), Fault> {
     session.client.execute(sql::FORGET_COMMITS, &[&SHARD]).await?;
     session.client.execute(sql::FORGET_REPLICAS, &[]).await?;
-    Ok(renewed)
+    Ok(())
 }
 
 /// Reads the clock of the database.

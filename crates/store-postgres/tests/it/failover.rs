@@ -113,3 +113,25 @@ async fn synchronous_failover_loses_nothing() {
     drop(store);
     check(&target, count as usize).await;
 }
+
+/// What holds a table for longer than a lease, such as a tool of the database, keeps old commits and not the lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn held_table_does_not_end_the_owner() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let store = open(&target).await;
+    let rival = Rival::start(&target).await;
+    let held = database.clone();
+    let holding = tokio::task::spawn_blocking(move || {
+        let seconds = OUTAGE.as_secs();
+        let hold =
+            format!("BEGIN; LOCK TABLE rota.commits IN SHARE MODE; SELECT pg_sleep({seconds}); COMMIT");
+        server.sql(&held, &hold).unwrap();
+    });
+    holding.await.unwrap();
+    let created = tokio::time::timeout(LIMIT, store.apply(vec![create(0)])).await.expect("it answers");
+    assert!(matches!(created.as_deref(), Ok([Ok(Reply::Created(_))])), "{created:?}");
+    rival.stop().await;
+    store.close().await;
+}
