@@ -6,6 +6,7 @@ mod cutter;
 mod doubt;
 mod failover;
 mod fence;
+mod pooler;
 mod restore;
 mod standby;
 mod status;
