@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: console console-test help demo demo-claude test chaos chaos-replicas chaos-workflows compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -43,6 +43,10 @@ chaos: ## Run Rota as processes with hundreds of tasks while everything around t
 chaos-replicas: ## The same with three replicas on PostgreSQL, which are killed, frozen and cut off (make chaos-replicas SEEDS=20 FIRST=1)
 	ROTA_CHAOS_SEEDS=$(or $(SEEDS),10) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \
 		chaos::replicas --nocapture
+
+test-postgres: ## Test the store, replicas, backups and moves on the newest PostgreSQL that is installed
+	@scripts/test -p rota-store-postgres
+	@scripts/test -p rota-cli --test processes -- replicas:: compose:: moving::
 
 chaos-workflows: ## Kill the control plane in workflows of 10,000 steps with tasks that fail (make chaos-workflows STEPS=1000 FIRST=1)
 	ROTA_CHAOS_STEPS=$(or $(STEPS),10000) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \
