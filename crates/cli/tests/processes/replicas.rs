@@ -23,6 +23,8 @@ echo "last $i"
 pub(crate) struct Replicas {
     pub(crate) fixture: Fixture,
     pub(crate) url: String,
+    /// Routes of single replicas to the database, which take the place of the URL.
+    pub(crate) routes: Vec<String>,
     pub(crate) running: Vec<Option<Process>>,
     addrs: Vec<SocketAddr>,
     /// Of their probes and metrics.
@@ -40,14 +42,19 @@ impl Replicas {
     /// Starts replicas with the settings of a fixture.
     pub(crate) async fn start_in(fixture: Fixture, url: String, count: usize) -> Result<Self> {
         let mut replicas = Self::prepare(fixture, url, count)?;
-        for index in 0..count {
-            replicas.start_one(index, if index == 0 { "listening on" } else { "standing by" }).await;
-        }
+        replicas.start_all().await;
         Ok(replicas)
     }
 
+    /// Starts all: the first one owns the database.
+    pub(crate) async fn start_all(&mut self) {
+        for index in 0..self.running.len() {
+            self.start_one(index, if index == 0 { "listening on" } else { "standing by" }).await;
+        }
+    }
+
     /// Returns replicas of which none runs.
-    fn prepare(mut fixture: Fixture, url: String, count: usize) -> Result<Self> {
+    pub(crate) fn prepare(mut fixture: Fixture, url: String, count: usize) -> Result<Self> {
         // Held together, so that they differ.
         let listeners: Vec<_> =
             (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
@@ -58,14 +65,15 @@ impl Replicas {
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
         fixture.connect_to(*addrs.last().unwrap());
         let running = (0..count).map(|_| None).collect();
-        Ok(Self { fixture, url, running, addrs, http })
+        Ok(Self { fixture, url, routes: Vec::new(), running, addrs, http })
     }
 
     /// Starts one, and waits for a line of its output.
     pub(crate) async fn start_one(&mut self, index: usize, line: &str) {
         let (dir, name) = (self.fixture.dir(), format!("replica-{index}"));
         let mut command = self.fixture.server_command(self.addrs[index]);
-        command.arg("--data-dir").arg(dir.join(&name)).args(["--replica", &name, "--store", &self.url]);
+        command.arg("--data-dir").arg(dir.join(&name)).args(["--replica", &name]);
+        command.args(["--store", self.routes.get(index).unwrap_or(&self.url)]);
         command.args(["--http-listen", &self.http[index].to_string()]);
         command.arg("--key-file").arg(dir.join("key"));
         command.arg("--artifacts").arg(format!("file://{}", dir.join("artifacts").display()));

@@ -2,6 +2,8 @@
 //! frozen, stopped and cut off. A run fails if a rule was violated, or if a kind of fault never took effect.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,15 +11,17 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::{PostgresServer, Stop};
-use rota_testkit::{history, tasks};
+use rota_testkit::{Proxy, history, tasks};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::time::sleep;
 
 use super::load::{Load, SCRIPTED};
 use super::{Counts, TASKS, seeds};
 use crate::process::Process;
 use crate::replicas::Replicas;
-use crate::{Graces, workload};
+use crate::{Fixture, Graces, workload};
 
 const REPLICAS: usize = 3;
 const WORKERS: [(&str, &str); 4] =
@@ -36,10 +40,11 @@ enum Fault {
     DatabaseRestarted,
     DatabaseCrashed,
     SessionsEnded,
+    OwnerCutOff,
 }
 
 impl Fault {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::OwnerKilled,
         Self::OwnerStopped,
         Self::OwnerFrozen,
@@ -49,6 +54,7 @@ impl Fault {
         Self::DatabaseRestarted,
         Self::DatabaseCrashed,
         Self::SessionsEnded,
+        Self::OwnerCutOff,
     ];
 
     fn name(self) -> &'static str {
@@ -62,6 +68,7 @@ impl Fault {
             Self::DatabaseRestarted => "database restarted",
             Self::DatabaseCrashed => "database crashed",
             Self::SessionsEnded => "sessions of the database ended",
+            Self::OwnerCutOff => "owner cut off from the database",
         }
     }
 }
@@ -69,6 +76,8 @@ impl Fault {
 struct World {
     server: PostgresServer,
     replicas: Replicas,
+    /// Routes of the replicas to the database.
+    routes: Vec<Proxy>,
     owner: usize,
     workers: Vec<Process>,
 }
@@ -76,7 +85,18 @@ struct World {
 impl World {
     async fn start() -> Result<Self> {
         let server = PostgresServer::start("")?;
-        let replicas = Replicas::start(server.database()?, Graces::CHAOS, REPLICAS).await?;
+        let mut fixture = Fixture::bare();
+        fixture.graces = Graces::CHAOS;
+        let mut replicas = Replicas::prepare(fixture, server.database()?, REPLICAS)?;
+        let database = replicas.url.rsplit('/').next().unwrap_or_default().to_owned();
+        let entrance = entrance(server.socket().join(".s.PGSQL.5432")).await?;
+        let mut routes = Vec::new();
+        for _ in 0..REPLICAS {
+            let route = Proxy::start(entrance).await?;
+            replicas.routes.push(format!("postgres://rota@{}/{database}", route.addr()));
+            routes.push(route);
+        }
+        replicas.start_all().await;
         let client = replicas.fixture.client()?;
         tasks::agent(&client, SCRIPTED, tasks::script([]), &[]).await?;
         workload::agent(&client).await?;
@@ -84,7 +104,7 @@ impl World {
         for (name, agent) in WORKERS {
             workers.push(replicas.fixture.worker(agent, name, 4).await?);
         }
-        Ok(Self { server, replicas, owner: 0, workers })
+        Ok(Self { server, replicas, routes, owner: 0, workers })
     }
 
     /// Waits until another replica owns the database.
@@ -127,11 +147,23 @@ impl World {
             }
             Fault::StandbyFrozen => {
                 // Some of the time, the one that clients and workers are connected to.
-                let standby =
-                    self.replicas.replica((owner + 1 + random.random_range(0..REPLICAS - 1)) % REPLICAS);
+                let index = (owner + 1 + random.random_range(0..REPLICAS - 1)) % REPLICAS;
+                let standby = self.replicas.replica(index);
                 standby.signal(Signal::SIGSTOP);
-                sleep(Duration::from_millis(random.random_range(1_000..8_000))).await;
+                let before = self.registration(index)?;
+                // For longer than it is from one registration of a standby to the next.
+                sleep(Duration::from_millis(random.random_range(4_000..8_000))).await;
+                let after = self.registration(index)?;
                 standby.signal(Signal::SIGCONT);
+                return Ok(usize::from(before == after));
+            }
+            Fault::OwnerCutOff => {
+                self.routes[owner].freeze();
+                self.replaced().await?;
+                let ended = self.replicas.running[owner].take().context("no owner")?.ended().await;
+                ensure!(!ended.status.success(), "the owner has ended without an error: {ended:?}");
+                self.routes[owner].open();
+                self.replicas.start_one(owner, STANDS_BY).await;
             }
             Fault::WorkerKilled => {
                 let index = random.random_range(0..WORKERS.len());
@@ -153,6 +185,12 @@ impl World {
             }
         }
         Ok(1)
+    }
+
+    /// Returns until when a replica is registered in the database.
+    fn registration(&self, index: usize) -> Result<String> {
+        let sql = format!("SELECT max(expires) FROM rota.replicas WHERE name = 'replica-{index}'");
+        self.server.sql(&self.replicas.url, &sql)
     }
 
     /// How often owners have connected to the database again.
@@ -187,6 +225,24 @@ impl World {
     }
 }
 
+/// Returns an address that leads to a socket of the database.
+async fn entrance(socket: PathBuf) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let addr = listener.local_addr()?;
+    spawn("entrance", OnExit::Done, async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let socket = socket.clone();
+            spawn("entered", OnExit::Done, async move {
+                // A database that is away refuses, as it does on its own address.
+                if let Ok(mut far) = UnixStream::connect(socket).await {
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                }
+            });
+        }
+    });
+    Ok(addr)
+}
+
 async fn run(seed: u64) -> Result<Counts> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::start().await?;
@@ -211,6 +267,8 @@ async fn run(seed: u64) -> Result<Counts> {
     ensure!(history.states.values().sum::<usize>() >= TASKS, "{history:?}");
     let states: BTreeMap<_, _> = history.states;
     eprintln!("seed {seed}: {states:?}");
+    let idle: Vec<_> = counts.iter().filter(|(_, count)| **count == 0).map(|(name, _)| name).collect();
+    ensure!(idle.is_empty() && counts.len() == Fault::ALL.len(), "without effect: {idle:?}");
     Ok(counts)
 }
 
