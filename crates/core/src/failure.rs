@@ -181,9 +181,17 @@ pub struct Failure {
     /// Whether `retry_after` is the time until that limit ends, as the API named it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub limit_resets: bool,
+    /// Whether the storage of artifacts did not respond, or has no room.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_storage: bool,
 }
 
 impl Failure {
+    /// Whether the worker, its machine or its network may be to blame: all workers store their artifacts in the same place.
+    pub fn may_be_of_worker(&self) -> bool {
+        self.class.may_be_of_worker() && !self.of_storage
+    }
+
     /// Returns the time until the limit ends that the attempt has reached, if the model API named an end that is ahead.
     pub fn resets_in(&self) -> Option<Duration> {
         let resets = self.retry_after.filter(|_| self.limit_resets)?.min(MAX_RESET);
@@ -215,6 +223,7 @@ impl Failure {
             hint: String::new(),
             limit: String::new(),
             limit_resets: false,
+            of_storage: false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
-use rota_core::failure::Class;
+use rota_core::failure::{Class, Failure};
 use rota_core::task::{Question, State, Task};
 use rota_core::{AgentName, WorkerName};
 use rota_proto::worker::v1 as wire;
@@ -13,6 +13,7 @@ use rota_proto::{num, v1};
 use rota_store::{Dispatch, Previous};
 use rota_telemetry::trace;
 
+use crate::artifacts;
 use crate::seal::{self, Sealer};
 use crate::wire::overrides::{self, Forbidden};
 use crate::wire::{event, failure, kind, merge, time};
@@ -30,23 +31,36 @@ pub(crate) enum Unassignable {
     /// Earlier attempts have used all that it may cost.
     #[error("earlier attempts have spent the budget: {used} of {budget} millionths of a US dollar")]
     Spent { used: i64, budget: i64 },
+    /// An earlier attempt could not store what it made, and the next one could not either.
+    #[error("no attempt is started, since what it makes could not be stored: {reason}")]
+    NoRoom { reason: String },
 }
 
 impl Unassignable {
     /// Returns what the user can change to have the task assigned.
-    pub(crate) fn hint(&self) -> String {
+    fn hint(&self) -> String {
         match self {
             Self::Sealed(error) => error.hint().to_owned(),
             Self::Forbidden(error) => error.hint(),
             Self::Spent { .. } => "create a task with a larger `limits.budgetUsd`".to_owned(),
+            Self::NoRoom { .. } => artifacts::HINT_FULL.to_owned(),
         }
     }
 
-    pub(crate) fn class(&self) -> Class {
-        match self {
+    /// Returns the failure of the attempt that does not start.
+    pub(crate) fn failure(&self) -> Failure {
+        let class = match self {
             Self::Sealed(_) | Self::Forbidden(_) => Class::Invalid,
             Self::Spent { .. } => Class::Budget,
+            Self::NoRoom { .. } => Class::Source,
+        };
+        let mut failure = Failure::new(class, self.to_string());
+        failure.hint = self.hint();
+        if matches!(self, Self::NoRoom { .. }) {
+            failure.of_storage = true;
+            failure.retry_after = Some(artifacts::FREED_AFTER);
         }
+        failure
     }
 }
 

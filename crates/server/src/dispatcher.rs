@@ -17,6 +17,7 @@ use tonic::Code;
 use tracing::Instrument;
 
 use crate::agents::AgentRegistry;
+use crate::artifacts::Artifacts;
 use crate::assign::{Unassignable, assign};
 use crate::clock::now;
 use crate::keys::WorkerKey;
@@ -40,6 +41,7 @@ pub(crate) struct Dispatcher {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) sealer: Arc<Sealer>,
+    pub(crate) artifacts: Artifacts,
     /// How long a worker's confirmation may take after its grace period.
     pub(crate) heartbeat_timeout: Duration,
 }
@@ -80,6 +82,13 @@ impl Dispatcher {
     fn send_assign(self: &Arc<Self>, task: &Task, dispatch: &Dispatch, recipient: &Recipient) {
         let known = self.agents.get(&(task.namespace.clone(), recipient.agent.clone()));
         let agent_spec = known.as_ref().map(|known| &*known.spec);
+        // Its agent would work again in vain.
+        if task.last_failure.as_ref().is_some_and(|failure| failure.of_storage)
+            && let Err(full) = self.artifacts.admit(&task.namespace)
+        {
+            let reason = full.message().to_owned();
+            return self.fail_unassignable(task, &Unassignable::NoRoom { reason });
+        }
         match assign(task, dispatch, &recipient.agent, agent_spec, &self.sealer) {
             Ok(message) if !recipient.fetches_results && message.previous.iter().any(|one| one.omitted) => {
                 self.requeue_unfetchable(task);
@@ -102,9 +111,7 @@ impl Dispatcher {
         let Some(worker) = self.release_unsent(task) else { return };
         let _logged = spans::logged(task).entered();
         tracing::warn!(%error, "failed to assign a task");
-        let mut failed = Failure::new(error.class(), error.to_string());
-        failed.hint = error.hint();
-        self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, failed);
+        self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, error.failure());
     }
 
     /// Returns a task to the queue, as if its worker had rejected it, which would otherwise run it without the results of its

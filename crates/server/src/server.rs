@@ -134,18 +134,19 @@ impl Server {
             watchers.lineage().loss(),
             stop.clone(),
         ));
-        let dispatcher = Arc::new(Dispatcher {
-            store: store.clone(),
-            scheduler: Arc::clone(&scheduler),
-            agents: Arc::clone(&agents),
-            sealer: Arc::clone(&sealer),
-            heartbeat_timeout: options.timing.heartbeat_timeout,
-        });
         let artifacts = Artifacts::new(
             options.artifacts.of(&snapshot.store.to_string()),
             store.clone(),
             options.artifacts_quota,
         );
+        let dispatcher = Arc::new(Dispatcher {
+            store: store.clone(),
+            scheduler: Arc::clone(&scheduler),
+            agents: Arc::clone(&agents),
+            sealer: Arc::clone(&sealer),
+            artifacts: artifacts.clone(),
+            heartbeat_timeout: options.timing.heartbeat_timeout,
+        });
         let sessions = SessionDeps {
             store: store.clone(),
             artifacts: artifacts.clone(),

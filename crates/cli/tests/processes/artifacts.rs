@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
+use rota_client::Client;
 use rota_proto::v1::{self, TaskState, event};
+use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::tasks;
 use sha2::{Digest, Sha256};
 
@@ -242,29 +244,27 @@ async fn with_quota() -> Result<Fixture> {
     Ok(fixture)
 }
 
-/// Work whose files have no room has not succeeded, and all other work continues.
+/// Work whose files have no room waits for room where it is, and is not done again. All other work continues.
 #[tokio::test]
 async fn full_quota_deletes_no_work() -> Result<()> {
-    let fixture = with_quota().await?;
+    let mut fixture = with_quota().await?;
     let client = fixture.client()?;
-    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
-    let line = "head -c 3145728 /dev/urandom > $ROTA_OUTPUT/noise";
-    let large = tasks::create(&client, workload::shell(line, &[])).await?;
-    let failure_of = |event: v1::Event| match event.kind {
-        Some(event::Kind::State(change)) => change.failure,
-        _ => None,
-    };
-    let failure = async || -> Result<_> {
+    let _worker = fixture.worker(workload::AGENT, "w", 2).await?;
+    let count = fixture.dir().join("count");
+    let line = format!(
+        "echo run >> {}; head -c 3145728 /dev/urandom > $ROTA_OUTPUT/noise; echo large",
+        count.display()
+    );
+    let large = tasks::create(&client, workload::shell(&line, &[])).await?;
+    let notice = async || -> Result<_> {
         let log = tasks::log(&client, &large.name).await?;
-        Ok(log.into_iter().find_map(failure_of))
+        Ok(log.into_iter().find_map(|event| match event.kind {
+            Some(event::Kind::Notice(notice)) if notice.code == "artifacts_full" => Some(notice.message),
+            _ => None,
+        }))
     };
-    tasks::eventually("a failed attempt", async || Ok(failure().await?.is_some())).await?;
-    let failure = failure().await?.unwrap();
-    assert_eq!(failure.class(), v1::FailureClass::Source, "{failure:?}");
-    assert!(failure.message.contains("that they may take"), "{failure:?}");
-    assert!(failure.hint.contains("rota admin prune"), "{failure:?}");
-    // Not before parts can have become free: the agent would work in vain.
-    assert!(failure.retry_after.unwrap().seconds >= 600, "{failure:?}");
+    tasks::eventually("a notice", async || Ok(notice().await?.is_some())).await?;
+    assert!(notice().await?.unwrap().contains("that they may take"));
     // A result that needs no room counts.
     let small = tasks::create(&client, workload::shell("echo done", &[])).await?;
     let status = tasks::ended(&client, &small.name).await?.status.unwrap();
@@ -284,6 +284,55 @@ async fn full_quota_deletes_no_work() -> Result<()> {
         ])
         .await;
     assert!(refused.code != 0 && refused.err.contains("rota admin prune"), "{refused:?}");
+    starts_no_agent_in_vain(&client).await?;
+
+    fixture.stop_server().await;
+    fixture.server_environment = vec![("ROTA_SERVER_ARTIFACTS_QUOTA_MIB", "64".to_owned())];
+    fixture.start_server().await?;
+    let status = tasks::ended(&client, &large.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    assert_eq!(
+        (status.result.unwrap().text.as_str(), fs::read_to_string(count)?.as_str()),
+        ("large", "run\n")
+    );
+    let id = large.name.rsplit('/').next().unwrap();
+    let done = fixture.rota(&["download", id, "--to", "got"]).await;
+    assert_eq!((done.code, fs::metadata(fixture.dir().join("got/output/noise"))?.len()), (0, 3_145_728));
+    Ok(())
+}
+
+/// Checks that an attempt whose files had no room is followed by none while there is still no room.
+async fn starts_no_agent_in_vain(client: &Client) -> Result<()> {
+    tasks::agent(client, "raw", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("raw", "raw", 1)).await?;
+    let mut task = tasks::task("raw");
+    let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let task = tasks::create(client, task).await?;
+    let assign = worker.take().await?;
+    let class = v1::FailureClass::Source.into();
+    worker.fail(&assign, v1::Failure { class, of_storage: true, ..Default::default() });
+    let failures = async || -> Result<Vec<_>> {
+        let log = tasks::log(client, &task.name).await?;
+        Ok(log
+            .into_iter()
+            .filter_map(|event| match event.kind {
+                Some(event::Kind::State(change)) => change.failure,
+                _ => None,
+            })
+            .collect())
+    };
+    tasks::eventually("a second failure", async || Ok(failures().await?.len() == 2)).await?;
+    let failure = failures().await?.remove(1);
+    assert!(failure.message.contains("no attempt is started"), "{failure:?}");
+    assert!(failure.of_storage && failure.hint.contains("rota admin prune"), "{failure:?}");
+    // Not before parts can have become free.
+    assert!(failure.retry_after.unwrap().seconds >= 600, "{failure:?}");
+    let next = tasks::create(client, tasks::task("raw")).await?;
+    let assign = worker.take().await?;
+    assert!(next.name.ends_with(&assign.task_id), "{assign:?}");
+    worker.succeed(&assign, 0, "done");
+    worker.close().await;
     Ok(())
 }
 

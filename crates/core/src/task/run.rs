@@ -360,7 +360,7 @@ impl Step<'_> {
         task.avoid = (task.assignment.as_ref())
             // A program that the task brought along crashes by itself.
             .filter(|assignment| {
-                failure.class.may_be_of_worker() && !(assignment.own.program && failure.class == Class::Crash)
+                failure.may_be_of_worker() && !(assignment.own.program && failure.class == Class::Crash)
             })
             .map(|assignment| assignment.worker.clone());
         let mut change =

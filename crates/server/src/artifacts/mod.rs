@@ -5,6 +5,7 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,7 +23,11 @@ pub(crate) use sweep::run as sweep;
 
 const HINT: &str =
     "check the storage of artifacts (`artifacts` in the server's settings) and the server's log";
+pub(crate) const HINT_FULL: &str = "delete old tasks with `rota admin prune`, which frees their artifacts within an hour, or \
+                                    raise `artifacts_quota_mib` of the server";
 
+/// Time after which the parts of removed tasks have become free.
+pub(crate) const FREED_AFTER: Duration = Duration::from_secs(3600);
 /// Artifacts stop at this multiple of the room that is kept for results: they arrive faster than results are measured.
 const RESERVES: u64 = 2;
 
@@ -53,9 +58,7 @@ impl Artifacts {
                 used >> 20,
                 self.quota >> 20
             );
-            let hint = "delete old tasks with `rota admin prune`, which frees their artifacts within an hour, or raise \
-                        `artifacts_quota_mib` of the server";
-            return Err(hinted("ARTIFACTS_FULL", text, hint));
+            return Err(hinted("ARTIFACTS_FULL", text, HINT_FULL));
         }
         self.admit_list()
     }

@@ -75,7 +75,9 @@ impl Breakers {
         };
         let id = (ended.task.id, attempt.fence);
         match &attempt.failure {
-            Some(failure) if failure.class == Class::Source => self.suspect(&key, id, failure),
+            Some(failure) if failure.class == Class::Source && !failure.of_storage => {
+                self.suspect(&key, id, failure)
+            }
             _ if outcome == Outcome::Success => self.confirm(ended.task.id, &key),
             _ => {}
         }

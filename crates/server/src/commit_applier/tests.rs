@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
+use crate::artifacts::Artifacts;
 use crate::demand::Demand;
 use crate::keys::WorkerKey;
 use crate::scheduler::{Reservation, SessionHandle};
@@ -81,8 +82,10 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let health =
         Health::new(store.clone(), background_tasks, demand, Arc::default(), None, CancellationToken::new());
     let folder = tempfile::tempdir().unwrap();
+    let parts = rota_artifacts::Parts::in_folder(&folder.path().join("artifacts")).unwrap();
     let dispatcher = Dispatcher {
         store: store.clone(),
+        artifacts: Artifacts::new(parts, store.clone(), 0),
         scheduler: Arc::clone(&scheduler),
         agents: Arc::clone(&agents),
         sealer: Arc::new(seal::of_file(&folder.path().join("key"))),

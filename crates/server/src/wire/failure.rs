@@ -59,6 +59,7 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
         limit: (failure.limit_resets || !failure.limit.is_empty()).then(|| {
             Box::new(v1::ReachedLimit { name: failure.limit.clone(), resets: failure.limit_resets })
         }),
+        of_storage: failure.of_storage,
     }
 }
 
@@ -85,6 +86,7 @@ pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
     converted.retry_after =
         failure.retry_after.and_then(|wait| u64::try_from(wait.seconds).ok()).map(Duration::from_secs);
     converted.hint = cut(failure.hint, 1024);
+    converted.of_storage = failure.of_storage;
     if let Some(limit) = failure.limit {
         converted.limit = cut(limit.name, quota::MAX_LIMIT_NAME);
         converted.limit_resets = limit.resets && converted.retry_after.is_some();
@@ -107,6 +109,8 @@ mod tests {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
             assert_eq!(from_wire(to_wire(&failure)), failure);
+            let of_storage = Failure { of_storage: true, ..failure };
+            assert_eq!(from_wire(to_wire(&of_storage)), of_storage);
         }
     }
 }

@@ -123,6 +123,43 @@ async fn unreachable_host_is_no_failure_of_workers() -> Result<()> {
 }
 
 #[tokio::test]
+/// All workers store what they make in the same place: that another one could do so later blames none.
+#[tokio::test]
+async fn full_storage_is_no_failure_of_workers() -> Result<()> {
+    let breakers = Policy { failures: 2, cooldown: Duration::from_secs(30) };
+    let cluster = Cluster::start_with(Setup { breakers, ..Setup::new(Backend::Memory) }).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut first = RawWorker::join(client, raw::hello("echo", "a", 5)).await?;
+    let mut task = tasks::task("echo");
+    let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let (mut names, mut assigned) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        names.push(tasks::create(client, task.clone()).await?.name);
+        assigned.push(first.take().await?);
+    }
+    // So that another one gets the tasks.
+    let not_ready_reason = "no memory".to_owned();
+    first.send(Kind::Status(WorkerStatus { not_ready_reason, ..WorkerStatus::default() }));
+    for assign in &assigned {
+        let class = FailureClass::Source.into();
+        first.fail(assign, v1::Failure { class, of_storage: true, ..Default::default() });
+    }
+    let mut second = RawWorker::join(client, raw::hello("echo", "b", 5)).await?;
+    for _ in &names {
+        let assign = second.take().await?;
+        second.succeed(&assign, 0, "done");
+    }
+    for name in &names {
+        let status = tasks::ended(client, name).await?.status.context("no status")?;
+        assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2));
+    }
+    let workers = tasks::workers(client).await?;
+    assert!(workers.iter().all(|worker| worker.breaker.is_empty()), "{workers:?}");
+    Ok(())
+}
+
 async fn missing_program_fails_no_task() -> Result<()> {
     run_among_healthy(Sickness::Fails(FailureClass::Start)).await
 }

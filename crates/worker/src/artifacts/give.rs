@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rota_client::artifacts::TransferError;
-use rota_proto::v1::{Artifact, ArtifactList, Changes, FailureClass};
+use rota_proto::v1::{Artifact, ArtifactList, Changes, Failure, FailureClass};
 use rota_proto::worker::v1::{Assign, PreviousResult};
 use tokio::fs;
 
@@ -61,7 +61,10 @@ impl Given {
         context: &Path,
     ) -> Result<(), RunOutcome> {
         let all = || self.files.iter().flat_map(|(_, artifacts)| artifacts);
-        let failed = |class, text: String| RunOutcome::Failed(failure(class, text));
+        let failed = |class, text: String| {
+            let of_storage = class == FailureClass::Source;
+            RunOutcome::Failed(Failure { of_storage, ..failure(class, text) })
+        };
         let bytes: u64 = all().map(|artifact| u64::try_from(artifact.size).unwrap_or_default()).sum();
         if bytes > MAX_BYTES {
             let text = format!("the attempt would be given {} GiB of files; at most 8 are", bytes >> 30);

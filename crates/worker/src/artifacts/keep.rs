@@ -82,7 +82,7 @@ impl Kept {
 /// Stores the files of an attempt, for which it has as long as `limit` without a control plane, and delivers its changes if it
 /// succeeded (`work`) and its task asks for it. Returns notices for its log, and what has become of the changes. The error is why
 /// its result must not count.
-pub(crate) async fn keep(
+pub(super) async fn keep(
     caller: &Caller,
     kept: Kept,
     dirs: &AttemptDirs,
@@ -299,7 +299,7 @@ fn full(status: &Status) -> Failure {
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.
 fn called(status: &Status) -> Failure {
     let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
-    Failure { hint: HINT.to_owned(), ..failure(FailureClass::Source, text) }
+    Failure { hint: HINT.to_owned(), of_storage: true, ..failure(FailureClass::Source, text) }
 }
 
 /// What has become of a list.

@@ -9,6 +9,7 @@ mod give;
 mod globs;
 mod keep;
 mod place;
+mod room;
 mod summary;
 mod transcript;
 
@@ -16,6 +17,7 @@ pub(crate) use calls::{Caller, Retry};
 pub(crate) use checkpoint::FOLDER as CHECKPOINT;
 pub(crate) use give::Given;
 pub(crate) use globs::globs;
-pub(crate) use keep::{Kept, LastCheckpoint, keep, keep_checkpoint};
+pub(crate) use keep::{Kept, LastCheckpoint, keep_checkpoint};
 pub(crate) use place::place as place_checkpoint;
+pub(crate) use room::keep_with_room;
 pub(crate) use transcript::unheard;

@@ -10,7 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use rota_proto::v1::{
-    Event, FailureClass, Limits, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
+    Event, Failure, FailureClass, Limits, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event,
+    runtime,
 };
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
@@ -155,7 +156,9 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         // Whatever was silent would be so again.
         kept.unusable = report.unanswered && handle.lock().stop_reason == Some(StopReason::Silence);
         let (work, stop) = (Work::of(&report), handle.stop_signal());
-        let keep = Box::pin(artifacts::keep(&deps.caller, kept, dirs, work, deps.keep_for, stop));
+        let note = |failed: &Failure| emit(notice(Severity::High, "artifacts_full", failed.message.clone()));
+        let keep =
+            Box::pin(artifacts::keep_with_room(&deps.caller, kept, dirs, work, deps.keep_for, stop, note));
         let mut keep = pin!(handle.group.scope(keep));
         let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
         let ended = match soon {

@@ -190,6 +190,10 @@ fn failure_of_the_worker_is_avoided() {
         assert!(!avoids(&harness), "{class:?}");
     }
     let mut harness = Harness::new(plain());
+    let full = Failure { of_storage: true, ..Failure::new(Class::Source, "full") };
+    harness.start().finish(Completion::Failed(full));
+    assert!(!avoids(&harness), "others store their artifacts in the same place");
+    let mut harness = Harness::new(plain());
     harness.assign().reject();
     assert!(avoids(&harness));
     harness.assign().wait(secs(10));
