@@ -83,7 +83,7 @@ async fn full_disk_starts_no_further_workers() {
     pool.set_demand(demand(9, vec![sick("coder-1"), sick("coder-2")]));
     let planned = desired(&pool);
     assert_eq!((planned.start, planned.drain.len()), (0, 1), "one stays, to report the recovery");
-    // Its circuit breaker is its own.
+    // Its circuit breaker is its own, and so is a process that it cannot end.
     let suspended = |name: &str| WorkerDemand { unavailable: true, ..worker_demand(name, 0) };
     pool.set_demand(demand(9, vec![suspended("coder-1"), suspended("coder-2")]));
     assert_eq!(desired(&pool).start, 3);

@@ -112,7 +112,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
                 connected: worker.connected,
                 idle_since: worker.stats.idle_since.map(time::timestamp),
                 unavailable: worker.is_unavailable(),
-                not_ready: !worker.ready,
+                not_ready: !worker.ready && !worker.stats.not_ready_alone,
                 isolated: worker.stats.isolated,
                 not_isolated_reason: worker.stats.not_isolated_reason.clone(),
                 unavailable_reason: worker.unavailable_reason().to_owned(),

@@ -61,6 +61,8 @@ pub(crate) struct WorkerStats {
     pub(crate) not_isolated_reason: String,
     /// What keeps it from running attempts, by its own statement; empty if nothing does.
     pub(crate) not_ready_reason: String,
+    /// Whether that concerns it alone, and not its machine.
+    pub(crate) not_ready_alone: bool,
     /// Time for which slots were occupied, summed over all slots, up to `busy_until`.
     pub(crate) busy: Duration,
     busy_until: Timestamp,
@@ -93,6 +95,7 @@ impl WorkerStats {
             isolated: false,
             not_isolated_reason: String::new(),
             not_ready_reason: String::new(),
+            not_ready_alone: false,
             busy: Duration::ZERO,
             busy_until: at,
             recent_activity: Arc::default(),
@@ -212,8 +215,9 @@ impl WorkerEntry {
     }
 
     /// Returns what watchers of workers see, but for statistics.
-    pub(super) fn shape(&self) -> (bool, bool, bool, usize, usize) {
-        (self.session.is_some(), self.draining, self.is_ready(), self.attempts(), self.free())
+    pub(super) fn shape(&self) -> (bool, bool, bool, bool, usize, usize) {
+        let alone = self.stats.not_ready_alone;
+        (self.session.is_some(), self.draining, self.is_ready(), alone, self.attempts(), self.free())
     }
 
     /// Whether nothing keeps the worker from running attempts, by its own statement.

@@ -134,6 +134,7 @@ pub(super) async fn open(
     entry.stats.isolated = hello.isolated;
     entry.stats.not_isolated_reason = failure::cut(hello.not_isolated_reason, 256);
     entry.stats.not_ready_reason = failure::cut(hello.not_ready_reason, 256);
+    entry.stats.not_ready_alone = hello.not_ready_alone;
     entry.stats.runtime_version = failure::cut(hello.runtime_version, 128);
     entry.stats.runtime_missing = missing(hello.runtime_missing);
     tracing::info!(worker = %worker, agent = %entry.profile.agent, epoch = epoch.0, resumed = entry.attempts(), "worker joined");

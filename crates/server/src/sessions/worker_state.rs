@@ -33,6 +33,7 @@ pub(super) fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) {
                     entry.stats.record(now(), what, None);
                 }
                 entry.stats.not_ready_reason = reason;
+                entry.stats.not_ready_alone = status.not_ready_alone;
                 entry.stats.runtime_version = failure::cut(status.runtime_version, 128);
                 entry.stats.runtime_missing = hello::missing(status.runtime_missing);
             });

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::StreamExt;
 use rota_core::breaker::Policy;
 use rota_proto::v1::{self, FailureClass, TaskState, script_step::Kind as Step};
 use rota_proto::worker::v1::session_request::Kind;
@@ -122,7 +123,6 @@ async fn unreachable_host_is_no_failure_of_workers() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 /// All workers store what they make in the same place: that another one could do so later blames none.
 #[tokio::test]
 async fn full_storage_is_no_failure_of_workers() -> Result<()> {
@@ -160,6 +160,7 @@ async fn full_storage_is_no_failure_of_workers() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
 async fn missing_program_fails_no_task() -> Result<()> {
     run_among_healthy(Sickness::Fails(FailureClass::Start)).await
 }
@@ -246,6 +247,29 @@ async fn worker_that_is_not_ready_gets_nothing() -> Result<()> {
     let [cause] = &status.causes[..] else { anyhow::bail!("{:?}", status.causes) };
     assert_eq!((cause.code.as_str(), status.state()), ("workers_not_ready", v1::SystemState::Degraded));
     assert!(cause.message.contains("default/echo") && cause.message.ends_with("no disk"), "{cause:?}");
+
+    // Other workers of its machine would be no better, unless the cause is its own.
+    let mut demand = client.watch_demand("namespaces/-");
+    let mut of_machine = async |wanted: bool| {
+        let reported = async {
+            loop {
+                let demand = demand.next().await.context("it ended")??;
+                let workers = demand.demands.into_iter().flat_map(|demand| demand.workers);
+                let found: Vec<_> = workers.map(|worker| (worker.unavailable, worker.not_ready)).collect();
+                if found == [(true, wanted)] {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reported).await?
+    };
+    of_machine(true).await?;
+    worker.send(Kind::Status(WorkerStatus {
+        not_ready_reason: "a process cannot be ended".to_owned(),
+        not_ready_alone: true,
+        ..WorkerStatus::default()
+    }));
+    of_machine(false).await?;
 
     worker.send(Kind::Status(WorkerStatus::default()));
     let assign = worker.take().await?;

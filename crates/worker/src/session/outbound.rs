@@ -46,6 +46,7 @@ impl Worker {
             isolated,
             not_isolated_reason: self.not_isolated.clone().unwrap_or_default(),
             not_ready_reason: status.not_ready_reason,
+            not_ready_alone: status.not_ready_alone,
             credential: self.access.credential.clone(),
             backend: self.access.backend.clone(),
         }

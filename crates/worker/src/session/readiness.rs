@@ -40,7 +40,30 @@ pub(super) struct Readiness {
 }
 
 /// When a check ended, and what it found.
-type Checked = (Instant, Option<String>);
+type Checked = (Instant, Option<Obstacle>);
+
+/// What keeps a worker from running attempts.
+#[derive(Debug, Clone, Default)]
+struct Obstacle {
+    /// For people; empty if there is none.
+    reason: String,
+    /// Whether it concerns this worker alone: another one on the same machine would be ready.
+    alone: bool,
+}
+
+impl Obstacle {
+    /// Returns that of the machine first: it concerns more workers.
+    fn of(machine: Option<String>, stuck: Option<String>) -> Option<Self> {
+        machine.map(Self::of_machine).or_else(|| {
+            let reason = format!("processes of an attempt cannot be ended: {}", stuck?);
+            Some(Self { reason, alone: true })
+        })
+    }
+
+    fn of_machine(reason: String) -> Self {
+        Self { reason, alone: false }
+    }
+}
 
 impl Readiness {
     pub(super) fn new(state: &Path, min_free_disk: u64, min_free_memory: u64) -> Self {
@@ -82,13 +105,14 @@ impl Readiness {
 
     /// Checks the machine. Returns what keeps it from running attempts; empty if nothing does.
     pub(super) async fn check(&self) -> String {
-        let found = self.obstacle().await.unwrap_or_default();
+        let Obstacle { reason: found, alone } = self.obstacle().await.unwrap_or_default();
         self.status.send_if_modified(|status| {
             let known = &mut status.not_ready_reason;
             // The amounts change with every check.
-            let changed = known.is_empty() != found.is_empty();
+            let changed = known.is_empty() != found.is_empty() || status.not_ready_alone != alone;
             if changed {
                 found.clone_into(known);
+                status.not_ready_alone = alone;
                 match found.as_str() {
                     "" => tracing::info!("ready for tasks again"),
                     reason => tracing::warn!(reason, "not ready for tasks"),
@@ -108,9 +132,9 @@ impl Readiness {
         found
     }
 
-    async fn obstacle(&self) -> Option<String> {
+    async fn obstacle(&self) -> Option<Obstacle> {
         let state = self.state.display();
-        let stuck = || Some(format!("the file system of {state} does not answer"));
+        let stuck = || Some(Obstacle::of_machine(format!("the file system of {state} does not answer")));
         let began = Instant::now();
         let Ok(Ok(permit)) = timeout(CHECK_TIMEOUT, Arc::clone(&self.checking).acquire_owned()).await else {
             return stuck();
@@ -123,14 +147,14 @@ impl Readiness {
         let last = Arc::clone(&self.last);
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let left =
-                supervise::stuck().map(|which| format!("processes of an attempt cannot be ended: {which}"));
-            let found = left.or_else(|| low_memory(min_memory)).or_else(|| unusable(&path, min_disk));
+            let of_machine = low_memory(min_memory).or_else(|| unusable(&path, min_disk));
+            let found = Obstacle::of(of_machine, supervise::stuck());
             *last.lock() = Some((Instant::now(), found.clone()));
             found
         });
         match timeout(CHECK_TIMEOUT, check).await {
-            Ok(found) => found.unwrap_or_else(|_| Some("the check of the machine failed".to_owned())),
+            Ok(found) => found
+                .unwrap_or_else(|_| Some(Obstacle::of_machine("the check of the machine failed".to_owned()))),
             Err(_) => stuck(),
         }
     }
@@ -204,6 +228,18 @@ mod tests {
         std::fs::create_dir(&state).unwrap();
         assert_eq!(readiness.check().await, "");
         assert_eq!(changes.borrow_and_update().not_ready_reason, "");
+    }
+
+    #[test]
+    fn stuck_processes_concern_their_worker_alone() {
+        let of = |machine: Option<&str>, stuck: Option<&str>| {
+            let found = Obstacle::of(machine.map(str::to_owned), stuck.map(str::to_owned));
+            found.map(|found| (found.reason, found.alone))
+        };
+        let stuck = "processes of an attempt cannot be ended: 17 (cc)".to_owned();
+        assert_eq!(of(None, None), None);
+        assert_eq!(of(None, Some("17 (cc)")), Some((stuck, true)));
+        assert_eq!(of(Some("no disk"), Some("17 (cc)")), Some(("no disk".to_owned(), false)));
     }
 
     #[tokio::test]
