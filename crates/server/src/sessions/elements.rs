@@ -58,17 +58,11 @@ fn collect<'a>(scope: &str, message: &'a DescriptorProto, found: &mut Vec<(Strin
     found.push((name, message));
 }
 
-/// Fails if a worker's message has more than `most` strings, bytes and messages in it, at any depth.
-pub(super) fn check(message: &[u8], most: usize) -> Result<(), Excess> {
+/// Returns how many strings, bytes and messages a worker's message has in it, at any depth. Fails if these are more than `most`.
+pub(super) fn check(message: &[u8], most: usize) -> Result<usize, Excess> {
     let mut left = most;
-    walk(message, SCHEMA.root, &mut left, 0)
-}
-
-/// Returns how many strings, bytes and messages a message has in it, as far as it is well-formed.
-pub(super) fn count(message: &[u8]) -> usize {
-    let mut left = usize::MAX;
-    let _ = walk(message, SCHEMA.root, &mut left, 0);
-    usize::MAX - left
+    walk(message, SCHEMA.root, &mut left, 0)?;
+    Ok(most - left)
 }
 
 fn walk(mut bytes: &[u8], message: usize, left: &mut usize, depth: usize) -> Result<(), Excess> {
@@ -107,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    fn check_message(kind: Kind, most: usize) -> Result<(), Excess> {
+    fn check_message(kind: Kind, most: usize) -> Result<usize, Excess> {
         check(&SessionRequest { kind: Some(kind) }.encode_to_vec(), most)
     }
 
@@ -115,11 +109,11 @@ mod tests {
     fn nested_elements_are_counted() {
         let events = vec![Event::default(); 10];
         let report = Kind::Report(Report { events, ..Report::default() });
-        assert_eq!(check_message(report.clone(), 11), Ok(()));
+        assert_eq!(check_message(report.clone(), 11), Ok(11));
         assert_eq!(check_message(report, 10), Err(Excess::TooMany));
 
         let hello = Kind::Hello(Hello { capabilities: vec![String::new(); 10], ..Hello::default() });
-        assert_eq!(check_message(hello.clone(), 11), Ok(()));
+        assert_eq!(check_message(hello.clone(), 11), Ok(11));
         assert_eq!(check_message(hello, 10), Err(Excess::TooMany));
 
         let list = ListValue { values: vec![Value { kind: Some(value::Kind::BoolValue(true)) }; 100] };
@@ -128,7 +122,7 @@ mod tests {
         let succeeded = TaskResult { data: Some(data), ..TaskResult::default() };
         let result =
             AttemptResult { kind: Some(result::Kind::Succeeded(succeeded)), ..AttemptResult::default() };
-        assert_eq!(check_message(Kind::Result(result.clone()), 110), Ok(()));
+        assert!(check_message(Kind::Result(result.clone()), 110).is_ok());
         assert_eq!(check_message(Kind::Result(result), 100), Err(Excess::TooMany));
     }
 
@@ -136,7 +130,7 @@ mod tests {
     fn text_is_one_element_whatever_its_bytes() {
         let notice = Notice { message: "\n\0".repeat(1000), ..Notice::default() };
         let events = vec![Event { kind: Some(event::Kind::Notice(notice)), ..Event::default() }];
-        assert_eq!(check_message(Kind::Report(Report { events, ..Report::default() }), 4), Ok(()));
+        assert_eq!(check_message(Kind::Report(Report { events, ..Report::default() }), 4), Ok(4));
     }
 
     #[test]

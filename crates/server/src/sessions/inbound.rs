@@ -17,7 +17,8 @@ use tonic::{Status, Streaming};
 
 use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
-use super::{decode, message_limits, worker_state};
+use super::message_limits::Sizes;
+use super::{decode, worker_state};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::scheduler::SessionHandle;
@@ -94,6 +95,7 @@ pub(super) async fn run(
     deps: &SessionDeps,
     opened: &Opened,
     inbound: Streaming<SessionRequest>,
+    sizes: &Sizes,
 ) -> Result<(), Status> {
     let mut inbound = inbound.fuse();
     let mut pending = FuturesOrdered::new();
@@ -105,7 +107,7 @@ pub(super) async fn run(
             Some(batch) = pending.next(), if !pending.is_empty() => {
                 settle(deps, opened, &mut failed, batch, &mut pending).await?;
             }
-            chunk = tokio::time::timeout(silence, gather(&mut inbound)), if pending.len() < MAX_PENDING => {
+            chunk = tokio::time::timeout(silence, gather(&mut inbound, sizes)), if pending.len() < MAX_PENDING => {
                 let chunk = chunk.map_err(|_| Status::deadline_exceeded("no message from the worker within the heartbeat timeout"))?;
                 let Some(chunk) = chunk else { break };
                 let mut commands = Vec::with_capacity(chunk.len());
@@ -171,11 +173,12 @@ async fn settle(
 /// Waits for a message, and adds those that have arrived too, up to the limits of a batch. None at the end.
 async fn gather(
     inbound: &mut Fuse<Streaming<SessionRequest>>,
+    sizes: &Sizes,
 ) -> Option<Vec<Result<SessionRequest, Status>>> {
     let mut next = inbound.next().await;
     let (mut batch, mut size) = (Vec::new(), 0);
     while let Some(message) = next {
-        size += message.as_ref().map_or(0, message_limits::memory);
+        size += message.as_ref().map_or(0, |_| sizes.take());
         batch.push(message);
         let full = batch.len() >= MAX_BATCH || size >= MAX_BATCH_BYTES;
         next = if full { None } else { inbound.next().now_or_never().flatten() };

@@ -1,13 +1,14 @@
 //! Limits of messages in bytes and elements: of workers' sessions, and of calls that require no token. They are applied to
 //! encoded messages before anything of them is decoded. Knows nothing of identities.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
-use prost::Message;
-use rota_proto::worker::v1::SessionRequest;
+use parking_lot::Mutex;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -30,10 +31,15 @@ pub(crate) const MAX_ANONYMOUS: usize = 4 << 10;
 /// Memory of an element besides its content: the largest one is an event.
 const ELEMENT_BYTES: usize = 256;
 
-/// Estimates the memory of a decoded message.
-pub(super) fn memory(message: &SessionRequest) -> usize {
-    let encoded = message.encode_to_vec();
-    encoded.len() + elements::count(&encoded) * ELEMENT_BYTES
+/// Memory of the decoded messages of a session, by estimate, from their arrival until they are taken, in their order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sizes(Arc<Mutex<VecDeque<usize>>>);
+
+impl Sizes {
+    /// Returns that of the next message.
+    pub(super) fn take(&self) -> usize {
+        self.0.lock().pop_front().unwrap_or(MAX_MESSAGE)
+    }
 }
 
 /// Limits the request bodies of sessions, and of calls that require no token.
@@ -62,13 +68,18 @@ impl<S: tower::Service<http::Request<Body>>> tower::Service<http::Request<Body>>
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> S::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> S::Future {
+        let sizes = Sizes::default();
         let limits = match request.uri().path() {
-            SESSION => Limits::SESSION,
+            SESSION => {
+                request.extensions_mut().insert(sizes.clone());
+                Limits::SESSION
+            }
             path if roles::is_anonymous(path) => Limits::ANONYMOUS,
             _ => return self.inner.call(request),
         };
-        self.inner.call(request.map(|body| Body::new(LimitedBody::new(body, limits))))
+        self.inner
+            .call(request.map(|body| Body::new(LimitedBody { sizes, ..LimitedBody::new(body, limits) })))
     }
 }
 
@@ -103,13 +114,15 @@ struct LimitedBody {
     /// Beginning of a message whose end has not arrived.
     partial: BytesMut,
     limits: Limits,
+    /// Shared with the session that takes the messages.
+    sizes: Sizes,
     first: bool,
     ended: bool,
 }
 
 impl LimitedBody {
     fn new(inner: Body, limits: Limits) -> Self {
-        Self { inner, partial: BytesMut::new(), limits, first: true, ended: false }
+        Self { inner, partial: BytesMut::new(), limits, sizes: Sizes::default(), first: true, ended: false }
     }
 
     /// Returns the length of the complete messages at the beginning of `bytes`.
@@ -126,12 +139,13 @@ impl LimitedBody {
             }
             let Some(message) = rest.get(PREFIX..PREFIX + length) else { return Ok(checked) };
             if let Some(elements) = limit.elements {
-                elements::check(message, elements).map_err(|excess| match excess {
+                let found = elements::check(message, elements).map_err(|excess| match excess {
                     Excess::TooMany => {
                         error("MESSAGE_TOO_LARGE", format!("a message has more than {elements} elements"))
                     }
                     Excess::Malformed => error("PROTOCOL_VIOLATION", "a message is malformed"),
                 })?;
+                self.sizes.0.lock().push_back(length + found * ELEMENT_BYTES);
             }
             self.first = false;
             checked += PREFIX + length;
@@ -195,8 +209,9 @@ impl http_body::Body for LimitedBody {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
     use rota_proto::worker::v1::session_request::Kind;
-    use rota_proto::worker::v1::{Hello, Reject, Release, WorkerHeartbeat, WorkerStatus};
+    use rota_proto::worker::v1::{Hello, Reject, Release, SessionRequest, WorkerHeartbeat, WorkerStatus};
 
     use super::*;
 
@@ -241,20 +256,24 @@ mod tests {
     }
 
     #[test]
-    fn all_kinds_of_messages_have_a_size() {
+    fn messages_have_sizes_in_their_order() {
         let text = || "x".repeat(1 << 20);
         let kinds = [
             Kind::Reject(Reject { reason: text(), ..Reject::default() }),
             Kind::Release(Release { request_ids: vec![text()], ..Release::default() }),
             Kind::Status(WorkerStatus { not_ready_reason: text(), ..WorkerStatus::default() }),
         ];
-        for kind in kinds {
-            let message = SessionRequest { kind: Some(kind) };
-            assert!(memory(&message) >= 1 << 20, "{} bytes", memory(&message));
-        }
         let request_ids = vec![String::new(); 1000];
         let release = Kind::Release(Release { request_ids, ..Release::default() });
-        let held = 1000 * size_of::<String>();
-        assert!(memory(&SessionRequest { kind: Some(release) }) >= held, "an empty id takes memory");
+        let beat = Kind::Heartbeat(WorkerHeartbeat::default());
+        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
+        let hello = framed(Kind::Hello(Hello::default()));
+        let all = [hello].into_iter().chain(kinds.into_iter().chain([beat, release]).map(framed));
+        body.accept(all.collect::<Vec<_>>().concat().into()).unwrap();
+        let sizes: Vec<_> = (0..6).map(|_| body.sizes.take()).collect();
+        assert!(sizes[0] < 1024 && sizes[4] < 1024, "{sizes:?}");
+        assert!(sizes[1..4].iter().all(|size| *size >= 1 << 20), "{sizes:?}");
+        assert!(sizes[5] >= 1000 * size_of::<String>(), "an empty id takes memory: {sizes:?}");
+        assert!(body.sizes.0.lock().is_empty());
     }
 }

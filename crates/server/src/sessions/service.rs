@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
+use super::message_limits::Sizes;
 use super::{checkpoint, hello, inbound, keep_artifacts, previous_result, worker_loss};
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
@@ -53,9 +54,10 @@ impl WorkerService for Service {
         let (messages, outbox) = mpsc::channel(OUTBOX_SIZE);
         let session = SessionHandle { messages, closed: deps.stop.child_token() };
         let identity = request.extensions().get::<Identity>().cloned();
+        let sizes = request.extensions().get::<Sizes>().cloned().unwrap_or_default();
         let inbound = request.into_inner();
         spawn("session", OnExit::Done, async move {
-            if let Err(status) = run(deps, identity, inbound, session).await {
+            if let Err(status) = run(deps, identity, inbound, sizes, session).await {
                 let _ = errors.send(status).await;
             }
         });
@@ -98,12 +100,14 @@ async fn run(
     deps: SessionDeps,
     identity: Option<Identity>,
     mut inbound: Streaming<SessionRequest>,
+    sizes: Sizes,
     session: SessionHandle,
 ) -> Result<(), Status> {
     let first = tokio::select! {
         () = deps.stop.cancelled() => return Err(stopping()),
         first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()) => first,
     };
+    sizes.take();
     let hello = match first {
         Err(_) => return Err(status::error("PROTOCOL_VIOLATION", "no Hello within 10 s")),
         Ok(message) => match message?.and_then(|message| message.kind) {
@@ -131,7 +135,7 @@ async fn run(
             Err(Status::unavailable("the worker's token has expired; connect again with a current one"))
         }
         () = revoked(token.as_ref()) => Err(token_registry::revoked()),
-        ended = inbound::run(&deps, &opened, inbound) => ended,
+        ended = inbound::run(&deps, &opened, inbound, &sizes) => ended,
     };
     // Whatever error that caused: a superseded worker must get that reason.
     let newer = deps.scheduler.inspect(&opened.key, |entry| entry.epoch != opened.worker.epoch) == Some(true);
