@@ -18,7 +18,7 @@ use super::redact::Redaction;
 use super::secrets;
 use super::start;
 use crate::artifacts::Given;
-use crate::git::{self, Cloning, Request};
+use crate::git::{self, Cloning, GitError, Request};
 use crate::runtimes::{Attempt, RunOutcome, context, failure, notice, stopped};
 use crate::supervise::Jail;
 use crate::workspace::{AttemptDirs, PrepareError};
@@ -77,9 +77,17 @@ pub(super) async fn prepare(
         let _ = events.send(notice(Severity::Medium, "workspace_set_aside", text)).await;
     }
     if let Some((git, _)) = &dirs.repository {
-        let missing = git::missing(git, &mut handle.stop_signal()).await.map_err(PrepareError::from)?;
-        for (code, text) in missing {
-            let _ = events.send(notice(Severity::Medium, code, text)).await;
+        // Only notices come of it: what fails here may still work for the agent.
+        match git::missing(git, &mut handle.stop_signal()).await {
+            Ok(missing) => {
+                for (code, text) in missing {
+                    let _ = events.send(notice(Severity::Medium, code, text)).await;
+                }
+            }
+            Err(stopped @ GitError::Stopped) => return Err(PrepareError::from(stopped).into()),
+            Err(GitError::Failed { failure, .. }) => {
+                tracing::warn!(error = failure.message, "failed to check what a clone lacks");
+            }
         }
     }
     give(deps, given, &assign, &scratch, handle).await?;

@@ -137,3 +137,13 @@ async fn attempts_start_over_from_the_work_of_a_dependency() -> Result<()> {
     assert_eq!(site.paths("review").await?, ["b", "fix.txt"]);
     Ok(())
 }
+
+/// What only notices come of fails no attempt.
+#[tokio::test]
+async fn failed_look_for_missing_parts_is_passed_over() -> Result<()> {
+    let broken = |_: &Path| "case \"$*\" in *attr:filter=lfs*) exit 128;; esac".to_owned();
+    let site = site_with_git(broken).await?;
+    let status = site.run(site.task("looked", "echo done")).await?.0;
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    Ok(())
+}
