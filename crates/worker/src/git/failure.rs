@@ -66,6 +66,16 @@ const FAULTS_OF_HOSTS: [&str; 10] = [
     "unavailable",
 ];
 
+/// What a host writes before it rejects a push, in lower case, that it will reject in the same way again, although the reason that it
+/// gives is one of its faults: a pack that is too large, and a branch whose name is a folder of others.
+const FINAL_REASONS: [&str; 2] = ["exceeds maximum", "exists; cannot create"];
+
+fn is_final(output: &str) -> bool {
+    let written = |line: &str| line.trim_start().strip_prefix("remote:").map(str::to_lowercase);
+    let mut lines = output.lines().filter_map(written);
+    lines.any(|line| FINAL_REASONS.iter().any(|reason| line.contains(reason)))
+}
+
 /// Whether a host has rejected a push by a fault of its own: `! [remote rejected] main -> main (Internal Server Error)`.
 fn is_fault_of_host(output: &str) -> bool {
     output.lines().filter(|line| line.contains(REMOTE_REJECTED)).any(|line| {
@@ -105,9 +115,10 @@ fn own_lines(output: &str) -> String {
 impl Cause {
     /// Returns the cause of a failure with this output on standard error, if the machine is well.
     pub(crate) fn of(output: &str) -> Self {
+        let is_final = is_final(output);
         let output = own_lines(output);
         if is_fault_of_host(&output) {
-            return Self::Host;
+            return if is_final { Self::Task } else { Self::Host };
         }
         MESSAGES.iter().find(|(part, _)| output.contains(part)).map_or(Self::Host, |(_, cause)| *cause)
     }
@@ -174,6 +185,18 @@ mod tests {
                 Cause::Host,
             ),
             (" ! [remote rejected] rota/x -> rota/x (unpacker error)", Cause::Host),
+            (
+                "remote: fatal: pack exceeds maximum allowed size (1000 bytes)\n\
+                 error: remote unpack failed: index-pack abnormal exit\n \
+                 ! [remote rejected] rota/x -> rota/x (unpacker error)",
+                Cause::Task,
+            ),
+            (
+                "remote: error: 'refs/heads/rota' exists; cannot create 'refs/heads/rota/x'\n \
+                 ! [remote rejected] rota/x -> rota/x (failed to update ref)",
+                Cause::Task,
+            ),
+            ("remote: the load exceeds maximum\nfatal: the remote end hung up unexpectedly", Cause::Host),
             (" ! [remote rejected] rota/x -> rota/x (protected branch hook declined)", Cause::Task),
             // The name of a branch is no reason.
             (" ! [remote rejected] timeout -> timeout (pre-receive hook declined)", Cause::Task),

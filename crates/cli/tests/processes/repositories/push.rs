@@ -81,6 +81,13 @@ async fn work_that_cannot_be_pushed_has_not_succeeded() -> Result<()> {
     };
     site.succeed(site.task_with("allowed", workflow, source, |_| ())).await?;
 
+    // The host would reject it in the same way again.
+    let project = site.host.path("project");
+    git(&project, &["config", "receive.maxInputSize", "20000"]).await?;
+    let large = site.pushing("large", "head -c 100000 /dev/urandom > noise");
+    refused("large", large, "exceeds maximum").await?;
+    git(&project, &["config", "--unset", "receive.maxInputSize"]).await?;
+
     // Someone else has pushed to the branch meanwhile.
     let user = site.clone("user").await?;
     let until = site.fixture.dir().join("go-on");
