@@ -149,10 +149,7 @@ impl New {
     ) -> anyhow::Result<CreateTaskRequest> {
         let secrets = pairs::from_environment(&self.secret_env)?;
         let given = before.spec.unwrap_or_default();
-        if let Some(missing) = given.secret_names.iter().find(|name| !secrets.contains_key(*name)) {
-            let text = format!("the task has the secret {missing}, which is not copied");
-            return Err(Failure::usage(text).hint(format!("pass it with --secret-env {missing}")).into());
-        }
+        pairs::require(&given.secret_names, &secrets)?;
         let mut spec = TaskSpec {
             prompt,
             secrets,

@@ -18,7 +18,7 @@ use super::pairs::{self, Pair};
 use super::{editor, state_of, worst};
 use crate::context::Context;
 use crate::exit::{self, Exit, Failure};
-use crate::output::{Paint, Table, age, first_line, target};
+use crate::output::{Paint, Table, age, first_line, target, word};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -110,7 +110,7 @@ pub struct Which {
 }
 
 fn class(text: &str) -> Result<FailureClass, String> {
-    let full = format!("FAILURE_CLASS_{}", text.replace('-', "_").to_uppercase());
+    let full = format!("FAILURE_CLASS_{}", text.replace(['-', ' '], "_").to_uppercase());
     let known = FailureClass::from_str_name(&full).filter(|class| *class != FailureClass::Unspecified);
     known.ok_or_else(|| format!("{text:?} is not a class of failures; docs/failures.md lists them"))
 }
@@ -258,20 +258,38 @@ impl Replay {
         let mut letters = Vec::new();
         for given in self.tasks.iter().rev() {
             let task = context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?;
-            if state_of(&task) != TaskState::Failed {
-                let text = format!("task {given} has not failed");
-                return Err(Failure::usage(text).hint(format!("see `rota describe {given}`")).into());
-            }
+            check_named(given, &task)?;
             letters.push(task);
         }
         Ok(letters)
     }
 }
 
+/// Fails if a task that was named is no dead letter, which filters leave out.
+fn check_named(given: &str, task: &Task) -> Result<(), Failure> {
+    if state_of(task) != TaskState::Failed {
+        let text = format!("task {given} has not failed");
+        return Err(Failure::usage(text).hint(format!("see `rota describe {given}`")));
+    }
+    if let Some(copy) = task.labels.get(REPLAYED) {
+        let text = format!("task {given} was already replayed, or taken from the list: {REPLAYED} is {copy}");
+        return Err(Failure::usage(text).hint(format!("run it once more with `rota retry {given}`")));
+    }
+    if task.step.is_some() {
+        let text = format!("task {given} is a step of a workflow");
+        return Err(Failure::usage(text).hint("run it again with `rota workflow rerun --failed`"));
+    }
+    Ok(())
+}
+
+/// Returns the key of the task that takes the place of a dead letter: there is one, whichever command creates it.
+fn key(letter: &Task) -> String {
+    format!("replay:{}", letter.uid)
+}
+
 /// Creates a copy of a dead letter. Repeating the call returns the same copy.
 async fn again(context: &Context, letter: &Task, secrets: BTreeMap<String, String>) -> anyhow::Result<Task> {
-    let idempotency_key = format!("replay:{}", letter.uid);
-    let request = RetryTaskRequest { name: letter.name.clone(), idempotency_key, secrets };
+    let request = RetryTaskRequest { name: letter.name.clone(), idempotency_key: key(letter), secrets };
     let copy = context.client.retry_task(request).await?;
     mark(context, letter, &copy).await?;
     Ok(copy)
@@ -282,6 +300,7 @@ async fn edited(context: &Context, letter: &Task, secrets: BTreeMap<String, Stri
     let whole = context.client.get_task(GetTaskRequest { name: letter.name.clone() }).await?;
     let mut spec = whole.spec.unwrap_or_default();
     spec.start_time = None;
+    pairs::require(&spec.secret_names, &secrets)?;
     spec.secret_names.clear();
     let text = serde_saphyr::to_string(&serde_json::to_value(&spec)?)?;
     let value: serde_json::Value = serde_saphyr::from_str(&editor::edit(&text).await?)?;
@@ -300,7 +319,9 @@ async fn edited(context: &Context, letter: &Task, secrets: BTreeMap<String, Stri
         ..Task::default()
     };
     let parent = letter.name.rsplit_once("/tasks/").map_or("", |(parent, _)| parent).to_owned();
-    let request = CreateTaskRequest { parent, task: Some(task), ..CreateTaskRequest::default() };
+    let idempotency_key = key(letter);
+    let request =
+        CreateTaskRequest { parent, task: Some(task), idempotency_key, ..CreateTaskRequest::default() };
     let made = Box::pin(context.client.create_task(request)).await?;
     mark(context, letter, &made).await?;
     Ok(made)
@@ -330,7 +351,7 @@ fn list(context: &Context, letters: &[Task]) -> anyhow::Result<()> {
     for task in letters {
         let status = task.status.clone().unwrap_or_default();
         let failure = status.failure.clone().unwrap_or_default();
-        let class = failure.class().as_str_name().trim_start_matches("FAILURE_CLASS_").to_lowercase();
+        let class = word(failure.class().as_str_name(), "FAILURE_CLASS_");
         let cells = [
             task.uid.clone(),
             task.alias.clone(),

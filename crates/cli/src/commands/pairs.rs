@@ -33,6 +33,13 @@ pub fn from_environment(names: &[String]) -> Result<BTreeMap<String, String>, Fa
         .collect()
 }
 
+/// Fails if a secret of an ended task is not given again: its value was removed with the task's end.
+pub fn require(names: &[String], given: &BTreeMap<String, String>) -> Result<(), Failure> {
+    let Some(missing) = names.iter().find(|name| !given.contains_key(*name)) else { return Ok(()) };
+    let text = format!("the task has the secret {missing}, which is not copied");
+    Err(Failure::usage(text).hint(format!("pass it with --secret-env {missing}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

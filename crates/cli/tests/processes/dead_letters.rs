@@ -85,6 +85,13 @@ async fn dead_letters_are_replayed_once() -> Result<()> {
     assert_eq!(marked[2]["labels"][labels::REPLAYED], copy);
     assert!(letters(&fixture, &[]).await?.is_empty());
 
+    // Whichever command names it.
+    fixture
+        .rota(&["dead-letters", "replay", &uid])
+        .await
+        .failed(2, &["already replayed", &copy, "rota retry"]);
+    fixture.rota(&["dead-letters", "replay", &uid, "--edit"]).await.failed(2, &["already replayed"]);
+
     // The mark is that of one task.
     let copied = fixture.rota(&["retry", &uid]).await.success();
     let copied = fixture.rota(&["get", "task", &copied, "-o", "json"]).await.json();
@@ -103,5 +110,30 @@ async fn dead_letters_are_replayed_once() -> Result<()> {
     let task = fixture.rota(&["get", "task", "missing", "-o", "json"]).await.json();
     assert_eq!(task["labels"][labels::REPLAY_OF], again[0]["uid"]);
     assert!(letters(&fixture, &[]).await?.is_empty());
+    // There is one task for a letter, also if the command had ended before its mark.
+    let letter = again[0]["uid"].as_str().context("an id")?;
+    let key = format!("replay:{letter}");
+    let made = task["uid"].as_str().context("an id")?;
+    let refused = fixture.rota(&["retry", letter, "--idempotency-key", &key]).await;
+    refused.failed(1, &[made, "exists under this key"]);
+    Ok(())
+}
+
+/// A replay without a secret of its task would run with another environment.
+#[tokio::test]
+async fn edited_dead_letters_need_their_secrets() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::LONG).await?;
+    fixture.environment.push(("DEPLOY_KEY", "a deploy key".to_owned()));
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 4).await?;
+    let args = ["run", "--agent", "shell", "--max-attempts", "1", "--name", "deploy", "--quiet"];
+    let command = ["--secret-env", "DEPLOY_KEY", "--command", "--", "sh", "-c", "test -z \"$DEPLOY_KEY\""];
+    assert_eq!(fixture.rota(&[&args[..], &command].concat()).await.code, 1);
+    let replay = ["dead-letters", "replay", "deploy", "--edit"];
+    fixture.rota(&replay).await.failed(2, &["the secret DEPLOY_KEY", "--secret-env DEPLOY_KEY"]);
+    let mut edit = fixture.command(&[&replay[..], &["--secret-env", "DEPLOY_KEY"]].concat());
+    edit.env("EDITOR", "sed -i 's#test -z#test -n#'");
+    Response::of(edit, "").await.success();
+    fixture.rota(&["wait", "deploy", "--timeout", "1m"]).await.success();
     Ok(())
 }
