@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -284,7 +285,7 @@ async fn full_quota_deletes_no_work() -> Result<()> {
         ])
         .await;
     assert!(refused.code != 0 && refused.err.contains("rota admin prune"), "{refused:?}");
-    starts_no_agent_in_vain(&client).await?;
+    starts_no_agent_in_vain(&fixture, &client).await?;
 
     fixture.stop_server().await;
     fixture.server_environment = vec![("ROTA_SERVER_ARTIFACTS_QUOTA_MIB", "64".to_owned())];
@@ -302,9 +303,11 @@ async fn full_quota_deletes_no_work() -> Result<()> {
 }
 
 /// Checks that an attempt whose files had no room is followed by none while there is still no room.
-async fn starts_no_agent_in_vain(client: &Client) -> Result<()> {
+async fn starts_no_agent_in_vain(fixture: &Fixture, client: &Client) -> Result<()> {
     tasks::agent(client, "raw", tasks::script([]), &[]).await?;
-    let mut worker = RawWorker::join(client, raw::hello("raw", "raw", 1)).await?;
+    let token = fs::read_to_string(fixture.worker_token("raw", "raw").await?)?;
+    let own = fixture.client_with(token.trim(), Duration::from_secs(60))?;
+    let mut worker = RawWorker::join(&own, raw::hello("raw", "raw", 1)).await?;
     let mut task = tasks::task("raw");
     let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
     task.spec.get_or_insert_default().retry = Some(retry);
