@@ -38,7 +38,7 @@ struct Run {
     id: u32,
     #[prost(uint64, tag = "2")]
     began: u64,
-    /// Microseconds since 1970.
+    /// Time of its beginning, in microseconds since 1970.
     #[prost(int64, tag = "3")]
     began_at: i64,
     /// Revision that the store had before, if commits up to there were found to be lost; otherwise 0.

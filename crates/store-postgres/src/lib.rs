@@ -175,7 +175,9 @@ pub fn open(options: Options, clock: Option<Clock>) -> Result<Opened, Error> {
         let (writer, readers) = connect(options)?;
         let clock = clock.unwrap_or_else(|| writer.clock());
         let database = readers.database()?;
+        let lost = writer.lost();
         let store = SingleWriterStore::start(Engine::new(writer, seed)?, readers, Arc::clone(&clock))?;
+        let store = store.having_lost(lost);
         Ok(Opened { store, clock, database })
     })
 }

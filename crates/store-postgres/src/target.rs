@@ -32,7 +32,7 @@ pub type PasswordSource = Arc<dyn Fn() -> Result<Option<SecretString>, Error> + 
 pub struct Target {
     config: Config,
     tls: MakeRustlsConnect,
-    /// Asked for each connection.
+    /// Source of the password, which is read for each connection.
     password: Option<PasswordSource>,
 }
 

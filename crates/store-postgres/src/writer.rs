@@ -69,6 +69,11 @@ impl Writer {
         self.connection.epoch
     }
 
+    /// Returns the revision that the database is known to have had before, if commits are missing.
+    pub(crate) fn lost(&self) -> Option<u64> {
+        self.lost
+    }
+
     /// Returns the time of the database.
     pub(crate) fn clock(&self) -> rota_store::single_writer::Clock {
         let ownership = Arc::clone(&self.connection.ownership);
@@ -190,10 +195,6 @@ impl Backend for Writer {
                 .await?;
             if rows.is_empty() && connection.epoch == epoch { Err(Error::Deposed) } else { Ok(()) }
         })
-    }
-
-    fn lost(&self) -> Option<u64> {
-        self.lost
     }
 
     fn on_lost(&mut self, notify: Box<dyn Fn() + Send + Sync>) {

@@ -358,10 +358,6 @@ pub trait Backend: Send + 'static {
     fn confirm(&mut self) -> Result<(), Error> {
         Ok(())
     }
-    /// Returns the revision that the database is known to have had before it was opened, if commits are missing since.
-    fn lost(&self) -> Option<u64> {
-        None
-    }
     /// Keeps a function to call when the shard is found to be lost without a call: the next one fails then.
     fn on_lost(&mut self, _notify: Box<dyn Fn() + Send + Sync>) {}
 }

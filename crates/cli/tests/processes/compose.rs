@@ -149,7 +149,7 @@ impl Deployment {
         Ok(process)
     }
 
-    /// Returns the backup's command.
+    /// Returns the command of the backup's container.
     fn backup(&self, arguments: &[&str]) -> Command {
         let mut backup = self.shell();
         backup.arg(self.root.join("backup")).args(arguments);

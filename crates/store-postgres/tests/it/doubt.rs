@@ -238,7 +238,7 @@ async fn owner_with_lost_history_ends() {
     later.close().await;
 }
 
-/// The owner is gone, and only one that stood by knows what there was.
+/// The owner has ended, and only one that stood by knows what there was.
 #[tokio::test(flavor = "multi_thread")]
 async fn standby_notices_lost_history() {
     let server = PostgresServer::shared();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::doubt::{check, create, open};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// Longer than a lease.
+/// Time of an outage, longer than a lease.
 const OUTAGE: Duration = Duration::from_secs(13);
 
 /// A control plane that waits for the database, of which the owner knows.

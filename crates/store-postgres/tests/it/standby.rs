@@ -196,7 +196,7 @@ async fn changed_password_is_read_again() {
     assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
     assert_eq!(first.list(Filter { limit: 10, ..Filter::default() }).await.unwrap().tasks.len(), 1);
 
-    // One that is not known ends the wait, instead of being tried for ever.
+    // One that is not known ends the wait, instead of being tried again and again.
     changed("three");
     let ended = standby.ended().await.expect("the wait has ended").map(drop);
     assert!(matches!(&ended, Err(Error::Unavailable { hint, .. }) if hint.contains("password")), "{ended:?}");

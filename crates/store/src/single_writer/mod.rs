@@ -73,7 +73,7 @@ impl<R> std::fmt::Debug for SingleWriterStore<R> {
 impl<R: Reader> SingleWriterStore<R> {
     pub fn start<B: Backend>(mut engine: Engine<B>, reads: R, clock: Clock) -> Result<Self, Error> {
         engine.opened(clock());
-        let opening = Opening { revision: engine.revision(), lost: engine.backend().lost() };
+        let opening = Opening { revision: engine.revision(), lost: None };
         let (calls, inbox) = blocking::channel();
         let calls = Arc::new(Mutex::new(Some(calls)));
         // An empty call, so that the writer looks and ends.
@@ -107,6 +107,13 @@ impl<R: Reader> SingleWriterStore<R> {
             writer: Mutex::new(Some(writer)),
             opening,
         })
+    }
+
+    /// Notes the revision that the store had before, if it has lost the commits up to there.
+    #[must_use]
+    pub fn having_lost(mut self, lost: Option<u64>) -> Self {
+        self.opening.lost = lost;
+        self
     }
 
     async fn call(&self, batch: Vec<Command>, mode: Mode) -> Answer {
