@@ -7,7 +7,7 @@ pub fn protect() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "failed to protect this process against others of the same user");
     }
-    // Not dumpable is sufficient, but for a kernel with `fs.suid_dumpable`.
+    // Inherited by the programs that it starts, which are dumpable again: git has tokens, too.
     let limited =
         getrlimit(Resource::RLIMIT_CORE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_CORE, 0, most));
     if let Err(error) = limited {

@@ -351,3 +351,27 @@ async fn replicas_may_open_as_many_files_as_allowed() -> Result<()> {
     assert_eq!(soft, hard);
     Ok(())
 }
+
+/// Sessions go through the replica that stands by, to the owner; the next owner knows what the first one has revoked.
+#[tokio::test]
+async fn revoked_token_is_refused_by_every_owner() -> Result<()> {
+    let mut replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 2).await?;
+    workload::agent(&replicas.fixture.client()?).await?;
+    let worker = replicas.fixture.worker(workload::AGENT, "one", 1).await?;
+    let listed = replicas.fixture.rota(&["admin", "worker-tokens", "-o", "json"]).await.json();
+    let name = listed["workerTokens"][0]["name"].as_str().unwrap();
+    replicas.fixture.rota(&["admin", "revoke-worker-token", name]).await.success();
+    let ended = worker.ended().await;
+    assert!(!ended.status.success() && ended.output.contains("was revoked"), "{}", ended.output);
+
+    replicas.running[0].take().unwrap().kill().await;
+    assert_eq!(replicas.owner_of(&[1]).await?, 1);
+    let fixture = &replicas.fixture;
+    let mut command = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", "one"]);
+    command.arg("--state-dir").arg(fixture.state_dir());
+    command.env("ROTA_ENDPOINT", format!("http://{}", replicas.addrs[1]));
+    command.env("ROTA_TOKEN_FILE", fixture.dir().join("one.token"));
+    let ended = Process::start("again", command).ended().await;
+    assert!(!ended.status.success() && ended.output.contains("was revoked"), "{}", ended.output);
+    Ok(())
+}
