@@ -30,7 +30,7 @@ pub(super) async fn open(
     };
     let found = deps.root.setup_cache(&attempt.assign, &wanted, &attempt.workspace, &mut channels.stop).await;
     let mut cache = found.map_err(RunOutcome::from)?;
-    set_variable(attempt, &cache.folder.clone());
+    set_variable(attempt, &cache.folder);
     if !cache.filled {
         let mut filling = jail.clone();
         filling.write.push(cache.folder.clone());
