@@ -176,6 +176,8 @@ fn remove_old(newest: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use rota_telemetry::clock;
+
     use super::*;
 
     struct Place {
@@ -240,13 +242,13 @@ mod tests {
             place.write("lock", &number.to_string());
             drop(place.fill("default", "coder").await);
         }
-        let left = || super::super::unused(place.state.path(), std::time::SystemTime::now()).len();
+        let left = || super::super::unused(place.state.path(), clock::now()).len();
         assert!(used.folder.exists());
         assert_eq!(left(), MAX_CACHES);
         drop(used);
         let all = left();
         assert_eq!(all, MAX_CACHES + 1);
-        assert_eq!(super::super::remove_unused(place.state.path(), std::time::SystemTime::now()).len(), all);
+        assert_eq!(super::super::remove_unused(place.state.path(), clock::now()).len(), all);
     }
 
     #[test]
