@@ -7,7 +7,10 @@ use rota_core::workflow::{self, Group, State, StepCommand, Workflow};
 use rota_core::{Timestamp, WorkflowKey};
 
 use super::Engine;
-use crate::{Backend, Error, FollowUp, GROUP_WINDOW, GroupKey, GroupMember, StepKey, WORKFLOW_MEMBER};
+use crate::{
+    Backend, Error, FollowUp, GROUP_WINDOW, GroupKey, GroupMember, Load, StepKey, WORKFLOW_MEMBER,
+    WorkflowLoad,
+};
 
 /// Places in groups that one visit removes.
 const MAX_LEAVING: usize = 64;
