@@ -74,9 +74,9 @@ impl Policy {
             Recovery::Credentials if own.credentials => Decision::Stop,
             Recovery::Credentials if own.choice && waits > MAX_WAITS => Decision::Stop,
             Recovery::Retry | Recovery::Elsewhere if failures >= self.max_attempts => Decision::Stop,
-            Recovery::Retry | Recovery::Elsewhere => Decision::Retry(self.after(failure, failures, jitter)),
+            Recovery::Retry | Recovery::Elsewhere => Decision::Retry(self.wait(failure, failures, jitter)),
             Recovery::Wait if waits > MAX_WAITS && !failure.waits_free() => Decision::Stop,
-            Recovery::Wait | Recovery::Credentials => Decision::Wait(self.after(failure, waits, jitter)),
+            Recovery::Wait | Recovery::Credentials => Decision::Wait(self.wait(failure, waits, jitter)),
         }
     }
 
@@ -86,7 +86,8 @@ impl Policy {
         reached.map(|one| &one.agent)
     }
 
-    fn after(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
+    /// Returns the wait after the `count`th failure: what the failing side asks for, or the backoff.
+    pub(crate) fn wait(&self, failure: &Failure, count: u32, jitter: f64) -> Duration {
         let backoff = self.backoff(count, jitter);
         failure.retry_after.map_or(backoff, |requested| {
             if let Some(resets) = failure.resets_in() {

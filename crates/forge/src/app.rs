@@ -111,7 +111,7 @@ impl AppTokens {
         struct Made {
             token: SecretString,
         }
-        let away = |error: reqwest::Error| Error::Away(format!("the forge makes no token: {error}"));
+        let away = |error: reqwest::Error| Error::Away(format!("the forge makes no token: {error}"), None);
         let request = self
             .client
             .post(self.url.clone())
@@ -121,7 +121,7 @@ impl AppTokens {
         match response.status() {
             StatusCode::CREATED | StatusCode::OK => Ok(http::json::<Made>(response).await?.token),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(Error::Away(format!("the forge makes no token: it answers {}", status.as_u16())))
+                Err(Error::Away(format!("the forge makes no token: it answers {}", status.as_u16()), None))
             }
             status => Err(Error::Credentials(format!(
                 "the forge makes no token for app {} and installation {}: it answers {}",

@@ -118,14 +118,14 @@ impl Http {
         loop {
             let token = match self.tokens.token(reread).await {
                 // One that is made by a forge that is away.
-                Err(Error::Away(text)) => Err(Answer::Later(None, text)),
+                Err(Error::Away(text, wait)) => Err(Answer::Later(wait, text)),
                 token => Ok(token?),
             };
             let answer = match token {
                 Ok(token) => self.once(method.clone(), url.clone(), body, &token).await,
                 Err(later) => Err(later),
             };
-            let (wait, text) = match answer {
+            let (asked, text) = match answer {
                 Ok(response) => return Ok(Ok(response)),
                 Err(Answer::Unauthorized(_)) if !reread => {
                     reread = true;
@@ -135,10 +135,11 @@ impl Http {
                 Err(Answer::Final(status, text)) => return Ok(Err((status, text))),
                 Err(Answer::Later(wait, text)) => (wait, text),
             };
-            let wait = wait.unwrap_or(backoff);
+            let wait = asked.unwrap_or(backoff);
             backoff = (backoff * 2).min(MAX_BACKOFF);
             if Instant::now() + wait > self.until {
-                return Err(Error::Away(format!("{text}; the next call would be in {} s", wait.as_secs())));
+                let text = format!("{text}; the next call would be in {} s", wait.as_secs());
+                return Err(Error::Away(text, asked));
             }
             tracing::debug!(reason = text, wait = ?wait, "calling the forge again");
             sleep(wait).await;
@@ -262,7 +263,7 @@ fn next_page(headers: &HeaderMap) -> Option<Url> {
 
 async fn body(mut response: Response) -> Result<Vec<u8>, Error> {
     let mut all = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| Error::Away(cause(&error)))? {
+    while let Some(piece) = response.chunk().await.map_err(|error| Error::Away(cause(&error), None))? {
         all.extend_from_slice(&piece);
         if all.len() > MAX_RESPONSE {
             return Err(Error::Refused(format!("the forge answers with more than {MAX_RESPONSE} bytes")));

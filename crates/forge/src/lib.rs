@@ -39,9 +39,9 @@ const MAX_BRANCH: usize = 256;
 /// Why a call to a forge did not succeed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The forge does not respond, fails, or asks to wait longer than a caller does.
+    /// The forge does not respond, fails, or asks to wait longer than a caller does: for this time, if it names one.
     #[error("{0}")]
-    Away(String),
+    Away(String, Option<Duration>),
     /// The forge refuses the token.
     #[error("{0}")]
     Credentials(String),

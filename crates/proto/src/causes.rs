@@ -7,6 +7,7 @@ pub const BEHIND: &str = "behind";
 pub const BREAKER_OPEN: &str = "breaker_open";
 pub const BUDGET_SPENT: &str = "budget_spent";
 pub const BUSY_WITH: &str = "busy_with";
+pub const DELIVERY: &str = "delivery";
 pub const DEPENDENCY: &str = "dependency";
 pub const DEPENDENCY_MISSING: &str = "dependency_missing";
 pub const DISPATCHING: &str = "dispatching";

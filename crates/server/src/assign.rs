@@ -88,7 +88,9 @@ pub(crate) fn assign(
         None => BTreeMap::new(),
     };
     merge::complete(&mut spec, agent_spec.unwrap_or(&v1::AgentSpec::default()), task);
-    leave_budget(&mut spec, task.usage.cost_micro_usd)?;
+    if !task.delivers() {
+        leave_budget(&mut spec, task.usage.cost_micro_usd)?;
+    }
     let assignment = task.assignment.as_ref();
     let context = trace::TraceContext {
         trace_id: task.trace.trace_id,
@@ -118,6 +120,7 @@ pub(crate) fn assign(
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
             continues,
             thread: task.thread.is_some(),
+            deliver: task.delivers(),
             attempt: if task.checkpointed > task.concluded { num::to_i32(task.checkpointed) } else { 0 },
         }),
         setup_cache: agent_spec.and_then(|spec| spec.setup_cache.clone()),

@@ -100,7 +100,13 @@ impl Command {
                 items.iter().map(|item| item.payload.len()).sum()
             }
             Self::Task {
-                command: task::Command::Finish { completion: task::Completion::Succeeded(Some(result)), .. },
+                command:
+                    task::Command::Finish {
+                        completion:
+                            task::Completion::Succeeded(Some(result))
+                            | task::Completion::Undelivered { result, .. },
+                        ..
+                    },
                 ..
             } => result.len(),
             Self::Task { command: task::Command::GiveInput { payload, .. }, .. } => payload.len(),

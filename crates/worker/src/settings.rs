@@ -11,7 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::session::{
-    CHECKPOINT_INTERVAL, KEEP_WORKSPACES, MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT, Options,
+    CHECKPOINT_INTERVAL, DELIVERY_TIMEOUT, KEEP_WORKSPACES, MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT,
+    Options,
 };
 
 /// Settings of `rota worker`.
@@ -69,6 +70,9 @@ pub struct Settings {
     /// Time for running attempts to finish on shutdown, after which they are requeued [default: unlimited]
     #[arg(long, value_name = "TIME")]
     pub drain_timeout: Option<HumanDuration>,
+    /// Time for which an attempt delivers its work to hosts that do not respond, after which later attempts deliver it
+    #[arg(long, value_name = "TIME")]
+    pub delivery_timeout: HumanDuration,
     /// Time between checkpoints of running attempts, from which another worker can continue; 0s for none
     #[arg(long, value_name = "TIME")]
     pub checkpoint_interval: HumanDuration,
@@ -103,6 +107,7 @@ impl Default for Settings {
             isolated_task: None,
             orphan_timeout: HumanDuration(ORPHAN_TIMEOUT),
             drain_timeout: None,
+            delivery_timeout: HumanDuration(DELIVERY_TIMEOUT),
             checkpoint_interval: HumanDuration(CHECKPOINT_INTERVAL),
             discard_conversations: false,
             claude_program: None,
@@ -136,6 +141,7 @@ impl Settings {
         options.min_free_disk = self.min_free_disk_mib.saturating_mul(1 << 20);
         options.min_free_memory = self.min_free_memory_mib.saturating_mul(1 << 20);
         options.orphan_timeout = self.orphan_timeout.0;
+        options.delivery_timeout = self.delivery_timeout.0;
         options.checkpoint_interval = self.checkpoint_interval.0;
         options.discard_conversations = self.discard_conversations;
         options.claude_program = self.claude_program;

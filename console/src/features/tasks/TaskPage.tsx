@@ -60,7 +60,8 @@ function OneTask({ name }: { name: string }) {
       }
     },
   );
-  const waits = state === "TASK_STATE_PENDING" || state === "TASK_STATE_QUEUED";
+  const waits =
+    state === "TASK_STATE_PENDING" || state === "TASK_STATE_QUEUED" || task?.status?.delivering === true;
   const explained = useQuery({
     queryKey: ["explain", name, task?.status?.logSeq],
     queryFn: ({ signal }) => get<Explanation>(`${name}:explain`, signal),

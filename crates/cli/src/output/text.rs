@@ -151,7 +151,7 @@ pub fn reason(status: &TaskStatus) -> String {
     }
     let waits = status.waiting.iter().find(|wait| wait.reason() != WaitReason::Answer);
     if let Some(wait) = waits {
-        if matches!(wait.reason(), WaitReason::Quota | WaitReason::Budget) {
+        if matches!(wait.reason(), WaitReason::Quota | WaitReason::Budget | WaitReason::Delivery) {
             return self::wait(wait);
         }
         let reason = word(wait.reason().as_str_name(), "WAIT_REASON_");
@@ -161,6 +161,7 @@ pub fn reason(status: &TaskStatus) -> String {
         return format!("question: {}", first_line(&request.prompt, 50));
     }
     match &status.progress {
+        _ if status.delivering && status.state() == TaskState::Running => "delivery".to_owned(),
         Some(progress) if status.state() == TaskState::Running => {
             format!("{:.0}% {}", progress.fraction * 100.0, first_line(&progress.step, 50))
                 .trim_end()

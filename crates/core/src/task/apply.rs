@@ -192,6 +192,7 @@ impl Step<'_> {
             task.confirm_by = None;
             task.lost = None;
             task.last_failure = None;
+            task.undelivered = None;
             task.messages.clear();
             task.questions.clear();
             task.failure = change.failure.clone();
@@ -214,10 +215,12 @@ impl Step<'_> {
         if let Some(change) = task.broken_dependency() {
             return self.go(change);
         }
-        if task.started_at.is_some() && task.worked >= task.timeout() {
+        // A delivery takes neither.
+        let works_again = task.started_at.is_some() && task.undelivered.is_none();
+        if works_again && task.worked >= task.timeout() {
             return self.time_out();
         }
-        if let Some(failure) = task.over_budget().filter(|_| task.started_at.is_some()) {
+        if let Some(failure) = task.over_budget().filter(|_| works_again) {
             let message = failure.message.clone();
             return self.go(StateChange::new(State::Failed, "budget").message(message).failure(failure));
         }

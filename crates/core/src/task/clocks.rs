@@ -27,6 +27,9 @@ impl Task {
 
     /// Returns what is left of its total time for the next attempt, or for the current one since its start.
     pub fn time_left(&self) -> Duration {
+        if self.delivers() {
+            return MAX_KEEPING_TIME;
+        }
         self.timeout().saturating_sub(self.worked)
     }
 

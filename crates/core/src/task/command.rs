@@ -256,6 +256,12 @@ pub enum Completion {
     /// Encoded `TaskResult` of the API, or `None` if it is empty.
     Succeeded(Option<Bytes>),
     Failed(Failure),
+    /// The work is done and kept, and could not be delivered: it may be later.
+    Undelivered {
+        failure: Failure,
+        /// Encoded `TaskResult` of the API.
+        result: Bytes,
+    },
     Stopped {
         /// Means that ended it, such as a signal.
         by: String,

@@ -88,6 +88,7 @@ impl Task {
             checkpointed: 0,
             checkpointed_before: 0,
             last_failure: None,
+            undelivered: None,
             concluded: 0,
             messages: Vec::new(),
             result_size: 0,

@@ -7,7 +7,7 @@ mod unavailable;
 use std::collections::BTreeMap;
 
 pub use self::limits::of_quota;
-use super::{DependencyState, Desired, Refusal, State, Task};
+use super::{DependencyState, Desired, Refusal, State, Task, Undelivered};
 use crate::failure::Failure;
 use crate::quota::CredentialId;
 use crate::spending::BudgetWait;
@@ -32,6 +32,8 @@ pub enum Wait {
     StartTime(Timestamp),
     /// Backoff before the next attempt.
     RetryDelay(Timestamp),
+    /// The same before the next delivery of work.
+    Delivery(Undelivered, Timestamp),
     /// Cool-down of the credential that it would use.
     Quota {
         credential: CredentialId,
@@ -78,7 +80,9 @@ impl Task {
                 until: until.max(quota.until),
             },
             (None, Some(wait)) => Wait::Budget(BudgetWait::clone(wait)),
-            (None, None) => Wait::RetryDelay(until),
+            (None, None) => {
+                self.undelivered.map_or(Wait::RetryDelay(until), |left| Wait::Delivery(left, until))
+            }
         }));
         waits
     }
@@ -190,7 +194,8 @@ pub fn causes(task: &Task, context: &Context, now: Timestamp) -> Vec<Cause> {
             let known = task.failure.as_ref().filter(|failure| !failure.hint.is_empty());
             known.map(|failure| cause("failed", &failure.message, &failure.hint)).into_iter().collect()
         }
-        State::Running | State::Succeeded | State::Cancelled => Vec::new(),
+        State::Running => task.undelivered.map(limits::of_running_delivery).into_iter().collect(),
+        State::Succeeded | State::Cancelled => Vec::new(),
     }
 }
 
@@ -230,6 +235,7 @@ fn of_wait(wait: Wait, context: &Context, now: Timestamp) -> Cause {
             };
             cause("retry_delay", format!("the next attempt starts in {}{why}", seconds(now, at)), hint)
         }
+        Wait::Delivery(left, until) => limits::of_delivery(left, until, context, now),
         Wait::Quota { credential, limit, until } => of_quota(credential, &limit, until, now),
         Wait::Budget(wait) => limits::of_budget(&wait, now),
         Wait::Answer(id) => cause(

@@ -7,6 +7,7 @@ mod budget;
 mod clocks;
 mod command;
 mod create;
+mod deliver;
 mod dependency;
 mod escalation;
 mod event;
@@ -35,6 +36,7 @@ pub use command::{
     AttemptRef, Command, Completion, EventEffect, Grant, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
 pub use create::create;
+pub use deliver::{MAX_DELIVERIES, Undelivered};
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
 pub use event::{Body, Event, StateChange};
 pub use parts::{Answered, Refusal, RuntimeSession};
@@ -286,6 +288,9 @@ pub struct Task {
     /// How the last attempt failed; absent if it did not, or was handed back.
     #[serde(default, skip_serializing_if = "none")]
     pub last_failure: Option<Box<Failure>>,
+    /// Work of an attempt that was not delivered yet.
+    #[serde(default, skip_serializing_if = "none")]
+    pub undelivered: Option<Undelivered>,
     /// Number of the last attempt that came to its own end and failed, or could not continue: what it and those before have left is not continued.
     #[serde(default, skip_serializing_if = "none_counted")]
     pub concluded: u32,

@@ -68,7 +68,7 @@ impl Step<'_> {
             started_at: None,
             span_id,
             own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
-            model: ModelAccess { credential: task.credential, ..ModelAccess::default() },
+            model: ModelAccess { credential: task.credential_in_use(), ..ModelAccess::default() },
             attempt_seq: 0,
             logged_bytes: 0,
             unlogged: false,
@@ -107,8 +107,12 @@ impl Step<'_> {
             task.progress = None;
             task.started_at = Some(task.started_at.unwrap_or(self.now));
             let mut change = StateChange::new(State::Running, "started");
+            let delivers = task.delivers();
             if let Some(assignment) = &mut task.assignment {
                 assignment.started_at = Some(self.now);
+                // A delivery is no work: its clock stands.
+                assignment.work_ended = delivers;
+                assignment.pause(delivers, self.now);
                 change.worker = Some(assignment.worker.clone());
             }
             self.go(change);
@@ -269,7 +273,7 @@ impl Step<'_> {
         let stopping = task.assignment.as_mut().and_then(|assignment| assignment.stopping.take());
         if let Some(stopping) = stopping
             && task.desired != Desired::Cancelled
-            && !matches!(completion, Completion::Succeeded(_))
+            && !matches!(completion, Completion::Succeeded(_) | Completion::Undelivered { .. })
         {
             self.end_stopped(*stopping, completion);
             return Ok(());
@@ -291,6 +295,11 @@ impl Step<'_> {
             }
             Completion::Failed(failure) if failure.class == Class::WorkerLost => {
                 self.hand_back(None, &failure.message, jitter)
+            }
+            Completion::Undelivered { failure, result } => self.undelivered(failure, Some(result), jitter),
+            // What is delivered cannot be fetched, or where to is away.
+            Completion::Failed(failure) if failure.class == Class::Source && task.delivers() => {
+                self.undelivered(failure, None, jitter);
             }
             Completion::Failed(failure) => self.failed(failure, jitter),
             Completion::Stopped { by } => {

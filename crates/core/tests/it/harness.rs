@@ -133,6 +133,11 @@ pub(crate) fn failed(class: Class) -> Completion {
     Completion::Failed(Failure::new(class, "it failed"))
 }
 
+pub(crate) fn undelivered() -> Completion {
+    let failure = Failure::new(Class::Delivery, "the forge is away");
+    Completion::Undelivered { failure, result: Bytes::from_static(b"result") }
+}
+
 pub(crate) fn stopped() -> Completion {
     Completion::Stopped { by: "interrupt".to_owned() }
 }

@@ -184,7 +184,10 @@ async fn limits_are_waited_for_if_they_are_short() -> Result<()> {
         fake.fault(Method::GET, Fault::Limited(u64::MAX));
         let before = fake.calls().len();
         let failed = client.deliver(&wanted("Second")).await.unwrap_err();
-        assert!(matches!(&failed, Error::Away(text) if text.contains("rate limit")), "{kind:?} {failed:?}");
+        assert!(
+            matches!(&failed, Error::Away(text, Some(_)) if text.contains("rate limit")),
+            "{kind:?} {failed:?}"
+        );
         assert_eq!(fake.calls().len(), before + 1, "{kind:?}");
     }
     Ok(())

@@ -7,8 +7,8 @@ use rota_core::text::prefix;
 use rota_crds::resource::{Task, TaskPhase, TaskStatus, TaskUsage, condition};
 use rota_crds::{Time, Usd};
 use rota_proto::causes::{
-    BEHIND, BUDGET_SPENT, BUSY_WITH, DISPATCHING, NO_FREE_SLOT, POOL_STARTING, RETRY_DELAY, START_TIME,
-    WORKER_BREAKER_OPEN, WORKER_NOT_READY, WORKERS_CANNOT_START,
+    BEHIND, BUDGET_SPENT, BUSY_WITH, DELIVERY, DISPATCHING, NO_FREE_SLOT, POOL_STARTING, RETRY_DELAY,
+    START_TIME, WORKER_BREAKER_OPEN, WORKER_NOT_READY, WORKERS_CANNOT_START,
 };
 use rota_proto::v1::{self, TaskState, WaitReason};
 
@@ -63,6 +63,8 @@ pub(crate) fn explain_wait(task: &Task, record: &v1::Task, mut causes: Vec<v1::C
     let message = match cause.code.as_str() {
         START_TIME => until(WaitReason::StartTime).map(|time| format!("the task starts at {time}")),
         RETRY_DELAY => until(WaitReason::RetryDelay).map(|time| format!("the task is retried at {time}")),
+        DELIVERY => until(WaitReason::Delivery)
+            .map(|time| format!("the work is done and kept; it is delivered again at {time}")),
         BUDGET_SPENT => budget_spent(&status),
         NO_FREE_SLOT => Some("all slots of the eligible workers are busy".to_owned()),
         WORKER_BREAKER_OPEN => {

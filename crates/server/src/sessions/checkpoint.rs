@@ -1,9 +1,10 @@
 //! What earlier attempts of a task have left, on request of the worker that runs its next one.
 
+use prost::Message;
 use rota_core::task::Task;
 use rota_proto::num;
-use rota_proto::v1::ArtifactList;
-use rota_proto::worker::v1::{FetchCheckpointRequest, FetchCheckpointResponse};
+use rota_proto::v1::{ArtifactList, TaskResult};
+use rota_proto::worker::v1::{FetchCheckpointRequest, FetchCheckpointResponse, UndeliveredWork};
 use tonic::Status;
 
 use super::deps::SessionDeps;
@@ -47,10 +48,23 @@ pub(super) async fn get(
         let lists: Vec<_> = lists.into_iter().filter_map(|attempt| attempt.list).collect();
         commits.extend(self::commits(lists.iter()));
     }
+    let undelivered = match task.undelivered {
+        Some(left) => Some(undelivered(deps, &task, left.attempt).await?),
+        None => None,
+    };
     let concluded = num::to_i32(task.concluded);
     let mut later = lists.into_iter().filter(|(attempt, _)| *attempt > concluded).map(|(_, list)| list);
     let artifacts = later.find(|list| list.checkpoint.is_some());
-    Ok(FetchCheckpointResponse { artifacts, commits, source })
+    Ok(FetchCheckpointResponse { artifacts, commits, source, undelivered })
+}
+
+/// Returns the work of an attempt that a later one delivers.
+async fn undelivered(deps: &SessionDeps, task: &Task, attempt: u32) -> Result<UndeliveredWork, Status> {
+    let result = deps.store.reads().result(task.key).await.map_err(status::store)?;
+    let result = result.and_then(|bytes| TaskResult::decode(&bytes[..]).ok());
+    let lists = artifacts::of_task(&deps.store, task, attempt..=attempt).await?;
+    let artifacts = lists.into_iter().find_map(|left| left.list);
+    Ok(UndeliveredWork { result, artifacts, cost_micro_usd: task.usage.cost_micro_usd })
 }
 
 /// Returns the last commits of lists.

@@ -78,7 +78,15 @@ pub(super) fn result(
             failed.message = failure::cut(failed.message, MAX_UNREDACTED);
             failed.hint = failure::cut(failed.hint, MAX_UNREDACTED);
             clean::failure(&mut failed);
-            Completion::Failed(failure::from_wire(failed))
+            let failure = failure::from_wire(failed);
+            match result.undelivered.map(bounded) {
+                Some(Completion::Succeeded(result)) if failure.class == Class::Delivery => {
+                    Completion::Undelivered { failure, result: result.unwrap_or_default() }
+                }
+                // It is too large.
+                Some(refused @ Completion::Failed(_)) => refused,
+                _ => Completion::Failed(failure),
+            }
         }
         Some(wire::result::Kind::Cancelled(cancelled)) => {
             Completion::Stopped { by: failure::cut(cancelled.by, 32) }

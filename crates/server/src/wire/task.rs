@@ -87,6 +87,7 @@ fn status(task: &Task) -> v1::TaskStatus {
         trace_id: hex(&task.trace.trace_id),
         worker_losses: num::to_i32(task.worker_losses),
         has_artifacts: task.has_artifacts,
+        delivering: task.delivers(),
         cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
         pending_input: (task.open_questions())
             .filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok())
@@ -103,6 +104,9 @@ fn wait(wait: Wait) -> v1::Wait {
         Wait::AgentMissing(name) => (Reason::AgentMissing, name, None),
         Wait::StartTime(at) => (Reason::StartTime, String::new(), Some(at)),
         Wait::RetryDelay(at) => (Reason::RetryDelay, String::new(), Some(at)),
+        Wait::Delivery(left, until) => {
+            (Reason::Delivery, format!("of attempt {}", left.attempt), Some(until))
+        }
         Wait::Quota { limit, until, .. } => (Reason::Quota, limit, Some(until)),
         Wait::Budget(wait) => (Reason::Budget, wait.describe(), Some(wait.until)),
         Wait::Suspended => (Reason::Suspended, String::new(), None),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, AttemptOutcome, Command, Completion, Desired, Own, State};
 use rota_core::usage::Usage;
@@ -275,4 +276,31 @@ async fn all_artifacts(t: &Harness) -> Vec<(u32, bytes::Bytes)> {
     let to = ArtifactsKey { task: TaskKey(u64::MAX), attempt: u32::MAX };
     let rows = t.store.artifacts(from..=to, 9).await.unwrap();
     rows.into_iter().map(|(key, list)| (key.attempt, list)).collect()
+}
+
+/// The result of work that is not delivered survives a restart, and is no result of the task.
+pub async fn undelivered_result_is_stored_and_replaced(t: &mut Harness) {
+    t.agent("a").await;
+    let id = t.plain().await.id;
+    let worker = t.hello("w").await;
+    let task = started(t, &worker).await;
+    let undelivered = |result| Completion::Undelivered {
+        failure: Failure::new(Class::Delivery, "the forge is away"),
+        result: Bytes::from_static(result),
+    };
+    t.finish(&task, undelivered(b"first")).await.unwrap();
+    assert_eq!(last(t).attempt.outcome, AttemptOutcome::Failed);
+    t.reopen().await;
+    let task = t.read(id).await;
+    assert!(task.state == State::Pending && task.delivers() && !task.has_result);
+    assert_eq!(t.result(id).await.unwrap(), &b"first"[..]);
+    t.later(Duration::from_secs(60));
+    t.tick().await;
+    let worker = t.hello("x").await;
+    let task = started(t, &worker).await;
+    t.finish(&task, Completion::Succeeded(Some(Bytes::from_static(b"second")))).await.unwrap();
+    assert_eq!(
+        (t.state(id).await, t.result(id).await.unwrap()),
+        (State::Succeeded, Bytes::from_static(b"second"))
+    );
 }

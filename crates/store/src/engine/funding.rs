@@ -66,6 +66,9 @@ impl<B: Backend> Engine<B> {
         let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else {
             return Ok(Funds::Enough(0));
         };
+        if task.delivers() {
+            return Ok(Funds::Enough(0));
+        }
         let limited = self.limited(&task.namespace, agent);
         if limited.is_empty() {
             return Ok(Funds::Enough(0));

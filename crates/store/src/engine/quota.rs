@@ -99,7 +99,7 @@ impl<B: Backend> Engine<B> {
     /// Lets a ready task wait if it brings a credential that cools down. Returns whether it does.
     pub(super) fn cools_down(&mut self, key: TaskKey, now: Timestamp) -> Result<bool, Error> {
         let Some(task) = self.load(key)?.filter(|task| task.state == State::Queued) else { return Ok(false) };
-        let Some(credential) = task.credential else { return Ok(false) };
+        let Some(credential) = task.credential.filter(|_| !task.delivers()) else { return Ok(false) };
         let id = (task.namespace.clone(), credential);
         let Some((cool_down, until)) = self.cool_down(&id).and_then(|one| Some((one, one.wait(now)?))) else {
             return Ok(false);
@@ -112,7 +112,8 @@ impl<B: Backend> Engine<B> {
 
     /// Returns what a task that a worker would be assigned may do with the credential of the worker's agent.
     pub(super) fn use_of(&self, task: &Task, credential: Option<CredentialId>, now: Timestamp) -> Use {
-        let Some(credential) = credential.filter(|_| task.uses_agents_credential()) else { return Use::Free };
+        let calls_model = task.uses_agents_credential() && !task.delivers();
+        let Some(credential) = credential.filter(|_| calls_model) else { return Use::Free };
         let known = self.cool_down(&(task.namespace.clone(), credential));
         match known.map_or(Phase::Over, |known| known.phase(now)) {
             Phase::Over => Use::Free,

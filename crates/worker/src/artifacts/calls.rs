@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use backon::ExponentialBuilder;
+use backon::{ExponentialBuilder, Retryable};
 use rota_client::artifacts::Artifacts;
 use rota_client::{Auth, RenewableChannel, Token};
+use rota_proto::v1::ArtifactList;
+use rota_proto::worker::v1::KeepArtifactsRequest;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+
+use super::keep::Kept;
 
 /// Size limit of an answer: results and lists of artifacts.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -36,6 +40,27 @@ impl Caller {
     pub(super) fn artifacts(&self, namespace: &str) -> Result<Artifacts, Status> {
         let auth = Auth::new(&self.token)?;
         Ok(Artifacts::over(self.channel.get(), auth, namespace, Duration::MAX))
+    }
+
+    /// Has the control plane keep the list of an attempt, in place of an earlier one. Returns parts that it has not, in which case it
+    /// keeps nothing; `None` if the attempt counts no more.
+    pub(super) async fn keep_list(
+        &self,
+        kept: &Kept,
+        list: ArtifactList,
+    ) -> Result<Option<Vec<Vec<u8>>>, Status> {
+        let request = KeepArtifactsRequest {
+            namespace: kept.namespace.clone(),
+            worker: self.worker.clone(),
+            task_id: kept.task_id.clone(),
+            fence: kept.fence,
+            artifacts: Some(list),
+        };
+        let call = || async { self.service()?.keep_artifacts(Self::request(request.clone())).await };
+        match call.retry(Retry::backoff()).when(Retry::decide()).await {
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            answer => Ok(Some(answer?.into_inner().missing_parts)),
+        }
     }
 
     pub(crate) fn request<T>(message: T) -> Request<T> {

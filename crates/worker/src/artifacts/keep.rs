@@ -1,27 +1,27 @@
 //! Keeps what an attempt leaves behind: uploads it, and has the control plane keep the list, before the result is sent.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::Retryable;
 use rota_client::artifacts::TransferError;
 use rota_proto::v1::{
-    Artifact, ArtifactList, Changes, Checkpoint, Delivery, DeliveryOutcome, Failure, FailureClass, Severity,
-    SkippedFile, WorkspaceMode, event,
+    Artifact, ArtifactList, Changes, Checkpoint, Delivery, Failure, FailureClass, Severity, SkippedFile,
+    WorkspaceMode, event,
 };
-use rota_proto::worker::v1::{Assign, KeepArtifactsRequest};
+use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
-use super::calls::{Caller, Retry};
+use super::calls::Caller;
 use super::changes::{Lost, changes, describe, undelivered};
 use super::checkpoint::{self, Copied};
 use super::collect::collect;
+use super::deliver;
 use super::globs::Keep;
 use super::summary::summary;
-use crate::git::{Snapshot, Work};
+use crate::git::{Snapshot, Undelivered, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
 
@@ -31,6 +31,8 @@ const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are
 const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 /// The same of an attempt that was asked to end: the control plane does not wait much longer for its end.
 const STOPPING_TIME: Duration = Duration::from_secs(20);
+/// The same for a delivery: a later attempt can do it.
+const STOPPING_DELIVERY_TIME: Duration = Duration::from_secs(5);
 /// Uploads after the control plane has lost parts: it was restarted with another storage.
 const MAX_ROUNDS: usize = 3;
 
@@ -52,9 +54,9 @@ pub(crate) struct LastCheckpoint {
 /// What an attempt keeps, taken from its assignment.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Kept {
-    namespace: String,
-    task_id: String,
-    fence: i64,
+    pub(super) namespace: String,
+    pub(super) task_id: String,
+    pub(super) fence: i64,
     globs: Vec<String>,
     /// Whether the attempt could not continue what it was given.
     pub(crate) unusable: bool,
@@ -88,9 +90,15 @@ pub(super) async fn keep(
     dirs: &AttemptDirs,
     work: Option<Work>,
     limit: Duration,
-    mut stop: watch::Receiver<Option<Stop>>,
-) -> Result<(Vec<event::Kind>, Option<Delivery>), Failure> {
+    stop: watch::Receiver<Option<Stop>>,
+) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let limit = limit.max(MIN_TIME);
+    let delivering = AtomicBool::new(dirs.undelivered.is_some());
+    if let Some(left) = &dirs.undelivered {
+        let Some(work) = work else { return Ok((Vec::new(), None)) };
+        let again = deliver::again(caller, &kept, dirs, left, work);
+        return in_time(limit, stop, &delivering, Box::pin(again)).await;
+    }
     let keep = Keep::of(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let (mut notices, mut ending) = (Vec::new(), stop.clone());
     let all = async {
@@ -130,65 +138,65 @@ pub(super) async fn keep(
             && work.is_some()
             && loses_work(look.clone(), dirs, changes.as_ref()).await
         {
-            return Err(full(status));
+            return Err(full(status).into());
         }
-        if noted(stored, &mut notices)? == Stored::Superseded {
-            return Ok(None);
+        let stored = noted(stored, &mut notices)?;
+        if stored == Stored::Superseded {
+            return Ok((notices, None));
         }
         let delivery = dirs.delivery.as_ref().zip(work);
         let (changes, delivery) = match (&mut changes, delivery, lost) {
             // Another attempt does the work again.
-            (_, _, Some(Lost { by_machine: true, failure })) => return Err(failure),
-            (None, Some(_), lost) => return Err(undelivered(lost)),
+            (_, _, Some(Lost { by_machine: true, failure })) => return Err(failure.into()),
+            (None, Some(_), lost) => return Err(undelivered(lost).into()),
             (None, None, lost) => {
                 let lost = lost.map(|lost| lost.failure.message);
                 notices.extend(lost.map(|text| notice(Severity::High, "changes_not_kept", text)));
-                return Ok(None);
+                return Ok((notices, None));
             }
-            (Some(_), None, _) => return Ok(None),
+            (Some(_), None, _) => return Ok((notices, None)),
             (Some(changes), Some(delivery), _) => (changes, delivery),
         };
         let (delivery, work) = delivery;
-        let mut delivered = Delivery {
-            outcome: DeliveryOutcome::NoChange.into(),
-            base_commit: changes.base_commit.clone(),
-            ..Delivery::default()
-        };
-        if changes.commit == changes.base_commit {
-            notices.push(notice(Severity::Low, "not_delivered", "nothing has changed: nothing is pushed"));
-            return Ok(Some(delivered));
-        }
-        delivery.push(changes, &dirs.scratch).await?;
-        notices.push(notice(Severity::Low, "delivered", format!("pushed {}", changes.branch)));
-        changes.pushed = true;
-        // It was kept before, and the work is where it belongs.
-        let again = store(caller, &kept, dirs, Some(changes.clone()), look, false, &mut Vec::new()).await;
-        if let Err(failed) = noted(again, &mut notices) {
-            notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.message));
-        }
-        delivered.set_outcome(DeliveryOutcome::Delivered);
-        delivered.branch.clone_from(&changes.branch);
-        delivered.commit.clone_from(&changes.commit);
-        if let Some(request) = &delivery.request {
-            let (opened, missing) = request.open(&changes.branch, &work).await?;
-            let what = if opened.created { "opened" } else { "updated" };
-            let text = format!("{what} {}, to be merged into {}", opened.url, opened.base);
-            notices.push(notice(Severity::Low, "pull_request", text));
-            if !missing.is_empty() {
-                let text = format!("the pull request is open without {}", missing.join("; "));
-                notices.push(notice(Severity::Medium, "pull_request_incomplete", text));
+        let is_kept = stored == Stored::Kept;
+        delivering.store(is_kept, Ordering::Relaxed);
+        let if_kept = |failed: Undelivered| Undelivered { is_kept: failed.is_kept && is_kept, ..failed };
+        let delivered = deliver::push(delivery, changes, &dirs.scratch, &mut notices).await;
+        let mut delivered = delivered.map_err(if_kept)?;
+        if changes.pushed {
+            // It was kept before, and the work is where it belongs.
+            let again = store(caller, &kept, dirs, Some(changes.clone()), look, false, &mut Vec::new()).await;
+            if let Err(failed) = noted(again, &mut notices) {
+                notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.message));
             }
-            delivered.pull_request = Some(opened);
         }
-        Ok(Some(delivered))
+        deliver::request(delivery, &mut delivered, &work, &mut notices).await.map_err(if_kept)?;
+        Ok((notices, Some(delivered)))
     };
-    let late = |reason: &str| called(&Status::deadline_exceeded(reason));
-    let stored = tokio::select! {
-        stored = all => stored,
+    in_time(limit, stop, &delivering, Box::pin(all)).await
+}
+
+/// Runs what stores and delivers within a time, which is short once the attempt has to end.
+async fn in_time<T>(
+    limit: Duration,
+    mut stop: watch::Receiver<Option<Stop>>,
+    delivering: &AtomicBool,
+    work: impl Future<Output = Result<T, Undelivered>>,
+) -> Result<T, Undelivered> {
+    let late = |reason: &str| match delivering.load(Ordering::Relaxed) {
+        true => Undelivered::later(format!("the work is not delivered: {reason}")),
+        false => called(&Status::deadline_exceeded(reason)).into(),
+    };
+    let ending = async {
+        stopped(&mut stop).await;
+        let is_kept = delivering.load(Ordering::Relaxed);
+        sleep(if is_kept { STOPPING_DELIVERY_TIME } else { STOPPING_TIME }).await;
+    };
+    tokio::select! {
+        done = work => done,
         () = sleep(limit) => Err(late(&format!("it took longer than {limit:?}"))),
-        () = async { stopped(&mut stop).await; sleep(STOPPING_TIME).await } => Err(late("the attempt had to end")),
-    };
-    stored.map(|delivered| (notices, delivered))
+        () = ending => Err(late("the attempt had to end")),
+    }
 }
 
 /// Stores from where another attempt can continue the work of one that runs, unless nothing has changed. `quiet` is held while the
@@ -365,22 +373,8 @@ async fn store(
         });
         let list = ArtifactList { artifacts, skipped, changes: changes.clone(), checkpoint };
         let summary = summary(&list);
-        let request = KeepArtifactsRequest {
-            namespace: kept.namespace.clone(),
-            worker: caller.worker.clone(),
-            task_id: kept.task_id.clone(),
-            fence: kept.fence,
-            artifacts: Some(list),
-        };
-        let call = || async {
-            let mut service = caller.service()?;
-            service.keep_artifacts(Caller::request(request.clone())).await
-        };
-        let answer = match call.retry(Retry::backoff()).when(Retry::decide()).await {
-            Err(status) if status.code() == Code::NotFound => return Ok(Stored::Superseded),
-            answer => answer?.into_inner(),
-        };
-        if answer.missing_parts.is_empty() {
+        let Some(missing) = caller.keep_list(kept, list).await? else { return Ok(Stored::Superseded) };
+        if missing.is_empty() {
             dirs.has_list.store(true, Ordering::Relaxed);
             if of_checkpoint.is_some() {
                 *dirs.last_checkpoint.lock() = of_checkpoint;

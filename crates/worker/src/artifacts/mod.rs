@@ -5,6 +5,7 @@ mod calls;
 mod changes;
 mod checkpoint;
 mod collect;
+mod deliver;
 mod give;
 mod globs;
 mod keep;

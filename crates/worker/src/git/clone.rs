@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rota_proto::v1::{Failure, GitSource};
 use rota_proto::worker::v1::Assign;
@@ -130,13 +131,14 @@ impl Cloning {
     }
 
     /// Returns what is needed to push later, if the task asks for it. Asks the host for the task's branch. `cloned` is a clone that
-    /// nothing has changed yet.
+    /// nothing has changed yet. `patience` is the time for which hosts that do not respond are tried again then.
     pub(crate) async fn delivery(
         &self,
         folder: PathBuf,
         jail: Option<Jail>,
         cloned: Option<&(Git, Base)>,
         mut request: Option<Request>,
+        patience: Duration,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Delivery>, GitError> {
         let Some(push) = &self.source.push else { return Ok(None) };
@@ -167,7 +169,7 @@ impl Cloning {
         }
         let (source, branch) = (self.source.clone(), self.branch.clone());
         let (caches, cache) = (self.caches.clone(), self.cache.clone());
-        Ok(Some(Delivery { source, caches, cache, git, folder, branch, seen, jail, request }))
+        Ok(Some(Delivery { source, caches, cache, git, folder, branch, seen, jail, request, patience }))
     }
 
     /// Returns what the changes of the task are measured against in a workspace that existed before.

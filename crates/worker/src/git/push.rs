@@ -16,8 +16,6 @@ use super::workflows;
 use crate::runtimes::{Stop, failure};
 use crate::supervise::{Group, Jail};
 
-/// Time for which a host that does not respond is tried again.
-const RETRY_FOR: Duration = Duration::from_secs(600);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// What is needed to push once the attempt has ended.
@@ -38,11 +36,34 @@ pub(crate) struct Delivery {
     pub(super) jail: Option<Jail>,
     /// Pull or merge request that follows.
     pub(crate) request: Option<Request>,
+    /// Time for which a host that does not respond is tried again.
+    pub(crate) patience: Duration,
+}
+
+/// Why work is not delivered.
+#[derive(Debug)]
+pub(crate) struct Undelivered {
+    pub(crate) failure: Failure,
+    /// Whether it is kept, and can be delivered later as it is.
+    pub(crate) is_kept: bool,
+}
+
+impl Undelivered {
+    /// Returns that of work that can be delivered later.
+    pub(crate) fn later(text: String) -> Self {
+        Self { failure: failure(FailureClass::Delivery, text), is_kept: true }
+    }
+}
+
+impl From<Failure> for Undelivered {
+    fn from(failure: Failure) -> Self {
+        Self { failure, is_kept: false }
+    }
 }
 
 impl Delivery {
     /// Pushes the snapshot in the scratch directory. All errors are of the class `delivery`, unless the machine fails.
-    pub(crate) async fn push(&self, changes: &Changes, scratch: &Path) -> Result<(), Failure> {
+    pub(crate) async fn push(&self, changes: &Changes, scratch: &Path) -> Result<(), Undelivered> {
         if let Some(jail) = &self.jail {
             Group::confine_current(jail.clone());
         }
@@ -53,15 +74,16 @@ impl Delivery {
             .with_max_delay(MAX_DELAY)
             .with_jitter()
             .without_max_times()
-            .with_total_delay(Some(RETRY_FOR));
+            .with_total_delay(Some(self.patience));
         let is_away = |error: &GitError| matches!(error, GitError::Failed { cause: Cause::Host, .. });
         push.retry(backoff).when(is_away).await.map_err(|error| match error {
-            GitError::Failed { cause: Cause::Machine, failure } => failure,
-            GitError::Failed { failure: failed, .. } => {
+            GitError::Failed { cause: Cause::Machine, failure } => failure.into(),
+            GitError::Failed { failure: failed, cause } => {
                 let text = format!("the work is not delivered to {}: {}", self.branch, failed.message);
-                Failure { hint: HINT.to_owned(), ..failure(FailureClass::Delivery, text) }
+                let failure = Failure { hint: HINT.to_owned(), ..failure(FailureClass::Delivery, text) };
+                Undelivered { failure, is_kept: cause == Cause::Host }
             }
-            GitError::Stopped => failure(FailureClass::Delivery, "the worker had to end"),
+            GitError::Stopped => Undelivered::later("the worker had to end".to_owned()),
         })
     }
 

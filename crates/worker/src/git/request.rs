@@ -13,10 +13,9 @@ use rota_telemetry::redact::Redactor;
 use secrecy::SecretString;
 
 use super::credential::{Credential, settings};
+use super::push::Undelivered;
 use crate::runtimes::{RunOutcome, RunReport, failure, sanitize};
 
-/// Time for which a forge that does not respond is asked again.
-const RETRY_FOR: Duration = Duration::from_secs(600);
 /// Bytes of a title; GitLab takes 255 characters, with the mark of a draft.
 const MAX_TITLE: usize = 240;
 /// Bytes of a body; GitHub takes 64 KiB.
@@ -114,12 +113,14 @@ impl Request {
         }))
     }
 
-    /// Opens the request of a branch, or updates the one that is open. Returns it, and what the forge did not accept of it.
+    /// Opens the request of a branch, or updates the one that is open; a forge that does not respond is asked again for as long as
+    /// `patience`. Returns it, and what the forge did not accept of it.
     pub(crate) async fn open(
         &self,
         branch: &str,
         work: &Work,
-    ) -> Result<(OpenedRequest, Vec<String>), Failure> {
+        patience: Duration,
+    ) -> Result<(OpenedRequest, Vec<String>), Undelivered> {
         let value = |name: &str| match name {
             "title" => neutral(&self.title),
             "prompt" => neutral(&self.prompt),
@@ -146,7 +147,7 @@ impl Request {
         };
         let tokens = Arc::new(self.tokens.clone());
         let opened = async {
-            let forge = Forge::new(self.repository.clone(), tokens, &settings(), RETRY_FOR)?;
+            let forge = Forge::new(self.repository.clone(), tokens, &settings(), patience)?;
             forge.deliver(&wanted).await
         };
         let opened = opened.await.map_err(|error| undelivered(branch, &error))?;
@@ -160,11 +161,9 @@ impl Request {
     }
 }
 
-fn undelivered(branch: &str, error: &Error) -> Failure {
+fn undelivered(branch: &str, error: &Error) -> Undelivered {
     let hint = match error {
-        Error::Away(_) => {
-            "the branch is pushed: open the request yourself, or retry the task once the forge responds"
-        }
+        Error::Away(..) => "the branch is pushed: the request can be opened by hand",
         Error::Credentials(_) | Error::Token(_) => {
             "give the token access to pull requests; the branch is pushed, and the request can be opened by hand"
         }
@@ -173,7 +172,12 @@ fn undelivered(branch: &str, error: &Error) -> Failure {
         }
     };
     let text = format!("{branch} is pushed, and its pull request is not open: {error}");
-    Failure { hint: hint.to_owned(), ..failure(FailureClass::Delivery, text) }
+    let (is_kept, retry_after) = match error {
+        Error::Away(_, wait) => (true, wait.map(Into::into)),
+        _ => (false, None),
+    };
+    let failed = failure(FailureClass::Delivery, text);
+    Undelivered { failure: Failure { hint: hint.to_owned(), retry_after, ..failed }, is_kept }
 }
 
 fn cut(text: &str, bytes: usize) -> &str {

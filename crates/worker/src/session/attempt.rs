@@ -5,13 +5,12 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
 use rota_proto::v1::{
-    Event, Failure, FailureClass, Limits, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event,
-    runtime,
+    Event, FailureClass, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
 };
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
@@ -32,16 +31,16 @@ use super::result;
 use super::result_schema;
 use super::setup_cache;
 use super::spans::ToolSpans;
+use super::time_limits::TimeLimits;
+use super::undelivered;
 use crate::artifacts::{self, Kept};
-use crate::git::Work;
+use crate::git::{Undelivered, Work};
 use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
 use crate::workspace::AttemptDirs;
 
 /// Time from the request to end to the kill, for tasks without a `cancelGrace`.
 pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
-/// Cap of an attempt's total time.
-const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.
 const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to store what an attempt leaves, after which the control plane is to know that only this is left.
@@ -143,6 +142,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     }
     redaction.flush().into_iter().for_each(push);
     let mut report = redaction.report(report).await;
+    let mut undelivered = None;
     // Of an attempt that was superseded nothing counts.
     let counts = handle.lock().stop_reason != Some(StopReason::Stale);
     // An attempt that did not begin has nothing to keep, and an earlier one may have.
@@ -176,11 +176,15 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
                     result.delivery = delivery;
                 }
             }
-            Err(mut failed) if matches!(report.outcome, RunOutcome::Succeeded(_)) => {
-                redaction.failure(&mut failed);
-                report.outcome = RunOutcome::Failed(failed);
-            }
-            Err(failed) => emit(notice(Severity::High, "artifacts_not_stored", failed.message)),
+            Err(failed) => match report.outcome {
+                RunOutcome::Succeeded(result) => {
+                    let Undelivered { mut failure, is_kept } = failed;
+                    redaction.failure(&mut failure);
+                    report.outcome = RunOutcome::Failed(failure);
+                    undelivered = is_kept.then_some(result);
+                }
+                _ => emit(notice(Severity::High, "artifacts_not_stored", failed.failure.message)),
+            },
         }
     }
     // Those that looked at the workspace.
@@ -193,7 +197,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         let mut state = handle.lock();
         (state.stop_reason, state.obstacle.take())
     };
-    let result = result::build(&key.task, key.fence, report, reason, obstacle);
+    let result = result::build(&key.task, key.fence, report, undelivered, reason, obstacle);
     let _ = deps.events.send(AttemptEvent::Ended(key, Box::new(result)));
 }
 
@@ -269,6 +273,9 @@ async fn execute(
         assign.secrets.clear();
         (Attempt::new(assign, redactor), None)
     };
+    if let Some(dirs) = slot.as_mut().filter(|_| undelivered::delivers(&attempt.assign)) {
+        return undelivered::find(&deps.caller, &attempt.assign, dirs, &mut handle.stop_signal()).await;
+    }
     if let Some(access) = ModelAccess::of(&attempt) {
         let key = AttemptKey { task: attempt.assign.task_id.as_str().into(), fence: attempt.assign.fence };
         let _ = deps.events.send(AttemptEvent::UsesModel(key, access));
@@ -357,40 +364,6 @@ pub(super) fn needs_directories(assign: &Assign) -> bool {
 
 fn kind_mut(assign: &mut Assign) -> Option<&mut runtime::Kind> {
     assign.spec.as_mut()?.runtime.as_mut()?.kind.as_mut()
-}
-
-struct TimeLimits {
-    deadline: Option<Instant>,
-    silence: Option<Duration>,
-    grace: Duration,
-}
-
-impl TimeLimits {
-    fn new(assign: &Assign, limits: &Limits) -> Self {
-        let duration = |given: Option<pbjson_types::Duration>| given.and_then(|given| given.try_into().ok());
-        Self {
-            deadline: time_left(assign).map(|left| Instant::now() + left),
-            silence: duration(limits.silence_timeout).filter(|limit: &Duration| !limit.is_zero()),
-            grace: duration(limits.cancel_grace).unwrap_or(DEFAULT_CANCEL_GRACE),
-        }
-    }
-}
-
-/// Returns the time that an attempt has from the receipt of its assignment, capped at a year.
-pub(super) fn time_left(assign: &Assign) -> Option<Duration> {
-    match assign.time_left {
-        Some(left) => Some(Duration::try_from(left).unwrap_or_default().min(MAX_TIME)),
-        // A control plane of the previous version.
-        None => assign.deadline.as_ref().map(time_until),
-    }
-}
-
-/// Time from now until a wall-clock time, capped at a year.
-fn time_until(at: &pbjson_types::Timestamp) -> Duration {
-    let seconds = Duration::from_secs(u64::try_from(at.seconds).unwrap_or(0));
-    let at = UNIX_EPOCH.checked_add(seconds + Duration::from_nanos(u64::try_from(at.nanos).unwrap_or(0)));
-    let left = at.and_then(|at| at.duration_since(rota_telemetry::clock::now()).ok()).unwrap_or_default();
-    left.min(MAX_TIME)
 }
 
 fn timestamp() -> pbjson_types::Timestamp {

@@ -303,7 +303,7 @@ pub(super) async fn unheard(attempt: &Attempt, folder: &CheckpointFolder) -> Vec
 }
 
 /// Returns the failure of an attempt that does not learn what earlier ones have left. A refusal holds for every other attempt, too.
-fn unanswered(what: &str, status: &Status) -> Failure {
+pub(super) fn unanswered(what: &str, status: &Status) -> Failure {
     let text = format!("{what}: {}", status.message());
     match rota_client::reason(status).as_deref() {
         Some("OVERRIDE_FORBIDDEN" | "NO_CHECKPOINT" | "TASK_NOT_FOUND") => {
@@ -370,7 +370,7 @@ pub(super) async fn check_branch(
 }
 
 /// Returns what earlier attempts have left. Waits for a control plane that is away.
-async fn fetch(caller: &Caller, assign: &Assign) -> Result<FetchCheckpointResponse, Status> {
+pub(super) async fn fetch(caller: &Caller, assign: &Assign) -> Result<FetchCheckpointResponse, Status> {
     let request = FetchCheckpointRequest {
         namespace: assign.namespace.clone(),
         worker: caller.worker.clone(),

@@ -21,6 +21,8 @@ pub(super) struct AttemptDeps {
     pub(super) caller: Caller,
     /// Time for which attempts are kept without a control plane.
     pub(super) keep_for: Duration,
+    /// Time for which an attempt delivers to hosts that do not respond.
+    pub(super) delivery_timeout: Duration,
     /// Time between checkpoints; zero for none.
     pub(super) checkpoint_interval: Duration,
     /// Whether attempts that succeed leave no checkpoint.

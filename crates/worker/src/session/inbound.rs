@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::Instrument;
 
-use super::attempt::{self, AttemptKey, DEFAULT_CANCEL_GRACE, Job, time_left};
+use super::attempt::{self, AttemptKey, DEFAULT_CANCEL_GRACE, Job};
 use super::handle::{AttemptHandle, StopReason};
 use super::model_access::ModelAccess;
 use super::outbox::{Bounds, Outbox};
 use super::spans;
+use super::time_limits::time_left;
 use super::worker::{AttemptEntry, Worker};
 use crate::runtimes::notice;
 use crate::workspace::is_name;

@@ -34,6 +34,8 @@ mod spans;
 mod spill;
 mod start;
 mod streaming;
+mod time_limits;
+mod undelivered;
 mod worker;
 
 pub(crate) use attempt::in_place;
@@ -58,6 +60,8 @@ use crate::runtimes::scripted::Scripted;
 
 /// Default of [`Options::checkpoint_interval`]: what is lost with a worker.
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(180);
+/// Default of [`Options::delivery_timeout`], in which most hosts are back.
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(600);
 /// Default of [`Options::orphan_timeout`].
 pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -108,6 +112,8 @@ pub struct Options {
     pub min_free_memory: u64,
     /// Time without a control plane after which running attempts are ended.
     pub orphan_timeout: Duration,
+    /// Time for which an attempt delivers its work to hosts that do not respond, after which later attempts deliver it.
+    pub delivery_timeout: Duration,
     /// Time between checkpoints of an attempt; zero for none.
     pub checkpoint_interval: Duration,
     /// Whether the checkpoints of attempts that have succeeded are not kept.
@@ -165,6 +171,7 @@ impl Options {
             min_free_disk: MIN_FREE_DISK,
             min_free_memory: MIN_FREE_MEMORY,
             orphan_timeout: ORPHAN_TIMEOUT,
+            delivery_timeout: DELIVERY_TIMEOUT,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             discard_conversations: false,
             claude_program: None,

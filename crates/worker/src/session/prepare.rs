@@ -151,7 +151,8 @@ async fn directories<'a>(
         let jail = delivery_jail(deps, assign, cloning, &folder, &dirs.scratch);
         let jail = jail.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
         let mut stop = handle.stop_signal();
-        let delivery = cloning.delivery(folder, jail, dirs.repository.as_ref(), request, &mut stop).await;
+        let (cloned, patience) = (dirs.repository.as_ref(), deps.delivery_timeout);
+        let delivery = cloning.delivery(folder, jail, cloned, request, patience, &mut stop).await;
         dirs.delivery = delivery.map_err(PrepareError::from)?;
         if let Some(delivery) = &dirs.delivery {
             continuing::check_branch(&deps.caller, assign, delivery, &mut stop).await?;

@@ -1,17 +1,18 @@
 //! Conversion of an attempt's report into the Result message. Pure.
 
-use rota_proto::v1::FailureClass;
+use rota_proto::v1::{FailureClass, TaskResult};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 
 use super::handle::StopReason;
 use crate::runtimes::{RunOutcome, RunReport, failure};
 
 /// Builds the Result. For a stale attempt it contains only that it has ended, which frees the slot. `obstacle` is an error
-/// that kept the attempt from starting.
+/// that kept the attempt from starting, `undelivered` the result of work of which only the delivery has failed.
 pub(super) fn build(
     task_id: &str,
     fence: i64,
     report: RunReport,
+    undelivered: Option<TaskResult>,
     reason: Option<StopReason>,
     obstacle: Option<String>,
 ) -> AttemptResult {
@@ -21,6 +22,12 @@ pub(super) fn build(
         (_, Some(StopReason::Stale)) => stopped(StopReason::Stale, "its own end"),
         (RunOutcome::Succeeded(result), _) => result::Kind::Succeeded(result),
         (RunOutcome::Failed(failed), None) => result::Kind::Failed(failed),
+        // Not of a task that was cancelled.
+        (RunOutcome::Failed(failed), Some(reason))
+            if undelivered.is_some() && reason != StopReason::Cancelled =>
+        {
+            result::Kind::Failed(failed)
+        }
         // A failure after the request to end is a consequence of that request.
         (RunOutcome::Failed(_), Some(reason)) => stopped(reason, "interrupt"),
         (RunOutcome::Stopped { by }, Some(reason)) => stopped(reason, by),
@@ -35,6 +42,7 @@ pub(super) fn build(
         last_attempt_seq: 0,
         kind: Some(kind),
         usage: report.usage,
+        undelivered,
         runtime_session: report.runtime_session,
     }
 }
@@ -61,12 +69,10 @@ fn stopped(reason: StopReason, by: &str, obstacle: Option<&str>) -> result::Kind
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::TaskResult;
-
     use super::*;
 
     fn class(outcome: RunOutcome, reason: Option<StopReason>) -> Option<FailureClass> {
-        match build("t", 1, RunReport::new(outcome), reason, None).kind {
+        match build("t", 1, RunReport::new(outcome), None, reason, None).kind {
             Some(result::Kind::Failed(failed)) => Some(failed.class()),
             _ => None,
         }
@@ -88,12 +94,28 @@ mod tests {
         let by = |by: &str| Some(result::Kind::Cancelled(Cancelled { by: by.to_owned() }));
         for reason in [StopReason::Cancelled, StopReason::Stale] {
             let stopped = RunReport::new(RunOutcome::Stopped { by: "kill" });
-            assert_eq!(build("t", 1, stopped, Some(reason), None).kind, by("kill"));
+            assert_eq!(build("t", 1, stopped, None, Some(reason), None).kind, by("kill"));
         }
         let success = || RunReport::new(RunOutcome::Succeeded(TaskResult::default()));
-        assert_eq!(build("t", 1, success(), Some(StopReason::Stale), None).kind, by("its own end"));
+        assert_eq!(build("t", 1, success(), None, Some(StopReason::Stale), None).kind, by("its own end"));
         // A success that precedes the request stands.
-        let done = build("t", 1, success(), Some(StopReason::Cancelled), None).kind;
+        let done = build("t", 1, success(), None, Some(StopReason::Cancelled), None).kind;
         assert!(matches!(done, Some(result::Kind::Succeeded(_))));
+    }
+
+    #[test]
+    fn undelivered_work_is_reported_unless_it_was_cancelled() {
+        let failed = || RunReport::failed(FailureClass::Delivery, "away");
+        for (reason, is_kept) in [
+            (None, true),
+            (Some(StopReason::WorkerShutdown), true),
+            (Some(StopReason::Timeout), true),
+            (Some(StopReason::Cancelled), false),
+            (Some(StopReason::Stale), false),
+        ] {
+            let built = build("t", 1, failed(), Some(TaskResult::default()), reason, None);
+            let is_failed = matches!(&built.kind, Some(result::Kind::Failed(failed)) if failed.class() == FailureClass::Delivery);
+            assert_eq!(is_failed, is_kept, "{reason:?}");
+        }
     }
 }

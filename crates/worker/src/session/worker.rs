@@ -147,6 +147,7 @@ impl Worker {
             deps: Arc::new(AttemptDeps {
                 keep_for: options.orphan_timeout,
                 checkpoint_interval: options.checkpoint_interval,
+                delivery_timeout: options.delivery_timeout,
                 discard_conversations: options.discard_conversations,
                 readiness,
                 caller: options.caller(),

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use rota_proto::v1::WorkspaceCleanup;
-use rota_proto::worker::v1::Assign;
+use rota_proto::worker::v1::{Assign, UndeliveredWork};
 use rota_telemetry::redact::Redactor;
 
 use super::kept_by::KeptBy;
@@ -34,6 +34,8 @@ pub(crate) struct AttemptDirs {
     pub(crate) repository: Option<(Git, Base)>,
     /// What is needed to push the changes.
     pub(crate) delivery: Option<Delivery>,
+    /// Work of an earlier attempt, which this one only delivers.
+    pub(crate) undelivered: Option<Box<UndeliveredWork>>,
     /// Whether the workspace was made for this attempt: no program has written it before.
     pub(crate) fresh: bool,
     /// Whether it is a kept one that has the work of the task's last attempt.

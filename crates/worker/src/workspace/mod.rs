@@ -309,6 +309,7 @@ impl Root {
             fresh,
             own_work: kept_by.is_some_and(|kept_by: KeptBy| kept_by.is_of(&assign.task_id)),
             set_aside,
+            undelivered: None,
             started: false,
             checkpoint: None,
             last_checkpoint: Default::default(),

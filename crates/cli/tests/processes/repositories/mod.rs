@@ -5,6 +5,7 @@ mod apply;
 mod chain;
 mod continuing;
 mod conversations;
+mod delivering;
 mod disk;
 mod gates;
 mod push;

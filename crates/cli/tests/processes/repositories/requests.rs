@@ -80,7 +80,7 @@ impl Place {
         source.push = Some(v1::Push { pull_request: Some(asked), ..v1::Push::default() });
     }
 
-    async fn files(&self, branch: &str) -> Result<String> {
+    pub(super) async fn files(&self, branch: &str) -> Result<String> {
         git(&self.host.path(PATH), &["ls-tree", "-r", "--name-only", branch]).await
     }
 }
@@ -204,7 +204,6 @@ async fn work_without_its_request_has_not_succeeded() -> Result<()> {
             "main",
             "not with [redacted], nor with [redacted]",
         ),
-        ("hours", Some(Fault::Limited(7200)), "main", "rate limit"),
         ("moved", Some(Fault::MovedTo("http://127.0.0.1:9/".to_owned())), "main", "another host"),
     ] {
         if let Some(fault) = fault {

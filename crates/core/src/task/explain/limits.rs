@@ -1,9 +1,10 @@
-//! Causes of waits for a credential or a budget.
+//! Causes of waits for a credential, a budget or another delivery.
 
-use super::{Cause, cause, seconds};
+use super::{Cause, Context, cause, seconds};
 use crate::Timestamp;
 use crate::quota::{self, CredentialId};
 use crate::spending::BudgetWait;
+use crate::task::{MAX_DELIVERIES, Undelivered};
 
 /// Returns the cause for a task whose credential cools down.
 pub fn of_quota(credential: CredentialId, limit: &str, until: Timestamp, now: Timestamp) -> Cause {
@@ -32,4 +33,25 @@ pub(super) fn of_budget(wait: &BudgetWait, now: Timestamp) -> Cause {
         seconds(now, wait.until)
     );
     cause("budget_spent", message, "wait, or raise the budget: the task continues by itself")
+}
+
+/// Returns the cause for an attempt that only delivers.
+pub(super) fn of_running_delivery(left: Undelivered) -> Cause {
+    let message = format!("the work of attempt {} is done, and is being delivered", left.attempt);
+    cause("delivery", message, "")
+}
+
+/// Returns the cause for a task whose work could not be delivered.
+pub(super) fn of_delivery(left: Undelivered, until: Timestamp, context: &Context, now: Timestamp) -> Cause {
+    let (why, hint) = match &context.failure {
+        Some(failure) => (format!(": {}", failure.message), failure.hint.as_str()),
+        None => (String::new(), ""),
+    };
+    let message = format!(
+        "the work of attempt {} is done and kept, and only its delivery is left: it is tried again in {}, after {} of at most {MAX_DELIVERIES} failed{why}",
+        left.attempt,
+        seconds(now, until),
+        left.failed,
+    );
+    cause("delivery", message, hint)
 }

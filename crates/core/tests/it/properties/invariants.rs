@@ -90,7 +90,9 @@ impl Observer {
         known[4] = known[4].saturating_sub(u32::from(planned));
         assert!(known.iter().zip(counts(after)).all(|(old, new)| *old <= new), "a count fell");
         let released = matches!(command, Command::Release { .. }) && done.reply != Reply::Stale;
-        self.uncounted += u32::from(released) + u32::from(forgiven);
+        let deliveries = |task: &Task| task.undelivered.map_or(0, |left| left.failed);
+        let undelivered = deliveries(after) > deliveries(before);
+        self.uncounted += u32::from(released) + u32::from(forgiven) + u32::from(undelivered);
         record(after, self.uncounted);
         never_spins(after);
     }
@@ -100,7 +102,11 @@ impl Observer {
         self.cancelled |= cancels && !before.state.is_final();
         assert_eq!(done.ended, !before.state.is_final() && after.state.is_final());
         self.ends += u32::from(done.ended);
-        self.results += u32::from(done.result.is_some());
+        // That of work which is not delivered is stored once, and is none of the task.
+        let undelivered = done.result.is_some() && after.undelivered.is_some();
+        assert!(!undelivered || before.undelivered.is_none());
+        assert!(after.undelivered.is_none() || !after.state.is_final());
+        self.results += u32::from(done.result.is_some() && !undelivered);
         let succeeds =
             |event: &Event| matches!(&event.body, Body::State(change) if change.to == State::Succeeded);
         self.successes += done.events.iter().filter(|event| succeeds(event)).count() as u32;

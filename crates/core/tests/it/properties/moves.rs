@@ -224,6 +224,7 @@ fn completion() -> impl Strategy<Value = Completion> {
             Completion::Failed(failure)
         }),
         1 => Just(stopped()),
+        1 => Just(undelivered()),
     ]
 }
 

@@ -3,6 +3,7 @@
 mod budget;
 mod cancel;
 mod checkpoints;
+mod delivery;
 mod dependency;
 mod explain;
 mod input;

@@ -184,10 +184,11 @@ fn reports(list: &mut Vec<Asked>) {
 fn finishes(list: &mut Vec<Asked>) {
     by_all(list, "live fence, succeeded", |attempt| finish(attempt, succeeded()));
     type Made = fn() -> Completion;
-    let more: [(&str, Made); 4] = [
+    let more: [(&str, Made); 5] = [
         ("live fence, failed, retryable", || failed(Class::Agent)),
         ("live fence, failed, not retryable", || failed(Class::Refusal)),
         ("live fence, rate-limited", rate_limited),
+        ("live fence, undelivered", undelivered),
         ("live fence, stopped", stopped),
     ];
     for (label, completion) in more {

@@ -143,7 +143,7 @@ impl<'a> FlowBuilder<'a> {
         };
         match (change.to(), change.reason.as_str()) {
             (TaskState::Pending, "created") => ("created", self.created()),
-            (TaskState::Pending, "retry") => ("retry", again()),
+            (TaskState::Pending, "retry" | "undelivered") => ("retry", again()),
             (TaskState::Pending, "worker_lost") => ("worker_lost", again()),
             (TaskState::Pending, "handed_back") => ("handed_back", again()),
             (TaskState::Pending, "not_taken") => ("not_taken", format!("{} {}", again(), on())),

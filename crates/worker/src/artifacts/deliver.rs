@@ -1,0 +1,97 @@
+//! Delivery of what an attempt has changed in its repository: the push, and the request that follows. Also that of an earlier attempt,
+//! whose work could not be delivered then.
+
+use std::path::Path;
+
+use rota_proto::v1::{Changes, Delivery, DeliveryOutcome, FailureClass, Severity, event};
+use rota_proto::worker::v1::UndeliveredWork;
+
+use super::calls::Caller;
+use super::give::Given;
+use super::keep::Kept;
+use crate::git::{self, Undelivered, Work};
+use crate::runtimes::{RunOutcome, failure, notice};
+use crate::workspace::AttemptDirs;
+
+/// Pushes changes, if there are any. Returns what has become of them.
+pub(super) async fn push(
+    delivery: &git::Delivery,
+    changes: &mut Changes,
+    scratch: &Path,
+    notices: &mut Vec<event::Kind>,
+) -> Result<Delivery, Undelivered> {
+    let mut delivered = Delivery {
+        outcome: DeliveryOutcome::NoChange.into(),
+        base_commit: changes.base_commit.clone(),
+        ..Delivery::default()
+    };
+    if changes.commit == changes.base_commit {
+        notices.push(notice(Severity::Low, "not_delivered", "nothing has changed: nothing is pushed"));
+        return Ok(delivered);
+    }
+    delivery.push(changes, scratch).await?;
+    notices.push(notice(Severity::Low, "delivered", format!("pushed {}", changes.branch)));
+    changes.pushed = true;
+    delivered.set_outcome(DeliveryOutcome::Delivered);
+    delivered.branch.clone_from(&changes.branch);
+    delivered.commit.clone_from(&changes.commit);
+    Ok(delivered)
+}
+
+/// Opens the request of what was pushed, or updates it, if the task asks for one.
+pub(super) async fn request(
+    delivery: &git::Delivery,
+    delivered: &mut Delivery,
+    work: &Work,
+    notices: &mut Vec<event::Kind>,
+) -> Result<(), Undelivered> {
+    let is_pushed = delivered.outcome() == DeliveryOutcome::Delivered;
+    let Some(request) = delivery.request.as_ref().filter(|_| is_pushed) else { return Ok(()) };
+    let (opened, missing) = request.open(&delivered.branch, work, delivery.patience).await?;
+    let what = if opened.created { "opened" } else { "updated" };
+    let text = format!("{what} {}, to be merged into {}", opened.url, opened.base);
+    notices.push(notice(Severity::Low, "pull_request", text));
+    if !missing.is_empty() {
+        let text = format!("the pull request is open without {}", missing.join("; "));
+        notices.push(notice(Severity::Medium, "pull_request_incomplete", text));
+    }
+    delivered.pull_request = Some(opened);
+    Ok(())
+}
+
+/// Delivers the work of an earlier attempt, whose artifacts become those of this one.
+pub(super) async fn again(
+    caller: &Caller,
+    kept: &Kept,
+    dirs: &AttemptDirs,
+    left: &UndeliveredWork,
+    work: Work,
+) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
+    let refused = |what: &str| {
+        let text = format!("the work of the earlier attempt cannot be delivered: {what}");
+        Undelivered::from(failure(FailureClass::Delivery, text))
+    };
+    let mut list = left.artifacts.clone().unwrap_or_default();
+    let mut changes = list.changes.clone().ok_or_else(|| refused("its changes are not kept"))?;
+    let delivery = dirs.delivery.as_ref().ok_or_else(|| refused("the workspace has no repository"))?;
+    let bundle = list.artifacts.iter().filter(|artifact| artifact.name == changes.bundle);
+    let bundle = Given::files(bundle.cloned().collect());
+    bundle.fetch(caller, &kept.namespace, &dirs.scratch).await.map_err(|outcome| match outcome {
+        RunOutcome::Failed(failure) => failure.into(),
+        _ => refused("it was stopped"),
+    })?;
+    let mut notices = Vec::new();
+    let mut delivered = push(delivery, &mut changes, &dirs.scratch, &mut notices).await?;
+    list.changes = Some(changes);
+    let missing = match caller.keep_list(kept, list).await {
+        Ok(Some(missing)) if missing.is_empty() => None,
+        Ok(Some(_)) => Some("the control plane has lost parts that it had stored".to_owned()),
+        // Another attempt has taken the place of this one.
+        Ok(None) => return Ok((notices, None)),
+        Err(status) => Some(status.message().to_owned()),
+    };
+    notices.extend(missing.map(|text| notice(Severity::Medium, "artifacts_not_stored", text)));
+    let work = Work { cost_micro_usd: left.cost_micro_usd, ..work };
+    request(delivery, &mut delivered, &work, &mut notices).await?;
+    Ok((notices, Some(delivered)))
+}

@@ -1,0 +1,44 @@
+//! An attempt that only delivers what an earlier one has done. Its programs do not start.
+
+use rota_proto::v1::FailureClass;
+use rota_proto::worker::v1::Assign;
+use tokio::sync::watch;
+
+use super::continuing::{fetch, unanswered};
+use crate::artifacts::Caller;
+use crate::runtimes::{RunOutcome, RunReport, Stop, failure, stopped};
+use crate::workspace::AttemptDirs;
+
+/// Whether an attempt only delivers.
+pub(super) fn delivers(assign: &Assign) -> bool {
+    assign.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.deliver)
+}
+
+/// Finds the work that is to be delivered. Returns the report of the attempt that has done it, without its usage.
+pub(super) async fn find(
+    caller: &Caller,
+    assign: &Assign,
+    dirs: &mut AttemptDirs,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> RunReport {
+    let left = tokio::select! {
+        left = fetch(caller, assign) => left,
+        _ = stopped(stop) => return RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
+    };
+    let left = match left {
+        Ok(left) => left.undelivered,
+        Err(status) => {
+            let what = "failed to ask what an earlier attempt has left to deliver";
+            return RunReport::new(RunOutcome::Failed(unanswered(what, &status)));
+        }
+    };
+    let Some(left) = left else {
+        let text = "the control plane has nothing to deliver";
+        return RunReport::new(RunOutcome::Failed(failure(FailureClass::Delivery, text)));
+    };
+    let result = left.result.clone().unwrap_or_default();
+    dirs.undelivered = Some(Box::new(left));
+    // From now on there is something to keep.
+    dirs.started = true;
+    RunReport::new(RunOutcome::Succeeded(result))
+}
