@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use prost::Message;
 use rota_core::Namespace;
 use rota_core::target::Target as CoreTarget;
@@ -43,6 +44,15 @@ pub(crate) struct Kinds {
     pub(crate) scheduler: Arc<Scheduler>,
     /// Held by a call that counts kinds before it adds one.
     pub(crate) changes: Arc<tokio::sync::Mutex<()>>,
+    /// What was read for the tasks of one batch.
+    pub(crate) read: Option<Arc<Mutex<Read>>>,
+}
+
+/// Kinds that were read, by namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    named: BTreeMap<(Namespace, String), Option<v1::TaskKind>>,
+    all: BTreeMap<Namespace, Arc<BTreeMap<String, v1::TaskKind>>>,
 }
 
 pub(crate) fn key(namespace: &Namespace, name: &str) -> DocumentKey {
@@ -69,16 +79,29 @@ fn shipped(namespace: &Namespace, name: &str, spec: &v1::TaskKindSpec) -> v1::Ta
 }
 
 impl Kinds {
+    /// Returns access that reads and decodes each kind once, for the tasks of one batch.
+    pub(crate) fn of_batch(&self) -> Self {
+        Self { read: Some(Arc::default()), ..self.clone() }
+    }
+
     /// Returns a kind of a namespace, or the one of that name that comes with Rota.
     pub(crate) async fn get(
         &self,
         namespace: &Namespace,
         name: &str,
     ) -> Result<Option<v1::TaskKind>, Status> {
-        match self.store.reads().document(key(namespace, name)).await.map_err(status::store)? {
-            Some(document) => decode(&document).map(Some),
-            None => Ok(SHIPPED.get(name).map(|spec| shipped(namespace, name, spec))),
+        let place = || (namespace.clone(), name.to_owned());
+        if let Some(kind) = self.read.as_ref().and_then(|read| read.lock().named.get(&place()).cloned()) {
+            return Ok(kind);
         }
+        let kind = match self.store.reads().document(key(namespace, name)).await.map_err(status::store)? {
+            Some(document) => Some(decode(&document)?),
+            None => SHIPPED.get(name).map(|spec| shipped(namespace, name, spec)),
+        };
+        if let Some(read) = &self.read {
+            read.lock().named.insert(place(), kind.clone());
+        }
+        Ok(kind)
     }
 
     /// Returns the kinds that a namespace has of its own, by name.
@@ -94,12 +117,22 @@ impl Kinds {
     }
 
     /// Returns all kinds of a namespace by name, with those that come with Rota.
-    pub(crate) async fn all(&self, namespace: &Namespace) -> Result<BTreeMap<String, v1::TaskKind>, Status> {
+    pub(crate) async fn all(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<Arc<BTreeMap<String, v1::TaskKind>>, Status> {
+        if let Some(all) = self.read.as_ref().and_then(|read| read.lock().all.get(namespace).cloned()) {
+            return Ok(all);
+        }
         let one =
             |(name, spec): (&&str, &v1::TaskKindSpec)| ((*name).to_owned(), shipped(namespace, name, spec));
         let mut all: BTreeMap<_, _> = SHIPPED.iter().map(one).collect();
         for document in self.own(namespace).await? {
             all.insert(document.key.name.clone(), decode(&document)?);
+        }
+        let all = Arc::new(all);
+        if let Some(read) = &self.read {
+            read.lock().all.insert(namespace.clone(), Arc::clone(&all));
         }
         Ok(all)
     }
@@ -113,7 +146,7 @@ impl Kinds {
         let mut presets = BTreeMap::new();
         if names.iter().any(|name| *name == AUTO || name.contains("${{")) {
             let all = self.all(namespace).await?;
-            presets.extend(all.into_iter().filter_map(|(name, kind)| Some((name, kind.spec?))));
+            presets.extend(all.iter().filter_map(|(name, kind)| Some((name.clone(), kind.spec.clone()?))));
             return Ok(presets);
         }
         for name in names {
@@ -138,7 +171,7 @@ impl Kinds {
             name => names::kind_id("task.spec.kind", name)?,
         };
         let Some(kind) = self.get(namespace, &name).await?.and_then(|kind| kind.spec) else {
-            let known: Vec<_> = self.all(namespace).await?.into_keys().collect();
+            let known: Vec<_> = self.all(namespace).await?.keys().cloned().collect();
             let why = format!("{name} is not a kind of the namespace: use one of {}", known.join(", "));
             return Err(invalid("task.spec.kind", why));
         };
@@ -233,7 +266,43 @@ pub(crate) fn keep_label(labels: &mut BTreeMap<String, String>, before: &BTreeMa
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use rota_proto::v1::task_kind_service_server::TaskKindService;
+    use rota_store::engine::Engine;
+    use rota_store::memory::InMemoryStore;
+    use rota_store::single_writer::SingleWriterStore;
+
     use super::*;
+    use crate::clock::now;
+
+    #[tokio::test]
+    async fn batch_reads_each_kind_once() {
+        let memory = InMemoryStore::default();
+        let engine = Engine::new(memory.clone(), 0).unwrap();
+        let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
+        let kinds = Kinds {
+            store: StoreClient::new(Arc::new(store), Counter::default()),
+            agents: Arc::default(),
+            scheduler: Arc::new(Scheduler::new(Counter::default())),
+            changes: Arc::default(),
+            read: None,
+        };
+        let namespace = Namespace::new("default").unwrap();
+        let frame = async |kinds: &Kinds| {
+            let kind = kinds.get(&namespace, "code").await.unwrap().unwrap();
+            assert_eq!(kinds.all(&namespace).await.unwrap()["code"], kind);
+            kind.spec.unwrap().frame
+        };
+        let batch = kinds.of_batch();
+        let shipped = frame(&batch).await;
+        let spec = v1::TaskKindSpec { frame: "Mine: ${{ prompt }}".to_owned(), ..Default::default() };
+        let kind = v1::TaskKind { name: n::kind("default", "code"), spec: Some(spec), ..Default::default() };
+        let request = v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false };
+        kinds.put_task_kind(tonic::Request::new(request)).await.unwrap();
+        assert_eq!(frame(&batch).await, shipped, "it was read before");
+        assert_ne!(frame(&kinds.of_batch()).await, shipped);
+        assert_ne!(frame(&kinds).await, shipped);
+    }
 
     #[test]
     fn shipped_files_are_valid_and_share_no_word() {

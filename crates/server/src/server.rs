@@ -169,6 +169,7 @@ impl Server {
             agents: Arc::clone(&agents),
             scheduler: Arc::clone(&scheduler),
             changes: Arc::default(),
+            read: None,
         };
         let creator = Creator {
             store: store.clone(),

@@ -120,6 +120,11 @@ fn state(metadata: &MetadataMap) -> String {
 }
 
 impl Creator {
+    /// Returns a creator of the tasks of one batch, which reads each kind once.
+    pub(crate) fn of_batch(&self) -> Self {
+        Self { kinds: self.kinds.of_batch(), ..self.clone() }
+    }
+
     /// Returns the id of the model credential that a task brings along.
     fn credential(
         &self,

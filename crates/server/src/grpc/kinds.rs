@@ -1,5 +1,7 @@
 //! `TaskKindService`.
 
+use std::sync::Arc;
+
 use pbjson_types::Empty;
 use prost::Message;
 use rota_proto::v1;
@@ -44,7 +46,8 @@ impl TaskKindService for Kinds {
             "" => String::new(),
             token => names::kind("page_token", token)?.1,
         };
-        let mut rest = self.all(&namespace).await?.into_iter().filter(|(name, _)| *name > after).peekable();
+        let rest = Arc::unwrap_or_clone(self.all(&namespace).await?).into_iter();
+        let mut rest = rest.filter(|(name, _)| *name > after).peekable();
         let (mut page, mut bytes) = (v1::ListTaskKindsResponse::default(), 0);
         while let Some((_, kind)) = rest.peek() {
             bytes += kind.encoded_len();

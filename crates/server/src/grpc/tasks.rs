@@ -149,7 +149,7 @@ impl TaskService for Tasks {
         });
         let expected = expected.collect::<Result<Vec<_>, Status>>()?;
         let mut results: Vec<Option<Result<v1::Task, Status>>> = Vec::with_capacity(request.requests.len());
-        let (mut prepared, mut places) = (Vec::new(), Vec::new());
+        let (creator, mut prepared, mut places) = (self.creator.of_batch(), Vec::new(), Vec::new());
         for (index, mut one) in request.requests.into_iter().enumerate() {
             if !one.parent.is_empty() && one.parent != request.parent {
                 let field = format!("requests[{index}].parent");
@@ -162,7 +162,7 @@ impl TaskService for Tasks {
                 continue;
             }
             let trace = task::Trace { span_id: rand::random(), ..trace.clone() };
-            match self.creator.prepare(parent.clone(), trace, one, None, scope).await {
+            match creator.prepare(parent.clone(), trace, one, None, scope).await {
                 Ok(ready) => {
                     places.push(index);
                     prepared.push(ready);

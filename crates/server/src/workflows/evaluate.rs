@@ -254,10 +254,10 @@ async fn create_all(
     priority: Option<i32>,
     specs: Vec<v1::TaskSpec>,
 ) -> Result<(Vec<Create>, Vec<Kept>), NoValues> {
-    let (mut creates, mut all_kept) = (Vec::new(), Vec::new());
+    let (creator, mut creates, mut all_kept) = (creator.of_batch(), Vec::new(), Vec::new());
     for (item, spec) in (step.created..).zip(specs) {
         let place = place(workflow, step, step.round, item);
-        let (create, kept) = create(creator, workflow, spec, priority, place).await?;
+        let (create, kept) = create(&creator, workflow, spec, priority, place).await?;
         creates.push(create);
         all_kept.push(kept);
     }
