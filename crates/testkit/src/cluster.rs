@@ -1,6 +1,8 @@
 //! A control plane on a runtime of its own, so that it can be killed like a process: none of its tasks runs any
 //! further, and no client is notified.
 
+mod files;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -174,14 +176,7 @@ impl Cluster {
     /// Starts a control plane.
     pub async fn start_with(setup: Setup) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        if let Some((certificate, key)) = &setup.tls {
-            let files = tls_files(folder.path());
-            std::fs::write(files.0, certificate)?;
-            std::fs::write(files.1, key)?;
-        }
-        if let Some(token) = &setup.viewer_token {
-            std::fs::write(folder.path().join("viewers"), token)?;
-        }
+        files::write(&setup, folder.path())?;
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let (running, addr, http_addr) = run(&setup, folder.path(), any).await?;
         let client = Client::new(client_options(&setup, folder.path(), addr))?;
@@ -320,11 +315,6 @@ impl Cluster {
     }
 }
 
-/// Returns the paths of certificate and key.
-fn tls_files(folder: &Path) -> (PathBuf, PathBuf) {
-    (folder.join("tls.crt"), folder.join("tls.key"))
-}
-
 fn client_options(setup: &Setup, folder: &Path, addr: SocketAddr) -> ClientOptions {
     let scheme = if setup.tls.is_some() { "https" } else { "http" };
     let mut options = ClientOptions::new(format!("{scheme}://{addr}"));
@@ -333,7 +323,7 @@ fn client_options(setup: &Setup, folder: &Path, addr: SocketAddr) -> ClientOptio
         options.token = rota_client::Token::Fixed(token.clone().into());
     }
     if setup.tls.is_some() {
-        options.ca = Some(tls_files(folder).0);
+        options.ca = Some(files::tls(folder).0);
         options.tls_name = Some("localhost".to_owned());
     }
     options
@@ -356,11 +346,11 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
             let options = Options {
                 listen,
                 token: setup.token.map(|token| Token::Fixed(token.into())),
-                viewer_token: setup.viewer_token.map(|_| folder.join("viewers")),
+                viewer_token: setup.viewer_token.map(|_| files::viewers(&folder)),
                 oidc: setup.oidc,
                 http_listen: setup.http.then(|| ([127, 0, 0, 1], 0).into()),
                 tls: setup.tls.map(|_| {
-                    let (certificate, key) = tls_files(&folder);
+                    let (certificate, key) = files::tls(&folder);
                     Tls { reload: Duration::from_millis(50), ..Tls::new(certificate, key) }
                 }),
                 store,
