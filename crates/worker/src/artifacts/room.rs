@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::calls::Caller;
 use super::keep::{Kept, keep};
-use crate::git::Work;
+use crate::git::{Undelivered, Work};
 use crate::runtimes::{Stop, stopped};
 use crate::workspace::AttemptDirs;
 
@@ -29,7 +29,7 @@ pub(crate) async fn keep_with_room(
     limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
     note: impl Fn(&Failure),
-) -> Result<(Vec<event::Kind>, Option<Delivery>), Failure> {
+) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let delays = ExponentialBuilder::default()
         .with_min_delay(MIN_DELAY)
         .with_max_delay(MAX_DELAY)
@@ -39,10 +39,10 @@ pub(crate) async fn keep_with_room(
     let (mut noted, ending) = (false, stop.clone());
     (|| keep(caller, kept.clone(), dirs, work.clone(), limit, stop.clone()))
         .retry(delays)
-        .when(|failed| is_full(failed) && stop.borrow().is_none())
+        .when(|failed| is_full(&failed.failure) && stop.borrow().is_none())
         .notify(|failed, _| {
             if !std::mem::replace(&mut noted, true) {
-                note(failed);
+                note(&failed.failure);
             }
         })
         .sleep(move |delay| {

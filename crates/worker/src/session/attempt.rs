@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use rota_proto::v1::{
-    Event, FailureClass, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
+    Event, Failure, FailureClass, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
 };
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
