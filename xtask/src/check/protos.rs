@@ -11,6 +11,7 @@ const RESPONSES: &[(&str, &str, &str)] = &[
     ("CancelWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
     ("PauseWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
     ("ResumeWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
+    ("RevokeWorkerToken", "WorkerToken", "a state change of a resource returns the resource (AIP-216)"),
     ("RerunWorkflow", "Workflow", "it creates a resource and returns it, as Create does (AIP-133)"),
     ("DownloadArtifact", "google.api.HttpBody", "a content is no JSON over HTTP (AIP-127 names the message)"),
     ("SetLogFilter", "LogFilter", "a small singleton"),
