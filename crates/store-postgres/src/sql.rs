@@ -200,8 +200,7 @@ statements! {
     DOCUMENTS_NAMESPACE = "SELECT namespace, name, record FROM documents
         WHERE shard = $1 AND kind = $2 AND namespace = $3 AND name > $4 ORDER BY name LIMIT $5";
     THREAD = "SELECT record FROM threads WHERE shard = $1 AND namespace = $2 AND name = $3";
-    THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND (namespace, name) > ($2, $3)
-        ORDER BY namespace, name LIMIT $4";
+    THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND (namespace, name) > ($2, $3) ORDER BY namespace, name LIMIT $4";
     PAYLOAD = "SELECT payload FROM specs WHERE shard = $1 AND key = $2";
     RESULT = "SELECT body FROM results WHERE shard = $1 AND key = $2";
     SEALED = "SELECT secrets.key, namespace, id, body FROM secrets

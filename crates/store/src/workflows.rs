@@ -8,9 +8,8 @@ use rota_core::workflow::{self, Step, StepCommand, StepState, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Command, Create, GroupKey, GroupMember, NameKey, Removal, RemovalPage, StepRow, TaskRow, WorkflowRow,
-};
+use crate::removal::{Removal, RemovalPage};
+use crate::{Command, Create, GroupKey, GroupMember, NameKey, StepRow, TaskRow, WorkflowRow};
 
 /// A workflow's id in its namespace.
 pub type WorkflowScopedId = (Namespace, WorkflowId);
@@ -18,9 +17,6 @@ pub type WorkflowScopedId = (Namespace, WorkflowId);
 pub type StepKey = (WorkflowKey, u32);
 /// Index of the row that has the outputs of the workflow itself.
 pub const WORKFLOW_OUTPUT: u32 = u32::MAX;
-
-/// Result of an approval without a decision, as a decision without a comment leaves it.
-pub(crate) const APPROVED_BY_DEFAULT: &[u8] = br#"{"approved":true,"comment":""}"#;
 
 /// Returns the index of the row that has the results of a step with tasks that did not run.
 pub fn reused_results(step: u32) -> u32 {

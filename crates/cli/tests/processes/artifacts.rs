@@ -228,7 +228,6 @@ async fn downloads_survive_a_killed_control_plane() -> Result<()> {
     let digest = tasks::ended(&client, &name).await?.status.unwrap().result.unwrap().text;
     let list = client.fetch_artifacts(&name).await?.attempts.remove(0).list.unwrap();
     let first = hex::encode(&list.artifacts[0].parts[0]);
-
     let id = name.rsplit('/').next().unwrap();
     let download = Process::start("download", fixture.command(&["download", id, "--to", "got"]));
     let folder = fixture.dir().join("got");

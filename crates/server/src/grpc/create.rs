@@ -190,12 +190,8 @@ impl Creator {
             strict,
             offer: reservation.as_ref().map(|reservation| reservation.session().clone()),
         });
-        if let Some(forbidden) = forbidden
-            && !self.exists(&command).await?
-        {
-            return Err(status::hinted("OVERRIDE_FORBIDDEN", forbidden.to_string(), forbidden.hint()));
-        }
-        if let Some(status) = unfounded
+        let forbidden = forbidden.map(|it| status::hinted("OVERRIDE_FORBIDDEN", it.to_string(), it.hint()));
+        if let Some(status) = forbidden.or(unfounded)
             && !self.exists(&command).await?
         {
             return Err(status);

@@ -1,5 +1,4 @@
-//! Validation of new tasks: a spec is checked, completed with defaults, and split into what the core must know and an
-//! opaque payload.
+//! Validation of new tasks: a spec is checked, completed with defaults, and split into what the core knows and the rest.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};

@@ -10,11 +10,13 @@ use rota_core::{Timestamp, WorkflowKey};
 
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
-use crate::workflows::APPROVED_BY_DEFAULT;
 use crate::{
     Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, StepPage, StepTasksPage,
     TaskHold, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
 };
+
+/// Result of an approval without a decision, as a decision without a comment leaves it.
+const APPROVED_BY_DEFAULT: &[u8] = br#"{"approved":true,"comment":""}"#;
 
 impl<B: Backend> Engine<B> {
     /// Adds what a command on a workflow needs.
