@@ -36,7 +36,7 @@ const ELEMENT_BYTES: usize = 256;
 pub(super) struct Sizes(Arc<Mutex<VecDeque<usize>>>);
 
 impl Sizes {
-    /// Returns that of the next message.
+    /// Returns the size of the next message.
     pub(super) fn take(&self) -> usize {
         self.0.lock().pop_front().unwrap_or(MAX_MESSAGE)
     }

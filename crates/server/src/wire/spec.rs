@@ -305,7 +305,7 @@ pub(super) fn commands(field: &str, given: &[v1::WorkspaceCommand]) -> Result<()
     Ok(())
 }
 
-/// The same of a cache that commands fill.
+/// Validates the commands that fill a setup cache, and the files that are its key.
 pub(super) fn setup_cache(field: &str, given: Option<&v1::SetupCache>) -> Result<(), Status> {
     let Some(given) = given else { return Ok(()) };
     if given.commands.is_empty() || given.key_files.is_empty() {
