@@ -90,7 +90,13 @@ pub enum FollowUp {
     /// Members that wait for a concurrency group may hold it.
     AdmitMembers { group: GroupKey },
     /// A member has joined a group with this revision: older ones have not been cancelled in its favor.
-    ReplaceMembers { group: GroupKey, joined: u64, by: StepKey },
+    ReplaceMembers {
+        group: GroupKey,
+        joined: u64,
+        /// The member. Earlier versions left it out.
+        #[serde(default)]
+        by: Option<StepKey>,
+    },
     /// A workflow was deleted, or its retention is over: its tasks behind this place, and its own rows, are left.
     RemoveWorkflow { workflow: WorkflowKey, after: Option<TaskPlace> },
     /// The clock jumped, as was noticed at a time: tasks on workers after this key, up to the last one of then, have not moved

@@ -88,6 +88,11 @@ impl Away {
     pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
         self.spans.iter().copied()
     }
+
+    /// Returns how much of the time between two moments is known to be in the spans.
+    pub(super) fn between(&self, from: Timestamp, until: Timestamp) -> Duration {
+        total(self.spans().map(|span| Span { until: span.until.min(until), ..span }), from)
+    }
 }
 
 impl<B: Backend> Engine<B> {

@@ -95,6 +95,13 @@ impl<B: Backend> Engine<B> {
         members.filter(|other| other.member != than).copied().collect()
     }
 
+    /// Returns the member of a group in whose favor others are cancelled, by when it has joined if nothing else is known of it.
+    pub(super) fn replacing(&self, group: &GroupKey, by: Option<StepKey>, joined: u64) -> Option<StepKey> {
+        let entry = self.write_set.workflows.groups.get(group)?;
+        let mut members = entry.holders.values().chain(entry.waiting.values());
+        by.or_else(|| members.find(|one| one.joined == joined).map(|one| one.member))
+    }
+
     fn put_member(&mut self, group: &GroupKey, key: StepKey, member: Option<GroupMember>) {
         let set = &mut self.write_set.workflows;
         if let Some(entry) = set.groups.get_mut(group) {
@@ -116,7 +123,7 @@ impl<B: Backend> Engine<B> {
         let joined = self.write_set.next_revision();
         self.put_member(&group, key, Some(GroupMember { member: key, holds: false, limit, joined }));
         if replaces {
-            let follow_up = FollowUp::ReplaceMembers { group: group.clone(), joined, by: key };
+            let follow_up = FollowUp::ReplaceMembers { group: group.clone(), joined, by: Some(key) };
             self.write_set.pending.push(follow_up);
         }
         self.admit_later(group);
@@ -210,17 +217,23 @@ impl<B: Backend> Engine<B> {
         &mut self,
         number: Option<u64>,
         group: GroupKey,
-        (member, joined): (StepKey, u64),
+        (member, joined): (Option<StepKey>, u64),
         now: Timestamp,
     ) -> Result<(), Error> {
         let Some(entry) = self.write_set.workflows.groups.get(&group) else { return Ok(()) };
         let has_more = entry.until.is_some();
+        let Some(member) = self.replacing(&group, member, joined) else {
+            // It has left the group.
+            self.write_set.pending.spend(1);
+            self.write_set.pending.finish(number, None);
+            return Ok(());
+        };
         let others = self.other_members(&group, member);
         self.write_set.pending.spend(others.len().max(1));
         let by = GroupMember { member, holds: false, limit: 1, joined };
         let is_shorter = self.replace(&group, by, others, now)?;
         // Those that wait leave immediately, so that a later read finds others.
-        let rest = FollowUp::ReplaceMembers { group, joined, by: member };
+        let rest = FollowUp::ReplaceMembers { group, joined, by: Some(member) };
         self.write_set.pending.finish(number, (has_more && is_shorter).then_some(rest));
         Ok(())
     }

@@ -158,6 +158,9 @@ impl<B: Backend> Engine<B> {
                 1
             }
             FollowUp::RemoveWorkflow { workflow, after } => {
+                if !removal::visits_tasks(*after) {
+                    record(workflow);
+                }
                 removal::ask(*workflow, *after, load);
                 1
             }
@@ -268,9 +271,11 @@ impl<B: Backend> Engine<B> {
         for follow_up in follow_ups {
             match follow_up {
                 FollowUp::AdmitMembers { group } => members.extend(self.next_members(group, limit)),
-                FollowUp::ReplaceMembers { group, by, .. } => {
-                    members.extend(self.other_members(group, *by).iter().map(|one| one.member));
-                    members.push(*by);
+                FollowUp::ReplaceMembers { group, by, joined } => {
+                    if let Some(by) = self.replacing(group, *by, *joined) {
+                        members.extend(self.other_members(group, by).iter().map(|one| one.member));
+                        members.push(by);
+                    }
                 }
                 _ => {}
             }

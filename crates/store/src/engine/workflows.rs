@@ -64,6 +64,10 @@ impl<B: Backend> Engine<B> {
                 // Nothing but its key is known of a damaged one.
                 if command == workflow::Command::Delete && self.write_set.workflows.damaged.contains_key(&key)
                 {
+                    // Its removal would wait for them in every commit, and nothing of it ends them.
+                    if self.has_open_tasks(key, WorkflowLoad::default())? {
+                        return Ok(Err(Refused::Workflow(Rejected::Unended)));
+                    }
                     let removal = FollowUp::RemoveWorkflow { workflow: key, after: None };
                     self.write_set.pending.push(removal);
                     return Ok(Ok(Reply::Deleted.into()));
@@ -124,12 +128,19 @@ impl<B: Backend> Engine<B> {
         };
         let steps = workflow.last_completed.map(|step| (key, step)).into_iter().collect();
         let active = vec![StepPage { workflow: key, step: 0, from: 0, limit: MAX_STEPS }];
-        let tasks = vec![StepTasksPage { workflow: key, after: None, open: true, limit: 1 }];
-        let workflows = WorkflowLoad { steps, active, tasks, ..WorkflowLoad::default() };
-        let pages = self.fetch(&Load { workflows, ..Load::default() })?;
+        let has_tasks =
+            self.has_open_tasks(key, WorkflowLoad { steps, active, ..WorkflowLoad::default() })?;
         let set = &self.write_set.workflows;
         let is_damaged = set.damaged_steps.keys().any(|(workflow, _)| *workflow == key);
-        Ok(is_damaged && pages.step_tasks.iter().all(Vec::is_empty))
+        Ok(is_damaged && !has_tasks)
+    }
+
+    /// Whether tasks of a workflow have not ended. Loads what else is wanted with them.
+    fn has_open_tasks(&mut self, key: WorkflowKey, wanted: WorkflowLoad) -> Result<bool, Error> {
+        let tasks = vec![StepTasksPage { workflow: key, after: None, open: true, limit: 1 }];
+        let workflows = WorkflowLoad { tasks, ..wanted };
+        let pages = self.fetch(&Load { workflows, ..Load::default() })?;
+        Ok(pages.step_tasks.iter().any(|page| !page.is_empty()))
     }
 
     fn workflow_reply(&self, key: WorkflowKey) -> Result<Answer, Refused> {
@@ -241,7 +252,10 @@ impl<B: Backend> Engine<B> {
         let Some(workflow) = self.write_set.workflows.workflow(key) else { return command };
         let since = |then| self.away_since(&workflow.namespace, then, now);
         match command {
-            Resume { .. } => Resume { away: workflow.paused_at.map(since).unwrap_or_default() },
+            Resume { .. } => {
+                let away = workflow.paused_at.map(|then| self.away.between(then, now));
+                Resume { away: away.unwrap_or_default() }
+            }
             Tick { .. } => Tick { away: since(workflow.began_at()) },
             other => other,
         }
