@@ -83,7 +83,8 @@ impl Dispatcher {
         let known = self.agents.get(&(task.namespace.clone(), recipient.agent.clone()));
         let agent_spec = known.as_ref().map(|known| &*known.spec);
         // Its agent would work again in vain.
-        if task.last_failure.as_ref().is_some_and(|failure| failure.of_storage)
+        if !task.delivers()
+            && task.last_failure.as_ref().is_some_and(|failure| failure.of_storage)
             && let Err(full) = self.artifacts.admit(&task.namespace)
         {
             let reason = full.message().to_owned();
@@ -91,7 +92,13 @@ impl Dispatcher {
         }
         match assign(task, dispatch, &recipient.agent, agent_spec, &self.sealer) {
             Ok(message) if !recipient.fetches_results && message.previous.iter().any(|one| one.omitted) => {
-                self.requeue_unfetchable(task);
+                self.requeue(
+                    task,
+                    "uses protocol version 1, which cannot fetch the large results of the task's dependencies",
+                );
+            }
+            Ok(_) if task.delivers() && !recipient.delivers => {
+                self.requeue(task, "would do again the work that is only to be delivered");
             }
             Ok(message) => recipient.session.send(Kind::Assign(Box::new(message))),
             Err(error) => self.fail_unassignable(task, &error),
@@ -116,13 +123,10 @@ impl Dispatcher {
 
     /// Returns a task to the queue, as if its worker had rejected it, which would otherwise run it without the results of its
     /// dependencies. Costs no attempt: another worker, or the same one after an upgrade, can run it.
-    fn requeue_unfetchable(self: &Arc<Self>, task: &Task) {
+    fn requeue(self: &Arc<Self>, task: &Task, why: &str) {
         let Some(by) = self.release_unsent(task) else { return };
         let _logged = spans::logged(task).entered();
-        let reason = format!(
-            "worker {} uses protocol version 1, which cannot fetch the large results of the task's dependencies: upgrade the worker",
-            by.worker
-        );
+        let reason = format!("worker {} {why}: upgrade the worker", by.worker);
         tracing::warn!(reason, "returning a task to the queue");
         let attempt = AttemptRef { by, fence: task.fence };
         self.end_attempt(task.namespace.clone(), task.id, Command::Reject { attempt, reason });

@@ -48,6 +48,9 @@ impl Step<'_> {
         }
         let at = self.now + task.retry.wait(&failure, left.failed, jitter);
         task.undelivered = Some(left);
+        task.avoid = (task.assignment.as_ref())
+            .filter(|_| failure.may_be_of_worker())
+            .map(|assignment| assignment.worker.clone());
         task.retry_at = Some(at);
         self.out.result = result.filter(|_| before.is_none());
         let mut change = StateChange::new(State::Pending, UNDELIVERED).message(message).failure(failure);

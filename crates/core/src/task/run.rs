@@ -67,7 +67,8 @@ impl Step<'_> {
             at: self.now,
             started_at: None,
             span_id,
-            own: Own { credentials: task.own.credentials || task.has_secrets, ..task.own },
+            // A delivery shows nothing about the agent's credentials either.
+            own: Own { credentials: task.own.credentials || task.has_secrets || task.delivers(), ..task.own },
             model: ModelAccess { credential: task.credential_in_use(), ..ModelAccess::default() },
             attempt_seq: 0,
             logged_bytes: 0,
@@ -297,8 +298,10 @@ impl Step<'_> {
                 self.hand_back(None, &failure.message, jitter)
             }
             Completion::Undelivered { failure, result } => self.undelivered(failure, Some(result), jitter),
-            // What is delivered cannot be fetched, or where to is away.
-            Completion::Failed(failure) if failure.class == Class::Source && task.delivers() => {
+            // What is delivered cannot be fetched, where to is away, or the machine has failed.
+            Completion::Failed(failure)
+                if task.delivers() && matches!(failure.class, Class::Source | Class::Environment) =>
+            {
                 self.undelivered(failure, None, jitter);
             }
             Completion::Failed(failure) => self.failed(failure, jitter),

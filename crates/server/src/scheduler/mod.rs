@@ -81,6 +81,8 @@ pub(crate) struct Recipient {
     pub(crate) agent: AgentName,
     /// Whether an assignment to the worker may omit results; see [`WorkerEntry::fetches_results`].
     pub(crate) fetches_results: bool,
+    /// Whether the worker can deliver what an earlier attempt has done; see [`WorkerEntry::delivers`].
+    pub(crate) delivers: bool,
 }
 
 impl Scheduler {
@@ -266,6 +268,7 @@ impl State {
                 session,
                 agent: entry.profile.agent.clone(),
                 fetches_results: entry.fetches_results,
+                delivers: entry.delivers,
             });
             (reserved, recipient)
         })?;

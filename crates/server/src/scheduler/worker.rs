@@ -138,6 +138,8 @@ pub(crate) struct WorkerEntry {
     pub(crate) missed_input: bool,
     /// Whether the worker fetches results that an assignment omits: it does from protocol version 2 on.
     pub(crate) fetches_results: bool,
+    /// Whether the worker only delivers where an assignment asks for that; another one would run the agent again.
+    pub(crate) delivers: bool,
     /// Attempts whose events had a gap, in this session or an earlier one.
     pub(crate) gaps: HashSet<(TaskId, Fence)>,
     pub(super) slots: Slots,
@@ -172,6 +174,7 @@ impl WorkerEntry {
             catching_up: false,
             missed_input: false,
             fetches_results: false,
+            delivers: false,
             gaps: HashSet::new(),
             slots: Slots::default(),
             admission: Admission::Open,

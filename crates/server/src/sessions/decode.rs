@@ -80,7 +80,10 @@ pub(super) fn result(
             clean::failure(&mut failed);
             let failure = failure::from_wire(failed);
             match result.undelivered.map(bounded) {
-                Some(Completion::Succeeded(result)) if failure.class == Class::Delivery => {
+                // The machine may have failed at it.
+                Some(Completion::Succeeded(result))
+                    if matches!(failure.class, Class::Delivery | Class::Environment) =>
+                {
                     Completion::Undelivered { failure, result: result.unwrap_or_default() }
                 }
                 // It is too large.

@@ -125,7 +125,7 @@ pub(super) async fn open(
         entry.resume(attempt.id, attempt.fence, state);
     }
     entry.credential = credential;
-    entry.fetches_results = hello.protocol_version >= 2;
+    (entry.fetches_results, entry.delivers) = (hello.protocol_version >= 2, hello.delivers);
     (entry.own_capabilities, entry.slot_count, entry.draining) = (own, slots, hello.draining);
     (entry.session, entry.catching_up) = (Some(session.clone()), true);
     entry.stats.idle_since = (entry.attempts() == 0).then_some(at);

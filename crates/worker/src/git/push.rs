@@ -77,7 +77,7 @@ impl Delivery {
             .with_total_delay(Some(self.patience));
         let is_away = |error: &GitError| matches!(error, GitError::Failed { cause: Cause::Host, .. });
         push.retry(backoff).when(is_away).await.map_err(|error| match error {
-            GitError::Failed { cause: Cause::Machine, failure } => failure.into(),
+            GitError::Failed { cause: Cause::Machine, failure } => Undelivered { failure, is_kept: true },
             GitError::Failed { failure: failed, cause } => {
                 let text = format!("the work is not delivered to {}: {}", self.branch, failed.message);
                 let failure = Failure { hint: HINT.to_owned(), ..failure(FailureClass::Delivery, text) };

@@ -181,7 +181,13 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
                     let Undelivered { mut failure, is_kept } = failed;
                     redaction.failure(&mut failure);
                     report.outcome = RunOutcome::Failed(failure);
-                    undelivered = is_kept.then_some(result);
+                    // A planned stop of a later delivery is none that has failed.
+                    let stopped = matches!(
+                        handle.lock().stop_reason,
+                        Some(StopReason::WorkerShutdown | StopReason::Disconnected)
+                    );
+                    let counts = is_kept && !(stopped && dirs.undelivered.is_some());
+                    undelivered = counts.then_some(result);
                 }
                 _ => emit(notice(Severity::High, "artifacts_not_stored", failed.failure.message)),
             },
@@ -309,7 +315,9 @@ async fn execute(
         Ok(pins) => pins,
         Err(ended) => return RunReport::new(ended),
     };
-    let _cache = match setup_cache::open(deps, &mut attempt, channels, handle).await {
+    // What an earlier agent has left would take part in filling what all attempts share.
+    let is_clean = attempt.continued.is_none() && slot.as_ref().is_none_or(|dirs| dirs.fresh);
+    let _cache = match setup_cache::open(deps, &mut attempt, channels, handle, is_clean).await {
         Ok(cache) => cache,
         Err(ended) => return RunReport::new(ended),
     };

@@ -47,6 +47,7 @@ impl Worker {
             not_isolated_reason: self.not_isolated.clone().unwrap_or_default(),
             not_ready_reason: status.not_ready_reason,
             not_ready_alone: status.not_ready_alone,
+            delivers: true,
             credential: self.access.credential.clone(),
             backend: self.access.backend.clone(),
         }

@@ -49,8 +49,12 @@ fn undelivered_work_waits_for_another_delivery() {
 fn deliveries_have_a_limit_of_their_own() {
     let mut harness = Harness::new(plain());
     for count in 1..MAX_DELIVERIES {
-        // Also where the repository cannot be reached from the start.
-        let away = if count == 1 { undelivered() } else { failed(Class::Source) };
+        // Also where the repository cannot be reached from the start, or the machine fails.
+        let away = match count {
+            1 => undelivered(),
+            2 => failed(Class::Environment),
+            _ => failed(Class::Source),
+        };
         harness.start().finish(away);
         assert_eq!((harness.state(), harness.task.failures, harness.task.waits), (State::Pending, 0, 0));
         harness.wait(secs(300));
