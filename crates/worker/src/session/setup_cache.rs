@@ -1,7 +1,7 @@
 //! The set-up cache of an attempt's agent: lets the agent's commands fill it before anything of the task runs, and opens it to
 //! the attempt, which cannot write it.
 
-use rota_proto::v1::{FailureClass, Severity};
+use rota_proto::v1::{self, FailureClass, Severity};
 
 use super::commands;
 use super::deps::AttemptDeps;
@@ -12,24 +12,24 @@ use crate::workspace::SetupCache;
 /// Variable with the path of the cache.
 const VARIABLE: &str = "ROTA_SETUP_CACHE";
 
-/// Opens the cache, after it was filled if need be. It is held until the returned value is dropped.
+/// Opens the cache, after it was filled if need be: only in a workspace that `is_clean`, in which no agent has worked. It is held
+/// until the returned value is dropped.
 pub(super) async fn open(
     deps: &AttemptDeps,
     attempt: &mut Attempt,
     channels: &mut Channels,
     handle: &AttemptHandle,
+    is_clean: bool,
 ) -> Result<Option<SetupCache>, RunOutcome> {
     let Some(wanted) = attempt.assign.setup_cache.clone() else { return Ok(None) };
-    let Some(jail) = handle.group.jail() else {
-        // Without walls, an attempt could change what later ones use: each has its own.
-        let folder = attempt.scratch.join("setup-cache");
-        tokio::fs::create_dir_all(&folder).await.map_err(|error| environment(&error))?;
-        set_variable(attempt, &folder);
-        commands::prepare(&wanted.commands, attempt, channels).await?;
-        return Ok(None);
-    };
+    // Without walls, an attempt could change what later ones use: each has its own.
+    let Some(jail) = handle.group.jail() else { return fill_own(&wanted, attempt, channels).await };
     let found = deps.root.setup_cache(&attempt.assign, &wanted, &attempt.workspace, &mut channels.stop).await;
     let mut cache = found.map_err(RunOutcome::from)?;
+    if !cache.filled && !is_clean {
+        drop(cache);
+        return fill_own(&wanted, attempt, channels).await;
+    }
     set_variable(attempt, &cache.folder);
     if !cache.filled {
         let mut filling = jail.clone();
@@ -48,6 +48,19 @@ pub(super) async fn open(
     using.read.push(cache.folder.clone());
     handle.group.confine(using);
     Ok(Some(cache))
+}
+
+/// Fills a cache that is the attempt's alone, and ends with it.
+async fn fill_own(
+    wanted: &v1::SetupCache,
+    attempt: &mut Attempt,
+    channels: &mut Channels,
+) -> Result<Option<SetupCache>, RunOutcome> {
+    let folder = attempt.scratch.join("setup-cache");
+    tokio::fs::create_dir_all(&folder).await.map_err(|error| environment(&error))?;
+    set_variable(attempt, &folder);
+    commands::prepare(&wanted.commands, attempt, channels).await?;
+    Ok(None)
 }
 
 fn set_variable(attempt: &mut Attempt, folder: &std::path::Path) {
