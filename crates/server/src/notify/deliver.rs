@@ -1,6 +1,7 @@
 //! Deliveries to one receiver: a few at a time, those of one task in order, each until it is accepted, refused for good, or too
 //! old. One that fails delays no other task's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use reqwest::Client;
-use rota_core::Timestamp;
+use rota_core::{Namespace, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
@@ -33,7 +34,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 const MIN_TIME: Duration = Duration::from_secs(3600);
 /// Answers that refuse a notification before it is given up.
 const MAX_REFUSALS: u32 = 5;
-/// Time in which nothing of a full memory was delivered or given up, after which what waits there makes room.
+/// Time in which nothing of a full memory was delivered or given up, after which one namespace may make room for others.
 const MAX_STALL: Duration = Duration::from_secs(60);
 /// Wait after a failed read of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -50,6 +51,29 @@ pub(super) struct Delivery {
     accepted: AtomicU64,
     metrics: Arc<Metrics>,
     problem: Mutex<Option<(Timestamp, String)>>,
+    failures: Failures,
+}
+
+/// Last failure of each namespace with notifications that are sent again.
+#[derive(Debug, Default)]
+struct Failures(Mutex<BTreeMap<Namespace, About>>);
+
+impl Failures {
+    fn failed(&self, namespace: &Namespace, about: About) {
+        self.0.lock().insert(namespace.clone(), about);
+    }
+
+    /// Notes the end of a delivery.
+    fn ended(&self, namespace: &Namespace) {
+        self.0.lock().remove(namespace);
+    }
+
+    /// Whether the failures are about the notifications of one namespace: not about the receiver, and of no other namespace, as in
+    /// an outage of a receiver that answers 500.
+    fn are_about(&self, namespace: &Namespace) -> bool {
+        let failing = self.0.lock();
+        failing.len() == 1 && failing.get(namespace).is_some_and(|about| *about != About::Receiver)
+    }
 }
 
 impl Delivery {
@@ -61,9 +85,9 @@ impl Delivery {
     ) -> Result<Self, NotificationsError> {
         let client = client(&receiver)
             .map_err(|problem| NotificationsError::Receiver { name: receiver.name.clone(), problem })?;
-        let (moved, problem) = (Notify::new(), Mutex::default());
+        let (moved, problem, failures) = (Notify::new(), Mutex::default(), Failures::default());
         let (places, accepted) = (Semaphore::new(PLACES), AtomicU64::new(0));
-        Ok(Self { receiver, queue, cursor, moved, client, places, accepted, metrics, problem })
+        Ok(Self { receiver, queue, cursor, moved, client, places, accepted, metrics, problem, failures })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -107,9 +131,12 @@ impl Delivery {
                     next.set(self.next(store));
                     deliveries.extend(taken.take(one).map(|one| self.deliver(one)));
                 }
-                // One namespace must not keep those of others from being read.
+                // One namespace must not keep those of others from being read. An outage of the receiver is waited for.
                 () = tokio::time::sleep(MAX_STALL), if !taken.has_room() => {
-                    for one in taken.give_up() {
+                    let fullest = taken.fullest().filter(|fullest| {
+                        self.failures.are_about(fullest) && self.queue.has_others(fullest)
+                    });
+                    for one in fullest.map(|fullest| taken.give_up(&fullest)).unwrap_or_default() {
                         self.give_up(&one, "too many of its namespace wait behind others that are not accepted");
                         self.queue.done(&one);
                     }
@@ -188,9 +215,11 @@ impl Delivery {
                     "a notification was not accepted, retrying"
                 );
                 self.metrics.notified(receiver, "retried");
+                self.failures.failed(&one.namespace, unsent.about);
                 self.fails(error.clone());
             })
             .await;
+        self.failures.ended(&one.namespace);
         match sent {
             Ok(()) => {
                 self.accepted.fetch_add(1, Ordering::Relaxed);
@@ -211,5 +240,25 @@ impl Delivery {
     /// Takes in that the last delivery has failed.
     fn fails(&self, error: String) {
         self.problem.lock().get_or_insert_with(|| (now(), String::new())).1 = error;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outage_is_about_no_namespace() {
+        let [one, other] = ["one", "other"].map(|name| Namespace::new(name).unwrap());
+        let failures = Failures::default();
+        assert!(!failures.are_about(&one));
+        failures.failed(&one, About::Receiver);
+        assert!(!failures.are_about(&one));
+        failures.failed(&one, About::Either);
+        assert!(failures.are_about(&one) && !failures.are_about(&other));
+        failures.failed(&other, About::Either);
+        assert!(!failures.are_about(&one), "the receiver fails with all");
+        failures.ended(&other);
+        assert!(failures.are_about(&one));
     }
 }

@@ -54,7 +54,7 @@ pub(super) struct Notification {
     pub(super) namespace: Namespace,
     pub(super) occasion: Occasion,
     pub(super) task_id: String,
-    revision: u64,
+    pub(super) revision: u64,
     log_seq: u64,
     /// Time of the occasion, which bounds the attempts to deliver it.
     pub(super) at: Timestamp,

@@ -1,10 +1,11 @@
 //! Bounded queue of one receiver, and its position: what was taken in and is not delivered holds the position back. Knows no
 //! transport.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rota_core::Namespace;
 use rota_store::{Budget, FeedPage};
 use tokio::sync::Notify;
 
@@ -37,6 +38,8 @@ struct Inner {
     behind: Option<u64>,
     /// Last revision that the store must have been read up to.
     skipped: u64,
+    /// Namespaces of those that were observed and are to be read from the store, with the last revision of each.
+    skipped_of: BTreeMap<Namespace, u64>,
     /// Position at the last look at it.
     position: u64,
 }
@@ -72,6 +75,7 @@ impl Queue {
             observed: revision,
             behind: (position < revision).then_some(position),
             skipped: revision,
+            skipped_of: BTreeMap::new(),
             position,
         };
         Self { inner: Mutex::new(inner), wake: Notify::new() }
@@ -92,6 +96,7 @@ impl Queue {
             }
             if inner.behind.is_some() {
                 inner.skipped = inner.skipped.max(at);
+                inner.skipped_of.insert(one.namespace.clone(), at);
             } else if at > inner.reached {
                 inner.add(one);
             }
@@ -150,7 +155,15 @@ impl Queue {
             }
         }
         inner.reached = inner.reached.max(through);
+        inner.skipped_of.retain(|_, at| *at > through);
         inner.behind = (page.more || inner.skipped > through).then_some(through);
+    }
+
+    /// Whether notifications of other namespaces are known to wait to be taken.
+    pub(super) fn has_others(&self, namespace: &Namespace) -> bool {
+        let inner = self.inner.lock();
+        inner.waiting.iter().any(|one| one.namespace != *namespace)
+            || inner.skipped_of.keys().any(|other| other != namespace)
     }
 
     /// Forgets a delivered notification, or one that was given up.
@@ -173,7 +186,26 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use rota_core::TaskKey;
+
     use super::*;
+
+    #[test]
+    fn other_namespaces_are_known_also_when_skipped() {
+        let observe = |queue: &Queue, at: u64, namespace: &str| {
+            let mut one = Notification::example(TaskKey(1), namespace, "", "");
+            one.revision = at;
+            let _moved = queue.observe(at, std::iter::once(Arc::new(one)));
+        };
+        let (queue, failing) = (Queue::new(0, 0), Namespace::new("failing").unwrap());
+        (1..1000).for_each(|at| observe(&queue, at, "failing"));
+        assert!(!queue.has_others(&failing), "a single namespace");
+        observe(&queue, 1000, "sound");
+        assert!(queue.has_others(&failing), "one that is to be read from the store");
+        let queue = Queue::new(0, 0);
+        observe(&queue, 1, "sound");
+        assert!(queue.has_others(&failing) && !queue.has_others(&Namespace::new("sound").unwrap()));
+    }
 
     #[test]
     fn position_of_quiet_receiver_moves_on() {

@@ -55,11 +55,17 @@ impl Taken {
         }
     }
 
-    /// Gives up the older half of those that wait in the namespace with the most, and returns them: they are not to be sent, and need
-    /// not be forgotten.
-    pub(super) fn give_up(&mut self) -> Vec<Arc<Notification>> {
-        let longest = self.namespaces.values_mut().max_by_key(|share| share.waiting.len());
-        let given_up: Vec<_> = longest
+    /// Returns the namespace of which the most wait, if any do.
+    pub(super) fn fullest(&self) -> Option<Namespace> {
+        let waiting = self.namespaces.iter().filter(|(_, share)| !share.waiting.is_empty());
+        waiting.max_by_key(|(_, share)| share.waiting.len()).map(|(namespace, _)| namespace.clone())
+    }
+
+    /// Gives up the older half of those that wait in a namespace, and returns them: they are not to be sent, and need not be
+    /// forgotten.
+    pub(super) fn give_up(&mut self, namespace: &Namespace) -> Vec<Arc<Notification>> {
+        let share = self.namespaces.get_mut(namespace);
+        let given_up: Vec<_> = share
             .map(|share| share.waiting.drain(..share.waiting.len().div_ceil(2)).collect())
             .unwrap_or_default();
         self.count -= given_up.len();
@@ -122,7 +128,8 @@ mod tests {
         let mut given_up = Vec::new();
         for task in 0..3000 {
             if !taken.has_room() {
-                given_up.extend(taken.give_up().iter().map(|one| one.task));
+                let fullest = taken.fullest().unwrap();
+                given_up.extend(taken.give_up(&fullest).iter().map(|one| one.task));
             }
             assert!(taken.has_room());
             taken.take(one(task, "failing"));
@@ -134,7 +141,7 @@ mod tests {
         assert_eq!(taken.done(&one(9000, "sound")).count(), 0);
         let mut shared = Taken::default();
         (0..MAX_TAKEN as u64).for_each(|task| drop(shared.take(one(task, &format!("n{}", task % 40)))));
-        assert!(shared.give_up().is_empty(), "none waits");
+        assert_eq!(shared.fullest(), None, "none waits");
     }
 
     #[test]
