@@ -63,11 +63,19 @@ pub(crate) enum StoreChange {
     Lost(Loss),
 }
 
-/// Whether a version lacks commits of an earlier one: fewer are there, or a run has begun after it without them.
+/// Whether a version lacks commits of an earlier one: fewer are there, a run has begun after it without them, or its own run is
+/// not there.
 fn lacks(version: &v1::StoreVersion, old: &v1::StoreVersion) -> bool {
-    // A run that is not named is too old, or from a control plane that names none.
-    let mut later = version.runs.iter().skip_while(|run| run.run != old.run).skip(1);
-    version.revision < old.revision || later.any(|run| run.began < old.revision)
+    if version.revision < old.revision {
+        return true;
+    }
+    // Only the first version of a stream names the runs, and some control planes name none.
+    if version.runs.is_empty() || old.run.is_empty() {
+        return false;
+    }
+    let mut runs = version.runs.iter().skip_while(|run| run.run != old.run);
+    // A run that is not named was before all of these, or its beginning itself was lost.
+    runs.next().is_none() || runs.any(|run| run.began < old.revision)
 }
 
 impl ControlStore {
@@ -146,7 +154,8 @@ mod tests {
             after(&[run("0", 50), run("1", 100), run("2", 500), run("3", 600)]),
             StoreChange::Restarted
         );
-        assert_eq!(after(&[run("0", 50), run("3", 600)]), StoreChange::Restarted, "the run is not named");
+        assert_eq!(after(&[run("0", 50), run("3", 440)]), lost, "the beginning of the run was lost");
+        assert_eq!(after(&[]), StoreChange::Restarted, "no run is named");
     }
 
     #[test]
