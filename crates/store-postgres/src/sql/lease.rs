@@ -8,9 +8,9 @@ pub(crate) const OWNER: &str = "SELECT owner, name, address,
         ceil(extract(epoch FROM expires - clock_timestamp()) * 1000)::int8,
         (SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1)
     FROM shards LEFT JOIN replicas ON replicas.id = owner WHERE shards.id = $1";
-/// Takes the shard, unless the schema has a newer version than `$3`.
-pub(crate) const ACQUIRE: &str = "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2)
-    WHERE (SELECT coalesce(max(version), 0) FROM migrations) <= $3";
+/// Takes the shard, unless the schema has a newer version than `$3`: no row then.
+pub(crate) const ACQUIRE: &str =
+    "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2, $3)";
 /// Versions of other control planes that wait for a shard.
 pub(crate) const WAITING: &str =
     "SELECT version FROM replicas WHERE id <> $1 AND expires > clock_timestamp()";

@@ -36,13 +36,16 @@ async fn backup_of_older_schema_is_upgraded_again() {
     store.close().await;
     drop(store);
     // As the first version has left it.
-    let downgrade = "DROP TABLE rota.group_members; ALTER TABLE rota.shards DROP COLUMN reached; DELETE FROM rota.migrations WHERE version > 1";
+    let downgrade = "DROP TABLE rota.group_members; ALTER TABLE rota.shards DROP COLUMN reached;
+        DROP FUNCTION rota.acquire(integer, uuid, integer); DELETE FROM rota.migrations WHERE version > 1";
     server.sql(&database, downgrade).unwrap();
     documented(&["pg_dump"], &database, folder.path());
     let upgraded = open(&target).await;
     upgraded.apply(vec![create(1)]).await.unwrap();
     upgraded.close().await;
     drop(upgraded);
+    let by_older = server.sql(&database, "SELECT * FROM rota.acquire(0, gen_random_uuid())");
+    assert!(by_older.is_err(), "a replica of an older version takes the database");
     documented(&["psql", "pg_restore"], &database, folder.path());
     let again = open(&target).await;
     let page = again.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
