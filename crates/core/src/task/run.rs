@@ -322,10 +322,8 @@ impl Step<'_> {
                 "rejected a late result from worker {}: fence {} is stale",
                 attempt.by.worker, attempt.fence.0
             );
-            self.log(
-                self.now,
-                Body::Notice { severity: Severity::Low, code: "stale_result".into(), message },
-            );
+            let notice = Body::Notice { severity: Severity::Low, code: "stale_result".into(), message };
+            self.log(self.now, notice);
         }
     }
 
