@@ -281,9 +281,9 @@ impl StoreClient {
         })
     }
 
-    /// Lets due tasks look at the clock. Returns how many were due.
-    pub(crate) async fn tick(&self, limit: usize) -> Result<usize, Status> {
-        expect_reply!(self.one(Command::Tick { limit }).await?, Reply::Ticked(count) => count)
+    /// Lets tasks that were due at a time look at the clock. Returns how many were.
+    pub(crate) async fn tick(&self, limit: usize, at: Timestamp) -> Result<usize, Status> {
+        expect_reply!(self.one(Command::Tick { limit, at: Some(at) }).await?, Reply::Ticked(count) => count)
     }
 
     /// Moves the deadlines of attempts after the clock jumped forward by more than the time that passed.

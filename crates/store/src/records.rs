@@ -28,9 +28,11 @@ pub enum Command {
     },
     /// Assign ready tasks to a worker.
     Claim(Claim),
-    /// Apply the deadlines that have passed.
+    /// Apply the deadlines that have passed, at most so many.
     Tick {
         limit: usize,
+        /// The time of the clock when the caller last saw that it had not jumped; nothing later is judged.
+        at: Option<Timestamp>,
     },
     /// The clock jumped forward by more than the time that passed, as after a suspend: deadlines of tasks on workers move with
     /// it.

@@ -175,10 +175,12 @@ fn check_usage(task: &v1::Task, events: &[v1::Event], violated: &mut impl FnMut(
     }
     let total =
         task.status.as_ref().and_then(|status| status.usage.as_ref()).map(counted).unwrap_or_default();
-    // What an attempt has used after the loss of its worker is counted, and is no entry of the log.
+    // What an attempt has used after the loss of its worker, or a cancellation that it did not confirm, is counted, and is no entry of
+    // the log.
     let is_loss = |event: &v1::Event| match &event.kind {
         Some(Kind::State(change)) => {
             matches!(&*change.reason, "worker_lost" | "handed_back" | "timeout" | "quarantined")
+                || change.message.contains("did not confirm")
         }
         _ => false,
     };

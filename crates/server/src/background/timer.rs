@@ -86,7 +86,9 @@ pub(super) async fn run(
             }
             () = tokio::time::sleep(sleep) => {}
         }
-        if next.is_none_or(|at| at > now()) || drift.is_ahead(now(), Instant::now()) {
+        // Until the commit, the clock may jump again: nothing is judged by a later time.
+        let at = now();
+        if next.is_none_or(|next| next > at) || drift.is_ahead(at, Instant::now()) {
             continue;
         }
         if let Some(until) = store.write_health().held_until(grace) {
@@ -97,7 +99,7 @@ pub(super) async fn run(
             continue;
         }
         let activation = monitor.activate();
-        let ticked = match store.tick(MAX_TICKED).await {
+        let ticked = match store.tick(MAX_TICKED, at).await {
             Ok(count) => {
                 activation.succeeded();
                 count

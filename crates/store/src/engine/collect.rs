@@ -110,7 +110,8 @@ impl<B: Backend> Engine<B> {
                         *wanted = wanted.saturating_add(claim.slots);
                     }
                 }
-                Command::Tick { limit } => {
+                Command::Tick { limit, at } => {
+                    let now = at.unwrap_or(now).min(now);
                     let most = load.due.map_or(0, |(_, most)| most);
                     load.due = Some((now, most.max(*limit)));
                     load.workflows.due = load.due;

@@ -230,7 +230,7 @@ impl<B: Backend> Engine<B> {
             Command::Create(create) => self.create(*create, now),
             Command::Task { namespace, id, command } => self.one(&(namespace, id), command, now),
             Command::Claim(claim) => self.claim(claim, now),
-            Command::Tick { limit } => self.tick(limit, now),
+            Command::Tick { limit, at } => self.tick(limit, at.unwrap_or(now).min(now)),
             Command::ClockJumped { by } => Ok(Ok(self.clock_jumped(by, now))),
             Command::OpenSession(open) => self.open_session(open, now),
             Command::EndSession(end) => self.end_session(end, now),
