@@ -30,6 +30,8 @@ use crate::wire::status;
 const OUTBOX_SIZE: usize = 4096;
 /// Time for a new call to send Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a session that has ended waits for the record of its token's use.
+const USE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for which a session outlives the token that it was opened with: clusters replace tokens well before they expire.
 const EXPIRED_TOKEN_GRACE: Duration = Duration::from_secs(30);
@@ -121,14 +123,14 @@ async fn run(
     let opened = hello::open(&deps, identity.as_ref(), hello, &session).await?;
     let closed = session.closed.clone();
     drop(session);
-    if let Some(command) = token.as_ref().and_then(TokenSession::record_use) {
+    let recording = token.as_ref().and_then(TokenSession::record_use).map(|command| {
         let store = deps.store.clone();
         spawn("worker-token-use", OnExit::Done, async move {
             if !matches!(store.apply(vec![command]).await.as_deref(), Ok([Ok(_)])) {
                 tracing::debug!("the last use of a worker token was not stored");
             }
-        });
-    }
+        })
+    });
     let ended = tokio::select! {
         () = closed.cancelled() => Err(reason_of_end(&deps, &opened)),
         () = expired(identity.as_ref()) => {
@@ -142,6 +144,10 @@ async fn run(
     let ended = if newer { Err(reason_of_end(&deps, &opened)) } else { ended };
     closed.cancel();
     worker_loss::close(&deps, &opened);
+    // A short session counts as open until its use is stored.
+    if let Some(recording) = recording {
+        let _ = tokio::time::timeout(USE_TIMEOUT, recording).await;
+    }
     ended
 }
 

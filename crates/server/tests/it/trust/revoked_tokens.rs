@@ -60,6 +60,11 @@ async fn revocation_outlives_a_restart() -> Result<()> {
     cluster.client().revoke_worker_token(revocation(&bad.name)).await?;
     let worker = join(&holder_of(&cluster, &good)?, hello("echo", "one", 1)).await;
     worker.map_err(anyhow::Error::msg)?.close().await;
+    let admin = cluster.client();
+    tasks::eventually("the end of the session", async || {
+        Ok(admin.all_worker_tokens("namespaces/default").await?.iter().all(|token| token.sessions == 0))
+    })
+    .await?;
     cluster.stop().await.context("the control plane did not stop")?;
     cluster.restart().await?;
 
