@@ -194,6 +194,7 @@ fn assert_hello(hello: Hello, recorded: Hello) {
         version: hello.version.clone(),
         isolated: hello.isolated,
         not_isolated_reason: hello.not_isolated_reason.clone(),
+        delivers: true,
         ..recorded
     };
     assert_eq!(hello, wanted);
