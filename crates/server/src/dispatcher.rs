@@ -121,8 +121,8 @@ impl Dispatcher {
         self.fail_attempt(task.namespace.clone(), worker, task.id, task.fence, error.failure());
     }
 
-    /// Returns a task to the queue, as if its worker had rejected it, which would otherwise run it without the results of its
-    /// dependencies. Costs no attempt: another worker, or the same one after an upgrade, can run it.
+    /// Returns a task to the queue, as if its worker had rejected it, which is too old for what the task needs. Costs
+    /// no attempt: another worker, or the same one after an upgrade, can run it.
     fn requeue(self: &Arc<Self>, task: &Task, why: &str) {
         let Some(by) = self.release_unsent(task) else { return };
         let _logged = spans::logged(task).entered();

@@ -1,5 +1,5 @@
-//! Authentication: callers present the token of the admin or of viewers, compared in constant time, or one of the OIDC issuer. Checks
-//! the role that a call requires; the name of a worker is checked when its session opens.
+//! Authentication: callers present the token of the admin or of viewers, compared in constant time, or one of the OIDC
+//! issuer. Checks the role that a call requires; the name of a worker is checked when its session opens.
 
 use std::future::Future;
 use std::path::PathBuf;

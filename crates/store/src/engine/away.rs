@@ -1,6 +1,6 @@
 //! Times in which Rota took no tasks: it was stopped, its machine slept, or its store took no writes. Queue timeouts do not
-//! count them, since no worker could have taken a task, nor do deadlines of workflows. For deadlines on workers, which are judged later instead, the server
-//! observes outages of writes itself, with the same threshold.
+//! count them, since no worker could have taken a task, nor do deadlines of workflows. For deadlines on workers, which
+//! are judged later instead, the server observes outages of writes itself, with the same threshold.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -203,6 +203,7 @@ impl<B: Backend> Engine<B> {
         turn: &mut Turn,
         now: Timestamp,
     ) -> Result<(), Error> {
+        let halts = matches!(follow_up, FollowUp::HaltSteps { .. });
         match follow_up {
             FollowUp::StepEnded { workflow, step, .. } => {
                 let dependents = turn.needing.next().unwrap_or_default();
@@ -212,13 +213,9 @@ impl<B: Backend> Engine<B> {
                 let page = if asked == 0 { None } else { turn.held.next() };
                 return self.release(number, workflow, page);
             }
-            FollowUp::HaltSteps { workflow, from } => {
+            FollowUp::HaltSteps { workflow, from } | FollowUp::ResumeSteps { workflow, from } => {
                 let active = turn.active.next().unwrap_or_default();
-                self.visit_active(number, (workflow, from), true, &active, limit);
-            }
-            FollowUp::ResumeSteps { workflow, from } => {
-                let active = turn.active.next().unwrap_or_default();
-                self.visit_active(number, (workflow, from), false, &active, limit);
+                self.visit_active(number, (workflow, from), halts, &active, limit);
             }
             FollowUp::StepTasks { workflow, hold, only, .. } => {
                 let rows = turn.step_tasks.next().unwrap_or_default();

@@ -250,13 +250,12 @@ impl<B: Backend> Engine<B> {
     fn with_away(&self, key: WorkflowKey, command: workflow::Command, now: Timestamp) -> workflow::Command {
         use workflow::Command::{Resume, Tick};
         let Some(workflow) = self.write_set.workflows.workflow(key) else { return command };
-        let since = |then| self.away_since(&workflow.namespace, then, now);
         match command {
             Resume { .. } => {
                 let away = workflow.paused_at.map(|then| self.away.between(then, now));
                 Resume { away: away.unwrap_or_default() }
             }
-            Tick { .. } => Tick { away: since(workflow.began_at()) },
+            Tick { .. } => Tick { away: self.away_since(&workflow.namespace, workflow.began_at(), now) },
             other => other,
         }
     }
