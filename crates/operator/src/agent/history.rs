@@ -30,6 +30,8 @@ struct PodRecord {
     /// Whether the worker had tasks when it was last connected, or may have: attempts go on without a connection, and
     /// count once it is back.
     may_run_tasks: bool,
+    /// Whether the worker was draining when it was last connected: its absence is its end.
+    was_draining: bool,
     absent_since: Option<Instant>,
     end_handled: bool,
     death_reported: bool,
@@ -52,6 +54,7 @@ impl PodHistory {
                 PodLifecycle::Serving => {
                     record.absent_since = None;
                     record.may_run_tasks = pod.worker.as_ref().is_none_or(|worker| worker.running > 0);
+                    record.was_draining = pod.worker.as_ref().is_some_and(|worker| worker.draining);
                     if !std::mem::replace(&mut record.has_joined, true) {
                         joined.push(index);
                     }
@@ -172,6 +175,7 @@ impl PodRecord {
             _ if absent >= GIVE_UP_AFTER => PodLifecycle::Unresponsive,
             _ if pod.is_unreachable => PodLifecycle::Lost,
             true if absent >= LOST_AFTER => PodLifecycle::Lost,
+            true if self.was_draining => PodLifecycle::Terminating,
             true => PodLifecycle::Serving,
             false => PodLifecycle::Starting,
         }
@@ -217,6 +221,20 @@ mod tests {
         // It came back, and its clock starts again.
         assert_eq!(observe(&mut history, &connected("u", 0), now), PodLifecycle::Serving);
         assert_eq!(observe(&mut history, &absent, now + GIVE_UP_AFTER), PodLifecycle::Serving);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drained_worker_that_left_is_terminating() {
+        let (mut history, now) = (PodHistory::default(), Instant::now());
+        let mut draining = connected("u", 1);
+        draining.worker.as_mut().unwrap().draining = true;
+        observe(&mut history, &draining, now);
+        let left = pod(PodLifecycle::Starting);
+        assert_eq!(observe(&mut history, &left, now), PodLifecycle::Terminating);
+        assert_eq!(observe(&mut history, &left, now + GIVE_UP_AFTER), PodLifecycle::Lost, "it ran a task");
+        // A newer request may have taken the drain back.
+        observe(&mut history, &connected("u", 1), now);
+        assert_eq!(observe(&mut history, &left, now), PodLifecycle::Serving);
     }
 
     #[tokio::test(start_paused = true)]

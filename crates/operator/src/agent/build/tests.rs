@@ -95,6 +95,17 @@ fn rollout_replaces_idle_workers_first() {
 }
 
 #[test]
+fn replacement_outlives_the_end_of_its_predecessor() {
+    let agent = spec("replicas: 3, maxReplicas: 3");
+    let new = |name, lifecycle, running| WorkerPod { hash: "new".into(), ..pod(name, lifecycle, running) };
+    let serving = |name| new(name, PodLifecycle::Serving, Some(1));
+    // The old worker has left the control plane, and its container is about to end.
+    let left = pod("a", PodLifecycle::Terminating, None);
+    let pods = [left, serving("b"), serving("c"), new("d", PodLifecycle::Starting, None)];
+    assert_eq!(plan(&agent, "new", &pods, &demand(0), true), Plan::default());
+}
+
+#[test]
 fn only_worker_is_replaced_while_it_finishes() {
     let agent = spec("replicas: 0, maxReplicas: 1, slots: 8");
     let mut old = pod("a", PodLifecycle::Serving, Some(1));
