@@ -3,6 +3,7 @@ import { lazy, type ReactNode, Suspense, useEffect, useState, useSyncExternalSto
 import { isSlow, onSlow } from "../api/client";
 import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
 import { isExpired, isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
+import { useNotices } from "../features/inbox/useNotices";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
 import { setNamespace, useNamespace } from "../namespace";
@@ -167,6 +168,7 @@ function Feeds({ children }: { children: ReactNode }) {
 function Badge() {
   useWaitingUpdates();
   useApprovalUpdates();
+  useNotices();
   const { tasks = [], more = false } = useWaiting().data ?? {};
   const { all = [] } = useApprovals().data ?? {};
   const count = `${tasks.length + all.length}${more ? "+" : ""}`;

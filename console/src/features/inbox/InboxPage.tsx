@@ -8,6 +8,7 @@ import { Decision } from "../workflows/Decision";
 import { nameOf } from "../workflows/name";
 import { useApprovals } from "../workflows/useApprovals";
 import { Answer } from "./Answer";
+import { Notify } from "./Notify";
 import { useWaiting } from "./useWaiting";
 
 /** Everything that waits for a person, answered in place. */
@@ -68,6 +69,7 @@ export function InboxPage() {
           More than {MOST} workflows run: approvals of the older ones are shown once they change.
         </p>
       )}
+      <Notify />
     </>
   );
 }

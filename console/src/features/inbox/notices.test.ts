@@ -1,0 +1,26 @@
+import { expect, test } from "vitest";
+import { newNotices, noticesOf } from "./notices";
+
+const task = (id: string, ...requests: string[]) => ({
+  name: `namespaces/n/tasks/${id}`,
+  spec: { title: `task ${id}` },
+  status: { pendingInput: requests.map((requestId) => ({ requestId, prompt: "Which\u202eway?" })) },
+});
+
+test("each question and approval is a notice, with hidden characters named", () => {
+  const workflow = { name: "namespaces/n/workflows/w", alias: "release" };
+  const steps = [{ name: "look", round: 1, prompt: "Good?" }];
+  expect(noticesOf([task("1", "a", "b")], [{ workflow, steps }])).toEqual([
+    { key: "namespaces/n/tasks/1 a", title: "task 1", text: "Which[U+202E]way?", path: "/tasks/n/1" },
+    { key: "namespaces/n/tasks/1 b", title: "task 1", text: "Which[U+202E]way?", path: "/tasks/n/1" },
+    { key: "namespaces/n/workflows/w look 1", title: "release", text: "Good?", path: "/workflows/n/w" },
+  ]);
+});
+
+test("only what is new is shown, and a lot of it together", () => {
+  const all = noticesOf([task("1", "a"), task("2", "b")], []);
+  expect(newNotices(new Set([all[0]?.key ?? ""]), all)).toEqual([all[1]]);
+  expect(newNotices(new Set(all.map(({ key }) => key)), all)).toEqual([]);
+  const many = noticesOf([task("1", "a", "b", "c", "d")], []);
+  expect(newNotices(new Set(), many)).toMatchObject([{ text: "4 wait for a person", path: "/inbox" }]);
+});
