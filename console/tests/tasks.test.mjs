@@ -18,8 +18,8 @@ import {
 setUp();
 
 const confirm = async (page, name) => {
-  await page.getByRole("button", { name }).click();
-  await page.getByRole("dialog").getByRole("button", { name }).click();
+  await page.getByRole("button", { name, exact: true }).click();
+  await page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
 };
 
 test("a retry leads to the new task", async () => {

@@ -1,26 +1,29 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams } from "@tanstack/react-router";
-import { lazy, Suspense, useState } from "react";
+import { lazy, Suspense, useRef, useState } from "react";
 import { get, post } from "../../api/client";
-import { id } from "../../api/format";
+import { id, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import type { StepStatus, WatchWorkflowResponse, Workflow, WorkflowSpec } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
-import { Acting } from "../../components/Acting";
+import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
-import { Table } from "../../components/Table";
+import { hidden, Table } from "../../components/Table";
 import { isApproval } from "./approvals";
 import { Decision } from "./Decision";
 import { nameOf } from "./name";
 
 /** The library that lays graphs out is loaded when one is shown. */
 const Graph = lazy(() => import("./Graph"));
-/** Steps of a graph that is drawn; the layout of many more takes seconds. */
+const BigGraph = lazy(() => import("./BigGraph"));
+/** Steps of a graph that is drawn with rounded lines, whose layout takes seconds for many more. */
 const MAX_STEPS = 200;
+/** Steps that the table has at first, and more with each click. */
+const ROWS = 200;
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 
 export function WorkflowPage() {
@@ -35,7 +38,12 @@ function OneWorkflow({ name }: { name: string }) {
   const [workflow, setWorkflow] = useState<Workflow>();
   const [steps, setSteps] = useState<ReadonlyMap<string, StepStatus>>(new Map());
   const [problem, setProblem] = useState<unknown>();
+  const [rows, setRows] = useState(ROWS);
+  const [wanted, setWanted] = useState("");
+  const received = useRef<StepStatus[]>([]);
+  const frame = useRef(0);
   const navigate = useNavigate();
+  const mayAct = useMayAct();
   const state = workflow?.status?.state ?? "";
   const link = useStream<WatchWorkflowResponse>(
     name,
@@ -44,10 +52,15 @@ function OneWorkflow({ name }: { name: string }) {
       if (message.workflow) {
         setWorkflow(message.workflow);
       }
-      const changed = message.steps ?? [];
-      if (changed.length > 0) {
-        setSteps((steps) => new Map([...steps, ...changed.map((step) => [step.name ?? "", step] as const)]));
-      }
+      received.current.push(...(message.steps ?? []));
+      // Shown once per frame, however many messages arrive.
+      frame.current ||= requestAnimationFrame(() => {
+        frame.current = 0;
+        const changed = received.current.splice(0).map((step) => [step.name ?? "", step] as const);
+        if (changed.length > 0) {
+          setSteps((steps) => new Map([...steps, ...changed]));
+        }
+      });
     },
   );
   const spec = useQuery({
@@ -64,15 +77,21 @@ function OneWorkflow({ name }: { name: string }) {
     }
   };
   const quietly = (verb: string, body?: unknown) => void act(verb, body).catch(() => {});
-  const rerun = async (idempotencyKey: string) => {
-    const next = await act<Workflow>("rerun", { idempotencyKey });
+  const rerun = async (idempotencyKey: string, from: { reuseResults?: boolean; steps?: string[] } = {}) => {
+    const next = await act<Workflow>("rerun", { idempotencyKey, ...from });
     const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
     await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
   };
   if (!workflow) {
     return link.error ? <Problem error={link.error} /> : <p role="status">Loading…</p>;
   }
+  const isEnded = ENDED.test(state);
   const sorted = [...steps.values()].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
+  const matching = wanted
+    ? sorted.filter(({ name, state }) =>
+        `${name} ${word(state, "STEP_STATE_")}`.toLowerCase().includes(wanted.toLowerCase()),
+      )
+    : sorted;
   return (
     <>
       <h1>{nameOf(workflow)}</h1>
@@ -99,8 +118,19 @@ function OneWorkflow({ name }: { name: string }) {
             />
           </>
         )}
-        {ENDED.test(state) && (
-          <Confirm label="Run again" question="Run all steps of this workflow again?" onConfirm={rerun} />
+        {isEnded && !state.includes("SUCCEEDED") && (
+          <Confirm
+            label="Run what has failed again"
+            question="Run the steps again that have not succeeded? The results of the others are taken over."
+            onConfirm={(key) => rerun(key, { reuseResults: true })}
+          />
+        )}
+        {isEnded && (
+          <Confirm
+            label="Run again"
+            question="Run all steps of this workflow again?"
+            onConfirm={(key) => rerun(key)}
+          />
         )}
         <span role="status" className="quiet">
           {troubleOf(link)}
@@ -110,8 +140,22 @@ function OneWorkflow({ name }: { name: string }) {
       <Group of={workflow.status} what="workflow" />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
       {spec.data?.spec && <Picture spec={spec.data.spec} steps={steps} />}
-      <Table label="Steps" heads={["State", "Step", "Tasks", "Time", "Details"]}>
-        {sorted.map((step) => (
+      {sorted.length > ROWS && (
+        <div className="bar">
+          <label>
+            Find a step, or a state
+            <input type="search" value={wanted} onChange={(event) => setWanted(event.target.value)} />
+          </label>
+          <span className="quiet" role="status">
+            {matching.length} of {sorted.length} steps
+          </span>
+        </div>
+      )}
+      <Table
+        label="Steps"
+        heads={["State", "Step", "Tasks", "Time", "Details", isEnded && mayAct && hidden("Actions")]}
+      >
+        {matching.slice(0, rows).map((step) => (
           <tr key={step.name}>
             <td>
               <State value={step.state} prefix="STEP_STATE_" />
@@ -138,9 +182,26 @@ function OneWorkflow({ name }: { name: string }) {
               <Group of={step} what="step" />
               {isApproval(step) ? <Decision workflow={name} step={step} /> : visible(step.prompt)}
             </td>
+            {isEnded && mayAct && (
+              <td>
+                {step.state === "STEP_STATE_SUCCEEDED" && (
+                  <Confirm
+                    label="Run again from here"
+                    name={`Run again from ${step.name}`}
+                    question={`Run ${visibleLine(step.name)} and what needs it again? The results of the other steps are taken over.`}
+                    onConfirm={(key) => rerun(key, { reuseResults: true, steps: [step.name ?? ""] })}
+                  />
+                )}
+              </td>
+            )}
           </tr>
         ))}
       </Table>
+      {matching.length > rows && (
+        <button type="button" onClick={() => setRows(rows + ROWS)}>
+          Show more steps
+        </button>
+      )}
     </>
   );
 }
@@ -164,7 +225,7 @@ function Group({
   );
 }
 
-/** The graph of a workflow, unless it has one step, or too many. */
+/** The graph of a workflow, unless it has one step. */
 function Picture({ spec, steps }: { spec: WorkflowSpec; steps: ReadonlyMap<string, StepStatus> }) {
   const count = (spec.steps?.length ?? 0) + (spec.finally?.length ?? 0);
   if (count < 2) {
@@ -172,9 +233,9 @@ function Picture({ spec, steps }: { spec: WorkflowSpec; steps: ReadonlyMap<strin
   }
   if (count > MAX_STEPS) {
     return (
-      <p className="quiet">
-        The graph of {count} steps is not drawn here: <code>rota workflow graph</code> prints it.
-      </p>
+      <Suspense>
+        <BigGraph spec={spec} steps={steps} />
+      </Suspense>
     );
   }
   return (

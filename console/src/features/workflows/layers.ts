@@ -1,0 +1,154 @@
+import { visibleLine } from "../../api/plain";
+
+interface Step {
+  name?: string;
+  needs?: { step?: string }[];
+}
+
+/** A step with its place. */
+export interface Node {
+  name: string;
+  label: string;
+  x: number;
+  y: number;
+  width: number;
+  needs: number[];
+  neededBy: number[];
+}
+
+export interface Layers {
+  /** In the order of the specification. */
+  nodes: Node[];
+  /** Indexes of nodes from left to right, in each column from top to bottom. */
+  columns: number[][];
+  width: number;
+  height: number;
+}
+
+export const HEIGHT = 26;
+const ROW = 36;
+const GAP = 70;
+const CHARACTER = 7;
+/** Characters of a name in the picture; the table has all of it. */
+const MAX_NAME = 28;
+/** Sweeps in both directions that bring steps near to those that they are connected with. */
+const SWEEPS = 4;
+
+/**
+ * Places the steps of a large graph: each in a column right of all that it needs, and near to them in height. Takes time in proportion to
+ * the steps and their needs, where libraries of graphs take minutes.
+ */
+export function layers(steps: Step[], last: Step[] = []): Layers {
+  const all = [...steps, ...last];
+  const indexes = new Map(all.map((step, index) => [step.name, index]));
+  const nodes = all.map((step) => {
+    const name = visibleLine(step.name);
+    const label = name.length > MAX_NAME ? `${name.slice(0, MAX_NAME - 1)}…` : name;
+    const needs = (step.needs ?? []).flatMap((need) => indexes.get(need.step) ?? []);
+    return {
+      name: step.name ?? "",
+      label,
+      x: 0,
+      y: 0,
+      width: label.length * CHARACTER + 16,
+      needs,
+      neededBy: [],
+    };
+  }) as Node[];
+  nodes.forEach((node, index) => {
+    for (const need of node.needs) {
+      nodes[need]?.neededBy.push(index);
+    }
+  });
+  const columns = columnsOf(nodes, steps.length);
+  for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
+    order(nodes, columns, "needs");
+    order(nodes, columns.toReversed(), "neededBy");
+  }
+  let x = 0;
+  const most = Math.max(1, ...columns.map((column) => column.length));
+  for (const column of columns) {
+    const widest = column.reduce((widest, index) => Math.max(widest, nodes[index]?.width ?? 0), 0);
+    column.forEach((index, row) => {
+      const node = nodes[index];
+      if (node) {
+        node.x = x;
+        node.y = (row + (most - column.length) / 2) * ROW;
+      }
+    });
+    x += widest + GAP;
+  }
+  return { nodes, columns, width: Math.max(0, x - GAP), height: most * ROW - (ROW - HEIGHT) };
+}
+
+/** Puts each step in the column after the last one of those that it needs; the steps from `last` on after all others. */
+function columnsOf(nodes: Node[], last: number): number[][] {
+  const columns: number[][] = [];
+  const column = new Array<number>(nodes.length).fill(0);
+  const missing = nodes.map((node) => node.needs.length);
+  let offset = 0;
+  for (const [from, to] of [
+    [0, last],
+    [last, nodes.length],
+  ] as const) {
+    const ready: number[] = [];
+    for (let index = from; index < to; index += 1) {
+      column[index] = offset;
+      if (missing[index] === 0) {
+        ready.push(index);
+      }
+    }
+    for (let at = 0; at < ready.length; at += 1) {
+      const index = ready[at] ?? 0;
+      for (const next of nodes[index]?.neededBy ?? []) {
+        column[next] = Math.max(column[next] ?? 0, (column[index] ?? 0) + 1);
+        missing[next] = (missing[next] ?? 0) - 1;
+        if (missing[next] === 0) {
+          ready.push(next);
+        }
+      }
+    }
+    for (let index = from; index < to; index += 1) {
+      const place = column[index] ?? 0;
+      columns[place] ??= [];
+      columns[place].push(index);
+    }
+    offset = columns.length;
+  }
+  return columns;
+}
+
+/** Sorts each column by the average row of the neighbours on one side. */
+function order(nodes: Node[], columns: number[][], side: "needs" | "neededBy"): void {
+  const rows = new Map<number, number>();
+  for (const column of columns) {
+    const wanted = new Map<number, number>();
+    column.forEach((index, row) => {
+      const neighbours = nodes[index]?.[side] ?? [];
+      const known = neighbours.flatMap((one) => rows.get(one) ?? []);
+      const sum = known.reduce((sum, one) => sum + one, 0);
+      wanted.set(index, known.length > 0 ? sum / known.length : row / Math.max(1, column.length));
+    });
+    column.sort((one, other) => (wanted.get(one) ?? 0) - (wanted.get(other) ?? 0));
+    // Columns have different numbers of rows: shares can be compared.
+    column.forEach((index, row) => {
+      rows.set(index, (row + 0.5) / column.length);
+    });
+  }
+}
+
+/** Returns the names of a step, of all that it needs and of all that need it, also by way of others. */
+export function around(nodes: Node[], name: string): Set<string> {
+  const start = nodes.findIndex((node) => node.name === name);
+  const found = new Set<string>();
+  for (const side of ["needs", "neededBy"] as const) {
+    const seen = new Set(start < 0 ? [] : [start]);
+    for (const index of seen) {
+      found.add(nodes[index]?.name ?? "");
+      for (const next of nodes[index]?.[side] ?? []) {
+        seen.add(next);
+      }
+    }
+  }
+  return found;
+}

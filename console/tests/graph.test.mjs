@@ -1,0 +1,109 @@
+// Large graphs on a canvas, and runs that continue earlier ones, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { accessible, api, base, fits, nothingFailed, setUp, signedIn } from "./harness.mjs";
+
+setUp();
+
+const pageOf = (name) => `${base}/workflows/default/${name.split("/").at(-1)}`;
+const create = (spec) => api("POST", "namespaces/default/workflows", { spec });
+
+/** Number of pixels of a canvas that are not empty. */
+const drawn = (canvas) =>
+  canvas.evaluate((canvas) => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return data.reduce((count, value, at) => count + (at % 4 === 3 && value > 0 ? 1 : 0), 0);
+  });
+
+test("a graph of many steps is drawn, moved and searched, also by keyboard", async () => {
+  const fan = Array.from({ length: 600 }, (_, index) => ({
+    name: `step-${index}`,
+    needs: [{ step: "begin" }],
+    approval: { prompt: "Go on?" },
+  }));
+  const begin = { name: "begin", approval: { prompt: "Begin?" } };
+  const end = { name: "end", needs: [{ step: "step-42" }, { step: "step-7" }], approval: { prompt: "End?" } };
+  const { name } = await create({ title: "wide", steps: [begin, ...fan, end] });
+  const page = await signedIn({ colorScheme: "dark" });
+  await page.goto(pageOf(name));
+  const graph = page.getByRole("img", { name: "Graph of 602 steps" });
+  await graph.waitFor();
+  // The whole of it, which is higher than the window.
+  await assertDrawn(graph);
+  await page.getByLabel("Step", { exact: true }).fill("step-42");
+  await page.keyboard.press("Enter");
+  await page.getByText("step-42: waiting").waitFor();
+  const near = await drawn(graph);
+  assert.ok(near > 0);
+  await graph.focus();
+  await page.keyboard.press("+");
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("0");
+  await accessible(page, "a large graph, dark");
+  await page.emulateMedia({ colorScheme: "light" });
+  await accessible(page, "a large graph, light");
+  await page.getByRole("button", { name: "Only what is connected" }).click();
+  await page.getByRole("img", { name: "Graph of 3 steps" }).waitFor();
+  await page.getByRole("button", { name: "Whole graph" }).click();
+  await graph.waitFor();
+  // A click on a step selects it.
+  await page.getByLabel("Step", { exact: true }).fill("begin");
+  await page.keyboard.press("Enter");
+  await page.getByText("begin: running").waitFor();
+  const box = await graph.boundingBox();
+  await page.mouse.click(box.x + 3, box.y + 3);
+  await page.getByText("begin: running").waitFor({ state: "detached" });
+  await page.mouse.click(box.x + box.width / 2, box.y + box.height / 2);
+  await page.getByText("begin: running").waitFor();
+
+  // The table has the same, in parts.
+  const rows = page.getByRole("region", { name: "Steps" }).locator("tbody tr");
+  assert.equal(await rows.count(), 200);
+  await page.getByRole("button", { name: "Show more steps" }).click();
+  await rows.nth(399).waitFor();
+  await page.getByLabel("Find a step, or a state").fill("step-599");
+  await page.getByText("1 of 602 steps").waitFor();
+  assert.equal(await rows.count(), 1);
+  await page.setViewportSize({ width: 360, height: 640 });
+  await fits(page, "a large graph");
+  await api("POST", `${name}:cancel`, {});
+  await page.context().close();
+});
+
+async function assertDrawn(graph) {
+  const end = Date.now() + 30_000;
+  while ((await drawn(graph)) === 0) {
+    assert.ok(Date.now() < end, "nothing is drawn");
+  }
+}
+
+test("a run continues from a step, with the results of the others", async () => {
+  const task = (line) => ({ target: { agent: "shell" }, runtime: { command: { shell: line } } });
+  const { name } = await create({
+    title: "again",
+    steps: [
+      { name: "first", task: task("echo one") },
+      { name: "second", needs: [{ step: "first" }], task: task("echo two") },
+    ],
+  });
+  const page = await signedIn();
+  await page.goto(pageOf(name));
+  await page.locator(".bar .state.succeeded").waitFor();
+  await page.getByRole("button", { name: "Run again from second" }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").getByRole("button", { name: "Run again from here" }).click();
+  await page.waitForURL((url) => !url.pathname.endsWith(name.split("/").at(-1)));
+  await page.locator(".bar .state.succeeded").waitFor();
+  const tasks = async (workflow) => {
+    const { tasks = [] } = await api(
+      "GET",
+      `namespaces/default/tasks?filter.workflow=${workflow.split("/").at(-1)}`,
+    );
+    return tasks.map((task) => task.step.step).sort();
+  };
+  assert.deepEqual(await tasks(name), ["first", "second"]);
+  assert.deepEqual(await tasks(page.url()), ["second"]);
+  await page.context().close();
+});
+
+nothingFailed();
