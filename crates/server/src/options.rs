@@ -210,7 +210,8 @@ impl Default for Timing {
 pub struct Limits {
     /// Concurrent connections; further peers wait until one ends.
     pub connections: usize,
-    /// Concurrent connections of one peer address without an authenticated call, handshakes among them; further ones are closed.
+    /// Concurrent connections of one peer address without an authenticated call, handshakes among them; the oldest makes room for
+    /// further ones.
     pub unauthenticated_per_address: usize,
     /// Concurrent calls of a connection; further calls wait in the client.
     pub streams: u32,

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::passing::Passing;
+use self::passing::{MAX_PER_ADDRESS, Passing};
 use crate::error::Error;
 use crate::{http, metrics};
 
@@ -107,7 +107,7 @@ impl Standby {
             Some(addr) => Some(http::listen(addr).await?.0),
             None => None,
         };
-        Ok(Self::serve(listener, http, advertised, findings))
+        Ok(Self::serve(listener, http, advertised, findings, MAX_PER_ADDRESS))
     }
 
     fn serve(
@@ -115,9 +115,10 @@ impl Standby {
         http: Option<TcpListener>,
         advertised: &str,
         findings: &Findings,
+        per_address: usize,
     ) -> Self {
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
-        let passing = Passing::new(advertised, findings.owners.subscribe());
+        let passing = Passing::new(advertised, findings.owners.subscribe(), per_address);
         let accepting = passing.clone().run(listener, closing.clone(), stop.clone());
         let mut tasks = vec![spawn("standby", OnExit::Done, accepting)];
         if let Some(listener) = http {

@@ -17,9 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Owner;
 use crate::trust::accept;
+use crate::trust::addresses::{Addresses, WhenFull};
 
 /// Connections that are passed on at a time; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: u32 = 4096;
+/// Those of one address; further ones are closed. Connections with and without a token look alike here.
+pub(super) const MAX_PER_ADDRESS: usize = 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which a new connection waits for an owner, such as during a takeover.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +41,7 @@ pub(super) struct Passing {
     own: String,
     owners: watch::Receiver<Option<Owner>>,
     places: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
     warned: Arc<Warned>,
 }
 
@@ -58,9 +62,10 @@ fn is_due(last: &Mutex<Option<Instant>>) -> bool {
 }
 
 impl Passing {
-    pub(super) fn new(own: &str, owners: watch::Receiver<Option<Owner>>) -> Self {
+    pub(super) fn new(own: &str, owners: watch::Receiver<Option<Owner>>, per_address: usize) -> Self {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
-        Self { own: own.to_owned(), owners, places, warned: Arc::default() }
+        let addresses = Addresses::new(per_address, WhenFull::Refuse);
+        Self { own: own.to_owned(), owners, places, addresses, warned: Arc::default() }
     }
 
     /// Accepts connections until `closing`, and passes them on until `stop`.
@@ -77,9 +82,12 @@ impl Passing {
                 }
                 let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
                 let stream = accept::accept(&listener).await;
+                // A connection without a peer is closed already.
+                let Ok(peer) = stream.peer_addr() else { continue };
+                let Some(of_address) = self.addresses.admit(peer.ip()) else { continue };
                 let (passing, stop) = (self.clone(), stop.clone());
                 spawn("passed-connection", OnExit::Done, async move {
-                    let _place = place;
+                    let _places = (place, of_address);
                     tokio::select! {
                         () = stop.cancelled() => {}
                         () = passing.pass(stream) => {}

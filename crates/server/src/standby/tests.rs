@@ -1,7 +1,7 @@
 //! Tests of a standby between a client and an owner, which are plain sockets.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -28,11 +28,15 @@ struct Pair {
 }
 
 async fn pair() -> Pair {
+    pair_with(MAX_PER_ADDRESS).await
+}
+
+async fn pair_with(per_address: usize) -> Pair {
     let (listener, addr) = listener().await;
     let (http_listener, http) = self::listener().await;
     let (owner_listener, owner_addr) = self::listener().await;
     let findings = Findings { owners: Owners::new(owner(owner_addr)), ..Findings::default() };
-    let standby = Standby::serve(listener, Some(http_listener), OWN, &findings);
+    let standby = Standby::serve(listener, Some(http_listener), OWN, &findings, per_address);
     Pair { standby, addr, http, findings, owner: owner_listener }
 }
 
@@ -72,6 +76,33 @@ async fn client_that_never_closes_gives_its_place_back() {
     let (_client, owner) = pair.connect().await;
     drop(owner);
     pair.empty().await;
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_limited() {
+    let pair = pair_with(2).await;
+    let (one, mut two) = (pair.connect().await, pair.connect().await);
+    let mut refused = TcpStream::connect(pair.addr).await.unwrap();
+    assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
+    // The limit is another address's own.
+    let elsewhere = TcpSocket::new_v4().unwrap();
+    elsewhere.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut elsewhere = elsewhere.connect(pair.addr).await.unwrap();
+    let (mut owner, _) = pair.owner.accept().await.unwrap();
+    passes(&mut elsewhere, &mut owner).await;
+    drop(one);
+    let has_place = async {
+        loop {
+            let mut again = TcpStream::connect(pair.addr).await.unwrap();
+            let mut byte = [0];
+            tokio::select! {
+                _ = pair.owner.accept() => return,
+                _ = again.read(&mut byte) => {}
+            }
+        }
+    };
+    timeout(LIMIT, has_place).await.expect("a place of the address is never given back");
+    passes(&mut two.0, &mut two.1).await;
 }
 
 #[tokio::test]

@@ -17,10 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use super::addresses::{Addresses, Place};
+use super::addresses::{Addresses, Place, WhenFull};
 use crate::options::Limits;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,11 +61,13 @@ impl Peer {
     }
 }
 
-/// A connection, with or without TLS. Fails to read when its peer makes no call in time.
+/// A connection, with or without TLS. Fails to read when its peer makes no call in time, or has to make room for others before it
+/// has authenticated.
 pub(crate) struct Connection {
     stream: Box<dyn Duplex>,
     peer: Arc<Peer>,
     deadline: Pin<Box<Sleep>>,
+    makes_room: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -77,6 +79,7 @@ impl Connection {
         place: Place,
     ) -> Self {
         let expires = Instant::now() + limits.first_call;
+        let makes_room = Box::pin(place.closed().clone().cancelled_owned());
         let peer = Peer {
             authenticated: AtomicBool::new(false),
             expires: Mutex::new(expires),
@@ -84,21 +87,25 @@ impl Connection {
             place: Mutex::new(Some(place)),
         };
         let deadline = Box::pin(tokio::time::sleep_until(expires));
-        Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, _permit: permit }
+        Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, makes_room, _permit: permit }
     }
 
-    /// Returns whether the peer has made no call in time. Otherwise the task is woken at the deadline.
-    fn poll_expired(&mut self, context: &mut Context<'_>) -> bool {
-        while !self.peer.authenticated.load(Ordering::Relaxed)
-            && self.deadline.as_mut().poll(context).is_ready()
-        {
+    /// Returns why the connection is closed, if its peer has not authenticated. Otherwise the task is woken when there is a reason.
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> Option<&'static str> {
+        if self.peer.authenticated.load(Ordering::Relaxed) {
+            return None;
+        }
+        if self.makes_room.as_mut().poll(context).is_ready() {
+            return Some("its address has too many connections without a token");
+        }
+        while self.deadline.as_mut().poll(context).is_ready() {
             let expires = *self.peer.expires.lock();
             if expires <= Instant::now() {
-                return true;
+                return Some("no call in time");
             }
             self.deadline.as_mut().reset(expires);
         }
-        false
+        None
     }
 }
 
@@ -108,8 +115,8 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.poll_expired(context) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no call in time")));
+        if let Some(reason) = self.poll_expired(context) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
@@ -163,7 +170,7 @@ pub(crate) fn incoming(
     let (ready, stream) = mpsc::channel(MAX_ACCEPTED);
     spawn("accept", OnExit::Done, async move {
         let connections = Arc::new(Semaphore::new(limits.connections));
-        let addresses = Addresses::new(limits.unauthenticated_per_address);
+        let addresses = Addresses::new(limits.unauthenticated_per_address, WhenFull::CloseOldest);
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let accepting = async {
             loop {
@@ -190,6 +197,7 @@ pub(crate) fn incoming(
                     let _handshake = handshake;
                     let shaken = tokio::select! {
                         () = stop.cancelled() => return,
+                        () = place.closed().cancelled() => return,
                         shaken = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
                     };
                     match shaken {

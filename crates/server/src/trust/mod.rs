@@ -1,7 +1,7 @@
 //! Transport security: connections, TLS, authentication by tokens, roles. Knows nothing of tasks.
 
 pub(crate) mod accept;
-mod addresses;
+pub(crate) mod addresses;
 pub(crate) mod auth;
 mod files;
 pub(crate) mod identity;

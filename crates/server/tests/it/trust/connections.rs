@@ -59,18 +59,47 @@ async fn connections_of_one_address_are_limited_until_they_authenticate() -> Res
     };
     let cluster = cluster(limits).await?;
     let (agents, token) = ("GET /api/v1/namespaces/default/agents", Some("open sesame"));
-    let _known = call_on(&cluster, agents, token).await?;
+    let known = call_on(&cluster, agents, token).await?;
     let _also_known = call_on(&cluster, agents, token).await?;
-    let silent = (TcpStream::connect(cluster.addr()).await?, call_on(&cluster, SIGN_IN, None).await?);
-    closed(TcpStream::connect(cluster.addr()).await?).await?;
+    // Three have no token, of which the oldest makes room.
+    let oldest = TcpStream::connect(cluster.addr()).await?;
+    let anonymous = call_on(&cluster, SIGN_IN, None).await?;
     // The limit is another address's own.
     let elsewhere = TcpSocket::new_v4()?;
     elsewhere.bind(([127, 0, 0, 2], 0).into())?;
-    let elsewhere = elsewhere.connect(cluster.addr()).await?;
-    call_over(&cluster, elsewhere, agents, token).await?;
-    drop(silent);
-    tasks::eventually("a place of the address", async || Ok(call_on(&cluster, agents, token).await.is_ok()))
-        .await
+    let elsewhere = call_over(&cluster, elsewhere.connect(cluster.addr()).await?, SIGN_IN, None).await?;
+    let newest = call_on(&cluster, SIGN_IN, None).await?;
+    closed(oldest).await?;
+    // However many places are held without a token, a client with one is served.
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(cluster.addr()).await?);
+        call_on(&cluster, agents, token).await?;
+    }
+    closed(anonymous).await?;
+    closed(newest).await?;
+    for mut open in [known, elsewhere] {
+        answers_again(&cluster, &mut open, agents, token).await?;
+    }
+    Ok(())
+}
+
+/// Makes another call over a connection, whose answer to the first is not read yet.
+async fn answers_again(
+    cluster: &Cluster,
+    peer: &mut TcpStream,
+    method_and_path: &str,
+    token: Option<&str>,
+) -> Result<()> {
+    peer.write_all(request(cluster, method_and_path, token).as_bytes()).await?;
+    let mut answers = Vec::new();
+    let answered = async {
+        while !answers.windows(8).any(|part| part == b"HTTP/1.1") {
+            ensure!(peer.read_buf(&mut answers).await? > 0, "the connection was closed");
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(tasks::WAIT_TIMEOUT, answered).await.context("no answer")?
 }
 
 const SIGN_IN: &str = "POST /api/v1/system:redeemSignInCode";
@@ -83,15 +112,7 @@ async fn idle_connections_without_a_token_are_closed() -> Result<()> {
     let mut known = call_on(&cluster, agents, token).await?;
     closed(call_on(&cluster, SIGN_IN, None).await?).await?;
     // One with a token, older than that, is not.
-    known.write_all(request(&cluster, agents, token).as_bytes()).await?;
-    let mut answers = Vec::new();
-    let answered = async {
-        while !answers.windows(8).any(|part| part == b"HTTP/1.1") {
-            ensure!(known.read_buf(&mut answers).await? > 0, "a connection with a token was closed");
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(tasks::WAIT_TIMEOUT, answered).await.context("no answer")?
+    answers_again(&cluster, &mut known, agents, token).await
 }
 
 #[tokio::test]
