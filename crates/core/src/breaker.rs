@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::failure::{Class, Failure};
 use crate::retry::backoff;
 use crate::task::Own;
-use crate::{Fence, TaskId, Timestamp};
+use crate::{Fence, TaskId, Timestamp, WorkerName};
 
 /// Limit of the cooldown, as a multiple of the first.
 const MAX_COOLDOWN_FACTOR: u32 = 20;
@@ -127,6 +127,8 @@ pub struct Breaker {
     failures: u32,
     /// Tasks whose failures count, while closed.
     failed: BTreeSet<TaskId>,
+    /// Workers on which tasks failed, while closed: two of them, if there are as many.
+    witnesses: BTreeSet<WorkerName>,
     /// Consecutive openings.
     opened: u32,
     /// The last failure that counted: its class and message.
@@ -163,6 +165,29 @@ impl Breaker {
         self.probes.contains(&attempt)
     }
 
+    /// Registers the worker on which a task fails. Returns whether the failure would open the breaker though it was seen by this
+    /// worker alone: what is sick may be the worker. Such a failure is remembered as the last one, and does not count.
+    pub fn is_seen_by_one(
+        &mut self,
+        policy: &Policy,
+        failure: &Failure,
+        task: TaskId,
+        worker: &WorkerName,
+    ) -> bool {
+        if self.state != State::Closed || policy.failures == 0 {
+            return false;
+        }
+        if self.witnesses.len() < 2 {
+            self.witnesses.insert(worker.clone());
+        }
+        let opens = !self.failed.contains(&task) && self.failures.saturating_add(1) >= policy.failures;
+        let by_one = opens && self.witnesses.len() < 2;
+        if by_one {
+            self.last = Some((failure.class, failure.message.clone()));
+        }
+        by_one
+    }
+
     /// Takes in the outcome of an attempt, and returns whether it was a probe. `jitter` is from 0 to 1.
     pub fn observe_outcome(
         &mut self,
@@ -192,6 +217,7 @@ impl Breaker {
                 };
                 if opens {
                     self.failed.clear();
+                    self.witnesses.clear();
                     self.opened = self.opened.saturating_add(1);
                     let longest = policy.cooldown.saturating_mul(MAX_COOLDOWN_FACTOR);
                     let cooldown = backoff(policy.cooldown, longest, self.opened, jitter);
@@ -234,167 +260,4 @@ impl Breaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    const POLICY: Policy = Policy { failures: 3, cooldown: Duration::from_secs(10) };
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp(seconds * 1_000_000)
-    }
-
-    fn attempt(number: u128) -> Attempt {
-        (TaskId(Uuid::from_u128(number)), Fence(1))
-    }
-
-    fn overload() -> Failure {
-        Failure::new(Class::Overload, "529")
-    }
-
-    fn observe(breaker: &mut Breaker, outcome: Outcome<'_>, number: u128, seconds: i64) -> bool {
-        breaker.observe_outcome(&POLICY, outcome, attempt(number), at(seconds), 1.0)
-    }
-
-    fn open() -> Breaker {
-        let mut breaker = Breaker::default();
-        for number in 0..3 {
-            assert_eq!(breaker.state(), State::Closed);
-            observe(&mut breaker, Outcome::Failure(&overload()), number, 0);
-        }
-        breaker
-    }
-
-    #[test]
-    fn breaker_opens_half_opens_and_closes() {
-        let mut breaker = open();
-        assert_eq!(breaker.state(), State::Open { until: at(10) });
-        let mut early = breaker.clone();
-        assert!(early.probe_now(&POLICY, at(1)) && !early.probe_now(&POLICY, at(2)));
-        assert_eq!(early.state(), State::HalfOpen { until: at(201) });
-        breaker.assigned(attempt(9));
-        assert!(!breaker.is_probe(attempt(9)));
-        assert!(!breaker.tick(&POLICY, at(9)) && breaker.tick(&POLICY, at(10)));
-        let half = State::HalfOpen { until: at(10 + 200) };
-        assert_eq!(breaker.state(), half);
-        breaker.assigned(attempt(10));
-        assert!(breaker.is_probe(attempt(10)) && !breaker.is_probe((attempt(10).0, Fence(2))));
-        assert!(observe(&mut breaker, Outcome::Ignored, 10, 11));
-        assert_eq!(breaker.state(), half);
-        // An attempt that was running all along is no probe.
-        assert!(!observe(&mut breaker, Outcome::Failure(&overload()), 9, 11));
-        assert_eq!(breaker.state(), half);
-        // The cooldown doubles.
-        breaker.assigned(attempt(11));
-        assert!(observe(&mut breaker, Outcome::Failure(&overload()), 11, 11));
-        assert_eq!(breaker.state(), State::Open { until: at(31) });
-        assert!(breaker.tick(&POLICY, at(31)));
-        observe(&mut breaker, Outcome::Success, 9, 32);
-        assert_eq!(breaker, Breaker::default());
-    }
-
-    #[test]
-    fn success_resets_the_failure_count() {
-        let mut breaker = Breaker::default();
-        for _ in 0..2 {
-            observe(&mut breaker, Outcome::Failure(&overload()), 1, 0);
-            observe(&mut breaker, Outcome::Failure(&overload()), 2, 0);
-            observe(&mut breaker, Outcome::Ignored, 3, 0);
-            observe(&mut breaker, Outcome::Success, 4, 0);
-        }
-        assert_eq!(breaker, Breaker::default());
-    }
-
-    #[test]
-    fn earlier_attempts_do_not_prolong_the_cooldown() {
-        let mut breaker = open();
-        observe(&mut breaker, Outcome::Failure(&overload()), 4, 5);
-        assert_eq!(breaker.state(), State::Open { until: at(10) });
-        observe(&mut breaker, Outcome::Success, 5, 6);
-        assert_eq!(breaker.state(), State::Closed);
-    }
-
-    #[test]
-    fn probe_expires_and_is_replaced() {
-        let mut breaker = open();
-        assert!(breaker.tick(&POLICY, at(10)) && !breaker.tick(&POLICY, at(209)));
-        breaker.assigned(attempt(1));
-        assert!(breaker.tick(&POLICY, at(210)));
-        assert_eq!(breaker.state(), State::HalfOpen { until: at(410) });
-        // The first one still counts.
-        breaker.assigned(attempt(2));
-        assert!(breaker.is_probe(attempt(1)) && breaker.is_probe(attempt(2)));
-    }
-
-    #[test]
-    fn cooldown_respects_requested_waits_and_their_limits() {
-        for (class, requested, expected) in [
-            (Class::Overload, 1, 10),
-            (Class::Overload, 50, 50),
-            (Class::Overload, 1_000_000, 200),
-            (Class::RateLimit, 3600, 3600),
-            (Class::RateLimit, 3_600_000, 3600),
-        ] {
-            let mut failure = Failure::new(class, "x");
-            failure.retry_after = Some(Duration::from_secs(requested));
-            let mut breaker = Breaker::default();
-            for number in 0..3 {
-                observe(&mut breaker, Outcome::Failure(&failure), number, 0);
-            }
-            assert_eq!(breaker.state(), State::Open { until: at(expected) }, "{class:?} {requested}");
-        }
-    }
-
-    #[test]
-    fn one_task_does_not_open_the_breaker() {
-        let mut breaker = Breaker::default();
-        for _ in 0..20 {
-            observe(&mut breaker, Outcome::Failure(&overload()), 1, 0);
-        }
-        assert_eq!((breaker.state(), breaker.failures()), (State::Closed, 1));
-        for number in 2..4 {
-            assert_eq!(breaker.state(), State::Closed);
-            observe(&mut breaker, Outcome::Failure(&overload()), number, 0);
-        }
-        assert_eq!(breaker.state(), State::Open { until: at(10) });
-    }
-
-    #[test]
-    fn zero_failures_disable_the_breaker() {
-        let (mut breaker, never) = (Breaker::default(), Policy { failures: 0, ..POLICY });
-        for number in 0..100 {
-            breaker.observe_outcome(&never, Outcome::Failure(&overload()), attempt(number), at(0), 1.0);
-        }
-        assert_eq!(breaker.state(), State::Closed);
-    }
-
-    #[test]
-    fn only_machine_of_the_worker_counts() {
-        for class in Class::ALL {
-            let failure = Failure::new(class, "x");
-            let counts = |program| matches!(Outcome::of_worker(&failure, program), Outcome::Failure(_));
-            assert_eq!(counts(true), class.may_be_of_worker() && class != Class::Source, "{class:?}");
-            assert_eq!(counts(false), class == Class::Environment, "{class:?}");
-        }
-    }
-
-    #[test]
-    fn only_infrastructure_of_the_agent_counts() {
-        for class in Class::ALL {
-            let failure = Failure::new(class, "x");
-            let counts = |of_agent, own| matches!(Outcome::of(&failure, of_agent, own), Outcome::Failure(_));
-            let [auth, limit, start] = [
-                class == Class::Auth,
-                matches!(class, Class::RateLimit | Class::Overload),
-                class == Class::Start,
-            ];
-            let own = |program, credentials, choice| Own { program, credentials, choice, ..Own::default() };
-            assert_eq!(counts(true, own(false, false, false)), auth || limit || start, "{class:?}");
-            assert_eq!(counts(false, own(false, false, false)), auth || limit, "{class:?}");
-            assert_eq!(counts(true, own(true, false, false)), auth || limit, "{class:?}");
-            assert_eq!(counts(false, own(false, false, true)), limit, "{class:?}");
-            assert!(!counts(false, own(false, true, false)), "{class:?}");
-        }
-    }
-}
+mod tests;

@@ -169,9 +169,10 @@ impl Breakers {
     /// Takes in the attempts of a commit.
     pub(crate) fn observe(&self, commit: &Commit) -> BreakerChanges {
         let mut changes = BreakerChanges::default();
+        // Before the workers: what one alone has seen of a back end counts against it, also as the result of its probe.
+        changes.opened += self.observe_backends(commit);
         self.observe_workers(commit);
         self.observe_credentials(commit);
-        changes.opened += self.observe_backends(commit);
         let mut ends = commit.attempts_ended.iter().peekable();
         for change in &commit.tasks {
             let ended = ends.peek().copied().filter(|end| end.task.id == change.task.id);

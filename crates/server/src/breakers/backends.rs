@@ -1,12 +1,14 @@
 //! Circuit breakers of back ends of models: a host or provider that is unavailable to many tasks gets none of any agent that
-//! uses it, until one probe task shows that it responds. Limits of a credential are the credential's (`credentials`).
+//! uses it, until one probe task shows that it responds. One worker alone does not show that it is, where others serve too.
+//! Limits of a credential are the credential's (`credentials`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rota_core::breaker::{Breaker, Outcome, State};
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Assignment, AttemptOutcome, EndedAttempt, Task};
-use rota_core::{AgentName, Fence, TaskId, Timestamp};
+use rota_core::{AgentName, Fence, TaskId, Timestamp, WorkerName};
 use rota_store::{AttemptEnded, Commit};
 
 use super::{Breakers, admission, describe_breaker, is_evidence, observe};
@@ -30,6 +32,21 @@ pub(super) fn is_blamed(task: &Task, attempt: &EndedAttempt, failure: &Failure) 
 /// Describes the breaker of a back end for users.
 pub(crate) fn describe(key: &BackendKey, breaker: &Breaker) -> String {
     format!("back end {}: {}", key.1, describe_breaker(breaker, "failures"))
+}
+
+/// Makes room for the breaker of a back end. Returns whether there is some.
+fn has_room(backends: &mut BTreeMap<BackendKey, Breaker>, key: &BackendKey) -> bool {
+    if backends.contains_key(key) {
+        return true;
+    }
+    let known = backends.iter().filter(|(known, _)| known.0 == key.0);
+    let (open, closed): (Vec<_>, Vec<_>) = known.partition(|(_, one)| one.state() != State::Closed);
+    if open.len() + closed.len() < MAX_BACKENDS {
+        return true;
+    }
+    let Some(least) = closed.iter().min_by_key(|(_, one)| one.failures()) else { return false };
+    let least = least.0.clone();
+    backends.remove(&least).is_some()
 }
 
 impl Breakers {
@@ -97,7 +114,36 @@ impl Breakers {
             (Some(failure), _) => Outcome::of_backend(failure),
             (None, _) => Outcome::Ignored,
         };
-        used.is_some_and(|key| self.record_backend(&key, outcome, id))
+        used.is_some_and(|key| match outcome {
+            Outcome::Failure(failure) if self.is_of_worker(&key, failure, id, &attempt.assignment.worker) => {
+                false
+            }
+            outcome => self.record_backend(&key, outcome, id),
+        })
+    }
+
+    /// Whether a failure is the worker's, and not its back end's: it would open the breaker for all agents, and no other worker has
+    /// seen any of the failures, though others use the back end. Counts it as one of the worker then.
+    fn is_of_worker(
+        &self,
+        key: &BackendKey,
+        failure: &Failure,
+        attempt: (TaskId, Fence),
+        worker: &WorkerName,
+    ) -> bool {
+        let by_one = {
+            let mut backends = self.backends.lock();
+            if !has_room(&mut backends, key) {
+                return false;
+            }
+            let breaker = backends.entry(key.clone()).or_default();
+            breaker.is_seen_by_one(&self.policy, failure, attempt.0, worker)
+        };
+        let is_of_worker = by_one && self.scheduler.serves_elsewhere(key, worker);
+        if is_of_worker {
+            self.record_worker(&(key.0.clone(), worker.clone()), Outcome::Failure(failure), attempt);
+        }
+        is_of_worker
     }
 
     /// Takes in which back end an agent uses.
@@ -140,17 +186,9 @@ impl Breakers {
 
     fn record_backend(&self, key: &BackendKey, outcome: Outcome<'_>, attempt: (TaskId, Fence)) -> bool {
         let mut backends = self.backends.lock();
-        if !backends.contains_key(key) {
-            if !matches!(outcome, Outcome::Failure(_)) {
-                return false;
-            }
-            let known = backends.iter().filter(|(known, _)| known.0 == key.0);
-            let (known, closed): (Vec<_>, Vec<_>) = known.partition(|(_, one)| one.state() != State::Closed);
-            if known.len() + closed.len() >= MAX_BACKENDS {
-                let Some(least) = closed.iter().min_by_key(|(_, one)| one.failures()) else { return false };
-                let least = least.0.clone();
-                backends.remove(&least);
-            }
+        let counts = matches!(outcome, Outcome::Failure(_)) && has_room(&mut backends, key);
+        if !counts && !backends.contains_key(key) {
+            return false;
         }
         let observed = observe(&mut backends, &self.policy, key, outcome, attempt);
         if let Some(admission) = observed.admission {

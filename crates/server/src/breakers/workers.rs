@@ -104,7 +104,7 @@ impl Breakers {
         }
     }
 
-    fn record_worker(&self, key: &WorkerKey, outcome: Outcome<'_>, attempt: (TaskId, Fence)) {
+    pub(super) fn record_worker(&self, key: &WorkerKey, outcome: Outcome<'_>, attempt: (TaskId, Fence)) {
         // A worker that has left has no breaker.
         let known = || self.scheduler.inspect(key, |_| ()).is_some();
         let mut workers = self.workers.lock();

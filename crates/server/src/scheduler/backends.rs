@@ -4,9 +4,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::Scheduler;
+use rota_core::WorkerName;
+
 use super::admission::Admission;
 use super::state::State;
+use super::{Scheduler, WorkerEntry};
 use crate::keys::{AgentKey, BackendKey, WorkerKey};
 
 #[derive(Debug, Default)]
@@ -103,6 +105,18 @@ impl Scheduler {
     /// Returns the back end that an agent uses, as far as it is known.
     pub(crate) fn backend(&self, agent: &AgentKey) -> Option<BackendKey> {
         self.state().matching.backends.key(agent)
+    }
+
+    /// Whether tasks that use a back end run on other workers than this one, too.
+    pub(crate) fn serves_elsewhere(&self, key: &BackendKey, worker: &WorkerName) -> bool {
+        let state = self.state();
+        let serves = |name: &WorkerName| {
+            let entry = state.workers.get(&(key.0.clone(), name.clone()));
+            name != worker && entry.is_some_and(WorkerEntry::is_able)
+        };
+        let known = state.matching.backends.entries.get(key);
+        let mut agents = known.into_iter().flat_map(|known| &known.agents);
+        agents.any(|agent| state.credentials.workers_of(agent).any(serves))
     }
 
     /// Sets what the agents that use a back end may be given from now on: all of them together.

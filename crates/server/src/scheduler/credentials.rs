@@ -85,6 +85,11 @@ impl Credentials {
         self.forget(&key);
     }
 
+    /// Returns the workers of an agent.
+    pub(super) fn workers_of(&self, agent: &AgentKey) -> impl Iterator<Item = &WorkerName> {
+        self.agents.get(agent).into_iter().flat_map(|known| known.workers.values().flatten())
+    }
+
     fn forget(&mut self, key: &CredentialKey) {
         let idle = |known: &CredentialEntry| known.workers.is_empty() && known.admission == Admission::Open;
         if self.entries.get(key).is_some_and(idle) {

@@ -148,6 +148,47 @@ async fn one_probe_serves_all_agents() -> Result<()> {
 }
 
 #[tokio::test]
+async fn one_worker_does_not_show_that_a_back_end_is_unavailable() -> Result<()> {
+    let cluster = start(3, HOUR).await?;
+    let client = cluster.client();
+    let mut coder = worker(client, "coder").await?;
+    let mut writer = worker(client, "writer").await?;
+    works(client, &mut writer, "writer", GATEWAY).await?;
+    // The last three are the worker's.
+    for _ in 0..5 {
+        fails(client, &mut coder, "coder", FailureClass::Overload).await?;
+    }
+    let suspended = async || {
+        let request = v1::ListWorkersRequest { parent: "namespaces/default".into(), ..Default::default() };
+        let workers = client.list_workers(request).await?.workers;
+        let worker = workers.into_iter().find(|worker| worker.name.ends_with("/coder"));
+        Ok(worker.is_some_and(|worker| worker.breaker.contains("overload: 529")))
+    };
+    tasks::eventually("the breaker of the worker", suspended).await?;
+    until_state(client, Some(BreakerState::Closed)).await?;
+    let waits = create(client, "coder").await?;
+    // The others are served, unless they see the same.
+    let explained = client.explain_task(v1::ExplainTaskRequest { name: waits.clone() }).await?;
+    assert!(!format!("{explained:?}").contains("back end"), "{explained:?}");
+    fails(client, &mut writer, "writer", FailureClass::Overload).await?;
+    until_state(client, Some(BreakerState::Open)).await?;
+    assert_eq!(state(client, &waits).await?, TaskState::Queued);
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_worker_shows_that_its_back_end_is_unavailable() -> Result<()> {
+    let cluster = start(3, HOUR).await?;
+    let client = cluster.client();
+    let mut coder = worker(client, "coder").await?;
+    let _elsewhere = worker(client, "writer").await?;
+    for _ in 0..3 {
+        fails(client, &mut coder, "coder", FailureClass::Overload).await?;
+    }
+    until_state(client, Some(BreakerState::Open)).await
+}
+
+#[tokio::test]
 async fn changed_agent_leaves_the_back_end() -> Result<()> {
     let cluster = start(2, HOUR).await?;
     let client = cluster.client();
