@@ -97,14 +97,13 @@ impl WorkerTokens {
 
     fn seal(&self, content: &Content) -> Result<SecretString, crate::seal::Error> {
         let sealed = self.sealer.seal_worker_token(&serde_json::to_vec(content).unwrap_or_default())?;
-        let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(SecretString::from(format!("{PREFIX}{hex}")))
+        Ok(SecretString::from(format!("{PREFIX}{}", hex::encode(sealed))))
     }
 
     /// Returns the identity of a token's holder. `None` if it is not a worker token at all.
     pub(crate) fn verify(&self, token: &[u8]) -> Option<Result<Identity, Invalid>> {
-        let hex = token.strip_prefix(PREFIX.as_bytes())?;
-        let content = from_hex(hex).and_then(|sealed| self.sealer.open_worker_token(&sealed));
+        let digits = token.strip_prefix(PREFIX.as_bytes())?;
+        let content = hex::decode(digits).ok().and_then(|sealed| self.sealer.open_worker_token(&sealed));
         let content = content.and_then(|plain| serde_json::from_slice::<Content>(&plain).ok());
         Some(match content {
             None => Err(Invalid::Foreign),
@@ -115,12 +114,6 @@ impl WorkerTokens {
             }
         })
     }
-}
-
-fn from_hex(hex: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, []) = hex.as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(super) fn digest(
 }
 
 fn hex(content: &Value) -> String {
-    Sha256::digest(content.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(content.to_string()))
 }
 
 /// Whether a task has other expressions in each run.

@@ -21,6 +21,8 @@ const MAX_BYTES: u64 = 8 << 30;
 const MAX_FILES: u64 = 1_000_000;
 /// Filled caches that an agent keeps on a machine.
 const MAX_CACHES: usize = 4;
+/// Hexadecimal digits of the key of a cache.
+const KEY_DIGITS: usize = 32;
 /// Bytes of a key file that count.
 const MAX_KEY_FILE: u64 = 64 << 20;
 
@@ -115,7 +117,9 @@ fn key(wanted: &Wanted, url: &str, workspace: &Path) -> io::Result<String> {
     for name in &wanted.key_files {
         all.update(digest(workspace, name)?);
     }
-    Ok(all.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    let mut key = hex::encode(all.finalize());
+    key.truncate(KEY_DIGITS);
+    Ok(key)
 }
 
 /// Returns the digest of a file of the workspace. One that is not there, or leads out of it, counts as missing.
