@@ -113,6 +113,11 @@ impl Authenticator {
                     Err(status::error("ROLE_FORBIDDEN", text))
                 }
                 Err(Invalid::Revoked) => Err(token_registry::revoked()),
+                Err(why @ Invalid::Unrecorded) => Err(status::hinted(
+                    "TOKEN_INVALID",
+                    format!("token rejected: {why}"),
+                    "create another with `rota admin create-worker-token`",
+                )),
                 Err(why) => Err(status::error("TOKEN_INVALID", format!("token rejected: {why}"))),
             });
         }

@@ -41,9 +41,12 @@ pub struct WorkerGrant {
 struct Content {
     grant: WorkerGrant,
     expires: Timestamp,
-    /// Id of the token's record. Tokens that this process issues to its own workers have none, nor have those of earlier versions.
+    /// Id of the token's record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<Uuid>,
+    /// Whether the holder is a process that the control plane's own has started: such a token needs no record.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    own: bool,
 }
 
 /// Why a worker token is rejected.
@@ -55,6 +58,9 @@ pub(crate) enum Invalid {
     Expired,
     #[error("revoked")]
     Revoked,
+    /// It could not be revoked.
+    #[error("an earlier version created it, which kept no record of it")]
+    Unrecorded,
 }
 
 /// Issues and verifies worker tokens.
@@ -82,7 +88,7 @@ impl WorkerTokens {
 
     /// Returns a token without a record, for a worker of this process: it is valid for this time.
     pub fn issue(&self, grant: WorkerGrant, lifetime: Duration) -> Result<SecretString, crate::seal::Error> {
-        self.seal(&Content { grant, expires: now() + lifetime, id: None })
+        self.seal(&Content { grant, expires: now() + lifetime, id: None, own: true })
     }
 
     /// Returns a token that is valid as long as its record exists.
@@ -92,7 +98,7 @@ impl WorkerTokens {
         expires: Timestamp,
         id: Uuid,
     ) -> Result<SecretString, crate::seal::Error> {
-        self.seal(&Content { grant, expires, id: Some(id) })
+        self.seal(&Content { grant, expires, id: Some(id), own: false })
     }
 
     fn seal(&self, content: &Content) -> Result<SecretString, crate::seal::Error> {
@@ -109,7 +115,8 @@ impl WorkerTokens {
             None => Err(Invalid::Foreign),
             Some(content) if content.expires <= now() => Err(Invalid::Expired),
             Some(Content { id: Some(id), .. }) if self.registry.get(id).is_none() => Err(Invalid::Revoked),
-            Some(Content { grant, expires, id }) => {
+            Some(Content { id: None, own: false, .. }) => Err(Invalid::Unrecorded),
+            Some(Content { grant, expires, id, .. }) => {
                 Ok(Identity { holder: Holder::Grant(grant), expires, token: id })
             }
         })
@@ -148,7 +155,21 @@ mod tests {
         assert_eq!(own.verify(b"open sesame"), None);
         let expired = own.issue(grant.clone(), Duration::ZERO).unwrap();
         assert_eq!(own.verify(expired.expose_secret().as_bytes()), Some(Err(Invalid::Expired)));
-        let unrecorded = own.issue_recorded(grant, Timestamp(i64::MAX), Uuid::now_v7()).unwrap();
-        assert_eq!(own.verify(unrecorded.expose_secret().as_bytes()), Some(Err(Invalid::Revoked)));
+        let revoked = own.issue_recorded(grant, Timestamp(i64::MAX), Uuid::now_v7()).unwrap();
+        assert_eq!(own.verify(revoked.expose_secret().as_bytes()), Some(Err(Invalid::Revoked)));
+    }
+
+    #[test]
+    fn tokens_of_earlier_versions_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealer = Arc::new(crate::seal::of_file(&folder.path().join("key")));
+        let tokens = WorkerTokens::new(Arc::clone(&sealer), Arc::default());
+        let grant = r#"{"namespace":"team","agent":"coder","worker":null,"instance":null,"slots":2,"capabilities":["gpu"]}"#;
+        for (rest, expected) in [("", Err(Invalid::Unrecorded)), (r#","own":true"#, Ok(()))] {
+            let content = format!(r#"{{"grant":{grant},"expires":{}{rest}}}"#, i64::MAX);
+            let sealed = sealer.seal_worker_token(content.as_bytes()).unwrap();
+            let token = format!("{PREFIX}{}", hex::encode(sealed));
+            assert_eq!(tokens.verify(token.as_bytes()).unwrap().map(drop), expected);
+        }
     }
 }
