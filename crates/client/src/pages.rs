@@ -1,18 +1,46 @@
-//! Lists of `AdminService` that are read to their end, page by page.
+//! Lists that are read to their end, page by page.
 
 use rota_proto::v1;
 
 use crate::{Client, Error};
 
-impl Client {
-    /// Reads all pages of [`Client::list_budgets`]. `namespaces/-` means all namespaces.
-    pub async fn all_budgets(&self, parent: &str) -> Result<Vec<v1::BudgetStatus>, Error> {
+/// Entries of a page that are asked for. The server makes pages smaller where it must.
+const PAGE_SIZE: i32 = 1000;
+
+/// Reads the pages of a call from the first one on, and returns the entries of a field of all responses.
+macro_rules! all_pages {
+    ($client:ident.$call:ident, $entries:ident, $request:expr) => {{
         let mut all = Vec::new();
-        let mut request =
-            v1::ListBudgetsRequest { parent: parent.into(), page_size: 1000, ..Default::default() };
+        let mut request = $request;
+        request.page_size = PAGE_SIZE;
         loop {
-            let page = self.list_budgets(request.clone()).await?;
-            all.extend(page.budgets);
+            let page = $client.$call(request.clone()).await?;
+            all.extend(page.$entries);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }};
+}
+
+impl Client {
+    /// Reads all pages of [`Client::list_tasks`]: the matching tasks, newest first, at most `limit`.
+    pub async fn all_tasks(
+        &self,
+        mut request: v1::ListTasksRequest,
+        limit: Option<usize>,
+    ) -> Result<Vec<v1::Task>, Error> {
+        let mut all = Vec::new();
+        loop {
+            let left = limit.map_or(i32::MAX, |limit| i32::try_from(limit - all.len()).unwrap_or(i32::MAX));
+            if left == 0 {
+                return Ok(all);
+            }
+            request.page_size = left.min(PAGE_SIZE);
+            let page = self.list_tasks(request.clone()).await?;
+            all.extend(page.tasks);
+            all.truncate(limit.unwrap_or(usize::MAX));
             if page.next_page_token.is_empty() {
                 return Ok(all);
             }
@@ -20,18 +48,64 @@ impl Client {
         }
     }
 
+    /// Reads all pages of [`Client::list_workflows`]. `namespaces/-` means all namespaces.
+    pub async fn all_workflows(
+        &self,
+        parent: &str,
+        filter: v1::WorkflowFilter,
+    ) -> Result<Vec<v1::Workflow>, Error> {
+        let filter = Some(filter);
+        let request = v1::ListWorkflowsRequest { parent: parent.into(), filter, ..Default::default() };
+        all_pages!(self.list_workflows, workflows, request)
+    }
+
+    /// Reads all pages of [`Client::list_workflow_steps`].
+    pub async fn all_workflow_steps(&self, workflow: &str) -> Result<Vec<v1::StepStatus>, Error> {
+        let request = v1::ListWorkflowStepsRequest { parent: workflow.into(), ..Default::default() };
+        all_pages!(self.list_workflow_steps, steps, request)
+    }
+
+    /// Reads all pages of [`Client::list_schedules`]. `namespaces/-` means all namespaces.
+    pub async fn all_schedules(&self, parent: &str) -> Result<Vec<v1::Schedule>, Error> {
+        let request = v1::ListSchedulesRequest { parent: parent.into(), ..Default::default() };
+        all_pages!(self.list_schedules, schedules, request)
+    }
+
+    /// Reads all pages of [`Client::list_task_kinds`].
+    pub async fn all_task_kinds(&self, parent: &str) -> Result<Vec<v1::TaskKind>, Error> {
+        let request = v1::ListTaskKindsRequest { parent: parent.into(), ..Default::default() };
+        all_pages!(self.list_task_kinds, task_kinds, request)
+    }
+
+    /// Reads all pages of [`Client::list_workflow_templates`]. `namespaces/-` means all namespaces.
+    pub async fn all_workflow_templates(&self, parent: &str) -> Result<Vec<v1::WorkflowTemplate>, Error> {
+        let request = v1::ListWorkflowTemplatesRequest { parent: parent.into(), ..Default::default() };
+        all_pages!(self.list_workflow_templates, workflow_templates, request)
+    }
+
+    /// Reads all pages of [`Client::list_agents`]. `namespaces/-` means all namespaces.
+    pub async fn all_agents(&self, parent: &str) -> Result<Vec<v1::Agent>, Error> {
+        let request = v1::ListAgentsRequest { parent: parent.into(), ..Default::default() };
+        all_pages!(self.list_agents, agents, request)
+    }
+
+    /// Reads all pages of [`Client::list_workers`]: the workers of a namespace, or of one of its agents if `agent` is not
+    /// empty.
+    pub async fn all_workers(&self, parent: &str, agent: &str) -> Result<Vec<v1::Worker>, Error> {
+        let (parent, agent) = (parent.into(), agent.into());
+        let request = v1::ListWorkersRequest { parent, agent, ..Default::default() };
+        all_pages!(self.list_workers, workers, request)
+    }
+
+    /// Reads all pages of [`Client::list_budgets`]. `namespaces/-` means all namespaces.
+    pub async fn all_budgets(&self, parent: &str) -> Result<Vec<v1::BudgetStatus>, Error> {
+        let request = v1::ListBudgetsRequest { parent: parent.into(), ..Default::default() };
+        all_pages!(self.list_budgets, budgets, request)
+    }
+
     /// Reads all pages of [`Client::list_worker_tokens`]. `namespaces/-` means all namespaces.
     pub async fn all_worker_tokens(&self, parent: &str) -> Result<Vec<v1::WorkerToken>, Error> {
-        let mut all = Vec::new();
-        let mut request =
-            v1::ListWorkerTokensRequest { parent: parent.into(), page_size: 200, ..Default::default() };
-        loop {
-            let page = self.list_worker_tokens(request.clone()).await?;
-            all.extend(page.worker_tokens);
-            if page.next_page_token.is_empty() {
-                return Ok(all);
-            }
-            request.page_token = page.next_page_token;
-        }
+        let request = v1::ListWorkerTokensRequest { parent: parent.into(), ..Default::default() };
+        all_pages!(self.list_worker_tokens, worker_tokens, request)
     }
 }
