@@ -1,10 +1,11 @@
 //! Errors of calls: a status unpacked into message, reason, fields and a hint for the user.
 
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::fmt;
 
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// Failed call. `Display` prints the message only.
 #[derive(Debug, Clone)]
@@ -39,6 +40,16 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A status with what [`reason`] and [`hint_of`] find in one of the server. Hints of this crate are for users of the CLI.
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let hint = error.hint.filter(|_| error.reason.is_some());
+        let hint = hint.into_iter().map(|hint| ("hint".to_owned(), hint)).collect::<HashMap<_, _>>();
+        let details = ErrorDetails::with_error_info(error.reason.unwrap_or_default(), DOMAIN, hint);
+        Self::with_error_details(error.code, error.message, details)
+    }
+}
 
 /// Whether a status was created by the transport instead of the server: connecting failed, or the connection broke. A
 /// status from the server has no source. A connection on which many streams were abandoned ends as exhausted.
@@ -158,8 +169,6 @@ fn hint(code: Code, lost: bool) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::{ErrorDetails, StatusExt};
-
     use super::*;
 
     #[test]
@@ -177,6 +186,12 @@ mod tests {
         assert_eq!(error.hint.as_deref(), Some("change the name"));
         assert_eq!(error.fields, [Field { field: "task.spec.prompt".into(), message: "is empty".into() }]);
         assert!(!error.lost);
+        let again = Status::from(error);
+        assert_eq!((again.code(), again.message()), (Code::InvalidArgument, "no"));
+        assert_eq!(reason(&again).as_deref(), Some("FIELD_DIFFERS"));
+        assert_eq!(hint_of(&again).as_deref(), Some("change the name"));
+        let lost = Error { lost: true, ..Error::new(Status::unauthenticated("no"), "http://x") };
+        assert_eq!(hint_of(&lost.into()), None);
     }
 
     #[test]

@@ -38,7 +38,6 @@ const MAX_ROUNDS: usize = 3;
 
 /// Time after which parts of removed tasks have become free.
 const FREED_AFTER: Duration = Duration::from_secs(3600);
-const HINT_FULL: &str = "delete old tasks with `rota admin prune`, raise the quota of artifacts, or enlarge the volume of the control plane";
 const HINT: &str = "check the storage of artifacts and the log of the control plane";
 
 /// Newest checkpoint of an attempt that the control plane has kept.
@@ -301,13 +300,14 @@ async fn loses_work(
 
 /// Returns the failure of an attempt for whose files there is no room. An agent that works again earlier would do so in vain.
 fn full(status: &Status) -> Failure {
-    Failure { hint: HINT_FULL.to_owned(), retry_after: Some(FREED_AFTER.into()), ..called(status) }
+    Failure { retry_after: Some(FREED_AFTER.into()), ..called(status) }
 }
 
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.
 fn called(status: &Status) -> Failure {
     let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
-    Failure { hint: HINT.to_owned(), of_storage: true, ..failure(FailureClass::Source, text) }
+    let hint = rota_client::hint_of(status).unwrap_or_else(|| HINT.to_owned());
+    Failure { hint, of_storage: true, ..failure(FailureClass::Source, text) }
 }
 
 /// What has become of a list.
@@ -340,7 +340,7 @@ async fn store(
         }
         let uploaded = caller.artifacts(&kept.namespace)?.upload(found.sources, |_, _| {}).await;
         let uploaded = uploaded.map_err(|error| match error {
-            TransferError::Call(error) => Status::new(error.code, error.to_string()),
+            TransferError::Call(error) => error.into(),
             error => Status::internal(error.to_string()),
         })?;
         let is_part = |name: &str| Path::new(name).starts_with(checkpoint::FOLDER);
