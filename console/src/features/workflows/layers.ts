@@ -38,7 +38,7 @@ const SWEEPS = 4;
  * Places the steps of a large graph: each in a column right of all that it needs, and near to them in height. Takes time in proportion to
  * the steps and their needs, where libraries of graphs take minutes.
  */
-export function layers(steps: Step[], last: Step[] = []): Layers {
+export function layers(steps: Step[] = [], last: Step[] = []): Layers {
   const all = [...steps, ...last];
   const indexes = new Map(all.map((step, index) => [step.name, index]));
   const nodes = all.map((step) => {
