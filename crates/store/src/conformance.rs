@@ -79,7 +79,7 @@ macro_rules! conformance {
                 artifacts_are_listed_by_attempt_until_the_prune undelivered_result_is_stored_and_replaced
             }
             sessions {
-                epochs_grow_with_each_hello named_attempts_continue unnamed_attempts_are_lost replaced_process_cannot_return attempt_with_older_fence_is_lost
+                epochs_grow_with_each_hello named_attempts_continue unnamed_attempts_are_lost replaced_process_cannot_return lost_epochs_are_not_given_again attempt_with_older_fence_is_lost
                 new_process_replaces_the_old superseded_end_releases_nothing session_end_releases_its_tasks
                 sessions_survive_a_reopen lost_attempt_returns_after_a_reopen worker_of_another_agent_resumes_nothing
             }

@@ -1,7 +1,7 @@
 //! Sessions of workers: which attempts continue, which are lost, and which sessions decide.
 
 use rota_core::task::{Command, Reply, State};
-use rota_core::{AgentName, Fence};
+use rota_core::{AgentName, Epoch, Fence};
 
 use super::harness::{Harness, attempt_of, end_session, make, open_session, session};
 use crate::{Command as Change, OpenSession, Refused, Reply as Answer};
@@ -98,6 +98,26 @@ pub async fn replaced_process_cannot_return(t: &mut Harness) {
     t.one(end_session(&session("w", 4))).await.unwrap();
     let Ok(Answer::Session(epoch, _)) = t.one(back("process 1", &first, Vec::new())).await else { panic!() };
     assert_eq!(epoch.0, 5);
+}
+
+/// As after a restore: a process that the store has forgotten names an epoch that comes later, or that another process has now.
+pub async fn lost_epochs_are_not_given_again(t: &mut Harness) {
+    t.agent("a").await;
+    t.plain().await;
+    let back = |instance: &str, last| {
+        let Change::OpenSession(open) = open_session("w", instance, Vec::new()) else { unreachable!() };
+        Change::OpenSession(OpenSession { last: Some(Epoch(last)), ..open })
+    };
+    let Ok(Answer::Session(epoch, _)) = t.one(back("process 1", 5)).await else { panic!() };
+    assert_eq!(epoch, Epoch(6));
+    let (second, _) = t.hello_again("w", "process 2", Vec::new()).await;
+    let task = t.claim(&second, 1).await.remove(0);
+    let forgotten = t.one(back("process 1", second.epoch.0)).await;
+    assert_eq!(forgotten.unwrap_err(), Refused::Replaced);
+    assert_eq!(t.state(task.id).await, State::Assigned);
+    // No store can have lost so many.
+    let Ok(Answer::Session(epoch, _)) = t.one(back("process 2", u64::MAX >> 1)).await else { panic!() };
+    assert_eq!(epoch, Epoch(second.epoch.0 + 1));
 }
 
 pub async fn superseded_end_releases_nothing(t: &mut Harness) {

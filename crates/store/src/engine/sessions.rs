@@ -8,6 +8,9 @@ use rota_core::{AgentName, Epoch, Namespace, TaskKey, Timestamp};
 use super::{Answer, Engine};
 use crate::{Backend, EndSession, Error, OpenSession, Refused, Reply, Session, SessionKey};
 
+/// Sessions of one worker that a store can have lost. A worker that names a later epoch has it from nowhere.
+const MAX_LOST_EPOCHS: u64 = 1 << 20;
+
 impl<B: Backend> Engine<B> {
     pub(super) fn open_session(
         &mut self,
@@ -21,13 +24,15 @@ impl<B: Backend> Engine<B> {
         let row = row.and_then(|row| row.session.ok());
         // Otherwise a disconnected process would take the name back from its replacement, together with the
         // replacement's attempts.
+        // A store that has lost its last commits gives their epochs out again: two processes may name the same one.
         let taken = |row: &Session| {
-            row.open && row.instance != open.instance && open.last.is_some_and(|last| last < row.epoch)
+            row.open && row.instance != open.instance && open.last.is_some_and(|last| last <= row.epoch)
         };
         if row.as_ref().is_some_and(taken) {
             return Ok(Err(Refused::Replaced));
         }
-        let epoch = Epoch(before.0 + 1);
+        let lost = open.last.filter(|last| last.0 <= before.0.saturating_add(MAX_LOST_EPOCHS));
+        let epoch = Epoch(before.max(lost.unwrap_or_default()).0 + 1);
         let by = WorkerRef { worker: open.worker.clone(), epoch };
 
         let mut attempts = Vec::with_capacity(open.running.len());
