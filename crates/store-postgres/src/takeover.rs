@@ -52,7 +52,9 @@ pub(crate) async fn own(
         let mut opened = None;
         let attempt = async {
             let session = opened.insert(open(target, replica.id).await?);
-            let epoch = lease::acquire(session, replica, wait.patience, &wait.on_wait, &mut seen).await?;
+            lease::acquire(session, replica, wait.patience, &wait.on_wait, &mut seen).await?;
+            // The number that it was taken with may be one that the database has given out before, and lost.
+            let epoch = bounded(lease::reclaim(session, replica.id)).await?.ok_or(Error::Deposed)?;
             bounded(lease::sync(session, replica.id, &ownership.clock)).await?;
             let reached: Option<i64> =
                 bounded(async { Ok(session.client.query_one(sql::REACHED, &[&SHARD]).await?.try_get(0)?) })

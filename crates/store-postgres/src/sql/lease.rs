@@ -14,8 +14,11 @@ pub(crate) const ACQUIRE: &str =
 /// Versions of other control planes that wait for a shard.
 pub(crate) const WAITING: &str =
     "SELECT version FROM replicas WHERE id <> $1 AND expires > clock_timestamp()";
-pub(crate) const RECLAIM: &str =
-    "UPDATE shards SET epoch = epoch + 1 WHERE id = $1 AND owner = $2 RETURNING epoch";
+/// Raises the epoch above all earlier ones: a database that was restored, or continues on an asynchronous standby, has an older one
+/// than was given out, and would give it out again.
+pub(crate) const RECLAIM: &str = "UPDATE shards
+    SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::int8)
+    WHERE id = $1 AND owner = $2 RETURNING epoch";
 pub(crate) const RENEW: &str =
     "UPDATE replicas SET expires = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1";
 pub(crate) const OWNS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_store::{Error, Filter, Reply, Store};
-use rota_store_postgres::{Options, Owner, Target};
+use rota_store_postgres::{Options, Owner, Postgres, Target};
 use rota_testkit::postgres::PostgresServer;
 
 use crate::cutter::Cutter;
@@ -20,8 +20,8 @@ fn target() -> (String, Target) {
     (database, target)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replaced_owner_changes_nothing() {
+/// Returns an owner of one task that was replaced, and the one in its place.
+async fn replaced() -> (Arc<Postgres>, Arc<Postgres>) {
     let (database, target) = target();
     let first = open(&target).await;
     assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
@@ -34,7 +34,21 @@ async fn replaced_owner_changes_nothing() {
         PostgresServer::shared().sql(&database, EXPIRE).unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let second = taking.await.unwrap();
+    (first, taking.await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_owner_answers_nothing() {
+    let (first, second) = replaced().await;
+    assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    // A call that was executed before changes nothing, and is answered from memory.
+    let known = first.apply(vec![create(0)]).await;
+    assert!(matches!(known, Err(Error::Deposed)), "{known:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_owner_changes_nothing() {
+    let (first, second) = replaced().await;
     // Neither a write nor an answer from memory.
     let written = first.apply(vec![create(1)]).await;
     assert!(matches!(written, Err(Error::Deposed)), "{written:?}");
@@ -44,6 +58,40 @@ async fn replaced_owner_changes_nothing() {
     assert_eq!(tasks().await, 1);
     assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
     assert_eq!(tasks().await, 2);
+}
+
+/// As a backup that is restored under a control plane that runs: its connections stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_after_a_missing_one_is_refused() {
+    let (database, target) = target();
+    let store = open(&target).await;
+    assert!(matches!(store.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    let lose = "DELETE FROM rota.commits WHERE revision = (SELECT max(revision) FROM rota.commits)";
+    PostgresServer::shared().sql(&database, lose).unwrap();
+    let refused = store.apply(vec![create(1)]).await;
+    assert!(matches!(refused, Err(Error::Deposed)), "{refused:?}");
+}
+
+/// An owner that a database has forgotten must not be taken for the one that it has now.
+#[tokio::test(flavor = "multi_thread")]
+async fn restored_database_gives_no_epoch_again() {
+    let (database, target) = target();
+    let server = PostgresServer::shared();
+    let epoch = || server.sql(&database, "SELECT epoch FROM rota.shards").unwrap().parse::<i64>().unwrap();
+    let first = open(&target).await;
+    assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    let kept = epoch();
+    first.close().await;
+    drop(first);
+    let forgotten = open(&target).await;
+    let lost = epoch();
+    assert!(lost > kept);
+    server.sql(&database, &format!("UPDATE rota.shards SET epoch = {kept}, owner = NULL")).unwrap();
+    let next = open(&target).await;
+    assert!(epoch() > lost, "{} was given out again after {lost}", epoch());
+    assert!(matches!(next.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    let late = forgotten.apply(vec![create(2)]).await;
+    assert!(matches!(late, Err(Error::Deposed | Error::Closed)), "{late:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
