@@ -47,6 +47,15 @@ const workflow = createRoute({
   component: WorkflowPage,
 });
 
+const edit = createRoute({
+  getParentRoute: () => root,
+  path: "/workflows/new",
+  component: lazyRouteComponent(() => import("./features/workflows/EditPage"), "EditPage"),
+  // Name of the workflow to begin with.
+  validateSearch: ({ from }: Record<string, unknown>): { from?: string } =>
+    typeof from === "string" && /^namespaces\/[^/]+\/workflows\/[^/]+$/.test(from) ? { from } : {},
+});
+
 // Pages that few visits need are loaded when they are opened.
 const schedules = createRoute({
   getParentRoute: () => root,
@@ -75,6 +84,7 @@ export const router = createRouter({
     agents,
     workflows,
     workflow,
+    edit,
     schedules,
     costs,
     system,

@@ -132,6 +132,11 @@ function OneWorkflow({ name }: { name: string }) {
             onConfirm={(key) => rerun(key)}
           />
         )}
+        <Acting>
+          <Link to="/workflows/new" search={{ from: name }}>
+            Edit as a new one
+          </Link>
+        </Acting>
         <span role="status" className="quiet">
           {troubleOf(link)}
         </span>

@@ -85,6 +85,9 @@ export function WorkflowsPage() {
   return (
     <>
       <h1>Workflows</h1>
+      <p>
+        <Link to="/workflows/new">New workflow</Link>
+      </p>
       <div className="bar">
         <span className="quiet" role="status">
           {troubleOf(link)}
