@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { type ReactNode, useCallback, useMemo, useRef, useState } from "react";
+import { memo, type ReactNode, useCallback, useMemo, useRef, useState } from "react";
 import { withChange } from "../../api/changes";
 import { get, patch, post } from "../../api/client";
 import { forEach } from "../../api/each";
@@ -137,12 +137,12 @@ export function TasksPage() {
       if (!task) {
         return;
       }
-      cache.setQueryData<typeof found.data>(
-        key,
-        (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, { task })) },
-      );
-      const known = tasks.some((one) => one.name === task.name);
-      if (!known && events?.some((event) => event.state?.reason === "created")) {
+      if (tasks.some((one) => one.name === task.name)) {
+        cache.setQueryData<typeof found.data>(
+          key,
+          (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, { task })) },
+        );
+      } else if (events?.some((event) => event.state?.reason === "created")) {
         setUnseen((count) => count + 1);
       }
     },
@@ -259,35 +259,13 @@ export function TasksPage() {
         ]}
       >
         {tasks.map((task, index) => (
-          <tr key={task.name} aria-current={index === row}>
-            <Acting>
-              <td>
-                <input
-                  type="checkbox"
-                  checked={selected.has(task.name ?? "")}
-                  onChange={() => toggle(task)}
-                  aria-label={`Select ${titleOf(task)}`}
-                />
-              </td>
-            </Acting>
-            <td>
-              <State value={task.status?.state} prefix="TASK_STATE_" />
-            </td>
-            <td className="name">
-              <Link
-                to="/tasks/$namespace/$id"
-                params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
-              >
-                {titleOf(task)}
-              </Link>
-            </td>
-            <td className="optional">{task.spec?.target?.agent}</td>
-            <td className="optional">{task.priority ?? NORMAL}</td>
-            <td>
-              <Age from={task.createTime} />
-            </td>
-            <td className="optional">{dollars(task.status?.usage?.costMicroUsd)}</td>
-          </tr>
+          <TaskRow
+            key={task.name}
+            task={task}
+            isCurrent={index === row}
+            isSelected={selected.has(task.name ?? "")}
+            toggle={toggle}
+          />
         ))}
       </Table>
       {found.isPending && <p role="status">Loading…</p>}
@@ -375,3 +353,48 @@ export function TasksPage() {
     </>
   );
 }
+
+/** A task in the table. It is drawn again only if it has changed itself. */
+const TaskRow = memo(function TaskRow({
+  task,
+  isCurrent,
+  isSelected,
+  toggle,
+}: {
+  task: Task;
+  isCurrent: boolean;
+  isSelected: boolean;
+  toggle: (task: Task) => void;
+}) {
+  return (
+    <tr aria-current={isCurrent}>
+      <Acting>
+        <td>
+          <input
+            type="checkbox"
+            checked={isSelected}
+            onChange={() => toggle(task)}
+            aria-label={`Select ${titleOf(task)}`}
+          />
+        </td>
+      </Acting>
+      <td>
+        <State value={task.status?.state} prefix="TASK_STATE_" />
+      </td>
+      <td className="name">
+        <Link
+          to="/tasks/$namespace/$id"
+          params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
+        >
+          {titleOf(task)}
+        </Link>
+      </td>
+      <td className="optional">{task.spec?.target?.agent}</td>
+      <td className="optional">{task.priority ?? NORMAL}</td>
+      <td>
+        <Age from={task.createTime} />
+      </td>
+      <td className="optional">{dollars(task.status?.usage?.costMicroUsd)}</td>
+    </tr>
+  );
+});
