@@ -11,6 +11,7 @@ use rota_telemetry::{OnExit, spawn};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::batches::Batches;
 use crate::metrics::Metric;
 use crate::plane::{NAMESPACE, Plane, Workers, open_at, task, task_of};
 use crate::raw;
@@ -33,7 +34,7 @@ Examples:
 
 Each round measures the disk, the store and the whole control plane in turn, so that all three see the same \
 disk. The control plane, its clients and its workers share this process. Each client waits for the commit \
-of its creation before the next one.")]
+of its creation before the next one. Last, one client creates 10,000 tasks in batches of 500.")]
 pub(crate) struct Dispatch {
     /// Number of clients that create tasks, each waiting for the commit
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
@@ -72,6 +73,7 @@ pub(crate) struct Round {
     creation: Latency,
     /// Time from the call that creates a task to the start of its attempt, on an idle system.
     dispatch_idle: Latency,
+    batches: Batches,
 }
 
 impl Scenario for Dispatch {
@@ -83,6 +85,8 @@ impl Scenario for Dispatch {
         Metric::new("completed / store alone", "", "/ratio"),
         Metric::new("creation p50, under load", "ms", "/creation/p50_ms"),
         Metric::new("creation p99, under load", "ms", "/creation/p99_ms"),
+        Metric::new("completed tasks, in batches", "/s", "/batches/completed_per_second"),
+        Metric::new("durable creations, in batches", "/s", "/batches/created_per_second"),
         Metric::new("dispatch p50, idle", "ms", "/dispatch_idle/p50_ms"),
         Metric::new("dispatch p99, idle", "ms", "/dispatch_idle/p99_ms"),
         Metric::new("fsync p50", "ms", "/fsync/p50_ms"),
@@ -108,6 +112,7 @@ impl Scenario for Dispatch {
         let mut dispatch_idle = Latency::new();
         idle_dispatch(&plane.workers, crate::plane::AGENT, TIMED_TASKS, &mut dispatch_idle).await?;
         let load = closed_loop(&plane.workers, self.clients, span).await?;
+        let batches = Batches::measure(&plane.workers).await?;
         plane.stop().await;
         Ok(Round {
             fsync,
@@ -117,6 +122,7 @@ impl Scenario for Dispatch {
             ratio: load.completed_per_second / raw,
             creation: load.creation,
             dispatch_idle,
+            batches,
         })
     }
 }

@@ -33,6 +33,7 @@
 //! directly.
 
 mod args;
+mod batches;
 mod compare;
 mod control_plane;
 mod disk;

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rota_client::Client;
-use rota_proto::v1::{BatchCreateTasksRequest, batch_create_tasks_result};
 use rota_telemetry::{OnExit, spawn};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
+use crate::batches;
 use crate::control_plane::{ControlPlane, Usage};
 use crate::dispatch::idle_dispatch;
 use crate::metrics::Metric;
-use crate::plane::{AGENT, NAMESPACE, Workers, put_agent, task};
+use crate::plane::{AGENT, Workers, put_agent};
 use crate::report::Latency;
 use crate::runtime::{AttemptLog, Gated};
 use crate::scenario::{Common, RoundContext, Scenario};
@@ -214,7 +214,7 @@ async fn fill(round: &RoundContext<'_>, client: &Client, tasks: u64) -> Result<f
     let start = Instant::now();
     let mut callers = FuturesUnordered::new();
     for _ in 0..FILLERS {
-        let (mut service, left, created) = (client.tasks(), Arc::clone(&left), Arc::clone(&created));
+        let (client, left, created) = (client.clone(), Arc::clone(&left), Arc::clone(&created));
         callers.push(spawn("bench-filler", OnExit::Done, async move {
             loop {
                 let take = |left: u64| (left > 0).then(|| left.saturating_sub(BATCH));
@@ -222,18 +222,7 @@ async fn fill(round: &RoundContext<'_>, client: &Client, tasks: u64) -> Result<f
                     return anyhow::Ok(());
                 };
                 let count = before.min(BATCH);
-                let request = BatchCreateTasksRequest {
-                    parent: rota_proto::names::namespace(NAMESPACE),
-                    requests: (0..count).map(|_| task()).collect(),
-                    ..Default::default()
-                };
-                let response = service.batch_create_tasks(request).await?.into_inner();
-                let is_task = |result: &rota_proto::v1::BatchCreateTasksResult| {
-                    matches!(result.kind, Some(batch_create_tasks_result::Kind::Task(_)))
-                };
-                if !response.results.iter().all(is_task) {
-                    bail!("a task was not created");
-                }
+                batches::create(&client, count).await?;
                 created.fetch_add(count, Ordering::Relaxed);
             }
         }));
