@@ -126,7 +126,7 @@ fn one_task_does_not_open_the_breaker() {
 }
 
 #[test]
-fn failure_of_one_worker_is_told_apart() {
+fn failures_of_one_worker_do_not_open_it() {
     let worker = |name| WorkerName::new(name).unwrap();
     let (sick, other, failure) = (worker("sick"), worker("other"), overload());
     let mut breaker = Breaker::default();

@@ -13,7 +13,7 @@ pub(crate) enum WhenFull {
     /// The oldest is closed. Clients that share the address leave their place within milliseconds, by a call with a token, so that
     /// one which keeps its places without a token holds up none of them.
     CloseOldest,
-    /// Further ones are.
+    /// Further ones are closed, and those that are open stay.
     Refuse,
 }
 
