@@ -87,5 +87,6 @@ pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};
 pub use standby::{Findings, Owner, Problem, Standby};
+pub use trust::roles::{Role, allowed_roles};
 pub use trust::worker_token::{WorkerGrant, WorkerTokens};
 pub use wire::status::REASONS;

@@ -4,7 +4,7 @@ use self::Role::{Admin, Anonymous, Operator, Viewer, Worker};
 
 /// Role of a caller, which its token determines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     Anonymous,
     /// A worker that authenticates as itself.
     Worker,
@@ -101,7 +101,7 @@ const RULES: &[(&str, &[Role])] = &[
 ];
 
 /// Returns the roles that may make a call.
-pub(crate) fn allowed_roles(path: &str) -> &'static [Role] {
+pub fn allowed_roles(path: &str) -> &'static [Role] {
     let fits = |entry: &str| if entry.ends_with('/') { path.starts_with(entry) } else { path == entry };
     RULES.iter().find(|(entry, _)| fits(entry)).map_or(ADMINS, |(_, roles)| *roles)
 }

@@ -1,6 +1,7 @@
 //! Access to the control plane: renewed certificates, silent peers, limits, tokens of an issuer, probes.
 
 mod connections;
+mod every_call;
 mod issuer;
 mod limits;
 mod oidc;

@@ -1,0 +1,188 @@
+//! Every call of every service, made with the token of each role, and of workers in their own and in another namespace.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use jsonwebtoken::Algorithm;
+use prost::Message;
+use rota_proto::v1;
+use rota_proto::worker::v1 as worker;
+use rota_proto::worker::v1::session_request;
+use rota_server::{Role, allowed_roles};
+use rota_testkit::client::reason;
+use rota_testkit::{Backend, Cluster, Setup, bytes_grpc, raw, tasks};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+
+use super::issuer::{Issuer, Key, OPERATOR};
+
+const ADMIN: &str = "open sesame";
+const VIEWER: &str = "look sesame";
+const OWN: &str = "default";
+const FOREIGN: &str = "team";
+
+/// A token of each role.
+struct Callers {
+    cluster: Cluster,
+    /// Its keys are asked for with the first token.
+    _issuer: Issuer,
+    tokens: Vec<(Role, Option<String>)>,
+    /// Those of workers, by the namespace of each.
+    workers: Vec<(&'static str, String)>,
+}
+
+async fn callers() -> Result<Callers> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let setup = Setup {
+        token: Some(ADMIN.to_owned()),
+        viewer_token: Some(VIEWER.to_owned()),
+        oidc: Some(issuer.oidc()),
+        ..Setup::new(Backend::Memory)
+    };
+    let cluster = Cluster::start_with(setup).await?;
+    let mut workers = Vec::new();
+    for namespace in [OWN, FOREIGN] {
+        let agent = format!("namespaces/{namespace}/agents/echo");
+        let request = v1::IssueWorkerTokenRequest { agent, worker: "one".into(), ..Default::default() };
+        workers.push((namespace, cluster.client().issue_worker_token(request).await?.token));
+        workers.push((namespace, key.sign(&issuer.pod(namespace, "one", "uid"))?));
+    }
+    let mut tokens = vec![
+        (Role::Anonymous, None),
+        (Role::Operator, Some(key.sign(&issuer.account(OPERATOR))?)),
+        (Role::Viewer, Some(VIEWER.to_owned())),
+        (Role::Admin, Some(ADMIN.to_owned())),
+    ];
+    tokens.extend(workers.iter().map(|(_, token)| (Role::Worker, Some(token.clone()))));
+    Ok(Callers { cluster, _issuer: issuer, tokens, workers })
+}
+
+impl Callers {
+    /// Makes a call with one message.
+    async fn call(
+        &self,
+        path: &str,
+        token: Option<&str>,
+        message: Vec<u8>,
+    ) -> Result<Result<Streaming<Bytes>, Status>> {
+        let (messages, requests) = mpsc::unbounded_channel();
+        messages.send(Bytes::from(message))?;
+        drop(messages);
+        let authorization = token.map(|token| format!("Bearer {token}").parse()).transpose()?;
+        let path = PathAndQuery::try_from(path)?;
+        let answer = bytes_grpc::open(self.cluster.addr(), path.clone(), authorization, requests);
+        timeout(tasks::WAIT_TIMEOUT, answer).await.with_context(|| format!("{path} is not answered"))
+    }
+
+    /// Makes a call with one message. Returns the reason for which it fails.
+    async fn failure(&self, path: &str, token: &str, message: Vec<u8>) -> Result<Option<String>> {
+        let status = match self.call(path, Some(token), message).await? {
+            Err(status) => status,
+            Ok(mut answers) => match timeout(tasks::WAIT_TIMEOUT, answers.message()).await? {
+                Err(status) => status,
+                Ok(_) => return Ok(None),
+            },
+        };
+        Ok(Some(reason(&status).unwrap_or_else(|| status.to_string())))
+    }
+}
+
+/// Returns the paths of all calls.
+fn calls() -> Result<Vec<String>> {
+    let mut paths = Vec::new();
+    for set in [rota_proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+        for file in prost_types::FileDescriptorSet::decode(set)?.file {
+            for service in &file.service {
+                let path = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
+                paths.extend(service.method.iter().map(|method| path(method.name())));
+            }
+        }
+    }
+    Ok(paths)
+}
+
+#[tokio::test]
+async fn every_call_is_refused_to_other_roles() -> Result<()> {
+    let callers = callers().await?;
+    let calls = calls()?;
+    ensure!(calls.len() > 80, "services are missing: {calls:?}");
+    for path in &calls {
+        let allowed = allowed_roles(path);
+        for (role, token) in &callers.tokens {
+            let answer = callers.call(path, token.as_deref(), Vec::new()).await?;
+            // Handlers themselves refuse what a role may not do with single records.
+            let refused = answer.err().filter(|status| {
+                status.message().contains("may not make this call")
+                    || status.message() == "a token is required"
+            });
+            let refused = refused.and_then(|status| reason(&status));
+            let expected = match (allowed.contains(role), role) {
+                (true, _) => None,
+                (false, Role::Anonymous) => Some("TOKEN_REQUIRED"),
+                (false, _) => Some("ROLE_FORBIDDEN"),
+            };
+            assert_eq!(refused.as_deref(), expected, "{path} as {role:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Returns the messages of a worker's calls that concern a namespace. A call that workers may make without an entry here fails
+/// the test.
+fn messages(namespace: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let (namespace, one) = (namespace.to_owned(), "one".to_owned());
+    let parent = format!("namespaces/{namespace}");
+    let task_id = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
+    let hello = worker::Hello { namespace: namespace.clone(), ..raw::hello("echo", "one", 1) };
+    let hello = worker::SessionRequest { kind: Some(session_request::Kind::Hello(hello)) };
+    let previous = worker::FetchPreviousResultRequest {
+        namespace: namespace.clone(),
+        worker: one.clone(),
+        previous_task_id: task_id.clone(),
+        task_id: task_id.clone(),
+        fence: 1,
+    };
+    let kept = worker::KeepArtifactsRequest {
+        namespace: namespace.clone(),
+        worker: one.clone(),
+        task_id: task_id.clone(),
+        fence: 1,
+        artifacts: None,
+    };
+    let checkpoint = worker::FetchCheckpointRequest { namespace, worker: one, task_id, fence: 1 };
+    let missing = v1::FindMissingPartsRequest { parent: parent.clone(), digests: vec![vec![1; 32]] };
+    let part = v1::UploadPartsRequest { parent: parent.clone(), data: b"part".to_vec().into() };
+    let download = v1::DownloadPartsRequest { parent, digests: vec![vec![1; 32]] };
+    vec![
+        ("/rota.worker.v1.WorkerService/Session", hello.encode_to_vec()),
+        ("/rota.worker.v1.WorkerService/FetchPreviousResult", previous.encode_to_vec()),
+        ("/rota.worker.v1.WorkerService/KeepArtifacts", kept.encode_to_vec()),
+        ("/rota.worker.v1.WorkerService/FetchCheckpoint", checkpoint.encode_to_vec()),
+        ("/rota.v1.ArtifactService/FindMissingParts", missing.encode_to_vec()),
+        ("/rota.v1.ArtifactService/UploadParts", part.encode_to_vec()),
+        ("/rota.v1.ArtifactService/DownloadParts", download.encode_to_vec()),
+    ]
+}
+
+#[tokio::test]
+async fn every_call_of_workers_stays_in_their_namespace() -> Result<()> {
+    let callers = callers().await?;
+    for path in calls()? {
+        let allowed = allowed_roles(&path);
+        let is_of_workers = allowed.contains(&Role::Worker) && !allowed.contains(&Role::Anonymous);
+        let has_entry = messages(OWN).iter().any(|(entry, _)| *entry == path);
+        assert_eq!(is_of_workers, has_entry, "{path} has no entry, or one too many");
+    }
+    for (own, token) in &callers.workers {
+        for namespace in [OWN, FOREIGN] {
+            for (path, message) in messages(namespace) {
+                let failure = callers.failure(path, token, message).await?;
+                let refused = failure.as_deref() == Some("WORKER_NAME_MISMATCH");
+                assert_eq!(refused, namespace != *own, "{path} in {namespace} by one of {own}: {failure:?}");
+            }
+        }
+    }
+    Ok(())
+}
