@@ -102,7 +102,9 @@ impl Pool {
     pub(crate) fn free_name(&self, agent: &str) -> String {
         let taken = |name: &String| self.workers.contains_key(name) || self.report(name).is_some();
         let stem = agent[..agent.len().min(MAX_STEM_LEN)].trim_end_matches(['-', '.']);
-        let mut names = (1_u32..).map(|number| format!("{stem}-{number}"));
+        // Those whose disks have what attempts left come first: only a process of the same name stores it.
+        let awaited = self.demand.awaited.iter().cloned();
+        let mut names = awaited.chain((1_u32..).map(|number| format!("{stem}-{number}")));
         names.find(|name| !taken(name)).unwrap_or_default()
     }
 
@@ -119,6 +121,12 @@ impl Pool {
             worker.connected && worker.not_ready && self.workers.contains_key(names::last(&worker.worker))
         });
         let mut plan = scaling::plan(&pool);
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let away = self.demand.awaited.iter().filter(|name| !self.workers.contains_key(*name)).count();
+        let awaited = small(away).min(pool.ceiling.saturating_sub(small(pool.workers.len())));
+        if awaited > plan.start && !pool.pressed {
+            plan = scaling::Plan { start: awaited, drain: Vec::new() };
+        }
         if !self.backoff.may_start(now) {
             plan.start = 0;
         }

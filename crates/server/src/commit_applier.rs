@@ -152,7 +152,9 @@ impl CommitApplier {
             let own_task = tasks.iter().find(|task| task.target.is_own()).map(|task| task.id);
             let mut entry = self.disconnected(&session);
             for task in tasks {
-                entry.resume(task.id, task.fence, SlotState::Running);
+                let storing = task.storing().is_some();
+                let state = if storing { SlotState::Storing } else { SlotState::Running };
+                entry.resume(task.id, task.fence, state);
             }
             entry.slot_count = entry.attempts();
             entry.profile.task = own_task;
@@ -162,6 +164,7 @@ impl CommitApplier {
             let grace = sessions.timing.recovery_grace.max(own.unwrap_or_default());
             expire_after(&key, worker, grace);
         }
+        self.scheduler.await_workers(on_workers.into_values().flatten());
         self.timer.send_replace(next_due);
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct PoolStatus {
     pub(crate) queued: u64,
     pub(crate) workers: Vec<Arc<WorkerView>>,
+    /// Workers that are not there, and whose disks have what attempts left.
+    pub(crate) awaited: Vec<WorkerName>,
 }
 
 /// A task that needs a worker of its own, and waits for it or has it.
@@ -126,6 +128,9 @@ impl Demand {
             } else if let Some(agent) = self.preferred(route) {
                 pools.entry((route.namespace.clone(), agent)).or_default().queued += count;
             }
+        }
+        for (agent, (_, worker)) in &view.awaited {
+            pools.entry(agent.clone()).or_default().awaited.push(worker.clone());
         }
         let mut isolated: Vec<_> = isolated.into_values().collect();
         isolated.sort_unstable();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{
     CHECKPOINT_INTERVAL, DELIVERY_TIMEOUT, KEEP_WORKSPACES, MIN_FREE_DISK, MIN_FREE_MEMORY, ORPHAN_TIMEOUT,
-    Options,
+    Options, STORING_TIMEOUT,
 };
 
 /// Settings of `rota worker`.
@@ -73,6 +73,12 @@ pub struct Settings {
     /// Time for which an attempt delivers its work to hosts that do not respond, after which later attempts deliver it
     #[arg(long, value_name = "TIME")]
     pub delivery_timeout: HumanDuration,
+    /// Time for which an attempt stores its files with its slot, after which the worker stores them without it
+    #[arg(long, value_name = "TIME")]
+    pub storing_timeout: HumanDuration,
+    /// The state directory is lost with the worker: files that no storage has taken until then are lost as well
+    #[arg(long)]
+    pub temporary_state: bool,
     /// Time between checkpoints of running attempts, from which another worker can continue; 0s for none
     #[arg(long, value_name = "TIME")]
     pub checkpoint_interval: HumanDuration,
@@ -108,6 +114,8 @@ impl Default for Settings {
             orphan_timeout: HumanDuration(ORPHAN_TIMEOUT),
             drain_timeout: None,
             delivery_timeout: HumanDuration(DELIVERY_TIMEOUT),
+            storing_timeout: HumanDuration(STORING_TIMEOUT),
+            temporary_state: false,
             checkpoint_interval: HumanDuration(CHECKPOINT_INTERVAL),
             discard_conversations: false,
             claude_program: None,
@@ -142,6 +150,8 @@ impl Settings {
         options.min_free_memory = self.min_free_memory_mib.saturating_mul(1 << 20);
         options.orphan_timeout = self.orphan_timeout.0;
         options.delivery_timeout = self.delivery_timeout.0;
+        options.storing_timeout = self.storing_timeout.0;
+        options.temporary_state = self.temporary_state;
         options.checkpoint_interval = self.checkpoint_interval.0;
         options.discard_conversations = self.discard_conversations;
         options.claude_program = self.claude_program;

@@ -129,6 +129,9 @@ impl Printer {
                 let text = format!("▸ {:3.0}% {}", progress.fraction * 100.0, clean(&progress.step));
                 self.style(AnsiColor::Cyan.on_default(), text.trim_end())
             }
+            event::Kind::WorkEnded(ended) if ended.slot_released => {
+                "  the storage is away: the worker has what the attempt left, and its slot is free".to_owned()
+            }
             event::Kind::WorkEnded(_) => "  storing what the attempt has left".to_owned(),
             event::Kind::Message(message) => self.message(message),
             event::Kind::ToolCall(call) => {

@@ -52,6 +52,7 @@ mod shared_store;
 mod shutdown;
 mod sick_disk;
 mod small_disk;
+mod storing;
 mod templates;
 mod terminal;
 mod top;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::release::RELEASED;
-use super::{AttemptRef, State, StateChange, Stopping, Task};
+use super::{AttemptRef, State, StateChange, Stopping, Storing, Task};
 use crate::failure::Failure;
 use crate::quota::ModelAccess;
 use crate::spending::MAX_LIMIT_MICRO_USD;
@@ -136,6 +136,9 @@ pub struct Assignment {
     /// Whether its programs have ended, and what they left is being stored: the clock stands.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub work_ended: bool,
+    /// Set while that is done without a slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storing: Option<Storing>,
     /// When its worker last came back with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::storing::MAX_STORING_TIME;
 use super::{DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, State, Task};
 use crate::Timestamp;
 
@@ -37,6 +38,9 @@ impl Task {
     /// limit of its own.
     pub fn deadline(&self) -> Option<Timestamp> {
         let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
+        if let Some(storing) = assignment.storing {
+            return Some(storing.since + MAX_STORING_TIME);
+        }
         if assignment.work_ended {
             return assignment.paused_at.map(|since| since + MAX_KEEPING_TIME);
         }

@@ -244,8 +244,9 @@ pub enum EventEffect {
     },
     /// The request with this id was resolved without an answer from the control plane.
     InputResolved(String),
-    /// The programs of the attempt have ended; the rest is not work.
-    WorkEnded,
+    /// The programs of the attempt have ended; the rest is not work. With a value, it needs no slot either: whether what is left is on
+    /// a disk that outlives the worker.
+    WorkEnded(Option<bool>),
     /// A model call has succeeded.
     ModelWorked,
 }

@@ -194,7 +194,7 @@ pub fn causes(task: &Task, context: &Context, now: Timestamp) -> Vec<Cause> {
             let known = task.failure.as_ref().filter(|failure| !failure.hint.is_empty());
             known.map(|failure| cause("failed", &failure.message, &failure.hint)).into_iter().collect()
         }
-        State::Running => task.undelivered.map(limits::of_running_delivery).into_iter().collect(),
+        State::Running => limits::of_running(task).into_iter().collect(),
         State::Succeeded | State::Cancelled => Vec::new(),
     }
 }

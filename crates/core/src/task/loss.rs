@@ -4,10 +4,10 @@ use super::apply::Step;
 use super::attempt::{HANDED_BACK, QUARANTINED, WORKER_LOST};
 use super::run::{INITIAL_REJECTION_BACKOFF, MAX_REJECTION_BACKOFF};
 use super::{
-    Assignment, CONFIRM_SLACK, Completion, Desired, Loss, LostAttempt, Rejected, Reply, State, StateChange,
-    Task, WorkerRef,
+    Assignment, AttemptRef, Body, CONFIRM_SLACK, Completion, Desired, Loss, LostAttempt, Rejected, Reply,
+    State, StateChange, Task, WorkerRef,
 };
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, Severity};
 use crate::{Fence, Timestamp, retry};
 use std::time::Duration;
 
@@ -46,6 +46,20 @@ impl Task {
 }
 
 impl Step<'_> {
+    pub(super) fn note_stale(&mut self, attempt: &AttemptRef) {
+        // The live fence from an ended session or another worker is no evidence that the attempt ended.
+        let live = self.task.assignment.is_some() && attempt.fence == self.task.fence;
+        if !live && attempt.fence > self.task.stale_noted {
+            self.task.stale_noted = attempt.fence;
+            let message = format!(
+                "rejected a late result from worker {}: fence {} is stale",
+                attempt.by.worker, attempt.fence.0
+            );
+            let notice = Body::Notice { severity: Severity::Low, code: "stale_result".into(), message };
+            self.log(self.now, notice);
+        }
+    }
+
     /// Ends the attempt of an overdue task whose worker has not reported in time.
     pub(super) fn overdue(&mut self) {
         let task = &mut *self.task;
@@ -55,6 +69,9 @@ impl Step<'_> {
         } else if let Some(stopping) = task.overdue_stop(self.now) {
             let by = "the control plane".to_owned();
             self.end_stopped(*stopping, Completion::Stopped { by });
+        } else if task.storing().is_some() {
+            let message = "the worker that has what the attempt left has not stored it in time";
+            self.hand_back(None, message, 0.0);
         } else if task.state == State::Assigned {
             self.requeue("not_taken", "the worker did not accept the assignment in time");
         } else {

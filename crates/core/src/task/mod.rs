@@ -19,6 +19,7 @@ mod quota;
 mod release;
 mod run;
 mod state;
+mod storing;
 mod update;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub use event::{Body, Event, StateChange};
 pub use parts::{Answered, Refusal, RuntimeSession};
 pub use release::Question;
 pub use state::{Desired, State};
+pub use storing::Storing;
 
 use crate::failure::Failure;
 use crate::quota::{CredentialId, QuotaWait};

@@ -6,7 +6,7 @@ use super::apply::Step;
 use super::{
     Assignment, AttemptRef, Body, Completion, Desired, EventEffect, Item, Limits, MAX_LOGGED_BYTES,
     MAX_LOGGED_BYTES_OF_TASK, MAX_LOGGED_REPORTS, Own, Refusal, Rejected, Reply, RuntimeSession, State,
-    StateChange, WorkerRef,
+    StateChange, Storing, WorkerRef,
 };
 use crate::failure::{Class, Failure, Recovery, Severity};
 use crate::quota::ModelAccess;
@@ -82,6 +82,7 @@ impl Step<'_> {
             resumed_at: None,
             jumped_at: None,
             work_ended: false,
+            storing: None,
             stopping: None,
         });
         self.go(change);
@@ -210,7 +211,10 @@ impl Step<'_> {
                 assignment.open_input.retain(|(id, _)| *id != request);
                 assignment.open_input.push((request, payload));
             }
-            EventEffect::WorkEnded => assignment.work_ended = true,
+            EventEffect::WorkEnded(storing) => {
+                let since = self.now;
+                assignment.end_work(storing.map(|outlives_worker| Storing { since, outlives_worker }));
+            }
             EventEffect::ModelWorked => self.out.model_worked = true,
             EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),
         }
@@ -311,20 +315,6 @@ impl Step<'_> {
             }
         }
         Ok(())
-    }
-
-    fn note_stale(&mut self, attempt: &AttemptRef) {
-        // The live fence from an ended session or another worker is no evidence that the attempt ended.
-        let live = self.task.assignment.is_some() && attempt.fence == self.task.fence;
-        if !live && attempt.fence > self.task.stale_noted {
-            self.task.stale_noted = attempt.fence;
-            let message = format!(
-                "rejected a late result from worker {}: fence {} is stale",
-                attempt.by.worker, attempt.fence.0
-            );
-            let notice = Body::Notice { severity: Severity::Low, code: "stale_result".into(), message };
-            self.log(self.now, notice);
-        }
     }
 
     fn failed(&mut self, failure: Failure, jitter: f64) {

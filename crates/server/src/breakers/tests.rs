@@ -63,6 +63,7 @@ fn assignment(own: Own) -> Assignment {
         resumed_at: None,
         jumped_at: None,
         work_ended: false,
+        storing: None,
         stopping: None,
     }
 }

@@ -125,6 +125,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
             running: workers.iter().map(|worker| i64::from(worker.running)).sum(),
             workers,
             removed: false,
+            awaited: pool.awaited.iter().map(ToString::to_string).collect(),
         }
     })
     .collect()

@@ -16,6 +16,8 @@
 //!      └────────────────────────┘                └─────────► Abandoned ───────────────────┘
 //! ```
 //!
+//! An attempt in the state Storing, between Running and Finishing, is in the map as well, and holds no slot.
+//!
 //! Work is proportional to what a change touches. Workers are matched by groups that cover the same routes, and groups with
 //! free slots for which tasks wait are indexed by load ([`Matching`](matching::Matching)), so that planning takes claims
 //! from an index and never looks at queues or workers that have nothing to do with each other. Views of all workers are
@@ -39,6 +41,7 @@ mod reservation;
 mod sessions;
 mod slots;
 mod state;
+mod storing;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -195,6 +198,7 @@ impl Scheduler {
         }
         for change in &commit.tasks {
             state.apply_queue_change(change);
+            state.apply_storing(change);
         }
         for (id, count) in &commit.queue_counts {
             state.correct_queue(*id, *count);

@@ -43,7 +43,9 @@ impl Scheduler {
     pub(crate) fn remove(&self, key: &WorkerKey, session: &WorkerRef) -> bool {
         let mut state = self.state();
         let same = state.workers.get(key).is_some_and(|entry| entry.epoch == session.epoch);
-        same && state.remove_worker(key).is_some()
+        let Some(entry) = same.then(|| state.remove_worker(key)).flatten() else { return false };
+        state.await_worker(&entry);
+        true
     }
 
     /// Sets the capabilities of an agent, which its workers have in addition to their own.

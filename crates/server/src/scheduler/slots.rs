@@ -12,10 +12,19 @@ pub(crate) enum SlotState {
     Reserved,
     /// Holds an attempt that the worker has.
     Running,
+    /// The attempt needs no slot: only its worker's disk has what it left, until the storage takes it.
+    Storing,
     /// The worker has reported the end of the attempt, which is being committed.
     Finishing,
     /// The attempt was superseded. The worker has been sent a cancel and has not confirmed yet.
     Abandoned,
+}
+
+impl SlotState {
+    /// Whether the worker has the attempt, whose end is not known.
+    fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Storing)
+    }
 }
 
 /// Purpose of a reserved slot. Slots of one worker that are reserved for the same purpose are interchangeable: a
@@ -39,12 +48,14 @@ pub(super) struct Slots {
     occupied: BTreeMap<SlotKey, SlotState>,
     /// How many entries of the map are attempts.
     attempts: usize,
+    /// How many of these hold no slot.
+    storing: usize,
     last_number: u64,
 }
 
 impl Slots {
     pub(super) fn occupied(&self) -> usize {
-        self.occupied.len()
+        self.occupied.len() - self.storing
     }
 
     /// Returns the number of attempts, whatever their state.
@@ -64,9 +75,7 @@ impl Slots {
     pub(super) fn superseded(&self, id: TaskId, live: Option<Fence>) -> Option<Fence> {
         let attempts = SlotKey::Attempt(id, Fence(0))..=SlotKey::Attempt(id, Fence(u64::MAX));
         self.occupied.range(attempts).find_map(|(key, state)| match key {
-            SlotKey::Attempt(_, fence) if *state == SlotState::Running && Some(*fence) != live => {
-                Some(*fence)
-            }
+            SlotKey::Attempt(_, fence) if state.is_live() && Some(*fence) != live => Some(*fence),
             _ => None,
         })
     }
@@ -105,22 +114,36 @@ impl Slots {
 
     /// Adds an attempt that the worker brings along.
     pub(super) fn resume(&mut self, id: TaskId, fence: Fence, state: SlotState) {
-        if self.occupied.insert(SlotKey::Attempt(id, fence), state).is_none() {
-            self.attempts += 1;
-        }
+        let before = self.occupied.insert(SlotKey::Attempt(id, fence), state);
+        self.attempts += usize::from(before.is_none());
+        self.count_storing(before, Some(state));
     }
 
-    /// Moves a running attempt to another state. Returns whether it was running.
+    /// Moves an attempt that has not ended to another state. Returns whether there was one.
     pub(super) fn advance(&mut self, id: TaskId, fence: Fence, to: SlotState) -> bool {
-        let slot = self.occupied.get_mut(&SlotKey::Attempt(id, fence));
-        slot.filter(|state| **state == SlotState::Running).map(|state| *state = to).is_some()
+        let slot = self.occupied.get_mut(&SlotKey::Attempt(id, fence)).filter(|state| state.is_live());
+        let Some(before) = slot.map(|state| std::mem::replace(state, to)) else { return false };
+        self.count_storing(Some(before), Some(to));
+        true
     }
 
-    /// Frees the slot of an attempt. Returns whether it occupied one.
+    /// Ends an attempt, whose slot is free. Returns whether there was one.
     pub(super) fn end(&mut self, id: TaskId, fence: Fence) -> bool {
-        let ended = self.occupied.remove(&SlotKey::Attempt(id, fence)).is_some();
-        self.attempts -= usize::from(ended);
-        ended
+        let ended = self.occupied.remove(&SlotKey::Attempt(id, fence));
+        self.attempts -= usize::from(ended.is_some());
+        self.count_storing(ended, None);
+        ended.is_some()
+    }
+
+    /// Returns the tasks of the attempts that hold no slot.
+    pub(super) fn storing(&self) -> impl Iterator<Item = TaskId> {
+        let storing = self.iter_attempts().filter(|(.., state)| *state == SlotState::Storing);
+        storing.take(self.storing).map(|(id, ..)| id)
+    }
+
+    fn count_storing(&mut self, before: Option<SlotState>, after: Option<SlotState>) {
+        let is = |state| usize::from(state == Some(SlotState::Storing));
+        self.storing = self.storing + is(after) - is(before);
     }
 }
 
@@ -151,6 +174,24 @@ mod tests {
         let other = Purpose::Creation(task(3));
         assert!(!slots.start(other, task(3), Fence(1)), "a slot of another creation must not be taken");
         assert!(!slots.release(Purpose::Creation(task(2)), 2));
+    }
+
+    #[test]
+    fn attempts_that_store_hold_no_slot() {
+        let mut slots = Slots::default();
+        for number in 1..=3 {
+            slots.resume(task(number), Fence(1), SlotState::Running);
+        }
+        assert!(slots.advance(task(1), Fence(1), SlotState::Storing));
+        assert!(slots.advance(task(1), Fence(1), SlotState::Storing), "it is committed again");
+        slots.resume(task(2), Fence(1), SlotState::Storing);
+        assert_eq!((slots.occupied(), slots.attempts()), (1, 3));
+        assert_eq!(slots.storing().collect::<Vec<_>>(), [task(1), task(2)]);
+        assert_eq!(slots.superseded(task(1), None), Some(Fence(1)));
+        assert!(slots.advance(task(1), Fence(1), SlotState::Abandoned));
+        assert_eq!(slots.occupied(), 2, "its programs may still have to end");
+        assert!(slots.end(task(1), Fence(1)) && slots.end(task(2), Fence(1)));
+        assert_eq!((slots.occupied(), slots.attempts(), slots.storing().count()), (1, 1, 0));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::credentials::Credentials;
 use super::group::GroupKey;
 use super::matching::Matching;
 use super::slots::Purpose;
+use super::storing::Awaited;
 use super::worker::WorkerEntry;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::pulse::Pulse;
@@ -28,6 +29,7 @@ pub(super) struct State {
     pub(super) workers: HashMap<WorkerKey, WorkerEntry>,
     pub(super) matching: Matching,
     pub(super) credentials: Credentials,
+    pub(super) awaited: Awaited,
     pub(super) mismatches: Counter,
     /// Marked when workers, their slots or their queues have changed, not when only statistics have.
     changed: Arc<Pulse>,
@@ -138,6 +140,7 @@ impl State {
 
     pub(super) fn add_worker(&mut self, mut entry: WorkerEntry) {
         let key = entry.key();
+        self.greet(&key);
         let mut groups = GroupKey::of(&entry);
         let target = Target::Worker(key.1.clone());
         if self.matching.id(&Route { namespace: key.0.clone(), target }).is_some() {

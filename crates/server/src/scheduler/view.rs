@@ -9,6 +9,7 @@ use rota_core::{Epoch, RouteId, TaskId};
 use super::admission::Admission;
 use super::state::State;
 use super::{Scheduler, WorkerEntry, WorkerStats};
+use crate::keys::{AgentKey, WorkerKey};
 
 /// Snapshot of a worker, for display and scaling.
 #[derive(Debug, Clone)]
@@ -55,6 +56,8 @@ pub(crate) struct SchedulerView {
     pub(crate) workers: Vec<Arc<WorkerView>>,
     /// Routes with waiting tasks, and how many tasks wait on each.
     pub(crate) queues: Vec<(RouteId, Route, u64)>,
+    /// Workers that are not there, and have what attempts left.
+    pub(crate) awaited: Vec<(AgentKey, WorkerKey)>,
 }
 
 impl Scheduler {
@@ -75,11 +78,11 @@ impl Scheduler {
         let mut workers: Vec<_> = state.workers.values().map(|entry| Arc::new(state.view(entry))).collect();
         let waiting = state.matching.queues().filter(|(_, queue)| queue.queued > 0);
         let queues = waiting.map(|(id, queue)| (id, queue.route.clone(), queue.queued)).collect();
-        let version = state.version;
+        let (version, awaited) = (state.version, state.awaited.workers().collect());
         drop(state);
         let name = |worker: &WorkerView| (worker.profile.namespace.clone(), worker.profile.worker.clone());
         workers.sort_by_cached_key(|worker| name(worker));
-        SchedulerView { version, workers, queues }
+        SchedulerView { version, workers, queues, awaited }
     }
 
     /// Returns the id of a route that has a queue.

@@ -121,7 +121,11 @@ pub(super) async fn open(
     let mut entry = WorkerEntry::new(profile, epoch, hello.instance.clone(), at);
     for attempt in &resumed {
         // An attempt that was superseded occupies its slot until the worker confirms its end.
-        let state = if attempt.live.is_some() { SlotState::Running } else { SlotState::Abandoned };
+        let state = match &attempt.live {
+            Some((task, _)) if task.storing().is_some() => SlotState::Storing,
+            Some(_) => SlotState::Running,
+            None => SlotState::Abandoned,
+        };
         entry.resume(attempt.id, attempt.fence, state);
     }
     entry.credential = credential;

@@ -106,7 +106,9 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
             let request = given.input.as_ref().map_or("", |input| &input.request_id);
             EventEffect::InputResolved(failure::cut(request.to_owned(), MAX_NAME))
         }
-        Some(Kind::WorkEnded(_)) => EventEffect::WorkEnded,
+        Some(Kind::WorkEnded(ended)) => {
+            EventEffect::WorkEnded(ended.slot_released.then_some(ended.outlives_worker))
+        }
         Some(Kind::Message(_) | Kind::ToolCall(_)) => EventEffect::ModelWorked,
         _ => EventEffect::None,
     };

@@ -87,7 +87,7 @@ fn status(task: &Task) -> v1::TaskStatus {
         trace_id: hex(&task.trace.trace_id),
         worker_losses: num::to_i32(task.worker_losses),
         has_artifacts: task.has_artifacts,
-        delivering: task.delivers(),
+        delivering: task.delivers() || task.storing().is_some(),
         cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
         pending_input: (task.open_questions())
             .filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok())

@@ -1,6 +1,6 @@
 //! Sessions of workers: which attempts continue, which are lost, and which sessions decide.
 
-use rota_core::task::{Command, Reply, State};
+use rota_core::task::{Command, EventEffect, Item, Reply, State};
 use rota_core::{AgentName, Epoch, Fence};
 
 use super::harness::{Harness, attempt_of, end_session, make, open_session, session};
@@ -213,4 +213,33 @@ pub async fn worker_of_another_agent_resumes_nothing(t: &mut Harness) {
     // Nor after the loss.
     let Ok(Answer::Session(_, resumed)) = t.one(open("b")).await else { panic!("no session") };
     assert!(resumed[0].live.is_none());
+}
+
+/// What an attempt has left on the disk of its worker is lost only with a process of that name that does not have it.
+pub async fn files_wait_for_the_disk_of_their_worker(t: &mut Harness) {
+    t.agent("a").await;
+    let mut workers = Vec::new();
+    let mut tasks = Vec::new();
+    for outlives_worker in [true, true, false] {
+        t.plain().await;
+        let worker = t.hello(&format!("w{}", workers.len())).await;
+        let task = t.claim(&worker, 1).await.remove(0);
+        let effect = EventEffect::WorkEnded(Some(outlives_worker));
+        let items = vec![Item { at: t.now(), payload: "stored later".into(), effect }];
+        t.ask(task.id, Command::Report { attempt: attempt_of(&task), first: 1, items }).await.unwrap();
+        t.one(end_session(&worker)).await.unwrap();
+        t.reopen().await;
+        workers.push(worker);
+        tasks.push(task);
+    }
+    let expected = [State::Running, State::Running, State::Queued];
+    for (task, expected) in tasks.iter().zip(expected) {
+        assert_eq!(t.state(task.id).await, expected);
+    }
+    let (_, resumed) = t.hello_again("w0", "process 2", vec![(tasks[0].id, tasks[0].fence)]).await;
+    let (live, seq) = resumed[0].live.clone().unwrap();
+    assert_eq!((seq, live.storing().is_some()), (1, true));
+    t.succeed(&live).await;
+    t.hello_again("w1", "process 2", Vec::new()).await;
+    assert_eq!(t.state(tasks[1].id).await, State::Queued);
 }

@@ -99,8 +99,10 @@ impl<B: Backend> Engine<B> {
             return Ok(Err(Refused::Superseded));
         };
         let mut freed = 0;
-        let lost = self.tasks_of(&key);
+        let mut lost = self.tasks_of(&key);
         let loss = self.attributed(end.loss, &lost)?;
+        // The others are on the disk of the worker, which stores them once it is back.
+        lost.retain(|task| self.write_set.get(*task).is_none_or(|entry| !entry.task.waits_for_its_worker()));
         for task in lost {
             let (session, message) = (end.session.clone(), end.message.clone());
             let command = Command::LoseWorker { session, loss, seen: end.seen, message };

@@ -1,14 +1,9 @@
 //! Keeps what an attempt leaves behind: uploads it, and has the control plane keep the list, before the result is sent.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rota_client::artifacts::TransferError;
-use rota_proto::v1::{
-    Artifact, ArtifactList, Changes, Checkpoint, Delivery, Failure, FailureClass, Severity, SkippedFile,
-    WorkspaceMode, event,
-};
+use rota_proto::v1::{Changes, Delivery, Failure, FailureClass, Severity, WorkspaceMode, event};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -17,10 +12,10 @@ use tonic::{Code, Status};
 use super::calls::Caller;
 use super::changes::{Lost, changes, describe, undelivered};
 use super::checkpoint::{self, Copied};
-use super::collect::collect;
 use super::deliver;
 use super::globs::Keep;
-use super::summary::summary;
+use super::left::{Left, SlotRelease};
+use super::store::{Looked, Stored, look, store};
 use crate::git::{Snapshot, Undelivered, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
 use crate::workspace::AttemptDirs;
@@ -33,22 +28,9 @@ const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 const STOPPING_TIME: Duration = Duration::from_secs(20);
 /// The same for a delivery: a later attempt can do it.
 const STOPPING_DELIVERY_TIME: Duration = Duration::from_secs(5);
-/// Uploads after the control plane has lost parts: it was restarted with another storage.
-const MAX_ROUNDS: usize = 3;
-
 /// Time after which parts of removed tasks have become free.
 const FREED_AFTER: Duration = Duration::from_secs(3600);
 const HINT: &str = "check the storage of artifacts and the log of the control plane";
-
-/// Newest checkpoint of an attempt that the control plane has kept.
-#[derive(Debug, Clone)]
-pub(crate) struct LastCheckpoint {
-    checkpoint: Checkpoint,
-    /// Artifacts with the files below `checkpoint/`.
-    artifacts: Vec<Artifact>,
-    /// Digest of the copies, and the commit of the snapshot.
-    state: (u64, String),
-}
 
 /// What an attempt keeps, taken from its assignment.
 #[derive(Debug, Default, Clone)]
@@ -56,7 +38,7 @@ pub(crate) struct Kept {
     pub(super) namespace: String,
     pub(super) task_id: String,
     pub(super) fence: i64,
-    globs: Vec<String>,
+    pub(super) globs: Vec<String>,
     /// Whether the attempt could not continue what it was given.
     pub(crate) unusable: bool,
     /// Time for which the attempt waits for a person until it offers to release its slot; `None` for no limit.
@@ -81,7 +63,7 @@ impl Kept {
 }
 
 /// Stores the files of an attempt, for which it has as long as `limit` without a control plane, and delivers its changes if it
-/// succeeded (`work`) and its task asks for it. Returns notices for its log, and what has become of the changes. The error is why
+/// succeeded (`work`) and its task asks for it. Describes on the disk what is left if its slot is wanted. Returns notices for its log, and what has become of the changes. The error is why
 /// its result must not count.
 pub(super) async fn keep(
     caller: &Caller,
@@ -90,6 +72,7 @@ pub(super) async fn keep(
     work: Option<Work>,
     limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
+    slot: &SlotRelease,
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let limit = limit.max(MIN_TIME);
     let delivering = AtomicBool::new(dirs.undelivered.is_some());
@@ -117,10 +100,13 @@ pub(super) async fn keep(
                 .extend(elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", COMMITS_ELSEWHERE)));
             changes
         });
+        let left = |result| Left::of(result, &kept, dirs, changes.as_ref(), copied.as_ref());
+        slot.describe_now(dirs, left).await;
         let first = look(dirs, None, changes.clone().unwrap_or_default(), copied.clone());
-        let look = look(dirs, Some(keep), changes.clone().unwrap_or_default(), copied);
+        let look = look(dirs, Some(keep), changes.clone().unwrap_or_default(), copied.clone());
         let stored = tokio::select! {
             biased;
+            never = slot.describe(dirs, left) => match never {},
             // First what the next attempt continues from: the rest may take longer than there is time, or have no room.
             _ = stopped(&mut ending) => {
                 match store(caller, &kept, dirs, changes.clone(), first, false, &mut Vec::new()).await {
@@ -176,7 +162,7 @@ pub(super) async fn keep(
 }
 
 /// Runs what stores and delivers within a time, which is short once the attempt has to end.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     limit: Duration,
     mut stop: watch::Receiver<Option<Stop>>,
     delivering: &AtomicBool,
@@ -239,35 +225,6 @@ async fn copied(dirs: &AttemptDirs) -> Result<Option<Copied>, String> {
     copied.map_err(|error| format!("what a later attempt would continue from cannot be copied: {error}"))
 }
 
-/// What is found, with the state that a checkpoint of it has.
-struct Looked {
-    found: super::collect::Found,
-    digest: u64,
-}
-
-/// Returns what finds the files of an attempt; without globs, only those of a checkpoint.
-fn look(
-    dirs: &AttemptDirs,
-    keep: Option<Keep>,
-    changes: Changes,
-    copied: Option<Copied>,
-) -> impl Fn() -> Looked + Clone + Send + use<> {
-    let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
-    let copies = dirs.closed("copies");
-    move || {
-        let digest = copied.as_ref().map_or(0, |copied| copied.digest);
-        let found = match &copied {
-            Some(copied) => super::collect::Found::checkpoint(&copies, copied.conversation.clone()),
-            None => super::collect::Found::default(),
-        };
-        let found = match &keep {
-            Some(keep) => collect(found, &scratch, &workspace, keep, &changes),
-            None => found.with_changes(&scratch, &changes),
-        };
-        Looked { found, digest }
-    }
-}
-
 /// Makes a notice of the error of a control plane that keeps none, or no more: the work counts all the same.
 fn noted(stored: Result<Stored, Status>, notices: &mut Vec<event::Kind>) -> Result<Stored, Failure> {
     let status = match stored {
@@ -304,84 +261,8 @@ fn full(status: &Status) -> Failure {
 }
 
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.
-fn called(status: &Status) -> Failure {
+pub(super) fn called(status: &Status) -> Failure {
     let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
     let hint = rota_client::hint_of(status).unwrap_or_else(|| HINT.to_owned());
     Failure { hint, of_storage: true, ..failure(FailureClass::Source, text) }
-}
-
-/// What has become of a list.
-#[derive(Debug, PartialEq, Eq)]
-enum Stored {
-    Kept,
-    /// The control plane keeps none, or no more.
-    Nowhere,
-    /// Another attempt has taken the place of this one, or none is wanted: what it did counts no more.
-    Superseded,
-}
-
-/// Stores what is found, and has the control plane keep the list. `whole`: not without a checkpoint.
-async fn store(
-    caller: &Caller,
-    kept: &Kept,
-    dirs: &AttemptDirs,
-    changes: Option<Changes>,
-    look: impl Fn() -> Looked + Clone + Send + 'static,
-    whole: bool,
-    notices: &mut Vec<event::Kind>,
-) -> Result<Stored, Status> {
-    let internal = |error: tokio::task::JoinError| Status::internal(error.to_string());
-    for _ in 0..MAX_ROUNDS {
-        let Looked { found, digest } = tokio::task::spawn_blocking(look.clone()).await.map_err(internal)?;
-        let mut skipped = found.skipped;
-        let is_empty = found.sources.is_empty() && skipped.is_empty() && changes.is_none();
-        if is_empty && !kept.unusable && !dirs.has_list.load(Ordering::Relaxed) {
-            return Ok(Stored::Kept);
-        }
-        let uploaded = caller.artifacts(&kept.namespace)?.upload(found.sources, |_, _| {}).await;
-        let uploaded = uploaded.map_err(|error| match error {
-            TransferError::Call(error) => error.into(),
-            error => Status::internal(error.to_string()),
-        })?;
-        let is_part = |name: &str| Path::new(name).starts_with(checkpoint::FOLDER);
-        let lost = uploaded.skipped.iter().any(|(name, _)| is_part(name));
-        let later = uploaded.skipped.into_iter().map(|(name, reason)| SkippedFile { name, reason });
-        skipped.extend(later);
-        let unusable = kept.unusable;
-        let own = found.conversation.filter(|_| !lost);
-        let own = own.map(|conversation| Checkpoint { conversation, unusable });
-        if whole && own.is_none() {
-            let reason = skipped.iter().find(|skipped| is_part(&skipped.name));
-            let reason = reason.map_or_else(String::new, |skipped| format!(": {}", skipped.reason));
-            return Err(Status::internal(format!("a part of the checkpoint cannot be kept{reason}")));
-        }
-        let (mut artifacts, mut checkpoint) = (uploaded.artifacts, own.clone());
-        // An older one is better than none.
-        let last = dirs.last_checkpoint.lock().clone();
-        if let (None, Some(last)) = (&checkpoint, last) {
-            artifacts.retain(|artifact| !is_part(&artifact.name));
-            artifacts.extend(last.artifacts);
-            checkpoint = Some(Checkpoint { unusable, ..last.checkpoint });
-        }
-        // Also if there is nothing to continue from.
-        let checkpoint =
-            checkpoint.or_else(|| unusable.then(|| Checkpoint { unusable, ..Checkpoint::default() }));
-        let of_checkpoint = own.map(|checkpoint| LastCheckpoint {
-            checkpoint,
-            artifacts: artifacts.iter().filter(|artifact| is_part(&artifact.name)).cloned().collect(),
-            state: (digest, changes.as_ref().map(|changes| changes.commit.clone()).unwrap_or_default()),
-        });
-        let list = ArtifactList { artifacts, skipped, changes: changes.clone(), checkpoint };
-        let summary = summary(&list);
-        let Some(missing) = caller.keep_list(kept, list).await? else { return Ok(Stored::Superseded) };
-        if missing.is_empty() {
-            dirs.has_list.store(true, Ordering::Relaxed);
-            if of_checkpoint.is_some() {
-                *dirs.last_checkpoint.lock() = of_checkpoint;
-            }
-            notices.extend(summary);
-            return Ok(Stored::Kept);
-        }
-    }
-    Err(Status::data_loss("the control plane has lost parts that it had stored"))
 }

@@ -1,55 +1,59 @@
-//! Waits for room: an attempt whose files have none keeps its directories and its slot, and repeats only the upload. Its agent has
+//! Waits for the storage: an attempt whose files it does not take keeps its directories, and repeats only the upload. Its agent has
 //! worked, and would have to do so again.
 
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use rota_proto::v1::{Delivery, Failure, event};
+use rota_proto::v1::{Delivery, Failure, Severity, event};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::calls::Caller;
 use super::keep::{Kept, keep};
+use super::left::SlotRelease;
 use crate::git::{Undelivered, Work};
-use crate::runtimes::{Stop, stopped};
+use crate::runtimes::{Stop, notice, stopped};
 use crate::workspace::AttemptDirs;
 
 const MIN_DELAY: Duration = Duration::from_secs(2);
 const MAX_DELAY: Duration = Duration::from_secs(300);
-/// Time in which a person can make room, also overnight; the control plane ends the attempt after 24 hours.
-const MAX_WAIT: Duration = Duration::from_secs(12 * 3600);
 
-/// Stores and delivers what an attempt leaves, like [`keep`], and waits for room until the attempt is asked to end. `note` is
-/// called at the first failure.
-pub(crate) async fn keep_with_room(
+/// Returns the waits between uploads. Their number has no limit here: the control plane ends attempts that take too long.
+pub(super) fn delays() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(MIN_DELAY)
+        .with_max_delay(MAX_DELAY)
+        .with_jitter()
+        .without_max_times()
+}
+
+/// Stores and delivers what an attempt leaves, like [`keep`]. Of one that has succeeded, waits for the storage until it is asked to
+/// end; `note` gets a notice of the first failure.
+pub(crate) async fn keep_until_stored(
     caller: &Caller,
     kept: Kept,
     dirs: &AttemptDirs,
     work: Option<Work>,
     limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
-    note: impl Fn(&Failure),
+    slot: &SlotRelease,
+    note: impl Fn(event::Kind),
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
-    let delays = ExponentialBuilder::default()
-        .with_min_delay(MIN_DELAY)
-        .with_max_delay(MAX_DELAY)
-        .with_total_delay(Some(MAX_WAIT))
-        .with_jitter()
-        .without_max_times();
-    let (mut noted, ending) = (false, stop.clone());
-    (|| keep(caller, kept.clone(), dirs, work.clone(), limit, stop.clone()))
-        .retry(delays)
-        .when(|failed| is_full(&failed.failure) && stop.borrow().is_none())
+    let (mut noted, ending, wanted) = (false, stop.clone(), slot.wanted());
+    (|| keep(caller, kept.clone(), dirs, work.clone(), limit, stop.clone(), slot))
+        .retry(delays())
+        .when(|failed| work.is_some() && failed.failure.of_storage && stop.borrow().is_none())
         .notify(|failed, _| {
             if !std::mem::replace(&mut noted, true) {
-                note(&failed.failure);
+                note(waiting(&failed.failure));
             }
         })
         .sleep(move |delay| {
-            let mut stop = ending.clone();
+            let (mut stop, wanted) = (ending.clone(), wanted.clone());
             async move {
                 tokio::select! {
                     () = sleep(delay) => {}
+                    () = wanted.wait() => {}
                     _ = stopped(&mut stop) => {}
                 }
             }
@@ -57,7 +61,8 @@ pub(crate) async fn keep_with_room(
         .await
 }
 
-/// Whether there was no room: only then a later time for the next attempt is known.
-fn is_full(failed: &Failure) -> bool {
-    failed.of_storage && failed.retry_after.is_some()
+/// Returns the notice of files that are not stored yet. Where there is no room, a later time for the next attempt is known.
+fn waiting(failed: &Failure) -> event::Kind {
+    let code = if failed.retry_after.is_some() { "artifacts_full" } else { "artifacts_waiting" };
+    notice(Severity::High, code, failed.message.clone())
 }

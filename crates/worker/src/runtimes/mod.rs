@@ -142,7 +142,7 @@ pub enum StopCause {
 }
 
 /// Report of a runtime on a finished attempt.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RunReport {
     /// Success, failure, or the end on request.
     pub outcome: RunOutcome,
@@ -156,7 +156,7 @@ pub struct RunReport {
     pub unanswered: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum RunOutcome {
     Succeeded(TaskResult),
     /// It failed, without a request to end.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use rota_proto::v1::{
-    Event, Failure, FailureClass, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
+    Event, FailureClass, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
 };
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
@@ -31,9 +31,10 @@ use super::result;
 use super::result_schema;
 use super::setup_cache;
 use super::spans::ToolSpans;
+use super::storing;
 use super::time_limits::TimeLimits;
 use super::undelivered;
-use crate::artifacts::{self, Kept};
+use crate::artifacts::{self, Kept, SlotRelease};
 use crate::git::{Undelivered, Work};
 use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
@@ -66,6 +67,8 @@ pub(super) enum AttemptEvent {
     /// A part of a message, for callers that follow.
     Streamed(AttemptKey, MessageDelta),
     EventsQueued(AttemptKey),
+    /// The attempt holds no slot any more: what it left is on the disk, and the storage is away.
+    Storing(AttemptKey),
     /// The attempt waits for a person, and its checkpoint is stored: these requests are open.
     Waits(AttemptKey, Vec<String>),
     /// The attempt has ended and none of its processes is left.
@@ -156,16 +159,31 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         // Whatever was silent would be so again.
         kept.unusable = report.unanswered && handle.lock().stop_reason == Some(StopReason::Silence);
         let (work, stop) = (Work::of(&report), handle.stop_signal());
-        let note = |failed: &Failure| emit(notice(Severity::High, "artifacts_full", failed.message.clone()));
-        let keep =
-            Box::pin(artifacts::keep_with_room(&deps.caller, kept, dirs, work, deps.keep_for, stop, note));
+        let slot = SlotRelease::default();
+        let keep = Box::pin(artifacts::keep_until_stored(
+            &deps.caller,
+            kept,
+            dirs,
+            work,
+            deps.keep_for,
+            stop,
+            &slot,
+            &emit,
+        ));
         let mut keep = pin!(handle.group.scope(keep));
         let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
         let ended = match soon {
             Ok(ended) => ended,
             Err(_) => {
-                push(event::Kind::WorkEnded(WorkEnded {}));
-                keep.await
+                push(event::Kind::WorkEnded(WorkEnded::default()));
+                let end = || {
+                    let reason = handle.lock().stop_reason;
+                    result::build(&key.task, key.fence, report.clone(), None, reason, None)
+                };
+                let kept = storing::without_slot(&deps, &key, &slot, end, push, keep.as_mut()).await;
+                // The next process stores what is on the disk.
+                let Some(kept) = kept else { return };
+                kept
             }
         };
         match ended {
@@ -374,7 +392,7 @@ fn kind_mut(assign: &mut Assign) -> Option<&mut runtime::Kind> {
     assign.spec.as_mut()?.runtime.as_mut()?.kind.as_mut()
 }
 
-fn timestamp() -> pbjson_types::Timestamp {
+pub(super) fn timestamp() -> pbjson_types::Timestamp {
     let micros = rota_telemetry::clock::unix_micros();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
     pbjson_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }

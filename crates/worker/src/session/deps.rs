@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_telemetry::{OnExit, spawn};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::attempt::AttemptEvent;
 use super::confinement::Confinement;
@@ -23,6 +24,14 @@ pub(super) struct AttemptDeps {
     pub(super) keep_for: Duration,
     /// Time for which an attempt delivers to hosts that do not respond.
     pub(super) delivery_timeout: Duration,
+    /// Time for which an attempt stores its files with its slot.
+    pub(super) storing_timeout: Duration,
+    /// Whether the state directory is lost with the worker's process.
+    pub(super) temporary_state: bool,
+    /// Attempts that may store without a slot.
+    pub(super) storing: Arc<Semaphore>,
+    /// Cancelled when the worker ends: what such attempts have left is for the next process.
+    pub(super) ends: CancellationToken,
     /// Time between checkpoints; zero for none.
     pub(super) checkpoint_interval: Duration,
     /// Whether attempts that succeed leave no checkpoint.

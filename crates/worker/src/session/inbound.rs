@@ -144,6 +144,9 @@ impl Worker {
     /// Abandons a superseded attempt. A running one is ended, and only its end is still reported. A result not
     /// yet sent is sent without events, so that the control plane can refuse it and record that it came late.
     fn abandon(&mut self, key: &AttemptKey, reason: &str) {
+        if self.discard_left(key) {
+            return;
+        }
         let Some(entry) = self.attempts.get(key) else { return };
         entry.span.in_scope(|| tracing::warn!(reason, "abandoning attempt"));
         if !entry.ended {
@@ -216,6 +219,7 @@ impl Worker {
                     if let Some(entry) = self.attempts.get(&key) {
                         entry.handle.resume(seq);
                     }
+                    self.store_left(&key, seq);
                 }
                 Some(Resume::Abandon(reason)) => self.abandon(&key, &reason),
                 None => {}

@@ -33,6 +33,8 @@ mod setup_cache;
 mod spans;
 mod spill;
 mod start;
+mod stopping;
+mod storing;
 mod streaming;
 mod time_limits;
 mod undelivered;
@@ -62,6 +64,8 @@ use crate::runtimes::scripted::Scripted;
 pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(180);
 /// Default of [`Options::delivery_timeout`], in which most hosts are back.
 pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Default of [`Options::storing_timeout`], in which a storage that was restarted is back.
+pub(crate) const STORING_TIMEOUT: Duration = Duration::from_secs(60);
 /// Default of [`Options::orphan_timeout`].
 pub(crate) const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -114,6 +118,10 @@ pub struct Options {
     pub orphan_timeout: Duration,
     /// Time for which an attempt delivers its work to hosts that do not respond, after which later attempts deliver it.
     pub delivery_timeout: Duration,
+    /// Time for which an attempt stores its files with its slot.
+    pub storing_timeout: Duration,
+    /// Whether `state_dir` is lost with this process: the control plane does not wait for another one of its name.
+    pub temporary_state: bool,
     /// Time between checkpoints of an attempt; zero for none.
     pub checkpoint_interval: Duration,
     /// Whether the checkpoints of attempts that have succeeded are not kept.
@@ -172,6 +180,8 @@ impl Options {
             min_free_memory: MIN_FREE_MEMORY,
             orphan_timeout: ORPHAN_TIMEOUT,
             delivery_timeout: DELIVERY_TIMEOUT,
+            storing_timeout: STORING_TIMEOUT,
+            temporary_state: false,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             discard_conversations: false,
             claude_program: None,

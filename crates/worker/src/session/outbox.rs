@@ -238,6 +238,11 @@ impl Outbox {
         (self.acked, self.sent) = (self.last, self.last);
     }
 
+    /// Numbers the first event as the one after `seq`: those before are of an earlier process.
+    pub(super) fn continue_after(&mut self, seq: i64) {
+        (self.acked, self.sent, self.last) = (seq, seq, seq);
+    }
+
     /// Starts over on a new session, after the event `seq`.
     pub(super) fn resume(&mut self, seq: i64) {
         self.ack(seq);

@@ -8,14 +8,14 @@ use backon::ExponentialBackoff;
 use parking_lot::Mutex;
 use rota_proto::v1::{OnDisconnect, TaskInput};
 use rota_proto::worker::v1::{
-    Draining, Release, Result as AttemptResult, SessionRequest, Welcome, WorkerStatus, session_request::Kind,
+    Release, Result as AttemptResult, SessionRequest, Welcome, WorkerStatus, session_request::Kind,
 };
 use rota_telemetry::{OnExit, spawn};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE};
+use super::attempt::{AttemptEvent, AttemptKey};
 use super::confinement::Confinement;
 use super::connect::{Connection, is_replaced};
 use super::declared::Token;
@@ -26,6 +26,7 @@ use super::heartbeat::{self, HeartbeatTiming, LastReceived};
 use super::model_access::ModelAccess;
 use super::outgoing::OutgoingQueue;
 use super::readiness::Readiness;
+use super::storing::{LeftBehind, MAX_STORING};
 use super::{Error, Options};
 use crate::metrics::Sampler;
 use crate::runtimes::claude::Installed;
@@ -34,7 +35,7 @@ use crate::workspace::Root;
 /// Duration after which a session counts as stable, which resets the reconnect backoff.
 const STABLE_SESSION_AFTER: Duration = Duration::from_secs(10);
 /// Time for the control plane to end the call after the last message.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An attempt held by this worker, from its assignment until its result is acknowledged.
 pub(super) struct AttemptEntry {
@@ -47,6 +48,10 @@ pub(super) struct AttemptEntry {
     pub(super) result_sent: bool,
     /// Whether the attempt is in `Worker::outgoing`.
     pub(super) queued: bool,
+    /// Whether it holds no slot: it only stores what it has left.
+    pub(super) storing: bool,
+    /// What an attempt of an earlier process has left, until the control plane has confirmed that it counts.
+    pub(super) left: Option<Box<LeftBehind>>,
     /// What its model calls use, once that is known.
     pub(super) access: Option<ModelAccess>,
     pub(super) span: tracing::Span,
@@ -59,7 +64,20 @@ impl AttemptEntry {
         span: tracing::Span,
     ) -> Self {
         let (ended, result, result_sent, queued) = (false, None, false, false);
-        Self { handle, inputs, last_input: 0, ended, result, result_sent, queued, access: None, span }
+        let (storing, left, access) = (false, None, None);
+        Self {
+            handle,
+            inputs,
+            last_input: 0,
+            ended,
+            result,
+            result_sent,
+            queued,
+            storing,
+            left,
+            access,
+            span,
+        }
     }
 }
 
@@ -67,7 +85,7 @@ pub(super) struct Worker {
     pub(super) options: Options,
     pub(super) deps: Arc<AttemptDeps>,
     pub(super) attempts: HashMap<AttemptKey, AttemptEntry>,
-    /// Number of `attempts` that have not ended.
+    /// Number of `attempts` that hold a slot: they have not ended, and do more than to store.
     pub(super) running: usize,
     pub(super) outgoing: OutgoingQueue,
     pub(super) draining: bool,
@@ -148,6 +166,10 @@ impl Worker {
                 keep_for: options.orphan_timeout,
                 checkpoint_interval: options.checkpoint_interval,
                 delivery_timeout: options.delivery_timeout,
+                storing_timeout: options.storing_timeout,
+                temporary_state: options.temporary_state,
+                storing: Arc::new(Semaphore::new(MAX_STORING)),
+                ends: CancellationToken::new(),
                 discard_conversations: options.discard_conversations,
                 readiness,
                 caller: options.caller(),
@@ -180,7 +202,9 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let _ends = self.deps.ends.clone().drop_guard();
         self.deps.root.supervisors_ended().await;
+        self.find_left();
         self.deps.readiness.check().await;
         Readiness::watch(Arc::downgrade(&self.deps.readiness));
         deps::probe_claude(&self.deps);
@@ -345,51 +369,19 @@ impl Worker {
             AttemptEvent::UsesModel(key, access) => self.uses_model(&key, access),
             AttemptEvent::Streamed(key, delta) => self.stream(&key, delta),
             AttemptEvent::EventsQueued(key) => self.queue(&key),
+            AttemptEvent::Storing(key) => self.release_slot(&key),
             AttemptEvent::Waits(key, request_ids) => {
                 let (task_id, fence) = (key.task.to_string(), key.fence);
                 self.outgoing.push_message(Kind::Release(Release { task_id, fence, request_ids }));
             }
             AttemptEvent::Ended(key, result) => {
-                self.running -= 1;
+                let holds_slot = self.attempts.get(&key).is_none_or(|entry| !entry.storing);
+                self.running -= usize::from(holds_slot);
                 if let Some(entry) = self.attempts.get_mut(&key) {
                     (entry.ended, entry.result) = (true, Some(result));
                     self.queue(&key);
                 }
             }
         }
-    }
-
-    /// Rejects assignments from now on, and announces that to the control plane.
-    pub(super) fn drain(&mut self, reason: &str) {
-        if !std::mem::replace(&mut self.draining, true) {
-            tracing::info!(reason, running = self.running, "draining");
-            let draining = Draining { reason: reason.to_owned() };
-            self.outgoing.push_message(Kind::Draining(draining));
-        }
-    }
-
-    pub(super) fn stop_now(&mut self) {
-        self.drain("the worker is shutting down immediately");
-        self.give_up_at = Some(Instant::now() + DEFAULT_CANCEL_GRACE + GOODBYE_TIMEOUT);
-        self.stop_all(StopReason::WorkerShutdown);
-    }
-
-    /// Ends the attempts whose programs still run. Others do nothing that would have to be stopped.
-    pub(super) fn stop_working(&self, reason: StopReason) {
-        let working = self.attempts.values().filter(|entry| !entry.ended && !entry.handle.lock().keeping);
-        working.for_each(|entry| entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE));
-    }
-
-    pub(super) fn stop_all(&self, reason: StopReason) {
-        for entry in self.attempts.values().filter(|entry| !entry.ended) {
-            entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE);
-        }
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        let late = self.give_up_at.is_some_and(|at| at <= Instant::now());
-        // Nor does an orphaned worker wait until its results are delivered.
-        let undeliverable = late || (self.orphaned && self.disconnected_at.is_some());
-        self.draining && (self.attempts.is_empty() || (undeliverable && self.running == 0))
     }
 }

@@ -96,6 +96,16 @@ impl AttemptDirs {
         self.cleanup != WorkspaceCleanup::OnSuccess && !self.workspace.starts_with(&self.own)
     }
 
+    /// Returns the directory of this attempt alone.
+    pub(crate) fn own(&self) -> &Path {
+        &self.own
+    }
+
+    /// Returns what becomes of the workspace, as `WorkspaceCleanup`.
+    pub(crate) fn cleanup(&self) -> i32 {
+        self.cleanup.into()
+    }
+
     /// Returns a folder that no program of the attempt may open.
     pub(crate) fn closed(&self, name: &str) -> PathBuf {
         self.own.join(name)

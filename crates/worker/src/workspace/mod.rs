@@ -5,6 +5,7 @@ mod dirs;
 mod in_place;
 mod kept_by;
 pub(crate) mod last_use;
+mod left;
 mod lock;
 mod probe;
 mod remove;
@@ -124,14 +125,11 @@ impl Root {
         Group::lock_current(self.supervisors.clone());
     }
 
-    /// Removes leftovers of an earlier process of this worker that was killed. They are moved away before this returns.
+    /// Removes leftovers of an earlier process of this worker that was killed, except what attempts have left to be stored. They are
+    /// moved away before this returns.
     pub(crate) fn sweep(&self) {
-        for leftover in [&self.attempts, &self.legacy] {
-            remove::in_background(leftover, &self.trash);
-        }
-        if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&self.attempts) {
-            tracing::warn!(%error, "failed to create the directory of attempts");
-        }
+        remove::in_background(&self.legacy, &self.trash);
+        left::remove_others(&self.attempts, &self.trash);
         remove::empty_in_background(self.trash.clone());
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rota_telemetry::clock;
 
-use super::{config_directory, last_use, remove};
+use super::{config_directory, last_use, left, remove};
 
 /// A workspace that was kept, and that no attempt uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,10 @@ pub(super) fn abandoned(running: &Path, trash: &Path) {
             }
             let supervisors = PathBuf::from(std::ffi::OsString::from_vec(supervisors));
             if File::open(&supervisors).is_ok_and(|file| file.try_lock().is_err()) {
+                continue;
+            }
+            if left::has_left(&attempts) {
+                left::remove_others(&attempts, trash);
                 continue;
             }
             tracing::info!(directory = %attempts.display(), "removing what a worker has left behind");
@@ -119,7 +123,7 @@ fn namespaces<'a>(state: &Path, kind: &'a str) -> impl Iterator<Item = PathBuf> 
 }
 
 /// Returns the directories in a directory; links are not followed.
-fn entries(path: &Path) -> impl Iterator<Item = DirEntry> + use<> {
+pub(super) fn entries(path: &Path) -> impl Iterator<Item = DirEntry> + use<> {
     let all = fs::read_dir(path).into_iter().flatten().flatten();
     all.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }

@@ -11,7 +11,7 @@ use super::continuing::site_with;
 use super::conversations::bash;
 use super::requests::Place;
 use super::{Site, site_of};
-use crate::{Fixture, Graces, workload};
+use crate::{Fixture, Graces, storing, workload};
 
 /// Starts a site whose worker does not wait for hosts.
 async fn site() -> Result<Site> {
@@ -147,5 +147,34 @@ async fn deliveries_survive_a_planned_stop() -> Result<()> {
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?}", status.failure);
     assert_eq!(workload::printed(&client, &task.name).await?, "once\n");
     assert_eq!(place.forge.requests().len(), 1);
+    Ok(())
+}
+
+/// The storage is away as well: what a later process of the worker stores, another attempt delivers.
+#[tokio::test]
+async fn work_that_waited_for_its_storage_is_delivered() -> Result<()> {
+    let mut fixture = storing::impatient();
+    fixture.start_server().await?;
+    let mut site = site_of(fixture, 1).await?;
+    let client = site.fixture.client()?;
+    let gate = site.fixture.dir().join("go-on");
+    let line = format!("echo once; echo a > a; until test -e {}; do sleep 0.1; done", gate.display());
+    let source = v1::GitSource { push: Some(v1::Push::default()), ..site.source() };
+    let task = tasks::create(&client, site.task_with("push", &line, source, |_| ())).await?;
+    workload::prints(&client, &task.name, "once").await?;
+    let storage = storing::Folder::of(&site.fixture);
+    storage.take_away()?;
+    std::fs::write(&gate, "")?;
+    storing::waits_for_storage(&client, &task.name).await?;
+    site._worker.signal(Signal::SIGKILL);
+    site._worker.wait().await;
+    site.start_worker("w").await?;
+    storing::waits_for_storage(&client, &task.name).await?;
+    storage.bring_back()?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &task.name).await?, "once\n");
+    let branch = status.result.unwrap().delivery.unwrap().branch;
+    assert_eq!(site.at_host(&branch).await.as_deref(), Some(".gitignore\nREADME.md\na\nsrc/main.rs"));
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::{Cause, Context, cause, seconds};
 use crate::Timestamp;
 use crate::quota::{self, CredentialId};
 use crate::spending::BudgetWait;
-use crate::task::{MAX_DELIVERIES, Undelivered};
+use crate::task::{MAX_DELIVERIES, Task, Undelivered};
 
 /// Returns the cause for a task whose credential cools down.
 pub fn of_quota(credential: CredentialId, limit: &str, until: Timestamp, now: Timestamp) -> Cause {
@@ -35,10 +35,19 @@ pub(super) fn of_budget(wait: &BudgetWait, now: Timestamp) -> Cause {
     cause("budget_spent", message, "wait, or raise the budget: the task continues by itself")
 }
 
-/// Returns the cause for an attempt that only delivers.
-pub(super) fn of_running_delivery(left: Undelivered) -> Cause {
-    let message = format!("the work of attempt {} is done, and is being delivered", left.attempt);
-    cause("delivery", message, "")
+/// Returns the cause for an attempt that only delivers, or stores what it has left.
+pub(super) fn of_running(task: &Task) -> Option<Cause> {
+    if let Some(left) = task.undelivered {
+        let message = format!("the work of attempt {} is done, and is being delivered", left.attempt);
+        return Some(cause("delivery", message, ""));
+    }
+    task.storing()?;
+    let (worker, attempt) = (&task.assignment.as_ref()?.worker, task.attempt());
+    let message = format!(
+        "the work of attempt {attempt} is done, and worker {worker} has it on its disk until the storage of artifacts takes it"
+    );
+    let hint = "check the storage of artifacts, and that the worker runs; if its disk is lost, cancel the task and retry it";
+    Some(cause("storing", message, hint))
 }
 
 /// Returns the cause for a task whose work could not be delivered.

@@ -210,6 +210,7 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
         2 => usage().prop_map(EventEffect::Usage),
         2 => name().prop_map(|request| EventEffect::InputRequested { request, payload: Bytes::from_static(&[0, 255]) }),
         1 => name().prop_map(EventEffect::InputResolved),
+        1 => any::<Option<bool>>().prop_map(EventEffect::WorkEnded),
     ];
     prop::collection::vec(effect.prop_map(item), 0..5)
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use rota_core::failure::Class;
-use rota_core::task::{Command, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, EventEffect, Limits, State, Task};
+use rota_core::task::{
+    Command, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, Desired, EventEffect, Limits, State, Task,
+};
 
 use crate::harness::*;
 
@@ -107,7 +109,7 @@ fn time_to_store_what_is_left_is_no_work() {
         harness.state()
     };
     assert_eq!(late(harness.clone()), State::Failed);
-    harness.report(1, vec![item(EventEffect::WorkEnded)]).unwrap();
+    harness.report(1, vec![item(EventEffect::WorkEnded(None))]).unwrap();
     assert_eq!(late(harness), State::Running);
 }
 
@@ -115,9 +117,44 @@ fn time_to_store_what_is_left_is_no_work() {
 fn attempt_that_only_stores_what_is_left_has_a_limit() {
     let mut harness = Harness::new(plain());
     harness.start();
-    harness.report(1, vec![item(EventEffect::WorkEnded)]).unwrap();
+    harness.report(1, vec![item(EventEffect::WorkEnded(None))]).unwrap();
     harness.wait(secs(23 * 3600));
     assert_eq!(harness.state(), State::Running, "the storage may be down for long");
     harness.wait(secs(3700));
     assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Timeout));
+}
+
+/// What an attempt has left without a slot waits much longer, for the disk that has it.
+#[test]
+fn files_without_a_slot_wait_for_their_worker() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness
+        .report(1, vec![item(EventEffect::WorkEnded(None)), item(EventEffect::WorkEnded(Some(true)))])
+        .unwrap();
+    assert!(harness.task.waits_for_its_worker());
+    let since = harness.task.storing().unwrap().since;
+    harness.wait(secs(24 * 3600));
+    harness.report(3, vec![item(EventEffect::WorkEnded(Some(true)))]).unwrap();
+    assert_eq!(harness.task.storing().unwrap().since, since, "it is reported again by another process");
+    let mut cancelled = harness.clone();
+    cancelled.update(Desired::Cancelled).wait(secs(60));
+    assert_eq!(cancelled.state(), State::Cancelled);
+    let mut stored = harness.clone();
+    stored.finish(succeeded());
+    assert_eq!(stored.state(), State::Succeeded);
+    harness.wait(secs(5 * 24 * 3600));
+    assert_eq!(harness.state(), State::Running);
+    harness.wait(secs(24 * 3600 + 60));
+    assert_eq!((harness.state(), harness.task.failures, harness.task.worker_losses), (State::Queued, 0, 0));
+}
+
+#[test]
+fn files_on_a_disk_that_ends_with_its_worker_are_lost_with_it() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.report(1, vec![item(EventEffect::WorkEnded(Some(false)))]).unwrap();
+    assert!(harness.task.storing().is_some() && !harness.task.waits_for_its_worker());
+    harness.lose(EPOCH);
+    assert_eq!(harness.state(), State::Queued);
 }

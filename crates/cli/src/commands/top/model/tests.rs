@@ -47,7 +47,7 @@ fn pools_combine_agents_and_demand() {
         |running, draining, connected| WorkerDemand { running, draining, connected, ..Default::default() };
     let workers =
         vec![worker(2, false, true), worker(0, false, true), worker(1, true, true), worker(1, false, false)];
-    let demand = Demand { agent: agent.name.clone(), queued: 7, running: 4, workers, removed: false };
+    let demand = Demand { agent: agent.name.clone(), queued: 7, running: 4, workers, ..Default::default() };
     let deleted = Demand { agent: "namespaces/a/agents/deleted".into(), running: 1, ..Default::default() };
     model.demand(WatchDemandResponse { demands: vec![demand, deleted], ..Default::default() });
     let pools = model.snapshot(ViewOptions::default(), now(0)).pools;

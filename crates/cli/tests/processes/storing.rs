@@ -1,0 +1,174 @@
+//! Attempts that end while the storage of artifacts is away: their work waits on the disk of their worker, without a slot, and is not done
+//! again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use rota_client::Client;
+use rota_proto::v1::{self, TaskState};
+use rota_testkit::s3_server::S3Server;
+use rota_testkit::{history, tasks};
+use sha2::{Digest, Sha256};
+
+use crate::process::Process;
+use crate::{Fixture, Graces, workload};
+
+/// Returns a fixture whose workers release slots soon.
+pub(crate) fn impatient() -> Fixture {
+    let mut fixture = Fixture::bare();
+    fixture.graces = Graces::SHORT;
+    fixture.environment = vec![("ROTA_WORKER_STORING_TIMEOUT", "100ms".to_owned())];
+    fixture
+}
+
+/// Storage in the folder of a control plane, which is away while a file is in its place.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn of(fixture: &Fixture) -> Self {
+        Self(fixture.data.join("artifacts"))
+    }
+
+    fn elsewhere(&self) -> PathBuf {
+        self.0.with_file_name("elsewhere")
+    }
+
+    pub(crate) fn take_away(&self) -> Result<()> {
+        fs::create_dir_all(&self.0)?;
+        fs::rename(&self.0, self.elsewhere())?;
+        Ok(fs::write(&self.0, "")?)
+    }
+
+    pub(crate) fn bring_back(&self) -> Result<()> {
+        fs::remove_file(&self.0)?;
+        Ok(fs::rename(self.elsewhere(), &self.0)?)
+    }
+}
+
+/// Returns a task that prints "once", waits for a file, and leaves what no other attempt would.
+fn task(gate: &Path) -> v1::Task {
+    let line = format!(
+        "echo once; until test -e {}; do sleep 0.05; done; \
+         head -c 300000 /dev/urandom > $ROTA_OUTPUT/file; sha256sum $ROTA_OUTPUT/file | cut -c1-64 > $ROTA_OUTPUT/sum",
+        gate.display()
+    );
+    workload::shell(&line, &[])
+}
+
+/// Waits until the work of a task is done, and its slot free.
+pub(crate) async fn waits_for_storage(client: &Client, name: &str) -> Result<()> {
+    let waits = |status: &v1::TaskStatus| {
+        status.state() == TaskState::Running && status.delivering && status.attempt == 1
+    };
+    tasks::until(client, name, waits).await.map(drop)
+}
+
+/// Kills a worker, and waits until the control plane no longer waits for it.
+async fn kill(client: &Client, mut worker: Process, name: &str) -> Result<()> {
+    worker.signal(Signal::SIGKILL);
+    worker.wait().await;
+    tasks::eventually("the end of the session", async || {
+        let all = tasks::workers(client).await?;
+        Ok(all.iter().all(|known| !known.name.ends_with(&format!("/{name}"))))
+    })
+    .await
+}
+
+/// Downloads what a task has left, and returns whether it is whole.
+async fn is_whole(fixture: &Fixture, name: &str) -> Result<bool> {
+    let id = name.rsplit('/').next().unwrap();
+    fixture.rota(&["download", id, "--to", id]).await.success();
+    let output = fixture.dir().join(id).join("output");
+    let sum = hex::encode(Sha256::digest(fs::read(output.join("file"))?));
+    Ok(sum == fs::read_to_string(output.join("sum"))?.trim())
+}
+
+/// The storage is away for long, and with it, for a while, the worker and the control plane.
+#[tokio::test]
+async fn work_waits_for_its_storage_without_a_slot() -> Result<()> {
+    let mut fixture = impatient();
+    let folder = fixture.dir().join("s3");
+    fs::create_dir_all(&folder)?;
+    let s3 = S3Server::start(&folder).await?;
+    s3.bucket("rota")?;
+    fixture.server_environment.push(("ROTA_SERVER_ARTIFACTS", "s3://rota/team".to_owned()));
+    fixture.server_environment.extend(s3.environment());
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let gate = fixture.dir().join("go-on");
+    let name = tasks::create(&client, task(&gate)).await?.name;
+    workload::prints(&client, &name, "once").await?;
+    let address = s3.address();
+    drop(s3);
+    fs::write(&gate, "")?;
+    waits_for_storage(&client, &name).await?;
+    let explained = fixture.rota(&["explain", name.rsplit('/').next().unwrap()]).await.success();
+    assert!(explained.contains("worker w has it on its disk"), "{explained}");
+    let listed = fixture.rota(&["get", "tasks"]).await.success();
+    assert!(listed.contains("delivery"), "{listed}");
+
+    // The only slot is free.
+    let other = tasks::create(&client, workload::shell("echo other", &[])).await?.name;
+    assert_eq!(tasks::ended(&client, &other).await?.status.unwrap().state(), TaskState::Succeeded);
+
+    // Nothing is lost with the process of the worker, nor with that of the control plane.
+    kill(&client, worker, "w").await?;
+    fixture.kill_server().await;
+    fixture.start_server().await?;
+    waits_for_storage(&client, &name).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    waits_for_storage(&client, &name).await?;
+    let other = tasks::create(&client, workload::shell("echo other", &[])).await?.name;
+    assert_eq!(tasks::ended(&client, &other).await?.status.unwrap().state(), TaskState::Succeeded);
+
+    let _s3 = S3Server::start_at(&folder, address).await?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &name).await?, "once\n");
+    assert!(is_whole(&fixture, &name).await?);
+    tasks::eventually("an empty directory", async || {
+        Ok(fs::read_dir(fixture.state_dir().join("running/default/w"))?.next().is_none())
+    })
+    .await?;
+    history::check(&client, true).await?.check()
+}
+
+/// A drained worker does not wait either; of one whose disk is lost, the task runs again.
+#[tokio::test]
+async fn work_runs_again_only_without_its_disk() -> Result<()> {
+    let mut fixture = impatient();
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let mut worker = fixture.worker(workload::AGENT, "w", 2).await?;
+    let gate = fixture.dir().join("go-on");
+    let kept = tasks::create(&client, task(&gate)).await?.name;
+    workload::prints(&client, &kept, "once").await?;
+    let storage = Folder::of(&fixture);
+    storage.take_away()?;
+    fs::write(&gate, "")?;
+    waits_for_storage(&client, &kept).await?;
+    worker.signal(Signal::SIGTERM);
+    worker.wait().await;
+    let worker = fixture.worker(workload::AGENT, "w", 2).await?;
+    waits_for_storage(&client, &kept).await?;
+    let cancelled = tasks::create(&client, task(&gate)).await?.name;
+    waits_for_storage(&client, &cancelled).await?;
+    tasks::cancel(&client, &cancelled).await?;
+    assert_eq!(tasks::ended(&client, &cancelled).await?.status.unwrap().state(), TaskState::Cancelled);
+
+    kill(&client, worker, "w").await?;
+    waits_for_storage(&client, &kept).await?;
+    fs::remove_dir_all(fixture.state_dir())?;
+    storage.bring_back()?;
+    let _worker = fixture.worker(workload::AGENT, "w", 2).await?;
+    let status = tasks::ended(&client, &kept).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &kept).await?, "once\nonce\n");
+    assert!(is_whole(&fixture, &kept).await?);
+    history::check(&client, true).await?.check()
+}

@@ -1,0 +1,41 @@
+//! Attempts whose work has ended and whose files cannot be stored yet: they have released their slot, and their worker keeps the
+//! files on its disk until the storage takes them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Assignment, Desired, Task};
+use crate::Timestamp;
+
+/// Time after which the disk of a worker that is to store files counts as lost.
+pub(super) const MAX_STORING_TIME: Duration = Duration::from_hours(7 * 24);
+
+/// Files that an attempt without a slot has still to store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storing {
+    pub since: Timestamp,
+    /// Whether the disk that has them outlives the worker's process.
+    #[serde(default, skip_serializing_if = "super::no")]
+    pub outlives_worker: bool,
+}
+
+impl Assignment {
+    /// Notes that the work has ended, and whether the attempt holds a slot no longer.
+    pub(super) fn end_work(&mut self, storing: Option<Storing>) {
+        self.work_ended = true;
+        self.storing = self.storing.or(storing);
+    }
+}
+
+impl Task {
+    /// Returns what the attempt of the task has still to store without a slot.
+    pub fn storing(&self) -> Option<Storing> {
+        self.assignment.as_ref()?.storing
+    }
+
+    /// Whether its worker may be away for long: what the attempt has left is on its disk.
+    pub fn waits_for_its_worker(&self) -> bool {
+        self.desired != Desired::Cancelled && self.storing().is_some_and(|storing| storing.outlives_worker)
+    }
+}

@@ -1,0 +1,202 @@
+//! What an attempt has left, described on the disk of its worker while no storage takes it: the attempt needs no slot meanwhile, and a later
+//! process of the worker stores it. Has no secrets, so it pushes nothing: later attempts deliver.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use prost::Message;
+use rota_proto::v1::{ArtifactList, Changes};
+use rota_proto::worker::v1::Result as AttemptResult;
+use tokio::sync::watch;
+
+use super::checkpoint::Copied;
+use super::keep::Kept;
+use super::store::LastCheckpoint;
+use crate::workspace::AttemptDirs;
+
+/// File in the directory of the attempt.
+const FILE: &str = "left";
+/// Bytes of the file: a result and lists of artifacts, each of which has bounds.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Description of what an attempt has left.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Left {
+    /// How the attempt ends once all is stored.
+    #[prost(message, required, tag = "1")]
+    pub(crate) result: AttemptResult,
+    #[prost(string, tag = "2")]
+    pub(crate) namespace: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) globs: Vec<String>,
+    #[prost(bool, tag = "4")]
+    pub(super) unusable: bool,
+    #[prost(message, optional, tag = "5")]
+    pub(super) changes: Option<Changes>,
+    /// Conversation and digest of the copies for a later attempt.
+    #[prost(string, optional, tag = "6")]
+    pub(super) conversation: Option<String>,
+    #[prost(fixed64, tag = "7")]
+    pub(super) digest: u64,
+    /// The newest checkpoint that is stored, with the artifacts that are its files.
+    #[prost(message, optional, tag = "8")]
+    pub(super) stored: Option<ArtifactList>,
+    #[prost(fixed64, tag = "9")]
+    pub(super) stored_digest: u64,
+    #[prost(bool, tag = "10")]
+    pub(crate) has_list: bool,
+    #[prost(string, tag = "11")]
+    pub(crate) workspace: String,
+    /// What becomes of the workspace, as `WorkspaceCleanup`.
+    #[prost(int32, tag = "12")]
+    pub(crate) cleanup: i32,
+    /// Whether the changes are to be delivered.
+    #[prost(bool, tag = "13")]
+    pub(super) delivers: bool,
+}
+
+impl Left {
+    pub(super) fn of(
+        result: AttemptResult,
+        kept: &Kept,
+        dirs: &AttemptDirs,
+        changes: Option<&Changes>,
+        copied: Option<&Copied>,
+    ) -> Option<Self> {
+        let last = dirs.last_checkpoint.lock().clone();
+        let stored_digest = last.as_ref().map_or(0, LastCheckpoint::digest);
+        Some(Self {
+            result,
+            namespace: kept.namespace.clone(),
+            globs: kept.globs.clone(),
+            unusable: kept.unusable,
+            changes: changes.cloned(),
+            conversation: copied.map(|copied| copied.conversation.clone()),
+            digest: copied.map_or(0, |copied| copied.digest),
+            stored: last.map(LastCheckpoint::into_list),
+            stored_digest,
+            has_list: dirs.has_list.load(std::sync::atomic::Ordering::Relaxed),
+            // Otherwise a later process could not name it.
+            workspace: dirs.workspace.to_str()?.to_owned(),
+            cleanup: dirs.cleanup(),
+            delivers: dirs.delivery.is_some(),
+        })
+    }
+
+    /// Writes the file: all or nothing, also if the machine fails. Blocks.
+    fn write(&self, own: &Path) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(own)?;
+        file.write_all(&self.encode_to_vec())?;
+        file.as_file().sync_all()?;
+        file.persist(own.join(FILE))?;
+        File::open(own)?.sync_all()
+    }
+
+    /// Reads the file in the directory of an attempt, if there is one. Blocks.
+    pub(crate) fn read(own: &Path) -> Option<Self> {
+        let path = own.join(FILE);
+        let found =
+            path.symlink_metadata().ok().filter(|found| found.is_file() && found.len() <= MAX_BYTES)?;
+        let read = std::fs::read(&path).and_then(|bytes| Ok(Self::decode(bytes.as_slice())?));
+        let bytes = found.len();
+        read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, bytes, "failed to read what an attempt left")).ok()
+    }
+
+    pub(super) fn kept(&self) -> Kept {
+        Kept {
+            namespace: self.namespace.clone(),
+            task_id: self.result.task_id.clone(),
+            fence: self.result.fence,
+            globs: self.globs.clone(),
+            unusable: self.unusable,
+            release_after: None,
+        }
+    }
+
+    pub(super) fn copied(&self) -> Option<Copied> {
+        let conversation = self.conversation.clone()?;
+        Some(Copied { conversation, digest: self.digest })
+    }
+
+    /// Returns the newest checkpoint that is stored.
+    pub(crate) fn last_checkpoint(&self) -> Option<LastCheckpoint> {
+        LastCheckpoint::of_list(self.stored.clone()?, self.stored_digest)
+    }
+}
+
+/// Whether the directory of an attempt has what it left. Blocks.
+pub(crate) fn is_left(own: &Path) -> bool {
+    own.join(FILE).is_file()
+}
+
+/// Agreement between an attempt and what stores its files: once the attempt wants to release its slot, they are described on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct SlotRelease {
+    wanted: watch::Sender<Option<AttemptResult>>,
+    described: watch::Sender<bool>,
+}
+
+impl SlotRelease {
+    /// Asks for the description of what is left, with how the attempt ends.
+    pub(crate) fn want(&self, result: AttemptResult) {
+        self.wanted.send_replace(Some(result));
+    }
+
+    /// Returns once it is on the disk.
+    pub(crate) async fn described(&self) {
+        // The sender is here.
+        let _ = self.described.subscribe().wait_for(|described| *described).await;
+    }
+
+    /// Returns what waits for a description that is wanted and not written yet.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { wanted: self.wanted.subscribe(), described: self.described.subscribe() }
+    }
+
+    /// Writes the description once it is wanted, and does not return.
+    pub(super) async fn describe(
+        &self,
+        dirs: &AttemptDirs,
+        describe: impl Fn(AttemptResult) -> Option<Left>,
+    ) -> Infallible {
+        self.wanted().wait().await;
+        self.describe_now(dirs, describe).await;
+        std::future::pending().await
+    }
+
+    /// Writes the description if it is wanted.
+    pub(super) async fn describe_now(
+        &self,
+        dirs: &AttemptDirs,
+        describe: impl Fn(AttemptResult) -> Option<Left>,
+    ) {
+        let wanted = self.wanted.borrow().clone().filter(|_| !*self.described.borrow());
+        let Some(left) = wanted.and_then(describe) else { return };
+        let own = dirs.own().to_owned();
+        match tokio::task::spawn_blocking(move || left.write(&own)).await.map_err(io::Error::other).flatten()
+        {
+            Ok(()) => drop(self.described.send_replace(true)),
+            Err(error) => {
+                tracing::warn!(%error, "failed to write what an attempt left: its slot stays occupied")
+            }
+        }
+    }
+}
+
+/// Waits for a description that is wanted and not written yet.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    wanted: watch::Receiver<Option<AttemptResult>>,
+    described: watch::Receiver<bool>,
+}
+
+impl Wanted {
+    pub(super) async fn wait(mut self) {
+        let is_wanted = self.wanted.wait_for(Option::is_some).await.is_ok();
+        if !is_wanted || *self.described.borrow() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The end of a worker: it drains, is stopped, or has nothing left to do.
+
+use rota_proto::worker::v1::{Draining, session_request::Kind};
+use tokio::time::Instant;
+
+use super::attempt::DEFAULT_CANCEL_GRACE;
+use super::handle::StopReason;
+use super::worker::{AttemptEntry, GOODBYE_TIMEOUT, Worker};
+
+impl Worker {
+    /// Rejects assignments from now on, and announces that to the control plane.
+    pub(super) fn drain(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.draining, true) {
+            tracing::info!(reason, running = self.running, "draining");
+            let draining = Draining { reason: reason.to_owned() };
+            self.outgoing.push_message(Kind::Draining(draining));
+        }
+    }
+
+    pub(super) fn stop_now(&mut self) {
+        self.drain("the worker is shutting down immediately");
+        self.give_up_at = Some(Instant::now() + DEFAULT_CANCEL_GRACE + GOODBYE_TIMEOUT);
+        self.stop_all(StopReason::WorkerShutdown);
+    }
+
+    /// Ends the attempts whose programs still run. Others do nothing that would have to be stopped.
+    pub(super) fn stop_working(&self, reason: StopReason) {
+        let working = self.attempts.values().filter(|entry| !entry.ended && !entry.handle.lock().keeping);
+        working.for_each(|entry| entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE));
+    }
+
+    pub(super) fn stop_all(&self, reason: StopReason) {
+        for entry in self.attempts.values().filter(|entry| !entry.ended && !self.is_for_later(entry, reason))
+        {
+            entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE);
+        }
+    }
+
+    /// Whether an attempt is none of those that end for this reason: what it has left is on the disk, and this process, or the next one,
+    /// stores it.
+    fn is_for_later(&self, entry: &AttemptEntry, reason: StopReason) -> bool {
+        entry.storing && (reason == StopReason::Disconnected || !self.options.temporary_state)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        let late = self.give_up_at.is_some_and(|at| at <= Instant::now());
+        // Nor does an orphaned worker wait until its results are delivered.
+        let undeliverable = late || (self.orphaned && self.disconnected_at.is_some());
+        let is_left =
+            |entry: &AttemptEntry| !entry.ended && self.is_for_later(entry, StopReason::WorkerShutdown);
+        self.draining && (self.attempts.values().all(is_left) || (undeliverable && self.running == 0))
+    }
+}

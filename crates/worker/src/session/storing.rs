@@ -1,0 +1,130 @@
+//! Attempts that hold no slot any more, since the storage is away: their programs have ended, and what they left is on the disk. Also
+//! those of an earlier process of the worker.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use rota_proto::v1::{WorkEnded, event};
+use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
+use rota_telemetry::{OnExit, spawn};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::sleep;
+
+use super::attempt::{AttemptEvent, AttemptKey, timestamp};
+use super::deps::AttemptDeps;
+use super::handle::AttemptHandle;
+use super::outbox::{Bounds, Outbox};
+use super::worker::{AttemptEntry, Worker};
+use crate::artifacts::{self, Left, SlotRelease};
+
+/// Attempts of a worker that store without a slot. Further ones keep theirs, so that a storage that is away for long does not fill the
+/// disk.
+pub(super) const MAX_STORING: usize = 8;
+
+/// What an attempt of an earlier process has left.
+pub(super) struct LeftBehind {
+    left: Left,
+    permit: OwnedSemaphorePermit,
+}
+
+fn released(deps: &AttemptDeps) -> event::Kind {
+    let outlives_worker = !deps.temporary_state;
+    event::Kind::WorkEnded(WorkEnded { slot_released: true, outlives_worker })
+}
+
+/// Awaits what stores the files of an attempt, and releases its slot if that takes long. Returns nothing if the worker ends before.
+pub(super) async fn without_slot<T>(
+    deps: &AttemptDeps,
+    key: &AttemptKey,
+    slot: &SlotRelease,
+    result: impl FnOnce() -> AttemptResult,
+    push: impl Fn(event::Kind),
+    keep: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let release = async {
+        sleep(deps.storing_timeout).await;
+        let Ok(_permit) = deps.storing.acquire().await else { return };
+        slot.want(result());
+        slot.described().await;
+        // Before the control plane learns of the slot, and assigns it. Fails only when the worker is exiting.
+        let _ = deps.events.send(AttemptEvent::Storing(key.clone()));
+        push(released(deps));
+        deps.ends.cancelled().await;
+    };
+    tokio::select! {
+        biased;
+        kept = keep => Some(kept),
+        () = release => None,
+    }
+}
+
+impl Worker {
+    /// Takes over what attempts of an earlier process have left.
+    pub(super) fn find_left(&mut self) {
+        for left in self.deps.root.left() {
+            let Ok(permit) = Arc::clone(&self.deps.storing).try_acquire_owned() else { return };
+            let key = AttemptKey { task: left.result.task_id.as_str().into(), fence: left.result.fence };
+            let outbox =
+                Outbox::new(self.deps.root.state().to_owned(), Bounds::of_worker(self.options.slots));
+            let handle = Arc::new(AttemptHandle::new(outbox, key.clone(), self.deps.events.clone()));
+            handle.lock().keeping = true;
+            let span = tracing::info_span!("attempt", task = %key.task, fence = key.fence);
+            // Its agent takes no input.
+            let mut entry = AttemptEntry::new(handle, mpsc::channel(1).0, span);
+            entry.storing = true;
+            entry.left = Some(Box::new(LeftBehind { left, permit }));
+            self.attempts.insert(key, entry);
+        }
+    }
+
+    /// Notes that an attempt holds no slot any more.
+    pub(super) fn release_slot(&mut self, key: &AttemptKey) {
+        if let Some(entry) = self.attempts.get_mut(key)
+            && !std::mem::replace(&mut entry.storing, true)
+        {
+            self.running -= 1;
+            entry
+                .span
+                .in_scope(|| tracing::info!("the slot is free: only what the attempt left is to be stored"));
+        }
+    }
+
+    /// Stores what an attempt of an earlier process has left, which counts: its log has its events up to `seq`.
+    pub(super) fn store_left(&mut self, key: &AttemptKey, seq: i64) {
+        let Some(entry) = self.attempts.get_mut(key) else { return };
+        let Some(behind) = entry.left.take() else { return };
+        entry.handle.lock().outbox.continue_after(seq);
+        let (deps, handle, key) = (Arc::clone(&self.deps), Arc::clone(&entry.handle), key.clone());
+        spawn("attempt", OnExit::Done, async move {
+            let LeftBehind { left, permit: _permit } = *behind;
+            let dirs = deps.root.dirs_of(&left);
+            let push = |kind| {
+                let event =
+                    rota_proto::v1::Event { time: Some(timestamp()), kind: Some(kind), ..Default::default() };
+                handle.push(event);
+            };
+            // The control plane may not have learned of it.
+            push(released(&deps));
+            let stored = artifacts::store_left(&deps.caller, &left, &dirs, handle.stop_signal());
+            let (notices, result) = tokio::select! {
+                stored = stored => stored,
+                () = deps.ends.cancelled() => return,
+            };
+            notices.into_iter().for_each(push);
+            dirs.clear(matches!(left.result.kind, Some(result::Kind::Succeeded(_))));
+            let _ = deps.events.send(AttemptEvent::Ended(key, Box::new(result)));
+        });
+    }
+
+    /// Discards what an attempt of an earlier process has left, which counts no more. Returns whether it is one.
+    pub(super) fn discard_left(&mut self, key: &AttemptKey) -> bool {
+        let Some(entry) = self.attempts.get_mut(key) else { return false };
+        let Some(behind) = entry.left.take() else { return false };
+        self.deps.root.dirs_of(&behind.left).clear(false);
+        let kind = Some(result::Kind::Cancelled(Cancelled { by: "its own end".to_owned() }));
+        entry.result = Some(Box::new(AttemptResult { kind, ..behind.left.result }));
+        entry.ended = true;
+        self.queue(key);
+        true
+    }
+}
