@@ -1,6 +1,8 @@
 //! A real PostgreSQL server for tests: in a temporary directory, on a Unix socket, with fsync, and removed with the process that
 //! started it, however that ends.
 
+mod volume;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -10,6 +12,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
+
+use self::volume::Volume;
 
 /// The superuser of the server, which needs no password on the socket.
 const USER: &str = "rota";
@@ -26,6 +30,8 @@ pub struct PostgresServer {
     user: Option<(u32, u32)>,
     /// Ends the server and removes its data once its input ends, as it does when this process ends.
     guardian: Child,
+    /// Where its databases are, if not with its other data.
+    volume: Option<Volume>,
     databases: AtomicU32,
 }
 
@@ -48,14 +54,42 @@ impl PostgresServer {
 
     /// Starts a server of its own with further settings, for tests that stop it.
     pub fn start(settings: &str) -> Result<Self> {
-        let server = Self::empty()?;
+        Self::start_on(None, settings)
+    }
+
+    /// Starts a server whose databases are on a volume of a size such as `64m`. Its log of changes is not: a full volume fails
+    /// statements, and not the server.
+    pub fn on_small_volume(size: &str) -> Result<Self> {
+        let server = Self::start_on(Some(size), "")?;
+        let at = server.folder.join("volume");
+        server.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", at.display()))?;
+        Ok(server)
+    }
+
+    fn start_on(volume: Option<&str>, settings: &str) -> Result<Self> {
+        let mut server = Self::empty()?;
         let data = server.data();
         // The server itself syncs everything; only the creation of its files does not.
         let flags = ["-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"];
         server.run(Command::new(server.programs.join("initdb")).args(flags).arg(&data))?;
         server.configure(&format!("{SETTINGS}{settings}"))?;
+        if let Some(size) = volume {
+            server.volume = Some(Volume::mount(&server.folder.join("volume"), size, server.user)?);
+        }
         server.resume()?;
         Ok(server)
+    }
+
+    /// Fills the volume of the databases.
+    pub fn fill(&self) -> Result<()> {
+        // What is in memory alone has its place afterwards.
+        self.sql("postgres", "CHECKPOINT")?;
+        self.volume.as_ref().context("the server has no volume")?.fill()
+    }
+
+    /// Makes room on the volume again.
+    pub fn free(&self) -> Result<()> {
+        self.volume.as_ref().context("the server has no volume")?.free()
     }
 
     /// Starts a standby of this server, for which its commits wait from now on.
@@ -97,7 +131,7 @@ impl PostgresServer {
             .current_dir("/")
             .process_group(0);
         let guardian = as_user(&mut guardian, user).spawn().context("failed to start a shell")?;
-        Ok(Self { programs, folder, user, guardian, databases: AtomicU32::new(0) })
+        Ok(Self { programs, folder, user, guardian, volume: None, databases: AtomicU32::new(0) })
     }
 
     /// Adds settings to those that its data came with.
@@ -121,7 +155,8 @@ impl PostgresServer {
     /// Creates a database and returns its URL.
     pub fn database(&self) -> Result<String> {
         let name = format!("db{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+        let place = if self.volume.is_some() { " TABLESPACE small" } else { "" };
+        self.sql("postgres", &format!("CREATE DATABASE {name}{place}"))?;
         Ok(self.url(&name))
     }
 
@@ -168,17 +203,27 @@ impl PostgresServer {
     /// Starts the server on its data, and waits until it accepts connections.
     pub fn resume(&self) -> Result<()> {
         let log = self.folder.join("log");
-        let mut start = Command::new(self.programs.join("pg_ctl"));
-        start.args(["-w", "-t", "60", "start", "-l"]).arg(log).arg("-D").arg(self.data());
-        self.run(&mut start)
+        let program = self.programs.join("pg_ctl");
+        let flags = ["-w", "-t", "60", "start", "-l"];
+        let Some(volume) = &self.volume else {
+            let mut start = Command::new(program);
+            return self.run(start.args(flags).arg(log).arg("-D").arg(self.data()));
+        };
+        Self::execute(volume.command(&program).args(flags).arg(log).arg("-D").arg(self.data()))
     }
 
     fn run(&self, command: &mut Command) -> Result<()> {
+        Self::execute(as_user(command, self.user))
+    }
+
+    fn execute(command: &mut Command) -> Result<()> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).current_dir("/");
         // A server that is started keeps what it inherits: nothing that this process would wait for.
         let errors = tempfile::tempfile()?;
-        let command = as_user(command, self.user).stderr(errors.try_clone()?);
-        let status = command.status().with_context(|| format!("failed to start {command:?}"))?;
+        let status = command
+            .stderr(errors.try_clone()?)
+            .status()
+            .with_context(|| format!("failed to start {command:?}"))?;
         if !status.success() {
             use std::io::{Read, Seek};
             let mut text = String::new();

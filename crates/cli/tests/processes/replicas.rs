@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use rota_proto::v1::{Limits, TaskState, WatchTaskRequest};
 use rota_testkit::postgres::{PostgresServer, Stop};
@@ -25,6 +25,8 @@ pub(crate) struct Replicas {
     pub(crate) url: String,
     /// Routes of single replicas to the database, which take the place of the URL.
     pub(crate) routes: Vec<String>,
+    /// Additional environments of single replicas.
+    pub(crate) environments: Vec<Vec<(&'static str, String)>>,
     pub(crate) running: Vec<Option<Process>>,
     addrs: Vec<SocketAddr>,
     /// Of their probes and metrics.
@@ -65,7 +67,7 @@ impl Replicas {
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
         fixture.connect_to(*addrs.last().unwrap());
         let running = (0..count).map(|_| None).collect();
-        Ok(Self { fixture, url, routes: Vec::new(), running, addrs, http })
+        Ok(Self { fixture, url, routes: Vec::new(), environments: Vec::new(), running, addrs, http })
     }
 
     /// Starts one, and waits for a line of its output.
@@ -77,6 +79,7 @@ impl Replicas {
         command.args(["--http-listen", &self.http[index].to_string()]);
         command.arg("--key-file").arg(dir.join("key"));
         command.arg("--artifacts").arg(format!("file://{}", dir.join("artifacts").display()));
+        command.envs(self.environments.get(index).cloned().unwrap_or_default());
         let mut process = Process::start(&name, command);
         process.prints(line).await;
         self.running[index] = Some(process);
@@ -84,6 +87,13 @@ impl Replicas {
 
     pub(crate) fn replica(&self, index: usize) -> &Process {
         self.running[index].as_ref().unwrap()
+    }
+
+    /// Returns the time of a replica's clock, in seconds since 1970.
+    pub(crate) async fn time_of(&self, index: usize) -> Result<i64> {
+        let page = reqwest::get(format!("http://{}/livez", self.http[index])).await?;
+        let date = page.headers().get(reqwest::header::DATE).context("no date")?.to_str()?;
+        Ok(jiff::fmt::rfc2822::parse(date)?.timestamp().as_second())
     }
 
     pub(crate) fn owns(&self, index: usize) -> bool {
@@ -98,7 +108,7 @@ impl Replicas {
     }
 
     /// Starts tasks that print until [`Replicas::open_gate`].
-    async fn run_tasks(&self, count: usize) -> Result<Vec<String>> {
+    pub(crate) async fn run_tasks(&self, count: usize) -> Result<Vec<String>> {
         let client = self.fixture.client()?;
         let gate = self.gate();
         let mut names = Vec::new();
@@ -112,7 +122,7 @@ impl Replicas {
         Ok(names)
     }
 
-    fn gate(&self) -> String {
+    pub(crate) fn gate(&self) -> String {
         self.fixture.dir().join("gate").to_str().unwrap().to_owned()
     }
 

@@ -1,9 +1,10 @@
 //! Three replicas on one PostgreSQL, with hundreds of tasks, while owners, standbys, workers and the database are killed,
-//! frozen, stopped and cut off. A run fails if a rule was violated, or if a kind of fault never took effect.
+//! frozen, stopped, full and cut off, and clocks are wrong. A run fails if a rule was violated, or if a kind of fault never took effect.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,8 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use rota_telemetry::{OnExit, spawn};
+use rota_proto::v1;
+use rota_telemetry::{OnExit, clock, spawn};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{Proxy, history, tasks};
 use tokio::net::{TcpListener, UnixStream};
@@ -21,9 +23,14 @@ use super::load::{Load, SCRIPTED};
 use super::{Counts, TASKS, seeds};
 use crate::process::Process;
 use crate::replicas::Replicas;
-use crate::{Fixture, Graces, workload};
+use crate::{Fixture, Graces, faked_clock, workload};
 
 const REPLICAS: usize = 3;
+/// Size of the volume of the database, and of a prompt that needs further space on it, in bytes.
+const VOLUME: &str = "192m";
+const LARGE: usize = 1 << 19;
+/// Difference, in seconds, from which on a clock is wrong.
+const WRONG: i64 = 1800;
 const WORKERS: [(&str, &str); 4] =
     [("echo-0", SCRIPTED), ("echo-1", SCRIPTED), ("shell-0", workload::AGENT), ("shell-1", workload::AGENT)];
 const STANDS_BY: &str = "standing by";
@@ -41,10 +48,12 @@ enum Fault {
     DatabaseCrashed,
     SessionsEnded,
     OwnerCutOff,
+    ClockWrong,
+    DatabaseFull,
 }
 
 impl Fault {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::OwnerKilled,
         Self::OwnerStopped,
         Self::OwnerFrozen,
@@ -55,6 +64,8 @@ impl Fault {
         Self::DatabaseCrashed,
         Self::SessionsEnded,
         Self::OwnerCutOff,
+        Self::ClockWrong,
+        Self::DatabaseFull,
     ];
 
     fn name(self) -> &'static str {
@@ -69,6 +80,8 @@ impl Fault {
             Self::DatabaseCrashed => "database crashed",
             Self::SessionsEnded => "sessions of the database ended",
             Self::OwnerCutOff => "owner cut off from the database",
+            Self::ClockWrong => "clock of the owner wrong",
+            Self::DatabaseFull => "volume of the database full",
         }
     }
 }
@@ -84,7 +97,8 @@ struct World {
 
 impl World {
     async fn start() -> Result<Self> {
-        let server = PostgresServer::start("")?;
+        let server = PostgresServer::on_small_volume(VOLUME)?;
+        let library = faked_clock::library()?;
         let mut fixture = Fixture::bare();
         fixture.graces = Graces::CHAOS;
         let mut replicas = Replicas::prepare(fixture, server.database()?, REPLICAS)?;
@@ -95,6 +109,17 @@ impl World {
             let route = Proxy::start(entrance).await?;
             replicas.routes.push(format!("postgres://rota@{}/{database}", route.addr()));
             routes.push(route);
+        }
+        for index in 0..REPLICAS {
+            let clock = replicas.fixture.dir().join(format!("clock-{index}"));
+            set_clock(&clock, 0)?;
+            replicas.environments.push(faked_clock::environment(
+                &library,
+                [
+                    ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
+                    ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+                ],
+            ));
         }
         replicas.start_all().await;
         let client = replicas.fixture.client()?;
@@ -165,6 +190,8 @@ impl World {
                 self.routes[owner].open();
                 self.replicas.start_one(owner, STANDS_BY).await;
             }
+            Fault::ClockWrong => return self.clock_wrong(random).await,
+            Fault::DatabaseFull => return self.database_full(random).await,
             Fault::WorkerKilled => {
                 let index = random.random_range(0..WORKERS.len());
                 let (name, agent) = WORKERS[index];
@@ -214,6 +241,64 @@ impl World {
         Ok(())
     }
 
+    /// Sets the owner's clock hours forward or back, until the next time. Tasks have the time of the database.
+    async fn clock_wrong(&mut self, random: &mut StdRng) -> Result<usize> {
+        let now = || clock::unix_micros() / 1_000_000;
+        let hours = random.random_range(1..30) * if random.random_bool(0.5) { 1 } else { -1 };
+        let owner = self.owner;
+        set_clock(&self.replicas.fixture.dir().join(format!("clock-{owner}")), hours)?;
+        tasks::eventually("a wrong clock", async || {
+            Ok((self.replicas.time_of(owner).await? - now()).abs() > WRONG)
+        })
+        .await?;
+        let client = self.replicas.fixture.client()?;
+        let began = now();
+        let task = tasks::create(&client, tasks::scripted(SCRIPTED, [])).await?;
+        let created = task.create_time.unwrap_or_default().seconds;
+        ensure!(
+            (began - WRONG..=now() + WRONG).contains(&created),
+            "created at {created}, in place of {began}"
+        );
+        tasks::ended(&client, &task.name).await?;
+        Ok(1)
+    }
+
+    /// Fills the volume of the database. What is answered is not lost, and all else is refused with the reason.
+    async fn database_full(&mut self, random: &mut StdRng) -> Result<usize> {
+        let client = self.replicas.fixture.impatient_client()?;
+        self.server.fill()?;
+        let until = tokio::time::Instant::now() + Duration::from_millis(random.random_range(2_000..6_000));
+        let (mut refused, mut created) = (0, Vec::new());
+        while tokio::time::Instant::now() < until {
+            let mut task = tasks::scripted(SCRIPTED, []);
+            // Such that the database cannot make it small.
+            let prompt: String = (0..LARGE).map(|_| random.random_range('a'..='z')).collect();
+            task.spec.get_or_insert_default().prompt = prompt;
+            match tasks::create(&client, task).await {
+                Ok(task) => created.push(task.name),
+                Err(error) => {
+                    let known = error.downcast_ref::<rota_client::Error>();
+                    let full =
+                        known.is_some_and(|known| known.reason.as_deref() == Some("STORE_UNAVAILABLE"));
+                    ensure!(full && format!("{error:#}").contains("53100"), "{error:#}");
+                    refused += 1;
+                }
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        self.server.free()?;
+        let client = self.replicas.fixture.client()?;
+        for name in &created {
+            tasks::ended(&client, name).await?;
+        }
+        tasks::eventually("a database with room", async || {
+            let status = client.get_system_status(v1::GetSystemStatusRequest {}).await?;
+            Ok(status.causes.iter().all(|cause| !cause.message.contains("53100")))
+        })
+        .await?;
+        Ok(refused)
+    }
+
     async fn database_away(&mut self, how: Stop, random: &mut StdRng) -> Result<usize> {
         let before = self.reconnections();
         self.server.stop(how)?;
@@ -223,6 +308,14 @@ impl World {
         self.back(before).await?;
         Ok(1)
     }
+}
+
+/// Sets a clock some hours forward, or back.
+fn set_clock(file: &Path, hours: i32) -> Result<()> {
+    // Replaced in one step: it is read at any time.
+    let next = file.with_extension("next");
+    fs::write(&next, format!("{hours:+}h"))?;
+    Ok(fs::rename(next, file)?)
 }
 
 /// Returns an address that leads to a socket of the database.
