@@ -7,6 +7,7 @@
 mod background;
 mod faults;
 mod load;
+mod many;
 mod replicas;
 mod workflows;
 mod world;
