@@ -160,6 +160,7 @@ impl Server {
             worker_tokens: worker_tokens.clone(),
             timing: options.timing.clone(),
             replica: options.replica.clone(),
+            loss: watchers.lineage().loss(),
             stop: stop.clone(),
         };
 

@@ -29,6 +29,7 @@ mod interrupt;
 mod isolation;
 mod keys;
 mod kinds;
+mod lost_history;
 mod manifests;
 mod money;
 mod moving;

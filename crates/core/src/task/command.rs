@@ -249,6 +249,8 @@ pub enum EventEffect {
     WorkEnded(Option<bool>),
     /// A model call has succeeded.
     ModelWorked,
+    /// Stands for so many events that were acknowledged, and lost with the last commits of the store.
+    Lost(u64),
 }
 
 /// Completion of an attempt, as its worker reports it.

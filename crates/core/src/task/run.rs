@@ -193,13 +193,14 @@ impl Step<'_> {
     fn report_item(&mut self, item: Item, before: Timestamp) {
         let Some(assignment) = &mut self.task.assignment else { return };
         let was_unlogged = assignment.unlogged;
-        assignment.attempt_seq += 1;
+        let events = if let EventEffect::Lost(events) = item.effect { events } else { 1 };
+        assignment.attempt_seq = assignment.attempt_seq.saturating_add(events);
         assignment.logged_bytes += item.payload.len() as u64;
         let is_full = assignment.is_log_full(self.task.logged_bytes);
         assignment.unlogged = is_full || item.payload.is_empty();
         let unlogged = assignment.unlogged;
         match item.effect {
-            EventEffect::None => {}
+            EventEffect::None | EventEffect::Lost(_) => {}
             EventEffect::Progress(mut progress) => {
                 // `max` turns NaN, which no record could carry, into 0.
                 progress.fraction = progress.fraction.clamp(0.0, 1.0).max(0.0);

@@ -13,6 +13,7 @@ use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::dispatcher::Dispatcher;
 use crate::keys::WorkerKey;
+use crate::lineage::Loss;
 use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::scheduler::Scheduler;
@@ -35,6 +36,8 @@ pub(crate) struct SessionDeps {
     pub(crate) worker_tokens: WorkerTokens,
     pub(crate) timing: Timing,
     pub(crate) replica: String,
+    /// Last loss of commits that was noticed.
+    pub(crate) loss: Option<Loss>,
     pub(crate) stop: CancellationToken,
 }
 

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
 use super::message_limits::Sizes;
-use super::{decode, worker_state};
+use super::{decode, lost_events, worker_state};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::scheduler::SessionHandle;
@@ -38,10 +38,10 @@ const MAX_PENDING: usize = 4;
 const STORE_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Messages of a worker that are committed together.
-struct Batch {
-    commands: Vec<Command>,
-    after: Vec<After>,
-    answers: Replies,
+pub(super) struct Batch {
+    pub(super) commands: Vec<Command>,
+    pub(super) after: Vec<After>,
+    pub(super) answers: Replies,
 }
 
 impl Batch {
@@ -51,16 +51,13 @@ impl Batch {
 
     /// Whether a command lacks an earlier one, which may be in a batch that was not committed.
     fn has_gap(&self) -> bool {
-        let gap = |answer: &Result<Reply, Refused>| {
-            matches!(answer, Err(Refused::Rejected(task::Rejected::Gap { .. })))
-        };
-        self.answers.as_ref().is_ok_and(|answers| answers.iter().any(gap))
+        !lost_events::gaps(self).is_empty()
     }
 }
 
 /// What to do when a command has been committed.
 #[derive(Clone)]
-enum After {
+pub(super) enum After {
     Accepted(TaskId, Fence),
     /// What its model calls use is known.
     Identified(TaskId, Fence),
@@ -71,7 +68,7 @@ enum After {
 }
 
 impl After {
-    fn attempt(&self) -> (TaskId, Fence) {
+    pub(super) fn attempt(&self) -> (TaskId, Fence) {
         match self {
             Self::Accepted(id, fence)
             | Self::Identified(id, fence)
@@ -85,7 +82,7 @@ impl After {
 
 /// Result of an attempt, for its worker's statistics.
 #[derive(Clone, Copy)]
-enum AttemptResult {
+pub(super) enum AttemptResult {
     Succeeded,
     Failed,
     Cancelled,
@@ -146,10 +143,11 @@ async fn settle(
     deps: &SessionDeps,
     opened: &Opened,
     failed: &mut HashSet<(TaskId, Fence)>,
-    batch: Batch,
+    mut batch: Batch,
     pending: &mut FuturesOrdered<impl Future<Output = Batch>>,
 ) -> Result<(), Status> {
     if !batch.is_unavailable() {
+        lost_events::close_gaps(deps, opened, &mut batch).await?;
         return answer(deps, opened, failed, batch.after, batch.answers);
     }
     tracing::warn!(worker = %opened.key.1, "the store is unavailable: a worker's messages wait");
@@ -308,7 +306,7 @@ fn answer(
                 Some(task::Reply::Stale)
             }
             Err(Refused::Rejected(task::Rejected::Gap { expected, got }))
-                if is_repeated_gap(deps, opened, after.attempt()) =>
+                if lost_events::is_repeated_gap(deps, opened, after.attempt()) =>
             {
                 let text =
                     format!("event {expected} of the attempt is missing, the worker continues with {got}");
@@ -348,13 +346,6 @@ fn answer(
         }
     }
     Ok(())
-}
-
-/// Records a gap between the events of an attempt. Returns whether an earlier session of the worker had one too. The first
-/// gap ends the session: the worker resumes after the last event in the log, and may have the missing one. If it has not,
-/// further sessions would end the same way, each time for the worker's other attempts too.
-fn is_repeated_gap(deps: &SessionDeps, opened: &Opened, attempt: (TaskId, Fence)) -> bool {
-    deps.scheduler.update(&opened.key, &opened.worker, |entry| !entry.gaps.insert(attempt)) == Some(true)
 }
 
 /// Fails an attempt because of what its worker sent, and notes that it was failed.

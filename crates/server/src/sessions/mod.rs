@@ -12,6 +12,7 @@ mod hello_rate;
 mod identity;
 mod inbound;
 mod keep_artifacts;
+mod lost_events;
 mod message_limits;
 mod previous_result;
 mod running;

@@ -124,6 +124,20 @@ fn reports_are_deduplicated_without_gaps() {
 }
 
 #[test]
+fn lost_events_have_one_entry_in_their_place() {
+    let mut harness = Harness::new(plain());
+    harness.start().report(1, vec![item(EventEffect::None); 2]).unwrap();
+    let seq = harness.task.log_seq;
+    let lost = || vec![item(EventEffect::Lost(3))];
+    assert_eq!(harness.report(3, lost()).unwrap(), Reply::Reported(5));
+    assert_eq!(harness.task.log_seq, seq + 1);
+    // Again, as after a lost answer.
+    assert_eq!(harness.report(3, lost()).unwrap(), Reply::Reported(5));
+    assert_eq!(harness.report(6, vec![item(EventEffect::None)]).unwrap(), Reply::Reported(6));
+    assert_eq!(harness.task.log_seq, seq + 2);
+}
+
+#[test]
 fn result_before_its_reports_is_a_gap() {
     let mut harness = Harness::new(plain());
     harness.start().report(1, vec![item(EventEffect::None); 2]).unwrap();
