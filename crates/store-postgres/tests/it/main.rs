@@ -3,10 +3,13 @@
 
 mod conformance;
 mod cutter;
+#[path = "../../../store-sqlite/tests/it/differential/mod.rs"]
+mod differential;
 mod doubt;
 mod failover;
 mod fence;
 mod pooler;
+mod random;
 mod restore;
 mod standby;
 mod status;

@@ -7,4 +7,5 @@ mod faulty;
 mod group;
 mod kill;
 mod open;
+mod random;
 mod upgrade;

@@ -1,11 +1,9 @@
 //! Differential test: random commands in random batches have the same replies, commits and reads on the in-memory
-//! store and on SQLite, also when SQLite is reopened in between, and when a statement fails and the batch is repeated.
+//! store and on one in a database, also when that is reopened in between, and when it fails and the batch is repeated. The tests of
+//! each store in a database include this module.
 
 mod commands;
 mod plan;
-
-use std::path::Path;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use rota_core::task::State;
@@ -13,19 +11,35 @@ use rota_core::{TaskKey, Timestamp};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
 use rota_store::{Backend, Budget, Filter, Load, Reader, Snapshot};
-use rota_store_sqlite::{Readers, Writer};
 use uuid::Uuid;
 
 use self::commands::{View, all_documents, build, id, namespace, tasks};
-use self::plan::{Op, SLOTS, Step, step};
-use crate::faulty::{Faulty, Plan};
+use self::plan::{Op, SLOTS, Step};
 
-struct StorePair {
+pub(crate) use self::plan::step;
+
+/// Largest number of attempts at one batch.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// Store in a database, at one place.
+pub(crate) trait Place {
+    type Writer: Backend;
+    type Readers: Reader;
+
+    fn open(&self) -> (Self::Writer, Self::Readers);
+
+    /// Lets calls of the next transaction fail: `times` of them, after so many that succeed.
+    fn fail(&self, after: u32, times: u32);
+
+    fn heal(&self);
+}
+
+pub(crate) struct StorePair<P: Place> {
     memory: Engine<InMemoryStore>,
     model: InMemoryStore,
+    place: P,
     /// `None` only while it is reopened.
-    sqlite: Option<(Engine<Faulty<Writer>>, Readers)>,
-    plan: Arc<Plan>,
+    stored: Option<(Engine<P::Writer>, P::Readers)>,
     now: Timestamp,
     batches: u64,
 }
@@ -34,24 +48,28 @@ fn secrets(backend: &mut impl Backend, key: TaskKey) -> Vec<(TaskKey, bytes::Byt
     backend.load(&Load { secrets: vec![key], ..Load::default() }).unwrap().secrets
 }
 
-fn open(path: &Path, plan: &Arc<Plan>) -> (Engine<Faulty<Writer>>, Readers) {
-    let (inner, readers) = rota_store_sqlite::open_connections(path).unwrap();
-    (Engine::new(Faulty { inner, plan: Arc::clone(plan) }, 0).unwrap(), readers)
+fn open<P: Place>(place: &P) -> (Engine<P::Writer>, P::Readers) {
+    let (writer, readers) = place.open();
+    (Engine::new(writer, 0).unwrap(), readers)
 }
 
-impl StorePair {
-    fn new(path: &Path) -> Self {
-        let (model, plan) = (InMemoryStore::default(), Arc::new(Plan::default()));
-        let sqlite = Some(open(path, &plan));
+impl<P: Place> StorePair<P> {
+    pub(crate) fn new(place: P) -> Self {
+        let model = InMemoryStore::default();
+        let stored = Some(open(&place));
         let memory = Engine::new(model.clone(), 0).unwrap();
-        Self { memory, model, sqlite, plan, now: Timestamp(1_750_000_000_000_000), batches: 0 }
+        Self { memory, model, place, stored, now: Timestamp(1_750_000_000_000_000), batches: 0 }
     }
 
-    fn take(&mut self, path: &Path, step: &Step) -> Result<(), TestCaseError> {
+    pub(crate) fn take_all(&mut self, steps: &[Step]) -> Result<(), TestCaseError> {
+        steps.iter().try_for_each(|step| self.take(step))
+    }
+
+    fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::Reopen => {
-                self.sqlite = None;
-                self.sqlite = Some(open(path, &self.plan));
+                self.stored = None;
+                self.stored = Some(open(&self.place));
                 self.memory = Engine::new(self.model.clone(), 0).unwrap();
             }
             Step::Batch { ops, wait, fail } => {
@@ -60,11 +78,11 @@ impl StorePair {
                 let view = View::new(&mut self.memory, &self.model, self.now);
                 let batch = || ops.iter().map(|op| build(op, &view)).collect::<Vec<_>>();
                 self.memory.reseed(self.batches);
-                let (sqlite, _) = self.sqlite.as_mut().unwrap();
-                sqlite.reseed(self.batches);
+                let (stored, _) = self.stored.as_mut().unwrap();
+                stored.reseed(self.batches);
                 // A dry run predicts the replies, and leaves nothing that could change them.
                 let predicted = self.memory.dry_run(batch(), self.now).unwrap();
-                let predicted = [predicted, sqlite.dry_run(batch(), self.now).unwrap()];
+                let predicted = [predicted, stored.dry_run(batch(), self.now).unwrap()];
                 let before = Reader::revision(&self.model).unwrap();
                 let wanted = self.memory.run(batch(), self.now).unwrap();
                 let writes = Reader::revision(&self.model).unwrap() != before;
@@ -73,23 +91,22 @@ impl StorePair {
                 }
                 // A failure lasts until the next write, which delays deadlines: only one that the retry ends leaves both equal.
                 if let Some((after, times)) = fail.as_ref().filter(|_| writes) {
-                    self.plan.fail(*after, *times);
+                    self.place.fail(*after, *times);
                 }
-                let found = loop {
-                    sqlite.reseed(self.batches);
-                    if let Ok(outcome) = sqlite.run(batch(), self.now) {
-                        break outcome;
-                    }
-                };
-                self.plan.fail(0, 0);
+                let found = (0..MAX_ATTEMPTS).find_map(|_| {
+                    stored.reseed(self.batches);
+                    stored.run(batch(), self.now).ok()
+                });
+                let found = found.ok_or_else(|| TestCaseError::fail("the store does not continue"))?;
+                self.place.heal();
                 same(&wanted, &found)?;
                 self.check(&wanted)?;
             }
             Step::Settle { wait } => {
                 // One tick may requeue a task whose queue timeout has passed by then.
                 let tick = |wait| Step::Batch { ops: vec![Op::Tick { limit: 100 }], wait, fail: None };
-                self.take(path, &tick(*wait))?;
-                self.take(path, &tick(0))?;
+                self.take(&tick(*wait))?;
+                self.take(&tick(0))?;
                 let load = Load { due: Some((self.now, 100)), ..Load::default() };
                 let due = self.memory.backend().load(&load).unwrap().due;
                 prop_assert!(due.is_empty(), "due, and no tick helps: {:?}", due);
@@ -117,7 +134,7 @@ impl StorePair {
     }
 
     fn compare(&mut self) -> Result<(), TestCaseError> {
-        let (engine, readers) = self.sqlite.as_mut().unwrap();
+        let (engine, readers) = self.stored.as_mut().unwrap();
         let (a, b) = (&self.model as &dyn Reader, readers as &dyn Reader);
         macro_rules! same {
             ($read:expr) => {
@@ -163,19 +180,4 @@ fn same(wanted: &BatchOutcome, found: &BatchOutcome) -> Result<(), TestCaseError
     }
     prop_assert_eq!(format!("{:?}", wanted.commit), format!("{:?}", found.commit));
     Ok(())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn sqlite_matches_the_in_memory_store(steps in prop::collection::vec(step(), 1..40)) {
-        // In memory where available: this tests the contents, not their durability.
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let path = folder.path().join("rota.db");
-        let mut pair = StorePair::new(&path);
-        for step in &steps {
-            pair.take(&path, step)?;
-        }
-    }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 pub(super) const SLOTS: u8 = 9;
 
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Batch {
         ops: Vec<Op>,
         wait: i64,
@@ -22,7 +22,7 @@ pub(super) enum Step {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Create(Box<Make>),
     Ask {
         slot: u8,
@@ -80,7 +80,7 @@ pub(super) enum Op {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Make {
+pub(crate) struct Make {
     pub(super) slot: u8,
     pub(super) namespace: u8,
     pub(super) target: u8,
@@ -99,7 +99,7 @@ pub(super) struct Make {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     Accept { fence: u8 },
     Reject { fence: u8 },
     Report { fence: u8, gap: u8, items: Vec<u8> },
@@ -181,7 +181,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub(super) fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     // Sometimes backwards, as clocks move; mostly milliseconds, often seconds, rarely an hour.
     let wait = || {
         prop_oneof![
