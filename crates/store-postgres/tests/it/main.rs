@@ -8,6 +8,7 @@ mod differential;
 mod doubt;
 mod failover;
 mod fence;
+mod model;
 mod pooler;
 mod random;
 mod restore;
