@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: console console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres differential mutants million compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -40,13 +40,23 @@ chaos: ## Run Rota as processes with hundreds of tasks while everything around t
 	ROTA_CHAOS_SEEDS=$(or $(SEEDS),10) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \
 		chaos::all --nocapture
 
-chaos-replicas: ## The same with three replicas on PostgreSQL, which are killed, frozen and cut off (make chaos-replicas SEEDS=20 FIRST=1)
+chaos-replicas: ## The same with three replicas on PostgreSQL, which are killed, frozen, cut off and full, with wrong clocks (make chaos-replicas SEEDS=20 FIRST=1)
 	ROTA_CHAOS_SEEDS=$(or $(SEEDS),10) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \
 		chaos::replicas --nocapture
 
 test-postgres: ## Test the store, replicas, backups and moves on the newest PostgreSQL that is installed
 	@scripts/test -p rota-store-postgres
 	@scripts/test -p rota-cli --test processes -- replicas:: compose:: moving::
+
+differential: ## Give thousands of random commands to PostgreSQL and to the in-memory store, which must agree (make differential CASES=1000)
+	ROTA_TEST_CASES=$(or $(CASES),200) cargo test --locked -p rota-store-postgres --test it -- random:: --nocapture
+
+mutants: ## Leave out one rule of ownership and fences after the other: a test must fail for each (make mutants NAMES="epoch doubt")
+	@scripts/mutants $(NAMES)
+
+million: ## Execute 1,000,000 tasks on each store while the control plane is killed; takes about 5 GB of disk (make million TASKS=100000)
+	ROTA_CHAOS_TASKS=$(or $(TASKS),1000000) cargo test --locked -p rota-cli --test processes -- --test-threads 1 --nocapture \
+		chaos::many
 
 chaos-workflows: ## Kill the control plane in workflows of 10,000 steps with tasks that fail (make chaos-workflows STEPS=1000 FIRST=1)
 	ROTA_CHAOS_STEPS=$(or $(STEPS),10000) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \
