@@ -1,11 +1,12 @@
-//! The tables of failure modes, and that of the limits of connections and sessions, name tests that exist.
+//! The tables of failure modes, of the rules of replicas, and of the limits of connections and sessions, name tests that exist.
 
 use anyhow::Context;
 
 use crate::workspace;
 
 /// Pages, with the number of columns of the tables whose last one has tests.
-const PAGES: [(&str, usize); 2] = [("docs/dev/failure-modes.md", 3), ("docs/limits.md", 4)];
+const PAGES: [(&str, usize); 3] =
+    [("docs/dev/failure-modes.md", 3), ("docs/dev/replicas.md", 4), ("docs/limits.md", 4)];
 
 /// Returns a problem for each row without a test, and for each test that is missing.
 pub(crate) fn check() -> anyhow::Result<Vec<String>> {
