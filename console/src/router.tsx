@@ -8,6 +8,8 @@ import {
 import { Shell } from "./components/Shell";
 import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";
+import type { MetricsSearch } from "./features/metrics/MetricsPage";
+import { HOURS } from "./features/metrics/series";
 import type { TaskSearch } from "./features/tasks/filters";
 import { TaskPage } from "./features/tasks/TaskPage";
 import { TasksPage } from "./features/tasks/TasksPage";
@@ -69,6 +71,17 @@ const costs = createRoute({
   validateSearch: (search: Record<string, unknown>): { days?: number } =>
     [1, 7, 30].includes(Number(search.days)) ? { days: Number(search.days) } : {},
 });
+const metrics = createRoute({
+  getParentRoute: () => root,
+  path: "/metrics",
+  component: lazyRouteComponent(() => import("./features/metrics/MetricsPage"), "MetricsPage"),
+  validateSearch: (search: Record<string, unknown>): MetricsSearch => ({
+    hours: HOURS.includes(Number(search.hours)) ? Number(search.hours) : undefined,
+    agent: text(search.agent),
+    all: search.all === true ? true : undefined,
+    view: search.view === "table" ? "table" : undefined,
+  }),
+});
 const system = createRoute({
   getParentRoute: () => root,
   path: "/system",
@@ -87,6 +100,7 @@ export const router = createRouter({
     edit,
     schedules,
     costs,
+    metrics,
     system,
   ]),
 });

@@ -6,5 +6,6 @@ export const PAGES = [
   { to: "/agents", name: "Agents", key: "a" },
   { to: "/schedules", name: "Schedules", key: "s" },
   { to: "/costs", name: "Costs", key: "c" },
+  { to: "/metrics", name: "Metrics", key: "m" },
   { to: "/system", name: "System", key: "y" },
 ] as const;

@@ -93,6 +93,8 @@ pub enum Command {
     Top(top::Top),
     /// Show statistics for one task or for recent tasks: outcomes, times, retries, tokens and cost
     Report(report::Report),
+    /// Show what was done and what waited in the past, up to 30 days, by the minute or the hour
+    Metrics(metrics::Metrics),
     /// Check configuration, connection, control plane and agents, and suggest fixes
     Doctor(doctor::Doctor),
     /// Print the raw event log of a task or a namespace

@@ -161,6 +161,8 @@ calls! {
     repeat admin.correct_spending(CorrectSpendingRequest) -> v1::CorrectSpendingResponse;
     /// Returns what agents and namespaces have spent, with their budgets.
     repeat admin.list_budgets(ListBudgetsRequest) -> v1::ListBudgetsResponse;
+    /// Returns metrics of the past 30 days.
+    repeat admin.get_metrics_history(GetMetricsHistoryRequest) -> v1::MetricsHistory;
     /// Issues a token for workers outside of a cluster.
     repeat admin.issue_worker_token(IssueWorkerTokenRequest) -> v1::IssueWorkerTokenResponse;
     /// Returns one page of the records of worker tokens. [`Client::all_worker_tokens`] reads all pages.

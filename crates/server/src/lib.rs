@@ -32,7 +32,8 @@
 //!
 //! - A new call: the proto, a method in `grpc`, its role in `trust/roles.rs`, and perhaps a reason in `wire/status.rs`.
 //! - A new background task: `background/mod.rs`. Its monitor makes it part of health, metrics and the API.
-//! - A new metric: `metrics/mod.rs`, counted in `metrics/commits.rs` or computed in `metrics/scrape.rs`.
+//! - A new metric: `metrics/mod.rs`, counted in `metrics/commits.rs` or computed in `metrics/scrape.rs`; with 30 days of history:
+//!   `history/row.rs`.
 //! - Matching of tasks and workers: `scheduler`, whose module documentation is the place to start reading.
 //! - Wiring: `server.rs`, and nowhere else.
 
@@ -51,6 +52,7 @@ mod documents;
 mod error;
 mod grpc;
 mod health;
+mod history;
 mod http;
 mod keys;
 mod kinds;

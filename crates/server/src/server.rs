@@ -23,6 +23,7 @@ use crate::dispatcher::Dispatcher;
 use crate::error::Error;
 use crate::grpc::{self, Creator, Explainer, Streams};
 use crate::health::Health;
+use crate::history::History;
 use crate::http::{self, Pages};
 use crate::kinds::Kinds;
 use crate::lineage::Lineage;
@@ -213,6 +214,8 @@ impl Server {
         let (barriers, passed) = Barriers::channel();
         let claimer =
             Claimer { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
+        let scraper = Scraper { metrics: Arc::clone(&metrics), store: store.clone(), demand: demand.clone() };
+        let history = History::new(scraper.clone(), store.clone(), options.timing.wall_clock);
         let background = background::start(
             CommitLoop { applier, claimer, commits, barriers: passed },
             BackgroundDeps {
@@ -230,6 +233,7 @@ impl Server {
                 notifier,
                 schedules: driver.clone(),
                 workflows,
+                history: history.clone(),
                 stop: stop.clone(),
             },
         );
@@ -260,7 +264,8 @@ impl Server {
                 store: store.clone(),
                 health: Arc::clone(&health),
                 metrics: Arc::clone(&metrics),
-                demand: demand.clone(),
+                demand,
+                history,
                 replica: options.replica,
                 worker_tokens: grpc::TokenAdmin {
                     store: store.clone(),
@@ -287,7 +292,7 @@ impl Server {
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
         };
-        let pages = Pages { health, scraper: Scraper { metrics, store: store.clone(), demand } };
+        let pages = Pages { health, scraper };
         let shutdown_grace = options.timing.shutdown_grace;
         Ok(Bound {
             addr,

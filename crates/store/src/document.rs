@@ -24,6 +24,8 @@ pub enum DocumentKind {
     WorkerToken,
     /// Runs of control planes on the store. There is one.
     Runs,
+    /// What the metrics were in a minute or an hour. Belongs to no namespace, and has the default one.
+    MetricsHistory,
 }
 
 impl DocumentKind {
@@ -39,6 +41,7 @@ impl DocumentKind {
             Self::TaskKind => "task kind",
             Self::WorkerToken => "worker token",
             Self::Runs => "runs",
+            Self::MetricsHistory => "metrics history",
         }
     }
 }

@@ -63,7 +63,7 @@ async function play(): Promise<void> {
   tone.stop(audio.currentTime + 0.4);
 }
 
-/** Tells of news in one window alone, where browsers offer locks. */
+/** Acts in one window of the browser alone, where browsers offer locks. */
 function inOneWindow(act: () => void): void {
   if (!navigator.locks) {
     act();

@@ -28,6 +28,7 @@ pub mod get;
 pub mod inject;
 pub mod kind;
 pub mod logs;
+pub mod metrics;
 pub mod operator;
 mod pairs;
 pub mod permissions;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::breakers::{self, Breakers};
+use crate::history::History;
 use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
 use crate::schedules;
@@ -69,6 +70,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) schedules: schedules::Driver,
     pub(crate) workflows: workflows::Driver,
+    pub(crate) history: History,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -91,6 +93,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         notifier,
         schedules,
         workflows,
+        history,
         retention,
         write_grace,
         due,
@@ -113,6 +116,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
     let help = "Starts and ends the runs of schedules";
     let schedules = schedules.run(stop.clone(), monitor("schedules", help));
+    let help = "Keeps what the metrics were";
+    let history = history.run(stop.clone(), monitor("metrics-history", help));
     let relay = async move {
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
@@ -128,6 +133,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("artifacts", spawn("artifacts", OnExit::Done, sweep)),
         ("notifications", spawn("notifications", OnExit::Done, notifications)),
         ("schedules", spawn("schedules", OnExit::Done, schedules)),
+        ("metrics-history", spawn("metrics-history", OnExit::Done, history)),
         ("workflows", spawn("workflows", OnExit::Done, workflows)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])

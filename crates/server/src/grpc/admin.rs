@@ -20,6 +20,7 @@ use super::{Rotation, Storage, TokenAdmin};
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Health, State, StoreCheck};
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::auth::bearer_token;
@@ -35,6 +36,7 @@ pub(crate) struct Admin {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) demand: Demand,
+    pub(crate) history: History,
     pub(crate) replica: String,
     pub(crate) worker_tokens: TokenAdmin,
     pub(crate) sign_in_codes: SignInCodes,
@@ -306,6 +308,13 @@ impl AdminService for Admin {
         budgets.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let (budgets, next_page_token) = page(budgets, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListBudgetsResponse { budgets, next_page_token }))
+    }
+
+    async fn get_metrics_history(
+        &self,
+        request: Request<v1::GetMetricsHistoryRequest>,
+    ) -> Result<Response<v1::MetricsHistory>, Status> {
+        self.history.get(&request.into_inner()).await.map(Response::new)
     }
 
     async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {

@@ -36,14 +36,19 @@ const AGENT: &[&str] = &["namespace", "agent"];
 const OUTCOME: &[&str] = &["namespace", "agent", "outcome"];
 const IN_STATE: &[&str] = &["namespace", "agent", "state"];
 
-/// Returns buckets from an assignment within one commit to a queue without workers.
+/// Bounds from an assignment within one commit to a queue without workers, in seconds.
+pub(crate) const LATENCY_BOUNDS: [f64; 12] =
+    [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
+/// Bounds from a script to the work of a day, in seconds.
+pub(crate) const ATTEMPT_BOUNDS: [f64; 11] =
+    [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 14400.0];
+
 fn latency() -> Histogram {
-    Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0])
+    Histogram::new(LATENCY_BOUNDS)
 }
 
-/// Returns buckets from a script to the work of a day.
 fn duration() -> Histogram {
-    Histogram::new([0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 14400.0])
+    Histogram::new(ATTEMPT_BOUNDS)
 }
 
 #[derive(Debug)]

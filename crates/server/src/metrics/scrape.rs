@@ -9,7 +9,7 @@ use rota_core::breaker::State as Breaker;
 use rota_core::task::State;
 use rota_proto::num;
 use rota_store::StoreStats;
-use rota_telemetry::metrics::{Registry, export_interval};
+use rota_telemetry::metrics::{Registry, Sample, export_interval};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,11 @@ impl Scraper {
     /// Returns the metrics page and its content type.
     pub(crate) async fn page(&self, accept: Option<&str>) -> Result<(&'static str, String), std::fmt::Error> {
         self.refresh().await.encode(accept)
+    }
+
+    /// Returns the current values of some metrics.
+    pub(crate) async fn samples(&self, names: &[&str]) -> Result<Vec<Sample>, std::fmt::Error> {
+        self.refresh().await.samples(names)
     }
 
     /// Exports the metrics at the configured interval, until the control plane stops.

@@ -267,18 +267,20 @@ pub(crate) fn refused(refused: Refused) -> Status {
         Refused::NoDocument(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_NOT_FOUND",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_NOT_FOUND",
-            DocumentKind::SecretKey | DocumentKind::NotificationPosition | DocumentKind::Runs => {
-                "CONCURRENT_CHANGE"
-            }
+            DocumentKind::SecretKey
+            | DocumentKind::NotificationPosition
+            | DocumentKind::Runs
+            | DocumentKind::MetricsHistory => "CONCURRENT_CHANGE",
             DocumentKind::TaskKind => "TASK_KIND_NOT_FOUND",
             DocumentKind::WorkerToken => "WORKER_TOKEN_NOT_FOUND",
         },
         Refused::DocumentExists(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_EXISTS",
             DocumentKind::Template | DocumentKind::TemplateVersion => "TEMPLATE_EXISTS",
-            DocumentKind::SecretKey | DocumentKind::NotificationPosition | DocumentKind::Runs => {
-                "CONCURRENT_CHANGE"
-            }
+            DocumentKind::SecretKey
+            | DocumentKind::NotificationPosition
+            | DocumentKind::Runs
+            | DocumentKind::MetricsHistory => "CONCURRENT_CHANGE",
             // A kind is replaced, whatever is there; a token has an id of its own.
             DocumentKind::TaskKind | DocumentKind::WorkerToken => "CONCURRENT_CHANGE",
         },

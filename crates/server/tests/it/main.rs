@@ -17,6 +17,7 @@ mod continuation;
 mod damage;
 mod dependencies;
 mod escalation;
+mod history;
 mod http_api;
 mod idempotency;
 mod input;

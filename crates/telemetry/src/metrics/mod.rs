@@ -11,11 +11,13 @@
 
 mod export;
 mod process;
+mod samples;
 mod snapshot;
 mod text;
 
 pub use self::export::export_interval;
 pub(crate) use self::export::{flush, start};
+pub use self::samples::{Sample, SampleValue};
 
 use prometheus_client::registry::{Metric, Registry as PrometheusRegistry, Unit};
 
@@ -99,6 +101,11 @@ impl Registry {
         } else {
             (text::PLAIN, text::plain(&text))
         })
+    }
+
+    /// Returns the current values of the metrics with these names.
+    pub fn samples(&self, names: &[&str]) -> Result<Vec<Sample>, std::fmt::Error> {
+        samples::take(&self.metrics, names)
     }
 
     /// Pushes the current values to the collector, if one is configured. Never waits.
