@@ -82,6 +82,11 @@ const metrics = createRoute({
     view: search.view === "table" ? "table" : undefined,
   }),
 });
+const alerts = createRoute({
+  getParentRoute: () => root,
+  path: "/alerts",
+  component: lazyRouteComponent(() => import("./features/alerts/AlertsPage"), "AlertsPage"),
+});
 const system = createRoute({
   getParentRoute: () => root,
   path: "/system",
@@ -100,6 +105,7 @@ export const router = createRouter({
     edit,
     schedules,
     costs,
+    alerts,
     metrics,
     system,
   ]),

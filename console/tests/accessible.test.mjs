@@ -37,6 +37,7 @@ async function pages() {
     agents: (page) => page.getByRole("cell", { name: "script", exact: true }),
     schedules: (page) => page.getByText("Europe/Berlin"),
     costs: (page) => page.getByRole("region", { name: "By model" }).or(page.getByText("$1.50 by")),
+    alerts: (page) => page.getByText("Nothing is wrong."),
     metrics: (page) => page.locator("canvas"),
     "metrics?view=table": (page) => page.getByRole("region", { name: "Values" }),
     system: (page) => page.getByRole("region", { name: "Background tasks" }),

@@ -3,6 +3,7 @@ import type { components } from "./schema";
 type Schemas = components["schemas"];
 
 export type Agent = Schemas["Agent"];
+export type Alert = Schemas["Alert"];
 export type Artifact = Schemas["Artifact"];
 export type AttemptArtifacts = Schemas["AttemptArtifacts"];
 export type FetchArtifactsResponse = Schemas["FetchArtifactsResponse"];

@@ -3,6 +3,7 @@ import { lazy, type ReactNode, Suspense, useEffect, useState, useSyncExternalSto
 import { isSlow, onSlow } from "../api/client";
 import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
 import { isExpired, isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
+import { useAlerts } from "../features/alerts/useAlerts";
 import { useNotices } from "../features/inbox/useNotices";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
@@ -72,6 +73,7 @@ export function Shell() {
               <Link key={page.to} to={page.to} activeProps={{ "aria-current": "page" }}>
                 {page.name}
                 {page.to === "/inbox" && <Badge />}
+                {page.to === "/alerts" && <AlertBadge />}
               </Link>
             ))}
           </nav>
@@ -179,6 +181,16 @@ function Badge() {
     <span className="badge">
       {count}
       <span className="hidden"> waiting</span>
+    </span>
+  ) : null;
+}
+
+function AlertBadge() {
+  const count = useAlerts().data?.length ?? 0;
+  return count > 0 ? (
+    <span className="badge">
+      {count}
+      <span className="hidden"> {count === 1 ? "alert" : "alerts"}</span>
     </span>
   ) : null;
 }

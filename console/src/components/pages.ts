@@ -6,6 +6,7 @@ export const PAGES = [
   { to: "/agents", name: "Agents", key: "a" },
   { to: "/schedules", name: "Schedules", key: "s" },
   { to: "/costs", name: "Costs", key: "c" },
+  { to: "/alerts", name: "Alerts", key: "l" },
   { to: "/metrics", name: "Metrics", key: "m" },
   { to: "/system", name: "System", key: "y" },
 ] as const;

@@ -161,6 +161,8 @@ calls! {
     repeat admin.correct_spending(CorrectSpendingRequest) -> v1::CorrectSpendingResponse;
     /// Returns what agents and namespaces have spent, with their budgets.
     repeat admin.list_budgets(ListBudgetsRequest) -> v1::ListBudgetsResponse;
+    /// Returns everything that is known to be wrong now. Not retried: the caller wants it now, or the error.
+    once admin.list_alerts(ListAlertsRequest) -> v1::ListAlertsResponse;
     /// Returns metrics of the past 30 days.
     repeat admin.get_metrics_history(GetMetricsHistoryRequest) -> v1::MetricsHistory;
     /// Issues a token for workers outside of a cluster.

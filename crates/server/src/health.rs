@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_core::breaker::State as Breaker;
-use rota_proto::causes;
+use rota_proto::{causes, names};
 use rota_store::StoreSpace;
 use rota_telemetry::BackgroundTasks;
 use rota_telemetry::background_tasks::{BackgroundTaskState, BackgroundTaskStatus};
@@ -32,7 +32,7 @@ pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a check of the store is reused, so that probes cannot keep the store busy.
 const STORE_CHECK_TTL: Duration = Duration::from_millis(250);
 /// Causes of one kind that are listed.
-const MAX_CAUSES: usize = 20;
+pub(crate) const MAX_CAUSES: usize = 20;
 
 /// Severity of a cause, and of the whole replica by its worst cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,8 +57,17 @@ impl State {
 pub(crate) struct Cause {
     pub(crate) state: State,
     pub(crate) code: &'static str,
+    /// Name of what it is about; empty for the control plane.
+    pub(crate) subject: String,
     pub(crate) message: String,
     pub(crate) hint: String,
+}
+
+impl Cause {
+    /// Returns a cause that degrades the control plane, and is about nothing else.
+    fn new(code: &'static str, message: String, hint: &str) -> Self {
+        Self { state: State::Degraded, code, subject: String::new(), message, hint: hint.to_owned() }
+    }
 }
 
 /// Outcome of a check of the store.
@@ -164,7 +173,7 @@ impl Health {
     async fn readiness(&self) -> (StoreCheck, Vec<Cause>) {
         let store = self.check_store().await;
         let failed =
-            |code, message, hint: &str| Cause { state: State::Error, code, message, hint: hint.to_owned() };
+            |code, message, hint: &str| Cause { state: State::Error, ..Cause::new(code, message, hint) };
         let mut causes = Vec::new();
         if self.stop.is_cancelled() {
             causes.push(failed("stopping", "this replica is stopping".to_owned(), ""));
@@ -180,12 +189,13 @@ impl Health {
         let (store, mut causes) = self.readiness().await;
         if let Some((message, hint)) = self.write_error() {
             let message = format!("last write failed: {message}");
-            causes.push(Cause { state: State::Error, code: "store_writes", message, hint: hint.to_owned() });
+            causes.push(Cause { state: State::Error, ..Cause::new("store_writes", message, hint) });
         }
         if let Some(space) = self.store.space().filter(StoreSpace::is_nearly_full) {
             causes.push(Cause {
                 state: State::Error,
                 code: "store_space",
+                subject: String::new(),
                 message: format!("no tasks are accepted: {}", describe_space(&space)),
                 hint: SPACE_HINT.to_owned(),
             });
@@ -193,6 +203,7 @@ impl Health {
         causes.extend(self.loss.filter(|loss| now() < loss.noticed + LOSS_SHOWN).map(|loss| Cause {
             state: State::Degraded,
             code: "history_lost",
+            subject: String::new(),
             message: format!(
                 "the store has lost the commits {} to {}, noticed {}: its database was restored, or continues on a standby that lacks them",
                 loss.kept + 1,
@@ -208,6 +219,7 @@ impl Health {
         causes.extend(open.take(MAX_CAUSES).map(|((namespace, agent), breaker)| Cause {
             state: State::Degraded,
             code: causes::BREAKER_OPEN,
+            subject: names::agent(namespace.as_str(), &agent),
             message: format!("in {namespace}, {}", breakers::describe(&agent, &breaker)),
             hint: format!("see `rota admin breakers`, and the failures of tasks of {agent}"),
         }));
@@ -217,6 +229,7 @@ impl Health {
             open.take(MAX_CAUSES).map(|(key, breaker)| Cause {
                 state: State::Degraded,
                 code: causes::BREAKER_OPEN,
+                subject: format!("{}/backends/{}", names::namespace(key.0.as_str()), key.1),
                 message: format!("in {}, {}", key.0, breakers::backends::describe(&key, &breaker)),
                 hint: "tasks of all agents that use it wait until it responds; see `rota admin breakers`"
                     .to_owned(),
@@ -226,6 +239,7 @@ impl Health {
         causes.extend(messages.take(MAX_CAUSES).map(|((namespace, agent), message)| Cause {
             state: State::Degraded,
             code: causes::WORKERS_CANNOT_START,
+            subject: names::agent(namespace.as_str(), &agent),
             message: format!("workers of the agent {namespace}/{agent} cannot start: {message}"),
             hint: format!("see `rota describe agent {agent} -n {namespace}`"),
         }));
@@ -234,6 +248,7 @@ impl Health {
             Cause {
                 state: State::Degraded,
                 code: causes::WORKERS_NOT_READY,
+                subject: names::agent(namespace.as_str(), agent),
                 message: format!(
                     "tasks of the agent {namespace}/{agent} wait, and its workers take none; worker {}: {}",
                     worker.profile.worker,
@@ -246,6 +261,7 @@ impl Health {
             Cause {
                 state: State::Degraded,
                 code: "notifications_failing",
+                subject: format!("notifications/{receiver}"),
                 message: format!(
                     "notifications do not reach the receiver {receiver}, since {}: {error}",
                     wire::time::rfc3339(since)
@@ -280,6 +296,7 @@ impl Health {
         Some(Cause {
             state,
             code,
+            subject: format!("backgroundTasks/{name}"),
             message,
             hint: "see `rota admin background-tasks`, and the log".to_owned(),
         })

@@ -39,6 +39,7 @@
 
 mod accounts;
 mod agents;
+mod alerts;
 mod artifacts;
 mod assign;
 mod background;

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
+use crate::alerts::Alerts;
 use crate::artifacts::Artifacts;
 use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, CommitLoop};
 use crate::barrier::Barriers;
@@ -216,6 +217,7 @@ impl Server {
             Claimer { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
         let scraper = Scraper { metrics: Arc::clone(&metrics), store: store.clone(), demand: demand.clone() };
         let history = History::new(scraper.clone(), store.clone(), options.timing.wall_clock);
+        let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
         let background = background::start(
             CommitLoop { applier, claimer, commits, barriers: passed },
             BackgroundDeps {
@@ -234,6 +236,7 @@ impl Server {
                 schedules: driver.clone(),
                 workflows,
                 history: history.clone(),
+                alerts: Arc::clone(&alerts),
                 stop: stop.clone(),
             },
         );
@@ -266,6 +269,7 @@ impl Server {
                 metrics: Arc::clone(&metrics),
                 demand,
                 history,
+                alerts,
                 replica: options.replica,
                 worker_tokens: grpc::TokenAdmin {
                     store: store.clone(),

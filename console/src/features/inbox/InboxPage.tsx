@@ -2,6 +2,7 @@ import { Link } from "@tanstack/react-router";
 import { id } from "../../api/format";
 import { Age } from "../../components/Age";
 import { Problem } from "../../components/Problem";
+import { useAlerts } from "../alerts/useAlerts";
 import { titleOf } from "../tasks/title";
 import { type Approvals, MOST } from "../workflows/approvals";
 import { Decision } from "../workflows/Decision";
@@ -15,12 +16,18 @@ import { useWaiting } from "./useWaiting";
 export function InboxPage() {
   const waiting = useWaiting();
   const approvals = useApprovals();
+  const alerts = useAlerts().data?.length ?? 0;
   const { tasks = [], more = false } = waiting.data ?? {};
   const { all = [], failed = [], more: moreRun = false } = approvals.data ?? {};
   const isWhole = waiting.isSuccess && approvals.isSuccess && !more && failed.length === 0;
   return (
     <>
       <h1>Inbox</h1>
+      {alerts > 0 && (
+        <p>
+          Something is wrong: <Link to="/alerts">{alerts === 1 ? "1 alert" : `${alerts} alerts`}</Link>
+        </p>
+      )}
       <Problem error={waiting.error} />
       <Problem error={approvals.error ?? unread(failed)} />
       {(waiting.isPending || approvals.isPending) && <p role="status">Loading…</p>}

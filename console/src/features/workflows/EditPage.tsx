@@ -27,7 +27,7 @@ steps:
     approval: {prompt: Is it good?}
 `;
 
-/** What the server says of a text. */
+/** Answer of the server about a text. */
 interface Checked {
   text: string;
   error?: unknown;

@@ -7,6 +7,7 @@ use rota_proto::v1::{
     ListBackgroundTasksRequest, ResetBreakerRequest, SetLogFilterRequest, SystemState,
 };
 
+use super::alerts::Alerts;
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
 use super::doctor::database::describe;
 use super::storage::{Backup, Prune, rotate_key};
@@ -23,6 +24,7 @@ Examples:
   rota admin background-tasks
   rota admin log-filter
   rota admin log-filter info,rota_server=debug
+  rota admin alerts -A
   rota admin breakers
   rota admin reset-breaker coder
   rota admin budgets
@@ -61,6 +63,8 @@ pub enum What {
         #[arg(value_name = "FILTER")]
         filter: Option<String>,
     },
+    /// List everything that is wrong now, and since when
+    Alerts(Alerts),
     /// List circuit breakers of agents, and of back ends of models, with recent infrastructure failures
     Breakers,
     /// Close an agent's circuit breaker and that of its back end immediately, and end the cool-downs of its credentials
@@ -103,6 +107,7 @@ impl Admin {
             What::Replicas => replicas(context).await,
             What::BackgroundTasks => background_tasks(context).await,
             What::LogFilter { filter } => log_filter(context, filter).await,
+            What::Alerts(alerts) => alerts.run(context).await,
             What::Breakers => breakers(context).await,
             What::ResetBreaker { agent, credential } => match (agent, credential) {
                 (_, Some(credential)) => end_cool_down(context, credential).await,

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod agents;
+mod alerts;
 pub mod answer;
 pub mod apply;
 pub mod artifacts;

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
+use crate::alerts::Alerts;
 use crate::artifacts::{self, Artifacts};
 use crate::breakers::{self, Breakers};
 use crate::history::History;
@@ -71,6 +72,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) schedules: schedules::Driver,
     pub(crate) workflows: workflows::Driver,
     pub(crate) history: History,
+    pub(crate) alerts: Arc<Alerts>,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -94,6 +96,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         schedules,
         workflows,
         history,
+        alerts,
         retention,
         write_grace,
         due,
@@ -116,6 +119,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
     let help = "Starts and ends the runs of schedules";
     let schedules = schedules.run(stop.clone(), monitor("schedules", help));
+    let alerts = alerts.run(stop.clone(), monitor("alerts", "Notices since when something is wrong"));
     let help = "Keeps what the metrics were";
     let history = history.run(stop.clone(), monitor("metrics-history", help));
     let relay = async move {
@@ -133,6 +137,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("artifacts", spawn("artifacts", OnExit::Done, sweep)),
         ("notifications", spawn("notifications", OnExit::Done, notifications)),
         ("schedules", spawn("schedules", OnExit::Done, schedules)),
+        ("alerts", spawn("alerts", OnExit::Done, alerts)),
         ("metrics-history", spawn("metrics-history", OnExit::Done, history)),
         ("workflows", spawn("workflows", OnExit::Done, workflows)),
         ("relay", spawn("relay", OnExit::Done, relay)),

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::answers::page;
 use super::{Rotation, Storage, TokenAdmin};
+use crate::alerts::Alerts;
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Health, State, StoreCheck};
@@ -37,6 +38,7 @@ pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) demand: Demand,
     pub(crate) history: History,
+    pub(crate) alerts: Arc<Alerts>,
     pub(crate) replica: String,
     pub(crate) worker_tokens: TokenAdmin,
     pub(crate) sign_in_codes: SignInCodes,
@@ -308,6 +310,15 @@ impl AdminService for Admin {
         budgets.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let (budgets, next_page_token) = page(budgets, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListBudgetsResponse { budgets, next_page_token }))
+    }
+
+    async fn list_alerts(
+        &self,
+        request: Request<v1::ListAlertsRequest>,
+    ) -> Result<Response<v1::ListAlertsResponse>, Status> {
+        let namespace = wire::parent_or_all("parent", &request.get_ref().parent)?;
+        let alerts = self.alerts.list(namespace.as_ref()).await;
+        Ok(Response::new(v1::ListAlertsResponse { alerts }))
     }
 
     async fn get_metrics_history(

@@ -96,6 +96,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.AdminService/ListBackgroundTasks", OPERATORS_AND_VIEWERS),
     ("/rota.v1.AdminService/GetLogFilter", VIEWERS),
     ("/rota.v1.AdminService/ListBudgets", VIEWERS),
+    ("/rota.v1.AdminService/ListAlerts", VIEWERS),
     ("/rota.v1.AdminService/GetMetricsHistory", VIEWERS),
     // The code is for the caller's own token.
     ("/rota.v1.AdminService/IssueSignInCode", VIEWERS),
@@ -150,7 +151,7 @@ mod tests {
         ),
         (
             "rota.v1.AdminService",
-            &["GetLogFilter", "ListBudgets", "GetMetricsHistory", "IssueSignInCode"],
+            &["GetLogFilter", "ListBudgets", "ListAlerts", "GetMetricsHistory", "IssueSignInCode"],
             VIEWERS,
         ),
         (

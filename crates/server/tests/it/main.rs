@@ -3,6 +3,7 @@
 
 mod agent_budgets;
 mod agents;
+mod alerts;
 mod api;
 mod artifacts;
 mod auth;

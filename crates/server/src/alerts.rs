@@ -1,0 +1,144 @@
+//! Alerts: everything that is known to be wrong now, in one list, with when it was noticed. Nothing is judged here that health, breakers,
+//! budgets and workers do not know already; the time since when is found by looking.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rota_core::{Namespace, Timestamp};
+use rota_proto::{names, v1};
+use rota_telemetry::background_tasks::TaskMonitor;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::now;
+use crate::demand::Demand;
+use crate::health::{Cause, Health, MAX_CAUSES, State};
+use crate::wire::{budget, time};
+
+/// Longest time after which a problem is noticed that no caller lists.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Code and subject: a message may change while the problem stays.
+type Key = (&'static str, String);
+
+pub(crate) struct Alerts {
+    health: Arc<Health>,
+    demand: Demand,
+    /// When each present problem was noticed first.
+    since: Mutex<BTreeMap<Key, Timestamp>>,
+}
+
+impl Alerts {
+    pub(crate) fn new(health: Arc<Health>, demand: Demand) -> Self {
+        Self { health, demand, since: Mutex::default() }
+    }
+
+    /// Notices problems that no caller lists, until `stop`: they do not report themselves.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, monitor: TaskMonitor) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let activation = monitor.activate();
+            self.observe().await;
+            activation.succeeded();
+        }
+    }
+
+    /// Returns the problems of a namespace, or of all, and those of the control plane itself; the worst and then the newest first.
+    pub(crate) async fn list(&self, namespace: Option<&Namespace>) -> Vec<v1::Alert> {
+        let own = namespace.map(|namespace| names::namespace(namespace.as_str()));
+        let concerns = |subject: &str| match &own {
+            Some(own) if subject.starts_with("namespaces/") => subject
+                .strip_prefix(own.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            _ => true,
+        };
+        let mut found = self.observe().await;
+        found.retain(|(cause, _)| concerns(&cause.subject));
+        found.sort_by_key(|(cause, since)| std::cmp::Reverse((cause.state, *since)));
+        found.into_iter().map(|(cause, since)| to_wire(cause, since)).collect()
+    }
+
+    async fn observe(&self) -> Vec<(Cause, Timestamp)> {
+        let (_, mut causes) = self.health.diagnose().await;
+        causes.extend(self.budgets());
+        causes.extend(self.workers().await);
+        let mut known = self.since.lock();
+        let now = now();
+        let found: Vec<_> = causes
+            .into_iter()
+            .map(|cause| {
+                let since = known.get(&(cause.code, cause.subject.clone())).copied().unwrap_or(now);
+                (cause, since)
+            })
+            .collect();
+        *known = found.iter().map(|(cause, since)| ((cause.code, cause.subject.clone()), *since)).collect();
+        found
+    }
+
+    fn budgets(&self) -> Vec<Cause> {
+        let now = now();
+        let limited = self.demand.agents.accounts_of(None).into_iter();
+        let limited = limited.filter(|(_, budget)| !budget.is_empty());
+        let statuses =
+            limited.map(|((account, reserved), limits)| budget::status(&account, &limits, reserved, now));
+        let exhausted = statuses.filter_map(|status| {
+            let until = time::rfc3339(time::from_timestamp(&status.exhausted_until?));
+            let message = match names::parse(&status.name, "agents") {
+                Some((namespace, agent)) => {
+                    format!("the budget of the agent {namespace}/{agent} is exhausted until {until}")
+                }
+                None => format!(
+                    "the budget of the namespace {} is exhausted until {until}",
+                    names::last(&status.name)
+                ),
+            };
+            Some(Cause {
+                state: State::Degraded,
+                code: "budget_exhausted",
+                subject: status.name,
+                message,
+                hint: "raise the budget, or wait; `rota admin budgets` lists what was spent".to_owned(),
+            })
+        });
+        exhausted.take(MAX_CAUSES).collect()
+    }
+
+    async fn workers(&self) -> Vec<Cause> {
+        let snapshot = self.demand.snapshot().await;
+        let sick = snapshot.view.workers.iter().filter(|worker| worker.connected && worker.is_unavailable());
+        let causes = sick.take(MAX_CAUSES).map(|worker| {
+            let profile = &worker.profile;
+            let (namespace, name) = (profile.namespace.as_str(), &profile.worker);
+            Cause {
+                state: State::Degraded,
+                code: "worker_unavailable",
+                subject: names::worker(namespace, name),
+                message: format!(
+                    "the worker {name} of the agent {namespace}/{} gets no tasks: {}",
+                    profile.agent,
+                    worker.unavailable_reason()
+                ),
+                hint: format!("see `rota workers {name} -n {namespace}`, and repair or restart it"),
+            }
+        });
+        causes.collect()
+    }
+}
+
+fn to_wire(cause: Cause, since: Timestamp) -> v1::Alert {
+    let severity = match cause.state {
+        State::Healthy => v1::SystemState::Healthy,
+        State::Degraded => v1::SystemState::Degraded,
+        State::Error => v1::SystemState::Error,
+    };
+    v1::Alert {
+        code: cause.code.to_owned(),
+        severity: severity.into(),
+        message: cause.message,
+        hint: cause.hint,
+        subject: cause.subject,
+        since_time: Some(time::timestamp(since)),
+    }
+}

@@ -1,0 +1,79 @@
+//! Alerts: what is wrong, for as long as it is.
+
+use anyhow::{Context, Result};
+use rota_proto::v1::{self, SystemState};
+use rota_proto::worker::v1::WorkerStatus;
+use rota_proto::worker::v1::session_request::Kind;
+use rota_testkit::raw::{self, RawWorker};
+use rota_testkit::{Backend, Cluster, tasks};
+
+async fn alerts(cluster: &Cluster, namespace: &str) -> Result<Vec<v1::Alert>> {
+    let request = v1::ListAlertsRequest { parent: format!("namespaces/{namespace}") };
+    Ok(cluster.client().list_alerts(request).await?.alerts)
+}
+
+/// Waits until these are the codes of all alerts.
+async fn until(cluster: &Cluster, codes: &[&str]) -> Result<Vec<v1::Alert>> {
+    tasks::eventually(&format!("{codes:?}"), async || {
+        let alerts = alerts(cluster, "default").await?;
+        Ok(alerts.iter().map(|alert| alert.code.as_str()).eq(codes.iter().copied()))
+    })
+    .await?;
+    alerts(cluster, "default").await
+}
+
+fn status(reason: &str) -> Kind {
+    Kind::Status(WorkerStatus { not_ready_reason: reason.to_owned(), ..WorkerStatus::default() })
+}
+
+#[tokio::test]
+async fn sick_worker_is_an_alert_until_it_is_well() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let worker = RawWorker::join(cluster.client(), raw::hello("echo", "one", 1)).await?;
+    assert_eq!(alerts(&cluster, "default").await?, []);
+    worker.send(status("the disk is full"));
+    let first = until(&cluster, &["worker_unavailable"]).await?.pop().context("no alert")?;
+    assert_eq!(first.subject, "namespaces/default/workers/one");
+    assert_eq!(first.severity(), SystemState::Degraded);
+    assert!(first.message.contains("the disk is full"), "{first:?}");
+    // The message changes, and the problem stays.
+    worker.send(status("the disk is still full"));
+    tasks::eventually("the message", async || {
+        Ok(alerts(&cluster, "default").await?[0].message.contains("still full"))
+    })
+    .await?;
+    let again = alerts(&cluster, "default").await?;
+    assert_eq!(again[0].since_time, first.since_time);
+    assert_eq!(alerts(&cluster, "other").await?, []);
+    assert_eq!(alerts(&cluster, "-").await?.len(), 1);
+    worker.send(status(""));
+    until(&cluster, &[]).await?;
+    worker.send(status("the disk is full"));
+    let later = until(&cluster, &["worker_unavailable"]).await?;
+    assert!(
+        later[0].since_time.as_ref().map(|at| (at.seconds, at.nanos))
+            > first.since_time.map(|at| (at.seconds, at.nanos))
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn exhausted_budget_is_an_alert() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let budget = Some(v1::Budget { daily_micro_usd: 100, ..Default::default() });
+    let name = "namespaces/default".to_owned();
+    client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name: name.clone(), budget }).await?;
+    assert_eq!(alerts(&cluster, "default").await?, []);
+    let spent_today_micro_usd = Some(100);
+    let request =
+        v1::CorrectSpendingRequest { name: name.clone(), spent_today_micro_usd, ..Default::default() };
+    client.correct_spending(request).await?;
+    let alert = until(&cluster, &["budget_exhausted"]).await?.pop().context("no alert")?;
+    assert_eq!(alert.subject, name);
+    assert_eq!(alerts(&cluster, "other").await?, []);
+    client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name, budget: None }).await?;
+    until(&cluster, &[]).await?;
+    Ok(())
+}
