@@ -142,7 +142,7 @@ test("viewers see everything, and no action", async () => {
   await page.goto((await as(viewer, "ui")).trim());
   await page.getByText("read only").waitFor();
   const actions = page.getByRole("button", {
-    name: /Cancel|Suspend|Resume|Retry|Select all|Priority|Pause|Run|Drain|Scale|Approve|Reject|Answer|Set |Remove/,
+    name: /Cancel|Suspend|Resume|Retry|All that match|Priority|Pause|Run|Drain|Scale|Approve|Reject|Answer|Set |Remove/,
   });
   const shows = async (link, locator) => {
     await page.getByRole("link", { name: link }).first().click();

@@ -1,9 +1,13 @@
-import type { components } from "./schema";
+import type { components, paths } from "./schema";
 
 type Schemas = components["schemas"];
 
 export type Agent = Schemas["Agent"];
 export type Alert = Schemas["Alert"];
+export type ChangeTasksRequest = NonNullable<
+  paths["/api/v1/namespaces/{namespace}/tasks:change"]["post"]["requestBody"]
+>["content"]["application/json"];
+export type ChangeTasksResponse = Schemas["ChangeTasksResponse"];
 export type Artifact = Schemas["Artifact"];
 export type AttemptArtifacts = Schemas["AttemptArtifacts"];
 export type FetchArtifactsResponse = Schemas["FetchArtifactsResponse"];
@@ -16,6 +20,7 @@ export type Schedule = Schemas["Schedule"];
 export type StepStatus = Schemas["StepStatus"];
 export type SystemStatus = Schemas["SystemStatus"];
 export type Task = Schemas["Task"];
+export type TaskFilter = Schemas["TaskFilter"];
 export type TaskSpec = Schemas["TaskSpec"];
 export type TaskInput = Schemas["TaskInput"];
 export type WatchAgentsResponse = Schemas["WatchAgentsResponse"];

@@ -55,6 +55,8 @@ pub enum Command {
     Answer(answer::Answer),
     /// Cancel tasks
     Cancel(cancel::Cancel),
+    /// Cancel, suspend, resume or retry all tasks that match a filter, or set their priority
+    Bulk(bulk::Bulk),
     /// Run a finished task again
     Retry(retry::Retry),
     /// List tasks that have failed for good, and run them again

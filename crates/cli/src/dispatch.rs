@@ -72,6 +72,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Attach(command) => command.run(context).await,
         Command::Answer(command) => command.run(context).await,
         Command::Cancel(command) => command.run(context).await,
+        Command::Bulk(command) => command.run(context).await,
         Command::Retry(command) => command.run(context).await,
         Command::DeadLetters(command) => Box::pin(command.run(context)).await,
         Command::Continue(command) => command.run(context).await,

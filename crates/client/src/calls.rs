@@ -54,6 +54,8 @@ calls! {
     repeat tasks.update_task(UpdateTaskRequest) -> v1::Task;
     /// Requests cancellation of a task. A running attempt ends later.
     repeat tasks.cancel_task(CancelTaskRequest) -> v1::Task;
+    /// Counts or changes some of the tasks that match a filter. Call it again while there are more.
+    repeat tasks.change_tasks(ChangeTasksRequest) -> v1::ChangeTasksResponse;
     /// Explains why a task is not running.
     repeat tasks.explain_task(ExplainTaskRequest) -> v1::ExplainTaskResponse;
     /// Sends input to a running task. Not retried: the agent could read it twice.

@@ -18,7 +18,7 @@ import { hidden, optional, Table } from "../../components/Table";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { Board } from "./Board";
-import { readAll } from "./bulk";
+import { ChangeAll } from "./ChangeAll";
 import { filters } from "./filters";
 import { titleOf } from "./title";
 
@@ -102,7 +102,6 @@ export function TasksPage() {
   const mayAct = useMayAct();
   const [unseen, setUnseen] = useState(0);
   const [selected, setSelected] = useState<ReadonlyMap<string, Task>>(new Map());
-  const [note, setNote] = useState("");
   const [problem, setProblem] = useState<unknown>();
   const key = useMemo(() => ["tasks", namespace, search], [namespace, search]);
   // What was selected of another list is out of sight: no action may reach it.
@@ -111,7 +110,6 @@ export function TasksPage() {
   if (shownList.current !== list) {
     shownList.current = list;
     setSelected(new Map());
-    setNote("");
     setUnseen(0);
     setProblem(undefined);
   }
@@ -148,7 +146,6 @@ export function TasksPage() {
     },
   });
   const toggle = useCallback((task: Task | undefined) => {
-    setNote("");
     setSelected((before) => {
       const after = new Map(before);
       if (task && !after.delete(task.name ?? "")) {
@@ -173,30 +170,8 @@ export function TasksPage() {
   // Those that are listed as they are now.
   const listed = new Map(tasks.map((task) => [task.name, task]));
   const chosen = [...selected.values()].map((task) => listed.get(task.name) ?? task);
-  const selectAll = async () => {
-    setProblem(undefined);
-    setNote("Reading…");
-    try {
-      const { tasks, more } = await readAll((token) =>
-        get<Page>(
-          `namespaces/${namespace}/tasks${filters(search)}${token && `&pageToken=${encodeURIComponent(token)}`}`,
-        ),
-      );
-      if (shownList.current !== list) {
-        return;
-      }
-      setSelected(new Map(tasks.map((task) => [task.name ?? "", task])));
-      setNote(more ? "More tasks match: these are the newest." : "");
-    } catch (error) {
-      if (shownList.current === list) {
-        setNote("");
-        setProblem(error);
-      }
-    }
-  };
   const act = async (act: Action["act"], on: Task[], key: string, fields: FormData) => {
     setProblem(undefined);
-    setNote("");
     const failed = await forEach(on, (task) => act(task.name ?? "", `${key}-${id(task.name)}`, fields));
     if (shownList.current === list) {
       // Those that are left can be tried again.
@@ -215,11 +190,7 @@ export function TasksPage() {
   const table = (
     <>
       <div className="bar">
-        <Acting>
-          <button type="button" onClick={() => void selectAll()}>
-            Select all that match
-          </button>
-        </Acting>
+        <ChangeAll key={list} namespace={namespace} search={search} normal={NORMAL} />
         {ACTIONS.map(({ name, fits, act: one, fields }) => {
           const on = chosen.filter(fits);
           return (
@@ -236,7 +207,6 @@ export function TasksPage() {
         })}
         <span className="quiet" role="status">
           {chosen.length > 0 && `${chosen.length} selected. `}
-          {note}
           {troubleOf(link)}
         </span>
         {unseen > 0 && (

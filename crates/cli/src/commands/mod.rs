@@ -9,6 +9,7 @@ pub mod artifacts;
 pub mod attach;
 pub mod bench;
 mod budgets;
+pub mod bulk;
 pub mod cancel;
 pub mod capabilities;
 pub mod changes;

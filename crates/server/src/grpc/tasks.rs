@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
-use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
 use rota_proto::labels::{CLUSTER, REPLAYED};
 use rota_proto::num;
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
-use rota_store::Filter;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::create::{self, Creator};
@@ -20,11 +18,11 @@ use super::explain::Explainer;
 use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{feed, follow, managed, threads};
+use super::{change, feed, follow, managed, task_filter, threads};
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
-use crate::wire::{agent, check, event, names, status, task as wire, time};
+use crate::wire::{agent, check, names, status, task as wire};
 
 const MAX_BATCH: usize = 1000;
 /// Tasks of one page of a list, encoded; the page has at least one task.
@@ -60,6 +58,40 @@ impl Tasks {
         let command = task::Command::Update { priority: None, labels: None, desired, reason };
         let (record, _) = self.store.command(namespace, record.id, command, false).await?;
         self.whole(&record).await
+    }
+}
+
+impl Tasks {
+    /// Prepares a copy of an ended task.
+    pub(super) async fn prepare_copy(
+        &self,
+        creator: &Creator,
+        old: &task::Task,
+        request: v1::RetryTaskRequest,
+        trace: task::Trace,
+        scope: Scope,
+    ) -> Result<create::Prepared, Status> {
+        let mut again = self.whole(old).await?;
+        again.desired_state = v1::DesiredState::Run.into();
+        // It has no resource: the operator would cancel it.
+        again.labels.remove(CLUSTER);
+        again.labels.remove(REPLAYED);
+        if let Some(spec) = &mut again.spec {
+            // The start time has passed once already.
+            spec.start_time = None;
+            let missing = spec.secret_names.iter().find(|name| !request.secrets.contains_key(*name));
+            if let Some(name) = missing {
+                let why = format!("{name} is required again: the old task's secrets were removed");
+                return Err(invalid("secrets", why));
+            }
+            spec.secrets = request.secrets;
+        }
+        let create = v1::CreateTaskRequest {
+            task: Some(again),
+            idempotency_key: request.idempotency_key,
+            ..v1::CreateTaskRequest::default()
+        };
+        creator.prepare(old.namespace.clone(), trace, create, Some(old.id), scope).await
     }
 }
 
@@ -200,7 +232,7 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let scope = Scope::of(&request);
         let request = request.into_inner();
-        let filter = filter(&request)?;
+        let filter = task_filter::of(&request)?;
         let mut page = self.store.reads().list(filter).await.map_err(status::store)?;
         page.tasks.retain(|task| scope.contains(task));
         let (mut tasks, mut size, mut next) = (Vec::with_capacity(page.tasks.len()), 0, page.next);
@@ -269,34 +301,19 @@ impl TaskService for Tasks {
             let text = format!("the task is {}; only an ended task can be retried", old.state.name());
             return Err(error("TASK_NOT_ENDED", text));
         }
-        let mut again = self.whole(&old).await?;
-        again.desired_state = v1::DesiredState::Run.into();
-        // It has no resource: the operator would cancel it.
-        again.labels.remove(CLUSTER);
-        again.labels.remove(REPLAYED);
-        if let Some(spec) = &mut again.spec {
-            // The start time has passed once already.
-            spec.start_time = None;
-            let missing = spec.secret_names.iter().find(|name| !request.secrets.contains_key(*name));
-            if let Some(name) = missing {
-                return Err(invalid(
-                    "secrets",
-                    format!("{name} is required again: the old task's secrets were removed"),
-                ));
-            }
-            spec.secrets = request.secrets;
-        }
-        let create = v1::CreateTaskRequest {
-            parent: String::new(),
-            task: Some(again),
-            idempotency_key: request.idempotency_key,
-            task_id: String::new(),
-            validate_only: false,
-        };
-        let prepared = self.creator.prepare(namespace, trace, create, Some(old.id), scope).await?;
+        let prepared = self.prepare_copy(&self.creator, &old, request, trace, scope).await?;
         let mut answers = self.creator.commit(vec![prepared]).await?;
         let answer = answers.pop().unwrap_or_else(|| Err(no_reply()));
         answer.map(Response::new)
+    }
+
+    async fn change_tasks(
+        &self,
+        request: Request<v1::ChangeTasksRequest>,
+    ) -> Result<Response<v1::ChangeTasksResponse>, Status> {
+        let (trace, scope) = (create::trace(&request), Scope::of(&request));
+        let change = change::Change::new(self, request.into_inner(), trace, scope)?;
+        Box::pin(change.run()).await.map(Response::new)
     }
 
     async fn watch_task(
@@ -347,54 +364,4 @@ impl TaskService for Tasks {
             request.into_inner(),
         ))))
     }
-}
-
-fn filter(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
-    let namespace = names::parent_or_all("parent", &request.parent)?;
-    if request.page_size < 0 {
-        return Err(invalid("page_size", "must not be negative"));
-    }
-    let limit = match usize::try_from(request.page_size).unwrap_or(0) {
-        0 => 50,
-        size => size.min(1000),
-    };
-    let before = match request.page_token.as_str() {
-        "" => None,
-        token => {
-            let key = u64::from_str_radix(token, 16);
-            let key = key.map_err(|_| invalid("page_token", "is not a token of an earlier page"))?;
-            Some(TaskKey(key))
-        }
-    };
-    let given = request.filter.clone().unwrap_or_default();
-    let state = |(index, state): (usize, &i32)| {
-        let known = v1::TaskState::try_from(*state).ok().and_then(event::from_state);
-        known.ok_or_else(|| invalid(format!("filter.states[{index}]"), "is not a known state"))
-    };
-    let mut states = given.states.iter().enumerate().map(state).collect::<Result<Vec<_>, _>>()?;
-    if given.open_questions && states.is_empty() {
-        // No other state has any, and lists by state have an index.
-        states = vec![task::State::Pending, task::State::InputRequired];
-    }
-    let text = |value: String| Some(value).filter(|value| !value.is_empty());
-    Ok(Filter {
-        namespace,
-        states,
-        agent: text(given.agent).map(|agent| names::agent_id("filter.agent", &agent)).transpose()?,
-        labels: given.labels,
-        owner: text(given.owner),
-        alias: text(given.alias),
-        thread: text(given.thread),
-        parent: text(given.parent_task)
-            .map(|id| id.parse().map_err(|_| invalid("filter.parent_task", "is not a task's id")))
-            .transpose()?,
-        workflow: text(given.workflow)
-            .map(|id| id.parse().map_err(|_| invalid("filter.workflow", "is not a workflow's id")))
-            .transpose()?,
-        open_questions: given.open_questions,
-        created_after: given.created_after.as_ref().map(time::from_timestamp),
-        created_before: given.created_before.as_ref().map(time::from_timestamp),
-        before,
-        limit,
-    })
 }

@@ -128,7 +128,11 @@ mod tests {
         ),
         ("rota.v1.TaskService", &["CreateTask", "UpdateTask", "CancelTask"], OPERATORS),
         ("rota.v1.TaskService", &["WatchTask", "ListThreads"], VIEWERS),
-        ("rota.v1.TaskService", &["BatchCreateTasks", "RetryTask", "SendTaskInput", "AttachTask"], ADMINS),
+        (
+            "rota.v1.TaskService",
+            &["BatchCreateTasks", "RetryTask", "ChangeTasks", "SendTaskInput", "AttachTask"],
+            ADMINS,
+        ),
         ("rota.v1.AgentService", &["ListAgents", "WatchDemand"], OPERATORS_AND_VIEWERS),
         ("rota.v1.AgentService", &["GetAgent", "WatchAgents", "ListWorkers", "ListCapabilities"], VIEWERS),
         ("rota.v1.AgentService", &["CreateAgent"], ADMINS),

@@ -57,6 +57,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The control plane has no key that secrets could be sealed under from now on.",
     ),
     ("TASK_ENDED", Code::FailedPrecondition, "The task has ended; a terminal state is final."),
+    (
+        "MORE_TASKS_MATCH",
+        Code::FailedPrecondition,
+        "More tasks match the filter than were counted before the change.",
+    ),
     ("TASK_NOT_ENDED", Code::FailedPrecondition, "The task has not ended yet."),
     (
         "NO_CHECKPOINT",

@@ -12,6 +12,7 @@ mod basic;
 mod breakers;
 mod budgets;
 mod cancel;
+mod change_tasks;
 mod chaos;
 mod claude;
 mod continuation;

@@ -1,0 +1,60 @@
+//! Filter and page of a list of tasks, from the request.
+
+use rota_core::{TaskKey, task};
+use rota_proto::v1;
+use rota_store::Filter;
+use tonic::Status;
+
+use crate::wire::status::invalid;
+use crate::wire::{event, names, time};
+
+/// Returns the filter of a list.
+pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
+    let namespace = names::parent_or_all("parent", &request.parent)?;
+    if request.page_size < 0 {
+        return Err(invalid("page_size", "must not be negative"));
+    }
+    let limit = match usize::try_from(request.page_size).unwrap_or(0) {
+        0 => 50,
+        size => size.min(1000),
+    };
+    let before = match request.page_token.as_str() {
+        "" => None,
+        token => {
+            let key = u64::from_str_radix(token, 16);
+            let key = key.map_err(|_| invalid("page_token", "is not a token of an earlier page"))?;
+            Some(TaskKey(key))
+        }
+    };
+    let given = request.filter.clone().unwrap_or_default();
+    let state = |(index, state): (usize, &i32)| {
+        let known = v1::TaskState::try_from(*state).ok().and_then(event::from_state);
+        known.ok_or_else(|| invalid(format!("filter.states[{index}]"), "is not a known state"))
+    };
+    let mut states = given.states.iter().enumerate().map(state).collect::<Result<Vec<_>, _>>()?;
+    if given.open_questions && states.is_empty() {
+        // No other state has any, and lists by state have an index.
+        states = vec![task::State::Pending, task::State::InputRequired];
+    }
+    let text = |value: String| Some(value).filter(|value| !value.is_empty());
+    Ok(Filter {
+        namespace,
+        states,
+        agent: text(given.agent).map(|agent| names::agent_id("filter.agent", &agent)).transpose()?,
+        labels: given.labels,
+        owner: text(given.owner),
+        alias: text(given.alias),
+        thread: text(given.thread),
+        parent: text(given.parent_task)
+            .map(|id| id.parse().map_err(|_| invalid("filter.parent_task", "is not a task's id")))
+            .transpose()?,
+        workflow: text(given.workflow)
+            .map(|id| id.parse().map_err(|_| invalid("filter.workflow", "is not a workflow's id")))
+            .transpose()?,
+        open_questions: given.open_questions,
+        created_after: given.created_after.as_ref().map(time::from_timestamp),
+        created_before: given.created_before.as_ref().map(time::from_timestamp),
+        before,
+        limit,
+    })
+}
