@@ -69,6 +69,9 @@ impl Worker {
         if let Some(limit) = settings.drain_timeout {
             end_after(limit.0, shutdown.clone());
         }
+        if let Err(reason) = rota_worker::supervise::delegate() {
+            tracing::debug!(reason, "programs of attempts get no control groups of their own");
+        }
         let mut options = connect(globals, settings, &agent)?;
         if let Some(token) = token {
             (options.token, options.token_file) = (Some(token), None);

@@ -4,13 +4,11 @@
 //! Source: <https://docs.kernel.org/admin-guide/cgroup-v2.html#memory>
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use procfs::Current;
-use procfs::process::Process;
 
-/// Where the cgroups are mounted.
-const CGROUPS: &str = "/sys/fs/cgroup";
+use crate::supervise::control_group::{number_of, unified as own_cgroups};
 
 /// Free memory in bytes, and who is short of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +39,6 @@ pub(super) fn kills() -> u64 {
     })
 }
 
-/// Returns the directories of the worker's cgroup and those around it, the innermost first.
-fn own_cgroups() -> Vec<PathBuf> {
-    let cgroups = Process::myself().and_then(|process| process.cgroups());
-    let unified = cgroups.ok().and_then(|all| all.into_iter().find(|cgroup| cgroup.hierarchy == 0));
-    let Some(path) = unified.map(|cgroup| cgroup.pathname) else { return Vec::new() };
-    let inner = Path::new(CGROUPS).join(path.trim_start_matches('/'));
-    inner.ancestors().take_while(|cgroup| cgroup.starts_with(CGROUPS)).map(Path::to_owned).collect()
-}
-
 /// Returns what the limit of a cgroup leaves; `None` without a limit. Cached files and their names make
 /// room when it is needed.
 fn free_in(cgroup: &Path) -> Option<u64> {
@@ -58,13 +47,6 @@ fn free_in(cgroup: &Path) -> Option<u64> {
     let freed = ["inactive_file", "active_file", "slab_reclaimable"];
     let cached = freed.map(|name| number_of(&cgroup.join("memory.stat"), name).unwrap_or_default());
     Some(limit.saturating_sub(used.saturating_sub(cached.iter().sum())))
-}
-
-/// Returns the number of a line in a file of names and numbers.
-fn number_of(file: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(key, _)| *key == name)?.1.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -93,6 +75,6 @@ mod tests {
         assert!(free().is_some_and(|free| free.bytes > 0));
         // The outermost is the mount itself.
         let outermost = own_cgroups().last().cloned();
-        assert!(outermost.is_none_or(|cgroup| cgroup == Path::new(CGROUPS)));
+        assert!(outermost.is_none_or(|cgroup| cgroup == Path::new("/sys/fs/cgroup")));
     }
 }

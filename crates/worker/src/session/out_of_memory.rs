@@ -5,12 +5,14 @@ use rota_proto::v1::Failure;
 
 use super::memory;
 use crate::runtimes::{RunOutcome, RunReport};
+use crate::supervise::Group;
 
 /// Exit code of a shell whose last program was killed.
 const KILLED: i32 = 128 + SIGKILL;
 const HINT: &str = "give the worker more memory, run fewer slots on its machine, or let the task use less";
 
-/// Number of processes that the kernel had killed for lack of memory when an attempt began.
+/// Number of processes that the kernel had killed for lack of memory when an attempt began, on the whole machine or in the worker's
+/// container: attempts without a control group of their own share it.
 pub(super) struct OutOfMemoryKills(u64);
 
 impl OutOfMemoryKills {
@@ -22,7 +24,7 @@ impl OutOfMemoryKills {
     pub(super) fn explain(&self, report: &mut RunReport) {
         if let RunOutcome::Failed(failed) = &mut report.outcome
             && was_killed(failed)
-            && Self::so_far().0 > self.0
+            && Group::current_out_of_memory().unwrap_or_else(|| Self::so_far().0 > self.0)
         {
             failed.message = format!("{} (the kernel killed a process for lack of memory)", failed.message);
             failed.hint = HINT.to_owned();

@@ -27,6 +27,8 @@ struct Members {
     /// Confines programs that are started from now on.
     jail: Option<Jail>,
     locks: Vec<PathBuf>,
+    /// Whether the kernel has killed any process for lack of memory; `None` if that is not known of these programs alone.
+    out_of_memory: Option<bool>,
     // Weak: the group must not keep a program alive after its runtime has dropped it.
     requests: Vec<WeakUnboundedSender<Request>>,
     ends: Vec<watch::Receiver<Option<End>>>,
@@ -63,6 +65,23 @@ impl Group {
     /// A process that gets the exclusive lock knows that none of these programs runs, even if this worker was killed.
     pub fn lock_current(file: PathBuf) {
         let _ = CURRENT.try_with(|group| group.0.lock().locks.push(file));
+    }
+
+    /// Returns the group of the current task.
+    pub(super) fn current() -> Option<Self> {
+        CURRENT.try_with(Self::clone).ok()
+    }
+
+    /// Notes whether the kernel has killed processes of one program for lack of memory.
+    pub(super) fn note_memory(&self, killed: bool) {
+        let mut members = self.0.lock();
+        members.out_of_memory = Some(members.out_of_memory.unwrap_or_default() || killed);
+    }
+
+    /// Returns whether the kernel has killed processes of the current task's programs for lack of memory; `None` if that is not
+    /// known of them alone.
+    pub(crate) fn current_out_of_memory() -> Option<bool> {
+        Self::current()?.0.lock().out_of_memory
     }
 
     pub(super) fn current_locks() -> Vec<PathBuf> {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use rota_telemetry::{OnExit, spawn};
 
+use super::control_group::ControlGroup;
 use super::protocol::{self, Request, Response, Run, Stage};
 use super::stuck::Stuck;
 use super::{EndedBy, Error, Exit, Group, Program, Running, Supervisor, orphans};
@@ -37,12 +38,14 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
     let name = program.program.clone();
     let failed = |source| Error::Start { program: name.clone(), source };
     let SupervisorConnection { mut child, stdio, mut lines, mut writer } = connect().await.map_err(failed)?;
+    let control_group = ControlGroup::create();
     let run = Run {
         program: program.program,
         args: program.args,
         environment: program.environment.0,
         directory: program.directory,
         jail: Group::current_jail(),
+        control_group: control_group.clone(),
         locks: Group::current_locks(),
     };
     let pid = match timeout(START_TIMEOUT, launch(run, &mut lines, &mut writer)).await {
@@ -53,6 +56,7 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
             // Exits by itself, since its socket is closed.
             let _ = child.wait().await;
             orphans::forget(supervisor);
+            control_group.as_ref().map(ControlGroup::close);
             return Err(failed(failure.map_or_else(
                 |_| io::ErrorKind::TimedOut.into(),
                 |result| result.err().unwrap_or_else(|| io::ErrorKind::Other.into()),
@@ -63,6 +67,7 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
     let (ended, end) = watch::channel(None);
     let running = Running { stdin: stdio.0, stdout: stdio.1, stderr: stdio.2, pid, requests, end };
     Group::join_current(&running.requests, &running.end);
+    let group = Group::current();
     spawn("supervisor link", OnExit::Done, async move {
         let mut stuck = None;
         let end = drive(receiver, lines, writer, |processes| {
@@ -80,6 +85,10 @@ pub(super) async fn start(program: Program) -> Result<Running, Error> {
         if end.is_err() {
             // A killed supervisor leaves its processes to the worker. The slot is not free before they have ended.
             let _ = tokio::task::spawn_blocking(orphans::sweep).await;
+        }
+        let killed = control_group.as_ref().map(ControlGroup::close);
+        if let (Some(group), Some(killed)) = (group, killed) {
+            group.note_memory(killed);
         }
         if stuck.take().is_none() {
             ended.send_replace(Some(end));
@@ -157,7 +166,7 @@ async fn launch(
     lines: &mut Lines<BufReader<OwnedReadHalf>>,
     writer: &mut OwnedWriteHalf,
 ) -> io::Result<i32> {
-    writer.write_all(&protocol::line(&Request::Run(run))?).await?;
+    writer.write_all(&protocol::line(&Request::Run(Box::new(run)))?).await?;
     match read_response(lines).await? {
         Response::Started { pid } => Ok(pid),
         // An error made of its number has the right kind.

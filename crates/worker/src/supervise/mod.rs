@@ -9,9 +9,11 @@
 //! - The orphans of a supervisor (the module `orphans`) are all processes below one that was killed itself. The worker
 //!   adopts and kills them; nothing counts them.
 
+pub(crate) mod control_group;
 mod environment;
 mod group;
 mod jail;
+mod limits;
 mod link;
 mod orphans;
 mod protocol;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, watch};
 
+pub use control_group::{delegate, not_delegated};
 pub use environment::Environment;
 pub use group::Group;
 pub use jail::{Jail, unsupported as unsupported_jail};

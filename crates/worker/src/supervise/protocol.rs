@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Jail;
+use super::control_group::ControlGroup;
 
 /// Path of the worker's socket.
 pub(super) const SOCKET_VAR: &str = "ROTA_SUPERVISE_SOCKET";
@@ -19,7 +20,7 @@ pub(super) const TOKEN_VAR: &str = "ROTA_SUPERVISE_TOKEN";
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
     /// Starts the program; first, and once.
-    Run(Run),
+    Run(Box<Run>),
     Pause,
     Resume,
     /// Ends every process within the grace period.
@@ -36,6 +37,8 @@ pub(super) struct Run {
     pub(super) directory: PathBuf,
     /// Absent if the program is not confined.
     pub(super) jail: Option<Jail>,
+    /// Absent if the worker's control group is not delegated.
+    pub(super) control_group: Option<ControlGroup>,
     /// Files on which the supervisor holds a shared lock until none of the program's processes is left.
     pub(super) locks: Vec<PathBuf>,
 }

@@ -16,13 +16,13 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
 use super::Jail;
+use super::limits;
 use super::protocol::{self, Request, Response, Run, Stage};
 use super::tree;
 
@@ -73,6 +73,7 @@ fn supervise() -> io::Result<()> {
     // A session of its own: no terminal, and a worker can identify the orphans that it adopts.
     let _ = nix::unistd::setsid();
     expendable();
+    limits::apply();
     // Keeps the program out of this process's memory and environment, and secrets out of core dumps.
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -90,7 +91,7 @@ fn supervise() -> io::Result<()> {
         return Err(io::Error::other("connection closed by the worker"));
     };
     // Held until this process ends.
-    let (main, _locks) = match lock(&run.locks).and_then(|locks| Ok((launch(run)?, locks))) {
+    let (main, _locks) = match lock(&run.locks).and_then(|locks| Ok((launch(*run)?, locks))) {
         Ok(started) => started,
         Err(error) => {
             let refused = Response::Refused { errno: error.raw_os_error(), message: error.to_string() };
@@ -129,13 +130,12 @@ fn supervise() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the kernel end the program instead of its worker when memory runs out, and keeps its core dumps off the disk. Must
-/// precede the change to not dumpable, after which these files are root's.
+/// Lets the kernel end the program instead of its worker when memory runs out. Must precede the change to not dumpable, after which
+/// this file is root's.
 fn expendable() {
-    // Neither is worth failing for: a container may forbid both.
+    // Not worth failing for: a container may forbid it.
     let score = procfs::process::Process::myself().and_then(|me| me.oom_score_adj()).unwrap_or(0);
     let _ = std::fs::write("/proc/self/oom_score_adj", score.saturating_add(OOM_SCORE).min(1000).to_string());
-    let _ = getrlimit(Resource::RLIMIT_CORE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_CORE, 0, hard));
 }
 
 fn read(reader: &mut BufReader<UnixStream>) -> Option<Event> {
@@ -164,9 +164,13 @@ fn launch(run: Run) -> io::Result<Pid> {
     }
     let mut command = Command::new(&run.program);
     command.args(&run.args).env_clear().envs(&run.environment).current_dir(&run.directory).process_group(0);
-    let child = match &run.jail {
-        None => command.spawn()?,
-        Some(jail) => spawn_confined(&mut command, jail)?,
+    let mut spawn = || match &run.jail {
+        None => command.spawn(),
+        Some(jail) => spawn_confined(&mut command, jail),
+    };
+    let child = match &run.control_group {
+        None => spawn()?,
+        Some(group) => group.within(spawn)?,
     };
     // So that the streams end when the program's copies are closed.
     let nothing = File::options().read(true).write(true).open("/dev/null")?;

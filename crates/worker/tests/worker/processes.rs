@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{CommandRuntime, FailureClass, event, runtime};
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
@@ -11,7 +12,7 @@ use tempfile::tempdir;
 
 use crate::control_plane::{FakeControlPlane, Worker, assign, endless, limits, script};
 use crate::session::class;
-use crate::support::{exited, is_alive, stubborn_pids, stubborn_processes};
+use crate::support::{exited, is_alive, stubborn_pids, stubborn_processes, until};
 
 fn shell(line: String) -> runtime::Kind {
     runtime::Kind::Command(CommandRuntime { shell: line, ..CommandRuntime::default() })
@@ -105,6 +106,42 @@ async fn script_can_kill_its_worker() {
     while session.next().await.is_some() {}
     let status = worker.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+}
+
+/// Opens descriptors until there are no more, shows their number, and stays.
+const LEAK: &str = r#"
+count=0
+while exec {last}</dev/null; do count=$((count + 1)); done
+for rest in 1 2 3 4 5 6 7 8 9; do exec {last}<&-; last=$((last - 1)); done
+echo "$count $(ulimit -Hn) $(ulimit -Hu)" > "$SHOWN.part"
+mv "$SHOWN.part" "$SHOWN"
+while :; do sleep 1000; done
+"#;
+
+#[tokio::test]
+async fn descriptors_of_an_attempt_end_before_its_workers() {
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let directory = tempdir().unwrap();
+    let (program, shown) = (directory.path().join("leak"), directory.path().join("shown"));
+    std::fs::write(&program, LEAK).unwrap();
+    let line = format!("SHOWN={} exec bash {} 2>/dev/null", shown.display(), program.display());
+    session.send(ToWorker::Assign(Box::new(assign(1, shell(line))))).await;
+    session.accepted(1).await;
+    let text = until("a leak", || std::fs::read_to_string(&shown).ok()).await;
+    let numbers: Vec<u64> = text.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    let [count, descriptors, processes] = numbers[..] else { panic!("{text}") };
+    let (_, own) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert_eq!(descriptors, own.min(65_536));
+    assert!(count < descriptors, "{count}");
+    assert!(processes <= 32_768, "{processes}");
+    // Meanwhile the worker, which has more, starts another.
+    session.send(ToWorker::Assign(Box::new(assign(2, shell("true".to_owned()))))).await;
+    session.accepted(2).await;
+    let (_, result) = session.result().await;
+    assert_eq!(result.task_id, "t2");
+    assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))), "{result:?}");
 }
 
 /// Joins a control group with little memory, of either version of control groups, and uses more than that.

@@ -48,6 +48,21 @@ pub fn isolation() -> Check {
     }
 }
 
+/// Reports whether workers that are started like this command could limit their attempts by control groups.
+pub fn control_groups() -> Check {
+    Check::ok(
+        "control groups",
+        match rota_worker::supervise::not_delegated() {
+            None => {
+                "attempts of a worker that is started here have memory and processes of their own".to_owned()
+            }
+            Some(reason) => {
+                format!("attempts of a worker that is started here share memory and processes: {reason}")
+            }
+        },
+    )
+}
+
 /// Reports the selected server and checks its token.
 pub fn server(found: &Found) -> Vec<Check> {
     let source = match found.origin {

@@ -115,7 +115,7 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
         }
     };
     findings.report(local::server(&found))?;
-    findings.report(vec![local::isolation()])?;
+    findings.report(vec![local::isolation(), local::control_groups()])?;
     let options = Options { retry_for: RETRY_FOR, ..found.options.clone() };
     let client = match Client::new(options) {
         Ok(client) => client,
