@@ -11,6 +11,7 @@ mod pod_watch;
 mod procfs;
 mod space;
 mod until;
+mod usage;
 
 pub use audit::{Audit, Call};
 pub use command::{Output, run, run_with};
@@ -21,6 +22,7 @@ pub use pod_watch::{PodWatch, is_active, startup_seconds};
 pub use procfs::processes;
 pub use space::Space;
 pub use until::{holds, until};
+pub use usage::{Component, Usage};
 
 /// Name and namespace of the release.
 pub const RELEASE: &str = "rota";

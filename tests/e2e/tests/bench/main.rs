@@ -2,6 +2,7 @@
 //! the measurements.
 #![expect(clippy::unwrap_used, reason = "test helpers are tests")]
 
+mod bursts;
 mod jobs;
 mod report;
 mod seen;
@@ -32,6 +33,7 @@ async fn bench() {
             "requests_by_operator": by("system:serviceaccount:rota:rota-operator"),
         })
     });
+    let bursts = bursts::measure(&space).await;
     let image = space.pods.now()[0].spec.as_ref().unwrap().containers[0].image.clone().unwrap();
     let jobs = jobs::measure(&space, &image).await;
     report::print(&json!({
@@ -39,6 +41,7 @@ async fn bench() {
         "load_before": load.trim(),
         "optimized_bench": !cfg!(debug_assertions),
         "tasks": tasks,
+        "bursts": bursts,
         "idle": idle,
         "jobs": jobs,
     }));

@@ -63,6 +63,15 @@ pub(crate) fn print(report: &Value) {
     row("writes to the API server, per task", "/writes_each");
     row("status writes, per task", "/status_writes_each");
     println!("| idle | {} | |", report["idle"]);
+    println!("\n| runtime | tasks | per second | CPU of the API server, each | operator | control plane |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for burst in report["bursts"].as_array().into_iter().flatten() {
+        let cpu = &burst["cpu_ms_each"];
+        let cells = [&burst["runtime"], &burst["count"], &burst["per_second"]].map(Value::to_string);
+        let [api, operator, plane] =
+            ["api_server", "operator", "control_plane"].map(|component| format!("{} ms", cpu[component]));
+        println!("| {} | {api} | {operator} | {plane} |", cells.join(" | "));
+    }
     let text = format!("{report:#}");
     if let Some(file) = rota_telemetry::env::var_os("ROTA_BENCH_JSON").map(PathBuf::from) {
         std::fs::write(&file, &text).unwrap();

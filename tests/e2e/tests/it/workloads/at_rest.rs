@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use kube::api::{Api, PostParams};
 use rota_crds::resource::{Agent, Task};
-use rota_e2e::{Audit, Control, RELEASE, Space, client, run, until};
+use rota_e2e::{Audit, Component, Control, RELEASE, Space, Usage, client, run, until};
 use serde_json::{Value, json};
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(900);
@@ -20,30 +20,6 @@ const MAX_BYTES_PER_OBJECT: u64 = 32 * 1024;
 
 fn setting(name: &str, default: usize) -> usize {
     rota_telemetry::env::var(name).map_or(default, |value| value.parse().unwrap())
-}
-
-/// Counts of a component's process.
-#[derive(Debug, Clone, Copy)]
-struct Usage {
-    resident_bytes: u64,
-    cpu_seconds: f64,
-}
-
-async fn usage(component: &str) -> Usage {
-    let pods = format!("get pods --selector app.kubernetes.io/component={component}");
-    let pod =
-        run(&format!("kubectl -n {RELEASE} {pods} -o jsonpath={{.items[0].metadata.name}}")).await.success();
-    let port = if component == "server" { 7421 } else { 7422 };
-    let path = format!("/api/v1/namespaces/{RELEASE}/pods/{pod}:{port}/proxy/metrics");
-    let text = run(&format!("kubectl get --raw {path}")).await.success();
-    let of = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.split(' ').next()?.parse::<f64>().ok())
-            .unwrap_or_else(|| panic!("{component} has no {name}"))
-    };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
-    let resident_bytes = of("process_resident_memory_bytes") as u64;
-    Usage { resident_bytes, cpu_seconds: of("process_cpu_seconds_total") }
 }
 
 /// Counts the operator's calls by kind, without its lease.
@@ -76,7 +52,7 @@ where
 async fn objects_at_rest_cost_nothing() {
     let (agents, tasks) = (setting("ROTA_E2E_AGENTS", 40), setting("ROTA_E2E_TASKS", 200));
     let space = Space::new("at-rest").await;
-    let empty = usage("operator").await;
+    let empty = Usage::of(Component::Operator).await;
     let agent = |number| {
         json!({
             "apiVersion": "rota.dev/v1alpha1", "kind": "Agent",
@@ -106,9 +82,10 @@ async fn objects_at_rest_cost_nothing() {
     })
     .await;
 
-    let (before, audit) = ((usage("operator").await, usage("server").await), Audit::start());
+    let (before, audit) =
+        ((Usage::of(Component::Operator).await, Usage::of(Component::Server).await), Audit::start());
     tokio::time::sleep(REST).await;
-    let after = (usage("operator").await, usage("server").await);
+    let after = (Usage::of(Component::Operator).await, Usage::of(Component::Server).await);
     println!(
         "{agents} agents and {tasks} tasks at rest: operator {} KiB ({} KiB without them), {:.2} % of a core; \
          control plane {} KiB, {:.2} %",
