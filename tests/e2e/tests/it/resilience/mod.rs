@@ -3,6 +3,7 @@
 mod delivery;
 mod drain;
 mod failover;
+mod operators;
 mod replicas;
 mod restore;
 
