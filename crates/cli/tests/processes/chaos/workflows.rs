@@ -85,10 +85,39 @@ impl Shape {
             kind: Some(workflow_step::Kind::Task(Box::new(task(odds(index))))),
             ..Default::default()
         };
-        let steps = (0..steps).map(step).collect();
-        let max_parallel = if matches!(self, Self::Random) { 20 } else { 0 };
-        v1::WorkflowSpec { steps, max_parallel, on_failure: self.policy().into(), ..Default::default() }
+        let steps: Vec<_> = (0..steps).map(step).collect();
+        let spec = v1::WorkflowSpec { steps, on_failure: self.policy().into(), ..Default::default() };
+        match self {
+            Self::Random => vary(spec, random),
+            _ => spec,
+        }
     }
+}
+
+/// Adds conditions and rounds to some steps, and steps of `finally`.
+fn vary(mut spec: v1::WorkflowSpec, random: &mut StdRng) -> v1::WorkflowSpec {
+    for step in &mut spec.steps {
+        if let Some(need) = step.needs.first().filter(|_| random.random_bool(0.2)) {
+            step.condition = format!("steps.{}.state != 'FAILED'", need.step);
+        }
+        if random.random_bool(0.1) {
+            // Some of them fail, since their condition never holds.
+            let until = format!("round >= {}", random.random_range(1..=4));
+            step.repeat = Some(v1::Repeat { until, max: 3 });
+        }
+    }
+    let last = |name: &str, needs: &[&str]| v1::WorkflowStep {
+        name: name.to_owned(),
+        needs: needs
+            .iter()
+            .map(|need| v1::StepNeed { step: (*need).to_owned(), ..Default::default() })
+            .collect(),
+        kind: Some(workflow_step::Kind::Task(Box::new(task(0.0)))),
+        ..Default::default()
+    };
+    spec.finally = vec![last("first", &[]), last("second", &["first"]), last("alone", &[])];
+    spec.max_parallel = 20;
+    spec
 }
 
 fn name(index: usize) -> String {
@@ -197,7 +226,8 @@ async fn run(world: &mut World, shape: Shape, steps: usize, kills: usize) -> Res
     }
     let status = world.ended(&name, limit).await?;
     let stops = matches!(shape, Shape::Stopping);
-    ensure!(stops || ended_steps(&status) == steps, "{shape:?}: {status:?}");
+    let total = usize::try_from(status.counts.unwrap_or_default().total)?;
+    ensure!(stops || ended_steps(&status) == total, "{shape:?}: {status:?}");
     let found = workflow_history::check(&world.client, &name).await?;
     found.check().with_context(|| format!("{shape:?}"))?;
     ensure!(found.states.contains_key("STEP_STATE_FAILED"), "no step has failed: {found:?}");
