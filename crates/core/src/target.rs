@@ -15,6 +15,8 @@ pub const ISOLATED: &str = "isolated";
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     Agent(AgentName),
+    /// Workers of any of these agents.
+    Agents(BTreeSet<AgentName>),
     Worker(WorkerName),
     /// Any worker that has all of these capabilities.
     Capabilities(BTreeSet<String>),
@@ -31,12 +33,36 @@ impl Target {
         matches!(self, Self::Task { .. })
     }
 
-    /// Returns the agent that the target names, if any.
+    /// Returns the agent that the target names, if it names one.
     pub fn agent(&self) -> Option<&AgentName> {
         match self {
             Self::Agent(agent) | Self::Task { agent, .. } => Some(agent),
-            Self::Worker(_) | Self::Capabilities(_) => None,
+            Self::Agents(_) | Self::Worker(_) | Self::Capabilities(_) => None,
         }
+    }
+
+    /// Returns who is meant, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Agent(agent) => format!("agent {agent}"),
+            Self::Agents(agents) => {
+                format!("agents {}", agents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            }
+            Self::Worker(worker) => format!("worker {worker}"),
+            Self::Capabilities(words) => {
+                format!("capabilities {}", words.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+            }
+            Self::Task { .. } => "this task alone".to_owned(),
+        }
+    }
+
+    /// Returns the agents that the target names.
+    pub fn agents(&self) -> impl Iterator<Item = &AgentName> {
+        let several = match self {
+            Self::Agents(agents) => Some(agents),
+            _ => None,
+        };
+        self.agent().into_iter().chain(several.into_iter().flatten())
     }
 }
 
@@ -67,6 +93,7 @@ impl Profile {
                 (Target::Task { id, agent }, Some(own)) => *id == own && *agent == self.agent,
                 (Target::Task { .. }, None) | (_, Some(_)) => false,
                 (Target::Agent(agent), None) => *agent == self.agent,
+                (Target::Agents(agents), None) => agents.contains(&self.agent),
                 (Target::Worker(worker), None) => *worker == self.worker,
                 (Target::Capabilities(words), None) => words.is_subset(&self.capabilities),
             }
@@ -95,6 +122,9 @@ mod tests {
         let covers = |target| profile.covers(&at(target));
         assert!(covers(Target::Agent(AgentName::new("g").unwrap())));
         assert!(!covers(Target::Agent(AgentName::new("h").unwrap())));
+        let several =
+            |names: &[&str]| Target::Agents(names.iter().map(|name| AgentName::new(name).unwrap()).collect());
+        assert!(covers(several(&["g", "h"])) && !covers(several(&["h", "i"])));
         assert!(covers(Target::Worker(WorkerName::new("w").unwrap())));
         assert!(covers(Target::Capabilities(words(&["code"]))));
         assert!(covers(Target::Capabilities(words(&[]))));

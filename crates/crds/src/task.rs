@@ -70,10 +70,14 @@ pub struct TaskSpec {
     /// Structured input of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Json>,
-    /// Agent whose workers may execute the task. At most one of `agent`, `worker` and `capabilities` may be set.
+    /// Agent whose workers may execute the task. At most one of `agent`, `agents`, `worker` and `capabilities` may be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub agent: Option<String>,
+    /// Agents of which any may execute the task: the first with a free worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub agents: Vec<String>,
     /// Worker that must execute the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]

@@ -211,14 +211,15 @@ impl AgentRegistry {
     pub(crate) fn best_match(
         &self,
         route: &Route,
-        capabilities: &BTreeSet<String>,
+        fits: impl Fn(&AgentName, &KnownAgent) -> bool,
         paused: impl Fn(&AgentKey) -> bool,
         now: Timestamp,
     ) -> Option<AgentName> {
         let agents = self.agents.read();
-        let fitting = agents.known.iter().filter(|((namespace, _), known)| {
-            *namespace == route.namespace && capabilities.is_subset(&known.agent.capabilities)
-        });
+        let fitting = agents
+            .known
+            .iter()
+            .filter(|((namespace, name), known)| *namespace == route.namespace && fits(name, known));
         let poor = |key: &AgentKey, known: &KnownAgent| self.accounts.is_poor(key, &known.agent.budget, now);
         let best = fitting.min_by_key(|(key, known)| {
             (paused(key) || poor(key, known), known.agent.capabilities.len(), key.1.clone())

@@ -11,7 +11,7 @@ use rota_core::{AgentName, Namespace, TaskId, Timestamp, WorkerName};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::agents::AgentRegistry;
+use crate::agents::{AgentRegistry, KnownAgent};
 use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::keys::AgentKey;
@@ -144,12 +144,16 @@ impl Demand {
             Target::Agent(agent) => Some(agent.clone()),
             Target::Task { .. } => None,
             Target::Worker(worker) => self.scheduler.agent_of(&route.namespace, worker),
-            Target::Capabilities(words) => {
+            Target::Agents(_) | Target::Capabilities(_) => {
                 let waits = |key: &AgentKey| {
                     matches!(self.scheduler.quota(key), Admission::Closed | Admission::ProbeInFlight)
                 };
                 let paused = |key: &AgentKey| self.breakers.admission(key) != Admission::Open || waits(key);
-                self.agents.best_match(route, words, paused, now())
+                let fits = |name: &AgentName, known: &KnownAgent| match &route.target {
+                    Target::Capabilities(words) => words.is_subset(&known.agent.capabilities),
+                    target => target.agents().any(|agent| agent == name),
+                };
+                self.agents.best_match(route, fits, paused, now())
             }
         }
     }

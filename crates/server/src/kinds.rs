@@ -234,7 +234,7 @@ impl Kinds {
                 let takes = match &target {
                     CoreTarget::Capabilities(words) => words.is_subset(&agent.agent.capabilities),
                     CoreTarget::Worker(_) => of_worker.as_ref().is_none_or(|of| of == name),
-                    CoreTarget::Agent(of) | CoreTarget::Task { agent: of, .. } => of == name,
+                    target => target.agents().any(|of| of == name),
                 };
                 takes && keeps == (agent.spec.overrides() == v1::Overrides::None)
             })

@@ -66,7 +66,7 @@ macro_rules! conformance {
             claims {
                 best_rank_is_first_over_routes task_is_claimed_once tasks_of_same_batch_are_claimable
                 only_newest_session_claims claims_never_cross_namespaces priority_update_applies_immediately
-                isolated_task_has_its_own_route empty_claim_reports_queue worker_is_passed_over_by_tasks_that_avoid_it
+                isolated_task_has_its_own_route empty_claim_reports_queue worker_is_passed_over_by_tasks_that_avoid_it any_of_several_agents_claims
             }
             workers {
                 attempt_runs_to_success stale_and_unknown_fences_change_nothing late_result_is_noted_once secrets_are_dispatched_with_each_attempt sealed_secrets_are_replaced_until_the_end

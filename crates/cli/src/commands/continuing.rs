@@ -5,8 +5,9 @@ use rota_crds::{HumanDuration, Usd};
 use rota_proto::labels::{CLUSTER, REPLAYED};
 use rota_proto::v1::{CreateTaskRequest, GetAgentRequest, GetTaskRequest, Task, TaskSpec, WorkspaceMode};
 
+use super::created::create_and_follow;
 use super::pairs;
-use super::run::{create_and_follow, prompt};
+use super::run::prompt;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 

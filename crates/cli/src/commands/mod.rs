@@ -16,6 +16,7 @@ pub mod changes;
 pub mod clean;
 pub mod completion;
 pub mod continuing;
+mod created;
 pub mod dead_letters;
 pub mod delete;
 pub mod describe;

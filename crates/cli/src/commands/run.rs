@@ -12,9 +12,9 @@ use rota_crds::{
 };
 use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
 
-use super::follow::{Destination, View, to_end};
+use super::follow::View;
 use super::pairs::{self, Pair};
-use super::{artifacts, changes, id_of, outcome, state_of};
+use super::{artifacts, changes, created, id_of, state_of};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{money, name};
@@ -48,9 +48,12 @@ pub struct Run {
     /// Kind of the task, whose agent, prompt, limits and result schema it gets: auto, code, review … (`rota kind list`)
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
-    /// Agent that runs the task
-    #[arg(long, short, value_name = "NAME", conflicts_with_all = ["worker", "needs"])]
-    pub agent: Option<String>,
+    /// Agent that runs the task; of several, separated by commas, the first that is free
+    #[arg(long, short, value_name = "NAMES", value_delimiter = ',', conflicts_with_all = ["worker", "needs"])]
+    pub agent: Vec<String>,
+    /// Run the task on each of the agents, and print the results in their order
+    #[arg(long, requires = "agent", conflicts_with = "apply")]
+    pub all: bool,
     /// Comma-separated capabilities that the worker must have; may be repeated
     #[arg(long, value_name = "WORDS", value_delimiter = ',', conflicts_with = "worker")]
     pub needs: Vec<String>,
@@ -192,7 +195,11 @@ impl Run {
         {
             spec.parent_task = id_of(context, parent).await?;
         }
-        create_and_follow(context, request, self.detach, self.quiet).await
+        if self.all {
+            let exit = created::on_each(context, &request, &self.agent, self.detach, self.quiet).await?;
+            return Ok((None, exit));
+        }
+        created::create_and_follow(context, request, self.detach, self.quiet).await
     }
 
     fn request(
@@ -255,7 +262,8 @@ impl Run {
                 prompt,
                 kind: self.kind.clone(),
                 owner: self.owner.clone(),
-                agent: self.agent.clone(),
+                agent: self.agent.first().filter(|_| self.agent.len() == 1).cloned(),
+                agents: if self.agent.len() > 1 { self.agent.clone() } else { Vec::new() },
                 worker: self.worker.clone(),
                 capabilities: self.needs.clone(),
                 depends_on: self
@@ -305,34 +313,6 @@ pub fn prompt(given: Option<&str>) -> anyhow::Result<Option<String>> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("failed to read standard input")?;
     Ok(Some(text))
-}
-
-/// Creates a task, and prints its progress and its result unless `detach`. Returns the task, unless it was only created, and how
-/// the command ends.
-pub async fn create_and_follow(
-    context: &Context,
-    request: CreateTaskRequest,
-    detach: bool,
-    quiet: bool,
-) -> anyhow::Result<(Option<Task>, Exit)> {
-    let task = context.client.create_task(request).await.context("failed to create the task")?;
-    if detach {
-        if context.out.is_human() {
-            context.out.line(&task.uid)?;
-        } else {
-            context.out.value(&task)?;
-        }
-        return Ok((None, Exit::Ok));
-    }
-    context.reporter.line(&format!("task {}", task.uid));
-    let to = if quiet { Destination::None } else { Destination::Stderr };
-    let mut view = View::new(context, to, false);
-    let Some(ended) = to_end(context, &task.name, 0, &mut view).await? else {
-        return Ok((Some(task), Exit::Interrupted));
-    };
-    print_outcome(context, &ended, &view)?;
-    let exit = outcome(&ended);
-    Ok((Some(ended), exit))
 }
 
 fn shell(lines: &[String]) -> Vec<WorkspaceCommand> {

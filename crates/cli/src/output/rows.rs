@@ -41,6 +41,7 @@ pub fn target(task: &Task) -> String {
 pub fn target_text(target: Option<&Target>) -> String {
     match target.and_then(|target| target.kind.as_ref()) {
         Some(target::Kind::Agent(agent)) => agent.clone(),
+        Some(target::Kind::Agents(set)) => set.agents.join(","),
         Some(target::Kind::Worker(worker)) => format!("worker {worker}"),
         Some(target::Kind::Capabilities(set)) => format!("needs {}", set.capabilities.join(",")),
         None => String::new(),

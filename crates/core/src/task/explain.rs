@@ -308,14 +308,7 @@ fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
 
 fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
     let capacity = context.capacity;
-    let who = match &task.target {
-        Target::Agent(agent) => format!("agent {agent}"),
-        Target::Worker(worker) => format!("worker {worker}"),
-        Target::Capabilities(words) => {
-            format!("capabilities {}", words.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
-        }
-        Target::Task { .. } => "this task alone".to_owned(),
-    };
+    let who = task.target.describe();
     let mut causes = Vec::new();
     if capacity.workers == 0 && capacity.draining == 0 && task.target.is_own() {
         causes.push(cause(

@@ -39,6 +39,10 @@ impl TaskSpec {
     pub fn to_api(&self) -> v1::TaskSpec {
         let target = None
             .or_else(|| self.agent.clone().map(target::Kind::Agent))
+            .or_else(|| {
+                let agents = self.agents.clone();
+                (!agents.is_empty()).then_some(target::Kind::Agents(v1::AgentSet { agents, all: false }))
+            })
             .or_else(|| self.worker.clone().map(target::Kind::Worker))
             .or_else(|| {
                 let words = self.capabilities.clone();

@@ -29,6 +29,7 @@ const IMMUTABLE_FIELDS: &[&str] = &[
     "kind",
     "input",
     "agent",
+    "agents",
     "worker",
     "capabilities",
     "dependsOn",
@@ -107,14 +108,14 @@ const PLAIN: &[(Kind, &str, &str, &str)] = &[
     (
         Kind::Task,
         "spec",
-        "[has(self.agent), has(self.worker), has(self.capabilities) && size(self.capabilities) > 0].filter(set, set).size() <= 1",
-        "agent, worker and capabilities are mutually exclusive",
+        "[has(self.agent), has(self.agents) && size(self.agents) > 0, has(self.worker), has(self.capabilities) && size(self.capabilities) > 0].filter(set, set).size() <= 1",
+        "agent, agents, worker and capabilities are mutually exclusive",
     ),
     (
         Kind::Task,
         "spec",
-        "!has(self.isolation) || self.isolation != 'Pod' || !(has(self.worker) || has(self.capabilities) && size(self.capabilities) > 0)",
-        "isolation Pod requires an agent, whose pod template is used, not a worker or capabilities",
+        "!has(self.isolation) || self.isolation != 'Pod' || !(has(self.worker) || has(self.agents) && size(self.agents) > 0 || has(self.capabilities) && size(self.capabilities) > 0)",
+        "isolation Pod requires an agent, whose pod template is used, not several, a worker or capabilities",
     ),
     (
         Kind::Task,

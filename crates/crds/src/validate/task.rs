@@ -25,11 +25,18 @@ impl Check<'_> {
         check.length("owner", spec.owner.as_deref(), 256);
         check.at_most_one(&[
             ("agent", spec.agent.is_some()),
+            ("agents", !spec.agents.is_empty()),
             ("worker", spec.worker.is_some()),
             ("capabilities", !spec.capabilities.is_empty()),
         ]);
         if let Some(agent) = &spec.agent {
             check.field("agent").dns_name(agent, 63);
+        }
+        check.field("agents").require(spec.agents.len() <= 32, "must have at most 32 entries");
+        for (index, agent) in spec.agents.iter().enumerate() {
+            let mut list = check.field("agents");
+            list.item(index).dns_name(agent, 63);
+            list.item(index).require(!spec.agents[..index].contains(agent), "is a duplicate");
         }
         if let Some(worker) = &spec.worker {
             check.field("worker").dns_name(worker, 63);
@@ -70,8 +77,8 @@ impl Check<'_> {
             Duration::from_hours(365 * 24),
         );
         let own_pod = spec.isolation == Some(Isolation::Pod);
-        if own_pod && (spec.worker.is_some() || !spec.capabilities.is_empty()) {
-            check.field("isolation").fail("Pod requires an agent, not a worker or capabilities");
+        if own_pod && (spec.worker.is_some() || !spec.agents.is_empty() || !spec.capabilities.is_empty()) {
+            check.field("isolation").fail("Pod requires an agent, not several, a worker or capabilities");
         }
         if let Some(overrides) = &spec.pod_overrides {
             check.field("podOverrides").require(own_pod, "requires isolation Pod");

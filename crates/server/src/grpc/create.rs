@@ -256,10 +256,10 @@ impl Creator {
     /// Returns what the named agents forbid the task: its own, and those that may have later attempts. An agent that is not known
     /// yet is asked when the task is assigned.
     fn forbidden(&self, task: &Task, payload: &v1::TaskSpec) -> Option<Forbidden> {
-        let first = task.target.agent().map(|agent| (agent, task.continues_other_agent));
+        let first = task.target.agents().map(|agent| (agent, task.continues_other_agent));
         let continues = task.continues_other_agent || !payload.continue_from.is_empty();
         let later = task.retry.agents.iter().map(|one| (&one.agent, continues));
-        first.into_iter().chain(later).find_map(|(agent, of_other)| {
+        first.chain(later).find_map(|(agent, of_other)| {
             let known = self.agents.get(&(task.namespace.clone(), agent.clone()))?;
             overrides::check(&known.spec, payload)
                 .and_then(|()| overrides::check_source(&known.spec, of_other))

@@ -1,15 +1,24 @@
-//! Index that finds routes by capabilities and the groups that may cover them, when either is new. Both are listed by
-//! word, so that those which have no word in common never look at each other.
+//! Index that finds routes by capabilities, or by several agents, and the groups that may cover them, when either is new. Both are
+//! listed by word, so that those which have no word in common never look at each other.
 
 use std::collections::{BTreeSet, HashMap};
 
 use rota_core::target::{Profile, Route, Target};
-use rota_core::{Namespace, RouteId};
+use rota_core::{AgentName, Namespace, RouteId};
 
 use super::group::GroupId;
 
-/// One word that a route requires, and that a group has; `None` for routes that require nothing.
-type Key = (Namespace, Option<String>);
+/// What a route requires, and a group has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Word {
+    /// For routes that require nothing.
+    Any,
+    Capability(String),
+    /// One of the agents that a route names.
+    Agent(AgentName),
+}
+
+type Key = (Namespace, Word);
 
 #[derive(Debug, Default)]
 struct Listed {
@@ -21,16 +30,19 @@ struct Listed {
 pub(super) struct CapabilityIndex(HashMap<Key, Listed>);
 
 impl CapabilityIndex {
-    /// Adds a route. Returns the groups that have one of the capabilities that it requires.
+    /// Adds a route. Returns the groups that have one of the capabilities that it requires, or are of one of its agents.
     pub(super) fn add_route(&mut self, id: RouteId, route: &Route) -> Vec<GroupId> {
-        let Some(key) = key(route) else { return Vec::new() };
-        let listed = self.0.entry(key).or_default();
-        listed.routes.insert(id);
-        listed.groups.iter().copied().collect()
+        let mut groups = Vec::new();
+        for key in keys_of(route) {
+            let listed = self.0.entry(key).or_default();
+            listed.routes.insert(id);
+            groups.extend(listed.groups.iter().copied());
+        }
+        groups
     }
 
     pub(super) fn remove_route(&mut self, id: RouteId, route: &Route) {
-        if let Some(key) = key(route) {
+        for key in keys_of(route) {
             self.change(&key, |listed| listed.routes.remove(&id));
         }
     }
@@ -62,14 +74,19 @@ impl CapabilityIndex {
     }
 }
 
-fn key(route: &Route) -> Option<Key> {
+fn keys_of(route: &Route) -> Vec<Key> {
+    let key = |word| (route.namespace.clone(), word);
     match &route.target {
-        Target::Capabilities(words) => Some((route.namespace.clone(), words.first().cloned())),
-        _ => None,
+        Target::Capabilities(words) => {
+            vec![key(words.first().map_or(Word::Any, |word| Word::Capability(word.clone())))]
+        }
+        Target::Agents(agents) => agents.iter().map(|agent| key(Word::Agent(agent.clone()))).collect(),
+        _ => Vec::new(),
     }
 }
 
 fn keys(profile: &Profile) -> impl Iterator<Item = Key> {
-    let words = profile.capabilities.iter().map(|word| Some(word.clone()));
-    words.chain([None]).map(|word| (profile.namespace.clone(), word))
+    let words = profile.capabilities.iter().map(|word| Word::Capability(word.clone()));
+    let words = words.chain([Word::Any, Word::Agent(profile.agent.clone())]);
+    words.map(|word| (profile.namespace.clone(), word))
 }

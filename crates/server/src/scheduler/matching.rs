@@ -291,7 +291,7 @@ impl Matching {
         let agent_key = |agent: &AgentName| (route.namespace.clone(), agent.clone());
         let single = |key| self.keys.get(&key).copied().into_iter().collect();
         let groups: Vec<_> = match &route.target {
-            Target::Capabilities(_) => self.by_capabilities.add_route(id, &route),
+            Target::Agents(_) | Target::Capabilities(_) => self.by_capabilities.add_route(id, &route),
             Target::Agent(agent) => single(GroupKey::Agent(agent_key(agent))),
             Target::Task { agent, id } => single(GroupKey::Task(agent_key(agent), *id)),
             // Its group is made for the route.

@@ -17,10 +17,10 @@ use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
 use super::reuse;
-use super::values::{self, NoValues};
+use super::values::{self, NoFill, NoValues};
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
-use crate::wire::workflow::{MAX_VALUES, StoredStep};
+use crate::wire::workflow::{self as wire, MAX_VALUES, StoredStep};
 
 /// Bytes of the specs of tasks that one command creates.
 const MAX_SPECS: usize = 4 << 20;
@@ -129,8 +129,13 @@ async fn attempt(
     }
 }
 
-/// Returns the list of a fan-out.
-fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<Vec<Value>>, NoValues> {
+/// Returns the list of a fan-out: its items, or the agents that each have a task.
+pub(super) fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<Vec<Value>>, NoValues> {
+    if let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind
+        && let Some(agents) = wire::all_agents(task)
+    {
+        return Ok(Some(agents.iter().cloned().map(Value::from).collect()));
+    }
     let Some(for_each) = &spec.for_each else { return Ok(None) };
     let list = Expression::parse(&for_each.items).and_then(|items| items.evaluate_list(values));
     let list = list.map_err(failed)?;
@@ -312,37 +317,17 @@ fn not_now(status: Status) -> NoValues {
     }
 }
 
-/// Why a task cannot be filled in.
-enum NoFill {
-    /// The work of earlier expressions has left too little for it.
-    Spent(String),
-    Failed(String),
-}
-
-impl From<rota_expressions::Error> for NoFill {
-    fn from(error: rota_expressions::Error) -> Self {
-        match error {
-            rota_expressions::Error::Spent { .. } => Self::Spent(error.to_string()),
-            _ => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<serde_json::Error> for NoFill {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<NoFill> for NoValues {
-    fn from(why: NoFill) -> Self {
-        let (NoFill::Spent(message) | NoFill::Failed(message)) = why;
-        Self::Step(message)
+/// Returns a task's spec with the results of its expressions, and one agent if each of several has a task.
+fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
+    let mut filled = fill_texts(task, values)?;
+    let index = values.get("index").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
+    if let Some(agent) = wire::all_agents(&filled).zip(index).and_then(|(agents, index)| agents.get(index)) {
+        filled.target = Some(v1::Target { kind: Some(v1::target::Kind::Agent(agent.clone())) });
     }
 }
 
 /// Returns a task's spec with the results of its expressions. Only in `input` they keep their types.
-fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
+fn fill_texts(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
     let mut json = serde_json::to_value(task)?;
     if !json.to_string().contains("${{") {
         return Ok(task.clone());

@@ -47,6 +47,35 @@ impl From<rota_store::Error> for NoValues {
     }
 }
 
+/// Why a task, or the inputs of a workflow, cannot be filled in.
+pub(super) enum NoFill {
+    /// The work of earlier expressions has left too little for it.
+    Spent(String),
+    Failed(String),
+}
+
+impl From<rota_expressions::Error> for NoFill {
+    fn from(error: rota_expressions::Error) -> Self {
+        match error {
+            rota_expressions::Error::Spent { .. } => Self::Spent(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for NoFill {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<NoFill> for NoValues {
+    fn from(why: NoFill) -> Self {
+        let (NoFill::Spent(message) | NoFill::Failed(message)) = why;
+        Self::Step(message)
+    }
+}
+
 /// Bytes that the values of further steps may have.
 struct Room(usize);
 

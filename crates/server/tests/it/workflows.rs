@@ -6,6 +6,7 @@ mod feed;
 mod groups;
 mod kills;
 mod reruns;
+mod targets;
 
 use anyhow::{Context, Result};
 use reqwest::StatusCode;

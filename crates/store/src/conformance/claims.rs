@@ -238,3 +238,18 @@ pub async fn worker_is_passed_over_by_tasks_that_avoid_it(t: &mut Harness) {
     t.later(Duration::from_secs(30));
     assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::Claimed(1))));
 }
+
+pub async fn any_of_several_agents_claims(t: &mut Harness) {
+    t.agent("a").await;
+    let several = Target::Agents(["a", "b"].map(|name| AgentName::new(name).unwrap()).into());
+    let mut create = t.task();
+    create.task.target = several.clone();
+    let id = t.create(create).await.id;
+    t.reopen().await;
+    let route = t.route(several.clone()).await;
+    let worker = t.hello("w").await;
+    let tasks = t.claim_from(&worker, vec![route], 2).await;
+    assert_eq!(tasks.iter().map(|task| (task.id, &task.target)).collect::<Vec<_>>(), [(id, &several)]);
+    t.succeed(&tasks[0]).await;
+    assert_eq!(t.state(id).await, State::Succeeded);
+}

@@ -102,8 +102,8 @@ impl<B: Backend> Engine<B> {
         Ok(Funds::Waits)
     }
 
-    /// Returns the wait of a task that finds no room in the budget of an agent and names only capabilities; `None` while
-    /// another agent that has them has money. If none has any, the task waits for the one that has some first.
+    /// Returns the wait of a task that finds no room in the budget of an agent and names capabilities, or several agents; `None` while
+    /// another agent of them has money. If none has any, the task waits for the one that has some first.
     fn without_others(
         &self,
         task: &Task,
@@ -111,12 +111,16 @@ impl<B: Backend> Engine<B> {
         own: BudgetWait,
         now: Timestamp,
     ) -> Option<BudgetWait> {
-        let Target::Capabilities(words) = &task.target else { return Some(own) };
+        let others = match &task.target {
+            Target::Capabilities(words) => self.agents_with(&(task.namespace.clone(), agent.clone()), words),
+            Target::Agents(agents) => agents.iter().filter(|other| *other != agent).cloned().collect(),
+            _ => return Some(own),
+        };
         let own_key = (task.namespace.clone(), Scope::Agent(agent.clone()));
         let mut first = own;
         // What running attempts have reserved may become free any time.
         let is_spent = self.account_or_new(&own_key).exhausted(&self.budget(&own_key), now).is_some();
-        for name in self.agents_with(&(task.namespace.clone(), agent.clone()), words) {
+        for name in others {
             let key = (task.namespace.clone(), Scope::Agent(name));
             let account = self.account_or_new(&key);
             let wait = account.wait(account.exhausted(&self.budget(&key), now)?, now);

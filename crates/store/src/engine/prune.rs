@@ -231,7 +231,7 @@ impl<B: Backend> Engine<B> {
         match &route.target {
             Target::Agent(agent) => self.agent(&(route.namespace.clone(), agent.clone())).is_some(),
             Target::Worker(worker) => self.session(&(route.namespace.clone(), worker.clone())).is_some(),
-            Target::Capabilities(_) | Target::Task { .. } => false,
+            Target::Agents(_) | Target::Capabilities(_) | Target::Task { .. } => false,
         }
     }
 }

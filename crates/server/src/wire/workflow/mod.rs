@@ -1,5 +1,6 @@
 //! Workflows in messages: validation of new ones, and answers about stored ones.
 
+mod agents;
 mod concurrency;
 mod graph;
 mod stored;
@@ -18,6 +19,8 @@ use rota_proto::v1::OnStepFailure;
 use rota_store::{CreateWorkflow, Need, NewStep};
 use tonic::Status;
 
+pub(crate) use self::agents::all_agents;
+use self::agents::one_of_all;
 pub(crate) use self::stored::{StoredSpec, StoredStep, whole};
 pub(crate) use self::to_wire::{from_state, step, workflow};
 use super::status::invalid;
@@ -254,7 +257,8 @@ fn new_step(
         if index >= graph.main() {
             return Err(invalid(at("compensate"), "is not for finally-steps"));
         }
-        with_itself.merge(&task_spec(&at("compensate"), compensate)?);
+        let compensate = one_of_all(&at("compensate"), compensate, true)?;
+        with_itself.merge(&task_spec(&at("compensate"), &compensate)?);
     }
     if given.priority.is_some_and(|priority| !(0..=10).contains(&priority)) {
         return Err(invalid(at("priority"), "must be from 0 to 10"));
@@ -293,7 +297,8 @@ fn kind(field: &str, given: &v1::WorkflowStep, used: &mut References) -> Result<
     Ok(match &given.kind {
         None => return Err(invalid(field, "needs one of task, approval, wait")),
         Some(Given::Task(task)) => {
-            used.merge(&task_spec(&at("task"), task)?);
+            let task = one_of_all(&at("task"), task, given.for_each.is_some())?;
+            used.merge(&task_spec(&at("task"), &task)?);
             Kind::Task
         }
         Some(Given::Approval(approval)) => {
