@@ -45,6 +45,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A step with a task is many times as large as one that waits.
         .boxed(".rota.v1.WorkflowStep.kind.task")
         .boxed(".rota.v1.WorkflowStep.compensate")
+        .boxed(".rota.v1.WorkflowStep.kind.workflow")
+        .boxed(".rota.v1.WorkflowStep.kind.merge")
+        .boxed(".rota.v1.OnConflict.kind.task")
         // Rare, and tasks are moved around a lot.
         .boxed(".rota.v1.Task.step")
         .boxed(".rota.v1.TaskSpec.ttl_after_finished")

@@ -32,6 +32,7 @@ pub mod timers;
 pub mod workers;
 pub mod workflow_ends;
 pub mod workflow_groups;
+pub mod workflow_nested;
 mod workflow_run;
 pub mod workflow_visits;
 pub mod workflows;

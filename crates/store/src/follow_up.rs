@@ -5,6 +5,7 @@ use std::time::Duration;
 use rota_core::quota::CredentialId;
 use rota_core::spending::Scope;
 use rota_core::task::State;
+use rota_core::workflow::NestedCommand;
 use rota_core::{AgentName, Namespace, TaskId, TaskKey, Timestamp, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,14 @@ pub enum FollowUp {
         /// The only step whose tasks are meant.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<u32>,
+    },
+    /// Workflows that are steps of one, or its only step that is meant, have not received a command behind this place.
+    Nested {
+        workflow: WorkflowKey,
+        command: NestedCommand,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<u32>,
+        after: Option<TaskPlace>,
     },
     /// Members that wait for a concurrency group may hold it.
     AdmitMembers { group: GroupKey },

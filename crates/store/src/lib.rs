@@ -57,6 +57,7 @@ pub mod snapshot;
 mod space;
 mod thread;
 pub mod transfer;
+mod workflow_new;
 mod workflows;
 
 use std::fs::File;
@@ -94,10 +95,11 @@ pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{DamagedObject, OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
+pub use workflow_new::{AddStep, CreateWorkflow, Need, NewStep};
 pub use workflows::{
-    Action, CreateWorkflow, Need, NewStep, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT,
-    WorkflowChanges, WorkflowCommand, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
-    WorkflowRows, WorkflowScopedId, place_of, reused_results, step_items, stored_end, stored_task_end,
+    Action, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowCommand,
+    WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, WorkflowScopedId, place_of,
+    reused_results, step_items, stored_end, stored_task_end,
 };
 
 /// Failure of a store. Nothing of the batch has happened.

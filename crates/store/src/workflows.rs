@@ -9,6 +9,7 @@ use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
 use crate::removal::{Removal, RemovalPage};
+use crate::workflow_new::CreateWorkflow;
 use crate::{Command, Create, GroupKey, GroupMember, NameKey, StepRow, TaskRow, WorkflowRow};
 
 /// A workflow's id in its namespace.
@@ -58,38 +59,11 @@ pub enum WorkflowCommand {
     },
 }
 
-#[derive(Debug, Clone)]
-pub struct CreateWorkflow {
-    pub workflow: Workflow,
-    /// The encoded spec without its steps, opaque.
-    pub spec: Bytes,
-    pub steps: Vec<NewStep>,
-    pub key: Option<String>,
-    /// Whether the caller chose the id, so that it may exist already.
-    pub foreign_id: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct NewStep {
-    pub step: Step,
-    /// The encoded spec of the step, opaque.
-    pub spec: Bytes,
-    pub needs: Vec<Need>,
-}
-
-/// Step that another one needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Need {
-    pub step: u32,
-    /// Whether the other one runs although this one has not succeeded.
-    pub continues: bool,
-}
-
 /// Result of the driver's work on a step.
 #[derive(Debug, Clone)]
 pub enum Action {
     Skip,
-    /// Starts a round, with its first tasks. `items` has the list of a fan-out in parts, for [`step_items`], unless all of its
+    /// Starts a round, with its first tasks or workflows. `items` has the list of a fan-out in parts, for [`step_items`], unless all of its
     /// tasks are created now.
     Start {
         round: u32,
@@ -99,6 +73,7 @@ pub enum Action {
         inputs: String,
         items: Vec<Bytes>,
         tasks: Vec<Create>,
+        nested: Vec<CreateWorkflow>,
     },
     /// Ends a step with the results of an earlier run: a list of them for a step with tasks, its output for others.
     Reuse {
@@ -107,11 +82,12 @@ pub enum Action {
         inputs: String,
         results: Option<Bytes>,
     },
-    /// Creates further tasks of a round, of which `created` exist.
+    /// Creates further tasks or workflows of a round, of which `created` exist.
     More {
         round: u32,
         created: u32,
         tasks: Vec<Create>,
+        nested: Vec<CreateWorkflow>,
     },
     Finish {
         round: u32,
@@ -134,16 +110,19 @@ pub enum Action {
 impl WorkflowCommand {
     /// Returns the bytes of the payloads that it carries.
     pub fn payload_bytes(&self) -> usize {
-        let tasks = |tasks: &[Create]| tasks.iter().map(|task| task.payload.len()).sum();
+        let tasks = |tasks: &[Create]| tasks.iter().map(|task| task.payload.len()).sum::<usize>();
         match self {
             Self::Create(create) => {
                 create.spec.len() + create.steps.iter().map(|step| step.spec.len()).sum::<usize>()
             }
             Self::Drive { action, .. } => match &**action {
-                Action::Start { tasks: new, items, .. } => {
-                    tasks(new) + items.iter().map(Bytes::len).sum::<usize>()
+                Action::Start { tasks: new, items, nested, .. } => {
+                    let nested = nested.iter().map(CreateWorkflow::payload_bytes).sum::<usize>();
+                    tasks(new) + items.iter().map(Bytes::len).sum::<usize>() + nested
                 }
-                Action::More { tasks: new, .. } => tasks(new),
+                Action::More { tasks: new, nested, .. } => {
+                    tasks(new) + nested.iter().map(CreateWorkflow::payload_bytes).sum::<usize>()
+                }
                 Action::Finish { outputs: body, .. } | Action::Reuse { results: body, .. } => {
                     body.as_ref().map_or(0, Bytes::len)
                 }
@@ -153,6 +132,17 @@ impl WorkflowCommand {
             Self::Step { output, .. } => output.as_ref().map_or(0, Bytes::len),
             Self::Conclude { outputs, .. } => outputs.as_ref().map_or(0, Bytes::len),
             Self::Apply { .. } => 0,
+        }
+    }
+
+    /// Returns the workflows that it creates as steps of another.
+    pub fn nested(&self) -> &[CreateWorkflow] {
+        match self {
+            Self::Drive { action, .. } => match &**action {
+                Action::Start { nested, .. } | Action::More { nested, .. } => nested,
+                _ => &[],
+            },
+            _ => &[],
         }
     }
 
@@ -360,6 +350,8 @@ pub struct WorkflowFilter {
     pub labels: std::collections::BTreeMap<String, String>,
     pub owner: Option<String>,
     pub alias: Option<String>,
+    /// The workflow of which they are steps.
+    pub parent: Option<WorkflowId>,
     /// Page token: only older workflows.
     pub before: Option<WorkflowKey>,
     pub limit: usize,
@@ -378,12 +370,16 @@ impl WorkflowFilter {
             && self.labels.iter().all(|(key, value)| workflow.labels.get(key) == Some(value))
             && self.owner.as_ref().is_none_or(|owner| workflow.owner == *owner)
             && self.alias.as_ref().is_none_or(|alias| workflow.alias.as_ref() == Some(alias))
+            && self
+                .parent
+                .is_none_or(|id| workflow.parent.as_ref().is_some_and(|parent| parent.step.id == id))
     }
 }
 
-/// Returns the time by which an ended workflow is found for its removal. A deleted one is being removed already.
+/// Returns the time by which an ended workflow is found for its removal. A deleted one is being removed already, and one that is a
+/// step of another is removed with that.
 pub fn stored_end(workflow: &Workflow) -> Option<Timestamp> {
-    workflow.ended_at.filter(|_| !workflow.deleted)
+    workflow.ended_at.filter(|_| !workflow.deleted && workflow.parent.is_none())
 }
 
 /// Returns the end by which a task is found for its removal. A task of a workflow is removed with that.

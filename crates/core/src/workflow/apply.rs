@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    COMPENSATION, Change, Follow, Kind, Place, Rejected, State, Step, StepCommand, StepState, TaskEnd,
-    Workflow, message,
+    COMPENSATION, Change, Follow, Kind, NestedCommand, Place, Rejected, State, Step, StepCommand, StepState,
+    TaskEnd, Workflow, message,
 };
 use crate::Timestamp;
 
@@ -183,7 +183,7 @@ impl Move<'_> {
         self.step.needs = self.step.needs.saturating_sub(1);
         self.step.doomed |= !satisfied;
         // A person has approved what other steps did.
-        self.step.may_reuse &= reused || self.step.kind == Kind::Task;
+        self.step.may_reuse &= reused || self.step.kind.is_created();
         // After the phase it never starts.
         if self.step.needs > 0 || !self.workflow.is_phase_of(self.step) {
             return;
@@ -198,8 +198,11 @@ impl Move<'_> {
     fn start(&mut self, total: u32, parallel: u32, prompt: String) {
         self.step.state = StepState::Running;
         let due = match self.step.kind {
-            Kind::Task => {
+            Kind::Task | Kind::Workflow => {
                 (self.step.total, self.step.parallel) = (total, parallel);
+                if self.step.kind == Kind::Workflow {
+                    self.step.prompt = prompt;
+                }
                 if total == 0 {
                     self.close("");
                 }
@@ -242,7 +245,8 @@ impl Move<'_> {
 
     /// Continues after the last task of a round.
     fn all_ended(&mut self) {
-        let Step { failed, cancelled, total, created, .. } = *self.step;
+        let Step { failed, cancelled, total, created, kind, .. } = *self.step;
+        let what = if kind == Kind::Workflow { "workflow" } else { "task" };
         if self.step.doomed {
             let why = self.step.message.clone();
             self.end(StepState::Failed, &why);
@@ -250,13 +254,13 @@ impl Move<'_> {
             self.end(StepState::Cancelled, REPLACED);
         } else if failed > cancelled {
             let why = if total == 1 {
-                "its task has failed".to_owned()
+                format!("its {what} has failed")
             } else {
-                format!("{failed} of {total} tasks have not succeeded")
+                format!("{failed} of {total} {what}s have not succeeded")
             };
             self.end(StepState::Failed, &why);
         } else if failed > 0 {
-            self.end(StepState::Cancelled, "a task of it was cancelled");
+            self.end(StepState::Cancelled, &format!("a {what} of it was cancelled"));
         } else if created < total {
             self.end(StepState::Cancelled, STOPPED);
         } else {
@@ -305,7 +309,7 @@ impl Move<'_> {
         match self.step.state {
             StepState::Ready if self.step.round == 1 => self.end(StepState::Skipped, STOPPED),
             StepState::Ready => self.end(StepState::Cancelled, STOPPED),
-            StepState::Running if self.step.kind == Kind::Task => {
+            StepState::Running if self.step.kind.is_created() => {
                 self.step.halted = true;
                 if self.step.open() == 0 {
                     self.all_ended();
@@ -324,10 +328,13 @@ impl Move<'_> {
         }
         self.step.replaced = true;
         match self.step.state {
-            StepState::Running if self.step.kind == Kind::Task => {
+            StepState::Running if self.step.kind.is_created() => {
                 self.step.halted = true;
                 match self.step.open() {
                     0 => self.all_ended(),
+                    _ if self.step.kind == Kind::Workflow => {
+                        self.workflow.pass_on(NestedCommand::Cancel, Some(self.step.index), &mut self.out);
+                    }
                     _ => self.out.follow.push(Follow::CancelStep { step: self.step.index }),
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{State, StepState};
+use super::{NestedCommand, State, StepState};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -50,7 +50,7 @@ pub enum StepCommand {
     /// Its condition does not hold.
     Skip,
     /// The driver has evaluated what the round needs: the number of its tasks, those of them that may exist at the same time,
-    /// the question of an approval, and a digest of all that.
+    /// the question of an approval or the template of a workflow, and a digest of all that.
     Start {
         round: u32,
         total: u32,
@@ -133,6 +133,13 @@ pub enum Follow {
     },
     SuspendTasks,
     ResumeTasks,
+    /// Workflows that are steps of this one, or its only step that is meant, receive a command.
+    Nested {
+        command: NestedCommand,
+        only: Option<u32>,
+    },
+    /// The workflow has ended: the one of which it is a step takes notice.
+    EndedAsStep,
     /// An approval has succeeded without a decision: its result is that of an approval without a comment.
     ApprovedByDefault {
         step: u32,

@@ -48,7 +48,7 @@ impl Move<'_> {
                 self.end(StepState::Failed, "rejected, since there was no decision in time")
             }
             Kind::Signal { .. } => self.end(StepState::Failed, "the signal has not arrived in time"),
-            Kind::Task => {}
+            Kind::Task | Kind::Workflow => {}
         }
     }
 }

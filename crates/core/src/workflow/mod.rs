@@ -9,6 +9,7 @@ mod apply;
 mod command;
 mod deadlines;
 mod group;
+mod nested;
 mod phases;
 mod state;
 mod step;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Change, Command, Follow, Rejected, StepCommand, TaskEnd};
 pub use group::{Group, MAX_GROUP_LIMIT, Place};
+pub use nested::{MAX_DEPTH, MAX_NESTED, MAX_NESTED_ITEMS, MAX_NESTING_STEPS, NestedCommand, Parent};
 pub use state::{State, StepState};
 pub use step::{Kind, Step};
 
@@ -87,6 +89,15 @@ pub struct Workflow {
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "none")]
     pub rerun_of: Option<WorkflowId>,
+    /// The step that it is of another workflow.
+    #[serde(default, skip_serializing_if = "none")]
+    pub parent: Option<Box<Parent>>,
+    /// Indexes of its steps that are workflows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nests: Vec<u32>,
+    /// Workflows that were created below it, at any depth, if none is around it.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub nested: u32,
     /// Parent of the traces of its tasks.
     pub trace: Trace,
     pub created_at: Timestamp,
@@ -134,7 +145,7 @@ pub struct Workflow {
     /// The step that failed first.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub failed_step: String,
-    /// Steps without finally-steps, and finally-steps, which have the last indexes.
+    /// Steps without finally-steps, then finally-steps, then those that were added while it ran: in the order of their indexes.
     pub main: u32,
     pub finals: u32,
     /// Those of them that have not ended.
@@ -178,6 +189,9 @@ impl Workflow {
             owner: String::new(),
             labels: BTreeMap::new(),
             rerun_of: None,
+            parent: None,
+            nests: Vec::new(),
+            nested: 0,
             trace: Trace::default(),
             created_at: Timestamp::default(),
             ended_at: None,

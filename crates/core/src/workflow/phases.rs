@@ -1,6 +1,9 @@
 //! Phases of a workflow: its steps run, what runs ends, completed steps are compensated, finally-steps run, the end.
 
-use super::{Change, Command, Follow, Outcome, Place, Rejected, State, Step, StepState, Workflow, message};
+use super::{
+    Change, Command, Follow, Kind, NestedCommand, Outcome, Place, Rejected, State, Step, StepState, Workflow,
+    message,
+};
 use crate::Timestamp;
 
 impl Workflow {
@@ -10,6 +13,7 @@ impl Workflow {
         self.paused_at = self.paused.then_some(now);
         for (index, step) in (0..).zip(&mut *steps) {
             step.index = index;
+            self.nests.extend((step.kind == Kind::Workflow).then_some(index));
             let counts = if step.finally {
                 (&mut self.finals, &mut self.finals_open)
             } else {
@@ -35,7 +39,10 @@ impl Workflow {
             Command::Delete if !ended => return Err(Rejected::Unended),
             Command::Delete if !self.deleted => {
                 self.deleted = true;
-                out.follow.push(Follow::Remove);
+                match self.nests.is_empty() {
+                    true => out.follow.push(Follow::Remove),
+                    false => self.pass_on(NestedCommand::Remove, None, &mut out),
+                }
             }
             Command::Delete => {}
             Command::Tick { .. } if ended => {}
@@ -46,6 +53,7 @@ impl Workflow {
                 self.paused = true;
                 self.paused_at = self.paused_at.or(Some(now));
                 out.follow.extend(suspend.then_some(Follow::SuspendTasks));
+                self.pass_on(NestedCommand::Pause { suspend }, None, &mut out);
             }
             Command::Resume { away } => {
                 if std::mem::take(&mut self.paused) {
@@ -55,6 +63,7 @@ impl Workflow {
                         self.paused_for = self.paused_for.saturating_add(pause);
                     }
                     out.follow.extend([Follow::ResumeTasks, Follow::ResumeSteps]);
+                    self.pass_on(NestedCommand::Resume, None, &mut out);
                     self.join(&mut out);
                     self.release(&mut out);
                 }
@@ -122,6 +131,7 @@ impl Workflow {
             // What runs ends, which suspended tasks would not.
             if std::mem::take(&mut self.paused) && !cancels {
                 out.follow.push(Follow::ResumeTasks);
+                self.pass_on(NestedCommand::Resume, None, out);
             }
         }
         let halts = stops || (cancels && self.state == State::Finalizing);
@@ -129,6 +139,7 @@ impl Workflow {
         self.finals_halted |= cancels && self.state == State::Finalizing;
         if cancels && matches!(self.state, State::Stopping | State::Finalizing) {
             out.follow.push(Follow::CancelTasks);
+            self.pass_on(NestedCommand::Cancel, None, out);
         }
     }
 
@@ -197,6 +208,7 @@ impl Workflow {
         self.state = self.final_state();
         self.ended_at = Some(now);
         self.leave(out);
+        out.follow.extend(self.parent.as_ref().map(|_| Follow::EndedAsStep));
     }
 
     /// Returns the state in which it ends, as far as that is known before its finally-steps.

@@ -11,6 +11,8 @@ use crate::{TaskId, Timestamp, WorkflowKey};
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Task,
+    /// Another workflow, whose end is that of a task.
+    Workflow,
     /// Decision of a person, with the time for it, and whether its absence approves.
     Approval {
         deadline: Option<Duration>,
@@ -22,6 +24,13 @@ pub enum Kind {
     Signal {
         timeout: Option<Duration>,
     },
+}
+
+impl Kind {
+    /// Whether the step ends with the tasks or workflows that the driver creates for it.
+    pub fn is_created(self) -> bool {
+        matches!(self, Self::Task | Self::Workflow)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +108,7 @@ pub struct Step {
     pub paused_for: Duration,
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub away: Duration,
+    /// Question of an approval; template of a workflow, with its version after `@`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
     /// Whether its signal has arrived.
@@ -187,7 +197,7 @@ impl Step {
 
     /// Number of tasks that may be created now.
     pub fn wanted(&self) -> u32 {
-        if self.state != StepState::Running || self.kind != Kind::Task || self.halted {
+        if self.state != StepState::Running || !self.kind.is_created() || self.halted {
             return 0;
         }
         let left = self.total - self.created;

@@ -47,7 +47,7 @@ pub(crate) use schedules::Schedules;
 pub(crate) use storage::Storage;
 pub(crate) use streams::Streams;
 pub(crate) use tasks::Tasks;
-pub(crate) use templates::Templates;
+pub(crate) use templates::{Templates, template_at};
 pub(crate) use worker_tokens::TokenAdmin;
 pub(crate) use workflows::Workflows;
 

@@ -58,6 +58,19 @@ fn hint() -> String {
     "change the WorkflowTemplate resource with kubectl".to_owned()
 }
 
+/// Returns a template: a version of it, or the newest one for 0.
+pub(crate) async fn template_at(
+    store: &StoreClient,
+    namespace: Namespace,
+    name: String,
+    version: i64,
+) -> Result<v1::WorkflowTemplate, Status> {
+    let key = (namespace, name);
+    let document = if version == 0 { head(&key) } else { version_of(&key, version) };
+    let found = store.reads().document(document).await.map_err(status::store)?;
+    decode(&found.ok_or_else(|| missing(&key, version))?, &key)
+}
+
 impl Templates {
     /// Returns the newest specification of a template.
     pub(super) async fn newest(
@@ -65,9 +78,7 @@ impl Templates {
         namespace: Namespace,
         name: String,
     ) -> Result<v1::WorkflowTemplateSpec, Status> {
-        let key = (namespace, name);
-        let found = self.read(head(&key)).await?.ok_or_else(|| missing(&key, 0))?;
-        Ok(decode(&found, &key)?.spec.unwrap_or_default())
+        Ok(template_at(&self.store, namespace, name, 0).await?.spec.unwrap_or_default())
     }
 
     async fn read(&self, key: DocumentKey) -> Result<Option<Document>, Status> {
@@ -83,7 +94,8 @@ impl Templates {
     ) -> Result<v1::WorkflowTemplate, Status> {
         let before = known.as_ref().map(|known| decode(known, key)).transpose()?;
         check::labels("workflow_template.labels", &given.labels)?;
-        wire::check(given.spec.as_ref().ok_or_else(|| invalid("workflow_template.spec", "is required"))?)?;
+        let spec = given.spec.as_ref().ok_or_else(|| invalid("workflow_template.spec", "is required"))?;
+        wire::check(spec)?;
         let (version, is_new) = match &before {
             Some(before) if before.spec == given.spec && before.labels == given.labels => {
                 return Ok(before.clone());

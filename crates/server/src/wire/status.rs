@@ -21,6 +21,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("TASK_NOT_FOUND", Code::NotFound, "The task does not exist."),
     ("WORKFLOW_NOT_FOUND", Code::NotFound, "The workflow does not exist."),
     ("WORKFLOW_ENDED", Code::FailedPrecondition, "The workflow has ended."),
+    (
+        "WORKFLOW_IS_STEP",
+        Code::FailedPrecondition,
+        "The workflow is a step of another one, with which it is removed.",
+    ),
     ("WORKFLOW_NOT_ENDED", Code::FailedPrecondition, "The workflow has not ended yet."),
     (
         "WORKFLOW_STATE_CONFLICT",

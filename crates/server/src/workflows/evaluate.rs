@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use rota_core::task::Trace;
 use rota_core::workflow::{
-    COMPENSATION, MAX_ITEMS, MAX_TASKS_PER_COMMIT, Step, StepRef, StepState, Workflow,
+    COMPENSATION, Kind, MAX_ITEMS, MAX_NESTED_ITEMS, MAX_TASKS_PER_COMMIT, Step, StepRef, StepState, Workflow,
 };
 use rota_expressions::{Expression, Template, Values};
 use rota_proto::labels::CLUSTER;
@@ -16,8 +16,8 @@ use rota_store::{Action, Create};
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
-use super::reuse;
 use super::values::{self, NoFill, NoValues};
+use super::{nested, reuse};
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{self as wire, MAX_VALUES, StoredStep};
@@ -107,10 +107,14 @@ async fn attempt(
             start(store, creator, workflow, step, &spec, &values).await.map(Some)
         }
         StepState::Running if step.wanted() > 0 => {
+            let created = step.created;
+            if step.kind == Kind::Workflow {
+                let values = read(stored.seen).await?;
+                return nested::more(store, workflow, step, &spec, &values).await.map(Some);
+            }
             let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
                 return Err(failed("it has no task"));
             };
-            let created = step.created;
             let (window, values) = match values::items(store, step).await? {
                 Some(window) => (Some(window), read(reads(task, &stored.seen)?).await?),
                 // One task, or a fan-out that an earlier version has started.
@@ -120,9 +124,11 @@ async fn attempt(
                     (items(&spec, &values)?.map(after), values)
                 }
             };
-            let specs = fill_next(task, &values, created, most(step), window.as_deref())?;
+            let specs =
+                fill_next(|values| fill(task, values), &values, created, most(step), window.as_deref())?;
             let (tasks, kept) = create_all(creator, workflow, step, spec.priority, specs).await?;
-            Ok(Some(Next { action: Action::More { round: step.round, created, tasks }, kept }))
+            let action = Action::More { round: step.round, created, tasks, nested: Vec::new() };
+            Ok(Some(Next { action, kept }))
         }
         StepState::Ending => finish(step, &spec, &read(stored.seen).await?).map(Some),
         _ => Ok(None),
@@ -139,8 +145,12 @@ pub(super) fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<V
     let Some(for_each) = &spec.for_each else { return Ok(None) };
     let list = Expression::parse(&for_each.items).and_then(|items| items.evaluate_list(values));
     let list = list.map_err(failed)?;
-    if list.len() > MAX_ITEMS as usize {
-        return Err(failed(format!("the list has {} items; at most {MAX_ITEMS} are allowed", list.len())));
+    let most = match spec.kind {
+        Some(v1::workflow_step::Kind::Workflow(_)) => MAX_NESTED_ITEMS,
+        _ => MAX_ITEMS,
+    };
+    if list.len() > most as usize {
+        return Err(failed(format!("the list has {} items; at most {most} are allowed", list.len())));
     }
     Ok(Some(list))
 }
@@ -161,6 +171,9 @@ async fn start(
     }
     let items = items(spec, values)?;
     let items = items.as_deref();
+    if step.kind == Kind::Workflow {
+        return nested::start(store, workflow, step, spec, values, items).await;
+    }
     let task = match &spec.kind {
         Some(v1::workflow_step::Kind::Task(task)) => Some(task),
         _ => None,
@@ -177,7 +190,7 @@ async fn start(
     // The digest of a small fan-out covers all of its tasks.
     let count = if is_first && total as usize <= MAX_TASKS_PER_COMMIT { total } else { most(&planned) };
     let mut specs = match task {
-        Some(task) => fill_next(task, values, 0, count, items)?,
+        Some(task) => fill_next(|values| fill(task, values), values, 0, count, items)?,
         None => Vec::new(),
     };
     let mut inputs = String::new();
@@ -187,7 +200,7 @@ async fn start(
         named.extend(task.filter(|_| all.is_none()).map(|task| task.kind.as_str()));
         named.remove("");
         let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(not_now)?;
-        inputs = reuse::digest(spec, &prompt, items, all, &kinds, values)?;
+        inputs = reuse::digest(spec, &prompt, items, all, &kinds, &Value::Null, values)?;
         if let Some(reused) = reuse::find(store, workflow, step, spec, values, &inputs).await? {
             return Ok(reused.into());
         }
@@ -201,12 +214,13 @@ async fn start(
             .collect(),
         _ => Vec::new(),
     };
-    let action = Action::Start { round: step.round, total, parallel, prompt, inputs, items: parts, tasks };
+    let (round, nested) = (step.round, Vec::new());
+    let action = Action::Start { round, total, parallel, prompt, inputs, items: parts, tasks, nested };
     Ok(Next { action, kept })
 }
 
 /// Returns the number of tasks that the next command creates, at most.
-fn most(step: &Step) -> u32 {
+pub(super) fn most(step: &Step) -> u32 {
     u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted())
 }
 
@@ -223,13 +237,13 @@ fn reads(task: &v1::TaskSpec, seen: &BTreeMap<String, u32>) -> Result<BTreeMap<S
 
 /// Returns the specs of the next tasks of a round, for the items of a fan-out from there on: at least one, and fewer than there
 /// may be if they are large or need much work. Further commands create the rest.
-fn fill_next(
-    task: &v1::TaskSpec,
+pub(super) fn fill_next<T: Message>(
+    fill: impl Fn(&Values) -> Result<T, NoFill>,
     values: &Values,
     from: u32,
     most: u32,
     items: Option<&[Value]>,
-) -> Result<Vec<v1::TaskSpec>, NoValues> {
+) -> Result<Vec<T>, NoValues> {
     let (mut specs, mut bytes, reserve) = (Vec::new(), 0, values.left() / 2);
     let mut values = values.clone();
     let count = items.map_or(most as usize, |items| items.len().min(most as usize));
@@ -240,7 +254,7 @@ fn fill_next(
         if let Some(value) = items.and_then(|items| items.get(place)) {
             values = values.item(u64::from(index), value.clone());
         }
-        let spec = match fill(task, &values) {
+        let spec = match fill(&values) {
             // The next command has a budget of its own.
             Err(NoFill::Spent(_)) if !specs.is_empty() => break,
             filled => filled?,
@@ -269,7 +283,7 @@ async fn create_all(
     Ok((creates, all_kept))
 }
 
-fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
+pub(super) fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
     StepRef {
         workflow: workflow.key,
         id: workflow.id,
@@ -306,7 +320,7 @@ async fn create(
 }
 
 /// Returns whether what a step needs may be there later. A damaged record stays damaged.
-fn not_now(status: Status) -> NoValues {
+pub(super) fn not_now(status: Status) -> NoValues {
     match status.code() {
         Code::InvalidArgument
         | Code::FailedPrecondition
@@ -324,6 +338,7 @@ fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
     if let Some(agent) = wire::all_agents(&filled).zip(index).and_then(|(agents, index)| agents.get(index)) {
         filled.target = Some(v1::Target { kind: Some(v1::target::Kind::Agent(agent.clone())) });
     }
+    Ok(filled)
 }
 
 /// Returns a task's spec with the results of its expressions. Only in `input` they keep their types.

@@ -5,6 +5,7 @@
 mod driver;
 mod evaluate;
 pub(crate) mod feed;
+mod nested;
 mod queue;
 mod ready;
 mod reuse;

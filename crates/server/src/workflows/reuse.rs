@@ -16,13 +16,14 @@ use crate::store_client::StoreClient;
 use crate::wire::workflow::MAX_VALUES;
 
 /// Returns a digest of what a step is started with: its tasks as they are created, with what their kinds preset, or the question that
-/// it asks. Without the specs of all tasks, which a large fan-out makes in pieces, it covers all that the step may read.
+/// it asks, or its workflows with their inputs, which are `nested`. Without the specs of all tasks, which a large fan-out makes in pieces, it covers all that the step may read.
 pub(super) fn digest(
     spec: &v1::WorkflowStep,
     prompt: &str,
     items: Option<&[Value]>,
     specs: Option<&[v1::TaskSpec]>,
     kinds: &BTreeMap<String, v1::TaskKindSpec>,
+    nested: &Value,
     values: &Values,
 ) -> Result<String, NoValues> {
     use v1::workflow_step::Kind as Given;
@@ -39,6 +40,10 @@ pub(super) fn digest(
             };
             json!({ "task": json(task)?, "filled": filled, "items": items, "repeat": json(&spec.repeat)? })
         }
+        Some(Given::Workflow(given)) => {
+            json!({ "workflow": json(given)?, "filled": nested, "items": items, "repeat": json(&spec.repeat)? })
+        }
+        Some(Given::Merge(given)) => json!({ "merge": json(given)?, "filled": nested }),
         Some(Given::Approval(_)) => json!({ "prompt": prompt }),
         Some(Given::Wait(wait)) => json!({ "wait": json(wait)? }),
         None => Value::Null,
@@ -114,7 +119,7 @@ pub(super) async fn find(
     };
     let Some(found) = steps.into_iter().find(is_same) else { return Ok(None) };
     let results = match found.kind {
-        Kind::Task => match values::results(store, &earlier, &found).await {
+        Kind::Task | Kind::Workflow => match values::results(store, &earlier, &found).await {
             Ok(results) if !ends(spec, &found, &results, values) => return Ok(None),
             Ok(results) => match Value::Array(results).to_string() {
                 text if text.len() > MAX_VALUES => return Ok(None),
@@ -143,7 +148,7 @@ mod tests {
         };
         let values = Values::default().inputs(json!({ "b": 1 })).workflow(json!({ "id": "w" }));
         let of = |prompt: &str, kinds: &BTreeMap<_, _>| {
-            digest(&step(prompt), "", None, None, kinds, &values).ok().unwrap()
+            digest(&step(prompt), "", None, None, kinds, &Value::Null, &values).ok().unwrap()
         };
         let expected = |prompt: &str, read: Value, kinds: Option<Value>| {
             let mut content =

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{State, Step, StepState, Workflow};
+use rota_core::workflow::{Kind, State, Step, StepState, Workflow};
 use rota_expressions::Values;
 use rota_proto::v1;
 use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results, step_items};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use tonic::Status;
 
 use super::evaluate::failed;
+use super::nested;
 use crate::store_client::StoreClient;
 use crate::wire::status;
 use crate::wire::workflow::{MAX_VALUES, StoredSpec, whole};
@@ -140,9 +141,9 @@ async fn of_step(
     output: Option<Value>,
     room: &mut Room,
 ) -> Result<Value, NoValues> {
-    let is_task = step.kind == rota_core::workflow::Kind::Task;
-    let results = if is_task { read_results(store, workflow, step, room).await? } else { Vec::new() };
-    let (result, outputs) = match is_task {
+    let is_created = step.kind.is_created();
+    let results = if is_created { read_results(store, workflow, step, room).await? } else { Vec::new() };
+    let (result, outputs) = match is_created {
         true => (single(&results), output),
         false => (output.unwrap_or_default(), None),
     };
@@ -217,6 +218,11 @@ async fn read_results(
         };
         room.take(body.len())?;
         return Ok(serde_json::from_slice(&body).unwrap_or_default());
+    }
+    if step.kind == Kind::Workflow {
+        let (results, bytes) = nested::results(store, workflow, step).await?;
+        room.take(bytes)?;
+        return Ok(results);
     }
     let query = WorkflowQuery::Tasks {
         workflow: workflow.key,

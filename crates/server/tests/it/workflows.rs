@@ -5,6 +5,7 @@ mod control;
 mod feed;
 mod groups;
 mod kills;
+mod nested;
 mod reruns;
 mod targets;
 

@@ -87,6 +87,7 @@ impl World<'_> {
             inputs: String::new(),
             items: Vec::new(),
             tasks: Vec::new(),
+            nested: Vec::new(),
         };
         self.apply(WorkflowCommand::Drive { workflow, step, action: Box::new(action) }).await.unwrap();
     }

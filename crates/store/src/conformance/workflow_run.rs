@@ -136,8 +136,20 @@ impl<'a> Run<'a> {
     ) -> Result<(), Rejected> {
         let tasks = self.tasks(step, round, 0..created);
         let (prompt, inputs) = ("Why?".to_owned(), format!("inputs of {step}"));
-        self.drive(step, Action::Start { round, total, parallel, prompt, inputs, items: Vec::new(), tasks })
-            .await
+        self.drive(
+            step,
+            Action::Start {
+                round,
+                total,
+                parallel,
+                prompt,
+                inputs,
+                items: Vec::new(),
+                tasks,
+                nested: Vec::new(),
+            },
+        )
+        .await
     }
 
     pub(super) async fn worker(&mut self) -> WorkerRef {

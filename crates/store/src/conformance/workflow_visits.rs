@@ -50,7 +50,7 @@ async fn state(t: &Harness, workflow: WorkflowKey, step: u32) -> StepState {
 /// Returns a start with the first tasks of a fan-out, or with none.
 fn start(total: u32, tasks: Vec<crate::Create>) -> Action {
     let (prompt, inputs, items) = (String::new(), String::new(), Vec::new());
-    Action::Start { round: 1, total, parallel: 0, prompt, inputs, items, tasks }
+    Action::Start { round: 1, total, parallel: 0, prompt, inputs, items, tasks, nested: Vec::new() }
 }
 
 pub async fn held_finally_step_takes_no_place(t: &mut Harness) {
@@ -86,7 +86,7 @@ pub async fn suspension_ends_with_the_pause(t: &mut Harness) {
             .collect();
         let action = match created {
             0 => start(MANY, tasks),
-            created => Action::More { round: 1, created, tasks },
+            created => Action::More { round: 1, created, tasks, nested: Vec::new() },
         };
         t.one(drive(workflow, 0, action)).await.unwrap();
     }

@@ -79,7 +79,7 @@ async fn graph(t: &mut Harness, reloads: bool) {
     assert_eq!(run.end(1, ok("first")).await.len(), 1);
     assert_eq!(run.driven().await, [1, 2]);
     let more = run.tasks(1, 1, 2..3);
-    run.drive(1, Action::More { round: 1, created: 2, tasks: more }).await.unwrap();
+    run.drive(1, Action::More { round: 1, created: 2, tasks: more, nested: Vec::new() }).await.unwrap();
     assert_eq!(run.end(9, ok("later")).await.len(), 2);
     assert_eq!((run.step(1).await.state, run.results(1, 1).await.len()), (StepState::Ending, 3));
     let outputs = Some(Bytes::from_static(b"outputs of each"));
@@ -152,12 +152,12 @@ pub async fn outdated_answers_change_nothing(t: &mut Harness) {
     assert_eq!(run.drive(0, Action::Skip).await, Err(Rejected::Outdated));
     let more = run.tasks(0, 1, 0..1);
     assert_eq!(
-        run.drive(0, Action::More { round: 1, created: 0, tasks: more }).await,
+        run.drive(0, Action::More { round: 1, created: 0, tasks: more, nested: Vec::new() }).await,
         Err(Rejected::Outdated)
     );
     // More than it wants now: none.
     let more = run.tasks(0, 1, 1..3);
-    run.drive(0, Action::More { round: 1, created: 1, tasks: more }).await.unwrap();
+    run.drive(0, Action::More { round: 1, created: 1, tasks: more, nested: Vec::new() }).await.unwrap();
     let (step, tasks) = (run.step(0).await, run.results(0, 1).await.len());
     assert_eq!((step.created, tasks, step.has_output), (1, 1, false));
     assert_eq!(run.outputs(vec![0]).await, []);
@@ -244,6 +244,7 @@ pub async fn refused_task_fails_its_step(t: &mut Harness) {
         inputs: String::new(),
         items: Vec::new(),
         tasks,
+        nested: Vec::new(),
     };
     run.drive(0, start).await.unwrap();
     let (step, ended) = (run.step(0).await, run.workflow().await);
@@ -258,7 +259,16 @@ pub async fn offered_task_of_a_step_is_assigned(t: &mut Harness) {
     tasks[0].offer = Some(worker.clone());
     let id = tasks[0].task.id;
     let (prompt, inputs) = (String::new(), String::new());
-    let start = Action::Start { round: 1, total: 2, parallel: 0, prompt, inputs, items: Vec::new(), tasks };
+    let start = Action::Start {
+        round: 1,
+        total: 2,
+        parallel: 0,
+        prompt,
+        inputs,
+        items: Vec::new(),
+        tasks,
+        nested: Vec::new(),
+    };
     let drive = WorkflowCommand::Drive { workflow: run.key(), step: 0, action: Box::new(start) };
     let Ok(Reply::Driven(offered)) = run.apply(drive).await else { panic!("not driven") };
     let assigned: Vec<_> = offered.iter().map(|task| (task.id, task.state)).collect();

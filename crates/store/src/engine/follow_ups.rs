@@ -67,6 +67,7 @@ impl StoredFollowUps {
                 | FollowUp::HaltSteps { .. }
                 | FollowUp::ResumeSteps { .. }
                 | FollowUp::StepTasks { .. }
+                | FollowUp::Nested { .. }
                 | FollowUp::AdmitMembers { .. }
                 | FollowUp::ReplaceMembers { .. }
                 | FollowUp::RemoveWorkflow { .. } => {}
@@ -94,6 +95,7 @@ impl StoredFollowUps {
             | FollowUp::HaltSteps { .. }
             | FollowUp::ResumeSteps { .. }
             | FollowUp::StepTasks { .. }
+            | FollowUp::Nested { .. }
             | FollowUp::AdmitMembers { .. }
             | FollowUp::ReplaceMembers { .. }
             | FollowUp::RemoveWorkflow { .. } => {}

@@ -27,6 +27,7 @@ mod groups;
 mod held;
 mod links;
 mod memory;
+mod nested;
 mod prune;
 mod queue;
 mod quota;

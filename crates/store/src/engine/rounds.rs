@@ -78,6 +78,7 @@ fn least_cost(follow_up: &FollowUp) -> Option<usize> {
         | FollowUp::Lifted { .. }
         | FollowUp::Funded { .. }
         | FollowUp::Cycle { .. }
+        | FollowUp::Nested { .. }
         | FollowUp::ClockJumped { .. } => None,
     }
 }

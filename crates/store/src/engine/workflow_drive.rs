@@ -1,7 +1,7 @@
 //! What the driver of workflows has evaluated: the starts and ends of steps, and the tasks that it creates for them.
 
 use bytes::Bytes;
-use rota_core::workflow::{COMPENSATION, Kind, Rejected, Step, StepCommand, TaskEnd};
+use rota_core::workflow::{COMPENSATION, Kind, Rejected, Step, StepCommand, StepState, TaskEnd};
 use rota_core::{TaskKey, Timestamp};
 
 use super::{Answer, Engine};
@@ -25,24 +25,39 @@ impl<B: Backend> Engine<B> {
     ) -> Result<Result<Vec<TaskKey>, Rejected>, Error> {
         let done = match action {
             Action::Skip => self.apply_step(key, StepCommand::Skip, now)?,
-            Action::Start { round, total, parallel, prompt, inputs, items, tasks } => {
+            Action::Start { round, total, parallel, prompt, inputs, items, tasks, nested } => {
+                if let Some(why) = self.no_room_for_nested(&nested)? {
+                    let fail = StepCommand::Fail { round, state: StepState::Ready, created: 0, message: why };
+                    return Ok(self.apply_step(key, fail, now)?.map(|()| Vec::new()));
+                }
                 let start = StepCommand::Start { round, total, parallel, prompt, inputs };
                 if let Err(rejected) = self.apply_step(key, start, now)? {
                     return Ok(Err(rejected));
                 }
                 let parts = (0..).zip(items).map(|(part, body)| ((key.0, step_items(key.1, part)), body));
                 self.write_set.workflows.changes.outputs.extend(parts);
+                if !nested.is_empty() {
+                    return self.create_nested(key, nested, now);
+                }
                 return self.create_tasks(key, tasks, now);
             }
             Action::Reuse { round, total, inputs, results } => {
                 self.reuse(key, round, total, inputs, results, now)?
             }
-            Action::More { round, created, tasks } => {
+            Action::More { round, created, tasks, nested } => {
                 self.load_step(key)?;
                 let step = self.write_set.workflows.step(key);
                 let is_current = |step: &Step| step.round == round && step.created == created;
                 if !step.is_some_and(is_current) {
                     return Ok(Err(Rejected::Outdated));
+                }
+                if let Some(why) = self.no_room_for_nested(&nested)? {
+                    let state = StepState::Running;
+                    let fail = StepCommand::Fail { round, state, created, message: why };
+                    return Ok(self.apply_step(key, fail, now)?.map(|()| Vec::new()));
+                }
+                if !nested.is_empty() {
+                    return self.create_nested(key, nested, now);
                 }
                 return self.create_tasks(key, tasks, now);
             }
@@ -86,7 +101,7 @@ impl<B: Backend> Engine<B> {
         let step = self.write_set.workflows.step(key);
         match step.filter(|step| step.reused).map(|step| step.kind) {
             None => {}
-            Some(Kind::Task) => {
+            Some(Kind::Task | Kind::Workflow) => {
                 let results = results.map(|results| ((key.0, reused_results(key.1)), results));
                 self.write_set.workflows.changes.outputs.extend(results);
             }

@@ -24,6 +24,7 @@ impl<B: Backend> Engine<B> {
         for create in command.tasks() {
             self.collect_create(create, load);
         }
+        Self::collect_nested(command.nested(), load);
         let wanted = &mut load.workflows;
         match command {
             WorkflowCommand::Create(create) => {
@@ -150,7 +151,7 @@ impl<B: Backend> Engine<B> {
         Ok(Reply::Workflow { workflow: Arc::new(workflow), created: false }.into())
     }
 
-    fn create_workflow(
+    pub(super) fn create_workflow(
         &mut self,
         create: CreateWorkflow,
         now: Timestamp,
@@ -197,7 +198,7 @@ impl<B: Backend> Engine<B> {
         Ok(Ok(Reply::Workflow { workflow: Arc::new(workflow), created: true }.into()))
     }
 
-    fn find_workflow(&mut self, id: &WorkflowScopedId) -> Result<Option<WorkflowKey>, Error> {
+    pub(super) fn find_workflow(&mut self, id: &WorkflowScopedId) -> Result<Option<WorkflowKey>, Error> {
         if !self.write_set.workflows.ids.contains_key(id) {
             let workflows = WorkflowLoad { ids: vec![id.clone()], ..WorkflowLoad::default() };
             self.fetch(&Load { workflows, ..Load::default() })?;
@@ -299,7 +300,7 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    fn follow_workflow(&mut self, workflow: WorkflowKey, change: Change) {
+    pub(super) fn follow_workflow(&mut self, workflow: WorkflowKey, change: Change) {
         // Its rows are not there yet: the next commit finds them.
         let record = self.write_set.workflows.records.get(&workflow);
         let is_new = matches!(record, Some(Some(WorkflowEntry { new: Some(_), .. })));
@@ -333,6 +334,11 @@ impl<B: Backend> Engine<B> {
                 Follow::ResumeTasks => tasks(TaskHold::Resume),
                 Follow::Compensate { step } => {
                     set.calls.push_back(((workflow, step), StepCommand::Compensate));
+                    continue;
+                }
+                Follow::Nested { command, only } => FollowUp::Nested { workflow, command, only, after: None },
+                Follow::EndedAsStep => {
+                    self.ended_as_step(workflow);
                     continue;
                 }
                 Follow::Remove => FollowUp::RemoveWorkflow { workflow, after: None },

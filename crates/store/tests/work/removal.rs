@@ -73,8 +73,16 @@ fn removal_is_bounded_in_bytes() {
     for step in 0..20 {
         let (prompt, inputs) = (String::new(), String::new());
         let (items, tasks) = (Vec::new(), Vec::new());
-        let action =
-            Box::new(Action::Start { round: 1, total: 0, parallel: 0, prompt, inputs, items, tasks });
+        let action = Box::new(Action::Start {
+            round: 1,
+            total: 0,
+            parallel: 0,
+            prompt,
+            inputs,
+            items,
+            tasks,
+            nested: Vec::new(),
+        });
         calls(&mut engine, vec![WorkflowCommand::Drive { workflow: key, step, action }.into()]);
         let output = Some(Bytes::from(vec![7; 1 << 20]));
         let (namespace, command) = (namespace(), StepCommand::Signal);

@@ -15,6 +15,9 @@ pub(super) struct List {
     /// Only those of an owner
     #[arg(long, value_name = "OWNER", default_value = "", hide_default_value = true)]
     owner: String,
+    /// Only those that are steps of this workflow
+    #[arg(long, value_name = "WORKFLOW", default_value = "", hide_default_value = true)]
+    parent: String,
     /// Largest number of workflows, at most 1000
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     limit: i32,
@@ -22,10 +25,21 @@ pub(super) struct List {
 
 impl List {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let parent_workflow = match self.parent.as_str() {
+            "" => String::new(),
+            parent => {
+                let name = names::workflow(&context.namespace, parent);
+                Box::pin(context.client.get_workflow(v1::GetWorkflowRequest { name })).await?.uid
+            }
+        };
         let request = v1::ListWorkflowsRequest {
             parent: context.parent(self.all_namespaces),
             page_size: self.limit,
-            filter: Some(v1::WorkflowFilter { owner: self.owner, ..v1::WorkflowFilter::default() }),
+            filter: Some(v1::WorkflowFilter {
+                owner: self.owner,
+                parent_workflow,
+                ..v1::WorkflowFilter::default()
+            }),
             ..v1::ListWorkflowsRequest::default()
         };
         let workflows = context.client.list_workflows(request).await?.workflows;
@@ -116,6 +130,9 @@ pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
     let line = |name: &str, value: &str| context.out.line(&format!("{name:<10}{value}"));
     line("Name", if workflow.alias.is_empty() { names::last(&workflow.name) } else { &workflow.alias })?;
     line("Id", &workflow.uid)?;
+    if !workflow.parent_workflow.is_empty() {
+        line("Step of", &format!("{} {}", workflow.parent_workflow, workflow.parent_step))?;
+    }
     let (state, paint) = state(&status);
     line("State", &paint.around(&state, context.out.colored()))?;
     line("Steps", &progress(&status))?;
@@ -174,6 +191,9 @@ fn group(name: &str) -> String {
 fn reason(step: &v1::StepStatus) -> String {
     match step.prompt.as_str() {
         _ if step.waits_for_group => group(&step.concurrency_group),
+        "" if step.message.is_empty() && !step.last_workflow.is_empty() => {
+            format!("workflow {} {}", step.last_workflow, step.template).trim_end().to_owned()
+        }
         "" => step.message.clone(),
         prompt => prompt.to_owned(),
     }

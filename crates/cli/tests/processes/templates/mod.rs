@@ -4,6 +4,7 @@
 mod claude;
 mod deploying;
 mod features;
+mod merging;
 mod page;
 mod rounds;
 

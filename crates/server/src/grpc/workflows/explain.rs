@@ -1,6 +1,6 @@
 //! Why a workflow does not continue.
 
-use rota_core::workflow::{Kind, Step, StepState, Workflow};
+use rota_core::workflow::{Kind, NestedCommand, State, Step, StepState, Workflow};
 use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
 use rota_proto::v1;
 use rota_store::{GroupKey, WORKFLOW_MEMBER, WorkflowQuery};
@@ -39,6 +39,7 @@ impl Workflows {
         for step in waiting {
             causes.push(self.group_cause(workflow, Some(&step)).await?);
         }
+        self.explain_nested(workflow, step, &mut causes).await?;
         let state = wire::workflow(workflow, None, None).status.unwrap_or_default().state();
         let name = state.as_str_name().trim_start_matches("WORKFLOW_STATE_");
         let summary = match workflow.message.as_str() {
@@ -46,6 +47,40 @@ impl Workflows {
             why => format!("The workflow is {name}: {why}."),
         };
         Ok(v1::ExplainWorkflowResponse { summary, causes })
+    }
+
+    /// Adds the reasons of the workflows that are steps, with the path to each.
+    async fn explain_nested(
+        &self,
+        workflow: &Workflow,
+        step: &str,
+        causes: &mut Vec<v1::Cause>,
+    ) -> Result<(), Status> {
+        for index in &workflow.nests {
+            let query = WorkflowQuery::StepsAt(workflow.key, vec![*index]);
+            let found = self.query(query).await?.steps.into_iter().next();
+            let is_meant = |found: &Step| (step.is_empty() || found.name == step) && !found.reused;
+            let Some(found) = found.filter(is_meant) else { continue };
+            if matches!(found.state, StepState::Succeeded | StepState::Skipped) {
+                continue;
+            }
+            for (round, item) in found.nested(NestedCommand::Cancel) {
+                if causes.len() >= MAX_CAUSES {
+                    return Ok(());
+                }
+                let id = workflow.nested_id(*index, round, item);
+                let query = WorkflowQuery::Id((workflow.namespace.clone(), id));
+                let nested = self.query(query).await?.workflows.into_iter().next();
+                let Some(nested) = nested.filter(|nested| nested.state != State::Succeeded) else { continue };
+                let explained = Box::pin(self.explain(&nested, "")).await?;
+                let left = MAX_CAUSES.saturating_sub(causes.len());
+                causes.extend(explained.causes.into_iter().take(left).map(|cause| {
+                    let message = format!("in workflow {id} of step {}: {}", found.name, cause.message);
+                    v1::Cause { message, ..cause }
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// Names why a step could not continue when it was last evaluated.
@@ -111,6 +146,11 @@ fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
                 let (open, total) = (step.open(), step.total);
                 let text = format!("step {name} runs: {open} of {total} tasks are open");
                 ("step_running", text, "rota explain TASK names the reasons of a task")
+            }
+            Kind::Workflow => {
+                let (open, total) = (step.open(), step.total);
+                let text = format!("step {name} runs: {open} of {total} workflows are open");
+                ("step_running", text, "")
             }
             Kind::Approval { .. } => {
                 let text = format!("step {name} waits for a decision: {}", check::shorten(&step.prompt));

@@ -18,7 +18,7 @@ use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, Workflows, pag
 use crate::grpc::create;
 use crate::grpc::encoded::{self, Replaced};
 use crate::grpc::managed::Scope;
-use crate::wire::status::invalid;
+use crate::wire::status::{hinted, invalid};
 use crate::wire::workflow::{self as wire, StoredStep, WorkflowName};
 use crate::wire::{check, names, status};
 
@@ -70,6 +70,10 @@ impl WorkflowService for Workflows {
             labels: given.labels,
             owner: Some(given.owner).filter(|owner| !owner.is_empty()),
             alias: Some(given.alias).filter(|alias| !alias.is_empty()),
+            parent: match given.parent_workflow.as_str() {
+                "" => None,
+                id => Some(id.parse().map_err(|_| invalid("filter.parent_workflow", "is not a UUID"))?),
+            },
             before,
             limit: page_size(request.page_size, 50)?,
             ..WorkflowFilter::default()
@@ -282,6 +286,18 @@ impl WorkflowService for Workflows {
     ) -> Result<Response<pbjson_types::Empty>, Status> {
         let name = request.into_inner().name;
         let command = workflow::Command::Delete;
+        // Its results are those of a step.
+        if let Ok(found) = self.find("name", &name).await
+            && let Some(parent) = &found.parent
+            && !self.query(WorkflowQuery::Key(parent.step.workflow)).await?.workflows.is_empty()
+        {
+            let text = format!("the workflow is step {} of workflow {}", parent.step.name, parent.step.id);
+            return Err(hinted(
+                "WORKFLOW_IS_STEP",
+                text,
+                "delete that workflow: this one is removed with it",
+            ));
+        }
         match self.command(Scope::All, &name, command.clone()).await {
             // Of one that cannot be decoded, only the id is known.
             Err(damaged) if damaged.code() == Code::DataLoss => {

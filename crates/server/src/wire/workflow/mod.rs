@@ -3,6 +3,8 @@
 mod agents;
 mod concurrency;
 mod graph;
+mod merge;
+mod nested;
 mod stored;
 mod to_wire;
 
@@ -21,6 +23,7 @@ use tonic::Status;
 
 pub(crate) use self::agents::all_agents;
 use self::agents::one_of_all;
+pub(crate) use self::merge::workflow as merging_workflow;
 pub(crate) use self::stored::{StoredSpec, StoredStep, whole};
 pub(crate) use self::to_wire::{from_state, step, workflow};
 use super::status::invalid;
@@ -219,10 +222,10 @@ fn new_step(
         used.merge(&expression(&at("condition"), &given.condition)?);
     }
     let kind = kind(&field, &given, &mut used)?;
-    let is_task = kind == Kind::Task;
+    let is_created = kind.is_created();
     if let Some(for_each) = &given.for_each {
-        if !is_task {
-            return Err(invalid(at("for_each"), "is for steps with a task"));
+        if !is_created {
+            return Err(invalid(at("for_each"), "is for steps with a task or a workflow"));
         }
         if for_each.max_parallel < 0 {
             return Err(invalid(at("for_each.max_parallel"), "must not be negative"));
@@ -234,8 +237,11 @@ fn new_step(
         if !(1..=MAX_ROUNDS).contains(&repeat.max) {
             return Err(invalid(at("repeat.max"), format!("must be from 1 to {MAX_ROUNDS}")));
         }
-        if !is_task {
-            return Err(invalid(at("repeat"), "is for steps with a task"));
+        if !is_created {
+            return Err(invalid(at("repeat"), "is for steps with a task or a workflow"));
+        }
+        if kind == Kind::Workflow && given.for_each.is_some() {
+            return Err(invalid(at("repeat"), "must not be set together with for_each for a workflow"));
         }
         max_rounds = u32::try_from(repeat.max).unwrap_or(1);
         with_itself.merge(&expression(&at("repeat.until"), &repeat.until)?);
@@ -262,6 +268,10 @@ fn new_step(
     }
     if given.priority.is_some_and(|priority| !(0..=10).contains(&priority)) {
         return Err(invalid(at("priority"), "must be from 0 to 10"));
+    }
+    if kind == Kind::Workflow && given.concurrency.is_some() {
+        let why = "must not be set for a workflow, which may have a group itself";
+        return Err(invalid(at("concurrency"), why));
     }
     let group = concurrency::group(&field, given.concurrency.as_ref(), inputs, &mut used)?;
     let mut seen = graph.resolve(&field, &used, Some((index, false)))?;
@@ -295,11 +305,22 @@ fn kind(field: &str, given: &v1::WorkflowStep, used: &mut References) -> Result<
     use v1::workflow_step::Kind as Given;
     let at = |name: &str| format!("{field}.{name}");
     Ok(match &given.kind {
-        None => return Err(invalid(field, "needs one of task, approval, wait")),
+        None => return Err(invalid(field, "needs one of task, approval, wait, workflow, merge")),
         Some(Given::Task(task)) => {
             let task = one_of_all(&at("task"), task, given.for_each.is_some())?;
             used.merge(&task_spec(&at("task"), &task)?);
             Kind::Task
+        }
+        Some(Given::Workflow(workflow)) => {
+            used.merge(&nested::check(&at("workflow"), workflow)?);
+            Kind::Workflow
+        }
+        Some(Given::Merge(merge)) => {
+            if given.for_each.is_some() || given.repeat.is_some() {
+                return Err(invalid(field, "must not be repeated for a merge"));
+            }
+            used.merge(&merge::check(&at("merge"), merge)?);
+            Kind::Workflow
         }
         Some(Given::Approval(approval)) => {
             if approval.prompt.is_empty() {

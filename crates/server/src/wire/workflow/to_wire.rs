@@ -27,6 +27,7 @@ pub(crate) fn workflow(
         workflow::State::Cancelled => v1::WorkflowState::Cancelled,
         workflow::State::CompensationFailed => v1::WorkflowState::CompensationFailed,
     };
+    let parent = record.parent.as_ref();
     v1::Workflow {
         name: format!("namespaces/{}/workflows/{}", record.namespace, record.id),
         uid: record.id.to_string(),
@@ -53,6 +54,8 @@ pub(crate) fn workflow(
         }),
         create_time: Some(time::timestamp(record.created_at)),
         rerun_of: record.rerun_of.map(|id| id.to_string()).unwrap_or_default(),
+        parent_workflow: parent.map(|parent| parent.step.id.to_string()).unwrap_or_default(),
+        parent_step: parent.map(|parent| parent.step.name.clone()).unwrap_or_default(),
     }
 }
 
@@ -90,6 +93,9 @@ fn state(state: workflow::StepState) -> v1::StepState {
 }
 
 pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
+    let is_workflow = record.kind == workflow::Kind::Workflow;
+    let newest = record.created.checked_sub(1).filter(|_| is_workflow && !record.reused);
+    let last_workflow = newest.map(|item| workflow.nested_id(record.index, record.round, item));
     v1::StepStatus {
         name: record.name.clone(),
         index: num::to_i32(record.index),
@@ -107,12 +113,14 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         start_time: record.ready_at.map(time::timestamp),
         end_time: record.ended_at.map(time::timestamp),
         deadline: record.due.map(time::timestamp),
-        prompt: record.prompt.clone(),
+        prompt: if is_workflow { String::new() } else { record.prompt.clone() },
         compensation: record.compensation.map_or(v1::StepState::Unspecified, state).into(),
         finally: record.finally,
         last_task: record.last_task.map(|id| id.to_string()).unwrap_or_default(),
         reused: record.reused,
         concurrency_group: group(record.group.as_deref()),
         waits_for_group: record.waits_for_group(),
+        template: if is_workflow { record.prompt.clone() } else { String::new() },
+        last_workflow: last_workflow.map(|id| id.to_string()).unwrap_or_default(),
     }
 }

@@ -144,6 +144,9 @@ impl Node {
         let kind = match &step.kind {
             Some(v1::workflow_step::Kind::Approval(_)) => " (approval)",
             Some(v1::workflow_step::Kind::Wait(_)) => " (wait)",
+            Some(v1::workflow_step::Kind::Workflow(_)) if step.for_each.is_some() => " (workflow for each)",
+            Some(v1::workflow_step::Kind::Workflow(_)) => " (workflow)",
+            Some(v1::workflow_step::Kind::Merge(_)) => " (merge)",
             _ if step.for_each.is_some() => " (for each)",
             _ if step.repeat.is_some() => " (repeat)",
             _ => "",

@@ -1,0 +1,286 @@
+//! Workflows that are steps of others: what the driver creates for a step, and the results that they leave to it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pbjson_types::Struct;
+use prost::Message;
+use rota_core::task::Trace;
+use rota_core::workflow::{MAX_DEPTH, Parent, State, Step, StepState, Workflow};
+use rota_expressions::Values;
+use rota_proto::labels::CLUSTER;
+use rota_proto::v1;
+use rota_proto::v1::workflow_step::Kind;
+use rota_store::{Action, CreateWorkflow, WORKFLOW_OUTPUT, WorkflowQuery};
+use serde_json::{Map, Value, json};
+
+use super::evaluate::{self, Next, failed, fill_next, most, not_now};
+use super::reuse;
+use super::values::{self, NoFill, NoValues};
+use crate::grpc::template_at;
+use crate::store_client::StoreClient;
+use crate::wire::workflow::{self as wire, MAX_VALUES, whole};
+use crate::wire::{names, template};
+
+/// Steps of the workflows that one command creates, with which it ends.
+const MAX_NEW_STEPS: usize = 2_000;
+/// Bytes of the specs of the workflows that one command creates, with which it ends.
+const MAX_SPECS: usize = 4 << 20;
+
+/// What the workflows of a step are made of, in all of a round.
+enum Base {
+    Spec(Box<v1::WorkflowSpec>),
+    /// A version of a template, as `name@version`.
+    Template(Box<v1::WorkflowTemplateSpec>, String),
+}
+
+impl Base {
+    /// Reads it for a round. One that has started has a version of the template already.
+    async fn read(
+        store: &StoreClient,
+        workflow: &Workflow,
+        given: &v1::SubWorkflow,
+        started_with: &str,
+    ) -> Result<Self, NoValues> {
+        if let Some(spec) = &given.spec {
+            return Ok(Self::Spec(Box::new(spec.clone())));
+        }
+        let version = started_with.rsplit_once('@').and_then(|(_, version)| version.parse().ok());
+        let name = names::alias("template", &given.template).map_err(not_now)?;
+        let found = template_at(store, workflow.namespace.clone(), name, version.unwrap_or(0)).await;
+        let found = found.map_err(not_now)?;
+        let named = format!("{}@{}", given.template, found.version);
+        Ok(Self::Template(Box::new(found.spec.unwrap_or_default()), named))
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Spec(_) => "",
+            Self::Template(_, name) => name,
+        }
+    }
+
+    fn content(&self) -> Result<Value, NoValues> {
+        match self {
+            Self::Spec(spec) => serde_json::to_value(spec).map_err(failed),
+            Self::Template(spec, _) => serde_json::to_value(spec).map_err(failed),
+        }
+    }
+
+    fn with(&self, inputs: Struct) -> Result<v1::WorkflowSpec, NoValues> {
+        match self {
+            Self::Spec(spec) => Ok(v1::WorkflowSpec { inputs: Some(inputs), ..(**spec).clone() }),
+            Self::Template(spec, _) => template::instantiate(spec, inputs).map_err(not_now),
+        }
+    }
+}
+
+/// Returns what the next workflows of a round are made of, with their inputs: for the items of a fan-out from there on.
+async fn prepare(
+    store: &StoreClient,
+    workflow: &Workflow,
+    spec: &v1::WorkflowStep,
+    values: &Values,
+    started_with: &str,
+    (from, count, items): (u32, u32, Option<&[Value]>),
+) -> Result<(Base, Vec<Struct>), NoValues> {
+    match &spec.kind {
+        Some(Kind::Workflow(given)) => {
+            let base = Base::read(store, workflow, given, started_with).await?;
+            Ok((base, inputs(given, values, from, count, items)?))
+        }
+        Some(Kind::Merge(given)) => {
+            let (spec, inputs) = merge(given, values)?;
+            Ok((Base::Spec(Box::new(spec)), vec![inputs]))
+        }
+        _ => Err(failed("it has no workflow")),
+    }
+}
+
+/// Returns the workflow that merges the commits of other steps, and its inputs.
+fn merge(given: &v1::Merge, values: &Values) -> Result<(v1::WorkflowSpec, Struct), NoValues> {
+    let json = serde_json::to_value(given).map_err(failed)?;
+    let filled = rota_expressions::fill_text(&json, values).map_err(failed)?;
+    let filled: v1::Merge = serde_json::from_value(filled).map_err(failed)?;
+    let steps = values.get("steps");
+    let results =
+        filled.from.iter().filter_map(|name| steps?.get(name)?.get("results")?.as_array()).flatten();
+    let mut commits: Vec<String> = Vec::new();
+    for commit in results.filter_map(|result| result.get("commit")?.as_str()) {
+        if !commit.is_empty() && !commits.iter().any(|known| known == commit) {
+            commits.push(commit.to_owned());
+        }
+    }
+    let (spec, inputs) = wire::merging_workflow(&filled, &commits).map_err(failed)?;
+    Ok((spec, serde_json::from_value(inputs.into()).map_err(failed)?))
+}
+
+/// Returns the inputs of the next workflows of a round.
+fn inputs(
+    given: &v1::SubWorkflow,
+    values: &Values,
+    from: u32,
+    count: u32,
+    items: Option<&[Value]>,
+) -> Result<Vec<Struct>, NoValues> {
+    let inputs = serde_json::to_value(given.inputs.clone().unwrap_or_default()).map_err(failed)?;
+    let fill = |values: &Values| -> Result<Struct, NoFill> {
+        Ok(serde_json::from_value(rota_expressions::fill(&inputs, values)?)?)
+    };
+    fill_next(fill, values, from, count, items)
+}
+
+/// Returns the start of a round, with its first workflows.
+pub(super) async fn start(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    spec: &v1::WorkflowStep,
+    values: &Values,
+    items: Option<&[Value]>,
+) -> Result<Next, NoValues> {
+    let total = items.map_or(1, |items| u32::try_from(items.len()).unwrap_or(u32::MAX));
+    let parallel = spec.for_each.as_ref().map_or(0, |each| u32::try_from(each.max_parallel).unwrap_or(0));
+    let mut planned = step.clone();
+    (planned.state, planned.total, planned.parallel, planned.created) =
+        (StepState::Running, total, parallel, 0);
+    let is_first = step.round <= 1;
+    let count = if is_first { total } else { most(&planned) };
+    let (base, mut filled) = prepare(store, workflow, spec, values, "", (0, count, items)).await?;
+    let mut digest = String::new();
+    // One whose inputs need much work, or are large, runs again in each rerun.
+    if is_first && filled.len() == total as usize {
+        let filled = serde_json::to_value(&filled).map_err(failed)?;
+        let nested = json!([base.content()?, filled]);
+        digest = reuse::digest(spec, "", items, None, &BTreeMap::new(), &nested, values)?;
+        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &digest).await? {
+            return Ok(reused.into());
+        }
+    }
+    filled.truncate(most(&planned) as usize);
+    let nested = create(store, workflow, &planned, &base, filled).await?;
+    let parts = match items {
+        Some(items) if nested.len() < items.len() => {
+            let part = |part: &[Value]| Bytes::from(Value::from(part).to_string().into_bytes());
+            items.chunks(values::ITEMS).map(part).collect()
+        }
+        _ => Vec::new(),
+    };
+    let action = Action::Start {
+        round: step.round,
+        total,
+        parallel,
+        prompt: base.name().to_owned(),
+        inputs: digest,
+        items: parts,
+        tasks: Vec::new(),
+        nested,
+    };
+    Ok(action.into())
+}
+
+/// Returns the creation of the next workflows of a round that has started.
+pub(super) async fn more(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    spec: &v1::WorkflowStep,
+    values: &Values,
+) -> Result<Next, NoValues> {
+    let window = match spec.for_each {
+        Some(_) => values::items(store, step).await?,
+        None => None,
+    };
+    let next = (step.created, most(step), window.as_deref());
+    let (base, filled) = prepare(store, workflow, spec, values, &step.prompt, next).await?;
+    let nested = create(store, workflow, step, &base, filled).await?;
+    let (round, created) = (step.round, step.created);
+    Ok(Action::More { round, created, tasks: Vec::new(), nested }.into())
+}
+
+/// Returns the creation of the next workflows of a round: at least one, and fewer than there are inputs if they are large.
+async fn create(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    base: &Base,
+    inputs: Vec<Struct>,
+) -> Result<Vec<CreateWorkflow>, NoValues> {
+    let depth = workflow.depth() + 1;
+    if depth > MAX_DEPTH {
+        return Err(failed(format!("workflows may be within each other at most {MAX_DEPTH} deep")));
+    }
+    let (mut creates, mut steps, mut bytes) = (Vec::new(), 0, 0);
+    for (item, inputs) in (step.created..).zip(inputs) {
+        if !creates.is_empty() && (steps > MAX_NEW_STEPS || bytes > MAX_SPECS) {
+            break;
+        }
+        let mut spec = base.with(inputs)?;
+        if spec.owner.is_empty() {
+            spec.owner.clone_from(&workflow.owner);
+        }
+        if spec.title.is_empty() {
+            spec.title.clone_from(&step.name);
+        }
+        bytes += spec.encoded_len();
+        let mut labels = workflow.labels.clone();
+        labels.remove(CLUSTER);
+        let given = v1::Workflow { spec: Some(spec), labels, ..v1::Workflow::default() };
+        let request = v1::CreateWorkflowRequest { workflow: Some(given), ..Default::default() };
+        let parent = &workflow.trace;
+        let trace =
+            Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
+        let id = workflow.nested_id(step.index, step.round, item);
+        let mut create = wire::check(workflow.namespace.clone(), id, trace, request).map_err(not_now)?;
+        let place = evaluate::place(workflow, step, step.round, item);
+        create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));
+        check_group(store, workflow, &create.workflow).await?;
+        steps += create.steps.len();
+        creates.push(create);
+    }
+    Ok(creates)
+}
+
+/// Refuses a concurrency group that a workflow around the new one holds: each would wait for the other.
+async fn check_group(store: &StoreClient, around: &Workflow, new: &Workflow) -> Result<(), NoValues> {
+    let Some(group) = &new.group else { return Ok(()) };
+    let mut around = around.clone();
+    loop {
+        if around.group.as_ref().is_some_and(|held| held.name == group.name) {
+            let why = format!("a workflow around it holds its concurrency group {:?}", group.name);
+            return Err(failed(why));
+        }
+        let Some(parent) = &around.parent else { return Ok(()) };
+        let rows = store.reads().workflows(WorkflowQuery::Key(parent.step.workflow)).await?;
+        let Some(next) = rows.workflows.into_iter().next() else { return Ok(()) };
+        around = next;
+    }
+}
+
+/// Reads the outputs of the workflows of a step's last round, by item, and their size: null for those that have not succeeded.
+pub(super) async fn results(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+) -> Result<(Vec<Value>, usize), NoValues> {
+    let (mut results, mut bytes) = (Vec::new(), 0);
+    for item in 0..step.created {
+        let id = workflow.nested_id(step.index, step.round, item);
+        let query = WorkflowQuery::Id((workflow.namespace.clone(), id));
+        let found = store.reads().workflows(query).await?.workflows.into_iter().next();
+        let Some(found) = found.filter(|found| found.state == State::Succeeded) else {
+            results.push(Value::Null);
+            continue;
+        };
+        let query = WorkflowQuery::Outputs(found.key, vec![WORKFLOW_OUTPUT]);
+        let body = store.reads().workflows(query).await?.bodies.into_iter().next().map(|(_, body)| body);
+        bytes += body.as_ref().map_or(0, Bytes::len);
+        if bytes > MAX_VALUES {
+            let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
+            return Err(NoValues::Step(why));
+        }
+        let outputs = body.map(|body| whole(serde_json::from_slice(&body).unwrap_or_default()));
+        results.push(outputs.unwrap_or_else(|| Value::Object(Map::new())));
+    }
+    Ok((results, bytes))
+}

@@ -1,0 +1,181 @@
+//! Workflows that are steps of others: their ends, commands that go through, bounds, removal.
+
+use std::time::Duration;
+
+use rota_core::task::Trace;
+use rota_core::workflow::{
+    Command as Apply, Kind, MAX_NESTED, Parent, State, Step, StepCommand, StepRef, StepState, Workflow,
+};
+use rota_core::{WorkflowId, WorkflowKey};
+use uuid::Uuid;
+
+use super::follow_ups::settle;
+use super::harness::{Harness, namespace};
+use super::workflow_run::{Run, create, step, waiting, workflow};
+use crate::{Action, CreateWorkflow, WorkflowCommand, WorkflowFilter, WorkflowQuery};
+
+const SIGNAL: Kind = Kind::Signal { timeout: None };
+
+/// A step that is a workflow, and one that needs it.
+fn around() -> CreateWorkflow {
+    workflow(vec![waiting("call", Kind::Workflow, &[]), step("after", &[0])])
+}
+
+/// A workflow that a step of another one runs, with a step that waits for a signal.
+fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
+    let mut create = workflow(vec![waiting("wait", kind, &[])]);
+    let place = StepRef { workflow: of.key, id: of.id, step: 0, name: "call".to_owned(), round: 1, item };
+    create.workflow.id = of.nested_id(0, 1, item);
+    create.workflow.trace = Trace::default();
+    let (depth, root) = (of.depth() + 1, of.root());
+    create.workflow.parent = Some(Box::new(Parent { step: place, depth, root }));
+    create.foreign_id = false;
+    create
+}
+
+fn start(nested: Vec<CreateWorkflow>, total: u32) -> Action {
+    let (prompt, inputs) = ("deploy@3".to_owned(), "inputs".to_owned());
+    Action::Start {
+        round: 1,
+        total,
+        parallel: 0,
+        prompt,
+        inputs,
+        items: Vec::new(),
+        tasks: Vec::new(),
+        nested,
+    }
+}
+
+async fn drive(run: &mut Run<'_>, workflow: WorkflowKey, action: Action) {
+    run.apply(WorkflowCommand::Drive { workflow, step: 0, action: Box::new(action) }).await.unwrap();
+}
+
+async fn apply(run: &mut Run<'_>, id: WorkflowId, command: Apply) {
+    run.apply(WorkflowCommand::Apply { namespace: namespace("n"), id, command }).await.unwrap();
+    settle(run.t).await;
+}
+
+/// Lets the only step of a workflow begin to wait, and ends it.
+async fn signal(run: &mut Run<'_>, of: &Workflow) {
+    let wait = start(Vec::new(), 0);
+    drive(run, of.key, wait).await;
+    let (namespace, id, command) = (namespace("n"), of.id, StepCommand::Signal);
+    run.apply(WorkflowCommand::Step { namespace, id, step: 0, command, output: None }).await.unwrap();
+}
+
+async fn find(run: &Run<'_>, id: WorkflowId) -> Option<Workflow> {
+    run.query(WorkflowQuery::Id((namespace("n"), id))).await.workflows.into_iter().next()
+}
+
+async fn nested_end(t: &mut Harness, reloads: bool) {
+    let mut run = Run::new(t, around(), reloads).await;
+    let outer = run.workflow().await;
+    assert_eq!(outer.nests, [0]);
+    let creates = (0..2).map(|item| inner(&outer, item, SIGNAL)).collect();
+    run.drive(0, start(creates, 3)).await.unwrap();
+    assert_eq!(run.driven().await, [0, 0, 0], "the first steps of both, and the third one");
+    let more = vec![inner(&outer, 2, SIGNAL), inner(&outer, 3, SIGNAL)];
+    run.drive(0, Action::More { round: 1, created: 2, tasks: Vec::new(), nested: more }).await.unwrap();
+    assert_eq!(find(&run, outer.nested_id(0, 1, 3)).await, None, "no more than are wanted");
+    assert_eq!((run.workflow().await.nested, run.step(0).await.prompt.as_str()), (3, "deploy@3"));
+    let filter = WorkflowFilter { parent: Some(outer.id), limit: 9, ..WorkflowFilter::default() };
+    let nested = run.query(WorkflowQuery::List(filter)).await.workflows;
+    let items: Vec<_> = nested.iter().map(|one| one.parent.as_ref().unwrap().step.item).collect();
+    assert_eq!(items, [2, 1, 0]);
+    for one in &nested[..2] {
+        signal(&mut run, one).await;
+    }
+    let Step { state, succeeded, .. } = run.step(0).await;
+    assert_eq!((state, succeeded), (StepState::Running, 2));
+    signal(&mut run, &nested[2]).await;
+    let commit = run.t.commits.last().unwrap();
+    assert!(commit.workflows.iter().any(|one| one.id == nested[2].id && one.state == State::Succeeded));
+    assert!(commit.steps.iter().any(|step| step.workflow == outer.key && step.state == StepState::Succeeded));
+    settle(run.t).await;
+    assert_eq!(run.driven().await, [1], "the step that needs it");
+}
+
+pub async fn ends_of_nested_workflows_end_their_step(t: &mut Harness) {
+    nested_end(t, false).await;
+}
+
+pub async fn nested_workflows_continue_after_each_reopen(t: &mut Harness) {
+    nested_end(t, true).await;
+}
+
+pub async fn commands_reach_nested_workflows(t: &mut Harness) {
+    let mut run = Run::new(t, around(), true).await;
+    let outer = run.workflow().await;
+    // More than one visit commands.
+    let creates: Vec<_> = (0..100).map(|item| inner(&outer, item, SIGNAL)).collect();
+    run.drive(0, start(creates, 100)).await.unwrap();
+    let first = outer.nested_id(0, 1, 0);
+    // One of them has a workflow, too.
+    let mut deep = inner(&outer, 0, Kind::Workflow);
+    deep.workflow.id = WorkflowId(Uuid::from_u128(9));
+    deep.workflow.parent = None;
+    let (deep, _) = create(run.t, deep).await;
+    drive(&mut run, deep.key, start(vec![inner(&deep, 0, SIGNAL)], 1)).await;
+    let all = async |run: &Run<'_>, is: &dyn Fn(&Workflow) -> bool| {
+        let mut count = 0;
+        for item in 0..100 {
+            count += usize::from(find(run, outer.nested_id(0, 1, item)).await.is_some_and(|one| is(&one)));
+        }
+        count
+    };
+    apply(&mut run, outer.id, Apply::Pause { suspend: false }).await;
+    assert_eq!(all(&run, &|one| one.paused).await, 100);
+    apply(&mut run, outer.id, Apply::RESUME).await;
+    assert_eq!(all(&run, &|one| !one.paused).await, 100);
+    apply(&mut run, outer.id, Apply::Cancel { reason: "enough".to_owned() }).await;
+    assert_eq!(all(&run, &|one| one.state == State::Cancelled).await, 100);
+    assert_eq!(
+        (run.workflow().await.state, run.step(0).await.state),
+        (State::Cancelled, StepState::Cancelled)
+    );
+    assert!(find(&run, first).await.unwrap().message.contains("has stopped"));
+    apply(&mut run, deep.id, Apply::Cancel { reason: String::new() }).await;
+    assert_eq!(find(&run, deep.id).await.unwrap().state, State::Cancelled);
+    assert_eq!(find(&run, deep.nested_id(0, 1, 0)).await.unwrap().state, State::Cancelled);
+}
+
+pub async fn nested_workflows_are_bounded(t: &mut Harness) {
+    let mut given = around();
+    given.workflow.nested = MAX_NESTED - 1;
+    let mut run = Run::new(t, given, false).await;
+    let outer = run.workflow().await;
+    let creates = vec![inner(&outer, 0, SIGNAL), inner(&outer, 1, SIGNAL)];
+    run.drive(0, start(creates, 2)).await.unwrap();
+    let failed = run.step(0).await;
+    assert_eq!(failed.state, StepState::Failed);
+    assert!(failed.message.contains("at most 1000 workflows"), "{}", failed.message);
+    assert_eq!(find(&run, outer.nested_id(0, 1, 0)).await, None);
+}
+
+pub async fn foreign_workflow_is_no_step(t: &mut Harness) {
+    let mut run = Run::new(t, around(), false).await;
+    let outer = run.workflow().await;
+    let mut foreign = inner(&outer, 0, SIGNAL);
+    foreign.workflow.parent = None;
+    create(run.t, foreign).await;
+    run.drive(0, start(vec![inner(&outer, 0, SIGNAL)], 1)).await.unwrap();
+    assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Failed, State::Failed));
+}
+
+pub async fn nested_workflows_are_removed_with_theirs(t: &mut Harness) {
+    let mut run = Run::new(t, around(), false).await;
+    let outer = run.workflow().await;
+    run.drive(0, start(vec![inner(&outer, 0, SIGNAL)], 1)).await.unwrap();
+    let nested = find(&run, outer.nested_id(0, 1, 0)).await.unwrap();
+    signal(&mut run, &nested).await;
+    settle(run.t).await;
+    run.t.later(Duration::from_secs(1));
+    assert_eq!(run.t.prune(run.t.now(), 10).await, 0, "its results are those of a step");
+    apply(&mut run, outer.id, Apply::Cancel { reason: String::new() }).await;
+    run.t.later(Duration::from_secs(1));
+    assert_eq!(run.t.prune(run.t.now(), 10).await, 1);
+    run.t.reopen().await;
+    settle(run.t).await;
+    assert_eq!((find(&run, outer.id).await, find(&run, nested.id).await), (None, None));
+}

@@ -1,0 +1,153 @@
+//! Workflows that are steps of others: their creation, the end of one, and the commands that a workflow passes on to them. Their
+//! ids follow from their places, so that they are found without an index.
+
+use rota_core::workflow::{
+    self, MAX_NESTED, MAX_NESTING_STEPS, NestedCommand, Rejected, StepCommand, TaskEnd,
+};
+use rota_core::{TaskKey, Timestamp, WorkflowKey};
+
+use super::Engine;
+use crate::{
+    Backend, CreateWorkflow, Error, FollowUp, Load, StepKey, TaskPlace, WORKFLOW_MEMBER, WorkflowLoad,
+};
+
+/// Workflows that one visit commands.
+const MAX_VISITED: usize = 64;
+const CANCELLED: &str = "the workflow of which it is a step has stopped";
+
+impl<B: Backend> Engine<B> {
+    /// Adds what the creation of workflows as steps needs.
+    pub(super) fn collect_nested(creates: &[CreateWorkflow], load: &mut Load) {
+        for create in creates {
+            load.workflows.ids.push((create.workflow.namespace.clone(), create.workflow.id));
+            load.workflows.keys.extend(create.workflow.parent.as_ref().map(|parent| parent.root));
+        }
+    }
+
+    /// Returns why these workflows cannot be created, if they are too many for the one that is around all of them.
+    pub(super) fn no_room_for_nested(&mut self, creates: &[CreateWorkflow]) -> Result<Option<String>, Error> {
+        let Some(parent) = creates.first().and_then(|create| create.workflow.parent.as_ref()) else {
+            return Ok(None);
+        };
+        let root = parent.root;
+        self.load_workflow(root)?;
+        let below = self.write_set.workflows.workflow(root).map_or(0, |root| root.nested);
+        let count = u32::try_from(creates.len()).unwrap_or(u32::MAX);
+        let most = format!("the outermost workflow may have at most {MAX_NESTED} workflows below it");
+        Ok((below.saturating_add(count) > MAX_NESTED).then_some(most))
+    }
+
+    /// Creates the next workflows of a step that runs, in the commit in which it counts them.
+    pub(super) fn create_nested(
+        &mut self,
+        key: StepKey,
+        mut creates: Vec<CreateWorkflow>,
+        now: Timestamp,
+    ) -> Result<Result<Vec<TaskKey>, Rejected>, Error> {
+        let Some(step) = self.write_set.workflows.step(key) else { return Ok(Err(Rejected::Outdated)) };
+        creates.truncate(step.wanted() as usize);
+        let round = step.round;
+        let Ok(count @ 1..) = u32::try_from(creates.len()) else { return Ok(Ok(Vec::new())) };
+        if let Err(rejected) = self.apply_step(key, StepCommand::Created { count }, now)? {
+            return Ok(Err(rejected));
+        }
+        let root = creates.first().and_then(|create| Some(create.workflow.parent.as_ref()?.root));
+        if let Some(root) = root
+            && let Some(Some(entry)) = self.write_set.workflows.records.get_mut(&root)
+        {
+            entry.workflow.nested = entry.workflow.nested.saturating_add(count);
+            self.write_set.workflows.change_workflow(root);
+        }
+        for create in creates {
+            let scoped = (create.workflow.namespace.clone(), create.workflow.id);
+            if self.find_workflow(&scoped)?.is_none() {
+                let _ = self.create_workflow(create, now)?;
+                continue;
+            }
+            if let Some(Some(entry)) = self.write_set.workflows.steps.get_mut(&key) {
+                entry.step.message = format!("there is another workflow with the id {}", scoped.1);
+            }
+            let refused = StepCommand::TaskEnded { round, end: TaskEnd::Failed };
+            self.write_set.workflows.calls.push_back((key, refused));
+        }
+        Ok(Ok(Vec::new()))
+    }
+
+    /// Takes in the end of a workflow that is a step of another.
+    pub(super) fn ended_as_step(&mut self, key: WorkflowKey) {
+        let set = &mut self.write_set.workflows;
+        let Some(workflow) = set.workflow(key) else { return };
+        let Some(parent) = workflow.parent.as_ref() else { return };
+        let command = StepCommand::TaskEnded { round: parent.step.round, end: workflow.end_as_step() };
+        let step = (parent.step.workflow, parent.step.step);
+        set.calls.push_back((step, command));
+    }
+
+    /// Passes a command on to the next workflows that are steps of one.
+    pub(super) fn visit_nested(
+        &mut self,
+        number: Option<u64>,
+        workflow: WorkflowKey,
+        (command, only): (NestedCommand, Option<u32>),
+        after: Option<TaskPlace>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.load_steps([(workflow, WORKFLOW_MEMBER)])?;
+        let found = self.write_set.workflows.workflow(workflow);
+        // A later command may have overtaken this one.
+        let Some(found) = found.filter(|found| found.still_passes_on(command)) else {
+            self.write_set.pending.spend(1);
+            self.write_set.pending.finish(number, None);
+            return Ok(());
+        };
+        let (namespace, spares) = (found.namespace.clone(), !found.finals_halted);
+        let from = after.map_or(0, |(step, ..)| step);
+        let is_meant = |step: &&u32| {
+            let is_spared = command == NestedCommand::Cancel && spares && **step >= found.main;
+            **step >= from && only.map_or(!is_spared, |only| only == **step)
+        };
+        let steps: Vec<_> = found.nests.iter().filter(is_meant).take(MAX_NESTING_STEPS).copied().collect();
+        self.load_steps(steps.iter().map(|step| (workflow, *step)))?;
+        let set = &self.write_set.workflows;
+        let record = set.workflow(workflow);
+        let of_steps = steps.iter().filter_map(|step| set.step((workflow, *step)));
+        let of_steps = of_steps
+            .filter(|step| command == NestedCommand::Remove || step.state.is_active())
+            .flat_map(|step| step.nested(command).map(move |(round, item)| (step.index, round, item)));
+        let limit = MAX_VISITED.min(self.write_set.pending.budget()).max(1);
+        let mut places = of_steps.filter(|place| after.is_none_or(|after| *place > after));
+        let visited: Vec<_> = places.by_ref().take(limit).collect();
+        let is_last = places.next().is_none();
+        let id =
+            |(step, round, item): &TaskPlace| record.map(|record| record.nested_id(*step, *round, *item));
+        let ids: Vec<_> = visited.iter().filter_map(id).map(|id| (namespace.clone(), id)).collect();
+        let unknown = ids.iter().filter(|id| !set.ids.contains_key(*id)).cloned().collect();
+        let wanted = WorkflowLoad { ids: unknown, ..WorkflowLoad::default() };
+        self.fetch(&Load { workflows: wanted, ..Load::default() })?;
+        for id in ids {
+            let Some(key) = self.find_workflow(&id)? else { continue };
+            self.load_workflow(key)?;
+            let command = match command {
+                NestedCommand::Cancel => workflow::Command::Cancel { reason: CANCELLED.to_owned() },
+                NestedCommand::Pause { suspend } => workflow::Command::Pause { suspend },
+                NestedCommand::Resume => workflow::Command::RESUME,
+                NestedCommand::Remove => workflow::Command::Delete,
+            };
+            // One that has ended, or ends, needs none.
+            let _ = self.apply_workflow(key, command, now);
+        }
+        self.write_set.pending.spend(visited.len().max(1));
+        let rest = match visited.last().filter(|_| !is_last) {
+            Some(last) => Some(FollowUp::Nested { workflow, command, only, after: Some(*last) }),
+            None if command == NestedCommand::Remove => {
+                Some(FollowUp::RemoveWorkflow { workflow, after: None })
+            }
+            None => None,
+        };
+        match rest {
+            Some(rest) => self.write_set.pending.go_on(number, rest),
+            None => self.write_set.pending.finish(number, None),
+        }
+        Ok(())
+    }
+}

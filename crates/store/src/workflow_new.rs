@@ -1,0 +1,51 @@
+//! New workflows, and new steps of them.
+
+use bytes::Bytes;
+use rota_core::workflow::{Step, Workflow};
+use rota_core::{Namespace, WorkflowId};
+
+#[derive(Debug, Clone)]
+pub struct CreateWorkflow {
+    pub workflow: Workflow,
+    /// The encoded spec without its steps, opaque.
+    pub spec: Bytes,
+    pub steps: Vec<NewStep>,
+    pub key: Option<String>,
+    /// Whether the caller chose the id, so that it may exist already.
+    pub foreign_id: bool,
+}
+
+impl CreateWorkflow {
+    /// Returns the bytes of its specs.
+    pub fn payload_bytes(&self) -> usize {
+        self.spec.len() + self.steps.iter().map(|step| step.spec.len()).sum::<usize>()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct NewStep {
+    pub step: Step,
+    /// The encoded spec of the step, opaque.
+    pub spec: Bytes,
+    pub needs: Vec<Need>,
+}
+
+/// Step that is added to a workflow that runs.
+#[derive(Debug, Clone)]
+pub struct AddStep {
+    pub namespace: Namespace,
+    pub id: WorkflowId,
+    /// Steps that the workflow has, as far as the caller knows: with others, the step is refused.
+    pub total: u32,
+    pub step: NewStep,
+    /// For the steps that it needs, whether their failure stops the workflow.
+    pub stops: Vec<(u32, bool)>,
+}
+
+/// Step that another one needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    pub step: u32,
+    /// Whether the other one runs although this one has not succeeded.
+    pub continues: bool,
+}
