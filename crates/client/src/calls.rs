@@ -124,6 +124,8 @@ calls! {
     once workflows.decide_step(DecideStepRequest) -> v1::DecideStepResponse;
     /// Sends a signal. Not retried: a second try would find no step that waits.
     once workflows.signal_workflow(SignalWorkflowRequest) -> v1::SignalWorkflowResponse;
+    /// Adds a step to a running workflow.
+    repeat workflows.add_workflow_step(AddWorkflowStepRequest) -> v1::AddWorkflowStepResponse;
     /// Deletes an ended workflow. Not retried: a second try would not find it.
     once workflows.delete_workflow(DeleteWorkflowRequest) -> pbjson_types::Empty;
     /// Returns the newest version of a template, or a given one.

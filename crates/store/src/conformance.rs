@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod threads;
 pub mod timers;
 pub mod workers;
+pub mod workflow_add;
 pub mod workflow_ends;
 pub mod workflow_groups;
 pub mod workflow_nested;
@@ -136,6 +137,13 @@ macro_rules! conformance {
             workflow_groups {
                 group_is_held_in_the_order_of_creation steps_share_a_group new_member_replaces_the_others replaced_workflow_finishes_its_finally_steps resumed_member_replaces_no_newer_one paused_workflow_keeps_no_place
                 group_with_many_members_is_held_by_all_in_turn groups_continue_after_each_reopen
+            }
+            workflow_add {
+                steps_are_added_to_a_running_workflow added_steps_continue_after_each_reopen added_step_sees_the_end_in_its_commit
+            }
+            workflow_nested {
+                ends_of_nested_workflows_end_their_step nested_workflows_continue_after_each_reopen commands_reach_nested_workflows
+                nested_workflows_are_bounded foreign_workflow_is_no_step nested_workflows_are_removed_with_theirs
             }
             workflow_ends {
                 completed_steps_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow

@@ -9,7 +9,7 @@ use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use serde::{Deserialize, Serialize};
 
 use crate::removal::{Removal, RemovalPage};
-use crate::workflow_new::CreateWorkflow;
+use crate::workflow_new::{AddStep, CreateWorkflow};
 use crate::{Command, Create, GroupKey, GroupMember, NameKey, StepRow, TaskRow, WorkflowRow};
 
 /// A workflow's id in its namespace.
@@ -46,6 +46,7 @@ pub enum WorkflowCommand {
         command: StepCommand,
         output: Option<Bytes>,
     },
+    AddStep(Box<AddStep>),
     /// What the driver has evaluated.
     Drive {
         workflow: WorkflowKey,
@@ -112,9 +113,8 @@ impl WorkflowCommand {
     pub fn payload_bytes(&self) -> usize {
         let tasks = |tasks: &[Create]| tasks.iter().map(|task| task.payload.len()).sum::<usize>();
         match self {
-            Self::Create(create) => {
-                create.spec.len() + create.steps.iter().map(|step| step.spec.len()).sum::<usize>()
-            }
+            Self::Create(create) => create.payload_bytes(),
+            Self::AddStep(add) => add.step.spec.len(),
             Self::Drive { action, .. } => match &**action {
                 Action::Start { tasks: new, items, nested, .. } => {
                     let nested = nested.iter().map(CreateWorkflow::payload_bytes).sum::<usize>();

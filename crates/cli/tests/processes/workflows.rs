@@ -108,3 +108,35 @@ async fn commands_of_the_page_run() -> Result<()> {
     assert_eq!(watched.code, 1, "{watched:?}");
     rota_testkit::history::check(&fixture.client()?, true).await?.check()
 }
+
+#[tokio::test]
+async fn several_agents_and_added_steps_by_commands() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    fixture.apply("other.yaml", &AGENT.replace("name: shell", "name: other")).await.success();
+    let _worker = fixture.worker("shell", "one", 4).await?;
+    let echo = ["--quiet", "--command", "--", "echo", "done"];
+    // The other agent has no worker.
+    let any = fixture.rota(&[&["run", "--agent", "other,shell"][..], &echo].concat()).await.success();
+    assert_eq!(any.trim(), "done");
+    let _other = fixture.worker("other", "two", 4).await?;
+    let all =
+        fixture.rota(&[&["run", "--agent", "other,shell", "--all"][..], &echo].concat()).await.success();
+    assert_eq!(all.trim(), "done\ndone");
+
+    let wait = "steps: [{name: go, wait: {signal: go}}]\noutputs: {}\n";
+    std::fs::write(fixture.dir().join("wait.yaml"), wait)?;
+    fixture.rota(&["workflow", "run", "-f", "wait.yaml", "--name", "wait"]).await.success();
+    let step = "name: end\nneeds: [{step: go}]\ntask: {target: {agent: shell}, runtime: {command: {shell: echo ended}}}\n";
+    std::fs::write(fixture.dir().join("step.yaml"), step)?;
+    fixture.rota(&["workflow", "add-step", "wait", "-f", "step.yaml"]).await.success();
+    fixture.rota(&["workflow", "signal", "wait", "go"]).await.success();
+    let watched = fixture.rota(&["workflow", "watch", "wait"]).await.success();
+    assert!(watched.contains("end") && watched.contains("workflow SUCCEEDED"), "{watched}");
+    let late = fixture.rota(&["workflow", "add-step", "wait", "-f", "step.yaml"]).await;
+    assert_eq!(late.code, 0, "the same step: {late:?}");
+    std::fs::write(fixture.dir().join("late.yaml"), step.replace("name: end", "name: late"))?;
+    let late = fixture.rota(&["workflow", "add-step", "wait", "-f", "late.yaml"]).await;
+    assert_eq!(late.code, 1, "{late:?}");
+    Ok(())
+}

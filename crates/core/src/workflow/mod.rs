@@ -8,6 +8,7 @@
 mod apply;
 mod command;
 mod deadlines;
+mod extend;
 mod group;
 mod nested;
 mod phases;
@@ -148,6 +149,8 @@ pub struct Workflow {
     /// Steps without finally-steps, then finally-steps, then those that were added while it ran: in the order of their indexes.
     pub main: u32,
     pub finals: u32,
+    #[serde(default, skip_serializing_if = "zero")]
+    pub added: u32,
     /// Those of them that have not ended.
     pub main_open: u32,
     pub finals_open: u32,
@@ -213,6 +216,7 @@ impl Workflow {
             failed_step: String::new(),
             main: 0,
             finals: 0,
+            added: 0,
             main_open: 0,
             finals_open: 0,
             active: 0,

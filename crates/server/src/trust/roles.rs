@@ -193,7 +193,7 @@ mod tests {
         ("rota.v1.WorkflowService", &["ListWorkflowSteps", "WatchWorkflows"], VIEWERS),
         (
             "rota.v1.WorkflowService",
-            &["DecideStep", "SignalWorkflow", "RerunWorkflow", "DeleteWorkflow"],
+            &["DecideStep", "SignalWorkflow", "AddWorkflowStep", "RerunWorkflow", "DeleteWorkflow"],
             ADMINS,
         ),
         ("rota.v1.TemplateService", &["ListWorkflowTemplates"], OPERATORS_AND_VIEWERS),

@@ -112,7 +112,9 @@ pub(super) async fn find(
     let Some(earlier) = earlier.workflows.into_iter().find(|earlier| !earlier.deleted) else {
         return Ok(None);
     };
-    let query = WorkflowQuery::StepsAt(earlier.key, vec![step.index]);
+    // Steps that were added to the earlier one are among the others here.
+    let index = earlier.index_of(step.index);
+    let query = WorkflowQuery::StepsAt(earlier.key, vec![index]);
     let steps = store.reads().workflows(query).await?.steps;
     let is_same = |found: &Step| {
         found.name == step.name && found.state == StepState::Succeeded && found.inputs == inputs

@@ -1,5 +1,6 @@
 //! Workflows over the API, with scripted workers.
 
+mod adding;
 mod bounds;
 mod control;
 mod feed;

@@ -38,6 +38,7 @@ mod secrets;
 mod sessions;
 mod threads;
 mod visits;
+mod workflow_add;
 mod workflow_drive;
 mod workflow_set;
 mod workflow_visits;

@@ -103,7 +103,7 @@ impl<B: Backend> Engine<B> {
         let (namespace, spares) = (found.namespace.clone(), !found.finals_halted);
         let from = after.map_or(0, |(step, ..)| step);
         let is_meant = |step: &&u32| {
-            let is_spared = command == NestedCommand::Cancel && spares && **step >= found.main;
+            let is_spared = command == NestedCommand::Cancel && spares && found.is_finally(**step);
             **step >= from && only.map_or(!is_spared, |only| only == **step)
         };
         let steps: Vec<_> = found.nests.iter().filter(is_meant).take(MAX_NESTING_STEPS).copied().collect();

@@ -145,7 +145,7 @@ impl<B: Backend> Engine<B> {
                 if !record(workflow) || limit == 0 {
                     return 0;
                 }
-                wanted.held.push(StepPage { workflow: *workflow, step: 0, from: indexes.start, limit });
+                wanted.held.push(StepPage { workflow: *workflow, step: 0, from: indexes.all.start, limit });
                 1
             }
             FollowUp::HaltSteps { workflow, from } | FollowUp::ResumeSteps { workflow, from } => {
@@ -247,7 +247,7 @@ impl<B: Backend> Engine<B> {
         page: Option<(StepPage, Vec<u32>)>,
     ) -> Result<(), Error> {
         let (room, indexes) = self.releasable(workflow);
-        match page.filter(|(page, _)| page.from == indexes.start) {
+        match page.filter(|(page, _)| page.from == indexes.all.start) {
             Some(page) => return self.visit_held(number, workflow, page),
             None if room == 0 => {
                 self.write_set.workflows.releasing.remove(&workflow);

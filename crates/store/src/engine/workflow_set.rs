@@ -58,6 +58,8 @@ pub(super) struct WorkflowSet {
     pub(super) due: Option<(Vec<WorkflowKey>, Vec<StepKey>)>,
     /// Workflows whose retention is over.
     pub(super) expired: Vec<WorkflowKey>,
+    /// Workflows to which the batch has added steps, whose rows the next commit finds.
+    pub(super) extended: HashSet<WorkflowKey>,
     pub(super) changes: WorkflowChanges,
     /// Records that are removed, for those who follow the commits.
     removed: Vec<Arc<Workflow>>,
@@ -175,6 +177,7 @@ impl WorkflowSet {
     /// Turns the batch's changes into what is written and published.
     pub(super) fn flush(&mut self, commit: &mut Commit) -> WorkflowChanges {
         let mut changes = std::mem::take(&mut self.changes);
+        self.extended.clear();
         for key in std::mem::take(&mut self.order) {
             let Some(Some(entry)) = self.records.get_mut(&key) else { continue };
             let workflow = Arc::new(entry.workflow.clone());

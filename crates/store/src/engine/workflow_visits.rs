@@ -9,6 +9,19 @@ use rota_core::workflow::{COMPENSATION, State, StepCommand, StepState, Workflow}
 use super::Engine;
 use crate::{Backend, Error, FollowUp, Load, StepKey, StepPage, TaskHold, TaskRow, WorkflowLoad, place_of};
 
+/// Indexes of the steps of a phase.
+#[derive(Debug, Default)]
+pub(super) struct OfPhase {
+    pub(super) all: Range<u32>,
+    without: Range<u32>,
+}
+
+impl OfPhase {
+    fn contains(&self, index: u32) -> bool {
+        self.all.contains(&index) && !self.without.contains(&index)
+    }
+}
+
 impl<B: Backend> Engine<B> {
     /// Notifies the steps that need one that has ended.
     pub(super) fn visit_needing(
@@ -43,14 +56,14 @@ impl<B: Backend> Engine<B> {
 
     /// Returns how many held steps of a workflow may start, and the indexes of its phase: one of another phase would take the
     /// place of one that may start.
-    pub(super) fn releasable(&self, workflow: WorkflowKey) -> (usize, Range<u32>) {
+    pub(super) fn releasable(&self, workflow: WorkflowKey) -> (usize, OfPhase) {
         let workflow = self.write_set.workflows.workflow(workflow);
-        workflow.map_or((0, 0..0), |workflow| {
-            let indexes = match workflow.state {
-                State::Finalizing => workflow.main..u32::MAX,
-                _ => 0..workflow.main,
-            };
-            (workflow.releasable() as usize, indexes)
+        workflow.map_or((0, OfPhase::default()), |workflow| {
+            let finals = workflow.main..workflow.main.saturating_add(workflow.finals);
+            let finalizes = workflow.state == State::Finalizing;
+            let all = if finalizes { finals.clone() } else { 0..workflow.total() };
+            let without = if finalizes { 0..0 } else { finals };
+            (workflow.releasable() as usize, OfPhase { all, without })
         })
     }
 
@@ -71,7 +84,7 @@ impl<B: Backend> Engine<B> {
         // Steps that the batch has held are not in the index, and those that it has started still are.
         let is_held = |state: StepState| state == StepState::Held;
         let of_batch = self.write_set.workflows.steps.iter();
-        let of_batch = of_batch.filter(|((of, index), _)| *of == workflow && indexes.contains(index));
+        let of_batch = of_batch.filter(|((of, index), _)| *of == workflow && indexes.contains(*index));
         let mut held: Vec<_> = of_batch
             .filter(|(_, entry)| entry.as_ref().is_some_and(|entry| is_held(entry.step.state)))
             .map(|((_, index), _)| *index)
@@ -82,13 +95,13 @@ impl<B: Backend> Engine<B> {
         {
             let set = &self.write_set.workflows;
             let still = |index: &u32| {
-                indexes.contains(index)
+                indexes.contains(*index)
                     && set.step((workflow, *index)).is_some_and(|step| is_held(step.state))
             };
             held.extend(found.iter().copied().filter(still));
             self.write_set.pending.spend(found.len());
             next = match found.last().filter(|_| found.len() >= page.limit && held.len() < limit) {
-                Some(last) if indexes.contains(&(last + 1)) => {
+                Some(last) if last + 1 < indexes.all.end => {
                     let page = StepPage { from: last + 1, ..page };
                     let workflows = WorkflowLoad { held: vec![page], ..WorkflowLoad::default() };
                     let mut pages = self.fetch(&Load { workflows, ..Load::default() })?;
@@ -117,8 +130,9 @@ impl<B: Backend> Engine<B> {
         limit: usize,
     ) {
         let set = &mut self.write_set.workflows;
-        let finals = set.workflow(workflow).filter(|one| !one.finals_halted).map(|one| one.main);
-        let is_concerned = |index: &u32| !halts || finals.is_none_or(|finals| *index < finals);
+        let spared = set.workflow(workflow).filter(|one| halts && !one.finals_halted);
+        let spared = spared.map_or(0..0, |one| one.main..one.main + one.finals);
+        let is_concerned = |index: &u32| !spared.contains(index);
         let command = if halts { StepCommand::Halt } else { StepCommand::Resume };
         let of_batch = set.steps.iter().filter(|((of, index), entry)| {
             *of == workflow
@@ -179,14 +193,15 @@ impl<B: Backend> Engine<B> {
         keys.sort_unstable();
         keys.dedup();
         let finals = self.write_set.workflows.workflow(workflow);
-        let finals = finals.filter(|one| !one.finals_halted).map(|one| one.main);
+        let finals = finals.filter(|one| !one.finals_halted).map(|one| one.main..one.main + one.finals);
         for key in keys {
             // Memory has those on workers.
             self.hold(key);
             let Some(entry) = self.write_set.get(key) else { continue };
             let Some(step) = entry.task.step.as_ref() else { continue };
             // A compensation is not cancelled with what it reverses, nor is a finally-step.
-            let is_spared = step.round == COMPENSATION || finals.is_some_and(|finals| step.step >= finals);
+            let is_spared = step.round == COMPENSATION
+                || finals.as_ref().is_some_and(|finals| finals.contains(&step.step));
             let is_meant = match only {
                 Some(only) => step.step == only && step.round != COMPENSATION,
                 None => hold != TaskHold::Cancel || !is_spared,

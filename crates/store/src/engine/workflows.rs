@@ -41,6 +41,7 @@ impl<B: Backend> Engine<B> {
                 wanted.keys.push(*workflow);
                 wanted.steps.push((*workflow, *step));
             }
+            WorkflowCommand::AddStep(add) => wanted.ids.push((add.namespace.clone(), add.id)),
             WorkflowCommand::Conclude { workflow, .. } => wanted.keys.push(*workflow),
         }
     }
@@ -100,6 +101,7 @@ impl<B: Backend> Engine<B> {
                 let step = step.ok_or(Refused::NoWorkflow(id));
                 Ok(step.map(|step| Reply::Step(Arc::new(step)).into()))
             }
+            WorkflowCommand::AddStep(add) => self.add_step(*add, now),
             WorkflowCommand::Drive { workflow, step, action } => {
                 let driven = self.drive((workflow, step), *action, now)?;
                 Ok(driven.map(Answer::Driven).map_err(Refused::Workflow))
@@ -303,7 +305,8 @@ impl<B: Backend> Engine<B> {
     pub(super) fn follow_workflow(&mut self, workflow: WorkflowKey, change: Change) {
         // Its rows are not there yet: the next commit finds them.
         let record = self.write_set.workflows.records.get(&workflow);
-        let is_new = matches!(record, Some(Some(WorkflowEntry { new: Some(_), .. })));
+        let is_new = matches!(record, Some(Some(WorkflowEntry { new: Some(_), .. })))
+            || self.write_set.workflows.extended.contains(&workflow);
         for follow in change.follow {
             let set = &mut self.write_set.workflows;
             let tasks = |hold| FollowUp::StepTasks { workflow, after: None, hold, only: None };

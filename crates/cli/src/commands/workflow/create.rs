@@ -87,6 +87,13 @@ pub(in crate::commands) fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))
 }
 
+/// Returns the step in a file.
+pub(super) fn read_step(file: &Path) -> anyhow::Result<v1::WorkflowStep> {
+    let invalid = |error: String| Failure::usage(format!("{} is not a step: {error}", file.display()));
+    let value: Value = serde_saphyr::from_str(&read(file)?).map_err(|error| invalid(error.to_string()))?;
+    Ok(serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?)
+}
+
 /// Returns the specification in a file, of a workflow or of a template.
 pub(super) fn read_spec(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
     let invalid = |error: String| Failure::usage(format!("{} is not a workflow: {error}", file.display()));

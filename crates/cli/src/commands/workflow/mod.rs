@@ -31,6 +31,7 @@ Examples:
   rota workflow explain deploy
   rota workflow approve deploy --step release --comment \"looks good\"
   rota workflow signal deploy go -p by=me
+  rota workflow add-step deploy -f announce.yaml
   rota workflow cancel deploy --reason \"wrong branch\"
   rota workflow rerun deploy --failed
 
@@ -66,6 +67,8 @@ enum What {
     Reject(Decide),
     /// Send a signal to the steps that wait for it
     Signal(Signal),
+    /// Add a step to a running workflow
+    AddStep(AddStep),
     /// Start no further steps; tasks that exist continue
     Pause(Pause),
     /// Continue a paused workflow, with its suspended tasks
@@ -116,6 +119,15 @@ struct Signal {
     /// Value of its payload, as JSON or as text; may be repeated
     #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
     parameters: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct AddStep {
+    #[command(flatten)]
+    named: Named,
+    /// Step as YAML or JSON, as a workflow has it; `-` reads it from standard input
+    #[arg(long = "filename", short, value_name = "FILE|-")]
+    file: std::path::PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -184,6 +196,17 @@ impl Workflow {
                     return Err(Failure::new(Exit::Failed, text).into());
                 }
                 context.reporter.line(&format!("signal {} received by {steps} steps", signal.signal));
+                Ok(Exit::Ok)
+            }
+            What::AddStep(add) => {
+                let step = create::read_step(&add.file)?;
+                let request = v1::AddWorkflowStepRequest { name: name(&add.named), step: Some(step) };
+                let step = client.add_workflow_step(request).await?.step.unwrap_or_default();
+                if context.out.is_human() {
+                    context.reporter.line(&format!("step {} added", step.name));
+                } else {
+                    context.out.value(&step)?;
+                }
                 Ok(Exit::Ok)
             }
             What::Pause(pause) => {

@@ -1,5 +1,6 @@
 //! `WorkflowService`.
 
+mod add;
 mod explain;
 mod feed;
 mod rerun;
@@ -79,19 +80,25 @@ impl Workflows {
         Ok(StoredSpec::decode(body).ok().and_then(|stored| stored.spec).unwrap_or_default())
     }
 
-    /// Returns the whole spec, with all steps.
-    async fn whole_spec(&self, workflow: &Workflow) -> Result<v1::WorkflowSpec, Status> {
-        let mut spec = self.stored_spec(workflow.key).await?;
-        let mut from = 0;
+    /// Returns the specs of all steps, in the order of their indexes.
+    async fn step_specs(&self, workflow: &Workflow) -> Result<Vec<v1::WorkflowStep>, Status> {
+        let (mut specs, mut from) = (Vec::new(), 0);
         loop {
             let query = WorkflowQuery::StepSpecs { workflow: workflow.key, from, limit: PAGE };
             let bodies = self.query(query).await?.bodies;
             let Some((last, _)) = bodies.last() else { break };
             from = last + 1;
-            for (index, body) in bodies {
-                let step = StoredStep::decode(body).ok().and_then(|stored| stored.step).unwrap_or_default();
-                if index < workflow.main { spec.steps.push(step) } else { spec.finally.push(step) }
-            }
+            let spec = |body| StoredStep::decode(body).ok().and_then(|stored: StoredStep| stored.step);
+            specs.extend(bodies.into_iter().map(|(_, body)| spec(body).unwrap_or_default()));
+        }
+        Ok(specs)
+    }
+
+    /// Returns the whole spec, with all steps: those that were added behind the others.
+    async fn whole_spec(&self, workflow: &Workflow) -> Result<v1::WorkflowSpec, Status> {
+        let mut spec = self.stored_spec(workflow.key).await?;
+        for (index, step) in (0..).zip(self.step_specs(workflow).await?) {
+            if workflow.is_finally(index) { spec.finally.push(step) } else { spec.steps.push(step) }
         }
         Ok(spec)
     }

@@ -248,6 +248,16 @@ impl WorkflowService for Workflows {
         Ok(Response::new(v1::SignalWorkflowResponse { steps }))
     }
 
+    async fn add_workflow_step(
+        &self,
+        request: Request<v1::AddWorkflowStepRequest>,
+    ) -> Result<Response<v1::AddWorkflowStepResponse>, Status> {
+        let request = request.into_inner();
+        let given = request.step.ok_or_else(|| invalid("step", "is required"))?;
+        let step = self.add(&request.name, given).await?;
+        Ok(Response::new(v1::AddWorkflowStepResponse { step: Some(step) }))
+    }
+
     async fn rerun_workflow(
         &self,
         request: Request<v1::RerunWorkflowRequest>,

@@ -1,12 +1,12 @@
 //! The graph of a new workflow: names, needs, cycles, and which steps others may read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use rota_expressions::References;
 use rota_proto::v1::{self, OnStepFailure};
-use rota_store::NewStep;
 use tonic::Status;
 
 use super::super::check;
@@ -26,20 +26,20 @@ pub(super) struct Graph {
     dependents: Vec<bool>,
     /// Policies of the needs of a step by those that have it: what its failure means to them.
     policies: Vec<Vec<OnStepFailure>>,
-    main: usize,
+    finals: Range<usize>,
     visits: std::cell::Cell<usize>,
 }
 
 impl Graph {
-    /// Checks names and needs of the steps, of which those from `main` on are finally-steps.
-    pub(super) fn new(steps: &[v1::WorkflowStep], main: usize) -> Result<Self, Status> {
+    /// Checks names and needs of the steps, of which `finals` are finally-steps, and one behind them is to be added.
+    pub(super) fn new(steps: &[v1::WorkflowStep], finals: Range<usize>) -> Result<Self, Status> {
         let mut graph = Self {
             names: steps.iter().map(|step| step.name.clone()).collect(),
             by_name: HashMap::new(),
             needs: Vec::with_capacity(steps.len()),
             dependents: vec![false; steps.len()],
             policies: vec![Vec::new(); steps.len()],
-            main,
+            finals,
             visits: std::cell::Cell::new(0),
         };
         for (index, step) in steps.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Graph {
                 let field = format!("{}.needs[{place}]", graph.field(index));
                 let needed = graph.find(&field, &need.step)?;
                 let at = needed as usize;
-                if (at >= main) != (index >= main) {
+                if graph.is_finally(at) != graph.is_finally(index) {
                     let why = "finally-steps and other steps cannot need each other";
                     return Err(invalid(field, why));
                 }
@@ -106,14 +106,25 @@ impl Graph {
         Err(invalid("workflow.spec.steps", format!("steps need each other: {}{more}", names.join(", "))))
     }
 
-    pub(super) fn main(&self) -> usize {
-        self.main
+    pub(super) fn is_finally(&self, index: usize) -> bool {
+        self.finals.contains(&index)
+    }
+
+    /// Whether the failure of a step stops the workflow: if a step that needs it has that policy, or if no step needs it while the
+    /// workflow has it.
+    pub(super) fn stops(&self, index: usize, policy: OnStepFailure) -> bool {
+        let stops = |policy: OnStepFailure| matches!(policy, OnStepFailure::Stop | OnStepFailure::Compensate);
+        let effective = |own: &OnStepFailure| if *own == OnStepFailure::Unspecified { policy } else { *own };
+        let policies = self.policies.get(index).map(Vec::as_slice).unwrap_or_default();
+        let is_leaf = policies.is_empty() && stops(policy);
+        !self.is_finally(index) && (is_leaf || policies.iter().map(effective).any(stops))
     }
 
     /// Returns the path of a step in the request.
     pub(super) fn field(&self, index: usize) -> String {
-        match index.checked_sub(self.main) {
+        match index.checked_sub(self.finals.start) {
             None => format!("workflow.spec.steps[{index}]"),
+            Some(_) if index >= self.finals.end => "step".to_owned(),
             Some(index) => format!("workflow.spec.finally[{index}]"),
         }
     }
@@ -154,7 +165,7 @@ impl Graph {
                 None => true,
                 Some((reader, itself)) => {
                     itself && reader == step as usize
-                        || reader >= self.main && (step as usize) < self.main
+                        || self.is_finally(reader) && !self.is_finally(step as usize)
                         || self.reaches(field, reader, step)?
                 }
             };
@@ -186,21 +197,5 @@ impl Graph {
             open.extend(self.needs(step as usize).iter().copied().filter(|next| visited.insert(*next)));
         }
         Ok(false)
-    }
-
-    /// Marks the steps whose failure stops the workflow: those for which a step that needs them has that policy, or which no step
-    /// needs while the workflow has it.
-    pub(super) fn stop(&self, steps: &mut [NewStep], policy: OnStepFailure) {
-        let stops = |policy: OnStepFailure| matches!(policy, OnStepFailure::Stop | OnStepFailure::Compensate);
-        for (new, policies) in steps.iter_mut().zip(&self.policies) {
-            let effective =
-                |own: &OnStepFailure| if *own == OnStepFailure::Unspecified { policy } else { *own };
-            new.step.stops = !new.step.finally
-                && if policies.is_empty() {
-                    stops(policy)
-                } else {
-                    policies.iter().map(effective).any(stops)
-                };
-        }
     }
 }

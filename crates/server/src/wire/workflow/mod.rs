@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use prost::Message;
 use rota_core::task::Trace;
-use rota_core::workflow::{Kind, MAX_STEPS, Step, Workflow};
+use rota_core::workflow::{Kind, MAX_NESTING_STEPS, MAX_STEPS, Step, Workflow};
 use rota_core::{Namespace, WorkflowId};
 use rota_expressions::{Expression, MAX_COST, References, Template, Values};
 use rota_proto::v1;
 use rota_proto::v1::OnStepFailure;
-use rota_store::{CreateWorkflow, Need, NewStep};
+use rota_store::{AddStep, CreateWorkflow, Need, NewStep};
 use tonic::Status;
 
 pub(crate) use self::agents::all_agents;
@@ -94,16 +94,13 @@ pub(crate) fn check(
     workflow.timeout = duration("workflow.spec.timeout", spec.timeout.as_ref())?;
     workflow.max_parallel = u32::try_from(spec.max_parallel)
         .map_err(|_| invalid("workflow.spec.max_parallel", "must not be negative"))?;
-    let policy = match spec.on_failure() {
-        OnStepFailure::Unspecified => OnStepFailure::Stop,
-        policy => policy,
-    };
+    let policy = policy(&spec);
     workflow.compensates = policy == OnStepFailure::Compensate;
     workflow.has_outputs = !spec.outputs.is_empty();
 
     let main = steps.len();
     let all: Vec<_> = steps.into_iter().chain(finally).collect();
-    let graph = graph::Graph::new(&all, main)?;
+    let graph = graph::Graph::new(&all, main..all.len())?;
     let used = outputs("workflow.spec.outputs", &spec.outputs)?;
     let seen = graph.resolve("workflow.spec.outputs", &used, None)?;
     let mut used = used;
@@ -119,11 +116,58 @@ pub(crate) fn check(
         }
         new_steps.push(step);
     }
-    graph.stop(&mut new_steps, policy);
+    let nesting = new_steps.iter().filter(|new| new.step.kind == Kind::Workflow).count();
+    if nesting > MAX_NESTING_STEPS {
+        let why = format!("have more than {MAX_NESTING_STEPS} workflows");
+        return Err(invalid("workflow.spec.steps", why));
+    }
     let spec = StoredSpec { spec: Some(spec), seen }.encode_to_vec().into();
     let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
     let foreign_id = !request.workflow_id.is_empty();
     Ok(CreateWorkflow { workflow, spec, steps: new_steps, key, foreign_id })
+}
+
+fn policy(spec: &v1::WorkflowSpec) -> OnStepFailure {
+    match spec.on_failure() {
+        OnStepFailure::Unspecified => OnStepFailure::Stop,
+        policy => policy,
+    }
+}
+
+/// Checks a step that is to be added to a workflow. `steps` are those that it has, in the order of their indexes, and `spec` is the
+/// rest of its specification.
+pub(crate) fn check_added(
+    workflow: &Workflow,
+    spec: &v1::WorkflowSpec,
+    mut steps: Vec<v1::WorkflowStep>,
+    given: v1::WorkflowStep,
+) -> Result<AddStep, Status> {
+    use v1::workflow_step::Kind as Given;
+    if steps.len() >= MAX_STEPS {
+        return Err(invalid("step", format!("is one more than the {MAX_STEPS} that a workflow may have")));
+    }
+    let nests = matches!(given.kind, Some(Given::Workflow(_) | Given::Merge(_)));
+    if nests && workflow.nests.len() >= MAX_NESTING_STEPS {
+        return Err(invalid(
+            "step.workflow",
+            format!("is one more than the {MAX_NESTING_STEPS} that may be"),
+        ));
+    }
+    let values = inputs(spec)?;
+    let index = steps.len();
+    let main = usize::try_from(workflow.main).unwrap_or(usize::MAX);
+    let finals = usize::try_from(workflow.finals).unwrap_or(usize::MAX);
+    steps.push(given.clone());
+    let graph = graph::Graph::new(&steps, main..main.saturating_add(finals))?;
+    let policy = policy(spec);
+    let (step, _) = new_step(&graph, index, given, policy, workflow.compensates, &values)?;
+    let stops = |need: &Need| {
+        let needed = usize::try_from(need.step).unwrap_or(usize::MAX);
+        (need.step, graph.stops(needed, policy))
+    };
+    let stops = step.needs.iter().map(stops).collect();
+    let (namespace, id, total) = (workflow.namespace.clone(), workflow.id, workflow.total());
+    Ok(AddStep { namespace, id, total, step, stops })
 }
 
 /// Checks the inputs by their schema. Returns them for the names of concurrency groups.
@@ -260,7 +304,7 @@ fn new_step(
         if !compensates {
             return Err(invalid(at("compensate"), "needs on_failure COMPENSATE of the workflow"));
         }
-        if index >= graph.main() {
+        if graph.is_finally(index) {
             return Err(invalid(at("compensate"), "is not for finally-steps"));
         }
         let compensate = one_of_all(&at("compensate"), compensate, true)?;
@@ -278,7 +322,8 @@ fn new_step(
     seen.append(&mut graph.resolve(&field, &with_itself, Some((index, true)))?);
 
     let mut step = Step::new(given.name.clone(), kind);
-    step.finally = index >= graph.main();
+    step.finally = graph.is_finally(index);
+    step.stops = graph.stops(index, policy);
     step.group = group;
     step.compensates = given.compensate.is_some();
     step.evaluates_end = given.repeat.is_some() || !given.outputs.is_empty();

@@ -39,7 +39,7 @@ pub(crate) fn workflow(
             message: record.message.clone(),
             failed_step: record.failed_step.clone(),
             counts: Some(v1::StepCounts {
-                total: num::to_i32(record.main + record.finals),
+                total: num::to_i32(record.total()),
                 running: num::to_i32(record.active),
                 succeeded: num::to_i32(record.succeeded),
                 failed: num::to_i32(record.failed),
