@@ -159,6 +159,36 @@ impl Kinds {
         Ok(presets)
     }
 
+    /// Returns a kind, which must exist.
+    async fn known(
+        &self,
+        namespace: &Namespace,
+        field: &str,
+        name: &str,
+    ) -> Result<v1::TaskKindSpec, Status> {
+        if let Some(spec) = self.get(namespace, name).await?.and_then(|kind| kind.spec) {
+            return Ok(spec);
+        }
+        let known: Vec<_> = self.all(namespace).await?.keys().cloned().collect();
+        let why = format!("{name} is not a kind of the namespace: use one of {}", known.join(", "));
+        Err(invalid(field, why))
+    }
+
+    /// Checks that kinds exist which tasks will have later. `auto`, and an expression, may be any kind.
+    pub(crate) async fn check(
+        &self,
+        namespace: &Namespace,
+        field: &str,
+        kinds: &[&str],
+    ) -> Result<(), Status> {
+        for name in kinds {
+            if !name.is_empty() && *name != AUTO && !name.contains("${{") {
+                self.known(namespace, field, &names::kind_id(field, name)?).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a new task what its kind has and the task leaves unset.
     pub(crate) async fn complete(&self, namespace: &Namespace, task: &mut v1::Task) -> Result<(), Status> {
         let Some(spec) = task.spec.as_mut() else { return Ok(()) };
@@ -170,11 +200,7 @@ impl Kinds {
             AUTO => self.decide(namespace, &spec.prompt).await?,
             name => names::kind_id("task.spec.kind", name)?,
         };
-        let Some(kind) = self.get(namespace, &name).await?.and_then(|kind| kind.spec) else {
-            let known: Vec<_> = self.all(namespace).await?.keys().cloned().collect();
-            let why = format!("{name} is not a kind of the namespace: use one of {}", known.join(", "));
-            return Err(invalid("task.spec.kind", why));
-        };
+        let kind = self.known(namespace, "task.spec.kind", &name).await?;
         self.preset(namespace, spec, kind)?;
         spec.kind.clone_from(&name);
         task.labels.insert(KIND.to_owned(), name);

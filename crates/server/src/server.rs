@@ -242,7 +242,8 @@ impl Server {
         );
 
         let streams = Streams { watchers, deltas, stop: stop.clone() };
-        let templates = grpc::Templates { store: store.clone(), changes: Arc::default() };
+        let templates =
+            grpc::Templates { store: store.clone(), kinds: kinds.clone(), changes: Arc::default() };
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),

@@ -88,6 +88,15 @@ impl Schedules {
             }
             None => Expected::Absent,
         };
+        let kind = |stored: &StoredSchedule| {
+            let task = stored.schedule.as_ref()?.spec.as_ref()?.task.as_ref()?;
+            Some(task.spec.as_ref()?.kind.clone())
+        };
+        // Its other fields change without the kind, which may have been deleted.
+        let new = kind(&stored)
+            .filter(|new| known.as_deref().and_then(|known| kind(&known.stored)).as_ref() != Some(new));
+        let new = new.as_deref().unwrap_or_default();
+        self.driver.creator.kinds.check(&key.0, "schedule.spec.task.spec.kind", &[new]).await?;
         let payload = Bytes::from(stored.encode_to_vec());
         let put = PutDocument { key: document_key(DocumentKind::Schedule, key), payload, expected };
         let document = self.apply(vec![Command::PutDocument(put)], dry_run).await?;

@@ -12,6 +12,7 @@ use rota_store::{Command, Document, DocumentKey, DocumentKind, DocumentsPage, Ex
 use tonic::{Code, Request, Response, Status};
 
 use super::managed::{self, Scope};
+use crate::kinds::Kinds;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{self, error, invalid};
 use crate::wire::{check, names, template as wire, time};
@@ -24,6 +25,7 @@ const MAX_PAGE_BYTES: usize = 8 << 20;
 #[derive(Clone)]
 pub(crate) struct Templates {
     pub(crate) store: StoreClient,
+    pub(crate) kinds: Kinds,
     /// Held by a call that reads a template before it writes it.
     pub(crate) changes: Arc<tokio::sync::Mutex<()>>,
 }
@@ -104,6 +106,9 @@ impl Templates {
             Some(before) => (before.version + 1, true),
             None => (1, true),
         };
+        let steps = "workflow_template.spec.workflow.steps";
+        let kinds: Vec<&str> = spec.workflow.iter().flat_map(wire::kinds).collect();
+        self.kinds.check(&key.0, steps, &kinds).await?;
         let now = Some(time::timestamp(crate::clock::now()));
         let uid =
             before.as_ref().map_or_else(|| uuid::Uuid::new_v4().to_string(), |before| before.uid.clone());

@@ -130,6 +130,27 @@ pub(crate) fn check(spec: &v1::WorkflowTemplateSpec) -> Result<(), Status> {
     }
 }
 
+/// Returns the kinds that the tasks of a workflow name.
+pub(crate) fn kinds(workflow: &v1::WorkflowSpec) -> Vec<&str> {
+    use v1::workflow_step::Kind;
+    let mut kinds = Vec::new();
+    for step in workflow.steps.iter().chain(&workflow.finally) {
+        match &step.kind {
+            Some(Kind::Task(task)) => kinds.push(task.kind.as_str()),
+            Some(Kind::Workflow(nested)) => kinds.extend(nested.spec.iter().flat_map(self::kinds)),
+            Some(Kind::Merge(merge)) => {
+                let on_conflict = merge.on_conflict.as_ref().and_then(|one| one.kind.as_ref());
+                if let Some(v1::on_conflict::Kind::Task(task)) = on_conflict {
+                    kinds.push(task.kind.as_str());
+                }
+            }
+            _ => {}
+        }
+        kinds.extend(step.compensate.iter().map(|task| task.kind.as_str()));
+    }
+    kinds
+}
+
 /// Returns the workflow of a template with parameters: the given ones, completed by their defaults.
 pub(crate) fn instantiate(
     spec: &v1::WorkflowTemplateSpec,
