@@ -17,7 +17,7 @@ macro_rules! all_pages {
             let page = $client.$call(request.clone()).await?;
             all.extend(page.$entries);
             if page.next_page_token.is_empty() {
-                return Ok(all);
+                break Ok::<_, Error>(all);
             }
             request.page_token = page.next_page_token;
         }
@@ -62,7 +62,9 @@ impl Client {
     /// Reads all pages of [`Client::list_workflow_steps`].
     pub async fn all_workflow_steps(&self, workflow: &str) -> Result<Vec<v1::StepStatus>, Error> {
         let request = v1::ListWorkflowStepsRequest { parent: workflow.into(), ..Default::default() };
-        all_pages!(self.list_workflow_steps, steps, request)
+        let mut steps = all_pages!(self.list_workflow_steps, steps, request)?;
+        steps.sort_by_key(|step| (step.finally, step.index));
+        Ok(steps)
     }
 
     /// Reads all pages of [`Client::list_schedules`]. `namespaces/-` means all namespaces.

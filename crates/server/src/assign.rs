@@ -132,6 +132,7 @@ pub(crate) fn assign(
             .filter_map(|message| v1::TaskInput::decode(&message[..]).ok())
             .collect(),
         release_after: release_after(agent_spec),
+        has_step_results: task.step.as_ref().is_some_and(|place| place.follows),
         answers: task.questions.iter().filter_map(answered).collect(),
     })
 }

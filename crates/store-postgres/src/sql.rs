@@ -370,7 +370,7 @@ statements! {
             FROM specs AS place JOIN tasks ON tasks.shard = $1 AND tasks.key = place.key
             LEFT JOIN results ON results.shard = $1 AND results.key = place.key
             WHERE place.shard = $1 AND place.workflow = $2 AND place.step = $3 AND place.round = $4
-            ORDER BY place.item LIMIT $5) AS part WHERE before <= $6 ORDER BY item";
+            AND place.item >= $7 ORDER BY place.item LIMIT $5) AS part WHERE before <= $6 ORDER BY item";
 }
 
 statements! {

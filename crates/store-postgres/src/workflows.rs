@@ -346,10 +346,10 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
             rows.bodies =
                 all(&loan.query(sql::STEP_OUTPUTS, &[&SHARD, &key, &numbers(indexes)]).await?, body)?;
         }
-        WorkflowQuery::Tasks { workflow, step, round, limit, bytes } => {
+        WorkflowQuery::Tasks { workflow, step, round, from, limit, bytes } => {
             let (key, step, round): (i64, _, _) = (signed(workflow.0), i64::from(*step), i64::from(*round));
-            let (limit, bytes): (i64, i64) = (signed(*limit), signed(*bytes));
-            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &step, &round, &limit, &bytes];
+            let (from, limit, bytes): (i64, i64, i64) = (i64::from(*from), signed(*limit), signed(*bytes));
+            let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &step, &round, &limit, &bytes, &from];
             for row in &loan.query(sql::STEP_RESULTS, params).await? {
                 let task = rows::decoded(rows::key(row, 0)?, row, 1)?.map_err(Error::Corrupt)?;
                 let result = get::<Option<&[u8]>>(row, 2)?.map(bytes::Bytes::copy_from_slice);

@@ -169,7 +169,7 @@ statements! {
     OPEN_STEP_TASKS = concat!("SELECT ", task_columns!(), " FROM tasks INDEXED BY tasks_step WHERE workflow = ?1
              AND (step, round, item) > (?2, ?3, ?4) AND state < 6 ORDER BY step, round, item LIMIT ?5");
     STEP_RESULTS = "SELECT tasks.key, record, body FROM tasks LEFT JOIN results ON results.key = tasks.key
-                    WHERE workflow = ? AND step = ? AND round = ? ORDER BY item LIMIT ?";
+                    WHERE workflow = ? AND step = ? AND round = ? AND item >= ? ORDER BY item LIMIT ?";
     GROUP_MEMBERS = "SELECT workflow, step, holds, capacity, joined FROM group_members
                      WHERE namespace = ? AND name = ? AND holds = ? ORDER BY workflow, step LIMIT ?";
     MEMBERSHIPS = "SELECT workflow, step, namespace, name FROM group_members WHERE workflow = ? LIMIT ?";

@@ -353,8 +353,8 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
                 rows.bodies.extend(one(connection, sql::STEP_OUTPUT, params, body)?);
             }
         }
-        WorkflowQuery::Tasks { workflow, step, round, limit, bytes } => {
-            let params = params![signed(workflow.0), step, round, signed(*limit)];
+        WorkflowQuery::Tasks { workflow, step, round, from, limit, bytes } => {
+            let params = params![signed(workflow.0), step, round, from, signed(*limit)];
             let mut statement =
                 connection.prepare_cached(sql::STEP_RESULTS).map_err(|error| explain(&error))?;
             let explained = |error: rusqlite::Error| explain(&error);

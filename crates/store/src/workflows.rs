@@ -304,11 +304,12 @@ pub enum WorkflowQuery {
         limit: usize,
     },
     Outputs(WorkflowKey, Vec<u32>),
-    /// Tasks of a round of a step with their results, by item: up to a number of them, and of bytes of results.
+    /// Tasks of a round of a step with their results, by item, from one on: up to a number of them, and of bytes of results.
     Tasks {
         workflow: WorkflowKey,
         step: u32,
         round: u32,
+        from: u32,
         limit: usize,
         bytes: usize,
     },

@@ -62,6 +62,9 @@ pub struct StepRef {
     /// From 1; [`COMPENSATION`] if it compensates the step.
     pub round: u32,
     pub item: u32,
+    /// Whether its attempts are given results of other steps.
+    #[serde(default, skip_serializing_if = "no")]
+    pub follows: bool,
 }
 
 /// Why a workflow does not succeed.

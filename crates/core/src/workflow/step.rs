@@ -55,6 +55,9 @@ pub struct Step {
     /// Whether other steps need it.
     #[serde(default, skip_serializing_if = "no")]
     pub has_dependents: bool,
+    /// Whether it needs other steps, whose results its tasks are given.
+    #[serde(default, skip_serializing_if = "no")]
+    pub follows: bool,
     pub max_rounds: u32,
     pub state: StepState,
     /// Why it failed, was skipped or cancelled, for people.
@@ -155,6 +158,7 @@ impl Step {
             compensates: false,
             evaluates_end: false,
             has_dependents: false,
+            follows: false,
             max_rounds: 1,
             state: StepState::Waiting,
             message: String::new(),

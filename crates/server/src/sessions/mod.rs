@@ -17,6 +17,7 @@ mod message_limits;
 mod previous_result;
 mod running;
 mod service;
+mod step_results;
 mod worker_loss;
 mod worker_state;
 

@@ -7,8 +7,8 @@ use futures::Stream;
 use rota_proto::worker::v1::worker_service_server::WorkerService;
 use rota_proto::worker::v1::{
     FetchCheckpointRequest, FetchCheckpointResponse, FetchPreviousResultRequest, FetchPreviousResultResponse,
-    KeepArtifactsRequest, KeepArtifactsResponse, SessionRequest, SessionResponse, session_request,
-    session_response,
+    FetchStepResultsRequest, FetchStepResultsResponse, KeepArtifactsRequest, KeepArtifactsResponse,
+    SessionRequest, SessionResponse, session_request, session_response,
 };
 use rota_telemetry::{OnExit, finish, spawn};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
 use super::message_limits::Sizes;
-use super::{checkpoint, hello, inbound, keep_artifacts, previous_result, worker_loss};
+use super::{checkpoint, hello, inbound, keep_artifacts, previous_result, step_results, worker_loss};
 use crate::clock::now;
 use crate::scheduler::SessionHandle;
 use crate::trust::identity::Identity;
@@ -74,6 +74,14 @@ impl WorkerService for Service {
     ) -> Result<Response<FetchPreviousResultResponse>, Status> {
         let identity = request.extensions().get::<Identity>();
         previous_result::get(&self.deps, identity, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn fetch_step_results(
+        &self,
+        request: Request<FetchStepResultsRequest>,
+    ) -> Result<Response<FetchStepResultsResponse>, Status> {
+        let identity = request.extensions().get::<Identity>();
+        step_results::get(&self.deps, identity, request.get_ref()).await.map(Response::new)
     }
 
     async fn fetch_checkpoint(

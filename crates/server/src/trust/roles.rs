@@ -42,6 +42,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.AdminService/RedeemSignInCode", ALL),
     ("/rota.worker.v1.WorkerService/Session", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchPreviousResult", WORKERS),
+    ("/rota.worker.v1.WorkerService/FetchStepResults", WORKERS),
     ("/rota.worker.v1.WorkerService/KeepArtifacts", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchCheckpoint", WORKERS),
     ("/rota.v1.ArtifactService/FindMissingParts", WORKERS_AND_ADMINS),
@@ -176,7 +177,7 @@ mod tests {
         ),
         (
             "rota.worker.v1.WorkerService",
-            &["Session", "FetchPreviousResult", "KeepArtifacts", "FetchCheckpoint"],
+            &["Session", "FetchPreviousResult", "FetchStepResults", "KeepArtifacts", "FetchCheckpoint"],
             WORKERS,
         ),
         ("rota.v1.ArtifactService", &["FetchArtifacts", "DownloadArtifact"], VIEWERS),

@@ -104,7 +104,7 @@ async fn attempt(
                     return Ok(Some(Action::Skip.into()));
                 }
             }
-            start(store, creator, workflow, step, &spec, &values).await.map(Some)
+            start(store, creator, workflow, step, &spec, &stored.needs, &values).await.map(Some)
         }
         StepState::Running if step.wanted() > 0 => {
             let created = step.created;
@@ -161,6 +161,7 @@ async fn start(
     workflow: &Workflow,
     step: &Step,
     spec: &v1::WorkflowStep,
+    needs: &[u32],
     values: &Values,
 ) -> Result<Next, NoValues> {
     let mut prompt = String::new();
@@ -201,7 +202,7 @@ async fn start(
         named.remove("");
         let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(not_now)?;
         inputs = reuse::digest(spec, &prompt, items, all, &kinds, &Value::Null, values)?;
-        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &inputs).await? {
+        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &inputs, needs).await? {
             return Ok(reused.into());
         }
     }
@@ -291,6 +292,8 @@ pub(super) fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> 
         name: step.name.clone(),
         round,
         item,
+        // A compensation is given what its step has done.
+        follows: step.follows || round == COMPENSATION,
     }
 }
 

@@ -15,4 +15,4 @@ pub(crate) mod watched;
 
 pub(crate) use self::driver::Driver;
 pub(crate) use self::ready::ReadySteps;
-pub(crate) use self::values::outputs;
+pub(crate) use self::values::{nested_results, outputs};

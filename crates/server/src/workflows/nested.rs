@@ -153,7 +153,7 @@ pub(super) async fn start(
         let filled = serde_json::to_value(&filled).map_err(failed)?;
         let nested = json!([base.content()?, filled]);
         digest = reuse::digest(spec, "", items, None, &BTreeMap::new(), &nested, values)?;
-        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &digest).await? {
+        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &digest, &[]).await? {
             return Ok(reused.into());
         }
     }

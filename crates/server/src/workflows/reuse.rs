@@ -105,6 +105,7 @@ pub(super) async fn find(
     spec: &v1::WorkflowStep,
     values: &Values,
     inputs: &str,
+    needs: &[u32],
 ) -> Result<Option<Action>, NoValues> {
     let may_reuse = step.may_reuse && step.round <= 1 && !step.compensates;
     let Some(id) = workflow.rerun_of.filter(|_| may_reuse) else { return Ok(None) };
@@ -120,6 +121,9 @@ pub(super) async fn find(
         found.name == step.name && found.state == StepState::Succeeded && found.inputs == inputs
     };
     let Some(found) = steps.into_iter().find(is_same) else { return Ok(None) };
+    if found.kind == Kind::Task && !left_the_same(store, workflow, &earlier, needs).await? {
+        return Ok(None);
+    }
     let results = match found.kind {
         Kind::Task | Kind::Workflow => match values::results(store, &earlier, &found).await {
             Ok(results) if !ends(spec, &found, &results, values) => return Ok(None),
@@ -137,6 +141,67 @@ pub(super) async fn find(
         }
     };
     Ok(Some(Action::Reuse { round: found.round, total: found.total, inputs: inputs.to_owned(), results }))
+}
+
+/// Whether the steps that a step needs have left to its tasks, in files, what they have in an earlier run.
+async fn left_the_same(
+    store: &StoreClient,
+    workflow: &Workflow,
+    earlier: &Workflow,
+    needs: &[u32],
+) -> Result<bool, NoValues> {
+    for index in needs {
+        let before_at = earlier.index_of(*index);
+        let of = async |workflow: &Workflow, index: u32| -> Result<_, NoValues> {
+            let query = WorkflowQuery::StepsAt(workflow.key, vec![index]);
+            Ok(store.reads().workflows(query).await?.steps.into_iter().next())
+        };
+        let Some(now) = of(workflow, *index).await? else { return Ok(false) };
+        if now.reused {
+            continue;
+        }
+        let Some(before) = of(earlier, before_at).await? else { return Ok(false) };
+        let unlike = workflow.state_of(&now) != earlier.state_of(&before) || now.name != before.name;
+        if unlike || now.kind == Kind::Task && has_artifacts(store, workflow, &now).await? {
+            return Ok(false);
+        }
+        let same = match now.kind {
+            Kind::Task | Kind::Workflow => {
+                let results = values::results(store, workflow, &now).await;
+                match (results, values::results(store, earlier, &before).await) {
+                    (Ok(now), Ok(before)) => now == before,
+                    (Err(NoValues::Step(_)), _) | (_, Err(NoValues::Step(_))) => false,
+                    (Err(error), _) | (_, Err(error)) => return Err(error),
+                }
+            }
+            _ => {
+                let row = async |workflow: &Workflow, index: u32| -> Result<_, NoValues> {
+                    let query = WorkflowQuery::Outputs(workflow.key, vec![index]);
+                    let bodies = store.reads().workflows(query).await?.bodies;
+                    Ok(bodies.into_iter().map(|(_, body)| body).next())
+                };
+                row(workflow, *index).await? == row(earlier, before_at).await?
+            }
+        };
+        if !same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a task of a step's last round has left files. A step whose results are too large to be read is taken for one.
+async fn has_artifacts(store: &StoreClient, workflow: &Workflow, step: &Step) -> Result<bool, NoValues> {
+    let query = WorkflowQuery::Tasks {
+        workflow: workflow.key,
+        step: step.index,
+        round: step.round,
+        from: 0,
+        limit: step.created as usize,
+        bytes: MAX_VALUES,
+    };
+    let tasks = store.reads().workflows(query).await?.tasks;
+    Ok(tasks.len() < step.created as usize || tasks.iter().any(|(task, _)| task.has_artifacts))
 }
 
 #[cfg(test)]

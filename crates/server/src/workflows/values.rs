@@ -228,6 +228,7 @@ async fn read_results(
         workflow: workflow.key,
         step: step.index,
         round: step.round,
+        from: 0,
         limit: MAX_RESULTS,
         bytes: MAX_VALUES,
     };
@@ -274,4 +275,17 @@ pub(crate) async fn outputs(
     let query = WorkflowQuery::Outputs(workflow, vec![WORKFLOW_OUTPUT]);
     let rows = store.reads().workflows(query).await.map_err(status::store)?;
     Ok(rows.bodies.first().and_then(|(_, body)| serde_json::from_slice(body).ok()))
+}
+
+/// Returns the outputs of the workflows of a step's last round, by item. None if they are too large to be read.
+pub(crate) async fn nested_results(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+) -> Result<Vec<Value>, Status> {
+    match results(store, workflow, step).await {
+        Ok(results) => Ok(results),
+        Err(NoValues::Step(_)) => Ok(Vec::new()),
+        Err(NoValues::Store(status) | NoValues::Later(status)) => Err(status),
+    }
 }

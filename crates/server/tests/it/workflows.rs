@@ -8,6 +8,7 @@ mod groups;
 mod kills;
 mod nested;
 mod reruns;
+mod step_results;
 mod targets;
 
 use anyhow::{Context, Result};

@@ -224,8 +224,20 @@ pub async fn ended_workflow_is_pruned_with_its_tasks(t: &mut Harness) {
     let outputs = Some(Bytes::from_static(b"z"));
     run.drive(1, Action::Finish { round: 1, again: false, outputs }).await.unwrap();
     // A task of another caller needs one of them, which outlives the workflow.
-    let query = WorkflowQuery::Tasks { workflow: run.key(), step: 0, round: 1, limit: 1, bytes: 1 << 20 };
-    let needed = run.query(query).await.tasks.remove(0).0;
+    let tasks = |from| WorkflowQuery::Tasks {
+        workflow: run.key(),
+        step: 0,
+        round: 1,
+        from,
+        limit: 1,
+        bytes: 1 << 20,
+    };
+    let needed = run.query(tasks(0)).await.tasks.remove(0).0;
+    let places = async |from| {
+        let found = run.query(tasks(from)).await.tasks;
+        found.first().and_then(|(task, _)| task.step.as_ref().map(|place| place.item))
+    };
+    assert_eq!((places(0).await, places(7).await, places(100).await), (Some(0), Some(7), None));
     let mut dependent = run.t.after(vec![on(needed.id)]);
     dependent.task.desired = Desired::Suspended;
     run.t.create(dependent).await;

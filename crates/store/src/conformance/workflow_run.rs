@@ -119,7 +119,8 @@ impl<'a> Run<'a> {
             let mut create = self.t.task();
             let name = format!("step {step}");
             let (workflow, id) = (self.workflow.key, self.workflow.id);
-            create.task.step = Some(Box::new(StepRef { workflow, id, step, name, round, item }));
+            create.task.step =
+                Some(Box::new(StepRef { workflow, id, step, name, round, item, follows: false }));
             create
         };
         items.map(make).collect()
@@ -175,8 +176,14 @@ impl<'a> Run<'a> {
     }
 
     pub(super) async fn results(&self, step: u32, round: u32) -> Vec<Option<Bytes>> {
-        let query =
-            WorkflowQuery::Tasks { workflow: self.key(), step, round, limit: 100, bytes: usize::MAX >> 1 };
+        let query = WorkflowQuery::Tasks {
+            workflow: self.key(),
+            step,
+            round,
+            from: 0,
+            limit: 100,
+            bytes: usize::MAX >> 1,
+        };
         self.query(query).await.tasks.into_iter().map(|(_, result)| result).collect()
     }
 

@@ -233,13 +233,14 @@ impl Contents {
                 let output = |index: &u32| Some((*index, of.outputs.get(&(*workflow, *index))?.clone()));
                 rows.bodies = indexes.iter().filter_map(output).collect();
             }
-            WorkflowQuery::Tasks { workflow, step, round, limit, bytes } => {
+            WorkflowQuery::Tasks { workflow, step, round, from, limit, bytes } => {
                 let mut keys: Vec<(u32, TaskKey)> = self
                     .tasks
                     .values()
                     .filter_map(|(task, _)| place_of(task).map(|(of, place)| (of, place, task.key)))
                     .filter(|(of, place, _)| of == workflow && (place.0, place.1) == (*step, *round))
                     .map(|(_, place, key)| (place.2, key))
+                    .filter(|(item, _)| item >= from)
                     .collect();
                 keys.sort_unstable();
                 let mut left = Some(*bytes);

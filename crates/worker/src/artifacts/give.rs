@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rota_client::artifacts::TransferError;
 use rota_proto::v1::{Artifact, ArtifactList, Changes, Failure, FailureClass};
-use rota_proto::worker::v1::{Assign, PreviousResult};
+use rota_proto::worker::v1::{Assign, PreviousResult, StepResult};
 use tokio::fs;
 
 use super::calls::Caller;
@@ -23,6 +23,8 @@ pub(crate) struct Given {
     files: Vec<(PathBuf, Vec<Artifact>)>,
     /// Changes of repositories that dependencies have left, by the ids of their tasks, with the folders of their artifacts.
     changes: HashMap<String, (PathBuf, Changes)>,
+    /// Results of earlier steps, of the tasks of a workflow.
+    pub(crate) steps: Vec<StepResult>,
 }
 
 impl Given {
@@ -33,7 +35,7 @@ impl Given {
 
     /// Returns files that are given as they are named.
     pub(crate) fn files(artifacts: Vec<Artifact>) -> Self {
-        Self { files: vec![(PathBuf::new(), artifacts)], changes: HashMap::new() }
+        Self { files: vec![(PathBuf::new(), artifacts)], ..Self::default() }
     }
 
     /// Adds what a dependency has left: in `artifacts/` and a folder with its alias, or else its id.
@@ -46,6 +48,17 @@ impl Given {
             self.changes.insert(previous.task_id.clone(), (folder.clone(), changes));
         }
         self.files.push((folder, list.artifacts));
+    }
+
+    /// Adds the result of a step, and what its task has left: in `artifacts/` and a folder with its name, and below it one of
+    /// each task of a fan-out.
+    pub(crate) fn add_step(&mut self, mut result: StepResult) {
+        if let Some(list) = result.artifacts.take().filter(|list| !list.artifacts.is_empty()) {
+            let folder = Path::new("artifacts").join(&result.step);
+            let folder = if result.of_list { folder.join(result.item.to_string()) } else { folder };
+            self.files.push((folder, list.artifacts));
+        }
+        self.steps.push(result);
     }
 
     /// Returns what a dependency has changed in its repository, and the folder of its artifacts.

@@ -8,7 +8,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use nix::fcntl::OFlag;
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
-use rota_proto::worker::v1::Assign;
+use rota_proto::worker::v1::{Assign, StepResult};
 use serde::{Deserialize, Serialize};
 use tokio::fs;
 
@@ -72,6 +72,11 @@ pub(crate) async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<()
     fs::write(context.join("task.json"), serde_json::to_vec_pretty(&task)?).await?;
     let previous = serde_json::to_vec_pretty(&assign.previous)?;
     fs::write(context.join("previous_results.json"), previous).await
+}
+
+/// Writes the results of the steps that the step of an attempt needs, in place of those of dependencies.
+pub(crate) async fn write_steps(scratch: &Path, steps: &[StepResult]) -> std::io::Result<()> {
+    fs::write(context(scratch).join("previous_results.json"), serde_json::to_vec_pretty(steps)?).await
 }
 
 #[derive(Debug, Deserialize)]

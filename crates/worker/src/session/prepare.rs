@@ -195,6 +195,10 @@ async fn give(
         Ok(()) => context::write(scratch, assign).await,
         failed => failed,
     };
+    let written = match written {
+        Ok(()) if assign.has_step_results => context::write_steps(scratch, &given.steps).await,
+        written => written,
+    };
     if let Err(error) = written {
         let text = format!("failed to prepare the scratch directory: {error}");
         return Err(RunOutcome::Failed(failure(FailureClass::Environment, text)));

@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rota_proto::v1::{
-    Event, Limits, OnDisconnect, Runtime, ScriptStep, ScriptedRuntime, TaskResult, TaskSpec, runtime,
-    script_step,
+    Event, Limits, OnDisconnect, Runtime, ScriptStep, ScriptedRuntime, StepState, TaskResult, TaskSpec,
+    runtime, script_step,
 };
 use rota_proto::worker::v1::session_request::Kind as FromWorker;
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::worker_service_server::{WorkerService, WorkerServiceServer};
 use rota_proto::worker::v1::{
     Assign, FetchCheckpointRequest, FetchCheckpointResponse, FetchPreviousResultRequest,
-    FetchPreviousResultResponse, Hello, KeepArtifactsRequest, KeepArtifactsResponse, Report,
-    Result as AttemptResult, ResumeAttempt, SessionRequest, SessionResponse, Welcome, resume_attempt,
+    FetchPreviousResultResponse, FetchStepResultsRequest, FetchStepResultsResponse, Hello,
+    KeepArtifactsRequest, KeepArtifactsResponse, Report, Result as AttemptResult, ResumeAttempt,
+    SessionRequest, SessionResponse, StepResult, Welcome, resume_attempt,
 };
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::{Error, Options};
@@ -93,6 +94,29 @@ impl WorkerService for Service {
         let text = format!("{previous_task_id} for {task_id}, fence {fence}");
         let result = Some(TaskResult { text, ..TaskResult::default() });
         Ok(Response::new(FetchPreviousResultResponse { result, artifacts: None }))
+    }
+
+    /// Returns two pages: a step that was skipped, then one with a task.
+    async fn fetch_step_results(
+        &self,
+        request: Request<FetchStepResultsRequest>,
+    ) -> Result<Response<FetchStepResultsResponse>, Status> {
+        let FetchStepResultsRequest { page_token, task_id, .. } = request.into_inner();
+        let (step, state, result, next_page_token) = match page_token.as_str() {
+            "" => ("skipped", StepState::Skipped, None, "1.0".to_owned()),
+            page => {
+                let text = format!("page {page} for {task_id}");
+                (
+                    "done",
+                    StepState::Succeeded,
+                    Some(TaskResult { text, ..TaskResult::default() }),
+                    String::new(),
+                )
+            }
+        };
+        let result =
+            StepResult { step: step.to_owned(), state: state.into(), result, ..StepResult::default() };
+        Ok(Response::new(FetchStepResultsResponse { results: vec![result], next_page_token }))
     }
 
     /// Keeps everything, unless the test refuses.

@@ -68,6 +68,23 @@ async fn lasting_refusal_fails_the_attempt() {
 }
 
 #[tokio::test]
+async fn results_of_steps_are_written_from_all_pages() {
+    let mut plane = FakeControlPlane::start().await;
+    let shell = "cat $ROTA_CONTEXT/previous_results.json";
+    let (_, result) = run(&mut plane, |task| {
+        (task.previous, task.has_step_results) = (Vec::new(), true);
+        let command = CommandRuntime { shell: shell.to_owned(), ..CommandRuntime::default() };
+        let runtime = task.spec.as_mut().and_then(|spec| spec.runtime.as_mut()).unwrap();
+        runtime.kind = Some(runtime::Kind::Command(command));
+    })
+    .await;
+    let Some(result::Kind::Succeeded(result)) = result.kind else { panic!("{result:?}") };
+    let seen: serde_json::Value = serde_json::from_str(&result.text).unwrap();
+    assert_eq!((&seen[0]["step"], &seen[0]["state"]), (&"skipped".into(), &"STEP_STATE_SKIPPED".into()));
+    assert_eq!((&seen[1]["step"], &seen[1]["result"]["text"]), (&"done".into(), &"page 1.0 for t1".into()));
+}
+
+#[tokio::test]
 async fn absent_or_damaged_result_makes_task_invalid() {
     for (status, requests) in [(Status::not_found("no result"), 1), (Status::data_loss("damaged"), 5)] {
         let mut plane = FakeControlPlane::start().await;

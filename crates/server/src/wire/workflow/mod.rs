@@ -25,7 +25,7 @@ pub(crate) use self::agents::all_agents;
 use self::agents::one_of_all;
 pub(crate) use self::merge::workflow as merging_workflow;
 pub(crate) use self::stored::{StoredSpec, StoredStep, whole};
-pub(crate) use self::to_wire::{from_state, step, workflow};
+pub(crate) use self::to_wire::{from_state, step, step_state, workflow};
 use super::status::invalid;
 use super::{check, names, schema, spec, time};
 
@@ -342,7 +342,9 @@ fn new_step(
         })
         .collect();
     step.needs = u32::try_from(needs.len()).unwrap_or(u32::MAX);
-    let spec = StoredStep { step: Some(given), seen }.encode_to_vec().into();
+    step.follows = !needs.is_empty();
+    let needed = graph.needs(index).to_vec();
+    let spec = StoredStep { step: Some(given), seen, needs: needed }.encode_to_vec().into();
     Ok((NewStep { step, spec, needs }, used.count + with_itself.count))
 }
 

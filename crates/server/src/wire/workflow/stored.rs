@@ -22,6 +22,9 @@ pub(crate) struct StoredStep {
     /// Steps that its expressions read, by name.
     #[prost(btree_map = "string, uint32", tag = "2")]
     pub(crate) seen: BTreeMap<String, u32>,
+    /// Steps that it needs, in the order of its spec.
+    #[prost(uint32, repeated, tag = "3")]
+    pub(crate) needs: Vec<u32>,
 }
 
 /// Makes numbers without a fraction whole again: `Struct` has only those of floating point, which do not add to whole ones.

@@ -78,7 +78,7 @@ fn group(group: Option<&workflow::Group>) -> String {
     group.map(|group| group.name.clone()).unwrap_or_default()
 }
 
-fn state(state: workflow::StepState) -> v1::StepState {
+pub(crate) fn step_state(state: workflow::StepState) -> v1::StepState {
     match state {
         workflow::StepState::Waiting => v1::StepState::Waiting,
         workflow::StepState::Held => v1::StepState::Held,
@@ -101,7 +101,7 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         index: num::to_i32(record.index),
         state: match record.waits_for_group() {
             true => v1::StepState::Held,
-            false => state(workflow.state_of(record)),
+            false => step_state(workflow.state_of(record)),
         }
         .into(),
         message: record.message.clone(),
@@ -114,7 +114,7 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         end_time: record.ended_at.map(time::timestamp),
         deadline: record.due.map(time::timestamp),
         prompt: if is_workflow { String::new() } else { record.prompt.clone() },
-        compensation: record.compensation.map_or(v1::StepState::Unspecified, state).into(),
+        compensation: record.compensation.map_or(v1::StepState::Unspecified, step_state).into(),
         finally: record.finally,
         last_task: record.last_task.map(|id| id.to_string()).unwrap_or_default(),
         reused: record.reused,

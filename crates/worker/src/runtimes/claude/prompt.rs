@@ -51,7 +51,7 @@ fn directories(attempt: &Attempt) -> String {
     }
     let (context, output) = (context::context(&attempt.scratch), context::output(&attempt.scratch));
     let (context, output) = (context.display(), output.display());
-    let previous = if attempt.assign.previous.is_empty() {
+    let previous = if attempt.assign.previous.is_empty() && !attempt.assign.has_step_results {
         String::new()
     } else {
         format!(", {context}/previous_results.json the complete results that it builds on")
@@ -341,7 +341,7 @@ mod tests {
             "{message}"
         );
         assert!(!message.contains("previous_results.json"));
-        attempt.assign.previous = vec![PreviousResult::default()];
+        attempt.assign.has_step_results = true;
         assert!(build(&attempt, true).contains("/s/context/previous_results.json"));
         attempt.round = Some(Round { message: "make check failed".to_owned(), ..Round::default() });
         assert_eq!(build(&attempt, true), "make check failed");
