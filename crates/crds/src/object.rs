@@ -73,10 +73,7 @@ impl Object {
             Self::Schedule(schedule) => {
                 vec![("a schedule's spec.task.podOverrides", schedule.spec.task.pod_overrides.is_some())]
             }
-            Self::Workflow(workflow) => {
-                vec![("a workflow's spec.ttlAfterFinished", workflow.spec.ttl_after_finished.is_some())]
-            }
-            Self::WorkflowTemplate(_) => Vec::new(),
+            Self::Workflow(_) | Self::WorkflowTemplate(_) => Vec::new(),
         };
         fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }

@@ -100,10 +100,14 @@ pub struct WorkflowSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "outputs")]
     pub outputs: BTreeMap<String, String>,
+    /// JSON Schema that the outputs must match, together as an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs_schema: Option<Json>,
     /// Whether the workflow runs, starts no further steps (`Suspended`), or is cancelled. Unset: as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_state: Option<DesiredState>,
-    /// Time after the end of the workflow after which the resource is deleted. Defaults to never.
+    /// Time after the end of the workflow after which it is removed: on Kubernetes the resource, else the workflow with its tasks.
+    /// Defaults to the retention of the control plane; resources are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_after_finished: Option<HumanDuration>,
 }

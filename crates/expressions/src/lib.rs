@@ -34,6 +34,9 @@ pub use self::functions::FUNCTIONS;
 pub use self::template::{Template, fill, fill_text, references};
 pub use self::values::Values;
 
+/// Version of the rules by which expressions are evaluated, which each workflow keeps from its creation on. A change after which
+/// an expression may have another result raises it, and evaluates those of earlier workflows by the earlier rules.
+pub const RULES: u32 = 1;
 /// Longest text of an expression, without `${{` and `}}`, in bytes.
 pub const MAX_LENGTH: usize = 4 << 10;
 /// Most expressions of a text, or of a JSON value.

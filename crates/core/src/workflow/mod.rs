@@ -110,6 +110,9 @@ pub struct Workflow {
     /// Time from its creation, or its place in its group, after which it fails, without `paused_for` and `away`.
     #[serde(default, skip_serializing_if = "none")]
     pub timeout: Option<Duration>,
+    /// Time after its end after which it is removed; `None` leaves that to the retention.
+    #[serde(default, skip_serializing_if = "none")]
+    pub ttl: Option<Duration>,
     /// Steps that may run at the same time; zero means no limit.
     #[serde(default, skip_serializing_if = "zero")]
     pub max_parallel: u32,
@@ -202,6 +205,7 @@ impl Workflow {
             created_at: Timestamp::default(),
             ended_at: None,
             timeout: None,
+            ttl: None,
             max_parallel: 0,
             group: None,
             admitted_at: None,
@@ -234,8 +238,12 @@ impl Workflow {
         }
     }
 
-    /// Returns the time at which it fails if its steps have not ended. None while it is paused.
+    /// Returns the time at which it fails if its steps have not ended, which is none while it is paused, and the time at which it is
+    /// removed once it has ended.
     pub fn due(&self) -> Option<Timestamp> {
+        if self.state.is_final() {
+            return self.ended_at.zip(self.ttl).filter(|_| !self.deleted).map(|(ended, ttl)| ended + ttl);
+        }
         let runs = self.state == State::Running && self.paused_at.is_none() && !self.lacks_group();
         let uncounted = self.paused_for.saturating_add(self.away);
         self.timeout.filter(|_| runs).map(|timeout| self.began_at() + timeout.saturating_add(uncounted))

@@ -37,15 +37,12 @@ impl Workflow {
         let ended = self.state.is_final();
         match command {
             Command::Delete if !ended => return Err(Rejected::Unended),
-            Command::Delete if !self.deleted => {
-                self.deleted = true;
-                match self.nests.is_empty() {
-                    true => out.follow.push(Follow::Remove),
-                    false => self.pass_on(NestedCommand::Remove, None, &mut out),
+            Command::Delete => self.delete(&mut out),
+            Command::Tick { .. } if ended => {
+                if self.due().is_some_and(|due| due <= now) {
+                    self.delete(&mut out);
                 }
             }
-            Command::Delete => {}
-            Command::Tick { .. } if ended => {}
             Command::Conclude(_) if self.state != State::Ending => return Err(Rejected::Outdated),
             _ if ended => return Err(Rejected::Final(self.state)),
             Command::Pause { .. } if self.state != State::Running => return Err(Rejected::Phase(self.state)),
@@ -110,6 +107,16 @@ impl Workflow {
             }
         }
         Ok(out)
+    }
+
+    fn delete(&mut self, out: &mut Change) {
+        if std::mem::replace(&mut self.deleted, true) {
+            return;
+        }
+        match self.nests.is_empty() {
+            true => out.follow.push(Follow::Remove),
+            false => self.pass_on(NestedCommand::Remove, None, out),
+        }
     }
 
     pub(super) fn blame(&mut self, step: &str, why: &str) {

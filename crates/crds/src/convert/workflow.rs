@@ -38,6 +38,7 @@ impl Workflow {
                 alias,
                 spec,
                 labels: self.metadata.labels.clone(),
+                ttl_after_finished: super::duration(self.spec.ttl_after_finished),
                 ..Default::default()
             }),
             parameters: template.as_ref().map(|_| structure(&self.spec.parameters).unwrap_or_default()),
@@ -122,6 +123,8 @@ spec:
     - {name: test, task: {prompt: 'test ${{ item }}', target: {agent: coder}}, forEach: {items: inputs.modules}}
     - {name: ask, needs: [{step: test}], approval: {prompt: 'go?', deadline: 60s}}
   outputs: {text: '${{ steps.test.results }}'}
+  outputsSchema: {required: [text]}
+  ttlAfterFinished: 1h
 ";
         let object = object(text);
         assert_eq!(object.validate(), []);
@@ -132,7 +135,7 @@ spec:
             json!({
                 "parent": "namespaces/team", "idempotencyKey": "manifest:team/release",
                 "workflow": {
-                    "alias": "release", "labels": {"a": "b"},
+                    "alias": "release", "labels": {"a": "b"}, "ttlAfterFinished": "3600s",
                     "spec": {
                         "title": "Release", "inputs": {"modules": ["x"]}, "timeout": "5400s",
                         "onFailure": "ON_STEP_FAILURE_COMPENSATE",
@@ -142,7 +145,7 @@ spec:
                              "forEach": {"items": "inputs.modules"}},
                             {"name": "ask", "needs": [{"step": "test"}], "approval": {"prompt": "go?", "deadline": "60s"}},
                         ],
-                        "outputs": {"text": "${{ steps.test.results }}"},
+                        "outputs": {"text": "${{ steps.test.results }}"}, "outputsSchema": {"required": ["text"]},
                     },
                 },
             })

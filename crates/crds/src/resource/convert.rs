@@ -93,7 +93,11 @@ impl Workflow {
     /// fields that the API does not have.
     pub fn to_request(&self) -> Result<v1::CreateWorkflowRequest, String> {
         let uid = self.metadata.uid.clone().unwrap_or_default();
-        let request = self.manifest().to_request("", "")?;
+        let mut request = self.manifest().to_request("", "")?;
+        // The operator deletes the resource by it; the record outlives that.
+        if let Some(workflow) = &mut request.workflow {
+            workflow.ttl_after_finished = None;
+        }
         Ok(v1::CreateWorkflowRequest {
             idempotency_key: format!("resource:{uid}"),
             workflow_id: uid,

@@ -68,6 +68,7 @@ const IMMUTABLE_WORKFLOW_FIELDS: &[&str] = &[
     "onFailure",
     "timeout",
     "outputs",
+    "outputsSchema",
 ];
 
 const GIT: &str = "!self.matches('^[^/@]*://[^/@]*:[^/@]*@')";

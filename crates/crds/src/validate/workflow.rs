@@ -1,5 +1,7 @@
 //! Validation of `Workflow` and `WorkflowTemplate` manifests: their form. The control plane checks the graph and the expressions.
 
+use std::time::Duration;
+
 use super::{Check, Violation};
 use crate::workflow::MAX_INLINE_STEPS;
 use crate::{Workflow, WorkflowTemplate};
@@ -11,6 +13,12 @@ impl Workflow {
         let mut check = Check { path: String::new(), found: &mut found };
         check.metadata(&self.metadata, true);
         let (spec, mut check) = (&self.spec, check.field("spec"));
+        check.duration(
+            "ttlAfterFinished",
+            spec.ttl_after_finished,
+            Duration::ZERO,
+            Duration::from_hours(365 * 24),
+        );
         let is_inline = !spec.steps.is_empty();
         if let Some(template) = &spec.template {
             check.field("template").dns_name(template, 63);
@@ -26,6 +34,7 @@ impl Workflow {
                 ("onFailure", spec.on_failure.is_some()),
                 ("timeout", spec.timeout.is_some()),
                 ("outputs", !spec.outputs.is_empty()),
+                ("outputsSchema", spec.outputs_schema.is_some()),
             ] {
                 check.field(name).require(!is_set, "is part of the template");
             }

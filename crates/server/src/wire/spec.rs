@@ -141,7 +141,7 @@ fn result_schema(field: &str, given: Option<&pbjson_types::Struct>) -> Result<()
 }
 
 /// Checks the time after which an ended task is removed.
-fn ttl(field: &str, given: Option<&pbjson_types::Duration>) -> Result<Option<Duration>, Status> {
+pub(super) fn ttl(field: &str, given: Option<&pbjson_types::Duration>) -> Result<Option<Duration>, Status> {
     let Some(given) = given else { return Ok(None) };
     match Duration::try_from(*given) {
         Ok(ttl) if ttl <= MAX_TTL => Ok(Some(ttl)),

@@ -23,7 +23,7 @@ use super::watched;
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::status;
-use crate::wire::workflow::StoredStep;
+use crate::wire::workflow::{StoredStep, check_outputs};
 
 /// Steps that are evaluated at the same time.
 pub(super) const CONCURRENCY: usize = 8;
@@ -257,7 +257,10 @@ impl Driver {
         let evaluated = async {
             let stored = values::decode(spec.clone())?;
             let values = values::read(&self.store, &workflow, spec, &stored.seen).await?;
-            evaluate::outputs(&stored.spec.unwrap_or_default().outputs, &values)
+            let spec = stored.spec.unwrap_or_default();
+            let outputs = evaluate::outputs(&spec.outputs, &values)?;
+            check_outputs(&spec, &outputs).map_err(NoValues::Step)?;
+            Ok(outputs)
         };
         let outputs = match evaluated.await {
             Ok(outputs) => Ok(outputs.into()),

@@ -95,7 +95,15 @@ pub(super) async fn read(
     spec: Bytes,
     seen: &BTreeMap<String, u32>,
 ) -> Result<Values, NoValues> {
-    let inputs = decode(spec)?.spec.and_then(|spec| spec.inputs);
+    let stored = decode(spec)?;
+    if !stored.has_known_rules() {
+        let why = format!(
+            "a later version has created workflow {}, whose expressions have rules that this version does not know: upgrade the control plane",
+            workflow.id
+        );
+        return Err(NoValues::Later(Status::unavailable(why)));
+    }
+    let inputs = stored.spec.and_then(|spec| spec.inputs);
     let inputs = inputs.map(|inputs| whole(serde_json::to_value(inputs).unwrap_or_default()));
     // Finally-steps act on the outcome, not on the phase that they are.
     let state = match workflow.state {

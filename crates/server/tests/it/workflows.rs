@@ -3,6 +3,7 @@
 mod adding;
 mod bounds;
 mod control;
+mod ends;
 mod feed;
 mod groups;
 mod kills;

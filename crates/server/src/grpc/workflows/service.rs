@@ -280,6 +280,7 @@ impl WorkflowService for Workflows {
             alias: found.alias.clone().unwrap_or_default(),
             labels,
             spec: Some(spec),
+            ttl_after_finished: found.ttl.map(crate::wire::time::duration),
             ..v1::Workflow::default()
         };
         let create = v1::CreateWorkflowRequest {

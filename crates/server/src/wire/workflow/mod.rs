@@ -92,6 +92,7 @@ pub(crate) fn check(
     workflow.trace = trace;
     workflow.paused = request.paused;
     workflow.timeout = duration("workflow.spec.timeout", spec.timeout.as_ref())?;
+    workflow.ttl = spec::ttl("workflow.ttl_after_finished", given.ttl_after_finished.as_ref())?;
     workflow.max_parallel = u32::try_from(spec.max_parallel)
         .map_err(|_| invalid("workflow.spec.max_parallel", "must not be negative"))?;
     let policy = policy(&spec);
@@ -103,6 +104,10 @@ pub(crate) fn check(
     let graph = graph::Graph::new(&all, main..all.len())?;
     let used = outputs("workflow.spec.outputs", &spec.outputs)?;
     let seen = graph.resolve("workflow.spec.outputs", &used, None)?;
+    if spec.outputs_schema.is_some() && spec.outputs.is_empty() {
+        return Err(invalid("workflow.spec.outputs_schema", "needs outputs"));
+    }
+    outputs_validator(&spec)?;
     let mut used = used;
     workflow.group = concurrency::group("workflow.spec", spec.concurrency.as_ref(), &values, &mut used)?;
     let mut expressions = used.count;
@@ -121,7 +126,7 @@ pub(crate) fn check(
         let why = format!("have more than {MAX_NESTING_STEPS} workflows");
         return Err(invalid("workflow.spec.steps", why));
     }
-    let spec = StoredSpec { spec: Some(spec), seen }.encode_to_vec().into();
+    let spec = StoredSpec { spec: Some(spec), seen, rules: rota_expressions::RULES }.encode_to_vec().into();
     let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
     let foreign_id = !request.workflow_id.is_empty();
     Ok(CreateWorkflow { workflow, spec, steps: new_steps, key, foreign_id })
@@ -185,6 +190,24 @@ fn inputs(spec: &v1::WorkflowSpec) -> Result<Values, Status> {
     schema::check(&validator, &inputs)
         .map_err(|(place, why)| invalid(format!("workflow.spec.inputs{place}"), why))?;
     Ok(values)
+}
+
+fn outputs_validator(spec: &v1::WorkflowSpec) -> Result<Option<jsonschema::Validator>, Status> {
+    const FIELD: &str = "workflow.spec.outputs_schema";
+    let Some(schema) = &spec.outputs_schema else { return Ok(None) };
+    let schema = serde_json::to_value(schema).map_err(|error| invalid(FIELD, error.to_string()))?;
+    schema::validator(FIELD, &schema, MAX_VALUES).map(Some)
+}
+
+/// Checks the outputs of a workflow by their schema. Returns which one does not match, and why.
+pub(crate) fn check_outputs(spec: &v1::WorkflowSpec, outputs: &[u8]) -> Result<(), String> {
+    let validator = outputs_validator(spec).map_err(|status| status.message().to_owned())?;
+    let Some(validator) = validator else { return Ok(()) };
+    let value = serde_json::from_slice(outputs).map_err(|error| error.to_string())?;
+    schema::check(&validator, &value).map_err(|(place, why)| {
+        let name = place.trim_start_matches('/');
+        if name.is_empty() { why } else { format!("{name}: {why}") }
+    })
 }
 
 fn duration(field: &str, given: Option<&pbjson_types::Duration>) -> Result<Option<Duration>, Status> {

@@ -13,6 +13,17 @@ pub(crate) struct StoredSpec {
     /// Steps that its outputs read, by name.
     #[prost(btree_map = "string, uint32", tag = "2")]
     pub(crate) seen: BTreeMap<String, u32>,
+    /// Rules of its expressions, which it keeps: [`rota_expressions::RULES`] of its creation. 0 in those from before the field, which
+    /// have the first rules.
+    #[prost(uint32, tag = "3")]
+    pub(crate) rules: u32,
+}
+
+impl StoredSpec {
+    /// Whether this version evaluates the expressions as the one that has created the workflow.
+    pub(crate) fn has_known_rules(&self) -> bool {
+        self.rules <= rota_expressions::RULES
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -40,5 +51,17 @@ pub(crate) fn whole(value: Value) -> Value {
             Value::Object(object.into_iter().map(|(key, value)| (key, whole(value))).collect())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workflows_of_earlier_versions_have_known_rules() {
+        let of = |rules| StoredSpec { rules, ..StoredSpec::default() }.has_known_rules();
+        // From before the field, of this version, and of a later one.
+        assert!(of(0) && of(rota_expressions::RULES) && !of(rota_expressions::RULES + 1));
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn workflow(
             waits_for_group: record.waits_for_group(),
         }),
         create_time: Some(time::timestamp(record.created_at)),
+        ttl_after_finished: record.ttl.map(time::duration),
         rerun_of: record.rerun_of.map(|id| id.to_string()).unwrap_or_default(),
         parent_workflow: parent.map(|parent| parent.step.id.to_string()).unwrap_or_default(),
         parent_step: parent.map(|parent| parent.step.name.clone()).unwrap_or_default(),
