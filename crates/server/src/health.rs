@@ -191,12 +191,16 @@ impl Health {
             let message = format!("last write failed: {message}");
             causes.push(Cause { state: State::Error, ..Cause::new("store_writes", message, hint) });
         }
-        if let Some(space) = self.store.space().filter(StoreSpace::is_nearly_full) {
+        if let Some(space) = self.store.space().filter(StoreSpace::is_scarce) {
+            let (state, what) = match space.is_nearly_full() {
+                true => (State::Error, "no tasks"),
+                false => (State::Degraded, "no tasks of low priority (0 to 2)"),
+            };
             causes.push(Cause {
-                state: State::Error,
+                state,
                 code: "store_space",
                 subject: String::new(),
-                message: format!("no tasks are accepted: {}", describe_space(&space)),
+                message: format!("{what} are accepted: {}", describe_space(&space)),
                 hint: SPACE_HINT.to_owned(),
             });
         }

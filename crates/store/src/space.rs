@@ -24,6 +24,11 @@ impl StoreSpace {
         self.free.saturating_add(self.reusable)
     }
 
+    /// Whether the room is left to what is not of low priority: less than twice of what is needed.
+    pub fn is_scarce(&self) -> bool {
+        self.available() < self.needed().saturating_mul(2)
+    }
+
     pub fn is_nearly_full(&self) -> bool {
         self.available() < self.needed()
     }
@@ -39,6 +44,8 @@ mod tests {
         let full = StoreSpace { size: gib, reusable: 0, free: gib / 20 - 1, volume: gib };
         assert!(full.is_nearly_full());
         assert!(!StoreSpace { reusable: 1, ..full }.is_nearly_full());
+        assert!(StoreSpace { reusable: gib / 20, ..full }.is_scarce());
+        assert!(!StoreSpace { reusable: gib / 20 + 1, ..full }.is_scarce());
         let large = StoreSpace { free: 1 << 28, volume: 1000 * gib, ..full };
         assert!(!large.is_nearly_full(), "a large volume keeps no more than is useful");
         assert!(StoreSpace { free: (1 << 28) - 1, ..large }.is_nearly_full());

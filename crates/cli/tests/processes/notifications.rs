@@ -241,6 +241,42 @@ async fn receivers_are_notified_of_what_they_ask_for() -> Result<()> {
     Ok(())
 }
 
+/// A person learns of a task that keeps failing before its attempts are spent, with what is needed to judge it.
+#[tokio::test]
+async fn repeated_failures_ask_for_attention() -> Result<()> {
+    let hook = Hook::start(Behavior::Answer(200)).await?;
+    let wanted = "occasions = [\"attention\", \"failed\"]";
+    let fixture = start(&[("oncall", "webhook", &hook, wanted)]).await?;
+    let client = fixture.client()?;
+    tasks::agent(&client, AGENT, tasks::script([]), &[]).await?;
+    let _worker = fixture.worker(AGENT, "w", 1).await?;
+    let used = Step::Usage(v1::ScriptUsage { cost_micro_usd: 10, ..Default::default() });
+    let failure = v1::ScriptFailure { message: "x".repeat(5000), ..Default::default() };
+    let mut failing = task("build", [used, Step::Fail(failure)]);
+    let backoff = Some(tasks::millis(1));
+    failing.spec.get_or_insert_default().retry =
+        Some(v1::RetryPolicy { max_attempts: 5, initial_backoff: backoff, ..Default::default() });
+    let name = tasks::create(&client, failing).await?.name;
+    tasks::ended(&client, &name).await?;
+    hook.until(of("task.failed")).await?;
+    let [attention, failed] = &hook.accepted()[..] else { anyhow::bail!("{:?}", hook.accepted()) };
+    assert_eq!((&attention["type"], &failed["type"]), (&"task.attention".into(), &"task.failed".into()));
+    let (data, snapshot) = (&attention["data"], &attention["data"]["snapshot"]);
+    assert!(
+        data["failure_class"] == "agent"
+            && data["command"].as_str().is_some_and(|it| it.contains("describe")),
+        "{data}"
+    );
+    assert!(snapshot["severity"] == "medium" && snapshot["last_worker"] == "w", "{snapshot}");
+    assert!(snapshot["failed_attempts"].as_u64().is_some_and(|count| count >= 3), "{snapshot}");
+    assert_eq!(failed["data"]["snapshot"]["failed_attempts"], 5, "{failed}");
+    assert_eq!(failed["data"]["snapshot"]["cost_usd"], "$0.00005", "{failed}");
+    for received in hook.received.borrow().iter() {
+        assert!(received.body.len() < 8 << 10, "{} bytes", received.body.len());
+    }
+    Ok(())
+}
+
 /// A control plane that is killed between commit and delivery delivers after its restart, with the same id.
 #[tokio::test]
 async fn killed_control_plane_loses_no_notification() -> Result<()> {

@@ -3,6 +3,7 @@
 
 mod apply;
 mod attempt;
+mod attention;
 mod budget;
 mod clocks;
 mod command;
@@ -32,6 +33,7 @@ pub use attempt::{
     Assignment, AttemptOutcome, EndedAttempt, LostAttempt, MAX_LOGGED_BYTES, MAX_LOGGED_BYTES_OF_TASK,
     MAX_LOGGED_REPORTS, Own, QueueWait,
 };
+pub use attention::ATTENTION;
 pub use budget::{NEARLY_SPENT, NEARLY_SPENT_BY_TASK, STOPPING, Stopping, Superseded};
 pub use command::{
     AttemptRef, Command, Completion, EventEffect, Grant, Item, Loss, Rejected, Reply, Transition, WorkerRef,

@@ -349,7 +349,6 @@ impl Step<'_> {
                 return self.go(StateChange::new(State::Failed, "failed").message(message).failure(failure));
             }
         };
-        let at = self.now + wait;
         let worked =
             task.assignment.as_ref().map_or(Duration::ZERO, |assignment| assignment.worked(self.now));
         if task.time_left() <= worked {
@@ -357,7 +356,7 @@ impl Step<'_> {
                 format!("{}; the total timeout leaves no time for another attempt", failure.message);
             return self.go(StateChange::new(State::Failed, "timeout").message(message).failure(failure));
         }
-        task.retry_at = Some(at);
+        task.retry_at = Some(self.now + wait);
         task.avoid = (task.assignment.as_ref())
             // A program that the task brought along crashes by itself.
             .filter(|assignment| {
@@ -366,8 +365,9 @@ impl Step<'_> {
             .map(|assignment| assignment.worker.clone());
         let mut change =
             StateChange::new(State::Pending, "retry").message(failure.message.clone()).failure(failure);
-        change.retry_at = Some(at);
+        change.retry_at = task.retry_at;
         self.go(change);
+        self.ask_for_attention(failures);
         self.escalate();
         self.settle();
     }

@@ -13,7 +13,7 @@ use rota_core::task::{Task, Trace};
 use rota_core::workflow::StepRef;
 use rota_core::{Namespace, TaskId};
 use rota_proto::{credential, v1};
-use rota_store::{Command, Create, PutAgent, Refused, Reply, StoreSpace};
+use rota_store::{Command, Create, PutAgent, Refused, Reply};
 use rota_telemetry::{finish, trace, traces};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::metadata::MetadataMap;
@@ -24,8 +24,8 @@ use super::managed::Scope;
 use super::traced;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
-use crate::health;
 use crate::kinds::Kinds;
+use crate::room;
 use crate::scheduler::{Reservation, Scheduler};
 use crate::seal::{Sealed, Sealer};
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
@@ -196,15 +196,11 @@ impl Creator {
         {
             return Err(status);
         }
-        let space = self.store.space().filter(StoreSpace::is_nearly_full);
-        if let Some(space) = space.filter(|_| !request.validate_only)
+        let full = room::refusal(self.store.space(), command.task.priority);
+        if let Some(full) = full.filter(|_| !request.validate_only)
             && !self.exists(&command).await?
         {
-            return Err(status::hinted(
-                "STORE_NEARLY_FULL",
-                health::describe_space(&space),
-                health::SPACE_HINT,
-            ));
+            return Err(full);
         }
         Ok(Prepared {
             command,

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 
+use rota_core::failure;
 use rota_core::task::{AttemptOutcome, Body, State};
 use rota_store::{AttemptEnded, Commit, QueueLeft, TaskChange, UsageAdded};
 
 use super::Metrics;
-use super::labels::{Agent, Class};
-use crate::wire::failure;
+use super::labels::{Agent, Class, Recovery};
+use crate::wire::failure::class_name;
 
 impl Metrics {
     /// Counts the tasks that were on workers when the control plane started.
@@ -68,12 +69,18 @@ impl Metrics {
                 self.created.get_or_create(&self.bounds.agent(&task.namespace, task.agent())).inc();
             }
             if let Some(failure) = &step.failure {
-                let class = failure::class_name(failure.class);
-                self.failures.get_or_create(&Class { class }).inc();
+                let class = class_name(failure.class);
+                self.failures.get_or_create(&Class { class: class.clone() }).inc();
+                if let Some(action) = action(step.to, failure.class) {
+                    self.recoveries.get_or_create(&Recovery { class, action }).inc();
+                }
             }
         }
         if task.state.is_final() && change.before != Some(task.state) {
             let agent = last.unwrap_or_else(|| self.bounds.agent(&task.namespace, task.agent()));
+            if task.state == State::Succeeded && (task.failed_attempts() > 0 || task.worker_losses > 0) {
+                self.recovered.get_or_create(&agent).inc();
+            }
             self.ended.get_or_create(&agent.outcome(name(task.state))).inc();
         }
         self.moved(change.before, task.state);
@@ -139,6 +146,18 @@ impl Metrics {
 }
 
 /// Returns a state as a label.
+/// Returns the reaction to a failed attempt, by the state of its task after it.
+fn action(to: State, class: failure::Class) -> Option<&'static str> {
+    match to {
+        State::Failed => Some("stop"),
+        State::Pending => Some(match class.recovery() {
+            failure::Recovery::Wait | failure::Recovery::Credentials => "wait",
+            _ => "retry",
+        }),
+        _ => None,
+    }
+}
+
 pub(super) fn name(state: State) -> &'static str {
     match state {
         State::Pending => "pending",

@@ -70,6 +70,13 @@ pub(crate) struct Class {
     pub(crate) class: String,
 }
 
+/// Class of a failure, and the reaction to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Recovery {
+    pub(crate) class: String,
+    pub(crate) action: &'static str,
+}
+
 /// Receiver of notifications; the admin chooses their names, and there are few.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Receiver {

@@ -22,8 +22,8 @@ use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
 use self::labels::{
-    Agent, Backend, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, Run, State,
-    Token, Version,
+    Agent, Backend, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, Recovery,
+    Run, State, Token, Version,
 };
 pub(crate) use self::scrape::Scraper;
 use crate::lineage::Loss;
@@ -62,6 +62,8 @@ pub(crate) struct Metrics {
     ended: Counters<Outcome>,
     attempts_ended: Counters<Outcome>,
     failures: Counters<Class>,
+    recoveries: Counters<Recovery>,
+    recovered: Counters<Agent>,
     dispatch: Histograms,
     attempt: Histograms,
     tokens: Counters<Token>,
@@ -128,6 +130,8 @@ impl Metrics {
             ended: Family::default(),
             attempts_ended: Family::default(),
             failures: Family::default(),
+            recoveries: Family::default(),
+            recovered: Family::default(),
             dispatch: Family::new_with_constructor(latency),
             attempt: Family::new_with_constructor(duration),
             tokens: Family::default(),
@@ -191,6 +195,10 @@ impl Metrics {
         registry.register("rota_attempt_duration", seconds(), AGENT, help, &self.attempt);
         let help = "Failures of attempts and tasks, by class";
         registry.register("rota_failures", None, &["class"], help, &self.failures);
+        let help = "Reactions to failures of attempts, by class and action: retry, wait (for credentials, a limit or a host), or stop";
+        registry.register("rota_recoveries", None, &["class", "action"], help, &self.recoveries);
+        let help = "Tasks that have succeeded after failed or lost attempts";
+        registry.register("rota_tasks_recovered", None, AGENT, help, &self.recovered);
         let labels = &["namespace", "agent", "model", "type"];
         let help = "Tokens used by attempts, by type: input, output, cache_read or cache_write";
         registry.register("rota_tokens", None, labels, help, &self.tokens);

@@ -32,6 +32,8 @@ pub(super) enum Occasion {
     Permission,
     /// The task has failed for good.
     Failed,
+    /// The task has failed several times, and continues.
+    Attention,
     /// 80 % of a budget are spent.
     Budget,
 }
@@ -42,6 +44,7 @@ impl Occasion {
             Self::Question => "task.question",
             Self::Permission => "task.permission",
             Self::Failed => "task.failed",
+            Self::Attention => "task.attention",
             Self::Budget => "task.budget",
         }
     }
@@ -78,8 +81,47 @@ struct Data {
     request: Option<Request>,
     #[serde(skip_serializing_if = "String::is_empty")]
     failure_class: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<Snapshot>,
     /// Command that answers, or shows more.
     command: String,
+}
+
+/// State of a task that fails, for readers without access to Rota.
+#[derive(Debug, Serialize)]
+struct Snapshot {
+    severity: String,
+    attempts: u32,
+    failed_attempts: u32,
+    worker_losses: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    last_worker: String,
+    /// Time on workers of all attempts.
+    worked_seconds: u64,
+    cost_usd: String,
+    created: String,
+    /// When the next attempt may start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hint: String,
+}
+
+impl Snapshot {
+    fn new(task: &Task, failure: &Failure) -> Self {
+        Self {
+            severity: wire::failure::severity_name(failure.severity),
+            attempts: task.attempts,
+            failed_attempts: task.failed_attempts(),
+            worker_losses: task.worker_losses,
+            last_worker: task.last_worker.as_ref().map(ToString::to_string).unwrap_or_default(),
+            worked_seconds: task.worked.as_secs(),
+            cost_usd: rota_core::usage::usd(task.usage.cost_micro_usd),
+            created: wire::time::rfc3339(task.created_at),
+            retry: task.retry_at.map(wire::time::rfc3339),
+            hint: cut(&failure.hint),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -119,6 +161,10 @@ fn of_event(task: &Task, event: &Event, revision: u64) -> Option<Notification> {
             let message = failure.map_or(step.message.as_str(), |failure| &failure.message);
             Some(build(task, event, revision, Occasion::Failed, message, None, failure))
         }
+        Body::Notice { code, message, .. } if &**code == task::ATTENTION => {
+            let failure = task.last_failure.as_deref();
+            Some(build(task, event, revision, Occasion::Attention, message, None, failure))
+        }
         Body::Notice { code, message, .. } if NEARLY_SPENT.contains(&&**code) => {
             Some(build(task, event, revision, Occasion::Budget, message, None, None))
         }
@@ -153,7 +199,9 @@ fn build(
     let command = match occasion {
         Occasion::Question => format!("rota answer {id} -n {namespace} TEXT"),
         Occasion::Permission => format!("rota answer {id} -n {namespace} --allow"),
-        Occasion::Failed | Occasion::Budget => format!("rota describe {id} -n {namespace}"),
+        Occasion::Failed | Occasion::Attention | Occasion::Budget => {
+            format!("rota describe {id} -n {namespace}")
+        }
     };
     let data = Data {
         namespace: namespace.to_string(),
@@ -164,6 +212,7 @@ fn build(
         attempt: event.attempt,
         message: cut(message),
         request,
+        snapshot: failure.map(|failure| Snapshot::new(task, failure)),
         failure_class: failure.map(|failure| wire::failure::class_name(failure.class)).unwrap_or_default(),
         command,
     };
@@ -207,6 +256,7 @@ impl Notification {
             Occasion::Question => "asks a question",
             Occasion::Permission => "asks for permission",
             Occasion::Failed => "has failed",
+            Occasion::Attention => "keeps failing",
             Occasion::Budget => "has nearly spent a budget",
         };
         let name = escape(&plain(prefix(name.map_or("", String::as_str), 100)));
@@ -267,6 +317,7 @@ mod tests {
                     choices: vec![cut(choice); MAX_CHOICES],
                 }),
                 failure_class: String::new(),
+                snapshot: None,
                 command: "rota answer an-id -n default TEXT".to_owned(),
             };
             Self {

@@ -68,6 +68,11 @@ pub(crate) fn class_name(class: Class) -> String {
     self::class(class).as_str_name().trim_start_matches("FAILURE_CLASS_").to_ascii_lowercase()
 }
 
+/// Returns the name of a severity, such as `high`.
+pub(crate) fn severity_name(severity: Severity) -> String {
+    self::severity(severity).as_str_name().trim_start_matches("SEVERITY_").to_ascii_lowercase()
+}
+
 /// Converts a failure that a worker reported. Missing fields get defaults, and long texts are truncated.
 pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
     let class = CLASSES.iter().find(|(_, class)| i32::from(*class) == failure.class);

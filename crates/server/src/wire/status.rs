@@ -89,7 +89,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     (
         "STORE_NEARLY_FULL",
         Code::Unavailable,
-        "The volume of the store is nearly full: no tasks are accepted.",
+        "The volume of the store is nearly full: no tasks are accepted, or none of low priority.",
     ),
     (
         "IDEMPOTENCY_KEY_CONFLICT",

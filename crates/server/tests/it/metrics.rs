@@ -41,6 +41,7 @@ const NAMES: &[&str] = &[
     "rota_owner",
     "rota_queue_oldest_age_seconds",
     "rota_queue_tasks",
+    "rota_recoveries_total",
     "rota_schedule_lag_seconds",
     "rota_schedule_runs_total",
     "rota_scheduler_slot_mismatch_total",
@@ -57,6 +58,7 @@ const NAMES: &[&str] = &[
     "rota_tasks",
     "rota_tasks_created_total",
     "rota_tasks_ended_total",
+    "rota_tasks_recovered_total",
     "rota_tokens_total",
     "rota_worker_sessions_ended_total",
     "rota_worker_sessions_total",
@@ -167,6 +169,8 @@ async fn every_event_is_counted() -> Result<()> {
             r#"rota_attempt_duration_seconds_count{namespace="default",agent="echo"} 5"#,
             r#"rota_dispatch_latency_seconds_count{namespace="default",agent="echo"} 5"#,
             r#"rota_failures_total{class="agent"} 2"#,
+            r#"rota_recoveries_total{class="agent",action="retry"} 1"#,
+            r#"rota_recoveries_total{class="agent",action="stop"} 1"#,
             r#"rota_tokens_total{namespace="default",agent="echo",model="_none",type="input"} 7"#,
             r#"rota_tokens_total{namespace="default",agent="echo",model="_none",type="output"} 5"#,
             r#"rota_cost_usd_total{namespace="default",agent="echo",model="_none"} 0.25"#,
@@ -206,6 +210,8 @@ async fn assert_names(cluster: &Cluster) -> Result<()> {
         .collect();
     // These have no samples without receivers, and without failures of back ends.
     names.extend(["rota_backend_breaker_state", "rota_notifications_total", "rota_notifications_waiting"]);
+    // Nor without a task that has recovered.
+    names.insert("rota_tasks_recovered_total");
     assert_eq!(names, NAMES.iter().copied().collect());
     let described = rota_server::metrics();
     assert_eq!(names, described.iter().map(|metric| metric.name.as_str()).collect());
@@ -281,5 +287,48 @@ async fn attempt_duration_survives_a_restart() -> Result<()> {
         (Some("0"), Some("1")),
         "{page}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn recoveries_are_counted_and_repeated_failures_noted() -> Result<()> {
+    let setup = Setup { http: true, ..Setup::new(Backend::Memory) };
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let mut task = tasks::task("echo");
+    let backoff = Some(tasks::millis(1));
+    let retry = v1::RetryPolicy { max_attempts: 6, initial_backoff: backoff, ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let task = tasks::create(client, task).await?;
+    for _ in 0..4 {
+        let assign = worker.take().await?;
+        let class = v1::FailureClass::Checks.into();
+        worker.fail(&assign, v1::Failure { class, message: "still red".to_owned(), ..Default::default() });
+        assert!(worker.result_ack().await?);
+    }
+    let assign = worker.take().await?;
+    worker.succeed(&assign, 0, "green");
+    assert!(worker.result_ack().await?);
+    expect_lines(
+        &cluster,
+        &[
+            r#"rota_recoveries_total{class="checks",action="retry"} 4"#,
+            r#"rota_tasks_recovered_total{namespace="default",agent="echo"} 1"#,
+        ],
+    )
+    .await?;
+    let log = tasks::log(client, &task.name).await?;
+    let notices: Vec<_> = log
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Some(v1::event::Kind::Notice(notice)) if notice.code == "attention" => Some(notice),
+            _ => None,
+        })
+        .collect();
+    let [notice] = notices[..] else { panic!("{notices:?}") };
+    assert_eq!(notice.message, "3 attempts have failed, and the task continues; the last: still red");
+    assert_eq!(notice.severity(), v1::Severity::High);
     Ok(())
 }

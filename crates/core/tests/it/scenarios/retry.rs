@@ -4,7 +4,7 @@ use rota_core::AgentName;
 use rota_core::failure::{Class, Failure, Recovery};
 use rota_core::retry::{Escalation, MAX_WAITS};
 use rota_core::target::Target;
-use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, Limits, Own, State, Task};
+use rota_core::task::{ATTENTION, CONFIRM_SLACK, Command, Completion, Desired, Limits, Own, State, Task};
 
 use crate::harness::*;
 
@@ -300,4 +300,33 @@ fn failures_of_the_work_move_the_task_to_another_agent() {
     }
     // What the other agent has left is not continued.
     assert_eq!(harness.task.concluded, 3);
+}
+
+#[test]
+fn third_failure_asks_a_person_to_look() {
+    let mut new = plain();
+    new.retry.max_attempts = 6;
+    let mut harness = Harness::new(new);
+    for (class, asked) in [
+        (Class::Agent, 0),
+        (Class::Overload, 0),
+        (Class::RateLimit, 0),
+        (Class::Crash, 0),
+        (Class::Agent, 1),
+        (Class::Overload, 1),
+        (Class::Agent, 1),
+    ] {
+        harness.start().finish(failed(class));
+        let notices = harness.notices();
+        assert_eq!(notices.iter().filter(|code| **code == ATTENTION).count(), asked, "{class:?} {notices:?}");
+        harness.wait(secs(3600));
+    }
+    assert_eq!(harness.task.failed_attempts(), 7);
+    // The end of a task is reported as such.
+    let mut harness = Harness::new(plain());
+    for _ in 0..3 {
+        harness.start().finish(failed(Class::Agent));
+        harness.wait(secs(3600));
+    }
+    assert_eq!((harness.state(), harness.notices().contains(&ATTENTION)), (State::Failed, false));
 }
