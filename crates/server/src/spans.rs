@@ -1,9 +1,10 @@
-//! Log fields and OpenTelemetry spans for tasks: the task itself, each wait in the queue, each attempt. Spans outlive
-//! processes, so they are emitted on completion, with ids from the task record.
+//! Log fields and OpenTelemetry spans for tasks: the task itself, each wait in the queue, each attempt; and for workflows, of whose span
+//! those of their tasks are children, as are the waits for people, times and signals. Spans outlive processes, so they are emitted on completion, with ids from the task record.
 
 use rota_core::Timestamp;
 use rota_core::failure::Class;
 use rota_core::task::{Dependency, Task};
+use rota_core::workflow::{Kind, Step, Workflow};
 use rota_store::{AttemptEnded, Commit, QueueLeft};
 use rota_telemetry::traces::{self, Finished, Value};
 use rota_telemetry::{OnExit, spawn, trace};
@@ -42,6 +43,55 @@ pub(crate) fn emit(commit: &Commit, store: &StoreClient) {
             emit_task(store, task);
         }
     }
+    if traces::is_enabled() {
+        commit.steps.iter().for_each(|step| emit_wait(commit, step));
+        // After its end a workflow only changes when it is deleted.
+        let ended = commit.workflows.iter().filter(|one| one.state.is_final() && !one.deleted);
+        ended.filter(|one| one.trace.sampled).for_each(|one| emit_workflow(one));
+    }
+}
+
+/// Returns a span with the attributes that all spans of a workflow share.
+fn of_workflow(workflow: &Workflow, name: &'static str, began: Timestamp, ended: Timestamp) -> Finished {
+    let attributes = vec![
+        ("rota.workflow.id", workflow.id.to_string().into()),
+        ("rota.namespace", workflow.namespace.to_string().into()),
+    ];
+    Finished {
+        name: name.into(),
+        trace_id: workflow.trace.trace_id,
+        began: began.0,
+        ended: ended.0,
+        attributes,
+        ..Finished::default()
+    }
+}
+
+fn emit_workflow(workflow: &Workflow) {
+    let ended = workflow.ended_at.unwrap_or(workflow.created_at);
+    let mut span = of_workflow(workflow, "workflow", workflow.created_at, ended);
+    (span.span_id, span.parent_id) = (workflow.trace.span_id, workflow.trace.parent_id);
+    span.attributes.push(("rota.workflow.state", workflow.state.name().to_ascii_lowercase().into()));
+    span.error = workflow.outcome.map(|_| workflow.state.name().to_ascii_lowercase());
+    traces::emit(span);
+}
+
+/// Emits the span of a step without tasks that has ended. The workflow changes with it.
+fn emit_wait(commit: &Commit, step: &Step) {
+    let name = match step.kind {
+        Kind::Approval { .. } => "approval",
+        Kind::Sleep { .. } | Kind::Signal { .. } => "wait",
+        _ => return,
+    };
+    let workflow = commit.workflows.iter().find(|one| one.key == step.workflow && one.trace.sampled);
+    let (Some(workflow), Some(began), Some(ended)) = (workflow, step.ready_at, step.ended_at) else { return };
+    let mut span = of_workflow(workflow, name, began, ended);
+    (span.span_id, span.parent_id) = (traces::span_id(), workflow.trace.span_id);
+    span.attributes.extend([
+        ("rota.step", step.name.clone().into()),
+        ("rota.step.state", step.state.name().to_ascii_lowercase().into()),
+    ]);
+    traces::emit(span);
 }
 
 /// Returns a span with the attributes that all spans of a task share.
@@ -52,6 +102,10 @@ fn of(task: &Task, name: &'static str, began: Timestamp, ended: Timestamp) -> Fi
     ];
     if let Some(agent) = task.agent() {
         attributes.push(("rota.agent", agent.to_string().into()));
+    }
+    if let Some(place) = &task.step {
+        attributes.push(("rota.workflow.id", place.id.to_string().into()));
+        attributes.push(("rota.step", place.name.clone().into()));
     }
     Finished {
         name: name.into(),

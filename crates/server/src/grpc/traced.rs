@@ -1,4 +1,4 @@
-//! Spans of the calls that create tasks, between the spans of their callers and of the tasks. Does nothing when traces are
+//! Spans of the calls that create tasks and workflows, between the spans of their callers and of the tasks. Does nothing when traces are
 //! not exported.
 
 use std::future::Future;
@@ -12,10 +12,12 @@ use rota_telemetry::traces::{self, SpanKind};
 use tonic::body::Body;
 
 /// Methods that get a span.
-const METHODS: [&str; 3] = [
+const METHODS: [&str; 5] = [
     "rota.v1.TaskService/CreateTask",
     "rota.v1.TaskService/BatchCreateTasks",
     "rota.v1.TaskService/RetryTask",
+    "rota.v1.WorkflowService/CreateWorkflow",
+    "rota.v1.WorkflowService/RerunWorkflow",
 ];
 
 /// Returns the trace context in a caller's headers.

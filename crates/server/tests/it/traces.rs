@@ -104,6 +104,52 @@ async fn retried_task_has_span_per_attempt() -> Result<()> {
 }
 
 #[tokio::test]
+async fn workflow_is_one_trace_over_an_approval() -> Result<()> {
+    let (cluster, _worker) = start_cluster(tasks::script([])).await?;
+    let caller = Caller::new();
+    let echo = |text: &str| serde_json::json!({ "target": { "agent": "echo" }, "runtime": { "scripted": { "steps": [{ "succeed": text }] } } });
+    let spec = serde_json::json!({ "steps": [
+        { "name": "before", "task": echo("a") },
+        { "name": "ask", "needs": [{ "step": "before" }], "approval": { "prompt": "go?" } },
+        { "name": "after", "needs": [{ "step": "ask" }], "task": echo("b") },
+    ] });
+    let workflow = v1::Workflow { spec: Some(serde_json::from_value(spec)?), ..Default::default() };
+    let parent = rota_proto::names::namespace(tasks::NAMESPACE);
+    let request = v1::CreateWorkflowRequest { parent, workflow: Some(workflow), ..Default::default() };
+    let made = caller.client(&cluster).create_workflow(request).await?;
+    // A person decides, who knows nothing of the trace.
+    let decide = v1::DecideStepRequest {
+        name: made.name.clone(),
+        step: "ask".to_owned(),
+        decision: v1::StepDecision::Approve.into(),
+        ..Default::default()
+    };
+    tasks::eventually("the decision", || async {
+        Ok(cluster.client().decide_step(decide.clone()).await.is_ok())
+    })
+    .await?;
+    let expected = "client rota.v1.WorkflowService/CreateWorkflow\n  server rota.v1.WorkflowService/CreateWorkflow\n    \
+                    workflow succeeded\n      task succeeded\n        queue\n        attempt 1 succeeded\n      \
+                    approval ask succeeded\n      task succeeded\n        queue\n        attempt 1 succeeded";
+    assert_eq!(caller.tree(10).await?, expected);
+    let spans = caller.spans(10).await?;
+    let steps: Vec<_> = spans
+        .iter()
+        .filter(|span| span.name == "attempt")
+        .map(|span| &span.attributes["rota.step"])
+        .collect();
+    assert!(steps.contains(&&"before".to_owned()) && steps.contains(&&"after".to_owned()), "{steps:?}");
+    let id = &collector::named(&spans, "workflow")?.attributes["rota.workflow.id"];
+    assert!(
+        spans
+            .iter()
+            .filter(|span| span.name == "task")
+            .all(|span| &span.attributes["rota.workflow.id"] == id)
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn cancelled_task_has_its_spans() -> Result<()> {
     let (cluster, _worker) = start_cluster(tasks::script([])).await?;
     let (runs, waits) = (Caller::new(), Caller::new());

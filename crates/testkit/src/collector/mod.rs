@@ -211,6 +211,8 @@ fn below(spans: &[ReceivedSpan], parent: &str, depth: usize, lines: &mut Vec<Str
         let details: &[&str] = match span.name.as_str() {
             "task" => &["rota.task.state"],
             "attempt" => &["rota.attempt", "rota.outcome"],
+            "workflow" => &["rota.workflow.state"],
+            "approval" | "wait" => &["rota.step", "rota.step.state"],
             _ => &[],
         };
         let details =
