@@ -2,7 +2,8 @@ import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { isTransient, signInByLink } from "./api/client";
+import { isTransient } from "./api/client";
+import { startSession } from "./api/session";
 import { isExpired, isSignedIn, onSignIn } from "./api/token";
 import { router } from "./router";
 import "./styles.css";
@@ -26,7 +27,7 @@ onSignIn(() => {
   }
 });
 
-await signInByLink();
+await startSession();
 const root = document.getElementById("root");
 if (root) {
   createRoot(root).render(

@@ -1,6 +1,7 @@
 // Ways in and out, in a real browser.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -12,6 +13,7 @@ import {
   fits,
   folder,
   freePort,
+  kill,
   newPage,
   nothingFailed,
   run,
@@ -21,10 +23,17 @@ import {
   shell,
   show,
   signedIn,
+  start,
   stop,
 } from "./harness.mjs";
 
 setUp();
+
+/** Ends the session of a page behind its back. */
+async function revoke(page) {
+  const own = "fetch('/api/v1/browserSessions/current').then((response) => response.json())";
+  await api("POST", `${(await page.evaluate(own)).name}:revoke`, {});
+}
 
 test("a link signs in once and has no token", async () => {
   const link = (await run(["ui"])).trim();
@@ -34,20 +43,75 @@ test("a link signs in once and has no token", async () => {
   await page.goto(link);
   await page.getByRole("heading", { name: "Tasks" }).waitFor();
   assert.equal(new URL(page.url()).hash, "");
+  // Who is signed in already stays so, in every window and after a reload.
   const other = await newPage(context);
   await other.goto(link);
-  await other.getByRole("alert").filter({ hasText: "used before" }).waitFor();
-  await other.getByLabel("Token").waitFor();
+  await other.getByRole("heading", { name: "Tasks" }).waitFor();
+  await other.reload();
+  await other.getByRole("heading", { name: "Tasks" }).waitFor();
   await context.close();
+  const stranger = await newPage(await browser.newContext());
+  await stranger.goto(link);
+  await stranger.getByRole("alert").filter({ hasText: "used before" }).waitFor();
+  await stranger.getByLabel("Token").waitFor();
+  await stranger.context().close();
 });
 
-test("a refused token is explained", async () => {
+test("no script and no other site can use a session", async () => {
   const page = await signedIn();
-  await page.evaluate("sessionStorage.setItem('rota.token', 'another')");
-  // Any call that is under way notices it.
-  await page.keyboard.press("w");
-  await page.getByRole("alert").filter({ hasText: "wrong token" }).waitFor();
+  const [cookie] = await page.context().cookies(`${base}/api/v1/`);
+  assert.deepEqual([cookie.httpOnly, cookie.sameSite], [true, "Strict"]);
+  assert.equal(cookie.name, `rota-session-${new URL(base).port}`);
+  assert.equal(await page.evaluate("document.cookie"), "");
+  assert.equal(await page.evaluate("localStorage.length + sessionStorage.length"), 0);
+  // Browsers send it with the calls of other programs on the same host, which are refused.
+  const { origin } = new URL(base);
+  const server = createServer((_, response) => response.setHeader("Content-Type", "text/html").end("<p>"));
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const foreign = await page.context().newPage();
+  await foreign.route(`http://127.0.0.1:${server.address().port}/`, (route) => route.continue());
+  await foreign.goto(`http://127.0.0.1:${server.address().port}/`);
+  const refused = foreign.waitForResponse((response) => response.url().includes("/api/v1/"));
+  const sent = foreign.waitForRequest((request) => request.url().includes("/api/v1/"));
+  const forge = `fetch("${origin}/api/v1/namespaces/default/tasks/none:cancel",
+    { method: "POST", mode: "no-cors", credentials: "include" })`;
+  await foreign.evaluate(forge);
+  assert.match((await (await sent).allHeaders()).cookie ?? "", /rota-session-/);
+  assert.equal((await refused).status(), 403);
+  server.close();
+  await page.context().close();
+});
+
+test("a session that is revoked is explained", async () => {
+  const page = await signedIn();
+  await revoke(page);
+  // The streams of the page end with it.
+  await page.getByRole("alert").filter({ hasText: "the session was ended" }).waitFor();
   await page.getByLabel("Token").waitFor();
+  await page.context().close();
+});
+
+test("windows are signed in and out together", async () => {
+  const page = await signedIn();
+  const other = await newPage(page.context());
+  await other.goto(base);
+  await other.getByRole("heading", { name: "Tasks" }).waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await other.getByLabel("Token").fill(adminToken());
+  assert.deepEqual(await page.context().cookies(`${base}/api/v1/`), []);
+  await other.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await page.context().close();
+});
+
+test("a restart of the control plane signs no one out", async () => {
+  const page = await signedIn();
+  await kill();
+  await start();
+  await shell("true", "--title", "after the restart");
+  await show(page, "after the restart");
+  await page.reload();
+  await page.getByRole("link", { name: "after the restart" }).waitFor();
   await page.context().close();
 });
 
@@ -59,8 +123,8 @@ test("who signs in again continues where they were", async () => {
   const answer = page.getByRole("form", { name: "Answer" }).locator("textarea");
   await answer.fill("half a sent");
   const address = page.url();
-  await page.evaluate("sessionStorage.setItem('rota.token', 'another'); window.kept = true");
-  await page.getByRole("button", { name: "Answer" }).click();
+  await page.evaluate("window.kept = true");
+  await revoke(page);
   await page.getByRole("alert").filter({ hasText: "Sign in again, to continue where you were" }).waitFor();
   // Nothing of the page is seen or reached meanwhile.
   assert.equal(await page.getByRole("heading", { name: "a private one" }).count(), 0);

@@ -1,5 +1,5 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { expire, setRole, signIn, signOut, takeCode, token } from "./token";
+import { expire, isSignedIn, setRole, signInChanges } from "./token";
 
 /** Codes of gRPC, as errors have them. */
 export const Code = { UNKNOWN: 2, NOT_FOUND: 5, PERMISSION_DENIED: 7, UNAVAILABLE: 14, UNAUTHENTICATED: 16 };
@@ -89,12 +89,16 @@ function count(change: number): void {
   }
 }
 
-/** Sends a request, and returns its response once it has begun. */
-async function send(path: string, init: RequestInit, bearer = token()): Promise<Response> {
-  const headers = new Headers(init.headers);
-  if (bearer) {
-    headers.set("Authorization", `Bearer ${bearer}`);
+/** Asks to sign in again if a call was refused that had the session. */
+function notice(error: ApiError, signIns: number): void {
+  if (error.code === Code.UNAUTHENTICATED && isSignedIn() && signIns === signInChanges()) {
+    expire(`Sign in again, to continue where you were: ${error.message}.`);
   }
+}
+
+/** Sends a request, and returns its response once it has begun. */
+async function send(path: string, init: RequestInit): Promise<Response> {
+  const signIns = signInChanges();
   let waited = false;
   const timer = setTimeout(() => {
     waited = true;
@@ -102,7 +106,7 @@ async function send(path: string, init: RequestInit, bearer = token()): Promise<
   }, SLOW);
   let response: Response;
   try {
-    response = await fetch(`/api/v1/${path}`, { ...init, headers });
+    response = await fetch(`/api/v1/${path}`, init);
   } catch (error) {
     if (init.signal?.aborted) {
       throw error;
@@ -116,13 +120,10 @@ async function send(path: string, init: RequestInit, bearer = token()): Promise<
   }
   if (!response.ok) {
     const error = await failure(response);
-    // A call without a token only asks whether one is required.
-    if (error.code === Code.UNAUTHENTICATED && bearer && bearer === token()) {
-      expire(`Sign in again, to continue where you were: ${error.message}.`);
-    }
+    notice(error, signIns);
     throw error;
   }
-  if (bearer === token()) {
+  if (signIns === signInChanges()) {
     setRole(response.headers.get("rota-role"));
   }
   return response;
@@ -201,39 +202,6 @@ export async function save(path: string, name: string): Promise<void> {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** Fails unless a token is accepted, or none is required. */
-export async function checkToken(given: string): Promise<void> {
-  try {
-    await send("namespaces/default/tasks?pageSize=1", {}, given);
-  } catch (error) {
-    // A token of another namespace is valid all the same.
-    if (
-      !(error instanceof ApiError && error.code === Code.PERMISSION_DENIED && error.reason !== "HOST_REFUSED")
-    ) {
-      throw error;
-    }
-  }
-}
-
-/** Signs in with the code of a link, if the page was opened by one. */
-export async function signInByLink(): Promise<void> {
-  const code = takeCode();
-  if (!code) {
-    return;
-  }
-  try {
-    const redeemed = await post<{ token?: string }>("system:redeemSignInCode", { code });
-    signIn(redeemed.token ?? "");
-  } catch (error) {
-    // Who is signed in already stays so.
-    if (!token()) {
-      signOut(
-        error instanceof ApiError ? [error.message, error.hint].filter(Boolean).join(": ") : String(error),
-      );
-    }
-  }
-}
-
 /** A key by which the server recognizes a call that is repeated. Browsers offer `randomUUID` only over HTTPS. */
 export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
@@ -248,6 +216,7 @@ export async function stream<T>(
   receive: (message: T) => void,
   opened: () => void = () => {},
 ): Promise<void> {
+  const signIns = signInChanges();
   const response = await send(path, { headers: { Accept: "text/event-stream" }, signal });
   if (!response.body) {
     throw new ApiError(Code.UNAVAILABLE, "the stream is empty");
@@ -278,7 +247,9 @@ export async function stream<T>(
         return;
       }
       if (value.event === "error") {
-        throw errorOf(JSON.parse(value.data), Code.UNAVAILABLE);
+        const error = errorOf(JSON.parse(value.data), Code.UNAVAILABLE);
+        notice(error, signIns);
+        throw error;
       }
       receive(JSON.parse(value.data) as T);
     }

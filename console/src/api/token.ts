@@ -1,28 +1,25 @@
 /**
- * The bearer token of this tab. It is in the tab's own storage: other tabs and later visits sign in again, and no request
- * carries it by itself, so that other sites cannot use it.
+ * Whether this browser is signed in: its session is a cookie that no script can read. Pages only see which calls succeed, and all
+ * windows of the browser have the same session.
  */
-const KEY = "rota.token";
 const listeners = new Set<() => void>();
-/** Whether the control plane has answered without a token. */
+/** Whether calls have succeeded with the session. */
+let isIn = false;
+/** Whether the control plane has answered without a session. */
 let isOpen = false;
-/** Why the tab is signed out, unless a person has done it. */
+/** Why the window is signed out, unless a person has done it. */
 let why = "";
-/** Whether the token was refused while pages were open: they stay as they are until the tab is signed in again. */
+/** Whether the session has ended while pages were open: they stay as they are until the window is signed in again. */
 let isRefused = false;
-/** Whether the token is that of viewers, which the responses to its calls name. */
+/** Whether the session is that of a viewer, which the responses to its calls name. */
 let isViewing = false;
 const roleListeners = new Set<() => void>();
-/** Number of times that the tab was signed in or out. */
+/** Number of times that the window was signed in or out. */
 let changes = 0;
 
-export function token(): string | null {
-  return sessionStorage.getItem(KEY);
-}
-
-/** Whether calls can be made: with a token, or because none is required. */
+/** Whether calls can be made: with a session, or because none is required. */
 export function isSignedIn(): boolean {
-  return isOpen || token() !== null;
+  return isOpen || isIn;
 }
 
 /** Whether the control plane requires no token. */
@@ -30,12 +27,12 @@ export function needsNoToken(): boolean {
   return isOpen;
 }
 
-/** Whether pages wait for another token. */
+/** Whether pages wait until a person has signed in again. */
 export function isExpired(): boolean {
   return isRefused;
 }
 
-/** Whether the token may change nothing. */
+/** Whether the session may change nothing. */
 export function isViewer(): boolean {
   return isViewing;
 }
@@ -55,7 +52,7 @@ export function onRole(listener: () => void): () => void {
   return () => roleListeners.delete(listener);
 }
 
-/** Returns a number that changes when the tab is signed in or out. */
+/** Returns a number that changes when the window is signed in or out. */
 export function signInChanges(): number {
   return changes;
 }
@@ -65,46 +62,37 @@ export function signedOutBecause(): string {
   return why;
 }
 
-export function signIn(value: string): void {
-  sessionStorage.setItem(KEY, value);
-  why = "";
-  isRefused = false;
-  notify();
+export function signIn(): void {
+  set({ isIn: true });
 }
 
 export function signInWithoutToken(): void {
-  isOpen = true;
-  isRefused = false;
-  notify();
+  set({ isOpen: true });
 }
 
 export function signOut(reason = ""): void {
-  sessionStorage.removeItem(KEY);
-  isOpen = false;
-  why = reason;
-  isRefused = false;
-  notify();
+  set({ why: reason });
 }
 
-/** Asks for another token, and keeps what a person has typed and not sent. */
+/** Asks to sign in again, and keeps what a person has typed and not sent. */
 export function expire(reason: string): void {
-  sessionStorage.removeItem(KEY);
-  isOpen = false;
-  why = reason;
-  isRefused = true;
-  notify();
+  set({ why: reason, isRefused: true });
+}
+
+function set(state: { isIn?: boolean; isOpen?: boolean; why?: string; isRefused?: boolean }): void {
+  isIn = state.isIn ?? false;
+  isOpen = state.isOpen ?? false;
+  why = state.why ?? "";
+  isRefused = state.isRefused ?? false;
+  changes += 1;
+  for (const listener of listeners) {
+    listener();
+  }
 }
 
 export function onSignIn(listener: () => void): () => void {
   listeners.add(listener);
   return () => listeners.delete(listener);
-}
-
-function notify(): void {
-  changes += 1;
-  for (const listener of listeners) {
-    listener();
-  }
 }
 
 /** Takes the code of a link such as `/#code=…` over, and removes it from the address. */

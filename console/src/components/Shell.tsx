@@ -2,7 +2,8 @@ import { Link, Outlet, useNavigate } from "@tanstack/react-router";
 import { lazy, type ReactNode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { isSlow, onSlow } from "../api/client";
 import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
-import { isExpired, isSignedIn, needsNoToken, onSignIn, signOut } from "../api/token";
+import { closeSession } from "../api/session";
+import { isExpired, isSignedIn, needsNoToken, onSignIn } from "../api/token";
 import { useAlerts } from "../features/alerts/useAlerts";
 import { useNotices } from "../features/inbox/useNotices";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
@@ -86,7 +87,7 @@ export function Shell() {
             ?
           </button>
           {!needsNoToken() && (
-            <button type="button" onClick={() => signOut()}>
+            <button type="button" onClick={() => void closeSession()}>
               Sign out
             </button>
           )}

@@ -1,23 +1,20 @@
 import { useEffect, useState } from "react";
-import { checkToken } from "../api/client";
-import { signedOutBecause, signIn, signInWithoutToken } from "../api/token";
+import { openSession, resumeSession } from "../api/session";
+import { signedOutBecause } from "../api/token";
 import { Problem } from "./Problem";
 
-/** Asks for a token, unless none is required, and checks it by a call that every role may make. */
+/** Asks for a token, unless the browser has a session or none is required. */
 export function SignIn() {
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState(true);
   useEffect(() => {
-    checkToken("")
-      .then(signInWithoutToken)
-      .catch(() => setBusy(false));
+    resumeSession().catch(() => setBusy(false));
   }, []);
   const submit = async (given: string) => {
     setBusy(true);
     setError(undefined);
     try {
-      await checkToken(given);
-      signIn(given);
+      await openSession(given);
     } catch (failed) {
       setError(failed);
     }
@@ -45,8 +42,8 @@ export function SignIn() {
       </form>
       <Problem error={error ?? signedOutBecause()} />
       <p className="quiet">
-        The token of the command line: <code>rota ui</code> prints a link that signs in. It is kept in this
-        tab only.
+        The token of the command line: <code>rota ui</code> prints a link that signs in. The page does not
+        keep it: this browser gets a session, which <strong>Sign out</strong> ends.
       </p>
     </main>
   );

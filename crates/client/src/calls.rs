@@ -177,6 +177,10 @@ calls! {
     once admin.revoke_worker_token(RevokeWorkerTokenRequest) -> v1::WorkerToken;
     /// Returns a code that signs a browser in with the token of this client, once.
     repeat admin.issue_sign_in_code(IssueSignInCodeRequest) -> v1::IssueSignInCodeResponse;
+    /// Returns one page of the sessions of browsers. [`Client::all_browser_sessions`] reads all pages.
+    repeat admin.list_browser_sessions(ListBrowserSessionsRequest) -> v1::ListBrowserSessionsResponse;
+    /// Ends a session of a browser. Not retried: a second try would not find it.
+    once admin.revoke_browser_session(RevokeBrowserSessionRequest) -> v1::BrowserSession;
     /// Removes some records of tasks that ended long ago. Call it again while there are more.
     repeat admin.prune(PruneRequest) -> v1::PruneResponse;
     /// Seals some secrets under the next key. Call it again while there are more.

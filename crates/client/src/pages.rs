@@ -110,4 +110,18 @@ impl Client {
         let request = v1::ListWorkerTokensRequest { parent: parent.into(), ..Default::default() };
         all_pages!(self.list_worker_tokens, worker_tokens, request)
     }
+
+    /// Reads all pages of [`Client::list_browser_sessions`].
+    pub async fn all_browser_sessions(&self) -> Result<Vec<v1::BrowserSession>, Error> {
+        let mut all = Vec::new();
+        let mut request = v1::ListBrowserSessionsRequest::default();
+        loop {
+            let page = self.list_browser_sessions(request.clone()).await?;
+            all.extend(page.browser_sessions);
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
 }

@@ -14,7 +14,7 @@
 //! # Safety
 //!
 //! Pages run no script and load no style but their own files, connect to nothing but their own server, and cannot be framed.
-//! The token of a person is in the tab's own storage and in no cookie, so that other sites cannot use it.
+//! The session of a browser is a cookie that no script can read, and that works for calls of these pages alone.
 
 use std::task::{Context, Poll};
 

@@ -26,14 +26,20 @@ pub(crate) const LARGE: usize = 64 << 10;
 /// Headers that the services know: who calls, from where, in which trace, and for how long.
 const PASSED: &[&str] = &[
     "authorization",
+    "cookie",
     "host",
     "origin",
+    "sec-fetch-site",
     "user-agent",
     "traceparent",
     "tracestate",
     "baggage",
     "grpc-timeout",
 ];
+
+/// Method of the HTTP request that a call was made of, as an extension: all calls of gRPC are `POST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpMethod(pub Method);
 
 /// Answers requests below [`PREFIX`] and passes all others on.
 #[derive(Debug, Clone)]
@@ -146,8 +152,8 @@ impl Gateway {
 
         let mut headers = HeaderMap::new();
         for name in PASSED {
-            if let Some(value) = parts.headers.get(*name) {
-                headers.insert(*name, value.clone());
+            for value in parts.headers.get_all(*name) {
+                headers.append(*name, value.clone());
             }
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -156,7 +162,7 @@ impl Gateway {
         uri.path_and_query = Some(route.path.clone());
         parts.uri = http::Uri::from_parts(uri).unwrap_or_default();
         parts.headers = headers;
-        parts.method = Method::POST;
+        parts.extensions.insert(HttpMethod(std::mem::replace(&mut parts.method, Method::POST)));
         // The services speak gRPC, which has no other version.
         parts.version = Version::HTTP_2;
         Ok((Request::from_parts(parts, message(route.clone(), parameters, body)), call))

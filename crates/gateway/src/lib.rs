@@ -38,7 +38,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost_reflect::DescriptorPool;
 
-pub use self::call::{Layer, Service};
+pub use self::call::{HttpMethod, Layer, Service};
 pub use self::openapi::document as openapi;
 use self::routes::Routes;
 pub use self::status::REASONS;

@@ -13,7 +13,7 @@ use crate::stream::{self, Messages};
 use crate::{Gateway, content, status};
 
 /// Headers of the services that responses over HTTP have too.
-const PASSED: [&str; 1] = ["rota-role"];
+const PASSED: [&str; 2] = ["rota-role", "set-cookie"];
 
 /// Converts the response of a call.
 pub(crate) async fn convert(gateway: &Gateway, call: Call, response: Response<Body>) -> Response<Body> {

@@ -46,6 +46,11 @@ pub fn worker_token(namespace: &str, id: impl std::fmt::Display) -> String {
     format!("namespaces/{namespace}/workerTokens/{id}")
 }
 
+/// Returns the name of a browser's session: `browserSessions/{id}`.
+pub fn browser_session(id: impl std::fmt::Display) -> String {
+    format!("browserSessions/{id}")
+}
+
 /// Returns the namespace of `namespaces/{namespace}`, or `None` for a name of another shape.
 pub fn parse_namespace(name: &str) -> Option<&str> {
     name.strip_prefix("namespaces/").filter(|rest| !rest.is_empty() && !rest.contains('/'))

@@ -24,6 +24,7 @@ use crate::schedules::Registry;
 use crate::sessions::{self, SessionDeps};
 use crate::spans;
 use crate::store_client::StoreClient;
+use crate::trust::browser_sessions::BrowserSessions;
 use crate::trust::token_registry::TokenRegistry;
 use crate::watchers::Watchers;
 use crate::workflows::ReadySteps;
@@ -41,6 +42,7 @@ pub(crate) struct CommitApplier {
     pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) schedules: Arc<Registry>,
     pub(crate) token_registry: Arc<TokenRegistry>,
+    pub(crate) browser_sessions: Arc<BrowserSessions>,
     pub(crate) store: StoreClient,
     /// Revision of the snapshot that was restored, if any: it contains the commits up to this one.
     pub(crate) restored: Option<u64>,
@@ -84,6 +86,7 @@ impl CommitApplier {
         for change in &commit.documents {
             self.schedules.apply(change);
             self.token_registry.apply(change);
+            self.browser_sessions.apply(change);
         }
         let is_over = |state: Option<State>| state.is_some_and(State::is_final);
         for change in

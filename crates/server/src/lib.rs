@@ -82,7 +82,7 @@ mod workflows;
 pub use error::{Error, ShutdownOutcome};
 pub use metrics::{Descriptor, metrics};
 pub use notify::{NotificationsError, Receiver};
-pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
+pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, SessionLimits, Timing, Tls, Token};
 pub use rota_artifacts::Parts;
 pub use schedules::WallClock;
 pub use seal::{Error as KeyError, KeyFiles, key_document};

@@ -58,6 +58,8 @@ pub struct Options {
     pub console: bool,
     /// Limits of the connections of the gRPC listener.
     pub limits: Limits,
+    /// How long browsers stay signed in.
+    pub sessions: SessionLimits,
     /// Policy of the agents' circuit breakers.
     pub breakers: Policy,
     /// Receivers of notifications outside of Rota.
@@ -202,6 +204,21 @@ impl Default for Timing {
             retention: Some(Duration::from_secs(30 * 24 * 3600)),
             wall_clock: WallClock::default(),
         }
+    }
+}
+
+/// How long browsers stay signed in.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// Time without a call after which a session ends.
+    pub idle: Duration,
+    /// Time after which a session ends, whatever use is made of it.
+    pub lifetime: Duration,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(24 * 3600), lifetime: Duration::from_secs(7 * 24 * 3600) }
     }
 }
 

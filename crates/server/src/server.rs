@@ -36,7 +36,9 @@ use crate::schedules;
 use crate::seal;
 use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
-use crate::trust::auth::Authenticator;
+use crate::trust::auth::{Accepted, Authenticator, Sessions};
+use crate::trust::browser_sessions::BrowserSessions;
+use crate::trust::shared_tokens::SharedTokens;
 use crate::trust::sign_in::SignInCodes;
 use crate::trust::tls;
 use crate::trust::token_registry::TokenRegistry;
@@ -110,10 +112,11 @@ impl Server {
         };
         let token_registry = TokenRegistry::restore(&store, &metrics).await?;
         let worker_tokens = WorkerTokens::new(Arc::clone(&sealer), Arc::new(token_registry));
+        let browser_sessions = Arc::new(BrowserSessions::new(SharedTokens::default(), options.sessions));
+        browser_sessions.restore(&store, &metrics).await?;
         let authenticator = Authenticator::new(
-            options.token.clone(),
-            options.viewer_token.clone(),
-            options.oidc.clone(),
+            Accepted { token: options.token, viewer_token: options.viewer_token, oidc: options.oidc },
+            Sessions { known: Arc::clone(&browser_sessions), store: store.clone() },
             worker_tokens.clone(),
             addr.ip().is_loopback(),
             &options.background_tasks,
@@ -207,6 +210,7 @@ impl Server {
             ready_steps: Arc::clone(&ready_steps),
             schedules,
             token_registry: Arc::clone(worker_tokens.registry()),
+            browser_sessions: Arc::clone(&browser_sessions),
             store: store.clone(),
             restored: None,
             timer,
@@ -275,8 +279,15 @@ impl Server {
                 worker_tokens: grpc::TokenAdmin {
                     store: store.clone(),
                     tokens: worker_tokens.clone(),
-                    barriers,
+                    barriers: barriers.clone(),
                     changes: Default::default(),
+                },
+                browser_sessions: grpc::BrowserSessionAdmin {
+                    store: store.clone(),
+                    sessions: browser_sessions,
+                    barriers,
+                    lifetime: options.sessions.lifetime,
+                    has_tls: tls.is_some(),
                 },
                 rotation,
                 sign_in_codes: SignInCodes::default(),

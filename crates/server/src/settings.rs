@@ -2,10 +2,11 @@
 //! a command line is read, and does not open the store.
 
 mod error;
+mod oidc;
 mod store;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::SettingsError;
 use crate::notify::Receiver;
-use crate::options::{DEFAULT_LISTEN, Limits, Oidc, Options, Timing, Tls, Token};
+use crate::options::{DEFAULT_LISTEN, Limits, Options, SessionLimits, Timing, Tls, Token};
 use crate::seal::KeyFiles;
 
-/// `aud` claim that tokens must have unless `oidc_audience` is set.
-const DEFAULT_AUDIENCE: &str = "rota";
 /// What the names of variables of the clouds' own tools begin with.
 const CLOUDS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 /// MiB of artifacts of a namespace, unless `artifacts_quota_mib` is set.
@@ -116,6 +115,12 @@ pub struct Settings {
     /// `sub` claim of the operator, such as system:serviceaccount:rota:rota-operator
     #[arg(long, value_name = "SUBJECT", help_heading = OIDC)]
     pub oidc_operator: Option<String>,
+    /// Time without a call after which a browser that has signed in is asked to sign in again
+    #[arg(long, value_name = "TIME")]
+    pub session_idle: HumanDuration,
+    /// Time after which a browser that has signed in is asked to sign in again, whatever use it makes
+    #[arg(long, value_name = "TIME")]
+    pub session_lifetime: HumanDuration,
     /// Serve no control centre: only the APIs
     #[arg(long)]
     pub no_console: bool,
@@ -150,7 +155,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (timing, breakers) = (Timing::default(), Policy::default());
+        let (timing, breakers, sessions) = (Timing::default(), Policy::default(), SessionLimits::default());
         Self {
             listen: DEFAULT_LISTEN,
             data_dir: env::rota_home().join("server"),
@@ -176,6 +181,8 @@ impl Default for Settings {
             oidc_token_file: None,
             oidc_audience: None,
             oidc_operator: None,
+            session_idle: HumanDuration(sessions.idle),
+            session_lifetime: HumanDuration(sessions.lifetime),
             no_console: false,
             insecure: false,
             heartbeat: HumanDuration(timing.heartbeat),
@@ -241,6 +248,7 @@ impl Settings {
                 wall_clock: Default::default(),
             },
             limits: Limits::default(),
+            sessions: SessionLimits { idle: self.session_idle.0, lifetime: self.session_lifetime.0 },
             console: !self.no_console,
             notifications: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
@@ -290,54 +298,6 @@ impl Settings {
             _ => Err(SettingsError::IncompleteTls),
         }
     }
-
-    fn oidc(&self) -> Result<Option<Oidc>, SettingsError> {
-        let issuer = match (&self.oidc_issuer, &self.oidc_token_file) {
-            (Some(issuer), _) => issuer.clone(),
-            (None, Some(file)) => issuer_of(file)?,
-            (None, None) => return self.check_no_oidc().map(|()| None),
-        };
-        for (key, url) in [("oidc_issuer", Some(&issuer)), ("oidc_jwks_url", self.oidc_jwks_url.as_ref())] {
-            let Some(url) = url else { continue };
-            Oidc::check_url(url).map_err(|problem| SettingsError::Url { key, url: url.clone(), problem })?;
-        }
-        let audience = self.oidc_audience.as_deref().unwrap_or(DEFAULT_AUDIENCE);
-        for (key, value) in
-            [("oidc_audience", Some(audience)), ("oidc_operator", self.oidc_operator.as_deref())]
-        {
-            if value.is_some_and(str::is_empty) {
-                return Err(SettingsError::Empty(key));
-            }
-        }
-        Ok(Some(Oidc {
-            jwks_url: self.oidc_jwks_url.clone(),
-            ca: self.oidc_ca.clone(),
-            token_file: self.oidc_token_file.clone(),
-            operator: self.oidc_operator.clone(),
-            ..Oidc::new(issuer, audience)
-        }))
-    }
-
-    /// Fails if a key is set that has no effect without an issuer.
-    fn check_no_oidc(&self) -> Result<(), SettingsError> {
-        let keys = [
-            ("oidc_jwks_url", self.oidc_jwks_url.is_some()),
-            ("oidc_ca", self.oidc_ca.is_some()),
-            ("oidc_audience", self.oidc_audience.is_some()),
-            ("oidc_operator", self.oidc_operator.is_some()),
-        ];
-        match keys.into_iter().find(|(_, set)| *set) {
-            Some((key, _)) => Err(SettingsError::NoIssuer(key)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Returns the issuer of a token of our own: the same issuer gives tokens to our callers.
-fn issuer_of(file: &Path) -> Result<String, SettingsError> {
-    let token = std::fs::read_to_string(file)
-        .map_err(|source| SettingsError::TokenFile { path: file.to_owned(), source })?;
-    Oidc::issuer_of(&token).ok_or_else(|| SettingsError::NoIssuerInToken(file.to_owned()))
 }
 
 /// Returns the variables of the clouds' own tools. Others have names that mean something to an object store as well, such as
@@ -385,6 +345,6 @@ mod tests {
             s.oidc_operator = Some("operator".into());
             s.oidc_issuer = Some("https://issuer.example".into());
         });
-        assert_eq!(complete.oidc().unwrap().unwrap().audience, DEFAULT_AUDIENCE);
+        assert_eq!(complete.oidc().unwrap().unwrap().audience, oidc::DEFAULT_AUDIENCE);
     }
 }

@@ -26,6 +26,8 @@ pub enum DocumentKind {
     Runs,
     /// What the metrics were in a minute or an hour. Belongs to no namespace, and has the default one.
     MetricsHistory,
+    /// Session of a browser, which is valid as long as it exists. Belongs to no namespace, and has the default one.
+    BrowserSession,
 }
 
 impl DocumentKind {
@@ -42,6 +44,7 @@ impl DocumentKind {
             Self::WorkerToken => "worker token",
             Self::Runs => "runs",
             Self::MetricsHistory => "metrics history",
+            Self::BrowserSession => "browser session",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A control plane on a runtime of its own, so that it can be killed like a process: none of its tasks runs any
 //! further, and no client is notified.
 
+mod disk;
 mod files;
 
 use std::net::SocketAddr;
@@ -14,7 +15,8 @@ use rota_client::{Client, Options as ClientOptions, RenewableChannel};
 use rota_core::breaker::Policy;
 use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
 use rota_server::{
-    Limits, Oidc, Options, Server, ShutdownOutcome, Timing, Tls, Token, WorkerGrant, WorkerTokens,
+    Limits, Oidc, Options, Server, SessionLimits, ShutdownOutcome, Timing, Tls, Token, WorkerGrant,
+    WorkerTokens,
 };
 use rota_store::Store;
 use rota_store::engine::Engine;
@@ -48,6 +50,8 @@ pub struct Setup {
     pub breakers: Policy,
     /// Limits of the connections of the gRPC listener.
     pub limits: Limits,
+    /// How long browsers stay signed in.
+    pub sessions: SessionLimits,
     /// Bearer token that callers must present.
     pub token: Option<String>,
     /// Token of viewers, stored as `viewers` in the cluster's folder.
@@ -72,6 +76,7 @@ impl Setup {
             timing: timing(),
             breakers: Policy::default(),
             limits: Limits::default(),
+            sessions: SessionLimits::default(),
             token: None,
             viewer_token: None,
             tls: None,
@@ -126,38 +131,13 @@ fn clock(skew: Arc<AtomicI64>) -> Clock {
     })
 }
 
-/// A store that takes no writes while its disk is full.
-#[derive(Debug)]
-struct Disk {
-    memory: InMemoryStore,
-    full: Arc<AtomicBool>,
-}
-
-impl rota_store::Backend for Disk {
-    fn load(&mut self, load: &rota_store::Load) -> Result<rota_store::Loaded, rota_store::Error> {
-        self.memory.load(load)
-    }
-
-    fn write(&mut self, changes: &rota_store::Changes) -> Result<rota_store::Written, rota_store::Error> {
-        if self.full.load(Ordering::Relaxed) {
-            let message = "the disk is full".to_owned();
-            return Err(rota_store::Error::Unavailable { message, hint: "the test makes room" });
-        }
-        self.memory.write(changes)
-    }
-
-    fn snapshot(&mut self) -> Result<rota_store::Snapshot, rota_store::Error> {
-        rota_store::Backend::snapshot(&mut self.memory)
-    }
-}
-
 fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
     let seed = u64::from(std::process::id());
     let clock = clock(Arc::clone(&setup.skew));
     Ok(match setup.backend {
         Backend::Memory => {
             let memory = InMemoryStore::default();
-            let disk = Disk { memory: memory.clone(), full: Arc::clone(&setup.full) };
+            let disk = disk::Disk { memory: memory.clone(), full: Arc::clone(&setup.full) };
             Arc::new(SingleWriterStore::start(Engine::new(disk, seed)?, memory, clock)?)
         }
         Backend::Sqlite => {
@@ -365,6 +345,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 timing: setup.timing,
                 console: true,
                 limits: setup.limits,
+                sessions: setup.sessions,
                 breakers: setup.breakers,
                 background_tasks: rota_telemetry::BackgroundTasks::default(),
             };

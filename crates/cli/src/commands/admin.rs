@@ -8,6 +8,7 @@ use rota_proto::v1::{
 };
 
 use super::alerts::Alerts;
+use super::browser_sessions::{RevokeSession, sessions};
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
 use super::doctor::database::describe;
 use super::storage::{Backup, Prune, rotate_key};
@@ -33,6 +34,8 @@ Examples:
   rota admin create-worker-token coder --worker coder-gpu --max-slots 2 >token
   rota admin worker-tokens
   rota admin revoke-worker-token 0198b2c4-51f0-7c3a-8f52-9d3a4b1c7e60
+  rota admin sessions
+  rota admin revoke-session 0198b2c4-51f0-7c3a-8f52-9d3a4b1c7e60
   rota admin prune --older-than 7d
   rota admin rotate-key
   rota admin prune --task 01981f6e-6e2c-7c3e-9d5c-2b7a1c9e4f10
@@ -88,6 +91,10 @@ pub enum What {
     WorkerTokens(WorkerTokens),
     /// Revoke worker tokens for good; workers that use them end, with their attempts
     RevokeWorkerToken(RevokeWorkerToken),
+    /// List the sessions of browsers that have signed in to the control centre
+    Sessions,
+    /// End sessions of browsers for good; their open pages ask to sign in
+    RevokeSession(RevokeSession),
     /// Remove the records of tasks that ended some time ago; those that other tasks need stay
     Prune(Prune),
     /// Seal all secrets under the key of --next-key-file, while the control plane is in use
@@ -119,6 +126,8 @@ impl Admin {
             What::CreateWorkerToken(wanted) => wanted.run(context).await,
             What::WorkerTokens(tokens) => tokens.run(context).await,
             What::RevokeWorkerToken(revoked) => revoked.run(context).await,
+            What::Sessions => sessions(context).await,
+            What::RevokeSession(revoked) => revoked.run(context).await,
             What::Prune(prune) => prune.run(context).await,
             What::RotateKey => rotate_key(context).await,
             What::Backup(backup) => backup.run(context).await,

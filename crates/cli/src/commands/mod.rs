@@ -8,6 +8,7 @@ pub mod apply;
 pub mod artifacts;
 pub mod attach;
 pub mod bench;
+mod browser_sessions;
 mod budgets;
 pub mod bulk;
 pub mod cancel;

@@ -96,6 +96,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let applier = CommitApplier {
         schedules: Arc::default(),
         token_registry: Arc::default(),
+        browser_sessions: Arc::default(),
         notifier: Arc::default(),
         ready_steps: Arc::default(),
         health: Arc::new(health),

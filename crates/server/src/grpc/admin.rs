@@ -2,25 +2,21 @@
 
 use std::sync::Arc;
 
-use rota_core::Timestamp;
 use rota_core::spending::Scope;
-use rota_core::task::State as TaskState;
-use rota_proto::num;
 use rota_proto::v1::admin_service_server::AdminService;
-use rota_proto::v1::{self, BackgroundTaskState, SystemState};
+use rota_proto::v1::{self, SystemState};
 use rota_store::Refused;
-use rota_telemetry::{background_tasks, log};
+use rota_telemetry::log;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::page;
-use super::{Rotation, Storage, TokenAdmin};
+use super::{BrowserSessionAdmin, Rotation, Storage, TokenAdmin};
 use crate::alerts::Alerts;
 use crate::clock::now;
 use crate::demand::Demand;
-use crate::health::{self, Health, State, StoreCheck};
+use crate::health::{self, Health, State};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
@@ -42,86 +38,9 @@ pub(crate) struct Admin {
     pub(crate) replica: String,
     pub(crate) worker_tokens: TokenAdmin,
     pub(crate) sign_in_codes: SignInCodes,
+    pub(crate) browser_sessions: BrowserSessionAdmin,
     pub(crate) storage: Storage,
     pub(crate) rotation: Rotation,
-}
-
-impl Admin {
-    fn store(&self, check: &StoreCheck) -> v1::StoreStatus {
-        let health = &self.health;
-        v1::StoreStatus {
-            available: check.problem.is_none(),
-            latency: Some(time::duration(check.latency)),
-            last_commit_time: health.last_commit().map(time::timestamp),
-            write_error: health.write_error().map(|(message, _)| message).unwrap_or_default(),
-            space: self.store.space().map(|space| v1::StoreSpace {
-                size_bytes: num::to_i64(space.size),
-                reusable_bytes: num::to_i64(space.reusable),
-                free_bytes: num::to_i64(space.free),
-                volume_bytes: num::to_i64(space.volume),
-            }),
-        }
-    }
-
-    fn background_tasks(&self) -> Vec<v1::BackgroundTask> {
-        let to_wire = |seen: background_tasks::BackgroundTaskStatus| v1::BackgroundTask {
-            name: seen.name.to_owned(),
-            description: seen.description.to_owned(),
-            state: match seen.state {
-                background_tasks::BackgroundTaskState::Idle => BackgroundTaskState::Idle,
-                background_tasks::BackgroundTaskState::Running => BackgroundTaskState::Running,
-                background_tasks::BackgroundTaskState::Failing => BackgroundTaskState::Failing,
-                background_tasks::BackgroundTaskState::Stuck => BackgroundTaskState::Stuck,
-                background_tasks::BackgroundTaskState::Stopped => BackgroundTaskState::Stopped,
-            }
-            .into(),
-            last_success_time: seen.last_success.map(|at| time::timestamp(Timestamp(at))),
-            succeeded: num::to_i64(seen.succeeded),
-            failed: num::to_i64(seen.failed),
-            error: seen.error,
-        };
-        self.health.background_tasks().into_iter().map(to_wire).collect()
-    }
-
-    async fn replicas(&self, check: &StoreCheck) -> Vec<v1::Replica> {
-        if check.problem.is_some() {
-            return Vec::new();
-        }
-        let known = timeout(health::STORE_TIMEOUT, self.store.reads().replicas()).await;
-        let known = known.ok().and_then(Result::ok).unwrap_or_default();
-        let to_wire = |replica: rota_store::Replica| v1::Replica {
-            name: replica.name,
-            version: replica.version,
-            address: replica.address,
-            owner: replica.owner,
-            lease: Some(time::duration(replica.lease)),
-        };
-        known.into_iter().map(to_wire).collect()
-    }
-
-    async fn counts(&self, check: &StoreCheck) -> v1::SystemCounts {
-        let snapshot = self.demand.snapshot().await;
-        let (workers, queues) = (&snapshot.view.workers, &snapshot.view.queues);
-        let on_workers = self.metrics.on_workers();
-        let at = |state| num::to_i64(on_workers.get(&state).copied().unwrap_or_default());
-        // A store that failed its check is not queried again.
-        let pending = match check.problem {
-            Some(_) => None,
-            None => timeout(health::STORE_TIMEOUT, self.store.reads().stats(Vec::new()))
-                .await
-                .ok()
-                .and_then(Result::ok),
-        };
-        v1::SystemCounts {
-            workers: num::to_i32(workers.len()),
-            sessions: num::to_i32(workers.iter().filter(|worker| worker.connected).count()),
-            pending_tasks: num::to_i64(pending.map_or(0, |stats| stats.pending)),
-            queued_tasks: num::to_i64(queues.iter().map(|(_, _, count)| *count).sum::<u64>()),
-            assigned_tasks: at(TaskState::Assigned),
-            running_tasks: at(TaskState::Running),
-            input_required_tasks: at(TaskState::InputRequired),
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -237,6 +156,41 @@ impl AdminService for Admin {
             )
         })?;
         Ok(Response::new(v1::RedeemSignInCodeResponse { token: token.expose_secret().to_owned() }))
+    }
+
+    async fn create_browser_session(
+        &self,
+        request: Request<v1::CreateBrowserSessionRequest>,
+    ) -> Result<Response<v1::BrowserSession>, Status> {
+        self.browser_sessions.create(&request).await
+    }
+
+    async fn get_current_browser_session(
+        &self,
+        request: Request<v1::GetCurrentBrowserSessionRequest>,
+    ) -> Result<Response<v1::BrowserSession>, Status> {
+        BrowserSessionAdmin::current(&request)
+    }
+
+    async fn sign_out(
+        &self,
+        request: Request<v1::SignOutRequest>,
+    ) -> Result<Response<v1::BrowserSession>, Status> {
+        self.browser_sessions.sign_out(&request).await
+    }
+
+    async fn list_browser_sessions(
+        &self,
+        request: Request<v1::ListBrowserSessionsRequest>,
+    ) -> Result<Response<v1::ListBrowserSessionsResponse>, Status> {
+        self.browser_sessions.list(request.get_ref()).map(Response::new)
+    }
+
+    async fn revoke_browser_session(
+        &self,
+        request: Request<v1::RevokeBrowserSessionRequest>,
+    ) -> Result<Response<v1::BrowserSession>, Status> {
+        self.browser_sessions.revoke(request.get_ref()).await.map(Response::new)
     }
 
     async fn set_namespace_budget(

@@ -17,7 +17,7 @@ pub(super) fn page<T>(items: Vec<(String, T)>, size: i32, token: &str) -> Result
     if size < 0 {
         return Err(invalid("page_size", "must not be negative"));
     }
-    if !token.is_empty() && !token.starts_with("namespaces/") {
+    if !token.is_empty() && !token.contains('/') {
         return Err(invalid("page_token", "is not a token of an earlier page"));
     }
     let size = if size == 0 { 100 } else { usize::try_from(size).unwrap_or(1000).min(1000) };

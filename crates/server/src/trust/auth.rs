@@ -1,5 +1,5 @@
-//! Authentication: callers present the token of the admin or of viewers, compared in constant time, or one of the OIDC
-//! issuer. Checks the role that a call requires; the name of a worker is checked when its session opens.
+//! Authentication: callers present the token of the admin or of viewers, compared in constant time, one of the OIDC issuer, or
+//! the cookie of a browser's session. Checks the role that a call requires; the name of a worker is checked when its session opens.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -8,57 +8,70 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::Either;
-use parking_lot::RwLock;
-use rota_telemetry::BackgroundTasks;
+use rota_core::Timestamp;
+use rota_gateway::HttpMethod;
+use rota_telemetry::{BackgroundTasks, OnExit, spawn};
 use secrecy::ExposeSecret;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::accept::Peer;
+use super::browser_sessions::{BrowserSession, BrowserSessions};
+use super::cookies;
+use super::cut_off;
 use super::files;
 use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
 use super::page;
 use super::roles::{OperatorCall, ROLE_HEADER, Role, allowed_roles};
+use super::shared_tokens::{Digests, SharedTokens, digest};
 use super::token_registry;
 use super::worker_token::{Invalid, WorkerTokens};
+use crate::clock::now;
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
+use crate::store_client::StoreClient;
 use crate::wire::status;
 
-/// Authenticates callers by their bearer tokens.
-#[derive(Debug)]
+/// Authenticates callers by their bearer tokens or sessions.
 pub(crate) struct Authenticator {
-    tokens: Arc<RwLock<Digests>>,
+    tokens: SharedTokens,
+    sessions: Sessions,
     verifier: Option<Verifier>,
     worker_tokens: WorkerTokens,
     /// Whether only programs on this machine reach the control plane.
     on_loopback: bool,
 }
 
-/// Digests of the tokens in files: comparing digests takes the same time wherever two tokens differ.
-#[derive(Debug, Default, Clone, Copy)]
-struct Digests {
-    admin: Option<[u8; 32]>,
-    viewer: Option<[u8; 32]>,
+/// Tokens that are accepted, and their issuer.
+pub(crate) struct Accepted {
+    pub(crate) token: Option<Token>,
+    pub(crate) viewer_token: Option<PathBuf>,
+    pub(crate) oidc: Option<Oidc>,
+}
+
+/// Sessions of browsers, and where their use is stored.
+pub(crate) struct Sessions {
+    pub(crate) known: Arc<BrowserSessions>,
+    pub(crate) store: StoreClient,
 }
 
 impl Authenticator {
     pub(crate) async fn new(
-        token: Option<Token>,
-        viewer_token: Option<PathBuf>,
-        oidc: Option<Oidc>,
+        accepted: Accepted,
+        sessions: Sessions,
         worker_tokens: WorkerTokens,
         on_loopback: bool,
         background_tasks: &BackgroundTasks,
         stop: CancellationToken,
     ) -> Result<Self, String> {
-        let tokens = Arc::new(RwLock::new(Digests::default()));
+        let Accepted { token, viewer_token, oidc } = accepted;
+        let tokens = sessions.known.tokens().clone();
         let admin_file = match token {
             Some(Token::File(path)) => Some(path),
             Some(Token::Fixed(token)) => {
-                tokens.write().admin = Some(digest(token.expose_secret().as_bytes()));
+                let admin = Some(digest(token.expose_secret().as_bytes()));
+                tokens.set(Digests { admin, ..tokens.get() });
                 None
             }
             None => None,
@@ -66,13 +79,13 @@ impl Authenticator {
         let has_admin_file = admin_file.is_some();
         let paths: Vec<_> = admin_file.into_iter().chain(viewer_token).collect();
         if !paths.is_empty() {
-            let (names, tokens) = (paths.clone(), Arc::clone(&tokens));
+            let (names, tokens) = (paths.clone(), tokens.clone());
             let load = move |files: &[Vec<u8>]| {
                 let mut read = names.iter().zip(files).map(|(path, file)| match file.trim_ascii() {
                     [] => Err(format!("{} is empty", path.display())),
                     token => Ok(digest(token)),
                 });
-                let mut next = *tokens.read();
+                let mut next = tokens.get();
                 if has_admin_file {
                     next.admin = read.next().transpose()?;
                 }
@@ -80,13 +93,13 @@ impl Authenticator {
                 if next.viewer.is_some() && next.viewer == next.admin {
                     return Err("the token of viewers is that of the admin".to_owned());
                 }
-                *tokens.write() = next;
+                tokens.set(next);
                 Ok(())
             };
             let monitor = background_tasks.register("token-file", "Reloads token files when they change");
             files::follow(paths, RELOAD_INTERVAL, monitor, stop, load).await?;
         }
-        Ok(Self { tokens, verifier: oidc.map(Verifier::new), worker_tokens, on_loopback })
+        Ok(Self { tokens, sessions, verifier: oidc.map(Verifier::new), worker_tokens, on_loopback })
     }
 
     /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
@@ -95,7 +108,7 @@ impl Authenticator {
         allowed: &[Role],
         request: &http::Request<B>,
     ) -> Option<Result<Local, Status>> {
-        let tokens = *self.tokens.read();
+        let tokens = self.tokens.get();
         if tokens.admin.is_none() && self.verifier.is_none() {
             return Some(page::check(request, self.on_loopback).map(|()| Local::Other));
         }
@@ -103,7 +116,7 @@ impl Authenticator {
             return Some(Ok(Local::Other));
         }
         let Some(token) = bearer_token(request.headers()) else {
-            return Some(Err(status::error("TOKEN_REQUIRED", "a token is required")));
+            return Some(self.check_session(allowed, request, now()));
         };
         if let Some(verified) = self.worker_tokens.verify(token) {
             return Some(match verified {
@@ -133,15 +146,42 @@ impl Authenticator {
             }),
             _ if tokens.viewer == digest => Some(match allowed.contains(&Role::Viewer) {
                 true => Ok(Local::Viewer),
-                false => Err(status::hinted(
-                    "ROLE_FORBIDDEN",
-                    "a viewer may not make this call",
-                    "viewers only read: use the admin token to change something",
-                )),
+                false => Err(viewers_only_read()),
             }),
             None => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
             Some(_) => None,
         }
+    }
+
+    /// Decides by the cookie of a browser's session.
+    fn check_session<B>(
+        &self,
+        allowed: &[Role],
+        request: &http::Request<B>,
+        now: Timestamp,
+    ) -> Result<Local, Status> {
+        let mut refused = status::error("TOKEN_REQUIRED", "a token is required");
+        let mut found = None;
+        for value in cookies::values(request.headers()) {
+            match self.sessions.known.find(&value, now) {
+                Ok(session) => found = Some(session),
+                Err(ended) => refused = ended,
+            }
+        }
+        let session = found.ok_or(refused)?;
+        let reads = request.extensions().get::<HttpMethod>().is_some_and(|method| method.0.is_safe());
+        page::check_cookie(request, reads)?;
+        match allowed.contains(&session.role()) {
+            true => {}
+            false if session.role() == Role::Viewer => return Err(viewers_only_read()),
+            false => return Err(status::error("ROLE_FORBIDDEN", "a browser may not make this call")),
+        }
+        if let Some(used) = session.record_use(now) {
+            let store = self.sessions.store.clone();
+            // A use that is not stored counts until a restart.
+            spawn("session-use", OnExit::Done, async move { drop(store.apply(vec![used]).await) });
+        }
+        Ok(Local::Session(session))
     }
 
     /// Verifies a token of the issuer, and the role of its subject.
@@ -164,12 +204,31 @@ impl Authenticator {
 enum Local {
     Worker(Identity),
     Viewer,
+    Session(Arc<BrowserSession>),
     /// The admin, or a caller that needs no token.
     Other,
 }
 
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+fn viewers_only_read() -> Status {
+    status::hinted(
+        "ROLE_FORBIDDEN",
+        "a viewer may not make this call",
+        "viewers only read: use the admin token to change something",
+    )
+}
+
+/// Waits until a session ends, and returns the error of its streams.
+async fn ended(session: Arc<BrowserSession>) -> Status {
+    let rest = session.ends().since(now());
+    let why = match tokio::time::timeout(rest, session.ended()).await {
+        Ok(()) => "the session was ended",
+        Err(_) => "the session has expired",
+    };
+    status::error("SESSION_ENDED", why)
+}
+
+fn set_viewer(headers: &mut http::HeaderMap) {
+    headers.insert(ROLE_HEADER, http::HeaderValue::from_static("viewer"));
 }
 
 pub(crate) fn bearer_token(headers: &http::HeaderMap) -> Option<&[u8]> {
@@ -226,9 +285,19 @@ where
                         let answered = self.inner.call(request);
                         return Either::Right(Box::pin(async move {
                             let mut response = answered.await?;
-                            let viewer = http::HeaderValue::from_static("viewer");
-                            response.headers_mut().insert(ROLE_HEADER, viewer);
+                            set_viewer(response.headers_mut());
                             Ok(response)
+                        }));
+                    }
+                    Local::Session(session) => {
+                        request.extensions_mut().insert(Arc::clone(&session));
+                        let answered = self.inner.call(request);
+                        return Either::Right(Box::pin(async move {
+                            let mut response = answered.await?;
+                            if session.role() == Role::Viewer {
+                                set_viewer(response.headers_mut());
+                            }
+                            Ok(response.map(|body| cut_off::when(ended(session), body)))
                         }));
                     }
                     Local::Other => {}

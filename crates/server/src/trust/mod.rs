@@ -3,11 +3,15 @@
 pub(crate) mod accept;
 pub(crate) mod addresses;
 pub(crate) mod auth;
+pub(crate) mod browser_sessions;
+pub(crate) mod cookies;
+mod cut_off;
 mod files;
 pub(crate) mod identity;
 pub(crate) mod oidc;
 mod page;
 pub(crate) mod roles;
+pub(crate) mod shared_tokens;
 pub(crate) mod sign_in;
 pub(crate) mod tls;
 pub(crate) mod token_registry;

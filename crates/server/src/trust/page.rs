@@ -4,24 +4,54 @@
 
 use std::net::IpAddr;
 
+use http::HeaderName;
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 use tonic::Status;
 
 use crate::wire::status;
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// Refuses a call to an address of this machine under another name, or by a page of another server: its origin has another
 /// authority, if only another port.
 pub(super) fn check<B>(request: &http::Request<B>, on_loopback: bool) -> Result<(), Status> {
-    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = request.uri().authority().map(Authority::as_str).or_else(|| header(HOST)).unwrap_or_default();
+    let host = host(request);
     if on_loopback && !host.is_empty() && !is_local(host) {
         return Err(refused(&format!("host {host:?}")));
     }
-    match header(ORIGIN) {
+    let origin = request.headers().get(ORIGIN).map(|value| value.to_str().unwrap_or_default());
+    match origin {
         Some(origin) if !is_of(origin, host) => Err(refused(&format!("origin {origin:?}"))),
         _ => Ok(()),
     }
+}
+
+/// Refuses a call with the cookie of a session that another server's page may have made: browsers send it with calls of every page
+/// of the same host, whatever its port. They name the page's site, or its origin when a call may change something; other programs
+/// have a token. `reads` is whether the call can only read.
+pub(super) fn check_cookie<B>(request: &http::Request<B>, reads: bool) -> Result<(), Status> {
+    let header =
+        |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_own = match (header(SEC_FETCH_SITE), header(ORIGIN)) {
+        (Some(site), _) => site == "same-origin" || (reads && site == "none"),
+        (None, Some(origin)) => is_of(origin, host(request)),
+        (None, None) => reads,
+    };
+    if is_own {
+        return Ok(());
+    }
+    Err(status::hinted(
+        "CROSS_SITE_REFUSED",
+        "calls with a session's cookie are refused unless the control plane's own pages make them",
+        "call with a token: `Authorization: Bearer …`",
+    ))
+}
+
+/// Returns the authority that a call is for.
+fn host<B>(request: &http::Request<B>) -> &str {
+    let header = || request.headers().get(HOST)?.to_str().ok();
+    request.uri().authority().map(Authority::as_str).or_else(header).unwrap_or_default()
 }
 
 /// Returns whether an origin is that of pages of this host.
@@ -57,6 +87,32 @@ mod tests {
             request = request.header(*name, *value);
         }
         check(&request.body(()).unwrap(), on_loopback).err().map_or(Code::Ok, |status| status.code())
+    }
+
+    #[test]
+    fn cookies_work_for_own_pages_alone() {
+        let of = |headers: &[(&str, &str)], reads| {
+            let mut request = http::Request::post("/a").header("host", "rota.example");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            check_cookie(&request.body(()).unwrap(), reads).is_ok()
+        };
+        let site = |site| [("sec-fetch-site", site)];
+        let origin = |origin| [("origin", origin)];
+        assert!(of(&site("same-origin"), false) && of(&site("same-origin"), true));
+        for other in ["same-site", "cross-site", ""] {
+            assert!(!of(&site(other), false) && !of(&site(other), true), "{other}");
+        }
+        // An address that a person has entered reads.
+        assert!(of(&site("none"), true) && !of(&site("none"), false));
+        assert!(of(&origin("https://rota.example"), false));
+        for other in ["https://evil.example", "https://rota.example:3000", "null", ""] {
+            assert!(!of(&origin(other), false) && !of(&origin(other), true), "{other}");
+        }
+        let both = [("sec-fetch-site", "cross-site"), ("origin", "https://rota.example")];
+        assert!(!of(&both, false));
+        assert!(of(&[], true) && !of(&[], false));
     }
 
     #[test]

@@ -101,6 +101,10 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.AdminService/GetMetricsHistory", VIEWERS),
     // The code is for the caller's own token.
     ("/rota.v1.AdminService/IssueSignInCode", VIEWERS),
+    // So is the session: it has the role of the token.
+    ("/rota.v1.AdminService/CreateBrowserSession", VIEWERS),
+    ("/rota.v1.AdminService/GetCurrentBrowserSession", VIEWERS),
+    ("/rota.v1.AdminService/SignOut", VIEWERS),
 ];
 
 /// Returns the roles that may make a call.
@@ -156,7 +160,16 @@ mod tests {
         ),
         (
             "rota.v1.AdminService",
-            &["GetLogFilter", "ListBudgets", "ListAlerts", "GetMetricsHistory", "IssueSignInCode"],
+            &[
+                "GetLogFilter",
+                "ListBudgets",
+                "ListAlerts",
+                "GetMetricsHistory",
+                "IssueSignInCode",
+                "CreateBrowserSession",
+                "GetCurrentBrowserSession",
+                "SignOut",
+            ],
             VIEWERS,
         ),
         (
@@ -169,6 +182,8 @@ mod tests {
                 "IssueWorkerToken",
                 "ListWorkerTokens",
                 "RevokeWorkerToken",
+                "ListBrowserSessions",
+                "RevokeBrowserSession",
                 "Prune",
                 "RotateKey",
                 "Backup",

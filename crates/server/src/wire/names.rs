@@ -96,6 +96,12 @@ pub(crate) fn worker_token(field: &str, name: &str) -> Result<(Namespace, Uuid),
     Ok((space, id))
 }
 
+/// Parses the name of a browser's session.
+pub(crate) fn browser_session(field: &str, name: &str) -> Result<Uuid, Status> {
+    let id = name.strip_prefix("browserSessions/").and_then(|id| id.parse().ok());
+    id.ok_or_else(|| invalid(field, "must be browserSessions/{id}, as listed"))
+}
+
 /// Parses the name of a template.
 pub(crate) fn template(field: &str, name: &str) -> Result<(Namespace, String), Status> {
     let (space, id) = split(field, name, "templates")?;

@@ -164,6 +164,21 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The code of a sign-in link was used before, or has expired; print another link with `rota ui`.",
     ),
     (
+        "SESSION_ENDED",
+        Code::Unauthenticated,
+        "The browser's session was ended, has expired, or its token was replaced; sign in again.",
+    ),
+    (
+        "SESSION_NOT_FOUND",
+        Code::NotFound,
+        "No browser session has that id, or the call was made without one.",
+    ),
+    (
+        "CROSS_SITE_REFUSED",
+        Code::PermissionDenied,
+        "A call with the cookie of a browser session does not come from the control plane's own pages.",
+    ),
+    (
         "ISSUER_KEYS_UNAVAILABLE",
         Code::Unavailable,
         "The token cannot be verified because the keys of its issuer cannot be fetched; retry the call.",
@@ -283,6 +298,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
             | DocumentKind::MetricsHistory => "CONCURRENT_CHANGE",
             DocumentKind::TaskKind => "TASK_KIND_NOT_FOUND",
             DocumentKind::WorkerToken => "WORKER_TOKEN_NOT_FOUND",
+            DocumentKind::BrowserSession => "SESSION_NOT_FOUND",
         },
         Refused::DocumentExists(key) => match key.kind {
             DocumentKind::Schedule | DocumentKind::ScheduleStatus => "SCHEDULE_EXISTS",
@@ -291,8 +307,10 @@ pub(crate) fn refused(refused: Refused) -> Status {
             | DocumentKind::NotificationPosition
             | DocumentKind::Runs
             | DocumentKind::MetricsHistory => "CONCURRENT_CHANGE",
-            // A kind is replaced, whatever is there; a token has an id of its own.
-            DocumentKind::TaskKind | DocumentKind::WorkerToken => "CONCURRENT_CHANGE",
+            // A kind is replaced, whatever is there; a token and a session have an id of their own.
+            DocumentKind::TaskKind | DocumentKind::WorkerToken | DocumentKind::BrowserSession => {
+                "CONCURRENT_CHANGE"
+            }
         },
         Refused::DocumentChanged(_) => "CONCURRENT_CHANGE",
         Refused::Corrupt { .. } => "STORE_CORRUPT",

@@ -1,5 +1,6 @@
 //! Access to the control plane: renewed certificates, silent peers, limits, tokens of an issuer, probes.
 
+mod browser_sessions;
 mod connections;
 mod every_call;
 mod issuer;

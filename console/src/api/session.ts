@@ -1,0 +1,67 @@
+import { ApiError, Code, call, get, post } from "./client";
+import { isSignedIn, needsNoToken, signIn, signInWithoutToken, signOut, takeCode } from "./token";
+
+const CURRENT = "browserSessions/current";
+/** Notifies the other windows of the browser, which have the same session. */
+let windows: BroadcastChannel | undefined;
+
+/** Signs in with a token, which the server exchanges for the cookie of a session. */
+export async function openSession(token: string): Promise<void> {
+  await call("POST", "browserSessions", {}, undefined, { Authorization: `Bearer ${token}` });
+  signIn();
+  windows?.postMessage("in");
+}
+
+/** Continues the session of this browser. Fails if there is none and one is required. */
+export async function resumeSession(): Promise<void> {
+  try {
+    await get(CURRENT);
+    signIn();
+  } catch (error) {
+    if (!(error instanceof ApiError && error.code === Code.NOT_FOUND)) {
+      throw error;
+    }
+    signInWithoutToken();
+  }
+}
+
+/** Ends the session of this browser, in all of its windows. */
+export async function closeSession(): Promise<void> {
+  try {
+    await post(`${CURRENT}:signOut`);
+    signOut();
+  } catch (error) {
+    const isOver = error instanceof ApiError && error.code === Code.UNAUTHENTICATED;
+    signOut(isOver ? "" : `This browser could not be signed out: ${describe(error)}.`);
+  }
+  windows?.postMessage("out");
+}
+
+/** Signs in by the code of a link, if the page was opened by one, or continues the session of the browser. */
+export async function startSession(): Promise<void> {
+  windows = new BroadcastChannel("rota.session");
+  windows.onmessage = ({ data }) => {
+    if (data === "in" && !isSignedIn()) {
+      void resumeSession().catch(() => {});
+    } else if (data === "out" && isSignedIn() && !needsNoToken()) {
+      signOut();
+    }
+  };
+  const code = takeCode();
+  let refused: unknown;
+  if (code) {
+    try {
+      const redeemed = await post<{ token?: string }>("system:redeemSignInCode", { code });
+      await openSession(redeemed.token ?? "");
+      return;
+    } catch (error) {
+      refused = error;
+    }
+  }
+  // Who is signed in already stays so.
+  await resumeSession().catch(() => refused && signOut(describe(refused)));
+}
+
+function describe(error: unknown): string {
+  return error instanceof ApiError ? [error.message, error.hint].filter(Boolean).join(": ") : String(error);
+}

@@ -1,0 +1,131 @@
+//! Sessions of browsers: beginning, listing and ending them. Their records are documents of the store; cookies are in headers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::USER_AGENT;
+use rota_proto::{names as n, v1};
+use rota_store::{Command, Refused};
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::answers::page;
+use crate::barrier::Barriers;
+use crate::clock::now;
+use crate::store_client::{StoreClient, no_reply};
+use crate::trust::auth::bearer_token;
+use crate::trust::browser_sessions::{BrowserSession, BrowserSessions};
+use crate::trust::cookies::SessionCookie;
+use crate::trust::roles::Role;
+use crate::wire::status::{error, refused, store};
+use crate::wire::{names, time};
+
+pub(crate) struct BrowserSessionAdmin {
+    pub(crate) store: StoreClient,
+    pub(crate) sessions: Arc<BrowserSessions>,
+    pub(crate) barriers: Barriers,
+    pub(crate) lifetime: Duration,
+    /// Whether connections to the server itself have TLS.
+    pub(crate) has_tls: bool,
+}
+
+impl BrowserSessionAdmin {
+    pub(super) async fn create(
+        &self,
+        request: &Request<v1::CreateBrowserSessionRequest>,
+    ) -> Result<Response<v1::BrowserSession>, Status> {
+        let headers = request.metadata().as_ref();
+        let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let token = bearer_token(headers).unwrap_or_default();
+        let begun = self.sessions.begin(token, user_agent, now());
+        let begun = begun.ok_or_else(|| error("TOKEN_REQUIRED", "there is no token to sign in with"))?;
+        self.apply(begun.commands).await?;
+        let session = self.sessions.get(begun.id).ok_or_else(missing)?;
+        tracing::info!(session = %begun.id, viewer = session.role() == Role::Viewer, "a browser has signed in");
+        let cookie = SessionCookie::of(headers, self.has_tls).set(&begun.value, self.lifetime);
+        with_cookie(to_wire(&session), &cookie)
+    }
+
+    pub(super) fn current(
+        request: &Request<v1::GetCurrentBrowserSessionRequest>,
+    ) -> Result<Response<v1::BrowserSession>, Status> {
+        own(request).map(|session| Response::new(to_wire(session)))
+    }
+
+    pub(super) async fn sign_out(
+        &self,
+        request: &Request<v1::SignOutRequest>,
+    ) -> Result<Response<v1::BrowserSession>, Status> {
+        let session = own(request)?;
+        self.apply(vec![BrowserSessions::end(session.id)]).await?;
+        tracing::info!(session = %session.id, "a browser has signed out");
+        with_cookie(to_wire(session), &SessionCookie::of(request.metadata().as_ref(), self.has_tls).remove())
+    }
+
+    pub(super) fn list(
+        &self,
+        request: &v1::ListBrowserSessionsRequest,
+    ) -> Result<v1::ListBrowserSessionsResponse, Status> {
+        let live = self.sessions.list(now());
+        let mut named: Vec<_> = live.iter().map(|session| (name(session), session)).collect();
+        named.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let (page, next_page_token) = page(named, request.page_size, &request.page_token)?;
+        let browser_sessions = page.into_iter().map(|session| to_wire(session)).collect();
+        Ok(v1::ListBrowserSessionsResponse { browser_sessions, next_page_token })
+    }
+
+    pub(super) async fn revoke(
+        &self,
+        request: &v1::RevokeBrowserSessionRequest,
+    ) -> Result<v1::BrowserSession, Status> {
+        let id: Uuid = names::browser_session("name", &request.name)?;
+        let session = self.sessions.get(id).ok_or_else(missing)?;
+        self.apply(vec![BrowserSessions::end(id)]).await?;
+        tracing::warn!(session = %id, "a browser session was revoked");
+        Ok(to_wire(&session))
+    }
+
+    /// Applies commands, the last of which counts, and waits until calls see its effect.
+    async fn apply(&self, commands: Vec<Command>) -> Result<(), Status> {
+        let replies = self.store.apply(commands).await.map_err(store)?;
+        match replies.into_iter().next_back().ok_or_else(no_reply)? {
+            Err(Refused::NoDocument(_)) => return Err(missing()),
+            reply => reply.map_err(refused)?,
+        };
+        self.barriers.flush().await;
+        Ok(())
+    }
+}
+
+fn missing() -> Status {
+    error("SESSION_NOT_FOUND", "there is no such browser session")
+}
+
+/// Returns the session of a call.
+fn own<T>(request: &Request<T>) -> Result<&Arc<BrowserSession>, Status> {
+    let found = request.extensions().get::<Arc<BrowserSession>>();
+    found.ok_or_else(|| error("SESSION_NOT_FOUND", "the call was made without a browser session"))
+}
+
+fn with_cookie(session: v1::BrowserSession, cookie: &str) -> Result<Response<v1::BrowserSession>, Status> {
+    let cookie = MetadataValue::try_from(cookie).map_err(|error| Status::internal(error.to_string()))?;
+    let mut response = Response::new(session);
+    response.metadata_mut().insert("set-cookie", cookie);
+    Ok(response)
+}
+
+fn name(session: &BrowserSession) -> String {
+    n::browser_session(session.id)
+}
+
+fn to_wire(session: &BrowserSession) -> v1::BrowserSession {
+    v1::BrowserSession {
+        name: name(session),
+        viewer: session.role() == Role::Viewer,
+        user_agent: session.user_agent().to_owned(),
+        create_time: Some(time::timestamp(session.created())),
+        last_use_time: Some(time::timestamp(session.last_use())),
+        expire_time: Some(time::timestamp(session.expires())),
+    }
+}

@@ -1,0 +1,284 @@
+//! Sessions of browsers: each has a cookie, and a record in the store with the digest of the cookie's secret, so that it outlives
+//! a restart and can be ended alone. Knows nothing of pages.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prost::Message;
+use rota_core::{Namespace, Timestamp};
+use rota_store::{Command, Document, DocumentChange, DocumentKey, DocumentKind, Expected, PutDocument};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use uuid::Uuid;
+
+use super::roles::Role;
+use super::shared_tokens::{SharedTokens, digest};
+use crate::metrics::Metrics;
+use crate::options::SessionLimits;
+use crate::store_client::StoreClient;
+use crate::wire::status::error;
+
+/// Sessions of a role; a further one replaces the one that was used least recently.
+const MAX_PER_ROLE: usize = 256;
+/// Precision of the last use as stored: a session costs a write in this time at most.
+const MAX_USE_PRECISION: Duration = Duration::from_secs(3600);
+/// Bytes of the name by which a browser describes itself.
+const MAX_USER_AGENT: usize = 256;
+/// Characters of an id, and of a secret, in the value of a cookie.
+const PART: usize = 32;
+
+/// Payload of the document of a session.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StoredSession {
+    /// Digest of the secret in the cookie.
+    #[prost(bytes = "vec", tag = "1")]
+    secret: Vec<u8>,
+    #[prost(bool, tag = "2")]
+    viewer: bool,
+    /// Mark of the token that has signed in: the session ends when another takes its place.
+    #[prost(bytes = "vec", tag = "3")]
+    token: Vec<u8>,
+    #[prost(string, tag = "4")]
+    user_agent: String,
+    /// Time of the last use that is stored, in microseconds.
+    #[prost(int64, tag = "5")]
+    last_use: i64,
+}
+
+/// A session, with the use that is made of it.
+#[derive(Debug)]
+pub(crate) struct BrowserSession {
+    pub(crate) id: Uuid,
+    document: Arc<Document>,
+    stored: StoredSession,
+    usage: Arc<Usage>,
+    limits: SessionLimits,
+}
+
+/// Use of a session, which outlives changes of its record.
+#[derive(Debug)]
+struct Usage {
+    ended: CancellationToken,
+    last_use: AtomicI64,
+    /// The last use that was sent to the store.
+    recorded: AtomicI64,
+}
+
+impl BrowserSession {
+    pub(crate) fn role(&self) -> Role {
+        if self.stored.viewer { Role::Viewer } else { Role::Admin }
+    }
+
+    pub(crate) fn user_agent(&self) -> &str {
+        &self.stored.user_agent
+    }
+
+    pub(crate) fn created(&self) -> Timestamp {
+        self.document.created_at
+    }
+
+    pub(crate) fn last_use(&self) -> Timestamp {
+        Timestamp(self.usage.last_use.load(Ordering::Relaxed))
+    }
+
+    /// Returns when the session ends, whatever use is made of it.
+    pub(crate) fn ends(&self) -> Timestamp {
+        self.created() + self.limits.lifetime
+    }
+
+    /// Returns when the session ends unless it is used before.
+    pub(crate) fn expires(&self) -> Timestamp {
+        self.ends().min(self.last_use() + self.limits.idle)
+    }
+
+    /// Waits until the session is ended by a person.
+    pub(super) async fn ended(&self) {
+        self.usage.ended.cancelled().await;
+    }
+
+    /// Notes a use, and returns the command that stores it, unless a recent one is stored. It fails if the session is ended
+    /// meanwhile.
+    pub(super) fn record_use(&self, now: Timestamp) -> Option<Command> {
+        let usage = &self.usage;
+        usage.last_use.fetch_max(now.0, Ordering::Relaxed);
+        let recorded = usage.recorded.load(Ordering::Relaxed);
+        let precision = MAX_USE_PRECISION.min(self.limits.idle / 8);
+        if now < Timestamp(recorded) + precision
+            || usage.recorded.compare_exchange(recorded, now.0, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return None;
+        }
+        Some(Command::PutDocument(PutDocument {
+            key: self.document.key.clone(),
+            payload: StoredSession { last_use: now.0, ..self.stored.clone() }.encode_to_vec().into(),
+            expected: self.document.expected(),
+        }))
+    }
+}
+
+/// A session that does not exist yet.
+pub(crate) struct NewSession {
+    pub(crate) id: Uuid,
+    /// Value of its cookie: a secret.
+    pub(crate) value: String,
+    /// Commands that create it, the last of them itself.
+    pub(crate) commands: Vec<Command>,
+}
+
+/// Sessions in the store, as of the last applied commit.
+#[derive(Debug, Default)]
+pub(crate) struct BrowserSessions {
+    known: RwLock<HashMap<Uuid, Arc<BrowserSession>>>,
+    tokens: SharedTokens,
+    limits: SessionLimits,
+}
+
+/// Returns the key of the document of a session. Sessions belong to no namespace, and have the default one.
+fn document_key(id: Uuid) -> DocumentKey {
+    DocumentKey { kind: DocumentKind::BrowserSession, namespace: Namespace::default(), name: id.to_string() }
+}
+
+impl BrowserSessions {
+    pub(crate) fn new(tokens: SharedTokens, limits: SessionLimits) -> Self {
+        Self { known: RwLock::default(), tokens, limits }
+    }
+
+    pub(super) fn tokens(&self) -> &SharedTokens {
+        &self.tokens
+    }
+
+    /// Reads the sessions in a store.
+    pub(crate) async fn restore(
+        &self,
+        store: &StoreClient,
+        metrics: &Metrics,
+    ) -> Result<(), rota_store::Error> {
+        let mut damaged = BTreeMap::new();
+        for document in crate::documents::all(store, DocumentKind::BrowserSession, &mut damaged).await? {
+            self.put(Arc::new(document));
+        }
+        metrics.undecodable(damaged.iter().map(|(key, reason)| (key as &dyn Display, reason)));
+        Ok(())
+    }
+
+    /// Takes in a change of a document.
+    pub(crate) fn apply(&self, change: &DocumentChange) {
+        let document = &change.document;
+        if document.key.kind != DocumentKind::BrowserSession {
+            return;
+        }
+        if !change.deleted {
+            return self.put(Arc::clone(document));
+        }
+        let ended = document.key.name.parse().ok().and_then(|id: Uuid| self.known.write().remove(&id));
+        if let Some(session) = ended {
+            session.usage.ended.cancel();
+        }
+    }
+
+    fn put(&self, document: Arc<Document>) {
+        let (Ok(id), Ok(stored)) = (document.key.name.parse(), StoredSession::decode(&document.payload[..]))
+        else {
+            return tracing::error!(document = %document.key, "a record cannot be decoded: the browser session has ended");
+        };
+        let mut known = self.known.write();
+        let before: Option<&Arc<BrowserSession>> = known.get(&id);
+        if before.is_some_and(|before| before.document.version > document.version) {
+            return;
+        }
+        let usage = match before {
+            Some(before) => Arc::clone(&before.usage),
+            None => Arc::new(Usage {
+                ended: CancellationToken::new(),
+                last_use: stored.last_use.into(),
+                recorded: stored.last_use.into(),
+            }),
+        };
+        known.insert(id, Arc::new(BrowserSession { id, document, stored, usage, limits: self.limits }));
+    }
+
+    /// Returns the session that the value of a cookie belongs to.
+    pub(super) fn find(&self, value: &str, now: Timestamp) -> Result<Arc<BrowserSession>, Status> {
+        let ended = |why| error("SESSION_ENDED", why);
+        let (id, secret) = value.split_at_checked(PART).ok_or_else(|| ended("the session is not known"))?;
+        let known = Uuid::try_parse(id).ok().and_then(|id| self.known.read().get(&id).cloned());
+        let session = known
+            .filter(|session| session.stored.secret == digest(secret.as_bytes()))
+            .ok_or_else(|| ended("the session was ended"))?;
+        if session.expires() <= now {
+            return Err(ended("the session has expired"));
+        }
+        if !self.has_token(&session) {
+            return Err(ended("the token of the session was replaced"));
+        }
+        Ok(session)
+    }
+
+    /// Whether the token that has signed in is still valid.
+    fn has_token(&self, session: &BrowserSession) -> bool {
+        self.tokens.mark(session.role()).is_some_and(|mark| session.stored.token == mark)
+    }
+
+    fn is_live(&self, session: &BrowserSession, now: Timestamp) -> bool {
+        session.expires() > now && self.has_token(session)
+    }
+
+    pub(crate) fn get(&self, id: Uuid) -> Option<Arc<BrowserSession>> {
+        self.known.read().get(&id).cloned()
+    }
+
+    /// Returns the sessions that have not ended.
+    pub(crate) fn list(&self, now: Timestamp) -> Vec<Arc<BrowserSession>> {
+        self.known.read().values().filter(|session| self.is_live(session, now)).cloned().collect()
+    }
+
+    /// Returns a session for the holder of a shared token. It exists once its commands are applied.
+    pub(crate) fn begin(&self, token: &[u8], user_agent: &str, now: Timestamp) -> Option<NewSession> {
+        let role = self.tokens.role_of(token)?;
+        let mark = self.tokens.mark(role)?;
+        let (id, secret) = (Uuid::now_v7(), Uuid::new_v4().simple().to_string());
+        let mut end = user_agent.len().min(MAX_USER_AGENT);
+        while !user_agent.is_char_boundary(end) {
+            end -= 1;
+        }
+        let stored = StoredSession {
+            secret: digest(secret.as_bytes()).to_vec(),
+            viewer: role == Role::Viewer,
+            token: mark.to_vec(),
+            user_agent: user_agent.get(..end).unwrap_or_default().to_owned(),
+            last_use: now.0,
+        };
+        let mut commands = self.make_room(role, now);
+        commands.push(Command::PutDocument(PutDocument {
+            key: document_key(id),
+            payload: stored.encode_to_vec().into(),
+            expected: Expected::Absent,
+        }));
+        Some(NewSession { id, value: format!("{}{secret}", id.simple()), commands })
+    }
+
+    /// Returns the command that ends a session.
+    pub(crate) fn end(id: Uuid) -> Command {
+        Command::DeleteDocument(document_key(id), Expected::Any)
+    }
+
+    /// Returns the commands that remove sessions that have ended, and one more if a role has too many.
+    fn make_room(&self, role: Role, now: Timestamp) -> Vec<Command> {
+        let known = self.known.read();
+        let (live, over): (Vec<_>, Vec<_>) = known.values().partition(|session| self.is_live(session, now));
+        let mut commands: Vec<_> = over.iter().map(|session| Self::end(session.id)).collect();
+        let of_role: Vec<_> = live.into_iter().filter(|session| session.role() == role).collect();
+        if of_role.len() >= MAX_PER_ROLE {
+            let oldest = of_role.iter().min_by_key(|session| session.last_use());
+            commands.extend(oldest.map(|session| Self::end(session.id)));
+        }
+        commands
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Tests of the sessions of browsers, with times as arguments.
+
+use super::super::shared_tokens::Digests;
+use super::*;
+
+const LIMITS: SessionLimits =
+    SessionLimits { idle: Duration::from_secs(3600), lifetime: Duration::from_secs(8 * 3600) };
+const START: Timestamp = Timestamp(1_000_000_000_000);
+
+fn sessions() -> BrowserSessions {
+    let tokens = SharedTokens::default();
+    tokens.set(Digests { admin: Some(digest(b"admin")), viewer: Some(digest(b"viewer")) });
+    BrowserSessions::new(tokens, LIMITS)
+}
+
+/// Applies commands as a store does.
+fn apply(sessions: &BrowserSessions, commands: Vec<Command>, now: Timestamp) {
+    for command in commands {
+        let (key, payload) = match command {
+            Command::PutDocument(put) => (put.key, Some(put.payload)),
+            Command::DeleteDocument(key, _) => (key, None),
+            other => panic!("{other:?}"),
+        };
+        let known = key.name.parse().ok().and_then(|id| sessions.get(id));
+        let document = Document {
+            key,
+            uid: Uuid::from_u128(1),
+            version: known.as_ref().map_or(1, |known| known.document.version + 1),
+            created_at: known.map_or(now, |known| known.created()),
+            updated_at: now,
+            payload: payload.clone().unwrap_or_default(),
+        };
+        sessions.apply(&DocumentChange { document: Arc::new(document), deleted: payload.is_none() });
+    }
+}
+
+fn begin(sessions: &BrowserSessions, token: &[u8], now: Timestamp) -> (Uuid, String) {
+    let new = sessions.begin(token, "browser", now).unwrap();
+    apply(sessions, new.commands, now);
+    (new.id, new.value)
+}
+
+fn why(found: Result<Arc<BrowserSession>, Status>) -> String {
+    found.err().map(|status| status.message().to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn only_the_whole_cookie_is_a_session() {
+    let sessions = sessions();
+    assert!(sessions.begin(b"wrong", "", START).is_none());
+    let (_, value) = begin(&sessions, b"admin", START);
+    assert_eq!(sessions.find(&value, START).unwrap().role(), Role::Admin);
+    let (_, of_viewer) = begin(&sessions, b"viewer", START);
+    assert_eq!(sessions.find(&of_viewer, START).unwrap().role(), Role::Viewer);
+    let mixed = format!("{}{}", &value[..PART], &of_viewer[PART..]);
+    for wrong in
+        ["", "x", &value[..PART], &value[..63], &format!("{value}0"), &mixed, "é".repeat(32).as_str()]
+    {
+        assert!(!why(sessions.find(wrong, START)).is_empty(), "{wrong}");
+    }
+}
+
+#[test]
+fn sessions_expire_unused_and_in_the_end() {
+    let sessions = sessions();
+    let (_, value) = begin(&sessions, b"admin", START);
+    let hour = |hours: u64| START + Duration::from_secs(3600 * hours);
+    assert_eq!(why(sessions.find(&value, hour(1))), "the session has expired");
+    for used in 0..8 {
+        let at = hour(used) + Duration::from_secs(1800);
+        let session = sessions.find(&value, at - Duration::from_secs(1)).unwrap();
+        // One that is used all the time costs a write now and then.
+        assert!(session.record_use(at - Duration::from_secs(1)).is_some());
+        assert!(session.record_use(at).is_none());
+    }
+    assert_eq!(why(sessions.find(&value, hour(8))), "the session has expired");
+}
+
+#[test]
+fn last_use_outlives_a_restart() {
+    let sessions = sessions();
+    let (id, value) = begin(&sessions, b"admin", START);
+    let later = START + Duration::from_secs(3000);
+    let used = sessions.find(&value, later).unwrap().record_use(later).unwrap();
+    apply(&sessions, vec![used], later);
+    let document = Arc::clone(&sessions.get(id).unwrap().document);
+    let restarted = self::sessions();
+    restarted.apply(&DocumentChange { document, deleted: false });
+    restarted.find(&value, START + Duration::from_secs(4000)).unwrap();
+}
+
+#[tokio::test]
+async fn another_token_ends_the_sessions_of_a_role() {
+    let sessions = sessions();
+    let (id, admin) = begin(&sessions, b"admin", START);
+    let (_, viewer) = begin(&sessions, b"viewer", START);
+    let session = sessions.get(id).unwrap();
+    sessions.tokens.set(Digests { admin: Some(digest(b"new")), ..sessions.tokens.get() });
+    assert_eq!(why(sessions.find(&admin, START)), "the token of the session was replaced");
+    sessions.find(&viewer, START).unwrap();
+    apply(&sessions, vec![BrowserSessions::end(id)], START);
+    assert_eq!(why(sessions.find(&admin, START)), "the session was ended");
+    session.ended().await;
+}
+
+#[test]
+fn sessions_of_a_role_are_bounded() {
+    let sessions = sessions();
+    let (_, admin) = begin(&sessions, b"admin", START);
+    let at = |index: usize| START + Duration::from_millis(index as u64);
+    let viewers: Vec<_> = (0..=MAX_PER_ROLE).map(|index| begin(&sessions, b"viewer", at(index)).1).collect();
+    let now = at(MAX_PER_ROLE);
+    assert_eq!(sessions.list(now).len(), MAX_PER_ROLE + 1);
+    assert_eq!(why(sessions.find(&viewers[0], now)), "the session was ended");
+    sessions.find(&viewers[1], now).unwrap();
+    sessions.find(&admin, now).unwrap();
+    // Those that have expired make room.
+    let (_, last) = begin(&sessions, b"viewer", START + LIMITS.idle * 2);
+    assert_eq!(sessions.known.read().len(), 1);
+    sessions.find(&last, START + LIMITS.idle * 2).unwrap();
+}

@@ -1,0 +1,99 @@
+//! The cookie of a browser session. Over HTTPS no other server can set it (`__Host-`), and no plain connection carries it. Browsers
+//! keep cookies by host and not by port, so that over plain HTTP each control plane of a host has a name of its own.
+
+use std::time::Duration;
+
+use cookie::{Cookie, SameSite};
+use http::HeaderMap;
+use http::header::{COOKIE, HOST, ORIGIN};
+use http::uri::Authority;
+
+const SECURE: &str = "__Host-rota-session";
+const PLAIN: &str = "rota-session-";
+/// Path of what the cookie is sent to over plain HTTP: other programs on the same host rarely have it.
+const PLAIN_PATH: &str = "/api/";
+/// Cookies of a call that are tried: other control planes of the host have one each.
+const MAX_TRIED: usize = 16;
+
+/// Cookie of the page that makes a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionCookie {
+    /// Port of the page over plain HTTP; `None` over HTTPS.
+    port: Option<u16>,
+}
+
+impl SessionCookie {
+    /// Returns the cookie for the origin of a call, which is that of its page: a proxy may end TLS in front of the server. Other
+    /// callers name no origin: theirs is that of the connection.
+    pub(crate) fn of(headers: &HeaderMap, has_tls: bool) -> Self {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let (is_secure, authority) = match header(ORIGIN).and_then(|origin| origin.split_once("://")) {
+            Some((scheme, authority)) => (scheme.eq_ignore_ascii_case("https"), authority),
+            None => (has_tls, header(HOST).unwrap_or_default()),
+        };
+        let port = || authority.parse::<Authority>().ok()?.port_u16();
+        Self { port: (!is_secure).then(|| port().unwrap_or(80)) }
+    }
+
+    /// Returns the header that sets the cookie.
+    pub(crate) fn set(&self, value: &str, lifetime: Duration) -> String {
+        let age = cookie::time::Duration::try_from(lifetime).unwrap_or(cookie::time::Duration::MAX);
+        let cookie = match self.port {
+            None => Cookie::build((SECURE, value.to_owned())).path("/").secure(true),
+            Some(port) => Cookie::build((format!("{PLAIN}{port}"), value.to_owned())).path(PLAIN_PATH),
+        };
+        cookie.http_only(true).same_site(SameSite::Strict).max_age(age).to_string()
+    }
+
+    /// Returns the header that removes the cookie.
+    pub(crate) fn remove(&self) -> String {
+        self.set("", Duration::ZERO)
+    }
+}
+
+/// Returns the values of a call's cookies that may be sessions of this control plane.
+pub(super) fn values(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    let all = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
+    let all = all.flat_map(Cookie::split_parse).filter_map(Result::ok);
+    let ours = all.filter(|cookie| cookie.name() == SECURE || cookie.name().starts_with(PLAIN));
+    ours.take(MAX_TRIED).map(|cookie| cookie.value().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(named: &[(http::HeaderName, &str)]) -> HeaderMap {
+        named.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn cookies_are_as_safe_as_their_connection() {
+        let of = |named: &[_], has_tls| {
+            SessionCookie::of(&headers(named), has_tls).set("v", Duration::from_secs(60))
+        };
+        let secure = "__Host-rota-session=v; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=60";
+        assert_eq!(of(&[(HOST, "rota.example")], true), secure);
+        // TLS ends at a proxy.
+        assert_eq!(of(&[(HOST, "rota:7420"), (ORIGIN, "https://rota.example")], false), secure);
+        assert_eq!(
+            of(&[(HOST, "127.0.0.1:7420"), (ORIGIN, "http://127.0.0.1:7420")], false),
+            "rota-session-7420=v; HttpOnly; SameSite=Strict; Path=/api/; Max-Age=60"
+        );
+        assert!(of(&[(ORIGIN, "http://[::1]:7421")], false).starts_with("rota-session-7421=v;"));
+        assert!(of(&[(ORIGIN, "null")], false).starts_with("rota-session-80=v;"));
+        let removed = SessionCookie { port: None }.remove();
+        assert_eq!(removed, "__Host-rota-session=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0");
+    }
+
+    #[test]
+    fn values_come_from_all_headers() {
+        let split = headers(&[(COOKIE, "a=b; rota-session-1=x")]);
+        let mut both = split.clone();
+        both.append(COOKIE, "__Host-rota-session=y".parse().unwrap());
+        assert_eq!(values(&both).collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(values(&headers(&[(COOKIE, "rota=x; =; ;;")])).count(), 0);
+        let many = (0..100).map(|port| format!("rota-session-{port}=x")).collect::<Vec<_>>().join("; ");
+        assert_eq!(values(&headers(&[(COOKIE, &many)])).count(), MAX_TRIED);
+    }
+}
