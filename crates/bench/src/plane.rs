@@ -71,6 +71,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         timing: Timing::default(),
         console: false,
         limits: rota_server::Limits::default(),
+        cors_origins: Vec::new(),
         sessions: rota_server::SessionLimits::default(),
         breakers: Policy::default(),
         background_tasks: BackgroundTasks::default(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use rota_artifacts::Parts;
 use rota_core::breaker::Policy;
 use rota_proto::v1::Overrides;
@@ -58,6 +59,8 @@ pub struct Options {
     pub console: bool,
     /// Limits of the connections of the gRPC listener.
     pub limits: Limits,
+    /// Origins whose pages may call with a token, besides the control plane's own.
+    pub cors_origins: Vec<HeaderValue>,
     /// How long browsers stay signed in.
     pub sessions: SessionLimits,
     /// Policy of the agents' circuit breakers.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -61,6 +62,7 @@ pub struct Bound {
     shutdown_grace: Duration,
     limits: Limits,
     console: bool,
+    cors_origins: Vec<HeaderValue>,
     store: StoreClient,
     services: Services,
     pages: Pages,
@@ -320,6 +322,7 @@ impl Server {
             shutdown_grace,
             limits: options.limits,
             console: options.console,
+            cors_origins: options.cors_origins,
             store,
             services,
             pages,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use http::HeaderValue;
 use rota_artifacts::Parts;
 use rota_core::breaker::Policy;
 use rota_proto::v1::Overrides;
@@ -115,6 +116,10 @@ pub struct Settings {
     /// `sub` claim of the operator, such as system:serviceaccount:rota:rota-operator
     #[arg(long, value_name = "SUBJECT", help_heading = OIDC)]
     pub oidc_operator: Option<String>,
+    /// Comma-separated origins whose pages may call the APIs with a token, such as `https://app.example`; may be repeated [default:
+    /// none but the control plane's own pages]
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_origin: Vec<String>,
     /// Time without a call after which a browser that has signed in is asked to sign in again
     #[arg(long, value_name = "TIME")]
     pub session_idle: HumanDuration,
@@ -181,6 +186,7 @@ impl Default for Settings {
             oidc_token_file: None,
             oidc_audience: None,
             oidc_operator: None,
+            cors_origin: Vec::new(),
             session_idle: HumanDuration(sessions.idle),
             session_lifetime: HumanDuration(sessions.lifetime),
             no_console: false,
@@ -211,6 +217,10 @@ impl Settings {
         if !authenticated && self.viewer_token_file.is_some() {
             return Err(SettingsError::ViewersAlone);
         }
+        if !authenticated && !self.cors_origin.is_empty() {
+            return Err(SettingsError::OriginsAlone);
+        }
+        self.cors_origins()?;
         self.check_store()?;
         self.tls().map(|_| ())
     }
@@ -248,6 +258,7 @@ impl Settings {
                 wall_clock: Default::default(),
             },
             limits: Limits::default(),
+            cors_origins: self.cors_origins()?,
             sessions: SessionLimits { idle: self.session_idle.0, lifetime: self.session_lifetime.0 },
             console: !self.no_console,
             notifications: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
@@ -291,6 +302,19 @@ impl Settings {
         Ok(owner)
     }
 
+    fn cors_origins(&self) -> Result<Vec<HeaderValue>, SettingsError> {
+        let checked = |origin: &String| {
+            // As browsers send it: without a path, and without the default port.
+            let is_origin = |url: &url::Url| {
+                matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == *origin
+            };
+            let url = url::Url::parse(origin).ok().filter(is_origin);
+            let value = url.and_then(|_| HeaderValue::from_str(origin).ok());
+            value.ok_or_else(|| SettingsError::Origin(origin.clone()))
+        };
+        self.cors_origin.iter().map(checked).collect()
+    }
+
     fn tls(&self) -> Result<Option<Tls>, SettingsError> {
         match (&self.tls_certificate, &self.tls_key) {
             (Some(certificate), Some(key)) => Ok(Some(Tls::new(certificate.clone(), key.clone()))),
@@ -332,6 +356,22 @@ mod tests {
             let alone = Settings { insecure: true, viewer_token_file: viewers, ..open };
             assert!(matches!(alone.validate(), Err(SettingsError::ViewersAlone)));
         }
+    }
+
+    #[test]
+    fn origins_are_those_that_browsers_send() {
+        let with = |origin: &str| {
+            settings(|s| (s.token_file, s.cors_origin) = (Some("token".into()), vec![origin.to_owned()]))
+        };
+        for origin in ["https://app.example", "http://localhost:3000", "https://app.example:8443"] {
+            assert_eq!(with(origin).cors_origins().unwrap(), [origin], "{origin}");
+        }
+        for other in ["*", "null", "app.example", "https://app.example/", "https://App.example", ""] {
+            assert!(matches!(with(other).validate(), Err(SettingsError::Origin(_))), "{other}");
+        }
+        assert!(matches!(with("https://a.example:443").validate(), Err(SettingsError::Origin(_))));
+        let open = Settings { token_file: None, insecure: true, ..with("https://app.example") };
+        assert!(matches!(open.validate(), Err(SettingsError::OriginsAlone)));
     }
 
     #[test]

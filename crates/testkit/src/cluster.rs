@@ -50,6 +50,8 @@ pub struct Setup {
     pub breakers: Policy,
     /// Limits of the connections of the gRPC listener.
     pub limits: Limits,
+    /// Origins whose pages may call with a token.
+    pub cors_origins: Vec<String>,
     /// How long browsers stay signed in.
     pub sessions: SessionLimits,
     /// Bearer token that callers must present.
@@ -76,6 +78,7 @@ impl Setup {
             timing: timing(),
             breakers: Policy::default(),
             limits: Limits::default(),
+            cors_origins: Vec::new(),
             sessions: SessionLimits::default(),
             token: None,
             viewer_token: None,
@@ -346,6 +349,11 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 console: true,
                 limits: setup.limits,
                 sessions: setup.sessions,
+                cors_origins: setup
+                    .cors_origins
+                    .iter()
+                    .map(|origin| origin.parse())
+                    .collect::<Result<_, _>>()?,
                 breakers: setup.breakers,
                 background_tasks: rota_telemetry::BackgroundTasks::default(),
             };

@@ -176,6 +176,7 @@ impl Dev {
             },
             console: true,
             limits: rota_server::Limits::default(),
+            cors_origins: Vec::new(),
             sessions: rota_server::SessionLimits::default(),
             breakers: Policy::default(),
             background_tasks: background_tasks.clone(),

@@ -22,7 +22,7 @@ use tonic_health::pb::health_server::HealthServer;
 use super::Bound;
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, ending};
-use crate::trust::{accept, auth, roles};
+use crate::trust::{accept, auth, cors, roles};
 use crate::{http, sessions};
 
 /// Largest message that is accepted: a prompt of 1 MiB with room to spare.
@@ -36,7 +36,8 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) -> Result<ShutdownOutcome, Error> {
         let (grace, limits, console, mut background) =
             (self.shutdown_grace, self.limits, self.console, self.background);
-        let Self { listener, tls, http, authenticator, store, services, pages, stop, .. } = self;
+        let Self { listener, tls, http, authenticator, cors_origins, store, services, pages, stop, .. } =
+            self;
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
         let tasks = TaskServiceServer::new(services.tasks)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
@@ -71,6 +72,7 @@ impl Bound {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(limits.streams)
             .max_connection_age(limits.connection_age)
+            .layer(cors::layer(cors_origins))
             .layer(rota_console::Layer { enabled: console })
             // What it makes of requests passes all others.
             .layer(rota_gateway::Layer(gateway))

@@ -18,6 +18,12 @@ pub enum SettingsError {
         "viewer_token_file requires token_file or oidc_issuer: without a token, callers may do everything"
     )]
     ViewersAlone,
+    /// Pages of other origins have a token, or no access.
+    #[error("cors_origin requires token_file or oidc_issuer: pages from elsewhere call with a token only")]
+    OriginsAlone,
+    /// Browsers would not send it like that.
+    #[error("cors_origin {0:?} is no origin")]
+    Origin(String),
     /// A key has no effect without the issuer.
     #[error("{0} requires oidc_issuer or oidc_token_file")]
     NoIssuer(&'static str),
@@ -74,6 +80,7 @@ impl SettingsError {
             Self::Unauthenticated(_) => Some(
                 "set --token-file, or --insecure if that is what you want; `rota dev` makes a token by itself",
             ),
+            Self::Origin(_) => Some("use SCHEME://HOST or SCHEME://HOST:PORT, such as https://app.example"),
             Self::NoIssuerInToken(_) => Some("set --oidc-issuer"),
             Self::NoKeyFile => {
                 Some("set --key-file to a file that all replicas have, such as a mounted Secret")

@@ -5,6 +5,7 @@ pub(crate) mod addresses;
 pub(crate) mod auth;
 pub(crate) mod browser_sessions;
 pub(crate) mod cookies;
+pub(crate) mod cors;
 mod cut_off;
 mod files;
 pub(crate) mod identity;

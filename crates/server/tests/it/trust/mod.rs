@@ -3,6 +3,7 @@
 mod browser_sessions;
 mod connections;
 mod every_call;
+mod cors;
 mod issuer;
 mod limits;
 mod oidc;
