@@ -40,7 +40,14 @@ const tasks = createRoute({
     view: search.view === "board" ? "board" : undefined,
   }),
 });
-const task = createRoute({ getParentRoute: () => root, path: "/tasks/$namespace/$id", component: TaskPage });
+const task = createRoute({
+  getParentRoute: () => root,
+  path: "/tasks/$namespace/$id",
+  component: TaskPage,
+  // Position of an entry of the log.
+  validateSearch: ({ line }: Record<string, unknown>): { line?: number } =>
+    Number.isSafeInteger(line) && Number(line) > 0 ? { line: Number(line) } : {},
+});
 const agents = createRoute({ getParentRoute: () => root, path: "/agents", component: AgentsPage });
 const workflows = createRoute({ getParentRoute: () => root, path: "/workflows", component: WorkflowsPage });
 const workflow = createRoute({

@@ -56,6 +56,8 @@ calls! {
     repeat tasks.cancel_task(CancelTaskRequest) -> v1::Task;
     /// Counts or changes some of the tasks that match a filter. Call it again while there are more.
     repeat tasks.change_tasks(ChangeTasksRequest) -> v1::ChangeTasksResponse;
+    /// Searches a part of a task's log. Call it again while there is more.
+    repeat tasks.search_task_log(SearchTaskLogRequest) -> v1::SearchTaskLogResponse;
     /// Explains why a task is not running.
     repeat tasks.explain_task(ExplainTaskRequest) -> v1::ExplainTaskResponse;
     /// Sends input to a running task. Not retried: the agent could read it twice.

@@ -1,42 +1,64 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import Anser from "anser";
-import { memo, useEffect, useMemo, useRef, useState } from "react";
+import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { type Link, troubleOf } from "../../api/useStream";
 import { Problem } from "../../components/Problem";
-import type { Line } from "./lines";
+import { LogSearch } from "./LogSearch";
+import { hasPlace, type Line, lineOf } from "./lines";
+import { useLogPart } from "./useLogPart";
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 /** Parts of a line that have a colour of their own; the rest has none. */
 const MAX_PARTS = 200;
 
+interface Props {
+  /** Of the task. */
+  name: string;
+  lines: readonly Line[];
+  version: number;
+  link: Link;
+  /** Position of the last entry. */
+  last: number;
+  /** Position of the entry that the address names; 0 for none. */
+  linked: number;
+  onLink: (seq: number) => void;
+}
+
+/** A place in the log that the reader has opened: of an entry, and of the line of it with a text. */
+export interface Place {
+  seq: number;
+  text: string;
+}
+
 /** A log, again after each change: only the visible lines are in the page. It follows new lines until the reader scrolls up. */
-export function Log({ lines, version, link }: { lines: readonly Line[]; version: number; link: Link }) {
-  const box = useRef<HTMLDivElement>(null);
-  const [follows, setFollows] = useState(true);
+export function Log({ name, lines: live, version, link, last, linked, onLink }: Props) {
+  const [follows, setFollows] = useState(linked === 0);
+  const [place, setPlace] = useState<Place | undefined>(linked > 0 ? { seq: linked, text: "" } : undefined);
+  // What the page has left out, or does not have yet, is read by itself.
+  const seen = live.at(-1)?.seq ?? 0;
+  const isHere = !place || (hasPlace(live, place.seq, place.text) && seen >= Math.min(place.seq, last));
+  const isKnown = link.state !== "connecting" && live.length > 0;
+  const part = useLogPart(name, place && isKnown && !isHere ? place.seq : 0);
+  const lines = part.lines ?? live;
   const [wanted, setWanted] = useState("");
   // biome-ignore lint/correctness/useExhaustiveDependencies: the array is the same after each change
   const shown = useMemo(() => {
     const needle = wanted.toLowerCase();
-    return needle ? lines.filter((line) => line.text.toLowerCase().includes(needle)) : lines;
-  }, [lines, version, wanted]);
-  const rows = useVirtualizer({
-    count: shown.length,
-    getScrollElement: () => box.current,
-    estimateSize: () => 21,
-    overscan: 20,
-  });
-  // Lines that are measured move the others, which is no wish of the reader.
-  const byReader = useRef(false);
-  const mark = () => {
-    byReader.current = true;
-  };
-  useEffect(() => {
-    byReader.current = false;
-    if (follows && shown.length > 0) {
-      rows.scrollToIndex(shown.length - 1, { align: "end" });
-    }
-  }, [follows, shown.length, rows]);
+    return needle && !place ? lines.filter((line) => line.text.toLowerCase().includes(needle)) : lines;
+  }, [lines, version, wanted, place]);
+  // Until the lines are there, nothing is scrolled to.
+  const hit = place && (part.lines || isHere) ? lineOf(lines, place.seq, place.text) : -1;
+  const go = useCallback(
+    (to: Place) => {
+      setFollows(false);
+      setPlace(to);
+      // The address is a link to the line.
+      onLink(to.seq);
+    },
+    [onLink],
+  );
+  const pause = useCallback(() => setFollows(false), []);
   const download = () => {
     const url = URL.createObjectURL(
       new Blob([lines.map((line) => line.text).join("\n")], { type: "text/plain" }),
@@ -52,60 +74,152 @@ export function Log({ lines, version, link }: { lines: readonly Line[]; version:
       <div className="bar">
         <label>
           Find in the log
-          <input type="search" value={wanted} onChange={(event) => setWanted(event.target.value)} />
+          <input
+            type="search"
+            value={wanted}
+            maxLength={256}
+            onChange={(event) => {
+              setWanted(event.target.value);
+              setPlace(undefined);
+            }}
+          />
         </label>
-        <button type="button" aria-pressed={follows} onClick={() => setFollows(!follows)}>
+        <LogSearch key={wanted} name={name} text={wanted} last={last} go={go} />
+        <button
+          type="button"
+          aria-pressed={follows}
+          onClick={() => {
+            setPlace(undefined);
+            setFollows(!follows);
+          }}
+        >
           {follows ? "Following" : "Paused: follow"}
         </button>
         <button type="button" onClick={download}>
           Download
         </button>
         <span className="quiet" role="status">
-          {shown.length} lines. {troubleOf(link)}
+          {shown.length} lines{part.lines && ` around entry ${place?.seq} of ${last}`}. {troubleOf(link)}
         </span>
       </div>
       {link.state === "ended" && <Problem error={link.error} />}
-      <section
-        className="log"
-        ref={box}
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reached by keyboard
-        tabIndex={0}
-        aria-label="Log"
-        onScroll={(event) => {
-          const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
-          const atEnd = scrollHeight - scrollTop - clientHeight < 40;
-          if (!atEnd && byReader.current) {
-            setFollows(false);
-          }
-        }}
-        onWheel={mark}
-        onTouchMove={mark}
-        onKeyDown={mark}
-        onPointerDown={mark}
-      >
-        <div style={{ height: rows.getTotalSize(), position: "relative" }}>
-          {rows.getVirtualItems().map((item) => {
-            const line = shown[item.index];
-            return (
-              line && (
-                <div
-                  key={item.key}
-                  data-index={item.index}
-                  ref={rows.measureElement}
-                  className={`line ${line.kind}`}
-                  style={{ transform: `translateY(${item.start}px)` }}
-                >
-                  <span className="at">{line.time && clock.format(new Date(line.time))}</span>
-                  <span>
-                    {line.kind === "stdout" || line.kind === "stderr" ? <Ansi text={line.text} /> : line.text}
-                  </span>
-                </div>
-              )
-            );
-          })}
-        </div>
-      </section>
+      <Problem error={part.problem} />
+      <Rows
+        // Another list: its sizes and its position are its own.
+        key={part.lines ? `part ${place?.seq}` : "live"}
+        lines={shown}
+        hit={hit}
+        follows={follows}
+        pause={pause}
+        go={go}
+      />
     </>
+  );
+}
+
+/** The visible lines of a list. */
+function Rows({
+  lines,
+  hit,
+  follows,
+  pause,
+  go,
+}: {
+  lines: readonly Line[];
+  /** Index of the line that the reader has opened; -1 for none. */
+  hit: number;
+  follows: boolean;
+  pause: () => void;
+  go: (place: Place) => void;
+}) {
+  const box = useRef<HTMLDivElement>(null);
+  const rows = useVirtualizer({
+    count: lines.length,
+    getScrollElement: () => box.current,
+    estimateSize: () => 21,
+    overscan: 20,
+  });
+  // Lines that are measured move the others, which is no wish of the reader.
+  const byReader = useRef(false);
+  const mark = () => {
+    byReader.current = true;
+  };
+  useEffect(() => {
+    if (hit >= 0) {
+      byReader.current = false;
+      rows.scrollToIndex(hit, { align: "center" });
+    }
+  }, [hit, rows]);
+  useEffect(() => {
+    byReader.current = false;
+    if (follows && lines.length > 0) {
+      rows.scrollToIndex(lines.length - 1, { align: "end" });
+    }
+  }, [follows, lines.length, rows]);
+  return (
+    <section
+      className="log"
+      ref={box}
+      // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reached by keyboard
+      tabIndex={0}
+      aria-label="Log"
+      onScroll={(event) => {
+        const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
+        const atEnd = scrollHeight - scrollTop - clientHeight < 40;
+        if (!atEnd && byReader.current) {
+          pause();
+        }
+      }}
+      onWheel={mark}
+      onTouchMove={mark}
+      onKeyDown={mark}
+      onPointerDown={mark}
+    >
+      <div style={{ height: rows.getTotalSize(), position: "relative" }}>
+        {rows.getVirtualItems().map((item) => {
+          const line = lines[item.index];
+          return (
+            line && (
+              <div
+                key={item.key}
+                data-index={item.index}
+                ref={rows.measureElement}
+                className={`line ${line.kind}${item.index === hit ? " hit" : ""}`}
+                aria-current={item.index === hit ? "location" : undefined}
+                style={{ transform: `translateY(${item.start}px)` }}
+              >
+                <LineTime line={line} go={go} />
+                <span>
+                  {line.kind === "stdout" || line.kind === "stderr" ? <Ansi text={line.text} /> : line.text}
+                </span>
+              </div>
+            )
+          );
+        })}
+      </div>
+    </section>
+  );
+}
+
+/** The time of a line, which is a link to it. */
+function LineTime({ line: { seq, time }, go }: { line: Line; go: (place: Place) => void }) {
+  const text = time && clock.format(new Date(time));
+  if (!text || seq === 0) {
+    return <span className="at">{text}</span>;
+  }
+  return (
+    <a
+      className="at"
+      href={`?line=${seq}`}
+      title={`Link to entry ${seq}`}
+      tabIndex={-1}
+      onClick={(event) => {
+        event.preventDefault();
+        go({ seq, text: "" });
+      }}
+    >
+      {text}
+    </a>
   );
 }
 

@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link, useNavigate, useParams } from "@tanstack/react-router";
-import { useRef, useState } from "react";
+import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
+import { useCallback, useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { dollars, id, query, word } from "../../api/format";
 import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
@@ -31,6 +31,11 @@ function OneTask({ name }: { name: string }) {
   const first = useQuery({ queryKey: ["task", name], queryFn: ({ signal }) => get<Task>(name, signal) });
   const [live, setLive] = useState<Task>();
   const navigate = useNavigate();
+  const { line = 0 } = useSearch({ from: "/tasks/$namespace/$id" });
+  const onLink = useCallback(
+    (line: number) => void navigate({ to: ".", search: { line }, replace: true, resetScroll: false }),
+    [navigate],
+  );
   const mayAct = useMayAct();
   const [lines] = useState(() => new Lines());
   const [version, setVersion] = useState(0);
@@ -148,7 +153,15 @@ function OneTask({ name }: { name: string }) {
       )}
       {status.hasArtifacts && <Artifacts name={name} task={task} ended={ended} />}
       <h2>Log</h2>
-      <Log lines={lines.all} version={version} link={link} />
+      <Log
+        name={name}
+        lines={lines.all}
+        version={version}
+        link={link}
+        last={Number(status.logSeq ?? 0)}
+        linked={line}
+        onLink={onLink}
+      />
       {state === "TASK_STATE_RUNNING" && mayAct && <Steer name={name} />}
       <h2>Details</h2>
       <dl className="pairs">

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Lines, MAX_CHARACTERS, MAX_LINE, MAX_LINES } from "./lines";
+import { hasPlace, Lines, lineOf, MAX_CHARACTERS, MAX_LINE, MAX_LINES } from "./lines";
 
 const base64 = (text: string | number[]) => {
   const bytes = typeof text === "string" ? new TextEncoder().encode(text) : Uint8Array.from(text);
@@ -91,4 +91,41 @@ test("the log is bounded in characters", () => {
   }
   expect(texts(lines).join("").length).toBeLessThan(MAX_CHARACTERS + 100);
   expect(lines.all[0]?.text).toMatch(/earlier lines/);
+});
+
+test("lines know the entry in which they begin, and are found by it", () => {
+  const lines = linesOf(
+    output(base64("one\ntw")),
+    output(base64("o\nthree\nfour\n"), "2"),
+    output(base64("five\n"), "3"),
+  );
+  expect(lines.all.map((line) => line.seq)).toEqual([1, 1, 2, 2, 3]);
+  expect([lineOf(lines.all, 2, "TWO"), lineOf(lines.all, 2, "three"), lineOf(lines.all, 3)]).toEqual([
+    1, 2, 4,
+  ]);
+  expect([lineOf(lines.all, 2), lineOf([], 1, "x")]).toEqual([2, -1]);
+});
+
+test("a part of a log lacks nothing before it", () => {
+  const lines = new Lines(8);
+  lines.add([output(base64("nine\n"), "9"), output(base64("eleven\n"), "11")]);
+  expect(texts(lines)).toEqual(["nine", "1 entries of the log are missing here", "eleven"]);
+});
+
+test("a place that is left out in part is not there", () => {
+  const note = {
+    seq: 0,
+    time: "",
+    kind: "note",
+    text: "3 earlier lines are left out",
+    complete: true,
+  } as const;
+  const line = (seq: number, text: string) => ({ ...note, seq, kind: "stdout" as const, text });
+  const kept = [note, line(5, "row 4"), line(5, "row 5"), line(6, "a Needle")];
+  expect([hasPlace(kept, 5), hasPlace(kept, 6), hasPlace(kept, 4)]).toEqual([false, true, false]);
+  expect([hasPlace(kept, 5, "needle"), hasPlace(kept, 6, "needle"), hasPlace(kept, 5, "row 5")]).toEqual([
+    false,
+    true,
+    true,
+  ]);
 });

@@ -4,6 +4,8 @@ import type { Event } from "../../api/types";
 
 /** One line of a log. */
 export interface Line {
+  /** Position of the entry of the log in which the line begins; 0 for notes of the page. */
+  seq: number;
   time: string;
   kind: "stdout" | "stderr" | "message" | "tool" | "note";
   text: string;
@@ -23,12 +25,18 @@ export class Lines {
   #characters = 0;
   #leftOut = 0;
   #seen = 0;
+  #seq = 0;
   #attempt = 0;
   readonly #decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
 
   /** All lines, the oldest first. The array is the same after each change. */
   get all(): readonly Line[] {
     return this.#lines;
+  }
+
+  /** A part of a log begins after an entry: nothing before it is missing. */
+  constructor(after = 0) {
+    this.#seen = after;
   }
 
   add(events: Event[]): void {
@@ -44,6 +52,7 @@ export class Lines {
     const time = event.time ?? "";
     const note = (text: string) => this.#whole("note", time, text);
     const seq = Number(event.logSeq ?? 0);
+    this.#seq = seq;
     if (seq > this.#seen + 1) {
       note(`${seq - this.#seen - 1} entries of the log are missing here`);
     }
@@ -92,7 +101,7 @@ export class Lines {
       if (index === 0 && last && !last.complete && last.kind === kind) {
         this.#lines.pop();
         this.#characters -= last.text.length;
-        this.#push(kind, last.time, last.text + part, !isLast);
+        this.#push(kind, last.time, last.text + part, !isLast, last.seq);
       } else if (!isLast || part !== "") {
         this.#push(kind, time, part, !isLast);
       }
@@ -106,15 +115,15 @@ export class Lines {
     }
   }
 
-  #push(kind: Line["kind"], time: string, text: string, complete: boolean): void {
+  #push(kind: Line["kind"], time: string, text: string, complete: boolean, seq = this.#seq): void {
     let rest = text;
     while (rest.length > MAX_LINE) {
       // Not within a character of two units.
       const end = MAX_LINE - (/[\ud800-\udbff]/.test(rest[MAX_LINE - 1] ?? "") ? 1 : 0);
-      this.#lines.push({ time, kind, text: rest.slice(0, end), complete: true });
+      this.#lines.push({ seq, time, kind, text: rest.slice(0, end), complete: true });
       rest = rest.slice(end);
     }
-    this.#lines.push({ time, kind, text: rest, complete });
+    this.#lines.push({ seq, time, kind, text: rest, complete });
     this.#characters += text.length;
   }
 
@@ -138,6 +147,39 @@ export class Lines {
     }
     this.#leftOut += count - isNote;
     const text = `${this.#leftOut} earlier lines are left out here: rota logs prints all of them`;
-    this.#lines.splice(0, count, { time: "", kind: "note", text, complete: true });
+    this.#lines.splice(0, count, { seq: 0, time: "", kind: "note", text, complete: true });
   }
 }
+
+/** Returns the index of the line in which an entry of the log ends, or begins if it has several: the last one with the text, if there is one. */
+export function lineOf(lines: readonly Line[], seq: number, text = ""): number {
+  const needle = text.toLowerCase();
+  // The lines of an entry are together, and a line that it ends begins before it.
+  let last = lines.findLastIndex((line) => line.seq > 0 && line.seq <= seq);
+  if (last < 0 || !needle) {
+    const first = lines.findIndex((line) => line.seq === seq);
+    return first < 0 ? last : first;
+  }
+  const lowest = Math.max(0, last - MOST_LINES_OF_AN_ENTRY);
+  for (let index = last; index >= lowest; index -= 1) {
+    if (lines[index]?.text.toLowerCase().includes(needle)) {
+      last = index;
+      break;
+    }
+  }
+  return last;
+}
+
+/** Whether these lines have the place of an entry, and of the line of it with a text: a page may have left out a part of the entry. */
+export function hasPlace(lines: readonly Line[], seq: number, text = ""): boolean {
+  const index = lineOf(lines, seq, text);
+  const line = lines[index];
+  if (!line) {
+    return false;
+  }
+  // Only the note about what is left out belongs to no entry.
+  return text ? line.text.toLowerCase().includes(text.toLowerCase()) : lines[index - 1]?.seq !== 0;
+}
+
+/** Lines among which a text is looked for: an entry has at most 64 KiB. */
+const MOST_LINES_OF_AN_ENTRY = 65_536;

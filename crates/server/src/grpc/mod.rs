@@ -24,6 +24,7 @@ mod managed;
 mod pools;
 mod rotation;
 mod schedules;
+mod search_log;
 mod storage;
 mod streams;
 mod system;

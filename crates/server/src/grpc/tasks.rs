@@ -18,7 +18,7 @@ use super::explain::Explainer;
 use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{change, feed, follow, managed, task_filter, threads};
+use super::{change, feed, follow, managed, search_log, task_filter, threads};
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
@@ -321,6 +321,13 @@ impl TaskService for Tasks {
         request: Request<v1::WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
         follow::one(&self.store, &self.streams, request.into_inner()).await.map(encoded::response)
+    }
+
+    async fn search_task_log(
+        &self,
+        request: Request<v1::SearchTaskLogRequest>,
+    ) -> Result<Response<v1::SearchTaskLogResponse>, Status> {
+        search_log::search(&self.store, request.get_ref()).await.map(Response::new)
     }
 
     async fn watch_tasks(

@@ -48,6 +48,53 @@ async fn large_log_is_read_from_start() -> Result<()> {
 }
 
 #[tokio::test]
+async fn large_log_is_searched_in_pieces() -> Result<()> {
+    const REPORTS: i64 = 12;
+    const OUTPUTS: i64 = 25;
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    for report in 0..REPORTS {
+        worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
+    }
+    let found = vec![raw::output("\nthe nee"), raw::output("dle\n")];
+    worker.report(&assign, 1 + REPORTS * OUTPUTS, found);
+    worker.succeed(&assign, REPORTS * OUTPUTS + 2, "done");
+    assert!(worker.result_ack().await?);
+    tasks::ended(client, &task.name).await?;
+    let (mut hits, mut calls, mut after_log_seq) = (Vec::new(), 0, 0);
+    loop {
+        let request = v1::SearchTaskLogRequest {
+            name: task.name.clone(),
+            text: "Needle".to_owned(),
+            after_log_seq,
+            page_size: 0,
+        };
+        let answer = client.search_task_log(request).await?;
+        (hits.extend(answer.hits), calls += 1);
+        if answer.next_log_seq == 0 {
+            break;
+        }
+        assert!(answer.next_log_seq > after_log_seq, "each call gets on");
+        after_log_seq = answer.next_log_seq;
+    }
+    assert!(calls > 1);
+    let lines: Vec<_> = hits.iter().map(|hit| hit.line.as_str()).collect();
+    assert_eq!(lines, ["the needle"]);
+    // The entry is the one in which the text ends.
+    let mut watch = client.watch_task(&task.name, hits[0].log_seq - 1);
+    let entry = watch.next().await.context("nothing came")??.events.into_iter().next();
+    let Some(v1::event::Kind::Output(output)) = entry.and_then(|entry| entry.kind) else {
+        anyhow::bail!("no output");
+    };
+    assert_eq!(&output.data[..], b"dle\n");
+    Ok(())
+}
+
+#[tokio::test]
 async fn large_commit_is_split_in_feed() -> Result<()> {
     // Many messages, one commit, of which a worker may send at most 2 MiB at a time.
     const OUTPUTS: usize = 30;

@@ -1,0 +1,193 @@
+//! `SearchTaskLog`: a text in the whole log of a task, so much of it per call.
+
+use std::time::Duration;
+
+use regex::bytes::{Regex, RegexBuilder};
+use rota_proto::{num, v1};
+use rota_store::Budget;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::store_client::{LOG_PAGE, StoreClient};
+use crate::wire::status::invalid;
+use crate::wire::{check, event, names};
+
+/// Characters of the text that is searched, at most.
+const MAX_TEXT: usize = 256;
+const DEFAULT_HITS: i32 = 100;
+const MAX_HITS: i32 = 1000;
+/// Bytes of entries that one call reads at most, and the time after which it returns.
+const CALL_BYTES: usize = 8 << 20;
+const CALL_TIME: Duration = Duration::from_secs(1);
+/// Entries before the position from which the begin of a line is taken: output arrives in pieces.
+const EARLIER: usize = 64;
+/// Bytes of a line before and after what was found.
+const CONTEXT: usize = 200;
+
+/// Returns what was found from a position on, and where the next call continues.
+pub(super) async fn search(
+    store: &StoreClient,
+    request: &v1::SearchTaskLogRequest,
+) -> Result<v1::SearchTaskLogResponse, Status> {
+    let after =
+        u64::try_from(request.after_log_seq).map_err(|_| invalid("after_log_seq", "must not be negative"))?;
+    let most = match request.page_size {
+        ..0 => return Err(invalid("page_size", "must not be negative")),
+        0 => DEFAULT_HITS,
+        size => size.min(MAX_HITS),
+    };
+    let mut search = Search::new(&request.text, after)?;
+    let (namespace, named) = names::task("name", &request.name)?;
+    let task = store.task(&namespace, named).await?;
+    let (began, mut bytes) = (Instant::now(), 0);
+    let earlier = Budget { entries: EARLIER, ..LOG_PAGE };
+    let mut seen = after.saturating_sub(EARLIER as u64);
+    let mut budget = if seen < after { earlier } else { LOG_PAGE };
+    loop {
+        let events = store.events(&task, seen, budget).await?;
+        let Some(last) = events.last() else { break };
+        seen = last.log_seq;
+        for entry in &events {
+            bytes += search.entry(&event::to_wire(entry));
+        }
+        budget = LOG_PAGE;
+        let is_full = search.hits.len() >= usize::try_from(most).unwrap_or(0);
+        if is_full || bytes >= CALL_BYTES || began.elapsed() >= CALL_TIME {
+            break;
+        }
+    }
+    let next = if seen < task.log_seq { num::to_i64(seen.max(after)) } else { 0 };
+    Ok(v1::SearchTaskLogResponse {
+        hits: search.hits,
+        next_log_seq: next,
+        log_seq: num::to_i64(task.log_seq),
+    })
+}
+
+struct Search {
+    text: Regex,
+    /// Length of the text in bytes at most, in any case of its letters.
+    longest: usize,
+    /// Entries up to this one are only the begin of lines.
+    after: u64,
+    /// End of what was written last to each stream, in which a match may begin.
+    tails: [Vec<u8>; 2],
+    attempt: i32,
+    hits: Vec<v1::LogHit>,
+}
+
+impl Search {
+    fn new(text: &str, after: u64) -> Result<Self, Status> {
+        if text.is_empty() || text.contains('\n') {
+            return Err(invalid("text", "must be a part of a line"));
+        }
+        check::length("text", text, MAX_TEXT)?;
+        let regex = RegexBuilder::new(&regex::escape(text)).case_insensitive(true).build();
+        let regex = regex.map_err(|error| invalid("text", error.to_string()))?;
+        // The other case of a character takes up to twice the bytes.
+        let longest = 2 * text.len();
+        Ok(Self { text: regex, longest, after, tails: Default::default(), attempt: 0, hits: Vec::new() })
+    }
+
+    /// Searches an entry. Returns the bytes that it has.
+    fn entry(&mut self, entry: &v1::Event) -> usize {
+        use v1::event::Kind;
+        if std::mem::replace(&mut self.attempt, entry.attempt) != entry.attempt {
+            self.tails = Default::default();
+        }
+        match &entry.kind {
+            Some(Kind::Output(output)) => self.output(entry.log_seq, output),
+            Some(Kind::Message(message)) => self.whole(entry.log_seq, &message.text),
+            Some(Kind::ToolCall(call)) => {
+                self.whole(entry.log_seq, &format!("{} {}", call.tool, call.input_json))
+            }
+            Some(Kind::ToolResult(result)) => self.whole(entry.log_seq, &result.output),
+            Some(Kind::State(state)) => self.whole(entry.log_seq, &state.message),
+            Some(Kind::Notice(notice)) => self.whole(entry.log_seq, &notice.message),
+            Some(Kind::InputRequest(request)) => self.whole(entry.log_seq, &request.prompt),
+            _ => 0,
+        }
+    }
+
+    fn output(&mut self, seq: i64, output: &v1::Output) -> usize {
+        let stream = usize::from(output.stream() == v1::OutputStream::Stderr);
+        let mut text = std::mem::take(&mut self.tails[stream]);
+        let begin = text.len();
+        text.extend_from_slice(&output.data);
+        self.find(seq, &text, begin);
+        let line = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        // No match of a whole text is within what is kept.
+        let kept = text.len().saturating_sub(self.longest - 1).max(line);
+        self.tails[stream] = text.split_off(kept);
+        output.data.len()
+    }
+
+    fn whole(&mut self, seq: i64, text: &str) -> usize {
+        self.find(seq, text.as_bytes(), 0);
+        text.len()
+    }
+
+    /// Finds the text, once in each line, where it ends after `begin`.
+    fn find(&mut self, seq: i64, text: &[u8], begin: usize) {
+        if u64::try_from(seq).unwrap_or(0) <= self.after {
+            return;
+        }
+        let mut line_end = 0;
+        for found in self.text.find_iter(text) {
+            if found.end() <= begin || found.start() < line_end {
+                continue;
+            }
+            let line = text[..found.start()].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let rest = text[found.end()..].iter().position(|byte| *byte == b'\n');
+            line_end = rest.map_or(text.len(), |at| found.end() + at);
+            let from = line.max(found.start().saturating_sub(CONTEXT));
+            let to = line_end.min(found.end() + CONTEXT);
+            let line = String::from_utf8_lossy(&text[from..to]).into_owned();
+            self.hits.push(v1::LogHit { log_seq: seq, line });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(seq: i64, stream: v1::OutputStream, data: &str) -> v1::Event {
+        let data = data.as_bytes().to_vec().into();
+        let output = v1::Output { stream: stream.into(), data, dropped_bytes: 0 };
+        v1::Event { log_seq: seq, kind: Some(v1::event::Kind::Output(output)), ..v1::Event::default() }
+    }
+
+    fn found(text: &str, after: u64, entries: &[(i64, v1::OutputStream, &str)]) -> Vec<(i64, String)> {
+        let mut search = Search::new(text, after).unwrap();
+        for (seq, stream, data) in entries {
+            search.entry(&output(*seq, *stream, data));
+        }
+        search.hits.into_iter().map(|hit| (hit.log_seq, hit.line)).collect()
+    }
+
+    const OUT: v1::OutputStream = v1::OutputStream::Stdout;
+    const ERR: v1::OutputStream = v1::OutputStream::Stderr;
+
+    #[test]
+    fn text_is_found_across_pieces_of_a_stream() {
+        let pieces = [(1, OUT, "a nee"), (2, ERR, "other\n"), (3, OUT, "d"), (4, OUT, "le\nnext")];
+        assert_eq!(found("NEEDLE", 0, &pieces), [(4, "a needle".to_owned())]);
+        // What ends before the position was found before.
+        assert_eq!(found("needle", 3, &pieces), [(4, "a needle".to_owned())]);
+        assert_eq!(found("needle", 4, &pieces), []);
+        assert_eq!(found("le next", 0, &pieces), []);
+    }
+
+    #[test]
+    fn each_line_is_a_hit_once() {
+        let lines = [(1, OUT, "x x\nno\nX.\n"), (2, OUT, "x")];
+        let hits = [(1, "x x".to_owned()), (1, "X.".to_owned()), (2, "x".to_owned())];
+        assert_eq!(found("x", 0, &lines), hits);
+        // Signs of expressions are text.
+        assert_eq!(found(".", 0, &lines), [(1, "X.".to_owned())]);
+        let long = format!("{}ä!{}", "ä".repeat(1000), "-".repeat(1000));
+        let hits = found("Ä!", 0, &[(1, OUT, &long)]);
+        assert!(hits.len() == 1 && hits[0].1.len() < 3 * CONTEXT, "{hits:?}");
+    }
+}
