@@ -8,6 +8,7 @@ import { test } from "node:test";
 import {
   accessible,
   adminToken,
+  api,
   base,
   browser,
   fits,
@@ -16,6 +17,7 @@ import {
   newPage,
   nothingFailed,
   run,
+  scripted,
   setUp,
   shell,
   show,
@@ -210,7 +212,32 @@ test("pictures for the documentation", { skip: !process.env.ROTA_PICTURES }, asy
   await page.screenshot({ path: join(process.env.ROTA_PICTURES, "console-tasks.png") });
   await page.getByRole("link", { name: "Check the links" }).click();
   await page.getByRole("region", { name: "Log" }).getByText("all links work").waitFor();
-  await page.screenshot({ path: join(process.env.ROTA_PICTURES, "console-task.png") });
+  const picture = (name) => page.screenshot({ path: join(process.env.ROTA_PICTURES, `console-${name}.png`) });
+  await picture("task");
+  const asks = { prompt: "The tests pass. Publish version 1.4 now?" };
+  const task = (line) => ({ target: { agent: "checks" }, runtime: { command: { shell: line } } });
+  const steps = [
+    { name: "build", task: task("echo built") },
+    { name: "unit-tests", needs: [{ step: "build" }], task: task("echo passed") },
+    { name: "browser-tests", needs: [{ step: "build" }], task: task("echo passed") },
+    { name: "sign-off", needs: [{ step: "unit-tests" }, { step: "browser-tests" }], approval: asks },
+    { name: "publish", needs: [{ step: "sign-off" }], task: task("echo published") },
+  ];
+  const workflow = await api("POST", "namespaces/default/workflows", {
+    spec: { title: "Release 1.4", steps },
+  });
+  await scripted("Tidy the changelog", [{ remember: "x" }, { ask: "Merge the two entries about logs?" }]);
+  await page.keyboard.press("i");
+  await page.getByText(asks.prompt).waitFor();
+  await page.getByText("Merge the two entries").waitFor();
+  await picture("inbox");
+  await page.goto(`${base}/workflows/default/${workflow.name.split("/").at(-1)}`);
+  await page.getByRole("img", { name: "Graph of 5 steps" }).waitFor();
+  await page.getByText(asks.prompt).waitFor();
+  await picture("workflow");
+  await page.keyboard.press("m");
+  await page.locator("canvas").last().waitFor();
+  await picture("metrics");
   await page.context().close();
 });
 
