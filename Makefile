@@ -16,6 +16,7 @@ endif
 endif
 
 .PHONY: console console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres differential mutants million compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -32,6 +33,9 @@ test: ## Run every test that needs neither root nor a cluster (some of them: mak
 
 console: ## Build the control centre, which the next build contains; needs Node 20
 	@scripts/console
+
+console-load: ## Measure the control centre with 100 open pages, 100,000 tasks, a long log and a graph of 10,000 steps
+	@scripts/console-load
 
 console-test: ## Test the control centre in Chromium against a real `rota dev`; needs chromium
 	@scripts/console-test

@@ -90,6 +90,13 @@ export async function start() {
   dev = await serve(["dev", ...args], base);
 }
 
+/** Processor seconds that the control plane has used, and the bytes of memory that it has. */
+export function usage() {
+  const stat = readFileSync(`/proc/${dev.pid}/stat`, "utf8").split(") ")[1].split(" ");
+  // Fields 14, 15 and 24 of proc(5), in ticks of a hundredth of a second and pages of 4 KiB.
+  return { seconds: (Number(stat[11]) + Number(stat[12])) / 100, bytes: Number(stat[21]) * 4096 };
+}
+
 export const kill = () => stop(dev, "SIGKILL");
 
 /** Gives the control plane another token: all windows are signed out. */

@@ -1,0 +1,239 @@
+// The control centre under load, measured and not judged: 100 open pages while tasks are created, many tasks, a long log, a large graph.
+// Of the pages one is in a browser; the others are what a page holds open, its two streams, read by this process.
+import { test } from "node:test";
+import {
+  adminToken,
+  api,
+  base,
+  browser,
+  scripted,
+  setUp,
+  shell,
+  signedIn,
+  signIn,
+  usage,
+} from "../tests/harness.mjs";
+
+const number = (name, otherwise) => Number(process.env[name] ?? otherwise);
+const PAGES = number("PAGES", 100);
+const PER_MINUTE = number("TASKS_PER_MINUTE", 1000);
+const SECONDS = number("SECONDS_OF_LOAD", 30);
+const TASKS = number("TASKS", 100_000);
+const STEPS = number("STEPS", 10_000);
+const LOG_MIB = number("LOG_MIB", 64);
+
+setUp();
+
+const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis));
+const at = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+const mib = (bytes) => `${Math.round(bytes / 2 ** 20)} MiB`;
+
+function report(what, values) {
+  const sorted = values.toSorted((one, other) => one - other);
+  const [p50, p95, most] = [at(sorted, 0.5), at(sorted, 0.95), sorted.at(-1)].map((value) =>
+    Math.round(value),
+  );
+  console.log(`${what}: p50 ${p50} ms, p95 ${p95} ms, most ${most} ms, of ${sorted.length}`);
+}
+
+/** Creates tasks at an even rate, and calls `each` meanwhile. */
+async function load(each = async () => {}) {
+  const task = { spec: { title: "load", target: { agent: "missing" } } };
+  const begin = Date.now();
+  const before = usage();
+  let created = 0;
+  const creating = (async () => {
+    const calls = [];
+    while (Date.now() - begin < SECONDS * 1000) {
+      for (const due = ((Date.now() - begin) * PER_MINUTE) / 60_000; created < due; created += 1) {
+        calls.push(api("POST", "namespaces/default/tasks", task));
+      }
+      await pause(20);
+    }
+    await Promise.all(calls);
+  })();
+  let isOver = false;
+  const measuring = (async () => {
+    while (!isOver) {
+      await each();
+      await pause(500);
+    }
+  })();
+  await creating;
+  isOver = true;
+  await measuring;
+  const after = usage();
+  const seconds = (Date.now() - begin) / 1000;
+  const share = ((after.seconds - before.seconds) / seconds) * 100;
+  console.log(
+    `  ${created} tasks in ${Math.round(seconds)} s; server: ${Math.round(share)} % of a processor, ${mib(after.bytes)}`,
+  );
+}
+
+/** Opens the streams of a page. Returns the ages at which events arrived, in milliseconds. */
+function watch(signal) {
+  const ages = [];
+  for (const kind of ["tasks", "workflows"]) {
+    const headers = { Accept: "text/event-stream", Authorization: `Bearer ${adminToken()}` };
+    fetch(`${base}/api/v1/namespaces/default/${kind}:watch`, { headers, signal })
+      .then(async ({ body }) => {
+        let rest = "";
+        for await (const part of body.pipeThrough(new TextDecoderStream())) {
+          const now = Date.now();
+          const lines = (rest + part).split("\n");
+          rest = lines.pop();
+          for (const line of lines.filter((line) => line.startsWith("data:"))) {
+            for (const { time } of JSON.parse(line.slice(5)).events ?? []) {
+              ages.push(now - Date.parse(time));
+            }
+          }
+        }
+      })
+      .catch((error) => signal.aborted || console.error(error));
+  }
+  return ages;
+}
+
+/** Measures a page once it is complete: since its opening, how many frames a second it shows, and its heap. */
+async function measure(page, what, complete, act = async () => {}) {
+  const begin = Date.now();
+  await complete();
+  const first = Date.now() - begin;
+  const counted = page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const begin = performance.now();
+        let frames = 0;
+        const next = (now) => {
+          frames += 1;
+          if (now - begin < 2000) {
+            requestAnimationFrame(next);
+          } else {
+            resolve((frames * 1000) / (now - begin));
+          }
+        };
+        requestAnimationFrame(next);
+      }),
+  );
+  await act();
+  const frames = Math.round(await counted);
+  const session = await page.context().newCDPSession(page);
+  const { usedSize } = await session.send("Runtime.getHeapUsage");
+  console.log(`${what}: complete after ${first} ms, ${frames} frames/s, heap ${mib(usedSize)}`);
+}
+
+test("pages that are open while tasks are created", { timeout: 600_000 }, async () => {
+  console.log("no page:");
+  await load();
+  const abort = new AbortController();
+  const others = Array.from({ length: PAGES - 1 }, () => watch(abort.signal));
+  const page = await signedIn();
+  const name = await scripted("measured", [], { target: { agent: "missing" } });
+  await page.goto(`${base}/tasks?owner=&alias=`);
+  const row = page.locator("tr", { hasText: "measured" });
+  await row.waitFor();
+  const updates = [];
+  let priority = 0;
+  console.log(`${PAGES} pages:`);
+  await load(async () => {
+    priority = (priority % 9) + 1;
+    // The time at which the page has changed, by the clock of this machine.
+    const changed = row.evaluate(
+      (row, wanted) =>
+        new Promise((resolve) => {
+          const seen = () => row.cells[4]?.textContent === wanted && resolve(Date.now());
+          new MutationObserver(seen).observe(row, { subtree: true, characterData: true, childList: true });
+          seen();
+        }),
+      String(priority),
+    );
+    const begin = Date.now();
+    await api("PATCH", `${name}?updateMask=priority`, { name, priority });
+    updates.push((await changed) - begin);
+  });
+  abort.abort();
+  report("update of a row in the page, from the call", updates);
+  report("events at the other pages, from their time", others.flat());
+  await page.context().close();
+});
+
+test("a page of many tasks", { timeout: 1_800_000 }, async () => {
+  const requests = Array.from({ length: 1000 }, (_, index) => ({
+    task: { spec: { title: `one of many ${index}`, target: { agent: "missing" } } },
+  }));
+  for (let count = 0; count < TASKS; count += requests.length) {
+    await api("POST", "namespaces/default/tasks:batchCreate", { requests });
+  }
+  const page = await signedIn();
+  await page.goto(`${base}/agents`);
+  await measure(page, `list of ${TASKS} tasks`, async () => {
+    await page.goto(`${base}/tasks`);
+    await page.getByRole("link", { name: "one of many" }).first().waitFor();
+  });
+  await page.context().close();
+});
+
+test("a page of a long log", { timeout: 1_800_000 }, async () => {
+  await shell(
+    `seq -f 'row %015g of the log' 1 ${Math.round((LOG_MIB * 2 ** 20) / 31)}; echo the end`,
+    "--title",
+    "long",
+  );
+  const { tasks } = await api("GET", "namespaces/default/tasks?pageSize=1&filter.agent=shell");
+  while ((await api("GET", tasks[0].name)).status.state !== "TASK_STATE_SUCCEEDED") {
+    await pause(1000);
+  }
+  const page = await signedIn();
+  const log = page.getByRole("region", { name: "Log" });
+  await measure(
+    page,
+    `log of ${LOG_MIB} MiB, to its end`,
+    async () => {
+      await page.goto(`${base}/tasks/default/${tasks[0].name.split("/").at(-1)}`);
+      await log.getByText("the end", { exact: true }).waitFor({ timeout: 600_000 });
+    },
+    async () => {
+      for (let turn = 0; turn < 10; turn += 1) {
+        await log.hover();
+        await page.mouse.wheel(0, -3000);
+        await pause(150);
+      }
+    },
+  );
+  await page.context().close();
+});
+
+test("a page of a large graph", { timeout: 600_000 }, async () => {
+  const steps = Array.from({ length: STEPS }, (_, index) => ({
+    name: `step-${index}`,
+    // Layers of a hundred, each step with three needs.
+    needs:
+      index < 100
+        ? []
+        : [0, 37, 71].map((shift) => ({
+            step: `step-${index - 100 - (index % 100) + ((index + shift) % 100)}`,
+          })),
+    approval: { prompt: "Go on?" },
+  }));
+  const { name } = await api("POST", "namespaces/default/workflows", { spec: { title: "large", steps } });
+  const page = await signIn(await browser.newContext({ viewport: { width: 1280, height: 720 } }));
+  const graph = page.getByRole("img", { name: `Graph of ${STEPS} steps` });
+  await measure(
+    page,
+    `graph of ${STEPS} steps`,
+    async () => {
+      await page.goto(`${base}/workflows/default/${name.split("/").at(-1)}`);
+      await graph.waitFor();
+      await page.getByRole("region", { name: "Steps" }).locator("tbody tr").first().waitFor();
+    },
+    async () => {
+      await graph.focus();
+      await page.keyboard.press("+");
+      for (let turn = 0; turn < 20; turn += 1) {
+        await page.keyboard.press(turn % 2 ? "ArrowLeft" : "ArrowRight");
+        await pause(50);
+      }
+    },
+  );
+  await page.context().close();
+});
