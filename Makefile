@@ -15,8 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: console console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres differential mutants million compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
-.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres differential mutants million compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
