@@ -196,6 +196,12 @@ impl Kinds {
         if spec.kind.is_empty() {
             return Ok(());
         }
+        // Boxed, since most tasks have no kind, and the state of each creation is moved several times.
+        Box::pin(self.complete_by_kind(namespace, task)).await
+    }
+
+    async fn complete_by_kind(&self, namespace: &Namespace, task: &mut v1::Task) -> Result<(), Status> {
+        let Some(spec) = task.spec.as_mut() else { return Ok(()) };
         let name = match spec.kind.as_str() {
             AUTO => self.decide(namespace, &spec.prompt).await?,
             name => names::kind_id("task.spec.kind", name)?,

@@ -9,7 +9,7 @@ mod key;
 mod secrets;
 mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 #[cfg(test)]
 use std::path::Path;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rota_core::{Namespace, TaskId};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -33,6 +33,8 @@ pub(crate) use self::stored::{StoredKeys, open};
 const VERSION: &[u8] = b"rota-sealed-2:";
 /// Label of the keys of hashes of credentials.
 const CREDENTIALS: &[u8] = b"rota-credentials-1:";
+/// Keys of hashes of credentials that are kept: those of more namespaces are derived again.
+const MAX_CREDENTIAL_KEYS: usize = 1024;
 /// Associated data of worker tokens: neither a token nor a task's secrets open as the other.
 const WORKER_TOKEN: &[u8] = b"rota-worker-token-1";
 
@@ -60,6 +62,8 @@ pub(crate) struct Sealer {
     /// Check values of the keys in their files.
     files: (Check, Option<Check>),
     ring: RwLock<Ring>,
+    /// Derived keys: each assignment carries one.
+    credential_keys: Mutex<HashMap<Namespace, Zeroizing<[u8; KEY_BYTES]>>>,
 }
 
 struct Ring {
@@ -145,7 +149,8 @@ impl Sealer {
         };
         let ring =
             Ring { current: Arc::clone(&current), other, uncommitted: TaskTracker::new(), outdated: None };
-        let sealer = Self { root: current, files: checks, ring: RwLock::new(ring) };
+        let sealer =
+            Self { root: current, files: checks, ring: RwLock::new(ring), credential_keys: Mutex::default() };
         if let Some(stored) = stored.filter(|_| !files.replace_lost) {
             sealer.check(stored)?;
         }
@@ -209,7 +214,16 @@ impl Sealer {
 
     /// Returns the key of the hashes of a namespace's credentials: the same as long as the key file is.
     pub(crate) fn credential_key(&self, namespace: &Namespace) -> Zeroizing<[u8; KEY_BYTES]> {
-        self.root.derive(&[CREDENTIALS, namespace.as_str().as_bytes()])
+        let mut known = self.credential_keys.lock();
+        if let Some(key) = known.get(namespace) {
+            return key.clone();
+        }
+        let key = self.root.derive(&[CREDENTIALS, namespace.as_str().as_bytes()]);
+        if known.len() >= MAX_CREDENTIAL_KEYS {
+            known.clear();
+        }
+        known.insert(namespace.clone(), key.clone());
+        key
     }
 
     /// Encrypts a task's secrets: version, nonce, then ciphertext.

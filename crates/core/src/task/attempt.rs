@@ -107,10 +107,10 @@ pub struct Assignment {
     #[serde(default, skip_serializing_if = "ModelAccess::is_unknown")]
     pub model: ModelAccess,
     /// Highest `attempt_seq` in the log.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "super::is_default")]
     pub attempt_seq: u64,
     /// Bytes of its reports in the log.
-    #[serde(default, skip_serializing_if = "super::zero")]
+    #[serde(default, skip_serializing_if = "super::is_default")]
     pub logged_bytes: u64,
     /// Whether its last reports are left out of the log, as an entry of the log states.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -97,8 +97,10 @@ pub struct Trace {
     /// Id of the task's own span.
     pub span_id: [u8; 8],
     /// Id of the caller's span; zero if there was none.
+    #[serde(skip_serializing_if = "is_default")]
     pub parent_id: [u8; 8],
     /// Whether the trace is recorded.
+    #[serde(skip_serializing_if = "is_default")]
     pub sampled: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub state: String,
@@ -112,16 +114,9 @@ pub struct Progress {
     pub step: String,
 }
 
-fn zero(value: &u64) -> bool {
-    *value == 0
-}
-
-fn no(value: &bool) -> bool {
-    !value
-}
-
-fn none_counted(value: &u32) -> bool {
-    *value == 0
+/// Whether a record leaves a field out, which has the default for every version that reads it.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn none<T>(value: &Option<T>) -> bool {
@@ -162,7 +157,7 @@ pub struct Task {
     /// Workers that may execute it.
     pub target: Target,
     pub priority: Priority,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub desired: Desired,
     /// Limits of the task itself. [`Task::timeout`], [`Task::queue_timeout`] and [`Task::cancel_grace`] return the
     /// effective ones.
@@ -182,7 +177,7 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Own::is_none")]
     pub own: Own,
     /// Whether it continues a task that another agent ran, or may have run: conversation and files are then its author's choice.
-    #[serde(default, skip_serializing_if = "no")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub continues_other_agent: bool,
     /// The model credential that it brings along, if any.
     #[serde(default, skip_serializing_if = "none")]
@@ -221,13 +216,13 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "none")]
     pub confirm_by: Option<Timestamp>,
     /// Attempts that workers have started.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attempts: u32,
     /// Fence of the latest assignment.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub fence: Fence,
     /// Highest fence whose end is in the log, either accepted or noted as stale.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stale_noted: Fence,
     /// Assignment to a worker, while the state is on a worker.
     #[serde(default, skip_serializing_if = "none")]
@@ -248,37 +243,37 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "none")]
     pub avoid: Option<WorkerName>,
     /// Whether an attempt failed because its program could not be started.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub start_failed: bool,
     /// Failed attempts that count against the retry policy.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub failures: u32,
     /// Those of them after which another model may do better.
-    #[serde(default, skip_serializing_if = "none_counted")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub own_failures: u32,
     /// Rate-limited attempts, which do not.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub waits: u32,
     /// Attempts that ended with the unannounced end of their worker.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub worker_losses: u32,
     /// Those of these losses that something else than the task may have caused, by their fences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unclear_losses: Vec<Fence>,
     /// Attempts that their workers handed back, as for a planned stop.
-    #[serde(default, skip_serializing_if = "none_counted")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub hand_backs: u32,
     /// Consecutive assignments whose worker died before it accepted them.
-    #[serde(default, skip_serializing_if = "none_counted")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unaccepted_losses: u32,
     /// Bytes of the reports of ended attempts in the log.
-    #[serde(default, skip_serializing_if = "zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub logged_bytes: u64,
     /// Time that ended attempts spent on workers.
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub worked: Duration,
     /// Consecutive assignments that were not accepted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refusals: u32,
     /// The last of these assignments.
     #[serde(default, skip_serializing_if = "none")]
@@ -296,7 +291,7 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "none")]
     pub undelivered: Option<Undelivered>,
     /// Number of the last attempt that came to its own end and failed, or could not continue: what it and those before have left is not continued.
-    #[serde(default, skip_serializing_if = "none_counted")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub concluded: u32,
     /// Messages to its attempts, which a later one gets that does not know them. Bounded; the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -304,7 +299,7 @@ pub struct Task {
     /// Runtime session that the next attempt could resume.
     #[serde(default, skip_serializing_if = "none")]
     pub session: Option<RuntimeSession>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub inputs: u64,
     /// Latest accepted answers, so that a caller that missed the reply may repeat its answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -316,28 +311,28 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<Question>,
     /// Whether its log has the notice that most of its budget is spent.
-    #[serde(default, skip_serializing_if = "no")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub nearly_spent: bool,
     /// Last position of the task's log.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub log_seq: u64,
     /// Whether sealed secrets are stored for it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub has_secrets: bool,
     /// Whether a result is stored for it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub has_result: bool,
     /// Whether artifacts are stored for it: of its input, or of an attempt.
-    #[serde(default, skip_serializing_if = "no")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub has_artifacts: bool,
     /// Number of the last attempt that has left a checkpoint; 0 for none.
-    #[serde(default, skip_serializing_if = "none_counted")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub checkpointed: u32,
     /// The same before that attempt: what the attempt keeps last may be without one.
-    #[serde(default, skip_serializing_if = "none_counted")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub checkpointed_before: u32,
     /// Size of the result in bytes; zero in records of earlier versions.
-    #[serde(default, skip_serializing_if = "zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub result_size: u64,
 }
 

@@ -27,6 +27,18 @@ impl Creator {
         task: &mut Task,
         spec: &mut v1::TaskSpec,
     ) -> Result<Option<ArtifactList>, Status> {
+        if task.thread.is_none() && spec.continue_from.is_empty() && !spec.fork {
+            return Ok(None);
+        }
+        Box::pin(self.continued(scope, task, spec)).await
+    }
+
+    async fn continued(
+        &self,
+        scope: Scope,
+        task: &mut Task,
+        spec: &mut v1::TaskSpec,
+    ) -> Result<Option<ArtifactList>, Status> {
         if let Some(thread) = task.thread.clone() {
             if !spec.continue_from.is_empty() {
                 return Err(invalid(FIELD, "excludes a thread, whose tasks continue each other"));

@@ -173,7 +173,11 @@ impl Creator {
             Ok(source) => (source, unknown),
             Err(status) => (None, Some(unknown.unwrap_or(status))),
         };
-        let inputs = self.inputs(&task.namespace, &payload.inputs, source).await?;
+        // Boxed, as is all that most creations never do: the state of each is moved several times.
+        let inputs = match payload.inputs.is_empty() && source.is_none() {
+            true => None,
+            false => Some(Box::pin(self.inputs(&task.namespace, &payload.inputs, source)).await?),
+        };
         let (artifacts, inputs) = inputs.unzip();
         let route = Route { namespace: task.namespace.clone(), target: task.target.clone() };
         let waits = !task.dependencies.is_empty() || task.not_before.is_some() || task.thread.is_some();
@@ -231,10 +235,7 @@ impl Creator {
         namespace: &Namespace,
         inputs: &[v1::Artifact],
         source: Option<v1::ArtifactList>,
-    ) -> Result<Option<(Bytes, Pin)>, Status> {
-        if inputs.is_empty() && source.is_none() {
-            return Ok(None);
-        }
+    ) -> Result<(Bytes, Pin), Status> {
         let mut list = v1::ArtifactList { artifacts: inputs.to_vec(), ..v1::ArtifactList::default() };
         artifacts::check("task.spec.inputs", &mut list, &["input/"])?;
         if let Some(source) = source {
@@ -245,7 +246,7 @@ impl Creator {
         let (missing, pin) = self.artifacts.missing(namespace, &artifacts::digests(&list.artifacts)).await?;
         match missing.first() {
             Some(part) => Err(artifacts::status(rota_artifacts::Error::NotFound(*part))),
-            None => Ok(Some((list.encode_to_vec().into(), pin))),
+            None => Ok((list.encode_to_vec().into(), pin)),
         }
     }
 

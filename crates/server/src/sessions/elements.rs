@@ -18,9 +18,11 @@ pub(super) enum Excess {
     Malformed,
 }
 
-/// Fields of each message that are messages themselves: number, and index of their type.
+/// Fields of a message that are messages themselves, by their number, with the index of their type. They are few.
+type Fields = Vec<(u32, usize)>;
+
 struct Schema {
-    messages: Vec<HashMap<u32, usize>>,
+    messages: Vec<Fields>,
     root: usize,
 }
 
@@ -45,7 +47,7 @@ impl Schema {
         };
         let mut messages: Vec<_> = found.iter().map(|(_, message)| fields(message)).collect();
         let root = index.get(root).copied().unwrap_or_else(|| {
-            messages.push(HashMap::new());
+            messages.push(Fields::new());
             messages.len() - 1
         });
         Self { messages, root }
@@ -84,7 +86,8 @@ fn walk(mut bytes: &[u8], message: usize, left: &mut usize, depth: usize) -> Res
         bytes = rest;
         if wire == WireType::LengthDelimited {
             *left = left.checked_sub(1).ok_or(Excess::TooMany)?;
-            if let Some(inner) = SCHEMA.messages.get(message).and_then(|fields| fields.get(&number)) {
+            let mut fields = SCHEMA.messages.get(message).into_iter().flatten();
+            if let Some((_, inner)) = fields.find(|(field, _)| *field == number) {
                 walk(value, *inner, left, depth + 1)?;
             }
         }
