@@ -1,21 +1,24 @@
 //! `rota bench watchers`: throughput of a closed loop with streams of everything, compared with none.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bytes::Buf;
 use clap::Args;
+use futures::StreamExt;
+use prost::Message;
 use rota_client::{Client, Options as ClientOptions, lazy_channel};
-use rota_proto::v1::{TaskState, WatchTasksRequest, WatchTasksResponse};
+use rota_proto::v1::{TaskState, WatchTasksRequest};
 use rota_telemetry::{OnExit, spawn};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tonic::codec::{Codec, DecodeBuf, Decoder};
-use tonic_prost::ProstCodec;
+use tonic::body::Body;
+use tonic::codegen::{Body as _, Service as _, http};
 
 use crate::control_plane::{ControlPlane, processor_time};
 use crate::dispatch::{Throughput, closed_loop};
@@ -36,8 +39,8 @@ Examples:
   rota bench watchers --watchers 1000 --rounds 5 -o json
 
 Each round measures the closed loop of `rota bench dispatch` once without and once with watchers, in alternating order. A watcher \
-is a stream of all tasks of the namespace (WatchTasks) over its own connection. One of them decodes what it receives, to count \
-what reaches a watcher; the others discard it, since they would run elsewhere. The control plane is a process of its own.")]
+is a stream of all tasks of the namespace (WatchTasks) over its own connection, as the client library opens it. One of them decodes \
+what it receives, to count what reaches a watcher; the others discard it, since they would run elsewhere. The control plane is a process of its own.")]
 pub(crate) struct Watchers {
     /// Number of watchers, at least 2, each with a connection of its own
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..))]
@@ -86,7 +89,7 @@ struct Measured {
 /// What watchers received.
 #[derive(Debug, Serialize)]
 struct Received {
-    /// Bytes per watcher: smallest and largest.
+    /// Bytes per watcher, compressed: smallest and largest.
     bytes: [u64; 2],
     /// Share of the completed tasks that the decoding watcher saw.
     seen: f64,
@@ -182,11 +185,15 @@ impl Watchers {
     }
 }
 
-fn request() -> WatchTasksRequest {
-    WatchTasksRequest { parent: rota_proto::names::namespace(NAMESPACE), ..Default::default() }
+/// Returns the encoded request of a watcher, with the prefix that gRPC gives each message.
+fn request() -> Vec<u8> {
+    let parent = rota_proto::names::namespace(NAMESPACE);
+    let request = WatchTasksRequest { parent, batched: true, ..Default::default() }.encode_to_vec();
+    let length = u32::try_from(request.len()).unwrap_or_default();
+    [&[0][..], &length.to_be_bytes(), &request].concat()
 }
 
-/// Watcher that only counts bytes.
+/// Watcher that asks for what the client library asks for, and counts its bytes as they come over the connection.
 struct Discarding {
     bytes: Arc<AtomicU64>,
     reader: tokio::task::JoinHandle<()>,
@@ -194,18 +201,23 @@ struct Discarding {
 
 impl Discarding {
     async fn open(options: &ClientOptions) -> Result<Self> {
-        let mut grpc = tonic::client::Grpc::new(lazy_channel(options)?);
-        let path = tonic::codegen::http::uri::PathAndQuery::from_static("/rota.v1.TaskService/WatchTasks");
+        let mut channel = lazy_channel(options)?;
+        let request = http::Request::post("/rota.v1.TaskService/WatchTasks")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-accept-encoding", "gzip")
+            .body(Body::new(axum::body::Body::from(request())))?;
         let call = async {
-            grpc.ready().await?;
-            let response = grpc.server_streaming(tonic::Request::new(request()), path, ByteCount).await?;
-            anyhow::Ok(response.into_inner())
+            poll_fn(|context| channel.poll_ready(context)).await?;
+            channel.call(request).await
         };
-        let mut stream = timeout(OPEN_TIMEOUT, call).await.context("a watcher did not connect in time")??;
+        let response = timeout(OPEN_TIMEOUT, call).await.context("a watcher did not connect in time")??;
+        let mut body = response.into_body();
         let bytes = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&bytes);
         let reader = spawn("bench-watcher", OnExit::Done, async move {
-            while let Ok(Some(size)) = stream.message().await {
+            while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 counter.fetch_add(size, Ordering::Relaxed);
             }
         });
@@ -219,7 +231,7 @@ impl Drop for Discarding {
     }
 }
 
-/// Watcher that decodes what it receives.
+/// Watcher that decodes what it receives, with the client library.
 struct Decoding {
     seen: watch::Receiver<u64>,
     resyncs: Arc<AtomicU64>,
@@ -228,15 +240,17 @@ struct Decoding {
 
 impl Decoding {
     async fn open(options: &ClientOptions) -> Result<Self> {
-        let mut service = Client::new(options.clone())?.tasks();
-        let call = timeout(OPEN_TIMEOUT, service.watch_tasks(request()));
-        let mut stream = call.await.context("a watcher did not connect in time")??.into_inner();
+        let parent = rota_proto::names::namespace(NAMESPACE);
+        let mut stream = Client::new(options.clone())?.watch_tasks(parent, "", false);
+        let first =
+            timeout(OPEN_TIMEOUT, stream.next()).await.context("a watcher did not connect in time")?;
+        first.context("a watch has ended")??;
         let (sender, seen) = watch::channel(0);
         let resyncs = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&resyncs);
         let reader = spawn("bench-watcher", OnExit::Done, async move {
             let mut completed = HashSet::new();
-            while let Ok(Some(response)) = stream.message().await {
+            while let Some(Ok(response)) = stream.next().await {
                 count.fetch_add(u64::from(response.resync), Ordering::Relaxed);
                 let Some(task) = response.task else { continue };
                 if task.status.as_ref().is_some_and(|status| status.state() == TaskState::Succeeded)
@@ -262,35 +276,5 @@ impl Decoding {
 impl Drop for Decoding {
     fn drop(&mut self) {
         self.reader.abort();
-    }
-}
-
-/// Codec whose messages are their sizes.
-#[derive(Debug, Clone, Copy)]
-struct ByteCount;
-
-impl Codec for ByteCount {
-    type Encode = WatchTasksRequest;
-    type Decode = u64;
-    type Encoder = <ProstCodec<WatchTasksRequest, WatchTasksResponse> as Codec>::Encoder;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<WatchTasksRequest, WatchTasksResponse>::default().encoder()
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        *self
-    }
-}
-
-impl Decoder for ByteCount {
-    type Item = u64;
-    type Error = tonic::Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<u64>, tonic::Status> {
-        let size = buffer.remaining();
-        buffer.advance(size);
-        Ok(Some(size as u64))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rota_proto::v1::{self, watch_agents_response};
+use tonic::codec::CompressionEncoding;
 use tonic::{Response, Status, Streaming};
 
 use super::engine::Source;
@@ -83,8 +84,9 @@ impl Source for Tasks {
             parent: self.parent.clone(),
             token: self.token.clone(),
             states_only: self.states_only,
+            batched: true,
         };
-        let mut tasks = client.tasks();
+        let mut tasks = client.tasks().accept_compressed(CompressionEncoding::Gzip);
         async move { tasks.watch_tasks(request).await }.boxed()
     }
 
@@ -95,7 +97,15 @@ impl Source for Tasks {
         }
     }
 
-    fn accept(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
+    fn accept(&mut self, mut message: Self::Message, out: &mut VecDeque<Self::Message>) {
+        // A caller that resumes from the middle of a batch receives all of it again.
+        let changes = std::mem::take(&mut message.changes).into_iter();
+        out.extend(changes.map(|v1::TaskChange { task, events }| v1::WatchTasksResponse {
+            task,
+            events,
+            token: self.token.clone(),
+            ..Default::default()
+        }));
         if !message.token.is_empty() {
             self.token.clone_from(&message.token);
         }

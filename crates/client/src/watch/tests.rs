@@ -229,6 +229,27 @@ async fn task_list_resumes_from_token() {
 }
 
 #[tokio::test]
+async fn batch_is_passed_on_in_single_changes() {
+    let fake = Fake::default();
+    let change = |name: &str| v1::TaskChange {
+        task: Some(v1::Task { name: name.to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let first = v1::WatchTasksResponse { token: "a".into(), ..Default::default() };
+    let changes = vec![change("one"), change("two")];
+    let batch = v1::WatchTasksResponse { token: "b".into(), changes, ..Default::default() };
+    fake.0.lock().unwrap().many = VecDeque::from([vec![first, batch]]);
+    let watch = client(&fake).await.watch_tasks("namespaces/-", "", false);
+    let items: Vec<_> = watch.filter_map(async |item| item.ok()).collect().await;
+    let items: Vec<_> = items
+        .iter()
+        .map(|item| (item.task.as_ref().map(|task| task.name.as_str()), item.token.as_str()))
+        .collect();
+    // A caller that stops in between resumes from before the batch.
+    assert_eq!(items, [(None, "a"), (Some("one"), "a"), (Some("two"), "a"), (None, "b")]);
+}
+
+#[tokio::test]
 async fn reconnect_without_token_requires_resync() {
     let fake = Fake::default();
     fake.0.lock().unwrap().many = VecDeque::from([vec![v1::WatchTasksResponse::default()], vec![]]);

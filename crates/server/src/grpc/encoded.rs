@@ -10,9 +10,11 @@ use bytes::Bytes;
 use futures::future::MapOk;
 use futures::stream::{self, BoxStream, Empty};
 use futures::{Stream, StreamExt, TryFutureExt};
+use http::HeaderValue;
 use http_body::Frame;
 use parking_lot::Mutex;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
 /// Chunks of encoded messages, with their prefixes.
@@ -22,15 +24,34 @@ type Chunks = BoxStream<'static, Result<Bytes, Status>>;
 pub(super) type Replaced<T> = Empty<Result<T, Status>>;
 
 #[derive(Clone)]
-struct Encoded(Arc<Mutex<Option<Chunks>>>);
+struct Encoded {
+    chunks: Arc<Mutex<Option<Chunks>>>,
+    /// Whether messages may be compressed.
+    gzip: bool,
+}
 
 /// Returns a response of chunks of encoded messages of type `T`.
 pub(super) fn response<T>(
     chunks: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
 ) -> Response<Replaced<T>> {
+    of(chunks, false)
+}
+
+/// Like [`response`], of messages that may be compressed with gzip.
+pub(super) fn of<T>(
+    chunks: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
+    gzip: bool,
+) -> Response<Replaced<T>> {
     let mut response = Response::new(stream::empty());
-    response.extensions_mut().insert(Encoded(Arc::new(Mutex::new(Some(chunks.boxed())))));
+    let chunks = Arc::new(Mutex::new(Some(chunks.boxed())));
+    response.extensions_mut().insert(Encoded { chunks, gzip });
     response
+}
+
+/// Whether a caller accepts messages that are compressed with gzip.
+pub(super) fn accepts_gzip(metadata: &MetadataMap) -> bool {
+    let accepted = metadata.get("grpc-accept-encoding").and_then(|accepted| accepted.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.split(',').any(|one| one.trim() == "gzip"))
 }
 
 /// Replaces the bodies of such responses.
@@ -69,7 +90,11 @@ where
 
 fn replace(mut response: http::Response<Body>) -> http::Response<Body> {
     let encoded = response.extensions_mut().remove::<Encoded>();
-    match encoded.and_then(|Encoded(chunks)| chunks.lock().take()) {
+    let gzip = encoded.as_ref().is_some_and(|encoded| encoded.gzip);
+    if gzip {
+        response.headers_mut().insert("grpc-encoding", HeaderValue::from_static("gzip"));
+    }
+    match encoded.and_then(|encoded| encoded.chunks.lock().take()) {
         Some(chunks) => response.map(|_| Body::new(EncodedBody { chunks: Some(chunks) })),
         None => response,
     }

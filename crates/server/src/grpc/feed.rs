@@ -9,14 +9,16 @@ use rota_core::Namespace;
 use rota_core::task::{Event, Task};
 use rota_proto::v1;
 use rota_store::Budget;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
+use super::encoded::{self, Replaced};
+use super::managed::Scope;
 use super::streams::{Chunks, Streams};
 use crate::clock::now;
 use crate::lineage::{Lineage, Origin};
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::watchers::messages::{self, token};
-use crate::watchers::{MAX_CHUNK_BYTES, Next, Subscription, Topic, is_managed, is_oversized};
+use crate::watchers::{Form, MAX_CHUNK_BYTES, Next, Subscription, Topic, is_managed, is_oversized};
 use crate::wire::{names, status};
 
 /// Page of the feed: few entries, since each comes with a record.
@@ -67,14 +69,33 @@ struct Rest {
     last: u64,
 }
 
-pub(super) async fn many(
+/// Serves a feed to a caller, compressed if that is accepted.
+pub(super) async fn watch(
+    store: &StoreClient,
+    streams: &Streams,
+    retention: Option<Duration>,
+    request: Request<v1::WatchTasksRequest>,
+) -> Result<Response<Replaced<v1::WatchTasksResponse>>, Status> {
+    let managed_only = Scope::of(&request) == Scope::Managed;
+    let gzip = request.get_ref().batched && encoded::accepts_gzip(request.metadata());
+    let chunks = many(store, streams, retention, request.into_inner(), managed_only, gzip).await?;
+    Ok(encoded::of(chunks, gzip))
+}
+
+async fn many(
     store: &StoreClient,
     streams: &Streams,
     retention: Option<Duration>,
     request: v1::WatchTasksRequest,
     managed_only: bool,
+    gzip: bool,
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + 'static, Status> {
-    Ok(streams.chunks(Feed::open(store, streams, retention, request, managed_only).await?))
+    let form = match (request.batched, gzip) {
+        (false, _) => Form::Single,
+        (true, false) => Form::Batched,
+        (true, true) => Form::Compressed,
+    };
+    Ok(streams.chunks(Feed::open(store, streams, retention, request, managed_only, form).await?))
 }
 
 impl Feed {
@@ -84,10 +105,11 @@ impl Feed {
         retention: Option<Duration>,
         request: v1::WatchTasksRequest,
         managed_only: bool,
+        form: Form,
     ) -> Result<Self, Status> {
         let namespace = names::parent_or_all("parent", &request.parent)?;
         let states_only = request.states_only;
-        let topic = Topic::Feed { namespace: namespace.clone(), states_only, managed_only };
+        let topic = Topic::Feed { namespace: namespace.clone(), states_only, managed_only, form };
         // Before reading: what is committed after that arrives, and what was committed before is read.
         let subscription = streams.watchers.subscribe(topic);
         let last = store.reads().revision().await.map_err(status::store)?;
@@ -181,7 +203,9 @@ impl Feed {
 
     fn append(&self, chunk: &mut Vec<u8>, task: &Task, events: &[Event], seen: u64) {
         let wanted = events.iter().filter(|event| !self.states_only || messages::is_state(event));
-        messages::feed(chunk, task, wanted, || token(&self.lineage, seen));
+        let mut change = Vec::new();
+        messages::change(&mut change, task, wanted);
+        chunk.extend(messages::single(&change, || token(&self.lineage, seen)));
     }
 }
 

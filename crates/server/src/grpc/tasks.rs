@@ -334,10 +334,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::WatchTasksRequest>,
     ) -> Result<Response<Self::WatchTasksStream>, Status> {
-        let managed_only = Scope::of(&request) == Scope::Managed;
-        let request = request.into_inner();
-        let chunks = feed::many(&self.store, &self.streams, self.retention, request, managed_only);
-        chunks.await.map(encoded::response)
+        feed::watch(&self.store, &self.streams, self.retention, request).await
     }
 
     async fn explain_task(

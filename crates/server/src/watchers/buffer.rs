@@ -22,6 +22,21 @@ pub(crate) fn is_managed(task: &Task) -> bool {
     task.labels.contains_key(CLUSTER)
 }
 
+/// How the changes of a feed are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Form {
+    /// Each in a message of its own.
+    Single,
+    /// Those of a chunk in one message.
+    Batched,
+    /// The same, compressed with gzip.
+    Compressed,
+}
+
+impl Form {
+    const ALL: [Self; 3] = [Self::Single, Self::Batched, Self::Compressed];
+}
+
 /// What a watcher watches; watchers of equal topics share their messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
@@ -32,9 +47,19 @@ pub(crate) enum Topic {
         states_only: bool,
         /// Only tasks that a cluster manages.
         managed_only: bool,
+        form: Form,
     },
     /// Workflows of a namespace; of all if `None`.
     Workflows(Option<Namespace>),
+}
+
+impl Topic {
+    pub(super) fn form(&self) -> Form {
+        match self {
+            Self::Feed { form, .. } => *form,
+            Self::Task(_) | Self::Workflows(_) => Form::Single,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +69,8 @@ pub(super) struct Buffer {
     /// The topic of each chunk, oldest first. May name topics without chunks.
     order: VecDeque<Topic>,
     bytes: usize,
+    /// Number of watched feeds, by `states_only` and form.
+    feeds: [[usize; Form::ALL.len()]; 2],
 }
 
 /// Chunks of a topic, in the order of their positions.
@@ -61,11 +88,11 @@ struct Ring {
 
 /// Messages with all changes of a topic after `start` up to `end`. They are taken as a whole.
 #[derive(Debug)]
-struct Chunk<B> {
-    start: u64,
-    end: u64,
+pub(super) struct Chunk<B> {
+    pub(super) start: u64,
+    pub(super) end: u64,
     /// `None` if they are too large.
-    bytes: Option<B>,
+    pub(super) bytes: Option<B>,
 }
 
 impl Chunk<Bytes> {
@@ -86,6 +113,9 @@ pub(super) enum Taken {
 
 impl Buffer {
     pub(super) fn subscribe(&mut self, topic: &Topic) -> watch::Receiver<()> {
+        if let (false, Some(count)) = (self.rings.contains_key(topic), self.count(topic)) {
+            *count += 1;
+        }
         let ring = self.rings.entry(topic.clone()).or_insert_with(|| Ring {
             watchers: 0,
             changed: watch::channel(()).0,
@@ -104,7 +134,16 @@ impl Buffer {
         if ring.watchers == 0 {
             self.bytes -= ring.chunks.iter().map(Chunk::len).sum::<usize>();
             self.rings.remove(topic);
+            if let Some(count) = self.count(topic) {
+                *count -= 1;
+            }
         }
+    }
+
+    /// Returns the number of watched feeds that are like a topic.
+    fn count(&mut self, topic: &Topic) -> Option<&mut usize> {
+        let Topic::Feed { states_only, form, .. } = topic else { return None };
+        Some(&mut self.feeds[usize::from(*states_only)][*form as usize])
     }
 
     /// Returns whether a task itself is watched, and whether a feed with it is.
@@ -118,10 +157,14 @@ impl Buffer {
 
     /// Returns the watched feeds that include a task.
     pub(super) fn feeds(&self, task: &Task, states_only: bool) -> Vec<Topic> {
-        let scopes = if is_managed(task) { &[false, true][..] } else { &[false] };
-        let feeds = scopes.iter().flat_map(|&managed_only| {
-            let namespaces = [None, Some(task.namespace.clone())];
-            namespaces.map(|namespace| Topic::Feed { namespace, states_only, managed_only })
+        let counts = &self.feeds[usize::from(states_only)];
+        let forms = Form::ALL.into_iter().filter(|form| counts[*form as usize] > 0);
+        let feeds = forms.flat_map(|form| {
+            let scopes = if is_managed(task) { &[false, true][..] } else { &[false] };
+            scopes.iter().flat_map(move |&managed_only| {
+                let namespaces = [None, Some(task.namespace.clone())];
+                namespaces.map(|namespace| Topic::Feed { namespace, states_only, managed_only, form })
+            })
         });
         feeds.filter(|feed| self.rings.contains_key(feed)).collect()
     }
@@ -157,18 +200,18 @@ impl Buffer {
         opens
     }
 
-    /// Makes the open chunks of topics visible to their watchers.
-    pub(super) fn seal(&mut self, topics: Vec<Topic>) {
-        for topic in topics {
-            let Some(ring) = self.rings.get_mut(&topic) else { continue };
-            let Some(Chunk { start, end, bytes }) = ring.open.take() else { continue };
-            // Without spare capacity, so that the chunk has the size that is counted.
-            let chunk = Chunk { start, end, bytes: bytes.map(|bytes| Bytes::from(bytes.into_boxed_slice())) };
-            self.bytes += chunk.len();
-            ring.chunks.push_back(chunk);
-            ring.changed.send_replace(());
-            self.order.push_back(topic);
-        }
+    /// Takes the open chunk of a topic, to finish it.
+    pub(super) fn take_open(&mut self, topic: &Topic) -> Option<Chunk<Vec<u8>>> {
+        self.rings.get_mut(topic)?.open.take()
+    }
+
+    /// Makes a finished chunk visible to the watchers of its topic.
+    pub(super) fn push(&mut self, topic: Topic, chunk: Chunk<Bytes>) {
+        let Some(ring) = self.rings.get_mut(&topic) else { return };
+        self.bytes += chunk.len();
+        ring.chunks.push_back(chunk);
+        ring.changed.send_replace(());
+        self.order.push_back(topic);
         while (self.bytes > MAX_BUFFER_BYTES || self.order.len() > MAX_CHUNKS) && self.evict_oldest() {}
     }
 

@@ -59,13 +59,15 @@ impl Lane {
         let position = pending.changes.len();
         let earlier = pending.index.insert(change.task.key, position);
         let earlier = earlier.and_then(|earlier| pending.changes[earlier].take());
+        let known = earlier.as_ref().map_or(0, |earlier| record_size(&earlier.task));
         let (first, mut events, complete) = earlier
             .map_or((first, Vec::new(), true), |earlier| (earlier.first, earlier.events, earlier.complete));
-        let bytes = record_size(&change.task) + encoded_size(&change.events);
-        let complete = complete && bytes <= MAX_CHUNK_BYTES;
+        let (record, entries) = (record_size(&change.task), encoded_size(&change.events));
+        let complete = complete && record + entries <= MAX_CHUNK_BYTES;
         if complete {
             events.push(Arc::clone(&change.events));
-            pending.bytes += bytes;
+            // The newest record alone is sent.
+            pending.bytes += record.saturating_sub(known) + entries;
         } else {
             events.clear();
             pending.bytes += RECORD_BYTES;

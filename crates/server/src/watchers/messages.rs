@@ -1,8 +1,13 @@
 //! Messages to watchers, encoded with the prefix that gRPC gives each message (a flag and the length), so that any number of
 //! them can be sent as they are.
 
+use std::io::Write as _;
+
 use bytes::{Buf, Bytes};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use prost::Message;
+use prost::encoding::{self, WireType};
 use rota_core::task::{Body, Event, Task};
 use rota_proto::v1;
 use tonic::Status;
@@ -13,6 +18,10 @@ use crate::wire::{event, task as wire};
 
 /// Size of the prefix of a message in gRPC: a flag for compression, and the length.
 const PREFIX: usize = 5;
+/// Number of the field `token` in `WatchTasksResponse`.
+const TOKEN: u32 = 3;
+/// Number of the field `changes` in `WatchTasksResponse`.
+const CHANGES: u32 = 5;
 
 /// Returns the token of a feed: the last revision seen, the time, and the store. Opaque to callers.
 pub(crate) fn token(lineage: &Lineage, revision: u64) -> String {
@@ -38,18 +47,54 @@ pub(crate) fn is_state(event: &Event) -> bool {
     }
 }
 
-/// Appends the message of a feed with these entries, after which a watcher resumes from `token`. None without entries.
-pub(crate) fn feed<'a>(
-    out: &mut Vec<u8>,
-    task: &Task,
-    events: impl Iterator<Item = &'a Event>,
-    token: impl FnOnce() -> String,
-) {
+/// Appends a change with these entries, encoded. Nothing without entries.
+pub(crate) fn change<'a>(out: &mut Vec<u8>, task: &Task, events: impl Iterator<Item = &'a Event>) {
     let events: Vec<_> = events.map(event::to_wire).collect();
     if !events.is_empty() {
         let task = Some(wire::to_wire(task, None, None));
-        append(out, &v1::WatchTasksResponse { task, events, token: token(), resync: false });
+        // A vector has room for everything.
+        let _ = v1::TaskChange { task, events }.encode(out);
     }
+}
+
+/// Returns the message of a feed with an encoded change, after which a watcher resumes from `token`. Empty without a change.
+pub(crate) fn single(change: &[u8], token: impl FnOnce() -> String) -> Vec<u8> {
+    let mut message = Vec::with_capacity(change.len() + 64);
+    if !change.is_empty() {
+        message.extend_from_slice(&[0; PREFIX]);
+        // A response has the fields of a change, with the same numbers.
+        message.extend_from_slice(change);
+        encoding::string::encode(TOKEN, &token(), &mut message);
+        set_length(&mut message, 0);
+    }
+    message
+}
+
+/// Returns an encoded change as a part of a batch. Empty without a change.
+pub(crate) fn entry(change: &[u8]) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(change.len() + 8);
+    if !change.is_empty() {
+        encoding::encode_key(CHANGES, WireType::LengthDelimited, &mut entry);
+        encoding::encode_varint(change.len() as u64, &mut entry);
+        entry.extend_from_slice(change);
+    }
+    entry
+}
+
+/// Returns the message of a feed with all changes of a batch, after which a watcher resumes from `token`.
+pub(crate) fn batch(mut entries: Vec<u8>, token: &str, compressed: bool) -> Vec<u8> {
+    encoding::string::encode(TOKEN, &token.to_owned(), &mut entries);
+    let zipped = compressed.then(|| {
+        let mut zipped = GzEncoder::new(vec![1, 0, 0, 0, 0], Compression::fast());
+        zipped.write_all(&entries).and_then(|()| zipped.finish())
+    });
+    // A vector takes everything.
+    let mut message = match zipped {
+        Some(Ok(zipped)) => zipped,
+        _ => [&[0; PREFIX], &entries[..]].concat(),
+    };
+    set_length(&mut message, 0);
+    message
 }
 
 /// Appends the message of the watch of one task with these entries.
@@ -72,6 +117,11 @@ pub(crate) fn append(out: &mut Vec<u8>, message: &impl Message) {
     out.extend_from_slice(&[0; PREFIX]);
     // A vector has room for everything.
     let _ = message.encode(out);
+    set_length(out, start);
+}
+
+/// Completes the prefix at `start`, whose message is the rest.
+fn set_length(out: &mut [u8], start: usize) {
     let length = u32::try_from(out.len() - start - PREFIX).unwrap_or(u32::MAX);
     out[start + 1..start + PREFIX].copy_from_slice(&length.to_be_bytes());
 }

@@ -25,7 +25,7 @@ use rota_store::{Commit, encoded_size};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::buffer::{Buffer, Taken};
+use self::buffer::{Buffer, Chunk, Taken};
 pub(crate) use self::deltas::{Deltas, Follower};
 use self::lane::{Change, Lane};
 pub(crate) use self::workflow_log::{Gap, WorkflowChange, WorkflowLog};
@@ -33,13 +33,17 @@ use crate::lineage::Lineage;
 
 #[cfg(test)]
 pub(crate) use self::buffer::MAX_BUFFER_BYTES;
-pub(crate) use self::buffer::{Topic, is_managed};
+pub(crate) use self::buffer::{Form, Topic, is_managed};
 
 /// Bytes of encoded messages after which a chunk ends; it has less than twice as many. A change that exceeds them is read
 /// from the store, in pages.
 pub(crate) const MAX_CHUNK_BYTES: usize = 256 << 10;
 /// Least time between two chunks of a topic with many tasks. Changes of one task within it become one message.
 const FEED_INTERVAL: Duration = Duration::from_millis(10);
+/// The same while a feed is busy: each chunk costs every watcher a wake-up and a system call on either side.
+const BUSY_FEED_INTERVAL: Duration = Duration::from_millis(50);
+/// Changed tasks in a chunk after which a feed counts as busy.
+const BUSY_FEED_CHANGES: usize = 64;
 
 /// Topics with their watchers, and recent changes of each.
 #[derive(Debug, Default)]
@@ -48,7 +52,7 @@ pub(crate) struct Watchers {
     buffer: Mutex<Buffer>,
     /// Changes for watchers of one task. Positions are those of its log. Relayed immediately.
     tasks: Lane,
-    /// Changes for watchers of many tasks. Positions are revisions. Relayed once per [`FEED_INTERVAL`].
+    /// Changes for watchers of many tasks. Positions are revisions. Relayed once per [`FEED_INTERVAL`], or less often.
     feeds: Lane,
     /// Changes for watchers of workflows. Positions are revisions.
     workflows: WorkflowLog,
@@ -92,7 +96,8 @@ impl Watchers {
                 }
             }
         }
-        buffer.seal(opened);
+        drop(buffer);
+        self.seal(opened);
     }
 
     /// Returns the store that positions refer to.
@@ -145,8 +150,8 @@ impl Watchers {
         let feeds = async {
             loop {
                 self.feeds.marked.notified().await;
-                self.flush_feeds();
-                tokio::time::sleep(FEED_INTERVAL).await;
+                let busy = self.flush_feeds() >= BUSY_FEED_CHANGES;
+                tokio::time::sleep(if busy { BUSY_FEED_INTERVAL } else { FEED_INTERVAL }).await;
             }
         };
         stop.run_until_cancelled(async { tokio::join!(tasks, feeds) }).await;
@@ -162,30 +167,59 @@ impl Watchers {
                     .then(|| self.encode(|out| messages::log(out, &change.task, change.events(), None)));
                 self.append(topic, &change, message.as_deref(), &mut opened);
             }
-            self.buffer.lock().seal(opened);
+            self.seal(opened);
         });
     }
 
-    fn flush_feeds(&self) {
+    /// Relays the changes for watchers of many tasks. Returns of how many tasks.
+    fn flush_feeds(&self) -> usize {
+        let mut count = 0;
         self.feeds.flush(|changes| {
+            count = changes.len();
             let seen = resume_points(&changes);
             let mut opened = Vec::new();
             for (change, seen) in changes.into_iter().zip(seen) {
                 for states_only in [false, true] {
                     let topics = self.buffer.lock().feeds(&change.task, states_only);
+                    if topics.is_empty() {
+                        continue;
+                    }
                     let wanted = change.events().filter(|event| !states_only || messages::is_state(event));
-                    let message = (change.complete && !topics.is_empty()).then(|| {
-                        self.encode(|out| {
-                            messages::feed(out, &change.task, wanted, || messages::token(&self.lineage, seen))
-                        })
-                    });
+                    let encoded = change
+                        .complete
+                        .then(|| self.encode(|out| messages::change(out, &change.task, wanted)));
                     for topic in topics {
+                        let message = encoded.as_deref().map(|encoded| match topic.form() {
+                            Form::Single => {
+                                messages::single(encoded, || messages::token(&self.lineage, seen))
+                            }
+                            Form::Batched | Form::Compressed => messages::entry(encoded),
+                        });
                         self.append(topic, &change, message.as_deref(), &mut opened);
                     }
                 }
             }
-            self.buffer.lock().seal(opened);
+            self.seal(opened);
         });
+        count
+    }
+
+    /// Makes the open chunks of topics visible to their watchers.
+    fn seal(&self, opened: Vec<Topic>) {
+        for topic in opened {
+            // Without the lock, for which commits would wait.
+            let open = self.buffer.lock().take_open(&topic);
+            let Some(Chunk { start, end, bytes }) = open else { continue };
+            let token = || messages::token(&self.lineage, end);
+            let bytes = bytes.map(|bytes| match topic.form() {
+                Form::Single => bytes,
+                Form::Batched => messages::batch(bytes, &token(), false),
+                Form::Compressed => messages::batch(bytes, &token(), true),
+            });
+            // Without spare capacity, so that the chunk has the size that is counted.
+            let bytes = bytes.map(|bytes| Bytes::from(bytes.into_boxed_slice()));
+            self.buffer.lock().push(topic, Chunk { start, end, bytes });
+        }
     }
 
     fn encode(&self, message: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

@@ -35,7 +35,7 @@ fn commit(key: u64, log_seq: u64, revision: u64, text: &str) -> Commit {
 }
 
 fn all_tasks() -> Topic {
-    Topic::Feed { namespace: None, states_only: false, managed_only: false }
+    Topic::Feed { namespace: None, states_only: false, managed_only: false, form: Form::Single }
 }
 
 #[derive(Default)]
@@ -94,6 +94,7 @@ fn unwatched_commits_cost_nothing() {
         namespace: Some(Namespace::new("other").unwrap()),
         states_only: false,
         managed_only: false,
+        form: Form::Single,
     };
     let _subscriptions = [watchers.subscribe(other), watchers.subscribe(Topic::Task(TaskKey(2)))];
     watchers.publish(&commit(1, 1, 1, "text"));

@@ -1,6 +1,7 @@
 //! Feeds over an in-memory store, with commits that are published by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -68,14 +69,16 @@ impl Fixture {
     }
 
     async fn watch(&self, parent: &str, token: &str) -> Watcher {
-        self.open(parent, token, false).await
+        self.open(parent, token, false, Form::Single).await
     }
 
     /// Opens a feed. All entries of these tests are changes of state or of the task itself.
-    async fn open(&self, parent: &str, token: &str, states_only: bool) -> Watcher {
+    async fn open(&self, parent: &str, token: &str, states_only: bool, form: Form) -> Watcher {
         let (parent, token) = (parent.to_owned(), token.to_owned());
-        let request = v1::WatchTasksRequest { parent: parent.clone(), token, states_only };
-        let chunks = many(&self.store, &self.streams, None, request, false).await.unwrap().boxed();
+        let batched = form != Form::Single;
+        let request = v1::WatchTasksRequest { parent: parent.clone(), token, states_only, batched };
+        let gzip = form == Form::Compressed;
+        let chunks = many(&self.store, &self.streams, None, request, false, gzip).await.unwrap().boxed();
         let mut watcher = Watcher {
             chunks,
             delivered: Delivered::default(),
@@ -161,13 +164,15 @@ impl Watcher {
         let next = tokio::time::timeout(Duration::from_millis(1), self.chunks.next()).await;
         let chunk = next.ok()?.unwrap().unwrap();
         self.largest_chunk = self.largest_chunk.max(chunk.len());
-        let (mut messages, mut first) = (chunk.clone(), true);
+        let (mut messages, mut first) = (unzipped(&chunk), true);
         while let Some(message) = messages::take::<v1::WatchTasksResponse>(&mut messages).unwrap() {
             assert!(!message.resync);
             self.delivered.token = message.token;
-            if let Some(task) = message.task {
+            let single = message.task.map(|task| v1::TaskChange { task: Some(task), events: message.events });
+            for v1::TaskChange { task, events } in single.into_iter().chain(message.changes) {
+                let task = task.unwrap();
                 let log = self.delivered.log.entry(task.name).or_default();
-                log.extend(message.events.iter().map(|event| event.log_seq));
+                log.extend(events.iter().map(|event| event.log_seq));
                 assert!(task.status.unwrap().log_seq >= *log.last().unwrap());
             }
             if std::mem::take(&mut first) {
@@ -176,6 +181,43 @@ impl Watcher {
         }
         Some(chunk)
     }
+}
+
+/// Returns a chunk without compression. One that is compressed is one message.
+fn unzipped(chunk: &Bytes) -> Bytes {
+    if chunk[0] == 0 {
+        return chunk.clone();
+    }
+    let mut message = vec![0; 5];
+    flate2::read::GzDecoder::new(&chunk[5..]).read_to_end(&mut message).unwrap();
+    let length = u32::try_from(message.len() - 5).unwrap();
+    message[1..5].copy_from_slice(&length.to_be_bytes());
+    message.into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn busy_feed_is_one_small_message() {
+    const TASKS: u8 = 200;
+    let mut fixture = Fixture::new();
+    let mut watchers = Vec::new();
+    for form in [Form::Single, Form::Batched, Form::Compressed] {
+        watchers.push(fixture.open("namespaces/-", "", false, form).await);
+    }
+    fixture.commit(&(0..TASKS).collect::<Vec<_>>(), "text").await;
+    while fixture.publish() {}
+    fixture.streams.watchers.flush();
+    assert_eq!(fixture.streams.watchers.stats().encoded, u64::from(TASKS), "once for all of them");
+    let mut sizes = Vec::new();
+    for watcher in &mut watchers {
+        sizes.push(watcher.read().await.unwrap().len());
+        fixture.assert_complete(watcher, &Delivered::default()).await;
+    }
+    assert!(sizes[1] < sizes[0] && 5 * sizes[2] < sizes[1], "{sizes:?}");
+    let tokens = watchers.iter().map(|watcher| watcher.delivered.token.split_once('.').unwrap().0);
+    assert!(
+        tokens.clone().all(|token| Some(token) == tokens.clone().next()),
+        "they end at the same revision"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,11 +315,12 @@ enum Step {
     Read(usize),
     /// Opens a second stream from the last token of a watcher, or from the first one of its last chunk; of states only, or
     /// of everything.
-    Resume(usize, bool, bool),
+    Resume(usize, bool, bool, Form),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let length = prop_oneof![8 => Just(10_usize), 1 => Just(MAX_CHUNK_BYTES)];
+    let form = prop::sample::select(vec![Form::Single, Form::Batched, Form::Compressed]);
     let step = prop_oneof![
         4 => (prop::collection::btree_set(0_u8..6, 1..3), length)
             .prop_map(|(tasks, length)| Step::Commit(tasks.into_iter().collect(), length)),
@@ -285,8 +328,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Flush),
         1 => Just(Step::Evict),
         4 => (0_usize..3).prop_map(Step::Read),
-        2 => (0_usize..3, any::<bool>(), any::<bool>())
-            .prop_map(|(index, middle, states_only)| Step::Resume(index, middle, states_only)),
+        2 => (0_usize..3, any::<bool>(), any::<bool>(), form)
+            .prop_map(|(index, middle, states_only, form)| Step::Resume(index, middle, states_only, form)),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -294,8 +337,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 async fn run(steps: Vec<Step>) {
     let mut fixture = Fixture::new();
     let mut watchers = Vec::new();
-    for parent in ["namespaces/-", "namespaces/n", "namespaces/-"] {
-        watchers.push(fixture.watch(parent, "").await);
+    for (parent, form) in
+        [("namespaces/-", Form::Single), ("namespaces/n", Form::Batched), ("namespaces/-", Form::Compressed)]
+    {
+        watchers.push(fixture.open(parent, "", false, form).await);
     }
     let mut resumed = Vec::new();
     for step in steps {
@@ -305,10 +350,11 @@ async fn run(steps: Vec<Step>) {
             Step::Flush => fixture.streams.watchers.flush(),
             Step::Evict => fixture.streams.watchers.evict_oldest(),
             Step::Read(index) => drop(watchers[index].read().await),
-            Step::Resume(index, middle, states_only) => {
+            Step::Resume(index, middle, states_only, form) => {
                 let Watcher { parent, first, delivered, .. } = &watchers[index];
                 let from = if middle { first } else { delivered };
-                resumed.push((fixture.open(parent, &from.token, states_only).await, from.clone()));
+                let watcher = fixture.open(parent, &from.token, states_only, form).await;
+                resumed.push((watcher, from.clone()));
             }
         }
     }
