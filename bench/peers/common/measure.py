@@ -67,10 +67,11 @@ def of_rota(report):
     if not report["optimized"]:
         sys.exit("error: this rota was built without optimizations")
     one = report["rounds"][0]
-    batches = one["batches"]
-    bulk = {"completed_per_s": round(batches["completed_per_second"], 1),
-            "created_per_s": round(batches["created_per_second"], 1),
-            "tasks": batches["tasks"], "batch": batches["batch"]}
+    # Earlier builds do not measure them.
+    batches = one.get("batches")
+    bulk = batches and {"completed_per_s": round(batches["completed_per_second"], 1),
+                        "created_per_s": round(batches["created_per_second"], 1),
+                        "tasks": batches["tasks"], "batch": batches["batch"]}
     return {"fsync": one["fsync"], "completed_per_s": round(one["completed_per_second"], 1),
             "created_per_s": round(one["created_per_second"], 1), "creation": one["creation"],
             "dispatch_idle": one["dispatch_idle"], "bulk": bulk, "direct": None}
