@@ -235,4 +235,42 @@ mod tests {
         assert!(refused.contains("is not delegated"), "{refused}");
         assert_eq!(text(folder.path(), "cgroup.procs"), "7");
     }
+
+    /// Moves every process of a group, and removes it.
+    fn dissolve(group: &Path, into: &Path) {
+        for process in text(group, "cgroup.procs").split_whitespace() {
+            let _ = move_to(into, process.parse().unwrap());
+        }
+        let _ = fs::remove_dir(group);
+    }
+
+    #[test]
+    fn kernel_starts_programs_within_their_group() {
+        let mounts = [MOUNT, "/sys/fs/cgroup/unified"].map(Path::new);
+        let path = || fs::read_to_string("/proc/self/cgroup").unwrap().lines().last().unwrap().to_owned();
+        let before = path();
+        let before = before.strip_prefix("0::/").unwrap_or_default();
+        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
+        let Some(own) = mount.map(|mount| mount.join(before)) else {
+            return println!("skipped: no control groups of version 2");
+        };
+        let name = format!("rota-test-{}", process::id());
+        let parent = own.join(&name);
+        if fs::create_dir(&parent).is_err() {
+            return println!("skipped: no control group can be made");
+        }
+        let places = ControlGroup { group: parent.join("program"), worker: parent.join(WORKER) };
+        for folder in [&places.group, &places.worker] {
+            fs::create_dir(folder).unwrap();
+        }
+        let program =
+            places.within(|| process::Command::new("cat").arg("/proc/self/cgroup").output()).unwrap();
+        let supervisor = path();
+        for group in [&places.group, &places.worker, &parent] {
+            dissolve(group, &own);
+        }
+        let program = String::from_utf8(program.stdout).unwrap();
+        assert!(program.contains(&format!("/{name}/program")), "{program}");
+        assert!(supervisor.ends_with(&format!("/{name}/{WORKER}")), "{supervisor}");
+    }
 }
