@@ -13,6 +13,8 @@ use crate::process::Process;
 
 /// Longest part of an agent's name that fits a worker name of 63 characters with its number.
 const MAX_STEM_LEN: usize = 56;
+/// Largest number in the name of a worker that is awaited; a larger one is no number.
+const MAX_AWAITED: u32 = 1000;
 
 /// Workers of one agent, with its spec and demand.
 #[derive(Debug, Default)]
@@ -101,11 +103,21 @@ impl Pool {
     /// kept under them are reused.
     pub(crate) fn free_name(&self, agent: &str) -> String {
         let taken = |name: &String| self.workers.contains_key(name) || self.report(name).is_some();
-        let stem = agent[..agent.len().min(MAX_STEM_LEN)].trim_end_matches(['-', '.']);
-        // Those whose disks have what attempts left come first: only a process of the same name stores it.
-        let awaited = self.demand.awaited.iter().cloned();
-        let mut names = awaited.chain((1_u32..).map(|number| format!("{stem}-{number}")));
+        let stem = stem(agent);
+        let mut names =
+            self.awaited(agent).cloned().chain((1_u32..).map(|number| format!("{stem}-{number}")));
         names.find(|name| !taken(name)).unwrap_or_default()
+    }
+
+    /// Returns the names of workers of this pool that do not run, and whose disks have what attempts left: only processes of these names
+    /// store it. Workers of other machines have other names.
+    fn awaited(&self, agent: &str) -> impl Iterator<Item = &String> {
+        let stem = stem(agent);
+        let is_own = move |name: &&String| {
+            let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+            number.and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number <= MAX_AWAITED)
+        };
+        self.demand.awaited.iter().filter(is_own).filter(|name| !self.workers.contains_key(*name))
     }
 
     /// Decides what to do now. `wall` is the time of the control plane's timestamps.
@@ -122,7 +134,7 @@ impl Pool {
         });
         let mut plan = scaling::plan(&pool);
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let away = self.demand.awaited.iter().filter(|name| !self.workers.contains_key(*name)).count();
+        let away = self.awaited(names::last(&self.demand.agent)).count();
         let awaited = small(away).min(pool.ceiling.saturating_sub(small(pool.workers.len())));
         if awaited > plan.start && !pool.pressed {
             plan = scaling::Plan { start: awaited, drain: Vec::new() };
@@ -176,6 +188,11 @@ impl Pool {
     fn report(&self, name: &str) -> Option<&WorkerDemand> {
         self.demand.workers.iter().find(|worker| names::last(&worker.worker) == name)
     }
+}
+
+/// Returns what the names of an agent's workers begin with.
+fn stem(agent: &str) -> &str {
+    agent[..agent.len().min(MAX_STEM_LEN)].trim_end_matches(['-', '.'])
 }
 
 fn bounds(spec: &AgentSpec) -> Bounds {

@@ -154,3 +154,22 @@ fn long_agent_names_are_shortened() {
     let name = pool.free_name(&format!("{}-{}", "a".repeat(55), "b".repeat(7)));
     assert_eq!(name, format!("{}-1", "a".repeat(55)));
 }
+
+/// What attempts have left on the disk of a worker is stored by a process of its name alone.
+#[tokio::test]
+async fn awaited_workers_are_started_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { max_replicas: Some(2), ..Default::default() }));
+    let awaited = ["lab", "coder-3", "coder-4", "coder-020206"].map(str::to_owned).into();
+    let demand = Demand { agent: "namespaces/default/agents/coder".into(), awaited, ..Default::default() };
+    pool.set_demand(demand.clone());
+    assert_eq!((desired(&pool).start, pool.free_name("coder")), (2, "coder-3".to_owned()));
+    pool.workers.insert("coder-3".into(), worker(&folder));
+    assert_eq!((desired(&pool).start, pool.free_name("coder")), (1, "coder-4".to_owned()));
+    // An idle one does not make up for them.
+    pool.workers.remove("coder-3");
+    pool.workers.insert("coder-1".into(), worker(&folder));
+    pool.set_demand(Demand { workers: vec![worker_demand("coder-1", 0)], ..demand });
+    assert_eq!((desired(&pool).start, pool.free_name("coder")), (1, "coder-3".to_owned()));
+}
