@@ -43,6 +43,8 @@ pub(crate) struct Kept {
     pub(crate) unusable: bool,
     /// Time for which the attempt waits for a person until it offers to release its slot; `None` for no limit.
     pub(crate) release_after: Option<Duration>,
+    /// Time for an upload without a control plane, if that is longer than the shortest one.
+    pub(crate) limit: Duration,
 }
 
 impl Kept {
@@ -58,11 +60,12 @@ impl Kept {
             release_after: (assign.release_after)
                 .filter(|_| workspace.is_none_or(|workspace| workspace.mode() != WorkspaceMode::Keep))
                 .and_then(|after| after.try_into().ok()),
+            limit: Duration::ZERO,
         }
     }
 }
 
-/// Stores the files of an attempt, for which it has as long as `limit` without a control plane, and delivers its changes if it
+/// Stores the files of an attempt, and delivers its changes if it
 /// succeeded (`work`) and its task asks for it. Describes on the disk what is left if its slot is wanted. Returns notices for its log, and what has become of the changes. The error is why
 /// its result must not count.
 pub(super) async fn keep(
@@ -70,11 +73,10 @@ pub(super) async fn keep(
     kept: Kept,
     dirs: &AttemptDirs,
     work: Option<Work>,
-    limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
     slot: &SlotRelease,
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
-    let limit = limit.max(MIN_TIME);
+    let limit = kept.limit.max(MIN_TIME);
     let delivering = AtomicBool::new(dirs.undelivered.is_some());
     if let Some(left) = &dirs.undelivered {
         let Some(work) = work else { return Ok((Vec::new(), None)) };

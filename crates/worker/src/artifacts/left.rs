@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use prost::Message;
 use rota_proto::v1::{ArtifactList, Changes};
@@ -112,6 +113,7 @@ impl Left {
             globs: self.globs.clone(),
             unusable: self.unusable,
             release_after: None,
+            limit: Duration::ZERO,
         }
     }
 
@@ -177,7 +179,9 @@ impl SlotRelease {
         let own = dirs.own().to_owned();
         match tokio::task::spawn_blocking(move || left.write(&own)).await.map_err(io::Error::other).flatten()
         {
-            Ok(()) => drop(self.described.send_replace(true)),
+            Ok(()) => {
+                self.described.send_replace(true);
+            }
             Err(error) => {
                 tracing::warn!(%error, "failed to write what an attempt left: its slot stays occupied")
             }

@@ -34,13 +34,12 @@ pub(crate) async fn keep_until_stored(
     kept: Kept,
     dirs: &AttemptDirs,
     work: Option<Work>,
-    limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
     slot: &SlotRelease,
     note: impl Fn(event::Kind),
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let (mut noted, ending, wanted) = (false, stop.clone(), slot.wanted());
-    (|| keep(caller, kept.clone(), dirs, work.clone(), limit, stop.clone(), slot))
+    (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot))
         .retry(delays())
         .when(|failed| work.is_some() && failed.failure.of_storage && stop.borrow().is_none())
         .notify(|failed, _| {

@@ -156,20 +156,12 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     }
     if let Some(dirs) = dirs.as_ref().filter(|_| counts).filter(begun) {
         handle.lock().keeping = true;
+        kept.limit = deps.keep_for;
         // Whatever was silent would be so again.
         kept.unusable = report.unanswered && handle.lock().stop_reason == Some(StopReason::Silence);
         let (work, stop) = (Work::of(&report), handle.stop_signal());
         let slot = SlotRelease::default();
-        let keep = Box::pin(artifacts::keep_until_stored(
-            &deps.caller,
-            kept,
-            dirs,
-            work,
-            deps.keep_for,
-            stop,
-            &slot,
-            &emit,
-        ));
+        let keep = Box::pin(artifacts::keep_until_stored(&deps.caller, kept, dirs, work, stop, &slot, &emit));
         let mut keep = pin!(handle.group.scope(keep));
         let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
         let ended = match soon {
