@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::github::{self, Pull};
 use crate::http::Http;
+use crate::review::{Pages, Review, Written, time};
 use crate::{Error, Found, Repository, Wanted};
 
 /// Prefix of titles of drafts.
@@ -59,4 +60,32 @@ pub(crate) async fn label(
     }
     let is_unknown = |name: &&String| !known.iter().any(|label| label.name == **name);
     Ok(labels.iter().filter(is_unknown).cloned().collect())
+}
+
+/// Reviews whose comments are read.
+const MAX_REVIEWS: usize = 20;
+
+pub(crate) async fn review(
+    http: &Http,
+    repository: &Repository,
+    number: i64,
+    since: i64,
+    pages: &mut Pages,
+) -> Result<Review, Error> {
+    let mut review = github::reviewed(http, repository, number, pages).await?;
+    if !review.open {
+        return Ok(review);
+    }
+    let root = format!("repos/{}", repository.path);
+    let path = format!("{root}/issues/{number}/comments?since={}", time(since));
+    let written: Vec<Written> = http.get_known(&path, pages).await?;
+    review.comments.extend(written.into_iter().filter_map(Written::comment));
+    let reviews: Vec<Written> =
+        http.get_known(&format!("{root}/pulls/{number}/reviews?limit=50"), pages).await?;
+    for one in reviews.into_iter().rev().take(MAX_REVIEWS) {
+        let path = format!("{root}/pulls/{number}/reviews/{}/comments", one.id);
+        let written: Vec<Written> = http.get_known(&path, pages).await?;
+        review.comments.extend(written.into_iter().chain([one]).filter_map(Written::comment));
+    }
+    Ok(review)
 }

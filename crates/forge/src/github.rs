@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::http::Http;
+use crate::review::{Check, Combined, Pages, Review, Written, time};
 use crate::{Error, Found, Repository, Wanted};
 
 #[derive(Debug, Deserialize)]
@@ -14,6 +15,8 @@ pub(crate) struct Pull {
     base: Side,
     head: Side,
     #[serde(default)]
+    state: String,
+    #[serde(default)]
     draft: bool,
 }
 
@@ -22,6 +25,8 @@ struct Side {
     #[serde(rename = "ref")]
     branch: String,
     repo: Option<Owner>,
+    #[serde(default)]
+    sha: String,
 }
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]
@@ -113,4 +118,81 @@ pub(crate) async fn request_review(
     let body = json!({"reviewers": users, "team_reviewers": teams});
     http.send::<Value>(Method::POST, &path, Some(&body)).await?;
     Ok(Vec::new())
+}
+
+impl From<Pull> for Review {
+    fn from(pull: Pull) -> Self {
+        let own = pull.head.repo.is_some() && pull.head.repo == pull.base.repo;
+        let (branch, commit) = (pull.head.branch, pull.head.sha);
+        Self { open: pull.state == "open", own, branch, commit, ..Self::default() }
+    }
+}
+
+/// Returns a request with the states that other programs have set of its commit. Gitea has the same calls.
+pub(crate) async fn reviewed(
+    http: &Http,
+    repository: &Repository,
+    number: i64,
+    pages: &mut Pages,
+) -> Result<Review, Error> {
+    let pull: Pull = http.get_known(&format!("repos/{}/pulls/{number}", repository.path), pages).await?;
+    let mut review = Review::from(pull);
+    if review.open {
+        let path = format!("repos/{}/commits/{}/status", repository.path, review.commit);
+        http.get_known::<Combined>(&path, pages).await?.add_to(&mut review);
+    }
+    Ok(review)
+}
+
+#[derive(Debug, Deserialize)]
+struct Runs {
+    check_runs: Vec<Run>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Run {
+    name: String,
+    status: String,
+    conclusion: Option<String>,
+    html_url: Option<String>,
+    output: Option<Output>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Output {
+    title: Option<String>,
+    summary: Option<String>,
+}
+
+pub(crate) async fn review(
+    http: &Http,
+    repository: &Repository,
+    number: i64,
+    since: i64,
+    pages: &mut Pages,
+) -> Result<Review, Error> {
+    let mut review = reviewed(http, repository, number, pages).await?;
+    if !review.open {
+        return Ok(review);
+    }
+    let root = format!("repos/{}", repository.path);
+    let path = format!("{root}/commits/{}/check-runs?per_page=100", review.commit);
+    for run in http.get_known::<Runs>(&path, pages).await?.check_runs {
+        review.pending |= run.status != "completed";
+        if matches!(run.conclusion.as_deref(), Some("failure" | "timed_out" | "startup_failure")) {
+            let output = run.output.unwrap_or(Output { title: None, summary: None });
+            let texts = [output.title, output.summary].into_iter().flatten().collect::<Vec<_>>();
+            review.failed.push(Check::new(&run.name, Some(&texts.join("\n")), run.html_url.as_deref()));
+        }
+    }
+    let since = time(since);
+    for path in [
+        format!("{root}/issues/{number}/comments?per_page=100&since={since}"),
+        format!("{root}/pulls/{number}/comments?per_page=100&since={since}"),
+        format!("{root}/pulls/{number}/reviews?per_page=100"),
+    ] {
+        let written: Vec<Written> = http.get_known(&path, pages).await?;
+        review.comments.extend(written.into_iter().filter_map(Written::comment));
+    }
+    Ok(review)
 }

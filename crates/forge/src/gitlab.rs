@@ -1,11 +1,11 @@
 //! Merge requests of GitLab.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::Http;
+use crate::review::{Check, Comment, Pages, Review, encoded, place};
 use crate::{Error, Found, Repository, Wanted};
 
 /// Prefix of titles of drafts.
@@ -22,16 +22,18 @@ struct Merge {
     target_project_id: i64,
     #[serde(default)]
     draft: bool,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    source_branch: String,
+    #[serde(default)]
+    sha: String,
 }
 
 impl From<Merge> for Found {
     fn from(merge: Merge) -> Self {
         Self { number: merge.iid, url: merge.web_url, base: merge.target_branch, draft: merge.draft }
     }
-}
-
-fn encoded(text: &str) -> impl std::fmt::Display {
-    utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
 pub(crate) fn project(repository: &Repository) -> String {
@@ -121,4 +123,88 @@ pub(crate) async fn request_review(
         put(http, repository, found, &json!({"reviewer_ids": ids})).await?;
     }
     Ok(unknown)
+}
+
+#[derive(Debug, Deserialize)]
+struct Status {
+    name: String,
+    status: String,
+    description: Option<String>,
+    target_url: Option<String>,
+    #[serde(default)]
+    allow_failure: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Note {
+    body: String,
+    author: User,
+    created_at: String,
+    #[serde(default)]
+    system: bool,
+    position: Option<Position>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Position {
+    new_path: Option<String>,
+    new_line: Option<i64>,
+}
+
+pub(crate) async fn review(
+    http: &Http,
+    repository: &Repository,
+    number: i64,
+    pages: &mut Pages,
+) -> Result<Review, Error> {
+    let path = format!("{}/{number}", requests(repository));
+    let merge: Merge = http.get_known(&path, pages).await?;
+    let mut review = Review {
+        open: merge.state == "opened",
+        own: merge.source_project_id == merge.target_project_id,
+        branch: merge.source_branch,
+        commit: merge.sha,
+        ..Review::default()
+    };
+    if !review.open {
+        return Ok(review);
+    }
+    let commit = format!("{}/repository/commits/{}", project(repository), review.commit);
+    let statuses: Vec<Status> = http.get_known(&format!("{commit}/statuses?per_page=100"), pages).await?;
+    for one in statuses {
+        match one.status.as_str() {
+            "failed" if !one.allow_failure => {
+                let (text, url) = (one.description.as_deref(), one.target_url.as_deref());
+                review.failed.push(Check::new(&one.name, text, url));
+            }
+            "success" | "failed" | "canceled" | "skipped" | "manual" => {}
+            _ => review.pending = true,
+        }
+    }
+    let path = format!("{path}/notes?sort=desc&order_by=created_at&per_page=100");
+    let notes: Vec<Note> = http.get_known(&path, pages).await?;
+    review.comments = (notes.into_iter().filter(|note| !note.system))
+        .filter_map(|note| {
+            let place = note.position.and_then(|at| place(at.new_path, at.new_line));
+            let author = note.author;
+            Comment::new(&author.username, author.id, &note.created_at, place, Some(&note.body))
+        })
+        .collect();
+    Ok(review)
+}
+
+/// Whether a user may write: developers may, and maintainers and owners.
+pub(crate) async fn may_write(
+    http: &Http,
+    repository: &Repository,
+    user: i64,
+    pages: &mut Pages,
+) -> Result<bool, Error> {
+    const DEVELOPER: i64 = 30;
+    #[derive(Deserialize)]
+    struct Member {
+        access_level: i64,
+    }
+    let path = format!("{}/members/all/{user}", project(repository));
+    Ok(http.get_known::<Member>(&path, pages).await?.access_level >= DEVELOPER)
 }

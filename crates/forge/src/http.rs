@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
+use crate::review::Pages;
 use crate::{Error, Provider, TokenSource};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,12 +68,31 @@ impl Http {
         self.send(Method::GET, path, None::<&()>).await
     }
 
+    /// Returns a page that may be known already: then the forge is only asked whether it has changed.
+    pub(crate) async fn get_known<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        pages: &mut Pages,
+    ) -> Result<T, Error> {
+        let tag = pages.known(path).map(|(tag, _)| tag.clone());
+        let answer = self.call(Method::GET, self.url(path)?, None::<&()>, tag.as_ref()).await?;
+        let response = answer.map_err(refused)?;
+        if let (StatusCode::NOT_MODIFIED, Some((_, page))) = (response.status(), pages.known(path)) {
+            return parse(page);
+        }
+        let tag = response.headers().get(header::ETAG).cloned();
+        let page = body(response).await?;
+        let parsed = parse(&page)?;
+        pages.remember(path, tag, page);
+        Ok(parsed)
+    }
+
     /// Returns all entries of a list, whose pages stay at the host.
     pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
         let (mut all, mut next) = (Vec::new(), Some(self.url(path)?));
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(all) };
-            let response = self.call(Method::GET, url, None::<&()>).await?.map_err(refused)?;
+            let response = self.call(Method::GET, url, None::<&()>, None).await?.map_err(refused)?;
             next = next_page(response.headers()).filter(|url| url.origin() == self.api.origin());
             all.append(&mut json(response).await?);
         }
@@ -86,7 +106,7 @@ impl Http {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, Error> {
-        json(self.call(method, self.url(path)?, body).await?.map_err(refused)?).await
+        json(self.call(method, self.url(path)?, body, None).await?.map_err(refused)?).await
     }
 
     /// Creates something. Returns none if the answer is that it exists.
@@ -96,7 +116,7 @@ impl Http {
         body: &impl Serialize,
         exists: impl Fn(StatusCode, &str) -> bool,
     ) -> Result<Option<T>, Error> {
-        match self.call(Method::POST, self.url(path)?, Some(body)).await? {
+        match self.call(Method::POST, self.url(path)?, Some(body), None).await? {
             Ok(response) => Ok(Some(json(response).await?)),
             Err((status, text)) if exists(status, &text) => Ok(None),
             Err(failed) => Err(refused(failed)),
@@ -107,12 +127,13 @@ impl Http {
         self.api.join(path).map_err(|error| Error::Refused(format!("{path} is no path: {error}")))
     }
 
-    /// Calls until there is an answer that another call would not change.
+    /// Calls until there is an answer that another call would not change. With a `tag`, it may be that the page still has that one.
     async fn call(
         &self,
         method: Method,
         url: Url,
         body: Option<&impl Serialize>,
+        tag: Option<&HeaderValue>,
     ) -> Result<Result<Response, (StatusCode, String)>, Error> {
         let (mut reread, mut backoff) = (false, MIN_BACKOFF);
         loop {
@@ -122,7 +143,7 @@ impl Http {
                 token => Ok(token?),
             };
             let answer = match token {
-                Ok(token) => self.once(method.clone(), url.clone(), body, &token).await,
+                Ok(token) => self.once(method.clone(), url.clone(), body, tag, &token).await,
                 Err(later) => Err(later),
             };
             let (asked, text) = match answer {
@@ -151,6 +172,7 @@ impl Http {
         method: Method,
         mut url: Url,
         body: Option<&impl Serialize>,
+        tag: Option<&HeaderValue>,
         token: &SecretString,
     ) -> Result<Response, Answer> {
         for _ in 0..MAX_REDIRECTS {
@@ -165,6 +187,9 @@ impl Http {
             }
             if let Some(body) = body {
                 request = request.json(body);
+            }
+            if let Some(tag) = tag {
+                request = request.header(header::IF_NONE_MATCH, tag);
             }
             let response = request.send().await.map_err(|error| Answer::Later(None, cause(&error)))?;
             let Some(next) = location(&response) else { return self.judge(response, token).await };
@@ -195,7 +220,7 @@ impl Http {
 
     async fn judge(&self, response: Response, token: &SecretString) -> Result<Response, Answer> {
         let status = response.status();
-        if status.is_success() {
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
         let wait = asked_wait(response.headers());
@@ -273,8 +298,11 @@ async fn body(mut response: Response) -> Result<Vec<u8>, Error> {
 }
 
 pub(crate) async fn json<T: DeserializeOwned>(response: Response) -> Result<T, Error> {
-    let body = body(response).await?;
-    serde_json::from_slice(&body)
+    parse(&body(response).await?)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body)
         .map_err(|error| Error::Refused(format!("the forge answers what its API does not: {error}")))
 }
 

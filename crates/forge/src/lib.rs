@@ -6,6 +6,7 @@
 //! - `http`: one call, with everything that can go wrong: a refused token, rate limits with their waits, servers that fail, pages. A token
 //!   is never sent to another host than the API's.
 //! - `app`: tokens of a GitHub App, made from its private key.
+//! - `review`: what has become of a request, for those who follow it.
 //! - [`template`]: texts of requests, with [`neutral`] values: what an agent writes notifies and closes nothing.
 //! - `github`, `gitlab`, `gitea`: the calls of each, in its own types. To add a forge, write another of these and a [`Provider`].
 //!
@@ -18,6 +19,7 @@ mod gitlab;
 mod http;
 pub mod neutral;
 mod repository;
+mod review;
 pub mod template;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use app::{AppKey, AppTokens};
 use http::Http;
 pub use http::Settings;
 pub use repository::{Provider, Repository};
+pub use review::{Check, Comment, Pages, Review};
 
 /// Bytes of the address of a page.
 const MAX_PAGE_URL: usize = 2048;

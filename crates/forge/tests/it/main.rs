@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 use rota_forge::{
-    AppKey, AppTokens, Error, Forge, Opened, Provider, Repository, Settings, TokenSource, Wanted,
+    AppKey, AppTokens, Error, Forge, Opened, Pages, Provider, Repository, Settings, TokenSource, Wanted,
 };
-use rota_testkit::forge::{self, App, Fault, Forge as Fake, Kind, Method};
+use rota_testkit::forge::{self, App, Check, Comment, Fault, Forge as Fake, Kind, Method};
 use secrecy::SecretString;
 
 const TOKEN: &str = "tok-of-the-forge";
@@ -279,4 +279,55 @@ fn keys_of_apps_are_no_tokens() {
     let wrong = AppKey::parse(r#"{"appId": 1, "privateKey": "secret"}"#).unwrap().unwrap_err();
     assert!(wrong.contains("installationId") && !wrong.contains("secret"), "{wrong}");
     assert!(AppKey::parse(r#"{"appId": "1/..", "installationId": 2, "privateKey": "x"}"#).unwrap().is_err());
+}
+
+/// What becomes of a request is read, and read again only where it has changed.
+#[tokio::test]
+async fn reviews_are_read_where_they_have_changed() -> Result<()> {
+    for (kind, provider) in KINDS {
+        let fake = Fake::start(kind, TOKEN).await?;
+        let client = client(provider, &fake)?;
+        let number = client.deliver(&wanted("Fix")).await?.number;
+        let check = |name: &str, state: &str| Check {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            text: "2 failed".to_owned(),
+        };
+        let comment = |author: &str, at: i64, path: &str| Comment {
+            author: author.to_owned(),
+            text: format!("by {author}"),
+            at,
+            path: path.to_owned(),
+        };
+        fake.change(1, |opened| {
+            opened.commit = "c0ffee".to_owned();
+            opened.checks =
+                vec![check("lint", "success"), check("test", "failure"), check("slow", "pending")];
+            opened.comments = vec![
+                comment("ada", 1000, ""),
+                comment("mallory", 3000, ""),
+                comment("grace", 2000, "src/a.rs"),
+            ];
+        });
+        let mut pages = Pages::default();
+        let review = client.review(number, 1500, &mut pages).await?;
+        assert!(review.open && review.own && review.pending, "{review:?}");
+        assert_eq!((review.branch.as_str(), review.commit.as_str()), ("rota/t1", "c0ffee"), "{kind:?}");
+        let [failed] = &review.failed[..] else { panic!("{review:?}") };
+        assert!(failed.name == "test" && failed.text.contains("2 failed"), "{failed:?}");
+        let [grace, mallory] = &review.comments[..] else { panic!("{review:?}") };
+        assert!(
+            grace.author == "grace" && grace.place.starts_with("src/a.rs") && mallory.at == 3000,
+            "{review:?}"
+        );
+        assert!(client.may_write(grace, &mut pages).await? && !client.may_write(mallory, &mut pages).await?);
+
+        let before = fake.calls().len();
+        assert_eq!(client.review(number, 1500, &mut pages).await?, review);
+        let again = fake.calls().split_off(before);
+        assert!(!again.is_empty() && again.iter().all(|call| call.ends_with(" 304")), "{again:?}");
+        fake.change(1, |opened| opened.closed = true);
+        assert!(!client.review(number, 1500, &mut pages).await?.open);
+    }
+    Ok(())
 }

@@ -113,7 +113,7 @@ pub(super) fn pull(site: &Site, opened: &Opened) -> Value {
         "title": opened.title,
         "body": opened.body,
         "draft": draft,
-        "head": {"ref": opened.branch, "repo": {"full_name": head}},
+        "head": {"ref": opened.branch, "repo": {"full_name": head}, "sha": opened.commit},
         "base": {"ref": opened.base, "repo": {"full_name": PATH}},
     })
 }

@@ -7,7 +7,7 @@ use super::github::add;
 use super::{Answer, Call, Kind, Opened, PATH, Site, not_found, parameter, text};
 
 /// Users of the forge; their numbers are their places.
-const USERS: [&str; 2] = ["ada", "grace"];
+pub(super) const USERS: [&str; 2] = ["ada", "grace"];
 
 pub(super) fn answer(site: &mut Site, call: &Call<'_>) -> Answer {
     if call.path == "/users" {
@@ -77,7 +77,7 @@ fn change(opened: &mut Opened, body: &Value) {
     }
 }
 
-fn merge(site: &Site, opened: &Opened) -> Value {
+pub(super) fn merge(site: &Site, opened: &Opened) -> Value {
     let draft = Kind::GitLab.mark().is_some_and(|mark| opened.title.starts_with(mark));
     json!({
         "iid": opened.number,
@@ -90,5 +90,6 @@ fn merge(site: &Site, opened: &Opened) -> Value {
         "target_branch": opened.base,
         "source_project_id": if opened.of_fork { 8 } else { 7 },
         "target_project_id": 7,
+        "sha": opened.commit,
     })
 }

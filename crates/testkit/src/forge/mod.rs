@@ -5,6 +5,7 @@ mod app;
 mod gitea;
 mod github;
 mod gitlab;
+mod review;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 pub use app::App;
 pub use axum::http::Method;
+pub use review::{Check, Comment};
 
 /// Owner and name of the repository.
 pub const PATH: &str = "team/project";
@@ -70,6 +72,10 @@ pub struct Opened {
     pub closed: bool,
     /// Whether its branch is that of a fork.
     pub of_fork: bool,
+    /// Last commit of its branch.
+    pub commit: String,
+    pub checks: Vec<Check>,
+    pub comments: Vec<Comment>,
 }
 
 /// A running forge. It ends with its process.
@@ -170,6 +176,14 @@ impl Forge {
         site.requests.push(Opened { number, ..opened });
     }
 
+    /// Changes a request, as people and programs do.
+    pub fn change(&self, number: usize, change: impl FnOnce(&mut Opened)) {
+        let mut site = self.site.lock();
+        if let Some(opened) = site.find(&number.to_string()) {
+            change(opened);
+        }
+    }
+
     pub fn requests(&self) -> Vec<Opened> {
         self.site.lock().requests.clone()
     }
@@ -218,6 +232,9 @@ impl Site {
     }
 
     fn answer(&mut self, call: &Call<'_>) -> Answer {
+        if let Some(answer) = review::answer(self, call) {
+            return answer;
+        }
         match self.kind {
             Kind::GitHub => github::answer(self, call),
             Kind::GitLab => gitlab::answer(self, call),
@@ -333,7 +350,12 @@ fn respond(site: &mut Site, method: &Method, uri: &Uri, headers: &HeaderMap, bod
                 response.header(header::LINK, format!("<{next}>; rel=\"next\", <{next}>; rel=\"last\""));
         }
     }
-    response.body(Body::from(answer.to_string())).unwrap_or_default()
+    let text = answer.to_string();
+    let tag = format!("\"{:016x}\"", review::hash(&text));
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return plain(StatusCode::NOT_MODIFIED, "");
+    }
+    response.header(header::ETAG, tag).body(Body::from(text)).unwrap_or_default()
 }
 
 fn plain(status: StatusCode, text: &str) -> Response {

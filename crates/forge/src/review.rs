@@ -1,0 +1,213 @@
+//! What has become of an open request: its checks, and what people have written about it. Only reads, by conditional calls: forges do
+//! not count those for a page that has not changed.
+
+use std::collections::HashMap;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::HeaderValue;
+use serde::Deserialize;
+
+use crate::http::cut;
+use crate::{Error, Forge, Provider, github, gitlab};
+
+/// Bytes of a text that is returned; forges take longer ones.
+const MAX_TEXT: usize = 4 << 10;
+/// Bytes of a name that is returned.
+const MAX_NAME: usize = 200;
+/// Bytes of a page that is remembered. A larger one is read each time.
+const MAX_REMEMBERED: usize = 64 << 10;
+
+/// Pages that were read, with their tags.
+#[derive(Debug, Default)]
+pub struct Pages(HashMap<String, (HeaderValue, Vec<u8>)>);
+
+impl Pages {
+    pub(crate) fn known(&self, path: &str) -> Option<&(HeaderValue, Vec<u8>)> {
+        self.0.get(path)
+    }
+
+    pub(crate) fn remember(&mut self, path: &str, tag: Option<HeaderValue>, page: Vec<u8>) {
+        match tag.filter(|_| page.len() <= MAX_REMEMBERED) {
+            Some(tag) => drop(self.0.insert(path.to_owned(), (tag, page))),
+            None => drop(self.0.remove(path)),
+        }
+    }
+}
+
+/// State of a request, and what was reported about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Review {
+    pub open: bool,
+    /// Whether its branch is in the repository that it is to be merged into.
+    pub own: bool,
+    pub branch: String,
+    /// Last commit of the branch.
+    pub commit: String,
+    /// Whether checks of that commit still run.
+    pub pending: bool,
+    /// Checks of that commit that have failed.
+    pub failed: Vec<Check>,
+    /// What was written about it, at most the newest hundred of each kind.
+    pub comments: Vec<Comment>,
+}
+
+/// A check that has failed, as a program has described it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Check {
+    pub name: String,
+    pub text: String,
+    pub url: String,
+}
+
+/// What a user has written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comment {
+    pub author: String,
+    /// Number of the author, at forges that need it.
+    pub author_id: i64,
+    /// Time in seconds since 1970.
+    pub at: i64,
+    /// File and line that it is about; empty if it is about all.
+    pub place: String,
+    pub text: String,
+}
+
+impl Check {
+    pub(crate) fn new(name: &str, text: Option<&str>, url: Option<&str>) -> Self {
+        let name = cut(name, MAX_NAME).to_owned();
+        Self { name, text: short(text), url: cut(url.unwrap_or_default(), MAX_NAME).to_owned() }
+    }
+}
+
+impl Comment {
+    /// `None` without a text or a time.
+    pub(crate) fn new(
+        author: &str,
+        id: i64,
+        at: &str,
+        place: Option<String>,
+        text: Option<&str>,
+    ) -> Option<Self> {
+        let at = at.parse::<jiff::Timestamp>().ok()?.as_second();
+        let text = short(text);
+        let place = cut(&place.unwrap_or_default(), MAX_NAME).to_owned();
+        let author = cut(author, MAX_NAME).to_owned();
+        (!text.trim().is_empty()).then_some(Self { author, author_id: id, at, place, text })
+    }
+}
+
+fn short(text: Option<&str>) -> String {
+    cut(text.unwrap_or_default(), MAX_TEXT).to_owned()
+}
+
+/// Returns the name of a place in a file.
+pub(crate) fn place(path: Option<String>, line: Option<i64>) -> Option<String> {
+    let path = path?;
+    Some(line.map_or_else(|| path.clone(), |line| format!("{path}, line {line}")))
+}
+
+pub(crate) fn encoded(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, NON_ALPHANUMERIC)
+}
+
+/// Returns a time, in seconds since 1970, as forges take it.
+pub(crate) fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
+}
+
+impl Forge {
+    /// Returns the state of a request, with what was written since a time, in seconds since 1970.
+    pub async fn review(&self, number: i64, since: i64, pages: &mut Pages) -> Result<Review, Error> {
+        let (http, repository) = (&self.http, &self.repository);
+        let mut review = match repository.provider {
+            Provider::GitHub => github::review(http, repository, number, since, pages).await,
+            Provider::Gitea => crate::gitea::review(http, repository, number, since, pages).await,
+            Provider::GitLab => gitlab::review(http, repository, number, pages).await,
+        }?;
+        review.comments.retain(|comment| comment.at >= since);
+        review.comments.sort_by_key(|comment| comment.at);
+        Ok(review)
+    }
+
+    /// Whether the author of a comment may write to the repository.
+    pub async fn may_write(&self, comment: &Comment, pages: &mut Pages) -> Result<bool, Error> {
+        let may = match self.repository.provider {
+            Provider::GitHub | Provider::Gitea => self.collaborates(comment, pages).await,
+            Provider::GitLab => {
+                gitlab::may_write(&self.http, &self.repository, comment.author_id, pages).await
+            }
+        };
+        match may {
+            // They are no collaborators.
+            Err(Error::Refused(_)) => Ok(false),
+            may => may,
+        }
+    }
+
+    async fn collaborates(&self, comment: &Comment, pages: &mut Pages) -> Result<bool, Error> {
+        #[derive(Deserialize)]
+        struct Held {
+            permission: String,
+        }
+        let user = encoded(&comment.author);
+        let path = format!("repos/{}/collaborators/{user}/permission", self.repository.path);
+        let held: Held = self.http.get_known(&path, pages).await?;
+        Ok(matches!(held.permission.as_str(), "admin" | "owner" | "maintain" | "write"))
+    }
+}
+
+/// State of a commit, as GitHub and Gitea report it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Combined {
+    statuses: Option<Vec<Status>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Status {
+    #[serde(alias = "status")]
+    state: String,
+    context: String,
+    description: Option<String>,
+    target_url: Option<String>,
+}
+
+impl Combined {
+    pub(crate) fn add_to(self, review: &mut Review) {
+        for status in self.statuses.unwrap_or_default() {
+            match status.state.as_str() {
+                "failure" | "error" => {
+                    let (text, url) = (status.description.as_deref(), status.target_url.as_deref());
+                    review.failed.push(Check::new(&status.context, text, url));
+                }
+                "pending" => review.pending = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A comment or a review of GitHub or Gitea.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Written {
+    #[serde(default)]
+    pub(crate) id: i64,
+    user: Option<User>,
+    body: Option<String>,
+    created_at: Option<String>,
+    /// Of a review, which has no other time.
+    submitted_at: Option<String>,
+    path: Option<String>,
+    line: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct User {
+    login: String,
+}
+
+impl Written {
+    pub(crate) fn comment(self) -> Option<Comment> {
+        let at = self.created_at.or(self.submitted_at)?;
+        Comment::new(&self.user?.login, 0, &at, place(self.path, self.line), self.body.as_deref())
+    }
+}
