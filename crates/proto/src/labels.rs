@@ -18,3 +18,9 @@ pub const REPLAYED: &str = "rota.dev/replayed";
 
 /// Id of the failed task in whose place a task was created.
 pub const REPLAY_OF: &str = "rota.dev/replay-of";
+
+/// Number of times that tasks were continued for a pull request, on those that were.
+pub const FOLLOWED: &str = "rota.dev/followed";
+
+/// Time before which the comments of a pull request were considered, in seconds since 1970.
+pub const FOLLOWED_UNTIL: &str = "rota.dev/followed-until";

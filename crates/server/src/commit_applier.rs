@@ -15,6 +15,7 @@ use crate::agents::{AgentEffect, AgentRegistry};
 use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::dispatcher::Dispatcher;
+use crate::follow::Successes;
 use crate::health::Health;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::metrics::Metrics;
@@ -39,6 +40,7 @@ pub(crate) struct CommitApplier {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) successes: Successes,
     pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) schedules: Arc<Registry>,
     pub(crate) token_registry: Arc<TokenRegistry>,
@@ -98,6 +100,7 @@ impl CommitApplier {
         // Last: a watcher that reads after it was notified must find what the commit changed.
         self.watchers.publish(&commit);
         self.notifier.observe(&commit);
+        self.successes.observe(&commit);
         self.ready_steps.observe(&commit);
     }
 

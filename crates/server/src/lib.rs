@@ -23,7 +23,8 @@
 //! 3. the `agents` registry takes in changed agents;
 //! 4. the `dispatcher` sends assignments, cancels and inputs to the sessions of their workers;
 //! 5. `watchers` receive references to what changed, which they encode and relay on their own time;
-//! 6. `notify` queues what receivers outside of Rota are notified of, and delivers it on its own time.
+//! 6. `notify` queues what receivers outside of Rota are notified of, and delivers it on its own time. `follow` looks at the pull requests of
+//!    tasks that have succeeded, and continues them.
 //!
 //! Afterwards the scheduler plans claims for what is ready. A claim is a command like any other: its tasks arrive with
 //! the next commit. A `barrier` orders a message behind all commits made before it.
@@ -51,6 +52,7 @@ mod demand;
 mod dispatcher;
 mod documents;
 mod error;
+mod follow;
 mod grpc;
 mod health;
 mod history;
@@ -80,6 +82,7 @@ mod wire;
 mod workflows;
 
 pub use error::{Error, ShutdownOutcome};
+pub use follow::{Follow, FollowError};
 pub use metrics::{Descriptor, metrics};
 pub use notify::{NotificationsError, Receiver};
 pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, SessionLimits, Timing, Tls, Token};

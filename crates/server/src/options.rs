@@ -15,6 +15,7 @@ use rota_store::single_writer::Clock;
 use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
 
+use crate::follow::Follow;
 use crate::notify::Receiver;
 use crate::schedules::WallClock;
 use crate::seal::KeyFiles;
@@ -67,6 +68,8 @@ pub struct Options {
     pub breakers: Policy,
     /// Receivers of notifications outside of Rota.
     pub notifications: Vec<Receiver>,
+    /// Repositories whose pull requests continue tasks.
+    pub follow: Option<Follow>,
     /// Registry of background tasks; may be shared with other components of the process.
     pub background_tasks: BackgroundTasks,
 }

@@ -23,6 +23,7 @@ use crate::commit_applier::CommitApplier;
 use crate::demand::Demand;
 use crate::dispatcher::Dispatcher;
 use crate::error::Error;
+use crate::follow;
 use crate::grpc::{self, Creator, Explainer, Streams};
 use crate::health::Health;
 use crate::history::History;
@@ -188,6 +189,7 @@ impl Server {
             kinds: kinds.clone(),
             isolates: options.isolates,
         };
+        let (successes, follower) = follow::follow(options.follow, &creator);
         let ready_steps = Arc::new(ReadySteps::default());
         let workflows = workflows::Driver::new(store.clone(), creator.clone(), Arc::clone(&ready_steps));
         let driver = schedules::Driver {
@@ -209,6 +211,7 @@ impl Server {
             dispatcher,
             watchers: Arc::clone(&watchers),
             notifier: Arc::clone(&notifier),
+            successes,
             ready_steps: Arc::clone(&ready_steps),
             schedules,
             token_registry: Arc::clone(worker_tokens.registry()),
@@ -239,6 +242,7 @@ impl Server {
                 clock: options.clock,
                 artifacts: artifacts.clone(),
                 notifier,
+                follower,
                 schedules: driver.clone(),
                 workflows,
                 history: history.clone(),

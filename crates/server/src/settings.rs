@@ -23,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::SettingsError;
+use crate::follow::Follow;
 use crate::notify::Receiver;
 use crate::options::{DEFAULT_LISTEN, Limits, Options, SessionLimits, Timing, Tls, Token};
 use crate::seal::KeyFiles;
@@ -79,6 +80,9 @@ pub struct Settings {
     /// nearly spent their budget; read at the start
     #[arg(long, value_name = "FILE")]
     pub notifications: Option<PathBuf>,
+    /// TOML file with repositories whose pull requests are followed: checks that fail, and comments, continue their tasks; read at the start
+    #[arg(long, value_name = "FILE")]
+    pub follow_pull_requests: Option<PathBuf>,
     /// File with the admin token that clients must present
     #[arg(skip)]
     #[schemars(extend("x-flag" = "--token-file"))]
@@ -174,6 +178,7 @@ impl Default for Settings {
             artifacts: None,
             artifacts_quota_mib: DEFAULT_QUOTA_MIB,
             notifications: None,
+            follow_pull_requests: None,
             token_file: None,
             viewer_token_file: None,
             tls_certificate: None,
@@ -262,6 +267,7 @@ impl Settings {
             sessions: SessionLimits { idle: self.session_idle.0, lifetime: self.session_lifetime.0 },
             console: !self.no_console,
             notifications: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
+            follow: self.follow_pull_requests.as_deref().map(Follow::load).transpose()?,
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
             background_tasks: BackgroundTasks::default(),
         })

@@ -340,6 +340,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))?,
                 artifacts_quota: 0,
                 notifications: Vec::new(),
+                follow: None,
                 keys: rota_server::KeyFiles::new(folder.join("secrets.key")),
                 replica: "test".to_owned(),
                 isolates: true,

@@ -160,6 +160,7 @@ impl Dev {
             viewer_token: None,
             artifacts_quota: 0,
             notifications: receivers.unwrap_or_default(),
+            follow: None,
             keys: KeyFiles {
                 // A database may have the secrets of others.
                 replace_lost: config.store.is_none(),

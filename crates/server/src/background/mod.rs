@@ -19,6 +19,7 @@ use crate::agents::AgentRegistry;
 use crate::alerts::Alerts;
 use crate::artifacts::{self, Artifacts};
 use crate::breakers::{self, Breakers};
+use crate::follow::{self, Follower};
 use crate::history::History;
 use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
@@ -69,6 +70,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) artifacts: Artifacts,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) follower: Option<Follower>,
     pub(crate) schedules: schedules::Driver,
     pub(crate) workflows: workflows::Driver,
     pub(crate) history: History,
@@ -93,6 +95,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         breakers,
         artifacts,
         notifier,
+        follower,
         schedules,
         workflows,
         history,
@@ -112,6 +115,9 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Removes records older than their retention";
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());
+    let help = "Looks at the pull requests of tasks, which their checks and comments continue";
+    let follower = follower.map(|follower| (follower, monitor("pull-requests", help)));
+    let follow = follow::run(follower, stop.clone());
     let workflows = workflows.run(stop.clone());
     let feed = workflows::feed::relay(store.clone(), Arc::clone(&watchers), stop.clone());
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
@@ -136,6 +142,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("space", spawn("space", OnExit::Done, space)),
         ("artifacts", spawn("artifacts", OnExit::Done, sweep)),
         ("notifications", spawn("notifications", OnExit::Done, notifications)),
+        ("pull-requests", spawn("pull-requests", OnExit::Done, follow)),
         ("schedules", spawn("schedules", OnExit::Done, schedules)),
         ("alerts", spawn("alerts", OnExit::Done, alerts)),
         ("metrics-history", spawn("metrics-history", OnExit::Done, history)),

@@ -98,6 +98,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         token_registry: Arc::default(),
         browser_sessions: Arc::default(),
         notifier: Arc::default(),
+        successes: Default::default(),
         ready_steps: Arc::default(),
         health: Arc::new(health),
         metrics,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::follow::FollowError;
 use crate::notify::NotificationsError;
 
 /// Contradiction between settings.
@@ -60,6 +61,8 @@ pub enum SettingsError {
     Owner { path: PathBuf, source: std::io::Error },
     #[error("notifications: {0}")]
     Notifications(#[from] NotificationsError),
+    #[error("follow_pull_requests: {0}")]
+    Follow(#[from] FollowError),
     #[error("artifacts: {0}")]
     Artifacts(#[from] rota_artifacts::Error),
     /// Something that serving needs is unusable.

@@ -7,6 +7,7 @@ mod continuing;
 mod conversations;
 mod delivering;
 mod disk;
+mod followed;
 mod gates;
 mod push;
 mod requests;

@@ -1,0 +1,217 @@
+//! Follows the pull and merge requests that tasks have delivered: checks that fail, and comments, continue the conversation in another
+//! task. Looks at each request at an interval, with a token that only the control plane has. Off unless a file names repositories.
+//!
+//! A task that has succeeded is continued once at most, by a key of its creation, so nothing else is stored: after a start, the tasks of
+//! the last two weeks are looked through.
+
+mod message;
+mod request;
+mod settings;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rota_core::task::State;
+use rota_core::{Namespace, TaskId};
+use rota_forge::Error;
+use rota_store::{Commit, Filter};
+use rota_telemetry::background_tasks::TaskMonitor;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use self::request::{Next, Watched};
+pub use self::settings::{Follow, FollowError};
+use crate::clock::now;
+use crate::grpc::Creator;
+
+/// Tasks that have succeeded and were not looked at yet. Those beyond it are found with the next start.
+const MAX_WAITING: usize = 1024;
+/// Requests that are followed. The oldest ones make room.
+const MAX_WATCHED: usize = 256;
+/// Time for which a request is followed after the last task has worked on it.
+const MAX_AGE: Duration = Duration::from_hours(14 * 24);
+const PAGE: usize = 100;
+
+/// Where commits leave the tasks that have succeeded.
+#[derive(Default)]
+pub(crate) struct Successes(Option<(Vec<Namespace>, mpsc::Sender<(Namespace, TaskId)>)>);
+
+/// Looks at requests at an interval, and continues tasks.
+pub(crate) struct Follower {
+    follow: Follow,
+    creator: Creator,
+    successes: mpsc::Receiver<(Namespace, TaskId)>,
+}
+
+impl Successes {
+    /// Takes in a commit. Costs nothing without repositories, and never waits.
+    pub(crate) fn observe(&self, commit: &Commit) {
+        let Some((namespaces, sender)) = &self.0 else { return };
+        for change in &commit.tasks {
+            let task = &change.task;
+            let succeeded = task.state == State::Succeeded && change.before != Some(State::Succeeded);
+            if succeeded
+                && namespaces.contains(&task.namespace)
+                && sender.try_send((task.namespace.clone(), task.id)).is_err()
+            {
+                tracing::warn!(task = %task.id, "too many tasks succeed: its pull request is not followed");
+            }
+        }
+    }
+}
+
+/// Returns what follows requests, if any are to be followed, and where commits leave tasks for it.
+pub(crate) fn follow(follow: Option<Follow>, creator: &Creator) -> (Successes, Option<Follower>) {
+    let Some(follow) = follow.filter(|follow| !follow.repositories.is_empty()) else {
+        return (Successes::default(), None);
+    };
+    let mut namespaces: Vec<_> = follow.repositories.iter().map(|one| one.namespace.clone()).collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    let (sender, successes) = mpsc::channel(MAX_WAITING);
+    let follower = Follower { follow, creator: creator.clone(), successes };
+    (Successes(Some((namespaces, sender))), Some(follower))
+}
+
+/// Runs until `stop` is cancelled.
+pub(crate) async fn run(follower: Option<(Follower, TaskMonitor)>, stop: CancellationToken) {
+    match follower {
+        Some((follower, monitor)) => {
+            // Fails only when it is cancelled.
+            let _ = stop.run_until_cancelled(Box::pin(follower.run(monitor))).await;
+        }
+        None => stop.cancelled().await,
+    }
+}
+
+/// The requests that are followed.
+#[derive(Default)]
+struct Requests {
+    by_key: HashMap<(usize, i64), Watched>,
+    /// Repositories whose forge wants to be left alone.
+    until: HashMap<usize, Instant>,
+}
+
+impl Requests {
+    /// Follows a request by its newest task.
+    fn add(&mut self, new: Watched) {
+        let key = new.key();
+        if self.by_key.get(&key).is_some_and(|known| known.task.created_at > new.task.created_at) {
+            return;
+        }
+        self.by_key.insert(key, new);
+        if self.by_key.len() > MAX_WATCHED
+            && let Some(oldest) =
+                self.by_key.iter().min_by_key(|(_, one)| one.task.created_at).map(|(key, _)| *key)
+        {
+            self.by_key.remove(&oldest);
+        }
+    }
+}
+
+impl Follower {
+    async fn run(mut self, monitor: TaskMonitor) {
+        let mut requests = Requests::default();
+        let mut scanned = false;
+        let mut looks = tokio::time::interval(self.follow.interval);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some((namespace, id)) = self.successes.recv() => {
+                    if let Err(status) = self.add(&mut requests, &namespace, id).await {
+                        tracing::warn!(task = %id, %status, "failed to look for its pull request");
+                    }
+                }
+                _ = looks.tick() => {
+                    let activation = monitor.activate();
+                    if !scanned {
+                        match self.scan(&mut requests).await {
+                            Ok(()) => scanned = true,
+                            Err(status) => tracing::warn!(%status, "failed to look for pull requests to follow"),
+                        }
+                    }
+                    self.look_at_all(&mut requests).await;
+                    activation.succeeded();
+                }
+            }
+        }
+    }
+
+    async fn add(&self, requests: &mut Requests, namespace: &Namespace, id: TaskId) -> Result<(), Status> {
+        let Some(task) = self.creator.store.record(namespace, id).await? else { return Ok(()) };
+        let found = Watched::of(&self.creator.store, task, &self.follow.repositories).await?;
+        found.into_iter().for_each(|watched| requests.add(watched));
+        Ok(())
+    }
+
+    /// Finds the requests of tasks that have succeeded before this control plane started.
+    async fn scan(&self, requests: &mut Requests) -> Result<(), Status> {
+        let store = &self.creator.store;
+        for followed in &self.follow.repositories {
+            let mut filter = Filter {
+                namespace: Some(followed.namespace.clone()),
+                states: vec![State::Succeeded],
+                labels: followed.labels.clone(),
+                created_after: Some(now() - MAX_AGE),
+                limit: PAGE,
+                ..Filter::default()
+            };
+            loop {
+                let page = store.reads().list(filter.clone()).await.map_err(crate::wire::status::store)?;
+                for task in page.tasks {
+                    let found = Watched::of(store, task, &self.follow.repositories).await?;
+                    found.into_iter().for_each(|watched| requests.add(watched));
+                }
+                filter.before = page.next;
+                if filter.before.is_none() || requests.by_key.len() >= MAX_WATCHED {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_all(&self, requests: &mut Requests) {
+        let quiet = i64::try_from(self.follow.quiet.as_secs()).unwrap_or(i64::MAX);
+        let keys: Vec<_> = requests.by_key.keys().copied().collect();
+        for key in keys {
+            let Some(watched) = requests.by_key.get_mut(&key) else { continue };
+            let Some(followed) = self.follow.repositories.get(watched.repository) else { continue };
+            if requests.until.get(&watched.repository).is_some_and(|until| *until > Instant::now()) {
+                continue;
+            }
+            let ended = watched.task.ended_at.unwrap_or(watched.task.created_at);
+            let next = match watched.look(followed, quiet).await {
+                _ if now().since(ended) > MAX_AGE => Next::Forget,
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(task = %watched.id(), %error, "failed to look at a pull request");
+                    if let Error::Away(_, Some(wait)) = error {
+                        requests.until.insert(key.0, Instant::now() + wait);
+                    }
+                    Next::Wait
+                }
+            };
+            let done = match next {
+                Next::Wait => false,
+                Next::Forget => true,
+                Next::Continue(prompt, until) => match watched.go_on(&self.creator, prompt, until).await {
+                    Ok(task) => {
+                        tracing::info!(task = %watched.id(), by = task.name, "a pull request continues a task");
+                        true
+                    }
+                    Err(status) => {
+                        tracing::warn!(task = %watched.id(), %status, "failed to continue a task for its pull request");
+                        // It will not become possible by itself.
+                        !matches!(status.code(), tonic::Code::Unavailable | tonic::Code::ResourceExhausted)
+                    }
+                },
+            };
+            if done {
+                requests.by_key.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A request that is followed: what a task has delivered, and what continues it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use rota_core::TaskId;
+use rota_core::task::{State, Task, Trace};
+use rota_forge::{Comment, Error, Forge, Pages, Settings};
+use rota_proto::labels::{CLUSTER, FOLLOWED, FOLLOWED_UNTIL, REPLAYED};
+use rota_proto::{names, v1};
+use rota_telemetry::traces;
+use tonic::Status;
+
+use super::message::message;
+use super::settings::{Authors, Followed};
+use crate::clock::now;
+use crate::grpc::{Creator, Scope};
+use crate::store_client::{StoreClient, no_reply};
+use crate::wire;
+
+/// Comments that one message takes.
+const MAX_COMMENTS: usize = 50;
+
+/// A request, and the task that has worked on it last.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) task: Task,
+    /// Number of its repository in the settings.
+    pub(super) repository: usize,
+    number: i64,
+    url: String,
+    branch: String,
+    commit: String,
+    /// Times that tasks were continued for it.
+    count: u32,
+    /// Comments from before that time were considered, in seconds since 1970.
+    since: i64,
+    pages: Pages,
+    writers: HashMap<String, bool>,
+}
+
+/// What is to be done about a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Wait,
+    /// The request is followed no longer.
+    Forget,
+    /// To continue the task with this message. Comments before that time are part of it.
+    Continue(String, i64),
+}
+
+impl Watched {
+    /// Returns the request that a task has delivered, if its repository is followed.
+    pub(super) async fn of(
+        store: &StoreClient,
+        task: Task,
+        repositories: &[Followed],
+    ) -> Result<Option<Self>, Status> {
+        if task.state != State::Succeeded {
+            return Ok(None);
+        }
+        let Some(result) = store.result(&task).await? else { return Ok(None) };
+        let delivery = v1::TaskResult::decode(&result[..]).ok().and_then(|result| result.delivery);
+        let Some(delivery) = delivery.filter(|delivery| delivery.pull_request.is_some()) else {
+            return Ok(None);
+        };
+        let request = delivery.pull_request.unwrap_or_default();
+        let payload = store.payload(&task).await?.unwrap_or_default();
+        let spec = v1::TaskSpec::decode(&payload[..]).unwrap_or_default();
+        let url =
+            spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()).map(|git| git.url.clone());
+        let is_of = |followed: &Followed| {
+            followed.namespace == task.namespace
+                && url.as_ref() == Some(&followed.url)
+                && followed.labels.iter().all(|(name, value)| task.labels.get(name) == Some(value))
+        };
+        let Some(repository) = repositories.iter().position(is_of) else { return Ok(None) };
+        if !spec.secret_names.is_empty() {
+            tracing::warn!(task = %task.id, "its pull request is not followed: the task has secrets of its own, which no other task gets");
+            return Ok(None);
+        }
+        let number = |label: &str| task.labels.get(label).and_then(|value| value.parse().ok());
+        let count = number(FOLLOWED).and_then(|count: i64| u32::try_from(count).ok()).unwrap_or(0);
+        let since = number(FOLLOWED_UNTIL).unwrap_or(task.created_at.0 / 1_000_000);
+        Ok(Some(Self {
+            repository,
+            number: request.number,
+            url: request.url,
+            branch: delivery.branch,
+            commit: delivery.commit,
+            count,
+            since,
+            pages: Pages::default(),
+            writers: HashMap::new(),
+            task,
+        }))
+    }
+
+    /// Identifies the request, whichever tasks have worked on it.
+    pub(super) fn key(&self) -> (usize, i64) {
+        (self.repository, self.number)
+    }
+
+    pub(super) fn id(&self) -> TaskId {
+        self.task.id
+    }
+
+    /// Looks at the request, and decides what is to be done about it.
+    pub(super) async fn look(&mut self, followed: &Followed, quiet: i64) -> Result<Next, Error> {
+        if self.count >= followed.max_continuations {
+            let (task, count) = (self.task.id, self.count);
+            tracing::info!(%task, count, "its pull request has continued tasks often enough, and is followed no longer");
+            return Ok(Next::Forget);
+        }
+        let ca = match &followed.ca {
+            Some(file) => {
+                Some(tokio::fs::read(file).await.map_err(|error| Error::Refused(error.to_string()))?)
+            }
+            None => None,
+        };
+        let settings = Settings { ca };
+        let token = Arc::new(followed.token.clone());
+        // Another look follows anyway.
+        let forge = Forge::new(followed.repository.clone(), token, &settings, Duration::ZERO)?;
+        let review = forge.review(self.number, self.since, &mut self.pages).await?;
+        if !review.open || !review.own || review.branch != self.branch {
+            return Ok(Next::Forget);
+        }
+        // Someone else works on the branch, which no task may overwrite.
+        if review.commit != self.commit {
+            return Ok(Next::Wait);
+        }
+        let failed = if followed.checks && !review.pending { review.failed } else { Vec::new() };
+        let mut comments = Vec::new();
+        for comment in review.comments.into_iter().filter(|_| followed.comments != Authors::None) {
+            if followed.comments == Authors::All || self.may_write(&forge, &comment).await? {
+                comments.push(comment);
+            }
+        }
+        comments.truncate(MAX_COMMENTS);
+        let newest = comments.last().map_or(0, |comment| comment.at);
+        if failed.is_empty() && comments.is_empty() || now().0 / 1_000_000 - newest < quiet {
+            return Ok(Next::Wait);
+        }
+        let until = if comments.is_empty() { self.since } else { newest + 1 };
+        Ok(Next::Continue(message(&self.url, &failed, &comments), until))
+    }
+
+    async fn may_write(&mut self, forge: &Forge, comment: &Comment) -> Result<bool, Error> {
+        if let Some(may) = self.writers.get(&comment.author) {
+            return Ok(*may);
+        }
+        let may = forge.may_write(comment, &mut self.pages).await?;
+        self.writers.insert(comment.author.clone(), may);
+        Ok(may)
+    }
+
+    /// Creates the task that continues: once, however often this is called.
+    pub(super) async fn go_on(
+        &self,
+        creator: &Creator,
+        prompt: String,
+        until: i64,
+    ) -> Result<v1::Task, Status> {
+        let payload = creator.store.payload(&self.task).await?;
+        let before = wire::task::to_wire(&self.task, payload.as_ref(), None);
+        let mut spec = v1::TaskSpec {
+            prompt,
+            // Of the task itself, and not of what comes next.
+            title: String::new(),
+            input: None,
+            inputs: Vec::new(),
+            depends_on: Vec::new(),
+            start_time: None,
+            kind: String::new(),
+            prompt_frame: String::new(),
+            ..before.spec.unwrap_or_default()
+        };
+        if spec.thread.is_empty() {
+            spec.continue_from = before.uid.clone();
+        } else {
+            spec.continue_from.clear();
+        }
+        spec.fork = false;
+        if let Some(workspace) = &mut spec.workspace {
+            if workspace.mode() == v1::WorkspaceMode::Keep && workspace.path.is_empty() {
+                workspace.path = before.uid;
+            }
+            if let Some(git) = &mut workspace.git {
+                git.ref_from.clear();
+            }
+        }
+        let mut labels = before.labels;
+        // It has no resource: the operator would cancel it.
+        labels.remove(CLUSTER);
+        labels.remove(REPLAYED);
+        labels.insert(FOLLOWED.to_owned(), (self.count + 1).to_string());
+        labels.insert(FOLLOWED_UNTIL.to_owned(), until.to_string());
+        let request = v1::CreateTaskRequest {
+            parent: names::namespace(self.task.namespace.as_str()),
+            task: Some(v1::Task {
+                spec: Some(spec),
+                priority: before.priority,
+                labels,
+                ..v1::Task::default()
+            }),
+            idempotency_key: format!("follow-{}", self.task.id),
+            ..v1::CreateTaskRequest::default()
+        };
+        let trace_id = traces::trace_id();
+        let trace = Trace {
+            trace_id,
+            span_id: traces::span_id(),
+            sampled: traces::is_sampled(trace_id, None),
+            ..Trace::default()
+        };
+        let prepared = creator.prepare(self.task.namespace.clone(), trace, request, None, Scope::All).await?;
+        creator.commit(vec![prepared]).await?.pop().unwrap_or_else(|| Err(no_reply()))
+    }
+}
