@@ -98,7 +98,7 @@ pub(crate) enum PodLifecycle {
     Lost,
     /// Its worker runs and has not been connected for so long that it is given up.
     Unresponsive,
-    /// Deleted and still in its grace period, or drained and gone from the control plane: its container is about to end.
+    /// Deleted and still in its grace period, or drained, and without a session since: its container is about to end.
     Terminating,
     /// Exited with success, as a drained worker does.
     Succeeded,
