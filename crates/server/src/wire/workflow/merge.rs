@@ -135,7 +135,7 @@ pub(crate) fn workflow(
     if let Some(mut resolve) = resolve {
         resolve["needs"] = json!([{ "step": "merge" }]);
         resolve["condition"] = json!(condition);
-        let mut resolved = git.clone();
+        let mut resolved = git;
         resolved["ref"] = json!(format!("${{{{ {commit} }}}}"));
         if let Some(fields) = resolved.as_object_mut() {
             fields.remove("push");
