@@ -91,7 +91,7 @@ async fn tasks_get_results_and_files_of_needed_steps() -> Result<()> {
         assert_eq!(brief(&end)?, expected(&given), "{end}");
         let end: Vec<Value> = serde_json::from_str(&end)?;
         assert_eq!((&end[3]["taskState"], &end[2]["taskId"]), (&json!("TASK_STATE_FAILED"), &Value::Null));
-        let files = text(&api, "all", "files").await?;
+        let files = text(&api, "all", "files").await? + "\n";
         let named = |folder: &str, content: &str| files.contains(&format!("==> ./{folder} <==\n{content}\n"));
         assert!(named("fan/0/output/part", "of a") && named("fan/1/output/part", "of b"), "{files}");
         assert!(named("one/output/all", "whole"), "{files}");
