@@ -8,14 +8,14 @@ use crate::globals::Globals;
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0    success; every task concerned succeeded
-  1    a task failed, or another error occurred
+  0    success; every task or workflow concerned succeeded
+  1    a task or workflow failed, or another error occurred
   2    invalid command line or configuration
-  3    a task was cancelled
+  3    a task or workflow was cancelled
   4    not found
   5    server unreachable or access denied
   6    timeout while waiting
-  130  interrupted; tasks continue
+  130  interrupted; tasks and workflows continue
 
 The server is, in this order: --endpoint, ROTA_ENDPOINT, the config file, a `rota dev` on this \
 machine, http://127.0.0.1:7420.";

@@ -47,24 +47,45 @@ impl Client {
         let request =
             v1::CreateTaskRequest { parent: parent.to_owned(), task: Some(task), ..Default::default() };
         let mut task = Box::pin(self.create_task(request)).await?;
-        let mut workers = Workers { parent, ..Workers::default() };
-        if let Some(target::Kind::Agent(agent)) =
-            task.spec.as_ref().and_then(|spec| spec.target.as_ref()?.kind.as_ref())
-        {
-            // No other agent has workers for it.
-            workers.only = Some(agent.clone());
-        }
+        let (mut seen, mut agents) = (BTreeSet::new(), BTreeSet::new());
         let mut watch = self.watch_task(task.name.clone(), 0);
         while let Some(update) = watch.next().await {
             let update = update?;
             for event in &update.events {
-                if let Some(event::Kind::State(change)) = &event.kind {
-                    workers.note(self, change).await;
+                if let Some(event::Kind::State(change)) = &event.kind
+                    && change.to() == v1::TaskState::Assigned
+                    && seen.insert(change.worker.clone())
+                {
+                    // Now, since the worker may leave before the task ends.
+                    agents.extend(self.agents_used(&task, &BTreeSet::from([change.worker.clone()])).await);
                 }
             }
             task = update.task.unwrap_or(task);
         }
-        Ok(Execution::new(task, workers.agents))
+        Ok(Execution::new(task, agents))
+    }
+
+    /// Returns the agents of workers that a task was assigned to. Those of workers that have left are not known; a namespace that
+    /// cannot be listed leaves out names, and not the result of a task that runs.
+    pub async fn agents_used(&self, task: &v1::Task, workers: &BTreeSet<String>) -> BTreeSet<String> {
+        let spec = task.spec.as_ref();
+        let target = spec.and_then(|spec| spec.target.as_ref()?.kind.as_ref());
+        let escalates = |policy: &v1::RetryPolicy| policy.escalate.iter().any(|to| to.starts_with("agent/"));
+        let may_change = spec.and_then(|spec| spec.retry.as_ref()).is_some_and(escalates);
+        match target {
+            _ if workers.is_empty() => BTreeSet::new(),
+            // No other agent has workers for it.
+            Some(target::Kind::Agent(agent)) if !may_change => BTreeSet::from([agent.clone()]),
+            _ => {
+                let namespace =
+                    names::parse(&task.name, "tasks").map(|(namespace, _)| names::namespace(namespace));
+                let Ok(all) = self.all_workers(&namespace.unwrap_or_default(), "").await else {
+                    return BTreeSet::new();
+                };
+                let used = |worker: &v1::Worker| workers.contains(names::last(&worker.name));
+                all.into_iter().filter(used).map(|worker| worker.agent).collect()
+            }
+        }
     }
 }
 
@@ -85,33 +106,5 @@ impl Execution {
             agents: agents.into_iter().collect(),
             task,
         }
-    }
-}
-
-/// Workers of a task, and their agents.
-#[derive(Default)]
-struct Workers<'a> {
-    parent: &'a str,
-    /// Agent of all of them, if the task names one.
-    only: Option<String>,
-    seen: BTreeSet<String>,
-    agents: BTreeSet<String>,
-}
-
-impl Workers<'_> {
-    /// Remembers the agent of a worker that has got the task. A namespace that cannot be listed leaves out a name, and not the
-    /// result of a task that runs.
-    async fn note(&mut self, client: &Client, change: &v1::StateChange) {
-        let is_new = change.to() == v1::TaskState::Assigned && self.seen.insert(change.worker.clone());
-        if !is_new {
-            return;
-        }
-        if let Some(agent) = &self.only {
-            self.agents.insert(agent.clone());
-            return;
-        }
-        let Ok(workers) = client.all_workers(self.parent, "").await else { return };
-        let named = workers.into_iter().find(|worker| names::last(&worker.name) == change.worker);
-        self.agents.extend(named.map(|worker| worker.agent));
     }
 }

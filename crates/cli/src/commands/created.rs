@@ -5,8 +5,7 @@ use rota_proto::v1::target::Kind;
 use rota_proto::v1::{CreateTaskRequest, Target, Task};
 
 use super::follow::{Destination, View, to_end};
-use super::outcome;
-use super::run::print_outcome;
+use super::outcome::{outcome, print_outcome};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -38,7 +37,7 @@ async fn follow(context: &Context, task: Task, quiet: bool) -> anyhow::Result<(O
     let Some(ended) = to_end(context, &task.name, 0, &mut view).await? else {
         return Ok((Some(task), Exit::Interrupted));
     };
-    print_outcome(context, &ended, &view)?;
+    Box::pin(print_outcome(context, &ended, &view)).await?;
     let exit = outcome(&ended);
     Ok((Some(ended), exit))
 }

@@ -1,10 +1,11 @@
 //! Follows one task's log to its end, or to Ctrl-C, and prints it.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 
 use futures::StreamExt;
 use rota_client::watch::Watch;
-use rota_proto::v1::{Event, MessageDelta, Task, WatchTaskResponse};
+use rota_proto::v1::{Event, MessageDelta, Task, TaskState, WatchTaskResponse, event};
 
 use super::print_continues;
 use super::signals::Interrupt;
@@ -31,6 +32,8 @@ pub struct View {
     raw: bool,
     times: bool,
     pub printer: Printer,
+    /// Workers that the task was assigned to.
+    pub workers: BTreeSet<String>,
 }
 
 impl View {
@@ -40,7 +43,7 @@ impl View {
             _ => (context.reporter.colored(), context.reporter.is_terminal()),
         };
         let raw = to == Destination::Stdout && !context.out.is_human();
-        Self { to, raw, times, printer: Printer::new(colored, times, terminal) }
+        Self { to, raw, times, printer: Printer::new(colored, times, terminal), workers: BTreeSet::new() }
     }
 
     /// Opens the log of a task after a position, with parts of messages if they can be shown.
@@ -61,6 +64,11 @@ impl View {
     }
 
     pub fn show(&mut self, context: &Context, events: &[Event]) -> anyhow::Result<()> {
+        let assigned = events.iter().filter_map(|event| match &event.kind {
+            Some(event::Kind::State(change)) if change.to() == TaskState::Assigned => Some(&change.worker),
+            _ => None,
+        });
+        self.workers.extend(assigned.cloned());
         if self.to == Destination::None {
             return Ok(());
         }

@@ -34,6 +34,7 @@ pub mod kind;
 pub mod logs;
 pub mod metrics;
 pub mod operator;
+mod outcome;
 mod pairs;
 pub mod permissions;
 pub mod plan;
@@ -68,6 +69,7 @@ pub mod workflow;
 use rota_client::Code;
 use rota_proto::v1::{GetTaskRequest, Task, TaskState};
 
+use self::outcome::outcome;
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -83,15 +85,6 @@ async fn id_of(context: &Context, given: &str) -> anyhow::Result<String> {
 /// Returns the state of a task.
 fn state_of(task: &Task) -> TaskState {
     task.status.as_ref().map_or(TaskState::Unspecified, |status| status.state())
-}
-
-/// Returns the exit code for a finished task.
-fn outcome(task: &Task) -> Exit {
-    match state_of(task) {
-        TaskState::Failed => Exit::Failed,
-        TaskState::Cancelled => Exit::Cancelled,
-        _ => Exit::Ok,
-    }
 }
 
 /// Returns the exit code for several tasks: that of the worst outcome.

@@ -4,7 +4,7 @@ use clap::Args;
 use rota_proto::v1::RetryTaskRequest;
 
 use super::follow::{Destination, View, to_end};
-use super::run::print_outcome;
+use super::outcome::print_outcome;
 use super::{outcome, pairs};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -52,7 +52,7 @@ impl Retry {
         let Some(task) = to_end(context, &task.name, 0, &mut view).await? else {
             return Ok(Exit::Interrupted);
         };
-        print_outcome(context, &task, &view)?;
+        Box::pin(print_outcome(context, &task, &view)).await?;
         Ok(outcome(&task))
     }
 }

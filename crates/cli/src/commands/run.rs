@@ -1,6 +1,6 @@
 //! `rota run`: creates one task from the command line and follows it to its result.
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -10,14 +10,12 @@ use rota_crds::{
     ObjectMeta, Priority, RetryPolicy, Runtime, Task as Manifest, TaskSpec, Usd, Workspace, WorkspaceCommand,
     WorkspaceMode,
 };
-use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
+use rota_proto::v1::{CreateTaskRequest, Task};
 
-use super::follow::View;
 use super::pairs::{self, Pair};
-use super::{artifacts, changes, created, id_of, state_of};
+use super::{artifacts, changes, created, id_of, workflow};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::output::{money, name};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,20 +29,27 @@ Examples:
   rota run --agent shell --command -- make check
   rota run --agent analyst --input sales.csv \"Summarize the sales\"
   git diff | rota run --agent reviewer -
+  rota run --template deploy-app -p image=registry.example/app:1
   id=$(rota run --detach \"Summarize the log\") && rota wait \"$id\" && rota result \"$id\"";
 
 /// What a path has as it is in a URL.
 const PATH: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Run one task and print its result
+/// Run one task, or a workflow of a template, and print its result
 ///
-/// Prints the result to standard output and the progress to standard error. Ctrl-C leaves the task running.
+/// Prints the result, or the outputs of the workflow, to standard output and the progress to standard error. Ctrl-C leaves the task or workflow running.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Run {
     /// Prompt of the task; `-` reads it from standard input
     pub prompt: Option<String>,
+    /// Template of a workflow that runs instead of a task (`rota template list`)
+    #[arg(long, value_name = "NAME", conflicts_with_all = workflow::OF_TASKS)]
+    pub template: Option<String>,
+    /// Parameter of the template, as JSON or as text; may be repeated
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE", requires = "template")]
+    pub parameters: Vec<String>,
     /// Kind of the task, whose agent, prompt, limits and result schema it gets: auto, code, review … (`rota kind list`)
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
@@ -60,7 +65,7 @@ pub struct Run {
     /// Worker that runs the task
     #[arg(long, value_name = "NAME")]
     pub worker: Option<String>,
-    /// Name of the task
+    /// Name of the task or workflow
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// Title of the task, one line
@@ -73,15 +78,15 @@ pub struct Run {
     #[arg(long, value_name = "TASK")]
     pub parent: Option<String>,
     /// Priority: 0 to 10, or low, normal, high, urgent [default: normal]
-    #[arg(long, short, value_name = "PRIORITY")]
+    #[arg(long, value_name = "PRIORITY")]
     pub priority: Option<Priority>,
-    /// Label of the task; may be repeated
+    /// Label of the task or workflow; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     pub label: Vec<Pair>,
     /// Timeout of the task, such as 10m
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub timeout: Option<HumanDuration>,
-    /// Time after its end at which the task is removed, such as 1h [default: the retention of the control plane]
+    /// Time after its end at which the task or workflow is removed, such as 1h [default: the retention of the control plane]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub ttl: Option<HumanDuration>,
     /// Maximum cost of all attempts in US dollars, such as 0.50
@@ -99,7 +104,7 @@ pub struct Run {
     /// Model, for agents of the claude runtime
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Idempotency key: repeating the command with it returns the same task
+    /// Idempotency key: repeating the command with it returns the same task or workflow
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
     /// Comma-separated tasks that must succeed first; may be repeated
@@ -132,7 +137,7 @@ pub struct Run {
     /// Shell command that must succeed before the task does: its output is sent back to the agent; may be repeated
     #[arg(long, value_name = "COMMAND")]
     pub done_when: Vec<String>,
-    /// Print the task's id and exit without waiting
+    /// Print the id and exit without waiting
     #[arg(long, short)]
     pub detach: bool,
     /// Print only the result, not the progress
@@ -148,6 +153,19 @@ pub struct Run {
 
 impl Run {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if let Some(template) = self.template {
+            let run = workflow::FromTemplate {
+                template,
+                parameters: self.parameters,
+                name: self.name.unwrap_or_default(),
+                labels: pairs::map(&self.label),
+                idempotency_key: self.idempotency_key.unwrap_or_default(),
+                ttl: self.ttl,
+                detach: self.detach,
+                quiet: self.quiet,
+            };
+            return Box::pin(run.run(context)).await;
+        }
         let start = match &self.workspace {
             Some(workspace) if self.apply => Some(changes::Start::commit(workspace).await?),
             _ => None,
@@ -330,39 +348,4 @@ fn copy_of(start: &changes::Start) -> anyhow::Result<Workspace> {
         ..GitSource::default()
     };
     Ok(Workspace { git: Some(git), ..Workspace::default() })
-}
-
-/// Prints the result of a finished task, and its failure.
-pub fn print_outcome(context: &Context, task: &Task, view: &View) -> anyhow::Result<()> {
-    if !context.out.is_human() {
-        return context.out.value(task);
-    }
-    let status = task.status.clone().unwrap_or_default();
-    let text = status.result.as_ref().map(|result| result.text.as_str()).unwrap_or_default();
-    // If both streams are the same terminal, the agent's last message has just shown the result.
-    let seen =
-        std::io::stdout().is_terminal() && context.reporter.is_terminal() && view.printer.has_shown(text);
-    if !text.is_empty() && !seen {
-        context.out.text(text)?;
-    }
-    print_failure(context, task);
-    let cost = status.usage.map_or(0, |usage| usage.cost_micro_usd);
-    let cost = if cost > 0 { format!("cost {}, ", money(cost)) } else { String::new() };
-    context.reporter.line(&format!("{cost}trace {}", status.trace_id));
-    Ok(())
-}
-
-/// Reports the failure or cancellation of a task.
-pub fn print_failure(context: &Context, task: &Task) {
-    match state_of(task) {
-        TaskState::Failed => {
-            let failure = task.status.as_ref().and_then(|status| status.failure.clone()).unwrap_or_default();
-            context.reporter.error(&format!("task {} failed: {}", name(task), failure.message));
-            if !failure.hint.is_empty() {
-                context.reporter.hint(&failure.hint);
-            }
-        }
-        TaskState::Cancelled => context.reporter.error(&format!("task {} was cancelled", name(task))),
-        _ => {}
-    }
 }

@@ -60,6 +60,15 @@ async fn kinds_are_listed_applied_and_run() -> Result<()> {
         assert_eq!(found["tasks"].as_array().context("tasks")?.len(), 1, "{filter:?} {found}");
         assert_eq!(found["tasks"][0]["alias"], "part", "{filter:?}");
     }
+    let gathered = fixture.rota(&["result", "whole", "--children"]).await.success();
+    assert_eq!(gathered, "== part Succeeded\nWrite for users, not for developers:\n\nRelease 2");
+    let gathered = fixture.rota(&["result", &parent, "--children", "-o", "json"]).await.json();
+    assert_eq!(gathered["tasks"][0]["alias"], "part", "{gathered}");
+    assert!(
+        gathered["tasks"][0]["status"]["result"]["text"].as_str().is_some_and(|it| it.ends_with("Release 2"))
+    );
+    let shown = fixture.rota(&["run", "--kind", "docs", "--agent", "writer", "a page"]).await;
+    assert!(shown.err.contains("time ") && shown.err.contains(", agent writer, trace "), "{shown:?}");
     let table = fixture.rota(&["get", "tasks"]).await.success();
     assert!(table.contains(" KIND ") && table.contains(" release-notes "), "{table}");
     let page = fixture.rota(&["describe", "part"]).await.success();

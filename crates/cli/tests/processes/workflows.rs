@@ -73,7 +73,7 @@ async fn commands_of_the_page_run() -> Result<()> {
     asks(&fixture, 1).await?;
     run(&fixture, cancel).await;
     let watched = fixture.rota(&["workflow", "watch", "release"]).await;
-    assert_eq!(watched.code, 1, "{watched:?}");
+    assert_eq!(watched.code, 3, "{watched:?}");
     assert!(watched.out.contains("workflow CANCELLED: was a test"), "{watched:?}");
 
     run(&fixture, failed).await;
@@ -105,7 +105,7 @@ async fn commands_of_the_page_run() -> Result<()> {
     asks(&fixture, 1).await?;
     run(&fixture, cancel).await;
     let watched = fixture.rota(&["workflow", "watch", "release"]).await;
-    assert_eq!(watched.code, 1, "{watched:?}");
+    assert_eq!(watched.code, 3, "{watched:?}");
     rota_testkit::history::check(&fixture.client()?, true).await?.check()
 }
 
@@ -138,5 +138,58 @@ async fn several_agents_and_added_steps_by_commands() -> Result<()> {
     std::fs::write(fixture.dir().join("late.yaml"), step.replace("name: end", "name: late"))?;
     let late = fixture.rota(&["workflow", "add-step", "wait", "-f", "late.yaml"]).await;
     assert_eq!(late.code, 1, "{late:?}");
+    Ok(())
+}
+
+const TEMPLATE: &str = "\
+parameters:
+  - {name: image, schema: {type: string, minLength: 1}}
+  - {name: replicas, schema: {type: integer}, default: 2}
+workflow:
+  steps:
+    - name: build
+      task: {target: {agent: shell}, runtime: {command: {shell: 'echo built ${{ inputs.image }}; test ${{ inputs.image }} != broken'}}, retry: {maxAttempts: 1}}
+    - name: approve
+      condition: inputs.replicas > 2
+      needs: [{step: build}]
+      approval: {prompt: 'Many?'}
+  outputs: {image: '${{ steps.build.result.text }}', replicas: '${{ inputs.replicas }}'}
+";
+
+#[tokio::test]
+async fn template_runs_to_its_outputs() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 2).await?;
+    std::fs::write(fixture.dir().join("deploy.yaml"), TEMPLATE)?;
+    fixture.rota(&["template", "apply", "deploy", "-f", "deploy.yaml"]).await.success();
+    let run = ["run", "--template", "deploy", "--name", "ship", "-l", "team=shop"];
+    let with = |more: &[&'static str]| [&run[..], more].concat();
+
+    let ran = fixture.rota(&with(&["-p", "image=shop:1"])).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "image=built shop:1\nreplicas=2\n"), "{ran:?}");
+    assert!(ran.err.contains("build") && ran.err.contains("SUCCEEDED"), "{ran:?}");
+    let json = fixture.rota(&with(&["-p", "image=shop:2", "-o", "json"])).await.json();
+    assert_eq!(json["status"]["outputs"]["image"], "built shop:2", "{json}");
+    assert_eq!(json["labels"]["team"], "shop", "{json}");
+
+    let failed = fixture.rota(&with(&["--parameter", "image=broken", "--quiet"])).await;
+    failed.failed(1, &["failed", "rota workflow explain", "--step build"]);
+    assert!(failed.out.is_empty() && !failed.err.contains("FAILED"), "{failed:?}");
+    fixture.rota(&with(&["-p", "image="])).await.failed(1, &["image"]);
+    fixture.rota(&with(&[])).await.failed(1, &["image"]);
+    fixture.rota(&["run", "--template", "none"]).await.failed(4, &["none"]);
+    fixture.rota(&with(&["--agent", "shell"])).await.failed(2, &["--agent"]);
+    fixture.rota(&["run", "-p", "image=x", "prompt"]).await.failed(2, &["--template"]);
+
+    let detached =
+        fixture.rota(&with(&["-p", "image=shop:3", "-p", "replicas=3", "--detach"])).await.success();
+    let cancel = ["workflow", "cancel", detached.trim(), "--reason", "enough"];
+    let key = ["--idempotency-key", "again", "-p", "image=shop:4", "-p", "replicas=4"];
+    let first = fixture.rota(&with(&[&key[..], &["--detach"]].concat())).await.success();
+    fixture.rota(&cancel).await.success();
+    fixture.rota(&["workflow", "cancel", first.trim()]).await.success();
+    // The same key follows the same workflow.
+    fixture.rota(&with(&key)).await.failed(3, &["was cancelled", first.trim()]);
     Ok(())
 }

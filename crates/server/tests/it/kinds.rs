@@ -276,6 +276,20 @@ async fn execute_returns_result_cost_and_agents() -> Result<()> {
     assert!(!failed.success && failed.output.is_empty());
     assert_eq!(failed.agents, ["writer"]);
     assert!(client.execute("x", "no-such-kind").await.is_err());
+
+    // A task that is left to another agent has used both.
+    tasks::agent(client, "senior", tasks::script([]), &[]).await?;
+    let _senior = cluster.worker("senior", "two", 1)?;
+    let fails = v1::ScriptFailure { attempts: 1, ..Default::default() };
+    let mut moving = tasks::scripted("writer", [Step::Fail(fails), Step::Succeed("done".to_owned())]);
+    moving.spec.get_or_insert_default().retry = Some(v1::RetryPolicy {
+        initial_backoff: Some(tasks::millis(1)),
+        escalate: vec!["agent/senior".to_owned()],
+        ..Default::default()
+    });
+    let moved = client.execute_task("namespaces/default", moving).await?;
+    assert!(moved.success, "{:?}", moved.task.status);
+    assert_eq!(moved.agents, ["senior", "writer"]);
     Ok(())
 }
 

@@ -178,6 +178,6 @@ async fn run_now(context: &Context, name: String, wait: bool) -> anyhow::Result<
     let Some(ended) = to_end(context, &task.name, 0, &mut view).await? else {
         return Ok(Exit::Interrupted);
     };
-    super::run::print_outcome(context, &ended, &view)?;
+    Box::pin(super::outcome::print_outcome(context, &ended, &view)).await?;
     Ok(outcome(&ended))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use pbjson_types::Struct;
+use rota_crds::HumanDuration;
 use rota_proto::{names, v1};
 use serde_json::{Map, Value};
 
@@ -35,6 +36,9 @@ pub(super) struct Run {
     /// Key that makes the command repeatable: the same key creates one workflow
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     idempotency_key: String,
+    /// Time after its end at which the workflow is removed with its tasks, such as 1h [default: the retention of the control plane]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    ttl: Option<HumanDuration>,
     /// Validate on the server, without creating anything
     #[arg(long)]
     dry_run: bool,
@@ -58,7 +62,12 @@ impl Run {
             }
             None => parameters = Some(given),
         }
-        let workflow = v1::Workflow { alias: self.name, spec, ..v1::Workflow::default() };
+        let workflow = v1::Workflow {
+            alias: self.name,
+            spec,
+            ttl_after_finished: ttl(self.ttl),
+            ..v1::Workflow::default()
+        };
         let request = v1::CreateWorkflowRequest {
             parent: names::namespace(&context.namespace),
             workflow: Some(workflow),
@@ -77,6 +86,11 @@ impl Run {
         }
         show::changed(context, &made, if self.dry_run { "would be created" } else { created })
     }
+}
+
+/// Returns a time to live as the API has it.
+pub(super) fn ttl(given: Option<HumanDuration>) -> Option<pbjson_types::Duration> {
+    given.map(|given| given.0.into())
 }
 
 /// Returns the text of a file, or of standard input if it is `-`.

@@ -1,12 +1,14 @@
 //! `rota workflow`: workflows and their steps.
 
 mod create;
+mod from_template;
 mod graph;
 mod report;
 mod show;
 mod watch;
 
 pub(super) use create::read;
+pub(super) use from_template::{FromTemplate, OF_TASKS};
 pub(super) use graph::draw;
 pub(super) use show::changed;
 pub(super) use watch::follow;

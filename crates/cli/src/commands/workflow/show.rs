@@ -136,6 +136,7 @@ pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
     let (state, paint) = state(&status);
     line("State", &paint.around(&state, context.out.colored()))?;
     line("Steps", &progress(&status))?;
+    line("Trace", &status.trace_id)?;
     line("Time", &elapsed(workflow.create_time.as_ref(), status.end_time.as_ref()))?;
     if !status.message.is_empty() {
         line("Reason", &clean(&status.message))?;

@@ -3,23 +3,39 @@
 use std::collections::HashMap;
 
 use rota_client::Code;
-use rota_proto::v1;
+use rota_proto::{names, v1};
 
 use super::show;
+use crate::commands::signals::Interrupt;
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// Prints the steps of a workflow as they change. The exit code depends on whether it succeeded.
-pub(in crate::commands) async fn follow(context: &Context, name: &str) -> anyhow::Result<Exit> {
-    let mut seen: HashMap<i32, (i32, i32, i32)> = HashMap::new();
+/// Follows a workflow until its end, and returns it as it ended. `None` means that Ctrl-C came first, which has been reported.
+pub(super) async fn to_end(
+    context: &Context,
+    name: &str,
+    mut show: impl FnMut(&v1::WatchWorkflowResponse) -> anyhow::Result<()>,
+) -> anyhow::Result<Option<v1::Workflow>> {
+    let mut interrupt = Interrupt::listen()?;
     loop {
         let request = v1::WatchWorkflowRequest { name: name.to_owned(), ..Default::default() };
-        let mut stream = Box::pin(context.client.watch_workflow(request)).await?;
+        let mut stream = tokio::select! {
+            stream = Box::pin(context.client.watch_workflow(request)) => stream?,
+            () = interrupt.received() => return Ok(continues(context, name)),
+        };
         loop {
-            match stream.message().await {
+            let message = tokio::select! {
+                message = stream.message() => message,
+                () = interrupt.received() => return Ok(continues(context, name)),
+            };
+            match message {
                 Ok(Some(message)) => {
-                    if let Some(exit) = print(context, &message, &mut seen)? {
-                        return Ok(exit);
+                    show(&message)?;
+                    // The last message has no steps.
+                    if message.steps.is_empty()
+                        && let Some(workflow) = message.workflow.filter(|workflow| exit(workflow).is_some())
+                    {
+                        return Ok(Some(workflow));
                     }
                 }
                 // A control plane that restarts begins with all steps, of which only changes are printed.
@@ -31,44 +47,66 @@ pub(in crate::commands) async fn follow(context: &Context, name: &str) -> anyhow
     }
 }
 
-fn print(
-    context: &Context,
-    message: &v1::WatchWorkflowResponse,
-    seen: &mut HashMap<i32, (i32, i32, i32)>,
-) -> anyhow::Result<Option<Exit>> {
-    let workflow = message.workflow.clone().unwrap_or_default();
-    let status = workflow.status.unwrap_or_default();
-    if !context.out.is_human() {
-        context.out.value(message)?;
-    } else {
-        for step in &message.steps {
-            let now = (step.state, step.round, step.tasks_succeeded + step.tasks_failed);
-            let is_new = seen.insert(step.index, now) != Some(now);
-            if is_new && step.state() != v1::StepState::Waiting {
-                context.out.line(&show::step_line(step, context.out.colored()))?;
-            }
-        }
-    }
-    let exit = match status.state() {
-        v1::WorkflowState::Succeeded => Exit::Ok,
-        v1::WorkflowState::Failed | v1::WorkflowState::Cancelled | v1::WorkflowState::CompensationFailed => {
-            Exit::Failed
-        }
-        _ => return Ok(None),
-    };
-    // The last message has no steps.
-    if !message.steps.is_empty() {
-        return Ok(None);
-    }
-    if context.out.is_human() {
-        let (state, paint) = show::state(&status);
-        let state = paint.around(&state, context.out.colored());
-        context.out.line(&format!("workflow {state}{}", reason(&status)))?;
-    }
-    Ok(Some(exit))
+fn continues(context: &Context, name: &str) -> Option<v1::Workflow> {
+    let workflow = names::last(name);
+    context
+        .reporter
+        .line(&format!("\nThe workflow continues. Follow it again: rota workflow watch {workflow}"));
+    context
+        .reporter
+        .line(&format!("Cancel it:                               rota workflow cancel {workflow}"));
+    None
 }
 
-fn reason(status: &v1::WorkflowStatus) -> String {
+/// Returns the exit code for a workflow that has ended.
+pub(super) fn exit(workflow: &v1::Workflow) -> Option<Exit> {
+    match workflow.status.as_ref().map_or(v1::WorkflowState::Unspecified, v1::WorkflowStatus::state) {
+        v1::WorkflowState::Succeeded => Some(Exit::Ok),
+        v1::WorkflowState::Failed | v1::WorkflowState::CompensationFailed => Some(Exit::Failed),
+        v1::WorkflowState::Cancelled => Some(Exit::Cancelled),
+        _ => None,
+    }
+}
+
+/// Steps as they were last shown.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashMap<i32, (i32, i32, i32)>);
+
+impl Seen {
+    /// Returns the lines of the steps that have changed.
+    pub(super) fn lines(&mut self, message: &v1::WatchWorkflowResponse, colored: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        for step in &message.steps {
+            let now = (step.state, step.round, step.tasks_succeeded + step.tasks_failed);
+            if self.0.insert(step.index, now) != Some(now) && step.state() != v1::StepState::Waiting {
+                lines.push(show::step_line(step, colored));
+            }
+        }
+        lines
+    }
+}
+
+/// Prints the steps of a workflow as they change. The exit code depends on its outcome.
+pub(in crate::commands) async fn follow(context: &Context, name: &str) -> anyhow::Result<Exit> {
+    let (out, mut seen) = (&context.out, Seen::default());
+    let print = |message: &v1::WatchWorkflowResponse| {
+        if !out.is_human() {
+            return out.value(message);
+        }
+        seen.lines(message, out.colored()).iter().try_for_each(|line| out.line(line))?;
+        Ok(())
+    };
+    let Some(ended) = to_end(context, name, print).await? else { return Ok(Exit::Interrupted) };
+    if out.is_human() {
+        let status = ended.status.clone().unwrap_or_default();
+        let (state, paint) = show::state(&status);
+        let state = paint.around(&state, out.colored());
+        out.line(&format!("workflow {state}{}", reason(&status)))?;
+    }
+    Ok(exit(&ended).unwrap_or(Exit::Failed))
+}
+
+pub(super) fn reason(status: &v1::WorkflowStatus) -> String {
     if status.message.is_empty() {
         String::new()
     } else {
