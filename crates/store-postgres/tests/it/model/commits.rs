@@ -111,6 +111,9 @@ pub(super) struct Commits {
     pub(super) mutant: Option<Mutant>,
 }
 
+/// Whether a state has a property.
+type Holds = fn(&Commits, &State) -> bool;
+
 fn operations(log: &[Entry]) -> BTreeSet<u8> {
     let operation = |entry: &Entry| match entry {
         Entry::Operation(number) => Some(*number),
@@ -354,7 +357,7 @@ impl Model for Commits {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let mut all: Vec<(&'static str, fn(&Self, &State) -> bool)> = vec![
+        let mut all: Vec<(&'static str, Holds)> = vec![
             (KEPT, |_, state| {
                 let stored = operations(&state.database.log);
                 state.acknowledged.iter().all(|one| stored.contains(one) || state.lost.contains(one))
