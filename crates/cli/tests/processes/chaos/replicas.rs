@@ -29,8 +29,10 @@ const REPLICAS: usize = 3;
 /// Size of the volume of the database, and of a prompt that needs further space on it, in bytes.
 const VOLUME: &str = "192m";
 const LARGE: usize = 1 << 19;
-/// Difference, in seconds, from which on a clock is wrong.
-const WRONG: i64 = 1800;
+/// Hours by which the clocks of the replicas are wrong from the beginning.
+const OFFSETS: [i64; REPLICAS] = [0, -48, 48];
+/// Difference, in seconds, from which on times are not the same.
+const DIFFERENCE: i64 = 1800;
 const WORKERS: [(&str, &str); 4] =
     [("echo-0", SCRIPTED), ("echo-1", SCRIPTED), ("shell-0", workload::AGENT), ("shell-1", workload::AGENT)];
 const STANDS_BY: &str = "standing by";
@@ -48,7 +50,7 @@ enum Fault {
     DatabaseCrashed,
     SessionsEnded,
     OwnerCutOff,
-    ClockWrong,
+    ClockJumped,
     DatabaseFull,
 }
 
@@ -64,7 +66,7 @@ impl Fault {
         Self::DatabaseCrashed,
         Self::SessionsEnded,
         Self::OwnerCutOff,
-        Self::ClockWrong,
+        Self::ClockJumped,
         Self::DatabaseFull,
     ];
 
@@ -80,7 +82,7 @@ impl Fault {
             Self::DatabaseCrashed => "database crashed",
             Self::SessionsEnded => "sessions of the database ended",
             Self::OwnerCutOff => "owner cut off from the database",
-            Self::ClockWrong => "clock of the owner wrong",
+            Self::ClockJumped => "clock of the owner set forward",
             Self::DatabaseFull => "volume of the database full",
         }
     }
@@ -92,6 +94,8 @@ struct World {
     /// Routes of the replicas to the database.
     routes: Vec<Proxy>,
     owner: usize,
+    /// Hours by which clocks are wrong.
+    offsets: [i64; REPLICAS],
     workers: Vec<Process>,
 }
 
@@ -110,9 +114,9 @@ impl World {
             replicas.routes.push(format!("postgres://rota@{}/{database}", route.addr()));
             routes.push(route);
         }
-        for index in 0..REPLICAS {
+        for (index, offset) in OFFSETS.into_iter().enumerate() {
             let clock = replicas.fixture.dir().join(format!("clock-{index}"));
-            set_clock(&clock, 0)?;
+            set_clock(&clock, offset)?;
             replicas.environments.push(faked_clock::environment(
                 &library,
                 [
@@ -129,7 +133,7 @@ impl World {
         for (name, agent) in WORKERS {
             workers.push(replicas.fixture.worker(agent, name, 4).await?);
         }
-        Ok(Self { server, replicas, routes, owner: 0, workers })
+        Ok(Self { server, replicas, routes, owner: 0, offsets: OFFSETS, workers })
     }
 
     /// Waits until another replica owns the database.
@@ -190,7 +194,7 @@ impl World {
                 self.routes[owner].open();
                 self.replicas.start_one(owner, STANDS_BY).await;
             }
-            Fault::ClockWrong => return self.clock_wrong(random).await,
+            Fault::ClockJumped => return self.clock_jumped(random).await,
             Fault::DatabaseFull => return self.database_full(random).await,
             Fault::WorkerKilled => {
                 let index = random.random_range(0..WORKERS.len());
@@ -241,14 +245,16 @@ impl World {
         Ok(())
     }
 
-    /// Sets the owner's clock hours forward or back, until the next time. Tasks have the time of the database.
-    async fn clock_wrong(&mut self, random: &mut StdRng) -> Result<usize> {
+    /// Sets the owner's clock some hours forward. Tasks have the time of the database.
+    async fn clock_jumped(&mut self, random: &mut StdRng) -> Result<usize> {
         let now = || clock::unix_micros() / 1_000_000;
-        let hours = random.random_range(1..30) * if random.random_bool(0.5) { 1 } else { -1 };
         let owner = self.owner;
-        set_clock(&self.replicas.fixture.dir().join(format!("clock-{owner}")), hours)?;
-        tasks::eventually("a wrong clock", async || {
-            Ok((self.replicas.time_of(owner).await? - now()).abs() > WRONG)
+        self.offsets[owner] += random.random_range(1..5);
+        let offset = self.offsets[owner];
+        set_clock(&self.replicas.fixture.dir().join(format!("clock-{owner}")), offset)?;
+        tasks::eventually("a clock that was set", async || {
+            let shown = self.replicas.time_of(owner).await? - now();
+            Ok((shown - offset * 3600).abs() < DIFFERENCE)
         })
         .await?;
         let client = self.replicas.fixture.client()?;
@@ -256,7 +262,7 @@ impl World {
         let task = tasks::create(&client, tasks::scripted(SCRIPTED, [])).await?;
         let created = task.create_time.unwrap_or_default().seconds;
         ensure!(
-            (began - WRONG..=now() + WRONG).contains(&created),
+            (began - DIFFERENCE..=now() + DIFFERENCE).contains(&created),
             "created at {created}, in place of {began}"
         );
         tasks::ended(&client, &task.name).await?;
@@ -310,8 +316,8 @@ impl World {
     }
 }
 
-/// Sets a clock some hours forward, or back.
-fn set_clock(file: &Path, hours: i32) -> Result<()> {
+/// Sets a clock by some hours.
+fn set_clock(file: &Path, hours: i64) -> Result<()> {
     // Replaced in one step: it is read at any time.
     let next = file.with_extension("next");
     fs::write(&next, format!("{hours:+}h"))?;
