@@ -193,8 +193,7 @@ impl Step<'_> {
     fn report_item(&mut self, item: Item, before: Timestamp) {
         let Some(assignment) = &mut self.task.assignment else { return };
         let was_unlogged = assignment.unlogged;
-        let events = if let EventEffect::Lost(events) = item.effect { events } else { 1 };
-        assignment.attempt_seq = assignment.attempt_seq.saturating_add(events);
+        assignment.attempt_seq += if let EventEffect::Lost(events) = item.effect { events } else { 1 };
         assignment.logged_bytes += item.payload.len() as u64;
         let is_full = assignment.is_log_full(self.task.logged_bytes);
         assignment.unlogged = is_full || item.payload.is_empty();
