@@ -54,8 +54,8 @@ export const run = (args, input) =>
     child.stdin.end(input);
   });
 
-/** Starts a program that serves the control centre, and waits until it does. */
-export async function serve(args, url) {
+/** Starts a program that serves the control centre, and waits until it does: until `answers` returns the status 200. */
+export async function serve(args, url, answers = async () => (await fetch(url)).status) {
   const child = spawn(ROTA, args, { env: environment });
   servers.add(child);
   let errors = "";
@@ -64,7 +64,7 @@ export async function serve(args, url) {
   const end = Date.now() + START_TIMEOUT;
   for (;;) {
     try {
-      if ((await fetch(url)).ok) {
+      if ((await answers()) === 200) {
         return child;
       }
     } catch {

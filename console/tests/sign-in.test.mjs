@@ -1,7 +1,9 @@
 // Ways in and out, in a real browser.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { get } from "node:https";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -28,6 +30,16 @@ import {
 } from "./harness.mjs";
 
 setUp();
+
+/** Returns the status of a page over HTTPS. */
+const status = (url, options) =>
+  new Promise((resolve, reject) => {
+    const request = get(url, options, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+    request.on("error", reject);
+  });
 
 /** Ends the session of a page behind its back. */
 async function revoke(page) {
@@ -168,6 +180,42 @@ test("tokens may have any characters", async () => {
   const server = await serve(["server", ...args], endpoint);
   const page = await newPage(await browser.newContext());
   await page.goto((await run(["--endpoint", endpoint, "--token-file", token, "ui"])).trim());
+  await page.getByText("No task matches").waitFor();
+  await page.context().close();
+  await stop(server);
+});
+
+test("a session over HTTPS is for its host and HTTPS alone", async () => {
+  const port = await freePort();
+  const endpoint = `https://localhost:${port}`;
+  const [certificate, key] = [join(folder, "tls.crt"), join(folder, "tls.key")];
+  const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+  const kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  execFileSync("openssl", ["req", ...kind, ...subject, "-keyout", key, "-out", certificate], {
+    stdio: "ignore",
+  });
+  const token = join(folder, "https-token");
+  writeFileSync(token, "0123456789012345678901234567890123\n", { mode: 0o600 });
+  const args = ["--listen", `127.0.0.1:${port}`, "--data-dir", join(folder, "https"), "--token-file", token];
+  const ca = readFileSync(certificate);
+  const server = await serve(
+    ["server", ...args, "--tls-certificate", certificate, "--tls-key", key],
+    endpoint,
+    // As a proxy does that speaks no HTTP/2.
+    () => status(endpoint, { ca, ALPNProtocols: ["http/1.1"] }),
+  );
+  const page = await newPage(await browser.newContext({ ignoreHTTPSErrors: true }));
+  await page.goto(endpoint);
+  await page.getByLabel("Token").fill(readFileSync(token, "utf8").trim());
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByText("No task matches").waitFor();
+  const [cookie] = await page.context().cookies();
+  assert.equal(cookie.name, "__Host-rota-session");
+  assert.deepEqual(
+    [cookie.secure, cookie.httpOnly, cookie.sameSite, cookie.path],
+    [true, true, "Strict", "/"],
+  );
+  await page.reload();
   await page.getByText("No task matches").waitFor();
   await page.context().close();
   await stop(server);

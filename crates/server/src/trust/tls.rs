@@ -39,7 +39,8 @@ pub(crate) async fn acceptor(
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(&current) as _);
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    // gRPC needs the former; proxies and scripts may offer the latter alone.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let paths = vec![tls.certificate.clone(), tls.key.clone()];
     let load = move |files: &[Vec<u8>]| {
         let [certificate, key] = files else { return Err("a certificate and a key are needed".to_owned()) };
