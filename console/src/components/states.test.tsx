@@ -1,0 +1,62 @@
+import type { ReactNode } from "react";
+import { renderToStaticMarkup } from "react-dom/server";
+import { expect, test } from "vitest";
+import { ApiError } from "../api/client";
+import { titleOf } from "../features/tasks/title";
+import { Problem } from "./Problem";
+import { State } from "./State";
+import { hidden, optional, Table } from "./Table";
+
+const text = (node: ReactNode) =>
+  renderToStaticMarkup(node)
+    .replace(/<[^>]*>/g, " ")
+    .replace(/\s+/g, " ")
+    .trim();
+
+test("a problem is an alert with its hint and reason, and nothing without an error", () => {
+  expect(renderToStaticMarkup(<Problem error={undefined} />)).toBe("");
+  const error = new ApiError(3, "the name is taken", "AGENT_EXISTS", "choose another");
+  const shown = renderToStaticMarkup(<Problem error={error} />);
+  expect(shown).toContain('role="alert"');
+  expect(text(<Problem error={error} />)).toBe("the name is taken choose another AGENT_EXISTS");
+  expect(renderToStaticMarkup(<Problem error="<img src=x>" />)).toContain("&lt;img src=x&gt;");
+});
+
+test("a state has a sign and a word, also one of a later version, or none", () => {
+  expect(text(<State value="TASK_STATE_INPUT_REQUIRED" prefix="TASK_STATE_" />)).toContain("input required");
+  expect(text(<State value="TASK_STATE_OF_A_LATER_VERSION" prefix="TASK_STATE_" />)).toContain(
+    "of a later version",
+  );
+  expect(text(<State value={undefined} prefix="TASK_STATE_" />)).toBe("·");
+});
+
+test("a table without rows has its headings, and one with many has them all", () => {
+  const heads = ["State", optional("Agent"), hidden("Actions"), false as const];
+  const empty = renderToStaticMarkup(
+    <Table label="Tasks" heads={heads}>
+      {[]}
+    </Table>,
+  );
+  expect(empty.match(/<th[ >]/g)).toHaveLength(3);
+  expect(empty).toContain('aria-label="Tasks"');
+  expect(empty).toContain('<span class="hidden">Actions</span>');
+  const rows = Array.from({ length: 1000 }, (_, index) => (
+    // biome-ignore lint/suspicious/noArrayIndexKey: rows of a test never move
+    <tr key={index}>
+      <td>{"a-long-name-without-a-blank-".repeat(20)}</td>
+    </tr>
+  ));
+  const many = renderToStaticMarkup(
+    <Table label="Tasks" heads={heads}>
+      {rows}
+    </Table>,
+  );
+  expect(many.match(/<tr/g)).toHaveLength(1001);
+});
+
+test("names from right to left stay as they are, and signs that turn text are named", () => {
+  const title = (title: string) => titleOf({ name: "namespaces/n/tasks/1", spec: { title } });
+  expect(title("מטלה דחופה")).toBe("מטלה דחופה");
+  expect(title("safe \u202edaolpu")).toBe("safe [U+202E]daolpu");
+  expect(title("")).toBe("1");
+});
