@@ -74,7 +74,8 @@ async fn large_log_is_searched_in_pieces() -> Result<()> {
             page_size: 0,
         };
         let answer = client.search_task_log(request).await?;
-        (hits.extend(answer.hits), calls += 1);
+        hits.extend(answer.hits);
+        calls += 1;
         if answer.next_log_seq == 0 {
             break;
         }
