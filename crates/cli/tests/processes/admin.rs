@@ -22,7 +22,18 @@ async fn admin_shows_status_and_sets_log_filter() -> Result<()> {
     let names: Vec<_> = loops["backgroundTasks"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
     assert_eq!(
         names,
-        ["artifacts", "breakers", "commits", "prune", "schedules", "space", "timer", "token-file"]
+        [
+            "alerts",
+            "artifacts",
+            "breakers",
+            "commits",
+            "metrics-history",
+            "prune",
+            "schedules",
+            "space",
+            "timer",
+            "token-file"
+        ]
     );
     tasks::eventually("the background tasks' first success", async || {
         let table = fixture.rota(&["admin", "background-tasks"]).await.success();
