@@ -120,6 +120,8 @@ impl TaskService for Fake {
         retry_task(v1::RetryTaskRequest) -> v1::Task;
         explain_task(v1::ExplainTaskRequest) -> v1::ExplainTaskResponse;
         send_task_input(v1::SendTaskInputRequest) -> v1::SendTaskInputResponse;
+        change_tasks(v1::ChangeTasksRequest) -> v1::ChangeTasksResponse;
+        search_task_log(v1::SearchTaskLogRequest) -> v1::SearchTaskLogResponse;
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) const MAX_STORING_TIME: Duration = Duration::from_hours(7 * 24);
 pub struct Storing {
     pub since: Timestamp,
     /// Whether the disk that has them outlives the worker's process.
-    #[serde(default, skip_serializing_if = "super::no")]
+    #[serde(default, skip_serializing_if = "super::is_default")]
     pub outlives_worker: bool,
 }
 

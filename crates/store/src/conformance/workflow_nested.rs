@@ -24,7 +24,15 @@ fn around() -> CreateWorkflow {
 /// A workflow that a step of another one runs, with a step that waits for a signal.
 fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
     let mut create = workflow(vec![waiting("wait", kind, &[])]);
-    let place = StepRef { workflow: of.key, id: of.id, step: 0, name: "call".to_owned(), round: 1, item };
+    let place = StepRef {
+        workflow: of.key,
+        id: of.id,
+        step: 0,
+        name: "call".to_owned(),
+        round: 1,
+        item,
+        follows: false,
+    };
     create.workflow.id = of.nested_id(0, 1, item);
     create.workflow.trace = Trace::default();
     let (depth, root) = (of.depth() + 1, of.root());

@@ -73,7 +73,9 @@ mod tests {
         registry.register("times", "Times", times.clone());
         registry.register("other", "Others", counter.clone());
         registry.register("ends", "Ends", counter.clone());
-        [0.5, 0.75, 3.0, 9.0].map(|time| times.observe(time));
+        for time in [0.5, 0.75, 3.0, 9.0] {
+            times.observe(time);
+        }
         counter.inc_by(3);
         let samples = take(&registry, &["ends_total", "times"]).unwrap();
         let values: Vec<_> = samples.iter().map(|one| (one.name.as_str(), &one.value)).collect();
