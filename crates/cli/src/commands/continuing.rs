@@ -138,7 +138,7 @@ impl New {
             return Err(Failure::usage("the message is empty").into());
         }
         let request = self.request(&context.namespace, before, prompt, fork)?;
-        create_and_follow(context, request, self.detach, self.quiet).await.map(|(_, exit)| exit)
+        Box::pin(create_and_follow(context, request, self.detach, self.quiet)).await.map(|(_, exit)| exit)
     }
 
     fn request(

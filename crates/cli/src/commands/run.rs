@@ -214,10 +214,10 @@ impl Run {
             spec.parent_task = id_of(context, parent).await?;
         }
         if self.all {
-            let exit = created::on_each(context, &request, &self.agent, self.detach, self.quiet).await?;
-            return Ok((None, exit));
+            let each = created::on_each(context, &request, &self.agent, self.detach, self.quiet);
+            return Ok((None, Box::pin(each).await?));
         }
-        created::create_and_follow(context, request, self.detach, self.quiet).await
+        Box::pin(created::create_and_follow(context, request, self.detach, self.quiet)).await
     }
 
     fn request(

@@ -34,15 +34,18 @@ const MAX_WATCHED: usize = 256;
 const MAX_AGE: Duration = Duration::from_hours(14 * 24);
 const PAGE: usize = 100;
 
-/// Where commits leave the tasks that have succeeded.
+/// A task, in its namespace.
+type Success = (Namespace, TaskId);
+
+/// Where commits leave the tasks that have succeeded in these namespaces.
 #[derive(Default)]
-pub(crate) struct Successes(Option<(Vec<Namespace>, mpsc::Sender<(Namespace, TaskId)>)>);
+pub(crate) struct Successes(Option<(Vec<Namespace>, mpsc::Sender<Success>)>);
 
 /// Looks at requests at an interval, and continues tasks.
 pub(crate) struct Follower {
     follow: Follow,
     creator: Creator,
-    successes: mpsc::Receiver<(Namespace, TaskId)>,
+    successes: mpsc::Receiver<Success>,
 }
 
 impl Successes {
