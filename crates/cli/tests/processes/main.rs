@@ -8,6 +8,7 @@
 
 mod admin;
 mod artifacts;
+mod bulk;
 mod chaos;
 mod claude;
 mod commands;
