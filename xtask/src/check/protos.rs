@@ -12,6 +12,9 @@ const RESPONSES: &[(&str, &str, &str)] = &[
     ("PauseWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
     ("ResumeWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
     ("RevokeWorkerToken", "WorkerToken", "a state change of a resource returns the resource (AIP-216)"),
+    ("RevokeBrowserSession", "BrowserSession", "a state change of a resource returns the resource (AIP-216)"),
+    ("SignOut", "BrowserSession", "a state change of a resource returns the resource (AIP-216)"),
+    ("GetCurrentBrowserSession", "BrowserSession", "the one of the caller, which has no name of its own"),
     ("RerunWorkflow", "Workflow", "it creates a resource and returns it, as Create does (AIP-133)"),
     ("DownloadArtifact", "google.api.HttpBody", "a content is no JSON over HTTP (AIP-127 names the message)"),
     ("SetLogFilter", "LogFilter", "a small singleton"),
@@ -19,10 +22,19 @@ const RESPONSES: &[(&str, &str, &str)] = &[
     ("RetryTask", "Task", "it creates a resource and returns it, as Create does (AIP-133)"),
 ];
 /// Lists without pages: each is short by nature.
-const UNPAGED: &[&str] = &["ListCapabilities", "ListBackgroundTasks"];
-/// Calls about the server itself, which has neither name nor parent.
-const OF_THE_SERVER: &[&str] =
-    &["GetSystemStatus", "GetDatabaseStatus", "ListBackgroundTasks", "GetLogFilter"];
+const UNPAGED: &[&str] = &["ListCapabilities", "ListBackgroundTasks", "ListAlerts"];
+/// Calls about the server itself and those who are signed in to it, which have neither name nor parent.
+const OF_THE_SERVER: &[&str] = &[
+    "GetSystemStatus",
+    "GetDatabaseStatus",
+    "ListBackgroundTasks",
+    "GetLogFilter",
+    "ListAlerts",
+    "GetMetricsHistory",
+    "CreateBrowserSession",
+    "GetCurrentBrowserSession",
+    "ListBrowserSessions",
+];
 
 /// Checks all files of the API.
 pub(crate) fn check(pool: &DescriptorPool) -> Vec<String> {

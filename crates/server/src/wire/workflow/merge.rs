@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use tonic::Status;
 
 use super::agents::one_of_all;
-use super::{expression, task_spec};
+use super::expression;
+use super::new_step::task_spec;
 use crate::wire::check;
 use crate::wire::status::invalid;
 

@@ -8,7 +8,8 @@ use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind;
 use tonic::Status;
 
-use super::{MAX_TASK, MAX_VALUES};
+use super::MAX_VALUES;
+use super::new_step::MAX_TASK;
 use crate::wire::status::invalid;
 use crate::wire::{check, names};
 

@@ -2,8 +2,8 @@
 
 mod browser_sessions;
 mod connections;
-mod every_call;
 mod cors;
+mod every_call;
 mod issuer;
 mod limits;
 mod oidc;
