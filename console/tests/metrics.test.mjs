@@ -73,10 +73,14 @@ test("what was done is charted, and is in a table, also after a restart", async 
   });
   const expected = { created: 2, succeeded: 1, failed: 1, cost: 2.5, input: 100 };
   // A reading serves for a second.
-  while (JSON.stringify(await all()) !== JSON.stringify(expected)) {
+  for (const end = Date.now() + 60_000; Date.now() < end; ) {
+    if (JSON.stringify(await all()) === JSON.stringify(expected)) {
+      break;
+    }
     await page.getByRole("button", { name: "Read again" }).click();
     await page.locator("button:enabled", { hasText: "Read again" }).waitFor();
   }
+  assert.deepEqual(await all(), expected);
   await fits(page, "metrics, table");
   await accessible(page, "metrics, table");
 
@@ -101,7 +105,8 @@ test("what was done is charted, and is in a table, also after a restart", async 
     const { backgroundTasks } = await api("GET", "system/backgroundTasks");
     return Number(backgroundTasks.find((one) => one.name === "metrics-history").succeeded ?? 0);
   };
-  while ((await written()) === 0) {
+  for (const end = Date.now() + 180_000; (await written()) === 0; ) {
+    assert.ok(Date.now() < end, "no history is written");
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
   await kill();

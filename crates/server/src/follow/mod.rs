@@ -128,15 +128,13 @@ impl Follower {
                     }
                 }
                 _ = looks.tick() => {
+                    let round = self.round(&mut requests, &mut scanned).await;
+                    // A round takes as long as its forges do: its outcome alone is an activation.
                     let activation = monitor.activate();
-                    if !scanned {
-                        match self.scan(&mut requests).await {
-                            Ok(()) => scanned = true,
-                            Err(status) => tracing::warn!(%status, "failed to look for pull requests to follow"),
-                        }
+                    match round {
+                        Ok(()) => activation.succeeded(),
+                        Err(error) => activation.failed(error),
                     }
-                    self.look_at_all(&mut requests).await;
-                    activation.succeeded();
                 }
             }
         }
@@ -176,7 +174,22 @@ impl Follower {
         Ok(())
     }
 
-    async fn look_at_all(&self, requests: &mut Requests) {
+    /// Looks at all requests; at first, finds those of earlier tasks. Returns the first error.
+    async fn round(&self, requests: &mut Requests, scanned: &mut bool) -> Result<(), String> {
+        let found = match *scanned {
+            true => Ok(()),
+            false => self.scan(requests).await.map_err(|status| {
+                tracing::warn!(%status, "failed to look for pull requests to follow");
+                status.to_string()
+            }),
+        };
+        *scanned = found.is_ok();
+        found.and(self.look_at_all(requests).await)
+    }
+
+    /// Returns the first error.
+    async fn look_at_all(&self, requests: &mut Requests) -> Result<(), String> {
+        let mut first = Ok(());
         let quiet = i64::try_from(self.follow.quiet.as_secs()).unwrap_or(i64::MAX);
         let keys: Vec<_> = requests.by_key.keys().copied().collect();
         for key in keys {
@@ -191,7 +204,14 @@ impl Follower {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(task = %watched.id(), %error, "failed to look at a pull request");
-                    if let Error::Away(_, Some(wait)) = error {
+                    first = first.and_then(|()| Err(error.to_string()));
+                    // What fails for one request of a repository fails for the others in this round.
+                    let wait = match error {
+                        Error::Away(_, wait) => Some(wait.unwrap_or(self.follow.interval / 2)),
+                        Error::Credentials(_) | Error::Token(_) => Some(self.follow.interval / 2),
+                        Error::Refused(_) => None,
+                    };
+                    if let Some(wait) = wait {
                         requests.until.insert(key.0, Instant::now() + wait);
                     }
                     Next::Wait
@@ -216,5 +236,6 @@ impl Follower {
                 requests.by_key.remove(&key);
             }
         }
+        first
     }
 }
