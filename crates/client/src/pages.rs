@@ -113,15 +113,7 @@ impl Client {
 
     /// Reads all pages of [`Client::list_browser_sessions`].
     pub async fn all_browser_sessions(&self) -> Result<Vec<v1::BrowserSession>, Error> {
-        let mut all = Vec::new();
-        let mut request = v1::ListBrowserSessionsRequest::default();
-        loop {
-            let page = self.list_browser_sessions(request.clone()).await?;
-            all.extend(page.browser_sessions);
-            if page.next_page_token.is_empty() {
-                return Ok(all);
-            }
-            request.page_token = page.next_page_token;
-        }
+        let request = v1::ListBrowserSessionsRequest::default();
+        all_pages!(self.list_browser_sessions, browser_sessions, request)
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
 use rota_crds::HumanDuration;
-use rota_proto::v1::{ChangeTasksRequest, TaskAction, TaskFilter, TaskState};
-use rota_telemetry::clock;
+use rota_proto::v1::{ChangeTasksRequest, TaskAction, TaskFilter};
+use serde_json::json;
 
+use super::get::State;
 use super::pairs::{self, Pair};
+use super::since;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
@@ -31,8 +33,8 @@ pub struct Bulk {
     #[arg(long)]
     pub all: bool,
     /// Only tasks in this comma-separated state; may be repeated
-    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
-    pub state: Vec<TaskState>,
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub state: Vec<State>,
     /// Only tasks of this agent
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
@@ -43,7 +45,7 @@ pub struct Bulk {
     #[arg(long, value_name = "TEXT")]
     pub owner: Option<String>,
     /// Only tasks that were created in this time up to now, such as 1d
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub since: Option<HumanDuration>,
     /// New priority, from 0 to 10
     #[arg(long, value_name = "NUMBER", required_if_eq("action", "priority"))]
@@ -78,12 +80,6 @@ impl From<Action> for TaskAction {
     }
 }
 
-fn state(text: &str) -> Result<TaskState, String> {
-    let full = format!("TASK_STATE_{}", text.replace(['-', ' '], "_").to_uppercase());
-    let known = TaskState::from_str_name(&full).filter(|state| *state != TaskState::Unspecified);
-    known.ok_or_else(|| format!("{text:?} is not a state of tasks, such as queued or input-required"))
-}
-
 /// What all calls of a change or a count have done.
 #[derive(Debug, Default)]
 struct Done {
@@ -115,7 +111,10 @@ impl Bulk {
         let action =
             self.action.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         if counted.count == 0 || !self.yes {
-            context.out.line(&format!("{action}: {} tasks match", counted.count))?;
+            match context.out.is_human() {
+                true => context.out.line(&format!("{action}: {} tasks match", counted.count))?,
+                false => context.out.value(&json!({"action": action, "matched": counted.count}))?,
+            }
             if counted.count > 0 {
                 context.reporter.line("repeat the command with --yes to change them");
             }
@@ -123,7 +122,14 @@ impl Bulk {
         }
         let (expected_count, page_token) = (counted.count, counted.start);
         let done = all(context, ChangeTasksRequest { expected_count, page_token, ..request }).await?;
-        context.out.line(&format!("{action}: {} of {} tasks changed", done.count, counted.count))?;
+        let (matched, changed) = (counted.count, done.count);
+        if context.out.is_human() {
+            context.out.line(&format!("{action}: {changed} of {matched} tasks changed"))?;
+        } else {
+            let failed = done.failed;
+            let value = json!({"action": action, "matched": matched, "changed": changed, "failed": failed});
+            context.out.value(&value)?;
+        }
         if done.failed == 0 {
             return Ok(Exit::Ok);
         }
@@ -135,13 +141,8 @@ impl Bulk {
     }
 
     fn filter(&self) -> TaskFilter {
-        let since = |since: &HumanDuration| {
-            let span = i64::try_from(since.0.as_secs()).unwrap_or(i64::MAX);
-            let seconds = (clock::unix_micros() / 1_000_000).saturating_sub(span);
-            pbjson_types::Timestamp { seconds, nanos: 0 }
-        };
         TaskFilter {
-            states: self.state.iter().map(|state| (*state).into()).collect(),
+            states: self.state.iter().map(|state| state.to_api().into()).collect(),
             labels: pairs::map(&self.label),
             agent: self.agent.clone().unwrap_or_default(),
             owner: self.owner.clone().unwrap_or_default(),

@@ -12,10 +12,9 @@ use rota_proto::v1::{
     CreateTaskRequest, FailureClass, GetTaskRequest, ListTasksRequest, RetryTaskRequest, Task, TaskFilter,
     TaskSpec, TaskState, UpdateTaskRequest,
 };
-use rota_telemetry::clock;
 
 use super::pairs::{self, Pair};
-use super::{editor, state_of, worst};
+use super::{editor, since, state_of, worst};
 use crate::context::Context;
 use crate::exit::{self, Exit, Failure};
 use crate::output::{Paint, Table, age, first_line, target, word};
@@ -129,11 +128,6 @@ impl Which {
         if let Some(kind) = &self.kind {
             labels.insert(KIND.to_owned(), kind.clone());
         }
-        let since = |since: &HumanDuration| {
-            let span = i64::try_from(since.0.as_secs()).unwrap_or(i64::MAX);
-            let seconds = (clock::unix_micros() / 1_000_000).saturating_sub(span);
-            pbjson_types::Timestamp { seconds, nanos: 0 }
-        };
         TaskFilter {
             states: vec![TaskState::Failed.into()],
             labels,

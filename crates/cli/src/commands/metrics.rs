@@ -26,7 +26,7 @@ pub struct Metrics {
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
     /// How long before now the metrics begin, at most 30 days
-    #[arg(long, value_name = "TIME", default_value = "1h")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1h")]
     pub since: HumanDuration,
     /// Add up the metrics of all namespaces
     #[arg(long, short = 'A')]

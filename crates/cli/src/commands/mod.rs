@@ -67,7 +67,9 @@ pub mod workers;
 pub mod workflow;
 
 use rota_client::Code;
+use rota_crds::HumanDuration;
 use rota_proto::v1::{GetTaskRequest, Task, TaskState};
+use rota_telemetry::clock;
 
 use self::outcome::outcome;
 use crate::context::Context;
@@ -80,6 +82,13 @@ async fn id_of(context: &Context, given: &str) -> anyhow::Result<String> {
         return Ok(id.to_owned());
     }
     Ok(context.client.get_task(GetTaskRequest { name: context.task(given)? }).await?.uid)
+}
+
+/// Returns when a time span that ends now began.
+fn since(span: &HumanDuration) -> pbjson_types::Timestamp {
+    let span = i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX);
+    let seconds = (clock::unix_micros() / 1_000_000).saturating_sub(span);
+    pbjson_types::Timestamp { seconds, nanos: 0 }
 }
 
 /// Returns the state of a task.

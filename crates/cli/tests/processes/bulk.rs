@@ -25,6 +25,8 @@ async fn tasks_that_match_are_counted_then_cancelled() -> Result<()> {
     fixture.rota(&["bulk", "cancel"]).await.failed(2, &["no filter", "--all"]);
     let counted = fixture.rota(&["bulk", "cancel", "--owner", "ada"]).await.success();
     assert_eq!(counted, "cancel: 2 tasks match");
+    let counted = fixture.rota(&["bulk", "cancel", "--owner", "ada", "-o", "json"]).await.json();
+    assert_eq!(counted, serde_json::json!({"action": "cancel", "matched": 2}));
     assert_eq!(state(&fixture, "one").await?, "TASK_STATE_PENDING");
     let done =
         fixture.rota(&["bulk", "cancel", "--owner", "ada", "--reason", "wrong", "--yes"]).await.success();
