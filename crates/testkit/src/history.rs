@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
 use rota_client::Client;
+use rota_core::task::ATTENTION;
 use rota_proto::v1::{self, TaskState, event::Kind};
 
 use crate::output;
@@ -145,9 +146,9 @@ fn check_attempts(events: &[v1::Event], violated: &mut impl FnMut(&str)) {
                     violated("H7: an attempt ran again after its end");
                 }
             }
-            // Changes and rejected late results are logged by the control plane at any time.
+            // Changes, rejected late results and calls for a person are logged by the control plane at any time.
             Some(Kind::Change(_)) | None => {}
-            Some(Kind::Notice(notice)) if notice.code == "stale_result" => {}
+            Some(Kind::Notice(notice)) if ["stale_result", ATTENTION].contains(&notice.code.as_str()) => {}
             Some(_) if event.attempt <= over => violated("H7: an event of an attempt follows its end"),
             Some(_) if event.attempt != running => {
                 violated("H2: an event of an attempt that did not run is in the log")
