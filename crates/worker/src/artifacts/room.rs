@@ -41,7 +41,11 @@ pub(crate) async fn keep_until_stored(
     let (mut noted, ending, wanted) = (false, stop.clone(), slot.wanted());
     (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot))
         .retry(delays())
-        .when(|failed| work.is_some() && failed.failure.of_storage && stop.borrow().is_none())
+        // A delivery of earlier work is repeated by the control plane, in an attempt with directories of its own.
+        .when(|failed| {
+            let stores = work.is_some() && dirs.undelivered.is_none();
+            stores && failed.failure.of_storage && stop.borrow().is_none()
+        })
         .notify(|failed, _| {
             if !std::mem::replace(&mut noted, true) {
                 note(waiting(&failed.failure));
