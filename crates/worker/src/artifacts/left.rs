@@ -5,12 +5,13 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 use rota_proto::v1::{ArtifactList, Changes};
 use rota_proto::worker::v1::Result as AttemptResult;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::checkpoint::Copied;
 use super::keep::Kept;
@@ -138,12 +139,15 @@ pub(crate) fn is_left(own: &Path) -> bool {
 pub(crate) struct SlotRelease {
     wanted: watch::Sender<Option<AttemptResult>>,
     described: watch::Sender<bool>,
+    /// Ends one wait between uploads, if the description is wanted then.
+    newly_wanted: Arc<Notify>,
 }
 
 impl SlotRelease {
     /// Asks for the description of what is left, with how the attempt ends.
     pub(crate) fn want(&self, result: AttemptResult) {
         self.wanted.send_replace(Some(result));
+        self.newly_wanted.notify_one();
     }
 
     /// Returns once it is on the disk.
@@ -152,9 +156,9 @@ impl SlotRelease {
         let _ = self.described.subscribe().wait_for(|described| *described).await;
     }
 
-    /// Returns what waits for a description that is wanted and not written yet.
-    pub(super) fn wanted(&self) -> Wanted {
-        Wanted { wanted: self.wanted.subscribe(), described: self.described.subscribe() }
+    /// Returns what is notified once when a description is wanted: a disk may not take it.
+    pub(super) fn newly_wanted(&self) -> Arc<Notify> {
+        Arc::clone(&self.newly_wanted)
     }
 
     /// Writes the description once it is wanted, and does not return.
@@ -163,7 +167,8 @@ impl SlotRelease {
         dirs: &AttemptDirs,
         describe: impl Fn(AttemptResult) -> Option<Left>,
     ) -> Infallible {
-        self.wanted().wait().await;
+        // The sender is here.
+        let _ = self.wanted.subscribe().wait_for(Option::is_some).await;
         self.describe_now(dirs, describe).await;
         std::future::pending().await
     }
@@ -189,18 +194,19 @@ impl SlotRelease {
     }
 }
 
-/// Waits for a description that is wanted and not written yet.
-#[derive(Debug, Clone)]
-pub(super) struct Wanted {
-    wanted: watch::Receiver<Option<AttemptResult>>,
-    described: watch::Receiver<bool>,
-}
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
 
-impl Wanted {
-    pub(super) async fn wait(mut self) {
-        let is_wanted = self.wanted.wait_for(Option::is_some).await.is_ok();
-        if !is_wanted || *self.described.borrow() {
-            std::future::pending::<()>().await;
-        }
+    use super::*;
+
+    #[tokio::test]
+    async fn wanted_description_ends_one_wait() {
+        let slot = SlotRelease::default();
+        let wanted = slot.newly_wanted();
+        assert_eq!(wanted.notified().now_or_never(), None);
+        slot.want(AttemptResult::default());
+        assert_eq!(wanted.notified().now_or_never(), Some(()));
+        assert_eq!(wanted.notified().now_or_never(), None, "nothing was written");
     }
 }

@@ -1,6 +1,7 @@
 //! Waits for the storage: an attempt whose files it does not take keeps its directories, and repeats only the upload. Its agent has
 //! worked, and would have to do so again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -38,7 +39,7 @@ pub(crate) async fn keep_until_stored(
     slot: &SlotRelease,
     note: impl Fn(event::Kind),
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
-    let (mut noted, ending, wanted) = (false, stop.clone(), slot.wanted());
+    let (mut noted, ending, wanted) = (false, stop.clone(), slot.newly_wanted());
     (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot))
         .retry(delays())
         // A delivery of earlier work is repeated by the control plane, in an attempt with directories of its own.
@@ -52,11 +53,11 @@ pub(crate) async fn keep_until_stored(
             }
         })
         .sleep(move |delay| {
-            let (mut stop, wanted) = (ending.clone(), wanted.clone());
+            let (mut stop, wanted) = (ending.clone(), Arc::clone(&wanted));
             async move {
                 tokio::select! {
                     () = sleep(delay) => {}
-                    () = wanted.wait() => {}
+                    () = wanted.notified() => {}
                     _ = stopped(&mut stop) => {}
                 }
             }
