@@ -23,7 +23,7 @@ use crate::workspace::AttemptDirs;
 /// Notice of commits that only a bundle has.
 const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
 /// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.
-const MIN_TIME: Duration = Duration::from_secs(30 * 60);
+pub(super) const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 /// The same of an attempt that was asked to end: the control plane does not wait much longer for its end.
 const STOPPING_TIME: Duration = Duration::from_secs(20);
 /// The same for a delivery: a later attempt can do it.
@@ -120,14 +120,8 @@ pub(super) async fn keep(
             }
             stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices) => stored,
         };
-        if let Err(status) = &stored
-            && status.code() == Code::ResourceExhausted
-            && work.is_some()
-            && loses_work(look.clone(), dirs, changes.as_ref()).await
-        {
-            return Err(full(status).into());
-        }
-        let stored = noted(stored, &mut notices)?;
+        let stored =
+            judged(stored, work.is_some(), look.clone(), dirs, changes.as_ref(), &mut notices).await?;
         if stored == Stored::Superseded {
             return Ok((notices, None));
         }
@@ -154,7 +148,7 @@ pub(super) async fn keep(
             // It was kept before, and the work is where it belongs.
             let again = store(caller, &kept, dirs, Some(changes.clone()), look, false, &mut Vec::new()).await;
             if let Err(failed) = noted(again, &mut notices) {
-                notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.message));
+                notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.failure.message));
             }
         }
         deliver::request(delivery, &mut delivered, &work, &mut notices).await.map_err(if_kept)?;
@@ -172,7 +166,7 @@ pub(super) async fn in_time<T>(
 ) -> Result<T, Undelivered> {
     let late = |reason: &str| match delivering.load(Ordering::Relaxed) {
         true => Undelivered::later(format!("the work is not delivered: {reason}")),
-        false => called(&Status::deadline_exceeded(reason)).into(),
+        false => not_stored(&Status::deadline_exceeded(reason)),
     };
     let ending = async {
         stopped(&mut stop).await;
@@ -227,18 +221,37 @@ async fn copied(dirs: &AttemptDirs) -> Result<Option<Copied>, String> {
     copied.map_err(|error| format!("what a later attempt would continue from cannot be copied: {error}"))
 }
 
+/// Returns what has become of the files of an attempt. Without room, a success is none that would lose work.
+pub(super) async fn judged(
+    stored: Result<Stored, Status>,
+    succeeded: bool,
+    look: impl FnOnce() -> Looked + Send + 'static,
+    dirs: &AttemptDirs,
+    changes: Option<&Changes>,
+    notices: &mut Vec<event::Kind>,
+) -> Result<Stored, Undelivered> {
+    if let Err(status) = &stored
+        && status.code() == Code::ResourceExhausted
+        && succeeded
+        && loses_work(look, dirs, changes).await
+    {
+        return Err(full(status));
+    }
+    noted(stored, notices)
+}
+
 /// Makes a notice of the error of a control plane that keeps none, or no more: the work counts all the same.
-fn noted(stored: Result<Stored, Status>, notices: &mut Vec<event::Kind>) -> Result<Stored, Failure> {
+fn noted(stored: Result<Stored, Status>, notices: &mut Vec<event::Kind>) -> Result<Stored, Undelivered> {
     let status = match stored {
         Ok(stored) => return Ok(stored),
         Err(status) => status,
     };
     tracing::warn!(%status, "failed to store artifacts");
-    let failed = called(&status);
+    let failed = not_stored(&status);
     if !matches!(status.code(), Code::Unimplemented | Code::ResourceExhausted) {
         return Err(failed);
     }
-    notices.push(notice(Severity::High, "artifacts_not_stored", failed.message));
+    notices.push(notice(Severity::High, "artifacts_not_stored", failed.failure.message));
     Ok(Stored::Nowhere)
 }
 
@@ -258,13 +271,38 @@ async fn loses_work(
 }
 
 /// Returns the failure of an attempt for whose files there is no room. An agent that works again earlier would do so in vain.
-fn full(status: &Status) -> Failure {
-    Failure { retry_after: Some(FREED_AFTER.into()), ..called(status) }
+fn full(status: &Status) -> Undelivered {
+    let failure = Failure { retry_after: Some(FREED_AFTER.into()), ..called(status) };
+    Undelivered { failure, ..not_stored(status) }
+}
+
+/// Returns why the files of an attempt are not stored, and whether they may be later.
+fn not_stored(status: &Status) -> Undelivered {
+    let refused = matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::DataLoss);
+    Undelivered { awaits_storage: !refused, ..called(status).into() }
 }
 
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.
-pub(super) fn called(status: &Status) -> Failure {
+fn called(status: &Status) -> Failure {
     let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
     let hint = rota_client::hint_of(status).unwrap_or_else(|| HINT.to_owned());
     Failure { hint, of_storage: true, ..failure(FailureClass::Source, text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storage_that_refuses_files_is_not_awaited() {
+        let awaited = |code| not_stored(&Status::new(code, "")).awaits_storage;
+        for code in
+            [Code::Unavailable, Code::Unauthenticated, Code::ResourceExhausted, Code::DeadlineExceeded]
+        {
+            assert!(awaited(code), "{code:?}");
+        }
+        for code in [Code::InvalidArgument, Code::DataLoss] {
+            assert!(!awaited(code), "{code:?}");
+        }
+    }
 }

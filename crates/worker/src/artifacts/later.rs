@@ -4,54 +4,70 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use backon::Retryable;
-use rota_proto::v1::{FailureClass, event};
+use rota_proto::v1::{FailureClass, Severity, event};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use tokio::sync::watch;
-use tonic::Status;
 
 use super::calls::Caller;
 use super::globs::Keep;
-use super::keep::{called, in_time};
+use super::keep::{MIN_TIME, in_time, judged};
 use super::left::Left;
 use super::room::delays;
-use super::store::{look, store};
-use crate::runtimes::{Stop, failure};
+use super::store::{Stored, look, store};
+use crate::git::Undelivered;
+use crate::runtimes::{Stop, failure, notice};
 use crate::workspace::AttemptDirs;
 
-/// Stores what is left, however long that takes. Returns notices for the log, and how the attempt ends.
+/// Stores what is left: that of a success however long it takes, that of others within a time, as the earlier process would have
+/// done. Returns notices for the log, and how the attempt ends.
 pub(crate) async fn store_left(
     caller: &Caller,
     left: &Left,
     dirs: &AttemptDirs,
+    limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
 ) -> (Vec<event::Kind>, AttemptResult) {
     let (kept, changes) = (left.kept(), left.changes.clone());
+    let succeeded = matches!(left.result.kind, Some(result::Kind::Succeeded(_)));
+    let limit = if succeeded { Duration::MAX } else { limit.max(MIN_TIME) };
     // They were valid when the attempt began.
     let globs = Keep::of(&kept.globs).ok();
     let look = look(dirs, globs, changes.clone().unwrap_or_default(), left.copied());
     let once = || async {
         let mut notices = Vec::new();
-        store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await?;
-        Ok::<_, Status>(notices)
+        let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
+        let stored =
+            judged(stored, succeeded, look.clone(), dirs, changes.as_ref(), &mut notices).await?;
+        Ok::<_, Undelivered>((notices, stored))
     };
-    let stored = async { once.retry(delays()).await.map_err(|status| called(&status).into()) };
-    match in_time(Duration::MAX, stop, &AtomicBool::new(false), Box::pin(stored)).await {
-        Ok(notices) => (notices, ended(left)),
+    let stored = once.retry(delays()).when(|failed| succeeded && failed.awaits_storage);
+    let stored = async { stored.await };
+    match in_time(limit, stop.clone(), &AtomicBool::new(false), Box::pin(stored)).await {
+        Ok((notices, stored)) => (notices, ended(left, &stored)),
         // It was cancelled meanwhile.
-        Err(_) => {
+        Err(_) if stop.borrow().is_some() => {
             let kind = Some(result::Kind::Cancelled(Cancelled { by: "interrupt".to_owned() }));
             (Vec::new(), AttemptResult { kind, ..left.result.clone() })
+        }
+        Err(failed) if succeeded => {
+            let kind = Some(result::Kind::Failed(failed.failure));
+            (Vec::new(), AttemptResult { kind, ..left.result.clone() })
+        }
+        Err(failed) => {
+            let lost = notice(Severity::High, "artifacts_not_stored", failed.failure.message);
+            (vec![lost], left.result.clone())
         }
     }
 }
 
 /// Returns how an attempt ends whose files are stored: work that is to be delivered is done, and another attempt delivers it.
-fn ended(left: &Left) -> AttemptResult {
+fn ended(left: &Left, stored: &Stored) -> AttemptResult {
     let mut ended = left.result.clone();
     if let Some(result::Kind::Succeeded(result)) = &ended.kind
         && left.delivers
     {
         let (text, result) = match left.changes {
+            Some(_) if *stored == Stored::Nowhere => ("the work is not delivered: it could not be stored", None),
             Some(_) => ("the worker was restarted before it could deliver the work", Some(result.clone())),
             None => ("the work is not delivered: the changes of its repository are not known", None),
         };

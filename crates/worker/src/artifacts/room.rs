@@ -42,11 +42,8 @@ pub(crate) async fn keep_until_stored(
     let (mut noted, ending, wanted) = (false, stop.clone(), slot.newly_wanted());
     (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot))
         .retry(delays())
-        // A delivery of earlier work is repeated by the control plane, in an attempt with directories of its own.
-        .when(|failed| {
-            let stores = work.is_some() && dirs.undelivered.is_none();
-            stores && failed.failure.of_storage && stop.borrow().is_none()
-        })
+        // Deliveries of earlier work are repeated by the control plane, in attempts with directories of their own.
+        .when(|failed| work.is_some() && failed.awaits_storage && stop.borrow().is_none())
         .notify(|failed, _| {
             if !std::mem::replace(&mut noted, true) {
                 note(waiting(&failed.failure));

@@ -46,18 +46,20 @@ pub(crate) struct Undelivered {
     pub(crate) failure: Failure,
     /// Whether it is kept, and can be delivered later as it is.
     pub(crate) is_kept: bool,
+    /// Whether the storage may take the same files later.
+    pub(crate) awaits_storage: bool,
 }
 
 impl Undelivered {
     /// Returns that of work that can be delivered later.
     pub(crate) fn later(text: String) -> Self {
-        Self { failure: failure(FailureClass::Delivery, text), is_kept: true }
+        Self { is_kept: true, ..failure(FailureClass::Delivery, text).into() }
     }
 }
 
 impl From<Failure> for Undelivered {
     fn from(failure: Failure) -> Self {
-        Self { failure, is_kept: false }
+        Self { failure, is_kept: false, awaits_storage: false }
     }
 }
 
@@ -77,11 +79,13 @@ impl Delivery {
             .with_total_delay(Some(self.patience));
         let is_away = |error: &GitError| matches!(error, GitError::Failed { cause: Cause::Host, .. });
         push.retry(backoff).when(is_away).await.map_err(|error| match error {
-            GitError::Failed { cause: Cause::Machine, failure } => Undelivered { failure, is_kept: true },
+            GitError::Failed { cause: Cause::Machine, failure } => {
+                Undelivered { is_kept: true, ..failure.into() }
+            }
             GitError::Failed { failure: failed, cause } => {
                 let text = format!("the work is not delivered to {}: {}", self.branch, failed.message);
                 let failure = Failure { hint: HINT.to_owned(), ..failure(FailureClass::Delivery, text) };
-                Undelivered { failure, is_kept: cause == Cause::Host }
+                Undelivered { is_kept: cause == Cause::Host, ..failure.into() }
             }
             GitError::Stopped => Undelivered::later("the worker had to end".to_owned()),
         })

@@ -177,7 +177,7 @@ fn undelivered(branch: &str, error: &Error) -> Undelivered {
         _ => (false, None),
     };
     let failed = failure(FailureClass::Delivery, text);
-    Undelivered { failure: Failure { hint: hint.to_owned(), retry_after, ..failed }, is_kept }
+    Undelivered { is_kept, ..Failure { hint: hint.to_owned(), retry_after, ..failed }.into() }
 }
 
 fn cut(text: &str, bytes: usize) -> &str {

@@ -188,7 +188,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             }
             Err(failed) => match report.outcome {
                 RunOutcome::Succeeded(result) => {
-                    let Undelivered { mut failure, is_kept } = failed;
+                    let Undelivered { mut failure, is_kept, .. } = failed;
                     redaction.failure(&mut failure);
                     report.outcome = RunOutcome::Failed(failure);
                     // A planned stop of a later delivery is none that has failed.

@@ -105,13 +105,14 @@ impl Worker {
             };
             // The control plane may not have learned of it.
             push(released(&deps));
-            let stored = artifacts::store_left(&deps.caller, &left, &dirs, handle.stop_signal());
+            let stop = handle.stop_signal();
+            let stored = artifacts::store_left(&deps.caller, &left, &dirs, deps.keep_for, stop);
             let (notices, result) = tokio::select! {
                 stored = stored => stored,
                 () = deps.ends.cancelled() => return,
             };
             notices.into_iter().for_each(push);
-            dirs.clear(matches!(left.result.kind, Some(result::Kind::Succeeded(_))));
+            dirs.clear(matches!(result.kind, Some(result::Kind::Succeeded(_))));
             let _ = deps.events.send(AttemptEvent::Ended(key, Box::new(result)));
         });
     }
