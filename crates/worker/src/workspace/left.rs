@@ -11,8 +11,8 @@ use super::sweep::entries;
 use super::{AttemptDirs, Root, remove};
 use crate::artifacts::{Left, is_left};
 
-/// Time after which what is left counts as forgotten: the control plane waits no longer.
-const FORGOTTEN_AFTER: Duration = Duration::from_hours(7 * 24);
+/// Time after which what is left counts as forgotten: a day more than the control plane waits, whose count begins later.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(8 * 24);
 
 impl Root {
     /// Returns what attempts of earlier processes of this worker have left to be stored; nothing while such a process lives. Blocks.
