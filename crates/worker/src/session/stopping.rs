@@ -46,8 +46,11 @@ impl Worker {
         let late = self.give_up_at.is_some_and(|at| at <= Instant::now());
         // Nor does an orphaned worker wait until its results are delivered.
         let undeliverable = late || (self.orphaned && self.disconnected_at.is_some());
-        let is_left =
-            |entry: &AttemptEntry| !entry.ended && self.is_for_later(entry, StopReason::WorkerShutdown);
+        // Until the control plane knows that an attempt holds no slot, it counts as lost with its worker.
+        let is_left = |entry: &AttemptEntry| {
+            let is_known = || entry.handle.lock().outbox.is_acked();
+            !entry.ended && self.is_for_later(entry, StopReason::WorkerShutdown) && is_known()
+        };
         self.draining && (self.attempts.values().all(is_left) || (undeliverable && self.running == 0))
     }
 }
