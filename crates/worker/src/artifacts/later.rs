@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use backon::Retryable;
-use rota_proto::v1::{FailureClass, Severity, event};
+use rota_proto::v1::{Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use tokio::sync::watch;
 
@@ -19,11 +19,13 @@ use crate::runtimes::{Stop, failure, notice};
 use crate::workspace::AttemptDirs;
 
 /// Stores what is left: that of a success however long it takes, that of others within a time, as the earlier process would have
-/// done. Returns notices for the log, and how the attempt ends.
+/// done. Without `is_whole`, the workspace has files of others: a success that keeps some of it is none. Returns notices for the log,
+/// and how the attempt ends.
 pub(crate) async fn store_left(
     caller: &Caller,
     left: &Left,
     dirs: &AttemptDirs,
+    is_whole: bool,
     limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
 ) -> (Vec<event::Kind>, AttemptResult) {
@@ -31,18 +33,21 @@ pub(crate) async fn store_left(
     let succeeded = matches!(left.result.kind, Some(result::Kind::Succeeded(_)));
     let limit = if succeeded { Duration::MAX } else { limit.max(MIN_TIME) };
     // They were valid when the attempt began.
-    let globs = Keep::of(&kept.globs).ok();
+    let globs = Keep::of(if is_whole { &kept.globs } else { &[] }).ok();
     let look = look(dirs, globs, changes.clone().unwrap_or_default(), left.copied());
     let once = || async {
         let mut notices = Vec::new();
         let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
-        let stored =
-            judged(stored, succeeded, look.clone(), dirs, changes.as_ref(), &mut notices).await?;
+        let stored = judged(stored, succeeded, look.clone(), dirs, changes.as_ref(), &mut notices).await?;
         Ok::<_, Undelivered>((notices, stored))
     };
     let stored = once.retry(delays()).when(|failed| succeeded && failed.awaits_storage);
-    let stored = async { stored.await };
     match in_time(limit, stop.clone(), &AtomicBool::new(false), Box::pin(stored)).await {
+        Ok((notices, _)) if succeeded && !is_whole && !kept.globs.is_empty() => {
+            let text = "another task has worked in the workspace before its files could be stored";
+            let failed = Failure { of_storage: true, ..failure(FailureClass::Source, text) };
+            (notices, AttemptResult { kind: Some(result::Kind::Failed(failed)), ..left.result.clone() })
+        }
         Ok((notices, stored)) => (notices, ended(left, &stored)),
         // It was cancelled meanwhile.
         Err(_) if stop.borrow().is_some() => {
@@ -67,7 +72,9 @@ fn ended(left: &Left, stored: &Stored) -> AttemptResult {
         && left.delivers
     {
         let (text, result) = match left.changes {
-            Some(_) if *stored == Stored::Nowhere => ("the work is not delivered: it could not be stored", None),
+            Some(_) if *stored == Stored::Nowhere => {
+                ("the work is not delivered: it could not be stored", None)
+            }
             Some(_) => ("the worker was restarted before it could deliver the work", Some(result.clone())),
             None => ("the work is not delivered: the changes of its repository are not known", None),
         };

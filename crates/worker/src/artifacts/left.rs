@@ -57,6 +57,9 @@ pub(crate) struct Left {
     /// Whether the changes are to be delivered.
     #[prost(bool, tag = "13")]
     pub(super) delivers: bool,
+    /// Whether other attempts may work in the workspace meanwhile.
+    #[prost(bool, tag = "14")]
+    pub(crate) shared: bool,
 }
 
 impl Left {
@@ -84,6 +87,7 @@ impl Left {
             workspace: dirs.workspace.to_str()?.to_owned(),
             cleanup: dirs.cleanup(),
             delivers: dirs.delivery.is_some(),
+            shared: dirs.is_shared(),
         })
     }
 

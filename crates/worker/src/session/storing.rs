@@ -16,6 +16,7 @@ use super::handle::AttemptHandle;
 use super::outbox::{Bounds, Outbox};
 use super::worker::{AttemptEntry, Worker};
 use crate::artifacts::{self, Left, SlotRelease};
+use crate::workspace::AttemptDirs;
 
 /// Attempts of a worker that store without a slot. Further ones keep theirs, so that a storage that is away for long does not fill the
 /// disk.
@@ -24,6 +25,10 @@ pub(super) const MAX_STORING: usize = 8;
 /// What an attempt of an earlier process has left.
 pub(super) struct LeftBehind {
     left: Left,
+    /// Taken over before another attempt gets its workspace.
+    dirs: AttemptDirs,
+    /// Whether the workspace still has what the attempt left.
+    is_whole: bool,
     permit: OwnedSemaphorePermit,
 }
 
@@ -72,7 +77,8 @@ impl Worker {
             // Its agent takes no input.
             let mut entry = AttemptEntry::new(handle, mpsc::channel(1).0, span);
             entry.storing = true;
-            entry.left = Some(Box::new(LeftBehind { left, permit }));
+            let (dirs, is_whole) = self.deps.root.take_over(&left);
+            entry.left = Some(Box::new(LeftBehind { left, dirs, is_whole, permit }));
             self.attempts.insert(key, entry);
         }
     }
@@ -96,8 +102,7 @@ impl Worker {
         entry.handle.lock().outbox.continue_after(seq);
         let (deps, handle, key) = (Arc::clone(&self.deps), Arc::clone(&entry.handle), key.clone());
         spawn("attempt", OnExit::Done, async move {
-            let LeftBehind { left, permit: _permit } = *behind;
-            let dirs = deps.root.dirs_of(&left);
+            let LeftBehind { left, dirs, is_whole, permit: _permit } = *behind;
             let push = |kind| {
                 let event =
                     rota_proto::v1::Event { time: Some(timestamp()), kind: Some(kind), ..Default::default() };
@@ -106,7 +111,7 @@ impl Worker {
             // The control plane may not have learned of it.
             push(released(&deps));
             let stop = handle.stop_signal();
-            let stored = artifacts::store_left(&deps.caller, &left, &dirs, deps.keep_for, stop);
+            let stored = artifacts::store_left(&deps.caller, &left, &dirs, is_whole, deps.keep_for, stop);
             let (notices, result) = tokio::select! {
                 stored = stored => stored,
                 () = deps.ends.cancelled() => return,
@@ -121,7 +126,7 @@ impl Worker {
     pub(super) fn discard_left(&mut self, key: &AttemptKey) -> bool {
         let Some(entry) = self.attempts.get_mut(key) else { return false };
         let Some(behind) = entry.left.take() else { return false };
-        self.deps.root.dirs_of(&behind.left).clear(false);
+        behind.dirs.clear(false);
         let kind = Some(result::Kind::Cancelled(Cancelled { by: "its own end".to_owned() }));
         entry.result = Some(Box::new(AttemptResult { kind, ..behind.left.result }));
         entry.ended = true;

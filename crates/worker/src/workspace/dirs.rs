@@ -11,7 +11,7 @@ use rota_proto::worker::v1::{Assign, UndeliveredWork};
 use rota_telemetry::redact::Redactor;
 
 use super::kept_by::KeptBy;
-use super::{last_use, probe_in_time, remove};
+use super::{Lock, last_use, probe_in_time, remove};
 use crate::artifacts::LastCheckpoint;
 use crate::git::{Base, Borrowed, Delivery, Git};
 use crate::runtimes::CheckpointFolder;
@@ -27,7 +27,7 @@ pub(crate) struct AttemptDirs {
     /// Lock on a kept workspace, held while this is open.
     pub(super) lock: Option<File>,
     /// Lock on a directory that existed before, held while this is open.
-    pub(super) _in_place: Option<File>,
+    pub(super) in_place: Option<(File, Lock)>,
     /// Which files of a user's own checkout were copied into the workspace, for the log.
     pub(crate) included: Option<String>,
     /// The clone in the workspace, and how git is called in it.
@@ -104,6 +104,11 @@ impl AttemptDirs {
     /// Returns what becomes of the workspace, as `WorkspaceCleanup`.
     pub(crate) fn cleanup(&self) -> i32 {
         self.cleanup.into()
+    }
+
+    /// Whether others may work in the directory meanwhile.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.in_place, Some((_, Lock::Shared)))
     }
 
     /// Returns a folder that no program of the attempt may open.

@@ -9,7 +9,7 @@ use rota_proto::v1::{FailureClass, Workspace};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::lock::{Lock, acquire, locked};
+use super::lock::{Lock, acquire, locked, try_acquire};
 use super::{PrepareError, is_within};
 use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
@@ -36,11 +36,7 @@ pub(super) async fn directory(path: &str, state: &Path) -> Result<PathBuf, Prepa
 /// Whether an attempt has to wait for its directory.
 pub(super) fn is_busy(wanted: &Workspace) -> bool {
     let Ok(directory) = File::open(&wanted.path) else { return false };
-    let held = match kind(wanted) {
-        Lock::Shared => directory.try_lock_shared(),
-        Lock::Exclusive => directory.try_lock(),
-    };
-    matches!(held, Err(TryLockError::WouldBlock))
+    matches!(try_acquire(&directory, kind(wanted)), Err(TryLockError::WouldBlock))
 }
 
 /// Waits for a directory. What is returned holds the lock; none on a file system without locks.
@@ -49,7 +45,7 @@ pub(super) async fn hold(
     wanted: &Workspace,
     state: &Path,
     stop: &mut watch::Receiver<Option<Stop>>,
-) -> Result<Option<File>, PrepareError> {
+) -> Result<Option<(File, Lock)>, PrepareError> {
     let held = match acquire(File::open(path)?, kind(wanted), stop).await {
         Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::Other) => {
             tracing::warn!(path = %path.display(), %error, "no lock on the directory of an attempt");
@@ -70,5 +66,5 @@ pub(super) async fn hold(
         drop(locked(&file, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?);
     }
     Group::lock_current(own);
-    Ok(Some(held))
+    Ok(Some((held, kind(wanted))))
 }

@@ -1,14 +1,16 @@
 //! Directories of attempts whose files are still to be stored, by this process of a worker or the next one of its name.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rota_proto::v1::WorkspaceCleanup;
 use rota_telemetry::clock;
 
+use super::kept_by::KeptBy;
+use super::lock::{Lock, try_acquire};
 use super::sweep::entries;
-use super::{AttemptDirs, Root, remove};
+use super::{AttemptDirs, Root, last_use, remove};
 use crate::artifacts::{Left, is_left};
 
 /// Time after which what is left counts as forgotten: a day more than the control plane waits, whose count begins later.
@@ -25,17 +27,34 @@ impl Root {
         all.filter_map(|own| Left::read(&own).filter(|left| named(&own, left))).collect()
     }
 
-    /// Returns the directories of an attempt of an earlier process.
-    pub(crate) fn dirs_of(&self, left: &Left) -> AttemptDirs {
-        let own = self.attempts.join(name(left));
-        AttemptDirs {
-            workspace: PathBuf::from(&left.workspace),
+    /// Returns the directories of an attempt of an earlier process, and whether the workspace still has what it left: no other attempt
+    /// works there, or has worked in a kept one. Takes the lock of the workspace.
+    pub(crate) fn take_over(&self, left: &Left) -> (AttemptDirs, bool) {
+        let (own, workspace) = (self.attempts.join(name(left)), PathBuf::from(&left.workspace));
+        let (mut lock, mut in_place) = (None, None);
+        let is_whole = if workspace.starts_with(self.state.join("kept")) {
+            lock = File::options().write(true).open(last_use::file_of(&workspace)).ok();
+            lock = lock.filter(|file| file.try_lock().is_ok());
+            let is_own = |kept_by: KeptBy| kept_by.is_of(&left.result.task_id);
+            lock.is_some() && KeptBy::read(&workspace).is_none_or(is_own)
+        } else if workspace.starts_with(&self.state) {
+            true
+        } else {
+            let kind = if left.shared { Lock::Shared } else { Lock::Exclusive };
+            in_place = File::open(&workspace).ok().map(|file| (file, kind));
+            // Some file systems have no locks.
+            let is_free =
+                |held: &(File, Lock)| !matches!(try_acquire(&held.0, kind), Err(TryLockError::WouldBlock));
+            in_place.as_ref().is_some_and(is_free)
+        };
+        let dirs = AttemptDirs {
+            workspace,
             scratch: own.join("scratch"),
             own,
             trash: self.trash.clone(),
             cleanup: WorkspaceCleanup::try_from(left.cleanup).unwrap_or_default(),
-            lock: None,
-            _in_place: None,
+            lock,
+            in_place,
             included: None,
             repository: None,
             delivery: None,
@@ -48,7 +67,8 @@ impl Root {
             last_checkpoint: left.last_checkpoint().into(),
             has_list: left.has_list.into(),
             borrowed: None,
-        }
+        };
+        (dirs, is_whole)
     }
 }
 

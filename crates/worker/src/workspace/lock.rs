@@ -38,6 +38,14 @@ pub(crate) async fn locked(
     acquire(File::options().create(true).truncate(false).write(true).open(path)?, kind, stop).await
 }
 
+/// Takes the lock on an open file or directory, if no other attempt is in the way.
+pub(super) fn try_acquire(file: &File, kind: Lock) -> Result<(), TryLockError> {
+    match kind {
+        Lock::Shared => file.try_lock_shared(),
+        Lock::Exclusive => file.try_lock(),
+    }
+}
+
 /// Waits for the lock on an open file or directory.
 pub(super) async fn acquire(
     file: File,
@@ -45,11 +53,7 @@ pub(super) async fn acquire(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> io::Result<Option<File>> {
     loop {
-        let held = match kind {
-            Lock::Shared => file.try_lock_shared(),
-            Lock::Exclusive => file.try_lock(),
-        };
-        match held {
+        match try_acquire(&file, kind) {
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::Error(error)) => return Err(error),
             Err(TryLockError::WouldBlock) => tokio::select! {

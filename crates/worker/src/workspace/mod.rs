@@ -300,7 +300,7 @@ impl Root {
             trash,
             cleanup,
             lock,
-            _in_place: held,
+            in_place: held,
             included,
             repository,
             delivery: None,

@@ -274,3 +274,37 @@ async fn directory_in_place_is_exclusive_unless_shared() {
     prepared(&one, &alone).await.unwrap();
     assert_eq!(std::fs::read_dir(project.path()).unwrap().count(), 0, "nothing is written there");
 }
+
+#[tokio::test]
+async fn left_workspaces_are_locked_and_checked() {
+    let (state, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
+    let keep = assign(WorkspaceMode::Keep, "repo", WorkspaceCleanup::Always, 1);
+    let next = Assign { task_id: "t2".to_owned(), ..keep.clone() };
+    let mut left = crate::artifacts::Left::default();
+    left.result.task_id = keep.task_id.clone();
+    let mut dirs = prepared(&root, &keep).await.unwrap();
+    dirs.start(&keep);
+    left.workspace = dirs.workspace.to_str().unwrap().to_owned();
+    drop(dirs);
+    let (dirs, is_whole) = root.take_over(&left);
+    assert!(is_whole);
+    assert_eq!(root.busy_workspace(&next), Some("repo"));
+    assert!(!root.take_over(&left).1, "another attempt works there");
+    drop(dirs);
+    prepared(&root, &next).await.unwrap().start(&next);
+    assert!(!root.take_over(&left).1, "another task has worked there");
+
+    let path = project.path().to_str().unwrap();
+    let mut alone = assign(WorkspaceMode::InPlace, path, WorkspaceCleanup::Always, 2);
+    left.workspace = path.to_owned();
+    let taken = root.take_over(&left);
+    assert!(taken.1 && root.busy_workspace(&alone).is_some());
+    assert!(!root.take_over(&left).1);
+    drop(taken);
+    left.shared = true;
+    let taken = root.take_over(&left);
+    assert!(taken.1 && root.busy_workspace(&alone).is_some());
+    alone.spec.as_mut().unwrap().workspace.as_mut().unwrap().shared = true;
+    assert_eq!(root.busy_workspace(&alone), None);
+}
