@@ -48,10 +48,17 @@ impl State {
                     entry.slots.advance(task.id, task.fence, SlotState::Storing);
                 });
             }
-            None if !self.awaited.0.is_empty() => {
-                let worker = task.last_worker.as_ref().map(|worker| (task.namespace.clone(), worker.clone()));
-                if worker.is_some_and(|worker| self.awaited.remove(&worker, task.id)) {
+            None => {
+                let Some(worker) = &task.last_worker else { return };
+                let key = (task.namespace.clone(), worker.clone());
+                if self.awaited.remove(&key, task.id) {
                     self.mark_changed();
+                }
+                // A worker that is away is not awaited for what counts no more. Others are sent a cancel.
+                let away = self.workers.get(&key).filter(|entry| entry.session.is_none());
+                let away = away.filter(|entry| entry.slots.storing().any(|id| id == task.id));
+                if let Some(fence) = away.and_then(|entry| entry.slots.superseded(task.id, None)) {
+                    self.with_entry(&key, |entry| entry.slots.advance(task.id, fence, SlotState::Abandoned));
                 }
             }
             _ => {}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use rota_core::target::{Profile, Route, Target};
-use rota_core::task::{State, Task};
+use rota_core::task::{Command, Loss, State, Storing, Task};
 use rota_core::{Epoch, RouteId, TaskId};
 use rota_store::Commit;
 use tokio::sync::mpsc;
@@ -161,6 +161,34 @@ fn work(size: usize) -> Vec<(&'static str, u64)> {
         })
     });
     counts
+}
+
+#[test]
+fn lost_attempt_is_not_awaited() {
+    for lost in [false, true] {
+        let mut setup = Setup::new(0);
+        setup.connect(AGENT, 0, 1);
+        let (route, mut task) = (RouteId(0), setup.enqueue(RouteId(0)));
+        let plan = setup.scheduler.plan().pop().expect("a claim");
+        let session = plan.claim.worker.clone();
+        assign(&mut task, session.clone());
+        setup.apply(task.clone(), route, Some(State::Queued), true);
+        plan.reservation.commit(1);
+        let storing = Storing { since: now(), outlives_worker: !lost };
+        task.assignment.as_mut().unwrap().storing = Some(storing);
+        setup.apply(task.clone(), route, Some(task.state), false);
+        setup.scheduler.update(&key(0), &session, |entry| entry.session = None);
+        if lost {
+            let before = task.state;
+            let message = String::new();
+            let lose =
+                Command::LoseWorker { session: session.clone(), loss: Loss::Died, seen: None, message };
+            task.apply(lose, now()).unwrap();
+            setup.apply(task, route, Some(before), false);
+        }
+        assert!(setup.scheduler.remove(&key(0), &session));
+        assert_eq!(setup.scheduler.view().awaited.is_empty(), lost);
+    }
 }
 
 #[test]
