@@ -163,6 +163,7 @@ async fn settle(
             tokio::time::sleep(STORE_RETRY_DELAY).await;
             batch.answers = deps.store.apply(batch.commands.clone()).await;
         }
+        lost_events::close_gaps(deps, opened, &mut batch).await?;
         answer(deps, opened, failed, batch.after, batch.answers)?;
     }
     Ok(())
