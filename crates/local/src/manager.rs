@@ -1,8 +1,10 @@
 //! Event loop of the local manager: receives agents, demand and process exits, and reconciles the pools.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -95,7 +97,10 @@ impl Manager {
                     pool.remove_agent();
                 }
             }
-            Some(Kind::Synced(_)) => self.synced = true,
+            Some(Kind::Synced(_)) => {
+                self.synced = true;
+                self.adopt_awaited();
+            }
             None => {}
         }
     }
@@ -105,6 +110,19 @@ impl Manager {
         for (name, pool) in &mut self.pools {
             // An agent that is not listed has neither demand nor workers.
             pool.set_demand(self.demand.get(name).cloned().unwrap_or_default());
+        }
+        self.adopt_awaited();
+    }
+
+    /// Adds pools of agents that were deleted before this manager started, as long as workers of theirs are awaited.
+    fn adopt_awaited(&mut self) {
+        let demand = self.demand.iter().filter(|(_, demand)| self.synced && !demand.awaited.is_empty());
+        for (name, demand) in demand {
+            if let Entry::Vacant(vacant) = self.pools.entry(name.clone()) {
+                let pool = vacant.insert(Pool::default());
+                pool.remove_agent();
+                pool.set_demand(demand.clone());
+            }
         }
     }
 
@@ -118,7 +136,10 @@ impl Manager {
             Err(error) => format!("failed to wait for the process: {error}"),
         };
         if let Some((pool, worker)) = exited {
-            if worker.drained || worker.process.is_stopping() {
+            // Of a deleted agent, it may exit before its drain is known here.
+            let is_done = (worker.only_stores || pool.is_deleted())
+                && exit.status.as_ref().is_ok_and(ExitStatus::success);
+            if worker.drained || worker.process.is_stopping() || is_done {
                 tracing::info!(worker = exit.worker, %status, "worker stopped");
             } else {
                 let delay = pool.backoff.crashed(Instant::now(), exit.lifetime);
@@ -208,8 +229,16 @@ impl Manager {
                 self.drain(&agent, &worker).await;
             }
             for _ in 0..desired.start {
-                if !self.start(&agent) {
+                let id = names::last(&agent);
+                let Some(worker) = self.pools.get(&agent).map(|pool| pool.free_name(id)) else { break };
+                if !self.start(&agent, worker, false) {
                     break;
+                }
+            }
+            for worker in desired.store {
+                // One that has nothing on this disk is awaited from another machine.
+                if self.has_left(&agent, &worker) {
+                    self.start(&agent, worker, true);
                 }
             }
         }
@@ -241,11 +270,18 @@ impl Manager {
         }
     }
 
+    /// Whether the state directory has attempts of an earlier process of a worker.
+    fn has_left(&self, agent: &str, worker: &str) -> bool {
+        let namespace = names::parse(agent, "agents").map_or("", |(namespace, _)| namespace);
+        let attempts = self.options.state_dir.join("workers/running").join(namespace).join(worker);
+        attempts.read_dir().is_ok_and(|mut entries| entries.next().is_some())
+    }
+
     /// Starts one worker; returns false if the process could not be started.
-    fn start(&mut self, agent: &str) -> bool {
+    fn start(&mut self, agent: &str, worker: String, only_stores: bool) -> bool {
         let Some((namespace, id)) = names::parse(agent, "agents") else { return false };
         let Some(pool) = self.pools.get_mut(agent) else { return false };
-        let (worker, slots) = (pool.free_name(id), pool.slots());
+        let slots = pool.slots();
         let instance = uuid::Uuid::new_v4().to_string();
         let mut arguments = self.options.arguments.clone();
         let state_dir = self.options.state_dir.join("workers");
@@ -262,6 +298,9 @@ impl Manager {
         let supervisors = state_dir.join(format!(".{namespace}.{worker}.supervisors"));
         arguments.extend([OsString::from("--supervisors-lock"), supervisors.clone().into_os_string()]);
         arguments.push("--exit-with-parent".into());
+        if only_stores {
+            arguments.push("--only-store".into());
+        }
         let process = WorkerProcess { namespace, agent: id, worker: &worker, instance: &instance, slots };
         let token = match self.options.tokens.issue(&process) {
             Ok(token) => token,
@@ -285,7 +324,8 @@ impl Manager {
             Ok(process) => {
                 tracing::info!(worker, "starting worker");
                 let started = Instant::now();
-                let started = PoolWorker { process, started, slots, connected: false, drained: false };
+                let started =
+                    PoolWorker { process, started, slots, connected: false, drained: false, only_stores };
                 pool.workers.insert(worker, started);
                 true
             }

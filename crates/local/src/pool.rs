@@ -21,6 +21,7 @@ const MAX_AWAITED: u32 = 1000;
 pub(crate) struct Pool {
     /// `None` once the agent is deleted, or while its workers are managed externally.
     spec: Option<AgentSpec>,
+    deleted: bool,
     demand: Demand,
     pub workers: BTreeMap<String, PoolWorker>,
     pub backoff: RestartBackoff,
@@ -41,12 +42,16 @@ pub(crate) struct PoolWorker {
     pub connected: bool,
     /// Draining, as confirmed by the control plane.
     pub drained: bool,
+    /// Takes no tasks, and ends once what earlier processes of its name have left is stored.
+    pub only_stores: bool,
 }
 
 /// Actions that bring a pool to its desired state.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct DesiredWorkers {
     pub start: u32,
+    /// Workers of a deleted agent whose disks may have what no storage has.
+    pub store: Vec<String>,
     pub drain: Vec<String>,
     /// Workers that did not connect within [`START_TIMEOUT`].
     pub give_up: Vec<String>,
@@ -59,6 +64,7 @@ impl Pool {
         let spec = agent.spec.clone().unwrap_or_default();
         let managed = spec.management() != Management::External;
         let spec = managed.then_some(spec);
+        self.deleted = false;
         if spec != self.spec {
             self.backoff.reset();
             self.may_have_recovered = true;
@@ -68,12 +74,16 @@ impl Pool {
 
     /// Marks the agent as deleted. Its workers are stopped as they become idle.
     pub(crate) fn remove_agent(&mut self) {
-        self.spec = None;
+        (self.spec, self.deleted) = (None, true);
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted
     }
 
     /// Returns whether the pool can be dropped.
     pub(crate) fn is_finished(&self) -> bool {
-        self.spec.is_none() && self.workers.is_empty()
+        self.deleted && self.workers.is_empty() && self.demand.awaited.is_empty()
     }
 
     pub(crate) fn set_demand(&mut self, demand: Demand) {
@@ -124,7 +134,15 @@ impl Pool {
     pub(crate) fn desired(&self, now: Instant, wall: SystemTime) -> DesiredWorkers {
         let give_up = self.overdue_starts(now);
         let Some(spec) = &self.spec else {
-            return DesiredWorkers { give_up, stop: self.stale_processes(), ..DesiredWorkers::default() };
+            let starts = self.deleted && self.backoff.may_start(now);
+            let awaited = self.awaited(names::last(&self.demand.agent)).filter(|_| starts);
+            let store = awaited.cloned().collect();
+            return DesiredWorkers {
+                give_up,
+                store,
+                stop: self.stale_processes(),
+                ..DesiredWorkers::default()
+            };
         };
         let reported: Vec<_> = self.demand.workers.iter().map(|worker| reported(worker, wall)).collect();
         let mut pool = scaling::Pool::managed(&bounds(spec), self.demand.queued, &self.managed(), &reported);
@@ -151,12 +169,14 @@ impl Pool {
         });
         let outdated: Vec<_> = outdated.map(|(name, _)| name.clone()).collect();
         plan.drain.extend(outdated);
-        DesiredWorkers { start: plan.start, drain: plan.drain, give_up, stop: Vec::new() }
+        DesiredWorkers { start: plan.start, drain: plan.drain, give_up, ..DesiredWorkers::default() }
     }
 
     fn managed(&self) -> Vec<ManagedWorker> {
         let state = |worker: &PoolWorker| match worker {
-            worker if worker.drained || worker.process.is_stopping() => ManagedState::Draining,
+            worker if worker.drained || worker.only_stores || worker.process.is_stopping() => {
+                ManagedState::Draining
+            }
             worker if worker.connected => ManagedState::Serving,
             _ => ManagedState::Starting,
         };
@@ -171,9 +191,9 @@ impl Pool {
     }
 
     /// Returns the workers of a deleted agent that can be stopped. The control plane has drained them; only those it
-    /// does not know, or that run nothing, are stopped.
+    /// does not know, or that run nothing, are stopped. Those that only store end by themselves.
     fn stale_processes(&self) -> Vec<String> {
-        self.names(|name, worker| !worker.process.is_stopping() && self.is_idle(name))
+        self.names(|name, worker| !worker.only_stores && !worker.process.is_stopping() && self.is_idle(name))
     }
 
     fn names(&self, matches: impl Fn(&str, &PoolWorker) -> bool) -> Vec<String> {

@@ -46,6 +46,9 @@ pub struct Worker {
     /// Read the token from the first line of standard input
     #[arg(long, hide = true)]
     token_from_stdin: bool,
+    /// Take no tasks, and end once what earlier processes of this name have left is stored
+    #[arg(long, hide = true)]
+    only_store: bool,
     #[command(flatten)]
     settings: Layers<Settings>,
 }
@@ -73,6 +76,7 @@ impl Worker {
             tracing::debug!(reason, "programs of attempts get no control groups of their own");
         }
         let mut options = connect(globals, settings, &agent)?;
+        options.only_store = self.only_store;
         if let Some(token) = token {
             (options.token, options.token_file) = (Some(token), None);
         }

@@ -33,7 +33,14 @@ fn worker(folder: &tempfile::TempDir) -> PoolWorker {
         grace: Duration::from_secs(1),
     };
     let process = process::start(spec, sender).unwrap();
-    PoolWorker { process, started: Instant::now(), slots: 1, connected: false, drained: false }
+    PoolWorker {
+        process,
+        started: Instant::now(),
+        slots: 1,
+        connected: false,
+        drained: false,
+        only_stores: false,
+    }
 }
 
 fn desired(pool: &Pool) -> DesiredWorkers {
@@ -116,6 +123,29 @@ async fn external_workers_count_and_are_kept() {
         ..Default::default()
     }));
     assert_eq!(desired(&pool), DesiredWorkers::default());
+    assert!(!pool.is_finished(), "it is not deleted");
+}
+
+/// They take no tasks, and are not stopped before they have stored what is on their disks.
+#[tokio::test]
+async fn awaited_workers_of_deleted_agents_only_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec::default()));
+    let awaited = |names: &[&str], workers: Vec<WorkerDemand>| Demand {
+        agent: "namespaces/default/agents/coder".into(),
+        awaited: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..demand(0, workers)
+    };
+    pool.set_demand(awaited(&["coder-2", "guest"], vec![]));
+    assert_eq!((desired(&pool).start, desired(&pool).store.len()), (1, 0));
+    pool.remove_agent();
+    assert!(!pool.is_finished());
+    assert_eq!(desired(&pool), DesiredWorkers { store: vec!["coder-2".into()], ..Default::default() });
+    pool.workers.insert("coder-2".into(), PoolWorker { only_stores: true, ..worker(&folder) });
+    pool.set_demand(awaited(&[], vec![worker_demand("coder-2", 0)]));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.workers.clear();
     assert!(pool.is_finished());
 }
 

@@ -90,7 +90,7 @@ impl Worker {
             tokio::select! {
                 output = &mut future => return Some(output),
                 Some(event) = self.attempt_events.recv() => self.apply_attempt_event(event),
-                () = shutdown.cancelled(), if !self.draining => self.drain("the worker is shutting down"),
+                () = shutdown.cancelled(), if !self.draining || self.options.only_store => self.shut_down(),
                 () = stop_now.cancelled(), if self.give_up_at.is_none() => self.stop_now(),
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.tick(),
             }

@@ -122,6 +122,8 @@ pub struct Options {
     pub storing_timeout: Duration,
     /// Whether `state_dir` is lost with this process: the control plane does not wait for another one of its name.
     pub temporary_state: bool,
+    /// Whether the worker takes no attempts, and ends once what earlier processes of its name have left is stored.
+    pub only_store: bool,
     /// Time between checkpoints of an attempt; zero for none.
     pub checkpoint_interval: Duration,
     /// Whether the checkpoints of attempts that have succeeded are not kept.
@@ -182,6 +184,7 @@ impl Options {
             delivery_timeout: DELIVERY_TIMEOUT,
             storing_timeout: STORING_TIMEOUT,
             temporary_state: false,
+            only_store: false,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             discard_conversations: false,
             claude_program: None,

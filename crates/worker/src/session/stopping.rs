@@ -17,7 +17,14 @@ impl Worker {
         }
     }
 
+    /// Ends the worker once its attempts have, also one that only stores.
+    pub(super) fn shut_down(&mut self) {
+        self.options.only_store = false;
+        self.drain("the worker is shutting down");
+    }
+
     pub(super) fn stop_now(&mut self) {
+        self.options.only_store = false;
         self.drain("the worker is shutting down immediately");
         self.give_up_at = Some(Instant::now() + DEFAULT_CANCEL_GRACE + GOODBYE_TIMEOUT);
         self.stop_all(StopReason::WorkerShutdown);
@@ -39,7 +46,8 @@ impl Worker {
     /// Whether an attempt is none of those that end for this reason: what it has left is on the disk, and this process, or the next one,
     /// stores it.
     fn is_for_later(&self, entry: &AttemptEntry, reason: StopReason) -> bool {
-        entry.storing && (reason == StopReason::Disconnected || !self.options.temporary_state)
+        let ends_unstored = !self.options.temporary_state && !self.options.only_store;
+        entry.storing && (reason == StopReason::Disconnected || ends_unstored)
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -51,6 +59,10 @@ impl Worker {
             let is_known = || entry.handle.lock().outbox.is_acked();
             !entry.ended && self.is_for_later(entry, StopReason::WorkerShutdown) && is_known()
         };
-        self.draining && (self.attempts.values().all(is_left) || (undeliverable && self.running == 0))
+        // The control plane learns from a session alone that nothing was left.
+        let is_unheard = self.options.only_store && self.epoch.is_none();
+        self.draining
+            && !is_unheard
+            && (self.attempts.values().all(is_left) || (undeliverable && self.running == 0))
     }
 }

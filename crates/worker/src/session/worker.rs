@@ -184,7 +184,7 @@ impl Worker {
             attempts: HashMap::new(),
             running: 0,
             outgoing: OutgoingQueue::default(),
-            draining: false,
+            draining: options.only_store,
             attempt_events,
             sampler: Arc::default(),
             reconnect_delays: backoff(),
@@ -301,7 +301,7 @@ impl Worker {
                     self.status.mark_changed();
                     self.announce_status();
                 }
-                () = shutdown.cancelled(), if !self.draining => self.drain("the worker is shutting down"),
+                () = shutdown.cancelled(), if !self.draining || self.options.only_store => self.shut_down(),
                 () = stop_now.cancelled(), if give_up_at.is_none() => self.stop_now(),
                 () = sleep_until(give_up_at.unwrap_or_else(Instant::now)), if give_up_at.is_some_and(|at| at > Instant::now()) => {}
             }
