@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_telemetry::{OnExit, spawn};
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -28,8 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one side to end after the other one has. An owner closes a connection for good, also of a client that never does.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which a side may take no bytes. The owner gives a client that does not answer as long.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Least time between warnings about one cause.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -135,11 +132,7 @@ impl Passing {
                 return;
             }
         };
-        for stream in [&client, &onward] {
-            // Both fail only for a connection that is closed already.
-            let _ = stream.set_nodelay(true);
-            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
-        }
+        accept::configure(&onward);
         tokio::select! {
             () = relay(&mut client, &mut onward) => {}
             _ = owners.wait_for(|now| now.as_ref() != Some(&owner)) => {}

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_telemetry::{OnExit, spawn};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -28,6 +29,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HANDSHAKES: usize = 1024;
 /// Accepted connections that wait for the server.
 const MAX_ACCEPTED: usize = 64;
+/// Time for which a peer may take no bytes, or acknowledge none.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Delay after an error that the next call would meet again, such as too many open files.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -61,8 +64,8 @@ impl Peer {
     }
 }
 
-/// A connection, with or without TLS. Fails to read when its peer makes no call in time, or has to make room for others before it
-/// has authenticated.
+/// A connection, with or without TLS. Fails when its peer makes no call in time, or has to make room for others before it has
+/// authenticated: in writing as in reading, since a server that waits for a peer to take answers reads no more of its calls.
 pub(crate) struct Connection {
     stream: Box<dyn Duplex>,
     peer: Arc<Peer>,
@@ -90,22 +93,23 @@ impl Connection {
         Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, makes_room, _permit: permit }
     }
 
-    /// Returns why the connection is closed, if its peer has not authenticated. Otherwise the task is woken when there is a reason.
-    fn poll_expired(&mut self, context: &mut Context<'_>) -> Option<&'static str> {
+    /// Fails if the connection is to be closed, since its peer has not authenticated. Otherwise the task is woken when it is.
+    fn check_open(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.peer.authenticated.load(Ordering::Relaxed) {
-            return None;
+            return Ok(());
         }
+        let timed_out = |reason| Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         if self.makes_room.as_mut().poll(context).is_ready() {
-            return Some("its address has too many connections without a token");
+            return timed_out("its address has too many connections without a token");
         }
         while self.deadline.as_mut().poll(context).is_ready() {
             let expires = *self.peer.expires.lock();
             if expires <= Instant::now() {
-                return Some("no call in time");
+                return timed_out("no call in time");
             }
             self.deadline.as_mut().reset(expires);
         }
-        None
+        Ok(())
     }
 }
 
@@ -115,9 +119,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(reason) = self.poll_expired(context) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));
-        }
+        self.check_open(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -128,6 +130,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_open(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -136,6 +139,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_open(context)?;
         Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
     }
 
@@ -144,10 +148,12 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_open(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_open(context)?;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
@@ -224,8 +230,7 @@ pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Fails only for a connection that is closed already, which the first read reports.
-                let _ = stream.set_nodelay(true);
+                configure(&stream);
                 return stream;
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -237,7 +242,42 @@ pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
+/// Sets the options of a connection. They fail only for one that is closed already, which the first read reports.
+pub(crate) fn configure(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
+}
+
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Opens a connection whose peer takes nothing, and waits until a write of it fails.
+    async fn write_error(limits: Limits, addresses: &Arc<Addresses>, more: bool) -> String {
+        let address = [127, 0, 0, 1].into();
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let (stream, _peer) = tokio::io::duplex(1);
+        let mut connection = Connection::new(stream, limits, permit, addresses.admit(address).unwrap());
+        let write = timeout(Duration::from_secs(60), connection.write_all(&[0; 64]));
+        let after = async { more.then(|| addresses.admit(address).unwrap()) };
+        let (written, _other) = tokio::join!(write, after);
+        written.expect("the connection stays open").unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn peers_that_take_no_answers_are_closed() {
+        let addresses = Addresses::new(1, WhenFull::CloseOldest);
+        let soon = Limits { first_call: Duration::from_millis(50), ..Limits::default() };
+        assert_eq!(write_error(soon, &addresses, false).await, "no call in time");
+        let late = Limits { first_call: Duration::from_secs(600), ..Limits::default() };
+        let full = "its address has too many connections without a token";
+        assert_eq!(write_error(late, &addresses, true).await, full);
+    }
 }

@@ -17,6 +17,9 @@ pub(crate) enum WhenFull {
     Refuse,
 }
 
+/// Connections of an address that make room and are not closed yet; further ones are not admitted.
+const MAX_CLOSING: usize = 256;
+
 /// Counts of connections, by address.
 #[derive(Debug)]
 pub(crate) struct Addresses {
@@ -35,6 +38,8 @@ struct Known {
 struct Open {
     /// What closes each connection, in the order in which they were admitted.
     connections: BTreeMap<u64, CancellationToken>,
+    /// Number of those that make room, until they are closed.
+    closing: usize,
     /// Whether the log shows already that the address has too many.
     is_logged: bool,
 }
@@ -57,10 +62,11 @@ impl Addresses {
                 tracing::warn!(%address, limit, ?when_full, "too many connections from one address");
             }
             let oldest = match self.when_full {
-                WhenFull::CloseOldest => open.connections.pop_first(),
-                WhenFull::Refuse => None,
+                WhenFull::CloseOldest if open.closing < MAX_CLOSING => open.connections.pop_first(),
+                WhenFull::CloseOldest | WhenFull::Refuse => None,
             };
             oldest?.1.cancel();
+            open.closing += 1;
         }
         let closed = CancellationToken::new();
         open.connections.insert(number, closed.clone());
@@ -99,8 +105,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let addresses = &mut self.addresses.known.lock().addresses;
         if let Some(open) = addresses.get_mut(&self.address) {
-            open.connections.remove(&self.number);
-            if open.connections.is_empty() {
+            if open.connections.remove(&self.number).is_none() {
+                open.closing -= 1;
+            }
+            if open.connections.is_empty() && open.closing == 0 {
                 addresses.remove(&self.address);
             }
         }
@@ -142,12 +150,24 @@ mod tests {
         let (one, two, elsewhere) = (admit("192.0.2.1"), admit("192.0.2.1"), admit("192.0.2.2"));
         let three = admit("192.0.2.1");
         assert!(one.closed().is_cancelled() && !two.closed().is_cancelled());
-        // It has given its place already.
         drop(one);
         let four = admit("192.0.2.1");
         assert!(two.closed().is_cancelled() && !three.closed().is_cancelled());
         drop((two, three));
         let _five = admit("192.0.2.1");
         assert!(!four.closed().is_cancelled() && !elsewhere.closed().is_cancelled());
+    }
+
+    #[test]
+    fn connections_count_until_they_are_closed() {
+        let addresses = Addresses::new(2, WhenFull::CloseOldest);
+        let admit = || addresses.admit("192.0.2.1".parse().unwrap());
+        let mut open: Vec<_> = (0..MAX_CLOSING + 2).map(|_| admit().unwrap()).collect();
+        assert!(admit().is_none());
+        drop(open.swap_remove(0));
+        open.push(admit().unwrap());
+        assert!(admit().is_none());
+        drop(open);
+        assert!(addresses.known.lock().addresses.is_empty());
     }
 }
