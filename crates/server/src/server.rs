@@ -119,7 +119,7 @@ impl Server {
         browser_sessions.restore(&store, &metrics).await?;
         let authenticator = Authenticator::new(
             Accepted { token: options.token, viewer_token: options.viewer_token, oidc: options.oidc },
-            Sessions { known: Arc::clone(&browser_sessions), store: store.clone() },
+            Sessions { known: Arc::clone(&browser_sessions), store: store.clone(), has_tls: tls.is_some() },
             worker_tokens.clone(),
             addr.ip().is_loopback(),
             &options.background_tasks,

@@ -54,6 +54,8 @@ pub(crate) struct Accepted {
 pub(crate) struct Sessions {
     pub(crate) known: Arc<BrowserSessions>,
     pub(crate) store: StoreClient,
+    /// Whether connections to the server itself have TLS.
+    pub(crate) has_tls: bool,
 }
 
 impl Authenticator {
@@ -160,15 +162,17 @@ impl Authenticator {
         request: &http::Request<B>,
         now: Timestamp,
     ) -> Result<Local, Status> {
-        let mut refused = status::error("TOKEN_REQUIRED", "a token is required");
-        let mut found = None;
-        for value in cookies::values(request.headers()) {
-            match self.sessions.known.find(&value, now) {
-                Ok(session) => found = Some(session),
-                Err(ended) => refused = ended,
+        let mut refused = None;
+        let mut values = cookies::values(request.headers(), self.sessions.has_tls);
+        let found = values.find_map(|value| match self.sessions.known.find(&value, now) {
+            Ok(session) => Some(session),
+            Err(ended) => {
+                refused.get_or_insert(ended);
+                None
             }
-        }
-        let session = found.ok_or(refused)?;
+        });
+        let required = || status::error("TOKEN_REQUIRED", "a token is required");
+        let session = found.ok_or_else(|| refused.unwrap_or_else(required))?;
         let reads = request.extensions().get::<HttpMethod>().is_some_and(|method| method.0.is_safe());
         page::check_cookie(request, reads)?;
         match allowed.contains(&session.role()) {

@@ -51,12 +51,16 @@ impl SessionCookie {
     }
 }
 
-/// Returns the values of a call's cookies that may be sessions of this control plane.
-pub(super) fn values(headers: &HeaderMap) -> impl Iterator<Item = String> {
+/// Returns the values of a call's cookies that may be sessions of this control plane, the most trustworthy ones first: pages of
+/// sibling domains can set any cookie except one with `__Host-`. Over HTTPS there is no other one.
+pub(super) fn values(headers: &HeaderMap, has_tls: bool) -> impl Iterator<Item = String> {
+    let own = SessionCookie::of(headers, has_tls).port.map(|port| format!("{PLAIN}{port}"));
     let all = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
     let all = all.flat_map(Cookie::split_parse).filter_map(Result::ok);
-    let ours = all.filter(|cookie| cookie.name() == SECURE || cookie.name().starts_with(PLAIN));
-    ours.take(MAX_TRIED).map(|cookie| cookie.value().to_owned())
+    let is_ours = |name: &str| name == SECURE || (own.is_some() && name.starts_with(PLAIN));
+    let mut ours: Vec<_> = all.filter(|cookie| is_ours(cookie.name())).collect();
+    ours.sort_by_key(|cookie| (cookie.name() != SECURE, Some(cookie.name()) != own.as_deref()));
+    ours.into_iter().take(MAX_TRIED).map(|cookie| cookie.value().to_owned())
 }
 
 #[cfg(test)]
@@ -90,9 +94,24 @@ mod tests {
     fn values_come_from_all_headers() {
         let mut both = headers(&[(COOKIE, "a=b; rota-session-1=x")]);
         both.append(COOKIE, "__Host-rota-session=y".parse().unwrap());
-        assert_eq!(values(&both).collect::<Vec<_>>(), ["x", "y"]);
-        assert_eq!(values(&headers(&[(COOKIE, "rota=x; =; ;;")])).count(), 0);
+        assert_eq!(values(&both, false).collect::<Vec<_>>(), ["y", "x"]);
+        assert_eq!(values(&headers(&[(COOKIE, "rota=x; =; ;;")]), false).count(), 0);
         let many = (0..100).map(|port| format!("rota-session-{port}=x")).collect::<Vec<_>>().join("; ");
-        assert_eq!(values(&headers(&[(COOKIE, &many)])).count(), MAX_TRIED);
+        assert_eq!(values(&headers(&[(COOKIE, &many)]), false).count(), MAX_TRIED);
+    }
+
+    #[test]
+    fn cookies_of_other_pages_hide_none() {
+        let junk = (0..100).map(|port| format!("rota-session-{port}=x; ")).collect::<String>();
+        let all = format!("{junk}rota-session-7420=own; __Host-rota-session=secure");
+        let first = |named: &[_], has_tls| {
+            let mut headers = headers(named);
+            headers.append(COOKIE, all.parse().unwrap());
+            values(&headers, has_tls).take(3).collect::<Vec<_>>()
+        };
+        assert_eq!(first(&[(HOST, "127.0.0.1:7420")], false), ["secure", "own", "x"]);
+        // Other pages of the domain could set those without `__Host-`.
+        assert_eq!(first(&[(HOST, "rota.example")], true), ["secure"]);
+        assert_eq!(first(&[(HOST, "rota:7420"), (ORIGIN, "https://rota.example")], false), ["secure"]);
     }
 }
