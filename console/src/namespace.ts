@@ -3,11 +3,16 @@ import { useSyncExternalStore } from "react";
 const KEY = "rota.namespace";
 const listeners = new Set<() => void>();
 
+/** Of this window: what another one shows must not change what an action here reaches. A reload keeps it, and a new window begins with the last one. */
+let current = sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "default";
+
 export function namespace(): string {
-  return localStorage.getItem(KEY) ?? "default";
+  return current;
 }
 
 export function setNamespace(value: string): void {
+  current = value;
+  sessionStorage.setItem(KEY, value);
   localStorage.setItem(KEY, value);
   for (const listener of listeners) {
     listener();
