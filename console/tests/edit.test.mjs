@@ -49,6 +49,19 @@ test("a workflow is typed, checked, drawn and run, and edited again", async () =
   await page.waitForURL(/workflows\/new/);
   await page.getByText("The server accepts it.").waitFor();
   assert.match(await source.inputValue(), /echo 2/);
+  // Each has a draft of its own, which is preferred over what it was made from.
+  await source.fill((await source.inputValue()).replace("echo 2", "echo 3"));
+  await page.reload();
+  await page.getByText("The server accepts it.").waitFor();
+  assert.match(await source.inputValue(), /echo 3/);
+  const made = page.url();
+  await page.goto(`${base}/workflows/new`);
+  assert.match(await source.inputValue(), /An example/);
+  await page.goto(made);
+  assert.match(await source.inputValue(), /echo 3/);
+  await page.getByRole("button", { name: "Discard the draft" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Discard the draft" }).click();
+  await page.waitForFunction(() => document.querySelector("textarea")?.value.includes("echo 2"));
   await page.setViewportSize({ width: 360, height: 640 });
   await fits(page, "a new workflow");
   await page.goto(`${base}/workflows`);

@@ -3,8 +3,10 @@ import { useNavigate, useSearch } from "@tanstack/react-router";
 import { lazy, Suspense, useEffect, useRef, useState } from "react";
 import { ApiError, call, get, newKey } from "../../api/client";
 import { query } from "../../api/format";
+import { visibleLine } from "../../api/plain";
 import type { StepStatus, Workflow, WorkflowSpec } from "../../api/types";
 import { useMayAct } from "../../components/Acting";
+import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { useNamespace } from "../../namespace";
 import { LONGEST, lineOfField, read, write } from "./manifest";
@@ -13,7 +15,7 @@ const BigGraph = lazy(() => import("./BigGraph"));
 
 /** Time without a key after which the server checks what was typed, in milliseconds. */
 const PAUSE = 500;
-/** What was typed survives a page that is left or reloaded, in this tab. */
+/** What was typed survives a page that is left or reloaded, in this tab: for each workflow that is edited by itself. */
 const KEY = "rota.draft";
 const NO_STEPS: ReadonlyMap<string, StepStatus> = new Map();
 const EXAMPLE = `title: An example
@@ -45,23 +47,60 @@ function lineOf(text: string, error: unknown): number | undefined {
 /** A workflow as YAML with its graph, checked by the server while it is typed. */
 export function EditPage() {
   const { from } = useSearch({ from: "/workflows/new" });
-  const source = useQuery({
-    queryKey: ["workflow", from],
-    queryFn: ({ signal }) => get<Workflow>(from ?? "", signal),
-    enabled: from !== undefined,
-  });
-  if (source.error) {
-    return <Problem error={source.error} />;
-  }
-  if (from && !source.data) {
-    return <p role="status">Loading…</p>;
-  }
-  const begin = source.data?.spec ? write(source.data.spec) : (sessionStorage.getItem(KEY) ?? EXAMPLE);
-  return <Editor key={from} begin={begin} />;
+  return <Source key={from} from={from} />;
 }
 
-function Editor({ begin }: { begin: string }) {
-  const namespace = useNamespace();
+/** What is typed begins with the draft that this tab has of it, or with the workflow that it is made from. */
+function Source({ from }: { from: string | undefined }) {
+  const shown = useNamespace();
+  const key = from === undefined ? KEY : `${KEY}.${from}`;
+  const [draft, setDraft] = useState(() => sessionStorage.getItem(key));
+  const source = useQuery({
+    queryKey: ["source of a workflow", from],
+    queryFn: ({ signal }) => get<Workflow>(from ?? "", signal),
+    enabled: from !== undefined && draft === null,
+    // Read once: what is typed must not go away with a later answer.
+    staleTime: Number.POSITIVE_INFINITY,
+    gcTime: 0,
+  });
+  const original = from === undefined ? EXAMPLE : source.data && write(source.data.spec ?? {});
+  const begin = draft ?? original;
+  if (begin === undefined) {
+    return source.error ? <Problem error={source.error} /> : <p role="status">Loading…</p>;
+  }
+  const keep = (text: string | undefined) => {
+    if (text === undefined || text === original) {
+      sessionStorage.removeItem(key);
+    } else {
+      sessionStorage.setItem(key, text);
+    }
+  };
+  const discard = async () => {
+    keep(undefined);
+    setDraft(null);
+  };
+  return (
+    <Editor
+      key={draft === null ? "original" : "draft"}
+      // A workflow that is made from another one runs where that one did.
+      namespace={from?.split("/")[1] ?? shown}
+      begin={begin}
+      keep={keep}
+      discard={draft === null ? undefined : discard}
+    />
+  );
+}
+
+interface Props {
+  namespace: string;
+  begin: string;
+  /** Keeps what was typed, or nothing of it. */
+  keep: (text: string | undefined) => void;
+  /** Begins again without the draft, if it has begun with one. */
+  discard: (() => Promise<void>) | undefined;
+}
+
+function Editor({ namespace, begin, keep, discard }: Props) {
   const navigate = useNavigate();
   const mayAct = useMayAct();
   const [text, setText] = useState(begin);
@@ -72,7 +111,6 @@ function Editor({ begin }: { begin: string }) {
   const area = useRef<HTMLTextAreaElement>(null);
   const key = useRef(newKey());
   useEffect(() => {
-    sessionStorage.setItem(KEY, text);
     const abort = new AbortController();
     const timer = setTimeout(async () => {
       const { spec, error, line } = read(text);
@@ -112,7 +150,7 @@ function Editor({ begin }: { begin: string }) {
     try {
       const path = `namespaces/${namespace}/workflows${query({ idempotencyKey: key.current })}`;
       const { name } = await call<Workflow>("POST", path, { spec: checked.spec });
-      sessionStorage.removeItem(KEY);
+      keep(undefined);
       const [, , , id = ""] = name?.split("/") ?? [];
       await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
     } catch (error) {
@@ -122,7 +160,7 @@ function Editor({ begin }: { begin: string }) {
   };
   return (
     <>
-      <h1>New workflow</h1>
+      <h1>New workflow in {visibleLine(namespace)}</h1>
       <div className="bar">
         {mayAct && (
           <button
@@ -133,6 +171,13 @@ function Editor({ begin }: { begin: string }) {
           >
             Run
           </button>
+        )}
+        {discard && (
+          <Confirm
+            label="Discard the draft"
+            question="Discard what was typed, and begin again?"
+            onConfirm={discard}
+          />
         )}
         <span role="status" className="quiet">
           {!isCurrent && "Checking…"}
@@ -158,6 +203,7 @@ function Editor({ begin }: { begin: string }) {
               // Another text is another workflow.
               key.current = newKey();
               setText(event.target.value);
+              keep(event.target.value);
             }}
           />
         </label>
