@@ -37,7 +37,7 @@ export default function BigGraph({ spec, steps }: Props) {
   const [wanted, setWanted] = useState("");
   const [selected, setSelected] = useState("");
   const [focused, setFocused] = useState("");
-  // The layout follows from the specification alone, which never changes.
+  // The layout follows from the specification alone, which changes only if steps are added.
   const whole = useMemo(() => layers(spec.steps, spec.finally), [spec]);
   const graph = useMemo(() => {
     const near = focused && around(whole.nodes, focused);

@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams } from "@tanstack/react-router";
-import { lazy, Suspense, useRef, useState } from "react";
+import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { id, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
@@ -67,6 +67,16 @@ function OneWorkflow({ name }: { name: string }) {
     queryKey: ["workflow", name],
     queryFn: ({ signal }) => get<Workflow>(name, signal),
   });
+  const known = useMemo(() => namesOf(spec.data?.spec), [spec.data]);
+  const { refetch } = spec;
+  const isRead = spec.isSuccess;
+  // Steps may be added while it runs. Each of them is asked for once.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: not again for a step that the answer lacks
+  useEffect(() => {
+    if (isRead && [...steps.keys()].some((step) => !known.has(step))) {
+      void refetch();
+    }
+  }, [isRead, steps.size, refetch]);
   const act = async <T,>(verb: string, body: unknown = {}): Promise<T> => {
     setProblem(undefined);
     try {
@@ -209,6 +219,10 @@ function OneWorkflow({ name }: { name: string }) {
       )}
     </>
   );
+}
+
+function namesOf(spec: WorkflowSpec | undefined): ReadonlySet<string> {
+  return new Set([...(spec?.steps ?? []), ...(spec?.finally ?? [])].map((step) => step.name ?? ""));
 }
 
 /** The concurrency group of a workflow or a step, and whether it waits for its place there. */
