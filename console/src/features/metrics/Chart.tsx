@@ -19,12 +19,12 @@ function useDark(): boolean {
 }
 
 /** Times below the chart: of the day, or with the day where there are several. */
-function times(span: number) {
+function times(hasDays: boolean) {
   const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
   const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
   return (at: number) => {
     const time = new Date(at * 1000);
-    return span > 86_400 ? `${day.format(time)}\n${hour.format(time)}` : hour.format(time);
+    return hasDays ? `${day.format(time)}\n${hour.format(time)}` : hour.format(time);
   };
 }
 
@@ -37,6 +37,8 @@ export default function Chart({ graph, data }: { graph: Graph; data: Columns }) 
   const isDark = useDark();
   const latest = useRef(data);
   latest.current = data;
+  const [begin = 0] = data[0];
+  const hasDays = (data[0].at(-1) ?? begin) - begin > 86_400;
   // biome-ignore lint/correctness/useExhaustiveDependencies: the colors are those of the theme
   useEffect(() => {
     const [box, colors] = [place.current, legend.current];
@@ -44,8 +46,7 @@ export default function Chart({ graph, data }: { graph: Graph; data: Columns }) 
       return;
     }
     const color = (of: Element) => getComputedStyle(of).color;
-    const [first = 0] = latest.current[0];
-    const format = times((latest.current[0].at(-1) ?? first) - first);
+    const format = times(hasDays);
     const axis = { stroke: color(box), grid: { stroke: color(box), width: 0.1 }, ticks: { show: false } };
     const made = new uPlot(
       {
@@ -81,7 +82,7 @@ export default function Chart({ graph, data }: { graph: Graph; data: Columns }) 
       resized.disconnect();
       made.destroy();
     };
-  }, [graph, isDark, data[0].length]);
+  }, [graph, isDark, hasDays, data[0].length]);
   useEffect(() => chart.current?.setData(data), [data]);
   const shown = at === null ? undefined : data[0][at];
   const value = (index: number) => {
