@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { newNotices, noticesOf } from "./notices";
+import { knownKeys, newNotices, noticesOf } from "./notices";
 
 const task = (id: string, ...requests: string[]) => ({
   name: `namespaces/n/tasks/${id}`,
@@ -23,4 +23,10 @@ test("only what is new is shown, and a lot of it together", () => {
   expect(newNotices(new Set(all.map(({ key }) => key)), all)).toEqual([]);
   const many = noticesOf([task("1", "a", "b", "c", "d")], []);
   expect(newNotices(new Set(), many)).toMatchObject([{ text: "4 wait for a person", path: "/inbox" }]);
+});
+
+test("what could not be read for a moment is not new afterwards", () => {
+  const all = noticesOf([task("1", "a"), task("2", "b")], []);
+  const known = knownKeys(knownKeys([], all), all.slice(0, 1));
+  expect(newNotices(known, all)).toEqual([]);
 });

@@ -51,6 +51,11 @@ export function noticesOf(tasks: Task[], approvals: Approval[]): Notice[] {
   ];
 }
 
+/** Returns the keys of what is known to wait, and of what was known before: what a part of a read lacks may wait still. */
+export function knownKeys(before: Iterable<string>, now: Notice[]): ReadonlySet<string> {
+  return new Set([...before, ...now.map(({ key }) => key)]);
+}
+
 /** Returns what is new, together if it is a lot. */
 export function newNotices(before: ReadonlySet<string>, now: Notice[]): Notice[] {
   const fresh = now.filter(({ key }) => !before.has(key));

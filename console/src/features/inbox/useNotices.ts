@@ -2,7 +2,7 @@ import { useNavigate } from "@tanstack/react-router";
 import { useEffect, useRef, useSyncExternalStore } from "react";
 import { useNamespace } from "../../namespace";
 import { useApprovals } from "../workflows/useApprovals";
-import { type Notice, newNotices, noticesOf } from "./notices";
+import { knownKeys, type Notice, newNotices, noticesOf } from "./notices";
 import { useWaiting } from "./useWaiting";
 
 /** What this browser does when something new waits for a person. */
@@ -87,14 +87,16 @@ export function useNotices(): void {
   const known = useRef<{ namespace: string; keys: ReadonlySet<string> }>(undefined);
   const isComplete = waiting.isSuccess && approvals.isSuccess;
   const [tasks, all] = [waiting.data?.tasks, approvals.data?.all];
+  const isPart = Boolean(waiting.data?.more || approvals.data?.more || approvals.data?.failed.length);
   useEffect(() => {
     if (!isComplete) {
       return;
     }
     const now = noticesOf(tasks ?? [], all ?? []);
     const before = known.current;
-    known.current = { namespace, keys: new Set(now.map(({ key }) => key)) };
-    if (before?.namespace !== namespace) {
+    const isSame = before?.namespace === namespace;
+    known.current = { namespace, keys: knownKeys(isSame && isPart ? before.keys : [], now) };
+    if (!isSame) {
       return;
     }
     const fresh = newNotices(before.keys, now);
@@ -111,7 +113,7 @@ export function useNotices(): void {
         show(notice, (path) => void navigate({ to: path }));
       }
     }
-  }, [isComplete, namespace, tasks, all, navigate]);
+  }, [isComplete, isPart, namespace, tasks, all, navigate]);
 }
 
 function show({ key, title, text, path }: Notice, open: (path: string) => void): void {
