@@ -33,6 +33,8 @@ const READING_TTL: Duration = Duration::from_secs(1);
 const PAGE_BYTES: usize = 1 << 20;
 /// Periods that are kept in memory while they cannot be written.
 const MAX_UNWRITTEN: usize = 130;
+/// Periods that one batch writes.
+const WRITTEN_AT_ONCE: usize = 8;
 
 /// Length, number and names of the documents of minutes or hours.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,6 +94,13 @@ impl Latest {
         of_tier.find(|(_, period)| period.start == tier.start(at)).map(|(_, period)| period)
     }
 
+    /// Adds a period that begins. A store that takes no writes for hours costs bounded memory.
+    fn begin(&mut self, tier: &'static Tier, period: Period) {
+        self.periods.push((tier, period));
+        let excess = self.periods.len().saturating_sub(MAX_UNWRITTEN);
+        self.periods.drain(..excess);
+    }
+
     /// Forgets periods that are written, unless they have changed since, or are the last of their length.
     fn forget(&mut self, written: &[(&'static Tier, Period)]) {
         let last = |tier: &Tier| self.periods.iter().rposition(|(of, _)| *of == tier);
@@ -102,9 +111,6 @@ impl Latest {
             index += 1;
             is_kept
         });
-        // A store that takes no writes for hours costs bounded memory.
-        let excess = self.periods.len().saturating_sub(MAX_UNWRITTEN);
-        self.periods.drain(..excess);
     }
 }
 
@@ -140,21 +146,23 @@ impl History {
             self.read(&mut latest).await?;
             latest.periods.clone()
         };
-        // A control plane without work writes nothing.
-        let filled = periods.iter().filter(|(_, period)| !period.is_empty());
-        let puts = filled.map(|(tier, period)| {
-            let (key, payload) = (tier.key(period.start), period.encode());
-            Command::PutDocument(PutDocument { key, payload, expected: Expected::Any })
-        });
-        let puts: Vec<_> = puts.collect();
-        if !puts.is_empty() {
-            for reply in self.store.apply_lazily(puts).await? {
-                if let Err(refused) = reply {
-                    tracing::warn!(%refused, "a part of the history of the metrics was not written");
+        for periods in periods.chunks(WRITTEN_AT_ONCE) {
+            // A control plane without work writes nothing.
+            let filled = periods.iter().filter(|(_, period)| !period.is_empty());
+            let puts = filled.map(|(tier, period)| {
+                let (key, payload) = (tier.key(period.start), period.encode());
+                Command::PutDocument(PutDocument { key, payload, expected: Expected::Any })
+            });
+            let puts: Vec<_> = puts.collect();
+            if !puts.is_empty() {
+                for reply in self.store.apply_lazily(puts).await? {
+                    if let Err(refused) = reply {
+                        tracing::warn!(%refused, "a part of the history of the metrics was not written");
+                    }
                 }
             }
+            self.latest.lock().await.forget(periods);
         }
-        self.latest.lock().await.forget(&periods);
         Ok(())
     }
 
@@ -171,7 +179,7 @@ impl History {
         for tier in [&MINUTES, &HOURS] {
             if latest.open(tier, at).is_none() {
                 let period = self.stored(tier, at).await?;
-                latest.periods.push((tier, period));
+                latest.begin(tier, period);
             }
         }
         let rows = latest.counted.take_in(samples);
@@ -257,4 +265,26 @@ impl History {
 
 fn seconds(at: Timestamp) -> i64 {
     at.0.div_euclid(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unwritten_periods_are_bounded_and_the_newest_stay() {
+        let mut latest = Latest::default();
+        for minute in 0..600 {
+            for tier in [&MINUTES, &HOURS] {
+                if latest.open(tier, minute * 60).is_none() {
+                    latest.begin(tier, Period::new(tier.start(minute * 60)));
+                }
+            }
+            assert!(latest.periods.len() <= MAX_UNWRITTEN);
+            assert!(
+                latest.open(&MINUTES, minute * 60).is_some() && latest.open(&HOURS, minute * 60).is_some()
+            );
+        }
+        assert_eq!(latest.periods.len(), MAX_UNWRITTEN);
+    }
 }
