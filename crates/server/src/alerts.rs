@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
 use crate::demand::Demand;
-use crate::health::{Cause, Health, MAX_CAUSES, State};
+use crate::health::{self, Cause, Health, State};
 use crate::wire::{budget, time};
 
 /// Longest time after which a problem is noticed that no caller lists.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// Problems of which is remembered when they were noticed.
+const MAX_KNOWN: usize = 10_000;
 
 /// Code and subject: a message may change while the problem stays.
 type Key = (&'static str, String);
@@ -57,11 +59,12 @@ impl Alerts {
         let mut found = self.observe().await;
         found.retain(|(cause, _)| concerns(&cause.subject));
         found.sort_by_key(|(cause, since)| std::cmp::Reverse((cause.state, *since)));
+        health::limit(&mut found, |(cause, _)| cause.code);
         found.into_iter().map(|(cause, since)| to_wire(cause, since)).collect()
     }
 
     async fn observe(&self) -> Vec<(Cause, Timestamp)> {
-        let (_, mut causes) = self.health.diagnose().await;
+        let (_, mut causes) = self.health.diagnose_all().await;
         causes.extend(self.budgets());
         causes.extend(self.workers().await);
         let mut known = self.since.lock();
@@ -73,7 +76,8 @@ impl Alerts {
                 (cause, since)
             })
             .collect();
-        *known = found.iter().map(|(cause, since)| ((cause.code, cause.subject.clone()), *since)).collect();
+        let kept = found.iter().take(MAX_KNOWN);
+        *known = kept.map(|(cause, since)| ((cause.code, cause.subject.clone()), *since)).collect();
         found
     }
 
@@ -102,13 +106,13 @@ impl Alerts {
                 hint: "raise the budget, or wait; `rota admin budgets` lists what was spent".to_owned(),
             })
         });
-        exhausted.take(MAX_CAUSES).collect()
+        exhausted.collect()
     }
 
     async fn workers(&self) -> Vec<Cause> {
         let snapshot = self.demand.snapshot().await;
         let sick = snapshot.view.workers.iter().filter(|worker| worker.connected && worker.is_unavailable());
-        let causes = sick.take(MAX_CAUSES).map(|worker| {
+        let causes = sick.map(|worker| {
             let profile = &worker.profile;
             let (namespace, name) = (profile.namespace.as_str(), &profile.worker);
             Cause {

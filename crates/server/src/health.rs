@@ -1,6 +1,7 @@
 //! Health of this replica: whether it can do its work, and why not. Checked on request only; concurrent requests share
 //! one check. Knows nothing of how the answer is served.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -31,8 +32,8 @@ const LOSS_SHOWN: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a check of the store is reused, so that probes cannot keep the store busy.
 const STORE_CHECK_TTL: Duration = Duration::from_millis(250);
-/// Causes of one kind that are listed.
-pub(crate) const MAX_CAUSES: usize = 20;
+/// Causes with one code that are listed.
+const MAX_CAUSES: usize = 20;
 
 /// Severity of a cause, and of the whole replica by its worst cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,8 +185,15 @@ impl Health {
         (store, causes)
     }
 
-    /// Returns everything that is wrong, worst first, and the outcome of the store's check.
+    /// Returns what is wrong, worst first, and the outcome of the store's check.
     pub(crate) async fn diagnose(&self) -> (StoreCheck, Vec<Cause>) {
+        let (store, mut causes) = self.diagnose_all().await;
+        limit(&mut causes, |cause| cause.code);
+        (store, causes)
+    }
+
+    /// As [`diagnose`](Self::diagnose), but returns all agents of which something is wrong.
+    pub(crate) async fn diagnose_all(&self) -> (StoreCheck, Vec<Cause>) {
         let (store, mut causes) = self.readiness().await;
         if let Some((message, hint)) = self.write_error() {
             let message = format!("last write failed: {message}");
@@ -220,7 +228,7 @@ impl Health {
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.
         let breakers = self.demand.breakers.all().into_iter();
         let open = breakers.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
-        causes.extend(open.take(MAX_CAUSES).map(|((namespace, agent), breaker)| Cause {
+        causes.extend(open.map(|((namespace, agent), breaker)| Cause {
             state: State::Degraded,
             code: causes::BREAKER_OPEN,
             subject: names::agent(namespace.as_str(), &agent),
@@ -230,7 +238,7 @@ impl Health {
         let backends = self.demand.breakers.backends().into_iter();
         let open = backends.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
         causes.extend(
-            open.take(MAX_CAUSES).map(|(key, breaker)| Cause {
+            open.map(|(key, breaker)| Cause {
                 state: State::Degraded,
                 code: causes::BREAKER_OPEN,
                 subject: format!("{}/backends/{}", names::namespace(key.0.as_str()), key.1),
@@ -240,7 +248,7 @@ impl Health {
             }),
         );
         let messages = self.demand.agents.pools().messages().into_iter();
-        causes.extend(messages.take(MAX_CAUSES).map(|((namespace, agent), message)| Cause {
+        causes.extend(messages.map(|((namespace, agent), message)| Cause {
             state: State::Degraded,
             code: causes::WORKERS_CANNOT_START,
             subject: names::agent(namespace.as_str(), &agent),
@@ -248,18 +256,16 @@ impl Health {
             hint: format!("see `rota describe agent {agent} -n {namespace}`"),
         }));
         let snapshot = self.demand.snapshot().await;
-        causes.extend(snapshot.unavailable_pools().take(MAX_CAUSES).map(|((namespace, agent), worker)| {
-            Cause {
-                state: State::Degraded,
-                code: causes::WORKERS_NOT_READY,
-                subject: names::agent(namespace.as_str(), agent),
-                message: format!(
-                    "tasks of the agent {namespace}/{agent} wait, and its workers take none; worker {}: {}",
-                    worker.profile.worker,
-                    worker.unavailable_reason()
-                ),
-                hint: format!("see `rota workers -n {namespace}`, and repair or restart these workers"),
-            }
+        causes.extend(snapshot.unavailable_pools().map(|((namespace, agent), worker)| Cause {
+            state: State::Degraded,
+            code: causes::WORKERS_NOT_READY,
+            subject: names::agent(namespace.as_str(), agent),
+            message: format!(
+                "tasks of the agent {namespace}/{agent} wait, and its workers take none; worker {}: {}",
+                worker.profile.worker,
+                worker.unavailable_reason()
+            ),
+            hint: format!("see `rota workers -n {namespace}`, and repair or restart these workers"),
         }));
         causes.extend(self.notifier.problems().map(|(receiver, since, error)| {
             Cause {
@@ -305,6 +311,16 @@ impl Health {
             hint: "see `rota admin background-tasks`, and the log".to_owned(),
         })
     }
+}
+
+/// Keeps the first causes with each code.
+pub(crate) fn limit<T>(causes: &mut Vec<T>, code: impl Fn(&T) -> &'static str) {
+    let mut counts = BTreeMap::<_, usize>::new();
+    causes.retain(|cause| {
+        let count = counts.entry(code(cause)).or_default();
+        *count += 1;
+        *count <= MAX_CAUSES
+    });
 }
 
 /// Returns the worst state of any cause.

@@ -77,3 +77,28 @@ async fn exhausted_budget_is_an_alert() -> Result<()> {
     until(&cluster, &[]).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn many_problems_elsewhere_hide_none_of_a_namespace() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let spec = tasks::agent(client, "echo", tasks::script([]), &[]).await?.spec;
+    let agents = (0..21).map(|number| ("aaa", format!("a{number}")));
+    for (namespace, name) in agents.chain([("zzz", "last".to_owned())]) {
+        let name = format!("namespaces/{namespace}/agents/{name}");
+        let agent = v1::Agent { name: name.clone(), spec: spec.clone(), ..Default::default() };
+        let agent = Some(agent);
+        client
+            .update_agent(v1::UpdateAgentRequest { agent, allow_missing: true, ..Default::default() })
+            .await?;
+        let message = "no such image".to_owned();
+        client.report_agent(v1::ReportAgentRequest { name, message, ..Default::default() }).await?;
+    }
+    let found = alerts(&cluster, "zzz").await?;
+    assert_eq!(found.len(), 1);
+    assert_eq!((&*found[0].code, &*found[0].subject), ("workers_cannot_start", "namespaces/zzz/agents/last"));
+    // A list of another namespace forgets nothing of this one.
+    assert_eq!(alerts(&cluster, "aaa").await?.len(), 20);
+    assert_eq!(alerts(&cluster, "zzz").await?[0].since_time, found[0].since_time);
+    Ok(())
+}
