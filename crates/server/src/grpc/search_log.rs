@@ -52,7 +52,9 @@ pub(super) async fn search(
         }
         budget = LOG_PAGE;
         let is_full = search.hits.len() >= usize::try_from(most).unwrap_or(0);
-        if is_full || bytes >= CALL_BYTES || began.elapsed() >= CALL_TIME {
+        // Before that a call would return where it began, and its caller would repeat it without end.
+        let has_advanced = seen > after;
+        if has_advanced && (is_full || bytes >= CALL_BYTES || began.elapsed() >= CALL_TIME) {
             break;
         }
     }
