@@ -22,9 +22,11 @@ export function LogSearch({ name, text, last, go }: Props) {
   const [hits, setHits] = useState<LogHit[]>([]);
   const [at, setAt] = useState(-1);
   const [next, setNext] = useState(0);
-  const [isOver, setIsOver] = useState(false);
+  const [isAtEnd, setIsAtEnd] = useState(false);
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
+  // A running task may write more after the end.
+  const isOver = isAtEnd && next >= last;
   const abort = useRef<AbortController>(undefined);
   useEffect(() => () => abort.current?.abort(), []);
   const to = (index: number, of = hits) => {
@@ -51,8 +53,8 @@ export function LogSearch({ name, text, last, go }: Props) {
         found = [...found, ...(answer.hits ?? [])];
         position = answer.nextLogSeq ?? "0";
         setHits(found);
-        setNext(Number(position));
-        setIsOver(position === "0");
+        setNext(Number(position === "0" ? (answer.logSeq ?? "0") : position));
+        setIsAtEnd(position === "0");
         if (isFirst) {
           to(0, found);
         }

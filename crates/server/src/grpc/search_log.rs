@@ -62,7 +62,7 @@ pub(super) async fn search(
     Ok(v1::SearchTaskLogResponse {
         hits: search.hits,
         next_log_seq: next,
-        log_seq: num::to_i64(task.log_seq),
+        log_seq: num::to_i64(task.log_seq.max(seen)),
     })
 }
 
@@ -104,9 +104,20 @@ impl Search {
                 self.whole(entry.log_seq, &format!("{} {}", call.tool, call.input_json))
             }
             Some(Kind::ToolResult(result)) => self.whole(entry.log_seq, &result.output),
-            Some(Kind::State(state)) => self.whole(entry.log_seq, &state.message),
+            Some(Kind::State(state)) => {
+                self.whole(entry.log_seq, &format!("{}: {}", state.reason, state.message))
+            }
             Some(Kind::Notice(notice)) => self.whole(entry.log_seq, &notice.message),
+            Some(Kind::Progress(progress)) => self.whole(entry.log_seq, &progress.step),
+            Some(Kind::InputRequest(request)) if request.prompt.is_empty() => {
+                self.whole(entry.log_seq, &request.tool)
+            }
             Some(Kind::InputRequest(request)) => self.whole(entry.log_seq, &request.prompt),
+            Some(Kind::InputReceived(received)) => {
+                let text = received.input.as_ref().map_or("", |input| &input.text);
+                self.whole(entry.log_seq, text)
+            }
+            Some(Kind::Change(change)) => self.whole(entry.log_seq, &change.fields.join(", ")),
             _ => 0,
         }
     }
@@ -179,6 +190,24 @@ mod tests {
         assert_eq!(found("needle", 3, &pieces), [(4, "a needle".to_owned())]);
         assert_eq!(found("needle", 4, &pieces), []);
         assert_eq!(found("le next", 0, &pieces), []);
+    }
+
+    #[test]
+    fn all_that_a_page_shows_is_searched() {
+        use v1::event::Kind;
+        let input = v1::TaskInput { text: "needle".to_owned(), ..Default::default() };
+        let kinds = [
+            Kind::State(v1::StateChange { reason: "needle".to_owned(), ..Default::default() }),
+            Kind::Progress(v1::Progress { step: "needle".to_owned(), ..Default::default() }),
+            Kind::InputRequest(v1::InputRequest { tool: "needle".to_owned(), ..Default::default() }),
+            Kind::InputReceived(v1::InputReceived { input: Some(input), ..Default::default() }),
+            Kind::Change(v1::Change { fields: vec!["needle".to_owned()], ..Default::default() }),
+        ];
+        for kind in kinds {
+            let mut search = Search::new("needle", 0).unwrap();
+            search.entry(&v1::Event { log_seq: 1, kind: Some(kind), ..Default::default() });
+            assert_eq!(search.hits.len(), 1);
+        }
     }
 
     #[test]
