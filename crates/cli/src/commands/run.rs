@@ -48,7 +48,7 @@ pub struct Run {
     #[arg(long, value_name = "NAME", conflicts_with_all = workflow::OF_TASKS)]
     pub template: Option<String>,
     /// Parameter of the template, as JSON or as text; may be repeated
-    #[arg(long = "parameter", short, value_name = "NAME=VALUE", requires = "template")]
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
     pub parameters: Vec<String>,
     /// Kind of the task, whose agent, prompt, limits and result schema it gets: auto, code, review … (`rota kind list`)
     #[arg(long, value_name = "KIND")]
@@ -153,6 +153,10 @@ pub struct Run {
 
 impl Run {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        // Clap requires no flag that conflicts with one that is given.
+        if self.template.is_none() && !self.parameters.is_empty() {
+            return Err(Failure::usage("--parameter is for a workflow: name its --template").into());
+        }
         if let Some(template) = self.template {
             let run = workflow::FromTemplate {
                 template,
