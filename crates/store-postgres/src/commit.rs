@@ -152,7 +152,11 @@ async fn pipeline<'a>(
 /// The error of a writer whose shard has another owner, or a revision that this one has not written.
 pub(crate) fn deposed(fault: &Fault) -> Error {
     match fault.code().map(tokio_postgres::error::SqlState::code) {
-        Some("RT001") | None => Error::Deposed,
+        Some("RT001") | None => {
+            // A commit may notice before the lease is renewed.
+            tracing::error!("another control plane has taken over the database; this one ends");
+            Error::Deposed
+        }
         Some(_) => {
             tracing::error!(
                 "the revision of the database is not the last one that was read: was it restored?"
