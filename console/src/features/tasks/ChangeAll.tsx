@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from "react";
-import { newKey, post } from "../../api/client";
+import { ApiError, newKey, post } from "../../api/client";
 import type { ChangeTasksRequest, ChangeTasksResponse } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Dialog } from "../../components/Dialog";
@@ -102,6 +102,8 @@ export function ChangeAll({
       setNow(undefined);
     }
   };
+  // The counts are out of date: what matches now is counted again.
+  const isRefused = problem instanceof ApiError && problem.reason === "MORE_TASKS_MATCH";
   const total = now?.counted.done ?? 0;
   const tasks = (number: number) => `${number} ${number === 1 ? "task" : "tasks"}`;
   const isCounted = now?.counted.isOver && !now.changed;
@@ -161,7 +163,7 @@ export function ChangeAll({
           )}
         </div>
         <Problem error={problem} />
-        {now?.counted.isOver && total > 0 && !now.changed?.isOver && (
+        {now?.counted.isOver && total > 0 && !now.changed?.isOver && !isRefused && (
           <button type="button" className="primary" disabled={busy} onClick={() => void apply(now)}>
             {problem ? "Continue" : `${now.name} ${tasks(total)}`}
           </button>

@@ -4,7 +4,7 @@ import { BEGINNING, change, type Progress } from "./change";
 
 const ANSWERS = [
   { startToken: "9.0", nextPageToken: "5.0", count: "3" },
-  { nextPageToken: "2.3", count: "1", failedCount: "1", errors: ["no"] },
+  { startToken: "9.1", nextPageToken: "2.3", count: "1", failedCount: "1", errors: ["no"] },
   { count: "2", failedCount: "1", errors: ["no"] },
 ];
 
@@ -18,7 +18,7 @@ test("calls continue to the end, and are added up", async () => {
   const done = await change(call, { action: "TASK_ACTION_CANCEL" }, BEGINNING, ({ done }) =>
     reports.push(done),
   );
-  expect(done).toEqual({ done: 6, failed: 2, errors: ["no"], start: "9.0", next: "", isOver: true });
+  expect(done).toEqual({ done: 6, failed: 2, errors: ["no"], start: "9.1", next: "", isOver: true });
   expect(tokens).toEqual([undefined, "5.0", "2.3"]);
   expect(reports).toEqual([3, 4, 6]);
 });

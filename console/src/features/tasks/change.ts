@@ -34,7 +34,8 @@ export async function change(
       done: progress.done + Number(answer.count ?? 0),
       failed: progress.failed + Number(answer.failedCount ?? 0),
       errors: [...errors].slice(0, MOST_ERRORS),
-      start: progress.start || (answer.startToken ?? ""),
+      // The last one: it has the oldest task that was counted, too.
+      start: answer.startToken || progress.start,
       next: answer.nextPageToken ?? "",
       isOver: !answer.nextPageToken,
     };

@@ -107,7 +107,8 @@ impl Bulk {
             idempotency_key: format!("bulk-{}", uuid::Uuid::new_v4()),
             ..ChangeTasksRequest::default()
         };
-        let counted = all(context, ChangeTasksRequest { validate_only: true, ..request.clone() }).await?;
+        let mut counted = Done::default();
+        all(context, ChangeTasksRequest { validate_only: true, ..request.clone() }, &mut counted).await?;
         let action =
             self.action.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         if counted.count == 0 || !self.yes {
@@ -121,7 +122,10 @@ impl Bulk {
             return Ok(Exit::Ok);
         }
         let (expected_count, page_token) = (counted.count, counted.start);
-        let done = all(context, ChangeTasksRequest { expected_count, page_token, ..request }).await?;
+        let mut done = Done::default();
+        let request = ChangeTasksRequest { expected_count, page_token, ..request };
+        let result = all(context, request, &mut done).await;
+        // Also of a change that has failed in the middle.
         let (matched, changed) = (counted.count, done.count);
         if context.out.is_human() {
             context.out.line(&format!("{action}: {changed} of {matched} tasks changed"))?;
@@ -130,6 +134,7 @@ impl Bulk {
             let value = json!({"action": action, "matched": matched, "changed": changed, "failed": failed});
             context.out.value(&value)?;
         }
+        result?;
         if done.failed == 0 {
             return Ok(Exit::Ok);
         }
@@ -152,19 +157,19 @@ impl Bulk {
     }
 }
 
-/// Makes all calls of a change or a count.
-async fn all(context: &Context, mut request: ChangeTasksRequest) -> anyhow::Result<Done> {
-    let mut done = Done::default();
+/// Makes all calls of a change or a count, and adds up what they have done.
+async fn all(context: &Context, mut request: ChangeTasksRequest, done: &mut Done) -> anyhow::Result<()> {
     loop {
         let answer = context.client.change_tasks(request.clone()).await?;
         done.count += answer.count;
         done.failed += answer.failed_count;
         done.errors.extend(answer.errors);
-        if done.start.is_empty() {
+        // The last one: it has the oldest task that was counted, too.
+        if !answer.start_token.is_empty() {
             done.start = answer.start_token;
         }
         if answer.next_page_token.is_empty() {
-            return Ok(done);
+            return Ok(());
         }
         request.page_token = answer.next_page_token;
     }

@@ -33,6 +33,17 @@ enum Action {
     Retry { key: String },
 }
 
+/// How far the calls of a change or a count are, as their tokens have it.
+#[derive(Default)]
+struct Position {
+    /// Only older tasks are left.
+    before: Option<TaskKey>,
+    /// Tasks that were changed, or could not be.
+    attempted: u64,
+    /// Newest and oldest task that was counted. A change leaves all others alone.
+    counted: Option<(TaskKey, TaskKey)>,
+}
+
 /// A call, and how far it is.
 pub(super) struct Change<'a> {
     tasks: &'a Tasks,
@@ -42,8 +53,7 @@ pub(super) struct Change<'a> {
     scope: Scope,
     /// Number of tasks that the whole change may concern; `None` only counts.
     expected: Option<u64>,
-    /// Those of the calls so far.
-    attempted: u64,
+    position: Position,
     count: u64,
     failed: u64,
     errors: BTreeSet<String>,
@@ -61,59 +71,67 @@ impl<'a> Change<'a> {
             (false, Ok(count)) if count > 0 => Some(count),
             _ => return Err(invalid("expected_count", "is required: the number of tasks that were counted")),
         };
-        let (page_token, attempted) = match request.page_token.split_once('.') {
-            None => (request.page_token.clone(), 0),
-            Some((page, attempted)) => {
-                let attempted = attempted.parse();
-                let attempted =
-                    attempted.map_err(|_| invalid("page_token", "is not a token of an earlier call"))?;
-                (page.to_owned(), attempted)
-            }
-        };
+        let position = Position::parse(&request.page_token)?;
         let action = Action::new(&request)?;
         let list = v1::ListTasksRequest {
             parent: request.parent,
             filter: request.filter,
-            page_token,
+            page_token: String::new(),
             page_size: MAX_CHANGED,
         };
         let mut filter = task_filter::of(&list)?;
+        filter.before = position.before;
         let wanted = action.states();
         filter.states = match filter.states.is_empty() {
             true => wanted.to_vec(),
             false => filter.states.into_iter().filter(|state| wanted.contains(state)).collect(),
         };
         let (count, failed, errors) = (0, 0, BTreeSet::new());
-        Ok(Self { tasks, action, filter, trace, scope, expected, attempted, count, failed, errors })
+        Ok(Self { tasks, action, filter, trace, scope, expected, position, count, failed, errors })
     }
 
     pub(super) async fn run(mut self) -> Result<v1::ChangeTasksResponse, Status> {
         let began = Instant::now();
-        let (mut start, mut next) = (None, None);
         // Without a state there is no task, and with no filter by state there would be all.
-        while !self.filter.states.is_empty() {
-            let page = self.tasks.store.reads().list(self.filter.clone()).await.map_err(store)?;
-            let fits = |task: &Task| self.scope.contains(task) && self.action.fits(task);
-            let found: Vec<_> = page.tasks.into_iter().filter(fits).collect();
-            // Tasks that are created later are newer than the first one.
-            start = start.or_else(|| found.first().map(|newest| TaskKey(newest.key.0 + 1)));
-            next = page.next;
-            self.attempt(found).await?;
-            self.filter.before = next;
-            if next.is_none() || began.elapsed() >= CALL_TIME {
+        let mut is_over = self.filter.states.is_empty();
+        while !is_over {
+            match self.page().await {
+                // What was changed is reported. The next call begins here, and fails by itself.
+                Err(_) if self.count + self.failed > 0 => break,
+                page => is_over = page?,
+            }
+            if began.elapsed() >= CALL_TIME {
                 break;
             }
         }
-        let token = |key: Option<TaskKey>, attempted| {
-            key.map(|key| format!("{:x}.{attempted}", key.0)).unwrap_or_default()
+        let start = match (&self.expected, self.position.counted) {
+            // Tasks that are created later are newer than the first one.
+            (None, Some((newest, _))) => {
+                let before = Some(TaskKey(newest.0.saturating_add(1)));
+                Position { before, attempted: 0, ..self.position }.token()
+            }
+            _ => String::new(),
         };
+        let next = Position { before: self.filter.before, ..self.position };
         Ok(v1::ChangeTasksResponse {
             count: num::to_i64(self.count),
             failed_count: num::to_i64(self.failed),
             errors: self.errors.into_iter().collect(),
-            start_token: if self.expected.is_none() { token(start, 0) } else { String::new() },
-            next_page_token: token(next, self.attempted),
+            start_token: start,
+            next_page_token: if is_over { String::new() } else { next.token() },
         })
+    }
+
+    /// Counts or changes a page of tasks. Returns whether it was the last one.
+    async fn page(&mut self) -> Result<bool, Status> {
+        let page = self.tasks.store.reads().list(self.filter.clone()).await.map_err(store)?;
+        let oldest = self.position.counted.filter(|_| self.expected.is_some()).map(|(_, oldest)| oldest);
+        let fits =
+            |task: &Task| Some(task.key) >= oldest && self.scope.contains(task) && self.action.fits(task);
+        let found: Vec<_> = page.tasks.into_iter().filter(fits).collect();
+        self.attempt(found).await?;
+        self.filter.before = page.next;
+        Ok(page.next.is_none_or(|next| Some(next) <= oldest))
     }
 
     /// Counts or changes some tasks.
@@ -121,13 +139,16 @@ impl<'a> Change<'a> {
         let number = found.len() as u64;
         let Some(expected) = self.expected else {
             self.count += number;
+            if let (Some(first), Some(last)) = (found.first(), found.last()) {
+                let newest = self.position.counted.map_or(first.key, |(newest, _)| newest);
+                self.position.counted = Some((newest, last.key));
+            }
             return Ok(());
         };
-        if self.attempted + number > expected {
+        if self.position.attempted.saturating_add(number) > expected {
             let text = format!("more tasks match than the {expected} that were expected: count them again");
             return Err(error("MORE_TASKS_MATCH", text));
         }
-        self.attempted += number;
         if number == 0 {
             return Ok(());
         }
@@ -135,6 +156,7 @@ impl<'a> Change<'a> {
             Action::Update { .. } => self.update(&found).await?,
             Action::Retry { key } => self.retry(&found, key).await?,
         };
+        self.position.attempted += number;
         for result in results {
             match result {
                 Ok(()) => self.count += 1,
@@ -181,6 +203,30 @@ impl<'a> Change<'a> {
         let answers = self.tasks.creator.commit(prepared).await?;
         results.extend(answers.into_iter().map(|answer| answer.map(drop)));
         Ok(results)
+    }
+}
+
+impl Position {
+    fn parse(token: &str) -> Result<Self, Status> {
+        if token.is_empty() {
+            return Ok(Self::default());
+        }
+        let numbers: Result<Vec<_>, _> = token.split('.').map(|part| u64::from_str_radix(part, 16)).collect();
+        match numbers.as_deref() {
+            Ok(&[before, attempted, newest, oldest]) => Ok(Self {
+                before: Some(TaskKey(before)),
+                attempted,
+                counted: (newest > 0).then_some((TaskKey(newest), TaskKey(oldest))),
+            }),
+            _ => Err(invalid("page_token", "is not a token of an earlier call")),
+        }
+    }
+
+    /// Returns its token; empty where nothing is left.
+    fn token(&self) -> String {
+        let Some(before) = self.before else { return String::new() };
+        let (newest, oldest) = self.counted.unwrap_or_default();
+        format!("{:x}.{:x}.{:x}.{:x}", before.0, self.attempted, newest.0, oldest.0)
     }
 }
 

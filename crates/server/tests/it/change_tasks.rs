@@ -25,7 +25,7 @@ fn request(action: TaskAction, owner: &str) -> v1::ChangeTasksRequest {
     }
 }
 
-/// Makes all calls of a change, and adds up what they return; the token is that of the first.
+/// Makes all calls of a change, and adds up what they return; the token is that of the last.
 async fn all(client: &Client, mut request: v1::ChangeTasksRequest) -> Result<v1::ChangeTasksResponse> {
     let mut sum = v1::ChangeTasksResponse::default();
     loop {
@@ -33,9 +33,7 @@ async fn all(client: &Client, mut request: v1::ChangeTasksRequest) -> Result<v1:
         sum.count += answer.count;
         sum.failed_count += answer.failed_count;
         sum.errors.extend(answer.errors);
-        if sum.start_token.is_empty() {
-            sum.start_token = answer.start_token;
-        }
+        sum.start_token = answer.start_token;
         if answer.next_page_token.is_empty() {
             return Ok(sum);
         }
@@ -147,5 +145,47 @@ async fn no_more_than_counted_is_changed() -> Result<()> {
     assert!(states(client, &new).await?.iter().all(|(state, ..)| !state.is_final()));
     let error = client.change_tasks(request(TaskAction::Cancel, "me")).await.unwrap_err();
     assert!(error.to_string().contains("expected_count"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn older_tasks_that_match_later_are_left_alone() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    let old = waiting(client, "me", 30).await?;
+    change(client, request(TaskAction::Suspend, "me")).await?;
+    let new = waiting(client, "me", 120).await?;
+    let counted = count(client, TaskAction::Suspend, "me").await?;
+    assert_eq!(counted.count, 120);
+    change(client, request(TaskAction::Resume, "me")).await?;
+
+    let suspend = v1::ChangeTasksRequest { expected_count: 120, ..request(TaskAction::Suspend, "me") };
+    let suspend_counted =
+        v1::ChangeTasksRequest { page_token: counted.start_token.clone(), ..suspend.clone() };
+    // The response to the first call is lost.
+    client.change_tasks(suspend_counted.clone()).await?;
+    all(client, suspend_counted).await?;
+    let desired = |states: Vec<(TaskState, DesiredState, i32)>, wanted| {
+        states.iter().all(|(_, desired, _)| *desired == wanted)
+    };
+    assert!(desired(states(client, &new).await?, DesiredState::Suspended));
+    assert!(desired(states(client, &old).await?, DesiredState::Run));
+    Ok(())
+}
+
+#[tokio::test]
+async fn excess_ends_a_change_with_its_counts() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    waiting(client, "me", 150).await?;
+    let cancel = v1::ChangeTasksRequest { expected_count: 120, ..request(TaskAction::Cancel, "me") };
+    let first = client.change_tasks(cancel.clone()).await?;
+    assert_eq!(first.count, 100);
+    let next = v1::ChangeTasksRequest { page_token: first.next_page_token, ..cancel };
+    for _ in 0..2 {
+        let error = client.change_tasks(next.clone()).await.unwrap_err();
+        assert_eq!(error.code, Code::FailedPrecondition, "{error}");
+    }
+    assert_eq!(count(client, TaskAction::Cancel, "me").await?.count, 50);
     Ok(())
 }
