@@ -9,7 +9,7 @@ use rota_testkit::{history, tasks};
 use crate::process::Process;
 use crate::{Fixture, procfs, workload};
 
-const AGENT: &str = "\
+pub(crate) const AGENT: &str = "\
 apiVersion: rota.dev/v1alpha1
 kind: Agent
 metadata: {name: shell}
@@ -27,7 +27,7 @@ fn task(name: &str, mark: &str, line: &str) -> String {
 }
 
 /// Starts `rota dev`, and returns it with a client.
-async fn up(fixture: &Fixture) -> Result<(Process, Client)> {
+pub(crate) async fn up(fixture: &Fixture) -> Result<(Process, Client)> {
     let command = fixture.command(&["dev", "--data-dir", "data", "--listen", "127.0.0.1:0"]);
     let mut dev = Process::start("dev", command);
     let line = dev.prints("rota dev is running at ").await;

@@ -13,7 +13,7 @@ use rota_testkit::{history, tasks};
 use sha2::{Digest, Sha256};
 
 use crate::process::Process;
-use crate::{Fixture, Graces, workload};
+use crate::{Fixture, Graces, dev, workload};
 
 /// Returns a fixture whose workers release slots soon.
 pub(crate) fn impatient() -> Fixture {
@@ -171,4 +171,31 @@ async fn work_runs_again_only_without_its_disk() -> Result<()> {
     assert_eq!(workload::printed(&client, &kept).await?, "once\nonce\n");
     assert!(is_whole(&fixture, &kept).await?);
     history::check(&client, true).await?.check()
+}
+
+/// Nor does it end with its agent, whose workers take no other tasks.
+#[tokio::test]
+async fn work_is_stored_after_its_agent_is_deleted() -> Result<()> {
+    let mut fixture = impatient();
+    fixture.data = fixture.dir().join("data");
+    let (_dev, client) = dev::up(&fixture).await?;
+    fixture.apply("agent.yaml", dev::AGENT).await.success();
+    let gate = fixture.dir().join("go-on");
+    let name = tasks::create(&client, task(&gate)).await?.name;
+    workload::prints(&client, &name, "once").await?;
+    let storage = Folder::of(&fixture);
+    storage.take_away()?;
+    fs::write(&gate, "")?;
+    waits_for_storage(&client, &name).await?;
+    let first = tasks::workers(&client).await?.remove(0).instance;
+    fixture.rota(&["delete", "agent", workload::AGENT]).await.success();
+    tasks::eventually("another process that only stores", async || {
+        Ok(tasks::workers(&client).await?.iter().any(|worker| worker.instance != first && worker.draining))
+    })
+    .await?;
+    storage.bring_back()?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    assert!(is_whole(&fixture, &name).await?);
+    tasks::eventually("no workers", async || Ok(tasks::workers(&client).await?.is_empty())).await
 }
