@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use prost::Message;
 use rota_core::TaskId;
-use rota_core::task::{State, Task, Trace};
+use rota_core::task::{State, Task};
 use rota_forge::{Comment, Error, Forge, Pages, Settings};
 use rota_proto::labels::{CLUSTER, FOLLOWED, FOLLOWED_UNTIL, REPLAYED};
 use rota_proto::{names, v1};
-use rota_telemetry::traces;
 use tonic::Status;
 
 use super::message::message;
 use super::settings::{Authors, Followed};
 use crate::clock::now;
-use crate::grpc::{Creator, Scope};
+use crate::grpc::{Creator, Scope, root_trace};
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire;
 
@@ -209,14 +208,8 @@ impl Watched {
             idempotency_key: format!("follow-{}", self.task.id),
             ..v1::CreateTaskRequest::default()
         };
-        let trace_id = traces::trace_id();
-        let trace = Trace {
-            trace_id,
-            span_id: traces::span_id(),
-            sampled: traces::is_sampled(trace_id, None),
-            ..Trace::default()
-        };
-        let prepared = creator.prepare(self.task.namespace.clone(), trace, request, None, Scope::All).await?;
+        let namespace = self.task.namespace.clone();
+        let prepared = creator.prepare(namespace, root_trace(), request, None, Scope::All).await?;
         creator.commit(vec![prepared]).await?.pop().unwrap_or_else(|| Err(no_reply()))
     }
 }

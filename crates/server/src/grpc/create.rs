@@ -97,21 +97,24 @@ pub(super) fn trace<T>(request: &Request<T>) -> Trace {
     let metadata = request.metadata();
     // The span of the call, if there is one, has decided whether the trace is sampled.
     let call = request.extensions().get::<trace::TraceContext>().copied();
-    let span_id = traces::span_id();
     match call.or_else(|| traced::caller(metadata.as_ref())) {
         Some(parent) => Trace {
             trace_id: parent.trace_id,
-            span_id,
+            span_id: traces::span_id(),
             parent_id: parent.span_id,
             sampled: parent.sampled,
             state: state(metadata),
         },
-        None => {
-            // Random throughout: samplers use its last bytes, of which a UUID fixes some.
-            let trace_id = traces::trace_id();
-            Trace { trace_id, span_id, sampled: traces::is_sampled(trace_id, None), ..Trace::default() }
-        }
+        None => root_trace(),
     }
+}
+
+/// Returns the context of a new trace.
+pub(crate) fn root_trace() -> Trace {
+    // Random throughout: samplers use its last bytes, of which a UUID fixes some.
+    let trace_id = traces::trace_id();
+    let (span_id, sampled) = (traces::span_id(), traces::is_sampled(trace_id, None));
+    Trace { trace_id, span_id, sampled, ..Trace::default() }
 }
 
 fn state(metadata: &MetadataMap) -> String {

@@ -41,7 +41,7 @@ pub(crate) use admin::Admin;
 pub(crate) use agents::Agents;
 pub(crate) use artifacts::Service as ArtifactsService;
 pub(crate) use browser_sessions::BrowserSessionAdmin;
-pub(crate) use create::{Creator, Kept};
+pub(crate) use create::{Creator, Kept, root_trace};
 pub(crate) use explain::Explainer;
 pub(crate) use health::HealthService;
 pub(crate) use input::Inputs;

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use rota_core::task::{Command as TaskCommand, Desired, Trace};
+use rota_core::task::{Command as TaskCommand, Desired};
 use rota_core::{TaskId, Timestamp};
 use rota_proto::labels::SCHEDULE;
 use rota_proto::{names, v1};
-use rota_telemetry::traces;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
@@ -15,7 +14,7 @@ use super::driver::Driver;
 use super::plan::Slot;
 use super::record::StoredRun;
 use super::registry::{Entry, Tracked};
-use crate::grpc::Scope;
+use crate::grpc::{Scope, root_trace};
 use crate::store_client::no_reply;
 use crate::wire::{status, time};
 
@@ -255,14 +254,8 @@ impl Driver {
             task_id: run.task().to_owned(),
             validate_only: false,
         };
-        let trace_id = traces::trace_id();
-        let trace = Trace {
-            trace_id,
-            span_id: traces::span_id(),
-            sampled: traces::is_sampled(trace_id, None),
-            ..Trace::default()
-        };
-        let prepared = self.creator.prepare(namespace.clone(), trace, request, None, Scope::All).await?;
+        let (namespace, trace) = (namespace.clone(), root_trace());
+        let prepared = self.creator.prepare(namespace, trace, request, None, Scope::All).await?;
         let mut answers = self.creator.commit(vec![prepared]).await?;
         answers.pop().unwrap_or_else(|| Err(no_reply()))
     }
