@@ -8,10 +8,12 @@ mod message;
 mod request;
 mod settings;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use rota_core::task::State;
+use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use rota_core::task::{State, Task};
 use rota_core::{Namespace, TaskId};
 use rota_forge::Error;
 use rota_store::{Commit, Filter};
@@ -26,7 +28,9 @@ pub use self::settings::{Follow, FollowError};
 use crate::clock::now;
 use crate::grpc::Creator;
 
-/// Tasks that have succeeded and were not looked at yet. Those beyond it are found with the next start.
+/// Repositories whose requests are looked at concurrently.
+const MAX_CONCURRENT: usize = 8;
+/// Tasks that have succeeded and whose requests were not looked for yet. Those beyond it are found with the next start.
 const MAX_WAITING: usize = 1024;
 /// Requests that are followed. The oldest ones make room.
 const MAX_WATCHED: usize = 256;
@@ -43,9 +47,14 @@ pub(crate) struct Successes(Option<(Vec<Namespace>, mpsc::Sender<Success>)>);
 
 /// Looks at requests at an interval, and continues tasks.
 pub(crate) struct Follower {
+    looks: Looks,
+    successes: mpsc::Receiver<Success>,
+}
+
+struct Looks {
     follow: Follow,
     creator: Creator,
-    successes: mpsc::Receiver<Success>,
+    requests: Mutex<Requests>,
 }
 
 impl Successes {
@@ -74,8 +83,8 @@ pub(crate) fn follow(follow: Option<Follow>, creator: &Creator) -> (Successes, O
     namespaces.sort_unstable();
     namespaces.dedup();
     let (sender, successes) = mpsc::channel(MAX_WAITING);
-    let follower = Follower { follow, creator: creator.clone(), successes };
-    (Successes(Some((namespaces, sender))), Some(follower))
+    let looks = Looks { follow, creator: creator.clone(), requests: Mutex::default() };
+    (Successes(Some((namespaces, sender))), Some(Follower { looks, successes }))
 }
 
 /// Runs until `stop` is cancelled.
@@ -89,15 +98,24 @@ pub(crate) async fn run(follower: Option<(Follower, TaskMonitor)>, stop: Cancell
     }
 }
 
+/// Numbers of a repository and of a request.
+type Key = (usize, i64);
+
 /// The requests that are followed.
 #[derive(Default)]
 struct Requests {
-    by_key: HashMap<(usize, i64), Watched>,
+    by_key: HashMap<Key, Watched>,
     /// Repositories whose forge wants to be left alone.
     until: HashMap<usize, Instant>,
 }
 
 impl Requests {
+    /// Takes out a request for a look, unless its forge wants to be left alone.
+    fn take(&mut self, key: Key) -> Option<Watched> {
+        let waits = self.until.get(&key.0).is_some_and(|until| *until > Instant::now());
+        if waits { None } else { self.by_key.remove(&key) }
+    }
+
     /// Follows a request by its newest task.
     fn add(&mut self, new: Watched) {
         let key = new.key();
@@ -115,40 +133,51 @@ impl Requests {
 }
 
 impl Follower {
-    async fn run(mut self, monitor: TaskMonitor) {
-        let mut requests = Requests::default();
+    /// Takes in tasks that succeed also while forges are slow to answer.
+    async fn run(self, monitor: TaskMonitor) {
+        let Self { looks, mut successes } = self;
+        let collect = async {
+            while let Some((namespace, id)) = successes.recv().await {
+                if let Err(status) = looks.add(&namespace, id).await {
+                    tracing::warn!(task = %id, %status, "failed to look for its pull request");
+                }
+            }
+        };
+        tokio::join!(collect, looks.repeat(monitor));
+    }
+}
+
+impl Looks {
+    async fn repeat(&self, monitor: TaskMonitor) {
         let mut scanned = false;
         let mut looks = tokio::time::interval(self.follow.interval);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                Some((namespace, id)) = self.successes.recv() => {
-                    if let Err(status) = self.add(&mut requests, &namespace, id).await {
-                        tracing::warn!(task = %id, %status, "failed to look for its pull request");
-                    }
-                }
-                _ = looks.tick() => {
-                    let round = self.round(&mut requests, &mut scanned).await;
-                    // A round takes as long as its forges do: its outcome alone is an activation.
-                    let activation = monitor.activate();
-                    match round {
-                        Ok(()) => activation.succeeded(),
-                        Err(error) => activation.failed(error),
-                    }
-                }
+            looks.tick().await;
+            let round = self.round(&mut scanned).await;
+            // A round takes as long as its forges do: its outcome alone is an activation.
+            let activation = monitor.activate();
+            match round {
+                Ok(()) => activation.succeeded(),
+                Err(error) => activation.failed(error),
             }
         }
     }
 
-    async fn add(&self, requests: &mut Requests, namespace: &Namespace, id: TaskId) -> Result<(), Status> {
+    async fn add(&self, namespace: &Namespace, id: TaskId) -> Result<(), Status> {
         let Some(task) = self.creator.store.record(namespace, id).await? else { return Ok(()) };
-        let found = Watched::of(&self.creator.store, task, &self.follow.repositories).await?;
-        found.into_iter().for_each(|watched| requests.add(watched));
+        self.add_task(task).await
+    }
+
+    async fn add_task(&self, task: Task) -> Result<(), Status> {
+        if let Some(watched) = Watched::of(&self.creator.store, task, &self.follow.repositories).await? {
+            self.requests.lock().add(watched);
+        }
         Ok(())
     }
 
     /// Finds the requests of tasks that have succeeded before this control plane started.
-    async fn scan(&self, requests: &mut Requests) -> Result<(), Status> {
+    async fn scan(&self) -> Result<(), Status> {
         let store = &self.creator.store;
         for followed in &self.follow.repositories {
             let mut filter = Filter {
@@ -162,11 +191,10 @@ impl Follower {
             loop {
                 let page = store.reads().list(filter.clone()).await.map_err(crate::wire::status::store)?;
                 for task in page.tasks {
-                    let found = Watched::of(store, task, &self.follow.repositories).await?;
-                    found.into_iter().for_each(|watched| requests.add(watched));
+                    self.add_task(task).await?;
                 }
                 filter.before = page.next;
-                if filter.before.is_none() || requests.by_key.len() >= MAX_WATCHED {
+                if filter.before.is_none() || self.requests.lock().by_key.len() >= MAX_WATCHED {
                     break;
                 }
             }
@@ -175,29 +203,37 @@ impl Follower {
     }
 
     /// Looks at all requests; at first, finds those of earlier tasks. Returns the first error.
-    async fn round(&self, requests: &mut Requests, scanned: &mut bool) -> Result<(), String> {
+    async fn round(&self, scanned: &mut bool) -> Result<(), String> {
         let found = match *scanned {
             true => Ok(()),
-            false => self.scan(requests).await.map_err(|status| {
+            false => self.scan().await.map_err(|status| {
                 tracing::warn!(%status, "failed to look for pull requests to follow");
                 status.to_string()
             }),
         };
         *scanned = found.is_ok();
-        found.and(self.look_at_all(requests).await)
+        found.and(self.look_at_all().await)
     }
 
-    /// Returns the first error.
-    async fn look_at_all(&self, requests: &mut Requests) -> Result<(), String> {
+    /// Returns an error of those that there were.
+    async fn look_at_all(&self) -> Result<(), String> {
+        let mut keys: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
+        for key in self.requests.lock().by_key.keys() {
+            keys.entry(key.0).or_default().push(*key);
+        }
+        let looks = stream::iter(keys.into_values().map(|keys| self.look_at(keys)));
+        let looks = looks.buffer_unordered(MAX_CONCURRENT);
+        looks.fold(Ok(()), |first: Result<(), String>, result| std::future::ready(first.and(result))).await
+    }
+
+    /// Looks at the requests of one repository. Returns the first error.
+    async fn look_at(&self, keys: Vec<Key>) -> Result<(), String> {
         let mut first = Ok(());
         let quiet = i64::try_from(self.follow.quiet.as_secs()).unwrap_or(i64::MAX);
-        let keys: Vec<_> = requests.by_key.keys().copied().collect();
         for key in keys {
-            let Some(watched) = requests.by_key.get_mut(&key) else { continue };
-            let Some(followed) = self.follow.repositories.get(watched.repository) else { continue };
-            if requests.until.get(&watched.repository).is_some_and(|until| *until > Instant::now()) {
-                continue;
-            }
+            let Some(followed) = self.follow.repositories.get(key.0) else { continue };
+            let taken = self.requests.lock().take(key);
+            let Some(mut watched) = taken else { continue };
             let ended = watched.task.ended_at.unwrap_or(watched.task.created_at);
             let next = match watched.look(followed, quiet).await {
                 _ if now().since(ended) > MAX_AGE => Next::Forget,
@@ -212,7 +248,7 @@ impl Follower {
                         Error::Refused(_) => None,
                     };
                     if let Some(wait) = wait {
-                        requests.until.insert(key.0, Instant::now() + wait);
+                        self.requests.lock().until.insert(key.0, Instant::now() + wait);
                     }
                     Next::Wait
                 }
@@ -232,8 +268,8 @@ impl Follower {
                     }
                 },
             };
-            if done {
-                requests.by_key.remove(&key);
+            if !done {
+                self.requests.lock().add(watched);
             }
         }
         first
