@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::github::{self, Pull};
-use crate::http::Http;
+use crate::http::{GITEA_PAGE, Http};
 use crate::review::{Pages, Review, Written, time};
 use crate::{Error, Found, Repository, Wanted};
 
@@ -62,8 +62,8 @@ pub(crate) async fn label(
     Ok(labels.iter().filter(is_unknown).cloned().collect())
 }
 
-/// Reviews whose comments are read.
-const MAX_REVIEWS: usize = 20;
+/// Reviews whose comments are read, with a call each: the newest ones.
+const MAX_REVIEWS: usize = 100;
 
 pub(crate) async fn review(
     http: &Http,
@@ -78,11 +78,19 @@ pub(crate) async fn review(
     }
     let root = format!("repos/{}", repository.path);
     let path = format!("{root}/issues/{number}/comments?since={}", time(since));
+    // These lists have no pages.
     let written: Vec<Written> = http.get_known(&path, pages).await?;
     review.comments.extend(written.into_iter().filter_map(Written::comment));
-    let reviews: Vec<Written> =
-        http.get_known(&format!("{root}/pulls/{number}/reviews?limit=50"), pages).await?;
-    for one in reviews.into_iter().rev().take(MAX_REVIEWS) {
+    let path = format!("{root}/pulls/{number}/reviews?limit={GITEA_PAGE}");
+    let mut reviews = Vec::new();
+    let add = |page: Vec<Written>| {
+        let entries = page.len();
+        reviews.extend(page.into_iter().filter(|one| one.is_since(since)));
+        entries
+    };
+    http.each_known(&path, pages, add).await?;
+    reviews.sort_by_key(|one| std::cmp::Reverse(one.id));
+    for one in reviews.into_iter().take(MAX_REVIEWS) {
         let path = format!("{root}/pulls/{number}/reviews/{}/comments", one.id);
         let written: Vec<Written> = http.get_known(&path, pages).await?;
         review.comments.extend(written.into_iter().chain([one]).filter_map(Written::comment));

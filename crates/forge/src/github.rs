@@ -4,9 +4,9 @@ use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::http::Http;
-use crate::review::{Check, Combined, Pages, Review, Written, time};
-use crate::{Error, Found, Repository, Wanted};
+use crate::http::{GITEA_PAGE, Http};
+use crate::review::{Check, Combined, Pages, Review, User, Written, time};
+use crate::{Error, Found, Provider, Repository, Wanted};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Pull {
@@ -14,6 +14,7 @@ pub(crate) struct Pull {
     html_url: String,
     base: Side,
     head: Side,
+    user: Option<User>,
     #[serde(default)]
     state: String,
     #[serde(default)]
@@ -124,7 +125,8 @@ impl From<Pull> for Review {
     fn from(pull: Pull) -> Self {
         let own = pull.head.repo.is_some() && pull.head.repo == pull.base.repo;
         let (branch, commit) = (pull.head.branch, pull.head.sha);
-        Self { open: pull.state == "open", own, branch, commit, ..Self::default() }
+        let author = pull.user.map(|user| user.login).unwrap_or_default();
+        Self { open: pull.state == "open", own, author, branch, commit, ..Self::default() }
     }
 }
 
@@ -138,8 +140,13 @@ pub(crate) async fn reviewed(
     let pull: Pull = http.get_known(&format!("repos/{}/pulls/{number}", repository.path), pages).await?;
     let mut review = Review::from(pull);
     if review.open {
-        let path = format!("repos/{}/commits/{}/status", repository.path, review.commit);
-        http.get_known::<Combined>(&path, pages).await?.add_to(&mut review);
+        let size = match repository.provider {
+            Provider::Gitea => format!("limit={GITEA_PAGE}"),
+            _ => "per_page=100".to_owned(),
+        };
+        let path = format!("repos/{}/commits/{}/status?{size}", repository.path, review.commit);
+        let all = http.each_known(&path, pages, |page: Combined| page.add_to(&mut review)).await?;
+        review.pending |= !all;
     }
     Ok(review)
 }
@@ -164,6 +171,17 @@ struct Output {
     summary: Option<String>,
 }
 
+impl Run {
+    fn add_to(self, review: &mut Review) {
+        review.pending |= self.status != "completed";
+        if matches!(self.conclusion.as_deref(), Some("failure" | "timed_out" | "startup_failure")) {
+            let output = self.output.unwrap_or(Output { title: None, summary: None });
+            let texts = [output.title, output.summary].into_iter().flatten().collect::<Vec<_>>();
+            review.failed.push(Check::new(&self.name, Some(&texts.join("\n")), self.html_url.as_deref()));
+        }
+    }
+}
+
 pub(crate) async fn review(
     http: &Http,
     repository: &Repository,
@@ -177,22 +195,26 @@ pub(crate) async fn review(
     }
     let root = format!("repos/{}", repository.path);
     let path = format!("{root}/commits/{}/check-runs?per_page=100", review.commit);
-    for run in http.get_known::<Runs>(&path, pages).await?.check_runs {
-        review.pending |= run.status != "completed";
-        if matches!(run.conclusion.as_deref(), Some("failure" | "timed_out" | "startup_failure")) {
-            let output = run.output.unwrap_or(Output { title: None, summary: None });
-            let texts = [output.title, output.summary].into_iter().flatten().collect::<Vec<_>>();
-            review.failed.push(Check::new(&run.name, Some(&texts.join("\n")), run.html_url.as_deref()));
-        }
-    }
+    let add = |page: Runs| {
+        let entries = page.check_runs.len();
+        page.check_runs.into_iter().for_each(|run| run.add_to(&mut review));
+        entries
+    };
+    let all = http.each_known(&path, pages, add).await?;
+    review.pending |= !all;
     let since = time(since);
     for path in [
         format!("{root}/issues/{number}/comments?per_page=100&since={since}"),
         format!("{root}/pulls/{number}/comments?per_page=100&since={since}"),
         format!("{root}/pulls/{number}/reviews?per_page=100"),
     ] {
-        let written: Vec<Written> = http.get_known(&path, pages).await?;
-        review.comments.extend(written.into_iter().filter_map(Written::comment));
+        let comments = &mut review.comments;
+        let add = |page: Vec<Written>| {
+            let entries = page.len();
+            comments.extend(page.into_iter().filter_map(Written::comment));
+            entries
+        };
+        http.each_known(&path, pages, add).await?;
     }
     Ok(review)
 }

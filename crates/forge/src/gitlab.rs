@@ -24,6 +24,7 @@ struct Merge {
     draft: bool,
     #[serde(default)]
     state: String,
+    author: Option<User>,
     #[serde(default)]
     source_branch: String,
     #[serde(default)]
@@ -162,6 +163,7 @@ pub(crate) async fn review(
     let mut review = Review {
         open: merge.state == "opened",
         own: merge.source_project_id == merge.target_project_id,
+        author: merge.author.map(|author| author.username).unwrap_or_default(),
         branch: merge.source_branch,
         commit: merge.sha,
         ..Review::default()
@@ -170,41 +172,54 @@ pub(crate) async fn review(
         return Ok(review);
     }
     let commit = format!("{}/repository/commits/{}", project(repository), review.commit);
-    let statuses: Vec<Status> = http.get_known(&format!("{commit}/statuses?per_page=100"), pages).await?;
-    for one in statuses {
-        match one.status.as_str() {
-            "failed" if !one.allow_failure => {
-                let (text, url) = (one.description.as_deref(), one.target_url.as_deref());
-                review.failed.push(Check::new(&one.name, text, url));
+    let add = |page: Vec<Status>| {
+        page.iter().for_each(|status| status.add_to(&mut review));
+        page.len()
+    };
+    let all = http.each_known(&format!("{commit}/statuses?per_page=100"), pages, add).await?;
+    review.pending |= !all;
+    let path = format!("{path}/notes?sort=asc&order_by=created_at&per_page=100");
+    let comments = &mut review.comments;
+    let add = |page: Vec<Note>| {
+        let entries = page.len();
+        comments.extend(page.into_iter().filter_map(Note::comment));
+        entries
+    };
+    http.each_known(&path, pages, add).await?;
+    Ok(review)
+}
+
+impl Status {
+    fn add_to(&self, review: &mut Review) {
+        match self.status.as_str() {
+            "failed" if !self.allow_failure => {
+                let (text, url) = (self.description.as_deref(), self.target_url.as_deref());
+                review.failed.push(Check::new(&self.name, text, url));
             }
             "success" | "failed" | "canceled" | "skipped" | "manual" => {}
             _ => review.pending = true,
         }
     }
-    let path = format!("{path}/notes?sort=desc&order_by=created_at&per_page=100");
-    let notes: Vec<Note> = http.get_known(&path, pages).await?;
-    review.comments = (notes.into_iter().filter(|note| !note.system))
-        .filter_map(|note| {
-            let place = note.position.and_then(|at| place(at.new_path, at.new_line));
-            let author = note.author;
-            Comment::new(&author.username, author.id, &note.created_at, place, Some(&note.body))
-        })
-        .collect();
-    Ok(review)
+}
+
+impl Note {
+    fn comment(self) -> Option<Comment> {
+        if self.system {
+            return None;
+        }
+        let (author, position) = (self.author, self.position);
+        let place = position.and_then(|at| place(at.new_path, at.new_line));
+        Comment::new(&author.username, author.id, &self.created_at, place, Some(&self.body))
+    }
 }
 
 /// Whether a user may write: developers may, and maintainers and owners.
-pub(crate) async fn may_write(
-    http: &Http,
-    repository: &Repository,
-    user: i64,
-    pages: &mut Pages,
-) -> Result<bool, Error> {
+pub(crate) async fn may_write(http: &Http, repository: &Repository, user: i64) -> Result<bool, Error> {
     const DEVELOPER: i64 = 30;
     #[derive(Deserialize)]
     struct Member {
         access_level: i64,
     }
     let path = format!("{}/members/all/{user}", project(repository));
-    Ok(http.get_known::<Member>(&path, pages).await?.access_level >= DEVELOPER)
+    Ok(http.get::<Member>(&path).await?.access_level >= DEVELOPER)
 }

@@ -14,22 +14,49 @@ use crate::{Error, Forge, Provider, github, gitlab};
 const MAX_TEXT: usize = 4 << 10;
 /// Bytes of a name that is returned.
 const MAX_NAME: usize = 200;
-/// Bytes of a page that is remembered. A larger one is read each time.
-const MAX_REMEMBERED: usize = 64 << 10;
+/// Bytes of the pages of a request that are remembered. Further ones are read each time.
+const MAX_REMEMBERED: usize = 256 << 10;
 
-/// Pages that were read, with their tags.
+/// Pages of a request that were read, by path.
 #[derive(Debug, Default)]
-pub struct Pages(HashMap<String, (HeaderValue, Vec<u8>)>);
+pub struct Pages(HashMap<String, Page>);
+
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) tag: HeaderValue,
+    pub(crate) body: Vec<u8>,
+    /// Number of the last page of its list.
+    pub(crate) last: usize,
+    /// Whether the current look has read it.
+    used: bool,
+}
 
 impl Pages {
-    pub(crate) fn known(&self, path: &str) -> Option<&(HeaderValue, Vec<u8>)> {
-        self.0.get(path)
+    /// Begins another look: what the one before has not read is forgotten.
+    fn begin(&mut self) {
+        self.0.retain(|_, page| std::mem::take(&mut page.used));
     }
 
-    pub(crate) fn remember(&mut self, path: &str, tag: Option<HeaderValue>, page: Vec<u8>) {
-        match tag.filter(|_| page.len() <= MAX_REMEMBERED) {
-            Some(tag) => drop(self.0.insert(path.to_owned(), (tag, page))),
-            None => drop(self.0.remove(path)),
+    pub(crate) fn known(&mut self, path: &str) -> Option<&Page> {
+        let page = self.0.get_mut(path)?;
+        page.used = true;
+        Some(page)
+    }
+
+    /// Notes that a list has more pages than when its first one was read.
+    pub(crate) fn extend(&mut self, path: &str, last: usize) {
+        if let Some(page) = self.0.get_mut(path) {
+            page.last = last;
+        }
+    }
+
+    pub(crate) fn remember(&mut self, path: &str, tag: Option<HeaderValue>, body: Vec<u8>, last: usize) {
+        self.0.remove(path);
+        let known: usize = self.0.iter().map(|(path, page)| path.len() + page.body.len()).sum();
+        if let Some(tag) = tag
+            && known + path.len() + body.len() <= MAX_REMEMBERED
+        {
+            self.0.insert(path.to_owned(), Page { tag, body, last, used: true });
         }
     }
 }
@@ -40,14 +67,16 @@ pub struct Review {
     pub open: bool,
     /// Whether its branch is in the repository that it is to be merged into.
     pub own: bool,
+    /// Who has opened it. Comments of the same account are left out: an agent answers with it.
+    pub author: String,
     pub branch: String,
     /// Last commit of the branch.
     pub commit: String,
-    /// Whether checks of that commit still run.
+    /// Whether checks of that commit still run, or are too many to be read.
     pub pending: bool,
     /// Checks of that commit that have failed.
     pub failed: Vec<Check>,
-    /// What was written about it, at most the newest hundred of each kind.
+    /// What was written about it. Of a kind with more than ten pages, those between the first page and the last nine are missing.
     pub comments: Vec<Comment>,
 }
 
@@ -119,23 +148,22 @@ impl Forge {
     /// Returns the state of a request, with what was written since a time, in seconds since 1970.
     pub async fn review(&self, number: i64, since: i64, pages: &mut Pages) -> Result<Review, Error> {
         let (http, repository) = (&self.http, &self.repository);
+        pages.begin();
         let mut review = match repository.provider {
             Provider::GitHub => github::review(http, repository, number, since, pages).await,
             Provider::Gitea => crate::gitea::review(http, repository, number, since, pages).await,
             Provider::GitLab => gitlab::review(http, repository, number, pages).await,
         }?;
-        review.comments.retain(|comment| comment.at >= since);
+        review.comments.retain(|comment| comment.at >= since && comment.author != review.author);
         review.comments.sort_by_key(|comment| comment.at);
         Ok(review)
     }
 
     /// Whether the author of a comment may write to the repository.
-    pub async fn may_write(&self, comment: &Comment, pages: &mut Pages) -> Result<bool, Error> {
+    pub async fn may_write(&self, comment: &Comment) -> Result<bool, Error> {
         let may = match self.repository.provider {
-            Provider::GitHub | Provider::Gitea => self.collaborates(comment, pages).await,
-            Provider::GitLab => {
-                gitlab::may_write(&self.http, &self.repository, comment.author_id, pages).await
-            }
+            Provider::GitHub | Provider::Gitea => self.collaborates(comment).await,
+            Provider::GitLab => gitlab::may_write(&self.http, &self.repository, comment.author_id).await,
         };
         match may {
             // They are no collaborators.
@@ -144,14 +172,14 @@ impl Forge {
         }
     }
 
-    async fn collaborates(&self, comment: &Comment, pages: &mut Pages) -> Result<bool, Error> {
+    async fn collaborates(&self, comment: &Comment) -> Result<bool, Error> {
         #[derive(Deserialize)]
         struct Held {
             permission: String,
         }
         let user = encoded(&comment.author);
         let path = format!("repos/{}/collaborators/{user}/permission", self.repository.path);
-        let held: Held = self.http.get_known(&path, pages).await?;
+        let held: Held = self.http.get(&path).await?;
         Ok(matches!(held.permission.as_str(), "admin" | "owner" | "maintain" | "write"))
     }
 }
@@ -172,8 +200,11 @@ struct Status {
 }
 
 impl Combined {
-    pub(crate) fn add_to(self, review: &mut Review) {
-        for status in self.statuses.unwrap_or_default() {
+    /// Returns the number of its entries.
+    pub(crate) fn add_to(self, review: &mut Review) -> usize {
+        let statuses = self.statuses.unwrap_or_default();
+        let entries = statuses.len();
+        for status in statuses {
             match status.state.as_str() {
                 "failure" | "error" => {
                     let (text, url) = (status.description.as_deref(), status.target_url.as_deref());
@@ -183,6 +214,7 @@ impl Combined {
                 _ => {}
             }
         }
+        entries
     }
 }
 
@@ -201,13 +233,23 @@ pub(crate) struct Written {
 }
 
 #[derive(Debug, Deserialize)]
-struct User {
-    login: String,
+pub(crate) struct User {
+    pub(crate) login: String,
 }
 
 impl Written {
+    fn at(&self) -> Option<&str> {
+        self.created_at.as_deref().or(self.submitted_at.as_deref())
+    }
+
+    /// Whether it is from that time or later, in seconds since 1970.
+    pub(crate) fn is_since(&self, since: i64) -> bool {
+        let at = self.at().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        at.is_some_and(|at| at.as_second() >= since)
+    }
+
     pub(crate) fn comment(self) -> Option<Comment> {
-        let at = self.created_at.or(self.submitted_at)?;
+        let at = self.at()?.to_owned();
         Comment::new(&self.user?.login, 0, &at, place(self.path, self.line), self.body.as_deref())
     }
 }

@@ -1,6 +1,6 @@
 //! A request that is followed: what a task has delivered, and what continues it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use crate::wire;
 
 /// Comments that one message takes.
 const MAX_COMMENTS: usize = 50;
+/// Users of whom one look asks whether they may write. The next one asks about others.
+const MAX_ASKED: usize = 100;
 
 /// A request, and the task that has worked on it last.
 #[derive(Debug)]
@@ -132,12 +134,11 @@ impl Watched {
             return Ok(Next::Wait);
         }
         let failed = if followed.checks && !review.pending { review.failed } else { Vec::new() };
-        let mut comments = Vec::new();
-        for comment in review.comments.into_iter().filter(|_| followed.comments != Authors::None) {
-            if followed.comments == Authors::All || self.may_write(&forge, &comment).await? {
-                comments.push(comment);
-            }
-        }
+        let mut comments = match followed.comments {
+            Authors::None => Vec::new(),
+            Authors::All => review.comments,
+            Authors::Writers => self.of_writers(&forge, review.comments).await?,
+        };
         comments.truncate(MAX_COMMENTS);
         let newest = comments.last().map_or(0, |comment| comment.at);
         if failed.is_empty() && comments.is_empty() || now().0 / 1_000_000 - newest < quiet {
@@ -147,13 +148,38 @@ impl Watched {
         Ok(Next::Continue(message(&self.url, &failed, &comments), until))
     }
 
-    async fn may_write(&mut self, forge: &Forge, comment: &Comment) -> Result<bool, Error> {
-        if let Some(may) = self.writers.get(&comment.author) {
-            return Ok(*may);
+    /// Returns the comments of those who may write to the repository, up to the first one whose author is to be asked about later.
+    async fn of_writers(&mut self, forge: &Forge, comments: Vec<Comment>) -> Result<Vec<Comment>, Error> {
+        {
+            let authors: HashSet<_> = comments.iter().map(|comment| comment.author.as_str()).collect();
+            self.writers.retain(|author, _| authors.contains(author.as_str()));
         }
-        let may = forge.may_write(comment, &mut self.pages).await?;
-        self.writers.insert(comment.author.clone(), may);
-        Ok(may)
+        let (mut found, mut asked, mut refused) = (Vec::new(), 0, false);
+        for comment in comments {
+            let may = match self.writers.get(&comment.author).copied() {
+                Some(may) => may,
+                None if refused => false,
+                None if asked == MAX_ASKED => break,
+                None => match forge.may_write(&comment).await {
+                    Ok(may) => {
+                        asked += 1;
+                        self.writers.insert(comment.author.clone(), may);
+                        may
+                    }
+                    // The request itself was read: its checks count.
+                    Err(Error::Credentials(error)) => {
+                        tracing::warn!(task = %self.task.id, author = comment.author, error, "comments are left out: the token cannot read who may write to the repository");
+                        refused = true;
+                        false
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+            if may {
+                found.push(comment);
+            }
+        }
+        Ok(found)
     }
 
     /// Creates the task that continues: once, however often this is called.

@@ -113,6 +113,7 @@ pub(super) fn pull(site: &Site, opened: &Opened) -> Value {
         "title": opened.title,
         "body": opened.body,
         "draft": draft,
+        "user": {"login": opened.author},
         "head": {"ref": opened.branch, "repo": {"full_name": head}, "sha": opened.commit},
         "base": {"ref": opened.base, "repo": {"full_name": PATH}},
     })

@@ -86,6 +86,7 @@ pub(super) fn merge(site: &Site, opened: &Opened) -> Value {
         "title": opened.title,
         "description": opened.body,
         "draft": draft,
+        "author": {"id": 7, "username": opened.author},
         "source_branch": opened.branch,
         "target_branch": opened.base,
         "source_project_id": if opened.of_fork { 8 } else { 7 },

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 pub use app::App;
 pub use axum::http::Method;
-pub use review::{Check, Comment};
+pub use review::{Check, Comment, HIDDEN};
 
 /// Owner and name of the repository.
 pub const PATH: &str = "team/project";
@@ -72,6 +72,7 @@ pub struct Opened {
     pub closed: bool,
     /// Whether its branch is that of a fork.
     pub of_fork: bool,
+    pub author: String,
     /// Last commit of its branch.
     pub commit: String,
     pub checks: Vec<Check>,
@@ -95,7 +96,7 @@ struct Site {
     requests: Vec<Opened>,
     faults: Vec<(Method, Fault)>,
     away: bool,
-    /// Requests on one page at most, whatever a call asks for.
+    /// Entries on one page at most, whatever a call asks for.
     page: usize,
     calls: Vec<String>,
     /// Values of the Authorization header.
@@ -164,7 +165,7 @@ impl Forge {
         token.clone_into(&mut self.site.lock().token);
     }
 
-    /// Lists so many requests on one page.
+    /// Lists so many entries on one page.
     pub fn set_page(&self, page: usize) {
         self.site.lock().page = page;
     }
@@ -335,19 +336,29 @@ fn respond(site: &mut Site, method: &Method, uri: &Uri, headers: &HeaderMap, bod
         _ => {}
     }
     let mut response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
-    if let Value::Array(all) = &mut answer
+    let list = match &mut answer {
+        Value::Array(all) => Some(all),
+        Value::Object(fields) => fields.values_mut().find_map(Value::as_array_mut),
+        _ => None,
+    };
+    // Gitea lists comments on one page.
+    let is_whole = site.kind == Kind::Gitea && path.ends_with("/comments");
+    if let Some(all) = list
         && method == Method::GET
+        && !is_whole
     {
         let page = parameter(query, "page").and_then(|page| page.parse().ok()).unwrap_or(1);
+        let last = all.len().div_ceil(site.page);
         let rest = all.split_off(all.len().min((page - 1) * site.page));
         let has_more = rest.len() > site.page;
         *all = rest.into_iter().take(site.page).collect();
         if has_more {
             let others =
                 query.split('&').filter(|pair| !pair.starts_with("page=")).collect::<Vec<_>>().join("&");
-            let next = format!("{}{}?{others}&page={}", site.origin(), uri.path(), page + 1);
-            response =
-                response.header(header::LINK, format!("<{next}>; rel=\"next\", <{next}>; rel=\"last\""));
+            let list = format!("{}{}?{others}", site.origin(), uri.path());
+            let next = page + 1;
+            let links = format!("<{list}&page={next}>; rel=\"next\", <{list}&page={last}>; rel=\"last\"");
+            response = response.header(header::LINK, links);
         }
     }
     let text = answer.to_string();

@@ -16,6 +16,11 @@ pub struct Check {
     pub text: String,
 }
 
+/// User whose rights only some accounts may read.
+pub const HIDDEN: &str = "hidden";
+/// Number of that user, at GitLab.
+const HIDDEN_ID: usize = 98;
+
 /// Comment of a user. Ada and Grace may write to the repository, others only read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comment {
@@ -47,6 +52,7 @@ pub(super) fn answer(site: &Site, call: &Call<'_>) -> Option<Answer> {
         (Kind::GitLab, ["merge_requests", number, "notes"]) => notes(site.numbered(number)?),
         (Kind::GitLab, ["repository", "commits", commit, "statuses"]) => statuses(of_commit(commit)?),
         (Kind::GitLab, ["members", "all", id]) => match id.parse::<usize>() {
+            Ok(HIDDEN_ID) => return Some(forbidden()),
             Ok(id) if id < gitlab::USERS.len() => json!({"access_level": 30}),
             _ => return Some(not_found()),
         },
@@ -64,13 +70,16 @@ pub(super) fn answer(site: &Site, call: &Call<'_>) -> Option<Answer> {
         }
         (Kind::GitHub, ["pulls", _, "reviews"]) => json!([]),
         (_, ["pulls", number, "reviews"]) => {
-            let has_any = site.numbered(number)?.comments.iter().any(|comment| !comment.path.is_empty());
-            let review = json!({"id": 1, "user": {"login": "ada"}, "body": "", "submitted_at": "2026-01-01T00:00:00Z"});
-            if has_any { json!([review]) } else { json!([]) }
+            let placed = site.numbered(number)?.comments.iter().filter(|comment| !comment.path.is_empty());
+            let newest = placed.map(|comment| comment.at).max();
+            let review =
+                |at| json!({"id": 1, "user": {"login": "ada"}, "body": "", "submitted_at": time(at)});
+            newest.into_iter().map(review).collect()
         }
         (_, ["pulls", number, "reviews", _, "comments"]) => {
             comments(site.numbered(number)?, |comment| !comment.path.is_empty())
         }
+        (_, ["collaborators", HIDDEN, "permission"]) => return Some(forbidden()),
         (_, ["collaborators", user, "permission"]) => {
             let permission = if gitlab::USERS.contains(user) { "write" } else { "read" };
             json!({"permission": permission})
@@ -78,6 +87,10 @@ pub(super) fn answer(site: &Site, call: &Call<'_>) -> Option<Answer> {
         _ => return None,
     };
     Some((StatusCode::OK, found))
+}
+
+fn forbidden() -> Answer {
+    (StatusCode::FORBIDDEN, json!({"message": "Must have push access to view collaborator permission."}))
 }
 
 impl Site {
@@ -105,7 +118,8 @@ fn comments(opened: &Opened, wanted: impl Fn(&Comment) -> bool) -> Value {
 
 fn notes(opened: &Opened) -> Value {
     let found = opened.comments.iter().map(|comment| {
-        let id = gitlab::USERS.iter().position(|name| *name == comment.author).unwrap_or(99);
+        let others = if comment.author == HIDDEN { HIDDEN_ID } else { 99 };
+        let id = gitlab::USERS.iter().position(|name| *name == comment.author).unwrap_or(others);
         let author = json!({"id": id, "username": comment.author});
         let mut note =
             json!({"author": author, "body": comment.text, "created_at": time(comment.at), "system": false});
