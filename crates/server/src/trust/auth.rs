@@ -222,11 +222,11 @@ fn viewers_only_read() -> Status {
 }
 
 /// Waits until a session ends, and returns the error of its streams.
-async fn ended(session: Arc<BrowserSession>) -> Status {
-    let rest = session.ends().since(now());
-    let why = match tokio::time::timeout(rest, session.ended()).await {
-        Ok(()) => "the session was ended",
-        Err(_) => "the session has expired",
+async fn ended(known: Arc<BrowserSessions>, session: Arc<BrowserSession>) -> Status {
+    let why = tokio::select! {
+        () = session.ended() => "the session was ended",
+        () = known.token_replaced(&session) => "the token of the session was replaced",
+        () = tokio::time::sleep(session.ends().since(now())) => "the session has expired",
     };
     status::error("SESSION_ENDED", why)
 }
@@ -295,13 +295,14 @@ where
                     }
                     Local::Session(session) => {
                         request.extensions_mut().insert(Arc::clone(&session));
+                        let known = Arc::clone(&self.authenticator.sessions.known);
                         let answered = self.inner.call(request);
                         return Either::Right(Box::pin(async move {
                             let mut response = answered.await?;
                             if session.role() == Role::Viewer {
                                 set_viewer(response.headers_mut());
                             }
-                            Ok(response.map(|body| cut_off::when(ended(session), body)))
+                            Ok(response.map(|body| cut_off::when(ended(known, session), body)))
                         }));
                     }
                     Local::Other => {}

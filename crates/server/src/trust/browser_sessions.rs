@@ -223,6 +223,12 @@ impl BrowserSessions {
         self.tokens.mark(session.role()).is_some_and(|mark| session.stored.token == mark)
     }
 
+    /// Waits until the token that has signed in is replaced.
+    pub(super) async fn token_replaced(&self, session: &BrowserSession) {
+        let mut changes = self.tokens.changes();
+        while self.has_token(session) && changes.changed().await.is_ok() {}
+    }
+
     fn is_live(&self, session: &BrowserSession, now: Timestamp) -> bool {
         session.expires() > now && self.has_token(session)
     }

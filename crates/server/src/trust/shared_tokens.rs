@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::roles::Role;
 
 /// Digests of the tokens that are valid now: comparing digests takes the same time wherever two tokens differ.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SharedTokens(Arc<RwLock<Digests>>);
+pub(crate) struct SharedTokens(Arc<watch::Sender<Digests>>);
 
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Digests {
@@ -19,11 +19,16 @@ pub(super) struct Digests {
 
 impl SharedTokens {
     pub(super) fn get(&self) -> Digests {
-        *self.0.read()
+        *self.0.borrow()
     }
 
     pub(super) fn set(&self, digests: Digests) {
-        *self.0.write() = digests;
+        self.0.send_replace(digests);
+    }
+
+    /// Returns what reports that tokens were replaced.
+    pub(super) fn changes(&self) -> watch::Receiver<Digests> {
+        self.0.subscribe()
     }
 
     /// Returns the role of the holders of a token.

@@ -1,5 +1,7 @@
 //! Tests of the sessions of browsers, with times as arguments.
 
+use futures::FutureExt;
+
 use super::super::shared_tokens::Digests;
 use super::*;
 
@@ -95,7 +97,11 @@ async fn another_token_ends_the_sessions_of_a_role() {
     let (id, admin) = begin(&sessions, b"admin", START);
     let (_, viewer) = begin(&sessions, b"viewer", START);
     let session = sessions.get(id).unwrap();
-    sessions.tokens.set(Digests { admin: Some(digest(b"new")), ..sessions.tokens.get() });
+    let mut replaced = Box::pin(sessions.token_replaced(&session));
+    sessions.tokens.set(Digests { viewer: None, ..sessions.tokens.get() });
+    assert!((&mut replaced).now_or_never().is_none(), "the token of another role was replaced");
+    sessions.tokens.set(Digests { admin: Some(digest(b"new")), viewer: Some(digest(b"viewer")) });
+    replaced.await;
     assert_eq!(why(sessions.find(&admin, START)), "the token of the session was replaced");
     sessions.find(&viewer, START).unwrap();
     apply(&sessions, vec![BrowserSessions::end(id)], START);

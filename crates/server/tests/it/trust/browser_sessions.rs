@@ -191,6 +191,21 @@ async fn sessions_outlive_a_restart_and_end_with_their_token() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn streams_end_with_the_token_of_their_session() -> Result<()> {
+    let cluster = Cluster::start_with(setup(Backend::Memory)).await?;
+    let viewer = Browser::sign_in(&cluster, VIEWER).await?;
+    let watched = viewer.request(http::Method::GET, &format!("{TASKS}:watch"));
+    let watched = watched.header("accept", "text/event-stream").send().await?;
+    assert_eq!(watched.status(), StatusCode::OK);
+    std::fs::write(cluster.folder().join("viewers"), "another one of viewers, long enough")?;
+    let streamed = tokio::time::timeout(tasks::WAIT_TIMEOUT, watched.text()).await;
+    let streamed = streamed.context("the stream continues")??;
+    assert!(streamed.contains("the token of the session was replaced"), "{streamed}");
+    assert_eq!(reason(viewer.get(TASKS).await?).await?, ended());
+    Ok(())
+}
+
 fn uuid(simple: &str) -> String {
     let part = |range| simple.get(range).unwrap_or_default();
     [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
