@@ -292,6 +292,7 @@ impl Server {
                     store: store.clone(),
                     sessions: browser_sessions,
                     barriers,
+                    creating: Default::default(),
                     lifetime: options.sessions.lifetime,
                     has_tls: tls.is_some(),
                 },

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::USER_AGENT;
 use rota_proto::{names as n, v1};
 use rota_store::{Command, Refused};
+use tokio::sync::Mutex;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -26,6 +27,8 @@ pub(crate) struct BrowserSessionAdmin {
     pub(crate) sessions: Arc<BrowserSessions>,
     pub(crate) barriers: Barriers,
     pub(crate) lifetime: Duration,
+    /// Held while a session is created, so that the next one sees it.
+    pub(crate) creating: Mutex<()>,
     /// Whether connections to the server itself have TLS.
     pub(crate) has_tls: bool,
 }
@@ -38,6 +41,7 @@ impl BrowserSessionAdmin {
         let headers = request.metadata().as_ref();
         let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let token = bearer_token(headers).unwrap_or_default();
+        let _creating = self.creating.lock().await;
         let begun = self.sessions.begin(token, user_agent, now());
         let begun = begun.ok_or_else(|| error("TOKEN_REQUIRED", "there is no token to sign in with"))?;
         self.apply(begun.commands).await?;

@@ -242,7 +242,8 @@ impl BrowserSessions {
         self.known.read().values().filter(|session| self.is_live(session, now)).cloned().collect()
     }
 
-    /// Returns a session for the holder of a shared token. It exists once its commands are applied.
+    /// Returns a session for the holder of a shared token. It exists once its commands are applied; another one that begins before
+    /// does not see it.
     pub(crate) fn begin(&self, token: &[u8], user_agent: &str, now: Timestamp) -> Option<NewSession> {
         let role = self.tokens.role_of(token)?;
         let mark = self.tokens.mark(role)?;
@@ -272,16 +273,15 @@ impl BrowserSessions {
         Command::DeleteDocument(document_key(id), Expected::Any)
     }
 
-    /// Returns the commands that remove sessions that have ended, and one more if a role has too many.
+    /// Returns the commands that remove sessions that have ended, and those beyond what a role may have with one more.
     fn make_room(&self, role: Role, now: Timestamp) -> Vec<Command> {
         let known = self.known.read();
         let (live, over): (Vec<_>, Vec<_>) = known.values().partition(|session| self.is_live(session, now));
         let mut commands: Vec<_> = over.iter().map(|session| Self::end(session.id)).collect();
-        let of_role: Vec<_> = live.into_iter().filter(|session| session.role() == role).collect();
-        if of_role.len() >= MAX_PER_ROLE {
-            let oldest = of_role.iter().min_by_key(|session| session.last_use());
-            commands.extend(oldest.map(|session| Self::end(session.id)));
-        }
+        let mut of_role: Vec<_> = live.into_iter().filter(|session| session.role() == role).collect();
+        of_role.sort_by_key(|session| session.last_use());
+        let excess = (of_role.len() + 1).saturating_sub(MAX_PER_ROLE);
+        commands.extend(of_role.iter().take(excess).map(|session| Self::end(session.id)));
         commands
     }
 }

@@ -120,6 +120,12 @@ fn sessions_of_a_role_are_bounded() {
     assert_eq!(why(sessions.find(&viewers[0], now)), "the session was ended");
     sessions.find(&viewers[1], now).unwrap();
     sessions.find(&admin, now).unwrap();
+    // Also if there are too many.
+    let many: Vec<_> = (0..10).filter_map(|_| sessions.begin(b"viewer", "", now)).collect();
+    many.into_iter().for_each(|new| apply(&sessions, new.commands, now));
+    assert_eq!(sessions.list(now).len(), MAX_PER_ROLE + 10);
+    begin(&sessions, b"viewer", now);
+    assert_eq!(sessions.list(now).len(), MAX_PER_ROLE + 1);
     // Those that have expired make room.
     let (_, last) = begin(&sessions, b"viewer", START + LIMITS.idle * 2);
     assert_eq!(sessions.known.read().len(), 1);

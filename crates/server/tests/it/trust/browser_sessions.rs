@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
 use reqwest::Response;
 use reqwest::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
@@ -152,6 +153,18 @@ async fn revoked_session_ends_with_its_streams() -> Result<()> {
     while !String::from_utf8_lossy(&other.chunk().await?.context("the stream has ended")?).contains("TASK") {}
     let again = cluster.client().revoke_browser_session(request).await.unwrap_err();
     assert_eq!(again.reason.as_deref(), Some("SESSION_NOT_FOUND"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_of_concurrent_sign_ins_are_bounded() -> Result<()> {
+    let cluster = Cluster::start_with(setup(Backend::Memory)).await?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{}/api/v1/browserSessions", cluster.addr());
+    let sign_ins = (0..300).map(|_| http.post(&url).bearer_auth(VIEWER).json(&json!({})).send());
+    let made: Vec<_> = futures::stream::iter(sign_ins).buffer_unordered(32).try_collect().await?;
+    assert!(made.iter().all(|answer| answer.status() == StatusCode::OK));
+    assert_eq!(cluster.client().all_browser_sessions().await?.len(), 256);
     Ok(())
 }
 
