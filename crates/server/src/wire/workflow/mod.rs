@@ -33,6 +33,8 @@ use super::{check, names, schema, spec, time};
 /// Bytes of the inputs of a workflow, and of the values of one step that expressions see.
 pub(crate) const MAX_VALUES: usize = 64 << 10;
 const MAX_KEY: usize = 256;
+/// Bytes of a specification with the steps that were added: those of a request to create it. It is returned as a whole.
+const MAX_SPEC: usize = 8 << 20;
 const MAX_FINALLY: usize = 64;
 const MAX_OUTPUTS: usize = 64;
 /// Expressions of a workflow: each is parsed when it is created.
@@ -146,6 +148,10 @@ pub(crate) fn check_added(
     use v1::workflow_step::Kind as Given;
     if steps.len() >= MAX_STEPS {
         return Err(invalid("step", format!("is one more than the {MAX_STEPS} that a workflow may have")));
+    }
+    let size = spec.encoded_len() + steps.iter().chain([&given]).map(Message::encoded_len).sum::<usize>();
+    if size > MAX_SPEC {
+        return Err(invalid("step", format!("makes the workflow larger than {MAX_SPEC} bytes")));
     }
     let nests = matches!(given.kind, Some(Given::Workflow(_) | Given::Merge(_)));
     if nests && workflow.nests.len() >= MAX_NESTING_STEPS {

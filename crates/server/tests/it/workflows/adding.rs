@@ -76,3 +76,24 @@ async fn added_steps_run_and_are_reused() -> Result<()> {
     drop(worker);
     history::check(cluster.client(), true).await?.check()
 }
+
+#[tokio::test]
+async fn added_steps_are_bounded_together() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let api = Api::new(&cluster)?;
+    api.create("grow", json!({ "steps": [{ "name": "go", "wait": { "signal": "go" } }] })).await?;
+    api.until_step("grow", "go", "RUNNING").await?;
+    let text = "x".repeat(900_000);
+    let large = |index: usize| json!({ "name": format!("s{index}"), "needs": [{ "step": "go" }], "task": echoes(&text) });
+    for index in 0..9 {
+        let (status, answer) = add(&api, "grow", large(index)).await?;
+        assert_eq!(status, StatusCode::OK, "{index}");
+        assert_eq!(answer["step"]["index"], index + 1);
+    }
+    let (status, answer) = add(&api, "grow", large(9)).await?;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "the workflow has no bound");
+    assert!(answer.to_string().contains("larger than 8388608 bytes"), "{answer}");
+    let whole = api.workflow("grow").await?;
+    assert_eq!(whole["spec"]["steps"].as_array().map(Vec::len), Some(10));
+    Ok(())
+}
