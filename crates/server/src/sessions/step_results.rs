@@ -101,7 +101,7 @@ struct Page<'a> {
 impl Page<'_> {
     /// Adds the results of a step, from a task on. Returns the task with which the next page begins, if there is no room for all.
     async fn add(&mut self, step: &Step, from: u32) -> Result<Option<u32>, Status> {
-        if self.left == 0 || self.results.len() >= MAX_TASKS {
+        if self.is_full() {
             return Ok(Some(from));
         }
         let of_step = StepResult {
@@ -125,17 +125,25 @@ impl Page<'_> {
             true => Vec::new(),
             false => self.outputs(step.index).await?.into_iter().collect(),
         };
-        let count = values.len();
-        let results = values.into_iter().enumerate().map(|(item, value)| StepResult {
-            item: i32::try_from(item).unwrap_or(i32::MAX),
-            result: Some(of_value(value)),
-            ..of_step.clone()
-        });
-        self.results.extend(results);
-        if count == 0 {
+        if values.is_empty() {
             self.push(of_step);
+            return Ok(None);
+        }
+        for (item, value) in (0..).zip(values).skip_while(|(item, _)| *item < from) {
+            if self.is_full() {
+                return Ok(Some(item));
+            }
+            self.push(StepResult {
+                item: num::to_i32(item),
+                result: Some(of_value(value)),
+                ..of_step.clone()
+            });
         }
         Ok(None)
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.results.len() >= MAX_TASKS
     }
 
     /// Reads the outputs of a step, or its results that were taken over.

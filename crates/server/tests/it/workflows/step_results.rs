@@ -1,6 +1,7 @@
 //! What the tasks of a step are given of the steps that it needs: in files, on a real worker.
 
 use anyhow::{Context, Result};
+use prost::Message;
 use reqwest::StatusCode;
 use rota_proto::worker::v1::FetchStepResultsRequest;
 use rota_testkit::raw::{self, RawWorker};
@@ -175,6 +176,39 @@ async fn large_fan_out_is_given_in_pages() -> Result<()> {
     };
     assert_eq!((many, large), ("600", "30"));
     assert!(bytes.parse::<usize>()? > 30 * 60_000, "{bytes}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn results_without_tasks_are_given_in_pages() -> Result<()> {
+    let (cluster, api) = cluster(Backend::Memory).await?;
+    let mut worker = RawWorker::join(cluster.client(), raw::hello("echo", "hand", 1)).await?;
+    let names: Vec<_> = (0..40).map(|index| format!("s{index}")).collect();
+    let wait = |name| json!({ "name": name, "wait": { "duration": "0s" }, "outputs": { "text": "${{ inputs.text }}" } });
+    let mut steps: Vec<_> = names.iter().map(wait).collect();
+    let needs: Vec<_> = names.iter().map(|name| json!({ "step": name })).collect();
+    steps.push(json!({ "name": "end", "needs": needs, "task": echoes("x") }));
+    api.create("wide", json!({ "inputs": { "text": "x".repeat(60 << 10) }, "steps": steps })).await?;
+    let assign = worker.take().await?;
+    let mut request = FetchStepResultsRequest {
+        namespace: "default".to_owned(),
+        worker: "hand".to_owned(),
+        task_id: assign.task_id,
+        fence: assign.fence,
+        page_token: String::new(),
+    };
+    let mut given = Vec::new();
+    loop {
+        let answer = cluster.client().workers().fetch_step_results(request.clone()).await?.into_inner();
+        let bytes = answer.encoded_len();
+        assert!(bytes <= (1 << 20) + (64 << 10), "a page has {bytes} bytes");
+        given.extend(answer.results.into_iter().map(|result| result.step));
+        if answer.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = answer.next_page_token;
+    }
+    assert_eq!(given, names);
     Ok(())
 }
 
