@@ -22,6 +22,8 @@ use crate::wire::status::{error, invalid, refused, store};
 const CALL_TIME: Duration = Duration::from_secs(2);
 /// Tasks that one commit changes: few, so that other commands hardly wait.
 const MAX_CHANGED: i32 = 100;
+/// Bytes of the specifications that one commit copies, and of one more.
+const MAX_COPIED: usize = 4 << 20;
 /// Different reasons of failures that a response has.
 const MAX_ERRORS: usize = 10;
 /// Length of a key, which the id of each task is added to.
@@ -190,19 +192,30 @@ impl<'a> Change<'a> {
 
     async fn retry(&self, found: &[Task], key: &str) -> Result<Vec<Result<(), Status>>, Status> {
         let creator = self.tasks.creator.of_batch();
-        let (mut prepared, mut results) = (Vec::new(), Vec::new());
-        for old in found {
-            let trace = task::Trace { span_id: rand::random(), ..self.trace.clone() };
-            let request =
-                v1::RetryTaskRequest { idempotency_key: format!("{key}-{}", old.id), ..Default::default() };
-            match self.tasks.prepare_copy(&creator, old, request, trace, self.scope).await {
-                Ok(ready) => prepared.push(ready),
-                Err(status) => results.push(Err(status)),
+        let (mut found, mut results) = (found.iter(), Vec::new());
+        loop {
+            let (mut prepared, mut bytes) = (Vec::new(), 0);
+            for old in found.by_ref() {
+                let trace = task::Trace { span_id: rand::random(), ..self.trace.clone() };
+                let idempotency_key = format!("{key}-{}", old.id);
+                let request = v1::RetryTaskRequest { idempotency_key, ..Default::default() };
+                match self.tasks.prepare_copy(&creator, old, request, trace, self.scope).await {
+                    Ok(ready) => {
+                        bytes += ready.command.payload.len();
+                        prepared.push(ready);
+                    }
+                    Err(status) => results.push(Err(status)),
+                }
+                if bytes >= MAX_COPIED {
+                    break;
+                }
             }
+            if prepared.is_empty() {
+                return Ok(results);
+            }
+            let answers = self.tasks.creator.commit(prepared).await?;
+            results.extend(answers.into_iter().map(|answer| answer.map(drop)));
         }
-        let answers = self.tasks.creator.commit(prepared).await?;
-        results.extend(answers.into_iter().map(|answer| answer.map(drop)));
-        Ok(results)
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct Creator {
 
 /// A creation that is ready for the store.
 pub(crate) struct Prepared {
-    command: Box<Create>,
+    pub(super) command: Box<Create>,
     rest: Rest,
 }
 
