@@ -16,6 +16,8 @@ use crate::wire::{check, event, names};
 const MAX_TEXT: usize = 256;
 const DEFAULT_HITS: i32 = 100;
 const MAX_HITS: i32 = 1000;
+/// Hits of one entry; further lines of it are left out.
+const MAX_ENTRY_HITS: usize = 1000;
 /// Bytes of entries that one call reads at most, and the time after which it returns.
 const CALL_BYTES: usize = 8 << 20;
 const CALL_TIME: Duration = Duration::from_secs(1);
@@ -45,10 +47,15 @@ pub(super) async fn search(
     let mut budget = if seen < after { earlier } else { LOG_PAGE };
     loop {
         let events = store.events(&task, seen, budget).await?;
-        let Some(last) = events.last() else { break };
-        seen = last.log_seq;
+        if events.is_empty() {
+            break;
+        }
         for entry in &events {
             bytes += search.entry(&event::to_wire(entry));
+            seen = entry.log_seq;
+            if num::to_i32(search.hits.len()) >= most {
+                break;
+            }
         }
         budget = LOG_PAGE;
         let is_full = search.hits.len() >= usize::try_from(most).unwrap_or(0);
@@ -140,12 +147,12 @@ impl Search {
         text.len()
     }
 
-    /// Finds the text, once in each line, where it ends after `begin`.
+    /// Finds the text, once in each line, where it ends after `begin`, and in so many lines at most.
     fn find(&mut self, seq: i64, text: &[u8], begin: usize) {
         if u64::try_from(seq).unwrap_or(0) <= self.after {
             return;
         }
-        let mut line_end = 0;
+        let (mut line_end, most) = (0, self.hits.len() + MAX_ENTRY_HITS);
         for found in self.text.find_iter(text) {
             if found.end() <= begin || found.start() < line_end {
                 continue;
@@ -157,6 +164,9 @@ impl Search {
             let to = line_end.min(found.end() + CONTEXT);
             let line = String::from_utf8_lossy(&text[from..to]).into_owned();
             self.hits.push(v1::LogHit { log_seq: seq, line });
+            if self.hits.len() == most {
+                break;
+            }
         }
     }
 }
@@ -220,5 +230,7 @@ mod tests {
         let long = format!("{}ä!{}", "ä".repeat(1000), "-".repeat(1000));
         let hits = found("Ä!", 0, &[(1, OUT, &long)]);
         assert!(hits.len() == 1 && hits[0].1.len() < 3 * CONTEXT, "{hits:?}");
+        let many = "x\n".repeat(MAX_ENTRY_HITS + 1);
+        assert_eq!(found("x", 0, &[(1, OUT, &many), (2, OUT, "x")]).len(), MAX_ENTRY_HITS + 1);
     }
 }

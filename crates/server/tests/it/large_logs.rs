@@ -60,9 +60,9 @@ async fn large_log_is_searched_in_pieces() -> Result<()> {
     for report in 0..REPORTS {
         worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
     }
-    let found = vec![raw::output("\nthe nee"), raw::output("dle\n")];
+    let found = vec![raw::output("\nthe nee"), raw::output("dle\n"), raw::output("needles\n")];
     worker.report(&assign, 1 + REPORTS * OUTPUTS, found);
-    worker.succeed(&assign, REPORTS * OUTPUTS + 2, "done");
+    worker.succeed(&assign, REPORTS * OUTPUTS + 3, "done");
     assert!(worker.result_ack().await?);
     tasks::ended(client, &task.name).await?;
     let (mut hits, mut calls, mut after_log_seq) = (Vec::new(), 0, 0);
@@ -71,9 +71,10 @@ async fn large_log_is_searched_in_pieces() -> Result<()> {
             name: task.name.clone(),
             text: "Needle".to_owned(),
             after_log_seq,
-            page_size: 0,
+            page_size: 1,
         };
         let answer = client.search_task_log(request).await?;
+        assert!(answer.hits.len() <= 1);
         hits.extend(answer.hits);
         calls += 1;
         if answer.next_log_seq == 0 {
@@ -84,7 +85,7 @@ async fn large_log_is_searched_in_pieces() -> Result<()> {
     }
     assert!(calls > 1);
     let lines: Vec<_> = hits.iter().map(|hit| hit.line.as_str()).collect();
-    assert_eq!(lines, ["the needle"]);
+    assert_eq!(lines, ["the needle", "needles"]);
     // The entry is the one in which the text ends.
     let mut watch = client.watch_task(&task.name, hits[0].log_seq - 1);
     let entry = watch.next().await.context("nothing came")??.events.into_iter().next();
