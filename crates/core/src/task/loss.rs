@@ -69,7 +69,8 @@ impl Step<'_> {
         } else if let Some(stopping) = task.overdue_stop(self.now) {
             let by = "the control plane".to_owned();
             self.end_stopped(*stopping, Completion::Stopped { by });
-        } else if task.storing().is_some() {
+        } else if task.assignment.as_ref().is_some_and(|assignment| assignment.work_ended) {
+            // The timeout is for work.
             let message = "the worker that has what the attempt left has not stored it in time";
             self.hand_back(None, message, 0.0);
         } else if task.state == State::Assigned {

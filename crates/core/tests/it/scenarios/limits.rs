@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rota_core::failure::Class;
+use rota_core::failure::{Class, Failure};
 use rota_core::task::{
-    Command, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, Desired, EventEffect, Limits, State, Task,
+    Command, Completion, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, Desired, EventEffect, Limits, State, Task,
 };
 
 use crate::harness::*;
@@ -121,7 +121,13 @@ fn attempt_that_only_stores_what_is_left_has_a_limit() {
     harness.wait(secs(23 * 3600));
     assert_eq!(harness.state(), State::Running, "the storage may be down for long");
     harness.wait(secs(3700));
-    assert_eq!(harness.task.failure.as_ref().map(|failure| failure.class), Some(Class::Timeout));
+    assert_eq!((harness.state(), harness.task.failures), (State::Queued, 0), "the work was in time");
+    // A delivery, too, is tried again, without the work.
+    let mut harness = Harness::new(plain());
+    let failure = Failure::new(Class::Delivery, "the host is away");
+    harness.start().finish(Completion::Undelivered { failure, result: bytes::Bytes::new() });
+    harness.wait(secs(3600)).start().wait(secs(25 * 3600));
+    assert_eq!((harness.state(), harness.task.delivers()), (State::Queued, true));
 }
 
 /// What an attempt has left without a slot waits much longer, for the disk that has it.
