@@ -2,6 +2,7 @@
 
 pub const AGENT_MISSING: &str = "agent_missing";
 pub const ALL_DRAINING: &str = "all_draining";
+pub const ARTIFACTS_UNAVAILABLE: &str = "artifacts_unavailable";
 pub const AT_CEILING: &str = "at_ceiling";
 pub const BEHIND: &str = "behind";
 pub const BREAKER_OPEN: &str = "breaker_open";

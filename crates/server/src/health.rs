@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::artifacts::Outage;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
@@ -85,6 +86,7 @@ pub(crate) struct Health {
     background_tasks: BackgroundTasks,
     demand: Demand,
     notifier: Arc<Notifier>,
+    outage: Outage,
     /// The last loss of commits.
     loss: Option<Loss>,
     stop: CancellationToken,
@@ -109,6 +111,7 @@ impl Health {
         background_tasks: BackgroundTasks,
         demand: Demand,
         notifier: Arc<Notifier>,
+        outage: Outage,
         loss: Option<Loss>,
         stop: CancellationToken,
     ) -> Self {
@@ -118,6 +121,7 @@ impl Health {
             background_tasks,
             demand,
             notifier,
+            outage,
             loss,
             stop,
             last_commit: AtomicI64::new(0),
@@ -224,6 +228,7 @@ impl Health {
             ),
             hint: "create again what is missing; with a synchronous standby, a failover loses nothing".to_owned(),
         }));
+        causes.extend(self.outage.cause(now()));
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.
         let breakers = self.demand.breakers.all().into_iter();

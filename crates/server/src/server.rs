@@ -134,19 +134,20 @@ impl Server {
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let notifier = Arc::new(Notifier::open(options.notifications, &store, &snapshot, &metrics).await?);
-        let health = Arc::new(Health::new(
-            store.clone(),
-            options.background_tasks.clone(),
-            demand.clone(),
-            Arc::clone(&notifier),
-            watchers.lineage().loss(),
-            stop.clone(),
-        ));
         let artifacts = Artifacts::new(
             options.artifacts.of(&snapshot.store.to_string()),
             store.clone(),
             options.artifacts_quota,
         );
+        let health = Arc::new(Health::new(
+            store.clone(),
+            options.background_tasks.clone(),
+            demand.clone(),
+            Arc::clone(&notifier),
+            artifacts.outage.clone(),
+            watchers.lineage().loss(),
+            stop.clone(),
+        ));
         let dispatcher = Arc::new(Dispatcher {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),
@@ -259,7 +260,11 @@ impl Server {
                 store: store.clone(),
                 inputs: grpc::Inputs { store: store.clone(), agents: Arc::clone(&agents) },
                 creator,
-                explainer: Explainer { store: store.clone(), demand: demand.clone() },
+                explainer: Explainer {
+                    store: store.clone(),
+                    demand: demand.clone(),
+                    outage: artifacts.outage.clone(),
+                },
                 streams: streams.clone(),
                 retention: options.timing.retention,
             },

@@ -1,6 +1,7 @@
 //! Artifacts: contents in the storage of parts, and the lists that refer to them, in the store.
 
 mod lists;
+mod outage;
 mod sweep;
 
 use std::collections::HashMap;
@@ -14,11 +15,13 @@ use rota_core::Namespace;
 use rota_store::StoreSpace;
 use tonic::Status;
 
+use crate::clock::now;
 use crate::health;
 use crate::store_client::StoreClient;
 use crate::wire::status::{error, hinted};
 
 pub(crate) use lists::{check, digests, of_task};
+pub(crate) use outage::Outage;
 pub(crate) use sweep::run as sweep;
 
 const HINT: &str =
@@ -42,11 +45,19 @@ pub(crate) struct Artifacts {
     used: Arc<Mutex<HashMap<Arc<str>, u64>>>,
     /// The last measurement of the volume, and the bytes that were stored since.
     unmeasured: Arc<Mutex<(Option<StoreSpace>, u64)>>,
+    pub(crate) outage: Outage,
 }
 
 impl Artifacts {
     pub(crate) fn new(parts: Parts, store: StoreClient, quota: u64) -> Self {
-        Self { parts, store, quota, used: Arc::default(), unmeasured: Arc::default() }
+        Self {
+            parts,
+            store,
+            quota,
+            used: Arc::default(),
+            unmeasured: Arc::default(),
+            outage: Outage::default(),
+        }
     }
 
     /// Fails if nothing more may be stored for a namespace.
@@ -81,7 +92,8 @@ impl Artifacts {
 
     /// Stores a part durably, and counts its size.
     pub(crate) async fn put(&self, namespace: &Namespace, data: Bytes) -> Result<(), Status> {
-        let (_, size) = self.parts.put(namespace.as_str(), data).await.map_err(status)?;
+        let (_, size) = self.parts.put(namespace.as_str(), data).await.map_err(|error| self.failed(error))?;
+        self.outage.end();
         *self.used.lock().entry(namespace.as_str().into()).or_default() += size as u64;
         self.unmeasured.lock().1 += size as u64;
         Ok(())
@@ -94,8 +106,13 @@ impl Artifacts {
         digests: &[Digest],
     ) -> Result<(Vec<Digest>, Pin), Status> {
         let pin = self.parts.pin(namespace.as_str(), digests);
-        let missing = self.parts.missing(namespace.as_str(), digests).await.map_err(status)?;
-        Ok((missing, pin))
+        let missing = self.parts.missing(namespace.as_str(), digests).await;
+        Ok((missing.map_err(|error| self.failed(error))?, pin))
+    }
+
+    fn failed(&self, error: Error) -> Status {
+        self.outage.failed(&error, now());
+        status(error)
     }
 }
 

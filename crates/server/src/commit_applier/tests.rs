@@ -79,8 +79,15 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let policy = Policy { failures: 1, cooldown: Duration::from_secs(60) };
     let breakers = Arc::new(Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents)));
     let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
-    let health =
-        Health::new(store.clone(), background_tasks, demand, Arc::default(), None, CancellationToken::new());
+    let health = Health::new(
+        store.clone(),
+        background_tasks,
+        demand,
+        Arc::default(),
+        Default::default(),
+        None,
+        CancellationToken::new(),
+    );
     let folder = tempfile::tempdir().unwrap();
     let parts = rota_artifacts::Parts::in_folder(&folder.path().join("artifacts")).unwrap();
     let dispatcher = Dispatcher {

@@ -12,6 +12,7 @@ use rota_proto::{causes, num, v1};
 use rota_store::Budget;
 use tonic::Status;
 
+use crate::artifacts::Outage;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::scheduler::Admission;
@@ -23,11 +24,21 @@ const MAX_NAMED: usize = 5;
 /// Entries at the end of a log that are searched for the last failure.
 const FAILURE_SEARCH_EVENTS: u64 = 32;
 
+/// Whether a task waits for the storage of artifacts, or for a slot that attempts may hold until it takes their files.
+fn may_wait_for_storage(task: &Task, context: &Context) -> bool {
+    let capacity = &context.capacity;
+    match task.state {
+        State::Queued => capacity.workers > 0 && capacity.free == 0,
+        _ => task.assignment.as_ref().is_some_and(|assignment| assignment.work_ended),
+    }
+}
+
 /// Explains why tasks do not run.
 #[derive(Clone)]
 pub(crate) struct Explainer {
     pub(crate) store: StoreClient,
     pub(crate) demand: Demand,
+    pub(crate) outage: Outage,
 }
 
 impl Explainer {
@@ -39,6 +50,8 @@ impl Explainer {
             // Free slots do not matter then.
             causes.retain(|cause| cause.code == causes::BEHIND);
             causes.insert(0, cause);
+        } else if let Some(cause) = self.outage.cause(now).filter(|_| may_wait_for_storage(task, &context)) {
+            causes.insert(0, explain::Cause { code: cause.code, message: cause.message, hint: cause.hint });
         }
         let summary = explain::summary(task, &causes, now);
         let causes = causes.into_iter().map(|cause| v1::Cause {

@@ -102,3 +102,31 @@ async fn many_problems_elsewhere_hide_none_of_a_namespace() -> Result<()> {
     assert_eq!(alerts(&cluster, "zzz").await?[0].since_time, found[0].since_time);
     Ok(())
 }
+
+#[tokio::test]
+async fn storage_that_takes_nothing_is_an_alert() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(cluster.client(), raw::hello("echo", "one", 1)).await?;
+    tasks::create(cluster.client(), tasks::task("echo")).await?;
+    worker.take().await?;
+    let queued = tasks::create(cluster.client(), tasks::task("echo")).await?;
+    let upload = async || {
+        let part = v1::UploadPartsRequest { parent: "namespaces/default".to_owned(), data: "text".into() };
+        cluster.client().artifact_service().upload_parts(tokio_stream::iter([part])).await
+    };
+    let (folder, aside) = (cluster.folder().join("artifacts"), cluster.folder().join("aside"));
+    std::fs::rename(&folder, &aside)?;
+    std::fs::write(&folder, "in place of the folder")?;
+    upload().await.unwrap_err();
+    let alert = until(&cluster, &["artifacts_unavailable"]).await?.pop().context("no alert")?;
+    assert_eq!((alert.severity(), alert.subject.as_str()), (SystemState::Degraded, ""));
+    let request = v1::ExplainTaskRequest { name: queued.name };
+    let explained = cluster.client().explain_task(request).await?;
+    assert_eq!(explained.causes[0].code, "artifacts_unavailable", "{explained:?}");
+    std::fs::remove_file(&folder)?;
+    std::fs::rename(&aside, &folder)?;
+    upload().await?;
+    until(&cluster, &[]).await?;
+    Ok(())
+}
