@@ -5,6 +5,7 @@
 mod period;
 mod points;
 mod row;
+mod unwritten;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +145,7 @@ impl History {
         let periods = {
             let mut latest = self.latest.lock().await;
             self.read(&mut latest).await?;
-            latest.periods.clone()
+            latest.unwritten()
         };
         for periods in periods.chunks(WRITTEN_AT_ONCE) {
             // A control plane without work writes nothing.
