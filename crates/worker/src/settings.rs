@@ -131,7 +131,10 @@ impl rota_settings::Settings for Settings {
 impl Settings {
     /// Returns the options of a worker of `agent`, without a token. The name is made up unless it is set.
     pub fn options(self, channel: RenewableChannel, namespace: &str, agent: &str) -> Options {
-        let name = self.worker.filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        let set = self.worker.filter(|name| !name.is_empty());
+        // No other process gets a name that is made up, nor what is left under it.
+        let temporary_state = self.temporary_state || set.is_none();
+        let name = set.unwrap_or_else(|| {
             let suffix = uuid::Uuid::new_v4().simple().to_string();
             format!("{agent}-{}", &suffix[..6])
         });
@@ -151,11 +154,26 @@ impl Settings {
         options.orphan_timeout = self.orphan_timeout.0;
         options.delivery_timeout = self.delivery_timeout.0;
         options.storing_timeout = self.storing_timeout.0;
-        options.temporary_state = self.temporary_state;
+        options.temporary_state = temporary_state;
         options.checkpoint_interval = self.checkpoint_interval.0;
         options.discard_conversations = self.discard_conversations;
         options.claude_program = self.claude_program;
         options.prices_file = self.prices_file;
         options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn state_of_a_made_up_name_is_temporary() {
+        let temporary = |worker: Option<&str>| {
+            let channel = RenewableChannel::new(rota_client::Options::new("http://127.0.0.1:9")).unwrap();
+            let settings = Settings { worker: worker.map(str::to_owned), ..Settings::default() };
+            settings.options(channel, "default", "coder").temporary_state
+        };
+        assert_eq!([None, Some(""), Some("coder-1")].map(temporary), [true, true, false]);
     }
 }

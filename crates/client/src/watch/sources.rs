@@ -98,17 +98,21 @@ impl Source for Tasks {
     }
 
     fn accept(&mut self, mut message: Self::Message, out: &mut VecDeque<Self::Message>) {
-        // A caller that resumes from the middle of a batch receives all of it again.
-        let changes = std::mem::take(&mut message.changes).into_iter();
-        out.extend(changes.map(|v1::TaskChange { task, events }| v1::WatchTasksResponse {
-            task,
-            events,
-            token: self.token.clone(),
-            ..Default::default()
-        }));
+        let before = self.token.clone();
         if !message.token.is_empty() {
             self.token.clone_from(&message.token);
         }
+        let mut changes = std::mem::take(&mut message.changes);
+        // A caller that resumes from the middle of a batch receives all of it again.
+        if let Some(v1::TaskChange { task, events }) = changes.pop() {
+            (message.task, message.events) = (task, events);
+        }
+        out.extend(changes.into_iter().map(|v1::TaskChange { task, events }| v1::WatchTasksResponse {
+            task,
+            events,
+            token: before.clone(),
+            ..Default::default()
+        }));
         out.push_back(message);
     }
 }

@@ -151,6 +151,13 @@ fn messages(namespace: &str) -> Vec<(&'static str, Vec<u8>)> {
         fence: 1,
         artifacts: None,
     };
+    let steps = worker::FetchStepResultsRequest {
+        namespace: namespace.clone(),
+        worker: one.clone(),
+        task_id: task_id.clone(),
+        fence: 1,
+        page_token: String::new(),
+    };
     let checkpoint = worker::FetchCheckpointRequest { namespace, worker: one, task_id, fence: 1 };
     let missing = v1::FindMissingPartsRequest { parent: parent.clone(), digests: vec![vec![1; 32]] };
     let part = v1::UploadPartsRequest { parent: parent.clone(), data: b"part".to_vec().into() };
@@ -158,6 +165,7 @@ fn messages(namespace: &str) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("/rota.worker.v1.WorkerService/Session", hello.encode_to_vec()),
         ("/rota.worker.v1.WorkerService/FetchPreviousResult", previous.encode_to_vec()),
+        ("/rota.worker.v1.WorkerService/FetchStepResults", steps.encode_to_vec()),
         ("/rota.worker.v1.WorkerService/KeepArtifacts", kept.encode_to_vec()),
         ("/rota.worker.v1.WorkerService/FetchCheckpoint", checkpoint.encode_to_vec()),
         ("/rota.v1.ArtifactService/FindMissingParts", missing.encode_to_vec()),
