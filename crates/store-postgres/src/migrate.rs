@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/002_groups.sql"),
     include_str!("migrations/003_history.sql"),
     include_str!("migrations/004_memberships.sql"),
+    include_str!("migrations/005_fields.sql"),
 ];
 
 /// Key of the advisory lock: `rota` in ASCII.

@@ -36,6 +36,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/013_workflows.sql")),
         M::up(include_str!("migrations/014_groups.sql")),
         M::up(include_str!("migrations/015_memberships.sql")),
+        M::up(include_str!("migrations/016_fields.sql")),
     ])
 }
 

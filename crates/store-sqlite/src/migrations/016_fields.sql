@@ -1,0 +1,2 @@
+-- Nothing changes but the number. Records have fields (parents of workflows, steps that were added, attempts that store) that earlier
+-- versions drop when they write a record: they must not open a store that has them.
