@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use rota_client::{Token, discover};
 use rota_settings::Layers;
-use rota_telemetry::{OnExit, spawn};
+use rota_telemetry::{OnExit, env, spawn};
 use rota_worker::{Options, Settings};
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
@@ -82,6 +82,8 @@ impl Worker {
         }
         options.stop_now = shutdown.forced.clone();
         if let Some(instance) = self.instance {
+            // No other pod gets the name of one that the operator has made.
+            options.temporary_state |= env::var("POD_UID").is_some_and(|pod| pod == instance);
             options.instance = instance;
         }
         tracing::info!(worker = options.worker, agent, "worker started");

@@ -38,8 +38,6 @@ const STATE_PATH: &str = "/var/lib/rota";
 /// Time for which workers keep their attempts without the control plane, unless a template sets another. Its replacement waits
 /// for the volume of a lost node: evicted after 5 minutes, detached after 6 more, and often only once a person acts.
 const ORPHAN_TIMEOUT: (&str, &str) = ("ROTA_WORKER_ORPHAN_TIMEOUT", "2h");
-/// No pod of the same name comes back.
-const TEMPORARY_STATE: (&str, &str) = ("ROTA_WORKER_TEMPORARY_STATE", "true");
 const TOKEN_LIFETIME_SECONDS: i64 = 3600;
 /// Audience of the workers' tokens.
 const TOKEN_AUDIENCE: &str = "rota";
@@ -143,10 +141,9 @@ impl PodSpecInput<'_> {
         if let Some(worker) = parts.worker() {
             worker.command.get_or_insert_with(|| vec!["rota".to_owned()]);
             let environment = worker.env.get_or_insert_default();
-            for (name, value) in [ORPHAN_TIMEOUT, TEMPORARY_STATE] {
-                if environment.iter().all(|variable| variable.name != name) {
-                    environment.push(plain(name, value.to_owned()));
-                }
+            let (name, value) = ORPHAN_TIMEOUT;
+            if environment.iter().all(|variable| variable.name != name) {
+                environment.push(plain(name, value.to_owned()));
             }
             let mut arguments = self.arguments(grace);
             // Attempts are confined: what is mounted for them must be opened.

@@ -235,3 +235,16 @@ fn workers_outlast_the_loss_of_the_control_planes_node() {
         {name: worker, env: [{name: ROTA_WORKER_ORPHAN_TIMEOUT, value: 10m}]}]}}}}";
     assert_eq!(timeout(&agent(own)), ["10m"]);
 }
+
+/// Workers refuse settings that they do not know, and an image may have a `rota` of an earlier version.
+#[test]
+fn pods_have_no_settings_of_later_versions() {
+    let own = agent("{runtime: {scripted: {}}, pod: {image: x, command: [rota]}}");
+    let environment = build(&own, None).spec.unwrap().containers.remove(0).env.unwrap();
+    let settings: Vec<_> = environment
+        .iter()
+        .map(|one| one.name.as_str())
+        .filter(|name| name.starts_with("ROTA_WORKER_"))
+        .collect();
+    assert_eq!(settings, ["ROTA_WORKER_ORPHAN_TIMEOUT"]);
+}
