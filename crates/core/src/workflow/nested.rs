@@ -31,7 +31,9 @@ pub struct Parent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NestedCommand {
+    /// Those that are cancelled already receive nothing: a second cancellation ends their finally-steps.
     Cancel,
+    CancelAgain,
     Pause {
         suspend: bool,
     },
@@ -81,7 +83,7 @@ impl Workflow {
         match command {
             NestedCommand::Pause { .. } => self.is_paused(),
             NestedCommand::Resume => !self.is_paused(),
-            NestedCommand::Cancel | NestedCommand::Remove => true,
+            NestedCommand::Cancel | NestedCommand::CancelAgain | NestedCommand::Remove => true,
         }
     }
 }

@@ -86,6 +86,9 @@ impl Workflow {
                 if (is_first && is_open) || halts {
                     self.stop(true, &mut out);
                     self.advance(&mut out, now);
+                } else if !is_first && matches!(self.state, State::Stopping | State::Finalizing) {
+                    // What it waits for may be a workflow whose finally-steps do not end by themselves.
+                    self.pass_on(NestedCommand::CancelAgain, None, &mut out);
                 }
             }
             Command::Tick { away } => {

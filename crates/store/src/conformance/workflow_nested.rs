@@ -148,6 +148,51 @@ pub async fn commands_reach_nested_workflows(t: &mut Harness) {
     assert_eq!(find(&run, deep.nested_id(0, 1, 0)).await.unwrap().state, State::Cancelled);
 }
 
+/// A nested workflow with a finally-step that waits, which its cancellation has started.
+async fn cleaning(run: &mut Run<'_>, outer: &Workflow, item: u32) -> Workflow {
+    let id = outer.nested_id(0, 1, item);
+    let nested = find(run, id).await.unwrap();
+    assert_eq!(nested.state, State::Finalizing);
+    run.apply(WorkflowCommand::Drive {
+        workflow: nested.key,
+        step: 1,
+        action: Box::new(start(Vec::new(), 0)),
+    })
+    .await
+    .unwrap();
+    nested
+}
+
+fn with_finally(of: &Workflow, item: u32) -> CreateWorkflow {
+    let mut create = inner(of, item, SIGNAL);
+    create.steps.push(waiting("clean", SIGNAL, &[]));
+    create.steps[1].step.finally = true;
+    create
+}
+
+pub async fn second_cancellation_alone_ends_nested_finally_steps(t: &mut Harness) {
+    let mut run = Run::new(t, around(), false).await;
+    let outer = run.workflow().await;
+    let creates = (0..2).map(|item| with_finally(&outer, item)).collect();
+    run.drive(0, start(creates, 2)).await.unwrap();
+    let cancel = || Apply::Cancel { reason: String::new() };
+    apply(&mut run, outer.nested_id(0, 1, 0), cancel()).await;
+    let first = cleaning(&mut run, &outer, 0).await;
+    apply(&mut run, outer.id, cancel()).await;
+    let second = cleaning(&mut run, &outer, 1).await;
+    let state = async |run: &Run<'_>, id| find(run, id).await.unwrap().state;
+    assert_eq!(state(&run, first.id).await, State::Finalizing, "it was cancelled before");
+    let (namespace, command) = (namespace("n"), StepCommand::Signal);
+    run.apply(WorkflowCommand::Step { namespace, id: first.id, step: 1, command, output: None })
+        .await
+        .unwrap();
+    assert_eq!(state(&run, first.id).await, State::Cancelled);
+    assert_eq!(run.workflow().await.state, State::Stopping);
+    apply(&mut run, outer.id, cancel()).await;
+    assert_eq!(state(&run, second.id).await, State::Cancelled);
+    assert_eq!(run.workflow().await.state, State::Cancelled);
+}
+
 pub async fn nested_workflows_are_bounded(t: &mut Harness) {
     let mut given = around();
     given.workflow.nested = MAX_NESTED - 1;

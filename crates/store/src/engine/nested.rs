@@ -103,7 +103,8 @@ impl<B: Backend> Engine<B> {
         let (namespace, spares) = (found.namespace.clone(), !found.finals_halted);
         let from = after.map_or(0, |(step, ..)| step);
         let is_meant = |step: &&u32| {
-            let is_spared = command == NestedCommand::Cancel && spares && found.is_finally(**step);
+            let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelAgain);
+            let is_spared = cancels && spares && found.is_finally(**step);
             **step >= from && only.map_or(!is_spared, |only| only == **step)
         };
         let steps: Vec<_> = found.nests.iter().filter(is_meant).take(MAX_NESTING_STEPS).copied().collect();
@@ -127,8 +128,12 @@ impl<B: Backend> Engine<B> {
         for id in ids {
             let Some(key) = self.find_workflow(&id)? else { continue };
             self.load_workflow(key)?;
+            let is_cancelled = self.write_set.workflows.workflow(key).is_some_and(|one| one.cancelled);
             let command = match command {
-                NestedCommand::Cancel => workflow::Command::Cancel { reason: CANCELLED.to_owned() },
+                NestedCommand::Cancel if is_cancelled => continue,
+                NestedCommand::Cancel | NestedCommand::CancelAgain => {
+                    workflow::Command::Cancel { reason: CANCELLED.to_owned() }
+                }
                 NestedCommand::Pause { suspend } => workflow::Command::Pause { suspend },
                 NestedCommand::Resume => workflow::Command::RESUME,
                 NestedCommand::Remove => workflow::Command::Delete,
