@@ -125,7 +125,8 @@ pub async fn stopped_task_is_left_to_another_agent(t: &mut Harness) {
 pub async fn task_without_another_agent_waits(t: &mut Harness) {
     let worker = start(t, daily(100), Budget::default()).await;
     learn(t, &worker, 100).await;
-    for target in [Target::Worker(worker.worker.clone()), any_with_code()] {
+    let with_unknown = ["a", "unknown"].map(|name| AgentName::new(name).unwrap()).into();
+    for target in [Target::Worker(worker.worker.clone()), any_with_code(), Target::Agents(with_unknown)] {
         let id = create(t, target.clone(), None).await;
         assert_eq!(claim_of(t, &worker, target, 1).await, []);
         assert_eq!(wait_of(t, id).await, Some(agent()));

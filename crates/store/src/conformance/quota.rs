@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
 use rota_core::quota::CredentialId;
+use rota_core::target::Target;
 use rota_core::task::{self, Completion, State, Task, WorkerRef};
 use rota_core::{AgentName, TaskId, Timestamp};
 
@@ -225,14 +226,19 @@ pub async fn queue_timeout_counts_no_wait_of_an_agent(t: &mut Harness) {
     let worker = start(t).await;
     let mut create = t.task();
     create.task.limits.queue_timeout = Some(Duration::from_mins(10));
+    let mut of_several = t.task();
+    of_several.task.limits.queue_timeout = create.task.limits.queue_timeout;
+    of_several.task.target =
+        Target::Agents(["a", "unknown"].map(|name| AgentName::new(name).unwrap()).into());
     let id = t.create(create).await.id;
+    let several = t.create(of_several).await.id;
     let agent = (namespace("n"), AgentName::new("a").unwrap());
     let held = Command::HoldAgents(BTreeMap::from([(agent, t.now())]));
     t.one(held).await.unwrap();
     t.later(Duration::from_hours(5));
     t.tick().await;
     // It waits in the queue, where another worker of its agent may take it.
-    assert_eq!(t.state(id).await, State::Queued);
+    assert_eq!((t.state(id).await, t.state(several).await), (State::Queued, State::Queued));
     t.one(Command::HoldAgents(BTreeMap::new())).await.unwrap();
     t.later(Duration::from_mins(9));
     t.tick().await;

@@ -113,7 +113,12 @@ impl<B: Backend> Engine<B> {
     ) -> Option<BudgetWait> {
         let others = match &task.target {
             Target::Capabilities(words) => self.agents_with(&(task.namespace.clone(), agent.clone()), words),
-            Target::Agents(agents) => agents.iter().filter(|other| *other != agent).cloned().collect(),
+            Target::Agents(agents) => {
+                let exists = |other: &&AgentName| {
+                    *other != agent && self.agent(&(task.namespace.clone(), (*other).clone())).is_some()
+                };
+                agents.iter().filter(exists).cloned().collect()
+            }
             _ => return Some(own),
         };
         let own_key = (task.namespace.clone(), Scope::Agent(agent.clone()));

@@ -80,7 +80,7 @@ impl<B: Backend> Engine<B> {
         let of = |agent: &AgentName| (task.namespace.clone(), agent.clone());
         match &task.target {
             Target::Agent(agent) | Target::Task { agent, .. } => vec![of(agent)],
-            Target::Agents(agents) => agents.iter().map(of).collect(),
+            Target::Agents(agents) => agents.iter().map(of).filter(|key| self.agent(key).is_some()).collect(),
             Target::Worker(worker) => {
                 let session = self.memory.sessions.get(&(task.namespace.clone(), worker.clone()));
                 session.map(|(_, agent)| of(agent)).into_iter().collect()
