@@ -162,7 +162,10 @@ async fn left_the_same(
         }
         let Some(before) = of(earlier, before_at).await? else { return Ok(false) };
         let unlike = workflow.state_of(&now) != earlier.state_of(&before) || now.name != before.name;
-        if unlike || now.kind == Kind::Task && has_artifacts(store, workflow, &now).await? {
+        let has_files = async || -> Result<bool, NoValues> {
+            Ok(has_artifacts(store, workflow, &now).await? || has_artifacts(store, earlier, &before).await?)
+        };
+        if unlike || now.kind == Kind::Task && has_files().await? {
             return Ok(false);
         }
         let same = match now.kind {
@@ -200,6 +203,7 @@ async fn has_artifacts(store: &StoreClient, workflow: &Workflow, step: &Step) ->
         limit: step.created as usize,
         bytes: MAX_VALUES,
     };
+    // Tasks of a reused step are those of another workflow.
     let tasks = store.reads().workflows(query).await?.tasks;
     Ok(tasks.len() < step.created as usize || tasks.iter().any(|(task, _)| task.has_artifacts))
 }

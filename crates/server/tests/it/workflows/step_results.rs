@@ -132,6 +132,9 @@ async fn compensation_sees_its_step_and_reruns_see_reused_ones() -> Result<()> {
             { "name": "still", "task": echoes("as it was") },
             { "name": "word", "task": echoes("${{ inputs.word }}") },
             { "name": "reads", "needs": [{ "step": "word" }], "task": shell(SEEN) },
+            // It reports the same with and without a file.
+            { "name": "left", "task": shell("[ ${{ inputs.word }} = b ] || echo x > $ROTA_OUTPUT/x; echo same") },
+            { "name": "finds", "needs": [{ "step": "left" }], "task": shell("ls $ROTA_CONTEXT/artifacts || true; echo found") },
             { "name": "end", "needs": [{ "step": "still" }], "task": shell(&format!("{SEEN}; : ${{{{ inputs.seen }}}}")) },
         ],
     });
@@ -146,6 +149,7 @@ async fn compensation_sees_its_step_and_reruns_see_reused_ones() -> Result<()> {
     let again = again["uid"].as_str().context("an id")?;
     api.ended(again).await?;
     assert_eq!(api.step(again, "still").await?["reused"], true);
+    assert_ne!(api.step(again, "finds").await?["reused"], true);
     let end = text(&api, again, "end").await?;
     assert_eq!(brief(&end)?, expected(&[("still", "SUCCEEDED", 0, "as it was")]), "{end}");
     let reads = text(&api, again, "reads").await?;
