@@ -30,7 +30,7 @@ const MAX_SPECS: usize = 4 << 20;
 /// What the workflows of a step are made of, in all of a round.
 enum Base {
     Spec(Box<v1::WorkflowSpec>),
-    /// A version of a template, as `name@version`.
+    /// A version of a template, as `name@version#uid`.
     Template(Box<v1::WorkflowTemplateSpec>, String),
 }
 
@@ -45,11 +45,18 @@ impl Base {
         if let Some(spec) = &given.spec {
             return Ok(Self::Spec(Box::new(spec.clone())));
         }
-        let version = started_with.rsplit_once('@').and_then(|(_, version)| version.parse().ok());
+        let (named, uid) = started_with.split_once('#').unwrap_or((started_with, ""));
+        let version = named.rsplit_once('@').and_then(|(_, version)| version.parse().ok());
         let name = names::alias("template", &given.template).map_err(not_now)?;
         let found = template_at(store, workflow.namespace.clone(), name, version.unwrap_or(0)).await;
         let found = found.map_err(not_now)?;
-        let named = format!("{}@{}", given.template, found.version);
+        // Rounds of earlier versions have none.
+        if !uid.is_empty() && uid != found.uid {
+            let why =
+                format!("template {} was deleted and created again since the round began", given.template);
+            return Err(failed(why));
+        }
+        let named = format!("{}@{}#{}", given.template, found.version, found.uid);
         Ok(Self::Template(Box::new(found.spec.unwrap_or_default()), named))
     }
 

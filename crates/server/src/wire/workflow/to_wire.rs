@@ -122,7 +122,8 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         reused: record.reused,
         concurrency_group: group(record.group.as_deref()),
         waits_for_group: record.waits_for_group(),
-        template: if is_workflow { record.prompt.clone() } else { String::new() },
+        // Without the uid.
+        template: record.prompt.split('#').next().filter(|_| is_workflow).unwrap_or_default().to_owned(),
         last_workflow: last_workflow.map(|id| id.to_string()).unwrap_or_default(),
     }
 }

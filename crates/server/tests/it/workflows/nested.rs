@@ -124,6 +124,27 @@ async fn nested_workflows_survive_kills() -> Result<()> {
 }
 
 #[tokio::test]
+async fn template_created_again_is_another_one() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let api = Api::new(&cluster)?;
+    let waits = |name: &str| json!({ "steps": [{ "name": name, "wait": { "signal": "go" } }] });
+    template(&api, "release", json!([]), waits("old")).await?;
+    let each = json!({ "items": "[1, 2]", "maxParallel": 1 });
+    let steps = json!([{ "name": "each", "forEach": each, "workflow": { "template": "release" } }]);
+    api.create("again", json!({ "steps": steps })).await?;
+    tasks::eventually("the first workflow", async || Ok(nested(&api, "again").await?.len() == 1)).await?;
+    let deleted = api.http.delete(format!("{}{TEMPLATES}/release", api.base)).send().await?;
+    assert_eq!(deleted.status(), StatusCode::OK);
+    template(&api, "release", json!([]), waits("new")).await?;
+    signal(&api, &nested(&api, "again").await?[0]).await?;
+    let ended = api.ended("again").await?;
+    assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_FAILED", "{ended}");
+    assert!(ended.to_string().contains("template release was deleted and created again"), "{ended}");
+    assert_eq!(api.step("again", "each").await?["template"], "release@1");
+    Ok(())
+}
+
+#[tokio::test]
 async fn nested_failures_and_bounds_reach_the_outside() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
