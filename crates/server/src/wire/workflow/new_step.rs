@@ -8,7 +8,7 @@ use rota_proto::v1::{self, OnStepFailure};
 use rota_store::{Need, NewStep};
 use tonic::Status;
 
-use super::agents::one_of_all;
+use super::agents::{all_agents, one_of_all};
 use super::stored::StoredStep;
 use super::{concurrency, duration, expression, graph, merge, nested, outputs, template};
 use crate::wire::status::invalid;
@@ -95,10 +95,15 @@ pub(super) fn new_step(
     if used.item && given.for_each.is_none() {
         return Err(invalid(field, "reads `item` or `index` without for_each"));
     }
-    if used.previous && (given.repeat.is_none() || given.for_each.is_some()) {
+    let is_for_all = matches!(
+        &given.kind,
+        Some(v1::workflow_step::Kind::Task(task)) if all_agents(task).is_some()
+    );
+    let has_previous = given.repeat.is_some() && given.for_each.is_none() && !is_for_all;
+    if (used.previous || with_itself.previous) && !has_previous {
         return Err(invalid(
             field,
-            "reads `previous`, which only steps with repeat and without for_each have",
+            "reads `previous`, which only steps with repeat have, without for_each or several agents",
         ));
     }
     with_itself.merge(&outputs(&at("outputs"), &given.outputs)?);

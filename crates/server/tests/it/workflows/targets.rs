@@ -65,11 +65,16 @@ async fn all_agents_of_a_list_have_a_task_and_any_of_it_takes_one() -> Result<()
         assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
         assert!(refused.to_string().contains(why), "{refused}");
     }
-    for (names, each, why) in
-        [(vec!["one", "one"], None, "twice"), (vec!["one"], Some(json!({ "items": "[1]" })), "with for_each")]
-    {
-        let task = json!({ "prompt": "x", "target": agents(&names, true) });
-        let step = json!({ "name": "all", "task": task, "forEach": each });
+    let each = json!({ "items": "[1]" });
+    for (names, prompt, each, until, why) in [
+        (vec!["one", "one"], "x", None, "true", "twice"),
+        (vec!["one"], "x", Some(each), "true", "with for_each"),
+        (vec!["one", "two"], "${{ previous }}", None, "true", "reads `previous`"),
+        (vec!["one", "two"], "x", None, "previous != null", "reads `previous`"),
+    ] {
+        let task = json!({ "prompt": prompt, "target": agents(&names, true) });
+        let repeat = json!({ "until": until, "max": 2 });
+        let step = json!({ "name": "all", "task": task, "forEach": each, "repeat": repeat });
         let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": { "steps": [step] } })).await?;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
         assert!(refused.to_string().contains(why), "{refused}");
