@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Change, Command, Follow, Rejected, StepCommand, TaskEnd};
 pub use group::{Group, MAX_GROUP_LIMIT, Place};
-pub use nested::{MAX_DEPTH, MAX_NESTED, MAX_NESTED_ITEMS, MAX_NESTING_STEPS, NestedCommand, Parent};
+pub use nested::{
+    MAX_DEPTH, MAX_NESTED, MAX_NESTED_ITEMS, MAX_NESTING_STEPS, NestedCommand, Parent, nested_places,
+};
 pub use state::{State, StepState};
 pub use step::{Kind, Step};
 
@@ -33,6 +35,8 @@ use crate::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 pub const MAX_STEPS: usize = 10_000;
 /// Largest number of items of a fan-out.
 pub const MAX_ITEMS: u32 = 10_000;
+/// Largest number of rounds of a step.
+pub const MAX_ROUNDS: u32 = 1000;
 /// Tasks that one commit creates for a step.
 pub const MAX_TASKS_PER_COMMIT: usize = 256;
 /// Longest message of a record, in bytes.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Builder;
 
-use super::{Change, Follow, State, Step, StepRef, TaskEnd, Workflow};
+use super::{Change, Follow, MAX_ROUNDS, State, Step, StepRef, TaskEnd, Workflow};
 use crate::{WorkflowId, WorkflowKey};
 
 /// Workflows that may be within each other, below the outermost one.
@@ -57,6 +57,12 @@ impl Workflow {
         self.parent.as_ref().map_or(0, |parent| parent.depth)
     }
 
+    /// Whether it is that step of another workflow. One with the id of such a one may be a foreign one.
+    pub fn is_step(&self, workflow: WorkflowKey, step: u32) -> bool {
+        let place = self.parent.as_ref().map(|parent| (parent.step.workflow, parent.step.step));
+        place == Some((workflow, step))
+    }
+
     /// Returns the outermost workflow around this one: itself, if there is none.
     pub fn root(&self) -> WorkflowKey {
         self.parent.as_ref().map_or(self.key, |parent| parent.root)
@@ -92,10 +98,24 @@ impl Step {
     /// Returns the places, by round and item, of the workflows of a step that a command concerns. Earlier rounds of a step
     /// have ended: they are only removed, and had one workflow each.
     pub fn nested(&self, command: NestedCommand) -> impl Iterator<Item = (u32, u32)> + use<> {
-        let earlier = if command == NestedCommand::Remove { 1..self.round.max(1) } else { 1..1 };
-        let (round, created) = (self.round, if self.reused { 0 } else { self.created });
-        earlier.map(|round| (round, 0)).chain((0..created).map(move |item| (round, item)))
+        nested_places(Some(self), command)
     }
+}
+
+/// Returns the places of [`Step::nested`]. Of a step whose record cannot be decoded they are all that it may have.
+pub fn nested_places(
+    step: Option<&Step>,
+    command: NestedCommand,
+) -> impl Iterator<Item = (u32, u32)> + use<> {
+    let (earlier, round, created, later) = match step {
+        Some(step) => {
+            let earlier = if command == NestedCommand::Remove { 1..step.round.max(1) } else { 1..1 };
+            (earlier, step.round, if step.reused { 0 } else { step.created }, 1..1)
+        }
+        None => (1..1, 1, MAX_NESTED_ITEMS, 2..MAX_ROUNDS + 1),
+    };
+    let of_round = (0..created).map(move |item| (round, item));
+    earlier.map(|round| (round, 0)).chain(of_round).chain(later.map(|round| (round, 0)))
 }
 
 #[cfg(test)]

@@ -37,10 +37,10 @@ impl Workflow {
         let ended = self.state.is_final();
         match command {
             Command::Delete if !ended => return Err(Rejected::Unended),
-            Command::Delete => self.delete(&mut out),
+            Command::Delete => self.remove(&mut out),
             Command::Tick { .. } if ended => {
                 if self.due().is_some_and(|due| due <= now) {
-                    self.delete(&mut out);
+                    self.remove(&mut out);
                 }
             }
             Command::Conclude(_) if self.state != State::Ending => return Err(Rejected::Outdated),
@@ -112,7 +112,8 @@ impl Workflow {
         Ok(out)
     }
 
-    fn delete(&mut self, out: &mut Change) {
+    /// Begins its removal, and that of the workflows that are its steps, whatever its state.
+    pub fn remove(&mut self, out: &mut Change) {
         if std::mem::replace(&mut self.deleted, true) {
             return;
         }

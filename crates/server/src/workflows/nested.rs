@@ -275,7 +275,9 @@ pub(super) async fn results(
         let id = workflow.nested_id(step.index, step.round, item);
         let query = WorkflowQuery::Id((workflow.namespace.clone(), id));
         let found = store.reads().workflows(query).await?.workflows.into_iter().next();
-        let Some(found) = found.filter(|found| found.state == State::Succeeded) else {
+        let is_meant =
+            |found: &Workflow| found.state == State::Succeeded && found.is_step(workflow.key, step.index);
+        let Some(found) = found.filter(is_meant) else {
             results.push(Value::Null);
             continue;
         };

@@ -1,6 +1,6 @@
 //! Damaged workflows and steps harm themselves alone.
 
-use rota_core::workflow::{self, Group, Kind, Place, Step, Workflow};
+use rota_core::workflow::{self, Group, Kind, Parent, Place, Step, StepRef, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Refused, Reply, WorkflowCommand};
@@ -196,4 +196,66 @@ fn damaged_steps_hide_no_dependents() {
         run(&mut engine, Vec::new());
     }
     assert_eq!(count(&mut engine, "SELECT count(*) FROM steps WHERE state < 2"), 2);
+}
+
+/// Creates a workflow with one step, which runs another one. Returns the id of that.
+fn nesting(engine: &mut Engine<Writer>, number: u128) -> WorkflowId {
+    let make = |steps: usize| {
+        let Command::Workflow(made) = workflow(number, steps, None) else { unreachable!() };
+        let WorkflowCommand::Create(create) = *made else { unreachable!() };
+        create
+    };
+    let mut outer = make(1);
+    outer.steps[0].step.kind = Kind::Workflow;
+    let outcome = run(engine, vec![WorkflowCommand::Create(outer).into()]);
+    let Ok(Reply::Workflow { workflow: outer, .. }) = &outcome.replies[0] else { panic!("{outcome:?}") };
+    let mut inner = make(2);
+    (inner.foreign_id, inner.workflow.id) = (false, outer.nested_id(0, 1, 0));
+    let (workflow, id) = (outer.key, outer.id);
+    let step =
+        StepRef { workflow, id, step: 0, name: "step-0".to_owned(), round: 1, item: 0, follows: false };
+    inner.workflow.parent = Some(Box::new(Parent { step, depth: 1, root: workflow }));
+    let (round, total, parallel, nested) = (1, 1, 0, vec![*inner]);
+    let (prompt, inputs, items, tasks) = (String::new(), String::new(), Vec::new(), Vec::new());
+    let action = Box::new(Action::Start { round, total, parallel, prompt, inputs, items, tasks, nested });
+    let outcome = run(engine, vec![WorkflowCommand::Drive { workflow, step: 0, action }.into()]);
+    assert!(outcome.replies[0].is_ok(), "{outcome:?}");
+    outer.nested_id(0, 1, 0)
+}
+
+#[test]
+fn damaged_nested_workflows_are_removed_with_theirs() {
+    let (of_outer, of_inner) =
+        ("workflow = (SELECT min(key) FROM workflows)", "(SELECT max(key) FROM workflows)");
+    for (table, which, is_removed_first) in [
+        ("workflows", format!("key = {of_inner}"), false),
+        ("workflows", format!("key = {of_inner}"), true),
+        ("steps", format!("step = 1 AND workflow = {of_inner}"), false),
+        ("steps", of_outer.to_owned(), false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = open(folder.path());
+        let inner = nesting(&mut engine, 0);
+        execute(&mut engine, &format!("UPDATE {table} SET record = {DAMAGE} WHERE {which}"));
+        let mut settled = |command: Command| {
+            let mut outcome = run(&mut engine, vec![command]);
+            while engine.has_backlog() {
+                run(&mut engine, Vec::new());
+            }
+            (outcome.replies.remove(0), count(&mut engine, "SELECT count(*) FROM workflows"))
+        };
+        let (refused, left) = settled(on(0, workflow::Command::Delete));
+        let unended = Refused::Workflow(workflow::Rejected::Unended);
+        assert_eq!((refused.err(), left), (Some(unended), 2), "{which}");
+        let (cancelled, _) = settled(on(0, workflow::Command::Cancel { reason: String::new() }));
+        assert!(cancelled.is_ok(), "{cancelled:?}");
+        if is_removed_first {
+            let (namespace, command) = (Namespace::new("n").unwrap(), workflow::Command::Delete);
+            let (_, left) = settled(WorkflowCommand::Apply { namespace, id: inner, command }.into());
+            assert_eq!(left, 1);
+        }
+        let (deleted, left) = settled(on(0, workflow::Command::Delete));
+        assert!(deleted.is_ok(), "{which}: {deleted:?}");
+        assert_eq!((left, count(&mut engine, "SELECT count(*) FROM steps")), (0, 0), "{which}");
+    }
 }

@@ -214,6 +214,11 @@ pub async fn foreign_workflow_is_no_step(t: &mut Harness) {
     create(run.t, foreign).await;
     run.drive(0, start(vec![inner(&outer, 0, SIGNAL)], 1)).await.unwrap();
     assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Failed, State::Failed));
+    let id = outer.nested_id(0, 1, 0);
+    apply(&mut run, id, Apply::Cancel { reason: String::new() }).await;
+    apply(&mut run, outer.id, Apply::Delete).await;
+    assert_eq!(find(&run, outer.id).await, None);
+    assert_eq!(find(&run, id).await.map(|foreign| foreign.deleted), Some(false));
 }
 
 pub async fn nested_workflows_are_removed_with_theirs(t: &mut Harness) {

@@ -36,6 +36,7 @@ mod rounds;
 mod routes;
 mod secrets;
 mod sessions;
+mod stuck;
 mod threads;
 mod visits;
 mod workflow_add;

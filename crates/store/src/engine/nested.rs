@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Workflows that one visit commands.
-const MAX_VISITED: usize = 64;
+pub(super) const MAX_VISITED: usize = 64;
 const CANCELLED: &str = "the workflow of which it is a step has stopped";
 
 impl<B: Backend> Engine<B> {
@@ -83,6 +83,34 @@ impl<B: Backend> Engine<B> {
         set.calls.push_back((step, command));
     }
 
+    /// Returns the keys of the workflows at these places of one, which are loaded: `None` for those that do not exist.
+    pub(super) fn find_nested(
+        &mut self,
+        workflow: WorkflowKey,
+        places: &[TaskPlace],
+    ) -> Result<Vec<Option<WorkflowKey>>, Error> {
+        let set = &self.write_set.workflows;
+        let Some(record) = set.workflow(workflow) else { return Ok(Vec::new()) };
+        let id = |(step, round, item): &TaskPlace| {
+            (record.namespace.clone(), record.nested_id(*step, *round, *item))
+        };
+        let ids: Vec<_> = places.iter().map(id).collect();
+        let unknown = ids.iter().filter(|id| !set.ids.contains_key(*id)).cloned().collect();
+        let wanted = WorkflowLoad { ids: unknown, ..WorkflowLoad::default() };
+        self.fetch(&Load { workflows: wanted, ..Load::default() })?;
+        let mut keys = Vec::with_capacity(ids.len());
+        for (id, (step, ..)) in ids.iter().zip(places) {
+            let key = self.find_workflow(id)?;
+            key.map_or(Ok(()), |key| self.load_workflow(key))?;
+            let set = &self.write_set.workflows;
+            // Of a damaged one the place is not known.
+            let is_meant =
+                |key: &WorkflowKey| set.workflow(*key).is_none_or(|found| found.is_step(workflow, *step));
+            keys.push(key.filter(is_meant));
+        }
+        Ok(keys)
+    }
+
     /// Passes a command on to the next workflows that are steps of one.
     pub(super) fn visit_nested(
         &mut self,
@@ -100,7 +128,7 @@ impl<B: Backend> Engine<B> {
             self.write_set.pending.finish(number, None);
             return Ok(());
         };
-        let (namespace, spares) = (found.namespace.clone(), !found.finals_halted);
+        let spares = !found.finals_halted;
         let from = after.map_or(0, |(step, ..)| step);
         let is_meant = |step: &&u32| {
             let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelAgain);
@@ -110,24 +138,14 @@ impl<B: Backend> Engine<B> {
         let steps: Vec<_> = found.nests.iter().filter(is_meant).take(MAX_NESTING_STEPS).copied().collect();
         self.load_steps(steps.iter().map(|step| (workflow, *step)))?;
         let set = &self.write_set.workflows;
-        let record = set.workflow(workflow);
-        let of_steps = steps.iter().filter_map(|step| set.step((workflow, *step)));
-        let of_steps = of_steps
-            .filter(|step| command == NestedCommand::Remove || step.state.is_active())
-            .flat_map(|step| step.nested(command).map(move |(round, item)| (step.index, round, item)));
         let limit = MAX_VISITED.min(self.write_set.pending.budget()).max(1);
-        let mut places = of_steps.filter(|place| after.is_none_or(|after| *place > after));
-        let visited: Vec<_> = places.by_ref().take(limit).collect();
-        let is_last = places.next().is_none();
-        let id =
-            |(step, round, item): &TaskPlace| record.map(|record| record.nested_id(*step, *round, *item));
-        let ids: Vec<_> = visited.iter().filter_map(id).map(|id| (namespace.clone(), id)).collect();
-        let unknown = ids.iter().filter(|id| !set.ids.contains_key(*id)).cloned().collect();
-        let wanted = WorkflowLoad { ids: unknown, ..WorkflowLoad::default() };
-        self.fetch(&Load { workflows: wanted, ..Load::default() })?;
-        for id in ids {
-            let Some(key) = self.find_workflow(&id)? else { continue };
-            self.load_workflow(key)?;
+        let (visited, is_last) = {
+            let of_steps = set.nested_places(workflow, &steps, command);
+            let mut places = of_steps.filter(|place| after.is_none_or(|after| *place > after));
+            let visited: Vec<_> = places.by_ref().take(limit).collect();
+            (visited, places.next().is_none())
+        };
+        for key in self.find_nested(workflow, &visited)?.into_iter().flatten() {
             let is_cancelled = self.write_set.workflows.workflow(key).is_some_and(|one| one.cancelled);
             let command = match command {
                 NestedCommand::Cancel if is_cancelled => continue,
@@ -138,8 +156,11 @@ impl<B: Backend> Engine<B> {
                 NestedCommand::Resume => workflow::Command::RESUME,
                 NestedCommand::Remove => workflow::Command::Delete,
             };
-            // One that has ended, or ends, needs none.
-            let _ = self.apply_workflow(key, command, now);
+            // One that has ended, or ends, needs none; one that cannot end is removed with what is around it.
+            let is_removal = command == workflow::Command::Delete;
+            if self.apply_workflow(key, command, now).is_err() && is_removal {
+                self.remove_stuck(key)?;
+            }
         }
         self.write_set.pending.spend(visited.len().max(1));
         let rest = match visited.last().filter(|_| !is_last) {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rota_core::workflow::{Rejected, Step, StepCommand, Workflow};
+use rota_core::workflow::{self, NestedCommand, Rejected, Step, StepCommand, Workflow};
 use rota_core::{WorkflowId, WorkflowKey};
 use rustc_hash::FxHashMap;
 
 use super::groups::GroupEntry;
 use crate::{
-    Commit, GroupKey, GroupMember, NameKey, Refused, Removal, StepKey, WorkflowChanges, WorkflowLoad,
-    WorkflowLoaded, WorkflowScopedId,
+    Commit, GroupKey, GroupMember, NameKey, Refused, Removal, StepKey, TaskPlace, WorkflowChanges,
+    WorkflowLoad, WorkflowLoaded, WorkflowScopedId,
 };
 
 #[derive(Debug)]
@@ -72,6 +72,26 @@ impl WorkflowSet {
 
     pub(super) fn step(&self, key: StepKey) -> Option<&Step> {
         self.steps.get(&key)?.as_ref().map(|entry| &entry.step)
+    }
+
+    /// Returns the places of the workflows of some steps of a workflow that a command concerns.
+    pub(super) fn nested_places<'a>(
+        &'a self,
+        workflow: WorkflowKey,
+        steps: &'a [u32],
+        command: NestedCommand,
+    ) -> impl Iterator<Item = TaskPlace> + 'a {
+        let of_step = move |step: &'a u32| {
+            let key = (workflow, *step);
+            let known = self.step(key);
+            let is_concerned = match known {
+                Some(known) => command == NestedCommand::Remove || known.state.is_active(),
+                None => self.damaged_steps.contains_key(&key),
+            };
+            let places = is_concerned.then(|| workflow::nested_places(known, command));
+            places.into_iter().flatten().map(move |(round, item)| (*step, round, item))
+        };
+        steps.iter().flat_map(of_step)
     }
 
     /// Returns the reply to a command that was rejected: that a record is damaged, if one is.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::task::State;
-use rota_core::workflow::{self, Change, Follow, MAX_STEPS, Rejected, Step, StepCommand, StepRef, TaskEnd};
+use rota_core::workflow::{self, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd};
 use rota_core::{Timestamp, WorkflowKey};
 
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
 use crate::{
-    Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, StepPage, StepTasksPage,
-    TaskHold, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
+    Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_MEMBER,
+    WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
 };
 
 /// Result of an approval without a decision, as a decision without a comment leaves it.
@@ -63,27 +63,13 @@ impl<B: Backend> Engine<B> {
                 let Some(key) = self.find_workflow(&(namespace, id))? else {
                     return Ok(Err(Refused::NoWorkflow(id)));
                 };
-                // Nothing but its key is known of a damaged one.
-                if command == workflow::Command::Delete && self.write_set.workflows.damaged.contains_key(&key)
-                {
-                    // Its removal would wait for them in every commit, and nothing of it ends them.
-                    if self.has_open_tasks(key, WorkflowLoad::default())? {
-                        return Ok(Err(Refused::Workflow(Rejected::Unended)));
-                    }
-                    let removal = FollowUp::RemoveWorkflow { workflow: key, after: None };
-                    self.write_set.pending.push(removal);
-                    return Ok(Ok(Reply::Deleted.into()));
+                let is_damaged = self.write_set.workflows.damaged.contains_key(&key);
+                if is_damaged && command == workflow::Command::Delete {
+                    let refused = Refused::Workflow(Rejected::Unended);
+                    return Ok(self.remove_stuck(key)?.then(|| Reply::Deleted.into()).ok_or(refused));
                 }
                 Ok(match self.apply_workflow(key, command, now) {
-                    Err(Rejected::Unended) if self.is_stuck(key)? => {
-                        if let Some(Some(entry)) = self.write_set.workflows.records.get_mut(&key) {
-                            entry.workflow.deleted = true;
-                        }
-                        self.write_set.workflows.change_workflow(key);
-                        let removal = FollowUp::RemoveWorkflow { workflow: key, after: None };
-                        self.write_set.pending.push(removal);
-                        self.workflow_reply(key)
-                    }
+                    Err(Rejected::Unended) if self.remove_stuck(key)? => self.workflow_reply(key),
                     Err(rejected) => Err(self.write_set.workflows.refusal(key, None, rejected)),
                     Ok(()) => self.workflow_reply(key),
                 })
@@ -122,28 +108,6 @@ impl<B: Backend> Engine<B> {
                 })
             }
         }
-    }
-
-    /// Whether a cancelled workflow cannot end, since the record of a step cannot be decoded, and nothing of it runs any more.
-    fn is_stuck(&mut self, key: WorkflowKey) -> Result<bool, Error> {
-        let Some(workflow) = self.write_set.workflows.workflow(key).filter(|one| one.cancelled) else {
-            return Ok(false);
-        };
-        let steps = workflow.last_completed.map(|step| (key, step)).into_iter().collect();
-        let active = vec![StepPage { workflow: key, step: 0, from: 0, limit: MAX_STEPS }];
-        let has_tasks =
-            self.has_open_tasks(key, WorkflowLoad { steps, active, ..WorkflowLoad::default() })?;
-        let set = &self.write_set.workflows;
-        let is_damaged = set.damaged_steps.keys().any(|(workflow, _)| *workflow == key);
-        Ok(is_damaged && !has_tasks)
-    }
-
-    /// Whether tasks of a workflow have not ended. Loads what else is wanted with them.
-    fn has_open_tasks(&mut self, key: WorkflowKey, wanted: WorkflowLoad) -> Result<bool, Error> {
-        let tasks = vec![StepTasksPage { workflow: key, after: None, open: true, limit: 1 }];
-        let workflows = WorkflowLoad { tasks, ..wanted };
-        let pages = self.fetch(&Load { workflows, ..Load::default() })?;
-        Ok(pages.step_tasks.iter().any(|page| !page.is_empty()))
     }
 
     fn workflow_reply(&self, key: WorkflowKey) -> Result<Answer, Refused> {

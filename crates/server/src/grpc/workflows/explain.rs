@@ -71,7 +71,10 @@ impl Workflows {
                 let id = workflow.nested_id(*index, round, item);
                 let query = WorkflowQuery::Id((workflow.namespace.clone(), id));
                 let nested = self.query(query).await?.workflows.into_iter().next();
-                let Some(nested) = nested.filter(|nested| nested.state != State::Succeeded) else { continue };
+                let is_meant = |nested: &Workflow| {
+                    nested.state != State::Succeeded && nested.is_step(workflow.key, *index)
+                };
+                let Some(nested) = nested.filter(is_meant) else { continue };
                 let explained = Box::pin(self.explain(&nested, "")).await?;
                 let left = MAX_CAUSES.saturating_sub(causes.len());
                 causes.extend(explained.causes.into_iter().take(left).map(|cause| {

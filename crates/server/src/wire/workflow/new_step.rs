@@ -2,7 +2,7 @@
 
 use prost::Message;
 use rota_core::task::Trace;
-use rota_core::workflow::{Kind, Step};
+use rota_core::workflow::{Kind, MAX_ROUNDS, Step};
 use rota_expressions::{References, Values};
 use rota_proto::v1::{self, OnStepFailure};
 use rota_store::{Need, NewStep};
@@ -15,7 +15,6 @@ use crate::wire::status::invalid;
 use crate::wire::{check, names, spec, time};
 
 const MAX_NEEDS: usize = 256;
-const MAX_ROUNDS: i32 = 1000;
 const MAX_PROMPT: usize = 4 << 10;
 /// Bytes of a task with expressions, as JSON. The lengths of its texts are checked when they are known.
 pub(super) const MAX_TASK: usize = 2 << 20;
@@ -80,7 +79,8 @@ pub(super) fn new_step(
     }
     let mut max_rounds = 1;
     if let Some(repeat) = &given.repeat {
-        if !(1..=MAX_ROUNDS).contains(&repeat.max) {
+        max_rounds = u32::try_from(repeat.max).unwrap_or_default();
+        if !(1..=MAX_ROUNDS).contains(&max_rounds) {
             return Err(invalid(at("repeat.max"), format!("must be from 1 to {MAX_ROUNDS}")));
         }
         if !is_created {
@@ -89,7 +89,6 @@ pub(super) fn new_step(
         if kind == Kind::Workflow && given.for_each.is_some() {
             return Err(invalid(at("repeat"), "must not be set together with for_each for a workflow"));
         }
-        max_rounds = u32::try_from(repeat.max).unwrap_or(1);
         with_itself.merge(&expression(&at("repeat.until"), &repeat.until)?);
     }
     if used.item && given.for_each.is_none() {
