@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use rota_proto::v1::script_step::Kind as Step;
-use rota_proto::v1::{CommandRuntime, FailureClass, event, runtime};
+use rota_proto::v1::{CommandRuntime, FailureClass, OutputStream, event, runtime};
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Cancel, result};
 use tempfile::tempdir;
@@ -185,7 +185,10 @@ async fn lack_of_memory_is_reported() {
     let printed: Vec<u8> = events
         .iter()
         .filter_map(|event| match &event.kind {
-            Some(event::Kind::Output(output)) => Some(output.data.to_vec()),
+            // Bash reports the killed program on the other stream, at any time.
+            Some(event::Kind::Output(output)) if output.stream() == OutputStream::Stdout => {
+                Some(output.data.to_vec())
+            }
             _ => None,
         })
         .collect::<Vec<_>>()
