@@ -1,9 +1,11 @@
 //! Repositories of forges, by their URLs.
 
+use serde::Deserialize;
 use url::Url;
 
 /// Forge whose API is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Provider {
     GitHub,
     GitLab,

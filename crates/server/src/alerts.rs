@@ -132,14 +132,9 @@ impl Alerts {
 }
 
 fn to_wire(cause: Cause, since: Timestamp) -> v1::Alert {
-    let severity = match cause.state {
-        State::Healthy => v1::SystemState::Healthy,
-        State::Degraded => v1::SystemState::Degraded,
-        State::Error => v1::SystemState::Error,
-    };
     v1::Alert {
         code: cause.code.to_owned(),
-        severity: severity.into(),
+        severity: cause.state.to_wire().into(),
         message: cause.message,
         hint: cause.hint,
         subject: cause.subject,

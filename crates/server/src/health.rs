@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_core::breaker::State as Breaker;
-use rota_proto::{causes, names};
+use rota_proto::{causes, names, v1};
 use rota_store::StoreSpace;
 use rota_telemetry::BackgroundTasks;
 use rota_telemetry::background_tasks::{BackgroundTaskState, BackgroundTaskStatus};
@@ -50,6 +50,14 @@ impl State {
             Self::Healthy => "healthy",
             Self::Degraded => "degraded",
             Self::Error => "error",
+        }
+    }
+
+    pub(crate) fn to_wire(self) -> v1::SystemState {
+        match self {
+            Self::Healthy => v1::SystemState::Healthy,
+            Self::Degraded => v1::SystemState::Degraded,
+            Self::Error => v1::SystemState::Error,
         }
     }
 }

@@ -181,7 +181,7 @@ impl Kinds {
         field: &str,
         kinds: &[&str],
     ) -> Result<(), Status> {
-        for name in kinds {
+        for name in kinds.iter().collect::<BTreeSet<_>>() {
             if !name.is_empty() && *name != AUTO && !name.contains("${{") {
                 self.known(namespace, field, &names::kind_id(field, name)?).await?;
             }

@@ -8,7 +8,7 @@ mod message;
 mod request;
 mod settings;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -179,7 +179,12 @@ impl Looks {
     /// Finds the requests of tasks that have succeeded before this control plane started.
     async fn scan(&self) -> Result<(), Status> {
         let store = &self.creator.store;
+        let mut scanned = BTreeSet::new();
         for followed in &self.follow.repositories {
+            // Each task is looked at for all repositories.
+            if !scanned.insert((&followed.namespace, &followed.labels)) {
+                continue;
+            }
             let mut filter = Filter {
                 namespace: Some(followed.namespace.clone()),
                 states: vec![State::Succeeded],
@@ -230,12 +235,21 @@ impl Looks {
     async fn look_at(&self, keys: Vec<Key>) -> Result<(), String> {
         let mut first = Ok(());
         let quiet = i64::try_from(self.follow.quiet.as_secs()).unwrap_or(i64::MAX);
+        let Some(followed) = keys.first().and_then(|key| self.follow.repositories.get(key.0)) else {
+            return first;
+        };
+        let forge = match followed.forge().await {
+            Ok(forge) => forge,
+            Err(error) => {
+                tracing::warn!(url = followed.url, %error, "failed to look at the pull requests of a repository");
+                return Err(error.to_string());
+            }
+        };
         for key in keys {
-            let Some(followed) = self.follow.repositories.get(key.0) else { continue };
             let taken = self.requests.lock().take(key);
             let Some(mut watched) = taken else { continue };
             let ended = watched.task.ended_at.unwrap_or(watched.task.created_at);
-            let next = match watched.look(followed, quiet).await {
+            let next = match watched.look(followed, &forge, quiet).await {
                 _ if now().since(ended) > MAX_AGE => Next::Forget,
                 Ok(next) => next,
                 Err(error) => {

@@ -1,13 +1,11 @@
 //! A request that is followed: what a task has delivered, and what continues it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
 
 use prost::Message;
 use rota_core::TaskId;
 use rota_core::task::{State, Task};
-use rota_forge::{Comment, Error, Forge, Pages, Settings};
+use rota_forge::{Comment, Error, Forge, Pages};
 use rota_proto::labels::{CLUSTER, FOLLOWED, FOLLOWED_UNTIL, REPLAYED};
 use rota_proto::{names, v1};
 use tonic::Status;
@@ -62,6 +60,13 @@ impl Watched {
         if task.state != State::Succeeded {
             return Ok(None);
         }
+        let is_watched = |followed: &Followed| {
+            followed.namespace == task.namespace
+                && followed.labels.iter().all(|(name, value)| task.labels.get(name) == Some(value))
+        };
+        if !repositories.iter().any(is_watched) {
+            return Ok(None);
+        }
         let Some(result) = store.result(&task).await? else { return Ok(None) };
         let delivery = v1::TaskResult::decode(&result[..]).ok().and_then(|result| result.delivery);
         let Some(delivery) = delivery.filter(|delivery| delivery.pull_request.is_some()) else {
@@ -72,11 +77,7 @@ impl Watched {
         let spec = v1::TaskSpec::decode(&payload[..]).unwrap_or_default();
         let url =
             spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()).map(|git| git.url.clone());
-        let is_of = |followed: &Followed| {
-            followed.namespace == task.namespace
-                && url.as_ref() == Some(&followed.url)
-                && followed.labels.iter().all(|(name, value)| task.labels.get(name) == Some(value))
-        };
+        let is_of = |followed: &Followed| url.as_ref() == Some(&followed.url) && is_watched(followed);
         let Some(repository) = repositories.iter().position(is_of) else { return Ok(None) };
         if !spec.secret_names.is_empty() {
             tracing::warn!(task = %task.id, "its pull request is not followed: the task has secrets of its own, which no other task gets");
@@ -109,22 +110,17 @@ impl Watched {
     }
 
     /// Looks at the request, and decides what is to be done about it.
-    pub(super) async fn look(&mut self, followed: &Followed, quiet: i64) -> Result<Next, Error> {
+    pub(super) async fn look(
+        &mut self,
+        followed: &Followed,
+        forge: &Forge,
+        quiet: i64,
+    ) -> Result<Next, Error> {
         if self.count >= followed.max_continuations {
             let (task, count) = (self.task.id, self.count);
             tracing::info!(%task, count, "its pull request has continued tasks often enough, and is followed no longer");
             return Ok(Next::Forget);
         }
-        let ca = match &followed.ca {
-            Some(file) => {
-                Some(tokio::fs::read(file).await.map_err(|error| Error::Refused(error.to_string()))?)
-            }
-            None => None,
-        };
-        let settings = Settings { ca };
-        let token = Arc::new(followed.token.clone());
-        // Another look follows anyway.
-        let forge = Forge::new(followed.repository.clone(), token, &settings, Duration::ZERO)?;
         let review = forge.review(self.number, self.since, &mut self.pages).await?;
         if !review.open || !review.own || review.branch != self.branch {
             return Ok(Next::Forget);
@@ -137,7 +133,7 @@ impl Watched {
         let mut comments = match followed.comments {
             Authors::None => Vec::new(),
             Authors::All => review.comments,
-            Authors::Writers => self.of_writers(&forge, review.comments).await?,
+            Authors::Writers => self.of_writers(forge, review.comments).await?,
         };
         comments.truncate(MAX_COMMENTS);
         let newest = comments.last().map_or(0, |comment| comment.at);

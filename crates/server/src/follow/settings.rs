@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rota_core::Namespace;
-use rota_forge::{Error, Provider, Repository, TokenSource};
+use rota_forge::{Error, Forge, Provider, Repository, Settings, TokenSource};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -66,6 +67,20 @@ pub(super) struct Followed {
     pub(super) max_continuations: u32,
 }
 
+impl Followed {
+    /// Returns a client of the forge, which waits for no answer that is late: another look follows anyway.
+    pub(super) async fn forge(&self) -> Result<Forge, Error> {
+        let ca = match &self.ca {
+            Some(file) => {
+                Some(tokio::fs::read(file).await.map_err(|error| Error::Refused(error.to_string()))?)
+            }
+            None => None,
+        };
+        let token = Arc::new(self.token.clone());
+        Forge::new(self.repository.clone(), token, &Settings { ca }, Duration::ZERO)
+    }
+}
+
 /// File with a token, which is read for each call.
 #[derive(Debug, Clone)]
 pub(super) struct TokenFile(PathBuf);
@@ -92,7 +107,7 @@ struct Document {
 struct Entry {
     namespace: String,
     url: String,
-    provider: Option<Forge>,
+    provider: Option<Provider>,
     api_url: Option<String>,
     token_file: PathBuf,
     ca: Option<PathBuf>,
@@ -103,14 +118,6 @@ struct Entry {
     #[serde(default)]
     comments: Authors,
     max_continuations: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Forge {
-    Github,
-    Gitlab,
-    Gitea,
 }
 
 fn yes() -> bool {
@@ -143,12 +150,7 @@ impl Entry {
             .namespace
             .parse()
             .map_err(|_| wrong(format!("has an invalid namespace {:?}", self.namespace)))?;
-        let provider = self.provider.map(|provider| match provider {
-            Forge::Github => Provider::GitHub,
-            Forge::Gitlab => Provider::GitLab,
-            Forge::Gitea => Provider::Gitea,
-        });
-        let repository = Repository::of(&self.url, provider, self.api_url.as_deref())
+        let repository = Repository::of(&self.url, self.provider, self.api_url.as_deref())
             .map_err(|problem| wrong(format!("has a problem: {problem}")))?;
         let token = dir.join(&self.token_file);
         if let Err(error) = std::fs::metadata(&token) {

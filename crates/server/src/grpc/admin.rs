@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rota_core::spending::Scope;
+use rota_proto::v1;
 use rota_proto::v1::admin_service_server::AdminService;
-use rota_proto::v1::{self, SystemState};
 use rota_store::Refused;
 use rota_telemetry::log;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,7 +16,7 @@ use super::{BrowserSessionAdmin, Rotation, Storage, TokenAdmin};
 use crate::alerts::Alerts;
 use crate::clock::now;
 use crate::demand::Demand;
-use crate::health::{self, Health, State};
+use crate::health::{self, Health};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
@@ -50,11 +50,7 @@ impl AdminService for Admin {
         _: Request<v1::GetSystemStatusRequest>,
     ) -> Result<Response<v1::SystemStatus>, Status> {
         let (check, causes) = self.health.diagnose().await;
-        let state = match health::worst(&causes) {
-            State::Healthy => SystemState::Healthy,
-            State::Degraded => SystemState::Degraded,
-            State::Error => SystemState::Error,
-        };
+        let state = health::worst(&causes).to_wire();
         let causes = causes.into_iter().map(|cause| v1::Cause {
             code: cause.code.to_owned(),
             message: cause.message,

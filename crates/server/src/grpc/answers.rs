@@ -1,4 +1,5 @@
-//! Building blocks of `AgentService`'s responses: pages of lists that are kept in memory, update masks, workers.
+//! Building blocks of responses: sizes of pages, and, for `AgentService`, pages of lists that are kept in memory, update masks,
+//! workers.
 
 use rota_core::Timestamp;
 use rota_proto::num;
@@ -12,15 +13,21 @@ use crate::wire::time;
 /// Path of the rules that people have allowed for an agent, which is no part of manifests.
 pub(super) const PERMISSION_RULES: &str = "spec.permission_rules";
 
+/// Returns the number of entries of a page, from the size that a request has.
+pub(super) fn page_size(given: i32, default: usize) -> Result<usize, Status> {
+    match usize::try_from(given) {
+        Err(_) => Err(invalid("page_size", "must not be negative")),
+        Ok(0) => Ok(default),
+        Ok(size) => Ok(size.min(1000)),
+    }
+}
+
 /// Returns a page of a list that is kept in memory and sorted by name: the entries after the name in the token.
 pub(super) fn page<T>(items: Vec<(String, T)>, size: i32, token: &str) -> Result<(Vec<T>, String), Status> {
-    if size < 0 {
-        return Err(invalid("page_size", "must not be negative"));
-    }
+    let size = page_size(size, 100)?;
     if !token.is_empty() && !token.contains('/') {
         return Err(invalid("page_token", "is not a token of an earlier page"));
     }
-    let size = if size == 0 { 100 } else { usize::try_from(size).unwrap_or(1000).min(1000) };
     let mut rest = items.into_iter().filter(|(name, _)| name.as_str() > token).peekable();
     let (mut taken, mut last) = (Vec::new(), String::new());
     while taken.len() < size {

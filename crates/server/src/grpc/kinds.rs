@@ -9,6 +9,7 @@ use rota_proto::v1::task_kind_service_server::TaskKindService;
 use rota_store::{Command, Expected, PutDocument, Reply};
 use tonic::{Request, Response, Status};
 
+use super::answers::page_size;
 use crate::kinds::{self, Kinds, MAX_KINDS};
 use crate::store_client::{no_reply, unexpected_reply};
 use crate::wire::status::{self, error, hinted, invalid};
@@ -37,11 +38,7 @@ impl TaskKindService for Kinds {
     ) -> Result<Response<v1::ListTaskKindsResponse>, Status> {
         let request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
-        let limit = match usize::try_from(request.page_size) {
-            Err(_) => return Err(invalid("page_size", "must not be negative")),
-            Ok(0) => 100,
-            Ok(size) => size.min(1000),
-        };
+        let limit = page_size(request.page_size, 100)?;
         let after = match request.page_token.as_str() {
             "" => String::new(),
             token => names::kind("page_token", token)?.1,

@@ -8,14 +8,13 @@ use rota_store::Budget;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::answers::page_size;
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::wire::status::invalid;
 use crate::wire::{check, event, names};
 
 /// Characters of the text that is searched, at most.
 const MAX_TEXT: usize = 256;
-const DEFAULT_HITS: i32 = 100;
-const MAX_HITS: i32 = 1000;
 /// Hits of one entry; further lines of it are left out.
 const MAX_ENTRY_HITS: usize = 1000;
 /// Bytes of entries that one call reads at most, and the time after which it returns.
@@ -33,11 +32,7 @@ pub(super) async fn search(
 ) -> Result<v1::SearchTaskLogResponse, Status> {
     let after =
         u64::try_from(request.after_log_seq).map_err(|_| invalid("after_log_seq", "must not be negative"))?;
-    let most = match request.page_size {
-        ..0 => return Err(invalid("page_size", "must not be negative")),
-        0 => DEFAULT_HITS,
-        size => size.min(MAX_HITS),
-    };
+    let most = page_size(request.page_size, 100)?;
     let mut search = Search::new(&request.text, after)?;
     let (namespace, named) = names::task("name", &request.name)?;
     let task = store.task(&namespace, named).await?;
@@ -53,12 +48,12 @@ pub(super) async fn search(
         for entry in &events {
             bytes += search.entry(&event::to_wire(entry));
             seen = entry.log_seq;
-            if num::to_i32(search.hits.len()) >= most {
+            if search.hits.len() >= most {
                 break;
             }
         }
         budget = LOG_PAGE;
-        let is_full = search.hits.len() >= usize::try_from(most).unwrap_or(0);
+        let is_full = search.hits.len() >= most;
         // Before that a call would return where it began, and its caller would repeat it without end.
         let has_advanced = seen > after;
         if has_advanced && (is_full || bytes >= CALL_BYTES || began.elapsed() >= CALL_TIME) {
@@ -93,8 +88,8 @@ impl Search {
         check::length("text", text, MAX_TEXT)?;
         let regex = RegexBuilder::new(&regex::escape(text)).case_insensitive(true).build();
         let regex = regex.map_err(|error| invalid("text", error.to_string()))?;
-        // The other case of a character takes up to twice the bytes.
-        let longest = 2 * text.len();
+        // The other case of a character takes up to three times the bytes: the sign of Kelvin is a k.
+        let longest = 3 * text.len();
         Ok(Self { text: regex, longest, after, tails: Default::default(), attempt: 0, hits: Vec::new() })
     }
 
@@ -136,7 +131,7 @@ impl Search {
         text.extend_from_slice(&output.data);
         self.find(seq, &text, begin);
         let line = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        // No match of a whole text is within what is kept.
+        // Enough for the begin of a match. `find` skips those that end in what is kept.
         let kept = text.len().saturating_sub(self.longest - 1).max(line);
         self.tails[stream] = text.split_off(kept);
         output.data.len()

@@ -5,19 +5,14 @@ use rota_proto::v1;
 use rota_store::Filter;
 use tonic::Status;
 
+use super::answers::page_size;
 use crate::wire::status::invalid;
 use crate::wire::{event, names, time};
 
 /// Returns the filter of a list.
 pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
     let namespace = names::parent_or_all("parent", &request.parent)?;
-    if request.page_size < 0 {
-        return Err(invalid("page_size", "must not be negative"));
-    }
-    let limit = match usize::try_from(request.page_size).unwrap_or(0) {
-        0 => 50,
-        size => size.min(1000),
-    };
+    let limit = page_size(request.page_size, 50)?;
     let before = match request.page_token.as_str() {
         "" => None,
         token => {

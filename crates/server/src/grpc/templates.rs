@@ -11,6 +11,7 @@ use rota_proto::{names as n, v1};
 use rota_store::{Command, Document, DocumentKey, DocumentKind, DocumentsPage, Expected, PutDocument, Reply};
 use tonic::{Code, Request, Response, Status};
 
+use super::answers::page_size;
 use super::managed::{self, Scope};
 use crate::kinds::Kinds;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
@@ -165,12 +166,7 @@ impl TemplateService for Templates {
     ) -> Result<Response<v1::WorkflowTemplate>, Status> {
         let request = request.into_inner();
         let key = names::template("name", &request.name)?;
-        let wanted = match request.version {
-            0 => head(&key),
-            version => version_of(&key, version),
-        };
-        let document = self.read(wanted).await?.ok_or_else(|| missing(&key, request.version))?;
-        decode(&document, &key).map(Response::new)
+        template_at(&self.store, key.0, key.1, request.version).await.map(Response::new)
     }
 
     async fn list_workflow_templates(
@@ -179,11 +175,7 @@ impl TemplateService for Templates {
     ) -> Result<Response<v1::ListWorkflowTemplatesResponse>, Status> {
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
-        let limit = match usize::try_from(request.page_size) {
-            Err(_) => return Err(invalid("page_size", "must not be negative")),
-            Ok(0) => 100,
-            Ok(size) => size.min(1000),
-        };
+        let limit = page_size(request.page_size, 100)?;
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(names::template("page_token", token)?),

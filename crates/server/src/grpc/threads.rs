@@ -5,6 +5,7 @@ use rota_proto::{num, v1};
 use rota_store::{NameKey, Thread};
 use tonic::Status;
 
+use super::answers::page_size;
 use crate::store_client::StoreClient;
 use crate::wire::status::{self, invalid};
 use crate::wire::{event, names, time};
@@ -18,11 +19,7 @@ pub(super) async fn list(
     request: &v1::ListThreadsRequest,
 ) -> Result<v1::ListThreadsResponse, Status> {
     let namespace = names::parent_or_all("parent", &request.parent)?;
-    let limit = match usize::try_from(request.page_size) {
-        Err(_) => return Err(invalid("page_size", "must not be negative")),
-        Ok(0) => 50,
-        Ok(size) => size.min(1000),
-    };
+    let limit = page_size(request.page_size, 50)?;
     let after: NameKey = match (request.page_token.split_once('/'), &namespace) {
         (Some((space, name)), _) => (names::namespace("page_token", space)?, name.to_owned()),
         (None, _) if !request.page_token.is_empty() => {

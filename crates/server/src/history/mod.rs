@@ -148,7 +148,7 @@ impl History {
             latest.unwritten()
         };
         for periods in periods.chunks(WRITTEN_AT_ONCE) {
-            // A control plane without work writes nothing.
+            // A control plane without agents and tasks writes nothing.
             let filled = periods.iter().filter(|(_, period)| !period.is_empty());
             let puts = filled.map(|(tier, period)| {
                 let (key, payload) = (tier.key(period.start), period.encode());

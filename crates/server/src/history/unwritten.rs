@@ -5,7 +5,7 @@ use super::{HOURS, Latest, MINUTES, Tier};
 
 impl Latest {
     /// Returns the periods to write: the hour that has not ended only with a minute that has rows, so that a control plane
-    /// without work writes nothing.
+    /// without agents and tasks writes nothing.
     pub(super) fn unwritten(&self) -> Vec<(&'static Tier, Period)> {
         let open = self.periods.iter().rposition(|(tier, _)| **tier == HOURS);
         let is_idle = self.periods.iter().all(|(tier, period)| **tier != MINUTES || period.is_empty());

@@ -145,7 +145,6 @@ impl Metrics {
     }
 }
 
-/// Returns a state as a label.
 /// Returns the reaction to a failed attempt, by the state of its task after it.
 fn action(to: State, class: failure::Class) -> Option<&'static str> {
     match to {
@@ -158,6 +157,7 @@ fn action(to: State, class: failure::Class) -> Option<&'static str> {
     }
 }
 
+/// Returns a state as a label.
 pub(super) fn name(state: State) -> &'static str {
     match state {
         State::Pending => "pending",

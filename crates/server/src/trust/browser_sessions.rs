@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prost::Message;
+use rota_core::text::prefix;
 use rota_core::{Namespace, Timestamp};
 use rota_store::{Command, Document, DocumentChange, DocumentKey, DocumentKind, Expected, PutDocument};
 use tokio_util::sync::CancellationToken;
@@ -248,15 +249,11 @@ impl BrowserSessions {
         let role = self.tokens.role_of(token)?;
         let mark = self.tokens.mark(role)?;
         let (id, secret) = (Uuid::now_v7(), Uuid::new_v4().simple().to_string());
-        let mut end = user_agent.len().min(MAX_USER_AGENT);
-        while !user_agent.is_char_boundary(end) {
-            end -= 1;
-        }
         let stored = StoredSession {
             secret: digest(secret.as_bytes()).to_vec(),
             viewer: role == Role::Viewer,
             token: mark.to_vec(),
-            user_agent: user_agent.get(..end).unwrap_or_default().to_owned(),
+            user_agent: prefix(user_agent, MAX_USER_AGENT).to_owned(),
             last_use: now.0,
         };
         let mut commands = self.make_room(role, now);

@@ -51,14 +51,6 @@ fn not_found(what: &str) -> Status {
     error("WORKFLOW_NOT_FOUND", format!("workflow {what} does not exist"))
 }
 
-fn page_size(given: i32, default: usize) -> Result<usize, Status> {
-    match usize::try_from(given) {
-        Err(_) => Err(invalid("page_size", "must not be negative")),
-        Ok(0) => Ok(default),
-        Ok(size) => Ok(size.min(1000)),
-    }
-}
-
 impl Workflows {
     async fn query(&self, query: WorkflowQuery) -> Result<rota_store::WorkflowRows, Status> {
         self.store.reads().workflows(query).await.map_err(status::store)

@@ -14,7 +14,8 @@ use tonic::{Code, Request, Response, Status};
 
 use super::rerun::Rerun;
 use super::watch::OneWorkflow;
-use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, Workflows, page_size};
+use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, Workflows};
+use crate::grpc::answers::page_size;
 use crate::grpc::create;
 use crate::grpc::encoded::{self, Replaced};
 use crate::grpc::managed::Scope;
