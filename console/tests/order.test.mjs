@@ -89,17 +89,19 @@ test("a question that is answered while the inbox is read is not asked again", a
   await until(name, "TASK_STATE_INPUT_REQUIRED");
   await until(await ask("open"), "TASK_STATE_INPUT_REQUIRED");
   const page = await signedIn();
+  // Messages for other windows: a change before the stream is open is not among them.
+  await page.addInitScript(() => {
+    new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
+      window.isLive ||= data.link?.state === "live";
+      window.isCancelled ||= data.message?.task?.status?.state === "TASK_STATE_CANCELLED";
+    };
+  });
   const held = await hold(page, /openQuestions/);
   await page.goto(`${base}/inbox`);
   await held.isRead;
-  const changed = page.waitForFunction(() => window.changed);
-  await page.evaluate(() => {
-    new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
-      window.changed ||= data.message?.task?.status?.state === "TASK_STATE_CANCELLED";
-    };
-  });
+  await page.waitForFunction(() => window.isLive);
   await api("POST", `${name}:cancel`, {});
-  await changed;
+  await page.waitForFunction(() => window.isCancelled);
   held.release();
   await page.getByText("Is it open?").waitFor();
   assert.equal(await page.getByText("Is it answered?").count(), 0);
