@@ -1,6 +1,7 @@
 //! What the driver uses of the CLI and the CLI does not document, tried out once per version: a session without a model, whose only model
 //! call is refused by this machine. Each part that is missing has a fallback, and is reported.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::workspace::{Lock, locked};
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 const MAX_ERROR_BYTES: u64 = 4 << 10;
+/// Name of the file with the lock, which has the standard error of the last probe.
+const LOCK: &str = "claude-probe.lock";
 const PROJECT: &str = "rota-probe";
 const SESSION: &str = "00000000-0000-4000-8000-000000000001";
 /// Nothing listens there: the only model call is refused.
@@ -35,13 +38,10 @@ struct Saved {
 /// Returns the parts that the CLI lacks, each with what becomes of attempts; from the file if the program is the one that was tried out.
 pub(super) async fn missing(program: &Identity, state: &Path) -> Vec<String> {
     let limit = TIMEOUT.as_secs();
-    // One process at a time, which removes what one that was killed has left.
-    let (_never_stops, mut stop) = watch::channel(None);
-    let lock = state.join("claude-probe.lock");
-    let lock = timeout(TIMEOUT, locked(&lock, Lock::Exclusive, &mut stop)).await;
-    let Ok(Ok(Some(_lock))) = lock else {
+    let Some(lock) = exclusive(state).await else {
         return vec![format!("the probe of the CLI waited {limit} s for that of another worker")];
     };
+    // What a process that was killed has left.
     let folder = state.join("claude-probe");
     let _ = tokio::fs::remove_dir_all(&folder).await;
     let file = state.join("claude-probe.json");
@@ -50,8 +50,13 @@ pub(super) async fn missing(program: &Identity, state: &Path) -> Vec<String> {
     if let Some(saved) = saved.filter(|saved| saved.program == *program) {
         return saved.missing;
     }
-    let seen = timeout(TIMEOUT, run(program.file(), &folder)).await;
-    let _ = tokio::fs::remove_dir_all(&folder).await;
+    let seen = timeout(TIMEOUT, run(program.file(), &folder, &lock)).await;
+    // Its programs would write again what is removed before they have ended.
+    drop(lock);
+    let ended = exclusive(state).await;
+    if ended.is_some() {
+        let _ = tokio::fs::remove_dir_all(&folder).await;
+    }
     let missing = match seen {
         Ok(Ok(seen)) => seen.missing(),
         // Attempts report what is wrong with the program.
@@ -63,6 +68,15 @@ pub(super) async fn missing(program: &Identity, state: &Path) -> Vec<String> {
         let _ = tokio::fs::write(&file, text).await;
     }
     missing
+}
+
+/// Takes the lock of the state directory for one probe at a time. Programs of a probe hold it by their standard error, also
+/// after the end of the worker that started them.
+async fn exclusive(state: &Path) -> Option<File> {
+    let (_never_stops, mut stop) = watch::channel(None);
+    let path = state.join(LOCK);
+    let lock = timeout(TIMEOUT, locked(&path, Lock::Exclusive, &mut stop)).await;
+    lock.ok()?.ok()?
 }
 
 /// Responses and lines of the CLI, and the files that it has left.
@@ -78,7 +92,8 @@ struct Seen {
     unknown_option: Option<String>,
 }
 
-async fn run(program: &Path, folder: &Path) -> std::io::Result<Seen> {
+async fn run(program: &Path, folder: &Path, lock: &File) -> std::io::Result<Seen> {
+    lock.set_len(0)?;
     std::fs::create_dir(folder)?;
     let path = |name: &str| -> std::io::Result<PathBuf> {
         let path = folder.join(name);
@@ -104,11 +119,11 @@ async fn run(program: &Path, folder: &Path) -> std::io::Result<Seen> {
         .current_dir(&work)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(lock.try_clone()?)
         .kill_on_drop(true);
     let mut child = command.spawn()?;
     let mut seen = Seen::default();
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     // Open until the turn is over: the CLI ends when it is closed.
     let mut stdin = stdin.ok_or(std::io::ErrorKind::BrokenPipe)?;
     let lines =
@@ -126,16 +141,15 @@ async fn run(program: &Path, folder: &Path) -> std::io::Result<Seen> {
         }
     }
     drop(stdin);
-    if !seen.turn
-        && let Some(stderr) = stderr
-    {
+    let _ = child.start_kill();
+    let _ = child.wait().await;
+    if !seen.turn {
         let mut text = String::new();
-        let _ = stderr.take(MAX_ERROR_BYTES).read_to_string(&mut text).await;
+        let stderr = folder.with_file_name(LOCK);
+        let _ = tokio::fs::File::open(stderr).await?.take(MAX_ERROR_BYTES).read_to_string(&mut text).await;
         let option = text.split_once("unknown option '").and_then(|(_, rest)| rest.split(['\'', '=']).next());
         seen.unknown_option = option.map(str::to_owned);
     }
-    let _ = child.start_kill();
-    let _ = child.wait().await;
     let transcript = config.join("projects").join(PROJECT).join(format!("{SESSION}.jsonl"));
     seen.transcript = transcript.exists();
     Ok(seen)
@@ -233,5 +247,19 @@ mod tests {
         }
         assert!(!found.contains("initialize"), "{found}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4, "its folders are removed");
+    }
+
+    #[tokio::test]
+    async fn programs_that_outlive_a_probe_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        // As the CLI does that a worker has started which was killed.
+        let late = "(sleep 1; mkdir -p \"$CLAUDE_CONFIG_DIR\"; echo >\"$CLAUDE_CONFIG_DIR/.claude.json\"";
+        let ended = folder.path().join("ended");
+        let late = format!("{late}; echo >\"{}\") >/dev/null &", ended.display());
+        missing(&program(folder.path(), &late), folder.path()).await;
+        while !ended.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!folder.path().join("claude-probe").exists());
     }
 }
