@@ -116,5 +116,5 @@ async fn rejection_shows_the_message() {
         .try_apply("{apiVersion: rota.dev/v1alpha1, kind: Task, metadata: {name: both}, spec: {agent: a, worker: b}}")
         .await
         .failure();
-    assert!(output.contains("agent, worker and capabilities are mutually exclusive"), "{output}");
+    assert!(output.contains("agent, agents, worker and capabilities are mutually exclusive"), "{output}");
 }
