@@ -47,6 +47,7 @@ mod lease;
 mod list;
 mod loads;
 mod migrate;
+mod outcomes;
 mod readers;
 mod rows;
 mod session;

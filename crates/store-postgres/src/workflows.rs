@@ -16,7 +16,7 @@ use crate::loads::{pages_by, pair, place};
 use crate::readers::Loan;
 use crate::rows::{self, SHARD, get};
 use crate::session::Session;
-use crate::sql;
+use crate::{outcomes, sql};
 
 /// Rows that one page of a list visits.
 const MAX_VISITED: usize = 5000;
@@ -29,7 +29,7 @@ fn key(row: &Row) -> Result<WorkflowKey, Fault> {
     Ok(WorkflowKey(unsigned(get(row, 0)?)))
 }
 
-fn workflow(row: &Row) -> Result<Stored<Workflow>, Fault> {
+pub(crate) fn workflow(row: &Row) -> Result<Stored<Workflow>, Fault> {
     let key = key(row)?;
     Ok(stored::<Workflow>(get(row, 1)?).map(|workflow| Workflow { key, ..workflow }))
 }
@@ -345,6 +345,9 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
             let key: i64 = signed(workflow.0);
             rows.bodies =
                 all(&loan.query(sql::STEP_OUTPUTS, &[&SHARD, &key, &numbers(indexes)]).await?, body)?;
+        }
+        WorkflowQuery::Outcomes(namespace, ids) => {
+            rows.outcomes = outcomes::read(loan, namespace, ids).await?;
         }
         WorkflowQuery::Tasks { workflow, step, round, from, limit, bytes } => {
             let (key, step, round): (i64, _, _) = (signed(workflow.0), i64::from(*step), i64::from(*round));

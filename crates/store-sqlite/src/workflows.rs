@@ -5,8 +5,8 @@ use rota_core::workflow::{Step, Workflow};
 use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use rota_store::{
     Error, GROUP_WINDOW, GroupKey, GroupMember, Removal, RemovalPage, StepKey, StepPage, StepRow,
-    StepTasksPage, Stored, WorkflowChanges, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
-    WorkflowRow, WorkflowRows, stored_end,
+    StepTasksPage, Stored, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowFilter, WorkflowLoad, WorkflowLoaded,
+    WorkflowQuery, WorkflowRow, WorkflowRows, stored_end,
 };
 use rusqlite::{Connection, Params, Row, params};
 
@@ -351,6 +351,17 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
             for index in indexes {
                 let params = params![signed(workflow.0), index];
                 rows.bodies.extend(one(connection, sql::STEP_OUTPUT, params, body)?);
+            }
+        }
+        WorkflowQuery::Outcomes(namespace, ids) => {
+            for id in ids {
+                let params = params![namespace.as_str(), id.0];
+                let Some(Ok(found)) = one(connection, sql::WORKFLOW_BY_ID, params, workflow)? else {
+                    continue;
+                };
+                let params = params![signed(found.key.0), WORKFLOW_OUTPUT];
+                let output = one(connection, sql::STEP_OUTPUT, params, body)?;
+                rows.outcomes.push((found, output.map(|(_, output)| output)));
             }
         }
         WorkflowQuery::Tasks { workflow, step, round, from, limit, bytes } => {

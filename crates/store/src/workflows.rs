@@ -304,6 +304,8 @@ pub enum WorkflowQuery {
         limit: usize,
     },
     Outputs(WorkflowKey, Vec<u32>),
+    /// Workflows with these ids that can be decoded, in this order, with the outputs that they have left.
+    Outcomes(Namespace, Vec<WorkflowId>),
     /// Tasks of a round of a step with their results, by item, from one on: up to a number of them, and of bytes of results.
     Tasks {
         workflow: WorkflowKey,
@@ -337,6 +339,7 @@ pub struct WorkflowRows {
     pub next: Option<WorkflowKey>,
     pub steps: Vec<Step>,
     pub bodies: Vec<(u32, Bytes)>,
+    pub outcomes: Vec<(Workflow, Option<Bytes>)>,
     pub tasks: Vec<(Task, Option<Bytes>)>,
     pub members: Vec<GroupMember>,
     pub count: u64,

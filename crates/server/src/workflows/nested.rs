@@ -11,7 +11,7 @@ use rota_expressions::Values;
 use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind;
-use rota_store::{Action, CreateWorkflow, WORKFLOW_OUTPUT, WorkflowQuery};
+use rota_store::{Action, CreateWorkflow, WorkflowQuery};
 use serde_json::{Map, Value, json};
 
 use super::evaluate::{self, Next, failed, fill_next, most, not_now};
@@ -24,6 +24,8 @@ use crate::wire::{names, template};
 
 /// Steps of the workflows that one command creates, with which it ends.
 const MAX_NEW_STEPS: usize = 2_000;
+/// Workflows whose outcomes are read with one call. Each has outputs of at most [`MAX_VALUES`].
+const OUTCOMES: u32 = 64;
 /// Bytes of the specs of the workflows that one command creates, with which it ends.
 const MAX_SPECS: usize = 4 << 20;
 
@@ -271,25 +273,30 @@ pub(super) async fn results(
     step: &Step,
 ) -> Result<(Vec<Value>, usize), NoValues> {
     let (mut results, mut bytes) = (Vec::new(), 0);
-    for item in 0..step.created {
-        let id = workflow.nested_id(step.index, step.round, item);
-        let query = WorkflowQuery::Id((workflow.namespace.clone(), id));
-        let found = store.reads().workflows(query).await?.workflows.into_iter().next();
-        let is_meant =
-            |found: &Workflow| found.state == State::Succeeded && found.is_step(workflow.key, step.index);
-        let Some(found) = found.filter(is_meant) else {
-            results.push(Value::Null);
-            continue;
-        };
-        let query = WorkflowQuery::Outputs(found.key, vec![WORKFLOW_OUTPUT]);
-        let body = store.reads().workflows(query).await?.bodies.into_iter().next().map(|(_, body)| body);
-        bytes += body.as_ref().map_or(0, Bytes::len);
-        if bytes > MAX_VALUES {
-            let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
-            return Err(NoValues::Step(why));
+    for from in (0..step.created).step_by(OUTCOMES as usize) {
+        let items = from..step.created.min(from.saturating_add(OUTCOMES));
+        let ids: Vec<_> = items.map(|item| workflow.nested_id(step.index, step.round, item)).collect();
+        let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), ids.clone());
+        let mut outcomes = store.reads().workflows(query).await?.outcomes.into_iter().peekable();
+        for id in ids {
+            let is_meant = |(found, _): &(Workflow, _)| {
+                found.state == State::Succeeded && found.is_step(workflow.key, step.index)
+            };
+            let Some((_, body)) = outcomes.next_if(|(found, _)| found.id == id).filter(is_meant) else {
+                results.push(Value::Null);
+                continue;
+            };
+            bytes += body.as_ref().map_or(0, Bytes::len);
+            if bytes > MAX_VALUES {
+                let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
+                return Err(NoValues::Step(why));
+            }
+            let outputs = body.map(|body| whole(serde_json::from_slice(&body).unwrap_or_default()));
+            results.push(outputs.unwrap_or_else(|| Value::Object(Map::new())));
         }
-        let outputs = body.map(|body| whole(serde_json::from_slice(&body).unwrap_or_default()));
-        results.push(outputs.unwrap_or_else(|| Value::Object(Map::new())));
     }
     Ok((results, bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,17 @@ async fn nested_end(t: &mut Harness, reloads: bool) {
     }
     let Step { state, succeeded, .. } = run.step(0).await;
     assert_eq!((state, succeeded), (StepState::Running, 2));
+    let outcomes = async |run: &Run<'_>| {
+        let ids = [3, 2, 0].map(|item| outer.nested_id(0, 1, item)).to_vec();
+        let rows = run.query(WorkflowQuery::Outcomes(namespace("n"), ids)).await.outcomes;
+        rows.into_iter().map(|(one, output)| (one.id, one.state, output)).collect::<Vec<_>>()
+    };
+    let (last, first) = (nested[0].id, nested[2].id);
+    assert_eq!(
+        outcomes(&run).await,
+        [(last, State::Succeeded, None), (first, State::Running, None)],
+        "in the order of the ids, without those that do not exist"
+    );
     signal(&mut run, &nested[2]).await;
     let commit = run.t.commits.last().unwrap();
     assert!(commit.workflows.iter().any(|one| one.id == nested[2].id && one.state == State::Succeeded));

@@ -122,6 +122,9 @@ async fn graph(t: &mut Harness, reloads: bool) {
     assert_eq!(run.states().await, [Succeeded, Succeeded, Succeeded, Succeeded, Skipped, Succeeded]);
     let rows = [1, 3, WORKFLOW_OUTPUT];
     let bodies: Vec<_> = run.outputs(rows.to_vec()).await;
+    let outcomes = WorkflowQuery::Outcomes(namespace("n"), vec![ended.id]);
+    let output = Some(Bytes::from_static(b"all"));
+    assert_eq!(run.query(outcomes).await.outcomes, [(ended, output)]);
     let texts = [&b"outputs of each"[..], b"yes", b"all"].map(Bytes::from_static);
     assert_eq!(bodies, rows.into_iter().zip(texts).collect::<Vec<_>>());
     assert_eq!((run.driven().await, run.query(WorkflowQuery::Unended).await.count), (Vec::new(), 0));

@@ -9,8 +9,8 @@ use rota_core::{TaskKey, Timestamp, WorkflowKey};
 use super::Contents;
 use crate::{
     GROUP_WINDOW, GroupKey, GroupMember, NameKey, Removal, RemovalPage, StepKey, StepPage, StepRow,
-    StepTasksPage, TaskRow, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows,
-    place_of, stored_end,
+    StepTasksPage, TaskRow, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
+    WorkflowRows, place_of, stored_end,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -232,6 +232,11 @@ impl Contents {
             WorkflowQuery::Outputs(workflow, indexes) => {
                 let output = |index: &u32| Some((*index, of.outputs.get(&(*workflow, *index))?.clone()));
                 rows.bodies = indexes.iter().filter_map(output).collect();
+            }
+            WorkflowQuery::Outcomes(namespace, ids) => {
+                let found = ids.iter().filter_map(|id| of.find(&(namespace.clone(), *id)));
+                let output = |one: &Workflow| of.outputs.get(&(one.key, WORKFLOW_OUTPUT)).cloned();
+                rows.outcomes = found.map(|one| (one.clone(), output(one))).collect();
             }
             WorkflowQuery::Tasks { workflow, step, round, from, limit, bytes } => {
                 let mut keys: Vec<(u32, TaskKey)> = self

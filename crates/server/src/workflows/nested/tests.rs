@@ -1,0 +1,81 @@
+//! Reads of the store by a step whose workflows leave results.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
+use rota_core::workflow::Kind;
+use rota_core::{Namespace, RouteId, TaskKey, Timestamp, WorkflowId};
+use rota_store::engine::Engine;
+use rota_store::memory::InMemoryStore;
+use rota_store::single_writer::SingleWriterStore;
+use rota_store::{
+    ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage,
+    Filter, NameKey, Page, Reader, ScopedId, SealedSecrets, Snapshot, StoreSpace, StoreStats, Thread,
+    WorkflowRows,
+};
+use uuid::Uuid;
+
+use super::*;
+
+/// Counts the reads of workflows.
+struct Counting {
+    inner: InMemoryStore,
+    reads: Arc<AtomicUsize>,
+}
+
+macro_rules! pass_on {
+    ($(fn $name:ident($($arg:ident: $of:ty),*) -> $out:ty;)+) => {
+        $(fn $name(&self, $($arg: $of),*) -> $out {
+            Reader::$name(&self.inner, $($arg),*)
+        })+
+    };
+}
+
+impl Reader for Counting {
+    fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.workflows(query)
+    }
+
+    pass_on! {
+        fn concurrency() -> usize;
+        fn task(id: &ScopedId) -> Result<Option<rota_core::task::Task>, Error>;
+        fn newest(alias: &NameKey) -> Result<Option<rota_core::task::Task>, Error>;
+        fn thread(name: &NameKey) -> Result<Option<Thread>, Error>;
+        fn threads(after: &NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error>;
+        fn document(key: &DocumentKey) -> Result<Option<Document>, Error>;
+        fn documents(page: &DocumentsPage) -> Result<Documents, Error>;
+        fn payload(key: TaskKey) -> Result<Option<Bytes>, Error>;
+        fn result(key: TaskKey) -> Result<Option<Bytes>, Error>;
+        fn artifacts(keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;
+        fn secrets(after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error>;
+        fn list(filter: &Filter) -> Result<Page, Error>;
+        fn events(key: TaskKey, after: u64, budget: Budget) -> Result<Vec<rota_core::task::Event>, Error>;
+        fn feed(after: u64, budget: Budget) -> Result<FeedPage, Error>;
+        fn revision() -> Result<u64, Error>;
+        fn ahead(route: RouteId, rank: i64) -> Result<u64, Error>;
+        fn stats(routes: &[RouteId]) -> Result<StoreStats, Error>;
+        fn snapshot() -> Result<Snapshot, Error>;
+        fn space() -> Result<Option<StoreSpace>, Error>;
+        fn backup() -> Result<File, Error>;
+    }
+}
+
+#[tokio::test]
+async fn results_are_read_in_pages() {
+    let (memory, reads) = (InMemoryStore::default(), Arc::new(AtomicUsize::new(0)));
+    let engine = Engine::new(memory.clone(), 0).unwrap();
+    let reader = Counting { inner: memory, reads: Arc::clone(&reads) };
+    let store = SingleWriterStore::start(engine, reader, Arc::new(|| Timestamp(1))).unwrap();
+    let store = StoreClient::new(Arc::new(store), Counter::default());
+    let workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap());
+    for (created, pages) in [(0, 0), (1, 1), (OUTCOMES, 1), (OUTCOMES + 1, 2), (256, 4)] {
+        let step = Step { created, round: 1, ..Step::new("call".to_owned(), Kind::Workflow) };
+        reads.store(0, Ordering::Relaxed);
+        let (found, bytes) = results(&store, &workflow, &step).await.unwrap_or_else(|_| panic!("no results"));
+        assert_eq!((found, bytes), (vec![Value::Null; created as usize], 0));
+        assert_eq!(reads.load(Ordering::Relaxed), pages, "{created} workflows");
+    }
+}
