@@ -198,6 +198,10 @@ spec:
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
+# Records in each worker pod that the operator has created it.
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
 # What worker pods may reach, and whether other policies restrict it.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]

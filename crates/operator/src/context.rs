@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub cluster: Arc<str>,
     /// Store of the control plane.
     pub store: Arc<ControlStore>,
+    /// Time since which operators record the pods that they create.
+    pub pods_recorded_since: Timestamp,
 }
 
 impl Context {

@@ -49,12 +49,12 @@ mod error;
 mod health;
 mod kind;
 mod lease;
+mod lease_record;
 mod lifetime;
 mod pods;
 mod run;
 #[cfg(feature = "clap")]
 mod settings;
-mod store_record;
 mod task;
 mod template;
 mod terminating;

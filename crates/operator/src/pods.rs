@@ -48,6 +48,14 @@ impl WorkerPods {
         pods.filter(|pod| pod.labels().get(AGENT).is_some_and(|label| label == agent)).collect()
     }
 
+    /// Takes a pod as the watch delivers it.
+    #[cfg(test)]
+    pub(crate) fn apply(&self, writer: &mut Writer<Pod>, pod: Pod) {
+        let change = Event::Apply(pod);
+        writer.apply_watcher_event(&change);
+        self.observe(&change);
+    }
+
     /// Follows a change that the store has.
     fn observe(&self, change: &Event<Pod>) {
         match change {

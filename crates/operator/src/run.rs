@@ -21,7 +21,7 @@ use crate::control_plane::{self, CaFile};
 use crate::controller::{Source, Synced};
 use crate::health::{self, Health};
 use crate::kind::{Guarded, Kind};
-use crate::{Error, Options, agent, controller, lease, pods, store_record, task, template, trust, workflow};
+use crate::{Error, Options, agent, controller, lease, lease_record, pods, task, template, trust, workflow};
 
 /// Pending triggers per scope; senders wait when it is full.
 const TRIGGER_QUEUE_SIZE: usize = 1024;
@@ -88,8 +88,10 @@ async fn operate(
     let (renewed, authority) = watch::channel(authority);
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let cluster = namespaces.get_metadata(&options.namespace).await?.uid().unwrap_or_default();
+    let pods_recorded_since = lease_record::pods_recorded_since(&client, &options).await?;
     let context = Context {
         control,
+        pods_recorded_since,
         recorder: Context::recorder(&client, &options),
         kube: client,
         options,
@@ -98,7 +100,7 @@ async fn operate(
         cluster: cluster.into(),
         store: Arc::default(),
     };
-    store_record::read(&context).await?;
+    lease_record::read(&context).await?;
     wait_for_crd::<Agent>(&context, "Agent").await?;
     wait_for_crd::<Task>(&context, "Task").await?;
     // Stops all parts: on shutdown, and when one of them exits.
@@ -136,7 +138,7 @@ fn start(
     };
     start("trust", control_plane::renew_certificates(context.clone(), ca, renewed, stop.clone()).boxed());
 
-    start("store record", store_record::keep(context.clone(), stop.clone()).boxed());
+    start("lease record", lease_record::keep(context.clone(), stop.clone()).boxed());
     start("first contact", control_plane::first_contact(context.clone(), stop.clone()).boxed());
 
     let scopes = scopes(context);

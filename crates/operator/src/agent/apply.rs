@@ -1,5 +1,6 @@
 //! Effects of reconciling an `Agent`: API calls and pods. Every call may be repeated.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -8,8 +9,11 @@ use rota_client::Code;
 use rota_core::text::prefix;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
+use rota_telemetry::clock;
+use serde_json::json;
 
 use super::dereference::WorkerPod;
+use super::origin::{self, Creation};
 use super::pod::PodSpecInput;
 use super::start_failure::StartFailure;
 use crate::cluster::{self, CLUSTER, MANAGER, labels};
@@ -21,10 +25,7 @@ const MAX_MESSAGE_BYTES: usize = 1000;
 
 /// Outcome of creating a worker pod.
 pub(super) enum PodCreation {
-    Created {
-        name: String,
-        uid: String,
-    },
+    Created(Box<Pod>),
     /// The cluster rejected the pod; a user has to act.
     Rejected(StartFailure),
 }
@@ -87,7 +88,7 @@ pub(super) async fn create_pod(
     match pods.create(&params, &pod).await {
         Ok(created) => {
             tracing::info!(pod = created.name_any(), "created worker pod");
-            Ok(PodCreation::Created { name: created.name_any(), uid: created.uid().unwrap_or_default() })
+            Ok(PodCreation::Created(Box::new(created)))
         }
         // A quota, an admission policy or webhook, or a spec that no pod can have.
         Err(kube::Error::Api(status)) if is_refusal(&status) => {
@@ -96,6 +97,26 @@ pub(super) async fn create_pod(
             Ok(PodCreation::Rejected(StartFailure::new(reason, status.message.clone())))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Records that the operator has created a pod. Does nothing if it was deleted.
+pub(super) async fn record_creation(
+    context: &Context,
+    namespace: &str,
+    creation: &Creation,
+) -> Result<(), ReconcileError> {
+    let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
+    let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
+    // The UID makes the write fail for a newer pod of the same name.
+    let patch = json!({
+        "metadata": { "uid": creation.uid },
+        "status": { "conditions": [origin::condition(&creation.labels, now)] },
+    });
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match pods.patch_status(&creation.name, &params, &Patch::Strategic(&patch)).await {
+        Err(error) if !cluster::is_deleted(&error) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! read.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use rota_proto::{names, v1};
 
 use super::demand::DemandSnapshot;
 use super::observation::PodObservation;
+use super::origin::{self, Creations, Origin};
 use super::start_failure::StartFailure;
 use crate::cluster::{SLOTS, SPEC_HASH, TASK_UID};
 use crate::pods::WorkerPods;
@@ -21,6 +23,7 @@ use crate::pods::WorkerPods;
 pub(crate) struct WorkerPod {
     pub name: String,
     pub uid: String,
+    pub origin: Origin,
     /// Task that the pod is limited to.
     pub task: Option<String>,
     /// Number of tasks that it runs at a time, as far as the pod has it.
@@ -106,19 +109,24 @@ pub(crate) enum PodLifecycle {
     Failed,
 }
 
-/// Returns the pods of an agent, ordered by name.
+/// Returns the pods with the labels of an agent's workers, ordered by name: those that the operator has created, and the others.
 pub(super) fn worker_pods(
     agent: &Agent,
     pods: &[WorkerPods],
     demand: &DemandSnapshot,
+    (creations, recorded_since): (&Creations, Timestamp),
     now: Timestamp,
-) -> Vec<WorkerPod> {
+) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let pods = pods.iter().flat_map(|pods| pods.of(&namespace, &name));
     let reports = Reports::of(demand);
-    let mut pods: Vec<_> = pods.map(|pod| worker_pod(&pod, &reports, now)).collect();
+    let convert = |pod: Arc<Pod>| WorkerPod {
+        origin: origin::of(&pod, agent, creations, recorded_since),
+        ..worker_pod(&pod, &reports, now)
+    };
+    let mut pods: Vec<_> = pods.map(convert).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
-    pods
+    pods.into_iter().partition(|pod| pod.origin == Origin::Operator)
 }
 
 /// What the control plane reports of an agent, by the name of the worker or the id of the task.
@@ -156,6 +164,7 @@ fn worker_pod(pod: &Pod, reports: &Reports<'_>, now: Timestamp) -> WorkerPod {
     let task = pod.labels().get(TASK_UID).cloned();
     WorkerPod {
         uid: pod.uid().unwrap_or_default(),
+        origin: Origin::default(),
         task_is_over: task.as_ref().is_some_and(|task| !reports.wanted.contains(task.as_str())),
         task,
         slots: pod.labels().get(SLOTS).and_then(|slots| slots.parse().ok()),

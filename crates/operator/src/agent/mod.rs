@@ -1,6 +1,7 @@
 //! Reconciler of `Agent` resources: each is a pool of worker pods that grows and shrinks with its demand.
 
 mod accepted;
+mod announce;
 mod apply;
 mod build;
 mod demand;
@@ -10,6 +11,7 @@ mod finalize;
 mod history;
 mod network;
 mod observation;
+mod origin;
 mod pod;
 mod report;
 mod requeue;
@@ -24,13 +26,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 use rota_crds::resource::{Agent, Task};
-use rota_proto::{names, v1};
+use rota_proto::names;
 use rota_telemetry::clock;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -40,11 +43,13 @@ use self::apply::PodCreation;
 use self::build::Plan;
 use self::demand::DemandCache;
 use self::dereference::WorkerPod;
+use self::origin::Origin;
 pub(crate) use self::pod::PodSpecInput;
 use self::pod::TaskPod;
 use self::start_failure::StartFailure;
 use self::state::{AgentState, Start};
 use self::status::StatusInput;
+use crate::cluster::SLOTS;
 use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
@@ -170,7 +175,10 @@ impl Agents {
             return Ok(Action::requeue(DEMAND_RETRY_INTERVAL));
         };
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut pods = dereference::worker_pods(agent, &self.pods, &demand, now);
+        let known = (&state.creations, self.context.pods_recorded_since);
+        let (mut pods, unknown) = dereference::worker_pods(agent, &self.pods, &demand, known, now);
+        state.creations.retain(&pods, Instant::now());
+        let removed = self.delete_unrecorded(agent, &unknown).await;
         for index in state.history.observe(&mut pods, Instant::now()) {
             state.worker_joined(Start::of(&pods[index]), Instant::now());
         }
@@ -203,8 +211,9 @@ impl Agents {
         }
         let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
         // Also what was created before a failure may join.
+        let recorded = self.record_creations(agent, state).await;
         self.announce(agent, name, state, &pods).await?;
-        executed.and(network).and(ended)?;
+        executed.and(recorded).and(network).and(ended).and(removed)?;
         let start_failure = self.start_failure(state, &pods, hash);
         let (rejected, failure) = (rejected.as_ref(), start_failure.as_ref());
         let input = StatusInput { pods: &pods, demand: &demand, hash, rejected, start_failure: failure };
@@ -292,16 +301,24 @@ impl Agents {
             apply::drain(&self.context, name, worker, false).await?;
         }
         let options = &self.context.options.workers;
-        let mut created = |name, uid, task: Option<&String>| {
-            let (task, hash) = (task.cloned(), hash.to_owned());
-            let pod = WorkerPod { name, uid, task, hash, ..WorkerPod::default() };
+        let mut created = |created: &Pod, task: Option<&String>| {
+            state.creations.add(created, Instant::now());
+            let pod = WorkerPod {
+                name: created.name_any(),
+                uid: created.uid().unwrap_or_default(),
+                origin: Origin::Operator,
+                slots: created.labels().get(SLOTS).and_then(|slots| slots.parse().ok()),
+                task: task.cloned(),
+                hash: hash.to_owned(),
+                ..WorkerPod::default()
+            };
             state.pod_created(pod.clone(), Instant::now());
             pods.push(pod);
         };
         let mut rejected = Vec::new();
         for _ in 0..plan.start {
             match apply::create_pod(&self.context, &PodSpecInput { agent, options, task: None }).await? {
-                PodCreation::Created { name, uid } => created(name, uid, None),
+                PodCreation::Created(pod) => created(&pod, None),
                 PodCreation::Rejected(failure) => {
                     rejected.push((Start::Shared(hash), failure));
                     break;
@@ -312,7 +329,7 @@ impl Agents {
             let resource = self.task(&namespace, id);
             let task = Some(TaskPod { id, resource: resource.as_ref() });
             match apply::create_pod(&self.context, &PodSpecInput { agent, options, task }).await? {
-                PodCreation::Created { name, uid } => created(name, uid, Some(id)),
+                PodCreation::Created(pod) => created(&pod, Some(id)),
                 PodCreation::Rejected(failure) => {
                     rejected.push((Start::Isolated(id), failure));
                     break;
@@ -332,35 +349,6 @@ impl Agents {
         };
         let found = self.tasks.iter().find_map(|(store, _)| store.find(matches))?;
         found.0.as_ref().ok().cloned()
-    }
-
-    async fn announce(
-        &self,
-        agent: &Agent,
-        name: &str,
-        state: &mut AgentState,
-        pods: &[WorkerPod],
-    ) -> Result<(), ReconcileError> {
-        if pods.is_empty() && !build::runs_pods(&agent.spec) {
-            return Ok(());
-        }
-        let present = pods.iter().filter(|pod| !pod.has_terminated());
-        let announced = present.map(|pod| v1::AnnouncedWorker {
-            worker: pod.name.clone(),
-            instance: pod.uid.clone(),
-            slots: pod.slots,
-            isolated_task: Some(pod.task.clone().unwrap_or_default()),
-        });
-        let workers: Vec<_> = announced.collect();
-        let all_joined = !pods.iter().any(WorkerPod::is_absent);
-        if state.announcement_due(&workers, all_joined, Instant::now()) {
-            let announced = apply::announce(&self.context, name, workers).await;
-            if announced.is_err() {
-                state.announcement_failed();
-            }
-            announced?;
-        }
-        Ok(())
     }
 }
 

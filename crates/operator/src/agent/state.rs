@@ -12,6 +12,7 @@ use super::accepted::Accepted;
 use super::demand::DemandSnapshot;
 use super::dereference::WorkerPod;
 use super::history::PodHistory;
+use super::origin::{Creations, MAX_WATCH_LAG};
 use super::start_failure::{StartFailure, StartFailures};
 use super::{REJECTION_RETRY_INTERVAL, network};
 use crate::control_store::{Generation, Loss};
@@ -22,8 +23,6 @@ const ISOLATED_PAUSE: Duration = Duration::from_secs(1);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval at which a persisting start failure is reported again, for the same reason.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
-/// Upper bound on the lag of the pod watch behind a created pod.
-const MAX_WATCH_LAG: Duration = Duration::from_secs(30);
 /// Interval at which the authority in a namespace is checked: users may delete it.
 const AUTHORITY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -55,6 +54,7 @@ pub(super) struct AgentState {
     /// Reason of the last published Event.
     published: Option<String>,
     created: Vec<(WorkerPod, Instant)>,
+    pub creations: Creations,
     pub history: PodHistory,
     failures: StartFailures,
     /// Failed starts for isolated tasks, by task: one that cannot start must not stop the others.

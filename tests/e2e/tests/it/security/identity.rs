@@ -57,7 +57,11 @@ async fn impostors_are_rejected() {
         "data": { "ca.crt": stranger } });
     space.apply(&authority.to_string()).await;
 
-    // Not even an administrator makes a pod that the operator would announce.
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    let created = conditions.iter().find(|condition| condition["type"] == "rota.dev/CreatedByOperator");
+    let labels = created.expect("a record of the creation")["message"].as_str().unwrap().to_owned();
+    assert!(labels.contains("rota.dev/agent=shell,"), "{labels}");
+    // Not even an administrator makes a pod with the labels of a worker.
     let mut labelled = impostor(&pod, "labelled");
     labelled["metadata"]["labels"] = json!({ "rota.dev/role": "worker", "rota.dev/agent": "shell" });
     let refused = space.try_apply(&labelled.to_string()).await;

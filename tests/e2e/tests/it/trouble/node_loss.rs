@@ -62,7 +62,7 @@ async fn start_pod(space: &Space, pod: &str) {
         "phase": "Running", "startTime": now, "containerStatuses": [container], "conditions": conditions,
     }});
     let line = format!(
-        "kubectl --namespace {} patch pod {pod} --subresource=status --type=merge --patch-file /dev/stdin",
+        "kubectl --namespace {} patch pod {pod} --subresource=status --type=strategic --patch-file /dev/stdin",
         space.name
     );
     run_with(&line, &status.to_string()).await.success();

@@ -1,0 +1,248 @@
+//! Histories of pods that the operator has created, and of others that pass for them.
+
+use serde_json::{Value, json};
+
+use super::super::announce::{announced, is_useless};
+use super::super::demand::DemandSnapshot;
+use super::super::dereference;
+use super::super::state::AgentState;
+use super::*;
+use crate::WorkerOptions;
+use crate::agent::PodSpecInput;
+use crate::pods::WorkerPods;
+
+/// Time of the first operator that records pods.
+const RECORDED_SINCE: &str = "2030-01-01T00:00:00Z";
+const BEFORE: &str = "2029-12-31T23:59:59Z";
+const AFTER: &str = "2030-01-01T00:00:05Z";
+
+/// A namespace with its pods, as a watch delivers them, and the agent `coder`.
+struct Cluster {
+    agent: Agent,
+    pods: HashMap<String, Pod>,
+    created: u32,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let agent = "{apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: coder, namespace: team, uid: agent-1},
+            spec: {runtime: {scripted: {}}, slots: 2}}";
+        Self { agent: serde_saphyr::from_str(agent).unwrap(), pods: HashMap::new(), created: 0 }
+    }
+
+    /// Creates a pod as the API server does: with a name, a UID and a date of its own, and without a status.
+    fn create(&mut self, pod: &Pod, at: &str) -> Pod {
+        self.created += 1;
+        let mut pod = pod.clone();
+        let name = pod.metadata.name.get_or_insert_with(|| format!("coder-{}", self.created)).clone();
+        pod.metadata.uid = Some(format!("uid-{}", self.created));
+        pod.metadata.creation_timestamp = Some(Time(at.parse().unwrap()));
+        pod.status = None;
+        self.pods.insert(name, pod.clone());
+        pod
+    }
+
+    /// Creates a worker pod as the operator does.
+    fn create_worker(&mut self, at: &str) -> Pod {
+        let options = WorkerOptions::default();
+        let pod = PodSpecInput { agent: &self.agent, options: &options, task: None }.pod().unwrap();
+        self.create(&pod, at)
+    }
+
+    /// Writes records of creations, as far as the pods are still there.
+    fn record(&mut self, creations: &mut Creations) {
+        for creation in creations.unrecorded() {
+            if let Some(pod) = self
+                .pods
+                .get_mut(&creation.name)
+                .filter(|pod| pod.metadata.uid.as_ref() == Some(&creation.uid))
+            {
+                let condition = condition(&creation.labels, Timestamp::UNIX_EPOCH);
+                pod.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
+            }
+            creations.recorded(&creation.uid);
+        }
+    }
+
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Pod)) {
+        change(self.pods.get_mut(name).unwrap());
+    }
+
+    /// Looks at the pods as a reconciliation does. Returns the names of those that are announced, and of those that are deleted.
+    fn observe(&self, state: &mut AgentState, serving: &[&str]) -> (Vec<String>, Vec<String>) {
+        let (pods, mut writer) = WorkerPods::new();
+        for pod in self.pods.values() {
+            pods.apply(&mut writer, pod.clone());
+        }
+        let workers = serving.iter().map(|name| rota_proto::v1::WorkerDemand {
+            worker: format!("namespaces/team/workers/{name}"),
+            connected: true,
+            ..Default::default()
+        });
+        let demand = rota_proto::v1::Demand { workers: workers.collect(), ..Default::default() };
+        let demand = DemandSnapshot { demand, ..DemandSnapshot::default() };
+        let known = (&state.creations, RECORDED_SINCE.parse().unwrap());
+        let now = AFTER.parse().unwrap();
+        let (own, unknown) = dereference::worker_pods(&self.agent, &[pods], &demand, known, now);
+        state.creations.retain(&own, Instant::now());
+        let deleted = unknown.into_iter().filter(is_useless).map(|pod| pod.name);
+        let names =
+            announced(state, &own).into_iter().map(|worker| format!("{}/{}", worker.worker, worker.instance));
+        (names.collect(), deleted.collect())
+    }
+}
+
+fn none() -> Vec<String> {
+    Vec::new()
+}
+
+#[tokio::test(start_paused = true)]
+async fn created_pod_is_announced_once_recorded() {
+    let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
+    let pod = cluster.create_worker(AFTER);
+    state.creations.add(&pod, Instant::now());
+    assert_eq!(cluster.observe(&mut state, &[]), (none(), none()), "the next operator would delete it");
+    // The condition is written, and the watch is behind.
+    let unrecorded = cluster.pods.clone();
+    cluster.record(&mut state.creations);
+    let recorded = std::mem::replace(&mut cluster.pods, unrecorded);
+    assert_eq!(cluster.observe(&mut state, &[]).0, ["coder-1/uid-1"]);
+    cluster.pods = recorded;
+    assert_eq!(cluster.observe(&mut state, &[]).0, ["coder-1/uid-1"]);
+    // After a restart, or with another leader.
+    assert_eq!(
+        cluster.observe(&mut AgentState::default(), &["coder-1"]),
+        (vec!["coder-1/uid-1".into()], none())
+    );
+    // A node agent that loses conditions changes nothing for the operator that has created the pod.
+    cluster.change("coder-1", |pod| pod.status = None);
+    assert_eq!(cluster.observe(&mut state, &["coder-1"]).0, ["coder-1/uid-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_without_a_record_is_replaced() {
+    let mut cluster = Cluster::new();
+    // The operator ends between the creation and the record, or the answer to its call is lost.
+    cluster.create_worker(AFTER);
+    assert_eq!(cluster.observe(&mut AgentState::default(), &[]), (none(), vec!["coder-1".into()]));
+    cluster.change("coder-1", |pod| pod.metadata.deletion_timestamp = Some(Time(AFTER.parse().unwrap())));
+    assert_eq!(cluster.observe(&mut AgentState::default(), &[]), (none(), none()), "it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_of_a_worker_pod_are_never_announced() {
+    let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
+    let pod = cluster.create_worker(AFTER);
+    state.creations.add(&pod, Instant::now());
+    cluster.record(&mut state.creations);
+    let original = cluster.pods["coder-1"].clone();
+    // With its labels, its owner and its status, which the cluster drops.
+    let named = |name: &str| {
+        let mut copy = original.clone();
+        copy.metadata.name = Some(name.into());
+        copy
+    };
+    cluster.create(&named("copy"), AFTER);
+    let mut orphan = named("orphan");
+    orphan.metadata.owner_references = None;
+    cluster.create(&orphan, AFTER);
+    let expected = (vec!["coder-1/uid-1".to_owned()], vec!["copy".to_owned()]);
+    assert_eq!(cluster.observe(&mut state, &[]), expected);
+    assert_eq!(
+        cluster.observe(&mut AgentState::default(), &[]),
+        expected,
+        "and pods of others are left alone"
+    );
+    // The worker's name is taken over, while the control plane still reports the worker of that name.
+    cluster.pods.clear();
+    cluster.create(&named("coder-1"), AFTER);
+    for serving in [&["coder-1"][..], &[]] {
+        assert_eq!(cluster.observe(&mut state, serving).0, none());
+        assert_eq!(cluster.observe(&mut AgentState::default(), serving).0, none());
+    }
+    // Older than all records, and without an owner.
+    cluster.pods.clear();
+    cluster.create(&orphan, BEFORE);
+    assert_eq!(cluster.observe(&mut AgentState::default(), &[]), (none(), none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_labels_void_the_record() {
+    let label = |name: &'static str, value: &'static str| {
+        move |pod: &mut Pod| {
+            drop(pod.metadata.labels.get_or_insert_default().insert(name.into(), value.into()))
+        }
+    };
+    for (name, value) in
+        [("rota.dev/slots", "99"), ("rota.dev/task-uid", "other"), ("rota.dev/class", "blue")]
+    {
+        let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
+        let pod = cluster.create_worker(AFTER);
+        state.creations.add(&pod, Instant::now());
+        cluster.record(&mut state.creations);
+        cluster.change("coder-1", label("team", "mine"));
+        assert_eq!(
+            cluster.observe(&mut state, &["coder-1"]).0,
+            ["coder-1/uid-1"],
+            "labels of users are theirs"
+        );
+        cluster.change("coder-1", label(name, value));
+        for state in [&mut state, &mut AgentState::default()] {
+            assert_eq!(
+                cluster.observe(state, &["coder-1"]),
+                (none(), none()),
+                "{name}: it finishes its tasks"
+            );
+        }
+    }
+    // The pod of another agent is none of this one.
+    let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
+    let pod = cluster.create_worker(AFTER);
+    state.creations.add(&pod, Instant::now());
+    cluster.record(&mut state.creations);
+    cluster.change("coder-1", label("rota.dev/agent", "reviewer"));
+    cluster.agent.metadata.name = Some("reviewer".into());
+    cluster.agent.metadata.uid = Some("agent-2".into());
+    assert_eq!(cluster.observe(&mut AgentState::default(), &[]), (none(), none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrade_keeps_the_pods_of_earlier_versions() {
+    let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
+    cluster.create_worker(BEFORE);
+    cluster.create_worker(BEFORE);
+    let announced = vec!["coder-1/uid-1".to_owned(), "coder-2/uid-2".to_owned()];
+    assert_eq!(
+        cluster.observe(&mut state, &["coder-1"]),
+        (announced.clone(), none()),
+        "also one that starts"
+    );
+    assert_eq!(cluster.observe(&mut AgentState::default(), &[]), (announced, none()), "also after a restart");
+    // Not one that is younger.
+    cluster.create_worker(AFTER);
+    assert_eq!(cluster.observe(&mut AgentState::default(), &[]).1, ["coder-3"]);
+    // A task's own pod belongs to the task.
+    let owned = |task: &str| -> Value {
+        json!([{"apiVersion": "rota.dev/v1alpha1", "kind": "Task", "name": "t", "uid": task, "controller": true}])
+    };
+    for (owner, expected) in [("task-1", Origin::Operator), ("task-2", Origin::Foreign)] {
+        let mut pod = cluster.pods["coder-1"].clone();
+        pod.metadata.labels.get_or_insert_default().insert(TASK_UID.into(), "task-1".into());
+        pod.metadata.owner_references = serde_json::from_value(owned(owner)).unwrap();
+        let since = RECORDED_SINCE.parse().unwrap();
+        assert_eq!(of(&pod, &cluster.agent, &Creations::default(), since), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn creations_are_forgotten_with_their_pods() {
+    let (mut cluster, mut creations, now) = (Cluster::new(), Creations::default(), Instant::now());
+    creations.add(&cluster.create_worker(AFTER), now);
+    creations.retain(&[], now + MAX_WATCH_LAG / 2);
+    assert_eq!(creations.unrecorded().len(), 1, "the watch may be behind");
+    let present = WorkerPod { uid: "uid-1".into(), ..WorkerPod::default() };
+    creations.retain(&[present], now + MAX_WATCH_LAG);
+    assert_eq!(creations.unrecorded().len(), 1);
+    creations.retain(&[], now + MAX_WATCH_LAG);
+    assert_eq!(creations.unrecorded().len(), 0);
+}
