@@ -73,7 +73,8 @@ pub struct Settings {
     /// Time for which an attempt delivers its work to hosts that do not respond, after which later attempts deliver it
     #[arg(long, value_name = "TIME")]
     pub delivery_timeout: HumanDuration,
-    /// Time for which an attempt stores its files with its slot, after which the worker stores them without it
+    /// Time for which an attempt stores its files with its slot, after which the worker stores them without it, and for which it waits
+    /// for files that it is given
     #[arg(long, value_name = "TIME")]
     pub storing_timeout: HumanDuration,
     /// The state directory is lost with the worker: files that no storage has taken until then are lost as well

@@ -173,6 +173,49 @@ async fn work_runs_again_only_without_its_disk() -> Result<()> {
     history::check(&client, true).await?.check()
 }
 
+/// Whoever is given files waits for them, without a slot, and however little time there is to work.
+#[tokio::test]
+async fn files_that_are_given_wait_for_their_storage() -> Result<()> {
+    let mut fixture = Fixture::start(Graces::SHORT).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    fs::write(fixture.dir().join("sales.csv"), "1,2,3")?;
+    let mut names = Vec::new();
+    for time in ["2s", "1h"] {
+        let run = ["run", "--agent", workload::AGENT, "--input", "sales.csv", "--detach", "--timeout", time];
+        let line = r#"cat "$ROTA_CONTEXT/input/sales.csv""#;
+        let id = fixture.rota(&[&run[..], &["--command", "--", "sh", "-c", line]].concat()).await.success();
+        names.push(rota_proto::names::task(tasks::NAMESPACE, id.trim()));
+    }
+    let [short, long] = &names[..] else { unreachable!() };
+    let storage = Folder::of(&fixture);
+    storage.take_away()?;
+    let worker = fixture.worker(workload::AGENT, "w", 2).await?;
+    let waits = |status: &v1::TaskStatus| {
+        status.state() == TaskState::Pending
+            && status.waiting.iter().any(|wait| wait.reason() == v1::WaitReason::RetryDelay)
+    };
+    // More than its time, in which no program has run.
+    tasks::until(&client, short, |status| waits(status) && status.attempt > 2).await?;
+    let explained = fixture.rota(&["explain", long.rsplit('/').next().unwrap()]).await.success();
+    assert!(explained.contains("attempts wait for the storage of artifacts"), "{explained}");
+    let status = fixture.rota(&["admin", "status"]).await;
+    assert!(status.out.contains("storage of artifacts"), "{status:?}");
+    assert_eq!(tasks::notices(&tasks::log(&client, long).await?), ["artifacts_unavailable"]);
+    kill(&client, worker, "w").await?;
+
+    fixture.environment = vec![("ROTA_WORKER_STORING_TIMEOUT", "100ms".to_owned())];
+    let _worker = fixture.worker(workload::AGENT, "w", 2).await?;
+    tasks::until(&client, long, |status| waits(status) && status.attempt > 2).await?;
+    storage.bring_back()?;
+    for name in &names {
+        let status = tasks::ended(&client, name).await?.status.unwrap();
+        assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+        assert_eq!(workload::printed(&client, name).await?, "1,2,3");
+    }
+    history::check(&client, true).await?.check()
+}
+
 /// Nor does it end with its agent, whose workers take no other tasks.
 #[tokio::test]
 async fn work_is_stored_after_its_agent_is_deleted() -> Result<()> {

@@ -28,7 +28,7 @@ use crate::{Auth, Client, Error};
 
 /// Parts of one call: a slow connection sends them within the timeout of a call.
 const PARTS_PER_CALL: usize = 4;
-/// Time for which a transfer that has begun is repeated at least, since its last progress: the server may be restarted.
+/// Time for which a client repeats a transfer that has begun at least, since its last progress: the server may be restarted.
 const RETRY_FOR: Duration = Duration::from_secs(300);
 /// Digests that one look-up carries.
 const LOOK_UPS_PER_CALL: usize = 8192;
@@ -86,6 +86,17 @@ pub struct Artifacts {
     parent: String,
     endpoint: String,
     retry_for: Duration,
+    /// Time for which a transfer that has begun is repeated since its last progress.
+    transfer_for: Duration,
+}
+
+/// Progress of a download.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// Bytes that are done.
+    Bytes(u64),
+    /// A call has failed with this status, and is repeated.
+    Retrying(&'a Status),
 }
 
 impl Client {
@@ -96,6 +107,7 @@ impl Client {
             parent: names::namespace(namespace),
             endpoint: self.options.endpoint.clone(),
             retry_for: self.options.retry_for,
+            transfer_for: self.options.retry_for.max(RETRY_FOR),
         }
     }
 
@@ -118,6 +130,7 @@ impl Artifacts {
             parent: names::namespace(namespace),
             endpoint: String::new(),
             retry_for,
+            transfer_for: retry_for,
         }
     }
 
@@ -198,7 +211,7 @@ impl Artifacts {
         if parts.is_empty() {
             return Ok(());
         }
-        let lasting = Self { retry_for: self.retry_for.max(RETRY_FOR), ..self.clone() };
+        let lasting = Self { retry_for: self.transfer_for, ..self.clone() };
         let sent = lasting.repeat(|| {
             let (mut service, parent, parts) = (self.service.clone(), self.parent.clone(), parts.clone());
             let parts =
@@ -208,12 +221,12 @@ impl Artifacts {
         sent.await.map(drop)
     }
 
-    /// Downloads an artifact into a file, and reports the bytes that are done.
+    /// Downloads an artifact into a file, and reports the progress.
     pub async fn download(
         &self,
         artifact: &Artifact,
         to: &mut tokio::fs::File,
-        mut progress: impl FnMut(u64),
+        mut progress: impl FnMut(Progress<'_>),
     ) -> Result<(), TransferError> {
         let failed = |source| TransferError::Write { name: artifact.name.clone(), source };
         let (mut hash, mut done, mut bytes) = (Sha256::new(), 0, 0);
@@ -236,13 +249,14 @@ impl Artifacts {
                     done += 1;
                     bytes += part.data.len() as u64;
                     since = tokio::time::Instant::now();
-                    progress(bytes);
+                    progress(Progress::Bytes(bytes));
                 }
                 Ok::<_, Status>(Ok(()))
             };
             match ended.await {
                 Ok(ended) => ended?,
-                Err(status) if is_retryable(&status) && since.elapsed() < self.retry_for.max(RETRY_FOR) => {
+                Err(status) if is_retryable(&status) && since.elapsed() < self.transfer_for => {
+                    progress(Progress::Retrying(&status));
                     tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(5))).await;
                 }
                 Err(status) => return Err(Error::new(status, &self.endpoint).into()),

@@ -210,6 +210,11 @@ impl Assignment {
         }
     }
 
+    /// Stops the clock at its start: nothing has worked since.
+    pub(super) fn undo_work(&mut self) {
+        (self.paused_at, self.paused) = (self.started_at, Duration::ZERO);
+    }
+
     /// Stops the clock while it waits for a person, or lets it run again.
     pub(super) fn pause(&mut self, pause: bool, now: Timestamp) {
         if pause {

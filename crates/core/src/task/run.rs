@@ -319,6 +319,11 @@ impl Step<'_> {
 
     fn failed(&mut self, failure: Failure, jitter: f64) {
         let task = &mut *self.task;
+        if let Some(assignment) = task.assignment.as_mut().filter(|one| failure.of_storage && !one.work_ended)
+        {
+            // It has only waited for files that it was to be given.
+            assignment.undo_work();
+        }
         let waits = task.waits + 1;
         let failures = task.failures + 1;
         let recovery = failure.class.recovery();

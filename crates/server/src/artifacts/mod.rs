@@ -22,6 +22,7 @@ use crate::wire::status::{error, hinted};
 
 pub(crate) use lists::{check, digests, of_task};
 pub(crate) use outage::Outage;
+use outage::Way;
 pub(crate) use sweep::run as sweep;
 
 const HINT: &str =
@@ -93,7 +94,7 @@ impl Artifacts {
     /// Stores a part durably, and counts its size.
     pub(crate) async fn put(&self, namespace: &Namespace, data: Bytes) -> Result<(), Status> {
         let (_, size) = self.parts.put(namespace.as_str(), data).await.map_err(|error| self.failed(error))?;
-        self.outage.end();
+        self.outage.end(Way::In);
         *self.used.lock().entry(namespace.as_str().into()).or_default() += size as u64;
         self.unmeasured.lock().1 += size as u64;
         Ok(())
@@ -110,8 +111,22 @@ impl Artifacts {
         Ok((missing.map_err(|error| self.failed(error))?, pin))
     }
 
+    /// Returns the content of a part.
+    pub(crate) async fn get(&self, namespace: &Namespace, digest: Digest) -> Result<Bytes, Status> {
+        match self.parts.get(namespace.as_str(), digest).await {
+            Ok(data) => {
+                self.outage.end(Way::Out);
+                Ok(data)
+            }
+            Err(error) => {
+                self.outage.failed(&error, Way::Out, now());
+                Err(status(error))
+            }
+        }
+    }
+
     fn failed(&self, error: Error) -> Status {
-        self.outage.failed(&error, now());
+        self.outage.failed(&error, Way::In, now());
         status(error)
     }
 }

@@ -120,13 +120,13 @@ impl Service {
         wanted: Vec<Digest>,
         message: impl Fn(Bytes) -> T + Send + 'static,
     ) -> ReceiverStream<Result<T, Status>> {
-        let (parts, namespace) = (self.artifacts.parts.clone(), namespace.clone());
+        let (artifacts, namespace) = (self.artifacts.clone(), namespace.clone());
         // Nothing of them is removed while they are read.
-        let pin = parts.pin(namespace.as_str(), &wanted);
+        let pin = artifacts.parts.pin(namespace.as_str(), &wanted);
         self.streams.serve("download-parts", BUFFER, |outbox| async move {
             let _pin = pin;
             for digest in wanted {
-                let data = parts.get(namespace.as_str(), digest).await.map_err(artifacts::status)?;
+                let data = artifacts.get(&namespace, digest).await?;
                 send_in_time(&outbox, message(data), STALLED).await?;
             }
             Ok(())

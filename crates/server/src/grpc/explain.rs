@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message;
 use rota_core::failure::Failure;
 use rota_core::scaling::{self, Bounds, ReportedWorker};
 use rota_core::target::Target;
@@ -50,7 +51,9 @@ impl Explainer {
             // Free slots do not matter then.
             causes.retain(|cause| cause.code == causes::BEHIND);
             causes.insert(0, cause);
-        } else if let Some(cause) = self.outage.cause(now).filter(|_| may_wait_for_storage(task, &context)) {
+        } else if let Some(cause) = self.outage.cause(now)
+            && (may_wait_for_storage(task, &context) || self.waits_for_files(task).await?)
+        {
             causes.insert(0, explain::Cause { code: cause.code, message: cause.message, hint: cause.hint });
         }
         let summary = explain::summary(task, &causes, now);
@@ -182,6 +185,20 @@ impl Explainer {
             }
         }
         Ok(states)
+    }
+
+    /// Whether the attempt of a task has reported last that it cannot fetch what it is given.
+    async fn waits_for_files(&self, task: &Task) -> Result<bool, Status> {
+        if task.state != State::Running {
+            return Ok(false);
+        }
+        let budget = Budget { entries: 1, ..Budget::UNLIMITED };
+        let last = self.store.events(task, task.log_seq.saturating_sub(1), budget).await?.pop();
+        let Some(Body::Report(report)) = last.map(|entry| entry.body) else { return Ok(false) };
+        let event = v1::Event::decode(report).unwrap_or_default();
+        Ok(
+            matches!(event.kind, Some(v1::event::Kind::Notice(notice)) if notice.code == causes::ARTIFACTS_UNAVAILABLE),
+        )
     }
 
     /// Returns why the last attempt failed, which only the log has.

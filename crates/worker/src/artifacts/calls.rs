@@ -38,8 +38,13 @@ impl Caller {
     /// Returns access to the artifacts of a namespace. Its calls are repeated while no server answers: their caller sets the
     /// limit.
     pub(super) fn artifacts(&self, namespace: &str) -> Result<Artifacts, Status> {
+        self.artifacts_within(namespace, Duration::MAX)
+    }
+
+    /// Returns the same whose calls are repeated for a time, since the last progress of a transfer.
+    pub(super) fn artifacts_within(&self, namespace: &str, limit: Duration) -> Result<Artifacts, Status> {
         let auth = Auth::new(&self.token)?;
-        Ok(Artifacts::over(self.channel.get(), auth, namespace, Duration::MAX))
+        Ok(Artifacts::over(self.channel.get(), auth, namespace, limit))
     }
 
     /// Has the control plane keep the list of an attempt, in place of an earlier one. Returns parts that it has not, in which case it

@@ -2,6 +2,7 @@
 //! whose work could not be delivered then.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rota_proto::v1::{Changes, Delivery, DeliveryOutcome, FailureClass, Severity, event};
 use rota_proto::worker::v1::UndeliveredWork;
@@ -76,7 +77,8 @@ pub(super) async fn again(
     let delivery = dirs.delivery.as_ref().ok_or_else(|| refused("the workspace has no repository"))?;
     let bundle = list.artifacts.iter().filter(|artifact| artifact.name == changes.bundle);
     let bundle = Given::files(bundle.cloned().collect());
-    bundle.fetch(caller, &kept.namespace, &dirs.scratch).await.map_err(|outcome| match outcome {
+    let fetched = bundle.fetch(caller, &kept.namespace, &dirs.scratch, Duration::MAX, &|_| ());
+    fetched.await.map_err(|outcome| match outcome {
         RunOutcome::Failed(failure) => failure.into(),
         _ => refused("it was stopped"),
     })?;

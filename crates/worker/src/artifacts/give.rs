@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rota_client::artifacts::TransferError;
+use rota_client::artifacts::{Progress, TransferError};
 use rota_proto::v1::{Artifact, ArtifactList, Changes, Failure, FailureClass};
 use rota_proto::worker::v1::{Assign, PreviousResult, StepResult};
 use tokio::fs;
 
 use super::calls::Caller;
+use super::keep::HINT;
 use crate::runtimes::context::is_below;
 use crate::runtimes::{RunOutcome, failure};
 
@@ -66,18 +68,23 @@ impl Given {
         self.changes.get(task_id)
     }
 
-    /// Downloads everything into the context directory.
+    /// Downloads everything into the context directory. A storage that is away is waited for as long as `patience`; `waits` gets the
+    /// failure of each call that is repeated, and `None` once one goes on.
     pub(crate) async fn fetch(
         self,
         caller: &Caller,
         namespace: &str,
         context: &Path,
+        patience: Duration,
+        waits: &(dyn Fn(Option<Failure>) + Send + Sync),
     ) -> Result<(), RunOutcome> {
         let all = || self.files.iter().flat_map(|(_, artifacts)| artifacts);
-        let failed = |class, text: String| {
+        let broken_off = |class, text: String| {
             let of_storage = class == FailureClass::Source;
-            RunOutcome::Failed(Failure { of_storage, ..failure(class, text) })
+            let hint = if of_storage { HINT.to_owned() } else { String::new() };
+            Failure { of_storage, hint, ..failure(class, text) }
         };
+        let failed = |class, text: String| RunOutcome::Failed(broken_off(class, text));
         let bytes: u64 = all().map(|artifact| u64::try_from(artifact.size).unwrap_or_default()).sum();
         if bytes > MAX_BYTES {
             let text = format!("the attempt would be given {} GiB of files; at most 8 are", bytes >> 30);
@@ -87,7 +94,7 @@ impl Given {
             return Ok(());
         }
         let away = |error: tonic::Status| failed(FailureClass::Source, error.message().to_owned());
-        let artifacts = caller.artifacts(namespace).map_err(away)?;
+        let artifacts = caller.artifacts_within(namespace, patience).map_err(away)?;
         let mut made = HashSet::new();
         for (folder, list) in &self.files {
             for artifact in list {
@@ -112,7 +119,15 @@ impl Given {
                     fs::create_dir_all(parent).await.map_err(broken)?;
                 }
                 let mut file = fs::File::create_new(&path).await.map_err(broken)?;
-                artifacts.download(artifact, &mut file, |_| {}).await.map_err(|error| {
+                let progress = |progress: Progress<'_>| {
+                    let status = match progress {
+                        Progress::Bytes(_) => return waits(None),
+                        Progress::Retrying(status) => status,
+                    };
+                    let text = format!("failed to fetch {}: {}", artifact.name, status.message());
+                    waits(Some(broken_off(FailureClass::Source, text)));
+                };
+                artifacts.download(artifact, &mut file, progress).await.map_err(|error| {
                     let class = match &error {
                         TransferError::Damaged(_) => FailureClass::Invalid,
                         // The storage is away, or is not the one that had it.

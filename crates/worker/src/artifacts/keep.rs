@@ -30,7 +30,7 @@ const STOPPING_TIME: Duration = Duration::from_secs(20);
 const STOPPING_DELIVERY_TIME: Duration = Duration::from_secs(5);
 /// Time after which parts of removed tasks have become free.
 const FREED_AFTER: Duration = Duration::from_secs(3600);
-const HINT: &str = "check the storage of artifacts and the log of the control plane";
+pub(super) const HINT: &str = "check the storage of artifacts and the log of the control plane";
 
 /// What an attempt keeps, taken from its assignment.
 #[derive(Debug, Default, Clone)]

@@ -165,7 +165,13 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         let mut keep = pin!(handle.group.scope(keep));
         let soon = tokio::time::timeout(SHORT_KEEPING, &mut keep).await;
         let ended = match soon {
-            Ok(ended) => ended,
+            Ok(ended) => {
+                // Only files that are fetched keep an attempt from working.
+                if ended.is_err() {
+                    push(event::Kind::WorkEnded(WorkEnded::default()));
+                }
+                ended
+            }
             Err(_) => {
                 push(event::Kind::WorkEnded(WorkEnded::default()));
                 let end = || {
@@ -310,11 +316,9 @@ async fn execute(
     if let Some(mut folder) = runtime.checkpoint(&attempt).filter(|_| attempt.assign.checkpoints.is_some())
         && let Some(dirs) = slot
     {
-        let (caller, mut stop) = (&deps.caller, handle.stop_signal());
-        let continued =
-            continuing::restore(caller, &attempt.assign, &mut folder, dirs, &channels.events, &mut stop)
-                .await;
-        match continued {
+        let (fetching, mut stop) = (deps.fetching(handle, &channels.events), handle.stop_signal());
+        let continued = continuing::restore(fetching, &attempt.assign, &mut folder, dirs, &mut stop);
+        match continued.await {
             Ok(continued) => attempt.continued = continued,
             Err(ended) => return RunReport::new(ended),
         }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use backon::Retryable;
-use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity, event};
+use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity};
 use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::attempt::in_place;
+use super::fetching::Fetching;
 use crate::artifacts::{self, Caller, Given, Retry};
 use crate::git::{self, Cause, Delivery, GitError, Unrestored};
 use crate::runtimes::{
@@ -52,21 +53,19 @@ struct Brought {
 
 /// Where a checkpoint is restored to.
 struct Place<'a> {
-    caller: &'a Caller,
+    fetching: Fetching<'a>,
     assign: &'a Assign,
     folder: &'a mut CheckpointFolder,
     dirs: &'a mut AttemptDirs,
-    events: &'a mpsc::Sender<event::Kind>,
 }
 
 /// Brings the newest checkpoint of the task into the directories of an attempt, whose programs have not started; if it has none
 /// that is of use, that of the task that it continues. Returns from where the attempt continues; `None` if it starts over.
 pub(super) async fn restore(
-    caller: &Caller,
+    fetching: Fetching<'_>,
     assign: &Assign,
     folder: &mut CheckpointFolder,
     dirs: &mut AttemptDirs,
-    events: &mpsc::Sender<event::Kind>,
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<Option<Continued>, RunOutcome> {
     let Some(checkpoints) = &assign.checkpoints else { return Ok(None) };
@@ -79,7 +78,7 @@ pub(super) async fn restore(
         return Ok(None);
     }
     let mut stop_of_git = stop.clone();
-    let mut place = Place { caller, assign, folder, dirs, events };
+    let mut place = Place { fetching, assign, folder, dirs };
     tokio::select! {
         restored = place.restore(checkpoints, own, &mut stop_of_git) => restored,
         _ = stopped(stop) => Err(RunOutcome::Stopped { by: "interrupt" }),
@@ -94,7 +93,7 @@ impl Place<'_> {
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Continued>, RunOutcome> {
         // Another attempt may get it: what it has is not given up.
-        let left = fetch(self.caller, self.assign)
+        let left = fetch(self.fetching.caller, self.assign)
             .await
             .map_err(|status| RunOutcome::Failed(unanswered("failed to ask for the checkpoint", &status)))?;
         let list = left.artifacts.filter(|_| own);
@@ -163,7 +162,7 @@ impl Place<'_> {
 
     /// Adds a notice to the task's log. Fails only when the attempt is ending.
     async fn note(&self, severity: Severity, code: &str, text: impl Into<String>) {
-        let _ = self.events.send(notice(severity, code, text)).await;
+        let _ = self.fetching.events.send(notice(severity, code, text)).await;
     }
 
     /// Starts over, unless the task has no meaning without what it continues.
@@ -259,7 +258,7 @@ impl Place<'_> {
         tokio::fs::create_dir_all(to).await.map_err(|error| {
             Unusable::Outcome(failed(format!("failed to create the directories of the checkpoint: {error}")))
         })?;
-        let fetched = Given::files(artifacts).fetch(self.caller, &self.assign.namespace, to).await;
+        let fetched = self.fetching.fetch(Given::files(artifacts), &self.assign.namespace, to).await;
         fetched.map_err(|outcome| match outcome {
             // It is damaged, or none that a worker could have made.
             RunOutcome::Failed(failed) if failed.class() == FailureClass::Invalid => {

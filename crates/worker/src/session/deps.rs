@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_proto::v1::event;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::AttemptEvent;
 use super::confinement::Confinement;
 use super::declared::Token;
+use super::fetching::Fetching;
+use super::handle::AttemptHandle;
 use super::readiness::Readiness;
 use crate::artifacts::Caller;
 use crate::runtimes::claude::Installed;
@@ -24,7 +27,7 @@ pub(super) struct AttemptDeps {
     pub(super) keep_for: Duration,
     /// Time for which an attempt delivers to hosts that do not respond.
     pub(super) delivery_timeout: Duration,
-    /// Time for which an attempt stores its files with its slot.
+    /// Time for which an attempt stores its files, or fetches some from a storage that is away, with its slot.
     pub(super) storing_timeout: Duration,
     /// Whether the state directory is lost with the worker's process.
     pub(super) temporary_state: bool,
@@ -44,6 +47,17 @@ pub(super) struct AttemptDeps {
     pub(super) confinement: Option<Confinement>,
     pub(super) token: Token,
     pub(super) events: mpsc::UnboundedSender<AttemptEvent>,
+}
+
+impl AttemptDeps {
+    /// Returns how an attempt fetches files.
+    pub(super) fn fetching<'a>(
+        &'a self,
+        handle: &'a AttemptHandle,
+        events: &'a mpsc::Sender<event::Kind>,
+    ) -> Fetching<'a> {
+        Fetching { caller: &self.caller, handle, events, patience: self.storing_timeout }
+    }
 }
 
 /// Tries out what is used of the CLI, if there is one, while the worker takes its first tasks, and again when an attempt finds

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rota_proto::v1::{Event, InputReceived, event};
+use rota_proto::v1::{Event, Failure, InputReceived, event};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -72,7 +72,7 @@ pub(super) struct AttemptState {
     pub(super) notified: bool,
     pub(super) stop_reason: Option<StopReason>,
     /// Error that has kept the attempt from starting so far; the explanation of a timeout.
-    pub(super) obstacle: Option<String>,
+    pub(super) obstacle: Option<Failure>,
     /// Time of the last activity; `None` during set-up, when the silence timeout does not run.
     last_activity: Option<Instant>,
     /// Input requests without an answer; the time limits do not run meanwhile.

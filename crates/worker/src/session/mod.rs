@@ -11,6 +11,7 @@ mod declared;
 mod deps;
 mod disconnected;
 mod environment;
+mod fetching;
 mod git_settings;
 mod handle;
 mod heartbeat;

@@ -19,7 +19,7 @@ use super::secrets;
 use super::start;
 use crate::artifacts::Given;
 use crate::git::{self, Cloning, GitError, Request};
-use crate::runtimes::{Attempt, RunOutcome, context, failure, notice, stopped};
+use crate::runtimes::{Attempt, RunOutcome, context, failure, notice};
 use crate::supervise::Jail;
 use crate::workspace::{AttemptDirs, PrepareError};
 
@@ -90,7 +90,7 @@ pub(super) async fn prepare(
             }
         }
     }
-    give(deps, given, &assign, &scratch, handle).await?;
+    give(deps, given, &assign, &scratch, events, handle).await?;
     confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
     if let Some(start) = start {
         start.apply(dirs, &mut handle.stop_signal()).await?;
@@ -185,6 +185,7 @@ async fn give(
     given: Given,
     assign: &Assign,
     scratch: &Path,
+    events: &mpsc::Sender<event::Kind>,
     handle: &AttemptHandle,
 ) -> Result<(), RunOutcome> {
     let written = match git::source(assign) {
@@ -203,15 +204,7 @@ async fn give(
         let text = format!("failed to prepare the scratch directory: {error}");
         return Err(RunOutcome::Failed(failure(FailureClass::Environment, text)));
     }
-    let mut stop = handle.stop_signal();
-    let folder = context::context(scratch);
-    handle.lock().obstacle = Some("the files that the attempt is given could not be fetched".to_owned());
-    let fetched = tokio::select! {
-        fetched = given.fetch(&deps.caller, &assign.namespace, &folder) => fetched,
-        _ = stopped(&mut stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
-    };
-    handle.lock().obstacle = None;
-    fetched
+    deps.fetching(handle, events).fetch(given, &assign.namespace, &context::context(scratch)).await
 }
 
 /// Confines the programs of the attempt from now on.

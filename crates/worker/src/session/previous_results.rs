@@ -68,7 +68,7 @@ struct Retries<'a> {
 
 impl Retries<'_> {
     fn report(&mut self, status: &Status, delay: Duration) {
-        self.handle.lock().obstacle = Some(describe(status));
+        self.handle.lock().obstacle = Some(failure(FailureClass::Environment, describe(status)));
         if !std::mem::replace(&mut self.noticed, true) {
             tracing::warn!(task = self.task, %status, retry_delay = ?delay, "failed to fetch earlier results, retrying");
             let text = format!("{}; retrying", describe(status));

@@ -1,6 +1,6 @@
 //! Conversion of an attempt's report into the Result message. Pure.
 
-use rota_proto::v1::{FailureClass, TaskResult};
+use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 
 use super::handle::StopReason;
@@ -14,9 +14,9 @@ pub(super) fn build(
     report: RunReport,
     undelivered: Option<TaskResult>,
     reason: Option<StopReason>,
-    obstacle: Option<String>,
+    obstacle: Option<Failure>,
 ) -> AttemptResult {
-    let stopped = |reason, by| stopped(reason, by, obstacle.as_deref());
+    let stopped = |reason, by| stopped(reason, by, obstacle.as_ref());
     let kind = match (report.outcome, reason) {
         (RunOutcome::Stopped { by }, Some(StopReason::Stale)) => stopped(StopReason::Stale, by),
         (_, Some(StopReason::Stale)) => stopped(StopReason::Stale, "its own end"),
@@ -47,10 +47,14 @@ pub(super) fn build(
     }
 }
 
-fn stopped(reason: StopReason, by: &str, obstacle: Option<&str>) -> result::Kind {
+fn stopped(reason: StopReason, by: &str, obstacle: Option<&Failure>) -> result::Kind {
     let (class, message) = match reason {
         StopReason::Cancelled | StopReason::Stale => {
             return result::Kind::Cancelled(Cancelled { by: by.to_owned() });
+        }
+        // It has not worked: only the storage has kept it waiting.
+        StopReason::Timeout if let Some(away) = obstacle.filter(|away| away.of_storage) => {
+            return result::Kind::Failed(away.clone());
         }
         StopReason::Timeout => (FailureClass::Timeout, "the attempt exceeded its deadline"),
         StopReason::Silence => (FailureClass::Hang, "no output for longer than the silence timeout"),
@@ -61,7 +65,7 @@ fn stopped(reason: StopReason, by: &str, obstacle: Option<&str>) -> result::Kind
         StopReason::WorkerShutdown => (FailureClass::WorkerLost, "the worker was stopped"),
     };
     let message = match obstacle {
-        Some(obstacle) => format!("{message}; {obstacle}"),
+        Some(obstacle) => format!("{message}; {}", obstacle.message),
         None => message.to_owned(),
     };
     result::Kind::Failed(failure(class, message))
@@ -87,6 +91,17 @@ mod tests {
         assert_eq!(class(stopped(), None), Some(FailureClass::Crash));
         let failed = RunOutcome::Failed(failure(FailureClass::Agent, "x"));
         assert_eq!(class(failed, Some(StopReason::Timeout)), Some(FailureClass::Timeout));
+    }
+
+    #[test]
+    fn deadlines_blame_the_storage_that_was_away() {
+        for (of_storage, expected) in [(true, FailureClass::Source), (false, FailureClass::Timeout)] {
+            let obstacle = Failure { of_storage, ..failure(FailureClass::Source, "it is away") };
+            let report = RunReport::new(RunOutcome::Stopped { by: "interrupt" });
+            let built = build("t", 1, report, None, Some(StopReason::Timeout), Some(obstacle));
+            let Some(result::Kind::Failed(failed)) = built.kind else { panic!("{built:?}") };
+            assert!(failed.class() == expected && failed.message.contains("it is away"), "{failed:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use rota_client::artifacts::Progress;
 use rota_proto::v1::Artifact;
 use tokio::fs;
 
@@ -74,7 +75,12 @@ impl Download {
                 .permissions(std::fs::Permissions::from_mode(0o666))
                 .tempfile_in(folder)?;
             let mut file = fs::File::from_std(part.reopen()?);
-            let received = access.download(artifact, &mut file, |bytes| bar.set_position(done + bytes)).await;
+            let received = access.download(artifact, &mut file, |progress| {
+                if let Progress::Bytes(bytes) = progress {
+                    bar.set_position(done + bytes);
+                }
+            });
+            let received = received.await;
             received.map_err(broken).with_context(|| format!("failed to download {}", artifact.name))?;
             if artifact.executable {
                 let mode = file.metadata().await?.permissions().mode() | 0o111;

@@ -130,6 +130,24 @@ fn attempt_that_only_stores_what_is_left_has_a_limit() {
     assert_eq!((harness.state(), harness.task.delivers()), (State::Queued, true));
 }
 
+/// What waits for the storage of what it is given does not work, however often it tries.
+#[test]
+fn attempts_without_their_files_have_not_worked() {
+    let limits = Limits { timeout: Some(secs(20)), ..plain().limits };
+    let mut harness = Harness::new(Task { limits, ..plain() });
+    let away = || Failure { of_storage: true, ..Failure::new(Class::Source, "the storage is away") };
+    for _ in 0..3 {
+        harness.start().wait(secs(19)).finish(Completion::Failed(away()));
+        assert_eq!((harness.state(), harness.task.worked), (State::Pending, Duration::ZERO));
+        harness.wait(secs(300));
+    }
+    // Its work counts, although the storage then takes none of its files.
+    harness.start().wait(secs(19));
+    harness.report(1, vec![item(EventEffect::WorkEnded(None))]).unwrap();
+    harness.wait(secs(60)).finish(Completion::Failed(away()));
+    assert_eq!((harness.state(), harness.task.worked), (State::Pending, secs(19)));
+}
+
 /// What an attempt has left without a slot waits much longer, for the disk that has it.
 #[test]
 fn files_without_a_slot_wait_for_their_worker() {
