@@ -50,7 +50,7 @@ pub(crate) struct PoolWorker {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct DesiredWorkers {
     pub start: u32,
-    /// Workers of a deleted agent whose disks may have what no storage has.
+    /// Workers that are not wanted, and whose disks may have what no storage has.
     pub store: Vec<String>,
     pub drain: Vec<String>,
     /// Workers that did not connect within [`START_TIMEOUT`].
@@ -134,15 +134,9 @@ impl Pool {
     pub(crate) fn desired(&self, now: Instant, wall: SystemTime) -> DesiredWorkers {
         let give_up = self.overdue_starts(now);
         let Some(spec) = &self.spec else {
-            let starts = self.deleted && self.backoff.may_start(now);
-            let awaited = self.awaited(names::last(&self.demand.agent)).filter(|_| starts);
-            let store = awaited.cloned().collect();
-            return DesiredWorkers {
-                give_up,
-                store,
-                stop: self.stale_processes(),
-                ..DesiredWorkers::default()
-            };
+            let store = self.beyond(0, now);
+            let stop = self.stale_processes();
+            return DesiredWorkers { give_up, store, stop, ..DesiredWorkers::default() };
         };
         let reported: Vec<_> = self.demand.workers.iter().map(|worker| reported(worker, wall)).collect();
         let mut pool = scaling::Pool::managed(&bounds(spec), self.demand.queued, &self.managed(), &reported);
@@ -157,26 +151,34 @@ impl Pool {
         if awaited > plan.start && !pool.pressed {
             plan = scaling::Plan { start: awaited, drain: Vec::new() };
         }
+        let store = self.beyond(plan.start, now);
         if !self.backoff.may_start(now) {
             plan.start = 0;
         }
         // Workers of another slot count are drained when idle; the next plan replaces them.
         let outdated = self.workers.iter().filter(|(name, worker)| {
             worker.slots != self.slots()
+                && !worker.only_stores
                 && !worker.drained
                 && self.is_idle(name)
                 && !plan.drain.contains(name)
         });
         let outdated: Vec<_> = outdated.map(|(name, _)| name.clone()).collect();
         plan.drain.extend(outdated);
-        DesiredWorkers { start: plan.start, drain: plan.drain, give_up, ..DesiredWorkers::default() }
+        DesiredWorkers { start: plan.start, drain: plan.drain, give_up, store, ..DesiredWorkers::default() }
+    }
+
+    /// Returns the workers that are awaited beyond those that start to take tasks.
+    fn beyond(&self, started: u32, now: Instant) -> Vec<String> {
+        let awaited = self.awaited(names::last(&self.demand.agent)).filter(|_| self.backoff.may_start(now));
+        awaited.skip(usize::try_from(started).unwrap_or(usize::MAX)).cloned().collect()
     }
 
     fn managed(&self) -> Vec<ManagedWorker> {
         let state = |worker: &PoolWorker| match worker {
-            worker if worker.drained || worker.only_stores || worker.process.is_stopping() => {
-                ManagedState::Draining
-            }
+            // It takes none of the places of those that take tasks, however long the storage is away.
+            worker if worker.only_stores => ManagedState::Ended,
+            worker if worker.drained || worker.process.is_stopping() => ManagedState::Draining,
             worker if worker.connected => ManagedState::Serving,
             _ => ManagedState::Starting,
         };

@@ -149,6 +149,37 @@ async fn awaited_workers_of_deleted_agents_only_store() {
     assert!(pool.is_finished());
 }
 
+/// They take no places either: those beyond the ceiling would never be started, nor those of an agent that people start workers of.
+#[tokio::test]
+async fn awaited_workers_that_are_not_wanted_only_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { replicas: 1, max_replicas: Some(1), ..Default::default() }));
+    pool.workers.insert("coder-1".into(), worker(&folder));
+    let demand = |awaited: &[&str], workers: Vec<WorkerDemand>| Demand {
+        agent: "namespaces/default/agents/coder".into(),
+        awaited: awaited.iter().map(|name| (*name).to_owned()).collect(),
+        ..demand(1, workers)
+    };
+    pool.set_demand(demand(&["coder-2"], vec![worker_demand("coder-1", 1)]));
+    let stored = DesiredWorkers { store: vec!["coder-2".into()], ..Default::default() };
+    assert_eq!(desired(&pool), stored);
+    pool.workers.insert("coder-2".into(), PoolWorker { only_stores: true, ..worker(&folder) });
+    let storing = WorkerDemand { draining: true, ..worker_demand("coder-2", 0) };
+    pool.set_demand(demand(&[], vec![worker_demand("coder-1", 1), storing.clone()]));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.workers.remove("coder-1");
+    pool.set_demand(demand(&[], vec![storing]));
+    assert_eq!((desired(&pool).start, pool.free_name("coder")), (1, "coder-1".to_owned()));
+
+    pool.workers.clear();
+    pool.set_agent(&agent(AgentSpec { management: Management::External.into(), ..Default::default() }));
+    pool.set_demand(demand(&["coder-2"], vec![]));
+    assert_eq!(desired(&pool), stored);
+    pool.backoff.crashed(Instant::now(), Duration::ZERO);
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+}
+
 #[tokio::test]
 async fn changed_slots_replace_idle_workers() {
     let folder = tempfile::tempdir().unwrap();
