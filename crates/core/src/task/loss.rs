@@ -102,7 +102,8 @@ impl Step<'_> {
                     self.requeue(WORKER_LOST, message);
                 }
             }
-            _ if loss == Loss::Planned => {
+            // No program of an attempt runs that has only files to store.
+            _ if loss == Loss::Planned || task.storing().is_some() => {
                 // The worker may only have been cut off.
                 let lost = task.assignment.as_ref().and_then(|assignment| lost(assignment, seen, true));
                 self.hand_back(seen, message, 0.0);

@@ -241,5 +241,29 @@ pub async fn files_wait_for_the_disk_of_their_worker(t: &mut Harness) {
     assert_eq!((seq, live.storing().is_some()), (1, true));
     t.succeed(&live).await;
     t.hello_again("w1", "process 2", Vec::new()).await;
-    assert_eq!(t.state(tasks[1].id).await, State::Queued);
+    for task in &tasks[1..] {
+        let task = t.read(task.id).await;
+        assert_eq!((task.state, task.worker_losses, task.hand_backs), (State::Queued, 0, 1));
+    }
+}
+
+/// Next to those whose files are stored, the one that runs is what ended the worker.
+pub async fn attempt_that_only_stores_ends_no_worker(t: &mut Harness) {
+    t.agent("a").await;
+    for outlives_worker in [true, false] {
+        let ids = [t.plain().await.id, t.plain().await.id];
+        let worker = t.hello("w").await;
+        let tasks = t.claim(&worker, 2).await;
+        let effect = EventEffect::WorkEnded(Some(outlives_worker));
+        let items = vec![Item { at: t.now(), payload: "stored later".into(), effect }];
+        let report = |task, items| Command::Report { attempt: attempt_of(task), first: 1, items };
+        t.ask(ids[0], report(&tasks[0], items)).await.unwrap();
+        t.ask(ids[1], report(&tasks[1], Vec::new())).await.unwrap();
+        t.one(end_session(&worker)).await.unwrap();
+        let (stores, ran) = (t.read(ids[0]).await, t.read(ids[1]).await);
+        assert_eq!((stores.worker_losses, stores.blamed_losses()), (0, 0));
+        assert_eq!((ran.worker_losses, ran.blamed_losses(), ran.unclear_losses.len()), (1, 1, 0));
+        t.cancel(ids[0]).await;
+        t.cancel(ids[1]).await;
+    }
 }

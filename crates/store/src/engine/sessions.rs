@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rota_core::task::{self, Command, Loss, WorkerRef};
+use rota_core::task::{self, Assignment, Command, Loss, WorkerRef};
 use rota_core::{AgentName, Epoch, Namespace, TaskKey, Timestamp};
 
 use super::{Answer, Engine};
@@ -130,7 +130,10 @@ impl<B: Backend> Engine<B> {
         for task in lost {
             self.load(*task)?;
             let assignment = self.write_set.get(*task).and_then(|entry| entry.task.assignment.as_ref());
-            started += usize::from(assignment.is_some_and(|assignment| assignment.started_at.is_some()));
+            // One that only stores what it left runs no program.
+            let runs =
+                |assignment: &Assignment| assignment.started_at.is_some() && assignment.storing.is_none();
+            started += usize::from(assignment.is_some_and(runs));
         }
         Ok(if loss == Loss::Died && started > 1 { Loss::Unclear } else { loss })
     }

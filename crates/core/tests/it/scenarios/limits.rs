@@ -180,5 +180,10 @@ fn files_on_a_disk_that_ends_with_its_worker_are_lost_with_it() {
     harness.report(1, vec![item(EventEffect::WorkEnded(Some(false)))]).unwrap();
     assert!(harness.task.storing().is_some() && !harness.task.waits_for_its_worker());
     harness.lose(EPOCH);
-    assert_eq!(harness.state(), State::Queued);
+    // Its programs had ended: they did not end the worker.
+    assert_eq!((harness.state(), harness.task.worker_losses, harness.task.hand_backs), (State::Queued, 0, 1));
+    // It may only have been cut off.
+    harness.apply(Command::Resume { by: worker("w1", EPOCH + 1), fence: harness.task.fence });
+    assert_eq!((harness.state(), harness.task.hand_backs), (State::Running, 0));
+    assert!(harness.task.storing().is_some());
 }
