@@ -53,6 +53,12 @@ pub struct HttpBody {
 /// Size of the parts of an artifact's content, in bytes: of all except the last.
 pub const PART_BYTES: usize = 1 << 20;
 
+/// Bytes of an encoded list of artifacts that a control plane keeps: it refuses longer ones.
+pub const ARTIFACT_LIST_BYTES: usize = 512 << 10;
+
+/// Bytes of the name of an artifact.
+pub const ARTIFACT_NAME_BYTES: usize = 1024;
+
 /// Messages and services for users: tasks, agents, events, administration.
 pub mod v1 {
     tonic::include_proto!("rota.v1");

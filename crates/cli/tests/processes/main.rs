@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod artifact_limits;
 mod artifacts;
 mod bulk;
 mod chaos;

@@ -7,6 +7,7 @@ use prost::Message;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
 use rota_core::task::Task;
 use rota_proto::v1::{self, Artifact, ArtifactList, Changes};
+use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES};
 use rota_store::{ArtifactsKey, ArtifactsRow};
 use rota_telemetry::redact;
 use tonic::Status;
@@ -16,9 +17,6 @@ use crate::wire::status::{self, error, invalid};
 use crate::wire::{check as wire, failure};
 
 pub(super) const MAX_ARTIFACTS: usize = 10_000;
-/// Bytes of an encoded list.
-const MAX_LIST: usize = 512 << 10;
-const MAX_NAME: usize = 1024;
 const MAX_CONVERSATION: usize = 256;
 const MAX_SKIPPED: usize = 100;
 /// Attempts of which a call returns the artifacts: the last ones, besides that with the checkpoint.
@@ -29,7 +27,7 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
     wire::count(field, list.artifacts.len(), MAX_ARTIFACTS)?;
     list.skipped.truncate(MAX_SKIPPED);
     for skipped in &mut list.skipped {
-        skipped.name = failure::cut(std::mem::take(&mut skipped.name), MAX_NAME);
+        skipped.name = failure::cut(std::mem::take(&mut skipped.name), ARTIFACT_NAME_BYTES);
         skipped.reason = failure::cut(std::mem::take(&mut skipped.reason), 256);
         redact::text(&mut skipped.reason);
     }
@@ -69,11 +67,11 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
         return Err(invalid(format!("{field}.checkpoint"), "must have a short conversation id"));
     }
     // What is not kept must not keep the rest from being kept.
-    while list.encoded_len() > MAX_LIST && list.skipped.pop().is_some() {}
+    while list.encoded_len() > ARTIFACT_LIST_BYTES && list.skipped.pop().is_some() {}
     list.artifacts.sort_by(|one, other| one.name.cmp(&other.name));
     let size = list.encoded_len();
-    if size > MAX_LIST {
-        return Err(invalid(field, format!("takes {size} bytes; at most {MAX_LIST} are allowed")));
+    if size > ARTIFACT_LIST_BYTES {
+        return Err(invalid(field, format!("takes {size} bytes; at most {ARTIFACT_LIST_BYTES} are allowed")));
     }
     Ok(())
 }
@@ -85,7 +83,7 @@ fn check_changes(changes: &Changes, names: &HashSet<&str>) -> Result<(), &'stati
     if !is_commit(&changes.base_commit) || !is_commit(&changes.commit) {
         return Err("must have the hashes of two commits");
     }
-    if changes.branch.len() > MAX_NAME || changes.branch.chars().any(char::is_control) {
+    if changes.branch.len() > ARTIFACT_NAME_BYTES || changes.branch.chars().any(char::is_control) {
         return Err("must have the name of a branch");
     }
     if changes.files < 0 || changes.insertions < 0 || changes.deletions < 0 {
@@ -101,7 +99,7 @@ fn check_changes(changes: &Changes, names: &HashSet<&str>) -> Result<(), &'stati
 /// Whether a name is a path that stays below one of these folders wherever it is created.
 fn is_name(name: &str, folders: &[&str]) -> bool {
     let path = Path::new(name);
-    name.len() <= MAX_NAME
+    name.len() <= ARTIFACT_NAME_BYTES
         && !name.chars().any(|letter| letter.is_control() || letter == '\\')
         && folders.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| !rest.is_empty()))
         && path.components().all(|part| matches!(part, Component::Normal(_)))
@@ -189,7 +187,7 @@ mod tests {
         ] {
             assert!(checked(vec![artifact(name)]).is_err(), "{name:?}");
         }
-        assert!(checked(vec![artifact(&format!("output/{}", "x".repeat(MAX_NAME)))]).is_err());
+        assert!(checked(vec![artifact(&format!("output/{}", "x".repeat(ARTIFACT_NAME_BYTES)))]).is_err());
         assert!(checked(vec![artifact("output/a"), artifact("output/a")]).is_err());
         assert!(
             checked(vec![artifact("output/a/b/c"), artifact("output/a-b"), artifact("output/a")]).is_err()

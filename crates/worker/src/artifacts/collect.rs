@@ -9,8 +9,8 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirEntry, OpenOptions, OpenOptionsExt, PermissionsExt};
 use nix::fcntl::OFlag;
 use rota_client::artifacts::Source;
-use rota_proto::PART_BYTES;
 use rota_proto::v1::{Changes, SkippedFile};
+use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES, PART_BYTES};
 
 use super::checkpoint;
 use super::globs::Keep;
@@ -18,11 +18,12 @@ use crate::git;
 
 /// Entries of folders that are looked at.
 const MAX_ENTRIES: usize = 100_000;
-const MAX_NAME: usize = 1024;
 /// Bytes of all files of an attempt.
 const MAX_BYTES: u64 = 4 << 30;
-/// Bytes of the list that describes them: the control plane takes 512 KiB.
-const MAX_LIST: usize = 450 << 10;
+/// Bytes of their descriptions. The rest of the list has the changes, and the names of files that are not kept.
+const MAX_LIST: usize = ARTIFACT_LIST_BYTES - (62 << 10);
+/// The same of a checkpoint: a bundle with [`MAX_BYTES`] has room next to it.
+const MAX_CHECKPOINT_LIST: usize = MAX_LIST - (150 << 10);
 /// Bytes of the description of a file besides its name and the digests of its parts.
 const ENTRY_BYTES: usize = 96;
 const MAX_SKIPPED: usize = 100;
@@ -42,6 +43,7 @@ pub(super) struct Found {
     pub(super) conversation: Option<String>,
     entries: usize,
     bytes: u64,
+    /// Bytes of the descriptions.
     list: usize,
     /// Files that are not kept; `skipped` names some of them.
     lost: usize,
@@ -77,10 +79,20 @@ impl Found {
     pub(super) fn checkpoint(copies: &Path, conversation: String) -> Self {
         let mut found = Self::default();
         found.folder(copies, checkpoint::FOLDER, checkpoint::FOLDER, |_| true);
+        if found.list > MAX_CHECKPOINT_LIST {
+            found.skip(checkpoint::FOLDER.to_owned(), "it has too many files with long names");
+        }
         // A conversation without a part of it is none.
-        found.conversation = Some(conversation).filter(|_| found.lost == 0);
-        found.entries = 0;
-        found
+        if found.lost > 0 {
+            return Self { skipped: found.skipped, lost: found.lost, ..Self::default() };
+        }
+        Self { conversation: Some(conversation), entries: 0, ..found }
+    }
+
+    /// Leaves room in the list for the files of an earlier checkpoint, which may have to take the place of those found.
+    pub(super) fn reserve(mut self, earlier: usize) -> Self {
+        self.list = self.list.max(earlier);
+        self
     }
 
     /// Adds only the files with changes of the repository.
@@ -216,7 +228,7 @@ fn name(prefix: &str, path: &Path) -> Option<String> {
     });
     let name = format!("{prefix}/{}", parts.collect::<Option<Vec<_>>>()?.join("/"));
     let plain = !name.chars().any(|letter| letter.is_control() || letter == '\\');
-    (plain && name.len() <= MAX_NAME).then_some(name)
+    (plain && name.len() <= ARTIFACT_NAME_BYTES).then_some(name)
 }
 
 /// Returns a path for a message.
@@ -226,162 +238,4 @@ fn shown(prefix: &str, path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::Read;
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    /// A scratch directory and a workspace.
-    fn directories() -> (tempfile::TempDir, PathBuf, PathBuf) {
-        let root = tempfile::tempdir().unwrap();
-        let (scratch, workspace) = (root.path().join("scratch"), root.path().join("work"));
-        fs::create_dir_all(scratch.join("output/deep/er")).unwrap();
-        fs::create_dir_all(workspace.join("dist/js")).unwrap();
-        (root, scratch, workspace)
-    }
-
-    fn names(found: &Found) -> Vec<&str> {
-        found.sources.iter().map(|source| source.name.as_str()).collect()
-    }
-
-    fn reason<'a>(found: &'a Found, name: &str) -> Option<&'a str> {
-        found.skipped.iter().find(|skipped| skipped.name == name).map(|skipped| skipped.reason.as_str())
-    }
-
-    #[test]
-    fn output_and_matching_files_are_found() {
-        let (_root, scratch, workspace) = directories();
-        let output = scratch.join("output");
-        for file in ["b.txt", "a.txt", "deep/er/c.bin", "result.json", "deep/result.json"] {
-            fs::write(output.join(file), file).unwrap();
-        }
-        fs::set_permissions(output.join("b.txt"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::create_dir(workspace.join(".git")).unwrap();
-        for file in ["dist/app.js", "dist/js/x.js", "build.log", "dist/build.log", ".git/a.log", "src.rs"] {
-            fs::write(workspace.join(file), file).unwrap();
-        }
-        let keep = Keep::of(&["dist/**/*.js".into(), "*.log".into()]).unwrap();
-        let found = collect(Found::default(), &scratch, &workspace, &keep, &Changes::default());
-        assert_eq!(
-            names(&found),
-            [
-                "output/a.txt",
-                "output/b.txt",
-                "output/deep/result.json",
-                "output/deep/er/c.bin",
-                "workspace/build.log",
-                "workspace/dist/app.js",
-                "workspace/dist/js/x.js",
-            ]
-        );
-        assert_eq!(found.sources.iter().filter(|source| source.executable).count(), 1);
-        assert!(found.skipped.is_empty());
-        let mut text = String::new();
-        (found.sources[0].open)().unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "a.txt");
-        assert!(
-            collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default())
-                .sources
-                .len()
-                == 4
-        );
-    }
-
-    #[test]
-    fn folders_that_no_glob_matches_are_not_entered() {
-        let root = tempfile::tempdir().unwrap();
-        let (scratch, workspace) = (root.path().join("none"), root.path().join("work"));
-        for folder in ["node_modules/deep", "packages/web/dist/js", "packages/web/src", "packages/api/dist"] {
-            fs::create_dir_all(workspace.join(folder)).unwrap();
-            fs::write(workspace.join(folder).join("file"), "").unwrap();
-        }
-        let found = |globs: &[&str]| {
-            let keep = Keep::of(&globs.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-            let found = collect(Found::default(), &scratch, &workspace, &keep, &Changes::default());
-            let names: Vec<_> = names(&found).into_iter().map(str::to_owned).collect();
-            (names, found.entries)
-        };
-        let of_web = "workspace/packages/web/dist/js/file".to_owned();
-        // Entries of the workspace, of `packages`, `web`, `dist`, `js`.
-        assert_eq!(found(&["packages/web/dist/**"]), (vec![of_web.clone()], 2 + 2 + 2 + 1 + 1));
-        let both = vec!["workspace/packages/api/dist/file".to_owned(), of_web.clone()];
-        assert_eq!(found(&["packages/*/dist/**"]), (both.clone(), 2 + 2 + 3 + 2 + 1));
-        // Anywhere, and with a slash between braces.
-        assert_eq!(found(&["**/dist/**"]).0, both);
-        assert_eq!(found(&["packages/{web/dist,none}/*/file"]).0, [of_web]);
-        assert_eq!(found(&["*"]), (Vec::new(), 2));
-    }
-
-    #[test]
-    fn links_and_devices_are_not_followed() {
-        let (root, scratch, workspace) = directories();
-        let (output, secret) = (scratch.join("output"), root.path().join("secret"));
-        fs::write(&secret, "of the worker").unwrap();
-        symlink(&secret, output.join("link")).unwrap();
-        symlink(root.path(), output.join("folder")).unwrap();
-        nix::unistd::mkfifo(&output.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        fs::write(output.join(std::ffi::OsStr::from_bytes(b"bad\xff")), "").unwrap();
-        fs::write(output.join("new\nline"), "").unwrap();
-        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
-        assert_eq!(names(&found), [""; 0]);
-        assert_eq!(reason(&found, "output/link"), Some("is a symbolic link"));
-        assert_eq!(reason(&found, "output/folder"), Some("is a symbolic link"));
-        assert_eq!(reason(&found, "output/pipe"), Some("is not a regular file"));
-        assert_eq!(reason(&found, "output/new?line"), Some("its name cannot be kept"));
-        assert_eq!(found.skipped.len(), 5);
-    }
-
-    #[test]
-    fn file_that_becomes_a_link_or_a_pipe_is_not_opened() {
-        let (root, scratch, workspace) = directories();
-        let (output, secret) = (scratch.join("output"), root.path().join("secret"));
-        fs::write(&secret, "of the worker").unwrap();
-        for file in ["a", "b", "deep/c"] {
-            fs::write(output.join(file), "").unwrap();
-        }
-        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
-        fs::remove_file(output.join("a")).unwrap();
-        symlink(&secret, output.join("a")).unwrap();
-        fs::remove_file(output.join("b")).unwrap();
-        nix::unistd::mkfifo(&output.join("b"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        fs::rename(output.join("deep"), output.join("deeper")).unwrap();
-        fs::write(root.path().join("c"), "of the worker").unwrap();
-        symlink(root.path(), output.join("deep")).unwrap();
-        assert_eq!(found.sources.len(), 3);
-        assert!(found.sources.iter().all(|source| (source.open)().is_err()));
-    }
-
-    #[test]
-    fn output_in_place_of_a_folder_is_named() {
-        let (root, scratch, workspace) = directories();
-        fs::remove_dir_all(scratch.join("output")).unwrap();
-        assert!(
-            collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default())
-                .skipped
-                .is_empty(),
-            "there is none"
-        );
-        symlink(root.path(), scratch.join("output")).unwrap();
-        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
-        assert_eq!(reason(&found, "output"), Some("is not a folder"));
-    }
-
-    #[test]
-    fn sizes_are_bounded() {
-        let (_root, scratch, workspace) = directories();
-        let output = scratch.join("output");
-        let sparse = fs::File::create(output.join("sparse")).unwrap();
-        sparse.set_len(1 << 40).unwrap();
-        fs::write(output.join("text"), "").unwrap();
-        for number in 0..6000 {
-            fs::write(output.join(format!("deep/{number}")), "").unwrap();
-        }
-        let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
-        assert!(reason(&found, "output/sparse").unwrap().contains("4 GiB"));
-        assert!(names(&found).contains(&"output/text") && found.sources.len() < 6000);
-        assert_eq!(found.skipped.len(), MAX_SKIPPED);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use prost::Message as _;
 use rota_client::artifacts::TransferError;
 use rota_proto::v1::{Artifact, ArtifactList, Changes, Checkpoint, SkippedFile, event};
 use tonic::Status;
@@ -33,6 +34,11 @@ impl LastCheckpoint {
         self.state.0
     }
 
+    /// Returns the bytes that its files take in a list.
+    fn list_bytes(&self) -> usize {
+        ArtifactList { artifacts: self.artifacts.clone(), ..ArtifactList::default() }.encoded_len()
+    }
+
     pub(super) fn into_list(self) -> ArtifactList {
         let changes = Changes { commit: self.state.1, ..Changes::default() };
         let (artifacts, checkpoint) = (self.artifacts, Some(self.checkpoint));
@@ -60,12 +66,14 @@ pub(super) fn look(
 ) -> impl Fn() -> Looked + Clone + Send + use<> {
     let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
     let copies = dirs.closed("copies");
+    let earlier = dirs.last_checkpoint.lock().as_ref().map_or(0, LastCheckpoint::list_bytes);
     move || {
         let digest = copied.as_ref().map_or(0, |copied| copied.digest);
         let found = match &copied {
             Some(copied) => Found::checkpoint(&copies, copied.conversation.clone()),
             None => Found::default(),
         };
+        let found = found.reserve(earlier);
         let found = match &keep {
             Some(keep) => collect(found, &scratch, &workspace, keep, &changes),
             None => found.with_changes(&scratch, &changes),
