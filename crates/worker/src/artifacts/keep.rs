@@ -282,11 +282,14 @@ fn not_stored(status: &Status) -> Undelivered {
     Undelivered { awaits_storage: !refused, ..called(status).into() }
 }
 
-/// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame.
+/// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame, unless what the attempt
+/// leaves is refused: that of another one would be, too.
 fn called(status: &Status) -> Failure {
     let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
     let hint = rota_client::hint_of(status).unwrap_or_else(|| HINT.to_owned());
-    Failure { hint, of_storage: true, ..failure(FailureClass::Source, text) }
+    let of_storage = !matches!(status.code(), Code::InvalidArgument | Code::OutOfRange);
+    let class = if of_storage { FailureClass::Source } else { FailureClass::Invalid };
+    Failure { hint, of_storage, ..failure(class, text) }
 }
 
 #[cfg(test)]

@@ -66,6 +66,26 @@ async fn nearly_full_volume_fails_no_success() {
     assert!(codes.contains(&"artifacts_not_stored".to_owned()), "{codes:?}");
 }
 
+/// Another attempt would leave the same: it is not repeated like that of a storage which is away.
+#[tokio::test]
+async fn refused_list_is_no_failure_of_the_storage() {
+    let mut plane = FakeControlPlane::start().await;
+    plane.refuse_lists(refusal(Code::InvalidArgument, "takes 597036 bytes"));
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let shell = "mkfifo $ROTA_OUTPUT/pipe && echo paid".to_owned();
+    let command = CommandRuntime { shell, ..CommandRuntime::default() };
+    session.send(ToWorker::Assign(Box::new(assign(1, runtime::Kind::Command(command))))).await;
+    session.accepted(1).await;
+    match session.result().await.1.kind {
+        Some(result::Kind::Failed(failed)) => {
+            assert_eq!((failed.class(), failed.of_storage), (FailureClass::Invalid, false));
+            assert!(failed.message.contains("597036"), "{failed:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn prompt_is_stdin_and_stdout_is_result() {
     let prompt = |task: &mut Assign| task.spec.as_mut().unwrap().prompt = "repeat this\n".to_owned();
