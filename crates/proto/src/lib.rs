@@ -11,6 +11,7 @@
 //! - [`reasons`]: reasons of errors by which workers decide.
 //! - [`credential`]: which model credential an environment holds, and its id.
 //! - [`labels`]: labels that have a meaning for the control plane.
+//! - [`times`]: times of control planes by which workers choose their own.
 //! - [`visit_strings`]: visitors over the strings of events and results, for redaction and bounds.
 //! - [`DESCRIPTORS`]: the descriptor set with comments, for gRPC reflection and the generated reference.
 //!
@@ -39,6 +40,7 @@ pub mod permission_rules;
 pub mod reasons;
 mod runtime;
 mod state;
+pub mod times;
 pub mod visit_strings;
 
 /// Content of any type, `google.api.HttpBody`: a part of the response of a call that is not JSON over HTTP.

@@ -8,6 +8,7 @@ use prost::Message;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{Question, State, Task};
 use rota_core::{AgentName, WorkerName};
+use rota_proto::times::FREED_AFTER;
 use rota_proto::worker::v1 as wire;
 use rota_proto::{num, v1};
 use rota_store::{Dispatch, Previous};
@@ -58,7 +59,7 @@ impl Unassignable {
         failure.hint = self.hint();
         if matches!(self, Self::NoRoom { .. }) {
             failure.of_storage = true;
-            failure.retry_after = Some(artifacts::FREED_AFTER);
+            failure.retry_after = Some(FREED_AFTER);
         }
         failure
     }

@@ -45,7 +45,7 @@ pub use event::{Body, Event, StateChange};
 pub use parts::{Answered, Refusal, RuntimeSession};
 pub use release::Question;
 pub use state::{Desired, State};
-pub use storing::Storing;
+pub use storing::{MAX_STORING_TIME, Storing};
 
 use crate::failure::Failure;
 use crate::quota::{CredentialId, QuotaWait};

@@ -9,7 +9,7 @@ use super::{Assignment, Desired, Task};
 use crate::Timestamp;
 
 /// Time after which the disk of a worker that is to store files counts as lost.
-pub(super) const MAX_STORING_TIME: Duration = Duration::from_hours(7 * 24);
+pub const MAX_STORING_TIME: Duration = Duration::from_hours(7 * 24);
 
 /// Files that an attempt without a slot has still to store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,6 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,8 +29,6 @@ const HINT: &str =
 pub(crate) const HINT_FULL: &str = "delete old tasks with `rota admin prune`, which frees their artifacts within an hour, or \
                                     raise `artifacts_quota_mib` of the server";
 
-/// Time after which the parts of removed tasks have become free.
-pub(crate) const FREED_AFTER: Duration = Duration::from_secs(3600);
 /// Artifacts stop at this multiple of the room that is kept for results: they arrive faster than results are measured.
 const RESERVES: u64 = 2;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rota_artifacts::{Digest, Error};
 use rota_core::TaskKey;
+use rota_proto::times::FREED_AFTER;
 use rota_store::ArtifactsKey;
 use rota_telemetry::background_tasks::TaskMonitor;
 use rota_telemetry::clock;
@@ -16,7 +17,6 @@ use super::lists::{decode, digests};
 
 /// The first is soon after the start: it also counts what each namespace uses.
 const DELAY: Duration = Duration::from_secs(30);
-const INTERVAL: Duration = Duration::from_secs(3600);
 /// Age from which a part must belong to a list: uploads of a large file take a while.
 const AGE: Duration = Duration::from_secs(3600);
 /// Lists that are read together, of at most 512 KiB each.
@@ -35,7 +35,7 @@ pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: 
     }
     let mut delay = DELAY;
     while stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_some() {
-        delay = INTERVAL;
+        delay = FREED_AFTER;
         let activation = monitor.activate();
         match stop.run_until_cancelled(artifacts.sweep(AGE)).await {
             Some(Ok(removed)) => {

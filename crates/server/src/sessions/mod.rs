@@ -21,7 +21,14 @@ mod step_results;
 mod worker_loss;
 mod worker_state;
 
+use rota_core::task;
+use rota_proto::times;
+
 pub(crate) use deps::SessionDeps;
 pub(crate) use message_limits::{Layer as LimitLayer, MAX_ANONYMOUS, MAX_MESSAGE};
 pub(crate) use service::Service;
 pub(crate) use worker_loss::{expire_session, expire_session_after};
+
+// Workers choose their own times by these.
+const _: () = assert!(task::CONFIRM_SLACK.as_secs() == times::CONFIRM_SLACK.as_secs());
+const _: () = assert!(task::MAX_STORING_TIME.as_secs() == times::MAX_STORING_TIME.as_secs());

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rota_proto::times::{CONFIRM_SLACK, FREED_AFTER};
 use rota_proto::v1::{Changes, Delivery, Failure, FailureClass, Severity, WorkspaceMode, event};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
@@ -25,11 +26,9 @@ const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are
 /// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.
 pub(super) const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 /// The same of an attempt that was asked to end: the control plane does not wait much longer for its end.
-const STOPPING_TIME: Duration = Duration::from_secs(20);
+const STOPPING_TIME: Duration = CONFIRM_SLACK.saturating_sub(Duration::from_secs(10));
 /// The same for a delivery: a later attempt can do it.
 const STOPPING_DELIVERY_TIME: Duration = Duration::from_secs(5);
-/// Time after which parts of removed tasks have become free.
-const FREED_AFTER: Duration = Duration::from_secs(3600);
 pub(super) const HINT: &str = "check the storage of artifacts and the log of the control plane";
 
 /// What an attempt keeps, taken from its assignment.

@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rota_proto::times::MAX_STORING_TIME;
 use rota_proto::v1::WorkspaceCleanup;
 use rota_telemetry::clock;
 
@@ -14,7 +15,7 @@ use super::{AttemptDirs, Root, last_use, remove};
 use crate::artifacts::{Left, is_left};
 
 /// Time after which what is left counts as forgotten: a day more than the control plane waits, whose count begins later.
-const FORGOTTEN_AFTER: Duration = Duration::from_hours(8 * 24);
+const FORGOTTEN_AFTER: Duration = MAX_STORING_TIME.saturating_add(Duration::from_hours(24));
 
 impl Root {
     /// Returns what attempts of earlier processes of this worker have left to be stored; nothing while such a process lives. Blocks.
