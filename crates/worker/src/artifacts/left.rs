@@ -23,7 +23,7 @@ const FILE: &str = "left";
 /// Bytes of the file: a result and lists of artifacts, each of which has bounds.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Description of what an attempt has left.
+/// Description of what an attempt has left. Later versions read it: a field keeps its number and its meaning.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Left {
     /// How the attempt ends once all is stored.
@@ -201,8 +201,38 @@ impl SlotRelease {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use rota_proto::v1::{Artifact, WorkspaceCleanup};
 
     use super::*;
+
+    /// A file that an earlier version has written: later ones store what it describes, or work would be lost.
+    const RECORDED: &[u8] = b"\x0a\x08\x0a\x04task\x10\x03\x12\x07default\x1a\x07dist/**\x20\x01\x2a\x06\x12\x04c0de\x32\x04talk\
+        \x39\x01\x00\x00\x00\x00\x00\x00\x80\x42\x0e\x0a\x0c\x0a\x0acheckpoint\x49\x02\x00\x00\x00\x00\x00\x00\x00\x50\x01\x5a\x05/work\x60\x02\
+        \x68\x01\x70\x01";
+
+    #[test]
+    fn files_of_earlier_versions_are_read() {
+        let own = tempfile::tempdir().unwrap();
+        std::fs::write(own.path().join(FILE), RECORDED).unwrap();
+        let artifact = Artifact { name: "checkpoint".to_owned(), ..Artifact::default() };
+        let expected = Left {
+            result: AttemptResult { task_id: "task".to_owned(), fence: 3, ..AttemptResult::default() },
+            namespace: "default".to_owned(),
+            globs: vec!["dist/**".to_owned()],
+            unusable: true,
+            changes: Some(Changes { commit: "c0de".to_owned(), ..Changes::default() }),
+            conversation: Some("talk".to_owned()),
+            digest: 0x8000_0000_0000_0001,
+            stored: Some(ArtifactList { artifacts: vec![artifact], ..ArtifactList::default() }),
+            stored_digest: 2,
+            has_list: true,
+            workspace: "/work".to_owned(),
+            cleanup: WorkspaceCleanup::OnSuccess.into(),
+            delivers: true,
+            shared: true,
+        };
+        assert_eq!(Left::read(own.path()), Some(expected));
+    }
 
     #[tokio::test]
     async fn wanted_description_ends_one_wait() {
