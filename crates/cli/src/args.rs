@@ -53,6 +53,8 @@ pub enum Command {
     Attach(attach::Attach),
     /// Answer a question of a task, or show what it asks
     Answer(answer::Answer),
+    /// Acknowledge that tasks which continue keep failing
+    Acknowledge(acknowledge::Acknowledge),
     /// Cancel tasks
     Cancel(cancel::Cancel),
     /// Cancel, suspend, resume or retry all tasks that match a filter, or set their priority

@@ -71,6 +71,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Result(command) => command.run(context).await,
         Command::Attach(command) => command.run(context).await,
         Command::Answer(command) => command.run(context).await,
+        Command::Acknowledge(command) => command.run(context).await,
         Command::Cancel(command) => command.run(context).await,
         Command::Bulk(command) => command.run(context).await,
         Command::Retry(command) => command.run(context).await,

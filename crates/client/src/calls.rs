@@ -54,6 +54,8 @@ calls! {
     repeat tasks.update_task(UpdateTaskRequest) -> v1::Task;
     /// Requests cancellation of a task. A running attempt ends later.
     repeat tasks.cancel_task(CancelTaskRequest) -> v1::Task;
+    /// Settles that a task which keeps failing needs attention.
+    repeat tasks.acknowledge_task(AcknowledgeTaskRequest) -> v1::Task;
     /// Counts or changes some of the tasks that match a filter. Call it again while there are more.
     repeat tasks.change_tasks(ChangeTasksRequest) -> v1::ChangeTasksResponse;
     /// Searches a part of a task's log. Call it again while there is more.

@@ -12,6 +12,7 @@ use rota_store::{AgentChange, Commit, Session, Snapshot};
 use tokio::sync::watch;
 
 use crate::agents::{AgentEffect, AgentRegistry};
+use crate::attention::Attention;
 use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::dispatcher::Dispatcher;
@@ -38,6 +39,7 @@ pub(crate) struct CommitApplier {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) attention: Arc<Attention>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) successes: Successes,
@@ -97,6 +99,7 @@ impl CommitApplier {
             self.schedules.task_ended(&change.task.namespace, change.task.id);
         }
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
+        self.attention.observe(&commit);
         // Last: a watcher that reads after it was notified must find what the commit changed.
         self.watchers.publish(&commit);
         self.notifier.observe(&commit);

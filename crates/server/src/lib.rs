@@ -43,6 +43,7 @@ mod agents;
 mod alerts;
 mod artifacts;
 mod assign;
+mod attention;
 mod background;
 mod barrier;
 mod breakers;

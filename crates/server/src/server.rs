@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::AgentRegistry;
 use crate::alerts::Alerts;
 use crate::artifacts::Artifacts;
+use crate::attention::Attention;
 use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, CommitLoop};
 use crate::barrier::Barriers;
 use crate::breakers::Breakers;
@@ -202,6 +203,7 @@ impl Server {
         };
 
         let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
+        let attention = Arc::new(Attention::default());
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
             health: Arc::clone(&health),
@@ -210,6 +212,7 @@ impl Server {
             scheduler: Arc::clone(&scheduler),
             agents: Arc::clone(&agents),
             dispatcher,
+            attention: Arc::clone(&attention),
             watchers: Arc::clone(&watchers),
             notifier: Arc::clone(&notifier),
             successes,
@@ -248,6 +251,7 @@ impl Server {
                 workflows,
                 history: history.clone(),
                 alerts: Arc::clone(&alerts),
+                attention: Arc::clone(&attention),
                 stop: stop.clone(),
             },
         );
@@ -265,6 +269,7 @@ impl Server {
                     demand: demand.clone(),
                     outage: artifacts.outage.clone(),
                 },
+                attention,
                 streams: streams.clone(),
                 retention: options.timing.retention,
             },

@@ -22,6 +22,9 @@ const MAX_OF_STATE: usize = 500;
 
 pub(crate) async fn page(loan: &Loan, filter: &Filter) -> Result<Page, Fault> {
     let before: i64 = signed(filter.before.map_or(u64::MAX, |key| key.0));
+    if let Some(keys) = filter.keys_of_page() {
+        return by_key(loan, filter, &keys).await;
+    }
     // Most tasks have succeeded: those are not in the index by state.
     if !filter.states.is_empty() && !filter.states.contains(&State::Succeeded) {
         return loan.at_one_moment(async |loan| by_state(loan, filter, before).await).await;
@@ -85,6 +88,14 @@ async fn by_state(loan: &Loan, filter: &Filter, before: i64) -> Result<Page, Fau
     let horizon = full.filter_map(|keys| keys.iter().min().copied()).max().unwrap_or_default();
     let mut keys: Vec<TaskKey> = of_states.into_values().flatten().filter(|key| *key >= horizon).collect();
     keys.sort_unstable_by(|a, b| b.cmp(a));
+    let mut page = by_key(loan, filter, &keys).await?;
+    // Behind the last row of a state there may be others.
+    page.next = page.next.or(keys.last().copied().filter(|_| horizon != TaskKey(0)));
+    Ok(page)
+}
+
+/// Reads the rows with these keys.
+async fn by_key(loan: &Loan, filter: &Filter, keys: &[TaskKey]) -> Result<Page, Fault> {
     let (mut page, mut last, mut left) = (Page::default(), None, keys.len());
     'chunks: for chunk in keys.chunks(CHUNK.min(filter.limit.max(1))) {
         let wanted: Vec<i64> = chunk.iter().map(|key| signed(key.0)).collect();
@@ -98,7 +109,7 @@ async fn by_state(loan: &Loan, filter: &Filter, before: i64) -> Result<Page, Fau
             left -= 1;
         }
     }
-    let more = left > 0 || horizon != TaskKey(0) || page.tasks.len() == filter.limit;
+    let more = left > 0 || page.tasks.len() == filter.limit;
     page.next = last.filter(|_| more);
     Ok(page)
 }

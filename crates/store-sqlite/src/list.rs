@@ -18,6 +18,9 @@ const MAX_OF_STATE: usize = 500;
 
 pub(crate) fn page(connection: &Connection, filter: &Filter) -> Result<Page, Error> {
     let before = signed(filter.before.map_or(u64::MAX, |key| key.0));
+    if let Some(keys) = filter.keys_of_page() {
+        return by_key(connection, filter, keys);
+    }
     // Most tasks have succeeded: those are not in the index by state.
     if !filter.states.is_empty() && !filter.states.contains(&State::Succeeded) {
         return by_state(connection, filter, before);
@@ -93,6 +96,15 @@ fn by_state(connection: &Connection, filter: &Filter, before: i64) -> Result<Pag
     keys.sort_unstable_by(|a, b| b.cmp(a));
     let whole = horizon == TaskKey(0);
     keys.retain(|key| *key >= horizon);
+    let last = keys.last().copied();
+    let mut page = by_key(connection, filter, keys)?;
+    // Behind the last row of a state there may be others.
+    page.next = page.next.or(last.filter(|_| !whole));
+    Ok(page)
+}
+
+/// Reads the rows with these keys.
+fn by_key(connection: &Connection, filter: &Filter, keys: Vec<TaskKey>) -> Result<Page, Error> {
     let (mut page, mut last, mut left) = (Page::default(), None, keys.len());
     for key in keys {
         if page.tasks.len() == filter.limit {
@@ -103,6 +115,6 @@ fn by_state(connection: &Connection, filter: &Filter, before: i64) -> Result<Pag
         last = Some(key);
         left -= 1;
     }
-    page.next = last.filter(|_| left > 0 || !whole || page.tasks.len() == filter.limit);
+    page.next = last.filter(|_| left > 0 || page.tasks.len() == filter.limit);
     Ok(page)
 }

@@ -22,6 +22,10 @@ pub struct Filter {
     pub workflow: Option<WorkflowId>,
     /// Only tasks with a question that waits for a person.
     pub open_questions: bool,
+    /// Only tasks that need the attention of a person.
+    pub attention: bool,
+    /// Only these tasks, of which no others are visited; any if absent.
+    pub keys: Option<Vec<TaskKey>>,
     /// Inclusive lower bound of the creation time.
     pub created_after: Option<Timestamp>,
     /// Exclusive upper bound of the creation time.
@@ -32,6 +36,14 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Returns the keys of the only tasks to be visited, in the order of the list.
+    pub fn keys_of_page(&self) -> Option<Vec<TaskKey>> {
+        let before = self.before.unwrap_or(TaskKey(u64::MAX));
+        let mut keys: Vec<_> = self.keys.as_ref()?.iter().copied().filter(|key| *key < before).collect();
+        keys.sort_unstable_by(|one, other| other.cmp(one));
+        Some(keys)
+    }
+
     /// Whether a task matches, regardless of the page.
     pub fn fits(&self, task: &Task) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| task.namespace == *namespace)
@@ -44,6 +56,8 @@ impl Filter {
             && self.parent.is_none_or(|parent| task.parent == Some(parent))
             && self.workflow.is_none_or(|id| task.step.as_ref().is_some_and(|step| step.id == id))
             && (!self.open_questions || task.open_questions().next().is_some())
+            && (!self.attention || task.needs_attention())
+            && self.keys.as_ref().is_none_or(|keys| keys.contains(&task.key))
             && self.created_after.is_none_or(|at| task.created_at >= at)
             && self.created_before.is_none_or(|at| task.created_at < at)
     }

@@ -18,6 +18,7 @@ Examples:
   rota get tasks --thread docs
   rota get tasks --kind review --owner alice
   rota get tasks --parent release
+  rota get tasks --attention
   rota get agents
   rota get workers --agent coder";
 
@@ -51,6 +52,9 @@ pub struct Get {
     /// Only tasks whose parent is this task: id or name
     #[arg(long, value_name = "TASK")]
     pub parent: Option<String>,
+    /// Only tasks that need the attention of a person: they have failed three times, and continue
+    #[arg(long)]
+    pub attention: bool,
     /// Maximum number of tasks
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub limit: usize,
@@ -152,6 +156,7 @@ impl Get {
             owner: self.owner.clone().unwrap_or_default(),
             parent_task,
             thread: self.thread.clone().unwrap_or_default(),
+            needs_attention: self.attention,
             ..TaskFilter::default()
         };
         let request = ListTasksRequest {

@@ -1,5 +1,6 @@
 //! The commands, one file each, and helpers that several of them share.
 
+pub mod acknowledge;
 pub mod admin;
 pub mod agents;
 mod alerts;

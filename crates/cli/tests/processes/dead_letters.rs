@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use rota_proto::labels;
+use rota_testkit::tasks::eventually;
 use serde_json::Value;
 
 use crate::responses::Response;
@@ -135,5 +136,29 @@ async fn edited_dead_letters_need_their_secrets() -> Result<()> {
     edit.env("EDITOR", "sed -i 's#test -z#test -n#'");
     Response::of(edit, "").await.success();
     fixture.rota(&["wait", "deploy", "--timeout", "1m"]).await.success();
+    Ok(())
+}
+
+#[tokio::test]
+async fn failing_task_is_listed_until_acknowledged() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 4).await?;
+    let attention = ["get", "tasks", "--attention"];
+    assert!(fixture.rota(&attention).await.err.contains("no tasks"));
+    // The fourth attempt is stopped at the end.
+    let tries = fixture.dir().join("tries").display().to_string();
+    let script = format!("echo >> '{tries}'; test $(wc -l < '{tries}') -gt 3 && sleep 600");
+    let run = ["run", "--detach", "--agent", "shell", "--name", "unlucky", "--max-attempts", "9"];
+    let command = ["--command", "--", "sh", "-c", &script];
+    fixture.rota(&[&run[..], &command].concat()).await.success();
+    eventually("three failures", async || Ok(fixture.rota(&attention).await.success().contains("unlucky")))
+        .await?;
+    let acknowledge = ["acknowledge", "unlucky", "--reason", "known"];
+    assert!(fixture.rota(&acknowledge).await.success().contains("acknowledged"));
+    assert!(fixture.rota(&attention).await.err.contains("no tasks"));
+    fixture.rota(&["cancel", "unlucky"]).await.success();
+    fixture.rota(&["wait", "unlucky"]).await;
+    fixture.rota(&["acknowledge", "unlucky"]).await.failed(1, &["already ended"]);
     Ok(())
 }

@@ -117,6 +117,7 @@ impl TaskService for Fake {
         list_threads(v1::ListThreadsRequest) -> v1::ListThreadsResponse;
         update_task(v1::UpdateTaskRequest) -> v1::Task;
         cancel_task(v1::CancelTaskRequest) -> v1::Task;
+        acknowledge_task(v1::AcknowledgeTaskRequest) -> v1::Task;
         retry_task(v1::RetryTaskRequest) -> v1::Task;
         explain_task(v1::ExplainTaskRequest) -> v1::ExplainTaskResponse;
         send_task_input(v1::SendTaskInputRequest) -> v1::SendTaskInputResponse;

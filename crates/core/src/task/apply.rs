@@ -68,6 +68,7 @@ impl Task {
                 step.reserve(reserved);
             }
             Command::Stop { fence, stopping } => step.stop(fence, stopping)?,
+            Command::Acknowledge { reason } => step.acknowledge(reason),
             Command::AwaitQuota { credential, limit, since, until, retry_at } => {
                 step.await_quota(credential, limit, since, until, retry_at);
             }

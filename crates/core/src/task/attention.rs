@@ -1,7 +1,7 @@
 //! Tasks that continue and keep failing: a person is asked to look at them, before their attempts are spent.
 
 use super::apply::Step;
-use super::{Body, Task};
+use super::{Body, Desired, Task};
 use crate::failure::Severity;
 
 /// Failed attempts after which a person is asked to look: of those that count against the retry policy.
@@ -10,6 +10,14 @@ const ATTENTION_AFTER: u32 = 3;
 pub const ATTENTION: &str = "attention";
 
 impl Task {
+    /// Whether a person is asked to look at it: it has failed several times and continues, which was not acknowledged.
+    pub fn needs_attention(&self) -> bool {
+        self.failures >= ATTENTION_AFTER
+            && !self.acknowledged
+            && self.desired == Desired::Run
+            && !self.state.is_final()
+    }
+
     /// Returns the number of failed attempts, also of those that count against no policy.
     pub fn failed_attempts(&self) -> u32 {
         self.failures.saturating_add(self.waits)
@@ -17,6 +25,14 @@ impl Task {
 }
 
 impl Step<'_> {
+    /// Notes that a person knows of the failures. Has no effect before a person is asked, nor a second time.
+    pub(super) fn acknowledge(&mut self, reason: String) {
+        if self.task.failures < ATTENTION_AFTER || std::mem::replace(&mut self.task.acknowledged, true) {
+            return;
+        }
+        self.log(self.now, Body::Change { fields: vec!["attention".into()], message: reason });
+    }
+
     /// Notes in the log that a task which continues has failed several times. `number` is that of the last failure, if it counts.
     pub(super) fn ask_for_attention(&mut self, number: u32) {
         let task = &*self.task;

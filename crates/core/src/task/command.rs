@@ -126,6 +126,10 @@ pub enum Command {
         desired: Option<Desired>,
         reason: String,
     },
+    /// A person knows that the task keeps failing.
+    Acknowledge {
+        reason: String,
+    },
     /// Gives input to the running attempt.
     GiveInput {
         /// The input request that it answers; empty for an unsolicited message.

@@ -251,7 +251,10 @@ pub struct Task {
     /// Those of them after which another model may do better.
     #[serde(default, skip_serializing_if = "is_default")]
     pub own_failures: u32,
-    /// Rate-limited attempts, which do not.
+    /// Whether a person knows that it keeps failing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub acknowledged: bool,
+    /// Rate-limited attempts, which count against no policy.
     #[serde(default, skip_serializing_if = "is_default")]
     pub waits: u32,
     /// Attempts that ended with the unannounced end of their worker.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::AgentRegistry;
 use crate::alerts::Alerts;
 use crate::artifacts::{self, Artifacts};
+use crate::attention::Attention;
 use crate::breakers::{self, Breakers};
 use crate::follow::{self, Follower};
 use crate::history::History;
@@ -75,6 +76,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) workflows: workflows::Driver,
     pub(crate) history: History,
     pub(crate) alerts: Arc<Alerts>,
+    pub(crate) attention: Arc<Attention>,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -100,6 +102,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         workflows,
         history,
         alerts,
+        attention,
         retention,
         write_grace,
         due,
@@ -120,6 +123,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let follow = follow::run(follower, stop.clone());
     let workflows = workflows.run(stop.clone());
     let feed = workflows::feed::relay(store.clone(), Arc::clone(&watchers), stop.clone());
+    let reader = store.clone();
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
     let help = "Removes parts of artifacts that no task refers to";
     let sweep = artifacts::sweep(artifacts, stop.clone(), monitor("artifacts", help));
@@ -132,7 +136,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
         let held = release_held(&scheduler, stop.clone());
-        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop), feed, held);
+        let attention = attention.run(&reader, stop.clone());
+        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop), feed, held, attention);
     };
     BackgroundHandles(vec![
         ("commits", spawn("commits", OnExit::Done, commits)),

@@ -113,6 +113,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         scheduler,
         agents,
         dispatcher: Arc::new(dispatcher),
+        attention: Arc::default(),
         watchers: Arc::new(Watchers::default()),
         store,
         restored: None,

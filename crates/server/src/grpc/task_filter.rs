@@ -1,11 +1,13 @@
 //! Filter and page of a list of tasks, from the request.
 
-use rota_core::{TaskKey, task};
+use rota_core::TaskKey;
+use rota_core::task::State;
 use rota_proto::v1;
 use rota_store::Filter;
 use tonic::Status;
 
 use super::answers::page_size;
+use crate::attention::UNENDED;
 use crate::wire::status::invalid;
 use crate::wire::{event, names, time};
 
@@ -29,7 +31,10 @@ pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
     let mut states = given.states.iter().enumerate().map(state).collect::<Result<Vec<_>, _>>()?;
     if given.open_questions && states.is_empty() {
         // No other state has any, and lists by state have an index.
-        states = vec![task::State::Pending, task::State::InputRequired];
+        states = vec![State::Pending, State::InputRequired];
+    }
+    if given.needs_attention && states.is_empty() {
+        states = UNENDED.to_vec();
     }
     let text = |value: String| Some(value).filter(|value| !value.is_empty());
     Ok(Filter {
@@ -47,6 +52,8 @@ pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
             .map(|id| id.parse().map_err(|_| invalid("filter.workflow", "is not a workflow's id")))
             .transpose()?,
         open_questions: given.open_questions,
+        attention: given.needs_attention,
+        keys: None,
         created_after: given.created_after.as_ref().map(time::from_timestamp),
         created_before: given.created_before.as_ref().map(time::from_timestamp),
         before,

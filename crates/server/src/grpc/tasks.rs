@@ -1,6 +1,7 @@
 //! `TaskService`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -19,6 +20,7 @@ use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
 use super::{change, feed, follow, managed, search_log, task_filter, threads};
+use crate::attention::Attention;
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire::status::{error, invalid};
@@ -34,6 +36,7 @@ pub(crate) struct Tasks {
     pub(crate) creator: Creator,
     pub(crate) inputs: Inputs,
     pub(crate) explainer: Explainer,
+    pub(crate) attention: Arc<Attention>,
     pub(crate) streams: Streams,
     /// How long ended tasks are kept.
     pub(crate) retention: Option<Duration>,
@@ -233,7 +236,11 @@ impl TaskService for Tasks {
         let scope = Scope::of(&request);
         let request = request.into_inner();
         let filter = task_filter::of(&request)?;
-        let mut page = self.store.reads().list(filter).await.map_err(status::store)?;
+        let page = match filter.attention {
+            true => self.attention.list(self.store.reads(), filter).await,
+            false => self.store.reads().list(filter).await,
+        };
+        let mut page = page.map_err(status::store)?;
         page.tasks.retain(|task| scope.contains(task));
         let (mut tasks, mut size, mut next) = (Vec::with_capacity(page.tasks.len()), 0, page.next);
         for (index, record) in page.tasks.iter().enumerate() {
@@ -290,6 +297,20 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         check::length("reason", &request.reason, check::MAX_TITLE)?;
         self.cancel(scope, &request.name, request.reason).await.map(Response::new)
+    }
+
+    async fn acknowledge_task(
+        &self,
+        request: Request<v1::AcknowledgeTaskRequest>,
+    ) -> Result<Response<v1::Task>, Status> {
+        let scope = Scope::of(&request);
+        let request = request.into_inner();
+        check::length("reason", &request.reason, check::MAX_TITLE)?;
+        let (namespace, named) = names::task("name", &request.name)?;
+        let id = scope.check(self.store.task(&namespace, named).await?)?.id;
+        let command = task::Command::Acknowledge { reason: request.reason };
+        let (record, _) = self.store.command(namespace, id, command, false).await?;
+        self.whole(&record).await.map(Response::new)
     }
 
     async fn retry_task(&self, request: Request<v1::RetryTaskRequest>) -> Result<Response<v1::Task>, Status> {

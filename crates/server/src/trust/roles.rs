@@ -136,7 +136,14 @@ mod tests {
         ("rota.v1.TaskService", &["WatchTask", "SearchTaskLog", "ListThreads"], VIEWERS),
         (
             "rota.v1.TaskService",
-            &["BatchCreateTasks", "RetryTask", "ChangeTasks", "SendTaskInput", "AttachTask"],
+            &[
+                "BatchCreateTasks",
+                "RetryTask",
+                "AcknowledgeTask",
+                "ChangeTasks",
+                "SendTaskInput",
+                "AttachTask",
+            ],
             ADMINS,
         ),
         ("rota.v1.AgentService", &["ListAgents", "WatchDemand"], OPERATORS_AND_VIEWERS),

@@ -89,6 +89,10 @@ fn status(task: &Task) -> v1::TaskStatus {
         has_artifacts: task.has_artifacts,
         delivering: task.delivers() || task.storing().is_some(),
         cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
+        attention: task.needs_attention().then(|| v1::Attention {
+            failed_attempts: num::to_i32(task.failed_attempts()),
+            last_failure: task.last_failure.as_deref().map(failure::to_wire),
+        }),
         pending_input: (task.open_questions())
             .filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok())
             .collect(),

@@ -6,6 +6,7 @@ mod agents;
 mod alerts;
 mod api;
 mod artifacts;
+mod attention;
 mod auth;
 mod backends;
 mod basic;

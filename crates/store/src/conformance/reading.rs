@@ -38,7 +38,10 @@ pub async fn list_filters_match(t: &mut Harness) {
     let any = || Filter { limit: 10, ..Filter::default() };
     let team = BTreeMap::from([("team".to_owned(), "x".to_owned())]);
     let other = BTreeMap::from([("team".to_owned(), "y".to_owned())]);
-    let expected: [(Filter, &[usize]); 13] = [
+    let all = t.store.list(any()).await.unwrap().tasks;
+    let keys: Vec<_> = all.iter().rev().map(|task| task.key).collect();
+    let (some, none) = (vec![keys[0], keys[2], keys[3]], Some(Vec::new()));
+    let expected: [(Filter, &[usize]); 17] = [
         (any(), &[3, 2, 1, 0]),
         (Filter { namespace: Some(namespace("n")), ..any() }, &[2, 1, 0]),
         (Filter { namespace: Some(namespace("m")), ..any() }, &[3]),
@@ -51,7 +54,11 @@ pub async fn list_filters_match(t: &mut Harness) {
         (Filter { alias: Some("build".to_owned()), ..any() }, &[2]),
         (Filter { parent: Some(ids[0]), ..any() }, &[2]),
         (Filter { created_after: at(1), created_before: at(3), ..any() }, &[2, 1]),
-        (Filter { before: Some(t.read(ids[2]).await.key), limit: 1, ..any() }, &[1]),
+        (Filter { before: Some(keys[2]), limit: 1, ..any() }, &[1]),
+        (Filter { keys: Some(some.clone()), ..any() }, &[3, 2, 0]),
+        (Filter { keys: Some(some.clone()), before: Some(keys[3]), limit: 1, ..any() }, &[2]),
+        (Filter { keys: Some(some), namespace: Some(namespace("m")), ..any() }, &[3]),
+        (Filter { keys: none, ..any() }, &[]),
     ];
     for (filter, wanted) in expected {
         let page = t.store.list(filter.clone()).await.unwrap();

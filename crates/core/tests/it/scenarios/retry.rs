@@ -317,11 +317,35 @@ fn third_failure_asks_a_person_to_look() {
         (Class::Agent, 1),
     ] {
         harness.start().finish(failed(class));
+        assert_eq!(harness.task.needs_attention(), asked > 0, "{class:?}");
+        // Too early, it has no effect.
+        if asked == 0 {
+            harness.apply(Command::Acknowledge { reason: String::new() });
+        }
         let notices = harness.notices();
         assert_eq!(notices.iter().filter(|code| **code == ATTENTION).count(), asked, "{class:?} {notices:?}");
         harness.wait(secs(3600));
     }
     assert_eq!(harness.task.failed_attempts(), 7);
+    // Until a person has acknowledged that, or has decided about the task.
+    let acknowledge = |reason: &str| Command::Acknowledge { reason: reason.to_owned() };
+    let desire = |desired| Command::Update {
+        priority: None,
+        labels: None,
+        desired: Some(desired),
+        reason: String::new(),
+    };
+    for (command, needed) in [
+        (desire(Desired::Suspended), false),
+        (desire(Desired::Run), true),
+        (acknowledge("the host is down"), false),
+    ] {
+        harness.apply(command);
+        assert_eq!(harness.task.needs_attention(), needed);
+    }
+    let noted = harness.task.log_seq;
+    harness.apply(acknowledge("again"));
+    assert_eq!(harness.task.log_seq, noted, "it is noted once");
     // The end of a task is reported as such.
     let mut harness = Harness::new(plain());
     for _ in 0..3 {

@@ -22,8 +22,9 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 26] = [
+pub(super) const KINDS: [&str; 27] = [
     "Accept",
+    "Acknowledge",
     "AgentAppeared",
     "AgentDeleted",
     "Assign",
@@ -56,6 +57,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
     match command {
         Command::Assign { .. } => "Assign",
         Command::Accept(_) => "Accept",
+        Command::Acknowledge { .. } => "Acknowledge",
         Command::UseModel { .. } => "UseModel",
         Command::AwaitQuota { .. } => "AwaitQuota",
         Command::QuotaLifted { .. } => "QuotaLifted",
@@ -270,6 +272,7 @@ fn others(list: &mut Vec<Asked>) {
         Command::AwaitBudget(BudgetWait { since: harness.now, until: harness.now + secs(3600), ..wait })
     }));
     list.push(asked("", false, |_| Command::BudgetLifted { scope: Scope::Namespace }));
+    list.push(asked("", false, |_| Command::Acknowledge { reason: String::new() }));
     let message = || "the namespace has spent most of its budget".to_owned();
     list.push(asked("", false, move |_| Command::WarnOfBudget { message: message() }));
     list.push(asked("", false, |_| Command::Cycle { path: vec![id(1), id(2)], omitted: 0 }));
