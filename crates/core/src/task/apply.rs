@@ -61,6 +61,8 @@ impl Task {
             Command::GiveInput { request, payload, grant } => step.give_input(&request, payload, grant)?,
             // What has brought the budget there may have been the end of the task.
             Command::WarnOfBudget { message } => step.warn_of_budget(message),
+            // A task that continues it gets the results of its children.
+            Command::AddChild { id } => step.add_child(id),
             // Every other command on an ended task is rejected.
             _ if state.is_final() => return Err(Rejected::Final(state)),
             Command::Assign { to, agent, span_id, defaults, reserved } => {

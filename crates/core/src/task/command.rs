@@ -139,6 +139,10 @@ pub enum Command {
         /// What it allows for longer than the call in question.
         grant: Option<Grant>,
     },
+    /// A task was created that names this one as its parent.
+    AddChild {
+        id: TaskId,
+    },
     /// A missing dependency was created.
     DependencyFound {
         /// Key under which the dependency was declared.

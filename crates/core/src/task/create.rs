@@ -59,6 +59,7 @@ impl Task {
             last_worker: None,
             failures: 0,
             own_failures: 0,
+            children: Vec::new(),
             acknowledged: false,
             waits: 0,
             worker_losses: 0,

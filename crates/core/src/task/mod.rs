@@ -5,6 +5,7 @@ mod apply;
 mod attempt;
 mod attention;
 mod budget;
+mod children;
 mod clocks;
 mod command;
 mod create;
@@ -42,7 +43,7 @@ pub use create::create;
 pub use deliver::{MAX_DELIVERIES, Undelivered};
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
 pub use event::{Body, Event, StateChange};
-pub use parts::{Answered, Refusal, RuntimeSession};
+pub use parts::{Answered, Progress, Refusal, RuntimeSession};
 pub use release::Question;
 pub use state::{Desired, State};
 pub use storing::{MAX_STORING_TIME, Storing};
@@ -106,14 +107,6 @@ pub struct Trace {
     pub state: String,
 }
 
-/// How far a task is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Completed fraction, from 0 to 1.
-    pub fraction: f64,
-    pub step: String,
-}
-
 /// Whether a record leaves a field out, which has the default for every version that reads it.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -140,6 +133,9 @@ pub struct Task {
     /// Task that this one is part of.
     #[serde(default, skip_serializing_if = "none")]
     pub parent: Option<TaskId>,
+    /// Tasks that name it as their parent, or the one that it continues, oldest first. Bounded: further ones are not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<TaskId>,
     /// Thread that it belongs to: its tasks run one after the other, each continuing the conversation of those before it.
     #[serde(default, skip_serializing_if = "none")]
     pub thread: Option<String>,

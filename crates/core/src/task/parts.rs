@@ -28,3 +28,11 @@ pub struct Refusal {
     pub worker: WorkerName,
     pub reason: String,
 }
+
+/// How far a task is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Completed fraction, from 0 to 1.
+    pub fraction: f64,
+    pub step: String,
+}

@@ -46,6 +46,7 @@ impl Creator {
             if let Some(before) = self.check_thread(task, &thread, spec).await? {
                 let before = scope.check(before)?;
                 task.continues_other_agent = is_of_other_agent(&before, task);
+                task.children = before.children;
             }
         }
         if spec.continue_from.is_empty() {
@@ -64,6 +65,7 @@ impl Creator {
         };
         let source = scope.check(self.store.task(&task.namespace, name).await?)?;
         task.continues_other_agent = is_of_other_agent(&source, task);
+        task.children.clone_from(&source.children);
         spec.continue_from = source.id.to_string();
         if !source.state.is_final() && !spec.fork {
             let text =

@@ -15,6 +15,7 @@ mod budgets;
 mod cancel;
 mod change_tasks;
 mod chaos;
+mod children;
 mod claude;
 mod continuation;
 mod damage;

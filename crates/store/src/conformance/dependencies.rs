@@ -1,6 +1,9 @@
 //! Dependencies between tasks.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use rota_core::failure::{Class, Failure};
 use rota_core::task::{Completion, DependencyKey, DependencyState, OnFailure, State};
 
 use super::harness::{Harness, ask, attempt_of, depend, finish, make, namespace, on, on_alias, to_agent};
@@ -126,6 +129,55 @@ pub async fn dependency_results_are_dispatched(t: &mut Harness) {
     let previous = t.last_change(last.id).dispatch.unwrap();
     let previous: Vec<_> = previous.previous.iter().map(|one| (one.task.id, one.result.clone())).collect();
     assert_eq!(previous, [(with.id, Some(Bytes::from_static(b"42"))), (without.id, None)]);
+}
+
+/// Later attempts of a task get the results of the children that have ended, of which one is its dependency, too.
+pub async fn children_results_are_dispatched(t: &mut Harness) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let first = t.plain().await;
+    let mut parent = t.after(vec![on(first.id)]);
+    parent.task.retry.max_attempts = 9;
+    let parent_id = parent.task.id;
+    let child = |create: &mut crate::Create| create.task.parent = Some(parent_id);
+    let done = || Completion::Succeeded(Some(Bytes::from_static(b"42")));
+    let given = t.claim(&worker, 1).await;
+    t.finish(&given[0], done()).await.unwrap();
+    t.create(parent).await;
+    let attempt = t.claim(&worker, 1).await.remove(0);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut create = t.task();
+        child(&mut create);
+        ids.push(t.create(create).await.id);
+    }
+    // In the batch of another one, and of another namespace, which is none.
+    let (mut fourth, mut foreign) = (t.task(), t.task());
+    child(&mut fourth);
+    child(&mut foreign);
+    foreign.task.namespace = namespace("m");
+    ids.push(fourth.task.id);
+    t.batch(vec![make(fourth), make(foreign)]).await;
+    t.reopen().await;
+    assert_eq!(t.read(parent_id).await.children, ids);
+    let given = t.claim(&worker, 3).await;
+    t.finish(&given[0], done()).await.unwrap();
+    t.finish(&given[1], Completion::Failed(Failure::new(Class::Invalid, "no"))).await.unwrap();
+    t.finish(&attempt, Completion::Failed(Failure::new(Class::Agent, "again"))).await.unwrap();
+    t.later(Duration::from_secs(600));
+    t.tick().await;
+    let again = t.claim(&worker, 1).await.remove(0);
+    assert_eq!(again.id, parent_id);
+    let previous = t.last_change(parent_id).dispatch.unwrap();
+    let previous: Vec<_> = previous.previous.iter().map(|one| (one.task.id, one.result.clone())).collect();
+    let result = || Some(Bytes::from_static(b"42"));
+    assert_eq!(previous, [(first.id, result()), (given[0].id, result()), (given[1].id, None)]);
+    // One that ended is a parent as well, for a task that continues it.
+    t.finish(&again, done()).await.unwrap();
+    let mut late = t.task();
+    child(&mut late);
+    ids.push(t.create(late).await.id);
+    assert_eq!(t.read(parent_id).await.children, ids);
 }
 
 pub async fn other_namespaces_are_no_dependencies(t: &mut Harness) {

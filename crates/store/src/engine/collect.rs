@@ -194,6 +194,7 @@ impl<B: Backend> Engine<B> {
             load.ids.extend(find((task.namespace.clone(), task.id)));
             load.waits.push(first_waiters(task, WaitKey::Id(task.id)));
         }
+        load.ids.extend(task.parent.and_then(|id| find((task.namespace.clone(), id))));
         load.threads.extend(threads::thread_of(task));
         if let Some(key) = &create.key {
             load.idempotency_keys.push((task.namespace.clone(), key.clone()));

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rota_core::task::{DependencyState, Event, State, Task};
+use rota_core::task::{Event, State, Task};
 use rota_core::{TaskId, TaskKey, Timestamp};
 
 use super::entry::Entry;
@@ -37,17 +37,13 @@ fn is_assigned(entry: &Entry) -> bool {
     entry.assigned && entry.task.state == State::Assigned
 }
 
-/// Returns the dependencies of a task that have ended.
-fn ended_dependencies(task: &Task) -> impl Iterator<Item = ScopedId> {
-    let passed_on = task.dependencies.iter().filter(|dependency| !dependency.of_thread);
-    passed_on.filter_map(|dependency| match dependency.state {
-        DependencyState::Ended(id, _) => Some((task.namespace.clone(), id)),
-        _ => None,
-    })
+/// Returns the tasks whose results an attempt of a task gets, if they have ended.
+fn builds_on(task: &Task) -> impl Iterator<Item = ScopedId> {
+    task.builds_on().map(|id| (task.namespace.clone(), id))
 }
 
 impl<B: Backend> Engine<B> {
-    /// Decides which results the batch's assignments carry: of the first dependencies of each, up to
+    /// Decides which results the batch's assignments carry: of the first dependencies and children of each, up to
     /// [`MAX_CARRIED_RESULTS`], and of all assignments up to [`MAX_CARRIED_PER_COMMIT`].
     fn carried_results(&self) -> HashSet<(TaskKey, TaskKey)> {
         let mut carried = HashSet::new();
@@ -66,9 +62,10 @@ impl<B: Backend> Engine<B> {
         carried
     }
 
-    /// Returns the entries of the dependencies of a task that have ended.
+    /// Returns the entries of the dependencies and children of a task that have ended.
     fn previous(&self, task: &Task) -> impl Iterator<Item = &Entry> {
-        ended_dependencies(task).filter_map(|id| self.write_set.get(self.known(&id)?))
+        let entries = builds_on(task).filter_map(|id| self.write_set.get(self.known(&id)?));
+        entries.filter(|entry| entry.task.state.is_final())
     }
 
     /// Returns what a worker receives besides the record.
@@ -108,13 +105,13 @@ impl<B: Backend> Engine<B> {
             if entry.task.has_secrets && !self.write_set.secrets.contains_key(&key) {
                 load.secrets.push(key);
             }
-            load.ids.extend(ended_dependencies(&entry.task).filter(|id| !self.knows_id(id)));
+            load.ids.extend(builds_on(&entry.task).filter(|id| !self.knows_id(id)));
         }
         load.ids.sort_unstable();
         load.ids.dedup();
         load.payload_bytes = if load.payloads.is_empty() { 0 } else { u64::MAX };
         self.fetch(&load)?;
-        let dependencies = self.assigned().flat_map(|entry| ended_dependencies(&entry.task));
+        let dependencies = self.assigned().flat_map(|entry| builds_on(&entry.task));
         let dependencies: Vec<_> = dependencies.filter_map(|id| self.known(&id)).collect();
         self.load_all(&dependencies)?;
         dependencies.into_iter().for_each(|key| self.hold(key));

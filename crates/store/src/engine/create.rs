@@ -1,7 +1,9 @@
 //! Creation of tasks: idempotency, current state of dependencies, and assignment in the same commit.
 
-use rota_core::Timestamp;
+use std::sync::Arc;
+
 use rota_core::task::{self, DependencyKey, DependencyState, State};
+use rota_core::{TaskKey, Timestamp};
 
 use super::funding::Funds;
 use super::write_set::{Found, KeyOwner};
@@ -61,6 +63,7 @@ impl<B: Backend> Engine<B> {
         let key = self.add(task, out, create.payload);
         self.link(key);
         self.add_to_thread(key, now);
+        self.add_to_parent(key, now)?;
         if let Some(secrets) = secrets {
             self.write_set.secrets.insert(key, secrets);
         }
@@ -94,6 +97,18 @@ impl<B: Backend> Engine<B> {
             let _ = self.apply(key, assign, now)?;
         }
         Ok(Ok(Answer::Created(key)))
+    }
+
+    /// Adds a new task to the children of its parent, if that exists.
+    fn add_to_parent(&mut self, key: TaskKey, now: Timestamp) -> Result<(), Error> {
+        let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else { return Ok(()) };
+        let Some(parent) = task.parent.filter(|parent| *parent != task.id) else { return Ok(()) };
+        let Some(parent) = self.find(&(task.namespace.clone(), parent))? else { return Ok(()) };
+        if self.load(parent)?.is_some() {
+            // It rejects none.
+            let _ = self.apply(parent, task::Command::AddChild { id: task.id }, now)?;
+        }
+        Ok(())
     }
 
     /// Resolves the agent and the dependencies; rejects a strict task if one is missing. Writes nothing.

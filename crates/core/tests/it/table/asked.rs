@@ -22,9 +22,10 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 27] = [
+pub(super) const KINDS: [&str; 28] = [
     "Accept",
     "Acknowledge",
+    "AddChild",
     "AgentAppeared",
     "AgentDeleted",
     "Assign",
@@ -58,6 +59,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::Assign { .. } => "Assign",
         Command::Accept(_) => "Accept",
         Command::Acknowledge { .. } => "Acknowledge",
+        Command::AddChild { .. } => "AddChild",
         Command::UseModel { .. } => "UseModel",
         Command::AwaitQuota { .. } => "AwaitQuota",
         Command::QuotaLifted { .. } => "QuotaLifted",
@@ -272,6 +274,7 @@ fn others(list: &mut Vec<Asked>) {
         Command::AwaitBudget(BudgetWait { since: harness.now, until: harness.now + secs(3600), ..wait })
     }));
     list.push(asked("", false, |_| Command::BudgetLifted { scope: Scope::Namespace }));
+    list.push(asked("", false, |_| Command::AddChild { id: id(2) }));
     list.push(asked("", false, |_| Command::Acknowledge { reason: String::new() }));
     let message = || "the namespace has spent most of its budget".to_owned();
     list.push(asked("", false, move |_| Command::WarnOfBudget { message: message() }));
