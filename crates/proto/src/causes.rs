@@ -23,6 +23,7 @@ pub const RETRY_DELAY: &str = "retry_delay";
 pub const START_TIME: &str = "start_time";
 pub const STEP_APPROVAL: &str = "step_approval";
 pub const SUSPENDED: &str = "suspended";
+pub const WORKFLOW_DAMAGED: &str = "workflow_damaged";
 pub const WORKERS_CANNOT_START: &str = "workers_cannot_start";
 pub const WORKERS_NOT_READY: &str = "workers_not_ready";
 pub const WORKER_BREAKER_OPEN: &str = "worker_breaker_open";

@@ -8,9 +8,10 @@ use rota_core::scaling::{self, Bounds, ReportedWorker};
 use rota_core::target::Target;
 use rota_core::task::explain::{Context, Pool, Wait};
 use rota_core::task::{Body, State, Task, explain};
+use rota_core::workflow::StepRef;
 use rota_core::{AgentName, TaskId};
 use rota_proto::{causes, num, v1};
-use rota_store::Budget;
+use rota_store::{Budget, Error, WorkflowQuery};
 use tonic::Status;
 
 use crate::artifacts::Outage;
@@ -31,6 +32,26 @@ fn may_wait_for_storage(task: &Task, context: &Context) -> bool {
     match task.state {
         State::Queued => capacity.workers > 0 && capacity.free == 0,
         _ => task.assignment.as_ref().is_some_and(|assignment| assignment.work_ended),
+    }
+}
+
+/// Returns the cause if the record of the workflow around a step cannot be decoded: nothing of it ends what the step runs, nor follows from the
+/// end of that.
+pub(super) async fn orphaned(store: &StoreClient, step: &StepRef) -> Result<Option<explain::Cause>, Status> {
+    match store.reads().workflows(WorkflowQuery::Key(step.workflow)).await {
+        Ok(_) => Ok(None),
+        Err(Error::Corrupt(reason)) => Ok(Some(explain::Cause {
+            code: causes::WORKFLOW_DAMAGED,
+            message: format!(
+                "the record of workflow {}, of which it is step {}, cannot be decoded: {reason}",
+                step.id, step.name
+            ),
+            hint: format!(
+                "nothing follows from its end; `rota workflow cancel {}` ends what is left",
+                step.id
+            ),
+        })),
+        Err(error) => Err(status::store(error)),
     }
 }
 
@@ -55,6 +76,9 @@ impl Explainer {
             && (may_wait_for_storage(task, &context) || self.waits_for_files(task).await?)
         {
             causes.insert(0, explain::Cause { code: cause.code, message: cause.message, hint: cause.hint });
+        }
+        if let Some(step) = task.step.as_deref().filter(|_| !task.state.is_final()) {
+            causes.extend(orphaned(&self.store, step).await?);
         }
         let summary = explain::summary(task, &causes, now);
         let causes = causes.into_iter().map(|cause| v1::Cause {

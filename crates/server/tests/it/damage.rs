@@ -88,3 +88,38 @@ async fn damaged_task_is_removed_by_its_id() -> Result<()> {
     assert_eq!(cluster.client().get_task(get()).await.unwrap_err().code, Code::NotFound);
     Ok(())
 }
+
+/// What a damaged workflow has left names the cause, and ends with its cancellation.
+#[tokio::test]
+async fn damaged_workflow_is_a_cause_and_is_cancelled() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "idle", tasks::script([]), &[]).await?;
+    let run = |task: v1::Task| v1::WorkflowStep {
+        name: "wait".to_owned(),
+        kind: Some(v1::workflow_step::Kind::Task(task.spec.unwrap_or_default().into())),
+        ..Default::default()
+    };
+    let spec = v1::WorkflowSpec { steps: vec![run(tasks::task("idle"))], ..Default::default() };
+    let workflow = Some(v1::Workflow { spec: Some(spec), ..Default::default() });
+    let parent = "namespaces/default".to_owned();
+    let request = v1::CreateWorkflowRequest { parent: parent.clone(), workflow, ..Default::default() };
+    let name = client.create_workflow(request).await?.name;
+    let list = || v1::ListTasksRequest { parent: parent.clone(), ..Default::default() };
+    tasks::eventually("its task", async || Ok(client.list_tasks(list()).await?.tasks.len() == 1)).await?;
+    let task = client.list_tasks(list()).await?.tasks.remove(0).name;
+    cluster.kill().await;
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute(&format!("UPDATE workflows SET record = {DAMAGE}"), [])?, 1);
+    drop(database);
+    cluster.restart().await?;
+    let client = cluster.client().clone();
+    let explained = client.explain_task(v1::ExplainTaskRequest { name: task.clone() }).await?;
+    assert!(explained.causes.iter().any(|cause| cause.code == "workflow_damaged"), "{explained:?}");
+    let request = v1::CancelWorkflowRequest { name: name.clone(), ..Default::default() };
+    let status = client.cancel_workflow(request).await?.status.unwrap_or_default();
+    assert!(status.message.contains("cannot be decoded"), "{status:?}");
+    tasks::until_state(&client, &task, v1::TaskState::Cancelled).await?;
+    client.delete_workflow(v1::DeleteWorkflowRequest { name }).await?;
+    Ok(())
+}

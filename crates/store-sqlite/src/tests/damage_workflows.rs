@@ -3,7 +3,7 @@
 use rota_core::workflow::{self, Group, Kind, Parent, Place, Step, StepRef, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use rota_store::engine::{BatchOutcome, Engine};
-use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Refused, Reply, WorkflowCommand};
+use rota_store::{Action, Command, Create, CreateWorkflow, Need, NewStep, Refused, Reply, WorkflowCommand};
 
 use super::{NOW, create, id};
 use crate::Writer;
@@ -67,12 +67,13 @@ fn damaged_workflow_fails_no_other_call() {
         Ok(Reply::Created(_)),
         Err(Refused::Corrupt { .. }),
         Ok(Reply::Workflow { created: true, .. }),
-        Err(Refused::Corrupt { .. }),
+        Ok(Reply::Workflow { workflow: cancelled, created: false }),
     ] = &outcome.replies[..]
     else {
         panic!("{outcome:?}")
     };
     assert_eq!(*what, format!("workflow {}", id(0)));
+    assert!(cancelled.message.contains("cannot be decoded"), "{cancelled:?}");
     assert_eq!(outcome.commit.undecodable.len(), 1);
     let outcome = run(&mut engine, vec![on(0, workflow::Command::Delete), create(4, 10)]);
     assert!(matches!(outcome.replies[0], Ok(Reply::Deleted)), "{outcome:?}");
@@ -198,6 +199,11 @@ fn damaged_steps_hide_no_dependents() {
     assert_eq!(count(&mut engine, "SELECT count(*) FROM steps WHERE state < 2"), 2);
 }
 
+fn start(tasks: Vec<Create>, nested: Vec<CreateWorkflow>) -> Box<Action> {
+    let (prompt, inputs, items) = (String::new(), String::new(), Vec::new());
+    Box::new(Action::Start { round: 1, total: 1, parallel: 0, prompt, inputs, items, tasks, nested })
+}
+
 /// Creates a workflow with one step, which runs another one. Returns the id of that.
 fn nesting(engine: &mut Engine<Writer>, number: u128) -> WorkflowId {
     let make = |steps: usize| {
@@ -215,9 +221,7 @@ fn nesting(engine: &mut Engine<Writer>, number: u128) -> WorkflowId {
     let step =
         StepRef { workflow, id, step: 0, name: "step-0".to_owned(), round: 1, item: 0, follows: false };
     inner.workflow.parent = Some(Box::new(Parent { step, depth: 1, root: workflow }));
-    let (round, total, parallel, nested) = (1, 1, 0, vec![*inner]);
-    let (prompt, inputs, items, tasks) = (String::new(), String::new(), Vec::new(), Vec::new());
-    let action = Box::new(Action::Start { round, total, parallel, prompt, inputs, items, tasks, nested });
+    let action = start(Vec::new(), vec![*inner]);
     let outcome = run(engine, vec![WorkflowCommand::Drive { workflow, step: 0, action }.into()]);
     assert!(outcome.replies[0].is_ok(), "{outcome:?}");
     outer.nested_id(0, 1, 0)
@@ -257,5 +261,52 @@ fn damaged_nested_workflows_are_removed_with_theirs() {
         let (deleted, left) = settled(on(0, workflow::Command::Delete));
         assert!(deleted.is_ok(), "{which}: {deleted:?}");
         assert_eq!((left, count(&mut engine, "SELECT count(*) FROM steps")), (0, 0), "{which}");
+    }
+}
+
+/// Nothing of a damaged workflow ends its tasks and the workflows of its steps: its cancellation does, or that of the one around it.
+#[test]
+fn damaged_workflow_is_cancelled_with_what_it_has_left() {
+    let (outer, inner) = ("(SELECT min(key) FROM workflows)", "(SELECT max(key) FROM workflows)");
+    for damaged in [&[inner][..], &[outer], &[outer, inner]] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = open(folder.path());
+        let nested = nesting(&mut engine, 0);
+        let key = u64::try_from(count(&mut engine, "SELECT max(key) FROM workflows")).unwrap();
+        let workflow = WorkflowKey(key);
+        let Command::Create(mut task) = create(9, 1) else { unreachable!() };
+        let (name, follows) = ("step-0".to_owned(), false);
+        let place = StepRef { workflow, id: nested, step: 0, name, round: 1, item: 0, follows };
+        task.task.step = Some(Box::new(place));
+        (task.key, task.foreign_id) = (None, false);
+        let action = start(vec![*task], Vec::new());
+        let drive = WorkflowCommand::Drive { workflow, step: 0, action };
+        assert!(run(&mut engine, vec![drive.into()]).replies[0].is_ok());
+        for key in damaged {
+            execute(&mut engine, &format!("UPDATE workflows SET record = {DAMAGE} WHERE key = {key}"));
+        }
+        // Also after a start, which knows nothing of what was met before.
+        drop(engine);
+        let mut engine = open(folder.path());
+        let mut settled = |command: Command| {
+            let mut outcome = run(&mut engine, vec![command]);
+            while engine.has_backlog() {
+                run(&mut engine, Vec::new());
+            }
+            outcome.replies.remove(0)
+        };
+        let cancelled = settled(on(0, workflow::Command::Cancel { reason: String::new() }));
+        assert!(matches!(cancelled, Ok(Reply::Workflow { created: false, .. })), "{cancelled:?}");
+        let deleted = settled(on(0, workflow::Command::Delete));
+        assert!(deleted.is_ok(), "{damaged:?}: {deleted:?}");
+        assert_eq!(count(&mut engine, "SELECT count(*) FROM tasks WHERE state <> 8"), 0, "{damaged:?}");
+        // What was around it is gone, and what is left has ended or is damaged, and can be deleted.
+        let (namespace, command) = (Namespace::new("n").unwrap(), workflow::Command::Delete);
+        let delete = WorkflowCommand::Apply { namespace, id: nested, command };
+        run(&mut engine, vec![delete.into()]);
+        while engine.has_backlog() {
+            run(&mut engine, Vec::new());
+        }
+        assert_eq!(count(&mut engine, "SELECT count(*) FROM workflows"), 0, "{damaged:?}");
     }
 }

@@ -28,6 +28,7 @@ mod held;
 mod links;
 mod memory;
 mod nested;
+mod orphans;
 mod prune;
 mod queue;
 mod quota;

@@ -13,7 +13,7 @@ use crate::{
 
 /// Workflows that one visit commands.
 pub(super) const MAX_VISITED: usize = 64;
-const CANCELLED: &str = "the workflow of which it is a step has stopped";
+pub(super) const CANCELLED: &str = "the workflow of which it is a step has stopped";
 
 impl<B: Backend> Engine<B> {
     /// Adds what the creation of workflows as steps needs.
@@ -128,7 +128,7 @@ impl<B: Backend> Engine<B> {
             self.write_set.pending.finish(number, None);
             return Ok(());
         };
-        let spares = !found.finals_halted;
+        let (spares, namespace) = (!found.finals_halted, found.namespace.clone());
         let from = after.map_or(0, |(step, ..)| step);
         let is_meant = |step: &&u32| {
             let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelAgain);
@@ -146,6 +146,12 @@ impl<B: Backend> Engine<B> {
             (visited, places.next().is_none())
         };
         for key in self.find_nested(workflow, &visited)?.into_iter().flatten() {
+            if matches!(command, NestedCommand::Cancel | NestedCommand::CancelAgain)
+                && self.write_set.workflows.damaged.contains_key(&key)
+            {
+                self.cancel_orphans(namespace.clone(), key, now)?;
+                continue;
+            }
             let is_cancelled = self.write_set.workflows.workflow(key).is_some_and(|one| one.cancelled);
             let command = match command {
                 NestedCommand::Cancel if is_cancelled => continue,

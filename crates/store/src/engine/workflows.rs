@@ -60,9 +60,14 @@ impl<B: Backend> Engine<B> {
         match command {
             WorkflowCommand::Create(create) => self.create_workflow(*create, now),
             WorkflowCommand::Apply { namespace, id, command } => {
-                let Some(key) = self.find_workflow(&(namespace, id))? else {
+                let Some(key) = self.find_workflow(&(namespace.clone(), id))? else {
                     return Ok(Err(Refused::NoWorkflow(id)));
                 };
+                if matches!(command, workflow::Command::Cancel { .. })
+                    && let Some(known) = self.cancel_orphans(namespace, key, now)?
+                {
+                    return Ok(Ok(Reply::Workflow { workflow: Arc::new(known), created: false }.into()));
+                }
                 let is_damaged = self.write_set.workflows.damaged.contains_key(&key);
                 if is_damaged && command == workflow::Command::Delete {
                     let refused = Refused::Workflow(Rejected::Unended);

@@ -7,6 +7,7 @@ use rota_store::{GroupKey, WORKFLOW_MEMBER, WorkflowQuery};
 use tonic::Status;
 
 use super::{MAX_CAUSES, Workflows};
+use crate::grpc::explain::orphaned;
 use crate::wire::check;
 use crate::wire::workflow as wire;
 
@@ -21,6 +22,13 @@ impl Workflows {
         step: &str,
     ) -> Result<v1::ExplainWorkflowResponse, Status> {
         let (mut causes, mut waiting) = (Vec::new(), Vec::new());
+        if let Some(parent) = workflow.parent.as_ref().filter(|_| !workflow.state.is_final()) {
+            causes.extend(orphaned(&self.store, &parent.step).await?.map(|cause| v1::Cause {
+                code: cause.code.to_owned(),
+                message: cause.message,
+                hint: cause.hint,
+            }));
+        }
         if workflow.waits_for_group() {
             causes.push(self.group_cause(workflow, None).await?);
         }

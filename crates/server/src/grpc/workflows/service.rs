@@ -9,7 +9,7 @@ use rota_core::workflow::{self, Kind, Rejected, StepCommand};
 use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_proto::v1::workflow_service_server::WorkflowService;
-use rota_store::{Refused, WorkflowCommand, WorkflowFilter, WorkflowQuery};
+use rota_store::{Refused, Reply, WorkflowCommand, WorkflowFilter, WorkflowQuery};
 use tonic::{Code, Request, Response, Status};
 
 use super::rerun::Rerun;
@@ -161,9 +161,21 @@ impl WorkflowService for Workflows {
         let scope = Scope::of(&request);
         let request = request.into_inner();
         check::length("reason", &request.reason, MAX_REASON)?;
-        self.command(scope, &request.name, workflow::Command::Cancel { reason: request.reason })
-            .await
-            .map(Response::new)
+        let command = workflow::Command::Cancel { reason: request.reason };
+        let answer = match self.command(scope, &request.name, command.clone()).await {
+            // What it has left ends by that alone. Only its id is known, and not whether a cluster manages it.
+            Err(damaged) if damaged.code() == Code::DataLoss && scope == Scope::All => {
+                let (namespace, WorkflowName::Id(id)) = wire::name("name", &request.name)? else {
+                    return Err(damaged);
+                };
+                match self.apply(WorkflowCommand::Apply { namespace, id, command }).await? {
+                    Reply::Workflow { workflow, .. } => Ok(wire::workflow(&workflow, None, None)),
+                    _ => Err(damaged),
+                }
+            }
+            answer => answer,
+        };
+        answer.map(Response::new)
     }
 
     async fn pause_workflow(
