@@ -6,18 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rota_core::spending::Scope;
 use rota_core::{Namespace, Timestamp};
 use rota_proto::{names, v1};
 use rota_telemetry::background_tasks::TaskMonitor;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Cause, Health, State};
-use crate::wire::{budget, time};
+use crate::wire::time;
 
-/// Longest time after which a problem is noticed that no caller lists.
+/// Time between looks for what is not pushed: a store that does not answer commits nothing, a background task that hangs, a volume that fills up and a
+/// worker that is sick report nothing. Breakers that open and budgets that are spent are noticed by their commits.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// Time between looks, however many problems begin: a look is at all of them.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Problems of which is remembered when they were noticed.
 const MAX_KNOWN: usize = 10_000;
 
@@ -29,22 +34,32 @@ pub(crate) struct Alerts {
     demand: Demand,
     /// When each present problem was noticed first.
     since: Mutex<BTreeMap<Key, Timestamp>>,
+    /// Wakes the look that is not due yet.
+    begun: Notify,
 }
 
 impl Alerts {
     pub(crate) fn new(health: Arc<Health>, demand: Demand) -> Self {
-        Self { health, demand, since: Mutex::default() }
+        Self { health, demand, since: Mutex::default(), begun: Notify::new() }
     }
 
-    /// Notices problems that no caller lists, until `stop`: they do not report themselves.
+    /// Reports that a problem may have begun.
+    pub(crate) fn begun(&self) {
+        self.begun.notify_one();
+    }
+
+    /// Notices problems that no caller lists, until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, monitor: TaskMonitor) {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let activation = monitor.activate();
-            self.observe().await;
-            activation.succeeded();
-        }
+        let look = async {
+            loop {
+                let activation = monitor.activate();
+                self.observe().await;
+                activation.succeeded();
+                tokio::time::sleep(MIN_INTERVAL).await;
+                let _ = tokio::time::timeout(INTERVAL - MIN_INTERVAL, self.begun.notified()).await;
+            }
+        };
+        stop.run_until_cancelled(look).await;
     }
 
     /// Returns the problems of a namespace, or of all, and those of the control plane itself; the worst and then the newest first.
@@ -84,25 +99,18 @@ impl Alerts {
     fn budgets(&self) -> Vec<Cause> {
         let now = now();
         let limited = self.demand.agents.accounts_of(None).into_iter();
-        let limited = limited.filter(|(_, budget)| !budget.is_empty());
-        let statuses =
-            limited.map(|((account, reserved), limits)| budget::status(&account, &limits, reserved, now));
-        let exhausted = statuses.filter_map(|status| {
-            let until = time::rfc3339(time::from_timestamp(&status.exhausted_until?));
-            let message = match names::parse(&status.name, "agents") {
-                Some((namespace, agent)) => {
-                    format!("the budget of the agent {namespace}/{agent} is exhausted until {until}")
-                }
-                None => format!(
-                    "the budget of the namespace {} is exhausted until {until}",
-                    names::last(&status.name)
-                ),
+        let exhausted = limited.filter_map(|((account, _), limits)| {
+            let period = account.blocked(&limits, 0, account.usual, now)?;
+            let (namespace, until) = (account.namespace.as_str(), time::rfc3339(period.end(now)));
+            let (subject, whose) = match &account.scope {
+                Scope::Namespace => (names::namespace(namespace), format!("namespace {namespace}")),
+                Scope::Agent(agent) => (names::agent(namespace, agent), format!("agent {namespace}/{agent}")),
             };
             Some(Cause {
                 state: State::Degraded,
                 code: "budget_exhausted",
-                subject: status.name,
-                message,
+                subject,
+                message: format!("the budget of the {whose} is exhausted until {until}"),
                 hint: "raise the budget, or wait; `rota admin budgets` lists what was spent".to_owned(),
             })
         });
@@ -139,5 +147,14 @@ fn to_wire(cause: Cause, since: Timestamp) -> v1::Alert {
         hint: cause.hint,
         subject: cause.subject,
         since_time: Some(time::timestamp(since)),
+    }
+}
+
+#[cfg(test)]
+impl Alerts {
+    /// Whether a look that is not due is asked for.
+    pub(crate) fn is_woken(&self) -> bool {
+        use futures::FutureExt;
+        self.begun.notified().now_or_never().is_some()
     }
 }

@@ -12,6 +12,7 @@ use rota_store::{AgentChange, Commit, Session, Snapshot};
 use tokio::sync::watch;
 
 use crate::agents::{AgentEffect, AgentRegistry};
+use crate::alerts::Alerts;
 use crate::attention::Attention;
 use crate::breakers::Breakers;
 use crate::clock::now;
@@ -39,6 +40,7 @@ pub(crate) struct CommitApplier {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) alerts: Arc<Alerts>,
     pub(crate) attention: Arc<Attention>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) notifier: Arc<Notifier>,
@@ -71,6 +73,7 @@ impl CommitApplier {
         // probe is registered before its worker can report on it.
         let breakers = self.breakers.observe(&commit);
         self.metrics.breakers_opened(breakers.opened);
+        let mut may_alert = breakers.opened > 0;
         // Before assignments are sent, since a slot must be running when its worker answers.
         let recipients = self.scheduler.apply(&commit, now());
         // Before assignments are sent, since an agent's spec completes those of its tasks.
@@ -80,6 +83,7 @@ impl CommitApplier {
         // After those, since the budgets of agents are a part of their specs.
         for change in &commit.accounts {
             if self.agents.apply_account(change) {
+                may_alert = true;
                 // Tasks may count for another agent now.
                 self.scheduler.demand_changed();
             }
@@ -100,6 +104,10 @@ impl CommitApplier {
         }
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
         self.attention.observe(&commit);
+        // After all that it looks at.
+        if may_alert {
+            self.alerts.begun();
+        }
         // Last: a watcher that reads after it was notified must find what the commit changed.
         self.watchers.publish(&commit);
         self.notifier.observe(&commit);

@@ -204,6 +204,7 @@ impl Server {
 
         let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
         let attention = Arc::new(Attention::default());
+        let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
             health: Arc::clone(&health),
@@ -212,6 +213,7 @@ impl Server {
             scheduler: Arc::clone(&scheduler),
             agents: Arc::clone(&agents),
             dispatcher,
+            alerts: Arc::clone(&alerts),
             attention: Arc::clone(&attention),
             watchers: Arc::clone(&watchers),
             notifier: Arc::clone(&notifier),
@@ -230,7 +232,6 @@ impl Server {
             Claimer { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
         let scraper = Scraper { metrics: Arc::clone(&metrics), store: store.clone(), demand: demand.clone() };
         let history = History::new(scraper.clone(), store.clone(), options.timing.wall_clock);
-        let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
         let background = background::start(
             CommitLoop { applier, claimer, commits, barriers: passed },
             BackgroundDeps {

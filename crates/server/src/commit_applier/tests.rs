@@ -11,6 +11,7 @@ use prost::Message;
 use rota_core::agent::Agent;
 use rota_core::breaker::{Policy, State as BreakerState};
 use rota_core::failure::{Class, Failure};
+use rota_core::spending::{Account, Budget, Scope};
 use rota_core::target::{Route, Target};
 use rota_core::task::{self, AttemptOutcome, Body, Command, EndedAttempt, Event, Limits, State, Task};
 use rota_core::{AgentName, Epoch, Namespace, RouteId, TaskId, WorkerName};
@@ -19,7 +20,7 @@ use rota_proto::worker::v1::{SessionResponse, session_response::Kind};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
 use rota_store::single_writer::SingleWriterStore;
-use rota_store::{AttemptEnded, Dispatch, TaskChange};
+use rota_store::{AccountChange, AttemptEnded, Dispatch, TaskChange};
 use rota_telemetry::BackgroundTasks;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -82,12 +83,13 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let health = Health::new(
         store.clone(),
         background_tasks,
-        demand,
+        demand.clone(),
         Arc::default(),
         Default::default(),
         None,
         CancellationToken::new(),
     );
+    let health = Arc::new(health);
     let folder = tempfile::tempdir().unwrap();
     let parts = rota_artifacts::Parts::in_folder(&folder.path().join("artifacts")).unwrap();
     let dispatcher = Dispatcher {
@@ -107,7 +109,8 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         notifier: Arc::default(),
         successes: Default::default(),
         ready_steps: Arc::default(),
-        health: Arc::new(health),
+        alerts: Arc::new(Alerts::new(Arc::clone(&health), demand)),
+        health,
         metrics,
         breakers,
         scheduler,
@@ -240,6 +243,30 @@ fn spec_change_closes_breaker_opened_before() {
     commit.agents.push(agent_change("new"));
     applier.apply(commit);
     assert_eq!(applier.breakers.state(&agent_key()), BreakerState::Closed);
+}
+
+#[test]
+fn breakers_and_budgets_wake_the_alerts() {
+    let (mut applier, _inbox) = applier();
+    let (commit, reservation) = creation(&applier.scheduler);
+    applier.apply(commit);
+    reservation.commit(1);
+    assert!(!applier.alerts.is_woken(), "nothing is wrong");
+    applier.agents.restore(vec![agent("old")]);
+    applier.apply(failure());
+    assert!(applier.alerts.is_woken());
+    let (namespace, _) = agent_key();
+    let mut account = Account::new(namespace, Scope::Namespace);
+    account.budget = Budget { daily: Some(100), ..Budget::default() };
+    let mut spend = |account: &Account| {
+        let change = AccountChange { account: Arc::new(account.clone()), reserved: 0 };
+        applier.apply(Commit { accounts: vec![change], ..Commit::default() });
+        applier.alerts.is_woken()
+    };
+    assert!(!spend(&account));
+    account.add(100, now());
+    assert!(spend(&account));
+    assert!(!spend(&account), "it stays so");
 }
 
 #[test]
