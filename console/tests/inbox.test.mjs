@@ -87,6 +87,48 @@ test("approvals are read to the end although workflows change, and one that fail
   await page.context().close();
 });
 
+test("tasks that keep failing are shown with the reason, until that is acknowledged or decided", async () => {
+  const retry = { maxAttempts: 50, initialBackoff: "0.2s" };
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  await page.getByRole("link", { name: /Inbox/ }).click();
+  const isNothing = page.getByText("Nothing waits for a person.");
+  await isNothing.waitFor();
+  const steps = [
+    { fail: { message: "no \u202eluck", attempts: 3 } },
+    { ask: "Which way?" },
+    { succeed: "arrived" },
+  ];
+  const asking = await scripted("unlucky", steps, { retry });
+  const card = page.getByRole("article", { name: "unlucky" });
+  await card.getByText("3 attempts have failed, and the task continues").waitFor();
+  await card.getByText("agent: no [U+202E]luck").waitFor();
+  // One task is counted once, also if it asks something.
+  await card.getByText("Which way?").waitFor();
+  assert.equal(await page.title(), "(1) Rota");
+  await accessible(page, "attention");
+  await fits(page, "attention");
+  await card.getByRole("button", { name: "Acknowledge" }).click();
+  await card.getByText("attempts have failed").waitFor({ state: "detached" });
+  await card.getByLabel("Answer", { exact: true }).last().fill("left");
+  await card.getByRole("button", { name: "Answer" }).click();
+  await isNothing.waitFor();
+  await until(asking, "TASK_STATE_SUCCEEDED");
+
+  const failing = await scripted("hopeless", [{ fail: { message: "never" } }], { retry });
+  const other = page.getByRole("article", { name: "hopeless" });
+  await other.getByText(/attempts have failed, and the task continues at /).waitFor();
+  await other.getByRole("button", { name: "Suspend" }).click();
+  await isNothing.waitFor();
+  assert.equal(await page.title(), "Rota");
+  const run = { name: failing, desiredState: "DESIRED_STATE_RUN" };
+  await api("PATCH", `${failing}?updateMask=desiredState`, run);
+  await other.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await isNothing.waitFor();
+  await until(failing, "TASK_STATE_CANCELLED");
+  await page.context().close();
+});
+
 test("permissions are shown in full, and allowed once, for the session, or denied with a reason", async () => {
   const runtime = { claude: { permissionPolicy: "PERMISSION_POLICY_ASK" } };
   await api("POST", "namespaces/default/agents?agentId=claude", { spec: { runtime } });

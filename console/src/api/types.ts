@@ -13,6 +13,7 @@ export type SearchTaskLogResponse = Schemas["SearchTaskLogResponse"];
 export type Artifact = Schemas["Artifact"];
 export type AttemptArtifacts = Schemas["AttemptArtifacts"];
 export type FetchArtifactsResponse = Schemas["FetchArtifactsResponse"];
+export type Attention = Schemas["Attention"];
 export type BudgetStatus = Schemas["BudgetStatus"];
 export type Event = Schemas["Event"];
 export type InputRequest = Schemas["InputRequest"];

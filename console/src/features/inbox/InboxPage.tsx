@@ -9,6 +9,7 @@ import { Decision } from "../workflows/Decision";
 import { nameOf } from "../workflows/name";
 import { useApprovals } from "../workflows/useApprovals";
 import { Answer } from "./Answer";
+import { Attention } from "./Attention";
 import { Notify } from "./Notify";
 import { useWaiting } from "./useWaiting";
 
@@ -63,13 +64,14 @@ export function InboxPage() {
           <p className="quiet">
             {task.spec?.target?.agent}, <Age from={task.createTime} /> old
           </p>
+          {task.status?.attention && <Attention task={task} attention={task.status.attention} />}
           {task.status?.pendingInput?.map((request) => (
             <Answer key={request.requestId} task={task.name ?? ""} request={request} />
           ))}
         </article>
       ))}
       {more && (
-        <p role="status">More than these {tasks.length} tasks may wait: answer some to see the others.</p>
+        <p role="status">More than these {tasks.length} tasks may wait: settle some to see the others.</p>
       )}
       {moreRun && (
         <p role="status">

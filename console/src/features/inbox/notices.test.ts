@@ -17,6 +17,20 @@ test("each question and approval is a notice, with hidden characters named", () 
   ]);
 });
 
+test("a task that keeps failing is a notice, next to its questions", () => {
+  const failing = task("1", "a");
+  const attention = { failedAttempts: 3, lastFailure: { message: "no\u202eluck" } };
+  const all = noticesOf([{ ...failing, status: { ...failing.status, attention } }, task("2")], []);
+  expect(all.slice(1)).toEqual([
+    {
+      key: "namespaces/n/tasks/1 attention",
+      title: "task 1",
+      text: "It keeps failing: no[U+202E]luck",
+      path: "/tasks/n/1",
+    },
+  ]);
+});
+
 test("only what is new is shown, and a lot of it together", () => {
   const all = noticesOf([task("1", "a"), task("2", "b")], []);
   expect(newNotices(new Set([all[0]?.key ?? ""]), all)).toEqual([all[1]]);

@@ -40,6 +40,14 @@ export function noticesOf(tasks: Task[], approvals: Approval[]): Notice[] {
         path: pathOf(task.name),
       })),
     ),
+    ...tasks
+      .filter((task) => task.status?.attention)
+      .map((task) => ({
+        key: `${task.name} attention`,
+        title: titleOf(task),
+        text: `It keeps failing: ${short(task.status?.attention?.lastFailure?.message)}`,
+        path: pathOf(task.name),
+      })),
     ...approvals.flatMap(({ workflow, steps }) =>
       steps.map((step) => ({
         key: `${workflow.name} ${step.name} ${step.round}`,

@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { withChange } from "../../api/changes";
+import { newer, withChange } from "../../api/changes";
 import { get } from "../../api/client";
 import { TASKS, useFeed } from "../../api/feed";
 import { query } from "../../api/format";
@@ -8,8 +8,10 @@ import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { useNamespace } from "../../namespace";
 
-/** Tasks that the inbox shows. */
+/** Tasks of each kind that the inbox shows. */
 const MOST = 200;
+/** What the inbox asks the server for: tasks that ask something, and those that keep failing. */
+const KINDS = ["filter.openQuestions", "filter.needsAttention"];
 /** Pages that are read for them. A page may be empty: many tasks may wait for something else than a person. */
 const MOST_PAGES = 20;
 
@@ -21,11 +23,21 @@ export interface Waiting {
 
 /** Reads all tasks that wait for a person, up to a bound. */
 async function read(namespace: string, signal: AbortSignal): Promise<Waiting> {
+  const kinds = await Promise.all(KINDS.map((kind) => readKind(namespace, kind, signal)));
+  const tasks = new Map<string | undefined, Task>();
+  for (const task of kinds.flatMap((kind) => kind.tasks)) {
+    const known = tasks.get(task.name);
+    tasks.set(task.name, known ? newer(known, task) : task);
+  }
+  return { tasks: [...tasks.values()], more: kinds.some((kind) => kind.more) };
+}
+
+async function readKind(namespace: string, kind: string, signal: AbortSignal): Promise<Waiting> {
   const tasks: Task[] = [];
   let token = "";
   for (let page = 0; page < MOST_PAGES && tasks.length < MOST; page += 1) {
     const found = await get<{ tasks?: Task[]; nextPageToken?: string }>(
-      `namespaces/${namespace}/tasks${query({ pageSize: 100, "filter.openQuestions": "true", pageToken: token })}`,
+      `namespaces/${namespace}/tasks${query({ pageSize: 100, [kind]: "true", pageToken: token })}`,
       signal,
     );
     tasks.push(...(found.tasks ?? []));
@@ -37,7 +49,8 @@ async function read(namespace: string, signal: AbortSignal): Promise<Waiting> {
   return { tasks, more: token !== "" };
 }
 
-const waits = (task: Task | undefined) => (task?.status?.pendingInput ?? []).length > 0;
+const waits = (task: Task | undefined) =>
+  (task?.status?.pendingInput ?? []).length > 0 || task?.status?.attention !== undefined;
 
 /** Tasks that wait for a person. */
 export function useWaiting() {

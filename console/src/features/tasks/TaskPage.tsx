@@ -12,6 +12,7 @@ import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { Answer } from "../inbox/Answer";
+import { Attention } from "../inbox/Attention";
 import { traceUrl } from "../system/traces";
 import { Artifacts } from "./Artifacts";
 import { Log } from "./Log";
@@ -132,6 +133,7 @@ function OneTask({ name }: { name: string }) {
           <p className="quiet">{status.failure.hint}</p>
         </section>
       )}
+      {status.attention && <Attention task={task} attention={status.attention} />}
       {status.pendingInput?.map((request) => (
         <Answer key={request.requestId} task={name} request={request} />
       ))}
