@@ -44,6 +44,7 @@ mod artifacts;
 mod git;
 mod metrics;
 mod prices;
+mod program_dir;
 pub mod runtimes;
 mod session;
 #[cfg(feature = "clap")]

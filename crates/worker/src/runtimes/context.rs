@@ -4,15 +4,13 @@
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
-use nix::fcntl::OFlag;
+use cap_std::fs::{Dir, OpenOptions};
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::{Assign, StepResult};
 use serde::{Deserialize, Serialize};
-use tokio::fs;
 
 use super::{failure, structs};
+use crate::program_dir;
 
 /// Environment variable with the directory of `task.json` and `previous_results.json`.
 pub const CONTEXT_VAR: &str = "ROTA_CONTEXT";
@@ -22,6 +20,11 @@ pub const CHECKPOINT_VAR: &str = "ROTA_CHECKPOINT";
 pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// Environment variable with the directory in which `result.json` is expected.
 pub const OUTPUT_VAR: &str = "ROTA_OUTPUT";
+/// Names in the scratch directory.
+const CONTEXT: &str = "context";
+const OUTPUT: &str = "output";
+const RESULT: &str = "result.json";
+const PREVIOUS: &str = "previous_results.json";
 const MAX_RESULT_BYTES: u64 = 1 << 20;
 
 #[derive(Serialize)]
@@ -41,20 +44,22 @@ struct Task<'a> {
 
 /// Returns the directory with the input of the programs of an attempt.
 pub(crate) fn context(scratch: &Path) -> PathBuf {
-    scratch.join("context")
+    scratch.join(CONTEXT)
 }
 
 /// Returns the directory for their output.
 pub(crate) fn output(scratch: &Path) -> PathBuf {
-    scratch.join("output")
+    scratch.join(OUTPUT)
+}
+
+/// Returns the directory with settings that the worker gives a runtime's program: next to the scratch directory, since programs read
+/// there and cannot write.
+pub(crate) fn settings(scratch: &Path) -> PathBuf {
+    scratch.with_file_name("settings")
 }
 
 /// Writes the input files below the scratch directory. They contain no secrets.
 pub(crate) async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<()> {
-    let context = context(scratch);
-    fs::create_dir_all(&context).await?;
-    fs::create_dir_all(output(scratch)).await?;
-    fs::create_dir_all(scratch.join(CHECKPOINT)).await?;
     let nothing = rota_proto::v1::TaskSpec::default();
     let spec = assign.spec.as_ref().unwrap_or(&nothing);
     let task = Task {
@@ -69,14 +74,32 @@ pub(crate) async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<()
         owner: &spec.owner,
         parent_task: &spec.parent_task,
     };
-    fs::write(context.join("task.json"), serde_json::to_vec_pretty(&task)?).await?;
-    let previous = serde_json::to_vec_pretty(&assign.previous)?;
-    fs::write(context.join("previous_results.json"), previous).await
+    let (task, previous) = (serde_json::to_vec_pretty(&task)?, serde_json::to_vec_pretty(&assign.previous)?);
+    within(scratch, move |scratch| {
+        for folder in [CONTEXT, OUTPUT, CHECKPOINT] {
+            program_dir::make(scratch, Path::new(folder))?;
+        }
+        program_dir::replace(scratch, &Path::new(CONTEXT).join("task.json"), &task)?;
+        program_dir::replace(scratch, &Path::new(CONTEXT).join(PREVIOUS), &previous)
+    })
+    .await
 }
 
 /// Writes the results of the steps that the step of an attempt needs, in place of those of dependencies.
 pub(crate) async fn write_steps(scratch: &Path, steps: &[StepResult]) -> std::io::Result<()> {
-    fs::write(context(scratch).join("previous_results.json"), serde_json::to_vec_pretty(steps)?).await
+    let steps = serde_json::to_vec_pretty(steps)?;
+    let path = Path::new(CONTEXT).join(PREVIOUS);
+    within(scratch, move |scratch| program_dir::replace(scratch, &path, &steps)).await
+}
+
+/// Does something with the scratch directory.
+async fn within<T: Send + 'static>(
+    scratch: &Path,
+    work: impl FnOnce(&Dir) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let scratch = scratch.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&program_dir::open(&scratch)?)).await;
+    done.map_err(io::Error::other)?
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,23 +144,18 @@ fn yes() -> bool {
 
 /// Removes `result.json`, so that it is not the result of what follows. Returns whether there was one.
 pub(crate) async fn remove_result(scratch: &Path) -> bool {
-    let scratch = scratch.to_owned();
-    let remove = move || {
-        // Of the attempt's own directories alone, whatever its programs have made of them.
-        let root = Dir::open_ambient_dir(scratch, ambient_authority()).ok()?;
-        let path = Path::new("output").join("result.json");
-        root.remove_file(&path).or_else(|_| root.remove_dir_all(&path)).ok()
+    // Of the attempt's own directories alone, whatever its programs have made of them.
+    let path = Path::new(OUTPUT).join(RESULT);
+    let remove = move |scratch: &Dir| {
+        scratch.symlink_metadata(&path)?;
+        program_dir::remove(scratch, &path)
     };
-    tokio::task::spawn_blocking(remove).await.ok().flatten().is_some()
+    within(scratch, remove).await.is_ok()
 }
 
 /// Reads `result.json`, if there is one. The error is the reason why it is unusable.
 pub(crate) async fn read(scratch: &Path) -> Result<Option<ResultFile>, String> {
-    let scratch = scratch.to_owned();
-    let text = tokio::task::spawn_blocking(move || read_result(&scratch))
-        .await
-        .map_err(|error| error.to_string())?;
-    let text = match text {
+    let text = match within(scratch, read_result).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(|error| error.to_string())?,
     };
@@ -149,14 +167,9 @@ pub(crate) async fn read(scratch: &Path) -> Result<Option<ResultFile>, String> {
 
 /// Reads the file, and a byte more than it may have. The program has made it, and its folder: neither a link out of the scratch
 /// directory nor a pipe is followed or waited for.
-fn read_result(scratch: &Path) -> io::Result<Vec<u8>> {
-    let scratch = Dir::open_ambient_dir(scratch, ambient_authority())?;
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let path = Path::new("output").join("result.json");
-    if !scratch.symlink_metadata(&path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let file = scratch.open_with(path, OpenOptions::new().read(true).custom_flags(flags.bits()))?;
+fn read_result(scratch: &Dir) -> io::Result<Vec<u8>> {
+    let path = Path::new(OUTPUT).join(RESULT);
+    let file = program_dir::open_file(scratch, &path, OpenOptions::new().read(true))?;
     let mut text = Vec::new();
     file.take(MAX_RESULT_BYTES + 1).read_to_end(&mut text)?;
     Ok(text)

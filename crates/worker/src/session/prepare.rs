@@ -224,6 +224,7 @@ fn confine(
     let config = dirs.cli_config();
     let own: Vec<_> = own.into_iter().chain(config.as_deref()).collect();
     let mut jail = confinement.jail(&own, in_place).map_err(|overlap| Box::new(invalid(&overlap)))?;
+    jail.read.push(context::settings(&dirs.scratch));
     // Its clone borrows objects from there.
     jail.read.extend(cloning.map(|cloning| cloning.cache().to_owned()));
     handle.group.confine(jail);

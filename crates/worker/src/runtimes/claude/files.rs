@@ -1,11 +1,13 @@
 //! Directories and files that the CLI needs: their paths and their creation. Knows nothing of processes.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::fs;
+use cap_std::fs::Dir;
 
 use super::options::Options;
 use super::project::Project;
+use crate::program_dir;
 use crate::runtimes::context;
 
 /// Paths that the CLI is configured with.
@@ -15,6 +17,8 @@ pub(super) struct Files {
     pub(super) config: PathBuf,
     pub(super) home: PathBuf,
     pub(super) temporary: PathBuf,
+    /// Directory of the files that only Rota writes: programs that ran before, or run still, made everything else.
+    own: PathBuf,
     /// Input and output of the task, which the tools may use.
     pub(super) exchanged: [PathBuf; 2],
     pub(super) mcp: Option<PathBuf>,
@@ -45,7 +49,8 @@ impl Files {
         workspace: &Path,
         scratch: &Path,
     ) -> Self {
-        let file = |wanted: bool, name: &str| wanted.then(|| scratch.join(name));
+        let own = context::settings(scratch);
+        let file = |wanted: bool, name: &str| wanted.then(|| own.join(name));
         Self {
             config: config(options.keep, workspace, scratch),
             home: scratch.join("home"),
@@ -63,6 +68,7 @@ impl Files {
                 !options.claude.append_system_prompt.is_empty(),
                 "append-system-prompt",
             ),
+            own,
         }
     }
 
@@ -72,14 +78,9 @@ impl Files {
     }
 
     /// Creates the directories and files. `settings`: the CLI's, as JSON.
-    pub(super) async fn write(&self, options: &Options, settings: Option<&str>) -> std::io::Result<()> {
-        for directory in [&self.config, &self.home, &self.temporary] {
-            fs::create_dir_all(directory).await?;
-        }
-        if !fs::symlink_metadata(&self.config).await?.is_dir() {
-            let text = format!("{} is a link", self.config.display());
-            return Err(std::io::Error::new(std::io::ErrorKind::NotADirectory, text));
-        }
+    pub(super) async fn write(&self, options: &Options, settings: Option<&str>) -> io::Result<()> {
+        let directories = [&self.config, &self.home, &self.temporary, &self.own].map(PathBuf::clone);
+        // Settings of MCP servers, those of subagents too, may contain tokens.
         let texts = [
             (&self.mcp, options.mcp.as_deref().unwrap_or_default()),
             (&self.settings, settings.unwrap_or_default()),
@@ -87,27 +88,33 @@ impl Files {
             (&self.system_prompt, options.claude.system_prompt.as_str()),
             (&self.append_system_prompt, options.claude.append_system_prompt.as_str()),
         ];
-        for (path, text) in texts {
-            if let Some(path) = path {
-                write_private(path, text).await?;
+        let texts = texts.map(|(path, text)| path.clone().map(|path| (path, text.to_owned())));
+        let write = move || {
+            for directory in &directories {
+                within(directory, program_dir::make)?;
             }
-        }
-        Ok(())
+            for (path, text) in texts.into_iter().flatten() {
+                within(&path, |folder, name| program_dir::replace(folder, name, text.as_bytes()))?;
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
     }
 }
 
-/// Writes a file that only this user can read: settings of MCP servers, those of subagents too, may contain tokens.
-async fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use tokio::io::AsyncWriteExt;
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).await?;
-    file.write_all(text.as_bytes()).await?;
-    file.flush().await
+/// Does something with the directory above a path, and the path's name in it.
+fn within<T>(path: &Path, work: impl FnOnce(&Dir, &Path) -> io::Result<T>) -> io::Result<T> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    program_dir::open(folder).and_then(|folder| work(&folder, Path::new(name)))
 }
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::{TaskSpec, Workspace, WorkspaceMode};
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use rota_proto::v1::{ClaudeRuntime, Runtime, TaskSpec, Workspace, WorkspaceMode, runtime};
     use rota_proto::worker::v1::Assign;
 
     use super::*;
@@ -117,20 +124,54 @@ mod tests {
     async fn repository_cannot_bring_the_config_directory() {
         let directory = tempfile::tempdir().unwrap();
         let workspace = directory.path().join("kept");
-        fs::create_dir_all(workspace.join(".rota/claude/skills")).await.unwrap();
+        fs::create_dir_all(workspace.join(".rota/claude/skills")).unwrap();
         let spec = TaskSpec {
             workspace: Some(Workspace { mode: WorkspaceMode::Keep.into(), ..Workspace::default() }),
             ..TaskSpec::default()
         };
         let assign = Assign { spec: Some(spec), ..Assign::default() };
         let options = Options::new(&assign, &Environment::default(), false).unwrap();
-        let files = Files::new(&options, None, &workspace, &directory.path().join("scratch"));
+        let scratch = directory.path().join("scratch");
+        fs::create_dir(&scratch).unwrap();
+        let files = Files::new(&options, None, &workspace, &scratch);
         files.write(&options, None).await.unwrap();
         assert!(!files.config.starts_with(&workspace), "{}", files.config.display());
-        assert_eq!(std::fs::read_dir(&files.config).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&files.config).unwrap().count(), 0);
         // Nor can an agent that replaced it by a link.
-        std::fs::remove_dir(&files.config).unwrap();
-        std::os::unix::fs::symlink(&workspace, &files.config).unwrap();
+        fs::remove_dir(&files.config).unwrap();
+        symlink(&workspace, &files.config).unwrap();
         assert!(files.write(&options, None).await.is_err());
+    }
+    /// `setup`, and the agent before a further round, may have put anything in the scratch directory.
+    #[tokio::test]
+    async fn programs_cannot_redirect_what_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (scratch, victim) = (directory.path().join("scratch"), directory.path().join("victim"));
+        fs::create_dir(&scratch).unwrap();
+        fs::write(&victim, "of the user").unwrap();
+        let claude = ClaudeRuntime {
+            system_prompt: "be".to_owned(),
+            append_system_prompt: "kind".to_owned(),
+            ..ClaudeRuntime::default()
+        };
+        let runtime = Some(Runtime { kind: Some(runtime::Kind::Claude(claude)) });
+        let assign = Assign { spec: Some(TaskSpec { runtime, ..TaskSpec::default() }), ..Assign::default() };
+        let options = Options::new(&assign, &Environment::default(), false).unwrap();
+        let project = Project::default();
+        let files = Files::new(&options, Some(&project), &directory.path().join("work"), &scratch);
+        symlink(&victim, scratch.join("settings.json")).unwrap();
+        fs::create_dir(scratch.join("system-prompt")).unwrap();
+        nix::unistd::mkfifo(&scratch.join("append-system-prompt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for round in ["first", "second"] {
+            files.write(&options, Some(round)).await.unwrap();
+            assert_eq!(fs::read_to_string(files.settings.as_ref().unwrap()).unwrap(), round);
+        }
+        assert_eq!(fs::read_to_string(files.system_prompt.as_ref().unwrap()).unwrap(), "be");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "of the user");
+        // The worker did not break it.
+        fs::remove_dir(scratch.join("home")).unwrap();
+        symlink(directory.path(), scratch.join("home")).unwrap();
+        let failed = files.write(&options, Some("third")).await.unwrap_err();
+        assert!(!program_dir::is_of_machine(&failed), "{failed}");
     }
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use nix::fcntl::OFlag;
 use rota_proto::v1::{ClaudeRuntime, Failure};
@@ -17,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::options::{Options, invalid};
 use super::{subagents, untrusted};
+use crate::program_dir;
 
 /// Settings of the repository, relative to the workspace.
 const SETTINGS: &str = ".claude/settings.json";
@@ -122,7 +122,7 @@ impl Project {
 
 /// `trusted`: its code may run, so that no setting can do more.
 fn read(workspace: &Path, trusted: bool) -> Result<Project, Failure> {
-    let root = Dir::open_ambient_dir(workspace, ambient_authority());
+    let root = program_dir::open(workspace);
     let root = root.map_err(|error| unreadable("the workspace", &error))?;
     let mut project = Project::default();
     if let Some(text) = text(&root, SETTINGS).map_err(|error| unreadable(SETTINGS, &error))? {
@@ -135,6 +135,10 @@ fn read(workspace: &Path, trusted: bool) -> Result<Project, Failure> {
         }
         let variables = settings.get("env").and_then(Value::as_object);
         project.variables = variables.map(|all| all.keys().cloned().collect()).unwrap_or_default();
+        // Rota writes them into settings of its own.
+        if let Some(name) = project.variables.iter().find(|name| !trusted && !is_variable(name)) {
+            return Err(refused(&format!("set {}, which is no name of a variable", short(name))));
+        }
         project.has_hooks =
             settings.get("hooks").is_some_and(|hooks| !hooks.as_object().is_some_and(Map::is_empty));
         let choice = |name| Some((name, short(settings.get(name)?.as_str()?)));
@@ -143,6 +147,12 @@ fn read(workspace: &Path, trusted: bool) -> Result<Project, Failure> {
     let mcp = text(&root, MCP).map_err(|error| unreadable(MCP, &error))?;
     project.mcp = mcp.map(|_| workspace.join(MCP));
     Ok(project)
+}
+
+/// Whether a shell takes a name for that of a variable.
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Quotes a text of the repository.
@@ -259,6 +269,17 @@ mod tests {
         assert!(chosen.ends_with(r#"choose model "m", agent "a""#), "{chosen}");
         let own = ClaudeRuntime { model: "own".to_owned(), ..ClaudeRuntime::default() };
         assert!(project.chosen(&own).unwrap().ends_with(r#"choose agent "a""#));
+    }
+
+    #[tokio::test]
+    async fn names_of_variables_have_no_commands() {
+        for name in ["A$(touch x)", "A`x`", "", "1A", "A B", "A\\nB", "Ä", "A-B"] {
+            let failed =
+                set_up(repository(&format!(r#"{{"env":{{"{name}":"1"}}}}"#)).path()).await.unwrap_err();
+            assert!(failed.message.ends_with("which is no name of a variable"), "{failed:?}");
+        }
+        let project = set_up(repository(r#"{"env":{"_a1":"1"}}"#).path()).await.unwrap();
+        assert_eq!(project.variables, ["_a1"]);
     }
 
     #[test]

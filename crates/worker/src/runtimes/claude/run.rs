@@ -19,6 +19,7 @@ use super::record::Record;
 use super::usage::UsageTotals;
 use super::{environment, events, prompt, settings};
 use crate::prices::Prices;
+use crate::program_dir;
 use crate::runtimes::context;
 use crate::runtimes::{
     Attempt, Channels, Continued, Environment, From, RunOutcome, RunReport, Stop, stopped,
@@ -69,7 +70,13 @@ pub(super) async fn run(
         };
     if let Err(error) = files.write(&options, settings.as_deref()).await {
         let message = format!("failed to create the directories of the attempt: {error}");
-        return failed(classify::failure(FailureClass::Environment, &message, ""));
+        let class = match program_dir::is_of_machine(&error) {
+            true => FailureClass::Environment,
+            // Its own programs are in the way.
+            false if attempt.round.is_none() => FailureClass::Setup,
+            false => FailureClass::Agent,
+        };
+        return failed(classify::failure(class, &message, ""));
     }
     let set_up =
         SetUp { options: &options, project: project.as_ref(), files: &files, environment: &environment };

@@ -103,6 +103,7 @@ impl Fixture {
 
     pub(super) fn with(policy: PermissionPolicy, resume: &str, room: usize, redactor: Redactor) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("scratch")).unwrap();
         let claude = ClaudeRuntime { permission_policy: policy.into(), ..ClaudeRuntime::default() };
         let mode = rota_proto::v1::WorkspaceMode::Keep;
         let spec = TaskSpec {
