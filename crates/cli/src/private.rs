@@ -47,6 +47,20 @@ pub fn check_file(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Closes a file of a closed directory to its group, and checks it: Kubernetes opens all files of a volume to the group of a pod
+/// that mounts it (`fsGroup`).
+pub fn restrict_file(path: &Path) -> anyhow::Result<()> {
+    if let Ok(found) = path.metadata()
+        && found.uid() == own_uid()
+        && (found.mode() & 0o070 != 0, found.mode() & 0o007) == (true, 0)
+    {
+        let failed = || format!("failed to close {} to its group", path.display());
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(failed)?;
+        tracing::info!(path = %path.display(), "closed the file to its group");
+    }
+    check_file(path)
+}
+
 fn open_to_others(path: &Path, mode: u32) -> anyhow::Error {
     let message = format!("other users can access the file {} (mode {mode:o})", path.display());
     Failure::new(Exit::Failed, message).hint(format!("close it with `chmod 600 {}`", path.display())).into()
@@ -120,6 +134,19 @@ mod tests {
         }
         std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         assert_eq!(check_file(&file).is_ok(), own_uid() == 0, "readable by others");
+    }
+
+    #[test]
+    fn files_of_a_closed_directory_are_closed_to_their_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secrets.key");
+        restrict_file(&file).unwrap();
+        std::fs::write(&file, "x").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o660)).unwrap();
+        restrict_file(&file).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        std::fs::set_permissions(&file, Permissions::from_mode(0o602)).unwrap();
+        assert!(restrict_file(&file).is_err());
     }
 
     #[test]

@@ -43,11 +43,14 @@ impl Server {
         for file in settings.token_file.iter().chain(&settings.viewer_token_file) {
             serve::token(file)?;
         }
+        private::directory(&settings.data_dir)?;
         let keys = settings.keys();
         for path in std::iter::once(&keys.file).chain(&keys.next) {
-            private::check_file(path)?;
+            match path.starts_with(&settings.data_dir) {
+                true => private::restrict_file(path)?,
+                false => private::check_file(path)?,
+            }
         }
-        private::directory(&settings.data_dir)?;
         let shutdown = signals::Shutdown::listen()?;
         let (store, clock, owner) = match &settings.store {
             None => {

@@ -159,6 +159,11 @@ async fn unusable_keys_are_refused() -> Result<()> {
     fixture.stop_server().await;
     let made = fixture.data.join("secrets.key");
     let key = std::fs::read(&made)?;
+    // As after a mount of its volume by a pod with another policy for its group.
+    std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o660))?;
+    fixture.start_server().await?;
+    fixture.stop_server().await;
+    assert_eq!(made.metadata()?.permissions().mode() & 0o777, 0o600);
     start_refused(&fixture, &["--key-file", "third"]).await.failed(1, &["sealed under the key"]);
     // It is not replaced by a new one.
     std::fs::remove_file(&made)?;
