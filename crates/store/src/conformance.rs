@@ -126,7 +126,7 @@ macro_rules! conformance {
                 stopped_task_is_left_to_another_agent task_without_another_agent_waits
                 task_of_agents_without_money_waits dear_task_hides_no_cheaper_one
                 unknown_cost_starts_alone dear_budget_reserves_what_is_left
-                suspended_task_takes_no_room unused_room_is_given_again room_is_offered_again_later
+                suspended_task_takes_no_room unused_room_is_given_again ended_work_reserves_nothing room_is_offered_again_later
                 lowered_budget_wakes_nothing wake_up_gives_what_there_is_room_for corrected_books_wake_tasks
             }
             workflows {

@@ -176,8 +176,11 @@ impl Task {
 }
 
 impl Assignment {
-    /// Returns what is left of its reservation.
+    /// Returns what is left of its reservation: nothing once its programs have ended, which spend no more.
     pub fn unspent(&self) -> i64 {
+        if self.work_ended {
+            return 0;
+        }
         // Sums of such amounts never overflow, also of records that were written before the bound existed.
         self.reserved.saturating_sub(self.usage.cost_micro_usd).clamp(0, MAX_LIMIT_MICRO_USD)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rota_core::spending::{Budget, Period, Scope, WhenExhausted};
 use rota_core::target::Target;
-use rota_core::task::{Completion, Desired, State, Task, WorkerRef};
+use rota_core::task::{Completion, Desired, EventEffect, Item, State, Task, WorkerRef};
 use rota_core::{AgentName, TaskId, WorkerName};
 
 use super::budgets::{
@@ -226,6 +226,28 @@ pub async fn unused_room_is_given_again(t: &mut Harness) {
     assert_eq!(t.state(waiting[0]).await, State::Queued);
     t.cancel(waiting[0]).await;
     assert_eq!(claimed(t, &worker).await, waiting[1..2]);
+}
+
+/// Its files may wait for their storage for days.
+pub async fn ended_work_reserves_nothing(t: &mut Harness) {
+    let worker = start(t, daily(500), Budget::default()).await;
+    let ids = [create(t, to_agent("a"), Some(500)).await, create(t, to_agent("a"), Some(500)).await];
+    let given = claim(t, &worker, 2).await;
+    assert_eq!((given.len(), wait_of(t, ids[1]).await), (1, Some(agent())));
+    spend(t, &given[0], 1, 10).await;
+    let items =
+        vec![Item { at: t.now(), payload: "ended".into(), effect: EventEffect::WorkEnded(Some(true)) }];
+    let report = rota_core::task::Command::Report { attempt: attempt_of(&given[0]), first: 2, items };
+    t.ask(ids[0], report).await.unwrap();
+    let accounts = &t.commits.last().unwrap().accounts;
+    assert!(accounts.iter().all(|change| change.reserved == 0), "{accounts:?}");
+    assert_eq!(claimed(t, &worker).await, ids[1..]);
+    // It follows from the record.
+    t.reopen().await;
+    let accounts = t.store.snapshot().await.unwrap().accounts;
+    assert!(!accounts.is_empty());
+    let (worker, _) = t.hello_again("w", "process 1", vec![(ids[0], given[0].fence)]).await;
+    assert_eq!(claimed(t, &worker).await, ids[1..], "its assignment never arrived");
 }
 
 pub async fn room_is_offered_again_later(t: &mut Harness) {

@@ -62,7 +62,7 @@ impl<B: Backend> Engine<B> {
         self.memory.reserved.get(key).copied().unwrap_or_default().saturating_add(changed)
     }
 
-    /// Takes in what a command has changed about the reservation of a task.
+    /// Takes in what a command has changed about the reservation of a task. Others may use what is not reserved any more.
     pub(super) fn observe_reservation(&mut self, before: Option<(AgentName, i64)>, key: TaskKey) {
         let Some(entry) = self.write_set.get(key) else { return };
         let after = reservation(&entry.task).map(|(agent, micro)| (agent.clone(), micro));
@@ -70,11 +70,15 @@ impl<B: Backend> Engine<B> {
             return;
         }
         let namespace = entry.task.namespace.clone();
+        let is_freed = after.is_none();
         let before = before.map(|(agent, micro)| (agent, -micro));
         for (agent, micro) in before.into_iter().chain(after) {
             for key in keys(&namespace, Some(&agent)) {
-                let sum = self.write_set.reserved.entry(key).or_default();
+                let sum = self.write_set.reserved.entry(key.clone()).or_default();
                 *sum = sum.saturating_add(micro);
+                if is_freed {
+                    self.offer_room(&key);
+                }
             }
         }
     }

@@ -196,6 +196,10 @@ fn reservation_shrinks_with_the_usage() {
     assert_eq!(unspent(&harness), Some(100));
     harness.report(1, used(70)).unwrap();
     assert_eq!(unspent(&harness), Some(30));
+    // What it has left may take days to store.
+    let mut stores = harness.clone();
+    stores.report(2, vec![item(EventEffect::WorkEnded(None))]).unwrap();
+    assert_eq!((stores.state(), unspent(&stores)), (State::Running, Some(0)));
     harness.report(2, used(170)).unwrap();
     assert_eq!(unspent(&harness), Some(0));
     harness.finish(succeeded());
