@@ -18,24 +18,6 @@ use crate::runtimes::{
 };
 use crate::workspace::AttemptDirs;
 
-/// Whether the last attempt was cut off, also by a budget of its agent or namespace: one that has spent its own has no next attempt.
-/// One that has failed by itself would fail in the same way: the next one starts over.
-fn was_cut_off(checkpoints: &Checkpoints) -> bool {
-    let class = checkpoints.last_failure.as_ref().map(rota_proto::v1::Failure::class);
-    !matches!(
-        class,
-        Some(
-            FailureClass::Agent
-                | FailureClass::Refusal
-                | FailureClass::Invalid
-                | FailureClass::Protocol
-                | FailureClass::Checks
-                // It would fail again with what the agent has changed.
-                | FailureClass::Setup
-        )
-    )
-}
-
 const BRANCHES_LEFT: &str = "other branches, or stashed commits, of the earlier attempt were not restored; its artifact git/branches.bundle has them";
 
 /// Why a checkpoint is not restored.
@@ -69,7 +51,7 @@ pub(super) async fn restore(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<Option<Continued>, RunOutcome> {
     let Some(checkpoints) = &assign.checkpoints else { return Ok(None) };
-    let cut_off = checkpoints.exist && was_cut_off(checkpoints);
+    let cut_off = checkpoints.exist;
     let is_empty = dirs.fresh || in_place(assign);
     // Its session is there as well.
     let is_kept = cut_off && !is_empty && !assign.resume_session.is_empty();

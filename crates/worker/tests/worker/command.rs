@@ -1,7 +1,8 @@
 //! The `command` runtime, driven over a session.
 
 use rota_proto::v1::{
-    CommandRuntime, Event, FailureClass, GitSource, OutputStream, SecretSelection, Workspace, event, runtime,
+    CommandRuntime, Event, Failure, FailureClass, GitSource, OutputStream, SecretSelection, Workspace, event,
+    runtime,
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Assign, Checkpoints, PreviousResult, Result as AttemptResult, result};
@@ -99,12 +100,15 @@ async fn prompt_is_stdin_and_stdout_is_result() {
     assert_eq!((result.text.as_str(), result.exit_code), ("repeat this\n\u{fffd}", Some(0)));
 }
 
-/// An attempt that does not continue where it should writes a notice.
+/// An attempt that does not continue where it should writes a notice. Which failures end a conversation is for the control plane to decide.
 #[tokio::test]
 async fn missing_checkpoints_are_noticed() {
+    let class = FailureClass::Agent.into();
     let left = |task: &mut Assign| {
         task.attempt = 18;
-        task.checkpoints = Some(Checkpoints { exist: true, attempt: 1, ..Checkpoints::default() });
+        let last_failure = Some(Failure { class, ..Failure::default() });
+        task.checkpoints =
+            Some(Checkpoints { exist: true, attempt: 1, last_failure, ..Checkpoints::default() });
     };
     let (events, result) = run(|command| command.shell = "echo over".to_owned(), left).await;
     assert_eq!(succeeded(result).text, "over");
