@@ -235,3 +235,6 @@ impl Watched {
         creator.commit(vec![prepared]).await?.pop().unwrap_or_else(|| Err(no_reply()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,3 +125,50 @@ async fn checks_and_comments_continue_tasks() -> Result<()> {
     }
     Ok(())
 }
+
+/// Nothing is stored about requests: a control plane that starts finds those of earlier tasks, and continues each task once.
+#[tokio::test]
+async fn restarts_forget_no_request() -> Result<()> {
+    let place = Place::new(Kind::GitHub).await?;
+    let mut site = start(Kind::GitHub, &place).await?;
+    let client = site.fixture.client()?;
+    let gate = site.fixture.dir().join("go-on");
+    let line = format!("{LINE}; test $n = 0 || until test -e {}; do sleep 0.05; done", gate.display());
+    let mut task = site.task("followed", &line);
+    place.ask(Kind::GitHub, &mut task, |_| ());
+    task.labels.insert("follow".to_owned(), "yes".to_owned());
+    let mut with_secrets = v1::Task { alias: "own".to_owned(), ..task.clone() };
+    with_secrets.spec.get_or_insert_default().secrets.insert("OTHER".to_owned(), "of the task".to_owned());
+    task.spec.get_or_insert_default().secrets.clear();
+    tasks::create(&client, task).await?;
+    let (commit, _) = delivered(&client, 0).await?;
+    let with_secrets = tasks::create(&client, with_secrets).await?.name;
+    let status = tasks::ended(&client, &with_secrets).await?.status.unwrap();
+    let delivery = status.result.and_then(|result| result.delivery).unwrap();
+    assert_eq!(delivery.pull_request.unwrap().number, 2);
+
+    site.fixture.kill_server().await;
+    let failed =
+        Check { name: "unit".to_owned(), state: "failure".to_owned(), text: "1 test failed".to_owned() };
+    for (number, commit) in [(1, &commit), (2, &delivery.commit)] {
+        place.forge.change(number, |opened| {
+            (opened.commit, opened.checks) = (commit.clone(), vec![failed.clone()]);
+        });
+    }
+    site.fixture.start_server().await?;
+    site.fixture.server_mut().prints("the task has secrets of its own").await;
+    site.fixture.server_mut().prints("a pull request continues a task").await;
+    tasks::eventually("another task", async || Ok(followed(&client).await?.len() == 3)).await?;
+    let next = followed(&client).await?.remove(2).name;
+    workload::prints(&client, &next, "1 test failed").await?;
+
+    // While it works, the check of the commit before has still failed.
+    site.fixture.kill_server().await;
+    site.fixture.start_server().await?;
+    let again = site.fixture.server_mut().prints("a pull request continues a task").await;
+    assert!(again.contains(&next), "{again}");
+    fs::write(&gate, "")?;
+    assert_ne!(delivered(&client, 2).await?.0, commit);
+    assert_eq!((followed(&client).await?.len(), place.forge.requests().len()), (3, 2));
+    Ok(())
+}
