@@ -6,6 +6,7 @@
 //! - [`v1`]: messages and gRPC services for users: tasks, agents, events, administration.
 //! - [`worker::v1`]: the session between control plane and workers.
 //! - [`names`]: resource names such as `namespaces/default/tasks/build`.
+//! - [`continuation()`]: what a task that continues another one takes over from it.
 //! - [`claude`]: what agents and tasks may set of the Claude Code CLI.
 //! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
 //! - [`reasons`]: reasons of errors by which workers decide.
@@ -32,6 +33,7 @@
 
 pub mod causes;
 pub mod claude;
+mod continuation;
 pub mod credential;
 pub mod labels;
 pub mod names;
@@ -42,6 +44,8 @@ mod runtime;
 mod state;
 pub mod times;
 pub mod visit_strings;
+
+pub use self::continuation::{Continuation, continuation};
 
 /// Content of any type, `google.api.HttpBody`: a part of the response of a call that is not JSON over HTTP.
 #[derive(Clone, PartialEq, prost::Message)]

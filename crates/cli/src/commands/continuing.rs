@@ -2,8 +2,8 @@
 
 use clap::Args;
 use rota_crds::{HumanDuration, Usd};
-use rota_proto::labels::{CLUSTER, REPLAYED};
-use rota_proto::v1::{CreateTaskRequest, GetAgentRequest, GetTaskRequest, Task, TaskSpec, WorkspaceMode};
+use rota_proto::v1::{CreateTaskRequest, GetAgentRequest, GetTaskRequest, Task, WorkspaceMode};
+use rota_proto::{Continuation, continuation};
 
 use super::created::create_and_follow;
 use super::pairs;
@@ -149,30 +149,11 @@ impl New {
         fork: bool,
     ) -> anyhow::Result<CreateTaskRequest> {
         let secrets = pairs::from_environment(&self.secret_env)?;
-        let given = before.spec.unwrap_or_default();
-        pairs::require(&given.secret_names, &secrets)?;
-        let mut spec = TaskSpec {
-            prompt,
-            secrets,
-            continue_from: before.uid.clone(),
-            fork,
-            // Of the task itself, and not of what comes next.
-            title: String::new(),
-            input: None,
-            inputs: Vec::new(),
-            depends_on: Vec::new(),
-            thread: String::new(),
-            start_time: None,
-            secret_names: Vec::new(),
-            // The old task has what its kind gives; its text is not around each message.
-            kind: String::new(),
-            prompt_frame: String::new(),
-            ..given
-        };
-        if let Some(git) = spec.workspace.as_mut().and_then(|workspace| workspace.git.as_mut()) {
-            // Its files are those of the conversation.
-            git.ref_from.clear();
-        }
+        pairs::require(before.spec.as_ref().map_or(&[][..], |spec| &spec.secret_names), &secrets)?;
+        let how = if fork { Continuation::Fork } else { Continuation::Apart };
+        let mut task = continuation(before, prompt, how);
+        let spec = task.spec.get_or_insert_default();
+        spec.secrets = secrets;
         if let Some(agent) = &self.agent {
             let kind = rota_proto::v1::target::Kind::Agent(agent.clone());
             spec.target = Some(rota_proto::v1::Target { kind: Some(kind) });
@@ -184,63 +165,12 @@ impl New {
         if let Some(budget) = self.budget_usd {
             limits.budget_micro_usd = budget.micro;
         }
-        if let Some(workspace) = &mut spec.workspace
-            && workspace.mode() == WorkspaceMode::Keep
-        {
-            if fork {
-                // One of its own: the old task may still work in that one.
-                workspace.path = String::new();
-            } else if workspace.path.is_empty() {
-                workspace.path = before.uid;
-            }
-        }
-        let mut labels = before.labels;
-        // It has no resource: the operator would cancel it.
-        labels.remove(CLUSTER);
-        labels.remove(REPLAYED);
+        task.alias = self.name.clone().unwrap_or_default();
         Ok(CreateTaskRequest {
             parent: rota_proto::names::namespace(namespace),
-            task: Some(Task {
-                alias: self.name.clone().unwrap_or_default(),
-                spec: Some(spec),
-                priority: before.priority,
-                labels,
-                ..Task::default()
-            }),
+            task: Some(task),
             idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
             ..CreateTaskRequest::default()
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rota_proto::v1::Workspace;
-
-    use super::*;
-
-    fn directory(fork: bool, path: &str) -> String {
-        let workspace =
-            Workspace { mode: WorkspaceMode::Keep.into(), path: path.to_owned(), ..Workspace::default() };
-        let spec = TaskSpec { workspace: Some(workspace), ..TaskSpec::default() };
-        let before = Task { uid: "old".to_owned(), spec: Some(spec), ..Task::default() };
-        let new = New {
-            name: None,
-            agent: None,
-            timeout: None,
-            budget_usd: None,
-            secret_env: Vec::new(),
-            idempotency_key: None,
-            detach: false,
-            quiet: false,
-        };
-        let request = new.request("default", before, "Go on.".to_owned(), fork).unwrap();
-        request.task.unwrap().spec.unwrap().workspace.unwrap().path
-    }
-
-    #[test]
-    fn forks_keep_a_directory_of_their_own() {
-        assert_eq!([directory(false, ""), directory(false, "kept")], ["old", "kept"]);
-        assert_eq!([directory(true, ""), directory(true, "kept")], ["", ""]);
     }
 }

@@ -6,8 +6,8 @@ use prost::Message;
 use rota_core::TaskId;
 use rota_core::task::{State, Task};
 use rota_forge::{Comment, Error, Forge, Pages};
-use rota_proto::labels::{CLUSTER, FOLLOWED, FOLLOWED_UNTIL, REPLAYED};
-use rota_proto::{names, v1};
+use rota_proto::labels::{FOLLOWED, FOLLOWED_UNTIL};
+use rota_proto::{Continuation, continuation, names, v1};
 use tonic::Status;
 
 use super::message::message;
@@ -187,46 +187,12 @@ impl Watched {
     ) -> Result<v1::Task, Status> {
         let payload = creator.store.payload(&self.task).await?;
         let before = wire::task::to_wire(&self.task, payload.as_ref(), None);
-        let mut spec = v1::TaskSpec {
-            prompt,
-            // Of the task itself, and not of what comes next.
-            title: String::new(),
-            input: None,
-            inputs: Vec::new(),
-            depends_on: Vec::new(),
-            start_time: None,
-            kind: String::new(),
-            prompt_frame: String::new(),
-            ..before.spec.unwrap_or_default()
-        };
-        if spec.thread.is_empty() {
-            spec.continue_from = before.uid.clone();
-        } else {
-            spec.continue_from.clear();
-        }
-        spec.fork = false;
-        if let Some(workspace) = &mut spec.workspace {
-            if workspace.mode() == v1::WorkspaceMode::Keep && workspace.path.is_empty() {
-                workspace.path = before.uid;
-            }
-            if let Some(git) = &mut workspace.git {
-                git.ref_from.clear();
-            }
-        }
-        let mut labels = before.labels;
-        // It has no resource: the operator would cancel it.
-        labels.remove(CLUSTER);
-        labels.remove(REPLAYED);
-        labels.insert(FOLLOWED.to_owned(), (self.count + 1).to_string());
-        labels.insert(FOLLOWED_UNTIL.to_owned(), until.to_string());
+        let mut task = continuation(before, prompt, Continuation::InThread);
+        task.labels.insert(FOLLOWED.to_owned(), (self.count + 1).to_string());
+        task.labels.insert(FOLLOWED_UNTIL.to_owned(), until.to_string());
         let request = v1::CreateTaskRequest {
             parent: names::namespace(self.task.namespace.as_str()),
-            task: Some(v1::Task {
-                spec: Some(spec),
-                priority: before.priority,
-                labels,
-                ..v1::Task::default()
-            }),
+            task: Some(task),
             idempotency_key: format!("follow-{}", self.task.id),
             ..v1::CreateTaskRequest::default()
         };
