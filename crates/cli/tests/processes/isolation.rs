@@ -58,7 +58,10 @@ async fn worker(fixture: &Fixture, name: &str, more: &[&str]) -> Result<Process>
         // The build directory may belong to root alone.
         let program = path("rota");
         if !program.exists() {
-            std::fs::copy(env!("CARGO_BIN_EXE_rota"), &program)?;
+            // By another process: one that this one starts meanwhile would inherit the open file, which cannot be executed then.
+            let copied =
+                std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_rota")).arg(&program).status()?;
+            anyhow::ensure!(copied.success(), "cp: {copied}");
         }
         let given: Vec<_> = command.as_std().get_args().map(ToOwned::to_owned).collect();
         let environment: Vec<_> = command
@@ -174,6 +177,70 @@ async fn repositories_prepare_no_way_out() -> Result<()> {
     let left: Vec<_> =
         std::fs::read_dir(fixture.dir().join("tmp"))?.flatten().map(|entry| entry.file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+/// Prints as its result what the worker has written for it, and whether it can change that.
+const CLI: &str = r#"#!/bin/sh
+for arg; do case "$arg" in --system-prompt-file=*) file=${arg#*=} ;; esac; done
+read -r initialize; read -r prompt
+given=$(cat "$file")
+(echo more >> "$file") 2>/dev/null && given="$given, which it can change"
+echo '{"type":"system","subtype":"init","session_id":"s1","model":"m"}'
+printf '{"type":"result","subtype":"success","is_error":false,"result":"%s","num_turns":1}\n' "$given"
+"#;
+/// Links of what the worker writes to the user's own file, as a dependency that is installed can make them.
+const PLANT: &str = r#"
+mkdir -p "$HOME/../script"
+for path in settings.json system-prompt script/conversation.txt events; do
+  ln -s "$FIXTURE/home/victim" "$HOME/../$path"
+done
+ln -s "$FIXTURE/home/victim" link
+"#;
+
+/// The worker may write what its attempts may not: it follows none of their links.
+#[tokio::test]
+async fn links_of_setup_prepare_no_way_out() -> Result<()> {
+    let fixture = prepared().await?;
+    let (victim, tools) = (fixture.dir().join("home/victim"), fixture.dir().join("tools"));
+    std::fs::write(&victim, "of the user")?;
+    own(&victim, 0o600)?;
+    std::fs::create_dir(&tools)?;
+    std::fs::write(tools.join("claude"), CLI)?;
+    own(&tools.join("claude"), 0o700)?;
+    own(&tools, 0o700)?;
+    let _worker = worker(&fixture, "confined", &["--allow-read", tools.to_str().unwrap()]).await?;
+    let client = fixture.client()?;
+    let write = v1::ScriptFile { path: "link".to_owned(), text: "of the author".to_owned() };
+    let script = |step| {
+        let steps = vec![v1::ScriptStep { kind: Some(step) }];
+        v1::runtime::Kind::Scripted(v1::ScriptedRuntime { steps, seed: 0 })
+    };
+    let claude = v1::ClaudeRuntime {
+        program: tools.join("claude").to_string_lossy().into_owned(),
+        system_prompt: "of Rota".to_owned(),
+        ..Default::default()
+    };
+    let shell = v1::CommandRuntime { shell: "echo a pipe".to_owned(), ..Default::default() };
+    for (runtime, expected) in [
+        (v1::runtime::Kind::Claude(claude), Ok("of Rota")),
+        (v1::runtime::Kind::Command(shell), Ok("a pipe")),
+        (script(v1::script_step::Kind::WriteFile(write)), Err(v1::FailureClass::Invalid)),
+        (script(v1::script_step::Kind::Remember("a line".to_owned())), Err(v1::FailureClass::Invalid)),
+    ] {
+        let mut task = workload::shell("", &[("FIXTURE", fixture.dir().to_str().unwrap())]);
+        let spec = task.spec.get_or_insert_default();
+        spec.runtime = Some(v1::Runtime { kind: Some(runtime) });
+        let argv = ["/bin/sh", "-ec", PLANT].map(str::to_owned).into();
+        spec.setup = vec![v1::WorkspaceCommand { argv, ..Default::default() }];
+        spec.retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+        let name = tasks::create(&client, task).await?.name;
+        let status = tasks::ended(&client, &name).await?.status.unwrap();
+        let failure = status.failure.as_ref().map(v1::Failure::class);
+        let text = status.result.as_ref().map(|result| result.text.as_str());
+        assert_eq!(text.ok_or(failure.unwrap_or_default()), expected, "{:?}", status.failure);
+        assert_eq!(std::fs::read_to_string(&victim)?, "of the user");
+    }
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use cap_std::fs::{OpenOptions, OpenOptionsExt};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use rota_proto::v1::{
     AgentMessage, MessageRole, Progress, Severity, TaskResult, ToolCall, ToolResult, Usage, event,
@@ -16,8 +18,11 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 use tokio_util::sync::CancellationToken;
 
+use crate::program_dir;
 use crate::runtimes::{notice, structs};
 
+/// Name of the pipe in the scratch directory.
+const NAME: &str = "events";
 /// Maximum length of a line.
 const MAX_LINE_BYTES: usize = 256 << 10;
 /// Maximum number of notices about unreadable lines.
@@ -53,12 +58,16 @@ pub(super) struct SideChannel {
 }
 
 impl SideChannel {
+    /// Creates the pipe, in place of what earlier programs of the attempt have put there.
     pub(super) fn open(scratch: &Path) -> io::Result<Self> {
-        let path = scratch.join("events");
-        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let folder = program_dir::open(scratch)?;
+        program_dir::remove(&folder, Path::new(NAME))?;
+        nix::unistd::mkfifoat(&folder, NAME, Mode::S_IRUSR | Mode::S_IWUSR)?;
         // Opened for writing too, so that it does not end between two writers.
-        let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&path)?;
-        Ok(Self { path, receiver })
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+        let receiver = pipe::Receiver::from_file(folder.open_with(NAME, &options)?.into_std())?;
+        Ok(Self { path: scratch.join(NAME), receiver })
     }
 
     pub(super) fn path(&self) -> &PathBuf {
@@ -186,6 +195,20 @@ mod tests {
             seen.push(kind);
         }
         (output, seen)
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_way_of_the_pipe_is_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let victim = scratch.path().join("victim");
+        nix::unistd::mkfifo(&victim, Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(&victim, scratch.path().join(NAME)).unwrap();
+        let side = SideChannel::open(scratch.path()).unwrap();
+        assert!(!side.path().is_symlink());
+        drop(side);
+        std::fs::remove_file(scratch.path().join(NAME)).unwrap();
+        std::fs::create_dir_all(scratch.path().join(NAME).join("deep")).unwrap();
+        SideChannel::open(scratch.path()).unwrap();
     }
 
     #[tokio::test]

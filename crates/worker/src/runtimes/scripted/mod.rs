@@ -16,7 +16,7 @@ use rota_proto::v1::{
 };
 use tokio::time::sleep;
 
-use files::{CONVERSATION, FOLDER, Files};
+use files::{FOLDER, Files};
 pub use step::{SUBCOMMAND, script_step_main};
 
 use super::{
@@ -63,7 +63,7 @@ impl Runtime for Scripted {
             channels,
             random,
             environment,
-            files: Files { workspace, conversation: &scratch.join(FOLDER).join(CONVERSATION) },
+            files: Files { workspace, scratch },
             attempt: assign.attempt,
             usage: None,
             orphan_parents: Vec::new(),

@@ -30,6 +30,49 @@ fn scripted(steps: Vec<Step>, attempt: i32, seed: u64) -> Attempt {
     Attempt::new(Box::new(assign), Default::default())
 }
 
+/// A repository, and commands before the script, may have put anything where it writes.
+#[tokio::test]
+async fn scripts_write_nothing_through_links() {
+    let root = tempfile::tempdir().unwrap();
+    let (work, scratch, victim) =
+        (root.path().join("work"), root.path().join("scratch"), root.path().join("victim"));
+    for folder in [&work, &scratch, &scratch.join("script")] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    std::fs::write(&victim, "of the user").unwrap();
+    for link in [work.join("link"), scratch.join("script/conversation.txt")] {
+        std::os::unix::fs::symlink(&victim, link).unwrap();
+    }
+    std::os::unix::fs::symlink(root.path(), work.join("folder")).unwrap();
+    let run = async |step: Step| {
+        let (events, _received) = mpsc::channel(64);
+        let (_inputs, inputs) = mpsc::channel(1);
+        let (_stop, stop) = watch::channel(None);
+        let mut channels = Channels { events, deltas: Deltas::default(), inputs, stop };
+        let (workspace, scratch) = (work.clone(), scratch.clone());
+        let attempt = Attempt { workspace, scratch, ..scripted(vec![step], 1, 0) };
+        Scripted::new().run(&attempt, &mut channels).await.outcome
+    };
+    let write = |path: &str| {
+        Step::WriteFile(rota_proto::v1::ScriptFile {
+            path: path.to_owned(),
+            text: "of the author".to_owned(),
+        })
+    };
+    let steps = [write("link"), write("folder/victim"), write("folder/new"), Step::Remember("a line".into())];
+    for step in steps {
+        let outcome = run(step.clone()).await;
+        let RunOutcome::Failed(failed) = outcome else { panic!("{step:?}: {outcome:?}") };
+        assert_eq!(failed.class(), FailureClass::Invalid, "{step:?}: {failed:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "of the user");
+    assert!(!root.path().join("new").exists());
+    for text in ["deep/file", "deep/file"] {
+        assert!(matches!(run(write(text)).await, RunOutcome::Succeeded(_)));
+    }
+    assert_eq!(std::fs::read_to_string(work.join("deep/file")).unwrap(), "of the author");
+}
+
 fn failing(attempts: i32, probability: Option<f64>) -> Step {
     Step::Fail(ScriptFailure {
         class: "rate_limit".to_owned(),
