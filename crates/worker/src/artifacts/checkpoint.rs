@@ -8,12 +8,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use cap_std::ambient_authority;
 use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt, PermissionsExt};
 use nix::fcntl::OFlag;
 use rota_telemetry::redact::{Redactor, StreamRedactor};
 
 use super::transcript;
+use crate::program_dir;
 use crate::runtimes::CheckpointFolder;
 
 /// Folder of the copies, and of the artifacts.
@@ -36,8 +36,7 @@ pub(super) struct Copied {
 
 /// Copies the files to a folder, in place of earlier ones. Returns nothing if there are none.
 pub(super) fn copy(from: &CheckpointFolder, to: &Path, redactor: &Redactor) -> io::Result<Option<Copied>> {
-    let opened =
-        Dir::open_ambient_dir(&from.root, ambient_authority()).and_then(|root| root.open_dir(&from.within));
+    let opened = program_dir::open(&from.root).and_then(|root| root.open_dir(&from.within));
     let folder = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
@@ -313,7 +312,7 @@ pub(super) mod tests {
         let root = tempfile::tempdir().unwrap();
         let from = root.path().join("from");
         fs::create_dir_all(from.join("deep")).unwrap();
-        let opened = Dir::open_ambient_dir(&from, ambient_authority()).unwrap();
+        let opened = program_dir::open(&from).unwrap();
         let (to, redactor) = (root.path().join("to"), Redactor::default());
         let mut copying = Copying::new(&opened, &to, &redactor, false);
         fs::write(from.join("deep/a.tmp"), "").unwrap();

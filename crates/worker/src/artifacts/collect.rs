@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use cap_std::ambient_authority;
 use cap_std::fs::{Dir, DirEntry, OpenOptions, OpenOptionsExt, PermissionsExt};
 use nix::fcntl::OFlag;
 use rota_client::artifacts::Source;
@@ -15,6 +14,7 @@ use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES, PART_BYTES};
 use super::checkpoint;
 use super::globs::Keep;
 use crate::git;
+use crate::program_dir;
 
 /// Entries of folders that are looked at.
 const MAX_ENTRIES: usize = 100_000;
@@ -122,7 +122,7 @@ impl Found {
         enters: impl Fn(&Path) -> bool,
         wanted: impl Fn(&Path) -> bool,
     ) {
-        let opened = Dir::open_ambient_dir(root, ambient_authority()).and_then(|root| {
+        let opened = program_dir::open(root).and_then(|root| {
             if folder == "." || root.symlink_metadata(folder)?.is_dir() {
                 root.open_dir(folder)
             } else {

@@ -4,9 +4,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, Permissions, PermissionsExt};
+use cap_std::fs::{OpenOptions, Permissions, PermissionsExt};
 
+use crate::program_dir;
 use crate::runtimes::CheckpointFolder;
 
 /// Puts files into the folder that a runtime continues from, in place of others of these names. Programs may have written there
@@ -18,10 +18,7 @@ pub(crate) async fn place(from: PathBuf, folder: CheckpointFolder) -> io::Result
 
 fn place_all(from: &Path, folder: &CheckpointFolder) -> io::Result<()> {
     std::fs::create_dir_all(&folder.root)?;
-    if !folder.root.symlink_metadata()?.is_dir() {
-        return Err(io::Error::other(format!("{} is a link", folder.root.display())));
-    }
-    let root = Dir::open_ambient_dir(&folder.root, ambient_authority())?;
+    let root = program_dir::open(&folder.root)?;
     root.create_dir_all(&folder.within)?;
     let to = root.open_dir(&folder.within)?;
     let mut folders = vec![PathBuf::new()];

@@ -3,14 +3,13 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
-use nix::fcntl::OFlag;
+use cap_std::fs::OpenOptions;
 use rota_telemetry::redact::{PLACEHOLDER, Redactor};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::checkpoint::{MAX_BYTES, file_of};
+use crate::program_dir;
 use crate::runtimes::CheckpointFolder;
 
 /// Bytes of a line, which has an image at most.
@@ -52,20 +51,18 @@ pub(crate) async fn unheard(
     }
     let (folder, conversation) = (folder.clone(), conversation.to_owned());
     let search = tokio::task::spawn_blocking(move || match open(&folder, &conversation) {
-        Ok(Some(transcript)) => unheard_in(transcript, messages),
+        Ok(transcript) => unheard_in(transcript, messages),
         _ => messages,
     });
     search.await.unwrap_or_default()
 }
 
 /// Opens a transcript, unless it is a link, a pipe or a device: programs may have written there.
-fn open(folder: &CheckpointFolder, conversation: &str) -> io::Result<Option<impl Read + use<>>> {
-    let root = Dir::open_ambient_dir(&folder.root, ambient_authority())?;
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let options = &mut OpenOptions::new();
+fn open(folder: &CheckpointFolder, conversation: &str) -> io::Result<impl Read + use<>> {
+    let root = program_dir::open(&folder.root)?;
     let path = folder.within.join(file_of(conversation));
-    let file = root.open_with(path, options.read(true).custom_flags(flags.bits()))?;
-    Ok(file.metadata()?.is_file().then(|| file.take(MAX_BYTES)))
+    let file = program_dir::open_file(&root, &path, OpenOptions::new().read(true))?;
+    Ok(file.take(MAX_BYTES))
 }
 
 fn unheard_in(transcript: impl Read, mut messages: Vec<String>) -> Vec<String> {

@@ -13,6 +13,8 @@ use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use nix::fcntl::OFlag;
 
+use crate::program_dir;
+
 /// Name of the file with the patterns.
 pub(super) const FILE: &str = ".worktreeinclude";
 /// Bytes of a file with patterns.
@@ -53,7 +55,7 @@ pub(super) fn copy(
         return Ok(None);
     }
     let Some(include) = rules(&from, Path::new(FILE))? else { return Ok(None) };
-    let to = Dir::open_ambient_dir(workspace, ambient_authority());
+    let to = program_dir::open(workspace);
     let to = to.map_err(|error| IncludeError::Write(workspace.to_owned(), error))?;
     let mut copying =
         Copying { from, to, include, stop, entries: 0, bytes: 0, copied: Vec::new(), skipped: 0 };

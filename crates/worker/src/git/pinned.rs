@@ -10,7 +10,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use globset::GlobSet;
 use tokio::sync::watch;
@@ -21,6 +20,7 @@ use super::failure::Cause;
 use super::pin_links::{self, Patterns};
 use super::run::{Git, GitError};
 use crate::artifacts::globs;
+use crate::program_dir;
 use crate::runtimes::Stop;
 
 /// Where the agent's files are while others are in their place.
@@ -170,7 +170,7 @@ fn move_away(
     listed: Listed,
 ) -> io::Result<BTreeSet<PathBuf>> {
     let root = workspace;
-    let workspace = Dir::open_ambient_dir(root, ambient_authority())?;
+    let workspace = program_dir::open(root)?;
     put_back_in(&workspace, globs)?;
     workspace.create_dir_all(AWAY)?;
     let Listed { pinned: mut coming, links } = listed;
@@ -203,7 +203,7 @@ fn move_away(
 
 /// Puts what was moved away back, in the place of what is there now.
 fn put_back(workspace: &Path, globs: &GlobSet) -> io::Result<()> {
-    put_back_in(&Dir::open_ambient_dir(workspace, ambient_authority())?, globs)
+    put_back_in(&program_dir::open(workspace)?, globs)
 }
 
 fn put_back_in(workspace: &Dir, globs: &GlobSet) -> io::Result<()> {
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn names(root: &tempfile::TempDir) -> Vec<String> {
-        let folder = Dir::open_ambient_dir(root.path(), ambient_authority()).unwrap();
+        let folder = program_dir::open(root.path()).unwrap();
         let mut names: Vec<_> =
             files(&folder, |_| true).unwrap().iter().map(|path| path.display().to_string()).collect();
         names.sort();

@@ -6,15 +6,14 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
-use nix::fcntl::OFlag;
+use cap_std::fs::{Dir, OpenOptions};
 use rota_proto::v1::Changes;
 use tokio::sync::watch;
 
 use super::clone::Base;
 use super::failure::Cause;
 use super::run::{Git, GitError};
+use crate::program_dir;
 use crate::runtimes::Stop;
 
 /// Folder of the scratch directory, and of the artifacts.
@@ -118,13 +117,8 @@ async fn blocking<T: Send + 'static>(
 
 /// Makes an empty folder in the scratch directory. What is there may be of an agent, which may work meanwhile: no link is followed.
 fn empty_folder(scratch: &Path) -> io::Result<Dir> {
-    let scratch = Dir::open_ambient_dir(scratch, ambient_authority())?;
-    match scratch.symlink_metadata(FOLDER) {
-        Ok(found) if found.is_dir() => scratch.remove_dir_all(FOLDER)?,
-        Ok(_) => scratch.remove_file(FOLDER)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+    let scratch = program_dir::open(scratch)?;
+    program_dir::remove(&scratch, Path::new(FOLDER))?;
     scratch.create_dir(FOLDER)?;
     scratch.open_dir(FOLDER)
 }
@@ -232,12 +226,8 @@ fn succeeded(ended: Result<String, GitError>) -> Result<bool, GitError> {
 
 /// Copies the index of a repository. Its owner may have put anything in its place.
 fn copy_index(workspace: &Path, to: &Dir) -> io::Result<()> {
-    let repository = Dir::open_ambient_dir(workspace, ambient_authority())?.open_dir(".git")?;
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let from = repository.open_with("index", OpenOptions::new().read(true).custom_flags(flags.bits()))?;
-    if !from.metadata()?.is_file() {
-        return Err(io::Error::other("is not a regular file"));
-    }
+    let repository = program_dir::open(workspace)?.open_dir(".git")?;
+    let from = program_dir::open_file(&repository, Path::new("index"), OpenOptions::new().read(true))?;
     let mut to = to.open_with(INDEX, OpenOptions::new().write(true).create_new(true))?;
     io::copy(&mut from.take(MAX_INDEX), &mut to).map(drop)
 }

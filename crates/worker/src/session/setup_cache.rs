@@ -1,14 +1,19 @@
 //! The set-up cache of an attempt's agent: lets the agent's commands fill it before anything of the task runs, and opens it to
 //! the attempt, which cannot write it.
 
+use std::path::Path;
+
 use rota_proto::v1::{self, FailureClass, Severity};
 
 use super::commands;
 use super::deps::AttemptDeps;
 use super::handle::AttemptHandle;
+use crate::program_dir;
 use crate::runtimes::{Attempt, Channels, RunOutcome, failure, notice};
 use crate::workspace::SetupCache;
 
+/// Folder of the cache that is one attempt's alone, in its scratch directory.
+const OWN_FOLDER: &str = "setup-cache";
 /// Variable with the path of the cache.
 const VARIABLE: &str = "ROTA_SETUP_CACHE";
 
@@ -56,14 +61,16 @@ async fn fill_own(
     attempt: &mut Attempt,
     channels: &mut Channels,
 ) -> Result<Option<SetupCache>, RunOutcome> {
-    let folder = attempt.scratch.join("setup-cache");
-    tokio::fs::create_dir_all(&folder).await.map_err(|error| environment(&error))?;
+    let made = program_dir::open(&attempt.scratch)
+        .and_then(|scratch| program_dir::make(&scratch, Path::new(OWN_FOLDER)));
+    made.map_err(|error| environment(&error))?;
+    let folder = attempt.scratch.join(OWN_FOLDER);
     set_variable(attempt, &folder);
     commands::prepare(&wanted.commands, attempt, channels).await?;
     Ok(None)
 }
 
-fn set_variable(attempt: &mut Attempt, folder: &std::path::Path) {
+fn set_variable(attempt: &mut Attempt, folder: &Path) {
     attempt.environment.0.insert(VARIABLE.to_owned(), folder.display().to_string());
 }
 

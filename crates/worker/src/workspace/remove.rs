@@ -1,11 +1,13 @@
 //! Removal of directories, including those that a program has made read-only.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use cap_std::fs::{Dir, Permissions, PermissionsExt};
 use rota_telemetry::{OnExit, spawn};
+
+use crate::program_dir;
 
 /// Removes a directory with its contents, if it exists. A failure is only logged: it must not change an outcome.
 pub(crate) async fn all(path: PathBuf) {
@@ -21,7 +23,9 @@ pub(super) fn now(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            open(path)?;
+            if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
+                open(&program_dir::open(folder)?, Path::new(name))?;
+            }
             fs::remove_dir_all(path)
         }
         result => result,
@@ -70,12 +74,13 @@ pub(super) fn empty_in_background(trash: PathBuf) {
 }
 
 /// Makes every directory writable; package caches are often not. Does not follow links.
-fn open(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
+fn open(folder: &Dir, name: &Path) -> io::Result<()> {
+    folder.set_permissions(name, Permissions::from_mode(0o700))?;
+    let inner = folder.open_dir(name)?;
+    for entry in inner.entries()? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            open(&entry.path())?;
+            open(&inner, Path::new(&entry.file_name()))?;
         }
     }
     Ok(())

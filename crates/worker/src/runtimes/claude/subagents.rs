@@ -7,10 +7,10 @@
 use std::io;
 use std::path::Path;
 
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 
 use super::project::text;
+use crate::program_dir;
 
 /// Where a repository has its subagents.
 const FOLDER: &str = ".claude/agents";
@@ -26,7 +26,7 @@ pub(super) fn escalating(workspace: &Path, mode: &str) -> io::Result<Vec<String>
     let mut names = Vec::new();
     let mut left = MAX_ENTRIES;
     for folder in workspace.ancestors() {
-        let root = match Dir::open_ambient_dir(folder, ambient_authority()) {
+        let root = match program_dir::open(folder) {
             Ok(root) => root,
             Err(_) if folder != workspace => break,
             Err(error) => return Err(error),
