@@ -2,11 +2,15 @@
 //! attempt's walls. Changes are reported, not undone: agents have reasons to make some.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use nix::fcntl::OFlag;
 use rota_proto::v1::{Severity, event};
 use tokio::sync::mpsc;
 
+use crate::program_dir;
 use crate::runtimes::notice;
 
 /// Files that decide what git executes.
@@ -27,6 +31,7 @@ impl GitSettings {
     pub(super) async fn of(directory: Option<PathBuf>) -> Option<Self> {
         let directory = directory?;
         let git = directory.ancestors().map(|path| path.join(".git")).find(|git| git.is_dir())?;
+        let git = tokio::fs::canonicalize(git).await.ok()?;
         let before = read(git.clone()).await;
         Some(Self { git, before })
     }
@@ -52,22 +57,31 @@ impl GitSettings {
 /// Reads the files of a `.git` directory, by their paths in it.
 async fn read(git: PathBuf) -> BTreeMap<PathBuf, Vec<u8>> {
     let read = move || {
-        let hooks = std::fs::read_dir(git.join("hooks")).into_iter().flatten().flatten();
+        let (Some(root), Some(name)) = (git.parent(), git.file_name()) else { return BTreeMap::new() };
+        // Links of the attempt must not have the worker list, or read, what is outside of the repository.
+        let Ok(root) = program_dir::open(root) else { return BTreeMap::new() };
+        let git = Path::new(name);
+        let hooks = root.read_dir(git.join("hooks")).into_iter().flatten().flatten();
         let hooks = hooks.map(|entry| Path::new("hooks").join(entry.file_name())).take(MAX_HOOKS);
         let paths = FILES.iter().map(PathBuf::from).chain(hooks);
-        paths.filter_map(|path| Some((path.clone(), content(&git.join(path))?))).collect()
+        paths.filter_map(|path| Some((path.clone(), content(&root, &git.join(path))?))).collect()
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
-fn content(path: &Path) -> Option<Vec<u8>> {
-    use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
-    let nonblocking = nix::libc::O_NONBLOCK;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).ok()?;
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+/// Returns what is compared of a file; of a link out of the repository, where it leads.
+fn content(root: &Dir, path: &Path) -> Option<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    match root.open_with(path, &options) {
+        Ok(file) if file.metadata().ok()?.is_file() => {
+            let mut bytes = Vec::new();
+            file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        }
+        Ok(_) => None,
+        Err(_) => root.read_link_contents(path).ok().map(|to| to.into_os_string().into_encoded_bytes()),
+    }
 }
 
 #[cfg(test)]
@@ -105,5 +119,24 @@ mod tests {
             "{text}"
         );
         assert!(GitSettings::of(None).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn links_in_place_of_hooks_show_nothing() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("id_ed25519"), "of the user").unwrap();
+        let replaced = reported(|git| {
+            std::fs::remove_dir_all(git.join("hooks")).unwrap();
+            std::os::unix::fs::symlink(outside.path(), git.join("hooks")).unwrap();
+            std::fs::remove_file(git.join("config")).unwrap();
+            std::os::unix::fs::symlink(outside.path().join("id_ed25519"), git.join("config")).unwrap();
+        });
+        let text = replaced.await.unwrap();
+        assert!(text.starts_with("the attempt changed .git/config, .git/hooks/pre-push: "), "{text}");
+        let within = reported(|git| {
+            std::fs::rename(git.join("hooks/pre-push"), git.join("../src/hook")).unwrap();
+            std::os::unix::fs::symlink("../../src/hook", git.join("hooks/pre-push")).unwrap();
+        });
+        assert_eq!(within.await, None, "the same content");
     }
 }
