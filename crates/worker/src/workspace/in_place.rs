@@ -26,11 +26,31 @@ pub(super) async fn directory(path: &str, state: &Path) -> Result<PathBuf, Prepa
         let text = format!("workspace {} is in the worker's state directory", path.display());
         return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
     }
+    if fits && let Some(link) = planted(&path) {
+        let text = format!(
+            "workspace {} is behind the link {}, which an attempt may have made",
+            path.display(),
+            link.display()
+        );
+        return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
+    }
     if fits {
-        return Ok(path);
+        // Without links: what its attempts put in the place of a folder later leads nowhere.
+        return Ok(tokio::fs::canonicalize(path).await?);
     }
     let text = format!("workspace {} is not an absolute path of a directory on this worker", path.display());
     Err(PrepareError::Failed(failure(FailureClass::Invalid, text)))
+}
+
+/// Returns a link on the way to a directory that is within a repository: attempts that work in it write all of the repository, and
+/// those that follow would work wherever the link leads.
+fn planted(path: &Path) -> Option<&Path> {
+    let is_link = |path: &&Path| path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let is_within = |link: &&Path| {
+        let folder = link.parent().and_then(|folder| folder.canonicalize().ok());
+        folder.is_some_and(|folder| folder.ancestors().any(|folder| folder.join(".git").exists()))
+    };
+    path.ancestors().filter(is_link).find(is_within)
 }
 
 /// Whether an attempt has to wait for its directory.
@@ -67,4 +87,36 @@ pub(super) async fn hold(
     }
     Group::lock_current(own);
     Ok(Some((held, kind(wanted))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn links_within_a_repository_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for folder in ["repository/.git", "repository/src", "other/src", "state"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        let found =
+            async |path: &str| directory(root.join(path).to_str().unwrap(), &root.join("state")).await;
+        symlink(root.join("repository"), root.join("link")).unwrap();
+        // A link that the user has made, elsewhere.
+        assert_eq!(found("link/src").await.unwrap(), root.join("repository/src"));
+        std::fs::remove_dir(root.join("repository/src")).unwrap();
+        symlink(root.join("other"), root.join("repository/src")).unwrap();
+        for path in ["repository/src", "repository/src/src", "link/src"] {
+            let Err(PrepareError::Failed(failed)) = found(path).await else { panic!("{path} is taken") };
+            assert!(failed.message.contains("behind the link"), "{failed:?}");
+        }
+        // A file of a work tree, or a hidden one, is as good as a folder.
+        std::fs::remove_dir(root.join("repository/.git")).unwrap();
+        assert_eq!(found("repository/src").await.unwrap(), root.join("other"));
+        std::fs::write(root.join("repository/.git"), "gitdir: x").unwrap();
+        assert!(found("repository/src").await.is_err());
+    }
 }
