@@ -6,6 +6,7 @@ mod scan;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::Retryable;
@@ -41,6 +42,8 @@ pub struct Source {
     pub name: String,
     /// Whether the file can be executed.
     pub executable: bool,
+    /// Bytes that the file may have; one that has more by then is skipped.
+    pub size: u64,
     /// Opens the file; called twice.
     pub open: Box<dyn Fn() -> io::Result<File> + Send + Sync>,
 }
@@ -142,9 +145,12 @@ impl Artifacts {
     ) -> Result<Uploaded, TransferError> {
         let mut uploaded = Uploaded::default();
         let mut scanned = Vec::new();
+        // Threads that read go on after the caller has given up, unless they see it.
+        let wanted = Arc::new(());
         for source in sources {
+            let wanted = Arc::downgrade(&wanted);
             let (source, found) = blocking(move || {
-                let found = scan::scan(&source);
+                let found = scan::scan(&source, &wanted);
                 (source, found)
             })
             .await?;

@@ -208,7 +208,7 @@ impl Found {
                 false => Err(io::Error::other("is not a regular file")),
             }
         };
-        self.sources.push(Source { name, executable, open: Box::new(open) });
+        self.sources.push(Source { name, executable, size: metadata.len(), open: Box::new(open) });
     }
 
     pub(super) fn skip(&mut self, name: String, reason: impl Into<String>) {

@@ -29,6 +29,7 @@ pub async fn upload(context: &Context, files: &[PathBuf]) -> anyhow::Result<Vec<
         let source = Source {
             name: format!("input/{name}"),
             executable: metadata.permissions().mode() & 0o111 != 0,
+            size: metadata.len(),
             open: Box::new(move || File::open(&absolute)),
         };
         if let Some(other) = sources.insert(name, source) {
