@@ -24,7 +24,8 @@ pub use rows::{
 pub use table::{Paint, Table};
 pub use text::{
     age, between, clean, count, duration, elapsed, escaped_json, failure, first_line, is_hidden, limits,
-    micros, moment, money, name, plain, plain_lines, ran, reason, seconds, spent, state, time, wait, word,
+    micros, moment, money, name, plain, plain_lines, ran, reason, seconds, spent, state, time, visible, wait,
+    word,
 };
 
 /// Format of data on standard output.

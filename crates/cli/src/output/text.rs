@@ -199,7 +199,29 @@ pub fn plain_lines(text: &str) -> String {
 
 /// Whether a character is a control, or changes the direction of text.
 pub fn is_hidden(next: char) -> bool {
-    next.is_control() || matches!(next, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    next.is_control()
+        || matches!(next, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Shows what is hidden in the lines of a file, such as `^[` for an escape, also what is not UTF-8: for a review, nothing is left out.
+pub fn visible(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for next in chunk.valid().chars() {
+            match next {
+                '\n' | '\t' => shown.push(next),
+                '\u{7f}' => shown.push_str("^?"),
+                // `^@` and so on, as `cat -v` has it.
+                next if next.is_ascii_control() => {
+                    shown.extend(['^', char::from(next as u8 ^ 0x40)]);
+                }
+                next if is_hidden(next) => shown.push_str(&format!("<U+{:04X}>", u32::from(next))),
+                next => shown.push(next),
+            }
+        }
+        shown.extend(chunk.invalid().iter().map(|byte| format!("<{byte:02X}>")));
+    }
+    shown
 }
 
 /// Escapes what JSON allows in its strings, and terminals act on.
@@ -297,6 +319,15 @@ mod tests {
         assert_eq!(plain("a\u{202e}b\u{2066}c\u{2069}"), "abc");
         assert_eq!(plain_lines("a\r\nb\rc\n"), "a\nb c");
         assert_eq!(first_line("\u{1b}[1mone\u{1b}[0m\rtwo", 20), "one two");
+    }
+
+    #[test]
+    fn hidden_characters_are_shown() {
+        let hostile = "+a\r\u{1b}[1A\u{1b}]52;c;eA==\u{7}\u{7f}\u{9b}2J\u{202e}\u{200f}\tä\n".as_bytes();
+        let hostile = [hostile, b"\xff\xc3"].concat();
+        let shown = visible(&hostile);
+        assert_eq!(shown, "+a^M^[[1A^[]52;c;eA==^G^?<U+009B>2J<U+202E><U+200F>\tä\n<FF><C3>");
+        assert_eq!(visible("plain\n".as_bytes()), "plain\n");
     }
 
     #[test]

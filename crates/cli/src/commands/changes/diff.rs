@@ -1,5 +1,8 @@
 //! `rota diff`: shows a patch.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Read};
+
 use anyhow::Context as _;
 use clap::Args;
 use rota_proto::v1::GetTaskRequest;
@@ -11,6 +14,8 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
+/// Bytes of a line that are shown in one piece.
+const MAX_PIECE: u64 = 1 << 20;
 const EXAMPLES: &str = "\
 Examples:
   rota diff fix
@@ -19,7 +24,8 @@ Examples:
   rota diff fix -o json
 
 The difference between the commit that the task started from, and the commits and files when the attempt ended: also of
-attempts that failed or were cancelled.";
+attempts that failed or were cancelled. A terminal shows control characters and marks of the direction of text by their names; a file
+or a pipe gets the patch as it is.";
 
 /// Show what an attempt of a task has changed in its repository
 #[derive(Debug, Args)]
@@ -65,9 +71,13 @@ impl Diff {
         let mut file = tokio::fs::File::from_std(tempfile::tempfile().context("failed to create a file")?);
         access.download(patch, &mut file, |_| {}).await.map_err(artifacts::broken)?;
         file.rewind().await?;
-        let mut to = tokio::io::stdout();
-        tokio::io::copy(&mut file, &mut to).await?;
-        to.flush().await?;
+        if std::io::stdout().is_terminal() {
+            show(context, file.into_std().await)?;
+        } else {
+            let mut to = tokio::io::stdout();
+            tokio::io::copy(&mut file, &mut to).await?;
+            to.flush().await?;
+        }
         self.request(context).await
     }
 
@@ -81,4 +91,14 @@ impl Diff {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// Shows a patch on the terminal, on which an agent must not act.
+fn show(context: &Context, patch: File) -> anyhow::Result<()> {
+    let (mut patch, mut piece) = (BufReader::new(patch), Vec::new());
+    while patch.by_ref().take(MAX_PIECE).read_until(b'\n', &mut piece)? > 0 {
+        context.out.bytes(output::visible(&piece).as_bytes())?;
+        piece.clear();
+    }
+    Ok(())
 }

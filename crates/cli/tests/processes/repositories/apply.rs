@@ -4,6 +4,7 @@ use anyhow::Result;
 use rota_testkit::git_host::git;
 
 use super::site;
+use crate::terminal::Terminal;
 use crate::workload;
 
 #[tokio::test]
@@ -50,6 +51,24 @@ async fn changes_are_applied_to_a_users_files() -> Result<()> {
     git(&other, &["init", "-q"]).await?;
     let missing = site.fixture.rota(&["apply-diff", "fix", "--directory", other.to_str().unwrap()]).await;
     assert!(missing.code == 1 && missing.err.contains("fetch it first"), "{missing:?}");
+    Ok(())
+}
+
+/// A review shows what an agent has written, whatever that makes of a terminal.
+#[tokio::test]
+async fn patches_are_shown_without_control_characters() -> Result<()> {
+    let site = site(1).await?;
+    // Without care, the last line takes the place of the one before.
+    let line = r"printf 'rm -rf everything\n\033[1A\033[2Kall is well\r\342\200\256\n' > run.sh";
+    site.succeed(site.task("sly", line)).await?;
+    let mut terminal = Terminal::start(&site.fixture.command(&["diff", "sly"]), 40, 100);
+    let lines = terminal.prints("all is well").await;
+    for shown in ["+rm -rf everything", "+^[[1A^[[2Kall is well^M<U+202E>"] {
+        assert!(lines.iter().any(|line| line == shown), "{shown} is not in {lines:#?}");
+    }
+    assert_eq!(terminal.ended().await, 0);
+    let raw = site.fixture.rota(&["diff", "sly"]).await.success();
+    assert!(raw.contains("+\u{1b}[1A\u{1b}[2Kall is well\r\u{202e}"), "{raw:?}");
     Ok(())
 }
 
