@@ -319,10 +319,10 @@ fn worker_token(tokens: &WorkerTokens, worker: &WorkerProcess<'_>) -> Result<Sec
     issue().map_err(|error| error.to_string())
 }
 
-/// Returns the path of the token file, which is created if missing.
+/// Returns the path of the token file, which is created if missing, and again if others may have read it: an attempt can change its mode.
 fn token_file(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let path = data_dir.join("token");
-    if !path.exists() {
+    if !path.exists() || private::check_file(&path).is_err() {
         let random = || uuid::Uuid::new_v4().simple().to_string();
         write_private(&path, format!("{}{}\n", random(), random()).as_bytes())
             .with_context(|| format!("failed to write the token file {}", path.display()))?;

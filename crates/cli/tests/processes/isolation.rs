@@ -244,6 +244,34 @@ async fn links_of_setup_prepare_no_way_out() -> Result<()> {
     Ok(())
 }
 
+/// Landlock does not keep an attempt from changing modes: the worker takes back what opens its own.
+#[tokio::test]
+async fn changed_modes_open_nothing_of_the_worker() -> Result<()> {
+    let fixture = prepared().await?;
+    let _worker = worker(&fixture, "confined", &[]).await?;
+    let client = fixture.client()?;
+    let line =
+        r#"chmod 777 "$FIXTURE/workers" "$FIXTURE/secrets"; chmod 666 "$FIXTURE/confined.token"; echo done"#;
+    let name = tasks::create(&client, workload::shell(line, &[("FIXTURE", fixture.dir().to_str().unwrap())]))
+        .await?
+        .name;
+    tasks::ended(&client, &name).await?;
+    assert_eq!(workload::printed(&client, &name).await?, "done\n");
+    for entry in std::fs::read_dir(fixture.dir())? {
+        let path = entry?.path();
+        let is_token = path.extension().is_some_and(|extension| extension == "token");
+        if is_token || path.ends_with("workers") || path.ends_with("secrets") {
+            assert_eq!(path.metadata()?.permissions().mode() & 0o077, 0, "{}", path.display());
+        }
+    }
+    let log = tasks::log(&client, &name).await?;
+    let opened = log.iter().filter(|event| {
+        matches!(&event.kind, Some(v1::event::Kind::Notice(notice)) if notice.code == "private_path_opened")
+    });
+    assert_eq!(opened.count(), 3);
+    Ok(())
+}
+
 const WORKS: &str =
     "set limits of its own\ncommitted first\nwrote a temporary file\nsignalled a child\nend\n";
 

@@ -211,6 +211,13 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     }
     // Those that looked at the workspace.
     handle.group.ended().await;
+    for path in deps.private.restore() {
+        let text = format!(
+            "{} of the worker was opened to other users meanwhile; it is closed again",
+            path.display()
+        );
+        emit(notice(Severity::High, "private_path_opened", text));
+    }
     if let Some(dirs) = dirs {
         dirs.clear(matches!(report.outcome, RunOutcome::Succeeded(_)));
     }

@@ -14,6 +14,7 @@ use super::confinement::Confinement;
 use super::declared::Token;
 use super::fetching::Fetching;
 use super::handle::AttemptHandle;
+use super::private_modes::PrivateModes;
 use super::readiness::Readiness;
 use crate::artifacts::Caller;
 use crate::runtimes::claude::Installed;
@@ -45,6 +46,8 @@ pub(super) struct AttemptDeps {
     pub(super) secrets_dir: Option<PathBuf>,
     /// Absent if attempts are not confined.
     pub(super) confinement: Option<Confinement>,
+    /// Of what no other user may open.
+    pub(super) private: PrivateModes,
     pub(super) token: Token,
     pub(super) events: mpsc::UnboundedSender<AttemptEvent>,
 }

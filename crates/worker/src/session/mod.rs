@@ -24,6 +24,7 @@ mod outbox;
 mod outgoing;
 mod prepare;
 mod previous_results;
+mod private_modes;
 mod readiness;
 mod redact;
 mod releasing;

@@ -25,6 +25,7 @@ use super::handle::{AttemptHandle, StopReason};
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
 use super::model_access::ModelAccess;
 use super::outgoing::OutgoingQueue;
+use super::private_modes::PrivateModes;
 use super::readiness::Readiness;
 use super::storing::{LeftBehind, MAX_STORING};
 use super::{Error, Options};
@@ -178,6 +179,7 @@ impl Worker {
                 claude,
                 secrets_dir,
                 confinement,
+                private: PrivateModes::of(&options.paths().private),
                 token,
                 events: sender,
             }),

@@ -12,9 +12,9 @@ mod remove;
 mod setup_cache;
 mod sweep;
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,6 +96,12 @@ impl Root {
         builder.create(&state)?;
         // Programs are confined to paths without links.
         let state = state.canonicalize()?;
+        let found = state.metadata()?;
+        // One that an attempt has opened, which nothing keeps from that.
+        if found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 != 0 {
+            fs::set_permissions(&state, Permissions::from_mode(0o700))?;
+            tracing::info!(path = %state.display(), "closed the directory to other users");
+        }
         let attempts = state.join("running").join(namespace).join(worker);
         let legacy = state.join("attempts").join(worker);
         let trash = state.join("trash");

@@ -84,6 +84,9 @@ pub fn server(found: &Found) -> Vec<Check> {
         Token::Fixed(_) => Check::ok("token", "from the environment or the config file"),
         Token::File(path) => token_file(path),
     });
+    if let (Origin::Dev, Token::File(path)) = (&found.origin, &found.options.token) {
+        checks.extend(path.parent().map(data_directory));
+    }
     checks
 }
 
@@ -106,6 +109,22 @@ fn token_file(path: &Path) -> Check {
         }
         Ok(_) => Check::ok("token", format!("in {shown}, readable only by its owner")),
     }
+}
+
+/// Checks the directory of a `rota dev`, whose files are closed by it.
+fn data_directory(folder: &Path) -> Check {
+    let shown = folder.display();
+    if is_open(folder) {
+        let message = format!("{shown} can be opened by other users: an attempt may have changed its mode");
+        return Check::warn("data", message, format!("chmod 700 {shown}, and start `rota dev` again"));
+    }
+    let key = folder.join("secrets.key");
+    if is_open(&key) {
+        let message =
+            format!("{} has a mode that others could use: an attempt may have changed it", key.display());
+        return Check::warn("data", message, format!("chmod 600 {}", key.display()));
+    }
+    Check::ok("data", format!("{shown} can be opened by its owner only"))
 }
 
 /// Whether other users can access a file. Always false in a cluster, since Kubernetes mounts secrets for a group.
@@ -165,5 +184,13 @@ mod tests {
             assert_eq!(token_file(&file(at, name, text, mode)).verdict, verdict, "{name}");
         }
         assert_eq!(token_file(&at.join("none")).verdict, Verdict::Fail);
+        let data = |mode, key| {
+            file(at, "secrets.key", "x", key);
+            std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode)).unwrap();
+            data_directory(at)
+        };
+        assert_eq!(data(0o700, 0o600).verdict, Verdict::Ok);
+        assert!(data(0o700, 0o604).message.contains("secrets.key"));
+        assert!(data(0o701, 0o600).hint.starts_with("chmod 700"));
     }
 }
