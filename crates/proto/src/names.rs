@@ -51,6 +51,19 @@ pub fn browser_session(id: impl std::fmt::Display) -> String {
     format!("browserSessions/{id}")
 }
 
+/// Whether a name is that of the branch of a task, `rota/{task}`, and one that git takes.
+pub fn is_branch(name: &str) -> bool {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    name.strip_prefix("rota/").is_some_and(|task| {
+        (1..=128).contains(&task.len())
+            && task.bytes().all(fine)
+            && !task.starts_with('.')
+            && !task.ends_with('.')
+            && !task.ends_with(".lock")
+            && !task.contains("..")
+    })
+}
+
 /// Returns the namespace of `namespaces/{namespace}`, or `None` for a name of another shape.
 pub fn parse_namespace(name: &str) -> Option<&str> {
     name.strip_prefix("namespaces/").filter(|rest| !rest.is_empty() && !rest.contains('/'))
@@ -78,6 +91,33 @@ pub fn last(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn branches_of_tasks_are_known() {
+        for name in ["rota/0191f1c2-aaaa-7bbb-8ccc-1234567890ab", "rota/t1", "rota/a.b_c"] {
+            assert!(is_branch(name), "{name}");
+        }
+        let long = format!("rota/{}", "a".repeat(129));
+        for name in [
+            "",
+            "rota/",
+            "main",
+            "release/1",
+            "rota/a/b",
+            "rota/..",
+            "rota/.a",
+            "rota/a..b",
+            "rota/a.lock",
+            "rota/a b",
+            "rota/a\n",
+            "rota/a:b",
+            "rota/ä",
+            "refs/heads/rota/a",
+            &long,
+        ] {
+            assert!(!is_branch(name), "{name:?}");
+        }
+    }
 
     #[test]
     fn names_round_trip() {

@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use prost::Message;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
 use rota_core::task::Task;
+use rota_proto::names;
 use rota_proto::v1::{self, Artifact, ArtifactList, Changes};
 use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES};
 use rota_store::{ArtifactsKey, ArtifactsRow};
@@ -77,19 +78,20 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
 }
 
 /// Checks what a worker reports of a repository: hashes of commits, and files that it has stored.
-fn check_changes(changes: &Changes, names: &HashSet<&str>) -> Result<(), &'static str> {
+fn check_changes(changes: &Changes, stored: &HashSet<&str>) -> Result<(), &'static str> {
     let is_commit =
         |text: &str| matches!(text.len(), 40 | 64) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     if !is_commit(&changes.base_commit) || !is_commit(&changes.commit) {
         return Err("must have the hashes of two commits");
     }
-    if changes.branch.len() > ARTIFACT_NAME_BYTES || changes.branch.chars().any(char::is_control) {
-        return Err("must have the name of a branch");
+    // A later attempt, of another worker, delivers what is of the task's branch.
+    if !names::is_branch(&changes.branch) {
+        return Err("must have the name of the branch of a task, such as rota/TASK");
     }
     if changes.files < 0 || changes.insertions < 0 || changes.deletions < 0 {
         return Err("must have no negative counts");
     }
-    let is_stored = |name: &str| name.is_empty() || names.contains(name);
+    let is_stored = |name: &str| name.is_empty() || stored.contains(name);
     if !is_stored(&changes.patch) || !is_stored(&changes.bundle) {
         return Err("must name artifacts of the list");
     }
@@ -162,6 +164,24 @@ mod tests {
     fn checked(artifacts: Vec<Artifact>) -> Result<ArtifactList, String> {
         let mut list = ArtifactList { artifacts, ..ArtifactList::default() };
         check("artifacts", &mut list, &["output/"]).map(|()| list).map_err(|bad| bad.message().to_owned())
+    }
+
+    #[test]
+    fn changes_are_of_the_branch_of_a_task() {
+        let commit = "0".repeat(40);
+        let checked = |branch: &str| {
+            let changes = Changes {
+                base_commit: commit.clone(),
+                commit: commit.clone(),
+                branch: branch.to_owned(),
+                ..Changes::default()
+            };
+            check_changes(&changes, &HashSet::new())
+        };
+        assert_eq!(checked("rota/t1"), Ok(()));
+        for branch in ["", "release/1", "rota/a/b", "rota/a:b"] {
+            assert!(checked(branch).is_err_and(|reason| reason.contains("branch")), "{branch}");
+        }
     }
 
     #[test]

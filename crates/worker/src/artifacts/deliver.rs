@@ -30,11 +30,19 @@ pub(super) async fn push(
         notices.push(notice(Severity::Low, "not_delivered", "nothing has changed: nothing is pushed"));
         return Ok(delivered);
     }
+    // The list of an earlier attempt is what its worker has sent, or who had its token.
+    if changes.branch != delivery.branch {
+        let text = format!(
+            "the work is not delivered to {}: it is of the branch {:?}",
+            delivery.branch, changes.branch
+        );
+        return Err(failure(FailureClass::Delivery, text).into());
+    }
     delivery.push(changes, scratch).await?;
-    notices.push(notice(Severity::Low, "delivered", format!("pushed {}", changes.branch)));
+    notices.push(notice(Severity::Low, "delivered", format!("pushed {}", delivery.branch)));
     changes.pushed = true;
     delivered.set_outcome(DeliveryOutcome::Delivered);
-    delivered.branch.clone_from(&changes.branch);
+    delivered.branch.clone_from(&delivery.branch);
     delivered.commit.clone_from(&changes.commit);
     Ok(delivered)
 }

@@ -29,11 +29,6 @@ pub(crate) fn branch(task_id: &str) -> String {
     format!("rota/{task_id}")
 }
 
-/// Whether a name is that of the branch of a task.
-pub(crate) fn is_branch(name: &str) -> bool {
-    name.strip_prefix("rota/").is_some_and(|task| !task.contains('/')) && is_reference(name)
-}
-
 /// Returns the path of a repository, if git would take its URL for one on this machine.
 pub(crate) fn local_path(url: &str) -> Option<PathBuf> {
     if let Some(rest) = url.strip_prefix("file://") {

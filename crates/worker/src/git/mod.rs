@@ -28,7 +28,7 @@ mod workflows;
 use rota_proto::worker::v1::Assign;
 
 pub(crate) use cache::Borrowed;
-pub(crate) use checks::{branch, is_branch, local_path};
+pub(crate) use checks::{branch, local_path};
 pub(crate) use clone::{Base, Cloning, missing};
 pub(crate) use credential::Credential;
 pub(crate) use failure::Cause;

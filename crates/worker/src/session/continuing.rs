@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use backon::Retryable;
+use rota_proto::names;
 use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity};
 use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
 use tokio::sync::watch;
@@ -318,7 +319,7 @@ pub(super) async fn branch(
         RunOutcome::Failed(unanswered(what, &status))
     })?;
     let changes = left.source.and_then(|source| source.changes);
-    let pushed = changes.filter(|changes| changes.pushed && git::is_branch(&changes.branch));
+    let pushed = changes.filter(|changes| changes.pushed && names::is_branch(&changes.branch));
     Ok(pushed.map_or(own, |changes| changes.branch))
 }
 

@@ -17,7 +17,7 @@ use rota_proto::worker::v1::{
     Assign, FetchCheckpointRequest, FetchCheckpointResponse, FetchPreviousResultRequest,
     FetchPreviousResultResponse, FetchStepResultsRequest, FetchStepResultsResponse, Hello,
     KeepArtifactsRequest, KeepArtifactsResponse, Report, Result as AttemptResult, ResumeAttempt,
-    SessionRequest, SessionResponse, StepResult, Welcome, resume_attempt,
+    SessionRequest, SessionResponse, StepResult, UndeliveredWork, Welcome, resume_attempt,
 };
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::{Error, Options};
@@ -48,6 +48,7 @@ struct Service {
     refused: Arc<AtomicUsize>,
     result_errors: Arc<Mutex<ResultErrors>>,
     keep_refusal: Arc<Mutex<Option<Status>>>,
+    undelivered: Arc<Mutex<Option<UndeliveredWork>>>,
 }
 
 /// Errors that requests for results receive, and whether the last one stays.
@@ -132,7 +133,8 @@ impl WorkerService for Service {
         &self,
         _: Request<FetchCheckpointRequest>,
     ) -> Result<Response<FetchCheckpointResponse>, Status> {
-        Ok(Response::new(FetchCheckpointResponse::default()))
+        let undelivered = self.undelivered.lock().unwrap().clone();
+        Ok(Response::new(FetchCheckpointResponse { undelivered, ..FetchCheckpointResponse::default() }))
     }
 }
 
@@ -175,6 +177,11 @@ impl FakeControlPlane {
     /// Keeps no lists of artifacts from now on.
     pub(crate) fn refuse_lists(&self, error: Status) {
         *self.service.keep_refusal.lock().unwrap() = Some(error);
+    }
+
+    /// Has this work of an earlier attempt to deliver.
+    pub(crate) fn left(&self, work: UndeliveredWork) {
+        *self.service.undelivered.lock().unwrap() = Some(work);
     }
 
     pub(crate) fn result_requests(&self) -> usize {

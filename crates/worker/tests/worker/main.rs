@@ -3,6 +3,7 @@
 
 mod command;
 mod control_plane;
+mod delivering;
 mod load;
 mod previous_results;
 mod processes;
