@@ -6,13 +6,11 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::local::Tree;
+use super::received::{CHANGES, Received};
 use super::{Found, find};
 use crate::commands::artifacts;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-
-/// Reference of the changes in the bundle.
-const CHANGES: &str = "refs/rota/changes";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -126,16 +124,20 @@ async fn fetch(context: &Context, task: &str, found: &Found, tree: &Tree, rule: 
     let received = artifacts::access(context, Some(task))?.download(bundle, &mut file, |_| {}).await;
     received.map_err(artifacts::broken)?;
     drop(file);
-    let path = path.to_str().context("the temporary directory has no UTF-8 name")?;
-    let args = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", path, rule];
-    let answer = tree.call(&args, &[]).await?;
+    let received = Received::new(folder.path(), tree, &changes.commit).await?;
+    let message = format!("{} does not take the commits of the task", tree.root.display());
+    let answer = received.take(tree, &path).await?;
+    if !answer.succeeded {
+        let hint = format!(
+            "the repository needs the commit {} that the task started from: fetch it first",
+            changes.base_commit
+        );
+        return Err(Failure::new(Exit::Failed, message).causes(vec![answer.errors]).hint(hint).into());
+    }
+    let answer = received.give(tree, rule).await?;
     if answer.succeeded {
         return Ok(());
     }
-    let message = format!("{} does not take the commits of the task", tree.root.display());
-    let hint = format!(
-        "the repository needs the commit {} that the task started from: fetch it first",
-        changes.base_commit
-    );
+    let hint = "if git names an object, the agent has made it by hand: look at the work with `rota diff`";
     Err(Failure::new(Exit::Failed, message).causes(vec![answer.errors]).hint(hint).into())
 }

@@ -3,6 +3,7 @@
 mod apply;
 mod diff;
 mod local;
+mod received;
 
 use rota_proto::v1::{Artifact, ArtifactList, Changes};
 

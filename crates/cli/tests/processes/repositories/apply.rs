@@ -51,6 +51,19 @@ async fn changes_are_applied_to_a_users_files() -> Result<()> {
     git(&other, &["init", "-q"]).await?;
     let missing = site.fixture.rota(&["apply-diff", "fix", "--directory", other.to_str().unwrap()]).await;
     assert!(missing.code == 1 && missing.err.contains("fetch it first"), "{missing:?}");
+
+    // Objects that do harm where they are checked out, made by hand.
+    git(&user, &["reset", "-q", "--hard"]).await?;
+    let made = "blob=$(echo x | git hash-object -w --stdin); tree=$(printf '100644 blob %s\t.git\n' $blob | git mktree); \
+                git reset -q --soft $(git commit-tree -p HEAD -m x $tree)";
+    site.succeed(site.task("made", made)).await?;
+    let commit = site.changes("made").await?.commit;
+    for more in [&[][..], &["--branch", "try"]] {
+        let refused =
+            site.fixture.rota(&[&["apply-diff", "made", "--directory", directory], more].concat()).await;
+        assert!(refused.code == 1 && refused.err.contains("hasDotgit"), "{refused:?}");
+        assert!(git(&user, &["cat-file", "-e", &commit]).await.is_err(), "it is not in the repository");
+    }
     Ok(())
 }
 
