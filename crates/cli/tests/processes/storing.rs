@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use rota_client::Client;
 use rota_proto::v1::{self, TaskState};
@@ -50,7 +50,7 @@ impl Folder {
 /// Returns a task that prints "once", waits for a file, and leaves what no other attempt would.
 fn task(gate: &Path) -> v1::Task {
     let line = format!(
-        "echo once; until test -e {}; do sleep 0.05; done; \
+        "echo once; echo secret > $HOME/.netrc; until test -e {}; do sleep 0.05; done; \
          head -c 300000 /dev/urandom > $ROTA_OUTPUT/file; sha256sum $ROTA_OUTPUT/file | cut -c1-64 > $ROTA_OUTPUT/sum",
         gate.display()
     );
@@ -106,6 +106,15 @@ async fn work_waits_for_its_storage_without_a_slot() -> Result<()> {
     drop(s3);
     fs::write(&gate, "")?;
     waits_for_storage(&client, &name).await?;
+    // Not with it: what may have secrets.
+    let running = fixture.state_dir().join("running/default/w");
+    tasks::eventually("only what is to be stored", async || {
+        let own = fs::read_dir(&running)?.next().context("the attempt has a directory")??.path();
+        let names: Vec<_> =
+            fs::read_dir(own.join("scratch"))?.flatten().map(|entry| entry.file_name()).collect();
+        Ok(names == ["output"])
+    })
+    .await?;
     let explained = fixture.rota(&["explain", name.rsplit('/').next().unwrap()]).await.success();
     assert!(explained.contains("worker w has it on its disk"), "{explained}");
     let listed = fixture.rota(&["get", "tasks"]).await.success();

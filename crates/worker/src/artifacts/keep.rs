@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rota_proto::times::{CONFIRM_SLACK, FREED_AFTER};
 use rota_proto::v1::{Changes, Delivery, Failure, FailureClass, Severity, WorkspaceMode, event};
 use rota_proto::worker::v1::Assign;
@@ -19,7 +20,7 @@ use super::left::{Left, SlotRelease};
 use super::store::{Looked, Stored, look, store};
 use crate::git::{Snapshot, Undelivered, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
-use crate::workspace::AttemptDirs;
+use crate::workspace::{AttemptDirs, COPIES};
 
 /// Notice of commits that only a bundle has.
 const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
@@ -74,6 +75,7 @@ pub(super) async fn keep(
     work: Option<Work>,
     stop: watch::Receiver<Option<Stop>>,
     slot: &SlotRelease,
+    collected: &Mutex<Option<Collected>>,
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let limit = kept.limit.max(MIN_TIME);
     let delivering = AtomicBool::new(dirs.undelivered.is_some());
@@ -83,24 +85,17 @@ pub(super) async fn keep(
         return in_time(limit, stop, &delivering, Box::pin(again)).await;
     }
     let keep = Keep::of(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
-    let (mut notices, mut ending) = (Vec::new(), stop.clone());
+    let mut ending = stop.clone();
     let all = async {
-        // Before the snapshot: a conversation that is newer than the files would name what is not there.
-        let copied = copied(dirs).await;
-        let copied = copied.unwrap_or_else(|reason| {
-            notices.push(notice(Severity::Medium, "checkpoint_failed", reason));
-            None
-        });
-        let (changes, lost) = match changes(dirs).await {
-            Ok(changes) => (changes, None),
-            Err(lost) => (None, Some(lost)),
+        let known = collected.lock().clone();
+        let (found, lost) = match known {
+            Some(found) => (found, None),
+            None => collect(dirs).await,
         };
-        let mut changes = changes.map(|Snapshot { changes, elsewhere }| {
-            notices.push(notice(Severity::Low, "changes", describe(&changes)));
-            notices
-                .extend(elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", COMMITS_ELSEWHERE)));
-            changes
-        });
+        if lost.is_none() {
+            *collected.lock() = Some(found.clone());
+        }
+        let Collected { mut notices, copied, mut changes } = found;
         let left = |result| Left::of(result, &kept, dirs, changes.as_ref(), copied.as_ref());
         slot.describe_now(dirs, left).await;
         let first = look(dirs, None, changes.clone().unwrap_or_default(), copied.clone());
@@ -154,6 +149,37 @@ pub(super) async fn keep(
         Ok((notices, Some(delivered)))
     };
     in_time(limit, stop, &delivering, Box::pin(all)).await
+}
+
+/// What an attempt has left once its programs have ended. It is looked for once: what it was made of does not wait for a storage.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Collected {
+    notices: Vec<event::Kind>,
+    copied: Option<Copied>,
+    changes: Option<Changes>,
+}
+
+/// Makes copies and the snapshot.
+async fn collect(dirs: &AttemptDirs) -> (Collected, Option<Lost>) {
+    let mut found = Collected::default();
+    // Before the snapshot: a conversation that is newer than the files would name what is not there.
+    match copied(dirs).await {
+        Ok(copied) => found.copied = copied,
+        Err(reason) => found.notices.push(notice(Severity::Medium, "checkpoint_failed", reason)),
+    }
+    let lost = match changes(dirs).await {
+        Ok(None) => None,
+        Ok(Some(Snapshot { changes, elsewhere })) => {
+            found.notices.push(notice(Severity::Low, "changes", describe(&changes)));
+            let elsewhere =
+                elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", COMMITS_ELSEWHERE));
+            found.notices.extend(elsewhere);
+            found.changes = Some(changes);
+            None
+        }
+        Err(lost) => Some(lost),
+    };
+    (found, lost)
 }
 
 /// Runs what stores and delivers within a time, which is short once the attempt has to end.
@@ -214,7 +240,7 @@ pub(crate) async fn keep_checkpoint(
 /// Copies what a later attempt continues from. The error is for people.
 async fn copied(dirs: &AttemptDirs) -> Result<Option<Copied>, String> {
     let Some((folder, redactor)) = dirs.checkpoint.clone() else { return Ok(None) };
-    let copies = dirs.closed("copies");
+    let copies = dirs.closed(COPIES);
     let copy = tokio::task::spawn_blocking(move || checkpoint::copy(&folder, &copies, &redactor)).await;
     let copied = copy.map_err(|error| error.to_string())?;
     copied.map_err(|error| format!("what a later attempt would continue from cannot be copied: {error}"))

@@ -19,7 +19,7 @@ use super::store::LastCheckpoint;
 use crate::workspace::AttemptDirs;
 
 /// File in the directory of the attempt.
-const FILE: &str = "left";
+pub(crate) const FILE: &str = "left";
 /// Bytes of the file: a result and lists of artifacts, each of which has bounds.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -186,8 +186,13 @@ impl SlotRelease {
         let wanted = self.wanted.borrow().clone().filter(|_| !*self.described.borrow());
         let Some(left) = wanted.and_then(describe) else { return };
         let own = dirs.own().to_owned();
-        match tokio::task::spawn_blocking(move || left.write(&own)).await.map_err(io::Error::other).flatten()
-        {
+        let write = move || {
+            left.write(&own)?;
+            // It may wait for days, and needs nothing else.
+            crate::workspace::remove_unneeded(&own);
+            Ok(())
+        };
+        match tokio::task::spawn_blocking(write).await.map_err(io::Error::other).flatten() {
             Ok(()) => {
                 self.described.send_replace(true);
             }

@@ -23,7 +23,7 @@ pub(crate) use give::Given;
 pub(crate) use globs::globs;
 pub(crate) use keep::{Kept, keep_checkpoint};
 pub(crate) use later::store_left;
-pub(crate) use left::{Left, SlotRelease, is_left};
+pub(crate) use left::{FILE as LEFT, Left, SlotRelease, is_left};
 pub(crate) use place::place as place_checkpoint;
 pub(crate) use room::keep_until_stored;
 pub(crate) use store::LastCheckpoint;

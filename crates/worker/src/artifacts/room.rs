@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use parking_lot::Mutex;
 use rota_proto::v1::{Delivery, Failure, Severity, event};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -40,7 +41,8 @@ pub(crate) async fn keep_until_stored(
     note: impl Fn(event::Kind),
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let (mut noted, ending, wanted) = (false, stop.clone(), slot.newly_wanted());
-    (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot))
+    let collected = Mutex::default();
+    (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot, &collected))
         .retry(delays())
         // Deliveries of earlier work are repeated by the control plane, in attempts with directories of their own.
         .when(|failed| work.is_some() && failed.awaits_storage && stop.borrow().is_none())

@@ -14,7 +14,7 @@ use super::collect::{Found, collect};
 use super::globs::Keep;
 use super::keep::Kept;
 use super::summary::summary;
-use crate::workspace::AttemptDirs;
+use crate::workspace::{AttemptDirs, COPIES};
 
 /// Uploads after the control plane has lost parts: it was restarted with another storage.
 const MAX_ROUNDS: usize = 3;
@@ -65,7 +65,7 @@ pub(super) fn look(
     copied: Option<Copied>,
 ) -> impl Fn() -> Looked + Clone + Send + use<> {
     let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
-    let copies = dirs.closed("copies");
+    let copies = dirs.closed(COPIES);
     let earlier = dirs.last_checkpoint.lock().as_ref().map_or(0, LastCheckpoint::list_bytes);
     move || {
         let digest = copied.as_ref().map_or(0, |copied| copied.digest);

@@ -22,7 +22,7 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 pub const OUTPUT_VAR: &str = "ROTA_OUTPUT";
 /// Names in the scratch directory.
 const CONTEXT: &str = "context";
-const OUTPUT: &str = "output";
+pub(crate) const OUTPUT: &str = "output";
 const RESULT: &str = "result.json";
 const PREVIOUS: &str = "previous_results.json";
 const MAX_RESULT_BYTES: u64 = 1 << 20;

@@ -21,7 +21,7 @@ use crate::artifacts::Given;
 use crate::git::{self, Cloning, GitError, Request};
 use crate::runtimes::{Attempt, RunOutcome, context, failure, notice};
 use crate::supervise::Jail;
-use crate::workspace::{AttemptDirs, PrepareError};
+use crate::workspace::{AttemptDirs, DELIVER, PrepareError};
 
 /// An attempt that can start.
 pub(super) struct Prepared {
@@ -147,7 +147,7 @@ async fn directories<'a>(
     }
     let dirs = slot.insert(deps.root.prepare(assign, cloning, &mut handle.stop_signal()).await?);
     if let Some(cloning) = cloning {
-        let folder = dirs.closed("deliver");
+        let folder = dirs.closed(DELIVER);
         let jail = delivery_jail(deps, assign, cloning, &folder, &dirs.scratch);
         let jail = jail.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
         let mut stop = handle.stop_signal();

@@ -53,6 +53,12 @@ pub(crate) struct AttemptDirs {
     pub(super) borrowed: Option<Borrowed>,
 }
 
+/// Name of a workspace in the directory of its attempt.
+pub(super) const WORK: &str = "work";
+/// Names of the other folders there that are needed once the programs of the attempt have ended.
+pub(crate) const COPIES: &str = "copies";
+pub(crate) const DELIVER: &str = "deliver";
+
 /// Returns the directory for what a CLI keeps of the sessions in a kept workspace. It is next to the workspace and not
 /// within: a repository could bring settings and transcripts of its own.
 pub(crate) fn config_directory(workspace: &Path) -> Option<PathBuf> {

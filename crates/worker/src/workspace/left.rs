@@ -11,8 +11,10 @@ use rota_telemetry::clock;
 use super::kept_by::KeptBy;
 use super::lock::{Lock, try_acquire};
 use super::sweep::entries;
-use super::{AttemptDirs, Root, last_use, remove};
-use crate::artifacts::{Left, is_left};
+use super::{AttemptDirs, Root, dirs, last_use, remove};
+use crate::artifacts::{LEFT, Left, is_left};
+use crate::git;
+use crate::runtimes::context;
 
 /// Time after which what is left counts as forgotten: a day more than the control plane waits, whose count begins later.
 const FORGOTTEN_AFTER: Duration = MAX_STORING_TIME.saturating_add(Duration::from_hours(24));
@@ -73,6 +75,25 @@ impl Root {
     }
 }
 
+/// Removes all of the directory of an attempt but what is still to be stored and delivered: other files may have secrets, and wait for
+/// days. No program of the attempt runs any more. Blocks.
+pub(crate) fn remove_unneeded(own: &Path) {
+    let scratch = own.join("scratch");
+    let needed = [LEFT, "scratch", dirs::WORK, dirs::COPIES, dirs::DELIVER];
+    let needed_of_scratch = [context::OUTPUT, git::FOLDER];
+    for (folder, needed) in [(own, &needed[..]), (&scratch, &needed_of_scratch)] {
+        let all = fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in all.filter(|entry| !needed.iter().any(|name| entry.file_name() == *name)) {
+            let path = entry.path();
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_folder { remove::now(&path) } else { fs::remove_file(&path) };
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "failed to remove files of an attempt that waits for a storage");
+            }
+        }
+    }
+}
+
 /// Returns the name of the directory of an attempt.
 fn name(left: &Left) -> String {
     format!("{}.{}", left.result.task_id, left.result.fence)
@@ -93,4 +114,35 @@ pub(super) fn has_left(attempts: &Path) -> bool {
         age.is_none_or(|age| age < FORGOTTEN_AFTER)
     };
     entries(attempts).map(|entry| entry.path()).any(|own| is_left(&own) && is_young(&own))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_to_be_stored_waits() {
+        let root = tempfile::tempdir().unwrap();
+        let (own, outside) = (root.path().join("t.1"), root.path().join("outside"));
+        let write = |path: &str| {
+            let path = own.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        };
+        let needed =
+            ["left", "scratch/output/a", "scratch/git/changes.bundle", "work/b", "copies/c", "deliver/d"];
+        let secret =
+            ["settings/mcp.json", "scratch/home/.netrc", "scratch/claude/c.jsonl", "scratch/x", "restored/c"];
+        needed.iter().chain(&secret).for_each(|path| write(path));
+        fs::write(&outside, "of the user").unwrap();
+        symlink(&outside, own.join("scratch/link")).unwrap();
+        // As package caches are.
+        fs::set_permissions(own.join("scratch/home"), fs::Permissions::from_mode(0o500)).unwrap();
+        remove_unneeded(&own);
+        assert!(needed.iter().all(|path| own.join(path).exists()));
+        assert!(secret.iter().all(|path| !own.join(path).exists()) && !own.join("scratch/link").is_symlink());
+        assert!(outside.exists());
+    }
 }

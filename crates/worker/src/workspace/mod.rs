@@ -26,8 +26,9 @@ use tokio::sync::watch;
 use crate::git::{self, Cloning, GitError};
 use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
-pub(crate) use dirs::{AttemptDirs, config_directory};
+pub(crate) use dirs::{AttemptDirs, COPIES, DELIVER, config_directory};
 use kept_by::KeptBy;
+pub(crate) use left::remove_unneeded;
 use lock::unlocked;
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
@@ -171,7 +172,8 @@ impl Root {
         let name = workspace.map(|workspace| &workspace.path).filter(|name| !name.is_empty());
         let name = name.unwrap_or(&assign.task_id);
         let scratch = self.scratch(assign);
-        let mut directories = vec![scratch.join("home"), scratch.join("tmp"), self.own(assign).join("work")];
+        let mut directories =
+            vec![scratch.join("home"), scratch.join("tmp"), self.own(assign).join(dirs::WORK)];
         // Others are rejected before anything is cloned.
         if is_name(&assign.namespace) && is_name(name) {
             let id = format!("{}.{}", assign.task_id, assign.fence);
@@ -278,7 +280,7 @@ impl Root {
             }
             WorkspaceMode::Unspecified | WorkspaceMode::Fresh => {
                 let workspace = match cleanup {
-                    WorkspaceCleanup::Unspecified | WorkspaceCleanup::Always => own.join("work"),
+                    WorkspaceCleanup::Unspecified | WorkspaceCleanup::Always => own.join(dirs::WORK),
                     _ => self.state.join("workspaces").join(checked(&assign.namespace)?).join(id),
                 };
                 tokio::fs::create_dir_all(&workspace).await?;
