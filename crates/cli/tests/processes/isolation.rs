@@ -193,16 +193,16 @@ printf '{"type":"result","subtype":"success","is_error":false,"result":"%s","num
 const PLANT: &str = r#"
 mkdir -p "$HOME/../script"
 for path in settings.json system-prompt script/conversation.txt events; do
-  ln -s "$FIXTURE/home/victim" "$HOME/../$path"
+  ln -s "$FIXTURE/home/user" "$HOME/../$path"
 done
-ln -s "$FIXTURE/home/victim" link
+ln -s "$FIXTURE/home/user" link
 "#;
 
 /// The worker may write what its attempts may not: it follows none of their links.
 #[tokio::test]
 async fn links_of_setup_prepare_no_way_out() -> Result<()> {
     let fixture = prepared().await?;
-    let (victim, tools) = (fixture.dir().join("home/victim"), fixture.dir().join("tools"));
+    let (victim, tools) = (fixture.dir().join("home/user"), fixture.dir().join("tools"));
     std::fs::write(&victim, "of the user")?;
     own(&victim, 0o600)?;
     std::fs::create_dir(&tools)?;

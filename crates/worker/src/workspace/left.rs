@@ -134,12 +134,12 @@ mod tests {
         let needed =
             ["left", "scratch/output/a", "scratch/git/changes.bundle", "work/b", "copies/c", "deliver/d"];
         let secret =
-            ["settings/mcp.json", "scratch/home/.netrc", "scratch/claude/c.jsonl", "scratch/x", "restored/c"];
+            ["settings/mcp.json", "scratch/tmp/.netrc", "scratch/claude/c.jsonl", "scratch/x", "restored/c"];
         needed.iter().chain(&secret).for_each(|path| write(path));
         fs::write(&outside, "of the user").unwrap();
         symlink(&outside, own.join("scratch/link")).unwrap();
         // As package caches are.
-        fs::set_permissions(own.join("scratch/home"), fs::Permissions::from_mode(0o500)).unwrap();
+        fs::set_permissions(own.join("scratch/tmp"), fs::Permissions::from_mode(0o500)).unwrap();
         remove_unneeded(&own);
         assert!(needed.iter().all(|path| own.join(path).exists()));
         assert!(secret.iter().all(|path| !own.join(path).exists()) && !own.join("scratch/link").is_symlink());
