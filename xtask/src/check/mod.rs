@@ -3,6 +3,7 @@
 mod directions;
 mod failure_modes;
 mod protos;
+mod worker_files;
 
 use crate::workspace;
 
@@ -13,6 +14,7 @@ pub(crate) fn run() -> anyhow::Result<Vec<String>> {
     problems.extend(protos::check(&pool));
     problems.extend(protos::unused_exceptions(&pool));
     problems.extend(failure_modes::check()?);
+    problems.extend(worker_files::check()?);
     problems.extend(crate::docs::crds(true)?);
     Ok(problems)
 }

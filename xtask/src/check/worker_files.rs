@@ -1,0 +1,84 @@
+//! Files of the worker that open, by their paths, what they write. A program of an attempt may have put a link where it can write,
+//! and the worker has more rights: there it uses `program_dir`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::workspace;
+
+const FOLDER: &str = "crates/worker/src";
+/// The module that follows no links.
+const HELPER: &str = "program_dir.rs";
+/// Calls that follow links to what they write or create, or to a directory.
+const CALLS: [&str; 11] = [
+    "fs::write(",
+    "fs::copy(",
+    "fs::rename(",
+    "fs::create_dir",
+    "fs::set_permissions(",
+    "fs::OpenOptions::new(",
+    "DirBuilder::new(",
+    "File::create",
+    "File::options(",
+    "mkfifo(",
+    "open_ambient_dir(",
+];
+
+/// Returns a problem for each file that has such a call and no reason, and for each reason without a file.
+pub(crate) fn check() -> anyhow::Result<Vec<String>> {
+    let reasons: BTreeMap<PathBuf, String> = toml::from_str(include_str!("../../worker-files.toml"))?;
+    let root = workspace::root().join(FOLDER);
+    let (mut folders, mut found) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("failed to read {folder:?}"))? {
+            let path = entry?.path();
+            let is_test = path.file_stem().is_some_and(|name| name == "tests");
+            if is_test {
+                continue;
+            } else if path.is_dir() {
+                folders.push(path);
+            } else if calls(&std::fs::read_to_string(&path)?).next().is_some() {
+                found.push(path.strip_prefix(&root)?.to_owned());
+            }
+        }
+    }
+    found.retain(|file| file != Path::new(HELPER));
+    Ok(problems(&reasons, &found))
+}
+
+fn problems(reasons: &BTreeMap<PathBuf, String>, found: &[PathBuf]) -> Vec<String> {
+    let unknown = found.iter().filter(|file| !reasons.contains_key(*file)).map(|file| {
+        format!(
+            "{FOLDER}/{} opens by its path what it writes: use `program_dir` where programs of attempts may write; otherwise give \
+             the reason in xtask/worker-files.toml",
+            file.display()
+        )
+    });
+    let unused = reasons.keys().filter(|file| !found.contains(file));
+    let unused = unused.map(|file| format!("xtask/worker-files.toml: {} has no such call", file.display()));
+    unknown.chain(unused).collect()
+}
+
+/// Returns the lines of a file, without its tests, that have such a call.
+fn calls(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
+    lines.filter(|line| !line.trim_start().starts_with("//") && CALLS.iter().any(|call| line.contains(call)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_need_a_reason() {
+        let text = "use cap_std::fs::OpenOptions;\n// fs::write(\nfs::write(path, text)\nFile::open(path)\n#[cfg(test)]\nfs::copy(a, b)";
+        assert_eq!(calls(text).collect::<Vec<_>>(), ["fs::write(path, text)"]);
+        let reasons =
+            BTreeMap::from([("known.rs".into(), "why".to_owned()), ("removed.rs".into(), "why".to_owned())]);
+        let problems = problems(&reasons, &["known.rs".into(), "new.rs".into()]);
+        assert!(problems.len() == 2 && problems[0].contains("src/new.rs opens"), "{problems:?}");
+        assert!(problems[1].contains("removed.rs has no"), "{problems:?}");
+    }
+}
