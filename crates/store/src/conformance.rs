@@ -146,7 +146,7 @@ macro_rules! conformance {
                 nested_workflows_are_bounded foreign_workflow_is_no_step nested_workflows_are_removed_with_theirs second_cancellation_alone_ends_nested_finally_steps
             }
             workflow_ends {
-                completed_steps_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow
+                completed_steps_are_compensated completed_elements_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow
                 cancelled_workflow_ends_its_tasks deadlines_of_steps_and_workflows_pass outages_count_for_no_deadline start_judges_no_workflow_with_absent_workers
                 ended_workflow_is_pruned_with_its_tasks wide_workflow_is_removed_with_all_rows
             }

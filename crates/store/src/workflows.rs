@@ -65,7 +65,7 @@ pub enum WorkflowCommand {
 pub enum Action {
     Skip,
     /// Starts a round, with its first tasks or workflows. `items` has the list of a fan-out in parts, for [`step_items`], unless all of its
-    /// tasks are created now.
+    /// tasks are created now and no compensation reads it.
     Start {
         round: u32,
         total: u32,
@@ -103,7 +103,9 @@ pub enum Action {
         message: String,
     },
     Compensate(Box<Create>),
+    /// After the element whose compensation was created last.
     CompensationFailed {
+        after: Option<u32>,
         message: String,
     },
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    COMPENSATION, Change, Follow, Kind, NestedCommand, Place, Rejected, State, Step, StepCommand, StepState,
+    COMPENSATION, Change, Follow, Kind, NestedCommand, Place, Rejected, Step, StepCommand, StepState,
     TaskEnd, Workflow, message,
 };
 use crate::Timestamp;
@@ -93,11 +93,7 @@ impl Move<'_> {
                 }
                 self.fail(&message);
             }
-            StepCommand::TaskEnded { round: COMPENSATION, end } => {
-                if self.step.compensation == Some(StepState::Running) {
-                    self.compensated(end == TaskEnd::Succeeded);
-                }
-            }
+            StepCommand::TaskEnded { round: COMPENSATION, end } => self.compensation_ended(end),
             StepCommand::TaskEnded { round, end } => {
                 if state == StepState::Running && round == self.step.round {
                     self.task_ended(end);
@@ -141,22 +137,10 @@ impl Move<'_> {
             StepCommand::Tick { away } => self.tick(away),
             StepCommand::Resume => self.move_deadline(Duration::ZERO),
             StepCommand::Halt => self.halt(),
-            StepCommand::Compensate => {
-                if self.workflow.state == State::Compensating
-                    && state == StepState::Succeeded
-                    && self.step.compensation.is_none()
-                {
-                    self.step.compensation = Some(StepState::Ready);
-                }
-            }
-            StepCommand::CompensationCreated => {
-                self.compensates()?;
-                self.step.compensation = Some(StepState::Running);
-            }
-            StepCommand::CompensationFailed { message: why } => {
-                self.compensates()?;
-                self.step.message = message(&why);
-                self.compensated(false);
+            StepCommand::Compensate => self.compensate(),
+            StepCommand::CompensationCreated { item } => self.compensation_created(item)?,
+            StepCommand::CompensationFailed { after, message } => {
+                self.compensation_failed(after, &message)?;
             }
         }
         Ok(())
@@ -169,11 +153,6 @@ impl Move<'_> {
 
     fn is_not_paused(&self) -> Result<(), Rejected> {
         if self.workflow.is_paused() { Err(Rejected::Paused) } else { Ok(()) }
-    }
-
-    fn compensates(&self) -> Result<(), Rejected> {
-        let ready = self.step.compensation == Some(StepState::Ready);
-        if ready { Ok(()) } else { Err(Rejected::Outdated) }
     }
 
     fn need_ended(&mut self, satisfied: bool, reused: bool) {
@@ -345,15 +324,6 @@ impl Move<'_> {
         Ok(())
     }
 
-    fn compensated(&mut self, succeeded: bool) {
-        if !succeeded && self.step.message.is_empty() {
-            "its compensation has failed".clone_into(&mut self.step.message);
-        }
-        let state = if succeeded { StepState::Succeeded } else { StepState::Failed };
-        self.step.compensation = Some(state);
-        self.workflow.compensated(self.step, succeeded, &mut self.out, self.now);
-    }
-
     pub(super) fn end(&mut self, state: StepState, why: &str) {
         let (workflow, step) = (&mut *self.workflow, &mut *self.step);
         if step.state.is_active() {
@@ -367,14 +337,12 @@ impl Move<'_> {
         let open = if step.finally { &mut workflow.finals_open } else { &mut workflow.main_open };
         *open = open.saturating_sub(1);
         match state {
-            StepState::Succeeded => {
-                workflow.succeeded += 1;
-                if step.compensates && !step.finally {
-                    step.previous = workflow.last_completed.replace(step.index);
-                }
-            }
+            StepState::Succeeded => workflow.succeeded += 1,
             StepState::Failed => workflow.failed += 1,
             _ => workflow.skipped += 1,
+        }
+        if step.is_compensable() && !step.finally {
+            step.previous = workflow.last_completed.replace(step.index);
         }
         if matches!(state, StepState::Failed | StepState::Cancelled) {
             workflow.blame(&step.name, &format!("step {}: {}", step.name, step.message));

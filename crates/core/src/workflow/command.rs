@@ -100,10 +100,13 @@ pub enum StepCommand {
     Halt,
     /// Its effects are to be reversed.
     Compensate,
-    /// The task that compensates it was created.
-    CompensationCreated,
-    /// The task that compensates it cannot be created.
+    /// The task that compensates it, or this element of it, was created.
+    CompensationCreated {
+        item: u32,
+    },
+    /// The task that compensates it cannot be created, after that of this element.
     CompensationFailed {
+        after: Option<u32>,
         message: String,
     },
 }

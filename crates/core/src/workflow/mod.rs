@@ -7,6 +7,7 @@
 
 mod apply;
 mod command;
+mod compensation;
 mod deadlines;
 mod extend;
 mod group;
@@ -178,7 +179,7 @@ pub struct Workflow {
     pub failed: u32,
     #[serde(default)]
     pub skipped: u32,
-    /// Step that has succeeded last, of those with a compensation that was not executed: the top of a stack, which
+    /// Step that has ended last, of those with effects whose compensation was not executed: the top of a stack, which
     /// [`Step::previous`] links.
     #[serde(default, skip_serializing_if = "none")]
     pub last_completed: Option<u32>,

@@ -49,6 +49,9 @@ pub struct Step {
     /// Whether it has a compensation.
     #[serde(default, skip_serializing_if = "no")]
     pub compensates: bool,
+    /// Whether that runs for each element that has succeeded, the last one first, also if others have not.
+    #[serde(default, skip_serializing_if = "no")]
+    pub compensates_each: bool,
     /// Whether a condition or outputs are evaluated once its tasks have succeeded.
     #[serde(default, skip_serializing_if = "no")]
     pub evaluates_end: bool,
@@ -123,6 +126,11 @@ pub struct Step {
     /// State of its compensation, once it has begun.
     #[serde(default, skip_serializing_if = "none")]
     pub compensation: Option<StepState>,
+    /// Elements whose compensation has not ended, and the one whose compensation was created last.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub uncompensated: u32,
+    #[serde(default, skip_serializing_if = "none")]
+    pub compensated_item: Option<u32>,
     /// The step below it in the stack of completed steps.
     #[serde(default, skip_serializing_if = "none")]
     pub previous: Option<u32>,
@@ -156,6 +164,7 @@ impl Step {
             finally: false,
             stops: false,
             compensates: false,
+            compensates_each: false,
             evaluates_end: false,
             has_dependents: false,
             follows: false,
@@ -184,6 +193,8 @@ impl Step {
             signalled: false,
             has_output: false,
             compensation: None,
+            uncompensated: 0,
+            compensated_item: None,
             previous: None,
             last_task: None,
             may_reuse: false,

@@ -2,6 +2,7 @@
 //! have thousands of tasks.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use prost::Message;
 use rota_core::task::{State, Task};
@@ -79,7 +80,13 @@ pub(super) async fn get(
     for (at, index) in needed.iter().enumerate().skip(from.step) {
         let steps = query(store, WorkflowQuery::StepsAt(workflow.key, vec![*index])).await?.steps;
         let Some(step) = steps.first() else { continue };
-        if let Some(item) = page.add(step, std::mem::take(&mut first)).await? {
+        let from = std::mem::take(&mut first);
+        // The compensation of an element is given what that has done.
+        let items = match place.round == COMPENSATION && *index == place.step && step.compensates_each {
+            true => place.item..place.item.saturating_add(1),
+            false => from..u32::MAX,
+        };
+        if let Some(item) = page.add(step, items).await? {
             let next_page_token = From { step: at, item }.token();
             return Ok(FetchStepResultsResponse { results: page.results, next_page_token });
         }
@@ -99,10 +106,10 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Adds the results of a step, from a task on. Returns the task with which the next page begins, if there is no room for all.
-    async fn add(&mut self, step: &Step, from: u32) -> Result<Option<u32>, Status> {
+    /// Adds the results of a step for these items. Returns the item with which the next page begins, if there is no room for all.
+    async fn add(&mut self, step: &Step, items: Range<u32>) -> Result<Option<u32>, Status> {
         if self.is_full() {
-            return Ok(Some(from));
+            return Ok(Some(items.start));
         }
         let of_step = StepResult {
             step: step.name.clone(),
@@ -111,7 +118,7 @@ impl Page<'_> {
             ..StepResult::default()
         };
         if step.kind == Kind::Task && step.created > 0 && !step.reused {
-            return self.add_tasks(step, &of_step, from).await;
+            return self.add_tasks(step, &of_step, items).await;
         }
         let values = match step.kind.is_created() {
             true if step.reused => match self.outputs(reused_results(step.index)).await? {
@@ -129,7 +136,7 @@ impl Page<'_> {
             self.push(of_step);
             return Ok(None);
         }
-        for (item, value) in (0..).zip(values).skip_while(|(item, _)| *item < from) {
+        for (item, value) in (0..).zip(values).filter(|(item, _)| items.contains(item)) {
             if self.is_full() {
                 return Ok(Some(item));
             }
@@ -157,9 +164,10 @@ impl Page<'_> {
         &mut self,
         step: &Step,
         of_step: &StepResult,
-        from: u32,
+        items: Range<u32>,
     ) -> Result<Option<u32>, Status> {
-        let limit = MAX_TASKS.saturating_sub(self.results.len());
+        let from = items.start;
+        let limit = MAX_TASKS.saturating_sub(self.results.len()).min(items.len());
         let rows = WorkflowQuery::Tasks {
             workflow: self.workflow.key,
             step: step.index,
@@ -194,7 +202,7 @@ impl Page<'_> {
                 ..of_step.clone()
             });
         }
-        Ok(Some(next).filter(|next| *next < step.created && *next > from))
+        Ok(Some(next).filter(|next| *next < step.created.min(items.end) && *next > from))
     }
 
     async fn artifacts(&self, task: &Task) -> Result<Option<v1::ArtifactList>, Status> {

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
 use super::values::{self, NoFill, NoValues};
-use super::{nested, reuse};
+use super::{compensations, nested, reuse};
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{self as wire, MAX_VALUES, StoredStep};
@@ -58,7 +58,7 @@ pub(super) async fn next(
 /// Returns the end of a step that cannot be evaluated.
 pub(super) fn fail(step: &Step, message: String) -> Action {
     match step.compensation {
-        Some(StepState::Ready) => Action::CompensationFailed { message },
+        Some(StepState::Ready) => Action::CompensationFailed { after: step.compensated_item, message },
         _ => Action::Fail { round: step.round, state: step.state, created: step.created, message },
     }
 }
@@ -90,9 +90,15 @@ async fn attempt(
     };
     if step.compensation == Some(StepState::Ready) {
         let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
-        let place = place(workflow, step, COMPENSATION, 0);
-        let filled = fill(&task, &read(stored.seen).await?)?;
-        let (create, kept) = create(creator, workflow, filled, spec.priority, place).await?;
+        let mut values = read(stored.seen).await?;
+        let mut item = 0;
+        if step.compensates_each {
+            let element = compensations::next(store, workflow, step).await?;
+            item = element.item;
+            values = element.values(&step.name, &values)?;
+        }
+        let place = place(workflow, step, COMPENSATION, item);
+        let (create, kept) = create(creator, workflow, fill(&task, &values)?, spec.priority, place).await?;
         return Ok(Some(Next { action: Action::Compensate(Box::new(create)), kept: vec![kept] }));
     }
     match step.state {
@@ -115,7 +121,7 @@ async fn attempt(
             let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
                 return Err(failed("it has no task"));
             };
-            let (window, values) = match values::items(store, step).await? {
+            let (window, values) = match values::items(store, step, created).await? {
                 Some(window) => (Some(window), read(reads(task, &stored.seen)?).await?),
                 // One task, or a fan-out that an earlier version has started.
                 None => {
@@ -209,7 +215,7 @@ async fn start(
     specs.truncate(most(&planned) as usize);
     let (tasks, kept) = create_all(creator, workflow, &planned, spec.priority, specs).await?;
     let parts = match items {
-        Some(items) if tasks.len() < items.len() => items
+        Some(items) if tasks.len() < items.len() || step.compensates_each => items
             .chunks(values::ITEMS)
             .map(|part| Value::from(part).to_string().into_bytes().into())
             .collect(),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use pbjson_types::Struct;
 use prost::Message;
@@ -169,7 +171,7 @@ pub(super) async fn start(
     filled.truncate(most(&planned) as usize);
     let nested = create(store, workflow, &planned, &base, filled).await?;
     let parts = match items {
-        Some(items) if nested.len() < items.len() => {
+        Some(items) if nested.len() < items.len() || step.compensates_each => {
             let part = |part: &[Value]| Bytes::from(Value::from(part).to_string().into_bytes());
             items.chunks(values::ITEMS).map(part).collect()
         }
@@ -197,7 +199,7 @@ pub(super) async fn more(
     values: &Values,
 ) -> Result<Next, NoValues> {
     let window = match spec.for_each {
-        Some(_) => values::items(store, step).await?,
+        Some(_) => values::items(store, step, step.created).await?,
         None => None,
     };
     let next = (step.created, most(step), window.as_deref());
@@ -266,6 +268,16 @@ async fn check_group(store: &StoreClient, around: &Workflow, new: &Workflow) -> 
     }
 }
 
+/// Reads the outputs of the workflow of a step's last round for an item, and their size. None if it has not succeeded.
+pub(super) async fn result(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    item: u32,
+) -> Result<Option<(Value, usize)>, NoValues> {
+    Ok(outcomes(store, workflow, step, item..item + 1).await?.pop().flatten())
+}
+
 /// Reads the outputs of the workflows of a step's last round, by item, and their size: null for those that have not succeeded.
 pub(super) async fn results(
     store: &StoreClient,
@@ -275,27 +287,39 @@ pub(super) async fn results(
     let (mut results, mut bytes) = (Vec::new(), 0);
     for from in (0..step.created).step_by(OUTCOMES as usize) {
         let items = from..step.created.min(from.saturating_add(OUTCOMES));
-        let ids: Vec<_> = items.map(|item| workflow.nested_id(step.index, step.round, item)).collect();
-        let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), ids.clone());
-        let mut outcomes = store.reads().workflows(query).await?.outcomes.into_iter().peekable();
-        for id in ids {
-            let is_meant = |(found, _): &(Workflow, _)| {
-                found.state == State::Succeeded && found.is_step(workflow.key, step.index)
-            };
-            let Some((_, body)) = outcomes.next_if(|(found, _)| found.id == id).filter(is_meant) else {
-                results.push(Value::Null);
-                continue;
-            };
-            bytes += body.as_ref().map_or(0, Bytes::len);
+        for outcome in outcomes(store, workflow, step, items).await? {
+            let (value, size) = outcome.unwrap_or_default();
+            bytes += size;
             if bytes > MAX_VALUES {
                 let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
                 return Err(NoValues::Step(why));
             }
-            let outputs = body.map(|body| whole(serde_json::from_slice(&body).unwrap_or_default()));
-            results.push(outputs.unwrap_or_else(|| Value::Object(Map::new())));
+            results.push(value);
         }
     }
     Ok((results, bytes))
+}
+
+/// Reads the outputs of the workflows of at most `OUTCOMES` items, and their sizes: none for those that have not succeeded.
+async fn outcomes(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    items: Range<u32>,
+) -> Result<Vec<Option<(Value, usize)>>, NoValues> {
+    let ids: Vec<_> = items.map(|item| workflow.nested_id(step.index, step.round, item)).collect();
+    let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), ids.clone());
+    let mut outcomes = store.reads().workflows(query).await?.outcomes.into_iter().peekable();
+    let mut outcome = |id| {
+        let is_meant = |(found, _): &(Workflow, _)| {
+            found.state == State::Succeeded && found.is_step(workflow.key, step.index)
+        };
+        let (_, body) = outcomes.next_if(|(found, _)| found.id == id).filter(is_meant)?;
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        let outputs = body.map(|body| whole(serde_json::from_slice(&body).unwrap_or_default()));
+        Some((outputs.unwrap_or_else(|| Value::Object(Map::new())), bytes))
+    };
+    Ok(ids.into_iter().map(|id| outcome(id)).collect())
 }
 
 #[cfg(test)]

@@ -169,10 +169,13 @@ pub(super) fn ending(round: u32, results: &[Value]) -> Value {
     })
 }
 
-/// Reads the items of the next tasks of a fan-out, if they were stored when it started: some of them, from the first one
-/// without a task on.
-pub(super) async fn items(store: &StoreClient, step: &Step) -> Result<Option<Vec<Value>>, NoValues> {
-    let (part, skipped) = (step.created as usize / ITEMS, step.created as usize % ITEMS);
+/// Reads items of a fan-out, if they were stored when it started: some of them, from this one on.
+pub(super) async fn items(
+    store: &StoreClient,
+    step: &Step,
+    from: u32,
+) -> Result<Option<Vec<Value>>, NoValues> {
+    let (part, skipped) = (from as usize / ITEMS, from as usize % ITEMS);
     let row = step_items(step.index, u32::try_from(part).unwrap_or(u32::MAX));
     let rows = store.reads().workflows(WorkflowQuery::Outputs(step.workflow, vec![row])).await?;
     let Some((_, body)) = rows.bodies.into_iter().next() else { return Ok(None) };
@@ -252,7 +255,7 @@ async fn read_results(
 }
 
 /// Returns the data of a result, with its text as `text`.
-fn of_result(payload: &Bytes) -> Value {
+pub(super) fn of_result(payload: &Bytes) -> Value {
     let Ok(result) = v1::TaskResult::decode(payload.clone()) else { return Value::Null };
     let data = result.data.map(|data| whole(serde_json::to_value(data).unwrap_or_default()));
     let mut value = match data {

@@ -2,6 +2,7 @@
 
 mod adding;
 mod bounds;
+mod compensations;
 mod control;
 mod ends;
 mod feed;

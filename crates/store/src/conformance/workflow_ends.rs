@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rota_core::WorkflowId;
 use rota_core::task::{Completion, Desired, State as TaskState};
-use rota_core::workflow::{COMPENSATION, Command as Apply, Kind, State, StepState};
+use rota_core::workflow::{COMPENSATION, Command as Apply, Kind, Rejected, State, StepState};
 use uuid::Uuid;
 
 use super::follow_ups::settle;
@@ -48,6 +48,40 @@ pub async fn compensation_continues_after_each_reopen(t: &mut Harness) {
     compensation(t, true).await;
 }
 
+/// Fails one of three elements, and compensates the others, while the store is reopened.
+pub async fn completed_elements_are_compensated(t: &mut Harness) {
+    let mut steps = vec![step("each", &[])];
+    (steps[0].step.compensates, steps[0].step.compensates_each) = (true, true);
+    let mut given = workflow(steps);
+    given.workflow.compensates = true;
+    let mut run = Run::new(t, given, true).await;
+    run.start(0, 1, 3, 3, 0).await.unwrap();
+    for (item, completion) in [(0, ok("1")), (1, failed()), (2, ok("3"))] {
+        let ended = run.end(1, completion).await;
+        assert_eq!(ended[0].step.as_ref().map(|place| place.item), Some(item));
+    }
+    assert_eq!(run.workflow().await.state, State::Compensating);
+    for item in [2, 0] {
+        assert_eq!(run.driven().await, [0]);
+        let outdated = Action::CompensationFailed { after: Some(item), message: String::new() };
+        assert_eq!(run.drive(0, outdated).await, Err(Rejected::Outdated));
+        for repeated in [false, true] {
+            let create = run.tasks(0, COMPENSATION, item..item + 1).remove(0);
+            let driven = run.drive(0, Action::Compensate(Box::new(create))).await;
+            assert_eq!(driven.is_err(), repeated, "the second one is outdated");
+        }
+        let ended = run.end(9, ok("undone")).await;
+        let places: Vec<_> = ended.iter().filter_map(|task| task.step.as_ref()).collect();
+        assert_eq!(
+            places.iter().map(|place| (place.round, place.item)).collect::<Vec<_>>(),
+            [(COMPENSATION, item)]
+        );
+    }
+    let (ended, each) = (run.workflow().await, run.step(0).await);
+    assert_eq!((ended.state, each.state), (State::Failed, StepState::Failed));
+    assert_eq!((each.compensation, run.driven().await), (Some(StepState::Succeeded), Vec::new()));
+}
+
 pub async fn failed_compensation_ends_the_workflow(t: &mut Harness) {
     let mut steps = vec![step("one", &[]), step("two", &[0]), step("bad", &[1])];
     (steps[0].step.compensates, steps[1].step.compensates) = (true, true);
@@ -57,7 +91,9 @@ pub async fn failed_compensation_ends_the_workflow(t: &mut Harness) {
     run.run(0, ok("1")).await;
     run.run(1, ok("2")).await;
     run.run(2, failed()).await;
-    run.drive(1, Action::CompensationFailed { message: "no such value".to_owned() }).await.unwrap();
+    run.drive(1, Action::CompensationFailed { after: None, message: "no such value".to_owned() })
+        .await
+        .unwrap();
     let ended = run.workflow().await;
     assert_eq!(ended.state, State::CompensationFailed);
     assert!(ended.message.contains("no such value"), "{}", ended.message);

@@ -71,11 +71,13 @@ impl<B: Backend> Engine<B> {
             Action::Fail { round, state, created, message } => {
                 self.apply_step(key, StepCommand::Fail { round, state, created, message }, now)?
             }
-            Action::CompensationFailed { message } => {
-                self.apply_step(key, StepCommand::CompensationFailed { message }, now)?
+            Action::CompensationFailed { after, message } => {
+                self.apply_step(key, StepCommand::CompensationFailed { after, message }, now)?
             }
             Action::Compensate(create) => {
-                if let Err(rejected) = self.apply_step(key, StepCommand::CompensationCreated, now)? {
+                let item = create.task.step.as_ref().map_or(0, |place| place.item);
+                let created = StepCommand::CompensationCreated { item };
+                if let Err(rejected) = self.apply_step(key, created, now)? {
                     return Ok(Err(rejected));
                 }
                 let failed = StepCommand::TaskEnded { round: COMPENSATION, end: TaskEnd::Failed };

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) parallel: u32,
     pub(super) rounds: u32,
     pub(super) compensates: bool,
+    /// Whether it is a fan-out, whose elements are compensated. Of those, the first one fails if it does.
+    pub(super) each: bool,
     pub(super) compensation_fails: bool,
     pub(super) kind: u8,
     /// Whether it is in the group of steps, of which one runs at a time.
@@ -40,7 +42,7 @@ pub(super) struct Graph {
 
 fn plan(index: usize) -> impl Strategy<Value = Plan> {
     let needs = prop::collection::btree_map(0..index.max(1), any::<bool>(), 0..=index.min(3));
-    let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8, 0..3u8);
+    let chances = (0..10u8, 0..10u8, 0..4u32, 0..3u32, 1..3u32, any::<bool>(), 0..20u8, 0..10u8, 0..6u8);
     (needs, chances).prop_map(
         move |(needs, (fails, skips, items, parallel, rounds, compensates, broken, kind, grouped))| Plan {
             reused: skips == 1,
@@ -53,7 +55,8 @@ fn plan(index: usize) -> impl Strategy<Value = Plan> {
             compensates,
             compensation_fails: broken == 0,
             kind,
-            grouped: grouped == 0,
+            grouped: grouped % 3 == 0,
+            each: grouped < 3,
         },
     )
 }

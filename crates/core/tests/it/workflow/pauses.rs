@@ -36,6 +36,7 @@ impl World {
             parallel: 0,
             rounds: 1,
             compensates: false,
+            each: false,
             compensation_fails: false,
             kind: 9,
             grouped: false,
@@ -51,7 +52,7 @@ impl World {
 
     /// Executes what is left, besides tasks that hang.
     pub(super) fn run_but(&mut self, hanging: &[usize]) {
-        let hangs = |work: &Work| matches!(work, Work::Task(index, _) if hanging.contains(index));
+        let hangs = |work: &Work| matches!(work, Work::Task(index, ..) if hanging.contains(index));
         while let Some(at) = self.work.iter().position(|work| !hangs(work)) {
             let work = self.work.swap_remove(at);
             self.run(work);
@@ -175,7 +176,7 @@ fn first_cancellation_spares_finally_steps() {
         let mut world = World::by_hand(1, &[Kind::Task, Kind::Task]);
         world.run_but(&[0]);
         world.step(0, StepCommand::TaskEnded { round: 1, end });
-        world.work.retain(|work| *work != Work::Task(0, 1));
+        world.work.retain(|work| *work != Work::Task(0, 1, 0));
         world.run_but(&[1]);
         assert_eq!((world.workflow.state, world.steps[1].state), (State::Finalizing, StepState::Running));
         let before = world.workflow.clone();

@@ -132,7 +132,7 @@ fn workflows() -> Vec<(&'static str, Workflow)> {
     let ending = finalizing.clone().ends(2, TaskEnd::Succeeded);
     let cancelled = Made::new(false).on(cancel()).step(0, StepCommand::Halt).step(1, StepCommand::Halt);
     let broken = compensating.clone().step(0, StepCommand::Compensate);
-    let broken = broken.step(0, StepCommand::CompensationFailed { message: String::new() });
+    let broken = broken.step(0, StepCommand::CompensationFailed { after: None, message: String::new() });
     let all = [
         ("RUNNING", Made::new(false)),
         ("RUNNING, paused", Made::new(false).on(Command::Pause { suspend: false })),
@@ -207,6 +207,15 @@ fn steps() -> Vec<(&'static str, Step)> {
         step.compensation = Some(state);
         step
     };
+    let elements = |state, compensation| {
+        let mut step = of(Kind::Task, state);
+        (step.compensates_each, step.compensation) = (true, compensation);
+        (step.total, step.created, step.succeeded) = (3, 3, 2);
+        if compensation.is_some() {
+            (step.uncompensated, step.compensated_item) = (2, Some(2));
+        }
+        step
+    };
     let mut task = of(Kind::Task, StepState::Running);
     task.due = None;
     vec![
@@ -222,7 +231,9 @@ fn steps() -> Vec<(&'static str, Step)> {
         ("SUCCEEDED", of(Kind::Task, StepState::Succeeded)),
         ("SUCCEEDED, compensation READY", compensated(StepState::Ready)),
         ("SUCCEEDED, compensation RUNNING", compensated(StepState::Running)),
+        ("SUCCEEDED, two elements left", elements(StepState::Succeeded, Some(StepState::Running))),
         ("FAILED", of(Kind::Task, StepState::Failed)),
+        ("FAILED, with elements", elements(StepState::Failed, None)),
         ("SKIPPED", of(Kind::Task, StepState::Skipped)),
         ("CANCELLED", of(Kind::Task, StepState::Cancelled)),
     ]
@@ -253,7 +264,7 @@ fn step_label(command: &StepCommand) -> String {
         StepCommand::Resume => "Resume",
         StepCommand::Halt => "Halt",
         StepCommand::Compensate => "Compensate",
-        StepCommand::CompensationCreated => "CompensationCreated",
+        StepCommand::CompensationCreated { .. } => "CompensationCreated",
         StepCommand::CompensationFailed { .. } => "CompensationFailed",
     };
     name.to_owned()
@@ -285,8 +296,8 @@ fn on_steps(step: &Step) -> Vec<StepCommand> {
         StepCommand::Resume,
         StepCommand::Halt,
         StepCommand::Compensate,
-        StepCommand::CompensationCreated,
-        StepCommand::CompensationFailed { message },
+        StepCommand::CompensationCreated { item: 0 },
+        StepCommand::CompensationFailed { after: step.compensated_item, message },
         ended(COMPENSATION, TaskEnd::Succeeded),
         ended(COMPENSATION, TaskEnd::Failed),
     ]

@@ -98,14 +98,13 @@ pub(super) fn new_step(
         &given.kind,
         Some(v1::workflow_step::Kind::Task(task)) if all_agents(task).is_some()
     );
-    let has_previous = given.repeat.is_some() && given.for_each.is_none() && !is_for_all;
-    if (used.previous || with_itself.previous) && !has_previous {
+    with_itself.merge(&outputs(&at("outputs"), &given.outputs)?);
+    if with_itself.item {
         return Err(invalid(
             field,
-            "reads `previous`, which only steps with repeat have, without for_each or several agents",
+            "reads `item` or `index` in repeat.until or outputs, which are of all elements",
         ));
     }
-    with_itself.merge(&outputs(&at("outputs"), &given.outputs)?);
     if let Some(compensate) = &given.compensate {
         if !compensates {
             return Err(invalid(at("compensate"), "needs on_failure COMPENSATE of the workflow"));
@@ -114,7 +113,18 @@ pub(super) fn new_step(
             return Err(invalid(at("compensate"), "is not for finally-steps"));
         }
         let compensate = one_of_all(&at("compensate"), compensate, true)?;
-        with_itself.merge(&task_spec(&at("compensate"), &compensate)?);
+        let reads = task_spec(&at("compensate"), &compensate)?;
+        if reads.item && given.for_each.is_none() {
+            return Err(invalid(at("compensate"), "reads `item` or `index` without for_each"));
+        }
+        with_itself.merge(&reads);
+    }
+    let has_previous = given.repeat.is_some() && given.for_each.is_none() && !is_for_all;
+    if (used.previous || with_itself.previous) && !has_previous {
+        return Err(invalid(
+            field,
+            "reads `previous`, which only steps with repeat have, without for_each or several agents",
+        ));
     }
     if given.priority.is_some_and(|priority| !(0..=10).contains(&priority)) {
         return Err(invalid(at("priority"), "must be from 0 to 10"));
@@ -132,6 +142,7 @@ pub(super) fn new_step(
     step.stops = graph.stops(index, policy);
     step.group = group;
     step.compensates = given.compensate.is_some();
+    step.compensates_each = step.compensates && given.for_each.is_some();
     step.evaluates_end = given.repeat.is_some() || !given.outputs.is_empty();
     step.has_dependents = graph.has_dependents(index);
     step.max_rounds = max_rounds;
