@@ -32,18 +32,22 @@ impl Workflows {
         if workflow.waits_for_group() {
             causes.push(self.group_cause(workflow, None).await?);
         }
-        self.each_step(workflow.key, |record| {
-            if step.is_empty() || record.name == step {
-                match record.waits_for_group() && waiting.len() < MAX_GROUPS {
-                    true => waiting.push(record),
-                    false => {
-                        causes.extend(cause(workflow, &record).map(|cause| self.with_failure(cause, &record)))
-                    }
+        let mut visit = |record: Step| {
+            match record.waits_for_group() && waiting.len() < MAX_GROUPS {
+                true => waiting.push(record),
+                false => {
+                    causes.extend(cause(workflow, &record).map(|cause| self.with_failure(cause, &record)))
                 }
             }
             causes.len() + waiting.len() < MAX_CAUSES
-        })
-        .await?;
+        };
+        if step.is_empty() {
+            self.each_step(workflow.key, visit).await?;
+        } else {
+            let named = self.step_named(workflow, step).await?;
+            visit(named.clone());
+            causes.extend(self.explain_needs(workflow, &named).await?);
+        }
         for step in waiting {
             causes.push(self.group_cause(workflow, Some(&step)).await?);
         }
@@ -134,8 +138,8 @@ impl Workflows {
     }
 }
 
-/// Returns why a step has not ended, or ended without success.
-fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
+/// Returns why a step that has started has not ended, or ended without success.
+pub(super) fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
     let name = &step.name;
     let (code, message, hint) = match workflow.state_of(step) {
         StepState::Succeeded | StepState::Waiting | StepState::Skipped => return None,

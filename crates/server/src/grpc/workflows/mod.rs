@@ -3,6 +3,7 @@
 mod add;
 mod explain;
 mod feed;
+mod needs;
 mod rerun;
 mod service;
 mod watch;

@@ -6,7 +6,7 @@ use rota_proto::v1;
 use rota_testkit::{Backend, Cluster, history, tasks};
 use serde_json::{Value, json};
 
-use super::{Api, WORKFLOWS, echoes};
+use super::{Api, WORKFLOWS, echoes, fails};
 
 async fn control(api: &Api, alias: &str, verb: &str) -> Result<()> {
     let (status, answer) = api.post(&format!("{WORKFLOWS}/{alias}:{verb}"), &json!({})).await?;
@@ -125,5 +125,54 @@ async fn damaged_kind_fails_its_step() -> Result<()> {
     api.create("broken", json!({ "steps": [{ "name": "a", "task": task }] })).await?;
     let ended = api.ended("broken").await?;
     assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_FAILED", "{ended}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn explained_steps_name_what_they_need() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 4)?;
+    let api = Api::new(&cluster)?;
+    let spec = json!({
+        "inputs": { "deploy": true },
+        "onFailure": "ON_STEP_FAILURE_SKIP_DEPENDENTS",
+        "steps": [
+            { "name": "ask", "approval": { "prompt": "Go?" } },
+            { "name": "mid", "needs": [{ "step": "ask" }], "task": echoes("x") },
+            { "name": "late", "needs": [{ "step": "ask" }, { "step": "mid" }], "task": echoes("x") },
+            { "name": "skip", "condition": "!inputs.deploy", "task": echoes("x") },
+            { "name": "bad", "task": fails() },
+            { "name": "dep", "needs": [{ "step": "skip" }, { "step": "bad" }], "task": echoes("x") },
+        ],
+    });
+    api.create("graph", spec).await?;
+    api.until_step("graph", "dep", "SKIPPED").await?;
+    api.until_step("graph", "skip", "SKIPPED").await?;
+    let messages = async |step: &str| -> Result<Vec<String>> {
+        let explained = api.get(&format!("{WORKFLOWS}/graph:explain?step={step}")).await?;
+        let causes = explained["causes"].as_array().cloned().unwrap_or_default();
+        Ok(causes.iter().filter_map(|cause| cause["message"].as_str()).map(str::to_owned).collect())
+    };
+    assert_eq!(
+        messages("late").await?,
+        [
+            "step late waits for 2 of 2 steps that it needs: ask (RUNNING), mid (WAITING)",
+            "step ask waits for a decision: Go?"
+        ]
+    );
+    let skipped = "step skip was skipped: its condition does not hold: !inputs.deploy";
+    assert_eq!(messages("skip").await?, [skipped]);
+    let skipped = "step dep was skipped: a step that it needs has not succeeded: bad (FAILED)";
+    assert_eq!(messages("dep").await?, [skipped]);
+    let missing = messages("absent").await.expect_err("no such step").to_string();
+    assert!(missing.contains("does not exist"), "{missing}");
+    api.post(&format!("{WORKFLOWS}/graph:cancel"), &json!({ "reason": "enough" })).await?;
+    api.ended("graph").await?;
+    let stopped = messages("late").await?;
+    assert!(
+        stopped.concat().starts_with("step late was skipped: the workflow stopped before it: "),
+        "{stopped:?}"
+    );
     Ok(())
 }
