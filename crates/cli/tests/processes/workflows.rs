@@ -193,3 +193,35 @@ async fn template_runs_to_its_outputs() -> Result<()> {
     fixture.rota(&with(&key)).await.failed(3, &["was cancelled", first.trim()]);
     Ok(())
 }
+
+#[tokio::test]
+async fn report_counts_tasks_of_nested_workflows() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 4).await?;
+    let task = "{target: {agent: shell}, runtime: {command: {shell: echo done}}}";
+    let spec = format!(
+        "steps:
+- name: each
+  forEach: {{items: '[1, 2]'}}
+  workflow:
+    spec:
+      steps:
+      - name: own
+        task: {task}
+      - name: deeper
+        workflow: {{spec: {{steps: [{{name: own, task: {task}}}]}}}}
+- name: own
+  needs: [{{step: each}}]
+  task: {task}
+"
+    );
+    std::fs::write(fixture.dir().join("nested.yaml"), spec)?;
+    fixture.rota(&["workflow", "run", "-f", "nested.yaml", "--name", "nested", "--watch"]).await.success();
+    let report = fixture.rota(&["workflow", "report", "nested", "-o", "json"]).await.json();
+    let counts =
+        |step: usize| ["workflows", "tasks", "attempts"].map(|field| report["steps"][step][field].as_i64());
+    assert_eq!(counts(0), [Some(4), Some(4), Some(4)], "{report}");
+    assert_eq!(counts(1), [Some(0), Some(1), Some(1)], "{report}");
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use rota_client::Client;
 use rota_proto::{names, v1};
 use rota_telemetry::clock;
 use serde::Serialize;
@@ -12,6 +13,9 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::text::{between, count, moment, money, seconds};
 use crate::output::{Paint, Table, duration};
+
+/// Number of tasks that one call reads, at most: the server bounds its bytes.
+const PAGE_SIZE: i32 = 1000;
 
 /// Times, costs and steps, as `--output json` prints them.
 #[derive(Debug, Serialize)]
@@ -45,10 +49,12 @@ struct Row {
     work: Work,
 }
 
-/// What the tasks of a step did, in all rounds.
+/// What the tasks of a step did, in all rounds, with those of the workflows below it.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Work {
+    /// Workflows below the step, at any depth.
+    workflows: i64,
     tasks: i64,
     attempts: i64,
     /// Longest time that one of its tasks has waited for a worker.
@@ -63,15 +69,9 @@ pub(super) async fn report(context: &Context, name: &str) -> anyhow::Result<Exit
     let workflow =
         Box::pin(context.client.get_workflow(v1::GetWorkflowRequest { name: name.into() })).await?;
     let steps = context.client.all_workflow_steps(name).await?;
-    let filter = v1::TaskFilter { workflow: workflow.uid.clone(), ..v1::TaskFilter::default() };
     let (namespace, _) = names::parse(&workflow.name, "workflows").unwrap_or_default();
-    let tasks = v1::ListTasksRequest {
-        parent: names::namespace(namespace),
-        filter: Some(filter),
-        ..v1::ListTasksRequest::default()
-    };
-    let tasks = context.client.all_tasks(tasks, None).await?;
-    let report = Report::new(&workflow, &steps, &tasks);
+    let work = work(&context.client, names::namespace(namespace), &workflow.uid, &steps).await?;
+    let report = Report::new(&workflow, &steps, work);
     if !context.out.is_human() {
         context.out.value(&report)?;
         return Ok(Exit::Ok);
@@ -80,14 +80,56 @@ pub(super) async fn report(context: &Context, name: &str) -> anyhow::Result<Exit
     Ok(Exit::Ok)
 }
 
-impl Report {
-    fn new(workflow: &v1::Workflow, steps: &[v1::StepStatus], tasks: &[v1::Task]) -> Self {
-        let status = workflow.status.clone().unwrap_or_default();
-        let mut work = HashMap::<&str, Work>::new();
-        for task in tasks {
-            let step = task.step.as_ref().map(|step| step.step.as_str()).unwrap_or_default();
-            work.entry(step).or_default().add(task);
+fn has_workflows_in(steps: &[v1::StepStatus]) -> bool {
+    steps.iter().any(|step| !step.last_workflow.is_empty())
+}
+
+/// Reads what the tasks of each step did, page by page, with those of the workflows below it, of which the control plane bounds the number.
+async fn work(
+    client: &Client,
+    parent: String,
+    workflow: &str,
+    steps: &[v1::StepStatus],
+) -> anyhow::Result<HashMap<String, Work>> {
+    let mut work = HashMap::<String, Work>::new();
+    // With the step of the outermost workflow, unless it is that.
+    let mut open = vec![(workflow.to_owned(), None::<String>, has_workflows_in(steps))];
+    while let Some((workflow, step, has_workflows)) = open.pop() {
+        let filter = v1::TaskFilter { workflow: workflow.clone(), ..v1::TaskFilter::default() };
+        let mut tasks = v1::ListTasksRequest {
+            parent: parent.clone(),
+            filter: Some(filter),
+            page_size: PAGE_SIZE,
+            ..v1::ListTasksRequest::default()
+        };
+        loop {
+            let page = client.list_tasks(tasks.clone()).await?;
+            for task in &page.tasks {
+                let own = task.step.as_ref().map(|place| place.step.clone()).unwrap_or_default();
+                work.entry(step.clone().unwrap_or(own)).or_default().add(task);
+            }
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            tasks.page_token = page.next_page_token;
         }
+        if !has_workflows {
+            continue;
+        }
+        let filter = v1::WorkflowFilter { parent_workflow: workflow, ..v1::WorkflowFilter::default() };
+        for below in client.all_workflows(&parent, filter).await? {
+            let step = step.clone().unwrap_or(below.parent_step);
+            work.entry(step.clone()).or_default().workflows += 1;
+            let steps = client.all_workflow_steps(&below.name).await?;
+            open.push((below.uid, Some(step), has_workflows_in(&steps)));
+        }
+    }
+    Ok(work)
+}
+
+impl Report {
+    fn new(workflow: &v1::Workflow, steps: &[v1::StepStatus], mut work: HashMap<String, Work>) -> Self {
+        let status = workflow.status.clone().unwrap_or_default();
         let path = critical_path(workflow.spec.as_ref(), steps);
         let rows: Vec<_> = (0..)
             .zip(steps)
