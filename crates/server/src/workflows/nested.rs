@@ -169,7 +169,7 @@ pub(super) async fn start(
         }
     }
     filled.truncate(most(&planned) as usize);
-    let nested = create(store, workflow, &planned, &base, filled).await?;
+    let nested = create(store, workflow, &planned, &base, spec.priority, filled).await?;
     let parts = match items {
         Some(items) if nested.len() < items.len() || step.compensates_each => {
             let part = |part: &[Value]| Bytes::from(Value::from(part).to_string().into_bytes());
@@ -204,7 +204,7 @@ pub(super) async fn more(
     };
     let next = (step.created, most(step), window.as_deref());
     let (base, filled) = prepare(store, workflow, spec, values, &step.prompt, next).await?;
-    let nested = create(store, workflow, step, &base, filled).await?;
+    let nested = create(store, workflow, step, &base, spec.priority, filled).await?;
     let (round, created) = (step.round, step.created);
     Ok(Action::More { round, created, tasks: Vec::new(), nested }.into())
 }
@@ -215,6 +215,7 @@ async fn create(
     workflow: &Workflow,
     step: &Step,
     base: &Base,
+    priority: Option<i32>,
     inputs: Vec<Struct>,
 ) -> Result<Vec<CreateWorkflow>, NoValues> {
     let depth = workflow.depth() + 1;
@@ -227,6 +228,7 @@ async fn create(
             break;
         }
         let mut spec = base.with(inputs)?;
+        inherit(priority, &mut spec);
         if spec.owner.is_empty() {
             spec.owner.clone_from(&workflow.owner);
         }
@@ -250,6 +252,17 @@ async fn create(
         creates.push(create);
     }
     Ok(creates)
+}
+
+/// Gives the priority of a step to the steps of its workflow that have none, and so to those of the workflows below.
+fn inherit(priority: Option<i32>, spec: &mut v1::WorkflowSpec) {
+    let creates = |step: &v1::WorkflowStep| {
+        matches!(step.kind, Some(Kind::Task(_) | Kind::Workflow(_) | Kind::Merge(_)))
+    };
+    let steps = spec.steps.iter_mut().chain(&mut spec.finally);
+    for step in steps.filter(|step| step.priority.is_none() && creates(step)) {
+        step.priority = priority;
+    }
 }
 
 /// Refuses a concurrency group that a workflow around the new one holds: each would wait for the other.

@@ -213,3 +213,31 @@ async fn nested_failures_and_bounds_reach_the_outside() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn priority_reaches_steps_at_any_depth() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let api = Api::new(&cluster)?;
+    let deep = json!({ "steps": [{ "name": "inner", "task": echoes("x") }] });
+    let below = json!({ "steps": [
+        { "name": "plain", "task": echoes("x") },
+        { "name": "own", "priority": 2, "task": echoes("x") },
+        { "name": "deep", "workflow": { "spec": deep } },
+    ] });
+    let steps = json!([
+        { "name": "outer", "priority": 8, "workflow": { "spec": below } },
+        { "name": "other", "task": echoes("x") },
+    ]);
+    api.create("urgent", json!({ "steps": steps })).await?;
+    let expected = [("inner", 8), ("other", 5), ("own", 2), ("plain", 8)];
+    tasks::eventually("all tasks", async || {
+        let all = api.get("/api/v1/namespaces/default/tasks?pageSize=100").await?;
+        let all = all["tasks"].as_array().cloned().unwrap_or_default();
+        let of = |task: &Value| Some((task["step"]["step"].as_str()?.to_owned(), task["priority"].as_i64()?));
+        let mut found: Vec<_> = all.iter().filter_map(of).collect();
+        found.sort_unstable();
+        Ok(found.iter().map(|(step, priority)| (step.as_str(), *priority)).eq(expected))
+    })
+    .await
+}
