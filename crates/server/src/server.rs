@@ -275,7 +275,7 @@ impl Server {
                 retention: options.timing.retention,
             },
             schedules: grpc::Schedules { driver, barriers: barriers.clone() },
-            templates: templates.clone(),
+            templates,
             kinds,
             agents: grpc::Agents {
                 agents,
@@ -316,12 +316,7 @@ impl Server {
                     last_backup: metrics.last_backup(),
                 },
             },
-            workflows: grpc::Workflows {
-                store: store.clone(),
-                ready_steps,
-                streams: streams.clone(),
-                templates,
-            },
+            workflows: grpc::Workflows { store: store.clone(), ready_steps, streams: streams.clone() },
             artifacts: grpc::ArtifactsService { store: store.clone(), artifacts, streams },
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },

@@ -358,6 +358,8 @@ pub struct WorkflowFilter {
     pub alias: Option<String>,
     /// The workflow of which they are steps.
     pub parent: Option<WorkflowId>,
+    #[serde(default)]
+    pub template: Option<String>,
     /// Page token: only older workflows.
     pub before: Option<WorkflowKey>,
     pub limit: usize,
@@ -379,6 +381,7 @@ impl WorkflowFilter {
             && self
                 .parent
                 .is_none_or(|id| workflow.parent.as_ref().is_some_and(|parent| parent.step.id == id))
+            && self.template.as_ref().is_none_or(|template| workflow.is_of_template(template))
     }
 }
 

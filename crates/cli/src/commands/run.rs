@@ -45,7 +45,7 @@ pub struct Run {
     /// Prompt of the task; `-` reads it from standard input
     pub prompt: Option<String>,
     /// Template of a workflow that runs instead of a task (`rota template list`)
-    #[arg(long, value_name = "NAME", conflicts_with_all = workflow::OF_TASKS)]
+    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = workflow::OF_TASKS)]
     pub template: Option<String>,
     /// Parameter of the template, as JSON or as text; may be repeated
     #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
@@ -71,7 +71,7 @@ pub struct Run {
     /// Title of the task, one line
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
-    /// Owner of the task, for people and filters
+    /// Owner of the task or workflow, for people and filters
     #[arg(long, value_name = "TEXT")]
     pub owner: Option<String>,
     /// Parent of the task: id or name
@@ -162,6 +162,7 @@ impl Run {
                 template,
                 parameters: self.parameters,
                 name: self.name.unwrap_or_default(),
+                owner: self.owner,
                 labels: pairs::map(&self.label),
                 idempotency_key: self.idempotency_key.unwrap_or_default(),
                 ttl: self.ttl,

@@ -225,3 +225,50 @@ async fn report_counts_tasks_of_nested_workflows() -> Result<()> {
     assert_eq!(counts(1), [Some(0), Some(1), Some(1)], "{report}");
     Ok(())
 }
+
+#[tokio::test]
+async fn workflows_are_listed_by_what_they_have() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 2).await?;
+    std::fs::write(fixture.dir().join("deploy.yaml"), TEMPLATE)?;
+    fixture.rota(&["template", "apply", "deploy", "-f", "deploy.yaml"]).await.success();
+    let labels = ["-l", "team=shop"];
+    let first = ["run", "--template", "deploy@1", "--name", "first", "--owner", "ann", "-p", "image=a"];
+    fixture.rota(&[&first[..], &labels].concat()).await.success();
+    // It waits for a person.
+    let many = ["-p", "image=b", "-p", "replicas=3"];
+    let second = ["workflow", "run", "--template", "deploy", "--name", "second", "--owner", "bob"];
+    fixture.rota(&[&second[..], &many, &labels].concat()).await.success();
+    std::fs::write(fixture.dir().join("wait.yaml"), "owner: cid\nsteps: [{name: go, wait: {signal: go}}]\n")?;
+    let third = ["workflow", "run", "-f", "wait.yaml", "--name", "third", "--paused"];
+    fixture.rota(&third).await.success();
+    let fourth = ["workflow", "run", "-f", "wait.yaml", "--name", "fourth", "--paused", "--owner", "dan"];
+    fixture.rota(&fourth).await.success();
+    for (filter, expected) in [
+        (&["--owner", "ann"][..], &["first"][..]),
+        (&["--owner", "bob"], &["second"]),
+        (&["--owner", "cid"], &["third"]),
+        (&["--owner", "dan"], &["fourth"]),
+        (&["--state", "succeeded"], &["first"]),
+        (&["--state", "running"], &["second"]),
+        (&["--state", "Paused,SUCCEEDED"], &["fourth", "third", "first"]),
+        (&["--state", "compensation-failed"], &[]),
+        (&["-l", "team=shop"], &["second", "first"]),
+        (&["-l", "team=shop", "--state", "running"], &["second"]),
+        (&["-l", "team=other"], &[]),
+        (&["--template", "deploy"], &["second", "first"]),
+        (&["--template", "deploy@1"], &["second", "first"]),
+        (&["--template", "deploy@2"], &[]),
+    ] {
+        let listed = fixture.rota(&[&["workflow", "list"][..], filter].concat()).await.success();
+        let names: Vec<_> =
+            listed.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(names, expected, "{filter:?}: {listed}");
+    }
+    let shown = fixture.rota(&["workflow", "get", "first"]).await.success();
+    assert!(shown.lines().any(|line| line.split_whitespace().eq(["Template", "deploy@1"])), "{shown}");
+    fixture.rota(&["workflow", "list", "--state", "lost"]).await.failed(2, &["lost", "compensating"]);
+    fixture.rota(&["run", "--template", "deploy@7", "-p", "image=a"]).await.failed(4, &["no version 7"]);
+    Ok(())
+}

@@ -98,6 +98,9 @@ pub struct Workflow {
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "none")]
     pub rerun_of: Option<WorkflowId>,
+    /// Template of which it was made, with its version: `name@version`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub template: String,
     /// The step that it is of another workflow.
     #[serde(default, skip_serializing_if = "none")]
     pub parent: Option<Box<Parent>>,
@@ -203,6 +206,7 @@ impl Workflow {
             owner: String::new(),
             labels: BTreeMap::new(),
             rerun_of: None,
+            template: String::new(),
             parent: None,
             nests: Vec::new(),
             nested: 0,
@@ -262,6 +266,12 @@ impl Workflow {
     /// Whether nothing starts until it is resumed. Finally-steps and compensations cannot be paused.
     pub fn is_paused(&self) -> bool {
         self.paused && self.state == State::Running
+    }
+
+    /// Whether it was made of a template, by its name or by `name@version`.
+    pub fn is_of_template(&self, template: &str) -> bool {
+        let (name, _) = self.template.rsplit_once('@').unwrap_or_default();
+        self.template == template || (!name.is_empty() && name == template)
     }
 
     /// Whether a step of the current phase may start.

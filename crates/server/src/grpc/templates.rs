@@ -75,15 +75,6 @@ pub(crate) async fn template_at(
 }
 
 impl Templates {
-    /// Returns the newest specification of a template.
-    pub(super) async fn newest(
-        &self,
-        namespace: Namespace,
-        name: String,
-    ) -> Result<v1::WorkflowTemplateSpec, Status> {
-        Ok(template_at(&self.store, namespace, name, 0).await?.spec.unwrap_or_default())
-    }
-
     async fn read(&self, key: DocumentKey) -> Result<Option<Document>, Status> {
         self.store.reads().document(key).await.map_err(status::store)
     }

@@ -239,7 +239,8 @@ async fn create(
         let mut labels = workflow.labels.clone();
         labels.remove(CLUSTER);
         let given = v1::Workflow { spec: Some(spec), labels, ..v1::Workflow::default() };
-        let request = v1::CreateWorkflowRequest { workflow: Some(given), ..Default::default() };
+        let template = base.name().split('#').next().unwrap_or_default().to_owned();
+        let request = v1::CreateWorkflowRequest { workflow: Some(given), template, ..Default::default() };
         let parent = &workflow.trace;
         let trace =
             Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };

@@ -124,3 +124,74 @@ async fn rerun_fulfils_the_schemas_of_parameters() -> Result<()> {
     assert_eq!(serde_json::to_value(outputs)?, serde_json::json!({ "made": "c b 2" }));
     Ok(())
 }
+
+#[tokio::test]
+async fn workflows_name_their_template_and_version() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let client = cluster.client();
+        for step in ["one", "two"] {
+            let template = serde_json::json!({
+                "name": NAME,
+                "spec": { "workflow": { "steps": [{ "name": step, "wait": { "duration": "0s" } }] } },
+            });
+            let request = v1::UpdateWorkflowTemplateRequest {
+                workflow_template: Some(serde_json::from_value(template)?),
+                allow_missing: true,
+                ..Default::default()
+            };
+            client.update_workflow_template(request).await?;
+        }
+        let create = async |template: &str| {
+            let (parent, template) = ("namespaces/default".to_owned(), template.to_owned());
+            client.create_workflow(v1::CreateWorkflowRequest { parent, template, ..Default::default() }).await
+        };
+        let get = async |name: &str| {
+            let found = client.get_workflow(v1::GetWorkflowRequest { name: name.to_owned() }).await?;
+            let step = found.spec.and_then(|spec| Some(spec.steps.first()?.name.clone()));
+            anyhow::Ok((found.status.unwrap_or_default().template, step.unwrap_or_default()))
+        };
+        let of = |version: &str, step: &str| (version.to_owned(), step.to_owned());
+        let old = create("deploy@1").await?.name;
+        assert_eq!(get(&old).await?, of("deploy@1", "one"));
+        assert_eq!(get(&create(&format!("{NAME}@1")).await?.name).await?, of("deploy@1", "one"));
+        assert_eq!(get(&create("deploy").await?.name).await?, of("deploy@2", "two"));
+        for (wrong, reason) in
+            [("deploy@3", Some("TEMPLATE_NOT_FOUND")), ("deploy@0", None), ("deploy@new", None)]
+        {
+            let refused = create(wrong).await.unwrap_err();
+            assert!(reason.is_none() || refused.reason.as_deref() == reason, "{wrong}: {refused:?}");
+            assert!(reason.is_some() || refused.fields[0].field == "template", "{wrong}: {refused:?}");
+        }
+        // A workflow as a step is of a template, too; the one around it is of none.
+        let around = serde_json::json!({
+            "parent": "namespaces/default",
+            "workflow": { "spec": { "steps": [{ "name": "call", "workflow": { "template": "deploy" } }] } },
+        });
+        let around = client.create_workflow(serde_json::from_value(around)?).await?;
+        assert_eq!(around.status.unwrap_or_default().template, "");
+        let list = async |template: &str| {
+            let filter = v1::WorkflowFilter { template: template.to_owned(), ..Default::default() };
+            let all = client.all_workflows("namespaces/default", filter).await?;
+            let of = |one: v1::Workflow| one.status.unwrap_or_default().template;
+            anyhow::Ok(all.into_iter().map(of).collect::<Vec<_>>())
+        };
+        tasks::eventually("the workflow of the step", async || Ok(list("deploy@2").await?.len() == 2))
+            .await?;
+        assert_eq!(list("deploy@1").await?, ["deploy@1", "deploy@1"]);
+        assert_eq!(
+            (list("deploy").await?.len(), list("deplo").await?.len(), list("1").await?.len()),
+            (4, 0, 0)
+        );
+        // A rerun has the specification, and so the template, of the earlier one.
+        tasks::eventually("the end of the workflow", async || {
+            let found = client.get_workflow(v1::GetWorkflowRequest { name: old.clone() }).await?;
+            Ok(found.status.is_some_and(|status| status.state() == v1::WorkflowState::Succeeded))
+        })
+        .await?;
+        let again = v1::RerunWorkflowRequest { name: old.clone(), ..Default::default() };
+        let again = client.rerun_workflow(again).await?;
+        assert_eq!(get(&again.name).await?, of("deploy@1", "one"));
+    }
+    Ok(())
+}

@@ -10,6 +10,7 @@ use rota_proto::{names, v1};
 use serde_json::{Map, Value};
 
 use super::{show, watch};
+use crate::commands::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
@@ -24,8 +25,8 @@ pub(super) struct Run {
         conflicts_with = "template"
     )]
     file: Option<PathBuf>,
-    /// Template of the namespace, with `--parameter` for its parameters
-    #[arg(long, value_name = "NAME")]
+    /// Template of the namespace, with `--parameter` for its parameters [default version: the newest]
+    #[arg(long, value_name = "NAME[@VERSION]")]
     template: Option<String>,
     /// Parameter of the template, or input of the specification, as JSON or as text; may be repeated
     #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
@@ -33,6 +34,12 @@ pub(super) struct Run {
     /// Alias, by which commands find the newest workflow that has it
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     name: String,
+    /// Owner of the workflow and of its tasks, for people and filters [default: that of the file or the template]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    owner: String,
+    /// Label of the workflow and of its tasks; may be repeated
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
+    label: Vec<Pair>,
     /// Key that makes the command repeatable: the same key creates one workflow
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     idempotency_key: String,
@@ -62,8 +69,12 @@ impl Run {
             }
             None => parameters = Some(given),
         }
+        if !self.owner.is_empty() {
+            spec.get_or_insert_default().owner = self.owner;
+        }
         let workflow = v1::Workflow {
             alias: self.name,
+            labels: pairs::map(&self.label),
             spec,
             ttl_after_finished: ttl(self.ttl),
             ..v1::Workflow::default()

@@ -14,14 +14,13 @@ use crate::exit::Exit;
 use crate::output::{clean, elapsed};
 
 /// Arguments of `rota run` that a template has none of.
-pub(in crate::commands) const OF_TASKS: [&str; 25] = [
+pub(in crate::commands) const OF_TASKS: [&str; 24] = [
     "prompt",
     "kind",
     "agent",
     "needs",
     "worker",
     "title",
-    "owner",
     "parent",
     "priority",
     "timeout",
@@ -46,6 +45,7 @@ pub(in crate::commands) struct FromTemplate {
     pub template: String,
     pub parameters: Vec<String>,
     pub name: String,
+    pub owner: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub idempotency_key: String,
     pub ttl: Option<HumanDuration>,
@@ -60,6 +60,7 @@ impl FromTemplate {
             parent: names::namespace(&context.namespace),
             workflow: Some(v1::Workflow {
                 alias: self.name,
+                spec: self.owner.map(|owner| v1::WorkflowSpec { owner, ..v1::WorkflowSpec::default() }),
                 labels: self.labels,
                 ttl_after_finished: create::ttl(self.ttl),
                 ..v1::Workflow::default()

@@ -1,8 +1,9 @@
 //! Tables and texts about workflows.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rota_proto::{names, v1};
 
+use crate::commands::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Paint, Table, age, clean, elapsed, first_line};
@@ -15,12 +16,51 @@ pub(super) struct List {
     /// Only those of an owner
     #[arg(long, value_name = "OWNER", default_value = "", hide_default_value = true)]
     owner: String,
+    /// Only those in these comma-separated states; may be repeated
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_enum, ignore_case = true)]
+    state: Vec<State>,
+    /// Only those with this label; may be repeated
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
+    label: Vec<Pair>,
+    /// Only those of a template, or of one version of it
+    #[arg(long, value_name = "NAME[@VERSION]", default_value = "", hide_default_value = true)]
+    template: String,
     /// Only those that are steps of this workflow
     #[arg(long, value_name = "WORKFLOW", default_value = "", hide_default_value = true)]
     parent: String,
     /// Largest number of workflows, at most 1000
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     limit: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum State {
+    Running,
+    Paused,
+    Stopping,
+    Compensating,
+    Finalizing,
+    Succeeded,
+    Failed,
+    Cancelled,
+    #[value(alias = "compensation_failed")]
+    CompensationFailed,
+}
+
+impl State {
+    fn to_api(self) -> v1::WorkflowState {
+        match self {
+            Self::Running => v1::WorkflowState::Running,
+            Self::Paused => v1::WorkflowState::Paused,
+            Self::Stopping => v1::WorkflowState::Stopping,
+            Self::Compensating => v1::WorkflowState::Compensating,
+            Self::Finalizing => v1::WorkflowState::Finalizing,
+            Self::Succeeded => v1::WorkflowState::Succeeded,
+            Self::Failed => v1::WorkflowState::Failed,
+            Self::Cancelled => v1::WorkflowState::Cancelled,
+            Self::CompensationFailed => v1::WorkflowState::CompensationFailed,
+        }
+    }
 }
 
 impl List {
@@ -36,7 +76,10 @@ impl List {
             parent: context.parent(self.all_namespaces),
             page_size: self.limit,
             filter: Some(v1::WorkflowFilter {
+                states: self.state.iter().map(|state| state.to_api().into()).collect(),
+                labels: pairs::map(&self.label),
                 owner: self.owner,
+                template: self.template,
                 parent_workflow,
                 ..v1::WorkflowFilter::default()
             }),
@@ -132,6 +175,9 @@ pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
     line("Id", &workflow.uid)?;
     if !workflow.parent_workflow.is_empty() {
         line("Step of", &format!("{} {}", workflow.parent_workflow, workflow.parent_step))?;
+    }
+    if !status.template.is_empty() {
+        line("Template", &clean(&status.template))?;
     }
     let (state, paint) = state(&status);
     line("State", &paint.around(&state, context.out.colored()))?;

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use self::rerun::Rerun;
 use super::managed::Scope;
 use super::streams::Streams;
-use super::templates::Templates;
+use super::templates::template_at;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};
@@ -45,7 +45,6 @@ pub(crate) struct Workflows {
     pub(crate) store: StoreClient,
     pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) streams: Streams,
-    pub(crate) templates: Templates,
 }
 
 fn not_found(what: &str) -> Status {
@@ -144,7 +143,7 @@ impl Workflows {
         }
     }
 
-    /// Replaces the template of a request by the specification that it makes of the parameters.
+    /// Adds the specification to a request that the template makes of the parameters, and names the template with its version.
     async fn instantiate(
         &self,
         namespace: &Namespace,
@@ -158,14 +157,35 @@ impl Workflows {
             };
         }
         let workflow = request.workflow.get_or_insert_default();
-        if workflow.spec.is_some() {
-            return Err(invalid("workflow.spec", "must not be set with a template"));
+        let mut given = workflow.spec.take().unwrap_or_default();
+        let (title, owner) = (std::mem::take(&mut given.title), std::mem::take(&mut given.owner));
+        if given != v1::WorkflowSpec::default() {
+            return Err(invalid(
+                "workflow.spec",
+                "must have nothing but a title and an owner with a template",
+            ));
         }
-        let given = std::mem::take(&mut request.template);
         let prefix = format!("namespaces/{namespace}/templates/");
-        let name = names::alias("template", given.strip_prefix(&prefix).unwrap_or(&given))?;
-        let template = self.templates.newest(namespace.clone(), name).await?;
-        workflow.spec = Some(crate::wire::template::instantiate(&template, parameters.unwrap_or_default())?);
+        let named = request.template.strip_prefix(&prefix).unwrap_or(&request.template);
+        let (name, version) = match named.split_once('@') {
+            None => (named, 0),
+            Some((name, version)) => {
+                let number = version.parse::<i64>().ok().filter(|number| *number > 0);
+                (name, number.ok_or_else(|| invalid("template", "has no number above 0 after `@`"))?)
+            }
+        };
+        let name = names::alias("template", name)?;
+        let found = template_at(&self.store, namespace.clone(), name.clone(), version).await?;
+        request.template = format!("{name}@{}", found.version);
+        let parameters = parameters.unwrap_or_default();
+        let template = found.spec.unwrap_or_default();
+        let mut spec = crate::wire::template::instantiate(&template, parameters)?;
+        for (field, given) in [(&mut spec.title, title), (&mut spec.owner, owner)] {
+            if !given.is_empty() {
+                *field = given;
+            }
+        }
+        workflow.spec = Some(spec);
         Ok(())
     }
 

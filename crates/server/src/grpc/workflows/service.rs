@@ -75,6 +75,7 @@ impl WorkflowService for Workflows {
                 "" => None,
                 id => Some(id.parse().map_err(|_| invalid("filter.parent_workflow", "is not a UUID"))?),
             },
+            template: Some(given.template).filter(|template| !template.is_empty()),
             before,
             limit: page_size(request.page_size, 50)?,
             ..WorkflowFilter::default()
@@ -299,6 +300,7 @@ impl WorkflowService for Workflows {
         let create = v1::CreateWorkflowRequest {
             workflow: Some(workflow),
             idempotency_key: request.idempotency_key,
+            template: found.template.clone(),
             ..v1::CreateWorkflowRequest::default()
         };
         self.create(found.namespace.clone(), trace, create, Some(rerun)).await.map(Response::new)

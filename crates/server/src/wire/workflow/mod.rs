@@ -59,6 +59,7 @@ pub(crate) fn name(field: &str, name: &str) -> Result<(Namespace, WorkflowName),
     Ok((namespace, named))
 }
 
+/// Checks a new workflow. A template has been replaced by its specification, and is the one of which the workflow was made.
 pub(crate) fn check(
     namespace: Namespace,
     id: WorkflowId,
@@ -88,6 +89,7 @@ pub(crate) fn check(
     workflow.owner.clone_from(&spec.owner);
     workflow.labels = given.labels;
     workflow.trace = trace;
+    workflow.template = request.template;
     workflow.paused = request.paused;
     workflow.timeout = duration("workflow.spec.timeout", spec.timeout.as_ref())?;
     workflow.ttl = spec::ttl("workflow.ttl_after_finished", given.ttl_after_finished.as_ref())?;

@@ -51,6 +51,7 @@ pub(crate) fn workflow(
             cancelled: record.cancelled,
             concurrency_group: group(record.group.as_deref()),
             waits_for_group: record.waits_for_group(),
+            template: record.template.clone(),
             trace_id: rota_telemetry::trace::hex(&record.trace.trace_id),
         }),
         create_time: Some(time::timestamp(record.created_at)),
