@@ -248,7 +248,7 @@ async fn create(
         let mut create = wire::check(workflow.namespace.clone(), id, trace, request).map_err(not_now)?;
         let place = evaluate::place(workflow, step, step.round, item);
         create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));
-        check_group(store, workflow, &create.workflow).await?;
+        check_groups(store, workflow, step, &create).await?;
         steps += create.steps.len();
         creates.push(create);
     }
@@ -266,19 +266,35 @@ fn inherit(priority: Option<i32>, spec: &mut v1::WorkflowSpec) {
     }
 }
 
-/// Refuses a concurrency group that a workflow around the new one holds: each would wait for the other.
-async fn check_group(store: &StoreClient, around: &Workflow, new: &Workflow) -> Result<(), NoValues> {
-    let Some(group) = &new.group else { return Ok(()) };
-    let mut around = around.clone();
+/// Refuses a concurrency group that a workflow around the new one holds, and any group below a step that holds one: each could wait
+/// for the other.
+async fn check_groups(
+    store: &StoreClient,
+    around: &Workflow,
+    step: &Step,
+    new: &CreateWorkflow,
+) -> Result<(), NoValues> {
+    let name = new.workflow.group.as_ref().map(|group| &group.name);
+    if name.is_none() && new.steps.iter().all(|new| new.step.group.is_none()) {
+        return Ok(());
+    }
+    let (mut around, mut step) = (around.clone(), step.clone());
     loop {
-        if around.group.as_ref().is_some_and(|held| held.name == group.name) {
-            let why = format!("a workflow around it holds its concurrency group {:?}", group.name);
+        if let Some(held) = &step.group {
+            let why = format!("step {} around it holds concurrency group {:?}", step.name, held.name);
+            return Err(failed(format!("{why}: what is below it can have none")));
+        }
+        if let Some(held) = around.group.as_ref().filter(|held| Some(&held.name) == name) {
+            let why = format!("a workflow around it holds its concurrency group {:?}", held.name);
             return Err(failed(why));
         }
         let Some(parent) = &around.parent else { return Ok(()) };
-        let rows = store.reads().workflows(WorkflowQuery::Key(parent.step.workflow)).await?;
-        let Some(next) = rows.workflows.into_iter().next() else { return Ok(()) };
-        around = next;
+        let (workflow, index) = (parent.step.workflow, parent.step.step);
+        let steps = store.reads().workflows(WorkflowQuery::StepsAt(workflow, vec![index])).await?.steps;
+        let workflows = store.reads().workflows(WorkflowQuery::Key(workflow)).await?.workflows;
+        let found = workflows.into_iter().next().zip(steps.into_iter().next());
+        let Some(found) = found else { return Ok(()) };
+        (around, step) = found;
     }
 }
 

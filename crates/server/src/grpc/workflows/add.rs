@@ -2,12 +2,12 @@
 
 use rota_core::workflow::{Rejected, State, Workflow};
 use rota_proto::v1;
-use rota_store::{Command, Refused, Reply, WorkflowCommand};
+use rota_store::{Command, Refused, Reply, WorkflowCommand, WorkflowQuery};
 use tonic::Status;
 
 use super::Workflows;
 use crate::store_client::{no_reply, unexpected_reply};
-use crate::wire::status;
+use crate::wire::status::{self, invalid};
 use crate::wire::workflow as wire;
 
 /// Times that a step is checked again, since others were added meanwhile.
@@ -32,6 +32,7 @@ impl Workflows {
                 };
                 return Err(status::refused(Refused::Workflow(rejected)));
             }
+            self.check_group(&found, &given).await?;
             match self.try_add(&found, specs, given.clone()).await? {
                 Ok(step) => return Ok(step),
                 Err(Rejected::Outdated) => {}
@@ -42,6 +43,23 @@ impl Workflows {
             }
         }
         Err(status::refused(Refused::Workflow(last)))
+    }
+
+    /// Refuses a concurrency group below a step that holds one: each could wait for the other.
+    async fn check_group(&self, workflow: &Workflow, given: &v1::WorkflowStep) -> Result<(), Status> {
+        let mut parent = workflow.parent.clone().filter(|_| given.concurrency.is_some());
+        while let Some(place) = parent {
+            let (workflow, index) = (place.step.workflow, place.step.step);
+            let steps = self.query(WorkflowQuery::StepsAt(workflow, vec![index])).await?.steps;
+            if let Some(held) = steps.first().and_then(|step| step.group.as_ref()) {
+                let name = &place.step.name;
+                let why = format!("step {name} around it holds concurrency group {:?}", held.name);
+                return Err(invalid("step.concurrency", why));
+            }
+            let around = self.query(WorkflowQuery::Key(workflow)).await?.workflows;
+            parent = around.into_iter().next().and_then(|around| around.parent);
+        }
+        Ok(())
     }
 
     async fn try_add(

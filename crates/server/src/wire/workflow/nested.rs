@@ -51,6 +51,14 @@ pub(super) fn check_spec(field: &str, spec: &v1::WorkflowSpec) -> Result<(), Sta
     checked.map(drop).map_err(|status| invalid(field, status.message().to_owned()))
 }
 
+/// Whether the workflow of a step has a concurrency group, or a step with one, at any depth. That of a template is not known yet.
+pub(super) fn has_groups(step: &v1::WorkflowStep) -> bool {
+    let Some(Kind::Workflow(called)) = &step.kind else { return false };
+    let Some(spec) = &called.spec else { return false };
+    let mut steps = spec.steps.iter().chain(&spec.finally);
+    spec.concurrency.is_some() || steps.any(|step| step.concurrency.is_some() || has_groups(step))
+}
+
 /// Returns how many workflows are within each other below this one.
 fn depth(spec: &v1::WorkflowSpec) -> u32 {
     let inner = spec.steps.iter().chain(&spec.finally).filter_map(|step| match &step.kind {

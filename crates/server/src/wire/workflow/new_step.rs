@@ -129,8 +129,8 @@ pub(super) fn new_step(
     if given.priority.is_some_and(|priority| !(0..=10).contains(&priority)) {
         return Err(invalid(at("priority"), "must be from 0 to 10"));
     }
-    if kind == Kind::Workflow && given.concurrency.is_some() {
-        let why = "must not be set for a workflow, which may have a group itself";
+    if given.concurrency.is_some() && nested::has_groups(&given) {
+        let why = "must not be set for a workflow that has a group, or a step with one: each could wait for the other";
         return Err(invalid(at("concurrency"), why));
     }
     let group = concurrency::group(&field, given.concurrency.as_ref(), inputs, &mut used)?;

@@ -156,3 +156,63 @@ async fn steps_of_a_mutex_run_one_after_the_other() -> Result<()> {
     found.check()?;
     history::check(cluster.client(), true).await?.check()
 }
+
+#[tokio::test]
+async fn steps_with_workflows_hold_their_group() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let api = Api::new(&cluster)?;
+    let go = json!({ "steps": [{ "name": "go", "wait": { "signal": "go" } }] });
+    let call = |when_full: &str| {
+        let group = json!({ "group": "database", "whenFull": when_full });
+        json!({ "steps": [{ "name": "call", "concurrency": group, "workflow": { "spec": go } }] })
+    };
+    for alias in ["one", "two"] {
+        api.create(alias, call("WHEN_FULL_QUEUE")).await?;
+    }
+    let first = api.until_step("one", "call", "RUNNING").await?;
+    let waits = api.step("two", "call").await?;
+    assert_eq!(
+        (&waits["state"], &waits["waitsForGroup"]),
+        (&json!("STEP_STATE_HELD"), &json!(true)),
+        "{waits}"
+    );
+    // A step that is added below it cannot have a group.
+    let first = first["lastWorkflow"].as_str().unwrap_or_default();
+    let step = json!({ "name": "more", "concurrency": { "group": "other" }, "wait": { "duration": "0s" } });
+    let (status, refused) =
+        api.post(&format!("{WORKFLOWS}/{first}:addStep"), &json!({ "step": step })).await?;
+    assert!(
+        status == StatusCode::BAD_REQUEST && refused.to_string().contains("step call around it"),
+        "{refused}"
+    );
+    api.post(&format!("{WORKFLOWS}/{first}:signal"), &json!({ "signal": "go" })).await?;
+    assert_eq!(api.ended("one").await?["status"]["state"], "WORKFLOW_STATE_SUCCEEDED");
+    let second = api.until_step("two", "call", "RUNNING").await?;
+    // The workflow of a step that is replaced is cancelled.
+    api.create("three", call("WHEN_FULL_REPLACE")).await?;
+    api.until_step("two", "call", "CANCELLED").await?;
+    let second = second["lastWorkflow"].as_str().unwrap_or_default();
+    assert_eq!(api.ended(second).await?["status"]["state"], "WORKFLOW_STATE_CANCELLED");
+    api.until_step("three", "call", "RUNNING").await?;
+
+    // What is below it would hold what others wait for, while it waits itself.
+    let mut grouped = go.clone();
+    grouped["steps"][0]["concurrency"] = json!({ "group": "other" });
+    let around = |called: Value| json!({ "steps": [{ "name": "call", "concurrency": { "group": "free" }, "workflow": called }] });
+    let deeper = json!({ "steps": [{ "name": "deeper", "workflow": { "spec": grouped } }] });
+    for spec in [&grouped, &deeper] {
+        let body = json!({ "spec": around(json!({ "spec": spec })) });
+        let (status, refused) = api.post(WORKFLOWS, &body).await?;
+        let text = refused.to_string();
+        assert!(status == StatusCode::BAD_REQUEST && text.contains("steps[0].concurrency"), "{text}");
+    }
+    let template = json!({ "spec": { "workflow": deeper } });
+    let path = format!("{}/api/v1/namespaces/default/templates/locks?allowMissing=true", api.base);
+    anyhow::ensure!(api.http.patch(path).json(&template).send().await?.status() == StatusCode::OK);
+    api.create("late", around(json!({ "template": "locks" }))).await?;
+    let ended = api.ended("late").await?;
+    assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_FAILED", "{ended}");
+    let explained = api.get(&format!("{WORKFLOWS}/late:explain")).await?.to_string();
+    assert!(explained.contains("step call around it holds concurrency group"), "{explained}");
+    Ok(())
+}

@@ -197,7 +197,6 @@ async fn nested_failures_and_bounds_reach_the_outside() -> Result<()> {
         ),
         (json!({ "workflow": { "spec": { "steps": [] } } }), "steps: is empty"),
         (json!({ "workflow": { "spec": { "inputs": { "a": 1 }, "steps": [step] } } }), "inputs of the step"),
-        (json!({ "workflow": { "template": "a" }, "concurrency": held }), "must not be set for a workflow"),
         (
             json!({ "workflow": { "template": "a" }, "forEach": { "items": "[1]" }, "repeat": { "until": "true", "max": 2 } }),
             "together with for_each",
