@@ -81,8 +81,50 @@ pub(crate) fn message(
     for (name, value) in &parameters.path {
         insert(&mut root, &input, name, value, Source::Path)?;
     }
-    DynamicMessage::deserialize(input, Value::Object(root))
+    let mut root = Value::Object(root);
+    place_expressions(&input, &mut root);
+    DynamicMessage::deserialize(input, root)
         .map_err(|error| invalid(&format!("the request is invalid: {error}"), NAMES))
+}
+
+/// Moves expressions in place of a number into the fields that messages have for them, as files have them:
+/// `maxParallel: "${{ inputs.width }}"`.
+fn place_expressions(message: &MessageDescriptor, value: &mut Value) {
+    let Some(object) = value.as_object_mut() else { return };
+    let mut moved = Vec::new();
+    for (name, value) in object.iter_mut() {
+        let found = message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name));
+        let Some(field) = found else { continue };
+        let kind = match field.kind() {
+            Kind::Message(entry) if field.is_map() => entry.map_entry_value_field().kind(),
+            kind => kind,
+        };
+        match (kind, value) {
+            (Kind::Message(inner), Value::Array(list)) => {
+                list.iter_mut().for_each(|one| place_expressions(&inner, one));
+            }
+            (Kind::Message(inner), Value::Object(map)) if field.is_map() => {
+                map.values_mut().for_each(|one| place_expressions(&inner, one));
+            }
+            (Kind::Message(inner), value) => place_expressions(&inner, value),
+            (Kind::Int32, Value::String(text)) if !text.is_empty() && text.parse::<i32>().is_err() => {
+                moved.extend(expression_of(&field).map(|place| (name.clone(), place.json_name().to_owned())));
+            }
+            _ => {}
+        }
+    }
+    for (name, place) in moved {
+        if !object.contains_key(&place)
+            && let Some(expression) = object.remove(&name)
+        {
+            object.insert(place, expression);
+        }
+    }
+}
+
+/// Returns the field for an expression in place of a number.
+pub(crate) fn expression_of(number: &FieldDescriptor) -> Option<FieldDescriptor> {
+    number.parent_message().get_field_by_name(&format!("{}_expression", number.name()))
 }
 
 const NAMES: &str = "GET /api/v1/openapi.json describes all calls and their fields";
@@ -166,4 +208,33 @@ fn leaf(field: &FieldDescriptor, name: &str, value: &str) -> Result<Value, Box<S
         }
         _ => Value::String(value.to_owned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn expressions_get_the_fields_for_them() {
+        let message = crate::pool().unwrap().get_message_by_name("rota.v1.WorkflowSpec").unwrap();
+        let data = json!({ "forEach": { "maxParallel": "${{ x }}" } });
+        let step = |each: Value| json!({ "steps": [{ "forEach": each }], "inputs": data });
+        for (given, expected) in [
+            (json!({ "maxParallel": "${{ x }}" }), json!({ "maxParallelExpression": "${{ x }}" })),
+            (json!({ "max_parallel": "${{ x }}" }), json!({ "maxParallelExpression": "${{ x }}" })),
+            (json!({ "maxParallel": "3" }), json!({ "maxParallel": "3" })),
+            (json!({ "maxParallel": 3, "items": "x" }), json!({ "maxParallel": 3, "items": "x" })),
+        ] {
+            let mut value = step(given);
+            place_expressions(&message, &mut value);
+            assert_eq!(value, step(expected));
+            DynamicMessage::deserialize(message.clone(), value).unwrap();
+        }
+        // A number without a field for an expression stays wrong.
+        let mut value = json!({ "maxParallel": "${{ x }}" });
+        place_expressions(&message, &mut value);
+        assert!(DynamicMessage::deserialize(message, value).is_err());
+    }
 }

@@ -31,6 +31,7 @@
 // Generated code is documented in the protos and follows its generator's style.
 #![allow(missing_docs, clippy::all, clippy::uninlined_format_args, unreachable_pub)]
 
+mod bounds;
 pub mod causes;
 pub mod claude;
 mod continuation;

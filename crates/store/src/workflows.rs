@@ -70,6 +70,7 @@ pub enum Action {
         round: u32,
         total: u32,
         parallel: u32,
+        max_rounds: Option<u32>,
         prompt: String,
         inputs: String,
         items: Vec<Bytes>,

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use anyhow::{Context, Result, bail, ensure};
 use pbjson_types::Timestamp;
 use rota_client::Client;
-use rota_core::workflow::{Change, Follow, Kind, State, Step, StepCommand, StepState, TaskEnd, Workflow};
+use rota_core::workflow::{
+    Change, Follow, Kind, MAX_ROUNDS, State, Step, StepCommand, StepState, TaskEnd, Workflow,
+};
 use rota_core::{Namespace, WorkflowId};
 use rota_expressions::{Expression, MAX_COST, Values};
 use rota_proto::v1::{self, OnStepFailure, TaskState, workflow_step};
@@ -293,7 +295,11 @@ impl Ended {
             step.finally = index >= self.spec.steps.len();
             let (spec, repeat) = (&self.specs[index], self.specs[index].repeat.as_ref());
             step.evaluates_end = repeat.is_some() || !spec.outputs.is_empty();
-            step.max_rounds = repeat.map_or(Ok(1), |repeat| u32::try_from(repeat.max))?;
+            step.max_rounds = match repeat {
+                Some(repeat) if repeat.max_expression.is_empty() => u32::try_from(repeat.max)?,
+                Some(_) => MAX_ROUNDS,
+                None => 1,
+            };
             needs.iter().for_each(|(need, continues)| dependents[*need].push((index, *continues)));
             steps.push(step);
         }
@@ -351,7 +357,8 @@ impl Ended {
             let is_last = given == status.round;
             let total = if is_last { u32::try_from(status.tasks_total)? } else { count };
             let (prompt, inputs) = (String::new(), String::new());
-            commands.push(StepCommand::Start { round, total, parallel: 0, prompt, inputs });
+            let (parallel, max_rounds) = (0, None);
+            commands.push(StepCommand::Start { round, total, parallel, max_rounds, prompt, inputs });
             commands.push(StepCommand::Created { count });
             for (_, task) in of_round {
                 let end = match task.status.as_ref().map(v1::TaskStatus::state) {

@@ -50,11 +50,13 @@ pub enum StepCommand {
     /// Its condition does not hold.
     Skip,
     /// The driver has evaluated what the round needs: the number of its tasks, those of them that may exist at the same time,
-    /// the question of an approval or the template of a workflow, and a digest of all that.
+    /// the largest number of rounds if that is an expression, the question of an approval or the template of a workflow, and a digest
+    /// of all that.
     Start {
         round: u32,
         total: u32,
         parallel: u32,
+        max_rounds: Option<u32>,
         prompt: String,
         inputs: String,
     },

@@ -61,6 +61,7 @@ pub struct Step {
     /// Whether it needs other steps, whose results its tasks are given.
     #[serde(default, skip_serializing_if = "no")]
     pub follows: bool,
+    /// Until its first round the largest possible number, if it is an expression.
     pub max_rounds: u32,
     pub state: StepState,
     /// Why it failed, was skipped or cancelled, for people.

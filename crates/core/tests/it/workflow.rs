@@ -288,8 +288,8 @@ impl World {
             }
             StepState::Ready => {
                 let (total, parallel, prompt) = (plan.items, plan.parallel, String::new());
-                let inputs = String::new();
-                self.step(index, StepCommand::Start { round, total, parallel, prompt, inputs });
+                let (inputs, max_rounds) = (String::new(), None);
+                self.step(index, StepCommand::Start { round, total, parallel, max_rounds, prompt, inputs });
             }
             StepState::Ending => self.step(index, StepCommand::Finish { round, again: round < plan.rounds }),
             _ if step.compensation == Some(StepState::Ready) => {

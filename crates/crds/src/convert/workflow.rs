@@ -115,12 +115,12 @@ mod tests {
 metadata: {name: release, namespace: team, labels: {a: b}}
 spec:
   title: Release
-  inputs: {modules: [x]}
+  inputs: {modules: [x], width: 2}
   timeout: 90m
   onFailure: ON_STEP_FAILURE_COMPENSATE
   concurrency: {group: 'release-${{ inputs.modules[0] }}', whenFull: WHEN_FULL_REPLACE}
   steps:
-    - {name: test, task: {prompt: 'test ${{ item }}', target: {agent: coder}}, forEach: {items: inputs.modules}}
+    - {name: test, task: {prompt: 'test ${{ item }}', target: {agent: coder}}, forEach: {items: inputs.modules, maxParallel: '${{ inputs.width }}'}}
     - {name: ask, needs: [{step: test}], approval: {prompt: 'go?', deadline: 60s}}
   outputs: {text: '${{ steps.test.results }}'}
   outputsSchema: {required: [text]}
@@ -137,12 +137,12 @@ spec:
                 "workflow": {
                     "alias": "release", "labels": {"a": "b"}, "ttlAfterFinished": "3600s",
                     "spec": {
-                        "title": "Release", "inputs": {"modules": ["x"]}, "timeout": "5400s",
+                        "title": "Release", "inputs": {"modules": ["x"], "width": 2.0}, "timeout": "5400s",
                         "onFailure": "ON_STEP_FAILURE_COMPENSATE",
                         "concurrency": {"group": "release-${{ inputs.modules[0] }}", "whenFull": "WHEN_FULL_REPLACE"},
                         "steps": [
                             {"name": "test", "task": {"prompt": "test ${{ item }}", "target": {"agent": "coder"}},
-                             "forEach": {"items": "inputs.modules"}},
+                             "forEach": {"items": "inputs.modules", "maxParallelExpression": "${{ inputs.width }}"}},
                             {"name": "ask", "needs": [{"step": "test"}], "approval": {"prompt": "go?", "deadline": "60s"}},
                         ],
                         "outputs": {"text": "${{ steps.test.results }}"}, "outputsSchema": {"required": ["text"]},

@@ -6,6 +6,7 @@ use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
 use super::comments::Comments;
+use crate::request::expression_of;
 
 /// Schemas of all messages and enums that something refers to, by name.
 pub(super) struct Schemas<'a> {
@@ -48,6 +49,9 @@ impl<'a> Schemas<'a> {
         let mut properties = Map::new();
         for field in message.fields().filter(|field| !without.contains(&field.name())) {
             let mut schema = self.of_field(&field);
+            if expression_of(&field).is_some() {
+                schema = json!({ "type": ["integer", "string"] });
+            }
             describe(&mut schema, self.comments.of_field(&field));
             properties.insert(field.json_name().to_owned(), schema);
         }

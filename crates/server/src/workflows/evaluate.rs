@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
 use super::values::{self, NoFill, NoValues};
-use super::{compensations, nested, reuse};
+use super::{bounds, compensations, nested, reuse};
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{self as wire, MAX_VALUES, StoredStep};
@@ -189,10 +189,7 @@ async fn start(
         Some(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
         None => u32::from(task.is_some()),
     };
-    let parallel = spec.for_each.as_ref().map_or(0, |each| u32::try_from(each.max_parallel).unwrap_or(0));
-    let mut planned = step.clone();
-    (planned.state, planned.total, planned.parallel, planned.created) =
-        (StepState::Running, total, parallel, 0);
+    let planned = bounds::planned(step, spec, values, total)?;
     let is_first = step.round <= 1;
     // The digest of a small fan-out covers all of its tasks.
     let count = if is_first && total as usize <= MAX_TASKS_PER_COMMIT { total } else { most(&planned) };
@@ -208,7 +205,7 @@ async fn start(
         named.remove("");
         let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(not_now)?;
         inputs = reuse::digest(spec, &prompt, items, all, &kinds, &Value::Null, values)?;
-        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &inputs, needs).await? {
+        if let Some(reused) = reuse::find(store, workflow, &planned, spec, values, &inputs, needs).await? {
             return Ok(reused.into());
         }
     }
@@ -221,8 +218,17 @@ async fn start(
             .collect(),
         _ => Vec::new(),
     };
-    let (round, nested) = (step.round, Vec::new());
-    let action = Action::Start { round, total, parallel, prompt, inputs, items: parts, tasks, nested };
+    let action = Action::Start {
+        round: step.round,
+        total,
+        parallel: planned.parallel,
+        max_rounds: Some(planned.max_rounds),
+        prompt,
+        inputs,
+        items: parts,
+        tasks,
+        nested: Vec::new(),
+    };
     Ok(Next { action, kept })
 }
 

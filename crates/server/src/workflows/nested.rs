@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pbjson_types::Struct;
 use prost::Message;
 use rota_core::task::Trace;
-use rota_core::workflow::{MAX_DEPTH, Parent, State, Step, StepState, Workflow};
+use rota_core::workflow::{MAX_DEPTH, Parent, State, Step, Workflow};
 use rota_expressions::Values;
 use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
@@ -17,8 +17,8 @@ use rota_store::{Action, CreateWorkflow, WorkflowQuery};
 use serde_json::{Map, Value, json};
 
 use super::evaluate::{self, Next, failed, fill_next, most, not_now};
-use super::reuse;
 use super::values::{self, NoFill, NoValues};
+use super::{bounds, reuse};
 use crate::grpc::template_at;
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{self as wire, MAX_VALUES, whole};
@@ -151,10 +151,7 @@ pub(super) async fn start(
     items: Option<&[Value]>,
 ) -> Result<Next, NoValues> {
     let total = items.map_or(1, |items| u32::try_from(items.len()).unwrap_or(u32::MAX));
-    let parallel = spec.for_each.as_ref().map_or(0, |each| u32::try_from(each.max_parallel).unwrap_or(0));
-    let mut planned = step.clone();
-    (planned.state, planned.total, planned.parallel, planned.created) =
-        (StepState::Running, total, parallel, 0);
+    let planned = bounds::planned(step, spec, values, total)?;
     let is_first = step.round <= 1;
     let count = if is_first { total } else { most(&planned) };
     let (base, mut filled) = prepare(store, workflow, spec, values, "", (0, count, items)).await?;
@@ -164,7 +161,7 @@ pub(super) async fn start(
         let filled = serde_json::to_value(&filled).map_err(failed)?;
         let nested = json!([base.content()?, filled]);
         digest = reuse::digest(spec, "", items, None, &BTreeMap::new(), &nested, values)?;
-        if let Some(reused) = reuse::find(store, workflow, step, spec, values, &digest, &[]).await? {
+        if let Some(reused) = reuse::find(store, workflow, &planned, spec, values, &digest, &[]).await? {
             return Ok(reused.into());
         }
     }
@@ -180,7 +177,8 @@ pub(super) async fn start(
     let action = Action::Start {
         round: step.round,
         total,
-        parallel,
+        parallel: planned.parallel,
+        max_rounds: Some(planned.max_rounds),
         prompt: base.name().to_owned(),
         inputs: digest,
         items: parts,

@@ -118,7 +118,9 @@ pub(super) async fn find(
     let query = WorkflowQuery::StepsAt(earlier.key, vec![index]);
     let steps = store.reads().workflows(query).await?.steps;
     let is_same = |found: &Step| {
-        found.name == step.name && found.state == StepState::Succeeded && found.inputs == inputs
+        let same = found.name == step.name && found.inputs == inputs;
+        // With fewer rounds it would have failed.
+        same && found.state == StepState::Succeeded && found.round <= step.max_rounds
     };
     let Some(found) = steps.into_iter().find(is_same) else { return Ok(None) };
     if found.kind == Kind::Task && !left_the_same(store, workflow, &earlier, needs).await? {

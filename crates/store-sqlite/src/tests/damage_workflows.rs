@@ -201,7 +201,17 @@ fn damaged_steps_hide_no_dependents() {
 
 fn start(tasks: Vec<Create>, nested: Vec<CreateWorkflow>) -> Box<Action> {
     let (prompt, inputs, items) = (String::new(), String::new(), Vec::new());
-    Box::new(Action::Start { round: 1, total: 1, parallel: 0, prompt, inputs, items, tasks, nested })
+    Box::new(Action::Start {
+        round: 1,
+        total: 1,
+        parallel: 0,
+        max_rounds: None,
+        prompt,
+        inputs,
+        items,
+        tasks,
+        nested,
+    })
 }
 
 /// Creates a workflow with one step, which runs another one. Returns the id of that.

@@ -83,6 +83,7 @@ impl World<'_> {
             round: 1,
             total: 0,
             parallel: 0,
+            max_rounds: None,
             prompt: String::new(),
             inputs: String::new(),
             items: Vec::new(),

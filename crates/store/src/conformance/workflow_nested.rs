@@ -47,6 +47,7 @@ fn start(nested: Vec<CreateWorkflow>, total: u32) -> Action {
         round: 1,
         total,
         parallel: 0,
+        max_rounds: None,
         prompt,
         inputs,
         items: Vec::new(),

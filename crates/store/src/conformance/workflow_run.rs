@@ -143,6 +143,7 @@ impl<'a> Run<'a> {
                 round,
                 total,
                 parallel,
+                max_rounds: None,
                 prompt,
                 inputs,
                 items: Vec::new(),

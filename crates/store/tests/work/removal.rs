@@ -77,6 +77,7 @@ fn removal_is_bounded_in_bytes() {
             round: 1,
             total: 0,
             parallel: 0,
+            max_rounds: None,
             prompt,
             inputs,
             items,

@@ -103,7 +103,7 @@ fn vary(mut spec: v1::WorkflowSpec, random: &mut StdRng) -> v1::WorkflowSpec {
         if random.random_bool(0.1) {
             // Some of them fail, since their condition never holds.
             let until = format!("round >= {}", random.random_range(1..=4));
-            step.repeat = Some(v1::Repeat { until, max: 3 });
+            step.repeat = Some(v1::Repeat { until, max: 3, ..Default::default() });
         }
     }
     let last = |name: &str, needs: &[&str]| v1::WorkflowStep {
@@ -265,7 +265,8 @@ async fn fan_out_survives_kills() -> Result<()> {
         kind: Some(workflow_step::Kind::Task(Box::new(task))),
         ..Default::default()
     };
-    let for_each = Some(v1::ForEach { items: "inputs.items".to_owned(), max_parallel: 40 });
+    let for_each =
+        Some(v1::ForEach { items: "inputs.items".to_owned(), max_parallel: 40, ..Default::default() });
     let needs = vec![v1::StepNeed { step: "each".to_owned(), ..Default::default() }];
     let steps = vec![
         v1::WorkflowStep { for_each, ..step("each", each) },

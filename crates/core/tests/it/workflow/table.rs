@@ -117,7 +117,8 @@ impl Made {
 }
 
 fn start(total: u32) -> StepCommand {
-    StepCommand::Start { round: 1, total, parallel: 0, prompt: String::new(), inputs: String::new() }
+    let (prompt, inputs) = (String::new(), String::new());
+    StepCommand::Start { round: 1, total, parallel: 0, max_rounds: None, prompt, inputs }
 }
 
 fn cancel() -> Command {

@@ -76,10 +76,15 @@ pub(super) fn new_step(
             return Err(invalid(at("for_each.max_parallel"), "must not be negative"));
         }
         used.merge(&expression(&at("for_each.items"), &for_each.items)?);
+        let field = at("for_each.max_parallel");
+        used.merge(&bound(&field, for_each.max_parallel, &for_each.max_parallel_expression)?);
     }
     let mut max_rounds = 1;
     if let Some(repeat) = &given.repeat {
-        max_rounds = u32::try_from(repeat.max).unwrap_or_default();
+        used.merge(&bound(&at("repeat.max"), repeat.max, &repeat.max_expression)?);
+        // An expression is evaluated when the step is ready.
+        let is_evaluated = !repeat.max_expression.is_empty();
+        max_rounds = if is_evaluated { MAX_ROUNDS } else { u32::try_from(repeat.max).unwrap_or_default() };
         if !(1..=MAX_ROUNDS).contains(&max_rounds) {
             return Err(invalid(at("repeat.max"), format!("must be from 1 to {MAX_ROUNDS}")));
         }
@@ -163,6 +168,21 @@ pub(super) fn new_step(
     let needed = graph.needs(index).to_vec();
     let spec = StoredStep { step: Some(given), seen, needs: needed }.encode_to_vec().into();
     Ok((NewStep { step, spec, needs }, used.count + with_itself.count))
+}
+
+/// Returns what the expression in place of a number uses. It belongs to no item and no round.
+fn bound(field: &str, number: i32, text: &str) -> Result<References, Status> {
+    if text.is_empty() {
+        return Ok(References::default());
+    }
+    if number != 0 {
+        return Err(invalid(field, "must not be set together with an expression in its place"));
+    }
+    let used = expression(field, text)?;
+    if used.item || used.round || used.previous {
+        return Err(invalid(field, "reads a value of an item or of a round, and is evaluated before them"));
+    }
+    Ok(used)
 }
 
 fn kind(field: &str, given: &v1::WorkflowStep, used: &mut References) -> Result<Kind, Status> {

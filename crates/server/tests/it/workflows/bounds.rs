@@ -224,3 +224,111 @@ async fn items_of_a_fan_out_are_read_once() -> Result<()> {
     assert_eq!(ended["status"]["outputs"]["same"], 300.0, "{}", ended["status"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn expression_bounds_a_fan_out() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let nested = json!({ "spec": { "steps": [{ "name": "ask", "approval": { "prompt": "?" } }] } });
+    let spec = json!({
+        "inputs": { "width": 2, "modules": ["a", "b", "c", "d", "e"] },
+        "steps": [
+            { "name": "fan", "task": echoes("${{ item }}"),
+              "forEach": { "items": "inputs.modules", "maxParallel": "${{ inputs.width }}" } },
+            { "name": "list", "wait": { "duration": "0s" }, "outputs": { "wide": "${{ inputs.width + 1 }}" } },
+            { "name": "inner", "needs": [{ "step": "list" }], "workflow": nested,
+              "forEach": { "items": "inputs.modules", "maxParallel": "steps.list.result.wide" } },
+        ],
+    });
+    let api = Api::new(&cluster)?;
+    api.create("wide", spec).await?;
+    let each = &api.workflow("wide").await?["spec"]["steps"][0]["forEach"];
+    assert_eq!(each, &json!({ "items": "inputs.modules", "maxParallelExpression": "${{ inputs.width }}" }));
+    // No worker ends a task: those that exist are as many as may.
+    for (step, created) in [("fan", 2), ("inner", 3)] {
+        assert_eq!(api.until_step("wide", step, "RUNNING").await?["tasksCreated"], created, "{step}");
+    }
+    cluster.kill().await;
+    cluster.restart().await?;
+    let api = Api::new(&cluster)?;
+    let _worker = cluster.worker("echo", "one", 4)?;
+    assert_eq!(api.until_step("wide", "fan", "SUCCEEDED").await?["tasksSucceeded"], 5);
+    assert_eq!(api.step("wide", "inner").await?["tasksCreated"], 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn expression_bounds_the_rounds() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+        let _worker = cluster.worker("echo", "one", 4)?;
+        let api = Api::new(&cluster)?;
+        let spec = json!({
+            "inputs": { "most": 3, "wanted": 2 },
+            "steps": [{ "name": "again", "task": echoes("x"),
+                        "repeat": { "until": "round >= inputs.wanted", "max": "${{ inputs.most }}" } }],
+        });
+        let first = api.create("rounds", spec).await?;
+        assert_eq!(api.ended("rounds").await?["status"]["state"], "WORKFLOW_STATE_SUCCEEDED");
+        // Of a rerun that allows fewer rounds than it has had, it is not taken over.
+        for (inputs, expected) in [
+            (json!({ "most": 1 }), "step again: its condition does not hold after 1 rounds"),
+            (json!({ "wanted": 9 }), "step again: its condition does not hold after 3 rounds"),
+            (json!({ "most": 2 }), ""),
+        ] {
+            let body = json!({ "reuseResults": true, "inputs": inputs });
+            let path = format!("{WORKFLOWS}/{}:rerun", first["uid"].as_str().context("an id")?);
+            let (status, made) = api.post(&path, &body).await?;
+            assert_eq!(status, StatusCode::OK, "{made}");
+            let ended = api.ended(made["uid"].as_str().context("an id")?).await?;
+            assert_eq!(ended["status"]["message"].as_str().unwrap_or_default(), expected, "{inputs}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn bound_that_is_no_positive_number_fails_its_step() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let api = Api::new(&cluster)?;
+    for (index, (bound, shown)) in [
+        (json!(0), "0"),
+        (json!(-1), "-1"),
+        (json!(1.5), "1.5"),
+        (json!("2"), "\"2\""),
+        (json!(20_000), "20000"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let range = "and must be a whole number from 1 to";
+        let each = json!({ "items": "[1]", "maxParallel": "${{ inputs.bound }}" });
+        let step = json!({ "name": "a", "task": echoes("x"), "forEach": each });
+        let spec = json!({ "inputs": { "bound": bound }, "steps": [step] });
+        let why = failure(&api, &format!("wide-{index}"), spec).await?;
+        assert_eq!(why, format!("step a: forEach.maxParallel is {shown}, {range} 10000"));
+        let repeat = json!({ "until": "true", "max": "${{ inputs.bound }}" });
+        let step = json!({ "name": "a", "task": echoes("x"), "repeat": repeat });
+        let spec = json!({ "inputs": { "bound": bound }, "steps": [step] });
+        let why = failure(&api, &format!("long-{index}"), spec).await?;
+        assert_eq!(why, format!("step a: repeat.max is {shown}, {range} 1000"));
+    }
+    let made = api.get("/api/v1/namespaces/default/tasks").await?;
+    assert_eq!(made["tasks"], Value::Null, "no task of them was created");
+    for (fields, part) in [
+        (json!({ "forEach": { "items": "[1]", "maxParallel": "${{ item }}" } }), "evaluated before them"),
+        (json!({ "repeat": { "until": "true", "max": "round" } }), "evaluated before them"),
+        (json!({ "repeat": { "until": "true", "max": "${{ steps.b.result }}" } }), "without needing"),
+        (json!({ "repeat": { "until": "true", "max": 1, "maxExpression": "1" } }), "together"),
+        (json!({ "repeat": { "until": "true" } }), "from 1 to 1000"),
+    ] {
+        let mut step = json!({ "name": "a", "task": echoes("x") });
+        step.as_object_mut().context("a step")?.extend(fields.as_object().cloned().unwrap_or_default());
+        let other = json!({ "name": "b", "task": echoes("x") });
+        let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": { "steps": [step, other] } })).await?;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+        assert!(refused["message"].as_str().unwrap_or_default().contains(part), "{part}: {refused}");
+    }
+    Ok(())
+}
