@@ -67,7 +67,9 @@ def design():
 
 
 def merge():
-    for found in re.findall(r"\b[0-9a-f]{40}\b", prompt):
+    if "Give up" in prompt:
+        return
+    for found in os.environ["COMMITS"].split():
         if run("git", "merge", "--quiet", "--no-edit", found).returncode == 0:
             continue
         for name in git("diff", "--name-only", "--diff-filter=U").split():
@@ -87,7 +89,8 @@ def write():
 
 def analyse():
     old, new = re.search(r"[Rr]eplace (\S+) by (\S+)", prompt).groups()
-    work = f"replace {old} by {new}"
+    note = re.search(r"note it in \S+", prompt)
+    work = f"replace {old} by {new}" + (f" and {note.group()}" if note else "")
     names = git("grep", "--name-only", "--fixed-strings", old).split()
     returns(modules=[{"path": name, "work": work} for name in names])
 
@@ -99,6 +102,9 @@ def refactor():
         text = file.read()
     with open(name, "w") as file:
         file.write(text.replace(old, new))
+    for notes in re.findall(r"note it in (\S+)", prompt):
+        with open(notes, "a") as file:
+            file.write(f"{name}\n")
     commit(f"refactor {name}")
 
 

@@ -1,11 +1,11 @@
 //! Reviews, refactorings and rounds, by agents that are programs.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rota_proto::v1::{StepState, WorkflowState};
 use rota_testkit::tasks;
 use serde_json::json;
 
-use super::site_of_programs;
+use super::{Site, site_of_programs};
 
 #[tokio::test]
 async fn three_reviews_lead_to_a_verdict() -> Result<()> {
@@ -64,7 +64,6 @@ async fn modules_are_refactored_in_parallel_and_merged() -> Result<()> {
     let ended = site.run("analyse-and-refactor", &parameters).await?.succeeded();
     assert_eq!(ended.output("modules"), json!(names));
     assert_eq!(ended.step("refactor").tasks_succeeded, 6);
-    assert_eq!(ended.names(StepState::Skipped), ["resolve"]);
     let commit = ended.text("commit");
     let log = site.git(&["log", "--no-merges", "--format=%s", &commit]).await?;
     for name in &names {
@@ -75,4 +74,43 @@ async fn modules_are_refactored_in_parallel_and_merged() -> Result<()> {
     // Nothing was pushed to the branch from which it started.
     assert_eq!(site.git(&["log", "--format=%s", "main"]).await?, "first");
     Ok(())
+}
+
+/// Each module adds a line to the same file.
+#[tokio::test]
+async fn conflict_of_modules_is_resolved_or_fails() -> Result<()> {
+    let files =
+        [("a.py", "print(1)\n"), ("b.py", "print(1)\n"), ("c.py", "print(1)\n"), ("CHANGES", "none\n")];
+    let site = site_of_programs(&files).await?;
+    let goal = "replace print by log and note it in CHANGES";
+    let test = "! grep -l print *.py && test $(grep -c py CHANGES) = 3";
+    let parameters = [("goal", goal), ("test", test), ("parallel", "3")];
+    let ended = site.run("analyse-and-refactor", &parameters).await?.succeeded();
+    let commit = ended.text("commit");
+    let of = async |name: &str| site.git(&["show", &format!("{commit}:{name}")]).await;
+    assert_eq!(of("CHANGES").await?, "none\na.py\nb.py\nc.py");
+    for name in ["a.py", "b.py", "c.py"] {
+        assert_eq!(of(name).await?, "log(1)");
+    }
+    assert_eq!(site.git(&["rev-parse", &ended.text("branch")]).await?, commit);
+    assert_eq!(merged_by(&site).await?, ["merge", "resolve", "verify"]);
+
+    // An agent that ends without having merged: its step fails, and with it the workflow. No branch but its own has changed.
+    let goal = format!("{goal}\nGive up on conflicts.");
+    let ended =
+        site.run("analyse-and-refactor", &[("goal", goal.as_str()), ("test", "test -e a.py")]).await?;
+    assert_eq!((ended.state(), ended.names(StepState::Failed)), (WorkflowState::Failed, vec!["merge"]));
+    assert_eq!(merged_by(&site).await?, ["merge", "resolve"]);
+    assert_eq!(site.git(&["log", "--format=%s", "main"]).await?, "first");
+    Ok(())
+}
+
+/// Returns the steps that have succeeded of the workflow by which the newest one of the template has merged.
+async fn merged_by(site: &Site) -> Result<Vec<String>> {
+    let rota = async |args: &[&str]| site.fixture.rota(args).await.json();
+    let list = rota(&["workflow", "list", "--parent", "analyse-and-refactor", "-o", "json"]).await;
+    let name = list["workflows"][0]["name"].as_str().context("a workflow")?.to_owned();
+    let steps = site.fixture.client()?.all_workflow_steps(&name).await?;
+    let succeeded = steps.into_iter().filter(|step| step.state() == StepState::Succeeded);
+    Ok(succeeded.map(|step| step.name).collect())
 }
