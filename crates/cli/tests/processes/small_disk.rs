@@ -68,9 +68,13 @@ impl SmallDisk {
         fs::remove_file(self.filler()).context("the disk was not filled")
     }
 
-    /// Path of the filler as this process sees it.
-    fn filler(&self) -> PathBuf {
+    /// Directory of the disk as this process sees it.
+    pub(crate) fn inside(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.pid()));
-        root.join(self.at.strip_prefix("/").unwrap_or(&self.at)).join("fill")
+        root.join(self.at.strip_prefix("/").unwrap_or(&self.at))
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.inside().join("fill")
     }
 }
