@@ -1,15 +1,21 @@
 //! Work that is done and kept, and not delivered: the next attempts only deliver it, at the cost of nothing but time.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::apply::Step;
 use super::{State, StateChange, Task};
-use crate::failure::Failure;
+use crate::Timestamp;
+use crate::failure::{Class, Failure};
 use crate::quota::CredentialId;
 
-/// Deliveries of the same work that may fail.
-pub const MAX_DELIVERIES: u32 = 10;
+/// Time from the first failure of a delivery after which work is delivered no more: hosts are away for a weekend, and nobody should
+/// have to pay for the same work twice.
+const MAX_DELIVERING_TIME: Duration = Duration::from_hours(7 * 24);
+const HINT: &str = "the changes are kept: see `rota diff TASK`, and `rota apply-diff TASK --branch NAME` to push them yourself; \
+                    `rota retry` would do the work again";
 /// Reason of the step by which a task begins to wait for the next delivery.
 const UNDELIVERED: &str = "undelivered";
 
@@ -20,6 +26,16 @@ pub struct Undelivered {
     pub attempt: u32,
     /// Number of its deliveries that have failed.
     pub failed: u32,
+    /// Time of the first failure; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+impl Undelivered {
+    /// Returns when the work is delivered no more.
+    pub fn until(&self, now: Timestamp) -> Timestamp {
+        self.since.unwrap_or(now) + MAX_DELIVERING_TIME
+    }
 }
 
 impl Task {
@@ -35,17 +51,26 @@ impl Task {
 }
 
 impl Step<'_> {
-    /// Lets the task wait for another delivery, if it has one left. The first `result` is that of the attempt that did the work.
+    /// Lets the task wait for another delivery, unless it has tried for too long. The first `result` is that of the attempt that did the work.
     pub(super) fn undelivered(&mut self, failure: Failure, result: Option<Bytes>, jitter: f64) {
         let task = &mut *self.task;
         let before = task.undelivered;
-        let (attempt, failed) = before.map_or((task.attempt(), 0), |left| (left.attempt, left.failed));
-        let left = Undelivered { attempt, failed: failed + 1 };
-        let message = failure.message.clone();
-        if left.failed >= MAX_DELIVERIES {
+        let mut left =
+            before.unwrap_or_else(|| Undelivered { attempt: task.attempt(), failed: 0, since: None });
+        left.failed = left.failed.saturating_add(1);
+        left.since.get_or_insert(self.now);
+        if left.until(self.now) <= self.now {
             task.failures += 1;
+            let message = format!(
+                "the work of attempt {} could not be delivered for {} days: {}",
+                left.attempt,
+                MAX_DELIVERING_TIME.as_secs() / (24 * 3600),
+                failure.message
+            );
+            let failure = Failure { hint: HINT.to_owned(), ..Failure::new(Class::Delivery, message.clone()) };
             return self.go(StateChange::new(State::Failed, "failed").message(message).failure(failure));
         }
+        let message = failure.message.clone();
         let at = self.now + task.retry.wait(&failure, left.failed, jitter);
         task.undelivered = Some(left);
         task.avoid = (task.assignment.as_ref())

@@ -40,7 +40,7 @@ pub use command::{
     AttemptRef, Command, Completion, EventEffect, Grant, Item, Loss, Rejected, Reply, Transition, WorkerRef,
 };
 pub use create::create;
-pub use deliver::{MAX_DELIVERIES, Undelivered};
+pub use deliver::Undelivered;
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
 pub use event::{Body, Event, StateChange};
 pub use parts::{Answered, Progress, Refusal, RuntimeSession};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rota_proto::v1::{Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::Assign;
@@ -17,11 +18,15 @@ use super::handle::AttemptHandle;
 use super::redact::Redaction;
 use super::secrets;
 use super::start;
+use super::undelivered;
 use crate::artifacts::Given;
 use crate::git::{self, Cloning, GitError, Request};
 use crate::runtimes::{Attempt, RunOutcome, context, failure, notice};
 use crate::supervise::Jail;
 use crate::workspace::{AttemptDirs, DELIVER, PrepareError};
+
+/// Time for which a delivery of earlier work calls a host that does not respond.
+const LATER_DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An attempt that can start.
 pub(super) struct Prepared {
@@ -151,7 +156,12 @@ async fn directories<'a>(
         let jail = delivery_jail(deps, assign, cloning, &folder, &dirs.scratch);
         let jail = jail.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
         let mut stop = handle.stop_signal();
-        let (cloned, patience) = (dirs.repository.as_ref(), deps.delivery_timeout);
+        let cloned = dirs.repository.as_ref();
+        // The host was away before, and the control plane waits without a slot.
+        let patience = match undelivered::delivers(assign) {
+            true => deps.delivery_timeout.min(LATER_DELIVERY_TIMEOUT),
+            false => deps.delivery_timeout,
+        };
         let delivery = cloning.delivery(folder, jail, cloned, request, patience, &mut stop).await;
         dirs.delivery = delivery.map_err(PrepareError::from)?;
         if let Some(delivery) = &dirs.delivery {

@@ -4,7 +4,7 @@ use super::{Cause, Context, cause, seconds};
 use crate::Timestamp;
 use crate::quota::{self, CredentialId};
 use crate::spending::BudgetWait;
-use crate::task::{MAX_DELIVERIES, Task, Undelivered};
+use crate::task::{Task, Undelivered};
 
 /// Returns the cause for a task whose credential cools down.
 pub fn of_quota(credential: CredentialId, limit: &str, until: Timestamp, now: Timestamp) -> Cause {
@@ -57,10 +57,11 @@ pub(super) fn of_delivery(left: Undelivered, until: Timestamp, context: &Context
         None => (String::new(), ""),
     };
     let message = format!(
-        "the work of attempt {} is done and kept, and only its delivery is left: it is tried again in {}, after {} of at most {MAX_DELIVERIES} failed{why}",
+        "the work of attempt {} is done and kept, and only its delivery is left: it is tried again in {}, after {} that failed, and given up in {}{why}",
         left.attempt,
         seconds(now, until),
         left.failed,
+        seconds(now, left.until(now)),
     );
     cause("delivery", message, hint)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rota_core::failure::{Class, Failure};
 use rota_core::quota::CredentialId;
 use rota_core::task::explain::{Context, causes};
-use rota_core::task::{Completion, Desired, EventEffect, Limits, MAX_DELIVERIES, State, Task};
+use rota_core::task::{Completion, Desired, EventEffect, Limits, State, Task};
 use rota_core::usage::Usage;
 
 use crate::harness::*;
@@ -46,22 +46,20 @@ fn undelivered_work_waits_for_another_delivery() {
 }
 
 #[test]
-fn deliveries_have_a_limit_of_their_own() {
+fn deliveries_are_tried_for_a_week() {
     let mut harness = Harness::new(plain());
-    for count in 1..MAX_DELIVERIES {
-        // Also where the repository cannot be reached from the start, or the machine fails.
-        let away = match count {
-            1 => undelivered(),
-            2 => failed(Class::Environment),
-            _ => failed(Class::Source),
-        };
-        harness.start().finish(away);
+    // Also where the repository cannot be reached from the start, or the machine fails.
+    let mut ends = [undelivered(), failed(Class::Environment), failed(Class::Source)].into_iter().cycle();
+    while harness.now < START + secs(7 * 24 * 3600) {
+        harness.start().finish(ends.next().unwrap());
         assert_eq!((harness.state(), harness.task.failures, harness.task.waits), (State::Pending, 0, 0));
         harness.wait(secs(300));
     }
-    harness.start().finish(undelivered());
+    harness.start().finish(failed(Class::Source));
     assert_eq!((harness.state(), harness.task.undelivered), (State::Failed, None));
-    assert_eq!(harness.task.failure.unwrap().class, Class::Delivery);
+    let failure = harness.task.failure.unwrap();
+    assert_eq!(failure.class, Class::Delivery, "its hint is that of work which is kept");
+    assert!(failure.message.contains("attempt 1") && failure.hint.contains("rota apply-diff"), "{failure:?}");
 }
 
 #[test]
