@@ -68,6 +68,11 @@ impl Credential {
         }
     }
 
+    /// Whether it is one of the agent's secrets, not of the task.
+    pub(super) fn is_of_agent(&self) -> bool {
+        self.given().is_none()
+    }
+
     /// Returns what a call uses: the value, or a token that the key of an app makes. After one was `refused`, another. The redactor
     /// learns it.
     pub(super) async fn current(

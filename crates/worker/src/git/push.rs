@@ -84,8 +84,11 @@ impl Delivery {
             }
             GitError::Failed { failure: failed, cause } => {
                 let text = format!("the work is not delivered to {}: {}", self.branch, failed.message);
-                let failure = Failure { hint: HINT.to_owned(), ..failure(FailureClass::Delivery, text) };
-                Undelivered { is_kept: cause == Cause::Host, ..failure.into() }
+                // They are replaced without the task.
+                let heals = cause == Cause::Credentials && self.git.has_credentials_of_agent();
+                let hint = if heals { HINT_CREDENTIALS } else { HINT };
+                let failure = Failure { hint: hint.to_owned(), ..failure(FailureClass::Delivery, text) };
+                Undelivered { is_kept: heals || cause == Cause::Host, ..failure.into() }
             }
             GitError::Stopped => Undelivered::later("the worker had to end".to_owned()),
         })
@@ -131,4 +134,5 @@ impl Delivery {
     }
 }
 
+const HINT_CREDENTIALS: &str = "replace the agent's credentials of the repository, or give them access to it: the work is then delivered";
 const HINT: &str = "the changes are kept: see `rota diff TASK`, and `rota apply-diff TASK --branch NAME` to push them yourself";

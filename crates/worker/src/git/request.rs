@@ -150,7 +150,8 @@ impl Request {
             let forge = Forge::new(self.repository.clone(), tokens, &settings(), patience)?;
             forge.deliver(&wanted).await
         };
-        let opened = opened.await.map_err(|error| undelivered(branch, &error))?;
+        let of_agent = self.tokens.credential.is_of_agent();
+        let opened = opened.await.map_err(|error| undelivered(branch, &error, of_agent))?;
         let rota_forge::Opened { number, url, base, created, missing } = opened;
         Ok((OpenedRequest { number, url, base, created }, missing))
     }
@@ -161,7 +162,7 @@ impl Request {
     }
 }
 
-fn undelivered(branch: &str, error: &Error) -> Undelivered {
+fn undelivered(branch: &str, error: &Error, of_agent: bool) -> Undelivered {
     let hint = match error {
         Error::Away(..) => "the branch is pushed: the request can be opened by hand",
         Error::Credentials(_) | Error::Token(_) => {
@@ -174,7 +175,9 @@ fn undelivered(branch: &str, error: &Error) -> Undelivered {
     let text = format!("{branch} is pushed, and its pull request is not open: {error}");
     let (is_kept, retry_after) = match error {
         Error::Away(_, wait) => (true, wait.map(Into::into)),
-        _ => (false, None),
+        // Its token is replaced without the task.
+        Error::Credentials(_) | Error::Token(_) => (of_agent, None),
+        Error::Refused(_) => (false, None),
     };
     let failed = failure(FailureClass::Delivery, text);
     Undelivered { is_kept, ..Failure { hint: hint.to_owned(), retry_after, ..failed }.into() }

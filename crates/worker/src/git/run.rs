@@ -86,6 +86,11 @@ impl Git {
         GitError::Failed { cause, failure }
     }
 
+    /// Whether its credentials are the agent's, who may replace them.
+    pub(super) fn has_credentials_of_agent(&self) -> bool {
+        self.credential().is_some_and(Credential::is_of_agent)
+    }
+
     fn credential(&self) -> Option<&Credential> {
         self.network.as_ref()?.credential.as_ref()
     }

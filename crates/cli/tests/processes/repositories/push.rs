@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use anyhow::Result;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::git_host::git;
 use rota_testkit::tasks;
 
 use super::restoring::site_with_git;
-use super::{Site, site};
-use crate::workload;
+use super::{Site, site, site_of};
+use crate::{Fixture, Graces, workload};
 
 impl Site {
     /// Returns a task whose changes are pushed.
@@ -114,6 +116,43 @@ async fn work_that_cannot_be_pushed_has_not_succeeded() -> Result<()> {
     std::fs::write(&until, "")?;
     let failure = tasks::ended(&client, &task.name).await?.status.unwrap().failure.unwrap();
     assert!(failure.class() == v1::FailureClass::Delivery, "{failure:?}");
+    Ok(())
+}
+
+/// The work waits for the agent's credentials to be replaced, and is not done again.
+#[tokio::test]
+async fn work_is_pushed_once_credentials_are_replaced() -> Result<()> {
+    let mut fixture = Fixture::bare();
+    fixture.graces = Graces::SHORT;
+    let secrets = fixture.dir().join("secrets");
+    std::fs::create_dir(&secrets)?;
+    std::fs::write(secrets.join("GIT"), "me:old")?;
+    fixture.environment = vec![("ROTA_WORKER_SECRETS_DIR", secrets.display().to_string())];
+    fixture.start_server().await?;
+    let site = site_of(fixture, 1).await?;
+    let client = site.fixture.client()?;
+    let header = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+    site.host.require(Some(&header("me:old")));
+    let until = site.fixture.dir().join("go-on");
+    let line = format!("echo a > a; echo once; until test -e {}; do sleep 0.05; done", until.display());
+    let mut task = site.pushing("expired", &line);
+    task.spec.get_or_insert_default().secrets.clear();
+    let task = tasks::create(&client, task).await?;
+    workload::prints(&client, &task.name, "once").await?;
+    site.host.require(Some(&header("me:new")));
+    std::fs::write(&until, "")?;
+    // Nor do later attempts get at the repository.
+    tasks::until(&client, &task.name, |status| {
+        status.delivering && status.state() == TaskState::Pending && status.attempt > 1
+    })
+    .await?;
+    let explained = site.fixture.rota(&["explain", "expired"]).await.success();
+    assert!(explained.contains("replace the"), "{explained}");
+    std::fs::write(secrets.join("GIT"), "me:new")?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &task.name).await?, "once\n");
+    assert!(site.changes("expired").await?.pushed);
     Ok(())
 }
 
