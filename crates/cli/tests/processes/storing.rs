@@ -76,6 +76,15 @@ async fn kill(client: &Client, mut worker: Process, name: &str) -> Result<()> {
     .await
 }
 
+/// Stops a worker, and does not wait for its attempts.
+async fn stop_now(worker: &mut Process) -> Result<()> {
+    worker.signal(Signal::SIGTERM);
+    tasks::eventually("the drain", async || Ok(worker.count("draining") > 0)).await?;
+    worker.signal(Signal::SIGTERM);
+    worker.wait().await;
+    Ok(())
+}
+
 /// Downloads what a task has left, and returns whether it is whole.
 async fn is_whole(fixture: &Fixture, name: &str) -> Result<bool> {
     let id = name.rsplit('/').next().unwrap();
@@ -222,6 +231,34 @@ async fn files_that_are_given_wait_for_their_storage() -> Result<()> {
         assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
         assert_eq!(workload::printed(&client, name).await?, "1,2,3");
     }
+    history::check(&client, true).await?.check()
+}
+
+/// Nor is it done again because its worker has to end before the attempt has released its slot.
+#[tokio::test]
+async fn forced_stops_leave_work_to_the_next_process() -> Result<()> {
+    let fixture = Fixture::start(Graces::SHORT).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let mut worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let gate = fixture.dir().join("go-on");
+    let name = tasks::create(&client, task(&gate)).await?.name;
+    workload::prints(&client, &name, "once").await?;
+    let storage = Folder::of(&fixture);
+    storage.take_away()?;
+    fs::write(&gate, "")?;
+    tasks::eventually("the wait for the storage", async || {
+        Ok(tasks::notices(&tasks::log(&client, &name).await?).iter().any(|code| code == "artifacts_waiting"))
+    })
+    .await?;
+    stop_now(&mut worker).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    waits_for_storage(&client, &name).await?;
+    storage.bring_back()?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &name).await?, "once\n");
+    assert!(is_whole(&fixture, &name).await?);
     history::check(&client, true).await?.check()
 }
 

@@ -31,7 +31,7 @@ use super::result;
 use super::result_schema;
 use super::setup_cache;
 use super::spans::ToolSpans;
-use super::storing;
+use super::storing::{self, Keeping};
 use super::time_limits::TimeLimits;
 use super::undelivered;
 use crate::artifacts::{self, Kept, SlotRelease};
@@ -155,7 +155,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
         dirs.discard_checkpoint();
     }
     if let Some(dirs) = dirs.as_ref().filter(|_| counts).filter(begun) {
-        handle.lock().keeping = true;
+        let can_wait = deliver && !deps.temporary_state && dirs.undelivered.is_none();
+        handle.lock().keeping = Some(Keeping::new(can_wait));
         kept.limit = deps.keep_for;
         // Whatever was silent would be so again.
         kept.unusable = report.unanswered && handle.lock().stop_reason == Some(StopReason::Silence);
@@ -178,7 +179,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
                     let reason = handle.lock().stop_reason;
                     result::build(&key.task, key.fence, report.clone(), None, reason, None)
                 };
-                let kept = storing::without_slot(&deps, &key, &slot, end, push, keep.as_mut()).await;
+                let kept = storing::without_slot(&deps, &key, &handle, &slot, end, push, keep.as_mut()).await;
                 // The next process stores what is on the disk.
                 let Some(kept) = kept else { return };
                 kept

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::attempt::{AttemptEvent, AttemptKey};
 use super::outbox::Outbox;
 use super::spill::SpillJob;
+use super::storing::Keeping;
 use crate::runtimes::deltas::Deltas;
 use crate::runtimes::{Stop, StopCause};
 use crate::supervise::Group;
@@ -84,8 +85,8 @@ pub(super) struct AttemptState {
     /// Calls of tools without a result.
     pub(super) running_tools: HashSet<String>,
     paused: bool,
-    /// No program runs any more; what they left is being stored.
-    pub(super) keeping: bool,
+    /// Set once no program runs any more: what they left is being stored.
+    pub(super) keeping: Option<Keeping>,
 }
 
 impl AttemptHandle {
@@ -106,7 +107,7 @@ impl AttemptHandle {
             waited: Duration::ZERO,
             running_tools: HashSet::new(),
             paused: false,
-            keeping: false,
+            keeping: None,
         };
         let (changed, group) = (Notify::new(), Group::default());
         let state = Mutex::new(state);

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::attempt::DEFAULT_CANCEL_GRACE;
 use super::handle::StopReason;
+use super::storing;
 use super::worker::{AttemptEntry, GOODBYE_TIMEOUT, Worker};
 
 impl Worker {
@@ -32,14 +33,18 @@ impl Worker {
 
     /// Ends the attempts whose programs still run. Others do nothing that would have to be stopped.
     pub(super) fn stop_working(&self, reason: StopReason) {
-        let working = self.attempts.values().filter(|entry| !entry.ended && !entry.handle.lock().keeping);
+        let working = self.attempts.values().filter(|entry| !entry.ended && entry.handle.lock().keeping.is_none());
         working.for_each(|entry| entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE));
     }
 
     pub(super) fn stop_all(&self, reason: StopReason) {
         for entry in self.attempts.values().filter(|entry| !entry.ended && !self.is_for_later(entry, reason))
         {
-            entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE);
+            // Its work is done: another attempt would do it again.
+            let is_left = reason == StopReason::WorkerShutdown && storing::leave(&entry.handle);
+            if !is_left {
+                entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE);
+            }
         }
     }
 

@@ -3,16 +3,18 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rota_proto::v1::{WorkEnded, event};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::attempt::{AttemptEvent, AttemptKey, timestamp};
+use super::attempt::{AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE, timestamp};
 use super::deps::AttemptDeps;
-use super::handle::AttemptHandle;
+use super::handle::{AttemptHandle, StopReason};
 use super::outbox::{Bounds, Outbox};
 use super::worker::{AttemptEntry, Worker};
 use crate::artifacts::{self, Left, SlotRelease};
@@ -22,6 +24,9 @@ use crate::workspace::AttemptDirs;
 /// disk.
 pub(super) const MAX_STORING: usize = 8;
 
+/// Time in which files are described that are to be left, unless they are being delivered.
+const DESCRIPTION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What an attempt of an earlier process has left.
 pub(super) struct LeftBehind {
     left: Left,
@@ -29,7 +34,32 @@ pub(super) struct LeftBehind {
     dirs: AttemptDirs,
     /// Whether the workspace still has what the attempt left.
     is_whole: bool,
-    permit: OwnedSemaphorePermit,
+    /// None of those that are more than may store without a slot: their files are here all the same.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Files of an attempt that are being stored.
+#[derive(Debug, Clone)]
+pub(super) struct Keeping {
+    /// Whether they are those of a success, which the next process of the worker can store.
+    can_wait: bool,
+    /// Cancelled once they are left to that.
+    leaves: CancellationToken,
+}
+
+impl Keeping {
+    pub(super) fn new(can_wait: bool) -> Self {
+        Self { can_wait, leaves: CancellationToken::new() }
+    }
+}
+
+/// Has an attempt leave its files to the next process of the worker. Returns whether it can.
+pub(super) fn leave(handle: &AttemptHandle) -> bool {
+    let keeping = handle.lock().keeping.clone().filter(|keeping| keeping.can_wait && !handle.is_stopping());
+    keeping.is_some_and(|keeping| {
+        keeping.leaves.cancel();
+        true
+    })
 }
 
 fn released(deps: &AttemptDeps) -> event::Kind {
@@ -37,20 +67,40 @@ fn released(deps: &AttemptDeps) -> event::Kind {
     event::Kind::WorkEnded(WorkEnded { slot_released: true, outlives_worker })
 }
 
-/// Awaits what stores the files of an attempt, and releases its slot if that takes long. Returns nothing if the worker ends before.
+/// Awaits what stores the files of an attempt, and releases its slot if that takes long, or the worker is to end. Returns nothing if
+/// the worker ends before.
 pub(super) async fn without_slot<T>(
     deps: &AttemptDeps,
     key: &AttemptKey,
+    handle: &AttemptHandle,
     slot: &SlotRelease,
     result: impl FnOnce() -> AttemptResult,
     push: impl Fn(event::Kind),
     keep: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let release = async {
+    let leaves = handle.lock().keeping.clone().map(|keeping| keeping.leaves).unwrap_or_default();
+    let has_waited = async {
         sleep(deps.storing_timeout).await;
-        let Ok(_permit) = deps.storing.acquire().await else { return };
+        deps.storing.acquire().await
+    };
+    let release = async {
+        let _permit = tokio::select! {
+            permit = has_waited => permit.ok(),
+            () = leaves.cancelled() => None,
+        };
         slot.want(result());
-        slot.described().await;
+        let late = async {
+            leaves.cancelled().await;
+            sleep(DESCRIPTION_TIMEOUT).await;
+        };
+        tokio::select! {
+            biased;
+            () = slot.described() => {}
+            () = late => {
+                handle.request_stop(StopReason::WorkerShutdown, DEFAULT_CANCEL_GRACE);
+                return std::future::pending().await;
+            }
+        }
         // Before the control plane learns of the slot, and assigns it. Fails only when the worker is exiting.
         let _ = deps.events.send(AttemptEvent::Storing(key.clone()));
         push(released(deps));
@@ -67,12 +117,12 @@ impl Worker {
     /// Takes over what attempts of an earlier process have left.
     pub(super) fn find_left(&mut self) {
         for left in self.deps.root.left() {
-            let Ok(permit) = Arc::clone(&self.deps.storing).try_acquire_owned() else { return };
+            let permit = Arc::clone(&self.deps.storing).try_acquire_owned().ok();
             let key = AttemptKey { task: left.result.task_id.as_str().into(), fence: left.result.fence };
             let outbox =
                 Outbox::new(self.deps.root.state().to_owned(), Bounds::of_worker(self.options.slots));
             let handle = Arc::new(AttemptHandle::new(outbox, key.clone(), self.deps.events.clone()));
-            handle.lock().keeping = true;
+            handle.lock().keeping = Some(Keeping::new(false));
             let span = tracing::info_span!("attempt", task = %key.task, fence = key.fence);
             // Its agent takes no input.
             let mut entry = AttemptEntry::new(handle, mpsc::channel(1).0, span);
