@@ -262,6 +262,43 @@ async fn forced_stops_leave_work_to_the_next_process() -> Result<()> {
     history::check(&client, true).await?.check()
 }
 
+/// A storage that responds and has lost what tasks need is not waited for.
+#[tokio::test]
+async fn lost_contents_are_not_waited_for() -> Result<()> {
+    let fixture = Fixture::start(Graces::SHORT).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let mut worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let gate = fixture.dir().join("go-on");
+    let line = format!(
+        "cat $ROTA_CHECKPOINT/step 2>/dev/null; echo 50 > $ROTA_CHECKPOINT/step; echo once; \
+         until test -e {}; do sleep 0.05; done",
+        gate.display()
+    );
+    let continued = tasks::create(&client, workload::shell(&line, &[])).await?.name;
+    workload::prints(&client, &continued, "once").await?;
+    stop_now(&mut worker).await?;
+    fs::write(fixture.dir().join("sales.csv"), "1,2,3")?;
+    let run = ["run", "--agent", workload::AGENT, "--input", "sales.csv", "--detach", "--command", "--"];
+    let given = fixture.rota(&[&run[..], &["true"]].concat()).await.success();
+    let folder = Folder::of(&fixture).0;
+    fs::remove_dir_all(&folder)?;
+    fs::create_dir(&folder)?;
+    fs::rename(fixture.state_dir(), fixture.dir().join("lost"))?;
+    fs::write(&gate, "")?;
+    let _worker = fixture.worker(workload::AGENT, "other", 1).await?;
+    let status = tasks::ended(&client, &continued).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &continued).await?, "once\nonce\n", "it starts over");
+    let notices = tasks::notices(&tasks::log(&client, &continued).await?);
+    assert!(notices.iter().any(|code| code == "checkpoint_unusable"), "{notices:?}");
+    let given = rota_proto::names::task(tasks::NAMESPACE, given.trim());
+    let status = tasks::ended(&client, &given).await?.status.unwrap();
+    let failure = status.failure.unwrap();
+    assert_eq!((failure.class(), status.attempt), (v1::FailureClass::Invalid, 1), "{failure:?}");
+    Ok(())
+}
+
 /// Nor does it end with its agent, whose workers take no other tasks.
 #[tokio::test]
 async fn work_is_stored_after_its_agent_is_deleted() -> Result<()> {

@@ -16,6 +16,8 @@ use super::keep::HINT;
 use crate::runtimes::context::is_below;
 use crate::runtimes::{RunOutcome, failure};
 
+/// Reason of a storage that does not have a part.
+const NOT_STORED: &str = "ARTIFACT_NOT_STORED";
 /// Bytes of all files that an attempt is given.
 const MAX_BYTES: u64 = 8 << 30;
 
@@ -130,7 +132,10 @@ impl Given {
                 artifacts.download(artifact, &mut file, progress).await.map_err(|error| {
                     let class = match &error {
                         TransferError::Damaged(_) => FailureClass::Invalid,
-                        // The storage is away, or is not the one that had it.
+                        // It responds, and has lost the file: waiting does not help.
+                        TransferError::Call(error) if error.reason.as_deref() == Some(NOT_STORED) => {
+                            FailureClass::Invalid
+                        }
                         TransferError::Call(_) => FailureClass::Source,
                         TransferError::Write { .. } => FailureClass::Environment,
                     };
