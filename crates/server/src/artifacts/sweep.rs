@@ -17,6 +17,8 @@ use super::lists::{decode, digests};
 
 /// The first is soon after the start: it also counts what each namespace uses.
 const DELAY: Duration = Duration::from_secs(30);
+/// Time after a failed one: until the next, the control plane counts as degraded.
+const RETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// Age from which a part must belong to a list: uploads of a large file take a while.
 const AGE: Duration = Duration::from_secs(3600);
 /// Lists that are read together, of at most 512 KiB each.
@@ -47,6 +49,7 @@ pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: 
             Some(Err(error)) => {
                 tracing::warn!(%error, "failed to remove parts of artifacts that no task refers to");
                 activation.failed(&error);
+                delay = RETRY_INTERVAL;
             }
             None => activation.succeeded(),
         }
