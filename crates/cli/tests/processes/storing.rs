@@ -191,7 +191,7 @@ async fn work_runs_again_only_without_its_disk() -> Result<()> {
     history::check(&client, true).await?.check()
 }
 
-/// Whoever is given files waits for them, without a slot, and however little time there is to work.
+/// Tasks that are given files wait for them, without a slot, and however little time they have to work.
 #[tokio::test]
 async fn files_that_are_given_wait_for_their_storage() -> Result<()> {
     let mut fixture = Fixture::start(Graces::SHORT).await?;

@@ -93,10 +93,10 @@ pub struct Artifacts {
     transfer_for: Duration,
 }
 
-/// Progress of a download.
+/// What a download has reached, as it reports it each time.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// Bytes that are done.
+    /// Number of bytes that are written so far.
     Bytes(u64),
     /// A call has failed with this status, and is repeated.
     Retrying(&'a Status),

@@ -11,8 +11,8 @@ use crate::Timestamp;
 use crate::failure::{Class, Failure};
 use crate::quota::CredentialId;
 
-/// Time from the first failure of a delivery after which work is delivered no more: hosts are away for a weekend, and nobody should
-/// have to pay for the same work twice.
+/// Time from the first failure of a delivery after which work is delivered no more: hosts are away for a weekend, and nothing
+/// should be paid for twice.
 const MAX_DELIVERING_TIME: Duration = Duration::from_hours(7 * 24);
 const HINT: &str = "the changes are kept: see `rota diff TASK`, and `rota apply-diff TASK --branch NAME` to push them yourself; \
                     `rota retry` would do the work again";

@@ -15,7 +15,7 @@ use crate::wire::time::rfc3339;
 /// Time after the last failure for which the storage counts as unavailable: workers repeat uploads within ten minutes.
 const SHOWN: Duration = Duration::from_secs(15 * 60);
 
-/// Direction of a transfer.
+/// Direction of a transfer between the control plane and the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// Of what is to be stored, or looked for before.

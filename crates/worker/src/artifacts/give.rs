@@ -71,7 +71,7 @@ impl Given {
     }
 
     /// Downloads everything into the context directory. A storage that is away is waited for as long as `patience`; `waits` gets the
-    /// failure of each call that is repeated, and `None` once one goes on.
+    /// failure of each call that is repeated, and `None` once one makes progress.
     pub(crate) async fn fetch(
         self,
         caller: &Caller,
