@@ -14,6 +14,9 @@ use crate::git::{self, Undelivered, Work};
 use crate::runtimes::{RunOutcome, failure, notice};
 use crate::workspace::AttemptDirs;
 
+/// Time for which a storage that has the work is waited for in a slot. A later attempt delivers it as well.
+const MAX_STALL: Duration = Duration::from_secs(30);
+
 /// Pushes changes, if there are any. Returns what has become of them.
 pub(super) async fn push(
     delivery: &git::Delivery,
@@ -85,7 +88,8 @@ pub(super) async fn again(
     let delivery = dirs.delivery.as_ref().ok_or_else(|| refused("the workspace has no repository"))?;
     let bundle = list.artifacts.iter().filter(|artifact| artifact.name == changes.bundle);
     let bundle = Given::files(bundle.cloned().collect());
-    let fetched = bundle.fetch(caller, &kept.namespace, &dirs.scratch, Duration::MAX, &|_| ());
+    let patience = delivery.patience.min(MAX_STALL);
+    let fetched = bundle.fetch(caller, &kept.namespace, &dirs.scratch, patience, &|_| ());
     fetched.await.map_err(|outcome| match outcome {
         RunOutcome::Failed(failure) => failure.into(),
         _ => refused("it was stopped"),
