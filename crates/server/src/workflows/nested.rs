@@ -1,7 +1,6 @@
 //! Workflows that are steps of others: what the driver creates for a step, and the results that they leave to it.
 
 use std::collections::BTreeMap;
-
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -338,7 +337,7 @@ async fn outcomes(
     let ids: Vec<_> = items.map(|item| workflow.nested_id(step.index, step.round, item)).collect();
     let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), ids.clone());
     let mut outcomes = store.reads().workflows(query).await?.outcomes.into_iter().peekable();
-    let mut outcome = |id| {
+    let outcome = |id| {
         let is_meant = |(found, _): &(Workflow, _)| {
             found.state == State::Succeeded && found.is_step(workflow.key, step.index)
         };
@@ -347,7 +346,7 @@ async fn outcomes(
         let outputs = body.map(|body| whole(serde_json::from_slice(&body).unwrap_or_default()));
         Some((outputs.unwrap_or_else(|| Value::Object(Map::new())), bytes))
     };
-    Ok(ids.into_iter().map(|id| outcome(id)).collect())
+    Ok(ids.into_iter().map(outcome).collect())
 }
 
 #[cfg(test)]
