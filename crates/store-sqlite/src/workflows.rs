@@ -190,6 +190,8 @@ pub(crate) fn write(connection: &Connection, changes: &WorkflowChanges) -> Resul
             sql::DELETE_STEP_SPECS,
             sql::DELETE_STEP_OUTPUTS,
             sql::DELETE_STEP_EDGES,
+            // Lists of files that its steps have taken over.
+            sql::DELETE_ARTIFACTS,
         ] {
             run(connection, sql, [signed(key.0)])?;
         }

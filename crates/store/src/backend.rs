@@ -37,7 +37,8 @@ pub type CredentialKey = (Namespace, CredentialId);
 /// Key of the books of an agent, or of a namespace.
 pub type AccountKey = (Namespace, Scope);
 
-/// Key of a list of artifacts: those of an attempt, or of a task's input, with number 0.
+/// Key of a list of artifacts: those of an attempt, of a task's input, with number 0, or of a step that has not run
+/// ([`reused_list`](crate::reused_list)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ArtifactsKey {
     pub task: TaskKey,

@@ -50,6 +50,7 @@ pub mod memory;
 mod records;
 mod removal;
 mod replica;
+mod reused_lists;
 mod rows;
 mod sealed;
 pub mod single_writer;
@@ -90,6 +91,7 @@ pub use records::{
 };
 pub use removal::{Removal, RemovalPage};
 pub use replica::{DatabaseStatus, Replica, Standbys};
+pub use reused_lists::{reused_item, reused_list, reused_lists};
 pub use rows::{SessionRow, StepRow, WorkflowRow};
 pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{DamagedObject, OnWorker, Snapshot};

@@ -121,6 +121,9 @@ impl Contents {
             self.tasks.insert(task.key, (Task::clone(task), *route));
         }
         self.results.extend(changes.results.iter().cloned());
+        for workflow in &changes.workflows.removed {
+            self.artifacts.retain(|of, _| of.task.0 != workflow.0);
+        }
         self.artifacts.extend(changes.artifacts.iter().cloned());
         self.secrets.retain(|key, _| !changes.removed_secrets.contains(key));
         self.secrets.extend(changes.secrets.iter().cloned());

@@ -77,12 +77,14 @@ pub enum Action {
         tasks: Vec<Create>,
         nested: Vec<CreateWorkflow>,
     },
-    /// Ends a step with the results of an earlier run: a list of them for a step with tasks, its output for others.
+    /// Ends a step with the results of an earlier run: a list of them for a step with tasks, its output for others; and the lists of
+    /// the files of its tasks, by item, as far as they have left some.
     Reuse {
         round: u32,
         total: u32,
         inputs: String,
         results: Option<Bytes>,
+        lists: Vec<(u32, Bytes)>,
     },
     /// Creates further tasks or workflows of a round, of which `created` exist.
     More {
@@ -126,9 +128,11 @@ impl WorkflowCommand {
                 Action::More { tasks: new, nested, .. } => {
                     tasks(new) + nested.iter().map(CreateWorkflow::payload_bytes).sum::<usize>()
                 }
-                Action::Finish { outputs: body, .. } | Action::Reuse { results: body, .. } => {
-                    body.as_ref().map_or(0, Bytes::len)
+                Action::Reuse { results, lists, .. } => {
+                    let lists = lists.iter().map(|(_, list)| list.len()).sum::<usize>();
+                    results.as_ref().map_or(0, Bytes::len) + lists
                 }
+                Action::Finish { outputs, .. } => outputs.as_ref().map_or(0, Bytes::len),
                 Action::Compensate(create) => create.payload.len(),
                 _ => 0,
             },

@@ -72,9 +72,10 @@ impl Move<'_> {
                     self.start(total, parallel, prompt);
                 }
             }
-            StepCommand::Reuse { round, total, inputs } => {
+            StepCommand::Reuse { round, total, inputs, lists } => {
                 self.is_current(StepState::Ready, 1)?;
                 if self.workflow.is_phase_of(self.step) {
+                    self.workflow.reused_lists = self.workflow.reused_lists.saturating_add(lists);
                     self.reuse(round, total, inputs);
                 } else {
                     self.halt();

@@ -61,11 +61,12 @@ pub enum StepCommand {
         inputs: String,
     },
     /// The driver has found that the step has succeeded with the same inputs, in the workflow of which this one is a rerun: in
-    /// which round, and with how many tasks.
+    /// which round, with how many tasks, and with lists of files of so many bytes.
     Reuse {
         round: u32,
         total: u32,
         inputs: String,
+        lists: u32,
     },
     /// The next tasks of the round were created.
     Created {

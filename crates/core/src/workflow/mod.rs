@@ -40,6 +40,8 @@ pub const MAX_ITEMS: u32 = 10_000;
 pub const MAX_ROUNDS: u32 = 1000;
 /// Tasks that one commit creates for a step.
 pub const MAX_TASKS_PER_COMMIT: usize = 256;
+/// Bytes from which on no step takes over lists of files of an earlier run: those of a workflow are removed in one commit.
+pub const MAX_REUSED_LISTS: u32 = 8 << 20;
 /// Longest message of a record, in bytes.
 const MAX_MESSAGE: usize = 1024;
 /// Round of the tasks that compensate a step. Rounds of its own tasks begin with 1.
@@ -189,6 +191,9 @@ pub struct Workflow {
     /// Whether it was cancelled while its finally-steps ran: no further one starts.
     #[serde(default, skip_serializing_if = "no")]
     pub finals_halted: bool,
+    /// Bytes of the lists of files that its steps have taken over from an earlier run.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub reused_lists: u32,
     /// Whether it was deleted: its rows are being removed.
     #[serde(default, skip_serializing_if = "no")]
     pub deleted: bool,
@@ -243,6 +248,7 @@ impl Workflow {
             skipped: 0,
             last_completed: None,
             finals_halted: false,
+            reused_lists: 0,
             deleted: false,
         }
     }

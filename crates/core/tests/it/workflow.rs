@@ -284,7 +284,7 @@ impl World {
             StepState::Ready if plan.reused && round == 1 => {
                 let (round, total) = (plan.rounds, plan.items);
                 self.done.insert((index, round), (0..total).collect());
-                self.step(index, StepCommand::Reuse { round, total, inputs: String::new() });
+                self.step(index, StepCommand::Reuse { round, total, inputs: String::new(), lists: 0 });
             }
             StepState::Ready => {
                 let (total, parallel, prompt) = (plan.items, plan.parallel, String::new());

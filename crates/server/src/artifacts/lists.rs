@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use prost::Message;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
-use rota_core::task::Task;
+use rota_core::task::{State, Task};
 use rota_proto::names;
 use rota_proto::v1::{self, Artifact, ArtifactList, Changes};
 use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES};
@@ -147,7 +147,22 @@ pub(crate) async fn of_task(
     decoded.collect()
 }
 
-pub(super) fn decode((key, list): &ArtifactsRow) -> Result<ArtifactList, String> {
+/// Returns what a task that has succeeded has left, to those that continue with its result.
+pub(crate) async fn left_by(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
+    let last = task.attempt();
+    if task.state != State::Succeeded || last == 0 {
+        return Ok(None);
+    }
+    let lists = of_task(store, task, last..=last).await?;
+    let mut list = lists.into_iter().next().and_then(|found| found.list);
+    // A conversation, which is nothing to build on.
+    if let Some(list) = &mut list {
+        list.artifacts.retain(|artifact| !artifact.name.starts_with("checkpoint/"));
+    }
+    Ok(list)
+}
+
+pub(crate) fn decode((key, list): &ArtifactsRow) -> Result<ArtifactList, String> {
     ArtifactList::decode(&list[..])
         .map_err(|error| format!("the artifacts of record {} cannot be decoded: {error}", key.task.0))
 }

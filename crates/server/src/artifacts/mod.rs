@@ -19,7 +19,7 @@ use crate::health;
 use crate::store_client::StoreClient;
 use crate::wire::status::{error, hinted};
 
-pub(crate) use lists::{check, digests, of_task};
+pub(crate) use lists::{check, decode, digests, left_by, of_task};
 pub(crate) use outage::Outage;
 use outage::Way;
 pub(crate) use sweep::run as sweep;

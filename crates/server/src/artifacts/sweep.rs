@@ -101,3 +101,67 @@ impl From<Error> for Failure {
         Self(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use prometheus_client::metrics::counter::Counter;
+    use prost::Message;
+    use rota_core::workflow::{Command, Kind, Step, Workflow};
+    use rota_core::{Namespace, Timestamp, WorkflowId};
+    use rota_proto::v1::{Artifact, ArtifactList};
+    use rota_store::engine::Engine;
+    use rota_store::memory::InMemoryStore;
+    use rota_store::single_writer::SingleWriterStore;
+    use rota_store::{Action, CreateWorkflow, NewStep, Reply, WorkflowCommand};
+
+    use super::*;
+    use crate::store_client::StoreClient;
+
+    /// A workflow that has taken a list of files over, and no task with it.
+    #[tokio::test]
+    async fn files_of_a_rerun_stay_as_long_as_it() {
+        let memory = InMemoryStore::default();
+        let engine = Engine::new(memory.clone(), 0).unwrap();
+        let store = SingleWriterStore::start(engine, memory, std::sync::Arc::new(|| Timestamp(1))).unwrap();
+        let store = StoreClient::new(std::sync::Arc::new(store), Counter::default());
+        let folder = tempfile::tempdir().unwrap();
+        let parts = rota_artifacts::Parts::in_folder(folder.path()).unwrap();
+        let artifacts = Artifacts::new(parts, store.clone(), 0);
+        let (namespace, id) = (Namespace::new("n").unwrap(), WorkflowId(uuid::Uuid::from_u128(1)));
+        for content in ["kept", "left"] {
+            artifacts.put(&namespace, content.into()).await.unwrap();
+        }
+        let kept = [Digest::of(b"kept")];
+        let step =
+            NewStep { step: Step::new("a".to_owned(), Kind::Task), spec: Bytes::new(), needs: Vec::new() };
+        let workflow = Workflow::new(id, namespace.clone());
+        let (spec, key, foreign_id) = (Bytes::new(), None, false);
+        let create = CreateWorkflow { workflow, spec, steps: vec![step], key, foreign_id };
+        let replies = store.apply(vec![WorkflowCommand::Create(Box::new(create)).into()]).await.unwrap();
+        let Some(Ok(Reply::Workflow { workflow, .. })) = replies.into_iter().next() else { panic!() };
+        let parts = kept.iter().map(|digest| digest.as_bytes().to_vec()).collect();
+        let list =
+            ArtifactList { artifacts: vec![Artifact { parts, ..Artifact::default() }], ..Default::default() };
+        let action = Action::Reuse {
+            round: 1,
+            total: 1,
+            inputs: String::new(),
+            results: Some(Bytes::from_static(b"[1]")),
+            lists: vec![(0, list.encode_to_vec().into())],
+        };
+        let reuse = WorkflowCommand::Drive { workflow: workflow.key, step: 0, action: Box::new(action) };
+        assert!(store.apply(vec![reuse.into()]).await.unwrap()[0].is_ok());
+        assert_eq!(artifacts.sweep(Duration::ZERO).await, Ok(1));
+        assert_eq!(artifacts.missing(&namespace, &kept).await.unwrap().0, []);
+        let delete = WorkflowCommand::Apply { namespace: namespace.clone(), id, command: Command::Delete };
+        assert!(store.apply(vec![delete.into()]).await.unwrap()[0].is_ok());
+        // Its rows are removed in parts, each of which a commit continues.
+        for _ in 0..10 {
+            store.apply(Vec::new()).await.unwrap();
+        }
+        assert!(store.reads().snapshot().await.unwrap().follow_ups.is_empty());
+        assert_eq!(artifacts.sweep(Duration::ZERO).await, Ok(1));
+        assert_eq!(artifacts.missing(&namespace, &kept).await.unwrap().0, kept);
+    }
+}

@@ -20,6 +20,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
+use super::kept::Kept;
 use super::managed::Scope;
 use super::traced;
 use crate::agents::AgentRegistry;
@@ -71,24 +72,6 @@ struct Rest {
 impl Rest {
     fn keeps_nothing(&self) -> bool {
         self.reservation.is_none() && self.inputs.is_none() && self.uncommitted.is_none()
-    }
-}
-
-/// What is kept for the task of a step until its commit: a slot, and the artifacts of its input.
-pub(crate) struct Kept {
-    id: TaskId,
-    reservation: Option<Reservation>,
-    _inputs: Option<Pin>,
-    _uncommitted: Option<TaskTrackerToken>,
-}
-
-impl Kept {
-    /// Hands the slot over if the commit has assigned the task. `offered` are the created tasks that were offered.
-    pub(crate) fn commit(self, offered: &[Arc<Task>]) {
-        if let Some(reservation) = self.reservation {
-            let created = offered.iter().find(|task| task.id == self.id);
-            reservation.commit_created(created.map(Arc::as_ref));
-        }
     }
 }
 
@@ -228,7 +211,7 @@ impl Creator {
         let mut create = *prepared.command;
         create.task.step = Some(Box::new(step));
         let Rest { reservation, inputs, uncommitted, .. } = prepared.rest;
-        let kept = Kept { id: create.task.id, reservation, _inputs: inputs, _uncommitted: uncommitted };
+        let kept = Kept::of(create.task.id, reservation, inputs, uncommitted);
         Ok((create, kept))
     }
 

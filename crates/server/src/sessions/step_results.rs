@@ -1,15 +1,18 @@
 //! Results of the steps that the step of an attempt needs, on request of the worker that runs it. In pages by bytes: a step may
 //! have thousands of tasks.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use prost::Message;
-use rota_core::task::{State, Task};
+use rota_core::task::Task;
 use rota_core::workflow::{COMPENSATION, Kind, Step, Workflow};
 use rota_proto::worker::v1::{FetchStepResultsRequest, FetchStepResultsResponse, StepResult};
 use rota_proto::{num, v1};
-use rota_store::{WorkflowQuery, WorkflowRows, reused_results};
+use rota_store::{
+    ArtifactsRow, StepKey, WorkflowQuery, WorkflowRows, reused_item, reused_lists, reused_results,
+};
 use serde_json::Value;
 use tonic::Status;
 
@@ -27,6 +30,8 @@ use crate::workflows;
 const MAX_PAGE: usize = 1 << 20;
 /// Number of tasks in a page.
 const MAX_TASKS: usize = 256;
+/// Lists of files that are read together, of at most 512 KiB each.
+const LISTS: usize = 8;
 
 /// Place in the results: a step among those that are needed, and a task of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,17 +141,31 @@ impl Page<'_> {
             self.push(of_step);
             return Ok(None);
         }
+        let mut lists = ReusedLists { step: (self.workflow.key, step.index), ..ReusedLists::default() };
+        let of_list = step.kind.is_created() && self.is_list(step).await?;
         for (item, value) in (0..).zip(values).filter(|(item, _)| items.contains(item)) {
             if self.is_full() {
                 return Ok(Some(item));
             }
+            // Those of a task that ran in an earlier run.
+            let artifacts = if step.reused { lists.take(self.store, item).await? } else { None };
             self.push(StepResult {
                 item: num::to_i32(item),
                 result: Some(of_value(value)),
+                artifacts,
+                of_list,
                 ..of_step.clone()
             });
         }
         Ok(None)
+    }
+
+    /// Whether a step is a fan-out, also of a list with one element.
+    async fn is_list(&self, step: &Step) -> Result<bool, Status> {
+        let spec = WorkflowQuery::StepSpecs { workflow: self.workflow.key, from: step.index, limit: 1 };
+        let spec = query(self.store, spec).await?.bodies.into_iter().next();
+        let spec = spec.and_then(|(_, body)| StoredStep::decode(body).ok()?.step);
+        Ok(step.total > 1 || spec.is_some_and(|spec| spec.for_each.is_some()))
     }
 
     fn is_full(&self) -> bool {
@@ -177,11 +196,7 @@ impl Page<'_> {
             bytes: self.left,
         };
         let mut next = from;
-        let spec = WorkflowQuery::StepSpecs { workflow: self.workflow.key, from: step.index, limit: 1 };
-        let spec = query(self.store, spec).await?.bodies.into_iter().next();
-        let spec = spec.and_then(|(_, body)| StoredStep::decode(body).ok()?.step);
-        // Also of a list with one element.
-        let of_list = step.total > 1 || spec.is_some_and(|spec| spec.for_each.is_some());
+        let of_list = self.is_list(step).await?;
         for (task, body) in query(self.store, rows).await?.tasks {
             if self.left == 0 {
                 return Ok(Some(next));
@@ -191,7 +206,7 @@ impl Page<'_> {
             let result = body.map(v1::TaskResult::decode).transpose();
             let result =
                 result.map_err(|_| error("STORE_CORRUPT", "the result of a task cannot be decoded"))?;
-            let artifacts = self.artifacts(&task).await?;
+            let artifacts = artifacts::left_by(self.store, &task).await?;
             self.push(StepResult {
                 item: num::to_i32(item),
                 task_id: task.id.to_string(),
@@ -205,23 +220,43 @@ impl Page<'_> {
         Ok(Some(next).filter(|next| *next < step.created.min(items.end) && *next > from))
     }
 
-    async fn artifacts(&self, task: &Task) -> Result<Option<v1::ArtifactList>, Status> {
-        let last = task.attempt();
-        if task.state != State::Succeeded || last == 0 {
-            return Ok(None);
-        }
-        let lists = artifacts::of_task(self.store, task, last..=last).await?;
-        let mut list = lists.into_iter().next().and_then(|found| found.list);
-        // A conversation, which is nothing to build on.
-        if let Some(list) = &mut list {
-            list.artifacts.retain(|artifact| !artifact.name.starts_with("checkpoint/"));
-        }
-        Ok(list)
-    }
-
     fn push(&mut self, result: StepResult) {
         self.left = self.left.saturating_sub(result.encoded_len());
         self.results.push(result);
+    }
+}
+
+/// Lists of files that a step has taken over, read in the order of its items.
+#[derive(Default)]
+struct ReusedLists {
+    step: StepKey,
+    read: VecDeque<ArtifactsRow>,
+    /// Whether there is none behind those that were read.
+    is_over: bool,
+}
+
+impl ReusedLists {
+    /// Returns the list of an item, after those of the items before it.
+    async fn take(&mut self, store: &StoreClient, item: u32) -> Result<Option<v1::ArtifactList>, Status> {
+        loop {
+            let Some((key, _)) = self.read.front() else {
+                if self.is_over {
+                    return Ok(None);
+                }
+                let lists = store.reads().artifacts(reused_lists(self.step, item), LISTS).await;
+                self.read = lists.map_err(unavailable)?.into();
+                self.is_over = self.read.len() < LISTS;
+                continue;
+            };
+            match reused_item(*key).cmp(&item) {
+                Ordering::Greater => return Ok(None),
+                Ordering::Equal => {
+                    let list = self.read.pop_front().map(|row| artifacts::decode(&row)).transpose();
+                    return list.map_err(|reason| error("STORE_CORRUPT", reason));
+                }
+                Ordering::Less => drop(self.read.pop_front()),
+            }
+        }
     }
 }
 

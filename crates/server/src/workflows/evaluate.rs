@@ -110,7 +110,7 @@ async fn attempt(
                     return Ok(Some(Action::Skip.into()));
                 }
             }
-            start(store, creator, workflow, step, &spec, &stored.needs, &values).await.map(Some)
+            start(creator, workflow, step, &spec, &stored.needs, &values).await.map(Some)
         }
         StepState::Running if step.wanted() > 0 => {
             let created = step.created;
@@ -162,7 +162,6 @@ pub(super) fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<V
 }
 
 async fn start(
-    store: &StoreClient,
     creator: &Creator,
     workflow: &Workflow,
     step: &Step,
@@ -179,7 +178,7 @@ async fn start(
     let items = items(spec, values)?;
     let items = items.as_deref();
     if step.kind == Kind::Workflow {
-        return nested::start(store, workflow, step, spec, values, items).await;
+        return nested::start(creator, workflow, step, spec, values, items).await;
     }
     let task = match &spec.kind {
         Some(v1::workflow_step::Kind::Task(task)) => Some(task),
@@ -205,8 +204,8 @@ async fn start(
         named.remove("");
         let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(not_now)?;
         inputs = reuse::digest(spec, &prompt, items, all, &kinds, &Value::Null, values)?;
-        if let Some(reused) = reuse::find(store, workflow, &planned, spec, values, &inputs, needs).await? {
-            return Ok(reused.into());
+        if let Some(reused) = reuse::find(creator, workflow, &planned, spec, values, &inputs, needs).await? {
+            return Ok(reused);
         }
     }
     specs.truncate(most(&planned) as usize);

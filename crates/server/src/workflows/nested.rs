@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::evaluate::{self, Next, failed, fill_next, most, not_now};
 use super::values::{self, NoFill, NoValues};
 use super::{bounds, reuse};
-use crate::grpc::template_at;
+use crate::grpc::{Creator, template_at};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{self as wire, MAX_VALUES, whole};
 use crate::wire::{names, template};
@@ -142,13 +142,14 @@ fn inputs(
 
 /// Returns the start of a round, with its first workflows.
 pub(super) async fn start(
-    store: &StoreClient,
+    creator: &Creator,
     workflow: &Workflow,
     step: &Step,
     spec: &v1::WorkflowStep,
     values: &Values,
     items: Option<&[Value]>,
 ) -> Result<Next, NoValues> {
+    let store = &creator.store;
     let total = items.map_or(1, |items| u32::try_from(items.len()).unwrap_or(u32::MAX));
     let planned = bounds::planned(step, spec, values, total)?;
     let is_first = step.round <= 1;
@@ -160,8 +161,8 @@ pub(super) async fn start(
         let filled = serde_json::to_value(&filled).map_err(failed)?;
         let nested = json!([base.content()?, filled]);
         digest = reuse::digest(spec, "", items, None, &BTreeMap::new(), &nested, values)?;
-        if let Some(reused) = reuse::find(store, workflow, &planned, spec, values, &digest, &[]).await? {
-            return Ok(reused.into());
+        if let Some(reused) = reuse::find(creator, workflow, &planned, spec, values, &digest, &[]).await? {
+            return Ok(reused);
         }
     }
     filled.truncate(most(&planned) as usize);

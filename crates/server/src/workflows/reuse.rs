@@ -3,17 +3,25 @@
 
 use std::collections::BTreeMap;
 
-use rota_core::workflow::{Kind, Step, StepState, Workflow};
+use bytes::Bytes;
+use prost::Message;
+use rota_core::task::Task;
+use rota_core::workflow::{Kind, MAX_REUSED_LISTS, Step, StepState, Workflow};
 use rota_expressions::{Expression, Template, Values};
-use rota_proto::v1;
-use rota_store::{Action, WorkflowQuery};
+use rota_proto::v1::{self, ArtifactList};
+use rota_store::{Action, WorkflowQuery, reused_item, reused_lists};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::evaluate::failed;
+use super::evaluate::{Next, failed, not_now};
 use super::values::{self, NoValues};
+use crate::artifacts;
+use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::MAX_VALUES;
+
+/// Lists of files that are read together, of at most 512 KiB each.
+const LISTS: usize = 8;
 
 /// Returns a digest of what a step is started with: its tasks as they are created, with what their kinds preset, or the question that
 /// it asks, or its workflows with their inputs, which are `nested`. Without the specs of all tasks, which a large fan-out makes in pieces, it covers all that the step may read.
@@ -99,14 +107,15 @@ fn json(message: &impl serde::Serialize) -> Result<Value, NoValues> {
 
 /// Returns the end of a step with the results of the workflow of which this one is a rerun, if it may have them.
 pub(super) async fn find(
-    store: &StoreClient,
+    creator: &Creator,
     workflow: &Workflow,
     step: &Step,
     spec: &v1::WorkflowStep,
     values: &Values,
     inputs: &str,
     needs: &[u32],
-) -> Result<Option<Action>, NoValues> {
+) -> Result<Option<Next>, NoValues> {
+    let store = &creator.store;
     let may_reuse = step.may_reuse && step.round <= 1 && !step.compensates;
     let Some(id) = workflow.rerun_of.filter(|_| may_reuse) else { return Ok(None) };
     let earlier = store.reads().workflows(WorkflowQuery::Id((workflow.namespace.clone(), id))).await?;
@@ -142,7 +151,87 @@ pub(super) async fn find(
             store.reads().workflows(query).await?.bodies.into_iter().next().map(|(_, body)| body)
         }
     };
-    Ok(Some(Action::Reuse { round: found.round, total: found.total, inputs: inputs.to_owned(), results }))
+    let files = match files(creator, workflow, &earlier, &found).await {
+        Ok(Some(files)) => files,
+        Ok(None) | Err(NoValues::Step(_)) => return Ok(None),
+        Err(other) => return Err(other),
+    };
+    // What was read is complete, unless its removal has begun meanwhile.
+    let again = store.reads().workflows(WorkflowQuery::Key(earlier.key)).await?.workflows;
+    if again.iter().all(|earlier| earlier.deleted) {
+        return Ok(None);
+    }
+    let (round, total, inputs, lists) = (found.round, found.total, inputs.to_owned(), files.lists);
+    Ok(Some(Next { action: Action::Reuse { round, total, inputs, results, lists }, kept: files.kept }))
+}
+
+/// Files that are taken over: their lists, by item, and what keeps the contents until the lists are committed.
+#[derive(Default)]
+struct Files {
+    lists: Vec<(u32, Bytes)>,
+    kept: Vec<Kept>,
+    bytes: usize,
+}
+
+impl Files {
+    /// Adds a list. Returns whether there is room for it, and its contents are stored.
+    async fn add(
+        &mut self,
+        creator: &Creator,
+        workflow: &Workflow,
+        item: u32,
+        list: ArtifactList,
+    ) -> Result<bool, NoValues> {
+        if list.artifacts.is_empty() {
+            return Ok(true);
+        }
+        let encoded = Bytes::from(list.encode_to_vec());
+        self.bytes += encoded.len();
+        if self.bytes > MAX_REUSED_LISTS.saturating_sub(workflow.reused_lists) as usize {
+            return Ok(false);
+        }
+        let parts = artifacts::digests(&list.artifacts);
+        let (missing, pin) = creator.artifacts.missing(&workflow.namespace, &parts).await.map_err(not_now)?;
+        self.lists.push((item, encoded));
+        self.kept.push(Kept::files(pin));
+        Ok(missing.is_empty())
+    }
+}
+
+/// Returns the files that the tasks of a step have left in an earlier run. None if they cannot be taken over.
+async fn files(
+    creator: &Creator,
+    workflow: &Workflow,
+    earlier: &Workflow,
+    found: &Step,
+) -> Result<Option<Files>, NoValues> {
+    let (store, mut files) = (&creator.store, Files::default());
+    if found.kind != Kind::Task {
+        return Ok(Some(files));
+    }
+    if !found.reused {
+        for (task, _) in last_tasks(store, earlier, found).await? {
+            let item = task.step.as_ref().map_or(0, |place| place.item);
+            let list = artifacts::left_by(store, &task).await.map_err(not_now)?;
+            if !files.add(creator, workflow, item, list.unwrap_or_default()).await? {
+                return Ok(None);
+            }
+        }
+        return Ok(Some(files));
+    }
+    let mut from = Some(0);
+    while let Some(first) = from {
+        let keys = reused_lists((earlier.key, found.index), first);
+        let rows = store.reads().artifacts(keys, LISTS).await?;
+        from = rows.last().filter(|_| rows.len() == LISTS).map(|(key, _)| reused_item(*key) + 1);
+        for row in &rows {
+            let list = artifacts::decode(row).map_err(failed)?;
+            if !files.add(creator, workflow, reused_item(row.0), list).await? {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(files))
 }
 
 /// Whether the steps that a step needs have left to its tasks, in files, what they have in an earlier run.
@@ -197,6 +286,17 @@ async fn left_the_same(
 
 /// Whether a task of a step's last round has left files. A step whose results are too large to be read is taken for one.
 async fn has_artifacts(store: &StoreClient, workflow: &Workflow, step: &Step) -> Result<bool, NoValues> {
+    let tasks = last_tasks(store, workflow, step).await?;
+    // Tasks of a reused step are those of another workflow.
+    Ok(tasks.len() < step.created as usize || tasks.iter().any(|(task, _)| task.has_artifacts))
+}
+
+/// Reads the tasks of a step's last round, unless their results are too large.
+async fn last_tasks(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+) -> Result<Vec<(Task, Option<Bytes>)>, NoValues> {
     let query = WorkflowQuery::Tasks {
         workflow: workflow.key,
         step: step.index,
@@ -205,9 +305,7 @@ async fn has_artifacts(store: &StoreClient, workflow: &Workflow, step: &Step) ->
         limit: step.created as usize,
         bytes: MAX_VALUES,
     };
-    // Tasks of a reused step are those of another workflow.
-    let tasks = store.reads().workflows(query).await?.tasks;
-    Ok(tasks.len() < step.created as usize || tasks.iter().any(|(task, _)| task.has_artifacts))
+    Ok(store.reads().workflows(query).await?.tasks)
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ impl Statements {
             sql::DELETE_STEP_SPECS,
             sql::DELETE_STEP_OUTPUTS,
             sql::DELETE_STEP_EDGES,
+            // Lists of files that its steps have taken over.
+            sql::DELETE_ARTIFACTS,
         ] {
             self.add(removed.len(), sql, || vec![column!(removed, |workflow| signed(workflow.0))]);
         }

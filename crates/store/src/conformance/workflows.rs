@@ -11,7 +11,7 @@ use super::harness::{Harness, namespace, on_alias};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
 use crate::{
     Action, Command, Refused, Reply, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowFilter, WorkflowQuery,
-    reused_results,
+    reused_item, reused_lists, reused_results,
 };
 
 /// Steps that need one: more than one commit notifies.
@@ -178,6 +178,7 @@ pub async fn reused_results_are_stored(t: &mut Harness) {
         total: 3,
         inputs: inputs.to_owned(),
         results: Some(Bytes::from_static(results.as_bytes())),
+        lists: Vec::new(),
     };
     run.drive(0, reuse("same", "[1, 2, 3]")).await.unwrap();
     run.drive(1, reuse("", "signalled")).await.unwrap();
@@ -190,6 +191,32 @@ pub async fn reused_results_are_stored(t: &mut Harness) {
         [&b"[1, 2, 3]"[..], b"signalled"]
     );
     assert_eq!((run.results(0, 2).await, run.driven().await), (Vec::new(), vec![2]));
+}
+
+pub async fn reused_lists_are_removed_with_their_workflow(t: &mut Harness) {
+    let mut run = Run::new(t, workflow(vec![step("a", &[]), step("b", &[])]), true).await;
+    let reuse = |lists: &[(u32, &'static str)]| Action::Reuse {
+        round: 1,
+        total: 3,
+        inputs: String::new(),
+        results: Some(Bytes::from_static(b"[1, 2, 3]")),
+        lists: lists.iter().map(|(item, list)| (*item, Bytes::from_static(list.as_bytes()))).collect(),
+    };
+    run.drive(0, reuse(&[(0, "first"), (2, "third")])).await.unwrap();
+    run.drive(1, reuse(&[(1, "other")])).await.unwrap();
+    let key = run.key();
+    let read = async |t: &Harness, step, from| {
+        let lists = t.store.artifacts(reused_lists((key, step), from), 9).await.unwrap();
+        lists.iter().map(|(key, list)| (reused_item(*key), list.to_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(read(run.t, 0, 0).await, [(0, b"first".to_vec()), (2, b"third".to_vec())]);
+    assert_eq!((read(run.t, 0, 1).await.len(), read(run.t, 1, 0).await.len()), (1, 1));
+    let ended = run.workflow().await;
+    assert_eq!((ended.state, ended.reused_lists), (State::Succeeded, 15));
+    let (namespace, id) = (namespace("n"), ended.id);
+    run.apply(WorkflowCommand::Apply { namespace, id, command: Apply::Delete }).await.unwrap();
+    settle(run.t).await;
+    assert_eq!((read(run.t, 0, 0).await, read(run.t, 1, 0).await), (Vec::new(), Vec::new()));
 }
 
 pub async fn held_steps_start_when_there_is_room(t: &mut Harness) {

@@ -90,6 +90,8 @@ impl<B: Backend> Engine<B> {
                     Some(FollowUp::RemoveWorkflow { workflow, after })
                 } else {
                     self.write_set.workflows.remove(workflow);
+                    // Lists of files that its steps have taken over have its number.
+                    self.write_set.changes.artifacts.retain(|(of, _)| of.task.0 != workflow.0);
                     None
                 };
                 self.write_set.pending.finish(number, rest);

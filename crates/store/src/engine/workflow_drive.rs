@@ -5,7 +5,7 @@ use rota_core::workflow::{COMPENSATION, Kind, Rejected, Step, StepCommand, StepS
 use rota_core::{TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{Action, Backend, Create, Error, StepKey, reused_results, step_items};
+use crate::{Action, Backend, Create, Error, StepKey, reused_list, reused_results, step_items};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn put_output(&mut self, key: StepKey, output: Option<Bytes>) {
@@ -41,8 +41,11 @@ impl<B: Backend> Engine<B> {
                 }
                 return self.create_tasks(key, tasks, now);
             }
-            Action::Reuse { round, total, inputs, results } => {
-                self.reuse(key, round, total, inputs, results, now)?
+            Action::Reuse { round, total, inputs, results, lists } => {
+                let bytes = lists.iter().map(|(_, list)| list.len()).sum::<usize>();
+                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                let reuse = StepCommand::Reuse { round, total, inputs, lists: bytes };
+                self.reuse(key, reuse, results, lists, now)?
             }
             Action::More { round, created, tasks, nested } => {
                 self.load_step(key)?;
@@ -91,13 +94,12 @@ impl<B: Backend> Engine<B> {
     fn reuse(
         &mut self,
         key: StepKey,
-        round: u32,
-        total: u32,
-        inputs: String,
+        reuse: StepCommand,
         results: Option<Bytes>,
+        lists: Vec<(u32, Bytes)>,
         now: Timestamp,
     ) -> Result<Result<(), Rejected>, Error> {
-        if let Err(rejected) = self.apply_step(key, StepCommand::Reuse { round, total, inputs }, now)? {
+        if let Err(rejected) = self.apply_step(key, reuse, now)? {
             return Ok(Err(rejected));
         }
         let step = self.write_set.workflows.step(key);
@@ -106,6 +108,8 @@ impl<B: Backend> Engine<B> {
             Some(Kind::Task | Kind::Workflow) => {
                 let results = results.map(|results| ((key.0, reused_results(key.1)), results));
                 self.write_set.workflows.changes.outputs.extend(results);
+                let lists = lists.into_iter().map(|(item, list)| (reused_list(key, item), list));
+                self.write_set.changes.artifacts.extend(lists);
             }
             Some(_) => self.put_output(key, results),
         }

@@ -33,7 +33,8 @@ impl Worker {
 
     /// Ends the attempts whose programs still run. Others do nothing that would have to be stopped.
     pub(super) fn stop_working(&self, reason: StopReason) {
-        let working = self.attempts.values().filter(|entry| !entry.ended && entry.handle.lock().keeping.is_none());
+        let working =
+            self.attempts.values().filter(|entry| !entry.ended && entry.handle.lock().keeping.is_none());
         working.for_each(|entry| entry.handle.request_stop(reason, DEFAULT_CANCEL_GRACE));
     }
 

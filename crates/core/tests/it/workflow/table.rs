@@ -282,7 +282,7 @@ fn on_steps(step: &Step) -> Vec<StepCommand> {
         StepCommand::Replace,
         StepCommand::Skip,
         start(1),
-        StepCommand::Reuse { round: 1, total: 1, inputs },
+        StepCommand::Reuse { round: 1, total: 1, inputs, lists: 0 },
         StepCommand::Created { count: 1 },
         StepCommand::Fail { round, state: step.state, created: step.created, message: message.clone() },
         ended(1, TaskEnd::Succeeded),

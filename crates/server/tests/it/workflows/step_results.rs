@@ -261,3 +261,78 @@ async fn results_of_steps_are_only_for_the_attempt() -> Result<()> {
     assert_eq!(fetch(&wrong).await.map(drop).map_err(|status| status.code()), Err(Code::InvalidArgument));
     Ok(())
 }
+
+#[tokio::test]
+async fn rerun_gives_the_files_of_steps_that_it_takes_over() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let (mut cluster, api) = cluster(backend).await?;
+        let worker = cluster.worker("echo", "one", 4)?;
+        let made = "[ ${{ item }} = none ] || echo of ${{ item }} > $ROTA_OUTPUT/part; echo did ${{ item }}";
+        let shows =
+            "cd $ROTA_CONTEXT/artifacts && find . -type f | sort | xargs tail -n +1; exit ${{ inputs.code }}";
+        let needs = json!([{ "step": "fan" }, { "step": "one" }, { "step": "word" }]);
+        let spec = json!({
+            "inputs": { "code": 3, "word": "a" },
+            "steps": [
+                { "name": "fan", "task": shell(made), "forEach": { "items": "['a', 'none', 'b']" } },
+                { "name": "one", "task": shell("echo whole > $ROTA_OUTPUT/all; echo one") },
+                { "name": "word", "task": shell("echo ${{ inputs.word }} > $ROTA_OUTPUT/word; echo word") },
+                { "name": "end", "needs": needs, "task": shell(shows) },
+            ],
+        });
+        let first = api.create("files", spec).await?["uid"].as_str().context("an id")?.to_owned();
+        assert_eq!(api.ended("files").await?["status"]["failedStep"], "end");
+        let rerun = async |api: &Api, of: &str, body: Value| {
+            let (_, made) = api.post(&format!("{WORKFLOWS}/{of}:rerun"), &body).await?;
+            let id = made["uid"].as_str().with_context(|| made.to_string())?.to_owned();
+            let ended = api.ended(&id).await?;
+            anyhow::ensure!(ended["status"]["state"] == "WORKFLOW_STATE_SUCCEEDED", "{ended}");
+            anyhow::Ok(id)
+        };
+        let check = async |api: &Api, id: &str, word: &str, reused: [bool; 3]| {
+            let files = text(api, id, "end").await? + "\n";
+            let expected = [
+                ("fan/0/output/part", "of a"),
+                ("fan/2/output/part", "of b"),
+                ("one/output/all", "whole"),
+                ("word/output/word", word),
+            ];
+            for (name, content) in expected {
+                let named = files.contains(&format!("==> ./{name} <==\n{content}\n"));
+                anyhow::ensure!(named, "{name}: {files}");
+            }
+            anyhow::ensure!(files.matches("==>").count() == expected.len(), "{files}");
+            for (step, reused) in ["fan", "one", "word"].into_iter().zip(reused) {
+                anyhow::ensure!(
+                    api.step(id, step).await?["reused"] == if reused { json!(true) } else { Value::Null }
+                );
+            }
+            anyhow::Ok(())
+        };
+        let fixed = json!({ "reuseResults": true, "inputs": { "code": 0, "word": "b" } });
+        let second = rerun(&api, &first, fixed).await?;
+        check(&api, &second, "b", [true, true, false]).await?;
+
+        // The first one is removed with its tasks: the files are those of the second, and of a rerun of that.
+        let deleted = api.http.delete(format!("{}{WORKFLOWS}/{first}", api.base)).send().await?;
+        assert_eq!(deleted.status(), StatusCode::OK);
+        tasks::eventually("the removal of the tasks", async || {
+            let left = api.get(&format!("/api/v1/namespaces/default/tasks?filter.workflow={first}")).await?;
+            Ok(left["tasks"].is_null())
+        })
+        .await?;
+        let from = json!({ "reuseResults": true, "steps": ["end"] });
+        let third = rerun(&api, &second, from.clone()).await?;
+        check(&api, &third, "b", [true; 3]).await?;
+
+        // Contents that are lost: the steps run again.
+        for entry in std::fs::read_dir(cluster.folder().join("artifacts"))? {
+            std::fs::remove_dir_all(entry?.path())?;
+        }
+        let fourth = rerun(&api, &third, from).await?;
+        check(&api, &fourth, "b", [false; 3]).await?;
+        drop(worker);
+        cluster.kill().await;
+    }
+    Ok(())
+}
