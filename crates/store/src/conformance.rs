@@ -34,6 +34,7 @@ pub mod workflow_add;
 pub mod workflow_ends;
 pub mod workflow_groups;
 pub mod workflow_nested;
+pub mod workflow_random;
 mod workflow_run;
 pub mod workflow_visits;
 pub mod workflows;
@@ -140,6 +141,9 @@ macro_rules! conformance {
             }
             workflow_add {
                 steps_are_added_to_a_running_workflow added_steps_continue_after_each_reopen added_step_sees_the_end_in_its_commit
+            }
+            workflow_random {
+                graph_determines_the_end_of_a_workflow
             }
             workflow_nested {
                 ends_of_nested_workflows_end_their_step nested_workflows_continue_after_each_reopen commands_reach_nested_workflows

@@ -13,7 +13,7 @@ impl World {
     }
 
     /// Asks the driver again, as it does once a workflow is not paused any more.
-    fn drive_all(&mut self) {
+    pub(super) fn drive_all(&mut self) {
         for index in 0..self.steps.len() {
             if self.steps[index].needs_driver() && !self.work.contains(&Work::Drive(index)) {
                 self.work.push(Work::Drive(index));
@@ -27,23 +27,8 @@ impl World {
     }
 
     pub(super) fn by_hand(finals: usize, kinds: &[Kind]) -> Self {
-        let plan = graphs::Plan {
-            needs: Vec::new(),
-            fails: false,
-            skips: false,
-            reused: false,
-            items: 1,
-            parallel: 0,
-            rounds: 1,
-            compensates: false,
-            each: false,
-            compensation_fails: false,
-            kind: 9,
-            grouped: false,
-        };
-        let steps = vec![plan; kinds.len()];
-        let mut world =
-            Self::new(Graph { steps, finals, policy: Policy::Stop, max_parallel: 0, grouped: false });
+        let (steps, added, policy) = (vec![graphs::TASK; kinds.len()], Vec::new(), Policy::Stop);
+        let mut world = Self::new(Graph { steps, added, finals, policy, max_parallel: 0, grouped: false });
         for (step, kind) in world.steps.iter_mut().zip(kinds) {
             step.kind = *kind;
         }
