@@ -36,7 +36,10 @@ pub struct Pool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerView {
     pub name: String,
+    /// Tasks on the worker: while it has one, it is not idle.
     pub running: u32,
+    /// How many of these only wait until a storage takes their files: they hold no slot.
+    pub storing: u32,
     pub draining: bool,
     /// Whether its session is open.
     pub connected: bool,
@@ -77,7 +80,7 @@ pub fn plan(pool: &Pool) -> Plan {
         .workers
         .iter()
         .filter(|worker| !worker.draining && !worker.unavailable)
-        .map(|worker| slots.saturating_sub(u64::from(worker.running)))
+        .map(|worker| slots.saturating_sub(u64::from(worker.running.saturating_sub(worker.storing))))
         .sum();
     let wanted = pool.queued.saturating_add(u64::from(pool.spare) * slots);
 
@@ -225,6 +228,22 @@ mod tests {
         p.workers = vec![busy("a", 9)];
         p.queued = 1;
         assert_eq!(start(&p), 1, "more running than slots is no negative capacity");
+    }
+
+    #[test]
+    fn stored_files_hold_no_slot_and_keep_their_worker() {
+        let storing = |name, running| WorkerView { storing: 1, ..busy(name, running) };
+        assert_eq!(start(&pool(0, 5, 1, vec![storing("a", 1)])), 0, "it takes the task");
+        assert_eq!(start(&pool(0, 5, 1, vec![storing("a", 2)])), 1);
+        let mut p = pool(0, 5, 0, vec![storing("a", 1)]);
+        p.spare = 1;
+        assert_eq!(start(&p), 0, "it is the spare one");
+        // Its disk may end with it.
+        p.workers.push(WorkerView { idle_for: Some(Duration::from_secs(900)), ..storing("b", 1) });
+        p.workers.push(idle("c", 900));
+        assert_eq!(drain(&p), ["c"]);
+        p.ceiling = 1;
+        assert_eq!(drain(&p), ["c"], "even of too many");
     }
 
     #[test]

@@ -231,6 +231,7 @@ fn reported(worker: &WorkerDemand, wall: SystemTime) -> ReportedWorker {
     ReportedWorker {
         name: names::last(&worker.worker).to_owned(),
         running: u32::try_from(worker.running).unwrap_or_default(),
+        storing: u32::try_from(worker.storing).unwrap_or_default(),
         draining: worker.draining,
         connected: worker.connected,
         unavailable: worker.unavailable,

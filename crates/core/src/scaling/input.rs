@@ -49,6 +49,8 @@ pub enum ManagedState {
 pub struct ReportedWorker {
     pub name: String,
     pub running: u32,
+    /// How many of the running tasks hold no slot.
+    pub storing: u32,
     pub draining: bool,
     pub connected: bool,
     /// Whether it gets no tasks although it is connected.
@@ -76,6 +78,7 @@ impl Pool {
             workers.push(WorkerView {
                 name: name.clone(),
                 running: report.map_or(0, |report| report.running),
+                storing: report.map_or(0, |report| report.storing),
                 draining: *state == ManagedState::Draining || report.is_some_and(|report| report.draining),
                 connected: report.is_some_and(|report| report.connected),
                 unavailable: report.is_some_and(|report| report.unavailable),
@@ -113,6 +116,7 @@ impl From<&ReportedWorker> for WorkerView {
         Self {
             name: worker.name.clone(),
             running: worker.running,
+            storing: worker.storing,
             draining: worker.draining,
             connected: worker.connected,
             unavailable: worker.unavailable,

@@ -76,6 +76,28 @@ async fn pool_follows_demand_until_agent_is_deleted() {
     assert!(pool.is_finished());
 }
 
+/// An outage of the storage of artifacts.
+#[tokio::test]
+async fn worker_with_files_to_store_is_spare_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::default();
+    pool.set_agent(&agent(AgentSpec { max_replicas: Some(5), spare_workers: 1, ..Default::default() }));
+    pool.workers.insert("coder-1".into(), worker(&folder));
+    pool.set_demand(demand(0, vec![worker_demand("coder-1", 1)]));
+    assert_eq!(desired(&pool).start, 1);
+    let storing = WorkerDemand { storing: 1, ..worker_demand("coder-1", 1) };
+    pool.set_demand(demand(0, vec![storing.clone()]));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    // Nothing is spare any more, nor of the agent's slots.
+    pool.set_agent(&agent(AgentSpec { max_replicas: Some(5), slots: 2, ..Default::default() }));
+    assert_eq!(desired(&pool), DesiredWorkers::default());
+    pool.set_demand(demand(0, vec![worker_demand("coder-1", 0)]));
+    assert_eq!(desired(&pool).drain, ["coder-1"], "the files are stored");
+    pool.remove_agent();
+    pool.set_demand(demand(0, vec![storing]));
+    assert_eq!(desired(&pool).stop, [""; 0]);
+}
+
 /// The state of a worker on another machine does not count here.
 #[tokio::test]
 async fn full_disk_starts_no_further_workers() {

@@ -225,6 +225,7 @@ fn reported(demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorke
     let convert = |worker: &v1::WorkerDemand, idle_for| ReportedWorker {
         name: names::last(&worker.worker).to_owned(),
         running: u32::try_from(worker.running).unwrap_or_default(),
+        storing: u32::try_from(worker.storing).unwrap_or_default(),
         draining: worker.draining,
         connected: worker.connected,
         unavailable: worker.unavailable,

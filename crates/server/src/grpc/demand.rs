@@ -108,6 +108,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
             .map(|worker| v1::WorkerDemand {
                 worker: worker.profile.worker.to_string(),
                 running: num::to_i32(worker.tasks.len()),
+                storing: num::to_i32(worker.storing),
                 draining: worker.draining,
                 connected: worker.connected,
                 idle_since: worker.stats.idle_since.map(time::timestamp),

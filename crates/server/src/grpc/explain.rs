@@ -144,6 +144,7 @@ impl Explainer {
         };
         let reported = standing.workers.iter().map(|worker| ReportedWorker {
             running: small(worker.tasks.len()),
+            storing: small(worker.storing),
             draining: worker.draining,
             connected: worker.connected,
             unavailable: worker.is_unavailable(),

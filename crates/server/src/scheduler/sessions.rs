@@ -118,8 +118,9 @@ impl Scheduler {
         now: Timestamp,
     ) -> Option<Option<SessionHandle>> {
         let drained = self.update_any(key, |entry| {
-            // A reserved slot counts as busy: the caller may stop the worker once it is drained.
-            if only_idle && entry.slots.occupied() > 0 {
+            // A reserved slot counts as busy: the caller may stop the worker once it is drained. So do files that no storage has
+            // taken yet, which may end with it.
+            if only_idle && !entry.slots.are_free() {
                 return None;
             }
             if !std::mem::replace(&mut entry.draining, true) {

@@ -58,6 +58,11 @@ impl Slots {
         self.occupied.len() - self.storing
     }
 
+    /// Whether nothing is reserved, and no attempt is left, not even one that holds no slot.
+    pub(super) fn are_free(&self) -> bool {
+        self.occupied.is_empty()
+    }
+
     /// Returns the number of attempts, whatever their state.
     pub(super) fn attempts(&self) -> usize {
         self.attempts
@@ -186,6 +191,7 @@ mod tests {
         assert!(slots.advance(task(1), Fence(1), SlotState::Storing), "it is committed again");
         slots.resume(task(2), Fence(1), SlotState::Storing);
         assert_eq!((slots.occupied(), slots.attempts()), (1, 3));
+        assert!(!slots.are_free() && Slots::default().are_free());
         assert_eq!(slots.storing().collect::<Vec<_>>(), [task(1), task(2)]);
         assert_eq!(slots.superseded(task(1), None), Some(Fence(1)));
         assert!(slots.advance(task(1), Fence(1), SlotState::Abandoned));

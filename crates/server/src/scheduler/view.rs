@@ -21,6 +21,8 @@ pub(crate) struct WorkerView {
     pub(crate) slots: usize,
     pub(crate) free: usize,
     pub(crate) tasks: Vec<TaskId>,
+    /// How many of these hold no slot: they only wait until a storage takes their files.
+    pub(crate) storing: usize,
     /// Task that it was started for, as long as that has a queue.
     pub(crate) own_task: Option<TaskId>,
     pub(crate) connected: bool,
@@ -111,6 +113,7 @@ impl State {
             free: if entry.is_ready() { entry.quota_limit(entry.admission.limit(entry.free())) } else { 0 },
             // A task whose superseded attempt has not ended yet is listed twice: both occupy a slot.
             tasks: entry.slots.iter_attempts().map(|(id, ..)| id).collect(),
+            storing: entry.slots.storing().count(),
             connected: entry.session.is_some(),
             draining: entry.draining,
             ready: entry.is_ready(),

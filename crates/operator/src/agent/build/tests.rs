@@ -33,6 +33,30 @@ fn demand_starts_and_idle_timeout_drains() {
     assert_eq!(plan(&agent, "h", &pods, &demand(0), true).drain_idle, ["a"]);
 }
 
+/// An outage of the storage of artifacts: tasks end, and leave their files with their workers.
+#[test]
+fn files_to_store_start_no_spare_pods_and_keep_theirs() {
+    let agent = spec("replicas: 0, maxReplicas: 9, spareWorkers: 1");
+    let with = |mut pod: WorkerPod, storing| {
+        pod.worker.as_mut().unwrap().storing = storing;
+        pod
+    };
+    let busy = |name| pod(name, PodLifecycle::Serving, Some(1));
+    assert_eq!(plan(&agent, "h", &[busy("a")], &demand(0), true).start, 1, "its slot is occupied");
+    let storing = with(busy("a"), 1);
+    assert_eq!(plan(&agent, "h", std::slice::from_ref(&storing), &demand(0), true), Plan::default());
+    // It takes another task, and needs a spare one again.
+    let taken = with(pod("a", PodLifecycle::Serving, Some(2)), 1);
+    assert_eq!(plan(&agent, "h", std::slice::from_ref(&taken), &demand(0), true).start, 1);
+    // Demand ends: pods go that have nothing, and not the one whose files end with it.
+    let none = spec("replicas: 0, maxReplicas: 9");
+    let both = [storing.clone(), pod("b", PodLifecycle::Serving, Some(0))];
+    assert_eq!(plan(&none, "h", &both, &demand(0), true).drain_idle, ["b"]);
+    // A rollout waits for its files as for a task.
+    let replaced = plan(&none, "new", &[storing], &demand(0), true);
+    assert_eq!((replaced.drain, replaced.drain_idle), (vec!["a".to_owned()], vec![]));
+}
+
 #[test]
 fn terminated_pods_are_deleted_and_replaced() {
     let agent = spec("replicas: 2, maxReplicas: 2");

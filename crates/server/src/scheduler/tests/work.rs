@@ -192,6 +192,34 @@ fn lost_attempt_is_not_awaited() {
 }
 
 #[test]
+fn worker_with_files_to_store_is_free_and_not_idle() {
+    let mut setup = Setup::new(0);
+    setup.connect(AGENT, 0, 1);
+    let (route, mut task) = (RouteId(0), setup.enqueue(RouteId(0)));
+    let counts = |setup: &Setup| {
+        let worker = setup.scheduler.view().workers[0].clone();
+        (worker.tasks.len(), worker.storing, worker.free)
+    };
+    assert_eq!(counts(&setup), (0, 0, 1));
+    let plan = setup.scheduler.plan().pop().expect("a claim");
+    let session = plan.claim.worker.clone();
+    assign(&mut task, session.clone());
+    setup.apply(task.clone(), route, Some(State::Queued), true);
+    plan.reservation.commit(1);
+    assert_eq!(counts(&setup), (1, 0, 0));
+    let version = setup.scheduler.version();
+    task.assignment.as_mut().unwrap().storing = Some(Storing { since: now(), outlives_worker: false });
+    setup.apply(task.clone(), route, Some(task.state), false);
+    assert_eq!(counts(&setup), (1, 1, 1));
+    assert!(setup.scheduler.version() > version, "pools must learn of it");
+    assert!(setup.scheduler.drain(&key(0), true, now()).is_none(), "its files may end with it");
+    setup.scheduler.finish_attempt(&key(0), &session, task.id, task.fence);
+    setup.scheduler.update(&key(0), &session, |entry| assert!(entry.slots.end(task.id, task.fence)));
+    assert_eq!(counts(&setup), (0, 0, 1));
+    assert!(setup.scheduler.drain(&key(0), true, now()).is_some());
+}
+
+#[test]
 fn slot_of_a_task_elsewhere_is_free() {
     let mut setup = Setup::new(1);
     setup.connect(AGENT, 9, 1);
