@@ -239,7 +239,7 @@ async fn files_that_change_meanwhile_are_skipped() -> Result<()> {
         source("shorter", b"short", Some(b"sho")),
         source("longer", b"long", Some(b"long and longer")),
         source("late", &large, Some(&late)),
-        source("gone", b"gone", None),
+        source("lost", b"lost", None),
     ];
     let artifacts = cluster.client().artifacts("default");
     let uploaded = artifacts.upload(sources, |_, _| ()).await?;
@@ -247,7 +247,7 @@ async fn files_that_change_meanwhile_are_skipped() -> Result<()> {
         uploaded.skipped.iter().map(|(name, reason)| (name.as_str(), reason.as_str())).collect();
     let (changed, shorter) = ("it changed while it was read", "it became shorter while it was read");
     assert_eq!(skipped[..3], [("changed", changed), ("shorter", shorter), ("late", changed)]);
-    assert!(skipped.len() == 4 && skipped[3].0 == "gone", "{skipped:?}");
+    assert!(skipped.len() == 4 && skipped[3].0 == "lost", "{skipped:?}");
     for (artifact, content) in uploaded.artifacts.iter().zip(["same", "long"]) {
         let at = folder.path().join("got");
         artifacts.download(artifact, &mut tokio::fs::File::create(&at).await?, |_| ()).await?;

@@ -43,7 +43,7 @@ pub(super) struct Found {
     pub(super) conversation: Option<String>,
     entries: usize,
     bytes: u64,
-    /// Bytes of the descriptions.
+    /// Bytes of the descriptions of sources, and what is reserved for others.
     list: usize,
     /// Files that are not kept; `skipped` names some of them.
     lost: usize,

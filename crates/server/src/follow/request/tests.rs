@@ -34,12 +34,12 @@ fn watched(number: i64, created_at: Timestamp) -> Watched {
 enum Expected {
     Wait,
     Forget,
-    Says(&'static [&'static str], &'static [&'static str], bool),
+    Asks(&'static [&'static str], &'static [&'static str], bool),
 }
 
 struct Case {
     name: &'static str,
-    /// Settings of the repository.
+    /// Lines in the settings of the repository.
     settings: &'static str,
     quiet: i64,
     /// Tasks that were continued for the request.
@@ -113,7 +113,7 @@ const CASES: &[Case] = &[
     Case {
         name: "a check fails",
         change: fails,
-        expected: Expected::Says(&["check unit"], &[], false),
+        expected: Expected::Asks(&["check unit"], &[], false),
         ..CASE
     },
     Case { name: "checks are left alone", settings: "checks = false", change: fails, ..CASE },
@@ -133,20 +133,20 @@ const CASES: &[Case] = &[
             check(opened, "slow", "pending");
             comments(opened, now);
         },
-        expected: Expected::Says(&["from ada"], &["unit"], true),
+        expected: Expected::Asks(&["from ada"], &["unit"], true),
         ..CASE
     },
     Case {
         name: "comments of writers",
         change: comments,
-        expected: Expected::Says(&["from ada"], &["mallory"], true),
+        expected: Expected::Asks(&["from ada"], &["mallory"], true),
         ..CASE
     },
     Case {
         name: "comments of all",
         settings: "comments = \"all\"",
         change: comments,
-        expected: Expected::Says(&["from ada", "from mallory"], &[], true),
+        expected: Expected::Asks(&["from ada", "from mallory"], &[], true),
         ..CASE
     },
     Case { name: "comments of none", settings: "comments = \"none\"", change: comments, ..CASE },
@@ -157,7 +157,7 @@ const CASES: &[Case] = &[
             fails(opened, now);
             comments(opened, now);
         },
-        expected: Expected::Says(&["check unit"], &["from ada"], false),
+        expected: Expected::Asks(&["check unit"], &["from ada"], false),
         ..CASE
     },
     Case { name: "only others write", change: |opened, now| comment(opened, "mallory", now), ..CASE },
@@ -168,21 +168,21 @@ const CASES: &[Case] = &[
         name: "the last comment is old enough",
         quiet: 60,
         change: comments,
-        expected: Expected::Says(&["from ada"], &[], true),
+        expected: Expected::Asks(&["from ada"], &[], true),
         ..CASE
     },
     Case {
         name: "checks do not write",
         quiet: 3600,
         change: fails,
-        expected: Expected::Says(&["check unit"], &[], false),
+        expected: Expected::Asks(&["check unit"], &[], false),
         ..CASE
     },
     Case {
         name: "continued once",
         count: 1,
         change: fails,
-        expected: Expected::Says(&["unit"], &[], false),
+        expected: Expected::Asks(&["unit"], &[], false),
         ..CASE
     },
     Case { name: "continued often enough", count: 2, change: fails, expected: Expected::Forget, ..CASE },
@@ -219,7 +219,7 @@ async fn looks_decide_by_state_and_settings() {
         let next = watched.look(followed, &client, case.quiet).await.unwrap();
         match (&next, &case.expected) {
             (Next::Wait, Expected::Wait) | (Next::Forget, Expected::Forget) => {}
-            (Next::Continue(text, until), Expected::Says(has, has_not, of_comments)) => {
+            (Next::Continue(text, until), Expected::Asks(has, has_not, of_comments)) => {
                 assert!(has.iter().all(|part| text.contains(part)), "{}: {text}", case.name);
                 assert!(!has_not.iter().any(|part| text.contains(part)), "{}: {text}", case.name);
                 let expected = if *of_comments { seconds - 89 } else { since };
