@@ -80,20 +80,16 @@ pub(crate) async fn review(
     let path = format!("{root}/issues/{number}/comments?since={}", time(since));
     // These lists have no pages.
     let written: Vec<Written> = http.get_known(&path, pages).await?;
-    review.comments.extend(written.into_iter().filter_map(Written::comment));
+    review.comment(written.into_iter().filter_map(Written::comment));
     let path = format!("{root}/pulls/{number}/reviews?limit={GITEA_PAGE}");
     let mut reviews = Vec::new();
-    let add = |page: Vec<Written>| {
-        let entries = page.len();
-        reviews.extend(page.into_iter().filter(|one| one.is_since(since)));
-        entries
-    };
+    let add = |page: Vec<Written>| reviews.extend(page.into_iter().filter(|one| one.is_since(since)));
     http.each_known(&path, pages, add).await?;
     reviews.sort_by_key(|one| std::cmp::Reverse(one.id));
     for one in reviews.into_iter().take(MAX_REVIEWS) {
         let path = format!("{root}/pulls/{number}/reviews/{}/comments", one.id);
         let written: Vec<Written> = http.get_known(&path, pages).await?;
-        review.comments.extend(written.into_iter().chain([one]).filter_map(Written::comment));
+        review.comment(written.into_iter().chain([one]).filter_map(Written::comment));
     }
     Ok(review)
 }

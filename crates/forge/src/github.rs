@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::http::{GITEA_PAGE, Http};
+use crate::http::{Entries, GITEA_PAGE, Http};
 use crate::review::{Check, Combined, Pages, Review, User, Written, time};
 use crate::{Error, Found, Provider, Repository, Wanted};
 
@@ -171,13 +171,19 @@ struct Output {
     summary: Option<String>,
 }
 
+impl Entries for Runs {
+    fn count(&self) -> usize {
+        self.check_runs.len()
+    }
+}
+
 impl Run {
     fn add_to(self, review: &mut Review) {
         review.pending |= self.status != "completed";
         if matches!(self.conclusion.as_deref(), Some("failure" | "timed_out" | "startup_failure")) {
             let output = self.output.unwrap_or(Output { title: None, summary: None });
             let texts = [output.title, output.summary].into_iter().flatten().collect::<Vec<_>>();
-            review.failed.push(Check::new(&self.name, Some(&texts.join("\n")), self.html_url.as_deref()));
+            review.fail(Check::new(&self.name, Some(&texts.join("\n")), self.html_url.as_deref()));
         }
     }
 }
@@ -195,11 +201,7 @@ pub(crate) async fn review(
     }
     let root = format!("repos/{}", repository.path);
     let path = format!("{root}/commits/{}/check-runs?per_page=100", review.commit);
-    let add = |page: Runs| {
-        let entries = page.check_runs.len();
-        page.check_runs.into_iter().for_each(|run| run.add_to(&mut review));
-        entries
-    };
+    let add = |page: Runs| page.check_runs.into_iter().for_each(|run| run.add_to(&mut review));
     let all = http.each_known(&path, pages, add).await?;
     review.pending |= !all;
     let since = time(since);
@@ -208,12 +210,7 @@ pub(crate) async fn review(
         format!("{root}/pulls/{number}/comments?per_page=100&since={since}"),
         format!("{root}/pulls/{number}/reviews?per_page=100"),
     ] {
-        let comments = &mut review.comments;
-        let add = |page: Vec<Written>| {
-            let entries = page.len();
-            comments.extend(page.into_iter().filter_map(Written::comment));
-            entries
-        };
+        let add = |page: Vec<Written>| review.comment(page.into_iter().filter_map(Written::comment));
         http.each_known(&path, pages, add).await?;
     }
     Ok(review)

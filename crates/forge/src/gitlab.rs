@@ -172,19 +172,11 @@ pub(crate) async fn review(
         return Ok(review);
     }
     let commit = format!("{}/repository/commits/{}", project(repository), review.commit);
-    let add = |page: Vec<Status>| {
-        page.iter().for_each(|status| status.add_to(&mut review));
-        page.len()
-    };
+    let add = |page: Vec<Status>| page.iter().for_each(|status| status.add_to(&mut review));
     let all = http.each_known(&format!("{commit}/statuses?per_page=100"), pages, add).await?;
     review.pending |= !all;
     let path = format!("{path}/notes?sort=asc&order_by=created_at&per_page=100");
-    let comments = &mut review.comments;
-    let add = |page: Vec<Note>| {
-        let entries = page.len();
-        comments.extend(page.into_iter().filter_map(Note::comment));
-        entries
-    };
+    let add = |page: Vec<Note>| review.comment(page.into_iter().filter_map(Note::comment));
     http.each_known(&path, pages, add).await?;
     Ok(review)
 }
@@ -194,7 +186,7 @@ impl Status {
         match self.status.as_str() {
             "failed" if !self.allow_failure => {
                 let (text, url) = (self.description.as_deref(), self.target_url.as_deref());
-                review.failed.push(Check::new(&self.name, text, url));
+                review.fail(Check::new(&self.name, text, url));
             }
             "success" | "failed" | "canceled" | "skipped" | "manual" => {}
             _ => review.pending = true,

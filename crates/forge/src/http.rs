@@ -1,5 +1,7 @@
 //! Calls of a forge's API over HTTP: retries, limits, pages and redirects. Knows no forge but how each takes a token.
 
+mod pages;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +14,13 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
-use crate::review::Pages;
+pub(crate) use pages::{Entries, GITEA_PAGE};
+
 use crate::{Error, Provider, TokenSource};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RESPONSE: usize = 8 << 20;
 const MAX_PAGES: usize = 20;
-/// Pages of a long list that are read: the first and the last ones.
-const MAX_KNOWN_PAGES: usize = 10;
-/// Entries that a page has at most, by the paths of lists: at Gitea, which allows no more, and elsewhere.
-pub(crate) const GITEA_PAGE: usize = 50;
-const PAGE: usize = 100;
 const MAX_REDIRECTS: usize = 5;
 /// Bytes of a message of a forge.
 const MAX_MESSAGE: usize = 1 << 10;
@@ -71,62 +69,6 @@ impl Http {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.send(Method::GET, path, None::<&()>).await
-    }
-
-    /// Returns a page that may be known already: then the forge is only asked whether it has changed.
-    pub(crate) async fn get_known<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        pages: &mut Pages,
-    ) -> Result<T, Error> {
-        Ok(self.known_page(path, pages).await?.0)
-    }
-
-    /// Reads the pages of a list, whose path has a query, as [`Self::get_known`] does: of a long one, the first and the last ones.
-    /// `take` returns the number of entries of a page. Returns whether these pages are all.
-    pub(crate) async fn each_known<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        pages: &mut Pages,
-        mut take: impl FnMut(T) -> usize + Send,
-    ) -> Result<bool, Error> {
-        let (first, mut last) = self.known_page(path, pages).await?;
-        let mut entries = take(first);
-        for number in (2..=last).rev().take(MAX_KNOWN_PAGES - 1) {
-            let found = take(self.known_page(&format!("{path}&page={number}"), pages).await?.0);
-            entries = if number == last { found } else { entries };
-        }
-        // A full page stays the same when others follow it.
-        let full = if self.provider == Provider::Gitea { GITEA_PAGE } else { PAGE };
-        for number in (last + 1..).take(MAX_KNOWN_PAGES) {
-            if entries < full {
-                break;
-            }
-            entries = take(self.known_page(&format!("{path}&page={number}"), pages).await?.0);
-            last = if entries > 0 { number } else { last };
-        }
-        pages.extend(path, last);
-        Ok(last <= MAX_KNOWN_PAGES)
-    }
-
-    /// Returns a page, and the number of the last one of its list.
-    async fn known_page<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        pages: &mut Pages,
-    ) -> Result<(T, usize), Error> {
-        let tag = pages.known(path).map(|page| page.tag.clone());
-        let answer = self.call(Method::GET, self.url(path)?, None::<&()>, tag.as_ref()).await?;
-        let response = answer.map_err(refused)?;
-        if let (StatusCode::NOT_MODIFIED, Some(page)) = (response.status(), pages.known(path)) {
-            return Ok((parse(&page.body)?, page.last));
-        }
-        let tag = response.headers().get(header::ETAG).cloned();
-        let last = last_page(response.headers());
-        let body = body(response).await?;
-        let parsed = parse(&body)?;
-        pages.remember(path, tag, body, last);
-        Ok((parsed, last))
     }
 
     /// Returns all entries of a list, whose pages stay at the host.
@@ -327,13 +269,6 @@ fn linked(headers: &HeaderMap, rel: &str) -> Option<Url> {
     let rel = format!("rel=\"{rel}\"");
     let link = links.split(',').find(|link| link.contains(&rel))?;
     Url::parse(link.split_once('<')?.1.split_once('>')?.0).ok()
-}
-
-/// Returns the number of the last page of a list, as far as it is named.
-fn last_page(headers: &HeaderMap) -> usize {
-    let number = |url: Url| url.query_pairs().find(|(name, _)| name == "page")?.1.parse().ok();
-    // No list has more.
-    linked(headers, "last").and_then(number).unwrap_or(1).min(1 << 20)
 }
 
 async fn body(mut response: Response) -> Result<Vec<u8>, Error> {

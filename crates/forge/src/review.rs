@@ -7,13 +7,16 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
-use crate::http::cut;
+use crate::http::{Entries, cut};
 use crate::{Error, Forge, Provider, github, gitlab};
 
 /// Bytes of a text that is returned; forges take longer ones.
 const MAX_TEXT: usize = 4 << 10;
 /// Bytes of a name that is returned.
 const MAX_NAME: usize = 200;
+/// Comments and checks of a request that are returned: the newest comments, and the first checks.
+const MAX_COMMENTS: usize = 2000;
+const MAX_CHECKS: usize = 500;
 /// Bytes of the pages of a request that are remembered. Further ones are read each time.
 const MAX_REMEMBERED: usize = 256 << 10;
 
@@ -99,6 +102,25 @@ pub struct Comment {
     /// File and line that it is about; empty if it is about all.
     pub place: String,
     pub text: String,
+}
+
+impl Review {
+    /// Adds a check that has failed.
+    pub(crate) fn fail(&mut self, check: Check) {
+        if self.failed.len() < MAX_CHECKS {
+            self.failed.push(check);
+        }
+    }
+
+    /// Adds comments. A list without pages may have any number.
+    pub(crate) fn comment(&mut self, comments: impl Iterator<Item = Comment>) {
+        self.comments.extend(comments);
+        let surplus = self.comments.len().saturating_sub(MAX_COMMENTS);
+        if surplus > 0 {
+            self.comments.sort_by_key(|comment| comment.at);
+            self.comments.drain(..surplus);
+        }
+    }
 }
 
 impl Check {
@@ -199,22 +221,24 @@ struct Status {
     target_url: Option<String>,
 }
 
+impl Entries for Combined {
+    fn count(&self) -> usize {
+        self.statuses.as_ref().map_or(0, Vec::len)
+    }
+}
+
 impl Combined {
-    /// Returns the number of its entries.
-    pub(crate) fn add_to(self, review: &mut Review) -> usize {
-        let statuses = self.statuses.unwrap_or_default();
-        let entries = statuses.len();
-        for status in statuses {
+    pub(crate) fn add_to(self, review: &mut Review) {
+        for status in self.statuses.unwrap_or_default() {
             match status.state.as_str() {
                 "failure" | "error" => {
                     let (text, url) = (status.description.as_deref(), status.target_url.as_deref());
-                    review.failed.push(Check::new(&status.context, text, url));
+                    review.fail(Check::new(&status.context, text, url));
                 }
                 "pending" => review.pending = true,
                 _ => {}
             }
         }
-        entries
     }
 }
 

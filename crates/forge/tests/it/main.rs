@@ -1,6 +1,8 @@
 //! Pull and merge requests at each forge: opened, found again, updated, and what happens when a forge refuses, limits or fails. Over
 //! HTTP, at the forges of the test kit.
 
+mod pages;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
