@@ -11,6 +11,7 @@ const HINT_DELIVERY: &str =
     "see in the log what the agent did to its repository; the other files of the attempt are kept";
 
 /// Why a repository's changes are not known.
+#[derive(Debug, Clone)]
 pub(super) struct Lost {
     /// Otherwise the agent has broken it, or made it too large.
     pub(super) by_machine: bool,

@@ -3,27 +3,24 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rota_proto::times::{CONFIRM_SLACK, FREED_AFTER};
 use rota_proto::v1::{Changes, Delivery, Failure, FailureClass, Severity, WorkspaceMode, event};
 use rota_proto::worker::v1::Assign;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::calls::Caller;
-use super::changes::{Lost, changes, describe, undelivered};
-use super::checkpoint::{self, Copied};
+use super::changes::{Lost, changes, undelivered};
 use super::deliver;
 use super::globs::Keep;
 use super::left::{Left, SlotRelease};
+use super::prepared::{Prepared, copied};
 use super::store::{Looked, Stored, look, store};
-use crate::git::{Snapshot, Undelivered, Work};
+use crate::git::{Undelivered, Work};
 use crate::runtimes::{Stop, failure, notice, stopped};
-use crate::workspace::{AttemptDirs, COPIES};
+use crate::workspace::AttemptDirs;
 
-/// Notice of commits that only a bundle has.
-const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
 /// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.
 pub(super) const MIN_TIME: Duration = Duration::from_secs(30 * 60);
 /// The same of an attempt that was asked to end: the control plane does not wait much longer for its end.
@@ -67,7 +64,7 @@ impl Kept {
 
 /// Stores the files of an attempt, and delivers its changes if it
 /// succeeded (`work`) and its task asks for it. Describes on the disk what is left if its slot is wanted. Returns notices for its log, and what has become of the changes. The error is why
-/// its result must not count.
+/// its result must not count. Calls for the same attempt share what is `prepared`.
 pub(super) async fn keep(
     caller: &Caller,
     kept: Kept,
@@ -75,7 +72,7 @@ pub(super) async fn keep(
     work: Option<Work>,
     stop: watch::Receiver<Option<Stop>>,
     slot: &SlotRelease,
-    collected: &Mutex<Option<Collected>>,
+    prepared: &OnceCell<Prepared>,
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let limit = kept.limit.max(MIN_TIME);
     let delivering = AtomicBool::new(dirs.undelivered.is_some());
@@ -87,16 +84,13 @@ pub(super) async fn keep(
     let keep = Keep::of(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
     let mut ending = stop.clone();
     let all = async {
-        let known = collected.lock().clone();
-        let (found, lost) = match known {
-            Some(found) => (found, None),
-            None => collect(dirs).await,
+        let made = Prepared::once(prepared, dirs).await;
+        let is_whole = made.is_whole();
+        let Prepared { copied, mut changes, lost, mut notices } = made;
+        let left = |result| {
+            let left = Left::of(result, &kept, dirs, changes.as_ref(), copied.as_ref());
+            left.filter(|_| is_whole)
         };
-        if lost.is_none() {
-            *collected.lock() = Some(found.clone());
-        }
-        let Collected { mut notices, copied, mut changes } = found;
-        let left = |result| Left::of(result, &kept, dirs, changes.as_ref(), copied.as_ref());
         slot.describe_now(dirs, left).await;
         let first = look(dirs, None, changes.clone().unwrap_or_default(), copied.clone());
         let look = look(dirs, Some(keep), changes.clone().unwrap_or_default(), copied.clone());
@@ -149,37 +143,6 @@ pub(super) async fn keep(
         Ok((notices, Some(delivered)))
     };
     in_time(limit, stop, &delivering, Box::pin(all)).await
-}
-
-/// What an attempt has left once its programs have ended. It is looked for once: what it was made of does not wait for a storage.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Collected {
-    notices: Vec<event::Kind>,
-    copied: Option<Copied>,
-    changes: Option<Changes>,
-}
-
-/// Makes copies and the snapshot.
-async fn collect(dirs: &AttemptDirs) -> (Collected, Option<Lost>) {
-    let mut found = Collected::default();
-    // Before the snapshot: a conversation that is newer than the files would name what is not there.
-    match copied(dirs).await {
-        Ok(copied) => found.copied = copied,
-        Err(reason) => found.notices.push(notice(Severity::Medium, "checkpoint_failed", reason)),
-    }
-    let lost = match changes(dirs).await {
-        Ok(None) => None,
-        Ok(Some(Snapshot { changes, elsewhere })) => {
-            found.notices.push(notice(Severity::Low, "changes", describe(&changes)));
-            let elsewhere =
-                elsewhere.then(|| notice(Severity::Medium, "commits_elsewhere", COMMITS_ELSEWHERE));
-            found.notices.extend(elsewhere);
-            found.changes = Some(changes);
-            None
-        }
-        Err(lost) => Some(lost),
-    };
-    (found, lost)
 }
 
 /// Runs what stores and delivers within a time, which is short once the attempt has to end.
@@ -235,15 +198,6 @@ pub(crate) async fn keep_checkpoint(
         .await
         .map(drop)
         .map_err(|status| called(&status))
-}
-
-/// Copies what a later attempt continues from. The error is for people.
-async fn copied(dirs: &AttemptDirs) -> Result<Option<Copied>, String> {
-    let Some((folder, redactor)) = dirs.checkpoint.clone() else { return Ok(None) };
-    let copies = dirs.closed(COPIES);
-    let copy = tokio::task::spawn_blocking(move || checkpoint::copy(&folder, &copies, &redactor)).await;
-    let copied = copy.map_err(|error| error.to_string())?;
-    copied.map_err(|error| format!("what a later attempt would continue from cannot be copied: {error}"))
 }
 
 /// Returns what has become of the files of an attempt. Without room, a success is none that would lose work.

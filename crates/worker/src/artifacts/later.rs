@@ -1,5 +1,6 @@
 //! Stores what an attempt of an earlier process of the worker has left.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use tokio::sync::watch;
 
 use super::calls::Caller;
+use super::checkpoint;
 use super::globs::Keep;
 use super::keep::{MIN_TIME, in_time, judged};
 use super::left::Left;
@@ -16,11 +18,18 @@ use super::room::delays;
 use super::store::{Stored, look, store};
 use crate::git::Undelivered;
 use crate::runtimes::{Stop, failure, notice};
-use crate::workspace::AttemptDirs;
+use crate::workspace::{AttemptDirs, COPIES};
+
+/// What has become of what an attempt left.
+pub(crate) struct LaterEnd {
+    pub(crate) notices: Vec<event::Kind>,
+    pub(crate) result: AttemptResult,
+    /// Whether only the disk has the work, which no storage takes: its files stay there.
+    pub(crate) only_here: bool,
+}
 
 /// Stores what is left: that of a success however long it takes, that of others within a time, as the earlier process would have
-/// done. Without `is_whole`, the workspace has files of others: a success that keeps some of it is none. Returns notices for the log,
-/// and how the attempt ends.
+/// done. Without `is_whole`, the workspace has files of others: a success that keeps some of it is none.
 pub(crate) async fn store_left(
     caller: &Caller,
     left: &Left,
@@ -28,9 +37,16 @@ pub(crate) async fn store_left(
     is_whole: bool,
     limit: Duration,
     stop: watch::Receiver<Option<Stop>>,
-) -> (Vec<event::Kind>, AttemptResult) {
+) -> LaterEnd {
     let (kept, changes) = (left.kept(), left.changes.clone());
     let succeeded = matches!(left.result.kind, Some(result::Kind::Succeeded(_)));
+    let end = |notices, result, only_here| LaterEnd { notices, result, only_here };
+    let failed = |failed| AttemptResult { kind: Some(result::Kind::Failed(failed)), ..left.result.clone() };
+    if succeeded && let Some(path) = missing(left, dirs).await {
+        let text = format!("the disk of the worker has lost a part of the work: {}", path.display());
+        let hint = stays(dirs);
+        return end(Vec::new(), failed(Failure { hint, ..failure(FailureClass::Environment, text) }), true);
+    }
     let limit = if succeeded { Duration::MAX } else { limit.max(MIN_TIME) };
     // They were valid when the attempt began.
     let globs = Keep::of(if is_whole { &kept.globs } else { &[] }).ok();
@@ -45,24 +61,44 @@ pub(crate) async fn store_left(
     match in_time(limit, stop.clone(), &AtomicBool::new(false), Box::pin(stored)).await {
         Ok((notices, _)) if succeeded && !is_whole && !kept.globs.is_empty() => {
             let text = "another task has worked in the workspace before its files could be stored";
-            let failed = Failure { of_storage: true, ..failure(FailureClass::Source, text) };
-            (notices, AttemptResult { kind: Some(result::Kind::Failed(failed)), ..left.result.clone() })
+            let lost = Failure { of_storage: true, ..failure(FailureClass::Source, text) };
+            end(notices, failed(lost), false)
         }
-        Ok((notices, stored)) => (notices, ended(left, &stored)),
+        Ok((notices, stored)) => end(notices, ended(left, &stored), false),
         // It was cancelled meanwhile.
         Err(_) if stop.borrow().is_some() => {
             let kind = Some(result::Kind::Cancelled(Cancelled { by: "interrupt".to_owned() }));
-            (Vec::new(), AttemptResult { kind, ..left.result.clone() })
+            end(Vec::new(), AttemptResult { kind, ..left.result.clone() }, false)
         }
-        Err(failed) if succeeded => {
-            let kind = Some(result::Kind::Failed(failed.failure));
-            (Vec::new(), AttemptResult { kind, ..left.result.clone() })
+        Err(refused) if succeeded => {
+            end(Vec::new(), failed(Failure { hint: stays(dirs), ..refused.failure }), true)
         }
-        Err(failed) => {
-            let lost = notice(Severity::High, "artifacts_not_stored", failed.failure.message);
-            (vec![lost], left.result.clone())
+        Err(refused) => {
+            let lost = notice(Severity::High, "artifacts_not_stored", refused.failure.message);
+            end(vec![lost], left.result.clone(), false)
         }
     }
+}
+
+/// Returns a file that was described and is not there any more.
+async fn missing(left: &Left, dirs: &AttemptDirs) -> Option<PathBuf> {
+    let bundle = left.changes.as_ref().map(|changes| &changes.bundle).filter(|bundle| !bundle.is_empty());
+    let copies = dirs.closed(COPIES).join(checkpoint::FOLDER);
+    let copy = left.conversation.as_ref().map(|conversation| match conversation.as_str() {
+        "" => copies,
+        conversation => copies.join(checkpoint::file_of(conversation)),
+    });
+    for path in bundle.map(|bundle| dirs.scratch.join(bundle)).into_iter().chain(copy) {
+        if !tokio::fs::try_exists(&path).await.is_ok_and(|exists| exists) {
+            return Some(path);
+        }
+    }
+    None
+}
+
+/// Returns the hint of a success whose files stay where they are.
+fn stays(dirs: &AttemptDirs) -> String {
+    format!("until the next start of the worker, the work is in {}", dirs.own().display())
 }
 
 /// Returns how an attempt ends whose files are stored: work that is to be delivered is done, and another attempt delivers it.

@@ -3,11 +3,14 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::unistd::syncfs;
 use prost::Message;
 use rota_proto::v1::{ArtifactList, Changes};
 use rota_proto::worker::v1::Result as AttemptResult;
@@ -91,8 +94,15 @@ impl Left {
         })
     }
 
-    /// Writes the file: all or nothing, also if the machine fails. Blocks.
+    /// Writes the file once what it describes is durable: all or nothing, also if the machine fails. Blocks.
     fn write(&self, own: &Path) -> io::Result<()> {
+        for folder in [own, Path::new(&self.workspace)] {
+            match File::options().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(folder) {
+                // Programs of the attempt may have removed their workspace.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                opened => syncfs(opened?)?,
+            }
+        }
         let mut file = tempfile::NamedTempFile::new_in(own)?;
         file.write_all(&self.encode_to_vec())?;
         file.as_file().sync_all()?;

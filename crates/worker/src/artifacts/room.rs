@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use parking_lot::Mutex;
 use rota_proto::v1::{Delivery, Failure, Severity, event};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::sleep;
 
 use super::calls::Caller;
 use super::keep::{Kept, keep};
 use super::left::SlotRelease;
+use super::prepared::Prepared;
 use crate::git::{Undelivered, Work};
 use crate::runtimes::{Stop, notice, stopped};
 use crate::workspace::AttemptDirs;
@@ -41,8 +41,8 @@ pub(crate) async fn keep_until_stored(
     note: impl Fn(event::Kind),
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let (mut noted, ending, wanted) = (false, stop.clone(), slot.newly_wanted());
-    let collected = Mutex::default();
-    (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot, &collected))
+    let prepared = OnceCell::<Prepared>::new();
+    (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot, &prepared))
         .retry(delays())
         // Deliveries of earlier work are repeated by the control plane, in attempts with directories of their own.
         .when(|failed| work.is_some() && failed.awaits_storage && stop.borrow().is_none())

@@ -17,7 +17,7 @@ use super::deps::AttemptDeps;
 use super::handle::{AttemptHandle, StopReason};
 use super::outbox::{Bounds, Outbox};
 use super::worker::{AttemptEntry, Worker};
-use crate::artifacts::{self, Left, SlotRelease};
+use crate::artifacts::{self, LaterEnd, Left, SlotRelease};
 use crate::workspace::AttemptDirs;
 
 /// Attempts of a worker that store without a slot. Further ones keep theirs, so that a storage that is away for long does not fill the
@@ -162,12 +162,14 @@ impl Worker {
             push(released(&deps));
             let stop = handle.stop_signal();
             let stored = artifacts::store_left(&deps.caller, &left, &dirs, is_whole, deps.keep_for, stop);
-            let (notices, result) = tokio::select! {
+            let LaterEnd { notices, result, only_here } = tokio::select! {
                 stored = stored => stored,
                 () = deps.ends.cancelled() => return,
             };
             notices.into_iter().for_each(push);
-            dirs.clear(matches!(result.kind, Some(result::Kind::Succeeded(_))));
+            if !only_here {
+                dirs.clear(matches!(result.kind, Some(result::Kind::Succeeded(_))));
+            }
             let _ = deps.events.send(AttemptEvent::Ended(key, Box::new(result)));
         });
     }

@@ -14,6 +14,7 @@ mod requests;
 mod restoring;
 mod start;
 mod starting_over;
+mod waiting_on_disk;
 
 use std::path::Path;
 
