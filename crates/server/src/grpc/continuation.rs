@@ -174,8 +174,8 @@ pub(crate) fn checkpoint(list: ArtifactList) -> Option<ArtifactList> {
 
 pub(crate) fn no_checkpoint(id: TaskId) -> Status {
     let text = format!("task {id} has left no checkpoint to continue from");
-    let hint = "tasks of the runtimes `claude` and `command` leave one at the end of each attempt, and every few minutes before: \
-                see `rota artifacts`";
+    let hint = "tasks of the runtime `claude` leave one at the end of each attempt, and every few minutes before; those of the runtime \
+                `command` if they write files into $ROTA_CHECKPOINT: see `rota artifacts`";
     hinted("NO_CHECKPOINT", text, hint)
 }
 

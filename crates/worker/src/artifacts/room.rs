@@ -67,5 +67,21 @@ pub(crate) async fn keep_until_stored(
 /// Returns the notice of files that are not stored yet. Where there is no room, a later time for the next attempt is known.
 fn waiting(failed: &Failure) -> event::Kind {
     let code = if failed.retry_after.is_some() { "artifacts_full" } else { "artifacts_waiting" };
-    notice(Severity::High, code, failed.message.clone())
+    notice(Severity::High, code, format!("{}; {}", failed.message, failed.hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::FailureClass;
+
+    use super::*;
+    use crate::runtimes::failure;
+
+    #[test]
+    fn waits_for_room_name_what_makes_some() {
+        let hint = "delete old tasks".to_owned();
+        let full = Failure { hint, ..failure(FailureClass::Source, "the quota is reached") };
+        let event::Kind::Notice(notice) = waiting(&full) else { panic!("no notice") };
+        assert_eq!(notice.message, "the quota is reached; delete old tasks");
+    }
 }
