@@ -247,8 +247,9 @@ async fn forced_stops_leave_work_to_the_next_process() -> Result<()> {
     let storage = Folder::of(&fixture);
     storage.take_away()?;
     fs::write(&gate, "")?;
-    tasks::eventually("the wait for the storage", async || {
-        Ok(tasks::notices(&tasks::log(&client, &name).await?).iter().any(|code| code == "artifacts_waiting"))
+    let work_ended = |event: &v1::Event| matches!(event.kind, Some(v1::event::Kind::WorkEnded(_)));
+    tasks::eventually("the end of the work", async || {
+        Ok(tasks::log(&client, &name).await?.iter().any(work_ended))
     })
     .await?;
     stop_now(&mut worker).await?;

@@ -79,15 +79,19 @@ async fn passing_faults_give_no_checkpoint_up() -> Result<()> {
         let is_of_storage = class == FailureClass::Source;
         site.stop_worker(&format!("lost-{is_of_storage}")).await?;
         match is_of_storage {
-            true => std::fs::rename(&stored, &away)?,
+            true => {
+                std::fs::rename(&stored, &away)?;
+                // Without it, the files would be lost.
+                std::fs::write(&stored, "")?;
+                site.fixture.environment.push(("ROTA_WORKER_STORING_TIMEOUT", "100ms".to_owned()));
+            }
             false => std::fs::write(&killed, "")?,
         }
         site.start_worker("other").await?;
         site.failed(&task.name, class).await?;
         match is_of_storage {
             true => {
-                // The control plane may have made it again.
-                let _ = std::fs::remove_dir_all(&stored);
+                std::fs::remove_file(&stored)?;
                 std::fs::rename(&away, &stored)?;
             }
             false => std::fs::remove_file(&killed)?,
