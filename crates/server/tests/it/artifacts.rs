@@ -226,9 +226,9 @@ async fn files_that_change_meanwhile_are_skipped() -> Result<()> {
         let paths = [0, 1].map(|version| folder.path().join(format!("{name}-{version}")));
         fs::write(&paths[0], first).unwrap();
         second.into_iter().for_each(|second| fs::write(&paths[1], second).unwrap());
-        let opened = AtomicUsize::new(0);
+        let (size, opened) = (first.len() as u64, AtomicUsize::new(0));
         let open = move || File::open(&paths[opened.fetch_add(1, Ordering::Relaxed).min(1)]);
-        Source { name: name.to_owned(), executable: false, open: Box::new(open) }
+        Source { name: name.to_owned(), executable: false, size, open: Box::new(open) }
     };
     let large = vec![1; PART_BYTES + 5];
     let mut late = large.clone();
