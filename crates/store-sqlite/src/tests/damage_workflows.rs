@@ -310,7 +310,7 @@ fn damaged_workflow_is_cancelled_with_what_it_has_left() {
         let deleted = settled(on(0, workflow::Command::Delete));
         assert!(deleted.is_ok(), "{damaged:?}: {deleted:?}");
         assert_eq!(count(&mut engine, "SELECT count(*) FROM tasks WHERE state <> 8"), 0, "{damaged:?}");
-        // What was around it is gone, and what is left has ended or is damaged, and can be deleted.
+        // What was around it was removed. What is left has ended or is damaged, and can be deleted.
         let (namespace, command) = (Namespace::new("n").unwrap(), workflow::Command::Delete);
         let delete = WorkflowCommand::Apply { namespace, id: nested, command };
         run(&mut engine, vec![delete.into()]);
