@@ -362,7 +362,7 @@ statements! {
     DRIVEN_STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND driven AND (workflow, step) > ($2, $3)
         ORDER BY workflow, step LIMIT $4";
     STEP_SPECS = "SELECT step, body FROM step_specs WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
-    WORKFLOW_OUTCOMES = "SELECT t.key, t.record, o.body FROM unnest($3::uuid[]) WITH ORDINALITY AS want (id, n) JOIN workflows AS t ON t.shard = $1 AND t.namespace = $2 AND t.id = want.id LEFT JOIN step_outputs AS o ON o.shard = $1 AND o.workflow = t.key AND o.step = $4 ORDER BY n";
+    WORKFLOW_OUTCOMES = "SELECT t.key, t.record, (SELECT body FROM step_outputs AS o WHERE o.shard = $1 AND o.workflow = t.key AND o.step = $4) FROM unnest($3::uuid[]) WITH ORDINALITY AS want (id, n) CROSS JOIN LATERAL (SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = want.id LIMIT 1) AS t ORDER BY n";
     STEP_OUTPUTS = "SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) JOIN step_outputs AS t ON t.shard = $1 AND t.workflow = $2 AND t.step = want.step ORDER BY n";
     // Up to the task whose result exceeds a number of bytes.
     STEP_RESULTS = "SELECT key, record, body FROM (SELECT tasks.key, record, body, place.item,

@@ -47,6 +47,9 @@ const INDEXES: &[(&str, &str)] = &[
     (sql::GROUP_MEMBERS, "group_members_pkey"),
     (sql::LOAD_STEP_TASKS, "specs_step"),
     (sql::STEP_RESULTS, "specs_step"),
+    (sql::WORKFLOW_OUTCOMES, "workflows_id"),
+    (sql::WORKFLOW_OUTCOMES, "AND (id = want.id)"),
+    (sql::WORKFLOW_OUTCOMES, "step_outputs_pkey"),
 ];
 
 async fn plan(session: &Session, sql: &str) -> String {
