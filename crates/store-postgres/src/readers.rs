@@ -15,7 +15,7 @@ use rota_store::codec::{decode, signed, stored, unsigned};
 use rota_store::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, DatabaseStatus, Document, DocumentKey, Documents,
     DocumentsPage, Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, Replica, ScopedId,
-    SealedSecrets, Snapshot, StoreSpace, StoreStats, Stored, Thread, WorkflowQuery, WorkflowRows,
+    SealedSecrets, Snapshot, StoreSpace, StoreStats, Stored, TaskBody, Thread, WorkflowQuery, WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -140,14 +140,6 @@ impl Readers {
             Ok(format!("postgresql-{system}-{oid}"))
         })
     }
-
-    fn body(&self, sql: &'static str, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        let key: i64 = signed(key.0);
-        self.with(async |loan| {
-            let rows = loan.query(sql, &[&SHARD, &key]).await?;
-            rows.first().map(|row| rows::bytes(row, 0)).transpose()
-        })
-    }
 }
 
 fn pool_fault(error: PoolError) -> Fault {
@@ -208,12 +200,17 @@ impl Reader for Readers {
         self.with(async |loan| documents::page(loan, page).await)
     }
 
-    fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        self.body(sql::PAYLOAD, key)
-    }
-
-    fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        self.body(sql::RESULT, key)
+    fn bodies(&self, body: TaskBody, keys: &[TaskKey], bytes: u64) -> Result<Vec<(TaskKey, Bytes)>, Error> {
+        let sql = match body {
+            TaskBody::Payload => sql::LOAD_PAYLOADS,
+            TaskBody::Result => sql::RESULTS,
+        };
+        let keys: Vec<i64> = keys.iter().map(|key| signed(key.0)).collect();
+        let bytes: i64 = signed(bytes);
+        self.with(async |loan| {
+            let rows = loan.query(sql, &[&SHARD, &keys, &bytes]).await?;
+            rows.iter().map(|row| Ok((rows::key(row, 0)?, rows::bytes(row, 1)?))).collect()
+        })
     }
 
     fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {

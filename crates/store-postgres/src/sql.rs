@@ -201,8 +201,8 @@ statements! {
         WHERE shard = $1 AND kind = $2 AND namespace = $3 AND name > $4 ORDER BY name LIMIT $5";
     THREAD = "SELECT record FROM threads WHERE shard = $1 AND namespace = $2 AND name = $3";
     THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND (namespace, name) > ($2, $3) ORDER BY namespace, name LIMIT $4";
-    PAYLOAD = "SELECT payload FROM specs WHERE shard = $1 AND key = $2";
-    RESULT = "SELECT body FROM results WHERE shard = $1 AND key = $2";
+    RESULTS = "SELECT key, body FROM (SELECT n, t.key, body, sum(octet_length(body)) OVER (ORDER BY n) - octet_length(body) AS before
+        FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n) JOIN results AS t ON t.shard = $1 AND t.key = want.key) AS t WHERE before < $3 ORDER BY n";
     SEALED = "SELECT secrets.key, namespace, id, body FROM secrets
         JOIN specs ON specs.shard = $1 AND specs.key = secrets.key
         WHERE secrets.shard = $1 AND secrets.key > $2 ORDER BY secrets.key LIMIT $3";

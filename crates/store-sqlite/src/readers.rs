@@ -11,7 +11,7 @@ use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     ArtifactsKey, ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage,
     Error, FeedEntry, FeedPage, Filter, NameKey, Page, Reader, ScopedId, SealedSecrets, Snapshot, StateRow,
-    StoreSpace, StoreStats, Stored, TaskRow, Thread, WorkflowQuery, WorkflowRows,
+    StoreSpace, StoreStats, Stored, TaskBody, TaskRow, Thread, WorkflowQuery, WorkflowRows,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
@@ -55,10 +55,6 @@ fn bad_name() -> Error {
 /// Decodes a document in place, without a copy of it.
 pub(crate) fn document_row(row: &Row<'_>) -> rusqlite::Result<Stored<Document>> {
     Ok(stored::<Document>(row.get_ref(0)?.as_blob()?))
-}
-
-fn body(connection: &Connection, sql: &str, key: TaskKey) -> Result<Option<Bytes>, Error> {
-    Ok(one(connection, sql, [signed(key.0)], |row| row.get::<_, Vec<u8>>(0))?.map(Bytes::from))
 }
 
 /// Reads the key of a task.
@@ -192,12 +188,23 @@ impl Reader for Readers {
         self.with(|connection| documents::page(connection, page))
     }
 
-    fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        self.with(|connection| body(connection, sql::PAYLOAD, key))
-    }
-
-    fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        self.with(|connection| body(connection, sql::RESULT, key))
+    fn bodies(&self, body: TaskBody, keys: &[TaskKey], bytes: u64) -> Result<Vec<(TaskKey, Bytes)>, Error> {
+        let sql = match body {
+            TaskBody::Payload => sql::PAYLOAD,
+            TaskBody::Result => sql::RESULT,
+        };
+        self.with(|connection| {
+            let (mut found, mut left) = (Vec::new(), bytes);
+            for key in keys {
+                if left == 0 {
+                    break;
+                }
+                let body = one(connection, sql, [signed(key.0)], |row| row.get::<_, Vec<u8>>(0))?;
+                left = left.saturating_sub(body.as_ref().map_or(0, Vec::len) as u64);
+                found.extend(body.map(|body| (*key, body.into())));
+            }
+            Ok(found)
+        })
     }
 
     fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {

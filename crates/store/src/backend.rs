@@ -20,8 +20,8 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, Worke
 use crate::{
     Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter,
     FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span,
-    StoreSpace, StoreStats, Thread, WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
-    WorkflowRows,
+    StoreSpace, StoreStats, TaskBody, Thread, WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
+    WorkflowQuery, WorkflowRows,
 };
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
@@ -374,8 +374,7 @@ pub trait Reader: Send + Sync + 'static {
     fn workflows(&self, query: &WorkflowQuery) -> Result<WorkflowRows, Error>;
     fn document(&self, key: &DocumentKey) -> Result<Option<Document>, Error>;
     fn documents(&self, page: &DocumentsPage) -> Result<Documents, Error>;
-    fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
-    fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
+    fn bodies(&self, body: TaskBody, keys: &[TaskKey], bytes: u64) -> Result<Vec<(TaskKey, Bytes)>, Error>;
     /// Returns the lists of artifacts with these keys, in order.
     fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;
     fn secrets(&self, after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error>;

@@ -87,7 +87,7 @@ pub use groups::{GROUP_WINDOW, GroupKey, GroupMember, WORKFLOW_MEMBER};
 pub use logs::{LogSize, LogsPage};
 pub use records::{
     Budget, Claim, Command, CoolDownEnd, Create, EndSession, FeedEntry, FeedPage, OpenSession, Prune,
-    PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, encoded_size,
+    PutAgent, Refused, Reply, Resumed, Session, Span, StoreStats, TaskBody, encoded_size,
 };
 pub use removal::{Removal, RemovalPage};
 pub use replica::{DatabaseStatus, Replica, Standbys};
@@ -189,6 +189,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the result of a task.
     async fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error>;
+
+    /// Returns the payloads or the results of tasks, in the order of their keys here. The read ends with the one with which it has this many
+    /// bytes, and has at least one if there is any.
+    async fn bodies(
+        &self,
+        body: TaskBody,
+        keys: Vec<TaskKey>,
+        bytes: u64,
+    ) -> Result<Vec<(TaskKey, Bytes)>, Error>;
 
     /// Returns the lists of artifacts with these keys, in order.
     async fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::ops::Bound;
 use std::slice::from_ref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -27,8 +28,8 @@ use crate::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey, Document,
     DocumentKey, Documents, DocumentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow,
     Load, Loaded, NameKey, OnWorker, Page, Reader, ScopedId, SealedSecrets, Session, SessionKey, Snapshot,
-    Span, StateRow, StoreSpace, StoreStats, TaskRow, Thread, WaitsKey, WorkflowQuery, WorkflowRows, Written,
-    stored_due,
+    Span, StateRow, StoreSpace, StoreStats, TaskBody, TaskRow, Thread, WaitsKey, WorkflowQuery, WorkflowRows,
+    Written, stored_due,
 };
 
 /// Reads at the same time: each only waits for the writer.
@@ -69,12 +70,20 @@ struct Contents {
 #[derive(Debug, Clone)]
 pub struct InMemoryStore {
     state: Arc<RwLock<Contents>>,
+    body_reads: Arc<AtomicU64>,
+}
+
+impl InMemoryStore {
+    /// Returns how often payloads or results were read.
+    pub fn body_reads(&self) -> u64 {
+        self.body_reads.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for InMemoryStore {
     fn default() -> Self {
         let contents = Contents { id: Uuid::new_v4(), ..Contents::default() };
-        Self { state: Arc::new(RwLock::new(contents)) }
+        Self { state: Arc::new(RwLock::new(contents)), body_reads: Arc::default() }
     }
 }
 
@@ -209,7 +218,7 @@ impl Backend for InMemoryStore {
             waits: load.waits.iter().map(|page| state.waiters(page)).collect(),
             sessions: rows(&load.sessions, |key| state.sessions.get(key).cloned().map(Into::into)),
             ready: load.ready.iter().map(|page| state.ready(page, &mut left)).collect(),
-            payloads: state.payloads(&load.payloads, &mut left),
+            payloads: pages::bodies(&state.payloads, &load.payloads, &mut left),
             due: load.due.map_or_else(Vec::new, |(now, limit)| state.rows(state.due(now, limit))),
             logs: load.logs.as_ref().map_or(0, |page| state.within(page)),
             expired: load.expired.as_ref().map(|page| state.expired(page)).unwrap_or_default(),
@@ -273,12 +282,14 @@ impl Reader for InMemoryStore {
         Ok(self.state.read().document_page(page))
     }
 
-    fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        Ok(self.state.read().payloads.get(&key).cloned())
-    }
-
-    fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        Ok(self.state.read().results.get(&key).cloned())
+    fn bodies(&self, body: TaskBody, keys: &[TaskKey], bytes: u64) -> Result<Vec<(TaskKey, Bytes)>, Error> {
+        self.body_reads.fetch_add(1, Ordering::Relaxed);
+        let (state, mut left) = (self.state.read(), bytes);
+        let all = match body {
+            TaskBody::Payload => &state.payloads,
+            TaskBody::Result => &state.results,
+        };
+        Ok(pages::bodies(all, keys, &mut left))
     }
 
     fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {

@@ -333,6 +333,13 @@ pub struct Span {
     pub until: Timestamp,
 }
 
+/// What is kept of a task next to its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskBody {
+    Payload,
+    Result,
+}
+
 /// Bound of a read of log entries: it returns at least one entry if there is any, and ends once the entries or their
 /// bytes reach the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,13 @@ mod request;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use rota_core::Namespace;
 use rota_core::task::{State, Task};
-use rota_core::{Namespace, TaskId};
 use rota_forge::Error;
 use rota_store::{Commit, Filter};
 use rota_telemetry::background_tasks::TaskMonitor;
@@ -38,17 +39,14 @@ const MAX_WATCHED: usize = 256;
 const MAX_AGE: Duration = Duration::from_hours(14 * 24);
 const PAGE: usize = 100;
 
-/// A task, in its namespace.
-type Success = (Namespace, TaskId);
-
 /// Where commits leave the tasks that have succeeded in these namespaces.
 #[derive(Default)]
-pub(crate) struct Successes(Option<(Vec<Namespace>, mpsc::Sender<Success>)>);
+pub(crate) struct Successes(Option<(Vec<Namespace>, mpsc::Sender<Arc<Task>>)>);
 
 /// Looks at requests at an interval, and continues tasks.
 pub(crate) struct Follower {
     looks: Looks,
-    successes: mpsc::Receiver<Success>,
+    successes: mpsc::Receiver<Arc<Task>>,
 }
 
 struct Looks {
@@ -64,9 +62,7 @@ impl Successes {
         for change in &commit.tasks {
             let task = &change.task;
             let succeeded = task.state == State::Succeeded && change.before != Some(State::Succeeded);
-            if succeeded
-                && namespaces.contains(&task.namespace)
-                && sender.try_send((task.namespace.clone(), task.id)).is_err()
+            if succeeded && namespaces.contains(&task.namespace) && sender.try_send(Arc::clone(task)).is_err()
             {
                 tracing::warn!(task = %task.id, "too many tasks succeed: its pull request is not followed");
             }
@@ -137,9 +133,11 @@ impl Follower {
     async fn run(self, monitor: TaskMonitor) {
         let Self { looks, mut successes } = self;
         let collect = async {
-            while let Some((namespace, id)) = successes.recv().await {
-                if let Err(status) = looks.add(&namespace, id).await {
-                    tracing::warn!(task = %id, %status, "failed to look for its pull request");
+            let mut tasks = Vec::new();
+            while successes.recv_many(&mut tasks, PAGE).await > 0 {
+                let count = tasks.len();
+                if let Err(status) = looks.add(tasks.drain(..).map(Arc::unwrap_or_clone)).await {
+                    tracing::warn!(count, %status, "failed to look for the pull requests of tasks");
                 }
             }
         };
@@ -164,15 +162,11 @@ impl Looks {
         }
     }
 
-    async fn add(&self, namespace: &Namespace, id: TaskId) -> Result<(), Status> {
-        let Some(task) = self.creator.store.record(namespace, id).await? else { return Ok(()) };
-        self.add_task(task).await
-    }
-
-    async fn add_task(&self, task: Task) -> Result<(), Status> {
-        if let Some(watched) = Watched::of(&self.creator.store, task, &self.follow.repositories).await? {
-            self.requests.lock().add(watched);
-        }
+    /// Follows the requests that tasks have delivered.
+    async fn add(&self, tasks: impl IntoIterator<Item = Task>) -> Result<(), Status> {
+        let found = Watched::of_all(&self.creator.store, tasks, &self.follow.repositories).await?;
+        let mut requests = self.requests.lock();
+        found.into_iter().for_each(|watched| requests.add(watched));
         Ok(())
     }
 
@@ -195,9 +189,7 @@ impl Looks {
             };
             loop {
                 let page = store.reads().list(filter.clone()).await.map_err(crate::wire::status::store)?;
-                for task in page.tasks {
-                    self.add_task(task).await?;
-                }
+                self.add(page.tasks).await?;
                 filter.before = page.next;
                 if filter.before.is_none() || self.requests.lock().by_key.len() >= MAX_WATCHED {
                     break;

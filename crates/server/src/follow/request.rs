@@ -1,13 +1,15 @@
 //! A request that is followed: what a task has delivered, and what continues it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use bytes::Bytes;
 use prost::Message;
-use rota_core::TaskId;
 use rota_core::task::{State, Task};
+use rota_core::{TaskId, TaskKey};
 use rota_forge::{Comment, Error, Forge, Pages};
 use rota_proto::labels::{FOLLOWED, FOLLOWED_UNTIL};
 use rota_proto::{Continuation, continuation, names, v1};
+use rota_store::TaskBody;
 use tonic::Status;
 
 use super::message::message;
@@ -17,6 +19,8 @@ use crate::grpc::{Creator, Scope, root_trace};
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire;
 
+/// Bytes of payloads or results that one read returns, but for a large last one.
+const READ_BYTES: u64 = 4 << 20;
 /// Comments that one message takes.
 const MAX_COMMENTS: usize = 50;
 /// Users of whom one look asks whether they may write. The next one asks about others.
@@ -51,42 +55,52 @@ pub(super) enum Next {
 }
 
 impl Watched {
-    /// Returns the request that a task has delivered, if its repository is followed.
-    pub(super) async fn of(
+    /// Returns the requests that tasks have delivered, as far as their repositories are followed. Results are read together, and the
+    /// payloads of those with a request.
+    pub(super) async fn of_all(
         store: &StoreClient,
-        task: Task,
+        tasks: impl IntoIterator<Item = Task>,
         repositories: &[Followed],
-    ) -> Result<Option<Self>, Status> {
-        if task.state != State::Succeeded {
-            return Ok(None);
-        }
-        let is_watched = |followed: &Followed| {
-            followed.namespace == task.namespace
-                && followed.labels.iter().all(|(name, value)| task.labels.get(name) == Some(value))
+    ) -> Result<Vec<Self>, Status> {
+        let may_have_one = |task: &Task| {
+            let is_over = task.state == State::Succeeded && task.has_result;
+            is_over && repositories.iter().any(|followed| is_watched(followed, task))
         };
-        if !repositories.iter().any(is_watched) {
-            return Ok(None);
-        }
-        let Some(result) = store.result(&task).await? else { return Ok(None) };
-        let delivery = v1::TaskResult::decode(&result[..]).ok().and_then(|result| result.delivery);
-        let Some(delivery) = delivery.filter(|delivery| delivery.pull_request.is_some()) else {
-            return Ok(None);
+        let tasks = tasks.into_iter().filter(may_have_one);
+        let mut tasks: BTreeMap<_, _> = tasks.map(|task| (task.key, task)).collect();
+        let mut delivered = BTreeMap::new();
+        let with_request = |key: TaskKey, result: Bytes| {
+            let delivery = v1::TaskResult::decode(result).ok().and_then(|result| result.delivery);
+            let delivery = delivery.filter(|delivery| delivery.pull_request.is_some());
+            delivered.extend(delivery.map(|delivery| (key, delivery)));
         };
+        for_each(store, TaskBody::Result, tasks.keys().copied().collect(), with_request).await?;
+        let (keys, mut found) = (delivered.keys().copied().collect(), Vec::new());
+        let with_payload = |key: TaskKey, payload: Bytes| {
+            if let (Some(task), Some(delivery)) = (tasks.remove(&key), delivered.remove(&key)) {
+                found.extend(Self::of(task, delivery, payload, repositories));
+            }
+        };
+        for_each(store, TaskBody::Payload, keys, with_payload).await?;
+        Ok(found)
+    }
+
+    /// Returns the request that a task has delivered, if its repository is followed.
+    fn of(task: Task, delivery: v1::Delivery, payload: Bytes, repositories: &[Followed]) -> Option<Self> {
         let request = delivery.pull_request.unwrap_or_default();
-        let payload = store.payload(&task).await?.unwrap_or_default();
-        let spec = v1::TaskSpec::decode(&payload[..]).unwrap_or_default();
+        let spec = v1::TaskSpec::decode(payload).unwrap_or_default();
         let url =
             spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()).map(|git| git.url.clone());
-        let is_of = |followed: &Followed| url.as_ref() == Some(&followed.url) && is_watched(followed);
-        let Some(repository) = repositories.iter().position(is_of) else { return Ok(None) };
+        let is_of = |followed: &Followed| url.as_ref() == Some(&followed.url) && is_watched(followed, &task);
+        let repository = repositories.iter().position(is_of)?;
         if !spec.secret_names.is_empty() {
             tracing::warn!(task = %task.id, "its pull request is not followed: the task has secrets of its own, which no other task gets");
-            return Ok(None);
+            return None;
         }
         let number = |label: &str| task.labels.get(label).and_then(|value| value.parse().ok());
         let count = number(FOLLOWED).and_then(|count: i64| u32::try_from(count).ok()).unwrap_or(0);
         let since = number(FOLLOWED_UNTIL).unwrap_or(task.created_at.0 / 1_000_000);
-        Ok(Some(Self {
+        Some(Self {
             repository,
             number: request.number,
             url: request.url,
@@ -97,7 +111,7 @@ impl Watched {
             pages: Pages::default(),
             writers: HashMap::new(),
             task,
-        }))
+        })
     }
 
     /// Identifies the request, whichever tasks have worked on it.
@@ -202,5 +216,31 @@ impl Watched {
     }
 }
 
+/// Reads the payloads or the results of tasks, a bounded number of bytes at a time.
+async fn for_each(
+    store: &StoreClient,
+    body: TaskBody,
+    mut keys: Vec<TaskKey>,
+    mut found: impl FnMut(TaskKey, Bytes),
+) -> Result<(), Status> {
+    while !keys.is_empty() {
+        let page = store.reads().bodies(body, keys.clone(), READ_BYTES).await.map_err(wire::status::store)?;
+        let bytes: usize = page.iter().map(|(_, body)| body.len()).sum();
+        let last = page.last().filter(|_| bytes as u64 >= READ_BYTES).map(|(key, _)| *key);
+        page.into_iter().for_each(|(key, body)| found(key, body));
+        let read = last.and_then(|last| keys.iter().position(|key| *key == last));
+        keys.drain(..read.map_or(keys.len(), |read| read + 1));
+    }
+    Ok(())
+}
+
+/// Whether the tasks of a followed repository have the namespace and the labels of this one.
+fn is_watched(followed: &Followed, task: &Task) -> bool {
+    followed.namespace == task.namespace
+        && followed.labels.iter().all(|(name, value)| task.labels.get(name) == Some(value))
+}
+
+#[cfg(test)]
+mod reads;
 #[cfg(test)]
 mod tests;

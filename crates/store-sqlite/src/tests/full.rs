@@ -4,7 +4,7 @@ use rota_core::target::{Route, Target};
 use rota_core::{AgentName, Namespace, WorkerName};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Claim, Command, Error, OpenSession, Reader, Snapshot};
+use rota_store::{Claim, Command, Error, OpenSession, Reader, Snapshot, TaskBody};
 
 use super::{NOW, create, scoped};
 use crate::Writer;
@@ -86,7 +86,9 @@ fn full_disk_rejects_batch_and_keeps_data() {
     };
     assert!(readers.snapshot().unwrap().routes.iter().any(|(_, known)| *known == route));
     assert_eq!(
-        readers.payload(readers.task(&scoped(7)).unwrap().unwrap().key).unwrap().unwrap().len(),
+        readers.bodies(TaskBody::Payload, &[readers.task(&scoped(7)).unwrap().unwrap().key], 1).unwrap()[0]
+            .1
+            .len(),
         1_000_000
     );
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, State, Task, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
-use rota_store::{Backend, Budget, Command, Create, Load, OpenSession, Reader, Reply, Store};
+use rota_store::{Backend, Budget, Command, Create, Load, OpenSession, Reader, Reply, Store, TaskBody};
 use rota_store_sqlite::{Options, Sqlite};
 use uuid::Uuid;
 
@@ -145,9 +145,9 @@ fn killed_process_keeps_acknowledged_writes() {
             assert_eq!(log.len() as u64, task.log_seq);
             let load = Load { idempotency_keys: vec![(namespace(), id.to_string())], ..Load::default() };
             assert_eq!(writer.load(&load).unwrap().idempotency_keys[0].1.id, *id);
-            assert_eq!(Reader::payload(&readers, task.key).unwrap().map(|payload| payload.len()), Some(200));
-            let result = Reader::result(&readers, task.key).unwrap();
-            assert_eq!(result.is_some(), task.state == State::Succeeded);
+            let body = |body| readers.bodies(body, &[task.key], 1).unwrap().pop().map(|(_, body)| body.len());
+            assert_eq!(body(TaskBody::Payload), Some(200));
+            assert_eq!(body(TaskBody::Result).is_some(), task.state == State::Succeeded);
         }
     }
     assert!(known.values().any(|done| *done), "nothing was ever ended");

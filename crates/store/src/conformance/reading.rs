@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rota_core::AgentName;
 use rota_core::rank::Priority;
 use rota_core::target::Target;
-use rota_core::task::{Body, Command, EventEffect, Item, State};
+use rota_core::task::{Body, Command, Completion, EventEffect, Item, State};
+use rota_core::{AgentName, TaskKey};
 
 use super::harness::{Harness, attempt_of, namespace, to_agent};
-use crate::{Budget, Filter, StoreStats};
+use crate::{Budget, Filter, StoreStats, TaskBody};
 
 pub async fn list_filters_match(t: &mut Harness) {
     t.agent("a").await;
@@ -200,6 +200,35 @@ pub async fn log_pages_are_bounded_by_bytes(t: &mut Harness) {
         }
         assert_eq!((after, read), (all.last().unwrap().revision, all.len()));
     }
+}
+
+pub async fn bodies_are_read_in_pages(t: &mut Harness) {
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let mut tasks = Vec::new();
+    for size in [100_u8, 50, 0, 10] {
+        let task = t.plain().await;
+        let given = t.claim(&worker, 1).await;
+        let result = (size > 0).then(|| Bytes::from(vec![size; size.into()]));
+        t.finish(&given[0], Completion::Succeeded(result)).await.unwrap();
+        tasks.push(t.read(task.id).await);
+    }
+    let missing = TaskKey(u64::from(u32::MAX));
+    let key = |index: usize| tasks[index].key;
+    let keys = vec![key(3), missing, key(0), key(2), key(1)];
+    let sizes = async |body, keys: &[TaskKey], bytes| {
+        let found = t.store.bodies(body, keys.to_vec(), bytes).await.unwrap();
+        found.into_iter().map(|(key, body)| (key, body.len())).collect::<Vec<_>>()
+    };
+    let all = [(key(3), 10), (key(0), 100), (key(1), 50)];
+    assert_eq!(sizes(TaskBody::Result, &keys, 1_000).await, all);
+    assert_eq!(sizes(TaskBody::Result, &keys, 160).await, all);
+    assert_eq!(sizes(TaskBody::Result, &keys, 110).await, all[..2], "no more than these were asked for");
+    assert_eq!(sizes(TaskBody::Result, &keys, 11).await, all[..2], "with the one that reaches the number");
+    assert_eq!(sizes(TaskBody::Result, &keys[2..], 1).await, all[1..2], "at least one");
+    let payloads = sizes(TaskBody::Payload, &keys, 1 << 20).await;
+    assert_eq!(payloads.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(3), key(0), key(2), key(1)]);
+    assert_eq!(sizes(TaskBody::Payload, &[], 1).await, []);
 }
 
 pub async fn ahead_counts_lower_ranks(t: &mut Harness) {

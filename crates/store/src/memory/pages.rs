@@ -1,5 +1,6 @@
 //! Pages of rows of the in-memory store.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -49,21 +50,25 @@ impl Contents {
         later.filter_map(sealed).take(limit).collect()
     }
 
-    /// Returns payloads, in order, up to a number of bytes.
-    pub(super) fn payloads(&self, keys: &[TaskKey], left: &mut u64) -> Vec<(TaskKey, Bytes)> {
-        let mut found = Vec::new();
-        for key in keys {
-            let payload = self.payloads.get(key).filter(|_| *left > 0);
-            *left = left.saturating_sub(payload.map_or(0, Bytes::len) as u64);
-            found.extend(payload.map(|payload| (*key, payload.clone())));
-        }
-        found
-    }
-
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {
         let due = self.tasks.values().filter_map(|(task, _)| Some((stored_due(task)?, task.key)));
         let mut due: Vec<_> = due.filter(|(at, _)| *at <= now).collect();
         due.sort_unstable();
         due.into_iter().take(limit).map(|(_, key)| key).collect()
     }
+}
+
+/// Returns the bodies with these keys, in order, up to a number of bytes.
+pub(super) fn bodies(
+    all: &HashMap<TaskKey, Bytes>,
+    keys: &[TaskKey],
+    left: &mut u64,
+) -> Vec<(TaskKey, Bytes)> {
+    let mut found = Vec::new();
+    for key in keys {
+        let body = all.get(key).filter(|_| *left > 0);
+        *left = left.saturating_sub(body.map_or(0, Bytes::len) as u64);
+        found.extend(body.map(|body| (*key, body.clone())));
+    }
+    found
 }

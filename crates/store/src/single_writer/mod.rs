@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, DatabaseStatus, Document, DocumentKey,
     Documents, DocumentsPage, Error, FeedPage, Filter, NameKey, Opening, Page, Reader, Refused, Replica,
-    Reply, ScopedId, SealedSecrets, Snapshot, Store, StoreSpace, StoreStats, Thread, WorkflowQuery,
+    Reply, ScopedId, SealedSecrets, Snapshot, Store, StoreSpace, StoreStats, TaskBody, Thread, WorkflowQuery,
     WorkflowRows,
 };
 
@@ -202,11 +202,20 @@ impl<R: Reader> Store for SingleWriterStore<R> {
     }
 
     async fn payload(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        self.read(move |reads| reads.payload(key)).await
+        Ok(self.bodies(TaskBody::Payload, vec![key], 1).await?.pop().map(|(_, body)| body))
     }
 
     async fn result(&self, key: TaskKey) -> Result<Option<Bytes>, Error> {
-        self.read(move |reads| reads.result(key)).await
+        Ok(self.bodies(TaskBody::Result, vec![key], 1).await?.pop().map(|(_, body)| body))
+    }
+
+    async fn bodies(
+        &self,
+        body: TaskBody,
+        keys: Vec<TaskKey>,
+        bytes: u64,
+    ) -> Result<Vec<(TaskKey, Bytes)>, Error> {
+        self.read(move |reads| reads.bodies(body, &keys, bytes)).await
     }
 
     async fn artifacts(&self, keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error> {

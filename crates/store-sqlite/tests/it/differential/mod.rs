@@ -10,7 +10,7 @@ use rota_core::task::State;
 use rota_core::{TaskKey, Timestamp};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
-use rota_store::{Backend, Budget, Filter, Load, Reader, Snapshot};
+use rota_store::{Backend, Budget, Filter, Load, Reader, Snapshot, TaskBody};
 use uuid::Uuid;
 
 use self::commands::{View, all_documents, build, id, namespace, tasks};
@@ -147,9 +147,12 @@ impl<P: Place> StorePair<P> {
             for space in [0, 7] {
                 same!(|reads: &dyn Reader| reads.task(&(namespace(space), id(slot))).unwrap());
             }
-            for key in tasks(&self.model, slot).into_iter().map(|task| task.key) {
-                same!(|reads: &dyn Reader| reads.payload(key).unwrap());
-                same!(|reads: &dyn Reader| reads.result(key).unwrap());
+            let keys: Vec<_> = tasks(&self.model, slot).into_iter().map(|task| task.key).collect();
+            for body in [TaskBody::Payload, TaskBody::Result] {
+                same!(|reads: &dyn Reader| reads.bodies(body, &keys, 1 << 20).unwrap());
+                same!(|reads: &dyn Reader| reads.bodies(body, &keys, 10).unwrap());
+            }
+            for key in keys {
                 same!(|reads: &dyn Reader| reads.events(key, 0, Budget::UNLIMITED).unwrap());
                 same!(|reads: &dyn Reader| reads.events(key, 3, few).unwrap());
                 prop_assert_eq!(secrets(self.memory.backend(), key), secrets(engine.backend(), key));

@@ -1,0 +1,88 @@
+//! Requests that tasks have delivered, and the reads that it takes to find them.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use rota_core::target::Target;
+use rota_core::{AgentName, Namespace, RouteId, Timestamp};
+use rota_store::engine::Engine;
+use rota_store::memory::InMemoryStore;
+use rota_store::single_writer::SingleWriterStore;
+use rota_store::{Backend, Changes};
+use uuid::Uuid;
+
+use super::super::settings::Follow;
+use super::*;
+
+const URL: &str = "https://github.com/team/project.git";
+
+/// A task that has succeeded, with its payload and its result.
+fn success(number: u64, url: &str, request: Option<i64>, padding: usize) -> (Task, Bytes, Bytes) {
+    let target = Target::Agent(AgentName::new("coder").unwrap());
+    let id = TaskId(Uuid::from_u128(number.into()));
+    let mut task = Task::new(id, Namespace::new("prod").unwrap(), target);
+    (task.key, task.state, task.has_result) = (TaskKey(number), State::Succeeded, true);
+    let git = v1::GitSource { url: url.to_owned(), ..Default::default() };
+    let workspace = v1::Workspace { git: Some(git), ..Default::default() };
+    let spec = v1::TaskSpec { workspace: Some(workspace), ..Default::default() };
+    let pull_request = request.map(|number| v1::OpenedRequest { number, ..Default::default() });
+    let delivery = Some(v1::Delivery { pull_request, ..Default::default() });
+    let result = v1::TaskResult { text: "x".repeat(padding), delivery, ..Default::default() };
+    (task, spec.encode_to_vec().into(), result.encode_to_vec().into())
+}
+
+/// Returns the numbers of the requests of these tasks, and how many reads it took to find them.
+async fn found(successes: Vec<(Task, Bytes, Bytes)>) -> (Vec<i64>, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "tok").unwrap();
+    let path = dir.path().join("follow.toml");
+    let text = format!("[[repository]]\nnamespace = \"prod\"\ntoken_file = \"token\"\nurl = \"{URL}\"\n");
+    std::fs::write(&path, text).unwrap();
+    let follow = Follow::load(&path).unwrap();
+
+    let mut memory = InMemoryStore::default();
+    let mut changes = Changes { revision: 1_000, ..Changes::default() };
+    let mut tasks = Vec::new();
+    for (task, payload, result) in successes {
+        changes.results.push((task.key, result));
+        changes.inserted.push((Arc::new(task.clone()), RouteId(1), payload));
+        tasks.push(task);
+    }
+    memory.write(&changes).unwrap();
+    let engine = Engine::new(memory.clone(), 0).unwrap();
+    let store = SingleWriterStore::start(engine, memory.clone(), Arc::new(|| Timestamp(1))).unwrap();
+    let store = StoreClient::new(Arc::new(store), Counter::default());
+    let found = Watched::of_all(&store, tasks, &follow.repositories).await.unwrap();
+    let mut numbers: Vec<_> = found.iter().map(|watched| watched.number).collect();
+    numbers.sort_unstable();
+    (numbers, memory.body_reads())
+}
+
+#[tokio::test]
+async fn requests_of_a_page_take_two_reads() {
+    let page =
+        |count: u64| (1..=count).map(|number| success(number, URL, Some(number.try_into().unwrap()), 0));
+    let (numbers, reads) = found(page(100).collect()).await;
+    assert_eq!((numbers.len(), numbers.first(), numbers.last()), (100, Some(&1), Some(&100)));
+    assert_eq!(reads, 2, "of the results, and of the payloads");
+    assert_eq!(found(page(1).collect()).await.1, 2);
+    // None has a request, or none may have one.
+    assert_eq!(found((1..=100).map(|number| success(number, URL, None, 0)).collect()).await, (vec![], 1));
+    let failed = |(mut task, payload, result): (Task, Bytes, Bytes)| {
+        task.state = State::Failed;
+        (task, payload, result)
+    };
+    assert_eq!(found(page(100).map(failed).collect()).await, (vec![], 0));
+    let elsewhere =
+        vec![success(1, "https://github.com/team/other.git", Some(1), 0), success(2, URL, Some(2), 0)];
+    assert_eq!(found(elsewhere).await, (vec![2], 2));
+}
+
+#[tokio::test]
+async fn large_results_are_read_in_parts() {
+    let size = usize::try_from(READ_BYTES / 4).unwrap();
+    let page = (1..=10).map(|number| success(number, URL, Some(number.try_into().unwrap()), size));
+    let (numbers, reads) = found(page.collect()).await;
+    assert_eq!(numbers, (1..=10).collect::<Vec<i64>>());
+    assert_eq!(reads, 3 + 1, "four results in a read");
+}
