@@ -1,5 +1,7 @@
 //! Pull requests of GitHub, also of its Enterprise Server.
 
+use std::collections::HashMap;
+
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -204,13 +206,20 @@ pub(crate) async fn review(
     let add = |page: Runs| page.check_runs.into_iter().for_each(|run| run.add_to(&mut review));
     let all = http.each_known(&path, pages, add).await?;
     review.pending |= !all;
-    let since = time(since);
+    // Comments on lines have the time at which they were drafted, and are seen once their review is submitted.
+    let mut submitted = HashMap::new();
+    let add = |page: Vec<Written>| {
+        submitted.extend(page.iter().filter_map(|one| Some((one.id, one.submitted_at.clone()?))));
+        review.comment(page.into_iter().filter_map(Written::comment));
+    };
+    http.each_known(&format!("{root}/pulls/{number}/reviews?per_page=100"), pages, add).await?;
     for path in [
-        format!("{root}/issues/{number}/comments?per_page=100&since={since}"),
-        format!("{root}/pulls/{number}/comments?per_page=100&since={since}"),
-        format!("{root}/pulls/{number}/reviews?per_page=100"),
+        format!("{root}/issues/{number}/comments?per_page=100&since={}", time(since)),
+        format!("{root}/pulls/{number}/comments?per_page=100"),
     ] {
-        let add = |page: Vec<Written>| review.comment(page.into_iter().filter_map(Written::comment));
+        let add = |page: Vec<Written>| {
+            review.comment(page.into_iter().filter_map(|one| one.of_review(&submitted).comment()));
+        };
         http.each_known(&path, pages, add).await?;
     }
     Ok(review)

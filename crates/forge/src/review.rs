@@ -251,7 +251,9 @@ pub(crate) struct Written {
     body: Option<String>,
     created_at: Option<String>,
     /// Of a review, which has no other time.
-    submitted_at: Option<String>,
+    pub(crate) submitted_at: Option<String>,
+    /// Review that a comment on a line is part of, at GitHub.
+    pull_request_review_id: Option<i64>,
     path: Option<String>,
     line: Option<i64>,
 }
@@ -264,6 +266,13 @@ pub(crate) struct User {
 impl Written {
     fn at(&self) -> Option<&str> {
         self.created_at.as_deref().or(self.submitted_at.as_deref())
+    }
+
+    /// Returns it with the time at which its review was submitted, by the number of the review.
+    pub(crate) fn of_review(mut self, submitted: &HashMap<i64, String>) -> Self {
+        let at = self.pull_request_review_id.and_then(|id| submitted.get(&id).cloned());
+        self.created_at = at.or(self.created_at);
+        self
     }
 
     /// Whether it is from that time or later, in seconds since 1970.
