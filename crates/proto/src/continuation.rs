@@ -1,7 +1,7 @@
 //! What a task that continues another one takes over from it, and what it leaves out: the same for `rota continue`, `rota fork`, requests that
 //! are followed, and the control centre, whose tests read the same table.
 
-use crate::labels::{CLUSTER, REPLAYED};
+use crate::labels::{CLUSTER, FOLLOWED, FOLLOWED_UNTIL, REPLAYED};
 use crate::v1;
 
 /// How a task continues another one.
@@ -56,6 +56,9 @@ pub fn continuation(before: v1::Task, prompt: String, how: Continuation) -> v1::
     // It has no resource: the operator would cancel it.
     labels.remove(CLUSTER);
     labels.remove(REPLAYED);
+    // Of a request that was followed: whoever continues has read what is there.
+    labels.remove(FOLLOWED);
+    labels.remove(FOLLOWED_UNTIL);
     v1::Task { spec: Some(spec), priority: before.priority, labels, ..v1::Task::default() }
 }
 

@@ -4,6 +4,9 @@ import type { Task, TaskSpec } from "../../api/types";
 const CLUSTER = "rota.dev/cluster";
 /** Label of failed tasks that were replayed, with the task that did it. */
 const REPLAYED = "rota.dev/replayed";
+/** Labels of tasks that were continued for a pull request: how often, and before which time its comments were considered. */
+const FOLLOWED = "rota.dev/followed";
+const FOLLOWED_UNTIL = "rota.dev/followed-until";
 
 /** Returns the task that continues another one with a message, set up as that one was: the same as `rota continue` makes. */
 export function continuationOf(before: Task, prompt: string): Task {
@@ -34,7 +37,13 @@ export function continuationOf(before: Task, prompt: string): Task {
       spec.workspace.path = workspace.path || (before.uid ?? "");
     }
   }
-  const { [CLUSTER]: _cluster, [REPLAYED]: _replayed, ...labels } = before.labels ?? {};
+  const {
+    [CLUSTER]: _cluster,
+    [REPLAYED]: _replayed,
+    [FOLLOWED]: _followed,
+    [FOLLOWED_UNTIL]: _until,
+    ...labels
+  } = before.labels ?? {};
   const task: Task = { spec, labels };
   if (before.priority !== undefined) {
     task.priority = before.priority;
