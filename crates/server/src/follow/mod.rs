@@ -10,6 +10,7 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -53,6 +54,8 @@ struct Looks {
     follow: Follow,
     creator: Creator,
     requests: Mutex<Requests>,
+    /// Whether all tasks of the last two weeks that have succeeded were looked through.
+    scanned: AtomicBool,
 }
 
 impl Successes {
@@ -79,7 +82,12 @@ pub(crate) fn follow(follow: Option<Follow>, creator: &Creator) -> (Successes, O
     namespaces.sort_unstable();
     namespaces.dedup();
     let (sender, successes) = mpsc::channel(MAX_WAITING);
-    let looks = Looks { follow, creator: creator.clone(), requests: Mutex::default() };
+    let looks = Looks {
+        follow,
+        creator: creator.clone(),
+        requests: Mutex::default(),
+        scanned: AtomicBool::new(false),
+    };
     (Successes(Some((namespaces, sender))), Some(Follower { looks, successes }))
 }
 
@@ -106,6 +114,14 @@ struct Requests {
 }
 
 impl Requests {
+    /// Returns the requests in the order in which they are looked at: one whose forge keeps failing is in the way of the others of its
+    /// repository for one round.
+    fn in_turn(&self) -> Vec<Key> {
+        let mut keys: Vec<_> = self.by_key.iter().map(|(key, one)| (one.looked, *key)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
     /// Takes out a request for a look, unless its forge wants to be left alone.
     fn take(&mut self, key: Key) -> Option<Watched> {
         let waits = self.until.get(&key.0).is_some_and(|until| *until > Instant::now());
@@ -138,6 +154,8 @@ impl Follower {
                 let count = tasks.len();
                 if let Err(status) = looks.add(tasks.drain(..).map(Arc::unwrap_or_clone)).await {
                     tracing::warn!(count, %status, "failed to look for the pull requests of tasks");
+                    // The next round finds them.
+                    looks.scanned.store(false, Ordering::Relaxed);
                 }
             }
         };
@@ -147,12 +165,11 @@ impl Follower {
 
 impl Looks {
     async fn repeat(&self, monitor: TaskMonitor) {
-        let mut scanned = false;
         let mut looks = tokio::time::interval(self.follow.interval);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let round = self.round(&mut scanned).await;
+            let round = self.round().await;
             // A round takes as long as its forges do: its outcome alone is an activation.
             let activation = monitor.activate();
             match round {
@@ -200,23 +217,24 @@ impl Looks {
     }
 
     /// Looks at all requests; at first, finds those of earlier tasks. Returns the first error.
-    async fn round(&self, scanned: &mut bool) -> Result<(), String> {
-        let found = match *scanned {
-            true => Ok(()),
-            false => self.scan().await.map_err(|status| {
+    async fn round(&self) -> Result<(), String> {
+        // Set before: what fails meanwhile is found by the next round.
+        let mut found = Ok(());
+        if !self.scanned.swap(true, Ordering::Relaxed) {
+            found = self.scan().await.map_err(|status| {
+                self.scanned.store(false, Ordering::Relaxed);
                 tracing::warn!(%status, "failed to look for pull requests to follow");
                 status.to_string()
-            }),
-        };
-        *scanned = found.is_ok();
+            });
+        }
         found.and(self.look_at_all().await)
     }
 
     /// Returns an error of those that there were.
     async fn look_at_all(&self) -> Result<(), String> {
         let mut keys: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
-        for key in self.requests.lock().by_key.keys() {
-            keys.entry(key.0).or_default().push(*key);
+        for key in self.requests.lock().in_turn() {
+            keys.entry(key.0).or_default().push(key);
         }
         let looks = stream::iter(keys.into_values().map(|keys| self.look_at(keys)));
         let looks = looks.buffer_unordered(MAX_CONCURRENT);
@@ -240,6 +258,7 @@ impl Looks {
         for key in keys {
             let taken = self.requests.lock().take(key);
             let Some(mut watched) = taken else { continue };
+            watched.looked = Some(Instant::now());
             let ended = watched.task.ended_at.unwrap_or(watched.task.created_at);
             let next = match watched.look(followed, &forge, quiet).await {
                 _ if now().since(ended) > MAX_AGE => Next::Forget,
@@ -262,22 +281,35 @@ impl Looks {
             let done = match next {
                 Next::Wait => false,
                 Next::Forget => true,
-                Next::Continue(prompt, until) => match watched.go_on(&self.creator, prompt, until).await {
-                    Ok(task) => {
-                        tracing::info!(task = %watched.id(), by = task.name, "a pull request continues a task");
-                        true
-                    }
-                    Err(status) => {
-                        tracing::warn!(task = %watched.id(), %status, "failed to continue a task for its pull request");
-                        // It will not become possible by itself.
-                        !matches!(status.code(), tonic::Code::Unavailable | tonic::Code::ResourceExhausted)
-                    }
-                },
+                Next::Continue(prompt, until) => self.go_on(&watched, prompt, until).await,
             };
             if !done {
                 self.requests.lock().add(watched);
             }
         }
         first
+    }
+
+    /// Continues a task for its request. Returns whether the request is followed by this task no longer.
+    async fn go_on(&self, watched: &Watched, prompt: String, until: i64) -> bool {
+        let continued = async {
+            if watched.is_continued(&self.creator.store).await? {
+                return Ok(None);
+            }
+            watched.go_on(&self.creator, prompt, until).await.map(Some)
+        };
+        match continued.await {
+            // Once that task has succeeded, it is the one that is followed.
+            Ok(None) => false,
+            Ok(Some(task)) => {
+                tracing::info!(task = %watched.id(), by = task.name, "a pull request continues a task");
+                true
+            }
+            Err(status) => {
+                tracing::warn!(task = %watched.id(), %status, "failed to continue a task for its pull request");
+                // It will not become possible by itself.
+                !matches!(status.code(), tonic::Code::Unavailable | tonic::Code::ResourceExhausted)
+            }
+        }
     }
 }

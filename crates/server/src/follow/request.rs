@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 use prost::Message;
 use rota_core::task::{State, Task};
+use rota_core::text::prefix;
 use rota_core::{TaskId, TaskKey};
 use rota_forge::{Comment, Error, Forge, Pages};
 use rota_proto::labels::{FOLLOWED, FOLLOWED_UNTIL};
 use rota_proto::{Continuation, continuation, names, v1};
-use rota_store::TaskBody;
+use rota_store::{Filter, TaskBody};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::message::message;
@@ -18,11 +20,13 @@ use crate::clock::now;
 use crate::grpc::{Creator, Scope, root_trace};
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire;
+use crate::wire::check::MAX_TITLE;
 
 /// Bytes of payloads or results that one read returns, but for a large last one.
 const READ_BYTES: u64 = 4 << 20;
-/// Comments that one message takes.
-const MAX_COMMENTS: usize = 50;
+/// Tasks of a page of those that may continue the task of a request, and pages that are read.
+const PAGE: usize = 100;
+const MAX_PAGES: usize = 10;
 /// Users of whom one look asks whether they may write. The next one asks about others.
 const MAX_ASKED: usize = 100;
 
@@ -42,6 +46,8 @@ pub(super) struct Watched {
     since: i64,
     pages: Pages,
     writers: HashMap<String, bool>,
+    /// When it was looked at last.
+    pub(super) looked: Option<Instant>,
 }
 
 /// What is to be done about a request.
@@ -110,6 +116,7 @@ impl Watched {
             since,
             pages: Pages::default(),
             writers: HashMap::new(),
+            looked: None,
             task,
         })
     }
@@ -144,18 +151,17 @@ impl Watched {
             return Ok(Next::Wait);
         }
         let failed = if followed.checks && !review.pending { review.failed } else { Vec::new() };
-        let mut comments = match followed.comments {
+        let comments = match followed.comments {
             Authors::None => Vec::new(),
             Authors::All => review.comments,
             Authors::Writers => self.of_writers(forge, review.comments).await?,
         };
-        comments.truncate(MAX_COMMENTS);
         let newest = comments.last().map_or(0, |comment| comment.at);
         if failed.is_empty() && comments.is_empty() || now().0 / 1_000_000 - newest < quiet {
             return Ok(Next::Wait);
         }
-        let until = if comments.is_empty() { self.since } else { newest + 1 };
-        Ok(Next::Continue(message(&self.url, &failed, &comments), until))
+        let (message, taken) = message(&self.url, &failed, &comments);
+        Ok(Next::Continue(message, until(self.since, &comments, taken)))
     }
 
     /// Returns the comments of those who may write to the repository, up to the first one whose author is to be asked about later.
@@ -192,6 +198,34 @@ impl Watched {
         Ok(found)
     }
 
+    /// Whether a task that has not ended continues this one already: another message would start a second agent on the same branch.
+    pub(super) async fn is_continued(&self, store: &StoreClient) -> Result<bool, Status> {
+        let mut filter = Filter {
+            namespace: Some(self.task.namespace.clone()),
+            states: State::ALL.into_iter().filter(|state| !state.is_final()).collect(),
+            created_after: Some(self.task.created_at),
+            limit: PAGE,
+            ..Filter::default()
+        };
+        let (id, alias) = (self.task.id.to_string(), self.task.alias.clone().unwrap_or_default());
+        let mut found = false;
+        for _ in 0..MAX_PAGES {
+            let page = store.reads().list(filter.clone()).await.map_err(wire::status::store)?;
+            let keys = page.tasks.iter().map(|task| task.key).collect();
+            let continues = |_, payload: Bytes| {
+                let spec = v1::TaskSpec::decode(payload).unwrap_or_default();
+                found |= !spec.fork
+                    && (spec.continue_from == id || !alias.is_empty() && spec.continue_from == alias);
+            };
+            for_each(store, TaskBody::Payload, keys, continues).await?;
+            filter.before = page.next;
+            if found || filter.before.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// Creates the task that continues: once, however often this is called.
     pub(super) async fn go_on(
         &self,
@@ -201,7 +235,10 @@ impl Watched {
     ) -> Result<v1::Task, Status> {
         let payload = creator.store.payload(&self.task).await?;
         let before = wire::task::to_wire(&self.task, payload.as_ref(), None);
+        let title = title(&before);
         let mut task = continuation(before, prompt, Continuation::InThread);
+        // Of the request, and not of the message.
+        task.spec.get_or_insert_default().title = title;
         task.labels.insert(FOLLOWED.to_owned(), (self.count + 1).to_string());
         task.labels.insert(FOLLOWED_UNTIL.to_owned(), until.to_string());
         let request = v1::CreateTaskRequest {
@@ -214,6 +251,23 @@ impl Watched {
         let prepared = creator.prepare(namespace, root_trace(), request, None, Scope::All).await?;
         creator.commit(vec![prepared]).await?.pop().unwrap_or_else(|| Err(no_reply()))
     }
+}
+
+/// Returns the time from which on comments are new, in seconds since 1970, after a message with the oldest of these.
+fn until(since: i64, comments: &[Comment], taken: usize) -> i64 {
+    match (comments.first(), comments.get(taken)) {
+        // Those of the same second come again: one after the first at least.
+        (Some(first), Some(left)) => left.at.max(first.at + 1),
+        _ => comments.last().map_or(since, |last| last.at + 1),
+    }
+}
+
+/// Returns the title of a task, as its request has it.
+fn title(task: &v1::Task) -> String {
+    let Some(spec) = &task.spec else { return String::new() };
+    let first_line = spec.prompt.trim().lines().next().unwrap_or_default();
+    let mut named = [spec.title.as_str(), first_line, task.alias.as_str()].into_iter();
+    prefix(named.find(|text| !text.trim().is_empty()).unwrap_or_default(), MAX_TITLE).to_owned()
 }
 
 /// Reads the payloads or the results of tasks, a bounded number of bytes at a time.

@@ -31,31 +31,66 @@ fn success(number: u64, url: &str, request: Option<i64>, padding: usize) -> (Tas
     (task, spec.encode_to_vec().into(), result.encode_to_vec().into())
 }
 
-/// Returns the numbers of the requests of these tasks, and how many reads it took to find them.
-async fn found(successes: Vec<(Task, Bytes, Bytes)>) -> (Vec<i64>, u64) {
+fn settings() -> Follow {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "tok").unwrap();
     let path = dir.path().join("follow.toml");
     let text = format!("[[repository]]\nnamespace = \"prod\"\ntoken_file = \"token\"\nurl = \"{URL}\"\n");
     std::fs::write(&path, text).unwrap();
-    let follow = Follow::load(&path).unwrap();
+    Follow::load(&path).unwrap()
+}
 
+/// Returns a store with these tasks, their payloads and their results.
+fn store(tasks: &[(Task, Bytes, Bytes)]) -> (StoreClient, InMemoryStore) {
     let mut memory = InMemoryStore::default();
     let mut changes = Changes { revision: 1_000, ..Changes::default() };
-    let mut tasks = Vec::new();
-    for (task, payload, result) in successes {
+    for (task, payload, result) in tasks.iter().cloned() {
         changes.results.push((task.key, result));
-        changes.inserted.push((Arc::new(task.clone()), RouteId(1), payload));
-        tasks.push(task);
+        changes.inserted.push((Arc::new(task), RouteId(1), payload));
     }
     memory.write(&changes).unwrap();
     let engine = Engine::new(memory.clone(), 0).unwrap();
     let store = SingleWriterStore::start(engine, memory.clone(), Arc::new(|| Timestamp(1))).unwrap();
-    let store = StoreClient::new(Arc::new(store), Counter::default());
-    let found = Watched::of_all(&store, tasks, &follow.repositories).await.unwrap();
+    (StoreClient::new(Arc::new(store), Counter::default()), memory)
+}
+
+/// Returns the numbers of the requests of these tasks, and how many reads it took to find them.
+async fn found(successes: Vec<(Task, Bytes, Bytes)>) -> (Vec<i64>, u64) {
+    let (store, memory) = store(&successes);
+    let tasks = successes.into_iter().map(|(task, ..)| task);
+    let found = Watched::of_all(&store, tasks, &settings().repositories).await.unwrap();
     let mut numbers: Vec<_> = found.iter().map(|watched| watched.number).collect();
     numbers.sort_unstable();
     (numbers, memory.body_reads())
+}
+
+#[tokio::test]
+async fn task_that_is_continued_is_not_continued_again() {
+    let (first, payload, result) = success(1, URL, Some(1), 0);
+    let mut other = first.clone();
+    (other.id, other.key, other.state) = (TaskId(Uuid::from_u128(2)), TaskKey(2), State::Running);
+    let spec = |fork| v1::TaskSpec { continue_from: first.id.to_string(), fork, ..Default::default() };
+    let ended = Task { state: State::Failed, ..other.clone() };
+    for (other, spec, expected) in [
+        (other.clone(), spec(false), true),
+        (other.clone(), spec(true), false),
+        (other, v1::TaskSpec::default(), false),
+        (ended, spec(false), false),
+    ] {
+        let first = (first.clone(), payload.clone(), result.clone());
+        let (store, _) = store(&[first.clone(), (other, spec.encode_to_vec().into(), Bytes::new())]);
+        let watched = Watched::of_all(&store, [first.0], &settings().repositories).await.unwrap();
+        assert_eq!(watched[0].is_continued(&store).await.unwrap(), expected, "{spec:?}");
+    }
+}
+
+#[test]
+fn comments_that_are_left_out_are_new_for_the_next_message() {
+    let comments: Vec<_> = [10, 10, 11, 12].map(|at| Comment { at, ..Comment::default() }).into();
+    assert_eq!(until(5, &[], 0), 5);
+    assert_eq!(until(5, &comments, 4), 13);
+    assert_eq!(until(5, &comments, 2), 11);
+    assert_eq!(until(5, &comments, 1), 11, "no message is without progress");
 }
 
 #[tokio::test]

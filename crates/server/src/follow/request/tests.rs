@@ -27,6 +27,7 @@ fn watched(number: i64, created_at: Timestamp) -> Watched {
         since: 0,
         pages: Pages::default(),
         writers: HashMap::new(),
+        looked: None,
     }
 }
 
