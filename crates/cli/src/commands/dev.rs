@@ -329,3 +329,24 @@ fn token_file(data_dir: &Path) -> anyhow::Result<PathBuf> {
     }
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, read_to_string, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn tokens_that_others_could_read_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = token_file(folder.path()).unwrap();
+        let first = read_to_string(&path).unwrap();
+        assert_eq!(token_file(folder.path()).unwrap(), path);
+        assert_eq!(read_to_string(&path).unwrap(), first);
+        set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        token_file(folder.path()).unwrap();
+        assert_ne!(read_to_string(&path).unwrap(), first);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

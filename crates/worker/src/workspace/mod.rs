@@ -100,8 +100,13 @@ impl Root {
         let found = state.metadata()?;
         // One that an attempt has opened, which nothing keeps from that.
         if found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 != 0 {
-            fs::set_permissions(&state, Permissions::from_mode(0o700))?;
-            tracing::info!(path = %state.display(), "closed the directory to other users");
+            match fs::set_permissions(&state, Permissions::from_mode(0o700)) {
+                Ok(()) => tracing::info!(path = %state.display(), "closed the directory to other users"),
+                // Some file systems have fixed modes.
+                Err(error) => {
+                    tracing::warn!(path = %state.display(), %error, "other users can open the directory");
+                }
+            }
         }
         let attempts = state.join("running").join(namespace).join(worker);
         let legacy = state.join("attempts").join(worker);

@@ -52,6 +52,14 @@ async fn read_only_fresh_workspace_is_removed() {
     }
 }
 
+#[test]
+fn state_that_others_could_open_is_closed() {
+    let state = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(state.path(), Permissions::from_mode(0o777)).unwrap();
+    Root::open(state.path().to_owned(), "default", "w", None).unwrap();
+    assert_eq!(state.path().metadata().unwrap().mode() & 0o777, 0o700);
+}
+
 #[tokio::test]
 async fn cleanup_on_success_keeps_failed_workspaces() {
     let state = tempfile::tempdir().unwrap();
