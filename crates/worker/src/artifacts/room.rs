@@ -46,7 +46,9 @@ pub(crate) async fn keep_until_stored(
         .retry(delays())
         // Deliveries of earlier work are repeated by the control plane, in attempts with directories of their own.
         .when(|failed| work.is_some() && failed.awaits_storage && stop.borrow().is_none())
-        .notify(|failed, _| {
+        .notify(|failed, retry_delay| {
+            let reason = &failed.failure.message;
+            tracing::info!(reason, ?retry_delay, "the storage does not take what an attempt left, retrying");
             if !std::mem::replace(&mut noted, true) {
                 note(waiting(&failed.failure));
             }

@@ -12,9 +12,8 @@ use super::continuing::codes;
 use super::{Site, site_of};
 use crate::{Fixture, Graces, workload};
 
-/// Starts a site whose workers call git through a script, which begins with these lines.
-pub(super) async fn site_with_git(lines: impl Fn(&Path) -> String) -> Result<Site> {
-    let mut fixture = Fixture::start(Graces::SHORT).await?;
+/// Lets workers call git through a script, which begins with these lines.
+pub(super) fn call_git_through(fixture: &mut Fixture, lines: impl Fn(&Path) -> String) -> Result<()> {
     let path = rota_telemetry::env::var("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path);
     let real = folders.map(|folder| folder.join("git")).find(|path| path.is_file()).unwrap();
@@ -23,10 +22,15 @@ pub(super) async fn site_with_git(lines: impl Fn(&Path) -> String) -> Result<Sit
     let text = format!("#!/bin/sh\n{}\nexec {} \"$@\"\n", lines(fixture.dir()), real.display());
     std::fs::write(folder.join("git"), text)?;
     std::fs::set_permissions(folder.join("git"), std::fs::Permissions::from_mode(0o755))?;
-    fixture.environment = vec![
-        ("ROTA_WORKER_CHECKPOINT_INTERVAL", "200ms".to_owned()),
-        ("PATH", format!("{}:{path}", folder.display())),
-    ];
+    fixture.environment.push(("PATH", format!("{}:{path}", folder.display())));
+    Ok(())
+}
+
+/// Starts a site whose workers do so.
+pub(super) async fn site_with_git(lines: impl Fn(&Path) -> String) -> Result<Site> {
+    let mut fixture = Fixture::start(Graces::SHORT).await?;
+    fixture.environment = vec![("ROTA_WORKER_CHECKPOINT_INTERVAL", "200ms".to_owned())];
+    call_git_through(&mut fixture, lines)?;
     site_of(fixture, 1).await
 }
 
