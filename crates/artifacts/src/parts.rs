@@ -32,6 +32,8 @@ pub struct Parts {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) guard: Arc<Guard>,
     location: String,
+    /// Folder of a local store.
+    folder: Option<Arc<std::path::Path>>,
     /// Who may remove parts; none if no other program can use the location.
     pub(crate) owner: Option<Arc<str>>,
 }
@@ -57,7 +59,7 @@ impl Parts {
         let (store, prefix) =
             object_store::parse_url_opts(&url, settings).map_err(|error| bad(error.to_string()))?;
         let store = Arc::new(PrefixStore::new(store, prefix));
-        Ok(Self { store, guard: Arc::default(), location: location.to_owned(), owner: None })
+        Ok(Self { store, guard: Arc::default(), location: location.to_owned(), folder: None, owner: None })
     }
 
     /// Opens a folder, which is created, and readable by its owner only.
@@ -67,14 +69,14 @@ impl Parts {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(folder).map_err(|error| bad(error.to_string()))?;
         let local = LocalFileSystem::new_with_prefix(folder).map_err(|error| bad(error.to_string()))?;
-        Ok(Self { store: Arc::new(local.with_fsync(true)), guard: Arc::default(), location, owner: None })
+        let store = Arc::new(local.with_fsync(true));
+        Ok(Self { store, guard: Arc::default(), location, folder: Some(folder.into()), owner: None })
     }
 
     /// Returns the parts of one control plane: several may share a location, and none removes those of another.
     pub fn of(&self, store: &str) -> Self {
         let inner = PrefixStore::new(Arc::clone(&self.store), store);
-        let owner = self.owner.clone();
-        Self { store: Arc::new(inner), guard: Arc::default(), location: self.location.clone(), owner }
+        Self { store: Arc::new(inner), guard: Arc::default(), ..self.clone() }
     }
 
     /// Returns the same for one owner: sweeps fail while another one sweeps.
@@ -112,7 +114,7 @@ impl Parts {
         let path = path(&(namespace.into(), digest));
         let packed = within(async { self.store.get(&path).await?.bytes().await }).await;
         let packed = match packed {
-            Err(Error::NotFound(_)) => return Err(Error::NotFound(digest)),
+            Err(Error::NotFound(_)) => return Err(self.not_found(digest).await),
             other => other?,
         };
         let unpacked = tokio::task::spawn_blocking(move || {
@@ -121,6 +123,16 @@ impl Parts {
         });
         let unpacked = unpacked.await.map_err(|error| Error::Unavailable(error.to_string()))?;
         unpacked.ok_or(Error::Damaged(digest))
+    }
+
+    /// Work whose parts are lost is done again: a disk that is away is no reason for that.
+    async fn not_found(&self, digest: Digest) -> Error {
+        let Some(folder) = self.folder.clone() else { return Error::NotFound(digest) };
+        let missing = format!("the folder {} is missing", folder.display());
+        match tokio::task::spawn_blocking(move || folder.is_dir()).await {
+            Ok(true) => Error::NotFound(digest),
+            _ => Error::Unavailable(missing),
+        }
     }
 
     /// Returns those of these parts that are not stored, each once.

@@ -62,6 +62,17 @@ async fn parts_that_are_lost_are_found() {
 }
 
 #[tokio::test]
+async fn parts_of_a_folder_that_is_away_are_not_lost() {
+    let (folder, parts) = folder();
+    let (digest, _) = parts.put("a", Bytes::from_static(b"kept")).await.unwrap();
+    let away = folder.path().join("away");
+    fs::rename(folder.path().join("parts"), &away).unwrap();
+    assert!(matches!(parts.get("a", digest).await, Err(Error::Unavailable(_))));
+    fs::rename(away, folder.path().join("parts")).unwrap();
+    assert!(parts.get("a", digest).await.is_ok());
+}
+
+#[tokio::test]
 async fn damaged_parts_are_not_returned() {
     let (folder, parts) = folder();
     let (digest, _) = parts.put("a", "content".into()).await.unwrap();
