@@ -12,8 +12,8 @@ use rota_store::memory::InMemoryStore;
 use rota_store::single_writer::SingleWriterStore;
 use rota_store::{
     ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage,
-    Filter, NameKey, Page, Reader, ScopedId, SealedSecrets, Snapshot, StoreSpace, StoreStats, Thread,
-    WorkflowRows,
+    Filter, NameKey, Page, Reader, ScopedId, SealedSecrets, Snapshot, StoreSpace, StoreStats, TaskBody,
+    Thread, WorkflowRows,
 };
 use uuid::Uuid;
 
@@ -47,8 +47,7 @@ impl Reader for Counting {
         fn threads(after: &NameKey, limit: usize) -> Result<Vec<(NameKey, Thread)>, Error>;
         fn document(key: &DocumentKey) -> Result<Option<Document>, Error>;
         fn documents(page: &DocumentsPage) -> Result<Documents, Error>;
-        fn payload(key: TaskKey) -> Result<Option<Bytes>, Error>;
-        fn result(key: TaskKey) -> Result<Option<Bytes>, Error>;
+        fn bodies(body: TaskBody, keys: &[TaskKey], bytes: u64) -> Result<Vec<(TaskKey, Bytes)>, Error>;
         fn artifacts(keys: ArtifactsKeys, limit: usize) -> Result<Vec<ArtifactsRow>, Error>;
         fn secrets(after: TaskKey, limit: usize) -> Result<Vec<SealedSecrets>, Error>;
         fn list(filter: &Filter) -> Result<Page, Error>;
