@@ -56,7 +56,7 @@ pub fn continuation(before: v1::Task, prompt: String, how: Continuation) -> v1::
     // It has no resource: the operator would cancel it.
     labels.remove(CLUSTER);
     labels.remove(REPLAYED);
-    // Of a request that was followed: whoever continues has read what is there.
+    // Of a request that was followed: a user who continues has read what is there.
     labels.remove(FOLLOWED);
     labels.remove(FOLLOWED_UNTIL);
     v1::Task { spec: Some(spec), priority: before.priority, labels, ..v1::Task::default() }

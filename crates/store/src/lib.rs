@@ -58,6 +58,7 @@ pub mod snapshot;
 mod space;
 mod thread;
 pub mod transfer;
+mod workflow_filter;
 mod workflow_new;
 mod workflows;
 
@@ -97,11 +98,12 @@ pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{DamagedObject, OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
+pub use workflow_filter::WorkflowFilter;
 pub use workflow_new::{AddStep, CreateWorkflow, Need, NewStep};
 pub use workflows::{
     Action, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowCommand,
-    WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, WorkflowScopedId, place_of,
-    reused_results, step_items, stored_end, stored_task_end,
+    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, WorkflowScopedId, place_of, reused_results,
+    step_items, stored_end, stored_task_end,
 };
 
 /// Failure of a store. Nothing of the batch has happened.

@@ -73,13 +73,6 @@ pub struct InMemoryStore {
     body_reads: Arc<AtomicU64>,
 }
 
-impl InMemoryStore {
-    /// Returns how often payloads or results were read.
-    pub fn body_reads(&self) -> u64 {
-        self.body_reads.load(Ordering::Relaxed)
-    }
-}
-
 impl Default for InMemoryStore {
     fn default() -> Self {
         let contents = Contents { id: Uuid::new_v4(), ..Contents::default() };

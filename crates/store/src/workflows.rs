@@ -6,9 +6,9 @@ use bytes::Bytes;
 use rota_core::task::Task;
 use rota_core::workflow::{self, Step, StepCommand, StepState, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
-use serde::{Deserialize, Serialize};
 
 use crate::removal::{Removal, RemovalPage};
+use crate::workflow_filter::WorkflowFilter;
 use crate::workflow_new::{AddStep, CreateWorkflow};
 use crate::{Command, Create, GroupKey, GroupMember, NameKey, StepRow, TaskRow, WorkflowRow};
 
@@ -350,44 +350,6 @@ pub struct WorkflowRows {
     pub tasks: Vec<(Task, Option<Bytes>)>,
     pub members: Vec<GroupMember>,
     pub count: u64,
-}
-
-/// Filter and page of a list of workflows.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct WorkflowFilter {
-    pub namespace: Option<Namespace>,
-    pub states: Vec<workflow::State>,
-    pub paused: bool,
-    pub labels: std::collections::BTreeMap<String, String>,
-    pub owner: Option<String>,
-    pub alias: Option<String>,
-    /// The workflow of which they are steps.
-    pub parent: Option<WorkflowId>,
-    #[serde(default)]
-    pub template: Option<String>,
-    /// Page token: only older workflows.
-    pub before: Option<WorkflowKey>,
-    pub limit: usize,
-}
-
-impl WorkflowFilter {
-    /// Whether a workflow matches, regardless of the page.
-    pub fn fits(&self, workflow: &Workflow) -> bool {
-        let is_paused = workflow.paused && workflow.state == workflow::State::Running;
-        let states = self.states.is_empty() && !self.paused
-            || self.paused && is_paused
-            || self.states.contains(&workflow.state) && !is_paused;
-        !workflow.deleted
-            && states
-            && self.namespace.as_ref().is_none_or(|namespace| workflow.namespace == *namespace)
-            && self.labels.iter().all(|(key, value)| workflow.labels.get(key) == Some(value))
-            && self.owner.as_ref().is_none_or(|owner| workflow.owner == *owner)
-            && self.alias.as_ref().is_none_or(|alias| workflow.alias.as_ref() == Some(alias))
-            && self
-                .parent
-                .is_none_or(|id| workflow.parent.as_ref().is_some_and(|parent| parent.step.id == id))
-            && self.template.as_ref().is_none_or(|template| workflow.is_of_template(template))
-    }
 }
 
 /// Returns the time by which an ended workflow is found for its removal. A deleted one is being removed already, and one that is a

@@ -7,6 +7,7 @@ use crate::protos::{PACKAGE, comment, ours};
 
 /// Calls whose response is not what their AIP or `<Rpc>Response` gives, with the message and the reason.
 const RESPONSES: &[(&str, &str, &str)] = &[
+    ("AcknowledgeTask", "Task", "a state change of a resource returns the resource (AIP-216)"),
     ("CancelTask", "Task", "a state change of a resource returns the resource (AIP-216)"),
     ("CancelWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),
     ("PauseWorkflow", "Workflow", "a state change of a resource returns the resource (AIP-216)"),

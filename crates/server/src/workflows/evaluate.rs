@@ -392,10 +392,8 @@ pub(super) fn outputs(templates: &BTreeMap<String, String>, values: &Values) -> 
     }
     let text = Value::Object(outputs).to_string();
     if text.len() > MAX_VALUES {
-        return Err(failed(format!(
-            "the outputs have {} bytes; at most {MAX_VALUES} are allowed",
-            text.len()
-        )));
+        let bytes = text.len();
+        return Err(failed(format!("the outputs have {bytes} bytes; at most {MAX_VALUES} are allowed")));
     }
     Ok(text.into_bytes())
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::Contents;
+use super::{Contents, InMemoryStore};
 use crate::{DependentsPage, ReadyPage, ReadyRow, SealedSecrets, TaskRow, WaitsPage, stored_due};
 use rota_core::task::{State, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
@@ -55,6 +56,13 @@ impl Contents {
         let mut due: Vec<_> = due.filter(|(at, _)| *at <= now).collect();
         due.sort_unstable();
         due.into_iter().take(limit).map(|(_, key)| key).collect()
+    }
+}
+
+impl InMemoryStore {
+    /// Returns how often payloads or results were read.
+    pub fn body_reads(&self) -> u64 {
+        self.body_reads.load(Ordering::Relaxed)
     }
 }
 

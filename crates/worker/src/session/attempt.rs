@@ -16,24 +16,19 @@ use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::checkpoints;
-use super::commands;
-use super::continuing;
 use super::deps::AttemptDeps;
 use super::git_settings::GitSettings;
 use super::handle::{AttemptHandle, StopReason};
 use super::model_access::ModelAccess;
 use super::out_of_memory::OutOfMemoryKills;
-use super::prepare;
-use super::previous_results;
 use super::redact::Redaction;
-use super::result;
-use super::result_schema;
-use super::setup_cache;
 use super::spans::ToolSpans;
 use super::storing::{self, Keeping};
 use super::time_limits::TimeLimits;
-use super::undelivered;
+use super::{
+    checkpoints, commands, continuing, prepare, previous_results, result, result_schema, setup_cache,
+    undelivered,
+};
 use crate::artifacts::{self, Kept, SlotRelease};
 use crate::git::{Undelivered, Work};
 use crate::runtimes::scripted::Scripted;

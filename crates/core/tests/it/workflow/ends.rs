@@ -3,6 +3,23 @@
 use super::*;
 
 impl World {
+    /// Executes everything in a random order. Returns the states of the steps.
+    pub(super) fn finish(&mut self, order: &[u32], cancels_at: Option<usize>) -> Vec<StepState> {
+        for turn in 0..10_000 {
+            if cancels_at == Some(turn) && !self.workflow.state.is_final() {
+                self.apply(Command::Cancel { reason: String::new() });
+            }
+            if self.work.is_empty() {
+                break;
+            }
+            self.chance = order[turn % order.len()] as usize;
+            let work = self.work.swap_remove(self.chance % self.work.len());
+            self.run(work);
+        }
+        self.check_end();
+        self.steps.iter().map(|step| self.workflow.state_of(step)).collect()
+    }
+
     /// Checks that it has ended, with all that belongs to it.
     pub(super) fn check_end(&self) {
         assert!(self.workflow.state.is_final(), "{:#?} {:#?}", self.workflow, self.steps);
