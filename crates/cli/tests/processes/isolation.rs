@@ -46,7 +46,7 @@ async fn worker(fixture: &Fixture, name: &str, more: &[&str]) -> Result<Process>
     let path = |name: &str| fixture.dir().join(name);
     let mut command = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", name]);
     command
-        .args(["--slots", "2", "--state-dir"])
+        .args(["--slots", "10", "--state-dir"])
         .arg(path("workers"))
         .arg("--secrets-dir")
         .arg(path("secrets"));
@@ -141,8 +141,19 @@ echo 'a filter=steal' > .gitattributes
 cache=$(dirname "$(cat .git/objects/info/alternates)")
 for path in objects/x hooks config; do echo x > "$cache/$path" && echo "wrote $path"; done 2>/dev/null
 git --git-dir="$cache" update-ref refs/remotes/origin/main "$(git commit-tree -m x HEAD^{tree})" 2>/dev/null && echo "moved a branch"
+git fetch -q --depth=1 "$cache" 2>/dev/null
+echo /nowhere >> .git/objects/info/alternates
+printf '#!/bin/sh\nexit 1\n' | tee .git/hooks/pre-commit .git/hooks/pre-push > /dev/null; chmod +x .git/hooks/pre-*
 echo a > a; rm -rf "$HOME/../git"; ln -s "$FIXTURE/tmp" "$HOME/../git"
 echo end
+"#;
+
+/// Works on the same repository at the same time: nothing of the hostile agent is in its way.
+const NEIGHBOUR: &str = r#"
+cat .git/objects/info/alternates | wc -l
+test -e .git/shallow && echo shallow
+git config --get-regexp 'fsmonitor|filter'
+echo "$NUMBER" > "of-$NUMBER" && git add . && git commit -qm work && git log --oneline | wc -l
 "#;
 
 /// What an agent leaves in its repository runs within the attempt's walls, and what attempts share is closed to it.
@@ -159,15 +170,37 @@ async fn repositories_prepare_no_way_out() -> Result<()> {
     let steal = STEAL.replace("FIXTURE", path);
     // The clone does not take the task's variables.
     let environment = [("FIXTURE", path), ("STEAL", &steal), ("GIT_SSH_COMMAND", &ssh), ("GIT_DIR", "/")];
+    let workspace = || {
+        let push = Some(rota_proto::v1::Push::default());
+        let git = rota_proto::v1::GitSource { url: url.clone(), push, ..Default::default() };
+        Some(Workspace { git: Some(git), ..Workspace::default() })
+    };
     let mut task = workload::shell(&format!("unset GIT_DIR\n{HOSTILE}"), &environment);
-    let push = Some(rota_proto::v1::Push::default());
-    let git = rota_proto::v1::GitSource { url, push, ..Default::default() };
-    task.spec.get_or_insert_default().workspace = Some(Workspace { git: Some(git), ..Workspace::default() });
+    task.spec.get_or_insert_default().workspace = workspace();
     task.alias = "hostile".to_owned();
     let name = tasks::create(&client, task).await?.name;
+    let mut neighbours = Vec::new();
+    for number in 1..10 {
+        let mut task = workload::shell(NEIGHBOUR, &[("NUMBER", &number.to_string())]);
+        task.spec.get_or_insert_default().workspace = workspace();
+        neighbours.push(tasks::create(&client, task).await?);
+    }
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
     assert_eq!(workload::printed(&client, &name).await?, "end\n");
+    for (number, task) in (1..).zip(neighbours) {
+        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        let printed = workload::printed(&client, &task.name).await?;
+        assert_eq!(
+            (status.state(), printed.as_str()),
+            (TaskState::Succeeded, "1\n2\n"),
+            "{:?}",
+            status.failure
+        );
+        let (project, branch) = (host.path("project"), format!("rota/{}", task.uid));
+        let pushed = git_host::git(&project, &["ls-tree", "--name-only", &branch]).await?;
+        assert_eq!(pushed, format!("README.md\nof-{number}"));
+    }
     let shown = fixture.rota(&["diff", "hostile"]).await.success();
     let (_, id) = name.rsplit_once('/').unwrap();
     let pushed = git_host::git(&host.path("project"), &["show", &format!("rota/{id}:a")]).await?;

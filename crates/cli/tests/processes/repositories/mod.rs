@@ -134,7 +134,8 @@ async fn agents_work_on_one_repository_without_interference() -> Result<()> {
             // One of them harms what others might share.
             if number == 0 {
                 "cache=$(dirname $(cat .git/objects/info/alternates)); git fetch -q --depth=1 $cache 2>&1; \
-                 git config core.fsmonitor false; mkdir -p .git/hooks; echo exit 1 > .git/hooks/pre-commit"
+                 git config core.fsmonitor /bin/false; mkdir -p .git/hooks; \
+                 printf '#!/bin/sh\\necho hooked\\n' > .git/hooks/post-commit; chmod +x .git/hooks/post-commit"
             } else {
                 ""
             }
@@ -154,6 +155,7 @@ async fn agents_work_on_one_repository_without_interference() -> Result<()> {
         assert!(printed.contains("shell <shell@default.rota.invalid>"), "{printed}");
         assert!(!printed.contains(TOKEN) && !printed.contains("[redacted]"), "{printed}");
         assert!(!printed.contains("GIT="), "{printed}");
+        assert_eq!(printed.contains("hooked"), number == 0, "{printed}");
         assert_eq!(site.paths(&format!("t{number}")).await?, [format!("file-{number}")]);
         let changes = site.changes(&format!("t{number}")).await?;
         assert_eq!((changes.files, changes.insertions, changes.deletions), (1, 1, 0));

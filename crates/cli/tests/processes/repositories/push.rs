@@ -37,7 +37,8 @@ async fn successful_work_is_pushed_to_a_branch_of_the_task() -> Result<()> {
     let client = site.fixture.client()?;
     // Settings and hooks of the agent mean nothing to what pushes.
     let line = "echo a > a; git add a; git commit -qm a; echo b > b; git remote set-url origin /nowhere; \
-                git push -q 2>/dev/null && echo pushed; mkdir -p .git/hooks; echo exit 1 > .git/hooks/pre-push";
+                git push -q 2>/dev/null && echo pushed; mkdir -p .git/hooks; \
+                printf '#!/bin/sh\\nexit 1\\n' > .git/hooks/pre-push; chmod +x .git/hooks/pre-push";
     let task = tasks::create(&client, site.pushing("fix", line)).await?;
     let status = tasks::ended(&client, &task.name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
