@@ -10,11 +10,9 @@ use crate::output::name;
 
 const EXAMPLES: &str = "\
 Examples:
-  rota get tasks --attention
-  rota describe build
   rota acknowledge build --reason \"the host is down until noon\"
 
-The task continues as before, and is not listed again. It is also settled by `rota update --suspend` and `rota cancel`.";
+`rota get tasks --attention` lists them, and `rota describe` shows why. The task continues as before, and is not listed again. It is also settled by `rota update --suspend` and `rota cancel`.";
 
 /// Acknowledge that tasks which continue keep failing
 #[derive(Debug, Args)]
