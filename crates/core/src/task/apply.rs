@@ -195,7 +195,7 @@ impl Step<'_> {
             task.confirm_by = None;
             task.lost = None;
             task.last_failure = None;
-            task.undelivered = None;
+            task.undelivered = task.undelivered.filter(|_| task.state == State::Failed);
             task.messages.clear();
             task.questions.clear();
             task.failure = change.failure.clone();

@@ -10,10 +10,14 @@ use super::{State, StateChange, Task};
 use crate::Timestamp;
 use crate::failure::{Class, Failure};
 use crate::quota::CredentialId;
+use crate::retry;
 
 /// Time from the first failure of a delivery after which work is delivered no more: hosts are away for a weekend, and nothing
 /// should be paid for twice.
 const MAX_DELIVERING_TIME: Duration = Duration::from_hours(7 * 24);
+/// Shortest first and last waits between two deliveries.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
 const HINT: &str = "the changes are kept: see `rota diff TASK`, and `rota apply-diff TASK --branch NAME` to push them yourself; \
                     `rota retry` would do the work again";
 /// Reason of the step by which a task begins to wait for the next delivery.
@@ -22,7 +26,7 @@ const UNDELIVERED: &str = "undelivered";
 /// Work of an attempt that later ones deliver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undelivered {
-    /// Number of the attempt that did the work. Its result is stored.
+    /// Number of the attempt that did the work. Its result is stored, and its list of artifacts stays to be found after the last delivery.
     pub attempt: u32,
     /// Number of its deliveries that have failed.
     pub failed: u32,
@@ -71,7 +75,9 @@ impl Step<'_> {
             return self.go(StateChange::new(State::Failed, "failed").message(message).failure(failure));
         }
         let message = failure.message.clone();
-        let at = self.now + task.retry.wait(&failure, left.failed, jitter);
+        // The policy may be meant for a few attempts: these go on for days.
+        let shortest = retry::backoff(MIN_BACKOFF, MAX_BACKOFF, left.failed, jitter);
+        let at = self.now + task.retry.wait(&failure, left.failed, jitter).max(shortest);
         task.undelivered = Some(left);
         task.avoid = (task.assignment.as_ref())
             .filter(|_| failure.may_be_of_worker())

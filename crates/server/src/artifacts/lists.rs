@@ -1,6 +1,6 @@
 //! Lists of artifacts: what callers may send, and what the store has.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path};
 
 use prost::Message;
@@ -116,8 +116,8 @@ pub(crate) fn digests(artifacts: &[Artifact]) -> Vec<Digest> {
     distinct.into_iter().collect()
 }
 
-/// Returns the artifacts of a task: of its input, of the last attempt with a checkpoint, however many have ended before their work since,
-/// and of its last attempts.
+/// Returns the artifacts of a task: of its input, of the last attempt with a checkpoint and of that whose work is to be delivered, however
+/// many have ended since, and of its last attempts.
 pub(crate) async fn of_task(
     store: &StoreClient,
     task: &Task,
@@ -134,8 +134,8 @@ pub(crate) async fn of_task(
     if first > 0 && attempts.contains(&0) {
         rows = read(0, 0).await.map_err(status::store)?;
     }
-    let kept = task.checkpointed;
-    if (1..first).contains(&kept) && attempts.contains(&kept) {
+    let kept = BTreeSet::from([task.checkpointed, task.undelivered.map_or(0, |left| left.attempt)]);
+    for kept in kept.into_iter().filter(|kept| (1..first).contains(kept) && attempts.contains(kept)) {
         rows.extend(read(kept, kept).await.map_err(status::store)?);
     }
     rows.extend(read(first, last).await.map_err(status::store)?);

@@ -87,7 +87,7 @@ fn status(task: &Task) -> v1::TaskStatus {
         trace_id: hex(&task.trace.trace_id),
         worker_losses: num::to_i32(task.worker_losses),
         has_artifacts: task.has_artifacts,
-        delivering: task.delivers() || task.storing().is_some(),
+        delivering: task.delivers() && !task.state.is_final() || task.storing().is_some(),
         cancelling: task.desired == Desired::Cancelled && !task.state.is_final(),
         attention: task.needs_attention().then(|| v1::Attention {
             failed_attempts: num::to_i32(task.failed_attempts()),

@@ -56,10 +56,23 @@ fn deliveries_are_tried_for_a_week() {
         harness.wait(secs(300));
     }
     harness.start().finish(failed(Class::Source));
-    assert_eq!((harness.state(), harness.task.undelivered), (State::Failed, None));
+    let left = harness.task.undelivered.map(|left| left.attempt);
+    assert_eq!((harness.state(), left), (State::Failed, Some(1)), "what it has left is still found");
     let failure = harness.task.failure.unwrap();
     assert_eq!(failure.class, Class::Delivery, "its hint is that of work which is kept");
     assert!(failure.message.contains("attempt 1") && failure.hint.contains("rota apply-diff"), "{failure:?}");
+}
+
+#[test]
+fn deliveries_wait_longer_than_impatient_policies() {
+    let mut harness = Harness::new(plain());
+    harness.task.retry.initial_backoff = Duration::ZERO;
+    for wait in [1, 2, 4] {
+        harness.start().finish(undelivered());
+        let shortest = harness.now + secs(wait) / 2;
+        assert!(harness.task.retry_at >= Some(shortest), "{:?}", harness.task.retry_at);
+        harness.wait(secs(wait));
+    }
 }
 
 #[test]
