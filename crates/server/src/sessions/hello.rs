@@ -29,6 +29,9 @@ use crate::trust::identity::Identity;
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, failure, names, time};
 
+/// Attempts without a slot that a worker may name: earlier processes have left their files, and no storage has taken them yet.
+const MAX_LEFT: usize = 1000;
+
 /// Protocol versions that this server supports. Workers of version 1 do not fetch results that an assignment omits.
 const PROTOCOL_VERSIONS: RangeInclusive<i32> = 1..=2;
 const MAX_SLOTS: i32 = 1024;
@@ -74,7 +77,7 @@ pub(super) async fn open(
     let credential = decode::credential_at("hello.credential", hashes, &hello.credential, &hello.backend)?;
     deps.hellos.check(&key, identity)?;
     let slots = usize::try_from(hello.slots).unwrap_or(1);
-    check::count("hello.running", hello.running.len(), slots * 2 + 16)?;
+    check::count("hello.running", hello.running.len(), slots * 2 + MAX_LEFT)?;
     let mut running = Vec::with_capacity(hello.running.len());
     let mut inputs = HashMap::new();
     for (index, attempt) in hello.running.iter().enumerate() {
