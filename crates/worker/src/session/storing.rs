@@ -24,8 +24,9 @@ use crate::workspace::AttemptDirs;
 /// disk.
 pub(super) const MAX_STORING: usize = 8;
 
-/// Time in which files are described that are to be left, unless they are being delivered.
-const DESCRIPTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which files are described that are to be left, unless they are being delivered. The description waits until the file system
+/// has them, to which neighbours write, too.
+const DESCRIPTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What an attempt of an earlier process has left.
 pub(super) struct LeftBehind {
