@@ -1,6 +1,6 @@
 //! Stores what an attempt of an earlier process of the worker has left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use tokio::sync::watch;
 
 use super::calls::Caller;
-use super::checkpoint;
+use super::checkpoint::{self, Copied};
 use super::globs::Keep;
 use super::keep::{MIN_TIME, in_time, judged};
 use super::left::Left;
@@ -50,9 +50,18 @@ pub(crate) async fn store_left(
     let limit = if succeeded { Duration::MAX } else { limit.max(MIN_TIME) };
     // They were valid when the attempt began.
     let globs = Keep::of(if is_whole { &kept.globs } else { &[] }).ok();
-    let look = look(dirs, globs, changes.clone().unwrap_or_default(), left.copied());
+    let copied = copied(left, dirs).await;
+    let is_lost = copied.is_none() && left.conversation.is_some();
+    let lost = || {
+        notice(
+            Severity::Medium,
+            "checkpoint_failed",
+            "the disk of the worker has lost the copy of the conversation",
+        )
+    };
+    let look = look(dirs, globs, changes.clone().unwrap_or_default(), copied);
     let once = || async {
-        let mut notices = Vec::new();
+        let mut notices: Vec<_> = is_lost.then(lost).into_iter().collect();
         let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
         let stored = judged(stored, succeeded, look.clone(), dirs, changes.as_ref(), &mut notices).await?;
         Ok::<_, Undelivered>((notices, stored))
@@ -80,20 +89,26 @@ pub(crate) async fn store_left(
     }
 }
 
-/// Returns a file that was described and is not there any more.
+/// Returns the bundle if it was described and is not there any more.
 async fn missing(left: &Left, dirs: &AttemptDirs) -> Option<PathBuf> {
-    let bundle = left.changes.as_ref().map(|changes| &changes.bundle).filter(|bundle| !bundle.is_empty());
+    let bundle = left.changes.as_ref().map(|changes| &changes.bundle).filter(|bundle| !bundle.is_empty())?;
+    let path = dirs.scratch.join(bundle);
+    (!exists(&path).await).then_some(path)
+}
+
+/// Returns the copy that a later attempt would continue from, if the disk has it: without it, that is an earlier one.
+async fn copied(left: &Left, dirs: &AttemptDirs) -> Option<Copied> {
+    let copied = left.copied()?;
     let copies = dirs.closed(COPIES).join(checkpoint::FOLDER);
-    let copy = left.conversation.as_ref().map(|conversation| match conversation.as_str() {
+    let path = match copied.conversation.as_str() {
         "" => copies,
         conversation => copies.join(checkpoint::file_of(conversation)),
-    });
-    for path in bundle.map(|bundle| dirs.scratch.join(bundle)).into_iter().chain(copy) {
-        if !tokio::fs::try_exists(&path).await.is_ok_and(|exists| exists) {
-            return Some(path);
-        }
-    }
-    None
+    };
+    exists(&path).await.then_some(copied)
+}
+
+async fn exists(path: &Path) -> bool {
+    tokio::fs::try_exists(path).await.unwrap_or_default()
 }
 
 /// Returns the hint of a success whose files stay where they are.
