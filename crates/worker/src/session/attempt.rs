@@ -135,6 +135,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     };
     // Covers programs that the runtime has dropped, too.
     handle.group.ended().await;
+    // Not only at the end: files may wait for their storage for days.
+    deps.private.close().for_each(emit);
     while let Ok(kind) = received.try_recv() {
         emit(kind);
     }
@@ -207,13 +209,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     }
     // Those that looked at the workspace.
     handle.group.ended().await;
-    for path in deps.private.restore() {
-        let text = format!(
-            "{} of the worker was opened to other users meanwhile; it is closed again",
-            path.display()
-        );
-        emit(notice(Severity::High, "private_path_opened", text));
-    }
+    deps.private.close().for_each(emit);
     if let Some(dirs) = dirs {
         dirs.clear(matches!(report.outcome, RunOutcome::Succeeded(_)));
     }

@@ -5,6 +5,10 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rota_proto::v1::{Severity, event};
+
+use crate::runtimes::notice;
+
 /// Permissions of everyone but the owner.
 const OTHERS: u32 = 0o077;
 
@@ -23,8 +27,18 @@ impl PrivateModes {
         Self(noted.collect())
     }
 
-    /// Takes what other users may do since then away. Returns the paths that were opened to them.
-    pub(super) fn restore(&self) -> Vec<&Path> {
+    /// Takes what other users may do since then away. Returns notices of the paths that were opened to them.
+    pub(super) fn close(&self) -> impl Iterator<Item = event::Kind> {
+        self.restore().into_iter().map(|path| {
+            let text = format!(
+                "{} of the worker was opened to other users meanwhile; it is closed again",
+                path.display()
+            );
+            notice(Severity::High, "private_path_opened", text)
+        })
+    }
+
+    fn restore(&self) -> Vec<&Path> {
         let opened = self.0.iter().filter(|(path, before)| close(path, *before).unwrap_or_default());
         opened.map(|(path, _)| path.as_path()).collect()
     }
