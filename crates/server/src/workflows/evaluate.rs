@@ -90,7 +90,8 @@ async fn attempt(
     };
     if step.compensation == Some(StepState::Ready) {
         let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
-        let mut values = read(stored.seen).await?;
+        // What else reads of the step may be too large by now.
+        let mut values = read(reads(&task, &stored.seen)?).await?;
         let mut item = 0;
         if step.compensates_each {
             let element = compensations::next(store, workflow, step).await?;

@@ -246,12 +246,20 @@ async fn read_results(
     let tasks = store.reads().workflows(query).await?.tasks;
     // The store returns the one with which there are too many, too.
     let bytes: usize = tasks.iter().filter_map(|(_, payload)| payload.as_ref()).map(bytes::Bytes::len).sum();
-    if bytes > MAX_VALUES || tasks.len() < step.created as usize {
+    if bytes > MAX_VALUES {
         let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
         return Err(NoValues::Step(why));
     }
     room.take(bytes)?;
-    Ok(tasks.iter().map(|(_, payload)| payload.as_ref().map_or(Value::Null, of_result)).collect())
+    // One that was refused at its creation has no task.
+    let mut results = vec![Value::Null; step.created as usize];
+    for (task, payload) in &tasks {
+        let item = task.step.as_ref().map_or(0, |place| place.item as usize);
+        if let (Some(result), Some(payload)) = (results.get_mut(item), payload) {
+            *result = of_result(payload);
+        }
+    }
+    Ok(results)
 }
 
 /// Returns the data of a result, with its text as `text`.
