@@ -14,6 +14,7 @@ use rota_store::{Filter, TaskBody};
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::PAGE;
 use super::message::message;
 use super::settings::{Authors, Followed};
 use crate::clock::now;
@@ -24,8 +25,7 @@ use crate::wire::check::MAX_TITLE;
 
 /// Bytes of payloads or results that one read returns, but for a large last one.
 const READ_BYTES: u64 = 4 << 20;
-/// Tasks of a page of those that may continue the task of a request, and pages that are read.
-const PAGE: usize = 100;
+/// Pages that are read of the tasks that may continue the task of a request.
 const MAX_PAGES: usize = 10;
 /// Users of whom one look asks whether they may write. The next one asks about others.
 const MAX_ASKED: usize = 100;
