@@ -1,4 +1,4 @@
-//! Which workers may join: records the creation of pods, announces those whose creation is recorded, and deletes those that pass for the
+//! Which workers may join: records the creation of pods, announces those whose creation is recorded, and ends those that pass for the
 //! agent's without a record.
 
 use kube::ResourceExt;
@@ -53,18 +53,29 @@ impl Agents {
         Ok(())
     }
 
-    /// Deletes the pods that name the agent as their controller and without a record of their creation: they can never join.
-    pub(super) async fn delete_unrecorded(
+    /// Ends the pods that name the agent as their controller and have no record of their creation: they can never join. Workers that
+    /// serve all the same finish their tasks first.
+    pub(super) async fn end_unrecorded(
         &self,
         agent: &Agent,
+        name: &str,
         unknown: &[WorkerPod],
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
-        for pod in unknown.iter().filter(|pod| is_useless(pod)) {
+        for pod in unknown {
+            let end = unrecorded_end(pod);
+            let (action, outcome) = match end {
+                UnrecordedEnd::None => continue,
+                UnrecordedEnd::Drain => ("Drain", "drained"),
+                UnrecordedEnd::Delete => ("Delete", "deleted"),
+            };
             let note =
-                format!("{}: deleted, since the operator has no record that it created this pod", pod.name);
-            self.context.event_of(agent, pod.reference(&namespace), "UnknownPod", "Delete", &note).await;
-            apply::delete_pod(&self.context, &namespace, pod, Some(ABANDON_GRACE_SECONDS)).await?;
+                format!("{}: {outcome}, since the operator has no record that it created this pod", pod.name);
+            self.context.event_of(agent, pod.reference(&namespace), "UnknownPod", action, &note).await;
+            match end {
+                UnrecordedEnd::Drain => apply::drain(&self.context, name, &pod.name, false).await?,
+                _ => apply::delete_pod(&self.context, &namespace, pod, Some(ABANDON_GRACE_SECONDS)).await?,
+            }
         }
         Ok(())
     }
@@ -82,8 +93,26 @@ pub(super) fn announced(state: &AgentState, pods: &[WorkerPod]) -> Vec<v1::Annou
     announced.collect()
 }
 
-/// Returns whether a pod that the operator does not know is to be deleted. One that serves all the same, since a user has changed its
-/// labels for example, ends its tasks.
-pub(super) fn is_useless(pod: &WorkerPod) -> bool {
-    pod.origin == Origin::Unrecorded && pod.lifecycle != PodLifecycle::Serving && !pod.is_deleted
+/// How a pod ends that the operator does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UnrecordedEnd {
+    /// It ends by itself, or belongs to another user.
+    None,
+    /// Its worker serves: the node has dropped the record, or a user has changed its labels. It finishes its tasks, gets no further
+    /// ones, and is replaced.
+    Drain,
+    Delete,
+}
+
+/// Returns how a pod ends that the operator does not know.
+pub(super) fn unrecorded_end(pod: &WorkerPod) -> UnrecordedEnd {
+    if pod.origin != Origin::Unrecorded || pod.is_deleted {
+        return UnrecordedEnd::None;
+    }
+    match &pod.worker {
+        _ if pod.lifecycle != PodLifecycle::Serving => UnrecordedEnd::Delete,
+        Some(worker) if !worker.draining => UnrecordedEnd::Drain,
+        // It drains, or ends with its only task.
+        _ => UnrecordedEnd::None,
+    }
 }

@@ -4,6 +4,7 @@ mod accepted;
 mod announce;
 mod apply;
 mod build;
+mod create;
 mod demand;
 mod dereference;
 mod ended;
@@ -26,7 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -39,17 +39,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::apply::PodCreation;
 use self::build::Plan;
 use self::demand::DemandCache;
 use self::dereference::WorkerPod;
-use self::origin::Origin;
 pub(crate) use self::pod::PodSpecInput;
 use self::pod::TaskPod;
 use self::start_failure::StartFailure;
 use self::state::{AgentState, Start};
 use self::status::StatusInput;
-use crate::cluster::SLOTS;
 use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
@@ -178,7 +175,8 @@ impl Agents {
         let known = (&state.creations, self.context.pods_recorded_since);
         let (mut pods, unknown) = dereference::worker_pods(agent, &self.pods, &demand, known, now);
         state.creations.retain(&pods, Instant::now());
-        let removed = self.delete_unrecorded(agent, &unknown).await;
+        let removed = self.end_unrecorded(agent, name, &unknown).await;
+        let recorded = self.record_creations(agent, state).await;
         for index in state.history.observe(&mut pods, Instant::now()) {
             state.worker_joined(Start::of(&pods[index]), Instant::now());
         }
@@ -200,8 +198,9 @@ impl Agents {
         };
         self.mark_outdated(agent, &mut pods);
         let network = network::publish(&self.context, agent, state, !pods.is_empty()).await;
-        // No pod starts without its restrictions; the others are cared for.
-        let may_start = network.is_ok() && state.start_delay(hash, Instant::now()).is_zero();
+        // No pod starts without its restrictions, or while none can be recorded; the others are cared for.
+        let may_start =
+            network.is_ok() && recorded.is_ok() && state.start_delay(hash, Instant::now()).is_zero();
         state.pause_isolated(&mut demand, Instant::now());
         let plan = build::plan(&agent.spec, hash, &pods, &demand, may_start);
         let authority = self.context.authority.borrow().clone();
@@ -211,7 +210,6 @@ impl Agents {
         }
         let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
         // Also what was created before a failure may join.
-        let recorded = self.record_creations(agent, state).await;
         self.announce(agent, name, state, &pods).await?;
         executed.and(recorded).and(network).and(ended).and(removed)?;
         let start_failure = self.start_failure(state, &pods, hash);
@@ -300,46 +298,7 @@ impl Agents {
         for worker in &plan.drain {
             apply::drain(&self.context, name, worker, false).await?;
         }
-        let options = &self.context.options.workers;
-        let mut created = |created: &Pod, task: Option<&String>| {
-            state.creations.add(created, Instant::now());
-            let pod = WorkerPod {
-                name: created.name_any(),
-                uid: created.uid().unwrap_or_default(),
-                origin: Origin::Operator,
-                slots: created.labels().get(SLOTS).and_then(|slots| slots.parse().ok()),
-                task: task.cloned(),
-                hash: hash.to_owned(),
-                ..WorkerPod::default()
-            };
-            state.pod_created(pod.clone(), Instant::now());
-            pods.push(pod);
-        };
-        let mut rejected = Vec::new();
-        for _ in 0..plan.start {
-            match apply::create_pod(&self.context, &PodSpecInput { agent, options, task: None }).await? {
-                PodCreation::Created(pod) => created(&pod, None),
-                PodCreation::Rejected(failure) => {
-                    rejected.push((Start::Shared(hash), failure));
-                    break;
-                }
-            }
-        }
-        for id in &plan.start_for {
-            let resource = self.task(&namespace, id);
-            let task = Some(TaskPod { id, resource: resource.as_ref() });
-            match apply::create_pod(&self.context, &PodSpecInput { agent, options, task }).await? {
-                PodCreation::Created(pod) => created(&pod, Some(id)),
-                PodCreation::Rejected(failure) => {
-                    rejected.push((Start::Isolated(id), failure));
-                    break;
-                }
-            }
-        }
-        for (start, failure) in rejected {
-            state.start_failed(start, failure, Instant::now());
-        }
-        Ok(())
+        self.start_workers(agent, state, pods, plan, hash).await
     }
 
     /// Returns the resource of a task, if it has one.

@@ -1,8 +1,9 @@
 //! Histories of pods that the operator has created, and of others that pass for them.
 
+use rota_proto::v1::{Demand, IsolatedDemand, WorkerDemand};
 use serde_json::{Value, json};
 
-use super::super::announce::{announced, is_useless};
+use super::super::announce::{UnrecordedEnd, announced, unrecorded_end};
 use super::super::demand::DemandSnapshot;
 use super::super::dereference;
 use super::super::state::AgentState;
@@ -70,26 +71,42 @@ impl Cluster {
 
     /// Looks at the pods as a reconciliation does. Returns the names of those that are announced, and of those that are deleted.
     fn observe(&self, state: &mut AgentState, serving: &[&str]) -> (Vec<String>, Vec<String>) {
+        let workers = serving.iter().map(|name| worker(name));
+        let (announced, ends) = self.ends(state, reported(workers));
+        let deleted = ends.into_iter().filter(|(_, end)| *end == UnrecordedEnd::Delete).map(|(name, _)| name);
+        (announced, deleted.collect())
+    }
+
+    /// Looks at the pods as a reconciliation does. Returns the names of those that are announced, and how each of the unknown ones ends.
+    fn ends(
+        &self,
+        state: &mut AgentState,
+        demand: DemandSnapshot,
+    ) -> (Vec<String>, Vec<(String, UnrecordedEnd)>) {
         let (pods, mut writer) = WorkerPods::new();
         for pod in self.pods.values() {
             pods.apply(&mut writer, pod.clone());
         }
-        let workers = serving.iter().map(|name| rota_proto::v1::WorkerDemand {
-            worker: format!("namespaces/team/workers/{name}"),
-            connected: true,
-            ..Default::default()
-        });
-        let demand = rota_proto::v1::Demand { workers: workers.collect(), ..Default::default() };
-        let demand = DemandSnapshot { demand, ..DemandSnapshot::default() };
         let known = (&state.creations, RECORDED_SINCE.parse().unwrap());
         let now = AFTER.parse().unwrap();
         let (own, unknown) = dereference::worker_pods(&self.agent, &[pods], &demand, known, now);
         state.creations.retain(&own, Instant::now());
-        let deleted = unknown.into_iter().filter(is_useless).map(|pod| pod.name);
+        let ends = unknown.into_iter().map(|pod| (pod.name.clone(), unrecorded_end(&pod)));
         let names =
             announced(state, &own).into_iter().map(|worker| format!("{}/{}", worker.worker, worker.instance));
-        (names.collect(), deleted.collect())
+        (names.collect(), ends.collect())
     }
+}
+
+/// Returns a connected worker as the control plane reports it.
+fn worker(name: &str) -> WorkerDemand {
+    let worker = format!("namespaces/team/workers/{name}");
+    WorkerDemand { worker, connected: true, ..Default::default() }
+}
+
+fn reported(workers: impl IntoIterator<Item = WorkerDemand>) -> DemandSnapshot {
+    let demand = Demand { workers: workers.into_iter().collect(), ..Default::default() };
+    DemandSnapshot { demand, ..DemandSnapshot::default() }
 }
 
 fn none() -> Vec<String> {
@@ -127,6 +144,32 @@ async fn pod_without_a_record_is_replaced() {
     assert_eq!(cluster.observe(&mut AgentState::default(), &[]), (none(), vec!["coder-1".into()]));
     cluster.change("coder-1", |pod| pod.metadata.deletion_timestamp = Some(Time(AFTER.parse().unwrap())));
     assert_eq!(cluster.observe(&mut AgentState::default(), &[]), (none(), none()), "it ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_whose_record_was_dropped_is_drained() {
+    let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
+    let pod = cluster.create_worker(AFTER);
+    state.creations.add(&pod, Instant::now());
+    cluster.record(&mut state.creations);
+    // A virtual kubelet writes a status without the conditions of others, and the operator is started again.
+    cluster.change("coder-1", |pod| pod.status = None);
+    let ends = |demand: DemandSnapshot| {
+        let (announced, ends) = cluster.ends(&mut AgentState::default(), demand);
+        assert_eq!(announced, none());
+        ends.into_iter().map(|(_, end)| end).collect::<Vec<_>>()
+    };
+    let busy = WorkerDemand { running: 2, ..worker("coder-1") };
+    assert_eq!(ends(reported([busy.clone()])), [UnrecordedEnd::Drain]);
+    let draining = WorkerDemand { draining: true, ..busy };
+    assert_eq!(ends(reported([draining.clone()])), [UnrecordedEnd::None], "it finishes its tasks");
+    let cut_off = WorkerDemand { connected: false, ..draining };
+    assert_eq!(ends(reported([cut_off])), [UnrecordedEnd::None], "its session may resume");
+    assert_eq!(ends(reported([])), [UnrecordedEnd::Delete], "it has ended");
+    // A pod of one task ends with that task.
+    let isolated = IsolatedDemand { worker: "namespaces/team/workers/coder-1".into(), ..Default::default() };
+    let demand = DemandSnapshot { isolated: vec![isolated], ..DemandSnapshot::default() };
+    assert_eq!(ends(demand), [UnrecordedEnd::None]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,182 @@
+//! An operator that ends, or that the API server refuses, between the creation of two pods.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use jiff::Timestamp;
+use kube::Client;
+use kube::client::Body;
+use parking_lot::Mutex;
+use rota_proto::v1;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::super::Parts;
+use super::super::announce::{UnrecordedEnd, announced, unrecorded_end};
+use super::super::build;
+use super::super::demand::DemandSnapshot;
+use super::super::dereference;
+use super::*;
+use crate::context::Context;
+use crate::pods::WorkerPods;
+use crate::{Class, Options, WorkerOptions};
+
+const HASH: &str = "hash";
+
+/// API server that keeps pods as a cluster does.
+#[derive(Default)]
+struct ApiServer {
+    pods: Mutex<Vec<Value>>,
+    /// Number of pods from which on creations are not answered.
+    answers: usize,
+    /// Notified of the first creation that is not answered.
+    silent: Notify,
+    /// Whether the creation of pods cannot be recorded.
+    refuses_records: Mutex<bool>,
+}
+
+impl ApiServer {
+    fn client(self: &Arc<Self>) -> Client {
+        let server = Arc::clone(self);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = Arc::clone(&server);
+            async move {
+                let (parts, body) = request.into_parts();
+                let sent = body.collect_bytes().await.unwrap();
+                let sent = serde_json::from_slice(&sent).unwrap();
+                let (code, answer) = match parts.method {
+                    Method::POST => (StatusCode::CREATED, server.create(sent).await),
+                    Method::PATCH => server.record(parts.uri.path(), &sent),
+                    method => panic!("{method} {}", parts.uri),
+                };
+                let body = Body::from(serde_json::to_vec(&answer).unwrap());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        Client::new(service, "team")
+    }
+
+    async fn create(&self, mut pod: Value) -> Value {
+        let number = self.pods.lock().len();
+        if number >= self.answers {
+            self.silent.notify_one();
+            std::future::pending::<()>().await;
+        }
+        pod["metadata"]["name"] = json!(format!("coder-{number}"));
+        pod["metadata"]["uid"] = json!(format!("uid-{number}"));
+        pod["metadata"]["creationTimestamp"] = json!("2030-01-01T00:00:05Z");
+        self.pods.lock().push(pod.clone());
+        pod
+    }
+
+    fn record(&self, path: &str, patch: &Value) -> (StatusCode, Value) {
+        if *self.refuses_records.lock() {
+            let status = json!({ "kind": "Status", "status": "Failure", "message": "no", "code": 500 });
+            return (StatusCode::INTERNAL_SERVER_ERROR, status);
+        }
+        let mut pods = self.pods.lock();
+        let named = |pod: &&mut Value| {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            path.ends_with(&format!("/namespaces/team/pods/{name}/status"))
+        };
+        let pod = pods.iter_mut().find(named).unwrap();
+        assert_eq!(pod["metadata"]["uid"], patch["metadata"]["uid"]);
+        pod["status"] = patch["status"].clone();
+        (StatusCode::OK, pod.clone())
+    }
+
+    /// Returns the reconciler of an operator that has just been started.
+    fn operator(self: &Arc<Self>) -> Arc<Agents> {
+        let options = Options {
+            endpoint: "http://127.0.0.1:1".into(),
+            token_file: "token".into(),
+            namespace: "rota".into(),
+            identity: "operator".into(),
+            deployment: None,
+            watch_namespaces: Vec::new(),
+            class: Class::default(),
+            service: "rota".into(),
+            tls_secret: "tls".into(),
+            tls_existing: false,
+            extra_names: Vec::new(),
+            ca_secret: "ca".into(),
+            admin_token_secret: "admin".into(),
+            lease: "lease".into(),
+            workers: WorkerOptions::default(),
+            http_listen: None,
+        };
+        let kube = self.client();
+        let context = Context {
+            control: rota_client::Client::new(rota_client::Options::new(&options.endpoint)).unwrap(),
+            recorder: Context::recorder(&kube, &options),
+            kube,
+            options: Arc::new(options),
+            health: Arc::default(),
+            authority: tokio::sync::watch::channel(String::new()).1,
+            cluster: "cluster".into(),
+            store: Arc::default(),
+            pods_recorded_since: "2030-01-01T00:00:00Z".parse().unwrap(),
+        };
+        Parts::new(context, Vec::new(), Arc::new([])).agents
+    }
+
+    /// Returns the pods that an operator knows for its own, and the others.
+    fn observe(&self, operator: &Agents, state: &AgentState) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
+        let (pods, mut writer) = WorkerPods::new();
+        for pod in self.pods.lock().iter() {
+            pods.apply(&mut writer, serde_json::from_value(pod.clone()).unwrap());
+        }
+        let known = (&state.creations, operator.context.pods_recorded_since);
+        dereference::worker_pods(&agent(), &[pods], &DemandSnapshot::default(), known, Timestamp::UNIX_EPOCH)
+    }
+}
+
+fn agent() -> Agent {
+    let agent =
+        "{apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: coder, namespace: team, uid: agent-1},
+        spec: {runtime: {scripted: {}}, slots: 1, replicas: 3}}";
+    serde_saphyr::from_str(agent).unwrap()
+}
+
+fn plan(pods: &[WorkerPod]) -> Plan {
+    let demand = DemandSnapshot { demand: v1::Demand::default(), ..DemandSnapshot::default() };
+    build::plan(&agent().spec, HASH, pods, &demand, true)
+}
+
+#[tokio::test(start_paused = true)]
+async fn operator_that_ends_repeats_no_creation() {
+    let server = Arc::new(ApiServer { answers: 2, ..ApiServer::default() });
+    let (operator, mut state, mut pods) = (server.operator(), AgentState::default(), Vec::new());
+    assert_eq!(plan(&pods).start, 3);
+    let (agent, all) = (agent(), plan(&pods));
+    tokio::select! {
+        started = operator.start_workers(&agent, &mut state, &mut pods, &all, HASH) => panic!("{started:?}"),
+        () = server.silent.notified() => {}
+    }
+    assert_eq!(server.pods.lock().len(), 2, "the operator ends before the third");
+    let (next, state) = (server.operator(), AgentState::default());
+    let (own, unknown) = server.observe(&next, &state);
+    assert_eq!(unknown, [], "the next operator deletes none of them");
+    assert_eq!(announced(&state, &own).len(), 2);
+    let mut own = own;
+    own.iter_mut().for_each(|pod| HASH.clone_into(&mut pod.hash));
+    assert_eq!(plan(&own).start, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pod_is_created_while_the_last_is_not_recorded() {
+    let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
+    let (operator, mut state, mut pods) = (server.operator(), AgentState::default(), Vec::new());
+    *server.refuses_records.lock() = true;
+    let (agent, all) = (agent(), plan(&pods));
+    assert!(operator.start_workers(&agent, &mut state, &mut pods, &all, HASH).await.is_err());
+    assert_eq!((server.pods.lock().len(), pods.len()), (1, 1));
+    assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 0);
+    // For an operator that ends now, the only one that it replaces.
+    let unknown = server.observe(&server.operator(), &AgentState::default()).1;
+    assert_eq!(unknown.iter().map(unrecorded_end).collect::<Vec<_>>(), [UnrecordedEnd::Delete]);
+    *server.refuses_records.lock() = false;
+    operator.record_creations(&agent, &mut state).await.unwrap();
+    assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 1);
+}
