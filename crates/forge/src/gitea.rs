@@ -89,7 +89,7 @@ pub(crate) async fn review(
     for one in reviews.into_iter().take(MAX_REVIEWS) {
         let path = format!("{root}/pulls/{number}/reviews/{}/comments", one.id);
         let written: Vec<Written> = http.get_known(&path, pages).await?;
-        review.comment(written.into_iter().chain([one]).filter_map(Written::comment));
+        review.comment(written.into_iter().map(Written::of_gitea).chain([one]).filter_map(Written::comment));
     }
     Ok(review)
 }

@@ -256,6 +256,8 @@ pub(crate) struct Written {
     pull_request_review_id: Option<i64>,
     path: Option<String>,
     line: Option<i64>,
+    /// The line, at Gitea; another number at GitHub.
+    position: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -273,6 +275,11 @@ impl Written {
         let at = self.pull_request_review_id.and_then(|id| submitted.get(&id).cloned());
         self.created_at = at.or(self.created_at);
         self
+    }
+
+    /// Returns it with the line that Gitea names.
+    pub(crate) fn of_gitea(self) -> Self {
+        Self { line: self.position.filter(|line| *line > 0), ..self }
     }
 
     /// Whether it is from that time or later, in seconds since 1970.

@@ -76,7 +76,7 @@ pub(super) fn answer(site: &Site, call: &Call<'_>) -> Option<Answer> {
             newest.into_iter().map(review).collect()
         }
         (_, ["pulls", number, "reviews", _, "comments"]) => {
-            comments(site.numbered(number)?, |comment| !comment.path.is_empty())
+            positioned(comments(site.numbered(number)?, |comment| !comment.path.is_empty()))
         }
         (_, ["collaborators", HIDDEN, "permission"]) => return Some(forbidden()),
         (_, ["collaborators", user, "permission"]) => {
@@ -119,6 +119,15 @@ fn comments(opened: &Opened, wanted: impl Fn(&Comment) -> bool) -> Value {
 fn drafted(mut comments: Value) -> Value {
     for comment in comments.as_array_mut().into_iter().flatten() {
         (comment["created_at"], comment["pull_request_review_id"]) = (json!(time(0)), json!(1));
+    }
+    comments
+}
+
+/// Comments on lines as Gitea returns them.
+fn positioned(mut comments: Value) -> Value {
+    for comment in comments.as_array_mut().into_iter().flatten() {
+        let line = comment.as_object_mut().and_then(|comment| comment.remove("line"));
+        comment["position"] = line.unwrap_or_default();
     }
     comments
 }

@@ -113,6 +113,7 @@ async fn checks_and_comments_continue_tasks() -> Result<()> {
         assert!(["mallory", "> Done", "> print"].iter().all(|text| !printed.contains(text)), "{printed}");
         assert_eq!(
             place.files(&format!("rota/{}", followed(&client).await?[0].uid)).await?,
+        assert!(printed.contains("file-0, line 3"), "{kind:?} {printed}");
             "README.md\nfile-0\nfile-1\nfile-2"
         );
 
