@@ -68,8 +68,8 @@ chaos-workflows: ## Kill the control plane in workflows of 10,000 steps with tas
 compat: ## Let this version and an earlier one work together (make compat REVISION=dc61eb4), built from the history
 	@scripts/compat $(REVISION)
 
-transfers: ## Carry an artifact of 1 GiB over a killed control plane and an object store that was away (make transfers MIB=4096)
-	ROTA_TEST_TRANSFER_MIB=$(or $(MIB),1024) cargo test --locked -p rota-cli --test processes -- object_store --nocapture
+transfers: ## Carry artifacts of 1 GiB up and down over a killed control plane and an object store that was away (make transfers MIB=4096)
+	ROTA_TEST_TRANSFER_MIB=$(or $(MIB),1024) cargo test --locked -p rota-cli --test processes -- transfers:: --nocapture
 
 disk: ## Let ten agents work on a repository of 1 GiB, and 200 attempts one after another leave nothing (make disk MIB=4096 ATTEMPTS=1000)
 	ROTA_TEST_REPOSITORY_MIB=$(or $(MIB),1024) ROTA_TEST_ATTEMPTS=$(or $(ATTEMPTS),200) cargo test --locked -p rota-cli --test processes -- repositories::disk --nocapture

@@ -13,7 +13,6 @@ use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::tasks;
 use sha2::{Digest, Sha256};
 
-use crate::process::Process;
 use crate::{Fixture, Graces, workload};
 
 /// Writes files as a careless or hostile agent would.
@@ -35,7 +34,7 @@ fn keeping(line: &str) -> v1::Task {
 }
 
 /// Returns the files below a folder, by their paths within it.
-fn files(folder: &Path) -> Vec<String> {
+pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -51,7 +50,7 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 /// Returns the parts that the control plane has stored.
-fn stored(fixture: &Fixture) -> Vec<String> {
+pub(crate) fn stored(fixture: &Fixture) -> Vec<String> {
     files(&fixture.data.join("artifacts"))
 }
 
@@ -210,43 +209,6 @@ async fn transfers_survive_a_killed_control_plane() -> Result<()> {
     assert_eq!(done.code, 0, "{done:?}");
     let got = fs::read(fixture.dir().join("got/output/big"))?;
     assert_eq!((got.len(), hex::encode(Sha256::digest(&got))), (100_000_123, digest));
-    Ok(())
-}
-
-/// A download continues with the next part: the first one is not there any more.
-#[tokio::test]
-async fn downloads_survive_a_killed_control_plane() -> Result<()> {
-    const SIZE: u64 = 200_000_123;
-    let mut fixture = Fixture::start(Graces::LONG).await?;
-    let client = fixture.client()?;
-    workload::agent(&client).await?;
-    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
-    let line = format!(
-        r#"head -c {SIZE} /dev/urandom > "$ROTA_OUTPUT/big"; sha256sum "$ROTA_OUTPUT/big" | cut -c1-64"#
-    );
-    let name = tasks::create(&client, workload::shell(&line, &[])).await?.name;
-    let digest = tasks::ended(&client, &name).await?.status.unwrap().result.unwrap().text;
-    let list = client.fetch_artifacts(&name).await?.attempts.remove(0).list.unwrap();
-    let first = hex::encode(&list.artifacts[0].parts[0]);
-    let id = name.rsplit('/').next().unwrap();
-    let download = Process::start("download", fixture.command(&["download", id, "--to", "got"]));
-    let folder = fixture.dir().join("got");
-    let received = || {
-        let sizes = files(&folder).into_iter().filter_map(|file| folder.join(file).metadata().ok());
-        sizes.map(|found| found.len()).sum::<u64>()
-    };
-    tasks::eventually("the first parts", async || Ok(received() > 2 << 20)).await?;
-    download.signal(Signal::SIGSTOP);
-    assert!(received() < SIZE, "the download was over before the kill");
-    fixture.kill_server().await;
-    let part = stored(&fixture).into_iter().find(|path| path.ends_with(&first)).unwrap();
-    fs::remove_file(fixture.data.join("artifacts").join(part))?;
-    fixture.start_server().await?;
-    download.signal(Signal::SIGCONT);
-    let ended = download.ended().await;
-    assert!(ended.status.success(), "{ended:?}");
-    let got = fs::read(folder.join("output/big"))?;
-    assert_eq!((got.len() as u64, hex::encode(Sha256::digest(&got))), (SIZE, digest));
     Ok(())
 }
 

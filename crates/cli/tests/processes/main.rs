@@ -62,6 +62,7 @@ mod top;
 mod traces;
 mod transcript;
 mod waiting;
+mod transfers;
 mod worker;
 mod workflows;
 mod workload;

@@ -50,11 +50,15 @@ impl Process {
     /// Kills the process and waits for its exit.
     pub(crate) async fn kill(mut self) {
         self.signal(Signal::SIGKILL);
-        self.end().await;
+        self.wait().await;
     }
 
-    pub(crate) async fn ended(mut self) -> Ended {
-        let status = self.end().await;
+    pub(crate) async fn ended(self) -> Ended {
+        self.ended_within(WAIT_TIMEOUT).await
+    }
+
+    pub(crate) async fn ended_within(mut self, limit: Duration) -> Ended {
+        let status = self.end(limit).await;
         // Its streams end too, unless another process holds them.
         let _ = timeout(Duration::from_secs(5), self.lines.wait_for(|_| false)).await;
         let output = self.lines.borrow().join("\n");
@@ -63,11 +67,11 @@ impl Process {
 
     /// Waits for the exit, which must come in the time of every wait.
     pub(crate) async fn wait(&mut self) {
-        self.end().await;
+        self.end(WAIT_TIMEOUT).await;
     }
 
-    async fn end(&mut self) -> ExitStatus {
-        let ended = timeout(WAIT_TIMEOUT, self.child.wait()).await;
+    async fn end(&mut self, limit: Duration) -> ExitStatus {
+        let ended = timeout(limit, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("{} does not end", self.name)).unwrap()
     }
 
