@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rota_client::Client;
-use rota_fake_model::{Handle as FakeModel, Outcome, Route};
+use rota_fake_model::{Handle as FakeModel, Outcome, RequestRecord, Route};
 use rota_proto::v1::{self, DeliveryOutcome, TaskState, event};
 use rota_testkit::forge::{Fault, Forge, Kind, Method, Opened, PATH};
 use rota_testkit::git_host::git;
@@ -21,11 +21,12 @@ use super::start::follow;
 use crate::procfs::{self, ProcessInfo};
 
 /// Tokens that each answer of the model takes.
-const INPUT: i64 = 1000;
+pub(super) const INPUT: i64 = 1000;
+pub(super) const OUTPUT: i64 = 10;
 
 /// What is killed in the middle of an attempt.
 #[derive(Debug, Clone, Copy)]
-enum Victim {
+pub(super) enum Victim {
     Cli,
     Supervisor,
     Worker,
@@ -34,16 +35,16 @@ enum Victim {
 }
 
 /// A task of the real CLI that is interrupted.
-struct Chain<'a> {
-    site: &'a mut Site,
-    client: Client,
-    model: &'a FakeModel,
-    task: v1::Task,
+pub(super) struct Chain<'a> {
+    pub(super) site: &'a mut Site,
+    pub(super) client: Client,
+    pub(super) model: &'a FakeModel,
+    pub(super) task: v1::Task,
 }
 
 impl Chain<'_> {
     /// Waits until an attempt is within a tool call that lasts until [`Self::go_on`].
-    async fn reaches(&self, attempt: i32) -> Result<()> {
+    pub(super) async fn reaches(&self, attempt: i32) -> Result<()> {
         let gate = gate(attempt);
         tasks::eventually(&format!("the tool call of attempt {attempt}"), async || {
             let log = tasks::log(&self.client, &self.task.name).await?;
@@ -57,7 +58,7 @@ impl Chain<'_> {
         .await
     }
 
-    fn go_on(&self, attempt: i32) -> Result<()> {
+    pub(super) fn go_on(&self, attempt: i32) -> Result<()> {
         Ok(std::fs::write(self.site.fixture.dir().join(gate(attempt)), "")?)
     }
 
@@ -72,7 +73,7 @@ impl Chain<'_> {
     }
 
     /// Waits for a checkpoint that was begun after this call: the second from now, since each has other files.
-    async fn checkpointed(&self, attempt: i32) -> Result<()> {
+    pub(super) async fn checkpointed(&self, attempt: i32) -> Result<()> {
         for _ in 0..2 {
             let last = self.checkpoint(attempt).await?;
             tasks::eventually(&format!("another checkpoint of attempt {attempt}"), async || {
@@ -85,11 +86,7 @@ impl Chain<'_> {
 
     /// Tokens of all answers of the model.
     fn spent(&self) -> i64 {
-        let answered = self.model.requests().into_iter();
-        let answered = answered
-            .filter(|request| request.route == Route::Messages && request.outcome == Outcome::Answered)
-            .count();
-        INPUT * i64::try_from(answered).unwrap()
+        INPUT * answers(self.model)
     }
 
     /// Waits until everything that the model has answered is counted.
@@ -106,7 +103,7 @@ impl Chain<'_> {
         all.find(|one| one.command.contains("stream-json")).context("no CLI runs")
     }
 
-    async fn interrupt(&mut self, victim: Victim) -> Result<()> {
+    pub(super) async fn interrupt(&mut self, victim: Victim) -> Result<()> {
         let cli = self.cli()?;
         let end = |pid: i32| kill(Pid::from_raw(pid), Signal::SIGKILL);
         match victim {
@@ -127,14 +124,30 @@ impl Chain<'_> {
     }
 }
 
+/// Returns the number of answers of the model.
+pub(super) fn answers(model: &FakeModel) -> i64 {
+    let is_answer =
+        |request: &RequestRecord| request.route == Route::Messages && request.outcome == Outcome::Answered;
+    i64::try_from(model.requests().iter().filter(|request| is_answer(request)).count()).unwrap()
+}
+
 /// File for which a tool call of an attempt waits.
-fn gate(attempt: i32) -> String {
+pub(super) fn gate(attempt: i32) -> String {
     format!("go-on-{attempt}")
 }
 
+pub(super) fn retries() -> v1::RetryPolicy {
+    v1::RetryPolicy {
+        max_attempts: 10,
+        max_worker_losses: Some(10),
+        initial_backoff: Some(tasks::millis(10)),
+        ..Default::default()
+    }
+}
+
 /// Returns a step of the model, with the tokens that it takes.
-fn step(mut step: Value) -> Value {
-    step["usage"] = json!({"input_tokens": INPUT, "output_tokens": 10});
+pub(super) fn step(mut step: Value) -> Value {
+    step["usage"] = json!({"input_tokens": INPUT, "output_tokens": OUTPUT});
     step
 }
 
@@ -167,12 +180,7 @@ async fn work_gets_from_its_prompt_to_its_request() -> Result<()> {
     let spec = task.spec.get_or_insert_default();
     spec.title = "Two and two".to_owned();
     spec.done_when = Some(done_when(&["cat answer.txt; grep -q four answer.txt"]));
-    spec.retry = Some(v1::RetryPolicy {
-        max_attempts: 10,
-        max_worker_losses: Some(10),
-        initial_backoff: Some(tasks::millis(10)),
-        ..Default::default()
-    });
+    spec.retry = Some(retries());
     // The token is refused, calls are limited, and the answer to the request that opens it is lost: it exists then.
     place.forge.fault(Method::GET, Fault::Unauthorized);
     place.forge.fault(Method::GET, Fault::LimitedUntilNow);

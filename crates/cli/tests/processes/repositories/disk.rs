@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::try_join_all;
-use rota_proto::v1::TaskState;
+use rota_proto::v1::{self, TaskState};
 use rota_testkit::git_host::git;
 use rota_testkit::tasks;
 
@@ -91,10 +91,8 @@ async fn attempts_leave_nothing() -> Result<()> {
             let created = (0..SLOTS).map(|number| {
                 let line = format!("{line}{}", number % 2);
                 let mut task = site.task(&format!("t{half}-{ten}-{number}"), &line);
-                task.spec.get_or_insert_default().retry = Some(rota_proto::v1::RetryPolicy {
-                    max_attempts: 1,
-                    ..rota_proto::v1::RetryPolicy::default()
-                });
+                task.spec.get_or_insert_default().retry =
+                    Some(v1::RetryPolicy { max_attempts: 1, ..v1::RetryPolicy::default() });
                 tasks::create(&client, task)
             });
             for (number, task) in try_join_all(created).await?.iter().enumerate() {
@@ -109,5 +107,24 @@ async fn attempts_leave_nothing() -> Result<()> {
     let [(entries, bytes), (later_entries, later_bytes)] = left[..] else { unreachable!("two halves") };
     assert_eq!(later_entries, entries, "files and folders");
     assert!(later_bytes < bytes + (1 << 20), "{bytes} bytes, then {later_bytes}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn kept_workspaces_outlive_the_cache() -> Result<()> {
+    let site = site(1).await?;
+    let keep = |workspace: &mut v1::Workspace| {
+        workspace.set_mode(v1::WorkspaceMode::Keep);
+        workspace.path = "shared".to_owned();
+    };
+    let line = |name: &str| format!("echo {name} > {name}; git add .; git commit -qm {name}");
+    let source = site.source();
+    site.succeed(site.task_with("one", &line("one"), source.clone(), keep)).await?;
+    assert_eq!(site.paths("one").await?, ["one"]);
+    let caches = site.fixture.state_dir().join("repositories/default");
+    std::fs::remove_dir_all(&caches)?;
+    // Only what this task has changed.
+    site.succeed(site.task_with("two", &line("two"), source, keep)).await?;
+    assert_eq!(site.paths("two").await?, ["two"]);
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! worker uses. Real git, over HTTP.
 
 mod apply;
+mod books;
 mod chain;
 mod continuing;
 mod conversations;
@@ -377,24 +378,5 @@ async fn caches_heal() -> Result<()> {
     // After a power cut, files can be empty.
     std::fs::write(cache.join("HEAD"), "")?;
     assert_eq!(site.succeed(site.task("three", "git log -1 --format=%s")).await?, "second\n");
-    Ok(())
-}
-
-#[tokio::test]
-async fn kept_workspaces_outlive_the_cache() -> Result<()> {
-    let site = site(1).await?;
-    let keep = |workspace: &mut v1::Workspace| {
-        workspace.set_mode(v1::WorkspaceMode::Keep);
-        workspace.path = "shared".to_owned();
-    };
-    let line = |name: &str| format!("echo {name} > {name}; git add .; git commit -qm {name}");
-    let source = site.source();
-    site.succeed(site.task_with("one", &line("one"), source.clone(), keep)).await?;
-    assert_eq!(site.paths("one").await?, ["one"]);
-    let caches = site.fixture.state_dir().join("repositories/default");
-    std::fs::remove_dir_all(&caches)?;
-    // Only what this task has changed.
-    site.succeed(site.task_with("two", &line("two"), source, keep)).await?;
-    assert_eq!(site.paths("two").await?, ["two"]);
     Ok(())
 }
