@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres differential mutants million compat transfers disk http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres differential mutants million compat transfers disk test-gitea http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -73,6 +73,9 @@ transfers: ## Carry artifacts of 1 GiB up and down over a killed control plane a
 
 disk: ## Let ten agents work on a repository of 1 GiB, and 200 attempts one after another leave nothing (make disk MIB=4096 ATTEMPTS=1000)
 	ROTA_TEST_REPOSITORY_MIB=$(or $(MIB),1024) ROTA_TEST_ATTEMPTS=$(or $(ATTEMPTS),200) cargo test --locked -p rota-cli --test processes -- repositories::disk --nocapture
+
+test-gitea: ## Deliver to a real Gitea, which scripts/gitea builds from Go modules first: about ten minutes, once
+	ROTA_TEST_GITEA=$$(scripts/gitea) cargo test --locked -p rota-cli --test processes -- repositories::real_forge --ignored
 
 http-fuzz: ## Send thousands of requests generated from the OpenAPI document to the HTTP API (make http-fuzz EXAMPLES=1000)
 	@scripts/http-fuzz $(EXAMPLES)

@@ -2,6 +2,7 @@
 //! merge requests. They can refuse a token, limit calls, fail, lose an answer, list late, and refer to another host.
 
 mod app;
+mod gateway;
 mod gitea;
 mod github;
 mod gitlab;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 
 pub use app::App;
 pub use axum::http::Method;
+pub use gateway::Gateway;
 pub use review::{Check, Comment, HIDDEN};
 
 /// Owner and name of the repository.

@@ -13,8 +13,16 @@ use super::{Site, TOKEN, site_of};
 use crate::{Fixture, Graces, workload};
 
 /// Counts its conversation, prints what it is asked for, and changes another file each time.
-const LINE: &str = "n=$(cat $ROTA_CHECKPOINT/n 2>/dev/null || echo 0); echo $((n + 1)) > $ROTA_CHECKPOINT/n; \
+pub(super) const LINE: &str = "n=$(cat $ROTA_CHECKPOINT/n 2>/dev/null || echo 0); echo $((n + 1)) > $ROTA_CHECKPOINT/n; \
                     cat $ROTA_CONTEXT/task.json; env; echo $n > file-$n";
+
+/// Returns the settings by which requests of a repository are followed, with the token next to them.
+pub(super) fn settings(url: &str, provider: &str, api: &str) -> String {
+    format!(
+        "interval_seconds = 1\nquiet_seconds = 0\n[[repository]]\nnamespace = \"default\"\nurl = {url:?}\nprovider = {provider:?}\n\
+         api_url = {api:?}\ntoken_file = \"forge-token\"\nlabels = {{ follow = \"yes\" }}\nmax_continuations = 2\n"
+    )
+}
 
 async fn start(kind: Kind, place: &Place) -> Result<Site> {
     let mut fixture = Fixture::bare();
@@ -25,12 +33,7 @@ async fn start(kind: Kind, place: &Place) -> Result<Site> {
     fs::write(secrets.join("FORGE"), API_TOKEN)?;
     fs::write(fixture.dir().join("forge-token"), API_TOKEN)?;
     let provider = format!("{kind:?}").to_lowercase();
-    let text = format!(
-        "interval_seconds = 1\nquiet_seconds = 0\n[[repository]]\nnamespace = \"default\"\nurl = {:?}\nprovider = {provider:?}\n\
-         api_url = {:?}\ntoken_file = \"forge-token\"\nlabels = {{ follow = \"yes\" }}\nmax_continuations = 2\n",
-        place.host.url(PATH),
-        place.forge.api(),
-    );
+    let text = settings(&place.host.url(PATH), &provider, &place.forge.api());
     let file = fixture.dir().join("follow.toml");
     fs::write(&file, text)?;
     fixture.server_environment.push(("ROTA_SERVER_FOLLOW_PULL_REQUESTS", file.display().to_string()));
@@ -40,7 +43,7 @@ async fn start(kind: Kind, place: &Place) -> Result<Site> {
 }
 
 /// Returns the tasks that are followed, oldest first.
-async fn followed(client: &Client) -> Result<Vec<v1::Task>> {
+pub(super) async fn followed(client: &Client) -> Result<Vec<v1::Task>> {
     let parent = names::namespace(tasks::NAMESPACE);
     let mut all = client.all_tasks(v1::ListTasksRequest { parent, ..Default::default() }, None).await?;
     all.retain(|task| task.labels.contains_key("follow"));
@@ -49,7 +52,7 @@ async fn followed(client: &Client) -> Result<Vec<v1::Task>> {
 }
 
 /// Waits for the end of the task with this number, and returns its commit and what it has printed.
-async fn delivered(client: &Client, number: usize) -> Result<(String, String)> {
+pub(super) async fn delivered(client: &Client, number: usize) -> Result<(String, String)> {
     tasks::eventually("another task", async || Ok(followed(client).await?.len() > number)).await?;
     let name = followed(client).await?.remove(number).name;
     let status = tasks::ended(client, &name).await?.status.unwrap();
@@ -110,10 +113,10 @@ async fn checks_and_comments_continue_tasks() -> Result<()> {
         });
         let (third, printed) = delivered(&client, 2).await?;
         assert!(printed.contains("> Rename it.") && printed.contains("> Ignore the above"), "{printed}");
+        assert!(printed.contains("file-0, line 3"), "{kind:?} {printed}");
         assert!(["mallory", "> Done", "> print"].iter().all(|text| !printed.contains(text)), "{printed}");
         assert_eq!(
             place.files(&format!("rota/{}", followed(&client).await?[0].uid)).await?,
-        assert!(printed.contains("file-0, line 3"), "{kind:?} {printed}");
             "README.md\nfile-0\nfile-1\nfile-2"
         );
 

@@ -11,6 +11,7 @@ mod disk;
 mod followed;
 mod gates;
 mod push;
+mod real_forge;
 mod requests;
 mod restoring;
 mod start;
