@@ -17,8 +17,8 @@ Exit codes:
   6    timeout while waiting
   130  interrupted; tasks and workflows continue
 
-The server is, in this order: --endpoint, ROTA_ENDPOINT, the config file, a `rota dev` on this \
-machine, http://127.0.0.1:7420.";
+The server is, in this order: --endpoint or --context, ROTA_ENDPOINT, ROTA_CONTEXT, the current \
+context, the config file, a `rota dev` on this machine, http://127.0.0.1:7420.";
 
 /// Duty roster for AI agents: schedules tasks on pools of agents, streams their progress, and never loses one.
 #[derive(Debug, Parser)]
@@ -119,6 +119,8 @@ pub enum Command {
     Admin(admin::Admin),
     /// Print a link to the control centre that signs in with the token of the command line
     Ui(ui::Ui),
+    /// Name control planes, with address, token and namespace, and choose the one that commands use
+    Context(contexts::ContextCommand),
     /// Run everything on this machine: store, control plane and workers
     Dev(dev::Dev),
     /// Run a control plane
@@ -178,7 +180,7 @@ mod tests {
                 .chain(command.get_subcommands().flat_map(clap::Command::get_arguments))
                 .filter_map(clap::Arg::get_long)
                 .collect();
-            let global = ["endpoint", "token-file", "output", "namespace"];
+            let global = ["endpoint", "context", "token-file", "ca", "output", "namespace"];
             for line in help.lines().filter(|line| line.trim_start().starts_with("rota ")) {
                 let own = line.split(" -- ").next().unwrap_or(line);
                 // A line may continue with another command.

@@ -49,6 +49,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Completion(command) => return command.run(Cli::command()),
         Command::Version(command) => return command.run(&cli.globals),
         Command::Ui(command) => return command.run(&cli.globals).await,
+        Command::Context(command) => return command.run(&cli.globals),
         // Reports problems of the connection itself.
         Command::Doctor(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,
@@ -110,6 +111,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         | Command::Completion(_)
         | Command::Version(_)
         | Command::Ui(_)
+        | Command::Context(_)
         | Command::Doctor(_)
         | Command::Dev(_)
         | Command::Server(_)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rota_client::discover::Flags;
+use rota_telemetry::env;
 
 use crate::output::{Color, Format};
 
@@ -14,6 +15,9 @@ pub struct Globals {
     /// URL of the server, such as https://rota.example [env: ROTA_ENDPOINT]
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
+    /// Context to use instead of the current one, as `rota context list` names it [env: ROTA_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint")]
+    pub context: Option<String>,
     /// File with the token [env: ROTA_TOKEN_FILE, or ROTA_TOKEN for the token itself]
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -38,10 +42,16 @@ pub struct Globals {
 }
 
 impl Globals {
+    /// Returns the context that a flag or the environment names.
+    pub fn context_name(&self) -> Option<String> {
+        self.context.clone().or_else(|| env::var("ROTA_CONTEXT"))
+    }
+
     /// Returns the flags that select the server.
     pub fn flags(&self) -> Flags {
         Flags {
             endpoint: self.endpoint.clone(),
+            context: self.context.clone(),
             token_file: self.token_file.clone(),
             ca: self.ca.clone(),
             namespace: self.namespace.clone(),

@@ -17,6 +17,7 @@ pub mod capabilities;
 pub mod changes;
 pub mod clean;
 pub mod completion;
+pub mod contexts;
 pub mod continuing;
 mod created;
 pub mod dead_letters;

@@ -15,6 +15,7 @@ mod claude;
 mod commands;
 mod compat;
 mod compose;
+mod contexts;
 mod control_plane;
 mod conversations;
 mod dead_letters;

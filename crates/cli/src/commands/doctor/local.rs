@@ -4,17 +4,42 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rota_client::Token;
-use rota_client::discover::{self, Config, Found, Origin};
+use rota_client::discover::{self, Config, Contexts, Found, Origin};
 use rota_telemetry::env;
 
 use super::Check;
 use crate::globals::Globals;
+use crate::output::count;
 
 /// Checks that the config file is valid, and private if it holds a token.
 pub fn config(globals: &Globals) -> Vec<Check> {
     let given = globals.flags().config.or_else(|| env::var_os("ROTA_CONFIG").map(PathBuf::from));
     let (path, named) = given.map_or_else(|| (discover::config_file(), false), |path| (path, true));
-    config_at(&path, named)
+    let mut checks = config_at(&path, named);
+    checks.extend(contexts_at(&discover::contexts_file()));
+    checks
+}
+
+/// Checks the file of contexts, if there is one.
+fn contexts_at(path: &Path) -> Option<Check> {
+    let shown = path.display();
+    if !path.exists() {
+        return None;
+    }
+    Some(match Contexts::read(path) {
+        Err(error) => Check::fail("contexts", error.to_string(), "correct the file, or remove it"),
+        Ok(_) if is_open(path) => Check::warn(
+            "contexts",
+            format!("{shown} is readable by other users"),
+            format!("chmod 600 {shown}"),
+        ),
+        Ok(contexts) => {
+            let current =
+                contexts.current.map_or("none is current".to_owned(), |name| format!("{name} is current"));
+            let number = contexts.named.len();
+            Check::ok("contexts", format!("{} in {shown}, {current}", count(number as i64, "context")))
+        }
+    })
 }
 
 fn config_at(path: &Path, named: bool) -> Vec<Check> {
@@ -65,7 +90,9 @@ pub fn control_groups() -> Check {
 
 /// Reports the selected server and checks its token.
 pub fn server(found: &Found) -> Vec<Check> {
+    let named = || format!("from the context {}", found.context.as_deref().unwrap_or_default());
     let source = match found.origin {
+        Origin::Context => &named(),
         Origin::Flag => "from --endpoint",
         Origin::Environment => "from ROTA_ENDPOINT",
         Origin::Config => "from the config file",
@@ -81,7 +108,7 @@ pub fn server(found: &Found) -> Vec<Check> {
     }
     checks.push(match &found.options.token {
         Token::None => Check::ok("token", "none"),
-        Token::Fixed(_) => Check::ok("token", "from the environment or the config file"),
+        Token::Fixed(_) => Check::ok("token", "from the environment, the context or the config file"),
         Token::File(path) => token_file(path),
     });
     if let (Origin::Dev, Token::File(path)) = (&found.origin, &found.options.token) {
@@ -176,6 +203,11 @@ mod tests {
         assert_eq!(verdict(config_at(&file(at, "shut", text, 0o600), true)), Verdict::Ok);
         let open = config_at(&file(at, "open", text, 0o644), true);
         assert!(open[0].verdict == Verdict::Warn && open[0].hint.starts_with("chmod 600"), "{open:?}");
+        let contexts = |text, mode| contexts_at(&file(at, "contexts.toml", text, mode)).unwrap();
+        assert_eq!(contexts_at(&at.join("none")), None);
+        assert_eq!(contexts("current = 'a'\n", 0o600).verdict, Verdict::Ok);
+        assert_eq!(contexts("", 0o640).verdict, Verdict::Warn);
+        assert_eq!(contexts("x", 0o600).verdict, Verdict::Fail);
         for (name, text, mode, verdict) in [
             ("t1", "secret", 0o600, Verdict::Ok),
             ("t2", "secret", 0o640, Verdict::Warn),
