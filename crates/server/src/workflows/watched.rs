@@ -150,8 +150,9 @@ impl Watched {
         }
         let last = end(store, &workflow).await?;
         let is_last = last.is_some();
-        let messages = |steps| {
-            encode(&[Some(message(&workflow, steps)), last.clone()].into_iter().flatten().collect::<Vec<_>>())
+        let messages = |steps: Vec<_>| {
+            let changed = (last.is_none() || !steps.is_empty()).then(|| message(&workflow, steps));
+            encode(&changed.into_iter().chain(last.clone()).collect::<Vec<_>>())
         };
         let chunk = Chunk { with_steps: messages(steps), without: messages(Vec::new()), is_last };
         self.publish(key, chunk);
@@ -190,7 +191,8 @@ fn message(workflow: &Workflow, steps: Vec<v1::StepStatus>) -> v1::WatchWorkflow
     v1::WatchWorkflowResponse { workflow: Some(wire::workflow(workflow, None, None)), steps }
 }
 
-/// Returns the last message about a workflow, if it has ended.
+/// Returns the last message about a workflow, if it has ended. It is the only one of an ended workflow without steps, by which
+/// clients know it.
 async fn end(store: &StoreClient, workflow: &Workflow) -> Result<Option<v1::WatchWorkflowResponse>, Status> {
     if !workflow.state.is_final() {
         return Ok(None);
@@ -228,22 +230,23 @@ pub(crate) async fn page(
     }
     let last = end(store, &workflow).await?;
     let is_last = last.is_some();
-    let first = (from == 0).then(|| message(&workflow, Vec::new()));
+    let first = (from == 0 && !is_last).then(|| message(&workflow, Vec::new()));
     Ok((encode(&first.into_iter().chain(last).collect::<Vec<_>>()), None, is_last))
 }
 
 #[cfg(test)]
 mod tests {
     use prometheus_client::metrics::counter::Counter;
-    use rota_core::workflow::Kind;
+    use rota_core::workflow::{Command, Kind};
     use rota_core::{Namespace, Timestamp, WorkflowId};
     use rota_store::engine::Engine;
     use rota_store::memory::InMemoryStore;
     use rota_store::single_writer::SingleWriterStore;
-    use rota_store::{CreateWorkflow, NewStep, Reply, WorkflowCommand};
+    use rota_store::{CreateWorkflow, NewStep, Reply, Store as _, WorkflowCommand};
     use uuid::Uuid;
 
     use super::*;
+    use crate::watchers::messages::take;
 
     const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -256,6 +259,7 @@ mod tests {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap();
+        let mut commits = store.commits().unwrap();
         let store = StoreClient::new(Arc::new(store), Counter::default());
         let step = |name: &str| NewStep {
             step: Step::new(name.to_owned(), Kind::Signal { timeout: None }),
@@ -291,16 +295,35 @@ mod tests {
             let chunk = next(watch).await;
             assert_eq!(chunk.with_steps.as_ptr(), first.with_steps.as_ptr(), "encoded once");
         }
-        let mut chunk = first.with_steps.clone();
-        let message =
-            crate::watchers::messages::take::<v1::WatchWorkflowResponse>(&mut chunk).unwrap().unwrap();
-        assert_eq!(message.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), ["b"]);
-        assert!(chunk.is_empty() && !first.is_last);
+        let steps_of = |messages: &Bytes| {
+            let mut chunk = messages.clone();
+            let messages = std::iter::from_fn(|| take::<v1::WatchWorkflowResponse>(&mut chunk).unwrap());
+            messages
+                .map(|message| message.steps.into_iter().map(|step| step.name).collect::<Vec<_>>())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(steps_of(&first.with_steps), [["b"]]);
+        assert!(!first.is_last);
         // Ten commits were one chunk: the next one is that of the next commit.
         let steps = Vec::new();
-        watched.observe(&Commit { workflows: vec![workflow], steps, ..Commit::default() });
+        let changed = Commit { workflows: vec![Arc::clone(&workflow)], steps, ..Commit::default() };
+        watched.observe(&changed);
         let second = next(&mut watches[0]).await;
         assert_eq!(second.with_steps, second.without);
+        // After its end, a message without steps is the last one.
+        let command = Command::Cancel { reason: String::new() };
+        let (namespace, id) = (workflow.namespace.clone(), workflow.id);
+        store.apply(vec![WorkflowCommand::Apply { namespace, id, command }.into()]).await.unwrap();
+        let ended = async {
+            while !commits.recv().await.unwrap().workflows.iter().any(|workflow| workflow.state.is_final()) {}
+        };
+        tokio::time::timeout(WAIT_TIMEOUT, ended).await.unwrap();
+        watched.observe(&changed);
+        let last = next(&mut watches[0]).await;
+        let nothing: [Vec<String>; 1] = [Vec::new()];
+        assert_eq!((steps_of(&last.with_steps), last.is_last), (nothing.to_vec(), true));
+        let (all, _, is_last) = page(&store, workflow.key, 0, true).await.unwrap();
+        assert_eq!((steps_of(&all), is_last), (nothing.to_vec(), true));
         watches.clear();
         assert!(watched.workflows.lock().is_empty());
         stop.cancel();
