@@ -71,7 +71,8 @@ impl Object {
             ],
             Self::Task(task) => vec![("a task's spec.podOverrides", task.spec.pod_overrides.is_some())],
             Self::Schedule(schedule) => {
-                vec![("a schedule's spec.task.podOverrides", schedule.spec.task.pod_overrides.is_some())]
+                let has_pod = schedule.spec.task.as_ref().is_some_and(|task| task.pod_overrides.is_some());
+                vec![("a schedule's spec.task.podOverrides", has_pod)]
             }
             Self::Workflow(_) | Self::WorkflowTemplate(_) => Vec::new(),
         };

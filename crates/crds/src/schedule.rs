@@ -1,11 +1,13 @@
-//! The `Schedule` manifest: a task that is created at recurring times.
+//! The `Schedule` manifest: a task or a workflow that is created at recurring times.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{HumanDuration, Ignored, ObjectMeta, ScheduleCatchUp, ScheduleConcurrency, TaskSpec};
+use crate::{
+    HumanDuration, Ignored, ObjectMeta, ScheduleCatchUp, ScheduleConcurrency, TaskSpec, WorkflowSpec,
+};
 
-/// Tasks that are created at recurring times.
+/// Tasks or workflows that are created at recurring times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Schedule {
@@ -13,9 +15,9 @@ pub struct Schedule {
     pub api_version: String,
     /// Kind of the object; must be `Schedule`.
     pub kind: String,
-    /// Name, and labels, which the tasks of the schedule get as well.
+    /// Name, and labels, which the tasks and workflows of the schedule get as well.
     pub metadata: ObjectMeta,
-    /// Task that runs, and the times.
+    /// Task or workflow that runs, and the times.
     pub spec: ScheduleSpec,
     /// Written by the cluster; ignored.
     #[serde(default, skip_serializing)]
@@ -23,7 +25,7 @@ pub struct Schedule {
     pub status: Ignored,
 }
 
-/// Task that runs, and the times.
+/// Task or workflow that runs, and the times.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScheduleSpec {
@@ -49,14 +51,18 @@ pub struct ScheduleSpec {
     /// Whether no time starts a run. Unset: as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
-    /// Ended runs that are kept. Unset: 10 of each kind are shown, and their tasks are kept as other tasks are.
+    /// Ended runs that are kept. Unset: 10 of each kind are shown, and their tasks and workflows are kept as others are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<ScheduleHistory>,
     /// Task that each run creates.
-    pub task: TaskSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskSpec>,
+    /// Workflow that each run creates, in place of a task: a template with parameters, or steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<WorkflowSpec>,
 }
 
-/// Ended runs that are kept. Tasks of older runs are removed, unless another task needs them.
+/// Ended runs that are kept. Tasks and workflows of older runs are removed; a task stays if another one needs it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScheduleHistory {

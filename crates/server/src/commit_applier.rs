@@ -100,7 +100,10 @@ impl CommitApplier {
         for change in
             commit.tasks.iter().filter(|change| change.task.state.is_final() && !is_over(change.before))
         {
-            self.schedules.task_ended(&change.task.namespace, change.task.id);
+            self.schedules.ended(&change.task.namespace, change.task.id.0);
+        }
+        for workflow in commit.workflows.iter().filter(|workflow| workflow.state.is_final()) {
+            self.schedules.ended(&workflow.namespace, workflow.id.0);
         }
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
         self.attention.observe(&commit);

@@ -194,9 +194,17 @@ impl Server {
         let (successes, follower) = follow::follow(options.follow, &creator);
         let ready_steps = Arc::new(ReadySteps::default());
         let workflows = workflows::Driver::new(store.clone(), creator.clone(), Arc::clone(&ready_steps));
+        let streams =
+            Streams { watchers: Arc::clone(&watchers), deltas: Arc::clone(&deltas), stop: stop.clone() };
+        let workflow_service = grpc::Workflows {
+            store: store.clone(),
+            ready_steps: Arc::clone(&ready_steps),
+            streams: streams.clone(),
+        };
         let driver = schedules::Driver {
             registry: Arc::clone(&schedules),
             creator: creator.clone(),
+            workflows: workflow_service.clone(),
             store: store.clone(),
             sealer: Arc::clone(&sealer),
             metrics: Arc::clone(&metrics),
@@ -218,7 +226,7 @@ impl Server {
             watchers: Arc::clone(&watchers),
             notifier: Arc::clone(&notifier),
             successes,
-            ready_steps: Arc::clone(&ready_steps),
+            ready_steps,
             schedules,
             token_registry: Arc::clone(worker_tokens.registry()),
             browser_sessions: Arc::clone(&browser_sessions),
@@ -239,7 +247,7 @@ impl Server {
                 store: store.clone(),
                 scheduler: Arc::clone(&scheduler),
                 agents: Arc::clone(&agents),
-                watchers: Arc::clone(&watchers),
+                watchers,
                 breakers,
                 retention: options.timing.retention,
                 write_grace: options.timing.reconnect_grace,
@@ -257,7 +265,6 @@ impl Server {
             },
         );
 
-        let streams = Streams { watchers, deltas, stop: stop.clone() };
         let templates =
             grpc::Templates { store: store.clone(), kinds: kinds.clone(), changes: Arc::default() };
         let services = Services {
@@ -316,7 +323,7 @@ impl Server {
                     last_backup: metrics.last_backup(),
                 },
             },
-            workflows: grpc::Workflows { store: store.clone(), ready_steps, streams: streams.clone() },
+            workflows: workflow_service,
             artifacts: grpc::ArtifactsService { store: store.clone(), artifacts, streams },
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },

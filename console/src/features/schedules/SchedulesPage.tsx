@@ -80,6 +80,7 @@ export function SchedulesPage() {
 function Row({ schedule, act }: { schedule: Schedule; act: (call: Promise<unknown>) => Promise<void> }) {
   const { name = "", spec = {}, status = {} } = schedule;
   const own = id(name);
+  const namespace = name.split("/")[1] ?? "";
   const running = status.active ?? [];
   const last = running.at(-1) ?? status.recent?.[0];
   const pause = (paused: boolean) => act(patch(`${name}?updateMask=spec.paused`, { name, spec: { paused } }));
@@ -117,10 +118,18 @@ function Row({ schedule, act }: { schedule: Schedule; act: (call: Promise<unknow
         {last?.task ? (
           <Link
             to="/tasks/$namespace/$id"
-            params={{ namespace: name.split("/")[1] ?? "", id: id(last.task) }}
+            params={{ namespace, id: last.task }}
             aria-label={`Last run of ${own}`}
           >
             <State value={last.state} prefix="TASK_STATE_" />
+          </Link>
+        ) : last?.workflow ? (
+          <Link
+            to="/workflows/$namespace/$id"
+            params={{ namespace, id: last.workflow }}
+            aria-label={`Last run of ${own}`}
+          >
+            <State value={last.workflowState} prefix="WORKFLOW_STATE_" />
           </Link>
         ) : (
           visible(last?.message)

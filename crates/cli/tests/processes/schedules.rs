@@ -119,6 +119,41 @@ async fn commands_create_show_and_run_schedules() -> Result<()> {
 }
 
 #[tokio::test]
+async fn commands_schedule_workflows_of_templates() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let template = "apiVersion: rota.dev/v1alpha1\nkind: WorkflowTemplate\nmetadata: {name: greet}\nspec:\n  \
+                    parameters: [{name: who, schema: {type: string}}]\n  \
+                    workflow:\n    steps: [{name: pause, wait: {duration: 0s}}]\n    outputs: {text: 'hello ${{ inputs.who }}'}\n";
+    fixture.apply("template.yaml", template).await.success();
+    let create = ["schedule", "create", "hourly", "--cron", "0 * * * *", "--template", "greet@1"];
+    let missing = fixture.rota(&create).await;
+    missing.failed(1, &["schedule.spec.workflow.parameters.who"]);
+    let mut complete = create.to_vec();
+    complete.extend(["--parameter", "who=you"]);
+    fixture.rota(&complete).await.success();
+    let lonely =
+        fixture.rota(&["schedule", "create", "b", "--cron", "0 * * * *", "--parameter", "who=you", "x"]);
+    lonely.await.failed(2, &["--template"]);
+    assert!(fixture.rota(&["schedule", "get", "hourly"]).await.success().contains("template greet@1"));
+    let run = fixture.rota(&["schedule", "run", "hourly", "--wait"]).await;
+    assert!(run.code == 0 && run.out.contains("workflow SUCCEEDED"), "{run:?}");
+    tasks::eventually("the end of the run", async || {
+        let shown = fixture.rota(&["schedule", "get", "hourly"]).await;
+        Ok(shown.out.contains("succeeded") && shown.out.contains("requested"))
+    })
+    .await?;
+    let listed = fixture.rota(&["workflow", "list", "-l", "rota.dev/schedule=hourly"]).await;
+    assert!(listed.out.contains("SUCCEEDED"), "{listed:?}");
+    let manifest = "apiVersion: rota.dev/v1alpha1\nkind: Schedule\nmetadata: {name: hourly}\n\
+                    spec:\n  cron: 0 * * * *\n  workflow: {template: greet, parameters: {who: all}}\n";
+    let applied = fixture.apply("schedule.yaml", manifest).await;
+    assert!(applied.out.contains("schedule/hourly configured"), "{applied:?}");
+    let again = fixture.apply("schedule.yaml", manifest).await;
+    assert!(again.out.contains("schedule/hourly unchanged"), "{again:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn commands_keep_versions_of_templates() -> Result<()> {
     let fixture = Fixture::start(Graces::LONG).await?;
     let file = fixture.dir().join("template.json");

@@ -7,19 +7,22 @@ use crate::Schedule;
 
 impl Schedule {
     /// Converts the manifest. `namespace` applies if it has none.
-    pub fn to_api(&self, namespace: &str) -> v1::Schedule {
+    ///
+    /// Returns an error for fields of steps that the API does not have, which `validate` reports with their paths.
+    pub fn to_api(&self, namespace: &str) -> Result<v1::Schedule, String> {
         let namespace = self.metadata.namespace.as_deref().unwrap_or(namespace);
-        let spec = &self.spec;
-        let task = v1::Task {
-            spec: Some(spec.task.to_api()),
-            priority: spec.task.priority.map(|priority| priority.0),
-            labels: self.metadata.labels.clone(),
+        let (spec, labels) = (&self.spec, &self.metadata.labels);
+        let task = spec.task.as_ref().map(|task| v1::Task {
+            spec: Some(task.to_api()),
+            priority: task.priority.map(|priority| priority.0),
+            labels: labels.clone(),
             ..Default::default()
-        };
+        });
+        let workflow = spec.workflow.as_ref().map(|workflow| workflow.to_scheduled(labels)).transpose()?;
         let history = spec
             .history
             .map(|history| v1::ScheduleHistory { succeeded: history.succeeded, failed: history.failed });
-        v1::Schedule {
+        Ok(v1::Schedule {
             name: names::schedule(namespace, self.metadata.name.as_deref().unwrap_or_default()),
             labels: self.metadata.labels.clone(),
             spec: Some(v1::ScheduleSpec {
@@ -31,10 +34,11 @@ impl Schedule {
                 catch_up: spec.catch_up.map_or(0, |value| value.to_api().into()),
                 paused: spec.paused,
                 history,
-                task: Some(task),
+                task,
+                workflow,
             }),
             ..Default::default()
-        }
+        })
     }
 }
 
@@ -61,7 +65,7 @@ spec:
         let object = parse("f", text).unwrap().remove(0).object;
         assert_eq!(object.validate(), []);
         let Object::Schedule(schedule) = object else { panic!("a schedule") };
-        let json = serde_json::to_value(schedule.to_api("default")).unwrap();
+        let json = serde_json::to_value(schedule.to_api("default").unwrap()).unwrap();
         assert_eq!(
             json,
             serde_json::json!({
@@ -75,6 +79,31 @@ spec:
                         "spec": {"prompt": "check it", "target": {"agent": "coder"}},
                     },
                 },
+            })
+        );
+    }
+
+    #[test]
+    fn workflow_takes_the_place_of_a_task() {
+        let api = |spec: &str| {
+            let text = format!(
+                "apiVersion: rota.dev/v1alpha1\nkind: Schedule\nmetadata: {{name: a, labels: {{a: b}}}}\nspec:\n  cron: 0 3 * * *\n  workflow: {spec}\n"
+            );
+            let object = parse("f", &text).unwrap().remove(0).object;
+            assert_eq!(object.validate(), []);
+            let Object::Schedule(schedule) = object else { panic!("a schedule") };
+            serde_json::to_value(schedule.to_api("default").unwrap()).unwrap()["spec"]["workflow"].clone()
+        };
+        assert_eq!(
+            api("{template: deploy, parameters: {image: x}, ttlAfterFinished: 1h}"),
+            serde_json::json!({
+                "template": "deploy", "parameters": {"image": "x"}, "ttlAfterFinished": "3600s", "labels": {"a": "b"},
+            })
+        );
+        assert_eq!(
+            api("{title: Report, steps: [{name: a, wait: {duration: 1s}}]}"),
+            serde_json::json!({
+                "spec": {"title": "Report", "steps": [{"name": "a", "wait": {"duration": "1s"}}]}, "labels": {"a": "b"},
             })
         );
     }

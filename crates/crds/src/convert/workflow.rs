@@ -1,5 +1,7 @@
 //! Converts `Workflow` and `WorkflowTemplate` manifests to requests. Their steps are read here: a manifest holds them as JSON.
 
+use std::collections::BTreeMap;
+
 use rota_proto::{names, v1};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,22 +29,18 @@ impl Workflow {
             (None, Some(start)) => (format!("{start}{suffix}"), String::new()),
             (None, None) => Default::default(),
         };
-        let template = self.spec.template.clone();
-        let spec = match template {
-            Some(_) => None,
-            None => Some(self.spec.to_api().map_err(|error| format!("{}: {}", error.path, error.message))?),
-        };
+        let whole = self.spec.to_scheduled(&self.metadata.labels)?;
         Ok(v1::CreateWorkflowRequest {
             parent: names::namespace(namespace),
             workflow: Some(v1::Workflow {
                 alias,
-                spec,
-                labels: self.metadata.labels.clone(),
-                ttl_after_finished: super::duration(self.spec.ttl_after_finished),
+                spec: whole.spec,
+                labels: whole.labels,
+                ttl_after_finished: whole.ttl_after_finished,
                 ..Default::default()
             }),
-            parameters: template.as_ref().map(|_| structure(&self.spec.parameters).unwrap_or_default()),
-            template: template.unwrap_or_default(),
+            parameters: whole.parameters,
+            template: whole.template,
             idempotency_key,
             paused: self.spec.desired_state == Some(DesiredState::Suspended),
             ..Default::default()
@@ -51,6 +49,25 @@ impl Workflow {
 }
 
 impl WorkflowSpec {
+    /// Returns the workflow as a schedule has it: a template with parameters, or a specification.
+    pub(crate) fn to_scheduled(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<v1::ScheduledWorkflow, String> {
+        let spec = match self.template {
+            Some(_) => None,
+            None => Some(self.to_api().map_err(|error| format!("{}: {}", error.path, error.message))?),
+        };
+        Ok(v1::ScheduledWorkflow {
+            spec,
+            parameters: self.template.as_ref().map(|_| structure(&self.parameters).unwrap_or_default()),
+            template: self.template.clone().unwrap_or_default(),
+            labels: labels.clone(),
+            ttl_after_finished: super::duration(self.ttl_after_finished),
+            ..Default::default()
+        })
+    }
+
     pub(crate) fn to_api(&self) -> Result<v1::WorkflowSpec, Unreadable> {
         let spec = Self {
             template: None,

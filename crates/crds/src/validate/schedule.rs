@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::{Check, Violation};
 use crate::Schedule;
 
+const DESIRED_STATE: &str = "must not be set; use the schedule's paused";
+
 impl Schedule {
     /// Returns all violations of the validation rules.
     pub fn validate(&self) -> Vec<Violation> {
@@ -25,11 +27,21 @@ impl Schedule {
             check.field("history").range("succeeded", Some(history.succeeded), 0, 100);
             check.field("history").range("failed", Some(history.failed), 0, 100);
         }
-        let mut task = check.field("task");
-        task.task(&spec.task, None);
-        task.field("startTime").require(spec.task.start_time.is_none(), "is set by the schedule");
-        let state = spec.task.desired_state.is_none();
-        task.field("desiredState").require(state, "must not be set; use the schedule's paused");
+        let given = [("task", spec.task.is_some()), ("workflow", spec.workflow.is_some())];
+        if check.at_most_one(&given) == 0 {
+            check.fail("task or workflow is required");
+        }
+        if let Some(task) = &spec.task {
+            let mut check = check.field("task");
+            check.task(task, None);
+            check.field("startTime").require(task.start_time.is_none(), "is set by the schedule");
+            check.field("desiredState").require(task.desired_state.is_none(), DESIRED_STATE);
+        }
+        if let Some(workflow) = &spec.workflow {
+            let mut check = check.field("workflow");
+            check.workflow(workflow);
+            check.field("desiredState").require(workflow.desired_state.is_none(), DESIRED_STATE);
+        }
         found
     }
 }
@@ -64,6 +76,25 @@ spec:
                 "spec.task.startTime",
                 "spec.task.desiredState"
             ]
+        );
+    }
+
+    #[test]
+    fn task_or_workflow_runs() {
+        let fields = |what: &str| {
+            let text = format!(
+                "apiVersion: rota.dev/v1alpha1\nkind: Schedule\nmetadata: {{name: a}}\nspec: {{cron: 0 3 * * *{what}}}\n"
+            );
+            let found = parse("f", &text).unwrap()[0].object.validate();
+            found.into_iter().map(|one| one.field).collect::<Vec<_>>()
+        };
+        assert_eq!(fields(""), ["spec"]);
+        assert_eq!(fields(", task: {prompt: a}, workflow: {template: a}"), ["spec"]);
+        assert_eq!(fields(", workflow: {template: a}"), [""; 0]);
+        assert_eq!(fields(", workflow: {}"), ["spec.workflow"]);
+        assert_eq!(
+            fields(", workflow: {steps: [{name: a, tusk: {}}], desiredState: Suspended}"),
+            ["spec.workflow.steps[0].tusk", "spec.workflow.desiredState"]
         );
     }
 }

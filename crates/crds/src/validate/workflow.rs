@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Check, Violation};
 use crate::workflow::MAX_INLINE_STEPS;
-use crate::{Workflow, WorkflowTemplate};
+use crate::{Workflow, WorkflowSpec, WorkflowTemplate};
 
 impl Workflow {
     /// Returns all violations of the validation rules.
@@ -12,8 +12,15 @@ impl Workflow {
         let mut found = Vec::new();
         let mut check = Check { path: String::new(), found: &mut found };
         check.metadata(&self.metadata, true);
-        let (spec, mut check) = (&self.spec, check.field("spec"));
-        check.duration(
+        check.field("spec").workflow(&self.spec);
+        found
+    }
+}
+
+impl Check<'_> {
+    /// Checks the steps of a workflow, or its template.
+    pub(super) fn workflow(&mut self, spec: &WorkflowSpec) {
+        self.duration(
             "ttlAfterFinished",
             spec.ttl_after_finished,
             Duration::ZERO,
@@ -21,8 +28,8 @@ impl Workflow {
         );
         let is_inline = !spec.steps.is_empty();
         if let Some(template) = &spec.template {
-            check.field("template").dns_name(template, 63);
-            check.at_most_one(&[("template", true), ("steps", is_inline)]);
+            self.field("template").dns_name(template, 63);
+            self.at_most_one(&[("template", true), ("steps", is_inline)]);
             for (name, is_set) in [
                 ("title", spec.title.is_some()),
                 ("owner", spec.owner.is_some()),
@@ -36,20 +43,19 @@ impl Workflow {
                 ("outputs", !spec.outputs.is_empty()),
                 ("outputsSchema", spec.outputs_schema.is_some()),
             ] {
-                check.field(name).require(!is_set, "is part of the template");
+                self.field(name).require(!is_set, "is part of the template");
             }
-            return found;
+            return;
         }
-        check.require(is_inline, "steps or template is required");
-        check.field("parameters").require(spec.parameters.is_none(), "is for a template");
+        self.require(is_inline, "steps or template is required");
+        self.field("parameters").require(spec.parameters.is_none(), "is for a template");
         let few = spec.steps.len() <= MAX_INLINE_STEPS;
-        check.field("steps").require(few, "must have at most 200 items; larger workflows are templates");
-        check.length("title", spec.title.as_deref(), 512);
-        check.length("owner", spec.owner.as_deref(), 256);
+        self.field("steps").require(few, "must have at most 200 items; larger workflows are templates");
+        self.length("title", spec.title.as_deref(), 512);
+        self.length("owner", spec.owner.as_deref(), 256);
         if let Err(error) = spec.to_api() {
-            check.field(&error.path).fail(error.message);
+            self.field(&error.path).fail(error.message);
         }
-        found
     }
 }
 

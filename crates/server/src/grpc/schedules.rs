@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use super::answers::page;
 use crate::barrier::Barriers;
-use crate::schedules::{Driver, Entry, ScheduleKey, StoredSchedule, StoredStatus};
+use crate::schedules::{Driver, Entry, ScheduleKey, StoredSchedule, StoredStatus, observe};
 use crate::store_client::{no_reply, unexpected_reply};
 use crate::wire::schedule::{self as wire, Checked};
 use crate::wire::status::{self, error, invalid};
-use crate::wire::{check, event, names};
+use crate::wire::{check, names, scheduled_workflow};
 
 const MAX_KEY: usize = 128;
 /// Active runs whose states are read.
@@ -68,9 +68,8 @@ impl Schedules {
         let mut schedule = wire::to_wire(entry, &self.stored_status(entry).await, false);
         let active = schedule.status.iter_mut().flat_map(|status| &mut status.active);
         for run in active.take(MAX_STATES) {
-            let Ok(id) = run.task.parse() else { continue };
-            if let Some(task) = self.driver.store.record(entry.namespace(), id).await? {
-                run.state = event::state(task.state).into();
+            if let Some(observed) = observe(&self.driver.store, entry.namespace(), run.clone()).await? {
+                *run = observed.run;
             }
         }
         Ok(schedule)
@@ -97,6 +96,7 @@ impl Schedules {
             .filter(|new| known.as_deref().and_then(|known| kind(&known.stored)).as_ref() != Some(new));
         let new = new.as_deref().unwrap_or_default();
         self.driver.creator.kinds.check(&key.0, "schedule.spec.task.spec.kind", &[new]).await?;
+        self.check_workflow(key, known.as_deref(), &stored).await?;
         let payload = Bytes::from(stored.encode_to_vec());
         let put = PutDocument { key: document_key(DocumentKind::Schedule, key), payload, expected };
         let document = self.apply(vec![Command::PutDocument(put)], dry_run).await?;
@@ -105,6 +105,25 @@ impl Schedules {
         }
         self.barriers.flush().await;
         self.whole(&Entry::new(document)).await
+    }
+
+    /// Checks the workflow of a schedule, with its template, if it is new or has changed.
+    async fn check_workflow(
+        &self,
+        key: &ScheduleKey,
+        known: Option<&Entry>,
+        stored: &StoredSchedule,
+    ) -> Result<(), Status> {
+        let Some(given) = stored.spec().workflow else { return Ok(()) };
+        if known.and_then(Entry::workflow) == Some(&given) {
+            return Ok(());
+        }
+        let request = v1::CreateWorkflowRequest {
+            validate_only: true,
+            ..scheduled_workflow::request(&key.0, &key.1, given)
+        };
+        let checked = self.driver.workflows.create_scheduled(key.0.clone(), request).await;
+        checked.map(drop).map_err(scheduled_workflow::located)
     }
 
     async fn apply(&self, batch: Vec<Command>, dry_run: bool) -> Result<Arc<Document>, Status> {
@@ -319,8 +338,7 @@ impl ScheduleService for Schedules {
         let driver = self.driver.clone();
         // A caller that hangs up must not leave a run half begun.
         let run = async move { driver.run_now(&entry, &key).await };
-        let task = rota_telemetry::finish("schedule-run", run).await?;
-        Ok(Response::new(v1::RunScheduleResponse { task: Some(task) }))
+        rota_telemetry::finish("schedule-run", run).await.map(Response::new)
     }
 
     async fn preview_schedule(

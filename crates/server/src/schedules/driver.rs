@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::plan::{Plan, Slot};
 use super::registry::{Entry, Registry, ScheduleKey, SharedStatus, Tracked};
-use crate::grpc::Creator;
+use crate::grpc::{Creator, Workflows};
 use crate::metrics::Metrics;
 use crate::seal::Sealer;
 use crate::store_client::{StoreClient, no_reply};
@@ -32,6 +32,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 pub(crate) struct Driver {
     pub(crate) registry: Arc<Registry>,
     pub(crate) creator: Creator,
+    pub(crate) workflows: Workflows,
     pub(crate) store: StoreClient,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) metrics: Arc<Metrics>,

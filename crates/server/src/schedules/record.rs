@@ -63,25 +63,36 @@ impl StoredStatus {
     }
 }
 
-/// Run that has not ended. It is stored before its task is created, so that a restart creates the task if it is missing.
+/// Run that has not ended. It is stored before its task or workflow is created, so that a restart creates that if it is missing.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct StoredRun {
     #[prost(message, optional, tag = "1")]
     pub(crate) run: Option<v1::ScheduleRun>,
-    /// Idempotency key of the task.
+    /// Idempotency key of the task or workflow.
     #[prost(string, tag = "2")]
     pub(crate) key: String,
-    /// Whether the task is known to be created.
+    /// Whether the task or workflow is known to be created.
     #[prost(bool, tag = "3")]
     pub(crate) created: bool,
-    /// Time after which its task is not created any more, in microseconds; 0 for none.
+    /// Time after which nothing is created for it any more, in microseconds; 0 for none.
     #[prost(int64, tag = "4")]
     pub(crate) latest_start: i64,
 }
 
 impl StoredRun {
-    /// Returns the id of the task.
-    pub(crate) fn task(&self) -> &str {
-        self.run.as_ref().map_or("", |run| run.task.as_str())
+    /// Returns the id of the task or workflow.
+    pub(crate) fn id(&self) -> &str {
+        self.run.as_ref().map_or("", |run| if is_workflow(run) { &run.workflow } else { &run.task })
     }
+
+    /// Returns the run in words: its task or its workflow.
+    pub(crate) fn subject(&self) -> String {
+        let kind = if self.run.as_ref().is_some_and(is_workflow) { "workflow" } else { "task" };
+        format!("{kind} {}", self.id())
+    }
+}
+
+/// Whether a run that has not failed to start is one of a workflow.
+pub(crate) fn is_workflow(run: &v1::ScheduleRun) -> bool {
+    !run.workflow.is_empty()
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
-use rota_core::{Namespace, TaskId, Timestamp};
+use rota_core::{Namespace, Timestamp};
 use rota_proto::v1;
-use rota_store::{Document, DocumentChange, DocumentKind, Expected, NameKey, ScopedId};
+use rota_store::{Document, DocumentChange, DocumentKind, Expected, NameKey};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -75,6 +75,11 @@ impl Entry {
         self.spec.paused.unwrap_or_default()
     }
 
+    /// Returns the workflow that each run creates, if it is one.
+    pub(crate) fn workflow(&self) -> Option<&v1::ScheduledWorkflow> {
+        self.spec.workflow.as_ref()
+    }
+
     /// Returns the next times after a position, with their jitter; none while the schedule is paused.
     pub(crate) fn next_times(&self, cursor: Timestamp, count: usize) -> Vec<Timestamp> {
         match &self.timetable {
@@ -97,10 +102,10 @@ pub(crate) struct Tracked {
     /// Failures in a row, and when the next try is.
     pub(super) failures: u32,
     pub(super) retry_at: Option<Instant>,
-    /// Whether the tasks of its runs have been looked up since the start.
+    /// Whether its runs have been looked up since the start.
     pub(super) verified: bool,
-    /// Tasks beyond the history, which the next write removes.
-    pub(super) removals: Vec<TaskId>,
+    /// Runs beyond the history, whose tasks and workflows the next write removes.
+    pub(super) removals: Vec<v1::ScheduleRun>,
 }
 
 impl Tracked {
@@ -153,8 +158,8 @@ pub(crate) struct Registry {
     statuses: Mutex<HashMap<ScheduleKey, SharedStatus>>,
     due: Mutex<Due>,
     retries: Mutex<BTreeMap<(Instant, ScheduleKey), ()>>,
-    /// Tasks of runs that have not ended.
-    active: Mutex<HashMap<ScopedId, ScheduleKey>>,
+    /// Tasks and workflows of runs that have not ended.
+    active: Mutex<HashMap<(Namespace, Uuid), ScheduleKey>>,
     /// Those of them that have ended, and are not settled.
     ended: Mutex<HashMap<ScheduleKey, BTreeSet<String>>>,
     /// Schedules to look at now.
@@ -179,7 +184,7 @@ impl Registry {
             let key = (document.key.namespace.clone(), document.key.name.clone());
             let Some(tracked) = Tracked::restored(document) else { continue };
             if self.get(&key).is_some_and(|entry| entry.document.uid == tracked.uid) {
-                for id in tracked.status.active.iter().filter_map(|run| run.task().parse().ok()) {
+                for id in tracked.status.active.iter().filter_map(|run| run.id().parse().ok()) {
                     self.follow(&key.0, id, &key);
                 }
                 self.statuses.lock().insert(key, Arc::new(tokio::sync::Mutex::new(tracked)));
@@ -295,17 +300,19 @@ impl Registry {
         keys
     }
 
-    /// Follows the task of a run.
-    pub(super) fn follow(&self, namespace: &Namespace, id: TaskId, key: &ScheduleKey) {
+    /// Follows the task or workflow of a run.
+    pub(super) fn follow(&self, namespace: &Namespace, id: Uuid, key: &ScheduleKey) {
         self.active.lock().insert((namespace.clone(), id), key.clone());
     }
 
-    pub(super) fn unfollow(&self, namespace: &Namespace, id: TaskId) {
-        self.active.lock().remove(&(namespace.clone(), id));
+    pub(super) fn unfollow(&self, namespace: &Namespace, id: &str) {
+        if let Ok(id) = id.parse() {
+            self.active.lock().remove(&(namespace.clone(), id));
+        }
     }
 
-    /// Notes that a task has ended, which may be the run of a schedule.
-    pub(crate) fn task_ended(&self, namespace: &Namespace, id: TaskId) {
+    /// Notes that a task or workflow has ended or was removed, which may be the run of a schedule.
+    pub(crate) fn ended(&self, namespace: &Namespace, id: Uuid) {
         let of = {
             let active = self.active.lock();
             if active.is_empty() {
@@ -319,12 +326,12 @@ impl Registry {
         }
     }
 
-    /// Has the task of a run looked up.
+    /// Has a run looked up.
     pub(super) fn note_ended(&self, key: &ScheduleKey, id: &str) {
         self.ended.lock().entry(key.clone()).or_default().insert(id.to_owned());
     }
 
-    /// Takes the tasks of a schedule's runs to look up.
+    /// Takes the runs of a schedule to look up.
     pub(super) fn take_ended(&self, key: &ScheduleKey) -> BTreeSet<String> {
         self.ended.lock().remove(key).unwrap_or_default()
     }

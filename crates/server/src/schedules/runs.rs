@@ -1,8 +1,7 @@
-//! Starts of runs: stored first, then created as any caller's tasks are.
+//! Starts of runs: stored first, then created as any caller's tasks and workflows are.
 
 use std::sync::Arc;
 
-use rota_core::task::{Command as TaskCommand, Desired};
 use rota_core::{TaskId, Timestamp};
 use rota_proto::labels::SCHEDULE;
 use rota_proto::{names, v1};
@@ -11,18 +10,19 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::driver::Driver;
+use super::outcomes::cancel;
 use super::plan::Slot;
-use super::record::StoredRun;
+use super::record::{StoredRun, is_workflow};
 use super::registry::{Entry, Tracked};
 use crate::grpc::{Scope, root_trace};
 use crate::store_client::no_reply;
-use crate::wire::{status, time};
+use crate::wire::{scheduled_workflow, status, time};
 
 /// Runs of one schedule that have not ended.
 const MAX_ACTIVE: usize = 100;
 
-/// Returns the label of the tasks of a schedule.
-pub(crate) fn task_label(name: &str) -> (String, String) {
+/// Returns the label of the tasks and workflows of a schedule.
+pub(crate) fn label(name: &str) -> (String, String) {
     (SCHEDULE.to_owned(), name.to_owned())
 }
 
@@ -31,7 +31,7 @@ pub(super) fn refusal(entry: &Entry, tracked: &Tracked) -> Option<String> {
     let active = &tracked.status.active;
     let forbids = entry.spec.concurrency() == v1::ScheduleConcurrency::Forbid;
     match active.first() {
-        Some(run) if forbids => Some(format!("the run of task {} has not ended", run.task())),
+        Some(run) if forbids => Some(format!("the run of {} has not ended", run.subject())),
         _ if active.len() >= MAX_ACTIVE => Some(format!("{MAX_ACTIVE} runs have not ended")),
         _ => None,
     }
@@ -56,6 +56,12 @@ fn exists(status: &Status) -> bool {
     info.is_some_and(|info| {
         matches!(info.reason.as_str(), "IDEMPOTENCY_KEY_CONFLICT" | "IDEMPOTENCY_KEY_EXPIRED")
     })
+}
+
+/// Returns the id of what was created.
+fn id_of(created: &v1::RunScheduleResponse) -> &str {
+    let workflow = created.workflow.as_ref().map(|workflow| workflow.uid.as_str());
+    workflow.or(created.task.as_ref().map(|task| task.uid.as_str())).unwrap_or_default()
 }
 
 impl Driver {
@@ -83,15 +89,19 @@ impl Driver {
         self.create(entry, tracked, &id, now).await.map(drop)
     }
 
-    /// Runs a schedule by request. A key that was used before returns its task.
-    pub(crate) async fn run_now(&self, entry: &Arc<Entry>, key: &str) -> Result<v1::Task, Status> {
+    /// Runs a schedule by request. A key that was used before returns its task or workflow.
+    pub(crate) async fn run_now(
+        &self,
+        entry: &Arc<Entry>,
+        key: &str,
+    ) -> Result<v1::RunScheduleResponse, Status> {
         let shared = self.lock_of(entry).await;
         let mut tracked = shared.lock().await;
         let now = self.registry.clock.now();
         tracked.sync(entry, now);
         let key = format!("schedule:{}:request:{key}", entry.document.uid);
         let known = tracked.status.active.iter().find(|run| run.key == key);
-        let known = known.map(|run| run.task().to_owned());
+        let known = known.map(|run| run.id().to_owned());
         let id = match known {
             Some(id) => id,
             None => {
@@ -117,7 +127,7 @@ impl Driver {
         created?
     }
 
-    /// Stores a run whose task is to be created. Returns the id of the task.
+    /// Stores a run whose task or workflow is to be created. Returns the id of that.
     async fn intend(
         &self,
         entry: &Arc<Entry>,
@@ -127,9 +137,13 @@ impl Driver {
         latest_start: i64,
         now: Timestamp,
     ) -> Result<String, Status> {
-        let id = TaskId(Uuid::now_v7());
+        let id = Uuid::now_v7();
         let text = id.to_string();
-        let run = v1::ScheduleRun { task: text.clone(), start_time: Some(time::timestamp(now)), ..run };
+        let mut run = v1::ScheduleRun { start_time: Some(time::timestamp(now)), ..run };
+        match entry.workflow() {
+            Some(_) => run.workflow.clone_from(&text),
+            None => run.task.clone_from(&text),
+        }
         tracked.status.active.push(StoredRun { run: Some(run), key, created: false, latest_start });
         if let Err(status) = self.save(entry, tracked, Vec::new()).await {
             tracked.status.active.pop();
@@ -144,23 +158,20 @@ impl Driver {
         if entry.spec.concurrency() != v1::ScheduleConcurrency::Replace {
             return;
         }
-        for run in tracked.status.active.iter().filter(|run| run.task() != id) {
-            let Ok(earlier) = run.task().parse() else { continue };
-            let reason = format!("replaced by the next run of schedule {}", entry.name());
-            let cancel = TaskCommand::Update {
-                priority: None,
-                labels: None,
-                desired: Some(Desired::Cancelled),
-                reason,
-            };
-            // One that has ended, or was never created, needs none.
-            if let Err(status) = self.store.command(entry.namespace().clone(), earlier, cancel, false).await {
-                tracing::debug!(task = run.task(), %status, "an earlier run was not cancelled");
-            }
+        let reason = format!("replaced by the next run of schedule {}", entry.name());
+        let earlier = tracked.status.active.iter().filter(|run| run.id() != id);
+        let cancels: Vec<_> =
+            earlier.filter_map(|run| cancel(entry.namespace(), run.run.as_ref()?, reason.clone())).collect();
+        if cancels.is_empty() {
+            return;
+        }
+        // One that has ended, or was never created, needs none.
+        if let Err(error) = self.store.apply(cancels).await {
+            tracing::warn!(schedule = entry.name(), %error, "earlier runs were not cancelled");
         }
     }
 
-    /// Creates the tasks of runs that a failure or the end of a control plane has left without.
+    /// Creates the tasks and workflows of runs that a failure or the end of a control plane has left without.
     pub(super) async fn create_missing(
         &self,
         entry: &Arc<Entry>,
@@ -168,39 +179,39 @@ impl Driver {
         now: Timestamp,
     ) -> Result<(), Status> {
         let missing = tracked.status.active.iter().filter(|run| !run.created);
-        let missing: Vec<_> = missing.map(|run| run.task().to_owned()).collect();
+        let missing: Vec<_> = missing.map(|run| run.id().to_owned()).collect();
         for id in missing {
             let _ = self.create(entry, tracked, &id, now).await?;
         }
         Ok(())
     }
 
-    /// Creates the task of a stored run. Fails if it is to be tried again; returns the error of one that cannot be created.
+    /// Creates the task or workflow of a stored run. Fails if it is to be tried again; returns the error of one that cannot be created.
     async fn create(
         &self,
         entry: &Arc<Entry>,
         tracked: &mut Tracked,
         id: &str,
         now: Timestamp,
-    ) -> Result<Result<v1::Task, Status>, Status> {
-        let Some(at) = tracked.status.active.iter().position(|run| run.task() == id) else {
+    ) -> Result<Result<v1::RunScheduleResponse, Status>, Status> {
+        let Some(at) = tracked.status.active.iter().position(|run| run.id() == id) else {
             return Ok(Err(Status::internal("the run is not stored")));
         };
         let run = tracked.status.active[at].clone();
-        let error = match self.create_task(entry, &run).await {
-            Ok(task) => {
-                tracked.status.started += 1;
+        let error = match self.create_now(entry, &run).await {
+            Ok(created) => {
                 tracked.status.problem.clear();
-                self.metrics.schedule_run("started");
-                if task.uid == id {
-                    tracked.status.active[at].created = true;
-                } else {
+                if id_of(&created) != id {
                     // The key was used by an earlier request, whose run has been counted.
                     tracked.status.active.remove(at);
-                    tracked.status.started -= 1;
                     tracked.dirty = true;
+                } else if !std::mem::replace(&mut tracked.status.active[at].created, true) {
+                    tracked.status.started += 1;
+                    self.metrics.schedule_run("started");
+                    // The key of a workflow is forgotten with it: one that is removed soon must not be created again.
+                    tracked.dirty |= created.workflow.is_some();
                 }
-                return Ok(Ok(task));
+                return Ok(Ok(created));
             }
             Err(status) => status,
         };
@@ -219,24 +230,58 @@ impl Driver {
 
     fn failed(&self, entry: &Entry, tracked: &mut Tracked, at: usize, error: &Status) {
         let removed = tracked.status.active.remove(at);
-        if let Ok(id) = removed.task().parse() {
-            self.registry.unfollow(entry.namespace(), id);
-        }
+        self.registry.unfollow(entry.namespace(), removed.id());
         let message = error.message().to_owned();
         tracing::warn!(schedule = entry.name(), namespace = %entry.namespace(), message, "a run was not started");
         let run = removed.run.unwrap_or_default();
         let end_time = run.start_time;
-        let run = v1::ScheduleRun { task: String::new(), message: message.clone(), end_time, ..run };
+        let run = v1::ScheduleRun {
+            task: String::new(),
+            workflow: String::new(),
+            message: message.clone(),
+            end_time,
+            ..run
+        };
         tracked.status.recent.insert(0, run);
         tracked.status.problem = message;
         tracked.dirty = true;
         self.metrics.schedule_run("failed");
     }
 
-    async fn create_task(&self, entry: &Entry, run: &StoredRun) -> Result<v1::Task, Status> {
-        let mut task = entry.spec.task.clone().unwrap_or_default();
+    async fn create_now(&self, entry: &Entry, run: &StoredRun) -> Result<v1::RunScheduleResponse, Status> {
+        let changed = || Status::failed_precondition("the schedule has changed since the run began");
+        if run.run.as_ref().is_some_and(is_workflow) {
+            let given = entry.workflow().cloned().ok_or_else(changed)?;
+            let workflow = self.create_workflow(entry, run, given).await?;
+            return Ok(v1::RunScheduleResponse { workflow: Some(workflow), task: None });
+        }
+        let given = entry.spec.task.clone().ok_or_else(changed)?;
+        let task = self.create_task(entry, run, given).await?;
+        Ok(v1::RunScheduleResponse { task: Some(task), workflow: None })
+    }
+
+    async fn create_workflow(
+        &self,
+        entry: &Entry,
+        run: &StoredRun,
+        given: v1::ScheduledWorkflow,
+    ) -> Result<v1::Workflow, Status> {
+        let request = v1::CreateWorkflowRequest {
+            idempotency_key: run.key.clone(),
+            workflow_id: run.id().to_owned(),
+            ..scheduled_workflow::request(entry.namespace(), entry.name(), given)
+        };
+        self.workflows.create_scheduled(entry.namespace().clone(), request).await
+    }
+
+    async fn create_task(
+        &self,
+        entry: &Entry,
+        run: &StoredRun,
+        mut task: v1::Task,
+    ) -> Result<v1::Task, Status> {
         let namespace = entry.namespace();
-        task.labels.extend([task_label(entry.name())]);
+        task.labels.extend([label(entry.name())]);
         if task.alias.is_empty() {
             entry.name().clone_into(&mut task.alias);
         }
@@ -251,7 +296,7 @@ impl Driver {
             parent: names::namespace(namespace.as_str()),
             task: Some(task),
             idempotency_key: run.key.clone(),
-            task_id: run.task().to_owned(),
+            task_id: run.id().to_owned(),
             validate_only: false,
         };
         let (namespace, trace) = (namespace.clone(), root_trace());

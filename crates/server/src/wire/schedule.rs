@@ -1,5 +1,6 @@
 //! Schedules: validation of what callers send, and conversion to what they read.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
@@ -11,8 +12,8 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::status::invalid;
-use super::{check, spec, time};
-use crate::schedules::{Entry, StoredStatus, Timetable, task_label};
+use super::{check, scheduled_workflow, spec, time};
+use crate::schedules::{Entry, StoredStatus, Timetable, label};
 use crate::seal::Secrets;
 
 const MAX_JITTER: Duration = Duration::from_hours(1);
@@ -43,14 +44,12 @@ pub(crate) fn jitter(field: &str, given: Option<&pbjson_types::Duration>) -> Res
     }
 }
 
-/// Validates a schedule with its task.
+/// Validates a schedule with its task. Its workflow is checked with the store, which has templates.
 pub(crate) fn check(namespace: Namespace, given: v1::Schedule, now: Timestamp) -> Result<Checked, Status> {
     let mut spec = given.spec.ok_or_else(|| invalid("schedule.spec", "is required"))?;
     let at = |field: &str| format!("schedule.spec.{field}");
     check::labels("schedule.labels", &given.labels)?;
-    if given.labels.contains_key(CLUSTER) {
-        return Err(invalid("schedule.labels", format!("{CLUSTER} is set by the operator of a cluster")));
-    }
+    managed("schedule.labels", &given.labels)?;
     if timetable("schedule.spec", &spec)?.next(now).is_none() {
         return Err(invalid(at("cron"), "matches no time"));
     }
@@ -71,15 +70,33 @@ pub(crate) fn check(namespace: Namespace, given: v1::Schedule, now: Timestamp) -
             return Err(invalid(at(field), format!("must be from 0 to {MAX_HISTORY}")));
         }
     }
-    let task = spec.task.take().ok_or_else(|| invalid(at("task"), "is required"))?;
-    let (task, secrets) = template(namespace, task)?;
-    spec.task = Some(task);
+    let secrets = match (spec.task.take(), &spec.workflow) {
+        (Some(task), None) => {
+            let (task, secrets) = template(namespace, task)?;
+            spec.task = Some(task);
+            secrets
+        }
+        (None, Some(workflow)) => {
+            managed(&at("workflow.labels"), &workflow.labels)?;
+            Secrets::default()
+        }
+        (None, None) => return Err(invalid(at("task"), "is required, or a workflow")),
+        (Some(_), Some(_)) => return Err(invalid(at("workflow"), "must not be set together with a task")),
+    };
     spec.paused = Some(spec.paused.unwrap_or_default());
     let schedule = v1::Schedule { labels: given.labels, spec: Some(spec), ..v1::Schedule::default() };
     if schedule.encoded_len() > MAX_BYTES {
         return Err(invalid("schedule", format!("is larger than {MAX_BYTES} bytes")));
     }
     Ok(Checked { schedule, secrets })
+}
+
+/// Refuses labels of what a cluster manages.
+fn managed(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    match labels.contains_key(CLUSTER) {
+        true => Err(invalid(field, format!("{CLUSTER} is set by the operator of a cluster"))),
+        false => Ok(()),
+    }
 }
 
 /// Validates the task of a schedule as CreateTask does. Returns its secrets apart.
@@ -98,12 +115,10 @@ fn template(namespace: Namespace, mut task: v1::Task) -> Result<(v1::Task, Secre
     if !matches!(task.desired_state(), v1::DesiredState::Unspecified | v1::DesiredState::Run) {
         return Err(invalid(at("desired_state"), "must be RUN; pause the schedule instead"));
     }
-    if task.labels.contains_key(CLUSTER) {
-        return Err(invalid(at("labels"), format!("{CLUSTER} is set by the operator of a cluster")));
-    }
+    managed(&at("labels"), &task.labels)?;
     task.spec = Some(given);
     let mut example = task.clone();
-    example.labels.extend([task_label("")]);
+    example.labels.extend([label("")]);
     let checked = spec::check(namespace, TaskId(Uuid::nil()), Trace::default(), example)?;
     let task = v1::Task {
         alias: task.alias,
@@ -115,7 +130,7 @@ fn template(namespace: Namespace, mut task: v1::Task) -> Result<(v1::Task, Secre
     Ok((task, checked.secrets))
 }
 
-/// Converts a schedule, without the prompt of its task if it is one of a list.
+/// Converts a schedule, without the prompt of its task or the steps of its workflow if it is one of a list.
 pub(crate) fn to_wire(entry: &Entry, status: &StoredStatus, is_listed: bool) -> v1::Schedule {
     let document = &entry.document;
     let mut spec = entry.spec.clone();
@@ -123,6 +138,9 @@ pub(crate) fn to_wire(entry: &Entry, status: &StoredStatus, is_listed: bool) -> 
         let whole = task.spec.take().unwrap_or_default();
         task.spec =
             Some(v1::TaskSpec { title: whole.title, target: whole.target, ..v1::TaskSpec::default() });
+    }
+    if is_listed {
+        spec.workflow = spec.workflow.as_ref().map(scheduled_workflow::brief);
     }
     v1::Schedule {
         name: names::schedule(entry.namespace().as_str(), entry.name()),

@@ -1,5 +1,7 @@
 //! Schedules by a clock that the tests set.
 
+mod workflows;
+
 use anyhow::Result;
 use pbjson_types::FieldMask;
 use rota_core::Timestamp;

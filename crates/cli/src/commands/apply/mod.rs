@@ -104,7 +104,7 @@ impl Apply {
             match object {
                 Object::Agent(agent) => agents.push(agent),
                 Object::Task(task) => tasks.push(task::request(context, task, &secrets)),
-                Object::Schedule(schedule) => schedules.push(schedule::wanted(context, schedule, &secrets)),
+                Object::Schedule(schedule) => schedules.push(schedule::wanted(context, schedule, &secrets)?),
                 Object::WorkflowTemplate(template) => templates.push(template),
                 Object::Workflow(workflow) => workflows.push(workflow),
             }

@@ -17,13 +17,13 @@ pub(super) fn wanted(
     context: &Context,
     manifest: &Schedule,
     secrets: &BTreeMap<String, String>,
-) -> v1::Schedule {
-    let mut schedule = manifest.to_api(&context.namespace);
+) -> anyhow::Result<v1::Schedule> {
+    let mut schedule = manifest.to_api(&context.namespace).map_err(anyhow::Error::msg)?;
     let task = schedule.spec.as_mut().and_then(|spec| spec.task.as_mut());
     if let Some(spec) = task.and_then(|task| task.spec.as_mut()) {
         spec.secrets.extend(secrets.clone());
     }
-    schedule
+    Ok(schedule)
 }
 
 pub(super) async fn apply(context: &Context, wanted: v1::Schedule, dry_run: bool) -> anyhow::Result<Applied> {

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use rota_crds::{
     API_VERSION, ClaudeRuntime, CommandRuntime, HumanDuration, Limits, ObjectMeta, Priority, Runtime,
     Schedule, ScheduleCatchUp, ScheduleConcurrency, ScheduleHistory, ScheduleSpec, TaskSpec, Usd,
+    WorkflowSpec,
 };
 use rota_proto::names;
 use rota_proto::v1::CreateScheduleRequest;
@@ -11,8 +12,26 @@ use rota_proto::v1::CreateScheduleRequest;
 use super::show;
 use crate::commands::pairs::{self, Pair};
 use crate::commands::run::prompt;
+use crate::commands::workflow;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+
+/// Arguments that a schedule of workflows has none of.
+const OF_TASKS: [&str; 13] = [
+    "prompt",
+    "agent",
+    "needs",
+    "title",
+    "priority",
+    "timeout",
+    "budget_usd",
+    "model",
+    "thread",
+    "env",
+    "secret_env",
+    "command",
+    "argv",
+];
 
 #[derive(Debug, Args)]
 pub struct Create {
@@ -22,6 +41,12 @@ pub struct Create {
     /// Prompt of each task; `-` reads it from standard input
     #[arg(value_name = "PROMPT")]
     prompt: Option<String>,
+    /// Template of a workflow that each run creates instead of a task [default version: the newest at each run]
+    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = OF_TASKS)]
+    template: Option<String>,
+    /// Parameter of the template, as JSON or as text; may be repeated
+    #[arg(long = "parameter", value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
     /// Cron expression: minute, hour, day, month, weekday; with six fields, seconds first
     #[arg(long, value_name = "EXPRESSION")]
     cron: String,
@@ -43,13 +68,13 @@ pub struct Create {
     /// Create the schedule paused, so that it runs by request only
     #[arg(long)]
     paused: bool,
-    /// Successful runs whose tasks are kept, from 0 to 100 [default: all, as other tasks]
+    /// Successful runs whose tasks and workflows are kept, from 0 to 100 [default: all, as others are]
     #[arg(long, value_name = "COUNT", requires = "keep_failed")]
     keep_succeeded: Option<i32>,
-    /// Other runs whose tasks are kept, from 0 to 100 [default: all, as other tasks]
+    /// Other runs whose tasks and workflows are kept, from 0 to 100 [default: all, as others are]
     #[arg(long, value_name = "COUNT", requires = "keep_succeeded")]
     keep_failed: Option<i32>,
-    /// Label of the schedule and its tasks; may be repeated
+    /// Label of the schedule, its tasks and its workflows; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     label: Vec<Pair>,
     /// Agent that runs the tasks
@@ -118,10 +143,15 @@ impl Create {
         if !wrong.is_empty() {
             return Err(Failure::usage(wrong.join("; ")).into());
         }
-        let mut schedule = manifest.to_api(&context.namespace);
-        let task = schedule.spec.as_mut().and_then(|spec| spec.task.as_mut());
-        if let Some(spec) = task.and_then(|task| task.spec.as_mut()) {
-            spec.secrets = pairs::from_environment(&self.secret_env)?;
+        let mut schedule = manifest.to_api(&context.namespace).map_err(Failure::usage)?;
+        let spec = schedule.spec.get_or_insert_default();
+        if let Some(task) = spec.task.as_mut().and_then(|task| task.spec.as_mut()) {
+            task.secrets = pairs::from_environment(&self.secret_env)?;
+        }
+        if let Some(workflow) = &mut spec.workflow {
+            // A manifest names no version.
+            workflow.template = self.template.clone().unwrap_or_default();
+            workflow.parameters = Some(workflow::parameters(&self.parameters)?);
         }
         let request = CreateScheduleRequest {
             parent: names::namespace(&context.namespace),
@@ -141,17 +171,13 @@ impl Create {
     }
 
     fn manifest(&self) -> anyhow::Result<Schedule> {
-        let prompt = prompt(self.prompt.as_deref())?;
-        if prompt.as_deref().is_none_or(|text| text.trim().is_empty()) && self.argv.is_empty() {
-            return Err(Failure::usage("no prompt and no program")
-                .hint("for example: rota schedule create nightly --cron \"0 3 * * *\" \"Update the dependencies\"")
-                .into());
-        }
-        let limits = Limits { timeout: self.timeout, budget_usd: self.budget_usd, ..Limits::default() };
-        let claude =
-            self.model.clone().map(|model| ClaudeRuntime { model: Some(model), ..Default::default() });
-        let command = self.command.then(|| CommandRuntime { argv: self.argv.clone(), ..Default::default() });
-        let runtime = Runtime { claude, command, ..Runtime::default() };
+        let (task, workflow) = match &self.template {
+            Some(template) => {
+                let name = template.split('@').next().map(str::to_owned);
+                (None, Some(WorkflowSpec { template: name, ..WorkflowSpec::default() }))
+            }
+            None => (Some(self.task()?), None),
+        };
         let history = self.keep_succeeded.zip(self.keep_failed);
         Ok(Schedule {
             api_version: API_VERSION.to_owned(),
@@ -178,20 +204,40 @@ impl Create {
                 }),
                 paused: self.paused.then_some(true),
                 history: history.map(|(succeeded, failed)| ScheduleHistory { succeeded, failed }),
-                task: TaskSpec {
-                    title: self.title.clone(),
-                    prompt,
-                    agent: self.agent.clone(),
-                    capabilities: self.needs.clone(),
-                    priority: self.priority,
-                    limits: (limits != Limits::default()).then_some(limits),
-                    thread: self.thread.clone(),
-                    environment: pairs::map(&self.env),
-                    runtime: (runtime != Runtime::default()).then_some(runtime),
-                    ..TaskSpec::default()
-                },
+                task,
+                workflow,
             },
             status: Default::default(),
+        })
+    }
+
+    fn task(&self) -> anyhow::Result<TaskSpec> {
+        // Clap requires no flag that conflicts with one that is given.
+        if !self.parameters.is_empty() {
+            return Err(Failure::usage("--parameter is for a workflow: name its --template").into());
+        }
+        let prompt = prompt(self.prompt.as_deref())?;
+        if prompt.as_deref().is_none_or(|text| text.trim().is_empty()) && self.argv.is_empty() {
+            return Err(Failure::usage("no prompt and no program")
+                .hint("for example: rota schedule create nightly --cron \"0 3 * * *\" \"Update the dependencies\"")
+                .into());
+        }
+        let limits = Limits { timeout: self.timeout, budget_usd: self.budget_usd, ..Limits::default() };
+        let claude =
+            self.model.clone().map(|model| ClaudeRuntime { model: Some(model), ..Default::default() });
+        let command = self.command.then(|| CommandRuntime { argv: self.argv.clone(), ..Default::default() });
+        let runtime = Runtime { claude, command, ..Runtime::default() };
+        Ok(TaskSpec {
+            title: self.title.clone(),
+            prompt,
+            agent: self.agent.clone(),
+            capabilities: self.needs.clone(),
+            priority: self.priority,
+            limits: (limits != Limits::default()).then_some(limits),
+            thread: self.thread.clone(),
+            environment: pairs::map(&self.env),
+            runtime: (runtime != Runtime::default()).then_some(runtime),
+            ..TaskSpec::default()
         })
     }
 }

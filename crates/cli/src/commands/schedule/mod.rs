@@ -13,7 +13,7 @@ use rota_proto::v1::{
 
 use self::create::Create;
 use super::follow::{Destination, View, to_end};
-use super::outcome;
+use super::{outcome, workflow};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -21,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   rota schedule create nightly --cron \"0 3 * * *\" --time-zone Europe/Berlin --agent coder \"Update the dependencies\"
   rota schedule create health --cron \"*/5 * * * *\" --concurrency forbid --agent shell --command -- ./check.sh
+  rota schedule create release --cron \"0 9 * * MON\" --template deploy-app --parameter image=registry.example/app:1
   rota schedule list
   rota schedule get nightly
   rota schedule next nightly --count 5
@@ -29,10 +30,10 @@ Examples:
   rota schedule pause nightly && rota schedule resume nightly
   rota schedule delete nightly
 
-`rota apply` creates and updates schedules from manifests of kind Schedule. The tasks of a schedule have the \
-label rota.dev/schedule: rota get tasks -l rota.dev/schedule=nightly";
+`rota apply` creates and updates schedules from manifests of kind Schedule. The tasks and workflows of a schedule have \
+the label rota.dev/schedule: rota get tasks -l rota.dev/schedule=nightly";
 
-/// Run tasks at recurring times: create, list, pause and run schedules
+/// Run tasks and workflows at recurring times: create, list, pause and run schedules
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Schedule {
@@ -56,7 +57,7 @@ pub enum What {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Pause a schedule: no time starts a run, and running tasks continue
+    /// Pause a schedule: no time starts a run, and what runs continues
     Pause {
         /// Name of an existing schedule of the namespace
         #[arg(value_name = "NAME")]
@@ -73,11 +74,11 @@ pub enum What {
         /// Name of an existing schedule of the namespace
         #[arg(value_name = "NAME")]
         name: String,
-        /// Follow the task to its result
+        /// Follow the task or workflow to its end
         #[arg(long, short)]
         wait: bool,
     },
-    /// Delete a schedule; its tasks continue
+    /// Delete a schedule; its tasks and workflows continue
     Delete {
         /// Name of an existing schedule of the namespace
         #[arg(value_name = "NAME")]
@@ -119,7 +120,7 @@ impl Schedule {
             What::Delete { name } => {
                 let request = DeleteScheduleRequest { name: named(&name), allow_missing: false };
                 context.client.delete_schedule(request).await?;
-                context.reporter.line(&format!("schedule {name} deleted; its tasks continue"));
+                context.reporter.line(&format!("schedule {name} deleted; what it has started continues"));
                 Ok(Exit::Ok)
             }
             What::Next { name, cron, time_zone, count } => {
@@ -164,7 +165,20 @@ async fn set_paused(context: &Context, name: String, paused: bool) -> anyhow::Re
 
 async fn run_now(context: &Context, name: String, wait: bool) -> anyhow::Result<Exit> {
     let request = RunScheduleRequest { name, idempotency_key: String::new() };
-    let task = context.client.run_schedule(request).await?.task.unwrap_or_default();
+    let run = context.client.run_schedule(request).await?;
+    if let Some(workflow) = run.workflow {
+        if wait {
+            context.reporter.line(&format!("workflow {}", workflow.uid));
+            return Box::pin(workflow::follow(context, &workflow.name)).await;
+        }
+        if context.out.is_human() {
+            context.out.line(&workflow.uid)?;
+        } else {
+            context.out.value(&workflow)?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let task = run.task.unwrap_or_default();
     if !wait {
         if context.out.is_human() {
             context.out.line(&task.uid)?;

@@ -1,8 +1,12 @@
 //! What `rota schedule` prints.
 
 use rota_proto::names;
-use rota_proto::v1::{PreviewScheduleResponse, Schedule, ScheduleRun, ScheduleStatus, TaskState};
+use rota_proto::v1::{
+    PreviewScheduleResponse, Schedule, ScheduleRun, ScheduleStatus, ScheduledWorkflow, TaskState,
+    WorkflowState, WorkflowStatus,
+};
 
+use crate::commands::workflow;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, Paint, Table, clean, elapsed, first_line, time};
@@ -24,10 +28,17 @@ fn last(status: &ScheduleStatus) -> Option<&ScheduleRun> {
 }
 
 fn state(run: &ScheduleRun) -> (String, Paint) {
+    if run.workflow_state() != WorkflowState::Unspecified {
+        let status = WorkflowStatus { state: run.workflow_state, ..WorkflowStatus::default() };
+        let (state, paint) = workflow::state(&status);
+        return (state.to_lowercase().replace('_', " "), paint);
+    }
     let paint = match run.state() {
         TaskState::Succeeded => Paint::Good,
         TaskState::Failed => Paint::Bad,
-        TaskState::Unspecified if run.task.is_empty() => return ("not started".to_owned(), Paint::Bad),
+        TaskState::Unspecified if run.task.is_empty() && run.workflow.is_empty() => {
+            return ("not started".to_owned(), Paint::Bad);
+        }
         TaskState::Unspecified if run.end_time.is_none() => return ("active".to_owned(), Paint::Plain),
         TaskState::Unspecified => return ("unknown".to_owned(), Paint::Faint),
         _ => Paint::Plain,
@@ -80,13 +91,18 @@ pub(super) fn one(context: &Context, schedule: &Schedule) -> anyhow::Result<Exit
     }
     let (spec, status) =
         (schedule.spec.clone().unwrap_or_default(), schedule.status.clone().unwrap_or_default());
-    let task = spec.task.as_ref().and_then(|task| task.spec.as_ref());
     let times: Vec<_> = status.next_times.iter().map(|at| time(Some(at))).collect();
     let next = if times.is_empty() { "none".to_owned() } else { times.join(", ") };
     let line = |name: &str, value: &str| context.out.line(&format!("{name:<14}{value}"));
     line("Name", names::last(&schedule.name))?;
     line("Cron", &format!("{} ({})", clean(&spec.cron), zone(schedule)))?;
-    line("Task", &task.map(|task| first_line(&task.title, 80)).unwrap_or_default())?;
+    match &spec.workflow {
+        Some(workflow) => line("Workflow", &title(workflow))?,
+        None => {
+            let task = spec.task.as_ref().and_then(|task| task.spec.as_ref());
+            line("Task", &task.map(|task| first_line(&task.title, 80)).unwrap_or_default())?;
+        }
+    }
     line("Next times", &next)?;
     line("Runs", &format!("{} started, {} skipped", status.started, status.skipped))?;
     if !status.problem.is_empty() {
@@ -95,7 +111,7 @@ pub(super) fn one(context: &Context, schedule: &Schedule) -> anyhow::Result<Exit
     if let Some(skip) = &status.last_skip {
         line("Last skip", &format!("{}: {}", time(skip.schedule_time.as_ref()), clean(&skip.reason)))?;
     }
-    let mut table = Table::new(&["TIME", "STATE", "TASK", "TOOK", "MESSAGE"]);
+    let mut table = Table::new(&["TIME", "STATE", "RUN", "TOOK", "MESSAGE"]);
     for run in status.active.iter().rev().chain(&status.recent) {
         let took = match run.end_time {
             Some(_) => elapsed(run.start_time.as_ref(), run.end_time.as_ref()),
@@ -106,7 +122,10 @@ pub(super) fn one(context: &Context, schedule: &Schedule) -> anyhow::Result<Exit
         table.row([
             plain(time(run.schedule_time.as_ref())),
             state(run),
-            plain(run.task.clone()),
+            plain(match run.workflow.as_str() {
+                "" => run.task.clone(),
+                id => format!("workflow {id}"),
+            }),
             plain(took),
             plain(format!("{requested}{}", first_line(&run.message, 80))),
         ]);
@@ -116,6 +135,14 @@ pub(super) fn one(context: &Context, schedule: &Schedule) -> anyhow::Result<Exit
         context.out.table(&table)?;
     }
     Ok(Exit::Ok)
+}
+
+/// Returns a workflow in one line: its template or its title.
+fn title(workflow: &ScheduledWorkflow) -> String {
+    match (workflow.template.as_str(), &workflow.spec) {
+        ("", spec) => spec.as_ref().map(|spec| first_line(&spec.title, 80)).unwrap_or_default(),
+        (template, _) => format!("template {}", clean(template)),
+    }
 }
 
 pub(super) fn times(context: &Context, answer: &PreviewScheduleResponse) -> anyhow::Result<Exit> {

@@ -129,7 +129,7 @@ pub(super) fn read_spec(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
 }
 
 /// Returns `NAME=VALUE` pairs; a value that is no JSON is a text.
-pub(super) fn parameters(pairs: &[String]) -> anyhow::Result<Struct> {
+pub(in crate::commands) fn parameters(pairs: &[String]) -> anyhow::Result<Struct> {
     let mut fields = Map::new();
     for pair in pairs {
         let (name, value) =

@@ -7,10 +7,10 @@ mod report;
 mod show;
 mod watch;
 
-pub(super) use create::read;
+pub(super) use create::{parameters, read};
 pub(super) use from_template::{FromTemplate, OF_TASKS};
 pub(super) use graph::draw;
-pub(super) use show::changed;
+pub(super) use show::{changed, state};
 pub(super) use watch::follow;
 
 use clap::{Args, Subcommand};

@@ -118,7 +118,7 @@ impl List {
 }
 
 /// Returns the state of a workflow without its prefix.
-pub(super) fn state(status: &v1::WorkflowStatus) -> (String, Paint) {
+pub(in crate::commands) fn state(status: &v1::WorkflowStatus) -> (String, Paint) {
     let state = status.state();
     let paint = match state {
         v1::WorkflowState::Succeeded => Paint::Good,

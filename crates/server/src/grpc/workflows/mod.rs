@@ -20,6 +20,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use self::rerun::Rerun;
+use super::create::root_trace;
 use super::managed::Scope;
 use super::streams::Streams;
 use super::templates::template_at;
@@ -222,6 +223,16 @@ impl Workflows {
             }
             _ => Err(unexpected_reply()),
         }
+    }
+
+    /// Creates the workflow of a schedule's run, or only checks it.
+    pub(crate) async fn create_scheduled(
+        &self,
+        namespace: Namespace,
+        mut request: v1::CreateWorkflowRequest,
+    ) -> Result<v1::Workflow, Status> {
+        self.instantiate(&namespace, &mut request).await?;
+        self.create(namespace, root_trace(), request, None).await
     }
 
     /// Returns all steps, in pieces, to a function.

@@ -1,0 +1,79 @@
+//! Tasks and workflows of runs: what has become of them, and the commands that cancel and remove them.
+
+use rota_core::task::{Command as TaskCommand, Desired};
+use rota_core::{Namespace, TaskId, WorkflowId, workflow};
+use rota_proto::v1;
+use rota_store::{Command, WorkflowCommand, WorkflowQuery};
+use tonic::Status;
+
+use super::record::is_workflow;
+use crate::store_client::StoreClient;
+use crate::wire::{self, event, failure, status, time};
+
+/// A run, with the state of its task or workflow.
+pub(crate) struct Observed {
+    pub(crate) run: v1::ScheduleRun,
+    pub(crate) is_over: bool,
+}
+
+/// Looks up the task or workflow of a run. Returns `None` if it does not exist.
+pub(crate) async fn observe(
+    store: &StoreClient,
+    namespace: &Namespace,
+    run: v1::ScheduleRun,
+) -> Result<Option<Observed>, Status> {
+    if is_workflow(&run) {
+        let Ok(id) = run.workflow.parse::<WorkflowId>() else { return Ok(None) };
+        let query = WorkflowQuery::Id((namespace.clone(), id));
+        let rows = store.reads().workflows(query).await.map_err(status::store)?;
+        let Some(found) = rows.workflows.into_iter().find(|found| !found.deleted) else { return Ok(None) };
+        let status = wire::workflow::workflow(&found, None, None).status.unwrap_or_default();
+        let run = v1::ScheduleRun {
+            workflow_state: status.state,
+            end_time: status.end_time,
+            message: status.message,
+            ..run
+        };
+        return Ok(Some(Observed { run, is_over: found.state.is_final() }));
+    }
+    let Ok(id) = run.task.parse::<TaskId>() else { return Ok(None) };
+    let Some(task) = store.record(namespace, id).await? else { return Ok(None) };
+    let message = task.failure.as_ref().map(|one| failure::to_wire(one).message).unwrap_or_default();
+    let run = v1::ScheduleRun {
+        state: event::state(task.state).into(),
+        end_time: task.ended_at.map(time::timestamp),
+        message,
+        ..run
+    };
+    Ok(Some(Observed { run, is_over: task.state.is_final() }))
+}
+
+/// Whether a run has ended with success.
+pub(super) fn has_succeeded(run: &v1::ScheduleRun) -> bool {
+    match is_workflow(run) {
+        true => run.workflow_state() == v1::WorkflowState::Succeeded,
+        false => run.state() == v1::TaskState::Succeeded,
+    }
+}
+
+/// Returns the command that cancels the task or workflow of a run.
+pub(super) fn cancel(namespace: &Namespace, run: &v1::ScheduleRun, reason: String) -> Option<Command> {
+    let namespace = namespace.clone();
+    if is_workflow(run) {
+        let command = workflow::Command::Cancel { reason };
+        return Some(WorkflowCommand::Apply { namespace, id: run.workflow.parse().ok()?, command }.into());
+    }
+    let command =
+        TaskCommand::Update { priority: None, labels: None, desired: Some(Desired::Cancelled), reason };
+    Some(Command::Task { namespace, id: run.task.parse().ok()?, command })
+}
+
+/// Returns the command that removes the task or workflow of an ended run.
+pub(super) fn remove(namespace: &Namespace, run: &v1::ScheduleRun) -> Option<Command> {
+    let namespace = namespace.clone();
+    if is_workflow(run) {
+        let id = run.workflow.parse().ok()?;
+        return Some(WorkflowCommand::Apply { namespace, id, command: workflow::Command::Delete }.into());
+    }
+    Some(Command::RemoveTask((namespace, run.task.parse().ok()?)))
+}
