@@ -1,12 +1,12 @@
 //! Tables and texts about workflows.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rota_proto::{names, v1};
 
 use crate::commands::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{Paint, Table, age, clean, elapsed, first_line};
+use crate::output::{Paint, Table, age, clean, elapsed, first_line, word};
 
 #[derive(Debug, Args)]
 pub(super) struct List {
@@ -16,9 +16,9 @@ pub(super) struct List {
     /// Only those of an owner
     #[arg(long, value_name = "OWNER", default_value = "", hide_default_value = true)]
     owner: String,
-    /// Only those in these comma-separated states; may be repeated
-    #[arg(long, value_name = "STATES", value_delimiter = ',', value_enum, ignore_case = true)]
-    state: Vec<State>,
+    /// Only those in these comma-separated states, such as running or compensation_failed; may be repeated
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = named_state)]
+    state: Vec<v1::WorkflowState>,
     /// Only those with this label; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     label: Vec<Pair>,
@@ -33,34 +33,17 @@ pub(super) struct List {
     limit: i32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum State {
-    Running,
-    Paused,
-    Stopping,
-    Compensating,
-    Finalizing,
-    Succeeded,
-    Failed,
-    Cancelled,
-    #[value(alias = "compensation_failed")]
-    CompensationFailed,
-}
+const STATE: &str = "WORKFLOW_STATE_";
 
-impl State {
-    fn to_api(self) -> v1::WorkflowState {
-        match self {
-            Self::Running => v1::WorkflowState::Running,
-            Self::Paused => v1::WorkflowState::Paused,
-            Self::Stopping => v1::WorkflowState::Stopping,
-            Self::Compensating => v1::WorkflowState::Compensating,
-            Self::Finalizing => v1::WorkflowState::Finalizing,
-            Self::Succeeded => v1::WorkflowState::Succeeded,
-            Self::Failed => v1::WorkflowState::Failed,
-            Self::Cancelled => v1::WorkflowState::Cancelled,
-            Self::CompensationFailed => v1::WorkflowState::CompensationFailed,
-        }
-    }
+/// Returns a state by the name that the API has for it, in any case.
+fn named_state(text: &str) -> Result<v1::WorkflowState, String> {
+    let full = format!("{STATE}{}", text.replace(['-', ' '], "_").to_uppercase());
+    let known = v1::WorkflowState::from_str_name(&full);
+    known.filter(|state| *state != v1::WorkflowState::Unspecified).ok_or_else(|| {
+        let all = (1..).map_while(|number| v1::WorkflowState::try_from(number).ok());
+        let names: Vec<_> = all.map(|state| word(state.as_str_name(), STATE)).collect();
+        format!("{text:?} is not a state of workflows: {}", names.join(", "))
+    })
 }
 
 impl List {
@@ -76,7 +59,7 @@ impl List {
             parent: context.parent(self.all_namespaces),
             page_size: self.limit,
             filter: Some(v1::WorkflowFilter {
-                states: self.state.iter().map(|state| state.to_api().into()).collect(),
+                states: self.state.iter().map(|state| (*state).into()).collect(),
                 labels: pairs::map(&self.label),
                 owner: self.owner,
                 template: self.template,
@@ -127,7 +110,7 @@ pub(in crate::commands) fn state(status: &v1::WorkflowStatus) -> (String, Paint)
         v1::WorkflowState::Cancelled | v1::WorkflowState::Unspecified => Paint::Faint,
         _ => Paint::Busy,
     };
-    (state.as_str_name().trim_start_matches("WORKFLOW_STATE_").to_owned(), paint)
+    (state.as_str_name().trim_start_matches(STATE).to_owned(), paint)
 }
 
 /// Returns the state of a step without its prefix.
@@ -256,4 +239,19 @@ pub(super) fn step_line(step: &v1::StepStatus, colored: bool) -> String {
     };
     let line = format!("{:<24} {}{tasks}", step.name, paint.around(&state, colored));
     if reason.is_empty() { line } else { format!("{line}  {}", first_line(&reason, 80)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_the_names_of_the_api() {
+        for text in ["compensation_failed", "compensation-failed", "COMPENSATION_FAILED"] {
+            assert_eq!(named_state(text), Ok(v1::WorkflowState::CompensationFailed), "{text}");
+        }
+        let unknown = named_state("done").unwrap_err();
+        assert!(unknown.contains("running, paused") && unknown.contains("succeeded"), "{unknown}");
+        assert!(named_state("unspecified").is_err());
+    }
 }
