@@ -198,6 +198,7 @@ impl Server {
             Streams { watchers: Arc::clone(&watchers), deltas: Arc::clone(&deltas), stop: stop.clone() };
         let workflow_service = grpc::Workflows {
             store: store.clone(),
+            artifacts: artifacts.clone(),
             ready_steps: Arc::clone(&ready_steps),
             streams: streams.clone(),
         };

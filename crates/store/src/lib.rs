@@ -92,7 +92,7 @@ pub use records::{
 };
 pub use removal::{Removal, RemovalPage};
 pub use replica::{DatabaseStatus, Replica, Standbys};
-pub use reused_lists::{reused_item, reused_list, reused_lists};
+pub use reused_lists::{input_files, reused_item, reused_list, reused_lists};
 pub use rows::{SessionRow, StepRow, WorkflowRow};
 pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{DamagedObject, OnWorker, Snapshot};

@@ -1,13 +1,20 @@
-//! Keys of the lists of files that a step has taken over from an earlier run: they are among those of attempts, so that what they refer to
-//! is kept like any other artifact, and are removed with their workflow.
+//! Keys of the lists of files of a workflow: of its inputs, and of what its steps have taken over from an earlier run. They are among
+//! those of attempts, so that what they refer to is kept like any other artifact, and are removed with their workflow.
 
-use rota_core::TaskKey;
+use rota_core::{TaskKey, WorkflowKey};
 
 use crate::{ArtifactsKey, ArtifactsKeys, StepKey};
 
 /// Bits of the number of an item: steps and items are at most 10,000 each.
 const ITEM_BITS: u32 = 14;
 const LAST_ITEM: u32 = (1 << ITEM_BITS) - 1;
+/// Place of the files of the inputs: behind those of all steps.
+const INPUTS: u32 = 0x7fff_ffff;
+
+/// Returns the key of the list of the files that are inputs of a workflow.
+pub fn input_files(workflow: WorkflowKey) -> ArtifactsKey {
+    ArtifactsKey { task: TaskKey(workflow.0), attempt: INPUTS }
+}
 
 /// Returns the key of the list of an item. No task has the number of a workflow: both are revisions of the store.
 pub fn reused_list((workflow, step): StepKey, item: u32) -> ArtifactsKey {
@@ -26,7 +33,6 @@ pub fn reused_item(key: ArtifactsKey) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use rota_core::WorkflowKey;
     use rota_core::workflow::{MAX_ITEMS, MAX_STEPS};
 
     use super::*;
@@ -39,5 +45,6 @@ mod tests {
         assert!(
             reused_lists(last, 0).contains(&key) && !reused_lists((last.0, last.1 - 1), 0).contains(&key)
         );
+        assert!(!reused_lists(last, 0).contains(&input_files(last.0)), "inputs are no list of a step");
     }
 }

@@ -13,12 +13,15 @@ pub struct CreateWorkflow {
     pub key: Option<String>,
     /// Whether the caller chose the id, so that it may exist already.
     pub foreign_id: bool,
+    /// Encoded list of the files that are inputs, opaque. One that is a step has those of the workflow around it.
+    pub files: Option<Bytes>,
 }
 
 impl CreateWorkflow {
     /// Returns the bytes of its specs.
     pub fn payload_bytes(&self) -> usize {
-        self.spec.len() + self.steps.iter().map(|step| step.spec.len()).sum::<usize>()
+        let files = self.files.as_ref().map_or(0, Bytes::len);
+        self.spec.len() + files + self.steps.iter().map(|step| step.spec.len()).sum::<usize>()
     }
 }
 

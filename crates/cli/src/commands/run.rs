@@ -30,6 +30,7 @@ Examples:
   rota run --agent analyst --input sales.csv \"Summarize the sales\"
   git diff | rota run --agent reviewer -
   rota run --template deploy-app -p image=registry.example/app:1
+  rota run --template summarize --input data=sales.csv
   id=$(rota run --detach \"Summarize the log\") && rota wait \"$id\" && rota result \"$id\"";
 
 /// What a path has as it is in a URL.
@@ -128,7 +129,7 @@ pub struct Run {
     /// Work on a copy of the git repository around --workspace, files as they are now, and change them when the task succeeds
     #[arg(long, requires = "workspace", conflicts_with = "detach")]
     pub apply: bool,
-    /// File that the task is given, in `input/` of $ROTA_CONTEXT; may be repeated
+    /// File that the task is given, in `input/` of $ROTA_CONTEXT; with --template, NAME=FILE for a parameter NAME; may be repeated
     #[arg(long, value_name = "FILE")]
     pub input: Vec<PathBuf>,
     /// Shell command that prepares the workspace before the agent starts; may be repeated
@@ -161,6 +162,7 @@ impl Run {
             let run = workflow::FromTemplate {
                 template,
                 parameters: self.parameters,
+                inputs: self.input.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
                 name: self.name.unwrap_or_default(),
                 owner: self.owner,
                 labels: pairs::map(&self.label),

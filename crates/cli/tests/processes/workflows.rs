@@ -272,3 +272,41 @@ async fn workflows_are_listed_by_what_they_have() -> Result<()> {
     fixture.rota(&["run", "--template", "deploy@7", "-p", "image=a"]).await.failed(4, &["no version 7"]);
     Ok(())
 }
+
+const COUNT: &str = "\
+parameters: [{name: data, schema: {type: object}}]
+workflow:
+  steps:
+    - name: count
+      task: {target: {agent: shell}, runtime: {command: {shell: 'wc -w < $ROTA_CONTEXT/${{ inputs.data.path }}'}}}
+  outputs: {words: '${{ steps.count.result.text }}'}
+";
+
+#[tokio::test]
+async fn files_are_inputs_of_templates_and_reruns() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 1).await?;
+    std::fs::write(fixture.dir().join("count.yaml"), COUNT)?;
+    std::fs::write(fixture.dir().join("data.txt"), "one two three")?;
+    std::fs::write(fixture.dir().join("other.txt"), "one")?;
+    fixture.rota(&["template", "apply", "count", "-f", "count.yaml"]).await.success();
+    let run = ["run", "--template", "count", "--name", "counted", "--input", "data.txt"];
+    let ran = fixture.rota(&run).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "words=3\n"), "{ran:?}");
+    fixture.rota(&["workflow", "rerun", "counted", "--failed", "--input", "data=other.txt"]).await.success();
+    fixture.rota(&["workflow", "watch", "counted"]).await.success();
+    let again = fixture.rota(&["workflow", "get", "counted", "-o", "json"]).await.json();
+    assert_eq!(again["status"]["outputs"]["words"], "1", "{again}");
+    let spec = COUNT.split("workflow:\n").nth(1).context("a workflow")?.replace("\n  ", "\n");
+    std::fs::write(fixture.dir().join("spec.yaml"), spec.trim_start())?;
+    let run = ["workflow", "run", "-f", "spec.yaml", "--name", "file", "--input", "data=data.txt", "--watch"];
+    fixture.rota(&run).await.success();
+    let ended = fixture.rota(&["workflow", "get", "file", "-o", "json"]).await.json();
+    assert_eq!(ended["status"]["outputs"]["words"], "3", "{ended}");
+    let missing = fixture.rota(&["run", "--template", "count", "--input", "data=none.txt"]).await;
+    assert!(missing.code != 0 && missing.err.contains("none.txt"), "{missing:?}");
+    let unnamed = fixture.rota(&["run", "--template", "count", "--input", "2.txt"]).await;
+    assert!(unnamed.code == 2 && unnamed.err.contains("NAME=2.txt"), "{unnamed:?}");
+    Ok(())
+}

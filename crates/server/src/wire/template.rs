@@ -120,7 +120,7 @@ pub(crate) fn check(spec: &v1::WorkflowTemplateSpec) -> Result<(), Status> {
     if workflow.steps.is_empty() {
         return Err(invalid(format!("{FIELD}.workflow.steps"), "must not be empty"));
     }
-    if workflow.inputs.is_some() || workflow.inputs_schema.is_some() {
+    if workflow.inputs.is_some() || workflow.inputs_schema.is_some() || !workflow.input_files.is_empty() {
         let why = "must not be set: the parameters of the template are the inputs of the workflow";
         return Err(invalid(format!("{FIELD}.workflow.inputs"), why));
     }

@@ -255,8 +255,8 @@ impl Driver {
         let spec = self.read(WorkflowQuery::Spec(key)).await?.bodies.into_iter().next();
         let spec = spec.map(|(_, body)| body).unwrap_or_default();
         let evaluated = async {
-            let stored = values::decode(spec.clone())?;
-            let values = values::read(&self.store, &workflow, spec, &stored.seen).await?;
+            let stored = values::decode(spec)?;
+            let values = values::read(&self.store, &workflow, &stored, &stored.seen).await?;
             let spec = stored.spec.unwrap_or_default();
             let outputs = evaluate::outputs(&spec.outputs, &values)?;
             check_outputs(&spec, &outputs).map_err(NoValues::Step)?;

@@ -16,11 +16,12 @@ use rota_store::{Action, Create};
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
+use super::fill::TaskTemplate;
 use super::values::{self, NoFill, NoValues};
 use super::{bounds, compensations, nested, reuse};
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
-use crate::wire::workflow::{self as wire, MAX_VALUES, StoredStep};
+use crate::wire::workflow::{self as wire, Files, MAX_VALUES, StoredStep};
 
 /// Bytes of the specs of tasks that one command creates.
 const MAX_SPECS: usize = 4 << 20;
@@ -78,8 +79,11 @@ async fn attempt(
 ) -> Result<Option<Next>, NoValues> {
     let spec = stored.step.unwrap_or_default();
     let repeats = spec.repeat.is_some() && spec.for_each.is_none();
+    let around = &values::decode(workflow_spec)?;
+    let no_files = Files::new();
+    let files = around.spec.as_ref().map_or(&no_files, |spec| &spec.input_files);
     let read = async move |seen: BTreeMap<String, u32>| -> Result<Values, NoValues> {
-        let values = values::read(store, workflow, workflow_spec, &seen).await?;
+        let values = values::read(store, workflow, around, &seen).await?;
         // There is one read.
         let _ = meter.set(values.meter());
         let values = values.round(u64::from(step.round));
@@ -90,8 +94,9 @@ async fn attempt(
     };
     if step.compensation == Some(StepState::Ready) {
         let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
+        let task = TaskTemplate::new(&task, None, files)?;
         // What else reads of the step may be too large by now.
-        let mut values = read(reads(&task, &stored.seen)?).await?;
+        let mut values = read(task.reads(&stored.seen)?).await?;
         let mut item = 0;
         if step.compensates_each {
             let element = compensations::next(store, workflow, step).await?;
@@ -99,7 +104,7 @@ async fn attempt(
             values = element.values(&step.name, &values)?;
         }
         let place = place(workflow, step, COMPENSATION, item);
-        let (create, kept) = create(creator, workflow, fill(&task, &values)?, spec.priority, place).await?;
+        let (create, kept) = create(creator, workflow, task.fill(&values)?, spec.priority, place).await?;
         return Ok(Some(Next { action: Action::Compensate(Box::new(create)), kept: vec![kept] }));
     }
     match step.state {
@@ -111,19 +116,20 @@ async fn attempt(
                     return Ok(Some(Action::Skip.into()));
                 }
             }
-            start(creator, workflow, step, &spec, &stored.needs, &values).await.map(Some)
+            start(creator, workflow, step, &spec, &stored.needs, &values, files).await.map(Some)
         }
         StepState::Running if step.wanted() > 0 => {
             let created = step.created;
             if step.kind == Kind::Workflow {
                 let values = read(stored.seen).await?;
-                return nested::more(store, workflow, step, &spec, &values).await.map(Some);
+                return nested::more(store, workflow, step, &spec, &values, files).await.map(Some);
             }
             let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
                 return Err(failed("it has no task"));
             };
+            let task = TaskTemplate::new(task, spec.for_each.as_ref(), files)?;
             let (window, values) = match values::items(store, step, created).await? {
-                Some(window) => (Some(window), read(reads(task, &stored.seen)?).await?),
+                Some(window) => (Some(window), read(task.reads(&stored.seen)?).await?),
                 // One task, or a fan-out that an earlier version has started.
                 None => {
                     let values = read(stored.seen).await?;
@@ -131,8 +137,8 @@ async fn attempt(
                     (items(&spec, &values)?.map(after), values)
                 }
             };
-            let specs =
-                fill_next(|values| fill(task, values), &values, created, most(step), window.as_deref())?;
+            let fill = |values: &Values| task.fill(values);
+            let specs = fill_next(fill, &values, created, most(step), window.as_deref())?;
             let (tasks, kept) = create_all(creator, workflow, step, spec.priority, specs).await?;
             let action = Action::More { round: step.round, created, tasks, nested: Vec::new() };
             Ok(Some(Next { action, kept }))
@@ -169,6 +175,7 @@ async fn start(
     spec: &v1::WorkflowStep,
     needs: &[u32],
     values: &Values,
+    files: &Files,
 ) -> Result<Next, NoValues> {
     let mut prompt = String::new();
     if let Some(v1::workflow_step::Kind::Approval(approval)) = &spec.kind {
@@ -179,7 +186,7 @@ async fn start(
     let items = items(spec, values)?;
     let items = items.as_deref();
     if step.kind == Kind::Workflow {
-        return nested::start(creator, workflow, step, spec, values, items).await;
+        return nested::start(creator, workflow, step, spec, values, files, items).await;
     }
     let task = match &spec.kind {
         Some(v1::workflow_step::Kind::Task(task)) => Some(task),
@@ -194,7 +201,10 @@ async fn start(
     // The digest of a small fan-out covers all of its tasks.
     let count = if is_first && total as usize <= MAX_TASKS_PER_COMMIT { total } else { most(&planned) };
     let mut specs = match task {
-        Some(task) => fill_next(|values| fill(task, values), values, 0, count, items)?,
+        Some(task) => {
+            let task = TaskTemplate::new(task, spec.for_each.as_ref(), files)?;
+            fill_next(|values| task.fill(values), values, 0, count, items)?
+        }
         None => Vec::new(),
     };
     let mut inputs = String::new();
@@ -235,17 +245,6 @@ async fn start(
 /// Returns the number of tasks that the next command creates, at most.
 pub(super) fn most(step: &Step) -> u32 {
     u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted())
-}
-
-/// Returns the steps that the expressions of a task read, of those that the step does.
-fn reads(task: &v1::TaskSpec, seen: &BTreeMap<String, u32>) -> Result<BTreeMap<String, u32>, NoValues> {
-    let json = serde_json::to_value(task).map_err(failed)?;
-    let used = rota_expressions::references(&json).map_err(failed)?;
-    Ok(seen
-        .iter()
-        .filter(|(name, _)| used.steps.contains(*name))
-        .map(|(name, at)| (name.clone(), *at))
-        .collect())
 }
 
 /// Returns the specs of the next tasks of a round, for the items of a fan-out from there on: at least one, and fewer than there
@@ -344,30 +343,6 @@ pub(super) fn not_now(status: Status) -> NoValues {
         | Code::DataLoss => NoValues::Step(status.message().to_owned()),
         _ => NoValues::Later(status),
     }
-}
-
-/// Returns a task's spec with the results of its expressions, and one agent if each of several has a task.
-fn fill(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
-    let mut filled = fill_texts(task, values)?;
-    let index = values.get("index").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
-    if let Some(agent) = wire::all_agents(&filled).zip(index).and_then(|(agents, index)| agents.get(index)) {
-        filled.target = Some(v1::Target { kind: Some(v1::target::Kind::Agent(agent.clone())) });
-    }
-    Ok(filled)
-}
-
-/// Returns a task's spec with the results of its expressions. Only in `input` they keep their types.
-fn fill_texts(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
-    let mut json = serde_json::to_value(task)?;
-    if !json.to_string().contains("${{") {
-        return Ok(task.clone());
-    }
-    let input = json.as_object_mut().and_then(|fields| fields.remove("input"));
-    let mut filled = rota_expressions::fill_text(&json, values)?;
-    if let (Some(input), Some(fields)) = (input, filled.as_object_mut()) {
-        fields.insert("input".to_owned(), rota_expressions::fill(&input, values)?);
-    }
-    Ok(serde_json::from_value(filled)?)
 }
 
 fn finish(step: &Step, spec: &v1::WorkflowStep, values: &Values) -> Result<Next, NoValues> {

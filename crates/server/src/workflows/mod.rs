@@ -7,6 +7,7 @@ mod compensations;
 mod driver;
 mod evaluate;
 pub(crate) mod feed;
+mod fill;
 mod nested;
 mod queue;
 mod ready;

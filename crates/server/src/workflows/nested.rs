@@ -55,8 +55,7 @@ impl Base {
         let found = found.map_err(not_now)?;
         // Rounds of earlier versions have none.
         if !uid.is_empty() && uid != found.uid {
-            let why =
-                format!("template {} was deleted and created again since the round began", given.template);
+            let why = format!("template {name} was deleted and created again since the round began");
             return Err(failed(why));
         }
         let named = format!("{}@{}#{}", given.template, found.version, found.uid);
@@ -77,11 +76,14 @@ impl Base {
         }
     }
 
-    fn with(&self, inputs: Struct) -> Result<v1::WorkflowSpec, NoValues> {
-        match self {
-            Self::Spec(spec) => Ok(v1::WorkflowSpec { inputs: Some(inputs), ..(**spec).clone() }),
-            Self::Template(spec, _) => template::instantiate(spec, inputs).map_err(not_now),
-        }
+    /// Returns the workflow with these inputs, and with those of the files around it that are among them.
+    fn with(&self, inputs: Struct, files: &Files) -> Result<v1::WorkflowSpec, NoValues> {
+        let input_files = wire::passed_on(files, &inputs).map_err(not_now)?;
+        let spec = match self {
+            Self::Spec(spec) => v1::WorkflowSpec { inputs: Some(inputs), ..(**spec).clone() },
+            Self::Template(spec, _) => template::instantiate(spec, inputs).map_err(not_now)?,
+        };
+        Ok(v1::WorkflowSpec { input_files, ..spec })
     }
 }
 
@@ -147,6 +149,7 @@ pub(super) async fn start(
     step: &Step,
     spec: &v1::WorkflowStep,
     values: &Values,
+    files: &Files,
     items: Option<&[Value]>,
 ) -> Result<Next, NoValues> {
     let store = &creator.store;
@@ -195,6 +198,7 @@ pub(super) async fn more(
     step: &Step,
     spec: &v1::WorkflowStep,
     values: &Values,
+    files: &Files,
 ) -> Result<Next, NoValues> {
     let window = match spec.for_each {
         Some(_) => values::items(store, step, step.created).await?,
@@ -215,6 +219,7 @@ async fn create(
     base: &Base,
     priority: Option<i32>,
     inputs: Vec<Struct>,
+    files: &Files,
 ) -> Result<Vec<CreateWorkflow>, NoValues> {
     let depth = workflow.depth() + 1;
     if depth > MAX_DEPTH {

@@ -279,6 +279,7 @@ mod tests {
             steps: vec![NewStep { step, spec: bytes::Bytes::new(), needs: Vec::new() }],
             key: None,
             foreign_id: false,
+            files: None,
         };
         let work = async {
             let replies = store.apply(vec![WorkflowCommand::Create(Box::new(create)).into()]).await.unwrap();

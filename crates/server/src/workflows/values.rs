@@ -92,10 +92,9 @@ impl Room {
 pub(super) async fn read(
     store: &StoreClient,
     workflow: &Workflow,
-    spec: Bytes,
+    stored: &StoredSpec,
     seen: &BTreeMap<String, u32>,
 ) -> Result<Values, NoValues> {
-    let stored = decode(spec)?;
     if !stored.has_known_rules() {
         let why = format!(
             "a later version has created workflow {}, whose expressions have rules that this version does not know: upgrade the control plane",
@@ -103,7 +102,7 @@ pub(super) async fn read(
         );
         return Err(NoValues::Later(Status::unavailable(why)));
     }
-    let inputs = stored.spec.and_then(|spec| spec.inputs);
+    let inputs = stored.spec.as_ref().and_then(|spec| spec.inputs.as_ref());
     let inputs = inputs.map(|inputs| whole(serde_json::to_value(inputs).unwrap_or_default()));
     // Finally-steps act on the outcome, not on the phase that they are.
     let state = match workflow.state {

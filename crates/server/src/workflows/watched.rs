@@ -272,6 +272,7 @@ mod tests {
             steps: vec![step("a"), step("b")],
             key: None,
             foreign_id: false,
+            files: None,
         };
         let replies = store.apply(vec![WorkflowCommand::Create(Box::new(create)).into()]).await.unwrap();
         let Some(Ok(Reply::Workflow { workflow, .. })) = replies.into_iter().next() else { panic!() };

@@ -39,7 +39,7 @@ async fn holder(cluster: &Cluster, worker: &str) -> Result<Client> {
     Ok(Client::new(Options { token: Token::Fixed(token.into()), ..options })?)
 }
 
-fn artifact(name: &str, text: &str) -> Artifact {
+pub(crate) fn artifact(name: &str, text: &str) -> Artifact {
     let digest = Sha256::digest(text);
     Artifact {
         name: name.to_owned(),
@@ -50,7 +50,7 @@ fn artifact(name: &str, text: &str) -> Artifact {
     }
 }
 
-async fn upload(client: &Client, parent: &str, text: &'static str) -> Result<i64, Status> {
+pub(crate) async fn upload(client: &Client, parent: &str, text: &'static str) -> Result<i64, Status> {
     let part = UploadPartsRequest { parent: parent.to_owned(), data: text.into() };
     Ok(client.artifact_service().upload_parts(tokio_stream::iter([part])).await?.into_inner().parts)
 }

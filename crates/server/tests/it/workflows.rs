@@ -6,6 +6,7 @@ mod compensations;
 mod control;
 mod ends;
 mod feed;
+mod files;
 mod groups;
 mod kills;
 mod nested;

@@ -306,6 +306,7 @@ fn damaged_steps_end_no_list_early() {
         steps: vec![step("a"), step("b"), step("c")],
         key: None,
         foreign_id: false,
+        files: None,
     };
     run(&mut engine, vec![WorkflowCommand::Create(Box::new(create)).into()], NOW);
     let damage = "UPDATE steps SET record = x'81a57374617465a46e6577' WHERE step < 2";

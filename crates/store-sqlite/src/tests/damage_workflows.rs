@@ -39,6 +39,7 @@ fn workflow(number: u128, steps: usize, key: Option<&str>) -> Command {
         steps: (0..steps).map(step).collect(),
         key: key.map(str::to_owned),
         foreign_id: true,
+        files: None,
     };
     WorkflowCommand::Create(Box::new(create)).into()
 }

@@ -44,7 +44,8 @@ pub(super) fn workflow(steps: Vec<NewStep>) -> CreateWorkflow {
             |new: &NewStep| new.needs.iter().any(|need| usize::try_from(need.step).unwrap() == index);
         steps[index].step.has_dependents = steps.iter().any(is_needed);
     }
-    CreateWorkflow { workflow, spec: Bytes::from_static(b"spec"), steps, key: None, foreign_id: true }
+    let spec = Bytes::from_static(b"spec");
+    CreateWorkflow { workflow, spec, steps, key: None, foreign_id: true, files: None }
 }
 
 pub(super) fn failed() -> Completion {

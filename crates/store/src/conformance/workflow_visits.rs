@@ -23,7 +23,8 @@ async fn create(t: &mut Harness, max_parallel: u32, steps: Vec<(Kind, bool)>) ->
         NewStep { step, spec: bytes::Bytes::new(), needs: Vec::new() }
     });
     let steps = steps.collect();
-    let create = CreateWorkflow { workflow, spec: bytes::Bytes::new(), steps, key: None, foreign_id: false };
+    let (spec, key) = (bytes::Bytes::new(), None);
+    let create = CreateWorkflow { workflow, spec, steps, key, foreign_id: false, files: None };
     match t.one(WorkflowCommand::Create(Box::new(create)).into()).await {
         Ok(Reply::Workflow { workflow, .. }) => workflow.key,
         other => panic!("not created: {other:?}"),

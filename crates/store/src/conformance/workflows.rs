@@ -11,7 +11,7 @@ use super::harness::{Harness, namespace, on_alias};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
 use crate::{
     Action, Command, Refused, Reply, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowFilter, WorkflowQuery,
-    reused_item, reused_lists, reused_results,
+    input_files, reused_item, reused_lists, reused_results,
 };
 
 /// Steps that need one: more than one commit notifies.
@@ -194,7 +194,9 @@ pub async fn reused_results_are_stored(t: &mut Harness) {
 }
 
 pub async fn reused_lists_are_removed_with_their_workflow(t: &mut Harness) {
-    let mut run = Run::new(t, workflow(vec![step("a", &[]), step("b", &[])]), true).await;
+    let mut given = workflow(vec![step("a", &[]), step("b", &[])]);
+    given.files = Some(Bytes::from_static(b"input"));
+    let mut run = Run::new(t, given, true).await;
     let reuse = |lists: &[(u32, &'static str)]| Action::Reuse {
         round: 1,
         total: 3,
@@ -211,6 +213,11 @@ pub async fn reused_lists_are_removed_with_their_workflow(t: &mut Harness) {
     };
     assert_eq!(read(run.t, 0, 0).await, [(0, b"first".to_vec()), (2, b"third".to_vec())]);
     assert_eq!((read(run.t, 0, 1).await.len(), read(run.t, 1, 0).await.len()), (1, 1));
+    let inputs = async |t: &Harness| {
+        let key = input_files(key);
+        t.store.artifacts(key..=key, 9).await.unwrap().into_iter().map(|(_, list)| list).collect::<Vec<_>>()
+    };
+    assert_eq!(inputs(run.t).await, [&b"input"[..]]);
     let ended = run.workflow().await;
     assert_eq!((ended.state, ended.reused_lists), (State::Succeeded, 15));
     let (namespace, id) = (namespace("n"), ended.id);

@@ -12,7 +12,7 @@ use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
 use crate::{
     Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_MEMBER,
-    WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId,
+    WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId, input_files,
 };
 
 /// Result of an approval without a decision, as a decision without a comment leaves it.
@@ -127,7 +127,7 @@ impl<B: Backend> Engine<B> {
         create: CreateWorkflow,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
-        let CreateWorkflow { mut workflow, spec, mut steps, key: name, foreign_id } = create;
+        let CreateWorkflow { mut workflow, spec, mut steps, key: name, foreign_id, files } = create;
         let scoped = (workflow.namespace.clone(), workflow.id);
         let name = name.map(|name| (workflow.namespace.clone(), name));
         let set = &mut self.write_set.workflows;
@@ -160,6 +160,7 @@ impl<B: Backend> Engine<B> {
         let new = Some((spec, name.map(|(_, name)| name)));
         set.records.insert(key, Some(WorkflowEntry { workflow: workflow.clone(), new, changed: false }));
         set.change_workflow(key);
+        self.write_set.changes.artifacts.extend(files.map(|files| (input_files(key), files)));
         self.follow_workflow(key, change);
         if workflow.group.is_some() {
             // It may have its place already.

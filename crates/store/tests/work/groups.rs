@@ -19,7 +19,8 @@ fn group(members: usize, replaces: bool) -> (Engine<Counting>, Command) {
         workflow.group = Some(Box::new(Group { name, limit: 1, replaces, place }));
         let step = Step::new("a".to_owned(), Kind::Signal { timeout: None });
         let steps = vec![NewStep { step, spec: Bytes::new(), needs: Vec::new() }];
-        let create = CreateWorkflow { workflow, spec: Bytes::new(), steps, key: None, foreign_id: false };
+        let (spec, key) = (Bytes::new(), None);
+        let create = CreateWorkflow { workflow, spec, steps, key, foreign_id: false, files: None };
         Command::from(WorkflowCommand::Create(Box::new(create)))
     };
     for number in 0..members {

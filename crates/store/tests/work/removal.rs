@@ -20,7 +20,8 @@ fn with_workflow(steps: u32) -> (Engine<Counting>, WorkflowKey) {
     };
     let steps = (0..steps).map(step).collect();
     let workflow = Workflow::new(ID, namespace());
-    let create = CreateWorkflow { workflow, spec: Bytes::new(), steps, key: None, foreign_id: false };
+    let (spec, key) = (Bytes::new(), None);
+    let create = CreateWorkflow { workflow, spec, steps, key, foreign_id: false, files: None };
     let (_, replies) = calls(&mut engine, vec![WorkflowCommand::Create(Box::new(create)).into()]);
     let Reply::Workflow { workflow, .. } = &replies[0] else { panic!("{replies:?}") };
     (engine, workflow.key)

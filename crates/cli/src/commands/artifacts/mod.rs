@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::output::{Paint, Table};
 
 pub use download::Download;
-pub use input::upload;
+pub use input::{upload, upload_named};
 
 const EXAMPLES: &str = "\
 Examples:

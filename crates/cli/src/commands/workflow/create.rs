@@ -10,6 +10,7 @@ use rota_proto::{names, v1};
 use serde_json::{Map, Value};
 
 use super::{show, watch};
+use crate::commands::artifacts;
 use crate::commands::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -31,6 +32,9 @@ pub(super) struct Run {
     /// Parameter of the template, or input of the specification, as JSON or as text; may be repeated
     #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
     parameters: Vec<String>,
+    /// File that is an input or a parameter, by this name or by that of the file; may be repeated
+    #[arg(long = "input", value_name = "[NAME=]FILE")]
+    inputs: Vec<String>,
     /// Alias, by which commands find the newest workflow that has it
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     name: String,

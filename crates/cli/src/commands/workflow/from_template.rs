@@ -9,12 +9,13 @@ use serde_json::Value;
 
 use super::watch::{self, Seen};
 use super::{create, show};
+use crate::commands::artifacts;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{clean, elapsed};
 
 /// Arguments of `rota run` that a template has none of.
-pub(in crate::commands) const OF_TASKS: [&str; 24] = [
+pub(in crate::commands) const OF_TASKS: [&str; 23] = [
     "prompt",
     "kind",
     "agent",
@@ -34,7 +35,6 @@ pub(in crate::commands) const OF_TASKS: [&str; 24] = [
     "env",
     "secret_env",
     "workspace",
-    "input",
     "setup",
     "done_when",
     "command",
@@ -44,6 +44,8 @@ pub(in crate::commands) const OF_TASKS: [&str; 24] = [
 pub(in crate::commands) struct FromTemplate {
     pub template: String,
     pub parameters: Vec<String>,
+    /// Files for parameters: `NAME=FILE`.
+    pub inputs: Vec<String>,
     pub name: String,
     pub owner: Option<String>,
     pub labels: BTreeMap<String, String>,
@@ -56,11 +58,17 @@ pub(in crate::commands) struct FromTemplate {
 impl FromTemplate {
     /// Creates the workflow, and prints its progress and its outputs unless it is detached.
     pub(in crate::commands) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let input_files = artifacts::upload_named(context, &self.inputs).await?;
+        let spec = v1::WorkflowSpec {
+            owner: self.owner.unwrap_or_default(),
+            input_files,
+            ..v1::WorkflowSpec::default()
+        };
         let request = v1::CreateWorkflowRequest {
             parent: names::namespace(&context.namespace),
             workflow: Some(v1::Workflow {
                 alias: self.name,
-                spec: self.owner.map(|owner| v1::WorkflowSpec { owner, ..v1::WorkflowSpec::default() }),
+                spec: Some(spec),
                 labels: self.labels,
                 ttl_after_finished: create::ttl(self.ttl),
                 ..v1::Workflow::default()

@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 use rota_proto::names;
 use rota_proto::v1;
 
+use super::artifacts;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 

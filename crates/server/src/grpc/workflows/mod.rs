@@ -3,6 +3,7 @@
 mod add;
 mod explain;
 mod feed;
+mod files;
 mod needs;
 mod rerun;
 mod service;
@@ -16,6 +17,7 @@ use rota_core::workflow::{self, Rejected, Step, StepCommand, Workflow};
 use rota_core::{Namespace, WorkflowId, WorkflowKey};
 use rota_proto::v1;
 use rota_store::{Command, Refused, Reply, WorkflowCommand, WorkflowFilter, WorkflowQuery};
+use rota_telemetry::finish;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -24,6 +26,7 @@ use super::create::root_trace;
 use super::managed::Scope;
 use super::streams::Streams;
 use super::templates::template_at;
+use crate::artifacts::Artifacts;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};
@@ -44,6 +47,7 @@ const MAX_CAUSES: usize = 50;
 #[derive(Clone)]
 pub(crate) struct Workflows {
     pub(crate) store: StoreClient,
+    pub(crate) artifacts: Artifacts,
     pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) streams: Streams,
 }
@@ -160,10 +164,11 @@ impl Workflows {
         let workflow = request.workflow.get_or_insert_default();
         let mut given = workflow.spec.take().unwrap_or_default();
         let (title, owner) = (std::mem::take(&mut given.title), std::mem::take(&mut given.owner));
+        let input_files = std::mem::take(&mut given.input_files);
         if given != v1::WorkflowSpec::default() {
             return Err(invalid(
                 "workflow.spec",
-                "must have nothing but a title and an owner with a template",
+                "must have nothing but a title, an owner and files with a template",
             ));
         }
         let prefix = format!("namespaces/{namespace}/templates/");
@@ -178,7 +183,8 @@ impl Workflows {
         let name = names::alias("template", name)?;
         let found = template_at(&self.store, namespace.clone(), name.clone(), version).await?;
         request.template = format!("{name}@{}", found.version);
-        let parameters = parameters.unwrap_or_default();
+        let mut parameters = parameters.unwrap_or_default();
+        wire::add_values("parameters", &input_files, &mut parameters)?;
         let template = found.spec.unwrap_or_default();
         let mut spec = crate::wire::template::instantiate(&template, parameters)?;
         for (field, given) in [(&mut spec.title, title), (&mut spec.owner, owner)] {
@@ -186,7 +192,7 @@ impl Workflows {
                 *field = given;
             }
         }
-        workflow.spec = Some(spec);
+        workflow.spec = Some(v1::WorkflowSpec { input_files, ..spec });
         Ok(())
     }
 
@@ -202,17 +208,25 @@ impl Workflows {
             "" => WorkflowId(Uuid::now_v7()),
             text => text.parse().map_err(|_| invalid("workflow_id", "is not a UUID"))?,
         };
+        let (files, pin) = self.files(&namespace, &request).await?.unzip();
         // Schemas and large graphs take a while.
         let checked = tokio::task::spawn_blocking(move || wire::check(namespace, id, trace, request)).await;
         let mut create = checked.map_err(|error| Status::internal(error.to_string()))??;
+        create.files = files;
         if let Some(rerun) = rerun {
             rerun.mark(&mut create)?;
         }
         let command = Command::from(WorkflowCommand::Create(Box::new(create)));
-        let replies = match only_check {
-            true => self.store.dry_run(vec![command]).await,
-            false => self.store.apply(vec![command]).await,
-        };
+        let store = self.store.clone();
+        // A caller that hangs up must not release the files before the commit that refers to them.
+        let replies = finish("create-workflow", async move {
+            let _pin = pin;
+            match only_check {
+                true => store.dry_run(vec![command]).await,
+                false => store.apply(vec![command]).await,
+            }
+        })
+        .await;
         let reply = replies.map_err(status::store)?.into_iter().next().ok_or_else(no_reply)?;
         match reply.map_err(status::refused)? {
             Reply::Workflow { workflow, created } => {

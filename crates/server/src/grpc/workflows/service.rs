@@ -285,6 +285,7 @@ impl WorkflowService for Workflows {
         let rerun = Rerun::new(found.id, request.reuse_results, request.steps)?;
         let mut spec = self.whole_spec(&found).await?;
         if let Some(given) = request.inputs {
+            spec.input_files.retain(|name, _| !given.fields.contains_key(name));
             spec.inputs.get_or_insert_default().fields.extend(given.fields);
         }
         let mut labels = found.labels.clone();

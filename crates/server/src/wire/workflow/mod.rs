@@ -2,6 +2,7 @@
 
 mod agents;
 mod concurrency;
+mod files;
 mod graph;
 mod merge;
 mod nested;
@@ -23,6 +24,7 @@ use rota_store::{AddStep, CreateWorkflow, Need};
 use tonic::Status;
 
 pub(crate) use self::agents::all_agents;
+pub(crate) use self::files::{Files, add_values, distinct, passed_on};
 pub(crate) use self::merge::workflow as merging_workflow;
 use self::new_step::new_step;
 pub(crate) use self::stored::{StoredSpec, StoredStep, whole};
@@ -72,6 +74,10 @@ pub(crate) fn check(
     check::length("workflow.spec.title", &spec.title, check::MAX_TITLE)?;
     check::length("workflow.spec.owner", &spec.owner, check::MAX_TITLE)?;
     check::labels("workflow.labels", &given.labels)?;
+    if !spec.input_files.is_empty() {
+        let inputs = spec.inputs.get_or_insert_default();
+        add_values("workflow.spec.inputs", &spec.input_files, inputs)?;
+    }
     let values = inputs(&spec)?;
     let (steps, finally) = (std::mem::take(&mut spec.steps), std::mem::take(&mut spec.finally));
     if steps.is_empty() {
@@ -129,7 +135,7 @@ pub(crate) fn check(
     let spec = StoredSpec { spec: Some(spec), seen, rules: rota_expressions::RULES }.encode_to_vec().into();
     let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
     let foreign_id = !request.workflow_id.is_empty();
-    Ok(CreateWorkflow { workflow, spec, steps: new_steps, key, foreign_id })
+    Ok(CreateWorkflow { workflow, spec, steps: new_steps, key, foreign_id, files: None })
 }
 
 fn policy(spec: &v1::WorkflowSpec) -> OnStepFailure {

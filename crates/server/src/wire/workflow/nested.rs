@@ -30,9 +30,11 @@ pub(super) fn check(field: &str, given: &v1::SubWorkflow) -> Result<References, 
 
 /// Checks what does not depend on the inputs, as that of a new workflow: the rest is checked when the step starts.
 pub(super) fn check_spec(field: &str, spec: &v1::WorkflowSpec) -> Result<(), Status> {
-    if spec.inputs.is_some() {
-        let why = "must not be set: the inputs of the step are those of its workflow";
-        return Err(invalid(format!("{field}.inputs"), why));
+    for (name, is_set) in [("inputs", spec.inputs.is_some()), ("input_files", !spec.input_files.is_empty())] {
+        if is_set {
+            let why = "must not be set: the inputs of the step are those of its workflow";
+            return Err(invalid(format!("{field}.{name}"), why));
+        }
     }
     if depth(spec) >= MAX_DEPTH {
         let why = format!("has workflows within each other more than {MAX_DEPTH} deep");

@@ -9,7 +9,7 @@ use super::{Api, WORKFLOWS, echoes, fails};
 
 const TEMPLATES: &str = "/api/v1/namespaces/default/templates";
 
-async fn template(api: &Api, name: &str, parameters: Value, workflow: Value) -> Result<()> {
+pub(super) async fn template(api: &Api, name: &str, parameters: Value, workflow: Value) -> Result<()> {
     let spec = json!({ "parameters": parameters, "workflow": workflow });
     let path = format!("{TEMPLATES}/{name}?allowMissing=true");
     let answer = api.http.patch(format!("{}{path}", api.base)).json(&json!({ "spec": spec })).send().await?;

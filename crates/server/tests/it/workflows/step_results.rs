@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::{Api, WORKFLOWS, echoes};
 
-fn shell(text: &str) -> Value {
+pub(super) fn shell(text: &str) -> Value {
     json!({ "target": { "agent": "echo" }, "retry": { "maxAttempts": 1 }, "runtime": { "command": { "shell": text } } })
 }
 
@@ -26,7 +26,7 @@ async fn cluster(backend: Backend) -> Result<(Cluster, Api)> {
 }
 
 /// Returns the text that the last task of a step has printed.
-async fn text(api: &Api, workflow: &str, step: &str) -> Result<String> {
+pub(super) async fn text(api: &Api, workflow: &str, step: &str) -> Result<String> {
     let task = api.step(workflow, step).await?["lastTask"].as_str().context("a task")?.to_owned();
     let task = api.get(&format!("/api/v1/namespaces/default/tasks/{task}")).await?;
     Ok(task["status"]["result"]["text"].as_str().with_context(|| task.to_string())?.to_owned())
