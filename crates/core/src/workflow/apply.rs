@@ -233,8 +233,14 @@ impl Move<'_> {
             self.end(StepState::Failed, &why);
         } else if self.step.replaced && (failed > 0 || created < total) {
             self.end(StepState::Cancelled, REPLACED);
+        } else if failed > cancelled && self.may_retry() {
+            let (round, most) = (self.step.round, self.step.max_attempts);
+            self.step.message = format!("attempt {round} of {most} has failed");
+            self.next_round();
         } else if failed > cancelled {
-            let why = if total == 1 {
+            let why = if self.step.max_attempts > 1 {
+                format!("its {what} has failed in attempt {} of {}", self.step.round, self.step.max_attempts)
+            } else if total == 1 {
                 format!("its {what} has failed")
             } else {
                 format!("{failed} of {total} {what}s have not succeeded")
@@ -269,6 +275,17 @@ impl Move<'_> {
             let why = if step.replaced { REPLACED } else { STOPPED };
             return self.end(StepState::Cancelled, why);
         }
+        self.next_round();
+    }
+
+    /// Whether another attempt follows one that has failed.
+    fn may_retry(&self) -> bool {
+        let step = &*self.step;
+        step.round < step.max_attempts && !step.halted && self.workflow.is_phase_of(step)
+    }
+
+    fn next_round(&mut self) {
+        let step = &mut *self.step;
         step.state = StepState::Ready;
         step.round += 1;
         step.reused = false;

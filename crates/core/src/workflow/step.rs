@@ -63,6 +63,9 @@ pub struct Step {
     pub follows: bool,
     /// Until its first round the largest possible number, if it is an expression.
     pub max_rounds: u32,
+    /// Rounds of which the last one may succeed after failed ones: zero means one. Not for steps with several rounds of another reason.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub max_attempts: u32,
     pub state: StepState,
     /// Why it failed, was skipped or cancelled, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -170,6 +173,7 @@ impl Step {
             has_dependents: false,
             follows: false,
             max_rounds: 1,
+            max_attempts: 0,
             state: StepState::Waiting,
             message: String::new(),
             needs: 0,

@@ -141,6 +141,9 @@ impl World {
         step.compensates = plan.compensates;
         step.compensates_each = plan.each && kind == Kind::Task;
         step.max_rounds = plan.rounds;
+        // An attempt is a round of its own.
+        let has_attempts = kind == Kind::Workflow && plan.rounds == 1 && plan.items == 1;
+        step.max_attempts = if has_attempts { 2 } else { 0 };
         step.group = groups::group(plan.grouped);
         step.evaluates_end = plan.rounds > 1;
         step

@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::status::invalid;
 use super::workflow::MAX_VALUES;
-use super::{check, schema};
+use super::{check, names, schema};
 
 const MAX_DESCRIPTION: usize = 4 << 10;
 const MAX_PARAMETERS: usize = 64;
@@ -19,6 +19,14 @@ const MAX_SCHEMA: usize = 16 << 10;
 /// Bytes of one version of a template.
 const MAX_BYTES: usize = 2 << 20;
 const FIELD: &str = "workflow_template.spec";
+
+/// Returns the name of a template, and its version after `@`, or 0 for the newest.
+pub(crate) fn name(field: &str, text: &str) -> Result<(String, i64), Status> {
+    let Some((name, version)) = text.split_once('@') else { return Ok((names::alias(field, text)?, 0)) };
+    let number = version.parse::<i64>().ok().filter(|number| *number > 0);
+    let number = number.ok_or_else(|| invalid(field, "has no number above 0 after `@`"))?;
+    Ok((names::alias(field, name)?, number))
+}
 
 /// Returns a value as JSON.
 fn json<T: serde::Serialize>(field: &str, value: &T) -> Result<serde_json::Value, Status> {

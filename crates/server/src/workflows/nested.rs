@@ -20,8 +20,8 @@ use super::values::{self, NoFill, NoValues};
 use super::{bounds, reuse};
 use crate::grpc::{Creator, template_at};
 use crate::store_client::StoreClient;
-use crate::wire::workflow::{self as wire, MAX_VALUES, whole};
-use crate::wire::{names, template};
+use crate::wire::template;
+use crate::wire::workflow::{self as wire, Files, MAX_VALUES, whole};
 
 /// Steps of the workflows that one command creates, with which it ends.
 const MAX_NEW_STEPS: usize = 2_000;
@@ -50,15 +50,16 @@ impl Base {
         }
         let (named, uid) = started_with.split_once('#').unwrap_or((started_with, ""));
         let version = named.rsplit_once('@').and_then(|(_, version)| version.parse().ok());
-        let name = names::alias("template", &given.template).map_err(not_now)?;
-        let found = template_at(store, workflow.namespace.clone(), name, version.unwrap_or(0)).await;
+        let (name, pinned) = template::name("template", &given.template).map_err(not_now)?;
+        let found =
+            template_at(store, workflow.namespace.clone(), name.clone(), version.unwrap_or(pinned)).await;
         let found = found.map_err(not_now)?;
         // Rounds of earlier versions have none.
         if !uid.is_empty() && uid != found.uid {
             let why = format!("template {name} was deleted and created again since the round began");
             return Err(failed(why));
         }
-        let named = format!("{}@{}#{}", given.template, found.version, found.uid);
+        let named = format!("{name}@{}#{}", found.version, found.uid);
         Ok(Self::Template(Box::new(found.spec.unwrap_or_default()), named))
     }
 
@@ -169,7 +170,7 @@ pub(super) async fn start(
         }
     }
     filled.truncate(most(&planned) as usize);
-    let nested = create(store, workflow, &planned, &base, spec.priority, filled).await?;
+    let nested = create(store, workflow, &planned, &base, spec, filled, files).await?;
     let parts = match items {
         Some(items) if nested.len() < items.len() || step.compensates_each => {
             let part = |part: &[Value]| Bytes::from(Value::from(part).to_string().into_bytes());
@@ -206,7 +207,7 @@ pub(super) async fn more(
     };
     let next = (step.created, most(step), window.as_deref());
     let (base, filled) = prepare(store, workflow, spec, values, &step.prompt, next).await?;
-    let nested = create(store, workflow, step, &base, spec.priority, filled).await?;
+    let nested = create(store, workflow, step, &base, spec, filled, files).await?;
     let (round, created) = (step.round, step.created);
     Ok(Action::More { round, created, tasks: Vec::new(), nested }.into())
 }
@@ -217,7 +218,7 @@ async fn create(
     workflow: &Workflow,
     step: &Step,
     base: &Base,
-    priority: Option<i32>,
+    given: &v1::WorkflowStep,
     inputs: Vec<Struct>,
     files: &Files,
 ) -> Result<Vec<CreateWorkflow>, NoValues> {
@@ -230,8 +231,9 @@ async fn create(
         if !creates.is_empty() && (steps > MAX_NEW_STEPS || bytes > MAX_SPECS) {
             break;
         }
-        let mut spec = base.with(inputs)?;
-        inherit(priority, &mut spec);
+        let mut spec = base.with(inputs, files)?;
+        inherit(given.priority, &mut spec);
+        spec.timeout = shorter(spec.timeout, given.timeout);
         if spec.owner.is_empty() {
             spec.owner.clone_from(&workflow.owner);
         }
@@ -241,9 +243,9 @@ async fn create(
         bytes += spec.encoded_len();
         let mut labels = workflow.labels.clone();
         labels.remove(CLUSTER);
-        let given = v1::Workflow { spec: Some(spec), labels, ..v1::Workflow::default() };
+        let new = v1::Workflow { spec: Some(spec), labels, ..v1::Workflow::default() };
         let template = base.name().split('#').next().unwrap_or_default().to_owned();
-        let request = v1::CreateWorkflowRequest { workflow: Some(given), template, ..Default::default() };
+        let request = v1::CreateWorkflowRequest { workflow: Some(new), template, ..Default::default() };
         let parent = &workflow.trace;
         let trace =
             Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
@@ -256,6 +258,14 @@ async fn create(
         creates.push(create);
     }
     Ok(creates)
+}
+
+/// Returns the shorter of two times, of which either may be unset.
+fn shorter(
+    own: Option<pbjson_types::Duration>,
+    of_step: Option<pbjson_types::Duration>,
+) -> Option<pbjson_types::Duration> {
+    own.into_iter().chain(of_step).min_by_key(|time| (time.seconds, time.nanos))
 }
 
 /// Gives the priority of a step to the steps of its workflow that have none, and so to those of the workflows below.

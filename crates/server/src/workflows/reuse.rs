@@ -129,7 +129,7 @@ pub(super) async fn find(
     let is_same = |found: &Step| {
         let same = found.name == step.name && found.inputs == inputs;
         // With fewer rounds it would have failed.
-        same && found.state == StepState::Succeeded && found.round <= step.max_rounds
+        same && found.state == StepState::Succeeded && found.round <= step.max_rounds.max(step.max_attempts)
     };
     let Some(found) = steps.into_iter().find(is_same) else { return Ok(None) };
     if found.kind == Kind::Task && !left_the_same(store, workflow, &earlier, needs).await? {

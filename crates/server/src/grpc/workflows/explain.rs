@@ -164,7 +164,11 @@ pub(super) fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
             }
             Kind::Workflow => {
                 let (open, total) = (step.open(), step.total);
-                let text = format!("step {name} runs: {open} of {total} workflows are open");
+                let attempt = match step.max_attempts {
+                    0 | 1 => String::new(),
+                    most => format!(", in attempt {} of {most}", step.round),
+                };
+                let text = format!("step {name} runs: {open} of {total} workflows are open{attempt}");
                 ("step_running", text, "")
             }
             Kind::Approval { .. } => {

@@ -30,7 +30,7 @@ use crate::artifacts::Artifacts;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};
-use crate::wire::{check, names, status};
+use crate::wire::{check, status};
 use crate::workflows::ReadySteps;
 
 /// Bytes of a page; a page has at least one entry.
@@ -173,14 +173,7 @@ impl Workflows {
         }
         let prefix = format!("namespaces/{namespace}/templates/");
         let named = request.template.strip_prefix(&prefix).unwrap_or(&request.template);
-        let (name, version) = match named.split_once('@') {
-            None => (named, 0),
-            Some((name, version)) => {
-                let number = version.parse::<i64>().ok().filter(|number| *number > 0);
-                (name, number.ok_or_else(|| invalid("template", "has no number above 0 after `@`"))?)
-            }
-        };
-        let name = names::alias("template", name)?;
+        let (name, version) = crate::wire::template::name("template", named)?;
         let found = template_at(&self.store, namespace.clone(), name.clone(), version).await?;
         request.template = format!("{name}@{}", found.version);
         let mut parameters = parameters.unwrap_or_default();

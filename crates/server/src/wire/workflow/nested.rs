@@ -11,7 +11,7 @@ use tonic::Status;
 use super::MAX_VALUES;
 use super::new_step::MAX_TASK;
 use crate::wire::status::invalid;
-use crate::wire::{check, names};
+use crate::wire::{check, names, template};
 
 /// Checks the workflow of a step, and returns what the expressions of its inputs use.
 pub(super) fn check(field: &str, given: &v1::SubWorkflow) -> Result<References, Status> {
@@ -20,7 +20,7 @@ pub(super) fn check(field: &str, given: &v1::SubWorkflow) -> Result<References, 
         (None, "") => return Err(invalid(field, "needs a template or a spec")),
         (Some(spec), "") => check_spec(&at("spec"), spec)?,
         (Some(_), _) => return Err(invalid(field, "must not have a template and a spec")),
-        (None, template) => drop(names::alias(&at("template"), template)?),
+        (None, named) => drop(template::name(&at("template"), named)?),
     }
     let inputs = serde_json::to_value(given.inputs.clone().unwrap_or_default())
         .map_err(|error| invalid(at("inputs"), error.to_string()))?;

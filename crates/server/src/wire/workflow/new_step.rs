@@ -15,6 +15,8 @@ use crate::wire::status::invalid;
 use crate::wire::{check, names, spec, time};
 
 const MAX_NEEDS: usize = 256;
+/// Workflows that a step may run until one succeeds.
+const MAX_ATTEMPTS: u32 = 10;
 const MAX_PROMPT: usize = 4 << 10;
 /// Bytes of a task with expressions, as JSON. The lengths of its texts are checked when they are known.
 pub(super) const MAX_TASK: usize = 2 << 20;
@@ -138,6 +140,7 @@ pub(super) fn new_step(
         let why = "must not be set for a workflow that has a group, or a step with one: each could wait for the other";
         return Err(invalid(at("concurrency"), why));
     }
+    let max_attempts = attempts(&field, &given, kind)?;
     let group = concurrency::group(&field, given.concurrency.as_ref(), inputs, &mut used)?;
     let mut seen = graph.resolve(&field, &used, Some((index, false)))?;
     seen.append(&mut graph.resolve(&field, &with_itself, Some((index, true)))?);
@@ -151,6 +154,7 @@ pub(super) fn new_step(
     step.evaluates_end = given.repeat.is_some() || !given.outputs.is_empty();
     step.has_dependents = graph.has_dependents(index);
     step.max_rounds = max_rounds;
+    step.max_attempts = max_attempts;
     let needs: Vec<_> = graph
         .needs(index)
         .iter()
@@ -168,6 +172,29 @@ pub(super) fn new_step(
     let needed = graph.needs(index).to_vec();
     let spec = StoredStep { step: Some(given), seen, needs: needed }.encode_to_vec().into();
     Ok((NewStep { step, spec, needs }, used.count + with_itself.count))
+}
+
+/// Checks the time and the number of attempts of a step's workflow. Returns the latter, or 0 if there is none.
+fn attempts(field: &str, given: &v1::WorkflowStep, kind: Kind) -> Result<u32, Status> {
+    let at = |name: &str| format!("{field}.{name}");
+    duration(&at("timeout"), given.timeout.as_ref())?;
+    for (name, is_set, own) in [
+        ("timeout", given.timeout.is_some(), "limits.timeout"),
+        ("max_attempts", given.max_attempts.is_some(), "retry.maxAttempts"),
+    ] {
+        if is_set && kind != Kind::Workflow {
+            return Err(invalid(
+                at(name),
+                format!("is for steps with a workflow or a merge; a task has {own}"),
+            ));
+        }
+    }
+    let Some(number) = given.max_attempts else { return Ok(0) };
+    if given.for_each.is_some() || given.repeat.is_some() {
+        return Err(invalid(at("max_attempts"), "must not be set together with for_each or repeat"));
+    }
+    let number = u32::try_from(number).ok().filter(|number| (1..=MAX_ATTEMPTS).contains(number));
+    number.ok_or_else(|| invalid(at("max_attempts"), format!("must be from 1 to {MAX_ATTEMPTS}")))
 }
 
 /// Returns what the expression in place of a number uses. It belongs to no item and no round.

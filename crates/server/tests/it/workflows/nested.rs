@@ -17,7 +17,7 @@ pub(super) async fn template(api: &Api, name: &str, parameters: Value, workflow:
     Ok(())
 }
 
-async fn nested(api: &Api, alias: &str) -> Result<Vec<Value>> {
+pub(super) async fn nested(api: &Api, alias: &str) -> Result<Vec<Value>> {
     let id = api.workflow(alias).await?["uid"].as_str().context("an id")?.to_owned();
     let list = api.get(&format!("{WORKFLOWS}?filter.parentWorkflow={id}")).await?;
     Ok(list["workflows"].as_array().cloned().unwrap_or_default())
