@@ -1,6 +1,7 @@
 //! `rota workflow graph`: the steps of a workflow as a picture, with their states.
 
 mod document;
+mod expand;
 mod picture;
 
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rota_proto::{names, v1};
 
+use self::expand::Tree;
 use super::{create, show};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -28,6 +30,9 @@ pub(super) struct Draw {
     /// Language or form of the picture
     #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     format: Format,
+    /// Draw the steps of workflows that are steps, too: up to 4 within each other, with up to 1000 steps together
+    #[arg(long)]
+    expand: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,7 +58,11 @@ impl Draw {
             }
             (file, _) => (create::read_spec(file.as_deref().unwrap_or("-".as_ref()))?, Vec::new()),
         };
-        let graph = Graph::new(&spec, &steps)?;
+        let mut tree = Tree::new(spec, steps);
+        if self.expand {
+            tree.expand(context).await?;
+        }
+        let graph = Graph::new(&tree)?;
         if matches!(self.format, Format::Text | Format::Svg) && graph.nodes.len() > MAX_DRAWN {
             let text = format!("{} steps are too many to draw: at most {MAX_DRAWN}", graph.nodes.len());
             return Err(Failure::usage(text).hint("`--format dot` has no limit").into());
@@ -70,7 +79,7 @@ impl Draw {
 
 /// Returns a picture of the steps of a workflow for a terminal.
 pub(in crate::commands) fn draw(spec: &v1::WorkflowSpec) -> Result<String, Failure> {
-    Ok(picture::text(&Graph::new(spec, &[])?))
+    Ok(picture::text(&Graph::new(&Tree::new(spec.clone(), Vec::new()))?))
 }
 
 /// Steps, and which must end before which.
@@ -93,11 +102,24 @@ struct Edge {
     finally: bool,
 }
 
+/// Nodes with which a workflow begins and ends.
+#[derive(Default)]
+struct Ends {
+    first: Vec<usize>,
+    last: Vec<usize>,
+}
+
 impl Graph {
-    fn new(spec: &v1::WorkflowSpec, status: &[v1::StepStatus]) -> Result<Self, Failure> {
-        let steps = || spec.steps.iter().chain(&spec.finally);
-        let mut positions = HashMap::new();
-        for (position, step) in steps().enumerate() {
+    fn new(tree: &Tree) -> Result<Self, Failure> {
+        let mut graph = Self { nodes: Vec::new(), edges: Vec::new() };
+        graph.add("", tree)?;
+        Ok(graph)
+    }
+
+    /// Adds the steps of a workflow, whose names begin with the path to it. A step whose workflow is drawn comes before that.
+    fn add(&mut self, path: &str, tree: &Tree) -> Result<Ends, Failure> {
+        let (mut positions, mut entries, mut exits) = (HashMap::new(), Vec::new(), Vec::new());
+        for (position, step) in tree.steps().enumerate() {
             // Then it needs no escapes in any format.
             if !rota_core::ids::is_step_name(&step.name) {
                 return Err(Failure::usage(format!("{:?} is not the name of a step", step.name)));
@@ -105,33 +127,53 @@ impl Graph {
             if positions.insert(step.name.as_str(), position).is_some() {
                 return Err(Failure::usage(format!("two steps have the name {}", step.name)));
             }
+            let node = self.nodes.len();
+            self.nodes.push(Node::new(path, step, tree.states.get(position)));
+            entries.push(node);
+            let below = match tree.below.get(&position) {
+                Some(below) => self.add(&format!("{path}{}/", step.name), below)?,
+                None => Ends::default(),
+            };
+            self.edges.extend(below.first.into_iter().map(|to| Edge { from: node, to, finally: false }));
+            exits.push(if below.last.is_empty() { vec![node] } else { below.last });
         }
-        let (mut edges, mut is_last) = (Vec::new(), vec![true; spec.steps.len()]);
-        for (to, step) in steps().enumerate() {
+        let (main, mut is_last) = (tree.spec.steps.len(), vec![true; exits.len()]);
+        for (step, to) in tree.steps().zip(&entries) {
             for need in &step.needs {
                 let missing = || {
                     Failure::usage(format!("step {} needs {:?}, which does not exist", step.name, need.step))
                 };
                 let from = *positions.get(need.step.as_str()).ok_or_else(missing)?;
-                edges.push(Edge { from, to, finally: false });
+                let edge = |from: &usize| Edge { from: *from, to: *to, finally: false };
+                self.edges.extend(exits.get(from).into_iter().flatten().map(edge));
                 if let Some(is_last) = is_last.get_mut(from) {
                     *is_last = false;
                 }
             }
         }
-        let firsts = (spec.steps.len()..).zip(&spec.finally).filter(|(_, step)| step.needs.is_empty());
-        for (to, _) in firsts {
-            let lasts = is_last.iter().enumerate().filter(|(_, is_last)| **is_last);
-            edges.extend(lasts.map(|(from, _)| Edge { from, to, finally: true }));
+        let ends = |range: std::ops::Range<usize>| -> Vec<usize> {
+            range
+                .filter(|at| is_last.get(*at) == Some(&true))
+                .filter_map(|at| exits.get(at))
+                .flatten()
+                .copied()
+                .collect()
+        };
+        let lasts = ends(0..main);
+        let finals = (main..).zip(&tree.spec.finally).filter(|(_, step)| step.needs.is_empty());
+        for to in finals.filter_map(|(at, _)| entries.get(at)) {
+            self.edges.extend(lasts.iter().map(|from| Edge { from: *from, to: *to, finally: true }));
         }
-        let nodes =
-            steps().enumerate().map(|(position, step)| Node::new(step, status.get(position))).collect();
-        Ok(Self { nodes, edges })
+        let first = tree.spec.steps.iter().zip(&entries).filter(|(step, _)| step.needs.is_empty());
+        let first = first.map(|(_, node)| *node).collect();
+        let last = if tree.spec.finally.is_empty() { lasts } else { ends(main..exits.len()) };
+        Ok(Ends { first, last })
     }
 }
 
 impl Node {
-    fn new(step: &v1::WorkflowStep, status: Option<&v1::StepStatus>) -> Self {
+    fn new(path: &str, step: &v1::WorkflowStep, status: Option<&v1::StepStatus>) -> Self {
+        let name = format!("{path}{}", step.name);
         if let Some(status) = status {
             let (state, paint) = show::step_state(status.state());
             let tasks = match status.tasks_total {
@@ -139,7 +181,7 @@ impl Node {
                 total => format!(" {}/{total}", status.tasks_succeeded + status.tasks_failed),
             };
             let reused = if status.reused { ", reused" } else { "" };
-            return Self { label: format!("{}: {}{tasks}{reused}", step.name, state.to_lowercase()), paint };
+            return Self { label: format!("{name}: {}{tasks}{reused}", state.to_lowercase()), paint };
         }
         let kind = match &step.kind {
             Some(v1::workflow_step::Kind::Approval(_)) => " (approval)",
@@ -151,7 +193,7 @@ impl Node {
             _ if step.repeat.is_some() => " (repeat)",
             _ => "",
         };
-        Self { label: format!("{}{kind}", step.name), paint: Paint::Plain }
+        Self { label: format!("{name}{kind}"), paint: Paint::Plain }
     }
 }
 
@@ -164,5 +206,53 @@ fn fill(paint: Paint) -> u32 {
         Paint::Waiting => 0x00fa_eac0,
         Paint::Faint => 0x00ee_eeee,
         Paint::Plain => 0x00ff_ffff,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> v1::WorkflowSpec {
+        serde_json::from_value(serde_saphyr::from_str(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn expanded_steps_are_between_what_they_need_and_what_needs_them() {
+        let outer = "steps:
+- {name: plan, task: {prompt: x}}
+- {name: deploy, needs: [{step: plan}], workflow: {template: deploy}}
+- {name: report, needs: [{step: deploy}], task: {prompt: x}}
+finally: [{name: clean, task: {prompt: x}}]
+";
+        let inner = "steps:
+- {name: build, task: {prompt: x}}
+- {name: test, task: {prompt: x}}
+finally: [{name: tidy, task: {prompt: x}}]
+";
+        let mut tree = Tree::new(spec(outer), Vec::new());
+        tree.below.insert(1, Tree::new(spec(inner), Vec::new()));
+        let graph = Graph::new(&tree).unwrap();
+        let label = |at: usize| graph.nodes[at].label.as_str();
+        let mut edges: Vec<_> = graph
+            .edges
+            .iter()
+            .map(|edge| {
+                format!("{} {} {}", label(edge.from), if edge.finally { "~" } else { ">" }, label(edge.to))
+            })
+            .collect();
+        edges.sort_unstable();
+        let expected = [
+            "deploy (workflow) > deploy/build",
+            "deploy (workflow) > deploy/test",
+            "deploy/build ~ deploy/tidy",
+            "deploy/test ~ deploy/tidy",
+            "deploy/tidy > report",
+            "plan > deploy (workflow)",
+            "report ~ clean",
+        ];
+        assert_eq!(edges, expected);
+        let drawn = document::mermaid(&graph);
+        assert!(drawn.contains(r#"s2["deploy/build"]"#), "{drawn}");
     }
 }
