@@ -132,7 +132,7 @@ macro_rules! conformance {
             }
             workflows {
                 same_workflow_is_created_once graph_is_driven_to_its_end graph_continues_after_each_reopen outdated_answers_change_nothing
-                reused_results_are_stored reused_lists_are_removed_with_their_workflow held_steps_start_when_there_is_room wide_workflow_takes_several_commits
+                reused_results_are_stored reused_lists_are_removed_with_their_workflow failed_workflows_are_dead_letters_until_they_run_again held_steps_start_when_there_is_room wide_workflow_takes_several_commits
                 refused_task_fails_its_step offered_task_of_a_step_is_assigned dry_run_creates_no_workflow
             }
             workflow_groups {

@@ -19,6 +19,9 @@ pub struct WorkflowFilter {
     pub parent: Option<WorkflowId>,
     #[serde(default)]
     pub template: Option<String>,
+    /// Whether only those match that ask for a person, since they have failed for good.
+    #[serde(default)]
+    pub dead_letters: bool,
     /// Page token: only older workflows.
     pub before: Option<WorkflowKey>,
     pub limit: usize,
@@ -40,6 +43,7 @@ impl WorkflowFilter {
             && self
                 .parent
                 .is_none_or(|id| workflow.parent.as_ref().is_some_and(|parent| parent.step.id == id))
+            && (!self.dead_letters || workflow.is_dead_letter())
             && self.template.as_ref().is_none_or(|template| workflow.is_of_template(template))
     }
 }

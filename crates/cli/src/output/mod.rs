@@ -105,6 +105,15 @@ impl Out {
         self.value(&serde_json::json!({ key: items }))
     }
 
+    /// Writes several lists as one document, by their keys, or as one line per item.
+    pub fn lists(&self, lists: Vec<(&str, Vec<serde_json::Value>)>) -> anyhow::Result<()> {
+        if self.format == Format::Jsonl {
+            return lists.iter().flat_map(|(_, items)| items).try_for_each(|item| self.value(item));
+        }
+        let document = lists.into_iter().map(|(key, items)| (key.to_owned(), items.into()));
+        self.value(&serde_json::Value::Object(document.collect()))
+    }
+
     pub fn table(&self, table: &Table) -> io::Result<()> {
         let text = table.render(self.colored());
         if text.is_empty() { Ok(()) } else { self.line(&text) }

@@ -59,7 +59,7 @@ async fn dead_letters_are_replayed_once() -> Result<()> {
     assert!(table.contains("CLASS") && table.contains("first") && table.contains("agent"), "{table}");
     fixture.rota(&["dead-letters", "list", "--class", "bad"]).await.failed(2, &["class of failures"]);
 
-    fixture.rota(&["dead-letters", "replay"]).await.failed(2, &["no task and no filter", "--all"]);
+    fixture.rota(&["dead-letters", "replay"]).await.failed(2, &["no filter", "--all"]);
     fixture.rota(&["dead-letters", "replay", "fine"]).await.failed(2, &["has not failed"]);
     fixture.rota(&["dead-letters", "replay", "first", "--all"]).await.failed(2, &["cannot be used with"]);
     let dry = fixture.rota(&["dead-letters", "replay", "--all", "--dry-run"]).await.success();
@@ -160,5 +160,75 @@ async fn failing_task_is_listed_until_acknowledged() -> Result<()> {
     fixture.rota(&["cancel", "unlucky"]).await.success();
     fixture.rota(&["wait", "unlucky"]).await;
     fixture.rota(&["acknowledge", "unlucky"]).await.failed(1, &["already ended"]);
+    Ok(())
+}
+
+const BUILD: &str = "\
+inputs: {word: bad}
+steps:
+  - name: first
+    task: {target: {agent: shell}, runtime: {command: {shell: echo first}}}
+  - name: second
+    needs: [{step: first}]
+    task: {target: {agent: shell}, runtime: {command: {shell: 'test ${{ inputs.word }} = good'}}, retry: {maxAttempts: 1}}
+";
+
+#[tokio::test]
+async fn failed_workflows_are_replayed_from_the_failed_step() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("shell", "one", 4).await?;
+    std::fs::write(fixture.dir().join("build.yaml"), BUILD)?;
+    for name in ["one", "two", "three"] {
+        let run = ["workflow", "run", "-f", "build.yaml", "--name", name, "--owner", "ada", "--watch"];
+        assert_eq!(fixture.rota(&run).await.code, 1);
+    }
+    let workflows = async |more: &[&str]| -> Result<Vec<Value>> {
+        let args = [&["dead-letters", "list", "-o", "json"][..], more].concat();
+        let listed = fixture.rota(&args).await.json();
+        assert!(
+            listed["tasks"].as_array().is_some_and(Vec::is_empty),
+            "tasks of steps are those of workflows"
+        );
+        Ok(listed["workflows"].as_array().context("workflows")?.clone())
+    };
+    let all = workflows(&[]).await?;
+    assert_eq!(names(&all), ["three", "two", "one"]);
+    assert_eq!(names(&workflows(&["--limit", "2", "--since", "1d"]).await?), ["three", "two"]);
+    assert!(
+        workflows(&["--owner", "bob"]).await?.is_empty()
+            && workflows(&["--agent", "shell"]).await?.is_empty()
+    );
+    assert!(workflows(&["--template", "none"]).await?.is_empty());
+    let table = fixture.rota(&["dead-letters", "list"]).await.success();
+    assert!(table.contains("second: its task has failed") && table.contains("three"), "{table}");
+
+    // One, with another input: only what has failed runs again.
+    let ended = async |name: &str| fixture.rota(&["workflow", "watch", name]).await.code;
+    fixture.rota(&["dead-letters", "replay", "workflow/one", "-p", "word=good"]).await.success();
+    assert_eq!(ended("one").await, 0);
+    let steps = fixture.rota(&["workflow", "get", "one"]).await.success();
+    assert!(steps.contains("its results are those of the earlier run"), "{steps}");
+    assert_eq!(names(&workflows(&[]).await?), ["three", "two"]);
+    let uid = all[2]["uid"].as_str().context("an id")?;
+    fixture.rota(&["dead-letters", "replay", uid]).await.failed(2, &["already run again", "rerun"]);
+    fixture.rota(&["dead-letters", "replay", "one"]).await.failed(2, &["has not failed"]);
+    assert_eq!(names(&workflows(&["--replayed"]).await?), ["three", "two", "one"]);
+
+    // One whose inputs are edited, and one by a filter, which fails again.
+    let mut edit = fixture.command(&["dead-letters", "replay", "two", "--edit"]);
+    edit.env("EDITOR", "sed -i s/bad/good/");
+    Response::of(edit, "").await.success();
+    assert_eq!(ended("two").await, 0);
+    let dry = fixture.rota(&["dead-letters", "replay", "--owner", "ada", "--dry-run"]).await.success();
+    assert!(dry.contains("three") && !dry.contains("two"), "{dry}");
+    let replayed = fixture.rota(&["dead-letters", "replay", "--owner", "ada"]).await.success();
+    assert!(
+        replayed.starts_with(&format!("workflow/{} replayed: ", all[0]["uid"].as_str().context("an id")?))
+    );
+    assert_eq!(ended("three").await, 1);
+    let again = workflows(&[]).await?;
+    assert!(names(&again) == ["three"] && again[0]["rerunOf"] == all[0]["uid"], "{again:?}");
+    fixture.rota(&["dead-letters", "replay", "nothing"]).await.failed(4, &["nothing"]);
     Ok(())
 }

@@ -100,6 +100,9 @@ pub struct Workflow {
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "none")]
     pub rerun_of: Option<WorkflowId>,
+    /// The newest one that is a rerun of this one.
+    #[serde(default, skip_serializing_if = "none")]
+    pub rerun: Option<WorkflowId>,
     /// Template of which it was made, with its version: `name@version`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub template: String,
@@ -211,6 +214,7 @@ impl Workflow {
             owner: String::new(),
             labels: BTreeMap::new(),
             rerun_of: None,
+            rerun: None,
             template: String::new(),
             parent: None,
             nests: Vec::new(),
@@ -272,6 +276,12 @@ impl Workflow {
     /// Whether nothing starts until it is resumed. Finally-steps and compensations cannot be paused.
     pub fn is_paused(&self) -> bool {
         self.paused && self.state == State::Running
+    }
+
+    /// Whether it asks for a person: it has failed for good, and was not run again. One that is a step is left to that around it.
+    pub fn is_dead_letter(&self) -> bool {
+        let failed = matches!(self.state, State::Failed | State::CompensationFailed);
+        failed && self.rerun.is_none() && self.parent.is_none()
     }
 
     /// Whether it was made of a template, by its name or by `name@version`.

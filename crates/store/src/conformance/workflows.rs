@@ -224,6 +224,33 @@ pub async fn reused_lists_are_removed_with_their_workflow(t: &mut Harness) {
     run.apply(WorkflowCommand::Apply { namespace, id, command: Apply::Delete }).await.unwrap();
     settle(run.t).await;
     assert_eq!((read(run.t, 0, 0).await, read(run.t, 1, 0).await), (Vec::new(), Vec::new()));
+    assert!(inputs(run.t).await.is_empty());
+}
+
+pub async fn failed_workflows_are_dead_letters_until_they_run_again(t: &mut Harness) {
+    let mut run = Run::new(t, workflow(vec![step("a", &[])]), true).await;
+    let letters = async |run: &Run<'_>| {
+        let filter = WorkflowFilter { dead_letters: true, limit: 9, ..WorkflowFilter::default() };
+        run.query(WorkflowQuery::List(filter))
+            .await
+            .workflows
+            .into_iter()
+            .map(|one| one.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(letters(&run).await, []);
+    run.run(0, failed()).await;
+    let first = run.workflow().await;
+    assert_eq!((first.state, letters(&run).await), (State::Failed, vec![first.id]));
+    let mut again = workflow(vec![step("a", &[])]);
+    again.workflow.id = WorkflowId(Uuid::from_u128(77));
+    again.workflow.rerun_of = Some(first.id);
+    let id = again.workflow.id;
+    assert_eq!(run.t.commits.last().unwrap().workflows_ended, [first.key]);
+    run.apply(WorkflowCommand::Create(Box::new(again))).await.unwrap();
+    assert!(run.t.commits.last().unwrap().workflows_ended.is_empty(), "it has ended before");
+    let rerun = run.workflow().await.rerun;
+    assert_eq!((rerun, letters(&run).await), (Some(id), Vec::new()));
 }
 
 pub async fn held_steps_start_when_there_is_room(t: &mut Harness) {

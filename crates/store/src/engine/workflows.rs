@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rota_core::task::State;
 use rota_core::workflow::{self, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd};
-use rota_core::{Timestamp, WorkflowKey};
+use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
@@ -33,6 +33,7 @@ impl<B: Backend> Engine<B> {
                 if create.foreign_id {
                     wanted.ids.push((namespace.clone(), create.workflow.id));
                 }
+                wanted.ids.extend(create.workflow.rerun_of.map(|id| (namespace.clone(), id)));
             }
             WorkflowCommand::Apply { namespace, id, .. } | WorkflowCommand::Step { namespace, id, .. } => {
                 wanted.ids.push((namespace.clone(), *id));
@@ -139,6 +140,9 @@ impl<B: Backend> Engine<B> {
             self.load_workflow(key)?;
             return Ok(self.workflow_reply(key));
         }
+        if let Some(earlier) = workflow.rerun_of {
+            self.note_rerun(&(workflow.namespace.clone(), earlier), workflow.id)?;
+        }
         let key = WorkflowKey(self.write_set.next_revision());
         workflow.key = key;
         let mut records: Vec<_> = steps.iter().map(|new| new.step.clone()).collect();
@@ -168,6 +172,18 @@ impl<B: Backend> Engine<B> {
         }
         let workflow = self.write_set.workflows.workflow(key).cloned().unwrap_or(workflow);
         Ok(Ok(Reply::Workflow { workflow: Arc::new(workflow), created: true }.into()))
+    }
+
+    /// Takes in that an ended workflow runs again, as another one.
+    fn note_rerun(&mut self, earlier: &WorkflowScopedId, rerun: WorkflowId) -> Result<(), Error> {
+        let Some(key) = self.find_workflow(earlier)? else { return Ok(()) };
+        self.load_workflow(key)?;
+        let set = &mut self.write_set.workflows;
+        if let Some(Some(entry)) = set.records.get_mut(&key) {
+            entry.workflow.rerun = Some(rerun);
+            set.change_workflow(key);
+        }
+        Ok(())
     }
 
     pub(super) fn find_workflow(&mut self, id: &WorkflowScopedId) -> Result<Option<WorkflowKey>, Error> {

@@ -76,6 +76,7 @@ impl WorkflowService for Workflows {
                 id => Some(id.parse().map_err(|_| invalid("filter.parent_workflow", "is not a UUID"))?),
             },
             template: Some(given.template).filter(|template| !template.is_empty()),
+            dead_letters: given.dead_letters,
             before,
             limit: page_size(request.page_size, 50)?,
             ..WorkflowFilter::default()

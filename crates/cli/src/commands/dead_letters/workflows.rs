@@ -1,0 +1,133 @@
+//! Workflows among dead letters: they are run again from the steps that have failed, with other inputs if they are given.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use pbjson_types::Struct;
+use rota_proto::v1::{
+    Artifact, GetWorkflowRequest, ListWorkflowsRequest, RerunWorkflowRequest, Workflow, WorkflowFilter,
+    WorkflowState,
+};
+use serde_json::Value;
+
+use super::Which;
+use crate::commands::{editor, pairs, since};
+use crate::context::Context;
+use crate::exit::Failure;
+use crate::output::{Paint, Table, age, first_line, word};
+
+/// States of those that ask for a person.
+const STATES: [WorkflowState; 2] = [WorkflowState::Failed, WorkflowState::CompensationFailed];
+
+/// Inputs that take the place of those of the letter.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inputs {
+    pub(super) values: Option<Struct>,
+    pub(super) files: BTreeMap<String, Artifact>,
+}
+
+/// Returns the newest dead letters, at most `limit`, page by page.
+pub(super) async fn find(
+    context: &Context,
+    which: &Which,
+    parent: String,
+    limit: usize,
+    replayed: bool,
+) -> anyhow::Result<Vec<Workflow>> {
+    let mut found = Vec::new();
+    let of_tasks = !which.class.is_empty() || which.agent.is_some() || which.kind.is_some();
+    if of_tasks || limit == 0 {
+        return Ok(found);
+    }
+    let filter = WorkflowFilter {
+        states: if replayed { STATES.map(Into::into).to_vec() } else { Vec::new() },
+        dead_letters: !replayed,
+        labels: pairs::map(&which.label),
+        owner: which.owner.clone().unwrap_or_default(),
+        template: which.template.clone().unwrap_or_default(),
+        ..WorkflowFilter::default()
+    };
+    let after = which.since.as_ref().map(since);
+    let time = |time: &pbjson_types::Timestamp| (time.seconds, time.nanos);
+    let is_old = |workflow: &Workflow| {
+        let created = workflow.create_time.as_ref().map(time);
+        after.as_ref().map(time).is_some_and(|after| created.is_some_and(|created| created <= after))
+    };
+    let mut request =
+        ListWorkflowsRequest { parent, page_size: 1000, filter: Some(filter), ..Default::default() };
+    loop {
+        let page = context.client.list_workflows(request.clone()).await?;
+        let is_over = page.next_page_token.is_empty() || page.workflows.last().is_some_and(is_old);
+        let fits = |workflow: &Workflow| workflow.parent_workflow.is_empty() && !is_old(workflow);
+        found.extend(page.workflows.into_iter().filter(fits));
+        if is_over || found.len() >= limit {
+            found.truncate(limit);
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// Fails if a workflow that was named is no dead letter, which filters leave out.
+pub(super) fn check_named(given: &str, workflow: &Workflow) -> Result<(), Failure> {
+    let status = workflow.status.clone().unwrap_or_default();
+    if !STATES.contains(&status.state()) {
+        let text = format!("workflow {given} has not failed");
+        return Err(Failure::usage(text).hint(format!("see `rota workflow get {given}`")));
+    }
+    if !status.rerun.is_empty() {
+        let text = format!("workflow {given} was already run again: {}", status.rerun);
+        let hint = format!("run it once more with `rota workflow rerun {given} --failed`");
+        return Err(Failure::usage(text).hint(hint));
+    }
+    if !workflow.parent_workflow.is_empty() {
+        let text = format!("workflow {given} is step {} of another one", workflow.parent_step);
+        return Err(Failure::usage(text).hint(format!("name that: {}", workflow.parent_workflow)));
+    }
+    Ok(())
+}
+
+/// Runs a dead letter again from the steps that have failed. Repeating the call returns the same workflow.
+pub(super) async fn again(context: &Context, letter: &Workflow, inputs: Inputs) -> anyhow::Result<Workflow> {
+    let request = RerunWorkflowRequest {
+        name: letter.name.clone(),
+        idempotency_key: format!("replay:{}", letter.uid),
+        inputs: inputs.values,
+        input_files: inputs.files,
+        reuse_results: true,
+        ..RerunWorkflowRequest::default()
+    };
+    Ok(context.client.rerun_workflow(request).await?)
+}
+
+/// Returns the inputs of a dead letter as a person has edited them, besides those that are files.
+pub(super) async fn edited(context: &Context, letter: &Workflow, inputs: Inputs) -> anyhow::Result<Inputs> {
+    let request = GetWorkflowRequest { name: letter.name.clone() };
+    let spec = Box::pin(context.client.get_workflow(request)).await?.spec.unwrap_or_default();
+    let mut values = spec.inputs.unwrap_or_default();
+    values.fields.retain(|name, _| !spec.input_files.contains_key(name));
+    values.fields.extend(inputs.values.unwrap_or_default().fields);
+    let text = serde_saphyr::to_string(&serde_json::to_value(&values)?)?;
+    let value: Value = serde_saphyr::from_str(&editor::edit(&text).await?)?;
+    let values = serde_json::from_value(value).context("the file has no inputs of a workflow")?;
+    Ok(Inputs { values: Some(values), ..inputs })
+}
+
+/// Returns a table of dead letters.
+pub(super) fn table(letters: &[Workflow]) -> Table {
+    let mut table = Table::new(&["ID", "NAME", "STATE", "STEP", "FAILED", "REPLAYED BY", "MESSAGE"]);
+    for workflow in letters {
+        let status = workflow.status.clone().unwrap_or_default();
+        let cells = [
+            workflow.uid.clone(),
+            workflow.alias.clone(),
+            word(status.state().as_str_name(), "WORKFLOW_STATE_"),
+            first_line(&status.failed_step, 40),
+            age(status.end_time.as_ref()),
+            status.rerun.clone(),
+            first_line(&status.message, 80),
+        ];
+        table.row(cells.map(|cell| (cell, Paint::Plain)));
+    }
+    table
+}
