@@ -76,6 +76,10 @@ impl Run {
         if !self.owner.is_empty() {
             spec.get_or_insert_default().owner = self.owner;
         }
+        if !self.inputs.is_empty() {
+            let files = artifacts::upload_named(context, &self.inputs).await?;
+            spec.get_or_insert_default().input_files.extend(files);
+        }
         let workflow = v1::Workflow {
             alias: self.name,
             labels: pairs::map(&self.label),

@@ -158,6 +158,9 @@ struct Rerun {
     /// Input in place of the one with the same name, as JSON or as text; may be repeated, the others stay
     #[arg(long = "parameter", short, value_name = "NAME=VALUE")]
     parameters: Vec<String>,
+    /// File in place of the input with this name, or with that of the file; may be repeated, the others stay
+    #[arg(long = "input", value_name = "[NAME=]FILE")]
+    inputs: Vec<String>,
     /// Run no step again that has succeeded and would run the same: its results are copied
     #[arg(long)]
     failed: bool,
@@ -233,6 +236,7 @@ impl Workflow {
                 let request = v1::RerunWorkflowRequest {
                     name: name(&rerun.named),
                     inputs,
+                    input_files: artifacts::upload_named(context, &rerun.inputs).await?,
                     reuse_results: rerun.failed || !rerun.from.is_empty(),
                     steps: rerun.from.clone(),
                     ..v1::RerunWorkflowRequest::default()

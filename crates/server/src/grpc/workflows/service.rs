@@ -289,6 +289,10 @@ impl WorkflowService for Workflows {
             spec.input_files.retain(|name, _| !given.fields.contains_key(name));
             spec.inputs.get_or_insert_default().fields.extend(given.fields);
         }
+        for (name, file) in request.input_files {
+            spec.inputs.get_or_insert_default().fields.remove(&name);
+            spec.input_files.insert(name, file);
+        }
         let mut labels = found.labels.clone();
         // No resource of a cluster stands for the new one.
         labels.remove(CLUSTER);

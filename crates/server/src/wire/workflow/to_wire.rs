@@ -52,6 +52,7 @@ pub(crate) fn workflow(
             concurrency_group: group(record.group.as_deref()),
             waits_for_group: record.waits_for_group(),
             template: record.template.clone(),
+            rerun: record.rerun.map(|id| id.to_string()).unwrap_or_default(),
             trace_id: rota_telemetry::trace::hex(&record.trace.trace_id),
         }),
         create_time: Some(time::timestamp(record.created_at)),
