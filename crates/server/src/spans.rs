@@ -1,16 +1,21 @@
 //! Log fields and OpenTelemetry spans for tasks: the task itself, each wait in the queue, each attempt; and for workflows, of whose span
 //! those of their tasks are children, as are the waits for people, times and signals. Spans outlive processes, so they are emitted on completion, with ids from the task record.
 
-use rota_core::Timestamp;
+use prost::Message;
 use rota_core::failure::Class;
-use rota_core::task::{Dependency, Task};
-use rota_core::workflow::{Kind, Step, Workflow};
-use rota_store::{AttemptEnded, Commit, QueueLeft};
+use rota_core::task::{Dependency, Task, Trace};
+use rota_core::workflow::{COMPENSATION, Kind, Step, StepRef, Workflow};
+use rota_core::{TaskId, Timestamp};
+use rota_store::{AttemptEnded, Commit, QueueLeft, WorkflowQuery};
 use rota_telemetry::traces::{self, Finished, Value};
 use rota_telemetry::{OnExit, spawn, trace};
 
 use crate::metrics;
 use crate::store_client::StoreClient;
+use crate::wire::workflow::StoredStep;
+
+/// Steps that a task is linked with.
+const MAX_LINKS: usize = 32;
 
 /// Returns the span whose fields each log line about a task carries, at any level.
 pub(crate) fn logged(task: &Task) -> tracing::Span {
@@ -45,9 +50,8 @@ pub(crate) fn emit(commit: &Commit, store: &StoreClient) {
     }
     if traces::is_enabled() {
         commit.steps.iter().for_each(|step| emit_wait(commit, step));
-        // After its end a workflow only changes when it is deleted.
-        let ended = commit.workflows.iter().filter(|one| one.state.is_final() && !one.deleted);
-        ended.filter(|one| one.trace.sampled).for_each(|one| emit_workflow(one));
+        let ended = commit.workflows.iter().filter(|one| commit.workflows_ended.contains(&one.key));
+        ended.filter(|one| one.trace.sampled).for_each(|one| emit_workflow(store, one));
     }
 }
 
@@ -67,13 +71,38 @@ fn of_workflow(workflow: &Workflow, name: &'static str, began: Timestamp, ended:
     }
 }
 
-fn emit_workflow(workflow: &Workflow) {
+/// Emits the span of a workflow that has ended, with a link to that of which it is a rerun.
+fn emit_workflow(store: &StoreClient, workflow: &Workflow) {
     let ended = workflow.ended_at.unwrap_or(workflow.created_at);
     let mut span = of_workflow(workflow, "workflow", workflow.created_at, ended);
     (span.span_id, span.parent_id) = (workflow.trace.span_id, workflow.trace.parent_id);
     span.attributes.push(("rota.workflow.state", workflow.state.name().to_ascii_lowercase().into()));
     span.error = workflow.outcome.map(|_| workflow.state.name().to_ascii_lowercase());
-    traces::emit(span);
+    let Some(earlier) = workflow.rerun_of else { return traces::emit(span) };
+    let (store, id) = (store.clone(), (workflow.namespace.clone(), earlier));
+    spawn("span-links", OnExit::Done, async move {
+        // One that was removed costs its link and no more.
+        let rows = store.reads().workflows(WorkflowQuery::Id(id)).await.unwrap_or_default();
+        span.links.extend(rows.workflows.iter().map(|earlier| context(&earlier.trace)));
+        traces::emit(span);
+    });
+}
+
+fn context(trace: &Trace) -> trace::TraceContext {
+    trace::TraceContext { trace_id: trace.trace_id, span_id: trace.span_id, sampled: trace.sampled }
+}
+
+/// Returns the newest tasks of the steps that the step of a task needs.
+async fn needed_by(store: &StoreClient, place: &StepRef) -> Vec<TaskId> {
+    let (workflow, from) = (place.workflow, place.step);
+    let query = WorkflowQuery::StepSpecs { workflow, from, limit: 1 };
+    let specs = store.reads().workflows(query).await.unwrap_or_default().bodies;
+    let stored = specs.into_iter().next().and_then(|(_, body)| StoredStep::decode(body).ok());
+    let mut needs = stored.unwrap_or_default().needs;
+    needs.truncate(MAX_LINKS);
+    let steps =
+        store.reads().workflows(WorkflowQuery::StepsAt(workflow, needs)).await.unwrap_or_default().steps;
+    steps.into_iter().filter_map(|step| step.last_task).collect()
 }
 
 /// Emits the span of a step without tasks that has ended. The workflow changes with it.
@@ -148,7 +177,7 @@ fn emit_attempt(ended: &AttemptEnded) {
     traces::emit(span);
 }
 
-/// Emits the span of a task that has ended, with links to the tasks that it waited for.
+/// Emits the span of a task that has ended, with links to the tasks that it waited for, or that the steps have run which its step needs.
 fn emit_task(store: &StoreClient, task: &Task) {
     let ended = task.ended_at.unwrap_or(task.created_at);
     let mut span = of(task, "task", task.created_at, ended);
@@ -158,17 +187,20 @@ fn emit_task(store: &StoreClient, task: &Task) {
         ("rota.task.attempts", i64::from(task.attempts).into()),
     ]);
     span.error = task.failure.as_ref().map(|failure| class(failure.class));
-    let ids: Vec<_> = task.dependencies.iter().filter_map(Dependency::id).collect();
-    if ids.is_empty() {
+    let mut ids: Vec<_> = task.dependencies.iter().filter_map(Dependency::id).collect();
+    let place = task.step.clone().filter(|place| place.follows && place.round != COMPENSATION);
+    if ids.is_empty() && place.is_none() {
         return traces::emit(span);
     }
     let (store, namespace) = (store.clone(), task.namespace.clone());
     spawn("span-links", OnExit::Done, async move {
+        if let Some(place) = place {
+            ids = needed_by(&store, &place).await;
+        }
         for id in ids {
             // A pruned task, or a store that is closing, costs its link and no more.
             if let Ok(Some(other)) = store.record(&namespace, id).await {
-                let (trace_id, span_id) = (other.trace.trace_id, other.trace.span_id);
-                span.links.push(trace::TraceContext { trace_id, span_id, sampled: other.trace.sampled });
+                span.links.push(context(&other.trace));
             }
         }
         traces::emit(span);

@@ -11,7 +11,7 @@ use rota_core::target::Route;
 use rota_core::task::{EndedAttempt, Event, QueueWait, State, Task};
 use rota_core::usage::Usage;
 use rota_core::workflow::{Step, Workflow};
-use rota_core::{AgentName, Namespace, RouteId, Timestamp};
+use rota_core::{AgentName, Namespace, RouteId, Timestamp, WorkflowKey};
 
 use crate::Document;
 
@@ -34,6 +34,8 @@ pub struct Commit {
     /// Changed workflows and steps, in order of first touch; then the workflows that were removed.
     pub workflows: Vec<Arc<Workflow>>,
     pub steps: Vec<Arc<Step>>,
+    /// Those of the workflows that have ended in this commit. Later ones may change them again.
+    pub workflows_ended: Vec<WorkflowKey>,
     /// Changes of documents, in the order of their commands.
     pub documents: Vec<DocumentChange>,
     pub routes: Vec<(RouteId, Route)>,

@@ -104,14 +104,16 @@ async fn retried_task_has_span_per_attempt() -> Result<()> {
 }
 
 #[tokio::test]
-async fn workflow_is_one_trace_over_an_approval() -> Result<()> {
+async fn workflow_is_one_trace_over_approvals_and_nested_workflows() -> Result<()> {
     let (cluster, _worker) = start_cluster(tasks::script([])).await?;
     let caller = Caller::new();
     let echo = |text: &str| serde_json::json!({ "target": { "agent": "echo" }, "runtime": { "scripted": { "steps": [{ "succeed": text }] } } });
     let spec = serde_json::json!({ "steps": [
         { "name": "before", "task": echo("a") },
         { "name": "ask", "needs": [{ "step": "before" }], "approval": { "prompt": "go?" } },
-        { "name": "after", "needs": [{ "step": "ask" }], "task": echo("b") },
+        { "name": "after", "needs": [{ "step": "ask" }, { "step": "before" }], "task": echo("b") },
+        { "name": "nest", "needs": [{ "step": "after" }],
+          "workflow": { "spec": { "steps": [{ "name": "inner", "task": echo("c") }] } } },
     ] });
     let workflow = v1::Workflow { spec: Some(serde_json::from_value(spec)?), ..Default::default() };
     let parent = rota_proto::names::namespace(tasks::NAMESPACE);
@@ -130,22 +132,35 @@ async fn workflow_is_one_trace_over_an_approval() -> Result<()> {
     .await?;
     let expected = "client rota.v1.WorkflowService/CreateWorkflow\n  server rota.v1.WorkflowService/CreateWorkflow\n    \
                     workflow succeeded\n      task succeeded\n        queue\n        attempt 1 succeeded\n      \
-                    approval ask succeeded\n      task succeeded\n        queue\n        attempt 1 succeeded";
-    assert_eq!(caller.tree(10).await?, expected);
-    let spans = caller.spans(10).await?;
+                    approval ask succeeded\n      task succeeded\n        queue\n        attempt 1 succeeded\n      \
+                    workflow succeeded\n        task succeeded\n          queue\n          attempt 1 succeeded";
+    assert_eq!(caller.tree(14).await?, expected);
+    let spans = caller.spans(14).await?;
+    let span_of = |step: &str| {
+        spans.iter().find(|span| span.name == "task" && span.attributes["rota.step"] == step).unwrap()
+    };
+    assert_eq!(span_of("after").links, [span_of("before").id.clone()], "an approval has no task");
+    assert!(span_of("before").links.is_empty() && span_of("inner").links.is_empty());
     let steps: Vec<_> = spans
         .iter()
         .filter(|span| span.name == "attempt")
         .map(|span| &span.attributes["rota.step"])
         .collect();
     assert!(steps.contains(&&"before".to_owned()) && steps.contains(&&"after".to_owned()), "{steps:?}");
-    let id = &collector::named(&spans, "workflow")?.attributes["rota.workflow.id"];
-    assert!(
-        spans
-            .iter()
-            .filter(|span| span.name == "task")
-            .all(|span| &span.attributes["rota.workflow.id"] == id)
-    );
+    let id = made.uid.as_str();
+    let of_it = |step: &&str| span_of(step).attributes["rota.workflow.id"] == id;
+    assert!(["before", "after"].iter().all(of_it) && !of_it(&"inner"));
+    let whole =
+        spans.iter().find(|span| span.name == "workflow" && span.attributes["rota.workflow.id"] == id);
+
+    // A rerun has a trace of its own, whose workflow is linked with the earlier one.
+    let later = Caller::new();
+    let request =
+        v1::RerunWorkflowRequest { name: made.name.clone(), reuse_results: true, ..Default::default() };
+    later.client(&cluster).rerun_workflow(request).await?;
+    let spans = later.spans(4).await?;
+    let rerun = collector::named(&spans, "workflow")?;
+    assert_eq!(rerun.links, [whole.unwrap().id.clone()]);
     Ok(())
 }
 

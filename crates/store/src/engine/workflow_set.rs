@@ -42,6 +42,8 @@ pub(super) struct WorkflowSet {
     pub(super) damaged_steps: BTreeMap<StepKey, String>,
     /// Changed records, in order of their first change.
     order: Vec<WorkflowKey>,
+    /// Workflows that have ended in the batch.
+    pub(super) ended: Vec<WorkflowKey>,
     step_order: Vec<StepKey>,
     /// Commands on steps that follow from the last command.
     pub(super) calls: VecDeque<(StepKey, StepCommand)>,
@@ -217,6 +219,7 @@ impl WorkflowSet {
             commit.steps.push(step);
         }
         commit.workflows.append(&mut self.removed);
+        commit.workflows_ended.append(&mut self.ended);
         let members = std::mem::take(&mut self.members).into_iter();
         changes.members.extend(members.map(|((group, key), member)| (group, key, member)));
         let removed: HashSet<_> = changes.removed.iter().copied().collect();

@@ -229,7 +229,10 @@ impl<B: Backend> Engine<B> {
         let Some(Some(entry)) = self.write_set.workflows.records.get_mut(&key) else {
             return Err(Rejected::Outdated);
         };
+        let had_ended = entry.workflow.state.is_final();
         let change = entry.workflow.apply(command, now)?;
+        let ends = !had_ended && entry.workflow.state.is_final();
+        self.write_set.workflows.ended.extend(ends.then_some(key));
         self.write_set.workflows.change_workflow(key);
         self.follow_workflow(key, change);
         Ok(())
@@ -267,7 +270,10 @@ impl<B: Backend> Engine<B> {
             Err(rejected) => return Ok(Err(rejected)),
             Ok(change) => change,
         };
-        if entry.workflow != before {
+        let ends = !before.state.is_final() && entry.workflow.state.is_final();
+        let changes = entry.workflow != before;
+        set.ended.extend(ends.then_some(key.0));
+        if changes {
             set.change_workflow(key.0);
         }
         set.change_step(key);
