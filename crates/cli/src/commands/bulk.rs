@@ -20,7 +20,7 @@ Examples:
   rota bulk priority --priority 8 --label team=payments --yes
   rota bulk retry --state failed --since 1d --yes
 
-Without --yes, the tasks are counted and nothing is changed. With it they are counted too, and no more than that are changed; tasks that
+Without --yes, the tasks are counted and nothing is changed. With it they are counted too, and no more than that are changed; tasks that \
 are created meanwhile are left alone. Repeating an interrupted command continues it, but for `retry`, which would copy tasks again.";
 
 /// Cancel, suspend, resume or retry all tasks that match a filter, or set their priority

@@ -20,7 +20,7 @@ Examples:
   rota clean --older-than 1h
   rota clean --state-dir /var/lib/rota/worker
 
-Workspaces are kept with `mode: Keep`, and with `cleanup: Never` or `OnSuccess`. Those that an attempt uses stay. Workers
+Workspaces are kept with `mode: Keep`, and with `cleanup: Never` or `OnSuccess`. Those that an attempt uses stay. Workers \
 remove them by themselves after `--keep-workspaces`.";
 
 /// Remove workspaces that workers of this machine have kept, and that no attempt uses

@@ -29,9 +29,9 @@ Examples:
   rota dead-letters replay release -p region=eu
   rota dead-letters replay --template deploy-app --since 1d
 
-A dead letter is a task or a workflow that has failed, whose retries are used up, and which was not run again. A replay of a task creates a
-copy, as `rota retry` does; one of a workflow runs it again from the steps that have failed, as `rota workflow rerun --failed` does. Repeating
-an interrupted command continues it: no dead letter is replayed twice.";
+A dead letter is a task or a workflow that has failed, whose retries are used up, and which was not run again. A replay of a task creates a \
+copy, as `rota retry` does; one of a workflow runs it again from the steps that have failed, as `rota workflow rerun --failed` does. \
+Repeating an interrupted command continues it: no dead letter is replayed twice.";
 
 /// List tasks and workflows that have failed for good, and run them again
 #[derive(Debug, Args)]

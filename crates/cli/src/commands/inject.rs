@@ -10,7 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   rota inject /injected
 
-An init container of a pod calls it with a volume that the worker's container mounts at /opt/rota. The operator does so for
+An init container of a pod calls it with a volume that the worker's container mounts at /opt/rota. The operator does so for \
 Agents with an image of their own.";
 
 /// Copy this program and its libraries to a directory, for containers whose image lacks it

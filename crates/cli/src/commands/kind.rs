@@ -21,7 +21,7 @@ Examples:
   rota kind apply release-notes -f notes.yaml --dry-run
   rota kind delete review
 
-The file has the specification of a kind as YAML or JSON: description, words, target, frame, limits, retry and resultSchema, as the
+The file has the specification of a kind as YAML or JSON: description, words, target, frame, limits, retry and resultSchema, as the \
 API names them.";
 
 /// Manage kinds of tasks: presets of agent, prompt, limits and result

@@ -74,7 +74,7 @@ impl Metrics {
 }
 
 fn row(point: &MetricsPoint) -> [String; 11] {
-    let median = |of: &Option<DurationSummary>| output::micros(of.as_ref().and_then(|of| of.p50.as_ref()));
+    let median = |of: &Option<DurationSummary>| output::estimate(of.as_ref().and_then(|of| of.p50.as_ref()));
     [
         output::time(point.start_time.as_ref()),
         point.created_tasks.to_string(),

@@ -14,7 +14,7 @@ Examples:
   rota ui
   rota --endpoint https://rota.example --token-file token ui
 
-The link contains a code that the page exchanges for the token, once and within a minute. The token itself is in no address,
+The link contains a code that the page exchanges for the token, once and within a minute. The token itself is in no address, \
 so that the browser's history does not keep it.";
 
 /// Print a link to the control centre that signs in with the token of the command line

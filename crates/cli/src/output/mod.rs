@@ -3,6 +3,7 @@
 
 mod color;
 mod events;
+mod json;
 pub mod question;
 mod reporter;
 mod rows;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 pub use color::Color;
 pub use events::Printer;
+pub use json::whole;
 pub use question::question;
 pub use reporter::Reporter;
 pub use rows::{
@@ -23,9 +25,9 @@ pub use rows::{
 };
 pub use table::{Paint, Table};
 pub use text::{
-    age, between, clean, count, duration, elapsed, escaped_json, failure, first_line, is_hidden, limits,
-    micros, moment, money, name, plain, plain_lines, ran, reason, seconds, spent, state, time, visible, wait,
-    word,
+    age, between, clean, count, duration, elapsed, escaped_json, estimate, failure, first_line, is_hidden,
+    limits, micros, moment, money, name, plain, plain_lines, ran, reason, seconds, spent, state, time,
+    visible, wait, word,
 };
 
 /// Format of data on standard output.

@@ -75,10 +75,22 @@ pub fn money(micro: i64) -> String {
 
 /// Formats a duration of the API; a missing one as an empty string.
 pub fn micros(span: Option<&pbjson_types::Duration>) -> String {
-    let Some(span) = span else { return String::new() };
+    span.map(|span| rota_crds::HumanDuration(to_std(span)).to_string()).unwrap_or_default()
+}
+
+/// Formats an estimated duration of the API, of which less than a tenth of a millisecond means nothing; a missing one as an empty
+/// string.
+pub fn estimate(span: Option<&pbjson_types::Duration>) -> String {
+    match span.map(to_std) {
+        None => String::new(),
+        Some(span) if span < Duration::from_millis(10) => format!("{:.1}ms", span.as_secs_f64() * 1000.0),
+        Some(span) => duration(span),
+    }
+}
+
+fn to_std(span: &pbjson_types::Duration) -> Duration {
     let seconds = u64::try_from(span.seconds).unwrap_or_default();
-    let nanos = u32::try_from(span.nanos).unwrap_or_default();
-    rota_crds::HumanDuration(Duration::new(seconds, nanos)).to_string()
+    Duration::new(seconds, u32::try_from(span.nanos).unwrap_or_default())
 }
 
 /// Returns the display name of a state.
@@ -301,6 +313,15 @@ mod tests {
         ] {
             assert_eq!(duration(Duration::from_millis(millis)), text);
         }
+    }
+
+    #[test]
+    fn estimates_have_a_tenth_of_a_millisecond() {
+        for (nanos, text) in [(777_778, "0.8ms"), (3_800_000, "3.8ms"), (58_333_333, "58ms")] {
+            assert_eq!(estimate(Some(&pbjson_types::Duration { seconds: 0, nanos })), text);
+        }
+        assert_eq!(estimate(Some(&pbjson_types::Duration { seconds: 61, nanos: 5 })), "1m1s");
+        assert_eq!(estimate(None), "");
     }
 
     #[test]

@@ -18,7 +18,7 @@ Examples:
   rota apply-diff fix --directory ../project
   rota apply-diff fix --branch try-fix
 
-Changes files, and neither commits nor stages them. Where a file has changed meanwhile, the changes are merged if nothing is
+Changes files, and neither commits nor stages them. Where a file has changed meanwhile, the changes are merged if nothing is \
 staged: conflicts are marked in the files, as by `git merge`. The repository must have the commit that the task started from.";
 
 /// Apply what an attempt of a task has changed to a git repository of this machine

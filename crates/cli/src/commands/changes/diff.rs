@@ -23,8 +23,8 @@ Examples:
   rota diff fix --attempt 1 > fix.patch
   rota diff fix -o json
 
-The difference between the commit that the task started from, and the commits and files when the attempt ended: also of
-attempts that failed or were cancelled. A terminal shows control characters and marks of the direction of text by their names; a file
+The difference between the commit that the task started from, and the commits and files when the attempt ended: also of \
+attempts that failed or were cancelled. A terminal shows control characters and marks of the direction of text by their names; a file \
 or a pipe gets the patch as it is.";
 
 /// Show what an attempt of a task has changed in its repository

@@ -31,7 +31,7 @@ Examples:
   rota plan --budget-usd 5 --yes --watch \"Compare three queue libraries\"
   rota plan -o yaml \"Translate the handbook\" > plan.yaml && rota apply -f plan.yaml
 
-The agent plans and does not work. What it proposes is checked, drawn, and shown as a table; `e` opens it in $VISUAL or $EDITOR. An invalid
+The agent plans and does not work. What it proposes is checked, drawn, and shown as a table; `e` opens it in $VISUAL or $EDITOR. An invalid \
 plan is sent back once; if the next one is invalid, too, the work becomes one task.";
 
 /// Plan work as subtasks of several agents, and run the plan as a workflow

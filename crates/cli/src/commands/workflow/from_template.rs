@@ -12,7 +12,7 @@ use super::{create, show};
 use crate::commands::artifacts;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{clean, elapsed};
+use crate::output::{clean, elapsed, whole};
 
 /// Arguments of `rota run` that a template has none of.
 pub(in crate::commands) const OF_TASKS: [&str; 23] = [
@@ -110,12 +110,9 @@ fn print_end(context: &Context, workflow: &v1::Workflow) -> anyhow::Result<()> {
     let mut outputs: Vec<_> = status.outputs.iter().flat_map(|outputs| &outputs.fields).collect();
     outputs.sort_unstable_by(|a, b| a.0.cmp(b.0));
     for (name, value) in outputs {
-        let value = serde_json::to_value(value)?;
-        // Whole numbers without a fraction, which the type of the API adds.
-        let text = match (&value, value.as_f64()) {
-            (Value::String(text), _) => text.clone(),
-            (_, Some(number)) => number.to_string(),
-            _ => value.to_string(),
+        let text = match whole(serde_json::to_value(value)?) {
+            Value::String(text) => text,
+            value => value.to_string(),
         };
         context.out.text(&format!("{name}={text}"))?;
     }

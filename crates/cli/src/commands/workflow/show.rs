@@ -6,7 +6,7 @@ use rota_proto::{names, v1};
 use crate::commands::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{Paint, Table, age, clean, elapsed, first_line, word};
+use crate::output::{Paint, Table, age, clean, elapsed, first_line, whole, word};
 
 #[derive(Debug, Args)]
 pub(super) struct List {
@@ -174,7 +174,8 @@ pub(super) async fn get(context: &Context, name: &str) -> anyhow::Result<Exit> {
         line("Waits", &clean(&group(&status.concurrency_group)))?;
     }
     for (name, value) in status.outputs.iter().flat_map(|outputs| &outputs.fields) {
-        line("Output", &format!("{name}={}", clean(&serde_json::to_string(value)?)))?;
+        let value = whole(serde_json::to_value(value)?);
+        line("Output", &format!("{name}={}", clean(&value.to_string())))?;
     }
     let mut table = Table::new(&["STEP", "STATE", "TASKS", "ROUND", "TIME", "REASON"]);
     let steps = context.client.all_workflow_steps(name).await?;
