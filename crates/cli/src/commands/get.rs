@@ -1,7 +1,9 @@
 //! `rota get`: lists resources, or shows single ones as the API returns them.
 
 use clap::{Args, ValueEnum};
-use rota_proto::v1::{GetAgentRequest, GetTaskRequest, ListTasksRequest, TaskFilter, TaskState, Worker};
+use rota_proto::v1::{
+    GetAgentRequest, GetTaskRequest, GetWorkflowRequest, ListTasksRequest, TaskFilter, TaskState, Worker,
+};
 use rota_proto::{labels, names};
 
 use super::id_of;
@@ -18,6 +20,7 @@ Examples:
   rota get tasks --thread docs
   rota get tasks --kind review --owner alice
   rota get tasks --parent release
+  rota get tasks --workflow deploy --state failed
   rota get tasks --attention
   rota get agents
   rota get workers --agent coder";
@@ -52,6 +55,9 @@ pub struct Get {
     /// Only tasks whose parent is this task: id or name
     #[arg(long, value_name = "TASK")]
     pub parent: Option<String>,
+    /// Only tasks of the steps of this workflow: id or name
+    #[arg(long, value_name = "WORKFLOW")]
+    pub workflow: Option<String>,
     /// Only tasks that need the attention of a person: they have failed three times, and continue
     #[arg(long)]
     pub attention: bool,
@@ -149,12 +155,20 @@ impl Get {
             Some(parent) => id_of(context, parent).await?,
             None => String::new(),
         };
+        let workflow = match &self.workflow {
+            Some(workflow) => {
+                let name = names::workflow(&context.namespace, workflow);
+                Box::pin(context.client.get_workflow(GetWorkflowRequest { name })).await?.uid
+            }
+            None => String::new(),
+        };
         let filter = TaskFilter {
             states: self.state.iter().map(|state| state.to_api().into()).collect(),
             agent: self.agent.clone().unwrap_or_default(),
             labels,
             owner: self.owner.clone().unwrap_or_default(),
             parent_task,
+            workflow,
             thread: self.thread.clone().unwrap_or_default(),
             needs_attention: self.attention,
             ..TaskFilter::default()

@@ -176,6 +176,12 @@ async fn template_runs_to_its_outputs() -> Result<()> {
     let failed = fixture.rota(&with(&["--parameter", "image=broken", "--quiet"])).await;
     failed.failed(1, &["failed", "rota workflow explain", "--step build"]);
     assert!(failed.out.is_empty() && !failed.err.contains("FAILED"), "{failed:?}");
+    let explain = ["workflow", "explain", "ship", "--step", "build"];
+    let hint = fixture.rota(&explain).await.success();
+    assert!(hint.contains("rota get tasks --workflow "), "{hint}");
+    let tasks = ["get", "tasks", "--workflow", "ship", "--state", "failed", "-o", "json"];
+    let tasks = fixture.rota(&tasks).await.json();
+    assert_eq!(tasks["tasks"].as_array().map(Vec::len), Some(1), "{tasks}");
     fixture.rota(&with(&["-p", "image="])).await.failed(1, &["image"]);
     fixture.rota(&with(&[])).await.failed(1, &["image"]);
     fixture.rota(&["run", "--template", "none"]).await.failed(4, &["none"]);

@@ -257,6 +257,10 @@ pub(crate) fn reused(task: impl std::fmt::Display, fields: &[String]) -> Status 
     for field in fields {
         details.add_bad_request_violation(field.clone(), "differs");
     }
+    details.add_help_link(
+        "a task keeps its specification: use another name or key, or `generateName` in a manifest",
+        "",
+    );
     let message = format!("task {task} exists under this key or id and differs in: {}", fields.join(", "));
     with("IDEMPOTENCY_KEY_CONFLICT", message, details)
 }

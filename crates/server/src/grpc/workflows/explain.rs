@@ -140,27 +140,30 @@ impl Workflows {
 
 /// Returns why a step that has started has not ended, or ended without success.
 pub(super) fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
-    let name = &step.name;
+    let (name, id, none) = (&step.name, workflow.id, String::new());
     let (code, message, hint) = match workflow.state_of(step) {
         StepState::Succeeded | StepState::Waiting | StepState::Skipped => return None,
         StepState::Held | StepState::Ready if workflow.is_paused() => (
             "step_held",
             format!("step {name} waits: the workflow is paused"),
-            "resume it: rota workflow resume",
+            format!("resume it: rota workflow resume {id}"),
         ),
         StepState::Ready if step.waits_for_group() => {
-            ("step_held", format!("step {name} waits for a place in its concurrency group"), "")
+            ("step_held", format!("step {name} waits for a place in its concurrency group"), none)
         }
         StepState::Held if workflow.waits_for_group() => return None,
-        StepState::Held => ("step_held", format!("step {name} waits for a place or for its phase"), ""),
+        StepState::Held if step.finally && workflow.state != State::Finalizing => {
+            ("step_held", format!("step {name} runs once the other steps have ended"), none)
+        }
+        StepState::Held => ("step_held", format!("step {name} waits for a place or for its phase"), none),
         StepState::Ready | StepState::Ending => {
-            ("step_evaluated", format!("the expressions of step {name} are evaluated"), "")
+            ("step_evaluated", format!("the expressions of step {name} are evaluated"), none)
         }
         StepState::Running => match step.kind {
             Kind::Task => {
                 let (open, total) = (step.open(), step.total);
                 let text = format!("step {name} runs: {open} of {total} tasks are open");
-                ("step_running", text, "rota explain TASK names the reasons of a task")
+                ("step_running", text, format!("its tasks: rota get tasks --workflow {id}"))
             }
             Kind::Workflow => {
                 let (open, total) = (step.open(), step.total);
@@ -169,20 +172,23 @@ pub(super) fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
                     most => format!(", in attempt {} of {most}", step.round),
                 };
                 let text = format!("step {name} runs: {open} of {total} workflows are open{attempt}");
-                ("step_running", text, "")
+                ("step_running", text, none)
             }
             Kind::Approval { .. } => {
                 let text = format!("step {name} waits for a decision: {}", check::shorten(&step.prompt));
-                (STEP_APPROVAL, text, "decide: rota workflow approve")
+                (STEP_APPROVAL, text, format!("decide: rota workflow approve {id} --step {name}, or reject"))
             }
-            Kind::Sleep { .. } => ("step_waiting", format!("step {name} waits for its time"), ""),
+            Kind::Sleep { .. } => ("step_waiting", format!("step {name} waits for its time"), none),
             Kind::Signal { .. } => {
-                ("step_signal", format!("step {name} waits for its signal"), "send it: rota workflow signal")
+                let text = format!("step {name} waits for its signal");
+                ("step_signal", text, format!("send it: rota workflow signal {id} SIGNAL"))
             }
         },
         StepState::Failed | StepState::Cancelled => {
-            ("step_failed", format!("step {name}: {}", step.message), "")
+            let failed = step.kind == Kind::Task && step.failed > 0;
+            let hint = || format!("its tasks: rota get tasks --workflow {id} --state failed");
+            ("step_failed", format!("step {name}: {}", step.message), failed.then(hint).unwrap_or_default())
         }
     };
-    Some(v1::Cause { code: code.to_owned(), message, hint: hint.to_owned() })
+    Some(v1::Cause { code: code.to_owned(), message, hint })
 }

@@ -52,8 +52,9 @@ pub(crate) struct Workflows {
     pub(crate) streams: Streams,
 }
 
-fn not_found(what: &str) -> Status {
-    error("WORKFLOW_NOT_FOUND", format!("workflow {what} does not exist"))
+fn not_found(name: &str) -> Status {
+    let (namespace, what) = rota_proto::names::parse(name, "workflows").unwrap_or_default();
+    error("WORKFLOW_NOT_FOUND", format!("workflow {what} does not exist in namespace {namespace}"))
 }
 
 impl Workflows {
