@@ -175,6 +175,37 @@ async fn restarted_worker_waits_for_programs_of_its_predecessor() -> Result<()> 
     Ok(())
 }
 
+/// Of two processes with one name and one directory the first continues: the second would end attempts that have cost money, and remove
+/// their files.
+#[tokio::test]
+async fn second_process_in_a_workers_directory_is_refused() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _first = fixture.worker(workload::AGENT, "one", 1).await?;
+    let gate = fixture.dir().join("gate");
+    let line = format!(
+        "echo half > file; echo started; until [ -e {} ]; do sleep 0.02; done; cat file",
+        gate.display()
+    );
+    let name = tasks::create(&client, workload::shell(&line, &[])).await?.name;
+    workload::prints(&client, &name, "started").await?;
+    let mut command = fixture.command(&["worker", "--agent", workload::AGENT, "--worker", "one"]);
+    command.arg("--state-dir").arg(fixture.state_dir());
+    command.env("ROTA_TOKEN_FILE", fixture.dir().join("one.token"));
+    let refused = Process::start("second", command).ended().await;
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(
+        refused.output.contains("another process of worker one runs in the state directory"),
+        "{refused:?}"
+    );
+    std::fs::write(&gate, "")?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &name).await?, "started\nhalf\n");
+    history::check(&client, true).await?.check()
+}
+
 /// One that no message takes would be sent again in every session.
 #[tokio::test]
 async fn results_that_no_message_takes_fail() -> Result<()> {

@@ -247,6 +247,13 @@ pub enum Error {
     /// Another process has taken its name.
     #[error("another process has taken the name of worker {0}; its attempts here were ended")]
     Replaced(String),
+    /// Another process of its name has its directory.
+    #[error(
+        "another process of worker {worker} runs in the state directory {path}; choose another name with --worker, or another \
+         directory with --state-dir",
+        path = path.display()
+    )]
+    Running { worker: String, path: PathBuf },
     /// Its token was revoked, and the token file has no other one.
     #[error("the token of worker {0} was revoked; its attempts here were ended")]
     Revoked(String),

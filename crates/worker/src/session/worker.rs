@@ -205,6 +205,14 @@ impl Worker {
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let _ends = self.deps.ends.clone().drop_guard();
+        tokio::select! {
+            biased;
+            is_alone = self.deps.root.earlier_process_ended() => if !is_alone {
+                let Options { worker, state_dir, .. } = self.options;
+                return Err(Error::Running { worker, path: state_dir });
+            },
+            () = shutdown.cancelled() => return Ok(()),
+        }
         self.deps.root.supervisors_ended().await;
         self.find_left();
         self.deps.readiness.check().await;

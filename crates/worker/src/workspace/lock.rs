@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::runtimes::{Stop, stopped};
 
 /// Interval between attempts to take a lock; the kernel does not notify.
-const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Waits until no process holds a lock on a file.
 pub(super) async fn unlocked(path: &Path) {

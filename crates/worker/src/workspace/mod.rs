@@ -29,15 +29,16 @@ use crate::supervise::Group;
 pub(crate) use dirs::{AttemptDirs, COPIES, DELIVER, config_directory};
 use kept_by::KeptBy;
 pub(crate) use left::remove_unneeded;
-use lock::unlocked;
+use lock::{LOCK_INTERVAL, unlocked};
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
 pub(crate) use remove::{all as remove_all, discard};
 pub(crate) use setup_cache::SetupCache;
 pub use sweep::{Unused, remove_unused, unused};
 
-/// Time for the programs of a killed worker to end. Their supervisors kill them after 4 seconds.
-const SUPERVISORS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for an earlier process of a worker to end, and then for the programs of a killed one, which their supervisors kill after 4
+/// seconds.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Directories of a worker, whose name is unique within its namespace only, as is a task's id:
 /// `running/{namespace}/{worker}/{task}.{fence}/{scratch,work}` is removed with its attempt, or at the next start,
@@ -54,7 +55,7 @@ pub(crate) struct Root {
     trash: PathBuf,
     /// Locked by the supervisors of this worker's programs.
     supervisors: PathBuf,
-    /// Locked as long as this worker lives; none while an earlier process of its name still ends.
+    /// Locked as long as this worker lives; none while another process of its name has it, and on file systems without locks.
     owner: Mutex<Option<File>>,
 }
 
@@ -116,8 +117,10 @@ impl Root {
         }
         let default = || attempts.with_file_name(format!(".{worker}.supervisors"));
         let supervisors = supervisors.unwrap_or_else(default);
-        let owner = Mutex::new(sweep::hold(&attempts, &supervisors));
-        Ok(Self { state, attempts, legacy, trash, supervisors, owner })
+        let root = Self { state, attempts, legacy, trash, supervisors, owner: Mutex::default() };
+        // The start of the worker waits for it, and logs errors.
+        let _ = root.hold();
+        Ok(root)
     }
 
     /// Returns the directory for spill files.
@@ -125,9 +128,35 @@ impl Root {
         &self.state
     }
 
+    /// Takes this worker's directory. Returns false if another process of its name has it.
+    fn hold(&self) -> io::Result<bool> {
+        let mut owner = self.owner.lock();
+        if owner.is_none() {
+            *owner = sweep::hold(&self.attempts, &self.supervisors)?;
+        }
+        Ok(owner.is_some())
+    }
+
+    /// Takes this worker's directory once an earlier process of its name has ended. Returns false if that has not ended in time.
+    pub(crate) async fn earlier_process_ended(&self) -> bool {
+        let held = async {
+            loop {
+                match self.hold() {
+                    Ok(true) => return,
+                    Ok(false) => tokio::time::sleep(LOCK_INTERVAL).await,
+                    Err(error) => {
+                        tracing::warn!(%error, "other processes of this worker are not kept away");
+                        return;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(PREDECESSOR_TIMEOUT, held).await.is_ok()
+    }
+
     /// Waits until no program of an earlier process of this worker that was killed is left.
     pub(crate) async fn supervisors_ended(&self) {
-        if tokio::time::timeout(SUPERVISORS_TIMEOUT, unlocked(&self.supervisors)).await.is_err() {
+        if tokio::time::timeout(PREDECESSOR_TIMEOUT, unlocked(&self.supervisors)).await.is_err() {
             tracing::warn!("programs of an earlier process of this worker still run");
         }
     }
@@ -148,11 +177,6 @@ impl Root {
     /// Removes what other workers have left behind that were killed, and workspaces that were not used for the time `keep`.
     /// Blocks.
     pub(crate) fn sweep_others(&self, keep: Duration) {
-        let mut owner = self.owner.lock();
-        if owner.is_none() {
-            *owner = sweep::hold(&self.attempts, &self.supervisors);
-        }
-        drop(owner);
         sweep::abandoned(&self.state.join("running"), &self.trash);
         let Some(before) = sweep::limit(keep) else { return };
         for removed in sweep::remove_unused(&self.state, before) {

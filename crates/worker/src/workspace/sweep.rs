@@ -2,8 +2,8 @@
 //! and not used for long.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirEntry, File};
-use std::io::{Read, Write};
+use std::fs::{self, DirEntry, File, TryLockError};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,20 +21,24 @@ pub struct Unused {
     pub last_used: SystemTime,
 }
 
-/// Takes the lock that shows that a worker's process lives. The file names the one that its supervisors lock. None if an
-/// earlier process of that name still has it.
-pub(super) fn hold(attempts: &Path, supervisors: &Path) -> Option<File> {
-    let path = owner_file(attempts)?;
+/// Takes the lock that shows that a worker's process lives. The file names the one that its supervisors lock. None if another
+/// process of that name has it.
+pub(super) fn hold(attempts: &Path, supervisors: &Path) -> io::Result<Option<File>> {
+    let path = owner_file(attempts).ok_or(io::ErrorKind::InvalidFilename)?;
     let mut file = open(&path)?;
-    file.try_lock().ok()?;
-    // Another worker may have removed it between the two.
-    let (held, found) = (file.metadata().ok()?, path.metadata().ok()?);
-    if (held.dev(), held.ino()) != (found.dev(), found.ino()) {
-        return None;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
     }
-    file.set_len(0).ok()?;
-    file.write_all(supervisors.as_os_str().as_bytes()).ok()?;
-    Some(file)
+    // Another worker may have removed it between the two.
+    let (held, found) = (file.metadata()?, path.metadata().ok());
+    if found.is_none_or(|found| (held.dev(), held.ino()) != (found.dev(), found.ino())) {
+        return Ok(None);
+    }
+    file.set_len(0)?;
+    file.write_all(supervisors.as_os_str().as_bytes())?;
+    Ok(Some(file))
 }
 
 /// Moves the directories of workers away whose processes have ended, and those of their programs too.
@@ -44,7 +48,8 @@ pub(super) fn abandoned(running: &Path, trash: &Path) {
             let attempts = attempts.path();
             // Without that file, the directory is of an earlier version, whose worker may live.
             let Some(owner) = owner_file(&attempts).filter(|file| file.exists()) else { continue };
-            let Some(mut lock) = open(&owner).filter(|lock| lock.try_lock().is_ok()) else { continue };
+            let lock = open(&owner).ok().filter(|lock| lock.try_lock().is_ok());
+            let Some(mut lock) = lock else { continue };
             let mut supervisors = Vec::new();
             if lock.read_to_end(&mut supervisors).is_err() {
                 continue;
@@ -90,7 +95,7 @@ pub fn remove_unused(state: &Path, before: SystemTime) -> Vec<Unused> {
     let remove = |found: &Unused| {
         // Held meanwhile: an attempt may be about to use it.
         let lock = last_use::file_of(&found.path);
-        let held = lock.exists().then(|| open(&lock)).flatten();
+        let held = lock.exists().then(|| open(&lock).ok()).flatten();
         if held.as_ref().is_some_and(|file| file.try_lock().is_err()) {
             return false;
         }
@@ -143,8 +148,8 @@ fn owner_file(attempts: &Path) -> Option<PathBuf> {
     Some(hidden_file(attempts, "owner"))
 }
 
-fn open(path: &Path) -> Option<File> {
-    File::options().create(true).truncate(false).read(true).write(true).open(path).ok()
+fn open(path: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).read(true).write(true).open(path)
 }
 
 fn is_free(lock: &Path) -> bool {
