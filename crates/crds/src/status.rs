@@ -24,6 +24,8 @@ pub mod condition {
     pub const FAILED: &str = "Failed";
     /// Task: running on a worker.
     pub const RUNNING: &str = "Running";
+    /// Task, workflow: stays beyond its time to live, since a tool would create it again.
+    pub const RETAINED: &str = "Retained";
 }
 
 /// Observed state of an agent and its pool.
@@ -100,7 +102,7 @@ pub struct WorkerFailure {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskStatus {
-    /// Conditions of the types `Running`, `Complete` and `Failed`.
+    /// Conditions of the types `Running`, `Complete`, `Failed` and, beyond its time to live while a tool would create it again, `Retained`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -193,7 +195,7 @@ pub enum TaskPhase {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowStatus {
-    /// Conditions of the types `Running`, `Complete` and `Failed`.
+    /// Conditions of the types `Running`, `Complete`, `Failed` and, beyond its time to live while a tool would create it again, `Retained`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

@@ -166,7 +166,7 @@ fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::convert::Infallible;
 
     use http::{Request, Response, StatusCode};
@@ -175,6 +175,40 @@ mod tests {
     use rota_crds::resource::{Agent, AgentStatus};
 
     use super::*;
+    use crate::{Class, WorkerOptions};
+
+    /// Returns the context of an operator of this API server, whose control plane does not respond.
+    pub(crate) fn context(kube: Client) -> Context {
+        let options = Options {
+            endpoint: "http://127.0.0.1:1".into(),
+            token_file: "token".into(),
+            namespace: "rota".into(),
+            identity: "operator".into(),
+            deployment: None,
+            watch_namespaces: Vec::new(),
+            class: Class::default(),
+            service: "rota".into(),
+            tls_secret: "tls".into(),
+            tls_existing: false,
+            extra_names: Vec::new(),
+            ca_secret: "ca".into(),
+            admin_token_secret: "admin".into(),
+            lease: "lease".into(),
+            workers: WorkerOptions::default(),
+            http_listen: None,
+        };
+        Context {
+            control: rota_client::Client::new(rota_client::Options::new(&options.endpoint)).unwrap(),
+            recorder: Context::recorder(&kube, &options),
+            kube,
+            options: Arc::new(options),
+            health: Arc::default(),
+            authority: tokio::sync::watch::channel(String::new()).1,
+            cluster: "cluster".into(),
+            store: Arc::default(),
+            pods_recorded_since: "2030-01-01T00:00:00Z".parse().unwrap(),
+        }
+    }
 
     /// Answers as an API server whose definition of agents has no `acceptedSpec`, and keeps what it takes.
     fn older_cluster() -> (Client, Arc<Mutex<Vec<Value>>>) {

@@ -1,15 +1,12 @@
 //! Builds the requests that a `Task` leads to. Pure.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use rota_crds::resource::Task;
 use rota_proto::labels::KIND;
 use rota_proto::v1;
 
 use crate::cluster::CLUSTER;
-use crate::lifetime;
 
 /// Builds the request that creates the record. Its id is the UID of the resource, so that repeating it has no effect.
 pub(crate) fn creation(task: &Task, cluster: &str) -> v1::CreateTaskRequest {
@@ -56,12 +53,6 @@ fn desired_state(task: &v1::Task) -> v1::DesiredState {
         v1::DesiredState::Unspecified => v1::DesiredState::Run,
         state => state,
     }
-}
-
-/// Returns the remaining time to live of a finished resource: zero when expired, `None` if unlimited.
-pub(crate) fn remaining(task: &Task, now: Timestamp) -> Option<Duration> {
-    let ended = task.status.as_ref()?.completion_time;
-    lifetime::remaining(task.spec.ttl_after_finished, ended, now)
 }
 
 #[cfg(test)]
@@ -121,14 +112,5 @@ status: {{completionTime: '2030-01-01T00:00:00Z', phase: Succeeded}}
             "c1",
             "without it the control plane refuses the change"
         );
-    }
-
-    #[test]
-    fn ttl_counts_from_completion() {
-        let now: Timestamp = "2030-01-01T00:00:40Z".parse().unwrap();
-        assert_eq!(remaining(&task("{agent: a}"), now), None);
-        let time_left = remaining(&task("{agent: a, ttlAfterFinished: 1m}"), now);
-        assert_eq!(time_left, Some(Duration::from_secs(20)));
-        assert_eq!(remaining(&task("{agent: a, ttlAfterFinished: 10s}"), now), Some(Duration::ZERO));
     }
 }

@@ -5,6 +5,7 @@ mod apply;
 mod build;
 mod cache;
 mod dereference;
+mod expire;
 mod status;
 mod sweep;
 mod validate;
@@ -245,18 +246,6 @@ impl Tasks {
         if waits_long && self.wait_published.lock().insert(task.uid().unwrap_or_default()) {
             self.context.event(task, Normal, "Waiting", "Schedule", &message).await;
         }
-    }
-
-    /// Deletes a finished resource after its time to live. The record stays in the control plane.
-    async fn expire(&self, task: &Task, now: Timestamp) -> Result<Action, ReconcileError> {
-        Ok(match build::remaining(task, now) {
-            None => Action::await_change(),
-            Some(remaining) if remaining.is_zero() => {
-                apply::delete(&self.context, task).await?;
-                Action::await_change()
-            }
-            Some(remaining) => Action::requeue(remaining),
-        })
     }
 
     fn exists(&self, task: &Task) -> bool {

@@ -1,14 +1,10 @@
 //! Builds the requests that a `Workflow` leads to. Pure.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
 use rota_crds::DesiredState;
 use rota_crds::resource::Workflow;
 use rota_proto::v1;
 
 use crate::cluster::CLUSTER;
-use crate::lifetime;
 
 /// Builds the request that creates the record. Its id is the UID of the resource, so that repeating it has no effect.
 pub(super) fn creation(workflow: &Workflow, cluster: &str) -> Result<v1::CreateWorkflowRequest, String> {
@@ -46,12 +42,6 @@ pub(super) fn change(workflow: &Workflow, record: &v1::Workflow) -> Option<Chang
         }
         _ => None,
     }
-}
-
-/// Returns the remaining time to live of a finished resource: zero when expired, `None` if unlimited.
-pub(super) fn remaining(workflow: &Workflow, now: Timestamp) -> Option<Duration> {
-    let ended = workflow.status.as_ref()?.completion_time;
-    lifetime::remaining(workflow.spec.ttl_after_finished, ended, now)
 }
 
 #[cfg(test)]
@@ -98,12 +88,5 @@ status: {{phase: Succeeded, completionTime: '2030-01-01T00:00:00Z'}}
         assert_eq!(super::change(&workflow(", desiredState: Suspended"), &stopping), None);
         let cancelled = record(false, true);
         assert_eq!(super::change(&workflow(", desiredState: Cancelled"), &cancelled), None);
-    }
-
-    #[test]
-    fn ttl_counts_from_completion() {
-        let now: Timestamp = "2030-01-01T00:00:40Z".parse().unwrap();
-        assert_eq!(remaining(&workflow(""), now), None);
-        assert_eq!(remaining(&workflow(", ttlAfterFinished: 1m"), now), Some(Duration::from_secs(20)));
     }
 }

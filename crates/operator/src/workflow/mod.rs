@@ -17,7 +17,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 use rota_crds::DesiredState;
-use rota_crds::resource::{Workflow, WorkflowPhase};
+use rota_crds::resource::{Workflow, WorkflowPhase, WorkflowStatus};
 use rota_proto::{names, v1};
 use rota_telemetry::clock;
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
-use crate::lifetime;
+use crate::lifetime::{self, Expiry};
 
 /// Stores of `Workflow` resources, one per watched scope, each with the channel that triggers a reconciliation.
 pub(crate) type Stores = Arc<[(Store<Guarded<Workflow>>, mpsc::Sender<ObjectRef<Guarded<Workflow>>>)]>;
@@ -255,14 +255,19 @@ impl Workflows {
 
     /// Deletes a finished resource after its time to live. The record stays in the control plane.
     async fn expire(&self, workflow: &Workflow, now: Timestamp) -> Result<Action, ReconcileError> {
-        Ok(match build::remaining(workflow, now) {
-            None => Action::await_change(),
-            Some(remaining) if remaining.is_zero() => {
-                apply::delete(&self.context, workflow).await?;
-                Action::await_change()
+        let Some(status) = &workflow.status else { return Ok(Action::await_change()) };
+        let (object, ttl) = (&workflow.metadata, workflow.spec.ttl_after_finished);
+        match lifetime::expiry(object, ttl, status.completion_time, now) {
+            Expiry::Never => {}
+            Expiry::In(left) => return Ok(Action::requeue(left)),
+            Expiry::Delete => apply::delete(&self.context, workflow).await?,
+            Expiry::Retain(tool) => {
+                let conditions = lifetime::retained(&status.conditions, object.generation, tool, now);
+                let retained = WorkflowStatus { conditions, ..status.clone() };
+                apply::write_status(&self.context, workflow, retained).await?;
             }
-            Some(remaining) => Action::requeue(remaining),
-        })
+        }
+        Ok(Action::await_change())
     }
 
     fn exists(&self, workflow: &Workflow) -> bool {

@@ -18,9 +18,8 @@ use super::super::build;
 use super::super::demand::DemandSnapshot;
 use super::super::dereference;
 use super::*;
-use crate::context::Context;
+use crate::context::tests::context;
 use crate::pods::WorkerPods;
-use crate::{Class, Options, WorkerOptions};
 
 const HASH: &str = "hash";
 
@@ -88,37 +87,7 @@ impl ApiServer {
 
     /// Returns the reconciler of an operator that has just been started.
     fn operator(self: &Arc<Self>) -> Arc<Agents> {
-        let options = Options {
-            endpoint: "http://127.0.0.1:1".into(),
-            token_file: "token".into(),
-            namespace: "rota".into(),
-            identity: "operator".into(),
-            deployment: None,
-            watch_namespaces: Vec::new(),
-            class: Class::default(),
-            service: "rota".into(),
-            tls_secret: "tls".into(),
-            tls_existing: false,
-            extra_names: Vec::new(),
-            ca_secret: "ca".into(),
-            admin_token_secret: "admin".into(),
-            lease: "lease".into(),
-            workers: WorkerOptions::default(),
-            http_listen: None,
-        };
-        let kube = self.client();
-        let context = Context {
-            control: rota_client::Client::new(rota_client::Options::new(&options.endpoint)).unwrap(),
-            recorder: Context::recorder(&kube, &options),
-            kube,
-            options: Arc::new(options),
-            health: Arc::default(),
-            authority: tokio::sync::watch::channel(String::new()).1,
-            cluster: "cluster".into(),
-            store: Arc::default(),
-            pods_recorded_since: "2030-01-01T00:00:00Z".parse().unwrap(),
-        };
-        Parts::new(context, Vec::new(), Arc::new([])).agents
+        Parts::new(context(self.client()), Vec::new(), Arc::new([])).agents
     }
 
     /// Returns the pods that an operator knows for its own, and the others.
