@@ -163,8 +163,9 @@ async fn run(
 async fn expired(identity: Option<&Identity>) {
     match identity {
         Some(identity) => {
-            let left = u64::try_from(identity.expires.0.saturating_sub(now().0)).unwrap_or(0);
-            tokio::time::sleep(Duration::from_micros(left).saturating_add(EXPIRED_TOKEN_GRACE)).await;
+            let end = identity.expires + EXPIRED_TOKEN_GRACE;
+            let left = u64::try_from(end.0.saturating_sub(now().0)).unwrap_or(0);
+            tokio::time::sleep(Duration::from_micros(left)).await;
         }
         None => std::future::pending().await,
     }

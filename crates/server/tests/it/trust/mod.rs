@@ -4,6 +4,7 @@ mod browser_sessions;
 mod connections;
 mod cors;
 mod every_call;
+mod expiry;
 mod issuer;
 mod limits;
 mod oidc;
