@@ -91,6 +91,41 @@ async fn apply_waits_and_reports_exit_code() -> Result<()> {
     Ok(())
 }
 
+/// Keys in the terminal of a user are none of the agents': neither workers, nor supervisors, nor programs get them.
+#[tokio::test]
+async fn workers_do_not_inherit_the_environment() -> Result<()> {
+    let fixture = Fixture::bare();
+    let mut command = fixture.command(&["dev", "--data-dir", "data", "--listen", "127.0.0.1:0"]);
+    let keys = ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "ROTA_TOKEN", "SSH_AUTH_SOCK", "KUBECONFIG"];
+    command.envs(keys.map(|name| (name, "of the user alone"))).env("LC_TIME", "C.UTF-8");
+    let mut dev = Process::start("dev", command);
+    dev.prints("rota dev is running at ").await;
+    let mark = hanging(&fixture).await?;
+    let pid = dev.pid();
+    let all = procfs::marked(fixture.mark()).into_iter().chain(procfs::marked(&mark));
+    let others: Vec<_> = all.filter(|one| one.pid != pid).collect();
+    let workers = others.iter().filter(|one| one.parent() == Some(pid)).count();
+    assert!(workers >= 1 && others.len() > workers, "{others:#?}");
+    for process in others {
+        let environment = std::fs::read(format!("/proc/{}/environ", process.pid))?;
+        let environment = String::from_utf8_lossy(&environment);
+        let leaked = environment.split('\0').find(|variable| variable.contains("of the user alone"));
+        assert_eq!(leaked, None, "{process:?}");
+        // What a worker needs is there, so that nothing else hides what is not.
+        if process.parent() == Some(pid) {
+            assert!(
+                environment.contains("PATH=") && environment.contains("LC_TIME=C.UTF-8"),
+                "{environment}"
+            );
+        }
+    }
+    dev.signal(Signal::SIGINT);
+    dev.prints("draining workers").await;
+    dev.signal(Signal::SIGINT);
+    dev.ended().await;
+    procfs::wait_for_none(fixture.mark()).await
+}
+
 #[tokio::test]
 async fn tasks_continue_after_restart() -> Result<()> {
     let fixture = Fixture::bare();
