@@ -141,7 +141,6 @@ impl World {
         step.compensates = plan.compensates;
         step.compensates_each = plan.each && kind == Kind::Task;
         step.max_rounds = plan.rounds;
-        // An attempt is a round of its own.
         let has_attempts = kind == Kind::Workflow && plan.rounds == 1 && plan.items == 1;
         step.max_attempts = if has_attempts { 2 } else { 0 };
         step.group = groups::group(plan.grouped);
@@ -159,7 +158,10 @@ impl World {
         if self.workflow.is_paused() {
             let begins = |before: &Step| {
                 let starts = before.state == StepState::Ready && step.state == StepState::Running;
-                !step.reused && (starts || (before.round, before.created) < (step.round, step.created))
+                // Another attempt waits as well.
+                let fails = before.state == StepState::Running && step.state == StepState::Ready;
+                let goes_on = (before.round, before.created) < (step.round, step.created);
+                !step.reused && (starts || goes_on && !fails)
             };
             assert!(!before.is_some_and(begins), "step {index} continues while the workflow is paused");
         }

@@ -115,7 +115,8 @@ fn conflict_of_a_merge_reaches_the_workflow_around_it() {
         let mut world = World::new(graph);
         world.run_but(&[]);
         world.check_end();
-        assert_eq!((world.workflow.state, world.inner.len()), (expected, 1));
+        // One that fails has another attempt.
+        assert_eq!((world.workflow.state, world.inner.len()), (expected, if fails { 2 } else { 1 }));
         let ran = world.inner[0].world.starts.keys().map(|(step, _)| *step).collect::<Vec<_>>();
         assert_eq!(ran, if fails { vec![0, 1] } else { vec![0, 1, 2] });
         assert_eq!(world.starts.contains_key(&(1, 1)), !fails, "what needs the merge");
