@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::status::{WorkflowStatus, WorkflowTemplateStatus};
-use crate::{DesiredState, HumanDuration, Ignored, Json, ObjectMeta};
+use crate::{DesiredState, HumanDuration, Ignored, Json, ObjectMeta, Usd};
 
 /// Steps of a `Workflow`: more than these are a template, which a workflow names.
 pub(crate) const MAX_INLINE_STEPS: usize = 200;
@@ -96,6 +96,9 @@ pub struct WorkflowSpec {
     /// Time from the creation to the end, without finally-steps and compensation. Defaults to no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<HumanDuration>,
+    /// Cost of all tasks at which the workflow fails, in US dollars. Defaults to no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_usd: Option<Usd>,
     /// Outputs by name: each an expression or a text with expressions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "outputs")]

@@ -23,6 +23,10 @@ pub enum Command {
     Tick {
         away: Duration,
     },
+    /// A task of it, or of a workflow below it, has cost so much more.
+    Spend {
+        micro_usd: i64,
+    },
     /// The driver has evaluated its outputs, or why they cannot be.
     Conclude(Result<(), String>),
     Delete,

@@ -59,6 +59,10 @@ fn zero(value: &u32) -> bool {
     *value == 0
 }
 
+fn free(micro_usd: &i64) -> bool {
+    *micro_usd == 0
+}
+
 /// Place of a task in a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRef {
@@ -72,6 +76,9 @@ pub struct StepRef {
     /// Whether its attempts are given results of other steps.
     #[serde(default, skip_serializing_if = "no")]
     pub follows: bool,
+    /// Whether its cost counts for the budget of the workflow, or of one around that.
+    #[serde(default, skip_serializing_if = "no")]
+    pub counts_cost: bool,
 }
 
 /// Why a workflow does not succeed.
@@ -126,6 +133,14 @@ pub struct Workflow {
     /// Time after its end after which it is removed; `None` leaves that to the retention.
     #[serde(default, skip_serializing_if = "none")]
     pub ttl: Option<Duration>,
+    /// Cost of all tasks, with those of workflows below, at which it fails, in millionths of a US dollar.
+    #[serde(default, skip_serializing_if = "none")]
+    pub budget_micro_usd: Option<i64>,
+    /// Whether the cost is counted: it has a budget, or a workflow around it has.
+    #[serde(default, skip_serializing_if = "no")]
+    pub counts_cost: bool,
+    #[serde(default, skip_serializing_if = "free")]
+    pub cost_micro_usd: i64,
     /// Steps that may run at the same time; zero means no limit.
     #[serde(default, skip_serializing_if = "zero")]
     pub max_parallel: u32,
@@ -224,6 +239,9 @@ impl Workflow {
             ended_at: None,
             timeout: None,
             ttl: None,
+            budget_micro_usd: None,
+            counts_cost: false,
+            cost_micro_usd: 0,
             max_parallel: 0,
             group: None,
             admitted_at: None,
@@ -271,6 +289,11 @@ impl Workflow {
     /// Returns when its time began.
     pub fn began_at(&self) -> Timestamp {
         self.admitted_at.unwrap_or(self.created_at)
+    }
+
+    /// Whether its tasks have cost as much as they may.
+    pub fn is_over_budget(&self) -> bool {
+        self.budget_micro_usd.is_some_and(|budget| self.cost_micro_usd >= budget)
     }
 
     /// Whether nothing starts until it is resumed. Finally-steps and compensations cannot be paused.

@@ -5,6 +5,7 @@ use super::{
     message,
 };
 use crate::Timestamp;
+use crate::usage::usd;
 
 impl Workflow {
     /// Begins a new workflow with these steps, whose needs are counted. Those without needs start, or are held.
@@ -36,6 +37,8 @@ impl Workflow {
         let mut out = Change::default();
         let ended = self.state.is_final();
         match command {
+            // Also after its end: workers report late what they have used.
+            Command::Spend { micro_usd } => self.spend(micro_usd, &mut out, now),
             Command::Delete if !ended => return Err(Rejected::Unended),
             Command::Delete => self.remove(&mut out),
             Command::Tick { .. } if ended => {
@@ -110,6 +113,21 @@ impl Workflow {
             }
         }
         Ok(out)
+    }
+
+    /// Counts a cost. The one that reaches the budget ends its steps, but neither compensations nor finally-steps.
+    fn spend(&mut self, micro_usd: i64, out: &mut Change, now: Timestamp) {
+        let was_over = self.is_over_budget();
+        self.cost_micro_usd = self.cost_micro_usd.saturating_add(micro_usd);
+        let Some(budget) = self.budget_micro_usd.filter(|_| !was_over && self.is_over_budget()) else {
+            return;
+        };
+        if matches!(self.state, State::Running | State::Stopping) {
+            let (spent, budget) = (usd(self.cost_micro_usd), usd(budget));
+            self.blame("", &format!("the workflow has spent its budget: {spent} of {budget}"));
+            self.stop(true, out);
+            self.advance(out, now);
+        }
     }
 
     /// Begins its removal, and that of the workflows that are its steps, whatever its state.

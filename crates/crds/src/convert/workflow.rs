@@ -76,10 +76,12 @@ impl WorkflowSpec {
             ttl_after_finished: None,
             // The notation of the API is one of seconds alone.
             timeout: None,
+            budget_usd: None,
             ..self.clone()
         };
         let mut spec: v1::WorkflowSpec = read(&spec)?;
         spec.timeout = super::duration(self.timeout);
+        spec.budget_micro_usd = self.budget_usd.map_or(0, |budget| budget.micro);
         Ok(spec)
     }
 }
@@ -134,6 +136,7 @@ spec:
   title: Release
   inputs: {modules: [x], width: 2}
   timeout: 90m
+  budgetUsd: '1.50'
   onFailure: ON_STEP_FAILURE_COMPENSATE
   concurrency: {group: 'release-${{ inputs.modules[0] }}', whenFull: WHEN_FULL_REPLACE}
   steps:
@@ -154,7 +157,7 @@ spec:
                 "workflow": {
                     "alias": "release", "labels": {"a": "b"}, "ttlAfterFinished": "3600s",
                     "spec": {
-                        "title": "Release", "inputs": {"modules": ["x"], "width": 2.0}, "timeout": "5400s",
+                        "title": "Release", "inputs": {"modules": ["x"], "width": 2.0}, "timeout": "5400s", "budgetMicroUsd": "1500000",
                         "onFailure": "ON_STEP_FAILURE_COMPENSATE",
                         "concurrency": {"group": "release-${{ inputs.modules[0] }}", "whenFull": "WHEN_FULL_REPLACE"},
                         "steps": [

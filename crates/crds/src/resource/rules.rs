@@ -67,6 +67,7 @@ const IMMUTABLE_WORKFLOW_FIELDS: &[&str] = &[
     "concurrency",
     "onFailure",
     "timeout",
+    "budgetUsd",
     "outputs",
     "outputsSchema",
 ];

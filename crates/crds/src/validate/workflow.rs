@@ -40,6 +40,7 @@ impl Check<'_> {
                 ("concurrency", spec.concurrency.is_some()),
                 ("onFailure", spec.on_failure.is_some()),
                 ("timeout", spec.timeout.is_some()),
+                ("budgetUsd", spec.budget_usd.is_some()),
                 ("outputs", !spec.outputs.is_empty()),
                 ("outputsSchema", spec.outputs_schema.is_some()),
             ] {
@@ -90,8 +91,8 @@ mod tests {
         let workflow = |spec: &str| fields(&format!("kind: Workflow\nmetadata: {{name: a}}\nspec: {spec}\n"));
         assert_eq!(workflow("{}"), ["spec"]);
         assert_eq!(workflow("{template: UP}"), ["spec.template"]);
-        let both = "{template: a, steps: [{name: a}], title: x, outputs: {a: b}}";
-        assert_eq!(workflow(both), ["spec", "spec.title", "spec.outputs"]);
+        let both = "{template: a, steps: [{name: a}], title: x, budgetUsd: '1', outputs: {a: b}}";
+        assert_eq!(workflow(both), ["spec", "spec.title", "spec.budgetUsd", "spec.outputs"]);
         assert_eq!(workflow("{steps: [{name: a}], parameters: {a: b}}"), ["spec.parameters"]);
         assert_eq!(workflow("{steps: [{name: a, tusk: {}}]}"), ["spec.steps[0].tusk"]);
         assert_eq!(workflow("{steps: [{name: a}], onFailure: Stop}"), ["spec.onFailure"]);

@@ -305,6 +305,7 @@ pub(super) fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> 
         item,
         // A compensation is given what its step has done.
         follows: step.follows || round == COMPENSATION,
+        counts_cost: workflow.counts_cost,
     }
 }
 

@@ -251,6 +251,7 @@ async fn create(
             Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
         let id = workflow.nested_id(step.index, step.round, item);
         let mut create = wire::check(workflow.namespace.clone(), id, trace, request).map_err(not_now)?;
+        create.workflow.counts_cost |= workflow.counts_cost;
         let place = evaluate::place(workflow, step, step.round, item);
         create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));
         check_groups(store, workflow, step, &create).await?;

@@ -3,6 +3,7 @@
 mod adding;
 mod attempts;
 mod bounds;
+mod budgets;
 mod compensations;
 mod control;
 mod ends;

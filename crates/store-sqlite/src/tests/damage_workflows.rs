@@ -229,8 +229,16 @@ fn nesting(engine: &mut Engine<Writer>, number: u128) -> WorkflowId {
     let mut inner = make(2);
     (inner.foreign_id, inner.workflow.id) = (false, outer.nested_id(0, 1, 0));
     let (workflow, id) = (outer.key, outer.id);
-    let step =
-        StepRef { workflow, id, step: 0, name: "step-0".to_owned(), round: 1, item: 0, follows: false };
+    let step = StepRef {
+        workflow,
+        id,
+        step: 0,
+        name: "step-0".to_owned(),
+        round: 1,
+        item: 0,
+        follows: false,
+        counts_cost: false,
+    };
     inner.workflow.parent = Some(Box::new(Parent { step, depth: 1, root: workflow }));
     let action = start(Vec::new(), vec![*inner]);
     let outcome = run(engine, vec![WorkflowCommand::Drive { workflow, step: 0, action }.into()]);
@@ -287,7 +295,8 @@ fn damaged_workflow_is_cancelled_with_what_it_has_left() {
         let workflow = WorkflowKey(key);
         let Command::Create(mut task) = create(9, 1) else { unreachable!() };
         let (name, follows) = ("step-0".to_owned(), false);
-        let place = StepRef { workflow, id: nested, step: 0, name, round: 1, item: 0, follows };
+        let place =
+            StepRef { workflow, id: nested, step: 0, name, round: 1, item: 0, follows, counts_cost: false };
         task.task.step = Some(Box::new(place));
         (task.key, task.foreign_id) = (None, false);
         let action = start(vec![*task], Vec::new());

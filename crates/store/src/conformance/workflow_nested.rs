@@ -32,6 +32,7 @@ fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
         round: 1,
         item,
         follows: false,
+        counts_cost: false,
     };
     create.workflow.id = of.nested_id(0, 1, item);
     create.workflow.trace = Trace::default();

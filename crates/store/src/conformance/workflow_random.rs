@@ -170,6 +170,7 @@ impl World<'_> {
                 round: step.round,
                 item,
                 follows: false,
+                counts_cost: false,
             };
             let Some(graph) = &plan.inner else {
                 let mut create = self.t.task();

@@ -120,8 +120,16 @@ impl<'a> Run<'a> {
             let mut create = self.t.task();
             let name = format!("step {step}");
             let (workflow, id) = (self.workflow.key, self.workflow.id);
-            create.task.step =
-                Some(Box::new(StepRef { workflow, id, step, name, round, item, follows: false }));
+            create.task.step = Some(Box::new(StepRef {
+                workflow,
+                id,
+                step,
+                name,
+                round,
+                item,
+                follows: false,
+                counts_cost: false,
+            }));
             create
         };
         items.map(make).collect()

@@ -79,7 +79,16 @@ pub async fn suspension_ends_with_the_pause(t: &mut Harness) {
             .map(|item| {
                 let mut create = t.task();
                 let name = "s0".to_owned();
-                let place = StepRef { workflow, id: ID, step: 0, name, round: 1, item, follows: false };
+                let place = StepRef {
+                    workflow,
+                    id: ID,
+                    step: 0,
+                    name,
+                    round: 1,
+                    item,
+                    follows: false,
+                    counts_cost: false,
+                };
                 create.task.step = Some(Box::new(place));
                 ids.push(create.task.id);
                 create

@@ -8,10 +8,11 @@ use rota_core::spending::{Account, Budget, BudgetWait, Period, Scope};
 use rota_core::target::Target;
 use rota_core::task::{AttemptOutcome, Command, EndedAttempt, Stopping, Task, Transition};
 use rota_core::usage::usd;
+use rota_core::workflow;
 use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{AccountChange, AccountKey, Backend, Reply, WaitKey, WaitsKey};
+use crate::{AccountChange, AccountKey, Backend, Error, Load, Reply, WaitKey, WaitsKey};
 
 /// Tasks on workers that are stopped when a limit is reached. Further ones are stopped by their own next report.
 const MAX_STOPPED: usize = 256;
@@ -92,6 +93,9 @@ impl<B: Backend> Engine<B> {
         }
         let Some(entry) = self.write_set.get(key) else { return };
         let (namespace, agent) = (entry.task.namespace.clone(), entry.spender(out));
+        let workflow = entry.task.step.as_ref().filter(|place| place.counts_cost && cost > 0);
+        let spent = workflow.map(|place| (place.workflow, cost));
+        self.write_set.workflows.spent.extend(spent);
         for id in keys(&namespace, agent.as_ref()) {
             if cost > 0 {
                 self.spend(&id, cost, key, now);
@@ -100,6 +104,26 @@ impl<B: Backend> Engine<B> {
                 self.settle_account(&id, ended);
             }
         }
+    }
+
+    /// Adds what a report of a task needs whose cost counts for a workflow.
+    pub(super) fn collect_cost(&self, key: TaskKey, load: &mut Load) {
+        let place = self.memory.get(key).and_then(|live| live.task.step.as_ref());
+        load.workflows.keys.extend(place.filter(|place| place.counts_cost).map(|place| place.workflow));
+    }
+
+    /// Counts the costs of the last command for the budgets of workflows, from the innermost one outwards.
+    pub(super) fn spend_of_workflows(&mut self, now: Timestamp) -> Result<(), Error> {
+        for (workflow, micro_usd) in std::mem::take(&mut self.write_set.workflows.spent) {
+            let mut next = Some(workflow);
+            while let Some(key) = next {
+                self.load_workflow(key)?;
+                let _ = self.apply_workflow(key, workflow::Command::Spend { micro_usd }, now);
+                let around = self.write_set.workflows.workflow(key).and_then(|one| one.parent.as_ref());
+                next = around.filter(|place| place.step.counts_cost).map(|place| place.step.workflow);
+            }
+        }
+        Ok(())
     }
 
     fn settle_account(&mut self, id: &AccountKey, ended: &EndedAttempt) {

@@ -101,7 +101,7 @@ impl<B: Backend> Engine<B> {
                     match self.memory.find(&id) {
                         None => load.ids.push(id),
                         Some(key) if may_end(command) => self.collect_end(key, &mut load),
-                        Some(_) => {}
+                        Some(key) => self.collect_cost(key, &mut load),
                     }
                 }
                 Command::Claim(claim) => {

@@ -192,6 +192,10 @@ impl<B: Backend> Engine<B> {
                 // One that no longer applies, for example to a cancelled dependent, is dropped.
                 let _ = self.apply(key, command, now)?;
             }
+            if !self.write_set.workflows.spent.is_empty() {
+                self.spend_of_workflows(now)?;
+                continue;
+            }
             if !self.write_set.workflows.calls.is_empty() {
                 self.call_steps(now)?;
                 continue;

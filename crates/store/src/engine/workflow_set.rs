@@ -47,6 +47,8 @@ pub(super) struct WorkflowSet {
     step_order: Vec<StepKey>,
     /// Commands on steps that follow from the last command.
     pub(super) calls: VecDeque<(StepKey, StepCommand)>,
+    /// Costs of tasks that count for the budgets of their workflows, since the last command.
+    pub(super) spent: Vec<(WorkflowKey, i64)>,
     /// Workflows whose held steps the batch will look at.
     pub(super) releasing: HashSet<WorkflowKey>,
     pub(super) groups: HashMap<GroupKey, GroupEntry>,

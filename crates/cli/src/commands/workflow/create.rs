@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use pbjson_types::Struct;
-use rota_crds::HumanDuration;
+use rota_crds::{HumanDuration, Usd};
 use rota_proto::{names, v1};
 use serde_json::{Map, Value};
 
@@ -50,6 +50,9 @@ pub(super) struct Run {
     /// Time after its end at which the workflow is removed with its tasks, such as 1h [default: the retention of the control plane]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     ttl: Option<HumanDuration>,
+    /// Cost of all of its tasks at which the workflow fails, in US dollars, such as 5.00 [default: that of the file]
+    #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true, conflicts_with = "template")]
+    budget_usd: Option<Usd>,
     /// Validate on the server, without creating anything
     #[arg(long)]
     dry_run: bool,
@@ -75,6 +78,9 @@ impl Run {
         }
         if !self.owner.is_empty() {
             spec.get_or_insert_default().owner = self.owner;
+        }
+        if let (Some(budget), Some(spec)) = (self.budget_usd, &mut spec) {
+            spec.budget_micro_usd = budget.micro;
         }
         if !self.inputs.is_empty() {
             let files = artifacts::upload_named(context, &self.inputs).await?;

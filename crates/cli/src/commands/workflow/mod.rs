@@ -161,6 +161,9 @@ struct Rerun {
     /// File in place of the input with this name, or with that of the file; may be repeated, the others stay
     #[arg(long = "input", value_name = "[NAME=]FILE")]
     inputs: Vec<String>,
+    /// Cost of all of its tasks at which the new workflow fails, in US dollars, such as 5.00 [default: that of the earlier one]
+    #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true)]
+    budget_usd: Option<rota_crds::Usd>,
     /// Run no step again that has succeeded and would run the same: its results are copied
     #[arg(long)]
     failed: bool,
@@ -236,6 +239,7 @@ impl Workflow {
                 let request = v1::RerunWorkflowRequest {
                     name: name(&rerun.named),
                     inputs,
+                    budget_micro_usd: rerun.budget_usd.map_or(0, |budget| budget.micro),
                     input_files: artifacts::upload_named(context, &rerun.inputs).await?,
                     reuse_results: rerun.failed || !rerun.from.is_empty(),
                     steps: rerun.from.clone(),

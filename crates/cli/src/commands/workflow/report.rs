@@ -26,6 +26,8 @@ struct Report {
     /// From the creation to the end, or until now.
     time: String,
     cost_micro_usd: i64,
+    /// 0 if it has none.
+    budget_micro_usd: i64,
     tokens: i64,
     /// Steps that each began when the one before had ended, the last of which ended last: a workflow is as slow as they are.
     critical_path: Vec<String>,
@@ -147,6 +149,7 @@ impl Report {
             state: show::state(&status).0,
             time: seconds(span(workflow.create_time.as_ref(), status.end_time.as_ref())),
             cost_micro_usd: rows.iter().map(|row| row.work.cost_micro_usd).sum(),
+            budget_micro_usd: status.budget_micro_usd,
             tokens: rows.iter().map(|row| row.work.tokens).sum(),
             critical_time: seconds(path.iter().map(|position| rows[*position].span).sum()),
             critical_path: path.into_iter().map(|position| rows[position].name.clone()).collect(),
@@ -167,6 +170,9 @@ impl Report {
         line("Critical path", &format!("{}: {path}", self.critical_time))?;
         let spent = [money(self.cost_micro_usd), count(self.tokens, "token")];
         line("Cost", spent.join(" ").trim())?;
+        if self.budget_micro_usd > 0 {
+            line("Budget", &money(self.budget_micro_usd))?;
+        }
         context.out.line("")?;
         let mut table = Table::new(&[
             "STEP", "STATE", "CRITICAL", "TIME", "WAITED", "TASKS", "ATTEMPTS", "COST", "TOKENS",

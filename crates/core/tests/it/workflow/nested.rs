@@ -25,6 +25,7 @@ impl World {
             round,
             item,
             follows: false,
+            counts_cost: false,
         };
         world.workflow.parent = Some(Box::new(Parent { step: parent, depth: 1, root: WorkflowKey(1) }));
         self.work.push(Work::Inner(self.inner.len()));

@@ -1,5 +1,6 @@
 //! Why a workflow does not continue.
 
+use rota_core::usage::usd;
 use rota_core::workflow::{Kind, NestedCommand, State, Step, StepState, Workflow};
 use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
 use rota_proto::v1;
@@ -54,10 +55,23 @@ impl Workflows {
         self.explain_nested(workflow, step, &mut causes).await?;
         let state = wire::workflow(workflow, None, None).status.unwrap_or_default().state();
         let name = state.as_str_name().trim_start_matches("WORKFLOW_STATE_");
-        let summary = match workflow.message.as_str() {
+        let mut summary = match workflow.message.as_str() {
             "" => format!("The workflow is {name}."),
             why => format!("The workflow is {name}: {why}."),
         };
+        match workflow.budget_micro_usd {
+            Some(_) if workflow.is_over_budget() => {
+                let message = "the budget of the workflow is spent: no further step starts".to_owned();
+                let hint = "give a rerun a larger one: rota workflow rerun --failed --budget-usd".to_owned();
+                causes.insert(0, v1::Cause { code: "workflow_budget".to_owned(), message, hint });
+                causes.truncate(MAX_CAUSES);
+            }
+            Some(budget) => {
+                let (spent, budget) = (usd(workflow.cost_micro_usd), usd(budget));
+                summary.push_str(&format!(" Its tasks have cost {spent} of its budget of {budget}."));
+            }
+            None => {}
+        }
         Ok(v1::ExplainWorkflowResponse { summary, causes })
     }
 

@@ -293,6 +293,9 @@ impl WorkflowService for Workflows {
             spec.inputs.get_or_insert_default().fields.remove(&name);
             spec.input_files.insert(name, file);
         }
+        if request.budget_micro_usd != 0 {
+            spec.budget_micro_usd = request.budget_micro_usd;
+        }
         let mut labels = found.labels.clone();
         // No resource of a cluster stands for the new one.
         labels.remove(CLUSTER);

@@ -98,6 +98,12 @@ pub(crate) fn check(
     workflow.template = request.template;
     workflow.paused = request.paused;
     workflow.timeout = duration("workflow.spec.timeout", spec.timeout.as_ref())?;
+    workflow.budget_micro_usd = match spec.budget_micro_usd {
+        0 => None,
+        budget @ 1.. => Some(budget),
+        _ => return Err(invalid("workflow.spec.budget_micro_usd", "must not be negative")),
+    };
+    workflow.counts_cost = workflow.budget_micro_usd.is_some();
     workflow.ttl = spec::ttl("workflow.ttl_after_finished", given.ttl_after_finished.as_ref())?;
     workflow.max_parallel = u32::try_from(spec.max_parallel)
         .map_err(|_| invalid("workflow.spec.max_parallel", "must not be negative"))?;

@@ -52,6 +52,8 @@ pub(crate) fn workflow(
             concurrency_group: group(record.group.as_deref()),
             waits_for_group: record.waits_for_group(),
             template: record.template.clone(),
+            cost_micro_usd: record.cost_micro_usd,
+            budget_micro_usd: record.budget_micro_usd.unwrap_or_default(),
             rerun: record.rerun.map(|id| id.to_string()).unwrap_or_default(),
             trace_id: rota_telemetry::trace::hex(&record.trace.trace_id),
         }),
