@@ -133,7 +133,7 @@ impl Which {
     }
 }
 
-/// Dead letters, newest first.
+/// Tasks and workflows among dead letters, each in the order of their creation, newest first.
 #[derive(Debug, Default)]
 struct Letters {
     tasks: Vec<Task>,

@@ -160,8 +160,8 @@ impl World {
                 let starts = before.state == StepState::Ready && step.state == StepState::Running;
                 // Another attempt waits as well.
                 let fails = before.state == StepState::Running && step.state == StepState::Ready;
-                let goes_on = (before.round, before.created) < (step.round, step.created);
-                !step.reused && (starts || goes_on && !fails)
+                let continues = (before.round, before.created) < (step.round, step.created);
+                !step.reused && (starts || continues && !fails)
             };
             assert!(!before.is_some_and(begins), "step {index} continues while the workflow is paused");
         }

@@ -44,7 +44,7 @@ pub(in crate::commands) const OF_TASKS: [&str; 23] = [
 pub(in crate::commands) struct FromTemplate {
     pub template: String,
     pub parameters: Vec<String>,
-    /// Files for parameters: `NAME=FILE`.
+    /// Files that are parameters: each as `NAME=FILE`, or as a file whose name is that of the parameter.
     pub inputs: Vec<String>,
     pub name: String,
     pub owner: Option<String>,

@@ -73,7 +73,7 @@ async fn reruns_keep_and_replace_files() -> Result<()> {
         api.step("one", "print").await
     };
     assert_eq!(rerun(json!({ "reuseResults": true })).await?["reused"], true);
-    // It has the files of its own, also once the earlier one is gone.
+    // It has the files of its own, also after the earlier one was removed.
     let id = first["uid"].as_str().context("an id")?;
     let deleted = api.http.delete(format!("{}{WORKFLOWS}/{id}", api.base)).send().await?;
     assert_eq!(deleted.status(), StatusCode::OK);
