@@ -87,10 +87,16 @@ pub(crate) fn message(
         .map_err(|error| invalid(&format!("the request is invalid: {error}"), NAMES))
 }
 
+/// Message that has expressions in place of its fields, and of those of its parts.
+const STEP: &str = "rota.v1.WorkflowStep";
+
 /// Moves expressions in place of a number into the fields that messages have for them, as files have them:
 /// `maxParallel: "${{ inputs.width }}"`.
 fn place_expressions(message: &MessageDescriptor, value: &mut Value) {
     let Some(object) = value.as_object_mut() else { return };
+    if message.full_name() == STEP {
+        rota_proto::expressions::place(object);
+    }
     let mut moved = Vec::new();
     for (name, value) in object.iter_mut() {
         let found = message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name));

@@ -36,6 +36,7 @@ pub mod causes;
 pub mod claude;
 mod continuation;
 pub mod credential;
+pub mod expressions;
 pub mod labels;
 pub mod names;
 pub mod num;

@@ -71,6 +71,7 @@ pub enum Action {
         total: u32,
         parallel: u32,
         max_rounds: Option<u32>,
+        kind: Option<workflow::Kind>,
         prompt: String,
         inputs: String,
         items: Vec<Bytes>,

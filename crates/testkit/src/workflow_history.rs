@@ -357,8 +357,8 @@ impl Ended {
             let is_last = given == status.round;
             let total = if is_last { u32::try_from(status.tasks_total)? } else { count };
             let (prompt, inputs) = (String::new(), String::new());
-            let (parallel, max_rounds) = (0, None);
-            commands.push(StepCommand::Start { round, total, parallel, max_rounds, prompt, inputs });
+            let (parallel, max_rounds, kind) = (0, None, None);
+            commands.push(StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs });
             commands.push(StepCommand::Created { count });
             for (_, task) in of_round {
                 let end = match task.status.as_ref().map(v1::TaskStatus::state) {

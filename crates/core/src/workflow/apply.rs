@@ -59,7 +59,7 @@ impl Move<'_> {
                 self.step.by_condition = true;
                 self.end(StepState::Skipped, "its condition does not hold");
             }
-            StepCommand::Start { round, total, parallel, max_rounds, prompt, inputs } => {
+            StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs } => {
                 self.is_current(StepState::Ready, round)?;
                 if !self.workflow.is_phase_of(self.step) {
                     self.halt();
@@ -68,6 +68,7 @@ impl Move<'_> {
                     if round == 1 {
                         self.step.inputs = inputs;
                         self.step.max_rounds = max_rounds.unwrap_or(self.step.max_rounds);
+                        self.step.kind = kind.unwrap_or(self.step.kind);
                     }
                     self.start(total, parallel, prompt);
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NestedCommand, State, StepState};
+use super::{Kind, NestedCommand, State, StepState};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -54,13 +54,14 @@ pub enum StepCommand {
     /// Its condition does not hold.
     Skip,
     /// The driver has evaluated what the round needs: the number of its tasks, those of them that may exist at the same time,
-    /// the largest number of rounds if that is an expression, the question of an approval or the template of a workflow, and a digest
+    /// the largest number of rounds and the times for which it waits if they are expressions, the question of an approval or the template of a workflow, and a digest
     /// of all that.
     Start {
         round: u32,
         total: u32,
         parallel: u32,
         max_rounds: Option<u32>,
+        kind: Option<Kind>,
         prompt: String,
         inputs: String,
     },

@@ -332,8 +332,9 @@ impl World {
             }
             StepState::Ready => {
                 let (total, parallel, prompt) = (plan.items, plan.parallel, String::new());
-                let (inputs, max_rounds) = (String::new(), None);
-                self.step(index, StepCommand::Start { round, total, parallel, max_rounds, prompt, inputs });
+                let (inputs, max_rounds, kind) = (String::new(), None, None);
+                let start = StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs };
+                self.step(index, start);
             }
             StepState::Ending => self.step(index, StepCommand::Finish { round, again: round < plan.rounds }),
             _ if step.compensation == Some(StepState::Ready) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rota_proto::expressions::place_in_workflow;
 use rota_proto::{names, v1};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -113,7 +114,9 @@ impl WorkflowTemplateSpec {
 }
 
 fn read<T: DeserializeOwned>(spec: &impl Serialize) -> Result<T, Unreadable> {
-    let value = serde_json::to_value(spec).unwrap_or(Value::Null);
+    let mut value = serde_json::to_value(spec).unwrap_or(Value::Null);
+    place_in_workflow(&mut value);
+    value.get_mut("workflow").into_iter().for_each(place_in_workflow);
     serde_path_to_error::deserialize(value)
         .map_err(|error| Unreadable { path: error.path().to_string(), message: error.inner().to_string() })
 }
@@ -141,7 +144,7 @@ spec:
   concurrency: {group: 'release-${{ inputs.modules[0] }}', whenFull: WHEN_FULL_REPLACE}
   steps:
     - {name: test, task: {prompt: 'test ${{ item }}', target: {agent: coder}}, forEach: {items: inputs.modules, maxParallel: '${{ inputs.width }}'}}
-    - {name: ask, needs: [{step: test}], approval: {prompt: 'go?', deadline: 60s}}
+    - {name: ask, needs: [{step: test}], approval: {prompt: 'go?', deadline: '${{ inputs.time }}'}}
   outputs: {text: '${{ steps.test.results }}'}
   outputsSchema: {required: [text]}
   ttlAfterFinished: 1h
@@ -163,7 +166,7 @@ spec:
                         "steps": [
                             {"name": "test", "task": {"prompt": "test ${{ item }}", "target": {"agent": "coder"}},
                              "forEach": {"items": "inputs.modules", "maxParallelExpression": "${{ inputs.width }}"}},
-                            {"name": "ask", "needs": [{"step": "test"}], "approval": {"prompt": "go?", "deadline": "60s"}},
+                            {"name": "ask", "needs": [{"step": "test"}], "approval": {"prompt": "go?"}, "expressions": {"approval.deadline": "${{ inputs.time }}"}},
                         ],
                         "outputs": {"text": "${{ steps.test.results }}"}, "outputsSchema": {"required": ["text"]},
                     },

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use super::fill::TaskTemplate;
 use super::values::{self, NoFill, NoValues};
-use super::{bounds, compensations, nested, reuse};
+use super::{bounds, compensations, nested, reuse, typed};
 use crate::grpc::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::{self as wire, Files, MAX_VALUES, StoredStep};
@@ -93,8 +93,8 @@ async fn attempt(
         }
     };
     if step.compensation == Some(StepState::Ready) {
-        let Some(task) = spec.compensate else { return Err(failed("it has no compensation")) };
-        let task = TaskTemplate::new(&task, None, files)?;
+        let Some(task) = &spec.compensate else { return Err(failed("it has no compensation")) };
+        let task = TaskTemplate::new(&spec, task, "compensate.limits", files)?;
         // What else reads of the step may be too large by now.
         let mut values = read(task.reads(&stored.seen)?).await?;
         let mut item = 0;
@@ -104,7 +104,8 @@ async fn attempt(
             values = element.values(&step.name, &values)?;
         }
         let place = place(workflow, step, COMPENSATION, item);
-        let (create, kept) = create(creator, workflow, task.fill(&values)?, spec.priority, place).await?;
+        let (create, kept) =
+            create(creator, workflow, task.fill(&values)?, typed::priority(&spec, &values)?, place).await?;
         return Ok(Some(Next { action: Action::Compensate(Box::new(create)), kept: vec![kept] }));
     }
     match step.state {
@@ -116,18 +117,20 @@ async fn attempt(
                     return Ok(Some(Action::Skip.into()));
                 }
             }
+            let spec = typed::evaluated(spec, &values)?;
             start(creator, workflow, step, &spec, &stored.needs, &values, files).await.map(Some)
         }
         StepState::Running if step.wanted() > 0 => {
             let created = step.created;
             if step.kind == Kind::Workflow {
                 let values = read(stored.seen).await?;
+                let spec = typed::evaluated(spec, &values)?;
                 return nested::more(store, workflow, step, &spec, &values, files).await.map(Some);
             }
             let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind else {
                 return Err(failed("it has no task"));
             };
-            let task = TaskTemplate::new(task, spec.for_each.as_ref(), files)?;
+            let task = TaskTemplate::new(&spec, task, "task.limits", files)?;
             let (window, values) = match values::items(store, step, created).await? {
                 Some(window) => (Some(window), read(task.reads(&stored.seen)?).await?),
                 // One task, or a fan-out that an earlier version has started.
@@ -139,7 +142,8 @@ async fn attempt(
             };
             let fill = |values: &Values| task.fill(values);
             let specs = fill_next(fill, &values, created, most(step), window.as_deref())?;
-            let (tasks, kept) = create_all(creator, workflow, step, spec.priority, specs).await?;
+            let (tasks, kept) =
+                create_all(creator, workflow, step, typed::priority(&spec, &values)?, specs).await?;
             let action = Action::More { round: step.round, created, tasks, nested: Vec::new() };
             Ok(Some(Next { action, kept }))
         }
@@ -202,7 +206,7 @@ async fn start(
     let count = if is_first && total as usize <= MAX_TASKS_PER_COMMIT { total } else { most(&planned) };
     let mut specs = match task {
         Some(task) => {
-            let task = TaskTemplate::new(task, spec.for_each.as_ref(), files)?;
+            let task = TaskTemplate::new(spec, task, "task.limits", files)?;
             fill_next(|values| task.fill(values), values, 0, count, items)?
         }
         None => Vec::new(),
@@ -233,6 +237,7 @@ async fn start(
         total,
         parallel: planned.parallel,
         max_rounds: Some(planned.max_rounds),
+        kind: typed::kind(spec)?,
         prompt,
         inputs,
         items: parts,

@@ -7,6 +7,7 @@ use rota_proto::v1;
 use serde_json::Value;
 
 use super::evaluate::failed;
+use super::typed::Limits;
 use super::values::{NoFill, NoValues};
 use crate::wire::workflow::{Files, all_agents, distinct};
 
@@ -15,30 +16,36 @@ pub(super) struct TaskTemplate<'a> {
     task: &'a v1::TaskSpec,
     /// Files that each of its tasks is given.
     files: Vec<v1::Artifact>,
+    limits: Limits,
+    /// Steps that its limits and its priority read.
+    typed: BTreeSet<String>,
 }
 
 impl<'a> TaskTemplate<'a> {
-    /// Takes a task with those of the files of the workflow that it names, or the list of its items does.
+    /// Takes the task of a step, or its compensation, with those of the files of the workflow that it names, or the list of its items does.
     pub(super) fn new(
+        spec: &v1::WorkflowStep,
         task: &'a v1::TaskSpec,
-        for_each: Option<&v1::ForEach>,
+        limits: &str,
         files: &Files,
     ) -> Result<Self, NoValues> {
+        let (limits, used) = Limits::of(spec, limits)?;
+        let typed = used.steps;
         if files.is_empty() {
-            return Ok(Self { task, files: Vec::new() });
+            return Ok(Self { task, files: Vec::new(), limits, typed });
         }
         let mut inputs = references(task)?.inputs;
-        if let Some(each) = for_each {
+        if let Some(each) = &spec.for_each {
             let items = Expression::parse(&each.items).map_err(failed)?;
             inputs.extend(items.references().inputs.iter().cloned());
         }
         let named = files.iter().filter(|(name, _)| inputs.contains(*name)).map(|(_, file)| file);
-        Ok(Self { task, files: distinct(named) })
+        Ok(Self { task, files: distinct(named), limits, typed })
     }
 
     /// Returns the spec of a task with the results of its expressions, and one agent if each of several has a task.
     pub(super) fn fill(&self, values: &Values) -> Result<v1::TaskSpec, NoFill> {
-        let mut filled = fill_texts(self.task, values)?;
+        let mut filled = self.fill_texts(values)?;
         filled.inputs.clone_from(&self.files);
         let index = values.get("index").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
         if let Some(agent) = all_agents(&filled).zip(index).and_then(|(agents, index)| agents.get(index)) {
@@ -47,9 +54,25 @@ impl<'a> TaskTemplate<'a> {
         Ok(filled)
     }
 
+    /// Returns the spec with the results of its expressions. Only in `input` and limits they keep their types.
+    fn fill_texts(&self, values: &Values) -> Result<v1::TaskSpec, NoFill> {
+        let mut json = serde_json::to_value(self.task)?;
+        if self.limits.is_empty() && !json.to_string().contains("${{") {
+            return Ok(self.task.clone());
+        }
+        let input = json.as_object_mut().and_then(|fields| fields.remove("input"));
+        let mut filled = rota_expressions::fill_text(&json, values)?;
+        if let (Some(input), Some(fields)) = (input, filled.as_object_mut()) {
+            fields.insert("input".to_owned(), rota_expressions::fill(&input, values)?);
+        }
+        self.limits.fill(&mut filled, values)?;
+        Ok(serde_json::from_value(filled)?)
+    }
+
     /// Returns the steps that its expressions read, of those that the step does.
     pub(super) fn reads(&self, seen: &BTreeMap<String, u32>) -> Result<BTreeMap<String, u32>, NoValues> {
-        let steps: BTreeSet<_> = references(self.task)?.steps;
+        let mut steps: BTreeSet<_> = references(self.task)?.steps;
+        steps.extend(self.typed.iter().cloned());
         let is_used = |(name, _): &(&String, &u32)| steps.contains(*name);
         Ok(seen.iter().filter(is_used).map(|(name, at)| (name.clone(), *at)).collect())
     }
@@ -58,18 +81,4 @@ impl<'a> TaskTemplate<'a> {
 fn references(task: &v1::TaskSpec) -> Result<rota_expressions::References, NoValues> {
     let json = serde_json::to_value(task).map_err(failed)?;
     rota_expressions::references(&json).map_err(failed)
-}
-
-/// Returns the spec of a task with the results of its expressions. Only in `input` they keep their types.
-fn fill_texts(task: &v1::TaskSpec, values: &Values) -> Result<v1::TaskSpec, NoFill> {
-    let mut json = serde_json::to_value(task)?;
-    if !json.to_string().contains("${{") {
-        return Ok(task.clone());
-    }
-    let input = json.as_object_mut().and_then(|fields| fields.remove("input"));
-    let mut filled = rota_expressions::fill_text(&json, values)?;
-    if let (Some(input), Some(fields)) = (input, filled.as_object_mut()) {
-        fields.insert("input".to_owned(), rota_expressions::fill(&input, values)?);
-    }
-    Ok(serde_json::from_value(filled)?)
 }

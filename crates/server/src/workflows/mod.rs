@@ -13,6 +13,7 @@ mod queue;
 mod ready;
 mod reuse;
 mod room;
+mod typed;
 mod values;
 pub(crate) mod watched;
 

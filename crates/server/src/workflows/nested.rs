@@ -183,6 +183,7 @@ pub(super) async fn start(
         total,
         parallel: planned.parallel,
         max_rounds: Some(planned.max_rounds),
+        kind: None,
         prompt: base.name().to_owned(),
         inputs: digest,
         items: parts,

@@ -15,6 +15,7 @@ mod nested;
 mod reruns;
 mod step_results;
 mod targets;
+mod typed;
 
 use anyhow::{Context, Result};
 use reqwest::StatusCode;

@@ -207,6 +207,7 @@ fn start(tasks: Vec<Create>, nested: Vec<CreateWorkflow>) -> Box<Action> {
         total: 1,
         parallel: 0,
         max_rounds: None,
+        kind: None,
         prompt,
         inputs,
         items,

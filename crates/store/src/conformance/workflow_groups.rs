@@ -84,6 +84,7 @@ impl World<'_> {
             total: 0,
             parallel: 0,
             max_rounds: None,
+            kind: None,
             prompt: String::new(),
             inputs: String::new(),
             items: Vec::new(),

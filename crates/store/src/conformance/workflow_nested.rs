@@ -49,6 +49,7 @@ fn start(nested: Vec<CreateWorkflow>, total: u32) -> Action {
         total,
         parallel: 0,
         max_rounds: None,
+        kind: None,
         prompt,
         inputs,
         items: Vec::new(),

@@ -207,6 +207,7 @@ impl World<'_> {
                     total,
                     parallel,
                     max_rounds: None,
+                    kind: None,
                     prompt,
                     inputs,
                     items,

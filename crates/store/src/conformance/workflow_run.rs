@@ -153,6 +153,7 @@ impl<'a> Run<'a> {
                 total,
                 parallel,
                 max_rounds: None,
+                kind: None,
                 prompt,
                 inputs,
                 items: Vec::new(),

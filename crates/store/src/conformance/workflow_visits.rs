@@ -51,7 +51,18 @@ async fn state(t: &Harness, workflow: WorkflowKey, step: u32) -> StepState {
 /// Returns a start with the first tasks of a fan-out, or with none.
 fn start(total: u32, tasks: Vec<crate::Create>) -> Action {
     let (prompt, inputs, items, nested) = (String::new(), String::new(), Vec::new(), Vec::new());
-    Action::Start { round: 1, total, parallel: 0, max_rounds: None, prompt, inputs, items, tasks, nested }
+    Action::Start {
+        round: 1,
+        total,
+        parallel: 0,
+        max_rounds: None,
+        kind: None,
+        prompt,
+        inputs,
+        items,
+        tasks,
+        nested,
+    }
 }
 
 pub async fn held_finally_step_takes_no_place(t: &mut Harness) {

@@ -25,12 +25,23 @@ impl<B: Backend> Engine<B> {
     ) -> Result<Result<Vec<TaskKey>, Rejected>, Error> {
         let done = match action {
             Action::Skip => self.apply_step(key, StepCommand::Skip, now)?,
-            Action::Start { round, total, parallel, max_rounds, prompt, inputs, items, tasks, nested } => {
+            Action::Start {
+                round,
+                total,
+                parallel,
+                max_rounds,
+                kind,
+                prompt,
+                inputs,
+                items,
+                tasks,
+                nested,
+            } => {
                 if let Some(why) = self.no_room_for_nested(&nested)? {
                     let fail = StepCommand::Fail { round, state: StepState::Ready, created: 0, message: why };
                     return Ok(self.apply_step(key, fail, now)?.map(|()| Vec::new()));
                 }
-                let start = StepCommand::Start { round, total, parallel, max_rounds, prompt, inputs };
+                let start = StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs };
                 if let Err(rejected) = self.apply_step(key, start, now)? {
                     return Ok(Err(rejected));
                 }

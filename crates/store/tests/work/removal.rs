@@ -79,6 +79,7 @@ fn removal_is_bounded_in_bytes() {
             total: 0,
             parallel: 0,
             max_rounds: None,
+            kind: None,
             prompt,
             inputs,
             items,

@@ -129,7 +129,9 @@ pub(in crate::commands) fn read(file: &Path) -> anyhow::Result<String> {
 /// Returns the step in a file.
 pub(super) fn read_step(file: &Path) -> anyhow::Result<v1::WorkflowStep> {
     let invalid = |error: String| Failure::usage(format!("{} is not a step: {error}", file.display()));
-    let value: Value = serde_saphyr::from_str(&read(file)?).map_err(|error| invalid(error.to_string()))?;
+    let mut value: Value =
+        serde_saphyr::from_str(&read(file)?).map_err(|error| invalid(error.to_string()))?;
+    value.as_object_mut().into_iter().for_each(rota_proto::expressions::place);
     Ok(serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?)
 }
 
@@ -138,7 +140,8 @@ pub(super) fn read_spec(file: &Path) -> anyhow::Result<v1::WorkflowSpec> {
     let invalid = |error: String| Failure::usage(format!("{} is not a workflow: {error}", file.display()));
     // Every JSON text is YAML, too.
     let value: Value = serde_saphyr::from_str(&read(file)?).map_err(|error| invalid(error.to_string()))?;
-    let spec = value.get("workflow").cloned().unwrap_or(value);
+    let mut spec = value.get("workflow").cloned().unwrap_or(value);
+    rota_proto::expressions::place_in_workflow(&mut spec);
     Ok(serde_json::from_value(spec).map_err(|error| invalid(error.to_string()))?)
 }
 

@@ -118,7 +118,7 @@ impl Made {
 
 fn start(total: u32) -> StepCommand {
     let (prompt, inputs) = (String::new(), String::new());
-    StepCommand::Start { round: 1, total, parallel: 0, max_rounds: None, prompt, inputs }
+    StepCommand::Start { round: 1, total, parallel: 0, max_rounds: None, kind: None, prompt, inputs }
 }
 
 fn cancel() -> Command {

@@ -2,8 +2,10 @@
 
 mod agents;
 mod concurrency;
+mod expressions;
 mod files;
 mod graph;
+mod labels;
 mod merge;
 mod nested;
 mod new_step;
@@ -24,6 +26,7 @@ use rota_store::{AddStep, CreateWorkflow, Need};
 use tonic::Status;
 
 pub(crate) use self::agents::all_agents;
+pub(crate) use self::expressions::is_time;
 pub(crate) use self::files::{Files, add_values, distinct, passed_on};
 pub(crate) use self::merge::workflow as merging_workflow;
 use self::new_step::new_step;
@@ -73,7 +76,6 @@ pub(crate) fn check(
     let mut spec = given.spec.ok_or_else(|| invalid("workflow.spec", "is required"))?;
     check::length("workflow.spec.title", &spec.title, check::MAX_TITLE)?;
     check::length("workflow.spec.owner", &spec.owner, check::MAX_TITLE)?;
-    check::labels("workflow.labels", &given.labels)?;
     if !spec.input_files.is_empty() {
         let inputs = spec.inputs.get_or_insert_default();
         add_values("workflow.spec.inputs", &spec.input_files, inputs)?;
@@ -93,7 +95,6 @@ pub(crate) fn check(
     };
     workflow.title.clone_from(&spec.title);
     workflow.owner.clone_from(&spec.owner);
-    workflow.labels = given.labels;
     workflow.trace = trace;
     workflow.template = request.template;
     workflow.paused = request.paused;
@@ -121,6 +122,7 @@ pub(crate) fn check(
     }
     outputs_validator(&spec)?;
     let mut used = used;
+    workflow.labels = labels::evaluated(given.labels, &values, &mut used)?;
     workflow.group = concurrency::group("workflow.spec", spec.concurrency.as_ref(), &values, &mut used)?;
     let mut expressions = used.count;
     let mut new_steps = Vec::with_capacity(all.len());

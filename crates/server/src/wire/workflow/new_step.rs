@@ -1,5 +1,7 @@
 //! A step of a workflow, from its message: checked with its expressions.
 
+use std::time::Duration;
+
 use prost::Message;
 use rota_core::task::Trace;
 use rota_core::workflow::{Kind, MAX_ROUNDS, Step};
@@ -10,7 +12,7 @@ use tonic::Status;
 
 use super::agents::{all_agents, one_of_all};
 use super::stored::StoredStep;
-use super::{concurrency, duration, expression, graph, merge, nested, outputs, template};
+use super::{concurrency, duration, expression, expressions, graph, merge, nested, outputs, template};
 use crate::wire::status::invalid;
 use crate::wire::{check, names, spec, time};
 
@@ -68,6 +70,8 @@ pub(super) fn new_step(
     if !given.condition.is_empty() {
         used.merge(&expression(&at("condition"), &given.condition)?);
     }
+    let (typed, typed_of_compensation) = expressions::check(&field, &given)?;
+    used.merge(&typed);
     let kind = kind(&field, &given, &mut used)?;
     let is_created = kind.is_created();
     if let Some(for_each) = &given.for_each {
@@ -112,6 +116,7 @@ pub(super) fn new_step(
             "reads `item` or `index` in repeat.until or outputs, which are of all elements",
         ));
     }
+    with_itself.merge(&typed_of_compensation);
     if let Some(compensate) = &given.compensate {
         if !compensates {
             return Err(invalid(at("compensate"), "needs on_failure COMPENSATE of the workflow"));
@@ -125,6 +130,9 @@ pub(super) fn new_step(
             return Err(invalid(at("compensate"), "reads `item` or `index` without for_each"));
         }
         with_itself.merge(&reads);
+    }
+    if typed_of_compensation.item && given.for_each.is_none() {
+        return Err(invalid(at("expressions"), "reads `item` or `index` without for_each"));
     }
     let has_previous = given.repeat.is_some() && given.for_each.is_none() && !is_for_all;
     if (used.previous || with_itself.previous) && !has_previous {
@@ -178,8 +186,9 @@ pub(super) fn new_step(
 fn attempts(field: &str, given: &v1::WorkflowStep, kind: Kind) -> Result<u32, Status> {
     let at = |name: &str| format!("{field}.{name}");
     duration(&at("timeout"), given.timeout.as_ref())?;
+    let has_timeout = given.timeout.is_some() || given.expressions.contains_key("timeout");
     for (name, is_set, own) in [
-        ("timeout", given.timeout.is_some(), "limits.timeout"),
+        ("timeout", has_timeout, "limits.timeout"),
         ("max_attempts", given.max_attempts.is_some(), "retry.maxAttempts"),
     ] {
         if is_set && kind != Kind::Workflow {
@@ -256,6 +265,10 @@ fn kind(field: &str, given: &v1::WorkflowStep, used: &mut References) -> Result<
                     at("wait.signal"),
                     "is not a name: use lower-case letters, digits and '-'",
                 ));
+            }
+            // Until it starts.
+            None if given.expressions.contains_key("wait.duration") => {
+                Kind::Sleep { duration: Duration::ZERO }
             }
             None => return Err(invalid(at("wait"), "needs a duration or a signal")),
         },
