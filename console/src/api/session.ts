@@ -1,9 +1,29 @@
 import { ApiError, Code, call, get, post } from "./client";
-import { isSignedIn, needsNoToken, signIn, signInWithoutToken, signOut, takeCode } from "./token";
+import {
+  isSignedIn,
+  needsNoToken,
+  signIn,
+  signInWithoutToken,
+  signOut,
+  takeCode,
+  takeRefusal,
+} from "./token";
 
 const CURRENT = "browserSessions/current";
 /** Notifies the other windows of the browser, which have the same session. */
 let windows: BroadcastChannel | undefined;
+
+/** How people sign in besides with a token. */
+export interface SignInOptions {
+  /** Name of their issuer. */
+  name?: string;
+  /** Where a browser begins to sign in; nowhere if it is not set. */
+  browserPath?: string;
+}
+
+export function signInOptions(): Promise<SignInOptions> {
+  return get("signInOptions");
+}
 
 /** Signs in with a token, which the server exchanges for the cookie of a session. */
 export async function openSession(token: string): Promise<void> {
@@ -48,7 +68,7 @@ export async function startSession(): Promise<void> {
     }
   };
   const code = takeCode();
-  let refused: unknown;
+  let refused: unknown = takeRefusal();
   if (code) {
     try {
       const redeemed = await post<{ token?: string }>("system:redeemSignInCode", { code });

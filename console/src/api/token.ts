@@ -103,3 +103,29 @@ export function takeCode(): string | undefined {
   }
   return code;
 }
+
+/** What a person reads who comes back from an issuer without being signed in. */
+const REFUSALS = new Map([
+  ["expired", "The sign-in took too long, or began in another browser: try again."],
+  ["state", "The answer belongs to another sign-in: try again."],
+  ["nonce", "The token belongs to another sign-in: try again."],
+  ["denied", "The sign-in was refused."],
+  ["issuer", "The sign-in has failed; the log of the control plane has the cause."],
+  ["session", "The control plane could not store the session: try again."],
+  ["unlisted", "You are not on the list of people who may sign in; ask an admin of the control plane."],
+]);
+
+/** Returns what an address such as `/#refused=state` means: only words that are known are shown. */
+export function refusalOf(hash: string): string | undefined {
+  const [, word] = /^#refused=([a-z]+)$/.exec(hash) ?? [];
+  return word && (REFUSALS.get(word) ?? REFUSALS.get("issuer"));
+}
+
+/** Takes over why a sign-in with an issuer has failed, and removes it from the address. */
+export function takeRefusal(): string | undefined {
+  const refusal = refusalOf(location.hash);
+  if (refusal) {
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+  return refusal;
+}

@@ -1,5 +1,5 @@
 import { useEffect, useState } from "react";
-import { openSession, resumeSession } from "../api/session";
+import { openSession, resumeSession, type SignInOptions, signInOptions } from "../api/session";
 import { signedOutBecause } from "../api/token";
 import { Problem } from "./Problem";
 
@@ -7,8 +7,11 @@ import { Problem } from "./Problem";
 export function SignIn() {
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState(true);
+  const [options, setOptions] = useState<SignInOptions>();
   useEffect(() => {
     resumeSession().catch(() => setBusy(false));
+    // Without an answer the token is left.
+    signInOptions().then(setOptions, () => {});
   }, []);
   const submit = async (given: string) => {
     setBusy(true);
@@ -23,6 +26,13 @@ export function SignIn() {
   return (
     <main className="sign-in">
       <h1>Rota</h1>
+      {options?.browserPath && (
+        <p>
+          <a className="primary" href={signInAddress(options.browserPath)}>
+            Sign in with {options.name}
+          </a>
+        </p>
+      )}
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -47,4 +57,9 @@ export function SignIn() {
       </p>
     </main>
   );
+}
+
+/** Returns where a person signs in, who comes back to this page. */
+function signInAddress(path: string): string {
+  return `${path}?to=${encodeURIComponent(location.pathname + location.search)}`;
 }

@@ -55,6 +55,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         listen: ([127, 0, 0, 1], 0).into(),
         token: None,
         oidc: None,
+        people: None,
         http_listen: None,
         tls: None,
         store,

@@ -179,6 +179,8 @@ calls! {
     repeat admin.list_worker_tokens(ListWorkerTokensRequest) -> v1::ListWorkerTokensResponse;
     /// Revokes a worker token. Not retried: a second try would not find it.
     once admin.revoke_worker_token(RevokeWorkerTokenRequest) -> v1::WorkerToken;
+    /// Returns how people sign in.
+    repeat admin.get_sign_in_options(GetSignInOptionsRequest) -> v1::SignInOptions;
     /// Returns a code that signs a browser in with the token of this client, once.
     repeat admin.issue_sign_in_code(IssueSignInCodeRequest) -> v1::IssueSignInCodeResponse;
     /// Returns one page of the sessions of browsers. [`Client::all_browser_sessions`] reads all pages.

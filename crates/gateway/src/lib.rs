@@ -7,6 +7,7 @@
 //! - [`Gateway`]: the descriptors of the API with their HTTP paths, made once.
 //! - [`Layer`]: puts it in front of services.
 //! - [`openapi()`]: describes the same paths in OpenAPI 3.1, for `docs/reference/openapi.json` and `/api/v1/openapi.json`.
+//! - [`Gateway::names`]: the resources that a request names, by the fields that HTTP paths have.
 //! - [`REASONS`]: errors that only HTTP requests have.
 //!
 //! # How a request flows
@@ -24,6 +25,7 @@
 
 mod call;
 mod content;
+mod names;
 mod openapi;
 mod request;
 mod response;
@@ -39,6 +41,7 @@ use prost::Message;
 use prost_reflect::DescriptorPool;
 
 pub use self::call::{HttpMethod, Layer, Service};
+pub use self::names::Names;
 pub use self::openapi::document as openapi;
 use self::routes::Routes;
 pub use self::status::REASONS;

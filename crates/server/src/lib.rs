@@ -48,6 +48,7 @@ mod background;
 mod barrier;
 mod breakers;
 mod clock;
+mod code_flow;
 mod commit_applier;
 mod demand;
 mod dispatcher;
@@ -94,6 +95,7 @@ pub use server::{Bound, Server};
 #[cfg(feature = "clap")]
 pub use settings::{Settings, SettingsError};
 pub use standby::{Findings, Owner, Problem, Standby};
+pub use trust::people::{People, PeopleError};
 pub use trust::roles::{Role, allowed_roles};
 pub use trust::worker_token::{WorkerGrant, WorkerTokens};
 pub use wire::status::REASONS;

@@ -19,6 +19,7 @@ use crate::follow::Follow;
 use crate::notify::Receiver;
 use crate::schedules::WallClock;
 use crate::seal::KeyFiles;
+use crate::trust::people::People;
 
 /// Default address of the gRPC listener: reachable only from this machine.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
@@ -27,12 +28,14 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 pub struct Options {
     /// Address of the gRPC listener.
     pub listen: SocketAddr,
-    /// Admin token. Without it and without `oidc`, unauthenticated callers are accepted.
+    /// Admin token. Without it, `oidc` and `people`, unauthenticated callers are accepted.
     pub token: Option<Token>,
     /// File with the token of viewers, who only read; read again when it changes.
     pub viewer_token: Option<PathBuf>,
     /// Issuer whose tokens are accepted in addition to the admin token.
     pub oidc: Option<Oidc>,
+    /// Issuer with which people sign in, and what each of them may do.
+    pub people: Option<People>,
     /// Address of the HTTP probe and metrics listener.
     pub http_listen: Option<SocketAddr>,
     /// Certificate and key; `None` serves plain text.
@@ -81,6 +84,7 @@ impl std::fmt::Debug for Options {
             .field("token", &self.token.is_some())
             .field("tls", &self.tls.is_some())
             .field("oidc", &self.oidc)
+            .field("people", &self.people)
             .field("http_listen", &self.http_listen)
             .field("artifacts", &self.artifacts)
             .field("keys", &self.keys)
@@ -131,8 +135,8 @@ pub struct Oidc {
     pub ca: Option<PathBuf>,
     /// File with the token presented to the issuer.
     pub token_file: Option<PathBuf>,
-    /// Required `aud` claim.
-    pub audience: String,
+    /// `aud` claims, one of which is required.
+    pub audiences: Vec<String>,
     /// `sub` claim of the operator.
     pub operator: Option<String>,
     /// Minimum interval between fetches caused by tokens with an unknown key.
@@ -149,7 +153,7 @@ impl Oidc {
             jwks_url: None,
             ca: None,
             token_file: None,
-            audience: audience.into(),
+            audiences: vec![audience.into()],
             operator: None,
             refetch: Duration::from_secs(10),
             refresh: Duration::from_secs(5 * 60),
@@ -168,15 +172,7 @@ impl Oidc {
     /// Rejects URLs from which keys must not be fetched: on a plain connection an attacker could replace
     /// the keys and sign tokens.
     pub fn check_url(url: &str) -> Result<(), &'static str> {
-        let uri: http::Uri = url.parse().map_err(|_| "is not a URL")?;
-        let host = uri.host().ok_or("is not a URL")?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        match uri.scheme_str() {
-            Some("https") => Ok(()),
-            Some("http") if local => Ok(()),
-            _ => Err("must begin with https://"),
-        }
+        rota_oidc::check_url(url)
     }
 }
 

@@ -37,6 +37,7 @@ const CREDENTIALS: &[u8] = b"rota-credentials-1:";
 const MAX_CREDENTIAL_KEYS: usize = 1024;
 /// Associated data of worker tokens: neither a token nor a task's secrets open as the other.
 const WORKER_TOKEN: &[u8] = b"rota-worker-token-1";
+const SIGN_IN: &[u8] = b"rota sign-in";
 
 /// Files of the keys that encrypt secrets.
 #[derive(Debug, Clone)]
@@ -289,6 +290,16 @@ impl Sealer {
             Some((plain, false)) => self.seal_plain(namespace, id, &plain).map(Some),
             None => Err(Error::Sealed),
         }
+    }
+
+    /// Seals what belongs to the sign-in of a browser.
+    pub(crate) fn seal_sign_in(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        self.ring.read().current.encrypt(plain, SIGN_IN)
+    }
+
+    /// Returns what belongs to the sign-in of a browser, if this control plane sealed it.
+    pub(crate) fn open_sign_in(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.decrypt(sealed, SIGN_IN).map(|(plain, _)| plain.to_vec())
     }
 
     /// Seals the content of a worker token.

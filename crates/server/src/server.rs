@@ -20,6 +20,7 @@ use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, Commit
 use crate::barrier::Barriers;
 use crate::breakers::Breakers;
 use crate::clock::now;
+use crate::code_flow::CodeFlow;
 use crate::commit_applier::CommitApplier;
 use crate::demand::Demand;
 use crate::dispatcher::Dispatcher;
@@ -41,6 +42,7 @@ use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
 use crate::trust::auth::{Accepted, Authenticator, Sessions};
 use crate::trust::browser_sessions::BrowserSessions;
+use crate::trust::people::PeopleVerifier;
 use crate::trust::shared_tokens::SharedTokens;
 use crate::trust::sign_in::SignInCodes;
 use crate::trust::tls;
@@ -68,6 +70,7 @@ pub struct Bound {
     store: StoreClient,
     services: Services,
     pages: Pages,
+    code_flow: Option<Arc<CodeFlow>>,
     background: BackgroundHandles,
     stop: CancellationToken,
 }
@@ -116,10 +119,18 @@ impl Server {
         };
         let token_registry = TokenRegistry::restore(&store, &metrics).await?;
         let worker_tokens = WorkerTokens::new(Arc::clone(&sealer), Arc::new(token_registry));
-        let browser_sessions = Arc::new(BrowserSessions::new(SharedTokens::default(), options.sessions));
+        let people = options.people.map(Arc::new);
+        let people_verifier = people.clone().map(|people| Arc::new(PeopleVerifier::new(people)));
+        let browser_sessions =
+            Arc::new(BrowserSessions::new(SharedTokens::default(), people.clone(), options.sessions));
         browser_sessions.restore(&store, &metrics).await?;
         let authenticator = Authenticator::new(
-            Accepted { token: options.token, viewer_token: options.viewer_token, oidc: options.oidc },
+            Accepted {
+                token: options.token,
+                viewer_token: options.viewer_token,
+                oidc: options.oidc,
+                people: people_verifier.clone(),
+            },
             Sessions { known: Arc::clone(&browser_sessions), store: store.clone(), has_tls: tls.is_some() },
             worker_tokens.clone(),
             addr.ip().is_loopback(),
@@ -211,6 +222,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
         };
 
+        let sign_in_sealer = Arc::clone(&sealer);
         let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
         let attention = Arc::new(Attention::default());
         let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
@@ -268,6 +280,16 @@ impl Server {
 
         let templates =
             grpc::Templates { store: store.clone(), kinds: kinds.clone(), changes: Arc::default() };
+        let sessions_of_browsers = Arc::new(grpc::BrowserSessionAdmin {
+            store: store.clone(),
+            sessions: browser_sessions,
+            barriers: barriers.clone(),
+            creating: Default::default(),
+            lifetime: options.sessions.lifetime,
+            has_tls: tls.is_some(),
+        });
+        let code_flow = people_verifier.as_ref().filter(|_| options.console);
+        let code_flow = CodeFlow::new(code_flow, &sessions_of_browsers, &sign_in_sealer);
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),
@@ -304,17 +326,12 @@ impl Server {
                 worker_tokens: grpc::TokenAdmin {
                     store: store.clone(),
                     tokens: worker_tokens.clone(),
-                    barriers: barriers.clone(),
+                    barriers,
                     changes: Default::default(),
                 },
-                browser_sessions: grpc::BrowserSessionAdmin {
-                    store: store.clone(),
-                    sessions: browser_sessions,
-                    barriers,
-                    creating: Default::default(),
-                    lifetime: options.sessions.lifetime,
-                    has_tls: tls.is_some(),
-                },
+                browser_sessions: sessions_of_browsers,
+                people: people_verifier,
+                console: options.console,
                 rotation,
                 sign_in_codes: SignInCodes::default(),
                 storage: grpc::Storage {
@@ -345,6 +362,7 @@ impl Server {
             store,
             services,
             pages,
+            code_flow,
             background,
             stop,
         })

@@ -120,6 +120,9 @@ pub struct Settings {
     /// `sub` claim of the operator, such as system:serviceaccount:rota:rota-operator
     #[arg(long, value_name = "SUBJECT", help_heading = OIDC)]
     pub oidc_operator: Option<String>,
+    /// TOML file with the OpenID Connect issuer that people sign in with, and who of them may do what; read at the start
+    #[arg(long, value_name = "FILE", help_heading = OIDC)]
+    pub sign_in: Option<PathBuf>,
     /// Comma-separated origins whose pages may call the APIs with a token, such as `https://app.example`; may be repeated [default:
     /// none but the control plane's own pages]
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
@@ -191,6 +194,7 @@ impl Default for Settings {
             oidc_token_file: None,
             oidc_audience: None,
             oidc_operator: None,
+            sign_in: None,
             cors_origin: Vec::new(),
             session_idle: HumanDuration(sessions.idle),
             session_lifetime: HumanDuration(sessions.lifetime),
@@ -215,7 +219,7 @@ impl rota_settings::Settings for Settings {
 impl Settings {
     /// Fails if settings contradict each other. Reads the OIDC token file where it names the issuer.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let authenticated = self.oidc()?.is_some() || self.token_file.is_some();
+        let authenticated = self.has_issuer()? || self.token_file.is_some();
         if !authenticated && !self.insecure {
             return Err(SettingsError::Unauthenticated(self.listen));
         }
@@ -243,6 +247,7 @@ impl Settings {
             token: self.token_file.clone().map(Token::File),
             viewer_token: self.viewer_token_file.clone(),
             oidc: self.oidc()?,
+            people: self.people()?,
             http_listen: self.http_listen,
             tls: self.tls()?,
             store,
@@ -383,14 +388,12 @@ mod tests {
     #[test]
     fn oidc_keys_require_an_issuer() {
         let alone = settings(|s| s.oidc_operator = Some("operator".into()));
-        assert_eq!(
-            alone.validate().unwrap_err().to_string(),
-            "oidc_operator requires oidc_issuer or oidc_token_file"
-        );
+        let error = alone.validate().unwrap_err().to_string();
+        assert_eq!(error, "oidc_operator requires oidc_issuer or oidc_token_file");
         let complete = settings(|s| {
             s.oidc_operator = Some("operator".into());
             s.oidc_issuer = Some("https://issuer.example".into());
         });
-        assert_eq!(complete.oidc().unwrap().unwrap().audience, oidc::DEFAULT_AUDIENCE);
+        assert_eq!(complete.oidc().unwrap().unwrap().audiences, [oidc::DEFAULT_AUDIENCE]);
     }
 }

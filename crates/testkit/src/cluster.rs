@@ -15,7 +15,7 @@ use rota_client::{Client, Options as ClientOptions, RenewableChannel};
 use rota_core::breaker::Policy;
 use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
 use rota_server::{
-    Limits, Oidc, Options, Server, SessionLimits, ShutdownOutcome, Timing, Tls, Token, WorkerGrant,
+    Limits, Oidc, Options, People, Server, SessionLimits, ShutdownOutcome, Timing, Tls, Token, WorkerGrant,
     WorkerTokens,
 };
 use rota_store::Store;
@@ -62,6 +62,8 @@ pub struct Setup {
     pub tls: Option<(String, String)>,
     /// OIDC issuer whose tokens are accepted besides `token`.
     pub oidc: Option<Oidc>,
+    /// Issuer of people, and what each of them may do.
+    pub people: Option<People>,
     /// Whether to serve probes and metrics over HTTP.
     pub http: bool,
     /// Offset of the store's clock in microseconds, [`PANIC_SKEW`] or [`BLOCK_SKEW`]. May change at any time.
@@ -84,6 +86,7 @@ impl Setup {
             viewer_token: None,
             tls: None,
             oidc: None,
+            people: None,
             http: false,
             skew: Arc::default(),
             full: Arc::default(),
@@ -331,6 +334,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 token: setup.token.map(|token| Token::Fixed(token.into())),
                 viewer_token: setup.viewer_token.map(|_| files::viewers(&folder)),
                 oidc: setup.oidc,
+                people: setup.people,
                 http_listen: setup.http.then(|| ([127, 0, 0, 1], 0).into()),
                 tls: setup.tls.map(|_| {
                     let (certificate, key) = files::tls(&folder);

@@ -70,6 +70,7 @@ pub mod forge;
 pub mod git_host;
 pub mod group_history;
 pub mod history;
+pub mod identity_provider;
 pub mod output;
 pub mod postgres;
 pub mod proxy;

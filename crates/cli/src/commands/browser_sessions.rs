@@ -21,7 +21,7 @@ pub async fn sessions(context: &Context) -> anyhow::Result<Exit> {
         context.out.list("browserSessions", &sessions)?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["ID", "ROLE", "LAST USE", "CREATED", "EXPIRES", "BROWSER"]);
+    let mut table = Table::new(&["ID", "ROLE", "PERSON", "LAST USE", "CREATED", "EXPIRES", "BROWSER"]);
     for session in &sessions {
         table.row(row(session).map(|text| (text, Paint::Plain)));
     }
@@ -32,14 +32,17 @@ pub async fn sessions(context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn role(session: &BrowserSession) -> &'static str {
-    if session.viewer { "viewer" } else { "admin" }
+fn role(session: &BrowserSession) -> &str {
+    // Of a control plane that is older than the field.
+    let unnamed = if session.viewer { "viewer" } else { "admin" };
+    if session.role.is_empty() { unnamed } else { &session.role }
 }
 
-fn row(session: &BrowserSession) -> [String; 6] {
+fn row(session: &BrowserSession) -> [String; 7] {
     [
         names::last(&session.name).to_owned(),
-        role(session).to_owned(),
+        clean(role(session)),
+        clean(&session.person),
         age(session.last_use_time.as_ref()) + " ago",
         age(session.create_time.as_ref()) + " ago",
         time(session.expire_time.as_ref()),
@@ -56,7 +59,7 @@ impl RevokeSession {
                 true => context.reporter.line(&format!(
                     "session {} of a browser with the role {} ended",
                     names::last(&session.name),
-                    role(&session)
+                    clean(role(&session))
                 )),
                 false => context.out.value(&session)?,
             }

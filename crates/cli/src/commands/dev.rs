@@ -152,6 +152,7 @@ impl Dev {
             listen: config.listen,
             token: Some(rota_server::Token::Fixed(serve::token(&token_file)?)),
             oidc: None,
+            people: None,
             http_listen: None,
             tls: None,
             store,

@@ -43,6 +43,8 @@ impl Server {
         for file in settings.token_file.iter().chain(&settings.viewer_token_file) {
             serve::token(file)?;
         }
+        // Who can change it can make themselves an admin.
+        settings.sign_in.as_deref().map(private::check_file).transpose()?;
         private::directory(&settings.data_dir)?;
         let keys = settings.keys();
         for path in std::iter::once(&keys.file).chain(&keys.next) {

@@ -15,12 +15,14 @@ use super::answers::page;
 use super::{BrowserSessionAdmin, Rotation, Storage, TokenAdmin};
 use crate::alerts::Alerts;
 use crate::clock::now;
+use crate::code_flow;
 use crate::demand::Demand;
 use crate::health::{self, Health};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::auth::bearer_token;
+use crate::trust::people::PeopleVerifier;
 use crate::trust::sign_in::{self, SignInCodes};
 use crate::wire::status::{error, hinted, invalid, refused};
 use crate::wire::{breaker, budget, names as wire, time};
@@ -38,7 +40,10 @@ pub(crate) struct Admin {
     pub(crate) replica: String,
     pub(crate) worker_tokens: TokenAdmin,
     pub(crate) sign_in_codes: SignInCodes,
-    pub(crate) browser_sessions: BrowserSessionAdmin,
+    pub(crate) browser_sessions: Arc<BrowserSessionAdmin>,
+    pub(crate) people: Option<Arc<PeopleVerifier>>,
+    /// Whether the control centre is served.
+    pub(crate) console: bool,
     pub(crate) storage: Storage,
     pub(crate) rotation: Rotation,
 }
@@ -173,6 +178,24 @@ impl AdminService for Admin {
         request: Request<v1::SignOutRequest>,
     ) -> Result<Response<v1::BrowserSession>, Status> {
         self.browser_sessions.sign_out(&request).await
+    }
+
+    async fn get_sign_in_options(
+        &self,
+        _: Request<v1::GetSignInOptionsRequest>,
+    ) -> Result<Response<v1::SignInOptions>, Status> {
+        let options = self.people.as_ref().map(|people| {
+            let sign_in = people.sign_in();
+            let path = if sign_in.page.is_some() && self.console { code_flow::START } else { "" };
+            v1::SignInOptions {
+                issuer: people.issuer().to_owned(),
+                name: sign_in.name.clone(),
+                client_id: sign_in.cli_client_id.clone(),
+                scopes: sign_in.scopes.clone(),
+                browser_path: path.to_owned(),
+            }
+        });
+        Ok(Response::new(options.unwrap_or_default()))
     }
 
     async fn list_browser_sessions(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::USER_AGENT;
 use rota_proto::{names as n, v1};
 use rota_store::{Command, Refused};
@@ -16,8 +17,9 @@ use crate::barrier::Barriers;
 use crate::clock::now;
 use crate::store_client::{StoreClient, no_reply};
 use crate::trust::auth::bearer_token;
-use crate::trust::browser_sessions::{BrowserSession, BrowserSessions};
+use crate::trust::browser_sessions::{BrowserSession, BrowserSessions, NewSession};
 use crate::trust::cookies::SessionCookie;
+use crate::trust::people::{Person, PersonCall, not_listed};
 use crate::trust::roles::Role;
 use crate::wire::status::{error, refused, store};
 use crate::wire::{names, time};
@@ -39,16 +41,40 @@ impl BrowserSessionAdmin {
         request: &Request<v1::CreateBrowserSessionRequest>,
     ) -> Result<Response<v1::BrowserSession>, Status> {
         let headers = request.metadata().as_ref();
-        let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let user_agent = user_agent(headers);
         let token = bearer_token(headers).unwrap_or_default();
+        let person = request.extensions().get::<PersonCall>().filter(|_| !token.is_empty());
         let _creating = self.creating.lock().await;
-        let begun = self.sessions.begin(token, user_agent, now());
+        let begun = match person {
+            Some(call) => self.sessions.begin_for(&call.person, user_agent, now()),
+            None => self.sessions.begin(token, user_agent, now()),
+        };
         let begun = begun.ok_or_else(|| error("TOKEN_REQUIRED", "there is no token to sign in with"))?;
+        let (session, value) = self.finish(begun).await?;
+        let cookie = SessionCookie::of(headers, self.has_tls).set(&value, self.lifetime);
+        with_cookie(to_wire(&session), &cookie)
+    }
+
+    /// Creates a session for a person who comes back from their issuer. Returns the header of its cookie.
+    pub(crate) async fn sign_in(
+        &self,
+        person: &Person,
+        headers: &HeaderMap,
+        cookie: &SessionCookie,
+    ) -> Result<String, Status> {
+        let _creating = self.creating.lock().await;
+        let begun = self.sessions.begin_for(person, user_agent(headers), now());
+        let (_, value) = self.finish(begun.ok_or_else(|| not_listed(&person.name))?).await?;
+        Ok(cookie.set(&value, self.lifetime))
+    }
+
+    /// Stores a session that has begun.
+    async fn finish(&self, begun: NewSession) -> Result<(Arc<BrowserSession>, String), Status> {
         self.apply(begun.commands).await?;
         let session = self.sessions.get(begun.id).ok_or_else(missing)?;
-        tracing::info!(session = %begun.id, viewer = session.role() == Role::Viewer, "a browser has signed in");
-        let cookie = SessionCookie::of(headers, self.has_tls).set(&begun.value, self.lifetime);
-        with_cookie(to_wire(&session), &cookie)
+        let person = session.person().map(|person| person.subject.as_str());
+        tracing::info!(session = %begun.id, role = ?session.role(), person, "a browser has signed in");
+        Ok((session, begun.value))
     }
 
     pub(super) fn current(
@@ -102,6 +128,10 @@ impl BrowserSessionAdmin {
     }
 }
 
+fn user_agent(headers: &HeaderMap) -> &str {
+    headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 fn missing() -> Status {
     error("SESSION_NOT_FOUND", "there is no such browser session")
 }
@@ -127,6 +157,9 @@ fn to_wire(session: &BrowserSession) -> v1::BrowserSession {
     v1::BrowserSession {
         name: name(session),
         viewer: session.role() == Role::Viewer,
+        role: format!("{:?}", session.role()).to_lowercase(),
+        person: session.person().map(|person| person.name.clone()).unwrap_or_default(),
+        subject: session.person().map(|person| person.subject.clone()).unwrap_or_default(),
         user_agent: session.user_agent().to_owned(),
         create_time: Some(time::timestamp(session.created())),
         last_use_time: Some(time::timestamp(session.last_use())),

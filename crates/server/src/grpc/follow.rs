@@ -14,6 +14,7 @@ use tonic_types::StatusExt;
 use super::input::Inputs;
 use super::streams::{Chunks, Outbox, Streams, send};
 use crate::store_client::{LOG_PAGE, StoreClient};
+use crate::trust::people::PersonCall;
 use crate::watchers::{Follower, Next, Subscription, Topic, messages};
 use crate::wire::names;
 use crate::wire::status::{error, invalid};
@@ -128,17 +129,18 @@ async fn next_part(follower: &mut Option<Follower>) -> Bytes {
 /// Watches a task and gives it input over one call.
 pub(super) fn attach(
     inputs: Inputs,
+    caller: Option<PersonCall>,
     streams: Streams,
     mut inbound: Streaming<AttachTaskRequest>,
 ) -> impl Stream<Item = Result<AttachTaskResponse, Status>> + Send {
     let inner = streams.clone();
     streams.serve("attach-task", STREAM_BUFFER, move |outbox| async move {
-        attached(&inputs, &inner, &mut inbound, &outbox).await
+        attached((&inputs, caller.as_ref()), &inner, &mut inbound, &outbox).await
     })
 }
 
 async fn attached(
-    inputs: &Inputs,
+    (inputs, caller): (&Inputs, Option<&PersonCall>),
     streams: &Streams,
     inbound: &mut Streaming<AttachTaskRequest>,
     outbox: &Outbox<AttachTaskResponse>,
@@ -166,7 +168,7 @@ async fn attached(
                     listening = false;
                     continue;
                 }
-                Some(Some(attach_task_request::Kind::Input(input))) => match inputs.give(&name, &input).await {
+                Some(Some(attach_task_request::Kind::Input(input))) => match inputs.give(caller, &name, &input).await {
                     Ok(_) => continue,
                     Err(status) => attach_task_response::Kind::Rejected(batch_error(&status)),
                 },

@@ -10,7 +10,8 @@ use tonic::Status;
 use super::grants;
 use crate::agents::AgentRegistry;
 use crate::store_client::{StoreClient, unexpected_reply};
-use crate::wire::status::invalid;
+use crate::trust::people::PersonCall;
+use crate::wire::status::{hinted, invalid};
 use crate::wire::{check, names};
 
 const MAX_UPDATED_INPUT: usize = 16 << 10;
@@ -23,8 +24,13 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Gives a task input. Returns its position among the inputs of the task.
-    pub(super) async fn give(&self, name: &str, input: &v1::TaskInput) -> Result<u64, Status> {
+    /// Gives a task input of a caller, a person or not. Returns its position among the inputs of the task.
+    pub(super) async fn give(
+        &self,
+        caller: Option<&PersonCall>,
+        name: &str,
+        input: &v1::TaskInput,
+    ) -> Result<u64, Status> {
         check::length("input.text", &input.text, check::MAX_TEXT)?;
         check::length("input.request_id", &input.request_id, 256)?;
         check::length("input.updated_input_json", &input.updated_input_json, MAX_UPDATED_INPUT)?;
@@ -33,6 +39,15 @@ impl Inputs {
             return Err(invalid("input", "must have a request_id or a text"));
         }
         let (namespace, named) = names::task("name", name)?;
+        if input.scope() == v1::PermissionScope::Agent
+            && caller.is_some_and(|caller| !caller.agents.contains(namespace.as_str()))
+        {
+            return Err(hinted(
+                "ROLE_FORBIDDEN",
+                "developers may not allow something for later tasks of an agent",
+                "allow it for this call, or with the scope SESSION for this task",
+            ));
+        }
         let record = self.store.task(&namespace, named).await?;
         let grant = grants::check(&record, input)?;
         let payload = input.encode_to_vec().into();

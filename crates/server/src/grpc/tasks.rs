@@ -23,6 +23,7 @@ use super::{change, feed, follow, managed, search_log, task_filter, threads};
 use crate::attention::Attention;
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
+use crate::trust::people::PersonCall;
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, names, status, task as wire};
 
@@ -372,9 +373,10 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::SendTaskInputRequest>,
     ) -> Result<Response<v1::SendTaskInputResponse>, Status> {
+        let caller = request.extensions().get::<PersonCall>().cloned();
         let request = request.into_inner();
         let input = request.input.ok_or_else(|| invalid("input", "is required"))?;
-        let seq = self.inputs.give(&request.name, &input).await?;
+        let seq = self.inputs.give(caller.as_ref(), &request.name, &input).await?;
         let input_seq = num::to_i64(seq);
         Ok(Response::new(v1::SendTaskInputResponse { input_seq }))
     }
@@ -383,8 +385,10 @@ impl TaskService for Tasks {
         &self,
         request: Request<Streaming<AttachTaskRequest>>,
     ) -> Result<Response<Self::AttachTaskStream>, Status> {
+        let caller = request.extensions().get::<PersonCall>().cloned();
         Ok(Response::new(Box::pin(follow::attach(
             self.inputs.clone(),
+            caller,
             self.streams.clone(),
             request.into_inner(),
         ))))

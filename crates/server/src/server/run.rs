@@ -22,8 +22,8 @@ use tonic_health::pb::health_server::HealthServer;
 use super::Bound;
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, ending};
-use crate::trust::{accept, auth, cors, roles};
-use crate::{http, sessions};
+use crate::trust::{accept, auth, cors, roles, scope};
+use crate::{code_flow, http, sessions};
 
 /// Largest message that is accepted: a prompt of 1 MiB with room to spare.
 const MAX_MESSAGE_SIZE: usize = 8 << 20;
@@ -36,8 +36,19 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) -> Result<ShutdownOutcome, Error> {
         let (grace, limits, console, mut background) =
             (self.shutdown_grace, self.limits, self.console, self.background);
-        let Self { listener, tls, http, authenticator, cors_origins, store, services, pages, stop, .. } =
-            self;
+        let Self {
+            listener,
+            tls,
+            http,
+            authenticator,
+            cors_origins,
+            store,
+            services,
+            pages,
+            code_flow,
+            stop,
+            ..
+        } = self;
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
         let tasks = TaskServiceServer::new(services.tasks)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
@@ -73,12 +84,14 @@ impl Bound {
             .max_concurrent_streams(limits.streams)
             .max_connection_age(limits.connection_age)
             .layer(cors::layer(cors_origins))
+            .layer(code_flow::Layer(code_flow))
             .layer(rota_console::Layer { enabled: console })
             // What it makes of requests passes all others.
-            .layer(rota_gateway::Layer(gateway))
+            .layer(rota_gateway::Layer(Arc::clone(&gateway)))
             .layer(auth::Layer(Arc::new(authenticator)))
             .layer(ending::Layer { stop: stop.clone(), calls: calls.clone() })
             .layer(tonic_web::GrpcWebLayer::new())
+            .layer(scope::Layer { gateway, max_message: MAX_MESSAGE_SIZE })
             .layer(sessions::LimitLayer)
             .layer(grpc::traced::Layer)
             .layer(grpc::encoded::Layer)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::follow::FollowError;
 use crate::notify::NotificationsError;
+use crate::trust::people::PeopleError;
 
 /// Contradiction between settings.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +17,13 @@ pub enum SettingsError {
     Unauthenticated(SocketAddr),
     /// Callers without a token could do more than viewers.
     #[error(
-        "viewer_token_file requires token_file or oidc_issuer: without a token, callers may do everything"
+        "viewer_token_file requires token_file, oidc_issuer or sign_in: without a token, callers may do everything"
     )]
     ViewersAlone,
     /// Pages of other origins have a token, or no access.
-    #[error("cors_origin requires token_file or oidc_issuer: pages from elsewhere call with a token only")]
+    #[error(
+        "cors_origin requires token_file, oidc_issuer or sign_in: pages from elsewhere call with a token only"
+    )]
     OriginsAlone,
     /// Browsers would not send it like that.
     #[error("cors_origin {0:?} is no origin")]
@@ -63,6 +66,11 @@ pub enum SettingsError {
     Notifications(#[from] NotificationsError),
     #[error("follow_pull_requests: {0}")]
     Follow(#[from] FollowError),
+    #[error("sign_in: {0}")]
+    SignIn(#[from] PeopleError),
+    /// A token would belong to a person and to a pod.
+    #[error("sign_in and oidc_issuer name the same issuer {0}: people and workers need one each")]
+    SharedIssuer(String),
     #[error("artifacts: {0}")]
     Artifacts(#[from] rota_artifacts::Error),
     /// Something that serving needs is unusable.

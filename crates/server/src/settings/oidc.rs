@@ -4,11 +4,26 @@ use std::path::Path;
 
 use super::{Settings, SettingsError};
 use crate::options::Oidc;
+use crate::trust::people::People;
 
 /// `aud` claim that tokens must have unless `oidc_audience` is set.
 pub(super) const DEFAULT_AUDIENCE: &str = "rota";
 
 impl Settings {
+    pub(super) fn people(&self) -> Result<Option<People>, SettingsError> {
+        Ok(self.sign_in.as_deref().map(People::load).transpose()?)
+    }
+
+    /// Whether tokens of an issuer are accepted. Fails if those of people and of workers would be of the same one.
+    pub(super) fn has_issuer(&self) -> Result<bool, SettingsError> {
+        match (self.oidc()?, self.people()?) {
+            (Some(oidc), Some(people)) if oidc.issuer == people.issuer() => {
+                Err(SettingsError::SharedIssuer(oidc.issuer))
+            }
+            (oidc, people) => Ok(oidc.is_some() || people.is_some()),
+        }
+    }
+
     pub(super) fn oidc(&self) -> Result<Option<Oidc>, SettingsError> {
         let issuer = match (&self.oidc_issuer, &self.oidc_token_file) {
             (Some(issuer), _) => issuer.clone(),

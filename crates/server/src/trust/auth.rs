@@ -1,4 +1,4 @@
-//! Authentication: callers present the token of the admin or of viewers, compared in constant time, one of the OIDC issuer, or
+//! Authentication: callers present the token of the admin or of viewers, compared in constant time, one of an OIDC issuer, or
 //! the cookie of a browser's session. Checks the role that a call requires; the name of a worker is checked when its session opens.
 
 use std::future::Future;
@@ -24,6 +24,7 @@ use super::files;
 use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
 use super::page;
+use super::people::{PeopleVerifier, PersonCall};
 use super::roles::{OperatorCall, ROLE_HEADER, Role, allowed_roles};
 use super::shared_tokens::{Digests, SharedTokens, digest};
 use super::token_registry;
@@ -38,6 +39,7 @@ pub(crate) struct Authenticator {
     tokens: SharedTokens,
     sessions: Sessions,
     verifier: Option<Verifier>,
+    people: Option<Arc<PeopleVerifier>>,
     worker_tokens: WorkerTokens,
     /// Whether only programs on this machine reach the control plane.
     on_loopback: bool,
@@ -48,6 +50,7 @@ pub(crate) struct Accepted {
     pub(crate) token: Option<Token>,
     pub(crate) viewer_token: Option<PathBuf>,
     pub(crate) oidc: Option<Oidc>,
+    pub(crate) people: Option<Arc<PeopleVerifier>>,
 }
 
 /// Sessions of browsers, and where their use is stored.
@@ -67,7 +70,7 @@ impl Authenticator {
         background_tasks: &BackgroundTasks,
         stop: CancellationToken,
     ) -> Result<Self, String> {
-        let Accepted { token, viewer_token, oidc } = accepted;
+        let Accepted { token, viewer_token, oidc, people } = accepted;
         let tokens = sessions.known.tokens().clone();
         let admin_file = match token {
             Some(Token::File(path)) => Some(path),
@@ -101,7 +104,8 @@ impl Authenticator {
             let monitor = background_tasks.register("token-file", "Reloads token files when they change");
             files::follow(paths, RELOAD_INTERVAL, monitor, stop, load).await?;
         }
-        Ok(Self { tokens, sessions, verifier: oidc.map(Verifier::new), worker_tokens, on_loopback })
+        let verifier = oidc.map(Verifier::new);
+        Ok(Self { tokens, sessions, verifier, people, worker_tokens, on_loopback })
     }
 
     /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
@@ -111,7 +115,8 @@ impl Authenticator {
         request: &http::Request<B>,
     ) -> Option<Result<Local, Status>> {
         let tokens = self.tokens.get();
-        if tokens.admin.is_none() && self.verifier.is_none() {
+        let has_issuer = self.verifier.is_some() || self.people.is_some();
+        if tokens.admin.is_none() && !has_issuer {
             return Some(page::check(request, self.on_loopback).map(|()| Local::Other));
         }
         if allowed.contains(&Role::Anonymous) {
@@ -137,7 +142,7 @@ impl Authenticator {
             });
         }
         let digest = Some(digest(token));
-        match &self.verifier {
+        match has_issuer {
             _ if tokens.admin == digest => Some(match allowed.contains(&Role::Admin) {
                 true => Ok(Local::Other),
                 false => Err(status::hinted(
@@ -150,8 +155,8 @@ impl Authenticator {
                 true => Ok(Local::Viewer),
                 false => Err(viewers_only_read()),
             }),
-            None => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
-            Some(_) => None,
+            false => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
+            true => None,
         }
     }
 
@@ -175,25 +180,34 @@ impl Authenticator {
         let session = found.ok_or_else(|| refused.unwrap_or_else(required))?;
         let reads = request.extensions().get::<HttpMethod>().is_some_and(|method| method.0.is_safe());
         page::check_cookie(request, reads)?;
-        match allowed.contains(&session.role()) {
-            true => {}
-            false if session.role() == Role::Viewer => return Err(viewers_only_read()),
-            false => return Err(status::error("ROLE_FORBIDDEN", "a browser may not make this call")),
-        }
+        let person = match (session.person(), &self.people) {
+            (Some(person), Some(people)) => Some(people.permit(Arc::clone(person), allowed)?),
+            _ if allowed.contains(&session.role()) => None,
+            _ if session.role() == Role::Viewer => return Err(viewers_only_read()),
+            _ => return Err(status::error("ROLE_FORBIDDEN", "a browser may not make this call")),
+        };
         if let Some(used) = session.record_use(now) {
             let store = self.sessions.store.clone();
             // A use that is not stored counts until a restart.
             spawn("session-use", OnExit::Done, async move { drop(store.apply(vec![used]).await) });
         }
-        Ok(Local::Session(session))
+        Ok(Local::Session(session, person))
     }
 
-    /// Verifies a token of the issuer, and the role of its subject.
-    async fn verify(&self, allowed: &[Role], token: &[u8]) -> Result<Caller, Status> {
+    /// Verifies a token of an issuer, and the role of its subject.
+    async fn verify(&self, allowed: &[Role], token: &[u8]) -> Result<Verified, Status> {
+        let is_of = |people: &&Arc<PeopleVerifier>| {
+            let issuer = std::str::from_utf8(token).ok().and_then(Oidc::issuer_of);
+            self.verifier.is_none() || issuer.as_deref() == Some(people.issuer())
+        };
+        if let Some(people) = self.people.as_ref().filter(is_of) {
+            let person = people.person(token).await?;
+            return people.permit(Arc::new(person), allowed).map(Verified::Person);
+        }
         let verifier = self.verifier.as_ref().ok_or_else(|| Status::internal("no issuer is configured"))?;
         let caller = verifier.caller(token).await?;
         if allowed.contains(&caller.role()) {
-            return Ok(caller);
+            return Ok(Verified::Caller(caller));
         }
         let subject = match &caller {
             Caller::Operator => "the operator".to_owned(),
@@ -204,11 +218,17 @@ impl Authenticator {
     }
 }
 
-/// A caller that was let in without the issuer.
+/// A caller with a token of an issuer.
+enum Verified {
+    Caller(Caller),
+    Person(PersonCall),
+}
+
+/// A caller that was let in without an issuer.
 enum Local {
     Worker(Identity),
     Viewer,
-    Session(Arc<BrowserSession>),
+    Session(Arc<BrowserSession>, Option<PersonCall>),
     /// The admin, or a caller that needs no token.
     Other,
 }
@@ -293,8 +313,11 @@ where
                             Ok(response)
                         }));
                     }
-                    Local::Session(session) => {
+                    Local::Session(session, person) => {
                         request.extensions_mut().insert(Arc::clone(&session));
+                        if let Some(person) = person {
+                            request.extensions_mut().insert(person);
+                        }
                         let known = Arc::clone(&self.authenticator.sessions.known);
                         let answered = self.inner.call(request);
                         return Either::Right(Box::pin(async move {
@@ -317,16 +340,26 @@ where
                 let mut inner = std::mem::replace(&mut self.inner, other);
                 let token = bearer_token(request.headers()).unwrap_or_default().to_vec();
                 Either::Right(Box::pin(async move {
+                    let extensions = request.extensions_mut();
+                    let mut is_viewer = false;
                     match authenticator.verify(allowed, &token).await {
-                        Ok(Caller::Worker(identity)) => drop(request.extensions_mut().insert(identity)),
-                        Ok(Caller::Operator) => drop(request.extensions_mut().insert(OperatorCall)),
-                        Ok(Caller::Unknown(_)) => {}
+                        Ok(Verified::Caller(Caller::Worker(identity))) => drop(extensions.insert(identity)),
+                        Ok(Verified::Caller(Caller::Operator)) => drop(extensions.insert(OperatorCall)),
+                        Ok(Verified::Caller(Caller::Unknown(_))) => {}
+                        Ok(Verified::Person(person)) => {
+                            is_viewer = person.is_viewer;
+                            extensions.insert(person);
+                        }
                         Err(refused) => return Ok(refused.into_http()),
                     }
                     if let Some(peer) = peer {
                         peer.authenticated();
                     }
-                    inner.call(request).await
+                    let mut response = inner.call(request).await?;
+                    if is_viewer {
+                        set_viewer(response.headers_mut());
+                    }
+                    Ok(response)
                 }))
             }
         }

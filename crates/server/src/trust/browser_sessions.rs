@@ -1,7 +1,7 @@
 //! Sessions of browsers: each has a cookie, and a record in the store with the digest of the cookie's secret, so that it outlives
 //! a restart and can be ended alone. Knows nothing of pages.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
+use super::people::{People, Person};
 use super::roles::Role;
 use super::shared_tokens::{SharedTokens, digest};
 use crate::metrics::Metrics;
@@ -23,8 +24,12 @@ use crate::options::SessionLimits;
 use crate::store_client::StoreClient;
 use crate::wire::status::error;
 
-/// Sessions of a role; a further one replaces the one that was used least recently.
-const MAX_PER_ROLE: usize = 256;
+/// Sessions of a token; a further one replaces the one that was used least recently.
+const MAX_PER_TOKEN: usize = 256;
+/// Sessions of a person, in the same way.
+const MAX_PER_PERSON: usize = 16;
+/// Sessions of all people together.
+const MAX_OF_PEOPLE: usize = 4096;
 /// Precision of the last use as stored: a session costs a write in this time at most.
 const MAX_USE_PRECISION: Duration = Duration::from_secs(3600);
 /// Bytes of the name by which a browser describes itself.
@@ -48,6 +53,21 @@ pub(crate) struct StoredSession {
     /// Time of the last use that is stored, in microseconds.
     #[prost(int64, tag = "5")]
     last_use: i64,
+    /// The person who has signed in; unset for a token that several people share.
+    #[prost(message, optional, tag = "6")]
+    person: Option<StoredPerson>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StoredPerson {
+    #[prost(string, tag = "1")]
+    issuer: String,
+    #[prost(string, tag = "2")]
+    subject: String,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, repeated, tag = "4")]
+    groups: Vec<String>,
 }
 
 /// A session, with the use that is made of it.
@@ -56,6 +76,8 @@ pub(crate) struct BrowserSession {
     pub(crate) id: Uuid,
     document: Arc<Document>,
     stored: StoredSession,
+    person: Option<Arc<Person>>,
+    role: Role,
     usage: Arc<Usage>,
     limits: SessionLimits,
 }
@@ -70,8 +92,13 @@ struct Usage {
 }
 
 impl BrowserSession {
+    /// Returns the role of the token, or the highest one of the person: anonymous if they are not on the list any more.
     pub(crate) fn role(&self) -> Role {
-        if self.stored.viewer { Role::Viewer } else { Role::Admin }
+        self.role
+    }
+
+    pub(crate) fn person(&self) -> Option<&Arc<Person>> {
+        self.person.as_ref()
     }
 
     pub(crate) fn user_agent(&self) -> &str {
@@ -121,6 +148,9 @@ impl BrowserSession {
     }
 }
 
+/// Sessions that are counted together, and how many there may be.
+type Limit<'a> = (&'a dyn Fn(&BrowserSession) -> bool, usize);
+
 /// A session that does not exist yet.
 pub(crate) struct NewSession {
     pub(crate) id: Uuid,
@@ -135,6 +165,7 @@ pub(crate) struct NewSession {
 pub(crate) struct BrowserSessions {
     known: RwLock<HashMap<Uuid, Arc<BrowserSession>>>,
     tokens: SharedTokens,
+    people: Option<Arc<People>>,
     limits: SessionLimits,
 }
 
@@ -144,8 +175,8 @@ fn document_key(id: Uuid) -> DocumentKey {
 }
 
 impl BrowserSessions {
-    pub(crate) fn new(tokens: SharedTokens, limits: SessionLimits) -> Self {
-        Self { known: RwLock::default(), tokens, limits }
+    pub(crate) fn new(tokens: SharedTokens, people: Option<Arc<People>>, limits: SessionLimits) -> Self {
+        Self { known: RwLock::default(), tokens, people, limits }
     }
 
     pub(super) fn tokens(&self) -> &SharedTokens {
@@ -199,7 +230,20 @@ impl BrowserSessions {
                 recorded: stored.last_use.into(),
             }),
         };
-        known.insert(id, Arc::new(BrowserSession { id, document, stored, usage, limits: self.limits }));
+        let person = stored.person.clone().map(|StoredPerson { issuer, subject, name, groups }| {
+            Arc::new(Person { issuer, subject, name, groups })
+        });
+        let role = match &person {
+            Some(person) => self.role_of(person).unwrap_or(Role::Anonymous),
+            None if stored.viewer => Role::Viewer,
+            None => Role::Admin,
+        };
+        let session = BrowserSession { id, document, stored, person, role, usage, limits: self.limits };
+        known.insert(id, Arc::new(session));
+    }
+
+    fn role_of(&self, person: &Person) -> Option<Role> {
+        self.people.as_ref()?.role(person)
     }
 
     /// Returns the session that the value of a cookie belongs to.
@@ -214,13 +258,19 @@ impl BrowserSessions {
             return Err(ended("the session has expired"));
         }
         if !self.has_token(&session) {
-            return Err(ended("the token of the session was replaced"));
+            return Err(ended(match session.person {
+                Some(_) => "the person is not on the list of people who may sign in",
+                None => "the token of the session was replaced",
+            }));
         }
         Ok(session)
     }
 
-    /// Whether the token that has signed in is still valid.
+    /// Whether the token that has signed in is still valid, or the person still on the list.
     fn has_token(&self, session: &BrowserSession) -> bool {
+        if session.person.is_some() {
+            return session.role != Role::Anonymous;
+        }
         self.tokens.mark(session.role()).is_some_and(|mark| session.stored.token == mark)
     }
 
@@ -247,22 +297,47 @@ impl BrowserSessions {
     /// does not see it.
     pub(crate) fn begin(&self, token: &[u8], user_agent: &str, now: Timestamp) -> Option<NewSession> {
         let role = self.tokens.role_of(token)?;
-        let mark = self.tokens.mark(role)?;
+        let token = self.tokens.mark(role)?.to_vec();
+        let stored = StoredSession { viewer: role == Role::Viewer, token, ..StoredSession::default() };
+        let is_alike = |session: &BrowserSession| session.person.is_none() && session.role == role;
+        Some(self.create(stored, user_agent, now, &[(&is_alike, MAX_PER_TOKEN)]))
+    }
+
+    /// Returns a session for a person, in the same way.
+    pub(crate) fn begin_for(&self, person: &Person, user_agent: &str, now: Timestamp) -> Option<NewSession> {
+        self.role_of(person)?;
+        let Person { issuer, subject, name, groups } = person.clone();
+        let stored = StoredPerson { issuer, subject, name, groups };
+        let stored = StoredSession { person: Some(stored), ..StoredSession::default() };
+        let is_alike = |session: &BrowserSession| {
+            session.person.as_ref().is_some_and(|other| other.subject == person.subject)
+        };
+        let is_of_people = |session: &BrowserSession| session.person.is_some();
+        let limits: [Limit<'_>; 2] = [(&is_alike, MAX_PER_PERSON), (&is_of_people, MAX_OF_PEOPLE)];
+        Some(self.create(stored, user_agent, now, &limits))
+    }
+
+    fn create(
+        &self,
+        stored: StoredSession,
+        user_agent: &str,
+        now: Timestamp,
+        limits: &[Limit<'_>],
+    ) -> NewSession {
         let (id, secret) = (Uuid::now_v7(), Uuid::new_v4().simple().to_string());
         let stored = StoredSession {
             secret: digest(secret.as_bytes()).to_vec(),
-            viewer: role == Role::Viewer,
-            token: mark.to_vec(),
             user_agent: prefix(user_agent, MAX_USER_AGENT).to_owned(),
             last_use: now.0,
+            ..stored
         };
-        let mut commands = self.make_room(role, now);
+        let mut commands = self.make_room(limits, now);
         commands.push(Command::PutDocument(PutDocument {
             key: document_key(id),
             payload: stored.encode_to_vec().into(),
             expected: Expected::Absent,
         }));
-        Some(NewSession { id, value: format!("{}{secret}", id.simple()), commands })
+        NewSession { id, value: format!("{}{secret}", id.simple()), commands }
     }
 
     /// Returns the command that ends a session.
@@ -270,16 +345,21 @@ impl BrowserSessions {
         Command::DeleteDocument(document_key(id), Expected::Any)
     }
 
-    /// Returns the commands that remove sessions that have ended, and those beyond what a role may have with one more.
-    fn make_room(&self, role: Role, now: Timestamp) -> Vec<Command> {
+    /// Returns the commands that remove sessions that have ended, and those beyond what each group of sessions may have with one
+    /// more.
+    fn make_room(&self, limits: &[Limit<'_>], now: Timestamp) -> Vec<Command> {
         let known = self.known.read();
-        let (live, over): (Vec<_>, Vec<_>) = known.values().partition(|session| self.is_live(session, now));
-        let mut commands: Vec<_> = over.iter().map(|session| Self::end(session.id)).collect();
-        let mut of_role: Vec<_> = live.into_iter().filter(|session| session.role() == role).collect();
-        of_role.sort_by_key(|session| session.last_use());
-        let excess = (of_role.len() + 1).saturating_sub(MAX_PER_ROLE);
-        commands.extend(of_role.iter().take(excess).map(|session| Self::end(session.id)));
-        commands
+        let (mut live, over): (Vec<_>, Vec<_>) =
+            known.values().partition(|session| self.is_live(session, now));
+        let mut ended: BTreeSet<_> = over.iter().map(|session| session.id).collect();
+        live.sort_by_key(|session| session.last_use());
+        for (is_alike, max) in limits {
+            let alike: Vec<_> =
+                live.iter().filter(|session| is_alike(session) && !ended.contains(&session.id)).collect();
+            let excess = (alike.len() + 1).saturating_sub(*max);
+            ended.extend(alike.iter().take(excess).map(|session| session.id));
+        }
+        ended.into_iter().map(Self::end).collect()
     }
 }
 

@@ -7,11 +7,15 @@ use cookie::{Cookie, SameSite};
 use http::HeaderMap;
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::uri::Authority;
+use url::Url;
 
 const SECURE: &str = "__Host-rota-session";
 const PLAIN: &str = "rota-session-";
 /// Path of what the cookie is sent to over plain HTTP: other programs on the same host rarely have it.
 const PLAIN_PATH: &str = "/api/";
+const FLOW_SECURE: &str = "__Host-rota-sign-in";
+const FLOW_PLAIN: &str = "rota-sign-in-";
+const FLOW_PATH: &str = "/sign-in";
 /// Cookies of a call that are tried: other control planes of the host have one each.
 const MAX_TRIED: usize = 16;
 
@@ -35,6 +39,33 @@ impl SessionCookie {
         Self { port: (!is_secure).then(|| port().unwrap_or(80)) }
     }
 
+    /// Returns the cookie for pages at an address.
+    pub(crate) fn of_page(page: &Url) -> Self {
+        let port = page.port_or_known_default();
+        Self { port: port.filter(|_| page.scheme() != "https") }
+    }
+
+    fn flow_name(&self) -> String {
+        self.port.map_or(FLOW_SECURE.to_owned(), |port| format!("{FLOW_PLAIN}{port}"))
+    }
+
+    /// Returns the header that sets the cookie of a sign-in, with which a browser comes back from another site.
+    pub(crate) fn set_flow(&self, value: &str, lifetime: Duration) -> String {
+        let age = cookie::time::Duration::try_from(lifetime).unwrap_or(cookie::time::Duration::MAX);
+        let cookie = Cookie::build((self.flow_name(), value.to_owned()));
+        let cookie = match self.port {
+            None => cookie.path("/").secure(true),
+            Some(_) => cookie.path(FLOW_PATH),
+        };
+        cookie.http_only(true).same_site(SameSite::Lax).max_age(age).to_string()
+    }
+
+    /// Returns the value of the cookie of a sign-in.
+    pub(crate) fn flow(&self, headers: &HeaderMap) -> Option<String> {
+        let name = self.flow_name();
+        all(headers).find(|cookie| cookie.name() == name).map(|cookie| cookie.value().to_owned())
+    }
+
     /// Returns the header that sets the cookie.
     pub(crate) fn set(&self, value: &str, lifetime: Duration) -> String {
         let age = cookie::time::Duration::try_from(lifetime).unwrap_or(cookie::time::Duration::MAX);
@@ -55,12 +86,15 @@ impl SessionCookie {
 /// sibling domains can set any cookie except one with `__Host-`. Over HTTPS there is no other one.
 pub(super) fn values(headers: &HeaderMap, has_tls: bool) -> impl Iterator<Item = String> {
     let own = SessionCookie::of(headers, has_tls).port.map(|port| format!("{PLAIN}{port}"));
-    let all = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
-    let all = all.flat_map(Cookie::split_parse).filter_map(Result::ok);
     let is_ours = |name: &str| name == SECURE || (own.is_some() && name.starts_with(PLAIN));
-    let mut ours: Vec<_> = all.filter(|cookie| is_ours(cookie.name())).collect();
+    let mut ours: Vec<_> = all(headers).filter(|cookie| is_ours(cookie.name())).collect();
     ours.sort_by_key(|cookie| (cookie.name() != SECURE, Some(cookie.name()) != own.as_deref()));
     ours.into_iter().take(MAX_TRIED).map(|cookie| cookie.value().to_owned())
+}
+
+fn all(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
+    let all = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
+    all.flat_map(Cookie::split_parse).filter_map(Result::ok)
 }
 
 #[cfg(test)]
@@ -88,6 +122,19 @@ mod tests {
         assert!(of(&[(ORIGIN, "null")], false).starts_with("rota-session-80=v;"));
         let removed = SessionCookie { port: None }.remove();
         assert_eq!(removed, "__Host-rota-session=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0");
+    }
+
+    #[test]
+    fn sign_ins_come_back_from_other_sites() {
+        let of = |page: &str| SessionCookie::of_page(&page.parse().unwrap());
+        let set = of("https://rota.example").set_flow("v", Duration::from_secs(60));
+        assert_eq!(set, "__Host-rota-sign-in=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60");
+        let set = of("http://localhost:7420").set_flow("v", Duration::from_secs(60));
+        assert_eq!(set, "rota-sign-in-7420=v; HttpOnly; SameSite=Lax; Path=/sign-in; Max-Age=60");
+        let both = headers(&[(COOKIE, "rota-sign-in-7420=plain; __Host-rota-sign-in=secure")]);
+        assert_eq!(of("https://rota.example").flow(&both).as_deref(), Some("secure"));
+        assert_eq!(of("http://localhost:7420").flow(&both).as_deref(), Some("plain"));
+        assert_eq!(of("http://localhost:7421").flow(&both), None);
     }
 
     #[test]

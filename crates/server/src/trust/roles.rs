@@ -1,6 +1,6 @@
 //! Authorization: which roles may make each call, in one table. Knows nothing of tokens.
 
-use self::Role::{Admin, Anonymous, Operator, Viewer, Worker};
+use self::Role::{Admin, Anonymous, Developer, Operator, Viewer, Worker};
 
 /// Role of a caller, which its token determines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,16 +10,18 @@ pub enum Role {
     Worker,
     /// The component that starts workers.
     Operator,
-    /// A holder of the viewers' token, who reads everything and changes nothing.
+    /// A holder of the viewers' token, or a person of this role, who reads everything and changes nothing.
     Viewer,
-    /// A holder of the admin token.
+    /// A person who gives agents work, and changes neither agents nor the control plane.
+    Developer,
+    /// A holder of the admin token, or a person of this role.
     Admin,
 }
 
 /// Header of responses to viewers: pages show no actions then.
 pub(crate) const ROLE_HEADER: &str = "rota-role";
 
-const ALL: &[Role] = &[Anonymous, Worker, Operator, Viewer, Admin];
+const ALL: &[Role] = &[Anonymous, Worker, Operator, Viewer, Developer, Admin];
 /// Not even an admin: a worker's identity bounds what it may claim.
 const WORKERS: &[Role] = &[Worker];
 /// Mark of a call by the operator of a cluster, which has to do with the tasks of clusters only.
@@ -28,10 +30,12 @@ pub(crate) struct OperatorCall;
 
 const OPERATORS: &[Role] = &[Operator, Admin];
 const ADMINS: &[Role] = &[Admin];
-const VIEWERS: &[Role] = &[Viewer, Admin];
-const OPERATORS_AND_VIEWERS: &[Role] = &[Operator, Viewer, Admin];
+const DEVELOPERS: &[Role] = &[Developer, Admin];
+const OPERATORS_AND_DEVELOPERS: &[Role] = &[Operator, Developer, Admin];
+const VIEWERS: &[Role] = &[Viewer, Developer, Admin];
+const OPERATORS_AND_VIEWERS: &[Role] = &[Operator, Viewer, Developer, Admin];
 /// A worker stays in its namespace; who knows the digest of a part knows its content, or was given it.
-const WORKERS_AND_ADMINS: &[Role] = &[Worker, Admin];
+const WORKERS_AND_DEVELOPERS: &[Role] = &[Worker, Developer, Admin];
 
 /// Roles by path, or by prefix of paths if the entry ends with a slash; the first entry that fits counts. Other calls are for the
 /// admin.
@@ -40,22 +44,24 @@ const RULES: &[(&str, &[Role])] = &[
     ("/grpc.health.v1.Health/", ALL),
     // A browser has no token before it has exchanged its code for one.
     ("/rota.v1.AdminService/RedeemSignInCode", ALL),
+    // Callers without a token learn where to get one.
+    ("/rota.v1.AdminService/GetSignInOptions", ALL),
     ("/rota.worker.v1.WorkerService/Session", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchPreviousResult", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchStepResults", WORKERS),
     ("/rota.worker.v1.WorkerService/KeepArtifacts", WORKERS),
     ("/rota.worker.v1.WorkerService/FetchCheckpoint", WORKERS),
-    ("/rota.v1.ArtifactService/FindMissingParts", WORKERS_AND_ADMINS),
-    ("/rota.v1.ArtifactService/UploadParts", WORKERS_AND_ADMINS),
-    ("/rota.v1.ArtifactService/DownloadParts", WORKERS_AND_ADMINS),
+    ("/rota.v1.ArtifactService/FindMissingParts", WORKERS_AND_DEVELOPERS),
+    ("/rota.v1.ArtifactService/UploadParts", WORKERS_AND_DEVELOPERS),
+    ("/rota.v1.ArtifactService/DownloadParts", WORKERS_AND_DEVELOPERS),
     ("/rota.v1.ArtifactService/FetchArtifacts", VIEWERS),
     ("/rota.v1.ArtifactService/DownloadArtifact", VIEWERS),
     // The operator neither answers the questions of agents nor reads their logs.
-    ("/rota.v1.TaskService/CreateTask", OPERATORS),
+    ("/rota.v1.TaskService/CreateTask", OPERATORS_AND_DEVELOPERS),
     ("/rota.v1.TaskService/GetTask", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TaskService/ListTasks", OPERATORS_AND_VIEWERS),
-    ("/rota.v1.TaskService/UpdateTask", OPERATORS),
-    ("/rota.v1.TaskService/CancelTask", OPERATORS),
+    ("/rota.v1.TaskService/UpdateTask", OPERATORS_AND_DEVELOPERS),
+    ("/rota.v1.TaskService/CancelTask", OPERATORS_AND_DEVELOPERS),
     ("/rota.v1.TaskService/ExplainTask", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TaskService/WatchTasks", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TaskService/WatchTask", VIEWERS),
@@ -74,20 +80,20 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.AgentService/WatchAgents", VIEWERS),
     ("/rota.v1.AgentService/ListWorkers", VIEWERS),
     ("/rota.v1.AgentService/ListCapabilities", VIEWERS),
-    ("/rota.v1.WorkflowService/CreateWorkflow", OPERATORS),
+    ("/rota.v1.WorkflowService/CreateWorkflow", OPERATORS_AND_DEVELOPERS),
     ("/rota.v1.WorkflowService/GetWorkflow", OPERATORS_AND_VIEWERS),
     ("/rota.v1.WorkflowService/ListWorkflows", OPERATORS_AND_VIEWERS),
     ("/rota.v1.WorkflowService/WatchWorkflow", OPERATORS_AND_VIEWERS),
     ("/rota.v1.WorkflowService/ExplainWorkflow", OPERATORS_AND_VIEWERS),
     ("/rota.v1.WorkflowService/ListWorkflowSteps", VIEWERS),
     ("/rota.v1.WorkflowService/WatchWorkflows", VIEWERS),
-    ("/rota.v1.WorkflowService/CancelWorkflow", OPERATORS),
-    ("/rota.v1.WorkflowService/PauseWorkflow", OPERATORS),
-    ("/rota.v1.WorkflowService/ResumeWorkflow", OPERATORS),
+    ("/rota.v1.WorkflowService/CancelWorkflow", OPERATORS_AND_DEVELOPERS),
+    ("/rota.v1.WorkflowService/PauseWorkflow", OPERATORS_AND_DEVELOPERS),
+    ("/rota.v1.WorkflowService/ResumeWorkflow", OPERATORS_AND_DEVELOPERS),
     ("/rota.v1.TemplateService/ListWorkflowTemplates", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TemplateService/GetWorkflowTemplate", VIEWERS),
-    ("/rota.v1.TemplateService/UpdateWorkflowTemplate", OPERATORS),
-    ("/rota.v1.TemplateService/DeleteWorkflowTemplate", OPERATORS),
+    ("/rota.v1.TemplateService/UpdateWorkflowTemplate", OPERATORS_AND_DEVELOPERS),
+    ("/rota.v1.TemplateService/DeleteWorkflowTemplate", OPERATORS_AND_DEVELOPERS),
     ("/rota.v1.TaskKindService/GetTaskKind", VIEWERS),
     ("/rota.v1.TaskKindService/ListTaskKinds", VIEWERS),
     ("/rota.v1.ScheduleService/GetSchedule", VIEWERS),
@@ -100,6 +106,24 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.AdminService/ListBudgets", VIEWERS),
     ("/rota.v1.AdminService/ListAlerts", VIEWERS),
     ("/rota.v1.AdminService/GetMetricsHistory", VIEWERS),
+    ("/rota.v1.TaskService/BatchCreateTasks", DEVELOPERS),
+    ("/rota.v1.TaskService/RetryTask", DEVELOPERS),
+    ("/rota.v1.TaskService/ChangeTasks", DEVELOPERS),
+    ("/rota.v1.TaskService/AcknowledgeTask", DEVELOPERS),
+    ("/rota.v1.TaskService/SendTaskInput", DEVELOPERS),
+    ("/rota.v1.TaskService/AttachTask", DEVELOPERS),
+    ("/rota.v1.WorkflowService/DecideStep", DEVELOPERS),
+    ("/rota.v1.WorkflowService/SignalWorkflow", DEVELOPERS),
+    ("/rota.v1.WorkflowService/AddWorkflowStep", DEVELOPERS),
+    ("/rota.v1.WorkflowService/RerunWorkflow", DEVELOPERS),
+    ("/rota.v1.WorkflowService/DeleteWorkflow", DEVELOPERS),
+    ("/rota.v1.TemplateService/CreateWorkflowTemplate", DEVELOPERS),
+    ("/rota.v1.TaskKindService/PutTaskKind", DEVELOPERS),
+    ("/rota.v1.TaskKindService/DeleteTaskKind", DEVELOPERS),
+    ("/rota.v1.ScheduleService/CreateSchedule", DEVELOPERS),
+    ("/rota.v1.ScheduleService/UpdateSchedule", DEVELOPERS),
+    ("/rota.v1.ScheduleService/DeleteSchedule", DEVELOPERS),
+    ("/rota.v1.ScheduleService/RunSchedule", DEVELOPERS),
     // The code is for the caller's own token.
     ("/rota.v1.AdminService/IssueSignInCode", VIEWERS),
     // So is the session: it has the role of the token.
@@ -132,7 +156,7 @@ mod tests {
             &["GetTask", "ListTasks", "ExplainTask", "WatchTasks"],
             OPERATORS_AND_VIEWERS,
         ),
-        ("rota.v1.TaskService", &["CreateTask", "UpdateTask", "CancelTask"], OPERATORS),
+        ("rota.v1.TaskService", &["CreateTask", "UpdateTask", "CancelTask"], OPERATORS_AND_DEVELOPERS),
         ("rota.v1.TaskService", &["WatchTask", "SearchTaskLog", "ListThreads"], VIEWERS),
         (
             "rota.v1.TaskService",
@@ -144,7 +168,7 @@ mod tests {
                 "SendTaskInput",
                 "AttachTask",
             ],
-            ADMINS,
+            DEVELOPERS,
         ),
         ("rota.v1.AgentService", &["ListAgents", "WatchDemand"], OPERATORS_AND_VIEWERS),
         ("rota.v1.AgentService", &["GetAgent", "WatchAgents", "ListWorkers", "ListCapabilities"], VIEWERS),
@@ -212,32 +236,36 @@ mod tests {
         (
             "rota.v1.WorkflowService",
             &["CreateWorkflow", "CancelWorkflow", "PauseWorkflow", "ResumeWorkflow"],
-            OPERATORS,
+            OPERATORS_AND_DEVELOPERS,
         ),
         ("rota.v1.WorkflowService", &["ListWorkflowSteps", "WatchWorkflows"], VIEWERS),
         (
             "rota.v1.WorkflowService",
             &["DecideStep", "SignalWorkflow", "AddWorkflowStep", "RerunWorkflow", "DeleteWorkflow"],
-            ADMINS,
+            DEVELOPERS,
         ),
         ("rota.v1.TemplateService", &["ListWorkflowTemplates"], OPERATORS_AND_VIEWERS),
-        ("rota.v1.TemplateService", &["UpdateWorkflowTemplate", "DeleteWorkflowTemplate"], OPERATORS),
+        (
+            "rota.v1.TemplateService",
+            &["UpdateWorkflowTemplate", "DeleteWorkflowTemplate"],
+            OPERATORS_AND_DEVELOPERS,
+        ),
         ("rota.v1.TemplateService", &["GetWorkflowTemplate"], VIEWERS),
-        ("rota.v1.TemplateService", &["CreateWorkflowTemplate"], ADMINS),
+        ("rota.v1.TemplateService", &["CreateWorkflowTemplate"], DEVELOPERS),
         ("rota.v1.TaskKindService", &["GetTaskKind", "ListTaskKinds"], VIEWERS),
-        ("rota.v1.TaskKindService", &["PutTaskKind", "DeleteTaskKind"], ADMINS),
+        ("rota.v1.TaskKindService", &["PutTaskKind", "DeleteTaskKind"], DEVELOPERS),
         ("rota.v1.ScheduleService", &["GetSchedule", "ListSchedules", "PreviewSchedule"], VIEWERS),
         (
             "rota.v1.ScheduleService",
             &["CreateSchedule", "UpdateSchedule", "DeleteSchedule", "RunSchedule"],
-            ADMINS,
+            DEVELOPERS,
         ),
         (
             "rota.v1.ArtifactService",
             &["FindMissingParts", "UploadParts", "DownloadParts"],
-            WORKERS_AND_ADMINS,
+            WORKERS_AND_DEVELOPERS,
         ),
-        ("rota.v1.AdminService", &["RedeemSignInCode"], ALL),
+        ("rota.v1.AdminService", &["RedeemSignInCode", "GetSignInOptions"], ALL),
         ("grpc.health.v1.Health", &["Check", "Watch"], ALL),
     ];
 
@@ -266,12 +294,13 @@ mod tests {
         assert_eq!(calls, CALLS.iter().map(|(_, methods, _)| methods.len()).sum::<usize>());
     }
 
-    /// An answer may change what an agent allows.
+    /// An answer may change what an agent allows. Those of developers may not: their handler refuses them.
     #[test]
     fn who_answers_may_change_agents() {
         let of = |call: &str| allowed_roles(&format!("/rota.v1.{call}"));
         for call in ["TaskService/SendTaskInput", "TaskService/AttachTask"] {
-            assert!(of(call).iter().all(|role| of("AgentService/UpdateAgent").contains(role)), "{call}");
+            let all = of(call).iter().filter(|role| **role != Developer);
+            assert!(all.into_iter().all(|role| of("AgentService/UpdateAgent").contains(role)), "{call}");
         }
     }
 

@@ -189,6 +189,16 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The caller is authenticated but lacks the role that the call requires.",
     ),
     (
+        "NAMESPACE_FORBIDDEN",
+        Code::PermissionDenied,
+        "The person may make the call in some namespaces only, and the request is for another one, for all, or for none.",
+    ),
+    (
+        "PERSON_NOT_ALLOWED",
+        Code::PermissionDenied,
+        "The issuer knows the person, but the list of people who may sign in does not.",
+    ),
+    (
         "HOST_REFUSED",
         Code::PermissionDenied,
         "No token is required, and the call is for a name that is not this machine's, or comes from a web page elsewhere.",

@@ -12,7 +12,7 @@ const START: Timestamp = Timestamp(1_000_000_000_000);
 fn sessions() -> BrowserSessions {
     let tokens = SharedTokens::default();
     tokens.set(Digests { admin: Some(digest(b"admin")), viewer: Some(digest(b"viewer")) });
-    BrowserSessions::new(tokens, LIMITS)
+    BrowserSessions::new(tokens, None, LIMITS)
 }
 
 /// Applies commands as a store does.
@@ -44,6 +44,40 @@ fn begin(sessions: &BrowserSessions, token: &[u8], now: Timestamp) -> (Uuid, Str
 
 fn why(found: Result<Arc<BrowserSession>, Status>) -> String {
     found.err().map(|status| status.message().to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn sessions_of_people_are_bounded_and_end_with_their_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let people = |subject: &str| {
+        let path = dir.path().join("sign-in.toml");
+        let head = "issuer = 'https://id.example'\nclient_id = 'rota'\n[[allow]]\nrole = 'developer'\n";
+        std::fs::write(&path, format!("{head}subject = '{subject}'\n")).unwrap();
+        Some(Arc::new(People::load(&path).unwrap()))
+    };
+    let known = BrowserSessions::new(SharedTokens::default(), people("ada"), LIMITS);
+    let person = |subject: &str| Person {
+        issuer: "https://id.example".to_owned(),
+        subject: subject.to_owned(),
+        name: subject.to_owned(),
+        groups: Vec::new(),
+    };
+    assert!(known.begin_for(&person("eve"), "", START).is_none());
+    let mut values = Vec::new();
+    for at in 0..=MAX_PER_PERSON {
+        let now = START + Duration::from_secs(at as u64);
+        let new = known.begin_for(&person("ada"), "browser", now).unwrap();
+        apply(&known, new.commands, now);
+        values.push(new.value);
+    }
+    assert_eq!(known.list(START).len(), MAX_PER_PERSON);
+    assert!(known.find(&values[0], START).is_err());
+    let last = known.find(&values[MAX_PER_PERSON], START).unwrap();
+    assert_eq!((last.role(), last.person().unwrap().name.as_str()), (Role::Developer, "ada"));
+    let later = BrowserSessions::new(SharedTokens::default(), people("bob"), LIMITS);
+    later.put(Arc::clone(&last.document));
+    assert!(why(later.find(&values[MAX_PER_PERSON], START)).contains("not on the list"));
+    assert!(later.list(START).is_empty());
 }
 
 #[test]
@@ -114,18 +148,18 @@ fn sessions_of_a_role_are_bounded() {
     let sessions = sessions();
     let (_, admin) = begin(&sessions, b"admin", START);
     let at = |index: usize| START + Duration::from_millis(index as u64);
-    let viewers: Vec<_> = (0..=MAX_PER_ROLE).map(|index| begin(&sessions, b"viewer", at(index)).1).collect();
-    let now = at(MAX_PER_ROLE);
-    assert_eq!(sessions.list(now).len(), MAX_PER_ROLE + 1);
+    let viewers: Vec<_> = (0..=MAX_PER_TOKEN).map(|index| begin(&sessions, b"viewer", at(index)).1).collect();
+    let now = at(MAX_PER_TOKEN);
+    assert_eq!(sessions.list(now).len(), MAX_PER_TOKEN + 1);
     assert_eq!(why(sessions.find(&viewers[0], now)), "the session was ended");
     sessions.find(&viewers[1], now).unwrap();
     sessions.find(&admin, now).unwrap();
     // Also if there are too many.
     let many: Vec<_> = (0..10).filter_map(|_| sessions.begin(b"viewer", "", now)).collect();
     many.into_iter().for_each(|new| apply(&sessions, new.commands, now));
-    assert_eq!(sessions.list(now).len(), MAX_PER_ROLE + 10);
+    assert_eq!(sessions.list(now).len(), MAX_PER_TOKEN + 10);
     begin(&sessions, b"viewer", now);
-    assert_eq!(sessions.list(now).len(), MAX_PER_ROLE + 1);
+    assert_eq!(sessions.list(now).len(), MAX_PER_TOKEN + 1);
     // Those that have expired make room.
     let (_, last) = begin(&sessions, b"viewer", START + LIMITS.idle * 2);
     assert_eq!(sessions.known.read().len(), 1);

@@ -8,6 +8,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use rota_core::Timestamp;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tonic::Status;
 
 use self::keys::{Keys, NoKey};
@@ -46,7 +47,7 @@ impl Caller {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Claims {
     sub: String,
     exp: u64,
@@ -54,13 +55,13 @@ struct Claims {
     kubernetes: Option<Kubernetes>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Kubernetes {
     namespace: String,
     pod: Option<Named>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Named {
     name: String,
     uid: String,
@@ -78,8 +79,18 @@ impl Verifier {
         Self { keys: Keys::new(options.clone()), options }
     }
 
+    /// Returns the issuer of the tokens.
+    pub(super) fn issuer(&self) -> &str {
+        &self.options.issuer
+    }
+
     /// Verifies a token, and returns its subject.
     pub(crate) async fn caller(&self, token: &[u8]) -> Result<Caller, Status> {
+        Ok(self.caller_of(self.claims(token).await?))
+    }
+
+    /// Verifies a token, and returns its claims.
+    pub(super) async fn claims<C: DeserializeOwned + Clone>(&self, token: &[u8]) -> Result<C, Status> {
         let header = decode_header(token).map_err(|_| invalid("neither the admin token nor a signed one"))?;
         // Only asymmetric signatures: otherwise the public key would be a password.
         if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256) {
@@ -99,11 +110,11 @@ impl Verifier {
         let mut rules = Validation::new(key.algorithm);
         rules.leeway = CLOCK_SKEW;
         rules.validate_nbf = true;
-        rules.set_audience(&[&self.options.audience]);
+        rules.set_audience(&self.options.audiences);
         rules.set_issuer(&[&self.options.issuer]);
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let claims = decode::<Claims>(token, &key.key, &rules).map_err(|error| {
-            let audience = format!("not issued for the audience {:?}", self.options.audience);
+        let claims = decode::<C>(token, &key.key, &rules).map_err(|error| {
+            let audience = format!("not issued for the audience {:?}", self.options.audiences.join(" or "));
             invalid(match error.kind() {
                 // The signature is checked first: a signed token is well-formed.
                 ErrorKind::InvalidSignature | ErrorKind::Base64(_) => "wrong signature",
@@ -114,7 +125,7 @@ impl Verifier {
                 _ => "required claims are missing",
             })
         })?;
-        Ok(self.caller_of(claims.claims))
+        Ok(claims.claims)
     }
 
     fn caller_of(&self, claims: Claims) -> Caller {

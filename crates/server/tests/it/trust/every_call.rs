@@ -10,7 +10,9 @@ use rota_proto::worker::v1 as worker;
 use rota_proto::worker::v1::session_request;
 use rota_server::{Role, allowed_roles};
 use rota_testkit::client::reason;
+use rota_testkit::identity_provider::IdentityProvider;
 use rota_testkit::{Backend, Cluster, Setup, bytes_grpc, raw, tasks};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
@@ -22,11 +24,25 @@ const VIEWER: &str = "look sesame";
 const OWN: &str = "default";
 const FOREIGN: &str = "team";
 
+const DEVELOPERS: &str = "
+[[allow]]
+subject = 'everywhere'
+role = 'developer'
+[[allow]]
+subject = 'inner'
+role = 'developer'
+";
+/// Calls about the caller alone.
+const ABOUT_CALLER: &[&str] =
+    &["IssueSignInCode", "CreateBrowserSession", "GetCurrentBrowserSession", "SignOut"];
+
 /// A token of each role.
 struct Callers {
     cluster: Cluster,
-    /// Its keys are asked for with the first token.
-    _issuer: Issuer,
+    /// Their keys are asked for with the first token of each.
+    _issuers: (Issuer, IdentityProvider),
+    /// Token of a developer in one namespace.
+    inner: String,
     tokens: Vec<(Role, Option<String>)>,
     /// Those of workers, by the namespace of each.
     workers: Vec<(&'static str, String)>,
@@ -35,7 +51,10 @@ struct Callers {
 async fn callers() -> Result<Callers> {
     let key = Key::new("key", Algorithm::ES256)?;
     let issuer = Issuer::start(&[&key]).await?;
+    let provider = IdentityProvider::start(Algorithm::RS256, None).await?;
+    let list = format!("{DEVELOPERS}namespaces = ['{OWN}']\n");
     let setup = Setup {
+        people: Some(provider.people("", &list)?),
         token: Some(ADMIN.to_owned()),
         viewer_token: Some(VIEWER.to_owned()),
         oidc: Some(issuer.oidc()),
@@ -53,10 +72,12 @@ async fn callers() -> Result<Callers> {
         (Role::Anonymous, None),
         (Role::Operator, Some(key.sign(&issuer.account(OPERATOR))?)),
         (Role::Viewer, Some(VIEWER.to_owned())),
+        (Role::Developer, Some(provider.token(&json!({ "sub": "everywhere" }))?)),
         (Role::Admin, Some(ADMIN.to_owned())),
     ];
     tokens.extend(workers.iter().map(|(_, token)| (Role::Worker, Some(token.clone()))));
-    Ok(Callers { cluster, _issuer: issuer, tokens, workers })
+    let inner = provider.token(&json!({ "sub": "inner" }))?;
+    Ok(Callers { cluster, _issuers: (issuer, provider), inner, tokens, workers })
 }
 
 impl Callers {
@@ -193,4 +214,50 @@ async fn every_call_of_workers_stays_in_their_namespace() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn every_call_of_people_needs_a_permitted_namespace() -> Result<()> {
+    let callers = callers().await?;
+    let gateway = rota_gateway::Gateway::new(|_| None)?;
+    let mut checked = 0;
+    for path in calls()? {
+        let allowed = allowed_roles(&path);
+        let is_own = ABOUT_CALLER.iter().any(|name| path.ends_with(name));
+        if !allowed.contains(&Role::Developer) || allowed.contains(&Role::Anonymous) || is_own {
+            continue;
+        }
+        let refused = async |message: Vec<u8>| -> Result<bool> {
+            let failure = callers.failure(&path, &callers.inner, message).await?;
+            Ok(failure.as_deref() == Some("NAMESPACE_FORBIDDEN"))
+        };
+        assert!(refused(Vec::new()).await?, "{path} without a name");
+        if gateway.names(&path, &[])?.subjects.is_empty() {
+            continue;
+        }
+        for (namespace, expected) in [(OWN, false), (FOREIGN, true), ("-", true)] {
+            let message = named(&gateway, &path, &format!("namespaces/{namespace}/tasks/x"))?;
+            assert_eq!(refused(message).await?, expected, "{path} in {namespace}");
+        }
+        checked += 1;
+    }
+    ensure!(checked > 40, "{checked} calls are too few");
+    Ok(())
+}
+
+/// Returns the message of a call in which its subjects have this name.
+fn named(gateway: &rota_gateway::Gateway, path: &str, name: &str) -> Result<Vec<u8>> {
+    let text = |number: u8, value: &[u8]| {
+        let length = u8::try_from(value.len()).unwrap_or_default();
+        [&[number << 3 | 2, length], value].concat()
+    };
+    let found = |message: &Vec<u8>| {
+        let names = gateway.names(path, message).ok();
+        names.is_some_and(|names| names.subjects.iter().all(|subject| subject == name))
+    };
+    // At the top, or in a message that the request holds.
+    let at_top = (1..16).map(|number| text(number, name.as_bytes()));
+    let inside = (1..16).flat_map(|outer| (1..16).map(move |inner| (outer, inner)));
+    let inside = inside.map(|(outer, inner)| text(outer, &text(inner, name.as_bytes())));
+    at_top.chain(inside).find(found).with_context(|| format!("{path}: no field has the subject"))
 }

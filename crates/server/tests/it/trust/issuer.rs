@@ -12,49 +12,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rota_server::Oidc;
 use rota_telemetry::{OnExit, clock, spawn};
+pub(super) use rota_testkit::identity_provider::SigningKey as Key;
 use serde_json::{Value, json};
 use std::sync::Mutex;
 
 pub(super) const OPERATOR: &str = "system:serviceaccount:rota:rota-operator";
 const BEARER: &str = "may read keys";
-
-/// A signing key of the issuer, with its public half.
-#[derive(Clone)]
-pub(super) struct Key {
-    id: String,
-    algorithm: Algorithm,
-    signs: EncodingKey,
-}
-
-impl Key {
-    pub(super) fn new(id: &str, algorithm: Algorithm) -> Result<Self> {
-        let signs = match algorithm {
-            Algorithm::ES256 => {
-                EncodingKey::from_ec_pem(rcgen::KeyPair::generate()?.serialize_pem().as_bytes())?
-            }
-            _ => {
-                let size = rcgen::RsaKeySize::_2048;
-                let made = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size)?;
-                EncodingKey::from_rsa_pem(made.serialize_pem().as_bytes())?
-            }
-        };
-        Ok(Self { id: id.to_owned(), algorithm, signs })
-    }
-
-    fn public(&self) -> Result<Jwk> {
-        let mut jwk = Jwk::from_encoding_key(&self.signs, self.algorithm)?;
-        jwk.common.key_id = Some(self.id.clone());
-        Ok(jwk)
-    }
-
-    pub(super) fn sign(&self, claims: &Value) -> Result<String> {
-        let header = Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) };
-        Ok(jsonwebtoken::encode(&header, claims, &self.signs)?)
-    }
-}
 
 #[derive(Default)]
 struct Published {

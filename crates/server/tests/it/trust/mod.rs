@@ -1,6 +1,7 @@
 //! Access to the control plane: renewed certificates, silent peers, limits, tokens of an issuer, probes.
 
 mod browser_sessions;
+mod code_flow;
 mod connections;
 mod cors;
 mod every_call;
@@ -8,6 +9,7 @@ mod expiry;
 mod issuer;
 mod limits;
 mod oidc;
+mod people;
 mod probes;
 mod revoked_tokens;
 mod scope;

@@ -1,0 +1,315 @@
+//! Sign-in of browsers at the issuer of people: the code flow of OpenID Connect with PKCE. What belongs to a sign-in that has begun is
+//! in a sealed cookie of the browser, so that nothing is kept for those who do not come back. Knows no page but its own two addresses.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures::future::Either;
+use http::header::{CACHE_CONTROL, HOST, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use rota_core::Timestamp;
+use rota_oidc::{Client, Error, Http, Provider};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tonic::body::Body;
+use url::Url;
+use url::form_urlencoded::parse;
+
+use crate::clock::now;
+use crate::grpc::BrowserSessionAdmin;
+use crate::seal::Sealer;
+use crate::trust::accept::Peer;
+use crate::trust::cookies::SessionCookie;
+use crate::trust::people::{NotSignedIn, PeopleVerifier};
+
+/// Path at which a sign-in begins.
+pub(crate) const START: &str = "/sign-in";
+const CALLBACK: &str = "/sign-in/callback";
+/// Parameter of an address that a browser was sent to because it had begun at another one.
+const RESTARTED: &str = "again";
+/// Time for which a person may be at the issuer.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// Age at which the issuer's endpoints are fetched again.
+const REFRESH: Duration = Duration::from_secs(3600);
+/// Age at which they are fetched again if that has failed.
+const RETRY: Duration = Duration::from_secs(10);
+/// Bytes of the address that a person comes back to.
+const MAX_TARGET: usize = 1024;
+
+/// Signs browsers in at the issuer of people.
+pub(crate) struct CodeFlow {
+    people: Arc<PeopleVerifier>,
+    /// Address at which browsers reach the control plane.
+    page: Url,
+    sessions: Arc<BrowserSessionAdmin>,
+    sealer: Arc<Sealer>,
+    /// The issuer's endpoints, or why they are unknown. Held while they are fetched.
+    client: Mutex<Option<(Instant, Result<Client, Error>)>>,
+}
+
+/// A sign-in that has begun.
+#[derive(Serialize, Deserialize)]
+struct Begun {
+    state: String,
+    nonce: String,
+    verifier: String,
+    target: String,
+    expires: i64,
+}
+
+/// Why a browser is not signed in, as a word for the page: it shows no text of an address.
+type Refusal = &'static str;
+
+impl CodeFlow {
+    /// Returns the flow, if browsers can use it.
+    pub(crate) fn new(
+        people: Option<&Arc<PeopleVerifier>>,
+        sessions: &Arc<BrowserSessionAdmin>,
+        sealer: &Arc<Sealer>,
+    ) -> Option<Arc<Self>> {
+        let people = people?;
+        let page = people.sign_in().page.clone()?;
+        Some(Arc::new(Self {
+            people: Arc::clone(people),
+            page,
+            sessions: Arc::clone(sessions),
+            sealer: Arc::clone(sealer),
+            client: Mutex::default(),
+        }))
+    }
+
+    async fn client(&self) -> Result<Client, Refusal> {
+        let mut known = self.client.lock().await;
+        let is_fresh = |(at, client): &(Instant, Result<Client, Error>)| {
+            at.elapsed() < if client.is_ok() { REFRESH } else { RETRY }
+        };
+        let client = match known.take().filter(is_fresh) {
+            Some(client) => client,
+            None => (Instant::now(), self.discover().await),
+        };
+        let (_, client) = known.insert(client);
+        client.clone().map_err(|error| {
+            tracing::warn!(%error, "people cannot sign in");
+            "issuer"
+        })
+    }
+
+    async fn discover(&self) -> Result<Client, Error> {
+        let sign_in = self.people.sign_in();
+        let ca = match self.people.ca() {
+            Some(path) => Some(tokio::fs::read(path).await.map_err(|error| {
+                Error::Unavailable(format!("failed to read {}: {error}", path.display()))
+            })?),
+            None => None,
+        };
+        let http = Http::new(ca.as_deref())?;
+        let provider = Provider::discover(&http, self.people.issuer(), None).await?;
+        Client::new(http, &provider, &sign_in.client_id, sign_in.client_secret.as_ref(), &sign_in.scopes)
+    }
+
+    fn callback(&self) -> String {
+        format!("{}{CALLBACK}", self.page.as_str().trim_end_matches('/'))
+    }
+
+    fn cookie(&self) -> SessionCookie {
+        SessionCookie::of_page(&self.page)
+    }
+
+    /// Sends a browser to the issuer.
+    async fn start(&self, request: &Request<()>) -> Response<Body> {
+        let target = of_query(request, "to").filter(|target| is_own_path(target));
+        let target = target.unwrap_or_else(|| "/".to_owned());
+        if !self.is_at_page(request) && of_query(request, RESTARTED).is_none() {
+            // The cookie would be one of another host. Only once: a proxy may pass any host on.
+            let mut page = self.page.clone();
+            page.set_path(START);
+            page.query_pairs_mut().append_pair("to", &target).append_pair(RESTARTED, "1");
+            return redirect(page.as_str(), &[]);
+        }
+        match self.begin(target).await {
+            Ok((url, cookie)) => redirect(url.as_str(), &[cookie]),
+            Err(refusal) => refuse(refusal, &[]),
+        }
+    }
+
+    async fn begin(&self, target: String) -> Result<(Url, String), Refusal> {
+        let to = self.client().await?.authorize(&self.callback()).map_err(|error| {
+            tracing::warn!(%error, "people cannot sign in");
+            "issuer"
+        })?;
+        let begun = Begun {
+            state: to.state,
+            nonce: to.nonce,
+            verifier: to.verifier.expose_secret().to_owned(),
+            target,
+            expires: (now() + LIFETIME).0,
+        };
+        let plain = serde_json::to_vec(&begun).map_err(|_| "issuer")?;
+        let sealed = self.sealer.seal_sign_in(&plain).map_err(|_| "issuer")?;
+        Ok((to.url, self.cookie().set_flow(&BASE64_URL_SAFE_NO_PAD.encode(sealed), LIFETIME)))
+    }
+
+    /// Signs a browser in that comes back from the issuer.
+    async fn finish(&self, request: &Request<()>) -> Response<Body> {
+        let removed = self.cookie().set_flow("", Duration::ZERO);
+        match self.sign_in(request).await {
+            Ok((target, cookie)) => redirect(&target, &[removed, cookie]),
+            Err(refusal) => refuse(refusal, &[removed]),
+        }
+    }
+
+    async fn sign_in(&self, request: &Request<()>) -> Result<(String, String), Refusal> {
+        let value = self.cookie().flow(request.headers()).ok_or("expired")?;
+        let plain =
+            BASE64_URL_SAFE_NO_PAD.decode(value).ok().and_then(|sealed| self.sealer.open_sign_in(&sealed));
+        let begun: Begun = plain.and_then(|plain| serde_json::from_slice(&plain).ok()).ok_or("expired")?;
+        if Timestamp(begun.expires) <= now() {
+            return Err("expired");
+        }
+        if of_query(request, "state").as_ref() != Some(&begun.state) {
+            return Err("state");
+        }
+        if let Some(error) = of_query(request, "error") {
+            tracing::info!(error, "the issuer has refused a sign-in");
+            return Err("denied");
+        }
+        let code = of_query(request, "code").ok_or("state")?;
+        let verifier = SecretString::from(begun.verifier);
+        let tokens = self.client().await?.redeem(&self.callback(), &code, &verifier).await;
+        let tokens = tokens.map_err(|error| {
+            tracing::warn!(%error, "the issuer gives no token for a sign-in");
+            "issuer"
+        })?;
+        let person = self.people.sign_in_with(tokens.id_token.expose_secret().as_bytes(), &begun.nonce).await;
+        let person = person.map_err(|error| match error {
+            NotSignedIn::Nonce => "nonce",
+            NotSignedIn::Token(status) => {
+                tracing::warn!(error = status.message(), "the issuer's token is refused");
+                "issuer"
+            }
+            NotSignedIn::Unlisted(person) => {
+                tracing::warn!(subject = person.subject, "a person who is not on the list has signed in");
+                "unlisted"
+            }
+        })?;
+        let cookie = self.sessions.sign_in(&person, request.headers(), &self.cookie()).await;
+        let cookie = cookie.map_err(|error| {
+            tracing::warn!(error = error.message(), "a browser session cannot be created");
+            "session"
+        })?;
+        Ok((begun.target, cookie))
+    }
+
+    /// Whether a call is for the address that the issuer sends browsers back to.
+    fn is_at_page(&self, request: &Request<()>) -> bool {
+        let header = || request.headers().get(HOST)?.to_str().ok();
+        let host = request.uri().authority().map(|authority| authority.as_str()).or_else(header);
+        host.is_some_and(|host| host.eq_ignore_ascii_case(self.page.authority()))
+    }
+}
+
+/// Returns the last value of a parameter.
+fn of_query(request: &Request<()>, name: &str) -> Option<String> {
+    let query = request.uri().query().unwrap_or_default();
+    parse(query.as_bytes()).filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())
+}
+
+/// Whether an address is one of this server's own pages.
+fn is_own_path(target: &str) -> bool {
+    let is_path = target.starts_with('/') && !target[1..].starts_with(['/', '\\']);
+    is_path && target.len() <= MAX_TARGET && target.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn refuse(refusal: Refusal, cookies: &[String]) -> Response<Body> {
+    redirect(&format!("/#refused={refusal}"), cookies)
+}
+
+fn redirect(to: &str, cookies: &[String]) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if let Ok(to) = HeaderValue::from_str(to) {
+        headers.insert(LOCATION, to);
+    }
+    for cookie in cookies.iter().filter_map(|cookie| HeaderValue::from_str(cookie).ok()) {
+        headers.append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Answers `GET` of the two addresses, and passes everything else on.
+#[derive(Clone)]
+pub(crate) struct Layer(pub(crate) Option<Arc<CodeFlow>>);
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Service<S>;
+
+    fn layer(&self, inner: S) -> Service<S> {
+        Service { flow: self.0.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Service<S> {
+    flow: Option<Arc<CodeFlow>>,
+    inner: S,
+}
+
+impl<S, B> tower::Service<Request<B>> for Service<S>
+where
+    S: tower::Service<Request<B>, Response = Response<Body>>,
+    S::Error: 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let path = request.uri().path();
+        let (is_start, is_end) = (path == START, path == CALLBACK);
+        let Some(flow) =
+            self.flow.clone().filter(|_| request.method() == Method::GET && (is_start || is_end))
+        else {
+            return Either::Left(self.inner.call(request));
+        };
+        let (parts, _) = request.into_parts();
+        if let Some(peer) = parts.extensions.get::<Arc<Peer>>() {
+            peer.called();
+        }
+        let request = Request::from_parts(parts, ());
+        Either::Right(Box::pin(async move {
+            Ok(if is_start { flow.start(&request).await } else { flow.finish(&request).await })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_pages_are_targets() {
+        for own in ["/", "/tasks/default?state=x", "/workflows/%20"] {
+            assert!(is_own_path(own), "{own}");
+        }
+        let long = format!("/{}", "x".repeat(MAX_TARGET));
+        for other in
+            ["", "tasks", "//evil.example", "/\\evil.example", "https://evil.example", "/a\nb", &long]
+        {
+            assert!(!is_own_path(other), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Namespaces of people: a call by a person who may call for some namespaces only is refused unless each name in its request is
+//! in one of them. Knows no call by name but those about the caller.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::future::Either;
+use futures::{StreamExt, stream};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use rota_gateway::{Gateway, Names};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::people::{Namespaces, PersonCall};
+use crate::wire::status;
+
+/// Time to receive the first message of a call.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What gRPC has in front of a message: a flag for compression, and the length.
+const PREFIX: usize = 5;
+/// Calls about the caller alone.
+const OWN: &[&str] = &[
+    "/rota.v1.AdminService/IssueSignInCode",
+    "/rota.v1.AdminService/CreateBrowserSession",
+    "/rota.v1.AdminService/GetCurrentBrowserSession",
+    "/rota.v1.AdminService/SignOut",
+];
+
+#[derive(Clone)]
+pub(crate) struct Layer {
+    pub(crate) gateway: Arc<Gateway>,
+    /// Bytes of the largest message.
+    pub(crate) max_message: usize,
+}
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Service<S>;
+
+    fn layer(&self, inner: S) -> Service<S> {
+        Service { layer: self.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Service<S> {
+    layer: Layer,
+    inner: S,
+}
+
+impl<S> tower::Service<http::Request<Body>> for Service<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let caller = request.extensions().get::<PersonCall>();
+        let caller = caller.filter(|caller| caller.namespaces != Namespaces::All).cloned();
+        let path = request.uri().path();
+        let Some(caller) = caller.filter(|_| !OWN.contains(&path)) else {
+            return Either::Left(self.inner.call(request));
+        };
+        // The service that was polled ready is the one to call; its clone takes its place.
+        let other = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, other);
+        let layer = self.layer.clone();
+        Either::Right(Box::pin(async move {
+            match layer.check(&caller, request).await {
+                Ok(request) => inner.call(request).await,
+                Err(refused) => Ok(refused.into_http()),
+            }
+        }))
+    }
+}
+
+impl Layer {
+    /// Returns the request again if the names in its first message are permitted. Later ones have none that count.
+    async fn check(
+        &self,
+        caller: &PersonCall,
+        request: http::Request<Body>,
+    ) -> Result<http::Request<Body>, Status> {
+        let (parts, body) = request.into_parts();
+        let read = tokio::time::timeout(MESSAGE_TIMEOUT, first_message(body, self.max_message)).await;
+        let late = || Status::deadline_exceeded("the message of the call did not arrive");
+        let (message, body) = read.map_err(|_| late())??;
+        let names = self.gateway.names(parts.uri.path(), &message);
+        let names = names.map_err(|error| Status::invalid_argument(format!("invalid message: {error}")))?;
+        check_names(caller, &names)?;
+        Ok(http::Request::from_parts(parts, body))
+    }
+}
+
+fn check_names(caller: &PersonCall, names: &Names) -> Result<(), Status> {
+    let Namespaces::Of(permitted) = &caller.namespaces else { return Ok(()) };
+    let is_permitted = |name: &String| {
+        let rest = name.strip_prefix("namespaces/");
+        let namespace = rest.and_then(|rest| rest.split('/').next());
+        namespace.is_some_and(|namespace| caller.namespaces.contains(namespace))
+    };
+    if !names.subjects.is_empty() && names.subjects.iter().chain(&names.others).all(is_permitted) {
+        return Ok(());
+    }
+    let all: Vec<_> = permitted.iter().map(|namespace| namespace.as_str()).collect();
+    Err(status::hinted(
+        "NAMESPACE_FORBIDDEN",
+        format!("{} may not make this call outside of the namespaces {}", caller.person.name, all.join(", ")),
+        "choose one of these namespaces (--namespace), or ask an admin for an entry in the file of --sign-in",
+    ))
+}
+
+/// Returns the first message of a call, and its body with that message again.
+async fn first_message(mut body: Body, max: usize) -> Result<(Bytes, Body), Status> {
+    let mut read = BytesMut::new();
+    let mut length = None;
+    while length.is_none_or(|length| read.len() < PREFIX + length) {
+        let Some(frame) = body.frame().await.transpose()? else { break };
+        let Ok(data) = frame.into_data() else { break };
+        read.extend_from_slice(&data);
+        if length.is_none()
+            && let Some((prefix, _)) = read.split_first_chunk::<PREFIX>()
+        {
+            if prefix[0] != 0 {
+                return Err(Status::unimplemented("compressed messages are not supported"));
+            }
+            let named = (&prefix[1..]).get_u32() as usize;
+            if named > max {
+                return Err(Status::out_of_range(format!("the message has more than {max} bytes")));
+            }
+            length = Some(named);
+        }
+    }
+    let read = read.freeze();
+    let message =
+        length.and_then(|length| read.get(PREFIX..PREFIX + length)).map(|part| read.slice_ref(part));
+    let message = message.ok_or_else(|| Status::invalid_argument("the call has no message"))?;
+    let rest = stream::unfold(body, async |mut body| Some((body.frame().await?, body)));
+    let all = stream::once(std::future::ready(Ok(Frame::data(read)))).chain(rest);
+    Ok((message, Body::new(StreamBody::new(Box::pin(all)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use http_body_util::Full;
+    use rota_core::Namespace;
+
+    use super::super::people::Person;
+    use super::*;
+
+    fn caller() -> PersonCall {
+        let namespaces = Namespaces::Of(BTreeSet::from([Namespace::new("team").unwrap()]));
+        let person = Person {
+            issuer: String::new(),
+            subject: "ada".to_owned(),
+            name: "ada".to_owned(),
+            groups: Vec::new(),
+        };
+        PersonCall { person: Arc::new(person), agents: namespaces.clone(), namespaces, is_viewer: false }
+    }
+
+    fn is_permitted(subjects: &[&str], others: &[&str]) -> bool {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        check_names(&caller(), &Names { subjects: owned(subjects), others: owned(others) }).is_ok()
+    }
+
+    #[test]
+    fn every_name_is_in_a_permitted_namespace() {
+        assert!(is_permitted(&["namespaces/team"], &[]));
+        assert!(is_permitted(&["namespaces/team/tasks/x"], &["namespaces/team/agents/a"]));
+        for subject in [
+            "",
+            "namespaces/",
+            "namespaces/-",
+            "namespaces/teams",
+            "namespaces/other/tasks/x",
+            "tasks/x",
+            "team",
+        ] {
+            assert!(!is_permitted(&[subject], &[]), "{subject:?}");
+        }
+        assert!(!is_permitted(&[], &[]) && !is_permitted(&[], &["namespaces/team"]));
+        assert!(!is_permitted(&["namespaces/team"], &["namespaces/other/tasks/x"]));
+    }
+
+    #[tokio::test]
+    async fn body_is_the_same_after_a_look() {
+        let sent = [&[0, 0, 0, 0, 3][..], b"one", &[0, 0, 0, 0, 1], b"2"].concat();
+        let chunks = sent.chunks(2).map(|chunk| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(chunk))));
+        let body = Body::new(StreamBody::new(stream::iter(chunks.collect::<Vec<_>>())));
+        let (message, body) = first_message(body, 8).await.unwrap();
+        assert_eq!(&message[..], b"one");
+        assert_eq!(body.collect().await.unwrap().to_bytes(), sent);
+        for wrong in [&[][..], &[0, 0, 0, 0, 3, 1], &[1, 0, 0, 0, 1, 1], &[0, 0, 0, 0, 9, 1]] {
+            let body = Body::new(Full::new(Bytes::copy_from_slice(wrong)));
+            assert!(first_message(body, 8).await.is_err(), "{wrong:?}");
+        }
+    }
+}
