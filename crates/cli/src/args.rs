@@ -121,6 +121,10 @@ pub enum Command {
     Ui(ui::Ui),
     /// Name control planes, with address, token and namespace, and choose the one that commands use
     Context(contexts::ContextCommand),
+    /// Sign in at the issuer of the control plane, and keep the login in a context
+    Login(login::Login),
+    /// Remove the login of a context
+    Logout(login::Logout),
     /// Run everything on this machine: store, control plane and workers
     Dev(dev::Dev),
     /// Run a control plane

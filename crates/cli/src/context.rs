@@ -1,13 +1,13 @@
 //! Context of commands that call a server: client, namespace, output, and the resolution of names.
 
-use anyhow::Context as _;
 use rota_client::Client;
-use rota_client::discover::{self, Origin};
+use rota_client::discover::Origin;
 use rota_proto::names;
 use rota_telemetry::env;
 
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
+use crate::login;
 use crate::output::{Out, Reporter};
 
 /// Context of a command that calls a server.
@@ -20,8 +20,8 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(globals: &Globals) -> anyhow::Result<Self> {
-        let found = discover::find(&globals.flags()).context("failed to determine the server")?;
+    pub async fn new(globals: &Globals) -> anyhow::Result<Self> {
+        let found = login::find(globals).await?;
         let reporter = Reporter::new(globals.color);
         if found.options.exposes_token() {
             reporter.warn(&format!("the token is sent to {} unencrypted; use https", found.options.endpoint));

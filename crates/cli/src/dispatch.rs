@@ -50,6 +50,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Version(command) => return command.run(&cli.globals),
         Command::Ui(command) => return command.run(&cli.globals).await,
         Command::Context(command) => return command.run(&cli.globals),
+        Command::Login(command) => return Box::pin(command.run(&cli.globals)).await,
+        Command::Logout(command) => return command.run(&cli.globals),
         // Reports problems of the connection itself.
         Command::Doctor(command) => return Box::pin(command.run(&cli.globals)).await,
         Command::Dev(command) => return Box::pin(command.run(&cli.globals)).await,
@@ -60,7 +62,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Admin(Admin { what: What::Import(command) }) => return command.run(&cli.globals).await,
         command => command,
     };
-    let context = &Context::new(&cli.globals)?;
+    let context = &Context::new(&cli.globals).await?;
     match command {
         Command::Apply(command) => command.run(context).await,
         Command::Run(command) => Box::pin(command.run(context)).await,
@@ -112,6 +114,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         | Command::Version(_)
         | Command::Ui(_)
         | Command::Context(_)
+        | Command::Login(_)
+        | Command::Logout(_)
         | Command::Doctor(_)
         | Command::Dev(_)
         | Command::Server(_)

@@ -39,6 +39,7 @@ mod context;
 mod dispatch;
 mod exit;
 mod globals;
+mod login;
 mod output;
 mod private;
 mod process;

@@ -165,7 +165,7 @@ impl Set {
             context.ca = ca.or(context.ca.take());
             context.namespace = globals.namespace.clone().or(context.namespace.take());
             if token.is_some() || token_file.is_some() {
-                (context.token, context.token_file) = (token, token_file);
+                (context.token, context.token_file, context.login) = (token, token_file, None);
             }
             let exposed = Options {
                 token: context.token_file.clone().map(rota_client::Token::File).unwrap_or_default(),
@@ -223,10 +223,11 @@ fn shown<'a>(contexts: &Contexts, name: &'a str, context: &'a ServerContext) -> 
         endpoint: &context.endpoint,
         namespace: context.namespace.as_deref().unwrap_or("default"),
         ca: context.ca.as_deref(),
-        token: match (&context.token, &context.token_file) {
-            (Some(_), _) => "kept".to_owned(),
-            (None, Some(path)) => path.display().to_string(),
-            (None, None) => "none".to_owned(),
+        token: match (&context.token, &context.token_file, &context.login) {
+            (Some(_), ..) => "kept".to_owned(),
+            (None, Some(path), _) => path.display().to_string(),
+            (None, None, Some(login)) => format!("login at {}", login.issuer),
+            (None, None, None) => "none".to_owned(),
         },
     }
 }

@@ -33,6 +33,7 @@ mod follow;
 pub mod get;
 pub mod inject;
 pub mod kind;
+pub mod login;
 pub mod logs;
 pub mod metrics;
 pub mod operator;

@@ -1,12 +1,12 @@
 //! `rota ui`: a link to the control centre.
 
-use anyhow::Context as _;
 use clap::Args;
-use rota_client::{Client, Token, discover};
+use rota_client::{Client, Token};
 use rota_proto::v1::IssueSignInCodeRequest;
 
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
+use crate::login;
 use crate::output::Out;
 
 const EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ pub struct Ui {}
 
 impl Ui {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
-        let options = discover::find(&globals.flags()).context("failed to determine the server")?.options;
+        let options = login::find(globals).await?.options;
         if options.exposes_token() {
             let message = format!("the token would be sent to {} unencrypted", options.endpoint);
             return Err(Failure::usage(message).hint("use https").into());

@@ -33,6 +33,7 @@ mod interrupt;
 mod isolation;
 mod keys;
 mod kinds;
+mod login;
 mod lost_history;
 mod manifests;
 mod money;

@@ -43,9 +43,39 @@ pub struct ServerContext {
     /// Bearer token. Takes precedence over `token_file`.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose")]
     pub token: Option<SecretString>,
-    /// File with the bearer token.
+    /// File with the bearer token. Takes precedence over `login`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Tokens of a person who has signed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+}
+
+/// Tokens of a person, and what renews them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// Issuer of the tokens, as they name it.
+    pub issuer: String,
+    /// PEM file of certificates to trust for the issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_ca: Option<PathBuf>,
+    /// Client that the issuer knows.
+    pub client_id: String,
+    /// Scopes that were asked for.
+    pub scopes: Vec<String>,
+    /// Time at which the ID token expires, in seconds since 1970.
+    pub expires: i64,
+    /// Bearer token of the calls.
+    #[serde(serialize_with = "expose_one")]
+    pub id_token: SecretString,
+    /// Token for the issuer, which renews the others.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose")]
+    pub refresh_token: Option<SecretString>,
+}
+
+fn expose_one<S: Serializer>(token: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    token.expose_secret().serialize(serializer)
 }
 
 fn expose<S: Serializer>(token: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -55,7 +85,8 @@ fn expose<S: Serializer>(token: &Option<SecretString>, serializer: S) -> Result<
 impl ServerContext {
     pub(super) fn token(&self) -> Option<Token> {
         let fixed = self.token.clone().map(Token::Fixed);
-        fixed.or_else(|| self.token_file.clone().map(Token::File))
+        let kept = fixed.or_else(|| self.token_file.clone().map(Token::File));
+        kept.or_else(|| self.login.as_ref().map(|login| Token::Fixed(login.id_token.clone())))
     }
 }
 

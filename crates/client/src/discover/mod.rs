@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rota_telemetry::env;
 
 pub use config::Config;
-pub use contexts::{Contexts, ServerContext};
+pub use contexts::{Contexts, Login, ServerContext};
 pub use dev::{DevEndpoint, write_private};
 
 use crate::{Options, Token};
@@ -63,6 +63,8 @@ pub struct Found {
     pub origin: Origin,
     /// Name of the context in use.
     pub context: Option<String>,
+    /// Login of the context, if its token is used.
+    pub login: Option<Login>,
 }
 
 /// A configured file is unusable.
@@ -208,14 +210,13 @@ fn merge(
         .or(environment.ca)
         .or_else(|| used.ca.clone())
         .or_else(|| config.ca.clone().filter(|_| configured));
-    options.token = None
+    let given = None
         .or_else(|| flags.token_file.clone().map(Token::File))
         .or_else(|| environment.token.map(|token| Token::Fixed(token.into())))
-        .or_else(|| environment.token_file.map(Token::File))
-        .or_else(|| used.token())
-        .or(from_config)
-        .or(from_dev)
-        .unwrap_or_default();
+        .or_else(|| environment.token_file.map(Token::File));
+    let is_of_login = given.is_none() && used.token.is_none() && used.token_file.is_none();
+    let login = used.login.clone().filter(|_| is_of_login);
+    options.token = given.or_else(|| used.token()).or(from_config).or(from_dev).unwrap_or_default();
     if let Some(path) = &ca {
         // Read again for each connection; a missing file is reported here already.
         std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
@@ -228,7 +229,7 @@ fn merge(
         .or(used.namespace)
         .or_else(|| config.namespace.filter(|_| context.is_none()))
         .unwrap_or_else(|| "default".to_owned());
-    Ok(Found { options, namespace, origin, context })
+    Ok(Found { options, namespace, origin, context, login })
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use rota_client::{Client, Options, discover};
+use rota_client::{Client, Options};
 use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::globals::Globals;
+use crate::login;
 use crate::output::{Out, Paint, plain};
 
 const EXAMPLES: &str = "\
@@ -107,10 +108,14 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
         // Every command fails with this configuration.
         return Ok(Exit::Failed);
     }
-    let found = match discover::find(&globals.flags()) {
+    let found = match login::find(globals).await {
         Ok(found) => found,
         Err(error) => {
-            findings.report(vec![Check::fail("server", error.to_string(), "fix the file")])?;
+            findings.report(vec![Check::fail(
+                "server",
+                error.to_string(),
+                "fix the file, or sign in again with `rota login`",
+            )])?;
             return Ok(Exit::Failed);
         }
     };

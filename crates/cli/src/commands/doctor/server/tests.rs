@@ -15,7 +15,8 @@ fn at(seconds: u64) -> SystemTime {
 
 fn reached(status: SystemStatus) -> Reached {
     let endpoint = "http://127.0.0.1:7420".to_owned();
-    Reached { status: Some(status), endpoint, at: at(1000), took: Duration::from_millis(10) }
+    let (at, took) = (at(1000), Duration::from_millis(10));
+    Reached { status: Some(status), is_restricted: false, endpoint, at, took }
 }
 
 fn healthy() -> SystemStatus {
