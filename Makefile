@@ -21,7 +21,7 @@ endif
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## Run a chain of tasks on this repository's files; needs Rust and a C compiler
+demo: ## Run a chain of tasks on this repository's files, and each template that comes with Rota; needs Rust, a C compiler, git and Python 3
 	@scripts/demo
 
 demo-claude: ## Run the demo with the real Claude Code CLI: on your key, else against a local model API

@@ -218,16 +218,21 @@ fn group(name: &str) -> String {
     format!("waits for concurrency group {name}")
 }
 
-/// Returns what a step asks or waits for, or how it ended.
+/// Returns what a step asks or waits for, how it ended, and what has become of its compensation.
 fn reason(step: &v1::StepStatus) -> String {
-    match step.prompt.as_str() {
+    let compensation = match step.compensation() {
+        v1::StepState::Unspecified => String::new(),
+        state => format!("compensation {}", step_state(state).0),
+    };
+    let reason = match step.prompt.as_str() {
         _ if step.waits_for_group => group(&step.concurrency_group),
         "" if step.message.is_empty() && !step.last_workflow.is_empty() => {
             format!("workflow {} {}", step.last_workflow, step.template).trim_end().to_owned()
         }
         "" => step.message.clone(),
         prompt => prompt.to_owned(),
-    }
+    };
+    [compensation, reason].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Returns the line of a step that has changed.

@@ -70,14 +70,15 @@ pub(super) fn exit(workflow: &v1::Workflow) -> Option<Exit> {
 
 /// Steps as they were last shown.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashMap<i32, (i32, i32, i32)>);
+pub(super) struct Seen(HashMap<i32, [i32; 4]>);
 
 impl Seen {
     /// Returns the lines of the steps that have changed.
     pub(super) fn lines(&mut self, message: &v1::WatchWorkflowResponse, colored: bool) -> Vec<String> {
         let mut lines = Vec::new();
         for step in &message.steps {
-            let now = (step.state, step.round, step.tasks_succeeded + step.tasks_failed);
+            let ended = step.tasks_succeeded + step.tasks_failed;
+            let now = [step.state, step.round, ended, step.compensation];
             if self.0.insert(step.index, now) != Some(now) && step.state() != v1::StepState::Waiting {
                 lines.push(show::step_line(step, colored));
             }

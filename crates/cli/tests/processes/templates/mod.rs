@@ -20,7 +20,7 @@ use crate::process::Process;
 use crate::responses::Response;
 use crate::{Fixture, Graces};
 
-const CODER: &str = include_str!("coder.py");
+const CODER: &str = include_str!("../../../../../examples/templates/coder.py");
 const SHIPPED: [&str; 5] =
     ["analyse-and-refactor", "build-feature", "deploy-app", "fix-until-green", "review-by-three"];
 

@@ -1,5 +1,6 @@
-"""Agent that does, in the repository, what the shipped templates ask a coder for. Reads the prompt from standard input.
+"""Agent that does, in the repository, what the shipped templates ask a coder for, by searching and replacing where a model would think.
 
+Reads the prompt from standard input.
 Work is given to it as lines `write FILE: TEXT` and `replace OLD by NEW`.
 """
 
