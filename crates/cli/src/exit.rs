@@ -125,6 +125,9 @@ fn classify(error: &anyhow::Error) -> Exit {
         if let Some(remote) = cause.downcast_ref::<rota_client::Error>() {
             return of(remote);
         }
+        if cause.is::<rota_client::discover::Error>() {
+            return Exit::Usage;
+        }
     }
     Exit::Failed
 }
@@ -156,6 +159,8 @@ mod tests {
         let error = anyhow::Error::from(Failure::new(Exit::Timeout, "too late")).context("while waiting");
         assert_eq!(classify(&error), Exit::Timeout);
         assert_eq!(classify(&anyhow::anyhow!("x")), Exit::Failed);
+        let invalid = rota_client::discover::Error::Config { path: "c".into(), message: "no".into() };
+        assert_eq!(classify(&anyhow::Error::from(invalid).context("the server")), Exit::Usage);
         let pipe: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         assert!(is_broken_pipe(&pipe.context("printing").unwrap_err()));
     }

@@ -92,12 +92,13 @@ impl Error {
             |violation| Field { field: violation.subject.clone(), message: violation.description.clone() },
         ));
         let lost = is_lost(&status);
+        let message = message(&status, endpoint, lost);
         Self {
             code: status.code(),
-            message: message(&status, endpoint, lost),
             reason: reason(&status),
             fields,
-            hint: hint_of(&status).or_else(|| hint(status.code(), lost).map(str::to_owned)),
+            hint: hint_of(&status).or_else(|| hint(status.code(), lost, &message).map(str::to_owned)),
+            message,
             lost,
         }
     }
@@ -153,8 +154,11 @@ pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     innermost.to_string()
 }
 
-fn hint(code: Code, lost: bool) -> Option<&'static str> {
+fn hint(code: Code, lost: bool, message: &str) -> Option<&'static str> {
     match code {
+        _ if lost && message.contains("invalid peer certificate") => {
+            Some("name the authority that has signed the server's certificate with --ca or ROTA_CA")
+        }
         _ if lost => {
             Some("start a local one with `rota dev`, or name another with --endpoint or ROTA_ENDPOINT")
         }
@@ -200,6 +204,16 @@ mod tests {
         assert!(!is_lost(&status), "the answer of a server");
         status.set_source(std::sync::Arc::new(std::io::Error::other("enhance your calm")));
         assert!(is_lost(&status));
+    }
+
+    #[test]
+    fn hint_of_a_rejected_certificate_names_the_option() {
+        let mut status = Status::unavailable("transport error");
+        status.set_source(std::sync::Arc::new(std::io::Error::other(
+            "invalid peer certificate: UnknownIssuer",
+        )));
+        let hint = Error::new(status, "https://x").hint;
+        assert!(hint.as_deref().is_some_and(|hint| hint.contains("--ca")), "{hint:?}");
     }
 
     #[test]

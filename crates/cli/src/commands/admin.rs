@@ -317,10 +317,10 @@ async fn reset_breaker(context: &Context, agent: &str) -> anyhow::Result<Exit> {
     let before = context.client.reset_breaker(ResetBreakerRequest { name, ..Default::default() }).await?;
     if !context.out.is_human() {
         context.out.value(&before)?;
-    } else if before.breaker.is_some() {
-        context.reporter.line(&format!("circuit breaker of {agent} closed"));
     } else {
-        context.reporter.line(&format!("circuit breaker of {agent} was already closed"));
+        let was = if before.breaker.is_some() { "" } else { "was already " };
+        let ended = "cool-downs of its credentials have ended";
+        context.reporter.line(&format!("circuit breaker of {agent} {was}closed; {ended}"));
     }
     Ok(Exit::Ok)
 }

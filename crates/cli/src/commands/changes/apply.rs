@@ -100,7 +100,8 @@ async fn bring(context: &Context, task: &str, found: &Found, tree: &Tree) -> any
         if !merged.succeeded {
             let hint = format!(
                 "commit or stash your changes of these files, or look at the work with \
-                 `rota apply-diff {task} --branch NAME`"
+                 `rota apply-diff {} --branch NAME`",
+                rota_proto::names::last(task),
             );
             let failure = Failure::new(Exit::Failed, "the changes do not apply; no file was changed");
             return Err(failure.causes(merged.errors.lines().map(str::to_owned).collect()).hint(hint).into());
