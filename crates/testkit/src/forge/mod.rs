@@ -28,6 +28,8 @@ pub use review::{Check, Comment, HIDDEN};
 
 /// Owner and name of the repository.
 pub const PATH: &str = "team/project";
+/// Token of the forge in a test cluster.
+pub const SITE_TOKEN: &str = "tok-for-the-forge-of-a-cluster";
 
 /// The API that a forge has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +120,13 @@ struct Call<'a> {
 type Answer = (StatusCode, Value);
 
 impl Forge {
-    /// Starts a forge that accepts this token.
+    /// Starts a forge that accepts this token, at an address of loopback.
     pub async fn start(kind: Kind, token: &str) -> Result<Self> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at(kind, token, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub async fn start_at(kind: Kind, token: &str, address: SocketAddr) -> Result<Self> {
+        let listener = tokio::net::TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let site = Site {
             kind,
