@@ -86,7 +86,7 @@ pub(super) async fn keep(
     let all = async {
         let made = Prepared::once(prepared, dirs).await;
         let is_whole = made.is_whole();
-        let Prepared { copied, mut changes, lost, mut notices } = made;
+        let Prepared { copied, mut changes, lost, mut notices, .. } = made;
         let left = |result| {
             let left = Left::of(result, &kept, dirs, changes.as_ref(), copied.as_ref());
             left.filter(|_| is_whole)
@@ -177,7 +177,7 @@ pub(crate) async fn keep_checkpoint(
     quiet: &tokio::sync::Mutex<()>,
 ) -> Result<(), Failure> {
     let failed = |reason: String| failure(FailureClass::Environment, reason);
-    let copied = copied(dirs).await.map_err(failed)?;
+    let copied = copied(dirs).await.map_err(|broken| failed(broken.reason))?;
     let last = dirs.last_checkpoint.lock().as_ref().map(|last| last.state.clone());
     if copied.is_none() && last.is_some() {
         return Ok(());

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
@@ -50,6 +51,8 @@ pub(crate) struct AttemptDirs {
     pub(crate) last_checkpoint: Mutex<Option<LastCheckpoint>>,
     /// Whether a list of artifacts of the attempt is kept: what it keeps later takes the place of it, also if that is nothing.
     pub(crate) has_list: AtomicBool,
+    /// Held while copies of the conversation are made: those that were given up go on.
+    pub(crate) copying: Arc<tokio::sync::Mutex<()>>,
     pub(super) borrowed: Option<Borrowed>,
 }
 

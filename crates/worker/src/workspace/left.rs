@@ -69,6 +69,7 @@ impl Root {
             checkpoint: None,
             last_checkpoint: left.last_checkpoint().into(),
             has_list: left.has_list.into(),
+            copying: Default::default(),
             borrowed: None,
         };
         (dirs, is_whole)

@@ -349,6 +349,7 @@ impl Root {
             checkpoint: None,
             last_checkpoint: Default::default(),
             has_list: Default::default(),
+            copying: Default::default(),
             borrowed,
         })
     }
