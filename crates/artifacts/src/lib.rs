@@ -6,6 +6,7 @@
 
 mod digest;
 mod error;
+mod folder;
 mod guard;
 mod parts;
 mod sweep;
@@ -14,4 +15,4 @@ pub use digest::Digest;
 pub use error::Error;
 pub use guard::Pin;
 pub use parts::{MAX_PART_BYTES, Parts};
-pub use sweep::Swept;
+pub use sweep::{Swept, Until};

@@ -14,6 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::folder::{self, Folder};
 use crate::guard::{Guard, Key, Pin};
 use crate::{Digest, Error};
 
@@ -32,8 +33,10 @@ pub struct Parts {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) guard: Arc<Guard>,
     location: String,
-    /// Folder of a local store.
-    folder: Option<Arc<std::path::Path>>,
+    /// Folder of a local store, if it is one.
+    folder: Option<Arc<Folder>>,
+    /// Whether the folder must be known.
+    is_checked: bool,
     /// Who may remove parts; none if no other program can use the location.
     pub(crate) owner: Option<Arc<str>>,
 }
@@ -59,7 +62,14 @@ impl Parts {
         let (store, prefix) =
             object_store::parse_url_opts(&url, settings).map_err(|error| bad(error.to_string()))?;
         let store = Arc::new(PrefixStore::new(store, prefix));
-        Ok(Self { store, guard: Arc::default(), location: location.to_owned(), folder: None, owner: None })
+        Ok(Self {
+            store,
+            guard: Arc::default(),
+            location: location.to_owned(),
+            folder: None,
+            is_checked: false,
+            owner: None,
+        })
     }
 
     /// Opens a folder, which is created, and readable by its owner only.
@@ -70,13 +80,43 @@ impl Parts {
         builder.recursive(true).mode(0o700).create(folder).map_err(|error| bad(error.to_string()))?;
         let local = LocalFileSystem::new_with_prefix(folder).map_err(|error| bad(error.to_string()))?;
         let store = Arc::new(local.with_fsync(true));
-        Ok(Self { store, guard: Arc::default(), location, folder: Some(folder.into()), owner: None })
+        let folder = Some(Arc::new(Folder::new(folder)));
+        Ok(Self { store, guard: Arc::default(), location, folder, is_checked: false, owner: None })
     }
 
-    /// Returns the parts of one control plane: several may share a location, and none removes those of another.
+    /// Makes a folder for a store whose earlier parts are lost, unless it exists. Blocks.
+    pub fn make_folder(folder: &std::path::Path) -> std::io::Result<()> {
+        folder::make_empty(folder)
+    }
+
+    /// Returns the parts of one control plane: several may share a location, and none removes those of another. Calls fail until a folder
+    /// is [recognized](Self::recognize).
     pub fn of(&self, store: &str) -> Self {
         let inner = PrefixStore::new(Arc::clone(&self.store), store);
-        Self { store: Arc::new(inner), guard: Arc::default(), ..self.clone() }
+        Self { store: Arc::new(inner), guard: Arc::default(), is_checked: true, ..self.clone() }
+    }
+
+    /// Marks the folder of a local store as the one that has the parts which lists refer to, unless it has none of them.
+    pub async fn recognize<E: From<Error>>(
+        &self,
+        referenced: impl Future<Output = Result<HashSet<Digest>, E>>,
+    ) -> Result<(), E> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let Err(unknown) = folder.check().await else { return Ok(()) };
+        let referenced = referenced.await?;
+        if !referenced.is_empty() && !self.has_any(&referenced).await? {
+            return Err(unknown.into());
+        }
+        Ok(folder.mark().await?)
+    }
+
+    /// Fails if a local store has another folder than the one that is known: work whose parts are lost is done again, and a disk that is
+    /// away is no reason for that.
+    pub async fn check(&self) -> Result<(), Error> {
+        match &self.folder {
+            Some(folder) if self.is_checked => folder.check().await,
+            _ => Ok(()),
+        }
     }
 
     /// Returns the same for one owner: sweeps fail while another one sweeps.
@@ -114,7 +154,10 @@ impl Parts {
         let path = path(&(namespace.into(), digest));
         let packed = within(async { self.store.get(&path).await?.bytes().await }).await;
         let packed = match packed {
-            Err(Error::NotFound(_)) => return Err(self.not_found(digest).await),
+            Err(Error::NotFound(_)) => {
+                self.check().await?;
+                return Err(Error::NotFound(digest));
+            }
             other => other?,
         };
         let unpacked = tokio::task::spawn_blocking(move || {
@@ -123,16 +166,6 @@ impl Parts {
         });
         let unpacked = unpacked.await.map_err(|error| Error::Unavailable(error.to_string()))?;
         unpacked.ok_or(Error::Damaged(digest))
-    }
-
-    /// Work whose parts are lost is done again: a disk that is away is no reason for that.
-    async fn not_found(&self, digest: Digest) -> Error {
-        let Some(folder) = self.folder.clone() else { return Error::NotFound(digest) };
-        let missing = format!("the folder {} is missing", folder.display());
-        match tokio::task::spawn_blocking(move || folder.is_dir()).await {
-            Ok(true) => Error::NotFound(digest),
-            _ => Error::Unavailable(missing),
-        }
     }
 
     /// Returns those of these parts that are not stored, each once.
@@ -157,6 +190,8 @@ impl Parts {
             .try_filter_map(|missing| async move { Ok(missing) })
             .try_collect()
             .await?;
+        // Also if none is: what is stored elsewhere is not there.
+        self.check().await?;
         missing.sort_unstable();
         Ok(missing)
     }

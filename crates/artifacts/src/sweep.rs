@@ -19,6 +19,20 @@ const OWNER: &str = ".owner";
 /// Time for which another owner counts as alive after its last sweep, less than an hour of which every sweep disregards.
 const OWNED_FOR: Duration = Duration::from_secs(24 * 3600);
 
+/// Until when parts must have been stored to be removed by a sweep.
+#[derive(Debug, Clone)]
+pub struct Until {
+    pub all: SystemTime,
+    /// Times of single namespaces in place of that.
+    pub of: HashMap<Arc<str>, SystemTime>,
+}
+
+impl From<SystemTime> for Until {
+    fn from(all: SystemTime) -> Self {
+        Self { all, of: HashMap::new() }
+    }
+}
+
 /// What a sweep has found and removed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Swept {
@@ -32,10 +46,12 @@ impl Parts {
     /// is polled after the parts were listed: a part of a list that was committed in between is older than that list.
     pub async fn sweep<E: From<Error>>(
         &self,
-        until: SystemTime,
+        until: impl Into<Until>,
         referenced: impl Future<Output = Result<HashSet<Digest>, E>>,
     ) -> Result<Swept, E> {
-        self.claim(until).await?;
+        let until = until.into();
+        self.check().await?;
+        self.claim(until.all).await?;
         let _sweeping = self.guard.sweep();
         let mut unsure = self.guard.condemned();
         let (mut old, mut swept) = (Vec::new(), Swept::default());
@@ -45,7 +61,7 @@ impl Parts {
             let Some(key) = key(&found.location) else { continue };
             unsure.remove(&key);
             *swept.bytes.entry(Arc::clone(&key.0)).or_default() += found.size;
-            if stored <= until {
+            if stored <= *until.of.get(&key.0).unwrap_or(&until.all) {
                 old.push((key, found.size));
             }
         }
@@ -73,8 +89,32 @@ impl Parts {
         Ok(swept)
     }
 
+    /// Returns the bytes of all parts, as stored, by namespace.
+    pub async fn bytes(&self) -> Result<HashMap<Arc<str>, u64>, Error> {
+        let mut bytes = HashMap::<_, u64>::new();
+        let mut all = self.store.list(None);
+        while let Some(found) = within(all.try_next()).await? {
+            if let Some((namespace, _)) = key(&found.location) {
+                *bytes.entry(namespace).or_default() += found.size;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Whether any of these parts is stored, in any namespace.
+    pub(crate) async fn has_any(&self, wanted: &HashSet<Digest>) -> Result<bool, Error> {
+        let mut all = self.store.list(None);
+        while let Some(found) = within(all.try_next()).await? {
+            if key(&found.location).is_some_and(|(_, digest)| wanted.contains(&digest)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Returns those of these parts, which lists refer to, that no namespace has.
     pub async fn absent(&self, mut referenced: HashSet<Digest>) -> Result<HashSet<Digest>, Error> {
+        self.check().await?;
         let mut all = self.store.list(None);
         while !referenced.is_empty()
             && let Some(found) = within(all.try_next()).await?

@@ -61,15 +61,51 @@ async fn parts_that_are_lost_are_found() {
     assert_eq!(parts.absent([kept].into()).await.unwrap(), [kept].into(), "the whole folder");
 }
 
+/// A folder where a disk was mounted is made again on another one.
 #[tokio::test]
-async fn parts_of_a_folder_that_is_away_are_not_lost() {
+async fn folder_in_place_of_another_has_lost_nothing() {
     let (folder, parts) = folder();
+    let parts = parts.of("store");
+    let none = async || Ok::<_, Error>(HashSet::new());
+    parts.recognize(none()).await.unwrap();
     let (digest, _) = parts.put("a", Bytes::from_static(b"kept")).await.unwrap();
-    let away = folder.path().join("away");
-    fs::rename(folder.path().join("parts"), &away).unwrap();
-    assert!(matches!(parts.get("a", digest).await, Err(Error::Unavailable(_))));
-    fs::rename(away, folder.path().join("parts")).unwrap();
+    let some = async || Ok::<_, Error>(HashSet::from([digest]));
+    let (at, away) = (folder.path().join("parts"), folder.path().join("away"));
+    fs::rename(&at, &away).unwrap();
+    for made in [false, true] {
+        // As each start does.
+        let again = match made {
+            true => Parts::in_folder(&at).unwrap().of("store"),
+            false => parts.clone(),
+        };
+        let not_known = |error: &Error| {
+            assert!(matches!(error, Error::Unavailable(why) if why.contains("is not the one")), "{error}");
+        };
+        not_known(&again.recognize(some()).await.unwrap_err());
+        not_known(&again.get("a", digest).await.unwrap_err());
+        not_known(&again.missing("a", &[digest]).await.unwrap_err());
+        not_known(&again.absent([digest].into()).await.unwrap_err());
+        not_known(&again.sweep(later(), some()).await.unwrap_err());
+    }
+    fs::remove_dir_all(&at).unwrap();
+    fs::rename(away, &at).unwrap();
     assert!(parts.get("a", digest).await.is_ok());
+    assert_eq!(parts.missing("a", &[digest]).await.unwrap(), []);
+    fs::remove_file(file(&folder, "store/a", digest)).unwrap();
+    assert!(matches!(parts.get("a", digest).await, Err(Error::NotFound(_))), "it is lost");
+}
+
+/// Earlier versions made folders without a marker.
+#[tokio::test]
+async fn folders_with_parts_are_recognized() {
+    let (_folder, parts) = folder();
+    let parts = parts.of("store");
+    let (kept, _) = parts.put("a", Bytes::from_static(b"kept")).await.unwrap();
+    assert!(parts.missing("a", &[kept]).await.is_err());
+    let lost = Digest::of(b"lost");
+    assert!(parts.recognize(async { Ok::<_, Error>([lost].into()) }).await.is_err());
+    parts.recognize(async { Ok::<_, Error>([kept, lost].into()) }).await.unwrap();
+    assert_eq!(parts.missing("a", &[kept, lost]).await.unwrap(), [lost]);
 }
 
 #[tokio::test]
@@ -151,6 +187,7 @@ async fn copies_of_a_control_plane_remove_nothing() {
     let (folder, shared) = folder();
     let of = |owner: &str| shared.clone().owned_by(owner).of("store");
     let (original, copy) = (of("original"), of("copy"));
+    original.recognize(async { Ok::<_, Error>(HashSet::new()) }).await.unwrap();
     let (digest, _) = original.put("a", "text".into()).await.unwrap();
     let now = fs::metadata(folder.path()).unwrap().modified().unwrap();
     let all = || async { Ok::<_, Error>([digest].into()) };
@@ -169,6 +206,7 @@ async fn copies_of_a_control_plane_remove_nothing() {
 async fn control_planes_that_share_a_location_remove_only_their_own() {
     let (_folder, shared) = folder();
     let (one, other) = (shared.of("one"), shared.of("other"));
+    one.recognize(async { Ok::<_, Error>(HashSet::new()) }).await.unwrap();
     let (digest, size) = one.put("a", "text".into()).await.unwrap();
     assert_eq!(other.missing("a", &[digest]).await.unwrap(), [digest]);
     assert_eq!(sweep(&other, later(), &[]).await, 0);

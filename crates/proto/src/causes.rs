@@ -2,6 +2,8 @@
 
 pub const AGENT_MISSING: &str = "agent_missing";
 pub const ALL_DRAINING: &str = "all_draining";
+pub const ARTIFACTS_FULL: &str = "artifacts_full";
+pub const ARTIFACTS_LOST: &str = "artifacts_lost";
 pub const ARTIFACTS_UNAVAILABLE: &str = "artifacts_unavailable";
 pub const AT_CEILING: &str = "at_ceiling";
 pub const BEHIND: &str = "behind";

@@ -85,9 +85,9 @@ impl Dispatcher {
         // Its agent would work again in vain.
         if !task.delivers()
             && task.last_failure.as_ref().is_some_and(|failure| failure.of_storage)
-            && let Err(full) = self.artifacts.admit(&task.namespace)
+            && let Err(full) = self.artifacts.admit_again(&task.namespace)
         {
-            let reason = full.message().to_owned();
+            let reason = full.message;
             return self.fail_unassignable(task, &Unassignable::NoRoom { reason });
         }
         match assign(task, dispatch, &recipient.agent, agent_spec, &self.sealer) {

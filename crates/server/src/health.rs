@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::artifacts::Outage;
+use crate::artifacts::Artifacts;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
@@ -94,7 +94,7 @@ pub(crate) struct Health {
     background_tasks: BackgroundTasks,
     demand: Demand,
     notifier: Arc<Notifier>,
-    outage: Outage,
+    artifacts: Artifacts,
     /// The last loss of commits.
     loss: Option<Loss>,
     stop: CancellationToken,
@@ -119,7 +119,7 @@ impl Health {
         background_tasks: BackgroundTasks,
         demand: Demand,
         notifier: Arc<Notifier>,
-        outage: Outage,
+        artifacts: Artifacts,
         loss: Option<Loss>,
         stop: CancellationToken,
     ) -> Self {
@@ -129,7 +129,7 @@ impl Health {
             background_tasks,
             demand,
             notifier,
-            outage,
+            artifacts,
             loss,
             stop,
             last_commit: AtomicI64::new(0),
@@ -236,7 +236,7 @@ impl Health {
             ),
             hint: "create again what is missing; with a synchronous standby, a failover loses nothing".to_owned(),
         }));
-        causes.extend(self.outage.cause(now()));
+        causes.extend(self.artifacts.causes(now()));
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.
         let breakers = self.demand.breakers.all().into_iter();

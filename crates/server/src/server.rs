@@ -151,12 +151,13 @@ impl Server {
             store.clone(),
             options.artifacts_quota,
         );
+        artifacts.recognize().await;
         let health = Arc::new(Health::new(
             store.clone(),
             options.background_tasks.clone(),
             demand.clone(),
             Arc::clone(&notifier),
-            artifacts.outage.clone(),
+            artifacts.clone(),
             watchers.lineage().loss(),
             stop.clone(),
         ));
@@ -251,7 +252,12 @@ impl Server {
         let (barriers, passed) = Barriers::channel();
         let claimer =
             Claimer { scheduler: Arc::clone(&scheduler), store: store.clone(), barriers: barriers.clone() };
-        let scraper = Scraper { metrics: Arc::clone(&metrics), store: store.clone(), demand: demand.clone() };
+        let scraper = Scraper {
+            metrics: Arc::clone(&metrics),
+            store: store.clone(),
+            demand: demand.clone(),
+            artifacts: artifacts.clone(),
+        };
         let history = History::new(scraper.clone(), store.clone(), options.timing.wall_clock);
         let background = background::start(
             CommitLoop { applier, claimer, commits, barriers: passed },
@@ -298,7 +304,7 @@ impl Server {
                 explainer: Explainer {
                     store: store.clone(),
                     demand: demand.clone(),
-                    outage: artifacts.outage.clone(),
+                    artifacts: artifacts.clone(),
                 },
                 attention,
                 streams: streams.clone(),

@@ -64,6 +64,8 @@ pub struct Setup {
     pub oidc: Option<Oidc>,
     /// Issuer of people, and what each of them may do.
     pub people: Option<People>,
+    /// Bytes of artifacts that a namespace may have; 0 for no limit.
+    pub artifacts_quota: u64,
     /// Whether to serve probes and metrics over HTTP.
     pub http: bool,
     /// Offset of the store's clock in microseconds, [`PANIC_SKEW`] or [`BLOCK_SKEW`]. May change at any time.
@@ -87,6 +89,7 @@ impl Setup {
             tls: None,
             oidc: None,
             people: None,
+            artifacts_quota: 0,
             http: false,
             skew: Arc::default(),
             full: Arc::default(),
@@ -342,7 +345,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 }),
                 store,
                 artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))?,
-                artifacts_quota: 0,
+                artifacts_quota: setup.artifacts_quota,
                 notifications: Vec::new(),
                 follow: None,
                 keys: rota_server::KeyFiles::new(folder.join("secrets.key")),

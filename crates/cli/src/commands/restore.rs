@@ -20,7 +20,7 @@ Everything that was acknowledged after the backup is lost. Contents of artifacts
 
 const ARTIFACTS: &str = "contents of artifacts, changes and checkpoints are not in a backup: they are as they were in the storage of artifacts, by \
                          default the folder `artifacts` of the data directory. If that was lost, too, restore it from its own \
-                         backup; the control plane logs at its start how many are missing";
+                         backup; `rota admin status` shows how many are missing";
 
 /// Put a backup in place of the store of a control plane that is stopped
 #[derive(Debug, Args)]
@@ -53,6 +53,9 @@ impl Restore {
         let (from, to, replace) = (file.clone(), serve::database(&self.data_dir), self.replace);
         let restored = tokio::task::spawn_blocking(move || rota_store_sqlite::restore(&from, &to, replace));
         restored.await?.map_err(serve::store_failure)?;
+        // The control plane takes an empty folder for one whose disk is not mounted.
+        let artifacts = self.data_dir.join("artifacts");
+        tokio::task::spawn_blocking(move || rota_server::Parts::make_folder(&artifacts)).await??;
         let line = format!("{} restored to {}", file.display(), self.data_dir.display());
         Out::new(globals.output, globals.color).line(&line)?;
         Reporter::new(globals.color).line(ARTIFACTS);

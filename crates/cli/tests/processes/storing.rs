@@ -285,6 +285,8 @@ async fn lost_contents_are_not_waited_for() -> Result<()> {
     let folder = Folder::of(&fixture).0;
     fs::remove_dir_all(&folder)?;
     fs::create_dir(&folder)?;
+    // Otherwise it would be taken for one that is away.
+    fs::write(folder.join(".rota-artifacts"), "")?;
     fs::rename(fixture.state_dir(), fixture.dir().join("lost"))?;
     fs::write(&gate, "")?;
     let _worker = fixture.worker(workload::AGENT, "other", 1).await?;

@@ -3,7 +3,7 @@
 
 mod scan;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use backon::Retryable;
 use futures::stream;
-use rota_proto::names;
 use rota_proto::v1::artifact_service_client::ArtifactServiceClient;
 use rota_proto::v1::{
     Artifact, DownloadPartsRequest, FetchArtifactsRequest, FetchArtifactsResponse, FindMissingPartsRequest,
     UploadPartsRequest,
 };
+use rota_proto::{names, num};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::task::spawn_blocking;
@@ -35,6 +35,9 @@ const RETRY_FOR: Duration = Duration::from_secs(300);
 const LOOK_UPS_PER_CALL: usize = 8192;
 /// Parts of one download: a call that fails is repeated from the first part that is missing.
 const DOWNLOADS_PER_CALL: usize = 4096;
+
+/// File, and number of a part of it.
+type Place = (usize, usize);
 
 /// A file that an upload reads.
 pub struct Source {
@@ -159,32 +162,37 @@ impl Artifacts {
                 Err(error) => uploaded.skipped.push((source.name, error.to_string())),
             }
         }
-        let places: BTreeMap<Vec<u8>, (usize, usize)> = scanned
-            .iter()
-            .enumerate()
-            .flat_map(|(at, (_, artifact))| {
-                let parts = artifact.parts.iter().cloned().enumerate();
-                parts.map(move |(index, digest)| (digest, (at, index)))
-            })
-            .collect();
-        let digests: Vec<_> = places.keys().cloned().collect();
+        // Files that share a part may change one by one: each has a place of it.
+        let mut places = BTreeMap::<&[u8], Vec<Place>>::new();
+        for (at, (_, artifact)) in scanned.iter().enumerate() {
+            for (index, digest) in artifact.parts.iter().enumerate() {
+                let places = places.entry(digest).or_default();
+                if places.last().is_none_or(|(last, _)| *last != at) {
+                    places.push((at, index));
+                }
+            }
+        }
+        let size = |(at, index): &Place| scan::part_size(&scanned[*at].1, *index);
+        let digests: Vec<_> = places.iter().map(|(digest, places)| (*digest, size(&places[0]))).collect();
         let missing = self.missing(&digests).await?;
         // In the order of the files, so that each is opened a few times only.
-        let mut missing: Vec<_> = missing.iter().filter_map(|digest| places.get(digest).copied()).collect();
+        let mut missing: Vec<_> = missing.iter().filter_map(|digest| places.remove(&digest[..])).collect();
         missing.sort_unstable();
-        let sizes = |list: &[(usize, usize)]| -> u64 {
-            list.iter().map(|(at, index)| scan::part_size(&scanned[*at].1, *index)).sum()
-        };
+        let sizes = |list: &[Vec<Place>]| -> u64 { list.iter().map(|places| size(&places[0])).sum() };
         let (mut done, total) = (0, sizes(&missing));
         let mut changed = HashSet::new();
         for batch in missing.chunks(PARTS_PER_CALL) {
             let mut parts = Vec::new();
-            for &(at, index) in batch {
-                let (source, artifact) = &scanned[at];
-                let read = scan::read_part(source, artifact, index);
-                match read.await? {
-                    Ok(data) => parts.push(data),
-                    Err(reason) => drop(changed.insert((at, reason))),
+            for places in batch {
+                for &(at, index) in places {
+                    let (source, artifact) = &scanned[at];
+                    match scan::read_part(source, artifact, index).await? {
+                        Ok(data) => {
+                            parts.push(data);
+                            break;
+                        }
+                        Err(reason) => drop(changed.insert((at, reason))),
+                    }
                 }
             }
             self.put(parts).await?;
@@ -200,15 +208,24 @@ impl Artifacts {
         Ok(uploaded)
     }
 
-    async fn missing(&self, digests: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Error> {
-        let mut missing = Vec::new();
-        for digests in digests.chunks(LOOK_UPS_PER_CALL) {
-            let request = FindMissingPartsRequest { parent: self.parent.clone(), digests: digests.to_vec() };
+    /// Returns which of these parts, each with its size, are not stored. Fails if there is no room for them.
+    async fn missing(&self, parts: &[(&[u8], u64)]) -> Result<Vec<Vec<u8>>, Error> {
+        let sizes: HashMap<_, _> = parts.iter().copied().collect();
+        let (mut missing, mut bytes) = (Vec::new(), 0);
+        for parts in parts.chunks(LOOK_UPS_PER_CALL) {
+            let request = FindMissingPartsRequest {
+                parent: self.parent.clone(),
+                digests: parts.iter().map(|(digest, _)| digest.to_vec()).collect(),
+                sizes: parts.iter().map(|(_, size)| u32::try_from(*size).unwrap_or(u32::MAX)).collect(),
+                earlier_bytes: num::to_i64(bytes),
+            };
             let found = self.repeat(|| {
                 let (mut service, request) = (self.service.clone(), request.clone());
                 async move { service.find_missing_parts(request).await }
             });
-            missing.extend(found.await?.digests);
+            let found = found.await?.digests;
+            bytes += found.iter().filter_map(|digest| sizes.get(&digest[..])).sum::<u64>();
+            missing.extend(found);
         }
         Ok(missing)
     }

@@ -1,6 +1,8 @@
 //! Artifacts: contents in the storage of parts, and the lists that refer to them, in the store.
 
+mod full;
 mod lists;
+mod lost;
 mod outage;
 mod sweep;
 
@@ -10,17 +12,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rota_artifacts::{Digest, Error, Parts, Pin};
-use rota_core::Namespace;
+use rota_core::{Namespace, Timestamp};
 use rota_store::StoreSpace;
 use tonic::Status;
 
 use crate::clock::now;
-use crate::health;
+use crate::health::{self, Cause};
 use crate::store_client::StoreClient;
 use crate::wire::status::{error, hinted};
 
+use full::{Full, NoRoom};
 pub(crate) use lists::{check, decode, digests, left_by, of_task};
-pub(crate) use outage::Outage;
+use lost::Lost;
+use outage::Outage;
 use outage::Way;
 pub(crate) use sweep::run as sweep;
 
@@ -43,7 +47,9 @@ pub(crate) struct Artifacts {
     used: Arc<Mutex<HashMap<Arc<str>, u64>>>,
     /// The last measurement of the volume, and the bytes that were stored since.
     unmeasured: Arc<Mutex<(Option<StoreSpace>, u64)>>,
-    pub(crate) outage: Outage,
+    outage: Outage,
+    full: Full,
+    lost: Lost,
 }
 
 impl Artifacts {
@@ -55,25 +61,46 @@ impl Artifacts {
             used: Arc::default(),
             unmeasured: Arc::default(),
             outage: Outage::default(),
+            full: Full::default(),
+            lost: Lost::default(),
         }
     }
 
-    /// Fails if nothing more may be stored for a namespace.
-    pub(crate) fn admit(&self, namespace: &Namespace) -> Result<(), Status> {
-        let used = self.used.lock().get(namespace.as_str()).copied().unwrap_or_default();
-        if self.quota > 0 && used >= self.quota {
-            let text = format!(
+    /// Fails if an upload of so many bytes has no room in a namespace, or of 0 if nothing more may be stored.
+    pub(crate) fn admit(&self, namespace: &Namespace, bytes: u64) -> Result<(), NoRoom> {
+        let room = self.room_for(namespace.as_str(), bytes);
+        room.inspect_err(|_| self.full.refused(namespace.as_str(), bytes, now()))
+    }
+
+    /// Fails if an upload that was refused before has still no room in a namespace, or nothing more may be stored.
+    pub(crate) fn admit_again(&self, namespace: &Namespace) -> Result<(), NoRoom> {
+        self.room_for(namespace.as_str(), self.full.wanted_by(namespace.as_str(), now()))
+    }
+
+    fn room_for(&self, namespace: &str, bytes: u64) -> Result<(), NoRoom> {
+        let used = self.used.lock().get(namespace).copied().unwrap_or_default();
+        if self.quota > 0 && used.saturating_add(bytes.max(1)) > self.quota {
+            let mut message = format!(
                 "the artifacts of namespace {namespace} take {} MiB, of {} MiB that they may take",
                 used >> 20,
                 self.quota >> 20
             );
-            return Err(hinted("ARTIFACTS_FULL", text, HINT_FULL));
+            if bytes > 0 {
+                message = format!("{message}, and up to {} MiB are to be added", bytes.div_ceil(1 << 20));
+            }
+            return Err(NoRoom { message, hint: HINT_FULL });
         }
-        self.admit_list()
+        self.room_on_volume()
+    }
+
+    /// Fails if a list of a namespace may not be stored.
+    pub(crate) fn admit_list(&self, namespace: &Namespace) -> Result<(), NoRoom> {
+        let room = self.room_on_volume();
+        room.inspect_err(|_| self.full.refused(namespace.as_str(), 0, now()))
     }
 
     /// Fails if the volume of the store has no room for more than results. A folder of artifacts is on it by default.
-    pub(crate) fn admit_list(&self) -> Result<(), Status> {
+    fn room_on_volume(&self) -> Result<(), NoRoom> {
         let Some(space) = self.store.space() else { return Ok(()) };
         let mut unmeasured = self.unmeasured.lock();
         if unmeasured.0.as_ref() != Some(&space) {
@@ -83,9 +110,39 @@ impl Artifacts {
         let left = space.free.saturating_sub(unmeasured.1);
         drop(unmeasured);
         if left < space.needed() * RESERVES {
-            return Err(hinted("ARTIFACTS_FULL", health::describe_space(&space), health::SPACE_HINT));
+            return Err(NoRoom { message: health::describe_space(&space), hint: health::SPACE_HINT });
         }
         Ok(())
+    }
+
+    /// Returns why uploads to a namespace are refused, unless there is room again.
+    pub(crate) fn full(&self, namespace: &str, now: Timestamp) -> Option<Cause> {
+        let (since, bytes) = self.full.shown(namespace, now)?;
+        Some(self.room_for(namespace, bytes).err()?.cause(namespace, since))
+    }
+
+    /// Returns why the storage takes or gives nothing.
+    pub(crate) fn outage(&self, now: Timestamp) -> Option<Cause> {
+        self.outage.cause(now)
+    }
+
+    /// Returns all that is wrong.
+    pub(crate) fn causes(&self, now: Timestamp) -> Vec<Cause> {
+        let full = self.full.namespaces(now).into_iter().filter_map(|namespace| self.full(&namespace, now));
+        self.outage(now).into_iter().chain(full).chain(self.lost.cause()).collect()
+    }
+
+    /// Returns the bytes of every namespace, as stored, and whether uploads to it are refused.
+    pub(crate) fn usage(&self) -> Vec<(Arc<str>, u64, bool)> {
+        let mut used = self.used.lock().clone();
+        for refused in self.full.namespaces(now()) {
+            used.entry(refused).or_default();
+        }
+        let used = used.into_iter().map(|(namespace, bytes)| {
+            let is_full = self.full(&namespace, now()).is_some();
+            (namespace, bytes, is_full)
+        });
+        used.collect()
     }
 
     /// Stores a part durably, and counts its size.

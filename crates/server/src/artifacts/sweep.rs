@@ -4,16 +4,21 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use rota_artifacts::{Digest, Error};
+use rota_artifacts::{Digest, Error, Until};
 use rota_core::TaskKey;
 use rota_proto::times::FREED_AFTER;
+use rota_proto::v1::ArtifactList;
 use rota_store::ArtifactsKey;
 use rota_telemetry::background_tasks::TaskMonitor;
 use rota_telemetry::clock;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Artifacts;
+use super::full::Full;
 use super::lists::{decode, digests};
+use super::outage::Way;
+use crate::clock::now;
 
 /// The first is soon after the start: it also counts what each namespace uses.
 const DELAY: Duration = Duration::from_secs(30);
@@ -21,22 +26,18 @@ const DELAY: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// Age from which a part must belong to a list: uploads of a large file take a while.
 const AGE: Duration = Duration::from_secs(3600);
+/// The same in a namespace that has no room: uploads to it are refused, and what belongs to none was abandoned.
+const AGE_IF_FULL: Duration = Duration::from_secs(600);
+/// Shortest time between two sweeps, each of which lists the whole storage. Uploads that are refused are repeated as often.
+const MIN_INTERVAL: Duration = Duration::from_secs(300);
 /// Lists that are read together, of at most 512 KiB each.
 const PAGE: usize = 16;
 
-/// Looks for what is lost, then sweeps now and then, until `stop`.
+/// Looks for what is lost, and sweeps now and then, until `stop`.
 pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: TaskMonitor) {
-    match stop.run_until_cancelled(artifacts.count_lost()).await {
-        None | Some(Ok(0)) => {}
-        Some(Ok(parts)) => tracing::warn!(
-            parts,
-            storage = artifacts.parts.location(),
-            "contents of artifacts are lost: records name them, and the storage does not have them; restore it, too"
-        ),
-        Some(Err(error)) => tracing::warn!(%error, "failed to compare records with the storage of artifacts"),
-    }
+    report_lost(&artifacts, &stop).await;
     let mut delay = DELAY;
-    while stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_some() {
+    while let Some(is_early) = stop.run_until_cancelled(due(&artifacts.full, delay)).await {
         delay = FREED_AFTER;
         let activation = monitor.activate();
         match stop.run_until_cancelled(artifacts.sweep(AGE)).await {
@@ -45,6 +46,9 @@ pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: 
                     tracing::info!(removed, "removed parts of artifacts that no task refers to");
                 }
                 activation.succeeded();
+                if !is_early {
+                    report_lost(&artifacts, &stop).await;
+                }
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "failed to remove parts of artifacts that no task refers to");
@@ -56,36 +60,92 @@ pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: 
     }
 }
 
+async fn report_lost(artifacts: &Artifacts, stop: &CancellationToken) {
+    match stop.run_until_cancelled(artifacts.find_lost()).await {
+        None | Some(Ok(0)) => {}
+        Some(Ok(parts)) => tracing::warn!(
+            parts,
+            storage = artifacts.parts.location(),
+            "contents of artifacts are lost: records name them, and the storage does not have them; restore it, too"
+        ),
+        Some(Err(error)) => tracing::warn!(%error, "failed to compare records with the storage of artifacts"),
+    }
+}
+
+/// Waits for the next sweep, which is earlier if an upload is refused: it may make room. Returns whether it is.
+async fn due(full: &Full, delay: Duration) -> bool {
+    let early = async {
+        sleep(delay.min(MIN_INTERVAL)).await;
+        full.newly().await;
+    };
+    tokio::select! {
+        () = sleep(delay) => false,
+        () = early => true,
+    }
+}
+
 impl Artifacts {
-    /// Returns how many parts lists refer to and the storage lacks: the store was restored from a backup, and the storage was not.
-    async fn count_lost(&self) -> Result<usize, String> {
-        // First: a part is stored before its list.
-        let referenced = self.referenced().await?;
-        let lost = self.parts.absent(referenced).await.map_err(|error| error.to_string())?;
-        Ok(lost.len())
+    /// Takes the folder of a local storage for the one that the lists are of, unless it cannot be.
+    pub(crate) async fn recognize(&self) {
+        let recognized = self.parts.recognize(async { self.referenced().await.map_err(Failure) }).await;
+        if let Err(Failure(error)) = recognized {
+            tracing::error!(error, "artifacts are neither stored nor fetched");
+            self.check_folder().await;
+        }
+    }
+
+    /// Reports an outage if a local storage has another folder.
+    async fn check_folder(&self) {
+        if let Err(error) = self.parts.check().await {
+            self.outage.failed(&error, Way::In, now());
+        }
     }
 
     /// Removes what nothing refers to, and counts what is left. Returns how many parts were removed.
     pub(crate) async fn sweep(&self, age: Duration) -> Result<u64, String> {
-        let until = clock::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let since = |age| clock::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let full = self.full.namespaces(now()).into_iter();
+        let full = full.filter(|namespace| self.full(namespace, now()).is_some());
+        let until =
+            Until { all: since(age), of: full.map(|one| (one, since(age.min(AGE_IF_FULL)))).collect() };
         let swept = self.parts.sweep(until, async { self.referenced().await.map_err(Failure) }).await;
-        let swept = swept.map_err(|Failure(reason)| reason)?;
-        *self.used.lock() = swept.bytes;
-        Ok(swept.removed)
+        match swept {
+            Ok(swept) => {
+                *self.used.lock() = swept.bytes;
+                Ok(swept.removed)
+            }
+            Err(Failure(reason)) => {
+                // Otherwise parts that are stored again, or that others have removed, would count until a sweep succeeds.
+                if let Ok(bytes) = self.parts.bytes().await {
+                    *self.used.lock() = bytes;
+                }
+                self.check_folder().await;
+                Err(reason)
+            }
+        }
     }
 
     /// Returns every part that a list refers to. A list that cannot be decoded ends the sweep: what it refers to must stay.
-    async fn referenced(&self) -> Result<HashSet<Digest>, String> {
+    pub(super) async fn referenced(&self) -> Result<HashSet<Digest>, String> {
+        let mut referenced = HashSet::new();
+        self.each_list(|_, list| referenced.extend(digests(&list.artifacts))).await?;
+        Ok(referenced)
+    }
+
+    /// Calls a function with every list and its key.
+    pub(super) async fn each_list(
+        &self,
+        mut pass: impl FnMut(ArtifactsKey, &ArtifactList),
+    ) -> Result<(), String> {
         let mut from = ArtifactsKey { task: TaskKey(0), attempt: 0 };
         let to = ArtifactsKey { task: TaskKey(u64::MAX), attempt: u32::MAX };
-        let mut referenced = HashSet::new();
         loop {
             let page = self.store.reads().artifacts(from..=to, PAGE).await;
             let page = page.map_err(|error| error.to_string())?;
             for row in &page {
-                referenced.extend(digests(&decode(row)?.artifacts));
+                pass(row.0, &decode(row)?);
             }
-            let Some((last, _)) = page.last() else { return Ok(referenced) };
+            let Some((last, _)) = page.last() else { return Ok(()) };
             from = match last.attempt.checked_add(1) {
                 Some(attempt) => ArtifactsKey { attempt, ..*last },
                 None => ArtifactsKey { task: TaskKey(last.task.0 + 1), attempt: 0 },
@@ -109,7 +169,7 @@ mod tests {
     use prost::Message;
     use rota_core::workflow::{Command, Kind, Step, Workflow};
     use rota_core::{Namespace, Timestamp, WorkflowId};
-    use rota_proto::v1::{Artifact, ArtifactList};
+    use rota_proto::v1::Artifact;
     use rota_store::engine::Engine;
     use rota_store::memory::InMemoryStore;
     use rota_store::single_writer::SingleWriterStore;
@@ -118,16 +178,82 @@ mod tests {
     use super::*;
     use crate::store_client::StoreClient;
 
-    /// A workflow that has taken a list of files over, and no task with it.
-    #[tokio::test]
-    async fn files_of_a_rerun_stay_as_long_as_it() {
+    fn artifacts(folder: &std::path::Path, quota: u64) -> Artifacts {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, std::sync::Arc::new(|| Timestamp(1))).unwrap();
         let store = StoreClient::new(std::sync::Arc::new(store), Counter::default());
+        Artifacts::new(rota_artifacts::Parts::in_folder(folder).unwrap(), store, quota)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_upload_makes_the_next_sweep_early() {
+        let (full, start) = (Full::default(), tokio::time::Instant::now());
+        due(&full, FREED_AFTER).await;
+        assert_eq!(start.elapsed(), FREED_AFTER, "none was refused");
+        full.refused("n", 1, Timestamp(0));
+        due(&full, FREED_AFTER).await;
+        assert_eq!(start.elapsed(), FREED_AFTER + MIN_INTERVAL);
+        full.refused("n", 1, Timestamp(0));
+        due(&full, DELAY).await;
+        assert_eq!(start.elapsed(), FREED_AFTER + MIN_INTERVAL + DELAY);
+    }
+
+    /// Uploads of two namespaces that nothing came of 20 minutes ago, one of which has no room.
+    #[tokio::test]
+    async fn abandoned_parts_of_full_namespaces_are_freed_sooner() {
         let folder = tempfile::tempdir().unwrap();
+        let artifacts = artifacts(folder.path(), 45);
+        let [one, other] = ["one", "other"].map(|name| Namespace::new(name).unwrap());
+        let (abandoned, begun) = ([Digest::of(b"abandoned upload")], [Digest::of(b"begun")]);
+        artifacts.put(&one, "abandoned upload".into()).await.unwrap();
+        artifacts.put(&other, "abandoned upload".into()).await.unwrap();
+        let earlier = clock::now().checked_sub(2 * AGE_IF_FULL).unwrap();
+        for namespace in [&one, &other] {
+            let digest = abandoned[0].to_string();
+            let part = folder.path().join(namespace.as_str()).join(&digest[..2]).join(digest);
+            std::fs::File::options().write(true).open(part).unwrap().set_modified(earlier).unwrap();
+        }
+        artifacts.put(&one, "begun".into()).await.unwrap();
+        assert_eq!(artifacts.sweep(AGE).await, Ok(0), "there was room");
+        let refused = artifacts.admit(&one, 20).unwrap_err();
+        assert!(refused.message.contains("that they may take"), "{refused:?}");
+        assert_eq!(artifacts.causes(now())[0].subject, "namespaces/one");
+        assert!(artifacts.admit_again(&one).is_err() && artifacts.admit_again(&other).is_ok());
+        assert_eq!(artifacts.sweep(AGE).await, Ok(1));
+        assert_eq!(artifacts.missing(&one, &abandoned).await.unwrap().0, abandoned);
+        assert_eq!(artifacts.missing(&one, &begun).await.unwrap().0, []);
+        assert_eq!(artifacts.missing(&other, &abandoned).await.unwrap().0, []);
+        assert!(
+            artifacts.admit(&one, 5).is_ok() && artifacts.causes(now()).is_empty(),
+            "there is room again"
+        );
+    }
+
+    /// A part that is stored twice counts twice until the next sweep, which another owner of the location makes fail.
+    #[tokio::test]
+    async fn failed_sweeps_count_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut artifacts = artifacts(folder.path(), 40);
         let parts = rota_artifacts::Parts::in_folder(folder.path()).unwrap();
-        let artifacts = Artifacts::new(parts, store.clone(), 0);
+        let none = async { Ok::<_, Error>(HashSet::new()) };
+        parts.clone().owned_by("other").sweep(clock::now(), none).await.unwrap();
+        artifacts.parts = parts.owned_by("one");
+        let namespace = Namespace::new("n").unwrap();
+        for _ in 0..3 {
+            artifacts.put(&namespace, "the same part".into()).await.unwrap();
+        }
+        assert!(artifacts.admit(&namespace, 0).is_err());
+        assert!(artifacts.sweep(AGE).await.unwrap_err().contains("another control plane"));
+        assert!(artifacts.admit(&namespace, 0).is_ok());
+    }
+
+    /// A workflow that has taken a list of files over, and no task with it.
+    #[tokio::test]
+    async fn files_of_a_rerun_stay_as_long_as_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = artifacts(folder.path(), 0);
+        let store = artifacts.store.clone();
         let (namespace, id) = (Namespace::new("n").unwrap(), WorkflowId(uuid::Uuid::from_u128(1)));
         for content in ["kept", "left"] {
             artifacts.put(&namespace, content.into()).await.unwrap();

@@ -80,21 +80,22 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     let policy = Policy { failures: 1, cooldown: Duration::from_secs(60) };
     let breakers = Arc::new(Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents)));
     let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
+    let folder = tempfile::tempdir().unwrap();
+    let parts = rota_artifacts::Parts::in_folder(&folder.path().join("artifacts")).unwrap();
+    let artifacts = Artifacts::new(parts, store.clone(), 0);
     let health = Health::new(
         store.clone(),
         background_tasks,
         demand.clone(),
         Arc::default(),
-        Default::default(),
+        artifacts.clone(),
         None,
         CancellationToken::new(),
     );
     let health = Arc::new(health);
-    let folder = tempfile::tempdir().unwrap();
-    let parts = rota_artifacts::Parts::in_folder(&folder.path().join("artifacts")).unwrap();
     let dispatcher = Dispatcher {
         store: store.clone(),
-        artifacts: Artifacts::new(parts, store.clone(), 0),
+        artifacts,
         scheduler: Arc::clone(&scheduler),
         agents: Arc::clone(&agents),
         sealer: Arc::new(seal::of_file(&folder.path().join("key"))),

@@ -1,5 +1,7 @@
 //! `ArtifactService`: contents of artifacts, and the lists of tasks.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
 use rota_core::Namespace;
@@ -74,8 +76,13 @@ impl ArtifactService for Service {
         request: Request<v1::FindMissingPartsRequest>,
     ) -> Result<Response<v1::FindMissingPartsResponse>, Status> {
         let namespace = namespace(&request, &request.get_ref().parent)?;
-        let wanted = digests(&request.get_ref().digests, MAX_LOOKED_UP)?;
+        let request = request.get_ref();
+        let wanted = digests(&request.digests, MAX_LOOKED_UP)?;
         let (missing, _) = self.artifacts.missing(&namespace, &wanted).await?;
+        let bytes = upload_bytes(request, &wanted, &missing)?;
+        if bytes > 0 {
+            self.artifacts.admit(&namespace, bytes)?;
+        }
         let digests = missing.iter().map(|digest| digest.as_bytes().to_vec()).collect();
         Ok(Response::new(v1::FindMissingPartsResponse { digests }))
     }
@@ -94,7 +101,7 @@ impl ArtifactService for Service {
             if part.data.is_empty() || part.data.len() > MAX_PART_BYTES {
                 return Err(invalid("data", "must have from 1 byte to 1 MiB"));
             }
-            self.artifacts.admit(namespace)?;
+            self.artifacts.admit(namespace, 0)?;
             self.artifacts.put(namespace, part.data).await?;
             parts += 1;
         }
@@ -146,6 +153,29 @@ fn namespace<T>(request: &Request<T>, parent: &str) -> Result<Namespace, Status>
         }
         _ => Ok(namespace),
     }
+}
+
+/// Returns the bytes that an upload is about to add; 0 if there is none.
+fn upload_bytes(
+    request: &v1::FindMissingPartsRequest,
+    wanted: &[Digest],
+    missing: &[Digest],
+) -> Result<u64, Status> {
+    let earlier =
+        u64::try_from(request.earlier_bytes).map_err(|_| invalid("earlier_bytes", "must not be negative"))?;
+    if request.sizes.is_empty() {
+        return Ok(0);
+    }
+    if request.sizes.len() != wanted.len() {
+        return Err(invalid("sizes", "must be as many as digests"));
+    }
+    if request.sizes.iter().any(|size| !(1..=MAX_PART_BYTES).contains(&(*size as usize))) {
+        return Err(invalid("sizes", "must be from 1 byte to 1 MiB"));
+    }
+    let sizes: HashMap<_, _> = wanted.iter().zip(&request.sizes).collect();
+    let added: u64 =
+        missing.iter().filter_map(|digest| sizes.get(digest)).map(|size| u64::from(**size)).sum();
+    Ok(if added > 0 { earlier.saturating_add(added) } else { 0 })
 }
 
 fn digests(given: &[Vec<u8>], most: usize) -> Result<Vec<Digest>, Status> {

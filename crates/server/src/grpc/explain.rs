@@ -9,14 +9,15 @@ use rota_core::target::Target;
 use rota_core::task::explain::{Context, Pool, Wait};
 use rota_core::task::{Body, State, Task, explain};
 use rota_core::workflow::StepRef;
-use rota_core::{AgentName, TaskId};
+use rota_core::{AgentName, TaskId, Timestamp};
 use rota_proto::{causes, num, v1};
 use rota_store::{Budget, Error, WorkflowQuery};
 use tonic::Status;
 
-use crate::artifacts::Outage;
+use crate::artifacts::Artifacts;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
+use crate::health::Cause;
 use crate::scheduler::Admission;
 use crate::store_client::StoreClient;
 use crate::wire::{status, task as wire};
@@ -60,7 +61,7 @@ pub(super) async fn orphaned(store: &StoreClient, step: &StepRef) -> Result<Opti
 pub(crate) struct Explainer {
     pub(crate) store: StoreClient,
     pub(crate) demand: Demand,
-    pub(crate) outage: Outage,
+    pub(crate) artifacts: Artifacts,
 }
 
 impl Explainer {
@@ -72,9 +73,7 @@ impl Explainer {
             // Free slots do not matter then.
             causes.retain(|cause| cause.code == causes::BEHIND);
             causes.insert(0, cause);
-        } else if let Some(cause) = self.outage.cause(now)
-            && (may_wait_for_storage(task, &context) || self.waits_for_files(task).await?)
-        {
+        } else if let Some(cause) = self.storage(task, &context, now).await? {
             causes.insert(0, explain::Cause { code: cause.code, message: cause.message, hint: cause.hint });
         }
         if let Some(step) = task.step.as_deref().filter(|_| !task.state.is_final()) {
@@ -92,6 +91,17 @@ impl Explainer {
             causes: causes.collect(),
             ahead: num::to_i64(context.capacity.ahead),
         })
+    }
+
+    /// Returns what is wrong with the storage of artifacts, if the task waits for it.
+    async fn storage(&self, task: &Task, context: &Context, now: Timestamp) -> Result<Option<Cause>, Status> {
+        if let Some(cause) = self.artifacts.outage(now)
+            && (may_wait_for_storage(task, context) || self.waits_for_files(task).await?)
+        {
+            return Ok(Some(cause));
+        }
+        let stores = task.assignment.as_ref().is_some_and(|assignment| assignment.work_ended);
+        Ok(self.artifacts.full(task.namespace.as_str(), now).filter(|_| stores))
     }
 
     /// Gathers what the explanation needs besides the record, as far as it matters in the task's state.

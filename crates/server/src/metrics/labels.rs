@@ -26,6 +26,11 @@ pub(crate) struct Agent {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Of {
+    pub(crate) namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Backend {
     pub(crate) namespace: String,
     pub(crate) backend: String,

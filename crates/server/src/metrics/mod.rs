@@ -22,7 +22,7 @@ use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
 use self::labels::{
-    Agent, Backend, Bounds, Budget, Class, InState, Model, Notified, Opened, Outcome, Receiver, Recovery,
+    Agent, Backend, Bounds, Budget, Class, InState, Model, Notified, Of, Opened, Outcome, Receiver, Recovery,
     Run, State, Token, Version,
 };
 pub(crate) use self::scrape::Scraper;
@@ -91,6 +91,8 @@ pub(crate) struct Metrics {
     last_backup: Gauge,
     history_lost: Gauge,
     space: Space,
+    artifact_bytes: Gauges<Of>,
+    artifacts_full: Gauges<Of>,
     notified: Counters<Notified>,
     notifications_waiting: Gauges<Receiver>,
     schedule_runs: Counters<Run>,
@@ -158,6 +160,8 @@ impl Metrics {
             last_backup: Gauge::default(),
             history_lost: Gauge::default(),
             space: Space::default(),
+            artifact_bytes: Family::default(),
+            artifacts_full: Family::default(),
             notified: Family::default(),
             notifications_waiting: Family::default(),
             schedule_runs: Family::default(),
@@ -260,6 +264,10 @@ impl Metrics {
         registry.register("rota_store_free", bytes(), &[], help, free);
         let help = "Size of the volume of the store; 0 if it has no files";
         registry.register("rota_store_volume", bytes(), &[], help, volume);
+        let help = "Bytes of the artifacts of a namespace, as stored, which its quota limits";
+        registry.register("rota_artifacts", bytes(), &["namespace"], help, &self.artifact_bytes);
+        let help = "Whether uploads to a namespace are refused, since their bytes do not fit into its quota, or onto the volume of the store (0 or 1)";
+        registry.register("rota_artifacts_full", None, &["namespace"], help, &self.artifacts_full);
         let help = "Deliveries of notifications, by outcome: delivered, retried, or dropped after the receiver refused them";
         registry.register("rota_notifications", None, &["receiver", "outcome"], help, &self.notified);
         let help = "Notifications that wait for their delivery, as far as they are in memory";

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::commits::name;
-use super::labels::{Agent, Backend, Budget, InState, State as StateLabel};
+use super::labels::{Agent, Backend, Budget, InState, Of, State as StateLabel};
 use crate::accounts;
+use crate::artifacts::Artifacts;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::scheduler::WorkerView;
@@ -26,6 +27,8 @@ use crate::store_client::StoreClient;
 const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Queues whose first task is read per scrape.
 const MAX_QUEUES: usize = 500;
+/// Namespaces whose artifacts have a label.
+const MAX_NAMESPACES: usize = 500;
 /// Budgets that have a label.
 const MAX_BUDGETS: usize = 1000;
 
@@ -46,6 +49,7 @@ pub(crate) struct Scraper {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: StoreClient,
     pub(crate) demand: Demand,
+    pub(crate) artifacts: Artifacts,
 }
 
 impl Scraper {
@@ -148,6 +152,7 @@ impl Scraper {
         }
         self.update_workers(snapshot);
         self.update_budgets();
+        self.update_artifacts();
         self.update_store();
     }
 
@@ -164,6 +169,20 @@ impl Scraper {
                 };
                 self.metrics.budgets.get_or_create(&label).set(used);
             }
+        }
+    }
+
+    fn update_artifacts(&self) {
+        let metrics = &self.metrics;
+        metrics.artifact_bytes.clear();
+        metrics.artifacts_full.clear();
+        let mut usage = self.artifacts.usage();
+        // Those that need room come first, and then the largest.
+        usage.sort_by_key(|(_, bytes, full)| std::cmp::Reverse((*full, *bytes)));
+        for (namespace, bytes, full) in usage.into_iter().take(MAX_NAMESPACES) {
+            let label = Of { namespace: namespace.to_string() };
+            metrics.artifact_bytes.get_or_create(&label).set(num::to_i64(bytes));
+            metrics.artifacts_full.get_or_create(&label).set(full.into());
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) async fn keep(
     };
     let task = running::task(deps, holder, named, |_| true).await?;
     let mut list = request.artifacts.unwrap_or_default();
-    deps.artifacts.admit_list()?;
+    deps.artifacts.admit_list(&task.namespace)?;
     artifacts::check("artifacts", &mut list, &FOLDERS)?;
     let parts = artifacts::digests(&list.artifacts);
     let (missing, pin) = deps.artifacts.missing(&task.namespace, &parts).await?;

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rota_proto::PART_BYTES;
 use rota_proto::v1::{
     Artifact, ArtifactList, Dependency, DownloadPartsRequest, FindMissingPartsRequest,
@@ -114,7 +114,11 @@ async fn workers_stay_in_their_namespace() -> Result<()> {
     let refusals = [
         upload(&one, &parent, "text").await.unwrap_err(),
         service
-            .find_missing_parts(FindMissingPartsRequest { parent: parent.clone(), digests: digests.clone() })
+            .find_missing_parts(FindMissingPartsRequest {
+                parent: parent.clone(),
+                digests: digests.clone(),
+                ..Default::default()
+            })
             .await
             .unwrap_err(),
         service.download_parts(DownloadPartsRequest { parent, digests }).await.unwrap_err(),
@@ -257,6 +261,39 @@ async fn files_that_change_meanwhile_are_skipped() -> Result<()> {
     Ok(())
 }
 
+/// Files that have the same part, of which one changes before that is uploaded.
+#[tokio::test]
+async fn part_of_a_changed_file_is_read_from_another() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let folder = tempfile::tempdir()?;
+    for changed in [0, 1] {
+        let common = format!("in both, and {changed} changes");
+        let sources = [0, 1].map(|number| {
+            let paths = [0, 1].map(|version| folder.path().join(format!("{changed}-{number}-{version}")));
+            fs::write(&paths[0], &common).unwrap();
+            let second = if number == changed { common.replace("both", "none") } else { common.clone() };
+            fs::write(&paths[1], second).unwrap();
+            let opened = AtomicUsize::new(0);
+            let open = move || File::open(&paths[opened.fetch_add(1, Ordering::Relaxed).min(1)]);
+            let (name, size) = (number.to_string(), common.len() as u64);
+            Source { name, executable: false, size, open: Box::new(open) }
+        });
+        let artifacts = cluster.client().artifacts("default");
+        let uploaded = artifacts.upload(sources.into(), |_, _| ()).await?;
+        let mut seen: Vec<_> = uploaded.skipped.iter().map(|(name, _)| name.clone()).collect();
+        seen.extend(uploaded.artifacts.iter().map(|artifact| artifact.name.clone()));
+        seen.sort();
+        assert_eq!(seen, ["0", "1"], "{uploaded:?}");
+        assert!(uploaded.artifacts.iter().any(|artifact| artifact.name != changed.to_string()));
+        for artifact in &uploaded.artifacts {
+            let at = folder.path().join("got");
+            artifacts.download(artifact, &mut tokio::fs::File::create(&at).await?, |_| ()).await?;
+            assert_eq!(fs::read_to_string(at)?, common);
+        }
+    }
+    Ok(())
+}
+
 /// A browser saves the content, and neither shows nor runs it.
 #[tokio::test]
 async fn contents_are_downloaded_over_http() -> Result<()> {
@@ -301,5 +338,52 @@ async fn contents_are_downloaded_over_http() -> Result<()> {
         assert_eq!(refused.status(), status, "{query:?}");
         assert!(refused.text().await?.contains(reason), "{query:?}");
     }
+    Ok(())
+}
+
+/// What the storage has lost is counted and named; a folder that was made in place of another has lost nothing.
+#[tokio::test]
+async fn lost_parts_are_no_folder_that_is_away() -> Result<()> {
+    let mut cluster = start_cluster().await?;
+    let client = cluster.client().clone();
+    let mut task = tasks::task("echo");
+    task.alias = "given".to_owned();
+    task.spec.get_or_insert_default().inputs = vec![artifact("input/a", "kept"), artifact("input/b", "lost")];
+    upload(&client, "namespaces/default", "kept").await?;
+    upload(&client, "namespaces/default", "lost").await?;
+    tasks::create(&client, task).await?;
+    let alerts = async || -> Result<Vec<_>> {
+        let request = rota_proto::v1::ListAlertsRequest { parent: "namespaces/-".to_owned() };
+        let found = client.list_alerts(request).await?.alerts.into_iter();
+        Ok(found.map(|alert| (alert.code, alert.message)).collect())
+    };
+    let (folder, away) = (cluster.folder().join("artifacts"), cluster.folder().join("away"));
+    let part = hex::encode(Sha256::digest("lost"));
+    for entry in fs::read_dir(&folder)? {
+        let _ = fs::remove_file(entry?.path().join("default").join(&part[..2]).join(&part));
+    }
+    cluster.stop().await.context("it does not stop")?;
+    cluster.restart().await?;
+    tasks::eventually("a cause", async || Ok(!alerts().await?.is_empty())).await?;
+    let [(code, message)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
+    assert_eq!(code, "artifacts_lost");
+    assert!(message.contains("1 parts of 1 files") && message.contains("input/b of task given"), "{message}");
+
+    cluster.stop().await.context("it does not stop")?;
+    fs::rename(&folder, &away)?;
+    cluster.restart().await?;
+    let [(code, message)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
+    assert_eq!(code, "artifacts_unavailable");
+    assert!(message.contains("is not the one that this store knows"), "{message}");
+    let refused = upload(&client, "namespaces/default", "more").await;
+    let digests = vec![Sha256::digest("kept").to_vec()];
+    let request =
+        FindMissingPartsRequest { parent: "namespaces/default".to_owned(), digests, ..Default::default() };
+    let missing = client.artifact_service().find_missing_parts(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&missing).as_deref(), Some("ARTIFACTS_UNAVAILABLE"), "{refused:?}");
+    fs::remove_dir_all(&folder)?;
+    fs::rename(&away, &folder)?;
+    let found = client.artifact_service().find_missing_parts(request).await?.into_inner();
+    assert!(found.digests.is_empty());
     Ok(())
 }

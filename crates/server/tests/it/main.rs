@@ -5,6 +5,7 @@ mod agent_budgets;
 mod agents;
 mod alerts;
 mod api;
+mod artifact_quota;
 mod artifacts;
 mod attention;
 mod auth;

@@ -21,6 +21,8 @@ const NAMES: &[&str] = &[
     "process_start_time_seconds",
     "process_threads",
     "process_virtual_memory_bytes",
+    "rota_artifacts_bytes",
+    "rota_artifacts_full",
     "rota_attempt_duration_seconds",
     "rota_attempts_ended_total",
     "rota_agent_cool_down_seconds",
@@ -210,8 +212,8 @@ async fn assert_names(cluster: &Cluster) -> Result<()> {
         .collect();
     // These have no samples without receivers, and without failures of back ends.
     names.extend(["rota_backend_breaker_state", "rota_notifications_total", "rota_notifications_waiting"]);
-    // Nor without a task that has recovered.
-    names.insert("rota_tasks_recovered_total");
+    // Nor without a task that has recovered, and without artifacts.
+    names.extend(["rota_artifacts_bytes", "rota_artifacts_full", "rota_tasks_recovered_total"]);
     assert_eq!(names, NAMES.iter().copied().collect());
     let described = rota_server::metrics();
     assert_eq!(names, described.iter().map(|metric| metric.name.as_str()).collect());

@@ -180,7 +180,12 @@ fn messages(namespace: &str) -> Vec<(&'static str, Vec<u8>)> {
         page_token: String::new(),
     };
     let checkpoint = worker::FetchCheckpointRequest { namespace, worker: one, task_id, fence: 1 };
-    let missing = v1::FindMissingPartsRequest { parent: parent.clone(), digests: vec![vec![1; 32]] };
+    let digests = vec![vec![1; 32]];
+    let missing = v1::FindMissingPartsRequest {
+        parent: parent.clone(),
+        digests,
+        ..v1::FindMissingPartsRequest::default()
+    };
     let part = v1::UploadPartsRequest { parent: parent.clone(), data: b"part".to_vec().into() };
     let download = v1::DownloadPartsRequest { parent, digests: vec![vec![1; 32]] };
     vec![

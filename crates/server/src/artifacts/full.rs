@@ -1,0 +1,131 @@
+//! Uploads that were refused for want of room, for as long as there is none. Knows nothing of the attempts that wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rota_core::Timestamp;
+use rota_proto::{causes, names};
+use tokio::sync::Notify;
+use tonic::Status;
+
+use crate::health::{Cause, State};
+use crate::wire::status::hinted;
+use crate::wire::time::rfc3339;
+
+/// Time after the last refusal for which the namespace is reported: workers repeat uploads within ten minutes.
+const SHOWN: Duration = Duration::from_secs(15 * 60);
+/// Time after the last refusal for which no agent works for files of that size. The next attempt of a task comes within an hour.
+const KNOWN: Duration = Duration::from_secs(2 * 3600);
+/// Namespaces that are known, beyond which the oldest refusal is forgotten.
+const MAX_KNOWN: usize = 10_000;
+
+/// The last refusals, by namespace. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Full {
+    refused: Arc<Mutex<HashMap<Arc<str>, Refused>>>,
+    newly: Arc<Notify>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    since: Timestamp,
+    last: Timestamp,
+    /// Size of the largest upload that was refused since.
+    bytes: u64,
+}
+
+impl Full {
+    /// Notes an upload of so many bytes that was refused.
+    pub(super) fn refused(&self, namespace: &str, bytes: u64, now: Timestamp) {
+        let mut refused = self.refused.lock();
+        let before = refused.get(namespace).filter(|before| before.last + SHOWN > now);
+        let since = before.map_or(now, |before| before.since);
+        let bytes = before.map_or(bytes, |before| before.bytes.max(bytes));
+        refused.insert(namespace.into(), Refused { since, last: now, bytes });
+        if refused.len() > MAX_KNOWN {
+            let oldest = refused.iter().min_by_key(|(_, one)| one.last).map(|(name, _)| Arc::clone(name));
+            oldest.map(|name| refused.remove(&name));
+        }
+        drop(refused);
+        self.newly.notify_one();
+    }
+
+    /// Waits until an upload is refused that was not waited for yet.
+    pub(super) async fn newly(&self) {
+        self.newly.notified().await;
+    }
+
+    /// Returns the bytes of the largest upload of a namespace that was refused; 0 if there was none.
+    pub(super) fn wanted_by(&self, namespace: &str, now: Timestamp) -> u64 {
+        let refused = self.refused.lock();
+        refused.get(namespace).filter(|one| one.last + KNOWN > now).map_or(0, |one| one.bytes)
+    }
+
+    /// Returns since when uploads of a namespace are refused, if the last one was lately, and the bytes of the largest.
+    pub(super) fn shown(&self, namespace: &str, now: Timestamp) -> Option<(Timestamp, u64)> {
+        let refused = self.refused.lock();
+        refused.get(namespace).filter(|one| one.last + SHOWN > now).map(|one| (one.since, one.bytes))
+    }
+
+    /// Returns the namespaces of uploads that were refused.
+    pub(super) fn namespaces(&self, now: Timestamp) -> Vec<Arc<str>> {
+        let mut refused = self.refused.lock();
+        refused.retain(|_, one| one.last + KNOWN > now);
+        refused.keys().cloned().collect()
+    }
+}
+
+/// Why an upload is refused.
+#[derive(Debug)]
+pub(crate) struct NoRoom {
+    pub(crate) message: String,
+    pub(super) hint: &'static str,
+}
+
+impl NoRoom {
+    /// Returns the cause for a namespace whose uploads are refused.
+    pub(super) fn cause(self, namespace: &str, since: Timestamp) -> Cause {
+        let since = rfc3339(since);
+        Cause {
+            state: State::Degraded,
+            code: causes::ARTIFACTS_FULL,
+            subject: names::namespace(namespace),
+            message: format!(
+                "artifacts of namespace {namespace} are refused since {since}, and attempts wait to store theirs: {}",
+                self.message
+            ),
+            hint: format!("{}; what waits continues by itself", self.hint),
+        }
+    }
+}
+
+impl From<NoRoom> for Status {
+    fn from(full: NoRoom) -> Self {
+        hinted("ARTIFACTS_FULL", full.message, full.hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_is_shown_while_it_is_repeated() {
+        let (full, start) = (Full::default(), Timestamp(0));
+        full.refused("n", 5, start);
+        let later = start + Duration::from_secs(600);
+        full.refused("n", 3, later);
+        assert_eq!(full.shown("n", start + SHOWN), Some((start, 5)));
+        assert_eq!((full.shown("n", later + SHOWN), full.shown("m", later)), (None, None));
+        assert_eq!((full.wanted_by("n", later + SHOWN), full.wanted_by("m", later)), (5, 0));
+        full.refused("n", 1, later + SHOWN);
+        assert_eq!(full.shown("n", later + SHOWN), Some((later + SHOWN, 1)), "another one");
+        assert_eq!(full.namespaces(later + SHOWN), ["n".into()]);
+        assert_eq!(
+            (full.wanted_by("n", later + SHOWN + KNOWN), full.namespaces(later + SHOWN + KNOWN)),
+            (0, vec![])
+        );
+    }
+}
