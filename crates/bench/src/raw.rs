@@ -89,7 +89,7 @@ pub(crate) fn create(id: uuid::Uuid, namespace: &Namespace, by: &WorkerRef) -> C
         task,
         payload: bytes::Bytes::from_static(b"nothing"),
         secrets: None,
-        artifacts: None,
+        given: Default::default(),
         key: None,
         foreign_id: false,
         strict: false,

@@ -79,7 +79,7 @@ macro_rules! conformance {
                 success_is_reported_once usage_is_reported_as_difference rejected_attempt_never_started
                 untaken_attempt_never_started lost_worker_ends_its_attempts cancelled_attempt_is_reported
                 retries_are_reported_each attempts_survive_a_reopen reassigned_in_one_batch
-                artifacts_are_listed_by_attempt_until_the_prune undelivered_result_is_stored_and_replaced
+                artifacts_are_listed_by_attempt_until_the_prune undelivered_result_is_stored_and_replaced work_of_another_task_is_stored
             }
             sessions {
                 epochs_grow_with_each_hello named_attempts_continue unnamed_attempts_are_lost replaced_process_cannot_return lost_epochs_are_not_given_again attempt_with_older_fence_is_lost

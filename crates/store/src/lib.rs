@@ -44,6 +44,7 @@ pub mod engine;
 mod file_lock;
 mod filter;
 mod follow_up;
+mod given;
 mod groups;
 mod logs;
 pub mod memory;
@@ -84,6 +85,7 @@ pub use document::{Document, DocumentKey, DocumentKind, Documents, DocumentsPage
 pub use file_lock::{FileLock, LockError};
 pub use filter::{Filter, Page};
 pub use follow_up::{FollowUp, TaskHold, WaitKey};
+pub use given::{Given, Work};
 pub use groups::{GROUP_WINDOW, GroupKey, GroupMember, WORKFLOW_MEMBER};
 pub use logs::{LogSize, LogsPage};
 pub use records::{

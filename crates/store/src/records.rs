@@ -14,7 +14,7 @@ use rota_core::workflow::{self, Step, Workflow};
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, WorkflowId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Document, DocumentKey, Expected, PutDocument, Reseal, ScopedId, WorkflowCommand};
+use crate::{Document, DocumentKey, Expected, Given, PutDocument, Reseal, ScopedId, WorkflowCommand};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -95,8 +95,8 @@ impl Command {
     pub(crate) fn payload_bytes(&self) -> usize {
         match self {
             Self::Create(create) => {
-                let others = [&create.secrets, &create.artifacts];
-                create.payload.len() + others.into_iter().flatten().map(Bytes::len).sum::<usize>()
+                let secrets = create.secrets.as_ref().map_or(0, Bytes::len);
+                create.payload.len() + secrets + create.given.bytes()
             }
             Self::Task { command: task::Command::Report { items, .. }, .. } => {
                 items.iter().map(|item| item.payload.len()).sum()
@@ -140,8 +140,7 @@ pub struct Create {
     /// Payload: the encoded spec, opaque.
     pub payload: Bytes,
     pub secrets: Option<Bytes>,
-    /// List of the artifacts of its input, which are kept as those of attempt 0.
-    pub artifacts: Option<Bytes>,
+    pub given: Given,
     pub key: Option<String>,
     /// Whether the caller chose the id, so that it may exist already.
     pub foreign_id: bool,

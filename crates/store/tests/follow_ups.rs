@@ -29,7 +29,7 @@ fn create(number: usize, change: impl FnOnce(&mut Task)) -> Command {
         task,
         payload: Bytes::from_static(b"work"),
         secrets: None,
-        artifacts: None,
+        given: Default::default(),
         key: None,
         foreign_id: true,
         strict: false,

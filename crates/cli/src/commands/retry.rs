@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   rota retry build
   rota retry build --wait
+  rota retry build --from-scratch
   rota retry deploy --secret-env DEPLOY_TOKEN";
 
 /// Run a finished task again, as a new task linked to the old one
@@ -27,6 +28,9 @@ pub struct Retry {
     /// Idempotency key: repeating the command with it returns the same task
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// Do work again that is done and kept, and whose delivery failed; otherwise only that is repeated
+    #[arg(long)]
+    pub from_scratch: bool,
     /// Wait for the task and print its result
     #[arg(long, short)]
     pub wait: bool,
@@ -38,6 +42,7 @@ impl Retry {
             name: context.task(&self.task)?,
             idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
             secrets: pairs::from_environment(&self.secret_env)?,
+            from_scratch: self.from_scratch,
         };
         let task = context.client.retry_task(request).await?;
         if !self.wait {

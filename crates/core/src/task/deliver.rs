@@ -19,7 +19,7 @@ const MAX_DELIVERING_TIME: Duration = Duration::from_hours(7 * 24);
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 const HINT: &str = "the changes are kept: see `rota diff TASK`, and `rota apply-diff TASK --branch NAME` to push them yourself; \
-                    `rota retry` would do the work again";
+                    `rota retry` delivers them again, and `rota retry --from-scratch` does the work again";
 /// Reason of the step by which a task begins to wait for the next delivery.
 const UNDELIVERED: &str = "undelivered";
 
@@ -43,6 +43,12 @@ impl Undelivered {
 }
 
 impl Task {
+    /// Lets a task that is about to be created deliver the work of another one, which is kept as if its attempt 1 had done it.
+    pub fn deliver_for_another(&mut self) {
+        self.attempts = 1;
+        self.undelivered = Some(Undelivered { attempt: 1, failed: 0, since: None });
+    }
+
     /// Whether the current or next attempt only delivers.
     pub fn delivers(&self) -> bool {
         self.undelivered.is_some()

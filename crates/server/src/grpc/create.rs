@@ -13,7 +13,7 @@ use rota_core::task::{Task, Trace};
 use rota_core::workflow::StepRef;
 use rota_core::{Namespace, TaskId};
 use rota_proto::{credential, v1};
-use rota_store::{Command, Create, PutAgent, Refused, Reply};
+use rota_store::{Command, Create, Given, PutAgent, Refused, Reply, Work};
 use rota_telemetry::{finish, trace, traces};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::metadata::MetadataMap;
@@ -63,15 +63,23 @@ struct Rest {
     alias: String,
     /// What the caller has set of the fields that its kind presets.
     asked: Option<Box<Asked>>,
-    /// Keeps the artifacts of the input until the commit.
-    inputs: Option<Pin>,
+    /// Keeps the artifacts of the input until the commit, and those of work that is to be delivered.
+    inputs: Vec<Pin>,
     /// Lets a rotation of keys wait for the commit of the sealed secrets.
     uncommitted: Option<TaskTrackerToken>,
 }
 
+impl Prepared {
+    /// Has the task deliver work of another one. The pin keeps it until the commit.
+    pub(super) fn deliver(&mut self, work: Work, pin: Pin) {
+        self.command.given.work = Some(work);
+        self.rest.inputs.push(pin);
+    }
+}
+
 impl Rest {
     fn keeps_nothing(&self) -> bool {
-        self.reservation.is_none() && self.inputs.is_none() && self.uncommitted.is_none()
+        self.reservation.is_none() && self.inputs.is_empty() && self.uncommitted.is_none()
     }
 }
 
@@ -164,7 +172,8 @@ impl Creator {
             true => None,
             false => Some(Box::pin(self.inputs(&task.namespace, &payload.inputs, source)).await?),
         };
-        let (artifacts, inputs) = inputs.unzip();
+        let (artifacts, pin) = inputs.unzip();
+        let inputs = pin.into_iter().collect();
         let route = Route { namespace: task.namespace.clone(), target: task.target.clone() };
         let waits = !task.dependencies.is_empty() || task.not_before.is_some() || task.thread.is_some();
         let forbidden = self.forbidden(&task, &payload);
@@ -174,7 +183,7 @@ impl Creator {
             task,
             payload: payload.encode_to_vec().into(),
             secrets,
-            artifacts,
+            given: Given { input: artifacts, work: None },
             key: Some(request.idempotency_key).filter(|key| !key.is_empty()),
             foreign_id,
             strict,
@@ -210,8 +219,8 @@ impl Creator {
         let prepared = self.prepare(namespace, trace, request, None, Scope::All).await?;
         let mut create = *prepared.command;
         create.task.step = Some(Box::new(step));
-        let Rest { reservation, inputs, uncommitted, .. } = prepared.rest;
-        let kept = Kept::of(create.task.id, reservation, inputs, uncommitted);
+        let Rest { reservation, mut inputs, uncommitted, .. } = prepared.rest;
+        let kept = Kept::of(create.task.id, reservation, inputs.pop(), uncommitted);
         Ok((create, kept))
     }
 

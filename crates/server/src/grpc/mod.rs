@@ -23,6 +23,7 @@ mod kept;
 mod kinds;
 mod managed;
 mod pools;
+mod redelivery;
 mod rotation;
 mod schedules;
 mod search_log;

@@ -95,7 +95,13 @@ impl Tasks {
             idempotency_key: request.idempotency_key,
             ..v1::CreateTaskRequest::default()
         };
-        creator.prepare(old.namespace.clone(), trace, create, Some(old.id), scope).await
+        let mut prepared = creator.prepare(old.namespace.clone(), trace, create, Some(old.id), scope).await?;
+        if !request.from_scratch
+            && let Some((work, pin)) = creator.undelivered(old, prepared.command.task.id).await?
+        {
+            prepared.deliver(work, pin);
+        }
+        Ok(prepared)
     }
 }
 

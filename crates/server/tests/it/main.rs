@@ -38,6 +38,7 @@ mod outages;
 mod overrides;
 mod protocol;
 mod quota;
+mod redelivery;
 mod replay;
 mod reports;
 mod restart;

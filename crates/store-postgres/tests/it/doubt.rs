@@ -26,7 +26,7 @@ pub(crate) fn create(number: u128) -> Command {
         task,
         payload: Bytes::from(vec![1; 300]),
         secrets: None,
-        artifacts: None,
+        given: Default::default(),
         key: Some(format!("key {number}")),
         foreign_id: false,
         strict: false,

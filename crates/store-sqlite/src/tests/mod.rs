@@ -42,7 +42,7 @@ fn create(number: u128, payload: usize) -> Command {
         task,
         payload: Bytes::from(vec![7; payload]),
         secrets: None,
-        artifacts: None,
+        given: Default::default(),
         key: Some(number.to_string()),
         foreign_id: true,
         strict: false,

@@ -28,7 +28,7 @@ fn create(id: TaskId, offer: WorkerRef) -> Command {
         task,
         payload,
         secrets: None,
-        artifacts: None,
+        given: Default::default(),
         key: Some(id.to_string()),
         foreign_id: false,
         strict: false,

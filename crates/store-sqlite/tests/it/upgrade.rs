@@ -56,7 +56,7 @@ fn create(agent: &str, key: &str) -> Command {
         task: Task::new(TaskId(Uuid::from_u128(1)), namespace(), target),
         payload: Bytes::from_static(b"work"),
         secrets: None,
-        artifacts: None,
+        given: Default::default(),
         key: Some(key.to_owned()),
         foreign_id: false,
         strict: false,

@@ -9,7 +9,7 @@ use rota_core::usage::Usage;
 use rota_core::{TaskId, TaskKey, Timestamp};
 
 use super::harness::{Harness, ask, attempt_of, end_session, finish, namespace, to_agent, want};
-use crate::{ArtifactsKey, AttemptEnded, Claim, Reply};
+use crate::{ArtifactsKey, AttemptEnded, Claim, Given, Reply, Work};
 
 const STEP: Duration = Duration::from_secs(1);
 
@@ -239,7 +239,7 @@ pub async fn reassigned_in_one_batch(t: &mut Harness) {
 pub async fn artifacts_are_listed_by_attempt_until_the_prune(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
-    create.artifacts = Some("input".into());
+    create.given.input = Some("input".into());
     assert!(t.create(create).await.has_artifacts);
     let worker = t.hello("w").await;
     let task = started(t, &worker).await;
@@ -303,4 +303,23 @@ pub async fn undelivered_result_is_stored_and_replaced(t: &mut Harness) {
         (t.state(id).await, t.result(id).await.unwrap()),
         (State::Succeeded, Bytes::from_static(b"second"))
     );
+}
+
+/// A task that delivers the work of another has it, whatever becomes of that one.
+pub async fn work_of_another_task_is_stored(t: &mut Harness) {
+    t.agent("a").await;
+    let mut create = t.task();
+    let work = Work { list: "work".into(), result: Some("done".into()) };
+    create.given = Given { input: Some("input".into()), work: Some(work) };
+    let id = t.create(create).await.id;
+    t.reopen().await;
+    let task = t.read(id).await;
+    assert!(task.has_artifacts && task.delivers() && !task.has_result && task.attempt() == 1);
+    assert_eq!(t.result(id).await.unwrap(), &b"done"[..]);
+    assert_eq!(all_artifacts(t).await, [(0, "input".into()), (1, "work".into())]);
+    let worker = t.hello("w").await;
+    let task = started(t, &worker).await;
+    assert_eq!(task.attempt(), 2);
+    t.finish(&task, Completion::Succeeded(Some("delivered".into()))).await.unwrap();
+    assert_eq!((t.state(id).await, t.result(id).await.unwrap()), (State::Succeeded, "delivered".into()));
 }

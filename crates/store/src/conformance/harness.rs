@@ -123,7 +123,7 @@ impl Harness {
             task,
             payload,
             secrets: None,
-            artifacts: None,
+            given: Default::default(),
             key: None,
             foreign_id: true,
             strict: false,

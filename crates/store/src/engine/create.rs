@@ -8,10 +8,12 @@ use rota_core::{TaskKey, Timestamp};
 use super::funding::Funds;
 use super::write_set::{Found, KeyOwner};
 use super::{Answer, Engine};
-use crate::{Backend, Create, Error, FollowUp, Refused, WaitKey};
+use crate::{Backend, Create, Error, FollowUp, Given, Refused, WaitKey};
 
 /// Number that artifacts of a task's input have in place of an attempt's.
 const INPUT: u32 = 0;
+/// Number of the attempt that has done the work of another task, as far as the task knows.
+const WORK: u32 = 1;
 
 impl<B: Backend> Engine<B> {
     pub(super) fn create(
@@ -56,8 +58,11 @@ impl<B: Backend> Engine<B> {
         }
         let id = create.task.id;
         create.task.has_secrets = create.secrets.is_some();
-        create.task.has_artifacts = create.artifacts.is_some();
-        let artifacts = create.artifacts.take();
+        let Given { input, work } = std::mem::take(&mut create.given);
+        create.task.has_artifacts = input.is_some() || work.is_some();
+        if work.is_some() {
+            create.task.deliver_for_another();
+        }
         let (secrets, alias) = (create.secrets, create.task.alias.clone());
         let (task, out) = task::create(create.task, now);
         let key = self.add(task, out, create.payload);
@@ -67,8 +72,12 @@ impl<B: Backend> Engine<B> {
         if let Some(secrets) = secrets {
             self.write_set.secrets.insert(key, secrets);
         }
-        if let (Some(list), Some(entry)) = (artifacts, self.write_set.entries.get_mut(&key)) {
-            entry.artifacts.push((INPUT, list));
+        if let Some(entry) = self.write_set.entries.get_mut(&key) {
+            entry.artifacts.extend(input.map(|list| (INPUT, list)));
+            if let Some(work) = work {
+                entry.artifacts.push((WORK, work.list));
+                entry.result = work.result;
+            }
         }
         if let Some(idempotency) = idempotency {
             self.write_set.idempotency_keys.put(idempotency, KeyOwner { id, task: Some(key) });

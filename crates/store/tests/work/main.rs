@@ -102,7 +102,7 @@ fn create(number: usize, target: Target, offer: Option<WorkerRef>) -> Command {
         task,
         payload,
         secrets: None,
-        artifacts: None,
+        given: Default::default(),
         key: Some(number.to_string()),
         foreign_id: true,
         strict: false,

@@ -100,7 +100,12 @@ pub(super) async fn again(
     letter: &Task,
     secrets: BTreeMap<String, String>,
 ) -> anyhow::Result<Task> {
-    let request = RetryTaskRequest { name: letter.name.clone(), idempotency_key: key(letter), secrets };
+    let request = RetryTaskRequest {
+        name: letter.name.clone(),
+        idempotency_key: key(letter),
+        secrets,
+        ..Default::default()
+    };
     let copy = context.client.retry_task(request).await?;
     mark(context, letter, &copy).await?;
     Ok(copy)

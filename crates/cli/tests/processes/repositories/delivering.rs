@@ -4,13 +4,14 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_proto::v1::{self, DeliveryOutcome, TaskState, WaitReason};
 use rota_testkit::forge::{Fault, Kind, Method};
+use rota_testkit::git_host::git;
 use rota_testkit::{history, tasks};
 use serde_json::json;
 
 use super::continuing::site_with;
 use super::conversations::bash;
 use super::requests::Place;
-use super::{Site, site_of};
+use super::{Site, TOKEN, site_of};
 use crate::{Fixture, Graces, storing, workload};
 
 /// Starts a site whose worker does not wait for hosts.
@@ -176,5 +177,35 @@ async fn work_that_waited_for_its_storage_is_delivered() -> Result<()> {
     assert_eq!(workload::printed(&client, &task.name).await?, "once\n");
     let branch = status.result.unwrap().delivery.unwrap().branch;
     assert_eq!(site.at_host(&branch).await.as_deref(), Some(".gitignore\nREADME.md\na\nsrc/main.rs"));
+    Ok(())
+}
+
+/// The host refuses the push, so nothing is tried again by itself. Once it takes it, a retry delivers what is kept.
+#[tokio::test]
+async fn refused_work_is_delivered_by_a_retry() -> Result<()> {
+    let site = site().await?;
+    let client = site.fixture.client()?;
+    let count = site.fixture.dir().join("count");
+    let project = site.host.path("project");
+    git(&project, &["config", "receive.maxInputSize", "20000"]).await?;
+    let line = format!("echo run >> {}; head -c 100000 /dev/urandom > noise; echo made", count.display());
+    let refused = tasks::create(&client, site.pushing("large", &line)).await?;
+    let status = tasks::ended(&client, &refused.name).await?.status.unwrap();
+    assert_eq!(status.failure.unwrap().class(), v1::FailureClass::Delivery);
+    git(&project, &["config", "--unset", "receive.maxInputSize"]).await?;
+    let secrets = [("GIT".to_owned(), TOKEN.to_owned())].into();
+    let request = v1::RetryTaskRequest { name: refused.name.clone(), secrets, ..Default::default() };
+    let retried = client.retry_task(request.clone()).await?;
+    let status = tasks::ended(&client, &retried.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    assert_eq!(std::fs::read_to_string(&count)?, "run\n", "the agent is not run again");
+    let branch = format!("rota/{}", retried.uid);
+    let changes = site.changes(&retried.uid).await?;
+    assert!(changes.pushed && changes.branch == branch, "{changes:?}");
+    assert_eq!(git(&project, &["rev-parse", &branch]).await?, changes.commit);
+    assert_eq!(site.paths(&retried.uid).await?, ["noise"]);
+    let request = v1::RetryTaskRequest { from_scratch: true, ..request };
+    tasks::ended(&client, &client.retry_task(request).await?.name).await?;
+    assert_eq!(std::fs::read_to_string(&count)?, "run\nrun\n");
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::{Fixture, Graces, workload};
 
 impl Site {
     /// Returns a task whose changes are pushed.
-    fn pushing(&self, alias: &str, line: &str) -> v1::Task {
+    pub(super) fn pushing(&self, alias: &str, line: &str) -> v1::Task {
         let source = v1::GitSource { push: Some(v1::Push::default()), ..self.source() };
         self.task_with(alias, line, source, |_| ())
     }

@@ -45,6 +45,23 @@ fn undelivered_work_waits_for_another_delivery() {
     );
 }
 
+/// A task that was created to deliver what another one has done.
+#[test]
+fn work_of_another_task_is_delivered() {
+    let mut task = plain();
+    task.deliver_for_another();
+    let mut harness = Harness::new(task);
+    assert_eq!(harness.state(), State::Queued);
+    harness.start();
+    let assignment = harness.task.assignment.clone().unwrap();
+    assert!(harness.task.delivers() && assignment.work_ended && assignment.attempt == 2);
+    harness.finish(failed(Class::Source));
+    assert_eq!((harness.state(), harness.task.failures), (State::Pending, 0), "the work stays done");
+    harness.wait(secs(300)).start().finish(failed(Class::Delivery));
+    let left = harness.task.undelivered.map(|left| left.attempt);
+    assert_eq!((harness.state(), left), (State::Failed, Some(1)), "it can be retried once more");
+}
+
 #[test]
 fn deliveries_are_tried_for_a_week() {
     let mut harness = Harness::new(plain());

@@ -108,7 +108,7 @@ impl Fixture {
                 task,
                 payload,
                 secrets: None,
-                artifacts: None,
+                given: Default::default(),
                 key: None,
                 foreign_id,
                 strict: false,

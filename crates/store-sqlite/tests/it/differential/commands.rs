@@ -17,7 +17,7 @@ use rota_core::usage::Usage;
 use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, retry};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
-use rota_store::{Backend, Load};
+use rota_store::{Backend, Given, Load};
 use rota_store::{
     Claim, Command, Create, Document, DocumentKey, DocumentKind, DocumentsPage, EndSession, Expected,
     OpenSession, Prune, PutAgent, PutDocument, Reader,
@@ -253,7 +253,7 @@ fn create(make: &Make, view: &View) -> Create {
         task,
         payload: Bytes::from(vec![make.slot; 8]),
         secrets: make.secrets.then(|| Bytes::from_static(b"sealed")),
-        artifacts: make.secrets.then(|| Bytes::from_static(b"input")),
+        given: Given { input: make.secrets.then(|| Bytes::from_static(b"input")), work: None },
         key: make.key.map(|key| format!("key {key}")),
         foreign_id: true,
         strict: make.strict,
