@@ -3,6 +3,8 @@
 
 mod added;
 mod compensations;
+mod disturbances;
+mod driver;
 mod ends;
 mod graphs;
 mod groups;
@@ -61,6 +63,8 @@ struct World {
     inner: Vec<Inner>,
     /// Whether its end was passed on to the workflow around it, if there is one.
     is_reported: bool,
+    /// Commands of the driver that were executed, with their steps.
+    executed: Vec<(usize, StepCommand)>,
     /// Steps that were not added, since it had stopped before.
     missed: usize,
     /// Random number of the turn.
@@ -118,6 +122,7 @@ impl World {
             waiting: Vec::new(),
             inner: Vec::new(),
             is_reported: false,
+            executed: Vec::new(),
             missed: 0,
             chance: 0,
             now,
@@ -203,8 +208,13 @@ impl World {
 
     fn step(&mut self, index: usize, command: StepCommand) {
         let before = self.steps[index].clone();
-        match self.workflow.apply_to(&mut self.steps[index], command, self.now) {
-            Ok(change) => self.settle(change),
+        match self.workflow.apply_to(&mut self.steps[index], command.clone(), self.now) {
+            Ok(change) => {
+                if disturbances::may_come_again(&command) {
+                    self.executed.push((index, command));
+                }
+                self.settle(change);
+            }
             Err(Rejected::Outdated | Rejected::State(_)) => assert_eq!(before, self.steps[index]),
             // The driver asks again once the pause has ended.
             Err(Rejected::Paused) => return assert_eq!(before, self.steps[index]),
@@ -296,69 +306,6 @@ impl World {
                 let fails = self.graph.steps[index].compensation_fails && item == 0;
                 let end = if fails { TaskEnd::Failed } else { TaskEnd::Succeeded };
                 self.step(index, StepCommand::TaskEnded { round: COMPENSATION, end });
-            }
-        }
-    }
-
-    fn person(&mut self, index: usize) {
-        let command = match self.steps[index].kind {
-            // Its deadline does not pass during a pause.
-            Kind::Approval { .. } if self.graph.steps[index].fails && self.workflow.is_paused() => {
-                StepCommand::Decide { approves: false, message: String::new() }
-            }
-            Kind::Approval { .. } if self.graph.steps[index].fails => {
-                self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick { away: Duration::ZERO }
-            }
-            Kind::Approval { .. } => StepCommand::Decide { approves: true, message: String::new() },
-            Kind::Signal { .. } => StepCommand::Signal,
-            _ => {
-                self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick { away: Duration::ZERO }
-            }
-        };
-        self.step(index, command);
-    }
-
-    fn drive(&mut self, index: usize) {
-        let (plan, step) = (self.graph.steps[index].clone(), self.steps[index].clone());
-        let round = step.round;
-        match step.state {
-            StepState::Ready if plan.skips && round == 1 => self.step(index, StepCommand::Skip),
-            StepState::Ready if plan.reused && round == 1 => {
-                let (round, total) = (plan.rounds, plan.items);
-                self.done.insert((index, round), (0..total).collect());
-                self.step(index, StepCommand::Reuse { round, total, inputs: String::new(), lists: 0 });
-            }
-            StepState::Ready => {
-                let (total, parallel, prompt) = (plan.items, plan.parallel, String::new());
-                let (inputs, max_rounds, kind) = (String::new(), None, None);
-                let start = StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs };
-                self.step(index, start);
-            }
-            StepState::Ending => self.step(index, StepCommand::Finish { round, again: round < plan.rounds }),
-            _ if step.compensation == Some(StepState::Ready) => {
-                let end = step.compensable_end();
-                let next = |item: &u32| !step.compensates_each || *item < end;
-                let item = self.compensable(index).into_iter().find(next).unwrap();
-                // One that was evaluated before the last one.
-                let outdated = StepCommand::CompensationFailed { after: Some(item), message: String::new() };
-                self.step(index, outdated);
-                self.step(index, StepCommand::CompensationCreated { item });
-                self.step(index, StepCommand::CompensationCreated { item });
-                self.compensated.push((index, item));
-                self.work.push(Work::Compensation(index, item));
-                return;
-            }
-            _ => {}
-        }
-        let (wanted, created) = (self.steps[index].wanted().min(2), self.steps[index].created);
-        if wanted > 0 {
-            self.step(index, StepCommand::Created { count: wanted });
-            let Step { round, created: now, .. } = self.steps[index];
-            match &plan.inner {
-                Some(graph) => (created..now).for_each(|item| self.create_inner(graph, index, round, item)),
-                None => self.work.extend((created..now).map(|item| Work::Task(index, round, item))),
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 impl World {
-    fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         if self.workflow.state == State::Running {
             self.apply(Command::Pause { suspend: false });
         } else {
@@ -21,7 +21,7 @@ impl World {
         }
     }
 
-    fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         self.apply(Command::RESUME);
         self.drive_all();
     }
