@@ -1,12 +1,15 @@
 //! Random workflows, whose steps are tasks, workflows and merges, and to which steps are added: driven in a random order, over
-//! restarts, and with commands that are repeated. The graph alone determines how each ends.
+//! restarts, of some between any two commits, with pauses, and with commands that are repeated. The graph alone determines how each
+//! ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rota_core::task::Trace;
-use rota_core::workflow::{Kind, Parent, State, Step, StepRef, StepState, Workflow};
+use rota_core::workflow::{
+    Command as Apply, Kind, Parent, Rejected, State, Step, StepRef, StepState, Workflow,
+};
 use rota_core::{WorkflowId, WorkflowKey};
 use uuid::Uuid;
 
@@ -138,6 +141,8 @@ impl Plan {
 struct World<'a> {
     t: &'a mut Harness,
     random: StdRng,
+    /// Whether the store is reopened before each command.
+    reopens: bool,
     graphs: HashMap<WorkflowId, Graph>,
     /// Places of the tasks that have run: workflow, step, round, item.
     ran: HashSet<(WorkflowId, u32, u32, u32)>,
@@ -224,8 +229,25 @@ impl World<'_> {
         };
         let (workflow, step) = (step.workflow, step.index);
         let command = WorkflowCommand::Drive { workflow, step, action: Box::new(action) };
-        self.t.one(command.clone().into()).await.unwrap();
-        self.old.push(command);
+        match self.t.one(command.clone().into()).await {
+            Ok(_) => self.old.push(command),
+            // It is driven again once the pause has ended.
+            Err(Refused::Workflow(Rejected::Paused)) => {
+                command.nested().iter().for_each(|nested| drop(self.graphs.remove(&nested.workflow.id)));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Pauses or resumes the outermost workflow, unless it stops already.
+    async fn pause_or_resume(&mut self, id: WorkflowId) {
+        let suspend = self.random.random_bool(0.5);
+        let command = if self.random.random_bool(0.3) { Apply::Pause { suspend } } else { Apply::RESUME };
+        let apply = WorkflowCommand::Apply { namespace: namespace("n"), id, command };
+        match self.t.one(apply.into()).await {
+            Ok(_) | Err(Refused::Workflow(Rejected::Phase(_) | Rejected::Final(_))) => {}
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// Runs a task that is ready. Returns whether there was one.
@@ -281,6 +303,9 @@ impl World<'_> {
     async fn finish(&mut self, key: WorkflowKey, id: WorkflowId, depth: u32) {
         let mut to_add = self.random.random_range(0..4);
         for _ in 0..MAX_TURNS {
+            if self.reopens {
+                self.t.reopen().await;
+            }
             let mut driven = self.rows(WorkflowQuery::Driven { after: None, limit: 100 }).await.steps;
             match self.random.random_range(0..10) {
                 0 if self.random.random_bool(0.3) => self.t.reopen().await,
@@ -290,7 +315,8 @@ impl World<'_> {
                     assert!(matches!(reply, Err(Refused::Workflow(_))), "{reply:?}");
                 }
                 2 if to_add > 0 => to_add = if self.add(key, id, depth).await { to_add - 1 } else { 0 },
-                3..6 if !driven.is_empty() => {
+                3 => self.pause_or_resume(id).await,
+                4..7 if !driven.is_empty() => {
                     let step = driven.swap_remove(self.random.random_range(0..driven.len()));
                     self.drive(step).await;
                 }
@@ -336,7 +362,8 @@ pub async fn graph_determines_the_end_of_a_workflow(t: &mut Harness) {
         given.workflow.max_parallel = random.random_range(0..4);
         let (made, _) = create(t, given).await;
         let graphs = HashMap::from([(made.id, graph)]);
-        let mut world = World { t, random, graphs, ran: HashSet::new(), old: Vec::new() };
+        let mut world =
+            World { t, random, reopens: seed == SEEDS - 1, graphs, ran: HashSet::new(), old: Vec::new() };
         world.finish(made.key, made.id, depth).await;
         world.check().await;
     }
