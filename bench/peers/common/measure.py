@@ -3,11 +3,12 @@
 
     measure.py fsync FOLDER                      latency of a durable write of 4 KiB on that disk, as JSON
     measure.py line NAME=VALUE... <samples       the line of a peer; each NAME=VALUE becomes a field of it
-    measure.py rota NAME=VALUE... <report        the line of Rota, from the output of `rota bench dispatch -o json`
+    measure.py rota NAME=VALUE... <report        the line of Rota, from the output of `rota bench dispatch -o json` or `workflow`
 
 Samples are what a peer's program prints, one JSON object:
 
-    idle_ns      times from the call that creates a task to the start of its handler, one task at a time
+    idle_ns      times from the call that creates a task to the start of its handler, or with steps to the end of the last one,
+                 one task at a time
     creation_ns  times of the calls that create a task, under load
     load         {tasks, creating_s, settled_s}: number of tasks under load, seconds until the last was created, and
                  until the completion of all of them was durable
@@ -67,6 +68,8 @@ def of_rota(report):
     if not report["optimized"]:
         sys.exit("error: this rota was built without optimizations")
     one = report["rounds"][0]
+    if report["benchmark"] == "workflow":
+        one = {**one["short"], "fsync": one["fsync"], "dispatch_idle": one["short"]["last_step_idle"]}
     # Earlier builds do not measure them.
     batches = one.get("batches")
     bulk = batches and {"completed_per_s": round(batches["completed_per_second"], 1),

@@ -1,4 +1,4 @@
-"""The load for DBOS: clients that enqueue workflows without steps, and a process that runs them.
+"""The load for DBOS: clients that enqueue workflows, without steps or with some, and a process that runs them.
 
     bench.py           clients in threads of this process; starts the next two, and prints the samples for measure.py
     bench.py worker    a DBOS application that runs the queue; reports on standard output
@@ -22,11 +22,20 @@ QUEUE = "bench"
 POLLING_INTERVAL = 0.01
 CLIENTS = int(os.environ["BENCH_CLIENTS"])
 CONNECTIONS = int(os.environ["BENCH_CONNECTIONS"])
+STEPS = int(os.environ["BENCH_STEPS"])
+
+
+@DBOS.step()
+def step(index: int) -> int:
+    """A step, whose result is durable before the next one starts."""
+    return index
 
 
 @DBOS.workflow(name="handle")
 def handle(timed: bool) -> None:
-    """A task; one that is timed reports when this began."""
+    """A task; one that is timed reports when its steps have ended."""
+    for index in range(STEPS):
+        step(index)
     if timed:
         print(time.monotonic_ns(), flush=True)
 

@@ -1,5 +1,6 @@
 # DBOS: Python library on PostgreSQL or SQLite. Sourced by ../run.
 variants=(postgres sqlite)
+steps=yes
 export BENCH_CONNECTIONS=${BENCH_CONNECTIONS:-32}
 
 install() { once_per requirements.txt install_python; }

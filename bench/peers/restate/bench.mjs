@@ -1,4 +1,4 @@
-// Restate: a one-way call of a handler per task, over its HTTP ingress. It has no call for batches.
+// Restate: a one-way call of a handler per task, which may have steps, over its HTTP ingress. It has no call for batches.
 
 import * as clients from "@restatedev/restate-sdk-clients";
 import { measure } from "../common/load.mjs";

@@ -1,6 +1,7 @@
 # Restate: one node of its server from npm, with its own log and RocksDB, and its Node.js SDK. Sourced by ../run.
 title=Restate
 store="own log"
+steps=yes
 durability="log synced before a call is accepted (default)"
 
 install() { install_node; }

@@ -1,4 +1,4 @@
-// Temporal: a workflow without steps per task; clients and workers in one process, the development server in another.
+// Temporal: a workflow per task, whose steps are activities; clients and workers in one process, the development server in another.
 package main
 
 import (
@@ -7,8 +7,10 @@ import (
 	"log"
 	"log/slog"
 	"os"
+	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
+	activities "go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -36,17 +38,28 @@ func run(ctx context.Context) error {
 	defer temporal.Close()
 
 	handlers := load.NewHandlers()
-	// Never replayed: it ends with its first workflow task.
-	handle := func(_ workflow.Context, task load.Task) error {
+	steps := load.Number("BENCH_STEPS")
+	activity := workflow.ActivityOptions{StartToCloseTimeout: time.Minute}
+	// Never replayed: fewer are open than the worker keeps in memory.
+	handle := func(ctx workflow.Context, task load.Task) error {
+		ctx = workflow.WithActivityOptions(ctx, activity)
+		for step := range steps {
+			if err := workflow.ExecuteActivity(ctx, "step", step).Get(ctx, nil); err != nil {
+				return err
+			}
+		}
 		handlers.Handle(task)
 		return nil
 	}
 	workers := worker.New(temporal, queue, worker.Options{
 		MaxConcurrentWorkflowTaskExecutionSize: 256,
 		MaxConcurrentWorkflowTaskPollers:       16,
+		MaxConcurrentActivityTaskPollers:       16,
 		DisableRegistrationAliasing:            true,
 	})
 	workers.RegisterWorkflowWithOptions(handle, workflow.RegisterOptions{Name: "handle"})
+	step := func(_ context.Context, step int) (int, error) { return step, nil }
+	workers.RegisterActivityWithOptions(step, activities.RegisterOptions{Name: "step"})
 	if err := workers.Start(); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 # Temporal: the development server of its command line, on a SQLite file, and its Go SDK. Sourced by ../run.
 title="Temporal, development server"
 store=SQLite
+steps=yes
 durability="journal_mode=WAL, synchronous=FULL"
 
 install() {

@@ -9,7 +9,7 @@
 //! | `idle` | `idle` | memory and processor time of idle workers, their return after a restart |
 //! | `queue` | `queue` | dispatch, memory and start with a deep queue |
 //! | `watchers` | `watchers` | throughput with streams of all tasks |
-//! | `workflow` | `workflow` | steps per second of workflows, next to plain tasks |
+//! | `workflow` | `workflow`, `short_workflows` | steps per second of workflows, next to plain tasks; workflows of three steps |
 //!
 //! Workers are real (`plane`), and their attempts run in a runtime that does nothing (`runtime`). In `dispatch` the control
 //! plane shares the process; elsewhere it is a process of its own (`control_plane`), so that its memory and processor time can
@@ -50,6 +50,7 @@ mod report;
 mod runtime;
 mod scenario;
 mod schedule;
+mod short_workflows;
 pub mod tracing;
 mod watchers;
 mod workflow;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -15,6 +15,7 @@ use crate::metrics::Metric;
 use crate::plane::{AGENT, NAMESPACE, Plane, Workers, open_at, task};
 use crate::report::Latency;
 use crate::scenario::{Common, RoundContext, Scenario};
+use crate::short_workflows::{ShortWorkflows, request, succeeded};
 
 /// Largest batch that the API accepts.
 const BATCH: usize = 1000;
@@ -40,7 +41,8 @@ Each round executes three graphs: a chain, in which each step needs the one befo
 a random one, in which each needs up to three of the hundred before it. Each graph is executed as a workflow and as plain tasks \
 that depend on each other, in alternating order, and by small workflows of 100 steps one after the other. The time counts from \
 the call that creates the first task until the end of the last one is durable. The control plane, its client and its workers \
-share this process.")]
+share this process. Last, workflows of three steps are created by concurrent clients, each of which waits for the commit of its \
+creation before the next one.")]
 pub(crate) struct Workflow {
     /// Number of steps of each graph
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(100..=10_000))]
@@ -54,6 +56,12 @@ pub(crate) struct Workflow {
     /// Number of concurrent attempts per worker
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     slots: usize,
+    /// Number of clients that create workflows of three steps
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    clients: usize,
+    /// Duration of the load of workflows of three steps, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    seconds: u64,
     /// PostgreSQL database that the benchmark fills with tasks, instead of a new file: `postgres://USER@HOST/DATABASE`
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +78,7 @@ pub(crate) struct Round {
     chain: Measured,
     wide: Measured,
     random: Measured,
+    short: ShortWorkflows,
 }
 
 /// Values of one graph, measured in turns.
@@ -137,6 +146,12 @@ impl Scenario for Workflow {
         Metric::new("random: plain tasks", "/s", "/random/tasks_per_second"),
         Metric::new("random: time of a step / a task", "", "/random/time_ratio"),
         Metric::new("random: time of a step / with 100 steps", "", "/random/growth"),
+        Metric::new("three steps: workflows", "/s", "/short/completed_per_second"),
+        Metric::new("three steps: durable creations", "/s", "/short/created_per_second"),
+        Metric::new("three steps: creation p50, under load", "ms", "/short/creation/p50_ms"),
+        Metric::new("three steps: creation p99, under load", "ms", "/short/creation/p99_ms"),
+        Metric::new("three steps: until the last one p50, idle", "ms", "/short/last_step_idle/p50_ms"),
+        Metric::new("three steps: until the last one p99, idle", "ms", "/short/last_step_idle/p99_ms"),
         Metric::new("fsync p50", "ms", "/fsync/p50_ms"),
     ];
     type Round = Round;
@@ -156,8 +171,11 @@ impl Scenario for Workflow {
         let chain = self.measure(round, &plane.workers, Shape::Chain).await?;
         let wide = self.measure(round, &plane.workers, Shape::Wide).await?;
         let random = self.measure(round, &plane.workers, Shape::Random).await?;
+        round.progress("workflows of three steps");
+        let span = Duration::from_secs(self.seconds);
+        let short = ShortWorkflows::measure(&plane.workers, self.clients, span).await?;
         plane.stop().await;
-        Ok(Round { fsync, chain, wide, random })
+        Ok(Round { fsync, chain, wide, random, short })
     }
 }
 
@@ -204,32 +222,10 @@ async fn execute(workers: &Workers, graph: &Graph, workflow: bool) -> Result<Dur
 }
 
 async fn workflow_of(workers: &Workers, graph: &Graph, before: u64) -> Result<()> {
-    let spec = task().task.and_then(|task| task.spec).unwrap_or_default();
-    let name = |index: usize| format!("s{index}");
-    let step = |(index, needs): (usize, &Vec<usize>)| v1::WorkflowStep {
-        name: name(index),
-        needs: needs.iter().map(|need| v1::StepNeed { step: name(*need), ..Default::default() }).collect(),
-        kind: Some(v1::workflow_step::Kind::Task(Box::new(spec.clone()))),
-        ..Default::default()
-    };
-    let spec = v1::WorkflowSpec { steps: graph.iter().enumerate().map(step).collect(), ..Default::default() };
-    let request = v1::CreateWorkflowRequest {
-        parent: names::namespace(NAMESPACE),
-        workflow: Some(v1::Workflow { spec: Some(spec), ..Default::default() }),
-        ..Default::default()
-    };
-    let created = workers.client.create_workflow(request).await?;
+    let created = workers.client.create_workflow(request(graph)).await?;
     workers.attempts.reach(before + graph.len() as u64).await?;
     // The last results may still be in flight. Watching from the start would make the watcher a part of the work.
-    let request = v1::WatchWorkflowRequest { name: created.name, without_steps: true };
-    let mut changes = workers.client.watch_workflow(request).await?;
-    let mut state = v1::WorkflowState::Unspecified;
-    while let Some(change) = changes.message().await? {
-        let status = change.workflow.and_then(|workflow| workflow.status);
-        state = status.map_or(state, |status| status.state());
-    }
-    ensure!(state == v1::WorkflowState::Succeeded, "the workflow ended in state {}", state.as_str_name());
-    Ok(())
+    succeeded(workers, created.name).await
 }
 
 async fn tasks_of(workers: &Workers, graph: &Graph, before: u64) -> Result<()> {

@@ -25,7 +25,7 @@ type Peer struct {
 
 // Task is the input of the handler.
 type Task struct {
-	// Timed tasks report when their handler begins.
+	// Timed tasks report when their handler begins, or has executed its steps.
 	Timed bool `json:"timed"`
 }
 
@@ -79,7 +79,7 @@ func Measure(ctx context.Context, peer Peer, handlers *Handlers) error {
 	}
 
 	deadline := time.Now().Add(seconds("BENCH_IDLE_SECONDS"))
-	for len(all.Idle) < number("BENCH_IDLE_TASKS") && time.Now().Before(deadline) {
+	for len(all.Idle) < Number("BENCH_IDLE_TASKS") && time.Now().Before(deadline) {
 		start := time.Now()
 		if err := peer.Create(ctx, Task{Timed: true}); err != nil {
 			return err
@@ -105,7 +105,7 @@ func Measure(ctx context.Context, peer Peer, handlers *Handlers) error {
 	all.Load = rate{Tasks: int64(len(creation)), Creating: created.Seconds(), Settled: time.Since(start).Seconds()}
 
 	if peer.CreateMany != nil {
-		bulk := rate{Tasks: int64(number("BENCH_BULK_TASKS")), Batch: number("BENCH_BULK_SIZE")}
+		bulk := rate{Tasks: int64(Number("BENCH_BULK_TASKS")), Batch: Number("BENCH_BULK_SIZE")}
 		start := time.Now()
 		for count := int64(0); count < bulk.Tasks; count += int64(bulk.Batch) {
 			if err := peer.CreateMany(ctx, bulk.Batch); err != nil {
@@ -132,7 +132,7 @@ func underLoad(ctx context.Context, peer Peer, start time.Time) ([]int64, error)
 		all     []int64
 		failure error
 	)
-	for range number("BENCH_CLIENTS") {
+	for range Number("BENCH_CLIENTS") {
 		clients.Add(1)
 		go func() {
 			defer clients.Done()
@@ -155,7 +155,8 @@ func underLoad(ctx context.Context, peer Peer, start time.Time) ([]int64, error)
 	return all, failure
 }
 
-func number(name string) int {
+// Number returns a setting of the load.
+func Number(name string) int {
 	value, err := strconv.Atoi(os.Getenv(name))
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", name, err))
@@ -164,5 +165,5 @@ func number(name string) int {
 }
 
 func seconds(name string) time.Duration {
-	return time.Duration(number(name)) * time.Second
+	return time.Duration(Number(name)) * time.Second
 }
