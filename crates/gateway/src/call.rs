@@ -229,3 +229,18 @@ fn frame(message: &impl Message) -> Bytes {
     framed.put(message.encode_to_vec().as_slice());
     framed.freeze()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_do_not_arrive_are_refused() {
+        let never = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>());
+        let refused = read(Body::new(never), 10).await.unwrap_err();
+        assert!(refused.message().contains("did not arrive within 60 s"), "{refused}");
+        let large = Body::new(http_body_util::Full::new(Bytes::from_static(b"eleven byte")));
+        let refused = read(large, 10).await.unwrap_err();
+        assert!(refused.message().contains("more than 10 bytes"), "{refused}");
+    }
+}

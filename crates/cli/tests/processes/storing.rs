@@ -155,6 +155,47 @@ async fn work_waits_for_its_storage_without_a_slot() -> Result<()> {
     history::check(&client, true).await?.check()
 }
 
+/// A storage that is away for long must not fill the disk: beyond eight, an attempt keeps its slot, and no other one begins.
+#[tokio::test]
+async fn ninth_attempt_keeps_its_slot() -> Result<()> {
+    let mut fixture = impatient();
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let _other = fixture.worker(workload::AGENT, "other", 1).await?;
+    let storage = Folder::of(&fixture);
+    storage.take_away()?;
+    let create = async |worker: &str, line: &str| -> Result<String> {
+        let mut task = workload::shell(line, &[]);
+        let kind = Some(v1::target::Kind::Worker(worker.to_owned()));
+        task.spec.get_or_insert_default().target = Some(v1::Target { kind });
+        Ok(tasks::create(&client, task).await?.name)
+    };
+    let mut names = Vec::new();
+    for _ in 0..10 {
+        names.push(create("w", "echo once; echo text > $ROTA_OUTPUT/file").await?);
+    }
+    for name in &names[..8] {
+        waits_for_storage(&client, name).await?;
+    }
+    workload::prints(&client, &names[8], "once").await?;
+    // Takes longer than a worker waits for the storage before it would release the slot.
+    for _ in 0..5 {
+        tasks::ended(&client, &create("other", "sleep 0.1").await?).await?;
+    }
+    let status = async |name: &str| anyhow::Ok(tasks::get(&client, name).await?.status.unwrap_or_default());
+    let ninth = status(&names[8]).await?;
+    assert_eq!((ninth.state(), ninth.delivering), (TaskState::Running, false));
+    assert_eq!(status(&names[9]).await?.state(), TaskState::Queued);
+    storage.bring_back()?;
+    for name in &names {
+        let status = tasks::ended(&client, name).await?.status.unwrap();
+        assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    }
+    history::check(&client, true).await?.check()
+}
+
 /// A drained worker does not wait either; of one whose disk is lost, the task runs again.
 #[tokio::test]
 async fn work_runs_again_only_without_its_disk() -> Result<()> {

@@ -233,6 +233,15 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_bounded() {
+        let many =
+            |count: usize| checked((0..count).map(|index| artifact(&format!("output/{index}"))).collect());
+        assert!(many(3000).is_ok());
+        assert!(many(6000).unwrap_err().contains("takes"), "their names and digests");
+        assert!(many(10_001).unwrap_err().contains("10000"));
+    }
+
+    #[test]
     fn parts_fit_the_size() {
         for (size, parts, fits) in [
             (0, 0, true),

@@ -272,6 +272,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn kernel_closes_connections_whose_peer_takes_nothing() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (_peer, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let stream = accepted.unwrap().0;
+        configure(&stream);
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(SEND_TIMEOUT));
+    }
+
+    #[tokio::test]
     async fn peers_that_take_no_answers_are_closed() {
         let addresses = Addresses::new(1, WhenFull::CloseOldest);
         let soon = Limits { first_call: Duration::from_millis(50), ..Limits::default() };

@@ -201,6 +201,11 @@ mod tests {
         }
     }
 
+    /// Returns a schema of some more bytes than these.
+    fn described(bytes: usize) -> String {
+        format!(r#"{{"description": "{}"}}"#, "x".repeat(bytes))
+    }
+
     fn template(parameters: Vec<v1::TemplateParameter>) -> v1::WorkflowTemplateSpec {
         let step = v1::WorkflowStep { name: "build".to_owned(), ..Default::default() };
         let workflow = Some(v1::WorkflowSpec { steps: vec![step], ..Default::default() });
@@ -270,6 +275,14 @@ mod tests {
             (template(vec![parameter("a", r#"{"type": "nonsense"}"#, "")]), "parameters[0].schema"),
             (template(vec![parameter("a", r#"{"type": "string"}"#, "1")]), "parameters[0].default"),
             (v1::WorkflowTemplateSpec::default(), "workflow"),
+            (template((0..65).map(|index| parameter(&format!("p{index}"), "", "")).collect()), "parameters"),
+            (template(vec![parameter("a", &described(17 << 10), "")]), "parameters[0].schema"),
+            (
+                template(
+                    (0..5).map(|index| parameter(&format!("p{index}"), &described(15 << 10), "")).collect(),
+                ),
+                "parameters",
+            ),
         ] {
             let error = check(&spec).unwrap_err();
             assert!(error.message().starts_with(&format!("{FIELD}.{field}: ")), "{error}");

@@ -27,8 +27,6 @@ use crate::wire::workflow::{StoredStep, check_outputs};
 
 /// Steps that are evaluated at the same time.
 pub(super) const CONCURRENCY: usize = 8;
-/// Work that the expressions of one workflow may need, about 15 minutes; those of finally-steps and compensations are not among it.
-const MAX_WORK: u64 = 1000 * rota_expressions::MAX_COST;
 const SPENT: &str = "the expressions of the workflow have needed all the work that one may cause: use simpler ones, or \
                      several workflows";
 /// Time between looks for steps that no commit has pushed.
@@ -223,7 +221,7 @@ impl Driver {
             return Ok(Some(drive(key, action).into()));
         };
         let ends_it = step.finally || step.compensation.is_some();
-        if !ends_it && self.ready.spent(key.0) > MAX_WORK {
+        if !ends_it && self.ready.has_spent_all(key.0) {
             return Ok(Some(drive(key, evaluate::fail(&step, SPENT.to_owned())).into()));
         }
         let spec = bodies.next().unwrap_or_default();

@@ -23,6 +23,9 @@ pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Longest time until such a retry.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
+/// Work that the expressions of one workflow may need, about 15 minutes; those of finally-steps and compensations are not among it.
+const MAX_WORK: u64 = 1000 * rota_expressions::MAX_COST;
+
 #[derive(Debug, Default)]
 struct Waiting {
     queue: Queue,
@@ -104,9 +107,9 @@ impl ReadySteps {
         }
     }
 
-    /// Returns the work that the expressions of a workflow have needed.
-    pub(super) fn spent(&self, workflow: WorkflowKey) -> u64 {
-        self.waiting.lock().queue.spent(workflow)
+    /// Returns whether the expressions of a workflow have needed all the work that they may.
+    pub(super) fn has_spent_all(&self, workflow: WorkflowKey) -> bool {
+        self.waiting.lock().queue.spent(workflow) > MAX_WORK
     }
 
     /// Pushes what could not continue, for this reason, after a delay that grows with the number of its failures.
@@ -253,6 +256,7 @@ mod tests {
     use rota_store::{CreateWorkflow, NewStep, Reply, WorkflowCommand};
     use uuid::Uuid;
 
+    use super::super::values;
     use super::*;
 
     const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
@@ -263,6 +267,18 @@ mod tests {
 
     fn pop(ready: &Arc<ReadySteps>) -> Option<Work> {
         ready.pop().map(|popped| popped.work)
+    }
+
+    #[test]
+    fn workflow_may_need_the_work_of_a_hundred_steps() {
+        let (ready, workflow) = (Arc::new(ReadySteps::default()), WorkflowKey(1));
+        for index in 0..=100 {
+            assert!(!ready.has_spent_all(workflow), "{index}");
+            ready.push(Work::Step((workflow, index)));
+            ready.pop().unwrap().evaluated(values::MAX_WORK);
+        }
+        assert!(ready.has_spent_all(workflow));
+        assert!(!ready.has_spent_all(WorkflowKey(2)));
     }
 
     #[tokio::test]

@@ -174,6 +174,12 @@ struct Files {
 }
 
 impl Files {
+    /// Counts the bytes of a list. Returns whether it fits, with those of this step and those that the workflow has taken over before.
+    fn has_room(&mut self, bytes: usize, before: u32) -> bool {
+        self.bytes += bytes;
+        self.bytes <= MAX_REUSED_LISTS.saturating_sub(before) as usize
+    }
+
     /// Adds a list. Returns whether there is room for it, and its contents are stored.
     async fn add(
         &mut self,
@@ -186,8 +192,7 @@ impl Files {
             return Ok(true);
         }
         let encoded = Bytes::from(list.encode_to_vec());
-        self.bytes += encoded.len();
-        if self.bytes > MAX_REUSED_LISTS.saturating_sub(workflow.reused_lists) as usize {
+        if !self.has_room(encoded.len(), workflow.reused_lists) {
             return Ok(false);
         }
         let parts = artifacts::digests(&list.artifacts);
@@ -311,6 +316,14 @@ async fn last_tasks(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_files_are_bounded_over_all_steps() {
+        let mut files = Files::default();
+        assert!(files.has_room(5 << 20, 1 << 20) && files.has_room(2 << 20, 1 << 20));
+        assert!(!files.has_room(1, 1 << 20));
+        assert!(!Files::default().has_room(1, 8 << 20));
+    }
 
     #[test]
     fn digests_of_earlier_runs_stay_equal() {

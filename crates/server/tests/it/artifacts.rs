@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use rota_proto::PART_BYTES;
 use rota_proto::v1::{
-    Artifact, ArtifactList, Dependency, DownloadPartsRequest, FindMissingPartsRequest,
+    Artifact, ArtifactList, Dependency, DownloadPartsRequest, Failure, FailureClass, FindMissingPartsRequest,
     IssueWorkerTokenRequest, SkippedFile, TaskResult, UploadPartsRequest,
     artifact_service_client::ArtifactServiceClient,
 };
@@ -102,6 +102,38 @@ async fn only_the_worker_of_an_attempt_keeps_its_artifacts() -> Result<()> {
     worker.succeed(&assign, 0, "done");
     assert!(worker.result_ack().await?);
     assert_eq!(reason(&keep(&one, &right).await.unwrap_err()).as_deref(), Some("TASK_NOT_FOUND"), "it ended");
+    Ok(())
+}
+
+#[tokio::test]
+async fn artifacts_of_the_last_attempts_are_listed() -> Result<()> {
+    let cluster = start_cluster().await?;
+    let one = holder(&cluster, "one").await?;
+    upload(&one, "namespaces/default", "text").await?;
+    let mut worker = RawWorker::join(&one, hello("echo", "one", 1)).await?;
+    let mut task = tasks::task("echo");
+    let retry = task.spec.get_or_insert_default().retry.get_or_insert_default();
+    (retry.max_attempts, retry.initial_backoff) = (20, Some(tasks::millis(1)));
+    retry.max_backoff = Some(tasks::millis(1));
+    let name = tasks::create(cluster.client(), task).await?.name;
+    for _ in 0..18 {
+        let assign = worker.take().await?;
+        let artifacts = vec![artifact("output/a", "text")];
+        let request = KeepArtifactsRequest {
+            namespace: "default".to_owned(),
+            worker: "one".to_owned(),
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            artifacts: Some(ArtifactList { artifacts, ..ArtifactList::default() }),
+        };
+        keep(&one, &request).await?;
+        let class = FailureClass::Agent.into();
+        worker.fail(&assign, Failure { class, ..Failure::default() });
+        assert!(worker.result_ack().await?);
+    }
+    let listed = cluster.client().fetch_artifacts(&name).await?.attempts;
+    let attempts: Vec<_> = listed.iter().map(|one| one.attempt).collect();
+    assert_eq!((attempts.len(), attempts.iter().min()), (16, Some(&3)), "{attempts:?}");
     Ok(())
 }
 

@@ -41,6 +41,7 @@ mod quota;
 mod redelivery;
 mod replay;
 mod reports;
+mod request_limits;
 mod restart;
 mod schedules;
 mod secrets;

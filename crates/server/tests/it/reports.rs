@@ -1,12 +1,18 @@
 //! Reports and results that cannot be accepted harm only their attempt.
 
-use anyhow::Result;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use rota_proto::v1::{self, TaskState};
-use rota_proto::worker::v1::resume_attempt;
 use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_proto::worker::v1::session_response::Kind as Incoming;
+use rota_proto::worker::v1::{Accept, Report, SessionRequest, resume_attempt};
 use rota_testkit::raw::{self, RawWorker};
-use rota_testkit::{history, tasks};
+use rota_testkit::{Backend, Cluster, Setup, history, tasks};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::protocol::{error_reason, start_cluster};
 
@@ -188,4 +194,79 @@ async fn invalid_attempt_keeps_session_open() -> Result<()> {
     );
     tasks::ended(client, &asks.name).await?;
     history::check(client, true).await?.check()
+}
+
+/// The memory of the control plane is bounded by what it reads, so it reads no further.
+#[tokio::test]
+async fn uncommitted_messages_hold_the_worker_back() -> Result<()> {
+    const MESSAGES: i64 = 64;
+    let setup = Setup::new(Backend::Memory);
+    let full = Arc::clone(&setup.full);
+    let cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let name = tasks::create(client, tasks::task("echo")).await?.name;
+    let (sender, queue) = mpsc::channel(1);
+    let send = async |kind| sender.send(SessionRequest { kind: Some(kind) }).await;
+    send(Outgoing::Hello(raw::hello("echo", "hand", 1))).await?;
+    let mut answers = client.workers().session(ReceiverStream::new(queue)).await?.into_inner();
+    let assign = loop {
+        match answers.message().await?.context("the session has ended")?.kind {
+            Some(Incoming::Assign(assign)) => break *assign,
+            _ => continue,
+        }
+    };
+    let (task_id, fence) = (assign.task_id.clone(), assign.fence);
+    send(Outgoing::Accept(Accept { task_id, fence, ..Accept::default() })).await?;
+    tasks::until_state(client, &name, TaskState::Running).await?;
+    full.store(true, Ordering::Relaxed);
+    let text = "x".repeat(200 << 10);
+    let mut sent = 0;
+    let mut send_all = async || -> Result<()> {
+        while sent < MESSAGES {
+            // A mebibyte each.
+            let events = (0..5).map(|_| raw::output(&text)).collect();
+            let (task_id, first_attempt_seq) = (assign.task_id.clone(), sent * 5 + 1);
+            send(Outgoing::Report(Report { task_id, fence, first_attempt_seq, events })).await?;
+            sent += 1;
+        }
+        Ok(())
+    };
+    // Those that are taken arrive within milliseconds; waiting longer changes nothing.
+    let taken = tokio::time::timeout(Duration::from_secs(5), send_all()).await;
+    anyhow::ensure!(taken.is_err(), "all {MESSAGES} MiB were read, and none was committed");
+    full.store(false, Ordering::Relaxed);
+    send_all().await?;
+    send(raw::success(&assign, MESSAGES * 5, "done")).await?;
+    let status = tasks::ended(client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_questions_are_cut_in_records() -> Result<()> {
+    const LARGE: usize = 30 << 10;
+    const MOST: usize = 20 << 10;
+    let cluster = start_cluster().await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let name = tasks::create(client, tasks::task("echo")).await?.name;
+    let assign = worker.take().await?;
+    let mut question = raw::question("q");
+    let Some(v1::event::Kind::InputRequest(asked)) = &mut question.kind else { anyhow::bail!("no question") };
+    asked.prompt = "p".repeat(LARGE);
+    asked.input_json = serde_json::json!({ "input": "i".repeat(LARGE) }).to_string();
+    worker.report(&assign, 1, vec![question]);
+    let task = tasks::until_state(client, &name, TaskState::InputRequired).await?;
+    let open = &task.status.context("no status")?.pending_input[0];
+    let lengths = (open.prompt.len(), open.input_json.len());
+    // It ends with how much is missing.
+    assert!(lengths.0.max(lengths.1) < MOST + 100 && open.input_incomplete, "{lengths:?}");
+    let log = tasks::log(client, &name).await?;
+    let whole = log.iter().any(|event| match &event.kind {
+        Some(v1::event::Kind::InputRequest(logged)) => logged.prompt.len() == LARGE,
+        _ => false,
+    });
+    assert!(whole, "the log has all of it");
+    Ok(())
 }

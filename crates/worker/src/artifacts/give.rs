@@ -70,6 +70,16 @@ impl Given {
         self.changes.get(task_id)
     }
 
+    /// Returns why this is more than an attempt may be given.
+    fn excess(&self) -> Option<String> {
+        let all = self.files.iter().flat_map(|(_, artifacts)| artifacts);
+        // Sizes come from elsewhere, and may be any numbers.
+        let sizes = all.map(|artifact| u64::try_from(artifact.size).unwrap_or_default());
+        let bytes = sizes.fold(0, u64::saturating_add);
+        let text = || format!("the attempt would be given {} GiB of files; at most 8 are", bytes >> 30);
+        (bytes > MAX_BYTES).then(text)
+    }
+
     /// Downloads everything into the context directory. A storage that is away is waited for as long as `patience`; `waits` gets the
     /// failure of each call that is repeated, and `None` once one makes progress.
     pub(crate) async fn fetch(
@@ -87,9 +97,7 @@ impl Given {
             Failure { of_storage, hint, ..failure(class, text) }
         };
         let failed = |class, text: String| RunOutcome::Failed(broken_off(class, text));
-        let bytes: u64 = all().map(|artifact| u64::try_from(artifact.size).unwrap_or_default()).sum();
-        if bytes > MAX_BYTES {
-            let text = format!("the attempt would be given {} GiB of files; at most 8 are", bytes >> 30);
+        if let Some(text) = self.excess() {
             return Err(failed(FailureClass::Invalid, text));
         }
         if all().next().is_none() {
@@ -148,5 +156,21 @@ impl Given {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_bounded_in_all() {
+        let of = |sizes: &[i64]| {
+            let artifact = |size: &i64| Artifact { size: *size, ..Artifact::default() };
+            Given::files(sizes.iter().map(artifact).collect()).excess()
+        };
+        assert_eq!(of(&[3 << 30, 5 << 30]), None);
+        assert!(of(&[3 << 30, 5 << 30, 1]).is_some_and(|text| text.contains("8 GiB of files")));
+        assert!(of(&[i64::MAX, i64::MAX, i64::MAX]).is_some());
     }
 }

@@ -188,3 +188,19 @@ fn sizes_are_bounded() {
     assert!(names(&found).contains(&"output/text") && found.sources.len() < 6000);
     assert_eq!(found.skipped.len(), MAX_SKIPPED);
 }
+
+#[test]
+fn files_without_end_are_not_all_looked_at() {
+    let (_root, scratch, workspace) = directories();
+    let deep = scratch.join("output/deep");
+    for number in 0..=MAX_ENTRIES {
+        fs::write(deep.join(number.to_string()), "").unwrap();
+    }
+    fs::create_dir_all(scratch.join("output/later")).unwrap();
+    fs::write(scratch.join("output/later/file"), "").unwrap();
+    let found = collect(Found::default(), &scratch, &workspace, &Keep::default(), &Changes::default());
+    assert!(found.entries <= 2 * MAX_ENTRIES, "{}", found.entries);
+    let more = |skipped: &SkippedFile| skipped.reason.contains("more than 100000 files and folders");
+    assert!(found.skipped.iter().any(more) || found.skipped.len() == MAX_SKIPPED);
+    assert!(!names(&found).contains(&"output/later/file"));
+}
