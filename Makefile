@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows test-postgres differential mutants million compat transfers disk test-gitea http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows long-log test-postgres differential mutants million compat transfers disk test-gitea http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -60,6 +60,9 @@ mutants: ## Leave out one rule of ownership and fences after the other: a test m
 million: ## Execute 1,000,000 tasks on each store while the control plane is killed; takes about 5 GB of disk (make million TASKS=100000)
 	ROTA_CHAOS_TASKS=$(or $(TASKS),1000000) cargo test --locked -p rota-cli --test processes -- --test-threads 1 --nocapture \
 		chaos::many
+
+long-log: ## Read the longest log that a task may have from its start, and print the memory that this takes (make long-log MIB=200)
+	ROTA_LOG_MIB=$(or $(MIB),1016) cargo test --locked -p rota-cli --test processes -- long_log --nocapture
 
 chaos-workflows: ## Kill the control plane in workflows of 10,000 steps with tasks that fail (make chaos-workflows STEPS=1000 FIRST=1)
 	ROTA_CHAOS_STEPS=$(or $(STEPS),10000) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \

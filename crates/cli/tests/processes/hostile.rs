@@ -20,10 +20,10 @@ const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
 const SIGN_IN: &str = "/rota.v1.AdminService/RedeemSignInCode";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// Growth of the control plane's memory that no single input exceeds.
-const MAX_GROWTH_MIB: u64 = 96;
+pub(crate) const MAX_GROWTH_MIB: u64 = 96;
 
 /// Largest resident memory of a process so far, in MiB.
-fn peak(pid: i32) -> Result<u64> {
+pub(crate) fn peak(pid: i32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;

@@ -34,6 +34,7 @@ mod isolation;
 mod keys;
 mod kinds;
 mod login;
+mod long_log;
 mod lost_history;
 mod manifests;
 mod money;
