@@ -35,7 +35,7 @@ async fn kills_neither_lose_nor_repeat_runs() -> Result<()> {
     let schedule = v1::Schedule { name: NAME.to_owned(), spec: Some(spec), ..Default::default() };
     let request =
         v1::UpdateScheduleRequest { schedule: Some(schedule), allow_missing: true, ..Default::default() };
-    client.update_schedule(request).await?;
+    Box::pin(client.update_schedule(request)).await?;
     for round in 0..12 {
         let before = (created(&client).await?.len(), status(&client).await?.active.len());
         tasks::eventually("another run", async || {

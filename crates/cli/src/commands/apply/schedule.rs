@@ -38,7 +38,7 @@ pub(super) async fn apply(context: &Context, wanted: v1::Schedule, dry_run: bool
         validate_only: dry_run,
         ..Default::default()
     };
-    let after = context.client.update_schedule(request).await.with_context(error_context)?;
+    let after = Box::pin(context.client.update_schedule(request)).await.with_context(error_context)?;
     // Both are as the server returns them, since it fills in what the manifest leaves out.
     let (outcome, fields) = match &before {
         None => (Outcome::Created, Vec::new()),

@@ -149,7 +149,7 @@ async fn set_paused(context: &Context, name: String, paused: bool) -> anyhow::Re
         update_mask: Some(FieldMask { paths: vec!["spec.paused".to_owned()] }),
         ..UpdateScheduleRequest::default()
     };
-    let schedule = context.client.update_schedule(request).await?;
+    let schedule = Box::pin(context.client.update_schedule(request)).await?;
     if !context.out.is_human() {
         context.out.value(&schedule)?;
         return Ok(Exit::Ok);
