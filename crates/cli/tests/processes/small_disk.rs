@@ -55,7 +55,13 @@ impl SmallDisk {
 
     /// Fills the disk to the last byte.
     pub(crate) fn fill(&self) -> Result<()> {
-        let mut file = fs::File::create(self.filler())?;
+        fs::File::create(self.filler())?;
+        self.fill_again()
+    }
+
+    /// Takes what was freed since [`SmallDisk::fill`], too.
+    pub(crate) fn fill_again(&self) -> Result<()> {
+        let mut file = fs::File::options().append(true).open(self.filler())?;
         match std::io::copy(&mut std::io::repeat(0), &mut file) {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
             Err(error) => Err(error.into()),

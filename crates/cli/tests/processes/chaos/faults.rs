@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rand::Rng;
 use rand::rngs::StdRng;
+use rota_client::Client;
 use rota_proto::v1;
 use rota_testkit::tasks;
 use tokio::time::{Instant, sleep};
@@ -18,6 +19,8 @@ use crate::procfs;
 const TOO_LONG: Duration = Duration::from_secs(7);
 /// Time in which some worker starts a program.
 const AT_WORK_LIMIT: Duration = Duration::from_secs(5);
+/// Time for which the store takes no writes: more than the reconnect grace.
+const MINUTE: Duration = Duration::from_secs(60);
 /// Size of a prompt that does not fit into a full store, in bytes.
 const LARGE: usize = 1 << 20;
 const JOINED: &str = "worker joined";
@@ -34,11 +37,12 @@ pub(crate) enum Fault {
     ServerKilled,
     ServerStopped,
     StoreFull,
+    StoreFullForAMinute,
     ClockJumped,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::WorkerKilled,
         Self::WorkerStopped,
         Self::WorkerTerminated,
@@ -48,6 +52,7 @@ impl Fault {
         Self::ServerKilled,
         Self::ServerStopped,
         Self::StoreFull,
+        Self::StoreFullForAMinute,
         Self::ClockJumped,
     ];
 
@@ -62,6 +67,7 @@ impl Fault {
             Self::ServerKilled => "control plane killed",
             Self::ServerStopped => "control plane stopped",
             Self::StoreFull => "store full",
+            Self::StoreFullForAMinute => "no write of the store for a minute",
             Self::ClockJumped => "clock jumped",
         }
     }
@@ -120,6 +126,7 @@ impl Fault {
                 Ok(world.fixture.server().count(JOINED) - before)
             }
             Self::StoreFull => store_full(world, random).await,
+            Self::StoreFullForAMinute => store_full_for_a_minute(world).await,
             Self::ClockJumped => {
                 let before = world.fixture.server().count(JUMPED);
                 world.jump()?;
@@ -173,11 +180,9 @@ async fn store_full(world: &mut World, random: &mut StdRng) -> Result<usize> {
     let Some(disk) = &world.fixture.disk else { return Ok(0) };
     let client = world.fixture.impatient_client()?;
     disk.fill()?;
-    let short = Duration::from_millis(random.random_range(2000..8000));
-    let duration = if random.random_bool(0.1) { Duration::from_secs(60) } else { short };
-    let until = tokio::time::Instant::now() + duration;
+    let until = Instant::now() + Duration::from_millis(random.random_range(2000..8000));
     let mut refused = 0;
-    while tokio::time::Instant::now() < until {
+    while Instant::now() < until {
         // Large enough to need more space than the database has set aside.
         let mut task = tasks::scripted(SCRIPTED, []);
         task.spec.get_or_insert_default().prompt = "x".repeat(LARGE);
@@ -193,12 +198,58 @@ async fn store_full(world: &mut World, random: &mut StdRng) -> Result<usize> {
         sleep(Duration::from_millis(200)).await;
     }
     disk.free()?;
+    room_for_tasks(&client).await?;
+    Ok(refused)
+}
+
+/// Takes all space of the store's disk for a minute, also what the store frees to continue, so that no write succeeds. Returns how many
+/// failed for that reason: sessions, and the attempts of their workers, outlast all of them.
+async fn store_full_for_a_minute(world: &mut World) -> Result<usize> {
+    let disk = world.fixture.disk.as_ref().context("the store has no disk of its own")?;
+    let client = world.fixture.impatient_client()?;
+    disk.fill()?;
+    let until = Instant::now() + MINUTE;
+    let mut failed = 0;
+    while Instant::now() < until {
+        disk.fill_again()?;
+        failed += usize::from(is_write_refused(&client).await?);
+        sleep(Duration::from_millis(200)).await;
+    }
+    disk.free()?;
+    room_for_tasks(&client).await?;
+    tasks::eventually("a write", async || Ok(!is_write_refused(&client).await?)).await?;
+    Ok(failed)
+}
+
+/// Writes a record for which the store has to grow. Returns whether its disk has no space for that.
+async fn is_write_refused(client: &Client) -> Result<bool> {
+    let mut task = tasks::scripted(SCRIPTED, []);
+    task.spec.get_or_insert_default().prompt = "x".repeat(LARGE - 1024);
+    let spec = v1::ScheduleSpec {
+        cron: "0 0 1 1 *".to_owned(),
+        task: Some(task),
+        paused: Some(true),
+        ..v1::ScheduleSpec::default()
+    };
+    let namespace = rota_proto::names::namespace(tasks::NAMESPACE);
+    // A new one each time: another version of the same takes the space of the last.
+    let name = format!("{namespace}/schedules/never-{}", uuid::Uuid::new_v4().simple());
+    let schedule = Some(v1::Schedule { name, spec: Some(spec), ..v1::Schedule::default() });
+    let request = v1::UpdateScheduleRequest { schedule, allow_missing: true, ..Default::default() };
+    match client.update_schedule(request).await {
+        Ok(_) => Ok(false),
+        Err(error) if error.reason.as_deref() == Some("STORE_UNAVAILABLE") => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until the control plane accepts tasks again.
+async fn room_for_tasks(client: &Client) -> Result<()> {
     tasks::eventually("room for tasks", async || {
         let status = client.get_system_status(v1::GetSystemStatusRequest {}).await?;
         Ok(status.causes.iter().all(|cause| cause.code != "store_space"))
     })
-    .await?;
-    Ok(refused)
+    .await
 }
 
 async fn worker(world: &World, index: usize) -> Result<Option<v1::Worker>> {
