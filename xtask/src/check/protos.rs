@@ -34,6 +34,7 @@ const OF_THE_SERVER: &[&str] = &[
     "GetMetricsHistory",
     "CreateBrowserSession",
     "GetCurrentBrowserSession",
+    "GetSignInOptions",
     "ListBrowserSessions",
 ];
 
