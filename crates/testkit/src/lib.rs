@@ -49,9 +49,15 @@
 //! | rule | holds if |
 //! | --- | --- |
 //! | W1 | a step starts after the ends of all steps that it needs |
-//! | W2 | a step has each of its tasks exactly once, and they live while it runs |
+//! | W2 | a step has each of its tasks and workflows exactly once, and they live while it runs |
 //! | W3 | no more steps run at the same time than may |
 //! | W4 | nothing starts after a failure that stops; without one, the states are those of the state machine for the same ends |
+//! | W5 | conditions decide whether a step runs, and when its rounds end |
+//! | W6 | a step of `finally` starts once all others have ended |
+//! | W7 | what has succeeded is compensated once, the last first, one after the other, and nothing else is |
+//! | W8 | a decision after its deadline is the default one; a wait ends when it is over |
+//!
+//! Workflows that are steps obey the same rules.
 //!
 //! [`group_history::check`] reads all workflows and their steps: G1 holds if no more members of a concurrency group run at the same
 //! time than the limit of each allows when it starts.

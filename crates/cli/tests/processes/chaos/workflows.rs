@@ -1,16 +1,19 @@
 //! Workflows with tasks that fail at random, while the control plane is killed again and again. A run fails if a rule was violated,
 //! or if a step is not in the state that follows from the ends of the tasks. `make chaos-workflows` runs 10,000 steps of each shape.
 
+mod shapes;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rota_client::Client;
-use rota_proto::v1::{self, OnStepFailure, ScriptFailure, script_step::Kind as Script, workflow_step};
-use rota_testkit::{history, tasks, workflow_history};
+use rota_proto::v1::{self, OnStepFailure, WorkflowState, script_step::Kind as Script, workflow_step};
+use rota_testkit::{group_history, history, tasks, workflow_history};
 use tokio::time::{sleep, timeout};
 
+use self::shapes::{Shape, task};
 use super::load::SCRIPTED;
 use super::{FIRST, variable};
 use crate::process::Process;
@@ -22,126 +25,9 @@ const DEFAULT_STEPS: usize = 200;
 const DEFAULT_KILLS: usize = 2;
 /// Kills of the control plane in each of the large workflows.
 const KILLS: usize = 5;
-/// Steps before a step of a random graph that it may need.
-const REACH: usize = 50;
 const SLOTS: usize = 32;
 /// Limit of the time until a step of a workflow ends, on a busy machine.
 const STEP_TIMEOUT: Duration = Duration::from_millis(500);
-
-#[derive(Debug, Clone, Copy)]
-enum Shape {
-    Chain,
-    Wide,
-    Random,
-    /// A wide one that the first failure stops.
-    Stopping,
-}
-
-impl Shape {
-    const ALL: [Self; 4] = [Self::Chain, Self::Wide, Self::Random, Self::Stopping];
-
-    fn policy(self) -> OnStepFailure {
-        match self {
-            Self::Chain => OnStepFailure::Continue,
-            Self::Wide | Self::Random => OnStepFailure::SkipDependents,
-            Self::Stopping => OnStepFailure::Stop,
-        }
-    }
-
-    fn needs(self, index: usize, random: &mut StdRng) -> Vec<v1::StepNeed> {
-        let need = |step: usize| v1::StepNeed { step: name(step), ..Default::default() };
-        match self {
-            _ if index == 0 => Vec::new(),
-            Self::Chain => vec![need(index - 1)],
-            Self::Wide | Self::Stopping => vec![need(0)],
-            Self::Random => {
-                let from = index.saturating_sub(REACH);
-                let steps: std::collections::BTreeSet<_> =
-                    (0..random.random_range(0..4)).map(|_| random.random_range(from..index)).collect();
-                let continues = |step| {
-                    let policy = if random.random_bool(0.7) {
-                        OnStepFailure::Continue
-                    } else {
-                        OnStepFailure::SkipDependents
-                    };
-                    v1::StepNeed { on_failure: policy.into(), ..need(step) }
-                };
-                steps.into_iter().map(continues).collect()
-            }
-        }
-    }
-
-    fn spec(self, steps: usize, random: &mut StdRng) -> v1::WorkflowSpec {
-        let odds = |index: usize| match index {
-            // All need it.
-            0 => 0.0,
-            // So that something fails in any case.
-            _ if index == steps / 2 => 1.0,
-            _ => 0.02,
-        };
-        let step = |index| v1::WorkflowStep {
-            name: name(index),
-            needs: self.needs(index, random),
-            kind: Some(workflow_step::Kind::Task(Box::new(task(odds(index))))),
-            ..Default::default()
-        };
-        let steps: Vec<_> = (0..steps).map(step).collect();
-        let spec = v1::WorkflowSpec { steps, on_failure: self.policy().into(), ..Default::default() };
-        match self {
-            Self::Random => vary(spec, random),
-            _ => spec,
-        }
-    }
-}
-
-/// Adds conditions and rounds to some steps, and steps of `finally`.
-fn vary(mut spec: v1::WorkflowSpec, random: &mut StdRng) -> v1::WorkflowSpec {
-    for step in &mut spec.steps {
-        if let Some(need) = step.needs.first().filter(|_| random.random_bool(0.2)) {
-            step.condition = format!("steps.{}.state != 'FAILED'", need.step);
-        }
-        if random.random_bool(0.1) {
-            // Some of them fail, since their condition never holds.
-            let until = format!("round >= {}", random.random_range(1..=4));
-            step.repeat = Some(v1::Repeat { until, max: 3, ..Default::default() });
-        }
-    }
-    let last = |name: &str, needs: &[&str]| v1::WorkflowStep {
-        name: name.to_owned(),
-        needs: needs
-            .iter()
-            .map(|need| v1::StepNeed { step: (*need).to_owned(), ..Default::default() })
-            .collect(),
-        kind: Some(workflow_step::Kind::Task(Box::new(task(0.0)))),
-        ..Default::default()
-    };
-    spec.finally = vec![last("first", &[]), last("second", &["first"]), last("alone", &[])];
-    spec.max_parallel = 20;
-    spec
-}
-
-fn name(index: usize) -> String {
-    format!("s{index}")
-}
-
-/// Returns a task that fails with a probability, and whose attempts fail more often.
-fn task(fails: f64) -> v1::TaskSpec {
-    let fail = |class: &str, probability: f64| {
-        let (class, probability) = (class.to_owned(), Some(probability));
-        Script::Fail(ScriptFailure { class, probability, ..Default::default() })
-    };
-    let retried = if fails > 0.0 { 0.1 } else { 0.0 };
-    let steps = [fail("agent", retried), fail("invalid", fails), Script::Succeed("done".to_owned())];
-    let mut spec = tasks::scripted(SCRIPTED, steps).spec.unwrap_or_default();
-    let backoff = Some(tasks::millis(10));
-    spec.retry = Some(v1::RetryPolicy {
-        max_attempts: 3,
-        initial_backoff: backoff,
-        max_backoff: backoff,
-        ..Default::default()
-    });
-    spec
-}
 
 /// A control plane with workers.
 struct World {
@@ -218,16 +104,20 @@ async fn run(world: &mut World, shape: Shape, steps: usize, kills: usize) -> Res
         // At any time between two equal parts, the first right after the creation.
         let from = steps * part / kills;
         let at = from + world.random.random_range(0..steps / kills / 2 + 1);
-        let status = world
-            .until(&name, limit, |status| ended_steps(status) >= at || status.end_time.is_some())
-            .await?;
+        // Half of the kills meet compensations, if there are any.
+        let compensates = matches!(shape, Shape::Compensating) && part >= kills / 2;
+        let is_met = |status: &v1::WorkflowStatus| {
+            let compensating = status.state() == WorkflowState::Compensating;
+            let met = if compensates { compensating } else { ended_steps(status) >= at };
+            met || status.end_time.is_some()
+        };
+        let status = world.until(&name, limit, is_met).await?;
         met += usize::from(status.end_time.is_none());
         world.kill().await?;
     }
     let status = world.ended(&name, limit).await?;
-    let stops = matches!(shape, Shape::Stopping);
     let total = usize::try_from(status.counts.unwrap_or_default().total)?;
-    ensure!(stops || ended_steps(&status) == total, "{shape:?}: {status:?}");
+    ensure!(shape.stops() || ended_steps(&status) == total, "{shape:?}: {status:?}");
     let found = workflow_history::check(&world.client, &name).await?;
     found.check().with_context(|| format!("{shape:?}"))?;
     ensure!(found.states.contains_key("STEP_STATE_FAILED"), "no step has failed: {found:?}");
@@ -246,6 +136,9 @@ async fn workflows_end_as_their_tasks_do() -> Result<()> {
         met += run(&mut world, shape, usize::try_from(steps)?, kills).await?;
     }
     ensure!(met > 0, "no workflow was under way");
+    let groups = group_history::check(&world.client).await?;
+    groups.check()?;
+    ensure!(groups.attempts > 0, "no step was in a group");
     history::check(&world.client, true).await?.check()
 }
 
