@@ -48,6 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".rota.v1.WorkflowStep.kind.workflow")
         .boxed(".rota.v1.WorkflowStep.kind.merge")
         .boxed(".rota.v1.OnConflict.kind.task")
+        // Templates are what schedules name as a rule.
+        .boxed(".rota.v1.ScheduledWorkflow.spec")
         // Rare, and tasks are moved around a lot.
         .boxed(".rota.v1.Task.step")
         .boxed(".rota.v1.TaskSpec.ttl_after_finished")

@@ -35,7 +35,7 @@ impl Workflow {
             parent: names::namespace(namespace),
             workflow: Some(v1::Workflow {
                 alias,
-                spec: whole.spec,
+                spec: whole.spec.map(|spec| *spec),
                 labels: whole.labels,
                 ttl_after_finished: whole.ttl_after_finished,
                 ..Default::default()
@@ -60,7 +60,7 @@ impl WorkflowSpec {
             None => Some(self.to_api().map_err(|error| format!("{}: {}", error.path, error.message))?),
         };
         Ok(v1::ScheduledWorkflow {
-            spec,
+            spec: spec.map(Box::new),
             parameters: self.template.as_ref().map(|_| structure(&self.parameters).unwrap_or_default()),
             template: self.template.clone().unwrap_or_default(),
             labels: labels.clone(),

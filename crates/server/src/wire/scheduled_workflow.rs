@@ -20,7 +20,7 @@ pub(crate) fn request(
     labels.extend([label(schedule)]);
     let workflow = v1::Workflow {
         alias: if alias.is_empty() { schedule.to_owned() } else { alias },
-        spec,
+        spec: spec.map(|spec| *spec),
         labels,
         ttl_after_finished,
         ..v1::Workflow::default()
@@ -54,5 +54,9 @@ pub(crate) fn brief(whole: &v1::ScheduledWorkflow) -> v1::ScheduledWorkflow {
         owner: spec.owner.clone(),
         ..v1::WorkflowSpec::default()
     });
-    v1::ScheduledWorkflow { template: whole.template.clone(), spec, ..v1::ScheduledWorkflow::default() }
+    v1::ScheduledWorkflow {
+        template: whole.template.clone(),
+        spec: spec.map(Box::new),
+        ..v1::ScheduledWorkflow::default()
+    }
 }

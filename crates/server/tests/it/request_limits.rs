@@ -209,7 +209,11 @@ async fn parts_of_a_call_are_limited() -> Result<()> {
     let mut artifacts: ArtifactServiceClient<_> = cluster.client().artifact_service();
     let digests = |count| vec![vec![0; 32]; count];
     let parent = || names::namespace("default");
-    let look_up = |count| v1::FindMissingPartsRequest { parent: parent(), digests: digests(count) };
+    let look_up = |count| v1::FindMissingPartsRequest {
+        parent: parent(),
+        digests: digests(count),
+        ..Default::default()
+    };
     assert_eq!(artifacts.find_missing_parts(look_up(8192)).await?.into_inner().digests.len(), 1);
     let refused = artifacts.find_missing_parts(look_up(8193)).await.unwrap_err();
     assert_eq!(reason(&refused).as_deref(), Some("INVALID_FIELD"), "{refused}");

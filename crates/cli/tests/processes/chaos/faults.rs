@@ -236,7 +236,7 @@ async fn is_write_refused(client: &Client) -> Result<bool> {
     let name = format!("{namespace}/schedules/never-{}", uuid::Uuid::new_v4().simple());
     let schedule = Some(v1::Schedule { name, spec: Some(spec), ..v1::Schedule::default() });
     let request = v1::UpdateScheduleRequest { schedule, allow_missing: true, ..Default::default() };
-    match client.update_schedule(request).await {
+    match Box::pin(client.update_schedule(request)).await {
         Ok(_) => Ok(false),
         Err(error) if error.reason.as_deref() == Some("STORE_UNAVAILABLE") => Ok(true),
         Err(error) => Err(error.into()),
