@@ -4,6 +4,8 @@
 
 mod compensation;
 mod prediction;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 use std::collections::{BTreeMap, HashMap};
