@@ -24,7 +24,8 @@ use rota_store::{
 };
 use uuid::Uuid;
 
-use super::plan::{Ask, Make, Op, SLOTS};
+use super::plan::{Ask, Make, Op, TASK_SLOTS};
+use super::workflows::{self, Workflows};
 
 /// Objects that commands refer to.
 pub(super) struct View {
@@ -32,6 +33,7 @@ pub(super) struct View {
     epochs: BTreeMap<(Namespace, WorkerName), Epoch>,
     routes: Vec<RouteId>,
     documents: Vec<Document>,
+    workflows: Workflows,
     now: Timestamp,
 }
 
@@ -45,9 +47,10 @@ impl View {
             epochs.insert(key, session.epoch);
         }
         let routes = Reader::snapshot(model).unwrap().routes.into_iter().map(|(id, _)| id).collect();
-        let tasks = (0..SLOTS).map(|slot| tasks(model, slot).into_iter().next()).collect();
+        let tasks = (0..TASK_SLOTS).map(|slot| tasks(model, slot).into_iter().next()).collect();
         let documents = Reader::documents(model, &all_documents()).unwrap().documents;
-        Self { tasks, epochs, routes, documents, now }
+        let workflows = Workflows::new(model);
+        Self { tasks, epochs, routes, documents, workflows, now }
     }
 
     fn expected(&self, key: &DocumentKey, back: Option<u8>) -> Expected {
@@ -117,7 +120,7 @@ fn worker(number: u8) -> WorkerName {
     WorkerName::new(&format!("w{number}")).unwrap()
 }
 
-fn agent(number: u8) -> AgentName {
+pub(super) fn agent(number: u8) -> AgentName {
     AgentName::new(&format!("a{number}")).unwrap()
 }
 
@@ -203,6 +206,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             let expected = view.expected(&key, *expected);
             Command::DeleteDocument(key, expected)
         }
+        Op::Workflow(op) => workflows::build(op, &view.workflows, &view.tasks, view.now),
         Op::Prune { seconds, limit } => {
             let before = Timestamp(view.now.0 - seconds * 1_000_000);
             let ended_before = (seconds % 5 > 0).then_some(before);

@@ -4,7 +4,12 @@ use proptest::collection::vec;
 use proptest::option::{of, weighted};
 use proptest::prelude::*;
 
+use super::workflows::{self, WorkflowOp};
+
+/// Ids of tasks that plans create.
 pub(super) const SLOTS: u8 = 9;
+/// All ids of tasks: those of steps follow.
+pub(super) const TASK_SLOTS: u8 = 21;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
@@ -77,6 +82,7 @@ pub(crate) enum Op {
         seconds: i64,
         limit: usize,
     },
+    Workflow(WorkflowOp),
 }
 
 #[derive(Debug, Clone)]
@@ -154,7 +160,7 @@ fn make() -> impl Strategy<Value = Make> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => make().prop_map(|make| Op::Create(Box::new(make))),
-        14 => (0..SLOTS, 0..20_u8, ask()).prop_map(|(slot, namespace, ask)| Op::Ask { slot, namespace, ask }),
+        18 => (0..TASK_SLOTS, 0..20_u8, ask()).prop_map(|(slot, namespace, ask)| Op::Ask { slot, namespace, ask }),
         5 => (0..8_u8, 0..3_u8, weighted(0.1, Just(())), vec(0..8_u8, 0..4), 0..4_usize).prop_map(
             |(namespace, worker, old, routes, slots)| {
                 Op::Claim { namespace, worker, old: old.is_some(), routes, slots }
@@ -178,6 +184,7 @@ fn op() -> impl Strategy<Value = Op> {
             Op::DeleteDocument { namespace, name, expected }
         }),
         2 => (0..60_i64, 0..4_usize).prop_map(|(seconds, limit)| Op::Prune { seconds, limit }),
+        12 => workflows::op().prop_map(Op::Workflow),
     ]
 }
 
