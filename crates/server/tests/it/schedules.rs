@@ -47,7 +47,7 @@ impl Fixture {
         let schedule = v1::Schedule { name: NAME.to_owned(), spec: Some(spec), ..Default::default() };
         let request =
             v1::UpdateScheduleRequest { schedule: Some(schedule), allow_missing: true, ..Default::default() };
-        self.client().update_schedule(request).await
+        Box::pin(self.client().update_schedule(request)).await
     }
 
     async fn pause(&self, paused: bool) -> Result<v1::Schedule> {
@@ -56,7 +56,7 @@ impl Fixture {
         let update_mask = Some(FieldMask { paths: vec!["spec.paused".to_owned()] });
         let request =
             v1::UpdateScheduleRequest { schedule: Some(schedule), update_mask, ..Default::default() };
-        Ok(self.client().update_schedule(request).await?)
+        Ok(Box::pin(self.client().update_schedule(request)).await?)
     }
 
     async fn status(&self) -> Result<v1::ScheduleStatus> {

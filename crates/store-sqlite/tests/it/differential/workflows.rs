@@ -14,7 +14,8 @@ use rota_core::workflow::{
 use rota_core::{Timestamp, WorkflowId};
 use rota_store::memory::InMemoryStore;
 use rota_store::{
-    Action, AddStep, Command, Create, CreateWorkflow, Need, NewStep, Reader, WorkflowCommand, WorkflowQuery,
+    Action, AddStep, Command, Create, CreateWorkflow, Given, Need, NewStep, Reader, WorkflowCommand,
+    WorkflowQuery,
 };
 use uuid::Uuid;
 
@@ -181,7 +182,8 @@ fn new_workflow(id: WorkflowId, planned: &[PlannedStep], stops: bool) -> CreateW
     }
     let mut workflow = Workflow::new(id, namespace(0));
     workflow.compensates = stops;
-    CreateWorkflow { workflow, spec: Bytes::from_static(b"spec"), steps, key: None, foreign_id: true }
+    let spec = Bytes::from_static(b"spec");
+    CreateWorkflow { workflow, spec, steps, files: None, key: None, foreign_id: true }
 }
 
 /// Returns nothing that could change anything.
@@ -250,7 +252,7 @@ fn action(step: &Step, choice: u8, view: &Workflows, tasks: &[Option<Task>]) -> 
         let failed = || Action::CompensationFailed { after: None, message: "no".to_owned() };
         return Some(
             create
-                .filter(|_| choice % 8 > 0)
+                .filter(|_| !choice.is_multiple_of(8))
                 .map_or_else(failed, |create| Action::Compensate(Box::new(create))),
         );
     }
@@ -269,7 +271,8 @@ fn action(step: &Step, choice: u8, view: &Workflows, tasks: &[Option<Task>]) -> 
             let (tasks, nested) = parts(of, &started, tasks);
             let items = vec![Bytes::from(vec![choice; 3])];
             let (prompt, inputs) = ("Why?".to_owned(), "inputs".to_owned());
-            Action::Start { round, total, parallel, max_rounds: None, prompt, inputs, items, tasks, nested }
+            let (max_rounds, kind) = (None, None);
+            Action::Start { round, total, parallel, max_rounds, kind, prompt, inputs, items, tasks, nested }
         }
         StepState::Running => {
             let (tasks, nested) = parts(of, step, tasks);
@@ -329,7 +332,7 @@ fn creates(
         },
         payload: Bytes::from(vec![slot; 8]),
         secrets: None,
-        artifacts: None,
+        given: Given::default(),
         key: None,
         // Another command of the batch may use it, too.
         foreign_id: true,
@@ -341,5 +344,5 @@ fn creates(
 
 fn place(of: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
     let (name, workflow, id) = (step.name.clone(), of.key, of.id);
-    StepRef { workflow, id, step: step.index, name, round, item, follows: false }
+    StepRef { workflow, id, step: step.index, name, round, item, follows: false, counts_cost: false }
 }
