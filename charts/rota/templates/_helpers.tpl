@@ -182,14 +182,14 @@ spec:
 {{/* Permissions of the operator in the namespaces of agents, tasks and workflows. */}}
 {{- define "rota.operator.rules" -}}
 - apiGroups: [rota.dev]
-  resources: [agents, workflowtemplates]
+  resources: [agents, workflowtemplates, schedules]
   verbs: [get, list, watch]
 # Tasks and workflows are deleted after their TTL.
 - apiGroups: [rota.dev]
   resources: [tasks, workflows]
   verbs: [get, list, watch, delete]
 - apiGroups: [rota.dev]
-  resources: [agents/status, tasks/status, workflows/status, workflowtemplates/status]
+  resources: [agents/status, tasks/status, workflows/status, workflowtemplates/status, schedules/status]
   verbs: [get, patch, update]
 # Required by some API servers for owner references that block the deletion of the owner.
 - apiGroups: [rota.dev]

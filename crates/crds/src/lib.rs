@@ -8,9 +8,9 @@
 //!
 //! - [`Agent`] and [`Task`]: manifests. Their specs ([`AgentSpec`], [`TaskSpec`]) are shared with the custom resources.
 //! - [`Workflow`] and [`WorkflowTemplate`]: graphs of steps, which have the fields of the API.
-//! - [`Schedule`]: a manifest of `rota apply` only.
-//! - [`resource::Agent`], [`resource::Task`], [`resource::Workflow`] and [`resource::WorkflowTemplate`]: custom resources, with
-//!   Kubernetes metadata and a status.
+//! - [`Schedule`]: a task or a workflow, and the times at which it runs.
+//! - [`resource::Agent`], [`resource::Task`], [`resource::Workflow`], [`resource::WorkflowTemplate`] and [`resource::Schedule`]:
+//!   custom resources, with Kubernetes metadata and a status.
 //! - [`resource::definitions`]: CustomResourceDefinitions with schema, CEL rules and printer columns.
 //! - [`Object`] and [`Document`]: a manifest of any kind, with its position in the text.
 //! - [`Violation`]: one validation error, with the path of its field.
@@ -42,6 +42,7 @@ mod pod;
 pub mod resource;
 mod runtime;
 mod scalar;
+#[expect(clippy::duplicated_attributes, reason = "printer columns of the same type are not duplicates")]
 mod schedule;
 mod schema;
 mod status;

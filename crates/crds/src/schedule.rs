@@ -1,8 +1,10 @@
 //! The `Schedule` manifest: a task or a workflow that is created at recurring times.
 
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::status::ScheduleStatus;
 use crate::{
     HumanDuration, Ignored, ObjectMeta, ScheduleCatchUp, ScheduleConcurrency, TaskSpec, WorkflowSpec,
 };
@@ -26,7 +28,28 @@ pub struct Schedule {
 }
 
 /// Task or workflow that runs, and the times.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, JsonSchema)]
+#[kube(
+    group = "rota.dev",
+    version = "v1alpha1",
+    kind = "Schedule",
+    root = "ScheduleResource",
+    doc = "Tasks or workflows that are created at recurring times.",
+    namespaced,
+    status = "ScheduleStatus",
+    shortname = "rsc",
+    category = "rota",
+    derive = "PartialEq",
+    derive = "Default",
+    printcolumn(name = "Cron", type_ = "string", json_path = ".spec.cron"),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextRunTime"),
+    printcolumn(name = "Active", type_ = "integer", json_path = ".status.active"),
+    printcolumn(name = "Last", type_ = "date", json_path = ".status.lastRunTime"),
+    printcolumn(name = "Outcome", type_ = "string", json_path = ".status.lastRunState"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
+    printcolumn(name = "Zone", type_ = "string", json_path = ".spec.timeZone", priority = 1)
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScheduleSpec {
     /// Cron expression: minute, hour, day of the month, month, day of the week; with six fields, the first is the second.

@@ -312,6 +312,42 @@ pub struct WorkflowTemplateStatus {
     pub version: Option<i64>,
 }
 
+/// Observed state of a schedule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleStatus {
+    /// Conditions of the type `Accepted`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// Generation that the status refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// Explanation, for example why the schedule is refused, or the last run was not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Number of runs that have not ended.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub active: i32,
+    /// Time of the next run, with its jitter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_run_time: Option<Time>,
+    /// Time that the last run is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run_time: Option<Time>,
+    /// State of the last run, such as `Running`, `Succeeded` or `NotStarted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub last_run_state: Option<String>,
+    /// Id of the task or workflow of the last run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub last_run_id: Option<String>,
+}
+
 /// Schema of `metav1.Condition`s by type, with their limits.
 fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -33,7 +33,9 @@ fn compiled(kind: &str) -> (Value, cel::CompiledSchema) {
 /// Validates like an API server: applies defaults first.
 fn verdict(object: &Value, old: Option<&Value>) -> Vec<String> {
     static ALL: LazyLock<Vec<(&str, (Value, cel::CompiledSchema))>> = LazyLock::new(|| {
-        ["Agent", "Task", "Workflow", "WorkflowTemplate"].map(|kind| (kind, compiled(kind))).into()
+        ["Agent", "Task", "Workflow", "WorkflowTemplate", "Schedule"]
+            .map(|kind| (kind, compiled(kind)))
+            .into()
     });
     let (_, (schema, rules)) = ALL.iter().find(|(kind, _)| object["kind"] == *kind).unwrap();
     let defaulted = |value| cel::apply_defaults(schema, value);
@@ -75,6 +77,22 @@ fn accepted_manifests_pass_validation() {
         let documents = rota_crds::parse(&place, &accepted.to_string()).unwrap();
         assert_eq!(documents[0].object.validate(), [], "{place}");
     }
+}
+
+#[test]
+fn rules_of_tasks_and_workflows_hold_in_schedules() {
+    let schedule = |what: Value| {
+        let mut spec = json!({ "cron": "0 3 * * *" });
+        spec.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        verdict(&json!({ "kind": "Schedule", "metadata": { "name": "a" }, "spec": spec }), None)
+    };
+    assert_eq!(schedule(json!({ "task": { "prompt": "x", "agent": "a", "priority": "HIGH" } })), [""; 0]);
+    let both = schedule(json!({ "task": { "prompt": "x", "agent": "a", "worker": "b" } }));
+    assert_eq!(both, ["agent, agents, worker and capabilities are mutually exclusive"]);
+    let secrets = schedule(json!({ "task": { "prompt": "x", "secrets": { "A": "b" } } }));
+    assert!(secrets[0].starts_with("secrets in a Task are visible"), "{secrets:?}");
+    let empty = schedule(json!({ "workflow": { "title": "x" } }));
+    assert_eq!(empty, ["exactly one of steps and template is required"]);
 }
 
 #[test]

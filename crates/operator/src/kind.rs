@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use rota_core::text::prefix;
-use rota_crds::resource::{self, Agent, Task, Workflow, WorkflowTemplate, condition};
+use rota_crds::resource::{self, Agent, Schedule, Task, Workflow, WorkflowTemplate, condition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -84,6 +84,18 @@ impl Kind for WorkflowTemplate {
     fn schema() -> &'static JSONSchemaProps {
         static SCHEMA: LazyLock<JSONSchemaProps> =
             LazyLock::new(|| schema(resource::definition_of_templates()));
+        &SCHEMA
+    }
+
+    fn report_invalid(status: &mut Map<String, Value>, _metadata: &ObjectMeta, message: &str) {
+        status.insert("message".to_owned(), json!(message));
+    }
+}
+
+impl Kind for Schedule {
+    fn schema() -> &'static JSONSchemaProps {
+        static SCHEMA: LazyLock<JSONSchemaProps> =
+            LazyLock::new(|| schema(resource::definition_of_schedules()));
         &SCHEMA
     }
 

@@ -1,4 +1,5 @@
-//! Kubernetes operator: turns `Agent`, `Task`, `Workflow` and `WorkflowTemplate` resources into calls of the API and into worker pods.
+//! Kubernetes operator: turns `Agent`, `Task`, `Workflow`, `WorkflowTemplate` and `Schedule` resources into calls of the
+//! API and into worker pods.
 //!
 //! A client of the control plane: it never opens the store, reads no user Secret and never writes a user's spec.
 //! Everything it acts on arrives as a stream: resources and pods from the cluster, demand and task changes from the
@@ -10,7 +11,7 @@
 //! - `controller::Reconciler`: reconciles one object; `controller::run` drives it with concurrency, backoff and triggers.
 //! - `agent::Agents`: reconciler of `Agent` resources. Registers the agent, scales its worker pods, writes its status.
 //! - `task::Tasks`: reconciler of `Task` resources. Creates the task record once, follows it, writes its status.
-//! - `workflow::Workflows` and `template::Templates`: reconcilers of `Workflow` and `WorkflowTemplate` resources.
+//! - `workflow::Workflows`, `template::Templates` and `schedule::Schedules`: reconcilers of the resources of these kinds.
 //! - `trust`: certificate authority, server certificate and admin token, kept as Secrets.
 //! - `context::Context`: clients and settings that every reconciler receives.
 //!
@@ -53,6 +54,7 @@ mod lease_record;
 mod lifetime;
 mod pods;
 mod run;
+mod schedule;
 #[cfg(feature = "clap")]
 mod settings;
 mod task;

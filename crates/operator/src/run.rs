@@ -10,7 +10,7 @@ use kube::api::{Api, ListParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
-use rota_crds::resource::{Agent, Task, Workflow, WorkflowTemplate};
+use rota_crds::resource::{Agent, Schedule, Task, Workflow, WorkflowTemplate};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,7 +21,9 @@ use crate::control_plane::{self, CaFile};
 use crate::controller::{Source, Synced};
 use crate::health::{self, Health};
 use crate::kind::{Guarded, Kind};
-use crate::{Error, Options, agent, controller, lease, lease_record, pods, task, template, trust, workflow};
+use crate::{
+    Error, Options, agent, controller, lease, lease_record, pods, schedule, task, template, trust, workflow,
+};
 
 /// Pending triggers per scope; senders wait when it is full.
 const TRIGGER_QUEUE_SIZE: usize = 1024;
@@ -206,6 +208,18 @@ fn start(
         };
         start("templates", run.map(Ok).boxed());
     }
+    let schedule_parts = schedule::Parts::new(context.clone());
+    for Scoped { source, triggers, .. } in scoped::<Schedule>(context, &scopes) {
+        let (reconciler, context, stop) =
+            (Arc::clone(&schedule_parts.schedules), context.clone(), stop.clone());
+        let run = async move {
+            if is_served::<Schedule>(&context, "Schedule", &stop).await {
+                let triggers = ReceiverStream::new(triggers);
+                controller::run("schedule", source, reconciler, triggers, context, stop).await;
+            }
+        };
+        start("schedules", run.map(Ok).boxed());
+    }
     start(
         "workflow sweep",
         workflow_parts.run(context.clone(), workflow_stores, synced_workflows, stop.clone()).boxed(),
@@ -218,6 +232,14 @@ fn start(
         }
     };
     start("template sweep", sweep.boxed());
+    let (of_schedules, stopping) = (context.clone(), stop.clone());
+    let sweep = async move {
+        match is_served::<Schedule>(&of_schedules, "Schedule", &stopping).await {
+            true => schedule_parts.run(of_schedules, stopping).await,
+            false => Ok(()),
+        }
+    };
+    start("schedule sweep", sweep.boxed());
     start("task streams", task_parts.run(context.clone(), task_stores, synced_tasks, stop.clone()).boxed());
     start(
         "agent streams",

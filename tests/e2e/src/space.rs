@@ -72,7 +72,8 @@ impl Space {
     }
 }
 
-const KINDS: &str = "agents.rota.dev,tasks.rota.dev,workflows.rota.dev,workflowtemplates.rota.dev";
+const KINDS: &str =
+    "agents.rota.dev,tasks.rota.dev,workflows.rota.dev,workflowtemplates.rota.dev,schedules.rota.dev";
 
 impl Drop for Space {
     fn drop(&mut self) {

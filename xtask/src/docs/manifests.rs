@@ -32,7 +32,7 @@ pub(super) fn page() -> anyhow::Result<String> {
         ("Schedule", schema_of::<rota_crds::Schedule>()),
     ];
     let mut text = format!(
-        "{MARK}\n\n# Manifests\n\n`apiVersion: {}`. `rota apply -f` and `kubectl apply -f` take the same text; schedules are for `rota apply`. Unknown fields are errors.\n",
+        "{MARK}\n\n# Manifests\n\n`apiVersion: {}`. `rota apply -f` and `kubectl apply -f` take the same text. Unknown fields are errors.\n",
         rota_crds::API_VERSION
     );
     let mut definitions = BTreeMap::new();

@@ -77,7 +77,7 @@ fn index() -> String {
          - [Errors](errors.md): reasons of failed calls\n\
          - [Failures](failures.md): classes of failed attempts, and how each is handled\n\
          - [Metrics](metrics.md): metrics of the control plane\n\
-         - [Manifests](manifests.md): `Agent`, `Task`, `Workflow` and `WorkflowTemplate` as `rota apply` and `kubectl apply` take them; for editors as JSON\n  \
+         - [Manifests](manifests.md): `Agent`, `Task`, `Workflow`, `WorkflowTemplate` and `Schedule` as `rota apply` and `kubectl apply` take them; for editors as JSON\n  \
            schema: [agent](agent.schema.json), [task](task.schema.json), [workflow](workflow.schema.json),\n  \
            [workflowtemplate](workflowtemplate.schema.json), [schedule](schedule.schema.json)\n"
     )

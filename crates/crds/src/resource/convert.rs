@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use rota_proto::v1;
 
-use super::{Agent, Task, Workflow, WorkflowTemplate};
+use super::{Agent, Schedule, Task, Workflow, WorkflowTemplate};
 use crate::{ObjectMeta, Violation};
 
 /// Annotation of a task or a workflow with the W3C trace context of its creator.
@@ -131,6 +131,30 @@ impl WorkflowTemplate {
     /// Builds the request that creates the template or adds a version. Returns an error for fields that the API does not have.
     pub fn to_request(&self) -> Result<v1::UpdateWorkflowTemplateRequest, String> {
         self.manifest().to_request("")
+    }
+}
+
+impl Schedule {
+    /// Converts the resource to a manifest.
+    pub fn manifest(&self) -> crate::Schedule {
+        crate::Schedule {
+            api_version: crate::API_VERSION.to_owned(),
+            kind: "Schedule".to_owned(),
+            metadata: metadata(self),
+            spec: self.spec.clone(),
+            status: Default::default(),
+        }
+    }
+
+    /// Returns all violations of the validation rules.
+    pub fn validate(&self) -> Vec<Violation> {
+        self.manifest().validate()
+    }
+
+    /// Builds the request that creates or updates the schedule. Returns an error for fields that the API does not have.
+    pub fn to_request(&self) -> Result<v1::UpdateScheduleRequest, String> {
+        let schedule = Some(self.manifest().to_api("")?);
+        Ok(v1::UpdateScheduleRequest { schedule, allow_missing: true, ..Default::default() })
     }
 }
 

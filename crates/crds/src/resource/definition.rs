@@ -9,7 +9,13 @@ use serde_json::{Map, Value, json};
 use super::rules::{Kind, Rule, rules};
 
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![definition_of_agents(), definition_of_tasks(), definition_of_workflows(), definition_of_templates()]
+    vec![
+        definition_of_agents(),
+        definition_of_tasks(),
+        definition_of_workflows(),
+        definition_of_templates(),
+        definition_of_schedules(),
+    ]
 }
 
 pub fn definition_of_agents() -> CustomResourceDefinition {
@@ -26,6 +32,10 @@ pub fn definition_of_workflows() -> CustomResourceDefinition {
 
 pub fn definition_of_templates() -> CustomResourceDefinition {
     finish(super::WorkflowTemplate::crd(), Kind::WorkflowTemplate)
+}
+
+pub fn definition_of_schedules() -> CustomResourceDefinition {
+    finish(super::Schedule::crd(), Kind::Schedule)
 }
 
 /// Serializes a definition to YAML with sorted keys.
@@ -100,7 +110,7 @@ fn defaults(schema: &mut Value, kind: Kind) {
         Kind::Agent => ("spec.replicas", json!(0)),
         // What was not reconciled yet is pending.
         Kind::Task | Kind::Workflow => ("status.phase", json!("Pending")),
-        Kind::WorkflowTemplate => return,
+        Kind::WorkflowTemplate | Kind::Schedule => return,
     };
     if let Some(node) = find(schema, at) {
         node.insert("default".to_owned(), default);
@@ -108,7 +118,7 @@ fn defaults(schema: &mut Value, kind: Kind) {
 }
 
 fn put(schema: &mut Value, rule: &Rule) {
-    let Some(node) = find(schema, rule.at) else { return };
+    let Some(node) = find(schema, &rule.at) else { return };
     let rules = node.entry("x-kubernetes-validations").or_insert_with(|| json!([]));
     if let Some(rules) = rules.as_array_mut() {
         rules.push(json!({ "rule": rule.rule, "message": rule.message }));

@@ -8,6 +8,7 @@ pub enum Kind {
     Task,
     Workflow,
     WorkflowTemplate,
+    Schedule,
 }
 
 /// CEL validation rule at one field.
@@ -15,7 +16,7 @@ pub enum Kind {
 pub struct Rule {
     pub kind: Kind,
     /// Path of the field, such as `spec.runtime`; empty for the whole object.
-    pub at: &'static str,
+    pub at: String,
     /// CEL expression that must be true.
     pub rule: String,
     /// Message shown to users on a violation.
@@ -167,15 +168,46 @@ const PLAIN: &[(Kind, &str, &str, &str)] = &[
         "size(self.metadata.name) <= 63",
         "the name of a template must have at most 63 characters",
     ),
+    (
+        Kind::Schedule,
+        "",
+        "size(self.metadata.name) <= 63",
+        "the name of a schedule must have at most 63 characters",
+    ),
+    (
+        Kind::Schedule,
+        "spec",
+        "has(self.task) != has(self.workflow)",
+        "exactly one of task and workflow is required",
+    ),
+    (
+        Kind::Schedule,
+        "spec.task",
+        "!has(self.podOverrides)",
+        "podOverrides are for Task resources: the tasks of a schedule have none",
+    ),
     (Kind::Task, "spec.runtime.command", COMMAND, COMMAND_MESSAGE),
     (Kind::Task, "spec.workspace.git.url", GIT, GIT_MESSAGE),
 ];
+
+/// Returns a rule about a new task or workflow as one about those of a schedule; `None` for rules about names and changes.
+fn of_schedule(rule: &Rule) -> Option<Rule> {
+    let part = match rule.kind {
+        Kind::Task => "task",
+        Kind::Workflow => "workflow",
+        _ => return None,
+    };
+    // Of a schedule, no task has any.
+    let is_moot = rule.rule.contains("oldSelf") || rule.rule.contains("podOverrides");
+    let at = rule.at.strip_prefix("spec").filter(|_| !is_moot)?;
+    Some(Rule { kind: Kind::Schedule, at: format!("spec.{part}{at}"), ..rule.clone() })
+}
 
 /// Returns the rules of all kinds.
 pub fn rules() -> Vec<Rule> {
     let plain = PLAIN.iter().map(|&(kind, at, rule, message)| Rule {
         kind,
-        at,
+        at: at.to_owned(),
         rule: rule.to_owned(),
         message: message.to_owned(),
     });
@@ -185,7 +217,7 @@ pub fn rules() -> Vec<Rule> {
     ];
     let runtimes = runtimes.into_iter().map(|(kind, how, message)| Rule {
         kind,
-        at: "spec.runtime",
+        at: "spec.runtime".to_owned(),
         rule: format!("{KINDS} {how} 1"),
         message: message.to_owned(),
     });
@@ -193,13 +225,16 @@ pub fn rules() -> Vec<Rule> {
     let of_workflows = IMMUTABLE_WORKFLOW_FIELDS.iter().map(|field| (Kind::Workflow, "workflow", field));
     let immutable = of_tasks.chain(of_workflows).map(|(kind, what, field)| Rule {
         kind,
-        at: "spec",
+        at: "spec".to_owned(),
         rule: format!(
             "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
         ),
         message: format!("{field} is immutable; create a new {what}"),
     });
-    plain.chain(runtimes).chain(immutable).collect()
+    let mut rules: Vec<_> = plain.chain(runtimes).chain(immutable).collect();
+    let of_schedules: Vec<_> = rules.iter().filter_map(of_schedule).collect();
+    rules.extend(of_schedules);
+    rules
 }
 
 #[cfg(test)]

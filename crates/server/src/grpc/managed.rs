@@ -67,6 +67,18 @@ impl Scope {
         ))
     }
 
+    /// Refuses to take over a schedule that was created over the API.
+    pub(super) fn check_schedule(self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+        if self == Self::All || labels.contains_key(CLUSTER) {
+            return Ok(());
+        }
+        Err(hinted(
+            "MANAGED_BY_API",
+            format!("schedule {name} was created over the API, and no resource of a cluster takes it over"),
+            format!("delete it with `rota schedule delete {name}`, or give the resource another name"),
+        ))
+    }
+
     /// Refuses to take over an agent that was created over the API, with its secrets and waiting tasks.
     pub(super) fn check_agent(
         self,

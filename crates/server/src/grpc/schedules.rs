@@ -1,5 +1,6 @@
 //! `ScheduleService`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use super::answers::page;
+use super::managed::{self, Scope};
 use crate::barrier::Barriers;
 use crate::schedules::{Driver, Entry, ScheduleKey, StoredSchedule, StoredStatus, observe};
 use crate::store_client::{no_reply, unexpected_reply};
@@ -175,7 +177,7 @@ impl Schedules {
         &self,
         namespace: &Namespace,
         stored: &mut StoredSchedule,
-        secrets: &std::collections::BTreeMap<String, String>,
+        secrets: &BTreeMap<String, String>,
     ) -> Result<(), Status> {
         if secrets.is_empty() {
             (stored.sealed, stored.sealed_for) = (Vec::new(), Vec::new());
@@ -233,6 +235,19 @@ fn masked(
     Ok(Wanted::Parts { labels, paused, given: Box::new(given) })
 }
 
+/// Checks that a schedule which a cluster manages is changed by its operator, and another one is not.
+fn check_managed(
+    scope: Scope,
+    known: Option<&Entry>,
+    given: &BTreeMap<String, String>,
+) -> Result<(), Status> {
+    let Some(known) = known else { return scope.check_new(given) };
+    scope.check_schedule(known.name(), known.labels())?;
+    let (namespace, name) = (known.namespace(), known.name());
+    let hint = || format!("change the resource: kubectl -n {namespace} edit schedules.rota.dev {name}");
+    managed::check(known.labels(), given, &format!("schedule {name}"), hint)
+}
+
 #[tonic::async_trait]
 impl ScheduleService for Schedules {
     async fn create_schedule(
@@ -285,6 +300,7 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<v1::UpdateScheduleRequest>,
     ) -> Result<Response<v1::Schedule>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let mut given = request.schedule.ok_or_else(|| invalid("schedule", "is required"))?;
         let key = names::schedule("schedule.name", &given.name)?;
@@ -292,6 +308,7 @@ impl ScheduleService for Schedules {
         // A mask reads before it writes: two that name different fields must not undo each other.
         let _exclusive = self.driver.registry.changes.lock().await;
         let known = self.driver.registry.get(&key);
+        check_managed(scope, known.as_deref(), &given.labels)?;
         match (&known, &mut given.spec) {
             (None, _) if !request.allow_missing => drop(self.find(&key).await?),
             (Some(known), Some(spec)) if spec.paused.is_none() => spec.paused = Some(known.is_paused()),
@@ -306,9 +323,16 @@ impl ScheduleService for Schedules {
         &self,
         request: Request<v1::DeleteScheduleRequest>,
     ) -> Result<Response<Empty>, Status> {
+        let scope = Scope::of(&request);
         let request = request.into_inner();
         let key = names::schedule("name", &request.name)?;
         let _exclusive = self.driver.registry.changes.lock().await;
+        if let Some(known) = self.driver.registry.get(&key) {
+            // The operator deletes what has lost its resource.
+            let own = known.labels().clone();
+            let given = if scope == Scope::All { BTreeMap::new() } else { own };
+            check_managed(scope, Some(&known), &given)?;
+        }
         // One that cannot be decoded is removed.
         if let Err(missing) = self.find(&key).await
             && missing.code() == Code::NotFound

@@ -71,6 +71,11 @@ impl Entry {
         &self.document.key.name
     }
 
+    pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.stored.schedule.as_ref().map_or(&NONE, |schedule| &schedule.labels)
+    }
+
     pub(crate) fn is_paused(&self) -> bool {
         self.spec.paused.unwrap_or_default()
     }

@@ -49,7 +49,6 @@ pub(crate) fn check(namespace: Namespace, given: v1::Schedule, now: Timestamp) -
     let mut spec = given.spec.ok_or_else(|| invalid("schedule.spec", "is required"))?;
     let at = |field: &str| format!("schedule.spec.{field}");
     check::labels("schedule.labels", &given.labels)?;
-    managed("schedule.labels", &given.labels)?;
     if timetable("schedule.spec", &spec)?.next(now).is_none() {
         return Err(invalid(at("cron"), "matches no time"));
     }
@@ -145,7 +144,7 @@ pub(crate) fn to_wire(entry: &Entry, status: &StoredStatus, is_listed: bool) -> 
     v1::Schedule {
         name: names::schedule(entry.namespace().as_str(), entry.name()),
         uid: document.uid.to_string(),
-        labels: entry.stored.schedule.as_ref().map(|known| known.labels.clone()).unwrap_or_default(),
+        labels: entry.labels().clone(),
         spec: Some(spec),
         status: Some(self::status(entry, status)),
         create_time: Some(time::timestamp(document.created_at)),

@@ -114,12 +114,12 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     (
         "MANAGED_BY_CLUSTER",
         Code::FailedPrecondition,
-        "A resource of a Kubernetes cluster determines the task or agent; change the resource.",
+        "A resource of a Kubernetes cluster determines the object; change the resource.",
     ),
     (
         "MANAGED_BY_API",
         Code::FailedPrecondition,
-        "The agent was created over the API; no resource of a cluster takes it over.",
+        "The object was created over the API; no resource of a cluster takes it over.",
     ),
     (
         "ARTIFACTS_FULL",

@@ -93,3 +93,45 @@ async fn agents_of_a_cluster_are_changed_by_its_operator_only() -> Result<()> {
     delete(true).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn schedules_of_a_cluster_are_changed_by_its_operator_only() -> Result<()> {
+    const NAME: &str = "namespaces/default/schedules/nightly";
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let update = |cluster: Option<&str>, cron: &str, mask: &[&str]| {
+        let spec = v1::ScheduleSpec {
+            cron: cron.to_owned(),
+            task: Some(tasks::task("absent")),
+            paused: Some(true),
+            ..Default::default()
+        };
+        let labels = cluster.map(labels).unwrap_or_default();
+        let schedule = v1::Schedule { name: NAME.to_owned(), spec: Some(spec), labels, ..Default::default() };
+        let paths: Vec<_> = mask.iter().map(ToString::to_string).collect();
+        let update_mask = (!paths.is_empty()).then_some(FieldMask { paths });
+        client.update_schedule(v1::UpdateScheduleRequest {
+            schedule: Some(schedule),
+            allow_missing: true,
+            update_mask,
+            ..Default::default()
+        })
+    };
+    update(Some("c1"), "0 3 * * *", &[]).await?;
+    for (caller, mask) in [(None, &[][..]), (None, &["spec.paused"]), (None, &["labels"]), (Some("c2"), &[])]
+    {
+        let refused = update(caller, "0 4 * * *", mask).await.unwrap_err();
+        assert_eq!(refused.reason.as_deref(), Some("MANAGED_BY_CLUSTER"), "{caller:?}: {refused}");
+        assert!(refused.hint.unwrap().contains("kubectl -n default edit schedules.rota.dev nightly"));
+    }
+    let changed = update(Some("c1"), "0 5 * * *", &[]).await?;
+    assert_eq!((changed.spec.unwrap().cron.as_str(), changed.generation), ("0 5 * * *", 2));
+    let delete = v1::DeleteScheduleRequest { name: NAME.to_owned(), ..Default::default() };
+    let refused = client.delete_schedule(delete).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("MANAGED_BY_CLUSTER"), "{refused}");
+    // Its runs have no resource, and belong to no cluster.
+    let run = v1::RunScheduleRequest { name: NAME.to_owned(), ..Default::default() };
+    let task = client.run_schedule(run).await?.task.unwrap();
+    assert!(!task.labels.contains_key(CLUSTER));
+    Ok(())
+}

@@ -84,9 +84,13 @@ async fn rules_accept_and_reject() {
     }
     // Every rule of the installed definitions was tested.
     let mut installed = BTreeSet::new();
-    for definition in
-        ["agents.rota.dev", "tasks.rota.dev", "workflows.rota.dev", "workflowtemplates.rota.dev"]
-    {
+    for definition in [
+        "agents.rota.dev",
+        "tasks.rota.dev",
+        "workflows.rota.dev",
+        "workflowtemplates.rota.dev",
+        "schedules.rota.dev",
+    ] {
         let text = run(&format!("kubectl get crd {definition} -o json")).await.success();
         collect_messages(&serde_json::from_str(&text).unwrap(), &mut installed);
     }

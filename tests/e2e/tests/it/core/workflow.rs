@@ -106,6 +106,39 @@ async fn workflow_is_paused_and_cancelled_by_its_resource() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
+async fn schedule_runs_workflows_until_its_resource_is_deleted() {
+    let space = Space::new("schedule").await;
+    let schedule = |cron: &str| {
+        format!(
+            "apiVersion: rota.dev/v1alpha1\nkind: Schedule\nmetadata: {{name: often}}\nspec: {{cron: '{cron}', workflow: {{steps: [{{name: a, wait: {{duration: 0s}}}}]}}}}\n"
+        )
+    };
+    space.apply(&schedule("* * * * * *")).await;
+    until("a run", TEST_TIMEOUT, async || {
+        (space.field("rsc/often", ".status.lastRunState").await == "Succeeded").then_some(())
+    })
+    .await;
+    let columns = space.kubectl("get schedules.rota.dev often").await.success();
+    for text in ["CRON", "NEXT", "OUTCOME", "Succeeded"] {
+        assert!(columns.contains(text), "{text}: {columns}");
+    }
+    space.apply(&schedule("0 0 30 2 *")).await;
+    until("the refusal", TEST_TIMEOUT, async || {
+        (space.field("rsc/often", ".status.conditions[0].status").await == "False").then_some(())
+    })
+    .await;
+    assert!(space.field("rsc/often", ".status.message").await.contains("schedule.spec.cron"));
+    space.kubectl("delete rsc often").await.success();
+    let control = Control::connect().await;
+    let list = format!("schedule list --namespace {}", space.name);
+    until("the schedule is deleted", TEST_TIMEOUT, async || {
+        (!control.rota(&list).await.success().contains("often")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
 async fn status_of_ten_thousand_steps_is_small() {
     let space = Space::new("workflow").await;
     let steps: Vec<_> = (0..10_000).map(|at| format!("{{name: s{at}, wait: {{duration: 0s}}}}")).collect();
