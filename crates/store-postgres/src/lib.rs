@@ -58,6 +58,7 @@ mod status;
 mod takeover;
 mod target;
 mod transfer;
+mod workflow_pages;
 mod workflows;
 mod writer;
 

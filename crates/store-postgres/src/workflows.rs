@@ -16,7 +16,7 @@ use crate::loads::{pages_by, pair, place};
 use crate::readers::Loan;
 use crate::rows::{self, SHARD, get};
 use crate::session::Session;
-use crate::{outcomes, sql};
+use crate::{outcomes, sql, workflow_pages};
 
 /// Rows that one page of a list visits.
 const MAX_VISITED: usize = 5000;
@@ -42,7 +42,7 @@ fn step_key(row: &Row) -> Result<StepKey, Fault> {
     Ok((key(row)?, number(row, 1)?))
 }
 
-fn step(row: &Row) -> Result<Stored<Step>, Fault> {
+pub(crate) fn step(row: &Row) -> Result<Stored<Step>, Fault> {
     let (workflow, index) = step_key(row)?;
     Ok(stored::<Step>(get(row, 2)?).map(|step| Step { workflow, index, ..step }))
 }
@@ -255,7 +255,10 @@ async fn expired(session: &Session, load: &WorkflowLoad) -> Rows {
 }
 
 /// Rows that can be decoded: one that cannot is missing, and does not hide the others.
-fn decoded<T>(rows: &[Row], read: impl Fn(&Row) -> Result<Stored<T>, Fault>) -> Result<Vec<T>, Fault> {
+pub(crate) fn decoded<T>(
+    rows: &[Row],
+    read: impl Fn(&Row) -> Result<Stored<T>, Fault>,
+) -> Result<Vec<T>, Fault> {
     Ok(all(rows, read)?.into_iter().flatten().collect())
 }
 
@@ -359,28 +362,10 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
                 rows.tasks.push((task, result));
             }
         }
-        WorkflowQuery::Driven { after, limit } => {
-            let (mut key, mut index): (i64, i64) =
-                after.map_or((-1, 0), |(key, step)| (signed(key.0), i64::from(step)));
-            let chunk: i64 = signed(*limit);
-            // A page without rows that can be decoded would be taken for the last one.
-            while rows.steps.is_empty() {
-                let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &index, &chunk];
-                let found = loan.query(sql::DRIVEN_STEPS, params).await?;
-                let Some(last) = found.last() else { break };
-                (key, index) = (get(last, 0)?, get(last, 1)?);
-                rows.steps = decoded(&found, step)?;
-            }
-        }
-        WorkflowQuery::Ending { after, limit } => {
-            let (mut after, chunk): (i64, i64) = (signed(after.0), signed(*limit));
-            while rows.workflows.is_empty() {
-                let found = loan.query(sql::ENDING_WORKFLOWS, &[&SHARD, &after, &chunk]).await?;
-                let Some(last) = found.last() else { break };
-                after = get(last, 0)?;
-                rows.workflows = decoded(&found, workflow)?;
-            }
-        }
+        WorkflowQuery::Driven { .. }
+        | WorkflowQuery::Active { .. }
+        | WorkflowQuery::Ending { .. }
+        | WorkflowQuery::Ended { .. } => return workflow_pages::page(loan, query).await,
         WorkflowQuery::Group(group) => {
             let (namespaces, names) = group_columns(std::slice::from_ref(group));
             let window: i64 = signed(GROUP_WINDOW);

@@ -45,6 +45,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod workflow_pages;
 mod workflows;
 mod writer;
 

@@ -127,6 +127,8 @@ statements! {
     NEXT_WORKFLOW_DUE = "SELECT due FROM workflows WHERE due IS NOT NULL ORDER BY due LIMIT 1";
     ENDED_WORKFLOWS = "SELECT key FROM workflows WHERE ended < ? ORDER BY ended, key LIMIT ?";
     ENDING_WORKFLOWS = "SELECT key, record FROM workflows WHERE state = 5 AND key > ? ORDER BY key";
+    ENDED_SINCE = "SELECT key, record FROM workflows
+                   WHERE ended IS NOT NULL AND (ended, key) > (?1, ?2) ORDER BY ended, key";
     WORKFLOW_SPEC = "SELECT body FROM workflow_specs WHERE workflow = ?";
     INSERT_WORKFLOW_SPEC = "INSERT INTO workflow_specs (workflow, body) VALUES (?, ?)";
     DELETE_WORKFLOW_SPEC = "DELETE FROM workflow_specs WHERE workflow = ?";
@@ -140,6 +142,8 @@ statements! {
                     WHERE workflow = ? AND step >= ? AND state IN (3, 4, 5) ORDER BY step LIMIT ?";
     DRIVEN_STEPS = "SELECT workflow, step, record FROM steps
                     WHERE driven = 1 AND (workflow, step) > (?1, ?2) ORDER BY workflow, step";
+    STARTED_STEPS = "SELECT workflow, step, record FROM steps
+                    WHERE state IN (3, 4, 5) AND (workflow, step) > (?1, ?2) ORDER BY workflow, step";
     DUE_STEPS = "SELECT workflow, step FROM steps WHERE due <= ? ORDER BY due, workflow, step LIMIT ?";
     NEXT_STEP_DUE = "SELECT due FROM steps WHERE due IS NOT NULL ORDER BY due LIMIT 1";
     STEP_SPECS = "SELECT step, body FROM step_specs WHERE workflow = ? AND step >= ? ORDER BY step LIMIT ?";

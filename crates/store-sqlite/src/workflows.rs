@@ -13,13 +13,14 @@ use rusqlite::{Connection, Params, Row, params};
 use crate::open::explain;
 use crate::readers::{all, one, task_row};
 use crate::sql;
+use crate::workflow_pages;
 use crate::writer::run;
 use rota_store::codec::{encode, signed, stored, unsigned};
 
 /// Rows that one page of a list visits.
 const MAX_VISITED: usize = 5000;
 
-fn workflow(row: &Row<'_>) -> rusqlite::Result<Stored<Workflow>> {
+pub(crate) fn workflow(row: &Row<'_>) -> rusqlite::Result<Stored<Workflow>> {
     let key = WorkflowKey(unsigned(row.get(0)?));
     Ok(stored::<Workflow>(row.get_ref(1)?.as_blob()?).map(|workflow| Workflow { key, ..workflow }))
 }
@@ -37,7 +38,7 @@ fn step_key(row: &Row<'_>) -> rusqlite::Result<StepKey> {
     Ok((WorkflowKey(unsigned(row.get(0)?)), row.get(1)?))
 }
 
-fn step(row: &Row<'_>) -> rusqlite::Result<Stored<Step>> {
+pub(crate) fn step(row: &Row<'_>) -> rusqlite::Result<Stored<Step>> {
     let (workflow, index) = step_key(row)?;
     Ok(stored::<Step>(row.get_ref(2)?.as_blob()?).map(|step| Step { workflow, index, ..step }))
 }
@@ -261,7 +262,7 @@ fn decoded<T>(rows: Vec<Stored<T>>) -> Vec<T> {
 }
 
 /// Reads up to a number of rows that can be decoded: a page without any is the last one.
-fn some<T>(
+pub(crate) fn some<T>(
     connection: &Connection,
     sql: &str,
     params: impl Params,
@@ -382,14 +383,10 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
                 rows.tasks.push((task.map_err(Error::Corrupt)?, result.map(Bytes::copy_from_slice)));
             }
         }
-        WorkflowQuery::Driven { after, limit } => {
-            let (workflow, index) = after.map_or((-1, 0), |(key, step)| (signed(key.0), i64::from(step)));
-            rows.steps = some(connection, sql::DRIVEN_STEPS, params![workflow, index], *limit, step)?;
-        }
-        WorkflowQuery::Ending { after, limit } => {
-            let params = params![signed(after.0)];
-            rows.workflows = some(connection, sql::ENDING_WORKFLOWS, params, *limit, workflow)?;
-        }
+        WorkflowQuery::Driven { .. }
+        | WorkflowQuery::Active { .. }
+        | WorkflowQuery::Ending { .. }
+        | WorkflowQuery::Ended { .. } => return workflow_pages::page(connection, query),
         WorkflowQuery::Group(key) => rows.members = group(connection, key)?,
         WorkflowQuery::Unended => {
             let count = one(connection, sql::UNENDED_WORKFLOWS, [], |row| row.get(0))?;

@@ -328,6 +328,16 @@ pub enum WorkflowQuery {
         after: Option<StepKey>,
         limit: usize,
     },
+    /// Steps that have started and not ended, after this one.
+    Active {
+        after: Option<StepKey>,
+        limit: usize,
+    },
+    /// Workflows that have ended after a time, or at that time with a later key: those that ended first come first.
+    Ended {
+        after: (Timestamp, WorkflowKey),
+        limit: usize,
+    },
     /// Workflows whose outputs are to be evaluated.
     Ending {
         after: WorkflowKey,

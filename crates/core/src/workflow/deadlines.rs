@@ -10,7 +10,7 @@ impl Move<'_> {
     /// Begins to wait, for at most so long.
     pub(super) fn wait(&mut self, most: Option<Duration>) {
         self.step.due = most.map(|most| self.now + most);
-        self.step.waits_since = self.step.due.map(|_| self.now);
+        self.step.waits_since = Some(self.now);
         (self.step.paused_for, self.step.away) = (self.workflow.paused_for, Duration::ZERO);
     }
 

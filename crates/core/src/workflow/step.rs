@@ -106,7 +106,7 @@ pub struct Step {
     /// Deadline of an approval or a wait.
     #[serde(default, skip_serializing_if = "none")]
     pub due: Option<Timestamp>,
-    /// When it began to wait for that.
+    /// When it began to wait for a person, a time or a signal.
     #[serde(default, skip_serializing_if = "none")]
     pub waits_since: Option<Timestamp>,
     /// A deadline that has passed during a pause, until that ends.

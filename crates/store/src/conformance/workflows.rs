@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rota_core::task::State as TaskState;
 use rota_core::workflow::{Command as Apply, Kind, Rejected, State, StepCommand, StepState};
-use rota_core::{WorkflowId, WorkflowKey};
+use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use uuid::Uuid;
 
 use super::follow_ups::{MOST, settle};
@@ -95,6 +95,13 @@ async fn graph(t: &mut Harness, reloads: bool) {
 
     run.start(3, 1, 0, 0, 0).await.unwrap();
     assert_eq!((run.step(3).await.prompt.as_str(), run.driven().await), ("Why?", Vec::new()));
+    let active = async |run: &Run<'_>, after| {
+        let rows = run.query(WorkflowQuery::Active { after, limit: 9 }).await.steps;
+        rows.iter().map(|step| (step.workflow, step.index)).collect::<Vec<_>>()
+    };
+    assert_eq!(active(&run, None).await, [(run.key(), 3)]);
+    assert_eq!(active(&run, Some((run.key(), 2))).await, [(run.key(), 3)]);
+    assert_eq!(active(&run, Some((run.key(), 3))).await, []);
     let decide = WorkflowCommand::Step {
         namespace: namespace("n"),
         id: run.workflow.id,
@@ -128,6 +135,15 @@ async fn graph(t: &mut Harness, reloads: bool) {
     let texts = [&b"outputs of each"[..], b"yes", b"all"].map(Bytes::from_static);
     assert_eq!(bodies, rows.into_iter().zip(texts).collect::<Vec<_>>());
     assert_eq!((run.driven().await, run.query(WorkflowQuery::Unended).await.count), (Vec::new(), 0));
+    let at = run.workflow().await.ended_at.unwrap();
+    let ended = async |at, key| {
+        let query = WorkflowQuery::Ended { after: (at, WorkflowKey(key)), limit: 9 };
+        run.query(query).await.workflows.iter().map(|one| one.key).collect::<Vec<_>>()
+    };
+    let own = run.key();
+    assert_eq!(ended(at, own.0 - 1).await, [own]);
+    assert_eq!(ended(Timestamp(at.0 - 1), u64::MAX >> 1).await, [own]);
+    assert_eq!(ended(at, own.0).await, []);
 }
 
 pub async fn graph_is_driven_to_its_end(t: &mut Harness) {

@@ -265,6 +265,19 @@ impl Contents {
                     driven.filter(|step| after.is_none_or(|after| (step.workflow, step.index) > after));
                 rows.steps = later.take(*limit).cloned().collect();
             }
+            WorkflowQuery::Active { after, limit } => {
+                let active = of.steps.values().filter(|step| step.state.is_active());
+                let later =
+                    active.filter(|step| after.is_none_or(|after| (step.workflow, step.index) > after));
+                rows.steps = later.take(*limit).cloned().collect();
+            }
+            WorkflowQuery::Ended { after, limit } => {
+                let ended = of.records.values().filter(|one| !one.deleted);
+                let mut ended: Vec<_> =
+                    ended.filter(|one| one.ended_at.is_some_and(|at| (at, one.key) > *after)).collect();
+                ended.sort_unstable_by_key(|one| (one.ended_at, one.key));
+                rows.workflows = ended.into_iter().take(*limit).cloned().collect();
+            }
             WorkflowQuery::Ending { after, limit } => {
                 let ending = of.records.values().filter(|one| one.state == State::Ending && one.key > *after);
                 rows.workflows = ending.take(*limit).cloned().collect();
