@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::agents::{AgentEffect, AgentRegistry};
 use crate::alerts::Alerts;
+use crate::approvals::Approvals;
 use crate::attention::Attention;
 use crate::breakers::Breakers;
 use crate::clock::now;
@@ -42,6 +43,7 @@ pub(crate) struct CommitApplier {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) alerts: Arc<Alerts>,
     pub(crate) attention: Arc<Attention>,
+    pub(crate) approvals: Arc<Approvals>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) notifier: Arc<Notifier>,
     pub(crate) successes: Successes,
@@ -107,6 +109,7 @@ impl CommitApplier {
         }
         self.timer.send_if_modified(|due| std::mem::replace(due, commit.next_due) != commit.next_due);
         self.attention.observe(&commit);
+        self.approvals.observe(&commit);
         // After all that it looks at.
         if may_alert {
             self.alerts.begun();

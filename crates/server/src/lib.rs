@@ -41,6 +41,7 @@
 mod accounts;
 mod agents;
 mod alerts;
+mod approvals;
 mod artifacts;
 mod assign;
 mod attention;

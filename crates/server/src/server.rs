@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
 use crate::alerts::Alerts;
+use crate::approvals::Approvals;
 use crate::artifacts::Artifacts;
 use crate::attention::Attention;
 use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, CommitLoop};
@@ -226,6 +227,7 @@ impl Server {
         let sign_in_sealer = Arc::clone(&sealer);
         let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
         let attention = Arc::new(Attention::default());
+        let approvals = Arc::new(Approvals::default());
         let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
@@ -237,6 +239,7 @@ impl Server {
             dispatcher,
             alerts: Arc::clone(&alerts),
             attention: Arc::clone(&attention),
+            approvals: Arc::clone(&approvals),
             watchers: Arc::clone(&watchers),
             notifier: Arc::clone(&notifier),
             successes,
@@ -257,6 +260,7 @@ impl Server {
             store: store.clone(),
             demand: demand.clone(),
             artifacts: artifacts.clone(),
+            approvals: Arc::clone(&approvals),
         };
         let history = History::new(scraper.clone(), store.clone(), options.timing.wall_clock);
         let background = background::start(
@@ -280,6 +284,7 @@ impl Server {
                 history: history.clone(),
                 alerts: Arc::clone(&alerts),
                 attention: Arc::clone(&attention),
+                approvals,
                 stop: stop.clone(),
             },
         );

@@ -1,6 +1,8 @@
 //! Notifications to real receivers over loopback: signed, in order, and never lost, whatever the receivers and the control plane
 //! do.
 
+mod workflows;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
 use crate::alerts::Alerts;
+use crate::approvals::Approvals;
 use crate::artifacts::{self, Artifacts};
 use crate::attention::Attention;
 use crate::breakers::{self, Breakers};
@@ -77,6 +78,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) history: History,
     pub(crate) alerts: Arc<Alerts>,
     pub(crate) attention: Arc<Attention>,
+    pub(crate) approvals: Arc<Approvals>,
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
@@ -103,6 +105,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         history,
         alerts,
         attention,
+        approvals,
         retention,
         write_grace,
         due,
@@ -137,7 +140,16 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         let changes = scheduler.changed().run(of_scheduler);
         let held = release_held(&scheduler, stop.clone());
         let attention = attention.run(&reader, stop.clone());
-        tokio::join!(changes, agents.changed().run(of_agents), watchers.run(stop), feed, held, attention);
+        let approvals = approvals.run(&reader, stop.clone());
+        tokio::join!(
+            changes,
+            agents.changed().run(of_agents),
+            watchers.run(stop),
+            feed,
+            held,
+            attention,
+            approvals
+        );
     };
     BackgroundHandles(vec![
         ("commits", spawn("commits", OnExit::Done, commits)),

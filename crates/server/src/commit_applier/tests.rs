@@ -118,6 +118,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         agents,
         dispatcher: Arc::new(dispatcher),
         attention: Arc::default(),
+        approvals: Arc::default(),
         watchers: Arc::new(Watchers::default()),
         store,
         restored: None,

@@ -4,11 +4,22 @@ use std::fmt::Display;
 
 use rota_core::failure;
 use rota_core::task::{AttemptOutcome, Body, State};
+use rota_core::workflow;
 use rota_store::{AttemptEnded, Commit, QueueLeft, TaskChange, UsageAdded};
 
 use super::Metrics;
-use super::labels::{Agent, Class, Recovery};
+use super::labels::{Agent, Class, Recovery, Run};
 use crate::wire::failure::class_name;
+
+fn workflow_outcome(state: workflow::State) -> Option<&'static str> {
+    match state {
+        workflow::State::Succeeded => Some("succeeded"),
+        workflow::State::Failed => Some("failed"),
+        workflow::State::Cancelled => Some("cancelled"),
+        workflow::State::CompensationFailed => Some("compensation_failed"),
+        _ => None,
+    }
+}
 
 impl Metrics {
     /// Counts the tasks that were on workers when the control plane started.
@@ -49,6 +60,12 @@ impl Metrics {
         }
         for added in &commit.usage {
             self.usage(added);
+        }
+        // After its end a workflow only changes when it is deleted.
+        for workflow in commit.workflows.iter().filter(|workflow| !workflow.deleted) {
+            if let Some(outcome) = workflow_outcome(workflow.state) {
+                self.workflows_ended.get_or_create(&Run { outcome }).inc();
+            }
         }
         let mut ends = commit.attempts_ended.iter().peekable();
         for change in &commit.tasks {

@@ -95,6 +95,8 @@ pub(crate) struct Metrics {
     artifacts_full: Gauges<Of>,
     notified: Counters<Notified>,
     notifications_waiting: Gauges<Receiver>,
+    workflows_ended: Counters<Run>,
+    approvals_waiting: Gauge,
     schedule_runs: Counters<Run>,
     schedule_lag: Histogram,
 }
@@ -164,9 +166,14 @@ impl Metrics {
             artifacts_full: Family::default(),
             notified: Family::default(),
             notifications_waiting: Family::default(),
+            workflows_ended: Family::default(),
+            approvals_waiting: Gauge::default(),
             schedule_runs: Family::default(),
             schedule_lag: latency(),
         };
+        for outcome in ["succeeded", "failed", "cancelled", "compensation_failed"] {
+            drop(metrics.workflows_ended.get_or_create(&Run { outcome }));
+        }
         for outcome in ["started", "skipped", "failed"] {
             drop(metrics.schedule_runs.get_or_create(&Run { outcome }));
         }
@@ -273,7 +280,12 @@ impl Metrics {
         let help = "Notifications that wait for their delivery, as far as they are in memory";
         let waiting = &self.notifications_waiting;
         registry.register("rota_notifications_waiting", None, &["receiver"], help, waiting);
-        let help = "Times of schedules, by outcome: started, skipped, or failed to create its task";
+        let help = "Workflows ended, by outcome: succeeded, failed, cancelled or compensation_failed";
+        registry.register("rota_workflows_ended", None, &["outcome"], help, &self.workflows_ended);
+        let help = "Steps of workflows that wait for a person";
+        registry.register("rota_workflow_approvals_waiting", None, &[], help, &self.approvals_waiting);
+        let help =
+            "Times of schedules, by outcome: started, skipped, or failed to create its task or workflow";
         registry.register("rota_schedule_runs", None, &["outcome"], help, &self.schedule_runs);
         let help = "Time in seconds from the time of a schedule, without its jitter, to the start of its run";
         registry.register("rota_schedule_lag", seconds(), &[], help, &self.schedule_lag);

@@ -18,6 +18,7 @@ use super::commits::name;
 use super::labels::{Agent, Backend, Budget, InState, Of, State as StateLabel};
 use crate::accounts;
 use crate::artifacts::Artifacts;
+use crate::approvals::Approvals;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::scheduler::WorkerView;
@@ -50,6 +51,7 @@ pub(crate) struct Scraper {
     pub(crate) store: StoreClient,
     pub(crate) demand: Demand,
     pub(crate) artifacts: Artifacts,
+    pub(crate) approvals: Arc<Approvals>,
 }
 
 impl Scraper {
@@ -153,6 +155,7 @@ impl Scraper {
         self.update_workers(snapshot);
         self.update_budgets();
         self.update_artifacts();
+        metrics.approvals_waiting.set(i64::try_from(self.approvals.count()).unwrap_or(i64::MAX));
         self.update_store();
     }
 

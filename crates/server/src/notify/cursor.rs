@@ -2,7 +2,7 @@
 //! replica continues where the last one has ended. A position that is too old repeats notifications, and never loses one.
 
 use prost::Message;
-use rota_core::Namespace;
+use rota_core::{Namespace, Timestamp};
 use rota_store::{
     Command, Document, DocumentKey, DocumentKind, DocumentsPage, Error, Expected, PutDocument, Snapshot,
 };
@@ -24,6 +24,9 @@ pub(super) struct Cursor {
 struct Position {
     #[prost(uint64, tag = "1")]
     revision: u64,
+    /// Time up to which everything about workflows was delivered, in microseconds.
+    #[prost(int64, optional, tag = "2")]
+    at: Option<i64>,
 }
 
 /// Removes the positions of receivers that no longer exist: one that comes back starts over.
@@ -45,24 +48,26 @@ pub(super) async fn remove_others(store: &StoreClient, names: &[&str]) -> Result
 }
 
 impl Cursor {
-    /// Returns the position of a receiver; that of the snapshot if there is none, which is not kept yet.
+    /// Returns the position of a receiver, and the time up to which it has everything about workflows; that of the snapshot, and none,
+    /// if there is none, which is not kept yet.
     pub(super) async fn open(
         store: &StoreClient,
         receiver: &Receiver,
         snapshot: &Snapshot,
-    ) -> Result<(Self, u64), Error> {
+    ) -> Result<(Self, u64, Option<Timestamp>), Error> {
         // Receivers belong to no namespace.
         let (namespace, name) = (Namespace::default(), receiver.name.clone());
         let key = DocumentKey { kind: DocumentKind::NotificationPosition, namespace, name };
         let known = store.reads().document(key.clone()).await?;
         let position = known.and_then(|known| decode(&known));
+        let at = position.as_ref().and_then(|known| known.at).map(Timestamp);
         let revision = position.map_or(snapshot.revision, |known| known.revision.min(snapshot.revision));
-        Ok((Self { key, store: store.clone() }, revision))
+        Ok((Self { key, store: store.clone() }, revision, at))
     }
 
     /// Replaces the position, and returns once it is durable.
-    pub(super) async fn save(&self, revision: u64) -> Result<(), Error> {
-        let payload = Position { revision }.encode_to_vec().into();
+    pub(super) async fn save(&self, revision: u64, at: Timestamp) -> Result<(), Error> {
+        let payload = Position { revision, at: Some(at.0) }.encode_to_vec().into();
         let put = PutDocument { key: self.key.clone(), payload, expected: Expected::Any };
         let replies = self.store.apply_lazily(vec![Command::PutDocument(put)]).await?;
         match replies.first() {

@@ -1,5 +1,5 @@
-//! Deliveries to one receiver: a few at a time, those of one task in order, each until it is accepted, refused for good, or too
-//! old. One that fails delays no other task's.
+//! Deliveries to one receiver: a few at a time, those of one task or workflow in order, each until it is accepted, refused for good, or too
+//! old. One that fails delays no others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::cursor::Cursor;
-use super::message::Notification;
+use super::message::{Notification, Place};
 use super::queue::Queue;
 use super::receivers::{NotificationsError, Receiver};
 use super::send::{About, MAX_WAIT, Unsent, client, send};
 use super::taken::Taken;
+use super::workflow_queue::WorkflowQueue;
+use super::workflows;
 use crate::clock::now;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
@@ -43,6 +45,7 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Delivery {
     receiver: Receiver,
     queue: Queue,
+    workflows: WorkflowQueue,
     cursor: Cursor,
     moved: Notify,
     client: Client,
@@ -80,6 +83,7 @@ impl Delivery {
     pub(super) fn new(
         receiver: Receiver,
         queue: Queue,
+        workflows: WorkflowQueue,
         cursor: Cursor,
         metrics: Arc<Metrics>,
     ) -> Result<Self, NotificationsError> {
@@ -87,7 +91,19 @@ impl Delivery {
             .map_err(|problem| NotificationsError::Receiver { name: receiver.name.clone(), problem })?;
         let (moved, problem, failures) = (Notify::new(), Mutex::default(), Failures::default());
         let (places, accepted) = (Semaphore::new(PLACES), AtomicU64::new(0));
-        Ok(Self { receiver, queue, cursor, moved, client, places, accepted, metrics, problem, failures })
+        Ok(Self {
+            receiver,
+            queue,
+            workflows,
+            cursor,
+            moved,
+            client,
+            places,
+            accepted,
+            metrics,
+            problem,
+            failures,
+        })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -100,7 +116,13 @@ impl Delivery {
     }
 
     /// Takes in the occasions of a commit.
-    pub(super) fn observe(&self, revision: u64, found: &[Arc<Notification>]) {
+    pub(super) fn observe(
+        &self,
+        revision: u64,
+        found: &[Arc<Notification>],
+        of_workflows: &[workflows::Place],
+    ) {
+        self.workflows.observe(of_workflows);
         let wanted = found.iter().filter(|one| self.receiver.wants(&one.namespace, one.occasion));
         if self.queue.observe(revision, wanted.cloned()) {
             self.moved.notify_one();
@@ -112,19 +134,19 @@ impl Delivery {
         tokio::join!(self.distribute(store), self.save());
     }
 
-    /// Delivers notifications of different tasks concurrently, and those of one task one after the other.
+    /// Delivers notifications of different tasks and workflows concurrently, and those of one of them one after the other.
     async fn distribute(&self, store: &StoreClient) {
         let (mut deliveries, mut taken) = (FuturesUnordered::new(), Taken::default());
         // Kept while others end: it may be reading the store.
         let next = self.next(store);
         tokio::pin!(next);
         loop {
-            self.metrics.notifications_waiting(self.name(), self.queue.len());
+            self.metrics.notifications_waiting(self.name(), self.queue.len() + self.workflows.len());
             self.moved.notify_one();
             tokio::select! {
                 Some(done) = deliveries.next() => {
                     let done: Arc<Notification> = done;
-                    self.queue.done(&done);
+                    self.done(&done);
                     deliveries.extend(taken.done(&done).map(|next| self.deliver(next)));
                 }
                 one = &mut next, if taken.has_room() => {
@@ -138,17 +160,28 @@ impl Delivery {
                     });
                     for one in fullest.map(|fullest| taken.give_up(&fullest)).unwrap_or_default() {
                         self.give_up(&one, "too many of its namespace wait behind others that are not accepted");
-                        self.queue.done(&one);
+                        self.done(&one);
                     }
                 }
             }
         }
     }
 
-    /// Returns the next notification of the queue.
+    fn done(&self, one: &Notification) {
+        match one.place {
+            Place::Feed(revision, log_seq) => self.queue.done((revision, log_seq)),
+            Place::Workflow(place) => self.workflows.done(place),
+        }
+    }
+
+    /// Returns the next notification of the queues.
     async fn next(&self, store: &StoreClient) -> Arc<Notification> {
         loop {
-            match self.queue.next(&self.receiver, store).await {
+            let next = tokio::select! {
+                next = self.workflows.next(&self.receiver, store) => next,
+                next = self.queue.next(&self.receiver, store) => next,
+            };
+            match next {
                 Ok(next) => return next,
                 Err(error) => {
                     tracing::warn!(receiver = self.name(), %error, "failed to read what to notify of, retrying");
@@ -163,11 +196,11 @@ impl Delivery {
         let mut saved = None;
         loop {
             self.moved.notified().await;
-            let position = self.queue.position();
+            let position = (self.queue.position(), self.workflows.position());
             if saved == Some(position) {
                 continue;
             }
-            match self.cursor.save(position).await {
+            match self.cursor.save(position.0, position.1).await {
                 Ok(()) => saved = Some(position),
                 Err(error) => {
                     tracing::warn!(receiver = self.name(), %error, "failed to keep the position of a receiver");

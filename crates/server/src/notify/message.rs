@@ -1,4 +1,4 @@
-//! Occasions for notifications in the log of a task, and the messages about them. What agents wrote is cut, and has been redacted
+//! Occasions for notifications in the log of a task, and the messages about them and those in workflows. What agents wrote is cut, and has been redacted
 //! when it was stored.
 
 use std::fmt::Write as _;
@@ -12,6 +12,7 @@ use rota_store::{FeedEntry, TaskChange};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::workflows::Place as WorkflowPlace;
 use crate::wire;
 
 /// Bytes of each text in a message.
@@ -36,6 +37,11 @@ pub(super) enum Occasion {
     Attention,
     /// 80 % of a budget are spent.
     Budget,
+    /// A step of a workflow waits for a person.
+    Approval,
+    WorkflowFailed,
+    CompensationFailed,
+    WorkflowSucceeded,
 }
 
 impl Occasion {
@@ -46,50 +52,79 @@ impl Occasion {
             Self::Failed => "task.failed",
             Self::Attention => "task.attention",
             Self::Budget => "task.budget",
+            Self::Approval => "workflow.approval",
+            Self::WorkflowFailed => "workflow.failed",
+            Self::CompensationFailed => "workflow.compensation_failed",
+            Self::WorkflowSucceeded => "workflow.succeeded",
         }
+    }
+
+    /// Whether receivers get it that name no occasions.
+    pub(super) fn is_usual(self) -> bool {
+        self != Self::WorkflowSucceeded
     }
 }
 
 /// One notification, the same for every receiver.
 #[derive(Debug)]
 pub(super) struct Notification {
-    pub(super) task: TaskKey,
+    /// Key of the task, or of the workflow: both have keys of one sequence.
+    pub(super) subject: TaskKey,
     pub(super) namespace: Namespace,
     pub(super) occasion: Occasion,
-    pub(super) task_id: String,
-    pub(super) revision: u64,
-    log_seq: u64,
+    /// Id of the task or workflow.
+    pub(super) subject_id: String,
+    pub(super) id: String,
+    pub(super) place: Place,
     /// Time of the occasion, which bounds the attempts to deliver it.
     pub(super) at: Timestamp,
-    data: Data,
+    pub(super) data: Data,
 }
 
-#[derive(Debug, Serialize)]
-struct Data {
-    namespace: String,
-    task: String,
+/// Where the occasion is found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Revision and position in the log of a task.
+    Feed(u64, u64),
+    Workflow(WorkflowPlace),
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Data {
+    pub(super) namespace: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    alias: String,
+    pub(super) task: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    title: String,
+    pub(super) workflow: String,
+    /// Step that waits, or has failed first.
     #[serde(skip_serializing_if = "String::is_empty")]
-    agent: String,
-    attempt: u32,
-    /// The question, why the task failed, or which budget is nearly spent.
-    message: String,
+    pub(super) step: String,
+    /// When the default decision counts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<Request>,
+    pub(super) deadline: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
-    failure_class: String,
+    pub(super) alias: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) title: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) agent: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    snapshot: Option<Snapshot>,
+    pub(super) attempt: Option<u32>,
+    /// The question, why the task or workflow failed, or which budget is nearly spent.
+    pub(super) message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request: Option<Request>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) failure_class: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) snapshot: Option<Snapshot>,
     /// Command that answers, or shows more.
-    command: String,
+    pub(super) command: String,
 }
 
 /// State of a task that fails, for readers without access to Rota.
 #[derive(Debug, Serialize)]
-struct Snapshot {
+pub(super) struct Snapshot {
     severity: String,
     attempts: u32,
     failed_attempts: u32,
@@ -125,7 +160,7 @@ impl Snapshot {
 }
 
 #[derive(Debug, Serialize)]
-struct Request {
+pub(super) struct Request {
     id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     tool: String,
@@ -135,7 +170,7 @@ struct Request {
     choices: Vec<String>,
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     let kept = prefix(text, MAX_TEXT);
     if kept.len() < text.len() { format!("{kept} …") } else { kept.to_owned() }
 }
@@ -199,9 +234,7 @@ fn build(
     let command = match occasion {
         Occasion::Question => format!("rota answer {id} -n {namespace} TEXT"),
         Occasion::Permission => format!("rota answer {id} -n {namespace} --allow"),
-        Occasion::Failed | Occasion::Attention | Occasion::Budget => {
-            format!("rota describe {id} -n {namespace}")
-        }
+        _ => format!("rota describe {id} -n {namespace}"),
     };
     let data = Data {
         namespace: namespace.to_string(),
@@ -209,20 +242,21 @@ fn build(
         alias: task.alias.clone().unwrap_or_default(),
         title: cut(&task.title),
         agent: task.agent().map(ToString::to_string).unwrap_or_default(),
-        attempt: event.attempt,
+        attempt: Some(event.attempt),
         message: cut(message),
         request,
         snapshot: failure.map(|failure| Snapshot::new(task, failure)),
         failure_class: failure.map(|failure| wire::failure::class_name(failure.class)).unwrap_or_default(),
         command,
+        ..Data::default()
     };
     Notification {
-        task: task.key,
+        subject: task.key,
         namespace: namespace.clone(),
         occasion,
-        task_id: id,
-        revision,
-        log_seq: event.log_seq,
+        id: format!("msg_{id}_{}", event.log_seq),
+        subject_id: id,
+        place: Place::Feed(revision, event.log_seq),
         at: event.at,
         data,
     }
@@ -230,13 +264,13 @@ fn build(
 
 impl Notification {
     /// Returns the id, which is the same each time that it is sent.
-    pub(super) fn id(&self) -> String {
-        format!("msg_{}_{}", self.task_id, self.log_seq)
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
-    /// Returns its place in the feed.
-    pub(super) fn place(&self) -> (u64, u64) {
-        (self.revision, self.log_seq)
+    /// Whether it is about a workflow.
+    pub(super) fn is_of_workflow(&self) -> bool {
+        matches!(self.place, Place::Workflow(_))
     }
 
     /// Returns the body of a webhook.
@@ -251,13 +285,17 @@ impl Notification {
     /// Returns the body for an incoming webhook of Slack. Nothing that an agent wrote is formatted, or mentions anyone.
     pub(super) fn slack(&self, link: Option<&str>) -> Value {
         let data = &self.data;
-        let name = [&data.alias, &data.title, &data.task].into_iter().find(|name| !name.is_empty());
+        let name = [&data.alias, &data.title, &self.subject_id].into_iter().find(|name| !name.is_empty());
         let what = match self.occasion {
             Occasion::Question => "asks a question",
             Occasion::Permission => "asks for permission",
             Occasion::Failed => "has failed",
             Occasion::Attention => "keeps failing",
             Occasion::Budget => "has nearly spent a budget",
+            Occasion::Approval => "waits for an approval",
+            Occasion::WorkflowFailed => "has failed",
+            Occasion::CompensationFailed => "could not undo what it has done: a compensation has failed",
+            Occasion::WorkflowSucceeded => "has succeeded",
         };
         let name = escape(&plain(prefix(name.map_or("", String::as_str), 100)));
         let mut text = format!("*{name}* in {} {what}", self.namespace);
@@ -305,10 +343,8 @@ mod tests {
             let data = Data {
                 namespace: namespace.to_owned(),
                 task: "an-id".to_owned(),
-                alias: String::new(),
                 title: title.to_owned(),
-                agent: String::new(),
-                attempt: 1,
+                attempt: Some(1),
                 message: "which one?".to_owned(),
                 request: Some(Request {
                     id: String::new(),
@@ -316,17 +352,16 @@ mod tests {
                     input: String::new(),
                     choices: vec![cut(choice); MAX_CHOICES],
                 }),
-                failure_class: String::new(),
-                snapshot: None,
                 command: "rota answer an-id -n default TEXT".to_owned(),
+                ..Data::default()
             };
             Self {
-                task,
+                subject: task,
                 namespace: Namespace::new(namespace).unwrap(),
                 occasion: Occasion::Question,
-                task_id: "an-id".to_owned(),
-                revision: 1,
-                log_seq: 1,
+                subject_id: "an-id".to_owned(),
+                id: "msg_an-id_1".to_owned(),
+                place: Place::Feed(1, 1),
                 at: Timestamp(0),
                 data,
             }

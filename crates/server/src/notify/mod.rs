@@ -1,5 +1,6 @@
 //! Notifications: messages to receivers outside of Rota (webhooks, Slack) about tasks that wait for a person, have failed for
-//! good, or have nearly spent their budget. At least once, and in the order of its log for each task.
+//! good, or have nearly spent their budget, and about workflows that wait for a person or have ended. At least once, and in the order
+//! of its log for each task.
 //!
 //! A commit leaves its occasions in the bounded queue of each receiver. What no longer fits, and what was committed before a
 //! start, is read from the feed of the store, from a durable position on. A receiver that is slow or down delays no other one,
@@ -14,6 +15,8 @@ mod receivers;
 mod send;
 mod sign;
 mod taken;
+mod workflow_queue;
+mod workflows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +29,7 @@ use self::cursor::Cursor;
 use self::deliver::Delivery;
 use self::queue::Queue;
 pub use self::receivers::{NotificationsError, Receiver};
+use self::workflow_queue::WorkflowQueue;
 use crate::clock::now;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -50,9 +54,10 @@ impl Notifier {
     ) -> Result<Self, Error> {
         let mut deliveries = Vec::new();
         for receiver in receivers {
-            let (cursor, revision) = Cursor::open(store, &receiver, snapshot).await?;
+            let (cursor, revision, at) = Cursor::open(store, &receiver, snapshot).await?;
             let queue = Queue::new(revision, snapshot.revision);
-            deliveries.push(Delivery::new(receiver, queue, cursor, Arc::clone(metrics))?);
+            let workflows = WorkflowQueue::new(at, now());
+            deliveries.push(Delivery::new(receiver, queue, workflows, cursor, Arc::clone(metrics))?);
         }
         Ok(Self { deliveries })
     }
@@ -63,8 +68,9 @@ impl Notifier {
             return;
         }
         let found: Vec<_> = commit.tasks.iter().flat_map(message::of_change).map(Arc::new).collect();
+        let of_workflows = workflows::of_commit(commit);
         for delivery in &self.deliveries {
-            delivery.observe(commit.revision, &found);
+            delivery.observe(commit.revision, &found, &of_workflows);
         }
     }
 

@@ -9,7 +9,7 @@ use rota_core::Namespace;
 use rota_store::{Budget, FeedPage};
 use tokio::sync::Notify;
 
-use super::message::{self, Notification};
+use super::message::{self, Notification, Place};
 use super::receivers::Receiver;
 use crate::store_client::StoreClient;
 
@@ -54,9 +54,17 @@ enum Step {
     Wait,
 }
 
+/// Returns the place of a notification about a task; there are no others in the queue.
+fn feed_place(one: &Notification) -> Option<(u64, u64)> {
+    match one.place {
+        Place::Feed(revision, log_seq) => Some((revision, log_seq)),
+        Place::Workflow(_) => None,
+    }
+}
+
 impl Inner {
     fn add(&mut self, one: Arc<Notification>) {
-        self.open.insert(one.place());
+        self.open.extend(feed_place(&one));
         self.waiting.push_back(one);
     }
 
@@ -90,7 +98,7 @@ impl Queue {
         let mut changed = false;
         for one in wanted {
             changed = true;
-            let at = one.place().0;
+            let at = feed_place(&one).map_or(revision, |(at, _)| at);
             if inner.behind.is_none() && inner.waiting.len() >= MAX_WAITING {
                 inner.behind = Some(at.saturating_sub(1));
             }
@@ -150,7 +158,7 @@ impl Queue {
         let found = page.entries.iter().flat_map(message::of_entry);
         let mut inner = self.inner.lock();
         for one in found.filter(|one| receiver.wants(&one.namespace, one.occasion)) {
-            if !inner.open.contains(&one.place()) {
+            if feed_place(&one).is_none_or(|place| !inner.open.contains(&place)) {
                 inner.add(Arc::new(one));
             }
         }
@@ -167,8 +175,8 @@ impl Queue {
     }
 
     /// Forgets a delivered notification, or one that was given up.
-    pub(super) fn done(&self, one: &Notification) {
-        self.inner.lock().open.remove(&one.place());
+    pub(super) fn done(&self, place: (u64, u64)) {
+        self.inner.lock().open.remove(&place);
     }
 
     /// Returns the revision up to which everything was delivered.
@@ -194,7 +202,7 @@ mod tests {
     fn other_namespaces_are_known_also_when_skipped() {
         let observe = |queue: &Queue, at: u64, namespace: &str| {
             let mut one = Notification::example(TaskKey(1), namespace, "", "");
-            one.revision = at;
+            one.place = Place::Feed(at, 1);
             let _moved = queue.observe(at, std::iter::once(Arc::new(one)));
         };
         let (queue, failing) = (Queue::new(0, 0), Namespace::new("failing").unwrap());

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use super::address::is_refused;
-use super::message::Occasion;
+use super::message::{Notification, Occasion};
 use super::sign::Keys;
 
 pub(super) const MAX_RECEIVERS: usize = 16;
@@ -49,6 +49,7 @@ pub struct Receiver {
     namespaces: BTreeSet<Namespace>,
     occasions: BTreeSet<Occasion>,
     link: Option<String>,
+    workflow_link: Option<String>,
     allow_http: bool,
     pub(super) allow_link_local: bool,
 }
@@ -81,6 +82,7 @@ struct Entry {
     #[serde(default)]
     occasions: Vec<Occasion>,
     link: Option<String>,
+    workflow_link: Option<String>,
     #[serde(default)]
     allow_http: bool,
     #[serde(default)]
@@ -122,7 +124,10 @@ impl Receiver {
     /// Whether the receiver wants notifications of this kind.
     pub(super) fn wants(&self, namespace: &Namespace, occasion: Occasion) -> bool {
         (self.namespaces.is_empty() || self.namespaces.contains(namespace))
-            && (self.occasions.is_empty() || self.occasions.contains(&occasion))
+            && match self.occasions.is_empty() {
+                true => occasion.is_usual(),
+                false => self.occasions.contains(&occasion),
+            }
     }
 
     /// Returns the address, as it is now.
@@ -161,10 +166,13 @@ impl Receiver {
         Keys::parse(text.expose_secret()).map(Some).map_err(|problem| format!("{} {problem}", path.display()))
     }
 
-    /// Returns the page about a task, if there is one.
-    pub(super) fn link(&self, namespace: &Namespace, task: &str) -> Option<String> {
-        let link = self.link.as_ref()?;
-        Some(link.replace("{namespace}", namespace.as_str()).replace("{task}", task))
+    /// Returns the page about the task or workflow of a notification, if there is one.
+    pub(super) fn link(&self, one: &Notification) -> Option<String> {
+        let (link, subject) = match one.is_of_workflow() {
+            true => (self.workflow_link.as_ref()?, "{workflow}"),
+            false => (self.link.as_ref()?, "{task}"),
+        };
+        Some(link.replace("{namespace}", one.namespace.as_str()).replace(subject, &one.subject_id))
     }
 }
 
@@ -193,11 +201,8 @@ impl Entry {
         let namespaces = namespaces
             .collect::<Result<_, _>>()
             .map_err(|name| refused(&format!("has an invalid namespace {name:?}")))?;
-        if self
-            .link
-            .as_ref()
-            .is_some_and(|link| !link.starts_with("https://") && !link.starts_with("http://"))
-        {
+        let is_no_url = |link: &String| !link.starts_with("https://") && !link.starts_with("http://");
+        if self.link.iter().chain(&self.workflow_link).any(is_no_url) {
             return Err(refused("has a link that is no URL"));
         }
         Ok(Receiver {
@@ -208,6 +213,7 @@ impl Entry {
             namespaces,
             occasions: self.occasions.into_iter().collect(),
             link: self.link,
+            workflow_link: self.workflow_link,
             allow_http: self.allow_http,
             allow_link_local: self.allow_link_local,
             name: self.name,

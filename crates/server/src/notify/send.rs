@@ -74,7 +74,7 @@ pub(super) async fn send(client: &Client, receiver: &Receiver, one: &Notificatio
     let read = tokio::task::spawn_blocking(move || (files.url(), files.keys())).await;
     let (url, keys) = read.map_err(|error| Unsent::unavailable(error.to_string()))?;
     let (url, keys) = (url.map_err(Unsent::unavailable)?, keys.map_err(Unsent::unavailable)?);
-    let link = receiver.link(&one.namespace, &one.task_id);
+    let link = receiver.link(one);
     let body = match receiver.format {
         Format::Webhook => one.webhook(link.as_deref()),
         Format::Slack => one.slack(link.as_deref()),
@@ -84,7 +84,7 @@ pub(super) async fn send(client: &Client, receiver: &Receiver, one: &Notificatio
     if let Some(keys) = keys {
         let (id, timestamp) = (one.id(), now().0.div_euclid(1_000_000));
         request = request
-            .header("webhook-signature", keys.sign(&id, timestamp, body.as_bytes()))
+            .header("webhook-signature", keys.sign(id, timestamp, body.as_bytes()))
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp);
     }

@@ -17,7 +17,7 @@ const MAX_OF_NAMESPACE: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     count: usize,
-    /// Those that wait for the one of their task that is being sent.
+    /// Those that wait for the one of their task or workflow that is being sent.
     behind: HashMap<TaskKey, VecDeque<Arc<Notification>>>,
     namespaces: BTreeMap<Namespace, Share>,
 }
@@ -43,7 +43,7 @@ impl Taken {
             return None;
         }
         share.taken += 1;
-        match self.behind.entry(one.task) {
+        match self.behind.entry(one.subject) {
             Entry::Occupied(mut waiting) => {
                 waiting.get_mut().push_back(one);
                 None
@@ -75,9 +75,9 @@ impl Taken {
     /// Forgets a notification that was sent or given up, and returns those that are to be sent now.
     pub(super) fn done(&mut self, one: &Notification) -> impl Iterator<Item = Arc<Notification>> + use<> {
         self.count -= 1;
-        let of_task = self.behind.get_mut(&one.task).and_then(VecDeque::pop_front);
+        let of_task = self.behind.get_mut(&one.subject).and_then(VecDeque::pop_front);
         if of_task.is_none() {
-            self.behind.remove(&one.task);
+            self.behind.remove(&one.subject);
         }
         let mut next = None;
         if let Some(share) = self.namespaces.get_mut(&one.namespace) {
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(failing.len(), MAX_OF_NAMESPACE);
         assert!(taken.has_room() && taken.take(one(1000, "sound")).is_some());
         // Each that ends makes room for the next of its namespace, and for no other.
-        let next: Vec<_> = taken.done(&failing[0]).map(|next| next.task).collect();
+        let next: Vec<_> = taken.done(&failing[0]).map(|next| next.subject).collect();
         assert_eq!(next, [TaskKey(MAX_OF_NAMESPACE as u64)]);
         assert_eq!(taken.done(&one(1000, "sound")).count(), 0);
         for task in 301..3000 {
@@ -129,7 +129,7 @@ mod tests {
         for task in 0..3000 {
             if !taken.has_room() {
                 let fullest = taken.fullest().unwrap();
-                given_up.extend(taken.give_up(&fullest).iter().map(|one| one.task));
+                given_up.extend(taken.give_up(&fullest).iter().map(|one| one.subject));
             }
             assert!(taken.has_room());
             taken.take(one(task, "failing"));
@@ -150,7 +150,7 @@ mod tests {
         let first = taken.take(one(1, "a")).unwrap();
         assert!(taken.take(one(1, "a")).is_none());
         assert!(taken.take(one(2, "a")).is_some());
-        assert_eq!(taken.done(&first).map(|next| next.task).collect::<Vec<_>>(), [TaskKey(1)]);
+        assert_eq!(taken.done(&first).map(|next| next.subject).collect::<Vec<_>>(), [TaskKey(1)]);
         assert_eq!(taken.done(&first).count(), 0);
         assert!(taken.take(one(1, "a")).is_some(), "nothing of the task is left");
     }

@@ -60,6 +60,8 @@ const NAMES: &[&str] = &[
     "rota_tasks",
     "rota_tasks_created_total",
     "rota_tasks_ended_total",
+    "rota_workflow_approvals_waiting",
+    "rota_workflows_ended_total",
     "rota_tasks_recovered_total",
     "rota_tokens_total",
     "rota_worker_sessions_ended_total",
@@ -333,4 +335,40 @@ async fn recoveries_are_counted_and_repeated_failures_noted() -> Result<()> {
     assert_eq!(notice.message, "3 attempts have failed, and the task continues; the last: still red");
     assert_eq!(notice.severity(), v1::Severity::High);
     Ok(())
+}
+
+#[tokio::test]
+async fn workflows_are_counted_by_their_ends() -> Result<()> {
+    let setup = Setup { http: true, ..Setup::new(Backend::Sqlite) };
+    let mut cluster = Cluster::start_with(setup).await?;
+    let create = async |client: &rota_testkit::client::Client| {
+        let spec = serde_json::json!({ "steps": [{ "name": "ask", "approval": { "prompt": "Go?" } }] });
+        let workflow = v1::Workflow { spec: Some(serde_json::from_value(spec)?), ..Default::default() };
+        let request = v1::CreateWorkflowRequest {
+            parent: "namespaces/default".to_owned(),
+            workflow: Some(workflow),
+            ..Default::default()
+        };
+        anyhow::Ok(client.create_workflow(request).await?.name)
+    };
+    let asking = create(cluster.client()).await?;
+    create(cluster.client()).await?;
+    let ended = |outcome: &str, count| format!("rota_workflows_ended_total{{outcome=\"{outcome}\"}} {count}");
+    let lines = async |cluster: &Cluster, lines: &[String]| {
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        expect_lines(cluster, &lines).await
+    };
+    let waiting = |count| format!("rota_workflow_approvals_waiting {count}");
+    lines(&cluster, &[waiting(2), ended("succeeded", 0), ended("compensation_failed", 0)]).await?;
+    cluster.kill().await;
+    cluster.restart().await?;
+    lines(&cluster, &[waiting(2)]).await?;
+    let decide = v1::DecideStepRequest {
+        name: asking,
+        step: "ask".to_owned(),
+        decision: v1::StepDecision::Reject.into(),
+        ..Default::default()
+    };
+    cluster.client().decide_step(decide).await?;
+    lines(&cluster, &[waiting(1), ended("succeeded", 0), ended("failed", 1)]).await
 }
