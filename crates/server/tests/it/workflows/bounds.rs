@@ -1,11 +1,14 @@
 //! Sizes of what workflows read and what callers send.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
 use rota_testkit::{Backend, Cluster, tasks};
 use serde_json::{Value, json};
 
 use super::{Api, WORKFLOWS, echoes};
+use crate::artifacts::artifact;
 
 /// Returns the message with which a workflow has failed.
 async fn failure(api: &Api, alias: &str, spec: Value) -> Result<String> {
@@ -329,6 +332,27 @@ async fn bound_that_is_no_positive_number_fails_its_step() -> Result<()> {
         let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": { "steps": [step, other] } })).await?;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
         assert!(refused["message"].as_str().unwrap_or_default().contains(part), "{part}: {refused}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_and_typed_expressions_are_bounded_in_number() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let api = Api::new(&cluster)?;
+    let file = serde_json::to_value(artifact("input/data", "data"))?;
+    let files: BTreeMap<_, _> = (0..65).map(|index| (format!("f{index}"), &file)).collect();
+    let wait = json!({ "name": "a", "wait": { "signal": "go" } });
+    let typed: BTreeMap<_, _> = (0..33).map(|index| (format!("task.limits.l{index}"), "${{ 1 }}")).collect();
+    for (spec, count) in [
+        (json!({ "steps": [wait], "inputFiles": files }), "65 entries; at most 64"),
+        (
+            json!({ "steps": [{ "name": "a", "wait": { "signal": "go" }, "expressions": typed }] }),
+            "33 entries; at most 32",
+        ),
+    ] {
+        let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": spec })).await?;
+        assert!(status == StatusCode::BAD_REQUEST && refused.to_string().contains(count), "{refused}");
     }
     Ok(())
 }
