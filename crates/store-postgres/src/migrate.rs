@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/003_history.sql"),
     include_str!("migrations/004_memberships.sql"),
     include_str!("migrations/005_fields.sql"),
+    include_str!("migrations/006_fields.sql"),
 ];
 
 /// Key of the advisory lock: `rota` in ASCII.

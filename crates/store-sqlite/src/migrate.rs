@@ -37,6 +37,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/014_groups.sql")),
         M::up(include_str!("migrations/015_memberships.sql")),
         M::up(include_str!("migrations/016_fields.sql")),
+        M::up(include_str!("migrations/017_fields.sql")),
     ])
 }
 

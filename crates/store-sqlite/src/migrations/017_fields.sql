@@ -1,0 +1,2 @@
+-- Nothing changes but the number. Records have fields (costs and budgets of workflows and their steps, reruns, attempts of steps, workflows
+-- of schedules) and documents have kinds that earlier versions drop when they write a record: they must not open a store that has them.
