@@ -392,11 +392,7 @@ impl TaskService for Tasks {
         request: Request<Streaming<AttachTaskRequest>>,
     ) -> Result<Response<Self::AttachTaskStream>, Status> {
         let caller = request.extensions().get::<PersonCall>().cloned();
-        Ok(Response::new(Box::pin(follow::attach(
-            self.inputs.clone(),
-            caller,
-            self.streams.clone(),
-            request.into_inner(),
-        ))))
+        let (inputs, streams) = (self.inputs.clone(), self.streams.clone());
+        Ok(Response::new(Box::pin(follow::attach(inputs, caller, streams, request.into_inner()))))
     }
 }

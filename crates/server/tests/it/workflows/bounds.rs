@@ -8,7 +8,7 @@ use rota_testkit::{Backend, Cluster, tasks};
 use serde_json::{Value, json};
 
 use super::{Api, WORKFLOWS, echoes};
-use crate::artifacts::artifact;
+use crate::artifacts::{artifact, upload};
 
 /// Returns the message with which a workflow has failed.
 async fn failure(api: &Api, alias: &str, spec: Value) -> Result<String> {
@@ -340,6 +340,7 @@ async fn bound_that_is_no_positive_number_fails_its_step() -> Result<()> {
 async fn files_and_typed_expressions_are_bounded_in_number() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let api = Api::new(&cluster)?;
+    upload(cluster.client(), "namespaces/default", "data").await?;
     let file = serde_json::to_value(artifact("input/data", "data"))?;
     let files: BTreeMap<_, _> = (0..65).map(|index| (format!("f{index}"), &file)).collect();
     let wait = json!({ "name": "a", "wait": { "signal": "go" } });
