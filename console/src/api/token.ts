@@ -110,6 +110,7 @@ const REFUSALS = new Map([
   ["state", "The answer belongs to another sign-in: try again."],
   ["nonce", "The token belongs to another sign-in: try again."],
   ["denied", "The sign-in was refused."],
+  ["later", "Too many sign-ins at the same time: try again."],
   ["issuer", "The sign-in has failed; the log of the control plane has the cause."],
   ["session", "The control plane could not store the session: try again."],
   ["unlisted", "You are not on the list of people who may sign in; ask an admin of the control plane."],

@@ -1,6 +1,8 @@
 //! Sign-in of browsers at the issuer of people: the code flow of OpenID Connect with PKCE. What belongs to a sign-in that has begun is
-//! in a sealed cookie of the browser, so that nothing is kept for those who do not come back. Knows no page but its own two addresses.
+//! in a sealed cookie of the browser, so that nothing is kept for those who do not come back. What anonymous callers cause at the issuer
+//! and in the log is bounded. Knows no page but its own two addresses.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use rota_core::Timestamp;
 use rota_oidc::{Client, Error, Http, Provider};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 use tonic::body::Body;
 use url::Url;
@@ -40,6 +42,12 @@ const LIFETIME: Duration = Duration::from_secs(600);
 const REFRESH: Duration = Duration::from_secs(3600);
 /// Age at which they are fetched again if that has failed.
 const RETRY: Duration = Duration::from_secs(10);
+/// Sign-ins whose code is redeemed at the same time.
+const MAX_REDEEMING: usize = 8;
+/// Sign-ins that are known to have come back, beyond which the oldest is forgotten.
+const MAX_USED: usize = 4096;
+/// Time between warnings of sign-ins that the issuer refuses.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes of the address that a person comes back to.
 const MAX_TARGET: usize = 1024;
 
@@ -52,6 +60,28 @@ pub(crate) struct CodeFlow {
     sealer: Arc<Sealer>,
     /// The issuer's endpoints, or why they are unknown. Held while they are fetched.
     client: Mutex<Option<(Instant, Result<Client, Error>)>>,
+    used: Used,
+    redeeming: Semaphore,
+    warned: parking_lot::Mutex<Option<Instant>>,
+}
+
+/// Sign-ins that have come back, by expiry and state: each does once, since another visit would be another request to the issuer.
+#[derive(Default)]
+struct Used(parking_lot::Mutex<BTreeSet<(Timestamp, String)>>);
+
+impl Used {
+    /// Notes a sign-in. Returns whether it comes back for the first time.
+    fn insert(&self, expires: Timestamp, state: &str, now: Timestamp) -> bool {
+        let mut used = self.0.lock();
+        while used.first().is_some_and(|(expires, _)| *expires <= now) {
+            used.pop_first();
+        }
+        let is_new = used.insert((expires, state.to_owned()));
+        if used.len() > MAX_USED {
+            used.pop_first();
+        }
+        is_new
+    }
 }
 
 /// A sign-in that has begun.
@@ -82,6 +112,9 @@ impl CodeFlow {
             sessions: Arc::clone(sessions),
             sealer: Arc::clone(sealer),
             client: Mutex::default(),
+            used: Used::default(),
+            redeeming: Semaphore::new(MAX_REDEEMING),
+            warned: parking_lot::Mutex::default(),
         }))
     }
 
@@ -92,13 +125,26 @@ impl CodeFlow {
         };
         let client = match known.take().filter(is_fresh) {
             Some(client) => client,
-            None => (Instant::now(), self.discover().await),
+            None => {
+                let found = self.discover().await;
+                if let Err(error) = &found {
+                    tracing::warn!(%error, "people cannot sign in");
+                }
+                (Instant::now(), found)
+            }
         };
         let (_, client) = known.insert(client);
-        client.clone().map_err(|error| {
-            tracing::warn!(%error, "people cannot sign in");
-            "issuer"
-        })
+        client.clone().map_err(|_| "issuer")
+    }
+
+    /// Whether a warning that anonymous callers can cause is due.
+    fn may_warn(&self) -> bool {
+        let mut last = self.warned.lock();
+        let is_due = last.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
     }
 
     async fn discover(&self) -> Result<Client, Error> {
@@ -177,14 +223,24 @@ impl CodeFlow {
             return Err("state");
         }
         if let Some(error) = of_query(request, "error") {
-            tracing::info!(error, "the issuer has refused a sign-in");
+            if self.may_warn() {
+                tracing::info!(error, "the issuer has refused a sign-in");
+            }
             return Err("denied");
         }
         let code = of_query(request, "code").ok_or("state")?;
+        let client = self.client().await?;
+        let redeeming = self.redeeming.try_acquire().map_err(|_| "later")?;
+        if !self.used.insert(Timestamp(begun.expires), &begun.state, now()) {
+            return Err("expired");
+        }
         let verifier = SecretString::from(begun.verifier);
-        let tokens = self.client().await?.redeem(&self.callback(), &code, &verifier).await;
+        let tokens = client.redeem(&self.callback(), &code, &verifier).await;
+        drop(redeeming);
         let tokens = tokens.map_err(|error| {
-            tracing::warn!(%error, "the issuer gives no token for a sign-in");
+            if self.may_warn() {
+                tracing::warn!(%error, "the issuer gives no token for a sign-in");
+            }
             "issuer"
         })?;
         let person = self.people.sign_in_with(tokens.id_token.expose_secret().as_bytes(), &begun.nonce).await;
@@ -299,6 +355,19 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sign_ins_come_back_once_while_they_live() {
+        let (used, ends) = (Used::default(), |at: i64| Timestamp(1000 + at));
+        assert!(used.insert(ends(0), "one", Timestamp(0)) && !used.insert(ends(0), "one", Timestamp(999)));
+        assert!(used.insert(ends(0), "two", Timestamp(999)));
+        for at in 1..=8192_i64 {
+            assert!(used.insert(ends(at), "another", Timestamp(0)));
+        }
+        assert_eq!(used.0.lock().len(), MAX_USED);
+        assert!(used.insert(ends(10_000), "last", ends(9_999)));
+        assert_eq!(used.0.lock().len(), 1, "the others have expired");
+    }
 
     #[test]
     fn only_own_pages_are_targets() {

@@ -175,9 +175,23 @@ async fn sign_ins_that_do_not_belong_together_are_refused() -> Result<()> {
     provider.behave(|next| next.nonce = None);
     one.cookies.clone_from(&flow);
     assert_eq!(one.come_back(&back).await?, "/");
-    // The issuer redeems a code once.
+    // Each comes back once.
     one.cookies.extend(flow);
-    assert_eq!(one.come_back(&back).await?, "/#refused=issuer");
+    assert_eq!(one.come_back(&back).await?, "/#refused=expired");
+    Ok(())
+}
+
+#[tokio::test]
+async fn codes_that_are_guessed_reach_the_issuer_once() -> Result<()> {
+    let (_provider, cluster) = start(Algorithm::ES256, None).await?;
+    let mut browser = Browser::new(&cluster)?;
+    let mut back = browser.at_issuer("/sign-in").await?;
+    let state = back.query_pairs().find(|(name, _)| name == "state").context("no state")?.1.into_owned();
+    back.query_pairs_mut().clear().append_pair("state", &state).append_pair("code", "junk");
+    let flow = browser.cookies.clone();
+    assert_eq!(browser.come_back(&back).await?, "/#refused=issuer");
+    browser.cookies = flow;
+    assert_eq!(browser.come_back(&back).await?, "/#refused=expired");
     Ok(())
 }
 
