@@ -46,7 +46,7 @@ impl BrowserSessionAdmin {
         let person = request.extensions().get::<PersonCall>().filter(|_| !token.is_empty());
         let _creating = self.creating.lock().await;
         let begun = match person {
-            Some(call) => self.sessions.begin_for(&call.person, user_agent, now()),
+            Some(call) => self.sessions.begin_for(&call.person, call.token_expires, user_agent, now()),
             None => self.sessions.begin(token, user_agent, now()),
         };
         let begun = begun.ok_or_else(|| error("TOKEN_REQUIRED", "there is no token to sign in with"))?;
@@ -63,7 +63,7 @@ impl BrowserSessionAdmin {
         cookie: &SessionCookie,
     ) -> Result<String, Status> {
         let _creating = self.creating.lock().await;
-        let begun = self.sessions.begin_for(person, user_agent(headers), now());
+        let begun = self.sessions.begin_for(person, None, user_agent(headers), now());
         let (_, value) = self.finish(begun.ok_or_else(|| not_listed(&person.name))?).await?;
         Ok(cookie.set(&value, self.lifetime))
     }

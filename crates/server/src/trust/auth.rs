@@ -201,8 +201,9 @@ impl Authenticator {
             self.verifier.is_none() || issuer.as_deref() == Some(people.issuer())
         };
         if let Some(people) = self.people.as_ref().filter(is_of) {
-            let person = people.person(token).await?;
-            return people.permit(Arc::new(person), allowed).map(Verified::Person);
+            let (person, expires) = people.person(token).await?;
+            let call = people.permit(Arc::new(person), allowed)?;
+            return Ok(Verified::Person(PersonCall { token_expires: Some(expires), ..call }));
         }
         let verifier = self.verifier.as_ref().ok_or_else(|| Status::internal("no issuer is configured"))?;
         let caller = verifier.caller(token).await?;

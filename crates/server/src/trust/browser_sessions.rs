@@ -56,6 +56,9 @@ pub(crate) struct StoredSession {
     /// The person who has signed in; unset for a token that several people share.
     #[prost(message, optional, tag = "6")]
     person: Option<StoredPerson>,
+    /// When the person's token expires that has signed in, in microseconds; 0 for none.
+    #[prost(int64, tag = "7")]
+    token_expires: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -115,7 +118,11 @@ impl BrowserSession {
 
     /// Returns when the session ends, whatever use is made of it.
     pub(crate) fn ends(&self) -> Timestamp {
-        self.created() + self.limits.lifetime
+        let ends = self.created() + self.limits.lifetime;
+        match self.stored.token_expires {
+            0 => ends,
+            expires => ends.min(Timestamp(expires)),
+        }
     }
 
     /// Returns when the session ends unless it is used before.
@@ -303,12 +310,19 @@ impl BrowserSessions {
         Some(self.create(stored, user_agent, now, &[(&is_alike, MAX_PER_TOKEN)]))
     }
 
-    /// Returns a session for a person, in the same way.
-    pub(crate) fn begin_for(&self, person: &Person, user_agent: &str, now: Timestamp) -> Option<NewSession> {
+    /// Returns a session for a person, in the same way. It ends with the token that the person has signed in with, if that is one.
+    pub(crate) fn begin_for(
+        &self,
+        person: &Person,
+        token_expires: Option<Timestamp>,
+        user_agent: &str,
+        now: Timestamp,
+    ) -> Option<NewSession> {
         self.role_of(person)?;
         let Person { issuer, subject, name, groups } = person.clone();
         let stored = StoredPerson { issuer, subject, name, groups };
-        let stored = StoredSession { person: Some(stored), ..StoredSession::default() };
+        let token_expires = token_expires.map_or(0, |expires| expires.0);
+        let stored = StoredSession { person: Some(stored), token_expires, ..StoredSession::default() };
         let is_alike = |session: &BrowserSession| {
             session.person.as_ref().is_some_and(|other| other.subject == person.subject)
         };

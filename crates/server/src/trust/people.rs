@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rota_core::Namespace;
 use rota_core::text::prefix;
+use rota_core::{Namespace, Timestamp};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -165,6 +165,8 @@ pub(crate) struct PersonCall {
     pub(crate) agents: Namespaces,
     /// Whether the person may change nothing anywhere.
     pub(crate) is_viewer: bool,
+    /// When the token of the call expires; `None` for a browser's session.
+    pub(crate) token_expires: Option<Timestamp>,
 }
 
 impl People {
@@ -294,7 +296,7 @@ impl People {
         };
         let agents = self.namespaces(&person, allowed_roles(UPDATE_AGENT));
         let agents = agents.unwrap_or_else(|| Namespaces::Of(BTreeSet::new()));
-        Ok(PersonCall { namespaces, agents, is_viewer: role == Role::Viewer, person })
+        Ok(PersonCall { namespaces, agents, is_viewer: role == Role::Viewer, token_expires: None, person })
     }
 }
 

@@ -170,7 +170,8 @@ mod tests {
             name: "ada".to_owned(),
             groups: Vec::new(),
         };
-        PersonCall { person: Arc::new(person), agents: namespaces.clone(), namespaces, is_viewer: false }
+        let agents = namespaces.clone();
+        PersonCall { person: Arc::new(person), agents, namespaces, is_viewer: false, token_expires: None }
     }
 
     fn is_permitted(subjects: &[&str], others: &[&str]) -> bool {

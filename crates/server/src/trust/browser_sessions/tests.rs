@@ -62,11 +62,11 @@ fn sessions_of_people_are_bounded_and_end_with_their_entry() {
         name: subject.to_owned(),
         groups: Vec::new(),
     };
-    assert!(known.begin_for(&person("eve"), "", START).is_none());
+    assert!(known.begin_for(&person("eve"), None, "", START).is_none());
     let mut values = Vec::new();
     for at in 0..=MAX_PER_PERSON {
         let now = START + Duration::from_secs(at as u64);
-        let new = known.begin_for(&person("ada"), "browser", now).unwrap();
+        let new = known.begin_for(&person("ada"), None, "browser", now).unwrap();
         apply(&known, new.commands, now);
         values.push(new.value);
     }
@@ -74,6 +74,13 @@ fn sessions_of_people_are_bounded_and_end_with_their_entry() {
     assert!(known.find(&values[0], START).is_err());
     let last = known.find(&values[MAX_PER_PERSON], START).unwrap();
     assert_eq!((last.role(), last.person().unwrap().name.as_str()), (Role::Developer, "ada"));
+    assert_eq!(last.ends(), last.created() + LIMITS.lifetime);
+    // One of a token ends with it.
+    let expires = START + Duration::from_secs(300);
+    let of_token = known.begin_for(&person("ada"), Some(expires), "", START).unwrap();
+    apply(&known, of_token.commands, START);
+    assert_eq!(known.get(of_token.id).unwrap().expires(), expires);
+    assert_eq!(why(known.find(&of_token.value, expires)), "the session has expired");
     let later = BrowserSessions::new(SharedTokens::default(), people("bob"), LIMITS);
     later.put(Arc::clone(&last.document));
     assert!(why(later.find(&values[MAX_PER_PERSON], START)).contains("not on the list"));

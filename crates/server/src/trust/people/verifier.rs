@@ -2,7 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rota_core::Timestamp;
+use serde_json::Value;
 use tonic::Status;
 
 use super::{Claims, People, Person, PersonCall, SignIn};
@@ -45,7 +48,7 @@ impl PeopleVerifier {
     /// Verifies the token that a sign-in with this nonce has led to, and returns the person if they are on the list.
     pub(crate) async fn sign_in_with(&self, token: &[u8], nonce: &str) -> Result<Person, NotSignedIn> {
         let claims = self.verifier.claims::<Claims>(token).await.map_err(NotSignedIn::Token)?;
-        if claims.get("nonce").and_then(serde_json::Value::as_str) != Some(nonce) {
+        if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
             return Err(NotSignedIn::Nonce);
         }
         let person = self.people.person(&claims).map_err(NotSignedIn::Token)?;
@@ -55,9 +58,12 @@ impl PeopleVerifier {
         }
     }
 
-    /// Verifies a token, and returns the person whom it was issued to.
-    pub(in crate::trust) async fn person(&self, token: &[u8]) -> Result<Person, Status> {
-        self.people.person(&self.verifier.claims::<Claims>(token).await?)
+    /// Verifies a token, and returns the person whom it was issued to, and when it expires.
+    pub(in crate::trust) async fn person(&self, token: &[u8]) -> Result<(Person, Timestamp), Status> {
+        let claims = self.verifier.claims::<Claims>(token).await?;
+        let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
+        let expires = Timestamp(0) + Duration::try_from_secs_f64(expires).unwrap_or_default();
+        Ok((self.people.person(&claims)?, expires))
     }
 
     /// Decides on a call of a person for these roles.
