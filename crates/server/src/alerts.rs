@@ -62,14 +62,15 @@ impl Alerts {
         stop.run_until_cancelled(look).await;
     }
 
-    /// Returns the problems of a namespace, or of all, and those of the control plane itself; the worst and then the newest first.
-    pub(crate) async fn list(&self, namespace: Option<&Namespace>) -> Vec<v1::Alert> {
+    /// Returns the problems of a namespace, or of all, and those of the control plane itself unless the caller is `limited` to
+    /// namespaces; the worst and then the newest first.
+    pub(crate) async fn list(&self, namespace: Option<&Namespace>, limited: bool) -> Vec<v1::Alert> {
         let own = namespace.map(|namespace| names::namespace(namespace.as_str()));
         let concerns = |subject: &str| match &own {
             Some(own) if subject.starts_with("namespaces/") => subject
                 .strip_prefix(own.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-            _ => true,
+            _ => !limited,
         };
         let mut found = self.observe().await;
         found.retain(|(cause, _)| concerns(&cause.subject));

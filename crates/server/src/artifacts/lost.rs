@@ -1,12 +1,13 @@
 //! Parts that lists refer to and the storage does not have: they were removed there, or the store was restored from a backup, and the
 //! storage was not.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rota_artifacts::Digest;
 use rota_core::{TaskKey, Timestamp};
-use rota_proto::causes;
+use rota_proto::{causes, names};
 use rota_store::Filter;
 
 use super::Artifacts;
@@ -16,9 +17,20 @@ use crate::wire::time::rfc3339;
 
 const HINT: &str = "restore the storage of artifacts from its backup, or delete the tasks; downloads of these files fail, and work that needs them is done again";
 
-/// What the last comparison has found. Clones share it.
+/// Tasks that are looked up by one read of the store.
+const LOOKED_UP: usize = 256;
+
+/// What the last comparison has found, by the name of the namespace: empty for what workflows have taken over. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Lost(Arc<Mutex<Option<Found>>>);
+pub(super) struct Lost(Arc<Mutex<BTreeMap<String, Found>>>);
+
+/// What is lost of a task.
+#[derive(Default)]
+struct OfTask {
+    parts: HashSet<Digest>,
+    files: usize,
+    first: String,
+}
 
 #[derive(Debug)]
 struct Found {
@@ -30,23 +42,30 @@ struct Found {
 }
 
 impl Lost {
-    fn set(&self, found: Option<Found>) {
+    fn set(&self, mut found: BTreeMap<String, Found>) {
         let mut last = self.0.lock();
-        let since = last.as_ref().map(|last| last.since);
-        *last = found.map(|found| Found { since: since.unwrap_or(found.since), ..found });
+        for (subject, found) in &mut found {
+            found.since = last.get(subject).map_or(found.since, |last| last.since);
+        }
+        *last = found;
     }
 
-    /// Returns the cause while something is lost.
-    pub(super) fn cause(&self) -> Option<Cause> {
-        let found = self.0.lock();
-        let Found { since, parts, files, example } = found.as_ref()?;
+    /// Returns a cause for each namespace of which something is lost.
+    pub(super) fn causes(&self) -> Vec<Cause> {
+        self.0.lock().iter().map(|(subject, found)| found.cause(subject)).collect()
+    }
+}
+
+impl Found {
+    fn cause(&self, subject: &str) -> Cause {
+        let Self { since, parts, files, example } = self;
         let message = format!(
             "{parts} parts of {files} files are lost, such as {example}: records name them, and the storage of artifacts does not have them, as was \
              noticed {}",
             rfc3339(*since)
         );
-        let (code, subject) = (causes::ARTIFACTS_LOST, String::new());
-        Some(Cause { state: State::Degraded, code, subject, message, hint: HINT.to_owned() })
+        let (code, subject) = (causes::ARTIFACTS_LOST, subject.to_owned());
+        Cause { state: State::Degraded, code, subject, message, hint: HINT.to_owned() }
     }
 }
 
@@ -57,40 +76,73 @@ impl Artifacts {
         let referenced = self.referenced().await?;
         let lost = self.parts.absent(referenced).await.map_err(|error| error.to_string())?;
         if lost.is_empty() {
-            self.lost.set(None);
+            self.lost.set(BTreeMap::new());
             return Ok(0);
         }
-        let (mut files, mut first) = (0, None);
+        let mut tasks = BTreeMap::<TaskKey, OfTask>::new();
         self.each_list(|key, list| {
             for artifact in &list.artifacts {
-                let is_lost =
-                    |part: &Vec<u8>| Digest::try_from(&part[..]).is_ok_and(|part| lost.contains(&part));
-                if artifact.parts.iter().any(is_lost) {
-                    files += 1;
-                    first.get_or_insert_with(|| (key.task, artifact.name.clone()));
+                let parts = artifact.parts.iter().filter_map(|part| Digest::try_from(&part[..]).ok());
+                let mut parts = parts.filter(|part| lost.contains(part)).peekable();
+                if parts.peek().is_none() {
+                    continue;
+                }
+                let of_task = tasks.entry(key.task).or_default();
+                of_task.parts.extend(parts);
+                of_task.files += 1;
+                if of_task.first.is_empty() {
+                    of_task.first.clone_from(&artifact.name);
                 }
             }
         })
         .await?;
         // Their tasks may have been removed meanwhile.
-        let Some((task, name)) = first else {
-            self.lost.set(None);
-            return Ok(0);
-        };
-        let example = format!("{name} of {}", self.describe(task).await?);
-        self.lost.set(Some(Found { since: now(), parts: lost.len(), files, example }));
-        Ok(lost.len())
+        let parts: HashSet<_> = tasks.values().flat_map(|of_task| &of_task.parts).copied().collect();
+        self.lost.set(self.by_namespace(tasks).await?);
+        Ok(parts.len())
     }
 
-    async fn describe(&self, key: TaskKey) -> Result<String, String> {
-        let filter = Filter { keys: Some(vec![key]), limit: 1, ..Filter::default() };
-        let mut found = self.store.reads().list(filter).await.map_err(|error| error.to_string())?;
-        Ok(match found.tasks.pop() {
-            Some(task) => {
-                let name = task.alias.clone().unwrap_or_else(|| task.id.to_string());
-                format!("task {name} of namespace {}", task.namespace)
+    async fn by_namespace(
+        &self,
+        tasks: BTreeMap<TaskKey, OfTask>,
+    ) -> Result<BTreeMap<String, Found>, String> {
+        let mut found = BTreeMap::<String, (HashSet<Digest>, Found)>::new();
+        let mut tasks = tasks.into_iter().peekable();
+        while tasks.peek().is_some() {
+            let some: Vec<_> = tasks.by_ref().take(LOOKED_UP).collect();
+            let known = self.names(some.iter().map(|(key, _)| *key).collect()).await?;
+            for (key, OfTask { parts, files, first }) in some {
+                let (subject, task) = known
+                    .get(&key)
+                    .cloned()
+                    .unwrap_or_else(|| (String::new(), "a workflow, which has taken it over".to_owned()));
+                let (all, of_namespace) = found.entry(subject).or_insert_with(|| {
+                    let example = format!("{first} of {task}");
+                    (HashSet::new(), Found { since: now(), parts: 0, files: 0, example })
+                });
+                all.extend(parts);
+                of_namespace.files += files;
             }
-            None => "a workflow, which has taken it over".to_owned(),
-        })
+        }
+        let found = found.into_iter();
+        Ok(found.map(|(subject, (all, found))| (subject, Found { parts: all.len(), ..found })).collect())
+    }
+
+    /// Returns the names of the namespaces of tasks, and the tasks in words. Those that a workflow has taken over are not among them.
+    async fn names(&self, keys: Vec<TaskKey>) -> Result<BTreeMap<TaskKey, (String, String)>, String> {
+        let mut filter = Filter { limit: keys.len(), keys: Some(keys), ..Filter::default() };
+        let mut named = BTreeMap::new();
+        loop {
+            let page = self.store.reads().list(filter.clone()).await.map_err(|error| error.to_string())?;
+            for task in page.tasks {
+                let name = task.alias.clone().unwrap_or_else(|| task.id.to_string());
+                let words = format!("task {name} of namespace {}", task.namespace);
+                named.insert(task.key, (names::namespace(task.namespace.as_str()), words));
+            }
+            filter.before = page.next;
+            if page.next.is_none() {
+                return Ok(named);
+            }
+        }
     }
 }

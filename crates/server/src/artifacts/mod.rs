@@ -129,7 +129,7 @@ impl Artifacts {
     /// Returns all that is wrong.
     pub(crate) fn causes(&self, now: Timestamp) -> Vec<Cause> {
         let full = self.full.namespaces(now).into_iter().filter_map(|namespace| self.full(&namespace, now));
-        self.outage(now).into_iter().chain(full).chain(self.lost.cause()).collect()
+        self.outage(now).into_iter().chain(full).chain(self.lost.causes()).collect()
     }
 
     /// Returns the bytes of every namespace, as stored, and whether uploads to it are refused.

@@ -22,7 +22,7 @@ use crate::history::History;
 use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::auth::bearer_token;
-use crate::trust::people::PeopleVerifier;
+use crate::trust::people::{Namespaces, PeopleVerifier, PersonCall};
 use crate::trust::sign_in::{self, SignInCodes};
 use crate::wire::status::{error, hinted, invalid, refused};
 use crate::wire::{breaker, budget, names as wire, time};
@@ -290,7 +290,9 @@ impl AdminService for Admin {
         request: Request<v1::ListAlertsRequest>,
     ) -> Result<Response<v1::ListAlertsResponse>, Status> {
         let namespace = wire::parent_or_all("parent", &request.get_ref().parent)?;
-        let alerts = self.alerts.list(namespace.as_ref()).await;
+        let caller = request.extensions().get::<PersonCall>();
+        let limited = caller.is_some_and(|caller| matches!(caller.namespaces, Namespaces::Of(_)));
+        let alerts = self.alerts.list(namespace.as_ref(), limited).await;
         Ok(Response::new(v1::ListAlertsResponse { alerts }))
     }
 

@@ -314,7 +314,7 @@ async fn lost_parts_are_no_folder_that_is_away() -> Result<()> {
     let alerts = async || -> Result<Vec<_>> {
         let request = rota_proto::v1::ListAlertsRequest { parent: "namespaces/-".to_owned() };
         let found = client.list_alerts(request).await?.alerts.into_iter();
-        Ok(found.map(|alert| (alert.code, alert.message)).collect())
+        Ok(found.map(|alert| (alert.code, alert.message, alert.subject)).collect())
     };
     let (folder, away) = (cluster.folder().join("artifacts"), cluster.folder().join("away"));
     let part = hex::encode(Sha256::digest("lost"));
@@ -324,14 +324,14 @@ async fn lost_parts_are_no_folder_that_is_away() -> Result<()> {
     cluster.stop().await.context("it does not stop")?;
     cluster.restart().await?;
     tasks::eventually("a cause", async || Ok(!alerts().await?.is_empty())).await?;
-    let [(code, message)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
-    assert_eq!(code, "artifacts_lost");
+    let [(code, message, subject)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
+    assert_eq!((code.as_str(), subject.as_str()), ("artifacts_lost", "namespaces/default"));
     assert!(message.contains("1 parts of 1 files") && message.contains("input/b of task given"), "{message}");
 
     cluster.stop().await.context("it does not stop")?;
     fs::rename(&folder, &away)?;
     cluster.restart().await?;
-    let [(code, message)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
+    let [(code, message, _)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
     assert_eq!(code, "artifacts_unavailable");
     assert!(message.contains("is not the one that this store knows"), "{message}");
     let refused = upload(&client, "namespaces/default", "more").await;

@@ -93,6 +93,26 @@ async fn list_gives_people_roles_and_namespaces() -> Result<()> {
 }
 
 #[tokio::test]
+async fn alerts_of_limited_people_are_those_of_their_namespaces() -> Result<()> {
+    let (provider, cluster) = start().await?;
+    std::fs::remove_dir_all(cluster.folder().join("artifacts"))?;
+    let look = v1::FindMissingPartsRequest {
+        parent: "namespaces/team".to_owned(),
+        digests: vec![vec![0; 32]],
+        ..Default::default()
+    };
+    cluster.client().artifact_service().find_missing_parts(look).await.unwrap_err();
+    let alerts = async |person: Value| {
+        let request = v1::ListAlertsRequest { parent: "namespaces/team".to_owned() };
+        let found = client(&cluster, provider.token(&person)?)?.list_alerts(request).await?.alerts;
+        anyhow::Ok(found.into_iter().map(|alert| alert.code).collect::<Vec<_>>())
+    };
+    assert_eq!(alerts(json!({ "sub": "ada" })).await?, ["artifacts_unavailable"]);
+    assert!(alerts(json!({ "sub": "cat", "groups": "squad" })).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn tokens_without_an_entry_permit_nothing() -> Result<()> {
     let (provider, cluster) = start().await?;
     let attempt = async |person: Value| -> Result<String> {
