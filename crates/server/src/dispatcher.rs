@@ -85,7 +85,7 @@ impl Dispatcher {
         // Its agent would work again in vain.
         if !task.delivers()
             && task.last_failure.as_ref().is_some_and(|failure| failure.of_storage)
-            && let Err(full) = self.artifacts.admit_again(&task.namespace)
+            && let Err(full) = self.artifacts.check_room(&task.namespace)
         {
             let reason = full.message;
             return self.fail_unassignable(task, &Unassignable::NoRoom { reason });

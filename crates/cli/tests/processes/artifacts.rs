@@ -279,6 +279,9 @@ async fn full_quota_deletes_no_work() -> Result<()> {
         ["run", "--agent", workload::AGENT, "--command", "--input", input.to_str().unwrap(), "--", "true"];
     let refused = fixture.rota(&run).await;
     assert!(refused.code != 0 && refused.err.contains("rota admin prune"), "{refused:?}");
+    let line = "head -c 2097152 /dev/urandom > $ROTA_OUTPUT/noise";
+    let filling = tasks::create(&client, workload::shell(line, &[])).await?;
+    tasks::ended(&client, &filling.name).await?;
     starts_no_agent_in_vain(&fixture, &client).await?;
 
     fixture.stop_server().await;

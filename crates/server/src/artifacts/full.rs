@@ -16,8 +16,6 @@ use crate::wire::time::rfc3339;
 
 /// Time after the last refusal for which the namespace is reported: workers repeat uploads within ten minutes.
 const SHOWN: Duration = Duration::from_secs(15 * 60);
-/// Time after the last refusal for which no agent works for files of that size. The next attempt of a task comes within an hour.
-const KNOWN: Duration = Duration::from_secs(2 * 3600);
 /// Namespaces that are known, beyond which the oldest refusal is forgotten.
 const MAX_KNOWN: usize = 10_000;
 
@@ -32,18 +30,15 @@ pub(super) struct Full {
 struct Refused {
     since: Timestamp,
     last: Timestamp,
-    /// Size of the largest upload that was refused since.
-    bytes: u64,
 }
 
 impl Full {
-    /// Notes an upload of so many bytes that was refused.
-    pub(super) fn refused(&self, namespace: &str, bytes: u64, now: Timestamp) {
+    /// Notes an upload that was refused.
+    pub(super) fn refused(&self, namespace: &str, now: Timestamp) {
         let mut refused = self.refused.lock();
         let before = refused.get(namespace).filter(|before| before.last + SHOWN > now);
         let since = before.map_or(now, |before| before.since);
-        let bytes = before.map_or(bytes, |before| before.bytes.max(bytes));
-        refused.insert(namespace.into(), Refused { since, last: now, bytes });
+        refused.insert(namespace.into(), Refused { since, last: now });
         if refused.len() > MAX_KNOWN {
             let oldest = refused.iter().min_by_key(|(_, one)| one.last).map(|(name, _)| Arc::clone(name));
             oldest.map(|name| refused.remove(&name));
@@ -57,22 +52,16 @@ impl Full {
         self.newly.notified().await;
     }
 
-    /// Returns the bytes of the largest upload of a namespace that was refused; 0 if there was none.
-    pub(super) fn wanted_by(&self, namespace: &str, now: Timestamp) -> u64 {
+    /// Returns since when uploads of a namespace are refused, if the last one was lately.
+    pub(super) fn shown(&self, namespace: &str, now: Timestamp) -> Option<Timestamp> {
         let refused = self.refused.lock();
-        refused.get(namespace).filter(|one| one.last + KNOWN > now).map_or(0, |one| one.bytes)
-    }
-
-    /// Returns since when uploads of a namespace are refused, if the last one was lately, and the bytes of the largest.
-    pub(super) fn shown(&self, namespace: &str, now: Timestamp) -> Option<(Timestamp, u64)> {
-        let refused = self.refused.lock();
-        refused.get(namespace).filter(|one| one.last + SHOWN > now).map(|one| (one.since, one.bytes))
+        refused.get(namespace).filter(|one| one.last + SHOWN > now).map(|one| one.since)
     }
 
     /// Returns the namespaces of uploads that were refused.
     pub(super) fn namespaces(&self, now: Timestamp) -> Vec<Arc<str>> {
         let mut refused = self.refused.lock();
-        refused.retain(|_, one| one.last + KNOWN > now);
+        refused.retain(|_, one| one.last + SHOWN > now);
         refused.keys().cloned().collect()
     }
 }
@@ -114,18 +103,14 @@ mod tests {
     #[test]
     fn refusal_is_shown_while_it_is_repeated() {
         let (full, start) = (Full::default(), Timestamp(0));
-        full.refused("n", 5, start);
+        full.refused("n", start);
         let later = start + Duration::from_secs(600);
-        full.refused("n", 3, later);
-        assert_eq!(full.shown("n", start + SHOWN), Some((start, 5)));
+        full.refused("n", later);
+        assert_eq!(full.shown("n", start + SHOWN), Some(start));
         assert_eq!((full.shown("n", later + SHOWN), full.shown("m", later)), (None, None));
-        assert_eq!((full.wanted_by("n", later + SHOWN), full.wanted_by("m", later)), (5, 0));
-        full.refused("n", 1, later + SHOWN);
-        assert_eq!(full.shown("n", later + SHOWN), Some((later + SHOWN, 1)), "another one");
+        full.refused("n", later + SHOWN);
+        assert_eq!(full.shown("n", later + SHOWN), Some(later + SHOWN), "another one");
         assert_eq!(full.namespaces(later + SHOWN), ["n".into()]);
-        assert_eq!(
-            (full.wanted_by("n", later + SHOWN + KNOWN), full.namespaces(later + SHOWN + KNOWN)),
-            (0, vec![])
-        );
+        assert_eq!(full.namespaces(later + SHOWN + SHOWN), []);
     }
 }

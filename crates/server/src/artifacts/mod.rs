@@ -36,6 +36,9 @@ pub(crate) const HINT_FULL: &str = "delete old tasks with `rota admin prune`, wh
 /// Artifacts stop at this multiple of the room that is kept for results: they arrive faster than results are measured.
 const RESERVES: u64 = 2;
 
+/// A namespace with less than this part of its quota left is nearly full: what it refuses is reported, and what is abandoned removed sooner.
+const NEARLY_FULL: u64 = 8;
+
 /// Contents of artifacts, within the quota of each namespace.
 #[derive(Clone)]
 pub(crate) struct Artifacts {
@@ -66,29 +69,49 @@ impl Artifacts {
         }
     }
 
-    /// Fails if an upload of so many bytes has no room in a namespace, or of 0 if nothing more may be stored.
+    /// Fails if an upload of so many bytes has no room in a namespace, or of 0 if nothing more may be stored. What a caller declares
+    /// decides on this upload only: others learn of it if the namespace is nearly full.
     pub(crate) fn admit(&self, namespace: &Namespace, bytes: u64) -> Result<(), NoRoom> {
-        let room = self.room_for(namespace.as_str(), bytes);
-        room.inspect_err(|_| self.full.refused(namespace.as_str(), bytes, now()))
+        let namespace = namespace.as_str();
+        self.room_for(namespace, bytes).inspect_err(|_| {
+            if self.little_room(namespace).is_err() {
+                self.full.refused(namespace, now());
+            }
+        })
     }
 
-    /// Fails if an upload that was refused before has still no room in a namespace, or nothing more may be stored.
-    pub(crate) fn admit_again(&self, namespace: &Namespace) -> Result<(), NoRoom> {
-        self.room_for(namespace.as_str(), self.full.wanted_by(namespace.as_str(), now()))
+    /// Fails if a namespace is full.
+    pub(crate) fn check_room(&self, namespace: &Namespace) -> Result<(), NoRoom> {
+        self.room_for(namespace.as_str(), 0)
+    }
+
+    /// Fails if a namespace is nearly full.
+    fn little_room(&self, namespace: &str) -> Result<(), NoRoom> {
+        let used = self.used.lock().get(namespace).copied().unwrap_or_default();
+        match self.quota > 0 && used >= self.quota - self.quota / NEARLY_FULL {
+            true => Err(self.no_room(namespace, used)),
+            false => self.room_on_volume(),
+        }
+    }
+
+    fn no_room(&self, namespace: &str, used: u64) -> NoRoom {
+        let message = format!(
+            "the artifacts of namespace {namespace} take {} MiB, of {} MiB that they may take",
+            used >> 20,
+            self.quota >> 20
+        );
+        NoRoom { message, hint: HINT_FULL }
     }
 
     fn room_for(&self, namespace: &str, bytes: u64) -> Result<(), NoRoom> {
         let used = self.used.lock().get(namespace).copied().unwrap_or_default();
         if self.quota > 0 && used.saturating_add(bytes.max(1)) > self.quota {
-            let mut message = format!(
-                "the artifacts of namespace {namespace} take {} MiB, of {} MiB that they may take",
-                used >> 20,
-                self.quota >> 20
-            );
+            let mut full = self.no_room(namespace, used);
             if bytes > 0 {
-                message = format!("{message}, and up to {} MiB are to be added", bytes.div_ceil(1 << 20));
+                let added = bytes.div_ceil(1 << 20);
+                full.message = format!("{}, and up to {added} MiB are to be added", full.message);
             }
-            return Err(NoRoom { message, hint: HINT_FULL });
+            return Err(full);
         }
         self.room_on_volume()
     }
@@ -96,7 +119,7 @@ impl Artifacts {
     /// Fails if a list of a namespace may not be stored.
     pub(crate) fn admit_list(&self, namespace: &Namespace) -> Result<(), NoRoom> {
         let room = self.room_on_volume();
-        room.inspect_err(|_| self.full.refused(namespace.as_str(), 0, now()))
+        room.inspect_err(|_| self.full.refused(namespace.as_str(), now()))
     }
 
     /// Fails if the volume of the store has no room for more than results. A folder of artifacts is on it by default.
@@ -117,8 +140,8 @@ impl Artifacts {
 
     /// Returns why uploads to a namespace are refused, unless there is room again.
     pub(crate) fn full(&self, namespace: &str, now: Timestamp) -> Option<Cause> {
-        let (since, bytes) = self.full.shown(namespace, now)?;
-        Some(self.room_for(namespace, bytes).err()?.cause(namespace, since))
+        let since = self.full.shown(namespace, now)?;
+        Some(self.little_room(namespace).err()?.cause(namespace, since))
     }
 
     /// Returns why the storage takes or gives nothing.

@@ -191,10 +191,10 @@ mod tests {
         let (full, start) = (Full::default(), tokio::time::Instant::now());
         due(&full, FREED_AFTER).await;
         assert_eq!(start.elapsed(), FREED_AFTER, "none was refused");
-        full.refused("n", 1, Timestamp(0));
+        full.refused("n", Timestamp(0));
         due(&full, FREED_AFTER).await;
         assert_eq!(start.elapsed(), FREED_AFTER + MIN_INTERVAL);
-        full.refused("n", 1, Timestamp(0));
+        full.refused("n", Timestamp(0));
         due(&full, DELAY).await;
         assert_eq!(start.elapsed(), FREED_AFTER + MIN_INTERVAL + DELAY);
     }
@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn abandoned_parts_of_full_namespaces_are_freed_sooner() {
         let folder = tempfile::tempdir().unwrap();
-        let artifacts = artifacts(folder.path(), 45);
+        let mut artifacts = artifacts(folder.path(), 1000);
         let [one, other] = ["one", "other"].map(|name| Namespace::new(name).unwrap());
         let (abandoned, begun) = ([Digest::of(b"abandoned upload")], [Digest::of(b"begun")]);
         artifacts.put(&one, "abandoned upload".into()).await.unwrap();
@@ -216,10 +216,14 @@ mod tests {
         }
         artifacts.put(&one, "begun".into()).await.unwrap();
         assert_eq!(artifacts.sweep(AGE).await, Ok(0), "there was room");
+        // What is declared concerns nobody else.
+        assert!(artifacts.admit(&one, u64::MAX).is_err() && artifacts.causes(now()).is_empty());
+        assert!(artifacts.check_room(&one).is_ok());
+        artifacts.quota = artifacts.used.lock()["one"];
         let refused = artifacts.admit(&one, 20).unwrap_err();
         assert!(refused.message.contains("that they may take"), "{refused:?}");
         assert_eq!(artifacts.causes(now())[0].subject, "namespaces/one");
-        assert!(artifacts.admit_again(&one).is_err() && artifacts.admit_again(&other).is_ok());
+        assert!(artifacts.check_room(&one).is_err() && artifacts.check_room(&other).is_ok());
         assert_eq!(artifacts.sweep(AGE).await, Ok(1));
         assert_eq!(artifacts.missing(&one, &abandoned).await.unwrap().0, abandoned);
         assert_eq!(artifacts.missing(&one, &begun).await.unwrap().0, []);

@@ -20,6 +20,8 @@ use crate::wire::{check, names};
 
 const MAX_LOOKED_UP: usize = 8192;
 const MAX_DOWNLOADED: usize = 65_536;
+/// Bytes of an upload: the list of a larger one has more digests of parts than a message has room for.
+const MAX_DECLARED: u64 = 256 << 30;
 /// Media type of every content: what an agent has written is only saved, whatever it claims to be.
 const CONTENT_TYPE: &str = "application/octet-stream";
 /// Parts that wait for the caller to read them.
@@ -163,6 +165,9 @@ fn upload_bytes(
 ) -> Result<u64, Status> {
     let earlier =
         u64::try_from(request.earlier_bytes).map_err(|_| invalid("earlier_bytes", "must not be negative"))?;
+    if earlier > MAX_DECLARED {
+        return Err(invalid("earlier_bytes", format!("must be at most {MAX_DECLARED}: no list has more")));
+    }
     if request.sizes.is_empty() {
         return Ok(0);
     }
