@@ -207,9 +207,11 @@ impl Worker {
         let _ends = self.deps.ends.clone().drop_guard();
         tokio::select! {
             biased;
-            is_alone = self.deps.root.earlier_process_ended() => if !is_alone {
-                let Options { worker, state_dir, .. } = self.options;
-                return Err(Error::Running { worker, path: state_dir });
+            is_alone = self.deps.root.earlier_process_ended() => {
+                let (worker, path) = (self.options.worker.clone(), self.options.state_dir.clone());
+                if !is_alone.map_err(|source| Error::State { path: path.clone(), source })? {
+                    return Err(Error::Running { worker, path });
+                }
             },
             () = shutdown.cancelled() => return Ok(()),
         }

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::git::{self, Cloning, GitError};
 use crate::runtimes::{Stop, failure};
@@ -118,7 +119,7 @@ impl Root {
         let default = || attempts.with_file_name(format!(".{worker}.supervisors"));
         let supervisors = supervisors.unwrap_or_else(default);
         let root = Self { state, attempts, legacy, trash, supervisors, owner: Mutex::default() };
-        // The start of the worker waits for it, and logs errors.
+        // The start of the worker waits for it, and reports errors.
         let _ = root.hold();
         Ok(root)
     }
@@ -137,21 +138,22 @@ impl Root {
         Ok(owner.is_some())
     }
 
-    /// Takes this worker's directory once an earlier process of its name has ended. Returns false if that has not ended in time.
-    pub(crate) async fn earlier_process_ended(&self) -> bool {
-        let held = async {
-            loop {
-                match self.hold() {
-                    Ok(true) => return,
-                    Ok(false) => tokio::time::sleep(LOCK_INTERVAL).await,
-                    Err(error) => {
-                        tracing::warn!(%error, "other processes of this worker are not kept away");
-                        return;
-                    }
+    /// Takes this worker's directory once an earlier process of its name has ended. Returns false if that has not ended in time, and
+    /// the error if the directory could not be locked until then.
+    pub(crate) async fn earlier_process_ended(&self) -> io::Result<bool> {
+        let start = Instant::now();
+        loop {
+            let held = self.hold();
+            match &held {
+                Ok(true) => return Ok(true),
+                Err(error) if sweep::has_no_locks(error) => {
+                    tracing::warn!(%error, "other processes of this worker are not kept away");
+                    return Ok(true);
                 }
+                _ if start.elapsed() >= PREDECESSOR_TIMEOUT => return held,
+                _ => tokio::time::sleep(LOCK_INTERVAL).await,
             }
-        };
-        tokio::time::timeout(PREDECESSOR_TIMEOUT, held).await.is_ok()
+        }
     }
 
     /// Waits until no program of an earlier process of this worker that was killed is left.

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use rota_telemetry::clock;
 
 use super::{config_directory, last_use, left, remove};
@@ -21,8 +22,8 @@ pub struct Unused {
     pub last_used: SystemTime,
 }
 
-/// Takes the lock that shows that a worker's process lives. The file names the one that its supervisors lock. None if another
-/// process of that name has it.
+/// Takes the lock that shows that a worker's process lives. The file names the one that its supervisors lock, and is empty where that
+/// cannot be written: the lock counts. None if another process of that name has it.
 pub(super) fn hold(attempts: &Path, supervisors: &Path) -> io::Result<Option<File>> {
     let path = owner_file(attempts).ok_or(io::ErrorKind::InvalidFilename)?;
     let mut file = open(&path)?;
@@ -36,9 +37,20 @@ pub(super) fn hold(attempts: &Path, supervisors: &Path) -> io::Result<Option<Fil
     if found.is_none_or(|found| (held.dev(), held.ino()) != (found.dev(), found.ino())) {
         return Ok(None);
     }
-    file.set_len(0)?;
-    file.write_all(supervisors.as_os_str().as_bytes())?;
+    let written = file.set_len(0).and_then(|()| file.write_all(supervisors.as_os_str().as_bytes()));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "failed to write the owner of a directory, which is locked");
+        // A part of a path would name another file.
+        let _ = file.set_len(0);
+    }
     Ok(Some(file))
+}
+
+/// Whether a file system has no locks. Other errors may pass.
+pub(super) fn has_no_locks(error: &io::Error) -> bool {
+    // `ENOTSUP` is the same number.
+    const UNSUPPORTED: [Errno; 2] = [Errno::EOPNOTSUPP, Errno::ENOLCK];
+    error.raw_os_error().is_some_and(|code| UNSUPPORTED.contains(&Errno::from_raw(code)))
 }
 
 /// Moves the directories of workers away whose processes have ended, and those of their programs too.
@@ -52,6 +64,10 @@ pub(super) fn abandoned(running: &Path, trash: &Path) {
             let Some(mut lock) = lock else { continue };
             let mut supervisors = Vec::new();
             if lock.read_to_end(&mut supervisors).is_err() {
+                continue;
+            }
+            // The worker could not write it: whether its programs run is unknown.
+            if supervisors.is_empty() {
                 continue;
             }
             let supervisors = PathBuf::from(std::ffi::OsString::from_vec(supervisors));

@@ -1,5 +1,10 @@
 //! Workspaces on a real file system.
 
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use rota_proto::v1::{TaskSpec, Workspace};
 
 use rota_telemetry::clock;
@@ -207,6 +212,47 @@ async fn directories_of_dead_workers_are_swept() {
     drop(supervisor);
     sweeper.sweep_others(Duration::MAX);
     assert_eq!(exist(), [false, true, false]);
+}
+
+/// The owner file is one that nothing can be written to.
+#[tokio::test]
+async fn lock_without_written_owner_is_kept() {
+    let state = tempfile::tempdir().unwrap();
+    let sealed = memfd_create("owner", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+    fcntl(&sealed, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).unwrap();
+    let owner = state.path().join("running/default/.w.owner");
+    std::fs::create_dir_all(owner.parent().unwrap()).unwrap();
+    let file = format!("/proc/self/fd/{}", sealed.as_raw_fd());
+    assert!(std::fs::write(&file, "x").is_err());
+    std::os::unix::fs::symlink(file, owner).unwrap();
+
+    let open = |worker| Root::open(state.path().to_owned(), "default", worker, None).unwrap();
+    let one = open("w");
+    assert!(one.earlier_process_ended().await.unwrap() && one.owner.lock().is_some());
+    assert!(!open("w").hold().unwrap(), "another process");
+    // Its programs may run: nothing tells which file they lock.
+    let attempts = one.attempts.clone();
+    drop(one);
+    open("sweeper").sweep_others(Duration::MAX);
+    assert!(attempts.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_locking_are_tried_again_and_reported() {
+    let state = tempfile::tempdir().unwrap();
+    let owner = state.path().join("running/default/.w.owner");
+    std::fs::create_dir_all(&owner).unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
+    root.earlier_process_ended().await.unwrap_err();
+    let passes = async {
+        tokio::time::sleep(LOCK_INTERVAL).await;
+        std::fs::remove_dir(&owner).unwrap();
+    };
+    let (is_alone, ()) = tokio::join!(root.earlier_process_ended(), passes);
+    assert!(is_alone.unwrap() && root.owner.lock().is_some());
+    for (errno, expected) in [(Errno::ENOLCK, true), (Errno::ENOTSUP, true), (Errno::ENOSPC, false)] {
+        assert_eq!(sweep::has_no_locks(&errno.into()), expected, "{errno}");
+    }
 }
 
 #[tokio::test]
