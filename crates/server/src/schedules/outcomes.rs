@@ -1,7 +1,8 @@
 //! Tasks and workflows of runs: what has become of them, and the commands that cancel and remove them.
 
 use rota_core::task::{Command as TaskCommand, Desired};
-use rota_core::{Namespace, TaskId, WorkflowId, workflow};
+use rota_core::workflow::{self, Workflow};
+use rota_core::{Namespace, TaskId, WorkflowId};
 use rota_proto::v1;
 use rota_store::{Command, WorkflowCommand, WorkflowQuery};
 use tonic::Status;
@@ -16,6 +17,26 @@ pub(crate) struct Observed {
     pub(crate) is_over: bool,
 }
 
+async fn workflow_of(
+    store: &StoreClient,
+    namespace: &Namespace,
+    run: &v1::ScheduleRun,
+) -> Result<Option<Workflow>, Status> {
+    let Ok(id) = run.workflow.parse::<WorkflowId>() else { return Ok(None) };
+    let query = WorkflowQuery::Id((namespace.clone(), id));
+    let rows = store.reads().workflows(query).await.map_err(status::store)?;
+    Ok(rows.workflows.into_iter().find(|found| !found.deleted))
+}
+
+/// Whether the workflow of a run was cancelled: a second cancellation would end its finally-steps.
+pub(super) async fn is_cancelled(
+    store: &StoreClient,
+    namespace: &Namespace,
+    run: &v1::ScheduleRun,
+) -> Result<bool, Status> {
+    Ok(workflow_of(store, namespace, run).await?.is_some_and(|found| found.cancelled))
+}
+
 /// Looks up the task or workflow of a run. Returns `None` if it does not exist.
 pub(crate) async fn observe(
     store: &StoreClient,
@@ -23,10 +44,7 @@ pub(crate) async fn observe(
     run: v1::ScheduleRun,
 ) -> Result<Option<Observed>, Status> {
     if is_workflow(&run) {
-        let Ok(id) = run.workflow.parse::<WorkflowId>() else { return Ok(None) };
-        let query = WorkflowQuery::Id((namespace.clone(), id));
-        let rows = store.reads().workflows(query).await.map_err(status::store)?;
-        let Some(found) = rows.workflows.into_iter().find(|found| !found.deleted) else { return Ok(None) };
+        let Some(found) = workflow_of(store, namespace, &run).await? else { return Ok(None) };
         let status = wire::workflow::workflow(&found, None, None).status.unwrap_or_default();
         let run = v1::ScheduleRun {
             workflow_state: status.state,

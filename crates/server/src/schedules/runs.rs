@@ -10,13 +10,13 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::driver::Driver;
-use super::outcomes::cancel;
+use super::outcomes::{cancel, is_cancelled};
 use super::plan::Slot;
 use super::record::{StoredRun, is_workflow};
 use super::registry::{Entry, Tracked};
 use crate::grpc::{Scope, root_trace};
 use crate::store_client::no_reply;
-use crate::wire::{scheduled_workflow, status, time};
+use crate::wire::{scheduled_workflow, status, task, time};
 
 /// Runs of one schedule that have not ended.
 const MAX_ACTIVE: usize = 100;
@@ -160,8 +160,16 @@ impl Driver {
         }
         let reason = format!("replaced by the next run of schedule {}", entry.name());
         let earlier = tracked.status.active.iter().filter(|run| run.id() != id);
-        let cancels: Vec<_> =
-            earlier.filter_map(|run| cancel(entry.namespace(), run.run.as_ref()?, reason.clone())).collect();
+        let mut cancels = Vec::new();
+        for run in earlier.filter_map(|run| run.run.as_ref()) {
+            match is_cancelled(&self.store, entry.namespace(), run).await {
+                Ok(true) => {}
+                Ok(false) => cancels.extend(cancel(entry.namespace(), run, reason.clone())),
+                Err(error) => {
+                    tracing::warn!(schedule = entry.name(), %error, "an earlier run was not cancelled");
+                }
+            }
+        }
         if cancels.is_empty() {
             return;
         }
@@ -198,7 +206,12 @@ impl Driver {
             return Ok(Err(Status::internal("the run is not stored")));
         };
         let run = tracked.status.active[at].clone();
-        let error = match self.create_now(entry, &run).await {
+        // One that exists needs neither its template nor the schedule as it was, and must not be given up.
+        let made = match self.existing(entry, &run).await? {
+            Some(found) => Ok(found),
+            None => self.create_now(entry, &run).await,
+        };
+        let error = match made {
             Ok(created) => {
                 tracked.status.problem.clear();
                 if id_of(&created) != id {
@@ -246,6 +259,25 @@ impl Driver {
         tracked.status.problem = message;
         tracked.dirty = true;
         self.metrics.schedule_run("failed");
+    }
+
+    /// Returns the task or workflow of a run, if it exists.
+    async fn existing(
+        &self,
+        entry: &Entry,
+        run: &StoredRun,
+    ) -> Result<Option<v1::RunScheduleResponse>, Status> {
+        let namespace = entry.namespace();
+        if run.run.as_ref().is_some_and(is_workflow) {
+            let Ok(id) = run.id().parse() else { return Ok(None) };
+            let found = self.workflows.scheduled(namespace, id).await?;
+            return Ok(found.map(|workflow| v1::RunScheduleResponse { workflow: Some(workflow), task: None }));
+        }
+        let Ok(id) = run.id().parse() else { return Ok(None) };
+        let Some(found) = self.store.record(namespace, id).await? else { return Ok(None) };
+        let (payload, result) = (self.store.payload(&found).await?, self.store.result(&found).await?);
+        let task = task::to_wire(&found, payload.as_ref(), result.as_ref());
+        Ok(Some(v1::RunScheduleResponse { task: Some(task), workflow: None }))
     }
 
     async fn create_now(&self, entry: &Entry, run: &StoredRun) -> Result<v1::RunScheduleResponse, Status> {

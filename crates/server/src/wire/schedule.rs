@@ -21,6 +21,8 @@ const MIN_DEADLINE: Duration = Duration::from_secs(1);
 const MAX_HISTORY: i32 = 100;
 /// Bytes of a schedule: a prompt of 1 MiB with room to spare.
 const MAX_BYTES: usize = 2 << 20;
+/// Nothing refers to uploads between runs.
+const NO_UPLOADS: &str = "must be empty: uploaded artifacts are removed before later runs";
 /// Next times of a status.
 const NEXT_TIMES: usize = 3;
 
@@ -77,6 +79,9 @@ pub(crate) fn check(namespace: Namespace, given: v1::Schedule, now: Timestamp) -
         }
         (None, Some(workflow)) => {
             managed(&at("workflow.labels"), &workflow.labels)?;
+            if workflow.spec.as_ref().is_some_and(|spec| !spec.input_files.is_empty()) {
+                return Err(invalid(at("workflow.spec.input_files"), NO_UPLOADS));
+            }
             Secrets::default()
         }
         (None, None) => return Err(invalid(at("task"), "is required, or a workflow")),
@@ -106,10 +111,7 @@ fn template(namespace: Namespace, mut task: v1::Task) -> Result<(v1::Task, Secre
         return Err(invalid(at("spec.start_time"), "must not be set: the schedule sets the time"));
     }
     if !given.inputs.is_empty() {
-        return Err(invalid(
-            at("spec.inputs"),
-            "must be empty: uploaded artifacts are removed before later runs",
-        ));
+        return Err(invalid(at("spec.inputs"), NO_UPLOADS));
     }
     if !matches!(task.desired_state(), v1::DesiredState::Unspecified | v1::DesiredState::Run) {
         return Err(invalid(at("desired_state"), "must be RUN; pause the schedule instead"));

@@ -243,6 +243,19 @@ impl Workflows {
         self.create(namespace, root_trace(), request, None).await
     }
 
+    /// Returns the workflow of a schedule's run, if it exists.
+    pub(crate) async fn scheduled(
+        &self,
+        namespace: &Namespace,
+        id: WorkflowId,
+    ) -> Result<Option<v1::Workflow>, Status> {
+        let rows = self.query(WorkflowQuery::Id((namespace.clone(), id))).await?;
+        match rows.workflows.into_iter().find(|found| !found.deleted) {
+            Some(found) => self.whole(&found).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Returns all steps, in pieces, to a function.
     async fn each_step(&self, key: WorkflowKey, mut visit: impl FnMut(Step) -> bool) -> Result<(), Status> {
         let mut from = 0;

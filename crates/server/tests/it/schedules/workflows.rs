@@ -22,12 +22,16 @@ fn endless() -> Value {
 
 impl Fixture {
     async fn put_template(&self, step: &str) -> Result<v1::WorkflowTemplate> {
+        self.put_template_with(json!({ "name": step, "wait": { "duration": "0s" } })).await
+    }
+
+    async fn put_template_with(&self, step: Value) -> Result<v1::WorkflowTemplate> {
         let template = serde_json::from_value(json!({
             "name": "namespaces/default/templates/deploy",
             "spec": {
                 "parameters": [{ "name": "image", "schema": { "type": "string" } }],
                 "workflow": {
-                    "steps": [{ "name": step, "wait": { "duration": "0s" } }],
+                    "steps": [step],
                     "outputs": { "image": "${{ inputs.image }}" },
                 },
             },
@@ -123,6 +127,56 @@ async fn policies_decide_about_active_workflows() -> Result<()> {
 }
 
 #[tokio::test]
+async fn replaced_workflows_run_their_finally_steps() -> Result<()> {
+    let fixture = Fixture::start(Backend::Memory, "2026-01-01T00:00:30Z").await?;
+    let mut given = endless();
+    given["spec"]["finally"] = json!([{ "name": "clean", "wait": { "signal": "clean" } }]);
+    let spec = v1::ScheduleSpec { concurrency: ScheduleConcurrency::Replace.into(), ..spec(given) };
+    fixture.create(spec).await?;
+    for minute in 1..=4 {
+        fixture.set(&format!("2026-01-01T00:0{minute}:00Z"));
+        fixture.until("a run", |status| status.started == minute).await?;
+    }
+    // Three were cancelled, the first one at three times.
+    let first = fixture.status().await?.active[0].workflow.clone();
+    let request = v1::SignalWorkflowRequest {
+        name: format!("namespaces/default/workflows/{first}"),
+        signal: "clean".to_owned(),
+        payload: None,
+    };
+    tasks::eventually("its finally-step", async || {
+        Ok(fixture.client().signal_workflow(request.clone()).await?.steps == 1)
+    })
+    .await?;
+    let status = fixture.until("its end", |status| status.recent.len() == 1).await?;
+    assert_eq!(status.recent[0].workflow, first);
+    assert_eq!((status.recent[0].workflow_state(), status.active.len()), (WorkflowState::Cancelled, 3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn requested_run_is_returned_without_its_template() -> Result<()> {
+    let fixture = Fixture::start(Backend::Memory, "2026-01-01T00:00:30Z").await?;
+    fixture.put_template_with(json!({ "name": "hold", "wait": { "signal": "go" } })).await?;
+    fixture.create(spec(json!({ "template": "deploy", "parameters": { "image": "a" } }))).await?;
+    let request = v1::RunScheduleRequest { name: NAME.into(), idempotency_key: "a".into() };
+    let first = fixture.client().run_schedule(request.clone()).await?.workflow.unwrap();
+    let name = "namespaces/default/templates/deploy".to_owned();
+    let delete = v1::DeleteWorkflowTemplateRequest { name, ..Default::default() };
+    fixture.client().delete_workflow_template(delete).await?;
+    let again = fixture.client().run_schedule(request).await?.workflow.unwrap();
+    assert_eq!(again.uid, first.uid);
+    let status = fixture.status().await?;
+    assert_eq!((status.active.len(), status.recent.len(), status.problem.as_str()), (1, 0, ""));
+    let name = format!("namespaces/default/workflows/{}", first.uid);
+    let cancel = v1::CancelWorkflowRequest { name, ..Default::default() };
+    fixture.client().cancel_workflow(cancel).await?;
+    let status = fixture.until("its end", |status| status.recent.len() == 1).await?;
+    assert_eq!(status.recent[0].workflow, first.uid);
+    Ok(())
+}
+
+#[tokio::test]
 async fn restart_finds_the_workflow_of_a_run() -> Result<()> {
     let mut fixture = Fixture::start(Backend::Sqlite, "2026-01-01T00:00:30Z").await?;
     fixture.create(spec(endless())).await?;
@@ -202,6 +256,14 @@ async fn invalid_workflows_name_their_field() -> Result<()> {
             "schedule.spec.workflow.parameters.image",
         ),
         (json!({ "template": "deploy@0" }), "schedule.spec.workflow.template"),
+        (
+            json!({ "template": "deploy", "spec": { "inputFiles": { "image": {} } } }),
+            "schedule.spec.workflow.spec.input_files",
+        ),
+        (
+            json!({ "spec": { "steps": endless()["spec"]["steps"], "inputFiles": { "data": {} } } }),
+            "schedule.spec.workflow.spec.input_files",
+        ),
         (
             json!({ "spec": endless()["spec"], "labels": { "rota.dev/cluster": "a" } }),
             "schedule.spec.workflow.labels",
