@@ -60,7 +60,7 @@ impl Workflows {
             why => format!("The workflow is {name}: {why}."),
         };
         match workflow.budget_micro_usd {
-            Some(_) if workflow.is_over_budget() => {
+            Some(_) if workflow.is_over_budget() && workflow.state != State::Succeeded => {
                 let message = "the budget of the workflow is spent: no further step starts".to_owned();
                 let hint = "give a rerun a larger one: rota workflow rerun --failed --budget-usd".to_owned();
                 causes.insert(0, v1::Cause { code: "workflow_budget".to_owned(), message, hint });
