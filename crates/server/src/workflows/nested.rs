@@ -244,7 +244,7 @@ async fn create(
         bytes += spec.encoded_len();
         let mut labels = workflow.labels.clone();
         labels.remove(CLUSTER);
-        let new = v1::Workflow { spec: Some(spec), labels, ..v1::Workflow::default() };
+        let new = v1::Workflow { spec: Some(spec), ..v1::Workflow::default() };
         let template = base.name().split('#').next().unwrap_or_default().to_owned();
         let request = v1::CreateWorkflowRequest { workflow: Some(new), template, ..Default::default() };
         let parent = &workflow.trace;
@@ -252,6 +252,8 @@ async fn create(
             Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
         let id = workflow.nested_id(step.index, step.round, item);
         let mut create = wire::check(workflow.namespace.clone(), id, trace, request).map_err(not_now)?;
+        // Evaluated already: an input may look like an expression.
+        create.workflow.labels = labels;
         create.workflow.counts_cost |= workflow.counts_cost;
         let place = evaluate::place(workflow, step, step.round, item);
         create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));

@@ -1,6 +1,10 @@
 //! Reruns: which steps of the earlier workflow need not run again.
 
+use std::collections::BTreeMap;
+
 use rota_core::WorkflowId;
+use rota_core::workflow::Workflow;
+use rota_proto::labels::CLUSTER;
 use rota_store::CreateWorkflow;
 use tonic::Status;
 
@@ -12,24 +16,30 @@ const MAX_STEPS: usize = 256;
 /// What a rerun takes over.
 pub(super) struct Rerun {
     of: WorkflowId,
+    /// Labels of the earlier workflow, whose expressions were evaluated then.
+    labels: BTreeMap<String, String>,
     reuses: bool,
     /// Steps that run again in any case.
     steps: Vec<String>,
 }
 
 impl Rerun {
-    pub(super) fn new(of: WorkflowId, reuses: bool, steps: Vec<String>) -> Result<Self, Status> {
+    pub(super) fn new(of: &Workflow, reuses: bool, steps: Vec<String>) -> Result<Self, Status> {
         check::count("steps", steps.len(), MAX_STEPS)?;
         if !reuses && !steps.is_empty() {
             return Err(invalid("steps", "is for reruns with reuse_results: without it all steps run again"));
         }
-        Ok(Self { of, reuses, steps })
+        let mut labels = of.labels.clone();
+        // No resource of a cluster stands for the new one.
+        labels.remove(CLUSTER);
+        Ok(Self { of: of.id, labels, reuses, steps })
     }
 
-    /// Marks the steps that may take over results: all but those that are named, those that need them, and finally-steps, which
+    /// Gives the new workflow its labels, and marks the steps that may take over results: all but those that are named, those that need them, and finally-steps, which
     /// belong to each run.
     pub(super) fn mark(self, create: &mut CreateWorkflow) -> Result<(), Status> {
         create.workflow.rerun_of = Some(self.of);
+        create.workflow.labels = self.labels;
         if !self.reuses {
             return Ok(());
         }

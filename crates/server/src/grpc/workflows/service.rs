@@ -6,7 +6,6 @@ use bytes::Bytes;
 use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::workflow::{self, Kind, Rejected, StepCommand};
-use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_proto::v1::workflow_service_server::WorkflowService;
 use rota_store::{Refused, Reply, WorkflowCommand, WorkflowFilter, WorkflowQuery};
@@ -283,7 +282,7 @@ impl WorkflowService for Workflows {
         if !found.state.is_final() {
             return Err(status::refused(Refused::Workflow(Rejected::Unended)));
         }
-        let rerun = Rerun::new(found.id, request.reuse_results, request.steps)?;
+        let rerun = Rerun::new(&found, request.reuse_results, request.steps)?;
         let mut spec = self.whole_spec(&found).await?;
         if let Some(given) = request.inputs {
             spec.input_files.retain(|name, _| !given.fields.contains_key(name));
@@ -296,12 +295,8 @@ impl WorkflowService for Workflows {
         if request.budget_micro_usd != 0 {
             spec.budget_micro_usd = request.budget_micro_usd;
         }
-        let mut labels = found.labels.clone();
-        // No resource of a cluster stands for the new one.
-        labels.remove(CLUSTER);
         let workflow = v1::Workflow {
             alias: found.alias.clone().unwrap_or_default(),
-            labels,
             spec: Some(spec),
             ttl_after_finished: found.ttl.map(crate::wire::time::duration),
             ..v1::Workflow::default()

@@ -92,6 +92,10 @@ async fn results_of_other_types_fail_their_step() -> Result<()> {
         (wait(json!({ "wait.timeout": "${{ item }}" })), "reads a value of an item"),
         (wait(json!({ "task.limits.timeout": "${{ 1 }}" })), "is for a step that has such a task"),
         (limited("speed", "${{ 1 }}"), "is no limit of a task"),
+        (
+            json!({ "task": echoes("x"), "expressions": { "task.limits.max_turns": "${{ 1 }}" } }),
+            "is no limit of a task",
+        ),
         (json!({ "wait": { "duration": "${{ inputs. }}" } }), "is invalid"),
     ] {
         let mut step = step;
@@ -123,5 +127,25 @@ async fn labels_read_inputs() -> Result<()> {
         let (status, refused) = create(json!({ "team": value })).await?;
         assert!(status == StatusCode::BAD_REQUEST && refused.to_string().contains(why), "{refused}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn labels_are_evaluated_once() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let api = Api::new(&cluster)?;
+    let text = "${{ inputs.none }}";
+    let wait = json!({ "steps": [{ "name": "wait", "wait": { "duration": "0s" } }] });
+    let spec =
+        json!({ "inputs": { "title": text }, "steps": [{ "name": "call", "workflow": { "spec": wait } }] });
+    let labels = json!({ "title": "${{ inputs.title }}" });
+    let body = json!({ "alias": "once", "labels": labels, "spec": spec });
+    let (status, made) = api.post(WORKFLOWS, &body).await?;
+    assert_eq!((status, &made["labels"]["title"]), (StatusCode::OK, &json!(text)), "{made}");
+    let ended = api.ended("once").await?;
+    assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
+    assert_eq!(nested(&api, "once").await?[0]["labels"]["title"], text);
+    let (status, again) = api.post(&format!("{WORKFLOWS}/once:rerun"), &json!({})).await?;
+    assert_eq!((status, &again["labels"]["title"]), (StatusCode::OK, &json!(text)), "{again}");
     Ok(())
 }
