@@ -256,8 +256,9 @@ impl Replay {
                     .into());
             }
             let limit = usize::from(self.limit);
-            let (found, more) =
-                Letters::find(context, &self.which, context.parent(false), limit, false).await?;
+            let parent = context.parent(false);
+            let (mut found, more) = Letters::find(context, &self.which, parent.clone(), limit, false).await?;
+            workflows::drop_rerun(context, parent, &mut found.workflows).await?;
             if more {
                 let text = format!("only the newest {limit} are replayed; repeat the command for the others");
                 context.reporter.line(&text);

@@ -1,6 +1,6 @@
 //! Workflows among dead letters: they are run again from the steps that have failed, with other inputs if they are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Context as _;
 use pbjson_types::Struct;
@@ -26,6 +26,14 @@ pub(super) struct Inputs {
     pub(super) files: BTreeMap<String, Artifact>,
 }
 
+fn time(time: &pbjson_types::Timestamp) -> (i64, i32) {
+    (time.seconds, time.nanos)
+}
+
+fn created(workflow: &Workflow) -> (i64, i32) {
+    workflow.create_time.as_ref().map(time).unwrap_or_default()
+}
+
 /// Returns the newest dead letters, at most `limit`, page by page.
 pub(super) async fn find(
     context: &Context,
@@ -48,11 +56,8 @@ pub(super) async fn find(
         ..WorkflowFilter::default()
     };
     let after = which.since.as_ref().map(since);
-    let time = |time: &pbjson_types::Timestamp| (time.seconds, time.nanos);
-    let is_old = |workflow: &Workflow| {
-        let created = workflow.create_time.as_ref().map(time);
-        after.as_ref().map(time).is_some_and(|after| created.is_some_and(|created| created <= after))
-    };
+    let after = after.as_ref().map(time);
+    let is_old = |workflow: &Workflow| after.is_some_and(|after| created(workflow) <= after);
     let mut request =
         ListWorkflowsRequest { parent, page_size: 1000, filter: Some(filter), ..Default::default() };
     loop {
@@ -63,6 +68,28 @@ pub(super) async fn find(
         if is_over || found.len() >= limit {
             found.truncate(limit);
             return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// Removes those that were run again by a version that left no mark of that in the earlier workflow: only the rerun names it.
+pub(super) async fn drop_rerun(
+    context: &Context,
+    parent: String,
+    letters: &mut Vec<Workflow>,
+) -> anyhow::Result<()> {
+    let Some(oldest) = letters.iter().map(created).min() else { return Ok(()) };
+    let mut request = ListWorkflowsRequest { parent, page_size: 1000, ..Default::default() };
+    loop {
+        // Newest first: reruns come before what they run again.
+        let page = context.client.list_workflows(request.clone()).await?;
+        let is_over = page.next_page_token.is_empty()
+            || page.workflows.last().is_some_and(|workflow| created(workflow) < oldest);
+        let rerun: HashSet<_> = page.workflows.into_iter().map(|workflow| workflow.rerun_of).collect();
+        letters.retain(|letter| !rerun.contains(&letter.uid));
+        if is_over || letters.is_empty() {
+            return Ok(());
         }
         request.page_token = page.next_page_token;
     }
