@@ -44,7 +44,7 @@ Examples:
   rota admin export rota.jsonl --data-dir /var/lib/rota/server
   rota admin import rota.jsonl --store postgres://rota@db.example/rota";
 
-/// Administer the control plane
+/// Administer the control plane: status, log filter, circuit breakers, backups
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Admin {
