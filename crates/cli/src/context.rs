@@ -1,7 +1,7 @@
 //! Context of commands that call a server: client, namespace, output, and the resolution of names.
 
-use rota_client::Client;
 use rota_client::discover::Origin;
+use rota_client::{Client, Options};
 use rota_proto::names;
 use rota_telemetry::env;
 
@@ -27,7 +27,8 @@ impl Context {
             reporter.warn(&format!("the token is sent to {} unencrypted; use https", found.options.endpoint));
         }
         tracing::debug!(endpoint = found.options.endpoint, origin = ?found.origin, "server");
-        let client = Client::new(found.options).map_err(|mut error| {
+        let token = login::renewed_token(&found);
+        let client = Client::new(Options { token, ..found.options }).map_err(|mut error| {
             if found.origin == Origin::Dev {
                 error.hint = Some("restart `rota dev`".to_owned());
             }

@@ -117,7 +117,8 @@ fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split_whitespace().map(bare).filter(|word| !word.is_empty())
 }
 
-fn classify(error: &anyhow::Error) -> Exit {
+/// Returns the exit code for an error.
+pub fn classify(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return failure.exit;
@@ -125,8 +126,10 @@ fn classify(error: &anyhow::Error) -> Exit {
         if let Some(remote) = cause.downcast_ref::<rota_client::Error>() {
             return of(remote);
         }
-        if cause.is::<rota_client::discover::Error>() {
-            return Exit::Usage;
+        match cause.downcast_ref::<rota_client::discover::Error>() {
+            Some(rota_client::discover::Error::NoContext { .. }) => return Exit::NotFound,
+            Some(_) => return Exit::Usage,
+            None => {}
         }
     }
     Exit::Failed
@@ -161,6 +164,8 @@ mod tests {
         assert_eq!(classify(&anyhow::anyhow!("x")), Exit::Failed);
         let invalid = rota_client::discover::Error::Config { path: "c".into(), message: "no".into() };
         assert_eq!(classify(&anyhow::Error::from(invalid).context("the server")), Exit::Usage);
+        let missing = rota_client::discover::Error::NoContext { name: "x".into(), path: "c".into() };
+        assert_eq!(classify(&missing.into()), Exit::NotFound);
         let pipe: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         assert!(is_broken_pipe(&pipe.context("printing").unwrap_err()));
     }

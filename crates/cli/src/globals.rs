@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use rota_client::discover::Flags;
-use rota_telemetry::env;
+use rota_client::discover::{self, Contexts, Flags};
 
+use crate::exit::{Exit, Failure};
 use crate::output::{Color, Format};
 
 /// Options of every command.
@@ -42,9 +42,23 @@ pub struct Globals {
 }
 
 impl Globals {
-    /// Returns the context that a flag or the environment names.
-    pub fn context_name(&self) -> Option<String> {
-        self.context.clone().or_else(|| env::var("ROTA_CONTEXT"))
+    /// Returns the context that an argument, a flag or the environment names, or else the current one.
+    pub fn selected_context(&self, given: Option<String>, contexts: &Contexts) -> Result<String, Failure> {
+        let named = given.or_else(|| self.context.clone()).or_else(discover::context_of_environment);
+        named.or_else(|| contexts.current.clone()).ok_or_else(|| {
+            Failure::new(Exit::NotFound, "no context is current").hint(
+                "choose one with `rota context use NAME`, or create one with `rota context set NAME --endpoint URL --use`",
+            )
+        })
+    }
+
+    /// Returns the flags that select the server of a component, which no context does.
+    pub fn component_flags(&self) -> Result<Flags, Failure> {
+        if self.context.is_some() {
+            let message = "--context cannot be used with a component that runs by itself";
+            return Err(Failure::usage(message).hint("set --endpoint and --token-file"));
+        }
+        Ok(Flags { ignores_contexts: true, ..self.flags() })
     }
 
     /// Returns the flags that select the server.
@@ -56,6 +70,7 @@ impl Globals {
             ca: self.ca.clone(),
             namespace: self.namespace.clone(),
             config: None,
+            ignores_contexts: false,
         }
     }
 }

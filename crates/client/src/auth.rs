@@ -1,10 +1,11 @@
-//! Bearer token on each call, and its renewal from a file.
+//! Bearer token on each call, and its renewal from a file or by its owner.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -24,6 +25,7 @@ enum Source {
     None,
     Fixed(MetadataValue<Ascii>),
     File(Arc<File>),
+    Renewed(watch::Receiver<SecretString>),
 }
 
 #[derive(Debug)]
@@ -42,6 +44,10 @@ impl Auth {
                 let file = File { path: path.clone(), read: Mutex::new(None) };
                 file.header()?;
                 Source::File(Arc::new(file))
+            }
+            Token::Renewed(token) => {
+                header(&token.borrow())?;
+                Source::Renewed(token.clone())
             }
         }))
     }
@@ -84,6 +90,7 @@ impl Interceptor for Auth {
             Source::None => return Ok(request),
             Source::Fixed(value) => value.clone(),
             Source::File(file) => file.header()?,
+            Source::Renewed(token) => header(&token.borrow())?,
         };
         request.metadata_mut().insert("authorization", value);
         Ok(request)
@@ -113,6 +120,17 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         tokio::time::advance(TOKEN_TTL).await;
         assert_eq!(authorization(&mut auth), "Bearer two");
+    }
+
+    #[test]
+    fn replaced_token_is_sent_by_all_clones() {
+        let (owner, token) = watch::channel(SecretString::from("one"));
+        let auth = Auth::new(&Token::Renewed(token)).unwrap();
+        let mut clone = auth.clone();
+        assert_eq!(authorization(&mut clone), "Bearer one");
+        owner.send_replace("two".into());
+        assert_eq!(authorization(&mut clone), "Bearer two");
+        assert!(!format!("{auth:?}").contains("two"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 /// Time for which calls to a control plane on this machine are retried, such as while it is restarted.
 const LOCAL_RETRY: Duration = Duration::from_secs(2);
@@ -42,6 +43,8 @@ pub enum Token {
     Fixed(SecretString),
     /// A file with the token, read again every 30 seconds: a cluster renews it.
     File(PathBuf),
+    /// A token that its owner replaces before it expires.
+    Renewed(watch::Receiver<SecretString>),
 }
 
 impl Options {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -104,6 +105,7 @@ struct Provider {
     codes: Mutex<HashMap<String, Grant>>,
     devices: Mutex<Vec<String>>,
     refresh_tokens: Mutex<Vec<String>>,
+    refreshes: AtomicUsize,
 }
 
 /// A provider, until it is dropped.
@@ -138,6 +140,7 @@ impl IdentityProvider {
             codes: Mutex::default(),
             devices: Mutex::default(),
             refresh_tokens: Mutex::default(),
+            refreshes: AtomicUsize::new(0),
         });
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -160,6 +163,11 @@ impl IdentityProvider {
     /// Returns the issuer of all tokens.
     pub fn url(&self) -> &str {
         &self.provider.url
+    }
+
+    /// Returns how many times tokens were renewed.
+    pub fn refreshes(&self) -> usize {
+        self.provider.refreshes.load(Ordering::Relaxed)
     }
 
     /// Changes what the provider does from now on.
@@ -324,6 +332,7 @@ async fn token(
             // Each works once.
             known.remove(at);
             drop(known);
+            provider.refreshes.fetch_add(1, Ordering::Relaxed);
             provider.tokens(None)
         }
         "urn:ietf:params:oauth:grant-type:device_code" => {

@@ -104,9 +104,8 @@ impl ContextCommand {
             What::List => list(&Contexts::read(path)?, path, &out, &reporter)?,
             What::Show { name } => {
                 let contexts = Contexts::read(path)?;
-                let given = name.or_else(|| globals.context_name()).or_else(|| contexts.current.clone());
-                let name = given.ok_or_else(none_is_current)?;
-                show(&shown(&contexts, &name, find(&contexts, &name, path)?), &out)?;
+                let name = globals.selected_context(name, &contexts)?;
+                show(&shown(&contexts, &name, contexts.get(&name, path)?), &out)?;
             }
             What::Use { name, .. } => {
                 let text = match &name {
@@ -115,7 +114,7 @@ impl ContextCommand {
                 };
                 Contexts::change(path, |contexts| {
                     if let Some(name) = &name {
-                        find(contexts, name, path)?;
+                        contexts.get(name, path)?;
                     }
                     contexts.current = name;
                     anyhow::Ok(())
@@ -126,7 +125,7 @@ impl ContextCommand {
             What::Remove { names } => {
                 Contexts::change(path, |contexts| {
                     for name in &names {
-                        find(contexts, name, path)?;
+                        contexts.get(name, path)?;
                         contexts.named.remove(name);
                     }
                     contexts.current.take_if(|current| names.contains(current));
@@ -151,11 +150,15 @@ impl Set {
         }
         let token = token_stdin.then(token_of_stdin).transpose()?;
         let (ca, token_file) = (absolute(globals.ca.as_deref())?, absolute(globals.token_file.as_deref())?);
-        let exposed = Contexts::change(path, |contexts| {
+        let (exposed, forgotten) = Contexts::change(path, |contexts| {
             let context = contexts.named.entry(name.clone()).or_default();
+            let mut forgotten = Vec::new();
             if let Some(endpoint) = &globals.endpoint {
                 // Also the error of an address that is none.
                 Client::new(Options::new(endpoint))?;
+                if !context.endpoint.is_empty() && !is_same_server(&context.endpoint, endpoint) {
+                    forgotten = forget_server(context);
+                }
                 context.endpoint.clone_from(endpoint);
             }
             if context.endpoint.is_empty() {
@@ -174,8 +177,12 @@ impl Set {
             if makes_current {
                 contexts.current = Some(name.clone());
             }
-            anyhow::Ok(exposed)
+            anyhow::Ok((exposed, forgotten))
         })?;
+        if !forgotten.is_empty() {
+            let what = forgotten.join(", ");
+            reporter.warn(&format!("removed what was for the earlier address of the context {name}: {what}"));
+        }
         if exposed.exposes_token() {
             reporter.warn(&format!("the token is sent to {} unencrypted; use https", exposed.endpoint));
         }
@@ -184,13 +191,20 @@ impl Set {
     }
 }
 
-fn none_is_current() -> Failure {
-    Failure::new(Exit::NotFound, "no context is current").hint("choose one with `rota context use NAME`")
+/// Removes what is for the server of the earlier address only, which would otherwise get its secrets elsewhere. Returns its names.
+fn forget_server(context: &mut ServerContext) -> Vec<&'static str> {
+    context.registration = None;
+    let forgotten = [
+        ("token", context.token.take().is_some() | context.token_file.take().is_some()),
+        ("login", context.login.take().is_some()),
+        ("CA certificates", context.ca.take().is_some()),
+    ];
+    forgotten.into_iter().filter_map(|(name, was)| was.then_some(name)).collect()
 }
 
-/// Returns a context, or an error with the exit code of things that do not exist.
-fn find<'a>(contexts: &'a Contexts, name: &str, path: &Path) -> anyhow::Result<&'a ServerContext> {
-    contexts.get(name, path).map_err(|error| Failure::new(Exit::NotFound, error.to_string()).into())
+/// Whether two addresses are those of one control plane.
+pub fn is_same_server(one: &str, other: &str) -> bool {
+    Options::new(one).endpoint == Options::new(other).endpoint
 }
 
 /// Returns a path that means the same in every directory.

@@ -10,7 +10,7 @@ use axum::extract::Query;
 use axum::response::Html;
 use axum::routing::get;
 use clap::Args;
-use rota_client::discover::{self, Contexts, Login as Kept};
+use rota_client::discover::{self, Contexts, Login as Kept, Registration, ServerContext};
 use rota_client::{Options, Token};
 use rota_oidc::{Client, Error, Tokens};
 use rota_proto::v1::{GetSignInOptionsRequest, ListTasksRequest, SignInOptions};
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::contexts::is_same_server;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::login;
@@ -54,6 +55,9 @@ pub struct Login {
     /// PEM file with the CA certificates trusted for the issuer [default: the system's]
     #[arg(long, value_name = "FILE")]
     issuer_ca: Option<PathBuf>,
+    /// Sign in as a client of the issuer that a context of another control plane has, too
+    #[arg(long)]
+    allow_shared_client: bool,
 }
 
 /// Remove the login of a context
@@ -65,20 +69,52 @@ pub struct Logout {
     name: Option<String>,
 }
 
-fn context(given: Option<String>, globals: &Globals, contexts: &Contexts) -> anyhow::Result<String> {
-    let name = given.or_else(|| globals.context_name()).or_else(|| contexts.current.clone());
-    let missing = || {
-        Failure::usage("no context is current")
-            .hint("create one with `rota context set NAME --endpoint URL --use`, or name it: rota login NAME")
+/// Refuses a client of an issuer that is not the one of earlier logins, or that another control plane has: a control plane could
+/// otherwise ask for a login at a company's issuer as the client of another one, and use the token there.
+fn check_registration(
+    contexts: &Contexts,
+    name: &str,
+    server: &ServerContext,
+    offered: &Registration,
+    allow_shared_client: bool,
+) -> Result<(), Failure> {
+    let shown =
+        |one: &Registration| format!("{} as the client {}", plain(&one.issuer), plain(&one.client_id));
+    if let Some(pinned) = server.registration.as_ref().filter(|pinned| *pinned != offered) {
+        let message = format!(
+            "{} wants a login at {}; the logins of the context {name} were at {}",
+            server.endpoint,
+            shown(offered),
+            shown(pinned)
+        );
+        let hint = format!(
+            "if the control plane has really changed it, make the context again: rota context remove {name}"
+        );
+        return Err(Failure::new(Exit::Failed, message).hint(hint));
+    }
+    let is_other = |other: &ServerContext| {
+        other.registration.as_ref() == Some(offered) && !is_same_server(&other.endpoint, &server.endpoint)
     };
-    name.ok_or_else(|| missing().into())
+    match contexts.named.iter().find(|(_, other)| is_other(other)).filter(|_| !allow_shared_client) {
+        Some((other, found)) => {
+            let message = format!(
+                "{} wants a login at {}, which is that of {} (context {other})",
+                server.endpoint,
+                shown(offered),
+                found.endpoint
+            );
+            let hint = "each control plane needs a client of its own; where both are trusted with the same tokens: --allow-shared-client";
+            Err(Failure::new(Exit::Failed, message).hint(hint))
+        }
+        None => Ok(()),
+    }
 }
 
 impl Login {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
         let (path, reporter) = (discover::contexts_file(), Reporter::new(globals.color));
         let contexts = Contexts::read(&path)?;
-        let name = context(self.name, globals, &contexts)?;
+        let name = globals.selected_context(self.name, &contexts)?;
         let server = contexts.get(&name, &path)?.clone();
         let options = Options { ca: server.ca.clone(), ..Options::new(&server.endpoint) };
         let offered = rota_client::Client::new(options.clone())?;
@@ -89,9 +125,11 @@ impl Login {
             let hint = "use a token with `rota context set`, or start the control plane with --sign-in";
             return Err(Failure::new(Exit::Failed, message).hint(hint).into());
         }
+        let registration = Registration { issuer: issuer.clone(), client_id: client_id.clone() };
+        check_registration(&contexts, &name, &server, &registration, self.allow_shared_client)?;
         let issuer_ca = self.issuer_ca.map(std::path::absolute).transpose()?;
+        reporter.line(&format!("signing in at {} as the client {}", plain(&issuer), plain(&client_id)));
         let client = login::client(&issuer, issuer_ca.as_deref(), &client_id, &scopes).await?;
-        reporter.line(&format!("signing in at {}", plain(&issuer)));
         let device = match self.browser {
             true => None,
             false => match client.device_code().await {
@@ -121,6 +159,7 @@ impl Login {
             id_token: tokens.id_token.clone(),
             refresh_token: tokens.refresh_token.clone(),
             expires: 0,
+            received: 0,
         };
         login::store(&path, &name, kept, &tokens)?;
         reporter.line(&format!("the context {name} has a login"));
@@ -189,7 +228,7 @@ async fn code_of(
 impl Logout {
     pub fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
         let path = discover::contexts_file();
-        let name = context(self.name, globals, &Contexts::read(&path)?)?;
+        let name = globals.selected_context(self.name, &Contexts::read(&path)?)?;
         let was = Contexts::change(&path, |contexts| {
             contexts.get(&name, &path)?;
             anyhow::Ok(contexts.named.get_mut(&name).and_then(|context| context.login.take()).is_some())
@@ -197,5 +236,39 @@ impl Logout {
         let text = if was { "has no login any more" } else { "had no login" };
         Reporter::new(globals.color).line(&format!("the context {name} {text}"));
         Ok(Exit::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(endpoint: &str, client_id: Option<&str>) -> ServerContext {
+        let registration = client_id.map(at_company);
+        ServerContext { endpoint: endpoint.into(), registration, ..ServerContext::default() }
+    }
+
+    fn at_company(client_id: &str) -> Registration {
+        Registration { issuer: "https://id.example".into(), client_id: client_id.into() }
+    }
+
+    #[test]
+    fn client_of_another_control_plane_is_refused() {
+        let mut contexts = Contexts::default();
+        contexts.named.insert("prod".into(), server("https://rota.example", Some("rota")));
+        let check = |server: &ServerContext, client_id: &str, allowed| {
+            check_registration(&contexts, "here", server, &at_company(client_id), allowed)
+        };
+        let foreign = server("https://elsewhere.example", None);
+        let refused = check(&foreign, "rota", false).unwrap_err();
+        assert!(refused.message.contains("context prod"), "{refused:?}");
+        check(&foreign, "rota", true).unwrap();
+        check(&foreign, "own", false).unwrap();
+        check(&server("rota.example", None), "rota", false).unwrap();
+        // Also if the client is free: the context has another one since its first login.
+        let pinned = server("https://elsewhere.example", Some("own"));
+        check(&pinned, "own", false).unwrap();
+        let changed = check(&pinned, "new", true).unwrap_err();
+        assert!(changed.hint.as_deref().is_some_and(|hint| hint.contains("remove here")), "{changed:?}");
     }
 }

@@ -46,7 +46,7 @@ impl Operator {
             Failure::usage(format!("the template of worker pods is invalid: {cause}"))
                 .hint("correct --worker-pod-template; with Helm, the value worker.podTemplate")
         })?;
-        let found = discover::find(&globals.flags())?.options;
+        let found = discover::find(&globals.component_flags()?)?.options;
         let Token::File(token_file) = found.token else {
             return Err(Failure::usage("the operator requires a token file, that of its service account")
                 .hint("set --token-file or ROTA_TOKEN_FILE")

@@ -15,7 +15,7 @@ use rota_proto::v1::{CreateTaskRequest, Task};
 use super::pairs::{self, Pair};
 use super::{artifacts, changes, created, id_of, workflow};
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::{self, Exit, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -192,8 +192,20 @@ impl Run {
             }
             Ok((Some(task), Exit::Ok)) => {
                 let applied = changes::apply(context, &task.name, start.root()).await;
-                start.remove().await?;
+                match &applied {
+                    Err(error) if exit::classify(error) == Exit::Unreachable => context.reporter.hint(&format!(
+                        "apply the changes later with `rota apply-diff {}`; the files they start from stay as {}",
+                        task.uid, start.reference
+                    )),
+                    _ => start.remove().await?,
+                }
                 applied
+            }
+            // The task runs on, and may not have begun to copy.
+            Err(error) if exit::classify(&error) == Exit::Unreachable => {
+                let hint = format!("the files that the task starts from stay as {}", start.reference);
+                context.reporter.hint(&hint);
+                Err(error)
             }
             other => {
                 start.remove().await?;

@@ -32,7 +32,7 @@ impl Ui {
         let page = options.endpoint.trim_end_matches('/').to_owned();
         let link = match &options.token {
             Token::None => page,
-            Token::Fixed(_) | Token::File(_) => {
+            Token::Fixed(_) | Token::File(_) | Token::Renewed(_) => {
                 let issued = Client::new(options)?.issue_sign_in_code(IssueSignInCodeRequest {}).await?;
                 format!("{page}/#code={}", issued.code)
             }

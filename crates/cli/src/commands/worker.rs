@@ -108,7 +108,7 @@ async fn token_line() -> anyhow::Result<SecretString> {
 
 /// Returns the options of a worker that connects to the server of the global options.
 fn connect(globals: &Globals, settings: Settings, agent: &str) -> anyhow::Result<Options> {
-    let found = discover::find(&globals.flags())?;
+    let found = discover::find(&globals.component_flags()?)?;
     if found.options.exposes_token() {
         let endpoint = &found.options.endpoint;
         Reporter::new(globals.color).warn(&format!("the token is sent to {endpoint} unencrypted; use https"));
@@ -116,7 +116,8 @@ fn connect(globals: &Globals, settings: Settings, agent: &str) -> anyhow::Result
     let channel = rota_client::RenewableChannel::new(found.options.clone())?;
     let mut options = settings.options(channel, &found.namespace, agent);
     match found.options.token {
-        Token::None => {}
+        // Logins are those of people.
+        Token::None | Token::Renewed(_) => {}
         Token::Fixed(token) => options.token = Some(token),
         Token::File(path) => options.token_file = Some(path),
     }

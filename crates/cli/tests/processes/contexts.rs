@@ -43,9 +43,15 @@ async fn current_context_selects_the_server() -> Result<()> {
     let named = [("ROTA_CONTEXT", "elsewhere")];
     rota(&fixture, &["get", "tasks"], &named, "").await.failed(5, &["127.0.0.1:1"]);
     rota(&fixture, &["get", "tasks", "--context", "here"], &named, "").await.success();
+    let unknown = [("ROTA_CONTEXT", "missing")];
+    rota(&fixture, &["get", "tasks"], &unknown, "").await.failed(4, &["missing"]);
+    rota(&fixture, &["get", "tasks", "--endpoint", "http://127.0.0.1:1"], &unknown, "")
+        .await
+        .failed(5, &["127.0.0.1:1"]);
     let variable = [("ROTA_ENDPOINT", "http://127.0.0.1:2")];
     rota(&fixture, &["get", "tasks"], &variable, "").await.failed(5, &["127.0.0.1:2"]);
-    run(&["get", "tasks", "--context", "missing"]).await.failed(1, &["missing", "rota context list"]);
+    run(&["get", "tasks", "--context", "missing"]).await.failed(4, &["missing", "rota context list"]);
+    run(&["login", "missing"]).await.failed(4, &["missing", "rota context list"]);
     run(&["get", "tasks", "--context", "here", "--endpoint", endpoint]).await.failed(2, &["cannot be used"]);
 
     let shown = run(&["context", "list", "-o", "json"]).await;
@@ -64,6 +70,7 @@ async fn current_context_selects_the_server() -> Result<()> {
     run(&["get", "tasks"]).await.failed(5, &["127.0.0.1:1"]);
     run(&["context", "remove", "elsewhere"]).await.success();
     run(&["context", "show"]).await.failed(4, &["no context is current"]);
+    run(&["logout"]).await.failed(4, &["no context is current"]);
     Ok(())
 }
 
@@ -87,8 +94,21 @@ async fn values_of_contexts_are_checked() -> Result<()> {
     let shown = run(&["context", "show", "new", "-o", "json"], "").await.json();
     assert_eq!(shown["token"], token.to_str().unwrap());
     assert_eq!((&shown["endpoint"], &shown["namespace"]), (&"http://127.0.0.1:1".into(), &"team".into()));
+    // Components take nothing of a context.
+    run(&["context", "use", "new"], "").await.success();
+    let operator = ["operator", "--worker-image", "rota:1"];
+    run(&operator, "").await.failed(2, &["requires a token file"]);
+    run(&[&operator[..], &["--context", "new"]].concat(), "").await.failed(2, &["--context cannot be used"]);
+    // What was for the earlier server goes nowhere else.
+    let moved = run(&["context", "set", "new", "--endpoint", "http://127.0.0.1:2"], "").await;
+    assert!(moved.err.contains("earlier address of the context new: token"), "{moved:?}");
+    moved.success();
+    let shown = run(&["context", "show", "new", "-o", "json"], "").await.json();
+    assert_eq!((&shown["token"], &shown["namespace"]), (&"none".into(), &"team".into()));
     let path = fixture.dir().join("home/.config/rota/contexts.toml");
     std::fs::write(&path, "endpont = 'new'\n")?;
-    run(&["get", "tasks"], "").await.failed(1, &["endpont", "contexts.toml"]);
+    run(&["get", "tasks"], "").await.failed(2, &["endpont", "contexts.toml"]);
+    let named = ["get", "tasks", "--endpoint", "http://127.0.0.1:1"];
+    run(&named, "").await.failed(5, &["127.0.0.1:1"]);
     Ok(())
 }

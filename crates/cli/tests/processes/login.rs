@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
+use rota_telemetry::clock;
 use rota_testkit::identity_provider::{Algorithm, IdentityProvider};
 use rota_testkit::tasks::WAIT_TIMEOUT;
 use serde_json::json;
@@ -47,18 +48,34 @@ fn kept(fixture: &Fixture) -> String {
     std::fs::read_to_string(fixture.dir().join("home/.config/rota/contexts.toml")).unwrap()
 }
 
+/// Sets a value of the login that is kept.
+fn set(fixture: &Fixture, key: &str, value: &str) -> Result<()> {
+    let is_key = |line: &str| line.split(" = ").next() == Some(key);
+    let line = |line: &str| if is_key(line) { format!("{key} = {value}\n") } else { format!("{line}\n") };
+    let text: String = kept(fixture).lines().map(line).collect();
+    Ok(std::fs::write(fixture.dir().join("home/.config/rota/contexts.toml"), text)?)
+}
+
+/// Sets the end of the kept token, which has lived for long.
+fn set_expiry(fixture: &Fixture, at: i64) -> Result<()> {
+    set(fixture, "received", "0")?;
+    set(fixture, "expires", &at.to_string())
+}
+
 #[tokio::test]
 async fn login_by_device_is_renewed_until_logout() -> Result<()> {
     let (fixture, provider) = start().await?;
     rota(&fixture, &["get", "tasks"]).await.failed(5, &["a token is required"]);
-    // Near its end from the start.
-    provider.behave(|next| next.lifetime = 200);
     let login = rota(&fixture, &["login"]).await;
     assert!(
         login.err.contains("enter the code WDJB-MJHT") && login.err.contains(provider.url()),
         "{login:?}"
     );
+    assert!(login.err.contains("as the client rota"), "{login:?}");
     login.success();
+    rota(&fixture, &["get", "tasks"]).await.success();
+    assert_eq!(provider.refreshes(), 0);
+    set_expiry(&fixture, clock::unix_micros() / 1_000_000 + 200)?;
     let before = kept(&fixture);
     rota(&fixture, &["run", "--agent", "none", "--detach", "x"]).await.success();
     let after = kept(&fixture);
@@ -77,10 +94,14 @@ async fn login_by_device_is_renewed_until_logout() -> Result<()> {
     assert!(link.contains("/#code="), "{link}");
 
     // Each of several commands at the same time has a login, although an issuer takes what renews it once.
+    let refreshes = provider.refreshes();
+    set_expiry(&fixture, 1)?;
     let commands = (0..4).map(|_| rota(&fixture, &["get", "tasks"]));
     for response in futures::future::join_all(commands).await {
+        assert!(!response.err.contains("could not be renewed"), "{response:?}");
         response.success();
     }
+    assert_eq!(provider.refreshes(), refreshes + 1);
     rota(&fixture, &["logout"]).await.success();
     assert!(!kept(&fixture).contains("token"));
     rota(&fixture, &["get", "tasks"]).await.failed(5, &["a token is required"]);
@@ -123,23 +144,15 @@ async fn refused_logins_are_not_kept() -> Result<()> {
     provider.behave(|next| next.person = json!({ "sub": "mallory" }));
     rota(&fixture, &["login"]).await.failed(5, &["mallory is not on the list"]);
     assert!(!kept(&fixture).contains("id_token"));
-    provider.behave(|next| (next.person, next.lifetime) = (json!({ "sub": "ada" }), 200));
+    provider.behave(|next| next.person = json!({ "sub": "ada" }));
     rota(&fixture, &["login"]).await.success();
     // What renews it is another one by now.
-    let text = kept(&fixture);
-    let at = text.find("refresh_token = ").context("a refresh token")?;
-    std::fs::write(
-        fixture.dir().join("home/.config/rota/contexts.toml"),
-        format!("{}refresh_token = \"x\"\n", &text[..at]),
-    )?;
+    set(&fixture, "refresh_token", "\"x\"")?;
+    set_expiry(&fixture, clock::unix_micros() / 1_000_000 + 200)?;
     let warned = rota(&fixture, &["get", "tasks"]).await;
     assert!(warned.err.contains("could not be renewed"), "{warned:?}");
     warned.success();
-    let expired = kept(&fixture)
-        .lines()
-        .map(|line| if line.starts_with("expires") { "expires = 1" } else { line }.to_owned() + "\n")
-        .collect::<String>();
-    std::fs::write(fixture.dir().join("home/.config/rota/contexts.toml"), expired)?;
+    set_expiry(&fixture, 1)?;
     rota(&fixture, &["get", "tasks"]).await.failed(5, &["has expired", "rota login here"]);
     let other = Fixture::start(Graces::LONG).await?;
     let endpoint = format!("http://{}", other.addr());

@@ -49,6 +49,19 @@ pub struct ServerContext {
     /// Tokens of a person who has signed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<Login>,
+    /// Where people sign in for the control plane: another place needs a new context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
+}
+
+/// Client of an issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Issuer, as its tokens name it.
+    pub issuer: String,
+    /// Client that the issuer knows.
+    pub client_id: String,
 }
 
 /// Tokens of a person, and what renews them.
@@ -66,6 +79,9 @@ pub struct Login {
     pub scopes: Vec<String>,
     /// Time at which the ID token expires, in seconds since 1970.
     pub expires: i64,
+    /// Time at which the ID token was received, in seconds since 1970.
+    #[serde(default)]
+    pub received: i64,
     /// Bearer token of the calls.
     #[serde(serialize_with = "expose_one")]
     pub id_token: SecretString,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rota_telemetry::env;
 
 pub use config::Config;
-pub use contexts::{Contexts, Login, ServerContext};
+pub use contexts::{Contexts, Login, Registration, ServerContext};
 pub use dev::{DevEndpoint, write_private};
 
 use crate::{Options, Token};
@@ -33,6 +33,8 @@ pub struct Flags {
     pub namespace: Option<String>,
     /// Config file to read instead of [`config_file`].
     pub config: Option<PathBuf>,
+    /// Whether contexts do not apply: they are those of a person, and of no component that runs by itself.
+    pub ignores_contexts: bool,
 }
 
 /// Source of the endpoint.
@@ -119,6 +121,11 @@ pub fn contexts_file() -> PathBuf {
     config_folder().join("contexts.toml")
 }
 
+/// Returns the name of a context that the environment selects. In an attempt, the variable is a folder instead.
+pub fn context_of_environment() -> Option<String> {
+    env::var("ROTA_CONTEXT").filter(|name| !name.contains('/'))
+}
+
 fn config_folder() -> PathBuf {
     let base =
         env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).unwrap_or_else(|| env::user_home().join(".config"));
@@ -154,16 +161,12 @@ pub fn find(flags: &Flags) -> Result<Found, Error> {
         ca: env::var_os("ROTA_CA").map(PathBuf::from),
         namespace: env::var("ROTA_NAMESPACE"),
     };
-    let path = contexts_file();
-    let contexts = Contexts::read(&path)?;
-    let by_flag = flags.context.is_some();
-    let selected =
-        flags.context.clone().or_else(|| env::var("ROTA_CONTEXT")).or_else(|| contexts.current.clone());
-    let select = |name: String| {
-        let context = contexts.get(&name, &path)?.clone();
-        Ok(Selected { name, context, by_flag })
+    let is_named = flags.endpoint.is_some() || environment.endpoint.is_some();
+    let selected = match select(flags) {
+        // The server is another's, or has no need of the context that cannot be read.
+        Err(_) if flags.context.is_none() && is_named => None,
+        selected => selected?,
     };
-    let selected = selected.map(select).transpose()?;
     let named = flags.config.clone().or_else(|| env::var_os("ROTA_CONFIG").map(PathBuf::from));
     let config = match &named {
         Some(path) => Config::read(path, true)?,
@@ -171,6 +174,22 @@ pub fn find(flags: &Flags) -> Result<Found, Error> {
     };
     let dev = DevEndpoint::read(&dev_file()).filter(DevEndpoint::is_alive);
     merge(flags, environment, selected, config, dev)
+}
+
+/// Returns the context that a flag or the environment names, or else the current one.
+fn select(flags: &Flags) -> Result<Option<Selected>, Error> {
+    if flags.ignores_contexts {
+        return Ok(None);
+    }
+    let path = contexts_file();
+    let contexts = Contexts::read(&path)?;
+    let name = flags.context.clone().or_else(context_of_environment).or_else(|| contexts.current.clone());
+    let by_flag = flags.context.is_some();
+    let found = |name: String| {
+        let context = contexts.get(&name, &path)?.clone();
+        Ok(Selected { name, context, by_flag })
+    };
+    name.map(found).transpose()
 }
 
 fn merge(
@@ -243,6 +262,7 @@ mod tests {
             Token::None => "none".into(),
             Token::Fixed(token) => token.expose_secret().to_owned(),
             Token::File(path) => path.display().to_string(),
+            Token::Renewed(token) => token.borrow().expose_secret().to_owned(),
         }
     }
 

@@ -108,8 +108,12 @@ pub fn server(found: &Found) -> Vec<Check> {
     }
     checks.push(match &found.options.token {
         Token::None => Check::ok("token", "none"),
-        Token::Fixed(_) if found.login.is_some() => Check::ok("token", "of the login of the context"),
-        Token::Fixed(_) => Check::ok("token", "from the environment, the context or the config file"),
+        Token::Fixed(_) | Token::Renewed(_) if found.login.is_some() => {
+            Check::ok("token", "of the login of the context")
+        }
+        Token::Fixed(_) | Token::Renewed(_) => {
+            Check::ok("token", "from the environment, the context or the config file")
+        }
         Token::File(path) => token_file(path),
     });
     if let (Origin::Dev, Token::File(path)) = (&found.origin, &found.options.token) {
