@@ -51,6 +51,8 @@ pub(crate) struct Artifacts {
     /// The last measurement of the volume, and the bytes that were stored since.
     unmeasured: Arc<Mutex<(Option<StoreSpace>, u64)>>,
     outage: Outage,
+    /// Why a local folder could not be recognized, until it is.
+    unrecognized: Arc<Mutex<Option<String>>>,
     full: Full,
     lost: Lost,
 }
@@ -64,6 +66,7 @@ impl Artifacts {
             used: Arc::default(),
             unmeasured: Arc::default(),
             outage: Outage::default(),
+            unrecognized: Arc::default(),
             full: Full::default(),
             lost: Lost::default(),
         }
@@ -146,7 +149,14 @@ impl Artifacts {
 
     /// Returns why the storage takes or gives nothing.
     pub(crate) fn outage(&self, now: Timestamp) -> Option<Cause> {
-        self.outage.cause(now)
+        let mut cause = self.outage.cause(now)?;
+        // What every call fails with otherwise says nothing of the reason.
+        if let Some(reason) = &*self.unrecognized.lock()
+            && !cause.message.ends_with(reason)
+        {
+            cause.message = format!("{}; {reason}", cause.message);
+        }
+        Some(cause)
     }
 
     /// Returns all that is wrong.

@@ -85,12 +85,25 @@ async fn due(full: &Full, delay: Duration) -> bool {
 }
 
 impl Artifacts {
-    /// Takes the folder of a local storage for the one that the lists are of, unless it cannot be.
+    /// Takes the folder of a local storage for the one that the lists are of, unless it cannot be. Sweeps try it again then.
     pub(crate) async fn recognize(&self) {
-        let recognized = self.parts.recognize(async { self.referenced().await.map_err(Failure) }).await;
-        if let Err(Failure(error)) = recognized {
-            tracing::error!(error, "artifacts are neither stored nor fetched");
-            self.check_folder().await;
+        self.recognize_by(self.referenced()).await;
+    }
+
+    async fn recognize_by(&self, referenced: impl Future<Output = Result<HashSet<Digest>, String>>) {
+        let unread = |error| Failure(format!("failed to read which files it should have: {error}"));
+        match self.parts.recognize(async { referenced.await.map_err(unread) }).await {
+            Ok(()) => {
+                if self.unrecognized.lock().take().is_some() {
+                    tracing::info!(storage = self.parts.location(), "recognized the folder of artifacts");
+                    self.outage.end(Way::In);
+                }
+            }
+            Err(Failure(error)) => {
+                tracing::error!(error, "artifacts are neither stored nor fetched");
+                *self.unrecognized.lock() = Some(error);
+                self.check_folder().await;
+            }
         }
     }
 
@@ -103,6 +116,10 @@ impl Artifacts {
 
     /// Removes what nothing refers to, and counts what is left. Returns how many parts were removed.
     pub(crate) async fn sweep(&self, age: Duration) -> Result<u64, String> {
+        let is_unrecognized = self.unrecognized.lock().is_some();
+        if is_unrecognized {
+            self.recognize().await;
+        }
         let since = |age| clock::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let full = self.full.namespaces(now()).into_iter();
         let full = full.filter(|namespace| self.full(namespace, now()).is_some());
@@ -232,6 +249,23 @@ mod tests {
             artifacts.admit(&one, 5).is_ok() && artifacts.causes(now()).is_empty(),
             "there is room again"
         );
+    }
+
+    /// An intact folder without a marker, of a store whose lists could not be read at the start.
+    #[tokio::test]
+    async fn folder_is_recognized_by_later_sweep() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut artifacts = artifacts(folder.path(), 0);
+        artifacts.parts = artifacts.parts.of("store");
+        let namespace = Namespace::new("n").unwrap();
+        artifacts.recognize_by(async { Err("the list is damaged".to_owned()) }).await;
+        let parts = [Digest::of(b"part")];
+        assert!(artifacts.missing(&namespace, &parts).await.is_err());
+        let cause = artifacts.outage(now()).unwrap();
+        assert!(cause.message.ends_with("which files it should have: the list is damaged"), "{cause:?}");
+        artifacts.sweep(AGE).await.unwrap();
+        assert!(artifacts.outage(now()).is_none());
+        assert_eq!(artifacts.missing(&namespace, &parts).await.unwrap().0, parts);
     }
 
     /// A part that is stored twice counts twice until the next sweep, which another owner of the location makes fail.
