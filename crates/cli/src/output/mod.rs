@@ -3,7 +3,6 @@
 
 mod color;
 mod events;
-mod json;
 pub mod question;
 mod reporter;
 mod rows;
@@ -17,7 +16,6 @@ use serde::Serialize;
 
 pub use color::Color;
 pub use events::Printer;
-pub use json::whole;
 pub use question::question;
 pub use reporter::Reporter;
 pub use rows::{

@@ -3,11 +3,11 @@
 
 use rota_core::workflow::{MAX_ITEMS, MAX_ROUNDS, Step, StepState};
 use rota_expressions::{Expression, Values};
+use rota_proto::num::whole;
 use rota_proto::v1;
 
 use super::evaluate::failed;
 use super::values::NoValues;
-use crate::wire::workflow::whole;
 
 /// Returns a step whose round has started with so many tasks or workflows, of which none was created.
 pub(super) fn planned(

@@ -10,6 +10,7 @@ use rota_core::task::Trace;
 use rota_core::workflow::{MAX_DEPTH, Parent, State, Step, Workflow};
 use rota_expressions::Values;
 use rota_proto::labels::CLUSTER;
+use rota_proto::num::whole;
 use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind;
 use rota_store::{Action, CreateWorkflow, WorkflowQuery};
@@ -21,7 +22,7 @@ use super::{bounds, reuse};
 use crate::grpc::{Creator, template_at};
 use crate::store_client::StoreClient;
 use crate::wire::template;
-use crate::wire::workflow::{self as wire, Files, MAX_VALUES, whole};
+use crate::wire::workflow::{self as wire, Files, MAX_VALUES};
 
 /// Steps of the workflows that one command creates, with which it ends.
 const MAX_NEW_STEPS: usize = 2_000;

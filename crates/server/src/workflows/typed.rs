@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rota_core::workflow::Kind;
 use rota_expressions::{Expression, References, Values};
+use rota_proto::num::whole;
 use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind as Given;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use super::evaluate::failed;
 use super::values::{NoFill, NoValues};
 use crate::wire::time;
-use crate::wire::workflow::{is_time, whole};
+use crate::wire::workflow::is_time;
 
 const PRIORITY: &str = "priority";
 

@@ -7,6 +7,7 @@ use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::workflow::{Kind, State, Step, StepState, Workflow};
 use rota_expressions::Values;
+use rota_proto::num::whole;
 use rota_proto::v1;
 use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results, step_items};
 use serde_json::{Map, Value, json};
@@ -16,7 +17,7 @@ use super::evaluate::failed;
 use super::nested;
 use crate::store_client::StoreClient;
 use crate::wire::status;
-use crate::wire::workflow::{MAX_VALUES, StoredSpec, whole};
+use crate::wire::workflow::{MAX_VALUES, StoredSpec};
 
 /// Most tasks of a step whose results are read.
 const MAX_RESULTS: usize = 10_000;

@@ -1,28 +1,12 @@
 //! Conversion between `google.protobuf.Struct` and JSON.
 
+use rota_proto::num::whole;
 use serde_json::{Value, json};
 
 /// Converts a struct to JSON. A struct has only floating-point numbers: whole ones become integers
 /// again, since schemas, ports and counts look odd otherwise.
 pub(crate) fn to_json(fields: &pbjson_types::Struct) -> Value {
-    serde_json::to_value(fields).map_or(Value::Null, whole_numbers)
-}
-
-fn whole_numbers(value: Value) -> Value {
-    match value {
-        Value::Number(number) => match number.as_f64() {
-            // Up to 2^53 a double holds every integer exactly.
-            Some(float) if float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0 => {
-                Value::from(float as i64)
-            }
-            _ => Value::Number(number),
-        },
-        Value::Array(items) => items.into_iter().map(whole_numbers).collect(),
-        Value::Object(fields) => {
-            fields.into_iter().map(|(name, value)| (name, whole_numbers(value))).collect()
-        }
-        other => other,
-    }
+    serde_json::to_value(fields).map_or(Value::Null, whole)
 }
 
 /// Converts JSON to a struct. A value that is not an object becomes the field `value` of one; null has no struct.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use rota_crds::HumanDuration;
+use rota_proto::num::whole;
 use rota_proto::{names, v1};
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use super::{create, show};
 use crate::commands::artifacts;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{clean, elapsed, whole};
+use crate::output::{clean, elapsed};
 
 /// Arguments of `rota run` that a template has none of.
 pub(in crate::commands) const OF_TASKS: [&str; 23] = [

@@ -1,12 +1,13 @@
 //! Tables and texts about workflows.
 
 use clap::Args;
+use rota_proto::num::whole;
 use rota_proto::{names, v1};
 
 use crate::commands::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{Paint, Table, age, clean, elapsed, first_line, whole, word};
+use crate::output::{Paint, Table, age, clean, elapsed, first_line, word};
 
 #[derive(Debug, Args)]
 pub(super) struct List {

@@ -1,9 +1,8 @@
-//! Specs as they are stored, with the indexes of the steps that their expressions read, and JSON values in them.
+//! Specs as they are stored, with the indexes of the steps that their expressions read.
 
 use std::collections::BTreeMap;
 
 use rota_proto::v1;
-use serde_json::Value;
 
 /// Spec of a workflow without its steps.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -36,22 +35,6 @@ pub(crate) struct StoredStep {
     /// Steps that it needs, in the order of its spec.
     #[prost(uint32, repeated, tag = "3")]
     pub(crate) needs: Vec<u32>,
-}
-
-/// Makes numbers without a fraction whole again: `Struct` has only those of floating point, which do not add to whole ones.
-pub(crate) fn whole(value: Value) -> Value {
-    match value {
-        Value::Number(number) => {
-            let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
-            let whole = float.and_then(|float| format!("{float:.0}").parse::<i64>().ok());
-            whole.map_or(Value::Number(number), Value::from)
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(whole).collect()),
-        Value::Object(object) => {
-            Value::Object(object.into_iter().map(|(key, value)| (key, whole(value))).collect())
-        }
-        other => other,
-    }
 }
 
 #[cfg(test)]
