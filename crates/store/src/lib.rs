@@ -57,6 +57,8 @@ mod sealed;
 pub mod single_writer;
 pub mod snapshot;
 mod space;
+#[cfg(test)]
+mod stored_fields;
 mod thread;
 pub mod transfer;
 mod workflow_filter;
