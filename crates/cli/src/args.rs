@@ -17,7 +17,7 @@ Exit codes:
   6    timeout while waiting
   130  interrupted; tasks and workflows continue
 
-The server is, in this order: --endpoint or --context, ROTA_ENDPOINT, ROTA_CONTEXT, the current \
+The server is, in this order: --endpoint or --context, ROTA_ENDPOINT, ROTA_CONTEXT_NAME, the current \
 context, the config file, a `rota dev` on this machine, http://127.0.0.1:7420.";
 
 /// Duty roster for AI agents: schedules tasks on pools of agents, streams their progress, and never loses one.

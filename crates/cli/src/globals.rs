@@ -15,7 +15,7 @@ pub struct Globals {
     /// URL of the server, such as https://rota.example [env: ROTA_ENDPOINT]
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint: Option<String>,
-    /// Context to use instead of the current one, as `rota context list` names it [env: ROTA_CONTEXT]
+    /// Context to use instead of the current one, as `rota context list` names it [env: ROTA_CONTEXT_NAME]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint")]
     pub context: Option<String>,
     /// File with the token [env: ROTA_TOKEN_FILE, or ROTA_TOKEN for the token itself]

@@ -26,7 +26,7 @@ Examples:
   rota context remove test
 
 All contexts are in contexts.toml, next to the config file (~/.config/rota). --endpoint, --context, ROTA_ENDPOINT and
-ROTA_CONTEXT select another server than the current context's; --token-file, --ca, --namespace and their variables replace
+ROTA_CONTEXT_NAME select another server than the current context's; --token-file, --ca, --namespace and their variables replace
 single values of it. The variables do not change a context that --context names, but for a namespace that it lacks.";
 
 /// Bytes of a token on standard input.
@@ -46,7 +46,7 @@ enum What {
     List,
     /// Show a context; tokens are not printed
     Show {
-        /// Name of a context [default: that of --context, ROTA_CONTEXT, or the current one]
+        /// Name of a context [default: that of --context, ROTA_CONTEXT_NAME, or the current one]
         #[arg(value_name = "NAME")]
         name: Option<String>,
     },

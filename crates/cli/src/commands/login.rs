@@ -46,7 +46,7 @@ const PAGE: &str =
 #[derive(Debug, Args)]
 #[command(after_long_help = LOGIN_EXAMPLES)]
 pub struct Login {
-    /// Context that keeps the login [default: that of --context, ROTA_CONTEXT, or the current one]
+    /// Context that keeps the login [default: that of --context, ROTA_CONTEXT_NAME, or the current one]
     #[arg(value_name = "CONTEXT")]
     name: Option<String>,
     /// Sign in with a browser on this machine, also if the issuer offers codes for other devices
@@ -64,7 +64,7 @@ pub struct Login {
 #[derive(Debug, Args)]
 #[command(after_long_help = LOGOUT_EXAMPLES)]
 pub struct Logout {
-    /// Context whose login is removed [default: that of --context, ROTA_CONTEXT, or the current one]
+    /// Context whose login is removed [default: that of --context, ROTA_CONTEXT_NAME, or the current one]
     #[arg(value_name = "CONTEXT")]
     name: Option<String>,
 }

@@ -40,10 +40,10 @@ async fn current_context_selects_the_server() -> Result<()> {
     run(&elsewhere).await.success();
     run(&["get", "tasks"]).await.success();
     run(&["get", "tasks", "--context", "elsewhere"]).await.failed(5, &["127.0.0.1:1"]);
-    let named = [("ROTA_CONTEXT", "elsewhere")];
+    let named = [("ROTA_CONTEXT_NAME", "elsewhere")];
     rota(&fixture, &["get", "tasks"], &named, "").await.failed(5, &["127.0.0.1:1"]);
     rota(&fixture, &["get", "tasks", "--context", "here"], &named, "").await.success();
-    let unknown = [("ROTA_CONTEXT", "missing")];
+    let unknown = [("ROTA_CONTEXT_NAME", "missing")];
     rota(&fixture, &["get", "tasks"], &unknown, "").await.failed(4, &["missing"]);
     rota(&fixture, &["get", "tasks", "--endpoint", "http://127.0.0.1:1"], &unknown, "")
         .await

@@ -121,9 +121,9 @@ pub fn contexts_file() -> PathBuf {
     config_folder().join("contexts.toml")
 }
 
-/// Returns the name of a context that the environment selects. In an attempt, the variable is a folder instead.
+/// Returns the name of a context that the environment selects. `ROTA_CONTEXT` is a folder of attempts.
 pub fn context_of_environment() -> Option<String> {
-    env::var("ROTA_CONTEXT").filter(|name| !name.contains('/'))
+    env::var("ROTA_CONTEXT_NAME")
 }
 
 fn config_folder() -> PathBuf {
