@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rota_client::Token;
-use rota_client::discover::{self, Contexts, Found, Login, Registration};
+use rota_client::discover::{self, Contexts, Found, Login, Registration, ServerContext};
+use rota_client::{Options, Token};
 use rota_oidc::{Client, Http, Provider, Tokens};
 use rota_telemetry::{OnExit, clock, spawn};
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ pub async fn find(globals: &Globals) -> anyhow::Result<Found> {
     if !is_due(login) {
         return Ok(found);
     }
-    match renew(name).await {
+    match renew(name, &found.options.endpoint).await {
         Ok(_) => Ok(discover::find(&flags)?),
         Err(error) if remaining(login) > Duration::ZERO => {
             let reporter = Reporter::new(globals.color);
@@ -49,12 +49,13 @@ pub fn renewed_token(found: &Found) -> Token {
     let (Some(name), Some(login)) = (found.context.clone(), found.login.clone()) else {
         return found.options.token.clone();
     };
+    let endpoint = found.options.endpoint.clone();
     let (tokens, token) = watch::channel(login.id_token.clone());
     spawn("login-renewal", OnExit::Done, async move {
         let mut login = login;
         while login.refresh_token.is_some() {
             tokio::time::sleep(remaining(&login).saturating_sub(margin(&login)).max(RENEWAL_INTERVAL)).await;
-            match renew(&name).await {
+            match renew(&name, &endpoint).await {
                 Ok(renewed) => {
                     tokens.send_replace(renewed.id_token.clone());
                     login = renewed;
@@ -86,11 +87,16 @@ fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
-/// Renews the tokens of a context, unless another process has, or does so while the token is valid. Returns the login.
-async fn renew(name: &str) -> anyhow::Result<Login> {
+/// Renews the tokens of a context of this address, unless another process has, or does so while the token is valid. Returns the login.
+async fn renew(name: &str, endpoint: &str) -> anyhow::Result<Login> {
     let path = discover::contexts_file();
-    let read = || anyhow::Ok(Contexts::read(&path)?.get(name, &path)?.login.clone());
-    let login = read()?.context("the context was logged out")?;
+    let read = || {
+        let contexts = Contexts::read(&path)?;
+        let context = contexts.get(name, &path)?;
+        check_endpoint(context, endpoint)?;
+        context.login.clone().context("the context was logged out")
+    };
+    let login = read()?;
     let is_valid = remaining(&login) > Duration::ZERO;
     // An issuer takes each token of this kind once. Another process holds the lock for two requests at most.
     let lock = path.with_extension("renewal");
@@ -104,24 +110,35 @@ async fn renew(name: &str) -> anyhow::Result<Login> {
         }
     });
     let Some(_lock) = lock.await?? else { return Ok(login) };
-    let login = read()?.context("the context was logged out")?;
+    let login = read()?;
     if !is_due(&login) {
         return Ok(login);
     }
     let token = login.refresh_token.clone().context("the issuer has given no refresh token")?;
     let tokens = client(&login.issuer, login.issuer_ca.as_deref(), &login.client_id, &login.scopes).await?;
     let tokens = tokens.refresh(&token).await?;
-    store(&path, name, Login { refresh_token: tokens.refresh_token.clone(), ..login }, &tokens)
+    store(&path, (name, endpoint), Login { refresh_token: tokens.refresh_token.clone(), ..login }, &tokens)
+}
+
+/// Refuses a context that has another address by now: tokens are for the server that they were asked for.
+fn check_endpoint(context: &ServerContext, endpoint: &str) -> anyhow::Result<()> {
+    let is_same = Options::new(&context.endpoint).endpoint == endpoint;
+    is_same.then_some(()).context("the context has another address by now")
 }
 
 /// Keeps tokens in a context, with the client of the issuer that its logins are bound to from then on. Returns the login.
-pub fn store(path: &Path, name: &str, login: Login, tokens: &Tokens) -> anyhow::Result<Login> {
+pub fn store(
+    path: &Path,
+    (name, endpoint): (&str, &str),
+    login: Login,
+    tokens: &Tokens,
+) -> anyhow::Result<Login> {
     let expires = tokens.claims().context("the issuer's token is none")?.exp;
     let received = clock::unix_micros() / 1_000_000;
     let login = Login { id_token: tokens.id_token.clone(), expires, received, ..login };
     let registration = Registration { issuer: login.issuer.clone(), client_id: login.client_id.clone() };
     Contexts::change(path, |contexts| {
-        contexts.get(name, path)?;
+        check_endpoint(contexts.get(name, path)?, endpoint)?;
         if let Some(context) = contexts.named.get_mut(name) {
             (context.token, context.token_file) = (None, None);
             (context.login, context.registration) = (Some(login.clone()), Some(registration));

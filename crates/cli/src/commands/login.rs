@@ -150,7 +150,7 @@ impl Login {
             None => by_browser(&client, &reporter).await?,
         };
         let token = Token::Fixed(tokens.id_token.clone());
-        check(Options { token, ..options }, server.namespace.as_deref().unwrap_or("default")).await?;
+        check(Options { token, ..options.clone() }, server.namespace.as_deref().unwrap_or("default")).await?;
         let kept = Kept {
             issuer,
             client_id,
@@ -161,7 +161,7 @@ impl Login {
             expires: 0,
             received: 0,
         };
-        login::store(&path, &name, kept, &tokens)?;
+        login::store(&path, (&name, &options.endpoint), kept, &tokens)?;
         reporter.line(&format!("the context {name} has a login"));
         Ok(Exit::Ok)
     }

@@ -201,9 +201,12 @@ impl Run {
                 }
                 applied
             }
-            // The task runs on, and may not have begun to copy.
+            // The task may exist, and may not have begun to copy.
             Err(error) if exit::classify(&error) == Exit::Unreachable => {
-                let hint = format!("the files that the task starts from stay as {}", start.reference);
+                let reference = &start.reference;
+                let hint = format!(
+                    "the files that the task starts from stay as {reference}; if it was not created: git update-ref -d {reference}"
+                );
                 context.reporter.hint(&hint);
                 Err(error)
             }
