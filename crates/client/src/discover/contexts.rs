@@ -54,7 +54,7 @@ pub struct ServerContext {
     pub registration: Option<Registration>,
 }
 
-/// Client of an issuer.
+/// Client by which people sign in at an issuer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {

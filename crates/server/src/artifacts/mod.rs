@@ -150,7 +150,7 @@ impl Artifacts {
     /// Returns why the storage takes or gives nothing.
     pub(crate) fn outage(&self, now: Timestamp) -> Option<Cause> {
         let mut cause = self.outage.cause(now)?;
-        // What every call fails with otherwise says nothing of the reason.
+        // The error with which every call fails otherwise does not have the reason.
         if let Some(reason) = &*self.unrecognized.lock()
             && !cause.message.ends_with(reason)
         {

@@ -233,7 +233,7 @@ mod tests {
         }
         artifacts.put(&one, "begun".into()).await.unwrap();
         assert_eq!(artifacts.sweep(AGE).await, Ok(0), "there was room");
-        // What is declared concerns nobody else.
+        // What is declared concerns no other caller.
         assert!(artifacts.admit(&one, u64::MAX).is_err() && artifacts.causes(now()).is_empty());
         assert!(artifacts.check_room(&one).is_ok());
         artifacts.quota = artifacts.used.lock()["one"];

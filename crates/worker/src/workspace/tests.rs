@@ -230,7 +230,7 @@ async fn lock_without_written_owner_is_kept() {
     let one = open("w");
     assert!(one.earlier_process_ended().await.unwrap() && one.owner.lock().is_some());
     assert!(!open("w").hold().unwrap(), "another process");
-    // Its programs may run: nothing tells which file they lock.
+    // Its programs may run: it is unknown which file they lock.
     let attempts = one.attempts.clone();
     drop(one);
     open("sweeper").sweep_others(Duration::MAX);
