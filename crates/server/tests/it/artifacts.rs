@@ -113,7 +113,7 @@ async fn artifacts_of_the_last_attempts_are_listed() -> Result<()> {
     let mut worker = RawWorker::join(&one, hello("echo", "one", 1)).await?;
     let mut task = tasks::task("echo");
     let retry = task.spec.get_or_insert_default().retry.get_or_insert_default();
-    (retry.max_attempts, retry.initial_backoff) = (20, Some(tasks::millis(1)));
+    (retry.max_attempts, retry.initial_backoff) = (18, Some(tasks::millis(1)));
     retry.max_backoff = Some(tasks::millis(1));
     let name = tasks::create(cluster.client(), task).await?.name;
     for _ in 0..18 {
