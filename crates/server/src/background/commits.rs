@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::barrier::{Barrier, Barriers};
 use crate::commit_applier::CommitApplier;
-use crate::scheduler::{ClaimPlan, Scheduler};
+use crate::scheduler::{ClaimPlan, Scheduler, until_answered};
 use crate::store_client::StoreClient;
 
 /// Delay after a claim that failed because of the store.
@@ -101,8 +101,9 @@ impl Claimer {
     }
 
     async fn claim(self, plan: ClaimPlan) {
-        let ClaimPlan { claim, mut reservation } = plan;
-        let assigned = match self.store.claim(claim).await {
+        let ClaimPlan { claim, reservation } = plan;
+        let (mut reservation, answer) = until_answered(reservation, self.store.claim(claim)).await;
+        let assigned = match answer {
             Ok(Ok(Some(assigned))) => assigned,
             Ok(Ok(None)) => {
                 reservation.pass_over();

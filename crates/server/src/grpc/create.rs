@@ -27,7 +27,7 @@ use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::kinds::Kinds;
 use crate::room;
-use crate::scheduler::{Reservation, Scheduler};
+use crate::scheduler::{Reservation, Scheduler, until_answered};
 use crate::seal::{Sealed, Sealer};
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
 use crate::wire::kind::Asked;
@@ -287,18 +287,18 @@ impl Creator {
         &self,
         prepared: Vec<Prepared>,
     ) -> Result<Vec<Result<v1::Task, Status>>, Status> {
-        if prepared.iter().all(|one| one.rest.keeps_nothing()) {
-            return self.commit_now(prepared).await;
+        let keeps_nothing = prepared.iter().all(|one| one.rest.keeps_nothing());
+        let (commands, rest) = split(prepared);
+        if keeps_nothing {
+            return self.answers(self.store.apply(commands).await, rest, &[]).await;
         }
         // A caller that hangs up must not release a slot that the commit then fills, or what it refers to.
         let creator = self.clone();
-        finish("create", async move { creator.commit_now(prepared).await }).await
-    }
-
-    async fn commit_now(&self, prepared: Vec<Prepared>) -> Result<Vec<Result<v1::Task, Status>>, Status> {
-        let (commands, rest) = split(prepared);
-        let replies = self.store.apply(commands).await;
-        self.answers(replies, rest, &[]).await
+        finish("create", async move {
+            let (rest, replies) = until_answered(rest, creator.store.apply(commands)).await;
+            creator.answers(replies, rest, &[]).await
+        })
+        .await
     }
 
     /// Answers as [`commit`](Self::commit) would once these agents exist, and changes nothing (dry run).
@@ -326,10 +326,16 @@ impl Creator {
     async fn answers(
         &self,
         replies: Replies,
-        rest: Vec<Rest>,
+        mut rest: Vec<Rest>,
         given: &[(TaskId, Bytes)],
     ) -> Result<Vec<Result<v1::Task, Status>>, Status> {
         let replies = replies.map_err(status::store)?;
+        // All before the first wait, which may be the last.
+        for (reply, rest) in replies.iter().zip(&mut rest) {
+            if let (Ok(Reply::Created(created)), Some(reservation)) = (reply, rest.reservation.take()) {
+                reservation.commit_created(Some(created));
+            }
+        }
         let mut answers = Vec::with_capacity(replies.len());
         for (reply, rest) in replies.into_iter().zip(rest) {
             answers.push(self.answer(reply, rest, given).await);
@@ -343,19 +349,15 @@ impl Creator {
         rest: Rest,
         given: &[(TaskId, Bytes)],
     ) -> Result<v1::Task, Status> {
-        let Rest { reservation, mut payload, alias, asked, inputs: _, uncommitted: _ } = rest;
+        let Rest { mut payload, alias, asked, reservation: _, inputs: _, uncommitted: _ } = rest;
         match reply.map_err(status::refused)? {
             Reply::Created(created) => {
-                if let Some(reservation) = reservation {
-                    reservation.commit_created(Some(&created));
-                }
                 let mut answer = task::to_wire(&created, None, None);
                 payload.target = Some(target::to_wire(&created.target));
                 answer.spec = Some(*payload);
                 Ok(answer)
             }
             Reply::Existing(known) => {
-                drop(reservation);
                 let stored = self.store.payload(&known).await?;
                 let given =
                     || given.iter().find(|(id, _)| *id == known.id).map(|(_, payload)| payload.clone());

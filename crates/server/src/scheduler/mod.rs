@@ -58,7 +58,7 @@ use rota_store::{Claim, Commit, TaskChange};
 use tokio::sync::Notify;
 
 pub(crate) use admission::Admission;
-pub(crate) use reservation::{ClaimPlan, Reservation};
+pub(crate) use reservation::{ClaimPlan, Reservation, until_answered};
 pub(crate) use slots::SlotState;
 pub(crate) use view::{SchedulerView, WorkerView};
 pub(crate) use worker::{SessionHandle, WorkerEntry, WorkerStats};

@@ -1,6 +1,7 @@
 //! Reservations: the only way to hold a slot before an attempt occupies it. Creations and claims hold theirs from the
 //! decision in memory until their commit has been applied.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -53,6 +54,14 @@ pub(super) struct ReservedSlots {
 pub(crate) struct ClaimPlan {
     pub(crate) claim: Claim,
     pub(crate) reservation: Reservation,
+}
+
+/// Awaits a commit, and returns its answer with `held`, the reservations that it may fill. If this is dropped before, they
+/// are never released, since the commit may have filled them. Only the end of the runtime may drop it: `held` is leaked.
+pub(crate) async fn until_answered<T, A>(held: T, commit: impl Future<Output = A>) -> (T, A) {
+    let held = ManuallyDrop::new(held);
+    let answer = commit.await;
+    (ManuallyDrop::into_inner(held), answer)
 }
 
 impl Reservation {

@@ -21,6 +21,7 @@ use super::room::{Room, Uncommitted};
 use super::values::{self, NoValues};
 use super::watched;
 use crate::grpc::{Creator, Kept};
+use crate::scheduler::until_answered;
 use crate::store_client::StoreClient;
 use crate::wire::status;
 use crate::wire::workflow::{StoredStep, check_outputs};
@@ -157,7 +158,8 @@ impl Driver {
     async fn commit_now(&self, under_way: UnderWay, evaluated: Evaluated, _room: Room) {
         let Evaluated { command, kept, .. } = evaluated;
         let work = under_way.work;
-        let replies = self.store.apply(vec![Command::from(command)]).await;
+        let commit = self.store.apply(vec![Command::from(command)]);
+        let (kept, replies) = until_answered(kept, commit).await;
         self.fails.store(replies.is_err(), Ordering::Relaxed);
         if replies.is_ok() {
             self.ready.continued(work);

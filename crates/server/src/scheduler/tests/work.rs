@@ -1,7 +1,9 @@
 //! Work of the scheduler, counted in queues and groups looked at: the same with few and with many workers.
 
+use std::future::pending;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use prometheus_client::metrics::counter::Counter;
 use rota_core::target::{Profile, Route, Target};
 use rota_core::task::{Command, Loss, State, Storing, Task};
@@ -11,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::{agent_name, assign, change, key, namespace, now};
-use crate::scheduler::{Admission, Scheduler, SessionHandle, WorkerEntry};
+use crate::scheduler::{Admission, Scheduler, SessionHandle, WorkerEntry, until_answered};
 
 /// The agent whose tasks and workers are looked at. The other agents come after it.
 const AGENT: usize = 0;
@@ -310,4 +312,22 @@ fn wrong_counts_are_corrected() {
     setup.scheduler.apply(&Commit { removed_routes: vec![route], ..Commit::default() }, now());
     correct(&setup, 2);
     assert!(setup.scheduler.plan().is_empty());
+}
+
+/// The runtime ends between a commit and its answer: a slot that the commit has filled is not there to release.
+#[test]
+fn slot_is_not_released_before_its_commit_is_answered() {
+    let mut setup = Setup::new(1);
+    let id = setup.next_id();
+    let reservation = setup.scheduler.reserve(&setup.routes[0], id).expect("a slot is free");
+    let new = Task::new(id, namespace(), Target::Agent(agent_name(AGENT)));
+    let mut task = rota_core::task::create(Task { agent_known: true, ..new }, now()).0;
+    assign(&mut task, reservation.session().clone());
+    let commit = async {
+        setup.apply(task, RouteId(0), None, true);
+        pending::<()>().await;
+    };
+    assert!(until_answered(reservation, commit).now_or_never().is_none());
+    let next = setup.next_id();
+    assert!(setup.scheduler.reserve(&setup.routes[0], next).is_none(), "the attempt has the slot");
 }
