@@ -13,7 +13,7 @@ const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 pub const WARNING_PERCENT: u8 = 80;
 /// Largest limit, and largest amount that an attempt reserves: a million US dollars.
 pub const MAX_LIMIT_MICRO_USD: i64 = 1_000_000_000_000;
-/// Weight of the costs so far, against that of one more attempt, in what an attempt usually costs.
+/// Weight of the costs so far, against that of one more attempt or report, in what these usually cost.
 const USUAL_WEIGHT: i64 = 7;
 
 /// Limits of the cost of an agent's tasks, or of those of a namespace, in millionths of a US dollar.
@@ -187,6 +187,10 @@ pub struct Account {
     /// What an attempt usually costs, in millionths of a US dollar; zero if unknown.
     #[serde(default)]
     pub usual: i64,
+    /// What an attempt may spend between two reports, such as on a turn of a model, in millionths of a US dollar: the dearest of
+    /// late; zero if unknown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: i64,
     /// Whether tasks may wait for the budget.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waiting: bool,
@@ -201,6 +205,7 @@ impl Account {
             day: Spent::default(),
             month: Spent::default(),
             usual: 0,
+            turn: 0,
             waiting: false,
         }
     }
@@ -225,8 +230,9 @@ impl Account {
         if book.period >= period.number(now) { book.micro_usd } else { 0 }
     }
 
-    /// Adds a cost to the books of the day and the month.
+    /// Adds a cost that was reported to the books of the day and the month.
     pub fn add(&mut self, micro_usd: i64, now: Timestamp) {
+        self.turn = micro_usd.max(average(self.turn, micro_usd));
         for period in Period::ALL {
             let number = period.number(now);
             let book = self.book_mut(period);
@@ -241,15 +247,15 @@ impl Account {
     pub fn observe_attempt(&mut self, micro_usd: i64) {
         self.usual = match self.usual {
             0 => micro_usd,
-            usual => (usual.saturating_mul(USUAL_WEIGHT).saturating_add(micro_usd)) / (USUAL_WEIGHT + 1),
+            usual => average(usual, micro_usd),
         };
     }
 
-    /// Replaces what was spent in the period that contains a time. What an attempt usually costs is learned again: it may come
-    /// from the same mistake.
+    /// Replaces what was spent in the period that contains a time. What attempts and turns cost is learned again: it may come from
+    /// the same mistake.
     pub fn correct(&mut self, period: Period, micro_usd: i64, now: Timestamp) {
         *self.book_mut(period) = Spent { period: period.number(now), micro_usd, warned: false };
-        self.usual = 0;
+        (self.usual, self.turn) = (0, 0);
     }
 
     /// Lets warnings of the current periods come once more, for a changed budget.
@@ -311,6 +317,15 @@ impl Account {
     pub fn wait(&self, period: Period, now: Timestamp) -> BudgetWait {
         BudgetWait { scope: self.scope.clone(), period, since: now, until: period.end(now) }
     }
+}
+
+/// Moves an average towards one more cost.
+fn average(before: i64, micro_usd: i64) -> i64 {
+    before.saturating_mul(USUAL_WEIGHT).saturating_add(micro_usd) / (USUAL_WEIGHT + 1)
+}
+
+fn is_zero(micro_usd: &i64) -> bool {
+    *micro_usd == 0
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ macro_rules! conformance {
                 raised_budget_continues_what_is_being_stopped lost_attempt_returns_under_a_raised_budget
                 stopped_task_is_left_to_another_agent task_without_another_agent_waits
                 task_of_agents_without_money_waits dear_task_hides_no_cheaper_one
-                unknown_cost_starts_alone dear_budget_reserves_what_is_left
+                attempts_exceed_a_budget_by_one_turn stopped_attempt_continues_with_what_is_left unknown_cost_starts_alone dear_budget_reserves_what_is_left
                 suspended_task_takes_no_room unused_room_is_given_again ended_work_reserves_nothing room_is_offered_again_later
                 lowered_budget_wakes_nothing wake_up_gives_what_there_is_room_for corrected_books_wake_tasks
             }

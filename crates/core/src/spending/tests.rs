@@ -101,3 +101,18 @@ fn usual_cost_follows_the_attempts() {
     }
     assert!((80..=90).contains(&account.usual), "{}", account.usual);
 }
+
+#[test]
+fn turn_is_the_dearest_of_late() {
+    let mut account = account();
+    for cost in [80, 10, 90] {
+        account.add(cost, NOON);
+    }
+    assert_eq!(account.turn, 90);
+    for _ in 0..50 {
+        account.add(10, NOON);
+    }
+    assert!((10..=20).contains(&account.turn), "{}", account.turn);
+    account.correct(Period::Day, 0, NOON);
+    assert_eq!(account.turn, 0);
+}

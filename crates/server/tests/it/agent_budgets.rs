@@ -104,7 +104,9 @@ async fn reached_limit_stops_attempts_of_all_agents() -> Result<()> {
     let mut other = RawWorker::join(client, raw::hello("other", "v", 1)).await?;
     let names = [create(client).await?, tasks::create(client, tasks::task("other")).await?.name];
     let assigned = [coder.take().await?, other.take().await?];
-    coder.report(&assigned[0], 1, vec![used(85)]);
+    for turn in 1..=17 {
+        coder.report(&assigned[0], turn, vec![used(5 * i64::try_from(turn)?)]);
+    }
     let nearly =
         async || Ok(tasks::notices(&tasks::log(client, &names[0]).await?) == ["budget_nearly_spent"]);
     tasks::eventually("a warning", nearly).await?;

@@ -351,3 +351,50 @@ pub async fn corrected_books_wake_tasks(t: &mut Harness) {
     assert_eq!(account(t, agent()).await.usual, 0, "it is learned again");
     assert_eq!(claim(t, &worker, 1).await.len(), 1);
 }
+
+/// Attempts of unknown cost that run concurrently, each in turns of 10.
+pub async fn attempts_exceed_a_budget_by_one_turn(t: &mut Harness) {
+    let worker = start(t, Budget::default(), daily(95)).await;
+    several(t, 6).await;
+    let mut running = claim(t, &worker, 4).await;
+    assert_eq!(running.len(), 4);
+    let (mut report, mut stopped_at, mut reports) = (0, Vec::new(), [0; 4]);
+    let first = running.clone();
+    while !running.is_empty() {
+        let task = running.remove(report % running.len());
+        report += 1;
+        let own = first.iter().position(|one| one.id == task.id).unwrap();
+        reports[own] += 1;
+        spend(t, &task, reports[own], 10 * i64::try_from(reports[own]).unwrap()).await;
+        let (total, now) = (10 * report, t.read(task.id).await);
+        match now.assignment.is_some_and(|live| live.stopping.is_some()) {
+            true => stopped_at.push(total),
+            false => running.push(task),
+        }
+    }
+    assert_eq!(stopped_at, [70, 80, 90, 100], "each leaves a turn to those that run on");
+    // None is to begin before there is room again.
+    assert_eq!(claim(t, &worker, 2).await.len(), 0);
+    limit_namespace(t, daily(200)).await;
+    for (task, reports) in first.iter().zip(reports) {
+        end(t, task, 10 * i64::try_from(reports).unwrap(), stopped()).await;
+    }
+    assert_eq!(claim(t, &worker, 6).await.len(), 6);
+}
+
+/// An attempt that was stopped in favor of another one continues with what that leaves.
+pub async fn stopped_attempt_continues_with_what_is_left(t: &mut Harness) {
+    let worker = start(t, Budget::default(), daily(100)).await;
+    several(t, 2).await;
+    let given = claim(t, &worker, 2).await;
+    spend(t, &given[0], 1, 60).await;
+    end(t, &given[0], 60, stopped()).await;
+    assert_eq!(wait_of(t, given[0].id).await, Some(Scope::Namespace), "40 are left, and a turn costs 60");
+    t.reopen().await;
+    let (worker, _) = t.hello_again("w", "process 1", vec![(given[1].id, given[1].fence)]).await;
+    assert_eq!(claim(t, &worker, 1).await.len(), 0);
+    let other = t.read(given[1].id).await;
+    succeed(t, &other, 1).await;
+    let again = claim(t, &worker, 1).await;
+    assert_eq!(again.iter().map(|task| task.id).collect::<Vec<_>>(), [given[0].id]);
+}

@@ -207,7 +207,9 @@ pub async fn reached_limit_stops_running_attempts(t: &mut Harness) {
     // Nothing is known of their cost, hence all of them run.
     let given = claim(t, &worker, 3).await;
     assert_eq!(given.len(), 3);
-    spend(t, &given[0], 1, 79).await;
+    for report in 1..=7 {
+        spend(t, &given[0], report, 10 * i64::try_from(report).unwrap()).await;
+    }
     let notices = async |t: &Harness, id| {
         let log = t.log(id).await.into_iter();
         let codes = log.filter_map(|event| match event.body {
@@ -217,9 +219,9 @@ pub async fn reached_limit_stops_running_attempts(t: &mut Harness) {
         codes.collect::<Vec<_>>()
     };
     assert!(notices(t, given[0].id).await.is_empty());
-    spend(t, &given[1], 1, 5).await;
+    spend(t, &given[1], 1, 10).await;
     assert_eq!(notices(t, given[1].id).await, ["budget_nearly_spent"]);
-    spend(t, &given[0], 2, 96).await;
+    spend(t, &given[0], 8, 91).await;
     for task in &given {
         let now = t.read(task.id).await;
         assert!(now.assignment.as_ref().unwrap().stopping.is_some(), "it is not stopped");

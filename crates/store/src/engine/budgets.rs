@@ -1,5 +1,5 @@
 //! Books of agents and namespaces: every cost is booked in the commit that reports it, and stops attempts once a limit is
-//! reached. What is reserved is in memory, and follows from the tasks on workers. `funding` has what waits.
+//! reached. What running attempts may spend is in memory, and follows from the tasks on workers. `funding` has what waits.
 
 use std::sync::Arc;
 
@@ -16,11 +16,34 @@ use crate::{AccountChange, AccountKey, Backend, Error, Load, Reply, WaitKey, Wai
 
 /// Tasks on workers that are stopped when a limit is reached. Further ones are stopped by their own next report.
 const MAX_STOPPED: usize = 256;
-/// Returns what the attempt of a task has reserved and not spent, and whose attempt it is.
-pub(super) fn reservation(task: &Task) -> Option<(&AgentName, i64)> {
+
+/// Attempts that spend of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spenders {
+    /// Number of those that may begin another turn.
+    attempts: i64,
+    /// What they have reserved and not spent, in millionths of a US dollar.
+    reserved: i64,
+}
+
+impl Spenders {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds others, or takes them back.
+    pub(super) fn add(&mut self, others: Self, sign: i64) {
+        self.attempts = self.attempts.saturating_add(sign * others.attempts);
+        self.reserved = self.reserved.saturating_add(sign * others.reserved);
+    }
+}
+
+/// Returns what the attempt of a task may spend, and whose attempt it is.
+pub(super) fn spender(task: &Task) -> Option<(&AgentName, Spenders)> {
     let assignment = task.assignment.as_ref()?;
-    let unspent = Some(assignment.unspent()).filter(|unspent| *unspent > 0)?;
-    Some((assignment.agent.as_ref()?, unspent))
+    let is_over = assignment.work_ended || assignment.stopping.is_some() || task.delivers();
+    let spends = Spenders { attempts: i64::from(!is_over), reserved: assignment.unspent() };
+    Some((assignment.agent.as_ref()?, spends)).filter(|_| !spends.is_empty())
 }
 
 /// Returns the keys of the accounts of an agent, and of its namespace.
@@ -57,26 +80,42 @@ impl<B: Backend> Engine<B> {
         .unwrap_or_default()
     }
 
-    /// Returns what running attempts may still spend of a budget.
-    pub(super) fn reserved(&self, key: &AccountKey) -> i64 {
-        let changed = self.write_set.reserved.get(key).copied().unwrap_or_default();
-        self.memory.reserved.get(key).copied().unwrap_or_default().saturating_add(changed)
+    /// Returns the attempts that spend of an account.
+    fn spenders(&self, key: &AccountKey) -> Spenders {
+        let mut spenders = self.memory.spenders.get(key).copied().unwrap_or_default();
+        spenders.add(self.write_set.spenders.get(key).copied().unwrap_or_default(), 1);
+        spenders
     }
 
-    /// Takes in what a command has changed about the reservation of a task. Others may use what is not reserved any more.
-    pub(super) fn observe_reservation(&mut self, before: Option<(AgentName, i64)>, key: TaskKey) {
+    /// Returns what running attempts have reserved of a budget and not spent.
+    pub(super) fn reserved(&self, key: &AccountKey) -> i64 {
+        self.spenders(key).reserved
+    }
+
+    /// Returns what running attempts may still spend of a budget: what they have reserved, and not less than a turn of each.
+    pub(super) fn committed(&self, key: &AccountKey) -> i64 {
+        let Spenders { attempts, reserved } = self.spenders(key);
+        // Those of a new agent are expected to be like those of others.
+        let of_all = (key.0.clone(), Scope::Namespace);
+        let known = [key, &of_all].into_iter().filter_map(|key| self.account(key));
+        let turn = known.map(|account| account.turn).find(|turn| *turn > 0).unwrap_or_default();
+        reserved.max(attempts.saturating_mul(turn))
+    }
+
+    /// Takes in what a command has changed about what the attempt of a task may spend. Others may use what is not reserved any more.
+    pub(super) fn observe_spender(&mut self, before: Option<(AgentName, Spenders)>, key: TaskKey) {
         let Some(entry) = self.write_set.get(key) else { return };
-        let after = reservation(&entry.task).map(|(agent, micro)| (agent.clone(), micro));
+        let after = spender(&entry.task).map(|(agent, spends)| (agent.clone(), spends));
         if before == after {
             return;
         }
         let namespace = entry.task.namespace.clone();
-        let is_freed = after.is_none();
-        let before = before.map(|(agent, micro)| (agent, -micro));
-        for (agent, micro) in before.into_iter().chain(after) {
+        let is_freed = before.is_some() && after.as_ref().is_none_or(|(_, spends)| spends.reserved == 0);
+        let before = before.map(|(agent, spends)| (agent, spends, -1));
+        for (agent, spends, sign) in before.into_iter().chain(after.map(|(agent, spends)| (agent, spends, 1)))
+        {
             for key in keys(&namespace, Some(&agent)) {
-                let sum = self.write_set.reserved.entry(key.clone()).or_default();
-                *sum = sum.saturating_add(micro);
+                self.write_set.spenders.entry(key.clone()).or_default().add(spends, sign);
                 if is_freed {
                     self.offer_room(&key);
                 }
@@ -137,20 +176,31 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Adds a cost to an account. Once its limit is reached, attempts are stopped: that of the task that reports it, and
-    /// at first all others.
+    /// at first all others. An attempt that reports a cost is stopped before if what is left is not enough for a turn of each of the
+    /// others: so all of them together exceed the limit by a turn at most.
     fn spend(&mut self, id: &AccountKey, cost: i64, key: TaskKey, now: Timestamp) {
         let budget = self.budget(id);
         let account = self.account_mut(id);
         let is_first = account.exhausted(&budget, now).is_none();
         account.add(cost, now);
         let warning = account.take_warning(&budget, now);
-        let exhausted = account.exhausted(&budget, now);
-        let stopping = exhausted.map(|period| stopping(account, &budget, account.wait(period, now), now));
+        let (turn, is_exhausted) = (account.turn, account.exhausted(&budget, now).is_some());
         if let Some(message) = warning {
             self.write_set.next.push_back((key, Command::WarnOfBudget { message }));
         }
-        let Some(stopping) = stopping else { return };
-        let on_workers = self.memory.on_workers().filter(|_| is_first);
+        let entry = self.write_set.get(key);
+        let own = entry
+            .and_then(|entry| spender(&entry.task))
+            .filter(|(agent, _)| id.1.agent().is_none_or(|of| of == *agent));
+        let own = own.map(|(_, own)| own.attempts);
+        if own.is_none() && !is_exhausted {
+            return;
+        }
+        let others = self.spenders(id).attempts.saturating_sub(own.unwrap_or_default());
+        let account = self.account_or_new(id);
+        let Some(period) = account.blocked(&budget, others.saturating_mul(turn), 0, now) else { return };
+        let stopping = stopping(&account, &budget, account.wait(period, now), now);
+        let on_workers = self.memory.on_workers().filter(|_| is_first && is_exhausted);
         let mut concerned: Vec<_> = on_workers.filter(|key| self.spends(*key, id)).collect();
         concerned.sort_unstable();
         concerned.truncate(MAX_STOPPED);
@@ -215,7 +265,7 @@ impl<B: Backend> Engine<B> {
 
     /// Returns the accounts that the batch has changed, with what is reserved.
     pub(super) fn changed_accounts(&self) -> Vec<AccountChange> {
-        let reserved = self.write_set.reserved.iter().filter(|(_, micro)| **micro != 0);
+        let reserved = self.write_set.spenders.iter().filter(|(_, change)| change.reserved != 0);
         let mut changed: Vec<_> =
             self.write_set.accounts.keys().chain(reserved.map(|(key, _)| key)).collect();
         changed.sort_unstable();
@@ -236,7 +286,13 @@ pub(super) fn waits(id: &AccountKey) -> WaitsKey {
 fn stopping(account: &Account, budget: &Budget, wait: BudgetWait, now: Timestamp) -> Stopping {
     let spent = usd(account.spent(wait.period, now));
     let limit = usd(budget.limit(wait.period).unwrap_or_default());
-    let message = format!("{} is spent: {spent} of {limit}", wait.describe());
+    let message = match account.exhausted(budget, now) {
+        Some(_) => format!("{} is spent: {spent} of {limit}", wait.describe()),
+        None => format!(
+            "{} is nearly spent: {spent} of {limit}, and other attempts need the rest",
+            wait.describe()
+        ),
+    };
     Stopping { failure: Failure::new(Class::Budget, message), wait: Some(wait) }
 }
 

@@ -80,14 +80,14 @@ impl<B: Backend> Engine<B> {
         let least = if is_first { cost.min(1) } else { cost };
         let blocked = limited.iter().filter_map(|(budget, key)| {
             let account = self.account_or_new(key);
-            let period = account.blocked(budget, self.reserved(key), least, now)?;
+            let period = account.blocked(budget, self.committed(key), least, now)?;
             Some(account.wait(period, now))
         });
         let (bound, mut other): (Vec<_>, Vec<_>) = blocked.partition(|wait| is_bound(&task, &wait.scope));
         let wait = match (bound.into_iter().max_by_key(|wait| wait.until), other.pop()) {
             (None, None) => {
                 let room = limited.iter().filter_map(|(budget, key)| {
-                    self.account_or_new(key).room(budget, self.reserved(key), now)
+                    self.account_or_new(key).room(budget, self.committed(key), now)
                 });
                 return Ok(Funds::Enough(room.chain([cost]).min().unwrap_or_default()));
             }
@@ -277,11 +277,11 @@ impl<B: Backend> Engine<B> {
 
     /// Returns how many tasks may continue with the room that a budget has, up to [`MAX_LIFTED`].
     pub(super) fn fundable(&self, id: &AccountKey, now: Timestamp) -> usize {
-        let (account, budget, reserved) = (self.account_or_new(id), self.budget(id), self.reserved(id));
-        if account.blocked(&budget, reserved, account.usual, now).is_some() {
+        let (account, budget, committed) = (self.account_or_new(id), self.budget(id), self.committed(id));
+        if account.blocked(&budget, committed, account.usual, now).is_some() {
             return 0;
         }
-        match (account.room(&budget, reserved, now), account.usual) {
+        match (account.room(&budget, committed, now), account.usual) {
             (Some(room), usual @ 1..) => usize::try_from(room / usual).unwrap_or(0).clamp(1, MAX_LIFTED),
             _ => MAX_LIFTED,
         }

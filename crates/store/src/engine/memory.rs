@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
-use rota_core::spending::{Account, Scope};
+use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
-use super::budgets::reservation;
+use super::budgets::{Spenders, keys, spender};
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::funding::OFFER_INTERVAL;
@@ -47,8 +47,8 @@ pub(super) struct Memory {
     pub(super) waiting: BTreeSet<AccountKey>,
     /// When unused room of these was last offered.
     pub(super) offered_at: Timestamp,
-    /// What the tasks on workers may still spend of what they have reserved, in millionths of a US dollar.
-    pub(super) reserved: HashMap<AccountKey, i64>,
+    /// Attempts that spend of each account.
+    pub(super) spenders: HashMap<AccountKey, Spenders>,
     pub(super) routes: HashMap<Route, RouteId>,
     /// Routes whose tasks name an agent.
     agent_routes: HashMap<AgentKey, BTreeSet<RouteId>>,
@@ -212,7 +212,7 @@ impl Memory {
         let now_on = new.task.assignment.as_ref().map(|assignment| &assignment.worker);
         if let Some(old) = self.live.remove(&key) {
             let old = old.task;
-            self.reserve(&old, -1);
+            self.count_spender(&old, -1);
             if let Some(due) = old.due() {
                 self.timers.remove(&(due, key));
             }
@@ -230,15 +230,14 @@ impl Memory {
         }
     }
 
-    /// Adds what a task on a worker has reserved, or takes it back.
-    fn reserve(&mut self, task: &Task, sign: i64) {
-        let Some((agent, micro)) = reservation(task) else { return };
-        for scope in [Scope::Agent(agent.clone()), Scope::Namespace] {
-            let key = (task.namespace.clone(), scope);
-            let sum = self.reserved.entry(key.clone()).or_default();
-            *sum = sum.saturating_add(sign * micro);
-            if *sum == 0 {
-                self.reserved.remove(&key);
+    /// Adds what the attempt of a task may spend, or takes it back.
+    fn count_spender(&mut self, task: &Task, sign: i64) {
+        let Some((agent, spends)) = spender(task) else { return };
+        for key in keys(&task.namespace, Some(agent)) {
+            let all = self.spenders.entry(key.clone()).or_default();
+            all.add(spends, sign);
+            if all.is_empty() {
+                self.spenders.remove(&key);
             }
         }
     }
@@ -253,7 +252,7 @@ impl Memory {
     }
 
     fn keep(&mut self, live: Live) {
-        self.reserve(&live.task, 1);
+        self.count_spender(&live.task, 1);
         let task = &live.task;
         if let Some(assignment) = &task.assignment {
             let worker = (task.namespace.clone(), assignment.worker.clone());

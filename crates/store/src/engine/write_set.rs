@@ -12,7 +12,7 @@ use rota_core::task::{self, Command, State, Task};
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use rustc_hash::FxHashMap;
 
-use super::budgets::reservation;
+use super::budgets::{Spenders, spender};
 use super::cache::{Cells, Waiting};
 use super::clock::Jump;
 use super::cycles::CycleSearch;
@@ -115,8 +115,8 @@ pub(super) struct WriteSet {
     /// When the batch has offered the unused room of budgets.
     pub(super) offered_at: Option<Timestamp>,
     pub(super) documents: DocumentRows,
-    /// By how much the batch changes what is reserved, in millionths of a US dollar.
-    pub(super) reserved: BTreeMap<AccountKey, i64>,
+    /// By how much the batch changes the attempts that spend of accounts.
+    pub(super) spenders: BTreeMap<AccountKey, Spenders>,
     /// Open sessions that the batch changed; `None` for an ended one.
     pub(super) sessions: HashMap<SessionKey, Option<(Epoch, AgentName)>>,
     /// Routes that the batch changed; `None` for a removed one.
@@ -274,7 +274,7 @@ impl<B: Backend> Engine<B> {
         let assigning = matches!(command, Command::Assign { .. });
         let (before, was_on_worker) = (place(&entry.task), entry.task.assignment.is_some());
         let waited = waits_for(&entry.task);
-        let reserved = reservation(&entry.task).map(|(agent, micro)| (agent.clone(), micro));
+        let spent_before = spender(&entry.task).map(|(agent, spends)| (agent.clone(), spends));
         match Arc::make_mut(&mut entry.task).apply(command, now) {
             Err(rejected) => Ok(Err(rejected.into())),
             Ok(out) => {
@@ -319,7 +319,7 @@ impl<B: Backend> Engine<B> {
                 if let Some(account) = begun {
                     self.begin_wait(&account);
                 }
-                self.observe_reservation(reserved, key);
+                self.observe_spender(spent_before, key);
                 self.observe_cost(key, &out, now);
                 if left {
                     self.left_queue(key);
