@@ -1,11 +1,15 @@
 //! Schema migrations, each in a transaction, under an advisory lock: several processes may start at a time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rota_core::workflow::Workflow;
 use rota_store::Error;
+use rota_store::codec::{encode, stored};
 use tokio_postgres::Client;
 
 use crate::errors::{Fault, unavailable};
+use crate::rows::SHARD;
 
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/001_begin.sql"),
@@ -14,7 +18,13 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/004_memberships.sql"),
     include_str!("migrations/005_fields.sql"),
     include_str!("migrations/006_fields.sql"),
+    include_str!("migrations/007_reruns.sql"),
 ];
+
+/// Version with which workflows that were run again are marked.
+const RERUNS: usize = 7;
+/// Workflows that are read at a time for that.
+const PAGE: i64 = 1000;
 
 /// Key of the advisory lock: `rota` in ASCII.
 const LOCK: i64 = 0x726f_7461;
@@ -63,11 +73,39 @@ async fn migrate(client: &Client, migrations: &[&str]) -> Result<(), Fault> {
     for (index, sql) in migrations.iter().enumerate().skip(applied) {
         let version = index + 1;
         tracing::info!(version, "migrating the schema of the database");
-        client
-            .batch_execute(&format!(
-                "BEGIN; {sql}; INSERT INTO migrations (version) VALUES ({version}); COMMIT"
-            ))
-            .await?;
+        client.batch_execute(&format!("BEGIN; {sql};")).await?;
+        if version == RERUNS {
+            mark_reruns(client).await?;
+        }
+        client.batch_execute(&format!("INSERT INTO migrations (version) VALUES ({version}); COMMIT")).await?;
+    }
+    Ok(())
+}
+
+/// Names the newest rerun in each workflow that was run again: earlier versions named only the earlier workflow, in the rerun.
+async fn mark_reruns(client: &Client) -> Result<(), Fault> {
+    let page = "SELECT key, record FROM workflows WHERE shard = $1 AND key > $2 ORDER BY key LIMIT $3";
+    let (mut reruns, mut after) = (BTreeMap::new(), i64::MIN);
+    loop {
+        let rows = client.query(page, &[&SHARD, &after, &PAGE]).await?;
+        let Some(last) = rows.last() else { break };
+        after = last.try_get(0)?;
+        for row in &rows {
+            // One that cannot be decoded is reported when it is met.
+            let Ok(rerun) = stored::<Workflow>(row.try_get(1)?) else { continue };
+            if let Some(earlier) = rerun.rerun_of {
+                reruns.insert((rerun.namespace, earlier.0), rerun.id);
+            }
+        }
+    }
+    let find = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = $3";
+    for ((namespace, earlier), rerun) in reruns {
+        let found = client.query_opt(find, &[&SHARD, &namespace.as_str(), &earlier]).await?;
+        let Some(row) = found else { continue };
+        let Ok(workflow) = stored::<Workflow>(row.try_get(1)?) else { continue };
+        let record = encode(&Workflow { rerun: Some(rerun), ..workflow })?;
+        let write = "UPDATE workflows SET record = $3 WHERE shard = $1 AND key = $2";
+        client.execute(write, &[&SHARD, &row.try_get::<_, i64>(0)?, &record]).await?;
     }
     Ok(())
 }

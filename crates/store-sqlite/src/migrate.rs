@@ -1,15 +1,17 @@
 //! Schema migrations of a database file, in one transaction: the list of them, and the check of the disk space they need.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rota_core::task::{Dependency, Task};
+use rota_core::workflow::Workflow;
 use rota_store::Error;
 use rusqlite::{Connection, Transaction, params};
-use rusqlite_migration::{HookResult, M, Migrations};
+use rusqlite_migration::{HookError, HookResult, M, Migrations};
 
 use crate::disk::volume;
 use crate::open::explain;
-use rota_store::codec::stored;
+use rota_store::codec::{encode, stored};
 
 /// Free space that a migration needs, as a multiple of the database's size. One that rewrites every row adds up to 2.9
 /// times the size: 1.9 in the log (new tables, and the freed pages of the old ones), and 0.9 by which the file grows.
@@ -38,6 +40,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/015_memberships.sql")),
         M::up(include_str!("migrations/016_fields.sql")),
         M::up(include_str!("migrations/017_fields.sql")),
+        M::up_with_hook(include_str!("migrations/018_reruns.sql"), mark_reruns),
     ])
 }
 
@@ -57,6 +60,33 @@ fn add_edges(transaction: &Transaction<'_>) -> HookResult {
         for id in task.dependencies.iter().filter_map(Dependency::id) {
             add.execute(params![task.namespace.as_str(), id.0, key])?;
         }
+    }
+    Ok(())
+}
+
+/// Names the newest rerun in each workflow that was run again: earlier versions named only the earlier workflow, in the rerun.
+fn mark_reruns(transaction: &Transaction<'_>) -> HookResult {
+    let mut reruns = BTreeMap::new();
+    let mut all = transaction.prepare("SELECT record FROM workflows ORDER BY key")?;
+    let mut rows = all.query([])?;
+    while let Some(row) = rows.next()? {
+        // One that cannot be decoded is reported when it is met.
+        let record = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        let Ok(rerun) = stored::<Workflow>(record) else { continue };
+        if let Some(earlier) = rerun.rerun_of {
+            reruns.insert((rerun.namespace, earlier.0), rerun.id);
+        }
+    }
+    let mut find =
+        transaction.prepare("SELECT key, record FROM workflows WHERE namespace = ?1 AND id = ?2")?;
+    let mut write = transaction.prepare("UPDATE workflows SET record = ?2 WHERE key = ?1")?;
+    for ((namespace, earlier), rerun) in reruns {
+        let mut found = find.query(params![namespace.as_str(), earlier])?;
+        let Some(row) = found.next()? else { continue };
+        let (key, record): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        let Ok(workflow) = stored::<Workflow>(&record) else { continue };
+        let record = encode(&Workflow { rerun: Some(rerun), ..workflow });
+        write.execute(params![key, record.map_err(|error| HookError::Hook(error.to_string()))?])?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Tests that need internals: query plans, and errors of the server.
+//! Tests that need internals: query plans, errors of the server, and migrations.
 
 mod errors;
+mod migrations;
 mod plans;
 mod transfer;

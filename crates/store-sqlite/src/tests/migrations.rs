@@ -1,8 +1,12 @@
 //! Migration of databases with an older schema.
 
+use rota_core::workflow::Workflow;
+use rota_core::{Namespace, WorkflowId};
+use rota_store::codec::{decode, encode};
 use rota_store::engine::Engine;
 use rota_store::{Error, Prune, Refused};
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
+use uuid::Uuid;
 
 use super::{NOW, create, scoped};
 use crate::migrate::{self, migrations};
@@ -49,12 +53,12 @@ fn full_disk_refuses_migration_and_changes_nothing() {
     let needed = 3 * 4096 * u64::try_from(pages).unwrap() + 1024 * 1024;
     let error = migrate::to_latest(&mut old, &path, |_| Some(needed - 1)).unwrap_err();
     let Error::Unavailable { message, hint } = error else { panic!("{error}") };
-    assert!(message.contains(&format!("version 4 to 17 needs {needed} bytes")), "{message}");
+    assert!(message.contains(&format!("version 4 to 18 needs {needed} bytes")), "{message}");
     assert!(hint.contains("free space") && hint.contains("previous version"), "{hint}");
     assert_eq!((schema(&old), std::fs::read(&path).unwrap()), before);
     migrations().to_version(&mut old, 4).unwrap();
     migrate::to_latest(&mut old, &path, |_| Some(needed)).unwrap();
-    assert_eq!(schema(&old).0, 17);
+    assert_eq!(schema(&old).0, 18);
     let log = std::fs::metadata(folder.path().join("rota.db-wal")).unwrap();
     assert_eq!(log.len(), 0, "the log has returned its space");
 }
@@ -78,10 +82,33 @@ fn store_id_is_made_once_without_much_space() {
 }
 
 #[test]
+fn workflows_that_were_run_again_are_marked() {
+    let mut old = Connection::open_in_memory().unwrap();
+    migrations().to_version(&mut old, 17).unwrap();
+    let id = |number| WorkflowId(Uuid::from_u128(number));
+    let workflow = |number, rerun_of: Option<u128>| Workflow {
+        rerun_of: rerun_of.map(id),
+        ..Workflow::new(id(number), Namespace::new("n").unwrap())
+    };
+    // The first one was run again twice, the third one once.
+    for (key, one) in
+        (1..).zip([workflow(1, None), workflow(2, Some(1)), workflow(3, Some(1)), workflow(4, Some(3))])
+    {
+        let insert = "INSERT INTO workflows (key, id, namespace, state, record) VALUES (?, ?, 'n', 7, ?)";
+        old.execute(insert, params![key, one.id.0, encode(&one).unwrap()]).unwrap();
+    }
+    migrations().to_latest(&mut old).unwrap();
+    let mut all = old.prepare("SELECT record FROM workflows ORDER BY key").unwrap();
+    let rows = all.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+    let reruns: Vec<_> = rows.map(|record| decode::<Workflow>(&record.unwrap()).unwrap().rerun).collect();
+    assert_eq!(reruns, [Some(id(3)), None, Some(id(4)), None]);
+}
+
+#[test]
 fn new_database_needs_no_space_check() {
     let mut connection = Connection::open_in_memory().unwrap();
     migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
-    assert_eq!(schema(&connection).0, 17);
+    assert_eq!(schema(&connection).0, 18);
     // Neither does one that is up to date.
     migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
 }

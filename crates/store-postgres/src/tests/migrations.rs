@@ -1,0 +1,37 @@
+//! Migration of databases that earlier versions have filled.
+
+use rota_core::workflow::Workflow;
+use rota_core::{Namespace, WorkflowId};
+use rota_store::codec::{decode, encode};
+use rota_testkit::postgres::PostgresServer;
+use uuid::Uuid;
+
+use crate::rows::SHARD;
+use crate::session::Session;
+use crate::{Options, Target, open_connections};
+
+#[tokio::test]
+async fn workflows_that_were_run_again_are_marked() {
+    let server = PostgresServer::shared();
+    let target = Target::parse(&server.database().unwrap(), None).unwrap();
+    drop(open_connections(Options::new(target.clone(), "new")).unwrap());
+    let session = Session::open(&target, "earlier").await.unwrap();
+    let id = |number| WorkflowId(Uuid::from_u128(number));
+    let workflow = |number, rerun_of: Option<u128>| Workflow {
+        rerun_of: rerun_of.map(id),
+        ..Workflow::new(id(number), Namespace::new("n").unwrap())
+    };
+    // The first one was run again twice, the third one once.
+    for (key, one) in
+        (1_i64..).zip([workflow(1, None), workflow(2, Some(1)), workflow(3, Some(1)), workflow(4, Some(3))])
+    {
+        let insert = "INSERT INTO workflows (shard, key, id, namespace, state, record) VALUES ($1, $2, $3, 'n', 7, $4)";
+        let record = encode(&one).unwrap();
+        session.client.execute(insert, &[&SHARD, &key, &one.id.0, &record]).await.unwrap();
+    }
+    session.client.execute("DELETE FROM migrations WHERE version >= 7", &[]).await.unwrap();
+    drop(open_connections(Options::new(target, "again")).unwrap());
+    let rows = session.client.query("SELECT record FROM workflows ORDER BY key", &[]).await.unwrap();
+    let reruns: Vec<_> = rows.iter().map(|row| decode::<Workflow>(row.get(0)).unwrap().rerun).collect();
+    assert_eq!(reruns, [Some(id(3)), None, Some(id(4)), None]);
+}

@@ -1,0 +1,1 @@
+-- Workflows that were run again name their newest rerun: see mark_reruns.
