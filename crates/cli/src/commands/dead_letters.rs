@@ -117,6 +117,32 @@ pub struct Which {
     pub template: Option<String>,
 }
 
+/// Entries of a page of a list.
+const PAGE_SIZE: i32 = 1000;
+
+/// Returns the newest entries that fit, at most `limit`. `page` returns those behind a token, with the next one, which is empty at the end.
+async fn newest<T>(
+    limit: usize,
+    fits: impl Fn(&T) -> bool,
+    mut page: impl AsyncFnMut(String) -> anyhow::Result<(Vec<T>, String)>,
+) -> anyhow::Result<Vec<T>> {
+    let (mut found, mut token) = (Vec::new(), String::new());
+    loop {
+        let (entries, next) = page(token).await?;
+        found.extend(entries.into_iter().filter(&fits));
+        if next.is_empty() || found.len() >= limit {
+            found.truncate(limit);
+            return Ok(found);
+        }
+        token = next;
+    }
+}
+
+/// Returns the key of what takes the place of a dead letter: there is one, whichever command creates it.
+fn key(uid: &str) -> String {
+    format!("replay:{uid}")
+}
+
 fn class(text: &str) -> Result<FailureClass, String> {
     let full = format!("FAILURE_CLASS_{}", text.replace(['-', ' '], "_").to_uppercase());
     let known = FailureClass::from_str_name(&full).filter(|class| *class != FailureClass::Unspecified);
@@ -257,8 +283,7 @@ impl Replay {
             }
             let limit = usize::from(self.limit);
             let parent = context.parent(false);
-            let (mut found, more) = Letters::find(context, &self.which, parent.clone(), limit, false).await?;
-            workflows::drop_rerun(context, parent, &mut found.workflows).await?;
+            let (found, more) = Letters::find(context, &self.which, parent, limit, false).await?;
             if more {
                 let text = format!("only the newest {limit} are replayed; repeat the command for the others");
                 context.reporter.line(&text);

@@ -10,7 +10,7 @@ use rota_proto::v1::{
     TaskSpec, TaskState, UpdateTaskRequest,
 };
 
-use super::Which;
+use super::{PAGE_SIZE, Which, key, newest};
 use crate::commands::{editor, pairs, since, state_of};
 use crate::context::Context;
 use crate::exit::Failure;
@@ -31,7 +31,7 @@ fn filter(which: &Which) -> TaskFilter {
     }
 }
 
-/// Returns the newest dead letters, at most `limit`, page by page.
+/// Returns the newest dead letters, at most `limit`.
 pub(super) async fn find(
     context: &Context,
     which: &Which,
@@ -39,31 +39,25 @@ pub(super) async fn find(
     limit: usize,
     replayed: bool,
 ) -> anyhow::Result<Vec<Task>> {
-    let mut found = Vec::new();
     if which.template.is_some() {
-        return Ok(found);
+        return Ok(Vec::new());
     }
-    let mut request = ListTasksRequest {
+    let request = ListTasksRequest {
         parent,
-        page_size: 1000,
+        page_size: PAGE_SIZE,
         filter: Some(filter(which)),
         ..ListTasksRequest::default()
     };
-    loop {
-        let page = context.client.list_tasks(request.clone()).await?;
-        let fits = |task: &Task| {
-            task.step.is_none()
-                && (replayed || !task.labels.contains_key(REPLAYED))
-                && (which.class.is_empty()
-                    || class_of(task).is_some_and(|class| which.class.contains(&class)))
-        };
-        found.extend(page.tasks.into_iter().filter(fits));
-        if page.next_page_token.is_empty() || found.len() >= limit {
-            found.truncate(limit);
-            return Ok(found);
-        }
-        request.page_token = page.next_page_token;
-    }
+    let fits = |task: &Task| {
+        task.step.is_none()
+            && (replayed || !task.labels.contains_key(REPLAYED))
+            && (which.class.is_empty() || class_of(task).is_some_and(|class| which.class.contains(&class)))
+    };
+    newest(limit, fits, async |page_token| {
+        let page = context.client.list_tasks(ListTasksRequest { page_token, ..request.clone() }).await?;
+        Ok((page.tasks, page.next_page_token))
+    })
+    .await
 }
 
 fn class_of(task: &Task) -> Option<FailureClass> {
@@ -89,11 +83,6 @@ pub(super) fn check_named(given: &str, task: &Task) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the key of the task that takes the place of a dead letter: there is one, whichever command creates it.
-fn key(letter: &Task) -> String {
-    format!("replay:{}", letter.uid)
-}
-
 /// Creates a copy of a dead letter. Repeating the call returns the same copy.
 pub(super) async fn again(
     context: &Context,
@@ -102,7 +91,7 @@ pub(super) async fn again(
 ) -> anyhow::Result<Task> {
     let request = RetryTaskRequest {
         name: letter.name.clone(),
-        idempotency_key: key(letter),
+        idempotency_key: key(&letter.uid),
         secrets,
         ..Default::default()
     };
@@ -139,7 +128,7 @@ pub(super) async fn edited(
         ..Task::default()
     };
     let parent = letter.name.rsplit_once("/tasks/").map_or("", |(parent, _)| parent).to_owned();
-    let idempotency_key = key(letter);
+    let idempotency_key = key(&letter.uid);
     let request =
         CreateTaskRequest { parent, task: Some(task), idempotency_key, ..CreateTaskRequest::default() };
     let made = Box::pin(context.client.create_task(request)).await?;

@@ -1,6 +1,6 @@
 //! Workflows among dead letters: they are run again from the steps that have failed, with other inputs if they are given.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use pbjson_types::Struct;
@@ -10,7 +10,7 @@ use rota_proto::v1::{
 };
 use serde_json::Value;
 
-use super::Which;
+use super::{PAGE_SIZE, Which, key, newest};
 use crate::commands::{editor, pairs, since};
 use crate::context::Context;
 use crate::exit::Failure;
@@ -34,7 +34,7 @@ fn created(workflow: &Workflow) -> (i64, i32) {
     workflow.create_time.as_ref().map(time).unwrap_or_default()
 }
 
-/// Returns the newest dead letters, at most `limit`, page by page.
+/// Returns the newest dead letters, at most `limit`.
 pub(super) async fn find(
     context: &Context,
     which: &Which,
@@ -42,10 +42,9 @@ pub(super) async fn find(
     limit: usize,
     replayed: bool,
 ) -> anyhow::Result<Vec<Workflow>> {
-    let mut found = Vec::new();
     let of_tasks = !which.class.is_empty() || which.agent.is_some() || which.kind.is_some();
     if of_tasks || limit == 0 {
-        return Ok(found);
+        return Ok(Vec::new());
     }
     let filter = WorkflowFilter {
         states: if replayed { STATES.map(Into::into).to_vec() } else { Vec::new() },
@@ -58,41 +57,20 @@ pub(super) async fn find(
     let after = which.since.as_ref().map(since);
     let after = after.as_ref().map(time);
     let is_old = |workflow: &Workflow| after.is_some_and(|after| created(workflow) <= after);
-    let mut request =
-        ListWorkflowsRequest { parent, page_size: 1000, filter: Some(filter), ..Default::default() };
-    loop {
-        let page = context.client.list_workflows(request.clone()).await?;
-        let is_over = page.next_page_token.is_empty() || page.workflows.last().is_some_and(is_old);
-        let fits = |workflow: &Workflow| workflow.parent_workflow.is_empty() && !is_old(workflow);
-        found.extend(page.workflows.into_iter().filter(fits));
-        if is_over || found.len() >= limit {
-            found.truncate(limit);
-            return Ok(found);
-        }
-        request.page_token = page.next_page_token;
-    }
-}
-
-/// Removes those that were run again by a version that left no mark of that in the earlier workflow: only the rerun names it.
-pub(super) async fn drop_rerun(
-    context: &Context,
-    parent: String,
-    letters: &mut Vec<Workflow>,
-) -> anyhow::Result<()> {
-    let Some(oldest) = letters.iter().map(created).min() else { return Ok(()) };
-    let mut request = ListWorkflowsRequest { parent, page_size: 1000, ..Default::default() };
-    loop {
-        // Newest first: reruns come before what they run again.
-        let page = context.client.list_workflows(request.clone()).await?;
-        let is_over = page.next_page_token.is_empty()
-            || page.workflows.last().is_some_and(|workflow| created(workflow) < oldest);
-        let rerun: HashSet<_> = page.workflows.into_iter().map(|workflow| workflow.rerun_of).collect();
-        letters.retain(|letter| !rerun.contains(&letter.uid));
-        if is_over || letters.is_empty() {
-            return Ok(());
-        }
-        request.page_token = page.next_page_token;
-    }
+    let request = ListWorkflowsRequest {
+        parent,
+        page_size: PAGE_SIZE,
+        filter: Some(filter),
+        ..ListWorkflowsRequest::default()
+    };
+    let fits = |workflow: &Workflow| workflow.parent_workflow.is_empty() && !is_old(workflow);
+    newest(limit, fits, async |page_token| {
+        let page =
+            context.client.list_workflows(ListWorkflowsRequest { page_token, ..request.clone() }).await?;
+        let is_last = page.workflows.last().is_some_and(is_old);
+        Ok((page.workflows, if is_last { String::new() } else { page.next_page_token }))
+    })
+    .await
 }
 
 /// Fails if a workflow that was named is no dead letter, which filters leave out.
@@ -118,7 +96,7 @@ pub(super) fn check_named(given: &str, workflow: &Workflow) -> Result<(), Failur
 pub(super) async fn again(context: &Context, letter: &Workflow, inputs: Inputs) -> anyhow::Result<Workflow> {
     let request = RerunWorkflowRequest {
         name: letter.name.clone(),
-        idempotency_key: format!("replay:{}", letter.uid),
+        idempotency_key: key(&letter.uid),
         inputs: inputs.values,
         input_files: inputs.files,
         reuse_results: true,
