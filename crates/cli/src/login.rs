@@ -9,6 +9,7 @@ use rota_client::discover::{self, Contexts, Found, Login, Registration, ServerCo
 use rota_client::{Options, Token};
 use rota_oidc::{Client, Http, Provider, Tokens};
 use rota_telemetry::{OnExit, clock, spawn};
+use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
 use crate::exit::{Exit, Failure};
@@ -52,21 +53,45 @@ pub fn renewed_token(found: &Found) -> Token {
     let endpoint = found.options.endpoint.clone();
     let (tokens, token) = watch::channel(login.id_token.clone());
     spawn("login-renewal", OnExit::Done, async move {
-        let mut login = login;
+        let (mut login, mut reported) = (login, None);
         while login.refresh_token.is_some() {
             tokio::time::sleep(remaining(&login).saturating_sub(margin(&login)).max(RENEWAL_INTERVAL)).await;
             match renew(&name, &endpoint).await {
                 Ok(renewed) => {
                     tokens.send_replace(renewed.id_token.clone());
-                    login = renewed;
+                    (login, reported) = (renewed, None);
                 }
-                Err(error) => {
-                    tracing::warn!(context = name, error = %error, "login renewal failed, retrying")
-                }
+                Err(error) => match Trouble::of(&login) {
+                    trouble if reported == Some(trouble) => {}
+                    Trouble::Failing => {
+                        reported = Some(Trouble::Failing);
+                        tracing::warn!(context = name, %error, "login renewal failed, retrying");
+                    }
+                    Trouble::Expired => {
+                        reported = Some(Trouble::Expired);
+                        let hint = format!("sign in again: rota login {name}");
+                        tracing::warn!(context = name, %error, hint, "the login has expired");
+                    }
+                },
             }
         }
     });
     Token::Renewed(token)
+}
+
+/// What a failed renewal means for a login. A command that runs for long reports each once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Its token is still valid.
+    Failing,
+    /// Its calls are refused from now on.
+    Expired,
+}
+
+impl Trouble {
+    fn of(login: &Login) -> Self {
+        if remaining(login).is_zero() { Self::Expired } else { Self::Failing }
+    }
 }
 
 /// Returns the time for which a token is valid.
@@ -117,7 +142,24 @@ async fn renew(name: &str, endpoint: &str) -> anyhow::Result<Login> {
     let token = login.refresh_token.clone().context("the issuer has given no refresh token")?;
     let tokens = client(&login.issuer, login.issuer_ca.as_deref(), &login.client_id, &login.scopes).await?;
     let tokens = tokens.refresh(&token).await?;
-    store(&path, (name, endpoint), Login { refresh_token: tokens.refresh_token.clone(), ..login }, &tokens)
+    store_renewed(&path, (name, endpoint), login, &tokens)
+}
+
+/// Keeps tokens that renew those of a login, unless the context was logged out, or has another login, since the issuer was asked.
+fn store_renewed(
+    path: &Path,
+    (name, endpoint): (&str, &str),
+    login: Login,
+    tokens: &Tokens,
+) -> anyhow::Result<Login> {
+    let secret = |login: &Login| login.id_token.expose_secret().to_owned();
+    let before = secret(&login);
+    let renewed = Login { refresh_token: tokens.refresh_token.clone(), ..login };
+    change(path, (name, endpoint), renewed, tokens, |context| {
+        let now = context.login.as_ref().context("the context was logged out")?;
+        anyhow::ensure!(secret(now) == before, "the context has another login by now");
+        Ok(())
+    })
 }
 
 /// Refuses a context that has another address by now: tokens are for the server that they were asked for.
@@ -133,12 +175,24 @@ pub fn store(
     login: Login,
     tokens: &Tokens,
 ) -> anyhow::Result<Login> {
+    change(path, (name, endpoint), login, tokens, |_| Ok(()))
+}
+
+fn change(
+    path: &Path,
+    (name, endpoint): (&str, &str),
+    login: Login,
+    tokens: &Tokens,
+    check: impl FnOnce(&ServerContext) -> anyhow::Result<()>,
+) -> anyhow::Result<Login> {
     let expires = tokens.claims().context("the issuer's token is none")?.exp;
     let received = clock::unix_micros() / 1_000_000;
     let login = Login { id_token: tokens.id_token.clone(), expires, received, ..login };
     let registration = Registration { issuer: login.issuer.clone(), client_id: login.client_id.clone() };
     Contexts::change(path, |contexts| {
-        check_endpoint(contexts.get(name, path)?, endpoint)?;
+        let context = contexts.get(name, path)?;
+        check_endpoint(context, endpoint)?;
+        check(context)?;
         if let Some(context) = contexts.named.get_mut(name) {
             (context.token, context.token_file) = (None, None);
             (context.login, context.registration) = (Some(login.clone()), Some(registration));
@@ -160,6 +214,9 @@ pub async fn client(issuer: &str, ca: Option<&Path>, id: &str, scopes: &[String]
 mod tests {
     use super::*;
 
+    /// Token that is valid until 2100. Its holder does not look at the signature.
+    const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDB9.eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eA";
+
     fn login(lived: i64, expires_in: i64) -> Login {
         let now = clock::unix_micros() / 1_000_000;
         Login {
@@ -179,6 +236,44 @@ mod tests {
         // A token of five minutes is not due as soon as it is received.
         assert!(!is_due(&login(0, 300)) && is_due(&login(270, 30)));
         assert!(!is_due(&login(0, 86_400)) && is_due(&login(86_200, 200)));
+    }
+
+    #[test]
+    fn renewal_brings_no_login_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("contexts.toml");
+        let kept = login(270, 30);
+        let server = ServerContext {
+            endpoint: "https://rota.example".into(),
+            login: Some(kept.clone()),
+            ..ServerContext::default()
+        };
+        let tokens = Tokens { id_token: TOKEN.into(), refresh_token: Some("again".into()) };
+        let renew = |kept: Login| {
+            let endpoint = Options::new("https://rota.example").endpoint;
+            store_renewed(&path, ("prod", &endpoint), kept, &tokens)
+        };
+        let set = |server: ServerContext| {
+            Contexts::change(&path, |contexts| {
+                contexts.named.insert("prod".into(), server);
+                anyhow::Ok(())
+            })
+        };
+        let now = || Contexts::read(&path).unwrap().named["prod"].login.clone();
+        set(server.clone()).unwrap();
+        assert_eq!(renew(kept.clone()).unwrap().expires, 4_102_444_800);
+        assert_eq!(now().unwrap().id_token.expose_secret(), TOKEN);
+        let other = renew(kept.clone()).unwrap_err();
+        assert!(other.to_string().contains("another login"), "{other}");
+        set(ServerContext { login: None, ..server }).unwrap();
+        let refused = renew(kept).unwrap_err();
+        assert!(refused.to_string().contains("logged out") && now().is_none(), "{refused}");
+    }
+
+    #[test]
+    fn trouble_of_a_login_depends_on_its_end() {
+        assert_eq!(Trouble::of(&login(270, 30)), Trouble::Failing);
+        assert_eq!(Trouble::of(&login(270, 0)), Trouble::Expired);
     }
 
     #[test]
