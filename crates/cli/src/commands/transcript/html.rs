@@ -65,6 +65,7 @@ fn message(message: &Message) -> Markup {
         Author::User => ("user", "User"),
         Author::Assistant => ("assistant", "Assistant"),
         Author::Thinking => ("thinking", "Thinking"),
+        Author::Program => ("output", "Output"),
     };
     html! {
         div.message.(class) {

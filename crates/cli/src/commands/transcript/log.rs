@@ -30,9 +30,23 @@ pub(super) fn add(events: &[Event], entries: &mut Vec<Entry>, full: bool) -> boo
             calls.insert(call.id.clone(), at);
         }
     }
-    let mut added = false;
+    let (mut added, mut output) = (false, Output::default());
+    // An agent with a transcript has its output there.
+    let is_whole = entries.is_empty();
     for event in events {
         let time = time(event.time.as_ref());
+        if let Some(event::Kind::Output(chunk)) = &event.kind {
+            if is_whole {
+                output.add(&chunk.data, time);
+            }
+            continue;
+        }
+        if matches!(
+            event.kind,
+            Some(event::Kind::Message(_) | event::Kind::InputReceived(_) | event::Kind::ToolCall(_))
+        ) {
+            added |= output.end(entries, full);
+        }
         added |= match &event.kind {
             Some(event::Kind::Message(message)) => {
                 let author = match message.role() {
@@ -72,7 +86,37 @@ pub(super) fn add(events: &[Event], entries: &mut Vec<Entry>, full: bool) -> boo
             _ => false,
         };
     }
-    added
+    output.end(entries, full) || added
+}
+
+/// What a program has written between other entries, which the log has in pieces.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    time: String,
+}
+
+impl Output {
+    fn add(&mut self, data: &[u8], time: String) {
+        if self.bytes.is_empty() {
+            self.time = time;
+        }
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// Makes an entry of it, if there is any. Returns whether there was.
+    fn end(&mut self, entries: &mut Vec<Entry>, full: bool) -> bool {
+        let Self { bytes, time } = std::mem::take(self);
+        if bytes.is_empty() {
+            return false;
+        }
+        let Text { mut text, cut } = Text::new(&String::from_utf8_lossy(&bytes), full);
+        if cut > 0 {
+            text.push_str(&format!("\n… {cut} more bytes: --full"));
+        }
+        entries.push(Entry::Message(Message { author: Author::Program, text, time, usage: None }));
+        true
+    }
 }
 
 fn of_call(call: &ToolCall, time: String, full: bool) -> Call {

@@ -38,6 +38,7 @@ fn message(message: &Message) -> String {
         Author::User => "User",
         Author::Assistant => "Assistant",
         Author::Thinking => "Thinking",
+        Author::Program => "Output",
     };
     let head = head(author, &message.time, message.usage.as_ref());
     format!("{head}{}\n", safe::quoted(&message.text))

@@ -41,6 +41,8 @@ pub(super) enum Author {
     User,
     Assistant,
     Thinking,
+    /// Whatever an attempt has run that wrote output, such as the program of a command.
+    Program,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rota_proto::v1::{AgentMessage, Event, MessageRole, ToolCall, ToolResult, event};
+use rota_proto::v1::{AgentMessage, Event, MessageRole, Output, ToolCall, ToolResult, Usage, event};
 use rota_worker::Prices;
 use serde_json::{Value, json};
 
@@ -296,4 +296,40 @@ fn names_of_agents_are_no_commands() {
     let lines = jsonl::write(&hostile()).unwrap();
     assert!(!lines.chars().any(|next| next != '\n' && crate::output::is_hidden(next)), "{lines:?}");
     assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+}
+
+/// The log has the output in pieces, which need not end with a character.
+#[test]
+fn output_of_programs_is_in_the_transcript() {
+    let of = |kind| Event { kind: Some(kind), ..Event::default() };
+    let wrote =
+        |data: &[u8]| of(event::Kind::Output(Output { data: data.to_vec().into(), ..Output::default() }));
+    let message = AgentMessage { text: "half way".into(), ..AgentMessage::default() };
+    let long = "x".repeat(5000);
+    let events = [
+        wrote("one \u{e9}".as_bytes().split_at(5).0),
+        of(event::Kind::Usage(Usage::default())),
+        wrote("one \u{e9}".as_bytes().split_at(5).1),
+        of(event::Kind::Message(message)),
+        wrote(long.as_bytes()),
+    ];
+    let mut entries = Vec::new();
+    assert!(log::add(&events, &mut entries, false));
+    let texts: Vec<_> = entries
+        .iter()
+        .map(|entry| match entry {
+            Entry::Message(message) => (message.author, message.text.as_str()),
+            Entry::Call(call) => panic!("{call:?}"),
+        })
+        .collect();
+    assert_eq!(texts[..2], [(Author::Program, "one \u{e9}"), (Author::Assistant, "half way")]);
+    assert!(texts[2].1.ends_with("… 904 more bytes: --full"), "{:?}", texts[2]);
+    let attempts = vec![Attempt { number: 1, entries, ..Attempt::default() }];
+    let transcript = Transcript { attempts, ..Transcript::default() };
+    for text in [markdown::write(&transcript), html::write(&transcript), jsonl::write(&transcript).unwrap()] {
+        assert!(text.contains("one \u{e9}"), "{text}");
+    }
+    let mut all = Vec::new();
+    log::add(&events, &mut all, true);
+    assert!(matches!(&all[2], Entry::Message(message) if message.text == long));
 }
