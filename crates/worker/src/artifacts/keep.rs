@@ -117,7 +117,7 @@ pub(super) async fn keep(
         let (changes, delivery) = match (&mut changes, delivery, lost) {
             // Another attempt does the work again.
             (_, _, Some(Lost { by_machine: true, failure })) => return Err(failure.into()),
-            (None, Some(_), lost) => return Err(undelivered(lost).into()),
+            (None, Some(_), lost) => return Err(Undelivered { notices, ..undelivered(lost).into() }),
             (None, None, lost) => {
                 let lost = lost.map(|lost| lost.failure.message);
                 notices.extend(lost.map(|text| notice(Severity::High, "changes_not_kept", text)));
@@ -129,9 +129,14 @@ pub(super) async fn keep(
         let (delivery, work) = delivery;
         let is_kept = stored == Stored::Kept;
         delivering.store(is_kept, Ordering::Relaxed);
-        let if_kept = |failed: Undelivered| Undelivered { is_kept: failed.is_kept && is_kept, ..failed };
-        let delivered = deliver::push(delivery, changes, &dirs.scratch, &mut notices).await;
-        let mut delivered = delivered.map_err(if_kept)?;
+        let failed = |failed: Undelivered, notices| {
+            let is_kept = failed.is_kept && is_kept;
+            Undelivered { is_kept, notices, ..failed }
+        };
+        let mut delivered = match deliver::push(delivery, changes, &dirs.scratch, &mut notices).await {
+            Ok(delivered) => delivered,
+            Err(error) => return Err(failed(error, notices)),
+        };
         if changes.pushed {
             // It was kept before, and the work is where it belongs.
             let again = store(caller, &kept, dirs, Some(changes.clone()), look, false, &mut Vec::new()).await;
@@ -139,8 +144,10 @@ pub(super) async fn keep(
                 notices.push(notice(Severity::Medium, "artifacts_not_stored", failed.failure.message));
             }
         }
-        deliver::request(delivery, &mut delivered, &work, &mut notices).await.map_err(if_kept)?;
-        Ok((notices, Some(delivered)))
+        match deliver::request(delivery, &mut delivered, &work, &mut notices).await {
+            Ok(()) => Ok((notices, Some(delivered))),
+            Err(error) => Err(failed(error, notices)),
+        }
     };
     in_time(limit, stop, &delivering, Box::pin(all)).await
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use rota_proto::v1::{Changes, Failure, FailureClass, GitSource};
+use rota_proto::v1::{Changes, Failure, FailureClass, GitSource, event};
 use tokio::sync::watch;
 
 use super::bundle::{self, Bundle};
@@ -48,6 +48,8 @@ pub(crate) struct Undelivered {
     pub(crate) is_kept: bool,
     /// Whether the storage may take the same files later.
     pub(crate) awaits_storage: bool,
+    /// What the log gets of it besides: what was stored before.
+    pub(crate) notices: Vec<event::Kind>,
 }
 
 impl Undelivered {
@@ -59,7 +61,7 @@ impl Undelivered {
 
 impl From<Failure> for Undelivered {
     fn from(failure: Failure) -> Self {
-        Self { failure, is_kept: false, awaits_storage: false }
+        Self { failure, is_kept: false, awaits_storage: false, notices: Vec::new() }
     }
 }
 

@@ -192,7 +192,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             }
             Err(failed) => match report.outcome {
                 RunOutcome::Succeeded(result) => {
-                    let Undelivered { mut failure, is_kept, .. } = failed;
+                    let Undelivered { mut failure, is_kept, notices, .. } = failed;
+                    notices.into_iter().for_each(emit);
                     redaction.failure(&mut failure);
                     report.outcome = RunOutcome::Failed(failure);
                     // A planned stop of a later delivery is none that has failed.

@@ -74,6 +74,12 @@ async fn work_that_cannot_be_pushed_has_not_succeeded() -> Result<()> {
         assert!(failure.message.contains(wanted), "{alias} {failure:?}");
         assert!(failure.hint.contains("rota apply-diff"), "{alias}");
         assert!(!site.changes(alias).await?.bundle.is_empty());
+        let log = tasks::log(&client, &format!("namespaces/default/tasks/{alias}")).await?;
+        let notices = tasks::notices(&log);
+        assert!(
+            ["changes", "artifacts_stored"].iter().all(|code| notices.contains(&(*code).to_owned())),
+            "{notices:?}"
+        );
         Ok(())
     };
     let workflow = "mkdir -p .github/workflows; echo on: push > .github/workflows/ci.yml";
