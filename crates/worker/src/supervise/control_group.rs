@@ -49,8 +49,13 @@ pub(crate) fn unified() -> Vec<PathBuf> {
     let groups = Process::myself().and_then(|process| process.cgroups());
     let unified = groups.ok().and_then(|all| all.into_iter().find(|group| group.hierarchy == 0));
     let Some(path) = unified.map(|group| group.pathname) else { return Vec::new() };
-    let inner = Path::new(MOUNT).join(path.trim_start_matches('/'));
+    let inner = directory_of(&path);
     inner.ancestors().take_while(|group| group.starts_with(MOUNT)).map(Path::to_owned).collect()
+}
+
+/// Returns the directory of a control group. That of the root has no slash at its end.
+fn directory_of(path: &str) -> PathBuf {
+    Path::new(MOUNT).join(path.trim_start_matches('/')).components().collect()
 }
 
 /// Returns the number of a line in a file of names and numbers.
@@ -242,6 +247,13 @@ mod tests {
             let _ = move_to(into, process.parse().unwrap());
         }
         let _ = fs::remove_dir(group);
+    }
+
+    #[test]
+    fn directories_of_groups_have_single_slashes() {
+        for (path, directory) in [("/", MOUNT), ("/a/b", "/sys/fs/cgroup/a/b")] {
+            assert_eq!(directory_of(path).to_str(), Some(directory));
+        }
     }
 
     #[test]
