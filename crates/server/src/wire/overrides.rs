@@ -8,7 +8,7 @@ use rota_proto::v1::{self, runtime::Kind};
 
 /// A field of a task that its agent does not let tasks set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the agent does not let tasks set {field}")]
+#[error("{}", self.why())]
 pub(crate) struct Forbidden {
     /// Path within the task's spec.
     pub(crate) field: &'static str,
@@ -17,8 +17,21 @@ pub(crate) struct Forbidden {
 }
 
 impl Forbidden {
+    /// A task names a model for later attempts, and its agent has none.
+    const MODELS: Self = Self { field: "retry.escalate", needed: None };
+
+    fn why(&self) -> String {
+        if *self == Self::MODELS {
+            return "retry.escalate names a model, and the runtime of the agent has none".to_owned();
+        }
+        format!("the agent does not let tasks set {}", self.field)
+    }
+
     /// Returns what the user can change to create the task.
     pub(crate) fn hint(&self) -> String {
+        if *self == Self::MODELS {
+            return "name an agent that has the later attempts, as agent/NAME".to_owned();
+        }
         let needed = match self.needed {
             Some(v1::Overrides::Limits) => "Limits",
             Some(_) => "All",
@@ -42,7 +55,7 @@ pub(crate) fn check(agent: &v1::AgentSpec, task: &v1::TaskSpec) -> Result<(), Fo
     let mut escalates = task.retry.iter().flat_map(v1::RetryPolicy::escalated_models).peekable();
     // Only Claude has a model that could be another one.
     if escalates.peek().is_some() && !matches!(base, None | Some(Kind::Claude(_))) {
-        return Err(Forbidden { field: "retry.escalate", needed: None });
+        return Err(Forbidden::MODELS);
     }
     if allowed == v1::Overrides::All {
         return Ok(());

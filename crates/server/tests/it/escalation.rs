@@ -179,6 +179,12 @@ async fn agents_that_tasks_escalate_to_decide_what_they_may_set() -> Result<()> 
     named(client, "senior", claude("opus"), v1::Overrides::Limits).await?;
     let refused = tasks::create(client, to_senior()).await.unwrap_err();
     assert!(refused.to_string().contains("retry.escalate"), "the senior names its model: {refused}");
+    named(client, "program", tasks::script([]), v1::Overrides::All).await?;
+    let mut without_model = tasks::task("program");
+    let retry = without_model.spec.get_or_insert_default().retry.get_or_insert_default();
+    retry.escalate = vec!["opus".to_owned()];
+    let refused = tasks::create(client, without_model).await.unwrap_err().to_string();
+    assert!(refused.contains("names a model, and the runtime of the agent has none"), "{refused}");
     let mut only_agent = to_senior();
     let retry = only_agent.spec.get_or_insert_default().retry.get_or_insert_default();
     retry.escalate = vec!["agent/senior".to_owned()];

@@ -55,7 +55,7 @@ impl Workflows {
         self.explain_nested(workflow, step, &mut causes).await?;
         let state = wire::workflow(workflow, None, None).status.unwrap_or_default().state();
         let name = state.as_str_name().trim_start_matches("WORKFLOW_STATE_");
-        let mut summary = match workflow.message.as_str() {
+        let mut summary = match workflow.message.trim_end_matches('.') {
             "" => format!("The workflow is {name}."),
             why => format!("The workflow is {name}: {why}."),
         };
