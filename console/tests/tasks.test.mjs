@@ -34,6 +34,33 @@ test("a retry leads to the new task", async () => {
   await page.context().close();
 });
 
+test("a failed task is changed and run again", async () => {
+  const page = await signedIn();
+  const retry = { maxAttempts: 1 };
+  const name = await scripted("to be changed", [{ fail: { message: "no luck" } }], { retry });
+  await until(name, "TASK_STATE_FAILED");
+  const id = name.split("/").at(-1);
+  await page.goto(`${base}/tasks/default/${id}`);
+  await page.getByRole("button", { name: "Edit and retry" }).click();
+  const text = page.getByLabel("Specification, in YAML");
+  const given = await text.inputValue();
+  assert.match(given, /no luck/);
+  await accessible(page, "edit and retry");
+  await fits(page, "edit and retry");
+  const run = page.getByRole("button", { name: "Run the changed task" });
+  await text.fill("steps: [");
+  await run.click();
+  await page.getByRole("alert").waitFor();
+  await text.fill(given.replace(/fail:\s+message: no luck/, "succeed: done at last"));
+  await run.click();
+  await page.waitForURL((url) => /\/tasks\/default\/.+/.test(url.pathname) && !url.pathname.endsWith(id));
+  await page.getByRole("region", { name: "Result" }).getByText("done at last").waitFor();
+  const [before, made] = [await api("GET", name), page.url().split("/").at(-1)];
+  assert.equal(before.labels["rota.dev/replayed"], made);
+  assert.equal((await api("GET", `namespaces/default/tasks/${made}`)).labels["rota.dev/replay-of"], id);
+  await page.context().close();
+});
+
 test("another run of a workflow is shown", async () => {
   const page = await signedIn();
   const runtime = { command: { shell: "true" } };

@@ -15,6 +15,7 @@ import { Answer } from "../inbox/Answer";
 import { Attention } from "../inbox/Attention";
 import { traceUrl } from "../system/traces";
 import { Artifacts } from "./Artifacts";
+import { EditRetry } from "./EditRetry";
 import { Log } from "./Log";
 import { Lines } from "./lines";
 import { titleOf } from "./title";
@@ -133,6 +134,8 @@ function OneTask({ name }: { name: string }) {
           <p className="quiet">{status.failure.hint}</p>
         </section>
       )}
+      {/* The first answer alone has all of the specification; a step of a workflow runs again with that. */}
+      {state === "TASK_STATE_FAILED" && mayAct && first.data && !task.step && <EditRetry task={task} />}
       {status.attention && <Attention task={task} attention={status.attention} />}
       {status.pendingInput?.map((request) => (
         <Answer key={request.requestId} task={name} request={request} />

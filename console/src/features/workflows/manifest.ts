@@ -2,8 +2,8 @@ import { isMap, LineCounter, parseDocument, stringify } from "yaml";
 import type { WorkflowSpec } from "../../api/types";
 
 /** A specification as it was typed, or where it cannot be read. */
-export interface Typed {
-  spec?: WorkflowSpec;
+export interface Typed<Spec> {
+  spec?: Spec;
   /** Why it cannot be read. */
   error?: string;
   /** Line of the error, from 1. */
@@ -13,8 +13,13 @@ export interface Typed {
 /** Characters that are accepted: more are no specification of a person. */
 export const LONGEST = 1 << 20;
 
+/** Reads the specification of a workflow. */
+export function read(text: string): Typed<WorkflowSpec> {
+  return readAs<WorkflowSpec>(text, "Workflow", "steps");
+}
+
 /** Reads YAML: a specification of the API, or a manifest, whose `spec` is one. Aliases are bounded by the library. */
-export function read(text: string): Typed {
+export function readAs<Spec>(text: string, kind: string, field: string): Typed<Spec> {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const [error] = document.errors;
@@ -22,18 +27,18 @@ export function read(text: string): Typed {
     return { error: error.message, line: lines.linePos(error.pos[0]).line };
   }
   if (!isMap(document.contents)) {
-    return { error: "the text has no fields such as `steps`", line: 1 };
+    return { error: `the text has no fields such as \`${field}\``, line: 1 };
   }
   try {
     const fields = document.toJS();
-    return { spec: fields.kind === "Workflow" && fields.spec ? fields.spec : fields };
+    return { spec: fields.kind === kind && fields.spec ? fields.spec : fields };
   } catch (why) {
     return { error: why instanceof Error ? why.message : String(why), line: 1 };
   }
 }
 
 /** Returns a specification as YAML. */
-export function write(spec: WorkflowSpec): string {
+export function write(spec: object): string {
   return stringify(spec, { lineWidth: 0 });
 }
 
