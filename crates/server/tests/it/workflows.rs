@@ -84,6 +84,16 @@ impl Api {
     }
 }
 
+/// Checks that workflows with these steps are refused, for these reasons.
+async fn refuses_steps(api: &Api, steps: impl IntoIterator<Item = (Value, &str)>) -> Result<()> {
+    for (mut step, why) in steps {
+        step["name"] = json!("a");
+        let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": { "steps": [step] } })).await?;
+        assert!(status == StatusCode::BAD_REQUEST && refused.to_string().contains(why), "{why}: {refused}");
+    }
+    Ok(())
+}
+
 /// A task that succeeds with a text.
 fn echoes(text: &str) -> Value {
     json!({ "target": { "agent": "echo" }, "runtime": { "scripted": { "steps": [{ "succeed": text }] } } })

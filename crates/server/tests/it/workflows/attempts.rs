@@ -6,7 +6,7 @@ use rota_testkit::{Backend, Cluster, tasks};
 use serde_json::{Value, json};
 
 use super::nested::{nested, template};
-use super::{Api, WORKFLOWS, echoes};
+use super::{Api, WORKFLOWS, echoes, refuses_steps};
 
 /// Decides the approval `ask` of the newest workflow that is a step, once there are so many.
 async fn decide(api: &Api, alias: &str, count: usize, decision: &str) -> Result<()> {
@@ -104,7 +104,7 @@ async fn workflows_of_steps_have_the_time_of_the_step() -> Result<()> {
     assert_eq!(api.ended("soon").await?["status"]["state"], "WORKFLOW_STATE_FAILED");
 
     let call = json!({ "spec": waits(Value::Null) });
-    for (step, why) in [
+    let refused = [
         (json!({ "task": echoes("x"), "timeout": "1s" }), "a task has limits.timeout"),
         (json!({ "task": echoes("x"), "maxAttempts": 2 }), "a task has retry.maxAttempts"),
         (json!({ "workflow": call, "maxAttempts": 11 }), "must be from 1 to 10"),
@@ -114,13 +114,8 @@ async fn workflows_of_steps_have_the_time_of_the_step() -> Result<()> {
         ),
         (json!({ "workflow": call, "timeout": "0s" }), "must be longer than 0 s"),
         (json!({ "workflow": { "template": "release@no" } }), "has no number above 0"),
-    ] {
-        let mut step = step;
-        step["name"] = json!("a");
-        let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": { "steps": [step] } })).await?;
-        assert!(status == StatusCode::BAD_REQUEST && refused.to_string().contains(why), "{refused}");
-    }
-    Ok(())
+    ];
+    refuses_steps(&api, refused).await
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use rota_testkit::{Backend, Cluster, tasks};
 use serde_json::{Value, json};
 
 use super::nested::nested;
-use super::{Api, WORKFLOWS, echoes};
+use super::{Api, WORKFLOWS, echoes, refuses_steps};
 
 #[tokio::test]
 async fn times_and_numbers_follow_from_inputs_and_results() -> Result<()> {
@@ -84,7 +84,7 @@ async fn results_of_other_types_fail_their_step() -> Result<()> {
     }
     // What cannot be one, or is there twice, is refused when the workflow is created.
     let wait = |expressions: Value| json!({ "wait": { "signal": "go" }, "expressions": expressions });
-    for (step, why) in [
+    let refused = [
         (wait(json!({ "approval.deadline": "${{ 1 }}" })), "is for a step of another kind"),
         (wait(json!({ "wait.duration": "${{ 1 }}" })), "must not be set together"),
         (wait(json!({ "needs": "${{ 1 }}" })), "is no field that may be an expression"),
@@ -97,13 +97,8 @@ async fn results_of_other_types_fail_their_step() -> Result<()> {
             "is no limit of a task",
         ),
         (json!({ "wait": { "duration": "${{ inputs. }}" } }), "is invalid"),
-    ] {
-        let mut step = step;
-        step["name"] = json!("a");
-        let (status, refused) = api.post(WORKFLOWS, &json!({ "spec": { "steps": [step] } })).await?;
-        assert!(status == StatusCode::BAD_REQUEST && refused.to_string().contains(why), "{refused}");
-    }
-    Ok(())
+    ];
+    refuses_steps(&api, refused).await
 }
 
 #[tokio::test]
