@@ -145,3 +145,34 @@ async fn workflows_and_templates_apply() -> Result<()> {
     fixture.apply("wrong.yaml", wrong).await.failed(1, &["spec.steps[0].tusk"]);
     history::check(&fixture.client()?, true).await?.check()
 }
+
+#[tokio::test]
+async fn apply_waits_for_tasks_and_workflows() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    fixture.apply("agent.yaml", AGENT).await.success();
+    let _worker = fixture.worker("actor", "one", 2).await?;
+    let workflow = |name: &str, step: &str| {
+        format!(
+            "---\napiVersion: rota.dev/v1alpha1\nkind: Workflow\nmetadata: {{name: {name}}}\nspec: {{steps: [{{name: only, \
+             task: {{target: {{agent: actor}}, retry: {{maxAttempts: 1}}, runtime: {{scripted: {{steps: [{step}]}}}}}}}}]}}\n"
+        )
+    };
+    let good = task("plain", &[]) + &workflow("good", "{succeed: done}");
+    std::fs::write(fixture.dir().join("good.yaml"), good)?;
+    let applied = fixture.rota(&["apply", "-f", "good.yaml", "--wait"]).await.success();
+    let row = |all: &str, name: &str, state: &str| {
+        all.lines().any(|line| line.split_whitespace().take(2).eq([name, state]))
+    };
+    assert!(row(&applied, "plain", "Succeeded") && row(&applied, "good", "SUCCEEDED"), "{applied}");
+    // Those that have ended are waited for, too.
+    let bad =
+        task("plain", &[]) + &workflow("good", "{succeed: done}") + &workflow("bad", "{fail: {message: broken}}");
+    std::fs::write(fixture.dir().join("bad.yaml"), bad)?;
+    let failed = fixture.rota(&["apply", "-f", "bad.yaml", "--wait"]).await;
+    assert!(failed.code == 1 && row(&failed.out, "bad", "FAILED"), "{failed:?}");
+    assert!(failed.err.contains("workflow/bad FAILED"), "{failed:?}");
+    let lines = fixture.rota(&["apply", "-f", "bad.yaml", "--wait", "-o", "jsonl"]).await;
+    let last: Value = serde_json::from_str(lines.out.lines().last().unwrap_or_default())?;
+    assert_eq!(last["status"]["state"], "WORKFLOW_STATE_FAILED", "{lines:?}");
+    history::check(&fixture.client()?, true).await?.check()
+}

@@ -31,7 +31,7 @@ pub(super) async fn apply(context: &Context, manifest: &Agent, dry_run: bool) ->
         Some(fields) if fields.is_empty() => (Outcome::Unchanged, fields),
         Some(fields) => (Outcome::Configured, fields),
     };
-    Ok(Applied { kind: "agent", namespace, name, outcome, fields, task: None })
+    Ok(Applied { kind: "agent", namespace, name, outcome, fields, task: None, workflow: None })
 }
 
 /// Returns the fields in which two agents differ, by their names in manifests.

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use rota_crds::Object;
 use rota_proto::names;
-use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
+use rota_proto::v1::{CreateTaskRequest, Task, TaskState, Workflow};
 
 use super::{pairs, state_of};
 use crate::context::Context;
@@ -48,7 +48,7 @@ pub struct Apply {
     /// Secret environment variable of every task and schedule, taken from the environment of this command; may be repeated
     #[arg(long, value_name = "NAME")]
     pub secret_env: Vec<String>,
-    /// Wait until all tasks have finished, and exit with the code of the worst outcome
+    /// Wait until all tasks and workflows have ended, and exit with the code of the worst outcome
     #[arg(long, short)]
     pub wait: bool,
 }
@@ -72,6 +72,7 @@ struct Applied {
     /// Changed fields of an existing object.
     fields: Vec<String>,
     task: Option<Task>,
+    workflow: Option<Workflow>,
 }
 
 /// Maximum concurrent calls: enough to fill the server's commits, without delaying other clients.
@@ -109,7 +110,7 @@ impl Apply {
                 Object::Workflow(workflow) => workflows.push(workflow),
             }
         }
-        let mut all = Vec::new();
+        let (mut all, mut all_workflows) = (Vec::new(), Vec::new());
         // Agents first, so that tasks do not report a missing agent.
         let calls = agents.iter().map(|manifest| agent::apply(context, manifest, self.dry_run));
         let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
@@ -125,6 +126,7 @@ impl Apply {
         let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
         while let Some(applied) = answers.try_next().await? {
             self.report(context, &applied)?;
+            all_workflows.extend(applied.workflow);
         }
         let calls = schedules.into_iter().map(|wanted| schedule::apply(context, wanted, self.dry_run));
         let mut answers = futures::stream::iter(calls).buffered(MAX_CONCURRENT_CALLS);
@@ -148,7 +150,7 @@ impl Apply {
             self.report(context, &applied)?;
             all.extend(applied.task);
         }
-        if self.wait { progress::wait(context, all).await } else { Ok(Exit::Ok) }
+        if self.wait { progress::wait(context, all, all_workflows).await } else { Ok(Exit::Ok) }
     }
 
     async fn dry_run_tasks(

@@ -1,44 +1,61 @@
-//! Follows applied tasks to their ends: progress bars on a terminal, lines elsewhere, a table at the end.
+//! Follows applied tasks and workflows to their ends: progress bars of tasks on a terminal, lines elsewhere, tables at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rota_proto::v1::{Task, TaskState};
+use rota_proto::names;
+use rota_proto::v1::{Task, TaskState, Workflow};
 
 use crate::commands::signals::Interrupt;
 use crate::commands::track::track;
-use crate::commands::{outcome, state_of, worst};
+use crate::commands::{outcome, state_of, workflow, worst};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{first_line, name, reason, results, state};
+use crate::output::{Paint, Table, elapsed, first_line, name, reason, results, state};
 
 /// Maximum number of progress bars of single tasks.
 const MAX_BARS: usize = 10;
+/// Maximum number of workflows that are followed at a time: servers allow about two hundred streams of a connection.
+const MAX_WORKFLOWS: usize = 50;
 
-pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Result<Exit> {
+pub(super) async fn wait(
+    context: &Context,
+    mut tasks: Vec<Task>,
+    mut workflows: Vec<Workflow>,
+) -> anyhow::Result<Exit> {
     let mut interrupt = Interrupt::listen()?;
     let mut bars = Bars::new(context, tasks.len());
     for (index, task) in tasks.iter().enumerate() {
         bars.show(context, index, None, task);
     }
-    let mut updates = track(context, &tasks);
-    loop {
-        let update = tokio::select! {
-            update = updates.next() => update,
+    let mut updates = track(context, &tasks).fuse();
+    let follow = |(index, name): (usize, String)| async move {
+        let ended = workflow::to_end(context, &name, |_| Ok(())).await;
+        (index, ended)
+    };
+    let names: Vec<_> = workflows.iter().map(|one| one.name.clone()).enumerate().collect();
+    let mut ends = stream::iter(names).map(follow).buffer_unordered(MAX_WORKFLOWS).fuse();
+    while !(updates.is_done() && ends.is_done()) {
+        tokio::select! {
+            update = updates.next(), if !updates.is_done() => {
+                let Some(update) = update else { continue };
+                let (index, task) = update?;
+                bars.show(context, index, Some(state_of(&tasks[index])), &task);
+                tasks[index] = task;
+            }
+            end = ends.next(), if !ends.is_done() => {
+                let Some((index, ended)) = end else { continue };
+                workflows[index] = ended?;
+                bars.ended(context, &workflows[index]);
+            }
             () = interrupt.received() => {
                 bars.clear();
-                let open: Vec<_> = tasks.iter().filter(|task| !state_of(task).is_final()).map(name).collect();
-                context.reporter.line(&format!("\nThe tasks continue. Wait again: rota wait {}", open.join(" ")));
-                context.reporter.line(&format!("Cancel them:                    rota cancel {}", open.join(" ")));
+                continues(context, &tasks, &workflows);
                 return Ok(Exit::Interrupted);
             }
-        };
-        let Some(update) = update else { break };
-        let (index, task) = update?;
-        bars.show(context, index, Some(state_of(&tasks[index])), &task);
-        tasks[index] = task;
+        }
     }
     bars.clear();
     // Tasks that had finished before are read again, since lists and creations carry no results.
@@ -50,10 +67,48 @@ pub(super) async fn wait(context: &Context, mut tasks: Vec<Task>) -> anyhow::Res
     }
     if context.out.is_human() {
         context.out.table(&results(&tasks))?;
-    } else {
+        context.out.table(&table(&workflows))?;
+    } else if workflows.is_empty() {
         context.out.list("tasks", &tasks)?;
+    } else {
+        let tasks = tasks.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+        let workflows = workflows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+        context.out.lists(vec![("tasks", tasks), ("workflows", workflows)])?;
     }
-    Ok(worst(tasks.iter().map(outcome)))
+    let of_workflows = workflows.iter().map(|one| workflow::exit(one).unwrap_or(Exit::Failed));
+    Ok(worst(tasks.iter().map(outcome).chain(of_workflows)))
+}
+
+fn name_of(workflow: &Workflow) -> &str {
+    if workflow.alias.is_empty() { names::last(&workflow.name) } else { &workflow.alias }
+}
+
+fn continues(context: &Context, tasks: &[Task], workflows: &[Workflow]) {
+    let open: Vec<_> = tasks.iter().filter(|task| !state_of(task).is_final()).map(name).collect();
+    if !open.is_empty() {
+        context.reporter.line(&format!("\nThe tasks continue. Wait again: rota wait {}", open.join(" ")));
+        context.reporter.line(&format!("Cancel them:                    rota cancel {}", open.join(" ")));
+    }
+    for one in workflows.iter().filter(|one| workflow::exit(one).is_none()) {
+        context
+            .reporter
+            .line(&format!("The workflow continues: rota workflow watch {}", names::last(&one.name)));
+    }
+}
+
+fn table(workflows: &[Workflow]) -> Table {
+    let mut table = Table::new(&["WORKFLOW", "STATE", "RAN", "REASON"]);
+    for one in workflows {
+        let status = one.status.clone().unwrap_or_default();
+        let ran = elapsed(one.create_time.as_ref(), status.end_time.as_ref());
+        table.row([
+            (name_of(one).to_owned(), Paint::Plain),
+            workflow::state(&status),
+            (ran, Paint::Plain),
+            (first_line(&status.message, 80), Paint::Plain),
+        ]);
+    }
+    table
 }
 
 struct Bars {
@@ -116,6 +171,14 @@ impl Bars {
                 task.status.as_ref().and_then(|status| status.progress.clone()).unwrap_or_default();
             bar.set_position((progress.fraction * 100.0) as u64);
             bar.set_message(task.status.as_ref().map(reason).unwrap_or_default());
+        }
+    }
+
+    fn ended(&self, context: &Context, one: &Workflow) {
+        let (state, _) = workflow::state(&one.status.clone().unwrap_or_default());
+        let line = format!("workflow/{} {state}", name_of(one));
+        if !self.live || self.all.println(&line).is_err() {
+            context.reporter.line(&line);
         }
     }
 

@@ -57,5 +57,5 @@ pub(super) async fn apply(context: &Context, wanted: v1::Schedule, dry_run: bool
             (Outcome::Configured, fields)
         }
     };
-    Ok(Applied { kind: "schedule", namespace, name, outcome, fields, task: None })
+    Ok(Applied { kind: "schedule", namespace, name, outcome, fields, task: None, workflow: None })
 }

@@ -87,8 +87,15 @@ async fn finish(
     dry_run: bool,
 ) -> anyhow::Result<Applied> {
     let (namespace, name) = (names::last(&request.parent).to_owned(), alias(request).to_owned());
-    let applied =
-        |outcome, fields, task| Applied { kind: "task", namespace, name, outcome, fields, task: Some(task) };
+    let applied = |outcome, fields, task| Applied {
+        kind: "task",
+        namespace,
+        name,
+        outcome,
+        fields,
+        task: Some(task),
+        workflow: None,
+    };
     if before.is_none_or(|uid| uid != task.uid) {
         return Ok(applied(Outcome::Created, Vec::new(), task));
     }

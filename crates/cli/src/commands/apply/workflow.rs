@@ -27,8 +27,8 @@ pub(super) async fn apply(context: &Context, manifest: &Workflow, dry_run: bool)
     let after =
         Box::pin(context.client.create_workflow(request.clone())).await.with_context(error_context)?;
     let done = |outcome, fields| {
-        let name = wanted.alias.clone();
-        Ok(Applied { kind: "workflow", namespace: namespace.clone(), name, outcome, fields, task: None })
+        let (namespace, name, workflow) = (namespace.clone(), wanted.alias.clone(), Some(after.clone()));
+        Ok(Applied { kind: "workflow", namespace, name, outcome, fields, task: None, workflow })
     };
     // The key finds the one that an earlier command has made.
     let Some(before) = before.filter(|before| dry_run || before.uid == after.uid) else {
@@ -126,5 +126,5 @@ pub(super) async fn apply_template(
             if fields.is_empty() { Outcome::Unchanged } else { Outcome::Configured }
         }
     };
-    Ok(Applied { kind: "workflowtemplate", namespace, name, outcome, fields, task: None })
+    Ok(Applied { kind: "workflowtemplate", namespace, name, outcome, fields, task: None, workflow: None })
 }

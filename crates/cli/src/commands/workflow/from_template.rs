@@ -95,7 +95,7 @@ impl FromTemplate {
             }
             Ok(())
         };
-        let Some(ended) = watch::to_end(context, &made.name, print).await? else {
+        let Some(ended) = watch::to_end_or_interrupt(context, &made.name, print).await? else {
             return Ok(Exit::Interrupted);
         };
         print_end(context, &ended)?;

@@ -11,7 +11,7 @@ pub(super) use create::{parameters, read};
 pub(super) use from_template::{FromTemplate, OF_TASKS};
 pub(super) use graph::draw;
 pub(super) use show::{changed, state};
-pub(super) use watch::follow;
+pub(super) use watch::{exit, follow, to_end};
 
 use clap::{Args, Subcommand};
 use rota_proto::names;

@@ -11,31 +11,36 @@ use crate::context::Context;
 use crate::exit::Exit;
 
 /// Follows a workflow until its end, and returns it as it ended. `None` means that Ctrl-C came first, which has been reported.
-pub(super) async fn to_end(
+pub(super) async fn to_end_or_interrupt(
+    context: &Context,
+    name: &str,
+    show: impl FnMut(&v1::WatchWorkflowResponse) -> anyhow::Result<()>,
+) -> anyhow::Result<Option<v1::Workflow>> {
+    let mut interrupt = Interrupt::listen()?;
+    tokio::select! {
+        ended = to_end(context, name, show) => ended.map(Some),
+        () = interrupt.received() => Ok(continues(context, name)),
+    }
+}
+
+/// Follows a workflow until its end, and returns it as it ended.
+pub(in crate::commands) async fn to_end(
     context: &Context,
     name: &str,
     mut show: impl FnMut(&v1::WatchWorkflowResponse) -> anyhow::Result<()>,
-) -> anyhow::Result<Option<v1::Workflow>> {
-    let mut interrupt = Interrupt::listen()?;
+) -> anyhow::Result<v1::Workflow> {
     loop {
         let request = v1::WatchWorkflowRequest { name: name.to_owned(), ..Default::default() };
-        let mut stream = tokio::select! {
-            stream = Box::pin(context.client.watch_workflow(request)) => stream?,
-            () = interrupt.received() => return Ok(continues(context, name)),
-        };
+        let mut stream = Box::pin(context.client.watch_workflow(request)).await?;
         loop {
-            let message = tokio::select! {
-                message = stream.message() => message,
-                () = interrupt.received() => return Ok(continues(context, name)),
-            };
-            match message {
+            match stream.message().await {
                 Ok(Some(message)) => {
                     show(&message)?;
                     // The last message has no steps.
                     if message.steps.is_empty()
                         && let Some(workflow) = message.workflow.filter(|workflow| exit(workflow).is_some())
                     {
-                        return Ok(Some(workflow));
+                        return Ok(workflow);
                     }
                 }
                 // A control plane that restarts begins with all steps, of which only changes are printed.
@@ -59,7 +64,7 @@ fn continues(context: &Context, name: &str) -> Option<v1::Workflow> {
 }
 
 /// Returns the exit code for a workflow that has ended.
-pub(super) fn exit(workflow: &v1::Workflow) -> Option<Exit> {
+pub(in crate::commands) fn exit(workflow: &v1::Workflow) -> Option<Exit> {
     match workflow.status.as_ref().map_or(v1::WorkflowState::Unspecified, v1::WorkflowStatus::state) {
         v1::WorkflowState::Succeeded => Some(Exit::Ok),
         v1::WorkflowState::Failed | v1::WorkflowState::CompensationFailed => Some(Exit::Failed),
@@ -97,7 +102,7 @@ pub(in crate::commands) async fn follow(context: &Context, name: &str) -> anyhow
         seen.lines(message, out.colored()).iter().try_for_each(|line| out.line(line))?;
         Ok(())
     };
-    let Some(ended) = to_end(context, name, print).await? else { return Ok(Exit::Interrupted) };
+    let Some(ended) = to_end_or_interrupt(context, name, print).await? else { return Ok(Exit::Interrupted) };
     if out.is_human() {
         let status = ended.status.clone().unwrap_or_default();
         let (state, paint) = show::state(&status);
