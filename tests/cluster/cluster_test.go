@@ -174,7 +174,7 @@ func names(t *testing.T, c *cluster) {
 	if page := inPod(t, c, "wget -qO- http://web/file"); page != "kept\n" {
 		t.Errorf("the service returned %q", page)
 	}
-	if answer := inPod(t, c, "nslookup kubernetes.default.svc.cluster.local"); !strings.Contains(answer, serviceIP) {
+	if answer := inPod(t, c, "nslookup kubernetes.default.svc.cluster.local"); !strings.Contains(answer, c.network.serviceIP) {
 		t.Errorf("DNS returned %q", answer)
 	}
 }

@@ -57,7 +57,7 @@ func (c *cluster) complete(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		objects += "---\n" + string(text)
+		objects += "---\n" + c.network.fill(text)
 	}
 	if _, err := c.kubectl(ctx, objects, "create", "--filename=-"); err != nil {
 		return err

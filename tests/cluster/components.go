@@ -28,7 +28,7 @@ type component struct {
 }
 
 // components are in start order: each depends on those before it.
-func components(cgroup string) []component {
+func components(cgroup string, network network) []component {
 	return []component{
 		{"etcd", []string{
 			"--data-dir=/var/lib/etcd",
@@ -40,8 +40,8 @@ func components(cgroup string) []component {
 
 		{"kube-apiserver", []string{
 			"--etcd-servers=http://127.0.0.1:2379",
-			"--advertise-address=" + nodeIP,
-			"--service-cluster-ip-range=10.96.0.0/16",
+			"--advertise-address=" + network.nodeIP, "--bind-address=" + network.unspecified,
+			"--service-cluster-ip-range=" + network.services,
 			"--tls-cert-file=" + trust + "server.crt", "--tls-private-key-file=" + trust + "server.key",
 			"--client-ca-file=" + trust + "ca.crt",
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
@@ -78,7 +78,7 @@ func components(cgroup string) []component {
 		{"kubelet", []string{
 			"--config=" + settings + "kubelet.yaml",
 			"--kubeconfig=" + trust + "kubelet.kubeconfig",
-			"--hostname-override=" + nodeName, "--node-ip=" + nodeIP,
+			"--hostname-override=" + nodeName, "--node-ip=" + network.nodeIP,
 			"--cgroup-root=/" + cgroup,
 		}, answers("http://127.0.0.1:10248/healthz")},
 

@@ -88,19 +88,19 @@ func keepTunables() error {
 }
 
 // connect creates the node's network. It has an address and a route, so that services are reachable, and no gateway.
-func connect() error {
+func connect(network network) error {
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"},
 		{"link", "add", "node0", "type", "bridge"},
-		{"address", "add", nodeIP + "/24", "dev", "node0"},
+		append([]string{"address", "add", network.nodeIP + network.nodePrefix, "dev", "node0"}, network.addressFlags...),
 		{"link", "set", "node0", "up"},
-		{"route", "add", "default", "dev", "node0"},
+		{"route", "add", network.unspecified + "/0", "dev", "node0"},
 	} {
 		if output, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("ip %v: %w: %s", args, err, output)
 		}
 	}
-	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+	return os.WriteFile(network.forwarding, []byte("1"), 0)
 }
 
 func bind(source, target string) error {

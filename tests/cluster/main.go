@@ -23,6 +23,7 @@ const help = `A real Kubernetes cluster of one node, for Rota's end-to-end tests
 
 ROTA_CLUSTER_DIR   state of the cluster while it is up (default: ~/.cache/rota/cluster/run);
                    each such folder is a separate cluster
+ROTA_CLUSTER_IP_FAMILY   addresses of the node, its pods and services, at the start: ipv4 (default) or ipv6
 `
 
 func main() {

@@ -38,7 +38,7 @@ func (c *cluster) startNode() (*os.Process, io.ReadCloser, error) {
 	cmd := exec.Command(self, initVerb, c.dir, c.bin, c.name())
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.ExtraFiles = []*os.File{reporter}
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), familyVariable + "=" + family()}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid: true,
@@ -82,10 +82,11 @@ func nodeMain(args []string) error {
 	if err := furnish(dir, bin); err != nil {
 		return fmt.Errorf("the node's mounts: %w", err)
 	}
-	if err := connect(); err != nil {
+	network := networks[family()]
+	if err := connect(network); err != nil {
 		return fmt.Errorf("the node's network: %w", err)
 	}
-	for _, c := range components(cgroup) {
+	for _, c := range components(cgroup, network) {
 		if err := c.keepRunning(); err != nil {
 			return err
 		}

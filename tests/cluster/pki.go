@@ -36,7 +36,7 @@ type authority struct {
 }
 
 // writeTrust writes the cluster's keys, certificates and kubeconfigs to a folder.
-func writeTrust(dir string) error {
+func writeTrust(dir string, network network) error {
 	ca, err := newAuthority()
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func writeTrust(dir string) error {
 	files["server.crt"], files["server.key"], err = ca.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: nodeName},
 		DNSNames:    []string{nodeName, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
-		IPAddresses: []net.IP{net.ParseIP(nodeIP), net.ParseIP("127.0.0.1"), net.ParseIP(serviceIP)},
+		IPAddresses: []net.IP{net.ParseIP(network.nodeIP), net.ParseIP("127.0.0.1"), net.ParseIP(network.serviceIP)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
@@ -69,7 +69,7 @@ func writeTrust(dir string) error {
 			// Client certificate of the API server for the kubelet.
 			files["admin.crt"], files["admin.key"] = cert, key
 		}
-		if files[client.name+".kubeconfig"], err = kubeconfig(ca.pem, cert, key); err != nil {
+		if files[client.name+".kubeconfig"], err = kubeconfig(network.apiServer(), ca.pem, cert, key); err != nil {
 			return err
 		}
 	}
@@ -149,7 +149,7 @@ func privatePEM(key crypto.Signer) ([]byte, error) {
 }
 
 // kubeconfig returns a self-contained kubeconfig, in JSON, which is valid YAML.
-func kubeconfig(ca, cert, key []byte) ([]byte, error) {
+func kubeconfig(server string, ca, cert, key []byte) ([]byte, error) {
 	type object = map[string]any
 	named := func(kind string, content object) []object {
 		return []object{{"name": "rota", kind: content}}
@@ -157,7 +157,7 @@ func kubeconfig(ca, cert, key []byte) ([]byte, error) {
 	return json.MarshalIndent(object{
 		"apiVersion":      "v1",
 		"kind":            "Config",
-		"clusters":        named("cluster", object{"server": apiServer, "certificate-authority-data": ca}),
+		"clusters":        named("cluster", object{"server": server, "certificate-authority-data": ca}),
 		"users":           named("user", object{"client-certificate-data": cert, "client-key-data": key}),
 		"contexts":        named("context", object{"cluster": "rota", "user": "rota"}),
 		"current-context": "rota",

@@ -109,20 +109,37 @@ func (c *cluster) prepare() error {
 			return err
 		}
 	}
-	settings, err := fs.Sub(files, "files/settings")
-	if err != nil {
+	if err := c.writeSettings(); err != nil {
 		return err
 	}
-	if err := os.CopyFS(c.path("settings"), settings); err != nil {
-		return err
-	}
-	if err := writeTrust(c.path("trust")); err != nil {
+	if err := writeTrust(c.path("trust"), c.network); err != nil {
 		return err
 	}
 	if err := os.Link(c.path("trust", "admin.kubeconfig"), c.kubeconfig()); err != nil {
 		return err
 	}
 	return makeCgroups(c.name())
+}
+
+func (c *cluster) writeSettings() error {
+	settings, err := fs.Sub(files, "files/settings")
+	if err != nil {
+		return err
+	}
+	return fs.WalkDir(settings, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := c.path("settings", path)
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o700)
+		}
+		text, err := fs.ReadFile(settings, path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, []byte(c.network.fill(text)), 0o644)
+	})
 }
 
 // isUp returns an error that describes why the cluster is not up.
