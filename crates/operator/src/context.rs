@@ -9,7 +9,7 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-
+use rota_crds::resource::{Schedule, Workflow};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,6 +19,7 @@ use crate::control_store::ControlStore;
 use crate::error::ReconcileError;
 use crate::health::Health;
 use crate::kind::{Guarded, Kind};
+use crate::template::Waiting;
 
 /// Characters of an event's note; the API rejects notes over a kilobyte.
 const MAX_NOTE_CHARS: usize = 1000;
@@ -40,6 +41,10 @@ pub(crate) struct Context {
     pub store: Arc<ControlStore>,
     /// Time since which operators record the pods that they create.
     pub pods_recorded_since: Timestamp,
+    /// Workflows whose template does not exist.
+    pub waiting_workflows: Arc<Waiting<Workflow>>,
+    /// Schedules whose template does not exist.
+    pub waiting_schedules: Arc<Waiting<Schedule>>,
 }
 
 impl Context {
@@ -207,6 +212,8 @@ pub(crate) mod tests {
             cluster: "cluster".into(),
             store: Arc::default(),
             pods_recorded_since: "2030-01-01T00:00:00Z".parse().unwrap(),
+            waiting_workflows: Arc::default(),
+            waiting_schedules: Arc::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, applier};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -28,6 +29,9 @@ const CONCURRENCY: u16 = 64;
 const WATCH_TIMEOUT_SECONDS: u32 = 200;
 /// Delay before an object is reconciled again that changed during its reconciliation.
 const CONFLICT_DELAY: Duration = Duration::from_millis(100);
+
+/// Objects of one kind, one store for each watched scope, each with the channel that triggers a reconciliation.
+pub(crate) type Stores<K> = Arc<[(Store<Guarded<K>>, mpsc::Sender<ObjectRef<Guarded<K>>>)]>;
 
 /// Reconciler of one kind of object.
 pub(crate) trait Reconciler<K: Kind>: Send + Sync + 'static {

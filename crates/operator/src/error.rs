@@ -29,7 +29,7 @@ pub enum Error {
     #[error(
         "the cluster does not serve {kind} of rota.dev/v1alpha1; install the chart rota-crds, or rota with crds.enabled"
     )]
-    NoCrd { kind: &'static str },
+    NoCrd { kind: String },
     #[error("background task `{0}` exited unexpectedly")]
     Ended(&'static str),
 }

@@ -11,7 +11,9 @@
 //! - `controller::Reconciler`: reconciles one object; `controller::run` drives it with concurrency, backoff and triggers.
 //! - `agent::Agents`: reconciler of `Agent` resources. Registers the agent, scales its worker pods, writes its status.
 //! - `task::Tasks`: reconciler of `Task` resources. Creates the task record once, follows it, writes its status.
-//! - `workflow::Workflows`, `template::Templates` and `schedule::Schedules`: reconcilers of the resources of these kinds.
+//! - `workflow::Workflows`: reconciler of `Workflow` resources.
+//! - `stored::StoredObjects`: reconciler of the kinds of which the control plane keeps a record of the same name, which are
+//!   `stored::StoredKind`: `Schedule` and `WorkflowTemplate`.
 //! - `trust`: certificate authority, server certificate and admin token, kept as Secrets.
 //! - `context::Context`: clients and settings that every reconciler receives.
 //!
@@ -57,6 +59,7 @@ mod run;
 mod schedule;
 #[cfg(feature = "clap")]
 mod settings;
+mod stored;
 mod task;
 mod template;
 mod terminating;

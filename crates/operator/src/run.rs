@@ -18,12 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::control_plane::{self, CaFile};
-use crate::controller::{Source, Synced};
+use crate::controller::{Source, Stores, Synced};
 use crate::health::{self, Health};
 use crate::kind::{Guarded, Kind};
-use crate::{
-    Error, Options, agent, controller, lease, lease_record, pods, schedule, task, template, trust, workflow,
-};
+use crate::stored::{self, StoredKind};
+use crate::{Error, Options, agent, controller, lease, lease_record, pods, task, trust, workflow};
 
 /// Pending triggers per scope; senders wait when it is full.
 const TRIGGER_QUEUE_SIZE: usize = 1024;
@@ -101,10 +100,12 @@ async fn operate(
         authority,
         cluster: cluster.into(),
         store: Arc::default(),
+        waiting_workflows: Arc::default(),
+        waiting_schedules: Arc::default(),
     };
     lease_record::read(&context).await?;
-    wait_for_crd::<Agent>(&context, "Agent").await?;
-    wait_for_crd::<Task>(&context, "Task").await?;
+    wait_for_crd::<Agent>(&context).await?;
+    wait_for_crd::<Task>(&context).await?;
     // Stops all parts: on shutdown, and when one of them exits.
     let stop = shutdown.child_token();
     let parts = start(&context, ca, renewed, &stop);
@@ -146,8 +147,7 @@ fn start(
     let scopes = scopes(context);
     let tasks = scoped::<Task>(context, &scopes);
     let agents = scoped::<Agent>(context, &scopes);
-    let task_stores: task::Stores =
-        tasks.iter().map(|scope| (scope.source.store.clone(), scope.trigger.clone())).collect();
+    let task_stores = stores(&tasks);
     let synced_tasks = synced(&tasks);
     let synced_agents = synced(&agents);
     let agent_stores: Vec<_> = agents.iter().map(|scope| scope.source.store.clone()).collect();
@@ -182,70 +182,60 @@ fn start(
     }
     let workflows = scoped::<Workflow>(context, &scopes);
     let synced_workflows = synced(&workflows);
-    let workflow_stores: workflow::Stores =
-        workflows.iter().map(|scope| (scope.source.store.clone(), scope.trigger.clone())).collect();
+    let workflow_stores = stores(&workflows);
     let workflow_parts = workflow::Parts::new(context.clone(), Arc::clone(&workflow_stores));
     for Scoped { source, triggers, .. } in workflows {
         let (reconciler, context, stop) =
             (Arc::clone(&workflow_parts.workflows), context.clone(), stop.clone());
         let run = async move {
-            if is_served::<Workflow>(&context, "Workflow", &stop).await {
+            if is_served::<Workflow>(&context, &stop).await {
                 let triggers = ReceiverStream::new(triggers);
                 controller::run("workflow", source, reconciler, triggers, context, stop).await;
             }
         };
         start("workflows", run.map(Ok).boxed());
     }
-    let template_parts = template::Parts::new(context.clone());
-    for Scoped { source, triggers, .. } in scoped::<WorkflowTemplate>(context, &scopes) {
-        let (reconciler, context, stop) =
-            (Arc::clone(&template_parts.templates), context.clone(), stop.clone());
-        let run = async move {
-            if is_served::<WorkflowTemplate>(&context, "WorkflowTemplate", &stop).await {
-                let triggers = ReceiverStream::new(triggers);
-                controller::run("template", source, reconciler, triggers, context, stop).await;
-            }
-        };
-        start("templates", run.map(Ok).boxed());
-    }
-    let schedule_parts = schedule::Parts::new(context.clone());
-    for Scoped { source, triggers, .. } in scoped::<Schedule>(context, &scopes) {
-        let (reconciler, context, stop) =
-            (Arc::clone(&schedule_parts.schedules), context.clone(), stop.clone());
-        let run = async move {
-            if is_served::<Schedule>(&context, "Schedule", &stop).await {
-                let triggers = ReceiverStream::new(triggers);
-                controller::run("schedule", source, reconciler, triggers, context, stop).await;
-            }
-        };
-        start("schedules", run.map(Ok).boxed());
-    }
     start(
         "workflow sweep",
         workflow_parts.run(context.clone(), workflow_stores, synced_workflows, stop.clone()).boxed(),
     );
-    let (of_templates, stopping) = (context.clone(), stop.clone());
-    let sweep = async move {
-        match is_served::<WorkflowTemplate>(&of_templates, "WorkflowTemplate", &stopping).await {
-            true => template_parts.run(of_templates, stopping).await,
-            false => Ok(()),
-        }
-    };
-    start("template sweep", sweep.boxed());
-    let (of_schedules, stopping) = (context.clone(), stop.clone());
-    let sweep = async move {
-        match is_served::<Schedule>(&of_schedules, "Schedule", &stopping).await {
-            true => schedule_parts.run(of_schedules, stopping).await,
-            false => Ok(()),
-        }
-    };
-    start("schedule sweep", sweep.boxed());
+    start_stored::<WorkflowTemplate>(context, &scopes, stop, &mut start);
+    start_stored::<Schedule>(context, &scopes, stop, &mut start);
     start("task streams", task_parts.run(context.clone(), task_stores, synced_tasks, stop.clone()).boxed());
     start(
         "agent streams",
         agent_parts.run(context.clone(), agent_stores, agent_triggers, synced_agents, stop.clone()).boxed(),
     );
     parts
+}
+
+/// Starts the background tasks of a kind of which the control plane keeps records.
+fn start_stored<K: StoredKind>(
+    context: &Context,
+    scopes: &[Option<String>],
+    stop: &CancellationToken,
+    start: &mut impl FnMut(&'static str, Part),
+) {
+    let objects = scoped::<K>(context, scopes);
+    let parts = stored::Parts::new(context.clone(), stores(&objects));
+    for Scoped { source, triggers, .. } in objects {
+        let (reconciler, context, stop) = (Arc::clone(&parts.objects), context.clone(), stop.clone());
+        let run = async move {
+            if is_served::<K>(&context, &stop).await {
+                let triggers = ReceiverStream::new(triggers);
+                controller::run(K::NAME, source, reconciler, triggers, context, stop).await;
+            }
+        };
+        start(K::COLLECTION, run.map(Ok).boxed());
+    }
+    let (context, stop) = (context.clone(), stop.clone());
+    let sweep = async move {
+        match is_served::<K>(&context, &stop).await {
+            true => parts.run(stop).await,
+            false => Ok(()),
+        }
+    };
+    start(K::SWEEP.0, sweep.boxed());
 }
 
 /// Returns the scopes to watch: the configured namespaces, or one for the whole cluster.
@@ -282,28 +272,32 @@ where
     scoped.collect()
 }
 
+fn stores<K: Kind>(scopes: &[Scoped<K>]) -> Stores<K> {
+    scopes.iter().map(|scope| (scope.source.store.clone(), scope.trigger.clone())).collect()
+}
+
 fn synced<K: Kind>(scopes: &[Scoped<K>]) -> Synced {
     scopes.iter().map(|scope| scope.source.synced.clone()).collect()
 }
 
 /// Waits until the cluster serves a kind, without a limit: its definition may be installed later, and other kinds do not need it.
 /// Returns false at a shutdown.
-async fn is_served<K>(context: &Context, kind: &'static str, stop: &CancellationToken) -> bool
+async fn is_served<K>(context: &Context, stop: &CancellationToken) -> bool
 where
     K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
 {
     loop {
-        match stop.run_until_cancelled(wait_for_crd::<K>(context, kind)).await {
+        match stop.run_until_cancelled(wait_for_crd::<K>(context)).await {
             None => return false,
             Some(Ok(())) => return true,
-            Some(Err(error)) => tracing::warn!(%error, kind, "waiting for the definition of a resource"),
+            Some(Err(error)) => tracing::warn!(%error, "waiting for the definition of a resource"),
         }
         stop.run_until_cancelled(tokio::time::sleep(CRD_RETRY_INTERVAL)).await;
     }
 }
 
 /// Waits until the cluster serves a kind.
-async fn wait_for_crd<K>(context: &Context, kind: &'static str) -> Result<(), Error>
+async fn wait_for_crd<K>(context: &Context) -> Result<(), Error>
 where
     K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
 {
@@ -315,7 +309,7 @@ where
     // The response for an unknown kind is a bare page, without the reason that missing objects have.
     let missing = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 404);
     match list_one.retry(delays).when(missing).await {
-        Err(error) if missing(&error) => Err(Error::NoCrd { kind }),
+        Err(error) if missing(&error) => Err(Error::NoCrd { kind: K::kind(&()).into_owned() }),
         other => Ok(other?),
     }
 }

@@ -10,17 +10,13 @@ use rota_proto::v1::{self, ScheduleRun, TaskState, WorkflowState};
 
 use crate::condition::Conditions;
 use crate::error::camel_case;
+use crate::stored::{Outcome, RESYNC_INTERVAL};
 
-/// Interval at which schedules are stored without a trigger: a restored control plane may not have them.
-pub(super) const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
 /// Interval at which runs that have not ended are looked at.
 const RUN_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// Time after which a run has begun.
 const START_TIME: Duration = Duration::from_secs(2);
 const MAX_MESSAGE_BYTES: usize = 1024;
-
-/// Record of the control plane, or reason and message why it has none.
-pub(super) type Stored = Result<Box<v1::Schedule>, (String, String)>;
 
 /// Whether the control plane has accepted the schedule before.
 pub(super) fn was_accepted(schedule: &Schedule) -> bool {
@@ -39,15 +35,16 @@ pub(super) fn next_look(record: &v1::Schedule, now: Timestamp) -> Duration {
     next.unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL)
 }
 
-pub(super) fn status(schedule: &Schedule, stored: &Stored, now: Timestamp) -> ScheduleStatus {
+pub(super) fn status(
+    schedule: &Schedule,
+    outcome: &Outcome<v1::Schedule>,
+    now: Timestamp,
+) -> ScheduleStatus {
     let before = schedule.status.clone().unwrap_or_default();
     let generation = schedule.metadata.generation;
-    let (accepted, reason, text) = match stored {
-        Ok(record) => {
-            let problem = record.status.as_ref().map(|status| status.problem.as_str());
-            (true, "Accepted", problem.unwrap_or_default())
-        }
-        Err((reason, message)) => (false, reason.as_str(), message.as_str()),
+    let (accepted, reason, text) = match outcome {
+        Ok(record) => (true, "Accepted", record.status.as_ref().map_or("", |status| &status.problem)),
+        Err(refusal) => (false, refusal.reason.as_str(), refusal.message.as_str()),
     };
     let message = prefix(text, MAX_MESSAGE_BYTES).to_owned();
     let all = Conditions {
@@ -60,7 +57,7 @@ pub(super) fn status(schedule: &Schedule, stored: &Stored, now: Timestamp) -> Sc
     let mut conditions = Vec::new();
     all.put_always(&mut conditions, condition::ACCEPTED, accepted);
     let message = Some(message).filter(|message| !message.is_empty());
-    let Ok(record) = stored else {
+    let Ok(record) = outcome else {
         // The control plane keeps to what it has accepted before.
         return ScheduleStatus { conditions, observed_generation: generation, message, ..before };
     };
@@ -104,6 +101,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::stored::Refusal;
 
     const NOW: &str = "2030-01-01T00:00:00Z";
 
@@ -111,8 +109,8 @@ mod tests {
         NOW.parse().unwrap()
     }
 
-    fn stored(status: serde_json::Value) -> Stored {
-        Ok(Box::new(serde_json::from_value(json!({ "status": status })).unwrap()))
+    fn stored(status: serde_json::Value) -> Outcome<v1::Schedule> {
+        Ok(serde_json::from_value(json!({ "status": status })).unwrap())
     }
 
     #[test]
@@ -144,7 +142,8 @@ mod tests {
         let record = stored(json!({ "nextTimes": ["2030-01-01T03:00:00Z"] }));
         schedule.status = Some(status(&schedule, &record, now()));
         assert!(was_accepted(&schedule));
-        let refused = Err(("InvalidField".to_owned(), format!("schedule.spec.cron: {}", "x".repeat(5000))));
+        let message = format!("schedule.spec.cron: {}", "x".repeat(5000));
+        let refused = Err(Refusal { reason: "InvalidField".to_owned(), message, is_missing: false });
         let refused = status(&schedule, &refused, now());
         assert_eq!(refused.conditions[0].status, "False");
         assert!(refused.conditions[0].message.starts_with("schedule.spec.cron: x"));

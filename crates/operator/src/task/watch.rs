@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use kube::ResourceExt;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use rota_crds::resource::Task;
 use rota_proto::v1;
 use tokio::sync::mpsc;
@@ -14,10 +14,10 @@ use super::cache::TaskCache;
 use crate::Error;
 use crate::cluster::CLUSTER;
 use crate::context::Context;
+use crate::controller;
 use crate::kind::Guarded;
 
-/// Stores of `Task` resources, one per watched scope, each with the channel that triggers a reconciliation.
-pub(crate) type Stores = Arc<[(Store<Guarded<Task>>, mpsc::Sender<ObjectRef<Guarded<Task>>>)]>;
+pub(crate) type Stores = controller::Stores<Task>;
 
 /// Watches all tasks until `shutdown`. Requests a sweep through `sweep` when changes may have been missed.
 pub(crate) async fn run(

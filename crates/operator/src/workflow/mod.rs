@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use rota_crds::DesiredState;
 use rota_crds::resource::{Workflow, WorkflowPhase, WorkflowStatus};
@@ -26,13 +26,13 @@ use tokio::time::Instant;
 use self::apply::Submission;
 use self::follow::Followers;
 use crate::context::Context;
-use crate::controller::{Reconciler, Synced};
+use crate::controller::{self, Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 use crate::lifetime::{self, Expiry};
+use crate::stored::TEMPLATE_CHECK_INTERVAL;
 
-/// Stores of `Workflow` resources, one per watched scope, each with the channel that triggers a reconciliation.
-pub(crate) type Stores = Arc<[(Store<Guarded<Workflow>>, mpsc::Sender<ObjectRef<Guarded<Workflow>>>)]>;
+pub(crate) type Stores = controller::Stores<Workflow>;
 
 /// Pending cancellations of workflows whose resource was deleted. The sweep finds those that do not fit.
 const DELETION_QUEUE_SIZE: usize = 1024;
@@ -40,8 +40,6 @@ const DELETION_QUEUE_SIZE: usize = 1024;
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
 /// Interval at which a workflow is read that has no stream, since there are too many of them.
 const UNFOLLOWED_INTERVAL: Duration = Duration::from_secs(30);
-/// Interval at which a workflow is submitted again whose template does not exist yet.
-const TEMPLATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Steps of a workflow up to which its status names the person that it waits for: an explanation visits all of them.
 const MAX_EXPLAINED_STEPS: i32 = 1000;
 /// Shortest interval between two writes of a status, unless the workflow has ended.
@@ -95,6 +93,7 @@ impl Reconciler<Workflow> for Workflows {
     }
 
     fn deleted(&self, workflow: &Workflow) {
+        self.context.waiting_workflows.forget(workflow);
         self.forget(&workflow.uid().unwrap_or_default());
         // If the queue is full, the sweep finds it.
         let _ = self.deleted.try_send(record_name(workflow));
@@ -192,13 +191,21 @@ impl Workflows {
                 }
             });
         }
-        match apply::submit(&self.context, workflow).await? {
-            Submission::Accepted(record) => Ok(Ok(Arc::new(*record))),
-            Submission::Rejected { reason, message } => Ok(Err((WorkflowPhase::Failed, reason, message))),
-            Submission::NoTemplate { message } => {
-                Ok(Err((WorkflowPhase::Pending, "TemplateNotFound".to_owned(), message)))
-            }
+        let waiting = &self.context.waiting_workflows;
+        if let Some(template) = &workflow.spec.template {
+            waiting.wait(&self.stores, workflow, template);
         }
+        let submission = apply::submit(&self.context, workflow).await?;
+        if !matches!(submission, Submission::NoTemplate { .. }) {
+            waiting.forget(workflow);
+        }
+        Ok(match submission {
+            Submission::Accepted(record) => Ok(Arc::new(*record)),
+            Submission::Rejected { reason, message } => Err((WorkflowPhase::Failed, reason, message)),
+            Submission::NoTemplate { message } => {
+                Err((WorkflowPhase::Pending, "TemplateNotFound".to_owned(), message))
+            }
+        })
     }
 
     async fn write_record(

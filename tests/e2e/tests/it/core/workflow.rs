@@ -110,24 +110,48 @@ async fn schedule_runs_workflows_until_its_resource_is_deleted() {
     let space = Space::new("schedule").await;
     let schedule = |cron: &str| {
         format!(
-            "apiVersion: rota.dev/v1alpha1\nkind: Schedule\nmetadata: {{name: often}}\nspec: {{cron: '{cron}', workflow: {{steps: [{{name: a, wait: {{duration: 0s}}}}]}}}}\n"
+            "apiVersion: rota.dev/v1alpha1\nkind: Schedule\nmetadata: {{name: often}}\nspec: {{cron: '{cron}', workflow: {{template: wait}}}}\n"
         )
     };
+    let field = async |path: &str| space.field("rsc/often", path).await;
+    // The schedule first: the template wakes it.
     space.apply(&schedule("* * * * * *")).await;
+    until("it waits for its template", TEST_TIMEOUT, async || {
+        (field(".status.conditions[0].reason").await == "TemplateNotFound").then_some(())
+    })
+    .await;
+    let template = "apiVersion: rota.dev/v1alpha1\nkind: WorkflowTemplate\nmetadata: {name: wait}\nspec: {workflow: {steps: [{name: a, wait: {duration: 0s}}]}}\n";
+    space.apply(template).await;
     until("a run", TEST_TIMEOUT, async || {
-        (space.field("rsc/often", ".status.lastRunState").await == "Succeeded").then_some(())
+        (field(".status.lastRunState").await == "Succeeded").then_some(())
     })
     .await;
     let columns = space.kubectl("get schedules.rota.dev often").await.success();
     for text in ["CRON", "NEXT", "OUTCOME", "Succeeded"] {
         assert!(columns.contains(text), "{text}: {columns}");
     }
-    space.apply(&schedule("0 0 30 2 *")).await;
-    until("the refusal", TEST_TIMEOUT, async || {
-        (space.field("rsc/often", ".status.conditions[0].status").await == "False").then_some(())
+
+    let pause = async |paused: bool| {
+        let patch = format!("patch rsc often --type=merge -p {{\"spec\":{{\"paused\":{paused}}}}}");
+        space.kubectl(&patch).await.success()
+    };
+    pause(true).await;
+    until("it is paused", TEST_TIMEOUT, async || {
+        let is_paused = field(".status.message").await.contains("paused");
+        (is_paused && field(".status.nextRunTime").await.is_empty()).then_some(())
     })
     .await;
-    assert!(space.field("rsc/often", ".status.message").await.contains("schedule.spec.cron"));
+    let last = field(".status.lastRunTime").await;
+    pause(false).await;
+    until("another run", TEST_TIMEOUT, async || (field(".status.lastRunTime").await > last).then_some(())).await;
+    assert!(field(".status.message").await.is_empty());
+
+    space.apply(&schedule("0 0 30 2 *")).await;
+    until("the refusal", TEST_TIMEOUT, async || {
+        (field(".status.conditions[0].status").await == "False").then_some(())
+    })
+    .await;
+    assert!(field(".status.message").await.contains("schedule.spec.cron"));
     space.kubectl("delete rsc often").await.success();
     let control = Control::connect().await;
     let list = format!("schedule list --namespace {}", space.name);
