@@ -18,6 +18,8 @@ pub(crate) const MANAGER: &str = "rota-operator";
 /// Field manager of the `status` subresource.
 pub(crate) const STATUS_MANAGER: &str = "rota-operator-status";
 
+/// Recommended label: the program that manages an object.
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label: name of the agent whose worker a pod runs.
 pub(crate) const AGENT: &str = "rota.dev/agent";
 /// Label: role of a pod, always `worker`.
@@ -38,7 +40,7 @@ pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
     [
         ("app.kubernetes.io/name", "rota"),
         ("app.kubernetes.io/component", component),
-        ("app.kubernetes.io/managed-by", "rota-operator"),
+        (MANAGED_BY, MANAGER),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))

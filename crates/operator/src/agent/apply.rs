@@ -1,9 +1,9 @@
 //! Effects of reconciling an `Agent`: API calls and pods. Every call may be repeated.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use rota_client::Code;
 use rota_core::text::prefix;
@@ -16,7 +16,7 @@ use super::dereference::WorkerPod;
 use super::origin::{self, Creation};
 use super::pod::PodSpecInput;
 use super::start_failure::StartFailure;
-use crate::cluster::{self, CLUSTER, MANAGER, labels};
+use crate::cluster::{self, CLUSTER, MANAGER};
 use crate::context::Context;
 use crate::error::{ReconcileError, rejection_message};
 
@@ -46,32 +46,6 @@ pub(super) async fn register(
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Publishes the certificate authority to a namespace, for its pods to trust.
-pub(super) async fn publish_authority(
-    context: &Context,
-    namespace: &str,
-    authority: &str,
-) -> Result<(), ReconcileError> {
-    let maps: Api<ConfigMap> = Api::namespaced(context.kube.clone(), namespace);
-    let name = context.options.class.authority_name();
-    let existing = maps.get_opt(&name).await?;
-    let known = existing.as_ref().and_then(|map| map.data.as_ref()?.get("ca.crt"));
-    if known.is_some_and(|known| known == authority) {
-        return Ok(());
-    }
-    let map = ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(name.clone()),
-            labels: Some(labels("trust")),
-            ..Default::default()
-        },
-        data: Some([("ca.crt".to_owned(), authority.to_owned())].into()),
-        ..Default::default()
-    };
-    maps.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await?;
-    Ok(())
 }
 
 /// Creates a worker pod, whose name the cluster generates.

@@ -3,6 +3,7 @@
 mod accepted;
 mod announce;
 mod apply;
+mod authority;
 mod build;
 mod create;
 mod demand;
@@ -39,6 +40,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::authority::Authorities;
 use self::build::Plan;
 use self::demand::DemandCache;
 use self::dereference::WorkerPod;
@@ -73,6 +75,7 @@ pub(crate) struct Agents {
     demand: Arc<DemandCache>,
     pods: Vec<WorkerPods>,
     tasks: Stores,
+    authorities: Authorities,
     deleted: mpsc::Sender<()>,
     states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<AgentState>>>>,
 }
@@ -93,6 +96,7 @@ impl Parts {
             demand: Arc::clone(&demand),
             pods,
             tasks,
+            authorities: Authorities::default(),
             deleted: sender,
             states: Mutex::default(),
         };
@@ -143,6 +147,7 @@ impl Reconciler<Agent> for Agents {
 
     fn deleted(&self, agent: &Agent) {
         self.states.lock().remove(&full_name(agent));
+        self.authorities.forget(&agent.namespace().unwrap_or_default());
         // A pending signal suffices.
         let _ = self.deleted.try_send(());
     }
@@ -204,10 +209,7 @@ impl Agents {
         state.pause_isolated(&mut demand, Instant::now());
         let plan = build::plan(&agent.spec, hash, &pods, &demand, may_start);
         let authority = self.context.authority.borrow().clone();
-        if !state.authority_is_current(&authority, Instant::now()) {
-            apply::publish_authority(&self.context, &namespace, &authority).await?;
-            state.authority_published(authority, Instant::now());
-        }
+        self.authorities.publish(&self.context, &namespace, &authority).await?;
         let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
         // Also what was created before a failure may join.
         self.announce(agent, name, state, &pods).await?;

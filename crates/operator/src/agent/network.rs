@@ -21,7 +21,7 @@ use super::build;
 use super::pod::PodSpecInput;
 use super::state::AgentState;
 use crate::WorkerOptions;
-use crate::cluster::{self, AGENT, MANAGER, ROLE, labels};
+use crate::cluster::{self, AGENT, MANAGED_BY, MANAGER, ROLE, labels};
 use crate::context::Context;
 use crate::error::ReconcileError;
 
@@ -68,9 +68,11 @@ pub(super) async fn publish(
     let existing = policies.get_opt(&name).await?;
     let published = wanted.clone();
     // Policies add up: this one would open what those of the namespace close.
-    if egress(agent, &context.options.workers) == Egress::NoMetadata {
+    if wanted.is_some() && egress(agent, &context.options.workers) == Egress::NoMetadata {
         let pods = worker_labels(agent, &context.options.workers);
-        let others = policies.list(&ListParams::default()).await?;
+        // Without those of all other agents.
+        let foreign = format!("{MANAGED_BY}!={MANAGER}");
+        let others = policies.list(&ListParams::default().labels(&foreign)).await?;
         wanted = wanted.filter(|_| !others.iter().any(|other| restricts(other, &pods)));
     }
     match (&wanted, existing) {

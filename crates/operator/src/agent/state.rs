@@ -23,8 +23,6 @@ const ISOLATED_PAUSE: Duration = Duration::from_secs(1);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval at which a persisting start failure is reported again, for the same reason.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
-/// Interval at which the authority in a namespace is checked: users may delete it.
-const AUTHORITY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Generation and hash of the labels of an agent.
 pub(super) type Version = (Option<i64>, u64);
@@ -46,7 +44,6 @@ pub(super) struct AgentState {
     pub last_failure: Option<WorkerFailure>,
     /// Time since which every reconciliation has failed.
     pub failing_since: Option<Instant>,
-    authority: Option<(String, Instant)>,
     /// NetworkPolicy that was last written or found; `None` in it if the agent has none.
     network: Option<(Option<NetworkPolicy>, Instant)>,
     announced: Option<(Vec<v1::AnnouncedWorker>, Instant)>,
@@ -158,17 +155,6 @@ impl AgentState {
     pub(super) fn recent_rejection(&self, version: Version, now: Instant) -> Option<&StartFailure> {
         let (rejected, failure, at) = self.rejected.as_ref()?;
         (*rejected == version && now - *at < REJECTION_RETRY_INTERVAL).then_some(failure)
-    }
-
-    /// Returns whether this authority was recently found or published in the agent's namespace.
-    pub(super) fn authority_is_current(&self, authority: &str, now: Instant) -> bool {
-        let current =
-            |(known, at): &(String, Instant)| known == authority && now - *at < AUTHORITY_CHECK_INTERVAL;
-        self.authority.as_ref().is_some_and(current)
-    }
-
-    pub(super) fn authority_published(&mut self, authority: String, now: Instant) {
-        self.authority = Some((authority, now));
     }
 
     /// Returns whether the cluster had this policy, or none, a moment ago.
@@ -317,16 +303,6 @@ mod tests {
         assert_eq!(state.unobserved_pods(&[], now), [], "it was observed and deleted");
         state.pod_created(WorkerPod::default(), now);
         assert_eq!(state.unobserved_pods(&[], now + MAX_WATCH_LAG), []);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn authority_is_checked_periodically() {
-        let mut state = AgentState::default();
-        let now = Instant::now();
-        assert!(!state.authority_is_current("a", now));
-        state.authority_published("a".into(), now);
-        assert!(state.authority_is_current("a", now) && !state.authority_is_current("b", now));
-        assert!(!state.authority_is_current("a", now + AUTHORITY_CHECK_INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]

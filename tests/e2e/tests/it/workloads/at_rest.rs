@@ -15,6 +15,8 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(900);
 const REST: Duration = Duration::from_secs(60);
 /// Calls that are left at rest, of any number of objects: those for the release's own Secrets, for example.
 const MAX_CALLS_AT_REST: usize = 20;
+/// Reads of a restarted operator that do not depend on the number of agents.
+const MAX_SHARED_READS: usize = 64;
 /// Memory that the operator may take for each object.
 const MAX_BYTES_PER_OBJECT: u64 = 32 * 1024;
 
@@ -124,6 +126,30 @@ async fn objects_at_rest_cost_nothing() {
         let read = calls.get("get tasks").copied().unwrap_or_default();
         let published = calls.get("create events").copied().unwrap_or_default();
         assert_eq!((read, published), (0, 0), "{calls:?}");
+        // A policy for each agent, and what all agents of a namespace share.
+        let of_agents: usize = ["get networkpolicies", "list networkpolicies", "get configmaps"]
+            .iter()
+            .filter_map(|kind| calls.get(*kind))
+            .sum();
+        assert!(of_agents <= agents + MAX_SHARED_READS, "{calls:?}");
+    }
+
+    // A restarted control plane has all of them again, and nothing is written to the cluster again.
+    let audit = Audit::start();
+    run(&format!("kubectl -n {RELEASE} rollout restart deployment/rota-server")).await.success();
+    run(&format!("kubectl -n {RELEASE} rollout status deployment/rota-server --timeout=180s"))
+        .await
+        .success();
+    space.apply(&serde_json::to_string(&task(tasks + 1)).unwrap()).await;
+    until("the operator has caught up", TEST_TIMEOUT, async || {
+        (explained().await == tasks + 2).then_some(())
+    })
+    .await;
+    if let Some(audit) = audit {
+        let calls = calls(&audit);
+        println!("calls of the operator after a restart of the control plane: {calls:?}");
+        let written = calls.get("patch tasks/status").copied().unwrap_or_default();
+        assert!(written <= 2, "{calls:?}");
     }
 
     space.kubectl("delete tasks.rota.dev --all --wait=false").await.success();
