@@ -129,7 +129,7 @@ impl From<rota_proto::v1::BatchError> for Error {
             message: error.message,
             reason: None,
             fields: Some(field).filter(|field| !field.field.is_empty()).into_iter().collect(),
-            hint: None,
+            hint: Some(error.hint).filter(|hint| !hint.is_empty()),
             lost: false,
         }
     }

@@ -17,7 +17,7 @@ use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::trust::people::PersonCall;
 use crate::watchers::{Follower, Next, Subscription, Topic, messages};
 use crate::wire::names;
-use crate::wire::status::{error, invalid};
+use crate::wire::status::{error, hint_of, invalid};
 
 /// Messages of an attached caller that may wait for it.
 const STREAM_BUFFER: usize = 1;
@@ -188,5 +188,6 @@ pub(super) fn batch_error(status: &Status) -> v1::BatchError {
         code: status.code().into(),
         message: status.message().to_owned(),
         field: field.unwrap_or_default(),
+        hint: hint_of(status),
     }
 }

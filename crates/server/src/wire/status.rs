@@ -244,6 +244,13 @@ pub(crate) fn hinted(reason: &'static str, message: impl Into<String>, hint: imp
     with(reason, message, details)
 }
 
+/// Returns the hint of an error for users; empty if it has none.
+pub(crate) fn hint_of(status: &Status) -> String {
+    let details = status.get_error_details();
+    let hint = details.help().and_then(|help| help.links.first()).map(|link| link.description.clone());
+    hint.unwrap_or_default()
+}
+
 fn with(reason: &'static str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     let code =
         REASONS.iter().find(|(known, ..)| *known == reason).map_or(Code::Internal, |(_, code, _)| *code);
