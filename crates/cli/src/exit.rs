@@ -185,6 +185,7 @@ mod tests {
             code: Code::InvalidArgument,
             message: message.into(),
             reason: None,
+            upload_bytes: None,
             fields,
             hint: None,
             lost: false,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::fmt;
 
+use rota_proto::reasons::UPLOAD_BYTES;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -20,6 +21,8 @@ pub struct Error {
     pub fields: Vec<Field>,
     /// What the user can do about it, if known.
     pub hint: Option<String>,
+    /// Bytes of an upload for which the artifacts of the namespace have no room, if that is the reason.
+    pub upload_bytes: Option<u64>,
     /// Whether no server answered: connecting failed, or the connection was lost before the response.
     pub lost: bool,
 }
@@ -41,12 +44,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A status with what [`reason`] and [`hint_of`] find in one of the server. Hints of this crate are for users of the CLI.
+/// A status with what [`reason`], [`hint_of`] and [`upload_bytes`] find in one of the server. Hints of this crate are for users of the CLI.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let hint = error.hint.filter(|_| error.reason.is_some());
-        let hint = hint.into_iter().map(|hint| ("hint".to_owned(), hint)).collect::<HashMap<_, _>>();
-        let details = ErrorDetails::with_error_info(error.reason.unwrap_or_default(), DOMAIN, hint);
+        let hint = error.hint.filter(|_| error.reason.is_some()).map(|hint| ("hint".to_owned(), hint));
+        let upload = error.upload_bytes.map(|bytes| (UPLOAD_BYTES.to_owned(), bytes.to_string()));
+        let metadata: HashMap<_, _> = hint.into_iter().chain(upload).collect();
+        let details = ErrorDetails::with_error_info(error.reason.unwrap_or_default(), DOMAIN, metadata);
         Self::with_error_details(error.code, error.message, details)
     }
 }
@@ -79,6 +83,12 @@ pub fn hint_of(status: &Status) -> Option<String> {
     of_info.or_else(of_help).filter(|hint| !hint.is_empty())
 }
 
+/// Returns the bytes of an upload for which the artifacts of the namespace have no room, if that is why a call failed.
+pub fn upload_bytes(status: &Status) -> Option<u64> {
+    let info = status.get_error_details().error_info().cloned()?;
+    info.metadata.get(UPLOAD_BYTES)?.parse().ok()
+}
+
 impl Error {
     pub(crate) fn new(status: Status, endpoint: &str) -> Self {
         let details = status.get_error_details();
@@ -96,6 +106,7 @@ impl Error {
         Self {
             code: status.code(),
             reason: reason(&status),
+            upload_bytes: upload_bytes(&status),
             fields,
             hint: hint_of(&status).or_else(|| hint(status.code(), lost, &message).map(str::to_owned)),
             message,
@@ -109,6 +120,7 @@ impl Error {
             code: Code::InvalidArgument,
             message: format!("invalid endpoint {endpoint:?}: {reason}"),
             reason: None,
+            upload_bytes: None,
             fields: Vec::new(),
             hint: Some("an endpoint looks like http://127.0.0.1:7420 or https://rota.example:443".into()),
             lost: false,
@@ -128,6 +140,7 @@ impl From<rota_proto::v1::BatchError> for Error {
             code: Code::from_i32(error.code),
             message: error.message,
             reason: None,
+            upload_bytes: None,
             fields: Some(field).filter(|field| !field.field.is_empty()).into_iter().collect(),
             hint: Some(error.hint).filter(|hint| !hint.is_empty()),
             lost: false,
@@ -181,7 +194,8 @@ mod tests {
         details.set_error_info(
             "FIELD_DIFFERS",
             "rota.dev",
-            [("hint".to_owned(), "change the name".to_owned())],
+            [("hint", "change the name"), (UPLOAD_BYTES, "7")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
         let status = Status::with_error_details(Code::InvalidArgument, "no", details);
         let error = Error::new(status, "http://x");
@@ -194,6 +208,7 @@ mod tests {
         assert_eq!((again.code(), again.message()), (Code::InvalidArgument, "no"));
         assert_eq!(reason(&again).as_deref(), Some("FIELD_DIFFERS"));
         assert_eq!(hint_of(&again).as_deref(), Some("change the name"));
+        assert_eq!(upload_bytes(&again), Some(7));
         let lost = Error { lost: true, ..Error::new(Status::unauthenticated("no"), "http://x") };
         assert_eq!(hint_of(&lost.into()), None);
     }

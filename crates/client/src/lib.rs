@@ -81,7 +81,7 @@ pub mod watch;
 
 pub use auth::Auth;
 pub use channel::{Client, RenewableChannel, Transport, lazy_channel};
-pub use error::{Error, Field, hint_of, reason};
+pub use error::{Error, Field, hint_of, reason, upload_bytes};
 pub use execute::Execution;
 pub use options::{Options, Token};
 pub use tonic::Code;

@@ -184,6 +184,13 @@ pub struct Failure {
     /// Whether the storage of artifacts did not respond, or has no room.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_storage: bool,
+    /// Bytes of an upload for which the artifacts of the namespace had no room; 0 if there was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub upload_bytes: u64,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl Failure {
@@ -224,6 +231,7 @@ impl Failure {
             limit: String::new(),
             limit_resets: false,
             of_storage: false,
+            upload_bytes: 0,
         }
     }
 }

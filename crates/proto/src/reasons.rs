@@ -8,3 +8,6 @@ pub const TOKEN_REVOKED: &str = "TOKEN_REVOKED";
 pub const WORKER_NOT_ANNOUNCED: &str = "WORKER_NOT_ANNOUNCED";
 /// The control plane speaks other versions of the protocol: the worker tries an earlier one.
 pub const PROTOCOL_VERSION_UNSUPPORTED: &str = "PROTOCOL_VERSION_UNSUPPORTED";
+
+/// Metadata of `ARTIFACTS_FULL`: bytes of the upload for which there is no room. The worker reports them with the failure.
+pub const UPLOAD_BYTES: &str = "uploadBytes";

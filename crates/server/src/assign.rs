@@ -34,7 +34,7 @@ pub(crate) enum Unassignable {
     Spent { used: i64, budget: i64 },
     /// An earlier attempt could not store what it made, and the next one could not either.
     #[error("no attempt is started, since what it makes could not be stored: {reason}")]
-    NoRoom { reason: String },
+    NoRoom { reason: String, bytes: u64 },
 }
 
 impl Unassignable {
@@ -57,8 +57,8 @@ impl Unassignable {
         };
         let mut failure = Failure::new(class, self.to_string());
         failure.hint = self.hint();
-        if matches!(self, Self::NoRoom { .. }) {
-            failure.of_storage = true;
+        if let Self::NoRoom { bytes, .. } = self {
+            (failure.of_storage, failure.upload_bytes) = (true, *bytes);
             failure.retry_after = Some(FREED_AFTER);
         }
         failure

@@ -84,11 +84,12 @@ impl Dispatcher {
         let agent_spec = known.as_ref().map(|known| &*known.spec);
         // Its agent would work again in vain.
         if !task.delivers()
-            && task.last_failure.as_ref().is_some_and(|failure| failure.of_storage)
-            && let Err(full) = self.artifacts.check_room(&task.namespace)
+            && let Some(bytes) = task.last_failure.as_ref().map(|failure| failure.upload_bytes)
+            && bytes > 0
+            && let Err(full) = self.artifacts.check_room(&task.namespace, bytes)
         {
             let reason = full.message;
-            return self.fail_unassignable(task, &Unassignable::NoRoom { reason });
+            return self.fail_unassignable(task, &Unassignable::NoRoom { reason, bytes });
         }
         match assign(task, dispatch, &recipient.agent, agent_spec, &self.sealer) {
             Ok(message) if !recipient.fetches_results && message.previous.iter().any(|one| one.omitted) => {

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tonic::Status;
 
 use crate::health::{Cause, State};
-use crate::wire::status::hinted;
+use crate::wire::status::no_room;
 use crate::wire::time::rfc3339;
 
 /// Time after the last refusal for which the namespace is reported: workers repeat uploads within ten minutes.
@@ -71,6 +71,8 @@ impl Full {
 pub(crate) struct NoRoom {
     pub(crate) message: String,
     pub(super) hint: &'static str,
+    /// Bytes that there was no room for: at least one.
+    pub(super) bytes: u64,
 }
 
 impl NoRoom {
@@ -92,7 +94,7 @@ impl NoRoom {
 
 impl From<NoRoom> for Status {
     fn from(full: NoRoom) -> Self {
-        hinted("ARTIFACTS_FULL", full.message, full.hint)
+        no_room(full.message, full.hint, full.bytes)
     }
 }
 

@@ -83,9 +83,9 @@ impl Artifacts {
         })
     }
 
-    /// Fails if a namespace is full.
-    pub(crate) fn check_room(&self, namespace: &Namespace) -> Result<(), NoRoom> {
-        self.room_for(namespace.as_str(), 0)
+    /// Fails if an upload of so many bytes would have no room in a namespace. None is refused by that.
+    pub(crate) fn check_room(&self, namespace: &Namespace, bytes: u64) -> Result<(), NoRoom> {
+        self.room_for(namespace.as_str(), bytes)
     }
 
     /// Fails if a namespace is nearly full.
@@ -103,7 +103,7 @@ impl Artifacts {
             used >> 20,
             self.quota >> 20
         );
-        NoRoom { message, hint: HINT_FULL }
+        NoRoom { message, hint: HINT_FULL, bytes: 1 }
     }
 
     fn room_for(&self, namespace: &str, bytes: u64) -> Result<(), NoRoom> {
@@ -113,6 +113,7 @@ impl Artifacts {
             if bytes > 0 {
                 let added = bytes.div_ceil(1 << 20);
                 full.message = format!("{}, and up to {added} MiB are to be added", full.message);
+                full.bytes = bytes;
             }
             return Err(full);
         }
@@ -136,7 +137,11 @@ impl Artifacts {
         let left = space.free.saturating_sub(unmeasured.1);
         drop(unmeasured);
         if left < space.needed() * RESERVES {
-            return Err(NoRoom { message: health::describe_space(&space), hint: health::SPACE_HINT });
+            return Err(NoRoom {
+                message: health::describe_space(&space),
+                hint: health::SPACE_HINT,
+                bytes: 1,
+            });
         }
         Ok(())
     }

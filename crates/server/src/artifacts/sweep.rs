@@ -235,12 +235,12 @@ mod tests {
         assert_eq!(artifacts.sweep(AGE).await, Ok(0), "there was room");
         // What is declared concerns no other caller.
         assert!(artifacts.admit(&one, u64::MAX).is_err() && artifacts.causes(now()).is_empty());
-        assert!(artifacts.check_room(&one).is_ok());
+        assert!(artifacts.check_room(&one, 0).is_ok());
         artifacts.quota = artifacts.used.lock()["one"];
         let refused = artifacts.admit(&one, 20).unwrap_err();
         assert!(refused.message.contains("that they may take"), "{refused:?}");
         assert_eq!(artifacts.causes(now())[0].subject, "namespaces/one");
-        assert!(artifacts.check_room(&one).is_err() && artifacts.check_room(&other).is_ok());
+        assert!(artifacts.check_room(&one, 0).is_err() && artifacts.check_room(&other, 0).is_ok());
         assert_eq!(artifacts.sweep(AGE).await, Ok(1));
         assert_eq!(artifacts.missing(&one, &abandoned).await.unwrap().0, abandoned);
         assert_eq!(artifacts.missing(&one, &begun).await.unwrap().0, []);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rota_core::failure::{Class, Failure, Severity};
 use rota_core::quota;
 use rota_core::text::prefix;
-use rota_proto::v1;
+use rota_proto::{num, v1};
 
 use super::time;
 
@@ -60,6 +60,7 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
             Box::new(v1::ReachedLimit { name: failure.limit.clone(), resets: failure.limit_resets })
         }),
         of_storage: failure.of_storage,
+        upload_bytes: num::to_i64(failure.upload_bytes),
     }
 }
 
@@ -92,6 +93,7 @@ pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
         failure.retry_after.and_then(|wait| u64::try_from(wait.seconds).ok()).map(Duration::from_secs);
     converted.hint = cut(failure.hint, 1024);
     converted.of_storage = failure.of_storage;
+    converted.upload_bytes = u64::try_from(failure.upload_bytes).unwrap_or_default();
     if let Some(limit) = failure.limit {
         converted.limit = cut(limit.name, quota::MAX_LIMIT_NAME);
         converted.limit_resets = limit.resets && converted.retry_after.is_some();
@@ -114,7 +116,7 @@ mod tests {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
             assert_eq!(from_wire(to_wire(&failure)), failure);
-            let of_storage = Failure { of_storage: true, ..failure };
+            let of_storage = Failure { of_storage: true, upload_bytes: 7, ..failure };
             assert_eq!(from_wire(to_wire(&of_storage)), of_storage);
         }
     }

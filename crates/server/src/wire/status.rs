@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use rota_core::spending::Period;
 use rota_core::task::Rejected;
 use rota_core::workflow;
-use rota_proto::reasons;
+use rota_proto::reasons::{self, UPLOAD_BYTES};
 use rota_store::{DocumentKind, Error, Refused};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -251,10 +251,21 @@ pub(crate) fn hint_of(status: &Status) -> String {
     hint.unwrap_or_default()
 }
 
+/// Returns the error of an upload of so many bytes for which there is no room.
+pub(crate) fn no_room(message: String, hint: &'static str, bytes: u64) -> Status {
+    let reason = "ARTIFACTS_FULL";
+    let upload = HashMap::from([(UPLOAD_BYTES.to_owned(), bytes.to_string())]);
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, upload);
+    details.add_help_link(hint, "");
+    with(reason, message, details)
+}
+
 fn with(reason: &'static str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     let code =
         REASONS.iter().find(|(known, ..)| *known == reason).map_or(Code::Internal, |(_, code, _)| *code);
-    details.set_error_info(reason, DOMAIN, HashMap::new());
+    if details.error_info().is_none() {
+        details.set_error_info(reason, DOMAIN, HashMap::new());
+    }
     let mut message: String = message.into();
     message.truncate(rota_core::text::prefix(&message, MAX_MESSAGE).len());
     Status::with_error_details(code, message, details)

@@ -1,8 +1,11 @@
 //! Quota of artifacts: what does not fit is refused before anything of it is sent, and seen.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use anyhow::{Context, Result};
 use rota_proto::v1::{self, FindMissingPartsRequest, ListAlertsRequest, event::Kind as Event};
-use rota_testkit::client::reason;
+use rota_testkit::client::{reason, upload_bytes};
 use rota_testkit::raw::{RawWorker, hello};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
 use sha2::{Digest, Sha256};
@@ -14,7 +17,11 @@ const NEARLY_ALL: &str =
     "0b1n7xQ9zKfJ3mWc8Rt5LpY2vHsD6gAeUoXi4TqNwMjBkZyVrSuPlFhGdCaEOIx0Q7z9K2m5W8c1R4t6L3pYvHsDgAe";
 
 async fn with_quota(bytes: u64) -> Result<Cluster> {
-    let setup = Setup { artifacts_quota: bytes, http: true, ..Setup::new(Backend::Memory) };
+    with_clock(bytes, Arc::default()).await
+}
+
+async fn with_clock(bytes: u64, skew: Arc<AtomicI64>) -> Result<Cluster> {
+    let setup = Setup { artifacts_quota: bytes, http: true, skew, ..Setup::new(Backend::Memory) };
     let cluster = Cluster::start_with(setup).await?;
     tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
     Ok(cluster)
@@ -106,5 +113,91 @@ async fn full_namespaces_are_seen() -> Result<()> {
     let addr = cluster.http_addr().context("it does not listen")?;
     let page = reqwest::get(format!("http://{addr}/metrics")).await?.text().await?;
     assert!(page.contains("rota_artifacts_full{namespace=\"default\"} 1"), "{page}");
+    Ok(())
+}
+
+/// Returns a task whose attempts follow each other immediately.
+fn impatient() -> v1::Task {
+    let mut task = tasks::task("echo");
+    let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(1)), ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    task
+}
+
+/// Returns how a task has failed so far.
+async fn failures(cluster: &Cluster, name: &str) -> Result<Vec<v1::Failure>> {
+    let log = tasks::log(cluster.client(), name).await?;
+    let changes = log.into_iter().filter_map(|event| match event.kind {
+        Some(Event::State(change)) => change.failure,
+        _ => None,
+    });
+    Ok(changes.collect())
+}
+
+/// An attempt whose upload is larger than what is left is followed by none before there is room, although the namespace is not full.
+#[tokio::test]
+async fn refused_upload_is_worked_for_once() -> Result<()> {
+    let skew = Arc::<AtomicI64>::default();
+    let cluster = with_clock(100, Arc::clone(&skew)).await?;
+    let client = cluster.client();
+    let mut worker = RawWorker::join(client, hello("echo", "one", 1)).await?;
+    upload(&cluster, "a").await?;
+    let refused = ask(&cluster, &[&"x".repeat(120)], 0).await.unwrap_err();
+    let bytes = upload_bytes(&refused).context("the size is not named")?;
+    assert_eq!(bytes, 120);
+    let task = tasks::create(client, impatient()).await?;
+    let assign = worker.take().await?;
+    let no_room = |upload_bytes| v1::Failure {
+        class: v1::FailureClass::Source.into(),
+        of_storage: true,
+        upload_bytes,
+        ..Default::default()
+    };
+    worker.fail(&assign, no_room(i64::try_from(bytes)?));
+    let until = async |count| {
+        tasks::eventually(
+            "another failure",
+            async || Ok(failures(&cluster, &task.name).await?.len() == count),
+        )
+        .await
+    };
+    until(2).await?;
+    let failure = failures(&cluster, &task.name).await?.remove(1);
+    assert!(failure.message.contains("no attempt is started") && failure.of_storage, "{failure:?}");
+    assert!(failure.hint.contains("rota admin prune"), "{failure:?}");
+    assert_eq!(failure.upload_bytes, 120);
+    // Later, too, as long as there is no room.
+    skew.store(2 * 3600 * 1_000_000, Ordering::Relaxed);
+    let store = cluster.store().context("no store")?;
+    store.apply(vec![rota_store::Command::Tick { limit: 10, at: None }]).await?;
+    until(3).await?;
+    let smaller = tasks::create(client, impatient()).await?;
+    let assign = worker.take().await?;
+    assert!(smaller.name.ends_with(&assign.task_id), "{assign:?}");
+    worker.fail(&assign, no_room(60));
+    let again = worker.take().await?;
+    assert!(again.task_id == assign.task_id && again.fence > assign.fence, "there is room for it: {again:?}");
+    worker.succeed(&again, 0, "done");
+    tasks::ended(client, &smaller.name).await?;
+    Ok(())
+}
+
+/// Files that an attempt is given need no room.
+#[tokio::test]
+async fn failed_download_waits_for_no_room() -> Result<()> {
+    let cluster = with_quota(100).await?;
+    let client = cluster.client();
+    upload(&cluster, NEARLY_ALL).await?;
+    upload(&cluster, "b").await.expect_err("the namespace is full");
+    let mut worker = RawWorker::join(client, hello("echo", "one", 1)).await?;
+    let task = tasks::create(client, impatient()).await?;
+    let assign = worker.take().await?;
+    let class = v1::FailureClass::Source.into();
+    worker.fail(&assign, v1::Failure { class, of_storage: true, ..Default::default() });
+    let again = worker.take().await?;
+    assert!(again.task_id == assign.task_id && again.fence > assign.fence, "{again:?}");
+    worker.succeed(&again, 0, "done");
+    assert_eq!(failures(&cluster, &task.name).await?.len(), 1);
+    tasks::ended(client, &task.name).await?;
     Ok(())
 }

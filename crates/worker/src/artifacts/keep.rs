@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rota_proto::num;
 use rota_proto::times::{CONFIRM_SLACK, FREED_AFTER};
 use rota_proto::v1::{Changes, Delivery, Failure, FailureClass, Severity, WorkspaceMode, event};
 use rota_proto::worker::v1::Assign;
@@ -275,7 +276,8 @@ fn called(status: &Status) -> Failure {
     let hint = rota_client::hint_of(status).unwrap_or_else(|| HINT.to_owned());
     let of_storage = !matches!(status.code(), Code::InvalidArgument | Code::OutOfRange);
     let class = if of_storage { FailureClass::Source } else { FailureClass::Invalid };
-    Failure { hint, of_storage, ..failure(class, text) }
+    let upload_bytes = rota_client::upload_bytes(status).map(num::to_i64).unwrap_or_default();
+    Failure { hint, of_storage, upload_bytes, ..failure(class, text) }
 }
 
 #[cfg(test)]

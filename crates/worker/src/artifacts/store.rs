@@ -112,7 +112,7 @@ pub(super) async fn store(
         }
         let uploaded = caller.artifacts(&kept.namespace)?.upload(found.sources, |_, _| {}).await;
         let uploaded = uploaded.map_err(|error| match error {
-            TransferError::Call(error) => Status::new(error.code, error.to_string()),
+            TransferError::Call(error) => Status::from(error),
             error => Status::internal(error.to_string()),
         })?;
         let is_part = |name: &str| Path::new(name).starts_with(checkpoint::FOLDER);
