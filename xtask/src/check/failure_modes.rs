@@ -1,12 +1,18 @@
-//! The tables of failure modes, of the rules of replicas, of limits, and of what is shown about workflows, name tests that exist.
+//! The tables of failure modes, of the rules of replicas, of limits, and of what is shown about workflows and delivery, name tests that
+//! exist.
 
 use anyhow::Context;
 
 use crate::workspace;
 
 /// Pages whose tables name tests in their last column.
-const PAGES: [&str; 4] =
-    ["docs/dev/failure-modes.md", "docs/dev/replicas.md", "docs/dev/workflows.md", "docs/limits.md"];
+const PAGES: [&str; 5] = [
+    "docs/dev/delivery.md",
+    "docs/dev/failure-modes.md",
+    "docs/dev/replicas.md",
+    "docs/dev/workflows.md",
+    "docs/limits.md",
+];
 /// Last columns of the tables of these pages that need no tests: of reasons, of mutants, and of measurements.
 const WITHOUT_TESTS: [&str; 3] = ["why", "noticed by", "before there was a limit"];
 
