@@ -195,6 +195,42 @@ steps:
   }
 });
 
+test("a failed compensation is resolved in the page of its workflow", async () => {
+  const fixed = join(folder, "fixed");
+  const command = (text) => ({
+    target: { agent: "shell" },
+    retry: { maxAttempts: 1 },
+    runtime: { command: { shell: text } },
+  });
+  const steps = [
+    { name: "first", task: command("true"), compensate: command("false") },
+    {
+      name: "second",
+      needs: [{ step: "first" }],
+      task: command("true"),
+      compensate: command(`test -e ${fixed}`),
+    },
+    { name: "third", needs: [{ step: "second" }], task: command("false") },
+  ];
+  const spec = { title: "half undone", onFailure: "ON_STEP_FAILURE_COMPENSATE", steps };
+  await api("POST", "namespaces/default/workflows", { spec });
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  await page.getByRole("link", { name: "Workflows" }).click();
+  await page.getByRole("link", { name: "half undone" }).click();
+  const form = (step) => page.getByRole("region", { name: `Failed compensation of ${step}` });
+  await form("second").waitFor();
+  await accessible(page, "failed compensation");
+  await fits(page, "failed compensation");
+  writeFileSync(fixed, "");
+  await form("second").getByLabel("Reason").fill("the disk was full");
+  await form("second").getByRole("button", { name: "Compensate second again" }).click();
+  await page.getByText("Compensation: succeeded; resolved as retry by an admin: the disk was full").waitFor();
+  await form("first").getByRole("button", { name: "Leave the effects" }).click();
+  await page.getByText("Compensation: skipped; resolved as skip by an admin").waitFor();
+  await page.locator(".bar .state.failed").waitFor();
+  await page.context().close();
+});
+
 test("pictures for the documentation", { skip: !process.env.ROTA_PICTURES }, async () => {
   const page = await signedIn({ viewport: { width: 1100, height: 560 }, colorScheme: "light" });
   const check = (title, line) =>

@@ -89,7 +89,7 @@ test("a run continues from a step, with the results of the others", async () => 
   const page = await signedIn();
   await page.goto(pageOf(name));
   await page.locator(".bar .state.succeeded").waitFor();
-  await page.getByRole("button", { name: "Run again from second" }).focus();
+  await page.getByRole("button", { name: "Run again from here: second" }).focus();
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").getByRole("button", { name: "Run again from here" }).click();
   await page.waitForURL((url) => !url.pathname.endsWith(name.split("/").at(-1)));

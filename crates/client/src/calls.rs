@@ -126,6 +126,8 @@ calls! {
     repeat workflows.resume_workflow(ResumeWorkflowRequest) -> v1::Workflow;
     /// Approves or rejects a step. Not retried: a second try would find it decided.
     once workflows.decide_step(DecideStepRequest) -> v1::DecideStepResponse;
+    /// Resolves the failed compensation of a step. Name the failure: a second try changes nothing then.
+    repeat workflows.resolve_compensation(ResolveCompensationRequest) -> v1::ResolveCompensationResponse;
     /// Sends a signal. Not retried: a second try would find no step that waits.
     once workflows.signal_workflow(SignalWorkflowRequest) -> v1::SignalWorkflowResponse;
     /// Adds a step to a running workflow.

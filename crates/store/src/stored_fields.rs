@@ -120,6 +120,8 @@ fn stored_fields_change_with_the_schema() {
         workflow::Outcome,
         workflow::Parent,
         workflow::Place,
+        workflow::Resolution,
+        workflow::Resolved,
         workflow::State,
         workflow::Step,
         workflow::StepRef,

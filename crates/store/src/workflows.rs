@@ -366,7 +366,9 @@ pub struct WorkflowRows {
 /// Returns the time by which an ended workflow is found for its removal. A deleted one is being removed already, and one that is a
 /// step of another is removed with that.
 pub fn stored_end(workflow: &Workflow) -> Option<Timestamp> {
-    workflow.ended_at.filter(|_| !workflow.deleted && workflow.parent.is_none())
+    // The one around a step may have been removed meanwhile, if the step was compensated after its end.
+    let is_alone = workflow.parent.is_none() || workflow.resolved > 0;
+    workflow.ended_at.filter(|_| !workflow.deleted && is_alone)
 }
 
 /// Returns the end by which a task is found for its removal. A task of a workflow is removed with that.
@@ -374,8 +376,13 @@ pub fn stored_task_end(task: &Task) -> Option<Timestamp> {
     task.ended_at.filter(|_| task.step.is_none())
 }
 
+/// Bits of the number of an item, of which a step has at most 10,000.
+const ITEM_BITS: u32 = 14;
+
 /// Returns the place of a task in its workflow.
 pub fn place_of(task: &Task) -> Option<(WorkflowKey, TaskPlace)> {
     let step = task.step.as_ref()?;
-    Some((step.workflow, (step.step, step.round, step.item)))
+    // A compensation that runs again has a place of its own, behind the elements: pages of tasks begin after a place.
+    let again = step.after_failures.min(u32::MAX >> ITEM_BITS) << ITEM_BITS;
+    Some((step.workflow, (step.step, step.round, step.item | again)))
 }

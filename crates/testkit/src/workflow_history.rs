@@ -145,7 +145,7 @@ impl Ended {
                 findings.violations.push(format!("{}: W2: a task of round {}", task.name, place.round));
             }
             let other = match place.compensates {
-                true => compensations[index].insert(place.item, part),
+                true => compensation::insert(&mut compensations[index], place.item, part, &steps[index]),
                 false => parts[index].insert((place.round, place.item), part),
             };
             if let Some(other) = other {

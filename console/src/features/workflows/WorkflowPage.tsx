@@ -16,6 +16,7 @@ import { hidden, Table } from "../../components/Table";
 import { isApproval } from "./approvals";
 import { Decision } from "./Decision";
 import { nameOf } from "./name";
+import { Resolve } from "./Resolve";
 
 /** The library that lays graphs out is loaded when one is shown. */
 const Graph = lazy(() => import("./Graph"));
@@ -40,13 +41,15 @@ function OneWorkflow({ name }: { name: string }) {
   const [problem, setProblem] = useState<unknown>();
   const [rows, setRows] = useState(ROWS);
   const [wanted, setWanted] = useState("");
+  // The stream ends with the workflow, which continues when a failed compensation is resolved.
+  const [resolved, setResolved] = useState(0);
   const received = useRef<StepStatus[]>([]);
   const frame = useRef(0);
   const navigate = useNavigate();
   const mayAct = useMayAct();
   const state = workflow?.status?.state ?? "";
   const link = useStream<WatchWorkflowResponse>(
-    name,
+    `${name} ${resolved}`,
     () => `${name}:watch`,
     (message) => {
       if (message.workflow) {
@@ -196,13 +199,18 @@ function OneWorkflow({ name }: { name: string }) {
               {step.message}
               <Group of={step} what="step" />
               {isApproval(step) ? <Decision workflow={name} step={step} /> : visible(step.prompt)}
+              <Compensation of={step} />
+              {state === "WORKFLOW_STATE_COMPENSATION_FAILED" &&
+                step.compensation === "STEP_STATE_FAILED" && (
+                  <Resolve workflow={name} step={step} onResolved={() => setResolved((count) => count + 1)} />
+                )}
             </td>
             {isEnded && mayAct && (
               <td>
                 {step.state === "STEP_STATE_SUCCEEDED" && (
                   <Confirm
                     label="Run again from here"
-                    name={`Run again from ${step.name}`}
+                    name={`Run again from here: ${step.name}`}
                     question={`Run ${visibleLine(step.name)} and what needs it again? The results of the other steps are taken over.`}
                     onConfirm={(key) => rerun(key, { reuseResults: true, steps: [step.name ?? ""] })}
                   />
@@ -240,6 +248,21 @@ function Group({
     <p className="quiet">
       {waitsForGroup ? `Waits for a place in the ${what} group ` : `In the ${what} group `}
       <code>{visibleLine(concurrencyGroup)}</code>
+    </p>
+  );
+}
+
+/** The state of a compensation, and how a person has resolved its last failure. */
+function Compensation({ of: { compensation, resolvedCompensation } }: { of: StepStatus }) {
+  if (!compensation || compensation === "STEP_STATE_UNSPECIFIED") {
+    return null;
+  }
+  const { resolution, by, note } = resolvedCompensation ?? {};
+  const decision = word(resolution, "COMPENSATION_RESOLUTION_");
+  return (
+    <p className="quiet">
+      Compensation: {word(compensation, "STEP_STATE_")}
+      {resolution && `; resolved as ${decision} by ${visibleLine(by)}${note ? `: ${visibleLine(note)}` : ""}`}
     </p>
   );
 }

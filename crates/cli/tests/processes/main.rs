@@ -14,6 +14,7 @@ mod chaos;
 mod claude;
 mod commands;
 mod compat;
+mod compensations;
 mod compose;
 mod contexts;
 mod control_plane;

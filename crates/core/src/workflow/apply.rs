@@ -145,6 +145,7 @@ impl Move<'_> {
             StepCommand::CompensationFailed { after, message } => {
                 self.compensation_failed(after, &message)?;
             }
+            StepCommand::Resolve(resolved) => self.resolve(resolved)?,
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kind, NestedCommand, State, StepState};
+use super::{Kind, NestedCommand, Resolved, State, StepState};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -117,6 +117,8 @@ pub enum StepCommand {
         after: Option<u32>,
         message: String,
     },
+    /// A person has resolved its failed compensation: the failure with a number, or the last one for 0.
+    Resolve(Resolved),
 }
 
 /// How a task of a step has ended.
@@ -197,4 +199,6 @@ pub enum Rejected {
     NoApproval,
     #[error("the step waits for no signal")]
     NoSignal,
+    #[error("the step has no failed compensation that waits for a person")]
+    NoFailedCompensation,
 }

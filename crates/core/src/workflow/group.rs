@@ -74,7 +74,11 @@ impl Workflow {
 
     /// Waits for its place, unless it is paused: then others go first.
     pub(super) fn join(&mut self, out: &mut Change) {
-        let may_join = self.state == State::Running && !self.paused;
+        let may_join = match self.state {
+            State::Running => !self.paused,
+            // It continues after its end.
+            state => state == State::Compensating,
+        };
         if let Some(group) = self.group.as_deref_mut()
             && may_join
             && group.place == Place::Outside

@@ -22,6 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use command::{Change, Command, Follow, Rejected, StepCommand, TaskEnd};
+pub use compensation::{Resolution, Resolved};
 pub use group::{Group, MAX_GROUP_LIMIT, Place};
 pub use nested::{
     MAX_DEPTH, MAX_NESTED, MAX_NESTED_ITEMS, MAX_NESTING_STEPS, NestedCommand, Parent, nested_places,
@@ -79,6 +80,9 @@ pub struct StepRef {
     /// Whether its cost counts for the budget of the workflow, or of one around that.
     #[serde(default, skip_serializing_if = "no")]
     pub counts_cost: bool,
+    /// Failures of the compensation of its step before this one.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub after_failures: u32,
 }
 
 /// Why a workflow does not succeed.
@@ -174,6 +178,9 @@ pub struct Workflow {
     pub outcome: Option<Outcome>,
     #[serde(default, skip_serializing_if = "no")]
     pub compensation_failed: bool,
+    /// Failed compensations that a person has resolved: after each it has continued, and ended again.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub resolved: u32,
     /// What has failed, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -255,6 +262,7 @@ impl Workflow {
             cancelled: false,
             outcome: None,
             compensation_failed: false,
+            resolved: 0,
             message: String::new(),
             failed_step: String::new(),
             main: 0,

@@ -72,8 +72,13 @@ impl Workflow {
             Command::Admit if self.is_paused() => self.leave(&mut out),
             Command::Admit => {
                 self.group.iter_mut().for_each(|group| group.place = Place::Holding);
-                self.admitted_at = Some(now);
-                self.release(&mut out);
+                match self.state {
+                    State::Compensating => self.compensate_next(&mut out, now),
+                    _ => {
+                        self.admitted_at = Some(now);
+                        self.release(&mut out);
+                    }
+                }
             }
             Command::Cancel { reason } => {
                 let is_first = !std::mem::replace(&mut self.cancelled, true);
@@ -207,13 +212,18 @@ impl Workflow {
     /// Continues after a step was compensated, or could not be.
     pub(super) fn compensated(&mut self, step: &Step, succeeded: bool, out: &mut Change, now: Timestamp) {
         self.last_completed = step.previous;
+        if succeeded {
+            return self.compensate_next(out, now);
+        }
+        self.compensation_failed = true;
+        let why = format!("the compensation of step {} has failed: {}", step.name, step.message);
+        self.message = message(&why);
+        self.finalize(out, now);
+    }
+
+    /// Continues with the step that has ended last of those that are not compensated.
+    pub(super) fn compensate_next(&mut self, out: &mut Change, now: Timestamp) {
         match self.last_completed {
-            _ if !succeeded => {
-                self.compensation_failed = true;
-                let why = format!("the compensation of step {} has failed: {}", step.name, step.message);
-                self.message = message(&why);
-                self.finalize(out, now);
-            }
             Some(step) => out.follow.push(Follow::Compensate { step }),
             None => self.finalize(out, now),
         }
@@ -237,7 +247,9 @@ impl Workflow {
         self.state = self.final_state();
         self.ended_at = Some(now);
         self.leave(out);
-        out.follow.extend(self.parent.as_ref().map(|_| Follow::EndedAsStep));
+        // The workflow around it has taken notice of its first end.
+        let parent = self.parent.as_ref().filter(|_| self.resolved == 0);
+        out.follow.extend(parent.map(|_| Follow::EndedAsStep));
     }
 
     /// Returns the state in which it ends, as far as that is known before its finally-steps.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Group, StepState, no, none, zero};
+use super::{Group, Resolved, StepState, no, none, zero};
 use crate::{TaskId, Timestamp, WorkflowKey};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +135,16 @@ pub struct Step {
     pub uncompensated: u32,
     #[serde(default, skip_serializing_if = "none")]
     pub compensated_item: Option<u32>,
+    /// Number of times that its compensation has failed, and whether no task could be created when it last did.
+    #[serde(default, skip_serializing_if = "zero")]
+    pub compensation_failures: u32,
+    #[serde(default, skip_serializing_if = "no")]
+    pub compensation_refused: bool,
+    /// How a person has resolved the last failure that was resolved, and whether that left any effects.
+    #[serde(default, skip_serializing_if = "none")]
+    pub resolved: Option<Box<Resolved>>,
+    #[serde(default, skip_serializing_if = "no")]
+    pub effects_left: bool,
     /// The step below it in the stack of completed steps.
     #[serde(default, skip_serializing_if = "none")]
     pub previous: Option<u32>,
@@ -200,6 +210,10 @@ impl Step {
             compensation: None,
             uncompensated: 0,
             compensated_item: None,
+            compensation_failures: 0,
+            compensation_refused: false,
+            resolved: None,
+            effects_left: false,
             previous: None,
             last_task: None,
             may_reuse: false,

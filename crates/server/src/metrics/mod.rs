@@ -280,7 +280,7 @@ impl Metrics {
         let help = "Notifications that wait for their delivery, as far as they are in memory";
         let waiting = &self.notifications_waiting;
         registry.register("rota_notifications_waiting", None, &["receiver"], help, waiting);
-        let help = "Workflows ended, by outcome: succeeded, failed, cancelled or compensation_failed";
+        let help = "Workflows ended, by outcome: succeeded, failed, cancelled or compensation_failed; one whose failed compensation was resolved ends again";
         registry.register("rota_workflows_ended", None, &["outcome"], help, &self.workflows_ended);
         let help = "Steps of workflows that wait for a person";
         registry.register("rota_workflow_approvals_waiting", None, &[], help, &self.approvals_waiting);

@@ -33,7 +33,7 @@ pub(super) fn before(at: Timestamp) -> Place {
     (at - Duration::from_micros(1), What::Asks(WorkflowKey(u64::MAX >> 1), u32::MAX))
 }
 
-/// After its end a workflow only changes when it is deleted.
+/// After its end a workflow only changes when it is deleted, or continues with its compensations, until it ends again.
 fn ended(workflow: &Workflow) -> Option<Place> {
     let is_over = workflow.state.is_final() && !workflow.deleted;
     Some((workflow.ended_at.filter(|_| is_over)?, What::Ended(workflow.key)))
@@ -145,6 +145,9 @@ impl Notification {
         let (id, namespace) = (workflow.id.to_string(), &workflow.namespace);
         let command = match step {
             Some(step) => format!("rota workflow approve {id} -n {namespace} --step {}", step.name),
+            None if occasion == Occasion::CompensationFailed => {
+                format!("rota workflow explain {id} -n {namespace}")
+            }
             None => format!("rota workflow get {id} -n {namespace}"),
         };
         let data = Data {
@@ -164,6 +167,8 @@ impl Notification {
             occasion,
             id: match step {
                 Some(step) => format!("msg_{id}_step_{}", step.index),
+                // It ends again once a person has resolved a failed compensation.
+                None if workflow.resolved > 0 => format!("msg_{id}_end_{}", workflow.resolved),
                 None => format!("msg_{id}_end"),
             },
             subject_id: id,

@@ -115,6 +115,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.TaskService/SendTaskInput", DEVELOPERS),
     ("/rota.v1.TaskService/AttachTask", DEVELOPERS),
     ("/rota.v1.WorkflowService/DecideStep", DEVELOPERS),
+    ("/rota.v1.WorkflowService/ResolveCompensation", DEVELOPERS),
     ("/rota.v1.WorkflowService/SignalWorkflow", DEVELOPERS),
     ("/rota.v1.WorkflowService/AddWorkflowStep", DEVELOPERS),
     ("/rota.v1.WorkflowService/RerunWorkflow", DEVELOPERS),
@@ -241,7 +242,14 @@ mod tests {
         ("rota.v1.WorkflowService", &["ListWorkflowSteps", "WatchWorkflows"], VIEWERS),
         (
             "rota.v1.WorkflowService",
-            &["DecideStep", "SignalWorkflow", "AddWorkflowStep", "RerunWorkflow", "DeleteWorkflow"],
+            &[
+                "DecideStep",
+                "ResolveCompensation",
+                "SignalWorkflow",
+                "AddWorkflowStep",
+                "RerunWorkflow",
+                "DeleteWorkflow",
+            ],
             DEVELOPERS,
         ),
         ("rota.v1.TemplateService", &["ListWorkflowTemplates"], OPERATORS_AND_VIEWERS),

@@ -311,6 +311,7 @@ pub(super) fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> 
         // A compensation is given what its step has done.
         follows: step.follows || round == COMPENSATION,
         counts_cost: workflow.counts_cost,
+        after_failures: if round == COMPENSATION { step.compensation_failures() } else { 0 },
     }
 }
 

@@ -67,6 +67,10 @@ impl Queue {
             self.forget(workflow.key);
         } else {
             self.learn(workflow.key, Some(workflow.namespace.clone()));
+            // A compensation may continue after its end.
+            if let Some(of) = self.workflows.get_mut(&workflow.key) {
+                of.has_ended = false;
+            }
         }
     }
 

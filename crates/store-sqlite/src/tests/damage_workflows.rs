@@ -239,6 +239,7 @@ fn nesting(engine: &mut Engine<Writer>, number: u128) -> WorkflowId {
         item: 0,
         follows: false,
         counts_cost: false,
+        after_failures: 0,
     };
     inner.workflow.parent = Some(Box::new(Parent { step, depth: 1, root: workflow }));
     let action = start(Vec::new(), vec![*inner]);
@@ -296,8 +297,17 @@ fn damaged_workflow_is_cancelled_with_what_it_has_left() {
         let workflow = WorkflowKey(key);
         let Command::Create(mut task) = create(9, 1) else { unreachable!() };
         let (name, follows) = ("step-0".to_owned(), false);
-        let place =
-            StepRef { workflow, id: nested, step: 0, name, round: 1, item: 0, follows, counts_cost: false };
+        let place = StepRef {
+            workflow,
+            id: nested,
+            step: 0,
+            name,
+            round: 1,
+            item: 0,
+            follows,
+            counts_cost: false,
+            after_failures: 0,
+        };
         task.task.step = Some(Box::new(place));
         (task.key, task.foreign_id) = (None, false);
         let action = start(vec![*task], Vec::new());

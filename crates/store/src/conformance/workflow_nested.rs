@@ -33,6 +33,7 @@ fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
         item,
         follows: false,
         counts_cost: false,
+        after_failures: 0,
     };
     create.workflow.id = of.nested_id(0, 1, item);
     create.workflow.trace = Trace::default();

@@ -176,6 +176,7 @@ impl World<'_> {
                 item,
                 follows: false,
                 counts_cost: false,
+                after_failures: 0,
             };
             let Some(graph) = &plan.inner else {
                 let mut create = self.t.task();

@@ -129,6 +129,7 @@ impl<'a> Run<'a> {
                 item,
                 follows: false,
                 counts_cost: false,
+                after_failures: 0,
             }));
             create
         };

@@ -99,6 +99,7 @@ pub async fn suspension_ends_with_the_pause(t: &mut Harness) {
                     item,
                     follows: false,
                     counts_cost: false,
+                    after_failures: 0,
                 };
                 create.task.step = Some(Box::new(place));
                 ids.push(create.task.id);

@@ -3,9 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rota_core::workflow::TaskEnd;
-use rota_proto::v1::{OnStepFailure, StepState, WorkflowState};
+use rota_proto::v1::{OnStepFailure, StepState, StepStatus, WorkflowState};
 
 use super::{Ended, Part, time};
+
+/// Adds the compensation of an item. Returns one that may not exist besides it: a person may have let one that has failed run again.
+pub(super) fn insert(
+    parts: &mut BTreeMap<i32, Part>,
+    item: i32,
+    part: Part,
+    step: &StepStatus,
+) -> Option<Part> {
+    let Some(other) = parts.remove(&item) else {
+        parts.insert(item, part);
+        return None;
+    };
+    let (earlier, later) = if other.created < part.created { (other, part) } else { (part, other) };
+    parts.insert(item, later);
+    let is_retried = step.compensation_failures > 0 && earlier.end != Some(TaskEnd::Succeeded);
+    (!is_retried).then_some(earlier)
+}
+
+/// Whether a person has resolved the last failure of its compensation.
+fn is_resolved(step: &StepStatus) -> bool {
+    step.resolved_compensation.is_some() && step.compensation() != StepState::Failed
+}
 
 impl Ended {
     /// W7: after a failure that compensates, each step that has succeeded is compensated once, in the reverse order of their ends, and
@@ -15,7 +37,7 @@ impl Ended {
         ran.sort_by_key(|(_, _, part)| part.created);
         self.check_order_of_compensations(&ran, violated);
         let has_failed = |part: &Part| part.end != Some(TaskEnd::Succeeded);
-        let failed = ran.iter().any(|(_, _, part)| has_failed(part));
+        let failed = ran.iter().any(|(step, _, part)| has_failed(part) && !is_resolved(&self.steps[*step]));
         if failed != (self.state == WorkflowState::CompensationFailed) {
             violated("?", format!("W7: {:?}, while a compensation has failed: {failed}", self.state));
         }
@@ -29,12 +51,13 @@ impl Ended {
             let meant = if compensates { self.compensable(index) } else { BTreeSet::new() };
             // A failure leaves the rest to a person, and a second cancellation ends them.
             let is_complete = stopped && !failed && self.state != WorkflowState::Cancelled;
-            if !found.is_subset(&meant) || is_complete && found != meant {
+            let is_resolved = is_resolved(step);
+            if !found.is_subset(&meant) || is_complete && !is_resolved && found != meant {
                 violated(&step.name, format!("W7: compensated {found:?}, and not {meant:?}"));
             }
             let all =
                 !found.is_empty() && found == meant && !self.compensations[index].values().any(has_failed);
-            if all != (step.compensation() == StepState::Succeeded) {
+            if !is_resolved && all != (step.compensation() == StepState::Succeeded) {
                 violated(&step.name, format!("W7: its compensation is {:?}: {found:?}", step.compensation()));
             }
         }
@@ -65,7 +88,10 @@ impl Ended {
             if index < self.spec.steps.len() && is_early {
                 violated(&step.name, "W7: ran when a compensation had begun".to_owned());
             }
-            if step.finally && time(step.start_time.as_ref()).is_some_and(|start| Some(start) < last.ended) {
+            // What a person has resolved is compensated after the end of the workflow.
+            let is_reopened = self.steps.iter().any(|step| step.resolved_compensation.is_some());
+            let starts = time(step.start_time.as_ref()).filter(|_| step.finally && !is_reopened);
+            if starts.is_some_and(|start| Some(start) < last.ended) {
                 violated(&step.name, "W7: started before the last compensation had ended".to_owned());
             }
         }

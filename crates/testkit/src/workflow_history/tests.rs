@@ -103,6 +103,27 @@ fn failed() -> Given {
 }
 
 #[test]
+fn person_may_resolve_failed_compensations() {
+    let mut retried = failed();
+    retried.created(1, TaskState::Failed, (40, 50), true);
+    retried.compensated(1, (60, 70));
+    retried.compensated(0, (80, 90));
+    retried.clone().violates("W2: another task has item 0 of s1");
+    retried.steps[1].compensation_failures = 1;
+    retried.steps[1].resolved_compensation = Some(v1::ResolvedCompensation::default());
+    assert_eq!(retried.violations(), [""; 0]);
+
+    let mut done = failed();
+    done.created(1, TaskState::Failed, (40, 50), true);
+    done.steps[1].compensation = StepState::Succeeded.into();
+    done.steps[1].compensation_failures = 1;
+    done.compensated(0, (60, 70));
+    done.clone().violates("W7: Failed, while a compensation has failed: true");
+    done.steps[1].resolved_compensation = Some(v1::ResolvedCompensation::default());
+    assert_eq!(done.violations(), [""; 0]);
+}
+
+#[test]
 fn compensations_run_in_reverse_order() {
     let mut good = failed();
     good.compensated(1, (40, 50));

@@ -4,6 +4,7 @@ mod create;
 mod from_template;
 mod graph;
 mod report;
+mod resolve;
 mod show;
 mod watch;
 
@@ -33,6 +34,7 @@ Examples:
   rota workflow report deploy
   rota workflow explain deploy
   rota workflow approve deploy --step release --comment \"looks good\"
+  rota workflow resolve deploy --step migrate --done --note \"dropped the table\"
   rota workflow signal deploy go -p by=me
   rota workflow add-step deploy -f announce.yaml
   rota workflow cancel deploy --reason \"wrong branch\"
@@ -68,6 +70,8 @@ enum What {
     Approve(Decide),
     /// Reject a step that waits for a person
     Reject(Decide),
+    /// Decide about a compensation that has failed: the others continue
+    Resolve(resolve::Resolve),
     /// Send a signal to the steps that wait for it
     Signal(Signal),
     /// Add a step to a running workflow
@@ -191,6 +195,7 @@ impl Workflow {
             }
             What::Approve(decide) => decide.run(context, v1::StepDecision::Approve).await,
             What::Reject(decide) => decide.run(context, v1::StepDecision::Reject).await,
+            What::Resolve(resolve) => Box::pin(resolve.run(context)).await,
             What::Signal(signal) => {
                 let payload = create::parameters(&signal.parameters)?;
                 let request = v1::SignalWorkflowRequest {

@@ -1,5 +1,7 @@
 //! What is compensated after any order of completion, and in which order.
 
+use rota_core::workflow::{Resolution, Resolved};
+
 use super::*;
 
 impl World {
@@ -40,5 +42,43 @@ impl World {
             assert_eq!(self.compensated, expected);
         }
         assert!(fails || self.compensated.is_empty());
+    }
+
+    /// Resolves the compensation that has failed, which does not fail again.
+    fn resolve(&mut self, resolution: Resolution) {
+        let has_failed = |step: &Step| step.compensation == Some(StepState::Failed);
+        let index = self.steps.iter().position(has_failed).unwrap();
+        self.graph.steps[index].compensation_fails = false;
+        if resolution == Resolution::Retry {
+            self.compensated.pop();
+        }
+        let failure = self.steps[index].compensation_failures();
+        let (by, note) = ("ada".to_owned(), String::new());
+        let resolved = Resolved { failure, resolution, by, note, at: self.now };
+        self.step(index, StepCommand::Resolve(resolved.clone()));
+        let before = (self.workflow.clone(), self.steps[index].clone());
+        self.step(index, StepCommand::Resolve(resolved));
+        assert_eq!(before, (self.workflow.clone(), self.steps[index].clone()), "a repeated decision");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn resolved_compensations_continue_in_order(graph in graph(), order in prop::collection::vec(any::<u32>(), 50), choices in prop::collection::vec(0..3usize, 8)) {
+        let mut world = World::new(Graph { policy: Policy::Compensate, ..graph });
+        world.finish(&order, None);
+        let mut resolved = 0;
+        while world.workflow.state == State::CompensationFailed {
+            let choice = choices[resolved as usize % choices.len()];
+            world.resolve([Resolution::Retry, Resolution::Done, Resolution::Skip][choice]);
+            world.finish(&order, None);
+            resolved += 1;
+            prop_assert_eq!(world.workflow.resolved, resolved);
+        }
+        prop_assert!(resolved == 0 || world.workflow.state == State::Failed);
+        let skipped = world.steps.iter().any(|step| step.compensation == Some(StepState::Skipped));
+        prop_assert!(!skipped || choices.contains(&2));
     }
 }

@@ -26,6 +26,7 @@ impl World {
             item,
             follows: false,
             counts_cost: false,
+            after_failures: 0,
         };
         world.workflow.parent = Some(Box::new(Parent { step: parent, depth: 1, root: WorkflowKey(1) }));
         self.work.push(Work::Inner(self.inner.len()));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use rota_core::workflow::{Group, Place};
+use rota_core::workflow::{Group, Place, Resolution, Resolved};
 
 use super::*;
 
@@ -37,6 +37,7 @@ fn refusal(rejected: Rejected) -> &'static str {
         Rejected::Outdated => "✗ outdated",
         Rejected::NoApproval => "✗ no approval",
         Rejected::NoSignal => "✗ no signal",
+        Rejected::NoFailedCompensation => "✗ no failed compensation",
     }
 }
 
@@ -234,6 +235,7 @@ fn steps() -> Vec<(&'static str, Step)> {
         ("SUCCEEDED", of(Kind::Task, StepState::Succeeded)),
         ("SUCCEEDED, compensation READY", compensated(StepState::Ready)),
         ("SUCCEEDED, compensation RUNNING", compensated(StepState::Running)),
+        ("SUCCEEDED, compensation FAILED", compensated(StepState::Failed)),
         ("SUCCEEDED, two elements left", elements(StepState::Succeeded, Some(StepState::Running))),
         ("FAILED", of(Kind::Task, StepState::Failed)),
         ("FAILED, with elements", elements(StepState::Failed, None)),
@@ -269,6 +271,9 @@ fn step_label(command: &StepCommand) -> String {
         StepCommand::Compensate => "Compensate",
         StepCommand::CompensationCreated { .. } => "CompensationCreated",
         StepCommand::CompensationFailed { .. } => "CompensationFailed",
+        StepCommand::Resolve(resolved) => {
+            return format!("Resolve, {}", format!("{:?}", resolved.resolution).to_lowercase());
+        }
     };
     name.to_owned()
 }
@@ -276,6 +281,10 @@ fn step_label(command: &StepCommand) -> String {
 fn on_steps(step: &Step) -> Vec<StepCommand> {
     let (round, message, inputs) = (step.round, String::new(), String::new());
     let ended = |round, end| StepCommand::TaskEnded { round, end };
+    let resolve = |resolution| {
+        let (by, note) = ("a person".to_owned(), String::new());
+        StepCommand::Resolve(Resolved { failure: 0, resolution, by, note, at: NOW })
+    };
     vec![
         StepCommand::NeedEnded { satisfied: true, reused: false },
         StepCommand::NeedEnded { satisfied: false, reused: false },
@@ -303,6 +312,9 @@ fn on_steps(step: &Step) -> Vec<StepCommand> {
         StepCommand::CompensationFailed { after: step.compensated_item, message },
         ended(COMPENSATION, TaskEnd::Succeeded),
         ended(COMPENSATION, TaskEnd::Failed),
+        resolve(Resolution::Retry),
+        resolve(Resolution::Done),
+        resolve(Resolution::Skip),
     ]
 }
 
@@ -311,6 +323,11 @@ fn apply_to(step: &Step, command: StepCommand) -> String {
     made.workflow.main_held = 1;
     if step.compensation.is_some() || command == StepCommand::Compensate {
         (made.workflow.state, made.workflow.last_completed) = (State::Compensating, Some(0));
+    }
+    if step.compensation == Some(StepState::Failed) {
+        // With a step of `finally` that was cancelled.
+        (made.workflow.state, made.workflow.last_completed) = (State::CompensationFailed, None);
+        (made.workflow.outcome, made.workflow.finals_halted) = (Some(Outcome::Failed), true);
     }
     let mut after = step.clone();
     let change = made.workflow.apply_to(&mut after, command, NOW + SECOND * 2);

@@ -152,9 +152,16 @@ impl Workflows {
     }
 }
 
-/// Returns why a step that has started has not ended, or ended without success.
+/// Returns why a step that has started has not ended, or ended without success, or that a person must look at its compensation.
 pub(super) fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
     let (name, id, none) = (&step.name, workflow.id, String::new());
+    if step.compensation == Some(StepState::Failed) {
+        return Some(v1::Cause {
+            code: "compensation_failed".to_owned(),
+            message: format!("the compensation of step {name} has failed: {}", step.message),
+            hint: format!("resolve it: rota workflow resolve {id} --step {name} --retry, --done or --skip"),
+        });
+    }
     let (code, message, hint) = match workflow.state_of(step) {
         StepState::Succeeded | StepState::Waiting | StepState::Skipped => return None,
         StepState::Held | StepState::Ready if workflow.is_paused() => (

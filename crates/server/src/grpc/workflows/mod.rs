@@ -6,6 +6,7 @@ mod feed;
 mod files;
 mod needs;
 mod rerun;
+mod resolve;
 mod service;
 mod watch;
 

@@ -18,6 +18,7 @@ use crate::grpc::answers::page_size;
 use crate::grpc::create;
 use crate::grpc::encoded::{self, Replaced};
 use crate::grpc::managed::Scope;
+use crate::trust::people::PersonCall;
 use crate::wire::status::{hinted, invalid};
 use crate::wire::workflow::{self as wire, StoredStep, WorkflowName};
 use crate::wire::{check, names, status};
@@ -221,6 +222,15 @@ impl WorkflowService for Workflows {
         let step = self.step_command(&found, step.index, command, Some(output)).await?;
         let step = step.map_err(|rejected| status::refused(Refused::Workflow(rejected)))?;
         Ok(Response::new(v1::DecideStepResponse { step: Some(wire::step(&found, &step)) }))
+    }
+
+    async fn resolve_compensation(
+        &self,
+        request: Request<v1::ResolveCompensationRequest>,
+    ) -> Result<Response<v1::ResolveCompensationResponse>, Status> {
+        let caller = request.extensions().get::<PersonCall>().cloned();
+        let step = Some(self.resolve(caller.as_ref(), request.into_inner()).await?);
+        Ok(Response::new(v1::ResolveCompensationResponse { step }))
     }
 
     async fn signal_workflow(

@@ -98,6 +98,21 @@ pub(crate) fn step_state(state: workflow::StepState) -> v1::StepState {
     }
 }
 
+fn resolved(record: &workflow::Resolved) -> v1::ResolvedCompensation {
+    let resolution = match record.resolution {
+        workflow::Resolution::Retry => v1::CompensationResolution::Retry,
+        workflow::Resolution::Done => v1::CompensationResolution::Done,
+        workflow::Resolution::Skip => v1::CompensationResolution::Skip,
+    };
+    v1::ResolvedCompensation {
+        failure: num::to_i32(record.failure),
+        resolution: resolution.into(),
+        by: record.by.clone(),
+        note: record.note.clone(),
+        time: Some(time::timestamp(record.at)),
+    }
+}
+
 pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
     let is_workflow = record.kind == workflow::Kind::Workflow;
     let newest = record.created.checked_sub(1).filter(|_| is_workflow && !record.reused);
@@ -129,5 +144,7 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         // Without the uid.
         template: record.prompt.split('#').next().filter(|_| is_workflow).unwrap_or_default().to_owned(),
         last_workflow: last_workflow.map(|id| id.to_string()).unwrap_or_default(),
+        compensation_failures: num::to_i32(record.compensation_failures()),
+        resolved_compensation: record.resolved.as_deref().map(resolved),
     }
 }

@@ -129,6 +129,70 @@ async fn failed_compensation_of_an_element_ends_the_others() -> Result<()> {
 }
 
 #[tokio::test]
+async fn person_resolves_failed_compensations() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let worker = cluster.worker("echo", "one", 4)?;
+    let api = Api::new(&cluster)?;
+    let folder = tempfile::tempdir()?;
+    let fixed = folder.path().join("fixed");
+    let path = fixed.to_str().context("a path")?;
+    let spec = json!({
+        "onFailure": "ON_STEP_FAILURE_COMPENSATE",
+        "steps": [
+            { "name": "one", "task": echoes("1"), "compensate": shell("echo", "echo undone") },
+            { "name": "two", "needs": [{ "step": "one" }], "task": echoes("2"),
+              "compensate": shell("echo", &format!("test -e {path}")) },
+            { "name": "each", "needs": [{ "step": "two" }], "forEach": { "items": "['a', 'b']" },
+              "task": echoes("made ${{ item }}"), "compensate": shell("echo", "[ ${{ item }} != b ]") },
+            { "name": "bad", "needs": [{ "step": "each" }], "task": shell("echo", "exit 3") },
+        ],
+        "finally": [{ "name": "clean", "task": echoes("${{ workflow.status }}") }],
+    });
+    api.create("undo", spec).await?;
+    api.ended("undo").await?;
+    let explained = api.get(&format!("{WORKFLOWS}/undo:explain")).await?.to_string();
+    assert!(explained.contains("the compensation of step each has failed"), "{explained}");
+    let resolve = async |step: &str, resolution: &str, failure: u32| {
+        let resolution = format!("COMPENSATION_RESOLUTION_{resolution}");
+        let body = json!({ "step": step, "resolution": resolution, "failure": failure, "note": "looked" });
+        api.post(&format!("{WORKFLOWS}/undo:resolveCompensation"), &body).await
+    };
+    for (step, resolution, failure) in [("none", "SKIP", 1), ("two", "SKIP", 1), ("each", "SKIP", 2)] {
+        let (status, refused) = resolve(step, resolution, failure).await?;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{step}: {refused}");
+    }
+    // A repeated call finds the first one.
+    for _ in 0..2 {
+        let (status, answer) = resolve("each", "SKIP", 1).await?;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let resolved = &answer["step"]["resolvedCompensation"];
+        assert_eq!((&resolved["by"], &resolved["note"]), (&json!("an admin"), &json!("looked")), "{answer}");
+    }
+    cluster.kill().await;
+    cluster.restart().await?;
+    let ended = api.ended("undo").await?;
+    assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_COMPENSATION_FAILED", "{ended}");
+    assert_eq!(api.step("undo", "each").await?["compensation"], "STEP_STATE_SKIPPED");
+    std::fs::write(&fixed, "")?;
+    assert_eq!(resolve("two", "RETRY", 1).await?.0, StatusCode::OK);
+    let ended = api.ended("undo").await?;
+    assert_eq!(
+        (&ended["status"]["state"], &ended["status"]["failedStep"]),
+        (&json!("WORKFLOW_STATE_FAILED"), &json!("bad"))
+    );
+    for step in ["one", "two"] {
+        assert_eq!(api.step("undo", step).await?["compensation"], "STEP_STATE_SUCCEEDED", "{step}");
+    }
+    let ran: Vec<_> =
+        compensations(&api, &ended).await?.into_iter().map(|(step, item, _)| (step, item)).collect();
+    let expected = [("each", 1), ("each", 0), ("two", 0), ("two", 0), ("one", 0)];
+    assert_eq!(ran, expected.map(|(step, item)| (step.to_owned(), item)));
+    drop(worker);
+    history::check(cluster.client(), true).await?.check()
+}
+
+#[tokio::test]
 async fn compensation_without_elements_reads_none() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let api = Api::new(&cluster)?;

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use rota_core::target::Target;
 use rota_core::task::{Task, Trace};
 use rota_core::workflow::{
-    COMPENSATION, Command as Apply, Group, Kind, Parent, Place, Step, StepCommand, StepRef, StepState,
-    Workflow,
+    COMPENSATION, Command as Apply, Group, Kind, Parent, Place, Resolution, Resolved, Step, StepCommand,
+    StepRef, StepState, Workflow,
 };
 use rota_core::{Timestamp, WorkflowId};
 use rota_store::memory::InMemoryStore;
@@ -218,9 +218,15 @@ pub(super) fn build(op: &WorkflowOp, view: &Workflows, tasks: &[Option<Task>], n
             WorkflowCommand::Apply { namespace: namespace(0), id: workflow_id(*slot), command }.into()
         }
         WorkflowOp::Answer { slot, step, choice } => {
-            let command = match choice % 3 {
+            let command = match choice % 6 {
                 0 => StepCommand::Signal,
-                answer => StepCommand::Decide { approves: answer == 1, message: "so".to_owned() },
+                answer @ 1..3 => StepCommand::Decide { approves: answer == 1, message: "so".to_owned() },
+                answer => {
+                    let all = [Resolution::Retry, Resolution::Done, Resolution::Skip];
+                    let (resolution, by) = (all[usize::from(answer) - 3], "a person".to_owned());
+                    let resolved = Resolved { failure: 0, resolution, by, note: String::new(), at: now };
+                    StepCommand::Resolve(resolved)
+                }
             };
             let (id, output) = (workflow_id(*slot), Some(Bytes::from(now.0.to_string())));
             let step = u32::from(*step);
@@ -343,6 +349,17 @@ fn creates(
 }
 
 fn place(of: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
+    let after_failures = if round == COMPENSATION { step.compensation_failures() } else { 0 };
     let (name, workflow, id) = (step.name.clone(), of.key, of.id);
-    StepRef { workflow, id, step: step.index, name, round, item, follows: false, counts_cost: false }
+    StepRef {
+        workflow,
+        id,
+        step: step.index,
+        name,
+        round,
+        item,
+        follows: false,
+        counts_cost: false,
+        after_failures,
+    }
 }
