@@ -165,8 +165,9 @@ async fn apply_waits_for_tasks_and_workflows() -> Result<()> {
     };
     assert!(row(&applied, "plain", "Succeeded") && row(&applied, "good", "SUCCEEDED"), "{applied}");
     // Those that have ended are waited for, too.
-    let bad =
-        task("plain", &[]) + &workflow("good", "{succeed: done}") + &workflow("bad", "{fail: {message: broken}}");
+    let bad = task("plain", &[])
+        + &workflow("good", "{succeed: done}")
+        + &workflow("bad", "{fail: {message: broken}}");
     std::fs::write(fixture.dir().join("bad.yaml"), bad)?;
     let failed = fixture.rota(&["apply", "-f", "bad.yaml", "--wait"]).await;
     assert!(failed.code == 1 && row(&failed.out, "bad", "FAILED"), "{failed:?}");
