@@ -22,8 +22,6 @@ pub enum Error {
     Tls(String),
     #[error("failed to load the token file: {0}")]
     Token(String),
-    #[error("failed to serve: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// A background task without which the control plane cannot work.
     #[error("background task `{0}` exited unexpectedly{reason}", reason = exit_reason(.0))]
     BackgroundTaskExited(&'static str),

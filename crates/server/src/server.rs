@@ -1,5 +1,6 @@
 //! Wires a control plane together. `run.rs` runs it, and shuts it down gracefully.
 
+mod connections;
 mod run;
 
 use std::net::SocketAddr;

@@ -9,6 +9,7 @@ mod browser_sessions;
 mod change;
 pub(crate) mod continuation;
 mod create;
+pub(crate) mod deadline;
 mod demand;
 mod drain;
 pub(crate) mod encoded;

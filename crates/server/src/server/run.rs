@@ -1,7 +1,7 @@
 //! Serves the services of a control plane, and shuts it down gracefully.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rota_gateway::Gateway;
 use rota_proto::v1::admin_service_server::AdminServiceServer;
@@ -17,9 +17,11 @@ use rota_telemetry::{OnExit, spawn};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use tower::ServiceBuilder;
 
-use super::Bound;
+use super::{Bound, connections};
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, ending};
 use crate::trust::{accept, auth, cors, roles, scope};
@@ -27,8 +29,6 @@ use crate::{code_flow, http, sessions};
 
 /// Largest message that is accepted: a prompt of 1 MiB with room to spare.
 const MAX_MESSAGE_SIZE: usize = 8 << 20;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEALTH_REQUEST: usize = 256;
 
 impl Bound {
@@ -77,24 +77,8 @@ impl Bound {
             .map_err(Error::Gateway)?;
 
         let calls = TaskTracker::new();
-        let router = tonic::transport::Server::builder()
-            .accept_http1(true)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .max_concurrent_streams(limits.streams)
-            .max_connection_age(limits.connection_age)
-            .layer(cors::layer(cors_origins))
-            .layer(code_flow::Layer(code_flow))
-            .layer(rota_console::Layer { enabled: console })
-            // What it makes of requests passes all others.
-            .layer(rota_gateway::Layer(Arc::clone(&gateway)))
-            .layer(auth::Layer(Arc::new(authenticator)))
-            .layer(ending::Layer { stop: stop.clone(), calls: calls.clone() })
-            .layer(tonic_web::GrpcWebLayer::new())
-            .layer(scope::Layer { gateway, max_message: MAX_MESSAGE_SIZE })
-            .layer(sessions::LimitLayer)
-            .layer(grpc::traced::Layer)
-            .layer(grpc::encoded::Layer)
+        let mut routes = Routes::builder();
+        routes
             .add_service(tasks)
             .add_service(workflows)
             .add_service(AgentServiceServer::new(services.agents))
@@ -106,6 +90,21 @@ impl Bound {
             .add_service(workers)
             .add_service(health)
             .add_service(reflection);
+        let service = ServiceBuilder::new()
+            .layer(cors::layer(cors_origins))
+            .layer(code_flow::Layer(code_flow))
+            .layer(rota_console::Layer { enabled: console })
+            // What it makes of requests passes all others.
+            .layer(rota_gateway::Layer(Arc::clone(&gateway)))
+            .layer(grpc::deadline::Layer)
+            .layer(auth::Layer(Arc::new(authenticator)))
+            .layer(ending::Layer { stop: stop.clone(), calls: calls.clone() })
+            .layer(tonic_web::GrpcWebLayer::new())
+            .layer(scope::Layer { gateway, max_message: MAX_MESSAGE_SIZE })
+            .layer(sessions::LimitLayer)
+            .layer(grpc::traced::Layer)
+            .layer(grpc::encoded::Layer)
+            .service(routes.routes().prepare());
 
         let scraper = pages.scraper.clone();
         let http_stop = CancellationToken::new();
@@ -116,44 +115,36 @@ impl Bound {
         // A replica that exits, for whatever reason, stops answering probes.
         let _http_stop = http_stop.drop_guard();
         let incoming = accept::incoming(listener, tls, limits, shutdown.clone());
-        let serve = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        let mut serve = std::pin::pin!(serve);
-        let (served, exited) = tokio::select! {
-            served = &mut serve => (Some(served), None),
-            () = shutdown.cancelled() => (None, None),
+        let mut serve = pin!(connections::serve(incoming, service, limits, stop.clone()));
+        let (is_over, exited) = tokio::select! {
+            () = &mut serve => (true, None),
+            () = shutdown.cancelled() => (false, None),
             // A process that exits is restarted; a server without its background tasks would only refuse calls.
-            task = background.first_exit() => (None, Some(task)),
+            task = background.first_exit() => (false, Some(task)),
         };
         // The server waits for its streams, so that they have to end by themselves.
         stop.cancel();
         calls.close();
         let deadline = Instant::now() + grace;
-        let connections = async {
-            match served {
-                Some(served) => Ok(served),
-                // An idle connection must not hold up the shutdown either.
-                None => timeout_at(deadline, serve).await,
-            }
-        };
+        // An idle connection must not hold up the shutdown either.
+        let drained = async { is_over || timeout_at(deadline, serve).await.is_ok() };
         // Another replica waits for the store. Connections stay after their calls: that of a client that has vanished, until the
         // grace period is over.
         let store = async {
             let _ = timeout_at(deadline, calls.wait()).await;
             store.reads().close().await;
         };
-        let (served, ()) = tokio::join!(connections, store);
+        let (ended, ()) = tokio::join!(drained, store);
         let mut outcome = ShutdownOutcome::Graceful;
-        let served = served.unwrap_or_else(|_| {
+        if !ended {
             tracing::warn!(?grace, "calls still open after the shutdown grace period were cut off");
             outcome = ShutdownOutcome::Forced;
-            Ok(())
-        });
+        }
         if !background.join(grace).await {
             tracing::warn!(?grace, "a background task did not exit within the shutdown grace period");
             outcome = ShutdownOutcome::Forced;
         }
         scraper.send_last();
-        served?;
         match exited {
             Some(task) => Err(Error::BackgroundTaskExited(task)),
             None => Ok(outcome),

@@ -19,7 +19,6 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 use super::addresses::{Addresses, Place, WhenFull};
 use crate::options::Limits;
@@ -93,6 +92,11 @@ impl Connection {
         Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, makes_room, _permit: permit }
     }
 
+    /// Returns what is known of the peer, and learned from its calls.
+    pub(crate) fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
+
     /// Fails if the connection is to be closed, since its peer has not authenticated. Otherwise the task is woken when it is.
     fn check_open(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.peer.authenticated.load(Ordering::Relaxed) {
@@ -158,21 +162,13 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Arc<Peer>;
-
-    fn connect_info(&self) -> Arc<Peer> {
-        Arc::clone(&self.peer)
-    }
-}
-
 /// Returns the connections that are accepted until `stop`.
 pub(crate) fn incoming(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     limits: Limits,
     stop: CancellationToken,
-) -> ReceiverStream<io::Result<Connection>> {
+) -> ReceiverStream<Connection> {
     let (ready, stream) = mpsc::channel(MAX_ACCEPTED);
     spawn("accept", OnExit::Done, async move {
         let connections = Arc::new(Semaphore::new(limits.connections));
@@ -193,7 +189,7 @@ pub(crate) fn incoming(
                 let Ok(peer) = stream.peer_addr() else { continue };
                 let Some(place) = addresses.admit(peer.ip()) else { continue };
                 let Some(tls) = tls.clone() else {
-                    if ready.send(Ok(Connection::new(stream, limits, permit, place))).await.is_err() {
+                    if ready.send(Connection::new(stream, limits, permit, place)).await.is_err() {
                         return;
                     }
                     continue;
@@ -208,7 +204,7 @@ pub(crate) fn incoming(
                     };
                     match shaken {
                         Ok(Ok(stream)) => {
-                            drop(ready.send(Ok(Connection::new(stream, limits, permit, place))).await);
+                            drop(ready.send(Connection::new(stream, limits, permit, place)).await);
                         }
                         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                         Err(_) => tracing::debug!("TLS handshake timed out"),
