@@ -139,7 +139,7 @@ async fn cancel_orphans(context: &Context, stores: &Stores) -> Result<usize, Rec
             None => missing.push((namespace.to_owned(), name, record)),
         }
     }
-    let mut count = ended.len();
+    let count = ended.len();
     if count > 0 {
         tracing::warn!(
             count,
@@ -152,14 +152,20 @@ async fn cancel_orphans(context: &Context, stores: &Stores) -> Result<usize, Rec
         .buffer_unordered(CONCURRENCY)
         .try_collect::<()>()
         .await?;
-    for (namespace, name, record) in missing {
-        // The store may lag behind what the previous leader saw; the cluster does not.
-        if !exists(context, &namespace, &record).await? {
+    // Thousands if a namespace was deleted with all its tasks.
+    let orphans: Vec<bool> = futures::stream::iter(missing)
+        .map(|(namespace, name, record)| async move {
+            // The store may lag behind what the previous leader saw; the cluster does not.
+            if exists(context, &namespace, &record).await? {
+                return Ok::<_, ReconcileError>(false);
+            }
             cancel_record(context, name, CANCEL_REASON).await?;
-            count += 1;
-        }
-    }
-    Ok(count)
+            Ok(true)
+        })
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    Ok(count + orphans.into_iter().filter(|is_cancelled| *is_cancelled).count())
 }
 
 /// Returns the resource of a record, as far as it is known here.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
@@ -129,14 +129,16 @@ async fn cancel_orphans(context: &Context, stores: &Stores) -> Result<bool, Reco
     }
     // Before any other request: until they are cancelled, they run again.
     let mut all = cancel_all(context, ended, RESTORED_REASON).await;
-    let mut orphans = Vec::new();
-    for record in missing {
-        // The store may lag behind what the previous leader saw; the cluster does not.
-        if !exists(context, &record).await? {
-            orphans.push(record.name);
-        }
-    }
-    all &= cancel_all(context, orphans, CANCEL_REASON).await;
+    let orphans: Vec<_> = futures::stream::iter(missing)
+        .map(|record| async move {
+            // The store may lag behind what the previous leader saw; the cluster does not.
+            let is_orphan = !exists(context, &record).await?;
+            Ok::<_, ReconcileError>(is_orphan.then_some(record.name))
+        })
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    all &= cancel_all(context, orphans.into_iter().flatten().collect(), CANCEL_REASON).await;
     Ok(all)
 }
 
