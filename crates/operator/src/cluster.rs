@@ -37,14 +37,10 @@ pub(crate) const CA_CONFIG_MAP: &str = "rota-ca";
 
 /// Returns the recommended labels of a component.
 pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
-    [
-        ("app.kubernetes.io/name", "rota"),
-        ("app.kubernetes.io/component", component),
-        (MANAGED_BY, MANAGER),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
+    [("app.kubernetes.io/name", "rota"), ("app.kubernetes.io/component", component), (MANAGED_BY, MANAGER)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Returns the owner of created objects, the operator's Deployment, so that they are deleted with the release.

@@ -35,11 +35,7 @@ pub(super) fn next_look(record: &v1::Schedule, now: Timestamp) -> Duration {
     next.unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL)
 }
 
-pub(super) fn status(
-    schedule: &Schedule,
-    outcome: &Outcome<v1::Schedule>,
-    now: Timestamp,
-) -> ScheduleStatus {
+pub(super) fn status(schedule: &Schedule, outcome: &Outcome<v1::Schedule>, now: Timestamp) -> ScheduleStatus {
     let before = schedule.status.clone().unwrap_or_default();
     let generation = schedule.metadata.generation;
     let (accepted, reason, text) = match outcome {

@@ -41,9 +41,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Kind of which the control plane keeps a record of the same name.
 pub(crate) trait StoredKind:
-    Kind
-    + Resource<Scope = NamespaceResourceScope>
-    + HasStatus<Status: Serialize + PartialEq + Send + Sync>
+    Kind + Resource<Scope = NamespaceResourceScope> + HasStatus<Status: Serialize + PartialEq + Send + Sync>
 {
     /// Request that creates or updates the record.
     type Request: Send;
@@ -68,10 +66,7 @@ pub(crate) trait StoredKind:
     fn list(control: &Client) -> impl Future<Output = Result<Vec<Listed>, rota_client::Error>> + Send;
 
     /// Deletes a record. A missing one is no error.
-    fn delete(
-        control: &Client,
-        name: String,
-    ) -> impl Future<Output = Result<(), rota_client::Error>> + Send;
+    fn delete(control: &Client, name: String) -> impl Future<Output = Result<(), rota_client::Error>> + Send;
 
     /// Returns whether the control plane has accepted the object before, by its status.
     fn was_accepted(&self) -> bool;

@@ -110,9 +110,9 @@ impl Operator {
 }
 
 /// Returns a store with an object, and the end of the channel that triggers it.
-fn watched<K: Kind>(object: &K) -> (Stores<K>, mpsc::Receiver<ObjectRef<Guarded<K>>>)
+fn watched<K>(object: &K) -> (Stores<K>, mpsc::Receiver<ObjectRef<Guarded<K>>>)
 where
-    K: Resource<Scope = NamespaceResourceScope>,
+    K: Kind + Resource<Scope = NamespaceResourceScope>,
 {
     let (store, mut writer): (Store<Guarded<K>>, _) = reflector::store();
     writer.apply_watcher_event(&Event::Apply(Guarded(Ok(object.clone()))));
@@ -174,7 +174,9 @@ async fn schedule_follows_its_resource() {
     assert_eq!(control.all_schedules("namespaces/team").await.unwrap().len(), 2);
     operator.server.delete::<Schedule>("nightly");
     // Which only the operator's own identity may do: the end-to-end tests have it.
-    let ReconcileError::Control(refused) = parts.objects.delete_orphans().await.unwrap_err() else { panic!() };
+    let ReconcileError::Control(refused) = parts.objects.delete_orphans().await.unwrap_err() else {
+        panic!()
+    };
     assert_eq!(refused.reason.as_deref(), Some("MANAGED_BY_CLUSTER"), "{refused}");
     assert!(refused.message.contains("schedule nightly belongs to"), "{refused}");
 }

@@ -59,7 +59,11 @@ impl StoredKind for WorkflowTemplate {
         self.status.as_ref().is_some_and(|status| status.version.is_some())
     }
 
-    fn build_status(&self, outcome: &Outcome<v1::WorkflowTemplate>, now: Timestamp) -> WorkflowTemplateStatus {
+    fn build_status(
+        &self,
+        outcome: &Outcome<v1::WorkflowTemplate>,
+        now: Timestamp,
+    ) -> WorkflowTemplateStatus {
         let before = self.status.clone().unwrap_or_default();
         let (version, reason, message) = match outcome {
             Ok(record) => (Some(record.version), "Accepted", None),

@@ -122,10 +122,8 @@ async fn schedule_runs_workflows_until_its_resource_is_deleted() {
     .await;
     let template = "apiVersion: rota.dev/v1alpha1\nkind: WorkflowTemplate\nmetadata: {name: wait}\nspec: {workflow: {steps: [{name: a, wait: {duration: 0s}}]}}\n";
     space.apply(template).await;
-    until("a run", TEST_TIMEOUT, async || {
-        (field(".status.lastRunState").await == "Succeeded").then_some(())
-    })
-    .await;
+    until("a run", TEST_TIMEOUT, async || (field(".status.lastRunState").await == "Succeeded").then_some(()))
+        .await;
     let columns = space.kubectl("get schedules.rota.dev often").await.success();
     for text in ["CRON", "NEXT", "OUTCOME", "Succeeded"] {
         assert!(columns.contains(text), "{text}: {columns}");
@@ -143,7 +141,8 @@ async fn schedule_runs_workflows_until_its_resource_is_deleted() {
     .await;
     let last = field(".status.lastRunTime").await;
     pause(false).await;
-    until("another run", TEST_TIMEOUT, async || (field(".status.lastRunTime").await > last).then_some(())).await;
+    until("another run", TEST_TIMEOUT, async || (field(".status.lastRunTime").await > last).then_some(()))
+        .await;
     assert!(field(".status.message").await.is_empty());
 
     space.apply(&schedule("0 0 30 2 *")).await;
