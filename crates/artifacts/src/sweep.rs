@@ -112,6 +112,16 @@ impl Parts {
         Ok(false)
     }
 
+    /// Returns the digests of all parts, of any namespace.
+    pub async fn stored(&self) -> Result<HashSet<Digest>, Error> {
+        self.check().await?;
+        let (mut stored, mut all) = (HashSet::new(), self.store.list(None));
+        while let Some(found) = within(all.try_next()).await? {
+            stored.extend(key(&found.location).map(|(_, digest)| digest));
+        }
+        Ok(stored)
+    }
+
     /// Returns those of these parts, which lists refer to, that no namespace has.
     pub async fn absent(&self, mut referenced: HashSet<Digest>) -> Result<HashSet<Digest>, Error> {
         self.check().await?;

@@ -54,6 +54,7 @@ async fn parts_that_are_lost_are_found() {
     let (folder, parts) = folder();
     let (kept, _) = parts.put("a", "kept".into()).await.unwrap();
     let (lost, _) = parts.put("a", "lost".into()).await.unwrap();
+    assert_eq!(parts.stored().await.unwrap(), [kept, lost].into());
     assert!(parts.absent([kept, lost].into()).await.unwrap().is_empty());
     fs::remove_file(file(&folder, "a", lost)).unwrap();
     assert_eq!(parts.absent([kept, lost].into()).await.unwrap(), [lost].into());

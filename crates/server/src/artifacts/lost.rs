@@ -72,34 +72,37 @@ impl Found {
 impl Artifacts {
     /// Compares the lists with the storage. Returns how many parts are lost.
     pub(super) async fn find_lost(&self) -> Result<usize, String> {
-        // First: a part is stored before its list.
-        let referenced = self.referenced().await?;
-        let lost = self.parts.absent(referenced).await.map_err(|error| error.to_string())?;
-        if lost.is_empty() {
-            self.lost.set(BTreeMap::new());
-            return Ok(0);
-        }
-        let mut tasks = BTreeMap::<TaskKey, OfTask>::new();
+        let stored = self.parts.stored().await.map_err(|error| error.to_string())?;
+        let (mut missing, mut parts) = (Vec::new(), HashSet::new());
         self.each_list(|key, list| {
             for artifact in &list.artifacts {
-                let parts = artifact.parts.iter().filter_map(|part| Digest::try_from(&part[..]).ok());
-                let mut parts = parts.filter(|part| lost.contains(part)).peekable();
-                if parts.peek().is_none() {
-                    continue;
-                }
-                let of_task = tasks.entry(key.task).or_default();
-                of_task.parts.extend(parts);
-                of_task.files += 1;
-                if of_task.first.is_empty() {
-                    of_task.first.clone_from(&artifact.name);
+                let of_file = artifact.parts.iter().filter_map(|part| Digest::try_from(&part[..]).ok());
+                let of_file: Vec<_> = of_file.filter(|part| !stored.contains(part)).collect();
+                if !of_file.is_empty() {
+                    parts.extend(&of_file);
+                    missing.push((key.task, artifact.name.clone(), of_file));
                 }
             }
         })
         .await?;
-        // Their tasks may have been removed meanwhile.
-        let parts: HashSet<_> = tasks.values().flat_map(|of_task| &of_task.parts).copied().collect();
+        drop(stored);
+        // A part is stored before its list: what is still missing is not on its way.
+        let lost = match parts.is_empty() {
+            true => parts,
+            false => self.parts.absent(parts).await.map_err(|error| error.to_string())?,
+        };
+        let mut tasks = BTreeMap::<TaskKey, OfTask>::new();
+        for (task, name, mut of_file) in missing {
+            of_file.retain(|part| lost.contains(part));
+            if of_file.is_empty() {
+                continue;
+            }
+            let of_task = tasks.entry(task).or_insert_with(|| OfTask { first: name, ..OfTask::default() });
+            of_task.parts.extend(of_file);
+            of_task.files += 1;
+        }
         self.lost.set(self.by_namespace(tasks).await?);
-        Ok(parts.len())
+        Ok(lost.len())
     }
 
     async fn by_namespace(
