@@ -1,5 +1,6 @@
 // The search of a whole log, and links to its lines, in a real browser.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { accessible, api, base, fits, nothingFailed, setUp, shell, signedIn, until } from "./harness.mjs";
 
@@ -17,6 +18,13 @@ test("a text is found where the page has left the log out, and each line has a l
   const log = page.getByRole("region", { name: "Log" });
   await log.getByText("the late NEEDLE").waitFor();
   await page.getByRole("button", { name: "Following" }).waitFor();
+  // A download has what the page has left out, too.
+  const saved = page.waitForEvent("download");
+  await page.getByRole("link", { name: "Download", exact: true }).click();
+  const text = readFileSync(await (await saved).path(), "utf8");
+  assert.equal((await saved).suggestedFilename(), `${name.split("/").at(-1)}.log`);
+  assert.equal(text.match(/^row [0-9.e+]+$/gm)?.length, 60_000);
+  assert.ok(text.includes("the early needle") && text.includes("the late NEEDLE"));
   const field = page.getByLabel("Find in the log");
   await field.fill("Needle");
   await page.getByRole("button", { name: "Search all of it" }).focus();

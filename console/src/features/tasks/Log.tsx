@@ -1,6 +1,7 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import Anser from "anser";
 import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { id } from "../../api/format";
 import { type Link, troubleOf } from "../../api/useStream";
 import { Problem } from "../../components/Problem";
 import { LogSearch } from "./LogSearch";
@@ -59,16 +60,6 @@ export function Log({ name, lines: live, version, link, last, linked, onLink }: 
     [onLink],
   );
   const pause = useCallback(() => setFollows(false), []);
-  const download = () => {
-    const url = URL.createObjectURL(
-      new Blob([lines.map((line) => line.text).join("\n")], { type: "text/plain" }),
-    );
-    const anchor = document.createElement("a");
-    anchor.href = url;
-    anchor.download = "log.txt";
-    anchor.click();
-    URL.revokeObjectURL(url);
-  };
   return (
     <>
       <div className="bar">
@@ -95,9 +86,10 @@ export function Log({ name, lines: live, version, link, last, linked, onLink }: 
         >
           {follows ? "Following" : "Paused: follow"}
         </button>
-        <button type="button" onClick={download}>
+        {/* The browser saves it while it arrives: the page holds nothing of it. */}
+        <a className="button" href={`/api/v1/${name}:downloadLog`} download={`${id(name)}.log`}>
           Download
-        </button>
+        </a>
         <span className="quiet" role="status">
           {shown.length} lines{part.lines && ` around entry ${place?.seq} of ${last}`}. {troubleOf(link)}
         </span>

@@ -61,6 +61,7 @@ impl TaskService for Fake {
     type WatchTaskStream = Out<v1::WatchTaskResponse>;
     type WatchTasksStream = Out<v1::WatchTasksResponse>;
     type AttachTaskStream = Out<v1::AttachTaskResponse>;
+    type DownloadTaskLogStream = Out<rota_proto::HttpBody>;
 
     async fn watch_task(
         &self,
@@ -101,6 +102,13 @@ impl TaskService for Fake {
             return Err(Status::unavailable("shutting down"));
         }
         Ok(Response::new(v1::Task::default()))
+    }
+
+    async fn download_task_log(
+        &self,
+        _: Request<v1::DownloadTaskLogRequest>,
+    ) -> Result<Response<Self::DownloadTaskLogStream>, Status> {
+        Err(Status::unimplemented("download_task_log"))
     }
 
     async fn attach_task(

@@ -135,7 +135,7 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
 
 fn content(route: &Route, schemas: &mut Schemas<'_>) -> Value {
     if content::is(&route.call.output()) {
-        return json!({ "application/octet-stream": {} });
+        return json!({ "application/octet-stream": {}, "text/plain": {} });
     }
     let schema = schemas.of_message(&route.call.output());
     if route.call.is_server_streaming() {

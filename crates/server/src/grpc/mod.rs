@@ -22,6 +22,7 @@ mod health;
 mod input;
 mod kept;
 mod kinds;
+mod log_text;
 mod managed;
 mod pools;
 mod redelivery;

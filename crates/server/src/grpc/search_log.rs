@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::answers::page_size;
+use super::log_text::text_of;
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::wire::status::invalid;
 use crate::wire::{check, event, names};
@@ -95,32 +96,12 @@ impl Search {
 
     /// Searches an entry. Returns the bytes that it has.
     fn entry(&mut self, entry: &v1::Event) -> usize {
-        use v1::event::Kind;
         if std::mem::replace(&mut self.attempt, entry.attempt) != entry.attempt {
             self.tails = Default::default();
         }
         match &entry.kind {
-            Some(Kind::Output(output)) => self.output(entry.log_seq, output),
-            Some(Kind::Message(message)) => self.whole(entry.log_seq, &message.text),
-            Some(Kind::ToolCall(call)) => {
-                self.whole(entry.log_seq, &format!("{} {}", call.tool, call.input_json))
-            }
-            Some(Kind::ToolResult(result)) => self.whole(entry.log_seq, &result.output),
-            Some(Kind::State(state)) => {
-                self.whole(entry.log_seq, &format!("{}: {}", state.reason, state.message))
-            }
-            Some(Kind::Notice(notice)) => self.whole(entry.log_seq, &notice.message),
-            Some(Kind::Progress(progress)) => self.whole(entry.log_seq, &progress.step),
-            Some(Kind::InputRequest(request)) if request.prompt.is_empty() => {
-                self.whole(entry.log_seq, &request.tool)
-            }
-            Some(Kind::InputRequest(request)) => self.whole(entry.log_seq, &request.prompt),
-            Some(Kind::InputReceived(received)) => {
-                let text = received.input.as_ref().map_or("", |input| &input.text);
-                self.whole(entry.log_seq, text)
-            }
-            Some(Kind::Change(change)) => self.whole(entry.log_seq, &change.fields.join(", ")),
-            _ => 0,
+            Some(v1::event::Kind::Output(output)) => self.output(entry.log_seq, output),
+            _ => text_of(entry).map_or(0, |text| self.whole(entry.log_seq, &text)),
         }
     }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message;
 use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
 use rota_proto::labels::{CLUSTER, REPLAYED};
-use rota_proto::num;
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
+use rota_proto::{HttpBody, num};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::create::{self, Creator};
@@ -19,7 +19,7 @@ use super::explain::Explainer;
 use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{change, feed, follow, managed, search_log, task_filter, threads};
+use super::{change, feed, follow, log_text, managed, search_log, task_filter, threads};
 use crate::attention::Attention;
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
@@ -28,8 +28,6 @@ use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, names, status, task as wire};
 
 const MAX_BATCH: usize = 1000;
-/// Tasks of one page of a list, encoded; the page has at least one task.
-const MAX_PAGE_BYTES: usize = 4 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Tasks {
@@ -152,6 +150,7 @@ impl TaskService for Tasks {
     type WatchTaskStream = Replaced<WatchTaskResponse>;
     type WatchTasksStream = Replaced<WatchTasksResponse>;
     type AttachTaskStream = Boxed<AttachTaskResponse>;
+    type DownloadTaskLogStream = ReceiverStream<Result<HttpBody, Status>>;
 
     async fn create_task(
         &self,
@@ -249,18 +248,7 @@ impl TaskService for Tasks {
         };
         let mut page = page.map_err(status::store)?;
         page.tasks.retain(|task| scope.contains(task));
-        let (mut tasks, mut size, mut next) = (Vec::with_capacity(page.tasks.len()), 0, page.next);
-        for (index, record) in page.tasks.iter().enumerate() {
-            let task = wire::to_wire(record, None, None);
-            size += task.encoded_len();
-            if size > MAX_PAGE_BYTES && index > 0 {
-                next = Some(page.tasks[index - 1].key);
-                break;
-            }
-            tasks.push(task);
-        }
-        let next_page_token = next.map(|key| format!("{:x}", key.0)).unwrap_or_default();
-        Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
+        Ok(Response::new(task_filter::page(&page)))
     }
 
     async fn list_threads(
@@ -356,6 +344,14 @@ impl TaskService for Tasks {
         request: Request<v1::SearchTaskLogRequest>,
     ) -> Result<Response<v1::SearchTaskLogResponse>, Status> {
         search_log::search(&self.store, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn download_task_log(
+        &self,
+        request: Request<v1::DownloadTaskLogRequest>,
+    ) -> Result<Response<Self::DownloadTaskLogStream>, Status> {
+        let name = &request.get_ref().name;
+        log_text::download(&self.store, &self.streams, name).await.map(Response::new)
     }
 
     async fn watch_tasks(

@@ -66,6 +66,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.TaskService/WatchTasks", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TaskService/WatchTask", VIEWERS),
     ("/rota.v1.TaskService/SearchTaskLog", VIEWERS),
+    ("/rota.v1.TaskService/DownloadTaskLog", VIEWERS),
     ("/rota.v1.TaskService/ListThreads", VIEWERS),
     // The operator sees agents of its cluster only, but for the numbers of the demand.
     ("/rota.v1.AgentService/ListAgents", OPERATORS_AND_VIEWERS),
@@ -158,7 +159,7 @@ mod tests {
             OPERATORS_AND_VIEWERS,
         ),
         ("rota.v1.TaskService", &["CreateTask", "UpdateTask", "CancelTask"], OPERATORS_AND_DEVELOPERS),
-        ("rota.v1.TaskService", &["WatchTask", "SearchTaskLog", "ListThreads"], VIEWERS),
+        ("rota.v1.TaskService", &["WatchTask", "SearchTaskLog", "DownloadTaskLog", "ListThreads"], VIEWERS),
         (
             "rota.v1.TaskService",
             &[

@@ -97,6 +97,41 @@ async fn large_log_is_searched_in_pieces() -> Result<()> {
 }
 
 #[tokio::test]
+async fn large_log_is_downloaded_in_parts() -> Result<()> {
+    const OUTPUTS: i64 = 25;
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    for report in 0..4 {
+        worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
+    }
+    worker.succeed(&assign, 4 * OUTPUTS, "done");
+    assert!(worker.result_ack().await?);
+    tasks::ended(client, &task.name).await?;
+    let request = v1::DownloadTaskLogRequest { name: task.name.clone() };
+    let mut parts = client.tasks().download_task_log(request).await?.into_inner();
+    let (mut text, mut count) = (Vec::new(), 0);
+    while let Some(part) = parts.message().await? {
+        assert!(part.data.len() <= MAX_MESSAGE, "{}", part.data.len());
+        text.extend_from_slice(&part.data);
+        count += 1;
+    }
+    assert!(count > 1);
+    let written = text.iter().filter(|byte| **byte == b'x').count();
+    assert!(written >= 100 * OUTPUT_SIZE, "{written}");
+    // Over HTTP it is a file.
+    let url = format!("http://{}/api/v1/{}:downloadLog", cluster.addr(), task.name);
+    let answer = reqwest::Client::builder().no_proxy().build()?.get(&url).send().await?;
+    assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(answer.headers()["content-disposition"], "attachment");
+    assert_eq!(answer.bytes().await?, text);
+    Ok(())
+}
+
+#[tokio::test]
 async fn large_commit_is_split_in_feed() -> Result<()> {
     // Many messages, one commit, of which a worker may send at most 2 MiB at a time.
     const OUTPUTS: usize = 30;
