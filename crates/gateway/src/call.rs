@@ -17,7 +17,7 @@ use tonic::body::Body;
 use crate::request::{self, FIELDS_OF_HEADERS, HeaderField, Parameters};
 use crate::routes::{self, Found, Route};
 use crate::stream::{Format, PREFIX_LENGTH};
-use crate::{Gateway, OPENAPI, PREFIX, content, response, status};
+use crate::{Gateway, OPENAPI, PREFIX, SOCKET, Sockets, content, response, socket, status};
 
 /// Time to receive the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,30 +41,49 @@ const PASSED: &[&str] = &[
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpMethod(pub Method);
 
+/// The services behind this layer.
+pub trait Inner:
+    tower::Service<Request<Body>, Response = Response<Body>, Future: Send + 'static, Error: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Inner for S where
+    S: tower::Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Future: Send + 'static,
+            Error: Send + 'static,
+        > + Clone
+        + Send
+        + 'static
+{
+}
+
 /// Answers requests below [`PREFIX`] and passes all others on.
 #[derive(Debug, Clone)]
-pub struct Layer(pub Arc<Gateway>);
+pub struct Layer {
+    pub gateway: Arc<Gateway>,
+    pub sockets: Sockets,
+}
 
 impl<S> tower::Layer<S> for Layer {
     type Service = Service<S>;
 
     fn layer(&self, inner: S) -> Service<S> {
-        Service { gateway: Arc::clone(&self.0), inner }
+        Service { layer: self.clone(), inner }
     }
 }
 
 #[derive(Debug, Clone)]
 pub struct Service<S> {
-    gateway: Arc<Gateway>,
+    layer: Layer,
     inner: S,
 }
 
-impl<S> tower::Service<Request<Body>> for Service<S>
-where
-    S: tower::Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
+impl<S: Inner> tower::Service<Request<Body>> for Service<S> {
     type Response = Response<Body>;
     type Error = S::Error;
     type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, S::Error>>>;
@@ -77,7 +96,11 @@ where
         if !request.uri().path().starts_with(PREFIX) {
             return Either::Left(self.inner.call(request));
         }
-        let gateway = Arc::clone(&self.gateway);
+        let gateway = Arc::clone(&self.layer.gateway);
+        if request.uri().path() == SOCKET {
+            let accepted = socket::accept(gateway, self.inner.clone(), self.layer.sockets.clone(), request);
+            return Either::Right(accepted.map(Ok).boxed());
+        }
         match gateway.convert(request) {
             Err(answer) => Either::Right(ready(Ok(*answer)).boxed()),
             Ok((request, call)) => {
@@ -107,7 +130,10 @@ pub(crate) enum Form {
 
 impl Gateway {
     /// Returns the gRPC request of an HTTP request, or the response if it calls nothing.
-    fn convert(&self, request: Request<Body>) -> Result<(Request<Body>, Call), Box<Response<Body>>> {
+    pub(crate) fn convert(
+        &self,
+        request: Request<Body>,
+    ) -> Result<(Request<Body>, Call), Box<Response<Body>>> {
         let refuse = |status: Box<Status>| Box::new(status::response(&self.pool, &status));
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path();

@@ -8,6 +8,7 @@
 //! - [`Layer`]: puts it in front of services.
 //! - [`openapi()`]: describes the same paths in OpenAPI 3.1, for `docs/reference/openapi.json` and `/api/v1/openapi.json`.
 //! - [`Gateway::names`]: the resources that a request names, by the fields that HTTP paths have.
+//! - [`Sockets`]: what the WebSockets of a server have in common; `socket/` makes calls of their messages, as of requests.
 //! - [`REASONS`]: errors that only HTTP requests have.
 //!
 //! # How a request flows
@@ -31,6 +32,7 @@ mod request;
 mod response;
 mod routes;
 mod status;
+mod socket;
 mod stream;
 mod template;
 
@@ -40,11 +42,12 @@ use bytes::Bytes;
 use prost::Message;
 use prost_reflect::DescriptorPool;
 
-pub use self::call::{HttpMethod, Layer, Service};
+pub use self::call::{HttpMethod, Inner, Layer, Service};
 pub use self::names::Names;
 pub use self::openapi::document as openapi;
 use self::routes::Routes;
 pub use self::status::REASONS;
+pub use self::socket::{SOCKET, Sockets};
 
 /// First part of all paths of this layer.
 pub const PREFIX: &str = "/api/";

@@ -45,7 +45,7 @@ async fn convert_parts(gateway: &Gateway, call: Call, parts: Parts, body: Body) 
 }
 
 /// Returns the only message of a body, as JSON.
-async fn one(body: Body, output: &MessageDescriptor) -> Result<Bytes, Box<Status>> {
+pub(crate) async fn one(body: Body, output: &MessageDescriptor) -> Result<Bytes, Box<Status>> {
     let broken = |why: &str| Box::new(Status::internal(format!("the response of the call {why}")));
     let collected = body.collect().await.map_err(Box::new)?;
     let status = collected.trailers().and_then(Status::from_header_map);

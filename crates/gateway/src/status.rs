@@ -31,6 +31,27 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ),
     ("BODY_TOO_LARGE", Code::ResourceExhausted, "The body of the HTTP request is too large."),
     ("BODY_TOO_SLOW", Code::DeadlineExceeded, "The body of the HTTP request did not arrive in time."),
+    (
+        "WEBSOCKET_EXPECTED",
+        Code::FailedPrecondition,
+        "The path is that of a WebSocket, and the request opens none.",
+    ),
+    ("ORIGIN_REFUSED", Code::PermissionDenied, "Pages of this origin may not open a WebSocket."),
+    (
+        "MESSAGE_INVALID",
+        Code::InvalidArgument,
+        "A message of a WebSocket is invalid; the error names the place.",
+    ),
+    (
+        "SUBSCRIPTIONS_EXHAUSTED",
+        Code::ResourceExhausted,
+        "The WebSocket has as many subscriptions as it may have.",
+    ),
+    (
+        "COMMANDS_EXHAUSTED",
+        Code::ResourceExhausted,
+        "As many commands of the WebSocket are not answered yet as there may be.",
+    ),
 ];
 
 pub(crate) fn error(reason: &str, message: &str, hint: &str) -> Box<Status> {
@@ -98,6 +119,7 @@ pub(crate) fn response(pool: &DescriptorPool, status: &Status) -> Response<Body>
     *response.status_mut() = own_status(&reason).unwrap_or_else(|| http_status(status));
     if status.code() == Code::Unauthenticated {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response.extensions_mut().insert(status.clone());
     }
     response
 }

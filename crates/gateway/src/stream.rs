@@ -39,7 +39,7 @@ impl Format {
 pub(crate) struct Messages {
     body: Body,
     received: BytesMut,
-    output: MessageDescriptor,
+    pub(crate) output: MessageDescriptor,
     over: bool,
 }
 

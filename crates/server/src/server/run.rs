@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use rota_gateway::Gateway;
+use rota_gateway::{Gateway, Sockets};
 use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
 use rota_proto::v1::artifact_service_server::ArtifactServiceServer;
@@ -77,6 +77,8 @@ impl Bound {
             .map_err(Error::Gateway)?;
 
         let calls = TaskTracker::new();
+        let sockets =
+            Sockets { stop: stop.clone(), open: calls.clone(), origins: cors_origins.clone().into() };
         let mut routes = Routes::builder();
         routes
             .add_service(tasks)
@@ -95,7 +97,7 @@ impl Bound {
             .layer(code_flow::Layer(code_flow))
             .layer(rota_console::Layer { enabled: console })
             // What it makes of requests passes all others.
-            .layer(rota_gateway::Layer(Arc::clone(&gateway)))
+            .layer(rota_gateway::Layer { gateway: Arc::clone(&gateway), sockets })
             .layer(grpc::deadline::Layer)
             .layer(auth::Layer(Arc::new(authenticator)))
             .layer(ending::Layer { stop: stop.clone(), calls: calls.clone() })

@@ -56,4 +56,5 @@ mod validate_only;
 mod validation;
 mod watch;
 mod workers;
+mod web_socket;
 mod workflows;
