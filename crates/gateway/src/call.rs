@@ -17,7 +17,7 @@ use tonic::body::Body;
 use crate::request::{self, FIELDS_OF_HEADERS, HeaderField, Parameters};
 use crate::routes::{self, Found, Route};
 use crate::stream::{Format, PREFIX_LENGTH};
-use crate::{Gateway, OPENAPI, PREFIX, SOCKET, Sockets, content, response, socket, status};
+use crate::{Gateway, OPENAPI, PREFIX, SOCKET, Sockets, content, etag, response, socket, status};
 
 /// Time to receive the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -117,6 +117,8 @@ impl<S: Inner> tower::Service<Request<Body>> for Service<S> {
 pub(crate) struct Call {
     pub(crate) output: prost_reflect::MessageDescriptor,
     pub(crate) form: Form,
+    /// Etags of the record that a reader has already.
+    pub(crate) known_etag: Option<HeaderValue>,
 }
 
 /// Form in which a call answers over HTTP.
@@ -156,10 +158,13 @@ impl Gateway {
             let value = parts.headers.get(name)?.to_str().ok()?.to_owned();
             Some(HeaderField { field, value, replaces })
         };
+        let mut fields: Vec<_> = FIELDS_OF_HEADERS.iter().filter_map(named).collect();
+        let etag = etag::wanted(&parts.headers, &parts.method, &route.call.input()).map_err(refuse)?;
+        fields.extend(etag.map(|value| HeaderField { field: "etag", value, replaces: true }));
         let parameters = Parameters {
             path: values.into_iter().map(|(field, value)| (field.to_owned(), value)).collect(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
-            headers: FIELDS_OF_HEADERS.iter().filter_map(named).collect(),
+            headers: fields,
         };
         if route.body != routes::Body::None && !body.is_end_stream() && !is_json(&parts.headers) {
             let hint = "set the header `Content-Type: application/json`";
@@ -174,7 +179,8 @@ impl Gateway {
             true if content::is(&route.call.output()) => Form::Content,
             true => Form::Many(Format::of(&parts.headers)),
         };
-        let call = Call { output: route.call.output(), form };
+        let known_etag = parts.headers.get(header::IF_NONE_MATCH).filter(|_| parts.method.is_safe()).cloned();
+        let call = Call { output: route.call.output(), form, known_etag };
 
         let mut headers = HeaderMap::new();
         for name in PASSED {

@@ -26,13 +26,14 @@
 
 mod call;
 mod content;
+mod etag;
 mod names;
 mod openapi;
 mod request;
 mod response;
 mod routes;
-mod status;
 mod socket;
+mod status;
 mod stream;
 mod template;
 
@@ -46,8 +47,8 @@ pub use self::call::{HttpMethod, Inner, Layer, Service};
 pub use self::names::Names;
 pub use self::openapi::document as openapi;
 use self::routes::Routes;
-pub use self::status::REASONS;
 pub use self::socket::{SOCKET, Sockets};
+pub use self::status::REASONS;
 
 /// First part of all paths of this layer.
 pub const PREFIX: &str = "/api/";

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::call::{Call, Form, LARGE};
 use crate::stream::{self, Messages};
-use crate::{Gateway, content, status};
+use crate::{Gateway, content, etag, status};
 
 /// Headers of the services that responses over HTTP have too.
 const PASSED: [&str; 2] = ["rota-role", "set-cookie"];
@@ -39,13 +39,29 @@ async fn convert_parts(gateway: &Gateway, call: Call, parts: Parts, body: Body) 
             return stream::response(gateway.pool.clone(), Messages::new(body, call.output), format);
         }
         Form::Content => content::response(Messages::new(body, call.output)).await,
-        Form::One => one(body, &call.output).await.map(json),
+        Form::One => one(body, &call.output).await.map(|one| one.response(call.known_etag.as_ref())),
     };
     answered.unwrap_or_else(|status| status::response(&gateway.pool, &status))
 }
 
+/// The only message of a response.
+pub(crate) struct One {
+    pub(crate) json: Bytes,
+    etag: Option<HeaderValue>,
+}
+
+impl One {
+    /// Returns the response for a caller who may have the record already.
+    fn response(self, known: Option<&HeaderValue>) -> Response<Body> {
+        let not_modified = etag::not_modified(known, self.etag.as_ref());
+        let mut response = not_modified.unwrap_or_else(|| json(self.json));
+        response.headers_mut().extend(self.etag.map(|etag| (header::ETAG, etag)));
+        response
+    }
+}
+
 /// Returns the only message of a body, as JSON.
-pub(crate) async fn one(body: Body, output: &MessageDescriptor) -> Result<Bytes, Box<Status>> {
+pub(crate) async fn one(body: Body, output: &MessageDescriptor) -> Result<One, Box<Status>> {
     let broken = |why: &str| Box::new(Status::internal(format!("the response of the call {why}")));
     let collected = body.collect().await.map_err(Box::new)?;
     let status = collected.trailers().and_then(Status::from_header_map);
@@ -59,7 +75,7 @@ pub(crate) async fn one(body: Body, output: &MessageDescriptor) -> Result<Bytes,
     let mut text = Vec::new();
     decode(output, message, move |message| {
         append_json(&mut text, message)?;
-        Ok(text.into())
+        Ok(One { json: text.into(), etag: etag::of(message) })
     })
     .await
 }

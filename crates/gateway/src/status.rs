@@ -86,13 +86,16 @@ pub(crate) fn http_status(status: &Status) -> StatusCode {
     }
 }
 
-/// Returns the HTTP status of an error of this layer, where HTTP has a better one than its code.
+/// Returns the HTTP status of an error where HTTP has a better one than that of its code.
 fn own_status(reason: &str) -> Option<StatusCode> {
     match reason {
         "METHOD_UNSUPPORTED" => Some(StatusCode::METHOD_NOT_ALLOWED),
         "MEDIA_TYPE_UNSUPPORTED" => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
         "BODY_TOO_LARGE" => Some(StatusCode::PAYLOAD_TOO_LARGE),
         "BODY_TOO_SLOW" => Some(StatusCode::REQUEST_TIMEOUT),
+        "WEBSOCKET_EXPECTED" => Some(StatusCode::UPGRADE_REQUIRED),
+        // Of the services, which know no headers.
+        "ETAG_MISMATCH" => Some(StatusCode::PRECONDITION_FAILED),
         _ => None,
     }
 }
@@ -116,10 +119,10 @@ pub(crate) fn response(pool: &DescriptorPool, status: &Status) -> Response<Body>
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     let body = Bytes::from(json(pool, status));
     let mut response = response::json(body);
+    response.extensions_mut().insert(status.clone());
     *response.status_mut() = own_status(&reason).unwrap_or_else(|| http_status(status));
     if status.code() == Code::Unauthenticated {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response.extensions_mut().insert(status.clone());
     }
     response
 }

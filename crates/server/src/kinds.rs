@@ -19,7 +19,7 @@ use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 use crate::wire::kind::{self as wire, AUTO};
 use crate::wire::status::{self, error, invalid};
-use crate::wire::{names, target, time};
+use crate::wire::{etag, names, target, time};
 
 /// Kinds that a namespace may have of its own.
 pub(crate) const MAX_KINDS: usize = 50;
@@ -70,6 +70,7 @@ pub(crate) fn decode(document: &Document) -> Result<v1::TaskKind, Status> {
         shipped: false,
         create_time: Some(time::timestamp(document.created_at)),
         update_time: Some(time::timestamp(document.updated_at)),
+        etag: etag::of_document(document),
     })
 }
 
@@ -329,7 +330,8 @@ mod tests {
         let shipped = frame(&batch).await;
         let spec = v1::TaskKindSpec { frame: "Mine: ${{ prompt }}".to_owned(), ..Default::default() };
         let kind = v1::TaskKind { name: n::kind("default", "code"), spec: Some(spec), ..Default::default() };
-        let request = v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false };
+        let request =
+            v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false, ..Default::default() };
         kinds.put_task_kind(tonic::Request::new(request)).await.unwrap();
         assert_eq!(frame(&batch).await, shipped, "it was read before");
         assert_ne!(frame(&kinds.of_batch()).await, shipped);

@@ -36,7 +36,12 @@ impl Delete {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let What::Agent { name, ignore_not_found, force } = self.what;
         let full = context.agent(&name)?;
-        let request = DeleteAgentRequest { name: full.clone(), allow_missing: ignore_not_found, force };
+        let request = DeleteAgentRequest {
+            name: full.clone(),
+            allow_missing: ignore_not_found,
+            force,
+            ..Default::default()
+        };
         context.client.delete_agent(request).await?;
         context.out.line(&format!("agent/{} deleted", rota_proto::names::last(&full)))?;
         Ok(Exit::Ok)

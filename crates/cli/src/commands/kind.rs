@@ -81,7 +81,11 @@ impl Kind {
             What::Apply { name, file, dry_run } => {
                 let spec = spec_of(&file.display().to_string(), &read(&file)?)?;
                 let kind = TaskKind { name: named(&name), spec: Some(spec), ..TaskKind::default() };
-                let request = PutTaskKindRequest { task_kind: Some(kind), validate_only: dry_run };
+                let request = PutTaskKindRequest {
+                    task_kind: Some(kind),
+                    validate_only: dry_run,
+                    ..Default::default()
+                };
                 let kind = context.client.put_task_kind(request).await?;
                 let would = if dry_run { "would be " } else { "" };
                 match context.out.is_human() {
@@ -91,7 +95,10 @@ impl Kind {
                 Ok(Exit::Ok)
             }
             What::Delete { name } => {
-                context.client.delete_task_kind(DeleteTaskKindRequest { name: named(&name) }).await?;
+                context
+                    .client
+                    .delete_task_kind(DeleteTaskKindRequest { name: named(&name), ..Default::default() })
+                    .await?;
                 context.reporter.line(&format!("kind {name} deleted"));
                 Ok(Exit::Ok)
             }

@@ -111,7 +111,11 @@ impl Template {
                 Box::pin(apply(context, named(&name), &name, spec, dry_run)).await
             }
             What::Delete { name } => {
-                let request = DeleteWorkflowTemplateRequest { name: named(&name), allow_missing: false };
+                let request = DeleteWorkflowTemplateRequest {
+                    name: named(&name),
+                    allow_missing: false,
+                    ..Default::default()
+                };
                 context.client.delete_workflow_template(request).await?;
                 context.reporter.line(&format!("template {name} deleted"));
                 Ok(Exit::Ok)

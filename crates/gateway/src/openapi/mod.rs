@@ -10,7 +10,7 @@ use self::comments::Comments;
 use self::schema::Schemas;
 use crate::routes::{Body, Route, Routes};
 use crate::template::{Segment, Template};
-use crate::{Error, content, pool};
+use crate::{Error, content, etag, pool};
 
 /// Depth of fields of fields that are parameters of a query.
 const MAX_DEPTH: usize = 3;
@@ -105,6 +105,19 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
             "description": "The same as the field `idempotencyKey`.",
         }));
     }
+    for (name, of, is_read) in [("If-Match", &input, false), ("If-None-Match", &call.output(), true)] {
+        if etag::has(of) && !call.is_server_streaming() && (route.method == http::Method::GET) == is_read {
+            let description = match is_read {
+                true => "`ETag` of the record that the caller has: if it is unchanged, the response is 304.",
+                false => {
+                    "The field `etag` in quotes, or `*`: the `ETag` of the record that the caller has read."
+                }
+            };
+            parameters.push(json!({
+                "name": name, "in": "header", "schema": { "type": "string" }, "description": description,
+            }));
+        }
+    }
     let name = call.name();
     let (first, rest) = name.split_at(1);
     let service = call.parent_service();
@@ -121,6 +134,17 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
             },
         },
     });
+    let errors = [
+        (etag::has(&input) && route.method != http::Method::GET, "412", "The record has another etag."),
+        (etag::has(&call.output()) && route.method == http::Method::GET, "304", "The caller has the record."),
+    ];
+    for (_, code, description) in errors.iter().filter(|(is_possible, ..)| *is_possible) {
+        operation["responses"][code] = json!({ "description": description });
+    }
+    if etag::has(&call.output()) {
+        let header = json!({ "schema": { "type": "string" }, "description": "The field `etag`, in quotes." });
+        operation["responses"]["200"]["headers"] = json!({ "ETag": header });
+    }
     let body = match &route.body {
         Body::None => None,
         Body::Message => Some(schemas.object(&input, &in_path)),

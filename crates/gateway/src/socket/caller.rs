@@ -64,8 +64,8 @@ impl<S: Inner> Caller<S> {
         let sent = self.send(command);
         async move {
             let (call, body) = sent.await?;
-            let text = response::one(body, &call.output).await?;
-            serde_json::from_slice(&text).map_err(|error| Box::new(Status::internal(error.to_string())))
+            let one = response::one(body, &call.output).await?;
+            serde_json::from_slice(&one.json).map_err(|error| Box::new(Status::internal(error.to_string())))
         }
     }
 

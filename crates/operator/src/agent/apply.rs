@@ -176,7 +176,12 @@ pub(super) async fn announce(
 
 /// Deletes the agent from the control plane, which drains its workers.
 pub(super) async fn unregister(context: &Context, name: &str) -> Result<(), ReconcileError> {
-    let request = v1::DeleteAgentRequest { name: name.to_owned(), allow_missing: true, force: true };
+    let request = v1::DeleteAgentRequest {
+        name: name.to_owned(),
+        allow_missing: true,
+        force: true,
+        ..Default::default()
+    };
     context.control.delete_agent(request).await?;
     Ok(())
 }

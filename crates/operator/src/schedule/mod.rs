@@ -43,7 +43,8 @@ impl StoredKind for Schedule {
     }
 
     async fn delete(control: &Client, name: String) -> Result<(), rota_client::Error> {
-        match control.delete_schedule(v1::DeleteScheduleRequest { name, allow_missing: true }).await {
+        let request = v1::DeleteScheduleRequest { name, allow_missing: true, ..Default::default() };
+        match control.delete_schedule(request).await {
             Err(error) if error.code != Code::NotFound => Err(error),
             _ => Ok(()),
         }

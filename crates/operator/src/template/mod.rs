@@ -48,7 +48,7 @@ impl StoredKind for WorkflowTemplate {
     }
 
     async fn delete(control: &Client, name: String) -> Result<(), rota_client::Error> {
-        let request = v1::DeleteWorkflowTemplateRequest { name, allow_missing: true };
+        let request = v1::DeleteWorkflowTemplateRequest { name, allow_missing: true, ..Default::default() };
         match control.delete_workflow_template(request).await {
             Err(error) if error.code != Code::NotFound => Err(error),
             _ => Ok(()),

@@ -27,7 +27,7 @@ use crate::demand::{Demand, PoolStatus};
 use crate::keys::AgentKey;
 use crate::sessions::{self, SessionDeps};
 use crate::wire::status::{error, invalid};
-use crate::wire::{agent as wire, budget, names};
+use crate::wire::{agent as wire, budget, etag, names};
 
 #[derive(Clone)]
 pub(crate) struct Agents {
@@ -157,6 +157,7 @@ impl AgentService for Agents {
         // A mask reads before it writes: two that name different fields must not undo each other.
         let _exclusive = self.agents.lock_changes().await;
         let known = self.agents.get(&(namespace.clone(), name.clone()));
+        etag::check(&request.etag, known.as_ref().map(|known| etag::of_agent(&known.agent)).as_deref())?;
         let known = known.map(|known| wire::stored(&known.agent));
         if let Some(known) = &known {
             scope.check_agent(&name, &known.labels)?;
@@ -195,6 +196,8 @@ impl AgentService for Agents {
             Err(_) if request.allow_missing => return Ok(Response::new(Empty {})),
             checked => checked?,
         }
+        let current = self.agents.get(&key).map(|known| etag::of_agent(&known.agent));
+        etag::check(&request.etag, current.as_deref())?;
         if let Some(known) = self.agents.get(&key).filter(|_| !request.force) {
             let known = wire::stored(&known.agent);
             managed::check(&known.labels, &BTreeMap::new(), &format!("agent {}", key.1), || {

@@ -6,14 +6,14 @@ use pbjson_types::Empty;
 use prost::Message;
 use rota_proto::v1;
 use rota_proto::v1::task_kind_service_server::TaskKindService;
-use rota_store::{Command, Expected, PutDocument, Reply};
+use rota_store::{Command, PutDocument, Reply};
 use tonic::{Request, Response, Status};
 
 use super::answers::page_size;
 use crate::kinds::{self, Kinds, MAX_KINDS};
 use crate::store_client::{no_reply, unexpected_reply};
 use crate::wire::status::{self, error, hinted, invalid};
-use crate::wire::{kind as wire, names};
+use crate::wire::{etag, kind as wire, names};
 
 /// Kinds of one page of a list, encoded; the page has at least one.
 const MAX_PAGE_BYTES: usize = 1 << 20;
@@ -77,9 +77,11 @@ impl TaskKindService for Kinds {
                 "delete one that is not used: `rota kind delete NAME`",
             ));
         }
+        let current = own.iter().find(|document| document.key.name == name);
+        let expected = etag::expected(&request.etag, current)?;
         let payload = spec.encode_to_vec().into();
         let key = kinds::key(&namespace, &name);
-        let batch = vec![Command::PutDocument(PutDocument { key, payload, expected: Expected::Any })];
+        let batch = vec![Command::PutDocument(PutDocument { key, payload, expected })];
         let replies = match request.validate_only {
             true => self.store.dry_run(batch).await,
             false => self.store.apply(batch).await,
@@ -95,8 +97,13 @@ impl TaskKindService for Kinds {
         &self,
         request: Request<v1::DeleteTaskKindRequest>,
     ) -> Result<Response<Empty>, Status> {
-        let (namespace, name) = names::kind("name", &request.into_inner().name)?;
-        let delete = Command::DeleteDocument(kinds::key(&namespace, &name), Expected::Any);
+        let request = request.into_inner();
+        let (namespace, name) = names::kind("name", &request.name)?;
+        let _exclusive = self.changes.lock().await;
+        let own = self.own(&namespace).await?;
+        let current = own.iter().find(|document| document.key.name == name);
+        let expected = etag::expected(&request.etag, current)?;
+        let delete = Command::DeleteDocument(kinds::key(&namespace, &name), expected);
         let replies = self.store.apply(vec![delete]).await.map_err(status::store)?;
         replies.into_iter().next().ok_or_else(no_reply)?.map_err(status::refused)?;
         Ok(Response::new(Empty {}))

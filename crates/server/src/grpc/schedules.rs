@@ -20,7 +20,7 @@ use crate::schedules::{Driver, Entry, ScheduleKey, StoredSchedule, StoredStatus,
 use crate::store_client::{no_reply, unexpected_reply};
 use crate::wire::schedule::{self as wire, Checked};
 use crate::wire::status::{self, error, invalid};
-use crate::wire::{check, names, scheduled_workflow};
+use crate::wire::{check, etag, names, scheduled_workflow};
 
 const MAX_KEY: usize = 128;
 /// Active runs whose states are read.
@@ -309,6 +309,7 @@ impl ScheduleService for Schedules {
         let _exclusive = self.driver.registry.changes.lock().await;
         let known = self.driver.registry.get(&key);
         check_managed(scope, known.as_deref(), &given.labels)?;
+        etag::expected(&request.etag, known.as_deref().map(|known| &*known.document))?;
         match (&known, &mut given.spec) {
             (None, _) if !request.allow_missing => drop(self.find(&key).await?),
             (Some(known), Some(spec)) if spec.paused.is_none() => spec.paused = Some(known.is_paused()),
@@ -339,9 +340,12 @@ impl ScheduleService for Schedules {
         {
             return if request.allow_missing { Ok(Response::new(Empty {})) } else { Err(missing) };
         }
-        let delete = |kind| Command::DeleteDocument(document_key(kind, &key), Expected::Any);
+        let known = self.driver.registry.get(&key);
+        let expected = etag::expected(&request.etag, known.as_deref().map(|known| &*known.document))?;
+        let delete = |kind, expected| Command::DeleteDocument(document_key(kind, &key), expected);
         // One that has never run has no status.
-        let batch = vec![delete(DocumentKind::Schedule), delete(DocumentKind::ScheduleStatus)];
+        let runs = delete(DocumentKind::ScheduleStatus, Expected::Any);
+        let batch = vec![delete(DocumentKind::Schedule, expected), runs];
         let replies = self.driver.store.apply(batch).await.map_err(status::store)?;
         replies.into_iter().next().ok_or_else(no_reply)?.map_err(status::refused)?;
         self.barriers.flush().await;

@@ -16,7 +16,7 @@ use super::managed::{self, Scope};
 use crate::kinds::Kinds;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{self, error, invalid};
-use crate::wire::{check, names, template as wire, time};
+use crate::wire::{check, etag, names, template as wire, time};
 
 /// Versions of a template that are kept.
 const MAX_VERSIONS: i64 = 100;
@@ -46,7 +46,10 @@ fn version_of((namespace, name): &Key, version: i64) -> DocumentKey {
 fn decode(document: &Document, key: &Key) -> Result<v1::WorkflowTemplate, Status> {
     let template = v1::WorkflowTemplate::decode(&document.payload[..])
         .map_err(|_| error("STORE_CORRUPT", format!("the record of template {} cannot be decoded", key.1)))?;
-    Ok(v1::WorkflowTemplate { name: n::template(key.0.as_str(), &key.1), ..template })
+    // What is stored as a version is never changed.
+    let is_head = document.key.kind == DocumentKind::Template;
+    let etag = if is_head { etag::of_document(document) } else { String::new() };
+    Ok(v1::WorkflowTemplate { name: n::template(key.0.as_str(), &key.1), etag, ..template })
 }
 
 fn missing(key: &Key, version: i64) -> Status {
@@ -112,6 +115,8 @@ impl Templates {
             version,
             create_time: before.as_ref().map_or(now, |before| before.create_time),
             update_time: if is_new { now } else { before.as_ref().and_then(|before| before.update_time) },
+            // Of the record, which it is a part of.
+            etag: String::new(),
         };
         let expected = known.as_ref().map_or(Expected::Absent, Document::expected);
         let payload = bytes::Bytes::from(template.encode_to_vec());
@@ -127,7 +132,9 @@ impl Templates {
         }
         let replies = if dry_run { self.store.dry_run(batch).await } else { self.store.apply(batch).await };
         match replies.map_err(status::store)?.into_iter().next().ok_or_else(no_reply)? {
-            Ok(Reply::Document(_)) => Ok(template),
+            Ok(Reply::Document(document)) => {
+                Ok(v1::WorkflowTemplate { etag: etag::of_document(&document), ..template })
+            }
             Ok(_) => Err(unexpected_reply()),
             Err(refused) => Err(status::refused(refused)),
         }
@@ -213,6 +220,7 @@ impl TemplateService for Templates {
             }
             None => scope.check_new(&given.labels)?,
         }
+        etag::expected(&request.etag, known.as_ref())?;
         match &known {
             Some(known) if !paths.is_empty() && !paths.iter().any(|path| path == "*") => {
                 let before = decode(known, &key)?;
@@ -237,9 +245,11 @@ impl TemplateService for Templates {
         let request = request.into_inner();
         let key = names::template("name", &request.name)?;
         let _exclusive = self.changes.lock().await;
+        let mut expected = Expected::Any;
         let last = match self.read(head(&key)).await {
-            Ok(Some(known)) => {
-                let known = decode(&known, &key)?;
+            Ok(Some(document)) => {
+                let known = decode(&document, &key)?;
+                expected = etag::expected(&request.etag, Some(&document))?;
                 scope.check_template(&key.1, &known.labels)?;
                 if scope == Scope::All {
                     managed::check(&known.labels, &BTreeMap::new(), &format!("template {}", key.1), hint)?;
@@ -253,8 +263,9 @@ impl TemplateService for Templates {
             Err(failed) => return Err(failed),
         };
         let versions = (last - MAX_VERSIONS).max(0) + 1..=last;
-        let keys = std::iter::once(head(&key)).chain(versions.map(|version| version_of(&key, version)));
-        let batch = keys.map(|key| Command::DeleteDocument(key, Expected::Any)).collect();
+        let versions = versions.map(|version| (version_of(&key, version), Expected::Any));
+        let keys = std::iter::once((head(&key), expected)).chain(versions);
+        let batch = keys.map(|(key, expected)| Command::DeleteDocument(key, expected)).collect();
         let replies = self.store.apply(batch).await.map_err(status::store)?;
         replies.into_iter().next().ok_or_else(no_reply)?.map_err(status::refused)?;
         Ok(Response::new(Empty {}))

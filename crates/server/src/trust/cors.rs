@@ -16,8 +16,10 @@ use super::roles::ROLE_HEADER;
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3600);
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// Headers of requests besides those that every page may send: of HTTP with JSON, of gRPC-Web, of traces.
-const REQUEST: [&str; 9] = [
+const REQUEST: [&str; 11] = [
     "idempotency-key",
+    "if-match",
+    "if-none-match",
     "last-event-id",
     "x-grpc-web",
     "x-user-agent",
@@ -28,7 +30,7 @@ const REQUEST: [&str; 9] = [
     "baggage",
 ];
 /// Headers of responses that pages may read: how a call of gRPC-Web has ended, and the caller's role.
-const RESPONSE: [&str; 4] = ["grpc-status", "grpc-message", "grpc-status-details-bin", ROLE_HEADER];
+const RESPONSE: [&str; 5] = ["etag", "grpc-status", "grpc-message", "grpc-status-details-bin", ROLE_HEADER];
 
 /// Returns the layer that lets pages of these origins call; without any, it does nothing.
 pub(crate) fn layer(origins: Vec<HeaderValue>) -> Either<CorsLayer, Identity> {

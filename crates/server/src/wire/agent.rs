@@ -14,7 +14,7 @@ use rota_proto::{names, v1, v1::runtime::Kind};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{budget, check, pull_request, spec, time};
+use super::{budget, check, etag, pull_request, spec, time};
 
 const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
@@ -118,6 +118,7 @@ pub(crate) fn to_wire(agent: &Agent, status: v1::AgentStatus) -> v1::Agent {
         create_time: Some(time::timestamp(agent.created_at)),
         update_time: Some(time::timestamp(agent.updated_at)),
         generation: num::to_i64(agent.generation),
+        etag: etag::of_agent(agent),
         ..stored(agent)
     }
 }

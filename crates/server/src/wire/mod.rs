@@ -5,6 +5,7 @@ pub(crate) mod breaker;
 pub(crate) mod budget;
 pub(crate) mod check;
 pub(crate) mod clean;
+pub(crate) mod etag;
 pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod kind;

@@ -12,7 +12,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::status::invalid;
-use super::{check, scheduled_workflow, spec, time};
+use super::{check, etag, scheduled_workflow, spec, time};
 use crate::schedules::{Entry, StoredStatus, Timetable, label};
 use crate::seal::Secrets;
 
@@ -152,6 +152,7 @@ pub(crate) fn to_wire(entry: &Entry, status: &StoredStatus, is_listed: bool) -> 
         create_time: Some(time::timestamp(document.created_at)),
         update_time: Some(time::timestamp(document.updated_at)),
         generation: entry.stored.generation,
+        etag: etag::of_document(document),
     }
 }
 

@@ -49,6 +49,11 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         Code::Aborted,
         "The object has changed since the caller read it; read it again, then repeat the change.",
     ),
+    (
+        "ETAG_MISMATCH",
+        Code::Aborted,
+        "The record does not have the etag of the request; read it again, then repeat the change.",
+    ),
     ("WORKER_NOT_FOUND", Code::NotFound, "The worker does not exist."),
     (
         "WORKER_TOKEN_NOT_FOUND",

@@ -25,7 +25,8 @@ fn task(kind: &str, prompt: &str) -> v1::Task {
 
 async fn put(cluster: &Cluster, name: &str, spec: v1::TaskKindSpec) -> Result<v1::TaskKind> {
     let kind = v1::TaskKind { name: names::kind("default", name), spec: Some(spec), ..Default::default() };
-    let request = v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false };
+    let request =
+        v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false, ..Default::default() };
     Ok(cluster.client().put_task_kind(request).await?)
 }
 
@@ -74,7 +75,7 @@ async fn tasks_get_what_their_kind_presets() -> Result<()> {
     tasks::until_state(&client, &made.name, TaskState::Succeeded).await?;
 
     // A copy has what the task had, although the kind was deleted.
-    let request = v1::DeleteTaskKindRequest { name: names::kind("default", "notes") };
+    let request = v1::DeleteTaskKindRequest { name: names::kind("default", "notes"), ..Default::default() };
     client.delete_task_kind(request.clone()).await?;
     let missing = client.delete_task_kind(request).await.unwrap_err();
     assert_eq!(missing.reason.as_deref(), Some("TASK_KIND_NOT_FOUND"));
@@ -191,7 +192,12 @@ async fn repeated_creation_keeps_what_its_kind_gave() -> Result<()> {
     // Another agent, another kind of the same name, and none.
     tasks::agent(client, "critic", tasks::script([]), &["code_review"]).await?;
     put(&cluster, "review", v1::TaskKindSpec { limits: turns(9), ..Default::default() }).await?;
-    client.delete_task_kind(v1::DeleteTaskKindRequest { name: names::kind("default", "notes") }).await?;
+    client
+        .delete_task_kind(v1::DeleteTaskKindRequest {
+            name: names::kind("default", "notes"),
+            ..Default::default()
+        })
+        .await?;
     for (made, key, kind, limits) in
         [(&first, "review", "review", None), (&own, "own", "notes", turns(3)), (&auto, "auto", "auto", None)]
     {
@@ -241,7 +247,7 @@ async fn kinds_of_a_namespace_are_bounded_and_listed_with_others() -> Result<()>
     let names: Vec<_> = page.task_kinds.iter().map(|kind| names::last(&kind.name)).collect();
     assert_eq!(names, ["data", "docs"]);
     assert_eq!(page.next_page_token, "namespaces/default/kinds/docs");
-    let request = v1::DeleteTaskKindRequest { name: names::kind("default", "review") };
+    let request = v1::DeleteTaskKindRequest { name: names::kind("default", "review"), ..Default::default() };
     client.delete_task_kind(request).await?;
     assert!(get(&cluster, "review").await?.shipped);
     Ok(())

@@ -22,6 +22,7 @@ mod continuation;
 mod damage;
 mod dependencies;
 mod escalation;
+mod etags;
 mod history;
 mod http_api;
 mod idempotency;

@@ -118,7 +118,8 @@ impl Schedule {
             What::Resume { name } => set_paused(context, named(&name), false).await,
             What::Run { name, wait } => run_now(context, named(&name), wait).await,
             What::Delete { name } => {
-                let request = DeleteScheduleRequest { name: named(&name), allow_missing: false };
+                let request =
+                    DeleteScheduleRequest { name: named(&name), allow_missing: false, ..Default::default() };
                 context.client.delete_schedule(request).await?;
                 context.reporter.line(&format!("schedule {name} deleted; what it has started continues"));
                 Ok(Exit::Ok)

@@ -152,7 +152,12 @@ async fn operator_has_nothing_to_do_with_agents_of_the_api() -> Result<()> {
             let drain = v1::DrainAgentRequest { name: name.clone(), ..Default::default() };
             let announcement = v1::AnnounceWorkersRequest { name: name.clone(), ..Default::default() };
             let report = v1::ReportAgentRequest { name: name.clone(), ..Default::default() };
-            let delete = v1::DeleteAgentRequest { name: name.clone(), force: true, allow_missing: false };
+            let delete = v1::DeleteAgentRequest {
+                name: name.clone(),
+                force: true,
+                allow_missing: false,
+                ..Default::default()
+            };
             for answer in [
                 operator.drain_agent(drain).await.map(drop),
                 operator.announce_workers(announcement).await.map(drop),
@@ -169,7 +174,12 @@ async fn operator_has_nothing_to_do_with_agents_of_the_api() -> Result<()> {
         }
         // A resource of the same name that is deleted takes nothing with it.
         operator
-            .delete_agent(v1::DeleteAgentRequest { name: private.clone(), allow_missing: true, force: true })
+            .delete_agent(v1::DeleteAgentRequest {
+                name: private.clone(),
+                allow_missing: true,
+                force: true,
+                ..Default::default()
+            })
             .await?;
         let get = v1::GetAgentRequest { name: private.clone() };
         assert_eq!(cluster.client().get_agent(get.clone()).await?.name, private);

@@ -112,7 +112,7 @@ async fn damaged_kind_fails_its_step() -> Result<()> {
     let mut cluster = Cluster::start(Backend::Sqlite).await?;
     let name = rota_proto::names::kind("default", "notes");
     let kind = v1::TaskKind { name, spec: Some(v1::TaskKindSpec::default()), ..Default::default() };
-    let put = v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false };
+    let put = v1::PutTaskKindRequest { task_kind: Some(kind), validate_only: false, ..Default::default() };
     cluster.client().put_task_kind(put).await?;
     cluster.kill().await;
     let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;

@@ -176,7 +176,14 @@ async fn steps_run_again_after_their_kind_has_changed() -> Result<()> {
         let spec = v1::TaskKindSpec { frame: format!("{frame} ${{{{ prompt }}}}"), ..Default::default() };
         let name = names::kind(tasks::NAMESPACE, "notes");
         let kind = Some(v1::TaskKind { name, spec: Some(spec), ..Default::default() });
-        cluster.client().put_task_kind(v1::PutTaskKindRequest { task_kind: kind, validate_only: false }).await
+        cluster
+            .client()
+            .put_task_kind(v1::PutTaskKindRequest {
+                task_kind: kind,
+                validate_only: false,
+                ..Default::default()
+            })
+            .await
     };
     put("First").await?;
     let mut noted = echoes("x");
