@@ -8,6 +8,7 @@ export type ChangeTasksRequest = NonNullable<
   paths["/api/v1/namespaces/{namespace}/tasks:change"]["post"]["requestBody"]
 >["content"]["application/json"];
 export type ChangeTasksResponse = Schemas["ChangeTasksResponse"];
+export type ListApprovalsResponse = Schemas["ListApprovalsResponse"];
 export type LogHit = Schemas["LogHit"];
 export type SearchTaskLogResponse = Schemas["SearchTaskLogResponse"];
 export type Artifact = Schemas["Artifact"];

@@ -1,11 +1,13 @@
 //! Index of the steps of workflows that wait for a person: kept from commits, and read from the store after a start.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::workflow::{Kind, Step, StepState};
 use rota_store::{Commit, Error, StepKey, Store, WorkflowQuery};
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use crate::store_client::StoreClient;
@@ -15,7 +17,11 @@ const PAGE: usize = 500;
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(crate) struct Approvals(Mutex<Known>);
+pub(crate) struct Approvals {
+    known: Mutex<Known>,
+    /// Set once the store was read to its end.
+    is_read: SetOnce<()>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -45,7 +51,7 @@ impl Approvals {
         if approvals.peek().is_none() {
             return;
         }
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         for step in approvals {
             if let Some(changed) = &mut known.changed {
                 changed.insert((step.workflow, step.index));
@@ -56,7 +62,15 @@ impl Approvals {
 
     /// Returns the number of steps that wait for a person.
     pub(crate) fn count(&self) -> usize {
-        self.0.lock().waiting.len()
+        self.known.lock().waiting.len()
+    }
+
+    /// Returns steps that wait for a person before another one, in the order of lists: the newest first. Waits until the store was read.
+    pub(crate) async fn list(&self, before: Option<StepKey>, limit: usize) -> Vec<StepKey> {
+        self.is_read.wait().await;
+        let known = self.known.lock();
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        known.waiting.range((Bound::Unbounded, end)).rev().take(limit).copied().collect()
     }
 
     /// Reads the steps of the store, once.
@@ -73,12 +87,16 @@ impl Approvals {
     async fn read(&self, store: &dyn Store) -> Result<(), Error> {
         let mut after = None;
         loop {
-            self.0.lock().changed = Some(BTreeSet::new());
+            self.known.lock().changed = Some(BTreeSet::new());
             let rows = store.workflows(WorkflowQuery::Active { after, limit: PAGE }).await;
-            let mut known = self.0.lock();
+            let mut known = self.known.lock();
             let changed = known.changed.take().unwrap_or_default();
             let rows = rows?;
-            let Some(last) = rows.steps.last() else { return Ok(()) };
+            let Some(last) = rows.steps.last() else {
+                // Only the first reader sets it.
+                let _ = self.is_read.set(());
+                return Ok(());
+            };
             after = Some((last.workflow, last.index));
             let unchanged = |step: &&Step| !changed.contains(&(step.workflow, step.index));
             for step in rows.steps.iter().filter(|step| is_approval(step)).filter(unchanged) {
@@ -115,5 +133,17 @@ mod tests {
         assert_eq!(approvals.count(), 2);
         observe(vec![step(1, StepState::Succeeded, asks), step(2, StepState::Cancelled, asks)]);
         assert_eq!(approvals.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn steps_are_listed_once_all_are_known() {
+        let approvals = Approvals::default();
+        let keys = [(1, 4), (2, 0), (2, 7), (3, 1)].map(|(workflow, index)| (WorkflowKey(workflow), index));
+        approvals.known.lock().waiting.extend(keys);
+        assert!(futures::FutureExt::now_or_never(approvals.list(None, 2)).is_none());
+        approvals.is_read.set(()).unwrap();
+        assert_eq!(approvals.list(None, 2).await, [keys[3], keys[2]]);
+        assert_eq!(approvals.list(Some(keys[2]), 9).await, [keys[1], keys[0]]);
+        assert!(approvals.list(Some(keys[0]), 9).await.is_empty());
     }
 }

@@ -210,11 +210,13 @@ impl Server {
         let workflows = workflows::Driver::new(store.clone(), creator.clone(), Arc::clone(&ready_steps));
         let streams =
             Streams { watchers: Arc::clone(&watchers), deltas: Arc::clone(&deltas), stop: stop.clone() };
+        let approvals = Arc::new(Approvals::default());
         let workflow_service = grpc::Workflows {
             store: store.clone(),
             artifacts: artifacts.clone(),
             ready_steps: Arc::clone(&ready_steps),
             streams: streams.clone(),
+            approvals: Arc::clone(&approvals),
         };
         let driver = schedules::Driver {
             registry: Arc::clone(&schedules),
@@ -228,7 +230,6 @@ impl Server {
         let sign_in_sealer = Arc::clone(&sealer);
         let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
         let attention = Arc::new(Attention::default());
-        let approvals = Arc::new(Approvals::default());
         let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
@@ -359,7 +360,6 @@ impl Server {
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
         };
         let pages = Pages { health, scraper };
-        let shutdown_grace = options.timing.shutdown_grace;
         Ok(Bound {
             addr,
             listener,
@@ -367,7 +367,7 @@ impl Server {
             http,
             authenticator,
             worker_tokens,
-            shutdown_grace,
+            shutdown_grace: options.timing.shutdown_grace,
             limits: options.limits,
             console: options.console,
             cors_origins: options.cors_origins,

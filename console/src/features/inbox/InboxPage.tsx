@@ -4,7 +4,7 @@ import { Age } from "../../components/Age";
 import { Problem } from "../../components/Problem";
 import { useAlerts } from "../alerts/useAlerts";
 import { titleOf } from "../tasks/title";
-import { type Approvals, MOST } from "../workflows/approvals";
+import { MOST } from "../workflows/approvals";
 import { Decision } from "../workflows/Decision";
 import { nameOf } from "../workflows/name";
 import { useApprovals } from "../workflows/useApprovals";
@@ -19,8 +19,8 @@ export function InboxPage() {
   const approvals = useApprovals();
   const alerts = useAlerts().data?.length ?? 0;
   const { tasks = [], more = false } = waiting.data ?? {};
-  const { all = [], failed = [], more: moreRun = false } = approvals.data ?? {};
-  const isWhole = waiting.isSuccess && approvals.isSuccess && !more && failed.length === 0;
+  const { all = [], more: moreApprovals = false } = approvals.data ?? {};
+  const isWhole = waiting.isSuccess && approvals.isSuccess && !more && !moreApprovals;
   return (
     <>
       <h1>Inbox</h1>
@@ -30,7 +30,7 @@ export function InboxPage() {
         </p>
       )}
       <Problem error={waiting.error} />
-      <Problem error={approvals.error ?? unread(failed)} />
+      <Problem error={approvals.error} />
       {(waiting.isPending || approvals.isPending) && <p role="status">Loading…</p>}
       {isWhole && tasks.length === 0 && all.length === 0 && <p>Nothing waits for a person.</p>}
       {all.map(({ workflow, steps }) => (
@@ -73,22 +73,8 @@ export function InboxPage() {
       {more && (
         <p role="status">More than these {tasks.length} tasks may wait: settle some to see the others.</p>
       )}
-      {moreRun && (
-        <p role="status">
-          More than {MOST} workflows run: approvals of the older ones are shown once they change.
-        </p>
-      )}
+      {moreApprovals && <p role="status">More than {MOST} approvals wait: decide some to see the others.</p>}
       <Notify />
     </>
   );
-}
-
-function unread(failed: Approvals["failed"]): Error | undefined {
-  const [first] = failed;
-  if (!first) {
-    return undefined;
-  }
-  const why = first.why instanceof Error ? first.why.message : String(first.why);
-  const workflows = failed.length === 1 ? "workflow" : "workflows";
-  return new Error(`the approvals of ${failed.length} ${workflows} could not be read: ${why}`);
 }

@@ -87,7 +87,7 @@ export function useNotices(): void {
   const known = useRef<{ namespace: string; keys: ReadonlySet<string> }>(undefined);
   const isComplete = waiting.isSuccess && approvals.isSuccess;
   const [tasks, all] = [waiting.data?.tasks, approvals.data?.all];
-  const isPart = Boolean(waiting.data?.more || approvals.data?.more || approvals.data?.failed.length);
+  const isPart = Boolean(waiting.data?.more || approvals.data?.more);
   useEffect(() => {
     if (!isComplete) {
       return;

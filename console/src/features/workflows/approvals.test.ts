@@ -33,27 +33,26 @@ test("approvals come, are decided, and go with their workflow", () => {
   expect(applied(all, { workflow: workflow("c"), approvals: [] })).toBe(all);
 });
 
-test("a workflow whose steps cannot be read hides no other, and steps of further pages count", async () => {
-  const paths: string[] = [];
-  const idle = { ...workflow("idle"), status: { counts: { total: 3 } } };
-  const get = async <T>(path: string, { pageToken }: Record<string, unknown>): Promise<T> => {
-    paths.push(`${path} ${pageToken ?? ""}`);
-    if (path.endsWith("/workflows")) {
-      const workflows = [...["new", "broken", "old"].map((name) => workflow(name)), idle];
-      return { workflows, nextPageToken: "x" } as T;
-    }
-    if (path === "broken/steps") {
-      throw new Error("no");
-    }
-    const isFirst = path === "old/steps" && !pageToken;
-    return (isFirst ? { steps: [step("x", "SUCCEEDED")], nextPageToken: "2" } : { steps: [step("y")] }) as T;
+test("approvals are read page by page, and those of a workflow are together", async () => {
+  const asked: unknown[] = [];
+  const of = (name: string, step: StepStatus) => ({ workflow: workflow(name), step });
+  const get = async <T>(path: string, values: Record<string, unknown>): Promise<T> => {
+    asked.push([path, values]);
+    return (
+      values.pageToken
+        ? { approvals: [of("new", step("a", "RUNNING", { index: 1 })), of("old", step("c"))] }
+        : { approvals: [of("new", step("b", "RUNNING", { index: 2 }))], nextPageToken: "x" }
+    ) as T;
   };
   const found = await readApprovals("default", get);
   expect(names(found.all)).toEqual([
-    ["new", ["y"]],
-    ["old", ["y"]],
+    ["new", ["a", "b"]],
+    ["old", ["c"]],
   ]);
-  expect(found.failed.map(({ one }) => one.name)).toEqual(["broken"]);
-  expect(found.more).toBe(true);
-  expect(paths.filter((path) => /^(old|idle)/.test(path))).toEqual(["old/steps ", "old/steps 2"]);
+  expect(found.more).toBe(false);
+  const path = "namespaces/default/approvals";
+  expect(asked).toEqual([
+    [path, { pageSize: 200, pageToken: "" }],
+    [path, { pageSize: 199, pageToken: "x" }],
+  ]);
 });

@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { get, isTransient } from "../../api/client";
+import { get } from "../../api/client";
 import { useWorkflowFeed, WORKFLOWS } from "../../api/feed";
 import { query } from "../../api/format";
 import { refresh } from "../../api/refresh";
@@ -15,9 +15,6 @@ const appliedIn = (namespace: string) => (before: Approvals, message: WatchWorkf
   return all === before.all ? before : { ...before, all };
 };
 
-/** Time after which a read of which a part has failed is repeated, in milliseconds. */
-const RETRY = 10_000;
-
 /** Workflows that wait for a person, with the steps that do. */
 export function useApprovals() {
   const namespace = useNamespace();
@@ -25,15 +22,9 @@ export function useApprovals() {
     queryKey: ["approvals", namespace],
     queryFn: ({ signal }) =>
       WORKFLOWS.changes.during(
-        () =>
-          readApprovals(
-            namespace,
-            (path, values) => get(`${path}${query(values)}`, signal),
-            () => signal.aborted,
-          ),
+        () => readApprovals(namespace, (path, values) => get(`${path}${query(values)}`, signal)),
         appliedIn(namespace),
       ),
-    refetchInterval: ({ state }) => state.data?.failed.some(({ why }) => isTransient(why)) && RETRY,
   });
 }
 

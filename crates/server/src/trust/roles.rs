@@ -87,6 +87,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.WorkflowService/WatchWorkflow", OPERATORS_AND_VIEWERS),
     ("/rota.v1.WorkflowService/ExplainWorkflow", OPERATORS_AND_VIEWERS),
     ("/rota.v1.WorkflowService/ListWorkflowSteps", VIEWERS),
+    ("/rota.v1.WorkflowService/ListApprovals", VIEWERS),
     ("/rota.v1.WorkflowService/WatchWorkflows", VIEWERS),
     ("/rota.v1.WorkflowService/CancelWorkflow", OPERATORS_AND_DEVELOPERS),
     ("/rota.v1.WorkflowService/PauseWorkflow", OPERATORS_AND_DEVELOPERS),
@@ -240,7 +241,7 @@ mod tests {
             &["CreateWorkflow", "CancelWorkflow", "PauseWorkflow", "ResumeWorkflow"],
             OPERATORS_AND_DEVELOPERS,
         ),
-        ("rota.v1.WorkflowService", &["ListWorkflowSteps", "WatchWorkflows"], VIEWERS),
+        ("rota.v1.WorkflowService", &["ListWorkflowSteps", "ListApprovals", "WatchWorkflows"], VIEWERS),
         (
             "rota.v1.WorkflowService",
             &[

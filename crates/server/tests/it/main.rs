@@ -56,6 +56,6 @@ mod trust;
 mod validate_only;
 mod validation;
 mod watch;
-mod workers;
 mod web_socket;
+mod workers;
 mod workflows;

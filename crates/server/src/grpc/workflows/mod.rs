@@ -1,6 +1,7 @@
 //! `WorkflowService`.
 
 mod add;
+mod approvals;
 mod explain;
 mod feed;
 mod files;
@@ -27,6 +28,7 @@ use super::create::root_trace;
 use super::managed::Scope;
 use super::streams::Streams;
 use super::templates::template_at;
+use crate::approvals::Approvals;
 use crate::artifacts::Artifacts;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
@@ -51,6 +53,7 @@ pub(crate) struct Workflows {
     pub(crate) artifacts: Artifacts,
     pub(crate) ready_steps: Arc<ReadySteps>,
     pub(crate) streams: Streams,
+    pub(crate) approvals: Arc<Approvals>,
 }
 
 fn not_found(name: &str) -> Status {

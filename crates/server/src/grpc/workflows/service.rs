@@ -120,6 +120,13 @@ impl WorkflowService for Workflows {
         Ok(Response::new(v1::ListWorkflowStepsResponse { steps, next_page_token }))
     }
 
+    async fn list_approvals(
+        &self,
+        request: Request<v1::ListApprovalsRequest>,
+    ) -> Result<Response<v1::ListApprovalsResponse>, Status> {
+        self.approvals(request.get_ref()).await.map(Response::new)
+    }
+
     async fn watch_workflow(
         &self,
         request: Request<v1::WatchWorkflowRequest>,
