@@ -31,6 +31,7 @@ pub mod threads;
 pub mod timers;
 pub mod workers;
 pub mod workflow_add;
+pub mod workflow_budgets;
 pub mod workflow_ends;
 pub mod workflow_groups;
 pub mod workflow_nested;
@@ -142,6 +143,9 @@ macro_rules! conformance {
             }
             workflow_add {
                 steps_are_added_to_a_running_workflow added_steps_continue_after_each_reopen added_step_sees_the_end_in_its_commit
+            }
+            workflow_budgets {
+                accepted_steps_wait_for_spent_budgets spent_budget_refuses_new_workflows
             }
             workflow_random {
                 graph_determines_the_end_of_a_workflow

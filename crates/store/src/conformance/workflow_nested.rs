@@ -17,12 +17,12 @@ use crate::{Action, CreateWorkflow, WorkflowCommand, WorkflowFilter, WorkflowQue
 const SIGNAL: Kind = Kind::Signal { timeout: None };
 
 /// A step that is a workflow, and one that needs it.
-fn around() -> CreateWorkflow {
+pub(super) fn around() -> CreateWorkflow {
     workflow(vec![waiting("call", Kind::Workflow, &[]), step("after", &[0])])
 }
 
 /// A workflow that a step of another one runs, with a step that waits for a signal.
-fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
+pub(super) fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
     let mut create = workflow(vec![waiting("wait", kind, &[])]);
     let place = StepRef {
         workflow: of.key,
@@ -43,7 +43,7 @@ fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
     create
 }
 
-fn start(nested: Vec<CreateWorkflow>, total: u32) -> Action {
+pub(super) fn start(nested: Vec<CreateWorkflow>, total: u32) -> Action {
     let (prompt, inputs) = ("deploy@3".to_owned(), "inputs".to_owned());
     Action::Start {
         round: 1,

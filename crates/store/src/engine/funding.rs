@@ -7,6 +7,7 @@ use std::time::Duration;
 use rota_core::spending::{Budget, BudgetWait, Scope, WhenExhausted};
 use rota_core::target::Target;
 use rota_core::task::{Command, Desired, State, Task};
+use rota_core::workflow::Workflow;
 use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
 
 use super::budgets::{is_bound, keys, waits};
@@ -149,11 +150,31 @@ impl<B: Backend> Engine<B> {
         known.filter(fits).map(|key| key.1.clone()).collect()
     }
 
-    /// Returns why a new task is refused, if a budget is spent that wants that.
+    /// Returns why a new task is refused, if a budget is spent that wants that. One of a step was accepted with its workflow: it
+    /// waits.
     pub(super) fn refuses(&self, task: &Task, now: Timestamp) -> Option<Refused> {
+        if task.step.is_some() {
+            return None;
+        }
         let cost = self.expected_cost(task, task.agent());
         let cost = if cost.is_known { cost.micro_usd } else { 0 };
-        keys(&task.namespace, task.agent()).find_map(|key| {
+        self.spent(keys(&task.namespace, task.agent()), cost, now)
+    }
+
+    /// Returns why a new workflow is refused. The budget of its namespace decides: which agents its steps need is known later.
+    pub(super) fn refuses_workflow(&self, workflow: &Workflow, now: Timestamp) -> Option<Refused> {
+        let is_outermost = workflow.parent.is_none();
+        is_outermost.then(|| self.spent(keys(&workflow.namespace, None), 0, now)).flatten()
+    }
+
+    /// Returns the first of these budgets that refuses what is new and has no room for this cost.
+    fn spent(
+        &self,
+        mut keys: impl Iterator<Item = AccountKey>,
+        cost: i64,
+        now: Timestamp,
+    ) -> Option<Refused> {
+        keys.find_map(|key| {
             let budget = self.budget(&key);
             if budget.is_empty() || budget.when_exhausted != WhenExhausted::Refuse {
                 return None;

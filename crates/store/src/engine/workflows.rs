@@ -140,6 +140,9 @@ impl<B: Backend> Engine<B> {
             self.load_workflow(key)?;
             return Ok(self.workflow_reply(key));
         }
+        if let Some(refused) = self.refuses_workflow(&workflow, now) {
+            return Ok(Err(refused));
+        }
         if let Some(earlier) = workflow.rerun_of {
             self.note_rerun(&(workflow.namespace.clone(), earlier), workflow.id)?;
         }
