@@ -1,6 +1,10 @@
 //! `rota get`: lists resources, or shows single ones as the API returns them.
 
-use clap::{Args, ValueEnum};
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, ValueEnum};
 use rota_proto::v1::{
     GetAgentRequest, GetTaskRequest, GetWorkflowRequest, ListTasksRequest, TaskFilter, TaskState, Worker,
 };
@@ -10,7 +14,7 @@ use super::id_of;
 use super::pairs::{self, Pair};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, plain};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +34,7 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub struct Get {
     /// Kind of resource
-    #[arg(value_enum)]
+    #[arg(value_parser = KindParser)]
     pub kind: Kind,
     /// Id or name of one resource [default: all]
     pub name: Option<String>,
@@ -80,6 +84,30 @@ pub enum Kind {
     Workers,
     #[value(alias = "capability")]
     Capabilities,
+}
+
+/// Parses a kind. Its error is for those who give the name of a resource only.
+#[derive(Debug, Clone)]
+struct KindParser;
+
+impl TypedValueParser for KindParser {
+    type Value = Kind;
+
+    fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<Kind, clap::Error> {
+        let text = value.to_string_lossy();
+        Kind::from_str(&text, false).map_err(|_| {
+            let text = plain(&text);
+            let kinds = "tasks, agents, workers, capabilities";
+            let message = format!(
+                "'{text}' is none of the kinds {kinds}\n\n  tip: show a task with `rota get task {text}`, an agent with `rota get agent {text}`\n"
+            );
+            command.clone().error(ErrorKind::InvalidValue, message)
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Kind::value_variants().iter().filter_map(ValueEnum::to_possible_value)))
+    }
 }
 
 /// State of a task, as a flag's value.

@@ -7,6 +7,7 @@ use rota_proto::names;
 use rota_proto::v1::{DeleteTaskKindRequest, GetTaskKindRequest, PutTaskKindRequest, TaskKind, TaskKindSpec};
 use serde_json::Value;
 
+use super::found;
 use super::workflow::read;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -81,6 +82,8 @@ impl Kind {
             What::Apply { name, file, dry_run } => {
                 let spec = spec_of(&file.display().to_string(), &read(&file)?)?;
                 let kind = TaskKind { name: named(&name), spec: Some(spec), ..TaskKind::default() };
+                let before =
+                    found(context.client.get_task_kind(GetTaskKindRequest { name: named(&name) }).await)?;
                 let request = PutTaskKindRequest {
                     task_kind: Some(kind),
                     validate_only: dry_run,
@@ -88,8 +91,13 @@ impl Kind {
                 };
                 let kind = context.client.put_task_kind(request).await?;
                 let would = if dry_run { "would be " } else { "" };
+                let text = match before.filter(|before| !before.shipped) {
+                    None => format!("kind/{name} {would}created"),
+                    Some(before) if before.spec == kind.spec => format!("kind/{name} unchanged"),
+                    Some(_) => format!("kind/{name} {would}configured"),
+                };
                 match context.out.is_human() {
-                    true => context.out.line(&format!("kind/{name} {would}configured"))?,
+                    true => context.out.line(&text)?,
                     false => context.out.value(&kind)?,
                 }
                 Ok(Exit::Ok)

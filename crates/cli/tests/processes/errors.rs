@@ -39,7 +39,7 @@ async fn invalid_arguments_exit_with_2() -> Result<()> {
     let fixture = Fixture::bare();
     for (args, word) in [
         (&["get"][..], "required"),
-        (&["get", "things"], "things"),
+        (&["get", "things"], "rota get task things"),
         (&["nonsense"], "nonsense"),
         (&["run"], "no prompt and no program"),
         (&["run", "--agent", "a", "--needs", "b", "x"], "cannot be used with"),

@@ -32,7 +32,13 @@ async fn kinds_are_listed_applied_and_run() -> Result<()> {
     let printed = fixture.rota(&["kind", "get", "docs"]).await.success();
     std::fs::write(fixture.dir().join("docs.yaml"), &printed)?;
     let applied = fixture.rota(&["kind", "apply", "docs", "-f", "docs.yaml"]).await.success();
-    assert_eq!(applied, "kind/docs configured");
+    assert_eq!(applied, "kind/docs created", "the one that comes with Rota is none of the namespace");
+    let apply = ["kind", "apply", "docs", "-f", "docs.yaml"];
+    assert_eq!(fixture.rota(&apply).await.success(), "kind/docs unchanged");
+    std::fs::write(fixture.dir().join("docs.yaml"), printed.replace("- changelog\n", ""))?;
+    assert_eq!(fixture.rota(&apply).await.success(), "kind/docs configured");
+    std::fs::write(fixture.dir().join("docs.yaml"), &printed)?;
+    fixture.rota(&apply).await.success();
     assert_eq!(fixture.rota(&["kind", "get", "docs"]).await.success(), printed);
 
     let notes = PAGE.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).context("a file")?;
@@ -45,7 +51,7 @@ async fn kinds_are_listed_applied_and_run() -> Result<()> {
     std::fs::write(fixture.dir().join("notes.yaml"), notes)?;
     let apply = ["kind", "apply", "release-notes", "-f", "notes.yaml"];
     let dry = fixture.rota(&[&apply[..], &["--dry-run"]].concat()).await.success();
-    assert_eq!(dry, "kind/release-notes would be configured");
+    assert_eq!(dry, "kind/release-notes would be created");
     fixture.rota(&["kind", "get", "release-notes"]).await.failed(4, &["does not exist"]);
     fixture.rota(&apply).await.success();
 
