@@ -38,11 +38,16 @@ impl Spenders {
     }
 }
 
-/// Returns what the attempt of a task may spend, and whose attempt it is.
-pub(super) fn spender(task: &Task) -> Option<(&AgentName, Spenders)> {
+/// Returns what the attempt of a task may spend, and whose attempt it is. Nothing until something was spent or limited, except what it
+/// has reserved: tasks without cost are not counted.
+pub(super) fn spender(task: &Task, has_accounts: bool) -> Option<(&AgentName, Spenders)> {
     let assignment = task.assignment.as_ref()?;
+    let reserved = assignment.unspent();
+    if reserved == 0 && !has_accounts {
+        return None;
+    }
     let is_over = assignment.work_ended || assignment.stopping.is_some() || task.delivers();
-    let spends = Spenders { attempts: i64::from(!is_over), reserved: assignment.unspent() };
+    let spends = Spenders { attempts: i64::from(!is_over), reserved };
     Some((assignment.agent.as_ref()?, spends)).filter(|_| !spends.is_empty())
 }
 
@@ -80,6 +85,11 @@ impl<B: Backend> Engine<B> {
         .unwrap_or_default()
     }
 
+    /// Whether something was ever spent, or a namespace limited.
+    pub(super) fn has_accounts(&self) -> bool {
+        !self.memory.accounts.is_empty() || !self.write_set.accounts.is_empty()
+    }
+
     /// Returns the attempts that spend of an account.
     fn spenders(&self, key: &AccountKey) -> Spenders {
         let mut spenders = self.memory.spenders.get(key).copied().unwrap_or_default();
@@ -105,7 +115,7 @@ impl<B: Backend> Engine<B> {
     /// Takes in what a command has changed about what the attempt of a task may spend. Others may use what is not reserved any more.
     pub(super) fn observe_spender(&mut self, before: Option<(AgentName, Spenders)>, key: TaskKey) {
         let Some(entry) = self.write_set.get(key) else { return };
-        let after = spender(&entry.task).map(|(agent, spends)| (agent.clone(), spends));
+        let after = spender(&entry.task, self.has_accounts()).map(|(agent, spends)| (agent.clone(), spends));
         if before == after {
             return;
         }
@@ -126,8 +136,7 @@ impl<B: Backend> Engine<B> {
     /// Books what a command on a task has reported as used, and lets others continue when an attempt has left some.
     pub(super) fn observe_cost(&mut self, key: TaskKey, out: &Transition, now: Timestamp) {
         let cost = out.used.cost_micro_usd;
-        let is_idle = self.memory.accounts.is_empty() && self.write_set.accounts.is_empty();
-        if cost == 0 && (out.attempt_ended.is_none() || is_idle) {
+        if cost == 0 && (out.attempt_ended.is_none() || !self.has_accounts()) {
             return;
         }
         let Some(entry) = self.write_set.get(key) else { return };
@@ -190,7 +199,7 @@ impl<B: Backend> Engine<B> {
         }
         let entry = self.write_set.get(key);
         let own = entry
-            .and_then(|entry| spender(&entry.task))
+            .and_then(|entry| spender(&entry.task, true))
             .filter(|(agent, _)| id.1.agent().is_none_or(|of| of == *agent));
         let own = own.map(|(_, own)| own.attempts);
         if own.is_none() && !is_exhausted {

@@ -231,7 +231,7 @@ impl<B: Backend> Engine<B> {
     pub(super) fn left_queue(&mut self, key: TaskKey) {
         let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else { return };
         // One that waits for a budget has found no room.
-        if task.budget_wait.is_none() && !self.is_without_accounts() {
+        if task.budget_wait.is_none() && self.has_accounts() {
             for id in keys(&task.namespace, task.agent()) {
                 self.offer_room(&id);
             }
@@ -306,10 +306,5 @@ impl<B: Backend> Engine<B> {
             (Some(room), usual @ 1..) => usize::try_from(room / usual).unwrap_or(0).clamp(1, MAX_LIFTED),
             _ => MAX_LIFTED,
         }
-    }
-
-    /// Whether nothing was ever spent, and nothing is limited.
-    fn is_without_accounts(&self) -> bool {
-        self.memory.accounts.is_empty() && self.write_set.accounts.is_empty()
     }
 }

@@ -95,6 +95,7 @@ impl Memory {
         }
         for on_worker in snapshot.on_workers {
             let task = Arc::new(on_worker.task);
+            memory.count_spender(&task, 1);
             memory.keep(Live { task, has_dependents: on_worker.has_dependents });
         }
         memory
@@ -167,7 +168,13 @@ impl Memory {
         } else {
             self.waiting.remove(&key);
         }
+        let is_first = self.accounts.is_empty();
         self.accounts.insert(key, account);
+        if is_first {
+            self.spenders.clear();
+            let on_workers: Vec<_> = self.live.values().map(|live| Arc::clone(&live.task)).collect();
+            on_workers.iter().for_each(|task| self.count_spender(task, 1));
+        }
     }
 
     /// Takes in what a write has made durable, except records.
@@ -210,9 +217,15 @@ impl Memory {
     pub(super) fn replace(&mut self, new: Live) {
         let key = new.task.key;
         let now_on = new.task.assignment.as_ref().map(|assignment| &assignment.worker);
-        if let Some(old) = self.live.remove(&key) {
+        let old = self.live.remove(&key);
+        let has_accounts = self.has_accounts();
+        let before = old.as_ref().and_then(|old| spender(&old.task, has_accounts));
+        if before != spender(&new.task, has_accounts) {
+            old.iter().for_each(|old| self.count_spender(&old.task, -1));
+            self.count_spender(&new.task, 1);
+        }
+        if let Some(old) = old {
             let old = old.task;
-            self.count_spender(&old, -1);
             if let Some(due) = old.due() {
                 self.timers.remove(&(due, key));
             }
@@ -230,9 +243,13 @@ impl Memory {
         }
     }
 
+    fn has_accounts(&self) -> bool {
+        !self.accounts.is_empty()
+    }
+
     /// Adds what the attempt of a task may spend, or takes it back.
     fn count_spender(&mut self, task: &Task, sign: i64) {
-        let Some((agent, spends)) = spender(task) else { return };
+        let Some((agent, spends)) = spender(task, self.has_accounts()) else { return };
         for key in keys(&task.namespace, Some(agent)) {
             let all = self.spenders.entry(key.clone()).or_default();
             all.add(spends, sign);
@@ -252,7 +269,6 @@ impl Memory {
     }
 
     fn keep(&mut self, live: Live) {
-        self.count_spender(&live.task, 1);
         let task = &live.task;
         if let Some(assignment) = &task.assignment {
             let worker = (task.namespace.clone(), assignment.worker.clone());
