@@ -5,6 +5,7 @@
 mod bursts;
 mod jobs;
 mod report;
+mod rules;
 mod seen;
 mod tasks;
 
@@ -34,6 +35,7 @@ async fn bench() {
         })
     });
     let bursts = bursts::measure(&space).await;
+    let rules = rules::measure(&space).await;
     let image = space.pods.now()[0].spec.as_ref().unwrap().containers[0].image.clone().unwrap();
     let jobs = jobs::measure(&space, &image).await;
     report::print(&json!({
@@ -42,6 +44,7 @@ async fn bench() {
         "optimized_bench": !cfg!(debug_assertions),
         "tasks": tasks,
         "bursts": bursts,
+        "rules": rules,
         "idle": idle,
         "jobs": jobs,
     }));

@@ -63,6 +63,7 @@ pub(crate) fn print(report: &Value) {
     row("writes to the API server, per task", "/writes_each");
     row("status writes, per task", "/status_writes_each");
     println!("| idle | {} | |", report["idle"]);
+    println!("| rules of the definitions | {} | |", report["rules"]);
     println!("\n| runtime | tasks | per second | CPU of the API server, each | operator | control plane |");
     println!("| --- | --- | --- | --- | --- | --- |");
     for burst in report["bursts"].as_array().into_iter().flatten() {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use rota_e2e::{Space, client, run, until};
+use rota_crds::resource;
+use rota_e2e::{RuleCosts, Space, client, run, until};
 use serde_json::Value;
 
 fn cases() -> Vec<(String, cases::Case)> {
@@ -121,4 +122,23 @@ async fn rejection_shows_the_message() {
         .await
         .failure();
     assert!(output.contains("agent, agents, worker and capabilities are mutually exclusive"), "{output}");
+}
+
+/// The API server refuses a definition whose rules could cost more than their budgets, also the next version of one that it has.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn rules_use_less_than_half_of_their_budgets() {
+    let mut estimated = 0;
+    for definition in resource::definitions() {
+        let (kind, costs) = (&definition.spec.names.kind, RuleCosts::of(&definition).await);
+        let all = costs.all * 100.0;
+        println!("{kind}: {} rules may cost {all:.3} % of a definition's budget", costs.rules.len());
+        if let Some((path, share)) = costs.rules.iter().max_by(|a, b| a.1.total_cmp(b.1)) {
+            println!("  {path}: {:.3} % of a rule's budget", share * 100.0);
+            assert!(*share < 0.5, "{kind}: {costs:#?}");
+        }
+        assert!(costs.all < 0.5, "{kind}: {costs:#?}");
+        estimated += costs.rules.len();
+    }
+    assert!(estimated > 0, "the API server has estimated nothing");
 }
