@@ -36,7 +36,7 @@
 //! # Extending
 //!
 //! A new field of a pod belongs in `agent/pod.rs`, a new reason for waiting in `task/status.rs`, a new kind in a folder
-//! of its own with a `Reconciler` that `run.rs` starts. Read `agent/mod.rs` first, then `agent/build.rs` and
+//! of its own with a `Reconciler` that `run.rs` starts, or a `StoredKind` if the control plane keeps it under its own name. Read `agent/mod.rs` first, then `agent/build.rs` and
 //! `task/mod.rs`.
 
 mod agent;
