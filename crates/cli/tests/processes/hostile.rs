@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
 use rota_client::Client;
 use rota_proto::v1::{self, TaskState};
-use rota_proto::worker::v1::Report;
 use rota_proto::worker::v1::session_request::Kind as Outgoing;
+use rota_proto::worker::v1::{FetchPreviousResultRequest, Report};
 use rota_testkit::raw::{RawWorker, hello, output, question};
 use rota_testkit::tasks;
 use rota_testkit::wire::{Field1, Field4, begin, call};
@@ -104,12 +104,14 @@ async fn memory_is_bounded_under_hostile_inputs() -> Result<()> {
     }
     meter.note("300 silent connections")?;
 
-    let worker = fixture.client_with(token, Duration::from_secs(60))?;
-    let mut worker = RawWorker::join(&worker, hello("echo", "hand", 1)).await?;
+    let of_worker = fixture.client_with(token, Duration::from_secs(60))?;
+    let mut worker = RawWorker::join(&of_worker, hello("echo", "hand", 1)).await?;
     questions(&client, &mut worker).await?;
     meter.note("32 questions of 256 KiB, listed by 20 callers at the same time")?;
     logs(&client, &mut worker).await?;
     meter.note("a log of 24 MiB, followed by 10 callers from its start")?;
+    results(&client, &of_worker, &mut worker).await?;
+    meter.note("20 results of 256 KiB that a task needs, each fetched by 10 callers at the same time")?;
     println!("| input | peak before | peak after |\n| --- | --- | --- |\n{}", meter.table);
     Ok(())
 }
@@ -160,5 +162,38 @@ async fn logs(client: &Client, worker: &mut RawWorker) -> Result<()> {
     for log in join_all((0..10).map(|_| tasks::log(client, &task.name))).await {
         ensure!(tasks::outputs(&log?).len() == 400, "the log is not whole");
     }
+    Ok(())
+}
+
+/// Lets a task need large results of others, and fetches each of them many times.
+async fn results(client: &Client, of_worker: &Client, worker: &mut RawWorker) -> Result<()> {
+    let mut last = tasks::task("echo");
+    for number in 0..20 {
+        let mut task = tasks::task("echo");
+        task.alias = format!("part-{number}");
+        tasks::create(client, task).await?;
+        let assign = worker.take().await?;
+        worker.succeed(&assign, 0, &"x".repeat(256 << 10));
+        ensure!(worker.result_ack().await?, "a result was not accepted");
+        let dependency = v1::Dependency { task: format!("part-{number}"), ..Default::default() };
+        last.spec.get_or_insert_default().depends_on.push(dependency);
+    }
+    tasks::create(client, last).await?;
+    let assign = worker.take().await?;
+    ensure!(assign.previous.iter().all(|previous| previous.omitted), "a large result is in the assignment");
+    let fetches = (0..10).flat_map(|_| &assign.previous).map(async |previous| {
+        let request = FetchPreviousResultRequest {
+            namespace: tasks::NAMESPACE.to_owned(),
+            worker: "hand".to_owned(),
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            previous_task_id: previous.task_id.clone(),
+        };
+        let fetched = of_worker.workers().fetch_previous_result(request).await?.into_inner();
+        anyhow::Ok(fetched.result.unwrap_or_default().text.len())
+    });
+    ensure!(try_join_all(fetches).await?.iter().all(|bytes| *bytes == 256 << 10), "a result is not whole");
+    worker.succeed(&assign, 0, "joined");
+    ensure!(worker.result_ack().await?, "the session has ended");
     Ok(())
 }

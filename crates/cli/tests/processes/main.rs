@@ -31,6 +31,7 @@ mod gitea;
 mod hostile;
 mod http_api;
 mod interrupt;
+mod ipv6;
 mod isolation;
 mod keys;
 mod kinds;
