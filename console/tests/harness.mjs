@@ -119,11 +119,14 @@ export async function api(method, path, body) {
   return response.json();
 }
 
+/** Addresses that are no pages: calls, and sign-in at an issuer. */
+const NO_PAGE = /^\/(api|sign-in|authorize)(\/|$)/;
+
 /** Serves the pages of a context from the built files, under the program's own policy. */
 async function serveBuilt(context) {
   const policy = (await fetch(base)).headers.get("content-security-policy");
   await context.route(
-    (url) => !url.pathname.startsWith("/api/"),
+    (url) => !NO_PAGE.test(url.pathname),
     async (route) => {
       const { pathname } = new URL(route.request().url());
       const named = join(DIST, pathname);

@@ -78,8 +78,11 @@ export async function startSession(): Promise<void> {
       refused = error;
     }
   }
-  // Who is signed in already stays so.
-  await resumeSession().catch(() => refused && signOut(describe(refused)));
+  // Who is signed in already stays so. A window that comes back from an issuer brings the others back, too.
+  await resumeSession().then(
+    () => windows?.postMessage("in"),
+    () => refused && signOut(describe(refused)),
+  );
 }
 
 function describe(error: unknown): string {

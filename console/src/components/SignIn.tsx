@@ -1,6 +1,6 @@
 import { useEffect, useState } from "react";
 import { openSession, resumeSession, type SignInOptions, signInOptions } from "../api/session";
-import { signedOutBecause } from "../api/token";
+import { isExpired, signedOutBecause } from "../api/token";
 import { Problem } from "./Problem";
 
 /** Asks for a token, unless the browser has a session or none is required. */
@@ -28,7 +28,13 @@ export function SignIn() {
       <h1>Rota</h1>
       {options?.browserPath && (
         <p>
-          <a className="primary" href={signInAddress(options.browserPath)}>
+          {/* A page that has waited for its session keeps what was typed: the issuer gets a window of its own. */}
+          <a
+            className="primary"
+            href={signInAddress(options.browserPath)}
+            target={isExpired() ? "_blank" : undefined}
+            rel="noopener"
+          >
             Sign in with {options.name}
           </a>
         </p>

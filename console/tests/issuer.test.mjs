@@ -1,0 +1,182 @@
+// Sign-in of people at their issuer by the button, in a real browser, with a real OpenID Connect provider on this machine.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, test } from "node:test";
+import {
+  accessible,
+  browser,
+  folder,
+  freePort,
+  newPage,
+  nothingFailed,
+  serve,
+  setUp,
+  stop,
+} from "./harness.mjs";
+
+setUp();
+
+const ISSUER = process.env.ROTA_ISSUER_BIN ?? "rota-testkit-issuer";
+// Chromium does not leave the pages that the harness serves by itself for another server on this machine.
+const options = { skip: Boolean(process.env.ROTA_CONSOLE_DIST) && "needs the pages of the program" };
+const ADMIN = "open-sesame-0123456789012345678901";
+let issuer;
+let server;
+let endpoint;
+
+/** Starts the provider. Who signs in is given by the claims of a person; `null` is one who refuses. */
+async function startIssuer() {
+  const child = spawn(ISSUER, [], { stdio: ["pipe", "pipe", "inherit"] });
+  const ended = new Promise((resolve, reject) => {
+    child.once("close", resolve);
+    child.once("error", reject);
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const line = async () => {
+    const { value, done } = await Promise.race([lines.next(), ended.then(() => ({ done: true }))]);
+    assert.ok(!done, `${ISSUER} has ended`);
+    return value;
+  };
+  return {
+    url: await line(),
+    signsIn: async (person) => {
+      child.stdin.write(`${JSON.stringify(person)}\n`);
+      assert.equal(await line(), "changed");
+    },
+    stop: async () => {
+      child.stdin.end();
+      await ended;
+    },
+  };
+}
+
+before(async () => {
+  issuer = await startIssuer();
+  endpoint = `http://127.0.0.1:${await freePort()}`;
+  const [people, token] = [join(folder, "sign-in.toml"), join(folder, "people-token")];
+  const head = `issuer = "${issuer.url}"\nclient_id = "rota"\nurl = "${endpoint}"\nname = "Example"\n`;
+  const allow = (who, role) => `[[allow]]\n${who}\nrole = "${role}"\n`;
+  const list = allow('subject = "ada"', "admin") + allow('group = "guests"', "viewer");
+  writeFileSync(people, head + list, { mode: 0o600 });
+  writeFileSync(token, `${ADMIN}\n`, { mode: 0o600 });
+  const args = ["--listen", new URL(endpoint).host, "--data-dir", join(folder, "people")];
+  server = await serve(["server", ...args, "--token-file", token, "--sign-in", people], endpoint);
+});
+
+after(async () => {
+  if (server) {
+    await stop(server);
+  }
+  await issuer?.stop();
+});
+
+/** Makes a call as the admin. */
+async function call(method, path, body) {
+  const headers = { Authorization: `Bearer ${ADMIN}`, "Content-Type": "application/json" };
+  const response = await fetch(`${endpoint}/api/v1/${path}`, {
+    method,
+    headers,
+    body: body && JSON.stringify(body),
+  });
+  assert.ok(response.ok, `${method} ${path}: ${response.status}`);
+  return response.json();
+}
+
+const sessions = async () => (await call("GET", "browserSessions")).browserSessions ?? [];
+const button = (page) => page.getByRole("link", { name: "Sign in with Example" });
+
+/** Opens a page of a browser that has no session. */
+async function open(path) {
+  const page = await newPage(await browser.newContext({ locale: "en-US" }));
+  await page.goto(`${endpoint}${path}`);
+  await button(page).waitFor();
+  return page;
+}
+
+test("a person signs in by the button, and out", options, async () => {
+  await issuer.signsIn({ sub: "ada", preferred_username: "Ada" });
+  const page = await open("/workflows?view=all");
+  await accessible(page, "sign-in with an issuer, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "sign-in with an issuer, dark");
+  await button(page).click();
+  await page.getByRole("heading", { name: "Workflows" }).waitFor();
+  const { pathname, hash, search } = new URL(page.url());
+  assert.deepEqual([pathname, search, hash], ["/workflows", "?view=all", ""]);
+  // The browser has a session, of which no script and no address has anything, and no token of the issuer.
+  const cookies = await page.context().cookies([`${endpoint}/api/v1/`, `${endpoint}/sign-in`]);
+  assert.deepEqual(
+    cookies.map(({ name, httpOnly, sameSite }) => [name, httpOnly, sameSite]),
+    [[`rota-session-${new URL(endpoint).port}`, true, "Strict"]],
+  );
+  assert.equal(await page.evaluate("document.cookie + localStorage.length + sessionStorage.length"), "00");
+  assert.deepEqual(
+    (await sessions()).map(({ person, role }) => [person, role]),
+    [["Ada", "admin"]],
+  );
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await button(page).waitFor();
+  assert.deepEqual(await sessions(), []);
+  assert.deepEqual(await page.context().cookies(`${endpoint}/api/v1/`), []);
+  await page.reload();
+  await button(page).waitFor();
+  await page.context().close();
+});
+
+test("a session that ends loses nothing that was typed", options, async () => {
+  await issuer.signsIn({ sub: "ada", preferred_username: "Ada" });
+  const page = await open("/workflows/new");
+  await button(page).click();
+  const text = page.locator("#main textarea");
+  await text.fill("half a workflow");
+  await page.evaluate("window.kept = true");
+  const [session] = await sessions();
+  await call("POST", `${session.name}:revoke`, {});
+  await page.getByRole("alert").filter({ hasText: "Sign in again, to continue where you were" }).waitFor();
+  assert.equal(await text.isVisible(), false);
+  // The issuer has a window of its own, after which both are signed in.
+  const opened = page.context().waitForEvent("page");
+  await button(page).click();
+  const other = await opened;
+  await other.getByRole("button", { name: "Sign out" }).waitFor();
+  await text.waitFor();
+  assert.deepEqual([await text.inputValue(), await page.evaluate("window.kept")], ["half a workflow", true]);
+  await page.context().close();
+  for (const { name } of await sessions()) {
+    await call("POST", `${name}:revoke`, {});
+  }
+});
+
+test("a person who is not allowed learns why", options, async () => {
+  for (const [person, text] of [
+    [{ sub: "eve" }, "You are not on the list of people who may sign in"],
+    [null, "The sign-in was refused."],
+  ]) {
+    await issuer.signsIn(person);
+    const page = await open("/");
+    await button(page).click();
+    await page.getByRole("alert").filter({ hasText: text }).waitFor();
+    await button(page).waitFor();
+    assert.equal(new URL(page.url()).hash, "");
+    assert.deepEqual(await page.context().cookies([`${endpoint}/api/v1/`, `${endpoint}/sign-in`]), []);
+    await page.context().close();
+  }
+  assert.deepEqual(await sessions(), []);
+});
+
+test("a person with the role of a viewer only reads", options, async () => {
+  await issuer.signsIn({ sub: "bob", groups: ["guests"] });
+  const page = await open("/");
+  await button(page).click();
+  await page.getByText("read only").waitFor();
+  assert.deepEqual(
+    (await sessions()).map(({ subject, role }) => [subject, role]),
+    [["bob", "viewer"]],
+  );
+  await page.context().close();
+});
+
+nothingFailed();
