@@ -86,6 +86,7 @@ pub(super) fn text_of(entry: &v1::Event) -> Option<Cow<'_, str>> {
         Kind::Message(message) => message.text.as_str().into(),
         Kind::ToolCall(call) => format!("{} {}", call.tool, call.input_json).into(),
         Kind::ToolResult(result) => result.output.as_str().into(),
+        Kind::State(state) if state.message.is_empty() => state.reason.as_str().into(),
         Kind::State(state) => format!("{}: {}", state.reason, state.message).into(),
         Kind::Notice(notice) => notice.message.as_str().into(),
         Kind::Progress(progress) => progress.step.as_str().into(),
