@@ -1,6 +1,7 @@
 //! Workflows over the API, with scripted workers.
 
 mod adding;
+mod approvals;
 mod attempts;
 mod bounds;
 mod budgets;
