@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/005_fields.sql"),
     include_str!("migrations/006_fields.sql"),
     include_str!("migrations/007_reruns.sql"),
+    include_str!("migrations/008_search.sql"),
 ];
 
 /// Version with which workflows that were run again are marked.
