@@ -7,7 +7,7 @@
 //! - [`open()`] connects to a [`Target`], checks the server, migrates the schema, takes the shard over, and returns a [`Postgres`]
 //!   store.
 //! - [`Writer`] is the write connection of the shard's owner, the store's `Backend`.
-//! - [`Readers`] is a bounded pool of connections, the store's `Reader`.
+//! - [`Readers`] is a bounded pool of connections, the store's `Reader`, and its `SearchIndex` (`search.rs`).
 //!
 //! # Ownership
 //!
@@ -50,6 +50,7 @@ mod migrate;
 mod outcomes;
 mod readers;
 mod rows;
+mod search;
 mod session;
 mod snapshot;
 mod sql;

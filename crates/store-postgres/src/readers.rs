@@ -92,8 +92,25 @@ impl Readers {
         Ok(Self { pool, count, shared })
     }
 
+    /// Executes something that is not repeated, and may take long. After a failure the connection is not used again.
+    pub(crate) fn with_connection<T>(
+        &self,
+        call: impl AsyncFn(&mut Object) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.shared
+            .block_on(async {
+                let mut connection = bounded(async { self.pool.get().await.map_err(pool_fault) }).await?;
+                let outcome = within(SNAPSHOT_TIMEOUT, call(&mut connection)).await;
+                if outcome.is_err() {
+                    drop(Object::take(connection));
+                }
+                outcome
+            })
+            .map_err(Fault::into_error)
+    }
+
     /// Executes a read. One whose connection was lost is repeated, once.
-    fn with<T>(&self, read: impl AsyncFn(&Loan) -> Result<T, Fault>) -> Result<T, Error> {
+    pub(crate) fn with<T>(&self, read: impl AsyncFn(&Loan) -> Result<T, Fault>) -> Result<T, Error> {
         self.with_limit(ANSWER_TIMEOUT, read)
     }
 

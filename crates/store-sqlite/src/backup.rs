@@ -8,7 +8,7 @@ use rota_store::{Error, StoreSpace};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::open::explain;
-use crate::{disk, lock, readers};
+use crate::{disk, lock, readers, search};
 use rota_store::codec::unsigned;
 
 /// Room that must remain free for the database and its log, which grows as long as the copy is read.
@@ -63,6 +63,8 @@ pub(crate) fn restore(copy: &Path, database: &Path, replace: bool) -> Result<(),
     if database.exists() {
         absorb_log(database)?;
     }
+    // It follows another history.
+    search::remove(database);
     fs::rename(&new, database).map_err(|error| failed("renamed", &error))?;
     let folder = database.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
     folder.map_err(|error| failed("written", &error))

@@ -7,7 +7,7 @@
 //! - [`open()`] opens a database file and returns a [`Sqlite`] store: it takes the file lock, checks the integrity, migrates
 //!   the schema, and starts the writer thread.
 //! - [`Writer`] is the single write connection, the store's `Backend`.
-//! - [`Readers`] is a pool of read-only connections, the store's `Reader`.
+//! - [`Readers`] is a pool of read-only connections, the store's `Reader`, and its `SearchIndex`, in a file of its own (`search.rs`).
 //!
 //! # Durability
 //!
@@ -40,6 +40,7 @@ mod lock;
 mod migrate;
 mod open;
 mod readers;
+mod search;
 mod snapshot;
 mod sql;
 #[cfg(test)]

@@ -14,8 +14,10 @@ use rota_store::{
     StoreSpace, StoreStats, Stored, TaskBody, TaskRow, Thread, WorkflowQuery, WorkflowRows,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use uuid::Uuid;
 
 use crate::open::explain;
+use crate::search::SearchFile;
 use crate::{backup, disk, documents, list, snapshot, sql, workflows};
 use rota_store::codec::{decode, signed, stored, unsigned};
 
@@ -100,6 +102,7 @@ pub struct Readers {
     count: usize,
     returned: Condvar,
     path: PathBuf,
+    pub(crate) search: SearchFile,
 }
 
 /// Borrowed connection, returned to the pool on drop, also in a panic.
@@ -118,7 +121,13 @@ impl Drop for Loan<'_> {
 impl Readers {
     pub(crate) fn new(connections: Vec<Connection>, path: &Path) -> Self {
         let count = connections.len();
-        Self { count, idle: Mutex::new(connections), returned: Condvar::new(), path: path.to_owned() }
+        let search = SearchFile::of(path);
+        Self { count, idle: Mutex::new(connections), returned: Condvar::new(), path: path.to_owned(), search }
+    }
+
+    pub(crate) fn store_id(&self) -> Result<Uuid, Error> {
+        let id = self.with(|connection| one(connection, sql::SHARD, [], |row| row.get(4)))?;
+        Ok(id.unwrap_or_default())
     }
 
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {

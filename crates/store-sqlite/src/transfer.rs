@@ -13,7 +13,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 use uuid::Uuid;
 
 use crate::open::{connect, explain};
-use crate::{lock, readers, sql};
+use crate::{lock, readers, search, sql};
 
 /// Statements that read a table in the order of its key, and that insert one of its rows.
 struct Statements {
@@ -131,6 +131,8 @@ pub(crate) fn import(database: &Path, from: &mut dyn BufRead) -> Result<Counts, 
     let (import, head) = Importer::begin(from)?;
     let away = head.away()?;
     let _lock = lock::acquire(database)?;
+    // What is left of an earlier database.
+    search::remove(database);
     let (mut connection, _) = connect(database)?;
     let failed = |error: rusqlite::Error| explain(&error);
     let transaction = connection.transaction().map_err(failed)?;

@@ -17,6 +17,7 @@ use rota_core::target::Route;
 use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 
+use crate::search::SearchIndex;
 use crate::{
     Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter,
     FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span,
@@ -364,7 +365,7 @@ pub trait Backend: Send + 'static {
 }
 
 /// Concurrent reads of committed data, one method per read of [`crate::Store`]. Blocking.
-pub trait Reader: Send + Sync + 'static {
+pub trait Reader: SearchIndex + 'static {
     /// Reads that make progress at the same time; further ones only block their threads.
     fn concurrency(&self) -> usize;
     fn task(&self, id: &ScopedId) -> Result<Option<Task>, Error>;

@@ -26,6 +26,7 @@ pub mod quota;
 pub mod quota_probes;
 pub mod reading;
 pub mod released;
+pub mod search;
 pub mod sessions;
 pub mod threads;
 pub mod timers;
@@ -174,6 +175,9 @@ macro_rules! conformance {
             reading {
                 list_filters_match list_pages_are_complete log_reads_from_any_position log_pages_are_bounded_by_bytes feed_has_all_logs bodies_are_read_in_pages ahead_counts_lower_ranks stats_count_pending_and_heads
                 snapshot_equals_reopened_state
+            }
+            search {
+                all_words_are_found_newest_first index_changes_from_the_expected_revision_only random_searches_match_a_model
             }
             dry_run {
                 new_and_existing_tasks rejections_match cycle_is_detected agents_and_updates_match dry_run_leaves_nothing

@@ -14,6 +14,7 @@
 //!   later commits continue the others.
 //! - [`single_writer::SingleWriterStore`] turns an engine and a [`Reader`] into a [`Store`]: one writer thread with group
 //!   commit, and concurrent reads.
+//! - [`search::SearchIndex`] is the full-text index of the tasks of a store: derived, and behind the commits.
 //! - [`memory::InMemoryStore`] is the reference implementation of [`Backend`] and [`Reader`].
 //!
 //! # Data flow
@@ -54,6 +55,7 @@ mod replica;
 mod reused_lists;
 mod rows;
 mod sealed;
+pub mod search;
 pub mod single_writer;
 pub mod snapshot;
 mod space;
@@ -72,6 +74,8 @@ use bytes::Bytes;
 use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskKey};
 use tokio::sync::mpsc;
+
+use search::{IndexUpdate, SearchQuery};
 
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
@@ -214,6 +218,18 @@ pub trait Store: Send + Sync + 'static {
     /// Returns tasks, newest first. A page ends after a bounded number of rows, also of those that do not fit: it may have
     /// few tasks, or none, and a token.
     async fn list(&self, filter: Filter) -> Result<Page, Error>;
+
+    /// Returns the tasks of the index that have the words of a query, newest first. Some may have been removed since.
+    async fn search(&self, query: SearchQuery) -> Result<Vec<TaskKey>, Error>;
+
+    /// Returns the revision that the index is complete up to; `None` if there is no index.
+    async fn indexed_revision(&self) -> Result<Option<u64>, Error>;
+
+    /// Changes the index. Returns whether it was complete up to the expected revision; otherwise nothing has happened.
+    async fn update_index(&self, update: IndexUpdate) -> Result<bool, Error>;
+
+    /// Returns tasks of the index with larger keys, smallest first.
+    async fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error>;
 
     /// Returns a task's log after a position. An entry is an event.
     async fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error>;

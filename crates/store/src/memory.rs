@@ -5,6 +5,7 @@ mod documents;
 mod expired;
 mod oldest;
 mod pages;
+mod search;
 mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use rota_core::task::{Event, State, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use uuid::Uuid;
 
+use crate::search::InMemoryIndex;
 use crate::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Budget, Changes, CredentialKey, Document,
     DocumentKey, Documents, DocumentsPage, Error, FeedEntry, FeedPage, Filter, FollowUp, IdempotencyRow,
@@ -71,12 +73,13 @@ struct Contents {
 pub struct InMemoryStore {
     state: Arc<RwLock<Contents>>,
     body_reads: Arc<AtomicU64>,
+    index: Arc<InMemoryIndex>,
 }
 
 impl Default for InMemoryStore {
     fn default() -> Self {
         let contents = Contents { id: Uuid::new_v4(), ..Contents::default() };
-        Self { state: Arc::new(RwLock::new(contents)), body_reads: Arc::default() }
+        Self { state: Arc::new(RwLock::new(contents)), body_reads: Arc::default(), index: Arc::default() }
     }
 }
 

@@ -4,7 +4,11 @@
 use rota_testkit::postgres::PostgresServer;
 
 use crate::session::Session;
-use crate::{Options, Target, open_connections, sql};
+use crate::{Options, Target, open_connections, search, sql};
+
+/// Statements of the full-text index.
+const SEARCH: &[&str] =
+    &[search::SEARCH, search::KEYS, search::POSITION, search::MOVE, search::REMOVE, search::CLEAR];
 
 /// Many ended tasks, some queued ones, and a large workflow.
 const FILL: &str = "
@@ -23,6 +27,7 @@ const FILL: &str = "
         SELECT 0, 1, n, n + 1, false FROM generate_series(1, 10000) AS n;
     INSERT INTO group_members (shard, namespace, name, workflow, step, holds, capacity, joined)
         SELECT 0, 'n', 'workflow/' || n % 3, n, 4294967295, n < 3, 1, n FROM generate_series(1, 5000) AS n;
+    INSERT INTO search_tasks (shard, key, words) SELECT 0, n, 'word'::tsvector FROM generate_series(1, 20000) AS n;
     ANALYZE";
 
 /// Statements, with the index that must find the rows.
@@ -50,6 +55,9 @@ const INDEXES: &[(&str, &str)] = &[
     (sql::WORKFLOW_OUTCOMES, "workflows_id"),
     (sql::WORKFLOW_OUTCOMES, "AND (id = want.id)"),
     (sql::WORKFLOW_OUTCOMES, "step_outputs_pkey"),
+    (search::SEARCH, "search_tasks_words"),
+    (search::KEYS, "search_tasks_pkey"),
+    (search::REMOVE, "search_tasks_pkey"),
 ];
 
 async fn plan(session: &Session, sql: &str) -> String {
@@ -73,7 +81,7 @@ async fn statements_use_indexes() {
         if full {
             session.client.batch_execute(FILL).await.unwrap();
         }
-        for sql in [sql::WRITER, sql::WORKFLOW_WRITER, sql::READER, sql::WORKFLOW_READER, sql::COLD]
+        for sql in [sql::WRITER, sql::WORKFLOW_WRITER, sql::READER, sql::WORKFLOW_READER, sql::COLD, SEARCH]
             .into_iter()
             .flatten()
         {

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use self::outbox::Outbox;
 use self::writer::{Inbox, write};
 use crate::engine::Engine;
+use crate::search::{IndexUpdate, SearchQuery};
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, DatabaseStatus, Document, DocumentKey,
     Documents, DocumentsPage, Error, FeedPage, Filter, NameKey, Opening, Page, Reader, Refused, Replica,
@@ -224,6 +225,22 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn list(&self, filter: Filter) -> Result<Page, Error> {
         self.read(move |reads| reads.list(&filter)).await
+    }
+
+    async fn search(&self, query: SearchQuery) -> Result<Vec<TaskKey>, Error> {
+        self.read(move |reads| reads.search(&query)).await
+    }
+
+    async fn indexed_revision(&self) -> Result<Option<u64>, Error> {
+        self.read(|reads| reads.indexed_revision()).await
+    }
+
+    async fn update_index(&self, update: IndexUpdate) -> Result<bool, Error> {
+        self.read(move |reads| reads.update_index(&update)).await
+    }
+
+    async fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error> {
+        self.read(move |reads| reads.indexed_keys(after, limit)).await
     }
 
     async fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error> {

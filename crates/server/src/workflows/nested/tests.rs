@@ -9,6 +9,7 @@ use rota_core::workflow::Kind;
 use rota_core::{Namespace, RouteId, TaskKey, Timestamp, WorkflowId};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
+use rota_store::search::{IndexUpdate, SearchIndex, SearchQuery};
 use rota_store::single_writer::SingleWriterStore;
 use rota_store::{
     ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage,
@@ -31,6 +32,24 @@ macro_rules! pass_on {
             Reader::$name(&self.inner, $($arg),*)
         })+
     };
+}
+
+impl SearchIndex for Counting {
+    fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
+        self.inner.search(query)
+    }
+
+    fn indexed_revision(&self) -> Result<Option<u64>, Error> {
+        self.inner.indexed_revision()
+    }
+
+    fn update_index(&self, update: &IndexUpdate) -> Result<bool, Error> {
+        self.inner.update_index(update)
+    }
+
+    fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error> {
+        self.inner.indexed_keys(after, limit)
+    }
 }
 
 impl Reader for Counting {

@@ -1,0 +1,237 @@
+//! Full-text index of a database (FTS5), in a file of its own: `<database>.search`. Writing it does not hold up commits, and it is no
+//! part of backups. It has words and no text. A damaged one, or one of another version or store, is removed, and built again.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rota_core::TaskKey;
+use rota_store::Error;
+use rota_store::codec::{signed, unsigned};
+use rota_store::search::{INDEX_VERSION, IndexUpdate, SearchIndex, SearchQuery, of_namespace};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::open::{BUSY_TIMEOUT, explain};
+use crate::{Readers, disk};
+
+/// Words as they are given: only the spaces between them separate them. The other characters are those of namespaces.
+const SCHEMA: &str = "
+    CREATE VIRTUAL TABLE tasks USING fts5(words, content='', contentless_delete=1, detail=none,
+        tokenize=\"ascii tokenchars '/-.'\");
+    CREATE TABLE position (id INTEGER PRIMARY KEY CHECK (id = 0), store BLOB NOT NULL, revision INTEGER NOT NULL);";
+const SEARCH: &str =
+    "SELECT rowid FROM tasks WHERE tasks MATCH ?1 AND rowid < ?2 ORDER BY rowid DESC LIMIT ?3";
+const KEYS: &str = "SELECT rowid FROM tasks WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
+const PUT: &str = "INSERT OR REPLACE INTO tasks (rowid, words) VALUES (?1, ?2)";
+const REMOVE: &str = "DELETE FROM tasks WHERE rowid = ?1";
+const CLEAR: &str = "INSERT INTO tasks (tasks) VALUES ('delete-all')";
+const POSITION: &str = "SELECT revision FROM position WHERE store = ?1";
+const MOVE: &str = "INSERT OR REPLACE INTO position (id, store, revision) VALUES (0, ?1, ?2)";
+
+/// File of an index, which is opened when it is first used: a start does not wait for it.
+#[derive(Debug)]
+pub(crate) struct SearchFile {
+    path: PathBuf,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl SearchFile {
+    pub(crate) fn of(database: &Path) -> Self {
+        Self { path: disk::sibling(database, ".search"), connection: Mutex::default() }
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let mut slot = self.connection.lock();
+        let outcome = match &mut *slot {
+            Some(connection) => call(connection),
+            None => open(&self.path).and_then(|connection| call(slot.insert(connection))),
+        };
+        outcome.map_err(|error| {
+            let error = explain(&error);
+            if matches!(error, Error::Corrupt(_)) {
+                tracing::warn!(%error, "the search index is damaged: it is removed, and built again");
+                *slot = None;
+                remove_files(&self.path);
+            }
+            error
+        })
+    }
+}
+
+/// Opens a file; one of another version makes place for an empty one.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path)?;
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == INDEX_VERSION {
+        return Ok(connection);
+    }
+    drop(connection);
+    remove_files(path);
+    let mut connection = connect(path)?;
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.pragma_update(None, "user_version", INDEX_VERSION)?;
+    transaction.commit()?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // It has words of prompts: only its owner may read it, from the first byte on. SQLite reports why it cannot be opened.
+    drop(OpenOptions::new().append(true).create(true).mode(0o600).open(path));
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // After a power loss the last changes are missing together with the position that has them.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -8_192)?;
+    Ok(connection)
+}
+
+/// Removes the index of a database: another one takes its place.
+pub(crate) fn remove(database: &Path) {
+    remove_files(&disk::sibling(database, ".search"));
+}
+
+fn remove_files(path: &Path) {
+    for path in [path.to_owned(), disk::sibling(path, "-wal"), disk::sibling(path, "-shm")] {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %path.display(), "failed to remove a file of the search index");
+        }
+    }
+}
+
+/// Returns what FTS5 looks for. Words have no character that has a meaning within quotes.
+fn expression(query: &SearchQuery) -> String {
+    let namespace = query.namespace.iter().map(|namespace| format!("\"{}\"", of_namespace(namespace)));
+    let words = query.words.iter().map(|word| {
+        let prefix = if word.is_prefix() { "*" } else { "" };
+        format!("\"{}\"{prefix}", word.text())
+    });
+    namespace.chain(words).collect::<Vec<_>>().join(" AND ")
+}
+
+fn key(row: &rusqlite::Row<'_>) -> rusqlite::Result<TaskKey> {
+    Ok(TaskKey(unsigned(row.get(0)?)))
+}
+
+impl SearchIndex for Readers {
+    fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
+        let before: i64 = signed(query.before.map_or(u64::MAX, |key| key.0));
+        let limit: i64 = signed(query.limit);
+        self.search.with(|connection| {
+            let mut statement = connection.prepare_cached(SEARCH)?;
+            let found = statement.query_map(params![expression(query), before, limit], key)?;
+            found.collect()
+        })
+    }
+
+    fn indexed_revision(&self) -> Result<Option<u64>, Error> {
+        let store = self.store_id()?;
+        let read = self.search.with(|connection| {
+            let revision = connection.query_row(POSITION, [store], |row| row.get::<_, i64>(0)).optional()?;
+            Ok(revision.map(unsigned))
+        });
+        match read {
+            // It was removed.
+            Err(Error::Corrupt(_)) => Ok(None),
+            read => read,
+        }
+    }
+
+    fn update_index(&self, update: &IndexUpdate) -> Result<bool, Error> {
+        let store = self.store_id()?;
+        self.search.with(|connection| {
+            let transaction = connection.transaction()?;
+            match update.after {
+                Some(after) => {
+                    let position = transaction.query_row(POSITION, [store], |row| row.get::<_, i64>(0));
+                    if position.optional()?.map(unsigned) != Some(after) {
+                        return Ok(false);
+                    }
+                }
+                None => {
+                    transaction.execute(CLEAR, [])?;
+                }
+            }
+            {
+                let mut put = transaction.prepare_cached(PUT)?;
+                for task in &update.tasks {
+                    put.execute(params![signed(task.key.0), task.words().join(" ")])?;
+                }
+                let mut remove = transaction.prepare_cached(REMOVE)?;
+                for key in &update.removed {
+                    remove.execute([signed(key.0)])?;
+                }
+            }
+            transaction.execute(MOVE, params![store, signed(update.through)])?;
+            transaction.commit()?;
+            Ok(true)
+        })
+    }
+
+    fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error> {
+        let (after, limit): (i64, i64) = (signed(after.0), signed(limit));
+        self.search.with(|connection| {
+            let mut statement = connection.prepare_cached(KEYS)?;
+            let found = statement.query_map([after, limit], key)?;
+            found.collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_core::Namespace;
+    use rota_store::search::{IndexedTask, query_words};
+
+    use super::*;
+
+    fn readers(folder: &Path) -> (crate::Writer, Readers) {
+        crate::open_connections(&folder.join("rota.db")).unwrap()
+    }
+
+    fn update(readers: &Readers) {
+        let namespace = Namespace::new("n").unwrap();
+        let tasks = vec![IndexedTask::new(TaskKey(7), &namespace, ["a needle"])];
+        let update = IndexUpdate { after: None, through: 9, tasks, removed: Vec::new() };
+        assert!(readers.update_index(&update).unwrap());
+        let query = SearchQuery { words: query_words("needle"), limit: 10, ..SearchQuery::default() };
+        assert_eq!(readers.search(&query).unwrap(), [TaskKey(7)]);
+    }
+
+    #[test]
+    fn index_that_is_damaged_or_of_another_store_is_built_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rota.db.search");
+        let (writer, index) = readers(folder.path());
+        assert_eq!(index.indexed_revision().unwrap(), None);
+        update(&index);
+        assert_eq!(index.indexed_revision().unwrap(), Some(9));
+        drop((writer, index));
+        fs::write(&file, [b'x'; 8192]).unwrap();
+        let (writer, index) = readers(folder.path());
+        assert!(matches!(index.indexed_keys(TaskKey(0), 1), Err(Error::Corrupt(_))));
+        assert_eq!(index.indexed_revision().unwrap(), None, "it was removed");
+        update(&index);
+        drop((writer, index));
+        // Another database takes the place of the old one.
+        remove_files(&folder.path().join("rota.db"));
+        let (_writer, index) = readers(folder.path());
+        assert_eq!(index.indexed_revision().unwrap(), None);
+        update(&index);
+    }
+
+    #[test]
+    fn index_of_another_version_makes_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_writer, index) = readers(folder.path());
+        update(&index);
+        index.search.with(|connection| connection.pragma_update(None, "user_version", 99)).unwrap();
+        *index.search.connection.lock() = None;
+        assert_eq!(index.indexed_revision().unwrap(), None);
+    }
+}
