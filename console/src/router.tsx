@@ -10,7 +10,7 @@ import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";
 import type { MetricsSearch } from "./features/metrics/MetricsPage";
 import { HOURS } from "./features/metrics/series";
-import type { TaskSearch } from "./features/tasks/filters";
+import { searchOf } from "./features/tasks/filters";
 import { TaskPage } from "./features/tasks/TaskPage";
 import { TasksPage } from "./features/tasks/TasksPage";
 import { WorkflowPage } from "./features/workflows/WorkflowPage";
@@ -31,14 +31,7 @@ const tasks = createRoute({
   path: "/tasks",
   component: TasksPage,
   // Filters are in the address, so that they can be shared and survive the way back.
-  validateSearch: (search: Record<string, unknown>): TaskSearch => ({
-    state: text(search.state),
-    agent: text(search.agent),
-    owner: text(search.owner),
-    alias: text(search.alias),
-    label: text(search.label),
-    view: search.view === "board" ? "board" : undefined,
-  }),
+  validateSearch: searchOf,
 });
 const task = createRoute({
   getParentRoute: () => root,

@@ -35,7 +35,7 @@ pub struct Cli {
 pub enum Command {
     Apply(apply::Apply),
     Run(Box<run::Run>),
-    Get(get::Get),
+    Get(Box<get::Get>),
     Describe(describe::Describe),
     Logs(logs::Logs),
     Watch(watch::Watch),

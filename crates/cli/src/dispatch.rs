@@ -66,7 +66,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Apply(command) => command.run(context).await,
         Command::Run(command) => Box::pin(command.run(context)).await,
-        Command::Get(command) => command.run(context).await,
+        Command::Get(command) => Box::pin(command.run(context)).await,
         Command::Describe(command) => command.run(context).await,
         Command::Logs(command) => command.run(context).await,
         Command::Watch(command) => command.run(context).await,

@@ -173,7 +173,7 @@ macro_rules! conformance {
                 reached_limit_stops_running_attempts exhausted_budget_can_refuse_tasks long_queue_waits_in_pieces
             }
             reading {
-                list_filters_match list_pages_are_complete log_reads_from_any_position log_pages_are_bounded_by_bytes feed_has_all_logs bodies_are_read_in_pages ahead_counts_lower_ranks stats_count_pending_and_heads
+                list_filters_match list_filters_match_attempts list_pages_are_complete log_reads_from_any_position log_pages_are_bounded_by_bytes feed_has_all_logs bodies_are_read_in_pages ahead_counts_lower_ranks stats_count_pending_and_heads
                 snapshot_equals_reopened_state
             }
             search {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use rota_core::failure::Class;
+use rota_core::rank::Priority;
 use rota_core::task::{State, Task};
-use rota_core::{AgentName, Namespace, TaskId, TaskKey, Timestamp, WorkflowId};
+use rota_core::{AgentName, Namespace, TaskId, TaskKey, Timestamp, WorkerName, WorkflowId};
 
 /// Filter and page of a list of tasks.
 #[derive(Debug, Clone, Default)]
@@ -24,12 +26,26 @@ pub struct Filter {
     pub open_questions: bool,
     /// Only tasks that need the attention of a person.
     pub attention: bool,
+    /// Any of these classes of the failure that ended the task, or of its last attempt as long as it has not ended; any if empty.
+    pub failures: Vec<Class>,
+    /// Worker of the current or last attempt.
+    pub worker: Option<WorkerName>,
+    pub min_priority: Option<Priority>,
+    pub max_priority: Option<Priority>,
+    /// Least cost of all attempts, in millionths of a US dollar.
+    pub min_cost_micro_usd: Option<i64>,
+    /// Least number of the current or last attempt.
+    pub min_attempts: u32,
     /// Only these tasks, of which no others are visited; any if absent.
     pub keys: Option<Vec<TaskKey>>,
     /// Inclusive lower bound of the creation time.
     pub created_after: Option<Timestamp>,
     /// Exclusive upper bound of the creation time.
     pub created_before: Option<Timestamp>,
+    /// Inclusive lower bound of the time of the end.
+    pub ended_after: Option<Timestamp>,
+    /// Exclusive upper bound of the time of the end.
+    pub ended_before: Option<Timestamp>,
     /// Page token: only older tasks.
     pub before: Option<TaskKey>,
     pub limit: usize,
@@ -60,6 +76,25 @@ impl Filter {
             && self.keys.as_ref().is_none_or(|keys| keys.contains(&task.key))
             && self.created_after.is_none_or(|at| task.created_at >= at)
             && self.created_before.is_none_or(|at| task.created_at < at)
+            && self.ended_after.is_none_or(|at| task.ended_at.is_some_and(|end| end >= at))
+            && self.ended_before.is_none_or(|at| task.ended_at.is_some_and(|end| end < at))
+            && self.fits_course(task)
+    }
+
+    /// Whether the attempts of a task match, and its priority.
+    fn fits_course(&self, task: &Task) -> bool {
+        let failure = match task.state.is_final() {
+            true => task.failure.as_ref(),
+            false => task.last_failure.as_deref(),
+        };
+        let worker =
+            task.assignment.as_ref().map(|assignment| &assignment.worker).or(task.last_worker.as_ref());
+        (self.failures.is_empty() || failure.is_some_and(|failure| self.failures.contains(&failure.class)))
+            && (self.worker.is_none() || self.worker.as_ref() == worker)
+            && self.min_priority.is_none_or(|least| task.priority >= least)
+            && self.max_priority.is_none_or(|most| task.priority <= most)
+            && self.min_cost_micro_usd.is_none_or(|least| task.total_usage().cost_micro_usd >= least)
+            && task.attempt() >= self.min_attempts
     }
 }
 

@@ -19,7 +19,8 @@ import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { Board } from "./Board";
 import { ChangeAll } from "./ChangeAll";
-import { filters } from "./filters";
+import { filters, searchOf } from "./filters";
+import { MoreFilters } from "./MoreFilters";
 import { titleOf } from "./title";
 
 interface Page {
@@ -256,17 +257,7 @@ export function TasksPage() {
         onSubmit={(event) => {
           event.preventDefault();
           const form = new FormData(event.currentTarget);
-          const value = (name: string) => String(form.get(name) ?? "").trim() || undefined;
-          void navigate({
-            search: {
-              state: value("state"),
-              agent: value("agent"),
-              owner: value("owner"),
-              alias: value("alias"),
-              label: value("label"),
-              view: search.view,
-            },
-          });
+          void navigate({ search: searchOf({ ...Object.fromEntries(form), view: search.view }) });
         }}
       >
         <label>
@@ -296,6 +287,7 @@ export function TasksPage() {
           Label
           <input name="label" defaultValue={search.label} placeholder="key=value" size={12} />
         </label>
+        <MoreFilters search={search} />
         <button type="submit">Filter</button>
         <button type="button" onClick={() => void navigate({ search: { view: search.view } })}>
           Clear

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use self::workflows::Inputs;
 use super::pairs::{self, Pair};
+use super::task_filter::class;
 use super::{artifacts, worst};
 use crate::context::Context;
 use crate::exit::{self, Exit, Failure};
@@ -141,12 +142,6 @@ async fn newest<T>(
 /// Returns the key of what takes the place of a dead letter: there is one, whichever command creates it.
 fn key(uid: &str) -> String {
     format!("replay:{uid}")
-}
-
-fn class(text: &str) -> Result<FailureClass, String> {
-    let full = format!("FAILURE_CLASS_{}", text.replace(['-', ' '], "_").to_uppercase());
-    let known = FailureClass::from_str_name(&full).filter(|class| *class != FailureClass::Unspecified);
-    known.ok_or_else(|| format!("{text:?} is not a class of failures; docs/failures.md lists them"))
 }
 
 impl Which {

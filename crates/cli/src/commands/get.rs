@@ -5,13 +5,10 @@ use std::ffi::OsStr;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, ValueEnum};
-use rota_proto::v1::{
-    GetAgentRequest, GetTaskRequest, GetWorkflowRequest, ListTasksRequest, TaskFilter, TaskState, Worker,
-};
-use rota_proto::{labels, names};
+use rota_proto::names;
+use rota_proto::v1::{GetAgentRequest, GetTaskRequest, ListTasksRequest, TaskState, Worker};
 
-use super::id_of;
-use super::pairs::{self, Pair};
+use super::task_filter::TaskFilterArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, plain};
@@ -26,6 +23,8 @@ Examples:
   rota get tasks --parent release
   rota get tasks --workflow deploy --state failed
   rota get tasks --attention
+  rota get tasks --failure overload,rate_limit --since 7d --min-attempts 3
+  rota get tasks --ended-since 2026-01-01 --min-cost-usd 5
   rota get agents
   rota get workers --agent coder";
 
@@ -38,33 +37,8 @@ pub struct Get {
     pub kind: Kind,
     /// Id or name of one resource [default: all]
     pub name: Option<String>,
-    /// Only tasks in these comma-separated states; may be repeated
-    #[arg(long, value_name = "STATES", value_delimiter = ',', value_enum, ignore_case = true)]
-    pub state: Vec<State>,
-    /// Only tasks with this label; may be repeated
-    #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
-    pub label: Vec<Pair>,
-    /// Only tasks or workers of this agent
-    #[arg(long, value_name = "NAME")]
-    pub agent: Option<String>,
-    /// Only tasks of this thread
-    #[arg(long, value_name = "NAME")]
-    pub thread: Option<String>,
-    /// Only tasks of this kind
-    #[arg(long = "kind", value_name = "KIND")]
-    pub task_kind: Option<String>,
-    /// Only tasks of this owner
-    #[arg(long, value_name = "TEXT")]
-    pub owner: Option<String>,
-    /// Only tasks whose parent is this task: id or name
-    #[arg(long, value_name = "TASK")]
-    pub parent: Option<String>,
-    /// Only tasks of the steps of this workflow: id or name
-    #[arg(long, value_name = "WORKFLOW")]
-    pub workflow: Option<String>,
-    /// Only tasks that need the attention of a person: they have failed three times, and continue
-    #[arg(long)]
-    pub attention: bool,
+    #[command(flatten)]
+    pub filter: TaskFilterArgs,
     /// Maximum number of tasks
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub limit: usize,
@@ -166,7 +140,7 @@ impl Get {
                 Ok(Exit::Ok)
             }
             (Kind::Workers, given) => {
-                let agent = self.agent.as_deref().unwrap_or_default();
+                let agent = self.filter.agent.as_deref().unwrap_or_default();
                 workers(context, agent, given.as_deref(), self.all_namespaces).await
             }
             (Kind::Capabilities, None) => capabilities(context).await,
@@ -175,35 +149,9 @@ impl Get {
     }
 
     async fn tasks(&self, context: &Context) -> anyhow::Result<Exit> {
-        let mut labels = pairs::map(&self.label);
-        if let Some(kind) = &self.task_kind {
-            labels.insert(labels::KIND.to_owned(), kind.clone());
-        }
-        let parent_task = match &self.parent {
-            Some(parent) => id_of(context, parent).await?,
-            None => String::new(),
-        };
-        let workflow = match &self.workflow {
-            Some(workflow) => {
-                let name = names::workflow(&context.namespace, workflow);
-                Box::pin(context.client.get_workflow(GetWorkflowRequest { name })).await?.uid
-            }
-            None => String::new(),
-        };
-        let filter = TaskFilter {
-            states: self.state.iter().map(|state| state.to_api().into()).collect(),
-            agent: self.agent.clone().unwrap_or_default(),
-            labels,
-            owner: self.owner.clone().unwrap_or_default(),
-            parent_task,
-            workflow,
-            thread: self.thread.clone().unwrap_or_default(),
-            needs_attention: self.attention,
-            ..TaskFilter::default()
-        };
         let request = ListTasksRequest {
             parent: context.parent(self.all_namespaces),
-            filter: Some(filter),
+            filter: Some(Box::pin(self.filter.to_api(context)).await?),
             ..ListTasksRequest::default()
         };
         // One more than the limit shows whether there are more.

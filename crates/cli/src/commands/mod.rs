@@ -52,6 +52,7 @@ mod serve;
 pub mod server;
 mod signals;
 mod storage;
+mod task_filter;
 pub mod template;
 pub mod threads;
 pub mod top;

@@ -2,6 +2,7 @@
 
 use prost::Message;
 use rota_core::TaskKey;
+use rota_core::rank::Priority;
 use rota_core::task::State;
 use rota_proto::v1;
 use rota_store::{Filter, Page};
@@ -10,7 +11,7 @@ use tonic::Status;
 use super::answers::page_size;
 use crate::attention::UNENDED;
 use crate::wire::status::invalid;
-use crate::wire::{event, names, task, time};
+use crate::wire::{event, failure, names, task, time};
 
 /// Tasks of one page of a list, encoded; the page has at least one task.
 const MAX_PAGE_BYTES: usize = 4 << 20;
@@ -56,6 +57,17 @@ pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
     if given.needs_attention && states.is_empty() {
         states = UNENDED.to_vec();
     }
+    let class = |(index, class): (usize, &i32)| {
+        let known = v1::FailureClass::try_from(*class).ok().and_then(failure::known_class);
+        known.ok_or_else(|| invalid(format!("filter.failure_classes[{index}]"), "is not a known class"))
+    };
+    let failures = given.failure_classes.iter().enumerate().map(class).collect::<Result<Vec<_>, _>>()?;
+    let priority = |field: &str, given: Option<i32>| {
+        let known = |number| Priority::new(number).ok_or_else(|| invalid(field, "must be from 0 to 10"));
+        given.map(known).transpose()
+    };
+    let min_attempts = u32::try_from(given.min_attempts)
+        .map_err(|_| invalid("filter.min_attempts", "must not be negative"))?;
     let text = |value: String| Some(value).filter(|value| !value.is_empty());
     Ok(Filter {
         namespace,
@@ -73,9 +85,17 @@ pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
             .transpose()?,
         open_questions: given.open_questions,
         attention: given.needs_attention,
+        failures,
+        worker: text(given.worker).map(|worker| names::worker_id("filter.worker", &worker)).transpose()?,
+        min_priority: priority("filter.min_priority", given.min_priority)?,
+        max_priority: priority("filter.max_priority", given.max_priority)?,
+        min_cost_micro_usd: Some(given.min_cost_micro_usd).filter(|cost| *cost != 0),
+        min_attempts,
         keys: None,
         created_after: given.created_after.as_ref().map(time::from_timestamp),
         created_before: given.created_before.as_ref().map(time::from_timestamp),
+        ended_after: given.ended_after.as_ref().map(time::from_timestamp),
+        ended_before: given.ended_before.as_ref().map(time::from_timestamp),
         before,
         limit,
     })

@@ -47,6 +47,11 @@ pub(crate) fn class(class: Class) -> v1::FailureClass {
     CLASSES.iter().find(|(known, _)| *known == class).map(|(_, class)| *class).unwrap_or_default()
 }
 
+/// Returns the class of an enum value of the API; none for one that is unspecified.
+pub(crate) fn known_class(class: v1::FailureClass) -> Option<Class> {
+    CLASSES.iter().find(|(_, known)| *known == class).map(|(class, _)| *class)
+}
+
 pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
     v1::Failure {
         class: class(failure.class).into(),

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rota_core::failure::{Class, Failure};
 use rota_core::rank::Priority;
 use rota_core::target::Target;
 use rota_core::task::{Body, Command, Completion, EventEffect, Item, State};
-use rota_core::{AgentName, TaskKey};
+use rota_core::usage::Usage;
+use rota_core::{AgentName, TaskId, TaskKey, WorkerName};
 
 use super::harness::{Harness, attempt_of, namespace, to_agent};
 use crate::{Budget, Filter, StoreStats, TaskBody};
@@ -65,6 +67,23 @@ pub async fn list_filters_match(t: &mut Harness) {
         let found: Vec<_> = page.tasks.iter().map(|task| task.id).collect();
         assert_eq!(found, wanted.iter().map(|index| ids[*index]).collect::<Vec<_>>(), "{filter:?}");
     }
+    // Each end of the ranges, and tasks that have not ended.
+    let ended = t.read(ids[1]).await.ended_at;
+    let later = ended.map(|at| at + Duration::from_micros(1));
+    let priority = Priority::new;
+    let expected: [(Filter, &[usize]); 8] = [
+        (Filter { ended_after: ended, ..any() }, &[1]),
+        (Filter { ended_after: later, ..any() }, &[]),
+        (Filter { ended_before: later, ..any() }, &[1]),
+        (Filter { ended_before: ended, ..any() }, &[]),
+        (Filter { min_priority: priority(5), max_priority: priority(5), ..any() }, &[3, 2, 1, 0]),
+        (Filter { min_priority: priority(6), ..any() }, &[]),
+        (Filter { max_priority: priority(4), ..any() }, &[]),
+        (Filter { min_attempts: 1, ..any() }, &[]),
+    ];
+    for (filter, wanted) in expected {
+        assert_eq!(listed(t, &filter).await, wanted.iter().map(|index| ids[*index]).collect::<Vec<_>>());
+    }
     // A question of an attempt, until it is answered.
     let worker = t.hello("w").await;
     let asking = t.claim(&worker, 1).await.remove(0);
@@ -80,6 +99,42 @@ pub async fn list_filters_match(t: &mut Harness) {
     let items = vec![Item { at: t.now(), payload: Bytes::from_static(b"!"), effect }];
     t.ask(asking.id, Command::Report { attempt: attempt_of(&asking), first: 2, items }).await.unwrap();
     assert_eq!(found(t.store.list(open).await.unwrap()), []);
+}
+
+async fn listed(t: &Harness, filter: &Filter) -> Vec<TaskId> {
+    t.store.list(filter.clone()).await.unwrap().tasks.iter().map(|task| task.id).collect()
+}
+
+pub async fn list_filters_match_attempts(t: &mut Harness) {
+    t.agent("a").await;
+    let (first, second) = (t.plain().await.id, t.plain().await.id);
+    let (one, two) = (t.hello("one").await, t.hello("two").await);
+    let attempt = t.claim(&one, 1).await.remove(0);
+    assert_eq!(attempt.id, first);
+    let failure = Failure::new(Class::Refusal, "no");
+    t.finish(&attempt, Completion::Failed(failure)).await.unwrap();
+    let attempt = t.claim(&two, 1).await.remove(0);
+    assert_eq!(attempt.id, second);
+    let usage = Usage { cost_micro_usd: 1_500_000, ..Usage::default() };
+    let items = vec![Item { at: t.now(), payload: Bytes::new(), effect: EventEffect::Usage(usage) }];
+    t.ask(attempt.id, Command::Report { attempt: attempt_of(&attempt), first: 1, items }).await.unwrap();
+    let any = || Filter { limit: 10, ..Filter::default() };
+    let worker = |name| WorkerName::new(name).ok();
+    let expected: [(Filter, &[TaskId]); 10] = [
+        (any(), &[second, first]),
+        (Filter { failures: vec![Class::Refusal, Class::Crash], ..any() }, &[first]),
+        (Filter { failures: vec![Class::Crash], ..any() }, &[]),
+        (Filter { worker: worker("one"), ..any() }, &[first]),
+        (Filter { worker: worker("two"), ..any() }, &[second]),
+        (Filter { worker: worker("three"), ..any() }, &[]),
+        (Filter { min_attempts: 1, ..any() }, &[second, first]),
+        (Filter { min_attempts: 2, ..any() }, &[]),
+        (Filter { min_cost_micro_usd: Some(1_500_000), ..any() }, &[second]),
+        (Filter { min_cost_micro_usd: Some(1_500_001), ..any() }, &[]),
+    ];
+    for (filter, wanted) in expected {
+        assert_eq!(listed(t, &filter).await, wanted, "{filter:?}");
+    }
 }
 
 pub async fn list_pages_are_complete(t: &mut Harness) {
