@@ -24,6 +24,7 @@ export type Schedule = Schemas["Schedule"];
 export type StepStatus = Schemas["StepStatus"];
 export type SystemStatus = Schemas["SystemStatus"];
 export type Task = Schemas["Task"];
+export type SearchTasksResponse = Schemas["SearchTasksResponse"];
 export type TaskFilter = Schemas["TaskFilter"];
 export type TaskSpec = Schemas["TaskSpec"];
 export type TaskInput = Schemas["TaskInput"];

@@ -36,6 +36,8 @@ pub enum Command {
     Apply(apply::Apply),
     Run(Box<run::Run>),
     Get(Box<get::Get>),
+    Search(Box<search::Search>),
+    Export(Box<export::Export>),
     Describe(describe::Describe),
     Logs(logs::Logs),
     Watch(watch::Watch),

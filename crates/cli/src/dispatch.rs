@@ -81,6 +81,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::DeadLetters(command) => Box::pin(command.run(context)).await,
         Command::Continue(command) => command.run(context).await,
         Command::Fork(command) => Box::pin(command.run(context)).await,
+        Command::Search(command) => command.run(context).await,
+        Command::Export(command) => Box::pin(command.run(context)).await,
         Command::Threads(command) => command.run(context).await,
         Command::Workflow(command) => Box::pin(command.run(context)).await,
         Command::Plan(command) => Box::pin(command.run(context)).await,

@@ -58,6 +58,10 @@ calls! {
     repeat tasks.acknowledge_task(AcknowledgeTaskRequest) -> v1::Task;
     /// Counts or changes some of the tasks that match a filter. Call it again while there are more.
     repeat tasks.change_tasks(ChangeTasksRequest) -> v1::ChangeTasksResponse;
+    /// Returns one page of the tasks that have the words of a text, newest first.
+    repeat tasks.search_tasks(SearchTasksRequest) -> v1::SearchTasksResponse;
+    /// Streams all tasks that match a filter, as CSV or as JSON lines. Not retried: what was received is written already.
+    once tasks.export_tasks(ExportTasksRequest) -> tonic::Streaming<rota_proto::HttpBody>;
     /// Searches a part of a task's log. Call it again while there is more.
     repeat tasks.search_task_log(SearchTaskLogRequest) -> v1::SearchTaskLogResponse;
     /// Explains why a task is not running.

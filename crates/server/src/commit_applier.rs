@@ -119,6 +119,7 @@ impl CommitApplier {
         self.notifier.observe(&commit);
         self.successes.observe(&commit);
         self.ready_steps.observe(&commit);
+        self.store.index().committed(commit.revision);
     }
 
     fn apply_agent_change(&self, change: &AgentChange) {

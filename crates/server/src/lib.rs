@@ -60,6 +60,7 @@ mod grpc;
 mod health;
 mod history;
 mod http;
+mod indexer;
 mod keys;
 mod kinds;
 mod lineage;

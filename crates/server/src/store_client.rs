@@ -20,6 +20,7 @@ use rota_store::{
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::indexer::IndexState;
 use crate::keys::AgentKey;
 use crate::room::Room;
 use crate::wire::names::TaskName;
@@ -40,6 +41,7 @@ pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     write_health: Arc<WriteHealth>,
     room: Arc<Mutex<Room>>,
+    index: Arc<IndexState>,
 }
 
 /// Outcome of the last write, and the last time in which none succeeded.
@@ -154,7 +156,7 @@ impl StoreClient {
     /// Creates a client that counts failed writes.
     pub(crate) fn new(store: Arc<dyn Store>, failures: Counter) -> Self {
         let write_health = WriteHealth { failures, ..WriteHealth::default() };
-        Self { store, write_health: Arc::new(write_health), room: Arc::default() }
+        Self { store, write_health: Arc::new(write_health), room: Arc::default(), index: Arc::default() }
     }
 
     pub(crate) fn write_health(&self) -> &WriteHealth {
@@ -164,6 +166,11 @@ impl StoreClient {
     /// Returns the store itself, for reads and for closing it.
     pub(crate) fn reads(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Returns how far the full-text index is.
+    pub(crate) fn index(&self) -> &IndexState {
+        &self.index
     }
 
     /// Measures the room of the store.
@@ -306,7 +313,11 @@ impl StoreClient {
     /// Removes some expired records. Returns how many, and whether there may be more.
     pub(crate) async fn prune(&self, prune: Prune) -> Result<(usize, bool), Status> {
         let reply = self.one(Command::Prune(prune)).await?;
-        expect_reply!(reply, Reply::Pruned { count, more } => (count, more))
+        let (count, more) = expect_reply!(reply, Reply::Pruned { count, more } => (count, more))?;
+        if count > 0 {
+            self.index.removed();
+        }
+        Ok((count, more))
     }
 
     async fn newest(&self, namespace: &Namespace, alias: String) -> Result<Task, Status> {
@@ -353,48 +364,4 @@ impl StoreClient {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn write_error_is_kept_until_success() {
-        let health = WriteHealth::default();
-        let full = Error::Unavailable { message: "disk full".to_owned(), hint: "make room" };
-        health.observe::<()>(&Err(full));
-        let (message, hint) = health.error().unwrap();
-        assert!(message.contains("disk full") && hint == "make room");
-        health.observe::<()>(&Err(Error::Closed));
-        assert!(health.error().is_some());
-        health.observe(&Ok(()));
-        assert_eq!(health.error(), None);
-    }
-
-    #[test]
-    fn only_a_time_without_writes_holds_deadlines() {
-        let (start, grace) = (Instant::now(), Duration::from_secs(10));
-        let at = |millis| start + Duration::from_millis(millis);
-        let mut outage = Outage::default();
-        // One write that does not fit, again and again, among others that do.
-        for millis in (0..60_000).step_by(500) {
-            outage.failed(at(millis));
-            outage.succeeded(at(millis + 10));
-            assert_eq!(outage.held_until(at(millis + 10), grace), None);
-        }
-        outage.failed(at(70_000));
-        outage.failed(at(75_000));
-        assert_eq!(outage.held_until(at(80_000), grace), Some(at(90_000)), "it lasts");
-        outage.succeeded(at(81_000));
-        assert_eq!(outage.held_until(at(90_000), grace), Some(at(91_000)));
-        assert_eq!(outage.held_until(at(91_000), grace), None);
-    }
-
-    #[test]
-    fn failed_writes_are_counted() {
-        let health = WriteHealth::default();
-        let full = Error::Unavailable { message: "the disk is full".to_owned(), hint: "free some space" };
-        for outcome in [Ok(()), Err(full), Err(Error::Closed), Ok(())] {
-            health.observe(&outcome);
-        }
-        assert_eq!((health.failures.get(), health.error()), (1, None));
-    }
-}
+mod tests;

@@ -2,10 +2,11 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { memo, type ReactNode, useCallback, useMemo, useRef, useState } from "react";
 import { withChange } from "../../api/changes";
-import { get, patch, post } from "../../api/client";
+import { patch, post } from "../../api/client";
 import { forEach } from "../../api/each";
 import { TASKS, useFeed } from "../../api/feed";
 import { dollars, id } from "../../api/format";
+import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { troubleOf } from "../../api/useStream";
@@ -19,14 +20,10 @@ import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { Board } from "./Board";
 import { ChangeAll } from "./ChangeAll";
-import { filters, searchOf } from "./filters";
+import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
+import { readPage } from "./page";
 import { titleOf } from "./title";
-
-interface Page {
-  tasks?: Task[];
-  nextPageToken?: string;
-}
 
 const STATES = [
   "PENDING",
@@ -118,14 +115,16 @@ export function TasksPage() {
     queryKey: key,
     initialPageParam: "",
     enabled: search.view !== "board",
-    queryFn: ({ pageParam, signal }) => {
-      const page = pageParam ? `&pageToken=${encodeURIComponent(pageParam)}` : "";
-      const path = `namespaces/${namespace}/tasks${filters(search)}${page}`;
-      return TASKS.changes.during(() => get<Page>(path, signal), withChange);
-    },
+    queryFn: ({ pageParam, signal }) =>
+      TASKS.changes.during(() => readPage(namespace, search, pageParam, signal), withChange),
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const tasks = useMemo(() => found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [], [found.data]);
+  const snippets = Object.assign({}, ...(found.data?.pages.map((page) => page.snippets) ?? [])) as Record<
+    string,
+    string
+  >;
+  const behind = found.data?.pages.at(-1)?.behind ?? 0;
   const reload = useCallback(() => {
     setUnseen(0);
     void refresh(cache, ["tasks", namespace]);
@@ -141,7 +140,7 @@ export function TasksPage() {
           key,
           (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, { task })) },
         );
-      } else if (events?.some((event) => event.state?.reason === "created")) {
+      } else if (!search.text && events?.some((event) => event.state?.reason === "created")) {
         setUnseen((count) => count + 1);
       }
     },
@@ -191,7 +190,7 @@ export function TasksPage() {
   const table = (
     <>
       <div className="bar">
-        <ChangeAll key={list} namespace={namespace} search={search} normal={NORMAL} />
+        {!search.text && <ChangeAll key={list} namespace={namespace} search={search} normal={NORMAL} />}
         {ACTIONS.map(({ name, fits, act: one, fields }) => {
           const on = chosen.filter(fits);
           return (
@@ -208,6 +207,7 @@ export function TasksPage() {
         })}
         <span className="quiet" role="status">
           {chosen.length > 0 && `${chosen.length} selected. `}
+          {behind > 0 && "The newest changes are not searched yet. "}
           {troubleOf(link)}
         </span>
         {unseen > 0 && (
@@ -233,6 +233,7 @@ export function TasksPage() {
           <TaskRow
             key={task.name}
             task={task}
+            snippet={snippets[task.name ?? ""]}
             isCurrent={index === row}
             isSelected={selected.has(task.name ?? "")}
             toggle={toggle}
@@ -260,6 +261,12 @@ export function TasksPage() {
           void navigate({ search: searchOf({ ...Object.fromEntries(form), view: search.view }) });
         }}
       >
+        {search.view !== "board" && (
+          <label>
+            Text
+            <input name="text" type="search" defaultValue={search.text} maxLength={1024} size={20} />
+          </label>
+        )}
         <label>
           State
           <select name="state" defaultValue={search.state ?? ""}>
@@ -305,7 +312,7 @@ export function TasksPage() {
         <Link
           from="/tasks"
           to="/tasks"
-          search={{ ...search, view: "board" }}
+          search={{ ...search, text: undefined, view: "board" }}
           aria-current={search.view ? "page" : undefined}
         >
           Board
@@ -319,11 +326,13 @@ export function TasksPage() {
 /** A task in the table. It is drawn again only if it has changed itself. */
 const TaskRow = memo(function TaskRow({
   task,
+  snippet,
   isCurrent,
   isSelected,
   toggle,
 }: {
   task: Task;
+  snippet: string | undefined;
   isCurrent: boolean;
   isSelected: boolean;
   toggle: (task: Task) => void;
@@ -350,6 +359,7 @@ const TaskRow = memo(function TaskRow({
         >
           {titleOf(task)}
         </Link>
+        {snippet && <div className="quiet">{visibleLine(snippet)}</div>}
       </td>
       <td className="optional">{task.spec?.target?.agent}</td>
       <td className="optional">{task.priority ?? NORMAL}</td>

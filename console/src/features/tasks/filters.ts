@@ -6,6 +6,8 @@ type TaskState = NonNullable<TaskFilter["states"]>[number];
 
 /** Filters of the list of tasks, as they are in the address. */
 export interface TaskSearch {
+  /** Words of their texts. A change of all that match knows none. */
+  text?: string | undefined;
   state?: string | undefined;
   agent?: string | undefined;
   owner?: string | undefined;
@@ -34,6 +36,7 @@ export interface TaskSearch {
 }
 
 const TEXTS = [
+  "text",
   "state",
   "agent",
   "owner",

@@ -19,7 +19,8 @@ pub use events::Printer;
 pub use question::question;
 pub use reporter::Reporter;
 pub use rows::{
-    agents, capabilities, pull_request, results, target, target_text, tasks, threads, worker_state, workers,
+    agents, capabilities, hits, pull_request, results, target, target_text, tasks, threads, worker_state,
+    workers,
 };
 pub use table::{Paint, Table};
 pub use text::{

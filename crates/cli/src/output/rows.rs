@@ -1,6 +1,6 @@
 //! Tables of tasks, agents, workers, capabilities and results.
 
-use rota_proto::v1::{Agent, Capability, Target, Task, TaskState, Thread, Worker, runtime, target};
+use rota_proto::v1::{Agent, Capability, Target, Task, TaskHit, TaskState, Thread, Worker, runtime, target};
 use rota_proto::{labels, names};
 
 use super::text::{age, elapsed, first_line, limits, money, name, ran, reason, state};
@@ -80,6 +80,25 @@ pub fn tasks(tasks: &[Task], all: bool) -> Table {
         ];
         let kind = has_kinds.then(|| plain(kind));
         table.row(namespace(all, &task.name).into_iter().chain(start).chain(kind).chain(row));
+    }
+    table
+}
+
+/// Returns tasks with the part of a text in which words were found.
+pub fn hits(hits: &[TaskHit], all: bool) -> Table {
+    let mut table = new_table(all, &["NAME", "STATE", "AGE", "IN", "TEXT"]);
+    for hit in hits {
+        let task = hit.task.clone().unwrap_or_default();
+        let state_of = task.status.as_ref().map_or(TaskState::Unspecified, |status| status.state());
+        let field = hit.field().as_str_name().trim_start_matches("TASK_TEXT_FIELD_").to_ascii_lowercase();
+        let row = [
+            plain(name(&task)),
+            (state(state_of).to_owned(), state_of.into()),
+            plain(age(task.create_time.as_ref())),
+            plain(if hit.snippet.is_empty() { String::new() } else { field }),
+            plain(if hit.snippet.is_empty() { title(&task) } else { hit.snippet.clone() }),
+        ];
+        table.row(namespace(all, &task.name).into_iter().chain(row));
     }
     table
 }

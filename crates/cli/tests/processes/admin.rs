@@ -30,6 +30,7 @@ async fn admin_shows_status_and_sets_log_filter() -> Result<()> {
             "metrics-history",
             "prune",
             "schedules",
+            "search-index",
             "space",
             "timer",
             "token-file"

@@ -62,6 +62,14 @@ impl TaskService for Fake {
     type WatchTasksStream = Out<v1::WatchTasksResponse>;
     type AttachTaskStream = Out<v1::AttachTaskResponse>;
     type DownloadTaskLogStream = Out<rota_proto::HttpBody>;
+    type ExportTasksStream = Out<rota_proto::HttpBody>;
+
+    async fn export_tasks(
+        &self,
+        _: Request<v1::ExportTasksRequest>,
+    ) -> Result<Response<Self::ExportTasksStream>, Status> {
+        Err(Status::unimplemented("export_tasks"))
+    }
 
     async fn watch_task(
         &self,
@@ -130,6 +138,7 @@ impl TaskService for Fake {
         explain_task(v1::ExplainTaskRequest) -> v1::ExplainTaskResponse;
         send_task_input(v1::SendTaskInputRequest) -> v1::SendTaskInputResponse;
         change_tasks(v1::ChangeTasksRequest) -> v1::ChangeTasksResponse;
+        search_tasks(v1::SearchTasksRequest) -> v1::SearchTasksResponse;
         search_task_log(v1::SearchTaskLogRequest) -> v1::SearchTaskLogResponse;
     }
 }

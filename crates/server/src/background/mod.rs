@@ -23,6 +23,7 @@ use crate::attention::Attention;
 use crate::breakers::{self, Breakers};
 use crate::follow::{self, Follower};
 use crate::history::History;
+use crate::indexer;
 use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
 use crate::schedules;
@@ -126,6 +127,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let follow = follow::run(follower, stop.clone());
     let workflows = workflows.run(stop.clone());
     let feed = workflows::feed::relay(store.clone(), Arc::clone(&watchers), stop.clone());
+    let help = "Adds the words of tasks to the search index";
+    let indexer = indexer::run(store.clone(), stop.clone(), monitor("search-index", help));
     let reader = store.clone();
     let space = space::run(store, stop.clone(), monitor("space", "Measures the room of the store"));
     let help = "Removes parts of artifacts that no task refers to";
@@ -163,6 +166,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("schedules", spawn("schedules", OnExit::Done, schedules)),
         ("alerts", spawn("alerts", OnExit::Done, alerts)),
         ("metrics-history", spawn("metrics-history", OnExit::Done, history)),
+        ("search-index", spawn("search-index", OnExit::Done, indexer)),
         ("workflows", spawn("workflows", OnExit::Done, workflows)),
         ("relay", spawn("relay", OnExit::Done, relay)),
     ])

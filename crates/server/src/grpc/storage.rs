@@ -97,6 +97,7 @@ impl Storage {
         let replies = self.store.apply(vec![Command::RemoveTask((namespace, id))]).await.map_err(store)?;
         match replies.into_iter().next().ok_or_else(no_reply)?.map_err(refused)? {
             Reply::Pruned { count: 1, .. } => {
+                self.store.index().removed();
                 tracing::info!(task = %id, "removed a task");
                 Ok(v1::PruneResponse { removed: 1, more: false })
             }

@@ -1,36 +1,16 @@
-//! A list of tasks: its filter from the request, and the response of a page.
+//! Filter and page of a list of tasks, from the request.
 
-use prost::Message;
 use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::State;
 use rota_proto::v1;
-use rota_store::{Filter, Page};
+use rota_store::Filter;
 use tonic::Status;
 
 use super::answers::page_size;
 use crate::attention::UNENDED;
 use crate::wire::status::invalid;
-use crate::wire::{event, failure, names, task, time};
-
-/// Tasks of one page of a list, encoded; the page has at least one task.
-const MAX_PAGE_BYTES: usize = 4 << 20;
-
-/// Returns the response of a page: as many of its tasks as fit.
-pub(super) fn page(page: &Page) -> v1::ListTasksResponse {
-    let (mut tasks, mut size, mut next) = (Vec::with_capacity(page.tasks.len()), 0, page.next);
-    for (index, record) in page.tasks.iter().enumerate() {
-        let task = task::to_wire(record, None, None);
-        size += task.encoded_len();
-        if size > MAX_PAGE_BYTES && index > 0 {
-            next = Some(page.tasks[index - 1].key);
-            break;
-        }
-        tasks.push(task);
-    }
-    let next_page_token = next.map(|key| format!("{:x}", key.0)).unwrap_or_default();
-    v1::ListTasksResponse { tasks, next_page_token }
-}
+use crate::wire::{event, failure, names, time};
 
 /// Returns the filter of a list.
 pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {

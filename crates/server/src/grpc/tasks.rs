@@ -19,15 +19,19 @@ use super::explain::Explainer;
 use super::input::Inputs;
 use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{change, feed, follow, log_text, managed, search_log, task_filter, threads};
+use super::{
+    change, export_tasks, feed, follow, list_tasks, log_text, managed, search_log, search_tasks, threads,
+};
 use crate::attention::Attention;
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::trust::people::PersonCall;
 use crate::wire::status::{error, invalid};
-use crate::wire::{agent, check, names, status, task as wire};
+use crate::wire::{agent, check, names, task as wire};
 
 const MAX_BATCH: usize = 1000;
+/// Tasks of one page of a list, encoded; the page has at least one task.
+pub(super) const MAX_PAGE_BYTES: usize = 4 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Tasks {
@@ -149,6 +153,7 @@ fn cancels_only(command: &task::Command) -> bool {
 impl TaskService for Tasks {
     type WatchTaskStream = Replaced<WatchTaskResponse>;
     type WatchTasksStream = Replaced<WatchTasksResponse>;
+    type ExportTasksStream = ReceiverStream<Result<HttpBody, Status>>;
     type AttachTaskStream = Boxed<AttachTaskResponse>;
     type DownloadTaskLogStream = ReceiverStream<Result<HttpBody, Status>>;
 
@@ -239,16 +244,21 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let scope = Scope::of(&request);
-        let request = request.into_inner();
-        let filter = task_filter::of(&request)?;
-        let page = match filter.attention {
-            true => self.attention.list(self.store.reads(), filter).await,
-            false => self.store.reads().list(filter).await,
-        };
-        let mut page = page.map_err(status::store)?;
-        page.tasks.retain(|task| scope.contains(task));
-        Ok(Response::new(task_filter::page(&page)))
+        list_tasks::list(self, request).await.map(Response::new)
+    }
+
+    async fn export_tasks(
+        &self,
+        request: Request<v1::ExportTasksRequest>,
+    ) -> Result<Response<Self::ExportTasksStream>, Status> {
+        export_tasks::export(self, request).await.map(Response::new)
+    }
+
+    async fn search_tasks(
+        &self,
+        request: Request<v1::SearchTasksRequest>,
+    ) -> Result<Response<v1::SearchTasksResponse>, Status> {
+        Box::pin(search_tasks::search(self, request)).await.map(Response::new)
     }
 
     async fn list_threads(

@@ -91,6 +91,7 @@ pub(crate) struct Metrics {
     last_backup: Gauge,
     history_lost: Gauge,
     space: Space,
+    search_lag: Gauge,
     artifact_bytes: Gauges<Of>,
     artifacts_full: Gauges<Of>,
     notified: Counters<Notified>,
@@ -162,6 +163,7 @@ impl Metrics {
             last_backup: Gauge::default(),
             history_lost: Gauge::default(),
             space: Space::default(),
+            search_lag: Gauge::default(),
             artifact_bytes: Family::default(),
             artifacts_full: Family::default(),
             notified: Family::default(),
@@ -271,6 +273,8 @@ impl Metrics {
         registry.register("rota_store_free", bytes(), &[], help, free);
         let help = "Size of the volume of the store; 0 if it has no files";
         registry.register("rota_store_volume", bytes(), &[], help, volume);
+        let help = "Revisions of the store that the search index does not have yet";
+        registry.register("rota_search_index_lag_revisions", None, &[], help, &self.search_lag);
         let help = "Bytes of the artifacts of a namespace, as stored, which its quota limits";
         registry.register("rota_artifacts", bytes(), &["namespace"], help, &self.artifact_bytes);
         let help = "Whether uploads to a namespace are refused, since their bytes do not fit into its quota, or onto the volume of the store (0 or 1)";

@@ -192,6 +192,7 @@ impl Scraper {
     fn update_store(&self) {
         let metrics = &self.metrics;
         metrics.writes_failing.set(self.store.write_health().error().is_some().into());
+        metrics.search_lag.set(num::to_i64(self.store.index().lag()));
         let space = self.store.space().unwrap_or_default();
         metrics.space.size.set(num::to_i64(space.size));
         metrics.space.reusable.set(num::to_i64(space.reusable));

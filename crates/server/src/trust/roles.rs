@@ -65,6 +65,8 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.TaskService/ExplainTask", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TaskService/WatchTasks", OPERATORS_AND_VIEWERS),
     ("/rota.v1.TaskService/WatchTask", VIEWERS),
+    ("/rota.v1.TaskService/SearchTasks", VIEWERS),
+    ("/rota.v1.TaskService/ExportTasks", VIEWERS),
     ("/rota.v1.TaskService/SearchTaskLog", VIEWERS),
     ("/rota.v1.TaskService/DownloadTaskLog", VIEWERS),
     ("/rota.v1.TaskService/ListThreads", VIEWERS),
@@ -160,7 +162,11 @@ mod tests {
             OPERATORS_AND_VIEWERS,
         ),
         ("rota.v1.TaskService", &["CreateTask", "UpdateTask", "CancelTask"], OPERATORS_AND_DEVELOPERS),
-        ("rota.v1.TaskService", &["WatchTask", "SearchTaskLog", "DownloadTaskLog", "ListThreads"], VIEWERS),
+        (
+            "rota.v1.TaskService",
+            &["WatchTask", "SearchTasks", "ExportTasks", "SearchTaskLog", "DownloadTaskLog", "ListThreads"],
+            VIEWERS,
+        ),
         (
             "rota.v1.TaskService",
             &[

@@ -20,6 +20,7 @@ pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod target;
 pub(crate) mod task;
+pub(crate) mod task_row;
 pub(crate) mod template;
 pub(crate) mod time;
 pub(crate) mod workflow;

@@ -47,6 +47,7 @@ const NAMES: &[&str] = &[
     "rota_schedule_lag_seconds",
     "rota_schedule_runs_total",
     "rota_scheduler_slot_mismatch_total",
+    "rota_search_index_lag_revisions",
     "rota_store_commit_commands",
     "rota_store_commit_duration_seconds",
     "rota_store_follow_ups_set_aside_total",

@@ -1,0 +1,241 @@
+//! Background task that keeps the full-text index of the store behind the commits: it reads the log of all tasks from the revision that
+//! the index is complete up to, and takes the texts from specs and results. Commits do not wait for it. Must not know who searches.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use rota_core::TaskKey;
+use rota_core::task::{Body, Task};
+use rota_proto::v1;
+use rota_store::search::{IndexUpdate, IndexedTask};
+use rota_store::{Budget, Error, FeedEntry, Filter, Store, TaskBody};
+use rota_telemetry::background_tasks::TaskMonitor;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::store_client::StoreClient;
+
+/// Entries of the log of one step: what one transaction of the index has at most.
+const PAGE: Budget = Budget { entries: 512, bytes: 1 << 20 };
+/// Bytes of specs, and of results, that one step reads, and of one more each.
+const STEP_BYTES: u64 = 8 << 20;
+/// Least time between two times of catching up: those that create thousands of tasks a second are not slowed down by as many
+/// transactions.
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Tasks that are looked for at a time, among those that were removed.
+const SWEEP_PAGE: usize = 500;
+
+/// How far the index is, and what wakes the task.
+#[derive(Debug)]
+pub(crate) struct IndexState {
+    committed: AtomicU64,
+    indexed: AtomicU64,
+    /// Whether tasks may have been removed from the store that the index has.
+    has_removed: AtomicBool,
+    wake: Notify,
+}
+
+impl Default for IndexState {
+    fn default() -> Self {
+        // What was removed before the last end is not known.
+        let has_removed = AtomicBool::new(true);
+        Self { committed: AtomicU64::new(0), indexed: AtomicU64::new(0), has_removed, wake: Notify::new() }
+    }
+}
+
+impl IndexState {
+    pub(crate) fn committed(&self, revision: u64) {
+        self.committed.fetch_max(revision, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn removed(&self) {
+        self.has_removed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Returns the number of revisions that the index is behind the commits.
+    pub(crate) fn lag(&self) -> u64 {
+        self.committed.load(Ordering::Relaxed).saturating_sub(self.indexed.load(Ordering::Relaxed))
+    }
+}
+
+/// Texts of a task in which words are searched.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    pub(crate) title: String,
+    pub(crate) prompt: String,
+    pub(crate) result: String,
+    pub(crate) failure: String,
+}
+
+impl Texts {
+    pub(crate) fn of(task: &Task, spec: Option<&Bytes>, result: Option<&Bytes>) -> Self {
+        let spec = spec.and_then(|bytes| v1::TaskSpec::decode(&bytes[..]).ok()).unwrap_or_default();
+        let result = result.and_then(|bytes| v1::TaskResult::decode(&bytes[..]).ok()).unwrap_or_default();
+        let failure = task.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
+        Self { title: task.title.clone(), prompt: spec.prompt, result: result.text, failure }
+    }
+
+    fn indexed(&self, task: &Task) -> IndexedTask {
+        let texts = [&self.title, &self.prompt, &self.result, &self.failure];
+        IndexedTask::new(task.key, &task.namespace, texts.map(String::as_str))
+    }
+}
+
+/// Reads the texts of some tasks: of as many, from the first on, as have about [`STEP_BYTES`], and of one at least.
+pub(crate) async fn texts_of(store: &dyn Store, tasks: &[Task]) -> Result<Vec<Texts>, Error> {
+    let keys: Vec<_> = tasks.iter().map(|task| task.key).collect();
+    let specs = store.bodies(TaskBody::Payload, keys, STEP_BYTES).await?;
+    let mut read = covered(tasks, &specs, |_| true);
+    let keys: Vec<_> = tasks[..read].iter().filter(|task| task.has_result).map(|task| task.key).collect();
+    let results =
+        if keys.is_empty() { Vec::new() } else { store.bodies(TaskBody::Result, keys, STEP_BYTES).await? };
+    read = covered(&tasks[..read], &results, |task| task.has_result);
+    let find = |bodies: &[(TaskKey, Bytes)], key| {
+        bodies.iter().find(|(of, _)| *of == key).map(|(_, body)| body.clone())
+    };
+    let texts =
+        |task: &Task| Texts::of(task, find(&specs, task.key).as_ref(), find(&results, task.key).as_ref());
+    Ok(tasks[..read].iter().map(texts).collect())
+}
+
+/// Returns how many tasks, from the first on, bodies were read of, if they have any.
+fn covered(tasks: &[Task], bodies: &[(TaskKey, Bytes)], has: impl Fn(&Task) -> bool) -> usize {
+    let size: u64 = bodies.iter().map(|(_, body)| body.len() as u64).sum();
+    let last = bodies.last().map(|(key, _)| *key);
+    match tasks.iter().position(|task| Some(task.key) == last) {
+        // The read has ended there because of its bytes: the next task that has a body was not read.
+        Some(last) if size >= STEP_BYTES => {
+            let next = tasks[last + 1..].iter().position(has);
+            next.map_or(tasks.len(), |next| last + 1 + next)
+        }
+        _ => tasks.len(),
+    }
+}
+
+/// Whether an entry may change a text of its task: the first one, and those of the end.
+fn changes_texts(entry: &FeedEntry) -> bool {
+    let is_final = entry.task.as_ref().is_some_and(|task| task.state.is_final());
+    entry.events.iter().any(|event| matches!(event.body, Body::State(_)) && (event.log_seq == 1 || is_final))
+}
+
+/// Catches up with the commits until `stop`.
+pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: TaskMonitor) {
+    let mut sweep = None;
+    let follow = async {
+        loop {
+            // An activation for each transaction: a long log must not look stuck.
+            let activation = monitor.activate();
+            // While the volume is nearly full, the index can wait; results cannot.
+            let more = match store.keeps_room_for_results() {
+                true => Ok(false),
+                false => step(store.reads(), store.index(), &mut sweep).await,
+            };
+            match more {
+                Ok(more) => {
+                    activation.succeeded();
+                    if more {
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to update the search index, retrying");
+                    activation.failed(&error);
+                    tokio::time::sleep(RETRY_DELAY).await;
+                    continue;
+                }
+            }
+            store.index().wake.notified().await;
+            tokio::time::sleep(MIN_INTERVAL).await;
+        }
+    };
+    stop.run_until_cancelled(follow).await;
+}
+
+/// Does one transaction of what is to be done. Returns whether there is more. `sweep` is the last task of the index that was looked for
+/// in the store, while those that were removed are looked for.
+async fn step(store: &dyn Store, state: &IndexState, sweep: &mut Option<TaskKey>) -> Result<bool, Error> {
+    let revision = store.revision().await?;
+    // One that is ahead follows a history that this store has lost.
+    let indexed = store.indexed_revision().await?.filter(|indexed| *indexed <= revision);
+    state.committed.fetch_max(revision, Ordering::Relaxed);
+    state.indexed.store(indexed.unwrap_or(0), Ordering::Relaxed);
+    let indexed = match indexed {
+        Some(indexed) if indexed == revision => indexed,
+        behind => {
+            if behind.is_none() {
+                tracing::info!(revision, "building the search index");
+            }
+            let through = advance(store, behind, revision).await?;
+            state.indexed.store(through, Ordering::Relaxed);
+            if through < revision {
+                return Ok(true);
+            }
+            through
+        }
+    };
+    if sweep.is_none() && state.has_removed.swap(false, Ordering::AcqRel) {
+        *sweep = Some(TaskKey(0));
+    }
+    if let Some(after) = *sweep {
+        *sweep = sweep_page(store, indexed, after).await?;
+    }
+    Ok(sweep.is_some())
+}
+
+/// Adds what the next commits have changed. Returns the revision that the index is complete up to then.
+async fn advance(store: &dyn Store, indexed: Option<u64>, revision: u64) -> Result<u64, Error> {
+    let page = store.feed(indexed.unwrap_or(0), PAGE).await?;
+    let last = page.entries.last().map(|entry| entry.revision);
+    let mut through = match last {
+        Some(last) if page.more => last,
+        // What was committed before the page was read is in it.
+        last => last.unwrap_or(0).max(revision),
+    };
+    let (mut seen, mut revisions, mut tasks) = (BTreeSet::new(), Vec::new(), Vec::new());
+    for entry in page.entries.into_iter().filter(changes_texts) {
+        // The record is as it is now: one of a task is enough.
+        let Some(task) = entry.task.filter(|task| seen.insert(task.key)) else { continue };
+        revisions.push(entry.revision);
+        tasks.push(task);
+    }
+    let texts = texts_of(store, &tasks).await?;
+    if let Some(next) = revisions.get(texts.len()) {
+        through = next.saturating_sub(1);
+    }
+    let tasks = texts.iter().zip(&tasks).map(|(texts, task)| texts.indexed(task)).collect();
+    let update = IndexUpdate { after: indexed, through, tasks, removed: Vec::new() };
+    if store.update_index(update).await? { Ok(through) } else { Err(moved()) }
+}
+
+/// Removes tasks from the index that the store does not have any more, among those of a page. Returns the last one of the page; none at
+/// the end.
+async fn sweep_page(store: &dyn Store, indexed: u64, after: TaskKey) -> Result<Option<TaskKey>, Error> {
+    let keys = store.indexed_keys(after, SWEEP_PAGE).await?;
+    let last = keys.last().copied();
+    let filter = Filter { keys: Some(keys.clone()), limit: keys.len() + 1, ..Filter::default() };
+    let left: BTreeSet<_> = store.list(filter).await?.tasks.into_iter().map(|task| task.key).collect();
+    let removed: Vec<_> = keys.into_iter().filter(|key| !left.contains(key)).collect();
+    if !removed.is_empty() {
+        let update = IndexUpdate { after: Some(indexed), through: indexed, tasks: Vec::new(), removed };
+        if !store.update_index(update).await? {
+            return Err(moved());
+        }
+    }
+    Ok(last)
+}
+
+fn moved() -> Error {
+    Error::Unavailable {
+        message: "another control plane has changed the search index".to_owned(),
+        hint: "stop the control plane that should not run",
+    }
+}
+
+#[cfg(test)]
+mod tests;
