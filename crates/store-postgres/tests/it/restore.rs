@@ -36,7 +36,7 @@ async fn backup_of_older_schema_is_upgraded_again() {
     store.close().await;
     drop(store);
     // As the first version has left it.
-    let downgrade = "DROP TABLE rota.group_members; ALTER TABLE rota.shards DROP COLUMN reached;
+    let downgrade = "DROP TABLE rota.group_members, rota.search_tasks, rota.search_position; ALTER TABLE rota.shards DROP COLUMN reached;
         DROP FUNCTION rota.acquire(integer, uuid, integer); DELETE FROM rota.migrations WHERE version > 1";
     server.sql(&database, downgrade).unwrap();
     documented(&["pg_dump"], &database, folder.path());
