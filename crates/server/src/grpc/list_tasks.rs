@@ -6,8 +6,11 @@ use tonic::{Request, Status};
 
 use super::managed::Scope;
 use super::task_filter;
-use super::tasks::{MAX_PAGE_BYTES, Tasks};
+use super::tasks::Tasks;
 use crate::wire::{status, task as wire};
+
+/// Tasks of one page, encoded; the page has at least one task.
+pub(super) const MAX_PAGE_BYTES: usize = 4 << 20;
 
 pub(super) async fn list(
     tasks: &Tasks,

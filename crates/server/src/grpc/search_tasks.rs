@@ -8,9 +8,10 @@ use rota_proto::{num, v1};
 use rota_store::search::{SearchQuery, Word, first_hit, query_words};
 use tonic::{Request, Status};
 
+use super::list_tasks::MAX_PAGE_BYTES;
 use super::managed::Scope;
 use super::task_filter;
-use super::tasks::{MAX_PAGE_BYTES, Tasks};
+use super::tasks::Tasks;
 use crate::indexer::{Texts, texts_of};
 use crate::wire::status::{invalid, store};
 use crate::wire::task as wire;

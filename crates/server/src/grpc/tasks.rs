@@ -30,8 +30,6 @@ use crate::wire::status::{error, invalid};
 use crate::wire::{agent, check, names, task as wire};
 
 const MAX_BATCH: usize = 1000;
-/// Tasks of one page of a list, encoded; the page has at least one task.
-pub(super) const MAX_PAGE_BYTES: usize = 4 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Tasks {
@@ -360,8 +358,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::DownloadTaskLogRequest>,
     ) -> Result<Response<Self::DownloadTaskLogStream>, Status> {
-        let name = &request.get_ref().name;
-        log_text::download(&self.store, &self.streams, name).await.map(Response::new)
+        log_text::download(&self.store, &self.streams, &request.get_ref().name).await.map(Response::new)
     }
 
     async fn watch_tasks(
@@ -389,8 +386,7 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let input = request.input.ok_or_else(|| invalid("input", "is required"))?;
         let seq = self.inputs.give(caller.as_ref(), &request.name, &input).await?;
-        let input_seq = num::to_i64(seq);
-        Ok(Response::new(v1::SendTaskInputResponse { input_seq }))
+        Ok(Response::new(v1::SendTaskInputResponse { input_seq: num::to_i64(seq) }))
     }
 
     async fn attach_task(

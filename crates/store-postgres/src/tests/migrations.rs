@@ -29,7 +29,8 @@ async fn workflows_that_were_run_again_are_marked() {
         let record = encode(&one).unwrap();
         session.client.execute(insert, &[&SHARD, &key, &one.id.0, &record]).await.unwrap();
     }
-    session.client.execute("DELETE FROM migrations WHERE version >= 7", &[]).await.unwrap();
+    let downgrade = "DROP TABLE search_tasks, search_position; DELETE FROM migrations WHERE version >= 7";
+    session.client.batch_execute(downgrade).await.unwrap();
     drop(open_connections(Options::new(target, "again")).unwrap());
     let rows = session.client.query("SELECT record FROM workflows ORDER BY key", &[]).await.unwrap();
     let reruns: Vec<_> = rows.iter().map(|row| decode::<Workflow>(row.get(0)).unwrap().rerun).collect();
