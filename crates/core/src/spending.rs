@@ -1,12 +1,12 @@
-//! Budgets of agents and namespaces: what is spent in a day and a month of UTC, and whether another attempt fits. Pure; knows no
-//! prices, and no tasks but what they reserve and use.
+//! Budgets of agents and namespaces: what is spent in a day and a month of UTC, and whether another attempt fits. Those of workflows
+//! have no books: their records count what is spent. Pure; knows no prices, and no tasks but what they reserve and use.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::usage::usd;
-use crate::{AgentName, Namespace, Timestamp};
+use crate::{AgentName, Namespace, Timestamp, WorkflowKey};
 
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 /// Share of a limit, or of the budget of a task, at which a warning is due, in percent.
@@ -125,12 +125,14 @@ fn first_day(month: i64) -> i64 {
 pub enum Scope {
     Namespace,
     Agent(AgentName),
+    /// A workflow, which has no account.
+    Workflow(WorkflowKey),
 }
 
 impl Scope {
     pub fn agent(&self) -> Option<&AgentName> {
         match self {
-            Self::Namespace => None,
+            Self::Namespace | Self::Workflow(_) => None,
             Self::Agent(agent) => Some(agent),
         }
     }
@@ -141,6 +143,7 @@ impl fmt::Display for Scope {
         match self {
             Self::Namespace => f.write_str("the namespace"),
             Self::Agent(agent) => write!(f, "agent {agent}"),
+            Self::Workflow(_) => f.write_str("its workflow"),
         }
     }
 }
@@ -149,17 +152,21 @@ impl fmt::Display for Scope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetWait {
     pub scope: Scope,
+    /// Without a meaning for a workflow.
     pub period: Period,
     /// Since when the task waits for it.
     pub since: Timestamp,
-    /// When the next period begins.
+    /// When the next period begins, or the task looks for room again.
     pub until: Timestamp,
 }
 
 impl BudgetWait {
     /// Describes the budget, for users.
     pub fn describe(&self) -> String {
-        format!("the {} budget of {}", self.period.name(), self.scope)
+        match self.scope {
+            Scope::Workflow(_) => format!("the budget of {}", self.scope),
+            _ => format!("the {} budget of {}", self.period.name(), self.scope),
+        }
     }
 }
 

@@ -236,7 +236,7 @@ impl AgentRegistry {
     pub(crate) fn account(&self, key: &AccountKey) -> (Known, Budget) {
         let known = self.accounts.get_or_new(key);
         let budget = match &key.1 {
-            Scope::Namespace => known.0.budget,
+            Scope::Namespace | Scope::Workflow(_) => known.0.budget,
             Scope::Agent(agent) => {
                 self.get(&(key.0.clone(), agent.clone())).map(|known| known.agent.budget).unwrap_or_default()
             }

@@ -104,7 +104,9 @@ impl Alerts {
             let period = account.blocked(&limits, 0, account.usual, now)?;
             let (namespace, until) = (account.namespace.as_str(), time::rfc3339(period.end(now)));
             let (subject, whose) = match &account.scope {
-                Scope::Namespace => (names::namespace(namespace), format!("namespace {namespace}")),
+                Scope::Namespace | Scope::Workflow(_) => {
+                    (names::namespace(namespace), format!("namespace {namespace}"))
+                }
                 Scope::Agent(agent) => (names::agent(namespace, agent), format!("agent {namespace}/{agent}")),
             };
             Some(Cause {

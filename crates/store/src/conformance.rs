@@ -37,6 +37,7 @@ pub mod workflow_ends;
 pub mod workflow_groups;
 pub mod workflow_nested;
 pub mod workflow_random;
+pub mod workflow_reserves;
 pub mod workflow_resolved;
 mod workflow_run;
 pub mod workflow_visits;
@@ -159,6 +160,9 @@ macro_rules! conformance {
                 completed_steps_are_compensated completed_elements_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow
                 cancelled_workflow_ends_its_tasks deadlines_of_steps_and_workflows_pass outages_count_for_no_deadline start_judges_no_workflow_with_absent_workers
                 ended_workflow_is_pruned_with_its_tasks wide_workflow_is_removed_with_all_rows
+            }
+            workflow_reserves {
+                steps_reserve_of_the_budget_of_their_workflow
             }
             workflow_resolved {
                 resolved_compensations_continue resolved_compensation_waits_for_its_group

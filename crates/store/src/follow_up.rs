@@ -33,6 +33,7 @@ impl std::fmt::Display for WaitKey {
             Self::Credential(credential) => write!(f, "credential/{credential}"),
             Self::Budget(Scope::Namespace) => f.write_str("budget"),
             Self::Budget(Scope::Agent(agent)) => write!(f, "budget/{agent}"),
+            Self::Budget(Scope::Workflow(workflow)) => write!(f, "workflow-budget/{}", workflow.0),
         }
     }
 }

@@ -83,6 +83,9 @@ pub struct StepRef {
     /// Failures of the compensation of its step before this one.
     #[serde(default, skip_serializing_if = "zero")]
     pub after_failures: u32,
+    /// Workflows whose budgets its attempts reserve of: its own and those around it, as far as they have one that limits it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paid_by: Vec<WorkflowKey>,
 }
 
 /// Why a workflow does not succeed.

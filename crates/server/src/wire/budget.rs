@@ -55,7 +55,7 @@ pub(crate) fn status(account: &Account, budget: &Budget, reserved: i64, now: Tim
     let full = account.blocked(budget, 0, account.usual, now);
     v1::BudgetStatus {
         name: match &account.scope {
-            Scope::Namespace => names::namespace(namespace),
+            Scope::Namespace | Scope::Workflow(_) => names::namespace(namespace),
             Scope::Agent(agent) => names::agent(namespace, agent),
         },
         budget: (!budget.is_empty()).then(|| to_wire(budget)),

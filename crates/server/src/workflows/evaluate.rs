@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use prost::Message;
+use rota_core::WorkflowKey;
 use rota_core::task::Trace;
 use rota_core::workflow::{
     COMPENSATION, Kind, MAX_ITEMS, MAX_NESTED_ITEMS, MAX_TASKS_PER_COMMIT, Step, StepRef, StepState, Workflow,
@@ -300,7 +301,15 @@ async fn create_all(
     Ok((creates, all_kept))
 }
 
+/// Returns the workflows whose budgets limit the steps of one.
+fn paid_by(workflow: &Workflow) -> Vec<WorkflowKey> {
+    let around = workflow.parent.iter().flat_map(|parent| parent.step.paid_by.iter().copied());
+    around.chain(workflow.budget_micro_usd.map(|_| workflow.key)).collect()
+}
+
 pub(super) fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
+    // Compensations and finally-steps run although the budget is spent.
+    let is_limited = round != COMPENSATION && !step.finally;
     StepRef {
         workflow: workflow.key,
         id: workflow.id,
@@ -311,6 +320,7 @@ pub(super) fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> 
         // A compensation is given what its step has done.
         follows: step.follows || round == COMPENSATION,
         counts_cost: workflow.counts_cost,
+        paid_by: if is_limited { paid_by(workflow) } else { Vec::new() },
         after_failures: if round == COMPENSATION { step.compensation_failures() } else { 0 },
     }
 }

@@ -240,6 +240,7 @@ fn nesting(engine: &mut Engine<Writer>, number: u128) -> WorkflowId {
         follows: false,
         counts_cost: false,
         after_failures: 0,
+        paid_by: Vec::new(),
     };
     inner.workflow.parent = Some(Box::new(Parent { step, depth: 1, root: workflow }));
     let action = start(Vec::new(), vec![*inner]);
@@ -307,6 +308,7 @@ fn damaged_workflow_is_cancelled_with_what_it_has_left() {
             follows,
             counts_cost: false,
             after_failures: 0,
+            paid_by: Vec::new(),
         };
         task.task.step = Some(Box::new(place));
         (task.key, task.foreign_id) = (None, false);

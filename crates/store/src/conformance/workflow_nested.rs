@@ -34,6 +34,7 @@ pub(super) fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
         follows: false,
         counts_cost: false,
         after_failures: 0,
+        paid_by: Vec::new(),
     };
     create.workflow.id = of.nested_id(0, 1, item);
     create.workflow.trace = Trace::default();

@@ -177,6 +177,7 @@ impl World<'_> {
                 follows: false,
                 counts_cost: false,
                 after_failures: 0,
+                paid_by: Vec::new(),
             };
             let Some(graph) = &plan.inner else {
                 let mut create = self.t.task();

@@ -120,6 +120,7 @@ impl<'a> Run<'a> {
             let mut create = self.t.task();
             let name = format!("step {step}");
             let (workflow, id) = (self.workflow.key, self.workflow.id);
+            let paid_by = self.workflow.budget_micro_usd.map(|_| workflow).into_iter().collect();
             create.task.step = Some(Box::new(StepRef {
                 workflow,
                 id,
@@ -128,8 +129,9 @@ impl<'a> Run<'a> {
                 round,
                 item,
                 follows: false,
-                counts_cost: false,
+                counts_cost: self.workflow.counts_cost,
                 after_failures: 0,
+                paid_by,
             }));
             create
         };

@@ -100,6 +100,7 @@ pub async fn suspension_ends_with_the_pause(t: &mut Harness) {
                     follows: false,
                     counts_cost: false,
                     after_failures: 0,
+                    paid_by: Vec::new(),
                 };
                 create.task.step = Some(Box::new(place));
                 ids.push(create.task.id);

@@ -57,6 +57,14 @@ pub(super) fn keys(namespace: &Namespace, agent: Option<&AgentName>) -> impl Ite
     agent.into_iter().chain([(namespace.clone(), Scope::Namespace)])
 }
 
+/// Returns what an attempt of a task reserves of: the budgets of its agent, of its namespace, and of its workflow and those around it.
+pub(super) fn funders(task: &Task, agent: Option<&AgentName>) -> impl Iterator<Item = AccountKey> {
+    let namespace = task.namespace.clone();
+    let paid_by = task.step.as_ref().map(|place| place.paid_by.clone()).unwrap_or_default();
+    let workflows = paid_by.into_iter().map(move |key| (namespace.clone(), Scope::Workflow(key)));
+    keys(&task.namespace, agent).chain(workflows)
+}
+
 impl<B: Backend> Engine<B> {
     /// Returns an account in the current state of the batch.
     pub(super) fn account(&self, key: &AccountKey) -> Option<&Arc<Account>> {
@@ -81,6 +89,7 @@ impl<B: Backend> Engine<B> {
         match &key.1 {
             Scope::Namespace => self.account(key).map(|account| account.budget),
             Scope::Agent(agent) => self.agent(&(key.0.clone(), agent.clone())).map(|agent| agent.budget),
+            Scope::Workflow(_) => None,
         }
         .unwrap_or_default()
     }
@@ -119,12 +128,12 @@ impl<B: Backend> Engine<B> {
         if before == after {
             return;
         }
-        let namespace = entry.task.namespace.clone();
+        let task = Arc::clone(&entry.task);
         let is_freed = before.is_some() && after.as_ref().is_none_or(|(_, spends)| spends.reserved == 0);
         let before = before.map(|(agent, spends)| (agent, spends, -1));
         for (agent, spends, sign) in before.into_iter().chain(after.map(|(agent, spends)| (agent, spends, 1)))
         {
-            for key in keys(&namespace, Some(&agent)) {
+            for key in funders(&task, Some(&agent)) {
                 self.write_set.spenders.entry(key.clone()).or_default().add(spends, sign);
                 if is_freed {
                     self.offer_room(&key);
@@ -274,7 +283,9 @@ impl<B: Backend> Engine<B> {
 
     /// Returns the accounts that the batch has changed, with what is reserved.
     pub(super) fn changed_accounts(&self) -> Vec<AccountChange> {
-        let reserved = self.write_set.spenders.iter().filter(|(_, change)| change.reserved != 0);
+        let has_account = |key: &AccountKey| !matches!(key.1, Scope::Workflow(_));
+        let reserved = self.write_set.spenders.iter();
+        let reserved = reserved.filter(|(key, change)| change.reserved != 0 && has_account(key));
         let mut changed: Vec<_> =
             self.write_set.accounts.keys().chain(reserved.map(|(key, _)| key)).collect();
         changed.sort_unstable();
@@ -316,5 +327,7 @@ fn stop(task: &Task, stopping: &Stopping, now: Timestamp) -> Command {
 
 /// Whether only the agent of a budget may take a task, as far as the task names it or its worker.
 pub(super) fn is_bound(task: &Task, scope: &Scope) -> bool {
-    *scope == Scope::Namespace || task.agent().is_some() || matches!(task.target, Target::Worker(_))
+    matches!(scope, Scope::Namespace | Scope::Workflow(_))
+        || task.agent().is_some()
+        || matches!(task.target, Target::Worker(_))
 }

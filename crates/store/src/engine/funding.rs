@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::spending::{Budget, BudgetWait, Scope, WhenExhausted};
+use rota_core::spending::{Budget, BudgetWait, Period, Scope, WhenExhausted};
 use rota_core::target::Target;
 use rota_core::task::{Command, Desired, State, Task};
 use rota_core::workflow::Workflow;
@@ -71,10 +71,19 @@ impl<B: Backend> Engine<B> {
             return Ok(Funds::Enough(0));
         }
         let limited = self.limited(&task.namespace, agent);
-        if limited.is_empty() {
+        let of_workflows = self.room_of_workflows(&task)?;
+        if limited.is_empty() && of_workflows.is_empty() {
             return Ok(Funds::Enough(0));
         }
         let Cost { micro_usd: cost, is_known } = self.expected_cost(&task, Some(agent));
+        // One that runs alone may use what is left.
+        let is_full = |(id, room): &&(AccountKey, i64)| self.reserved(id) > 0 && *room < cost.max(1);
+        if let Some((id, _)) = of_workflows.iter().find(is_full) {
+            let (scope, until) = (id.1.clone(), now + OFFER_INTERVAL);
+            let wait = BudgetWait { scope, period: Period::Day, since: now, until };
+            let _ = self.apply(key, Command::AwaitBudget(wait), now)?;
+            return Ok(Funds::Waits);
+        }
         // One attempt that may use what is left shows what those of the agent cost.
         let is_first =
             !is_known && self.reserved(&(task.namespace.clone(), Scope::Agent(agent.clone()))) == 0;
@@ -90,7 +99,9 @@ impl<B: Backend> Engine<B> {
                 let room = limited.iter().filter_map(|(budget, key)| {
                     self.account_or_new(key).room(budget, self.committed(key), now)
                 });
-                return Ok(Funds::Enough(room.chain([cost]).min().unwrap_or_default()));
+                let of_workflows = of_workflows.iter().map(|(_, room)| (*room).max(0));
+                let least = room.chain(of_workflows).chain([cost]).min();
+                return Ok(Funds::Enough(least.unwrap_or_default()));
             }
             (Some(wait), _) => wait,
             (None, Some(wait)) => match self.without_others(&task, agent, wait, now) {
@@ -101,6 +112,21 @@ impl<B: Backend> Engine<B> {
         self.write_set.full.insert((task.namespace.clone(), wait.scope.clone()));
         let _ = self.apply(key, Command::AwaitBudget(wait), now)?;
         Ok(Funds::Waits)
+    }
+
+    /// Returns what the budgets of the workflows of a task leave, besides what its other tasks have reserved.
+    fn room_of_workflows(&mut self, task: &Task) -> Result<Vec<(AccountKey, i64)>, Error> {
+        let mut room = Vec::new();
+        for workflow in task.step.iter().flat_map(|place| &place.paid_by) {
+            self.load_workflow(*workflow)?;
+            let Some(record) = self.write_set.workflows.workflow(*workflow) else { continue };
+            let Some(budget) = record.budget_micro_usd else { continue };
+            let left = budget.saturating_sub(record.cost_micro_usd);
+            let id = (task.namespace.clone(), Scope::Workflow(*workflow));
+            let reserved = self.reserved(&id);
+            room.push((id, left.saturating_sub(reserved)));
+        }
+        Ok(room)
     }
 
     /// Returns the wait of a task that finds no room in the budget of an agent and names capabilities, or several agents; `None` while
@@ -188,7 +214,8 @@ impl<B: Backend> Engine<B> {
 
     /// Takes in that a task waits for a budget.
     pub(super) fn begin_wait(&mut self, id: &AccountKey) {
-        if !self.account_or_new(id).waiting {
+        let has_account = !matches!(id.1, Scope::Workflow(_));
+        if has_account && !self.account_or_new(id).waiting {
             self.account_mut(id).waiting = true;
         }
     }
@@ -218,7 +245,11 @@ impl<B: Backend> Engine<B> {
 
     /// Lets tasks continue that wait for a budget, which may have room.
     pub(super) fn offer_room(&mut self, id: &AccountKey) {
-        if !self.account(id).is_some_and(|account| account.waiting) {
+        let may_wait = match id.1 {
+            Scope::Workflow(_) => true,
+            _ => self.account(id).is_some_and(|account| account.waiting),
+        };
+        if !may_wait {
             return;
         }
         let funded = FollowUp::Funded { waits: waits(id) };
@@ -298,6 +329,9 @@ impl<B: Backend> Engine<B> {
 
     /// Returns how many tasks may continue with the room that a budget has, up to [`MAX_LIFTED`].
     pub(super) fn fundable(&self, id: &AccountKey, now: Timestamp) -> usize {
+        if matches!(id.1, Scope::Workflow(_)) {
+            return MAX_LIFTED;
+        }
         let (account, budget, committed) = (self.account_or_new(id), self.budget(id), self.committed(id));
         if account.blocked(&budget, committed, account.usual, now).is_some() {
             return 0;

@@ -13,7 +13,7 @@ use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
-use super::budgets::{Spenders, keys, spender};
+use super::budgets::{Spenders, funders, spender};
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::funding::OFFER_INTERVAL;
@@ -250,7 +250,7 @@ impl Memory {
     /// Adds what the attempt of a task may spend, or takes it back.
     fn count_spender(&mut self, task: &Task, sign: i64) {
         let Some((agent, spends)) = spender(task, self.has_accounts()) else { return };
-        for key in keys(&task.namespace, Some(agent)) {
+        for key in funders(task, Some(agent)) {
             let all = self.spenders.entry(key.clone()).or_default();
             all.add(spends, sign);
             if all.is_empty() {

@@ -3,7 +3,7 @@
 use super::{Cause, Context, cause, seconds};
 use crate::Timestamp;
 use crate::quota::{self, CredentialId};
-use crate::spending::BudgetWait;
+use crate::spending::{BudgetWait, Scope};
 use crate::task::{Task, Undelivered};
 
 /// Returns the cause for a task whose credential cools down.
@@ -32,7 +32,11 @@ pub(super) fn of_budget(wait: &BudgetWait, now: Timestamp) -> Cause {
         wait.describe(),
         seconds(now, wait.until)
     );
-    cause("budget_spent", message, "wait, or raise the budget: the task continues by itself")
+    let hint = match wait.scope {
+        Scope::Workflow(_) => "wait: the task continues by itself",
+        _ => "wait, or raise the budget: the task continues by itself",
+    };
+    cause("budget_spent", message, hint)
 }
 
 /// Returns the cause for an attempt that only delivers, or stores what it has left.

@@ -27,6 +27,7 @@ impl World {
             follows: false,
             counts_cost: false,
             after_failures: 0,
+            paid_by: Vec::new(),
         };
         world.workflow.parent = Some(Box::new(Parent { step: parent, depth: 1, root: WorkflowKey(1) }));
         self.work.push(Work::Inner(self.inner.len()));

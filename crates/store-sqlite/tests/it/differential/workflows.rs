@@ -361,5 +361,6 @@ fn place(of: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
         follows: false,
         counts_cost: false,
         after_failures,
+        paid_by: Vec::new(),
     }
 }
