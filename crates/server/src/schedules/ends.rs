@@ -67,11 +67,13 @@ impl Driver {
     async fn settle_one(&self, entry: &Arc<Entry>, tracked: &mut Tracked, id: &str) -> Result<(), Status> {
         let Some(at) = tracked.status.active.iter().position(|run| run.id() == id) else { return Ok(()) };
         let run = tracked.status.active[at].run.clone().unwrap_or_default();
-        let ended = match observe(&self.store, entry.namespace(), run.clone()).await? {
-            Some(observed) if !observed.is_over => {
-                tracked.status.active[at].created = true;
-                return Ok(());
-            }
+        let observed = observe(&self.store, entry.namespace(), run.clone()).await?;
+        if observed.is_some() {
+            // A control plane that ended meanwhile may have left those before it.
+            tracked.note_created(entry, at);
+        }
+        let ended = match observed {
+            Some(observed) if !observed.is_over => return Ok(()),
             Some(observed) => observed.run,
             // It is created next.
             None if !tracked.status.active[at].created => return Ok(()),

@@ -111,6 +111,8 @@ pub(crate) struct Tracked {
     pub(super) verified: bool,
     /// Runs beyond the history, whose tasks and workflows the next write removes.
     pub(super) removals: Vec<v1::ScheduleRun>,
+    /// Runs whose successor exists, which are to be cancelled.
+    pub(super) replaced: Vec<v1::ScheduleRun>,
 }
 
 impl Tracked {
@@ -125,6 +127,7 @@ impl Tracked {
             retry_at: None,
             verified: false,
             removals: Vec::new(),
+            replaced: Vec::new(),
         }
     }
 
@@ -132,6 +135,18 @@ impl Tracked {
         let status = StoredStatus::decode(&document.payload[..]).ok()?;
         let uid = Uuid::from_slice(&status.schedule).ok()?;
         Some(Self { status, expected: document.expected(), ..Self::new(uid) })
+    }
+
+    /// Notes that the task or workflow of an active run exists. Returns whether that is new: then it replaces the runs before it,
+    /// if the schedule's runs do.
+    pub(super) fn note_created(&mut self, entry: &Entry, at: usize) -> bool {
+        if std::mem::replace(&mut self.status.active[at].created, true) {
+            return false;
+        }
+        if entry.spec.concurrency() == v1::ScheduleConcurrency::Replace {
+            self.replaced.extend(self.status.active[..at].iter().filter_map(|run| run.run.clone()));
+        }
+        true
     }
 
     /// Moves the position to the schedule's anchor after a change, and back to now after the clock was wrong.

@@ -85,8 +85,8 @@ impl Driver {
             }
         };
         self.metrics.schedule_lag(now.since(slot.time));
-        self.replace_earlier(entry, tracked, &id).await;
-        self.create(entry, tracked, &id, now).await.map(drop)
+        let _ = self.create(entry, tracked, &id, now).await?;
+        self.cancel_replaced(entry, tracked).await
     }
 
     /// Runs a schedule by request. A key that was used before returns its task or workflow.
@@ -114,12 +114,14 @@ impl Driver {
                     requested: true,
                     ..Default::default()
                 };
-                let id = self.intend(entry, &mut tracked, run, key, 0, now).await?;
-                self.replace_earlier(entry, &tracked, &id).await;
-                id
+                self.intend(entry, &mut tracked, run, key, 0, now).await?
             }
         };
         let created = self.create(entry, &mut tracked, &id, now).await;
+        if let Err(error) = self.cancel_replaced(entry, &mut tracked).await {
+            // Tried again by the driver, which looks at the schedule next.
+            tracing::warn!(schedule = entry.name(), %error, "earlier runs were not cancelled, retrying");
+        }
         if tracked.dirty {
             self.save(entry, &mut tracked, Vec::new()).await?;
         }
@@ -153,30 +155,21 @@ impl Driver {
         Ok(text)
     }
 
-    /// Cancels the runs before one, if the schedule replaces them.
-    async fn replace_earlier(&self, entry: &Entry, tracked: &Tracked, id: &str) {
-        if entry.spec.concurrency() != v1::ScheduleConcurrency::Replace {
-            return;
-        }
+    /// Cancels the runs whose successor exists. A run is not cancelled before that: it may be the last one that could start.
+    pub(super) async fn cancel_replaced(&self, entry: &Entry, tracked: &mut Tracked) -> Result<(), Status> {
         let reason = format!("replaced by the next run of schedule {}", entry.name());
-        let earlier = tracked.status.active.iter().filter(|run| run.id() != id);
         let mut cancels = Vec::new();
-        for run in earlier.filter_map(|run| run.run.as_ref()) {
-            match is_cancelled(&self.store, entry.namespace(), run).await {
-                Ok(true) => {}
-                Ok(false) => cancels.extend(cancel(entry.namespace(), run, reason.clone())),
-                Err(error) => {
-                    tracing::warn!(schedule = entry.name(), %error, "an earlier run was not cancelled");
-                }
+        for run in &tracked.replaced {
+            if !is_cancelled(&self.store, entry.namespace(), run).await? {
+                cancels.extend(cancel(entry.namespace(), run, reason.clone()));
             }
         }
-        if cancels.is_empty() {
-            return;
+        if !cancels.is_empty() {
+            // One that has ended, or was never created, needs none.
+            self.store.apply(cancels).await.map_err(status::store)?;
         }
-        // One that has ended, or was never created, needs none.
-        if let Err(error) = self.store.apply(cancels).await {
-            tracing::warn!(schedule = entry.name(), %error, "earlier runs were not cancelled");
-        }
+        tracked.replaced.clear();
+        Ok(())
     }
 
     /// Creates the tasks and workflows of runs that a failure or the end of a control plane has left without.
@@ -191,7 +184,8 @@ impl Driver {
         for id in missing {
             let _ = self.create(entry, tracked, &id, now).await?;
         }
-        Ok(())
+        // Also those that a control plane has left which ended before.
+        self.cancel_replaced(entry, tracked).await
     }
 
     /// Creates the task or workflow of a stored run. Fails if it is to be tried again; returns the error of one that cannot be created.
@@ -218,7 +212,7 @@ impl Driver {
                     // The key was used by an earlier request, whose run has been counted.
                     tracked.status.active.remove(at);
                     tracked.dirty = true;
-                } else if !std::mem::replace(&mut tracked.status.active[at].created, true) {
+                } else if tracked.note_created(entry, at) {
                     tracked.status.started += 1;
                     self.metrics.schedule_run("started");
                     // The key of a workflow is forgotten with it: one that is removed soon must not be created again.
@@ -229,7 +223,7 @@ impl Driver {
             Err(status) => status,
         };
         if exists(&error) {
-            tracked.status.active[at].created = true;
+            tracked.note_created(entry, at);
             // Looked up with the ended ones.
             self.registry.note_ended(&entry.key(), id);
             return Ok(Err(error));

@@ -121,7 +121,7 @@ enum Concurrency {
     Allow,
     /// No run starts at this time
     Forbid,
-    /// The earlier runs are cancelled, and the run starts
+    /// The run starts, and the earlier runs are cancelled once it exists
     Replace,
 }
 

@@ -127,6 +127,40 @@ async fn policies_decide_about_active_workflows() -> Result<()> {
 }
 
 #[tokio::test]
+async fn run_without_a_successor_is_not_replaced() -> Result<()> {
+    let fixture = Fixture::start(Backend::Memory, "2026-01-01T00:00:30Z").await?;
+    let hold = json!({ "name": "hold", "wait": { "signal": "go" } });
+    let mut template = fixture.put_template_with(hold).await?;
+    let given = spec(json!({ "template": "deploy", "parameters": { "image": "a" } }));
+    let given = v1::ScheduleSpec { concurrency: ScheduleConcurrency::Replace.into(), ..given };
+    fixture.create(given).await?;
+    fixture.set("2026-01-01T00:01:00Z");
+    let first = fixture.until("a run", |status| status.started == 1).await?.active.remove(0).workflow;
+    // The next run lacks a parameter.
+    let parameters = &mut template.spec.get_or_insert_default().parameters;
+    parameters.push(serde_json::from_value(json!({ "name": "region", "schema": { "type": "string" } }))?);
+    let update =
+        v1::UpdateWorkflowTemplateRequest { workflow_template: Some(template), ..Default::default() };
+    fixture.client().update_workflow_template(update).await?;
+    fixture.set("2026-01-01T00:02:00Z");
+    let status = fixture.until("a refusal", |status| !status.problem.is_empty()).await?;
+    assert_eq!((status.active.len(), &status.active[0].workflow), (1, &first), "{status:?}");
+    let request = v1::SignalWorkflowRequest {
+        name: format!("namespaces/default/workflows/{first}"),
+        signal: "go".to_owned(),
+        payload: None,
+    };
+    tasks::eventually("its step", async || {
+        Ok(fixture.client().signal_workflow(request.clone()).await?.steps == 1)
+    })
+    .await?;
+    let status = fixture.until("its end", |status| status.active.is_empty()).await?;
+    let ended = status.recent.iter().find(|run| run.workflow == first).unwrap();
+    assert_eq!(ended.workflow_state(), WorkflowState::Succeeded, "{status:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn replaced_workflows_run_their_finally_steps() -> Result<()> {
     let fixture = Fixture::start(Backend::Memory, "2026-01-01T00:00:30Z").await?;
     let mut given = endless();
