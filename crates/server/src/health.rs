@@ -22,6 +22,7 @@ use crate::clock::now;
 use crate::demand::Demand;
 use crate::lineage::Loss;
 use crate::notify::Notifier;
+use crate::schedules;
 use crate::store_client::{self, StoreClient, StoreProblem};
 use crate::wire;
 
@@ -95,6 +96,7 @@ pub(crate) struct Health {
     demand: Demand,
     notifier: Arc<Notifier>,
     artifacts: Artifacts,
+    schedules: Arc<schedules::Registry>,
     /// The last loss of commits.
     loss: Option<Loss>,
     stop: CancellationToken,
@@ -114,12 +116,14 @@ pub(crate) fn describe_space(space: &StoreSpace) -> String {
 }
 
 impl Health {
+    #[expect(clippy::too_many_arguments, reason = "the parts that it looks at, put together once")]
     pub(crate) fn new(
         store: StoreClient,
         background_tasks: BackgroundTasks,
         demand: Demand,
         notifier: Arc<Notifier>,
         artifacts: Artifacts,
+        schedules: Arc<schedules::Registry>,
         loss: Option<Loss>,
         stop: CancellationToken,
     ) -> Self {
@@ -130,6 +134,7 @@ impl Health {
             demand,
             notifier,
             artifacts,
+            schedules,
             loss,
             stop,
             last_commit: AtomicI64::new(0),
@@ -292,6 +297,15 @@ impl Health {
                 hint: "check its URL and its secret in the file of --notifications; what the receiver does not refuse is retried for 24 h"
                     .to_owned(),
             }
+        }));
+        causes.extend(self.schedules.problems().into_iter().map(|((namespace, name), problem)| Cause {
+            state: State::Degraded,
+            code: "schedule_failing",
+            subject: names::schedule(namespace.as_str(), &name),
+            message: format!("the schedule {namespace}/{name} starts no runs: {problem}"),
+            hint: format!(
+                "see `rota schedule get {name} -n {namespace}`; once repaired, start a run with `rota schedule run {name} -n {namespace}`"
+            ),
         }));
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.state));
         (store, causes)

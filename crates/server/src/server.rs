@@ -154,12 +154,14 @@ impl Server {
             options.artifacts_quota,
         );
         artifacts.recognize().await;
+        let schedules = schedules::restore(&store, options.timing.wall_clock.clone(), &metrics).await?;
         let health = Arc::new(Health::new(
             store.clone(),
             options.background_tasks.clone(),
             demand.clone(),
             Arc::clone(&notifier),
             artifacts.clone(),
+            Arc::clone(&schedules),
             watchers.lineage().loss(),
             stop.clone(),
         ));
@@ -188,7 +190,6 @@ impl Server {
             stop: stop.clone(),
         };
 
-        let schedules = schedules::restore(&store, options.timing.wall_clock.clone(), &metrics).await?;
         let kinds = Kinds {
             store: store.clone(),
             agents: Arc::clone(&agents),
@@ -263,6 +264,7 @@ impl Server {
             demand: demand.clone(),
             artifacts: artifacts.clone(),
             approvals: Arc::clone(&approvals),
+            schedules: Arc::clone(&driver.registry),
         };
         let history = History::new(scraper.clone(), store.clone(), options.timing.wall_clock);
         let background = background::start(

@@ -89,6 +89,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         demand.clone(),
         Arc::default(),
         artifacts.clone(),
+        Arc::default(),
         None,
         CancellationToken::new(),
     );

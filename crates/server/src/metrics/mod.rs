@@ -99,6 +99,7 @@ pub(crate) struct Metrics {
     workflows_ended: Counters<Run>,
     approvals_waiting: Gauge,
     schedule_runs: Counters<Run>,
+    schedules_failing: Gauges<Of>,
     schedule_lag: Histogram,
 }
 
@@ -171,6 +172,7 @@ impl Metrics {
             workflows_ended: Family::default(),
             approvals_waiting: Gauge::default(),
             schedule_runs: Family::default(),
+            schedules_failing: Family::default(),
             schedule_lag: latency(),
         };
         for outcome in ["succeeded", "failed", "cancelled", "compensation_failed"] {
@@ -291,6 +293,8 @@ impl Metrics {
         let help =
             "Times of schedules, by outcome: started, skipped, or failed to create its task or workflow";
         registry.register("rota_schedule_runs", None, &["outcome"], help, &self.schedule_runs);
+        let help = "Schedules that start no runs: the last one could not be created";
+        registry.register("rota_schedules_failing", None, &["namespace"], help, &self.schedules_failing);
         let help = "Time in seconds from the time of a schedule, without its jitter, to the start of its run";
         registry.register("rota_schedule_lag", seconds(), &[], help, &self.schedule_lag);
         let owner = Gauge::<i64, AtomicI64>::default();

@@ -22,13 +22,14 @@ use crate::artifacts::Artifacts;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::scheduler::WorkerView;
+use crate::schedules;
 use crate::store_client::StoreClient;
 
 /// Time for the store to count; without a reply, its gauges are left out.
 const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Queues whose first task is read per scrape.
 const MAX_QUEUES: usize = 500;
-/// Namespaces whose artifacts have a label.
+/// Namespaces whose artifacts, or schedules, have a label.
 const MAX_NAMESPACES: usize = 500;
 /// Budgets that have a label.
 const MAX_BUDGETS: usize = 1000;
@@ -52,6 +53,7 @@ pub(crate) struct Scraper {
     pub(crate) demand: Demand,
     pub(crate) artifacts: Artifacts,
     pub(crate) approvals: Arc<Approvals>,
+    pub(crate) schedules: Arc<schedules::Registry>,
 }
 
 impl Scraper {
@@ -155,6 +157,7 @@ impl Scraper {
         self.update_workers(snapshot);
         self.update_budgets();
         self.update_artifacts();
+        self.update_schedules();
         metrics.approvals_waiting.set(i64::try_from(self.approvals.count()).unwrap_or(i64::MAX));
         self.update_store();
     }
@@ -186,6 +189,18 @@ impl Scraper {
             let label = Of { namespace: namespace.to_string() };
             metrics.artifact_bytes.get_or_create(&label).set(num::to_i64(bytes));
             metrics.artifacts_full.get_or_create(&label).set(full.into());
+        }
+    }
+
+    fn update_schedules(&self) {
+        let failing = &self.metrics.schedules_failing;
+        failing.clear();
+        let mut counts = BTreeMap::new();
+        for (namespace, _) in self.schedules.problems().into_keys() {
+            *counts.entry(namespace).or_insert(0) += 1;
+        }
+        for (namespace, count) in counts.into_iter().take(MAX_NAMESPACES) {
+            failing.get_or_create(&Of { namespace: namespace.to_string() }).set(count);
         }
     }
 

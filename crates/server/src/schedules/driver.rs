@@ -26,6 +26,8 @@ const MAX_CONCURRENT: usize = 64;
 /// Delay after a failure; it doubles with each in a row.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// Begins a problem that lasts until a try succeeds, and not until the next run starts.
+const RETRYING: &str = "retrying: ";
 
 /// Starts and ends the runs of schedules.
 #[derive(Clone)]
@@ -85,6 +87,9 @@ impl Driver {
         match self.work(&entry, &mut tracked, now).await {
             Ok(()) => {
                 (tracked.failures, tracked.retry_at) = (0, None);
+                if tracked.status.problem.starts_with(RETRYING) {
+                    tracked.status.problem.clear();
+                }
                 let next = match &entry.timetable {
                     Ok(timetable) if !entry.is_paused() => {
                         entry.rules.next(timetable, tracked.status.cursor())
@@ -98,11 +103,12 @@ impl Driver {
                 let at = Instant::now() + delay.min(MAX_RETRY_DELAY);
                 tracing::warn!(schedule = key.1, namespace = %key.0, %status, "a schedule could not be run, retrying");
                 (tracked.failures, tracked.retry_at) = (tracked.failures + 1, Some(at));
-                tracked.status.problem = format!("retrying: {}", status.message());
+                tracked.status.problem = format!("{RETRYING}{}", status.message());
                 self.registry.set_due(&key, None);
                 self.registry.retry(&key, at);
             }
         }
+        self.registry.note_problem(&entry, &tracked.status);
     }
 
     /// Returns the status of a schedule, a new one if that is of an earlier schedule of its name.

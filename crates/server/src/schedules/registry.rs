@@ -182,6 +182,8 @@ pub(crate) struct Registry {
     active: Mutex<HashMap<(Namespace, Uuid), ScheduleKey>>,
     /// Those of them that have ended, and are not settled.
     ended: Mutex<HashMap<ScheduleKey, BTreeSet<String>>>,
+    /// Why those schedules do not run that should.
+    problems: Mutex<BTreeMap<ScheduleKey, String>>,
     /// Schedules to look at now.
     touched: Mutex<BTreeSet<ScheduleKey>>,
     wake: Notify,
@@ -226,6 +228,7 @@ impl Registry {
                 self.statuses.lock().remove(&key);
                 self.active.lock().retain(|_, of| *of != key);
                 self.ended.lock().remove(&key);
+                self.problems.lock().remove(&key);
                 self.set_due(&key, None);
             }
             return;
@@ -344,6 +347,28 @@ impl Registry {
             self.note_ended(&key, &id.to_string());
             self.touch(key);
         }
+    }
+
+    /// Notes what keeps a schedule from running, if anything does but its pause.
+    pub(super) fn note_problem(&self, entry: &Entry, status: &StoredStatus) {
+        let problem = match &entry.timetable {
+            _ if entry.is_paused() => "",
+            Err(why) => why,
+            Ok(_) => &status.problem,
+        };
+        let key = entry.key();
+        let mut problems = self.problems.lock();
+        // It may have been deleted meanwhile, and its problem with it.
+        if problem.is_empty() || self.get(&key).is_none() {
+            problems.remove(&key);
+        } else {
+            problems.insert(key, problem.to_owned());
+        }
+    }
+
+    /// Returns the schedules that do not run though they should, and why.
+    pub(crate) fn problems(&self) -> BTreeMap<ScheduleKey, String> {
+        self.problems.lock().clone()
     }
 
     /// Has a run looked up.

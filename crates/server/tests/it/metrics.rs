@@ -47,6 +47,7 @@ const NAMES: &[&str] = &[
     "rota_schedule_lag_seconds",
     "rota_schedule_runs_total",
     "rota_scheduler_slot_mismatch_total",
+    "rota_schedules_failing",
     "rota_search_index_lag_revisions",
     "rota_store_commit_commands",
     "rota_store_commit_duration_seconds",
@@ -215,8 +216,9 @@ async fn assert_names(cluster: &Cluster) -> Result<()> {
         .collect();
     // These have no samples without receivers, and without failures of back ends.
     names.extend(["rota_backend_breaker_state", "rota_notifications_total", "rota_notifications_waiting"]);
-    // Nor without a task that has recovered, and without artifacts.
-    names.extend(["rota_artifacts_bytes", "rota_artifacts_full", "rota_tasks_recovered_total"]);
+    // Nor without a task that has recovered, without artifacts, and without schedules that fail.
+    names.extend(["rota_artifacts_bytes", "rota_artifacts_full"]);
+    names.extend(["rota_schedules_failing", "rota_tasks_recovered_total"]);
     assert_eq!(names, NAMES.iter().copied().collect());
     let described = rota_server::metrics();
     assert_eq!(names, described.iter().map(|metric| metric.name.as_str()).collect());

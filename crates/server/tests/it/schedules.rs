@@ -30,7 +30,7 @@ struct Fixture {
 impl Fixture {
     async fn start(backend: Backend, now: &str) -> Result<Self> {
         let (clock, time) = watch::channel(at(now));
-        let mut setup = Setup::new(backend);
+        let mut setup = Setup { http: true, ..Setup::new(backend) };
         setup.timing.wall_clock = WallClock::manual(time);
         Ok(Self { cluster: Cluster::start_with(setup).await?, clock })
     }
@@ -277,6 +277,50 @@ async fn refused_run_names_its_reason() -> Result<()> {
     fixture.set("2026-01-01T00:02:00Z");
     let status = fixture.until("a run", |status| status.active.len() == 1).await?;
     assert_eq!(status.problem, "");
+    Ok(())
+}
+
+#[tokio::test]
+async fn schedule_that_does_not_run_is_a_cause() -> Result<()> {
+    let fixture = Fixture::start(Backend::Memory, "2026-01-01T00:00:30Z").await?;
+    let causes = async || {
+        let status = fixture.client().get_system_status(v1::GetSystemStatusRequest {}).await?;
+        let causes = status.causes.into_iter().filter(|cause| cause.code == "schedule_failing");
+        anyhow::Ok(causes.collect::<Vec<_>>())
+    };
+    let until = async |count: usize| {
+        tasks::eventually("the cause", async || Ok(causes().await?.len() == count)).await?;
+        causes().await
+    };
+    let page = async || {
+        let addr = fixture.cluster.http_addr().unwrap();
+        anyhow::Ok(reqwest::get(format!("http://{addr}/metrics")).await?.text().await?)
+    };
+    let mut wanted = spec("* * * * *", "");
+    wanted.task.get_or_insert_default().spec.get_or_insert_default().strict = true;
+    fixture.create(wanted.clone()).await?;
+    assert_eq!(causes().await?, []);
+    fixture.set("2026-01-01T00:01:00Z");
+    let cause = until(1).await?.remove(0);
+    assert!(cause.message.starts_with("the schedule default/nightly starts no runs: "), "{cause:?}");
+    assert!(cause.message.contains("agent \"echo\" does not exist"), "{cause:?}");
+    assert!(page().await?.contains("rota_schedules_failing{namespace=\"default\"} 1\n"));
+    let delete = v1::DeleteScheduleRequest { name: NAME.into(), ..Default::default() };
+    fixture.client().delete_schedule(delete).await?;
+    until(0).await?;
+    assert!(!page().await?.contains("rota_schedules_failing{"));
+    fixture.create(wanted).await?;
+    fixture.set("2026-01-01T00:02:00Z");
+    until(1).await?;
+    // One that does not run on purpose is none.
+    fixture.pause(true).await?;
+    until(0).await?;
+    fixture.pause(false).await?;
+    until(1).await?;
+    tasks::agent(fixture.client(), "echo", tasks::script([]), &[]).await?;
+    let run = v1::RunScheduleRequest { name: NAME.into(), ..Default::default() };
+    fixture.client().run_schedule(run).await?;
+    until(0).await?;
     Ok(())
 }
 
