@@ -54,6 +54,12 @@ impl Lost {
     pub(super) fn causes(&self) -> Vec<Cause> {
         self.0.lock().iter().map(|(subject, found)| found.cause(subject)).collect()
     }
+
+    /// Returns how many parts are lost of each namespace.
+    pub(super) fn parts(&self) -> Vec<(String, usize)> {
+        let of = |subject: &str| subject.strip_prefix("namespaces/").unwrap_or_default().to_owned();
+        self.0.lock().iter().map(|(subject, found)| (of(subject), found.parts)).collect()
+    }
 }
 
 impl Found {

@@ -170,6 +170,11 @@ impl Artifacts {
         self.outage(now).into_iter().chain(full).chain(self.lost.causes()).collect()
     }
 
+    /// Returns how many parts are lost of each namespace, and of none for what workflows have taken over.
+    pub(crate) fn lost(&self) -> Vec<(String, usize)> {
+        self.lost.parts()
+    }
+
     /// Returns the bytes of every namespace, as stored, and whether uploads to it are refused.
     pub(crate) fn usage(&self) -> Vec<(Arc<str>, u64, bool)> {
         let mut used = self.used.lock().clone();

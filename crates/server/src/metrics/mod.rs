@@ -94,6 +94,8 @@ pub(crate) struct Metrics {
     search_lag: Gauge,
     artifact_bytes: Gauges<Of>,
     artifacts_full: Gauges<Of>,
+    artifacts_unavailable: Gauge,
+    artifacts_lost: Gauges<Of>,
     notified: Counters<Notified>,
     notifications_waiting: Gauges<Receiver>,
     workflows_ended: Counters<Run>,
@@ -167,6 +169,8 @@ impl Metrics {
             search_lag: Gauge::default(),
             artifact_bytes: Family::default(),
             artifacts_full: Family::default(),
+            artifacts_unavailable: Gauge::default(),
+            artifacts_lost: Family::default(),
             notified: Family::default(),
             notifications_waiting: Family::default(),
             workflows_ended: Family::default(),
@@ -281,6 +285,10 @@ impl Metrics {
         registry.register("rota_artifacts", bytes(), &["namespace"], help, &self.artifact_bytes);
         let help = "Whether uploads to a namespace are refused, since their bytes do not fit into its quota, or onto the volume of the store (0 or 1)";
         registry.register("rota_artifacts_full", None, &["namespace"], help, &self.artifacts_full);
+        let help = "Whether the storage of artifacts takes, or gives, nothing (0 or 1)";
+        registry.register("rota_artifacts_unavailable", None, &[], help, &self.artifacts_unavailable);
+        let help = "Parts of artifacts that records name and the storage does not have";
+        registry.register("rota_artifacts_lost", None, &["namespace"], help, &self.artifacts_lost);
         let help = "Deliveries of notifications, by outcome: delivered, retried, or dropped after the receiver refused them";
         registry.register("rota_notifications", None, &["receiver", "outcome"], help, &self.notified);
         let help = "Notifications that wait for their delivery, as far as they are in memory";

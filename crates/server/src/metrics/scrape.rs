@@ -190,6 +190,11 @@ impl Scraper {
             metrics.artifact_bytes.get_or_create(&label).set(num::to_i64(bytes));
             metrics.artifacts_full.get_or_create(&label).set(full.into());
         }
+        metrics.artifacts_unavailable.set(self.artifacts.outage(now()).is_some().into());
+        metrics.artifacts_lost.clear();
+        for (namespace, parts) in self.artifacts.lost().into_iter().take(MAX_NAMESPACES) {
+            metrics.artifacts_lost.get_or_create(&Of { namespace }).set(num::to_i64(parts));
+        }
     }
 
     fn update_schedules(&self) {

@@ -24,7 +24,7 @@ use tonic::Status;
 const ECHO: &str = "namespaces/default/agents/echo";
 
 async fn start_cluster() -> Result<Cluster> {
-    let setup = Setup { token: Some("open sesame".to_owned()), ..Setup::new(Backend::Sqlite) };
+    let setup = Setup { token: Some("open sesame".to_owned()), http: true, ..Setup::new(Backend::Sqlite) };
     let cluster = Cluster::start_with(setup).await?;
     tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
     Ok(cluster)
@@ -300,6 +300,11 @@ async fn contents_are_downloaded_over_http() -> Result<()> {
     Ok(())
 }
 
+async fn metrics(cluster: &Cluster) -> Result<String> {
+    let addr = cluster.http_addr().context("it does not listen")?;
+    Ok(reqwest::get(format!("http://{addr}/metrics")).await?.text().await?)
+}
+
 /// What the storage has lost is counted and named; a folder that was made in place of another has lost nothing.
 #[tokio::test]
 async fn lost_parts_are_no_folder_that_is_away() -> Result<()> {
@@ -327,12 +332,16 @@ async fn lost_parts_are_no_folder_that_is_away() -> Result<()> {
     let [(code, message, subject)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
     assert_eq!((code.as_str(), subject.as_str()), ("artifacts_lost", "namespaces/default"));
     assert!(message.contains("1 parts of 1 files") && message.contains("input/b of task given"), "{message}");
+    let page = metrics(&cluster).await?;
+    assert!(page.contains("rota_artifacts_lost{namespace=\"default\"} 1\n"), "{page}");
+    assert!(page.contains("rota_artifacts_unavailable 0\n"), "{page}");
 
     cluster.stop().await.context("it does not stop")?;
     fs::rename(&folder, &away)?;
     cluster.restart().await?;
     let [(code, message, _)] = &alerts().await?[..] else { panic!("{:?}", alerts().await) };
     assert_eq!(code, "artifacts_unavailable");
+    assert!(metrics(&cluster).await?.contains("rota_artifacts_unavailable 1\n"));
     assert!(message.contains("is not the one that this store knows"), "{message}");
     let refused = upload(&client, "namespaces/default", "more").await;
     let digests = vec![Sha256::digest("kept").to_vec()];

@@ -23,6 +23,8 @@ const NAMES: &[&str] = &[
     "process_virtual_memory_bytes",
     "rota_artifacts_bytes",
     "rota_artifacts_full",
+    "rota_artifacts_lost",
+    "rota_artifacts_unavailable",
     "rota_attempt_duration_seconds",
     "rota_attempts_ended_total",
     "rota_agent_cool_down_seconds",
@@ -217,7 +219,7 @@ async fn assert_names(cluster: &Cluster) -> Result<()> {
     // These have no samples without receivers, and without failures of back ends.
     names.extend(["rota_backend_breaker_state", "rota_notifications_total", "rota_notifications_waiting"]);
     // Nor without a task that has recovered, without artifacts, and without schedules that fail.
-    names.extend(["rota_artifacts_bytes", "rota_artifacts_full"]);
+    names.extend(["rota_artifacts_bytes", "rota_artifacts_full", "rota_artifacts_lost"]);
     names.extend(["rota_schedules_failing", "rota_tasks_recovered_total"]);
     assert_eq!(names, NAMES.iter().copied().collect());
     let described = rota_server::metrics();
