@@ -13,7 +13,8 @@ use crate::wire::status;
 /// Time with a nearly full volume after which what is left of it is kept for results. A shorter one costs no log.
 const MAX_LOW: Duration = Duration::from_secs(120);
 
-/// Returns the refusal of a new task, if there is no room for it: what is left of scarce room is kept for urgent ones.
+/// Returns the refusal of a new task, if there is no room for it: what is left of scarce room is kept for urgent ones. Other new
+/// records count as tasks of normal priority.
 pub(crate) fn refusal(space: Option<StoreSpace>, priority: Priority) -> Option<Status> {
     let space =
         space.filter(|space| space.is_nearly_full() || (priority <= Priority::LOW && space.is_scarce()))?;
@@ -52,7 +53,106 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use prometheus_client::metrics::counter::Counter;
+    use rota_proto::v1::task_kind_service_server::TaskKindService;
+    use rota_proto::v1::template_service_server::TemplateService;
+    use rota_proto::v1::workflow_service_server::WorkflowService;
+    use rota_store::engine::Engine;
+    use rota_store::memory::InMemoryStore;
+    use rota_store::single_writer::SingleWriterStore;
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+    use tonic::Request;
+    use tonic_types::StatusExt;
+
     use super::*;
+    use crate::artifacts::Artifacts;
+    use crate::clock::now;
+    use crate::grpc::{Streams, Templates, Workflows};
+    use crate::kinds::Kinds;
+    use crate::scheduler::Scheduler;
+    use crate::store_client::StoreClient;
+    use crate::watchers::Deltas;
+
+    fn request<T: DeserializeOwned>(given: Value) -> Request<T> {
+        Request::new(serde_json::from_value(given).unwrap())
+    }
+
+    #[tokio::test]
+    async fn full_volume_takes_no_new_records() {
+        let memory = InMemoryStore::default();
+        let engine = Engine::new(memory.clone(), 0).unwrap();
+        let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
+        let store = StoreClient::new(Arc::new(store), Counter::default());
+        let (folder, scheduler) =
+            (tempfile::tempdir().unwrap(), Arc::new(Scheduler::new(Counter::default())));
+        let kinds = Kinds {
+            store: store.clone(),
+            agents: Arc::default(),
+            scheduler: Arc::clone(&scheduler),
+            changes: Arc::default(),
+            read: None,
+        };
+        let templates = Templates { store: store.clone(), kinds: kinds.clone(), changes: Arc::default() };
+        let parts = rota_artifacts::Parts::in_folder(folder.path()).unwrap();
+        let workflows = Workflows {
+            store: store.clone(),
+            artifacts: Artifacts::new(parts, store.clone(), 0),
+            ready_steps: Arc::default(),
+            streams: Streams {
+                watchers: Arc::default(),
+                deltas: Arc::new(Deltas::new(scheduler)),
+                stop: CancellationToken::new(),
+            },
+        };
+        let spec = json!({ "steps": [{ "name": "hold", "wait": { "signal": "go" } }] });
+        let create = async |key: &str, only_check: bool| {
+            let given = json!({
+                "parent": "namespaces/n",
+                "workflow": { "spec": spec },
+                "idempotencyKey": key,
+                "validateOnly": only_check,
+            });
+            let created = workflows.create_workflow(request(given)).await;
+            created.map(|created| created.into_inner().uid)
+        };
+        let put_kind = async |description: &str| {
+            let kind = json!({ "name": "namespaces/n/kinds/own", "spec": { "description": description } });
+            kinds.put_task_kind(request(json!({ "taskKind": kind }))).await.map(drop)
+        };
+        let put_template = async |name: &str, labels: Value| {
+            let name = format!("namespaces/n/templates/{name}");
+            let template = json!({ "name": name, "labels": labels, "spec": { "workflow": spec } });
+            let given = json!({ "workflowTemplate": template, "allowMissing": true });
+            templates.update_workflow_template(request(given)).await.map(drop)
+        };
+        let known = create("known", false).await.unwrap();
+        put_template("known", json!({})).await.unwrap();
+
+        let space = StoreSpace { volume: 100, free: 1, ..StoreSpace::default() };
+        store.room.lock().measured(Some(space), Instant::now());
+        let refused = [
+            create("new", false).await.map(drop),
+            put_kind("new").await,
+            put_template("new", json!({})).await,
+        ];
+        for refused in refused {
+            let info = refused.unwrap_err().get_details_error_info().unwrap();
+            assert_eq!(info.reason, "STORE_NEARLY_FULL");
+        }
+        // What exists is returned, and may be changed; a check writes nothing.
+        assert_eq!(create("known", false).await.unwrap(), known);
+        put_template("known", json!({ "team": "a" })).await.unwrap();
+        create("new", true).await.unwrap();
+        store.room.lock().measured(None, Instant::now());
+        create("new", false).await.unwrap();
+        put_kind("new").await.unwrap();
+        store.room.lock().measured(Some(space), Instant::now());
+        put_kind("changed").await.unwrap();
+    }
 
     #[test]
     fn volume_that_stays_nearly_full_is_kept_for_results() {

@@ -40,7 +40,7 @@ pub(crate) type StoreProblem = (String, &'static str);
 pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     write_health: Arc<WriteHealth>,
-    room: Arc<Mutex<Room>>,
+    pub(crate) room: Arc<Mutex<Room>>,
     index: Arc<IndexState>,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pbjson_types::Empty;
 use prost::Message;
+use rota_core::rank::Priority;
 use rota_proto::v1;
 use rota_proto::v1::task_kind_service_server::TaskKindService;
 use rota_store::{Command, PutDocument, Reply};
@@ -11,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::answers::page_size;
 use crate::kinds::{self, Kinds, MAX_KINDS};
+use crate::room;
 use crate::store_client::{no_reply, unexpected_reply};
 use crate::wire::status::{self, error, hinted, invalid};
 use crate::wire::{etag, kind as wire, names};
@@ -69,13 +71,18 @@ impl TaskKindService for Kinds {
         wire::check(&spec)?;
         let _exclusive = self.changes.lock().await;
         let own = self.own(&namespace).await?;
-        if own.len() >= MAX_KINDS && own.iter().all(|document| document.key.name != name) {
+        let is_new = own.iter().all(|document| document.key.name != name);
+        if is_new && own.len() >= MAX_KINDS {
             let text = format!("namespace {namespace} has {MAX_KINDS} kinds, the most that are allowed");
             return Err(hinted(
                 "LIMIT_REACHED",
                 text,
                 "delete one that is not used: `rota kind delete NAME`",
             ));
+        }
+        let full = room::refusal(self.store.space(), Priority::NORMAL);
+        if let Some(full) = full.filter(|_| is_new && !request.validate_only) {
+            return Err(full);
         }
         let current = own.iter().find(|document| document.key.name == name);
         let expected = etag::expected(&request.etag, current)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pbjson_types::Empty;
 use prost::Message;
+use rota_core::rank::Priority;
 use rota_core::{Namespace, TaskId, Timestamp};
 use rota_proto::v1;
 use rota_proto::v1::schedule_service_server::ScheduleService;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use super::answers::page;
 use super::managed::{self, Scope};
 use crate::barrier::Barriers;
+use crate::room;
 use crate::schedules::{Driver, Entry, ScheduleKey, StoredSchedule, StoredStatus, observe};
 use crate::store_client::{no_reply, unexpected_reply};
 use crate::wire::schedule::{self as wire, Checked};
@@ -87,7 +89,10 @@ impl Schedules {
             None if self.driver.registry.count(&key.0) >= wire::MAX_SCHEDULES => {
                 return Err(wire::full(&key.0));
             }
-            None => Expected::Absent,
+            None => match room::refusal(self.driver.store.space(), Priority::NORMAL) {
+                Some(full) if !dry_run => return Err(full),
+                _ => Expected::Absent,
+            },
         };
         let kind = |stored: &StoredSchedule| {
             let task = stored.schedule.as_ref()?.spec.as_ref()?.task.as_ref()?;

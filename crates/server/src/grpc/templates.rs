@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pbjson_types::Empty;
 use prost::Message;
 use rota_core::Namespace;
+use rota_core::rank::Priority;
 use rota_proto::v1::template_service_server::TemplateService;
 use rota_proto::{names as n, v1};
 use rota_store::{Command, Document, DocumentKey, DocumentKind, DocumentsPage, Expected, PutDocument, Reply};
@@ -14,6 +15,7 @@ use tonic::{Code, Request, Response, Status};
 use super::answers::page_size;
 use super::managed::{self, Scope};
 use crate::kinds::Kinds;
+use crate::room;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{self, error, invalid};
 use crate::wire::{check, etag, names, template as wire, time};
@@ -104,6 +106,10 @@ impl Templates {
         let steps = "workflow_template.spec.workflow.steps";
         let kinds: Vec<&str> = spec.workflow.iter().flat_map(wire::kinds).collect();
         self.kinds.check(&key.0, steps, &kinds).await?;
+        let full = room::refusal(self.store.space(), Priority::NORMAL);
+        if let Some(full) = full.filter(|_| is_new && !dry_run) {
+            return Err(full);
+        }
         let now = Some(time::timestamp(crate::clock::now()));
         let uid =
             before.as_ref().map_or_else(|| uuid::Uuid::new_v4().to_string(), |before| before.uid.clone());

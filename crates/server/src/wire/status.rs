@@ -94,7 +94,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     (
         "STORE_NEARLY_FULL",
         Code::Unavailable,
-        "The volume of the store is nearly full: no tasks are accepted, or none of low priority.",
+        "The volume of the store is nearly full: nothing new is accepted, or no tasks of low priority.",
     ),
     (
         "IDEMPOTENCY_KEY_CONFLICT",

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use rota_core::rank::Priority;
 use rota_core::workflow::{self, Rejected, Step, StepCommand, Workflow};
 use rota_core::{Namespace, WorkflowId, WorkflowKey};
 use rota_proto::v1;
@@ -30,6 +31,7 @@ use super::streams::Streams;
 use super::templates::template_at;
 use crate::approvals::Approvals;
 use crate::artifacts::Artifacts;
+use crate::room;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};
@@ -215,6 +217,12 @@ impl Workflows {
             rerun.mark(&mut create)?;
         }
         let command = Command::from(WorkflowCommand::Create(Box::new(create)));
+        // Its steps of low priority wait by themselves while room is scarce.
+        if let Some(full) = room::refusal(self.store.space(), Priority::NORMAL).filter(|_| !only_check)
+            && !self.exists(&command).await?
+        {
+            return Err(full);
+        }
         let store = self.store.clone();
         // A caller that hangs up must not release the files before the commit that refers to them.
         let replies = finish("create-workflow", async move {
@@ -235,6 +243,12 @@ impl Workflows {
             }
             _ => Err(unexpected_reply()),
         }
+    }
+
+    /// Whether the creation is the repetition of one that succeeded.
+    async fn exists(&self, creation: &Command) -> Result<bool, Status> {
+        let replies = self.store.dry_run(vec![creation.clone()]).await.map_err(status::store)?;
+        Ok(matches!(replies.last(), Some(Ok(Reply::Workflow { created: false, .. }))))
     }
 
     /// Creates the workflow of a schedule's run, or only checks it.
