@@ -39,8 +39,11 @@ pub(crate) async fn run(artifacts: Artifacts, stop: CancellationToken, monitor: 
     let mut delay = DELAY;
     while let Some(is_early) = stop.run_until_cancelled(due(&artifacts.full, delay)).await {
         delay = FREED_AFTER;
+        let swept = stop.run_until_cancelled(artifacts.sweep(AGE)).await;
+        // Only the outcome is reported: to list and remove the parts of a large storage takes longer than an activation may, and each
+        // call has a limit of its own.
         let activation = monitor.activate();
-        match stop.run_until_cancelled(artifacts.sweep(AGE)).await {
+        match swept {
             Some(Ok(removed)) => {
                 if removed > 0 {
                     tracing::info!(removed, "removed parts of artifacts that no task refers to");
@@ -191,6 +194,8 @@ mod tests {
     use rota_store::memory::InMemoryStore;
     use rota_store::single_writer::SingleWriterStore;
     use rota_store::{Action, CreateWorkflow, NewStep, Reply, WorkflowCommand};
+    use rota_telemetry::BackgroundTasks;
+    use rota_telemetry::background_tasks::BackgroundTaskState;
 
     use super::*;
     use crate::store_client::StoreClient;
@@ -214,6 +219,37 @@ mod tests {
         full.refused("n", Timestamp(0));
         due(&full, DELAY).await;
         assert_eq!(start.elapsed(), FREED_AFTER + MIN_INTERVAL + DELAY);
+    }
+
+    /// A storage that does not answer: the sweep lasts for minutes.
+    #[tokio::test(start_paused = true)]
+    async fn long_sweep_does_not_count_as_stuck() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", silent.local_addr().unwrap());
+        let settings = [
+            ("aws_endpoint", endpoint.as_str()),
+            ("aws_allow_http", "true"),
+            ("aws_access_key_id", "id"),
+            ("aws_secret_access_key", "key"),
+            ("aws_region", "any"),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let folder = tempfile::tempdir().unwrap();
+        let mut artifacts = artifacts(folder.path(), 0);
+        artifacts.parts = rota_artifacts::Parts::open("s3://bucket/parts", settings).unwrap();
+        let tasks = BackgroundTasks::default();
+        let (stop, monitor) = (CancellationToken::new(), tasks.register("artifacts", ""));
+        let began = tokio::time::Instant::now();
+        let sweeps = run(artifacts, stop.clone(), monitor);
+        let observed = async {
+            while tasks.statuses()[0].failed == 0 {
+                assert_eq!(tasks.statuses()[0].state, BackgroundTaskState::Idle);
+                sleep(Duration::from_secs(1)).await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(sweeps, observed);
+        assert!(began.elapsed() > DELAY + Duration::from_secs(60));
     }
 
     /// Uploads of two namespaces that nothing came of 20 minutes ago, one of which has no room.
