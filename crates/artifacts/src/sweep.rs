@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::guard::Key;
 use crate::parts::{path, within};
@@ -18,6 +20,11 @@ const BATCH: usize = 256;
 const OWNER: &str = ".owner";
 /// Time for which another owner counts as alive after its last sweep, less than an hour of which every sweep disregards.
 const OWNED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// Time after a confirmation in which removals may begin: one that was frozen meanwhile begins no more of them.
+const CONFIRMED_FOR: Duration = Duration::from_secs(2);
+/// Confirmations in a row that may take longer than that.
+const MAX_SLOW: usize = 3;
 
 /// Until when parts must have been stored to be removed by a sweep.
 #[derive(Debug, Clone)]
@@ -41,13 +48,41 @@ pub struct Swept {
     pub removed: u64,
 }
 
+/// Ownership of the lists, as it was last confirmed. Another process may take it over at any time.
+struct Ownership<C> {
+    confirm: C,
+    confirmed: Mutex<Option<Instant>>,
+}
+
+impl<C> Ownership<C> {
+    /// Confirms the ownership, unless it was a moment ago.
+    async fn renew<E: From<Error>, F: Future<Output = Result<(), E>>>(&self) -> Result<(), E>
+    where
+        C: Fn() -> F,
+    {
+        for _ in 0..=MAX_SLOW {
+            let is_recent = self.confirmed.lock().is_some_and(|at| at.elapsed() < CONFIRMED_FOR);
+            if is_recent {
+                return Ok(());
+            }
+            // From before the question: another one may be the owner when the answer arrives.
+            let asked = Instant::now();
+            (self.confirm)().await?;
+            *self.confirmed.lock() = Some(asked);
+        }
+        Err(Error::Unavailable("the store takes too long to confirm its owner".to_owned()).into())
+    }
+}
+
 impl Parts {
     /// Removes the parts that were stored until a time and that `referenced` does not return: what lists refer to. It
-    /// is polled after the parts were listed: a part of a list that was committed in between is older than that list.
-    pub async fn sweep<E: From<Error>>(
+    /// is polled after the parts were listed: a part of a list that was committed in between is older than that list. `confirm` fails
+    /// once another process may commit lists: it could name parts that this one has not read about. Nothing is removed then.
+    pub async fn sweep<E: From<Error>, F: Future<Output = Result<(), E>>>(
         &self,
         until: impl Into<Until>,
         referenced: impl Future<Output = Result<HashSet<Digest>, E>>,
+        confirm: impl Fn() -> F,
     ) -> Result<Swept, E> {
         let until = until.into();
         self.check().await?;
@@ -73,9 +108,10 @@ impl Parts {
         }
         let referenced = referenced.await?;
         old.retain(|((_, digest), _)| !referenced.contains(digest));
+        let ownership = Ownership { confirm, confirmed: Mutex::new(None) };
         for batch in old.chunks(BATCH) {
             let condemned = self.guard.condemn(batch.iter().map(|(key, _)| key.clone()).collect());
-            let (removed, failed) = self.remove(&condemned).await;
+            let (removed, failed) = self.remove(&condemned, &ownership).await;
             for ((namespace, _), size) in batch.iter().filter(|(key, _)| removed.contains(key)) {
                 if let Some(bytes) = swept.bytes.get_mut(namespace) {
                     *bytes = bytes.saturating_sub(*size);
@@ -83,7 +119,7 @@ impl Parts {
             }
             swept.removed += removed.len() as u64;
             if let Some(error) = failed {
-                return Err(error.into());
+                return Err(error);
             }
         }
         Ok(swept)
@@ -157,17 +193,23 @@ impl Parts {
 
     /// Removes parts, and returns which of them are removed, with the first error. A part whose call has not ended in time stays
     /// condemned until a later sweep: it could still be removed after it was stored again.
-    async fn remove(&self, keys: &[Key]) -> (HashSet<Key>, Option<Error>) {
+    async fn remove<E: From<Error>, F: Future<Output = Result<(), E>>>(
+        &self,
+        keys: &[Key],
+        ownership: &Ownership<impl Fn() -> F>,
+    ) -> (HashSet<Key>, Option<E>) {
         let removals = futures::stream::iter(keys.to_vec()).map(|key| async move {
-            let removed = match within(self.store.delete(&path(&key))).await {
-                Err(Error::NotFound(_)) => Ok(()),
-                other => other,
-            };
-            (key, removed)
+            if let Err(error) = ownership.renew().await {
+                return (key, false, Err(error));
+            }
+            match within(self.store.delete(&path(&key))).await {
+                Ok(()) | Err(Error::NotFound(_)) => (key, false, Ok(())),
+                Err(error) => (key, matches!(error, Error::TimedOut), Err(E::from(error))),
+            }
         });
         let (mut removed, mut failed) = (HashSet::new(), None);
-        for (key, ended) in removals.buffer_unordered(8).collect::<Vec<_>>().await {
-            if !matches!(ended, Err(Error::TimedOut)) {
+        for (key, may_follow, ended) in removals.buffer_unordered(8).collect::<Vec<_>>().await {
+            if !may_follow {
                 self.guard.removed([&key]);
             }
             match ended {

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -25,9 +26,14 @@ fn file(folder: &tempfile::TempDir, namespace: &str, digest: Digest) -> PathBuf 
     folder.path().join("parts").join(namespace).join(&name[..2]).join(name)
 }
 
+/// Confirms the owner of the lists.
+async fn owned() -> Result<(), Error> {
+    Ok(())
+}
+
 async fn sweep(parts: &Parts, until: SystemTime, referenced: &[Digest]) -> u64 {
     let referenced: HashSet<_> = referenced.iter().copied().collect();
-    parts.sweep(until, async { Ok::<_, Error>(referenced) }).await.unwrap().removed
+    parts.sweep(until, async { Ok::<_, Error>(referenced) }, owned).await.unwrap().removed
 }
 
 #[tokio::test]
@@ -86,7 +92,7 @@ async fn folder_in_place_of_another_has_lost_nothing() {
         not_known(&again.get("a", digest).await.unwrap_err());
         not_known(&again.missing("a", &[digest]).await.unwrap_err());
         not_known(&again.absent([digest].into()).await.unwrap_err());
-        not_known(&again.sweep(later(), some()).await.unwrap_err());
+        not_known(&again.sweep(later(), some(), owned).await.unwrap_err());
     }
     fs::remove_dir_all(&at).unwrap();
     fs::rename(away, &at).unwrap();
@@ -141,12 +147,16 @@ async fn part_of_a_list_that_is_committed_during_a_sweep_stays() {
     let (digest, _) = parts.put("a", "late".into()).await.unwrap();
     let during = parts.clone();
     // The list refers to it before the sweep asks, which has listed the part before.
-    let swept = parts.sweep(later(), async {
-        let pin = during.pin("a", &[digest]);
-        assert_eq!(during.missing("a", &[digest]).await?, []);
-        drop(pin);
-        Ok::<_, Error>([digest].into())
-    });
+    let swept = parts.sweep(
+        later(),
+        async {
+            let pin = during.pin("a", &[digest]);
+            assert_eq!(during.missing("a", &[digest]).await?, []);
+            drop(pin);
+            Ok::<_, Error>([digest].into())
+        },
+        owned,
+    );
     assert_eq!(swept.await.unwrap().removed, 0);
 }
 
@@ -157,10 +167,14 @@ async fn part_that_was_pinned_during_a_sweep_stays() {
     let (digest, _) = parts.put("a", "late".into()).await.unwrap();
     let (other, _) = parts.put("a", "other".into()).await.unwrap();
     let during = parts.clone();
-    let swept = parts.sweep(later(), async {
-        drop(during.pin("a", &[digest]));
-        Ok::<_, Error>(HashSet::new())
-    });
+    let swept = parts.sweep(
+        later(),
+        async {
+            drop(during.pin("a", &[digest]));
+            Ok::<_, Error>(HashSet::new())
+        },
+        owned,
+    );
     assert_eq!(swept.await.unwrap().removed, 1);
     assert_eq!(parts.missing("a", &[digest, other]).await.unwrap(), [other]);
     // The next one knows of the list, if there is one.
@@ -176,10 +190,27 @@ async fn part_that_could_not_be_removed_can_be_stored_again() {
     fs::remove_file(&at).unwrap();
     fs::create_dir_all(at.join("inner")).unwrap();
     fs::write(at.join("inner/file"), "").unwrap();
-    let _ = parts.sweep(later(), async { Ok::<_, Error>(HashSet::new()) }).await;
+    let _ = parts.sweep(later(), async { Ok::<_, Error>(HashSet::new()) }, owned).await;
     fs::remove_dir_all(&at).unwrap();
     assert_eq!(parts.put("a", "kept".into()).await.unwrap().0, digest);
     assert_eq!(parts.missing("a", &[digest]).await.unwrap(), []);
+}
+
+/// The new owner may have committed lists that name the parts.
+#[tokio::test]
+async fn replaced_owner_removes_nothing() {
+    let (_folder, parts) = folder();
+    let (digest, _) = parts.put("a", "named since".into()).await.unwrap();
+    let asked = AtomicUsize::new(0);
+    let replaced = || {
+        asked.fetch_add(1, Ordering::Relaxed);
+        async { Err(Error::Unavailable("another owner".to_owned())) }
+    };
+    let nothing = async { Ok::<_, Error>(HashSet::new()) };
+    let refused = parts.sweep(later(), nothing, replaced).await.unwrap_err();
+    assert!(refused.to_string().contains("another owner"), "{refused}");
+    assert_eq!((parts.missing("a", &[digest]).await.unwrap(), asked.into_inner()), (vec![], 1));
+    assert_eq!(sweep(&parts, later(), &[]).await, 1);
 }
 
 /// A restored copy of a store has its id, and none of the later lists.
@@ -192,15 +223,15 @@ async fn copies_of_a_control_plane_remove_nothing() {
     let (digest, _) = original.put("a", "text".into()).await.unwrap();
     let now = fs::metadata(folder.path()).unwrap().modified().unwrap();
     let all = || async { Ok::<_, Error>([digest].into()) };
-    original.sweep(now, all()).await.unwrap();
-    let refused = copy.sweep(now, async { Ok::<_, Error>(HashSet::new()) }).await.unwrap_err();
+    original.sweep(now, all(), owned).await.unwrap();
+    let refused = copy.sweep(now, async { Ok::<_, Error>(HashSet::new()) }, owned).await.unwrap_err();
     assert!(matches!(refused, Error::Shared(_)), "{refused}");
-    original.sweep(now, all()).await.unwrap();
+    original.sweep(now, all(), owned).await.unwrap();
     assert_eq!(copy.missing("a", &[digest]).await.unwrap(), []);
     // Once the original has not been there for a day.
     let tomorrow = now + Duration::from_secs(25 * 3600);
-    copy.sweep(tomorrow, all()).await.unwrap();
-    assert!(original.sweep(now, all()).await.is_err());
+    copy.sweep(tomorrow, all(), owned).await.unwrap();
+    assert!(original.sweep(now, all(), owned).await.is_err());
 }
 
 #[tokio::test]
@@ -211,7 +242,7 @@ async fn control_planes_that_share_a_location_remove_only_their_own() {
     let (digest, size) = one.put("a", "text".into()).await.unwrap();
     assert_eq!(other.missing("a", &[digest]).await.unwrap(), [digest]);
     assert_eq!(sweep(&other, later(), &[]).await, 0);
-    let swept = one.sweep(later(), async { Ok::<_, Error>([digest].into()) }).await.unwrap();
+    let swept = one.sweep(later(), async { Ok::<_, Error>([digest].into()) }, owned).await.unwrap();
     assert_eq!(swept.bytes, [("a".into(), size as u64)].into());
 }
 

@@ -128,7 +128,16 @@ impl Artifacts {
         let full = full.filter(|namespace| self.full(namespace, now()).is_some());
         let until =
             Until { all: since(age), of: full.map(|one| (one, since(age.min(AGE_IF_FULL)))).collect() };
-        let swept = self.parts.sweep(until, async { self.referenced().await.map_err(Failure) }).await;
+        let referenced = async { self.referenced().await.map_err(Failure) };
+        // A batch that writes nothing is answered to the owner of the records only.
+        let confirm = || {
+            let store = self.store.clone();
+            async move {
+                let confirmed = store.reads().apply(Vec::new()).await;
+                confirmed.map(drop).map_err(|error| Failure(error.to_string()))
+            }
+        };
+        let swept = self.parts.sweep(until, referenced, confirm).await;
         match swept {
             Ok(swept) => {
                 *self.used.lock() = swept.bytes;
@@ -311,7 +320,8 @@ mod tests {
         let mut artifacts = artifacts(folder.path(), 40);
         let parts = rota_artifacts::Parts::in_folder(folder.path()).unwrap();
         let none = async { Ok::<_, Error>(HashSet::new()) };
-        parts.clone().owned_by("other").sweep(clock::now(), none).await.unwrap();
+        let owned = || async { Ok(()) };
+        parts.clone().owned_by("other").sweep(clock::now(), none, owned).await.unwrap();
         artifacts.parts = parts.owned_by("one");
         let namespace = Namespace::new("n").unwrap();
         for _ in 0..3 {
