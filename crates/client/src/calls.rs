@@ -122,7 +122,7 @@ calls! {
     repeat workflows.watch_workflows(WatchWorkflowsRequest) -> tonic::Streaming<v1::WatchWorkflowsResponse>;
     /// Explains why a workflow or a step does not continue.
     repeat workflows.explain_workflow(ExplainWorkflowRequest) -> v1::ExplainWorkflowResponse;
-    /// Cancels a workflow with its tasks.
+    /// Cancels a workflow with its tasks. Its finally-steps run, unless the request cancels them, too.
     repeat workflows.cancel_workflow(CancelWorkflowRequest) -> v1::Workflow;
     /// Starts no further steps of a workflow.
     repeat workflows.pause_workflow(PauseWorkflowRequest) -> v1::Workflow;

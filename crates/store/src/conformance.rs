@@ -154,7 +154,7 @@ macro_rules! conformance {
             }
             workflow_nested {
                 ends_of_nested_workflows_end_their_step nested_workflows_continue_after_each_reopen commands_reach_nested_workflows
-                nested_workflows_are_bounded foreign_workflow_is_no_step nested_workflows_are_removed_with_theirs second_cancellation_alone_ends_nested_finally_steps
+                nested_workflows_are_bounded foreign_workflow_is_no_step nested_workflows_are_removed_with_theirs repeated_cancellation_spares_nested_finally_steps
             }
             workflow_ends {
                 completed_steps_are_compensated completed_elements_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow

@@ -124,11 +124,19 @@ function OneWorkflow({ name }: { name: string }) {
                 </button>
               )}
             </Acting>
-            <Confirm
-              label="Cancel"
-              question="Cancel this workflow and its running tasks?"
-              onConfirm={() => act("cancel", { reason: "by a person" })}
-            />
+            {workflow.status?.cancelled ? (
+              <Confirm
+                label="Cancel finally-steps"
+                question="End the finally-steps of this workflow that run, and start no further one? What they would clean up stays as it is."
+                onConfirm={() => act("cancel", { reason: "by a person", alsoFinally: true })}
+              />
+            ) : (
+              <Confirm
+                label="Cancel"
+                question="Cancel this workflow and its running tasks? Its finally-steps run nevertheless."
+                onConfirm={() => act("cancel", { reason: "by a person" })}
+              />
+            )}
           </>
         )}
         {isEnded && !state.includes("SUCCEEDED") && (

@@ -16,7 +16,12 @@ pub enum Command {
     },
     /// It has a place in its group.
     Admit,
+    /// Running steps end, and finally-steps run.
     Cancel {
+        reason: String,
+    },
+    /// As `Cancel`, and finally-steps that run end, too; no further one starts.
+    CancelFinally {
         reason: String,
     },
     /// Its deadline may have passed. `away` is how long Rota was away since the time of the workflow began; the store sets it.

@@ -216,7 +216,7 @@ pub struct Workflow {
     /// [`Step::previous`] links.
     #[serde(default, skip_serializing_if = "none")]
     pub last_completed: Option<u32>,
-    /// Whether it was cancelled while its finally-steps ran: no further one starts.
+    /// Whether its finally-steps were cancelled, too: no further one starts.
     #[serde(default, skip_serializing_if = "no")]
     pub finals_halted: bool,
     /// Bytes of the lists of files that its steps have taken over from an earlier run.

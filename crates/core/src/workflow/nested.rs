@@ -31,9 +31,10 @@ pub struct Parent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NestedCommand {
-    /// Those that are cancelled already receive nothing: a second cancellation ends their finally-steps.
     Cancel,
-    CancelAgain,
+    /// Also their finally-steps. Earlier versions have stored it under this name.
+    #[serde(rename = "cancel_again")]
+    CancelFinally,
     Pause {
         suspend: bool,
     },
@@ -89,7 +90,7 @@ impl Workflow {
         match command {
             NestedCommand::Pause { .. } => self.is_paused(),
             NestedCommand::Resume => !self.is_paused(),
-            NestedCommand::Cancel | NestedCommand::CancelAgain | NestedCommand::Remove => true,
+            NestedCommand::Cancel | NestedCommand::CancelFinally | NestedCommand::Remove => true,
         }
     }
 }

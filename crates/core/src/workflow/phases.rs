@@ -80,25 +80,8 @@ impl Workflow {
                     }
                 }
             }
-            Command::Cancel { reason } => {
-                let is_first = !std::mem::replace(&mut self.cancelled, true);
-                // Later its outcome is decided: only the second one ends finally-steps, which may not end by themselves.
-                let is_open = matches!(self.state, State::Running | State::Stopping);
-                let halts = !is_first && self.state == State::Finalizing && !self.finals_halted;
-                if (is_first && is_open) || (halts && self.outcome.is_none()) {
-                    if self.outcome.is_none() {
-                        self.message = message(&reason);
-                    }
-                    self.outcome = Some(Outcome::Cancelled);
-                }
-                if (is_first && is_open) || halts {
-                    self.stop(true, &mut out);
-                    self.advance(&mut out, now);
-                } else if !is_first && matches!(self.state, State::Stopping | State::Finalizing) {
-                    // What it waits for may be a workflow whose finally-steps do not end by themselves.
-                    self.pass_on(NestedCommand::CancelAgain, None, &mut out);
-                }
-            }
+            Command::Cancel { reason } => self.cancel(&reason, false, &mut out, now),
+            Command::CancelFinally { reason } => self.cancel(&reason, true, &mut out, now),
             Command::Tick { away } => {
                 if self.due().is_some() {
                     self.away = self.away.max(away);
@@ -118,6 +101,30 @@ impl Workflow {
             }
         }
         Ok(out)
+    }
+
+    /// Cancels the workflow, or its finally-steps as well. Either may be repeated, since an answer may be lost: what was cancelled
+    /// already stays as it is.
+    fn cancel(&mut self, reason: &str, also_finally: bool, out: &mut Change, now: Timestamp) {
+        let is_first = !std::mem::replace(&mut self.cancelled, true);
+        let is_open = matches!(self.state, State::Running | State::Stopping);
+        let cancels = is_first && is_open;
+        let halts = also_finally && !self.finals_halted && self.state == State::Finalizing;
+        self.finals_halted |= also_finally;
+        if cancels || (halts && self.outcome.is_none()) {
+            if self.outcome.is_none() {
+                self.message = message(reason);
+            }
+            self.outcome = Some(Outcome::Cancelled);
+        }
+        if cancels || halts {
+            self.stop(true, out);
+            self.advance(out, now);
+        }
+        if also_finally && !self.state.is_final() {
+            // What it waits for may be a workflow whose finally-steps do not end by themselves.
+            self.pass_on(NestedCommand::CancelFinally, None, out);
+        }
     }
 
     /// Counts a cost. The one that reaches the budget ends its steps, but neither compensations nor finally-steps.
@@ -170,7 +177,6 @@ impl Workflow {
         }
         let halts = stops || (cancels && self.state == State::Finalizing);
         out.follow.extend(halts.then_some(Follow::Halt));
-        self.finals_halted |= cancels && self.state == State::Finalizing;
         if cancels && matches!(self.state, State::Stopping | State::Finalizing) {
             out.follow.push(Follow::CancelTasks);
             self.pass_on(NestedCommand::Cancel, None, out);

@@ -67,6 +67,8 @@ struct World {
     executed: Vec<(usize, StepCommand)>,
     /// Steps that were not added, since it had stopped before.
     missed: usize,
+    /// Whether its finally-steps were cancelled while they ran.
+    is_cut: bool,
     /// Random number of the turn.
     chance: usize,
     now: Timestamp,
@@ -124,6 +126,7 @@ impl World {
             is_reported: false,
             executed: Vec::new(),
             missed: 0,
+            is_cut: false,
             chance: 0,
             now,
         };
@@ -311,8 +314,15 @@ impl World {
     }
 
     fn apply(&mut self, command: Command) {
-        let change = self.workflow.apply(command, self.now).unwrap();
+        self.try_apply(command).unwrap();
+    }
+
+    fn try_apply(&mut self, command: Command) -> Result<(), Rejected> {
+        let cuts = matches!(command, Command::CancelFinally { .. });
+        self.is_cut |= cuts && self.workflow.state == State::Finalizing;
+        let change = self.workflow.apply(command, self.now)?;
         self.settle(change);
+        Ok(())
     }
 }
 
@@ -337,11 +347,13 @@ proptest! {
     }
 
     #[test]
-    fn cancelled_workflows_end_in_any_order(graph in graph(), order in prop::collection::vec(any::<u32>(), 50), at in 0..30usize) {
+    fn cancelled_workflows_end_in_any_order(graph in graph(), order in prop::collection::vec(any::<u32>(), 50), at in 0..30usize, also_finally in any::<bool>()) {
         let mut world = World::new(graph);
-        world.finish(&order, Some(at));
+        world.finish(&order, Some((at, also_finally)));
         let finals: Vec<_> = world.steps.iter().filter(|step| step.finally).collect();
-        // Finally-steps run unless they were cancelled themselves.
+        // Finally-steps run unless they were cancelled themselves, or nothing had begun.
+        let has_begun = world.workflow.group.is_none() || world.workflow.admitted_at.is_some();
+        prop_assert!(also_finally || !has_begun || !world.workflow.finals_halted);
         prop_assert!(world.workflow.finals_halted || finals.iter().all(|step| step.state.is_final()));
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn change(workflow: &Workflow, record: &v1::Workflow) -> Option<Chang
         DesiredState::Run if status.paused => Some(Change::Resume(v1::ResumeWorkflowRequest { name })),
         DesiredState::Cancelled => {
             let reason = "the desired state of the Workflow resource".to_owned();
-            Some(Change::Cancel(v1::CancelWorkflowRequest { name, reason }))
+            Some(Change::Cancel(v1::CancelWorkflowRequest { name, reason, also_finally: false }))
         }
         _ => None,
     }
@@ -82,7 +82,8 @@ status: {{phase: Succeeded, completionTime: '2030-01-01T00:00:00Z'}}
         assert!(matches!(change(", desiredState: Suspended", false), Some(Change::Pause(_))));
         assert_eq!(change(", desiredState: Suspended", true), None);
         assert!(matches!(change(", desiredState: Run", true), Some(Change::Resume(_))));
-        assert!(matches!(change(", desiredState: Cancelled", true), Some(Change::Cancel(_))));
+        let cancels = change(", desiredState: Cancelled", true);
+        assert!(matches!(cancels, Some(Change::Cancel(request)) if !request.also_finally), "only people do that");
         let mut stopping = record(false, false);
         stopping.status.as_mut().unwrap().set_state(v1::WorkflowState::Stopping);
         assert_eq!(super::change(&workflow(", desiredState: Suspended"), &stopping), None);

@@ -178,7 +178,8 @@ pub(super) async fn cancel(context: &Context, name: String) -> Result<(), Reconc
 }
 
 async fn cancel_record(context: &Context, name: String, reason: &str) -> Result<(), ReconcileError> {
-    let request = v1::CancelWorkflowRequest { name: name.clone(), reason: reason.to_owned() };
+    let request =
+        v1::CancelWorkflowRequest { name: name.clone(), reason: reason.to_owned(), ..Default::default() };
     match context.control.cancel_workflow(request).await {
         Ok(_) => Ok(()),
         Err(error) if matches!(error.code, Code::NotFound | Code::FailedPrecondition) => Ok(()),

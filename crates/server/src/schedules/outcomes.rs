@@ -28,7 +28,7 @@ async fn workflow_of(
     Ok(rows.workflows.into_iter().find(|found| !found.deleted))
 }
 
-/// Whether the workflow of a run was cancelled: a second cancellation would end its finally-steps.
+/// Whether the workflow of a run was cancelled already.
 pub(super) async fn is_cancelled(
     store: &StoreClient,
     namespace: &Namespace,

@@ -186,7 +186,7 @@ fn with_finally(of: &Workflow, item: u32) -> CreateWorkflow {
     create
 }
 
-pub async fn second_cancellation_alone_ends_nested_finally_steps(t: &mut Harness) {
+pub async fn repeated_cancellation_spares_nested_finally_steps(t: &mut Harness) {
     let mut run = Run::new(t, around(), false).await;
     let outer = run.workflow().await;
     let creates = (0..2).map(|item| with_finally(&outer, item)).collect();
@@ -205,6 +205,8 @@ pub async fn second_cancellation_alone_ends_nested_finally_steps(t: &mut Harness
     assert_eq!(state(&run, first.id).await, State::Cancelled);
     assert_eq!(run.workflow().await.state, State::Stopping);
     apply(&mut run, outer.id, cancel()).await;
+    assert_eq!(state(&run, second.id).await, State::Finalizing, "a repetition changes nothing");
+    apply(&mut run, outer.id, Apply::CancelFinally { reason: String::new() }).await;
     assert_eq!(state(&run, second.id).await, State::Cancelled);
     assert_eq!(run.workflow().await.state, State::Cancelled);
 }

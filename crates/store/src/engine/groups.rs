@@ -200,7 +200,7 @@ impl<B: Backend> Engine<B> {
         let reason = format!("another workflow of concurrency group {} has taken its place", group.name);
         let mut is_shorter = false;
         for other in older {
-            // Its outcome is decided, or a second cancellation would end its finally-steps.
+            // Its outcome is decided, or it is cancelled already.
             let is_spared = |one: &Workflow| one.cancelled || one.state >= State::Compensating;
             let is_spared = self.write_set.workflows.workflow(other.member.0).is_none_or(is_spared);
             if other.member.1 != WORKFLOW_MEMBER || !is_spared {

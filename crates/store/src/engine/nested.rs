@@ -131,7 +131,7 @@ impl<B: Backend> Engine<B> {
         let (spares, namespace) = (!found.finals_halted, found.namespace.clone());
         let from = after.map_or(0, |(step, ..)| step);
         let is_meant = |step: &&u32| {
-            let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelAgain);
+            let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally);
             let is_spared = cancels && spares && found.is_finally(**step);
             **step >= from && only.map_or(!is_spared, |only| only == **step)
         };
@@ -146,7 +146,7 @@ impl<B: Backend> Engine<B> {
             (visited, places.next().is_none())
         };
         for key in self.find_nested(workflow, &visited)?.into_iter().flatten() {
-            if matches!(command, NestedCommand::Cancel | NestedCommand::CancelAgain)
+            if matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally)
                 && self.write_set.workflows.damaged.contains_key(&key)
             {
                 self.cancel_orphans(namespace.clone(), key, now)?;
@@ -155,8 +155,9 @@ impl<B: Backend> Engine<B> {
             let is_cancelled = self.write_set.workflows.workflow(key).is_some_and(|one| one.cancelled);
             let command = match command {
                 NestedCommand::Cancel if is_cancelled => continue,
-                NestedCommand::Cancel | NestedCommand::CancelAgain => {
-                    workflow::Command::Cancel { reason: CANCELLED.to_owned() }
+                NestedCommand::Cancel => workflow::Command::Cancel { reason: CANCELLED.to_owned() },
+                NestedCommand::CancelFinally => {
+                    workflow::Command::CancelFinally { reason: CANCELLED.to_owned() }
                 }
                 NestedCommand::Pause { suspend } => workflow::Command::Pause { suspend },
                 NestedCommand::Resume => workflow::Command::RESUME,

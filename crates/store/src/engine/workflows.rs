@@ -58,13 +58,14 @@ impl<B: Backend> Engine<B> {
         command: WorkflowCommand,
         now: Timestamp,
     ) -> Result<Result<Answer, Refused>, Error> {
+        use workflow::Command::{Cancel, CancelFinally};
         match command {
             WorkflowCommand::Create(create) => self.create_workflow(*create, now),
             WorkflowCommand::Apply { namespace, id, command } => {
                 let Some(key) = self.find_workflow(&(namespace.clone(), id))? else {
                     return Ok(Err(Refused::NoWorkflow(id)));
                 };
-                if matches!(command, workflow::Command::Cancel { .. })
+                if matches!(command, Cancel { .. } | CancelFinally { .. })
                     && let Some(known) = self.cancel_orphans(namespace, key, now)?
                 {
                     return Ok(Ok(Reply::Workflow { workflow: Arc::new(known), created: false }.into()));

@@ -90,7 +90,8 @@ async fn follow(
         }
         Some(DesiredState::Cancelled) => {
             let reason = "the desired state of its manifest".to_owned();
-            client.cancel_workflow(v1::CancelWorkflowRequest { name, reason }).await?;
+            let request = v1::CancelWorkflowRequest { name, reason, also_finally: false };
+            client.cancel_workflow(request).await?;
         }
         _ => drop(client.resume_workflow(v1::ResumeWorkflowRequest { name }).await?),
     }

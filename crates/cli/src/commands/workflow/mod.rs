@@ -80,7 +80,7 @@ enum What {
     Pause(Pause),
     /// Continue a paused workflow, with its suspended tasks
     Resume(Named),
-    /// Cancel a workflow with its tasks
+    /// Cancel a workflow with its tasks; its steps of `finally` run nevertheless
     Cancel(Cancel),
     /// Run an ended workflow again, with all of its steps or those that have not succeeded
     Rerun(Rerun),
@@ -153,6 +153,9 @@ struct Cancel {
     /// Reason, which `rota workflow get` shows to people
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
+    /// End also the steps of `finally` that run, and start no further one: what they would clean up stays as it is
+    #[arg(long)]
+    also_finally: bool,
 }
 
 #[derive(Debug, Args)]
@@ -233,8 +236,11 @@ impl Workflow {
                 "resumed",
             ),
             What::Cancel(cancel) => {
-                let request =
-                    v1::CancelWorkflowRequest { name: name(&cancel.named), reason: cancel.reason.clone() };
+                let request = v1::CancelWorkflowRequest {
+                    name: name(&cancel.named),
+                    reason: cancel.reason.clone(),
+                    also_finally: cancel.also_finally,
+                };
                 changed(client.cancel_workflow(request).await?, "cancelled")
             }
             What::Rerun(rerun) => {

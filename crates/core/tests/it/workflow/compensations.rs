@@ -31,7 +31,7 @@ impl World {
         assert!(expected.starts_with(&self.compensated), "{expected:?} {:?}", self.compensated);
         let failed =
             |step: &Step| !step.finally && matches!(step.state, StepState::Failed | StepState::Cancelled);
-        let cancelled = self.workflow.outcome == Some(Outcome::Cancelled) && !self.workflow.finals_halted;
+        let cancelled = self.workflow.outcome == Some(Outcome::Cancelled) && !self.is_cut;
         let fails = (cancelled || self.steps.iter().any(failed)) && self.graph.policy == Policy::Compensate;
         let failed = self
             .compensated

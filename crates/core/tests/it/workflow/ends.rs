@@ -1,13 +1,21 @@
 //! What holds at the end of a workflow.
 
+use std::cmp::Ordering;
+
 use super::*;
 
 impl World {
-    /// Executes everything in a random order. Returns the states of the steps.
-    pub(super) fn finish(&mut self, order: &[u32], cancels_at: Option<usize>) -> Vec<StepState> {
+    /// Executes everything in a random order, and cancels the workflow at some turn: with its finally-steps, or again and again,
+    /// as callers do that receive no answer. Returns the states of the steps.
+    pub(super) fn finish(&mut self, order: &[u32], cancels: Option<(usize, bool)>) -> Vec<StepState> {
         for turn in 0..10_000 {
-            if cancels_at == Some(turn) && !self.workflow.state.is_final() {
-                self.apply(Command::Cancel { reason: String::new() });
+            let cancels = cancels.filter(|_| !self.workflow.state.is_final());
+            match cancels.map(|(at, also_finally)| (turn.cmp(&at), also_finally)) {
+                Some((Ordering::Equal, true)) => self.apply(Command::CancelFinally { reason: String::new() }),
+                Some((Ordering::Equal | Ordering::Greater, false)) => {
+                    self.apply(Command::Cancel { reason: String::new() });
+                }
+                _ => {}
             }
             if self.work.is_empty() {
                 break;

@@ -59,7 +59,7 @@ impl World {
         if !self.workflow.still_passes_on(command) {
             return;
         }
-        let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelAgain);
+        let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally);
         let spares = cancels && !self.workflow.finals_halted;
         for (at, Inner { place: (step, round, _), world }) in self.inner.iter_mut().enumerate() {
             let step = &self.steps[*step];
@@ -68,17 +68,15 @@ impl World {
                 continue;
             }
             let command = match command {
-                NestedCommand::Cancel if world.workflow.cancelled => continue,
-                NestedCommand::Cancel | NestedCommand::CancelAgain => {
-                    Command::Cancel { reason: String::new() }
-                }
+                NestedCommand::Cancel => Command::Cancel { reason: String::new() },
+                NestedCommand::CancelFinally => Command::CancelFinally { reason: String::new() },
                 NestedCommand::Pause { suspend } => Command::Pause { suspend },
                 NestedCommand::Resume => Command::RESUME,
                 NestedCommand::Remove => panic!("nothing is removed"),
             };
+            world.now = world.now.max(self.now);
             // One that has ended, or ends, needs none.
-            if let Ok(change) = world.workflow.apply(command, self.now) {
-                world.settle(change);
+            if world.try_apply(command).is_ok() {
                 world.drive_all();
             }
             if !self.work.contains(&Work::Inner(at)) {

@@ -143,16 +143,42 @@ fn failure_resumes_what_a_pause_has_suspended() {
 }
 
 #[test]
-fn second_cancellation_ends_hanging_finally_steps() {
+fn only_an_explicit_cancellation_ends_finally_steps() {
     let mut world = World::by_hand(1, &[Kind::Task, Kind::Task]);
     world.run_but(&[0]);
     world.apply(Command::Cancel { reason: "first".to_owned() });
     world.run_but(&[1]);
     assert_eq!((world.workflow.state, world.steps[1].state), (State::Finalizing, StepState::Running));
+    let before = world.workflow.clone();
     world.apply(Command::Cancel { reason: "second".to_owned() });
+    assert_eq!((&world.workflow, world.work.len()), (&before, 1), "a repetition changes nothing");
+    world.apply(Command::CancelFinally { reason: "third".to_owned() });
     world.run_but(&[1]);
     assert_eq!((world.workflow.state, world.workflow.message.as_str()), (State::Cancelled, "first"));
     assert_eq!(world.steps[1].state, StepState::Cancelled);
+}
+
+/// Compensations are no finally-steps: they run in any case.
+#[test]
+fn early_cancellation_of_finally_steps_starts_none() {
+    for (stops, compensates) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::by_hand(1, &[Kind::Task, Kind::Task, Kind::Task]);
+        (world.workflow.compensates, world.steps[0].compensates) = (compensates, true);
+        world.graph.policy = if compensates { Policy::Compensate } else { Policy::Stop };
+        world.graph.steps[0].compensates = true;
+        world.run_but(&[1]);
+        if stops {
+            world.apply(Command::Cancel { reason: "first".to_owned() });
+        }
+        world.apply(Command::CancelFinally { reason: "second".to_owned() });
+        assert_eq!(world.workflow.state, State::Stopping);
+        world.run_but(&[]);
+        let reason = if stops { "first" } else { "second" };
+        assert_eq!((world.workflow.state, world.workflow.message.as_str()), (State::Cancelled, reason));
+        assert_eq!(world.workflow.state_of(&world.steps[2]), StepState::Skipped);
+        assert_eq!(world.compensated.len(), usize::from(compensates));
+        world.check_end();
+    }
 }
 
 #[test]
@@ -169,7 +195,7 @@ fn first_cancellation_spares_finally_steps() {
         world.run_but(&[1]);
         assert_eq!(world.workflow, Workflow { cancelled: true, ..before });
         let mut second = world.workflow.clone();
-        second.apply(Command::Cancel { reason: "second".to_owned() }, world.now).unwrap();
+        second.apply(Command::CancelFinally { reason: "second".to_owned() }, world.now).unwrap();
         assert_eq!(second.outcome, outcome.or(Some(Outcome::Cancelled)), "what had failed has failed");
         assert!(second.finals_halted);
         world.run_but(&[]);

@@ -126,6 +126,10 @@ fn cancel() -> Command {
     Command::Cancel { reason: String::new() }
 }
 
+fn cancel_finally() -> Command {
+    Command::CancelFinally { reason: String::new() }
+}
+
 fn workflows() -> Vec<(&'static str, Workflow)> {
     let stopping = Made::new(false).runs(0).ends(1, TaskEnd::Failed);
     let compensating = Made::new(false).ends(0, TaskEnd::Succeeded).ends(1, TaskEnd::Failed);
@@ -159,6 +163,7 @@ fn workflow_label(command: &Command) -> &'static str {
         Command::Resume { .. } => "Resume",
         Command::Admit => "Admit",
         Command::Cancel { .. } => "Cancel",
+        Command::CancelFinally { .. } => "Cancel, with finally-steps",
         Command::Tick { .. } => "Tick",
         Command::Spend { .. } => "Spend",
         Command::Conclude(Ok(())) => "Conclude",
@@ -174,6 +179,7 @@ fn on_workflows() -> Vec<Command> {
         Command::RESUME,
         Command::Admit,
         cancel(),
+        cancel_finally(),
         Command::TICK,
         Command::Spend { micro_usd: 5 },
         Command::Conclude(Ok(())),
@@ -371,6 +377,19 @@ fn every_workflow_state_is_in_the_table() {
     }
     let states: BTreeSet<_> = steps().iter().map(|(_, step)| step.state).collect();
     assert_eq!(states, BTreeSet::from(StepState::ALL));
+}
+
+#[test]
+fn repeated_cancellations_change_nothing() {
+    let pairs = [(cancel(), cancel()), (cancel_finally(), cancel_finally()), (cancel_finally(), cancel())];
+    let of = |one: (&'static str, Workflow)| pairs.clone().map(|pair| (one.clone(), pair));
+    for ((label, mut once), (first, second)) in workflows().into_iter().flat_map(of) {
+        let _ = once.apply(first, NOW);
+        let mut again = once.clone();
+        let change = again.apply(second, NOW + SECOND);
+        assert!(change.is_err() || change == Ok(Change::default()), "{label}: {change:?}");
+        assert_eq!(again, once, "{label}");
+    }
 }
 
 /// Rules that hold over the whole table.

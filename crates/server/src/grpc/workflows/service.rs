@@ -170,7 +170,11 @@ impl WorkflowService for Workflows {
         let scope = Scope::of(&request);
         let request = request.into_inner();
         check::length("reason", &request.reason, MAX_REASON)?;
-        let command = workflow::Command::Cancel { reason: request.reason };
+        let reason = request.reason;
+        let command = match request.also_finally {
+            true => workflow::Command::CancelFinally { reason },
+            false => workflow::Command::Cancel { reason },
+        };
         let answer = match self.command(scope, &request.name, command.clone()).await {
             // What it has left ends by that alone. Only its id is known, and not whether a cluster manages it.
             Err(damaged) if damaged.code() == Code::DataLoss && scope == Scope::All => {

@@ -81,7 +81,7 @@ async fn workflow_created_paused_starts_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn second_cancellation_ends_hanging_finally_steps() -> Result<()> {
+async fn only_an_explicit_cancellation_ends_finally_steps() -> Result<()> {
     for backend in [Backend::Memory, Backend::Sqlite] {
         let cluster = Cluster::start(backend).await?;
         let api = Api::new(&cluster)?;
@@ -98,7 +98,20 @@ async fn second_cancellation_ends_hanging_finally_steps() -> Result<()> {
             (status, &refused["details"][0]["reason"]),
             (StatusCode::BAD_REQUEST, &json!("WORKFLOW_STATE_CONFLICT"))
         );
-        control(&api, "stuck", "cancel").await?;
+        // A client repeats a call whose answer it has not received.
+        let name = "namespaces/default/workflows/stuck".to_owned();
+        let cancel = |also_finally| {
+            let name = name.clone();
+            cluster.client().cancel_workflow(v1::CancelWorkflowRequest {
+                name,
+                also_finally,
+                ..Default::default()
+            })
+        };
+        let again = cancel(false).await?.status.unwrap_or_default();
+        assert_eq!((again.state(), again.cancelled), (v1::WorkflowState::Finalizing, true));
+        assert_eq!(api.step("stuck", "hang").await?["state"], "STEP_STATE_RUNNING");
+        cancel(true).await?;
         let ended = api.ended("stuck").await?;
         assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_CANCELLED", "{ended}");
         assert_eq!(api.step("stuck", "hang").await?["state"], "STEP_STATE_CANCELLED");
