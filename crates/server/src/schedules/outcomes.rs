@@ -5,7 +5,7 @@ use rota_core::workflow::{self, Workflow};
 use rota_core::{Namespace, TaskId, WorkflowId};
 use rota_proto::v1;
 use rota_store::{Command, WorkflowCommand, WorkflowQuery};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::record::is_workflow;
 use crate::store_client::StoreClient;
@@ -37,8 +37,23 @@ pub(super) async fn is_cancelled(
     Ok(workflow_of(store, namespace, run).await?.is_some_and(|found| found.cancelled))
 }
 
-/// Looks up the task or workflow of a run. Returns `None` if it does not exist.
+/// Looks up the task or workflow of a run. Returns `None` if it does not exist. One whose record cannot be decoded may still run:
+/// its message is the reason, and the schedule continues.
 pub(crate) async fn observe(
+    store: &StoreClient,
+    namespace: &Namespace,
+    run: v1::ScheduleRun,
+) -> Result<Option<Observed>, Status> {
+    match look_up(store, namespace, run.clone()).await {
+        Err(damaged) if damaged.code() == Code::DataLoss => {
+            let run = v1::ScheduleRun { message: damaged.message().to_owned(), ..run };
+            Ok(Some(Observed { run, is_over: false }))
+        }
+        observed => observed,
+    }
+}
+
+async fn look_up(
     store: &StoreClient,
     namespace: &Namespace,
     run: v1::ScheduleRun,

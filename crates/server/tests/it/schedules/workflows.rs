@@ -210,6 +210,29 @@ async fn requested_run_is_returned_without_its_template() -> Result<()> {
     Ok(())
 }
 
+/// A run whose record cannot be decoded is not known to be over: it stays, and the others go on.
+#[tokio::test]
+async fn damaged_run_does_not_stop_its_schedule() -> Result<()> {
+    let mut fixture = Fixture::start(Backend::Sqlite, "2026-01-01T00:00:30Z").await?;
+    fixture.create(spec(endless())).await?;
+    fixture.set("2026-01-01T00:01:00Z");
+    let runs = |run: &v1::ScheduleRun| run.workflow_state() == WorkflowState::Running;
+    let status = fixture.until("a run", |status| status.active.iter().any(runs)).await?;
+    let damaged = status.active[0].workflow.clone();
+    fixture.cluster.kill().await;
+    let database = rusqlite::Connection::open(fixture.cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute("UPDATE workflows SET record = x'ff'", [])?, 1);
+    drop(database);
+    fixture.cluster.restart().await?;
+    fixture.set("2026-01-01T00:02:00Z");
+    let status = fixture.until("the next run", |status| status.active.iter().any(runs)).await?;
+    assert_eq!(status.active.len(), 2, "{status:?}");
+    assert_eq!(status.active[0].workflow, damaged);
+    assert!(status.active[0].message.contains("corrupt"), "{status:?}");
+    assert_eq!(status.problem, "");
+    Ok(())
+}
+
 #[tokio::test]
 async fn restart_finds_the_workflow_of_a_run() -> Result<()> {
     let mut fixture = Fixture::start(Backend::Sqlite, "2026-01-01T00:00:30Z").await?;
