@@ -13,7 +13,7 @@ use rota_core::usage::Usage;
 use rota_core::workflow::{Step, Workflow};
 use rota_core::{AgentName, Namespace, RouteId, Timestamp, WorkflowKey};
 
-use crate::Document;
+use crate::{Document, StepKey};
 
 /// Changes of one transaction, with the facts that only the engine sees.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +36,8 @@ pub struct Commit {
     pub steps: Vec<Arc<Step>>,
     /// Those of the workflows that have ended in this commit. Later ones may change them again.
     pub workflows_ended: Vec<WorkflowKey>,
+    /// Steps that began to wait for a person in this commit. They may have waited before in another round.
+    pub steps_asking: Vec<StepKey>,
     /// Changes of documents, in the order of their commands.
     pub documents: Vec<DocumentChange>,
     pub routes: Vec<(RouteId, Route)>,

@@ -61,8 +61,8 @@ impl Metrics {
         for added in &commit.usage {
             self.usage(added);
         }
-        // After its end a workflow only changes when it is deleted.
-        for workflow in commit.workflows.iter().filter(|workflow| !workflow.deleted) {
+        // Late costs and reruns change workflows that had ended.
+        for workflow in commit.workflows.iter().filter(|one| commit.workflows_ended.contains(&one.key)) {
             if let Some(outcome) = workflow_outcome(workflow.state) {
                 self.workflows_ended.get_or_create(&Run { outcome }).inc();
             }

@@ -33,7 +33,6 @@ pub(super) fn before(at: Timestamp) -> Place {
     (at - Duration::from_micros(1), What::Asks(WorkflowKey(u64::MAX >> 1), u32::MAX))
 }
 
-/// After its end a workflow only changes when it is deleted, or continues with its compensations, until it ends again.
 fn ended(workflow: &Workflow) -> Option<Place> {
     let is_over = workflow.state.is_final() && !workflow.deleted;
     Some((workflow.ended_at.filter(|_| is_over)?, What::Ended(workflow.key)))
@@ -46,10 +45,14 @@ fn asks(step: &Step) -> Option<Place> {
     Some((since, What::Asks(step.workflow, step.index)))
 }
 
-/// Returns the occasions of a commit. A step that continues to wait may be among them again.
+/// Returns the occasions of a commit. Other records of it are those of steps that have waited before, which pauses change, and of
+/// workflows that had ended, which late costs and reruns change.
 pub(super) fn of_commit(commit: &Commit) -> Vec<Place> {
-    let ends = commit.workflows.iter().filter_map(|workflow| ended(workflow));
-    ends.chain(commit.steps.iter().filter_map(|step| asks(step))).collect()
+    let ends = commit.workflows.iter().filter(|one| commit.workflows_ended.contains(&one.key));
+    let ends = ends.filter_map(|workflow| ended(workflow));
+    let asking =
+        commit.steps.iter().filter(|step| commit.steps_asking.contains(&(step.workflow, step.index)));
+    ends.chain(asking.filter_map(|step| asks(step))).collect()
 }
 
 /// The oldest occasions after a place.
@@ -204,6 +207,18 @@ mod tests {
         step.kind = Kind::Signal { timeout: None };
         assert_eq!(asks(&step), None);
         assert_eq!(occasion(&workflow(State::Cancelled)), None);
+    }
+
+    #[test]
+    fn records_that_are_written_again_are_no_occasions() {
+        let mut step = Step::new("ask".to_owned(), Kind::Approval { deadline: None, approves: false });
+        (step.state, step.waits_since) = (StepState::Running, Some(Timestamp(3)));
+        let key = (step.workflow, step.index);
+        let (workflows, steps) = (vec![workflow(State::Failed).into()], vec![step.into()]);
+        let mut commit = Commit { workflows, steps, ..Commit::default() };
+        assert_eq!(of_commit(&commit), []);
+        (commit.workflows_ended, commit.steps_asking) = (vec![WorkflowKey(7)], vec![key]);
+        assert_eq!(of_commit(&commit).len(), 2);
     }
 
     #[test]

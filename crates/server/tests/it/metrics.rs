@@ -369,11 +369,15 @@ async fn workflows_are_counted_by_their_ends() -> Result<()> {
     cluster.restart().await?;
     lines(&cluster, &[waiting(2)]).await?;
     let decide = v1::DecideStepRequest {
-        name: asking,
+        name: asking.clone(),
         step: "ask".to_owned(),
         decision: v1::StepDecision::Reject.into(),
         ..Default::default()
     };
     cluster.client().decide_step(decide).await?;
-    lines(&cluster, &[waiting(1), ended("succeeded", 0), ended("failed", 1)]).await
+    lines(&cluster, &[waiting(1), ended("succeeded", 0), ended("failed", 1)]).await?;
+    // The record of the failed one names its newest rerun.
+    let again = v1::RerunWorkflowRequest { name: asking, ..Default::default() };
+    cluster.client().rerun_workflow(again).await?;
+    lines(&cluster, &[waiting(2), ended("failed", 1)]).await
 }

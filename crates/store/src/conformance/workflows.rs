@@ -10,7 +10,7 @@ use super::follow_ups::{MOST, settle};
 use super::harness::{Harness, namespace, on_alias};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
 use crate::{
-    Action, Command, Refused, Reply, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowFilter, WorkflowQuery,
+    Action, Command, Commit, Refused, Reply, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowFilter, WorkflowQuery,
     input_files, reused_item, reused_lists, reused_results,
 };
 
@@ -95,6 +95,16 @@ async fn graph(t: &mut Harness, reloads: bool) {
 
     run.start(3, 1, 0, 0, 0).await.unwrap();
     assert_eq!((run.step(3).await.prompt.as_str(), run.driven().await), ("Why?", Vec::new()));
+    assert_eq!(run.t.commits.last().unwrap().steps_asking, [(run.key(), 3)]);
+    run.t.commits.clear();
+    for command in [Apply::Pause { suspend: false }, Apply::RESUME] {
+        let (namespace, id) = (namespace("n"), run.workflow.id);
+        run.apply(WorkflowCommand::Apply { namespace, id, command }).await.unwrap();
+        settle(run.t).await;
+    }
+    let written = |commit: &Commit| commit.steps.iter().any(|step| step.index == 3);
+    assert!(run.t.commits.iter().any(written), "its deadline moves");
+    assert!(run.t.commits.iter().all(|commit| commit.steps_asking.is_empty()), "it has waited before");
     let active = async |run: &Run<'_>, after| {
         let rows = run.query(WorkflowQuery::Active { after, limit: 9 }).await.steps;
         rows.iter().map(|step| (step.workflow, step.index)).collect::<Vec<_>>()

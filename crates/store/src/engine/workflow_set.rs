@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rota_core::workflow::{self, NestedCommand, Rejected, Step, StepCommand, Workflow};
+use rota_core::workflow::{self, Kind, NestedCommand, Rejected, Step, StepCommand, StepState, Workflow};
 use rota_core::{WorkflowId, WorkflowKey};
 use rustc_hash::FxHashMap;
 
@@ -30,6 +30,13 @@ pub(super) struct StepEntry {
     pub(super) changed: bool,
 }
 
+impl StepEntry {
+    /// Whether the step waits for a person.
+    pub(super) fn asks(&self) -> bool {
+        self.step.state == StepState::Running && matches!(self.step.kind, Kind::Approval { .. })
+    }
+}
+
 /// Workflows and steps in a batch: `None` for one that does not exist.
 #[derive(Debug, Default)]
 pub(super) struct WorkflowSet {
@@ -45,6 +52,8 @@ pub(super) struct WorkflowSet {
     /// Workflows that have ended in the batch.
     pub(super) ended: Vec<WorkflowKey>,
     step_order: Vec<StepKey>,
+    /// Steps that began to wait for a person in the batch.
+    pub(super) asking: Vec<StepKey>,
     /// Commands on steps that follow from the last command.
     pub(super) calls: VecDeque<(StepKey, StepCommand)>,
     /// Costs of tasks that count for the budgets of their workflows, since the last command.
@@ -222,6 +231,7 @@ impl WorkflowSet {
         }
         commit.workflows.append(&mut self.removed);
         commit.workflows_ended.append(&mut self.ended);
+        commit.steps_asking.append(&mut self.asking);
         let members = std::mem::take(&mut self.members).into_iter();
         changes.members.extend(members.map(|((group, key), member)| (group, key, member)));
         let removed: HashSet<_> = changes.removed.iter().copied().collect();

@@ -269,13 +269,14 @@ impl<B: Backend> Engine<B> {
         else {
             return Ok(Err(Rejected::Outdated));
         };
-        let before = entry.workflow.clone();
+        let (before, asked) = (entry.workflow.clone(), step.asks());
         let change = match entry.workflow.apply_to(&mut step.step, command, now) {
             Err(rejected) => return Ok(Err(rejected)),
             Ok(change) => change,
         };
         let ends = !before.state.is_final() && entry.workflow.state.is_final();
         let changes = entry.workflow != before;
+        set.asking.extend((!asked && step.asks()).then_some(key));
         set.ended.extend(ends.then_some(key.0));
         if changes {
             set.change_workflow(key.0);
