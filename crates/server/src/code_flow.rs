@@ -2,6 +2,8 @@
 //! in a sealed cookie of the browser, so that nothing is kept for those who do not come back. What anonymous callers cause at the issuer
 //! and in the log is bounded. Knows no page but its own two addresses.
 
+mod fetched;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
@@ -24,6 +26,7 @@ use tonic::body::Body;
 use url::Url;
 use url::form_urlencoded::parse;
 
+use self::fetched::Fetched;
 use crate::clock::now;
 use crate::grpc::BrowserSessionAdmin;
 use crate::seal::Sealer;
@@ -38,10 +41,6 @@ const CALLBACK: &str = "/sign-in/callback";
 const RESTARTED: &str = "again";
 /// Time for which a person may be at the issuer.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// Age at which the issuer's endpoints are fetched again.
-const REFRESH: Duration = Duration::from_secs(3600);
-/// Age at which they are fetched again if that has failed.
-const RETRY: Duration = Duration::from_secs(10);
 /// Sign-ins whose code is redeemed at the same time.
 const MAX_REDEEMING: usize = 8;
 /// Sign-ins that are known to have come back, beyond which the oldest is forgotten.
@@ -58,8 +57,8 @@ pub(crate) struct CodeFlow {
     page: Url,
     sessions: Arc<BrowserSessionAdmin>,
     sealer: Arc<Sealer>,
-    /// The issuer's endpoints, or why they are unknown. Held while they are fetched.
-    client: Mutex<Option<(Instant, Result<Client, Error>)>>,
+    /// The issuer's endpoints. Held while they are fetched.
+    client: Mutex<Fetched<Client>>,
     used: Used,
     redeeming: Semaphore,
     warned: parking_lot::Mutex<Option<Instant>>,
@@ -119,22 +118,12 @@ impl CodeFlow {
     }
 
     async fn client(&self) -> Result<Client, Refusal> {
-        let mut known = self.client.lock().await;
-        let is_fresh = |(at, client): &(Instant, Result<Client, Error>)| {
-            at.elapsed() < if client.is_ok() { REFRESH } else { RETRY }
+        let discover = async {
+            self.discover().await.inspect_err(|error| {
+                tracing::warn!(%error, "the endpoints of the issuer of people could not be fetched");
+            })
         };
-        let client = match known.take().filter(is_fresh) {
-            Some(client) => client,
-            None => {
-                let found = self.discover().await;
-                if let Err(error) = &found {
-                    tracing::warn!(%error, "people cannot sign in");
-                }
-                (Instant::now(), found)
-            }
-        };
-        let (_, client) = known.insert(client);
-        client.clone().map_err(|_| "issuer")
+        self.client.lock().await.get(discover).await.ok_or("issuer")
     }
 
     /// Whether a warning that anonymous callers can cause is due.
