@@ -83,7 +83,10 @@ status: {{phase: Succeeded, completionTime: '2030-01-01T00:00:00Z'}}
         assert_eq!(change(", desiredState: Suspended", true), None);
         assert!(matches!(change(", desiredState: Run", true), Some(Change::Resume(_))));
         let cancels = change(", desiredState: Cancelled", true);
-        assert!(matches!(cancels, Some(Change::Cancel(request)) if !request.also_finally), "only people do that");
+        assert!(
+            matches!(cancels, Some(Change::Cancel(request)) if !request.also_finally),
+            "only people do that"
+        );
         let mut stopping = record(false, false);
         stopping.status.as_mut().unwrap().set_state(v1::WorkflowState::Stopping);
         assert_eq!(super::change(&workflow(", desiredState: Suspended"), &stopping), None);
