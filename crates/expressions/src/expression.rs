@@ -7,6 +7,7 @@ use cel::Program;
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
 use serde_json::Value;
 
+use crate::cost::Bound;
 use crate::values::ROOTS;
 use crate::{Error, MAX_LENGTH, MAX_OUTPUT, Values, cause, cost, functions, json, similar};
 
@@ -102,9 +103,12 @@ impl Expression {
 
     fn evaluate_deeply(&self, values: &Values) -> Result<Value, Error> {
         let expression = || self.text.to_string();
-        let cost = cost::bound(self.program.expression(), &values.map);
+        let Bound { cost, visits } = cost::bound(self.program.expression(), &values.map);
         if cost > cost::MAX_COST {
-            return Err(Error::TooCostly { expression: expression() });
+            return Err(match values.spend(visits) {
+                true => Error::TooCostly { expression: expression() },
+                false => Error::Spent { expression: expression() },
+            });
         }
         if !values.spend(cost + cost::EVALUATION) {
             return Err(Error::Spent { expression: expression() });
