@@ -31,7 +31,7 @@ use secrecy::SecretString;
 pub use app::{AppKey, AppTokens};
 use http::Http;
 pub use http::Settings;
-pub use repository::{Provider, Repository};
+pub use repository::{Provider, Repository, local_path};
 pub use review::{Check, Comment, Pages, Review};
 
 /// Bytes of the address of a page.

@@ -1,5 +1,8 @@
 //! Repositories of forges, by their URLs.
 
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use url::Url;
 
@@ -21,6 +24,17 @@ const HOSTS: [(&str, Provider); 5] = [
     ("forgejo", Provider::Gitea),
     ("codeberg.org", Provider::Gitea),
 ];
+
+/// Returns the path of a repository, if git would take its URL for one on this machine.
+pub fn local_path(url: &str) -> Option<PathBuf> {
+    if let Some(rest) = url.strip_prefix("file://") {
+        // Git has no hosts in these: `file://srv/x` is `/srv/x`. It decodes URLs, not paths.
+        let path = format!("/{}", rest.trim_start_matches('/'));
+        return Some(percent_decode_str(&path).decode_utf8_lossy().into_owned().into());
+    }
+    let before_slash = url.split('/').next().unwrap_or_default();
+    (!before_slash.contains(':')).then(|| url.into())
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
@@ -147,5 +161,23 @@ mod tests {
         let secret =
             Repository::of("https://git.example/t/p", Some(Provider::Gitea), Some("https://a:b@api.example"));
         assert!(secret.is_err());
+    }
+
+    #[test]
+    fn addresses_on_this_machine_are_known() {
+        for (url, path) in [
+            ("file:///a%20b", "/a b"),
+            ("file://srv/x.git", "/srv/x.git"),
+            ("file://x.git", "/x.git"),
+            ("/srv/x.git", "/srv/x.git"),
+            ("../x", "../x"),
+            ("x", "x"),
+            ("./a:b", "./a:b"),
+        ] {
+            assert_eq!(local_path(url), Some(path.into()), "{url}");
+        }
+        for url in ["https://git.example/x", "git@git.example:x/y.git", "ssh://git@git.example/x"] {
+            assert_eq!(local_path(url), None);
+        }
     }
 }

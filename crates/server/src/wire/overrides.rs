@@ -181,12 +181,15 @@ fn runtime(agent: Option<&Kind>, task: &Kind) -> Result<(), Forbidden> {
 }
 
 /// A task may choose a fresh or kept directory and what is cloned into it, unless its agent does. Existing directories
-/// belong to the machine.
+/// belong to the machine, and so do repositories in them.
 fn workspace(agent: Option<&v1::Workspace>, task: Option<&v1::Workspace>) -> Result<(), Forbidden> {
     let Some(task) = task else { return Ok(()) };
     forbid_unless_all("workspace", agent.is_some_and(|agent| agent != task))?;
     let existing = agent.is_none() && task.mode() == v1::WorkspaceMode::InPlace;
-    forbid_unless_all("workspace.mode", existing)
+    forbid_unless_all("workspace.mode", existing)?;
+    let local = |git: &v1::GitSource| rota_forge::local_path(&git.url).is_some();
+    let local = agent.is_none() && task.git.as_ref().is_some_and(local);
+    forbid_unless_all("workspace.git.url", local)
 }
 
 #[cfg(test)]
@@ -315,6 +318,26 @@ mod tests {
         assert_eq!(with(|own| own.settings = Some(Default::default())), WITH_ALL);
         assert_eq!(with(|own| own.plugin_dirs = words(&["/opt/plugin"])), WITH_ALL);
         assert_eq!(with(|own| own.effort = "max".into()), ALWAYS);
+    }
+
+    #[test]
+    fn repositories_on_the_workers_machine_are_existing_directories() {
+        let cloning = |url: &str| {
+            let git = v1::GitSource { url: url.into(), ..Default::default() };
+            Some(v1::Workspace { git: Some(git), ..Default::default() })
+        };
+        let claude = claude_kind(|_| ());
+        let with = |url| allowed(&claude, &task(|task| task.workspace = cloning(url)));
+        for url in ["https://git.example/x.git", "git@git.example:x.git", "ssh://git@git.example/x.git"] {
+            assert_eq!(with(url), ALWAYS, "{url}");
+        }
+        for url in ["/home/dev/private", "file:///home/dev/private", "file://home/dev/private", "../private"]
+        {
+            assert_eq!(with(url), WITH_ALL, "{url}");
+            // The agent's own, which its tasks repeat.
+            let own = v1::AgentSpec { workspace: cloning(url), ..agent(claude.clone(), Limits) };
+            assert_eq!(check(&own, &task(|task| task.workspace = cloning(url))), Ok(()));
+        }
     }
 
     #[test]

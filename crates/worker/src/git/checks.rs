@@ -1,8 +1,6 @@
 //! Names and addresses that tasks choose, before git sees them.
 
-use std::path::PathBuf;
-
-use percent_encoding::percent_decode_str;
+pub(crate) use rota_forge::local_path;
 
 /// Whether git takes this for the name of a branch or tag, or for a reference such as `refs/pull/7/head`. See
 /// `git check-ref-format`; a colon or a star would make it a rule about references of the cache.
@@ -27,17 +25,6 @@ pub(super) fn is_commit(name: &str) -> bool {
 /// Returns the branch of a task.
 pub(crate) fn branch(task_id: &str) -> String {
     format!("rota/{task_id}")
-}
-
-/// Returns the path of a repository, if git would take its URL for one on this machine.
-pub(crate) fn local_path(url: &str) -> Option<PathBuf> {
-    if let Some(rest) = url.strip_prefix("file://") {
-        let path = &rest[rest.find('/')?..];
-        // Git decodes URLs, not paths.
-        return Some(percent_decode_str(path).decode_utf8_lossy().into_owned().into());
-    }
-    let before_slash = url.split('/').next().unwrap_or_default();
-    (!before_slash.contains(':')).then(|| url.into())
 }
 
 /// Returns scheme, user and host of an HTTP URL.
@@ -85,14 +72,5 @@ mod tests {
         );
         assert_eq!(http_origin("git@git.example:a/b.git"), None);
         assert_eq!(http_origin("ssh://git@git.example/a"), None);
-    }
-
-    #[test]
-    fn addresses_on_this_machine_are_known() {
-        assert_eq!(local_path("file:///a%20b"), Some("/a b".into()));
-        assert_eq!(local_path("../x"), Some("../x".into()));
-        for url in ["https://git.example/x", "git@git.example:x/y.git", "ssh://git@git.example/x"] {
-            assert_eq!(local_path(url), None);
-        }
     }
 }
