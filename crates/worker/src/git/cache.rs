@@ -55,14 +55,16 @@ impl Caches {
         Self { state: state.to_owned() }
     }
 
-    /// Returns the home of git and SSH for calls over the network, which keeps the keys of hosts.
-    pub(crate) fn home(&self) -> PathBuf {
+    /// Returns the directory with the keys of hosts, which SSH writes for all attempts.
+    pub(super) fn host_keys(&self) -> PathBuf {
         self.state.join("git-home")
     }
 
-    /// Creates the home, before it is used.
-    pub(super) fn create_home(&self) -> std::io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.home())
+    /// Creates that directory, and returns the file in it.
+    pub(super) fn known_hosts(&self) -> std::io::Result<PathBuf> {
+        let directory = self.host_keys();
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        Ok(directory.join("known_hosts"))
     }
 
     /// Returns where the cache of an attempt's repository is.

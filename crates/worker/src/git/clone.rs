@@ -11,16 +11,15 @@ use rota_telemetry::redact::Redactor;
 use tokio::sync::watch;
 
 use super::cache::{Borrowed, Caches};
-use super::checks::{is_commit, is_reference};
+use super::checks::{is_commit, is_reference, local_path};
 use super::credential::Credential;
 use super::failure::Cause;
 use super::include::IncludeError;
-use super::push::Delivery;
+use super::push::{Delivery, Jails};
 use super::request::Request;
 use super::run::{Git, GitError, Network};
 use super::workflows;
 use crate::runtimes::{Environment, Stop, stopped};
-use crate::supervise::Jail;
 
 const HINT_INCLUDE: &str =
     "name fewer files in the `.worktreeinclude` of the checkout, and only some that the worker may read";
@@ -45,15 +44,19 @@ pub(crate) struct Cloning {
     caches: Caches,
     cache: PathBuf,
     branch: String,
+    /// Home of git until a program of the attempt starts.
+    home: PathBuf,
     credential: Option<Credential>,
     redactor: Redactor,
 }
 
 impl Cloning {
-    /// Returns that of an attempt, if its workspace has one. `state` is the directory of workers, `branch` that of the work.
+    /// Returns that of an attempt, if its workspace has one. `state` is the directory of workers, `home` that of the attempt,
+    /// `branch` that of the work.
     pub(crate) fn of(
         assign: &Assign,
         state: &Path,
+        home: PathBuf,
         credential: Option<Credential>,
         redactor: Redactor,
         branch: String,
@@ -61,12 +64,12 @@ impl Cloning {
         let source = super::source(assign)?.clone();
         let caches = Caches::new(state);
         let cache = caches.path(assign, &source, credential.as_ref());
-        Some(Self { source, caches, cache, branch, credential, redactor })
+        Some(Self { source, caches, cache, branch, home, credential, redactor })
     }
 
-    /// Returns the directories that git may write besides the workspace, while no program of the attempt runs.
-    pub(crate) fn directories(&self) -> [PathBuf; 2] {
-        [self.cache.clone(), self.caches.home()]
+    /// Returns the directory with the keys of hosts, unless the repository is on this machine: that one's programs would write it.
+    pub(crate) fn host_keys(&self) -> Option<PathBuf> {
+        local_path(&self.source.url).is_none().then(|| self.caches.host_keys())
     }
 
     /// Returns what the attempt may read: the objects that it borrows.
@@ -82,10 +85,7 @@ impl Cloning {
         shared: bool,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<(Base, Option<Borrowed>), GitError> {
-        let network = Some(Network { credential: self.credential.clone() });
-        let git = Git { network, ..self.git(directory, &self.caches.home()) };
-        let created = self.caches.create_home();
-        created.map_err(|error| git.failed(Cause::Machine, format!("the home of git: {error}")))?;
+        let git = self.with_access(directory, &self.home)?;
         // A cache of some commits would not do for the next attempt.
         let borrowed = match self.source.depth {
             0 => Some(self.caches.borrow(self.cache.clone(), &self.source, &git, stop).await?),
@@ -101,7 +101,7 @@ impl Cloning {
         workspace: &Path,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<String>, GitError> {
-        let Some(checkout) = super::local_path(&self.source.url) else { return Ok(None) };
+        let Some(checkout) = local_path(&self.source.url) else { return Ok(None) };
         let (to, ended) = (workspace.to_owned(), Arc::new(AtomicBool::new(false)));
         let seen = ended.clone();
         let mut copy = tokio::task::spawn_blocking(move || super::include::copy(&checkout, &to, &seen));
@@ -135,7 +135,7 @@ impl Cloning {
     pub(crate) async fn delivery(
         &self,
         folder: PathBuf,
-        jail: Option<Jail>,
+        jails: Option<Jails>,
         cloned: Option<&(Git, Base)>,
         mut request: Option<Request>,
         patience: Duration,
@@ -146,9 +146,7 @@ impl Cloning {
             // Not after all the work.
             workflows::check(git, push, &base.commit, stop).await?;
         }
-        let home = self.caches.home();
-        let network = Some(Network { credential: self.credential.clone() });
-        let git = Git { network, ..self.git(&home, &home) };
+        let git = self.with_access(&self.home, &self.home)?;
         let reference = format!("refs/heads/{}", self.branch);
         let name = self.source.r#ref.as_str();
         let is_base = |name: &str| is_reference(name) && !is_commit(name) && !name.starts_with("rota/");
@@ -169,7 +167,21 @@ impl Cloning {
         }
         let (source, branch) = (self.source.clone(), self.branch.clone());
         let (caches, cache) = (self.caches.clone(), self.cache.clone());
-        Ok(Some(Delivery { source, caches, cache, git, folder, branch, seen, jail, request, patience }))
+        // The attempt writes its home meanwhile.
+        let git = Git { home: folder.clone(), ..git };
+        Ok(Some(Delivery { source, caches, cache, git, folder, branch, seen, jails, request, patience }))
+    }
+
+    /// Returns how git is called in directories that no program of the attempt has written, with access to the host.
+    fn with_access(&self, directory: &Path, home: &Path) -> Result<Git, GitError> {
+        let git = self.git(directory, home);
+        let known_hosts = self.caches.known_hosts().map_err(|error| {
+            git.failed(Cause::Machine, format!("the directory with the keys of hosts: {error}"))
+        })?;
+        let network = Some(Network { credential: self.credential.clone(), known_hosts });
+        // Programs of a repository on this machine may write into its home. Unlike other settings, git passes this one on to them.
+        let environment = Environment([("GIT_CONFIG_GLOBAL".to_owned(), "/dev/null".to_owned())].into());
+        Ok(Git { network, environment, ..git })
     }
 
     /// Returns what the changes of the task are measured against in a workspace that existed before.

@@ -10,7 +10,6 @@ use rota_forge::{AppKey, AppTokens, TokenSource};
 use rota_telemetry::redact::Redactor;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use tempfile::TempPath;
 
 use super::checks;
 use crate::runtimes::Environment;
@@ -47,8 +46,8 @@ pub(super) struct Access {
     /// Variables, and settings by name.
     pub(super) environment: Environment,
     pub(super) settings: Vec<(String, String)>,
-    /// File with a private key, which is removed with this.
-    pub(super) key: Option<TempPath>,
+    /// File with a private key.
+    pub(super) key: Option<PathBuf>,
 }
 
 impl Credential {
@@ -133,7 +132,7 @@ impl Credential {
 
     /// Returns the settings with which git uses the credentials for a URL, and for no other host; after those before were `refused`,
     /// others if they can be made. A private key is written to
-    /// a file in `home`, which git may read.
+    /// a file in `home`, which git may read and the caller removes.
     pub(super) async fn access(
         &self,
         url: &str,
@@ -141,6 +140,11 @@ impl Credential {
         home: &Path,
         redactor: &Redactor,
     ) -> io::Result<Access> {
+        if checks::local_path(url).is_some() {
+            // Its programs could read them.
+            let text = "a repository on the worker's machine is opened without credentials";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let value = self.current(url, refused, redactor).await.map_err(|error| match error {
             rota_forge::Error::Token(_) => io::Error::other(error),
             rota_forge::Error::Refused(_) => io::Error::new(io::ErrorKind::InvalidInput, error),
@@ -153,7 +157,7 @@ impl Credential {
             let mut file = tempfile::Builder::new().prefix("key").tempfile_in(home)?;
             // Programs that read keys want the line to end.
             writeln!(file, "{text}")?;
-            access.key = Some(file.into_temp_path());
+            access.key = Some(file.into_temp_path().keep()?);
         } else if let Some(origin) = checks::http_origin(url) {
             let (user, password) = text.split_once(':').unwrap_or((TOKEN_USER, text));
             let variables = [("ROTA_GIT_USER", user), ("ROTA_GIT_PASSWORD", password)];
@@ -175,11 +179,11 @@ pub(super) fn settings() -> rota_forge::Settings {
     rota_forge::Settings { ca: path.and_then(|path| std::fs::read(path).ok()) }
 }
 
-/// Writes the settings of SSH into a file in `home`, and returns it with the command that uses it. SSH never prompts, notices a
-/// silent host within two minutes, and remembers the keys of hosts.
-pub(super) fn ssh(home: &Path, key: Option<&Path>) -> io::Result<(TempPath, String)> {
+/// Writes the settings of SSH into a file in `home`, and returns the command that uses it. SSH never prompts, notices a
+/// silent host within two minutes, and remembers the keys of hosts in `known_hosts`.
+pub(super) fn ssh(home: &Path, known_hosts: &Path, key: Option<&Path>) -> io::Result<String> {
     let quoted = |path: &Path| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
-    let known = quoted(&home.join("known_hosts"));
+    let known = quoted(known_hosts);
     let mut lines = vec![
         "Host *".to_owned(),
         "BatchMode yes".to_owned(),
@@ -197,10 +201,9 @@ pub(super) fn ssh(home: &Path, key: Option<&Path>) -> io::Result<(TempPath, Stri
     }
     let mut file = tempfile::Builder::new().prefix("ssh").tempfile_in(home)?;
     file.write_all((lines.join("\n") + "\n").as_bytes())?;
-    let path = file.into_temp_path();
+    let path = file.into_temp_path().keep()?;
     // Git has a shell parse it.
-    let command = format!("ssh -F '{}'", path.display().to_string().replace('\'', r"'\''"));
-    Ok((path, command))
+    Ok(format!("ssh -F '{}'", path.display().to_string().replace('\'', r"'\''")))
 }
 
 #[cfg(test)]
@@ -231,21 +234,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_files_for_the_time_of_a_call() {
+    async fn keys_are_files_in_the_home_of_a_call() {
         let home = tempfile::tempdir().unwrap();
         let credential = Credential::value(format!("{KEY_BEGINS} x").into());
         let (url, redactor) = ("git@git.example:a.git", Redactor::default());
         let access = credential.access(url, false, home.path(), &redactor).await.unwrap();
-        let key = access.key.as_ref().unwrap().to_path_buf();
+        let key = access.key.unwrap();
+        assert!(key.starts_with(home.path()));
         assert_eq!(std::fs::read_to_string(&key).unwrap(), format!("{KEY_BEGINS} x\n"));
-        let (settings, command) = ssh(home.path(), Some(&key)).unwrap();
-        assert_eq!(command, format!("ssh -F '{}'", settings.display()));
-        assert!(
-            std::fs::read_to_string(&settings)
-                .unwrap()
-                .contains(&format!("IdentityFile \"{}\"", key.display()))
-        );
-        drop((access, settings));
+        let command = ssh(home.path(), Path::new("/state/known_hosts"), Some(&key)).unwrap();
+        let settings = command.strip_prefix("ssh -F '").and_then(|rest| rest.strip_suffix('\'')).unwrap();
+        assert!(Path::new(settings).starts_with(home.path()));
+        let settings = std::fs::read_to_string(settings).unwrap();
+        assert!(settings.contains(&format!("IdentityFile \"{}\"", key.display())), "{settings}");
+        assert!(settings.contains("UserKnownHostsFile \"/state/known_hosts\" "), "{settings}");
+    }
+
+    #[tokio::test]
+    async fn repositories_on_this_machine_get_no_credentials() {
+        let home = tempfile::tempdir().unwrap();
+        for value in [format!("{KEY_BEGINS} x"), "token".to_owned()] {
+            let credential = Credential::value(value.into());
+            for url in ["/srv/project.git", "file:///srv/project.git"] {
+                let access = credential.access(url, false, home.path(), &Redactor::default()).await;
+                assert_eq!(access.unwrap_err().kind(), io::ErrorKind::InvalidInput, "{url}");
+            }
+        }
         assert_eq!(home.path().read_dir().unwrap().count(), 0);
     }
 

@@ -362,8 +362,9 @@ mod tests {
         let workspace = Workspace { git: Some(source), ..Workspace::default() };
         let spec = TaskSpec { workspace: Some(workspace), ..TaskSpec::default() };
         let assign = Assign { spec: Some(spec), ..Assign::default() };
+        let home = root.path().join("home");
         let cloning =
-            Cloning::of(&assign, root.path(), None, Redactor::default(), "rota/1".to_owned()).unwrap();
+            Cloning::of(&assign, root.path(), home, None, Redactor::default(), "rota/1".to_owned()).unwrap();
         let (_sender, mut stop) = watch::channel(None);
         let Err(GitError::Failed { failure, .. }) = cloning.include(&clone, &mut stop).await else {
             panic!("it is refused");

@@ -34,7 +34,7 @@ pub(crate) use credential::Credential;
 pub(crate) use failure::Cause;
 pub(crate) use identity::write as write_identity;
 pub(crate) use pinned::Pins;
-pub(crate) use push::{Delivery, Undelivered};
+pub(crate) use push::{Delivery, Jails, Undelivered};
 pub(crate) use request::{Request, Work};
 pub(crate) use restore::{Unrestored, restore_elsewhere, restore_from};
 pub(crate) use run::{Git, GitError};

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::bundle::{self, Bundle};
 use super::cache::Caches;
+use super::checks::local_path;
 use super::failure::Cause;
 use super::request::Request;
 use super::run::{Git, GitError};
@@ -17,6 +18,10 @@ use crate::runtimes::{Stop, failure};
 use crate::supervise::{Group, Jail};
 
 const MAX_DELAY: Duration = Duration::from_secs(30);
+/// How a repository on this machine receives a push. Git does not pass settings of the call on to it, and its own name programs:
+/// hooks, the command that lists references of alternates, filters of a checked-out branch, and hooks of its clean-up.
+const RECEIVE_PACK: &str = "--receive-pack=git -c core.hooksPath=/dev/null -c core.alternateRefsCommand=true \
+    -c core.fsmonitor=false -c receive.denyCurrentBranch=refuse -c receive.autoGC=false receive-pack";
 
 /// What is needed to push once the attempt has ended.
 #[derive(Debug)]
@@ -32,12 +37,19 @@ pub(crate) struct Delivery {
     pub(crate) branch: String,
     /// Commit that it had at the host when the attempt began; empty if there was none.
     pub(crate) seen: String,
-    /// What git may open while it pushes.
-    pub(super) jail: Option<Jail>,
+    /// What git may open while it delivers.
+    pub(super) jails: Option<Jails>,
     /// Pull or merge request that follows.
     pub(crate) request: Option<Request>,
     /// Time for which a host that does not respond is tried again.
     pub(crate) patience: Duration,
+}
+
+/// What git may open while it makes the repository from which is pushed, and while it pushes.
+#[derive(Debug)]
+pub(crate) struct Jails {
+    pub(crate) prepare: Jail,
+    pub(crate) push: Jail,
 }
 
 /// Why work is not delivered.
@@ -68,9 +80,6 @@ impl From<Failure> for Undelivered {
 impl Delivery {
     /// Pushes the snapshot in the scratch directory. All errors are of the class `delivery`, unless the machine fails.
     pub(crate) async fn push(&self, changes: &Changes, scratch: &Path) -> Result<(), Undelivered> {
-        if let Some(jail) = &self.jail {
-            Group::confine_current(jail.clone());
-        }
         // A request to end has its own limit.
         let (_sender, stop) = watch::channel(None);
         let push = || async { self.try_push(changes, scratch, &mut stop.clone()).await };
@@ -103,6 +112,9 @@ impl Delivery {
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<(), GitError> {
         let machine = |error: std::io::Error| self.git.failed(Cause::Machine, format!("delivery: {error}"));
+        if let Some(jails) = &self.jails {
+            Group::confine_current(jails.prepare.clone());
+        }
         crate::workspace::remove_all(self.folder.clone()).await;
         tokio::fs::create_dir(&self.folder).await.map_err(machine)?;
         let network = self.git.within(&self.folder.join("repository"));
@@ -122,16 +134,14 @@ impl Delivery {
         workflows::check(&git, &push, &changes.commit, stop).await?;
         let lease = format!("--force-with-lease=refs/heads/{}:{}", self.branch, self.seen);
         let rule = format!("{}:refs/heads/{}", changes.commit, self.branch);
-        let push = [
-            "push",
-            "--quiet",
-            "--no-verify",
-            "--recurse-submodules=no",
-            &lease,
-            "--",
-            &self.source.url,
-            &rule,
-        ];
+        let mut push = vec!["push", "--quiet", "--no-verify", "--recurse-submodules=no", &lease];
+        if local_path(&self.source.url).is_some() {
+            push.push(RECEIVE_PACK);
+        }
+        push.extend(["--", &self.source.url, &rule]);
+        if let Some(jails) = &self.jails {
+            Group::confine_current(jails.push.clone());
+        }
         network.run(&push, stop).await.map(drop)
     }
 }

@@ -1,17 +1,19 @@
 //! One call of git: never prompts, runs no hook, takes no variable of a task, and has a time limit.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use rota_proto::v1::Failure;
 use rota_telemetry::redact::Redactor;
-use tempfile::TempPath;
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::checks::has_credentials;
+use super::checks::{has_credentials, local_path};
 use super::credential::{Access, Credential, ssh};
 use super::failure::Cause;
 use crate::runtimes::tail::Tail;
@@ -53,9 +55,11 @@ pub(crate) enum GitError {
 }
 
 /// Access to the host of a repository.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Network {
     pub(crate) credential: Option<Credential>,
+    /// File in which SSH remembers the keys of hosts.
+    pub(crate) known_hosts: PathBuf,
 }
 
 /// How git is called for one attempt and repository.
@@ -63,11 +67,11 @@ pub(crate) struct Network {
 pub(crate) struct Git {
     /// Directory that it runs in.
     pub(crate) directory: PathBuf,
-    /// Home of git, and of SSH for calls over the network.
+    /// Home of git. A call that opens the repository has a new one within it, which is removed with what the call wrote.
     pub(crate) home: PathBuf,
     /// URL of the repository, for messages.
     pub(crate) url: String,
-    /// What may open the repository; none for calls that stay on this machine.
+    /// What may open the repository; none for calls that stay within directories of the attempt.
     pub(crate) network: Option<Network>,
     /// Variables besides those of every call.
     pub(crate) environment: Environment,
@@ -95,23 +99,29 @@ impl Git {
         self.network.as_ref()?.credential.as_ref()
     }
 
-    /// Returns the variables of a call, and the files that they name, which live as long as what is returned. `refused` is
-    /// whether the host has refused the credentials of the call before.
-    async fn environment(&self, refused: bool) -> std::io::Result<(Environment, Access, Option<TempPath>)> {
+    /// Returns the variables of a call, and the directory with the files that they name, which lives as long as what is returned.
+    /// `refused` is whether the host has refused the credentials of the call before.
+    async fn environment(&self, refused: bool) -> std::io::Result<(Environment, Option<TempDir>)> {
+        let private = Permissions::from_mode(0o700);
+        let own = || tempfile::Builder::new().prefix("call").permissions(private).tempdir_in(&self.home);
+        let own = self.network.as_ref().map(|_| own()).transpose()?;
+        let home = own.as_ref().map_or(self.home.as_path(), TempDir::path);
         let access = match self.credential() {
-            Some(credential) => credential.access(&self.url, refused, &self.home, &self.redactor).await?,
+            Some(credential) => credential.access(&self.url, refused, home, &self.redactor).await?,
             None => Access::default(),
         };
+        // Git starts programs of a repository on this machine with the variables of the call.
+        let remote = self.network.as_ref().filter(|_| local_path(&self.url).is_none());
         let mut environment = Environment::default();
         let mut set = |name: &str, value: String| environment.0.insert(name.to_owned(), value);
         // Settings of a repository can run programs of its agent, which would see them.
-        let inherited = INHERITED.iter().filter(|_| self.network.is_some()).chain(&["PATH"]);
+        let inherited = INHERITED.iter().filter(|_| remote.is_some()).chain(&["PATH"]);
         let inherited = inherited.filter_map(|name| Some((*name, rota_telemetry::env::var(name)?)));
         inherited.for_each(|(name, value)| drop(set(name, value)));
-        let home = self.home.to_string_lossy().into_owned();
+        let home_text = home.to_string_lossy();
         for (name, value) in [
-            ("HOME", home.as_str()),
-            ("TMPDIR", &home),
+            ("HOME", &*home_text),
+            ("TMPDIR", &home_text),
             ("LC_ALL", "C"),
             ("GIT_TERMINAL_PROMPT", "0"),
             // Contents of LFS stay pointers.
@@ -124,11 +134,11 @@ impl Git {
         ] {
             set(name, value.to_owned());
         }
-        let mut settings = None;
-        if self.network.is_some() {
-            let (file, command) = ssh(&self.home, access.key.as_deref())?;
-            set("GIT_SSH_COMMAND", command);
-            settings = Some(file);
+        if let Some(network) = remote {
+            set("GIT_SSH_COMMAND", ssh(home, &network.known_hosts, access.key.as_deref())?);
+        } else if self.network.is_some() {
+            // It would run the program that a partial clone names for its own host.
+            set("GIT_NO_LAZY_FETCH", "1".to_owned());
         }
         let fixed = [
             ("core.hooksPath", "/dev/null"),
@@ -150,7 +160,7 @@ impl Git {
         for (name, value) in self.environment.0.iter().chain(&access.environment.0) {
             set(name, value.clone());
         }
-        Ok((environment, access, settings))
+        Ok((environment, own))
     }
 
     /// Runs git, once more if the host refuses credentials that may have been replaced, or have expired, meanwhile. Returns the end of
@@ -176,7 +186,7 @@ impl Git {
     ) -> Result<String, GitError> {
         let what = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
         let failed = |cause, text: String| self.failed(cause, format!("git {what}: {text}"));
-        let (environment, _access, _settings) = self.environment(refused).await.map_err(|error| {
+        let (environment, _home) = self.environment(refused).await.map_err(|error| {
             let text = format!("failed to use the credentials of the repository: {error}");
             let cause = match error.kind() {
                 std::io::ErrorKind::InvalidInput => Cause::Task,
@@ -237,5 +247,38 @@ async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Tail) {
     let mut piece = BytesMut::new();
     while let Ok(1..) = from.read_buf(&mut piece).await {
         into.add(&piece.split());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it runs must not find what other calls trust or leave something for them.
+    #[tokio::test]
+    async fn each_call_that_opens_a_repository_has_a_new_home() {
+        let home = tempfile::tempdir().unwrap();
+        let network = Network { credential: None, known_hosts: "/state/known_hosts".into() };
+        let git = |url: &str| Git {
+            directory: home.path().to_owned(),
+            home: home.path().to_owned(),
+            url: url.to_owned(),
+            network: Some(network.clone()),
+            environment: Environment::default(),
+            redactor: Redactor::default(),
+        };
+        let mut homes = Vec::new();
+        for (url, is_local) in [("/srv/x.git", true), ("file:///srv/x.git", true), ("git@host:x.git", false)]
+        {
+            let (environment, own) = git(url).environment(false).await.unwrap();
+            let variable = |name: &str| environment.0.get(name).map(String::as_str);
+            let own = own.unwrap();
+            assert_eq!((variable("HOME"), variable("TMPDIR")), (own.path().to_str(), own.path().to_str()));
+            assert_eq!(variable("GIT_SSH_COMMAND").is_none(), is_local, "{url}");
+            assert_eq!(variable("GIT_NO_LAZY_FETCH").is_some(), is_local, "{url}");
+            assert!(own.path().starts_with(home.path()) && !homes.contains(&own.path().to_owned()));
+            homes.push(own.path().to_owned());
+        }
+        assert!(homes.iter().all(|home| !home.exists()), "they are removed with what was written there");
     }
 }

@@ -20,9 +20,8 @@ use super::secrets;
 use super::start;
 use super::undelivered;
 use crate::artifacts::Given;
-use crate::git::{self, Cloning, GitError, Request};
+use crate::git::{self, Cloning, GitError, Jails, Request};
 use crate::runtimes::{Attempt, RunOutcome, context, failure, notice};
-use crate::supervise::Jail;
 use crate::workspace::{AttemptDirs, DELIVER, PrepareError};
 
 /// Time for which a delivery of earlier work calls a host that does not respond.
@@ -62,7 +61,8 @@ pub(super) async fn prepare(
     let start = start::find(&mut assign, &given).map_err(RunOutcome::Failed)?;
     let branch = continuing::branch(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let of_repository = secrets.of_repository.clone();
-    let cloning = Cloning::of(&assign, deps.root.state(), of_repository, redactor.clone(), branch);
+    let home = scratch.join("home");
+    let cloning = Cloning::of(&assign, deps.root.state(), home, of_repository, redactor.clone(), branch);
     if let Some(name) = deps.root.busy_workspace(&assign) {
         let how = if in_place(&assign) { "; tasks with `shared: true` work there together" } else { "" };
         let text = format!("waiting for workspace {name:?}, which another attempt uses{how}");
@@ -140,7 +140,10 @@ async fn directories<'a>(
 ) -> Result<&'a mut AttemptDirs, RunOutcome> {
     if let Some(confinement) = &deps.confinement {
         let mut directories = deps.root.clone_directories(assign);
-        directories.extend(cloning.into_iter().flat_map(Cloning::directories));
+        if let Some(cloning) = cloning {
+            directories.push(cloning.cache().to_owned());
+            directories.extend(cloning.host_keys());
+        }
         let directories: Vec<_> = directories.iter().map(PathBuf::as_path).collect();
         let mut jail =
             confinement.jail(&directories, None).map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
@@ -153,8 +156,8 @@ async fn directories<'a>(
     let dirs = slot.insert(deps.root.prepare(assign, cloning, &mut handle.stop_signal()).await?);
     if let Some(cloning) = cloning {
         let folder = dirs.closed(DELIVER);
-        let jail = delivery_jail(deps, assign, cloning, &folder, &dirs.scratch);
-        let jail = jail.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
+        let jails = delivery_jails(deps, assign, cloning, &folder, &dirs.scratch);
+        let jails = jails.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
         let mut stop = handle.stop_signal();
         let cloned = dirs.repository.as_ref();
         // The host was away before, and the control plane waits without a slot.
@@ -162,7 +165,7 @@ async fn directories<'a>(
             true => deps.delivery_timeout.min(LATER_DELIVERY_TIMEOUT),
             false => deps.delivery_timeout,
         };
-        let delivery = cloning.delivery(folder, jail, cloned, request, patience, &mut stop).await;
+        let delivery = cloning.delivery(folder, jails, cloned, request, patience, &mut stop).await;
         dirs.delivery = delivery.map_err(PrepareError::from)?;
         if let Some(delivery) = &dirs.delivery {
             continuing::check_branch(&deps.caller, assign, delivery, &mut stop).await?;
@@ -171,22 +174,29 @@ async fn directories<'a>(
     Ok(dirs)
 }
 
-/// Returns the walls for git while it pushes: it reads the bundle, and writes its own folders.
-fn delivery_jail(
+/// Returns the walls for git while it delivers: it reads the bundle, and writes its own folders. Once it pushes, programs of a
+/// repository on this machine may run, which get at nothing that others trust.
+fn delivery_jails(
     deps: &AttemptDeps,
     assign: &Assign,
     cloning: &Cloning,
     folder: &Path,
     scratch: &Path,
-) -> Result<Option<Jail>, Overlap> {
+) -> Result<Option<Jails>, Overlap> {
     let Some(confinement) = &deps.confinement else { return Ok(None) };
-    let [cache, home] = cloning.directories();
-    let mut jail = confinement.jail(&[folder, &cache, &home], None)?;
-    jail.read.push(scratch.join(git::FOLDER));
+    let host_keys = cloning.host_keys();
+    let own: Vec<_> = [folder].into_iter().chain(host_keys.as_deref()).collect();
+    let mut push = confinement.jail(&own, None)?;
+    let mut prepare = push.clone();
+    prepare.write.push(cloning.cache().to_owned());
+    prepare.read.push(scratch.join(git::FOLDER));
+    push.read.push(cloning.cache().to_owned());
     if let Some(path) = git::source(assign).and_then(|source| git::local_path(&source.url)) {
-        jail.write.push(confinement.in_place(&path)?);
+        let path = confinement.in_place(&path)?;
+        prepare.read.push(path.clone());
+        push.write.push(path);
     }
-    Ok(Some(jail))
+    Ok(Some(Jails { prepare, push }))
 }
 
 /// Writes what the attempt is given into its scratch directory, until a request to stop.

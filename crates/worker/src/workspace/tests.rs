@@ -32,8 +32,8 @@ fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64
 
 async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs, PrepareError> {
     let (_stop, mut stop) = watch::channel(None);
-    let cloning =
-        Cloning::of(assign, root.state(), None, Redactor::default(), crate::git::branch(&assign.task_id));
+    let (home, branch) = (root.scratch(assign).join("home"), crate::git::branch(&assign.task_id));
+    let cloning = Cloning::of(assign, root.state(), home, None, Redactor::default(), branch);
     root.prepare(assign, cloning.as_ref(), &mut stop).await
 }
 

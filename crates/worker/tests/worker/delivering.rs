@@ -1,14 +1,18 @@
-//! Delivery of what an earlier attempt has left, perhaps on another worker.
+//! Delivery into repositories on the worker's machine, and of what an earlier attempt has left, perhaps on another worker.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rota_proto::v1::{
-    ArtifactList, Changes, CommandRuntime, FailureClass, GitSource, Push, Workspace, runtime,
+    ArtifactList, Changes, CommandRuntime, FailureClass, GitSource, Push, Runtime, TaskState, Workspace,
+    runtime,
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Checkpoints, UndeliveredWork, result};
+use rota_testkit::{Backend, Cluster, tasks};
 
 use crate::control_plane::{FakeControlPlane, Worker, assign};
+use crate::support::supervised;
 
 fn git(folder: &Path, args: &[&str]) -> String {
     let done = std::process::Command::new("git")
@@ -53,4 +57,55 @@ async fn only_the_tasks_branch_is_delivered() {
     assert_eq!(failed.class(), FailureClass::Delivery);
     assert!(failed.message.ends_with("it is of the branch \"release/1\""), "{failed:?}");
     assert_eq!(git(source.path(), &["branch", "-a"]), branches);
+}
+
+/// A program of another attempt can make a repository, and a task can name it: git runs hooks and commands of a repository that
+/// receives a push, with the variables of the call but without its settings.
+#[tokio::test(flavor = "multi_thread")]
+async fn receiving_repositories_run_nothing() {
+    supervised();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("made")).unwrap();
+    git(&path("made"), &["init", "--quiet", "--initial-branch=main"]);
+    git(&path("made"), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    for name in ["alternate", "hostile"] {
+        git(folder.path(), &["clone", "--quiet", "--bare", "made", name]);
+    }
+    let program = path("program");
+    let ran = path("ran");
+    let line = format!("echo \"$0 $HOME\" >> '{}'; echo '[http]' > \"$HOME/.gitconfig\"", ran.display());
+    std::fs::write(&program, format!("#!/bin/sh\n{line}\n")).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+    for hook in ["pre-receive", "update", "reference-transaction", "post-receive", "post-update"] {
+        std::fs::copy(&program, path("hostile/hooks").join(hook)).unwrap();
+    }
+    let objects = format!("{}\n", path("alternate/objects").display());
+    std::fs::write(path("hostile/objects/info/alternates"), objects).unwrap();
+    let hostile = path("hostile");
+    git(&hostile, &["config", "core.alternateRefsCommand", program.to_str().unwrap()]);
+    git(&hostile, &["config", "receive.denyCurrentBranch", "updateInstead"]);
+
+    let cluster = Cluster::start(Backend::Memory).await.unwrap();
+    let client = cluster.client();
+    let runtime = Runtime {
+        kind: Some(runtime::Kind::Command(CommandRuntime {
+            shell: "echo a > a".to_owned(),
+            ..Default::default()
+        })),
+    };
+    tasks::agent(client, "coder", runtime, &[]).await.unwrap();
+    let state = path("state");
+    let _worker = cluster.worker_in("coder", "w", 1, state.clone()).unwrap();
+    let mut task = tasks::task("coder");
+    let url = hostile.to_str().unwrap().to_owned();
+    let source = GitSource { url, push: Some(Push::default()), ..GitSource::default() };
+    task.spec.as_mut().unwrap().workspace = Some(Workspace { git: Some(source), ..Workspace::default() });
+    let task = tasks::create(client, task).await.unwrap();
+    let status = tasks::ended(client, &task.name).await.unwrap().status.unwrap();
+
+    assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
+    assert_eq!(git(&hostile, &["show", &format!("rota/{}:a", task.uid)]), "a");
+    assert!(!ran.exists(), "{}", std::fs::read_to_string(&ran).unwrap());
+    assert!(!state.join("git-home/.gitconfig").exists());
 }
