@@ -45,7 +45,7 @@ pub(crate) fn check(kind: &v1::TaskKindSpec) -> Result<(), Status> {
     if let Some(given) = &kind.result_schema {
         let field = at("result_schema");
         let schema = serde_json::to_value(given).map_err(|error| invalid(&field, error.to_string()))?;
-        schema::validator(&field, &schema, MAX_BYTES)?;
+        schema::parse(&field, &schema, MAX_BYTES)?;
     }
     match kind.encoded_len() {
         bytes if bytes > MAX_BYTES => Err(invalid(FIELD, format!("is larger than {MAX_BYTES} bytes"))),

@@ -1,10 +1,13 @@
-//! JSON Schemas of callers, for values that are small. A validator visits what a schema refers to as often as it is referred
-//! to: references within references would keep it busy for years, and long chains of them exhaust its stack.
+//! JSON Schemas of callers. A validator visits what a schema refers to as often as it is referred
+//! to: references within references would keep it busy for years, and long chains of them exhaust its stack. Patterns match in
+//! linear time, and are compiled once for each reference.
 
 use std::collections::HashMap;
 
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tonic::Status;
 
 use super::check;
@@ -14,33 +17,89 @@ use super::status::invalid;
 const MAX_REFERENCES: usize = 2000;
 /// Deepest nesting of a schema, with what it refers to in its place.
 const MAX_DEPTH: usize = 200;
+/// Most patterns of a schema, counted as often as they are compiled, and bytes of one.
+const MAX_PATTERNS: usize = 100;
+const MAX_PATTERN: usize = 1 << 10;
+/// Bytes of a compiled pattern, and of what matching it remembers. Workers have the same limits.
+const MAX_COMPILED: usize = 128 << 10;
+/// Bytes of the texts of a value, times the patterns of its schema.
+const MAX_MATCHED: usize = 64 << 20;
 /// Longest description of a value that does not fit.
 const MAX_CAUSE: usize = 300;
 
-/// References of a schema in place of which others stand, and the nesting that results.
+/// Validator of values, and the number of patterns that it matches.
+#[derive(Debug)]
+pub(super) struct Schema {
+    validator: Validator,
+    patterns: usize,
+}
+
+/// References and patterns of a schema in place of which others stand, and the nesting that results.
 #[derive(Debug, Clone, Copy, Default)]
 struct Size {
     references: usize,
+    patterns: usize,
     depth: usize,
 }
 
-/// Returns the validator of a schema of at most `most` bytes.
-pub(super) fn validator(field: &str, schema: &Value, most: usize) -> Result<Validator, Status> {
+/// Returns a schema of at most `most` bytes.
+pub(super) fn parse(field: &str, schema: &Value, most: usize) -> Result<Schema, Status> {
     let text = schema.to_string();
     check::length(field, &text, most)?;
     let id = if text.contains("draft-04") { "id" } else { "$id" };
     let mut sizes = Sizes { root: schema, id, known: HashMap::new() };
-    sizes.of(schema, 0).map_err(|why| invalid(field, why))?;
-    jsonschema::validator_for(schema).map_err(|error| {
-        invalid(field, format!("is not a JSON Schema: {}", check::shorten(&error.to_string())))
-    })
+    let Size { patterns, .. } = sizes.of(schema, 0).map_err(|why| invalid(field, why))?;
+    let options = PatternOptions::regex().size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED);
+    let build = || jsonschema::options().with_pattern_options(options).build(schema);
+    match if patterns > 0 { blocking(build) } else { build() } {
+        Ok(validator) => Ok(Schema { validator, patterns }),
+        Err(error) => Err(invalid(field, format!("is not a JSON Schema: {}", unusable(&error)))),
+    }
+}
+
+fn unusable(error: &ValidationError<'_>) -> String {
+    let text = check::shorten(&error.to_string());
+    match error.kind() {
+        ValidationErrorKind::Format { format } if format == "regex" => {
+            format!(
+                "{text}, or it has look-around or a backreference, or is too large when compiled: write it without"
+            )
+        }
+        _ => text,
+    }
 }
 
 /// Checks a value, up to the first part that does not fit.
-pub(super) fn check(validator: &Validator, value: &Value) -> Result<(), (String, String)> {
-    validator.validate(value).map_err(|error| {
+pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), (String, String)> {
+    if schema.patterns > 0 && texts(value).saturating_mul(schema.patterns) > MAX_MATCHED {
+        let why = format!("has too much text for the {} patterns of its schema", schema.patterns);
+        return Err((String::new(), why));
+    }
+    let validate = || schema.validator.validate(value);
+    let checked = if schema.patterns > 0 { blocking(validate) } else { validate() };
+    checked.map_err(|error| {
         (error.instance_path().to_string(), error.to_string().chars().take(MAX_CAUSE).collect())
     })
+}
+
+/// Does what patterns may take long for, while other threads run the tasks of this one.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}
+
+/// Returns the bytes of all texts and names in a value.
+fn texts(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(texts).sum(),
+        Value::Object(object) => object.iter().map(|(name, value)| name.len() + texts(value)).sum(),
+        _ => 0,
+    }
 }
 
 struct Sizes<'a> {
@@ -59,6 +118,7 @@ impl<'a> Sizes<'a> {
         let mut size = Size::default();
         let mut add = |part: Size| {
             size.references = size.references.saturating_add(part.references);
+            size.patterns = size.patterns.saturating_add(part.patterns);
             size.depth = size.depth.max(part.depth + 1);
         };
         match part {
@@ -74,6 +134,14 @@ impl<'a> Sizes<'a> {
                             let target = self.target(place, depth + 1)?;
                             Size { references: target.references.saturating_add(1), ..target }
                         }
+                        ("pattern", Value::String(pattern)) => one_pattern(pattern)?,
+                        ("patternProperties", Value::Object(parts)) => {
+                            let mut size = self.of(value, depth + 1)?;
+                            for pattern in parts.keys() {
+                                size.patterns = size.patterns.saturating_add(one_pattern(pattern)?.patterns);
+                            }
+                            size
+                        }
                         // They change what the references within mean.
                         (key, Value::String(_)) if key == self.id && depth > 0 => {
                             return Err(format!("has {key:?} below its root, which is not supported"));
@@ -86,6 +154,9 @@ impl<'a> Sizes<'a> {
         }
         if size.references > MAX_REFERENCES {
             return Err(format!("has more than {MAX_REFERENCES} references, with those that they refer to"));
+        }
+        if size.patterns > MAX_PATTERNS {
+            return Err(format!("has more than {MAX_PATTERNS} patterns, with those that it refers to"));
         }
         Ok(size)
     }
@@ -112,6 +183,13 @@ impl<'a> Sizes<'a> {
     }
 }
 
+fn one_pattern(pattern: &str) -> Result<Size, String> {
+    if pattern.len() > MAX_PATTERN {
+        return Err(format!("has a pattern of more than {MAX_PATTERN} bytes"));
+    }
+    Ok(Size { patterns: 1, ..Size::default() })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -119,7 +197,7 @@ mod tests {
     use super::*;
 
     fn refused(schema: &Value) -> String {
-        validator("schema", schema, 64 << 10).map(drop).unwrap_err().message().to_owned()
+        parse("schema", schema, 64 << 10).map(drop).unwrap_err().message().to_owned()
     }
 
     /// Returns a schema in which each part refers to the next one some times.
@@ -158,11 +236,44 @@ mod tests {
         });
         // The deepest one does not exhaust the stack.
         for schema in [schema, chain(8, 2), chain(60, 1)] {
-            let validator = validator("schema", &schema, 64 << 10).unwrap();
-            check(&validator, &json!({ "id": { "id": "x" }, "a": 1, "b": [2, 3] })).unwrap();
+            let schema = parse("schema", &schema, 64 << 10).unwrap();
+            check(&schema, &json!({ "id": { "id": "x" }, "a": 1, "b": [2, 3] })).unwrap();
         }
-        let validator = validator("schema", &json!({ "items": { "type": "integer" } }), 100).unwrap();
-        let (place, why) = check(&validator, &json!([1, "x"])).unwrap_err();
+        let schema = parse("schema", &json!({ "items": { "type": "integer" } }), 100).unwrap();
+        let (place, why) = check(&schema, &json!([1, "x"])).unwrap_err();
         assert_eq!((place.as_str(), why.contains("integer")), ("/1", true));
+    }
+
+    #[test]
+    fn patterns_are_bounded_and_linear() {
+        let patterns = |count: usize| -> Value {
+            (0..count).map(|at| json!({ "pattern": format!("^a+{at}$") })).collect()
+        };
+        let named: serde_json::Map<_, _> = (0..101).map(|at| (format!("^b{at}[0-9]$"), json!({}))).collect();
+        let part = json!({ "allOf": patterns(60) });
+        for (schema, why) in [
+            (json!({ "allOf": patterns(101) }), "more than 100 patterns"),
+            (json!({ "patternProperties": named }), "more than 100 patterns"),
+            // Each reference compiles them.
+            (
+                json!({ "allOf": [{ "$ref": "#/$defs/a" }, { "$ref": "#/$defs/a" }], "$defs": { "a": part } }),
+                "more than 100 patterns",
+            ),
+            (json!({ "pattern": "a".repeat(1025) }), "more than 1024 bytes"),
+            (json!({ "pattern": "^([a-z]{1,900}){900}$" }), "too large when compiled"),
+            (json!({ "pattern": "^(?=a)b" }), "look-around"),
+            (json!({ "pattern": r"^(a+)\1$" }), "backreference"),
+            (json!({ "patternProperties": { "^(?!a)": true } }), "look-around"),
+        ] {
+            assert!(refused(&schema).contains(why), "{schema}: {}", refused(&schema));
+        }
+        // An engine that backtracks gives up.
+        let schema = parse("schema", &json!({ "pattern": "^(([a-z])+.)+[A-Z]([a-z])+$" }), 100).unwrap();
+        assert!(check(&schema, &json!("a".repeat(100_000))).is_err());
+        check(&schema, &json!(format!("{}!Aa", "a".repeat(100_000)))).unwrap();
+        let schema = parse("schema", &json!({ "items": { "allOf": patterns(100) } }), 64 << 10).unwrap();
+        let (_, why) =
+            check(&schema, &json!(["a".repeat(500 << 10), { "b": "a".repeat(500 << 10) }])).unwrap_err();
+        assert_eq!(why, "has too much text for the 100 patterns of its schema");
     }
 }

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::kind::Asked;
 use super::status::invalid;
-use super::{check, failure, names, pull_request, target, task, time};
+use super::{check, failure, names, pull_request, schema, target, task, time};
 use crate::seal::Secrets;
 
 const MAX_DEPENDENCIES: usize = 256;
@@ -135,9 +135,7 @@ pub(crate) fn check(
 fn result_schema(field: &str, given: Option<&pbjson_types::Struct>) -> Result<(), Status> {
     let Some(given) = given else { return Ok(()) };
     let schema = serde_json::to_value(given).map_err(|error| invalid(field, error.to_string()))?;
-    check::length(field, &schema.to_string(), check::MAX_TEXT)?;
-    let checked = jsonschema::validator_for(&schema);
-    checked.map(drop).map_err(|error| invalid(field, format!("is not a JSON Schema: {error}")))
+    schema::parse(field, &schema, check::MAX_TEXT).map(drop)
 }
 
 /// Checks the time after which an ended task is removed.

@@ -39,16 +39,16 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn validator(field: &str, given: &Struct) -> Result<jsonschema::Validator, Status> {
-    schema::validator(field, &json(field, given)?, MAX_SCHEMA)
+fn parsed(field: &str, given: &Struct) -> Result<schema::Schema, Status> {
+    schema::parse(field, &json(field, given)?, MAX_SCHEMA)
 }
 
 /// Checks a value of a parameter.
 fn fits(field: &str, parameter: &v1::TemplateParameter, value: &Value) -> Result<(), Status> {
     let Some(schema) = &parameter.schema else { return Ok(()) };
-    let validator = validator(field, schema)?;
+    let schema = parsed(field, schema)?;
     let value = json(field, value)?;
-    schema::check(&validator, &value)
+    schema::check(&schema, &value)
         .map_err(|(_, why)| invalid(field, format!("parameter {}: {why}", parameter.name)))
 }
 
@@ -116,13 +116,13 @@ pub(crate) fn check(spec: &v1::WorkflowTemplateSpec) -> Result<(), Status> {
         }
         check::length(&at("description"), &parameter.description, MAX_DESCRIPTION)?;
         if let Some(schema) = &parameter.schema {
-            validator(&at("schema"), schema)?;
+            parsed(&at("schema"), schema)?;
         }
         if let Some(default) = &parameter.default {
             fits(&at("default"), parameter, default)?;
         }
     }
-    schema::validator(&format!("{FIELD}.parameters"), &inputs_schema(&spec.parameters)?, MAX_VALUES)?;
+    schema::parse(&format!("{FIELD}.parameters"), &inputs_schema(&spec.parameters)?, MAX_VALUES)?;
     let workflow =
         spec.workflow.as_ref().ok_or_else(|| invalid(format!("{FIELD}.workflow"), "is required"))?;
     if workflow.steps.is_empty() {
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(inputs, serde_json::json!({"image": "a", "replicas": 2.0}));
         assert_eq!(made.steps.len(), 1);
         let schema = serde_json::to_value(made.inputs_schema.unwrap()).unwrap();
-        let validator = schema::validator("schema", &schema, MAX_VALUES).unwrap();
+        let validator = schema::parse("schema", &schema, MAX_VALUES).unwrap();
         for (text, fits) in [
             (r#"{"image": "a", "replicas": 2}"#, true),
             (r#"{"image": "a"}"#, false),
@@ -256,7 +256,7 @@ mod tests {
         check(&spec).unwrap();
         let made = instantiate(&spec, serde_json::from_str(r#"{"names": ["a"]}"#).unwrap()).unwrap();
         let schema = serde_json::to_value(made.inputs_schema.unwrap()).unwrap();
-        let validator = schema::validator("schema", &schema, MAX_VALUES).unwrap();
+        let validator = schema::parse("schema", &schema, MAX_VALUES).unwrap();
         for (sizes, fits) in [(serde_json::json!([2]), true), (serde_json::json!(["b"]), false)] {
             let value = serde_json::json!({ "names": ["a"], "sizes": sizes });
             assert_eq!(schema::check(&validator, &value).is_ok(), fits, "{value}");

@@ -1,5 +1,6 @@
 //! Data of a result against the schema that its task asks for. Knows no runtime.
 
+use jsonschema::PatternOptions;
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::Assign;
 
@@ -7,6 +8,8 @@ use crate::runtimes::{RunOutcome, RunReport, failure, structs};
 
 /// Characters of the data that a message quotes.
 const MAX_QUOTE: usize = 300;
+/// Bytes of a compiled pattern, and of what matching it remembers, as in the control plane, which bounds their number.
+const MAX_COMPILED: usize = 128 << 10;
 const HINT: &str =
     "ask the agent for this data in the prompt; programs write it as `data` to $ROTA_OUTPUT/result.json";
 
@@ -22,7 +25,9 @@ pub(super) fn check(assign: &Assign, report: &mut RunReport) {
 fn mismatch(assign: &Assign, result: &TaskResult) -> Option<Failure> {
     let schema = structs::to_json(assign.spec.as_ref()?.result_schema.as_ref()?);
     let data = result.data.as_ref().map_or(serde_json::Value::Null, structs::to_json);
-    let why = match jsonschema::validator_for(&schema) {
+    // In linear time: both schema and data are of others.
+    let patterns = PatternOptions::regex().size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED);
+    let why = match jsonschema::options().with_pattern_options(patterns).build(&schema) {
         // The control plane has checked it.
         Err(error) => return Some(failure(FailureClass::Invalid, format!("the result schema: {error}"))),
         Ok(validator) => validator.validate(&data).err().map(|error| error.to_string())?,
@@ -57,5 +62,15 @@ mod tests {
             assert_eq!(failed.class(), FailureClass::Agent, "{data}");
         }
         assert!(failed(Value::Null, Value::Null).is_none(), "no schema, no check");
+    }
+
+    #[test]
+    fn patterns_do_not_backtrack() {
+        let schema = |pattern: &str| json!({"properties": {"a": {"pattern": pattern}}});
+        let long = json!({"a": "a".repeat(100_000)});
+        let mismatched = failed(schema("^(([a-z])+.)+[A-Z]([a-z])+$"), long.clone()).unwrap();
+        assert_eq!(mismatched.class(), FailureClass::Agent);
+        let unusable = failed(schema("^(?=a)b"), long).unwrap();
+        assert_eq!(unusable.class(), FailureClass::Invalid, "from before the control plane checked it");
     }
 }

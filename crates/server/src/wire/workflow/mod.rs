@@ -121,7 +121,7 @@ pub(crate) fn check(
     if spec.outputs_schema.is_some() && spec.outputs.is_empty() {
         return Err(invalid("workflow.spec.outputs_schema", "needs outputs"));
     }
-    outputs_validator(&spec)?;
+    outputs_schema(&spec)?;
     let mut used = used;
     workflow.labels = labels::evaluated(given.labels, &values, &mut used)?;
     workflow.group = concurrency::group("workflow.spec", spec.concurrency.as_ref(), &values, &mut used)?;
@@ -205,25 +205,25 @@ fn inputs(spec: &v1::WorkflowSpec) -> Result<Values, Status> {
         return Ok(values);
     }
     let schema = json(&spec.inputs_schema).map_err(failed)?;
-    let validator = schema::validator("workflow.spec.inputs_schema", &schema, MAX_VALUES)?;
-    schema::check(&validator, &inputs)
+    let schema = schema::parse("workflow.spec.inputs_schema", &schema, MAX_VALUES)?;
+    schema::check(&schema, &inputs)
         .map_err(|(place, why)| invalid(format!("workflow.spec.inputs{place}"), why))?;
     Ok(values)
 }
 
-fn outputs_validator(spec: &v1::WorkflowSpec) -> Result<Option<jsonschema::Validator>, Status> {
+fn outputs_schema(spec: &v1::WorkflowSpec) -> Result<Option<schema::Schema>, Status> {
     const FIELD: &str = "workflow.spec.outputs_schema";
     let Some(schema) = &spec.outputs_schema else { return Ok(None) };
     let schema = serde_json::to_value(schema).map_err(|error| invalid(FIELD, error.to_string()))?;
-    schema::validator(FIELD, &schema, MAX_VALUES).map(Some)
+    schema::parse(FIELD, &schema, MAX_VALUES).map(Some)
 }
 
 /// Checks the outputs of a workflow by their schema. Returns which one does not match, and why.
 pub(crate) fn check_outputs(spec: &v1::WorkflowSpec, outputs: &[u8]) -> Result<(), String> {
-    let validator = outputs_validator(spec).map_err(|status| status.message().to_owned())?;
-    let Some(validator) = validator else { return Ok(()) };
+    let schema = outputs_schema(spec).map_err(|status| status.message().to_owned())?;
+    let Some(schema) = schema else { return Ok(()) };
     let value = serde_json::from_slice(outputs).map_err(|error| error.to_string())?;
-    schema::check(&validator, &value).map_err(|(place, why)| {
+    schema::check(&schema, &value).map_err(|(place, why)| {
         let name = place.trim_start_matches('/');
         if name.is_empty() { why } else { format!("{name}: {why}") }
     })
