@@ -94,6 +94,13 @@ impl Watched {
     /// Returns the request that a task has delivered, if its repository is followed.
     fn of(task: Task, delivery: v1::Delivery, payload: Bytes, repositories: &[Followed]) -> Option<Self> {
         let request = delivery.pull_request.unwrap_or_default();
+        // They are a worker's, and become parts of calls of the forge with the token of the control plane.
+        let commit = delivery.commit.as_bytes();
+        let is_commit = matches!(commit.len(), 40 | 64) && commit.iter().all(u8::is_ascii_hexdigit);
+        if request.number <= 0 || !is_commit || !names::is_branch(&delivery.branch) {
+            tracing::warn!(task = %task.id, "its pull request is not followed: number, branch or commit are of no delivery");
+            return None;
+        }
         let spec = v1::TaskSpec::decode(payload).unwrap_or_default();
         let url =
             spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()).map(|git| git.url.clone());

@@ -26,7 +26,8 @@ fn success(number: u64, url: &str, request: Option<i64>, padding: usize) -> (Tas
     let workspace = v1::Workspace { git: Some(git), ..Default::default() };
     let spec = v1::TaskSpec { workspace: Some(workspace), ..Default::default() };
     let pull_request = request.map(|number| v1::OpenedRequest { number, ..Default::default() });
-    let delivery = Some(v1::Delivery { pull_request, ..Default::default() });
+    let (branch, commit) = (format!("rota/{id}"), "c0de".repeat(10));
+    let delivery = Some(v1::Delivery { branch, commit, pull_request, ..Default::default() });
     let result = v1::TaskResult { text: "x".repeat(padding), delivery, ..Default::default() };
     (task, spec.encode_to_vec().into(), result.encode_to_vec().into())
 }
@@ -62,6 +63,23 @@ async fn found(successes: Vec<(Task, Bytes, Bytes)>) -> (Vec<i64>, u64) {
     let mut numbers: Vec<_> = found.iter().map(|watched| watched.number).collect();
     numbers.sort_unstable();
     (numbers, memory.body_reads())
+}
+
+#[tokio::test]
+async fn requests_of_no_delivery_are_not_followed() {
+    let changes: [fn(&mut v1::Delivery); 4] = [
+        |_| (),
+        |delivery| "main".clone_into(&mut delivery.branch),
+        |delivery| "main".clone_into(&mut delivery.commit),
+        |delivery| delivery.pull_request.as_mut().unwrap().number = -1,
+    ];
+    let successes = (1..).zip(changes).map(|(number, change)| {
+        let (task, payload, result) = success(number, URL, Some(number.try_into().unwrap()), 0);
+        let mut result = v1::TaskResult::decode(result).unwrap();
+        change(result.delivery.as_mut().unwrap());
+        (task, payload, result.encode_to_vec().into())
+    });
+    assert_eq!(found(successes.collect()).await.0, [1]);
 }
 
 #[tokio::test]
