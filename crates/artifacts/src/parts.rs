@@ -129,7 +129,7 @@ impl Parts {
         &self.location
     }
 
-    /// Stores a part, durably. Returns its size as stored, too.
+    /// Stores a part, durably. Returns by how many bytes more is stored, too: none if it was there.
     pub async fn put(&self, namespace: &str, data: Bytes) -> Result<(Digest, usize), Error> {
         if data.is_empty() || data.len() > MAX_PART_BYTES {
             return Err(Error::Size(data.len()));
@@ -140,11 +140,17 @@ impl Parts {
         let packed = packed.map_err(|error| Error::Unavailable(error.to_string()))?;
         let key: Key = (namespace.into(), digest);
         let path = path(&key);
+        let is_new = match within(self.store.head(&path)).await {
+            Ok(_) => false,
+            Err(Error::NotFound(_)) => true,
+            Err(error) => return Err(error),
+        };
         // While it is being removed, the old content may still be there, and what is written now would be removed too.
         if self.guard.is_condemned(&key) {
             return Err(Error::Unavailable("the part is being removed; repeat the call".to_owned()));
         }
-        let size = packed.len();
+        let size = if is_new { packed.len() } else { 0 };
+        // Also what is there: it may be damaged.
         within(self.store.put(&path, packed.into())).await?;
         Ok((digest, size))
     }

@@ -188,7 +188,7 @@ impl Artifacts {
         used.collect()
     }
 
-    /// Stores a part durably, and counts its size.
+    /// Stores a part durably, and counts its size unless it was there.
     pub(crate) async fn put(&self, namespace: &Namespace, data: Bytes) -> Result<(), Status> {
         let (_, size) = self.parts.put(namespace.as_str(), data).await.map_err(|error| self.failed(error))?;
         self.outage.end(Way::In);

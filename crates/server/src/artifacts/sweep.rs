@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(artifacts.missing(&namespace, &parts).await.unwrap().0, parts);
     }
 
-    /// A part that is stored twice counts twice until the next sweep, which another owner of the location makes fail.
+    /// Removed parts count until the next sweep, which another owner of the location makes fail.
     #[tokio::test]
     async fn failed_sweeps_count_what_is_there() {
         let folder = tempfile::tempdir().unwrap();
@@ -324,10 +324,18 @@ mod tests {
         parts.clone().owned_by("other").sweep(clock::now(), none, owned).await.unwrap();
         artifacts.parts = parts.owned_by("one");
         let namespace = Namespace::new("n").unwrap();
+        // The same one counts once.
         for _ in 0..3 {
             artifacts.put(&namespace, "the same part".into()).await.unwrap();
         }
+        assert!(artifacts.admit(&namespace, 0).is_ok());
+        for part in ["another part", "a third part"] {
+            artifacts.put(&namespace, part.into()).await.unwrap();
+        }
         assert!(artifacts.admit(&namespace, 0).is_err());
+        let stored = folder.path().join("n");
+        assert!(stored.is_dir());
+        std::fs::remove_dir_all(stored).unwrap();
         assert!(artifacts.sweep(AGE).await.unwrap_err().contains("another control plane"));
         assert!(artifacts.admit(&namespace, 0).is_ok());
     }
