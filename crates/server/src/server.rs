@@ -361,7 +361,6 @@ impl Server {
             workers: sessions::Service { deps: sessions },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
         };
-        let pages = Pages { health, scraper };
         Ok(Bound {
             addr,
             listener,
@@ -375,7 +374,7 @@ impl Server {
             cors_origins: options.cors_origins,
             store,
             services,
-            pages,
+            pages: Pages { health, scraper },
             code_flow,
             background,
             stop,

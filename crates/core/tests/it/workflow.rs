@@ -10,6 +10,7 @@ mod graphs;
 mod groups;
 mod nested;
 mod pauses;
+mod states;
 pub(crate) mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
