@@ -1,6 +1,7 @@
 //! Logins of contexts: tokens of a person, which are renewed before they expire. Knows no command.
 
-use std::fs::{File, TryLockError};
+mod renewal;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use rota_client::discover::{self, Contexts, Found, Login, Registration, ServerCo
 use rota_client::{Options, Token};
 use rota_oidc::{Client, Http, Provider, Tokens};
 use rota_telemetry::{OnExit, clock, spawn};
-use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::Reporter;
+use renewal::Renewals;
 
 /// Longest time before the end of a token at which it is renewed.
 const MAX_MARGIN: Duration = Duration::from_secs(300);
@@ -29,10 +30,19 @@ pub async fn find(globals: &Globals) -> anyhow::Result<Found> {
     if !is_due(login) {
         return Ok(found);
     }
-    match renew(name, &found.options.endpoint).await {
-        Ok(_) => Ok(discover::find(&flags)?),
+    let reporter = Reporter::new(globals.color);
+    let mut renewals =
+        Renewals::new(discover::contexts_file(), (name, &found.options.endpoint), login.clone());
+    match renewals.renew(false).await {
+        Ok(None) => Ok(discover::find(&flags)?),
+        Ok(Some(error)) => {
+            reporter.warn(&format!("the renewed login of the context {name} could not be kept: {error:#}"));
+            let mut found = found;
+            found.options.token = Token::Fixed(renewals.login.id_token.clone());
+            found.login = Some(renewals.login);
+            Ok(found)
+        }
         Err(error) if remaining(login) > Duration::ZERO => {
-            let reporter = Reporter::new(globals.color);
             reporter.warn(&format!("the login of the context {name} could not be renewed: {error:#}"));
             Ok(found)
         }
@@ -53,15 +63,21 @@ pub fn renewed_token(found: &Found) -> Token {
     let endpoint = found.options.endpoint.clone();
     let (tokens, token) = watch::channel(login.id_token.clone());
     spawn("login-renewal", OnExit::Done, async move {
-        let (mut login, mut reported) = (login, None);
-        while login.refresh_token.is_some() {
-            tokio::time::sleep(remaining(&login).saturating_sub(margin(&login)).max(RENEWAL_INTERVAL)).await;
-            match renew(&name, &endpoint).await {
-                Ok(renewed) => {
-                    tokens.send_replace(renewed.id_token.clone());
-                    (login, reported) = (renewed, None);
+        let mut renewals = Renewals::new(discover::contexts_file(), (&name, &endpoint), login);
+        let (mut reported, mut is_kept) = (None, true);
+        while renewals.login.refresh_token.is_some() {
+            let left = remaining(&renewals.login).saturating_sub(margin(&renewals.login));
+            tokio::time::sleep(left.max(RENEWAL_INTERVAL)).await;
+            match renewals.renew(true).await {
+                Ok(unkept) => {
+                    tokens.send_replace(renewals.login.id_token.clone());
+                    if let Some(error) = unkept.as_ref().filter(|_| is_kept) {
+                        let hint = format!("other commands may need another login: rota login {name}");
+                        tracing::warn!(context = name, %error, hint, "the renewed login could not be kept");
+                    }
+                    (reported, is_kept) = (None, unkept.is_none());
                 }
-                Err(error) => match Trouble::of(&login) {
+                Err(error) => match Trouble::of(&renewals.login) {
                     trouble if reported == Some(trouble) => {}
                     Trouble::Failing => {
                         reported = Some(Trouble::Failing);
@@ -112,82 +128,33 @@ fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
-/// Renews the tokens of a context of this address, unless another process has, or does so while the token is valid. Returns the login.
-async fn renew(name: &str, endpoint: &str) -> anyhow::Result<Login> {
-    let path = discover::contexts_file();
-    let read = || {
-        let contexts = Contexts::read(&path)?;
-        let context = contexts.get(name, &path)?;
-        check_endpoint(context, endpoint)?;
-        context.login.clone().context("the context was logged out")
-    };
-    let login = read()?;
-    let is_valid = remaining(&login) > Duration::ZERO;
-    // An issuer takes each token of this kind once. Another process holds the lock for two requests at most.
-    let lock = path.with_extension("renewal");
-    let lock = tokio::task::spawn_blocking(move || {
-        let file = File::create(lock)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if is_valid => Ok(None),
-            Err(TryLockError::WouldBlock) => file.lock().map(|()| Some(file)),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    });
-    let Some(_lock) = lock.await?? else { return Ok(login) };
-    let login = read()?;
-    if !is_due(&login) {
-        return Ok(login);
-    }
-    let token = login.refresh_token.clone().context("the issuer has given no refresh token")?;
-    let tokens = client(&login.issuer, login.issuer_ca.as_deref(), &login.client_id, &login.scopes).await?;
-    let tokens = tokens.refresh(&token).await?;
-    store_renewed(&path, (name, endpoint), login, &tokens)
-}
-
-/// Keeps tokens that renew those of a login, unless the context was logged out, or has another login, since the issuer was asked.
-fn store_renewed(
-    path: &Path,
-    (name, endpoint): (&str, &str),
-    login: Login,
-    tokens: &Tokens,
-) -> anyhow::Result<Login> {
-    let secret = |login: &Login| login.id_token.expose_secret().to_owned();
-    let before = secret(&login);
-    let renewed = Login { refresh_token: tokens.refresh_token.clone(), ..login };
-    change(path, (name, endpoint), renewed, tokens, |context| {
-        let now = context.login.as_ref().context("the context was logged out")?;
-        anyhow::ensure!(secret(now) == before, "the context has another login by now");
-        Ok(())
-    })
-}
-
 /// Refuses a context that has another address by now: tokens are for the server that they were asked for.
 fn check_endpoint(context: &ServerContext, endpoint: &str) -> anyhow::Result<()> {
     let is_same = Options::new(&context.endpoint).endpoint == endpoint;
     is_same.then_some(()).context("the context has another address by now")
 }
 
-/// Keeps tokens in a context, with the client of the issuer that its logins are bound to from then on. Returns the login.
-pub fn store(
-    path: &Path,
-    (name, endpoint): (&str, &str),
-    login: Login,
-    tokens: &Tokens,
-) -> anyhow::Result<Login> {
-    change(path, (name, endpoint), login, tokens, |_| Ok(()))
+/// Keeps tokens in a context. Returns the login.
+pub fn store(path: &Path, at: (&str, &str), login: Login, tokens: &Tokens) -> anyhow::Result<Login> {
+    let login = received(login, tokens)?;
+    keep(path, at, &login, |_| Ok(()))?;
+    Ok(login)
 }
 
-fn change(
-    path: &Path,
-    (name, endpoint): (&str, &str),
-    login: Login,
-    tokens: &Tokens,
-    check: impl FnOnce(&ServerContext) -> anyhow::Result<()>,
-) -> anyhow::Result<Login> {
+/// Returns a login with the tokens that an issuer has given now.
+fn received(login: Login, tokens: &Tokens) -> anyhow::Result<Login> {
     let expires = tokens.claims().context("the issuer's token is none")?.exp;
     let received = clock::unix_micros() / 1_000_000;
-    let login = Login { id_token: tokens.id_token.clone(), expires, received, ..login };
+    Ok(Login { id_token: tokens.id_token.clone(), expires, received, ..login })
+}
+
+/// Keeps a login in a context, with the client of the issuer that its logins are bound to from then on.
+fn keep(
+    path: &Path,
+    (name, endpoint): (&str, &str),
+    login: &Login,
+    check: impl FnOnce(&ServerContext) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let registration = Registration { issuer: login.issuer.clone(), client_id: login.client_id.clone() };
     Contexts::change(path, |contexts| {
         let context = contexts.get(name, path)?;
@@ -197,7 +164,7 @@ fn change(
             (context.token, context.token_file) = (None, None);
             (context.login, context.registration) = (Some(login.clone()), Some(registration));
         }
-        anyhow::Ok(login)
+        anyhow::Ok(())
     })
 }
 
@@ -213,9 +180,6 @@ pub async fn client(issuer: &str, ca: Option<&Path>, id: &str, scopes: &[String]
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Token that is valid until 2100. Its holder does not look at the signature.
-    const TOKEN: &str = "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDB9.eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eA";
 
     fn login(lived: i64, expires_in: i64) -> Login {
         let now = clock::unix_micros() / 1_000_000;
@@ -236,38 +200,6 @@ mod tests {
         // A token of five minutes is not due as soon as it is received.
         assert!(!is_due(&login(0, 300)) && is_due(&login(270, 30)));
         assert!(!is_due(&login(0, 86_400)) && is_due(&login(86_200, 200)));
-    }
-
-    #[test]
-    fn renewal_brings_no_login_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("contexts.toml");
-        let kept = login(270, 30);
-        let server = ServerContext {
-            endpoint: "https://rota.example".into(),
-            login: Some(kept.clone()),
-            ..ServerContext::default()
-        };
-        let tokens = Tokens { id_token: TOKEN.into(), refresh_token: Some("again".into()) };
-        let renew = |kept: Login| {
-            let endpoint = Options::new("https://rota.example").endpoint;
-            store_renewed(&path, ("prod", &endpoint), kept, &tokens)
-        };
-        let set = |server: ServerContext| {
-            Contexts::change(&path, |contexts| {
-                contexts.named.insert("prod".into(), server);
-                anyhow::Ok(())
-            })
-        };
-        let now = || Contexts::read(&path).unwrap().named["prod"].login.clone();
-        set(server.clone()).unwrap();
-        assert_eq!(renew(kept.clone()).unwrap().expires, 4_102_444_800);
-        assert_eq!(now().unwrap().id_token.expose_secret(), TOKEN);
-        let other = renew(kept.clone()).unwrap_err();
-        assert!(other.to_string().contains("another login"), "{other}");
-        set(ServerContext { login: None, ..server }).unwrap();
-        let refused = renew(kept).unwrap_err();
-        assert!(refused.to_string().contains("logged out") && now().is_none(), "{refused}");
     }
 
     #[test]

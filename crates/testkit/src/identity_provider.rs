@@ -170,6 +170,13 @@ impl IdentityProvider {
         self.provider.refreshes.load(Ordering::Relaxed)
     }
 
+    /// Returns a token that renews a login, once.
+    pub fn refresh_token(&self) -> String {
+        let token = Uuid::new_v4().to_string();
+        self.provider.refresh_tokens.lock().push(token.clone());
+        token
+    }
+
     /// Changes what the provider does from now on.
     pub fn behave(&self, change: impl FnOnce(&mut Behavior)) {
         change(&mut self.provider.behavior.lock());

@@ -109,6 +109,22 @@ async fn login_by_device_is_renewed_until_logout() -> Result<()> {
 }
 
 #[tokio::test]
+async fn expired_login_is_renewed_where_it_cannot_be_kept() -> Result<()> {
+    let (fixture, provider) = start().await?;
+    rota(&fixture, &["login"]).await.success();
+    set_expiry(&fixture, 1)?;
+    // A folder in the place of the lock keeps root from writing, too.
+    let lock = fixture.dir().join("home/.config/rota/contexts.lock");
+    std::fs::remove_file(&lock)?;
+    std::fs::create_dir(&lock)?;
+    let renewed = rota(&fixture, &["get", "tasks"]).await;
+    assert!(renewed.err.contains("could not be kept"), "{renewed:?}");
+    renewed.success();
+    assert_eq!(provider.refreshes(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn login_by_browser_needs_its_own_answer() -> Result<()> {
     let (fixture, provider) = start().await?;
     provider.behave(|next| next.has_device_flow = false);
