@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::tasks;
+use serde_json::json;
 
 use crate::{Fixture, Graces, workload};
 
@@ -23,6 +24,50 @@ async fn space(client: &rota_client::Client) -> Result<v1::StoreSpace> {
     status.store.and_then(|store| store.space).context("the store has no files")
 }
 
+/// Creation of a workflow that waits for a signal.
+fn workflow(key: &str) -> v1::CreateWorkflowRequest {
+    serde_json::from_value(json!({
+        "parent": "namespaces/default",
+        "workflow": { "spec": { "steps": [{ "name": "hold", "wait": { "signal": "go" } }] } },
+        "idempotencyKey": key,
+    }))
+    .unwrap()
+}
+
+/// Asserts that nothing new is accepted, and that what exists is returned.
+async fn nothing_new_is_accepted(client: &rota_client::Client, known: &str) -> Result<()> {
+    let refused = tasks::create(client, large()).await.unwrap_err().downcast::<rota_client::Error>()?;
+    let template = serde_json::from_value(json!({
+        "workflowTemplate": {
+            "name": "namespaces/default/templates/new",
+            "spec": { "workflow": { "steps": [{ "name": "a", "wait": { "duration": "0s" } }] } },
+        },
+        "allowMissing": true,
+    }))?;
+    let schedule = serde_json::from_value(json!({
+        "schedule": {
+            "name": "namespaces/default/schedules/new",
+            "spec": { "cron": "0 3 * * *", "workflow": { "spec": workflow("").workflow.unwrap().spec } },
+        },
+        "allowMissing": true,
+    }))?;
+    let kind = serde_json::from_value(json!({
+        "taskKind": { "name": "namespaces/default/kinds/new", "spec": { "description": "new" } },
+    }))?;
+    let all = [
+        refused,
+        client.create_workflow(workflow("new")).await.unwrap_err(),
+        client.update_workflow_template(template).await.unwrap_err(),
+        client.update_schedule(schedule).await.unwrap_err(),
+        client.put_task_kind(kind).await.unwrap_err(),
+    ];
+    for refused in all {
+        assert_eq!(refused.reason.as_deref(), Some("STORE_NEARLY_FULL"), "{refused:?}");
+    }
+    assert_eq!(client.create_workflow(workflow("known")).await?.uid, known);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn full_volume_takes_what_frees_space() -> Result<()> {
     let mut fixture = Fixture::on_small_disk(Graces::LONG, DISK).await?;
@@ -38,6 +83,7 @@ async fn full_volume_takes_what_frees_space() -> Result<()> {
     let wait = format!("until test -e {}; do sleep 0.1; done", gate.display());
     let running = tasks::create(&client, workload::shell(&wait, &[])).await?;
     tasks::until_state(&client, &running.name, TaskState::Running).await?;
+    let known = client.create_workflow(workflow("known")).await?;
 
     fixture.disk.as_ref().context("no disk")?.fill()?;
     // Noticed within seconds, by a measurement.
@@ -46,9 +92,7 @@ async fn full_volume_takes_what_frees_space() -> Result<()> {
         Ok(status.causes.iter().any(|cause| cause.code == "store_space"))
     })
     .await?;
-    let refused = tasks::create(&fixture.impatient_client()?, large()).await.unwrap_err();
-    let refused = refused.downcast::<rota_client::Error>()?;
-    assert_eq!(refused.reason.as_deref(), Some("STORE_NEARLY_FULL"), "{refused:?}");
+    nothing_new_is_accepted(&fixture.impatient_client()?, &known.uid).await?;
 
     // The control plane starts on the full volume, and takes the result of what runs.
     fixture.kill_server().await;
