@@ -107,6 +107,7 @@ mod tests {
                 deltas: Arc::new(Deltas::new(scheduler)),
                 stop: CancellationToken::new(),
             },
+            approvals: Arc::default(),
         };
         let spec = json!({ "steps": [{ "name": "hold", "wait": { "signal": "go" } }] });
         let create = async |key: &str, only_check: bool| {
