@@ -194,8 +194,8 @@ pub struct Account {
     /// What an attempt usually costs, in millionths of a US dollar; zero if unknown.
     #[serde(default)]
     pub usual: i64,
-    /// What an attempt may spend between two reports, such as on a turn of a model, in millionths of a US dollar: the dearest of
-    /// late; zero if unknown.
+    /// What an attempt of an agent may spend between two reports, such as on a turn of a model, in millionths of a US dollar: the
+    /// dearest of late; zero if unknown.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: i64,
     /// Whether tasks may wait for the budget.
@@ -239,7 +239,9 @@ impl Account {
 
     /// Adds a cost that was reported to the books of the day and the month.
     pub fn add(&mut self, micro_usd: i64, now: Timestamp) {
-        self.turn = micro_usd.max(average(self.turn, micro_usd));
+        if self.scope.agent().is_some() {
+            self.turn = micro_usd.max(average(self.turn, micro_usd));
+        }
         for period in Period::ALL {
             let number = period.number(now);
             let book = self.book_mut(period);

@@ -104,7 +104,7 @@ fn usual_cost_follows_the_attempts() {
 
 #[test]
 fn turn_is_the_dearest_of_late() {
-    let mut account = account();
+    let mut account = Account { scope: Scope::Agent(AgentName::new("a").unwrap()), ..account() };
     for cost in [80, 10, 90] {
         account.add(cost, NOON);
     }

@@ -33,7 +33,7 @@ async fn create(t: &mut Harness, target: Target, budget: Option<i64>) -> TaskId 
 }
 
 /// Connects a worker of agent `b`, which can do the same as agent `a`.
-async fn other_agent(t: &mut Harness, budget: Budget) -> WorkerRef {
+pub(super) async fn other_agent(t: &mut Harness, budget: Budget) -> WorkerRef {
     let Command::PutAgent(mut put) = put_agent("b", "v1", None) else { panic!("no agent") };
     put.agent.budget = budget;
     t.one(Command::PutAgent(put)).await.unwrap();
@@ -46,7 +46,7 @@ async fn other_agent(t: &mut Harness, budget: Budget) -> WorkerRef {
 }
 
 /// Claims tasks of one target. Returns the tasks that were given.
-async fn claim_of(t: &mut Harness, by: &WorkerRef, target: Target, slots: usize) -> Vec<TaskId> {
+pub(super) async fn claim_of(t: &mut Harness, by: &WorkerRef, target: Target, slots: usize) -> Vec<TaskId> {
     let route = t.route(target).await;
     let before = t.commits.len();
     let claim = Claim {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rota_core::failure::{Class, Failure};
 use rota_core::spending::{Account, Budget, BudgetWait, Period, Scope};
 use rota_core::target::Target;
-use rota_core::task::{AttemptOutcome, Command, EndedAttempt, Stopping, Task, Transition};
+use rota_core::task::{AttemptOutcome, Command, EndedAttempt, State, Stopping, Task, Transition};
 use rota_core::usage::usd;
 use rota_core::workflow;
 use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
@@ -22,6 +22,9 @@ const MAX_STOPPED: usize = 256;
 pub(super) struct Spenders {
     /// Number of those that may begin another turn.
     attempts: i64,
+    /// What their next turns may cost, each as much as one of its agent, in millionths of a US dollar: nothing while the agent has
+    /// never reported a cost.
+    turns: i64,
     /// What they have reserved and not spent, in millionths of a US dollar.
     reserved: i64,
 }
@@ -34,20 +37,37 @@ impl Spenders {
     /// Adds others, or takes them back.
     pub(super) fn add(&mut self, others: Self, sign: i64) {
         self.attempts = self.attempts.saturating_add(sign * others.attempts);
+        self.turns = self.turns.saturating_add(sign * others.turns);
         self.reserved = self.reserved.saturating_add(sign * others.reserved);
+    }
+
+    /// Charges each attempt a turn of its agent.
+    pub(super) fn with_turns(self, turn: i64) -> Self {
+        Self { turns: self.attempts.saturating_mul(turn), ..self }
+    }
+
+    /// Returns what counts for a budget. That of a workflow is only reserved of.
+    pub(super) fn of(self, scope: &Scope) -> Self {
+        match scope {
+            Scope::Workflow(_) => Self { reserved: self.reserved, ..Self::default() },
+            Scope::Namespace | Scope::Agent(_) => self,
+        }
+    }
+
+    /// Returns what changes when a turn of the agent of these attempts costs so much more.
+    pub(super) fn repriced(self, by: i64) -> Self {
+        Self { turns: self.attempts.saturating_mul(by), ..Self::default() }
     }
 }
 
-/// Returns what the attempt of a task may spend, and whose attempt it is. Nothing until something was spent or limited, except what it
-/// has reserved: tasks without cost are not counted.
-pub(super) fn spender(task: &Task, has_accounts: bool) -> Option<(&AgentName, Spenders)> {
+/// Returns what the attempt of a task may spend, without its next turn, and whose attempt it is. One that waits for input begins no turn.
+pub(super) fn spender(task: &Task) -> Option<(&AgentName, Spenders)> {
     let assignment = task.assignment.as_ref()?;
-    let reserved = assignment.unspent();
-    if reserved == 0 && !has_accounts {
-        return None;
-    }
-    let is_over = assignment.work_ended || assignment.stopping.is_some() || task.delivers();
-    let spends = Spenders { attempts: i64::from(!is_over), reserved };
+    let is_idle = assignment.work_ended
+        || assignment.stopping.is_some()
+        || task.delivers()
+        || task.state == State::InputRequired;
+    let spends = Spenders { attempts: i64::from(!is_idle), turns: 0, reserved: assignment.unspent() };
     Some((assignment.agent.as_ref()?, spends)).filter(|_| !spends.is_empty())
 }
 
@@ -111,30 +131,48 @@ impl<B: Backend> Engine<B> {
         self.spenders(key).reserved
     }
 
-    /// Returns what running attempts may still spend of a budget: what they have reserved, and not less than a turn of each.
+    /// Returns what running attempts may still spend of a budget: what they have reserved, and not less than a turn of each whose agent
+    /// has reported costs.
     pub(super) fn committed(&self, key: &AccountKey) -> i64 {
-        let Spenders { attempts, reserved } = self.spenders(key);
-        // Those of a new agent are expected to be like those of others.
-        let of_all = (key.0.clone(), Scope::Namespace);
-        let known = [key, &of_all].into_iter().filter_map(|key| self.account(key));
-        let turn = known.map(|account| account.turn).find(|turn| *turn > 0).unwrap_or_default();
-        reserved.max(attempts.saturating_mul(turn))
+        let Spenders { turns, reserved, .. } = self.spenders(key);
+        reserved.max(turns)
+    }
+
+    /// Returns what a turn of an agent costs; zero if unknown.
+    fn turn(&self, namespace: &Namespace, agent: &AgentName) -> i64 {
+        let account = self.account(&(namespace.clone(), Scope::Agent(agent.clone())));
+        account.map_or(0, |account| account.turn)
+    }
+
+    /// Charges the attempts of an agent what a turn costs now. The namespace has the sum of its agents.
+    fn reprice(&mut self, id: &AccountKey, turn_before: i64) {
+        let Scope::Agent(agent) = &id.1 else { return };
+        let by = self.turn(&id.0, agent).saturating_sub(turn_before);
+        let change = self.spenders(id).repriced(by);
+        if !change.is_empty() {
+            for key in keys(&id.0, Some(agent)) {
+                self.write_set.spenders.entry(key).or_default().add(change, 1);
+            }
+        }
     }
 
     /// Takes in what a command has changed about what the attempt of a task may spend. Others may use what is not reserved any more.
     pub(super) fn observe_spender(&mut self, before: Option<(AgentName, Spenders)>, key: TaskKey) {
         let Some(entry) = self.write_set.get(key) else { return };
-        let after = spender(&entry.task, self.has_accounts()).map(|(agent, spends)| (agent.clone(), spends));
+        let after = spender(&entry.task).map(|(agent, spends)| (agent.clone(), spends));
         if before == after {
             return;
         }
         let task = Arc::clone(&entry.task);
-        let is_freed = before.is_some() && after.as_ref().is_none_or(|(_, spends)| spends.reserved == 0);
+        let is_freed = before.as_ref().is_some_and(|(_, before)| {
+            (after.as_ref()).is_none_or(|(_, after)| after.reserved == 0 || after.attempts < before.attempts)
+        });
         let before = before.map(|(agent, spends)| (agent, spends, -1));
         for (agent, spends, sign) in before.into_iter().chain(after.map(|(agent, spends)| (agent, spends, 1)))
         {
+            let spends = spends.with_turns(self.turn(&task.namespace, &agent));
             for key in funders(&task, Some(&agent)) {
-                self.write_set.spenders.entry(key.clone()).or_default().add(spends, sign);
+                self.write_set.spenders.entry(key.clone()).or_default().add(spends.of(&key.1), sign);
                 if is_freed {
                     self.offer_room(&key);
                 }
@@ -195,28 +233,30 @@ impl<B: Backend> Engine<B> {
 
     /// Adds a cost to an account. Once its limit is reached, attempts are stopped: that of the task that reports it, and
     /// at first all others. An attempt that reports a cost is stopped before if what is left is not enough for a turn of each of the
-    /// others: so all of them together exceed the limit by a turn at most.
+    /// others that may cost something: so all of them together exceed the limit by a turn at most.
     fn spend(&mut self, id: &AccountKey, cost: i64, key: TaskKey, now: Timestamp) {
         let budget = self.budget(id);
         let account = self.account_mut(id);
         let is_first = account.exhausted(&budget, now).is_none();
+        let turn_before = account.turn;
         account.add(cost, now);
         let warning = account.take_warning(&budget, now);
-        let (turn, is_exhausted) = (account.turn, account.exhausted(&budget, now).is_some());
+        let is_exhausted = account.exhausted(&budget, now).is_some();
+        self.reprice(id, turn_before);
         if let Some(message) = warning {
             self.write_set.next.push_back((key, Command::WarnOfBudget { message }));
         }
-        let entry = self.write_set.get(key);
-        let own = entry
-            .and_then(|entry| spender(&entry.task, true))
-            .filter(|(agent, _)| id.1.agent().is_none_or(|of| of == *agent));
-        let own = own.map(|(_, own)| own.attempts);
+        let own = self.write_set.get(key).and_then(|entry| {
+            let (agent, own) = spender(&entry.task)?;
+            let spends_of_it = own.attempts > 0 && id.1.agent().is_none_or(|of| of == agent);
+            spends_of_it.then(|| own.with_turns(self.turn(&id.0, agent)).turns)
+        });
         if own.is_none() && !is_exhausted {
             return;
         }
-        let others = self.spenders(id).attempts.saturating_sub(own.unwrap_or_default());
+        let others = self.spenders(id).turns.saturating_sub(own.unwrap_or_default());
         let account = self.account_or_new(id);
-        let Some(period) = account.blocked(&budget, others.saturating_mul(turn), 0, now) else { return };
+        let Some(period) = account.blocked(&budget, others, 0, now) else { return };
         let stopping = stopping(&account, &budget, account.wait(period, now), now);
         let on_workers = self.memory.on_workers().filter(|_| is_first && is_exhausted);
         let mut concerned: Vec<_> = on_workers.filter(|key| self.spends(*key, id)).collect();
@@ -272,11 +312,13 @@ impl<B: Backend> Engine<B> {
         spent: [Option<i64>; 2],
         now: Timestamp,
     ) -> Answer {
+        let turn_before = self.account(&id).map_or(0, |account| account.turn);
         for (period, spent) in Period::ALL.into_iter().zip(spent) {
             if let Some(spent) = spent {
                 self.account_mut(&id).correct(period, spent, now);
             }
         }
+        self.reprice(&id, turn_before);
         self.budget_changed(&id, now);
         Reply::Account(self.account_or_new(&id)).into()
     }

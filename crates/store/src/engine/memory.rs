@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
-use rota_core::spending::Account;
+use rota_core::spending::{Account, Scope};
 use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
-use super::budgets::{Spenders, funders, spender};
+use super::budgets::{Spenders, funders, keys, spender};
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::funding::OFFER_INTERVAL;
@@ -168,12 +168,14 @@ impl Memory {
         } else {
             self.waiting.remove(&key);
         }
-        let is_first = self.accounts.is_empty();
-        self.accounts.insert(key, account);
-        if is_first {
-            self.spenders.clear();
-            let on_workers: Vec<_> = self.live.values().map(|live| Arc::clone(&live.task)).collect();
-            on_workers.iter().for_each(|task| self.count_spender(task, 1));
+        let turn = account.turn;
+        let before = self.accounts.insert(key.clone(), account).map_or(0, |before| before.turn);
+        if let Scope::Agent(agent) = &key.1 {
+            let of_agent = self.spenders.get(&key).copied().unwrap_or_default();
+            let change = of_agent.repriced(turn.saturating_sub(before));
+            for key in keys(&key.0, Some(agent)) {
+                self.add_spenders(key, change, 1);
+            }
         }
     }
 
@@ -218,9 +220,8 @@ impl Memory {
         let key = new.task.key;
         let now_on = new.task.assignment.as_ref().map(|assignment| &assignment.worker);
         let old = self.live.remove(&key);
-        let has_accounts = self.has_accounts();
-        let before = old.as_ref().and_then(|old| spender(&old.task, has_accounts));
-        if before != spender(&new.task, has_accounts) {
+        let before = old.as_ref().and_then(|old| spender(&old.task));
+        if before != spender(&new.task) {
             old.iter().for_each(|old| self.count_spender(&old.task, -1));
             self.count_spender(&new.task, 1);
         }
@@ -243,19 +244,25 @@ impl Memory {
         }
     }
 
-    fn has_accounts(&self) -> bool {
-        !self.accounts.is_empty()
-    }
-
     /// Adds what the attempt of a task may spend, or takes it back.
     fn count_spender(&mut self, task: &Task, sign: i64) {
-        let Some((agent, spends)) = spender(task, self.has_accounts()) else { return };
+        let Some((agent, spends)) = spender(task) else { return };
+        let account = self.accounts.get(&(task.namespace.clone(), Scope::Agent(agent.clone())));
+        let spends = spends.with_turns(account.map_or(0, |account| account.turn));
         for key in funders(task, Some(agent)) {
-            let all = self.spenders.entry(key.clone()).or_default();
-            all.add(spends, sign);
-            if all.is_empty() {
-                self.spenders.remove(&key);
-            }
+            let spends = spends.of(&key.1);
+            self.add_spenders(key, spends, sign);
+        }
+    }
+
+    fn add_spenders(&mut self, key: AccountKey, spenders: Spenders, sign: i64) {
+        if spenders.is_empty() {
+            return;
+        }
+        let all = self.spenders.entry(key.clone()).or_default();
+        all.add(spenders, sign);
+        if all.is_empty() {
+            self.spenders.remove(&key);
         }
     }
 

@@ -269,13 +269,12 @@ impl<B: Backend> Engine<B> {
         if self.load(key)?.is_none() {
             return Ok(Err(self.absent_key(key)));
         }
-        let has_accounts = self.has_accounts();
         let write_set = &mut self.write_set;
         let Some(entry) = write_set.entries.get_mut(&key) else { return Ok(Err(self.absent_key(key))) };
         let assigning = matches!(command, Command::Assign { .. });
         let (before, was_on_worker) = (place(&entry.task), entry.task.assignment.is_some());
         let waited = waits_for(&entry.task);
-        let spent_before = spender(&entry.task, has_accounts).map(|(agent, spends)| (agent.clone(), spends));
+        let spent_before = spender(&entry.task).map(|(agent, spends)| (agent.clone(), spends));
         match Arc::make_mut(&mut entry.task).apply(command, now) {
             Err(rejected) => Ok(Err(rejected.into())),
             Ok(out) => {

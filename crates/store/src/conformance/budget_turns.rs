@@ -1,0 +1,78 @@
+//! Turns that running attempts may still spend near a limit: which attempts are charged one.
+
+use bytes::Bytes;
+use rota_core::TaskId;
+use rota_core::spending::Budget;
+use rota_core::task::{self, EventEffect, Item, State};
+
+use super::budget_waits::{claim_of, other_agent};
+use super::budgets::{claim, daily, several, spend, start};
+use super::harness::{Harness, attempt_of, to_agent};
+
+async fn create_free(t: &mut Harness) -> TaskId {
+    let mut create = t.task();
+    create.task.target = to_agent("b");
+    t.create(create).await.id
+}
+
+async fn is_stopping(t: &Harness, id: TaskId) -> bool {
+    t.read(id).await.assignment.expect("it does not run").stopping.is_some()
+}
+
+pub async fn free_attempts_take_no_budget(t: &mut Harness) {
+    let worker = start(t, Budget::default(), daily(100)).await;
+    let other = other_agent(t, Budget::default()).await;
+    let mut free = Vec::new();
+    for _ in 0..10 {
+        free.push(create_free(t).await);
+    }
+    assert_eq!(claim_of(t, &other, to_agent("b"), 10).await.len(), 10);
+    several(t, 1).await;
+    let paid = claim(t, &worker, 1).await.remove(0);
+    spend(t, &paid, 1, 10).await;
+    assert!(!is_stopping(t, paid.id).await, "90 of 100 are left, and the others cost nothing");
+    let eleventh = create_free(t).await;
+    assert_eq!(claim_of(t, &other, to_agent("b"), 1).await, [eleventh]);
+    let second = several(t, 1).await;
+    assert_eq!(claim_of(t, &worker, to_agent("a"), 1).await, second);
+    // Those that report a cost are charged from then on, with all of their agent, also those that began before.
+    let first = t.read(free[0]).await;
+    spend(t, &first, 1, 10).await;
+    assert!(is_stopping(t, first.id).await, "80 are left, and the 12 others take a turn of 10");
+    create_free(t).await;
+    assert_eq!(claim_of(t, &other, to_agent("b"), 1).await, []);
+    // A restart counts the same.
+    t.reopen().await;
+    t.hello_again("w", "process 1", vec![(paid.id, paid.fence)]).await;
+    let paid = t.read(paid.id).await;
+    spend(t, &paid, 2, 11).await;
+    assert!(is_stopping(t, paid.id).await);
+}
+
+pub async fn waiting_attempts_begin_no_turn(t: &mut Harness) {
+    let worker = start(t, Budget::default(), daily(100)).await;
+    several(t, 2).await;
+    let given = claim(t, &worker, 2).await;
+    let asked = EventEffect::InputRequested { request: "q".to_owned(), payload: Bytes::from_static(b"?") };
+    let items = vec![Item { at: t.now(), payload: Bytes::from_static(b"event"), effect: asked }];
+    let report = task::Command::Report { attempt: attempt_of(&given[1]), first: 1, items };
+    t.ask(given[1].id, report).await.unwrap();
+    assert_eq!(t.state(given[1].id).await, State::InputRequired);
+    spend(t, &given[0], 1, 60).await;
+    assert!(!is_stopping(t, given[0].id).await, "the other one waits");
+    let payload = Bytes::from_static(b"yes");
+    let answer = task::Command::GiveInput { request: "q".to_owned(), payload, grant: None };
+    t.ask(given[1].id, answer).await.unwrap();
+    spend(t, &given[0], 2, 61).await;
+    assert!(is_stopping(t, given[0].id).await, "39 are left, and the other one continues");
+}
+
+/// Nothing was spent or limited before in the namespace.
+pub async fn first_report_counts_the_other_attempts(t: &mut Harness) {
+    let worker = start(t, daily(100), Budget::default()).await;
+    several(t, 2).await;
+    let given = claim(t, &worker, 2).await;
+    assert!(t.store.snapshot().await.unwrap().accounts.is_empty());
+    spend(t, &given[0], 1, 60).await;
+    assert!(is_stopping(t, given[0].id).await, "40 are left, and the other one takes a turn of 60");
+}
