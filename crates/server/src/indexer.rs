@@ -58,6 +58,11 @@ impl IndexState {
         self.wake.notify_one();
     }
 
+    /// Looks for what is to be done, without a commit.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     /// Returns the number of revisions that the index is behind the commits.
     pub(crate) fn lag(&self) -> u64 {
         self.committed.load(Ordering::Relaxed).saturating_sub(self.indexed.load(Ordering::Relaxed))
@@ -131,18 +136,15 @@ pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: Ta
         loop {
             // An activation for each transaction: a long log must not look stuck.
             let activation = monitor.activate();
-            // While the volume is nearly full, the index can wait; results cannot.
-            let more = match store.keeps_room_for_results() {
-                true => Ok(false),
-                false => step(store.reads(), store.index(), &mut sweep).await,
-            };
-            match more {
-                Ok(more) => {
+            match step_with_room(&store, &mut sweep).await {
+                Ok(Some(more)) => {
                     activation.succeeded();
                     if more {
                         continue;
                     }
                 }
+                // Not counted: nothing was done.
+                Ok(None) => drop(activation),
                 Err(error) => {
                     tracing::warn!(%error, "failed to update the search index, retrying");
                     activation.failed(&error);
@@ -155,6 +157,16 @@ pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: Ta
         }
     };
     stop.run_until_cancelled(follow).await;
+}
+
+/// Does one step, unless the volume is nearly full: the index can wait; results cannot. Steps follow each other faster than the room is
+/// measured otherwise. Returns whether there is more; `None` without room.
+async fn step_with_room(store: &StoreClient, sweep: &mut Option<TaskKey>) -> Result<Option<bool>, Error> {
+    store.measure_space().await?;
+    match store.has_room_for_index() {
+        true => step(store.reads(), store.index(), sweep).await.map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Does one transaction of what is to be done. Returns whether there is more. `sweep` is the last task of the index that was looked for

@@ -176,13 +176,22 @@ impl StoreClient {
     /// Measures the room of the store.
     pub(crate) async fn measure_space(&self) -> Result<(), Error> {
         let space = self.store.space().await?;
+        let had_room = self.has_room_for_index();
         self.room.lock().measured(space, Instant::now());
+        if !had_room && self.has_room_for_index() {
+            self.index.wake();
+        }
         Ok(())
     }
 
     /// Returns the room of the store when it was last measured; `None` if it has no files.
     pub(crate) fn space(&self) -> Option<StoreSpace> {
         self.room.lock().space()
+    }
+
+    /// Whether the full-text index, whose file is not the database's, may grow.
+    pub(crate) fn has_room_for_index(&self) -> bool {
+        self.space().is_none_or(|space| space.has_room_for_others(0))
     }
 
     /// Whether reports are left out of logs: the volume has been nearly full for so long that what is left of it is kept for

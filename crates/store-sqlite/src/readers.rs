@@ -327,9 +327,11 @@ impl Reader for Readers {
             let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
             let number = |pragma| number(pragma).map(unsigned).map_err(|error| explain(&error));
             let page = number("page_size")?;
-            let log = fs::metadata(disk::sibling(&self.path, "-wal")).map_or(0, |log| log.len());
+            let others =
+                ["-wal", ".search", ".search-wal"].map(|extension| disk::sibling(&self.path, extension));
+            let others = others.iter().map(|file| fs::metadata(file).map_or(0, |file| file.len())).sum();
             Ok(Some(StoreSpace {
-                size: number("page_count")?.saturating_mul(page).saturating_add(log),
+                size: number("page_count")?.saturating_mul(page).saturating_add(others),
                 reusable: number("freelist_count")?.saturating_mul(page),
                 free: volume.free,
                 volume: volume.size,

@@ -226,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn index_counts_as_size_of_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_writer, index) = readers(folder.path());
+        let size = || rota_store::Reader::space(&index).unwrap().unwrap().size;
+        let before = size();
+        update(&index);
+        assert!(size() > before);
+    }
+
+    #[test]
     fn index_of_another_version_makes_place() {
         let folder = tempfile::tempdir().unwrap();
         let (_writer, index) = readers(folder.path());

@@ -13,6 +13,9 @@ pub struct StoreSpace {
     pub volume: u64,
 }
 
+/// Files besides the database stop at this multiple of the room that is kept for results: they grow faster than the room is measured.
+const RESERVES: u64 = 2;
+
 impl StoreSpace {
     /// Room below which nothing new is accepted, so that what was accepted can be completed: a twentieth of the volume.
     pub fn needed(&self) -> u64 {
@@ -32,6 +35,12 @@ impl StoreSpace {
     pub fn is_nearly_full(&self) -> bool {
         self.available() < self.needed()
     }
+
+    /// Whether files besides the database may grow, such as artifacts and the full-text index, after so many bytes since the measurement.
+    /// What is reusable within the database is of no use to them.
+    pub fn has_room_for_others(&self, unmeasured: u64) -> bool {
+        self.free.saturating_sub(unmeasured) >= self.needed().saturating_mul(RESERVES)
+    }
 }
 
 #[cfg(test)]
@@ -50,5 +59,16 @@ mod tests {
         assert!(!large.is_nearly_full(), "a large volume keeps no more than is useful");
         assert!(StoreSpace { free: (1 << 28) - 1, ..large }.is_nearly_full());
         assert!(!StoreSpace::default().is_nearly_full(), "unknown");
+    }
+
+    #[test]
+    fn reusable_room_is_none_for_other_files() {
+        let gib = 1 << 30;
+        let reserves = 2 * (gib / 20);
+        let space = StoreSpace { size: 100 * gib, reusable: 90 * gib, free: reserves - 1, volume: gib };
+        assert!(!space.is_scarce() && !space.has_room_for_others(0));
+        let roomy = StoreSpace { free: reserves + 10, ..space };
+        assert!(roomy.has_room_for_others(10) && !roomy.has_room_for_others(11));
+        assert!(StoreSpace::default().has_room_for_others(0), "unknown");
     }
 }

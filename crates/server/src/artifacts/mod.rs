@@ -33,9 +33,6 @@ const HINT: &str =
 pub(crate) const HINT_FULL: &str = "delete old tasks with `rota admin prune`, which frees their artifacts within an hour, or \
                                     raise `artifacts_quota_mib` of the server";
 
-/// Artifacts stop at this multiple of the room that is kept for results: they arrive faster than results are measured.
-const RESERVES: u64 = 2;
-
 /// A namespace with less than this part of its quota left is nearly full: what it refuses is reported, and what is abandoned removed sooner.
 const NEARLY_FULL: u64 = 8;
 
@@ -133,10 +130,9 @@ impl Artifacts {
         if unmeasured.0.as_ref() != Some(&space) {
             *unmeasured = (Some(space), 0);
         }
-        // What is reusable within the store's files is of no use to others.
-        let left = space.free.saturating_sub(unmeasured.1);
+        let stored = unmeasured.1;
         drop(unmeasured);
-        if left < space.needed() * RESERVES {
+        if !space.has_room_for_others(stored) {
             return Err(NoRoom {
                 message: health::describe_space(&space),
                 hint: health::SPACE_HINT,
