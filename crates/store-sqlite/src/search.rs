@@ -4,20 +4,27 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::TaskKey;
 use rota_store::Error;
 use rota_store::codec::{signed, unsigned};
 use rota_store::search::{INDEX_VERSION, IndexUpdate, SearchIndex, SearchQuery, of_namespace};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use tokio::time::Instant;
 
 use crate::open::{BUSY_TIMEOUT, explain};
 use crate::{Readers, disk};
 
-/// Words as they are given: only the spaces between them separate them. The other characters are those of namespaces.
+/// Time of one search: others wait for it.
+const MAX_SEARCH: Duration = Duration::from_secs(10);
+/// Operations of SQLite after which a search looks at the clock.
+const CLOCK_OPS: i32 = 1000;
+
+/// Words as they are given, and their beginnings of the length from which on a query finds longer words (`MIN_PREFIX_CHARS`): only the spaces between them separate them. The other characters are those of namespaces.
 const SCHEMA: &str = "
-    CREATE VIRTUAL TABLE tasks USING fts5(words, content='', contentless_delete=1, detail=none,
+    CREATE VIRTUAL TABLE tasks USING fts5(words, content='', contentless_delete=1, detail=none, prefix='3',
         tokenize=\"ascii tokenchars '/-.'\");
     CREATE TABLE position (id INTEGER PRIMARY KEY CHECK (id = 0), store BLOB NOT NULL, revision INTEGER NOT NULL);";
 const SEARCH: &str =
@@ -41,6 +48,24 @@ impl SearchFile {
         Self { path: disk::sibling(database, ".search"), connection: Mutex::default() }
     }
 
+    /// Searches for a limited time.
+    fn search(&self, query: &SearchQuery, time: Duration) -> Result<Vec<TaskKey>, Error> {
+        let before: i64 = signed(query.before.map_or(u64::MAX, |key| key.0));
+        let limit: i64 = signed(query.limit);
+        self.with(|connection| {
+            let end = Instant::now() + time;
+            connection.progress_handler(CLOCK_OPS, Some(move || Instant::now() >= end))?;
+            let find = || {
+                let mut statement = connection.prepare_cached(SEARCH)?;
+                let found = statement.query_map(params![expression(query), before, limit], key)?;
+                found.collect()
+            };
+            let found = find();
+            connection.progress_handler(0, None::<fn() -> bool>)?;
+            found
+        })
+    }
+
     fn with<T>(&self, call: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let mut slot = self.connection.lock();
         let outcome = match &mut *slot {
@@ -48,6 +73,9 @@ impl SearchFile {
             None => open(&self.path).and_then(|connection| call(slot.insert(connection))),
         };
         outcome.map_err(|error| {
+            if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) {
+                return too_long();
+            }
             let error = explain(&error);
             if matches!(error, Error::Corrupt(_)) {
                 tracing::warn!(%error, "the search index is damaged: it is removed, and built again");
@@ -56,6 +84,13 @@ impl SearchFile {
             }
             error
         })
+    }
+}
+
+fn too_long() -> Error {
+    Error::Unavailable {
+        message: format!("the search took longer than {} s", MAX_SEARCH.as_secs()),
+        hint: "search for rarer words, in one namespace",
     }
 }
 
@@ -120,13 +155,7 @@ fn key(row: &rusqlite::Row<'_>) -> rusqlite::Result<TaskKey> {
 
 impl SearchIndex for Readers {
     fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
-        let before: i64 = signed(query.before.map_or(u64::MAX, |key| key.0));
-        let limit: i64 = signed(query.limit);
-        self.search.with(|connection| {
-            let mut statement = connection.prepare_cached(SEARCH)?;
-            let found = statement.query_map(params![expression(query), before, limit], key)?;
-            found.collect()
-        })
+        self.search.search(query, MAX_SEARCH)
     }
 
     fn indexed_revision(&self) -> Result<Option<u64>, Error> {
@@ -186,7 +215,8 @@ impl SearchIndex for Readers {
 #[cfg(test)]
 mod tests {
     use rota_core::Namespace;
-    use rota_store::search::{IndexedTask, query_words};
+    use rota_store::Store;
+    use rota_store::search::{IndexedTask, MIN_PREFIX_CHARS, query_words};
 
     use super::*;
 
@@ -201,6 +231,49 @@ mod tests {
         assert!(readers.update_index(&update).unwrap());
         let query = SearchQuery { words: query_words("needle"), limit: 10, ..SearchQuery::default() };
         assert_eq!(readers.search(&query).unwrap(), [TaskKey(7)]);
+    }
+
+    #[test]
+    fn search_ends_after_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_writer, index) = readers(folder.path());
+        let namespace = Namespace::new("n").unwrap();
+        let tasks: Vec<_> =
+            (1..5000).map(|key| IndexedTask::new(TaskKey(key), &namespace, ["a needle"])).collect();
+        let update = IndexUpdate { after: None, through: 9, tasks, removed: Vec::new() };
+        assert!(index.update_index(&update).unwrap());
+        let query = SearchQuery { words: query_words("needle"), limit: 10_000, ..SearchQuery::default() };
+        let cut = index.search.search(&query, Duration::ZERO).unwrap_err();
+        assert!(cut.to_string().contains("longer than 10 s"), "{cut}");
+        assert_eq!(index.search(&query).unwrap().len(), 4999);
+        // Of prefixes longer than those that the index has, too.
+        let query = SearchQuery { words: query_words("need"), limit: 1, ..SearchQuery::default() };
+        assert_eq!(index.search(&query).unwrap(), [TaskKey(4999)]);
+        assert!(SCHEMA.contains(&format!("prefix='{MIN_PREFIX_CHARS}'")));
+    }
+
+    /// A pipe as the file: opening it takes until another process reads it.
+    #[tokio::test]
+    async fn reads_do_not_wait_for_searches() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rota.db");
+        let pipe = folder.path().join("rota.db.search");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let clock: crate::Clock = std::sync::Arc::new(|| rota_core::Timestamp(1));
+        let store = std::sync::Arc::new(crate::open(crate::Options { path, clock, seed: 0 }).unwrap());
+        let mut searches = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let store = std::sync::Arc::clone(&store);
+            searches.spawn(async move { store.indexed_keys(TaskKey(0), 1).await });
+        }
+        tokio::task::yield_now().await;
+        let read = tokio::time::timeout(Duration::from_secs(30), store.revision()).await;
+        let waits = searches.try_join_next().is_none();
+        let reader = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).unwrap();
+        while searches.join_next().await.is_some() {}
+        drop(reader);
+        assert!(read.is_ok() && waits);
+        store.close().await;
     }
 
     #[test]

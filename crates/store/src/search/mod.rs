@@ -11,12 +11,12 @@ use rota_core::text::prefix;
 use rota_core::{Namespace, TaskKey};
 
 pub use memory::InMemoryIndex;
-pub use words::{Word, first_hit, query_words};
+pub use words::{MIN_PREFIX_CHARS, Word, first_hit, query_words};
 
 use crate::Error;
 
 /// Version of the words and of how stores keep them. An index of another one is built again.
-pub const INDEX_VERSION: u32 = 1;
+pub const INDEX_VERSION: u32 = 2;
 /// Bytes of one text of a task that are indexed.
 pub const MAX_TEXT_BYTES: usize = 64 << 10;
 

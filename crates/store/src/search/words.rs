@@ -3,7 +3,7 @@
 /// Characters of a word; the rest of a longer one is left out.
 const MAX_WORD_CHARS: usize = 40;
 /// Characters from which on a word of a query finds longer ones, too.
-const MIN_PREFIX_CHARS: usize = 3;
+pub const MIN_PREFIX_CHARS: usize = 3;
 /// Bytes of a text before and after a hit.
 const CONTEXT: usize = 80;
 

@@ -30,6 +30,10 @@ use crate::{
 const CALL_QUEUE_UNITS: u32 = 65_536;
 const UNIT_BYTES: usize = 1024;
 
+/// Calls of the full-text index that run concurrently. They have places of their own: a search may take long, and reads must not wait for
+/// it.
+const INDEX_CALLS: usize = 2;
+
 /// Source of the time, which tests replace.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -61,6 +65,7 @@ pub struct SingleWriterStore<R> {
     reads: Arc<R>,
     /// Reads that may begin: more would occupy threads that others need.
     free_reads: Arc<Semaphore>,
+    free_index_calls: Arc<Semaphore>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     opening: Opening,
 }
@@ -104,6 +109,7 @@ impl<R: Reader> SingleWriterStore<R> {
             free,
             outbox,
             free_reads: Arc::new(Semaphore::new(reads.concurrency())),
+            free_index_calls: Arc::new(Semaphore::new(INDEX_CALLS)),
             reads: Arc::new(reads),
             writer: Mutex::new(Some(writer)),
             opening,
@@ -137,8 +143,23 @@ impl<R: Reader> SingleWriterStore<R> {
         &self,
         read: impl FnOnce(&R) -> Result<O, Error> + Send + 'static,
     ) -> Result<O, Error> {
+        self.read_within(&self.free_reads, read).await
+    }
+
+    async fn call_index<O: Send + 'static>(
+        &self,
+        call: impl FnOnce(&R) -> Result<O, Error> + Send + 'static,
+    ) -> Result<O, Error> {
+        self.read_within(&self.free_index_calls, call).await
+    }
+
+    async fn read_within<O: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        read: impl FnOnce(&R) -> Result<O, Error> + Send + 'static,
+    ) -> Result<O, Error> {
         let reads = Arc::clone(&self.reads);
-        let free = Arc::clone(&self.free_reads).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let free = Arc::clone(places).acquire_owned().await.map_err(|_| Error::Closed)?;
         let read = move || {
             // Kept until the end, also when the caller does not wait for it.
             let _free = free;
@@ -228,19 +249,19 @@ impl<R: Reader> Store for SingleWriterStore<R> {
     }
 
     async fn search(&self, query: SearchQuery) -> Result<Vec<TaskKey>, Error> {
-        self.read(move |reads| reads.search(&query)).await
+        self.call_index(move |reads| reads.search(&query)).await
     }
 
     async fn indexed_revision(&self) -> Result<Option<u64>, Error> {
-        self.read(|reads| reads.indexed_revision()).await
+        self.call_index(|reads| reads.indexed_revision()).await
     }
 
     async fn update_index(&self, update: IndexUpdate) -> Result<bool, Error> {
-        self.read(move |reads| reads.update_index(&update)).await
+        self.call_index(move |reads| reads.update_index(&update)).await
     }
 
     async fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error> {
-        self.read(move |reads| reads.indexed_keys(after, limit)).await
+        self.call_index(move |reads| reads.indexed_keys(after, limit)).await
     }
 
     async fn events(&self, key: TaskKey, after: u64, budget: Budget) -> Result<Vec<Event>, Error> {
