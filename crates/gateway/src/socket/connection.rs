@@ -36,7 +36,7 @@ const MAX_COMMANDS: usize = 16;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Time without a message or an answer to a ping after which a client counts as disconnected.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Time for which a client may take no bytes.
+/// Time for a client to take a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a client to answer the end of the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,9 +81,9 @@ async fn exchange<S: Inner>(
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut received_at = Instant::now();
-    loop {
+    while !stop.is_cancelled() {
         let (sent, refused) = tokio::select! {
-            () = stop.cancelled() => return end(CloseCode::Away, "the control plane is stopping; connect again"),
+            () = stop.cancelled() => break,
             _ = pings.tick() => {
                 if received_at.elapsed() > SILENCE {
                     return end(CloseCode::Policy, "the client has answered no ping");
@@ -120,7 +120,7 @@ async fn exchange<S: Inner>(
                     Ok((id, Incoming::Unsubscribe)) => {
                         subscriptions.remove(&id);
                         let message = message("unsubscribed", &id, Map::new());
-                        send(socket, text_of(&message)).await?;
+                        send(socket, text_of(&message), stop).await?;
                         None
                     }
                     Ok((id, Incoming::Command(_))) if commands.len() >= MAX_COMMANDS => {
@@ -148,11 +148,12 @@ async fn exchange<S: Inner>(
                 Err(refused) => (text_of(&error(&caller, Some(&id), &refused)), Some(refused)),
             },
         };
-        send(socket, sent).await?;
+        send(socket, sent, stop).await?;
         if refused.is_some_and(|status: Box<Status>| status.code() == Code::Unauthenticated) {
             return end(CloseCode::from(SIGNED_OUT), "the credentials of the connection are valid no more");
         }
     }
+    end(CloseCode::Away, "the control plane is stopping; connect again")
 }
 
 fn end(code: CloseCode, why: &'static str) -> Option<End> {
@@ -170,16 +171,25 @@ fn failed(error: &Error) -> Option<End> {
     }
 }
 
-/// Sends a message, unless the client has disconnected or takes none.
-async fn send(socket: &mut WebSocketStream<TokioIo<Upgraded>>, message: Message) -> Option<()> {
-    match timeout(SEND_TIMEOUT, socket.send(message)).await {
+/// Sends a message, unless the client has disconnected or takes none. What is left of it when the server stops is sent with the end of
+/// the connection.
+async fn send(
+    socket: &mut WebSocketStream<TokioIo<Upgraded>>,
+    message: Message,
+    stop: &CancellationToken,
+) -> Option<()> {
+    let sent = tokio::select! {
+        () = stop.cancelled() => return Some(()),
+        sent = timeout(SEND_TIMEOUT, socket.send(message)) => sent,
+    };
+    match sent {
         Ok(Ok(())) => Some(()),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a WebSocket was closed");
             None
         }
         Err(_) => {
-            tracing::debug!("a client of a WebSocket takes no messages");
+            tracing::debug!("a client of a WebSocket did not take a message in time");
             None
         }
     }

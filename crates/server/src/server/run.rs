@@ -76,9 +76,9 @@ impl Bound {
         let gateway = Gateway::new(|path| roles::is_anonymous(path).then_some(sessions::MAX_ANONYMOUS))
             .map_err(Error::Gateway)?;
 
-        let calls = TaskTracker::new();
+        let (calls, open) = (TaskTracker::new(), TaskTracker::new());
         let sockets =
-            Sockets { stop: stop.clone(), open: calls.clone(), origins: cors_origins.clone().into() };
+            Sockets { stop: stop.clone(), open: open.clone(), origins: cors_origins.clone().into() };
         let mut routes = Routes::builder();
         routes
             .add_service(tasks)
@@ -127,9 +127,16 @@ impl Bound {
         // The server waits for its streams, so that they have to end by themselves.
         stop.cancel();
         calls.close();
+        open.close();
         let deadline = Instant::now() + grace;
         // An idle connection must not hold up the shutdown either.
-        let drained = async { is_over || timeout_at(deadline, serve).await.is_ok() };
+        let served = async {
+            if !is_over {
+                serve.await;
+            }
+            open.wait().await;
+        };
+        let drained = async { timeout_at(deadline, served).await.is_ok() };
         // Another replica waits for the store. Connections stay after their calls: that of a client that has vanished, until the
         // grace period is over.
         let store = async {
@@ -139,7 +146,10 @@ impl Bound {
         let (ended, ()) = tokio::join!(drained, store);
         let mut outcome = ShutdownOutcome::Graceful;
         if !ended {
-            tracing::warn!(?grace, "calls still open after the shutdown grace period were cut off");
+            tracing::warn!(
+                ?grace,
+                "calls and WebSockets still open after the shutdown grace period were cut off"
+            );
             outcome = ShutdownOutcome::Forced;
         }
         if !background.join(grace).await {

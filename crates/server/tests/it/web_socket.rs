@@ -1,13 +1,16 @@
 //! Feeds and commands over one WebSocket, with a plain client.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail, ensure};
 use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 use http::header::{ORIGIN, SET_COOKIE};
 use rota_proto::v1::script_step::Kind as Step;
+use rota_server::ShutdownOutcome;
 use rota_testkit::{Backend, Cluster, Setup, tasks};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -364,4 +367,25 @@ async fn client_that_reads_late_misses_nothing() -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// A connection that is over for the server may last as long as its client likes, and the next owner waits for the store.
+#[tokio::test]
+async fn silent_client_keeps_no_store_open() -> Result<()> {
+    for (grace, outcome) in [(3600, ShutdownOutcome::Graceful), (1, ShutdownOutcome::Forced)] {
+        let mut setup = Setup::new(Backend::Memory);
+        setup.timing.shutdown_grace = Duration::from_secs(grace);
+        let mut cluster = Cluster::start_with(setup).await?;
+        let mut socket = connect(&cluster, &[]).await?;
+        socket.subscribe("a", "agents", json!({})).await?;
+        let store = cluster.store().context("no store")?;
+        cluster.begin_stop();
+        // Reads, and does not answer the end of the connection.
+        let ended = socket.0.get_mut().read_to_end(&mut Vec::new()).await;
+        let tick = rota_store::Command::Tick { limit: 1, at: None };
+        let closed = store.apply(vec![tick]).await;
+        assert!(closed.is_err(), "the connection has ended first: {ended:?}");
+        assert_eq!(cluster.ended().await.context("it does not end")??, outcome);
+    }
+    Ok(())
 }
