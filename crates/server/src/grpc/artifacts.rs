@@ -26,8 +26,6 @@ const MAX_DECLARED: u64 = 256 << 30;
 const CONTENT_TYPE: &str = "application/octet-stream";
 /// Parts that wait for the caller to read them.
 const BUFFER: usize = 2;
-/// Time after which a caller that reads nothing loses its download.
-const STALLED: std::time::Duration = std::time::Duration::from_secs(60);
 
 pub(crate) struct Service {
     pub(crate) store: StoreClient,
@@ -136,7 +134,7 @@ impl Service {
             let _pin = pin;
             for digest in wanted {
                 let data = artifacts.get(&namespace, digest).await?;
-                send_in_time(&outbox, message(data), STALLED).await?;
+                send_in_time(&outbox, message(data)).await?;
             }
             Ok(())
         })

@@ -22,8 +22,6 @@ const PAGE: i32 = 200;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Messages that wait for the caller to read them.
 const BUFFER: usize = 2;
-/// Time after which a caller that reads nothing loses its export.
-const STALLED: std::time::Duration = std::time::Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
 enum Format {
@@ -133,7 +131,7 @@ impl Export {
 
     async fn send(&self, data: Bytes, outbox: &Outbox<HttpBody>) -> Result<(), Status> {
         let content_type = self.format.content_type().to_owned();
-        send_in_time(outbox, HttpBody { content_type, data }, STALLED).await
+        send_in_time(outbox, HttpBody { content_type, data }).await
     }
 }
 

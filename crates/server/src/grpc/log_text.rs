@@ -7,7 +7,7 @@ use rota_proto::{HttpBody, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::streams::{Streams, send};
+use super::streams::{Streams, send_in_time};
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::wire::{event, names, time};
 
@@ -31,7 +31,7 @@ pub(super) async fn download(
             let kept = events.iter().filter(|entry| entry.log_seq <= task.log_seq);
             kept.for_each(|entry| text.add(&event::to_wire(entry)));
             let part = HttpBody { content_type: CONTENT_TYPE.to_owned(), data: text.take() };
-            send(&outbox, part).await?;
+            send_in_time(&outbox, part).await?;
         }
         Ok(())
     }))

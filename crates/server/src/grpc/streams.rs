@@ -18,6 +18,9 @@ use tonic::Status;
 use crate::watchers::{Deltas, Watchers};
 use crate::wire::status::error;
 
+/// Time after which a caller that reads nothing of a download or an export loses it.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// Messages of a stream on their way to the caller.
 pub(super) type Outbox<T> = mpsc::Sender<Result<T, Status>>;
 
@@ -106,12 +109,37 @@ pub(super) async fn send<T>(outbox: &Outbox<T>, message: T) -> Result<(), Status
 }
 
 /// Like [`send`], to a caller that must read on: it holds what others wait for.
-pub(super) async fn send_in_time<T>(outbox: &Outbox<T>, message: T, limit: Duration) -> Result<(), Status> {
+pub(super) async fn send_in_time<T>(outbox: &Outbox<T>, message: T) -> Result<(), Status> {
     let stalled =
-        |_| error("CALLER_STALLED", format!("the caller has read nothing for {} s", limit.as_secs()));
-    timeout(limit, send(outbox, message)).await.map_err(stalled)?
+        |_| error("CALLER_STALLED", format!("the caller has read nothing for {} s", STALLED.as_secs()));
+    timeout(STALLED, send(outbox, message)).await.map_err(stalled)?
 }
 
 pub(super) fn stopping() -> Status {
     error("STOPPING", "the control plane is stopping; connect again")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn caller_that_reads_nothing_loses_its_stream() {
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let read = stream("test", 1, |outbox| async move {
+            let sent = async {
+                loop {
+                    send_in_time(&outbox, ()).await?;
+                }
+            };
+            let sent: Result<(), Status> = sent.await;
+            let _ = ended.send(());
+            sent
+        });
+        end.await.unwrap();
+        let read: Vec<_> = read.map(|message| message.map_err(|status| status.code())).collect().await;
+        assert_eq!(read, [Ok(()), Err(tonic::Code::DeadlineExceeded)]);
+    }
 }
