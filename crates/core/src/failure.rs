@@ -184,13 +184,9 @@ pub struct Failure {
     /// Whether the storage of artifacts did not respond, or has no room.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_storage: bool,
-    /// Bytes of an upload for which the artifacts of the namespace had no room; 0 if there was none.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub upload_bytes: u64,
-}
-
-fn is_zero(bytes: &u64) -> bool {
-    *bytes == 0
+    /// Bytes of an upload for which the artifacts of the namespace had no room; 0 if nothing was uploaded, `None` if that is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_bytes: Option<u64>,
 }
 
 impl Failure {
@@ -231,7 +227,7 @@ impl Failure {
             limit: String::new(),
             limit_resets: false,
             of_storage: false,
-            upload_bytes: 0,
+            upload_bytes: None,
         }
     }
 }

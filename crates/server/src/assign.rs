@@ -14,7 +14,6 @@ use rota_proto::{num, v1};
 use rota_store::{Dispatch, Previous};
 use rota_telemetry::trace;
 
-use crate::artifacts;
 use crate::seal::{self, Sealer};
 use crate::wire::overrides::{self, Forbidden};
 use crate::wire::{event, failure, kind, merge, time};
@@ -34,7 +33,7 @@ pub(crate) enum Unassignable {
     Spent { used: i64, budget: i64 },
     /// An earlier attempt could not store what it made, and the next one could not either.
     #[error("no attempt is started, since what it makes could not be stored: {reason}")]
-    NoRoom { reason: String, bytes: u64 },
+    NoRoom { reason: String, hint: &'static str, bytes: Option<u64> },
 }
 
 impl Unassignable {
@@ -44,7 +43,7 @@ impl Unassignable {
             Self::Sealed(error) => error.hint().to_owned(),
             Self::Forbidden(error) => error.hint(),
             Self::Spent { .. } => "create a task with a larger `limits.budgetUsd`".to_owned(),
-            Self::NoRoom { .. } => artifacts::HINT_FULL.to_owned(),
+            Self::NoRoom { hint, .. } => (*hint).to_owned(),
         }
     }
 

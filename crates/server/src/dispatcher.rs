@@ -84,12 +84,13 @@ impl Dispatcher {
         let agent_spec = known.as_ref().map(|known| &*known.spec);
         // Its agent would work again in vain.
         if !task.delivers()
-            && let Some(bytes) = task.last_failure.as_ref().map(|failure| failure.upload_bytes)
-            && bytes > 0
-            && let Err(full) = self.artifacts.check_room(&task.namespace, bytes)
+            && let Some(failure) = task.last_failure.as_ref().filter(|failure| failure.of_storage)
+            && let bytes = failure.upload_bytes
+            && bytes != Some(0)
+            && let Err(full) = self.artifacts.check_room(&task.namespace, bytes.unwrap_or_default())
         {
-            let reason = full.message;
-            return self.fail_unassignable(task, &Unassignable::NoRoom { reason, bytes });
+            let no_room = Unassignable::NoRoom { reason: full.message, hint: full.hint, bytes };
+            return self.fail_unassignable(task, &no_room);
         }
         match assign(task, dispatch, &recipient.agent, agent_spec, &self.sealer) {
             Ok(message) if !recipient.fetches_results && message.previous.iter().any(|one| one.omitted) => {

@@ -311,7 +311,8 @@ async fn starts_no_agent_in_vain(fixture: &Fixture, client: &Client) -> Result<(
     let task = tasks::create(client, task).await?;
     let assign = worker.take().await?;
     let class = v1::FailureClass::Source.into();
-    worker.fail(&assign, v1::Failure { class, of_storage: true, upload_bytes: 1, ..Default::default() });
+    worker
+        .fail(&assign, v1::Failure { class, of_storage: true, upload_bytes: Some(1), ..Default::default() });
     let failures = async || -> Result<Vec<_>> {
         let log = tasks::log(client, &task.name).await?;
         Ok(log

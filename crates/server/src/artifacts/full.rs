@@ -70,7 +70,7 @@ impl Full {
 #[derive(Debug)]
 pub(crate) struct NoRoom {
     pub(crate) message: String,
-    pub(super) hint: &'static str,
+    pub(crate) hint: &'static str,
     /// Bytes that there was no room for: at least one.
     pub(super) bytes: u64,
 }

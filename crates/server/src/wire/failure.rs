@@ -65,7 +65,7 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
             Box::new(v1::ReachedLimit { name: failure.limit.clone(), resets: failure.limit_resets })
         }),
         of_storage: failure.of_storage,
-        upload_bytes: num::to_i64(failure.upload_bytes),
+        upload_bytes: failure.upload_bytes.map(num::to_i64),
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn from_wire(failure: v1::Failure) -> Failure {
         failure.retry_after.and_then(|wait| u64::try_from(wait.seconds).ok()).map(Duration::from_secs);
     converted.hint = cut(failure.hint, 1024);
     converted.of_storage = failure.of_storage;
-    converted.upload_bytes = u64::try_from(failure.upload_bytes).unwrap_or_default();
+    converted.upload_bytes = failure.upload_bytes.map(|bytes| u64::try_from(bytes).unwrap_or_default());
     if let Some(limit) = failure.limit {
         converted.limit = cut(limit.name, quota::MAX_LIMIT_NAME);
         converted.limit_resets = limit.resets && converted.retry_after.is_some();
@@ -121,7 +121,7 @@ mod tests {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
             assert_eq!(from_wire(to_wire(&failure)), failure);
-            let of_storage = Failure { of_storage: true, upload_bytes: 7, ..failure };
+            let of_storage = Failure { of_storage: true, upload_bytes: Some(7), ..failure };
             assert_eq!(from_wire(to_wire(&of_storage)), of_storage);
         }
     }

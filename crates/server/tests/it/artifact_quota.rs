@@ -147,10 +147,10 @@ async fn refused_upload_is_worked_for_once() -> Result<()> {
     assert_eq!(bytes, 120);
     let task = tasks::create(client, impatient()).await?;
     let assign = worker.take().await?;
-    let no_room = |upload_bytes| v1::Failure {
+    let no_room = |bytes| v1::Failure {
         class: v1::FailureClass::Source.into(),
         of_storage: true,
-        upload_bytes,
+        upload_bytes: Some(bytes),
         ..Default::default()
     };
     worker.fail(&assign, no_room(i64::try_from(bytes)?));
@@ -165,7 +165,7 @@ async fn refused_upload_is_worked_for_once() -> Result<()> {
     let failure = failures(&cluster, &task.name).await?.remove(1);
     assert!(failure.message.contains("no attempt is started") && failure.of_storage, "{failure:?}");
     assert!(failure.hint.contains("rota admin prune"), "{failure:?}");
-    assert_eq!(failure.upload_bytes, 120);
+    assert_eq!(failure.upload_bytes, Some(120));
     let smaller = tasks::create(client, impatient()).await?;
     let assign = worker.take().await?;
     assert!(smaller.name.ends_with(&assign.task_id), "{assign:?}");
@@ -193,11 +193,21 @@ async fn failed_download_waits_for_no_room() -> Result<()> {
     let task = tasks::create(client, impatient()).await?;
     let assign = worker.take().await?;
     let class = v1::FailureClass::Source.into();
-    worker.fail(&assign, v1::Failure { class, of_storage: true, ..Default::default() });
+    let failure = v1::Failure { class, of_storage: true, upload_bytes: Some(0), ..Default::default() };
+    worker.fail(&assign, failure.clone());
     let again = worker.take().await?;
     assert!(again.task_id == assign.task_id && again.fence > assign.fence, "{again:?}");
     worker.succeed(&again, 0, "done");
     assert_eq!(failures(&cluster, &task.name).await?.len(), 1);
     tasks::ended(client, &task.name).await?;
+    // Earlier workers do not name what they have uploaded.
+    let task = tasks::create(client, impatient()).await?;
+    let assign = worker.take().await?;
+    worker.fail(&assign, v1::Failure { upload_bytes: None, ..failure });
+    let until = async || Ok(failures(&cluster, &task.name).await?.len() == 2);
+    tasks::eventually("a second failure", until).await?;
+    let failure = failures(&cluster, &task.name).await?.remove(1);
+    assert!(failure.message.contains("no attempt is started"), "{failure:?}");
+    assert_eq!((failure.of_storage, failure.upload_bytes), (true, None));
     Ok(())
 }

@@ -94,7 +94,7 @@ impl Given {
         let broken_off = |class, text: String| {
             let of_storage = class == FailureClass::Source;
             let hint = if of_storage { HINT.to_owned() } else { String::new() };
-            Failure { of_storage, hint, ..failure(class, text) }
+            Failure { of_storage, upload_bytes: of_storage.then_some(0), hint, ..failure(class, text) }
         };
         let failed = |class, text: String| RunOutcome::Failed(broken_off(class, text));
         if let Some(text) = self.excess() {

@@ -276,7 +276,7 @@ fn called(status: &Status) -> Failure {
     let hint = rota_client::hint_of(status).unwrap_or_else(|| HINT.to_owned());
     let of_storage = !matches!(status.code(), Code::InvalidArgument | Code::OutOfRange);
     let class = if of_storage { FailureClass::Source } else { FailureClass::Invalid };
-    let upload_bytes = rota_client::upload_bytes(status).map(num::to_i64).unwrap_or_default();
+    let upload_bytes = rota_client::upload_bytes(status).map(num::to_i64);
     Failure { hint, of_storage, upload_bytes, ..failure(class, text) }
 }
 
