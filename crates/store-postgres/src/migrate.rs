@@ -86,18 +86,23 @@ async fn migrate(client: &Client, migrations: &[&str]) -> Result<(), Fault> {
 /// Names the newest rerun in each workflow that was run again: earlier versions named only the earlier workflow, in the rerun.
 async fn mark_reruns(client: &Client) -> Result<(), Fault> {
     let page = "SELECT key, record FROM workflows WHERE shard = $1 AND key > $2 ORDER BY key LIMIT $3";
-    let (mut reruns, mut after) = (BTreeMap::new(), i64::MIN);
+    let (mut reruns, mut after, mut unreadable) = (BTreeMap::new(), i64::MIN, 0);
     loop {
         let rows = client.query(page, &[&SHARD, &after, &PAGE]).await?;
         let Some(last) = rows.last() else { break };
         after = last.try_get(0)?;
         for row in &rows {
-            // One that cannot be decoded is reported when it is met.
-            let Ok(rerun) = stored::<Workflow>(row.try_get(1)?) else { continue };
+            let Ok(rerun) = stored::<Workflow>(row.try_get(1)?) else {
+                unreadable += 1;
+                continue;
+            };
             if let Some(earlier) = rerun.rerun_of {
                 reruns.insert((rerun.namespace, earlier.0), rerun.id);
             }
         }
+    }
+    if unreadable > 0 {
+        tracing::warn!(unreadable, "failed to decode workflows, which name no rerun");
     }
     let find = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = $3";
     for ((namespace, earlier), rerun) in reruns {

@@ -66,16 +66,21 @@ fn add_edges(transaction: &Transaction<'_>) -> HookResult {
 
 /// Names the newest rerun in each workflow that was run again: earlier versions named only the earlier workflow, in the rerun.
 fn mark_reruns(transaction: &Transaction<'_>) -> HookResult {
-    let mut reruns = BTreeMap::new();
+    let (mut reruns, mut unreadable) = (BTreeMap::new(), 0);
     let mut all = transaction.prepare("SELECT record FROM workflows ORDER BY key")?;
     let mut rows = all.query([])?;
     while let Some(row) = rows.next()? {
-        // One that cannot be decoded is reported when it is met.
         let record = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-        let Ok(rerun) = stored::<Workflow>(record) else { continue };
+        let Ok(rerun) = stored::<Workflow>(record) else {
+            unreadable += 1;
+            continue;
+        };
         if let Some(earlier) = rerun.rerun_of {
             reruns.insert((rerun.namespace, earlier.0), rerun.id);
         }
+    }
+    if unreadable > 0 {
+        tracing::warn!(unreadable, "failed to decode workflows, which name no rerun");
     }
     let mut find =
         transaction.prepare("SELECT key, record FROM workflows WHERE namespace = ?1 AND id = ?2")?;

@@ -97,8 +97,12 @@ fn workflows_that_were_run_again_are_marked() {
         let insert = "INSERT INTO workflows (key, id, namespace, state, record) VALUES (?, ?, 'n', 7, ?)";
         old.execute(insert, params![key, one.id.0, encode(&one).unwrap()]).unwrap();
     }
+    // One that cannot be read is no reason not to start.
+    let damaged =
+        "INSERT INTO workflows (key, id, namespace, state, record) VALUES (0, zeroblob(16), 'n', 7, X'00')";
+    old.execute(damaged, []).unwrap();
     migrations().to_latest(&mut old).unwrap();
-    let mut all = old.prepare("SELECT record FROM workflows ORDER BY key").unwrap();
+    let mut all = old.prepare("SELECT record FROM workflows WHERE key > 0 ORDER BY key").unwrap();
     let rows = all.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
     let reruns: Vec<_> = rows.map(|record| decode::<Workflow>(&record.unwrap()).unwrap().rerun).collect();
     assert_eq!(reruns, [Some(id(3)), None, Some(id(4)), None]);
