@@ -5,23 +5,19 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use prost::Message;
 use rota_core::TaskKey;
 use rota_core::task::{Body, Task};
-use rota_proto::v1;
 use rota_store::search::{IndexUpdate, IndexedTask};
-use rota_store::{Budget, Error, FeedEntry, Filter, Store, TaskBody};
+use rota_store::{Budget, Error, FeedEntry, Filter, Store};
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::store_client::StoreClient;
+use crate::task_texts::{Texts, with_texts};
 
 /// Entries of the log of one step: what one transaction of the index has at most.
 const PAGE: Budget = Budget { entries: 512, bytes: 1 << 20 };
-/// Bytes of specs, and of results, that one step reads, and of one more each.
-const STEP_BYTES: u64 = 8 << 20;
 /// Least time between two times of catching up: those that create thousands of tasks a second are not slowed down by as many
 /// transactions.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -66,60 +62,6 @@ impl IndexState {
     /// Returns the number of revisions that the index is behind the commits.
     pub(crate) fn lag(&self) -> u64 {
         self.committed.load(Ordering::Relaxed).saturating_sub(self.indexed.load(Ordering::Relaxed))
-    }
-}
-
-/// Texts of a task in which words are searched.
-#[derive(Debug, Default)]
-pub(crate) struct Texts {
-    pub(crate) title: String,
-    pub(crate) prompt: String,
-    pub(crate) result: String,
-    pub(crate) failure: String,
-}
-
-impl Texts {
-    pub(crate) fn of(task: &Task, spec: Option<&Bytes>, result: Option<&Bytes>) -> Self {
-        let spec = spec.and_then(|bytes| v1::TaskSpec::decode(&bytes[..]).ok()).unwrap_or_default();
-        let result = result.and_then(|bytes| v1::TaskResult::decode(&bytes[..]).ok()).unwrap_or_default();
-        let failure = task.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
-        Self { title: task.title.clone(), prompt: spec.prompt, result: result.text, failure }
-    }
-
-    fn indexed(&self, task: &Task) -> IndexedTask {
-        let texts = [&self.title, &self.prompt, &self.result, &self.failure];
-        IndexedTask::new(task.key, &task.namespace, texts.map(String::as_str))
-    }
-}
-
-/// Reads the texts of some tasks: of as many, from the first on, as have about [`STEP_BYTES`], and of one at least.
-pub(crate) async fn texts_of(store: &dyn Store, tasks: &[Task]) -> Result<Vec<Texts>, Error> {
-    let keys: Vec<_> = tasks.iter().map(|task| task.key).collect();
-    let specs = store.bodies(TaskBody::Payload, keys, STEP_BYTES).await?;
-    let mut read = covered(tasks, &specs, |_| true);
-    let keys: Vec<_> = tasks[..read].iter().filter(|task| task.has_result).map(|task| task.key).collect();
-    let results =
-        if keys.is_empty() { Vec::new() } else { store.bodies(TaskBody::Result, keys, STEP_BYTES).await? };
-    read = covered(&tasks[..read], &results, |task| task.has_result);
-    let find = |bodies: &[(TaskKey, Bytes)], key| {
-        bodies.iter().find(|(of, _)| *of == key).map(|(_, body)| body.clone())
-    };
-    let texts =
-        |task: &Task| Texts::of(task, find(&specs, task.key).as_ref(), find(&results, task.key).as_ref());
-    Ok(tasks[..read].iter().map(texts).collect())
-}
-
-/// Returns how many tasks, from the first on, bodies were read of, if they have any.
-fn covered(tasks: &[Task], bodies: &[(TaskKey, Bytes)], has: impl Fn(&Task) -> bool) -> usize {
-    let size: u64 = bodies.iter().map(|(_, body)| body.len() as u64).sum();
-    let last = bodies.last().map(|(key, _)| *key);
-    match tasks.iter().position(|task| Some(task.key) == last) {
-        // The read has ended there because of its bytes: the next task that has a body was not read.
-        Some(last) if size >= STEP_BYTES => {
-            let next = tasks[last + 1..].iter().position(has);
-            next.map_or(tasks.len(), |next| last + 1 + next)
-        }
-        _ => tasks.len(),
     }
 }
 
@@ -216,11 +158,14 @@ async fn advance(store: &dyn Store, indexed: Option<u64>, revision: u64) -> Resu
         revisions.push(entry.revision);
         tasks.push(task);
     }
-    let texts = texts_of(store, &tasks).await?;
-    if let Some(next) = revisions.get(texts.len()) {
+    let indexed_of = |task: &Task, texts: Texts| {
+        let texts = [&texts.title, &texts.prompt, &texts.result, &texts.failure];
+        IndexedTask::new(task.key, &task.namespace, texts.map(String::as_str))
+    };
+    let tasks = with_texts(store, tasks, indexed_of).await?;
+    if let Some(next) = revisions.get(tasks.len()) {
         through = next.saturating_sub(1);
     }
-    let tasks = texts.iter().zip(&tasks).map(|(texts, task)| texts.indexed(task)).collect();
     let update = IndexUpdate { after: indexed, through, tasks, removed: Vec::new() };
     if store.update_index(update).await? { Ok(through) } else { Err(moved()) }
 }

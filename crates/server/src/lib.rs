@@ -80,6 +80,7 @@ mod settings;
 mod spans;
 mod standby;
 mod store_client;
+mod task_texts;
 mod trust;
 mod watchers;
 mod wire;

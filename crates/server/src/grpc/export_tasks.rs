@@ -12,8 +12,8 @@ use super::managed::Scope;
 use super::streams::{Outbox, send_in_time};
 use super::task_filter;
 use super::tasks::Tasks;
-use crate::indexer::texts_of;
 use crate::store_client::StoreClient;
+use crate::task_texts::with_texts;
 use crate::wire::status::{invalid, store};
 use crate::wire::{names, task as wire, task_row};
 
@@ -99,7 +99,9 @@ impl Export {
     ) -> Result<(), Status> {
         while !tasks.is_empty() {
             let texts = match self.texts {
-                true => texts_of(self.store.reads(), tasks).await.map_err(store)?,
+                true => {
+                    with_texts(self.store.reads(), tasks.to_vec(), |_, texts| texts).await.map_err(store)?
+                }
                 false => Vec::new(),
             };
             let (now, later) = tasks.split_at(if self.texts { texts.len() } else { tasks.len() });

@@ -12,7 +12,7 @@ use super::list_tasks::MAX_PAGE_BYTES;
 use super::managed::Scope;
 use super::task_filter;
 use super::tasks::Tasks;
-use crate::indexer::{Texts, texts_of};
+use crate::task_texts::{Texts, with_texts};
 use crate::wire::status::{invalid, store};
 use crate::wire::task as wire;
 
@@ -55,13 +55,17 @@ pub(super) async fn search(
     filter.keys = Some(keys);
     let page = reads.list(filter).await.map_err(store)?;
     let found: Vec<_> = page.tasks.into_iter().filter(|task| scope.contains(task)).collect();
-    let texts = texts_of(reads, &found).await.map_err(store)?;
+    let keys: Vec<_> = found.iter().map(|task| task.key).collect();
+    let mut read = with_texts(reads, found, move |task, texts| hit(task, &texts, &words))
+        .await
+        .map_err(store)?
+        .into_iter();
     let (mut hits, mut size, mut next) = (Vec::new(), 0, page.next.or(behind));
-    for (index, task) in found.iter().enumerate() {
-        let hit = texts.get(index).map(|texts| hit(task, texts, &words));
+    for index in 0..keys.len() {
+        let hit = read.next();
         size += hit.as_ref().map_or(usize::MAX / 2, Message::encoded_len);
         if size > MAX_PAGE_BYTES && index > 0 {
-            next = Some(found[index - 1].key);
+            next = Some(keys[index - 1]);
             break;
         }
         hits.extend(hit);

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use rota_core::target::Target;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp};
+use rota_proto::v1;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
 use rota_store::search::{SearchQuery, query_words};

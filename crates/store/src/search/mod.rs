@@ -7,6 +7,8 @@
 mod memory;
 mod words;
 
+use std::collections::BTreeSet;
+
 use rota_core::text::prefix;
 use rota_core::{Namespace, TaskKey};
 
@@ -32,11 +34,10 @@ impl IndexedTask {
     /// Takes the words of texts, each up to [`MAX_TEXT_BYTES`].
     pub fn new<'a>(key: TaskKey, namespace: &Namespace, texts: impl IntoIterator<Item = &'a str>) -> Self {
         let texts = texts.into_iter().map(|text| prefix(text, MAX_TEXT_BYTES));
-        let mut words: Vec<_> = texts.flat_map(words::of).map(|(_, word)| word).collect();
-        words.push(of_namespace(namespace));
-        words.sort_unstable();
-        words.dedup();
-        Self { key, words }
+        // A set: a text may have one word many thousand times.
+        let mut words: BTreeSet<_> = texts.flat_map(words::of).map(|(_, word)| word).collect();
+        words.insert(of_namespace(namespace));
+        Self { key, words: words.into_iter().collect() }
     }
 
     /// Returns the words: letters and digits, but for that of the namespace, which has other ASCII characters, too.

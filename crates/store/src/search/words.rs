@@ -1,5 +1,9 @@
 //! Words of texts and queries: the same in all stores, so that they find the same.
 
+use rota_core::text::prefix;
+
+use super::MAX_TEXT_BYTES;
+
 /// Characters of a word; the rest of a longer one is left out.
 const MAX_WORD_CHARS: usize = 40;
 /// Characters from which on a word of a query finds longer ones, too.
@@ -51,9 +55,10 @@ pub fn query_words(text: &str) -> Vec<Word> {
     words
 }
 
-/// Returns the part of a text around the first word that is found, in one line.
+/// Returns the part of a text around the first word that is found, in one line. Only what is indexed of the text is searched.
 pub fn first_hit(text: &str, words: &[Word]) -> Option<String> {
-    let (at, _) = of(text).find(|(_, word)| words.iter().any(|wanted| wanted.finds(word)))?;
+    let (at, _) =
+        of(prefix(text, MAX_TEXT_BYTES)).find(|(_, word)| words.iter().any(|wanted| wanted.finds(word)))?;
     let from = text.ceil_char_boundary(at.saturating_sub(CONTEXT));
     let to = text.floor_char_boundary(at.saturating_add(CONTEXT));
     let mut line = String::new();
@@ -105,5 +110,7 @@ mod tests {
         let hit = first_hit(&long, &words).unwrap();
         assert!(hit.starts_with("…ä") && hit.contains(" needles ö") && hit.ends_with("ö…"), "{hit}");
         assert!(hit.len() < 3 * CONTEXT);
+        let after = format!("{} needle", "a ".repeat(MAX_TEXT_BYTES / 2));
+        assert_eq!(first_hit(&after, &words), None, "it is not indexed");
     }
 }
