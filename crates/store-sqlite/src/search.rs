@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::open::{BUSY_TIMEOUT, explain};
 use crate::{Readers, disk};
 
+const DAMAGED_HINT: &str = "search again in some minutes";
 /// Time of one search: others wait for it.
 const MAX_SEARCH: Duration = Duration::from_secs(10);
 /// Operations of SQLite after which a search looks at the clock.
@@ -81,6 +82,11 @@ impl SearchFile {
                 tracing::warn!(%error, "the search index is damaged: it is removed, and built again");
                 *slot = None;
                 remove_files(&self.path);
+                // The store is intact.
+                return Error::Unavailable {
+                    message: "the search index was damaged, and is being built again".to_owned(),
+                    hint: DAMAGED_HINT,
+                };
             }
             error
         })
@@ -166,7 +172,7 @@ impl SearchIndex for Readers {
         });
         match read {
             // It was removed.
-            Err(Error::Corrupt(_)) => Ok(None),
+            Err(Error::Unavailable { hint, .. }) if hint == DAMAGED_HINT => Ok(None),
             read => read,
         }
     }
@@ -287,7 +293,8 @@ mod tests {
         drop((writer, index));
         fs::write(&file, [b'x'; 8192]).unwrap();
         let (writer, index) = readers(folder.path());
-        assert!(matches!(index.indexed_keys(TaskKey(0), 1), Err(Error::Corrupt(_))));
+        let damaged = index.indexed_keys(TaskKey(0), 1);
+        assert!(matches!(damaged, Err(Error::Unavailable { hint: DAMAGED_HINT, .. })), "{damaged:?}");
         assert_eq!(index.indexed_revision().unwrap(), None, "it was removed");
         update(&index);
         drop((writer, index));

@@ -43,14 +43,20 @@ pub(super) async fn search(
     })?;
     let reads = tasks.store.reads();
     let (indexed, revision) = (reads.indexed_revision().await, reads.revision().await);
-    let (indexed, revision) = (indexed.map_err(store)?.unwrap_or(0), revision.map_err(store)?);
+    let (indexed, revision) = (indexed.map_err(store)?, revision.map_err(store)?);
+    if indexed.is_none() {
+        // A damaged one was removed, which the indexer has not seen.
+        tasks.store.index().wake();
+    }
+    let indexed = indexed.unwrap_or(0);
     let query = SearchQuery {
         words: words.clone(),
         namespace: filter.namespace.clone(),
         before: filter.before,
         limit: MAX_CANDIDATES,
     };
-    let keys = reads.search(query).await.map_err(store)?;
+    let found = reads.search(query).await.inspect_err(|_| tasks.store.index().wake());
+    let keys = found.map_err(store)?;
     let behind = keys.last().copied().filter(|_| keys.len() == MAX_CANDIDATES);
     filter.keys = Some(keys);
     let page = reads.list(filter).await.map_err(store)?;

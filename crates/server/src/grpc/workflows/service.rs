@@ -359,6 +359,8 @@ impl WorkflowService for Workflows {
             }
             deleted => drop(deleted?),
         }
+        // Its tasks leave the full-text index, too.
+        self.store.index().removed();
         Ok(Response::new(pbjson_types::Empty {}))
     }
 }
