@@ -19,6 +19,7 @@ const RESPONSES: &[(&str, &str, &str)] = &[
     ("RerunWorkflow", "Workflow", "it creates a resource and returns it, as Create does (AIP-133)"),
     ("DownloadArtifact", "google.api.HttpBody", "a content is no JSON over HTTP (AIP-127 names the message)"),
     ("ExportTasks", "google.api.HttpBody", "rows of CSV and JSON Lines are no JSON over HTTP either"),
+    ("DownloadTaskLog", "google.api.HttpBody", "a log is text"),
     ("SetLogFilter", "LogFilter", "a small singleton"),
     ("PutTaskKind", "TaskKind", "it replaces a resource as a whole, whose fields belong together"),
     ("RetryTask", "Task", "it creates a resource and returns it, as Create does (AIP-133)"),
