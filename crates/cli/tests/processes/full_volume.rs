@@ -92,7 +92,7 @@ async fn full_volume_takes_what_frees_space() -> Result<()> {
         Ok(status.causes.iter().any(|cause| cause.code == "store_space"))
     })
     .await?;
-    nothing_new_is_accepted(&fixture.impatient_client()?, &known.uid).await?;
+    Box::pin(nothing_new_is_accepted(&fixture.impatient_client()?, &known.uid)).await?;
 
     // The control plane starts on the full volume, and takes the result of what runs.
     fixture.kill_server().await;
