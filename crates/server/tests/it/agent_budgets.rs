@@ -105,7 +105,7 @@ async fn reached_limit_stops_attempts_of_all_agents() -> Result<()> {
     let names = [create(client).await?, tasks::create(client, tasks::task("other")).await?.name];
     let assigned = [coder.take().await?, other.take().await?];
     for turn in 1..=17 {
-        coder.report(&assigned[0], turn, vec![used(5 * i64::try_from(turn)?)]);
+        coder.report(&assigned[0], turn, vec![used(5 * turn)]);
     }
     let nearly =
         async || Ok(tasks::notices(&tasks::log(client, &names[0]).await?) == ["budget_nearly_spent"]);
