@@ -221,7 +221,8 @@ async fn store_full_for_a_minute(world: &mut World) -> Result<usize> {
     Ok(failed)
 }
 
-/// Writes a record for which the store has to grow. Returns whether its disk has no space for that.
+/// Writes a record for which the store has to grow. Returns whether its disk has no space for that, or as little as the control
+/// plane keeps for results.
 async fn is_write_refused(client: &Client) -> Result<bool> {
     let mut task = tasks::scripted(SCRIPTED, []);
     task.spec.get_or_insert_default().prompt = "x".repeat(LARGE - 1024);
@@ -238,8 +239,10 @@ async fn is_write_refused(client: &Client) -> Result<bool> {
     let request = v1::UpdateScheduleRequest { schedule, allow_missing: true, ..Default::default() };
     match Box::pin(client.update_schedule(request)).await {
         Ok(_) => Ok(false),
-        Err(error) if error.reason.as_deref() == Some("STORE_UNAVAILABLE") => Ok(true),
-        Err(error) => Err(error.into()),
+        Err(error) => match error.reason.as_deref() {
+            Some("STORE_UNAVAILABLE" | "STORE_NEARLY_FULL") => Ok(true),
+            _ => Err(error.into()),
+        },
     }
 }
 
