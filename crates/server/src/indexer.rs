@@ -19,8 +19,8 @@ use crate::task_texts::{Texts, with_texts};
 /// Entries of the log of one step: what one transaction of the index has at most.
 const PAGE: Budget = Budget { entries: 512, bytes: 1 << 20 };
 /// Least time between two times of catching up: those that create thousands of tasks a second are not slowed down by as many
-/// transactions.
-const MIN_INTERVAL: Duration = Duration::from_millis(200);
+/// transactions, and a short task is indexed once, with its result.
+const MIN_INTERVAL: Duration = Duration::from_secs(2);
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Tasks that are looked for at a time, among those that were removed.
 const SWEEP_PAGE: usize = 500;
