@@ -36,12 +36,29 @@ async fn spent_budget_ends_a_workflow_with_what_runs() -> Result<()> {
             "budgetMicroUsd": "1000",
             "steps": [
                 { "name": "hangs", "task": costs(0, &json!({ "hang": true })) },
-                { "name": "each", "forEach": { "items": "[1, 2, 3, 4]", "maxParallel": 1 }, "task": costs(400, &done) },
+                { "name": "go", "wait": { "signal": "go" } },
+                {
+                    "name": "each", "needs": [{ "step": "go" }],
+                    "forEach": { "items": "[1, 2, 3, 4]", "maxParallel": 1 }, "task": costs(400, &done),
+                },
                 { "name": "after", "needs": [{ "step": "each" }], "task": echoes("never") },
             ],
             "finally": [{ "name": "clean", "task": echoes("${{ workflow.message }}") }],
         });
         api.create("dear", spec).await?;
+        // An attempt that starts once a cost is known reserves that cost: the third item would wait for it.
+        tasks::eventually("hangs on a worker", || async {
+            Ok(tasks_of(&api, "hangs")
+                .await?
+                .iter()
+                .any(|task| task["status"]["state"] == "TASK_STATE_RUNNING"))
+        })
+        .await?;
+        api.until_step("dear", "go", "RUNNING").await?;
+        assert_eq!(
+            api.post(&format!("{WORKFLOWS}/dear:signal"), &json!({ "signal": "go" })).await?.0,
+            StatusCode::OK
+        );
         let ended = api.ended("dear").await?;
         let why = "the workflow has spent its budget: $0.0012 of $0.001";
         assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_FAILED", "{ended}");
