@@ -24,8 +24,8 @@ use crate::workspace::{Lock, last_use, locked};
 const FOLDER: &str = "repositories";
 /// Reference of the commit that the remote's default branch has.
 const HEAD: &str = "refs/rota/head";
-/// File in a cache that is set up.
-const CREATED: &str = "rota";
+/// File in a cache that a fetch has filled.
+const FETCHED: &str = "rota";
 /// Depth of folders in a repository, at most.
 const MAX_DEPTH: usize = 64;
 /// References of the remote that every fetch updates.
@@ -118,20 +118,28 @@ impl Caches {
         // There while a fetch runs. A killed one leaves locks of its own, which would stop all later ones.
         let unfinished = path.with_extension("unfinished");
         if unfinished.exists() {
-            let path = path.clone();
-            let cleared = tokio::task::spawn_blocking(move || remove_leftovers(&path, 0)).await;
-            cleared.map_err(std::io::Error::other).flatten().map_err(io)?;
+            clear(&path).await.map_err(io)?;
         }
         File::create(&unfinished).map_err(io)?;
         let git = git.within(&path);
-        let base = match fetch(&git, source, &wanted, stop).await {
+        let fetched = match fetch(&git, source, &wanted, stop).await {
             Err(GitError::Failed { failure, .. }) if is_alone && is_damage(&failure.message) => {
                 tracing::warn!(reason = failure.message, "making the cache of a repository again");
                 crate::workspace::discard(&path, &self.state);
                 create.create(&path).map_err(io)?;
-                fetch(&git, source, &wanted, stop).await?
+                fetch(&git, source, &wanted, stop).await
             }
-            base => base?,
+            fetched => fetched,
+        };
+        let base = match fetched {
+            Ok(base) => base,
+            Err(error) => {
+                // What does not fit must not keep the disk full.
+                if let Err(error) = clear(&path).await {
+                    tracing::warn!(%error, "failed to remove what a fetch has left");
+                }
+                return Err(error);
+            }
         };
         if is_alone {
             clean_up(&git, stop).await?;
@@ -144,7 +152,19 @@ impl Caches {
     }
 }
 
-/// Removes what a killed call of git has left in a repository: locks, and what it was writing.
+/// Removes what a fetch that was killed or has failed has left of a cache: all of it, if none has succeeded before.
+async fn clear(cache: &Path) -> std::io::Result<()> {
+    if !cache.join(FETCHED).exists() {
+        // Nothing borrows from it.
+        crate::workspace::remove_all(cache.to_owned()).await;
+        return DirBuilder::new().mode(0o700).create(cache);
+    }
+    let cache = cache.to_owned();
+    let cleared = tokio::task::spawn_blocking(move || remove_leftovers(&cache, 0)).await;
+    cleared.map_err(std::io::Error::other).flatten()
+}
+
+/// Removes locks, and what a call of git was writing, from a repository.
 fn remove_leftovers(folder: &Path, depth: usize) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -212,11 +232,9 @@ async fn fetch(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<String, GitError> {
     let local = Git { network: None, ..git.clone() };
-    if !git.directory.join(CREATED).exists() {
+    if !git.directory.join(FETCHED).exists() {
         local.run(&["init", "--quiet", "--bare", "--template="], stop).await?;
         local.run(&["config", "uploadpack.allowAnySHA1InWant", "true"], stop).await?;
-        let created = File::create(git.directory.join(CREATED));
-        created.map_err(|error| git.failed(Cause::Machine, error.to_string()))?;
     }
     if matches!(wanted, Wanted::Commit(_))
         && let Some(base) = find(&local, wanted, stop).await?
@@ -231,6 +249,8 @@ async fn fetch(
         args.extend(rule.as_deref());
     }
     git.run(&args, stop).await?;
+    let fetched = File::create(git.directory.join(FETCHED));
+    fetched.map_err(|error| git.failed(Cause::Machine, error.to_string()))?;
     if let Some(base) = find(&local, wanted, stop).await? {
         return Ok(base);
     }
