@@ -237,10 +237,11 @@ impl Account {
         if book.period >= period.number(now) { book.micro_usd } else { 0 }
     }
 
-    /// Adds a cost that was reported to the books of the day and the month.
-    pub fn add(&mut self, micro_usd: i64, now: Timestamp) {
-        if self.scope.agent().is_some() {
-            self.turn = micro_usd.max(average(self.turn, micro_usd));
+    /// Adds a cost that was reported to the books of the day and the month. `turn` is the dearest of the turns that have caused it; zero
+    /// if that is not known.
+    pub fn add(&mut self, micro_usd: i64, turn: i64, now: Timestamp) {
+        if self.scope.agent().is_some() && turn > 0 {
+            self.turn = turn.max(average(self.turn, turn));
         }
         for period in Period::ALL {
             let number = period.number(now);

@@ -136,7 +136,7 @@ macro_rules! conformance {
                 task_of_agents_without_money_waits dear_task_hides_no_cheaper_one
                 attempts_exceed_a_budget_by_one_turn stopped_attempt_continues_with_what_is_left unknown_cost_starts_alone dear_budget_reserves_what_is_left
                 suspended_task_takes_no_room unused_room_is_given_again ended_work_reserves_nothing room_is_offered_again_later
-                lowered_budget_wakes_nothing wake_up_gives_what_there_is_room_for corrected_books_wake_tasks
+                late_reports_are_several_turns lowered_budget_wakes_nothing wake_up_gives_what_there_is_room_for corrected_books_wake_tasks
             }
             workflows {
                 same_workflow_is_created_once graph_is_driven_to_its_end graph_continues_after_each_reopen outdated_answers_change_nothing

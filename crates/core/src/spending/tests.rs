@@ -40,15 +40,15 @@ fn periods_end_in_utc() {
 #[test]
 fn each_period_has_its_own_book() {
     let mut account = account();
-    account.add(70, NOON);
-    account.add(20, NOON + HOUR * 11);
+    account.add(70, 70, NOON);
+    account.add(20, 20, NOON + HOUR * 11);
     let tomorrow = NOON + HOUR * 12;
     assert_eq!(account.spent(Period::Day, tomorrow), 0);
     assert_eq!(account.spent(Period::Month, tomorrow), 90);
-    account.add(5, tomorrow);
+    account.add(5, 5, tomorrow);
     assert_eq!([Period::Day, Period::Month].map(|period| account.spent(period, tomorrow)), [5, 95]);
     // A clock that was set back opens no new book.
-    account.add(1, NOON);
+    account.add(1, 1, NOON);
     assert_eq!(account.spent(Period::Day, NOON), 6);
     let budget = budget(100, 96);
     assert_eq!(account.exhausted(&budget, tomorrow), Some(Period::Month));
@@ -59,7 +59,7 @@ fn each_period_has_its_own_book() {
 fn attempts_fit_with_what_is_reserved() {
     let mut account = account();
     let budget = budget(100, 0);
-    account.add(40, NOON);
+    account.add(40, 40, NOON);
     assert_eq!(account.blocked(&budget, 30, 30, NOON), None);
     assert_eq!(account.blocked(&budget, 31, 30, NOON), Some(Period::Day));
     assert_eq!(account.room(&budget, 31, NOON), Some(29));
@@ -68,7 +68,7 @@ fn attempts_fit_with_what_is_reserved() {
     assert_eq!(account.blocked(&budget, 0, 1000, NOON + HOUR * 12), None);
     // One of unknown cost runs until the limit is reached.
     assert_eq!(account.blocked(&budget, 60, 0, NOON), None);
-    account.add(60, NOON);
+    account.add(60, 60, NOON);
     assert_eq!(account.blocked(&budget, 0, 0, NOON), Some(Period::Day));
     assert_eq!(account.blocked(&Budget::default(), 0, 1000, NOON), None);
 }
@@ -77,13 +77,13 @@ fn attempts_fit_with_what_is_reserved() {
 fn warning_comes_once_per_period() {
     let mut account = account();
     let budget = budget(100, 1000);
-    account.add(79, NOON);
+    account.add(79, 79, NOON);
     assert_eq!(account.take_warning(&budget, NOON), None);
-    account.add(1, NOON);
+    account.add(1, 1, NOON);
     let warning = account.take_warning(&budget, NOON).unwrap();
     assert_eq!(warning, "the namespace has spent $0.00008 of its daily budget of $0.0001");
     assert_eq!(account.take_warning(&budget, NOON), None);
-    account.add(90, NOON + HOUR * 12);
+    account.add(90, 90, NOON + HOUR * 12);
     assert!(account.take_warning(&budget, NOON + HOUR * 12).is_some());
     account.forget_warnings();
     assert!(account.take_warning(&budget, NOON + HOUR * 12).is_some());
@@ -106,13 +106,17 @@ fn usual_cost_follows_the_attempts() {
 fn turn_is_the_dearest_of_late() {
     let mut account = Account { scope: Scope::Agent(AgentName::new("a").unwrap()), ..account() };
     for cost in [80, 10, 90] {
-        account.add(cost, NOON);
+        account.add(cost, cost, NOON);
     }
     assert_eq!(account.turn, 90);
     for _ in 0..50 {
-        account.add(10, NOON);
+        account.add(10, 10, NOON);
     }
     assert!((10..=20).contains(&account.turn), "{}", account.turn);
+    // Several turns that are reported at the same time, and what comes late.
+    account.add(1000, 20, NOON);
+    account.add(1000, 0, NOON);
+    assert_eq!(account.turn, 20);
     account.correct(Period::Day, 0, NOON);
     assert_eq!(account.turn, 0);
 }

@@ -99,18 +99,35 @@ impl Task {
 }
 
 impl Step<'_> {
-    /// Raises the attempt's usage to the reported totals, and records the difference for the commit.
-    pub(super) fn record_usage(&mut self, reported: &Usage) {
+    /// Counts the usage that the attempt reports after a step of its work, of which several may come at the same time.
+    pub(super) fn record_turn(&mut self, reported: &Usage) {
+        let cost = self.record_usage(reported);
+        self.out.turn = self.out.turn.max(cost);
+    }
+
+    /// Counts the totals at the end of the attempt. They are no turn, unless the attempt has reported nothing before.
+    pub(super) fn record_final_usage(&mut self, reported: &Usage) {
+        let is_first = self.task.assignment.as_ref().is_some_and(|one| one.usage.cost_micro_usd == 0);
+        let cost = self.record_usage(reported);
+        if is_first {
+            self.out.turn = self.out.turn.max(cost);
+        }
+    }
+
+    /// Raises the attempt's usage to the reported totals, and records the difference for the commit. Returns its cost.
+    fn record_usage(&mut self, reported: &Usage) -> i64 {
         let Some(counted) = self.task.assignment.as_ref().map(|assignment| assignment.usage.cost_micro_usd)
         else {
-            return;
+            return 0;
         };
         let reported = self.plausible(reported, counted);
-        let Some(assignment) = &mut self.task.assignment else { return };
+        let Some(assignment) = &mut self.task.assignment else { return 0 };
         let total = assignment.usage.at_least(&reported);
-        self.out.used = self.out.used.plus(&total.minus(&assignment.usage));
+        let added = total.minus(&assignment.usage);
+        self.out.used = self.out.used.plus(&added);
         assignment.usage = total;
         self.note_spending();
+        added.cost_micro_usd
     }
 
     /// Returns reported totals of an attempt of which `counted` is known, without a cost that it can hardly have: one report

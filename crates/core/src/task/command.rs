@@ -297,6 +297,8 @@ pub struct Transition {
     pub queue_wait: Option<QueueWait>,
     /// Usage added to the attempt, or to one that was superseded.
     pub used: Usage,
+    /// Largest part of its cost that the attempt has reported as one step, such as a turn of a model, in millionths of a US dollar.
+    pub turn: i64,
     /// Agent of the superseded attempt that added it, if one did.
     pub used_by: Option<AgentName>,
     /// Whether the attempt's model calls work.

@@ -205,7 +205,7 @@ impl Step<'_> {
                 progress.fraction = progress.fraction.clamp(0.0, 1.0).max(0.0);
                 self.task.progress = Some(progress);
             }
-            EventEffect::Usage(usage) => self.record_usage(&usage),
+            EventEffect::Usage(usage) => self.record_turn(&usage),
             EventEffect::InputRequested { request, payload } => {
                 // A repeated request replaces the first: one answer resolves it.
                 assignment.open_input.retain(|(id, _)| *id != request);
@@ -272,7 +272,7 @@ impl Step<'_> {
             task.session = Some(RuntimeSession { worker: assignment.worker.clone(), session });
         }
         if let Some(usage) = usage {
-            self.record_usage(&usage);
+            self.record_final_usage(&usage);
         }
         let task = &mut *self.task;
         let stopping = task.assignment.as_mut().and_then(|assignment| assignment.stopping.take());

@@ -193,7 +193,7 @@ impl<B: Backend> Engine<B> {
         self.write_set.workflows.spent.extend(spent);
         for id in keys(&namespace, agent.as_ref()) {
             if cost > 0 {
-                self.spend(&id, cost, key, now);
+                self.spend(&id, cost, out.turn, key, now);
             }
             if let Some(ended) = &out.attempt_ended {
                 self.settle_account(&id, ended);
@@ -234,12 +234,12 @@ impl<B: Backend> Engine<B> {
     /// Adds a cost to an account. Once its limit is reached, attempts are stopped: that of the task that reports it, and
     /// at first all others. An attempt that reports a cost is stopped before if what is left is not enough for a turn of each of the
     /// others that may cost something: so all of them together exceed the limit by a turn at most.
-    fn spend(&mut self, id: &AccountKey, cost: i64, key: TaskKey, now: Timestamp) {
+    fn spend(&mut self, id: &AccountKey, cost: i64, turn: i64, key: TaskKey, now: Timestamp) {
         let budget = self.budget(id);
         let account = self.account_mut(id);
         let is_first = account.exhausted(&budget, now).is_none();
         let turn_before = account.turn;
-        account.add(cost, now);
+        account.add(cost, turn, now);
         let warning = account.take_warning(&budget, now);
         let is_exhausted = account.exhausted(&budget, now).is_some();
         self.reprice(id, turn_before);
