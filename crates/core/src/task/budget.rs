@@ -242,8 +242,7 @@ impl Step<'_> {
             task.failures += 1;
             return self.go(StateChange::new(State::Failed, "budget").message(message).failure(failure));
         };
-        // Not the task is to blame: this counts against nothing but endless repetition.
-        task.hand_backs += 1;
+        // Not the task is to blame, and each repetition has cost money: nothing is counted.
         task.retry_at = Some(wait.until);
         let mut change = StateChange::new(State::Pending, "budget").message(message).failure(failure);
         change.retry_at = task.retry_at;

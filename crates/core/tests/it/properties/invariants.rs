@@ -2,10 +2,11 @@
 
 use std::fmt::Debug;
 
+use rota_core::failure::Class;
 use rota_core::retry::MAX_WAITS;
 use rota_core::task::{
-    Body, Command, Desired, Event, NEARLY_SPENT, NEARLY_SPENT_BY_TASK, Rejected, Reply, State, StateChange,
-    Task, Transition, WorkerRef,
+    Body, Command, Desired, EndedAttempt, Event, NEARLY_SPENT, NEARLY_SPENT_BY_TASK, Rejected, Reply, State,
+    StateChange, Task, Transition, WorkerRef,
 };
 use rota_core::usage::Usage;
 use rota_core::{Fence, Timestamp};
@@ -92,7 +93,12 @@ impl Observer {
         let released = matches!(command, Command::Release { .. }) && done.reply != Reply::Stale;
         let deliveries = |task: &Task| task.undelivered.map_or(0, |left| left.failed);
         let undelivered = deliveries(after) > deliveries(before);
-        self.uncounted += u32::from(released) + u32::from(forgiven) + u32::from(undelivered);
+        let over_budget = |ended: &EndedAttempt| {
+            ended.failure.as_ref().is_some_and(|failure| failure.class == Class::Budget)
+                && !after.state.is_final()
+        };
+        let cut_off = done.attempt_ended.as_ref().is_some_and(over_budget);
+        self.uncounted += [released, forgiven, undelivered, cut_off].map(u32::from).iter().sum::<u32>();
         record(after, self.uncounted);
         never_spins(after);
     }

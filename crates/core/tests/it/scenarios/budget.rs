@@ -160,7 +160,7 @@ fn spent_budget_of_the_agent_returns_the_task_to_the_queue() {
     harness.wait(secs(7200));
     assert_eq!((harness.state(), harness.task.budget_wait.is_some()), (State::Queued, false));
     harness.start();
-    assert_eq!(harness.task.confirm_by, None);
+    assert_eq!((harness.task.confirm_by, harness.task.hand_backs), (None, 0));
 }
 
 #[test]
