@@ -166,6 +166,7 @@ mod tests {
             events: Arc::default(),
             revision: 0,
             dispatch: None,
+            identified: false,
         };
         Commit { tasks: tasks.into_iter().map(change).collect(), ..Commit::default() }
     }

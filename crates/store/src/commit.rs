@@ -93,6 +93,8 @@ pub struct TaskChange {
     pub revision: u64,
     /// What its worker receives besides the record, if the task was assigned in this commit.
     pub dispatch: Option<Arc<Dispatch>>,
+    /// Whether its worker has named what the attempt's model calls use.
+    pub identified: bool,
 }
 
 /// What a worker receives besides the record.

@@ -116,7 +116,7 @@ macro_rules! conformance {
                 one_task_of_an_agent_probes own_key_does_not_use_up_the_probe
                 rejected_probe_that_chose_its_model_is_replaced probe_without_a_sign_is_replaced
                 endpoint_of_a_task_is_not_the_agents named_reset_is_probed_and_left
-                cool_downs_of_a_namespace_are_bounded
+                cool_downs_of_a_namespace_are_bounded named_credentials_are_known_besides_reports
             }
             workflow_visits {
                 held_finally_step_takes_no_place suspension_ends_with_the_pause

@@ -83,7 +83,7 @@ impl Breakers {
             let task = &change.task;
             let Some(assignment) = &task.assignment else { continue };
             // Reports of a running attempt do not change it.
-            if change.before == Some(State::Running) && !change.events.is_empty() {
+            if change.before == Some(State::Running) && !change.events.is_empty() && !change.identified {
                 continue;
             }
             if let Some(used) = task.credential_of(assignment).filter(|used| !used.own) {

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use rota_core::agent::Agent;
 use rota_core::failure::{Class, Failure};
-use rota_core::target::Target;
+use rota_core::quota::CredentialId;
+use rota_core::target::{Profile, Target};
 use rota_core::task::{self, Assignment, EndedAttempt, Event, Own, Task};
 use rota_core::usage::Usage;
 use rota_core::{Epoch, Namespace, RouteId, WorkerName};
@@ -14,6 +15,7 @@ use rota_store::Dispatch;
 use uuid::Uuid;
 
 use super::*;
+use crate::scheduler::WorkerEntry;
 
 const POLICY: Policy = Policy { failures: 2, cooldown: Duration::ZERO };
 
@@ -77,7 +79,7 @@ fn task(number: u128) -> Task {
 
 fn change(task: Task, events: Vec<Event>, dispatch: Option<Arc<Dispatch>>) -> TaskChange {
     let (task, events) = (Arc::new(task), events.into());
-    TaskChange { task, route: RouteId(1), before: None, events, revision: 1, dispatch }
+    TaskChange { task, route: RouteId(1), before: None, events, revision: 1, dispatch, identified: false }
 }
 
 /// A commit with the failed attempt of one task.
@@ -183,4 +185,36 @@ fn probe_lost_in_its_commit_is_replaced() {
     lost.attempts_ended[0].attempt.failure = None;
     breakers.observe(&lost);
     assert_eq!(breakers.scheduler.admission(&key()), Admission::Probe);
+}
+
+#[test]
+fn credential_named_in_the_commit_of_a_report_is_known() {
+    let breakers = breakers(POLICY);
+    let (namespace, agent) = key();
+    let worker = WorkerName::new("w").unwrap();
+    let profile = Profile {
+        namespace: namespace.clone(),
+        worker: worker.clone(),
+        agent,
+        capabilities: Arc::default(),
+        task: None,
+    };
+    let entry = WorkerEntry::new(profile, Epoch(1), "process".to_owned(), Timestamp::default());
+    assert!(breakers.scheduler.register(entry).is_ok());
+    let worker = (namespace, worker);
+    let known = || breakers.scheduler.inspect(&worker, |entry| entry.credential).flatten();
+    let report = |credential, identified| {
+        let mut commit = on_worker(1, Some(Kind::Output(v1::Output::default())));
+        let change = &mut commit.tasks[0];
+        (change.before, change.identified) = (Some(task::State::Running), identified);
+        let task = Arc::make_mut(&mut change.task);
+        task.assignment.as_mut().unwrap().model.credential = Some(credential);
+        commit
+    };
+    let [one, two] = [1, 2].map(|byte| CredentialId([byte; 8]));
+    breakers.observe(&report(one, true));
+    assert_eq!(known(), Some(one));
+    // Another attempt of the worker, which began with what it used before.
+    breakers.observe(&report(two, false));
+    assert_eq!(known(), Some(one));
 }

@@ -163,6 +163,7 @@ fn change(task: Task, dispatch: Option<Dispatch>) -> TaskChange {
         events: Arc::new([]),
         revision: 0,
         dispatch: dispatch.map(Arc::new),
+        identified: false,
     }
 }
 

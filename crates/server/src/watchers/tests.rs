@@ -30,6 +30,7 @@ fn commit(key: u64, log_seq: u64, revision: u64, text: &str) -> Commit {
         events: Arc::new([Event { log_seq, at: Timestamp(0), attempt: 0, body }]),
         revision,
         dispatch: None,
+        identified: false,
     };
     Commit { tasks: vec![change], ..Commit::default() }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
 use rota_core::quota::{CoolDown, CredentialId, MAX_OWN_COOL_DOWNS, ModelAccess};
-use rota_core::task::{self, Completion, Own, Task, WorkerRef};
+use rota_core::task::{self, Completion, EventEffect, Item, Own, Task, WorkerRef};
 use rota_core::{AgentName, TaskId};
 
-use super::harness::{Harness, attempt_of, namespace, to_agent};
+use super::harness::{Harness, ask, attempt_of, namespace, to_agent};
 use super::quota::{ONE, RESET, TWO, add, cool_downs, fail_next, limited, settle, start};
 use crate::{Claim, Command, CoolDownEnd};
 
@@ -206,4 +206,25 @@ pub async fn cool_downs_of_a_namespace_are_bounded(t: &mut Harness) {
     names(t, &task, TWO).await;
     t.finish(&task, limited(Some(RESET))).await.unwrap();
     assert_eq!(cool_downs(t).await, MAX_OWN_COOL_DOWNS + 1);
+}
+
+/// A worker may name what an attempt uses in the commit of one of its reports.
+pub async fn named_credentials_are_known_besides_reports(t: &mut Harness) {
+    let worker = start(t).await;
+    let id = plain(t, Own::default()).await;
+    let attempt = attempt_of(&t.claim(&worker, 1).await[0]);
+    t.ask(id, task::Command::Accept(attempt.clone())).await.unwrap();
+    let access = ModelAccess { credential: Some(ONE), ..ModelAccess::default() };
+    let named = task::Command::UseModel { attempt: attempt.clone(), access };
+    let report = |first| {
+        let items = vec![Item { at: t.now(), payload: "event".into(), effect: EventEffect::None }];
+        ask(id, task::Command::Report { attempt: attempt.clone(), first, items })
+    };
+    let (both, alone) = (vec![ask(id, named), report(1)], vec![report(2)]);
+    for (batch, identified) in [(both, true), (alone, false)] {
+        assert!(t.batch(batch).await.iter().all(Result::is_ok));
+        let change = t.last_change(id);
+        assert_eq!((change.before, change.events.len()), (Some(task::State::Running), 1));
+        assert_eq!(change.identified, identified);
+    }
 }

@@ -168,7 +168,8 @@ impl<B: Backend> Engine<B> {
                 changes.log.push((revision, key, Arc::clone(&events)));
             }
             report(entry, &mut commit);
-            commit.tasks.push(TaskChange { task, route, before: entry.before, events, revision, dispatch });
+            let (before, identified) = (entry.before, entry.identified);
+            commit.tasks.push(TaskChange { task, route, before, events, revision, dispatch, identified });
         }
         self.write_resealed(&mut changes);
         changes.workflows = self.write_set.workflows.flush(&mut commit);

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     pub(super) attempts_ended: Vec<EndedAttempt>,
     pub(super) queue_waits: Vec<(QueueWait, Option<AgentName>)>,
     pub(super) usage: Vec<(Option<AgentName>, Usage)>,
+    /// Whether a worker has named what the attempt's model calls use.
+    pub(super) identified: bool,
 }
 
 impl Entry {
@@ -54,6 +56,7 @@ impl Entry {
             attempts_ended: Vec::new(),
             queue_waits: Vec::new(),
             usage: Vec::new(),
+            identified: false,
         }
     }
 
@@ -84,6 +87,7 @@ impl Entry {
         if !out.used.is_zero() {
             self.usage.push((self.spender(out), std::mem::take(&mut out.used)));
         }
+        self.identified |= out.identified;
         let ended = out.attempt_ended.take();
         if let Some(wait) = out.queue_wait {
             self.queue_waits.push((wait, current.and_then(|current| current.agent.clone())));

@@ -60,6 +60,7 @@ pub(super) fn change(task: Task, route: RouteId, before: Option<State>, assigned
         events: Arc::new([]),
         revision: 0,
         dispatch: assigned.then(|| Arc::new(dispatch)),
+        identified: false,
     }
 }
 
