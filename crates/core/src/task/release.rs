@@ -8,6 +8,7 @@ use super::apply::Step;
 use super::command::AttemptRef;
 use super::run::FenceCheck;
 use super::{Desired, Rejected, Reply, State, StateChange, Task};
+use crate::AgentName;
 
 /// Bytes of the answers that are kept for the next attempt.
 const MAX_ANSWERS: usize = 512 << 10;
@@ -19,6 +20,9 @@ pub struct Question {
     pub request: String,
     /// Encoded `InputRequest` of the API.
     pub asked: Bytes,
+    /// Agent that asks; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentName>,
     /// Encoded `TaskInput` of the API, once it is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Bytes>,
@@ -31,6 +35,13 @@ impl Task {
         let released = self.questions.iter().filter(|question| question.answer.is_none());
         let of_attempt = of_attempt.map(|(request, asked)| (request.as_str(), asked));
         of_attempt.chain(released.map(|question| (question.request.as_str(), &question.asked)))
+    }
+
+    /// Returns the agent that has asked a question: that of the attempt that has released its slot, or else of the one that runs.
+    pub fn asking_agent(&self, request: &str) -> Option<&AgentName> {
+        let released = self.questions.iter().find(|question| question.request == request);
+        let running = || self.assignment.as_ref()?.agent.as_ref();
+        released.and_then(|question| question.agent.as_ref()).or_else(running).or_else(|| self.agent())
     }
 
     /// Whether it waits for an answer without a slot.
@@ -61,9 +72,9 @@ impl Step<'_> {
             return Err(Rejected::State(state));
         }
         let open = std::mem::take(&mut assignment.open_input);
-        let worker = assignment.worker.clone();
-        task.questions =
-            open.into_iter().map(|(request, asked)| Question { request, asked, answer: None }).collect();
+        let (worker, agent) = (assignment.worker.clone(), assignment.agent.clone());
+        let question = |(request, asked)| Question { request, asked, agent: agent.clone(), answer: None };
+        task.questions = open.into_iter().map(question).collect();
         let message = "no worker is needed until the answer";
         self.go(StateChange::new(State::Pending, RELEASED).message(message).worker(&worker));
         Ok(())

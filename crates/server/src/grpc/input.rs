@@ -62,11 +62,10 @@ impl Inputs {
             if !input.rules.iter().all(|rule| record.granted.contains(rule)) {
                 return Err(invalid("input.rules", "are not those of the answer that was given"));
             }
-            let serves = record.assignment.as_ref().and_then(|assignment| assignment.agent.clone());
-            if let Some(agent) = serves.or_else(|| record.agent().cloned()) {
-                grants::keep(&self.store, &self.agents, (record.namespace.clone(), agent), &input.rules)
-                    .await?;
-            }
+            let agent = record.asking_agent(&input.request_id).cloned().ok_or_else(|| {
+                invalid("input.scope", "cannot be AGENT: it is not known which agent has asked")
+            })?;
+            grants::keep(&self.store, &self.agents, (record.namespace.clone(), agent), &input.rules).await?;
         }
         Ok(seq)
     }

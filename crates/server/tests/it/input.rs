@@ -7,9 +7,9 @@ use futures::StreamExt;
 use rota_proto::v1::{
     self, TaskState, attach_task_request as ask, attach_task_response as reply, script_step::Kind as Step,
 };
-use rota_proto::worker::v1::Release;
 use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_proto::worker::v1::session_response::Kind as Incoming;
+use rota_proto::worker::v1::{KeepArtifactsRequest, Release};
 use rota_testkit::client::{Client, Error};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, Setup, history, tasks};
@@ -211,6 +211,57 @@ async fn rules_come_from_a_question() -> Result<()> {
     }
     assert!(send(allow("q1", "", "Bash(curl *)")).await.is_err());
     assert_eq!(rules().await?, ["Bash(ls *)"]);
+    Ok(())
+}
+
+/// Nobody but the question knows which agent has asked, if the task names none.
+#[tokio::test]
+async fn rules_of_a_released_question_are_kept_with_its_agent() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    let mut agent = tasks::agent(client, "echo", tasks::script([]), &["code"]).await?;
+    let name = agent.name.clone();
+    agent.spec.get_or_insert_default().release_waiting_after = Some(tasks::millis(1));
+    client.update_agent(v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() }).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "one", 1)).await?;
+    let mut task = tasks::task("echo");
+    let words = v1::CapabilitySet { capabilities: vec!["code".to_owned()] };
+    let kind = Some(v1::target::Kind::Capabilities(words));
+    task.spec.get_or_insert_default().target = Some(v1::Target { kind });
+    let task = tasks::create(client, task).await?;
+    let assign = worker.take().await?;
+    let rule = "Bash(ls *)".to_owned();
+    let asked = v1::InputRequest {
+        request_id: "q1".to_owned(),
+        kind: v1::InputKind::Permission.into(),
+        rules: vec![v1::PermissionRule { rule: rule.clone(), ..Default::default() }],
+        ..Default::default()
+    };
+    let asked = v1::Event { kind: Some(v1::event::Kind::InputRequest(asked)), ..Default::default() };
+    worker.report(&assign, 1, vec![asked]);
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    let (task_id, fence) = (assign.task_id.clone(), assign.fence);
+    let request = KeepArtifactsRequest {
+        namespace: "default".to_owned(),
+        worker: "one".to_owned(),
+        task_id: task_id.clone(),
+        fence,
+        artifacts: Some(v1::ArtifactList { checkpoint: Some(Default::default()), ..Default::default() }),
+    };
+    client.workers().keep_artifacts(request).await?;
+    worker.send(Outgoing::Release(Release { task_id, fence, request_ids: vec!["q1".to_owned()] }));
+    tasks::until(client, &task.name, released).await?;
+    let input = v1::TaskInput {
+        request_id: "q1".to_owned(),
+        decision: v1::Decision::Allow.into(),
+        scope: v1::PermissionScope::Agent.into(),
+        rules: vec![rule.clone()],
+        ..Default::default()
+    };
+    let request = v1::SendTaskInputRequest { name: task.name.clone(), input: Some(input) };
+    client.send_task_input(request).await?;
+    let agent = client.get_agent(v1::GetAgentRequest { name }).await?;
+    assert_eq!(agent.spec.unwrap_or_default().permission_rules, [rule]);
     Ok(())
 }
 
