@@ -143,7 +143,18 @@ impl Creator {
 /// Returns the newest checkpoint of a task; one that has left none has that which it has continued itself.
 pub(crate) async fn checkpoint_of(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
     let lists = artifacts::of_task(store, task, 0..=u32::MAX).await?;
-    Ok(lists.into_iter().rev().filter_map(|attempt| attempt.list).find_map(checkpoint))
+    let mut found = lists.into_iter().rev().filter_map(|attempt| attempt.list).find_map(checkpoint);
+    let changes = found.as_mut().and_then(|list| list.changes.as_mut());
+    if let Some(changes) = changes.filter(|changes| !changes.pushed && task.has_result) {
+        // The list is written before the push, and again after it, if it can be.
+        let result = store.reads().result(task.key).await.map_err(status::store)?;
+        let result = result.and_then(|bytes| v1::TaskResult::decode(&bytes[..]).ok());
+        let delivery = result.and_then(|result| result.delivery);
+        changes.pushed = delivery.is_some_and(|delivery| {
+            delivery.outcome() == v1::DeliveryOutcome::Delivered && delivery.commit == changes.commit
+        });
+    }
+    Ok(found)
 }
 
 /// Whether a task was run by another agent than that of the task which continues it, or may have been: of one for capabilities, the

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use rota_proto::names;
 use rota_proto::v1::{self, Artifact, ArtifactList, Checkpoint, FailureClass, Overrides};
-use rota_proto::worker::v1::{Assign, FetchCheckpointRequest, KeepArtifactsRequest};
-use rota_testkit::raw::{RawWorker, hello};
+use rota_proto::worker::v1::session_request::Kind as Outgoing;
+use rota_proto::worker::v1::{Assign, FetchCheckpointRequest, KeepArtifactsRequest, result};
+use rota_testkit::raw::{RawWorker, hello, success};
 use rota_testkit::{Backend, Cluster, tasks};
 use sha2::{Digest, Sha256};
 
@@ -42,6 +43,10 @@ async fn run(cluster: &Cluster, agent: &str) -> Result<()> {
 }
 
 async fn keep_checkpoint(cluster: &Cluster, worker: &str, assign: &Assign) -> Result<()> {
+    keep(cluster, worker, assign, None).await
+}
+
+async fn keep(cluster: &Cluster, worker: &str, assign: &Assign, changes: Option<v1::Changes>) -> Result<()> {
     // Of no content, so that nothing has to be stored.
     let conversation = Artifact {
         name: "checkpoint/c.jsonl".to_owned(),
@@ -51,6 +56,7 @@ async fn keep_checkpoint(cluster: &Cluster, worker: &str, assign: &Assign) -> Re
     let list = ArtifactList {
         artifacts: vec![conversation],
         checkpoint: Some(Checkpoint { conversation: "c".to_owned(), ..Checkpoint::default() }),
+        changes,
         ..ArtifactList::default()
     };
     let request = KeepArtifactsRequest {
@@ -61,6 +67,55 @@ async fn keep_checkpoint(cluster: &Cluster, worker: &str, assign: &Assign) -> Re
         artifacts: Some(list),
     };
     cluster.client().workers().keep_artifacts(request).await?;
+    Ok(())
+}
+
+/// A worker that could not note in its list that it has pushed has noted it in its result.
+#[tokio::test]
+async fn pushes_of_results_are_continued() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    agent(&cluster, "open", Overrides::All).await?;
+    let [base, commit, other] = ["a", "b", "c"].map(|digit| digit.repeat(40));
+    let mut worker = RawWorker::join(client, hello("open", "leaves", 1)).await?;
+    for (delivered, pushed) in [(&commit, true), (&other, false)] {
+        let source = tasks::create(client, tasks::task("open")).await?;
+        let assign = worker.take().await?;
+        let branch = format!("rota/{}", source.uid);
+        let changes = v1::Changes {
+            base_commit: base.clone(),
+            commit: commit.clone(),
+            branch: branch.clone(),
+            ..Default::default()
+        };
+        keep(&cluster, "leaves", &assign, Some(changes)).await?;
+        let mut result = success(&assign, 0, "done");
+        if let Outgoing::Result(result) = &mut result
+            && let Some(result::Kind::Succeeded(result)) = &mut result.kind
+        {
+            result.delivery = Some(v1::Delivery {
+                outcome: v1::DeliveryOutcome::Delivered.into(),
+                branch,
+                commit: delivered.clone(),
+                base_commit: base.clone(),
+                ..Default::default()
+            });
+        }
+        worker.send(result);
+        assert!(worker.result_ack().await?);
+        tasks::create(client, continuing(tasks::task("open"), &source)).await?;
+        let assign = worker.take().await?;
+        let request = FetchCheckpointRequest {
+            namespace: "default".to_owned(),
+            worker: "leaves".to_owned(),
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+        };
+        let left = client.workers().fetch_checkpoint(request).await?.into_inner();
+        assert_eq!(left.source.and_then(|list| list.changes).map(|changes| changes.pushed), Some(pushed));
+        worker.succeed(&assign, 0, "done");
+        assert!(worker.result_ack().await?);
+    }
     Ok(())
 }
 
