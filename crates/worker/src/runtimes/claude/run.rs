@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rota_proto::claude::Provider;
-use rota_proto::v1::{Failure, FailureClass, Severity, TaskResult};
+use rota_proto::v1::{Failure, FailureClass, Severity, TaskResult, Usage};
 use tokio::time::Instant;
 
 use super::argv::{self, Session};
@@ -39,6 +39,8 @@ struct SetUp<'a> {
     project: Option<&'a Project>,
     files: &'a Files,
     environment: &'a Environment,
+    /// What earlier processes of the attempt have used.
+    used: Option<Usage>,
 }
 
 pub(super) async fn run(
@@ -48,9 +50,9 @@ pub(super) async fn run(
     root: bool,
     prices: &Prices,
 ) -> RunReport {
-    let used = attempt.round.as_ref().and_then(|round| round.used.as_ref());
+    let used = attempt.round.as_ref().and_then(|round| round.used.clone());
     let options = Options::new(&attempt.assign, &attempt.environment, root);
-    let options = match options.and_then(|options| options.without(used)) {
+    let options = match options.and_then(|options| options.without(used.as_ref())) {
         Ok(options) => options,
         Err(failure) => return failed(failure),
     };
@@ -78,8 +80,9 @@ pub(super) async fn run(
         };
         return failed(classify::failure(class, &message, ""));
     }
-    let set_up =
-        SetUp { options: &options, project: project.as_ref(), files: &files, environment: &environment };
+    let (project, files, environment) = (project.as_ref(), &files, &environment);
+    let (mut refused, set_up) =
+        (None, SetUp { options: &options, project, files, environment, used: used.clone() });
     let continued = attempt.continued.as_ref().map(|continued| &continued.conversation);
     let given = match (&attempt.round, continued.filter(|from| !from.is_empty())) {
         (Some(round), _) => Some(Session::Resumed(round.conversation.clone())),
@@ -103,7 +106,8 @@ pub(super) async fn run(
                         let text = format!("session {} does not exist, starting a new one", session.id());
                         events::notice(Severity::Medium, "session_lost", text)
                     }
-                    NotContinued::Refused(why) => {
+                    NotContinued::Refused(why, used) => {
+                        refused = used;
                         let text = format!(
                             "an earlier attempt's conversation cannot be continued: {why}; starting over"
                         );
@@ -118,6 +122,12 @@ pub(super) async fn run(
             }
         }
     }
+    // What it has used is used, and the CLI counts each process from zero.
+    let options = match options.without(refused.as_ref()) {
+        Ok(options) => options,
+        Err(failure) => return RunReport { usage: refused, ..failed(failure) },
+    };
+    let set_up = SetUp { options: &options, project, files, environment, used: refused.or(used) };
     let fresh = Session::Fresh(id);
     match once(start, attempt, &set_up, &fresh, channels, prices).await {
         Ok(report) => report,
@@ -167,8 +177,8 @@ async fn missing_directory(options: &Options) -> Option<Failure> {
 enum NotContinued {
     /// The CLI does not have it.
     Missing,
-    /// The CLI or the model ended before the first answer, for this reason.
-    Refused(String),
+    /// The CLI or the model ended before the first answer, for this reason, and after this usage.
+    Refused(String, Option<Usage>),
 }
 
 /// Returns the id of a conversation that does not exist yet, after one that was not continued.
@@ -210,7 +220,7 @@ fn may_be_of_conversation(class: FailureClass) -> bool {
 async fn once(
     start: &dyn Start,
     attempt: &Attempt,
-    &SetUp { options, project, files, environment }: &SetUp<'_>,
+    &SetUp { options, project, files, environment, ref used }: &SetUp<'_>,
     session: &Session,
     channels: &mut Channels,
     prices: &Prices,
@@ -236,9 +246,8 @@ async fn once(
         return Ok(failed(classify::supervision_failure(&error)));
     };
     let prompt = prompt::build(attempt, resumed);
-    let used = attempt.round.as_ref().and_then(|round| round.used.clone());
     let mut record = Record::new(&attempt.workspace);
-    record.usage_totals = UsageTotals::after(used.unwrap_or_default(), prices.clone());
+    record.usage_totals = UsageTotals::after(used.clone().unwrap_or_default(), prices.clone());
     let keep_set_up = project.is_some() && !options.claude.project_hooks;
     let mut permissions = PermissionQueue::new(options.policy);
     if attempt.round.is_none() {
@@ -301,13 +310,13 @@ async fn once(
             }
         };
     let unanswered = is_continued && !conversation.record.answered;
+    let usage = conversation.record.usage_totals.usage();
     if let RunOutcome::Failed(failure) = &outcome
         && unanswered
         && may_be_of_conversation(failure.class())
     {
-        return Err(NotContinued::Refused(failure.message.clone()));
+        return Err(NotContinued::Refused(failure.message.clone(), usage));
     }
-    let usage = conversation.record.usage_totals.usage();
     Ok(RunReport { outcome, usage, runtime_session, unanswered, conversation: conversation.record.session })
 }
 

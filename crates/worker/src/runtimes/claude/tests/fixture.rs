@@ -115,7 +115,8 @@ impl Fixture {
         let attempt = Attempt {
             assign: Box::new(Assign {
                 spec: Some(spec),
-                attempt: 1,
+                // There is a session only after an earlier one.
+                attempt: if resume.is_empty() { 1 } else { 2 },
                 resume_session: resume.to_owned(),
                 ..Assign::default()
             }),

@@ -164,6 +164,28 @@ async fn missing_session_is_replaced() {
 }
 
 #[tokio::test]
+async fn refused_conversation_costs_what_it_has_used() {
+    let mut fixture = Fixture::with(PermissionPolicy::Deny, "old", 64, Redactor::default());
+    let mut cli = fixture.cli().await;
+    cli.print(
+        json!({"type": "result", "subtype": "error_during_execution", "is_error": true, "num_turns": 1,
+        "total_cost_usd": 0.5, "modelUsage": {"m": {"outputTokens": 5, "costUSD": 0.5}}}),
+    )
+    .await;
+    cli.exit(1);
+    fixture.notice("checkpoint_unusable").await;
+    let mut cli = fixture.cli().await;
+    let uuid = cli.opening().await;
+    cli.result("done").await;
+    cli.lifecycle(&uuid, "completed").await;
+    assert_eq!(cli.read().await, None);
+    cli.exit(0);
+    let report = fixture.report().await;
+    assert!(matches!(report.outcome, RunOutcome::Succeeded(_)), "{:?}", report.outcome);
+    assert_eq!(report.usage.map(|usage| usage.cost_micro_usd), Some(750_000));
+}
+
+#[tokio::test]
 async fn truncation_leaves_no_partial_secret() {
     let secret = uuid::Uuid::new_v4().to_string();
     let mut fixture = Fixture::with(PermissionPolicy::Deny, "", 1000, Redactor::new([secret.as_str()]));
