@@ -8,6 +8,7 @@ use rota_proto::v1::{self, FailureClass, Severity};
 use super::commands;
 use super::deps::AttemptDeps;
 use super::handle::AttemptHandle;
+use crate::git;
 use crate::program_dir;
 use crate::runtimes::{Attempt, Channels, RunOutcome, failure, notice};
 use crate::workspace::SetupCache;
@@ -31,6 +32,7 @@ pub(super) async fn open(
     let Some(jail) = handle.group.jail() else { return fill_own(&wanted, attempt, channels).await };
     let found = deps.root.setup_cache(&attempt.assign, &wanted, &attempt.workspace, &mut channels.stop).await;
     let mut cache = found.map_err(RunOutcome::from)?;
+    let is_clean = is_clean && !git::source(&attempt.assign).is_some_and(is_of_agent);
     if !cache.filled && !is_clean {
         drop(cache);
         return fill_own(&wanted, attempt, channels).await;
@@ -70,6 +72,12 @@ async fn fill_own(
     Ok(None)
 }
 
+/// Whether what is cloned is the work of an agent: that of another task, or a branch to which tasks push.
+fn is_of_agent(source: &v1::GitSource) -> bool {
+    let branch = source.r#ref.strip_prefix("refs/heads/").unwrap_or(&source.r#ref);
+    !source.ref_from.is_empty() || branch.starts_with("rota/")
+}
+
 fn set_variable(attempt: &mut Attempt, folder: &Path) {
     attempt.environment.0.insert(VARIABLE.to_owned(), folder.display().to_string());
 }
@@ -77,4 +85,23 @@ fn set_variable(attempt: &mut Attempt, folder: &Path) {
 fn environment(error: &std::io::Error) -> RunOutcome {
     let text = format!("failed to create the setup cache: {error}");
     RunOutcome::Failed(failure(FailureClass::Environment, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_of_tasks_are_of_agents() {
+        let is_of_agent = |name: &str, first: &str| {
+            let (r#ref, ref_from) = (name.to_owned(), first.to_owned());
+            is_of_agent(&v1::GitSource { r#ref, ref_from, ..v1::GitSource::default() })
+        };
+        for (name, first) in [("rota/t1", ""), ("refs/heads/rota/t1", ""), ("", "first")] {
+            assert!(is_of_agent(name, first), "{name} {first}");
+        }
+        for name in ["", "main", "rotation/1", "refs/pull/7/head"] {
+            assert!(!is_of_agent(name, ""), "{name}");
+        }
+    }
 }
