@@ -69,7 +69,7 @@ impl Dispatcher {
                     self.send_cancel(&change.task, message);
                 }
                 Body::Notice { code, message, .. } if on_worker && *code == STOPPING => {
-                    self.send_cancel(&change.task, message);
+                    self.send_stop(&change.task, message);
                 }
                 _ => {}
             }
@@ -179,7 +179,15 @@ impl Dispatcher {
     /// Asks a worker to end a task's live attempt.
     pub(crate) fn send_cancel(&self, task: &Task, reason: &str) {
         if let Some(session) = self.scheduler.session_of(task) {
-            session.send(cancel(task, task.fence, reason));
+            session.send(Kind::Cancel(cancel(task, task.fence, reason)));
+        }
+    }
+
+    /// Asks a worker to end the work of a task's live attempt, for which there is no money.
+    pub(crate) fn send_stop(&self, task: &Task, reason: &str) {
+        if let Some(session) = self.scheduler.session_of(task) {
+            let stop = wire::Cancel { unless_finished: true, ..cancel(task, task.fence, reason) };
+            session.send(Kind::Cancel(stop));
         }
     }
 
@@ -221,7 +229,7 @@ impl Dispatcher {
             self.scheduler.inspect(key, |entry| Some((entry.worker_ref(), entry.session.clone()?)));
         if let Some((worker, session)) = connected.flatten() {
             self.mark_abandoned(key, &worker, task.id, fence, task.cancel_grace());
-            session.send(cancel(task, fence, "the attempt was superseded"));
+            session.send(Kind::Cancel(cancel(task, fence, "the attempt was superseded")));
         }
     }
 
@@ -266,11 +274,12 @@ impl Dispatcher {
     }
 }
 
-fn cancel(task: &Task, fence: Fence, reason: &str) -> Kind {
-    Kind::Cancel(wire::Cancel {
+fn cancel(task: &Task, fence: Fence, reason: &str) -> wire::Cancel {
+    wire::Cancel {
         task_id: task.id.to_string(),
         fence: num::to_i64(fence.0),
         grace: Some(time::duration(task.cancel_grace())),
         reason: reason.to_owned(),
-    })
+        unless_finished: false,
+    }
 }

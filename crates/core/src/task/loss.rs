@@ -231,7 +231,7 @@ impl Step<'_> {
         }
         // The budget that has stopped it may have been raised since: the caller knows, and stops it again otherwise.
         assignment.stopping.take_if(|stopping| stopping.wait.is_some());
-        if assignment.stopping.is_some() {
+        if assignment.stopping.is_some() && !assignment.work_ended {
             task.confirm_by = Some(self.now + task.cancel_grace() + CONFIRM_SLACK);
         }
         let seq = assignment.attempt_seq;

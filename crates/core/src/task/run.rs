@@ -214,6 +214,10 @@ impl Step<'_> {
             EventEffect::WorkEnded(storing) => {
                 let since = self.now;
                 assignment.end_work(storing.map(|outlives_worker| Storing { since, outlives_worker }));
+                if self.task.desired != Desired::Cancelled {
+                    // A budget ends work: what was left is stored and delivered in its own time.
+                    self.task.confirm_by = None;
+                }
             }
             EventEffect::ModelWorked => self.out.model_worked = true,
             EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),

@@ -34,7 +34,7 @@ pub(super) async fn catch_up(
             } else if first
                 && let Some(stopping) = task.assignment.as_ref().and_then(|a| a.stopping.as_deref())
             {
-                deps.dispatcher.send_cancel(&task, &stopping.failure.message);
+                deps.dispatcher.send_stop(&task, &stopping.failure.message);
             }
             if first
                 && continues

@@ -148,6 +148,9 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     // An attempt that did not begin has nothing to keep, and an earlier one may have.
     let begun = |dirs: &&AttemptDirs| dirs.started || !can_continue;
     let deliver = matches!(report.outcome, RunOutcome::Succeeded(_));
+    if deliver {
+        handle.finish();
+    }
     if let Some(dirs) = dirs.as_mut().filter(|_| deliver && deps.discard_conversations) {
         dirs.discard_checkpoint();
     }

@@ -23,6 +23,8 @@ use crate::supervise::Group;
 pub(super) enum StopReason {
     /// The control plane cancelled it.
     Cancelled,
+    /// A budget is spent. Work that is finished by then is none that ends.
+    Budget,
     Timeout,
     /// It exceeded its silence timeout.
     Silence,
@@ -37,7 +39,7 @@ pub(super) enum StopReason {
 impl StopReason {
     fn cause(self) -> StopCause {
         match self {
-            Self::Cancelled => StopCause::Cancelled,
+            Self::Cancelled | Self::Budget => StopCause::Cancelled,
             Self::Timeout => StopCause::Timeout,
             Self::Silence => StopCause::Silence,
             Self::Stale | Self::Disconnected | Self::WorkerShutdown => StopCause::Abandoned,
@@ -72,6 +74,8 @@ pub(super) struct AttemptState {
     /// The session loop has a pending notification for this attempt.
     pub(super) notified: bool,
     pub(super) stop_reason: Option<StopReason>,
+    /// Whether its agent has succeeded.
+    finished: bool,
     /// Error that has kept the attempt from starting so far; the explanation of a timeout.
     pub(super) obstacle: Option<Failure>,
     /// Time of the last activity; `None` during set-up, when the silence timeout does not run.
@@ -100,6 +104,7 @@ impl AttemptHandle {
             outbox,
             notified: false,
             stop_reason: None,
+            finished: false,
             obstacle: None,
             last_activity,
             open_requests,
@@ -124,13 +129,15 @@ impl AttemptHandle {
         self.stop.subscribe()
     }
 
-    /// Requests the attempt to end. The first reason wins, except that `Stale` overrides any.
+    /// Requests the attempt to end. The first reason wins, except that `Stale` overrides any, and any a budget.
     pub(super) fn request_stop(&self, reason: StopReason, grace: Duration) {
         let mut state = self.state.lock();
-        if state.stop_reason.is_none() || reason == StopReason::Stale {
+        if reason == StopReason::Budget && state.finished {
+            return;
+        }
+        if matches!(state.stop_reason, None | Some(StopReason::Budget)) || reason == StopReason::Stale {
             state.stop_reason = Some(reason);
         }
-        drop(state);
         self.stop.send_if_modified(|stop| {
             let first = stop.is_none();
             if first {
@@ -138,7 +145,17 @@ impl AttemptHandle {
             }
             first
         });
+        drop(state);
         self.changed.notify_one();
+    }
+
+    /// Notes that the agent has succeeded: what is left to do costs nothing, and no budget ends it.
+    pub(super) fn finish(&self) {
+        let mut state = self.state.lock();
+        state.finished = true;
+        if state.stop_reason.take_if(|reason| *reason == StopReason::Budget).is_some() {
+            self.stop.send_replace(None);
+        }
     }
 
     /// Whether an end was requested.
@@ -312,89 +329,4 @@ impl AttemptState {
 }
 
 #[cfg(test)]
-mod tests {
-    use rota_proto::v1::{InputRequest, TaskInput, ToolCall, ToolResult};
-
-    use super::*;
-    use crate::session::outbox::Bounds;
-
-    const LIMIT: Duration = Duration::from_secs(60);
-
-    fn remaining(handle: &AttemptHandle) -> Option<Duration> {
-        handle.silence_deadline(LIMIT).map(|at| at - Instant::now())
-    }
-
-    fn push(handle: &Arc<AttemptHandle>, kind: event::Kind) {
-        handle.push(Event { kind: Some(kind), ..Event::default() });
-    }
-
-    fn handle() -> Arc<AttemptHandle> {
-        let outbox = Outbox::new(std::env::temp_dir(), Bounds::default());
-        let key = AttemptKey { task: "task".into(), fence: 1 };
-        let handle = Arc::new(AttemptHandle::new(outbox, key, mpsc::unbounded_channel().0));
-        handle.start_silence_clock();
-        handle
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn running_tool_has_its_own_silence_timeout() {
-        let handle = handle();
-        assert_eq!(remaining(&handle), Some(LIMIT));
-        let call_id = "c1".to_owned();
-        push(&handle, event::Kind::ToolCall(ToolCall { call_id: call_id.clone(), ..ToolCall::default() }));
-        assert_eq!(remaining(&handle), Some(TOOL_SILENCE));
-        push(&handle, event::Kind::ToolResult(ToolResult { call_id, ..ToolResult::default() }));
-        assert_eq!(remaining(&handle), Some(LIMIT));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn withdrawn_request_restarts_silence_timeout() {
-        let handle = handle();
-        let request_id = "r1".to_owned();
-        let asked = InputRequest { request_id: request_id.clone(), ..InputRequest::default() };
-        push(&handle, event::Kind::InputRequest(asked));
-        assert_eq!(remaining(&handle), None);
-        let input = Some(TaskInput { request_id, ..TaskInput::default() });
-        push(&handle, event::Kind::InputReceived(InputReceived { input_seq: 0, input }));
-        assert_eq!(remaining(&handle), Some(LIMIT));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn deadline_stands_still_while_questions_are_open() {
-        let handle = handle();
-        let question = |id: &str| {
-            let request = InputRequest { request_id: id.to_owned(), ..InputRequest::default() };
-            push(&handle, event::Kind::InputRequest(request));
-        };
-        let hour = Duration::from_secs(3600);
-        let end = Instant::now() + hour;
-        assert_eq!(handle.deadline(end), Some(end));
-        question("a");
-        question("b");
-        tokio::time::advance(hour).await;
-        handle.resolve_request("a");
-        assert_eq!(handle.deadline(end), None, "another question is open");
-        tokio::time::advance(hour).await;
-        handle.resolve_request("b");
-        assert_eq!(handle.deadline(end), Some(end + 2 * hour));
-        // A repeated answer changes nothing.
-        tokio::time::advance(hour).await;
-        handle.resolve_request("b");
-        assert_eq!(handle.deadline(end), Some(end + 2 * hour));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn deadline_stands_still_while_frozen() {
-        let handle = handle();
-        let hour = Duration::from_secs(3600);
-        let end = Instant::now() + hour;
-        handle.set_paused(true);
-        tokio::time::advance(2 * hour).await;
-        assert_eq!(handle.deadline(end), None);
-        // A question that was asked before, and is answered while it is frozen.
-        handle.resolve_request("a");
-        assert_eq!(handle.deadline(end), None);
-        handle.set_paused(false);
-        assert_eq!(handle.deadline(end), Some(end + 2 * hour));
-    }
-}
+mod tests;

@@ -168,7 +168,8 @@ impl Worker {
         entry.span.in_scope(|| tracing::info!(reason = cancel.reason, "cancelling attempt"));
         let grace =
             cancel.grace.and_then(|grace| Duration::try_from(grace).ok()).unwrap_or(DEFAULT_CANCEL_GRACE);
-        entry.handle.request_stop(StopReason::Cancelled, grace);
+        let reason = if cancel.unless_finished { StopReason::Budget } else { StopReason::Cancelled };
+        entry.handle.request_stop(reason, grace);
     }
 
     fn input(&mut self, input: Input) {

@@ -22,12 +22,8 @@ pub(super) fn build(
         (_, Some(StopReason::Stale)) => stopped(StopReason::Stale, "its own end"),
         (RunOutcome::Succeeded(result), _) => result::Kind::Succeeded(result),
         (RunOutcome::Failed(failed), None) => result::Kind::Failed(failed),
-        // Not of a task that was cancelled.
-        (RunOutcome::Failed(failed), Some(reason))
-            if undelivered.is_some() && reason != StopReason::Cancelled =>
-        {
-            result::Kind::Failed(failed)
-        }
+        // The control plane knows whether its task was cancelled.
+        (RunOutcome::Failed(failed), Some(_)) if undelivered.is_some() => result::Kind::Failed(failed),
         // A failure after the request to end is a consequence of that request.
         (RunOutcome::Failed(_), Some(reason)) => stopped(reason, "interrupt"),
         (RunOutcome::Stopped { by }, Some(reason)) => stopped(reason, by),
@@ -49,7 +45,7 @@ pub(super) fn build(
 
 fn stopped(reason: StopReason, by: &str, obstacle: Option<&Failure>) -> result::Kind {
     let (class, message) = match reason {
-        StopReason::Cancelled | StopReason::Stale => {
+        StopReason::Cancelled | StopReason::Budget | StopReason::Stale => {
             return result::Kind::Cancelled(Cancelled { by: by.to_owned() });
         }
         // It has not worked: only the storage has kept it waiting.
@@ -107,7 +103,7 @@ mod tests {
     #[test]
     fn cancelled_and_stale_results_name_the_means() {
         let by = |by: &str| Some(result::Kind::Cancelled(Cancelled { by: by.to_owned() }));
-        for reason in [StopReason::Cancelled, StopReason::Stale] {
+        for reason in [StopReason::Cancelled, StopReason::Budget, StopReason::Stale] {
             let stopped = RunReport::new(RunOutcome::Stopped { by: "kill" });
             assert_eq!(build("t", 1, stopped, None, Some(reason), None).kind, by("kill"));
         }
@@ -119,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn undelivered_work_is_reported_unless_it_was_cancelled() {
+    fn undelivered_work_is_reported_unless_it_is_stale() {
         let failed = || RunReport::failed(FailureClass::Delivery, "away");
         for (reason, is_kept) in [
             (None, true),
             (Some(StopReason::WorkerShutdown), true),
             (Some(StopReason::Timeout), true),
-            (Some(StopReason::Cancelled), false),
+            (Some(StopReason::Cancelled), true),
             (Some(StopReason::Stale), false),
         ] {
             let built = build("t", 1, failed(), Some(TaskResult::default()), reason, None);

@@ -124,6 +124,7 @@ impl Worker {
                 Outbox::new(self.deps.root.state().to_owned(), Bounds::of_worker(self.options.slots));
             let handle = Arc::new(AttemptHandle::new(outbox, key.clone(), self.deps.events.clone()));
             handle.lock().keeping = Some(Keeping::new(false));
+            handle.finish();
             let span = tracing::info_span!("attempt", task = %key.task, fence = key.fence);
             // Its agent takes no input.
             let mut entry = AttemptEntry::new(handle, mpsc::channel(1).0, span);

@@ -127,6 +127,32 @@ async fn pushes_wait_for_their_host() -> Result<()> {
     Ok(())
 }
 
+/// The last turn has spent the budget, and the control plane asks for an end while its work is delivered.
+#[tokio::test]
+async fn work_of_a_spent_budget_is_delivered() -> Result<()> {
+    let site = site().await?;
+    let client = site.fixture.client()?;
+    let source = v1::GitSource { push: Some(v1::Push::default()), ..site.source() };
+    let mut task = site.task_with("spent", "", source, |_| ());
+    retried(&mut task);
+    let spec = task.spec.get_or_insert_default();
+    spec.runtime = Some(tasks::script(storing::last_turn_of(10)));
+    spec.limits.get_or_insert_default().budget_micro_usd = 10;
+    let task = tasks::create(&client, task).await?;
+    tasks::until_state(&client, &task.name, TaskState::InputRequired).await?;
+    site.host.set_away(true);
+    tasks::answer(&client, &task.name, "go on").await?;
+    tasks::until(&client, &task.name, is_undelivered).await?;
+    let log = tasks::log(&client, &task.name).await?;
+    assert!(tasks::notices(&log).iter().any(|code| code == "budget_reached"), "{log:?}");
+    site.host.set_away(false);
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
+    let branch = status.result.unwrap().delivery.unwrap().branch;
+    assert_eq!(site.at_host(&branch).await.as_deref(), Some(".gitignore\nREADME.md\na\nsrc/main.rs"));
+    Ok(())
+}
+
 /// A worker that has to stop in the middle of a delivery leaves it to the next one.
 #[tokio::test]
 async fn deliveries_survive_a_planned_stop() -> Result<()> {

@@ -286,7 +286,7 @@ fn record(task: &Task, uncounted: u32) {
     if task.state.is_on_worker() {
         let waits_for_person = task.state == State::InputRequired && task.confirm_by.is_none();
         assert_eq!(task.due().is_some(), !waits_for_person, "{task:?}");
-        let stopping = task.assignment.as_ref().is_some_and(|assignment| assignment.stopping.is_some());
+        let stopping = task.assignment.as_ref().is_some_and(|a| a.stopping.is_some() && !a.work_ended);
         assert_eq!(task.confirm_by.is_some(), stopping || task.desired == Desired::Cancelled);
     }
     budgets(task, uncounted);

@@ -119,6 +119,31 @@ fn spent_budget_ends_the_task_however_the_attempt_ends() {
     assert_eq!(done.state(), State::Succeeded, "what is done is done");
 }
 
+/// A program that has finished before the worker heard of the budget.
+#[test]
+fn finished_work_of_a_spent_budget_is_stored_in_its_own_time() {
+    let mut stopped = limited(100);
+    stopped.start();
+    stopped.report(1, used(100)).unwrap();
+    assert_eq!(stopped.notices(), [STOPPING]);
+    stopped.report(2, vec![item(EventEffect::WorkEnded(None))]).unwrap();
+    stopped.wait(secs(3600));
+    assert_eq!(stopped.state(), State::Running, "its storage is away");
+    let mut delivered = stopped.clone();
+    delivered.finish(succeeded());
+    assert_eq!(delivered.state(), State::Succeeded);
+    let failure = Failure::new(Class::Delivery, "its host is away");
+    stopped.finish(Completion::Undelivered { failure, result: bytes::Bytes::new() });
+    assert_eq!((stopped.state(), stopped.task.delivers()), (State::Pending, true));
+    // One that was cut off by the budget is none that has succeeded.
+    let mut cut_off = limited(100);
+    cut_off.start();
+    cut_off.report(1, used(100)).unwrap();
+    cut_off.report(2, vec![item(EventEffect::WorkEnded(None))]).unwrap();
+    cut_off.finish(Completion::Stopped { by: "interrupt".to_owned() });
+    assert_eq!(cut_off.task.failure.as_ref().map(|failure| failure.class), Some(Class::Budget));
+}
+
 #[test]
 fn budget_is_that_of_all_attempts() {
     let mut harness = limited(100);
