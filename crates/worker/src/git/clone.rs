@@ -43,6 +43,8 @@ pub(crate) struct Cloning {
     source: GitSource,
     caches: Caches,
     cache: PathBuf,
+    /// Commit that an earlier attempt has started from, whose work this one continues.
+    base: Option<String>,
     branch: String,
     /// Home of git until a program of the attempt starts.
     home: PathBuf,
@@ -64,7 +66,12 @@ impl Cloning {
         let source = super::source(assign)?.clone();
         let caches = Caches::new(state);
         let cache = caches.path(assign, &source, credential.as_ref());
-        Some(Self { source, caches, cache, branch, home, credential, redactor })
+        Some(Self { source, caches, cache, base: None, branch, home, credential, redactor })
+    }
+
+    /// Clones this commit, wherever the reference of the task leads by now, as long as the host has it.
+    pub(crate) fn starting_from(self, base: Option<String>) -> Self {
+        Self { base: base.filter(|base| is_commit(base)), ..self }
     }
 
     /// Returns the directory with the keys of hosts, unless the repository is on this machine: that one's programs would write it.
@@ -85,13 +92,35 @@ impl Cloning {
         shared: bool,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<(Base, Option<Borrowed>), GitError> {
+        if let Some(base) = &self.base {
+            let source = GitSource { r#ref: base.clone(), ..self.source.clone() };
+            match self.clone_of(&source, directory, shared, stop).await {
+                Err(GitError::Failed { cause: Cause::Task, failure }) => {
+                    tracing::warn!(
+                        error = failure.message,
+                        "the host does not have the commit of an earlier attempt"
+                    );
+                }
+                cloned => return cloned,
+            }
+        }
+        self.clone_of(&self.source, directory, shared, stop).await
+    }
+
+    async fn clone_of(
+        &self,
+        source: &GitSource,
+        directory: &Path,
+        shared: bool,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<(Base, Option<Borrowed>), GitError> {
         let git = self.with_access(directory, &self.home)?;
         // A cache of some commits would not do for the next attempt.
-        let borrowed = match self.source.depth {
-            0 => Some(self.caches.borrow(self.cache.clone(), &self.source, &git, stop).await?),
+        let borrowed = match source.depth {
+            0 => Some(self.caches.borrow(self.cache.clone(), source, &git, stop).await?),
             _ => None,
         };
-        let base = clone(&self.source, borrowed.as_ref(), shared, &git, &self.branch, stop).await?;
+        let base = clone(source, borrowed.as_ref(), shared, &git, &self.branch, stop).await?;
         Ok((base, borrowed.filter(|_| shared)))
     }
 

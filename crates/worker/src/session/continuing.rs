@@ -323,6 +323,31 @@ pub(super) async fn branch(
     Ok(pushed.map_or(own, |changes| changes.branch))
 }
 
+/// Returns the commit from which the work has started that an attempt continues: since then, its reference may have become another
+/// commit at the host, or none.
+pub(super) async fn base(
+    caller: &Caller,
+    assign: &Assign,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Result<Option<String>, RunOutcome> {
+    let restores =
+        |checkpoints: &&Checkpoints| checkpoints.exist || checkpoints.continues || checkpoints.thread;
+    let Some(checkpoints) = assign.checkpoints.as_ref().filter(restores) else { return Ok(None) };
+    if git::source(assign).is_none() || checkpoints.deliver {
+        return Ok(None);
+    }
+    let left = tokio::select! {
+        left = fetch(caller, assign) => left,
+        _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
+    };
+    let left = left.map_err(|status| {
+        RunOutcome::Failed(unanswered("failed to ask where earlier work has started", &status))
+    })?;
+    let list = left.artifacts.filter(|_| checkpoints.exist).or(left.source);
+    let base = list.and_then(|list| list.changes).map(|changes| changes.base_commit);
+    Ok(base.filter(|base| !base.is_empty()))
+}
+
 /// Makes sure that what the task's branch has at the host may be replaced: nothing, or what an earlier attempt has pushed.
 pub(super) async fn check_branch(
     caller: &Caller,

@@ -60,9 +60,11 @@ pub(super) async fn prepare(
     let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
     let start = start::find(&mut assign, &given).map_err(RunOutcome::Failed)?;
     let branch = continuing::branch(&deps.caller, &assign, &mut handle.stop_signal()).await?;
+    let base = continuing::base(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let of_repository = secrets.of_repository.clone();
     let home = scratch.join("home");
     let cloning = Cloning::of(&assign, deps.root.state(), home, of_repository, redactor.clone(), branch);
+    let cloning = cloning.map(|cloning| cloning.starting_from(base));
     if let Some(name) = deps.root.busy_workspace(&assign) {
         let how = if in_place(&assign) { "; tasks with `shared: true` work there together" } else { "" };
         let text = format!("waiting for workspace {name:?}, which another attempt uses{how}");

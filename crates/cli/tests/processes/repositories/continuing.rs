@@ -212,6 +212,53 @@ async fn failed_checkpoints_leave_the_last_one() -> Result<()> {
     Ok(())
 }
 
+/// What a task starts from is gone at its host, or another commit, when its worker is lost with its disk.
+#[tokio::test]
+async fn work_survives_the_loss_of_its_reference() -> Result<()> {
+    let mut site = site_with("200ms", 1).await?;
+    let client = site.fixture.client()?;
+    let user = site.clone("user").await?;
+    git(&user, &["checkout", "--quiet", "-b", "topic"]).await?;
+    std::fs::write(user.join("topic"), "topic\n")?;
+    git(&user, &["add", "."]).await?;
+    git(&user, &["commit", "--quiet", "-m", "topic"]).await?;
+    let line = "if test $ROTA_ATTEMPT = 1; then echo a > a; echo 1 > $ROTA_CHECKPOINT/step; sleep 600; fi; \
+                cat a topic; git log -1 --format=%s; echo c > c";
+    let amended = ["commit", "--quiet", "--amend", "--message", "amended"];
+    let (replaced, deleted) =
+        (["push", "--quiet", "--force", "origin", "topic"], ["push", "--quiet", "origin", ":topic"]);
+    for (name, change, depth) in
+        [("replaced", &replaced[..], 0), ("deleted", &deleted[..], 0), ("shallow", &deleted[..], 1)]
+    {
+        git(&user, &["push", "--quiet", "--force", "origin", "topic"]).await?;
+        let subject = git(&user, &["log", "-1", "--format=%s"]).await?;
+        let source = v1::GitSource { r#ref: "topic".to_owned(), depth, ..site.source() };
+        let task = tasks::create(&client, site.task_with(name, line, source, |_| ())).await?;
+        site.kept(&task.name, |list| {
+            list.checkpoint.is_some() && list.changes.as_ref().is_some_and(|changes| changes.files == 1)
+        })
+        .await?;
+        site.stop_worker(&format!("disk-of-{name}")).await?;
+        if name == "replaced" {
+            git(&user, &amended).await?;
+        }
+        git(&user, change).await?;
+        site.start_worker(&format!("after-{name}")).await?;
+        let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+        let log = tasks::log(&client, &task.name).await?;
+        assert_eq!(
+            (status.state(), status.attempt),
+            (TaskState::Succeeded, 2),
+            "{name}: {:?} {log:?}",
+            status.failure
+        );
+        assert_eq!(codes(&log), ["continued"], "{name}");
+        assert_eq!(workload::printed(&client, &task.name).await?, format!("a\ntopic\n{subject}\n"), "{name}");
+        assert_eq!(site.paths(name).await?, ["a", "c"], "{name}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn shallow_clones_continue() -> Result<()> {
     let mut site = site_with("200ms", 1).await?;
