@@ -129,6 +129,7 @@ macro_rules! conformance {
             }
             budget_turns {
                 free_attempts_take_no_budget waiting_attempts_begin_no_turn first_report_counts_the_other_attempts
+                late_reports_are_several_turns
             }
             budget_waits {
                 raised_budget_continues_what_is_being_stopped lost_attempt_returns_under_a_raised_budget
@@ -136,7 +137,7 @@ macro_rules! conformance {
                 task_of_agents_without_money_waits dear_task_hides_no_cheaper_one
                 attempts_exceed_a_budget_by_one_turn stopped_attempt_continues_with_what_is_left unknown_cost_starts_alone dear_budget_reserves_what_is_left
                 suspended_task_takes_no_room unused_room_is_given_again ended_work_reserves_nothing room_is_offered_again_later
-                late_reports_are_several_turns lowered_budget_wakes_nothing wake_up_gives_what_there_is_room_for corrected_books_wake_tasks
+                lowered_budget_wakes_nothing wake_up_gives_what_there_is_room_for corrected_books_wake_tasks
             }
             workflows {
                 same_workflow_is_created_once graph_is_driven_to_its_end graph_continues_after_each_reopen outdated_answers_change_nothing

@@ -57,6 +57,7 @@ mod reporting;
 mod repositories;
 mod responses;
 mod schedules;
+mod setup_caches;
 mod shared_store;
 mod shutdown;
 mod sick_disk;

@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_client::Client;
+use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{self, FailureClass, TaskState, WaitReason};
 use rota_testkit::{Proxy, history, tasks};
 use serde_json::json;
 
-use crate::{Fixture, Graces, claude, workload};
+use crate::{Fixture, Graces, claude, storing, workload};
 
 /// Reports what it has cost so far: 10 millionths after each step, which waits for a file.
 const SPENDS: &str = r#"
@@ -260,4 +261,39 @@ async fn budget_of_attempts_is_exceeded_by_a_turn_at_most() -> Result<()> {
     assert_eq!((status.attempt, cost(&status)), (3, 5 * TURN), "{status:?}");
     assert_eq!(model.requests().iter().filter(|one| one.step.is_some()).count(), 5);
     history::check(&fixture.client()?, true).await?.check()
+}
+
+/// Returns the steps of a script that writes a file, asks whether it should go on, and costs this much in its last turn.
+pub(crate) fn last_turn_of(cost_micro_usd: i64) -> [Step; 3] {
+    [
+        Step::WriteFile(v1::ScriptFile { path: "a".to_owned(), text: "a".to_owned() }),
+        Step::Ask("further?".to_owned()),
+        Step::Usage(v1::ScriptUsage { cost_micro_usd, ..Default::default() }),
+    ]
+}
+
+/// The last turn has spent the budget, and the control plane asks for an end while its work is stored.
+#[tokio::test]
+async fn work_of_a_spent_budget_waits_for_its_storage() -> Result<()> {
+    let mut fixture = storing::impatient();
+    fixture.start_server().await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
+    let mut task = tasks::scripted(workload::AGENT, last_turn_of(10));
+    let spec = task.spec.get_or_insert_default();
+    spec.workspace = Some(v1::Workspace { keep_files: vec!["a".to_owned()], ..Default::default() });
+    spec.limits.get_or_insert_default().budget_micro_usd = 10;
+    let task = tasks::create(&client, task).await?;
+    tasks::until_state(&client, &task.name, TaskState::InputRequired).await?;
+    let storage = storing::Folder::of(&fixture);
+    storage.take_away()?;
+    tasks::answer(&client, &task.name, "go on").await?;
+    storing::waits_for_storage(&client, &task.name).await?;
+    let log = tasks::log(&client, &task.name).await?;
+    assert!(tasks::notices(&log).iter().any(|code| code == "budget_reached"), "{log:?}");
+    storage.bring_back()?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    Ok(())
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use rota_client::Client;
-use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::s3_server::S3Server;
 use rota_testkit::{history, tasks};
@@ -58,15 +57,6 @@ fn task(gate: &Path) -> v1::Task {
     workload::shell(&line, &[])
 }
 
-/// Returns the steps of a script that writes a file, asks whether it should go on, and costs this much in its last turn.
-pub(crate) fn last_turn_of(cost_micro_usd: i64) -> [Step; 3] {
-    [
-        Step::WriteFile(v1::ScriptFile { path: "a".to_owned(), text: "a".to_owned() }),
-        Step::Ask("further?".to_owned()),
-        Step::Usage(v1::ScriptUsage { cost_micro_usd, ..Default::default() }),
-    ]
-}
-
 /// Waits until the work of a task is done, and its slot free.
 pub(crate) async fn waits_for_storage(client: &Client, name: &str) -> Result<()> {
     let waits = |status: &v1::TaskStatus| {
@@ -102,32 +92,6 @@ async fn is_whole(fixture: &Fixture, name: &str) -> Result<bool> {
     let output = fixture.dir().join(id).join("output");
     let sum = hex::encode(Sha256::digest(fs::read(output.join("file"))?));
     Ok(sum == fs::read_to_string(output.join("sum"))?.trim())
-}
-
-/// The last turn has spent the budget, and the control plane asks for an end while its work is stored.
-#[tokio::test]
-async fn work_of_a_spent_budget_waits_for_its_storage() -> Result<()> {
-    let mut fixture = impatient();
-    fixture.start_server().await?;
-    let client = fixture.client()?;
-    workload::agent(&client).await?;
-    let _worker = fixture.worker(workload::AGENT, "w", 1).await?;
-    let mut task = tasks::scripted(workload::AGENT, last_turn_of(10));
-    let spec = task.spec.get_or_insert_default();
-    spec.workspace = Some(v1::Workspace { keep_files: vec!["a".to_owned()], ..Default::default() });
-    spec.limits.get_or_insert_default().budget_micro_usd = 10;
-    let task = tasks::create(&client, task).await?;
-    tasks::until_state(&client, &task.name, TaskState::InputRequired).await?;
-    let storage = Folder::of(&fixture);
-    storage.take_away()?;
-    tasks::answer(&client, &task.name, "go on").await?;
-    waits_for_storage(&client, &task.name).await?;
-    let log = tasks::log(&client, &task.name).await?;
-    assert!(tasks::notices(&log).iter().any(|code| code == "budget_reached"), "{log:?}");
-    storage.bring_back()?;
-    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
-    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
-    Ok(())
 }
 
 /// The storage is away for long, and with it, for a while, the worker and the control plane.

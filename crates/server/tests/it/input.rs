@@ -214,7 +214,7 @@ async fn rules_come_from_a_question() -> Result<()> {
     Ok(())
 }
 
-/// Nobody but the question knows which agent has asked, if the task names none.
+/// Of a task that names no agent, only the question knows which one has asked.
 #[tokio::test]
 async fn rules_of_a_released_question_are_kept_with_its_agent() -> Result<()> {
     let cluster = Cluster::start(Backend::Sqlite).await?;

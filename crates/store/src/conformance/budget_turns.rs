@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use rota_core::TaskId;
 use rota_core::spending::Budget;
-use rota_core::task::{self, EventEffect, Item, State};
+use rota_core::task::{self, Completion, EventEffect, Item, State};
+use rota_core::usage::Usage;
 
 use super::budget_waits::{claim_of, other_agent};
-use super::budgets::{claim, daily, several, spend, start};
+use super::budgets::{account, agent, claim, daily, several, spend, start, succeed};
 use super::harness::{Harness, attempt_of, to_agent};
 
 async fn create_free(t: &mut Harness) -> TaskId {
@@ -75,4 +76,32 @@ pub async fn first_report_counts_the_other_attempts(t: &mut Harness) {
     assert!(t.store.snapshot().await.unwrap().accounts.is_empty());
     spend(t, &given[0], 1, 60).await;
     assert!(is_stopping(t, given[0].id).await, "40 are left, and the other one takes a turn of 60");
+}
+
+/// A worker that comes back after an outage reports several turns at the same time.
+pub async fn late_reports_are_several_turns(t: &mut Harness) {
+    let worker = start(t, Budget::default(), daily(60)).await;
+    several(t, 10).await;
+    let given = claim(t, &worker, 10).await;
+    assert_eq!(given.len(), 10);
+    let used = |total| EventEffect::Usage(Usage { cost_micro_usd: total, ..Usage::default() });
+    let items =
+        (1..=10).map(|total| Item { at: t.now(), payload: "used".into(), effect: used(total) }).collect();
+    let report = task::Command::Report { attempt: attempt_of(&given[0]), first: 1, items };
+    t.ask(given[0].id, report).await.unwrap();
+    assert_eq!(account(t, agent()).await.turn, 1);
+    for task in &given {
+        let now = t.read(task.id).await.assignment.unwrap();
+        assert!(now.stopping.is_none(), "50 are left, and the others take 9");
+    }
+    // Nor are totals at the end a turn, but of an attempt that has reported nothing before.
+    let last = 10;
+    let (completion, session, jitter) = (Completion::Succeeded(None), String::new(), 0.5);
+    let usage = Some(Usage { cost_micro_usd: 15, ..Usage::default() });
+    let attempt = attempt_of(&given[0]);
+    let end = task::Command::Finish { attempt, last, completion, usage, session, jitter };
+    t.ask(given[0].id, end).await.unwrap();
+    assert_eq!(account(t, agent()).await.turn, 1);
+    succeed(t, &given[1], 3).await;
+    assert_eq!(account(t, agent()).await.turn, 3);
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use rota_core::spending::{Budget, Period, Scope, WhenExhausted};
 use rota_core::target::Target;
-use rota_core::task::{self, Completion, Desired, EventEffect, Item, State, Task, WorkerRef};
-use rota_core::usage::Usage;
+use rota_core::task::{Completion, Desired, EventEffect, Item, State, Task, WorkerRef};
 use rota_core::{AgentName, TaskId, WorkerName};
 
 use super::budgets::{
@@ -398,32 +397,4 @@ pub async fn stopped_attempt_continues_with_what_is_left(t: &mut Harness) {
     succeed(t, &other, 1).await;
     let again = claim(t, &worker, 1).await;
     assert_eq!(again.iter().map(|task| task.id).collect::<Vec<_>>(), [given[0].id]);
-}
-
-/// A worker that comes back after an outage reports several turns at the same time.
-pub async fn late_reports_are_several_turns(t: &mut Harness) {
-    let worker = start(t, Budget::default(), daily(60)).await;
-    several(t, 10).await;
-    let given = claim(t, &worker, 10).await;
-    assert_eq!(given.len(), 10);
-    let used = |total| EventEffect::Usage(Usage { cost_micro_usd: total, ..Usage::default() });
-    let items =
-        (1..=10).map(|total| Item { at: t.now(), payload: "used".into(), effect: used(total) }).collect();
-    let report = task::Command::Report { attempt: attempt_of(&given[0]), first: 1, items };
-    t.ask(given[0].id, report).await.unwrap();
-    assert_eq!(account(t, agent()).await.turn, 1);
-    for task in &given {
-        let now = t.read(task.id).await.assignment.unwrap();
-        assert!(now.stopping.is_none(), "50 are left, and the others take 9");
-    }
-    // Nor are totals at the end a turn, but of an attempt that has reported nothing before.
-    let last = 10;
-    let (completion, session, jitter) = (Completion::Succeeded(None), String::new(), 0.5);
-    let usage = Some(Usage { cost_micro_usd: 15, ..Usage::default() });
-    let attempt = attempt_of(&given[0]);
-    let end = task::Command::Finish { attempt, last, completion, usage, session, jitter };
-    t.ask(given[0].id, end).await.unwrap();
-    assert_eq!(account(t, agent()).await.turn, 1);
-    succeed(t, &given[1], 3).await;
-    assert_eq!(account(t, agent()).await.turn, 3);
 }

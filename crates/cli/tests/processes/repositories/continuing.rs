@@ -212,7 +212,7 @@ async fn failed_checkpoints_leave_the_last_one() -> Result<()> {
     Ok(())
 }
 
-/// What a task starts from is gone at its host, or another commit, when its worker is lost with its disk.
+/// The reference of a task does not exist any more at its host, or is another commit, when its worker is lost with its disk.
 #[tokio::test]
 async fn work_survives_the_loss_of_its_reference() -> Result<()> {
     let mut site = site_with("200ms", 1).await?;

@@ -12,7 +12,7 @@ use super::continuing::site_with;
 use super::conversations::bash;
 use super::requests::Place;
 use super::{Site, TOKEN, site_of};
-use crate::{Fixture, Graces, storing, workload};
+use crate::{Fixture, Graces, money, storing, workload};
 
 /// Starts a site whose worker does not wait for hosts.
 async fn site() -> Result<Site> {
@@ -136,7 +136,7 @@ async fn work_of_a_spent_budget_is_delivered() -> Result<()> {
     let mut task = site.task_with("spent", "", source, |_| ());
     retried(&mut task);
     let spec = task.spec.get_or_insert_default();
-    spec.runtime = Some(tasks::script(storing::last_turn_of(10)));
+    spec.runtime = Some(tasks::script(money::last_turn_of(10)));
     spec.limits.get_or_insert_default().budget_micro_usd = 10;
     let task = tasks::create(&client, task).await?;
     tasks::until_state(&client, &task.name, TaskState::InputRequired).await?;

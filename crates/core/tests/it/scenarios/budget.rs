@@ -119,7 +119,7 @@ fn spent_budget_ends_the_task_however_the_attempt_ends() {
     assert_eq!(done.state(), State::Succeeded, "what is done is done");
 }
 
-/// A program that has finished before the worker heard of the budget.
+/// The work is finished before the request to end it arrives.
 #[test]
 fn finished_work_of_a_spent_budget_is_stored_in_its_own_time() {
     let mut stopped = limited(100);
