@@ -19,8 +19,8 @@ const DISK: &str = "1m";
 const REPOSITORY: u64 = 3 << 20;
 
 /// Starts a worker whose state directory is a small disk.
-async fn sick(fixture: &Fixture, name: &str, full: bool) -> Result<(Process, SmallDisk)> {
-    let disk = SmallDisk::mount(&fixture.dir().join(format!("disk-{name}")), DISK, fixture.mark()).await?;
+async fn sick(fixture: &Fixture, name: &str, size: &str, full: bool) -> Result<(Process, SmallDisk)> {
+    let disk = SmallDisk::mount(&fixture.dir().join(format!("disk-{name}")), size, fixture.mark()).await?;
     if full {
         disk.fill()?;
     }
@@ -53,8 +53,8 @@ async fn full_disks_fail_no_task() -> Result<()> {
     let origin = fixture.dir().join("origin");
     repository(&origin).await?;
     // By name, they come first.
-    let full = sick(&fixture, "a-full", true).await?;
-    let small = sick(&fixture, "a-small", false).await?;
+    let full = sick(&fixture, "a-full", DISK, true).await?;
+    let small = sick(&fixture, "a-small", DISK, false).await?;
     let healthy = (0..HEALTHY)
         .map(async |number| fixture.worker(workload::AGENT, &format!("healthy-{number:02}"), 1).await);
     let healthy = try_join_all(healthy).await?;
@@ -89,6 +89,47 @@ async fn full_disks_fail_no_task() -> Result<()> {
     tasks::cancel(&client, &bound).await?;
     drop((full, small, healthy));
     history::check(&client, true).await?.check()
+}
+
+/// A clean-up of a cache copies its packs. Where that does not fit, it would fill the disk for good.
+#[tokio::test]
+async fn clean_ups_fill_no_disk() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let origin = fixture.dir().join("origin");
+    repository(&origin).await?;
+    let shell =
+        async |line: &str, at: &Path| Command::new("sh").args(["-c", line]).current_dir(at).status().await;
+    // It is large, and what is checked out is not.
+    let small =
+        "git rm -q big && git -c user.name=test -c user.email=test@invalid commit -qm small --allow-empty";
+    assert!(shell(small, &origin).await?.success());
+    let (_worker, disk) = sick(&fixture, "small", "5m", false).await?;
+    let git = v1::GitSource { url: format!("file://{}", origin.display()), ..v1::GitSource::default() };
+    let mut task = workload::shell("true", &[]);
+    task.spec.get_or_insert_default().workspace =
+        Some(v1::Workspace { git: Some(git), ..v1::Workspace::default() });
+    let run = async || {
+        let name = tasks::create(&client, task.clone()).await?.name;
+        let status = tasks::ended(&client, &name).await?.status.unwrap();
+        assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{status:?}");
+        anyhow::Ok(())
+    };
+    run().await?;
+    let caches = std::fs::read_dir(disk.inside().join("repositories/default"))?.flatten();
+    let cache = caches.map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
+    // More than git leaves alone.
+    let packs = "for n in $(seq 51); do \
+                 echo $n | git hash-object -w --stdin | git pack-objects -q objects/pack/pack; done";
+    assert!(shell(packs, &cache).await?.success());
+    run().await?;
+    let packs = std::fs::read_dir(cache.join("objects/pack"))?.flatten();
+    let left: Vec<_> =
+        packs.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("tmp")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(tasks::workers(&client).await?[0].not_ready_reason, "");
+    Ok(())
 }
 
 /// A worker whose machine has no git hands the task on, without an attempt.

@@ -16,18 +16,20 @@ use tokio::sync::watch;
 use super::checks::{is_commit, is_reference, local_path};
 use super::credential::Credential;
 use super::failure::{Cause, is_damage};
+use super::leftovers::{clean_up, clear};
 use super::run::{Git, GitError};
 use crate::runtimes::Stop;
 use crate::workspace::{Lock, last_use, locked};
 
 /// Name of the directory of caches in the state of workers.
-const FOLDER: &str = "repositories";
+pub(super) const FOLDER: &str = "repositories";
 /// Reference of the commit that the remote's default branch has.
 const HEAD: &str = "refs/rota/head";
 /// File in a cache that a fetch has filled.
-const FETCHED: &str = "rota";
-/// Depth of folders in a repository, at most.
-const MAX_DEPTH: usize = 64;
+pub(super) const FETCHED: &str = "rota";
+/// Endings of the file that who fetches locks, and of the one that is there while a fetch runs.
+pub(super) const FETCHING: &str = "fetch";
+pub(super) const UNFINISHED: &str = "unfinished";
 /// References of the remote that every fetch updates.
 const RULES: [&str; 2] = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
 
@@ -38,6 +40,8 @@ const DURABLY: [&str; 2] = ["-c", "core.fsync=all"];
 #[derive(Debug, Clone)]
 pub(crate) struct Caches {
     state: PathBuf,
+    /// Bytes of the disk that no clean-up takes.
+    min_free: u64,
 }
 
 /// A cache that an attempt borrows from, as long as this lives.
@@ -51,8 +55,8 @@ pub(crate) struct Borrowed {
 }
 
 impl Caches {
-    pub(crate) fn new(state: &Path) -> Self {
-        Self { state: state.to_owned() }
+    pub(crate) fn new(state: &Path, min_free: u64) -> Self {
+        Self { state: state.to_owned(), min_free }
     }
 
     /// Returns the directory with the keys of hosts, which SSH writes for all attempts.
@@ -112,11 +116,11 @@ impl Caches {
             false => locked(&use_file, Lock::Shared, stop).await.map_err(io)?.ok_or(GitError::Stopped)?,
         };
         last_use::note(&lock);
-        let fetching = locked(&path.with_extension("fetch"), Lock::Exclusive, stop).await.map_err(io)?;
+        let fetching = locked(&path.with_extension(FETCHING), Lock::Exclusive, stop).await.map_err(io)?;
         let fetching = fetching.ok_or(GitError::Stopped)?;
         create.create(&path).map_err(io)?;
         // There while a fetch runs. A killed one leaves locks of its own, which would stop all later ones.
-        let unfinished = path.with_extension("unfinished");
+        let unfinished = path.with_extension(UNFINISHED);
         if unfinished.exists() {
             clear(&path).await.map_err(io)?;
         }
@@ -141,44 +145,17 @@ impl Caches {
                 return Err(error);
             }
         };
+        let is_clear = !is_alone || clean_up(&git, self.min_free, stop).await?;
         if is_alone {
-            clean_up(&git, stop).await?;
             lock.lock_shared().map_err(io)?;
         }
         // Only now: a call that was killed has left its files.
-        std::fs::remove_file(&unfinished).map_err(io)?;
+        if is_clear {
+            std::fs::remove_file(&unfinished).map_err(io)?;
+        }
         drop(fetching);
         Ok(Borrowed { path, base, _lock: lock })
     }
-}
-
-/// Removes what a fetch that was killed or has failed has left of a cache: all of it, if none has succeeded before.
-async fn clear(cache: &Path) -> std::io::Result<()> {
-    if !cache.join(FETCHED).exists() {
-        // Nothing borrows from it.
-        crate::workspace::remove_all(cache.to_owned()).await;
-        return DirBuilder::new().mode(0o700).create(cache);
-    }
-    let cache = cache.to_owned();
-    let cleared = tokio::task::spawn_blocking(move || remove_leftovers(&cache, 0)).await;
-    cleared.map_err(std::io::Error::other).flatten()
-}
-
-/// Removes locks, and what a call of git was writing, from a repository.
-fn remove_leftovers(folder: &Path, depth: usize) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if entry.file_type()?.is_dir() {
-            if depth < MAX_DEPTH {
-                remove_leftovers(&entry.path(), depth + 1)?;
-            }
-        } else if name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-") {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// What a task wants to start from.
@@ -282,43 +259,4 @@ async fn find(
         }
     }
     Ok(None)
-}
-
-/// Packs the objects of a cache that nothing borrows from, if many fetches have left many.
-async fn clean_up(git: &Git, stop: &mut watch::Receiver<Option<Stop>>) -> Result<(), GitError> {
-    let local = Git { network: None, ..git.clone() };
-    // Git's own default limits, which all other calls switch off.
-    let args = ["-c", "gc.auto=6700", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet"];
-    match local.run(&args, stop).await {
-        Err(GitError::Failed { failure, .. }) => {
-            tracing::warn!(reason = failure.message, "failed to clean up the cache of a repository");
-            Ok(())
-        }
-        ended => ended.map(drop),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leftovers_of_killed_calls_are_removed() {
-        let cache = tempfile::tempdir().unwrap();
-        let at = |name: &str| cache.path().join(name);
-        std::fs::create_dir_all(at("refs/remotes/origin")).unwrap();
-        std::fs::create_dir_all(at("objects/pack")).unwrap();
-        let stale = [
-            "config.lock",
-            "packed-refs.lock",
-            "refs/remotes/origin/main.lock",
-            "objects/pack/tmp_pack_x",
-            "objects/pack/.tmp-1-pack-2",
-        ];
-        let kept = ["config", "packed-refs", "refs/remotes/origin/main", "objects/pack/pack-1.pack"];
-        stale.iter().chain(&kept).for_each(|name| std::fs::write(at(name), "").unwrap());
-        remove_leftovers(cache.path(), 0).unwrap();
-        assert!(stale.iter().all(|name| !at(name).exists()));
-        assert!(kept.iter().all(|name| at(name).exists()));
-    }
 }

@@ -53,18 +53,18 @@ pub(crate) struct Cloning {
 }
 
 impl Cloning {
-    /// Returns that of an attempt, if its workspace has one. `state` is the directory of workers, `home` that of the attempt,
-    /// `branch` that of the work.
+    /// Returns that of an attempt, if its workspace has one. `state` is the directory of workers, whose disk keeps `min_free`
+    /// bytes, `home` that of the attempt, `branch` that of the work.
     pub(crate) fn of(
         assign: &Assign,
-        state: &Path,
+        (state, min_free): (&Path, u64),
         home: PathBuf,
         credential: Option<Credential>,
         redactor: Redactor,
         branch: String,
     ) -> Option<Self> {
         let source = super::source(assign)?.clone();
-        let caches = Caches::new(state);
+        let caches = Caches::new(state, min_free);
         let cache = caches.path(assign, &source, credential.as_ref());
         Some(Self { source, caches, cache, base: None, branch, home, credential, redactor })
     }

@@ -85,9 +85,10 @@ fn is_fault_of_host(output: &str) -> bool {
 }
 
 /// Parts of messages of git about a repository that is damaged, or that a killed call has left locked.
-const DAMAGE: [&str; 11] = [
+const DAMAGE: [&str; 12] = [
     "not a git repository",
     ".lock': file exists",
+    ".new: file exists",
     "object file",
     "loose object",
     "bad object",
@@ -204,6 +205,17 @@ mod tests {
             ("", Cause::Host),
         ] {
             assert_eq!(Cause::of(output), cause, "{output}");
+        }
+    }
+
+    #[test]
+    fn files_of_killed_calls_are_damage() {
+        for left in [
+            "Unable to create '/x/packed-refs.lock': File exists",
+            "unable to create file /x/packed-refs.new: File exists",
+        ] {
+            assert!(is_damage(&format!("git fetch: error: {left}")), "{left}");
+            assert!(!is_damage(&format!("git fetch: remote: error: {left}")), "{left}");
         }
     }
 

@@ -364,7 +364,8 @@ mod tests {
         let assign = Assign { spec: Some(spec), ..Assign::default() };
         let home = root.path().join("home");
         let cloning =
-            Cloning::of(&assign, root.path(), home, None, Redactor::default(), "rota/1".to_owned()).unwrap();
+            Cloning::of(&assign, (root.path(), 0), home, None, Redactor::default(), "rota/1".to_owned())
+                .unwrap();
         let (_sender, mut stop) = watch::channel(None);
         let Err(GitError::Failed { failure, .. }) = cloning.include(&clone, &mut stop).await else {
             panic!("it is refused");

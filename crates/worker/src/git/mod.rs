@@ -1,6 +1,6 @@
 //! Git: repositories that attempts work on, and what they leave in them. One bare cache per repository and credentials is
 //! fetched once for all attempts of a host (`cache`); each attempt has a clone of its own that borrows the cache's objects
-//! (`clone`); checks can see files as they were (`pinned`), and a
+//! (`clone`), and what killed calls leave in a cache is removed (`leftovers`); checks can see files as they were (`pinned`), and a
 //! later attempt those of an earlier one (`restore`); at its end a snapshot becomes a bundle and a patch (`snapshot`), which is pushed if the
 //! task asks for it (`push`).
 //!
@@ -16,6 +16,7 @@ mod credential;
 mod failure;
 mod identity;
 mod include;
+mod leftovers;
 mod pin_links;
 mod pinned;
 mod push;
@@ -33,6 +34,7 @@ pub(crate) use clone::{Base, Cloning, missing};
 pub(crate) use credential::Credential;
 pub(crate) use failure::Cause;
 pub(crate) use identity::write as write_identity;
+pub(crate) use leftovers::clear_unfinished;
 pub(crate) use pinned::Pins;
 pub(crate) use push::{Delivery, Jails, Undelivered};
 pub(crate) use request::{Request, Work};

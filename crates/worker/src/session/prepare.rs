@@ -63,7 +63,8 @@ pub(super) async fn prepare(
     let base = continuing::base(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let of_repository = secrets.of_repository.clone();
     let home = scratch.join("home");
-    let cloning = Cloning::of(&assign, deps.root.state(), home, of_repository, redactor.clone(), branch);
+    let disk = (deps.root.state(), deps.readiness.min_free_disk());
+    let cloning = Cloning::of(&assign, disk, home, of_repository, redactor.clone(), branch);
     let cloning = cloning.map(|cloning| cloning.starting_from(base));
     if let Some(name) = deps.root.busy_workspace(&assign) {
         let how = if in_place(&assign) { "; tasks with `shared: true` work there together" } else { "" };

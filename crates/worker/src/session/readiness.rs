@@ -77,6 +77,11 @@ impl Readiness {
         }
     }
 
+    /// Returns the bytes of free disk without which nothing is accepted.
+    pub(super) fn min_free_disk(&self) -> u64 {
+        self.min_free_disk
+    }
+
     /// Returns what the worker reports about its machine, now and whenever it changes.
     pub(super) fn subscribe(&self) -> watch::Receiver<WorkerStatus> {
         self.status.subscribe()
@@ -147,7 +152,12 @@ impl Readiness {
         let last = Arc::clone(&self.last);
         let check = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let of_machine = low_memory(min_memory).or_else(|| unusable(&path, min_disk));
+            let of_machine = low_memory(min_memory).or_else(|| {
+                unusable(&path, min_disk)?;
+                // Perhaps what killed workers have left fills it.
+                workspace::remove_unfinished(&path);
+                unusable(&path, min_disk)
+            });
             let found = Obstacle::of(of_machine, supervise::stuck());
             *last.lock() = Some((Instant::now(), found.clone()));
             found
@@ -255,6 +265,24 @@ mod tests {
         drop(running);
         assert!(waiting.await.iter().all(String::is_empty));
         assert!(!readiness.check().await.is_empty());
+    }
+
+    /// Nothing is assigned then, so that no attempt clears a cache.
+    #[tokio::test]
+    async fn full_disks_are_freed_of_what_killed_fetches_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("repositories/default/key");
+        std::fs::create_dir_all(&cache).unwrap();
+        let left = cache.join("tmp_pack_x");
+        for path in
+            [&left, &cache.join("rota"), &cache.with_extension("fetch"), &cache.with_extension("unfinished")]
+        {
+            std::fs::write(path, "").unwrap();
+        }
+        Readiness::new(folder.path(), 0, 0).check().await;
+        assert!(left.exists(), "the disk is not full");
+        Readiness::new(folder.path(), u64::MAX, 0).check().await;
+        assert!(!left.exists() && cache.exists());
     }
 
     #[tokio::test]

@@ -5,14 +5,31 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rota_proto::v1::{FailureClass, Workspace};
+use rota_proto::v1::{FailureClass, GitSource, Workspace};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::PrepareError;
 use super::lock::{Lock, acquire, locked, try_acquire};
-use super::{PrepareError, is_within};
 use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
+
+/// Whether a path leads into the worker's state, which has the workspaces of other tasks.
+async fn is_within(path: &Path, state: &Path) -> bool {
+    let (path, state) = (tokio::fs::canonicalize(path).await, tokio::fs::canonicalize(state).await);
+    matches!((path, state), (Ok(path), Ok(state)) if path.starts_with(&state))
+}
+
+/// Checks that a repository on this machine is not a workspace of another task.
+pub(super) async fn checked_source(source: &GitSource, state: &Path) -> Result<(), PrepareError> {
+    let Some(path) = crate::git::local_path(&source.url) else { return Ok(()) };
+    // A relative path would start in the attempt's own directory.
+    if path.is_relative() || is_within(&path, state).await {
+        let text = "the repository must not be a relative path or in the worker's state directory";
+        return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
+    }
+    Ok(())
+}
 
 fn kind(wanted: &Workspace) -> Lock {
     if wanted.shared { Lock::Shared } else { Lock::Exclusive }

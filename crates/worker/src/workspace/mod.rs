@@ -1,6 +1,7 @@
 //! Workspaces and scratch directories of attempts. Creates them, clones into them, and removes them.
 //! Names from outside never become paths unchecked.
 
+mod begun;
 mod dirs;
 mod in_place;
 mod kept_by;
@@ -19,22 +20,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rota_proto::v1::{Failure, FailureClass, GitSource, WorkspaceCleanup, WorkspaceMode};
+use rota_proto::v1::{Failure, FailureClass, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::git::{self, Cloning, GitError};
+use crate::git::{Cloning, GitError};
 use crate::runtimes::{Stop, failure};
 use crate::supervise::Group;
+use begun::Begun;
 pub(crate) use dirs::{AttemptDirs, COPIES, DELIVER, config_directory};
 use kept_by::KeptBy;
 pub(crate) use left::remove_unneeded;
 use lock::{LOCK_INTERVAL, unlocked};
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
-pub(crate) use remove::{all as remove_all, discard};
+pub(crate) use remove::{all as remove_all, discard, now as remove_now};
 pub(crate) use setup_cache::SetupCache;
+pub(crate) use sweep::remove_unfinished;
 pub use sweep::{Unused, remove_unused, unused};
 
 /// Time for an earlier process of a worker to end, and then for the programs of a killed one, which their supervisors kill after 4
@@ -176,10 +179,11 @@ impl Root {
         remove::empty_in_background(self.trash.clone());
     }
 
-    /// Removes what other workers have left behind that were killed, and workspaces that were not used for the time `keep`.
+    /// Removes what killed workers have left behind, and workspaces that were not used for the time `keep`.
     /// Blocks.
     pub(crate) fn sweep_others(&self, keep: Duration) {
         sweep::abandoned(&self.state.join("running"), &self.trash);
+        sweep::remove_unfinished(&self.state);
         let Some(before) = sweep::limit(keep) else { return };
         for removed in sweep::remove_unused(&self.state, before) {
             tracing::info!(path = %removed.path.display(), "removed a workspace that was not used for long");
@@ -263,7 +267,7 @@ impl Root {
         let (mut kept_by, mut set_aside) = (None, None);
         let mut fresh = wanted.mode() != WorkspaceMode::InPlace;
         if let Some(source) = &wanted.git {
-            checked_source(source, &self.state).await?;
+            in_place::checked_source(source, &self.state).await?;
         }
         let workspace = match wanted.mode() {
             WorkspaceMode::InPlace => {
@@ -295,9 +299,10 @@ impl Root {
                     && config_directory(&workspace).is_none_or(|config| config.symlink_metadata().is_err());
                 if !tokio::fs::try_exists(&workspace).await? {
                     // All or nothing: an interrupted clone must not pass for a workspace.
-                    let unfinished = kept.join(format!(".{name}.unfinished"));
+                    let unfinished = sweep::hidden_file(&workspace, sweep::UNFINISHED);
                     remove::all(unfinished.clone()).await;
                     tokio::fs::create_dir(&unfinished).await?;
+                    let begun = Begun::new(&unfinished, &self.trash);
                     if let Some(cloning) = cloning {
                         cloning.into(&unfinished, false, stop).await?;
                         included = cloning.include(&unfinished, stop).await?;
@@ -306,6 +311,7 @@ impl Root {
                     kept_by = None;
                     KeptBy::new(&assign.task_id, assign.attempt, false).write(&workspace)?;
                     tokio::fs::rename(&unfinished, &workspace).await?;
+                    begun.complete();
                 }
                 workspace
             }
@@ -315,13 +321,15 @@ impl Root {
                     _ => self.state.join("workspaces").join(checked(&assign.namespace)?).join(id),
                 };
                 tokio::fs::create_dir_all(&workspace).await?;
-                if !workspace.starts_with(&own) {
-                    last_use::note_unlocked(&workspace);
-                }
+                let begun = (!workspace.starts_with(&own)).then(|| Begun::new(&workspace, &self.trash));
                 if let Some(cloning) = cloning {
                     let made = cloning.into(&workspace, workspace.starts_with(&own), stop).await?;
                     (base, borrowed) = (Some(made.0), made.1);
                     included = cloning.include(&workspace, stop).await?;
+                }
+                if let Some(begun) = begun {
+                    begun.complete();
+                    last_use::note_unlocked(&workspace);
                 }
                 workspace
             }
@@ -373,23 +381,6 @@ fn checked(name: &str) -> Result<&str, PrepareError> {
 pub(crate) fn is_name(name: &str) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(fine)
-}
-
-/// Whether a path leads into the worker's state, which has the workspaces of other tasks.
-async fn is_within(path: &Path, state: &Path) -> bool {
-    let (path, state) = (tokio::fs::canonicalize(path).await, tokio::fs::canonicalize(state).await);
-    matches!((path, state), (Ok(path), Ok(state)) if path.starts_with(&state))
-}
-
-/// Checks that a repository on this machine is not a workspace of another task.
-async fn checked_source(source: &GitSource, state: &Path) -> Result<(), PrepareError> {
-    let Some(path) = git::local_path(&source.url) else { return Ok(()) };
-    // A relative path would start in the attempt's own directory.
-    if path.is_relative() || is_within(&path, state).await {
-        let text = "the repository must not be a relative path or in the worker's state directory";
-        return Err(PrepareError::Failed(failure(FailureClass::Invalid, text)));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

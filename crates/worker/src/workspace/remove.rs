@@ -19,7 +19,7 @@ pub(crate) async fn all(path: PathBuf) {
 }
 
 /// Removes a directory with its contents, if it exists. Blocks.
-pub(super) fn now(path: &Path) -> io::Result<()> {
+pub(crate) fn now(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {

@@ -13,6 +13,7 @@ use rota_proto::worker::v1::Assign;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::begun::Begun;
 use super::{Lock, PrepareError, Root, checked, last_use, locked, remove};
 use crate::runtimes::Stop;
 
@@ -32,6 +33,8 @@ pub(crate) struct SetupCache {
     pub(crate) folder: PathBuf,
     /// Whether it is complete. Otherwise it is empty, and its caller's to fill.
     pub(crate) filled: bool,
+    /// Until it is filled. Ends before the lock does.
+    begun: Option<Begun>,
     /// Shared if it is filled.
     lock: File,
 }
@@ -67,7 +70,7 @@ impl Root {
             let lock = locked(&path, Lock::Shared, stop).await?.ok_or(PrepareError::Stopped)?;
             if is_filled(&folder) {
                 last_use::note(&lock);
-                return Ok(SetupCache { folder, filled: true, lock });
+                return Ok(SetupCache { folder, filled: true, begun: None, lock });
             }
             drop(lock);
             let lock = locked(&path, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?;
@@ -77,7 +80,8 @@ impl Root {
                 let _ = tokio::fs::remove_file(marker(&folder)).await;
                 remove::all(folder.clone()).await;
                 tokio::fs::create_dir(&folder).await?;
-                return Ok(SetupCache { folder, filled: false, lock });
+                let begun = Some(Begun::new(&folder, &self.trash));
+                return Ok(SetupCache { folder, filled: false, begun, lock });
             }
         }
     }
@@ -85,14 +89,16 @@ impl Root {
 
 impl SetupCache {
     /// Makes the cache, which was filled, one for all attempts of the agent, and removes its oldest ones.
-    pub(crate) async fn complete(self) -> Result<Self, Unusable> {
+    pub(crate) async fn complete(mut self) -> Result<Self, Unusable> {
         let completed = tokio::task::spawn_blocking(move || {
             measure(&self.folder, &mut (0, 0), (MAX_BYTES, MAX_FILES))?;
             File::create(marker(&self.folder))?.sync_all()?;
+            self.begun.take().into_iter().for_each(Begun::complete);
             // Others may use it from now on. One that gets the lock first finds that it is filled, and gives it back.
             self.lock.lock_shared()?;
             remove_old(&self.folder);
-            Ok(Self { filled: true, ..self })
+            self.filled = true;
+            Ok(self)
         });
         completed.await.map_err(|error| Unusable::Io(io::Error::other(error)))?
     }
@@ -104,7 +110,7 @@ fn marker(folder: &Path) -> PathBuf {
     folder.with_file_name(format!(".{name}.filled"))
 }
 
-fn is_filled(folder: &Path) -> bool {
+pub(super) fn is_filled(folder: &Path) -> bool {
     marker(folder).exists() && folder.is_dir()
 }
 
@@ -235,6 +241,27 @@ mod tests {
         let missing = place.fill("default", "coder").await;
         std::os::unix::fs::symlink("/etc/passwd", place.workspace.path().join("lock")).unwrap();
         assert_eq!(place.open("default", "coder").await.folder, missing.folder);
+    }
+
+    /// Its commands fail, or fill it with too much.
+    #[tokio::test]
+    async fn caches_that_are_not_filled_leave_nothing() {
+        let place = Place::new();
+        place.write("lock", "one");
+        let begun = place.open("default", "coder").await;
+        let folder = begun.folder.clone();
+        std::fs::write(folder.join("half"), "x").unwrap();
+        drop(begun);
+        assert!(!folder.exists());
+        let begun = place.open("default", "coder").await;
+        File::create(folder.join("large")).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(matches!(begun.complete().await, Err(Unusable::TooLarge)));
+        assert!(!folder.exists());
+        // That of a killed worker.
+        std::fs::create_dir(&folder).unwrap();
+        let filled = place.fill("default", "tester").await.folder;
+        super::super::remove_unfinished(place.state.path());
+        assert!(!folder.exists() && filled.exists());
     }
 
     #[tokio::test]

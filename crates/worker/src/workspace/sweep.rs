@@ -12,7 +12,11 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use rota_telemetry::clock;
 
-use super::{config_directory, last_use, left, remove};
+use super::{config_directory, last_use, left, remove, setup_cache};
+use crate::git;
+
+/// Ending of the hidden directory in which a kept workspace is made.
+pub(super) const UNFINISHED: &str = "unfinished";
 
 /// A workspace that was kept, and that no attempt uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +91,8 @@ pub(super) fn abandoned(running: &Path, trash: &Path) {
 
 /// Returns the workspaces under a state directory that were kept, that no attempt uses, and that were last used before a time.
 pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
-    let kept = namespaces(state, "kept").filter(|path| is_free(&last_use::file_of(path)));
+    let kept = namespaces(state, "kept").chain(unfinished_clones(state));
+    let kept = kept.filter(|path| is_free(&lock_of(path)));
     let running: Vec<_> = entries(&state.join("running"))
         .flat_map(|entry| entries(&entry.path()))
         .map(|entry| entry.path())
@@ -100,7 +105,7 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
     let caches = caches.filter(|path| is_free(&last_use::file_of(path)));
     let fresh = namespaces(state, "workspaces").filter(|path| !in_use(path));
     let used_before = |path: PathBuf| {
-        let last_used = last_use::of(&path)?;
+        let last_used = last_use::of(&workspace_of(&path))?;
         (last_used < before).then_some(Unused { path, last_used })
     };
     kept.chain(caches).chain(fresh).filter_map(used_before).collect()
@@ -108,27 +113,62 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
 
 /// Removes unused workspaces with what belongs to them. Returns those that were removed.
 pub fn remove_unused(state: &Path, before: SystemTime) -> Vec<Unused> {
-    let remove = |found: &Unused| {
-        // Held meanwhile: an attempt may be about to use it.
-        let lock = last_use::file_of(&found.path);
-        let held = lock.exists().then(|| open(&lock).ok()).flatten();
-        if held.as_ref().is_some_and(|file| file.try_lock().is_err()) {
+    let remove = |found: &Unused| remove(&found.path, state);
+    unused(state, before).into_iter().filter(remove).collect()
+}
+
+/// Removes a workspace with what belongs to it, unless an attempt uses it. Returns whether it did.
+fn remove(path: &Path, state: &Path) -> bool {
+    // Held meanwhile: an attempt may be about to use it.
+    let lock = lock_of(path);
+    let held = lock.exists().then(|| open(&lock).ok()).flatten();
+    if held.as_ref().is_some_and(|file| file.try_lock().is_err()) {
+        return false;
+    }
+    let config = config_directory(path);
+    for directory in config.iter().map(PathBuf::as_path).chain([path]) {
+        if let Err(error) = remove::whole(directory, state) {
+            tracing::warn!(path = %directory.display(), %error, "failed to remove a directory");
             return false;
         }
-        let config = config_directory(&found.path);
-        for directory in config.iter().chain([&found.path]) {
-            if let Err(error) = remove::whole(directory, state) {
-                tracing::warn!(path = %directory.display(), %error, "failed to remove a directory");
-                return false;
-            }
+    }
+    // That of a kept workspace stays: an attempt may wait for it.
+    if path.starts_with(state.join("workspaces")) {
+        let _ = fs::remove_file(lock);
+    }
+    true
+}
+
+/// Removes what killed workers have not completed: clones for kept workspaces, set-up caches, and what git was writing. Blocks.
+pub(crate) fn remove_unfinished(state: &Path) {
+    git::clear_unfinished(state);
+    let clones = unfinished_clones(state).filter(|path| {
+        // Programs of the worker may still run.
+        is_free(&hidden_file(&workspace_of(path), "supervisors"))
+    });
+    let caches = namespaces(state, "setup").filter(|path| !setup_cache::is_filled(path));
+    for path in clones.chain(caches) {
+        if remove(&path, state) {
+            tracing::info!(path = %path.display(), "removed what a killed worker has not completed");
         }
-        // That of a kept workspace stays: an attempt may wait for it.
-        if found.path.starts_with(state.join("workspaces")) {
-            let _ = fs::remove_file(lock);
-        }
-        true
-    };
-    unused(state, before).into_iter().filter(remove).collect()
+    }
+}
+
+fn unfinished_clones(state: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let namespaces = entries(&state.join("kept"));
+    let all = namespaces.flat_map(|namespace| entries(&namespace.path())).map(|entry| entry.path());
+    all.filter(|path| workspace_of(path) != *path)
+}
+
+/// Returns the workspace for which a clone is made; the path itself of all else.
+fn workspace_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(UNFINISHED)?.strip_suffix('.'));
+    name.map_or_else(|| path.to_owned(), |name| path.with_file_name(name))
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    last_use::file_of(&workspace_of(path))
 }
 
 /// Returns the time before which a workspace counts as unused.
@@ -154,7 +194,7 @@ fn is_hidden(name: &OsStr) -> bool {
 }
 
 /// Returns a hidden file next to a directory, with its name and an ending.
-fn hidden_file(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn hidden_file(path: &Path, ending: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{ending}"))
 }

@@ -5,14 +5,14 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use rota_proto::v1::{TaskSpec, Workspace};
+use rota_proto::v1::{GitSource, TaskSpec, Workspace};
 
 use rota_telemetry::clock;
 use rota_telemetry::redact::Redactor;
 
 use super::*;
 
-fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64) -> Assign {
+pub(super) fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64) -> Assign {
     let workspace = Workspace {
         mode: mode.into(),
         path: path.to_owned(),
@@ -30,10 +30,10 @@ fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup, fence: i64
     }
 }
 
-async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs, PrepareError> {
+pub(super) async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs, PrepareError> {
     let (_stop, mut stop) = watch::channel(None);
     let (home, branch) = (root.scratch(assign).join("home"), crate::git::branch(&assign.task_id));
-    let cloning = Cloning::of(assign, root.state(), home, None, Redactor::default(), branch);
+    let cloning = Cloning::of(assign, (root.state(), 0), home, None, Redactor::default(), branch);
     root.prepare(assign, cloning.as_ref(), &mut stop).await
 }
 

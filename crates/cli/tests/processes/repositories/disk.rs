@@ -11,6 +11,7 @@ use rota_proto::v1::{self, TaskState};
 use rota_testkit::git_host::git;
 use rota_testkit::tasks;
 
+use super::restoring::site_with_git;
 use super::site;
 
 /// Agents that work at the same time.
@@ -126,5 +127,54 @@ async fn kept_workspaces_outlive_the_cache() -> Result<()> {
     // Only what this task has changed.
     site.succeed(site.task_with("two", &line("two"), source, keep)).await?;
     assert_eq!(site.paths("two").await?, ["two"]);
+    Ok(())
+}
+
+/// A clean-up of a cache that fails leaves nothing of the copy that it was making.
+#[tokio::test]
+async fn failed_clean_ups_leave_nothing() -> Result<()> {
+    let fails = "case \"$*\" in *'gc --auto'*) touch called objects/pack/tmp_pack_x; exit 128;; esac";
+    let site = site_with_git(|_| fails.to_owned()).await?;
+    site.succeed(site.task("one", "true")).await?;
+    let cache = site.only_cache()?;
+    assert!(cache.join("called").exists());
+    assert!(!cache.join("objects/pack/tmp_pack_x").exists());
+    assert!(!cache.with_extension("unfinished").exists());
+    Ok(())
+}
+
+/// A worker that is killed during a fetch leaves locks of git in the cache.
+#[tokio::test]
+async fn caches_heal() -> Result<()> {
+    let site = site(1).await?;
+    let user = site.clone("user").await?;
+    for branch in ["HEAD:refs/heads/first", "HEAD:refs/heads/second"] {
+        git(&user, &["push", "-q", "origin", branch]).await?;
+    }
+    site.succeed(site.task("one", "true")).await?;
+    let cache = site.only_cache()?;
+    git(&cache, &["pack-refs", "--all"]).await?;
+    for line in [
+        &["commit", "-q", "--allow-empty", "-m", "second"][..],
+        &["push", "-q", "origin", "main"],
+        &["push", "-q", "origin", "--delete", "first"],
+    ] {
+        git(&user, line).await?;
+    }
+    std::fs::create_dir_all(cache.join("refs/remotes/origin"))?;
+    for lock in
+        ["packed-refs.lock", "packed-refs.new", "refs/remotes/origin/main.lock", "refs/rota/head.lock"]
+    {
+        std::fs::write(cache.join(lock), "")?;
+    }
+    std::fs::write(cache.with_extension("unfinished"), "")?;
+    assert_eq!(site.succeed(site.task("two", "git log -1 --format=%s")).await?, "second\n");
+    // One that no fetch has left, and that git would make to remove a branch.
+    std::fs::write(cache.join("packed-refs.new"), "")?;
+    git(&user, &["push", "-q", "origin", "--delete", "second"]).await?;
+    assert_eq!(site.succeed(site.task("three", "git branch -r")).await?, "  origin/main\n");
+    // After a power cut, files can be empty.
+    std::fs::write(cache.join("HEAD"), "")?;
+    assert_eq!(site.succeed(site.task("four", "git log -1 --format=%s")).await?, "second\n");
     Ok(())
 }

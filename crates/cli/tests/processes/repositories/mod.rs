@@ -119,6 +119,11 @@ impl Site {
         Ok(at)
     }
 
+    fn only_cache(&self) -> Result<std::path::PathBuf> {
+        let caches = std::fs::read_dir(self.fixture.state_dir().join("repositories/default"))?;
+        Ok(caches.flatten().map(|entry| entry.path()).find(|path| path.is_dir()).unwrap())
+    }
+
     fn caches(&self) -> usize {
         let caches = std::fs::read_dir(self.fixture.state_dir().join("repositories/default"));
         caches.unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_dir()).count()
@@ -356,28 +361,5 @@ async fn what_clones_are_without_is_noticed() -> Result<()> {
         git(&user, line).await?;
     }
     assert_eq!(noticed("large").await?, ["lfs_not_fetched", "submodules_not_fetched", pointer]);
-    Ok(())
-}
-
-/// A worker that is killed during a fetch leaves locks of git in the cache.
-#[tokio::test]
-async fn caches_heal() -> Result<()> {
-    let site = site(1).await?;
-    site.succeed(site.task("one", "true")).await?;
-    let caches = std::fs::read_dir(site.fixture.state_dir().join("repositories/default"))?.flatten();
-    let cache = caches.map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
-    let user = site.clone("user").await?;
-    for line in [&["commit", "-q", "--allow-empty", "-m", "second"][..], &["push", "-q", "origin", "main"]] {
-        git(&user, line).await?;
-    }
-    std::fs::create_dir_all(cache.join("refs/remotes/origin"))?;
-    for lock in ["packed-refs.lock", "refs/remotes/origin/main.lock", "refs/rota/head.lock"] {
-        std::fs::write(cache.join(lock), "")?;
-    }
-    std::fs::write(cache.with_extension("unfinished"), "")?;
-    assert_eq!(site.succeed(site.task("two", "git log -1 --format=%s")).await?, "second\n");
-    // After a power cut, files can be empty.
-    std::fs::write(cache.join("HEAD"), "")?;
-    assert_eq!(site.succeed(site.task("three", "git log -1 --format=%s")).await?, "second\n");
     Ok(())
 }
