@@ -36,6 +36,26 @@ pub(super) fn http_origin(url: &str) -> Option<String> {
     (matches!(scheme.as_str(), "http" | "https") && !host.is_empty()).then(|| format!("{scheme}://{host}"))
 }
 
+/// Returns the host of an SSH URL, as the file of known hosts names it.
+pub(super) fn ssh_host(url: &str) -> Option<String> {
+    let authority = match url.split_once("://") {
+        Some(("ssh", rest)) => rest.split('/').next()?,
+        Some(_) => return None,
+        None => url.split_once(':')?.0,
+    };
+    let host = authority.rsplit('@').next()?;
+    let (name, port) = match host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) {
+        Some((name, port)) => (name, port),
+        None => (host, "22"),
+    };
+    let name = name.trim_matches(['[', ']']);
+    let fine = |letter: char| letter.is_ascii_alphanumeric() || ".-_:".contains(letter);
+    if name.is_empty() || name.starts_with('-') || !name.chars().all(fine) {
+        return None;
+    }
+    Some(if port == "22" { name.to_owned() } else { format!("[{name}]:{port}") })
+}
+
 /// Returns whether a URL has credentials. The user of an SSH URL is none.
 pub(super) fn has_credentials(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -72,5 +92,21 @@ mod tests {
         );
         assert_eq!(http_origin("git@git.example:a/b.git"), None);
         assert_eq!(http_origin("ssh://git@git.example/a"), None);
+    }
+
+    #[test]
+    fn hosts_of_ssh_are_named_as_ssh_remembers_them() {
+        for (url, host) in [
+            ("git@git.example:a/b.git", Some("git.example")),
+            ("git.example:a", Some("git.example")),
+            ("ssh://git@git.example/a", Some("git.example")),
+            ("ssh://git@git.example:22/a", Some("git.example")),
+            ("ssh://git@git.example:2222/a", Some("[git.example]:2222")),
+            ("ssh://git@[2001:db8::1]/a", Some("2001:db8::1")),
+            ("https://git.example/a", None),
+            ("git@-x;y:a", None),
+        ] {
+            assert_eq!(ssh_host(url).as_deref(), host, "{url}");
+        }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) enum Cause {
     Task,
     /// The host of the repository refuses the credentials that it was given.
     Credentials,
+    /// The host has another key for SSH than the one that is remembered.
+    HostKey,
     /// The host does not respond, fails, or is unknown. Also what no message names.
     Host,
 }
@@ -31,7 +33,7 @@ const MESSAGES: [(&str, Cause); 26] = [
     // No credentials were given, where some are required; the prompt is off.
     ("could not read username", Cause::Task),
     ("could not read password", Cause::Task),
-    ("host key verification failed", Cause::Task),
+    ("host key verification failed", Cause::HostKey),
     ("returned error: 400", Cause::Task),
     ("returned error: 404", Cause::Task),
     ("returned error: 410", Cause::Task),
@@ -130,8 +132,13 @@ impl Cause {
             Self::Machine => FailureClass::Environment,
             Self::Task => FailureClass::Invalid,
             Self::Credentials if embedded => FailureClass::Invalid,
-            Self::Credentials | Self::Host => FailureClass::Source,
+            Self::Credentials | Self::HostKey | Self::Host => FailureClass::Source,
         }
+    }
+
+    /// Whether the failure may pass without the task: work that is to be delivered can be delivered later.
+    pub(super) fn is_of_host(self) -> bool {
+        matches!(self, Self::HostKey | Self::Host)
     }
 
     /// Returns how to resolve the failure.
@@ -142,6 +149,7 @@ impl Cause {
                 "check the URL and the reference in the task's workspace, and that its credentials are given"
             }
             Self::Credentials => "replace the credentials of the repository, or give them access to it",
+            Self::HostKey => "check that the host has a new key, and let the workers forget the old one",
             Self::Host => "check that the host of the repository can be reached from the worker",
         }
     }
@@ -167,7 +175,7 @@ mod tests {
                 "fatal: could not read Username for 'https://git.example': terminal prompts disabled",
                 Cause::Task,
             ),
-            ("Host key verification failed.\nfatal: Could not read from remote repository.", Cause::Task),
+            ("Host key verification failed.\nfatal: Could not read from remote repository.", Cause::HostKey),
             (
                 "fatal: unable to access 'https://git.example/x/': The requested URL returned error: 503",
                 Cause::Host,

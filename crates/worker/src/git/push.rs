@@ -97,9 +97,13 @@ impl Delivery {
                 let text = format!("the work is not delivered to {}: {}", self.branch, failed.message);
                 // They are replaced without the task.
                 let heals = cause == Cause::Credentials && self.git.has_credentials_of_agent();
-                let hint = if heals { HINT_CREDENTIALS } else { HINT };
-                let failure = Failure { hint: hint.to_owned(), ..failure(FailureClass::Delivery, text) };
-                Undelivered { is_kept: heals || cause == Cause::Host, ..failure.into() }
+                let hint = match cause {
+                    Cause::HostKey => failed.hint,
+                    _ if heals => HINT_CREDENTIALS.to_owned(),
+                    _ => HINT.to_owned(),
+                };
+                let failure = Failure { hint, ..failure(FailureClass::Delivery, text) };
+                Undelivered { is_kept: heals || cause.is_of_host(), ..failure.into() }
             }
             GitError::Stopped => Undelivered::later("the worker had to end".to_owned()),
         })

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::checks::{has_credentials, local_path};
+use super::checks::{has_credentials, local_path, ssh_host};
 use super::credential::{Access, Credential, ssh};
 use super::failure::Cause;
 use crate::runtimes::tail::Tail;
@@ -85,9 +85,22 @@ impl Git {
     }
 
     pub(super) fn failed(&self, cause: Cause, text: String) -> GitError {
-        let hint = cause.hint().to_owned();
+        let hint = match cause {
+            Cause::HostKey => self.forget_key(),
+            _ => None,
+        };
+        let hint = hint.unwrap_or_else(|| cause.hint().to_owned());
         let failure = Failure { hint, ..failure(cause.class(has_credentials(&self.url)), text) };
         GitError::Failed { cause, failure }
+    }
+
+    /// Returns how to let the worker forget the key of the host, unless it is none of SSH.
+    fn forget_key(&self) -> Option<String> {
+        let (host, file) = (ssh_host(&self.url)?, self.network.as_ref()?.known_hosts.display());
+        Some(format!(
+            "if the host has a new key: `ssh-keygen -R '{host}' -f '{file}'` on the worker's machine; the next key is \
+             remembered"
+        ))
     }
 
     /// Whether its credentials are the agent's, who may replace them.
@@ -253,6 +266,24 @@ async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Tail) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_key_of_a_host_waits_for_being_forgotten() {
+        let network = Network { credential: None, known_hosts: "/state/known_hosts".into() };
+        let git = Git {
+            directory: "/".into(),
+            home: "/".into(),
+            url: "ssh://git@git.example:2222/x.git".to_owned(),
+            network: Some(network),
+            environment: Environment::default(),
+            redactor: Redactor::default(),
+        };
+        let cause = Cause::of("Host key verification failed.\nfatal: Could not read from remote repository.");
+        let GitError::Failed { failure, .. } = git.failed(cause, String::new()) else { panic!("no failure") };
+        assert_eq!(failure.class(), rota_proto::v1::FailureClass::Source);
+        let command = "ssh-keygen -R '[git.example]:2222' -f '/state/known_hosts'";
+        assert!(failure.hint.contains(command), "{}", failure.hint);
+    }
 
     /// What it runs must not find what other calls trust or leave something for them.
     #[tokio::test]
