@@ -50,6 +50,7 @@ pub(crate) struct Cloning {
     home: PathBuf,
     credential: Option<Credential>,
     redactor: Redactor,
+    received: watch::Sender<u64>,
 }
 
 impl Cloning {
@@ -66,12 +67,18 @@ impl Cloning {
         let source = super::source(assign)?.clone();
         let caches = Caches::new(state, min_free);
         let cache = caches.path(assign, &source, credential.as_ref());
-        Some(Self { source, caches, cache, base: None, branch, home, credential, redactor })
+        let received = watch::Sender::default();
+        Some(Self { source, caches, cache, base: None, branch, home, credential, redactor, received })
     }
 
     /// Clones this commit, wherever the reference of the task leads by now, as long as the host has it.
     pub(crate) fn starting_from(self, base: Option<String>) -> Self {
         Self { base: base.filter(|base| is_commit(base)), ..self }
+    }
+
+    /// Returns the bytes that the running fetch has received, if it takes long.
+    pub(crate) fn received(&self) -> watch::Receiver<u64> {
+        self.received.subscribe()
     }
 
     /// Returns the directory with the keys of hosts, unless the repository is on this machine: that one's programs would write it.
@@ -207,7 +214,8 @@ impl Cloning {
         let known_hosts = self.caches.known_hosts().map_err(|error| {
             git.failed(Cause::Machine, format!("the directory with the keys of hosts: {error}"))
         })?;
-        let network = Some(Network { credential: self.credential.clone(), known_hosts });
+        let (credential, received) = (self.credential.clone(), self.received.clone());
+        let network = Some(Network { credential, known_hosts, received });
         // Programs of a repository on this machine may write into its home. Unlike other settings, git passes this one on to them.
         let environment = Environment([("GIT_CONFIG_GLOBAL".to_owned(), "/dev/null".to_owned())].into());
         Ok(Git { network, environment, ..git })

@@ -19,6 +19,7 @@ mod include;
 mod leftovers;
 mod pin_links;
 mod pinned;
+mod progress;
 mod push;
 mod request;
 mod restore;

@@ -11,18 +11,16 @@ use rota_telemetry::redact::Redactor;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::checks::{has_credentials, local_path, ssh_host};
 use super::credential::{Access, Credential, ssh};
 use super::failure::Cause;
+use super::progress;
 use crate::runtimes::tail::Tail;
 use crate::runtimes::{Environment, Stop, failure, stopped};
 use crate::supervise::{self, Program};
 use crate::workspace::probe_in_time;
 
-/// Longest time that a call takes.
-const TIMEOUT: Duration = Duration::from_secs(900);
 /// Time between the request to end and the kill.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
 /// Bytes of the last output that a failure message contains, and of an answer.
@@ -60,6 +58,8 @@ pub(crate) struct Network {
     pub(crate) credential: Option<Credential>,
     /// File in which SSH remembers the keys of hosts.
     pub(crate) known_hosts: PathBuf,
+    /// Bytes that the running fetch has received.
+    pub(crate) received: watch::Sender<u64>,
 }
 
 /// How git is called for one attempt and repository.
@@ -197,7 +197,9 @@ impl Git {
         refused: bool,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<String, GitError> {
-        let what = args.iter().find(|arg| !arg.starts_with('-')).copied().unwrap_or_default();
+        // Neither options nor settings.
+        let what = args.iter().find(|arg| !arg.starts_with('-') && !arg.contains('='));
+        let what = what.copied().unwrap_or_default();
         let failed = |cause, text: String| self.failed(cause, format!("git {what}: {text}"));
         let (environment, _home) = self.environment(refused).await.map_err(|error| {
             let text = format!("failed to use the credentials of the repository: {error}");
@@ -223,16 +225,29 @@ impl Git {
         let mut errors = Tail::new(&self.redactor, MAX_OUTPUT);
         let run =
             async { tokio::join!(running.wait(), read(stdout, &mut answer), read(stderr, &mut errors)).0 };
+        let late = async {
+            match self.network.as_ref().filter(|_| what == "fetch") {
+                Some(network) => {
+                    let stored = || progress::stored(self.directory.clone());
+                    progress::fetch_expired(&network.received, stored).await
+                }
+                None => progress::expired().await,
+            }
+        };
         let ended = tokio::select! {
-            ended = timeout(TIMEOUT, run) => ended.ok(),
+            ended = run => ended,
+            late = late => {
+                let _ = running.end(CANCEL_GRACE).await;
+                return Err(failed(Cause::Host, late));
+            }
             _ = stopped(stop) => {
                 let _ = running.end(CANCEL_GRACE).await;
                 return Err(GitError::Stopped);
             }
         };
         match ended {
-            Some(Ok(exit)) if exit.code == Some(0) => Ok(answer.text().trim_end().to_owned()),
-            Some(Ok(exit)) => {
+            Ok(exit) if exit.code == Some(0) => Ok(answer.text().trim_end().to_owned()),
+            Ok(exit) => {
                 let output = errors.text().trim().to_owned();
                 // A signal is the kernel's, for lack of memory, or a person's.
                 if exit.code.is_none() {
@@ -246,11 +261,7 @@ impl Git {
                     }
                 }
             }
-            Some(Err(error)) => Err(failed(Cause::Machine, error.to_string())),
-            None => {
-                let _ = running.end(CANCEL_GRACE).await;
-                Err(failed(Cause::Host, format!("timed out after {} s", TIMEOUT.as_secs())))
-            }
+            Err(error) => Err(failed(Cause::Machine, error.to_string())),
         }
     }
 }
@@ -269,7 +280,11 @@ mod tests {
 
     #[test]
     fn changed_key_of_a_host_waits_for_being_forgotten() {
-        let network = Network { credential: None, known_hosts: "/state/known_hosts".into() };
+        let network = Network {
+            credential: None,
+            known_hosts: "/state/known_hosts".into(),
+            received: watch::Sender::default(),
+        };
         let git = Git {
             directory: "/".into(),
             home: "/".into(),
@@ -289,7 +304,11 @@ mod tests {
     #[tokio::test]
     async fn each_call_that_opens_a_repository_has_a_new_home() {
         let home = tempfile::tempdir().unwrap();
-        let network = Network { credential: None, known_hosts: "/state/known_hosts".into() };
+        let network = Network {
+            credential: None,
+            known_hosts: "/state/known_hosts".into(),
+            received: watch::Sender::default(),
+        };
         let git = |url: &str| Git {
             directory: home.path().to_owned(),
             home: home.path().to_owned(),

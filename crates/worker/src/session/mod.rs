@@ -3,6 +3,7 @@
 
 mod attempt;
 mod checkpoints;
+mod clone_progress;
 mod commands;
 mod confinement;
 mod connect;

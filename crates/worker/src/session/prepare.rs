@@ -10,6 +10,7 @@ use rota_proto::worker::v1::Assign;
 use tokio::sync::mpsc;
 
 use super::attempt::in_place;
+use super::clone_progress::with_notices;
 use super::confinement::Overlap;
 use super::continuing;
 use super::declared;
@@ -73,7 +74,7 @@ pub(super) async fn prepare(
     }
     let of_forge = secrets.of_forge.or(secrets.of_repository);
     let request = Request::of(&assign, of_forge, &redactor).map_err(RunOutcome::Failed)?;
-    let dirs = directories(deps, &assign, cloning.as_ref(), request, slot, handle).await?;
+    let dirs = directories(deps, &assign, cloning.as_ref(), request, slot, handle, events).await?;
     if let Some(text) = dirs.included.take() {
         let _ = events.send(notice(Severity::Low, "files_included", text)).await;
     }
@@ -140,6 +141,7 @@ async fn directories<'a>(
     request: Option<Request>,
     slot: &'a mut Option<AttemptDirs>,
     handle: &AttemptHandle,
+    events: &mpsc::Sender<event::Kind>,
 ) -> Result<&'a mut AttemptDirs, RunOutcome> {
     if let Some(confinement) = &deps.confinement {
         let mut directories = deps.root.clone_directories(assign);
@@ -156,7 +158,13 @@ async fn directories<'a>(
         }
         handle.group.confine(jail);
     }
-    let dirs = slot.insert(deps.root.prepare(assign, cloning, &mut handle.stop_signal()).await?);
+    let mut stop = handle.stop_signal();
+    let made = deps.root.prepare(assign, cloning, &mut stop);
+    let made = match cloning {
+        Some(cloning) => with_notices(cloning.received(), events, made).await,
+        None => made.await,
+    };
+    let dirs = slot.insert(made?);
     if let Some(cloning) = cloning {
         let folder = dirs.closed(DELIVER);
         let jails = delivery_jails(deps, assign, cloning, &folder, &dirs.scratch);

@@ -1,0 +1,91 @@
+//! How long a call of git takes at most: one that fetches a repository, as long as data arrive, whatever their amount.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longest time of a call, and of a fetch in which nothing arrives.
+const TIMEOUT: Duration = Duration::from_secs(900);
+/// Longest time of a fetch.
+const MAX_FETCH_TIME: Duration = Duration::from_hours(6);
+/// Interval between two looks at what a fetch has received.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Returns once a call has taken too long, with the reason.
+pub(super) async fn expired() -> String {
+    sleep(TIMEOUT).await;
+    format!("timed out after {} s", TIMEOUT.as_secs())
+}
+
+/// Returns once a fetch has taken too long, with the reason. Reports the bytes that it has received so far, of which
+/// `stored` returns how many are on the disk.
+pub(super) async fn fetch_expired<F: Future<Output = u64>>(
+    received: &watch::Sender<u64>,
+    stored: impl Fn() -> F,
+) -> String {
+    let (before, began) = (stored().await, Instant::now());
+    let (mut most, mut grown) = (before, began);
+    loop {
+        sleep(LOOK_INTERVAL).await;
+        let now = stored().await;
+        if now > most {
+            (most, grown) = (now, Instant::now());
+            received.send_replace(now - before);
+        }
+        if grown.elapsed() >= TIMEOUT {
+            return format!("nothing has arrived for {} s", TIMEOUT.as_secs());
+        }
+        if began.elapsed() >= MAX_FETCH_TIME {
+            return format!("not complete after {} h", MAX_FETCH_TIME.as_secs() / 3600);
+        }
+    }
+}
+
+/// Returns the bytes of the packs of a repository, also of one that is being received.
+pub(super) async fn stored(repository: PathBuf) -> u64 {
+    let folders = ["objects/pack", ".git/objects/pack"].map(|name| repository.join(name));
+    let sum = tokio::task::spawn_blocking(move || {
+        let entries = folders.iter().flat_map(std::fs::read_dir).flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
+    });
+    // A disk that does not answer is none that grows.
+    timeout(LOOK_INTERVAL, sum).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ends the fetch of a repository that has received so many bytes at a time.
+    async fn fetch(at: impl Fn(Duration) -> u64) -> (String, Duration, u64) {
+        let (received, began) = (watch::Sender::new(0), Instant::now());
+        let reason = fetch_expired(&received, || std::future::ready(100 + at(began.elapsed()))).await;
+        (reason, began.elapsed(), *received.borrow())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fetches_take_as_long_as_data_arrive() {
+        let (reason, time, _) = fetch(|_| 0).await;
+        assert!(reason.contains("900 s") && time < TIMEOUT + LOOK_INTERVAL, "{reason} {time:?}");
+        let hours = Duration::from_hours(2);
+        let (reason, time, received) = fetch(|time| time.min(hours).as_secs()).await;
+        assert!(reason.contains("900 s") && time >= hours + TIMEOUT, "{reason} {time:?}");
+        assert_eq!(received, hours.as_secs());
+        let (reason, time, _) = fetch(|time| time.as_secs()).await;
+        assert!(reason.contains("6 h") && time < MAX_FETCH_TIME + LOOK_INTERVAL, "{reason} {time:?}");
+    }
+
+    #[tokio::test]
+    async fn packs_that_are_being_received_count() {
+        for folder in ["objects/pack", ".git/objects/pack"] {
+            let repository = tempfile::tempdir().unwrap();
+            let folder = repository.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("pack-1.pack"), [0; 5]).unwrap();
+            std::fs::write(folder.join("tmp_pack_x"), [0; 7]).unwrap();
+            assert_eq!(stored(repository.path().to_owned()).await, 12);
+        }
+    }
+}
