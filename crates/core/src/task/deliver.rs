@@ -20,6 +20,8 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 const HINT: &str = "the changes are kept: see `rota diff TASK`, and `rota apply-diff TASK --branch NAME` to push them yourself; \
                     `rota retry` delivers them again, and `rota retry --from-scratch` does the work again";
+/// Hint while the task waits for the next delivery.
+const HINT_KEPT: &str = "the changes are kept: see `rota diff TASK`, and `rota apply-diff TASK --branch NAME` to push them yourself";
 /// Reason of the step by which a task begins to wait for the next delivery.
 const UNDELIVERED: &str = "undelivered";
 
@@ -39,6 +41,17 @@ impl Undelivered {
     /// Returns when the work is delivered no more.
     pub fn until(&self, now: Timestamp) -> Timestamp {
         self.since.unwrap_or(now) + MAX_DELIVERING_TIME
+    }
+}
+
+impl Failure {
+    /// Returns the failure of a delivery before anything was pushed.
+    pub(super) fn of_kept_work(self) -> Self {
+        let hint = match self.hint.as_str() {
+            "" => HINT_KEPT.to_owned(),
+            hint => format!("{hint}; {HINT_KEPT}"),
+        };
+        Self { hint, ..self }
     }
 }
 

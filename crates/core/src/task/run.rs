@@ -306,11 +306,10 @@ impl Step<'_> {
                 self.hand_back(None, &failure.message, jitter)
             }
             Completion::Undelivered { failure, result } => self.undelivered(failure, Some(result), jitter),
-            // What is delivered cannot be fetched, where to is away, or the machine has failed.
-            Completion::Failed(failure)
-                if task.delivers() && matches!(failure.class, Class::Source | Class::Environment) =>
-            {
-                self.undelivered(failure, None, jitter);
+            // The work is done and kept, whatever an attempt lacks that only delivers it: what is missing may come back. Only what
+            // the host has refused is final.
+            Completion::Failed(failure) if task.delivers() && failure.class != Class::Delivery => {
+                self.undelivered(failure.of_kept_work(), None, jitter);
             }
             Completion::Failed(failure) => self.failed(failure, jitter),
             Completion::Stopped { by } => {

@@ -51,6 +51,8 @@ pub(crate) struct Cloning {
     credential: Option<Credential>,
     redactor: Redactor,
     received: watch::Sender<u64>,
+    /// Commit to start from if the host has lost the one that the source names.
+    instead: Option<String>,
 }
 
 impl Cloning {
@@ -68,12 +70,28 @@ impl Cloning {
         let caches = Caches::new(state, min_free);
         let cache = caches.path(assign, &source, credential.as_ref());
         let received = watch::Sender::default();
-        Some(Self { source, caches, cache, base: None, branch, home, credential, redactor, received })
+        Some(Self {
+            source,
+            caches,
+            cache,
+            base: None,
+            branch,
+            home,
+            credential,
+            redactor,
+            received,
+            instead: None,
+        })
     }
 
     /// Clones this commit, wherever the reference of the task leads by now, as long as the host has it.
     pub(crate) fn starting_from(self, base: Option<String>) -> Self {
         Self { base: base.filter(|base| is_commit(base)), ..self }
+    }
+
+    /// Starts from another commit if the host does not have the one that is wanted.
+    pub(crate) fn or_from(self, instead: Option<String>) -> Self {
+        Self { instead, ..self }
     }
 
     /// Returns the bytes that the running fetch has received, if it takes long.
@@ -124,11 +142,26 @@ impl Cloning {
         let git = self.with_access(directory, &self.home)?;
         // A cache of some commits would not do for the next attempt.
         let borrowed = match source.depth {
-            0 => Some(self.caches.borrow(self.cache.clone(), source, &git, stop).await?),
+            0 => Some(self.borrow(source, &git, stop).await?),
             _ => None,
         };
         let base = clone(source, borrowed.as_ref(), shared, &git, &self.branch, stop).await?;
         Ok((base, borrowed.filter(|_| shared)))
+    }
+
+    async fn borrow(
+        &self,
+        source: &GitSource,
+        git: &Git,
+        stop: &mut watch::Receiver<Option<Stop>>,
+    ) -> Result<Borrowed, GitError> {
+        let borrowed = self.caches.borrow(self.cache.clone(), source, git, stop).await;
+        let (Err(GitError::Failed { cause: Cause::Task, .. }), Some(commit)) = (&borrowed, &self.instead)
+        else {
+            return borrowed;
+        };
+        let source = GitSource { r#ref: commit.clone(), ..source.clone() };
+        self.caches.borrow(self.cache.clone(), &source, git, stop).await
     }
 
     /// Copies what the `.worktreeinclude` of a user's own checkout names into a clone of it. Returns what was copied, for the log.

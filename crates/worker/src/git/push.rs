@@ -125,7 +125,14 @@ impl Delivery {
         tokio::fs::create_dir(&network.directory).await.map_err(machine)?;
         let git = Git { network: None, ..network.clone() };
         let base = GitSource { r#ref: changes.base_commit.clone(), ..self.source.clone() };
-        let borrowed = self.caches.borrow(self.cache.clone(), &base, &network, stop).await?;
+        let borrowed = self.caches.borrow(self.cache.clone(), &base, &network, stop).await;
+        let borrowed = borrowed.map_err(|error| match error {
+            // Nothing was refused yet: the host lacks, perhaps for now, where the work has started.
+            GitError::Failed { cause: Cause::Task, failure } => {
+                GitError::Failed { cause: Cause::Host, failure }
+            }
+            error => error,
+        })?;
         let objects = borrowed.path.join("objects");
         bundle::borrowing(&git, &objects, stop).await?;
         let (cache, rule) = (borrowed.path.to_string_lossy(), "+refs/remotes/origin/*:refs/remotes/origin/*");

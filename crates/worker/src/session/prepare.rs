@@ -59,14 +59,21 @@ pub(super) async fn prepare(
     let used = deps.secrets_dir.clone().map(|folder| (folder, secrets.selected.clone()));
     let secret_names = secrets.selected.keys().chain(assign.secrets.keys()).cloned().collect();
     let environment = super::environment::build(&mut assign, secrets.selected, &scratch);
-    let start = start::find(&mut assign, &given).map_err(RunOutcome::Failed)?;
+    let delivers = undelivered::delivers(&assign);
+    let found = match delivers {
+        true => {
+            undelivered::without_workspace(&mut assign);
+            start::Found::default()
+        }
+        false => start::find(&mut assign, &given).map_err(RunOutcome::Failed)?,
+    };
     let branch = continuing::branch(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let base = continuing::base(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let of_repository = secrets.of_repository.clone();
     let home = scratch.join("home");
     let disk = (deps.root.state(), deps.readiness.min_free_disk());
     let cloning = Cloning::of(&assign, disk, home, of_repository, redactor.clone(), branch);
-    let cloning = cloning.map(|cloning| cloning.starting_from(base));
+    let cloning = cloning.map(|cloning| cloning.starting_from(base).or_from(found.instead()));
     if let Some(name) = deps.root.busy_workspace(&assign) {
         let how = if in_place(&assign) { "; tasks with `shared: true` work there together" } else { "" };
         let text = format!("waiting for workspace {name:?}, which another attempt uses{how}");
@@ -75,6 +82,9 @@ pub(super) async fn prepare(
     let of_forge = secrets.of_forge.or(secrets.of_repository);
     let request = Request::of(&assign, of_forge, &redactor).map_err(RunOutcome::Failed)?;
     let dirs = directories(deps, &assign, cloning.as_ref(), request, slot, handle, events).await?;
+    if delivers {
+        return Ok(Prepared { attempt: Attempt::new(assign, redactor), secrets: None });
+    }
     if let Some(text) = dirs.included.take() {
         let _ = events.send(notice(Severity::Low, "files_included", text)).await;
     }
@@ -101,7 +111,8 @@ pub(super) async fn prepare(
     }
     give(deps, given, &assign, &scratch, events, handle).await?;
     confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
-    if let Some(start) = start {
+    let base = dirs.repository.as_ref().map(|(_, base)| base.commit.clone());
+    if let Some(start) = found.at(base.as_deref()) {
         start.apply(dirs, &mut handle.stop_signal()).await?;
     }
     if let Some(cloning) = &cloning
@@ -158,9 +169,11 @@ async fn directories<'a>(
         }
         handle.group.confine(jail);
     }
+    let delivers = undelivered::delivers(assign);
+    let cloned = cloning.filter(|_| !delivers);
     let mut stop = handle.stop_signal();
-    let made = deps.root.prepare(assign, cloning, &mut stop);
-    let made = match cloning {
+    let made = deps.root.prepare(assign, cloned, &mut stop);
+    let made = match cloned {
         Some(cloning) => with_notices(cloning.received(), events, made).await,
         None => made.await,
     };
@@ -172,7 +185,7 @@ async fn directories<'a>(
         let mut stop = handle.stop_signal();
         let cloned = dirs.repository.as_ref();
         // The host was away before, and the control plane waits without a slot.
-        let patience = match undelivered::delivers(assign) {
+        let patience = match delivers {
             true => deps.delivery_timeout.min(LATER_DELIVERY_TIMEOUT),
             false => deps.delivery_timeout,
         };

@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 
 use super::attempt::needs_directories;
 use super::handle::AttemptHandle;
+use super::undelivered::delivers;
 use crate::artifacts::{Caller, Given, Retry};
 use crate::runtimes::{RunOutcome, failure, notice};
 
@@ -30,6 +31,9 @@ pub(super) async fn complete(
     events: &mpsc::Sender<event::Kind>,
 ) -> Result<Given, RunOutcome> {
     let mut given = Given::input(assign);
+    if delivers(assign) {
+        return Ok(given);
+    }
     let of_steps = assign.has_step_results && needs_directories(assign);
     if !of_steps && assign.previous.iter().all(|previous| !previous.omitted && !previous.has_artifacts) {
         return Ok(given);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rota_proto::v1::{Changes, DeliveryOutcome, Failure, FailureClass, TaskState};
+use rota_proto::v1::{Changes, DeliveryOutcome, Failure, FailureClass, TaskState, WorkspaceMode};
 use rota_proto::worker::v1::{Assign, PreviousResult};
 use tokio::sync::watch;
 
@@ -19,11 +19,33 @@ pub(super) struct Start {
     changes: Changes,
 }
 
+/// Work that an attempt starts from.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What is not at the host.
+    start: Option<Start>,
+    /// What is kept of work that was pushed, with the commit before it: the host may have lost it since.
+    kept: Option<(String, Start)>,
+}
+
+impl Found {
+    /// Returns the commit to start from if the host has lost the pushed one.
+    pub(super) fn instead(&self) -> Option<String> {
+        self.kept.as_ref().map(|(base, _)| base.clone())
+    }
+
+    /// Returns what a clone gets that starts from this commit, if it is known.
+    pub(super) fn at(self, commit: Option<&str>) -> Option<Start> {
+        let kept = self.kept.filter(|(base, _)| commit == Some(base)).map(|(_, start)| start);
+        self.start.or(kept)
+    }
+}
+
 /// Finds the work that an attempt starts from, if its task names a dependency, and sets the reference of its repository.
-pub(super) fn find(assign: &mut Assign, given: &Given) -> Result<Option<Start>, Failure> {
+pub(super) fn find(assign: &mut Assign, given: &Given) -> Result<Found, Failure> {
     let from = git::source(assign).map(|source| source.ref_from.clone()).unwrap_or_default();
     if from.is_empty() {
-        return Ok(None);
+        return Ok(Found::default());
     }
     let is_named = |previous: &&PreviousResult| previous.task_id == from || previous.alias == from;
     let unusable = |reason: &str| {
@@ -35,28 +57,44 @@ pub(super) fn find(assign: &mut Assign, given: &Given) -> Result<Option<Start>, 
     if previous.state() != TaskState::Succeeded {
         return Err(unusable("it has not succeeded"));
     }
-    let (reference, start) = work(previous, given).ok_or_else(|| unusable("it has left no changes"))?;
+    let (reference, mut found) = work(previous, given).ok_or_else(|| unusable("it has left no changes"))?;
     let workspace = assign.spec.as_mut().and_then(|spec| spec.workspace.as_mut());
-    if let Some(source) = workspace.and_then(|workspace| workspace.git.as_mut()) {
-        source.r#ref = reference;
+    if let Some(workspace) = workspace {
+        // Which commit a kept workspace is made from is not known when its agent starts.
+        found.kept = found.kept.filter(|_| workspace.mode() != WorkspaceMode::Keep);
+        workspace.git.iter_mut().for_each(|source| reference.clone_into(&mut source.r#ref));
     }
-    Ok(start)
+    Ok(found)
 }
 
 /// Returns the commit at the host from which to start, and what is not at the host.
-fn work(previous: &PreviousResult, given: &Given) -> Option<(String, Option<Start>)> {
+fn work(previous: &PreviousResult, given: &Given) -> Option<(String, Found)> {
+    let kept = || {
+        let (folder, changes) = given.changes(&previous.task_id)?;
+        let bundle = Some(folder.join(&changes.bundle)).filter(|_| !changes.bundle.is_empty());
+        Some((bundle, changes))
+    };
     let delivery = previous.result.as_ref().and_then(|result| result.delivery.as_ref());
     match delivery.map(|delivery| (delivery.outcome(), delivery)) {
-        Some((DeliveryOutcome::Delivered, delivery)) => return Some((delivery.commit.clone(), None)),
-        Some((DeliveryOutcome::NoChange, delivery)) => return Some((delivery.base_commit.clone(), None)),
+        Some((DeliveryOutcome::Delivered, delivery)) => {
+            let kept = kept().filter(|(_, changes)| changes.commit == delivery.commit).and_then(
+                |(bundle, changes)| {
+                    Some((changes.base_commit.clone(), Start { bundle: bundle?, changes: changes.clone() }))
+                },
+            );
+            return Some((delivery.commit.clone(), Found { start: None, kept }));
+        }
+        Some((DeliveryOutcome::NoChange, delivery)) => {
+            return Some((delivery.base_commit.clone(), Found::default()));
+        }
         _ => {}
     }
-    let (folder, changes) = given.changes(&previous.task_id)?;
+    let (bundle, changes) = kept()?;
     if changes.commit == changes.base_commit {
-        return Some((changes.base_commit.clone(), None));
+        return Some((changes.base_commit.clone(), Found::default()));
     }
-    let bundle = Some(folder.join(&changes.bundle)).filter(|_| !changes.bundle.is_empty())?;
-    Some((changes.base_commit.clone(), Some(Start { bundle, changes: changes.clone() })))
+    let start = Some(Start { bundle: bundle?, changes: changes.clone() });
+    Some((changes.base_commit.clone(), Found { start, kept: None }))
 }
 
 impl Start {
@@ -127,21 +165,26 @@ mod tests {
         };
         let mut assign = assigned(Some(delivery), TaskState::Succeeded);
         let given = given(&assign, Some(changes("pushed", "git/changes.bundle")));
-        assert!(find(&mut assign, &given).unwrap().is_none());
+        let found = find(&mut assign, &given).unwrap();
         assert_eq!(git::source(&assign).unwrap().r#ref, "pushed");
+        // What is kept takes its place where the host has lost it.
+        assert_eq!(found.instead().as_deref(), Some("base"));
+        assert!(find(&mut assign, &given).unwrap().at(Some("pushed")).is_none());
+        let start = found.at(Some("base")).unwrap();
+        assert_eq!(start.bundle, Path::new("artifacts/first/git/changes.bundle"));
     }
 
     #[test]
     fn changes_that_are_not_pushed_are_brought() {
         let mut assign = assigned(None, TaskState::Succeeded);
         let kept = given(&assign, Some(changes("done", "git/changes.bundle")));
-        let start = find(&mut assign, &kept).unwrap().unwrap();
+        let start = find(&mut assign, &kept).unwrap().at(Some("base")).unwrap();
         assert_eq!(start.bundle, Path::new("artifacts/first/git/changes.bundle"));
         assert_eq!(git::source(&assign).unwrap().r#ref, "base");
         // Without changes there is nothing to bring.
         let mut assign = assigned(None, TaskState::Succeeded);
         let same = given(&assign, Some(changes("base", "")));
-        assert!(find(&mut assign, &same).unwrap().is_none());
+        assert!(find(&mut assign, &same).unwrap().at(Some("base")).is_none());
         assert_eq!(git::source(&assign).unwrap().r#ref, "base");
     }
 

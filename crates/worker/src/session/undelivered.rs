@@ -1,6 +1,6 @@
 //! An attempt that only delivers what an earlier one has done. Its programs do not start.
 
-use rota_proto::v1::FailureClass;
+use rota_proto::v1::{FailureClass, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 
@@ -12,6 +12,15 @@ use crate::workspace::AttemptDirs;
 /// Whether an attempt only delivers.
 pub(super) fn delivers(assign: &Assign) -> bool {
     assign.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.deliver)
+}
+
+/// Gives an attempt that only delivers an empty workspace of its own. It needs none: what it pushes is kept, and the host may have
+/// lost since where the task has started.
+pub(super) fn without_workspace(assign: &mut Assign) {
+    if let Some(workspace) = assign.spec.as_mut().and_then(|spec| spec.workspace.as_mut()) {
+        workspace.set_mode(WorkspaceMode::Fresh);
+        workspace.set_cleanup(WorkspaceCleanup::Always);
+    }
 }
 
 /// Finds the work that is to be delivered. Returns the report of the attempt that has done it, without its usage.

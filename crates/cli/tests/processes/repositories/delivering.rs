@@ -102,14 +102,17 @@ async fn waits_for_deliveries_are_explained() -> Result<()> {
     Ok(())
 }
 
-/// Neither the push nor the clone of a later attempt finds the host.
+/// Neither the push nor that of a later attempt finds the host, which forgets the branch from which the task has started meanwhile.
 #[tokio::test]
 async fn pushes_wait_for_their_host() -> Result<()> {
     let site = site().await?;
     let client = site.fixture.client()?;
     let gate = site.fixture.dir().join("go-on");
     let line = format!("echo once; echo a > a; until test -e {}; do sleep 0.1; done", gate.display());
-    let source = v1::GitSource { push: Some(v1::Push::default()), ..site.source() };
+    let user = site.clone("user").await?;
+    git(&user, &["push", "-q", "origin", "HEAD:refs/heads/topic"]).await?;
+    let source =
+        v1::GitSource { push: Some(v1::Push::default()), r#ref: "topic".to_owned(), ..site.source() };
     let mut task = site.task_with("push", &line, source, |_| ());
     retried(&mut task);
     let task = tasks::create(&client, task).await?;
@@ -118,6 +121,7 @@ async fn pushes_wait_for_their_host() -> Result<()> {
     std::fs::write(&gate, "")?;
     let is_tried = |status: &v1::TaskStatus| is_undelivered(status) && status.attempt > 2;
     tasks::until(&client, &task.name, is_tried).await?;
+    git(&user, &["push", "-q", "origin", "--delete", "topic"]).await?;
     site.host.set_away(false);
     let status = tasks::ended(&client, &task.name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);

@@ -76,6 +76,14 @@ async fn dependents_start_from_work_that_is_not_pushed() -> Result<()> {
     let fourth = follow(site.task("fourth", "cat a b c"), "third", false);
     assert_eq!(site.succeed(fourth).await?, "one\ntwo\nthree\n");
 
+    // The branch is deleted, as after a merge by other commits, and no cache has it: what is kept takes its place.
+    let host = site.host.path("project");
+    git(&host, &["update-ref", "-d", &format!("refs/heads/rota/{}", second.uid)]).await?;
+    git(&host, &["gc", "--quiet", "--prune=now"]).await?;
+    std::fs::remove_dir_all(site.fixture.state_dir().join("repositories/default"))?;
+    let fifth = follow(site.task("fifth", "cat a b c"), "second", false);
+    assert_eq!(site.succeed(fifth).await?, "one\ntwo\nthree\n");
+
     // Without a repository there is nothing to start from, and a task names its dependencies only.
     let plain = v1::Task { alias: "plain".to_owned(), ..workload::shell("true", &[]) };
     site.succeed(plain).await?;

@@ -65,8 +65,9 @@ fn work_of_another_task_is_delivered() {
 #[test]
 fn deliveries_are_tried_for_a_week() {
     let mut harness = Harness::new(plain());
-    // Also where the repository cannot be reached from the start, or the machine fails.
-    let mut ends = [undelivered(), failed(Class::Environment), failed(Class::Source)].into_iter().cycle();
+    // Also where the repository cannot be reached from the start, the machine fails, or what the task names is missing.
+    let ends = [undelivered(), failed(Class::Environment), failed(Class::Source), failed(Class::Invalid)];
+    let mut ends = ends.into_iter().cycle();
     while harness.now < START + secs(7 * 24 * 3600) {
         harness.start().finish(ends.next().unwrap());
         assert_eq!((harness.state(), harness.task.failures, harness.task.waits), (State::Pending, 0, 0));
@@ -78,6 +79,18 @@ fn deliveries_are_tried_for_a_week() {
     let failure = harness.task.failure.unwrap();
     assert_eq!(failure.class, Class::Delivery, "its hint is that of work which is kept");
     assert!(failure.message.contains("attempt 1") && failure.hint.contains("rota apply-diff"), "{failure:?}");
+}
+
+#[test]
+fn waits_for_deliveries_name_the_kept_changes() {
+    let mut harness = Harness::new(plain());
+    harness.start().finish(undelivered());
+    harness.wait(secs(1)).start();
+    let failure = Failure { hint: "give the secret".to_owned(), ..Failure::new(Class::Invalid, "no secret") };
+    harness.finish(Completion::Failed(failure));
+    assert_eq!(harness.state(), State::Pending);
+    let hint = harness.task.last_failure.as_deref().unwrap().hint.clone();
+    assert!(hint.starts_with("give the secret; ") && hint.contains("rota apply-diff"), "{hint}");
 }
 
 #[test]
