@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use futures::future::try_join_all;
-use rota_proto::v1::{self, TaskState};
+use rota_proto::v1::{self, TaskState, event};
 use rota_testkit::{history, tasks};
 use tokio::process::Command;
 
@@ -129,6 +129,52 @@ async fn clean_ups_fill_no_disk() -> Result<()> {
         packs.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("tmp")).collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(tasks::workers(&client).await?[0].not_ready_reason, "");
+    Ok(())
+}
+
+/// Others fill the disk when the agent has done its work, and free it later: nothing is done, or paid for, twice.
+#[tokio::test]
+async fn work_waits_for_room_on_its_disk() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    workload::agent(&client).await?;
+    let origin = fixture.dir().join("origin");
+    repository(&origin).await?;
+    let (_worker, disk) = sick(&fixture, "small", "12m", false).await?;
+    let gate = fixture.dir().join("go-on");
+    let line = format!(
+        "echo once; head -c 500000 /dev/urandom > work; until test -e {}; do sleep 0.1; done",
+        gate.display()
+    );
+    let git = v1::GitSource { url: format!("file://{}", origin.display()), ..v1::GitSource::default() };
+    let mut task = v1::Task { alias: "work".to_owned(), ..workload::shell(&line, &[]) };
+    task.spec.get_or_insert_default().workspace =
+        Some(v1::Workspace { git: Some(git), ..v1::Workspace::default() });
+    let name = tasks::create(&client, task).await?.name;
+    workload::prints(&client, &name, "once").await?;
+    let at = disk.inside().join("running/default/small");
+    tasks::eventually("the work", async || {
+        let own = std::fs::read_dir(&at)?.flatten().next();
+        Ok(own.is_some_and(|own| {
+            own.path().join("work/work").metadata().is_ok_and(|found| found.len() == 500_000)
+        }))
+    })
+    .await?;
+    disk.fill()?;
+    std::fs::write(&gate, "")?;
+    tasks::eventually("the wait for room", async || {
+        let log = tasks::log(&client, &name).await?;
+        Ok(log.iter().any(|event| {
+            matches!(&event.kind, Some(event::Kind::Notice(notice)) if notice.code == "changes_waiting")
+        }))
+    })
+    .await?;
+    disk.free()?;
+    let status = tasks::ended(&client, &name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
+    assert_eq!(workload::printed(&client, &name).await?, "once\n");
+    let diff = fixture.rota(&["diff", "work", "--stat"]).await.success();
+    assert!(diff.contains("work"), "{diff}");
     Ok(())
 }
 

@@ -30,6 +30,8 @@ const STOPPING_TIME: Duration = CONFIRM_SLACK.saturating_sub(Duration::from_secs
 const STOPPING_DELIVERY_TIME: Duration = Duration::from_secs(5);
 pub(super) const HINT: &str = "check the storage of artifacts and the log of the control plane";
 
+const HINT_DISK: &str = "make room on the disk of the worker, and check its memory: the work is there, and is kept once it can be read";
+
 /// What an attempt keeps, taken from its assignment.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Kept {
@@ -116,8 +118,8 @@ pub(super) async fn keep(
         }
         let delivery = dirs.delivery.as_ref().zip(work);
         let (changes, delivery) = match (&mut changes, delivery, lost) {
-            // Another attempt does the work again.
-            (_, _, Some(Lost { by_machine: true, failure })) => return Err(failure.into()),
+            // The work is there, and is lost with the directories.
+            (_, _, Some(Lost { by_machine: true, failure })) => return Err(of_disk(failure)),
             (None, Some(_), lost) => return Err(Undelivered { notices, ..undelivered(lost).into() }),
             (None, None, lost) => {
                 let lost = lost.map(|lost| lost.failure.message);
@@ -267,6 +269,12 @@ fn full(status: &Status) -> Undelivered {
 fn not_stored(status: &Status) -> Undelivered {
     let refused = matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::DataLoss);
     Undelivered { awaits_storage: !refused, ..called(status).into() }
+}
+
+/// Returns the failure of an attempt whose repository cannot be looked at, since its machine fails: perhaps for now, as where others
+/// have filled the disk.
+fn of_disk(failure: Failure) -> Undelivered {
+    Undelivered { awaits_storage: true, ..Failure { hint: HINT_DISK.to_owned(), ..failure }.into() }
 }
 
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame, unless what the attempt

@@ -12,7 +12,7 @@ use super::changes::{Lost, changes, describe};
 use super::checkpoint::{self, Copied};
 use crate::git::Snapshot;
 use crate::runtimes::notice;
-use crate::workspace::{AttemptDirs, COPIES};
+use crate::workspace::{AttemptDirs, COPIES, remove_temporary};
 
 /// Notice of commits that only a bundle has.
 const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
@@ -38,7 +38,17 @@ impl Prepared {
             made.notices.push(notice(Severity::Medium, "checkpoint_failed", reason));
             None
         });
-        match changes(dirs).await {
+        let mut found = changes(dirs).await;
+        if found.as_ref().is_err_and(|lost| lost.by_machine) {
+            // Perhaps what nothing needs any more fills the disk.
+            let scratch = dirs.scratch.clone();
+            let freed = tokio::task::spawn_blocking(move || remove_temporary(&scratch)).await;
+            if let Err(error) = freed.map_err(io::Error::other).flatten() {
+                tracing::warn!(%error, "failed to remove temporary files of an attempt");
+            }
+            found = changes(dirs).await;
+        }
+        match found {
             Ok(Some(Snapshot { changes, elsewhere })) => {
                 made.notices.push(notice(Severity::Low, "changes", describe(&changes)));
                 let elsewhere =

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use rota_proto::v1::{Delivery, Failure, Severity, event};
+use rota_proto::v1::{Delivery, Failure, FailureClass, Severity, event};
 use tokio::sync::{OnceCell, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::calls::Caller;
 use super::keep::{Kept, keep};
@@ -19,6 +19,8 @@ use crate::workspace::AttemptDirs;
 
 const MIN_DELAY: Duration = Duration::from_secs(2);
 const MAX_DELAY: Duration = Duration::from_secs(300);
+/// Time for which the worker's own machine is waited for, in a slot. Then another attempt does the work again.
+const MAX_MACHINE_WAIT: Duration = Duration::from_secs(30 * 60);
 
 /// Returns the waits between uploads. Their number has no limit here: the control plane ends attempts that take too long.
 pub(super) fn delays() -> ExponentialBuilder {
@@ -29,8 +31,8 @@ pub(super) fn delays() -> ExponentialBuilder {
         .without_max_times()
 }
 
-/// Stores and delivers what an attempt leaves, like [`keep`]. Of one that has succeeded, waits for the storage until it is asked to
-/// end; `note` gets a notice of the first failure.
+/// Stores and delivers what an attempt leaves, like [`keep`]. Of one that has succeeded, waits for the storage, and for the disk of the
+/// worker, until it is asked to end; `note` gets a notice of the first failure.
 pub(crate) async fn keep_until_stored(
     caller: &Caller,
     kept: Kept,
@@ -41,14 +43,19 @@ pub(crate) async fn keep_until_stored(
     note: impl Fn(event::Kind),
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let (mut noted, ending, wanted) = (false, stop.clone(), slot.newly_wanted());
+    let began = Instant::now();
     let prepared = OnceCell::<Prepared>::new();
     (|| keep(caller, kept.clone(), dirs, work.clone(), stop.clone(), slot, &prepared))
         .retry(delays())
         // Deliveries of earlier work are repeated by the control plane, in attempts with directories of their own.
-        .when(|failed| work.is_some() && failed.awaits_storage && stop.borrow().is_none())
+        .when(|failed| work.is_some() && stop.borrow().is_none() && waits(failed, began.elapsed()))
         .notify(|failed, retry_delay| {
             let reason = &failed.failure.message;
-            tracing::info!(reason, ?retry_delay, "the storage does not take what an attempt left, retrying");
+            let what = match is_of_machine(&failed.failure) {
+                true => "what an attempt left cannot be read, retrying",
+                false => "the storage does not take what an attempt left, retrying",
+            };
+            tracing::info!(reason, ?retry_delay, "{what}");
             if !std::mem::replace(&mut noted, true) {
                 note(waiting(&failed.failure));
             }
@@ -66,16 +73,27 @@ pub(crate) async fn keep_until_stored(
         .await
 }
 
+/// Whether another try makes sense after one that has failed, so long after the first.
+fn waits(failed: &Undelivered, waited: Duration) -> bool {
+    failed.awaits_storage && (!is_of_machine(&failed.failure) || waited < MAX_MACHINE_WAIT)
+}
+
+fn is_of_machine(failed: &Failure) -> bool {
+    failed.class() == FailureClass::Environment
+}
+
 /// Returns the notice of files that are not stored yet. Where there is no room, a later time for the next attempt is known.
 fn waiting(failed: &Failure) -> event::Kind {
-    let code = if failed.retry_after.is_some() { "artifacts_full" } else { "artifacts_waiting" };
+    let code = match failed.retry_after {
+        _ if is_of_machine(failed) => "changes_waiting",
+        Some(_) => "artifacts_full",
+        None => "artifacts_waiting",
+    };
     notice(Severity::High, code, format!("{}; {}", failed.message, failed.hint))
 }
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::FailureClass;
-
     use super::*;
     use crate::runtimes::failure;
 
@@ -85,5 +103,14 @@ mod tests {
         let full = Failure { hint, ..failure(FailureClass::Source, "the quota is reached") };
         let event::Kind::Notice(notice) = waiting(&full) else { panic!("no notice") };
         assert_eq!(notice.message, "the quota is reached; delete old tasks");
+    }
+    #[test]
+    fn machines_are_not_waited_for_as_long_as_storages() {
+        let failed = |class| Undelivered { awaits_storage: true, ..failure(class, "").into() };
+        for (class, late) in [(FailureClass::Environment, false), (FailureClass::Source, true)] {
+            assert!(waits(&failed(class), Duration::ZERO));
+            assert_eq!(waits(&failed(class), MAX_MACHINE_WAIT), late, "{class:?}");
+        }
+        assert!(!waits(&failure(FailureClass::Environment, "").into(), Duration::ZERO));
     }
 }

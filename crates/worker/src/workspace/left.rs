@@ -1,6 +1,7 @@
 //! Directories of attempts whose files are still to be stored, by this process of a worker or the next one of its name.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::sweep::entries;
 use super::{AttemptDirs, Root, dirs, last_use, remove};
 use crate::artifacts::{LEFT, Left, is_left};
 use crate::git;
+use crate::program_dir;
 use crate::runtimes::context;
 
 /// Time after which what is left counts as forgotten: a day more than the control plane waits, whose count begins later.
@@ -95,6 +97,26 @@ pub(crate) fn remove_unneeded(own: &Path) {
     }
 }
 
+/// Removes temporary files of an attempt, and those in its home besides settings, which git may need. No program of the attempt runs
+/// any more. Blocks.
+pub(crate) fn remove_temporary(scratch: &Path) -> io::Result<()> {
+    let scratch = program_dir::open(scratch)?;
+    for (folder, needed) in [("tmp", &[][..]), ("home", &[".gitconfig", ".config"])] {
+        // One that is not there, or is a link of a program.
+        if !scratch.symlink_metadata(folder).is_ok_and(|found| found.is_dir()) {
+            continue;
+        }
+        let folder = scratch.open_dir(folder)?;
+        for entry in folder.entries()? {
+            let name = entry?.file_name();
+            if !needed.iter().any(|needed| name == *needed) {
+                program_dir::remove(&folder, Path::new(&name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Returns the name of the directory of an attempt.
 fn name(left: &Left) -> String {
     format!("{}.{}", left.result.task_id, left.result.fence)
@@ -145,5 +167,26 @@ mod tests {
         assert!(needed.iter().all(|path| own.join(path).exists()));
         assert!(secret.iter().all(|path| !own.join(path).exists()) && !own.join("scratch/link").is_symlink());
         assert!(outside.exists());
+    }
+
+    #[test]
+    fn temporary_files_make_room_for_what_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join("scratch").join(path);
+        let kept = ["home/.gitconfig", "home/.config/git/ignore", "output/a", "checkpoint/step"];
+        let removed = ["tmp/a/b", "home/.cache/c"];
+        for path in kept.iter().chain(&removed) {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), "x").unwrap();
+        }
+        fs::write(root.path().join("outside"), "of the user").unwrap();
+        symlink(root.path(), at("tmp/link")).unwrap();
+        remove_temporary(&at("")).unwrap();
+        assert!(kept.iter().all(|path| at(path).exists()));
+        assert!(removed.iter().all(|path| !at(path).exists()) && !at("tmp/link").is_symlink());
+        fs::remove_dir_all(at("home")).unwrap();
+        symlink(root.path(), at("home")).unwrap();
+        remove_temporary(&at("")).unwrap();
+        assert!(root.path().join("outside").exists());
     }
 }

@@ -31,7 +31,7 @@ use crate::supervise::Group;
 use begun::Begun;
 pub(crate) use dirs::{AttemptDirs, COPIES, DELIVER, config_directory};
 use kept_by::KeptBy;
-pub(crate) use left::remove_unneeded;
+pub(crate) use left::{remove_temporary, remove_unneeded};
 use lock::{LOCK_INTERVAL, unlocked};
 pub(crate) use lock::{Lock, locked};
 pub(crate) use probe::{probe, probe_in_time};
