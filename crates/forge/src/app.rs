@@ -118,10 +118,16 @@ impl AppTokens {
             .bearer_auth(self.key.signed()?)
             .header(header::ACCEPT, "application/vnd.github+json");
         let response = request.send().await.map_err(|error| away(error.without_url()))?;
+        let wait = http::asked_wait(response.headers());
         match response.status() {
             StatusCode::CREATED | StatusCode::OK => Ok(http::json::<Made>(response).await?.token),
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(Error::Away(format!("the forge makes no token: it answers {}", status.as_u16()), None))
+            // GitHub forbids what is beyond a limit.
+            status
+                if status.is_server_error()
+                    || status == StatusCode::TOO_MANY_REQUESTS
+                    || status == StatusCode::FORBIDDEN && wait.is_some() =>
+            {
+                Err(Error::Away(format!("the forge makes no token: it answers {}", status.as_u16()), wait))
             }
             status => Err(Error::Credentials(format!(
                 "the forge makes no token for app {} and installation {}: it answers {}",

@@ -243,7 +243,7 @@ fn refused((status, text): (StatusCode, String)) -> Error {
 }
 
 /// Returns how long a forge asks to wait: by `Retry-After`, or until the limit is new if nothing of it remains.
-fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
     if let Some(seconds) = number("retry-after") {
         return Some(Duration::from_secs(seconds).min(MAX_WAIT));

@@ -267,6 +267,12 @@ async fn apps_make_tokens_that_are_kept() -> Result<()> {
     client.deliver(&wanted("Second")).await?;
     assert_eq!((made.load(Ordering::Relaxed), fake.requests().len()), (2, 1));
     assert!(fake.authorizations().iter().any(|value| value == "Bearer ghs_2"));
+    // Forbidden for now, and not for good.
+    for fault in [Fault::Limited(7200), Fault::LimitedUntilNow] {
+        fake.fault(Method::POST, fault);
+        let limited = tokens.token(true).await.unwrap_err();
+        assert!(matches!(&limited, Error::Away(_, Some(_))), "{limited:?}");
+    }
     let stranger = App::new(|_| ())?.secret(&fake.api());
     let key = AppKey::parse(&stranger).unwrap().unwrap();
     let refused = AppTokens::new(key, "https://git.example/team/project.git", &Settings::default())?;
