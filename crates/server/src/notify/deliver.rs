@@ -38,6 +38,8 @@ const MIN_TIME: Duration = Duration::from_secs(3600);
 const MAX_REFUSALS: u32 = 5;
 /// Time in which nothing of a full memory was delivered or given up, after which one namespace may make room for others.
 const MAX_STALL: Duration = Duration::from_secs(60);
+/// Time after the last failure of a receiver in which nothing is sent again: what was refused then was given up.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// Wait after a failed read of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -53,8 +55,23 @@ pub(super) struct Delivery {
     /// Notifications that the receiver has accepted.
     accepted: AtomicU64,
     metrics: Arc<Metrics>,
-    problem: Mutex<Option<(Timestamp, String)>>,
+    problem: Mutex<Option<Problem>>,
     failures: Failures,
+}
+
+/// How the deliveries to a receiver fail.
+#[derive(Debug, Clone)]
+struct Problem {
+    since: Timestamp,
+    last: Timestamp,
+    error: String,
+}
+
+impl Problem {
+    /// Whether nothing has failed for long. Deliveries that fail are repeated within minutes.
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.last + FORGOTTEN_AFTER <= now
+    }
 }
 
 /// Last failure of each namespace with notifications that are sent again.
@@ -110,9 +127,10 @@ impl Delivery {
         &self.receiver.name
     }
 
-    /// Returns since when and how deliveries fail; `None` if the last one succeeded.
+    /// Returns since when and how deliveries fail; `None` if the last one succeeded, or is long ago.
     pub(super) fn problem(&self) -> Option<(Timestamp, String)> {
-        self.problem.lock().clone()
+        let problem = self.problem.lock().clone().filter(|problem| !problem.is_over(now()))?;
+        Some((problem.since, problem.error))
     }
 
     /// Takes in the occasions of a commit.
@@ -272,13 +290,25 @@ impl Delivery {
 
     /// Takes in that the last delivery has failed.
     fn fails(&self, error: String) {
-        self.problem.lock().get_or_insert_with(|| (now(), String::new())).1 = error;
+        let mut problem = self.problem.lock();
+        let last = now();
+        let since =
+            problem.as_ref().filter(|problem| !problem.is_over(last)).map_or(last, |problem| problem.since);
+        *problem = Some(Problem { since, last, error });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It may be weeks until the next one.
+    #[test]
+    fn message_that_was_given_up_is_forgotten() {
+        let problem = Problem { since: Timestamp(0), last: Timestamp(1_000_000), error: String::new() };
+        assert!(!problem.is_over(problem.last + FORGOTTEN_AFTER - Duration::from_secs(1)));
+        assert!(problem.is_over(problem.last + FORGOTTEN_AFTER));
+    }
 
     #[test]
     fn outage_is_about_no_namespace() {
