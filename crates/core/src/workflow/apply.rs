@@ -368,7 +368,7 @@ impl Move<'_> {
         if matches!(state, StepState::Failed | StepState::Cancelled) {
             workflow.blame(&step.name, &format!("step {}: {}", step.name, step.message));
             if step.stops {
-                workflow.stop(false, &mut self.out);
+                workflow.stop(false, &mut self.out, self.now);
             }
         }
         if step.has_dependents && workflow.is_phase_of(step) {

@@ -177,6 +177,9 @@ pub struct Workflow {
     /// Whether its cancellation was requested.
     #[serde(default, skip_serializing_if = "no")]
     pub cancelled: bool,
+    /// Whether what runs was cancelled when it stopped, or since: there is nothing left that its timeout would end.
+    #[serde(default, skip_serializing_if = "no")]
+    pub cut_off: bool,
     #[serde(default, skip_serializing_if = "none")]
     pub outcome: Option<Outcome>,
     #[serde(default, skip_serializing_if = "no")]
@@ -263,6 +266,7 @@ impl Workflow {
             paused_for: Duration::ZERO,
             away: Duration::ZERO,
             cancelled: false,
+            cut_off: false,
             outcome: None,
             compensation_failed: false,
             resolved: 0,
@@ -286,13 +290,14 @@ impl Workflow {
         }
     }
 
-    /// Returns the time at which it fails if its steps have not ended, which is none while it is paused, and the time at which it is
-    /// removed once it has ended.
+    /// Returns the time at which what has not ended is cancelled, which is none while it is paused, and the time at which it is removed
+    /// once it has ended.
     pub fn due(&self) -> Option<Timestamp> {
         if self.state.is_final() {
             return self.ended_at.zip(self.ttl).filter(|_| !self.deleted).map(|(ended, ttl)| ended + ttl);
         }
-        let runs = self.state == State::Running && self.paused_at.is_none() && !self.lacks_group();
+        let is_open = matches!(self.state, State::Running | State::Stopping) && !self.cut_off;
+        let runs = is_open && self.paused_at.is_none() && !self.lacks_group();
         let uncounted = self.paused_for.saturating_add(self.away);
         self.timeout.filter(|_| runs).map(|timeout| self.began_at() + timeout.saturating_add(uncounted))
     }

@@ -1,5 +1,7 @@
 //! Phases of a workflow: its steps run, what runs ends, completed steps are compensated, finally-steps run, the end.
 
+use std::time::Duration;
+
 use super::{
     Change, Command, Follow, Kind, NestedCommand, Outcome, Place, Rejected, State, Step, StepState, Workflow,
     message,
@@ -57,11 +59,7 @@ impl Workflow {
             }
             Command::Resume { away } => {
                 if std::mem::take(&mut self.paused) {
-                    // Without its place in its group, its time has not begun.
-                    if let Some(since) = self.paused_at.take().filter(|_| !self.lacks_group()) {
-                        let pause = now.since(since).saturating_sub(away);
-                        self.paused_for = self.paused_for.saturating_add(pause);
-                    }
+                    self.count_pause(away, now);
                     out.follow.extend([Follow::ResumeTasks, Follow::ResumeSteps]);
                     self.pass_on(NestedCommand::Resume, None, &mut out);
                     self.join(&mut out);
@@ -88,7 +86,7 @@ impl Workflow {
                 }
                 if self.due().is_some_and(|due| due <= now) {
                     self.blame("", "the time of the workflow has run out");
-                    self.stop(true, &mut out);
+                    self.stop(true, &mut out, now);
                     self.advance(&mut out, now);
                 }
             }
@@ -118,7 +116,7 @@ impl Workflow {
             self.outcome = Some(Outcome::Cancelled);
         }
         if cancels || halts {
-            self.stop(true, out);
+            self.stop(true, out, now);
             self.advance(out, now);
         }
         if also_finally && !self.state.is_final() {
@@ -137,7 +135,7 @@ impl Workflow {
         if matches!(self.state, State::Running | State::Stopping) {
             let (spent, budget) = (usd(self.cost_micro_usd), usd(budget));
             self.blame("", &format!("the workflow has spent its budget: {spent} of {budget}"));
-            self.stop(true, out);
+            self.stop(true, out, now);
             self.advance(out, now);
         }
     }
@@ -161,14 +159,24 @@ impl Workflow {
         }
     }
 
+    /// Ends the time of a pause, which no deadline counts, without the part of it in which Rota was away.
+    fn count_pause(&mut self, away: Duration, now: Timestamp) {
+        // Without its place in its group, its time has not begun.
+        if let Some(since) = self.paused_at.take().filter(|_| !self.lacks_group()) {
+            let pause = now.since(since).saturating_sub(away);
+            self.paused_for = self.paused_for.saturating_add(pause);
+        }
+    }
+
     /// Starts no further step of the phase. With `cancels`, running tasks are cancelled.
-    pub(super) fn stop(&mut self, cancels: bool, out: &mut Change) {
+    pub(super) fn stop(&mut self, cancels: bool, out: &mut Change, now: Timestamp) {
         let stops = self.state == State::Running;
         if stops {
             self.state = State::Stopping;
             // Without its place it has begun nothing that finally-steps could end.
             self.finals_halted |= self.lacks_group();
-            self.paused_at = None;
+            // How long Rota was away in a pause that ends by itself is not known here: what runs may have that time, too.
+            self.count_pause(Duration::ZERO, now);
             // What runs ends, which suspended tasks would not.
             if std::mem::take(&mut self.paused) && !cancels {
                 out.follow.push(Follow::ResumeTasks);
@@ -178,6 +186,7 @@ impl Workflow {
         let halts = stops || (cancels && self.state == State::Finalizing);
         out.follow.extend(halts.then_some(Follow::Halt));
         if cancels && matches!(self.state, State::Stopping | State::Finalizing) {
+            self.cut_off |= self.state == State::Stopping;
             out.follow.push(Follow::CancelTasks);
             self.pass_on(NestedCommand::Cancel, None, out);
         }

@@ -12,6 +12,7 @@ mod nested;
 mod pauses;
 mod states;
 pub(crate) mod table;
+mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -169,6 +169,32 @@ pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
     assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Failed, State::Failed));
 }
 
+/// What runs while it stops, since a step has failed, may never end by itself.
+pub async fn timeout_ends_a_stopping_workflow(t: &mut Harness) {
+    let mut given = workflow(vec![step("fails", &[]), step("hangs", &[]), step("clean", &[])]);
+    given.steps[2].step.finally = true;
+    given.workflow.timeout = Some(SECOND * 60);
+    let mut run = Run::new(t, given, false).await;
+    let due = run.workflow.created_at + SECOND * 60;
+    run.start(0, 1, 1, 1, 0).await.unwrap();
+    run.start(1, 1, 1, 1, 0).await.unwrap();
+    run.t.later(SECOND * 5);
+    assert_eq!(run.end(1, failed()).await.len(), 1);
+    settle(run.t).await;
+    assert_eq!((run.workflow().await.state, run.step(1).await.state), (State::Stopping, StepState::Running));
+    assert_eq!(run.t.commits.last().unwrap().next_due, Some(due));
+    run.t.later(SECOND * 55);
+    assert_eq!(run.t.tick().await, 1);
+    settle(run.t).await;
+    let stopped = run.workflow().await;
+    assert_eq!((stopped.state, stopped.due()), (State::Finalizing, None));
+    assert_eq!(run.step(1).await.state, StepState::Cancelled);
+    assert_eq!((run.t.tick().await, run.t.commits.last().unwrap().next_due), (0, None));
+    run.run(2, ok("clean")).await;
+    let ended = run.workflow().await;
+    assert_eq!((ended.state, ended.failed_step.as_str()), (State::Failed, "fails"));
+}
+
 pub async fn wide_workflow_is_removed_with_all_rows(t: &mut Harness) {
     const MANY: u32 = 600;
     let wide = (1..=MANY).map(|index| step(&format!("s{index}"), &[0]));
