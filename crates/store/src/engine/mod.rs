@@ -213,6 +213,7 @@ impl<B: Backend> Engine<B> {
             self.continue_follow_ups(now)?;
         }
         self.settle_threads(now)?;
+        self.release_steps(now)?;
         if !self.dry {
             self.complete_assignments()?;
         }

@@ -1,6 +1,6 @@
 //! Workflows and steps that a batch has read or changed.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,8 +58,8 @@ pub(super) struct WorkflowSet {
     pub(super) calls: VecDeque<(StepKey, StepCommand)>,
     /// Costs of tasks that count for the budgets of their workflows, since the last command.
     pub(super) spent: Vec<(WorkflowKey, i64)>,
-    /// Workflows whose held steps the batch will look at.
-    pub(super) releasing: HashSet<WorkflowKey>,
+    /// Workflows that may have room for held steps: the end of the batch looks at those of each, once.
+    pub(super) releasing: BTreeSet<WorkflowKey>,
     pub(super) groups: HashMap<GroupKey, GroupEntry>,
     /// Members of groups that the batch has changed.
     pub(super) members: BTreeMap<(GroupKey, StepKey), Option<GroupMember>>,
@@ -85,6 +85,12 @@ impl WorkflowSet {
 
     pub(super) fn step(&self, key: StepKey) -> Option<&Step> {
         self.steps.get(&key)?.as_ref().map(|entry| &entry.step)
+    }
+
+    /// Whether the batch has created a workflow, or added steps to it: their rows are not there yet.
+    pub(super) fn has_new_rows(&self, key: WorkflowKey) -> bool {
+        let record = self.records.get(&key);
+        matches!(record, Some(Some(WorkflowEntry { new: Some(_), .. }))) || self.extended.contains(&key)
     }
 
     /// Returns the places of the workflows of some steps of a workflow that a command concerns.

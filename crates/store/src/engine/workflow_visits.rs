@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use rota_core::WorkflowKey;
 use rota_core::task::{self, Desired, Task};
 use rota_core::workflow::{COMPENSATION, State, StepCommand, StepState, Workflow};
+use rota_core::{Timestamp, WorkflowKey};
 
 use super::Engine;
 use crate::{Backend, Error, FollowUp, Load, StepKey, StepPage, TaskHold, TaskRow, WorkflowLoad, place_of};
@@ -65,6 +65,22 @@ impl<B: Backend> Engine<B> {
             let without = if finalizes { 0..0 } else { finals };
             (workflow.releasable() as usize, OfPhase { all, without })
         })
+    }
+
+    /// Has the held steps looked at for which the batch has made room: once for each workflow, however many of its steps have ended.
+    pub(super) fn release_steps(&mut self, now: Timestamp) -> Result<(), Error> {
+        while !self.write_set.workflows.releasing.is_empty() {
+            for workflow in std::mem::take(&mut self.write_set.workflows.releasing) {
+                let follow_up = FollowUp::ReleaseSteps { workflow };
+                if self.write_set.workflows.has_new_rows(workflow) {
+                    self.write_set.pending.finish(None, Some(follow_up));
+                } else {
+                    self.write_set.pending.push(follow_up);
+                }
+            }
+            self.follow_up(now)?;
+        }
+        Ok(())
     }
 
     /// Starts the first held steps, as many as there is room for.

@@ -301,16 +301,16 @@ impl<B: Backend> Engine<B> {
 
     pub(super) fn follow_workflow(&mut self, workflow: WorkflowKey, change: Change) {
         // Its rows are not there yet: the next commit finds them.
-        let record = self.write_set.workflows.records.get(&workflow);
-        let is_new = matches!(record, Some(Some(WorkflowEntry { new: Some(_), .. })))
-            || self.write_set.workflows.extended.contains(&workflow);
+        let is_new = self.write_set.workflows.has_new_rows(workflow);
         for follow in change.follow {
             let set = &mut self.write_set.workflows;
             let tasks = |hold| FollowUp::StepTasks { workflow, after: None, hold, only: None };
             let follow_up = match follow {
                 Follow::Ended { step } => FollowUp::StepEnded { workflow, step, from: 0 },
-                Follow::Release if set.releasing.insert(workflow) => FollowUp::ReleaseSteps { workflow },
-                Follow::Release => continue,
+                Follow::Release => {
+                    set.releasing.insert(workflow);
+                    continue;
+                }
                 Follow::Halt => FollowUp::HaltSteps { workflow, from: 0 },
                 Follow::CancelTasks => tasks(TaskHold::Cancel),
                 Follow::CancelStep { step } => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rota_core::WorkflowId;
 use rota_core::target::Target;
-use rota_core::workflow::{Command as Apply, Group, Kind, Place, Step, Workflow};
+use rota_core::workflow::{Command as Apply, Group, Kind, Place, Step, StepState, Workflow};
 use rota_store::engine::Engine;
 use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Reply, WorkflowCommand};
 use uuid::Uuid;
@@ -97,6 +97,27 @@ fn skip(pairs: usize) -> u32 {
 fn steps_that_follow_are_loaded_together() {
     let (few, many) = (skip(100), skip(10_000));
     assert!(few <= 5 && many <= 5, "{few} and {many}");
+}
+
+/// Returns the loads of a batch that ends so many steps at a time of a workflow of which no more may run, with 1,000 that wait for that.
+fn ends(count: u32) -> u32 {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let steps = (0..1000 + count as usize).map(|index| step(index, None, false)).collect();
+    let (_, replies) = calls(&mut engine, vec![workflow(0, |workflow| workflow.max_parallel = count, steps)]);
+    let Reply::Workflow { workflow, .. } = &replies[0] else { panic!("{replies:?}") };
+    let skip = |step| WorkflowCommand::Drive { workflow: workflow.key, step, action: Box::new(Action::Skip) };
+    engine.backend().calls = Calls::default();
+    let outcome = engine.run((0..count).map(|step| skip(step).into()).collect(), NOW).unwrap();
+    let started: Vec<_> = outcome.commit.steps.iter().filter(|step| step.state == StepState::Ready).collect();
+    let expected: Vec<_> = (count..2 * count).collect();
+    assert_eq!(started.iter().map(|step| step.index).collect::<Vec<_>>(), expected);
+    engine.backend().calls.loads
+}
+
+#[test]
+fn held_steps_are_loaded_once_per_batch() {
+    let (few, many) = (ends(2), ends(64));
+    assert!(few <= 3 && many <= 3, "{few} and {many}");
 }
 
 #[test]
