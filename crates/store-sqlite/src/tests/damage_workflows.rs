@@ -158,6 +158,27 @@ fn damaged_deadlines_stop_no_timer() {
     assert_eq!(count(&mut engine, "SELECT due FROM steps"), 7);
 }
 
+/// Steps that can be decoded are due again and again with a workflow that cannot be.
+#[test]
+fn deadlines_of_a_damaged_workflow_stop_no_timer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = open(folder.path());
+    run(&mut engine, vec![workflow(0, 1, None)]);
+    execute(&mut engine, &format!("UPDATE workflows SET record = {DAMAGE}"));
+    execute(&mut engine, "UPDATE steps SET due = 7");
+    let tick = || vec![Command::Tick { limit: 10, at: None }];
+    let outcome = run(&mut engine, tick());
+    assert!(matches!(outcome.replies[0], Ok(Reply::Ticked(1))), "{outcome:?}");
+    assert_eq!(outcome.commit.undecodable.len(), 1, "{outcome:?}");
+    assert!(outcome.commit.next_due.is_none_or(|due| due > NOW), "{outcome:?}");
+    let outcome = run(&mut engine, tick());
+    assert!(matches!(outcome.replies[0], Ok(Reply::Ticked(0))), "{outcome:?}");
+    // A start takes it back, for a version that can decode its workflow.
+    drop(engine);
+    let mut engine = open(folder.path());
+    assert_eq!(count(&mut engine, "SELECT due FROM steps"), 7);
+}
+
 /// A page of steps is not the last one because one of them cannot be decoded.
 #[test]
 fn damaged_step_hides_no_other_from_a_stop() {

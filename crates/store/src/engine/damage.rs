@@ -81,7 +81,7 @@ impl<B: Backend> Engine<B> {
         self.damage.agents.contains(agent) && !self.write_set.agents.contains_key(agent)
     }
 
-    /// Sets the damaged workflows and steps of the batch aside. Reports them.
+    /// Sets the damaged workflows and steps of the batch aside, and due steps of damaged workflows. Reports what is damaged.
     pub(super) fn set_workflows_aside(&self, changes: &mut WorkflowChanges, commit: &mut Commit) {
         let set = &self.write_set.workflows;
         let is_new =
@@ -89,6 +89,9 @@ impl<B: Backend> Engine<B> {
         let workflows: Vec<_> = set.damaged.iter().filter(|(key, _)| is_new(**key, None)).collect();
         let steps = set.damaged_steps.iter().filter(|((key, step), _)| is_new(*key, Some(*step)));
         let steps: Vec<_> = steps.collect();
+        let stranded = set.stranded.iter().filter(|(key, step)| is_new(*key, Some(*step)));
+        let stranded: Vec<_> =
+            stranded.filter(|key| !set.damaged_steps.contains_key(*key)).copied().collect();
         for (key, (id, reason)) in workflows {
             commit.undecodable.push((format!("workflow {id}"), reason.clone()));
             changes.undecodable.push(*key);
@@ -98,6 +101,8 @@ impl<B: Backend> Engine<B> {
             commit.undecodable.push((format!("step {} of workflow {id}", key.1), reason.clone()));
             changes.undecodable_steps.push(*key);
         }
+        // Their workflow is what was reported.
+        changes.undecodable_steps.extend(stranded);
     }
 
     /// Ends damaged cool-downs, whose end is not known.

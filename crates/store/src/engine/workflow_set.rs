@@ -69,6 +69,8 @@ pub(super) struct WorkflowSet {
     pub(super) memberships: Vec<(GroupKey, StepKey)>,
     /// What is due; `None` if not loaded.
     pub(super) due: Option<(Vec<WorkflowKey>, Vec<StepKey>)>,
+    /// Due steps without a workflow that can be decoded: they would be due again in every tick.
+    pub(super) stranded: Vec<StepKey>,
     /// Workflows whose retention is over.
     pub(super) expired: Vec<WorkflowKey>,
     /// Workflows to which the batch has added steps, whose rows the next commit finds.

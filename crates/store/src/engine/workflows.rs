@@ -376,7 +376,9 @@ impl<B: Backend> Engine<B> {
             let waits = set.step(key).and_then(|step| Some((set.workflow(key.0)?, step.waits_since?)));
             let away = waits.map(|(workflow, since)| self.away_since(&workflow.namespace, since, now));
             let tick = StepCommand::Tick { away: away.unwrap_or_default() };
-            let _ = self.apply_step(key, tick, now)?;
+            let ticked = self.apply_step(key, tick, now)?;
+            let is_stranded = ticked.is_err() && self.write_set.workflows.workflow(key.0).is_none();
+            self.write_set.workflows.stranded.extend(is_stranded.then_some(key));
         }
         self.follow_up(now)?;
         Ok(count)
