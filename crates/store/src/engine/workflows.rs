@@ -269,13 +269,15 @@ impl<B: Backend> Engine<B> {
         else {
             return Ok(Err(Rejected::Outdated));
         };
-        let (before, asked) = (entry.workflow.clone(), step.asks());
+        let (had_ended, asked) = (entry.workflow.state.is_final(), step.asks());
+        // One that the batch has changed already is written anyway.
+        let before = (!entry.changed).then(|| entry.workflow.clone());
         let change = match entry.workflow.apply_to(&mut step.step, command, now) {
             Err(rejected) => return Ok(Err(rejected)),
             Ok(change) => change,
         };
-        let ends = !before.state.is_final() && entry.workflow.state.is_final();
-        let changes = entry.workflow != before;
+        let ends = !had_ended && entry.workflow.state.is_final();
+        let changes = before.is_some_and(|before| entry.workflow != before);
         set.asking.extend((!asked && step.asks()).then_some(key));
         set.ended.extend(ends.then_some(key.0));
         if changes {
