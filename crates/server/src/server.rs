@@ -27,7 +27,6 @@ use crate::commit_applier::CommitApplier;
 use crate::demand::Demand;
 use crate::dispatcher::Dispatcher;
 use crate::error::Error;
-use crate::follow;
 use crate::grpc::{self, Creator, Explainer, Streams};
 use crate::health::Health;
 use crate::history::History;
@@ -38,8 +37,6 @@ use crate::metrics::{Metrics, Scraper};
 use crate::notify::Notifier;
 use crate::options::{Limits, Options};
 use crate::scheduler::Scheduler;
-use crate::schedules;
-use crate::seal;
 use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
 use crate::trust::auth::{Accepted, Authenticator, Sessions};
@@ -52,6 +49,7 @@ use crate::trust::token_registry::TokenRegistry;
 use crate::trust::worker_token::WorkerTokens;
 use crate::watchers::{Deltas, Watchers};
 use crate::workflows::{self, ReadySteps};
+use crate::{follow, schedules, seal};
 
 /// Entry point: binds a control plane to its addresses and its store.
 #[derive(Debug)]
@@ -204,6 +202,7 @@ impl Server {
             artifacts: artifacts.clone(),
             sealer: Arc::clone(&sealer),
             kinds: kinds.clone(),
+            step_files: Default::default(),
             isolates: options.isolates,
         };
         let (successes, follower) = follow::follow(options.follow, &creator);

@@ -14,15 +14,15 @@ use rota_core::workflow::StepRef;
 use rota_core::{Namespace, TaskId};
 use rota_proto::{credential, v1};
 use rota_store::{Command, Create, Given, PutAgent, Refused, Reply, Work};
-use rota_telemetry::{finish, trace, traces};
+use rota_telemetry::finish;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
+use tonic::Status;
 use uuid::Uuid;
 
 use super::kept::Kept;
 use super::managed::Scope;
-use super::traced;
+use super::step_files::StepFiles;
+pub(super) use super::traced::trace;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::kinds::Kinds;
@@ -46,8 +46,19 @@ pub(crate) struct Creator {
     pub(crate) artifacts: Artifacts,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) kinds: Kinds,
+    pub(crate) step_files: StepFiles,
     /// Whether workers are started for single tasks. Otherwise isolation has no effect.
     pub(crate) isolates: bool,
+}
+
+/// Who asks for a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Caller,
+    /// A caller, for a task that was accepted before.
+    Retry,
+    /// The driver of workflows, whose turns must not wait for the storage.
+    Step,
 }
 
 /// A creation that is ready for the store.
@@ -64,7 +75,7 @@ struct Rest {
     /// What the caller has set of the fields that its kind presets.
     asked: Option<Box<Asked>>,
     /// Keeps the artifacts of the input until the commit, and those of work that is to be delivered.
-    inputs: Vec<Pin>,
+    inputs: Vec<Arc<Pin>>,
     /// Lets a rotation of keys wait for the commit of the sealed secrets.
     uncommitted: Option<TaskTrackerToken>,
 }
@@ -73,7 +84,7 @@ impl Prepared {
     /// Has the task deliver work of another one. The pin keeps it until the commit.
     pub(super) fn deliver(&mut self, work: Work, pin: Pin) {
         self.command.given.work = Some(work);
-        self.rest.inputs.push(pin);
+        self.rest.inputs.push(Arc::new(pin));
     }
 }
 
@@ -81,36 +92,6 @@ impl Rest {
     fn keeps_nothing(&self) -> bool {
         self.reservation.is_none() && self.inputs.is_empty() && self.uncommitted.is_none()
     }
-}
-
-/// Returns the trace context of the call, or the caller's, or a new one.
-pub(super) fn trace<T>(request: &Request<T>) -> Trace {
-    let metadata = request.metadata();
-    // The span of the call, if there is one, has decided whether the trace is sampled.
-    let call = request.extensions().get::<trace::TraceContext>().copied();
-    match call.or_else(|| traced::caller(metadata.as_ref())) {
-        Some(parent) => Trace {
-            trace_id: parent.trace_id,
-            span_id: traces::span_id(),
-            parent_id: parent.span_id,
-            sampled: parent.sampled,
-            state: state(metadata),
-        },
-        None => root_trace(),
-    }
-}
-
-/// Returns the context of a new trace.
-pub(crate) fn root_trace() -> Trace {
-    // Random throughout: samplers use its last bytes, of which a UUID fixes some.
-    let trace_id = traces::trace_id();
-    let (span_id, sampled) = (traces::span_id(), traces::is_sampled(trace_id, None));
-    Trace { trace_id, span_id, sampled, ..Trace::default() }
-}
-
-fn state(metadata: &MetadataMap) -> String {
-    let state = metadata.get("tracestate").and_then(|value| value.to_str().ok());
-    state.unwrap_or_default().chars().take(512).collect()
 }
 
 impl Creator {
@@ -139,6 +120,20 @@ impl Creator {
         request: v1::CreateTaskRequest,
         retry_of: Option<TaskId>,
         scope: Scope,
+    ) -> Result<Prepared, Status> {
+        let origin = if retry_of.is_some() { Origin::Retry } else { Origin::Caller };
+        self.prepare_work(namespace, trace, request, retry_of, scope, origin).await
+    }
+
+    /// As [`prepare`](Self::prepare); what was accepted before has room, as long as the store has.
+    async fn prepare_work(
+        &self,
+        namespace: Namespace,
+        trace: Trace,
+        request: v1::CreateTaskRequest,
+        retry_of: Option<TaskId>,
+        scope: Scope,
+        origin: Origin,
     ) -> Result<Prepared, Status> {
         check::idempotency_key(&request.idempotency_key, MAX_KEY)?;
         let mut given = request.task.ok_or_else(|| status::invalid("task", "is required"))?;
@@ -170,7 +165,7 @@ impl Creator {
         // Boxed, as is all that most creations never do: the state of each is moved several times.
         let inputs = match payload.inputs.is_empty() && source.is_none() {
             true => None,
-            false => Some(Box::pin(self.inputs(&task.namespace, &payload.inputs, source)).await?),
+            false => Some(Box::pin(self.inputs(&task.namespace, &payload.inputs, source, origin)).await?),
         };
         let (artifacts, pin) = inputs.unzip();
         let inputs = pin.into_iter().collect();
@@ -216,7 +211,7 @@ impl Creator {
         step: StepRef,
     ) -> Result<(Create, Kept), Status> {
         let request = v1::CreateTaskRequest { task: Some(task), ..v1::CreateTaskRequest::default() };
-        let prepared = self.prepare(namespace, trace, request, None, Scope::All).await?;
+        let prepared = self.prepare_work(namespace, trace, request, None, Scope::All, Origin::Step).await?;
         let mut create = *prepared.command;
         create.task.step = Some(Box::new(step));
         let Rest { reservation, mut inputs, uncommitted, .. } = prepared.rest;
@@ -230,7 +225,8 @@ impl Creator {
         namespace: &Namespace,
         inputs: &[v1::Artifact],
         source: Option<v1::ArtifactList>,
-    ) -> Result<(Bytes, Pin), Status> {
+        origin: Origin,
+    ) -> Result<(Bytes, Arc<Pin>), Status> {
         let mut list = v1::ArtifactList { artifacts: inputs.to_vec(), ..v1::ArtifactList::default() };
         artifacts::check("task.spec.inputs", &mut list, &["input/"])?;
         if let Some(source) = source {
@@ -238,7 +234,14 @@ impl Creator {
             list.artifacts.extend(inputs);
             artifacts::check("task.spec.continue_from", &mut list, &["input/", "checkpoint/", "git/"])?;
         }
-        let (missing, pin) = self.artifacts.missing(namespace, &artifacts::digests(&list.artifacts)).await?;
+        let digests = artifacts::digests(&list.artifacts);
+        let (missing, pin) = match origin {
+            Origin::Step => self.step_files.missing(&self.artifacts, namespace, digests).await?,
+            Origin::Caller | Origin::Retry => {
+                let (missing, pin) = self.artifacts.missing(namespace, &digests).await?;
+                (missing, Arc::new(pin))
+            }
+        };
         match missing.first() {
             Some(part) => Err(artifacts::status(rota_artifacts::Error::NotFound(*part))),
             None => Ok((list.encode_to_vec().into(), pin)),

@@ -12,7 +12,7 @@ use crate::scheduler::Reservation;
 /// Slot of a task that the commit creates, and artifacts that it refers to.
 pub(crate) struct Kept {
     task: Option<(TaskId, Reservation)>,
-    _artifacts: Option<Pin>,
+    _artifacts: Option<Arc<Pin>>,
     _uncommitted: Option<TaskTrackerToken>,
 }
 
@@ -20,7 +20,7 @@ impl Kept {
     pub(super) fn of(
         task: TaskId,
         reservation: Option<Reservation>,
-        inputs: Option<Pin>,
+        inputs: Option<Arc<Pin>>,
         uncommitted: Option<TaskTrackerToken>,
     ) -> Self {
         let task = reservation.map(|reservation| (task, reservation));
@@ -28,7 +28,7 @@ impl Kept {
     }
 
     /// Of a step that creates no task, but takes over the files of others.
-    pub(crate) fn files(pin: Pin) -> Self {
+    pub(crate) fn files(pin: Arc<Pin>) -> Self {
         Self { task: None, _artifacts: Some(pin), _uncommitted: None }
     }
 

@@ -1,15 +1,18 @@
-//! Spans of the calls that create tasks and workflows, between the spans of their callers and of the tasks. Does nothing when traces are
-//! not exported.
+//! Traces of the calls that create tasks and workflows: their spans, between those of their callers and of the tasks, as far as traces are
+//! exported, and the contexts of what they create.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::future::Either;
-use rota_telemetry::trace;
+use rota_core::task::Trace;
+use rota_telemetry::trace::TraceContext;
 use rota_telemetry::traces::rpc::RpcSpan;
 use rota_telemetry::traces::{self, SpanKind};
+use tonic::Request;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 
 /// Methods that get a span.
 const METHODS: [&str; 5] = [
@@ -21,8 +24,38 @@ const METHODS: [&str; 5] = [
 ];
 
 /// Returns the trace context in a caller's headers.
-pub(super) fn caller(headers: &http::HeaderMap) -> Option<trace::TraceContext> {
+pub(super) fn caller(headers: &http::HeaderMap) -> Option<TraceContext> {
     headers.get("traceparent")?.to_str().ok()?.parse().ok()
+}
+
+/// Returns the trace context of the call, or the caller's, or a new one.
+pub(super) fn trace<T>(request: &Request<T>) -> Trace {
+    let metadata = request.metadata();
+    // The span of the call, if there is one, has decided whether the trace is sampled.
+    let call = request.extensions().get::<TraceContext>().copied();
+    match call.or_else(|| caller(metadata.as_ref())) {
+        Some(parent) => Trace {
+            trace_id: parent.trace_id,
+            span_id: traces::span_id(),
+            parent_id: parent.span_id,
+            sampled: parent.sampled,
+            state: state(metadata),
+        },
+        None => root_trace(),
+    }
+}
+
+/// Returns the context of a new trace.
+pub(crate) fn root_trace() -> Trace {
+    // Random throughout: samplers use its last bytes, of which a UUID fixes some.
+    let trace_id = traces::trace_id();
+    let (span_id, sampled) = (traces::span_id(), traces::is_sampled(trace_id, None));
+    Trace { trace_id, span_id, sampled, ..Trace::default() }
+}
+
+fn state(metadata: &MetadataMap) -> String {
+    let state = metadata.get("tracestate").and_then(|value| value.to_str().ok());
+    state.unwrap_or_default().chars().take(512).collect()
 }
 
 /// Adds the trace context of the call's span to the request's extensions.

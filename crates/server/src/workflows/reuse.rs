@@ -196,7 +196,11 @@ impl Files {
             return Ok(false);
         }
         let parts = artifacts::digests(&list.artifacts);
-        let (missing, pin) = creator.artifacts.missing(&workflow.namespace, &parts).await.map_err(not_now)?;
+        let (missing, pin) = creator
+            .step_files
+            .missing(&creator.artifacts, &workflow.namespace, parts)
+            .await
+            .map_err(not_now)?;
         self.lists.push((item, encoded));
         self.kept.push(Kept::files(pin));
         Ok(missing.is_empty())

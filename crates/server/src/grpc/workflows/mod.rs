@@ -25,10 +25,10 @@ use tonic::Status;
 use uuid::Uuid;
 
 use self::rerun::Rerun;
-use super::create::root_trace;
 use super::managed::Scope;
 use super::streams::Streams;
 use super::templates::template_at;
+use super::traced::root_trace;
 use crate::approvals::Approvals;
 use crate::artifacts::Artifacts;
 use crate::room;
