@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rota_core::WorkflowKey;
 use rota_core::workflow::{Kind, Step, StepState};
 use rota_store::{Commit, Error, StepKey, Store, WorkflowQuery};
 use tokio::sync::SetOnce;
@@ -26,8 +27,14 @@ pub(crate) struct Approvals {
 #[derive(Debug, Default)]
 struct Known {
     waiting: BTreeSet<StepKey>,
-    /// Steps that commits have changed since a page was asked of the store, which may have older records of them.
-    changed: Option<BTreeSet<StepKey>>,
+    /// What commits have changed since a page was asked of the store, which may have older records of it.
+    changed: Option<Changed>,
+}
+
+#[derive(Debug, Default)]
+struct Changed {
+    steps: BTreeSet<StepKey>,
+    removed: BTreeSet<WorkflowKey>,
 }
 
 impl Known {
@@ -38,6 +45,15 @@ impl Known {
             false => drop(self.waiting.remove(&key)),
         }
     }
+
+    /// Forgets the steps of a workflow that is removed, whatever their last state.
+    fn remove(&mut self, workflow: WorkflowKey) {
+        let own: Vec<_> = self.waiting.range((workflow, 0)..=(workflow, u32::MAX)).copied().collect();
+        own.iter().for_each(|key| drop(self.waiting.remove(key)));
+        if let Some(changed) = &mut self.changed {
+            changed.removed.insert(workflow);
+        }
+    }
 }
 
 fn is_approval(step: &Step) -> bool {
@@ -45,23 +61,25 @@ fn is_approval(step: &Step) -> bool {
 }
 
 impl Approvals {
-    /// Takes in the steps that a commit has changed.
+    /// Takes in the steps that a commit has changed or removed.
     pub(crate) fn observe(&self, commit: &Commit) {
         let mut approvals = commit.steps.iter().filter(|step| is_approval(step)).peekable();
-        if approvals.peek().is_none() {
+        if approvals.peek().is_none() && commit.removed_workflows.is_empty() {
             return;
         }
         let mut known = self.known.lock();
         for step in approvals {
             if let Some(changed) = &mut known.changed {
-                changed.insert((step.workflow, step.index));
+                changed.steps.insert((step.workflow, step.index));
             }
             known.apply(step);
         }
+        commit.removed_workflows.iter().for_each(|workflow| known.remove(*workflow));
     }
 
-    /// Returns the number of steps that wait for a person.
-    pub(crate) fn count(&self) -> usize {
+    /// Returns the number of steps that wait for a person. Waits until the store was read.
+    pub(crate) async fn count(&self) -> usize {
+        self.is_read.wait().await;
         self.known.lock().waiting.len()
     }
 
@@ -87,7 +105,7 @@ impl Approvals {
     async fn read(&self, store: &dyn Store) -> Result<(), Error> {
         let mut after = None;
         loop {
-            self.known.lock().changed = Some(BTreeSet::new());
+            self.known.lock().changed = Some(Changed::default());
             let rows = store.workflows(WorkflowQuery::Active { after, limit: PAGE }).await;
             let mut known = self.known.lock();
             let changed = known.changed.take().unwrap_or_default();
@@ -98,7 +116,10 @@ impl Approvals {
                 return Ok(());
             };
             after = Some((last.workflow, last.index));
-            let unchanged = |step: &&Step| !changed.contains(&(step.workflow, step.index));
+            let unchanged = |step: &&Step| {
+                !changed.steps.contains(&(step.workflow, step.index))
+                    && !changed.removed.contains(&step.workflow)
+            };
             for step in rows.steps.iter().filter(|step| is_approval(step)).filter(unchanged) {
                 known.apply(step);
             }
@@ -110,7 +131,7 @@ impl Approvals {
 mod tests {
     use std::sync::Arc;
 
-    use rota_core::WorkflowKey;
+    use futures::FutureExt;
 
     use super::*;
 
@@ -122,17 +143,29 @@ mod tests {
         };
         let asks = Kind::Approval { deadline: None, approves: false };
         let approvals = Approvals::default();
+        assert_eq!(approvals.count().now_or_never(), None, "the store was not read");
+        approvals.is_read.set(()).unwrap();
+        let count = || approvals.count().now_or_never().unwrap();
         let observe = |steps| approvals.observe(&Commit { steps, ..Commit::default() });
         observe(vec![
             step(1, StepState::Running, asks),
             step(2, StepState::Ready, asks),
             step(3, StepState::Running, Kind::Task),
         ]);
-        assert_eq!(approvals.count(), 1);
+        assert_eq!(count(), 1);
         observe(vec![step(1, StepState::Running, asks), step(2, StepState::Running, asks)]);
-        assert_eq!(approvals.count(), 2);
+        assert_eq!(count(), 2);
         observe(vec![step(1, StepState::Succeeded, asks), step(2, StepState::Cancelled, asks)]);
-        assert_eq!(approvals.count(), 0);
+        assert_eq!(count(), 0);
+        // Of a workflow that is removed while a person is asked: a record of it cannot be decoded.
+        observe(vec![step(1, StepState::Running, asks), step(2, StepState::Running, asks)]);
+        let other = |workflow| {
+            Arc::new(Step { workflow: WorkflowKey(workflow), ..(*step(0, StepState::Running, asks)).clone() })
+        };
+        observe(vec![other(0), other(2)]);
+        approvals.observe(&Commit { removed_workflows: vec![WorkflowKey(1)], ..Commit::default() });
+        let left = approvals.list(None, 9).now_or_never().unwrap();
+        assert_eq!(left, [(WorkflowKey(2), 0), (WorkflowKey(0), 0)]);
     }
 
     #[tokio::test]
@@ -140,7 +173,7 @@ mod tests {
         let approvals = Approvals::default();
         let keys = [(1, 4), (2, 0), (2, 7), (3, 1)].map(|(workflow, index)| (WorkflowKey(workflow), index));
         approvals.known.lock().waiting.extend(keys);
-        assert!(futures::FutureExt::now_or_never(approvals.list(None, 2)).is_none());
+        assert!(approvals.list(None, 2).now_or_never().is_none());
         approvals.is_read.set(()).unwrap();
         assert_eq!(approvals.list(None, 2).await, [keys[3], keys[2]]);
         assert_eq!(approvals.list(Some(keys[2]), 9).await, [keys[1], keys[0]]);

@@ -34,6 +34,8 @@ pub struct Commit {
     /// Changed workflows and steps, in order of first touch; then the workflows that were removed.
     pub workflows: Vec<Arc<Workflow>>,
     pub steps: Vec<Arc<Step>>,
+    /// Workflows whose rows are removed, also those whose records cannot be decoded.
+    pub removed_workflows: Vec<WorkflowKey>,
     /// Those of the workflows that have ended in this commit. Later ones may change them again.
     pub workflows_ended: Vec<WorkflowKey>,
     /// Steps that began to wait for a person in this commit. They may have waited before in another round.
@@ -65,6 +67,7 @@ impl Commit {
             && self.cool_downs.is_empty()
             && self.accounts.is_empty()
             && self.workflows.is_empty()
+            && self.removed_workflows.is_empty()
             && self.steps.is_empty()
             && self.documents.is_empty()
             && self.routes.is_empty()

@@ -96,9 +96,14 @@ impl Scraper {
             }
             Err(_) => None,
         };
+        // Shortly after a start, not all of them are known.
+        let approvals = timeout(STATS_TIMEOUT, self.approvals.count()).await.ok();
         // Concurrent scrapes must not see each other's partial updates.
         let registry = self.metrics.registry.lock();
         self.update(&snapshot, stats);
+        if let Some(approvals) = approvals {
+            self.metrics.approvals_waiting.set(i64::try_from(approvals).unwrap_or(i64::MAX));
+        }
         registry
     }
 
@@ -158,7 +163,6 @@ impl Scraper {
         self.update_budgets();
         self.update_artifacts();
         self.update_schedules();
-        metrics.approvals_waiting.set(i64::try_from(self.approvals.count()).unwrap_or(i64::MAX));
         self.update_store();
     }
 

@@ -125,9 +125,11 @@ fn deleted_damaged_holder_leaves_its_group() {
         }
         let outcome = run(&mut engine, vec![on(0, workflow::Command::Delete)]);
         assert!(outcome.replies[0].is_ok(), "{outcome:?}");
+        let mut removed = outcome.commit.removed_workflows;
         while engine.has_backlog() {
-            run(&mut engine, Vec::new());
+            removed.extend(run(&mut engine, Vec::new()).commit.removed_workflows);
         }
+        assert_eq!(removed.iter().map(|key| i64::try_from(key.0).unwrap()).collect::<Vec<_>>(), [first]);
         assert_eq!(count(&mut engine, "SELECT count(*) FROM workflows"), 1);
         assert_eq!(count(&mut engine, "SELECT count(*) FROM group_members"), 1);
         assert!(count(&mut engine, holder) > first, "the next one has its place");

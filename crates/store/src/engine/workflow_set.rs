@@ -242,6 +242,7 @@ impl WorkflowSet {
         commit.steps_asking.append(&mut self.asking);
         let members = std::mem::take(&mut self.members).into_iter();
         changes.members.extend(members.map(|((group, key), member)| (group, key, member)));
+        commit.removed_workflows.extend_from_slice(&changes.removed);
         let removed: HashSet<_> = changes.removed.iter().copied().collect();
         changes.outputs.retain(|((workflow, _), _)| !removed.contains(workflow));
         changes

@@ -1,7 +1,7 @@
 //! The list of steps that wait for a person: over all workflows, page by page, and after a restart.
 
-use anyhow::Result;
-use rota_testkit::{Backend, Cluster, tasks};
+use anyhow::{Context, Result};
+use rota_testkit::{Backend, Cluster, Setup, tasks};
 use serde_json::{Value, json};
 
 use super::{Api, WORKFLOWS};
@@ -33,7 +33,7 @@ fn asks(names: &[&str]) -> Value {
 
 #[tokio::test]
 async fn steps_that_wait_are_listed_over_all_workflows() -> Result<()> {
-    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let mut cluster = Cluster::start_with(Setup { http: true, ..Setup::new(Backend::Sqlite) }).await?;
     let api = Api::new(&cluster)?;
     api.create("old", asks(&["a", "b"])).await?;
     let other = json!({ "spec": asks(&["c"]) });
@@ -52,6 +52,9 @@ async fn steps_that_wait_are_listed_over_all_workflows() -> Result<()> {
     cluster.stop().await;
     cluster.restart().await?;
     let api = Api::new(&cluster)?;
+    let address = cluster.http_addr().context("no address")?;
+    let page = api.http.get(format!("http://{address}/metrics")).send().await?.text().await?;
+    assert!(page.contains("rota_workflow_approvals_waiting 2\n"), "the first page has them: {page}");
     assert_eq!(prompts(&api, "-", 9).await?, ["c?", "a?"]);
     Ok(())
 }
