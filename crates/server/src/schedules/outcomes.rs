@@ -28,13 +28,16 @@ async fn workflow_of(
     Ok(rows.workflows.into_iter().find(|found| !found.deleted))
 }
 
-/// Whether the workflow of a run was cancelled already.
+/// Whether the workflow of a run was cancelled already. One whose record cannot be decoded is not: what it has left can be.
 pub(super) async fn is_cancelled(
     store: &StoreClient,
     namespace: &Namespace,
     run: &v1::ScheduleRun,
 ) -> Result<bool, Status> {
-    Ok(workflow_of(store, namespace, run).await?.is_some_and(|found| found.cancelled))
+    match workflow_of(store, namespace, run).await {
+        Err(damaged) if damaged.code() == Code::DataLoss => Ok(false),
+        found => Ok(found?.is_some_and(|found| found.cancelled)),
+    }
 }
 
 /// Looks up the task or workflow of a run. Returns `None` if it does not exist. One whose record cannot be decoded may still run:
