@@ -70,6 +70,7 @@ impl CommitApplier {
             return;
         }
         self.metrics.observe(&commit);
+        self.store.overload().observe(&commit);
         spans::emit(&commit, &self.store);
         // Before the registry changes, since only an existing agent has a breaker; and before anything is sent, so that a
         // probe is registered before its worker can report on it.
@@ -148,6 +149,7 @@ impl CommitApplier {
     /// then their sessions expire.
     pub(crate) fn restore(&mut self, mut snapshot: Snapshot, sessions: &SessionDeps) {
         self.restored = Some(snapshot.revision);
+        self.store.overload().restore(&snapshot);
         let next_due = snapshot.earliest_due();
         self.agents.accounts().restore(&mut snapshot);
         let message = "the worker did not reconnect after the control plane started";

@@ -229,6 +229,7 @@ impl Health {
                 hint: SPACE_HINT.to_owned(),
             });
         }
+        causes.extend(self.store.overload().causes());
         causes.extend(self.loss.filter(|loss| now() < loss.noticed + LOSS_SHOWN).map(|loss| Cause {
             state: State::Degraded,
             code: "history_lost",

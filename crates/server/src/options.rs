@@ -61,7 +61,7 @@ pub struct Options {
     pub timing: Timing,
     /// Whether the control centre is served, on the address of the API.
     pub console: bool,
-    /// Limits of the connections of the gRPC listener.
+    /// Limits of the connections of the gRPC listener, and of work.
     pub limits: Limits,
     /// Origins whose pages may call with a token, besides the control plane's own.
     pub cors_origins: Vec<HeaderValue>,
@@ -224,7 +224,24 @@ impl Default for SessionLimits {
     }
 }
 
-/// Limits of connections. Those of messages are constants; `docs/limits.md` lists all.
+/// Limits of the work that is accepted; 0 means no limit.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkLimits {
+    /// Tasks that wait, of all namespaces together.
+    pub waiting_tasks: u64,
+    /// Tasks that wait, of one namespace.
+    pub waiting_tasks_of_namespace: u64,
+    /// Memory of the process in bytes; `None` for nine tenths of what its control group or the machine has.
+    pub memory: Option<u64>,
+}
+
+impl Default for WorkLimits {
+    fn default() -> Self {
+        Self { waiting_tasks: 2_000_000, waiting_tasks_of_namespace: 1_500_000, memory: None }
+    }
+}
+
+/// Limits of connections, and of work. Those of messages are constants; `docs/limits.md` lists all.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Concurrent connections; further peers wait until one ends.
@@ -240,6 +257,8 @@ pub struct Limits {
     pub anonymous_idle: Duration,
     /// Age at which a connection takes no further calls, so that clients connect again. Running calls go on.
     pub connection_age: Duration,
+    /// Limits of the work that is accepted, by tasks and by memory.
+    pub work: WorkLimits,
 }
 
 impl Default for Limits {
@@ -251,6 +270,7 @@ impl Default for Limits {
             first_call: Duration::from_secs(10),
             anonymous_idle: Duration::from_secs(60),
             connection_age: Duration::from_secs(3600),
+            work: WorkLimits::default(),
         }
     }
 }

@@ -100,7 +100,8 @@ impl Server {
     pub async fn bind(options: Options) -> Result<Bound, Error> {
         let commits = options.store.commits().ok_or(Error::InUse)?;
         let metrics = Arc::new(Metrics::new(&options.background_tasks));
-        let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures());
+        let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures())
+            .with_limits(options.limits.work, metrics.refused());
         let sealer = Arc::new(seal::open(&options.keys, &store).await?);
         let lineage = Lineage::begin(&store, now()).await?;
         metrics.history_lost(lineage.loss());

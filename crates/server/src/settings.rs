@@ -1,6 +1,7 @@
 //! Settings of `rota server`: keys, flags, environment variables and defaults. Knows nothing of how a file or
 //! a command line is read, and does not open the store.
 
+mod artifacts;
 mod error;
 mod oidc;
 mod store;
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use clap::Args;
 use http::HeaderValue;
-use rota_artifacts::Parts;
 use rota_core::breaker::Policy;
 use rota_proto::v1::Overrides;
 use rota_settings::HumanDuration;
@@ -25,11 +25,9 @@ use serde::{Deserialize, Serialize};
 pub use self::error::SettingsError;
 use crate::follow::Follow;
 use crate::notify::Receiver;
-use crate::options::{DEFAULT_LISTEN, Limits, Options, SessionLimits, Timing, Tls, Token};
+use crate::options::{DEFAULT_LISTEN, Limits, Options, SessionLimits, Timing, Tls, Token, WorkLimits};
 use crate::seal::KeyFiles;
 
-/// What the names of variables of the clouds' own tools begin with.
-const CLOUDS: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 /// MiB of artifacts of a namespace, unless `artifacts_quota_mib` is set.
 const DEFAULT_QUOTA_MIB: u64 = 10 * 1024;
 /// Heading of the flags about OpenID Connect in `--help`.
@@ -76,6 +74,17 @@ pub struct Settings {
     /// MiB that the artifacts of a namespace may take, compressed; 0 for no limit
     #[arg(long, value_name = "COUNT")]
     pub artifacts_quota_mib: u64,
+    /// Tasks that may wait, of all namespaces together; 0 for no limit. From 80 % on new tasks of low priority are refused, from 90 % on all but those
+    /// of high priority
+    #[arg(long, value_name = "COUNT")]
+    pub max_waiting_tasks: u64,
+    /// Tasks of one namespace that may wait; 0 for no limit
+    #[arg(long, value_name = "COUNT")]
+    pub max_waiting_tasks_per_namespace: u64,
+    /// MiB of memory that the control plane may have, near which new tasks are refused as near --max-waiting-tasks; 0 for no limit [default: nine
+    /// tenths of what its control group, or the machine, has]
+    #[arg(long, value_name = "COUNT")]
+    pub memory_limit_mib: Option<u64>,
     /// TOML file with the receivers of notifications (webhooks, Slack) about tasks that wait for a person, have failed or have
     /// nearly spent their budget; read at the start
     #[arg(long, value_name = "FILE")]
@@ -168,6 +177,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let (timing, breakers, sessions) = (Timing::default(), Policy::default(), SessionLimits::default());
+        let work = WorkLimits::default();
         Self {
             listen: DEFAULT_LISTEN,
             data_dir: env::rota_home().join("server"),
@@ -180,6 +190,9 @@ impl Default for Settings {
             advertise: None,
             artifacts: None,
             artifacts_quota_mib: DEFAULT_QUOTA_MIB,
+            max_waiting_tasks: work.waiting_tasks,
+            max_waiting_tasks_per_namespace: work.waiting_tasks_of_namespace,
+            memory_limit_mib: None,
             notifications: None,
             follow_pull_requests: None,
             token_file: None,
@@ -267,7 +280,7 @@ impl Settings {
                 retention: Some(self.retention.0).filter(|time| *time > Duration::ZERO),
                 wall_clock: Default::default(),
             },
-            limits: Limits::default(),
+            limits: Limits { work: self.work_limits(), ..Limits::default() },
             cors_origins: self.cors_origins()?,
             sessions: SessionLimits { idle: self.session_idle.0, lifetime: self.session_lifetime.0 },
             console: !self.no_console,
@@ -287,30 +300,12 @@ impl Settings {
         }
     }
 
-    fn artifacts(&self, owner: Option<String>) -> Result<Parts, SettingsError> {
-        Ok(match &self.artifacts {
-            Some(url) => {
-                let owner = owner.map_or_else(|| self.owner(), Ok)?;
-                Parts::open(url, cloud_settings())?.owned_by(&owner)
-            }
-            None => Parts::in_folder(&self.data_dir.join("artifacts"))?,
-        })
-    }
-
-    /// Returns an id of this data directory, which a restored copy of its store elsewhere does not have.
-    fn owner(&self) -> Result<String, SettingsError> {
-        let path = self.data_dir.join("artifacts.owner");
-        let failed = |source| SettingsError::Owner { path: path.clone(), source };
-        match std::fs::read_to_string(&path) {
-            Ok(owner) if !owner.trim().is_empty() => return Ok(owner.trim().to_owned()),
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+    fn work_limits(&self) -> WorkLimits {
+        WorkLimits {
+            waiting_tasks: self.max_waiting_tasks,
+            waiting_tasks_of_namespace: self.max_waiting_tasks_per_namespace,
+            memory: self.memory_limit_mib.map(|mib| mib.saturating_mul(1 << 20)),
         }
-        let owner = uuid::Uuid::new_v4().to_string();
-        std::fs::create_dir_all(&self.data_dir)
-            .and_then(|()| std::fs::write(&path, &owner))
-            .map_err(failed)?;
-        Ok(owner)
     }
 
     fn cors_origins(&self) -> Result<Vec<HeaderValue>, SettingsError> {
@@ -333,16 +328,6 @@ impl Settings {
             _ => Err(SettingsError::IncompleteTls),
         }
     }
-}
-
-/// Returns the variables of the clouds' own tools. Others have names that mean something to an object store as well, such as
-/// `TOKEN` and `ENDPOINT`.
-fn cloud_settings() -> Vec<(String, String)> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let is_of_cloud = |name: &str| CLOUDS.iter().any(|cloud| name.starts_with(cloud));
-    env::vars_os().filter_map(text).filter(|(name, _)| is_of_cloud(name)).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use rota_core::agent::Agent;
+use rota_core::rank::Priority;
 use rota_core::spending::{self, Account};
 use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId, Timestamp};
@@ -22,7 +24,10 @@ use tonic::Status;
 
 use crate::indexer::IndexState;
 use crate::keys::AgentKey;
-use crate::room::Room;
+use crate::metrics::Refusal;
+use crate::options::WorkLimits;
+use crate::overload::Overload;
+use crate::room::{self, Room};
 use crate::wire::names::TaskName;
 use crate::wire::status;
 
@@ -41,6 +46,7 @@ pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     write_health: Arc<WriteHealth>,
     pub(crate) room: Arc<Mutex<Room>>,
+    overload: Arc<Overload>,
     index: Arc<IndexState>,
 }
 
@@ -153,10 +159,26 @@ fn single(replies: Replies) -> Result<Reply, Status> {
 }
 
 impl StoreClient {
-    /// Creates a client that counts failed writes.
+    /// Creates a client that counts failed writes, and accepts any number of tasks.
     pub(crate) fn new(store: Arc<dyn Store>, failures: Counter) -> Self {
         let write_health = WriteHealth { failures, ..WriteHealth::default() };
-        Self { store, write_health: Arc::new(write_health), room: Arc::default(), index: Arc::default() }
+        let (room, overload, index) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, write_health: Arc::new(write_health), room, overload, index }
+    }
+
+    /// Returns the same with limits of the work that is accepted.
+    pub(crate) fn with_limits(self, limits: WorkLimits, refused: Family<Refusal, Counter>) -> Self {
+        Self { overload: Arc::new(Overload::new(limits, refused)), ..self }
+    }
+
+    /// Returns how much work there is, and its limits.
+    pub(crate) fn overload(&self) -> &Overload {
+        &self.overload
+    }
+
+    /// Returns the refusal of new work of a namespace, if its records, or the work, have no room.
+    pub(crate) fn refusal(&self, namespace: &Namespace, priority: Priority) -> Option<Status> {
+        room::refusal(self.space(), priority).or_else(|| self.overload.refusal(namespace, priority))
     }
 
     pub(crate) fn write_health(&self) -> &WriteHealth {

@@ -36,6 +36,7 @@ pub(crate) async fn read(client: &Client, prepared: &Prepared) -> Result<Snapsho
         agents,
         sessions,
         queued,
+        pending,
         on_workers,
         due,
         workflow_due,
@@ -53,6 +54,7 @@ pub(crate) async fn read(client: &Client, prepared: &Prepared) -> Result<Snapsho
         of_shard(sql::AGENTS),
         of_shard(sql::SESSIONS),
         of_shard(sql::QUEUED),
+        of_shard(sql::PENDING_OF_ROUTES),
         of_shard(sql::ON_WORKERS),
         of_shard(sql::FIRST_DUE),
         of_shard(sql::NEXT_WORKFLOW_DUE),
@@ -79,14 +81,13 @@ pub(crate) async fn read(client: &Client, prepared: &Prepared) -> Result<Snapsho
         Ok(DamagedObject::Account(namespace, agent))
     })?;
     let routes = routes.iter().map(route).collect::<Result<Vec<_>, _>>()?;
+    let count = |row: &Row| Ok::<_, Fault>((rows::route(row, 0)?, unsigned(get(row, 1)?)));
     let mut snapshot = Snapshot {
         store: get(store, 0)?,
         agents: decoded(agents, &mut damaged),
         routes: decoded(routes, &mut damaged),
-        queued: queued
-            .iter()
-            .map(|row| Ok::<_, Fault>((rows::route(row, 0)?, unsigned(get(row, 1)?))))
-            .collect::<Result<_, _>>()?,
+        queued: queued.iter().map(count).collect::<Result<_, _>>()?,
+        pending: pending.iter().map(count).collect::<Result<_, _>>()?,
         sessions: decoded(sessions, &mut damaged),
         next_due: [&due, &workflow_due, &step_due]
             .into_iter()

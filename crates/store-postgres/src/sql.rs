@@ -377,8 +377,7 @@ statements! {
     /// Statements that run at a start, or after a failure.
     COLD:
     STORE = "SELECT id FROM store";
-    SHARD = "SELECT revision, last_route, written_at, (SELECT away FROM shards WHERE id = $1) FROM commits
-        WHERE shard = $1 ORDER BY revision DESC LIMIT 1";
+    SHARD = "SELECT revision, last_route, written_at, (SELECT away FROM shards WHERE id = $1) FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1";
     ASIDE = "SELECT 1 FROM workflows WHERE shard = $1 AND (due > 100000000000000000 OR ended > 100000000000000000)
         UNION ALL SELECT 1 FROM steps WHERE shard = $1 AND due > 100000000000000000 LIMIT 1";
     UNDECODABLE = "SELECT route, key, id, record FROM tasks WHERE shard = $1 AND state = 255 AND state <> 6 ORDER BY key";
@@ -386,6 +385,7 @@ statements! {
     AGENTS = "SELECT record, namespace, name FROM agents WHERE shard = $1 ORDER BY namespace, name";
     SESSIONS = "SELECT record, namespace, worker, epoch FROM sessions WHERE shard = $1 AND open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE shard = $1 AND state = 2 GROUP BY route ORDER BY route";
+    PENDING_OF_ROUTES = "SELECT route, count(*) FROM tasks WHERE shard = $1 AND state = 1 AND state <> 6 GROUP BY route ORDER BY route";
     ON_WORKERS = concat!("SELECT 1::int8, ", task_columns!(), ", t.route FROM tasks AS t
         WHERE shard = $1 AND state IN (3, 4, 5) AND state <> 6 ORDER BY key");
     FIRST_DUE = "SELECT due FROM tasks WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";

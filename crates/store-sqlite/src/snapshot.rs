@@ -69,11 +69,13 @@ pub(crate) fn read(connection: &Connection) -> Result<Snapshot, Error> {
     let accounts = records::<Account>(connection, sql::ACCOUNTS, |namespace, agent, _| {
         Ok(DamagedObject::Account(namespace, agent))
     })?;
+    let count = |row: &Row<'_>| Ok::<_, rusqlite::Error>((RouteId(row.get(0)?), unsigned(row.get(1)?)));
     Ok(Snapshot {
         store,
         agents: decoded_of(agents, &mut damaged),
         routes: decoded_of(routes, &mut damaged),
-        queued: all(connection, sql::QUEUED, [], |row| Ok((RouteId(row.get(0)?), unsigned(row.get(1)?))))?,
+        queued: all(connection, sql::QUEUED, [], count)?,
+        pending: all(connection, sql::PENDING_OF_ROUTES, [], count)?,
         sessions: decoded_of(sessions, &mut damaged),
         on_workers,
         next_due: next_due(connection)?.into_iter().chain(workflows::next_due(connection)?).min(),

@@ -221,6 +221,7 @@ statements! {
     SESSIONS = "SELECT record, namespace, worker, epoch FROM sessions WHERE open ORDER BY namespace, worker";
     QUEUED = "SELECT route, count(*) FROM tasks WHERE state = 2 GROUP BY route ORDER BY route";
     PENDING = "SELECT count(*) FROM tasks WHERE state = 1 AND state <> 6";
+    PENDING_OF_ROUTES = "SELECT route, count(*) FROM tasks WHERE state = 1 AND state <> 6 GROUP BY route ORDER BY route";
     ON_WORKERS = concat!("SELECT ", task_columns!(), ", route FROM tasks WHERE state IN (3, 4, 5) AND state <> 6 ORDER BY key");
     COOL_DOWNS = "SELECT record, namespace, credential FROM cool_downs ORDER BY namespace, credential";
     ACCOUNTS = "SELECT record, namespace, agent FROM accounts ORDER BY namespace, agent";

@@ -363,17 +363,18 @@ impl Reader for InMemoryStore {
 
     fn snapshot(&self) -> Result<Snapshot, Error> {
         let state = self.state.read();
-        let mut queued = BTreeMap::new();
-        for (task, route) in state.tasks.values() {
-            if task.state == State::Queued {
-                *queued.entry(*route).or_insert(0) += 1;
-            }
-        }
+        let count = |wanted: State| {
+            let mut counts = BTreeMap::new();
+            let tasks = state.tasks.values().filter(|(task, _)| task.state == wanted);
+            tasks.for_each(|(_, route)| *counts.entry(*route).or_insert(0) += 1);
+            counts.into_iter().collect()
+        };
         Ok(Snapshot {
             store: state.id,
             agents: state.agents.values().cloned().collect(),
             routes: state.routes.iter().map(|(id, route)| (*id, route.clone())).collect(),
-            queued: queued.into_iter().collect(),
+            queued: count(State::Queued),
+            pending: count(State::Pending),
             sessions: state.sessions.values().filter(|session| session.open).cloned().collect(),
             on_workers: (state.tasks.values())
                 .filter(|(task, _)| task.state.is_on_worker())

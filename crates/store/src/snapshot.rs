@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub routes: Vec<(RouteId, Route)>,
     /// Number of ready tasks by route.
     pub queued: Vec<(RouteId, u64)>,
+    /// Number of tasks by route that wait for something else than a worker.
+    pub pending: Vec<(RouteId, u64)>,
     pub sessions: Vec<Session>,
     pub on_workers: Vec<OnWorker>,
     /// Next deadline of any task that is not on a worker.

@@ -46,6 +46,7 @@ pub mod env;
 pub mod export;
 mod listen;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod otlp;
 pub mod redact;

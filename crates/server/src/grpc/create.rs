@@ -190,8 +190,12 @@ impl Creator {
         {
             return Err(status);
         }
-        let full = room::refusal(self.store.space(), command.task.priority);
-        if let Some(full) = full.filter(|_| !request.validate_only)
+        let full = match origin {
+            _ if request.validate_only => None,
+            Origin::Caller => self.store.refusal(&command.task.namespace, command.task.priority),
+            Origin::Retry | Origin::Step => room::refusal(self.store.space(), command.task.priority),
+        };
+        if let Some(full) = full
             && !self.exists(&command).await?
         {
             return Err(full);

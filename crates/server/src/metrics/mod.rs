@@ -3,11 +3,11 @@
 
 mod commits;
 mod labels;
+mod load;
 mod scrape;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +21,7 @@ pub use rota_telemetry::metrics::Descriptor;
 use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
+pub(crate) use self::labels::Refusal;
 use self::labels::{
     Agent, Backend, Bounds, Budget, Class, InState, Model, Notified, Of, Opened, Outcome, Receiver, Recovery,
     Run, State, Token, Version,
@@ -92,6 +93,7 @@ pub(crate) struct Metrics {
     history_lost: Gauge,
     space: Space,
     search_lag: Gauge,
+    load: load::Load,
     artifact_bytes: Gauges<Of>,
     artifacts_full: Gauges<Of>,
     artifacts_unavailable: Gauge,
@@ -167,6 +169,7 @@ impl Metrics {
             history_lost: Gauge::default(),
             space: Space::default(),
             search_lag: Gauge::default(),
+            load: load::Load::default(),
             artifact_bytes: Family::default(),
             artifacts_full: Family::default(),
             artifacts_unavailable: Gauge::default(),
@@ -281,6 +284,7 @@ impl Metrics {
         registry.register("rota_store_volume", bytes(), &[], help, volume);
         let help = "Revisions of the store that the search index does not have yet";
         registry.register("rota_search_index_lag_revisions", None, &[], help, &self.search_lag);
+        self.load.register(registry);
         let help = "Bytes of the artifacts of a namespace, as stored, which its quota limits";
         registry.register("rota_artifacts", bytes(), &["namespace"], help, &self.artifact_bytes);
         let help = "Whether uploads to a namespace are refused, since their bytes do not fit into its quota, or onto the volume of the store (0 or 1)";
@@ -383,11 +387,6 @@ impl Metrics {
     /// Counts times of schedules at which no run was started.
     pub(crate) fn schedule_skipped(&self, count: u64) {
         self.schedule_runs.get_or_create(&Run { outcome: "skipped" }).inc_by(count);
-    }
-
-    /// Records how long after its time a run was started.
-    pub(crate) fn schedule_lag(&self, lag: Duration) {
-        self.schedule_lag.observe(lag.as_secs_f64());
     }
 
     /// Counts a session that ended for good.

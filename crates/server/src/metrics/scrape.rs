@@ -217,6 +217,7 @@ impl Scraper {
         let metrics = &self.metrics;
         metrics.writes_failing.set(self.store.write_health().error().is_some().into());
         metrics.search_lag.set(num::to_i64(self.store.index().lag()));
+        metrics.load.set(self.store.overload().ratios());
         let space = self.store.space().unwrap_or_default();
         metrics.space.size.set(num::to_i64(space.size));
         metrics.space.reusable.set(num::to_i64(space.reusable));

@@ -97,6 +97,16 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The volume of the store is nearly full: nothing new is accepted, or no tasks of low priority.",
     ),
     (
+        "TOO_MANY_TASKS",
+        Code::Unavailable,
+        "So many tasks wait that no new ones are accepted, none of low priority, or only those of high priority.",
+    ),
+    (
+        "MEMORY_NEARLY_FULL",
+        Code::Unavailable,
+        "The memory of the control plane is nearly used up: no new tasks are accepted, none of low priority, or only those of high priority.",
+    ),
+    (
         "IDEMPOTENCY_KEY_CONFLICT",
         Code::AlreadyExists,
         "The idempotency key or id belongs to a different task; the details name the fields that differ.",

@@ -37,6 +37,7 @@ mod managed;
 mod metrics;
 mod order;
 mod outages;
+mod overload;
 mod overrides;
 mod protocol;
 mod quota;

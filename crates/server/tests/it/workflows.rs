@@ -13,6 +13,7 @@ mod files;
 mod groups;
 mod kills;
 mod nested;
+mod overload;
 mod reruns;
 mod step_results;
 mod targets;

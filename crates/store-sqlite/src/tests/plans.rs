@@ -69,6 +69,7 @@ fn claims_and_timers_use_indexes() {
         let index = "COVERING INDEX tasks_namespace_state (namespace=? AND state=? AND rowid<?)";
         uses(sql::LIST_NAMESPACE_STATE, index);
         uses(sql::QUEUED, "tasks_ready");
+        uses(sql::PENDING_OF_ROUTES, "INDEX tasks_state (state=?)");
         uses(sql::ON_WORKERS, "tasks_state");
     });
 }

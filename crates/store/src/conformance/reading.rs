@@ -315,6 +315,8 @@ pub async fn stats_count_pending_and_heads(t: &mut Harness) {
     let (route, none) = (t.route(to_agent("a")).await, t.route(to_agent("missing")).await);
     let stats = t.store.stats(vec![route, none]).await.unwrap();
     assert_eq!(stats, StoreStats { pending: 1, next: vec![(route, ready[1])] });
+    let snapshot = t.store.snapshot().await.unwrap();
+    assert_eq!((snapshot.queued, snapshot.pending), (vec![(route, 3)], vec![(none, 1)]));
 }
 
 pub async fn snapshot_equals_reopened_state(t: &mut Harness) {

@@ -31,7 +31,6 @@ use super::templates::template_at;
 use super::traced::root_trace;
 use crate::approvals::Approvals;
 use crate::artifacts::Artifacts;
-use crate::room;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};
@@ -209,6 +208,7 @@ impl Workflows {
             text => text.parse().map_err(|_| invalid("workflow_id", "is not a UUID"))?,
         };
         let (files, pin) = self.files(&namespace, &request).await?.unzip();
+        let within = namespace.clone();
         // Schemas and large graphs take a while.
         let checked = tokio::task::spawn_blocking(move || wire::check(namespace, id, trace, request)).await;
         let mut create = checked.map_err(|error| Status::internal(error.to_string()))??;
@@ -218,7 +218,8 @@ impl Workflows {
         }
         let command = Command::from(WorkflowCommand::Create(Box::new(create)));
         // Its steps of low priority wait by themselves while room is scarce.
-        if let Some(full) = room::refusal(self.store.space(), Priority::NORMAL).filter(|_| !only_check)
+        let full = if only_check { None } else { self.store.refusal(&within, Priority::NORMAL) };
+        if let Some(full) = full
             && !self.exists(&command).await?
         {
             return Err(full);
