@@ -1,166 +1,60 @@
 //! Upper bound of the work of an evaluation, from the expression and the sizes of the values that it has: the evaluator
 //! has no limit of its own. A unit is about the time to copy one element of a list.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use serde_json::{Map, Value};
 
+use crate::patterns::{COMPILE, Literals, MAX_KEPT, MAX_STEPS};
+use crate::rounds::ROUND;
+use crate::size::{BYTES, Size, Weights};
+
 /// Most units of an evaluation: about a second.
 pub const MAX_COST: u64 = 40_000_000;
 /// Units of what any evaluation needs: most of it is the parser's work.
 pub(crate) const EVALUATION: u64 = 4000;
-/// Bytes of a text that cost as much as an element.
-const BYTES: u64 = 32;
-/// Places of values that are followed one by one; more are bounded together.
-const MAX_PLACES: usize = 10_000;
-
 /// Most parts of expressions and values that are looked at for one bound: values of 2 MiB have fewer.
 const MAX_VISITS: u64 = 4_000_000;
 
 /// Upper bound of the work of an evaluation.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bound {
+#[derive(Debug)]
+pub(crate) struct Bound<'a> {
     /// Units, with those of finding the bound.
     pub(crate) cost: u64,
     /// Units of finding the bound, which are spent in any case.
     pub(crate) visits: u64,
+    /// Patterns among the values that are compiled once, in whichever loop they are used.
+    pub(crate) patterns: BTreeSet<&'a str>,
 }
 
-pub(crate) fn bound(expression: &IdedExpr, values: &Map<String, Value>) -> Bound {
-    let mut scope = Scope { values, locals: Vec::new(), weights: Weights::default() };
+pub(crate) fn bound<'a>(
+    expression: &IdedExpr,
+    literals: &Literals,
+    values: &'a Map<String, Value>,
+) -> Bound<'a> {
+    let mut scope = Scope {
+        values,
+        literals,
+        locals: Vec::new(),
+        weights: Weights::default(),
+        patterns: BTreeSet::new(),
+    };
     let cost = scope.cost(expression).0;
     let given = values.values().map(|value| scope.weights.of(value)).fold(0, u64::saturating_add);
-    let visits = scope.weights.visits;
-    let cost = if visits > MAX_VISITS { u64::MAX } else { cost.saturating_add(given).saturating_add(visits) };
-    Bound { cost, visits }
-}
-
-/// What is known of the size of a value before it exists.
-#[derive(Debug, Clone)]
-enum Size<'a> {
-    /// It is one of these parts of the values, of which none has more.
-    OneOf { places: Rc<[&'a Value]>, weight: u64, elements: u64 },
-    /// It has at most this weight, and as many elements.
-    AtMost { weight: u64, elements: u64 },
-}
-
-/// Weights of lists and objects by their addresses, so that each is found once: expressions name the same values in many places.
-#[derive(Debug, Default)]
-struct Weights {
-    known: HashMap<*const Value, u64>,
-    /// Parts of expressions and values that were looked at.
-    visits: u64,
-}
-
-impl Weights {
-    /// Returns the elements of a value and of what it contains, and the bytes of its texts in proportion.
-    fn of(&mut self, value: &Value) -> u64 {
-        self.visits += 1;
-        let own = match value {
-            Value::String(text) => return 1 + text.len() as u64 / BYTES,
-            Value::Array(_) | Value::Object(_) => self.known.get(&std::ptr::from_ref(value)).copied(),
-            _ => return 1,
-        };
-        own.unwrap_or_else(|| {
-            let parts = match value {
-                Value::Array(list) => list.iter().map(|part| self.of(part)).fold(0, u64::saturating_add),
-                Value::Object(object) => object
-                    .iter()
-                    .map(|(key, part)| 1 + key.len() as u64 / BYTES + self.of(part))
-                    .fold(0, u64::saturating_add),
-                _ => 0,
-            };
-            let weight = parts.saturating_add(1);
-            self.known.insert(std::ptr::from_ref(value), weight);
-            weight
-        })
-    }
-
-    /// Returns the size of what is one of these parts of the values.
-    fn one_of<'a>(&mut self, places: Vec<&'a Value>) -> Size<'a> {
-        let count = |value: &&Value| match value {
-            Value::Array(list) => list.len() as u64,
-            Value::Object(object) => object.len() as u64,
-            _ => 0,
-        };
-        let weight = places.iter().map(|value| self.of(value)).max().unwrap_or(1);
-        let elements = places.iter().map(count).max().unwrap_or(0);
-        Size::OneOf { places: places.into(), weight, elements }
-    }
-
-    /// Returns the size of a field.
-    fn field<'a>(&mut self, of: &Size<'a>, name: &str) -> Size<'a> {
-        let Size::OneOf { places, .. } = of else { return of.clone() };
-        self.visits += places.len() as u64;
-        self.one_of(places.iter().filter_map(|value| value.get(name)).collect())
-    }
-
-    /// Returns the size of any element.
-    fn element<'a>(&mut self, of: &Size<'a>) -> Size<'a> {
-        let Size::OneOf { places: values, .. } = of else { return of.clone() };
-        let mut places = Vec::new();
-        for value in values.iter() {
-            self.visits += 1;
-            match value {
-                Value::Array(list) => places.extend(list.iter().take(MAX_PLACES + 1)),
-                // Its keys are what a loop sees, its values what an index finds.
-                Value::Object(object) => {
-                    self.visits += object.len() as u64;
-                    places.extend(object.values().take(MAX_PLACES + 1));
-                    if object.keys().any(|key| key.len() as u64 >= BYTES) {
-                        return of.at_most();
-                    }
-                }
-                _ => {}
-            }
-            if places.len() > MAX_PLACES {
-                return of.at_most();
-            }
-        }
-        self.one_of(places)
-    }
-}
-
-impl<'a> Size<'a> {
-    const SMALL: Self = Self::AtMost { weight: 2, elements: 0 };
-
-    fn weight(&self) -> u64 {
-        match self {
-            Self::OneOf { weight, .. } | Self::AtMost { weight, .. } => *weight,
-        }
-    }
-
-    fn elements(&self) -> u64 {
-        match self {
-            Self::OneOf { elements, .. } | Self::AtMost { elements, .. } => *elements,
-        }
-    }
-
-    fn at_most(&self) -> Self {
-        Self::AtMost { weight: self.weight(), elements: self.weight() }
-    }
-
-    fn plus(&self, other: &Self) -> Self {
-        Self::AtMost {
-            weight: self.weight().saturating_add(other.weight()),
-            elements: self.elements().saturating_add(other.elements()),
-        }
-    }
-
-    fn larger(self, other: Self) -> Self {
-        Self::AtMost {
-            weight: self.weight().max(other.weight()),
-            elements: self.elements().max(other.elements()),
-        }
-    }
+    let Scope { weights: Weights { visits, .. }, patterns, .. } = scope;
+    let parts = [cost, given, visits, COMPILE * patterns.len() as u64];
+    let cost = if visits > MAX_VISITS { u64::MAX } else { parts.into_iter().fold(0, u64::saturating_add) };
+    Bound { cost, visits, patterns }
 }
 
 struct Scope<'a, 'e> {
     values: &'a Map<String, Value>,
+    literals: &'e Literals,
     locals: Vec<(&'e str, Size<'a>)>,
     weights: Weights,
+    patterns: BTreeSet<&'a str>,
 }
 
 impl<'a, 'e> Scope<'a, 'e> {
@@ -173,12 +67,17 @@ impl<'a, 'e> Scope<'a, 'e> {
         match &expression.expr {
             Expr::Literal(LiteralValue::String(text)) => {
                 let weight = 1 + text.inner().len() as u64 / BYTES;
-                (weight, Size::AtMost { weight, elements: 0 })
+                (weight, Size::text(weight))
             }
             Expr::Ident(name) => (1, self.variable(name)),
             Expr::Select(select) => {
                 let (cost, size) = self.cost(&select.operand);
-                (cost.saturating_add(1), self.weights.field(&size, &select.field))
+                if select.test {
+                    return (cost.saturating_add(1), Size::SMALL);
+                }
+                // The evaluator copies it.
+                let field = self.weights.field(&size, &select.field);
+                (cost.saturating_add(1).saturating_add(field.weight()), field)
             }
             Expr::Call(call) => self.call(call),
             Expr::List(list) => self.all(list.elements.iter(), list.elements.len()),
@@ -201,13 +100,15 @@ impl<'a, 'e> Scope<'a, 'e> {
 
     /// Returns the cost of some expressions together, and the size of a value that has all of their results.
     fn all(&mut self, parts: impl Iterator<Item = &'e IdedExpr>, elements: usize) -> (u64, Size<'a>) {
-        let (mut cost, mut weight) = (1_u64, 1_u64);
+        let (mut cost, mut weight, mut any) = (1_u64, 1_u64, Size::SMALL);
         for part in parts {
             let (part_cost, size) = self.cost(part);
             cost = cost.saturating_add(part_cost);
             weight = weight.saturating_add(size.weight());
+            any = self.weights.either(any, size);
         }
-        (cost.saturating_add(weight), Size::AtMost { weight, elements: elements as u64 })
+        let size = Size::AtMost { weight, elements: elements as u64, part: Some(Rc::new(any)) };
+        (cost.saturating_add(weight), size)
     }
 
     fn call(&mut self, call: &'e CallExpr) -> (u64, Size<'a>) {
@@ -218,7 +119,7 @@ impl<'a, 'e> Scope<'a, 'e> {
         let mut sizes = operands.into_iter().map(|(_, size)| size);
         let (first, second) = (sizes.next().unwrap_or(Size::SMALL), sizes.next().unwrap_or(Size::SMALL));
         match call.func_name.as_str() {
-            "_+_" => (cost.saturating_add(together), first.plus(&second)),
+            "_+_" => (cost.saturating_add(together), self.weights.both(&first, &second)),
             "_[_]" => {
                 let key = match call.args.get(1).map(|index| &index.expr) {
                     Some(Expr::Literal(LiteralValue::String(key))) => self.weights.field(&first, key.inner()),
@@ -228,7 +129,7 @@ impl<'a, 'e> Scope<'a, 'e> {
             }
             "_?_:_" => {
                 let third = sizes.next().unwrap_or(Size::SMALL);
-                (cost, second.larger(third))
+                (cost, self.weights.either(second, third))
             }
             "_&&_" | "_||_" | "!_" | "_-_" | "_*_" | "_/_" | "_%_" | "-_" | "@not_strictly_false" => {
                 (cost, Size::SMALL)
@@ -237,28 +138,55 @@ impl<'a, 'e> Scope<'a, 'e> {
             "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" => {
                 (cost.saturating_add(first.weight().min(second.weight())), Size::SMALL)
             }
-            // A pattern is compiled each time, and its automaton may be large.
-            "matches" => {
-                let pattern = second.weight().saturating_mul(BYTES);
-                (
-                    cost.saturating_add(first.weight().saturating_mul(pattern)).saturating_add(100 * pattern),
-                    Size::SMALL,
-                )
-            }
+            "matches" => (cost.saturating_add(self.matching(call, &first, &second)), Size::SMALL),
             // The separator stands between all elements.
             "join" => {
                 let weight = first.elements().saturating_mul(second.weight()).saturating_add(together);
                 // Elements in their JSON form.
                 let weight = weight.saturating_mul(2);
-                (cost.saturating_add(weight), Size::AtMost { weight, elements: 0 })
+                (cost.saturating_add(weight), Size::text(weight))
             }
             "json" | "string" => {
                 let weight = together.saturating_mul(2);
-                (cost.saturating_add(weight), Size::AtMost { weight, elements: 0 })
+                (cost.saturating_add(weight), Size::text(weight))
             }
-            "max" | "min" => (cost.saturating_add(together), first.larger(second)),
-            // Sizes, searches, conversions: linear, with a small result.
-            _ => (cost.saturating_add(together), Size::SMALL),
+            // Searches and conversions: linear, with a small result.
+            "contains" | "double" | "endsWith" | "int" | "size" | "startsWith" | "uint" | "@in" | ROUND => {
+                (cost.saturating_add(together), Size::SMALL)
+            }
+            // `max` and `min` return one of their operands, or an element of one.
+            _ => (cost.saturating_add(together), Size::any(together)),
+        }
+    }
+
+    /// Returns the cost of a search for a pattern.
+    fn matching(&mut self, call: &'e CallExpr, text: &Size<'a>, pattern: &Size<'a>) -> u64 {
+        let bytes = text.weight().saturating_mul(BYTES);
+        let argument = call.args.get(usize::from(call.target.is_none())).map(|argument| &argument.expr);
+        if let Some(Expr::Literal(LiteralValue::String(literal))) = argument
+            && let Some(known) = self.literals.get(literal.inner())
+        {
+            return bytes.saturating_mul(known.steps());
+        }
+        let search = bytes.saturating_mul(MAX_STEPS);
+        if let (Some(argument), Size::OneOf { places, .. }) = (argument, pattern)
+            && self.is_path(argument)
+            && let [Value::String(pattern)] = &places[..]
+        {
+            if self.patterns.len() < MAX_KEPT || self.patterns.contains(pattern.as_str()) {
+                self.patterns.insert(pattern);
+                return search;
+            }
+        }
+        search.saturating_add(COMPILE)
+    }
+
+    /// Whether an expression is the same part of the values in each round of a loop.
+    fn is_path(&self, expression: &Expr) -> bool {
+        match expression {
+            Expr::Ident(name) => !self.locals.iter().any(|(local, _)| local == name),
+            Expr::Select(select) => self.is_path(&select.operand.expr),
+            _ => false,
         }
     }
 
@@ -279,6 +207,10 @@ impl<'a, 'e> Scope<'a, 'e> {
         let accumulated = Size::AtMost {
             weight: grows(init.weight(), once.weight()),
             elements: grows(init.elements(), once.elements()),
+            part: match &once {
+                Size::AtMost { part, .. } => part.clone(),
+                Size::OneOf { .. } => None,
+            },
         };
         self.locals.pop();
         let grown = accumulated.weight() > init.weight() || accumulated.elements() > init.elements();
@@ -303,7 +235,7 @@ mod tests {
 
     fn visits(text: &str, values: &Value) -> u64 {
         let program = cel::Program::compile(text).unwrap();
-        bound(program.expression(), values.as_object().unwrap()).visits
+        bound(program.expression(), &Literals::default(), values.as_object().unwrap()).visits
     }
 
     #[test]
@@ -329,8 +261,9 @@ mod tests {
         let wide: Vec<_> = (0..9_000).collect();
         let values = json!({ "list": wide });
         let mapped = (0..12).fold("1".to_owned(), |inner, at| format!("list.map(v{at}, {inner})"));
-        let Bound { cost, visits } =
-            bound(cel::Program::compile(&mapped).unwrap().expression(), values.as_object().unwrap());
+        let program = cel::Program::compile(&mapped).unwrap();
+        let Bound { cost, visits, .. } =
+            bound(program.expression(), &Literals::default(), values.as_object().unwrap());
         assert!(cost > MAX_COST && visits < 2 * MAX_VISITS, "{cost} {visits}");
     }
 }

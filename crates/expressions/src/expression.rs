@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cel::Program;
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use serde_json::Value;
 
 use crate::cost::Bound;
+use crate::patterns::{Literals, Pattern, Patterns};
+use crate::rounds::{Rounds, count_rounds};
 use crate::values::ROOTS;
 use crate::{Error, MAX_LENGTH, MAX_OUTPUT, Values, cause, cost, functions, json, similar};
 
@@ -26,7 +28,9 @@ const MAX_LOOPS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Expression {
     text: Arc<str>,
-    program: Arc<Program>,
+    /// Parts, with a count of the rounds of loops.
+    program: Arc<IdedExpr>,
+    literals: Arc<Literals>,
     references: References,
 }
 
@@ -43,7 +47,7 @@ pub struct References {
     pub previous: bool,
     /// Whether the description of the workflow is used.
     pub workflow: bool,
-    /// Number of the expressions that use them.
+    /// Number of the expressions that use them. One with a large pattern counts as several.
     pub count: usize,
 }
 
@@ -82,10 +86,27 @@ impl Expression {
             let place = first.map(|error| format!("{} (at character {})", error.msg, error.pos.1));
             Error::Syntax { expression: text.to_owned(), cause: cause(&place.unwrap_or_default()) }
         })?;
-        let mut check = Check { text, references: References::default(), locals: Vec::new(), parts: 0 };
+        let mut check = Check {
+            text,
+            references: References::default(),
+            locals: Vec::new(),
+            parts: 0,
+            literals: Literals::new(),
+        };
         check.visit(program.expression(), 0)?;
-        let references = References { count: 1, ..check.references };
-        Ok(Self { text: text.into(), program: Arc::new(program), references })
+        let Check { references, literals, .. } = check;
+        let mut program = program.expression().clone();
+        count_rounds(&mut program);
+        let (program, literals) = (Arc::new(program), Arc::new(literals));
+        let mut parsed = Self { text: text.into(), program, literals, references };
+        parsed.references.count =
+            1 + usize::try_from(parsed.compiled() / cost::EVALUATION).unwrap_or(usize::MAX);
+        Ok(parsed)
+    }
+
+    /// Returns the units that compiling its patterns has needed.
+    fn compiled(&self) -> u64 {
+        self.literals.values().map(|pattern| pattern.cost).sum()
     }
 
     pub fn text(&self) -> &str {
@@ -103,17 +124,18 @@ impl Expression {
 
     fn evaluate_deeply(&self, values: &Values) -> Result<Value, Error> {
         let expression = || self.text.to_string();
-        let Bound { cost, visits } = cost::bound(self.program.expression(), &values.map);
+        let Bound { cost, visits, patterns } = cost::bound(&self.program, &self.literals, &values.map);
         if cost > cost::MAX_COST {
             return Err(match values.spend(visits) {
                 true => Error::TooCostly { expression: expression() },
                 false => Error::Spent { expression: expression() },
             });
         }
-        if !values.spend(cost + cost::EVALUATION) {
+        if !values.spend(cost + self.compiled() + cost::EVALUATION) {
             return Err(Error::Spent { expression: expression() });
         }
-        let mut context = functions::context();
+        let rounds = Rounds::new(cost);
+        let mut context = functions::context(rounds.clone(), Patterns::new(&self.literals, &patterns));
         let References { inputs, steps, all_steps, .. } = &self.references;
         let is_used = |name: &str| match name {
             // `inputs` itself has no name of its own.
@@ -125,7 +147,11 @@ impl Expression {
             context.add_variable_from_value(name.as_str(), json::to_cel(value));
         }
         let failed = |text: String| Error::Evaluation { expression: expression(), cause: cause(&text) };
-        let result = self.program.execute(&context).map_err(|error| failed(error.to_string()))?;
+        let result = cel::Value::resolve(&self.program, &context);
+        if rounds.are_exceeded() {
+            return Err(Error::Rounds { expression: expression() });
+        }
+        let result = result.map_err(|error| failed(error.to_string()))?;
         let mut room = MAX_OUTPUT;
         json::from_cel(&result, &mut room).map_err(|error| match error {
             json::NoJson::TooLarge => Error::TooLarge { expression: expression() },
@@ -203,6 +229,7 @@ struct Check<'a> {
     /// Variables of the macros around the place.
     locals: Vec<&'a str>,
     parts: usize,
+    literals: Literals,
 }
 
 impl<'a> Check<'a> {
@@ -244,6 +271,7 @@ impl<'a> Check<'a> {
                     self.member(root, field.inner());
                     return Ok(());
                 }
+                self.pattern(call)?;
                 call.target.iter().try_for_each(|target| self.visit(target, depth))?;
                 call.args.iter().try_for_each(|argument| self.visit(argument, depth))
             }
@@ -270,6 +298,22 @@ impl<'a> Check<'a> {
             Expr::Struct(message) => Err(self.unknown(&message.type_name, [])),
             Expr::Unspecified => Err(self.unknown("an empty expression", [])),
         }
+    }
+
+    /// Compiles the pattern of a search, if it stands in the expression.
+    fn pattern(&mut self, call: &'a CallExpr) -> Result<(), Error> {
+        let argument = call.args.get(usize::from(call.target.is_none())).map(|argument| &argument.expr);
+        let Some(Expr::Literal(LiteralValue::String(pattern))) = argument else { return Ok(()) };
+        let pattern = pattern.inner();
+        if call.func_name != "matches" || self.literals.contains_key(pattern) {
+            return Ok(());
+        }
+        let compiled = Pattern::compile(pattern).map_err(|why| Error::Syntax {
+            expression: self.text.to_owned(),
+            cause: cause(&format!("pattern {pattern:?} {why}")),
+        })?;
+        self.literals.insert(pattern.to_owned(), compiled);
+        Ok(())
     }
 
     /// Returns which of `inputs` and `steps` an expression is.

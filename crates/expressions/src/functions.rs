@@ -5,6 +5,8 @@ use std::sync::Arc;
 use cel::extractors::This;
 use cel::{Context, ExecutionError, Value, functions};
 
+use crate::patterns::Patterns;
+use crate::rounds::{ROUND, Rounds};
 use crate::{MAX_OUTPUT, json};
 
 /// Names of all functions. Macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) are part of the language.
@@ -24,13 +26,15 @@ pub const FUNCTIONS: &[&str] = &[
     "uint",
 ];
 
-pub(crate) fn context() -> Context<'static> {
+pub(crate) fn context(rounds: Rounds, patterns: Patterns) -> Context<'static> {
     let mut context = Context::empty();
     context.add_function("contains", functions::contains);
     context.add_function("double", functions::double);
     context.add_function("endsWith", functions::ends_with);
     context.add_function("int", functions::int);
-    context.add_function("matches", functions::matches);
+    context.add_function("matches", move |This(text): This<Arc<String>>, pattern: Arc<String>| {
+        patterns.matches(&pattern, &text).map(Value::Bool)
+    });
     context.add_function("max", functions::max);
     context.add_function("min", functions::min);
     context.add_function("size", functions::size);
@@ -39,6 +43,7 @@ pub(crate) fn context() -> Context<'static> {
     context.add_function("uint", functions::uint);
     context.add_function("join", join);
     context.add_function("json", encode);
+    context.add_function(ROUND, move || rounds.begin());
     context
 }
 

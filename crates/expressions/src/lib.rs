@@ -13,7 +13,7 @@
 //!
 //! Authors of workflows are not trusted. An expression is at most [`MAX_LENGTH`] bytes long, and neither deep nor of many parts. Before each
 //! evaluation `cost.rs` computes an upper bound of its work from the expression and the sizes of the values: more than [`MAX_COST`]
-//! is an error, as is a result above [`MAX_OUTPUT`] bytes. [`Values::budget`] bounds the work of many evaluations together. There are no other loops than those of CEL's macros, which end.
+//! is an error, as is a result above [`MAX_OUTPUT`] bytes. `rounds.rs` ends an evaluation that has more rounds than the bound. [`Values::budget`] bounds the work of many evaluations together. There are no other loops than those of CEL's macros, which end.
 //!
 //! # How to add a function
 //!
@@ -23,6 +23,9 @@ mod cost;
 mod expression;
 mod functions;
 mod json;
+mod patterns;
+mod rounds;
+mod size;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -39,7 +42,7 @@ pub use self::values::Values;
 pub const RULES: u32 = 1;
 /// Longest text of an expression, without `${{` and `}}`, in bytes.
 pub const MAX_LENGTH: usize = 4 << 10;
-/// Most expressions of a text, or of a JSON value.
+/// Most expressions of a text, or of a JSON value; those with large patterns count as several.
 pub const MAX_EXPRESSIONS: usize = 256;
 /// Deepest nesting of the JSON value of templates.
 pub const MAX_DEPTH: usize = 32;
@@ -63,6 +66,8 @@ pub enum Error {
         "expression {expression:?} would need more work than is allowed: shorten its lists or nest fewer loops"
     )]
     TooCostly { expression: String },
+    #[error("expression {expression:?} needed more work than was expected of it: shorten its lists")]
+    Rounds { expression: String },
     #[error(
         "expression {expression:?} and those before it would together need more work than is allowed: read fewer or smaller values"
     )]

@@ -105,7 +105,10 @@ fn mistakes_are_named() {
 #[test]
 fn hostile_expressions_are_refused() {
     let large: Vec<_> = (0..20_000).map(|n| json!({"n": n, "text": "x".repeat(20)})).collect();
-    let values = Values::default().inputs(json!({"list": large, "text": "a".repeat(1 << 19)}));
+    let numbers = vec![json!([1, 2]); 2000];
+    let few: Vec<_> = (0..200).map(|n| json!({"n": n, "names": ["a", "b", "c"]})).collect();
+    let values = json!({"list": large, "few": few, "numbers": numbers, "text": "a".repeat(1 << 19)});
+    let values = Values::default().inputs(values);
     let refused = |text: &str| {
         let result = Expression::parse(text).and_then(|expression| expression.evaluate(&values));
         match result {
@@ -123,7 +126,27 @@ fn hostile_expressions_are_refused() {
     refused("inputs.list.all(a, inputs.list.all(b, true))");
     refused("inputs.list.map(a, inputs.list + inputs.list)");
     refused("[1,2,3,4,5,6,7,8].map(a, inputs.text + inputs.text)");
+    // Lists within what an expression has made.
+    for list in [
+        "[inputs.numbers][0]",
+        "{'x': inputs.numbers}.x",
+        "{'x': inputs.numbers}['x']",
+        "(true ? [inputs.numbers] : [])[0]",
+        "(true ? inputs.numbers : [1])",
+        "([] + [inputs.numbers])[0]",
+        "[1].map(one, inputs.numbers)[0]",
+        "[inputs.numbers].filter(one, true)[0]",
+        "max(1, 2, inputs.numbers)",
+    ] {
+        refused(&format!("{list}.all(a, {list}.all(b, size(b) > 0))"));
+        refused(&format!("{list}.all(a, {list}.all(b, {list}.all(c, true)))"));
+    }
+    // Each round copies the list.
+    refused("inputs.list.all(a, inputs.list[0].n >= 0)");
     refused("inputs.text.matches('(a+)+$(b+)+' + inputs.text)");
+    refused(r"inputs.numbers.all(a, !'a'.matches('\\w{200}'))");
+    refused(r"inputs.numbers.all(a, !'a'.matches('\\w{20' + '0}'))");
+    refused(&format!("'a'.matches('{}')", "a|".repeat(600)));
     refused("inputs.list.map(a, a.text).join(inputs.text)");
     refused(&format!("{}1{}", "(".repeat(300), ")".repeat(300)));
     refused(&format!("{}1{}", "[".repeat(300), "]".repeat(300)));
@@ -140,6 +163,9 @@ fn hostile_expressions_are_refused() {
         "inputs.list[7].n",
         "inputs.list.all(a, a.n >= 0)",
         "inputs.text.startsWith('a')",
+        "inputs.few.filter(a, a.n > 100).map(b, b.names.filter(c, c != 'b').map(d, d + '/src').join(', '))",
+        "[inputs.few][0].map(a, {'x': a.names}.x).map(b, b.filter(c, c in inputs.few[0].names))",
+        r"inputs.few.all(a, a.names.all(n, n.matches('^[a-z]$') && !n.matches('\\.rs$')))",
     ] {
         let result = Expression::parse(text).and_then(|expression| expression.evaluate(&values));
         assert!(result.is_ok(), "{text}: {result:.200?}");
@@ -177,6 +203,38 @@ fn hostile_expressions_are_refused() {
 }
 
 #[test]
+fn patterns_are_compiled_within_their_limits() {
+    let inputs = |pattern: &str| json!({"pattern": pattern, "files": vec!["src/lib.rs"; 300]});
+    let evaluate = |text: &str, pattern: &str| {
+        Expression::parse(text)?.evaluate(&Values::default().inputs(inputs(pattern)))
+    };
+    let of_value = "size(inputs.files.filter(f, f.matches(inputs.pattern)))";
+    assert_eq!(evaluate(of_value, r"\.rs$"), Ok(json!(300)));
+    assert_eq!(evaluate("matches('src', inputs.pattern)", "^s"), Ok(json!(true)));
+    assert_eq!(evaluate("'src'.matches(inputs.pattern + 'x')", "^s"), Ok(json!(false)));
+    for (text, pattern, cause) in [
+        (
+            "inputs.files.exists(f, f.matches(inputs.pattern))",
+            r"\w{200}",
+            "has more than 131072 bytes when compiled",
+        ),
+        ("inputs.files.exists(f, f.matches(inputs.pattern))", "(", "unclosed group"),
+        ("'a'.matches('x' + inputs.pattern)", r"\w{200}", "has more than 131072 bytes when compiled"),
+    ] {
+        let error = evaluate(text, pattern).unwrap_err();
+        assert!(matches!(&error, Error::Evaluation { .. }) && error.to_string().contains(cause), "{error}");
+    }
+    // Those that stand in an expression are refused before it is evaluated.
+    for (text, cause) in [
+        (r"false && inputs.x.matches('\\w{200}')", "has more than 131072 bytes when compiled"),
+        ("matches(inputs.x, '[')", "unclosed character class"),
+    ] {
+        let error = Expression::parse(text).unwrap_err();
+        assert!(matches!(&error, Error::Syntax { .. }) && error.to_string().contains(cause), "{error}");
+    }
+}
+
+#[test]
 fn work_of_many_expressions_is_bounded() {
     let list: Vec<_> = (0..1000).collect();
     let values = Values::default().inputs(json!({ "list": list })).budget(30_000_000);
@@ -203,7 +261,39 @@ fn work_of_many_expressions_is_bounded() {
     assert_eq!(Template::parse(&"${{ 1 }} ".repeat(5000)).unwrap_err(), Error::TooMany);
 }
 
+/// Texts of lists, of which many are within others that the expression makes.
+fn lists() -> impl Strategy<Value = String> {
+    let values =
+        prop::sample::select(vec!["inputs.list", "inputs.lists[1]", "inputs.map.list", "[1, 2]", "[]"]);
+    values.prop_map(str::to_owned).prop_recursive(3, 12, 2, |list| {
+        let two = (list.clone(), list.clone());
+        prop_oneof![
+            list.clone().prop_map(|list| format!("[{list}][0]")),
+            list.clone().prop_map(|list| format!("{{'x': {list}}}.x")),
+            list.clone().prop_map(|list| format!("{list}.filter(f, true)")),
+            list.clone().prop_map(|list| format!("[{list}].filter(f, true)[0]")),
+            two.clone().prop_map(|(one, other)| format!("(size({one}) > 2 ? {one} : {other})")),
+            two.clone().prop_map(|(one, other)| format!("[{one}, {other}][1]")),
+            two.clone().prop_map(|(one, other)| format!("({one} + {other})")),
+            two.clone().prop_map(|(one, other)| format!("([{one}] + [{other}])[1]")),
+            two.prop_map(|(one, other)| format!("[1].map(m, size({one}) > 2 ? {one} : {other})[0]")),
+        ]
+    })
+}
+
 proptest! {
+    /// An evaluation ends if it has more rounds than its bound: none does.
+    #[test]
+    fn no_evaluation_has_more_rounds_than_its_bound(one in lists(), other in lists()) {
+        let list: Vec<_> = (0..40).collect();
+        let inputs = json!({"list": list, "lists": [[], list], "map": {"list": list, "one": 1}});
+        let values = Values::default().inputs(inputs);
+        if let Ok(expression) = Expression::parse(&format!("{one}.all(a, {other}.all(b, true))")) {
+            let result = expression.evaluate(&values);
+            prop_assert!(!matches!(result, Err(Error::Rounds { .. })), "{result:?}");
+        }
+    }
+
     /// Whatever is written ends without a panic, and what evaluates has a result of a bounded size.
     #[test]
     fn no_text_panics(text in "[a-z0-9 .,()\\[\\]{}!?:+*/%<>=&|'\"-]{0,60}", wrapped in any::<bool>()) {
