@@ -2,6 +2,7 @@
 
 mod add;
 mod approvals;
+mod decide;
 mod explain;
 mod feed;
 mod files;

@@ -13,7 +13,7 @@ use crate::wire::status::{invalid, refused};
 use crate::wire::{check, workflow as wire};
 
 /// Bytes of the name of a person in a record.
-const MAX_NAME: usize = 256;
+pub(super) const MAX_NAME: usize = 256;
 
 impl Workflows {
     pub(super) async fn resolve(

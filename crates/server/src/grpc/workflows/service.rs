@@ -13,7 +13,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::rerun::Rerun;
 use super::watch::OneWorkflow;
-use super::{MAX_COMMENT, MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, Workflows};
+use super::{MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, Workflows};
 use crate::grpc::answers::page_size;
 use crate::grpc::create;
 use crate::grpc::encoded::{self, Replaced};
@@ -213,26 +213,9 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::DecideStepRequest>,
     ) -> Result<Response<v1::DecideStepResponse>, Status> {
-        let request = request.into_inner();
-        check::length("comment", &request.comment, MAX_COMMENT)?;
-        let approves = match request.decision() {
-            v1::StepDecision::Approve => true,
-            v1::StepDecision::Reject => false,
-            v1::StepDecision::Unspecified => return Err(invalid("decision", "is required")),
-        };
-        let found = self.find("name", &request.name).await?;
-        let step = self.step_named(&found, &request.step).await?;
-        let output = json(serde_json::json!({ "approved": approves, "comment": request.comment }));
-        let message = match (approves, request.comment.as_str()) {
-            (true, "") => "approved".to_owned(),
-            (false, "") => "rejected".to_owned(),
-            (true, comment) => format!("approved: {comment}"),
-            (false, comment) => format!("rejected: {comment}"),
-        };
-        let command = StepCommand::Decide { approves, message };
-        let step = self.step_command(&found, step.index, command, Some(output)).await?;
-        let step = step.map_err(|rejected| status::refused(Refused::Workflow(rejected)))?;
-        Ok(Response::new(v1::DecideStepResponse { step: Some(wire::step(&found, &step)) }))
+        let caller = request.extensions().get::<PersonCall>().cloned();
+        let step = Some(self.decide(caller.as_ref(), request.into_inner()).await?);
+        Ok(Response::new(v1::DecideStepResponse { step }))
     }
 
     async fn resolve_compensation(

@@ -195,3 +195,42 @@ async fn developers_change_no_agent_by_answers() -> Result<()> {
     assert_ne!(reason(admin), "ROLE_FORBIDDEN");
     Ok(())
 }
+
+#[tokio::test]
+async fn approvals_name_the_person_who_decides() -> Result<()> {
+    let (provider, cluster) = start().await?;
+    let developer = client(&cluster, provider.token(&json!({ "sub": "bob", "groups": ["developers"] }))?)?;
+    let steps = ["person", "token"].map(|name| json!({ "name": name, "approval": { "prompt": "go?" } }));
+    let outputs = json!({ "all": "${{ [steps.person.result, steps.token.result] }}" });
+    let spec = serde_json::from_value(json!({ "steps": steps, "outputs": outputs }))?;
+    let workflow = v1::Workflow { spec: Some(spec), ..Default::default() };
+    let parent = "namespaces/default".to_owned();
+    let request = v1::CreateWorkflowRequest { parent, workflow: Some(workflow), ..Default::default() };
+    let name = developer.create_workflow(request).await?.name;
+    for (client, step, message) in
+        [(&developer, "person", "approved by bob: go"), (cluster.client(), "token", "approved: go")]
+    {
+        let decide = v1::DecideStepRequest {
+            name: name.clone(),
+            step: step.to_owned(),
+            decision: v1::StepDecision::Approve.into(),
+            comment: "go".to_owned(),
+        };
+        // It waits for the decision as soon as the workflow has started.
+        tasks::eventually("the decision", || async { Ok(client.decide_step(decide.clone()).await.is_ok()) })
+            .await?;
+        let request = v1::ListWorkflowStepsRequest { parent: name.clone(), ..Default::default() };
+        let found = client.list_workflow_steps(request).await?;
+        let found = found.steps.into_iter().find(|found| found.name == step).context("a step")?;
+        assert_eq!(found.message, message);
+    }
+    let status = async || {
+        let found = developer.get_workflow(v1::GetWorkflowRequest { name: name.clone() }).await?;
+        anyhow::Ok(found.status.unwrap_or_default())
+    };
+    tasks::eventually("the end", || async { Ok(status().await?.outputs.is_some()) }).await?;
+    let by_person = json!({ "approved": true, "comment": "go", "by": "bob" });
+    let expected = json!({ "all": [by_person, { "approved": true, "comment": "go" }] });
+    assert_eq!(serde_json::to_value(status().await?.outputs)?, expected);
+    Ok(())
+}
