@@ -1,5 +1,6 @@
 //! Validation of expressions in place of fields of a step that are no texts.
 
+use prost::Message;
 use rota_expressions::References;
 use rota_proto::expressions::{FIELDS, LIMITS};
 use rota_proto::v1;
@@ -11,6 +12,16 @@ use crate::wire::check;
 use crate::wire::status::invalid;
 
 const MAX: usize = 32;
+
+/// Returns the number of the expressions of a step, which was checked before: they are not parsed again.
+pub(super) fn count(step: &v1::WorkflowStep) -> usize {
+    let begin = b"${{";
+    let in_braces = step.encode_to_vec().windows(begin.len()).filter(|bytes| *bytes == begin).count();
+    let for_each = step.for_each.iter().flat_map(|given| [&given.items, &given.max_parallel_expression]);
+    let repeat = step.repeat.iter().flat_map(|given| [&given.until, &given.max_expression]);
+    let fields = step.expressions.values().chain([&step.condition]).chain(for_each).chain(repeat);
+    in_braces + fields.filter(|text| !text.is_empty() && !text.contains("${{")).count()
+}
 
 /// Checks the expressions of a step, and returns what they use: those of its compensation apart, which sees the step itself.
 pub(super) fn check(field: &str, given: &v1::WorkflowStep) -> Result<(References, References), Status> {
@@ -78,4 +89,47 @@ fn limit(at: &str, task: &v1::TaskSpec, name: &str) -> Result<(), Status> {
 /// Whether a limit is a time: the others are whole numbers.
 pub(crate) fn is_time(limit: &str) -> bool {
     limit.to_lowercase().ends_with("timeout") || limit == "cancelGrace"
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_core::workflow::Workflow;
+    use rota_core::{Namespace, WorkflowId};
+    use serde_json::json;
+
+    use super::super::check_added;
+    use super::*;
+
+    fn step(name: &str, prompt: String) -> v1::WorkflowStep {
+        let task = json!({ "target": { "agent": "coder" }, "prompt": prompt });
+        serde_json::from_value(json!({ "name": name, "task": task })).unwrap()
+    }
+
+    #[test]
+    fn expressions_of_a_step_are_counted() {
+        let given = json!({
+            "name": "a", "condition": "inputs.x", "repeat": { "until": "${{ round > 1 }}", "max": 3 },
+            "forEach": { "items": "inputs.list" }, "expressions": { "priority": "inputs.x" },
+            "outputs": { "o": "${{ steps.a.result }} and ${{ round }}" },
+            "task": { "prompt": "${{ item }}", "target": { "agent": "coder" } },
+        });
+        assert_eq!(count(&serde_json::from_value(given).unwrap()), 7);
+        assert_eq!(count(&step("b", "none".to_owned())), 0);
+    }
+
+    #[test]
+    fn added_steps_count_with_those_before() {
+        let id = WorkflowId(uuid::Uuid::from_u128(1));
+        let mut workflow = Workflow::new(id, Namespace::new("default").unwrap());
+        workflow.main = 2;
+        let spec = v1::WorkflowSpec::default();
+        let add = |before: usize, added: usize| {
+            let prompt = |number: usize| "${{ 1 }}".repeat(number);
+            let steps = vec![step("a", prompt(before)), step("b", String::new())];
+            check_added(&workflow, &spec, steps, step("c", prompt(added)))
+        };
+        assert!(add(19_990, 10).is_ok());
+        let refused = add(19_990, 11).unwrap_err();
+        assert!(refused.message().contains("more than 20000 expressions"), "{refused}");
+    }
 }

@@ -178,13 +178,18 @@ pub(crate) fn check_added(
         ));
     }
     let values = inputs(spec)?;
+    let known: usize = steps.iter().map(expressions::count).sum();
     let index = steps.len();
     let main = usize::try_from(workflow.main).unwrap_or(usize::MAX);
     let finals = usize::try_from(workflow.finals).unwrap_or(usize::MAX);
     steps.push(given.clone());
     let graph = graph::Graph::new(&steps, main..main.saturating_add(finals))?;
     let policy = policy(spec);
-    let (step, _) = new_step(&graph, index, given, policy, workflow.compensates, &values)?;
+    let (step, count) = new_step(&graph, index, given, policy, workflow.compensates, &values)?;
+    if known + count > MAX_EXPRESSIONS {
+        let why = format!("gives the workflow more than {MAX_EXPRESSIONS} expressions");
+        return Err(invalid("step", why));
+    }
     let stops = |need: &Need| {
         let needed = usize::try_from(need.step).unwrap_or(usize::MAX);
         (need.step, graph.stops(needed, policy))
