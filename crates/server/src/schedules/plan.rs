@@ -49,12 +49,15 @@ pub(super) struct Plan {
 }
 
 impl Rules {
-    /// Returns the delay of a time: always the same, and different for each time and schedule.
-    pub(super) fn slot(&self, time: Timestamp) -> Slot {
-        let span = u64::try_from(self.jitter.as_micros()).unwrap_or(0);
-        if span == 0 {
+    /// Returns when a time is due. Its delay is always the same, different for each time and schedule, and ends before the next time:
+    /// times are due in their order.
+    pub(super) fn slot(&self, timetable: &Timetable, time: Timestamp) -> Slot {
+        let jitter = u64::try_from(self.jitter.as_micros()).unwrap_or(0);
+        if jitter == 0 {
             return Slot { time, due: time };
         }
+        let distance = timetable.next(time).and_then(|next| u64::try_from(next.0 - time.0 - 1).ok());
+        let span = distance.map_or(jitter, |distance| jitter.min(distance));
         let hash =
             Sha256::new().chain_update(self.uid.as_bytes()).chain_update(time.0.to_be_bytes()).finalize();
         let number = hash.iter().take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
@@ -63,7 +66,7 @@ impl Rules {
 
     /// Returns the next time after a position.
     pub(super) fn next(&self, timetable: &Timetable, cursor: Timestamp) -> Option<Slot> {
-        timetable.next(cursor).map(|time| self.slot(time))
+        timetable.next(cursor).map(|time| self.slot(timetable, time))
     }
 
     /// Returns the latest start of the run of a time; `None` without a bound.
@@ -123,6 +126,8 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(text: &str) -> Timestamp {
@@ -178,18 +183,44 @@ mod tests {
     fn jitter_is_bounded_stable_and_different() {
         let jitter = Duration::from_secs(600);
         let rules = Rules { jitter, ..rules(ScheduleCatchUp::Latest, None) };
-        let slots: Vec<_> = hourly().upcoming(at(START)).take(20).map(|time| rules.slot(time)).collect();
+        let slots: Vec<_> =
+            hourly().upcoming(at(START)).take(20).map(|time| rules.slot(&hourly(), time)).collect();
         assert!(slots.iter().all(|slot| slot.due >= slot.time && slot.due <= slot.time + jitter));
         let delays: std::collections::BTreeSet<_> =
             slots.iter().map(|slot| slot.due.0 - slot.time.0).collect();
         assert!(delays.len() > 10);
-        assert_eq!(slots[0], rules.slot(slots[0].time));
+        assert_eq!(slots[0], rules.slot(&hourly(), slots[0].time));
         let other = Rules { uid: Uuid::max(), ..rules };
-        assert_ne!(slots[0], other.slot(slots[0].time));
+        assert_ne!(slots[0], other.slot(&hourly(), slots[0].time));
         // Not due before its jitter.
         let before = Timestamp(slots[0].due.0 - 1);
         assert_eq!(rules.plan(&hourly(), at(START), before), Plan::default());
         assert_eq!(rules.plan(&hourly(), at(START), slots[0].due).runs, [slots[0]]);
+    }
+
+    proptest! {
+        /// A jitter that is longer than the distance of two times does not have one overtake the other.
+        #[test]
+        fn each_time_runs_once_with_any_jitter(
+            jitter in 0_u64..=3600,
+            cron in prop::sample::select(vec!["*/5 * * * *", "*/20 * * * * *", "0,1,30 * * * *", "0 */2 * * *"]),
+            uid in any::<u128>(),
+        ) {
+            let timetable = Timetable::parse(cron, "Europe/Berlin").unwrap();
+            let (jitter, uid) = (Duration::from_secs(jitter), Uuid::from_u128(uid));
+            let rules = Rules { jitter, uid, ..rules(ScheduleCatchUp::Latest, None) };
+            let mut cursor = at(START);
+            let mut ran = Vec::new();
+            for _ in 0..30 {
+                let slot = rules.next(&timetable, cursor).unwrap();
+                prop_assert!(slot.due <= slot.time + jitter);
+                let plan = rules.plan(&timetable, cursor, slot.due);
+                prop_assert_eq!((plan.runs.len(), plan.skipped), (1, 0));
+                ran.push(plan.runs[0].time);
+                cursor = plan.cursor.unwrap();
+            }
+            prop_assert_eq!(ran, timetable.upcoming(at(START)).take(30).collect::<Vec<_>>());
+        }
     }
 
     #[test]

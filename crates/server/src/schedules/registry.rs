@@ -88,9 +88,11 @@ impl Entry {
     /// Returns the next times after a position, with their jitter; none while the schedule is paused.
     pub(crate) fn next_times(&self, cursor: Timestamp, count: usize) -> Vec<Timestamp> {
         match &self.timetable {
-            Ok(timetable) if !self.is_paused() => {
-                timetable.upcoming(cursor).take(count).map(|time| self.rules.slot(time).due).collect()
-            }
+            Ok(timetable) if !self.is_paused() => timetable
+                .upcoming(cursor)
+                .take(count)
+                .map(|time| self.rules.slot(timetable, time).due)
+                .collect(),
             _ => Vec::new(),
         }
     }
