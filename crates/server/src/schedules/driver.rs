@@ -1,14 +1,16 @@
 //! Background task of schedules. Sleeps until the first one is due, or has something to do.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use prost::Message;
 use rota_core::Timestamp;
 use rota_proto::v1;
 use rota_store::{Command, DocumentKey, DocumentKind, PutDocument, Refused, Reply};
-use rota_telemetry::background_tasks::TaskMonitor;
+use rota_telemetry::background_tasks::{Activation, TaskMonitor};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -40,35 +42,59 @@ pub(crate) struct Driver {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// Attends to schedules when they are due, to each by itself: one that takes long delays no other.
+async fn attend_due<F: Future<Output = ()>>(
+    registry: &Registry,
+    monitor: &TaskMonitor,
+    attend: impl Fn(ScheduleKey) -> F,
+) {
+    let (mut waiting, mut attended) = (BTreeSet::new(), HashSet::new());
+    let (mut work, mut activation) = (FuturesUnordered::new(), None);
+    loop {
+        let (due, retry) = registry.next();
+        let retry = async {
+            match retry {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = registry.woken() => {}
+            () = registry.clock.sleep_until(due) => {}
+            () = retry => {}
+            Some(key) = work.next() => {
+                attended.remove(&key);
+                if let Some(done) = activation.take() {
+                    Activation::succeeded(done);
+                }
+            }
+        }
+        waiting.extend(registry.take_due(registry.clock.now(), Instant::now()));
+        // One that is attended to is looked at once more after that.
+        let free = waiting.iter().filter(|key| !attended.contains(*key));
+        let next: Vec<ScheduleKey> = free.take(MAX_CONCURRENT - attended.len()).cloned().collect();
+        for key in next {
+            waiting.remove(&key);
+            attended.insert(key.clone());
+            let attending = attend(key.clone());
+            work.push(async move {
+                attending.await;
+                key
+            });
+        }
+        if activation.is_none() && !attended.is_empty() {
+            activation = Some(monitor.activate());
+        }
+    }
+}
+
 impl Driver {
     /// Runs as long as the control plane.
     pub(crate) async fn run(self, stop: CancellationToken, monitor: TaskMonitor) {
-        loop {
-            let (due, retry) = self.registry.next();
-            let retry = async {
-                match retry {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.registry.woken() => {}
-                () = self.registry.clock.sleep_until(due) => {}
-                () = retry => {}
-            }
-            let keys = self.registry.take_due(self.registry.clock.now(), Instant::now());
-            if keys.is_empty() {
-                continue;
-            }
-            let activation = monitor.activate();
-            let work =
-                futures::stream::iter(keys).for_each_concurrent(MAX_CONCURRENT, |key| self.attend(key));
-            tokio::select! {
-                // What is left undone is found again after the next start.
-                () = stop.cancelled() => return,
-                () = work => activation.succeeded(),
-            }
+        tokio::select! {
+            // What is left undone is found again after the next start.
+            () = stop.cancelled() => {}
+            () = attend_due(&self.registry, &monitor, |key| self.attend(key)) => {}
         }
     }
 
@@ -204,6 +230,48 @@ impl Driver {
             Err(Refused::NoDocument(_)) => Err(Status::not_found("the schedule was deleted")),
             Err(refused) => Err(status::refused(refused)),
             Ok(_) => Err(crate::store_client::unexpected_reply()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_core::Namespace;
+    use rota_telemetry::background_tasks::BackgroundTasks;
+    use tokio::sync::mpsc;
+
+    use super::super::clock::WallClock;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_schedule_delays_no_other() {
+        let (registry, tasks) = (Registry::new(WallClock::default()), BackgroundTasks::default());
+        let monitor = tasks.register("schedules", "");
+        let (attended, mut seen) = mpsc::unbounded_channel();
+        let attend = |(_, name): ScheduleKey| {
+            let attended = attended.clone();
+            async move {
+                attended.send(name.clone()).unwrap();
+                if name == "slow" {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let touch = |name: &str| registry.touch((Namespace::new("default").unwrap(), name.to_owned()));
+        let test = async {
+            for name in ["slow", "one", "two", "one"] {
+                touch(name);
+                let next = tokio::time::timeout(Duration::from_secs(60), seen.recv()).await;
+                assert_eq!(next.unwrap().as_deref(), Some(name));
+            }
+            // Not again before it is done.
+            touch("slow");
+            touch("two");
+            assert_eq!(seen.recv().await.as_deref(), Some("two"));
+        };
+        tokio::select! {
+            () = attend_due(&registry, &monitor, attend) => {}
+            () = test => {}
         }
     }
 }

@@ -312,11 +312,15 @@ impl Registry {
         (due, self.retries.lock().keys().next().map(|(at, _)| *at))
     }
 
-    /// Takes the schedules to look at: those that are due, to be retried, or touched.
+    /// Takes the schedules to look at: those that are due, to be retried, or touched. They are due again when that is set.
     pub(super) fn take_due(&self, now: Timestamp, instant: Instant) -> BTreeSet<ScheduleKey> {
         let mut keys = std::mem::take(&mut *self.touched.lock());
-        let due = self.due.lock();
-        keys.extend(due.times.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| key.clone()));
+        let mut due = self.due.lock();
+        while let Some(first) = due.times.first().filter(|(at, _)| *at <= now).cloned() {
+            due.times.remove(&first);
+            due.of.remove(&first.1);
+            keys.insert(first.1);
+        }
         drop(due);
         let mut retries = self.retries.lock();
         while let Some(first) = retries.first_entry().filter(|first| first.key().0 <= instant) {
