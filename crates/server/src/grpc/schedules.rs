@@ -25,6 +25,8 @@ use crate::wire::status::{self, error, invalid};
 use crate::wire::{check, etag, names, scheduled_workflow};
 
 const MAX_KEY: usize = 128;
+/// Bytes of a page, unless its only schedule has more.
+const MAX_PAGE_BYTES: usize = 1 << 20;
 /// Active runs whose states are read.
 const MAX_STATES: usize = 100;
 
@@ -174,7 +176,7 @@ impl Schedules {
             return Ok(before);
         }
         new.generation = before.generation + 1;
-        new.anchor = anchor(&before, &new, now, known.is_some());
+        new.anchor = new.next_anchor(known.map(|_| &before), now);
         Ok(new)
     }
 
@@ -200,14 +202,6 @@ impl Schedules {
         stored.sealed_for = id.as_bytes().to_vec();
         Ok(())
     }
-}
-
-/// Returns the time before which no time is caught up.
-fn anchor(before: &StoredSchedule, new: &StoredSchedule, now: Timestamp, exists: bool) -> i64 {
-    let (old, spec) = (before.spec(), new.spec());
-    let resumes = old.paused.unwrap_or_default() && !spec.paused.unwrap_or_default();
-    let is_moved = (&old.cron, &old.time_zone) != (&spec.cron, &spec.time_zone);
-    if !exists || resumes || is_moved { now.0 } else { before.anchor }
 }
 
 /// Returns what an update wants, by its mask.
@@ -294,11 +288,18 @@ impl ScheduleService for Schedules {
             .into_iter()
             .map(|entry| (rota_proto::names::schedule(entry.namespace().as_str(), entry.name()), entry));
         let (entries, next_page_token) = page(all.collect(), request.page_size, &request.page_token)?;
-        let mut schedules = Vec::with_capacity(entries.len());
+        let mut found = v1::ListSchedulesResponse { next_page_token, ..Default::default() };
+        let mut bytes = 0;
         for entry in entries {
-            schedules.push(wire::to_wire(&entry, &self.stored_status(&entry).await, true));
+            let schedule = wire::to_wire(&entry, &self.stored_status(&entry).await, true);
+            bytes += schedule.encoded_len();
+            if let Some(last) = found.schedules.last().filter(|_| bytes > MAX_PAGE_BYTES) {
+                found.next_page_token.clone_from(&last.name);
+                break;
+            }
+            found.schedules.push(schedule);
         }
-        Ok(Response::new(v1::ListSchedulesResponse { schedules, next_page_token }))
+        Ok(Response::new(found))
     }
 
     async fn update_schedule(

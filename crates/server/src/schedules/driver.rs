@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::outcomes::remove;
 use super::plan::{Plan, Slot};
 use super::registry::{Entry, Registry, ScheduleKey, SharedStatus, Tracked};
 use crate::grpc::{Creator, Workflows};
@@ -152,7 +153,7 @@ impl Driver {
             let plan = entry.rules.plan(timetable, tracked.status.cursor(), now);
             self.follow_plan(entry, tracked, plan, now).await?;
         }
-        if tracked.dirty { self.save(entry, tracked, Vec::new()).await } else { Ok(()) }
+        if tracked.dirty { self.save(entry, tracked).await } else { Ok(()) }
     }
 
     async fn follow_plan(
@@ -200,7 +201,14 @@ impl Driver {
         }
     }
 
-    fn skipped(&self, entry: &Entry, tracked: &mut Tracked, at: Timestamp, reason: String, count: u64) {
+    pub(super) fn skipped(
+        &self,
+        entry: &Entry,
+        tracked: &mut Tracked,
+        at: Timestamp,
+        reason: String,
+        count: u64,
+    ) {
         tracing::info!(schedule = entry.name(), namespace = %entry.namespace(), reason, "a time was skipped");
         let schedule_time = Some(time::timestamp(at));
         tracked.status.last_skip = Some(v1::ScheduleSkip { schedule_time, reason });
@@ -209,21 +217,19 @@ impl Driver {
         self.metrics.schedule_skipped(count);
     }
 
-    /// Stores the status, in one commit with other commands, whose refusals change nothing.
-    pub(super) async fn save(
-        &self,
-        entry: &Entry,
-        tracked: &mut Tracked,
-        mut others: Vec<Command>,
-    ) -> Result<(), Status> {
+    /// Stores the status. Removes the tasks and workflows beyond the history in the same commit; refusals of that change nothing.
+    pub(super) async fn save(&self, entry: &Entry, tracked: &mut Tracked) -> Result<(), Status> {
+        let mut commands: Vec<Command> =
+            tracked.removals.iter().filter_map(|run| remove(entry.namespace(), run)).collect();
         let key = DocumentKey { kind: DocumentKind::ScheduleStatus, ..entry.document.key.clone() };
         let payload = tracked.status.encode_to_vec().into();
-        others.push(Command::PutDocument(PutDocument { key, payload, expected: tracked.expected }));
-        let replies = self.store.apply(others).await.map_err(status::store)?;
+        commands.push(Command::PutDocument(PutDocument { key, payload, expected: tracked.expected }));
+        let replies = self.store.apply(commands).await.map_err(status::store)?;
         match replies.into_iter().last().ok_or_else(no_reply)? {
             Ok(Reply::Document(document)) => {
                 tracked.expected = document.expected();
                 tracked.dirty = false;
+                tracked.removals.clear();
                 Ok(())
             }
             // The schedule was deleted meanwhile, and its status with it.

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use rota_proto::v1;
-use rota_store::Command;
 use tonic::Status;
 
 use super::DEFAULT_HISTORY;
 use super::driver::Driver;
-use super::outcomes::{has_succeeded, observe, remove};
+use super::outcomes::{has_succeeded, observe};
 use super::record::StoredStatus;
 use super::registry::{Entry, Tracked};
+
+/// Longest message of an ended run, in characters.
+const MAX_MESSAGE: usize = 1000;
 
 /// Removes the runs beyond the history. Returns those of them whose tasks and workflows are to be removed.
 fn trim(status: &mut StoredStatus, history: Option<v1::ScheduleHistory>) -> Vec<v1::ScheduleRun> {
@@ -34,6 +36,25 @@ fn trim(status: &mut StoredStatus, history: Option<v1::ScheduleHistory>) -> Vec<
     removed
 }
 
+impl Tracked {
+    /// Adds a run that has ended to the history.
+    pub(super) fn add_ended(&mut self, entry: &Entry, mut run: v1::ScheduleRun) {
+        if let Some((end, _)) = run.message.char_indices().nth(MAX_MESSAGE) {
+            run.message.truncate(end);
+        }
+        self.status.recent.insert(0, run);
+        self.dirty = true;
+        self.trim(entry);
+    }
+
+    /// Removes the runs beyond the history, their tasks and workflows with the next write.
+    fn trim(&mut self, entry: &Entry) {
+        let before = self.status.recent.len();
+        self.removals.extend(trim(&mut self.status, entry.spec.history));
+        self.dirty |= self.status.recent.len() < before;
+    }
+}
+
 impl Driver {
     /// Takes in the ends of runs.
     pub(super) async fn settle_ended(&self, entry: &Arc<Entry>, tracked: &mut Tracked) -> Result<(), Status> {
@@ -41,7 +62,8 @@ impl Driver {
         if !std::mem::replace(&mut tracked.verified, true) {
             ids = tracked.status.active.iter().map(|run| run.id().to_owned()).collect();
         }
-        let before = tracked.status.recent.len();
+        // The history may have become shorter.
+        tracked.trim(entry);
         let mut left = ids.into_iter();
         while let Some(id) = left.next() {
             if let Err(status) = self.settle_one(entry, tracked, &id).await {
@@ -51,17 +73,7 @@ impl Driver {
                 return Err(status);
             }
         }
-        if tracked.status.recent.len() == before && !tracked.dirty {
-            return Ok(());
-        }
-        let removed = trim(&mut tracked.status, entry.spec.history);
-        tracked.removals.extend(removed);
-        tracked.dirty = true;
-        let removals: Vec<Command> =
-            tracked.removals.iter().filter_map(|run| remove(entry.namespace(), run)).collect();
-        self.save(entry, tracked, removals).await?;
-        tracked.removals.clear();
-        Ok(())
+        if tracked.dirty { self.save(entry, tracked).await } else { Ok(()) }
     }
 
     async fn settle_one(&self, entry: &Arc<Entry>, tracked: &mut Tracked, id: &str) -> Result<(), Status> {
@@ -85,7 +97,7 @@ impl Driver {
         };
         tracked.status.active.remove(at);
         self.registry.unfollow(entry.namespace(), id);
-        tracked.status.recent.insert(0, ended);
+        tracked.add_ended(entry, ended);
         Ok(())
     }
 }

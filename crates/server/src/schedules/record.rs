@@ -4,6 +4,8 @@ use prost::Message;
 use rota_core::Timestamp;
 use rota_proto::v1;
 
+use crate::wire::time;
+
 /// Payload of a schedule's document.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct StoredSchedule {
@@ -25,6 +27,15 @@ pub(crate) struct StoredSchedule {
 impl StoredSchedule {
     pub(crate) fn spec(&self) -> v1::ScheduleSpec {
         self.schedule.as_ref().and_then(|schedule| schedule.spec.clone()).unwrap_or_default()
+    }
+
+    /// Returns the anchor, if the schedule takes the place of another version of it.
+    pub(crate) fn next_anchor(&self, before: Option<&Self>, now: Timestamp) -> i64 {
+        let Some(before) = before else { return now.0 };
+        let (old, new) = (before.spec(), self.spec());
+        let resumes = old.paused.unwrap_or_default() && !new.paused.unwrap_or_default();
+        let is_moved = (&old.cron, &old.time_zone) != (&new.cron, &new.time_zone);
+        if resumes || is_moved { now.0 } else { before.anchor }
     }
 }
 
@@ -83,6 +94,18 @@ impl StoredRun {
     /// Returns the id of the task or workflow.
     pub(crate) fn id(&self) -> &str {
         self.run.as_ref().map_or("", |run| if is_workflow(run) { &run.workflow } else { &run.task })
+    }
+
+    /// Returns the time of the schedule that it runs for.
+    pub(crate) fn time(&self) -> Timestamp {
+        let found = self.run.as_ref().and_then(|run| run.schedule_time.as_ref());
+        found.map_or(Timestamp(0), time::from_timestamp)
+    }
+
+    /// Returns when it was stored.
+    pub(crate) fn began(&self) -> Timestamp {
+        let found = self.run.as_ref().and_then(|run| run.start_time.as_ref());
+        found.map_or(Timestamp(0), time::from_timestamp)
     }
 
     /// Returns the run in words: its task or its workflow.

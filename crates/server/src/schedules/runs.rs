@@ -37,6 +37,21 @@ pub(super) fn refusal(entry: &Entry, tracked: &Tracked) -> Option<String> {
     }
 }
 
+/// Returns why nothing is to be created any more for a stored run.
+fn overtaken(entry: &Entry, run: &StoredRun, now: Timestamp) -> Option<&'static str> {
+    if run.run.as_ref().is_some_and(|run| run.requested) {
+        return None;
+    }
+    let anchor = Timestamp(entry.stored.anchor);
+    match run.latest_start {
+        1.. if now.0 > run.latest_start => Some("its start deadline has passed"),
+        _ if entry.is_paused() => Some("the schedule was paused before its start"),
+        // The end of a pause, or another expression.
+        _ if run.began() < anchor && anchor <= now => Some("the schedule has changed before its start"),
+        _ => None,
+    }
+}
+
 /// Whether a failure may be over soon: the creation is tried again.
 fn is_transient(status: &Status) -> bool {
     matches!(
@@ -122,11 +137,13 @@ impl Driver {
             // Tried again by the driver, which looks at the schedule next.
             tracing::warn!(schedule = entry.name(), %error, "earlier runs were not cancelled, retrying");
         }
-        if tracked.dirty {
-            self.save(entry, &mut tracked, Vec::new()).await?;
-        }
+        // What is not done or not stored by now is tried again by the driver.
         self.registry.touch(entry.key());
-        created?
+        let created = created?;
+        if tracked.dirty {
+            self.save(entry, &mut tracked).await?;
+        }
+        created
     }
 
     /// Stores a run whose task or workflow is to be created. Returns the id of that.
@@ -147,7 +164,7 @@ impl Driver {
             None => run.task.clone_from(&text),
         }
         tracked.status.active.push(StoredRun { run: Some(run), key, created: false, latest_start });
-        if let Err(status) = self.save(entry, tracked, Vec::new()).await {
+        if let Err(status) = self.save(entry, tracked).await {
             tracked.status.active.pop();
             return Err(status);
         }
@@ -203,7 +220,10 @@ impl Driver {
         // One that exists needs neither its template nor the schedule as it was, and must not be given up.
         let made = match self.existing(entry, &run).await? {
             Some(found) => Ok(found),
-            None => self.create_now(entry, &run).await,
+            None => match overtaken(entry, &run, now) {
+                Some(reason) => return Ok(Err(self.end_overtaken(entry, tracked, at, reason))),
+                None => self.create_now(entry, &run).await,
+            },
         };
         let error = match made {
             Ok(created) => {
@@ -235,6 +255,14 @@ impl Driver {
         Ok(Err(error))
     }
 
+    /// Ends a stored run for which nothing was created in time.
+    fn end_overtaken(&self, entry: &Entry, tracked: &mut Tracked, at: usize, reason: &str) -> Status {
+        let removed = tracked.status.active.remove(at);
+        self.registry.unfollow(entry.namespace(), removed.id());
+        self.skipped(entry, tracked, removed.time(), reason.to_owned(), 1);
+        Status::failed_precondition(reason)
+    }
+
     fn failed(&self, entry: &Entry, tracked: &mut Tracked, at: usize, error: &Status) {
         let removed = tracked.status.active.remove(at);
         self.registry.unfollow(entry.namespace(), removed.id());
@@ -249,9 +277,8 @@ impl Driver {
             end_time,
             ..run
         };
-        tracked.status.recent.insert(0, run);
+        tracked.add_ended(entry, run);
         tracked.status.problem = message;
-        tracked.dirty = true;
         self.metrics.schedule_run("failed");
     }
 

@@ -1,5 +1,6 @@
 //! Schedules by a clock that the tests set.
 
+mod status;
 mod workflows;
 
 use anyhow::Result;
