@@ -4,6 +4,8 @@
 mod tasks;
 mod workflows;
 
+use std::collections::VecDeque;
+
 use clap::{Args, Subcommand};
 use rota_client::Code;
 use rota_crds::HumanDuration;
@@ -72,6 +74,9 @@ pub struct Replay {
     /// All dead letters of the namespace
     #[arg(long)]
     pub all: bool,
+    /// Include tasks and workflows that have taken the place of others, and have failed again
+    #[arg(long)]
+    pub again: bool,
     /// Maximum number of tasks and workflows that one command creates
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub limit: u16,
@@ -121,19 +126,59 @@ pub struct Which {
 /// Entries of a page of a list.
 const PAGE_SIZE: i32 = 1000;
 
-/// Returns the newest entries that fit, at most `limit`. `page` returns those behind a token, with the next one, which is empty at the end.
-async fn newest<T>(
+/// Which dead letters a command takes.
+#[derive(Debug, Clone, Copy)]
+enum Take {
+    /// The newest ones, also those that were run again if `replayed` is set.
+    Newest { replayed: bool },
+    /// The oldest ones, also those that have taken the place of others if `again` is set.
+    Oldest { again: bool },
+}
+
+impl Take {
+    fn replayed(self) -> bool {
+        matches!(self, Self::Newest { replayed: true })
+    }
+}
+
+/// Some of the dead letters of a kind, newest first.
+struct Found<T> {
+    letters: Vec<T>,
+    /// Whether there are more.
+    more: bool,
+    /// Number of those that have taken the place of others, and are left out.
+    copies: usize,
+}
+
+/// Returns the entries that fit, at most `limit`. `page` returns those behind a token, newest first, with the next token, which is empty at the
+/// end.
+async fn find<T>(
+    take: Take,
     limit: usize,
     fits: impl Fn(&T) -> bool,
+    is_copy: impl Fn(&T) -> bool,
     mut page: impl AsyncFnMut(String) -> anyhow::Result<(Vec<T>, String)>,
-) -> anyhow::Result<Vec<T>> {
-    let (mut found, mut token) = (Vec::new(), String::new());
+) -> anyhow::Result<Found<T>> {
+    let (mut letters, mut token) = (VecDeque::new(), String::new());
+    let (mut more, mut copies) = (false, 0);
     loop {
         let (entries, next) = page(token).await?;
-        found.extend(entries.into_iter().filter(&fits));
-        if next.is_empty() || found.len() >= limit {
-            found.truncate(limit);
-            return Ok(found);
+        for entry in entries.into_iter().filter(&fits) {
+            if matches!(take, Take::Oldest { again: false }) && is_copy(&entry) {
+                copies += 1;
+                continue;
+            }
+            letters.push_back(entry);
+            if letters.len() > limit {
+                more = true;
+                match take {
+                    Take::Newest { .. } => letters.pop_back(),
+                    Take::Oldest { .. } => letters.pop_front(),
+                };
+            }
+        }
+        if next.is_empty() || (more && matches!(take, Take::Newest { .. })) {
+            return Ok(Found { letters: letters.into(), more, copies });
         }
         token = next;
     }
@@ -159,27 +204,30 @@ impl Which {
 struct Letters {
     tasks: Vec<Task>,
     workflows: Vec<Workflow>,
+    /// Whether there are more.
+    more: bool,
+    /// Number of those that have taken the place of others, and are left out.
+    copies: usize,
 }
 
 impl Letters {
-    /// Finds the newest ones, at most `limit` together. Returns them with whether there are more.
+    /// Finds dead letters, at most `limit` together.
     async fn find(
         context: &Context,
         which: &Which,
         parent: String,
         limit: usize,
-        replayed: bool,
-    ) -> anyhow::Result<(Self, bool)> {
-        // One more than the limit shows whether there are more.
-        let mut tasks =
-            tasks::find(context, which, parent.clone(), limit.saturating_add(1), replayed).await?;
-        let more = tasks.len() > limit;
-        tasks.truncate(limit);
-        let room = limit - tasks.len();
-        let mut workflows = workflows::find(context, which, parent, room.saturating_add(1), replayed).await?;
-        let more = more || workflows.len() > room;
-        workflows.truncate(room);
-        Ok((Self { tasks, workflows }, more))
+        take: Take,
+    ) -> anyhow::Result<Self> {
+        let tasks = tasks::find(context, which, parent.clone(), limit, take).await?;
+        let room = limit - tasks.letters.len();
+        let workflows = workflows::find(context, which, parent, room, take).await?;
+        Ok(Self {
+            tasks: tasks.letters,
+            workflows: workflows.letters,
+            more: tasks.more || workflows.more,
+            copies: tasks.copies + workflows.copies,
+        })
     }
 
     fn len(&self) -> usize {
@@ -206,9 +254,9 @@ impl DeadLetters {
         match self.what {
             What::List { which, replayed, limit, all_namespaces } => {
                 let parent = context.parent(all_namespaces);
-                let (found, more) = Letters::find(context, &which, parent, limit, replayed).await?;
+                let found = Letters::find(context, &which, parent, limit, Take::Newest { replayed }).await?;
                 found.print(context)?;
-                if more {
+                if found.more {
                     context
                         .reporter
                         .line(&format!("more than {limit} dead letters; raise --limit to list them"));
@@ -278,9 +326,15 @@ impl Replay {
             }
             let limit = usize::from(self.limit);
             let parent = context.parent(false);
-            let (found, more) = Letters::find(context, &self.which, parent, limit, false).await?;
-            if more {
-                let text = format!("only the newest {limit} are replayed; repeat the command for the others");
+            let take = Take::Oldest { again: self.again };
+            let found = Letters::find(context, &self.which, parent, limit, take).await?;
+            if found.more {
+                let text = format!("only the oldest {limit} are replayed; repeat the command for the others");
+                context.reporter.line(&text);
+            }
+            if found.copies > 0 {
+                let text =
+                    format!("{} that have failed again are left out; --again includes them", found.copies);
                 context.reporter.line(&text);
             }
             return Ok(found);

@@ -10,7 +10,7 @@ use rota_proto::v1::{
     TaskSpec, TaskState, UpdateTaskRequest,
 };
 
-use super::{PAGE_SIZE, Which, key, newest};
+use super::{Found, PAGE_SIZE, Take, Which, key};
 use crate::commands::{editor, pairs, since, state_of};
 use crate::context::Context;
 use crate::exit::Failure;
@@ -31,16 +31,16 @@ fn filter(which: &Which) -> TaskFilter {
     }
 }
 
-/// Returns the newest dead letters, at most `limit`.
+/// Returns dead letters, at most `limit`.
 pub(super) async fn find(
     context: &Context,
     which: &Which,
     parent: String,
     limit: usize,
-    replayed: bool,
-) -> anyhow::Result<Vec<Task>> {
+    take: Take,
+) -> anyhow::Result<Found<Task>> {
     if which.template.is_some() {
-        return Ok(Vec::new());
+        return Ok(Found { letters: Vec::new(), more: false, copies: 0 });
     }
     let request = ListTasksRequest {
         parent,
@@ -50,10 +50,11 @@ pub(super) async fn find(
     };
     let fits = |task: &Task| {
         task.step.is_none()
-            && (replayed || !task.labels.contains_key(REPLAYED))
+            && (take.replayed() || !task.labels.contains_key(REPLAYED))
             && (which.class.is_empty() || class_of(task).is_some_and(|class| which.class.contains(&class)))
     };
-    newest(limit, fits, async |page_token| {
+    let is_copy = |task: &Task| !task.retry_of.is_empty() || task.labels.contains_key(REPLAY_OF);
+    super::find(take, limit, fits, is_copy, async |page_token| {
         let page = context.client.list_tasks(ListTasksRequest { page_token, ..request.clone() }).await?;
         Ok((page.tasks, page.next_page_token))
     })

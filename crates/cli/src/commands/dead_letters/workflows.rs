@@ -10,7 +10,7 @@ use rota_proto::v1::{
 };
 use serde_json::Value;
 
-use super::{PAGE_SIZE, Which, key, newest};
+use super::{Found, PAGE_SIZE, Take, Which, key};
 use crate::commands::{editor, pairs, since};
 use crate::context::Context;
 use crate::exit::Failure;
@@ -34,18 +34,18 @@ fn created(workflow: &Workflow) -> (i64, i32) {
     workflow.create_time.as_ref().map(time).unwrap_or_default()
 }
 
-/// Returns the newest dead letters, at most `limit`.
+/// Returns dead letters, at most `limit`.
 pub(super) async fn find(
     context: &Context,
     which: &Which,
     parent: String,
     limit: usize,
-    replayed: bool,
-) -> anyhow::Result<Vec<Workflow>> {
-    let of_tasks = !which.class.is_empty() || which.agent.is_some() || which.kind.is_some();
-    if of_tasks || limit == 0 {
-        return Ok(Vec::new());
+    take: Take,
+) -> anyhow::Result<Found<Workflow>> {
+    if !which.class.is_empty() || which.agent.is_some() || which.kind.is_some() {
+        return Ok(Found { letters: Vec::new(), more: false, copies: 0 });
     }
+    let replayed = take.replayed();
     let filter = WorkflowFilter {
         states: if replayed { STATES.map(Into::into).to_vec() } else { Vec::new() },
         dead_letters: !replayed,
@@ -64,7 +64,8 @@ pub(super) async fn find(
         ..ListWorkflowsRequest::default()
     };
     let fits = |workflow: &Workflow| workflow.parent_workflow.is_empty() && !is_old(workflow);
-    newest(limit, fits, async |page_token| {
+    let is_copy = |workflow: &Workflow| !workflow.rerun_of.is_empty();
+    super::find(take, limit, fits, is_copy, async |page_token| {
         let page =
             context.client.list_workflows(ListWorkflowsRequest { page_token, ..request.clone() }).await?;
         let is_last = page.workflows.last().is_some_and(is_old);
