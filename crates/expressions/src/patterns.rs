@@ -19,7 +19,7 @@ pub(crate) const COMPILE: u64 = 300_000;
 /// Most patterns among the values that an evaluation keeps.
 pub(crate) const MAX_KEPT: usize = 16;
 
-/// Compiled pattern.
+/// Compiled pattern, with what it has cost.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     regex: Regex,
@@ -56,7 +56,7 @@ impl Pattern {
     }
 }
 
-/// Patterns of one evaluation.
+/// Patterns that an evaluation knows before it begins.
 #[derive(Debug)]
 pub(crate) struct Patterns {
     literals: Arc<Literals>,

@@ -144,7 +144,7 @@ impl Take {
 /// Some of the dead letters of a kind, newest first.
 struct Found<T> {
     letters: Vec<T>,
-    /// Whether there are more.
+    /// Whether more entries match than were taken.
     more: bool,
     /// Number of those that have taken the place of others, and are left out.
     copies: usize,
@@ -204,7 +204,7 @@ impl Which {
 struct Letters {
     tasks: Vec<Task>,
     workflows: Vec<Workflow>,
-    /// Whether there are more.
+    /// Whether more entries match than were taken.
     more: bool,
     /// Number of those that have taken the place of others, and are left out.
     copies: usize,

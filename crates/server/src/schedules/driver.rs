@@ -71,7 +71,7 @@ async fn attend_due<F: Future<Output = ()>>(
             }
         }
         waiting.extend(registry.take_due(registry.clock.now(), Instant::now()));
-        // One that is attended to is looked at once more after that.
+        // One that is attended to has its next turn after that.
         let free = waiting.iter().filter(|key| !attended.contains(*key));
         let next: Vec<ScheduleKey> = free.take(MAX_CONCURRENT - attended.len()).cloned().collect();
         for key in next {
