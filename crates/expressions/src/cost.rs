@@ -172,11 +172,10 @@ impl<'a, 'e> Scope<'a, 'e> {
         if let (Some(argument), Size::OneOf { places, .. }) = (argument, pattern)
             && self.is_path(argument)
             && let [Value::String(pattern)] = &places[..]
+            && (self.patterns.len() < MAX_KEPT || self.patterns.contains(pattern.as_str()))
         {
-            if self.patterns.len() < MAX_KEPT || self.patterns.contains(pattern.as_str()) {
-                self.patterns.insert(pattern);
-                return search;
-            }
+            self.patterns.insert(pattern);
+            return search;
         }
         search.saturating_add(COMPILE)
     }
