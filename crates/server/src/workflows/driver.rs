@@ -223,7 +223,7 @@ impl Driver {
             return Ok(Some(drive(key, action).into()));
         };
         let ends_it = step.finally || step.compensation.is_some();
-        if !ends_it && self.ready.has_spent_all(key.0) {
+        if self.ready.has_spent_all(key.0, ends_it) {
             return Ok(Some(drive(key, evaluate::fail(&step, SPENT.to_owned())).into()));
         }
         let spec = bodies.next().unwrap_or_default();
