@@ -5,7 +5,7 @@ use rota_proto::{labels, names};
 use serde_json::Value;
 
 use super::Plan;
-use super::proposal::{Member, schema};
+use super::proposal::{MIN_SHARE, Member, schema};
 use crate::commands::follow::{Destination, View, to_end};
 use crate::commands::state_of;
 use crate::context::Context;
@@ -67,13 +67,12 @@ impl<'a> Manager<'a> {
     /// Returns what planning has left of the budget, if there is one.
     pub(super) fn left(&self) -> Result<Option<i64>, Failure> {
         let Some(budget) = &self.plan.budget_usd else { return Ok(None) };
-        match budget.micro - self.spent {
-            left if left > 0 => Ok(Some(left)),
-            _ => Err(Failure::new(
-                Exit::Failed,
-                format!("planning has cost {}, which is the whole budget", money(self.spent)),
-            )
-            .hint("raise --budget-usd")),
+        match rest(budget.micro, self.spent) {
+            Some(left) => Ok(Some(left)),
+            None => {
+                let text = format!("planning has cost {}, and left less than a cent", money(self.spent));
+                Err(Failure::new(Exit::Failed, text).hint("raise --budget-usd"))
+            }
         }
     }
 
@@ -172,5 +171,23 @@ impl<'a> Manager<'a> {
             }
         }
         prompt
+    }
+}
+
+/// Returns what is left of a budget, if it suffices for a subtask, or for the one task that the work becomes without a plan.
+fn rest(budget: i64, spent: i64) -> Option<i64> {
+    Some(budget - spent).filter(|left| *left >= MIN_SHARE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rest_of_a_budget_is_at_least_a_cent() {
+        assert_eq!(rest(50_000, 20_000), Some(30_000));
+        assert_eq!(rest(50_000, 40_000), Some(10_000));
+        assert_eq!(rest(50_000, 40_001), None);
+        assert_eq!(rest(50_000, 60_000), None);
     }
 }

@@ -19,7 +19,7 @@ const MAX_MINUTES: f64 = 10_080.0;
 /// Problems that are reported of one plan.
 const MAX_PROBLEMS: usize = 20;
 /// Least budget of a subtask, in millionths of a US dollar.
-const MIN_SHARE: i64 = 10_000;
+pub(super) const MIN_SHARE: i64 = 10_000;
 
 /// A plan as its agent returns it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
