@@ -11,13 +11,12 @@ use rota_core::TaskKey;
 use rota_store::Error;
 use rota_store::codec::{signed, unsigned};
 use rota_store::search::{INDEX_VERSION, IndexUpdate, SearchIndex, SearchQuery, of_namespace};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use tokio::time::Instant;
 
 use crate::open::{BUSY_TIMEOUT, explain};
 use crate::{Readers, disk};
 
-const DAMAGED_HINT: &str = "search again in some minutes";
 /// Time of one search: others wait for it.
 const MAX_SEARCH: Duration = Duration::from_secs(10);
 /// Operations of SQLite after which a search looks at the clock.
@@ -37,6 +36,26 @@ const CLEAR: &str = "INSERT INTO tasks (tasks) VALUES ('delete-all')";
 const POSITION: &str = "SELECT revision FROM position WHERE store = ?1";
 const MOVE: &str = "INSERT OR REPLACE INTO position (id, store, revision) VALUES (0, ?1, ?2)";
 
+/// Why a call of an index has failed.
+#[derive(Debug)]
+enum Failure {
+    /// It was damaged, and is removed. The store is intact.
+    Damaged,
+    Other(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Damaged => Self::Unavailable {
+                message: "the search index was damaged, and is being built again".to_owned(),
+                hint: "search again in some minutes",
+            },
+            Failure::Other(error) => error,
+        }
+    }
+}
+
 /// File of an index, which is opened when it is first used: a start does not wait for it.
 #[derive(Debug)]
 pub(crate) struct SearchFile {
@@ -50,7 +69,7 @@ impl SearchFile {
     }
 
     /// Searches for a limited time.
-    fn search(&self, query: &SearchQuery, time: Duration) -> Result<Vec<TaskKey>, Error> {
+    fn search(&self, query: &SearchQuery, time: Duration) -> Result<Vec<TaskKey>, Failure> {
         let before: i64 = signed(query.before.map_or(u64::MAX, |key| key.0));
         let limit: i64 = signed(query.limit);
         self.with(|connection| {
@@ -67,7 +86,7 @@ impl SearchFile {
         })
     }
 
-    fn with<T>(&self, call: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+    fn with<T>(&self, call: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Failure> {
         let mut slot = self.connection.lock();
         let outcome = match &mut *slot {
             Some(connection) => call(connection),
@@ -75,20 +94,16 @@ impl SearchFile {
         };
         outcome.map_err(|error| {
             if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) {
-                return too_long();
+                return Failure::Other(too_long());
             }
             let error = explain(&error);
             if matches!(error, Error::Corrupt(_)) {
                 tracing::warn!(%error, "the search index is damaged: it is removed, and built again");
                 *slot = None;
                 remove_files(&self.path);
-                // The store is intact.
-                return Error::Unavailable {
-                    message: "the search index was damaged, and is being built again".to_owned(),
-                    hint: DAMAGED_HINT,
-                };
+                return Failure::Damaged;
             }
-            error
+            Failure::Other(error)
         })
     }
 }
@@ -155,13 +170,13 @@ fn expression(query: &SearchQuery) -> String {
     namespace.chain(words).collect::<Vec<_>>().join(" AND ")
 }
 
-fn key(row: &rusqlite::Row<'_>) -> rusqlite::Result<TaskKey> {
+fn key(row: &Row<'_>) -> rusqlite::Result<TaskKey> {
     Ok(TaskKey(unsigned(row.get(0)?)))
 }
 
 impl SearchIndex for Readers {
     fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
-        self.search.search(query, MAX_SEARCH)
+        Ok(self.search.search(query, MAX_SEARCH)?)
     }
 
     fn indexed_revision(&self) -> Result<Option<u64>, Error> {
@@ -172,14 +187,14 @@ impl SearchIndex for Readers {
         });
         match read {
             // It was removed.
-            Err(Error::Unavailable { hint, .. }) if hint == DAMAGED_HINT => Ok(None),
-            read => read,
+            Err(Failure::Damaged) => Ok(None),
+            read => Ok(read?),
         }
     }
 
     fn update_index(&self, update: &IndexUpdate) -> Result<bool, Error> {
         let store = self.store_id()?;
-        self.search.with(|connection| {
+        let is_made = self.search.with(|connection| {
             let transaction = connection.transaction()?;
             match update.after {
                 Some(after) => {
@@ -205,16 +220,18 @@ impl SearchIndex for Readers {
             transaction.execute(MOVE, params![store, signed(update.through)])?;
             transaction.commit()?;
             Ok(true)
-        })
+        })?;
+        Ok(is_made)
     }
 
     fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error> {
         let (after, limit): (i64, i64) = (signed(after.0), signed(limit));
-        self.search.with(|connection| {
+        let keys = self.search.with(|connection| {
             let mut statement = connection.prepare_cached(KEYS)?;
             let found = statement.query_map([after, limit], key)?;
             found.collect()
-        })
+        })?;
+        Ok(keys)
     }
 }
 
@@ -249,7 +266,7 @@ mod tests {
         let update = IndexUpdate { after: None, through: 9, tasks, removed: Vec::new() };
         assert!(index.update_index(&update).unwrap());
         let query = SearchQuery { words: query_words("needle"), limit: 10_000, ..SearchQuery::default() };
-        let cut = index.search.search(&query, Duration::ZERO).unwrap_err();
+        let cut = Error::from(index.search.search(&query, Duration::ZERO).unwrap_err());
         assert!(cut.to_string().contains("longer than 10 s"), "{cut}");
         assert_eq!(index.search(&query).unwrap().len(), 4999);
         // Of prefixes longer than those that the index has, too.
@@ -294,7 +311,7 @@ mod tests {
         fs::write(&file, [b'x'; 8192]).unwrap();
         let (writer, index) = readers(folder.path());
         let damaged = index.indexed_keys(TaskKey(0), 1);
-        assert!(matches!(damaged, Err(Error::Unavailable { hint: DAMAGED_HINT, .. })), "{damaged:?}");
+        assert!(matches!(damaged, Err(Error::Unavailable { .. })), "{damaged:?}");
         assert_eq!(index.indexed_revision().unwrap(), None, "it was removed");
         update(&index);
         drop((writer, index));
