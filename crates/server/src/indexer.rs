@@ -1,14 +1,15 @@
-//! Background task that keeps the full-text index of the store behind the commits: it reads the log of all tasks from the revision that
-//! the index is complete up to, and takes the texts from specs and results. Commits do not wait for it. Must not know who searches.
+//! Background task that keeps the full-text index of the store behind the commits: it reads which tasks were created, or have ended, since
+//! the revision that the index is complete up to, and takes the texts from specs and results. Commits do not wait for it. Must not know
+//! who searches.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rota_core::TaskKey;
-use rota_core::task::{Body, Task};
+use rota_core::task::Task;
 use rota_store::search::{IndexUpdate, IndexedTask};
-use rota_store::{Budget, Error, FeedEntry, Filter, Store};
+use rota_store::{Error, Filter, Store};
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use crate::store_client::StoreClient;
 use crate::task_texts::{Texts, with_texts};
 
 /// Entries of the log of one step: what one transaction of the index has at most.
-const PAGE: Budget = Budget { entries: 512, bytes: 1 << 20 };
+const PAGE: usize = 512;
 /// Least time between two times of catching up: those that create thousands of tasks a second are not slowed down by as many
 /// transactions, and a short task is indexed once, with its result.
 const MIN_INTERVAL: Duration = Duration::from_secs(2);
@@ -65,22 +66,17 @@ impl IndexState {
     }
 }
 
-/// Whether an entry may change a text of its task: the first one, and those of the end.
-fn changes_texts(entry: &FeedEntry) -> bool {
-    let is_final = entry.task.as_ref().is_some_and(|task| task.state.is_final());
-    entry.events.iter().any(|event| matches!(event.body, Body::State(_)) && (event.log_seq == 1 || is_final))
-}
-
 /// Catches up with the commits until `stop`.
 pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: TaskMonitor) {
-    let mut sweep = None;
+    let (mut sweep, mut is_behind) = (None, true);
     let follow = async {
         loop {
             // An activation for each transaction: a long log must not look stuck.
             let activation = monitor.activate();
-            match step_with_room(&store, &mut sweep).await {
+            match step_with_room(&store, &mut sweep, is_behind).await {
                 Ok(Some(more)) => {
                     activation.succeeded();
+                    is_behind = more;
                     if more {
                         continue;
                     }
@@ -101,10 +97,16 @@ pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: Ta
     stop.run_until_cancelled(follow).await;
 }
 
-/// Does one step, unless the volume is nearly full: the index can wait; results cannot. Steps follow each other faster than the room is
-/// measured otherwise. Returns whether there is more; `None` without room.
-async fn step_with_room(store: &StoreClient, sweep: &mut Option<TaskKey>) -> Result<Option<bool>, Error> {
-    store.measure_space().await?;
+/// Does one step, unless the volume is nearly full: the index can wait; results cannot. One that is behind takes steps faster than the
+/// room is measured otherwise. Returns whether there is more; `None` without room.
+async fn step_with_room(
+    store: &StoreClient,
+    sweep: &mut Option<TaskKey>,
+    is_behind: bool,
+) -> Result<Option<bool>, Error> {
+    if is_behind {
+        store.measure_space().await?;
+    }
     match store.has_room_for_index() {
         true => step(store.reads(), store.index(), sweep).await.map(Some),
         false => Ok(None),
@@ -144,20 +146,13 @@ async fn step(store: &dyn Store, state: &IndexState, sweep: &mut Option<TaskKey>
 
 /// Adds what the next commits have changed. Returns the revision that the index is complete up to then.
 async fn advance(store: &dyn Store, indexed: Option<u64>, revision: u64) -> Result<u64, Error> {
-    let page = store.feed(indexed.unwrap_or(0), PAGE).await?;
-    let last = page.entries.last().map(|entry| entry.revision);
-    let mut through = match last {
+    let page = store.changed_texts(indexed.unwrap_or(0), PAGE).await?;
+    let mut through = match page.last {
         Some(last) if page.more => last,
         // What was committed before the page was read is in it.
         last => last.unwrap_or(0).max(revision),
     };
-    let (mut seen, mut revisions, mut tasks) = (BTreeSet::new(), Vec::new(), Vec::new());
-    for entry in page.entries.into_iter().filter(changes_texts) {
-        // The record is as it is now: one of a task is enough.
-        let Some(task) = entry.task.filter(|task| seen.insert(task.key)) else { continue };
-        revisions.push(entry.revision);
-        tasks.push(task);
-    }
+    let (revisions, tasks): (Vec<_>, Vec<_>) = page.tasks.into_iter().unzip();
     let indexed_of = |task: &Task, texts: Texts| {
         let texts = [&texts.title, &texts.prompt, &texts.result, &texts.failure];
         IndexedTask::new(task.key, &task.namespace, texts.map(String::as_str))

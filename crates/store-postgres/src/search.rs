@@ -1,11 +1,13 @@
 //! Full-text index of the tasks of a shard: words as a `tsvector` without positions, which no dictionary changes. Written by a connection
 //! for reads, in transactions of its own, so that commits do not wait for it.
 
+use std::collections::BTreeSet;
+
 use deadpool_postgres::{Object, Transaction};
 use rota_core::TaskKey;
 use rota_store::Error;
 use rota_store::codec::{signed, unsigned};
-use rota_store::search::{INDEX_VERSION, IndexUpdate, SearchIndex, SearchQuery, of_namespace};
+use rota_store::search::{ChangedTexts, INDEX_VERSION, IndexUpdate, SearchIndex, SearchQuery, of_namespace};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -19,6 +21,12 @@ pub(crate) const SEARCH: &str =
     SELECT key FROM found WHERE shard = $1 AND key < $2 ORDER BY key DESC LIMIT $4";
 pub(crate) const KEYS: &str =
     "SELECT key FROM search_tasks WHERE shard = $1 AND key > $2 ORDER BY key LIMIT $3";
+/// A row for each entry, so that those of a page are bounded. An entry with a task is the first of its log, or the last of an ended one.
+pub(crate) const CHANGED_TEXTS: &str = "SELECT part.revision, t.key, t.record FROM
+        (SELECT revision, task, first FROM events WHERE shard = $1 AND revision > $2 ORDER BY revision LIMIT $3) AS part
+    LEFT JOIN tasks AS t ON t.shard = $1 AND t.key = part.task AND (part.first = 1 OR (t.state BETWEEN 6 AND 8 AND part.first =
+        (SELECT max(later.first) FROM events AS later WHERE later.shard = $1 AND later.task = part.task)))
+    ORDER BY part.revision";
 pub(crate) const POSITION: &str = "SELECT revision FROM search_position WHERE shard = $1 AND version = $2";
 /// A compare-and-set: it changes no row if another process has moved the position.
 pub(crate) const MOVE: &str =
@@ -98,6 +106,26 @@ impl SearchIndex for Readers {
         let before: i64 = signed(query.before.map_or(u64::MAX, |key| key.0));
         let (limit, words): (i64, String) = (signed(query.limit), expression(query));
         self.with(async |loan| keys(&loan.query(SEARCH, &[&SHARD, &before, &words, &limit]).await?))
+    }
+
+    fn changed_texts(&self, after: u64, entries: usize) -> Result<ChangedTexts, Error> {
+        let (after, limit): (i64, i64) = (signed(after), signed(entries));
+        self.with(async |loan| {
+            let rows = loan.query(CHANGED_TEXTS, &[&SHARD, &after, &limit]).await?;
+            let mut changed = ChangedTexts { more: rows.len() == entries, ..ChangedTexts::default() };
+            let mut seen = BTreeSet::new();
+            for row in &rows {
+                let revision = unsigned(get::<i64>(row, 0)?);
+                changed.last = Some(revision);
+                let Some(key) = get::<Option<i64>>(row, 1)?.map(|key| TaskKey(unsigned(key))) else {
+                    continue;
+                };
+                if seen.insert(key) {
+                    changed.tasks.extend(rows::decoded(key, row, 2)?.ok().map(|task| (revision, task)));
+                }
+            }
+            Ok(changed)
+        })
     }
 
     fn indexed_revision(&self) -> Result<Option<u64>, Error> {

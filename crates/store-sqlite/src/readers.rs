@@ -130,7 +130,7 @@ impl Readers {
         Ok(id.unwrap_or_default())
     }
 
-    fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         let mut idle = self.idle.lock();
         let connection = loop {
             match idle.pop() {

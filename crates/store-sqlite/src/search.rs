@@ -1,6 +1,7 @@
 //! Full-text index of a database (FTS5), in a file of its own: `<database>.search`. Writing it does not hold up commits, and it is no
 //! part of backups. It has words and no text. A damaged one, or one of another version or store, is removed, and built again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -10,12 +11,13 @@ use parking_lot::Mutex;
 use rota_core::TaskKey;
 use rota_store::Error;
 use rota_store::codec::{signed, unsigned};
-use rota_store::search::{INDEX_VERSION, IndexUpdate, SearchIndex, SearchQuery, of_namespace};
+use rota_store::search::{ChangedTexts, INDEX_VERSION, IndexUpdate, SearchIndex, SearchQuery, of_namespace};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use tokio::time::Instant;
 
 use crate::open::{BUSY_TIMEOUT, explain};
-use crate::{Readers, disk};
+use crate::readers::decoded;
+use crate::{Readers, disk, sql};
 
 /// Time of one search: others wait for it.
 const MAX_SEARCH: Duration = Duration::from_secs(10);
@@ -177,6 +179,29 @@ fn key(row: &Row<'_>) -> rusqlite::Result<TaskKey> {
 impl SearchIndex for Readers {
     fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
         Ok(self.search.search(query, MAX_SEARCH)?)
+    }
+
+    fn changed_texts(&self, after: u64, entries: usize) -> Result<ChangedTexts, Error> {
+        self.with(|connection| {
+            let mut statement =
+                connection.prepare_cached(sql::CHANGED_TEXTS).map_err(|error| explain(&error))?;
+            let wanted: [i64; 2] = [signed(after), signed(entries)];
+            let mut rows = statement.query(wanted).map_err(|error| explain(&error))?;
+            let (mut changed, mut seen, mut count) = (ChangedTexts::default(), BTreeSet::new(), 0);
+            while let Some(row) = rows.next().map_err(|error| explain(&error))? {
+                let of = |row: &Row<'_>| Ok((unsigned(row.get(0)?), row.get::<_, Option<i64>>(1)?));
+                let (revision, task) = of(row).map_err(|error| explain(&error))?;
+                changed.last = Some(revision);
+                count += 1;
+                let Some(key) = task.map(|key| TaskKey(unsigned(key))).filter(|key| seen.insert(*key)) else {
+                    continue;
+                };
+                let task = decoded(key, row, 2).map_err(|error| explain(&error))?;
+                changed.tasks.extend(task.ok().map(|task| (revision, task)));
+            }
+            changed.more = count == entries;
+            Ok(changed)
+        })
     }
 
     fn indexed_revision(&self) -> Result<Option<u64>, Error> {

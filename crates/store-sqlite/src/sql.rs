@@ -80,6 +80,11 @@ statements! {
               ORDER BY first";
     FEED = "SELECT revision, tasks.key, record, body FROM events JOIN tasks ON tasks.key = events.task
             WHERE revision > ? ORDER BY revision LIMIT ?";
+    // A row for each entry, so that those of a page are bounded. An entry with a task is the first of its log, or the last of an ended one.
+    CHANGED_TEXTS = "SELECT revision, tasks.key, record FROM events LEFT JOIN tasks ON tasks.key = events.task
+                     AND (first = 1 OR (state BETWEEN 6 AND 8 AND first =
+                         (SELECT max(later.first) FROM events AS later WHERE later.task = events.task)))
+                     WHERE revision > ? ORDER BY revision LIMIT ?";
     DELETE_EVENTS = "DELETE FROM events WHERE task = ?";
     SHARD = "SELECT revision, last_route, written_at, away, store FROM shards WHERE id = 0";
     // A compare-and-set: it changes no row if another opening, or another write, came in between.

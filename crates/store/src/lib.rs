@@ -75,7 +75,7 @@ use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskKey};
 use tokio::sync::mpsc;
 
-use search::{IndexUpdate, SearchQuery};
+use search::{ChangedTexts, IndexUpdate, SearchQuery};
 
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
@@ -221,6 +221,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the tasks of the index that have the words of a query, newest first. Some may have been removed since.
     async fn search(&self, query: SearchQuery) -> Result<Vec<TaskKey>, Error>;
+
+    /// Returns the tasks whose texts at most so many entries of the log of all tasks after a revision have changed.
+    async fn changed_texts(&self, after: u64, entries: usize) -> Result<ChangedTexts, Error>;
 
     /// Returns the revision that the index is complete up to; `None` if there is no index.
     async fn indexed_revision(&self) -> Result<Option<u64>, Error>;

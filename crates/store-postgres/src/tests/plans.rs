@@ -7,8 +7,15 @@ use crate::session::Session;
 use crate::{Options, Target, open_connections, search, sql};
 
 /// Statements of the full-text index.
-const SEARCH: &[&str] =
-    &[search::SEARCH, search::KEYS, search::POSITION, search::MOVE, search::REMOVE, search::CLEAR];
+const SEARCH: &[&str] = &[
+    search::SEARCH,
+    search::CHANGED_TEXTS,
+    search::KEYS,
+    search::POSITION,
+    search::MOVE,
+    search::REMOVE,
+    search::CLEAR,
+];
 
 /// Many ended tasks, some queued ones, and a large workflow.
 const FILL: &str = "
@@ -56,6 +63,9 @@ const INDEXES: &[(&str, &str)] = &[
     (sql::WORKFLOW_OUTCOMES, "AND (id = want.id)"),
     (sql::WORKFLOW_OUTCOMES, "step_outputs_pkey"),
     (search::SEARCH, "search_tasks_words"),
+    (search::CHANGED_TEXTS, "events_pkey"),
+    (search::CHANGED_TEXTS, "tasks_pkey"),
+    (search::CHANGED_TEXTS, "events_task"),
     (search::KEYS, "search_tasks_pkey"),
     (search::REMOVE, "search_tasks_pkey"),
 ];

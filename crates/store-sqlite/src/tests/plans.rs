@@ -63,6 +63,8 @@ fn claims_and_timers_use_indexes() {
         uses(sql::WAITERS, "PRIMARY KEY (namespace=? AND key=?)");
         uses(sql::EVENTS, "INDEX events_task (task=? AND first>?)");
         uses(sql::FEED, "INTEGER PRIMARY KEY (rowid>?)");
+        uses(sql::CHANGED_TEXTS, "INTEGER PRIMARY KEY (rowid>?)");
+        uses(sql::CHANGED_TEXTS, "COVERING INDEX events_task (task=?)");
         uses(sql::LIST, "INTEGER PRIMARY KEY (rowid<?)");
         uses(sql::LIST_NAMESPACE, "INDEX tasks_namespace (namespace=? AND rowid<?)");
         uses(sql::LIST_STATE, "COVERING INDEX tasks_state (state=? AND rowid<?)");

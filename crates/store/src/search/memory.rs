@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use parking_lot::RwLock;
 use rota_core::TaskKey;
 
-use super::{IndexUpdate, IndexedTask, SearchIndex, SearchQuery, of_namespace};
+use super::{IndexUpdate, IndexedTask, SearchQuery, of_namespace};
 use crate::Error;
 
 #[derive(Debug, Default)]
-pub struct InMemoryIndex(RwLock<Contents>);
+pub(crate) struct InMemoryIndex(RwLock<Contents>);
 
 #[derive(Debug, Default)]
 struct Contents {
@@ -24,19 +24,19 @@ fn fits(task: &IndexedTask, query: &SearchQuery) -> bool {
         && query.words.iter().all(|wanted| words.iter().any(|word| wanted.finds(word)))
 }
 
-impl SearchIndex for InMemoryIndex {
-    fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
+impl InMemoryIndex {
+    pub(crate) fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
         let contents = self.0.read();
         let older = contents.tasks.range(..query.before.unwrap_or(TaskKey(u64::MAX))).rev();
         let fitting = older.filter(|(_, task)| fits(task, query));
         Ok(fitting.map(|(key, _)| *key).take(query.limit).collect())
     }
 
-    fn indexed_revision(&self) -> Result<Option<u64>, Error> {
+    pub(crate) fn indexed_revision(&self) -> Result<Option<u64>, Error> {
         Ok(self.0.read().revision)
     }
 
-    fn update_index(&self, update: &IndexUpdate) -> Result<bool, Error> {
+    pub(crate) fn update_index(&self, update: &IndexUpdate) -> Result<bool, Error> {
         let mut contents = self.0.write();
         match update.after {
             Some(_) if contents.revision != update.after => return Ok(false),
@@ -49,7 +49,7 @@ impl SearchIndex for InMemoryIndex {
         Ok(true)
     }
 
-    fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error> {
+    pub(crate) fn indexed_keys(&self, after: TaskKey, limit: usize) -> Result<Vec<TaskKey>, Error> {
         let contents = self.0.read();
         Ok(contents
             .tasks

@@ -9,10 +9,11 @@ mod words;
 
 use std::collections::BTreeSet;
 
+use rota_core::task::Task;
 use rota_core::text::prefix;
 use rota_core::{Namespace, TaskKey};
 
-pub use memory::InMemoryIndex;
+pub(crate) use memory::InMemoryIndex;
 pub use words::{MIN_PREFIX_CHARS, Word, first_hit, query_words};
 
 use crate::Error;
@@ -73,10 +74,23 @@ pub struct IndexUpdate {
     pub removed: Vec<TaskKey>,
 }
 
+/// Tasks whose texts have changed, by a page of the log of all tasks: those that were created, and those that have ended.
+#[derive(Debug, Clone, Default)]
+pub struct ChangedTexts {
+    /// Last revision of the page, also if its entries change no text; `None` if the log has no more.
+    pub last: Option<u64>,
+    /// Whether there may be more entries.
+    pub more: bool,
+    /// Each once, as it is now, with the first revision of the page that has changed it. Those that cannot be decoded are missing.
+    pub tasks: Vec<(u64, Task)>,
+}
+
 /// Index of the tasks of a store. Blocking.
 pub trait SearchIndex: Send + Sync {
     /// Returns the tasks with these words, newest first. Some may have been removed from the store.
     fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error>;
+    /// Returns what at most so many entries of the log after a revision have changed. Logs are not read for it.
+    fn changed_texts(&self, after: u64, entries: usize) -> Result<ChangedTexts, Error>;
     /// Returns the revision that the index is complete up to; `None` if there is none of this version.
     fn indexed_revision(&self) -> Result<Option<u64>, Error>;
     /// Makes a change, completely or not at all. Returns whether the index was complete up to the expected revision.

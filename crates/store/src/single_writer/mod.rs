@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use self::outbox::Outbox;
 use self::writer::{Inbox, write};
 use crate::engine::Engine;
-use crate::search::{IndexUpdate, SearchQuery};
+use crate::search::{ChangedTexts, IndexUpdate, SearchQuery};
 use crate::{
     ArtifactsKeys, ArtifactsRow, Backend, Budget, Command, Commit, DatabaseStatus, Document, DocumentKey,
     Documents, DocumentsPage, Error, FeedPage, Filter, NameKey, Opening, Page, Reader, Refused, Replica,
@@ -250,6 +250,10 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn search(&self, query: SearchQuery) -> Result<Vec<TaskKey>, Error> {
         self.call_index(move |reads| reads.search(&query)).await
+    }
+
+    async fn changed_texts(&self, after: u64, entries: usize) -> Result<ChangedTexts, Error> {
+        self.read(move |reads| reads.changed_texts(after, entries)).await
     }
 
     async fn indexed_revision(&self) -> Result<Option<u64>, Error> {

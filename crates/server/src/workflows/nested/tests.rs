@@ -9,7 +9,7 @@ use rota_core::workflow::Kind;
 use rota_core::{Namespace, RouteId, TaskKey, Timestamp, WorkflowId};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
-use rota_store::search::{IndexUpdate, SearchIndex, SearchQuery};
+use rota_store::search::{ChangedTexts, IndexUpdate, SearchIndex, SearchQuery};
 use rota_store::single_writer::SingleWriterStore;
 use rota_store::{
     ArtifactsKeys, ArtifactsRow, Budget, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage,
@@ -37,6 +37,10 @@ macro_rules! pass_on {
 impl SearchIndex for Counting {
     fn search(&self, query: &SearchQuery) -> Result<Vec<TaskKey>, Error> {
         self.inner.search(query)
+    }
+
+    fn changed_texts(&self, after: u64, entries: usize) -> Result<ChangedTexts, Error> {
+        self.inner.changed_texts(after, entries)
     }
 
     fn indexed_revision(&self) -> Result<Option<u64>, Error> {

@@ -166,6 +166,8 @@ impl<P: Place> StorePair<P> {
         same!(|reads: &dyn Reader| reads.revision().unwrap());
         same!(|reads: &dyn Reader| reads.feed(0, Budget::UNLIMITED).unwrap());
         same!(|reads: &dyn Reader| reads.feed(7, few).unwrap());
+        same!(|reads: &dyn Reader| reads.changed_texts(0, usize::MAX).unwrap());
+        same!(|reads: &dyn Reader| reads.changed_texts(7, 3).unwrap());
         same!(|reads: &dyn Reader| reads.list(&Filter { limit: 100, ..Filter::default() }).unwrap());
         same!(|reads: &dyn Reader| reads.list(&Filter { limit: 2, ..Filter::default() }).unwrap());
         let live = vec![State::Pending, State::Queued, State::Running, State::Failed];
