@@ -140,6 +140,9 @@ impl<B: Backend> Engine<B> {
 
     /// Returns what a turn of an agent costs; zero if unknown.
     fn turn(&self, namespace: &Namespace, agent: &AgentName) -> i64 {
+        if !self.has_accounts() {
+            return 0;
+        }
         let account = self.account(&(namespace.clone(), Scope::Agent(agent.clone())));
         account.map_or(0, |account| account.turn)
     }

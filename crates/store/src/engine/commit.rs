@@ -241,6 +241,9 @@ impl<B: Backend> Engine<B> {
         for (key, account) in write_set.accounts {
             memory.put_account(key, account);
         }
+        for (key, change) in write_set.spenders {
+            memory.add_spenders(key, change);
+        }
         for (key, session) in write_set.sessions {
             match session {
                 Some(session) => memory.sessions.insert(key, session),

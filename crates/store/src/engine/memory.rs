@@ -13,7 +13,7 @@ use rota_core::target::Route;
 use rota_core::task::Task;
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
-use super::budgets::{Spenders, funders, keys, spender};
+use super::budgets::{Spenders, funders, spender};
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::funding::OFFER_INTERVAL;
@@ -95,7 +95,7 @@ impl Memory {
         }
         for on_worker in snapshot.on_workers {
             let task = Arc::new(on_worker.task);
-            memory.count_spender(&task, 1);
+            memory.count_spender(&task);
             memory.keep(Live { task, has_dependents: on_worker.has_dependents });
         }
         memory
@@ -168,15 +168,7 @@ impl Memory {
         } else {
             self.waiting.remove(&key);
         }
-        let turn = account.turn;
-        let before = self.accounts.insert(key.clone(), account).map_or(0, |before| before.turn);
-        if let Scope::Agent(agent) = &key.1 {
-            let of_agent = self.spenders.get(&key).copied().unwrap_or_default();
-            let change = of_agent.repriced(turn.saturating_sub(before));
-            for key in keys(&key.0, Some(agent)) {
-                self.add_spenders(key, change, 1);
-            }
-        }
+        self.accounts.insert(key, account);
     }
 
     /// Takes in what a write has made durable, except records.
@@ -220,11 +212,6 @@ impl Memory {
         let key = new.task.key;
         let now_on = new.task.assignment.as_ref().map(|assignment| &assignment.worker);
         let old = self.live.remove(&key);
-        let before = old.as_ref().and_then(|old| spender(&old.task));
-        if before != spender(&new.task) {
-            old.iter().for_each(|old| self.count_spender(&old.task, -1));
-            self.count_spender(&new.task, 1);
-        }
         if let Some(old) = old {
             let old = old.task;
             if let Some(due) = old.due() {
@@ -244,23 +231,24 @@ impl Memory {
         }
     }
 
-    /// Adds what the attempt of a task may spend, or takes it back.
-    fn count_spender(&mut self, task: &Task, sign: i64) {
+    /// Adds what the attempt of a task may spend, once the accounts are known.
+    fn count_spender(&mut self, task: &Task) {
         let Some((agent, spends)) = spender(task) else { return };
         let account = self.accounts.get(&(task.namespace.clone(), Scope::Agent(agent.clone())));
         let spends = spends.with_turns(account.map_or(0, |account| account.turn));
         for key in funders(task, Some(agent)) {
             let spends = spends.of(&key.1);
-            self.add_spenders(key, spends, sign);
+            self.add_spenders(key, spends);
         }
     }
 
-    fn add_spenders(&mut self, key: AccountKey, spenders: Spenders, sign: i64) {
-        if spenders.is_empty() {
+    /// Takes in by how much the attempts that spend of an account have changed.
+    pub(super) fn add_spenders(&mut self, key: AccountKey, change: Spenders) {
+        if change.is_empty() {
             return;
         }
         let all = self.spenders.entry(key.clone()).or_default();
-        all.add(spenders, sign);
+        all.add(change, 1);
         if all.is_empty() {
             self.spenders.remove(&key);
         }
