@@ -357,13 +357,12 @@ statements! {
     UNENDED_WORKFLOWS = "SELECT count(*) FROM workflows WHERE shard = $1 AND state < 6";
     WORKFLOW_SPEC = "SELECT 0::int8, body FROM workflow_specs WHERE shard = $1 AND workflow = $2";
     STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
-    STEPS_AT = "SELECT t.workflow, t.step, t.record FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n)
-        JOIN steps AS t ON t.shard = $1 AND t.workflow = $2 AND t.step = want.step ORDER BY n";
+    STEPS_AT = "SELECT t.workflow, t.step, t.record FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) CROSS JOIN LATERAL (SELECT workflow, step, record FROM steps WHERE shard = $1 AND workflow = $2 AND step = want.step LIMIT 1) AS t ORDER BY n";
     DRIVEN_STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND driven AND (workflow, step) > ($2, $3)
         ORDER BY workflow, step LIMIT $4";
     STEP_SPECS = "SELECT step, body FROM step_specs WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
     WORKFLOW_OUTCOMES = "SELECT t.key, t.record, (SELECT body FROM step_outputs AS o WHERE o.shard = $1 AND o.workflow = t.key AND o.step = $4) FROM unnest($3::uuid[]) WITH ORDINALITY AS want (id, n) CROSS JOIN LATERAL (SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = want.id LIMIT 1) AS t ORDER BY n";
-    STEP_OUTPUTS = "SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) JOIN step_outputs AS t ON t.shard = $1 AND t.workflow = $2 AND t.step = want.step ORDER BY n";
+    STEP_OUTPUTS = "SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) CROSS JOIN LATERAL (SELECT step, body FROM step_outputs WHERE shard = $1 AND workflow = $2 AND step = want.step LIMIT 1) AS t ORDER BY n";
     // Up to the task whose result exceeds a number of bytes.
     STEP_RESULTS = "SELECT key, record, body FROM (SELECT tasks.key, record, body, place.item,
             sum(coalesce(octet_length(body), 0)) OVER (ORDER BY place.item) - coalesce(octet_length(body), 0) AS before

@@ -59,6 +59,8 @@ const INDEXES: &[(&str, &str)] = &[
     (sql::GROUP_MEMBERS, "group_members_pkey"),
     (sql::LOAD_STEP_TASKS, "specs_step"),
     (sql::STEP_RESULTS, "specs_step"),
+    (sql::STEPS_AT, "AND (step = want.step)"),
+    (sql::STEP_OUTPUTS, "AND (step = want.step)"),
     (sql::WORKFLOW_OUTCOMES, "workflows_id"),
     (sql::WORKFLOW_OUTCOMES, "AND (id = want.id)"),
     (sql::WORKFLOW_OUTCOMES, "step_outputs_pkey"),
