@@ -358,6 +358,7 @@ statements! {
     WORKFLOW_SPEC = "SELECT 0::int8, body FROM workflow_specs WHERE shard = $1 AND workflow = $2";
     STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
     STEPS_AT = "SELECT t.workflow, t.step, t.record FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) CROSS JOIN LATERAL (SELECT workflow, step, record FROM steps WHERE shard = $1 AND workflow = $2 AND step = want.step LIMIT 1) AS t ORDER BY n";
+    STEP_SPECS_AT = "SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) CROSS JOIN LATERAL (SELECT step, body FROM step_specs WHERE shard = $1 AND workflow = $2 AND step = want.step LIMIT 1) AS t ORDER BY n";
     DRIVEN_STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND driven AND (workflow, step) > ($2, $3)
         ORDER BY workflow, step LIMIT $4";
     STEP_SPECS = "SELECT step, body FROM step_specs WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";

@@ -6,7 +6,8 @@ use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use rota_store::codec::{signed, stored, unsigned};
 use rota_store::{
     Error, GROUP_WINDOW, GroupKey, GroupMember, Removal, RemovalPage, StepKey, StepPage, StepRow, Stored,
-    TaskRow, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRow, WorkflowRows,
+    TaskRow, WORKFLOW_MEMBER, WorkflowFilter, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRow,
+    WorkflowRows,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -324,21 +325,20 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
             let key: i64 = signed(workflow.0);
             rows.steps = named(&loan.query(sql::STEPS_AT, &[&SHARD, &key, &numbers(indexes)]).await?, step)?;
         }
-        WorkflowQuery::Work((of, index)) => {
-            let (key, from, indexes, limit): (i64, _, _, i64) =
-                (signed(of.0), i64::from(*index), numbers(&[*index]), 1);
-            let of_step: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &indexes];
-            let of_spec: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &from, &limit];
+        WorkflowQuery::Work(of, indexes) => {
+            let (key, indexes): (i64, _) = (signed(of.0), numbers(indexes));
+            let of_steps: &[&(dyn ToSql + Sync)] = &[&SHARD, &key, &indexes];
             let of_workflow: &[&(dyn ToSql + Sync)] = &[&SHARD, &key];
             let (workflows, steps, step_specs, specs) = try_join!(
                 loan.query(sql::WORKFLOW_BY_KEY, of_workflow),
-                loan.query(sql::STEPS_AT, of_step),
-                loan.query(sql::STEP_SPECS, of_spec),
+                loan.query(sql::STEPS_AT, of_steps),
+                loan.query(sql::STEP_SPECS_AT, of_steps),
                 loan.query(sql::WORKFLOW_SPEC, of_workflow)
             )?;
             (rows.workflows, rows.steps) = (named(&workflows, workflow)?, named(&steps, step)?);
             rows.bodies = all(&step_specs, body)?;
-            rows.bodies.extend(all(&specs, body)?);
+            let specs = all(&specs, body)?.into_iter().map(|(_, spec)| (WORKFLOW_MEMBER, spec));
+            rows.bodies.extend(specs);
         }
         WorkflowQuery::StepSpecs { workflow, from, limit } => {
             let (key, from, limit): (i64, _, i64) = (signed(workflow.0), i64::from(*from), signed(*limit));

@@ -152,6 +152,7 @@ statements! {
     DUE_STEPS = "SELECT workflow, step FROM steps WHERE due <= ? ORDER BY due, workflow, step LIMIT ?";
     NEXT_STEP_DUE = "SELECT due FROM steps WHERE due IS NOT NULL ORDER BY due LIMIT 1";
     STEP_SPECS = "SELECT step, body FROM step_specs WHERE workflow = ? AND step >= ? ORDER BY step LIMIT ?";
+    STEP_SPEC = "SELECT step, body FROM step_specs WHERE workflow = ? AND step = ?";
     INSERT_STEP_SPEC = "INSERT INTO step_specs (workflow, step, body) VALUES (?, ?, ?)";
     DELETE_STEP_SPECS = "DELETE FROM step_specs WHERE workflow = ?";
     STEP_OUTPUT = "SELECT step, body FROM step_outputs WHERE workflow = ? AND step = ?";

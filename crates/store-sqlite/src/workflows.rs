@@ -5,8 +5,8 @@ use rota_core::workflow::{Step, Workflow};
 use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use rota_store::{
     Error, GROUP_WINDOW, GroupKey, GroupMember, Removal, RemovalPage, StepKey, StepPage, StepRow,
-    StepTasksPage, Stored, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowFilter, WorkflowLoad, WorkflowLoaded,
-    WorkflowQuery, WorkflowRow, WorkflowRows, stored_end,
+    StepTasksPage, Stored, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowFilter, WorkflowLoad,
+    WorkflowLoaded, WorkflowQuery, WorkflowRow, WorkflowRows, stored_end,
 };
 use rusqlite::{Connection, Params, Row, params};
 
@@ -338,12 +338,15 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
                 rows.steps.extend(named(found)?);
             }
         }
-        WorkflowQuery::Work((key, index)) => {
-            let params = params![signed(key.0), index];
+        WorkflowQuery::Work(key, indexes) => {
             rows.workflows = named(one(connection, sql::WORKFLOW, [signed(key.0)], workflow)?)?;
-            rows.steps = named(one(connection, sql::STEP, params, step)?)?;
-            rows.bodies = all(connection, sql::STEP_SPECS, params![signed(key.0), index, 1], body)?;
-            let spec = |row: &Row<'_>| Ok((*index, Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)));
+            for index in indexes {
+                let params = params![signed(key.0), index];
+                rows.steps.extend(named(one(connection, sql::STEP, params, step)?)?);
+                rows.bodies.extend(one(connection, sql::STEP_SPEC, params, body)?);
+            }
+            let spec =
+                |row: &Row<'_>| Ok((WORKFLOW_MEMBER, Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)));
             rows.bodies.extend(one(connection, sql::WORKFLOW_SPEC, [signed(key.0)], spec)?);
         }
         WorkflowQuery::StepSpecs { workflow, from, limit } => {

@@ -303,8 +303,9 @@ pub enum WorkflowQuery {
         limit: usize,
     },
     StepsAt(WorkflowKey, Vec<u32>),
-    /// A workflow with one step, and both specs: that of the step first.
-    Work(StepKey),
+    /// A workflow with some steps, and all specs: those of the steps by their numbers, and that of the workflow with
+    /// [`crate::WORKFLOW_MEMBER`] as number, last.
+    Work(WorkflowKey, Vec<u32>),
     /// Specs of steps from an index on.
     StepSpecs {
         workflow: WorkflowKey,

@@ -107,7 +107,7 @@ pub(super) async fn since(store: &StoreClient, after: Place) -> Result<(BTreeSet
 pub(super) async fn notification(store: &StoreClient, place: Place) -> Result<Option<Notification>, Error> {
     let query = match place.1 {
         What::Ended(workflow) => WorkflowQuery::Key(workflow),
-        What::Asks(workflow, step) => WorkflowQuery::Work((workflow, step)),
+        What::Asks(workflow, step) => WorkflowQuery::Work(workflow, vec![step]),
     };
     let rows = match store.reads().workflows(query).await {
         // Reported where it is read for another purpose.

@@ -71,7 +71,7 @@ pub(super) async fn get(
     let from = From::parse(&request.page_token)
         .ok_or_else(|| invalid("page_token", "is not of an earlier response"))?;
     let store = &deps.store;
-    let rows = query(store, WorkflowQuery::Work((place.workflow, place.step))).await?;
+    let rows = query(store, WorkflowQuery::Work(place.workflow, vec![place.step])).await?;
     let workflow = rows.workflows.first().ok_or_else(absent)?;
     let spec = rows.bodies.into_iter().next().map(|(_, body)| body).unwrap_or_default();
     let mut needed = StoredStep::decode(spec)

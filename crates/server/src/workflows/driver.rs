@@ -1,23 +1,28 @@
-//! The loop of the driver, which evaluates what the queue has: a few steps at a time, whose commands are committed together.
+//! The loop of the driver, which evaluates what the queue has: some steps of a workflow in a turn, whose commands are committed together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::future::join_all;
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{Rejected, State, StepState, Workflow};
-use rota_store::{Action, Command, Refused, Reply, StepKey, WorkflowCommand, WorkflowQuery, WorkflowRows};
+use rota_core::workflow::{Rejected, State, Step, StepState, Workflow};
+use rota_store::{
+    Action, Command, Refused, Reply, StepKey, WORKFLOW_MEMBER, WorkflowCommand, WorkflowQuery, WorkflowRows,
+};
 use rota_telemetry::{OnExit, spawn};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::around::Around;
 use super::evaluate::{self, Next};
 use super::queue::Work;
 use super::ready::{RETRY_DELAY, ReadySteps, UnderWay};
-use super::room::{Room, Uncommitted};
+use super::room::{self, Room, Uncommitted};
 use super::values::{self, NoValues};
 use super::watched;
 use crate::grpc::{Creator, Kept};
@@ -26,8 +31,10 @@ use crate::store_client::StoreClient;
 use crate::wire::status;
 use crate::wire::workflow::{StoredStep, check_outputs};
 
-/// Steps that are evaluated at the same time.
+/// Turns at the same time.
 pub(super) const CONCURRENCY: usize = 8;
+/// Time after which a turn ends with the step that it evaluates.
+const MAX_TURN: Duration = Duration::from_millis(10);
 const SPENT: &str = "the expressions of the workflow have needed all the work that one may cause: use simpler ones, or \
                      several workflows";
 /// Time between looks for steps that no commit has pushed.
@@ -51,6 +58,17 @@ fn drive((workflow, step): StepKey, action: Action) -> WorkflowCommand {
     WorkflowCommand::Drive { workflow, step, action: Box::new(action) }
 }
 
+/// Takes the rows of a read. A record that cannot be decoded is missing: a start finds it again once it can be.
+fn read(rows: Result<WorkflowRows, rota_store::Error>) -> Result<WorkflowRows, Delay> {
+    match rows {
+        Err(rota_store::Error::Corrupt(reason)) => {
+            tracing::error!(reason, "a workflow does not continue: a record of it cannot be decoded");
+            Ok(WorkflowRows::default())
+        }
+        rows => Ok(rows?),
+    }
+}
+
 /// Result of an evaluation, the work that it needed, and what is kept until its commit.
 struct Evaluated {
     command: WorkflowCommand,
@@ -63,6 +81,9 @@ impl From<WorkflowCommand> for Evaluated {
         Self { command, spent: 0, kept: Vec::new() }
     }
 }
+
+/// What became of work that was evaluated.
+type Outcome = (Work, Result<Option<Evaluated>, Delay>);
 
 /// Evaluates the steps of the queue.
 #[derive(Clone)]
@@ -96,35 +117,52 @@ impl Driver {
                 tokio::time::sleep(RETRY_DELAY).await;
             }
             let mut under_way = self.ready.next().await;
-            let work = under_way.work;
-            let (driver, runtime) = (self.clone(), Handle::current());
-            // Expressions take up to a second: other calls must not wait for them. Nor must one that panics end the process,
-            // which would evaluate it again at its next start.
-            let evaluated = tokio::task::spawn_blocking(move || {
-                runtime.block_on(async {
-                    match work {
-                        Work::Step(key) => Box::pin(driver.step(key)).await,
-                        Work::Outputs(key) => driver.outputs(key).await,
+            let Some(outcomes) = self.evaluate(under_way.turn.clone()).await else { return };
+            let (mut commands, mut spent, mut waits) = (Vec::new(), 0_u64, false);
+            let count = outcomes.len();
+            for (work, outcome) in outcomes {
+                match outcome {
+                    Ok(Some(evaluated)) => {
+                        spent = spent.saturating_add(evaluated.spent);
+                        commands.push((work, evaluated));
                     }
-                })
-            });
-            let evaluated = match evaluated.await {
-                Ok(evaluated) => evaluated,
-                Err(error) if error.is_panic() => self.give_up(work).await,
-                Err(_) => return,
-            };
-            under_way.evaluated(evaluated.as_ref().map_or(0, |one| one.as_ref().map_or(0, |one| one.spent)));
-            match evaluated {
-                Ok(Some(evaluated)) => self.commit(under_way, evaluated).await,
-                Ok(None) => self.ready.continued(work),
-                Err(delay) => {
-                    let waits = matches!(delay, Delay::Store(_));
-                    self.delay(work, delay);
-                    if waits {
-                        tokio::time::sleep(RETRY_DELAY).await;
+                    Ok(None) => self.ready.continued(work),
+                    Err(delay) => {
+                        waits |= matches!(delay, Delay::Store(_));
+                        self.delay(work, delay);
                     }
                 }
             }
+            under_way.evaluated(count, spent);
+            if !commands.is_empty() {
+                self.commit(under_way, commands).await;
+            }
+            if waits {
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+
+    /// Evaluates a turn, or the first part of it. Returns nothing at the end of the process.
+    async fn evaluate(&self, turn: Vec<Work>) -> Option<Vec<Outcome>> {
+        let (driver, runtime, works) = (self.clone(), Handle::current(), turn.clone());
+        // Expressions take up to a second: other calls must not wait for them. Nor must one that panics end the process, which
+        // would evaluate it again at its next start.
+        let evaluate = move || runtime.block_on(Box::pin(driver.turn(&works)));
+        match tokio::task::spawn_blocking(evaluate).await {
+            Ok(outcomes) => Some(outcomes),
+            Err(error) if !error.is_panic() => None,
+            Err(_) => match turn[..] {
+                [work] => Some(vec![(work, self.give_up(work).await)]),
+                // One of them.
+                _ => {
+                    let mut outcomes = Vec::new();
+                    for work in turn {
+                        outcomes.extend(Box::pin(self.evaluate(vec![work])).await?);
+                    }
+                    Some(outcomes)
+                }
+            },
         }
     }
 
@@ -143,8 +181,9 @@ impl Driver {
     }
 
     /// Begins a commit, once there is room for it. It outlives the driver: the slots that it may fill are not released before.
-    async fn commit(&self, under_way: UnderWay, evaluated: Evaluated) {
-        let Some(room) = self.uncommitted.acquire(&evaluated.command).await else { return };
+    async fn commit(&self, under_way: UnderWay, evaluated: Vec<(Work, Evaluated)>) {
+        let bytes = evaluated.iter().map(|(_, one)| room::bytes(&one.command)).sum();
+        let Some(room) = self.uncommitted.acquire(bytes).await else { return };
         let driver = self.clone();
         spawn(
             "step-commit",
@@ -153,31 +192,39 @@ impl Driver {
         );
     }
 
-    /// Commits a command. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
+    /// Commits commands. Unless its workflow is paused, one that the engine refuses was evaluated for an earlier state: the
     /// commit that changed it pushed the step again.
-    async fn commit_now(&self, under_way: UnderWay, evaluated: Evaluated, _room: Room) {
-        let Evaluated { command, kept, .. } = evaluated;
-        let work = under_way.work;
-        let commit = self.store.apply(vec![Command::from(command)]);
-        let (kept, replies) = until_answered(kept, commit).await;
-        self.fails.store(replies.is_err(), Ordering::Relaxed);
-        if replies.is_ok() {
-            self.ready.continued(work);
+    async fn commit_now(&self, _under_way: UnderWay, evaluated: Vec<(Work, Evaluated)>, _room: Room) {
+        let (mut commands, mut kept) = (Vec::new(), Vec::new());
+        for (work, one) in evaluated {
+            commands.push(Command::from(one.command));
+            kept.push((work, one.kept));
         }
+        let (kept, replies) = until_answered(kept, self.store.apply(commands)).await;
+        self.fails.store(replies.is_err(), Ordering::Relaxed);
         match replies {
-            Ok(replies) => match replies.into_iter().next() {
-                Some(Ok(Reply::Driven(offered))) => kept.into_iter().for_each(|one| one.commit(&offered)),
-                Some(Err(Refused::Workflow(Rejected::Paused))) => {
-                    if let Work::Step(key) = work
-                        && let Err(delay) = self.hold(key).await
-                    {
-                        self.delay(work, delay);
-                    }
+            Ok(replies) => {
+                for ((work, kept), reply) in kept.into_iter().zip(replies) {
+                    self.ready.continued(work);
+                    self.answered(work, kept, reply).await;
                 }
-                Some(Err(refused)) => tracing::debug!(%refused, "a step has changed meanwhile"),
-                _ => {}
-            },
-            Err(error) => self.delay(work, error.into()),
+            }
+            Err(error) => kept.iter().for_each(|(work, _)| self.delay(*work, error.clone().into())),
+        }
+    }
+
+    async fn answered(&self, work: Work, kept: Vec<Kept>, reply: Result<Reply, Refused>) {
+        match reply {
+            Ok(Reply::Driven(offered)) => kept.into_iter().for_each(|one| one.commit(&offered)),
+            Err(Refused::Workflow(Rejected::Paused)) => {
+                if let Work::Step(key) = work
+                    && let Err(delay) = self.hold(key).await
+                {
+                    self.delay(work, delay);
+                }
+            }
+            Err(refused) => tracing::debug!(%refused, "a step has changed meanwhile"),
+            Ok(_) => {}
         }
     }
 
@@ -197,37 +244,84 @@ impl Driver {
         Ok(Some(drive(key, evaluate::fail(step, message)).into()))
     }
 
-    /// Reads rows. A record that cannot be decoded is missing: a start finds it again once it can be.
     async fn read(&self, query: WorkflowQuery) -> Result<WorkflowRows, Delay> {
-        match self.store.reads().workflows(query).await {
-            Err(rota_store::Error::Corrupt(reason)) => {
-                tracing::error!(reason, "a workflow does not continue: a record of it cannot be decoded");
-                Ok(WorkflowRows::default())
-            }
-            rows => Ok(rows?),
-        }
+        read(self.store.reads().workflows(query).await)
     }
 
-    async fn step(&self, key: StepKey) -> Result<Option<Evaluated>, Delay> {
-        let rows = self.read(WorkflowQuery::Work(key)).await?;
-        let step = rows.steps.into_iter().find(|step| step.needs_driver());
-        let (Some(workflow), Some(step)) = (rows.workflows.first(), step) else { return Ok(None) };
+    /// Evaluates one after the other, as many as there is time for: one at least.
+    async fn turn(&self, turn: &[Work]) -> Vec<Outcome> {
+        let steps: Vec<_> = turn.iter().filter_map(|work| work.step()).collect();
+        let Some((workflow, _)) = steps.first().copied() else {
+            let mut outcomes = Vec::new();
+            for work in turn {
+                outcomes.push((*work, self.outputs(work.workflow()).await));
+            }
+            return outcomes;
+        };
+        let indexes = steps.iter().map(|(_, index)| *index).collect();
+        let mut rows = match self.store.reads().workflows(WorkflowQuery::Work(workflow, indexes)).await {
+            // One of them: the others continue.
+            Err(rota_store::Error::Corrupt(_)) if turn.len() > 1 => {
+                let mut outcomes = Vec::new();
+                for work in turn {
+                    outcomes.extend(Box::pin(self.turn(&[*work])).await);
+                }
+                return outcomes;
+            }
+            rows => match read(rows) {
+                Ok(rows) => rows,
+                Err(delay) => return vec![(turn[0], Err(delay))],
+            },
+        };
+        let Some(workflow) = rows.workflows.pop() else {
+            return turn.iter().map(|work| (*work, Ok(None))).collect();
+        };
+        let mut bodies: BTreeMap<_, _> = rows.bodies.into_iter().collect();
+        let mut steps: BTreeMap<_, _> = rows.steps.into_iter().map(|step| (step.index, step)).collect();
+        let spec = bodies.remove(&WORKFLOW_MEMBER).unwrap_or_default();
+        let around = Around::new(&self.store, &self.creator, &workflow, spec, turn.len() > 1);
+        let (begin, mut bytes, mut outcomes) = (Instant::now(), 0, Vec::with_capacity(turn.len()));
+        for work in turn {
+            let Some(key) = work.step() else { break };
+            let (step, body) = (steps.remove(&key.1), bodies.remove(&key.1));
+            let outcome = match step.filter(Step::needs_driver) {
+                Some(step) => Box::pin(self.step(&around, key, &step, body)).await,
+                None => Ok(None),
+            };
+            if let Ok(Some(evaluated)) = &outcome {
+                bytes += room::bytes(&evaluated.command);
+            }
+            let waits = matches!(outcome, Err(Delay::Store(_)));
+            outcomes.push((*work, outcome));
+            if waits || bytes >= room::TURN_BYTES || begin.elapsed() >= MAX_TURN {
+                break;
+            }
+        }
+        outcomes
+    }
+
+    async fn step(
+        &self,
+        around: &Around<'_>,
+        key: StepKey,
+        step: &Step,
+        body: Option<Bytes>,
+    ) -> Result<Option<Evaluated>, Delay> {
+        let workflow = around.workflow;
         // The engine would refuse it.
         if workflow.is_paused() && (step.state == StepState::Ready || step.wanted() > 0) {
             return self.hold(key).await.map(|()| None);
         }
-        let mut bodies = rows.bodies.into_iter().map(|(_, body)| body);
-        let Some(stored) = bodies.next().and_then(|body| StoredStep::decode(body).ok()) else {
+        let Some(stored) = body.and_then(|body| StoredStep::decode(body).ok()) else {
             tracing::error!(workflow = %workflow.id, step = step.name, "the spec of a step cannot be decoded");
-            let action = evaluate::fail(&step, "its spec cannot be decoded".to_owned());
+            let action = evaluate::fail(step, "its spec cannot be decoded".to_owned());
             return Ok(Some(drive(key, action).into()));
         };
         let ends_it = step.finally || step.compensation.is_some();
         if self.ready.has_spent_all(key.0, ends_it) {
-            return Ok(Some(drive(key, evaluate::fail(&step, SPENT.to_owned())).into()));
+            return Ok(Some(drive(key, evaluate::fail(step, SPENT.to_owned())).into()));
         }
-        let spec = bodies.next().unwrap_or_default();
-        let (next, spent) = evaluate::next(&self.store, &self.creator, workflow, &step, stored, spec).await;
+        let (next, spent) = evaluate::next(around, step, stored).await;
         let next = match next {
             Ok(next) => next,
             Err(NoValues::Later(status)) => return Err(Delay::Step(status)),

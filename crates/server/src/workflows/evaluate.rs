@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use bytes::Bytes;
 use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::task::Trace;
@@ -17,11 +16,11 @@ use rota_store::{Action, Create};
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
+use super::around::Around;
 use super::fill::TaskTemplate;
 use super::values::{self, NoFill, NoValues};
 use super::{bounds, compensations, nested, reuse, typed};
 use crate::grpc::{Creator, Kept};
-use crate::store_client::StoreClient;
 use crate::wire::workflow::{self as wire, Files, MAX_VALUES, StoredStep};
 
 /// Bytes of the specs of tasks that one command creates.
@@ -39,18 +38,15 @@ impl From<Action> for Next {
     }
 }
 
-/// Returns the next command for a step, and the work that its expressions have needed. `spec` is that of the workflow. What cannot be evaluated fails the step; an error means that the store or the storage
-/// must be asked again.
+/// Returns the next command for a step, and the work that its expressions have needed. What cannot be evaluated fails the step; an error
+/// means that the store or the storage must be asked again.
 pub(super) async fn next(
-    store: &StoreClient,
-    creator: &Creator,
-    workflow: &Workflow,
+    around: &Around<'_>,
     step: &Step,
     stored: StoredStep,
-    spec: Bytes,
 ) -> (Result<Option<Next>, NoValues>, u64) {
     let meter = OnceLock::new();
-    let next = match attempt(store, creator, workflow, step, stored, spec, &meter).await {
+    let next = match attempt(around, step, stored, &meter).await {
         Err(NoValues::Step(message)) => Ok(Some(fail(step, message).into())),
         next => next,
     };
@@ -70,21 +66,18 @@ pub(super) fn failed(error: impl std::fmt::Display) -> NoValues {
 }
 
 async fn attempt(
-    store: &StoreClient,
-    creator: &Creator,
-    workflow: &Workflow,
+    around: &Around<'_>,
     step: &Step,
     stored: StoredStep,
-    workflow_spec: Bytes,
     meter: &OnceLock<Values>,
 ) -> Result<Option<Next>, NoValues> {
+    let Around { store, creator, workflow, .. } = *around;
     let spec = stored.step.unwrap_or_default();
     let repeats = spec.repeat.is_some() && spec.for_each.is_none();
-    let around = &values::decode(workflow_spec)?;
     let no_files = Files::new();
-    let files = around.spec.as_ref().map_or(&no_files, |spec| &spec.input_files);
+    let files = around.spec()?.spec.as_ref().map_or(&no_files, |spec| &spec.input_files);
     let read = async move |seen: BTreeMap<String, u32>| -> Result<Values, NoValues> {
-        let values = values::read(store, workflow, around, &seen).await?;
+        let values = around.values(seen).await?;
         // There is one read.
         let _ = meter.set(values.meter());
         let values = values.round(u64::from(step.round));

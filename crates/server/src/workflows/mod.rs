@@ -2,6 +2,7 @@
 //! Decides no order and no policy: `core::workflow` does. Every answer is a command that the engine checks against the state of
 //! the step, so that a repeated one changes nothing.
 
+mod around;
 mod bounds;
 mod compensations;
 mod driver;

@@ -7,10 +7,12 @@ use rota_core::workflow::Workflow;
 use rota_core::{Namespace, WorkflowKey};
 use rota_store::StepKey;
 
-/// Steps of one workflow that are evaluated at the same time.
+/// Turns of one workflow at the same time.
 const MAX_PER_WORKFLOW: usize = 2;
-/// Steps of one namespace that are evaluated at the same time: fewer than those of all, so that others need not wait for it.
+/// Turns of one namespace at the same time: fewer than those of all, so that others need not wait for it.
 const MAX_PER_NAMESPACE: usize = super::driver::CONCURRENCY - 2;
+/// Steps of one turn, if they need little time.
+const MAX_PER_TURN: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Work {
@@ -23,6 +25,13 @@ impl Work {
     pub(super) fn workflow(self) -> WorkflowKey {
         match self {
             Self::Step((workflow, _)) | Self::Outputs(workflow) => workflow,
+        }
+    }
+
+    pub(super) fn step(self) -> Option<StepKey> {
+        match self {
+            Self::Step(key) => Some(key),
+            Self::Outputs(_) => None,
         }
     }
 }
@@ -103,8 +112,9 @@ impl Queue {
         self.list(work.workflow())
     }
 
-    /// Takes the next one, which is then evaluated.
-    pub(super) fn pop(&mut self) -> Option<Work> {
+    /// Takes the next turn, which is then evaluated: steps of one workflow, or its outputs. Each turn that a workflow may have leaves as
+    /// many to the others.
+    pub(super) fn pop(&mut self) -> Option<Vec<Work>> {
         let namespace = self.turns.pop_front()?;
         let of_namespace = self.namespaces.get_mut(&namespace)?;
         of_namespace.is_listed = false;
@@ -112,18 +122,36 @@ impl Queue {
         of_namespace.evaluating += 1;
         let of = self.workflows.get_mut(&key)?;
         of.is_listed = false;
+        let share = of.order.len().div_ceil(MAX_PER_WORKFLOW.saturating_sub(of.evaluating).max(1));
         of.evaluating += 1;
-        let work = of.order.pop_front()?;
-        self.known.remove(&work);
-        self.under_way.insert(work, false);
+        let mut turn = vec![of.order.pop_front()?];
+        let may_follow = |work: &mut Work| matches!(work, Work::Step(_));
+        while turn.len() < share.min(MAX_PER_TURN)
+            && let Some(work) = of.order.pop_front_if(may_follow)
+        {
+            turn.push(work);
+        }
+        for work in &turn {
+            self.known.remove(work);
+            self.under_way.insert(*work, false);
+        }
         self.list(key);
         self.list_namespace(namespace);
-        Some(work)
+        Some(turn)
     }
 
-    /// Ends an evaluation, whose commit may follow. Returns whether a worker must look at what may be next.
-    pub(super) fn evaluated(&mut self, work: Work, spent: u64) -> bool {
-        let key = work.workflow();
+    /// Puts back what a turn had no time for, before what has been pushed since.
+    pub(super) fn put_back(&mut self, left: &[Work]) {
+        for work in left.iter().rev() {
+            self.under_way.remove(work);
+            if self.known.insert(*work) {
+                self.workflows.entry(work.workflow()).or_default().order.push_front(*work);
+            }
+        }
+    }
+
+    /// Ends the evaluation of a turn of a workflow, whose commit may follow. Returns whether a worker must look at what may be next.
+    pub(super) fn evaluated(&mut self, key: WorkflowKey, spent: u64) -> bool {
         let Some(of) = self.workflows.get_mut(&key) else { return false };
         of.evaluating -= 1;
         of.spent = of.spent.saturating_add(spent);
@@ -200,7 +228,7 @@ mod tests {
 
     /// Takes all that may be evaluated at the same time. Returns their workflows.
     fn take(queue: &mut Queue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.pop()).map(|work| work.workflow().0).collect()
+        std::iter::from_fn(|| queue.pop()).map(|turn| turn[0].workflow().0).collect()
     }
 
     #[test]
@@ -213,7 +241,7 @@ mod tests {
         queue.push(step(2, 0));
         queue.push(step(3, 0));
         assert_eq!(take(&mut queue), [2, 3]);
-        assert!(queue.evaluated(step(1, 0), 5), "its next one may follow");
+        assert!(queue.evaluated(WorkflowKey(1), 5), "its next one may follow");
         assert_eq!((take(&mut queue), queue.spent(WorkflowKey(1))), (vec![1], 5));
     }
 
@@ -228,7 +256,7 @@ mod tests {
         assert_eq!(take(&mut queue), (1..=MAX_PER_NAMESPACE as u64).collect::<Vec<_>>());
         queue.push(step(100, 0));
         assert_eq!(take(&mut queue), [100]);
-        queue.evaluated(step(1, 0), 0);
+        queue.evaluated(WorkflowKey(1), 0);
         assert_eq!(take(&mut queue), [7]);
     }
 
@@ -241,12 +269,42 @@ mod tests {
             }
         }
         let mut order = Vec::new();
-        while let Some(work) = queue.pop() {
-            order.push(work.workflow().0);
-            queue.evaluated(work, 0);
-            queue.committed(work);
+        while let Some(turn) = queue.pop() {
+            // Expressions that need much time.
+            queue.put_back(&turn[1..]);
+            queue.evaluated(turn[0].workflow(), 0);
+            queue.committed(turn[0]);
+            order.push(turn[0].workflow().0);
         }
         assert_eq!(order, [1, 3, 2, 3, 1, 3, 2, 1, 2]);
+    }
+
+    #[test]
+    fn steps_of_a_workflow_share_its_turns() {
+        let mut queue = queue(&[(1, "a")]);
+        let turn = |range: std::ops::Range<u32>| Some(range.map(|index| step(1, index)).collect::<Vec<_>>());
+        for index in 0..3 {
+            queue.push(step(1, index));
+        }
+        queue.push(Work::Outputs(WorkflowKey(1)));
+        assert_eq!((queue.pop(), queue.pop()), (turn(0..2), turn(2..3)));
+        queue.put_back(&[step(1, 1)]);
+        // A commit has changed it meanwhile.
+        assert!(!queue.push(step(1, 1)) && !queue.push(step(1, 0)));
+        queue.evaluated(WorkflowKey(1), 0);
+        assert_eq!(queue.pop(), turn(1..2));
+        queue.evaluated(WorkflowKey(1), 0);
+        assert_eq!(queue.pop(), Some(vec![Work::Outputs(WorkflowKey(1))]));
+        assert!(!queue.committed(step(1, 2)));
+        queue.evaluated(WorkflowKey(1), 0);
+        assert!(queue.committed(step(1, 0)), "it is evaluated again");
+        assert_eq!(queue.pop(), turn(0..1));
+        let most = u32::try_from(MAX_PER_TURN).unwrap();
+        for index in 10..200 {
+            queue.push(step(1, index));
+        }
+        queue.evaluated(WorkflowKey(1), 0);
+        assert_eq!(queue.pop(), turn(10..10 + most));
     }
 
     #[test]
@@ -256,12 +314,12 @@ mod tests {
             Workflow::new(rota_core::WorkflowId(uuid::Uuid::from_u128(1)), Namespace::new("a").unwrap());
         workflow.key = WorkflowKey(1);
         queue.push(step(1, 0));
-        let work = queue.pop().unwrap();
+        let turn = queue.pop().unwrap();
         workflow.state = rota_core::workflow::State::Succeeded;
         queue.observe(&workflow);
         assert!(queue.knows(WorkflowKey(1)), "it is evaluated");
-        queue.evaluated(work, 1);
-        queue.committed(work);
+        queue.evaluated(WorkflowKey(1), 1);
+        queue.committed(turn[0]);
         assert!(queue.workflows.is_empty() && queue.namespaces.is_empty() && queue.turns.is_empty());
         assert!(queue.known.is_empty() && queue.under_way.is_empty());
     }

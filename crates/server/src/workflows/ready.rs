@@ -44,19 +44,24 @@ struct Failures {
     last: String,
 }
 
-/// Work that has left the queue, until it is dropped.
+/// Work of one workflow that has left the queue, until it is dropped.
 pub(super) struct UnderWay {
     ready: Arc<ReadySteps>,
-    pub(super) work: Work,
+    pub(super) turn: Vec<Work>,
     is_evaluated: bool,
 }
 
 impl UnderWay {
-    /// Lets others be evaluated, before the result of this one is committed.
-    pub(super) fn evaluated(&mut self, spent: u64) {
-        if !std::mem::replace(&mut self.is_evaluated, true)
-            && self.ready.waiting.lock().queue.evaluated(self.work, spent)
-        {
+    /// Lets others be evaluated, before the results of these are committed. What follows after the first ones was not evaluated.
+    pub(super) fn evaluated(&mut self, count: usize, spent: u64) {
+        if std::mem::replace(&mut self.is_evaluated, true) {
+            return;
+        }
+        let Some(key) = self.turn.first().map(|work| work.workflow()) else { return };
+        let left = self.turn.split_off(count.min(self.turn.len()));
+        let mut waiting = self.ready.waiting.lock();
+        waiting.queue.put_back(&left);
+        if waiting.queue.evaluated(key, spent) {
             self.ready.wake.notify_one();
         }
     }
@@ -64,9 +69,12 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.evaluated(0);
-        if self.ready.waiting.lock().queue.committed(self.work) {
-            self.ready.wake.notify_one();
+        self.evaluated(usize::MAX, 0);
+        let mut waiting = self.ready.waiting.lock();
+        for work in &self.turn {
+            if waiting.queue.committed(*work) {
+                self.ready.wake.notify_one();
+            }
         }
     }
 }
@@ -229,17 +237,17 @@ impl ReadySteps {
     }
 
     fn pop(self: &Arc<Self>) -> Option<UnderWay> {
-        let work = self.waiting.lock().queue.pop()?;
-        Some(UnderWay { ready: Arc::clone(self), work, is_evaluated: false })
+        let turn = self.waiting.lock().queue.pop()?;
+        Some(UnderWay { ready: Arc::clone(self), turn, is_evaluated: false })
     }
 
     /// Waits for the next one.
     pub(super) async fn next(self: &Arc<Self>) -> UnderWay {
         loop {
-            if let Some(work) = self.pop() {
+            if let Some(under_way) = self.pop() {
                 // Another worker may sleep although there is more.
                 self.wake.notify_one();
-                return work;
+                return under_way;
             }
             self.wake.notified().await;
         }
@@ -263,11 +271,11 @@ mod tests {
     const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
     async fn next(ready: &Arc<ReadySteps>) -> Work {
-        tokio::time::timeout(WAIT_TIMEOUT, ready.next()).await.unwrap().work
+        tokio::time::timeout(WAIT_TIMEOUT, ready.next()).await.unwrap().turn[0]
     }
 
     fn pop(ready: &Arc<ReadySteps>) -> Option<Work> {
-        ready.pop().map(|popped| popped.work)
+        ready.pop().map(|popped| popped.turn[0])
     }
 
     #[test]
@@ -278,7 +286,7 @@ mod tests {
             for index in steps {
                 assert!(!ready.has_spent_all(workflow, ends_it), "{index}");
                 ready.push(Work::Step((workflow, index)));
-                ready.pop().unwrap().evaluated(values::MAX_WORK);
+                ready.pop().unwrap().evaluated(1, values::MAX_WORK);
             }
             assert!(ready.has_spent_all(workflow, ends_it));
         }
@@ -330,7 +338,7 @@ mod tests {
         ready.restore(&store).await.unwrap();
         let under_way = ready.pop().unwrap();
         ready.restore(&store).await.unwrap();
-        assert_eq!((under_way.work, pop(&ready)), (step, None));
+        assert_eq!((under_way.turn[0], pop(&ready)), (step, None));
         drop(under_way);
         assert_eq!(pop(&ready), None);
         ready.restore(&store).await.unwrap();

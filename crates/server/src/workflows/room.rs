@@ -9,9 +9,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes that a task counts for if its payload is smaller: so much may its record and its place in the transaction take.
 const TASK_BYTES: usize = 32 << 10;
 const MAX_BYTES: usize = 2 * MAX_TASKS_PER_COMMIT * TASK_BYTES;
+/// Bytes with which a turn ends, so that those of others have room, too.
+pub(super) const TURN_BYTES: usize = MAX_BYTES / 8;
 
 /// Room of a command, until it is dropped.
 pub(super) type Room = OwnedSemaphorePermit;
+
+/// Returns the bytes that a command counts for.
+pub(super) fn bytes(command: &WorkflowCommand) -> usize {
+    command.payload_bytes().max(command.tasks().len().max(1) * TASK_BYTES)
+}
 
 #[derive(Clone)]
 pub(super) struct Uncommitted(Arc<Semaphore>);
@@ -23,12 +30,10 @@ impl Default for Uncommitted {
 }
 
 impl Uncommitted {
-    /// Waits for the room of a command. One that is larger than all of it waits until there is no other.
-    pub(super) async fn acquire(&self, command: &WorkflowCommand) -> Option<Room> {
-        let tasks = command.tasks().len().max(1) * TASK_BYTES;
-        let bytes = command.payload_bytes().max(tasks).min(MAX_BYTES);
+    /// Waits for the room of commands that have so many bytes. More than all of it waits until there are no others.
+    pub(super) async fn acquire(&self, bytes: usize) -> Option<Room> {
         // It is never closed.
-        Arc::clone(&self.0).acquire_many_owned(u32::try_from(bytes).ok()?).await.ok()
+        Arc::clone(&self.0).acquire_many_owned(u32::try_from(bytes.min(MAX_BYTES)).ok()?).await.ok()
     }
 }
 
@@ -48,7 +53,7 @@ mod tests {
     async fn large_commands_wait_for_each_other() {
         let room = Uncommitted::default();
         let large = conclude(MAX_BYTES / 2);
-        let acquire = |command: &WorkflowCommand| room.acquire(command).now_or_never().flatten();
+        let acquire = |command: &WorkflowCommand| room.acquire(bytes(command)).now_or_never().flatten();
         let (first, second) = (acquire(&large).unwrap(), acquire(&large).unwrap());
         assert!(acquire(&conclude(0)).is_none());
         drop(first);

@@ -60,6 +60,7 @@ const INDEXES: &[(&str, &str)] = &[
     (sql::LOAD_STEP_TASKS, "specs_step"),
     (sql::STEP_RESULTS, "specs_step"),
     (sql::STEPS_AT, "AND (step = want.step)"),
+    (sql::STEP_SPECS_AT, "AND (step = want.step)"),
     (sql::STEP_OUTPUTS, "AND (step = want.step)"),
     (sql::WORKFLOW_OUTCOMES, "workflows_id"),
     (sql::WORKFLOW_OUTCOMES, "AND (id = want.id)"),

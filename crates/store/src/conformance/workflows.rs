@@ -10,8 +10,8 @@ use super::follow_ups::{MOST, settle};
 use super::harness::{Harness, namespace, on_alias};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
 use crate::{
-    Action, Command, Commit, Refused, Reply, WORKFLOW_OUTPUT, WorkflowCommand, WorkflowFilter, WorkflowQuery,
-    input_files, reused_item, reused_lists, reused_results,
+    Action, Command, Commit, Refused, Reply, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowCommand,
+    WorkflowFilter, WorkflowQuery, input_files, reused_item, reused_lists, reused_results,
 };
 
 /// Steps that need one: more than one commit notifies.
@@ -64,10 +64,12 @@ async fn graph(t: &mut Harness, reloads: bool) {
     assert_eq!(spec, [(0, Bytes::from_static(b"spec"))]);
     let query = WorkflowQuery::StepSpecs { workflow: run.key(), from: 1, limit: 1 };
     assert_eq!(run.query(query).await.bodies, [(1, Bytes::from_static(b"spec of each"))]);
-    let work = run.query(WorkflowQuery::Work((run.key(), 1))).await;
-    assert_eq!((work.workflows, work.steps[0].name.as_str()), (vec![run.workflow().await], "each"));
-    let bodies: Vec<_> = work.bodies.iter().map(|(_, body)| &body[..]).collect();
-    assert_eq!(bodies, [&b"spec of each"[..], b"spec"]);
+    let work = run.query(WorkflowQuery::Work(run.key(), vec![1, 0, 99])).await;
+    assert_eq!(work.workflows, [run.workflow().await]);
+    assert_eq!(work.steps.iter().map(|step| step.index).collect::<Vec<_>>(), [1, 0]);
+    let bodies: Vec<_> = work.bodies.iter().map(|(number, body)| (*number, &body[..])).collect();
+    assert_eq!(bodies[0], (1, &b"spec of each"[..]));
+    assert_eq!((bodies.len(), bodies[1].0, bodies[2]), (3, 0, (WORKFLOW_MEMBER, &b"spec"[..])));
     assert_eq!(run.driven().await, [0]);
     run.run(0, ok("planned")).await;
     assert_eq!(run.results(0, 1).await, [Some(Bytes::from_static(b"planned"))]);

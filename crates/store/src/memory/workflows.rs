@@ -9,8 +9,8 @@ use rota_core::{TaskKey, Timestamp, WorkflowKey};
 use super::Contents;
 use crate::{
     GROUP_WINDOW, GroupKey, GroupMember, NameKey, Removal, RemovalPage, StepKey, StepPage, StepRow,
-    StepTasksPage, TaskRow, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowLoad, WorkflowLoaded, WorkflowQuery,
-    WorkflowRows, place_of, stored_end,
+    StepTasksPage, TaskRow, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
+    WorkflowQuery, WorkflowRows, place_of, stored_end,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -217,11 +217,13 @@ impl Contents {
                 let steps = indexes.iter().filter_map(|index| of.steps.get(&(*workflow, *index)));
                 rows.steps = steps.cloned().collect();
             }
-            WorkflowQuery::Work(key) => {
-                rows.workflows.extend(of.records.get(&key.0).cloned());
-                rows.steps.extend(of.steps.get(key).cloned());
-                let specs = [of.step_specs.get(key), of.specs.get(&key.0)];
-                rows.bodies = specs.into_iter().flatten().map(|body| (key.1, body.clone())).collect();
+            WorkflowQuery::Work(key, indexes) => {
+                rows.workflows.extend(of.records.get(key).cloned());
+                for index in indexes {
+                    rows.steps.extend(of.steps.get(&(*key, *index)).cloned());
+                    rows.bodies.extend(of.step_specs.get(&(*key, *index)).map(|body| (*index, body.clone())));
+                }
+                rows.bodies.extend(of.specs.get(key).map(|body| (WORKFLOW_MEMBER, body.clone())));
             }
             WorkflowQuery::StepSpecs { workflow, from, limit } => {
                 let steps = of.of(*workflow, *from).take(*limit);

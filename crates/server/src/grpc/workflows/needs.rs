@@ -30,7 +30,7 @@ impl Workflows {
             let why = if workflow.message.is_empty() { why } else { format!("{why}: {}", workflow.message) };
             return Ok(vec![cause("step_skipped", why)]);
         }
-        let rows = self.query(WorkflowQuery::Work((workflow.key, step.index))).await?;
+        let rows = self.query(WorkflowQuery::Work(workflow.key, vec![step.index])).await?;
         let body = rows.bodies.into_iter().next().map(|(_, body)| body).unwrap_or_default();
         let stored = StoredStep::decode(body).unwrap_or_default();
         let spec = stored.step.unwrap_or_default();
