@@ -1,7 +1,7 @@
 //! Runs a fixed number of tasks, whose instructions `scripts/instructions` counts.
 //!
 //! ```text
-//! instructions store|control-plane ROUNDS
+//! instructions store|control-plane|workflow ROUNDS
 //! ```
 
 use anyhow::{Context, Result};

@@ -16,12 +16,15 @@ use rota_store::Reply;
 use crate::dispatch::settled;
 use crate::plane::{NAMESPACE, Plane, open, task};
 use crate::raw;
+use crate::short_workflows::{request, succeeded};
+use crate::workflow::Shape;
 
 /// Tasks of a round, as many as the store creates per commit.
 const TASKS: usize = 64;
 /// Tasks at a time of the control plane: so few that each attempt starts long before its deadline also under Callgrind on a busy machine.
 /// Those that miss it are assigned again, and would be counted again.
 const CLIENTS: usize = 16;
+const WORKERS: usize = 4;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The part of Rota that runs the tasks.
@@ -31,6 +34,8 @@ pub enum Subject {
     Store,
     /// Clients, control plane and workers, all in this process.
     ControlPlane,
+    /// The same with one workflow, whose steps all need the first one.
+    Workflow,
 }
 
 impl FromStr for Subject {
@@ -40,17 +45,19 @@ impl FromStr for Subject {
         match name {
             "store" => Ok(Self::Store),
             "control-plane" => Ok(Self::ControlPlane),
-            _ => bail!("unknown subject {name:?}: must be store or control-plane"),
+            "workflow" => Ok(Self::Workflow),
+            _ => bail!("unknown subject {name:?}: must be store, control-plane or workflow"),
         }
     }
 }
 
 impl Subject {
-    /// Runs rounds of 64 tasks, with a store in `folder`.
+    /// Runs rounds of 64 tasks, or as many steps, with a store in `folder`.
     pub async fn run(self, rounds: usize, folder: &Path) -> Result<()> {
         match self {
             Self::Store => store(rounds, folder).await,
             Self::ControlPlane => control_plane(rounds, folder).await,
+            Self::Workflow => workflow(rounds, folder).await,
         }
     }
 }
@@ -77,10 +84,24 @@ async fn store(rounds: usize, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn control_plane(rounds: usize, folder: &Path) -> Result<()> {
+/// Starts a control plane whose workers have so many slots together.
+async fn start(folder: &Path, slots: usize) -> Result<Plane> {
     // No heartbeats: their number depends on time.
     let timing = Timing { heartbeat: HOUR, heartbeat_timeout: 2 * HOUR, ..Timing::default() };
-    let plane = Plane::with_timing(open(folder)?, folder, 4, CLIENTS, timing).await?;
+    Plane::with_timing(open(folder)?, folder, WORKERS, slots / WORKERS, timing).await
+}
+
+async fn workflow(rounds: usize, folder: &Path) -> Result<()> {
+    let plane = start(folder, CLIENTS).await?;
+    let graph = Shape::Wide.graph(rounds * TASKS, 0);
+    let created = plane.workers.client.create_workflow(request(&graph)).await?;
+    succeeded(&plane.workers, created.name).await?;
+    plane.stop().await;
+    Ok(())
+}
+
+async fn control_plane(rounds: usize, folder: &Path) -> Result<()> {
+    let plane = start(folder, WORKERS * CLIENTS).await?;
     let workers = &plane.workers;
     for done in (CLIENTS..=rounds * TASKS).step_by(CLIENTS) {
         let create = |_| async {

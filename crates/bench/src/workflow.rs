@@ -94,7 +94,7 @@ struct Measured {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Shape {
+pub(crate) enum Shape {
     Chain,
     Wide,
     Random,
@@ -104,7 +104,7 @@ enum Shape {
 type Graph = Vec<Vec<usize>>;
 
 impl Shape {
-    fn graph(self, steps: usize, seed: u64) -> Graph {
+    pub(crate) fn graph(self, steps: usize, seed: u64) -> Graph {
         let mut random = StdRng::seed_from_u64(seed);
         let needs = |index: usize| match self {
             _ if index == 0 => Vec::new(),
