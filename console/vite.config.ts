@@ -51,6 +51,9 @@ function compressed(): Plugin {
 
 export default defineConfig({
   plugins: [react(), compressed()],
+  // The server names the path of the page, and a nonce for each response.
+  base: "./",
+  html: { cspNonce: "ROTA_NONCE" },
   build: { modulePreload: { polyfill: false }, assetsInlineLimit: 0 },
   server: { proxy: { "/api": process.env.ROTA_ENDPOINT ?? "http://127.0.0.1:7420" } },
 });

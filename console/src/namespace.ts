@@ -1,6 +1,7 @@
 import { useSyncExternalStore } from "react";
+import { ofBase } from "./base";
 
-const KEY = "rota.namespace";
+const KEY = ofBase("rota.namespace");
 const listeners = new Set<() => void>();
 
 /** Of this window: what another one shows must not change what an action here reaches. A reload keeps it, and a new window begins with the last one. */

@@ -5,6 +5,7 @@ import {
   lazyRouteComponent,
   Navigate,
 } from "@tanstack/react-router";
+import { BASE, movedBelow } from "./base";
 import { Shell } from "./components/Shell";
 import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";
@@ -93,7 +94,13 @@ const system = createRoute({
   component: lazyRouteComponent(() => import("./features/system/SystemPage"), "SystemPage"),
 });
 
+const moved = movedBelow(BASE, location.pathname);
+if (moved !== undefined) {
+  history.replaceState(null, "", moved + location.search + location.hash);
+}
+
 export const router = createRouter({
+  basepath: BASE,
   routeTree: root.addChildren([
     home,
     inbox,

@@ -30,6 +30,10 @@ const problems = [];
 const servers = new Set();
 export let base;
 export let browser;
+/** Path below which the control plane serves its pages. */
+let path = "";
+/** Further arguments of `rota dev`. */
+let extra = [];
 let dev;
 
 export const freePort = () =>
@@ -87,7 +91,7 @@ export async function stop(child, signal = "SIGTERM") {
 export async function start() {
   const listen = new URL(base).host;
   const args = ["--listen", listen, "--data-dir", join(folder, "data"), "--claude-program", CLI];
-  dev = await serve(["dev", ...args], base);
+  dev = await serve(["dev", ...args, ...extra], base);
 }
 
 /** Processor seconds that the control plane has used, and the bytes of memory that it has. */
@@ -122,17 +126,25 @@ export async function api(method, path, body) {
 /** Addresses that are no pages: calls, and sign-in at an issuer. */
 const NO_PAGE = /^\/(api|sign-in|authorize)(\/|$)/;
 
-/** Serves the pages of a context from the built files, under the program's own policy. */
+/** Returns the path of an address as the program sees it. */
+const seen = ({ pathname }) => (pathname.startsWith(`${path}/`) ? pathname.slice(path.length) : pathname);
+
+/** Serves the pages of a context from the built files, as the program does: under its policy, and with its nonce in the page. */
 async function serveBuilt(context) {
   const policy = (await fetch(base)).headers.get("content-security-policy");
+  const [, nonce = ""] = /'nonce-([^']+)'/.exec(policy) ?? [];
+  const page = readFileSync(join(DIST, "index.html"), "utf8")
+    .replaceAll('"./', `"${path}/`)
+    .replaceAll("ROTA_NONCE", nonce);
   await context.route(
-    (url) => !NO_PAGE.test(url.pathname),
+    (url) => !NO_PAGE.test(seen(url)),
     async (route) => {
-      const { pathname } = new URL(route.request().url());
+      const pathname = seen(new URL(route.request().url()));
       const named = join(DIST, pathname);
-      const path = extname(pathname) && existsSync(named) ? named : join(DIST, "index.html");
-      const headers = { "Content-Type": TYPES[extname(path)], "Content-Security-Policy": policy };
-      await route.fulfill({ body: readFileSync(path), headers });
+      const isFile = extname(pathname) && existsSync(named);
+      const type = isFile ? TYPES[extname(named)] : TYPES[".html"];
+      const headers = { "Content-Type": type, "Content-Security-Policy": policy };
+      await route.fulfill({ body: isFile ? readFileSync(named) : page, headers });
     },
   );
 }
@@ -218,8 +230,9 @@ export async function until(name, state) {
   }
 }
 
-/** Starts everything before the tests of a file, and ends it after them. */
-export function setUp() {
+/** Starts everything before the tests of a file, and ends it after them: with arguments of `rota dev`, and the path that they give it. */
+export function setUp(options = {}) {
+  ({ args: extra = [], path = "" } = options);
   before(async () => {
     base = `http://127.0.0.1:${await freePort()}`;
     mkdirSync(join(folder, "work"));

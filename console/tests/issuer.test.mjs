@@ -53,17 +53,31 @@ async function startIssuer() {
   };
 }
 
-before(async () => {
-  issuer = await startIssuer();
-  endpoint = `http://127.0.0.1:${await freePort()}`;
-  const [people, token] = [join(folder, "sign-in.toml"), join(folder, "people-token")];
-  const head = `issuer = "${issuer.url}"\nclient_id = "rota"\nurl = "${endpoint}"\nname = "Example"\n`;
+/** Starts a control plane with the provider, below a path. Returns the process and its address. */
+async function startServer(path = "") {
+  const endpoint = `http://127.0.0.1:${await freePort()}`;
+  const name = `people${path.replace("/", "-")}`;
+  const [people, token] = [join(folder, `${name}.toml`), join(folder, `${name}.token`)];
+  const head = `issuer = "${issuer.url}"\nclient_id = "rota"\nurl = "${endpoint}${path}"\nname = "Example"\n`;
   const allow = (who, role) => `[[allow]]\n${who}\nrole = "${role}"\n`;
   const list = allow('subject = "ada"', "admin") + allow('group = "guests"', "viewer");
   writeFileSync(people, head + list, { mode: 0o600 });
   writeFileSync(token, `${ADMIN}\n`, { mode: 0o600 });
-  const args = ["--listen", new URL(endpoint).host, "--data-dir", join(folder, "people")];
-  server = await serve(["server", ...args, "--token-file", token, "--sign-in", people], endpoint);
+  const args = [
+    "--listen",
+    new URL(endpoint).host,
+    "--data-dir",
+    join(folder, name),
+    "--base-path",
+    path || "/",
+  ];
+  const server = await serve(["server", ...args, "--token-file", token, "--sign-in", people], endpoint);
+  return { server, endpoint };
+}
+
+before(async () => {
+  issuer = await startIssuer();
+  ({ server, endpoint } = await startServer());
 });
 
 after(async () => {
@@ -124,6 +138,32 @@ test("a person signs in by the button, and out", options, async () => {
   await page.reload();
   await button(page).waitFor();
   await page.context().close();
+});
+
+test("a person signs in below a base path", options, async () => {
+  await issuer.signsIn({ sub: "ada", preferred_username: "Ada" });
+  const below = await startServer("/rota");
+  const page = await newPage(await browser.newContext({ locale: "en-US" }));
+  await page.goto(`${below.endpoint}/rota/workflows?view=all`);
+  await button(page).click();
+  await page.getByRole("heading", { name: "Workflows" }).waitFor();
+  assert.equal(page.url(), `${below.endpoint}/rota/workflows?view=all`);
+  const cookies = await page
+    .context()
+    .cookies([`${below.endpoint}/rota/api/v1/`, `${below.endpoint}/rota/sign-in`]);
+  assert.deepEqual(
+    cookies.map(({ name, path }) => [name, path]),
+    [[`rota-session-${new URL(below.endpoint).port}`, "/rota/api/"]],
+  );
+  await page.context().close();
+  await issuer.signsIn({ sub: "eve" });
+  const stranger = await newPage(await browser.newContext({ locale: "en-US" }));
+  await stranger.goto(`${below.endpoint}/rota/`);
+  await button(stranger).click();
+  await stranger.getByRole("alert").filter({ hasText: "You are not on the list" }).waitFor();
+  assert.ok(stranger.url().startsWith(`${below.endpoint}/rota/`));
+  await stranger.context().close();
+  await stop(below.server);
 });
 
 test("a session that ends loses nothing that was typed", options, async () => {

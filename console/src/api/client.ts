@@ -1,4 +1,5 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
+import { BASE } from "../base";
 import { expire, isSignedIn, setRole, signInChanges } from "./token";
 
 /** Codes of gRPC, as errors have them. */
@@ -96,6 +97,9 @@ function notice(error: ApiError, signIns: number): void {
   }
 }
 
+/** Returns the address of a call. */
+export const address = (path: string) => `${BASE}api/v1/${path}`;
+
 /** Sends a request, and returns its response once it has begun. */
 async function send(path: string, init: RequestInit): Promise<Response> {
   const signIns = signInChanges();
@@ -106,7 +110,7 @@ async function send(path: string, init: RequestInit): Promise<Response> {
   }, SLOW);
   let response: Response;
   try {
-    response = await fetch(`/api/v1/${path}`, init);
+    response = await fetch(address(path), init);
   } catch (error) {
     if (init.signal?.aborted) {
       throw error;

@@ -8,6 +8,7 @@ import {
   useState,
   useSyncExternalStore,
 } from "react";
+import { ofBase } from "../base";
 import { useNamespace } from "../namespace";
 import { Changes } from "./changes";
 import { query } from "./format";
@@ -59,7 +60,7 @@ export function FeedProvider<T extends Message>({
   children: ReactNode;
 }) {
   const namespace = useNamespace();
-  const name = `rota.${kind}.${namespace}`;
+  const name = ofBase(`rota.${kind}.${namespace}`);
   const isIn = useSyncExternalStore(onSignIn, isSignedIn);
   const reader = `${name} ${useSyncExternalStore(onSignIn, signInChanges)}`;
   const [refused, setRefused] = useState("");

@@ -1,3 +1,4 @@
+import { ofBase } from "../base";
 import { ApiError, Code, call, get, post } from "./client";
 import {
   isSignedIn,
@@ -59,7 +60,7 @@ export async function closeSession(): Promise<void> {
 
 /** Signs in by the code of a link, if the page was opened by one, or continues the session of the browser. */
 export async function startSession(): Promise<void> {
-  windows = new BroadcastChannel("rota.session");
+  windows = new BroadcastChannel(ofBase("rota.session"));
   windows.onmessage = ({ data }) => {
     if (data === "in" && !isSignedIn()) {
       void resumeSession().catch(() => {});

@@ -72,6 +72,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         overrides: v1::Overrides::All,
         timing: Timing::default(),
         console: false,
+        base_path: Default::default(),
         limits: rota_server::Limits::default(),
         cors_origins: Vec::new(),
         sessions: rota_server::SessionLimits::default(),

@@ -3,6 +3,7 @@
 //!
 //! # Main types
 //!
+//! - [`Pages`] is the page for one base path: the same files are built for each.
 //! - [`Layer`] answers `GET` of pages and their files, and passes everything else on: calls of gRPC are `POST`, those of the
 //!   HTTP API are below `/api/`.
 //!
@@ -13,9 +14,10 @@
 //!
 //! # Safety
 //!
-//! Pages run no script and load no style but their own files, connect to nothing but their own server, and cannot be framed.
+//! Pages run no script but their own files, load no style but these and those of their scripts (by a nonce), connect to nothing but their own server, and cannot be framed.
 //! The session of a browser is a cookie that no script can read, and that works for calls of these pages alone.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -23,6 +25,7 @@ use futures::future::{Either, Ready, ready};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tonic::body::Body;
+use uuid::Uuid;
 
 /// A file of the control centre.
 struct File {
@@ -40,33 +43,91 @@ const ASSETS: &str = "/assets/";
 const MISSING: &str = "<!doctype html><html lang=\"en\"><title>Rota</title><h1>Rota</h1>\
     <p>This program was built without the control centre: run scripts/console, then build it again. \
     The command line and the HTTP API work without it.</p></html>\n";
+/// Stands for the nonce in the page as it is built.
+const NONCE: &str = "ROTA_NONCE";
 /// Scripts, styles and connections of this server only; images also of what the page itself has read. Styles of elements are set by scripts, not by attributes.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; \
     font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// The control centre below a path.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    /// The page, with [`NONCE`].
+    index: Arc<str>,
+}
+
+impl Pages {
+    /// Returns the pages for a base path such as `/rota`; empty for the root.
+    pub fn new(base: &str) -> Self {
+        let built = FILES.iter().find(|file| file.path == INDEX);
+        let built = built.and_then(|file| std::str::from_utf8(file.body).ok()).unwrap_or(MISSING);
+        Self { index: Self::built(built, base) }
+    }
+
+    /// The build names its files relative to the page, which is shown at paths of any depth.
+    fn built(index: &str, base: &str) -> Arc<str> {
+        index.replace("\"./", &format!("\"{base}/")).into()
+    }
+
+    /// Returns a file, or the page that shows whatever the path names.
+    fn respond(&self, path: &str, headers: &HeaderMap, only_head: bool) -> Response<Body> {
+        let is_asset = path.starts_with(ASSETS);
+        let Some(file) = FILES.iter().find(|file| file.path == path && file.path != INDEX) else {
+            if is_asset {
+                let body = Bytes::from_static(b"there is no such file\n");
+                let mut missing = response("text/plain", body, only_head);
+                *missing.status_mut() = StatusCode::NOT_FOUND;
+                return missing;
+            }
+            return self.page(only_head);
+        };
+        let packed = file.packed.filter(|_| accepts_brotli(headers));
+        let body = Bytes::from_static(packed.unwrap_or(file.body));
+        let mut response = response(media_type(file.path), body, only_head);
+        let headers = response.headers_mut();
+        if is_asset {
+            let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+            headers.insert(header::CACHE_CONTROL, forever);
+        }
+        if packed.is_some() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+        }
+        response
+    }
+
+    /// Returns the page with a nonce of its own.
+    fn page(&self, only_head: bool) -> Response<Body> {
+        let nonce = Uuid::new_v4().simple().to_string();
+        let body = self.index.replace(NONCE, &nonce).into();
+        let mut response = response("text/html; charset=utf-8", body, only_head);
+        let policy = POLICY.replace("style-src 'self'", &format!("style-src 'self' 'nonce-{nonce}'"));
+        if let Ok(policy) = HeaderValue::from_str(&policy) {
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        response
+    }
+}
 
 /// Whether the program contains the control centre.
 pub fn is_built() -> bool {
     !FILES.is_empty()
 }
 
-/// Serves the control centre in front of other services.
-#[derive(Debug, Clone, Copy)]
-pub struct Layer {
-    /// Whether it is served; otherwise every request is passed on.
-    pub enabled: bool,
-}
+/// Serves the control centre in front of other services; without pages, every request is passed on.
+#[derive(Debug, Clone)]
+pub struct Layer(pub Option<Pages>);
 
 impl<S> tower::Layer<S> for Layer {
     type Service = Service<S>;
 
     fn layer(&self, inner: S) -> Service<S> {
-        Service { enabled: self.enabled, inner }
+        Service { pages: self.0.clone(), inner }
     }
 }
 
 #[derive(Debug, Clone)]
 pub struct Service<S> {
-    enabled: bool,
+    pages: Option<Pages>,
     inner: S,
 }
 
@@ -85,42 +146,14 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        if !self.enabled || !reads || path.starts_with("/api/") {
-            return Either::Left(self.inner.call(request));
+        match &self.pages {
+            Some(pages) if reads && !path.starts_with("/api/") => {
+                let only_head = *request.method() == Method::HEAD;
+                Either::Right(ready(Ok(pages.respond(path, request.headers(), only_head))))
+            }
+            _ => Either::Left(self.inner.call(request)),
         }
-        Either::Right(ready(Ok(respond(path, request.headers(), *request.method() == Method::HEAD))))
     }
-}
-
-/// Returns a file, or the page that shows whatever the path names.
-fn respond(path: &str, headers: &HeaderMap, only_head: bool) -> Response<Body> {
-    let named = FILES.iter().find(|file| file.path == path);
-    if named.is_none() && path.starts_with(ASSETS) {
-        return response(
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            b"there is no such file\n",
-            "no-cache",
-            None,
-            only_head,
-        );
-    }
-    let Some(file) = named.or_else(|| FILES.iter().find(|file| file.path == INDEX)) else {
-        return response(
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            MISSING.as_bytes(),
-            "no-cache",
-            None,
-            only_head,
-        );
-    };
-    let cache = if path.starts_with(ASSETS) { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let (body, encoding) = match file.packed.filter(|_| accepts_brotli(headers)) {
-        Some(packed) => (packed, Some("br")),
-        None => (file.body, None),
-    };
-    response(StatusCode::OK, media_type(file.path), body, cache, encoding, only_head)
 }
 
 fn accepts_brotli(headers: &HeaderMap) -> bool {
@@ -142,21 +175,14 @@ fn media_type(path: &str) -> &'static str {
     }
 }
 
-fn response(
-    status: StatusCode,
-    media_type: &'static str,
-    body: &'static [u8],
-    cache: &'static str,
-    encoding: Option<&'static str>,
-    only_head: bool,
-) -> Response<Body> {
-    let shown = if only_head { Bytes::new() } else { Bytes::from_static(body) };
+fn response(media_type: &'static str, body: Bytes, only_head: bool) -> Response<Body> {
+    let length = body.len();
+    let shown = if only_head { Bytes::new() } else { body };
     let mut response = Response::new(Body::new(Full::new(shown)));
-    *response.status_mut() = status;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, media_type),
-        (header::CACHE_CONTROL, cache),
+        (header::CACHE_CONTROL, "no-cache"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
@@ -165,21 +191,20 @@ fn response(
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
-    headers.insert(header::CONTENT_LENGTH, body.len().into());
-    if let Some(encoding) = encoding {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-    }
+    headers.insert(header::CONTENT_LENGTH, length.into());
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     fn get(path: &str, encodings: &str) -> Response<Body> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT_ENCODING, encodings.parse().unwrap());
-        respond(path, &headers, false)
+        Pages::new("").respond(path, &headers, false)
     }
 
     #[test]
@@ -192,6 +217,27 @@ mod tests {
             let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
             assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
             assert!(!policy.contains("unsafe"));
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_name_their_files_below_the_base_path() {
+        let text = async |pages: &Pages| {
+            let page = pages.respond("/tasks/default/x", &HeaderMap::new(), false);
+            let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+            let body = page.into_body().collect().await.unwrap().to_bytes();
+            (policy, String::from_utf8(body.to_vec()).unwrap())
+        };
+        for base in ["", "/rota", "/team/rota"] {
+            let pages =
+                Pages { index: Pages::built("<script src=\"./assets/a.js\" nonce=\"ROTA_NONCE\">", base) };
+            let (policy, page) = text(&pages).await;
+            assert!(page.contains(&format!("src=\"{base}/assets/a.js\"")), "{page}");
+            let nonce = policy.split("'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
+            assert!(page.contains(&format!("nonce=\"{nonce}\"")), "{page}");
+            assert_ne!(text(&pages).await.0, policy, "each page has a nonce of its own");
+            let built = text(&Pages::new(base)).await.1;
+            assert!(!built.contains("\"./") && !built.contains(NONCE), "{built}");
         }
     }
 

@@ -78,10 +78,15 @@ pub struct Gateway {
 
 impl Gateway {
     /// Reads the HTTP paths from the descriptors. `max_body` returns the limit of a call's body by its path in gRPC, if it is
-    /// less than that of others: one that needs no token.
-    pub fn new(max_body: impl Fn(&str) -> Option<usize>) -> Result<Arc<Self>, Error> {
+    /// less than that of others: one that needs no token. `base` is the path below which clients reach the API, without a slash at
+    /// its end.
+    pub fn new(base: &str, max_body: impl Fn(&str) -> Option<usize>) -> Result<Arc<Self>, Error> {
         let pool = pool()?;
-        let openapi = serde_json::to_vec(&openapi::document()?).unwrap_or_default().into();
+        let mut document = openapi::document()?;
+        if !base.is_empty() {
+            document["servers"] = serde_json::json!([{ "url": base }]);
+        }
+        let openapi = serde_json::to_vec(&document).unwrap_or_default().into();
         let mut routes = Routes::new(&pool)?;
         routes.limit(max_body);
         Ok(Arc::new(Self { routes, pool, openapi }))

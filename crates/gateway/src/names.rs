@@ -113,7 +113,7 @@ mod tests {
     ];
 
     fn gateway() -> std::sync::Arc<Gateway> {
-        Gateway::new(|_| None).unwrap()
+        Gateway::new("", |_| None).unwrap()
     }
 
     #[test]

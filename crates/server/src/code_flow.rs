@@ -27,6 +27,7 @@ use url::Url;
 use url::form_urlencoded::parse;
 
 use self::fetched::Fetched;
+use crate::base_path::BasePath;
 use crate::clock::now;
 use crate::grpc::BrowserSessionAdmin;
 use crate::seal::Sealer;
@@ -35,7 +36,7 @@ use crate::trust::cookies::SessionCookie;
 use crate::trust::people::{NotSignedIn, PeopleVerifier};
 
 /// Path at which a sign-in begins.
-pub(crate) const START: &str = "/sign-in";
+const START: &str = "/sign-in";
 const CALLBACK: &str = "/sign-in/callback";
 /// Parameter of an address that a browser was sent to because it had begun at another one.
 const RESTARTED: &str = "again";
@@ -149,28 +150,37 @@ impl CodeFlow {
         Client::new(http, &provider, &sign_in.client_id, sign_in.client_secret.as_ref(), &sign_in.scopes)
     }
 
+    fn base(&self) -> &BasePath {
+        &self.sessions.cookies.base
+    }
+
+    /// Returns the path at which a browser begins.
+    pub(crate) fn path(&self) -> String {
+        format!("{}{START}", self.base().as_str())
+    }
+
     fn callback(&self) -> String {
         format!("{}{CALLBACK}", self.page.as_str().trim_end_matches('/'))
     }
 
     fn cookie(&self) -> SessionCookie {
-        SessionCookie::of_page(&self.page)
+        self.sessions.cookies.of_page(&self.page)
     }
 
     /// Sends a browser to the issuer.
     async fn start(&self, request: &Request<()>) -> Response<Body> {
-        let target = of_query(request, "to").filter(|target| is_own_path(target));
-        let target = target.unwrap_or_else(|| "/".to_owned());
+        let target = of_query(request, "to").filter(|target| is_own_path(target, self.base()));
+        let target = target.unwrap_or_else(|| format!("{}/", self.base().as_str()));
         if !self.is_at_page(request) && of_query(request, RESTARTED).is_none() {
             // The cookie would be one of another host. Only once: a proxy may pass any host on.
             let mut page = self.page.clone();
-            page.set_path(START);
+            page.set_path(&self.path());
             page.query_pairs_mut().append_pair("to", &target).append_pair(RESTARTED, "1");
             return redirect(page.as_str(), &[]);
         }
         match self.begin(target).await {
             Ok((url, cookie)) => redirect(url.as_str(), &[cookie]),
-            Err(refusal) => refuse(refusal, &[]),
+            Err(refusal) => self.refuse(refusal, &[]),
         }
     }
 
@@ -196,8 +206,12 @@ impl CodeFlow {
         let removed = self.cookie().set_flow("", Duration::ZERO);
         match self.sign_in(request).await {
             Ok((target, cookie)) => redirect(&target, &[removed, cookie]),
-            Err(refusal) => refuse(refusal, &[removed]),
+            Err(refusal) => self.refuse(refusal, &[removed]),
         }
+    }
+
+    fn refuse(&self, refusal: Refusal, cookies: &[String]) -> Response<Body> {
+        redirect(&format!("{}/#refused={refusal}", self.base().as_str()), cookies)
     }
 
     async fn sign_in(&self, request: &Request<()>) -> Result<(String, String), Refusal> {
@@ -267,13 +281,14 @@ fn of_query(request: &Request<()>, name: &str) -> Option<String> {
 }
 
 /// Whether an address is one of this server's own pages.
-fn is_own_path(target: &str) -> bool {
+fn is_own_path(target: &str, base: &BasePath) -> bool {
     let is_path = target.starts_with('/') && !target[1..].starts_with(['/', '\\']);
-    is_path && target.len() <= MAX_TARGET && target.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn refuse(refusal: Refusal, cookies: &[String]) -> Response<Body> {
-    redirect(&format!("/#refused={refusal}"), cookies)
+    // As browsers resolve it: `/rota/../` leads out of `/rota`.
+    let resolved = || Url::parse("http://localhost")?.join(target);
+    is_path
+        && resolved().is_ok_and(|url| base.contains(url.path()))
+        && target.len() <= MAX_TARGET
+        && target.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn redirect(to: &str, cookies: &[String]) -> Response<Body> {
@@ -342,32 +357,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sign_ins_come_back_once_while_they_live() {
-        let (used, ends) = (Used::default(), |at: i64| Timestamp(1000 + at));
-        assert!(used.insert(ends(0), "one", Timestamp(0)) && !used.insert(ends(0), "one", Timestamp(999)));
-        assert!(used.insert(ends(0), "two", Timestamp(999)));
-        for at in 1..=8192_i64 {
-            assert!(used.insert(ends(at), "another", Timestamp(0)));
-        }
-        assert_eq!(used.0.lock().len(), MAX_USED);
-        assert!(used.insert(ends(10_000), "last", ends(9_999)));
-        assert_eq!(used.0.lock().len(), 1, "the others have expired");
-    }
-
-    #[test]
-    fn only_own_pages_are_targets() {
-        for own in ["/", "/tasks/default?state=x", "/workflows/%20"] {
-            assert!(is_own_path(own), "{own}");
-        }
-        let long = format!("/{}", "x".repeat(MAX_TARGET));
-        for other in
-            ["", "tasks", "//evil.example", "/\\evil.example", "https://evil.example", "/a\nb", &long]
-        {
-            assert!(!is_own_path(other), "{other:?}");
-        }
-    }
-}
+mod tests;

@@ -47,6 +47,7 @@ mod assign;
 mod attention;
 mod background;
 mod barrier;
+mod base_path;
 mod breakers;
 mod clock;
 mod code_flow;
@@ -87,6 +88,7 @@ mod watchers;
 mod wire;
 mod workflows;
 
+pub use base_path::{BasePath, BasePathError};
 pub use error::{Error, ShutdownOutcome};
 pub use follow::{Follow, FollowError};
 pub use metrics::{Descriptor, metrics};

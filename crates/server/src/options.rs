@@ -15,6 +15,7 @@ use rota_store::single_writer::Clock;
 use rota_telemetry::BackgroundTasks;
 use secrecy::SecretString;
 
+use crate::base_path::BasePath;
 use crate::follow::Follow;
 use crate::notify::Receiver;
 use crate::schedules::WallClock;
@@ -61,6 +62,8 @@ pub struct Options {
     pub timing: Timing,
     /// Whether the control centre is served, on the address of the API.
     pub console: bool,
+    /// Path below which a proxy serves the control centre and the HTTP API.
+    pub base_path: BasePath,
     /// Limits of the connections of the gRPC listener, and of work.
     pub limits: Limits,
     /// Origins whose pages may call with a token, besides the control plane's own.

@@ -41,6 +41,7 @@ use crate::sessions::{self, SessionDeps};
 use crate::store_client::StoreClient;
 use crate::trust::auth::{Accepted, Authenticator, Sessions};
 use crate::trust::browser_sessions::BrowserSessions;
+use crate::trust::cookies::Cookies;
 use crate::trust::people::PeopleVerifier;
 use crate::trust::shared_tokens::SharedTokens;
 use crate::trust::sign_in::SignInCodes;
@@ -70,7 +71,6 @@ pub struct Bound {
     store: StoreClient,
     services: Services,
     pages: Pages,
-    code_flow: Option<Arc<CodeFlow>>,
     background: BackgroundHandles,
     stop: CancellationToken,
 }
@@ -125,6 +125,7 @@ impl Server {
         let browser_sessions =
             Arc::new(BrowserSessions::new(SharedTokens::default(), people.clone(), options.sessions));
         browser_sessions.restore(&store, &metrics).await?;
+        let cookies = Cookies { has_tls: tls.is_some(), base: options.base_path };
         let authenticator = Authenticator::new(
             Accepted {
                 token: options.token,
@@ -132,7 +133,7 @@ impl Server {
                 oidc: options.oidc,
                 people: people_verifier.clone(),
             },
-            Sessions { known: Arc::clone(&browser_sessions), store: store.clone(), has_tls: tls.is_some() },
+            Sessions { known: Arc::clone(&browser_sessions), store: store.clone(), cookies: cookies.clone() },
             worker_tokens.clone(),
             addr.ip().is_loopback(),
             &options.background_tasks,
@@ -301,7 +302,7 @@ impl Server {
             barriers: barriers.clone(),
             creating: Default::default(),
             lifetime: options.sessions.lifetime,
-            has_tls: tls.is_some(),
+            cookies,
         });
         let code_flow = people_verifier.as_ref().filter(|_| options.console);
         let code_flow = CodeFlow::new(code_flow, &sessions_of_browsers, &sign_in_sealer);
@@ -346,7 +347,7 @@ impl Server {
                 },
                 browser_sessions: sessions_of_browsers,
                 people: people_verifier,
-                console: options.console,
+                code_flow,
                 rotation,
                 sign_in_codes: SignInCodes::default(),
                 storage: grpc::Storage {
@@ -375,7 +376,6 @@ impl Server {
             store,
             services,
             pages: Pages { health, scraper },
-            code_flow,
             background,
             stop,
         })

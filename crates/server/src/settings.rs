@@ -23,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::SettingsError;
+use crate::base_path::BasePath;
 use crate::follow::Follow;
 use crate::notify::Receiver;
 use crate::options::{DEFAULT_LISTEN, Limits, Options, SessionLimits, Timing, Tls, Token, WorkLimits};
@@ -145,6 +146,9 @@ pub struct Settings {
     /// Serve no control centre: only the APIs
     #[arg(long)]
     pub no_console: bool,
+    /// Path below which a proxy serves the control centre and the HTTP API, such as `/rota` [default: none]
+    #[arg(long, value_name = "PATH")]
+    pub base_path: Option<String>,
     /// Require no token: every program that reaches the address may do everything
     #[arg(long)]
     pub insecure: bool,
@@ -212,6 +216,7 @@ impl Default for Settings {
             session_idle: HumanDuration(sessions.idle),
             session_lifetime: HumanDuration(sessions.lifetime),
             no_console: false,
+            base_path: None,
             insecure: false,
             heartbeat: HumanDuration(timing.heartbeat),
             heartbeat_timeout: HumanDuration(timing.heartbeat_timeout),
@@ -284,6 +289,7 @@ impl Settings {
             cors_origins: self.cors_origins()?,
             sessions: SessionLimits { idle: self.session_idle.0, lifetime: self.session_lifetime.0 },
             console: !self.no_console,
+            base_path: self.base_path()?,
             notifications: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
             follow: self.follow_pull_requests.as_deref().map(Follow::load).transpose()?,
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
@@ -306,6 +312,11 @@ impl Settings {
             waiting_tasks_of_namespace: self.max_waiting_tasks_per_namespace,
             memory: self.memory_limit_mib.map(|mib| mib.saturating_mul(1 << 20)),
         }
+    }
+
+    fn base_path(&self) -> Result<BasePath, SettingsError> {
+        let path = self.base_path.as_deref().map(str::parse).transpose();
+        Ok(path.map_err(SettingsError::BasePath)?.unwrap_or_default())
     }
 
     fn cors_origins(&self) -> Result<Vec<HeaderValue>, SettingsError> {
@@ -331,54 +342,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
-        let mut settings = Settings::default();
-        change(&mut settings);
-        settings
-    }
-
-    #[test]
-    fn every_address_requires_authentication() {
-        for listen in [[0, 0, 0, 0], [127, 0, 0, 1]] {
-            let open = settings(|settings| settings.listen = (listen, 0).into());
-            let error = open.validate().unwrap_err();
-            assert!(matches!(error, SettingsError::Unauthenticated(_)) && error.hint().is_some());
-            assert!(Settings { insecure: true, ..open.clone() }.validate().is_ok());
-            assert!(Settings { token_file: Some("token".into()), ..open.clone() }.validate().is_ok());
-            let viewers = Some("viewers".into());
-            let alone = Settings { insecure: true, viewer_token_file: viewers, ..open };
-            assert!(matches!(alone.validate(), Err(SettingsError::ViewersAlone)));
-        }
-    }
-
-    #[test]
-    fn origins_are_those_that_browsers_send() {
-        let with = |origin: &str| {
-            settings(|s| (s.token_file, s.cors_origin) = (Some("token".into()), vec![origin.to_owned()]))
-        };
-        for origin in ["https://app.example", "http://localhost:3000", "https://app.example:8443"] {
-            assert_eq!(with(origin).cors_origins().unwrap(), [origin], "{origin}");
-        }
-        for other in ["*", "null", "app.example", "https://app.example/", "https://App.example", ""] {
-            assert!(matches!(with(other).validate(), Err(SettingsError::Origin(_))), "{other}");
-        }
-        assert!(matches!(with("https://a.example:443").validate(), Err(SettingsError::Origin(_))));
-        let open = Settings { token_file: None, insecure: true, ..with("https://app.example") };
-        assert!(matches!(open.validate(), Err(SettingsError::OriginsAlone)));
-    }
-
-    #[test]
-    fn oidc_keys_require_an_issuer() {
-        let alone = settings(|s| s.oidc_operator = Some("operator".into()));
-        let error = alone.validate().unwrap_err().to_string();
-        assert_eq!(error, "oidc_operator requires oidc_issuer or oidc_token_file");
-        let complete = settings(|s| {
-            s.oidc_operator = Some("operator".into());
-            s.oidc_issuer = Some("https://issuer.example".into());
-        });
-        assert_eq!(complete.oidc().unwrap().unwrap().audiences, [oidc::DEFAULT_AUDIENCE]);
-    }
-}
+mod tests;

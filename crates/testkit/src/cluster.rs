@@ -15,8 +15,8 @@ use rota_client::{Client, Options as ClientOptions, RenewableChannel};
 use rota_core::breaker::Policy;
 use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
 use rota_server::{
-    Limits, Oidc, Options, People, Server, SessionLimits, ShutdownOutcome, Timing, Tls, Token, WorkerGrant,
-    WorkerTokens,
+    BasePath, Limits, Oidc, Options, People, Server, SessionLimits, ShutdownOutcome, Timing, Tls, Token,
+    WorkerGrant, WorkerTokens,
 };
 use rota_store::Store;
 use rota_store::engine::Engine;
@@ -50,6 +50,8 @@ pub struct Setup {
     pub breakers: Policy,
     /// Limits of the connections of the gRPC listener.
     pub limits: Limits,
+    /// Path below which a proxy serves the control centre and the HTTP API.
+    pub base_path: BasePath,
     /// Origins whose pages may call with a token.
     pub cors_origins: Vec<String>,
     /// How long browsers stay signed in.
@@ -82,6 +84,7 @@ impl Setup {
             timing: timing(),
             breakers: Policy::default(),
             limits: Limits::default(),
+            base_path: BasePath::default(),
             cors_origins: Vec::new(),
             sessions: SessionLimits::default(),
             token: None,
@@ -355,6 +358,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 overrides: rota_proto::v1::Overrides::Limits,
                 timing: setup.timing,
                 console: true,
+                base_path: setup.base_path,
                 limits: setup.limits,
                 sessions: setup.sessions,
                 cors_origins: setup

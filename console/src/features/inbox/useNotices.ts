@@ -1,12 +1,13 @@
-import { useNavigate } from "@tanstack/react-router";
+import { useNavigate, useRouter } from "@tanstack/react-router";
 import { useEffect, useRef, useSyncExternalStore } from "react";
+import { BASE, ofBase } from "../../base";
 import { useNamespace } from "../../namespace";
 import { useApprovals } from "../workflows/useApprovals";
 import { knownKeys, type Notice, newNotices, noticesOf } from "./notices";
 import { useWaiting } from "./useWaiting";
 
 /** What this browser does when something new waits for a person. */
-const KEYS = { notifications: "rota.notifications", sound: "rota.sound" };
+const KEYS = { notifications: ofBase("rota.notifications"), sound: ofBase("rota.sound") };
 type Setting = keyof typeof KEYS;
 
 const listeners = new Set<() => void>();
@@ -70,7 +71,7 @@ function inOneWindow(act: () => void): void {
     return;
   }
   // The others find the lock held, or do the same a moment later, when the first one has it still.
-  void navigator.locks.request("rota-sound", { ifAvailable: true }, async (lock) => {
+  void navigator.locks.request(ofBase("rota-sound"), { ifAvailable: true }, async (lock) => {
     if (lock) {
       act();
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -82,6 +83,7 @@ function inOneWindow(act: () => void): void {
 export function useNotices(): void {
   const namespace = useNamespace();
   const navigate = useNavigate();
+  const router = useRouter();
   const waiting = useWaiting();
   const approvals = useApprovals();
   const known = useRef<{ namespace: string; keys: ReadonlySet<string> }>(undefined);
@@ -107,19 +109,19 @@ export function useNotices(): void {
       inOneWindow(() => void play().catch(() => {}));
     }
     // Who looks at the inbox sees it.
-    const isSeen = location.pathname === "/inbox" && document.hasFocus();
+    const isSeen = router.state.location.pathname === "/inbox" && document.hasFocus();
     if (isOn("notifications") && !isSeen) {
       for (const notice of fresh) {
         show(notice, (path) => void navigate({ to: path }));
       }
     }
-  }, [isComplete, isPart, namespace, tasks, all, navigate]);
+  }, [isComplete, isPart, namespace, tasks, all, navigate, router]);
 }
 
 function show({ key, title, text, path }: Notice, open: (path: string) => void): void {
   try {
     // The same in several windows is shown once.
-    const shown = new Notification(title, { body: text, tag: key, icon: "/icon.svg" });
+    const shown = new Notification(title, { body: text, tag: ofBase(key), icon: `${BASE}icon.svg` });
     shown.onclick = () => {
       window.focus();
       open(path);

@@ -1,5 +1,7 @@
+import { ofBase } from "../../base";
+
 /** Where this browser opens traces: whatever receives the spans is no part of the control plane. */
-const KEY = "rota.traces";
+const KEY = ofBase("rota.traces");
 const PLACE = "{trace}";
 
 export function traceAddress(): string {

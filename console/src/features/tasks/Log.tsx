@@ -1,6 +1,7 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import Anser from "anser";
 import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { address } from "../../api/client";
 import { id } from "../../api/format";
 import { type Link, troubleOf } from "../../api/useStream";
 import { Problem } from "../../components/Problem";
@@ -87,7 +88,7 @@ export function Log({ name, lines: live, version, link, last, linked, onLink }: 
           {follows ? "Following" : "Paused: follow"}
         </button>
         {/* The browser saves it while it arrives: the page holds nothing of it. */}
-        <a className="button" href={`/api/v1/${name}:downloadLog`} download={`${id(name)}.log`}>
+        <a className="button" href={address(`${name}:downloadLog`)} download={`${id(name)}.log`}>
           Download
         </a>
         <span className="quiet" role="status">

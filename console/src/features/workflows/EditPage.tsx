@@ -5,6 +5,7 @@ import { ApiError, call, get, newKey } from "../../api/client";
 import { query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { StepStatus, Workflow, WorkflowSpec } from "../../api/types";
+import { ofBase } from "../../base";
 import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
@@ -16,7 +17,7 @@ const BigGraph = lazy(() => import("./BigGraph"));
 /** Time without a key after which the server checks what was typed, in milliseconds. */
 const PAUSE = 500;
 /** What was typed survives a page that is left or reloaded, in this tab: for each workflow that is edited by itself. */
-const KEY = "rota.draft";
+const KEY = ofBase("rota.draft");
 const NO_STEPS: ReadonlyMap<string, StepStatus> = new Map();
 const EXAMPLE = `title: An example
 steps:

@@ -83,6 +83,9 @@ pub struct Settings {
     /// nearly spent their budget; read at the start
     #[arg(long, value_name = "FILE")]
     notifications: Option<PathBuf>,
+    /// Path below which a proxy serves the control centre and the HTTP API, such as `/rota` [default: none]
+    #[arg(long, value_name = "PATH")]
+    base_path: Option<String>,
     /// Time without a session after which the tasks of a worker are requeued
     #[arg(long, value_name = "TIME")]
     reconnect_grace: HumanDuration,
@@ -106,6 +109,7 @@ impl Default for Settings {
             allow_read: Vec::new(),
             allow_write: Vec::new(),
             notifications: None,
+            base_path: None,
             reconnect_grace: HumanDuration(timing.reconnect_grace),
             // Its own workers end with it; only workers of other machines reconnect, and they do so immediately.
             recovery_grace: HumanDuration(Duration::from_secs(10)),
@@ -136,6 +140,9 @@ impl Dev {
         }
         let receivers = config.notifications.as_deref().map(rota_server::Receiver::load).transpose();
         let receivers = receivers.map_err(|error| Failure::usage(format!("notifications: {error}")))?;
+        let base_path = config.base_path.as_deref().map(str::parse::<rota_server::BasePath>).transpose();
+        let base_path =
+            base_path.map_err(|error| Failure::usage(format!("base_path {error}")))?.unwrap_or_default();
         let reporter = Reporter::new(globals.color);
         let shutdown = signals::Shutdown::listen()?;
         private::directory(&config.data_dir)?;
@@ -177,6 +184,7 @@ impl Dev {
                 ..Timing::default()
             },
             console: true,
+            base_path,
             limits: rota_server::Limits::default(),
             cors_origins: Vec::new(),
             sessions: rota_server::SessionLimits::default(),

@@ -15,7 +15,7 @@ use super::answers::page;
 use super::{BrowserSessionAdmin, Rotation, Storage, TokenAdmin};
 use crate::alerts::Alerts;
 use crate::clock::now;
-use crate::code_flow;
+use crate::code_flow::CodeFlow;
 use crate::demand::Demand;
 use crate::health::{self, Health};
 use crate::history::History;
@@ -42,8 +42,8 @@ pub(crate) struct Admin {
     pub(crate) sign_in_codes: SignInCodes,
     pub(crate) browser_sessions: Arc<BrowserSessionAdmin>,
     pub(crate) people: Option<Arc<PeopleVerifier>>,
-    /// Whether the control centre is served.
-    pub(crate) console: bool,
+    /// How browsers sign in at the issuer of people, if they can.
+    pub(crate) code_flow: Option<Arc<CodeFlow>>,
     pub(crate) storage: Storage,
     pub(crate) rotation: Rotation,
 }
@@ -186,13 +186,13 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::SignInOptions>, Status> {
         let options = self.people.as_ref().map(|people| {
             let sign_in = people.sign_in();
-            let path = if sign_in.page.is_some() && self.console { code_flow::START } else { "" };
+            let path = self.code_flow.as_ref().map(|flow| flow.path());
             v1::SignInOptions {
                 issuer: people.issuer().to_owned(),
                 name: sign_in.name.clone(),
                 client_id: sign_in.cli_client_id.clone(),
                 scopes: sign_in.scopes.clone(),
-                browser_path: path.to_owned(),
+                browser_path: path.unwrap_or_default(),
             }
         });
         Ok(Response::new(options.unwrap_or_default()))

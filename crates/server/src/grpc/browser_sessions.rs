@@ -18,7 +18,7 @@ use crate::clock::now;
 use crate::store_client::{StoreClient, no_reply};
 use crate::trust::auth::bearer_token;
 use crate::trust::browser_sessions::{BrowserSession, BrowserSessions, NewSession};
-use crate::trust::cookies::SessionCookie;
+use crate::trust::cookies::{Cookies, SessionCookie};
 use crate::trust::people::{Person, PersonCall, not_listed};
 use crate::trust::roles::Role;
 use crate::wire::status::{error, refused, store};
@@ -31,8 +31,7 @@ pub(crate) struct BrowserSessionAdmin {
     pub(crate) lifetime: Duration,
     /// Held while a session is created, so that the next one sees it.
     pub(crate) creating: Mutex<()>,
-    /// Whether connections to the server itself have TLS.
-    pub(crate) has_tls: bool,
+    pub(crate) cookies: Cookies,
 }
 
 impl BrowserSessionAdmin {
@@ -51,7 +50,7 @@ impl BrowserSessionAdmin {
         };
         let begun = begun.ok_or_else(|| error("TOKEN_REQUIRED", "there is no token to sign in with"))?;
         let (session, value) = self.finish(begun).await?;
-        let cookie = SessionCookie::of(headers, self.has_tls).set(&value, self.lifetime);
+        let cookie = self.cookies.of(headers).set(&value, self.lifetime);
         with_cookie(to_wire(&session), &cookie)
     }
 
@@ -90,7 +89,7 @@ impl BrowserSessionAdmin {
         let session = own(request)?;
         self.apply(vec![BrowserSessions::end(session.id)]).await?;
         tracing::info!(session = %session.id, "a browser has signed out");
-        with_cookie(to_wire(session), &SessionCookie::of(request.metadata().as_ref(), self.has_tls).remove())
+        with_cookie(to_wire(session), &self.cookies.of(request.metadata().as_ref()).remove())
     }
 
     pub(super) fn list(

@@ -22,6 +22,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceBuilder;
 
 use super::{Bound, connections};
+use crate::base_path;
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, ending};
 use crate::trust::{accept, auth, cors, roles, scope};
@@ -34,21 +35,12 @@ const MAX_HEALTH_REQUEST: usize = 256;
 impl Bound {
     /// Serves until `shutdown`; then ends every stream, waits for the shutdown grace period, and closes the store.
     pub async fn run(self, shutdown: CancellationToken) -> Result<ShutdownOutcome, Error> {
-        let (grace, limits, console, mut background) =
-            (self.shutdown_grace, self.limits, self.console, self.background);
-        let Self {
-            listener,
-            tls,
-            http,
-            authenticator,
-            cors_origins,
-            store,
-            services,
-            pages,
-            code_flow,
-            stop,
-            ..
-        } = self;
+        let (grace, limits, mut background) = (self.shutdown_grace, self.limits, self.background);
+        let base = self.authenticator.base_path().clone();
+        let console = self.console.then(|| rota_console::Pages::new(base.as_str()));
+        let Self { listener, tls, http, authenticator, cors_origins, store, services, pages, stop, .. } =
+            self;
+        let code_flow = services.admin.code_flow.clone();
         let reflection = grpc::reflection().map_err(Error::Reflection)?;
         let tasks = TaskServiceServer::new(services.tasks)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
@@ -73,8 +65,8 @@ impl Bound {
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
-        let gateway = Gateway::new(|path| roles::is_anonymous(path).then_some(sessions::MAX_ANONYMOUS))
-            .map_err(Error::Gateway)?;
+        let max_body = |path: &str| roles::is_anonymous(path).then_some(sessions::MAX_ANONYMOUS);
+        let gateway = Gateway::new(base.as_str(), max_body).map_err(Error::Gateway)?;
 
         let (calls, open) = (TaskTracker::new(), TaskTracker::new());
         let sockets =
@@ -93,9 +85,10 @@ impl Bound {
             .add_service(health)
             .add_service(reflection);
         let service = ServiceBuilder::new()
+            .layer(base_path::Layer(base))
             .layer(cors::layer(cors_origins))
             .layer(code_flow::Layer(code_flow))
-            .layer(rota_console::Layer { enabled: console })
+            .layer(rota_console::Layer(console))
             // What it makes of requests passes all others.
             .layer(rota_gateway::Layer { gateway: Arc::clone(&gateway), sockets })
             .layer(grpc::deadline::Layer)

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::base_path::BasePathError;
 use crate::follow::FollowError;
 use crate::notify::NotificationsError;
 use crate::trust::people::PeopleError;
@@ -28,6 +29,18 @@ pub enum SettingsError {
     /// Browsers would not send it like that.
     #[error("cors_origin {0:?} is no origin")]
     Origin(String),
+    #[error("base_path {0}")]
+    BasePath(BasePathError),
+    /// Browsers would come back from the issuer to an address without pages.
+    #[error(
+        "url {url:?} of sign_in must have base_path {base:?} as its path: it is the address of the control centre"
+    )]
+    OtherPage {
+        /// The address.
+        url: String,
+        /// Path that it must have.
+        base: String,
+    },
     /// A key has no effect without the issuer.
     #[error("{0} requires oidc_issuer or oidc_token_file")]
     NoIssuer(&'static str),

@@ -11,7 +11,15 @@ pub(super) const DEFAULT_AUDIENCE: &str = "rota";
 
 impl Settings {
     pub(super) fn people(&self) -> Result<Option<People>, SettingsError> {
-        Ok(self.sign_in.as_deref().map(People::load).transpose()?)
+        let base = self.base_path()?;
+        let people = self.sign_in.as_deref().map(People::load).transpose()?;
+        let page = people.as_ref().and_then(|people| people.sign_in.page.as_ref());
+        match page.filter(|page| page.path().trim_end_matches('/') != base.as_str()) {
+            Some(page) => {
+                Err(SettingsError::OtherPage { url: page.to_string(), base: base.as_str().to_owned() })
+            }
+            None => Ok(people),
+        }
     }
 
     /// Whether tokens of an issuer are accepted. Fails if those of people and of workers would be of the same one.

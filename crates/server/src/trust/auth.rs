@@ -18,7 +18,7 @@ use tonic::body::Body;
 
 use super::accept::Peer;
 use super::browser_sessions::{BrowserSession, BrowserSessions};
-use super::cookies;
+use super::cookies::Cookies;
 use super::cut_off;
 use super::files;
 use super::identity::Identity;
@@ -29,6 +29,7 @@ use super::roles::{OperatorCall, ROLE_HEADER, Role, allowed_roles};
 use super::shared_tokens::{Digests, SharedTokens, digest};
 use super::token_registry;
 use super::worker_token::{Invalid, WorkerTokens};
+use crate::base_path::BasePath;
 use crate::clock::now;
 use crate::options::{Oidc, RELOAD_INTERVAL, Token};
 use crate::store_client::StoreClient;
@@ -57,8 +58,7 @@ pub(crate) struct Accepted {
 pub(crate) struct Sessions {
     pub(crate) known: Arc<BrowserSessions>,
     pub(crate) store: StoreClient,
-    /// Whether connections to the server itself have TLS.
-    pub(crate) has_tls: bool,
+    pub(crate) cookies: Cookies,
 }
 
 impl Authenticator {
@@ -106,6 +106,11 @@ impl Authenticator {
         }
         let verifier = oidc.map(Verifier::new);
         Ok(Self { tokens, sessions, verifier, people, worker_tokens, on_loopback })
+    }
+
+    /// Returns the path below which the control plane is reached.
+    pub(crate) fn base_path(&self) -> &BasePath {
+        &self.sessions.cookies.base
     }
 
     /// Decides without the issuer, if possible. `None` means that the token must be verified with the issuer's keys.
@@ -168,7 +173,7 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<Local, Status> {
         let mut refused = None;
-        let mut values = cookies::values(request.headers(), self.sessions.has_tls);
+        let mut values = self.sessions.cookies.values(request.headers());
         let found = values.find_map(|value| match self.sessions.known.find(&value, now) {
             Ok(session) => Some(session),
             Err(ended) => {

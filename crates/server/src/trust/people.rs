@@ -302,8 +302,8 @@ impl People {
 
 /// Checks the address of a control plane.
 fn check_page(url: &Url) -> Result<(), &'static str> {
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err("must have no path");
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must be the address of a page");
     }
     Oidc::check_url(url.as_str())
 }

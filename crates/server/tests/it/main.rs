@@ -10,6 +10,7 @@ mod artifacts;
 mod attention;
 mod auth;
 mod backends;
+mod base_path;
 mod basic;
 mod breakers;
 mod budgets;

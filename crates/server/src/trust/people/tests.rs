@@ -40,7 +40,7 @@ fn incomplete_lists_are_refused() {
         (format!("{HEAD}[[allow]]\nsubject = 'a'\nrole = 'admin'\nnamespace = 'a'\n"), "unknown field"),
         (format!("issuer = 'http://id.example'\nclient_id = 'x'\n{LIST}"), "https://"),
         (format!("issuer = 'https://id.example'\nclient_id = ''\n{LIST}"), "client_id"),
-        (format!("{HEAD}url = 'https://rota.example/base'\n{LIST}"), "must have no path"),
+        (format!("{HEAD}url = 'https://rota.example/?x'\n{LIST}"), "must be the address of a page"),
         (format!("{HEAD}url = 'http://rota.example'\n{LIST}"), "https://"),
         (format!("{HEAD}client_secret_file = 'missing'\n{LIST}"), "missing"),
     ] {

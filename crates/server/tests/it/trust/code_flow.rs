@@ -146,6 +146,46 @@ async fn browser_signs_in_at_its_issuer() -> Result<()> {
 }
 
 #[tokio::test]
+async fn browser_signs_in_below_a_base_path() -> Result<()> {
+    let provider = IdentityProvider::start(Algorithm::ES256, None).await?;
+    let people = provider.people(&format!("url = '{PAGE}/team/rota'"), LIST)?;
+    let setup = Setup {
+        token: Some("open sesame".to_owned()),
+        people: Some(people),
+        base_path: "/team/rota".parse()?,
+        ..Setup::new(Backend::Memory)
+    };
+    let cluster = Cluster::start_with(setup).await?;
+    provider.behave(|next| next.person = json!({ "sub": "cat", "name": "Cat", "groups": ["squad"] }));
+    let mut browser = Browser::new(&cluster)?;
+    let path = "/team/rota/api/v1/signInOptions";
+    let options: Value = browser.send(Method::GET, path, None).await?.json().await?;
+    let start = options["browserPath"].as_str().context("no path")?.to_owned();
+    assert_eq!(start, "/team/rota/sign-in");
+    // A proxy may leave the base path as it is, or remove it. What is elsewhere on the host is no target.
+    for (removed, wanted, target) in [
+        ("", "/team/rota/tasks", "/team/rota/tasks"),
+        ("/team/rota", "/team/rota/tasks", "/team/rota/tasks"),
+        ("", "/other", "/team/rota/"),
+        ("", "/team/rota/../other", "/team/rota/"),
+    ] {
+        let start = start.strip_prefix(removed).context("another path")?;
+        let back = browser.at_issuer(&format!("{start}?to={wanted}")).await?;
+        assert_eq!(back.path(), "/team/rota/sign-in/callback");
+        let path = back.path().strip_prefix(removed).context("another path")?;
+        let path = format!("{path}?{}", back.query().unwrap_or_default());
+        assert_eq!(browser.location(&path).await?, target);
+        assert!(browser.has("__Host-rota-session.team.rota") && !browser.has(SESSION));
+        assert_eq!(browser.location(&path).await?, "/team/rota/#refused=expired");
+    }
+    for path in ["/team/rota/api/v1/browserSessions/current", "/api/v1/browserSessions/current"] {
+        let current: Value = browser.send(Method::GET, path, None).await?.json().await?;
+        assert_eq!(current["person"], "Cat", "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn sign_ins_that_do_not_belong_together_are_refused() -> Result<()> {
     let (provider, cluster) = start(Algorithm::ES256, None).await?;
     let (mut one, mut two) = (Browser::new(&cluster)?, Browser::new(&cluster)?);

@@ -224,7 +224,7 @@ async fn every_call_of_workers_stays_in_their_namespace() -> Result<()> {
 #[tokio::test]
 async fn every_call_of_people_needs_a_permitted_namespace() -> Result<()> {
     let callers = callers().await?;
-    let gateway = rota_gateway::Gateway::new(|_| None)?;
+    let gateway = rota_gateway::Gateway::new("", |_| None)?;
     let mut checked = 0;
     for path in calls()? {
         let allowed = allowed_roles(&path);
