@@ -5,7 +5,7 @@ import { Problem } from "../../components/Problem";
 import { useAlerts } from "../alerts/useAlerts";
 import { titleOf } from "../tasks/title";
 import { MOST } from "../workflows/approvals";
-import { Decision } from "../workflows/Decision";
+import { APPROVAL, Decision } from "../workflows/Decision";
 import { nameOf } from "../workflows/name";
 import { useApprovals } from "../workflows/useApprovals";
 import { Answer } from "./Answer";
@@ -47,7 +47,7 @@ export function InboxPage() {
             workflow, <Age from={workflow.createTime} /> old
           </p>
           {steps.map((step) => (
-            <Decision key={step.name} workflow={workflow.name ?? ""} step={step} />
+            <Decision key={step.name} of={APPROVAL} workflow={workflow.name ?? ""} step={step} />
           ))}
         </article>
       ))}

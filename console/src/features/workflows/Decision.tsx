@@ -7,19 +7,78 @@ import type { StepStatus } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
 
-/** An approval with its prompt, and the form that decides it. */
-export function Decision({ workflow, step }: { workflow: string; step: StepStatus }) {
+/** What a person decides about a step. */
+interface Kind {
+  title: string;
+  /** Name and length of the text that goes along. */
+  field: string;
+  maxLength: number;
+  viewers: string;
+  /** The first one is what most decide. */
+  choices: [value: string, label: (name: string | undefined) => string][];
+  /** Call of the workflow, and its body. */
+  verb: string;
+  body: (step: StepStatus, choice: string, text: string) => object;
+}
+
+/** An approval that waits. */
+export const APPROVAL: Kind = {
+  title: "Decision on",
+  field: "Comment",
+  maxLength: 4096,
+  viewers: "Viewers cannot decide.",
+  choices: [
+    ["STEP_DECISION_APPROVE", (name) => `Approve ${name}`],
+    ["STEP_DECISION_REJECT", (name) => `Reject ${name}`],
+  ],
+  verb: "decide",
+  body: ({ name }, decision, comment) => ({ step: name, decision, comment }),
+};
+
+/** A compensation that has failed. */
+export const COMPENSATION: Kind = {
+  title: "Failed compensation of",
+  field: "Reason",
+  maxLength: 1024,
+  viewers: "Viewers cannot resolve it.",
+  choices: [
+    ["COMPENSATION_RESOLUTION_RETRY", (name) => `Compensate ${name} again`],
+    ["COMPENSATION_RESOLUTION_DONE", () => "Reversed by hand"],
+    ["COMPENSATION_RESOLUTION_SKIP", () => "Leave the effects"],
+  ],
+  verb: "resolveCompensation",
+  body: ({ name, compensationFailures }, resolution, note) => ({
+    step: name,
+    resolution,
+    note,
+    failure: compensationFailures,
+  }),
+};
+
+/** A step that waits for a person, with its prompt, and the form that decides it. */
+export function Decision({
+  of,
+  workflow,
+  step,
+  onDecided,
+}: {
+  of: Kind;
+  workflow: string;
+  step: StepStatus;
+  /** Called in place of a note, where the page shows what follows. */
+  onDecided?: () => void;
+}) {
   const cache = useQueryClient();
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
-  const [comment, setComment] = useState("");
+  const [text, setText] = useState("");
   const [isDecided, setIsDecided] = useState(false);
-  const decide = async (decision: string) => {
+  const decide = async (choice: string) => {
     setBusy(true);
     setProblem(undefined);
     try {
-      await post(`${workflow}:decide`, { step: step.name, decision, comment });
-      setIsDecided(true);
+      await post(`${workflow}:${of.verb}`, of.body(step, choice, text));
+      onDecided ? onDecided() : setIsDecided(true);
     } catch (error) {
       // Another person may have been faster.
       setProblem(error);
@@ -31,30 +90,30 @@ export function Decision({ workflow, step }: { workflow: string; step: StepStatu
     return <p role="status">Decided.</p>;
   }
   return (
-    <section className="answer" aria-label={`Decision on ${step.name}`}>
-      <p className="question">{visible(step.prompt)}</p>
-      <Acting otherwise={<p className="quiet">Viewers cannot decide.</p>}>
+    <section className="answer" aria-label={`${of.title} ${step.name}`}>
+      {of === APPROVAL && <p className="question">{visible(step.prompt)}</p>}
+      <Acting otherwise={<p className="quiet">{of.viewers}</p>}>
         <label>
-          Comment
+          {of.field}
           <textarea
-            value={comment}
-            maxLength={4096}
+            value={text}
+            maxLength={of.maxLength}
             disabled={busy}
-            onChange={(event) => setComment(event.target.value)}
+            onChange={(event) => setText(event.target.value)}
           />
         </label>
         <div className="choices">
-          <button
-            type="button"
-            className="primary"
-            disabled={busy}
-            onClick={() => void decide("STEP_DECISION_APPROVE")}
-          >
-            Approve {step.name}
-          </button>
-          <button type="button" disabled={busy} onClick={() => void decide("STEP_DECISION_REJECT")}>
-            Reject {step.name}
-          </button>
+          {of.choices.map(([value, label], index) => (
+            <button
+              key={value}
+              type="button"
+              className={index === 0 ? "primary" : undefined}
+              disabled={busy}
+              onClick={() => void decide(value)}
+            >
+              {label(step.name)}
+            </button>
+          ))}
         </div>
       </Acting>
       <Problem error={problem} />

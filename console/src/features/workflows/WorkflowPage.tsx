@@ -14,9 +14,8 @@ import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
 import { isApproval } from "./approvals";
-import { Decision } from "./Decision";
+import { APPROVAL, COMPENSATION, Decision } from "./Decision";
 import { nameOf } from "./name";
-import { Resolve } from "./Resolve";
 
 /** The library that lays graphs out is loaded when one is shown. */
 const Graph = lazy(() => import("./Graph"));
@@ -206,11 +205,20 @@ function OneWorkflow({ name }: { name: string }) {
             <td>
               {step.message}
               <Group of={step} what="step" />
-              {isApproval(step) ? <Decision workflow={name} step={step} /> : visible(step.prompt)}
+              {isApproval(step) ? (
+                <Decision of={APPROVAL} workflow={name} step={step} />
+              ) : (
+                visible(step.prompt)
+              )}
               <Compensation of={step} />
               {state === "WORKFLOW_STATE_COMPENSATION_FAILED" &&
                 step.compensation === "STEP_STATE_FAILED" && (
-                  <Resolve workflow={name} step={step} onResolved={() => setResolved((count) => count + 1)} />
+                  <Decision
+                    of={COMPENSATION}
+                    workflow={name}
+                    step={step}
+                    onDecided={() => setResolved((count) => count + 1)}
+                  />
                 )}
             </td>
             {isEnded && mayAct && (
