@@ -1,7 +1,7 @@
 // Workflows as YAML, checked by the server while they are typed, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, base, fits, nothingFailed, setUp, signedIn } from "./harness.mjs";
+import { accessible, base, editorOf, fits, nothingFailed, setUp, signedIn, textOf } from "./harness.mjs";
 
 setUp();
 
@@ -12,12 +12,26 @@ test("a workflow is typed, checked, drawn and run, and edited again", async () =
   await page.keyboard.press("w");
   await page.getByRole("link", { name: "New workflow" }).focus();
   await page.keyboard.press("Enter");
-  const source = page.getByLabel("Specification, in YAML");
+  const source = editorOf(page);
   await page.getByText("The server accepts it.").waitFor();
   await page.getByRole("img", { name: "Graph of 2 steps" }).waitFor();
   await accessible(page, "a new workflow, light");
   await page.emulateMedia({ colorScheme: "dark" });
   await accessible(page, "a new workflow, dark");
+
+  // Tab indents, and leaves the text after Escape.
+  await source.focus();
+  await page.keyboard.press("Control+End");
+  await page.keyboard.type("xyz");
+  await page.keyboard.press("Control+z");
+  await page.keyboard.press("Control+Home");
+  await page.keyboard.press("Tab");
+  assert.match(await textOf(source), /^ {2}title: An example/);
+  await page.keyboard.press("Shift+Tab");
+  assert.match(await textOf(source), /^title: An example/);
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("Tab");
+  assert.equal(await source.evaluate((editor) => editor.contains(document.activeElement)), false);
 
   // What is no YAML has a line, and the picture stays.
   await source.fill("title: x\nsteps: [\n  {name: a");
@@ -32,15 +46,30 @@ test("a workflow is typed, checked, drawn and run, and edited again", async () =
   await source.fill(steps("nothing"));
   await page.getByRole("alert").filter({ hasText: "nothing" }).waitFor();
   await page.getByRole("button", { name: "Line 7" }).click();
-  const selected = await source.evaluate((area) => area.value.slice(area.selectionStart, area.selectionEnd));
+  const selected = await page.evaluate(() => getSelection().toString());
   assert.equal(selected.trim(), "- step: nothing");
+  // The line has the problem, by pointer and by keyboard.
+  assert.equal(await source.locator(".cm-lintRange-error").textContent(), "- step: nothing");
+  assert.equal(await source.getAttribute("aria-invalid"), "true");
+  await page.locator(".cm-lint-marker-error").hover();
+  await page.locator(".cm-tooltip").getByText("nothing").waitFor();
+  await accessible(page, "a workflow with a problem, dark");
+  await page.emulateMedia({ colorScheme: "light" });
+  await accessible(page, "a workflow with a problem, light");
+  await source.focus();
+  await page.keyboard.press("Control+Shift+M");
+  await page.getByRole("listbox", { name: "Diagnostics" }).getByText("nothing").waitFor();
+  await accessible(page, "the list of problems");
+  await page.keyboard.press("Escape");
 
   // What was typed survives a reload.
   await source.fill(steps("one"));
   await page.getByText("The server accepts it.").waitFor();
   await page.reload();
   await page.getByText("The server accepts it.").waitFor();
-  assert.match(await source.inputValue(), /typed/);
+  assert.match(await textOf(source), /typed/);
+  assert.equal(await source.getAttribute("aria-invalid"), "false");
+  assert.equal(await source.locator(".cm-lintRange-error").count(), 0);
   await page.getByRole("button", { name: "Run" }).click();
   await page.waitForURL(/workflows\/default\/[0-9a-f-]{36}/);
   await page.locator(".bar .state.succeeded").waitFor();
@@ -48,20 +77,20 @@ test("a workflow is typed, checked, drawn and run, and edited again", async () =
   await page.getByRole("link", { name: "Edit as a new one" }).click();
   await page.waitForURL(/workflows\/new/);
   await page.getByText("The server accepts it.").waitFor();
-  assert.match(await source.inputValue(), /echo 2/);
+  assert.match(await textOf(source), /echo 2/);
   // Each has a draft of its own, which is preferred over what it was made from.
-  await source.fill((await source.inputValue()).replace("echo 2", "echo 3"));
+  await source.fill((await textOf(source)).replace("echo 2", "echo 3"));
   await page.reload();
   await page.getByText("The server accepts it.").waitFor();
-  assert.match(await source.inputValue(), /echo 3/);
+  assert.match(await textOf(source), /echo 3/);
   const made = page.url();
   await page.goto(`${base}/workflows/new`);
-  assert.match(await source.inputValue(), /An example/);
+  await source.filter({ hasText: "An example" }).waitFor();
   await page.goto(made);
-  assert.match(await source.inputValue(), /echo 3/);
+  await source.filter({ hasText: "echo 3" }).waitFor();
   await page.getByRole("button", { name: "Discard the draft" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Discard the draft" }).click();
-  await page.waitForFunction(() => document.querySelector("textarea")?.value.includes("echo 2"));
+  await source.filter({ hasText: "echo 2" }).waitFor();
   await page.setViewportSize({ width: 360, height: 640 });
   await fits(page, "a new workflow");
   await page.goto(`${base}/workflows`);

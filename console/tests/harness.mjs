@@ -182,6 +182,12 @@ export async function signIn(context) {
   return page;
 }
 
+/** The editor of a specification. */
+export const editorOf = (page) => page.getByRole("textbox", { name: "Specification, in YAML" });
+
+/** What an editor shows of its text: all of one that is short. */
+export const textOf = async (editor) => (await editor.locator(".cm-line").allTextContents()).join("\n");
+
 /** Waits for a new task in the list, where it may wait for a click. */
 export async function show(page, title) {
   const link = page.getByRole("link", { name: title });

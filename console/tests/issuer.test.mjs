@@ -15,6 +15,7 @@ import {
   serve,
   setUp,
   stop,
+  textOf,
 } from "./harness.mjs";
 
 setUp();
@@ -170,7 +171,7 @@ test("a session that ends loses nothing that was typed", options, async () => {
   await issuer.signsIn({ sub: "ada", preferred_username: "Ada" });
   const page = await open("/workflows/new");
   await button(page).click();
-  const text = page.locator("#main textarea");
+  const text = page.locator("#main .cm-content");
   await text.fill("half a workflow");
   await page.evaluate("window.kept = true");
   const [session] = await sessions();
@@ -183,7 +184,7 @@ test("a session that ends loses nothing that was typed", options, async () => {
   const other = await opened;
   await other.getByRole("button", { name: "Sign out" }).waitFor();
   await text.waitFor();
-  assert.deepEqual([await text.inputValue(), await page.evaluate("window.kept")], ["half a workflow", true]);
+  assert.deepEqual([await textOf(text), await page.evaluate("window.kept")], ["half a workflow", true]);
   await page.context().close();
   for (const { name } of await sessions()) {
     await call("POST", `${name}:revoke`, {});

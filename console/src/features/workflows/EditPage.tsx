@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { lazy, Suspense, useEffect, useRef, useState } from "react";
+import { lazy, Suspense, useEffect, useId, useRef, useState } from "react";
 import { ApiError, call, get, newKey } from "../../api/client";
 import { query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
@@ -10,9 +10,11 @@ import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { useNamespace } from "../../namespace";
-import { LONGEST, lineOfField, read, write } from "./manifest";
+import { lineOfField, read, write } from "./manifest";
+import type { Handle } from "./YamlEditor";
 
 const BigGraph = lazy(() => import("./BigGraph"));
+const YamlEditor = lazy(() => import("./YamlEditor"));
 
 /** Time without a key after which the server checks what was typed, in milliseconds. */
 const PAUSE = 500;
@@ -36,6 +38,10 @@ interface Checked {
   error?: unknown;
   line?: number | undefined;
   spec?: WorkflowSpec;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** Returns the line of the field that an error names. */
@@ -109,7 +115,8 @@ function Editor({ namespace, begin, keep, discard }: Props) {
   const [drawn, setDrawn] = useState<WorkflowSpec>();
   const [problem, setProblem] = useState<unknown>();
   const [busy, setBusy] = useState(false);
-  const area = useRef<HTMLTextAreaElement>(null);
+  const editor = useRef<Handle>(null);
+  const [label, hint] = [useId(), useId()];
   const key = useRef(newKey());
   useEffect(() => {
     const abort = new AbortController();
@@ -136,12 +143,9 @@ function Editor({ namespace, begin, keep, discard }: Props) {
     };
   }, [text, namespace]);
   const isCurrent = checked?.text === text;
-  const show = (line: number) => {
-    const start = text.split("\n", line - 1).reduce((length, one) => length + one.length + 1, 0);
-    const end = text.indexOf("\n", start);
-    area.current?.focus();
-    area.current?.setSelectionRange(start, end < 0 ? text.length : end);
-  };
+  // While the server checks what was typed since, the problem stays where it was.
+  const wrong =
+    checked?.error === undefined ? undefined : { line: checked.line ?? 0, message: messageOf(checked.error) };
   const run = async () => {
     if (!isCurrent || !checked?.spec) {
       return;
@@ -185,29 +189,34 @@ function Editor({ namespace, begin, keep, discard }: Props) {
           {isCurrent && checked.spec && "The server accepts it."}
         </span>
         {isCurrent && checked.line !== undefined && (
-          <button type="button" onClick={() => show(checked.line ?? 1)}>
+          <button type="button" onClick={() => editor.current?.show(checked.line ?? 1)}>
             Line {checked.line}
           </button>
         )}
       </div>
       <Problem error={problem ?? (isCurrent ? checked.error : undefined)} />
       <div className="sides">
-        <label className="source">
-          Specification, in YAML
-          <textarea
-            ref={area}
-            value={text}
-            maxLength={LONGEST}
-            spellCheck={false}
-            aria-invalid={isCurrent && checked.error !== undefined}
-            onChange={(event) => {
-              // Another text is another workflow.
-              key.current = newKey();
-              setText(event.target.value);
-              keep(event.target.value);
-            }}
-          />
-        </label>
+        <div>
+          <span id={label}>Specification, in YAML</span>{" "}
+          <span id={hint} className="quiet">
+            Tab indents; Escape, then Tab leaves the text.
+          </span>
+          <Suspense fallback={<p role="status">Loading…</p>}>
+            <YamlEditor
+              ref={editor}
+              text={text}
+              wrong={wrong}
+              labelledBy={label}
+              describedBy={hint}
+              onChange={(text) => {
+                // Another text is another workflow.
+                key.current = newKey();
+                setText(text);
+                keep(text);
+              }}
+            />
+          </Suspense>
+        </div>
         {drawn && (
           <section aria-label="Picture">
             <Suspense fallback={<p role="status">Loading…</p>}>
