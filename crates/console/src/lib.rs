@@ -52,7 +52,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 /// The control centre below a path.
 #[derive(Debug, Clone)]
 pub struct Pages {
-    /// The page, with [`NONCE`].
+    /// Page as it is built, in which [`NONCE`] stands for the nonce of a response.
     index: Arc<str>,
 }
 

@@ -10,7 +10,7 @@ import { Problem } from "../../components/Problem";
 /** What a person decides about a step. */
 interface Kind {
   title: string;
-  /** Name and length of the text that goes along. */
+  /** Name and length of the text that is sent with it. */
   field: string;
   maxLength: number;
   viewers: string;

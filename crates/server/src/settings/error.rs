@@ -36,7 +36,7 @@ pub enum SettingsError {
         "url {url:?} of sign_in must have base_path {base:?} as its path: it is the address of the control centre"
     )]
     OtherPage {
-        /// The address.
+        /// Address of the control centre in the file of `--sign-in`.
         url: String,
         /// Path that it must have.
         base: String,

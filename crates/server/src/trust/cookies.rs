@@ -21,8 +21,8 @@ const FLOW_PATH: &str = "/sign-in";
 /// Cookies of a call that are tried: other control planes of the host have one each.
 const MAX_TRIED: usize = 16;
 
-/// What the cookies of a control plane depend on. Over HTTPS, two control planes of one host are told apart by the names of their
-/// cookies, since those of `__Host-` have no path.
+/// What the cookies of a control plane depend on. Over HTTPS, those of two control planes of one host differ by their names, since
+/// cookies with `__Host-` have no path of their own.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cookies {
     /// Whether connections to the server itself have TLS.
