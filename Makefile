@@ -33,7 +33,7 @@ test: ## Run every test that needs neither root nor a cluster (some of them: mak
 console: ## Build the control centre, which the next build contains; needs Node 20
 	@scripts/console
 
-console-load: ## Measure the control centre with 100 open pages, 100,000 tasks, a long log and a graph of 10,000 steps
+console-load: ## Measure the control centre with 100 open pages, 100,000 tasks, a log of 1,016 MiB and a graph of 10,000 steps
 	@scripts/console-load
 
 console-test: ## Test the control centre in Chromium against a real `rota dev`; needs chromium

@@ -6,11 +6,12 @@ import {
   api,
   base,
   browser,
+  longLog,
   scripted,
   setUp,
-  shell,
   signedIn,
   signIn,
+  until,
   usage,
 } from "../tests/harness.mjs";
 
@@ -20,7 +21,7 @@ const PER_MINUTE = number("TASKS_PER_MINUTE", 1000);
 const SECONDS = number("SECONDS_OF_LOAD", 30);
 const TASKS = number("TASKS", 100_000);
 const STEPS = number("STEPS", 10_000);
-const LOG_MIB = number("LOG_MIB", 64);
+const LOG_MIB = number("LOG_MIB", 1016);
 
 setUp();
 
@@ -174,22 +175,16 @@ test("a page of many tasks", { timeout: 1_800_000 }, async () => {
 });
 
 test("a page of a long log", { timeout: 1_800_000 }, async () => {
-  await shell(
-    `seq -f 'row %015g of the log' 1 ${Math.round((LOG_MIB * 2 ** 20) / 31)}; echo the end`,
-    "--title",
-    "long",
-  );
-  const { tasks } = await api("GET", "namespaces/default/tasks?pageSize=1&filter.agent=shell");
-  while ((await api("GET", tasks[0].name)).status.state !== "TASK_STATE_SUCCEEDED") {
-    await pause(1000);
-  }
+  const name = await longLog("long", LOG_MIB);
+  const { logSeq } = await until(name, "TASK_STATE_SUCCEEDED", 1_200_000);
+  console.log(`log of ${LOG_MIB} MiB: ${logSeq} entries`);
   const page = await signedIn();
   const log = page.getByRole("region", { name: "Log" });
   await measure(
     page,
     `log of ${LOG_MIB} MiB, to its end`,
     async () => {
-      await page.goto(`${base}/tasks/default/${tasks[0].name.split("/").at(-1)}`);
+      await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
       await log.getByText("the end", { exact: true }).waitFor({ timeout: 600_000 });
     },
     async () => {
@@ -200,6 +195,12 @@ test("a page of a long log", { timeout: 1_800_000 }, async () => {
       }
     },
   );
+  // What the page has not read: its first line, found by the server.
+  await measure(page, `first line of it, by a search`, async () => {
+    await page.getByLabel("Find in the log").fill("attempt 1");
+    await page.getByRole("button", { name: "Search all of it" }).click();
+    await log.locator(".line.hit").getByText("attempt 1", { exact: true }).waitFor({ timeout: 600_000 });
+  });
   await page.context().close();
 });
 

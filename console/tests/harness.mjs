@@ -223,9 +223,30 @@ export async function scripted(title, steps, spec = {}) {
   return (await api("POST", "namespaces/default/tasks", task)).name;
 }
 
+/** Mebibytes that a worker logs of one attempt of a command, with room for its last line. */
+const ATTEMPT_MIB = 15.875;
+
+/** Creates a task whose log has as many mebibytes, of several attempts, and returns its name. Its last line is `the end`. */
+export async function longLog(title, mebibytes) {
+  const attempts = Math.ceil(mebibytes / ATTEMPT_MIB);
+  const rows = Math.floor((Math.min(mebibytes, ATTEMPT_MIB) * 2 ** 20) / 31);
+  const print = `seq -f 'row %015g of the log' 1 ${rows}`;
+  const spec = {
+    title,
+    target: { agent: "shell" },
+    retry: { maxAttempts: attempts, initialBackoff: "0.001s", maxBackoff: "0.001s" },
+    runtime: {
+      command: {
+        shell: `echo "attempt $ROTA_ATTEMPT"; ${print}; test $ROTA_ATTEMPT = ${attempts} && echo the end`,
+      },
+    },
+  };
+  return (await api("POST", "namespaces/default/tasks", { spec })).name;
+}
+
 /** Waits until a task has a state. */
-export async function until(name, state) {
-  const end = Date.now() + START_TIMEOUT;
+export async function until(name, state, timeout = START_TIMEOUT) {
+  const end = Date.now() + timeout;
   for (;;) {
     const { status } = await api("GET", name);
     if (status.state === state) {

@@ -2,7 +2,18 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { accessible, api, base, fits, nothingFailed, setUp, shell, signedIn, until } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  base,
+  fits,
+  longLog,
+  nothingFailed,
+  setUp,
+  shell,
+  signedIn,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -61,6 +72,23 @@ test("a text is found where the page has left the log out, and each line has a l
   await page.getByText("Not in the log.").waitFor();
   await page.setViewportSize({ width: 360, height: 640 });
   await fits(page, "a search");
+  await page.context().close();
+});
+
+test("of a log of many mebibytes a page reads the end, and the rest when it is asked for", async () => {
+  const name = await longLog("very long", 2 * 15.875);
+  await until(name, "TASK_STATE_SUCCEEDED", 120_000);
+  const page = await signedIn();
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const log = page.getByRole("region", { name: "Log" });
+  await log.getByText("the end", { exact: true }).waitFor();
+  await log.focus();
+  await page.keyboard.press("Home");
+  await log.getByText(/^[0-9]+ earlier entries( and [0-9]+ earlier lines)? are left out here/).waitFor();
+  await page.getByLabel("Find in the log").fill("attempt 1");
+  await page.getByRole("button", { name: "Search all of it" }).click();
+  await log.locator(".line.hit").getByText("attempt 1", { exact: true }).waitFor();
+  await log.getByText("row 000000000000001 of the log").waitFor();
   await page.context().close();
 });
 

@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
-import { useCallback, useRef, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { dollars, id, query, word } from "../../api/format";
 import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
@@ -19,6 +19,7 @@ import { EditRetry } from "./EditRetry";
 import { Log } from "./Log";
 import { Lines } from "./lines";
 import { titleOf } from "./title";
+import { useLogStart } from "./useLogStart";
 
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 
@@ -42,15 +43,22 @@ function OneTask({ name }: { name: string }) {
   const [lines] = useState(() => new Lines());
   const [version, setVersion] = useState(0);
   const [problem, setProblem] = useState<unknown>();
-  const position = useRef("0");
+  const position = useRef<string>(undefined);
   const frame = useRef(0);
   // Messages of the stream lack what does not change, such as the prompt.
   const task = live && first.data ? { ...live, spec: first.data.spec ?? {} } : (first.data ?? live);
   const state = task?.status?.state ?? "";
   const ended = ENDED.test(state);
+  const start = useLogStart(name, first.data && Number(first.data.status?.logSeq ?? 0));
+  useEffect(() => {
+    if (start !== undefined && position.current === undefined) {
+      position.current = String(start);
+      lines.beginAfter(start);
+    }
+  }, [start, lines]);
   const link = useStream<WatchTaskResponse>(
-    name,
-    () => `${name}:watch${query({ afterLogSeq: position.current })}`,
+    start === undefined ? null : name,
+    () => `${name}:watch${query({ afterLogSeq: position.current ?? 0 })}`,
     (message) => {
       const events = message.events ?? [];
       position.current = events.at(-1)?.logSeq ?? position.current;

@@ -24,6 +24,8 @@ export class Lines {
   readonly #lines: Line[] = [];
   #characters = 0;
   #leftOut = 0;
+  /** Entries that were not read. */
+  #before = 0;
   #seen = 0;
   #seq = 0;
   #attempt = 0;
@@ -37,6 +39,15 @@ export class Lines {
   /** A part of a log begins after an entry: nothing before it is missing. */
   constructor(after = 0) {
     this.#seen = after;
+  }
+
+  /** Begins after an entry of the log. Those before it are left out, and counted in the note. */
+  beginAfter(entries: number): void {
+    this.#seen = entries;
+    this.#before = entries;
+    if (entries > 0) {
+      this.#lines.unshift(this.#note());
+    }
   }
 
   add(events: Event[]): void {
@@ -139,15 +150,22 @@ export class Lines {
   }
 
   #leaveOut(): void {
-    let count = this.#leftOut > 0 ? 1 : 0;
+    let count = this.#leftOut > 0 || this.#before > 0 ? 1 : 0;
     const isNote = count;
     while (this.#lines.length - count > MAX_LINES * 0.9 || this.#characters > MAX_CHARACTERS * 0.9) {
       this.#characters -= this.#lines[count]?.text.length ?? 0;
       count += 1;
     }
     this.#leftOut += count - isNote;
-    const text = `${this.#leftOut} earlier lines are left out here: rota logs prints all of them`;
-    this.#lines.splice(0, count, { seq: 0, time: "", kind: "note", text, complete: true });
+    this.#lines.splice(0, count, this.#note());
+  }
+
+  /** Returns what stands for all that is left out at the beginning. */
+  #note(): Line {
+    const [entries, lines] = [`${this.#before} earlier entries`, `${this.#leftOut} earlier lines`];
+    const parts = this.#before === 0 ? lines : this.#leftOut === 0 ? entries : `${entries} and ${lines}`;
+    const text = `${parts} are left out here: rota logs prints all of them`;
+    return { seq: 0, time: "", kind: "note", text, complete: true };
   }
 }
 
