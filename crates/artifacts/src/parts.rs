@@ -61,15 +61,13 @@ impl Parts {
         }
         let (store, prefix) =
             object_store::parse_url_opts(&url, settings).map_err(|error| bad(error.to_string()))?;
-        let store = Arc::new(PrefixStore::new(store, prefix));
-        Ok(Self {
-            store,
-            guard: Arc::default(),
-            location: location.to_owned(),
-            folder: None,
-            is_checked: false,
-            owner: None,
-        })
+        Ok(Self { location: location.to_owned(), ..Self::over(Arc::new(PrefixStore::new(store, prefix))) })
+    }
+
+    /// Uses a store that is open.
+    pub(crate) fn over(store: Arc<dyn ObjectStore>) -> Self {
+        let location = store.to_string();
+        Self { store, guard: Arc::default(), location, folder: None, is_checked: false, owner: None }
     }
 
     /// Opens a folder, which is created, and readable by its owner only.
@@ -140,11 +138,7 @@ impl Parts {
         let packed = packed.map_err(|error| Error::Unavailable(error.to_string()))?;
         let key: Key = (namespace.into(), digest);
         let path = path(&key);
-        let is_new = match within(self.store.head(&path)).await {
-            Ok(_) => false,
-            Err(Error::NotFound(_)) => true,
-            Err(error) => return Err(error),
-        };
+        let is_new = within_if_any(self.store.head(&path)).await?.is_none();
         // While it is being removed, the old content may still be there, and what is written now would be removed too.
         if self.guard.is_condemned(&key) {
             return Err(Error::Unavailable("the part is being removed; repeat the call".to_owned()));
@@ -158,13 +152,12 @@ impl Parts {
     /// Returns a part, checked against its digest.
     pub async fn get(&self, namespace: &str, digest: Digest) -> Result<Bytes, Error> {
         let path = path(&(namespace.into(), digest));
-        let packed = within(async { self.store.get(&path).await?.bytes().await }).await;
-        let packed = match packed {
-            Err(Error::NotFound(_)) => {
-                self.check().await?;
-                return Err(Error::NotFound(digest));
-            }
-            other => other?,
+        let packed = within_if_any(async { self.store.get(&path).await?.bytes().await }).await?;
+        let Some(packed) = packed else {
+            self.check().await?;
+            // Of a bucket that does not exist, nothing is lost: a list of it fails.
+            within(self.store.list(None).try_next()).await?;
+            return Err(Error::NotFound(digest));
         };
         let unpacked = tokio::task::spawn_blocking(move || {
             let data = zstd::bulk::decompress(&packed, MAX_PART_BYTES).ok()?;
@@ -182,13 +175,10 @@ impl Parts {
             let key: Key = (Arc::clone(&namespace), digest);
             async move {
                 if self.guard.is_condemned(&key) {
-                    return Ok(Some(digest));
+                    return Ok::<_, Error>(Some(digest));
                 }
-                match within(self.store.head(&path(&key))).await {
-                    Ok(_) => Ok(None),
-                    Err(Error::NotFound(_)) => Ok(Some(digest)),
-                    Err(error) => Err(error),
-                }
+                let found = within_if_any(self.store.head(&path(&key))).await?;
+                Ok(found.is_none().then_some(digest))
             }
         });
         let mut missing: Vec<_> = looks
@@ -215,11 +205,19 @@ pub(crate) fn path((namespace, digest): &Key) -> Path {
     Path::from_iter([namespace, &digest[..2], &digest])
 }
 
-/// Limits the time of a call.
+/// Limits the time of a call that needs no object. If something is not found all the same, it is the location.
 pub(crate) async fn within<T>(call: impl Future<Output = object_store::Result<T>>) -> Result<T, Error> {
+    let done = within_if_any(call).await?;
+    done.ok_or_else(|| Error::Unavailable("the bucket does not exist".to_owned()))
+}
+
+/// Limits the time of a call; `None` if there is no such object.
+pub(crate) async fn within_if_any<T>(
+    call: impl Future<Output = object_store::Result<T>>,
+) -> Result<Option<T>, Error> {
     match timeout(CALL_TIMEOUT, call).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(object_store::Error::NotFound { .. })) => Err(Error::NotFound(Digest::of(&[]))),
+        Ok(Ok(done)) => Ok(Some(done)),
+        Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Error::TimedOut),
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::guard::Key;
-use crate::parts::{path, within};
+use crate::parts::{path, within, within_if_any};
 use crate::{Digest, Error, Parts};
 
 /// Parts that are removed together: a part of them cannot be stored meanwhile.
@@ -177,16 +177,12 @@ impl Parts {
     async fn claim(&self, until: SystemTime) -> Result<(), Error> {
         let Some(owner) = &self.owner else { return Ok(()) };
         let path = Path::from(OWNER);
-        match within(self.store.get(&path)).await {
-            Ok(found) => {
-                let at = SystemTime::from(found.meta.last_modified);
-                let is_recent = at.checked_add(OWNED_FOR).is_none_or(|ends| ends > until);
-                if within(found.bytes()).await? != owner.as_bytes() && is_recent {
-                    return Err(Error::Shared(self.location().to_owned()));
-                }
+        if let Some(found) = within_if_any(self.store.get(&path)).await? {
+            let at = SystemTime::from(found.meta.last_modified);
+            let is_recent = at.checked_add(OWNED_FOR).is_none_or(|ends| ends > until);
+            if within(found.bytes()).await? != owner.as_bytes() && is_recent {
+                return Err(Error::Shared(self.location().to_owned()));
             }
-            Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error),
         }
         within(self.store.put(&path, owner.as_bytes().to_vec().into())).await.map(drop)
     }
@@ -202,8 +198,8 @@ impl Parts {
             if let Err(error) = ownership.renew().await {
                 return (key, false, Err(error));
             }
-            match within(self.store.delete(&path(&key))).await {
-                Ok(()) | Err(Error::NotFound(_)) => (key, false, Ok(())),
+            match within_if_any(self.store.delete(&path(&key))).await {
+                Ok(_) => (key, false, Ok(())),
                 Err(error) => (key, matches!(error, Error::TimedOut), Err(E::from(error))),
             }
         });

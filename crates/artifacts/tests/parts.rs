@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -239,6 +241,56 @@ async fn control_planes_that_share_a_location_remove_only_their_own() {
     let (_folder, shared) = folder();
     let (one, other) = (shared.of("one"), shared.of("other"));
     one.recognize(async { Ok::<_, Error>(HashSet::new()) }).await.unwrap();
+
+/// Serves an object store that has nothing, not even its bucket. Returns the parts in it.
+fn without_bucket() -> Parts {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(&connection);
+            let head: Vec<_> =
+                reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            // Content that is left unread would reset the connection.
+            let length = head
+                .iter()
+                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let _ = std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink());
+            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = (&connection).write_all(answer);
+        }
+    });
+    let settings = [
+        ("aws_endpoint", &*endpoint),
+        ("aws_allow_http", "true"),
+        ("aws_skip_signature", "true"),
+        ("aws_region", "x"),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Parts::open("s3://mistyped", settings.into()).unwrap()
+}
+
+#[tokio::test]
+async fn absent_bucket_is_an_outage() {
+    let parts = without_bucket();
+    let absent = |failed: Error| {
+        assert!(
+            matches!(&failed, Error::Unavailable(why) if why.contains("bucket does not exist")),
+            "{failed}"
+        );
+    };
+    absent(parts.put("a", "text".into()).await.unwrap_err());
+    let nothing = || async { Ok::<_, Error>(HashSet::new()) };
+    absent(parts.clone().owned_by("one").sweep(later(), nothing(), owned).await.unwrap_err());
+    // As a list that fails shows.
+    for failed in [
+        parts.get("a", Digest::of(b"text")).await.map(drop),
+        parts.stored().await.map(drop),
+        parts.sweep(later(), nothing(), owned).await.map(drop),
+    ] {
+        assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
+    }
+}
     let (digest, size) = one.put("a", "text".into()).await.unwrap();
     assert_eq!(other.missing("a", &[digest]).await.unwrap(), [digest]);
     assert_eq!(sweep(&other, later(), &[]).await, 0);
