@@ -224,3 +224,6 @@ fn key(path: &Path) -> Option<Key> {
     let digest = Digest::from_hex(digest.as_ref())?;
     names.next().is_none().then(|| (Arc::from(namespace.as_ref()), digest))
 }
+
+#[cfg(test)]
+mod tests;

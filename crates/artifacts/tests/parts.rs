@@ -183,21 +183,6 @@ async fn part_that_was_pinned_during_a_sweep_stays() {
     assert_eq!(sweep(&parts, later(), &[]).await, 1);
 }
 
-#[tokio::test]
-async fn part_that_could_not_be_removed_can_be_stored_again() {
-    let (folder, parts) = folder();
-    let (digest, _) = parts.put("a", "kept".into()).await.unwrap();
-    // Something that no file can be removed from.
-    let at = file(&folder, "a", digest);
-    fs::remove_file(&at).unwrap();
-    fs::create_dir_all(at.join("inner")).unwrap();
-    fs::write(at.join("inner/file"), "").unwrap();
-    let _ = parts.sweep(later(), async { Ok::<_, Error>(HashSet::new()) }, owned).await;
-    fs::remove_dir_all(&at).unwrap();
-    assert_eq!(parts.put("a", "kept".into()).await.unwrap().0, digest);
-    assert_eq!(parts.missing("a", &[digest]).await.unwrap(), []);
-}
-
 /// The new owner may have committed lists that name the parts.
 #[tokio::test]
 async fn replaced_owner_removes_nothing() {
@@ -241,6 +226,21 @@ async fn control_planes_that_share_a_location_remove_only_their_own() {
     let (_folder, shared) = folder();
     let (one, other) = (shared.of("one"), shared.of("other"));
     one.recognize(async { Ok::<_, Error>(HashSet::new()) }).await.unwrap();
+    let (digest, size) = one.put("a", "text".into()).await.unwrap();
+    assert_eq!(other.missing("a", &[digest]).await.unwrap(), [digest]);
+    assert_eq!(sweep(&other, later(), &[]).await, 0);
+    let swept = one.sweep(later(), async { Ok::<_, Error>([digest].into()) }, owned).await.unwrap();
+    assert_eq!(swept.bytes, [("a".into(), size as u64)].into());
+}
+
+#[tokio::test]
+async fn unusable_urls_are_refused() {
+    for (url, word) in [("parts", "relative"), ("ftp://host/parts", "ftp"), ("file://host/parts", "absolute")]
+    {
+        let error = Parts::open(url, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains(url) && error.to_lowercase().contains(word), "{error}");
+    }
+}
 
 /// Serves an object store that has nothing, not even its bucket. Returns the parts in it.
 fn without_bucket() -> Parts {
@@ -289,20 +289,5 @@ async fn absent_bucket_is_an_outage() {
         parts.sweep(later(), nothing(), owned).await.map(drop),
     ] {
         assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
-    }
-}
-    let (digest, size) = one.put("a", "text".into()).await.unwrap();
-    assert_eq!(other.missing("a", &[digest]).await.unwrap(), [digest]);
-    assert_eq!(sweep(&other, later(), &[]).await, 0);
-    let swept = one.sweep(later(), async { Ok::<_, Error>([digest].into()) }, owned).await.unwrap();
-    assert_eq!(swept.bytes, [("a".into(), size as u64)].into());
-}
-
-#[tokio::test]
-async fn unusable_urls_are_refused() {
-    for (url, word) in [("parts", "relative"), ("ftp://host/parts", "ftp"), ("file://host/parts", "absolute")]
-    {
-        let error = Parts::open(url, Vec::new()).unwrap_err().to_string();
-        assert!(error.contains(url) && error.to_lowercase().contains(word), "{error}");
     }
 }
