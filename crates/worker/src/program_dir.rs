@@ -90,7 +90,18 @@ pub(crate) fn is_of_machine(error: &io::Error) -> bool {
         Errno::EROFS,
         Errno::ESTALE,
     ];
-    error.raw_os_error().is_some_and(|code| ERRORS.contains(&Errno::from_raw(code)))
+    match error.raw_os_error() {
+        Some(code) => ERRORS.contains(&Errno::from_raw(code)),
+        // One with the path in its text keeps only the kind.
+        None => matches!(
+            error.kind(),
+            ErrorKind::OutOfMemory
+                | ErrorKind::QuotaExceeded
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::StaleNetworkFileHandle
+                | ErrorKind::StorageFull
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +178,20 @@ mod tests {
         assert!(make(&folder, Path::new("folder")).is_err() && make(&folder, Path::new("link")).is_err());
         make(&folder, Path::new("new")).unwrap();
         make(&folder, Path::new("new")).unwrap();
-        assert!(is_of_machine(&io::Error::from(Errno::ENOSPC)));
+    }
+
+    #[test]
+    fn machine_has_these_faults() {
+        let all: Vec<_> = (1..=133).map(io::Error::from_raw_os_error).collect();
+        let code = |error: &&io::Error| error.raw_os_error().map(Errno::from_raw).unwrap();
+        let mut faults: Vec<_> =
+            all.iter().filter(|error| is_of_machine(error)).map(|error| code(&error)).collect();
+        faults.sort_by_key(|errno| format!("{errno:?}"));
+        use Errno::{EDQUOT, EIO, EMFILE, ENFILE, ENODEV, ENOMEM, ENOSPC, EROFS, ESTALE};
+        assert_eq!(faults, [EDQUOT, EIO, EMFILE, ENFILE, ENODEV, ENOMEM, ENOSPC, EROFS, ESTALE]);
+        // With a text, as far as they have kinds of their own.
+        let named = |error: &io::Error| is_of_machine(&io::Error::new(error.kind(), "at /path"));
+        let faults: Vec<_> = all.iter().filter(|error| named(error)).map(|error| code(&error)).collect();
+        assert_eq!(faults, [ENOMEM, ENOSPC, EROFS, ESTALE, EDQUOT]);
     }
 }

@@ -34,18 +34,30 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).with_context(|| format!("failed to read {folder:?}"))? {
             let path = entry?.path();
+    let mut faults = Vec::new();
             let is_test = path.file_stem().is_some_and(|name| name == "tests");
             if is_test {
                 continue;
             } else if path.is_dir() {
                 folders.push(path);
-            } else if calls(&std::fs::read_to_string(&path)?).next().is_some() {
-                found.push(path.strip_prefix(&root)?.to_owned());
+                continue;
+            }
+            let (text, file) = (std::fs::read_to_string(&path)?, path.strip_prefix(&root)?);
+            if file == Path::new(HELPER) {
+                continue;
+            }
+            if lines(&text, &CALLS).next().is_some() {
+                found.push(file.to_owned());
+            }
+            if lines(&text, &FAULTS).next().is_some() {
+                faults.push(format!(
+                    "{FOLDER}/{} has faults of the machine of its own: use `program_dir::is_of_machine`",
+                    file.display()
+                ));
             }
         }
     }
-    found.retain(|file| file != Path::new(HELPER));
-    Ok(problems(&reasons, &found))
+    Ok([problems(&reasons, &found), faults].concat())
 }
 
 fn problems(reasons: &BTreeMap<PathBuf, String>, found: &[PathBuf]) -> Vec<String> {
@@ -61,10 +73,10 @@ fn problems(reasons: &BTreeMap<PathBuf, String>, found: &[PathBuf]) -> Vec<Strin
     unknown.chain(unused).collect()
 }
 
-/// Returns the lines of a file, without its tests, that have such a call.
-fn calls(text: &str) -> impl Iterator<Item = &str> {
+/// Returns the lines of a file, without its tests, that have one of these.
+fn lines<'a>(text: &'a str, all: &[&str]) -> impl Iterator<Item = &'a str> {
     let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
-    lines.filter(|line| !line.trim_start().starts_with("//") && CALLS.iter().any(|call| line.contains(call)))
+    lines.filter(|line| !line.trim_start().starts_with("//") && all.iter().any(|one| line.contains(one)))
 }
 
 #[cfg(test)]
@@ -74,8 +86,14 @@ mod tests {
     #[test]
     fn calls_need_a_reason() {
         let text = "use cap_std::fs::OpenOptions;\n// fs::write(\nfs::write(path, text)\nFile::open(path)\n#[cfg(test)]\nfs::copy(a, b)";
-        assert_eq!(calls(text).collect::<Vec<_>>(), ["fs::write(path, text)"]);
+        assert_eq!(lines(text, &CALLS).collect::<Vec<_>>(), ["fs::write(path, text)"]);
         let reasons =
+    #[test]
+    fn lists_of_faults_are_found() {
+        let text = "match error.kind() {\n    io::ErrorKind::StorageFull | io::ErrorKind::NotFound => true,";
+        assert_eq!(lines(text, &FAULTS).count(), 1);
+    }
+
             BTreeMap::from([("known.rs".into(), "why".to_owned()), ("removed.rs".into(), "why".to_owned())]);
         let problems = problems(&reasons, &["known.rs".into(), "new.rs".into()]);
         assert!(problems.len() == 2 && problems[0].contains("src/new.rs opens"), "{problems:?}");

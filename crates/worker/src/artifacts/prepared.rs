@@ -1,16 +1,16 @@
 //! What an attempt leaves besides the files that its programs wrote: copies of its conversation, and the snapshot of its repository.
 //! Made once, after its programs have ended: a later process of the worker stores them as they were described.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use rota_proto::v1::{Changes, Severity, event};
 use tokio::sync::OnceCell;
 
 use super::changes::{Lost, changes, describe};
 use super::checkpoint::{self, Copied};
 use crate::git::Snapshot;
+use crate::program_dir::is_of_machine;
 use crate::runtimes::notice;
 use crate::workspace::{AttemptDirs, COPIES, remove_temporary};
 
@@ -103,19 +103,6 @@ pub(super) async fn copied(dirs: &AttemptDirs) -> Result<Option<Copied>, Broken>
     let by_machine = is_of_machine(&error) || dirs.probe().await.is_err();
     let reason = format!("what a later attempt would continue from cannot be copied: {error}");
     Err(Broken { by_machine, reason })
-}
-
-/// Whether an error is of the machine, however the files are that are copied.
-fn is_of_machine(error: &io::Error) -> bool {
-    let of_disk = matches!(
-        error.kind(),
-        ErrorKind::StorageFull
-            | ErrorKind::QuotaExceeded
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::OutOfMemory
-    );
-    let numbers = [Errno::EIO, Errno::EMFILE, Errno::ENFILE].map(|errno| errno as i32);
-    of_disk || error.raw_os_error().is_some_and(|number| numbers.contains(&number))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::run::{Git, GitError};
 use crate::artifacts::globs;
 use crate::program_dir;
 use crate::runtimes::Stop;
+use crate::workspace::probe_in_time;
 
 /// Where the agent's files are while others are in their place.
 const AWAY: &str = ".git/rota-pinned/files";
@@ -47,16 +48,20 @@ pub(crate) struct Pins {
     pub(crate) objects: PathBuf,
     /// Folder for the repository that writes the files.
     pub(crate) folder: PathBuf,
+    /// Folder on their disk that no program of the attempt may write.
+    pub(crate) own: PathBuf,
 }
 
 impl Pins {
     /// Puts the files of the commit that the task started from in the place of the agent's, or of what a check has made of them.
     pub(crate) async fn put(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<(), GitError> {
-        let put = self.try_put(stop).await;
-        if put.is_err() {
-            self.release().await?;
+        match self.try_put(stop).await {
+            Ok(()) => Ok(()),
+            Err(failed) => {
+                self.release().await?;
+                Err(self.attribute(failed).await)
+            }
         }
-        put
     }
 
     async fn try_put(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<(), GitError> {
@@ -88,6 +93,13 @@ impl Pins {
 
     /// Puts the agent's files back, if others are in their place.
     pub(crate) async fn release(&self) -> Result<(), GitError> {
+        match self.try_release().await {
+            Ok(()) => Ok(()),
+            Err(failed) => Err(self.attribute(failed).await),
+        }
+    }
+
+    async fn try_release(&self) -> Result<(), GitError> {
         let (workspace, globs) = (self.git.directory.clone(), self.globs()?);
         self.moved(tokio::task::spawn_blocking(move || put_back(&workspace, &globs)).await)
     }
@@ -105,14 +117,21 @@ impl Pins {
     }
 
     fn failed(&self, error: &io::Error) -> GitError {
-        use nix::libc::{EIO, EMFILE, ENFILE, ENOMEM};
         // All else an agent can bring about, such as a folder that is a link to itself.
-        let is_machine = matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
-        ) || matches!(error.raw_os_error(), Some(EIO | EMFILE | ENFILE | ENOMEM));
-        let cause = if is_machine { Cause::Machine } else { Cause::Task };
+        let cause = if program_dir::is_of_machine(error) { Cause::Machine } else { Cause::Task };
         self.git.failed(cause, format!("failed to exchange the pinned files: {error}"))
+    }
+
+    /// Returns whose fault it is that something has failed: not that of the task if the disk takes no files.
+    async fn attribute(&self, failed: GitError) -> GitError {
+        let GitError::Failed { cause: Cause::Task, failure } = &failed else { return failed };
+        match probe_in_time(self.own.clone()).await {
+            Ok(()) => failed,
+            Err(error) => {
+                let text = format!("{}; the disk does not take files: {error}", failure.message);
+                self.git.failed(Cause::Machine, text)
+            }
+        }
     }
 
     /// Creates the repository that writes the files, with settings and a home of its own. Again each time: what runs in between
@@ -264,7 +283,10 @@ fn files(folder: &Dir, wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<PathBuf
 mod tests {
     use std::fs;
 
+    use rota_telemetry::redact::Redactor;
+
     use super::*;
+    use crate::supervise::Environment;
 
     fn workspace(all: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -335,5 +357,31 @@ mod tests {
         put_back(root.path(), &globs).unwrap();
         assert_eq!(names(&root), ["own/run", "tests"]);
         assert_eq!(fs::read_to_string(root.path().join("tests/run")).unwrap(), "agent");
+    }
+
+    #[tokio::test]
+    async fn disk_that_takes_no_files_is_no_fault_of_the_task() {
+        let root = workspace(&[(".git/rota-pinned/files", "of the agent, in place of the folder")]);
+        let state = tempfile::tempdir().unwrap();
+        let git = Git {
+            directory: root.path().to_owned(),
+            home: state.path().to_owned(),
+            url: String::new(),
+            network: None,
+            environment: Environment::default(),
+            redactor: Redactor::default(),
+        };
+        let released = async |own: PathBuf| {
+            let base = Base { commit: String::new(), branch: String::new() };
+            let (git, folder) = (git.clone(), state.path().join("pins"));
+            let pins = Pins { git, base, patterns: Vec::new(), objects: PathBuf::new(), folder, own };
+            match pins.release().await {
+                Err(GitError::Failed { cause, .. }) => cause,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(released(state.path().to_owned()).await, Cause::Task);
+        // As a disk that is away.
+        assert_eq!(released(state.path().join("away")).await, Cause::Machine);
     }
 }

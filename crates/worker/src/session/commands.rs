@@ -44,12 +44,13 @@ pub(super) async fn pins(attempt: &Attempt, dirs: Option<&AttemptDirs>) -> Resul
     if patterns.is_empty() {
         return Ok(None);
     }
-    let repository = dirs.and_then(|dirs| Some((dirs.repository.clone()?, dirs.objects()?)));
-    let Some(((git, base), objects)) = repository else {
+    let repository =
+        dirs.and_then(|dirs| Some((dirs.repository.clone()?, dirs.objects()?, dirs.own().to_owned())));
+    let Some(((git, base), objects, own)) = repository else {
         let text = "`doneWhen.pinnedFiles` needs a fresh clone: `workspace.git`, without `depth`, `mode` and `cleanup`";
         return Err(RunOutcome::Failed(failure(FailureClass::Invalid, text)));
     };
-    let pins = Pins { git, base, patterns, objects, folder: attempt.scratch.join("pins") };
+    let pins = Pins { git, base, patterns, objects, folder: attempt.scratch.join("pins"), own };
     pins.release().await.map_err(pinning_failed)?;
     Ok(Some(pins))
 }
