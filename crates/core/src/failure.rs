@@ -45,7 +45,7 @@ pub enum Class {
     /// The worker's disk, memory or workspace failed.
     Environment,
     /// The host of the task's repository does not respond, or refuses the credentials; or the storage of artifacts does not
-    /// respond.
+    /// respond; or the control plane refuses what the attempt needs.
     Source,
     /// The work is done and kept, and could not be pushed to its repository.
     Delivery,

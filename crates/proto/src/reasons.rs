@@ -9,5 +9,12 @@ pub const WORKER_NOT_ANNOUNCED: &str = "WORKER_NOT_ANNOUNCED";
 /// The control plane speaks other versions of the protocol: the worker tries an earlier one.
 pub const PROTOCOL_VERSION_UNSUPPORTED: &str = "PROTOCOL_VERSION_UNSUPPORTED";
 
+/// Another agent may not continue the work of the task, in this attempt or another: it ends.
+pub const OVERRIDE_FORBIDDEN: &str = "OVERRIDE_FORBIDDEN";
+/// The task that is continued has left nothing: the task ends.
+pub const NO_CHECKPOINT: &str = "NO_CHECKPOINT";
+/// A part of a file is not stored: a task that needs it ends.
+pub const ARTIFACT_NOT_STORED: &str = "ARTIFACT_NOT_STORED";
+
 /// Metadata of `ARTIFACTS_FULL`: bytes of the upload for which there is no room. The worker reports them with the failure.
 pub const UPLOAD_BYTES: &str = "uploadBytes";

@@ -10,7 +10,7 @@ use rota_core::Namespace;
 use rota_core::target::Target as CoreTarget;
 use rota_proto::labels::KIND;
 use rota_proto::v1::target::Kind as Target;
-use rota_proto::{names as n, v1};
+use rota_proto::{names as n, reasons, v1};
 use rota_store::{Document, DocumentKey, DocumentKind, DocumentsPage};
 use tonic::Status;
 
@@ -274,7 +274,7 @@ impl Kinds {
         };
         match (find(true), find(false)) {
             (Some(strict), Some(other)) => Err(status::hinted(
-                "OVERRIDE_FORBIDDEN",
+                reasons::OVERRIDE_FORBIDDEN,
                 format!(
                     "the kind sets limits, which agent {other} lets tasks set, and agent {strict} does not"
                 ),

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rota_artifacts::{Digest, Error, Parts, Pin};
 use rota_core::{Namespace, Timestamp};
 use rota_store::StoreSpace;
+use rota_proto::reasons;
 use tonic::Status;
 
 use crate::clock::now;
@@ -227,7 +228,7 @@ impl Artifacts {
 /// Converts an error of the storage.
 pub(crate) fn status(failed: Error) -> Status {
     match failed {
-        Error::NotFound(_) => error("ARTIFACT_NOT_STORED", failed.to_string()),
+        Error::NotFound(_) => error(reasons::ARTIFACT_NOT_STORED, failed.to_string()),
         Error::Damaged(_) => error("STORE_CORRUPT", failed.to_string()),
         Error::Size(_) => crate::wire::status::invalid("data", failed.to_string()),
         Error::Unavailable(_) | Error::TimedOut | Error::Shared(_) | Error::Url { .. } => {

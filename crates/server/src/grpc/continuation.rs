@@ -4,6 +4,7 @@
 use prost::Message;
 use rota_core::TaskId;
 use rota_core::task::Task;
+use rota_proto::reasons;
 use rota_proto::v1::{self, ArtifactList, runtime::Kind};
 use tonic::Status;
 
@@ -187,7 +188,7 @@ pub(crate) fn no_checkpoint(id: TaskId) -> Status {
     let text = format!("task {id} has left no checkpoint to continue from");
     let hint = "tasks of the runtime `claude` leave one at the end of each attempt, and every few minutes before; those of the runtime \
                 `command` if they write files into $ROTA_CHECKPOINT: see `rota artifacts`";
-    hinted("NO_CHECKPOINT", text, hint)
+    hinted(reasons::NO_CHECKPOINT, text, hint)
 }
 
 #[cfg(test)]

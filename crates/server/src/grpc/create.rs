@@ -12,7 +12,7 @@ use rota_core::target::Route;
 use rota_core::task::{Task, Trace};
 use rota_core::workflow::StepRef;
 use rota_core::{Namespace, TaskId};
-use rota_proto::{credential, v1};
+use rota_proto::{credential, reasons, v1};
 use rota_store::{Command, Create, Given, PutAgent, Refused, Reply, Work};
 use rota_telemetry::finish;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -184,7 +184,8 @@ impl Creator {
             strict,
             offer: reservation.as_ref().map(|reservation| reservation.session().clone()),
         });
-        let forbidden = forbidden.map(|it| status::hinted("OVERRIDE_FORBIDDEN", it.to_string(), it.hint()));
+        let forbidden =
+            forbidden.map(|it| status::hinted(reasons::OVERRIDE_FORBIDDEN, it.to_string(), it.hint()));
         if let Some(status) = forbidden.or(unfounded)
             && !self.exists(&command).await?
         {

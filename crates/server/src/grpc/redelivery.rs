@@ -5,6 +5,7 @@ use rota_artifacts::Pin;
 use rota_core::TaskId;
 use rota_core::failure::Class;
 use rota_core::task::{State, Task};
+use rota_proto::reasons;
 use rota_store::Work;
 use tonic::Status;
 
@@ -36,7 +37,7 @@ impl Creator {
             let text =
                 format!("the work of task {} cannot be delivered: part {part} of it is not stored", old.id);
             return Err(hinted(
-                "ARTIFACT_NOT_STORED",
+                reasons::ARTIFACT_NOT_STORED,
                 text,
                 "do the work again with `rota retry --from-scratch`",
             ));

@@ -2,9 +2,9 @@
 
 use prost::Message;
 use rota_core::task::Task;
-use rota_proto::num;
 use rota_proto::v1::{ArtifactList, TaskResult};
 use rota_proto::worker::v1::{FetchCheckpointRequest, FetchCheckpointResponse, UndeliveredWork};
+use rota_proto::{num, reasons};
 use tonic::Status;
 
 use super::deps::SessionDeps;
@@ -85,7 +85,7 @@ async fn of_thread(deps: &SessionDeps, task: &Task) -> Result<Option<ArtifactLis
     if let Some(forbidden) =
         overrides::check_source(&agent.map(|known| known.spec).unwrap_or_default(), of_other).err()
     {
-        return Err(hinted("OVERRIDE_FORBIDDEN", forbidden.to_string(), forbidden.hint()));
+        return Err(hinted(reasons::OVERRIDE_FORBIDDEN, forbidden.to_string(), forbidden.hint()));
     }
     if is_managed(task) && !is_managed(&before) {
         return Err(error("TASK_NOT_FOUND", format!("task {} does not exist in any cluster", before.id)));

@@ -74,7 +74,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ),
     ("TASK_NOT_ENDED", Code::FailedPrecondition, "The task has not ended yet."),
     (
-        "NO_CHECKPOINT",
+        reasons::NO_CHECKPOINT,
         Code::FailedPrecondition,
         "The task has left nothing from which another one could continue.",
     ),
@@ -122,7 +122,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "A strict task refers to an agent or a dependency that does not exist.",
     ),
     (
-        "OVERRIDE_FORBIDDEN",
+        reasons::OVERRIDE_FORBIDDEN,
         Code::FailedPrecondition,
         "The task sets a field that its agent does not let tasks set.",
     ),
@@ -144,7 +144,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     ("ARTIFACT_NOT_FOUND", Code::NotFound, "The attempt of the task has no artifact of that name."),
     ("ARTIFACTS_UNAVAILABLE", Code::Unavailable, "The storage of artifacts is unavailable."),
     (
-        "ARTIFACT_NOT_STORED",
+        reasons::ARTIFACT_NOT_STORED,
         Code::FailedPrecondition,
         "A part of an artifact is not stored: it was not uploaded, or too long ago.",
     ),

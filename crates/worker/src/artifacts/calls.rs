@@ -5,7 +5,8 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use rota_client::artifacts::Artifacts;
 use rota_client::{Auth, RenewableChannel, Token};
-use rota_proto::v1::ArtifactList;
+use rota_proto::reasons;
+use rota_proto::v1::{ArtifactList, Failure, FailureClass};
 use rota_proto::worker::v1::KeepArtifactsRequest;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tonic::service::interceptor::InterceptedService;
@@ -13,11 +14,14 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::keep::Kept;
+use crate::runtimes::failure;
 
 /// Size limit of an answer: results and lists of artifacts.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Reasons that hold for every worker and every attempt, of codes that do not show it.
+const FINAL: [&str; 3] = [reasons::ARTIFACT_NOT_STORED, reasons::NO_CHECKPOINT, reasons::OVERRIDE_FORBIDDEN];
 
 /// Makes calls with the worker's credentials, which are read for each: clusters rotate them.
 #[derive(Debug, Clone)]
@@ -66,6 +70,19 @@ impl Caller {
             Err(status) if status.code() == Code::NotFound => Ok(None),
             answer => Ok(Some(answer?.into_inner().missing_parts)),
         }
+    }
+
+    /// Returns the failure of an attempt that could not do `what` because of the control plane. Neither the worker nor the task is to
+    /// blame, and the task waits, unless the answer would be the same for every other attempt.
+    pub(crate) fn failure(what: &str, status: &Status) -> Failure {
+        let is_final = match status.code() {
+            Code::NotFound | Code::InvalidArgument | Code::OutOfRange | Code::DataLoss => true,
+            _ => rota_client::reason(status).is_some_and(|reason| FINAL.contains(&&*reason)),
+        };
+        let class = if is_final { FailureClass::Invalid } else { FailureClass::Source };
+        let hint = rota_client::hint_of(status).unwrap_or_default();
+        let text = format!("{what}: {} ({:?})", status.message(), status.code());
+        Failure { hint, ..failure(class, text) }
     }
 
     pub(crate) fn request<T>(message: T) -> Request<T> {
@@ -123,5 +140,62 @@ impl Retry {
             .with_max_delay(CALL_TIMEOUT)
             .with_jitter()
             .without_max_times()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::{ErrorDetails, StatusExt};
+
+    use super::*;
+
+    #[test]
+    fn answers_for_every_attempt_end_the_task() {
+        use Code::{
+            Aborted, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument,
+            NotFound, OutOfRange, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable,
+            Unimplemented, Unknown,
+        };
+        let waits = [
+            (Aborted, None),
+            (Cancelled, None),
+            (DeadlineExceeded, None),
+            (FailedPrecondition, None),
+            (FailedPrecondition, Some("TASK_STATE_CONFLICT")),
+            (Internal, None),
+            (PermissionDenied, None),
+            (ResourceExhausted, None),
+            (Unauthenticated, Some("UNAUTHENTICATED")),
+            (Unavailable, None),
+            (Unimplemented, None),
+            (Unknown, None),
+        ];
+        let ends = [
+            (DataLoss, Some("STORE_CORRUPT")),
+            (FailedPrecondition, Some(reasons::ARTIFACT_NOT_STORED)),
+            (FailedPrecondition, Some(reasons::NO_CHECKPOINT)),
+            (FailedPrecondition, Some(reasons::OVERRIDE_FORBIDDEN)),
+            (InvalidArgument, None),
+            (NotFound, Some("TASK_NOT_FOUND")),
+            (OutOfRange, None),
+        ];
+        let waits = waits.map(|row| (row, FailureClass::Source));
+        let ends = ends.map(|row| (row, FailureClass::Invalid));
+        for ((code, reason), class) in waits.into_iter().chain(ends) {
+            let metadata = HashMap::from([("hint".to_owned(), "do this".to_owned())]);
+            let status = match reason {
+                Some(reason) => {
+                    let details = ErrorDetails::with_error_info(reason, "rota.dev", metadata);
+                    Status::with_error_details(code, "why", details)
+                }
+                None => Status::new(code, "why"),
+            };
+            let failure = Caller::failure("failed to ask", &status);
+            assert_eq!(failure.class(), class, "{code:?} {reason:?}");
+            assert_eq!(failure.message, format!("failed to ask: why ({code:?})"));
+            assert_eq!(failure.hint.is_empty(), reason.is_none(), "{code:?} {reason:?}");
+        }
     }
 }

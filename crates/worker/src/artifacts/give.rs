@@ -10,14 +10,13 @@ use rota_client::artifacts::{Progress, TransferError};
 use rota_proto::v1::{Artifact, ArtifactList, Changes, Failure, FailureClass};
 use rota_proto::worker::v1::{Assign, PreviousResult, StepResult};
 use tokio::fs;
+use tonic::Status;
 
 use super::calls::Caller;
 use super::keep::HINT;
 use crate::runtimes::context::is_below;
 use crate::runtimes::{RunOutcome, failure};
 
-/// Reason of a storage that does not have a part.
-const NOT_STORED: &str = "ARTIFACT_NOT_STORED";
 /// Bytes of all files that an attempt is given.
 const MAX_BYTES: u64 = 8 << 30;
 
@@ -103,8 +102,14 @@ impl Given {
         if all().next().is_none() {
             return Ok(());
         }
-        let away = |error: tonic::Status| failed(FailureClass::Source, error.message().to_owned());
-        let artifacts = caller.artifacts_within(namespace, patience).map_err(away)?;
+        let refused = |what: &str, status: &Status| {
+            let failed = Caller::failure(what, status);
+            let broken_off = broken_off(failed.class(), failed.message);
+            let hint = Some(failed.hint).filter(|hint| !hint.is_empty()).unwrap_or(broken_off.hint);
+            RunOutcome::Failed(Failure { hint, ..broken_off })
+        };
+        let artifacts = caller.artifacts_within(namespace, patience);
+        let artifacts = artifacts.map_err(|status| refused("failed to fetch files", &status))?;
         let mut made = HashSet::new();
         for (folder, list) in &self.files {
             for artifact in list {
@@ -138,16 +143,16 @@ impl Given {
                     waits(Some(broken_off(FailureClass::Source, text)));
                 };
                 artifacts.download(artifact, &mut file, progress).await.map_err(|error| {
-                    let class = match &error {
-                        TransferError::Damaged(_) => FailureClass::Invalid,
-                        // It responds, and has lost the file: waiting does not help.
-                        TransferError::Call(error) if error.reason.as_deref() == Some(NOT_STORED) => {
-                            FailureClass::Invalid
+                    let what = format!("failed to fetch {}", artifact.name);
+                    match error {
+                        TransferError::Damaged(_) => {
+                            failed(FailureClass::Invalid, format!("{what}: {error}"))
                         }
-                        TransferError::Call(_) => FailureClass::Source,
-                        TransferError::Write { .. } => FailureClass::Environment,
-                    };
-                    failed(class, format!("failed to fetch {}: {error}", artifact.name))
+                        TransferError::Write { .. } => {
+                            failed(FailureClass::Environment, format!("{what}: {error}"))
+                        }
+                        TransferError::Call(error) => refused(&what, &error.into()),
+                    }
                 })?;
                 if artifact.executable {
                     let mode = std::fs::Permissions::from_mode(0o700);

@@ -76,9 +76,9 @@ impl Place<'_> {
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Continued>, RunOutcome> {
         // Another attempt may get it: what it has is not given up.
-        let left = fetch(self.fetching.caller, self.assign)
-            .await
-            .map_err(|status| RunOutcome::Failed(unanswered("failed to ask for the checkpoint", &status)))?;
+        let left = fetch(self.fetching.caller, self.assign).await.map_err(|status| {
+            RunOutcome::Failed(Caller::failure("failed to ask for the checkpoint", &status))
+        })?;
         let list = left.artifacts.filter(|_| own);
         if own && list.is_none() && checkpoints.attempt > 0 {
             let text = format!(
@@ -284,18 +284,6 @@ pub(super) async fn unheard(attempt: &Attempt, folder: &CheckpointFolder) -> Vec
     artifacts::unheard(folder, conversation, messages).await
 }
 
-/// Returns the failure of an attempt that does not learn what earlier ones have left. A refusal holds for every other attempt, too.
-pub(super) fn unanswered(what: &str, status: &Status) -> Failure {
-    let text = format!("{what}: {}", status.message());
-    match rota_client::reason(status).as_deref() {
-        Some("OVERRIDE_FORBIDDEN" | "NO_CHECKPOINT" | "TASK_NOT_FOUND") => {
-            let hint = rota_client::hint_of(status).unwrap_or_default();
-            Failure { hint, ..failure(FailureClass::Invalid, text) }
-        }
-        _ => failure(FailureClass::Source, format!("{text} ({:?})", status.code())),
-    }
-}
-
 /// Returns the branch of an attempt: its task's own, or that which the task that it continues has pushed to, so that a pull request
 /// stays the same.
 pub(super) async fn branch(
@@ -316,7 +304,7 @@ pub(super) async fn branch(
     };
     let left = left.map_err(|status| {
         let what = "failed to ask where the task that it continues has pushed";
-        RunOutcome::Failed(unanswered(what, &status))
+        RunOutcome::Failed(Caller::failure(what, &status))
     })?;
     let changes = left.source.and_then(|source| source.changes);
     let pushed = changes.filter(|changes| changes.pushed && names::is_branch(&changes.branch));
@@ -363,7 +351,7 @@ pub(super) async fn check_branch(
         _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
     };
     let left = left.map_err(|status| {
-        RunOutcome::Failed(unanswered("failed to ask what earlier attempts have pushed", &status))
+        RunOutcome::Failed(Caller::failure("failed to ask what earlier attempts have pushed", &status))
     })?;
     if left.commits.contains(&delivery.seen) {
         return Ok(());

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use backon::Retryable;
 use prost::Message;
-use rota_proto::v1::{FailureClass, Severity, event};
+use rota_proto::v1::{Severity, event};
 use rota_proto::worker::v1::{
     Assign, FetchPreviousResultRequest, FetchPreviousResultResponse, FetchStepResultsRequest,
 };
 use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::attempt::needs_directories;
 use super::handle::AttemptHandle;
 use super::undelivered::delivers;
 use crate::artifacts::{Caller, Given, Retry};
-use crate::runtimes::{RunOutcome, failure, notice};
+use crate::runtimes::{RunOutcome, notice};
 
+const WHAT: &str = "failed to fetch earlier results";
 /// Bytes of the results of steps that an attempt is given. Those beyond are left out.
 const MAX_STEP_RESULTS: usize = 32 << 20;
 /// Number of results of steps that an attempt is given.
@@ -49,14 +50,7 @@ pub(super) async fn complete(
         }
     };
     let fetched = tokio::select! {
-        fetched = fetch => fetched.map_err(|status| {
-            let class = match status.code() {
-                // No worker and no further attempt will get it.
-                Code::NotFound | Code::DataLoss => FailureClass::Invalid,
-                _ => FailureClass::Environment,
-            };
-            RunOutcome::Failed(failure(class, describe(&status)))
-        }),
+        fetched = fetch => fetched.map_err(|status| RunOutcome::Failed(Caller::failure(WHAT, &status))),
         _ = stop.wait_for(Option::is_some) => Err(RunOutcome::Stopped { by: "interrupt" }),
     };
     fetched.map(|()| given)
@@ -72,10 +66,11 @@ struct Retries<'a> {
 
 impl Retries<'_> {
     fn report(&mut self, status: &Status, delay: Duration) {
-        self.handle.lock().obstacle = Some(failure(FailureClass::Environment, describe(status)));
+        let failed = Caller::failure(WHAT, status);
+        let text = format!("{}; retrying", failed.message);
+        self.handle.lock().obstacle = Some(failed);
         if !std::mem::replace(&mut self.noticed, true) {
             tracing::warn!(task = self.task, %status, retry_delay = ?delay, "failed to fetch earlier results, retrying");
-            let text = format!("{}; retrying", describe(status));
             // A full channel has events that show as well that the attempt is alive.
             let _ = self.events.try_send(notice(Severity::Medium, "previous_result_retry", text));
         }
@@ -167,8 +162,4 @@ async fn fetch(
 ) -> Result<FetchPreviousResultResponse, Status> {
     let answer = caller.service()?.fetch_previous_result(Caller::request(request)).await;
     answer.map(tonic::Response::into_inner)
-}
-
-fn describe(status: &Status) -> String {
-    format!("failed to fetch earlier results: {} ({:?})", status.message(), status.code())
 }

@@ -4,7 +4,7 @@ use rota_proto::v1::{FailureClass, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 
-use super::continuing::{fetch, unanswered};
+use super::continuing::fetch;
 use crate::artifacts::Caller;
 use crate::runtimes::{RunOutcome, RunReport, Stop, failure, stopped};
 use crate::workspace::AttemptDirs;
@@ -38,7 +38,7 @@ pub(super) async fn find(
         Ok(left) => left.undelivered,
         Err(status) => {
             let what = "failed to ask what an earlier attempt has left to deliver";
-            return RunReport::new(RunOutcome::Failed(unanswered(what, &status)));
+            return RunReport::new(RunOutcome::Failed(Caller::failure(what, &status)));
         }
     };
     let Some(left) = left else {

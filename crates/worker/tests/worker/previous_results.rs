@@ -61,7 +61,8 @@ async fn lasting_refusal_fails_the_attempt() {
     plane.refuse_results(Status::permission_denied("no such worker"));
     let (events, result) = run(&mut plane, |_| {}).await;
     let failure = failed(result);
-    assert_eq!(failure.class(), FailureClass::Environment);
+    // As every other refusal: the task waits, and neither it nor the worker is to blame.
+    assert_eq!(failure.class(), FailureClass::Source);
     assert!(failure.message.contains("no such worker"), "{failure:?}");
     assert_eq!(plane.result_requests(), 6);
     assert_eq!(notices(&events).len(), 1);
