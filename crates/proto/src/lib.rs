@@ -13,6 +13,7 @@
 //! - [`credential`]: which model credential an environment holds, and its id.
 //! - [`labels`]: labels that have a meaning for the control plane.
 //! - [`times`]: times of control planes by which workers choose their own.
+//! - [`limits`]: limits of control planes within which workers stay.
 //! - [`visit_strings`]: visitors over the strings of events and results, for redaction and bounds.
 //! - [`DESCRIPTORS`]: the descriptor set with comments, for gRPC reflection and the generated reference.
 //!
@@ -40,6 +41,7 @@ pub mod expressions;
 pub mod labels;
 pub mod names;
 pub mod num;
+pub mod limits;
 pub mod permission_rules;
 pub mod reasons;
 mod runtime;

@@ -14,7 +14,7 @@ use crate::Timestamp;
 
 const MAX_INPUTS: u64 = 10_000;
 /// Open input requests per task.
-const MAX_OPEN_REQUESTS: usize = 32;
+pub const MAX_OPEN_REQUESTS: usize = 32;
 /// Rules that are allowed for one task.
 const MAX_GRANTED: usize = 64;
 /// Reports after which an attempt whose log is full may still ask.

@@ -43,6 +43,7 @@ pub use create::create;
 pub use deliver::Undelivered;
 pub use dependency::{Dependency, DependencyKey, DependencyState, OnFailure};
 pub use event::{Body, Event, StateChange};
+pub use input::MAX_OPEN_REQUESTS;
 pub use parts::{Answered, Progress, Refusal, RuntimeSession};
 pub use release::Question;
 pub use state::{Desired, State};

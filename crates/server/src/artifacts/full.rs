@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::Timestamp;
@@ -10,12 +9,11 @@ use rota_proto::{causes, names};
 use tokio::sync::Notify;
 use tonic::Status;
 
+use super::SHOWN;
 use crate::health::{Cause, State};
 use crate::wire::status::no_room;
 use crate::wire::time::rfc3339;
 
-/// Time after the last refusal for which the namespace is reported: workers repeat uploads within ten minutes.
-const SHOWN: Duration = Duration::from_secs(15 * 60);
 /// Namespaces that are known, beyond which the oldest refusal is forgotten.
 const MAX_KNOWN: usize = 10_000;
 
@@ -100,6 +98,8 @@ impl From<NoRoom> for Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

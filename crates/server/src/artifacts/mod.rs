@@ -8,13 +8,15 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rota_artifacts::{Digest, Error, Parts, Pin};
 use rota_core::{Namespace, Timestamp};
-use rota_store::StoreSpace;
 use rota_proto::reasons;
+use rota_proto::times::UPLOAD_DELAY;
+use rota_store::StoreSpace;
 use tonic::Status;
 
 use crate::clock::now;
@@ -33,6 +35,11 @@ const HINT: &str =
     "check the storage of artifacts (`artifacts` in the server's settings) and the server's log";
 pub(crate) const HINT_FULL: &str = "delete old tasks with `rota admin prune`, which frees their artifacts within an hour, or \
                                     raise `artifacts_quota_mib` of the server";
+
+/// Time after the last failure for which it is reported.
+const SHOWN: Duration = Duration::from_secs(15 * 60);
+// Workers repeat what has failed within it.
+const _: () = assert!(SHOWN.as_secs() > 2 * UPLOAD_DELAY.as_secs());
 
 /// A namespace with less than this part of its quota left is nearly full: what it refuses is reported, and what is abandoned removed sooner.
 const NEARLY_FULL: u64 = 8;

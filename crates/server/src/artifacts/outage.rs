@@ -2,18 +2,14 @@
 //! nothing of the attempts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_artifacts::Error;
 use rota_core::Timestamp;
 
-use super::HINT;
+use super::{HINT, SHOWN};
 use crate::health::{Cause, State};
 use crate::wire::time::rfc3339;
-
-/// Time after the last failure for which the storage counts as unavailable: workers repeat uploads within ten minutes.
-const SHOWN: Duration = Duration::from_secs(15 * 60);
 
 /// Direction of a transfer between the control plane and the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +69,8 @@ impl Outage {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rota_artifacts::{Digest, Error, Until};
 use rota_core::TaskKey;
-use rota_proto::times::FREED_AFTER;
+use rota_proto::times::{FREED_AFTER, UPLOAD_DELAY};
 use rota_proto::v1::ArtifactList;
 use rota_store::ArtifactsKey;
 use rota_telemetry::background_tasks::TaskMonitor;
@@ -29,7 +29,7 @@ const AGE: Duration = Duration::from_secs(3600);
 /// The same in a namespace that has no room: uploads to it are refused, and what belongs to none was abandoned.
 const AGE_IF_FULL: Duration = Duration::from_secs(600);
 /// Shortest time between two sweeps, each of which lists the whole storage. Uploads that are refused are repeated as often.
-const MIN_INTERVAL: Duration = Duration::from_secs(300);
+const MIN_INTERVAL: Duration = UPLOAD_DELAY;
 /// Lists that are read together, of at most 512 KiB each.
 const PAGE: usize = 16;
 

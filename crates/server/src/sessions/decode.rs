@@ -5,6 +5,7 @@ use rota_core::quota::{CredentialId, ModelAccess};
 use rota_core::task::{self, AttemptRef, Completion, WorkerRef};
 use rota_core::text::prefix;
 use rota_core::{Fence, TaskId, Timestamp};
+use rota_proto::limits::{RESULT_BYTES, RESULT_TEXT_BYTES};
 use rota_proto::v1::TaskResult;
 use rota_proto::worker::v1 as wire;
 use rota_telemetry::redact;
@@ -18,11 +19,9 @@ use crate::wire::{check, clean, event, failure};
 
 /// More entries than fit into a message: a worker that was disconnected limits what it gathered by bytes, not by number.
 const MAX_EVENTS: usize = 1 << 18;
-const MAX_RESULT: usize = 1 << 20;
-const MAX_RESULT_TEXT: usize = 256 << 10;
 /// Limit for texts that are cut to a shorter length after redaction. The margin is larger than any key, so that none is
 /// cut in two.
-const MAX_UNREDACTED: usize = MAX_RESULT_TEXT + (64 << 10);
+const MAX_UNREDACTED: usize = RESULT_TEXT_BYTES + (64 << 10);
 
 const MAX_BACKEND: usize = 256;
 /// Size up to which a message is decoded on the runtime's threads.
@@ -120,13 +119,13 @@ fn bounded(mut result: TaskResult) -> Completion {
     // Sizes before contents: redaction reads all of a text, and a message may have several MiB.
     result.text = failure::cut(result.text, MAX_UNREDACTED);
     let mut size = result.encoded_len();
-    if size <= MAX_RESULT {
+    if size <= RESULT_BYTES {
         clean::result(&mut result);
-        result.text = failure::cut(result.text, MAX_RESULT_TEXT);
+        result.text = failure::cut(result.text, RESULT_TEXT_BYTES);
         size = result.encoded_len();
     }
-    if size > MAX_RESULT {
-        let message = format!("the result has {size} bytes; at most {MAX_RESULT} are stored");
+    if size > RESULT_BYTES {
+        let message = format!("the result has {size} bytes; at most {RESULT_BYTES} are stored");
         let mut failed = Failure::new(Class::Invalid, message);
         failed.hint = "write large results to files in the workspace, and return their names".to_owned();
         return Completion::Failed(failed);
@@ -190,11 +189,11 @@ mod tests {
         let many = TaskResult { files: vec!["x".repeat(1 << 16); 32], ..TaskResult::default() };
         assert!(matches!(bounded(many), Completion::Failed(failed) if failed.class == Class::Invalid));
         let key = format!("sk-{}-{}", "ant", "x".repeat(40));
-        let text = format!("{}{key} {}", "y".repeat(MAX_RESULT_TEXT - 20), "z".repeat(4 << 20));
+        let text = format!("{}{key} {}", "y".repeat(RESULT_TEXT_BYTES - 20), "z".repeat(4 << 20));
         let long = TaskResult { text, ..TaskResult::default() };
         let Completion::Succeeded(Some(stored)) = bounded(long) else { panic!("refused") };
         let stored = TaskResult::decode(&stored[..]).unwrap();
-        assert_eq!(stored.text.len(), MAX_RESULT_TEXT);
+        assert_eq!(stored.text.len(), RESULT_TEXT_BYTES);
         assert!(stored.text.ends_with("[redacted] zzzzzzzzz"));
     }
 }

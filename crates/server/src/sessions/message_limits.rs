@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
 use parking_lot::Mutex;
+use rota_proto::limits::MESSAGE_ELEMENTS;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -24,8 +25,6 @@ const MAX_FIRST_MESSAGE: usize = 128 << 10;
 /// A result of 1 MiB, before redaction, with room to spare.
 pub(crate) const MAX_MESSAGE: usize = 2 << 20;
 const MAX_FIRST_ELEMENTS: usize = 8 << 10;
-/// JSON of 1 MiB has about as many values.
-const MAX_ELEMENTS: usize = 256 << 10;
 /// Body of a call that requires no token, of gRPC and of HTTP.
 pub(crate) const MAX_ANONYMOUS: usize = 4 << 10;
 /// Memory of an element besides its content: the largest one is an event.
@@ -100,7 +99,7 @@ struct Limits {
 impl Limits {
     const SESSION: Self = Self {
         first: Limit { bytes: MAX_FIRST_MESSAGE, elements: Some(MAX_FIRST_ELEMENTS) },
-        later: Limit { bytes: MAX_MESSAGE, elements: Some(MAX_ELEMENTS) },
+        later: Limit { bytes: MAX_MESSAGE, elements: Some(MESSAGE_ELEMENTS) },
     };
     const ANONYMOUS: Self = Self {
         first: Limit { bytes: MAX_ANONYMOUS, elements: None },

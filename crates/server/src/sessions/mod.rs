@@ -21,14 +21,18 @@ mod step_results;
 mod worker_loss;
 mod worker_state;
 
-use rota_core::task;
-use rota_proto::times;
+use rota_core::{retry, task};
+use rota_proto::{limits, times};
 
 pub(crate) use deps::SessionDeps;
 pub(crate) use message_limits::{Layer as LimitLayer, MAX_ANONYMOUS, MAX_MESSAGE};
 pub(crate) use service::Service;
 pub(crate) use worker_loss::{expire_session, expire_session_after};
 
-// Workers choose their own times by these.
+// Workers choose their own times and limits by these.
 const _: () = assert!(task::CONFIRM_SLACK.as_secs() == times::CONFIRM_SLACK.as_secs());
 const _: () = assert!(task::MAX_STORING_TIME.as_secs() == times::MAX_STORING_TIME.as_secs());
+const _: () = assert!(task::DEFAULT_CANCEL_GRACE.as_secs() == times::DEFAULT_CANCEL_GRACE.as_secs());
+const _: () = assert!(retry::MAX_RESET.as_secs() == times::MAX_RESET.as_secs());
+const _: () = assert!(task::MAX_OPEN_REQUESTS == limits::OPEN_REQUESTS);
+const _: () = assert!(rota_artifacts::MAX_PART_BYTES == rota_proto::PART_BYTES);

@@ -5,6 +5,7 @@ use prost::Message;
 use rota_core::Timestamp;
 use rota_core::task::{Body, Event, EventEffect, Item, Progress, State};
 use rota_core::usage::Usage;
+use rota_proto::limits::{CHOICES, EVENT_BYTES, REQUEST_NAME_BYTES};
 use rota_proto::num;
 use rota_proto::permission_rules as rules;
 use rota_proto::v1::{self, event::Kind};
@@ -12,13 +13,8 @@ use rota_telemetry::redact;
 
 use super::{clean, failure, time};
 
-/// Largest reported entry that is stored, in bytes.
-const MAX_REPORT: usize = 256 << 10;
 /// Bytes of the prompt and of the tool's input of an open question. Rota's workers send at most 16 KiB of each.
 const MAX_QUESTION: usize = 20 << 10;
-/// Bytes of its id, its tool and each of its choices.
-const MAX_NAME: usize = 256;
-const MAX_CHOICES: usize = 64;
 
 pub(crate) fn state(state: State) -> v1::TaskState {
     match state {
@@ -67,7 +63,8 @@ pub(crate) fn from_usage(usage: v1::Usage) -> Usage {
 /// or of a kind that only the server writes, is replaced by a notice.
 pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
     let at = event.time.as_ref().map_or(now, time::from_timestamp);
-    if event.encoded_len() > MAX_REPORT || matches!(event.kind, None | Some(Kind::State(_) | Kind::Change(_)))
+    if event.encoded_len() > EVENT_BYTES
+        || matches!(event.kind, None | Some(Kind::State(_) | Kind::Change(_)))
     {
         event.kind = Some(Kind::Notice(v1::Notice {
             severity: v1::Severity::Medium.into(),
@@ -104,7 +101,7 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
         }
         Some(Kind::InputReceived(given)) => {
             let request = given.input.as_ref().map_or("", |input| &input.request_id);
-            EventEffect::InputResolved(failure::cut(request.to_owned(), MAX_NAME))
+            EventEffect::InputResolved(failure::cut(request.to_owned(), REQUEST_NAME_BYTES))
         }
         Some(Kind::WorkEnded(ended)) => {
             EventEffect::WorkEnded(ended.slot_released.then_some(ended.outlives_worker))
@@ -131,14 +128,14 @@ fn open_question(request: &v1::InputRequest) -> v1::InputRequest {
         let kept = rota_core::text::prefix(text, max);
         if kept.len() < text.len() { format!("{kept} … (the log has all of it)") } else { text.to_owned() }
     };
-    let choices = request.choices.iter().take(MAX_CHOICES);
+    let choices = request.choices.iter().take(CHOICES);
     v1::InputRequest {
-        request_id: failure::cut(request.request_id.clone(), MAX_NAME),
+        request_id: failure::cut(request.request_id.clone(), REQUEST_NAME_BYTES),
         kind: request.kind,
         prompt: cut(&request.prompt, MAX_QUESTION),
-        tool: failure::cut(request.tool.clone(), MAX_NAME),
+        tool: failure::cut(request.tool.clone(), REQUEST_NAME_BYTES),
         input_json: cut(&request.input_json, MAX_QUESTION),
-        choices: choices.map(|choice| failure::cut(choice.clone(), MAX_NAME)).collect(),
+        choices: choices.map(|choice| failure::cut(choice.clone(), REQUEST_NAME_BYTES)).collect(),
         rules: request.rules.clone(),
         input_incomplete: request.input_incomplete,
     }

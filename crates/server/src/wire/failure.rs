@@ -121,6 +121,9 @@ mod tests {
         for class in Class::ALL {
             let failure = Failure::new(class, "x");
             assert_eq!(from_wire(to_wire(&failure)), failure);
+            // Workers have the table of the API.
+            let usual = rota_proto::limits::usual_severity(self::class(class));
+            assert_eq!(severity(failure.severity), usual, "{class:?}");
             let of_storage = Failure { of_storage: true, upload_bytes: Some(7), ..failure };
             assert_eq!(from_wire(to_wire(&of_storage)), of_storage);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use rota_proto::times::UPLOAD_DELAY;
 use rota_proto::v1::{Delivery, Failure, FailureClass, Severity, event};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, sleep};
@@ -18,7 +19,6 @@ use crate::runtimes::{Stop, notice, stopped};
 use crate::workspace::AttemptDirs;
 
 const MIN_DELAY: Duration = Duration::from_secs(2);
-const MAX_DELAY: Duration = Duration::from_secs(300);
 /// Time for which the worker's own machine is waited for, in a slot. Then another attempt does the work again.
 const MAX_MACHINE_WAIT: Duration = Duration::from_secs(30 * 60);
 
@@ -26,7 +26,7 @@ const MAX_MACHINE_WAIT: Duration = Duration::from_secs(30 * 60);
 pub(super) fn delays() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(MIN_DELAY)
-        .with_max_delay(MAX_DELAY)
+        .with_max_delay(UPLOAD_DELAY)
         .with_jitter()
         .without_max_times()
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use rota_proto::limits::usual_severity;
 use rota_proto::v1::{Failure, FailureClass, Notice, Severity, TaskInput, TaskResult, Usage, event};
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
@@ -198,22 +199,9 @@ impl RunReport {
     }
 }
 
-/// Creates a failure with the usual severity of its class. `rota-core` has the same table, which a worker must not
-/// depend on.
+/// Creates a failure with the usual severity of its class.
 pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failure {
-    let severity = match class {
-        FailureClass::Auth => Severity::Critical,
-        FailureClass::RateLimit | FailureClass::Overload | FailureClass::Source => Severity::Low,
-        FailureClass::Agent
-        | FailureClass::Hang
-        | FailureClass::Crash
-        | FailureClass::Protocol
-        | FailureClass::Environment
-        | FailureClass::Setup
-        | FailureClass::Checks
-        | FailureClass::WorkerLost => Severity::Medium,
-        _ => Severity::High,
-    };
+    let severity = usual_severity(class);
     Failure { class: class.into(), severity: severity.into(), message: message.into(), ..Failure::default() }
 }
 

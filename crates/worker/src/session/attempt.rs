@@ -35,8 +35,6 @@ use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
 use crate::workspace::AttemptDirs;
 
-/// Time from the request to end to the kill, for tasks without a `cancelGrace`.
-pub(super) const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.
 const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to store what an attempt leaves, after which the control plane is to know that only this is left.

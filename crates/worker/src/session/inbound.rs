@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_proto::times::DEFAULT_CANCEL_GRACE;
 use rota_proto::v1::Severity;
 use rota_proto::worker::v1::resume_attempt::Kind as Resume;
 use rota_proto::worker::v1::session_response::Kind as Received;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::Instrument;
 
-use super::attempt::{self, AttemptKey, DEFAULT_CANCEL_GRACE, Job};
+use super::attempt::{self, AttemptKey, Job};
 use super::handle::{AttemptHandle, StopReason};
 use super::model_access::ModelAccess;
 use super::outbox::{Bounds, Outbox};

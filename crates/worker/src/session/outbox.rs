@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use prost::Message;
+use rota_proto::limits::EVENT_BYTES;
 use rota_proto::num::to_i64;
 use rota_proto::v1::{Event, Severity, event};
 
@@ -27,9 +28,6 @@ impl Default for Bounds {
         Self { memory: 4 << 20, file: 256 << 20 }
     }
 }
-
-/// Bytes of one event, as the control plane takes them. A message of a session must fit one.
-const MAX_EVENT_BYTES: usize = 256 << 10;
 
 /// Bytes that the attempts of one worker spill together.
 const MAX_WORKER_SPILL: u64 = 1 << 30;
@@ -143,8 +141,8 @@ impl Outbox {
         self.last += 1;
         let mut size = event.encoded_len();
         // Whatever has bounds of its own is smaller.
-        if size > MAX_EVENT_BYTES {
-            let text = format!("an event of {size} bytes was left out: it has more than {MAX_EVENT_BYTES}");
+        if size > EVENT_BYTES {
+            let text = format!("an event of {size} bytes was left out: it has more than {EVENT_BYTES}");
             tracing::warn!(text);
             event.kind = Some(notice(Severity::Medium, "report_dropped", text));
             size = event.encoded_len();

@@ -1,9 +1,9 @@
 //! The end of a worker: it drains, is stopped, or has nothing left to do.
 
+use rota_proto::times::DEFAULT_CANCEL_GRACE;
 use rota_proto::worker::v1::{Draining, session_request::Kind};
 use tokio::time::Instant;
 
-use super::attempt::DEFAULT_CANCEL_GRACE;
 use super::handle::StopReason;
 use super::storing;
 use super::worker::{AttemptEntry, GOODBYE_TIMEOUT, Worker};

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_proto::times::DEFAULT_CANCEL_GRACE;
 use rota_proto::v1::{WorkEnded, event};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use rota_telemetry::{OnExit, spawn};
@@ -12,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{AttemptEvent, AttemptKey, DEFAULT_CANCEL_GRACE, timestamp};
+use super::attempt::{AttemptEvent, AttemptKey, timestamp};
 use super::deps::AttemptDeps;
 use super::handle::{AttemptHandle, StopReason};
 use super::outbox::{Bounds, Outbox};

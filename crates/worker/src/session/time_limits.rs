@@ -2,11 +2,11 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use rota_proto::times::DEFAULT_CANCEL_GRACE;
 use rota_proto::v1::Limits;
 use rota_proto::worker::v1::Assign;
 use tokio::time::Instant;
 
-use super::attempt::DEFAULT_CANCEL_GRACE;
 use super::undelivered::delivers;
 
 /// Cap of an attempt's total time.

@@ -3,6 +3,7 @@
 
 mod size;
 
+use rota_proto::limits::{CHOICES, REQUEST_NAME_BYTES, RESULT_TEXT_BYTES};
 use rota_proto::v1::{Delivery, Failure, TaskResult, Usage, event};
 use rota_proto::{permission_rules, visit_strings};
 use rota_telemetry::redact::Redactor;
@@ -14,14 +15,10 @@ pub(crate) use self::size::too_large;
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// Limit for the input and the output of a tool.
 const MAX_TOOL_BYTES: usize = 16 << 10;
-/// Limit for the text of a result.
-const MAX_RESULT_BYTES: usize = 256 << 10;
 /// Limit for the message of a failure, a notice or an input request.
 const MAX_DETAIL_BYTES: usize = 4 << 10;
 /// Limit for a progress step, and for the name and id of a tool call.
-const MAX_NAME_BYTES: usize = 256;
-/// Limit for the choices of an input request.
-const MAX_CHOICES: usize = 64;
+const MAX_NAME_BYTES: usize = REQUEST_NAME_BYTES;
 /// Limit for strings inside JSON that is too long.
 const MAX_JSON_STRING_BYTES: usize = 1 << 10;
 
@@ -47,7 +44,7 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
         event::Kind::InputRequest(request) => {
             truncate(&mut request.prompt, MAX_DETAIL_BYTES);
             truncate(&mut request.tool, MAX_NAME_BYTES);
-            request.choices.truncate(MAX_CHOICES);
+            request.choices.truncate(CHOICES);
             request.choices.iter_mut().for_each(|choice| truncate(choice, MAX_JSON_STRING_BYTES));
             request.input_incomplete |= asked.len() > MAX_TOOL_BYTES || request.input_json != asked;
             // A rule that has a secret in it is none to be kept.
@@ -77,7 +74,7 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
 
 pub(crate) fn result(redactor: &Redactor, result: &mut TaskResult) {
     visit_strings::in_result(result, &mut |text| redactor.result(text));
-    truncate(&mut result.text, MAX_RESULT_BYTES);
+    truncate(&mut result.text, RESULT_TEXT_BYTES);
 }
 
 pub(crate) fn failure(redactor: &Redactor, failure: &mut Failure) {

@@ -1,15 +1,14 @@
-//! Size of a result: one that no message takes would be sent again in every session. The limits are those of the control plane.
+//! Size of a result: one that no message takes would be sent again in every session.
 
 use pbjson_types::{Struct, Value, value};
 use prost::Message;
+use rota_proto::limits::{MESSAGE_ELEMENTS, RESULT_BYTES};
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
 
 use crate::runtimes::failure;
 
-/// Bytes of a result that are stored.
-const MAX_BYTES: usize = 1 << 20;
-/// Strings and messages in a session's message, without those that every result has.
-const MAX_ELEMENTS: usize = (256 << 10) - 64;
+/// Elements of a result: those of a message, without those that every result has.
+const MAX_ELEMENTS: usize = MESSAGE_ELEMENTS - 64;
 /// Messages within one another, of the 100 that decoders take. A list in a list is two of them, an object in an object three.
 const MAX_DEPTH: usize = 90;
 
@@ -21,8 +20,8 @@ pub(crate) fn too_large(result: &TaskResult) -> Option<Failure> {
     let text = if depth > MAX_DEPTH {
         "the data of the result has too many lists and objects within one another: at most 28 are stored"
             .to_owned()
-    } else if bytes > MAX_BYTES {
-        format!("the result has {bytes} bytes; at most {MAX_BYTES} are stored")
+    } else if bytes > RESULT_BYTES {
+        format!("the result has {bytes} bytes; at most {RESULT_BYTES} are stored")
     } else if elements > MAX_ELEMENTS {
         format!("the result has {elements} texts, lists and values; at most {MAX_ELEMENTS} are stored")
     } else {

@@ -42,7 +42,7 @@ fn truncation_leaves_no_partial_secret() {
         MAX_DETAIL_BYTES,
         MAX_TOOL_BYTES,
         MAX_MESSAGE_BYTES,
-        MAX_RESULT_BYTES,
+        RESULT_TEXT_BYTES,
     ] {
         for before in (bound - 90..bound).step_by(9) {
             let long = format!("{}{secret}{}", "x".repeat(before), "y".repeat(bound.max(MAX_TOOL_BYTES)));
@@ -126,7 +126,7 @@ fn questions_and_failures_are_bounded() {
     event(&Redactor::default(), &mut kind);
     let event::Kind::InputRequest(request) = kind else { panic!() };
     let choices: usize = request.choices.iter().map(String::len).sum();
-    assert!(request.tool.len() <= MAX_NAME_BYTES && choices <= MAX_CHOICES * MAX_JSON_STRING_BYTES);
+    assert!(request.tool.len() <= MAX_NAME_BYTES && choices <= CHOICES * MAX_JSON_STRING_BYTES);
     assert_eq!(request.rules, vec![short; permission_rules::MAX_SUGGESTED]);
     let mut failed = Failure { message: long.clone(), hint: long, ..Failure::default() };
     failure(&Redactor::default(), &mut failed);

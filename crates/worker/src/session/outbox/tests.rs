@@ -30,13 +30,13 @@ fn many_slots_share_the_disk() {
 fn events_too_large_become_notices() {
     let directory = tempfile::tempdir().unwrap();
     let mut outbox = Outbox::new(directory.path().to_owned(), Bounds::default());
-    outbox.push(event(1, MAX_EVENT_BYTES - 100));
+    outbox.push(event(1, EVENT_BYTES - 100));
     outbox.push(event(2, 3 << 20));
     outbox.push(event(3, 10));
     let codes: Vec<_> = std::iter::from_fn(|| outbox.next(1))
         .flat_map(|(_, batch)| batch)
         .map(|event| {
-            assert!(event.encoded_len() <= MAX_EVENT_BYTES);
+            assert!(event.encoded_len() <= EVENT_BYTES);
             match event.kind {
                 Some(event::Kind::Notice(notice)) => notice.code,
                 other => panic!("{other:?}"),

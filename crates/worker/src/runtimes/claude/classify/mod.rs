@@ -2,6 +2,7 @@
 //! model calls, the exit status and the tail of standard error; never the exit code alone.
 
 use rota_proto::claude::Provider;
+use rota_proto::times::MAX_RESET;
 use rota_proto::v1::{Failure, FailureClass, ReachedLimit, Severity, TaskResult};
 use serde_json::Value;
 
@@ -22,9 +23,6 @@ fn key_hint(provider: Provider) -> String {
         provider.name()
     )
 }
-
-/// Longest wait for a limit to be lifted: longer than the period of any, so that only nonsense is cut.
-const MAX_RESET: std::time::Duration = std::time::Duration::from_hours(32 * 24);
 
 #[derive(Debug)]
 pub(super) struct Evidence<'a> {

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use rota_proto::limits::OPEN_REQUESTS;
 use rota_proto::v1::{
     Decision, InputKind, InputReceived, InputRequest, PermissionPolicy, Severity, TaskInput, event,
 };
@@ -23,8 +24,6 @@ use super::send;
 mod rules;
 
 const QUESTION_TOOL: &str = "AskUserQuestion";
-/// Maximum number of open requests of an attempt; the control plane fails an attempt with more.
-const MAX_OPEN: usize = 32;
 
 /// Lines and events that result from a step.
 #[derive(Debug, Default)]
@@ -225,7 +224,7 @@ impl PermissionQueue {
 
     /// Reports queued input requests for which there is room.
     fn report_queued(&mut self, effects: &mut Effects) {
-        let room = MAX_OPEN.saturating_sub(self.open.len()).min(self.queued.len());
+        let room = OPEN_REQUESTS.saturating_sub(self.open.len()).min(self.queued.len());
         for request in self.queued.drain(..room) {
             self.open.push(request.request_id.clone());
             effects.events.push(event::Kind::InputRequest(request));

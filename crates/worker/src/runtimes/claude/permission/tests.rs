@@ -143,7 +143,7 @@ fn requests_beyond_the_limit_are_queued() {
     let mut permissions = PermissionQueue::new(PermissionPolicy::Ask);
     let reported: usize =
         (0..40).map(|number| requested(&permissions.ask(&format!("r{number}"), &bash())).len()).sum();
-    assert_eq!(reported, MAX_OPEN);
+    assert_eq!(reported, OPEN_REQUESTS);
     let effects = permissions.answer(&input("r0", Decision::Allow, ""));
     assert_eq!(requested(&effects)[0].request_id, "r32");
     // Settled before the next one is reported, so that the limit holds after every event.
@@ -153,7 +153,7 @@ fn requests_beyond_the_limit_are_queued() {
         matches!(effects.events.last(), Some(event::Kind::InputRequest(next)) if next.request_id == "r33")
     );
     assert!(settled_ids(&permissions.withdraw("r39")).is_empty(), "it was never reported");
-    assert_eq!(settled_ids(&permissions.withdraw_all()).len(), MAX_OPEN);
+    assert_eq!(settled_ids(&permissions.withdraw_all()).len(), OPEN_REQUESTS);
 }
 
 /// Returns what an earlier attempt has asked, with an answer.
