@@ -6,14 +6,15 @@
 //! - [`v1`]: messages and gRPC services for users: tasks, agents, events, administration.
 //! - [`worker::v1`]: the session between control plane and workers.
 //! - [`names`]: resource names such as `namespaces/default/tasks/build`.
+//! - [`artifact_names`]: folders of artifacts.
 //! - [`continuation()`]: what a task that continues another one takes over from it.
 //! - [`claude`]: what agents and tasks may set of the Claude Code CLI.
 //! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
 //! - [`reasons`]: reasons of errors by which workers decide.
 //! - [`credential`]: which model credential an environment holds, and its id.
 //! - [`labels`]: labels that have a meaning for the control plane.
-//! - [`times`]: times of control planes by which workers choose their own.
 //! - [`limits`]: limits of control planes within which workers stay.
+//! - [`times`]: times of control planes by which workers choose their own.
 //! - [`visit_strings`]: visitors over the strings of events and results, for redaction and bounds.
 //! - [`DESCRIPTORS`]: the descriptor set with comments, for gRPC reflection and the generated reference.
 //!
@@ -32,6 +33,7 @@
 // Generated code is documented in the protos and follows its generator's style.
 #![allow(missing_docs, clippy::all, clippy::uninlined_format_args, unreachable_pub)]
 
+pub mod artifact_names;
 mod bounds;
 pub mod causes;
 pub mod claude;
@@ -39,9 +41,9 @@ mod continuation;
 pub mod credential;
 pub mod expressions;
 pub mod labels;
+pub mod limits;
 pub mod names;
 pub mod num;
-pub mod limits;
 pub mod permission_rules;
 pub mod reasons;
 mod runtime;

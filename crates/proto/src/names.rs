@@ -51,6 +51,16 @@ pub fn browser_session(id: impl std::fmt::Display) -> String {
     format!("browserSessions/{id}")
 }
 
+/// Returns the branch that a task pushes to: `rota/{task}`.
+pub fn branch(task_id: impl std::fmt::Display) -> String {
+    format!("rota/{task_id}")
+}
+
+/// Whether a text is the full hash of a commit.
+pub fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
 /// Whether a name is that of the branch of a task, `rota/{task}`, and one that git takes.
 pub fn is_branch(name: &str) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -97,6 +107,7 @@ mod tests {
         for name in ["rota/0191f1c2-aaaa-7bbb-8ccc-1234567890ab", "rota/t1", "rota/a.b_c"] {
             assert!(is_branch(name), "{name}");
         }
+        assert!(is_branch(&branch("t1")));
         let long = format!("rota/{}", "a".repeat(129));
         for name in [
             "",
@@ -117,6 +128,14 @@ mod tests {
         ] {
             assert!(!is_branch(name), "{name:?}");
         }
+    }
+
+    #[test]
+    fn commits_have_full_hashes() {
+        for (digits, expected) in [(39, false), (40, true), (41, false), (64, true), (80, false)] {
+            assert_eq!(is_commit(&"aB".repeat(40)[..digits]), expected, "{digits}");
+        }
+        assert!(!is_commit(&"g".repeat(40)) && !is_commit("") && !is_commit(&"ä".repeat(20)));
     }
 
     #[test]

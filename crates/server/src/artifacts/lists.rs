@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use prost::Message;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
 use rota_core::task::{State, Task};
+use rota_proto::artifact_names::{CHECKPOINT, within};
 use rota_proto::names;
 use rota_proto::v1::{self, Artifact, ArtifactList, Changes};
 use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES};
@@ -79,9 +80,7 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
 
 /// Checks what a worker reports of a repository: hashes of commits, and files that it has stored.
 fn check_changes(changes: &Changes, stored: &HashSet<&str>) -> Result<(), &'static str> {
-    let is_commit =
-        |text: &str| matches!(text.len(), 40 | 64) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if !is_commit(&changes.base_commit) || !is_commit(&changes.commit) {
+    if !names::is_commit(&changes.base_commit) || !names::is_commit(&changes.commit) {
         return Err("must have the hashes of two commits");
     }
     // A later attempt, of another worker, delivers what is of the task's branch.
@@ -103,7 +102,7 @@ fn is_name(name: &str, folders: &[&str]) -> bool {
     let path = Path::new(name);
     name.len() <= ARTIFACT_NAME_BYTES
         && !name.chars().any(|letter| letter.is_control() || letter == '\\')
-        && folders.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| !rest.is_empty()))
+        && folders.iter().any(|folder| within(name, folder).is_some())
         && path.components().all(|part| matches!(part, Component::Normal(_)))
         // No empty parts, and no `.`, which components do not show.
         && path.components().collect::<std::path::PathBuf>().as_os_str() == name
@@ -157,7 +156,7 @@ pub(crate) async fn left_by(store: &StoreClient, task: &Task) -> Result<Option<A
     let mut list = lists.into_iter().next().and_then(|found| found.list);
     // A conversation, which is nothing to build on.
     if let Some(list) = &mut list {
-        list.artifacts.retain(|artifact| !artifact.name.starts_with("checkpoint/"));
+        list.artifacts.retain(|artifact| within(&artifact.name, CHECKPOINT).is_none());
     }
     Ok(list)
 }
@@ -169,6 +168,8 @@ pub(crate) fn decode((key, list): &ArtifactsRow) -> Result<ArtifactList, String>
 
 #[cfg(test)]
 mod tests {
+    use rota_proto::artifact_names::OUTPUT;
+
     use super::*;
 
     fn artifact(name: &str) -> Artifact {
@@ -178,7 +179,7 @@ mod tests {
 
     fn checked(artifacts: Vec<Artifact>) -> Result<ArtifactList, String> {
         let mut list = ArtifactList { artifacts, ..ArtifactList::default() };
-        check("artifacts", &mut list, &["output/"]).map(|()| list).map_err(|bad| bad.message().to_owned())
+        check("artifacts", &mut list, &[OUTPUT]).map(|()| list).map_err(|bad| bad.message().to_owned())
     }
 
     #[test]

@@ -95,9 +95,8 @@ impl Watched {
     fn of(task: Task, delivery: v1::Delivery, payload: Bytes, repositories: &[Followed]) -> Option<Self> {
         let request = delivery.pull_request.unwrap_or_default();
         // They are a worker's, and become parts of calls of the forge with the token of the control plane.
-        let commit = delivery.commit.as_bytes();
-        let is_commit = matches!(commit.len(), 40 | 64) && commit.iter().all(u8::is_ascii_hexdigit);
-        if request.number <= 0 || !is_commit || !names::is_branch(&delivery.branch) {
+        let are_names = names::is_commit(&delivery.commit) && names::is_branch(&delivery.branch);
+        if request.number <= 0 || !are_names {
             tracing::warn!(task = %task.id, "its pull request is not followed: number, branch or commit are of no delivery");
             return None;
         }

@@ -4,6 +4,7 @@
 use prost::Message;
 use rota_core::TaskId;
 use rota_core::task::Task;
+use rota_proto::artifact_names::{BRANCHES, CHECKPOINT, within};
 use rota_proto::reasons;
 use rota_proto::v1::{self, ArtifactList, runtime::Kind};
 use tonic::Status;
@@ -15,8 +16,6 @@ use crate::store_client::StoreClient;
 use crate::wire::names::{self, TaskName};
 use crate::wire::status::{self, hinted, invalid};
 
-/// Commits of other branches, and stashed ones.
-const BRANCHES: &str = "git/branches.bundle";
 const FIELD: &str = "task.spec.continue_from";
 
 impl Creator {
@@ -179,7 +178,7 @@ pub(crate) fn checkpoint(list: ArtifactList) -> Option<ArtifactList> {
     let mut artifacts = list.artifacts;
     let changes = list.changes.map(|changes| v1::Changes { patch: String::new(), ..changes });
     let bundle = changes.as_ref().map(|changes| changes.bundle.clone()).unwrap_or_default();
-    let wanted = |name: &str| name.starts_with("checkpoint/") || name == bundle || name == BRANCHES;
+    let wanted = |name: &str| within(name, CHECKPOINT).is_some() || name == bundle || name == BRANCHES;
     artifacts.retain(|artifact| wanted(&artifact.name));
     Some(ArtifactList { artifacts, changes, checkpoint: Some(checkpoint), ..ArtifactList::default() })
 }

@@ -12,6 +12,7 @@ use rota_core::target::Route;
 use rota_core::task::{Task, Trace};
 use rota_core::workflow::StepRef;
 use rota_core::{Namespace, TaskId};
+use rota_proto::artifact_names::{CHECKPOINT, GIT, INPUT};
 use rota_proto::{credential, reasons, v1};
 use rota_store::{Command, Create, Given, PutAgent, Refused, Reply, Work};
 use rota_telemetry::finish;
@@ -233,11 +234,11 @@ impl Creator {
         origin: Origin,
     ) -> Result<(Bytes, Arc<Pin>), Status> {
         let mut list = v1::ArtifactList { artifacts: inputs.to_vec(), ..v1::ArtifactList::default() };
-        artifacts::check("task.spec.inputs", &mut list, &["input/"])?;
+        artifacts::check("task.spec.inputs", &mut list, &[INPUT])?;
         if let Some(source) = source {
             let inputs = std::mem::replace(&mut list, source).artifacts;
             list.artifacts.extend(inputs);
-            artifacts::check("task.spec.continue_from", &mut list, &["input/", "checkpoint/", "git/"])?;
+            artifacts::check("task.spec.continue_from", &mut list, &[INPUT, CHECKPOINT, GIT])?;
         }
         let digests = artifacts::digests(&list.artifacts);
         let (missing, pin) = match origin {

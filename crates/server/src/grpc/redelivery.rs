@@ -5,6 +5,7 @@ use rota_artifacts::Pin;
 use rota_core::TaskId;
 use rota_core::failure::Class;
 use rota_core::task::{State, Task};
+use rota_proto::names::branch;
 use rota_proto::reasons;
 use rota_store::Work;
 use tonic::Status;
@@ -49,9 +50,4 @@ impl Creator {
         };
         Ok(Some((Work { list: list.encode_to_vec().into(), result }, pin)))
     }
-}
-
-/// Returns the branch that a task pushes to.
-fn branch(id: TaskId) -> String {
-    format!("rota/{id}")
 }

@@ -2,6 +2,7 @@
 
 use prost::Message;
 use rota_core::task::{AttemptRef, Command, Reply, WorkerRef};
+use rota_proto::artifact_names::{CHECKPOINT, GIT, OUTPUT, WORKSPACE};
 use rota_proto::worker::v1::{KeepArtifactsRequest, KeepArtifactsResponse};
 use tonic::Status;
 
@@ -11,7 +12,7 @@ use crate::artifacts;
 use crate::trust::identity::Identity;
 
 /// Folders of what an attempt may keep.
-const FOLDERS: [&str; 4] = ["output/", "workspace/", "git/", "checkpoint/"];
+const FOLDERS: [&str; 4] = [OUTPUT, WORKSPACE, GIT, CHECKPOINT];
 
 /// Keeps a list, unless a part of it is not stored.
 pub(super) async fn keep(

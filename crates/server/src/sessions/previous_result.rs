@@ -3,6 +3,7 @@
 use prost::Message;
 use rota_core::TaskId;
 use rota_core::task::State;
+use rota_proto::artifact_names::{CHECKPOINT, within};
 use rota_proto::v1;
 use rota_proto::worker::v1::{FetchPreviousResultRequest, FetchPreviousResultResponse};
 use tonic::Status;
@@ -40,7 +41,7 @@ pub(super) async fn get(
         artifacts = lists.into_iter().next().and_then(|found| found.list);
         // A conversation, which is nothing to build on.
         if let Some(list) = &mut artifacts {
-            list.artifacts.retain(|artifact| !artifact.name.starts_with("checkpoint/"));
+            list.artifacts.retain(|artifact| within(&artifact.name, CHECKPOINT).is_none());
         }
     }
     Ok(FetchPreviousResultResponse { result, artifacts })

@@ -17,7 +17,7 @@ use crate::program_dir;
 use crate::runtimes::CheckpointFolder;
 
 /// Folder of the copies, and of the artifacts.
-pub(crate) const FOLDER: &str = "checkpoint";
+pub(crate) use rota_proto::artifact_names::CHECKPOINT as FOLDER;
 const MAX_FILES: usize = 1000;
 /// Bytes of all files; a conversation takes a few MiB.
 pub(super) const MAX_BYTES: u64 = 256 << 20;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cap_std::fs::{Dir, DirEntry, OpenOptions, OpenOptionsExt, PermissionsExt};
 use nix::fcntl::OFlag;
+use rota_proto::artifact_names::{BRANCHES, OUTPUT, WORKSPACE};
 use rota_client::artifacts::Source;
 use rota_proto::v1::{Changes, SkippedFile};
 use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES, PART_BYTES};
@@ -14,6 +15,7 @@ use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES, PART_BYTES};
 use super::checkpoint;
 use super::globs::Keep;
 use crate::git;
+use crate::runtimes::context;
 use crate::program_dir;
 
 /// Entries of folders that are looked at.
@@ -52,8 +54,8 @@ pub(super) struct Found {
 /// Finds the files with changes of the repository below the scratch directory.
 fn of_git(found: &mut Found, scratch: &Path, changes: &Changes) {
     let of_git = |name: &Path| {
-        let is = |file: &String| Path::new(file) == Path::new(git::FOLDER).join(name);
-        name == Path::new(git::ELSEWHERE) || is(&changes.patch) || is(&changes.bundle)
+        let is = |file: &str| Path::new(file) == Path::new(git::FOLDER).join(name);
+        [BRANCHES, &changes.patch, &changes.bundle].into_iter().any(is)
     };
     found.folder(scratch, git::FOLDER, git::FOLDER, of_git);
 }
@@ -67,9 +69,9 @@ pub(super) fn collect(
     changes: &Changes,
 ) -> Found {
     of_git(&mut found, scratch, changes);
-    found.folder(scratch, "output", "output", |name| name != Path::new(RESULT));
+    found.folder(scratch, context::OUTPUT, OUTPUT, |name| name != Path::new(RESULT));
     if !keep.is_empty() {
-        found.walk(workspace, ".", "workspace", |folder| keep.enters(folder), |name| keep.is_match(name));
+        found.walk(workspace, ".", WORKSPACE, |folder| keep.enters(folder), |name| keep.is_match(name));
     }
     found
 }

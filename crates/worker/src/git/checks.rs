@@ -1,6 +1,8 @@
 //! Names and addresses that tasks choose, before git sees them.
 
 pub(crate) use rota_forge::local_path;
+pub(crate) use rota_proto::names::branch;
+pub(super) use rota_proto::names::is_commit;
 
 /// Whether git takes this for the name of a branch or tag, or for a reference such as `refs/pull/7/head`. See
 /// `git check-ref-format`; a colon or a star would make it a rule about references of the cache.
@@ -15,16 +17,6 @@ pub(super) fn is_reference(name: &str) -> bool {
         && !name.contains("..")
         && !name.contains("@{")
         && name != "@"
-}
-
-/// Whether a name is a commit's full hash.
-pub(super) fn is_commit(name: &str) -> bool {
-    matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Returns the branch of a task.
-pub(crate) fn branch(task_id: &str) -> String {
-    format!("rota/{task_id}")
 }
 
 /// Returns scheme, user and host of an HTTP URL.

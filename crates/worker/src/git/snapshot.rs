@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cap_std::fs::{Dir, OpenOptions};
+use rota_proto::artifact_names::BRANCHES;
 use rota_proto::v1::Changes;
 use tokio::sync::watch;
 
@@ -17,9 +18,7 @@ use crate::program_dir;
 use crate::runtimes::Stop;
 
 /// Folder of the scratch directory, and of the artifacts.
-pub(crate) const FOLDER: &str = "git";
-/// Commits that the snapshot does not have, in the folder.
-pub(crate) const ELSEWHERE: &str = "branches.bundle";
+pub(crate) use rota_proto::artifact_names::GIT as FOLDER;
 /// Names of the other files in it.
 const BUNDLE: &str = "changes.bundle";
 const PATCH: &str = "changes.patch";
@@ -59,7 +58,8 @@ pub(crate) async fn snapshot(
     let path = |name: &str| scratch.join(FOLDER).join(name).to_string_lossy().into_owned();
     let git = with_index(git, path(INDEX));
     let commit = commit(&git, base, &folder, stop).await?;
-    let elsewhere = match elsewhere(&git, base, &commit, &path(ELSEWHERE), stop).await {
+    let branches = scratch.join(BRANCHES).to_string_lossy().into_owned();
+    let elsewhere = match elsewhere(&git, base, &commit, &branches, stop).await {
         Ok(elsewhere) => elsewhere,
         Err(GitError::Stopped) => return Err(GitError::Stopped),
         Err(GitError::Failed { failure, .. }) => {

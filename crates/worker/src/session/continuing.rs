@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use backon::Retryable;
+use rota_proto::artifact_names::BRANCHES;
 use rota_proto::names;
 use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity};
 use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
@@ -186,8 +187,7 @@ impl Place<'_> {
         let bundle = list.artifacts.iter().find(|artifact| artifact.name == changes.bundle).cloned();
         let is_fresh = self.dirs.fresh && self.dirs.repository.is_some();
         let bundle = bundle.filter(|_| is_fresh);
-        let elsewhere = Path::new(git::FOLDER).join(git::ELSEWHERE);
-        let branches = list.artifacts.iter().find(|artifact| Path::new(&artifact.name) == elsewhere).cloned();
+        let branches = list.artifacts.iter().find(|artifact| artifact.name == BRANCHES).cloned();
         let branches = branches.filter(|_| is_fresh);
         let of_checkpoint =
             |artifact: &Artifact| Path::new(&artifact.name).starts_with(artifacts::CHECKPOINT);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rota_client::artifacts::Source;
+use rota_proto::artifact_names::INPUT;
 use rota_proto::v1::Artifact;
 
 use super::{access, bar, broken};
@@ -55,7 +56,7 @@ fn place(path: &Path) -> anyhow::Result<String> {
     let absolute = path.canonicalize().with_context(|| format!("failed to read {}", path.display()))?;
     let name = path.file_name().or(absolute.file_name()).and_then(|name| name.to_str());
     let name = name.with_context(|| format!("the name of {} is not UTF-8", path.display()))?;
-    Ok(format!("input/{name}"))
+    Ok(format!("{INPUT}/{name}"))
 }
 
 /// Uploads files that are inputs of a workflow, each given as `NAME=FILE`, or as `FILE` whose name is that of the input.

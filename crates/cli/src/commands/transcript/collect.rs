@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Seek};
 
 use anyhow::Context as _;
+use rota_proto::artifact_names::{CHECKPOINT, within};
 use rota_proto::v1::{Artifact, ArtifactList, Event, Task};
 use rota_worker::Prices;
 
@@ -15,8 +16,6 @@ use crate::commands::follow;
 use crate::context::Context;
 use crate::output::{money, name, state, target};
 
-/// Folder of checkpoints among the artifacts.
-const FOLDER: &str = "checkpoint/";
 /// Subagents that are read at most.
 const MAX_SUBAGENTS: usize = 200;
 
@@ -93,12 +92,12 @@ async fn read(
     let all: BTreeMap<&str, &Artifact> = list
         .artifacts
         .iter()
-        .filter_map(|artifact| Some((artifact.name.strip_prefix(FOLDER)?, artifact)))
+        .filter_map(|artifact| Some((within(&artifact.name, CHECKPOINT)?, artifact)))
         .collect();
     let Some(main) = all.get(format!("{conversation}.jsonl").as_str()) else { return Ok(Vec::new()) };
     let results = format!("{conversation}/tool-results/");
     let outputs = all.keys().filter(|name| name.starts_with(&results));
-    let outputs = outputs.map(|name| ((*name).to_owned(), format!("{FOLDER}{name}"))).collect();
+    let outputs = outputs.map(|name| ((*name).to_owned(), format!("{CHECKPOINT}/{name}"))).collect();
     let prices = Prices::default();
     let reader = Reader { prices: &prices, full, outputs: &outputs };
     let mut entries = reader.read(file(context, task, main).await?)?;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use rota_artifacts::{Error, Pin};
 use rota_core::Namespace;
+use rota_proto::artifact_names::INPUT;
 use rota_proto::v1;
 use tonic::Status;
 
@@ -22,7 +23,7 @@ impl Workflows {
         let Some(spec) = spec.filter(|spec| !spec.input_files.is_empty()) else { return Ok(None) };
         let files = distinct(spec.input_files.values());
         let mut list = v1::ArtifactList { artifacts: files, ..v1::ArtifactList::default() };
-        artifacts::check("workflow.spec.input_files", &mut list, &["input/"])?;
+        artifacts::check("workflow.spec.input_files", &mut list, &[INPUT])?;
         let (missing, pin) = self.artifacts.missing(namespace, &artifacts::digests(&list.artifacts)).await?;
         match missing.first() {
             Some(part) => Err(artifacts::status(Error::NotFound(*part))),
