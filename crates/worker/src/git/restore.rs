@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use rota_proto::v1::Changes;
 use tokio::sync::watch;
 
-use super::bundle::{Bundle, borrowing, by_agent};
+use super::bundle::{Bundle, import_checked, receiving};
 use super::clone::{Base, base_reference};
-use super::failure::Cause;
 use super::run::{Git, GitError};
 use super::snapshot::{EMAIL, message};
 use crate::runtimes::Stop;
@@ -97,33 +96,21 @@ async fn try_restore_elsewhere(
     stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), GitError> {
     // Checked on the way, as the snapshot is.
-    let folder = bundle.with_extension("received");
-    if let Err(error) = tokio::fs::create_dir_all(&folder).await {
-        return Err(git.failed(Cause::Machine, format!("failed to create a directory: {error}")));
-    }
-    let unchecked = git.within(&folder);
-    borrowing(&unchecked, &git.directory.join(".git/objects"), stop).await?;
-    let _ = tokio::fs::copy(git.directory.join(".git/shallow"), folder.join("shallow")).await;
+    let (objects, folder) = (git.directory.join(".git/objects"), bundle.with_extension("received"));
+    let unchecked = receiving(git, &objects, &folder, stop).await?;
     // What the clone has, the bundle is without.
     let clone = git.directory.to_string_lossy();
     let known = ["+HEAD:refs/rota/head", "+refs/remotes/origin/*:refs/rota/origin/*"];
     unchecked.run(&["fetch", "--quiet", "--no-tags", "--", &clone, known[0], known[1]], stop).await?;
-    let (path, from) = (bundle.to_string_lossy(), folder.to_string_lossy());
-    let rules = [format!("+refs/heads/*:{ELSEWHERE}heads/*"), format!("+refs/stash*:{ELSEWHERE}stash*")];
-    let args = ["fetch", "--quiet", "--no-tags", "--", &path, &rules[0], &rules[1]];
-    unchecked.run(&args, stop).await.map_err(by_agent)?;
     // The clone's own branch is that of the snapshot, which is restored already.
     let own = git.run(&["symbolic-ref", "--short", "HEAD"], stop).await?;
-    let rules = [
+    let received = [format!("+refs/heads/*:{ELSEWHERE}heads/*"), format!("+refs/stash*:{ELSEWHERE}stash*")];
+    let taken = [
         format!("{ELSEWHERE}heads/*:refs/heads/*"),
         format!("^{ELSEWHERE}heads/{own}"),
         format!("+{ELSEWHERE}stash*:{ELSEWHERE}stash*"),
     ];
-    let args =
-        ["-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--"];
-    let args: Vec<_> = args.into_iter().chain([&*from]).chain(rules.iter().map(String::as_str)).collect();
-    git.run(&args, stop).await.map_err(by_agent)?;
-    crate::workspace::remove_all(folder.clone()).await;
+    import_checked(git, &unchecked, bundle, &received, &taken, stop).await?;
     let stash = format!("{ELSEWHERE}stash");
     let found = git.run(&["for-each-ref", "--format=%(refname)", &stash], stop).await?;
     if !found.is_empty() {
