@@ -8,8 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt, PermissionsExt};
-use nix::fcntl::OFlag;
+use cap_std::fs::{Dir, MetadataExt, OpenOptions};
 use rota_telemetry::redact::{Redactor, StreamRedactor};
 
 use super::transcript;
@@ -154,13 +153,9 @@ impl<'a> Copying<'a> {
 
     /// Copies a file, unless it was removed meanwhile. Returns whether it has something to continue from.
     fn file(&mut self, path: &Path) -> io::Result<bool> {
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let opened = self.folder.open_with(path, OpenOptions::new().read(true).custom_flags(flags.bits()));
+        let opened = program_dir::open_file(self.folder, path, OpenOptions::new().read(true));
         let Some(from) = there(opened)? else { return Ok(false) };
         let metadata = from.metadata()?;
-        if !metadata.is_file() {
-            return Ok(false);
-        }
         let large = || io::Error::other(format!("it has more than {} MiB", MAX_BYTES >> 20));
         if self.bytes.saturating_add(metadata.len()) > MAX_BYTES {
             return Err(large());

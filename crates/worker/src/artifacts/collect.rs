@@ -5,18 +5,17 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use cap_std::fs::{Dir, DirEntry, OpenOptions, OpenOptionsExt, PermissionsExt};
-use nix::fcntl::OFlag;
-use rota_proto::artifact_names::{BRANCHES, OUTPUT, WORKSPACE};
+use cap_std::fs::{Dir, DirEntry, OpenOptions, PermissionsExt};
 use rota_client::artifacts::Source;
+use rota_proto::artifact_names::{BRANCHES, OUTPUT, WORKSPACE};
 use rota_proto::v1::{Changes, SkippedFile};
 use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES, PART_BYTES};
 
 use super::checkpoint;
 use super::globs::Keep;
 use crate::git;
-use crate::runtimes::context;
 use crate::program_dir;
+use crate::runtimes::context;
 
 /// Entries of folders that are looked at.
 const MAX_ENTRIES: usize = 100_000;
@@ -202,14 +201,7 @@ impl Found {
         self.list += entry;
         let executable = metadata.permissions().mode() & 0o111 != 0;
         let folder = Arc::clone(folder);
-        let open = move || {
-            let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-            let file = folder.open_with(&path, OpenOptions::new().read(true).custom_flags(flags.bits()))?;
-            match file.metadata()?.is_file() {
-                true => Ok(file.into_std()),
-                false => Err(io::Error::other("is not a regular file")),
-            }
-        };
+        let open = move || program_dir::open_file(&folder, &path, OpenOptions::new().read(true));
         self.sources.push(Source { name, executable, size: metadata.len(), open: Box::new(open) });
     }
 

@@ -11,7 +11,6 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use nix::fcntl::OFlag;
 
 use crate::program_dir;
 
@@ -78,11 +77,9 @@ fn rules(folder: &Dir, path: &Path) -> Result<Option<Gitignore>, IncludeError> {
     builder.build().map(Some).map_err(|error| failed(io::Error::other(error)))
 }
 
-/// Opens a file, unless it is a link, a pipe or a device.
-fn open(folder: &Dir, path: &Path) -> Option<cap_std::fs::File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = folder.open_with(path, OpenOptions::new().read(true).custom_flags(flags.bits())).ok()?;
-    file.metadata().is_ok_and(|found| found.is_file()).then_some(file)
+/// Opens a file, if it is one that can be read.
+fn open(folder: &Dir, path: &Path) -> Option<std::fs::File> {
+    program_dir::open_file(folder, path, OpenOptions::new().read(true)).ok()
 }
 
 struct Copying<'a> {
@@ -161,7 +158,7 @@ impl Copying<'_> {
             let most = format!("{MAX_FILES} files and {} MiB", MAX_BYTES >> 20);
             return Err(IncludeError::TooLarge(format!("it names more than {most}")));
         }
-        let mode = cap_std::fs::MetadataExt::mode(&metadata) & 0o777;
+        let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
         let options = &mut OpenOptions::new();
         options.write(true).create_new(true).mode(mode);
         let parent = path.parent().map_or(Ok(()), |parent| self.to.create_dir_all(parent));
