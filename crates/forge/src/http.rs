@@ -3,15 +3,17 @@
 mod pages;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
 use rota_telemetry::redact::Redactor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use url::Url;
 
 pub(crate) use pages::{Entries, GITEA_PAGE};
@@ -88,7 +90,7 @@ impl Http {
         &self,
         method: Method,
         path: &str,
-        body: Option<&impl Serialize>,
+        body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, Error> {
         json(self.call(method, self.url(path)?, body, None).await?.map_err(refused)?).await
     }
@@ -97,7 +99,7 @@ impl Http {
     pub(crate) async fn create<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: &impl Serialize,
+        body: &(impl Serialize + Sync),
         exists: impl Fn(StatusCode, &str) -> bool,
     ) -> Result<Option<T>, Error> {
         match self.call(Method::POST, self.url(path)?, Some(body), None).await? {
@@ -116,38 +118,56 @@ impl Http {
         &self,
         method: Method,
         url: Url,
-        body: Option<&impl Serialize>,
+        body: Option<&(impl Serialize + Sync)>,
         tag: Option<&HeaderValue>,
     ) -> Result<Result<Response, (StatusCode, String)>, Error> {
-        let (mut reread, mut backoff) = (false, MIN_BACKOFF);
+        let reread = AtomicBool::new(false);
+        let backoff = ExponentialBuilder::new()
+            .with_jitter()
+            .with_min_delay(MIN_BACKOFF)
+            .with_max_delay(MAX_BACKOFF)
+            .without_max_times();
+        let attempt = || self.attempt(&method, &url, body, tag, &reread);
+        let answer = attempt
+            .retry(backoff)
+            .sleep(tokio::time::sleep)
+            .when(|error| matches!(error, Error::Away(..)))
+            .adjust(|error, wait| {
+                let wait = match error {
+                    // Every caller is asked to wait for the same moment: each comes a different while after it.
+                    Error::Away(_, Some(asked)) => asked.saturating_add(wait?),
+                    _ => wait?,
+                };
+                (Instant::now() + wait <= self.until).then_some(wait)
+            })
+            .notify(|error, wait| tracing::debug!(reason = %error, ?wait, "calling the forge again"));
+        answer.await.map_err(|error| match error {
+            Error::Away(text, Some(asked)) => {
+                Error::Away(format!("{text}; the next call would be in {} s", asked.as_secs()), Some(asked))
+            }
+            error => error,
+        })
+    }
+
+    /// Calls once, and again if the forge has refused a token that was not `reread`.
+    async fn attempt(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: Option<&(impl Serialize + Sync)>,
+        tag: Option<&HeaderValue>,
+        reread: &AtomicBool,
+    ) -> Result<Result<Response, (StatusCode, String)>, Error> {
         loop {
-            let token = match self.tokens.token(reread).await {
-                // One that is made by a forge that is away.
-                Err(Error::Away(text, wait)) => Err(Answer::Later(wait, text)),
-                token => Ok(token?),
-            };
-            let answer = match token {
-                Ok(token) => self.once(method.clone(), url.clone(), body, tag, &token).await,
-                Err(later) => Err(later),
-            };
-            let (asked, text) = match answer {
+            let is_new = reread.load(Ordering::Relaxed);
+            let token = self.tokens.token(is_new).await?;
+            match self.once(method.clone(), url.clone(), body, tag, &token).await {
                 Ok(response) => return Ok(Ok(response)),
-                Err(Answer::Unauthorized(_)) if !reread => {
-                    reread = true;
-                    continue;
-                }
+                Err(Answer::Unauthorized(_)) if !is_new => reread.store(true, Ordering::Relaxed),
                 Err(Answer::Unauthorized(text)) => return Err(Error::Credentials(text)),
                 Err(Answer::Final(status, text)) => return Ok(Err((status, text))),
-                Err(Answer::Later(wait, text)) => (wait, text),
-            };
-            let wait = asked.unwrap_or(backoff);
-            backoff = (backoff * 2).min(MAX_BACKOFF);
-            if Instant::now() + wait > self.until {
-                let text = format!("{text}; the next call would be in {} s", wait.as_secs());
-                return Err(Error::Away(text, asked));
+                Err(Answer::Later(wait, text)) => return Err(Error::Away(text, wait)),
             }
-            tracing::debug!(reason = text, wait = ?wait, "calling the forge again");
-            sleep(wait).await;
         }
     }
 
@@ -155,7 +175,7 @@ impl Http {
         &self,
         method: Method,
         mut url: Url,
-        body: Option<&impl Serialize>,
+        body: Option<&(impl Serialize + Sync)>,
         tag: Option<&HeaderValue>,
         token: &SecretString,
     ) -> Result<Response, Answer> {
@@ -176,7 +196,7 @@ impl Http {
                 request = request.header(header::IF_NONE_MATCH, tag);
             }
             let response = request.send().await.map_err(|error| Answer::Later(None, cause(&error)))?;
-            let Some(next) = location(&response) else { return self.judge(response, token).await };
+            let Some(next) = location(&response) else { return self.classify(response, token).await };
             if next.origin() != self.api.origin() {
                 let host = next.host_str().unwrap_or_default();
                 let text =
@@ -202,7 +222,8 @@ impl Http {
         self.api.host_str().unwrap_or_default()
     }
 
-    async fn judge(&self, response: Response, token: &SecretString) -> Result<Response, Answer> {
+    /// Returns what an answer means.
+    async fn classify(&self, response: Response, token: &SecretString) -> Result<Response, Answer> {
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
