@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use async_trait::async_trait;
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::http::{Entries, GITEA_PAGE, Http};
-use crate::review::{Check, Combined, Pages, Review, User, Written, time};
-use crate::{Error, Found, Provider, Repository, Wanted};
+use crate::dialect::{Dialect, PageSize};
+use crate::http::{Entries, Http};
+use crate::review::{Check, Combined, Comment, Pages, Review, User, Written, encoded, time};
+use crate::{Error, Found, Repository, Wanted};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Pull {
@@ -59,27 +61,7 @@ impl Pull {
     }
 }
 
-pub(crate) async fn find(http: &Http, repository: &Repository, branch: &str) -> Result<Option<Found>, Error> {
-    let owner = repository.path.split('/').next().unwrap_or_default();
-    let head = percent_encoding::utf8_percent_encode(branch, percent_encoding::NON_ALPHANUMERIC);
-    let path = format!("repos/{}/pulls?state=open&per_page=100&head={owner}:{head}", repository.path);
-    let pulls: Vec<Pull> = http.list(&path).await?;
-    Ok(pulls.into_iter().find(|pull| pull.is_of(branch)).map(Into::into))
-}
-
-pub(crate) async fn create(
-    http: &Http,
-    repository: &Repository,
-    wanted: &Wanted,
-) -> Result<Option<Found>, Error> {
-    let Wanted { branch, base, title, body, draft, .. } = wanted;
-    let body = Create { title, head: branch, base, body, draft: *draft };
-    let exists =
-        |status, text: &str| status == StatusCode::UNPROCESSABLE_ENTITY && text.contains("already exists");
-    let created = http.create::<Pull>(&format!("repos/{}/pulls", repository.path), &body, exists).await?;
-    Ok(created.map(Into::into))
-}
-
+/// Gitea has the same call.
 pub(crate) async fn update(
     http: &Http,
     repository: &Repository,
@@ -95,17 +77,6 @@ pub(crate) async fn update(
     }
     let path = format!("repos/{}/pulls/{}", repository.path, found.number);
     Ok(http.send::<Pull>(Method::PATCH, &path, Some(&body)).await?.into())
-}
-
-pub(crate) async fn label(
-    http: &Http,
-    repository: &Repository,
-    found: &Found,
-    labels: &[String],
-) -> Result<Vec<String>, Error> {
-    let path = format!("repos/{}/issues/{}/labels", repository.path, found.number);
-    http.send::<Value>(Method::POST, &path, Some(&json!({"labels": labels}))).await?;
-    Ok(Vec::new())
 }
 
 /// Gitea has the same call.
@@ -142,11 +113,7 @@ pub(crate) async fn reviewed(
     let pull: Pull = http.get_known(&format!("repos/{}/pulls/{number}", repository.path), pages).await?;
     let mut review = Review::from(pull);
     if review.open {
-        let size = match repository.provider {
-            Provider::Gitea => format!("limit={GITEA_PAGE}"),
-            _ => "per_page=100".to_owned(),
-        };
-        let path = format!("repos/{}/commits/{}/status?{size}", repository.path, review.commit);
+        let path = format!("repos/{}/commits/{}/status", repository.path, review.commit);
         let all = http.each_known(&path, pages, |page: Combined| page.add_to(&mut review)).await?;
         review.pending |= !all;
     }
@@ -190,37 +157,131 @@ impl Run {
     }
 }
 
-pub(crate) async fn review(
+/// Whether the author of a comment may write. Gitea has the same call.
+pub(crate) async fn may_write(
     http: &Http,
     repository: &Repository,
-    number: i64,
-    since: i64,
-    pages: &mut Pages,
-) -> Result<Review, Error> {
-    let mut review = reviewed(http, repository, number, pages).await?;
-    if !review.open {
-        return Ok(review);
+    comment: &Comment,
+) -> Result<bool, Error> {
+    #[derive(Deserialize)]
+    struct Held {
+        permission: String,
     }
-    let root = format!("repos/{}", repository.path);
-    let path = format!("{root}/commits/{}/check-runs?per_page=100", review.commit);
-    let add = |page: Runs| page.check_runs.into_iter().for_each(|run| run.add_to(&mut review));
-    let all = http.each_known(&path, pages, add).await?;
-    review.pending |= !all;
-    // Comments on lines have the time at which they were drafted, and are seen once their review is submitted.
-    let mut submitted = HashMap::new();
-    let add = |page: Vec<Written>| {
-        submitted.extend(page.iter().filter_map(|one| Some((one.id, one.submitted_at.clone()?))));
-        review.comment(page.into_iter().filter_map(Written::comment));
-    };
-    http.each_known(&format!("{root}/pulls/{number}/reviews?per_page=100"), pages, add).await?;
-    for path in [
-        format!("{root}/issues/{number}/comments?per_page=100&since={}", time(since)),
-        format!("{root}/pulls/{number}/comments?per_page=100"),
-    ] {
-        let add = |page: Vec<Written>| {
-            review.comment(page.into_iter().filter_map(|one| one.of_review(&submitted).comment()));
+    let user = encoded(&comment.author);
+    let held: Held = http.get(&format!("repos/{}/collaborators/{user}/permission", repository.path)).await?;
+    Ok(matches!(held.permission.as_str(), "admin" | "owner" | "maintain" | "write"))
+}
+
+#[derive(Debug)]
+pub(crate) struct GitHub;
+
+#[async_trait]
+impl Dialect for GitHub {
+    fn page(&self) -> PageSize {
+        ("per_page", 100)
+    }
+
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[("accept", "application/vnd.github+json"), ("x-github-api-version", "2022-11-28")]
+    }
+
+    async fn find(&self, http: &Http, repository: &Repository, branch: &str) -> Result<Option<Found>, Error> {
+        let owner = repository.path.split('/').next().unwrap_or_default();
+        let head = encoded(branch);
+        let path = format!("repos/{}/pulls?state=open&head={owner}:{head}", repository.path);
+        let pulls: Vec<Pull> = http.list(&path).await?;
+        Ok(pulls.into_iter().find(|pull| pull.is_of(branch)).map(Into::into))
+    }
+
+    async fn create(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        wanted: &Wanted,
+    ) -> Result<Option<Found>, Error> {
+        let Wanted { branch, base, title, body, draft, .. } = wanted;
+        let body = Create { title, head: branch, base, body, draft: *draft };
+        let exists = |status, text: &str| {
+            status == StatusCode::UNPROCESSABLE_ENTITY && text.contains("already exists")
         };
-        http.each_known(&path, pages, add).await?;
+        let created = http.create::<Pull>(&format!("repos/{}/pulls", repository.path), &body, exists).await?;
+        Ok(created.map(Into::into))
     }
-    Ok(review)
+
+    async fn update(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        found: &Found,
+        wanted: &Wanted,
+    ) -> Result<Found, Error> {
+        update(http, repository, found, wanted).await
+    }
+
+    async fn label(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        found: &Found,
+        labels: &[String],
+    ) -> Result<Vec<String>, Error> {
+        let path = format!("repos/{}/issues/{}/labels", repository.path, found.number);
+        http.send::<Value>(Method::POST, &path, Some(&json!({"labels": labels}))).await?;
+        Ok(Vec::new())
+    }
+
+    async fn request_review(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        found: &Found,
+        names: &[String],
+    ) -> Result<Vec<String>, Error> {
+        request_review(http, repository, found, names).await
+    }
+
+    async fn review(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        number: i64,
+        since: i64,
+        pages: &mut Pages,
+    ) -> Result<Review, Error> {
+        let mut review = reviewed(http, repository, number, pages).await?;
+        if !review.open {
+            return Ok(review);
+        }
+        let root = format!("repos/{}", repository.path);
+        let path = format!("{root}/commits/{}/check-runs", review.commit);
+        let add = |page: Runs| page.check_runs.into_iter().for_each(|run| run.add_to(&mut review));
+        let all = http.each_known(&path, pages, add).await?;
+        review.pending |= !all;
+        // Comments on lines have the time at which they were drafted, and are seen once their review is submitted.
+        let mut submitted = HashMap::new();
+        let add = |page: Vec<Written>| {
+            submitted.extend(page.iter().filter_map(|one| Some((one.id, one.submitted_at.clone()?))));
+            review.comment(page.into_iter().filter_map(Written::comment));
+        };
+        http.each_known(&format!("{root}/pulls/{number}/reviews"), pages, add).await?;
+        for path in [
+            format!("{root}/issues/{number}/comments?since={}", time(since)),
+            format!("{root}/pulls/{number}/comments"),
+        ] {
+            let add = |page: Vec<Written>| {
+                review.comment(page.into_iter().filter_map(|one| one.of_review(&submitted).comment()));
+            };
+            http.each_known(&path, pages, add).await?;
+        }
+        Ok(review)
+    }
+
+    async fn may_write(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        comment: &Comment,
+    ) -> Result<bool, Error> {
+        may_write(http, repository, comment).await
+    }
 }

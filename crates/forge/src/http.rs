@@ -1,4 +1,4 @@
-//! Calls of a forge's API over HTTP: retries, limits, pages and redirects. Knows no forge but how each takes a token.
+//! Calls of a forge's API over HTTP: retries, limits, pages and redirects. Knows no forge: what they do differently is the dialect's.
 
 mod pages;
 
@@ -16,9 +16,10 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use url::Url;
 
-pub(crate) use pages::{Entries, GITEA_PAGE};
+pub(crate) use pages::Entries;
 
-use crate::{Error, Provider, TokenSource};
+use crate::dialect::Dialect;
+use crate::{Error, TokenSource};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RESPONSE: usize = 8 << 20;
@@ -41,7 +42,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub(crate) struct Http {
     client: Client,
-    provider: Provider,
+    dialect: &'static dyn Dialect,
     api: Url,
     tokens: Arc<dyn TokenSource>,
     /// When calls are no longer repeated.
@@ -59,14 +60,14 @@ enum Answer {
 
 impl Http {
     pub(crate) fn new(
-        provider: Provider,
+        dialect: &'static dyn Dialect,
         api: Url,
         tokens: Arc<dyn TokenSource>,
         settings: &Settings,
         patience: Duration,
     ) -> Result<Self, Error> {
         let client = client(settings)?;
-        Ok(Self { client, provider, api, tokens, until: Instant::now() + patience })
+        Ok(Self { client, dialect, api, tokens, until: Instant::now() + patience })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
@@ -75,7 +76,7 @@ impl Http {
 
     /// Returns all entries of a list, whose pages stay at the host.
     pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
-        let (mut all, mut next) = (Vec::new(), Some(self.url(path)?));
+        let (mut all, mut next) = (Vec::new(), Some(self.url(&self.sized(path))?));
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(all) };
             let response = self.call(Method::GET, url, None::<&()>, None).await?.map_err(refused)?;
@@ -184,10 +185,8 @@ impl Http {
                 .client
                 .request(method.clone(), url.clone())
                 .header(header::AUTHORIZATION, self.authorization(token)?);
-            if self.provider == Provider::GitHub {
-                request = request
-                    .header(header::ACCEPT, "application/vnd.github+json")
-                    .header("x-github-api-version", "2022-11-28");
+            for (name, value) in self.dialect.headers() {
+                request = request.header(*name, *value);
             }
             if let Some(body) = body {
                 request = request.json(body);
@@ -210,7 +209,7 @@ impl Http {
 
     fn authorization(&self, token: &SecretString) -> Result<HeaderValue, Answer> {
         let text = bare(token);
-        let scheme = if self.provider == Provider::Gitea { "token" } else { "Bearer" };
+        let scheme = self.dialect.scheme();
         let invalid =
             |_| Answer::Final(StatusCode::UNAUTHORIZED, "the token has characters that none has".to_owned());
         let mut value = HeaderValue::try_from(format!("{scheme} {text}")).map_err(invalid)?;

@@ -8,11 +8,13 @@
 //! - `app`: tokens of a GitHub App, made from its private key.
 //! - `review`: what has become of a request, for those who follow it.
 //! - [`template`]: texts of requests, with [`neutral`] values: what an agent writes notifies and closes nothing.
-//! - `github`, `gitlab`, `gitea`: the calls of each, in its own types. To add a forge, write another of these and a [`Provider`].
+//! - `dialect`: what forges do differently, a trait. `github`, `gitlab`, `gitea` implement it, each in its own types. To add a forge, write
+//!   another of these and a [`Provider`].
 //!
 //! The crates that exist for these APIs bring HTTP clients of their own; see `docs/dev/decisions/0018-forges.md`.
 
 mod app;
+mod dialect;
 mod gitea;
 mod github;
 mod gitlab;
@@ -29,6 +31,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 pub use app::{AppKey, AppTokens};
+use dialect::Dialect;
 use http::Http;
 pub use http::Settings;
 pub use repository::{Provider, Repository, local_path};
@@ -121,6 +124,7 @@ struct Found {
 #[derive(Debug)]
 pub struct Forge {
     http: Http,
+    dialect: &'static dyn Dialect,
     repository: Repository,
 }
 
@@ -132,20 +136,21 @@ impl Forge {
         settings: &Settings,
         patience: Duration,
     ) -> Result<Self, Error> {
-        let http = Http::new(repository.provider, repository.api.clone(), tokens, settings, patience)?;
-        Ok(Self { http, repository })
+        let dialect = repository.provider.dialect();
+        let http = Http::new(dialect, repository.api.clone(), tokens, settings, patience)?;
+        Ok(Self { http, dialect, repository })
     }
 
     /// Opens a request for a branch, or updates the one that is open.
     pub async fn deliver(&self, wanted: &Wanted) -> Result<Opened, Error> {
-        let mut wanted = wanted.clone();
-        let found = self.find(&wanted.branch).await?;
+        let (http, repository, mut wanted) = (&self.http, &self.repository, wanted.clone());
+        let found = self.dialect.find(http, repository, &wanted.branch).await?;
         if wanted.base.is_empty() && found.is_none() {
             wanted.base = self.default_branch().await?;
         }
         let (found, created) = match found {
-            Some(found) => (self.update(&found, &wanted).await?, false),
-            None => match self.create(&wanted).await? {
+            Some(found) => (self.dialect.update(http, repository, &found, &wanted).await?, false),
+            None => match self.dialect.create(http, repository, &wanted).await? {
                 Some(created) => (created, true),
                 // Opened meanwhile, or by a call whose answer was lost.
                 None => {
@@ -153,8 +158,9 @@ impl Forge {
                         let branch = &wanted.branch;
                         Error::Refused(format!("the forge reports a request of {branch}, and lists none"))
                     };
-                    let found = self.find(&wanted.branch).await?.ok_or_else(exists)?;
-                    (self.update(&found, &wanted).await?, false)
+                    let found =
+                        self.dialect.find(http, repository, &wanted.branch).await?.ok_or_else(exists)?;
+                    (self.dialect.update(http, repository, &found, &wanted).await?, false)
                 }
             },
         };
@@ -164,62 +170,24 @@ impl Forge {
         Ok(Opened { number, url, base, created, missing })
     }
 
-    async fn find(&self, branch: &str) -> Result<Option<Found>, Error> {
-        match self.repository.provider {
-            Provider::GitHub => github::find(&self.http, &self.repository, branch).await,
-            Provider::GitLab => gitlab::find(&self.http, &self.repository, branch).await,
-            Provider::Gitea => gitea::find(&self.http, &self.repository, branch).await,
-        }
-    }
-
     async fn default_branch(&self) -> Result<String, Error> {
         #[derive(serde::Deserialize)]
         struct Project {
             default_branch: String,
         }
-        let path = match self.repository.provider {
-            Provider::GitLab => gitlab::project(&self.repository),
-            Provider::GitHub | Provider::Gitea => format!("repos/{}", self.repository.path),
-        };
+        let path = self.dialect.project(&self.repository);
         branch(self.http.get::<Project>(&path).await?.default_branch)
-    }
-
-    /// Returns none if there is one already.
-    async fn create(&self, wanted: &Wanted) -> Result<Option<Found>, Error> {
-        match self.repository.provider {
-            Provider::GitHub => github::create(&self.http, &self.repository, wanted).await,
-            Provider::GitLab => gitlab::create(&self.http, &self.repository, wanted).await,
-            Provider::Gitea => gitea::create(&self.http, &self.repository, wanted).await,
-        }
-    }
-
-    async fn update(&self, found: &Found, wanted: &Wanted) -> Result<Found, Error> {
-        match self.repository.provider {
-            Provider::GitHub => github::update(&self.http, &self.repository, found, wanted).await,
-            Provider::GitLab => gitlab::update(&self.http, &self.repository, found, wanted).await,
-            Provider::Gitea => gitea::update(&self.http, &self.repository, found, wanted).await,
-        }
     }
 
     /// Sets labels and reviewers. Returns what the forge did not accept, without which the request is open all the same.
     async fn decorate(&self, found: &Found, wanted: &Wanted) -> Result<Vec<String>, Error> {
-        let mut missing = Vec::new();
+        let (http, repository, mut missing) = (&self.http, &self.repository, Vec::new());
         if !wanted.labels.is_empty() {
-            let set = match self.repository.provider {
-                Provider::GitHub => github::label(&self.http, &self.repository, found, &wanted.labels).await,
-                Provider::GitLab => gitlab::label(&self.http, &self.repository, found, &wanted.labels).await,
-                Provider::Gitea => gitea::label(&self.http, &self.repository, found, &wanted.labels).await,
-            };
+            let set = self.dialect.label(http, repository, found, &wanted.labels).await;
             note("labels", set, &mut missing)?;
         }
         if !wanted.reviewers.is_empty() {
-            let names = &wanted.reviewers;
-            let set = match self.repository.provider {
-                Provider::GitHub | Provider::Gitea => {
-                    github::request_review(&self.http, &self.repository, found, names).await
-                }
-                Provider::GitLab => gitlab::request_review(&self.http, &self.repository, found, names).await,
-            };
+            let set = self.dialect.request_review(http, repository, found, &wanted.reviewers).await;
             note("reviewers", set, &mut missing)?;
         }
         Ok(missing)

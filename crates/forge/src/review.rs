@@ -8,7 +8,7 @@ use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
 use crate::http::{Entries, cut};
-use crate::{Error, Forge, Provider, github, gitlab};
+use crate::{Error, Forge};
 
 /// Bytes of a text that is returned; forges take longer ones.
 const MAX_TEXT: usize = 4 << 10;
@@ -171,11 +171,7 @@ impl Forge {
     pub async fn review(&self, number: i64, since: i64, pages: &mut Pages) -> Result<Review, Error> {
         let (http, repository) = (&self.http, &self.repository);
         pages.begin();
-        let mut review = match repository.provider {
-            Provider::GitHub => github::review(http, repository, number, since, pages).await,
-            Provider::Gitea => crate::gitea::review(http, repository, number, since, pages).await,
-            Provider::GitLab => gitlab::review(http, repository, number, pages).await,
-        }?;
+        let mut review = self.dialect.review(http, repository, number, since, pages).await?;
         review.comments.retain(|comment| comment.at >= since && comment.author != review.author);
         review.comments.sort_by_key(|comment| comment.at);
         Ok(review)
@@ -183,26 +179,11 @@ impl Forge {
 
     /// Whether the author of a comment may write to the repository.
     pub async fn may_write(&self, comment: &Comment) -> Result<bool, Error> {
-        let may = match self.repository.provider {
-            Provider::GitHub | Provider::Gitea => self.collaborates(comment).await,
-            Provider::GitLab => gitlab::may_write(&self.http, &self.repository, comment.author_id).await,
-        };
-        match may {
+        match self.dialect.may_write(&self.http, &self.repository, comment).await {
             // They are no collaborators.
             Err(Error::Refused(_)) => Ok(false),
             may => may,
         }
-    }
-
-    async fn collaborates(&self, comment: &Comment) -> Result<bool, Error> {
-        #[derive(Deserialize)]
-        struct Held {
-            permission: String,
-        }
-        let user = encoded(&comment.author);
-        let path = format!("repos/{}/collaborators/{user}/permission", self.repository.path);
-        let held: Held = self.http.get(&path).await?;
-        Ok(matches!(held.permission.as_str(), "admin" | "owner" | "maintain" | "write"))
     }
 }
 

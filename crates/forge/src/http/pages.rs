@@ -7,14 +7,11 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::{Http, body, linked, parse, refused};
+use crate::Error;
 use crate::review::Pages;
-use crate::{Error, Provider};
 
 /// Pages of a long list that are read: the first and the last ones.
 const MAX_KNOWN_PAGES: usize = 10;
-/// Entries that a page has at most, by the paths of lists: at Gitea, which allows no more, and elsewhere.
-pub(crate) const GITEA_PAGE: usize = 50;
-const PAGE: usize = 100;
 
 /// A page of a list.
 pub(crate) trait Entries {
@@ -38,7 +35,14 @@ impl Http {
         Ok(self.known_page(path, pages).await?.0)
     }
 
-    /// Reads the pages of a list, whose path has a query, as [`Self::get_known`] does: of a long one, the first and the last ones.
+    /// Returns the path of a list with the size of its pages.
+    pub(super) fn sized(&self, path: &str) -> String {
+        let (name, size) = self.dialect.page();
+        let separator = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{separator}{name}={size}")
+    }
+
+    /// Reads the pages of a list as [`Self::get_known`] does: of a long one, the first and the last ones.
     /// Returns whether these pages are all. Fails if a page has more entries than were asked for.
     pub(crate) async fn each_known<T: DeserializeOwned + Entries>(
         &self,
@@ -46,7 +50,7 @@ impl Http {
         pages: &mut Pages,
         mut take: impl FnMut(T) + Send,
     ) -> Result<bool, Error> {
-        let full = if self.provider == Provider::Gitea { GITEA_PAGE } else { PAGE };
+        let ((_, full), path) = (self.dialect.page(), &*self.sized(path));
         let mut take = |page: T| match page.count() {
             count if count > full => {
                 let text = format!(

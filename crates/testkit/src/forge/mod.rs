@@ -6,6 +6,7 @@ mod gateway;
 mod gitea;
 mod github;
 mod gitlab;
+mod lists;
 mod review;
 
 use std::net::SocketAddr;
@@ -344,29 +345,12 @@ fn respond(site: &mut Site, method: &Method, uri: &Uri, headers: &HeaderMap, bod
         _ => {}
     }
     let mut response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
-    let list = match &mut answer {
-        Value::Array(all) => Some(all),
-        Value::Object(fields) => fields.values_mut().find_map(Value::as_array_mut),
-        _ => None,
-    };
-    // Gitea lists comments on one page.
-    let is_whole = site.kind == Kind::Gitea && path.ends_with("/comments");
-    if let Some(all) = list
-        && method == Method::GET
-        && !is_whole
-    {
-        let page = parameter(query, "page").and_then(|page| page.parse().ok()).unwrap_or(1);
-        let last = all.len().div_ceil(site.page);
-        let rest = all.split_off(all.len().min((page - 1) * site.page));
-        let has_more = rest.len() > site.page;
-        *all = rest.into_iter().take(site.page).collect();
-        if has_more {
-            let others =
-                query.split('&').filter(|pair| !pair.starts_with("page=")).collect::<Vec<_>>().join("&");
-            let list = format!("{}{}?{others}", site.origin(), uri.path());
-            let next = page + 1;
-            let links = format!("<{list}&page={next}>; rel=\"next\", <{list}&page={last}>; rel=\"last\"");
-            response = response.header(header::LINK, links);
+    if method == Method::GET {
+        match lists::cut(site, &uri.path()[site.kind.root().len()..], query, &mut answer) {
+            Ok(links) => {
+                response = links.into_iter().fold(response, |made, links| made.header(header::LINK, links))
+            }
+            Err(reason) => return plain(StatusCode::BAD_REQUEST, &reason),
         }
     }
     let text = answer.to_string();
