@@ -38,10 +38,16 @@
 //!    end them within the grace period when [`runtimes::Channels::stop`] becomes `Some`.
 //! 3. Add it to [`Runtimes`], which maps the options of a task to its runtime.
 //!
+//! # Order of the modules
+//!
+//! `supervise` < `workspace` < `git` < `runtimes` < `artifacts` < `session`: each uses those before it. `cargo xtask check` has the order,
+//! and the few imports against it, with their reasons.
+//!
 //! Start reading with `runtimes/mod.rs` for the interface, then `session/attempt.rs`, then `session/worker.rs`.
 
 mod artifacts;
 mod git;
+mod globs;
 mod metrics;
 mod prices;
 mod program_dir;

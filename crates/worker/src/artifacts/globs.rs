@@ -2,20 +2,9 @@
 
 use std::path::Path;
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{GlobSet, GlobSetBuilder};
 
-/// Parses the globs of files to keep. The control plane has checked them.
-pub(crate) fn globs(globs: &[String]) -> Result<GlobSet, globset::Error> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(parse(glob)?);
-    }
-    set.build()
-}
-
-fn parse(glob: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(glob).literal_separator(true).build()
-}
+use crate::globs::{globs, parse};
 
 /// Files of a workspace that are kept.
 #[derive(Debug, Clone, Default)]

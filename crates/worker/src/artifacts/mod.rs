@@ -21,7 +21,6 @@ mod transcript;
 pub(crate) use calls::{Caller, Retry};
 pub(crate) use checkpoint::FOLDER as CHECKPOINT;
 pub(crate) use give::Given;
-pub(crate) use globs::globs;
 pub(crate) use keep::{Kept, keep_checkpoint};
 pub(crate) use later::{LaterEnd, store_left};
 pub(crate) use left::{FILE as LEFT, Left, SlotRelease, is_left};

@@ -323,8 +323,7 @@ mod tests {
             "b/c",
         ];
         for pattern in all {
-            let (ours, theirs) =
-                (patterns(&[pattern]), crate::artifacts::globs(&[pattern.to_owned()]).unwrap());
+            let (ours, theirs) = (patterns(&[pattern]), crate::globs::globs(&[pattern.to_owned()]).unwrap());
             for name in names {
                 let step = |matched, name| ours.step(&matched, name);
                 let matched = Path::new(name).iter().fold(ours.start(), step);

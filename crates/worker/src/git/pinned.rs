@@ -19,7 +19,7 @@ use super::clone::Base;
 use super::failure::Cause;
 use super::pin_links::{self, Patterns};
 use super::run::{Git, GitError};
-use crate::artifacts::globs;
+use crate::globs::globs;
 use crate::program_dir;
 use crate::runtimes::Stop;
 use crate::workspace::probe_in_time;

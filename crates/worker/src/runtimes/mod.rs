@@ -15,7 +15,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use rota_proto::limits::usual_severity;
-use rota_proto::v1::{Failure, FailureClass, Notice, Severity, TaskInput, TaskResult, Usage, event};
+use rota_proto::v1::{
+    Failure, FailureClass, Notice, Severity, TaskInput, TaskResult, Usage, WorkspaceMode, event,
+};
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 use tokio::sync::{mpsc, watch};
@@ -197,6 +199,12 @@ impl RunReport {
     pub fn failed(class: FailureClass, message: impl Into<String>) -> Self {
         Self::new(RunOutcome::Failed(failure(class, message)))
     }
+}
+
+/// Whether an attempt works in an existing directory.
+pub(crate) fn in_place(assign: &Assign) -> bool {
+    let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
+    workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace)
 }
 
 /// Creates a failure with the usual severity of its class.

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use rota_proto::v1::{
-    Event, FailureClass, MessageDelta, Severity, TaskInput, WorkEnded, WorkspaceMode, event, runtime,
-};
+use rota_proto::v1::{Event, FailureClass, MessageDelta, Severity, TaskInput, WorkEnded, event, runtime};
 use rota_proto::worker::v1::{Assign, Result as AttemptResult};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -31,6 +29,7 @@ use super::{
 };
 use crate::artifacts::{self, Kept, SlotRelease};
 use crate::git::{Undelivered, Work};
+pub(super) use crate::runtimes::in_place;
 use crate::runtimes::scripted::Scripted;
 use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
 use crate::workspace::AttemptDirs;
@@ -365,12 +364,6 @@ async fn execute(
         Some((folder, used)) => super::secrets::retry_after_rotation(report, &folder, &used).await,
         None => report,
     }
-}
-
-/// Whether the attempt works in an existing directory.
-pub(crate) fn in_place(assign: &Assign) -> bool {
-    let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
-    workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace)
 }
 
 /// Whether the attempt needs directories. Most scripts only emit messages; directories would dominate their cost.

@@ -43,7 +43,6 @@ mod time_limits;
 mod undelivered;
 mod worker;
 
-pub(crate) use attempt::in_place;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

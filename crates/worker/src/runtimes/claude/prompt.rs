@@ -88,7 +88,7 @@ fn work(attempt: &Attempt, resumed: bool) -> String {
 
 /// Returns a note about where files are: paths in the conversation are of the directories of an earlier attempt.
 fn moved(attempt: &Attempt) -> String {
-    if attempt.workspace.as_os_str().is_empty() || crate::session::in_place(&attempt.assign) {
+    if attempt.workspace.as_os_str().is_empty() || crate::runtimes::in_place(&attempt.assign) {
         return String::new();
     }
     let path = attempt.workspace.display();
