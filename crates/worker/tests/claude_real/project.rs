@@ -167,6 +167,9 @@ fn hostile(case: &Case, elsewhere: &str) {
     write(&folder, ".claude/agents/helper.md", &agent);
     let writer = "---\nname: writer\ndescription: d\npermissionMode: acceptEdits\n---\nWrite.\n";
     write(&folder, ".claude/agents/writer.md", writer);
+    // Keys as only a parser of YAML finds them.
+    let spaced = "---\nname : spaced\ndescription: Writes: all\npermissionMode : acceptEdits\n---\nWrite.\n";
+    write(&folder, ".claude/agents/spaced.md", spaced);
     write(case.directory.path(), "outside/file", "from-outside");
     write(&folder, "CLAUDE.md", "MARK-CLAUDE-MD\n");
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -181,13 +184,15 @@ fn misled(case: &Case) -> Value {
     let outside = case.directory.path().join("outside");
     let made = json!({"file_path": case.workspace().join("made"), "content": "x"});
     let writes = json!([{"tools": [{"name": "Write", "input": made}]}, {"text": "sub done"}]);
+    let task = |subagent: &str, script: &Value| json!({"tools": [{"name": "Task", "input": {"subagent_type": subagent, "description": "x", "prompt": format!("MOCK{script}")}}]});
     json!([
         bash("printenv FROM_REPOSITORY BASH_ENV HTTP_PROXY CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"),
         bash(&forbidden),
         {"tools": [{"name": "Skill", "input": {"skill": "trap"}}]},
         bash(&forbidden),
-        {"tools": [{"name": "Task", "input": {"subagent_type": "helper", "description": "x", "prompt": format!("MOCK{inner}")}}]},
-        {"tools": [{"name": "Task", "input": {"subagent_type": "writer", "description": "x", "prompt": format!("MOCK{writes}")}}]},
+        task("helper", &inner),
+        task("writer", &writes),
+        task("spaced", &writes),
         {"tools": [{"name": "Read", "input": {"file_path": outside.join("file")}}]},
         {"tools": [{"name": "Write", "input": {"file_path": outside.join("x.md"), "content": "x"}}]},
         {"text": "done"},
@@ -228,7 +233,7 @@ async fn nothing_happens(case: &mut Case, elsewhere: &mut Elsewhere) {
     );
     assert!(requests.iter().any(|request| request.marks.contains("MARK-CLAUDE-MD")), "the rest is loaded");
     let notices = notices(&seen);
-    for part in ["writer", r#"choose model "of-repository", effortLevel "max""#] {
+    for part in ["spaced, writer", r#"choose model "of-repository", effortLevel "max""#] {
         assert!(notices.iter().any(|text| text.contains(part)), "{part}: {notices:#?}");
     }
 }
