@@ -114,3 +114,59 @@ async fn subagents_that_hide_their_mode_are_refused() {
         std::fs::remove_file(&made).expect("a file");
     }
 }
+
+/// What the CLI loads of directories that an agent adds, and of those that a task writes.
+#[tokio::test]
+async fn added_directories_bring_no_permissions() {
+    let mut case = Case::new().await;
+    let (added, made) = (case.directory.path().join("added"), case.workspace().join("made"));
+    let log = case.directory.path().join("ran");
+    let run = |word: &str| format!("echo {word} >>{}", log.display());
+    let hooks =
+        |word: &str| json!({"SessionStart": [{"hooks": [{"type": "command", "command": run(word)}]}]});
+    let subagent =
+        |name: &str| format!("---\nname: {name}\ndescription: d\npermissionMode: acceptEdits\n---\nWrite.\n");
+    write(&added, ".claude/agents/outsider.md", &subagent("outsider"));
+    let settings = json!({
+        "env": {"FROM_REPOSITORY": "yes"}, "hooks": hooks("hook"), "permissions": {"allow": ["Write"]},
+        "extraKnownMarketplaces": {"here": {"source": {"source": "directory", "path": added.join("market")}}},
+        "enabledPlugins": {"one@here": true},
+    });
+    write(&added, ".claude/settings.json", &settings.to_string());
+    let market =
+        json!({"name": "here", "owner": {"name": "x"}, "plugins": [{"name": "one", "source": "./one"}]});
+    write(&added, "market/.claude-plugin/marketplace.json", &market.to_string());
+    let plugin = json!({"name": "one", "version": "1.0.0"}).to_string();
+    write(&added, "market/one/.claude-plugin/plugin.json", &plugin);
+    write(&added, "market/one/hooks/hooks.json", &json!({"hooks": hooks("plugin")}).to_string());
+    let late = case.directory.path().join("late.md");
+    std::fs::write(&late, subagent("late")).expect("a file");
+    case.claude = ClaudeRuntime {
+        permission_mode: "default".to_owned(),
+        setting_sources: vec!["project".to_owned()],
+        add_dirs: vec![added.to_str().expect("UTF-8").to_owned()],
+        allowed_tools: ["Bash(printenv *)", "Bash(install *)", "Bash(perl *)"].map(str::to_owned).into(),
+        ..case.claude
+    };
+    let bash = |line: &str| json!({"tools": [{"name": "Bash", "input": {"command": line}}]});
+    let inner = json!([{"tools": [{"name": "Write", "input": {"file_path": made, "content": "x"}}]}, {"text": "written"}]);
+    let task = |subagent: &str| json!({"tools": [{"name": "Task", "input": {"subagent_type": subagent, "description": "x", "prompt": format!("MOCK{inner}")}}]});
+    let output = case.directory.path().join("scratch/output/.claude/agents/late.md");
+    let script = json!([
+        bash("printenv FROM_REPOSITORY"),
+        task("outsider"),
+        bash(&format!("install -D {} {}", late.display(), output.display())),
+        bash("perl -e 'sleep 4'"),
+        task("late"),
+        {"text": "done"},
+    ]);
+    let (_, seen) = case.succeeds(&script).await;
+    assert!(!made.exists(), "{seen:#?}");
+    assert!(output.exists(), "{seen:#?}");
+    assert!(ran(&case).is_empty() && !answers(&seen)[0].contains("yes"), "{seen:#?}");
+    assert!(notices(&seen).iter().any(|text| text.contains("outsider")), "{seen:#?}");
+    // Trusted, so that the test would notice.
+    case.claude.project_hooks = true;
+    let (_, seen) = case.succeeds(&script).await;
+    assert!(made.exists(), "{seen:#?}");
+}

@@ -96,12 +96,10 @@ pub(super) fn build(
     path("settings", &files.settings);
     path("agents", &files.agents);
     option("effort", &claude.effort);
-    for directory in &files.exchanged {
+    for directory in &files.given {
         option("add-dir", &directory.to_string_lossy());
     }
-    for (name, values) in
-        [("add-dir", &claude.add_dirs), ("betas", &claude.betas), ("plugin-dir", &claude.plugin_dirs)]
-    {
+    for (name, values) in [("betas", &claude.betas), ("plugin-dir", &claude.plugin_dirs)] {
         for value in values {
             option(name, value);
         }

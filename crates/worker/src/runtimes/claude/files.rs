@@ -19,8 +19,8 @@ pub(super) struct Files {
     pub(super) temporary: PathBuf,
     /// Directory of the files that only Rota writes: programs that ran before, or run still, made everything else.
     own: PathBuf,
-    /// Input and output of the task, which the tools may use.
-    pub(super) exchanged: [PathBuf; 2],
+    /// Directories that the tools may use besides the workspace: input and output of the task, and those of the agent.
+    pub(super) given: Vec<PathBuf>,
     pub(super) mcp: Option<PathBuf>,
     /// The repository's own, in the workspace.
     pub(super) project_mcp: Option<PathBuf>,
@@ -41,6 +41,16 @@ pub(super) fn config(keep: bool, workspace: &Path, scratch: &Path) -> PathBuf {
     kept.unwrap_or_else(|| scratch.join("claude"))
 }
 
+/// Returns the directories of input and output of a task.
+pub(super) fn exchanged(scratch: &Path) -> [PathBuf; 2] {
+    [context::context(scratch), context::output(scratch)]
+}
+
+/// Returns all directories that the CLI may use besides the workspace.
+pub(super) fn given(options: &Options, scratch: &Path) -> impl Iterator<Item = PathBuf> {
+    exchanged(scratch).into_iter().chain(options.claude.add_dirs.iter().map(PathBuf::from))
+}
+
 impl Files {
     /// `project`: the set-up of the repository, if it is loaded.
     pub(super) fn new(
@@ -55,7 +65,7 @@ impl Files {
             config: config(options.keep, workspace, scratch),
             home: scratch.join("home"),
             temporary: scratch.join("tmp"),
-            exchanged: [context::context(scratch), context::output(scratch)],
+            given: given(options, scratch).collect(),
             // Files, since arguments are limited in length and visible to every process of the machine.
             mcp: file(options.mcp.is_some(), "mcp.json"),
             project_mcp: project

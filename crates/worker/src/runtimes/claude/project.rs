@@ -15,7 +15,7 @@ use rota_proto::v1::{ClaudeRuntime, Failure};
 use serde_json::{Map, Value};
 
 use super::options::{Options, invalid};
-use super::{subagents, untrusted};
+use super::{files, subagents, untrusted};
 use crate::program_dir;
 
 /// Settings of the repository, relative to the workspace.
@@ -45,16 +45,17 @@ pub(super) struct Project {
 }
 
 impl Project {
-    /// Reads the set-up of the repository in a workspace. Fails with class INVALID if it cannot be read as certainly as the CLI
-    /// reads it, or has what can be neither left out nor overridden, unless its code is trusted.
-    pub(super) async fn read(workspace: &Path, options: &Options) -> Result<Self, Failure> {
-        let workspace = workspace.to_owned();
+    /// Reads the set-up of the repository in a workspace, and the subagents of the further directories that the CLI is given. Fails
+    /// with class INVALID if it cannot be read as certainly as the CLI reads it, or has what can be neither left out nor overridden,
+    /// unless its code is trusted.
+    pub(super) async fn read(workspace: &Path, scratch: &Path, options: &Options) -> Result<Self, Failure> {
+        let (workspace, given) = (workspace.to_owned(), files::given(options, scratch).collect::<Vec<_>>());
         let (trusted, mode) = (options.claude.project_hooks, options.mode.clone());
         let search = !trusted && mode != "bypassPermissions";
         let read = tokio::task::spawn_blocking(move || {
             let mut project = read(&workspace, trusted)?;
             if search {
-                let found = subagents::escalating(&workspace, &mode);
+                let found = subagents::escalating(&workspace, &given, &mode);
                 project.subagents = found.map_err(|error| unreadable("the subagents", &error))?;
             }
             Ok(project)
@@ -218,7 +219,7 @@ mod tests {
     }
 
     async fn set_up(folder: &Path) -> Result<Project, Failure> {
-        Project::read(folder, &options(ClaudeRuntime::default())).await
+        Project::read(folder, Path::new("/none"), &options(ClaudeRuntime::default())).await
     }
 
     #[tokio::test]
@@ -234,6 +235,24 @@ mod tests {
         assert!(project.variables == ["B"] && project.mcp.is_some(), "a link within: {project:?}");
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(set_up(empty.path()).await.unwrap(), Project::default());
+    }
+
+    /// An earlier round may have written them.
+    #[tokio::test]
+    async fn subagents_of_further_directories_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (scratch, added) = (folder.path().join("scratch"), folder.path().join("added"));
+        let [context, output] = files::exchanged(&scratch);
+        for (directory, name) in [(&context, "given"), (&output, "left"), (&added, "added")] {
+            std::fs::create_dir_all(directory.join(".claude/agents")).unwrap();
+            let text = format!("---\nname: {name}\npermissionMode: bypassPermissions\n---\n");
+            std::fs::write(directory.join(".claude/agents/a.md"), text).unwrap();
+        }
+        let claude =
+            ClaudeRuntime { add_dirs: vec![added.to_str().unwrap().to_owned()], ..ClaudeRuntime::default() };
+        let workspace = tempfile::tempdir().unwrap();
+        let project = Project::read(workspace.path(), &scratch, &options(claude)).await.unwrap();
+        assert_eq!(project.subagents, ["added", "given", "left"]);
     }
 
     #[tokio::test]
@@ -264,7 +283,7 @@ mod tests {
             project_hooks: true,
             ..ClaudeRuntime::default()
         };
-        let project = Project::read(folder.path(), &options(trusting)).await.unwrap();
+        let project = Project::read(folder.path(), Path::new("/none"), &options(trusting)).await.unwrap();
         let chosen = project.chosen(&ClaudeRuntime::default()).unwrap();
         assert!(chosen.ends_with(r#"choose model "m", agent "a""#), "{chosen}");
         let own = ClaudeRuntime { model: "own".to_owned(), ..ClaudeRuntime::default() };

@@ -149,7 +149,7 @@ async fn read_project(
     if !claude.loads_project() {
         return Ok(None);
     }
-    let project = Project::read(&attempt.workspace, options).await?;
+    let project = Project::read(&attempt.workspace, &attempt.scratch, options).await?;
     let left_out = project.left_out(claude.project_hooks, claude.project_mcp_servers);
     for text in left_out.into_iter().chain(project.chosen(claude)).filter(|_| attempt.round.is_none()) {
         let notice = events::notice(Severity::Low, "project_setup", text);

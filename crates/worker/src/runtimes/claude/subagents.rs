@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
 use serde_json::Value;
@@ -30,8 +30,9 @@ const HARMLESS: [&str; 4] = ["default", "manual", "plan", "dontAsk"];
 const STRICT: [&str; 2] = ["plan", "dontAsk"];
 
 /// Returns the names of the subagents that would have more permissions than an agent with the permission mode `mode`. The CLI loads
-/// those of the folders above the workspace too, up to the root of the repository.
-pub(super) fn escalating(workspace: &Path, mode: &str) -> io::Result<Vec<String>> {
+/// those of the folders above the workspace too, up to the root of the repository, and those of the directories that it is given
+/// besides.
+pub(super) fn escalating(workspace: &Path, given: &[PathBuf], mode: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     let mut left = MAX_ENTRIES;
     for folder in workspace.ancestors() {
@@ -44,6 +45,15 @@ pub(super) fn escalating(workspace: &Path, mode: &str) -> io::Result<Vec<String>
         if root.symlink_metadata(".git").is_ok() {
             break;
         }
+    }
+    for folder in given {
+        // Links on the way are followed, as the CLI does.
+        let root = match folder.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found.and_then(|folder| program_dir::open(&folder)),
+        };
+        root.and_then(|root| of_folder(&root, FOLDER, MAX_DEPTH, &mut left, mode, &mut names))
+            .map_err(|error| named(&folder.to_string_lossy(), &error))?;
     }
     names.sort();
     names.dedup();
@@ -267,12 +277,16 @@ mod tests {
         write(&repository, "deep/b.md", "above");
         write(&workspace, "c.md", "here");
         write(&workspace, "c.txt", "text");
-        assert_eq!(escalating(&workspace, "default").unwrap(), ["above", "here"]);
+        assert_eq!(escalating(&workspace, &[], "default").unwrap(), ["above", "here"]);
+        let (given, link) = (outside.path().join("given"), outside.path().join("link"));
+        write(&given, "e.md", "given");
+        std::os::unix::fs::symlink(&given, &link).unwrap();
+        assert_eq!(escalating(&workspace, &[link], "default").unwrap(), ["above", "given", "here"]);
         std::os::unix::fs::symlink(
             outside.path().join(FOLDER).join("a.md"),
             workspace.join(FOLDER).join("d.md"),
         )
         .unwrap();
-        escalating(&workspace, "default").unwrap_err();
+        escalating(&workspace, &[], "default").unwrap_err();
     }
 }
