@@ -83,7 +83,7 @@ fn check_changes(changes: &Changes, stored: &HashSet<&str>) -> Result<(), &'stat
     if !names::is_commit(&changes.base_commit) || !names::is_commit(&changes.commit) {
         return Err("must have the hashes of two commits");
     }
-    // A later attempt, of another worker, delivers what is of the task's branch.
+    // Whether it is that of this task, its caller checks.
     if !names::is_branch(&changes.branch) {
         return Err("must have the name of the branch of a task, such as rota/TASK");
     }

@@ -19,6 +19,7 @@ use super::message::message;
 use super::settings::{Authors, Followed};
 use crate::clock::now;
 use crate::grpc::{Creator, Scope, root_trace};
+use crate::sessions::is_own_branch;
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire;
 use crate::wire::check::MAX_TITLE;
@@ -98,6 +99,11 @@ impl Watched {
         let are_names = names::is_commit(&delivery.commit) && names::is_branch(&delivery.branch);
         if request.number <= 0 || !are_names {
             tracing::warn!(task = %task.id, "its pull request is not followed: number, branch or commit are of no delivery");
+            return None;
+        }
+        let continues = task.thread.is_some() || !spec.continue_from.is_empty() && !spec.fork;
+        if !continues && !is_own_branch(&task, &delivery.branch) {
+            tracing::warn!(task = %task.id, branch = delivery.branch, "its pull request is not followed: the branch is of another task");
             return None;
         }
         let spec = v1::TaskSpec::decode(payload).unwrap_or_default();

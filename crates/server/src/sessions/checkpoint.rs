@@ -11,6 +11,7 @@ use super::deps::SessionDeps;
 use super::running::{self, Named};
 use crate::artifacts;
 use crate::grpc::continuation;
+use crate::store_client::StoreClient;
 use crate::trust::identity::Identity;
 use crate::watchers::is_managed;
 use crate::wire::overrides;
@@ -29,9 +30,7 @@ pub(super) async fn get(
         fence: request.fence,
     };
     let task = running::task(deps, holder, named, |_| true).await?;
-    let input = artifacts::of_task(&deps.store, &task, 0..=0).await?;
-    let source = input.into_iter().filter_map(|input| input.list).find_map(continuation::checkpoint);
-    let source = match source {
+    let source = match given(&deps.store, &task).await? {
         Some(source) => Some(source),
         None => of_thread(deps, &task).await?,
     };
@@ -58,6 +57,33 @@ pub(super) async fn get(
     Ok(FetchCheckpointResponse { artifacts, commits, source, undelivered })
 }
 
+/// Returns the work that a task continues, whether or not its agent may.
+pub(super) async fn source(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
+    if let Some(given) = given(store, task).await? {
+        return Ok(Some(given));
+    }
+    match before(store, task).await? {
+        Some(before) => continuation::checkpoint_of(store, &before).await,
+        None => Ok(None),
+    }
+}
+
+/// Returns the work that a task was given to continue.
+async fn given(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
+    let input = artifacts::of_task(store, task, 0..=0).await?;
+    Ok(input.into_iter().filter_map(|input| input.list).find_map(continuation::checkpoint))
+}
+
+/// Returns the task of its thread whose conversation a task continues.
+async fn before(store: &StoreClient, task: &Task) -> Result<Option<Task>, Status> {
+    let Some(thread) = task.thread.clone() else { return Ok(None) };
+    let found = store.reads().thread((task.namespace.clone(), thread)).await.map_err(status::store)?;
+    match found.and_then(|thread| thread.conversation) {
+        Some((_, id)) => store.record(&task.namespace, id).await,
+        None => Ok(None),
+    }
+}
+
 /// Returns the work of an attempt that a later one delivers.
 async fn undelivered(deps: &SessionDeps, task: &Task, attempt: u32) -> Result<UndeliveredWork, Status> {
     let result = deps.store.reads().result(task.key).await.map_err(status::store)?;
@@ -74,10 +100,7 @@ fn commits<'a>(lists: impl Iterator<Item = &'a ArtifactList>) -> Vec<String> {
 
 /// Returns the checkpoint that the tasks of a thread continue, which stays the same while one of them runs.
 async fn of_thread(deps: &SessionDeps, task: &Task) -> Result<Option<ArtifactList>, Status> {
-    let Some(thread) = task.thread.clone() else { return Ok(None) };
-    let found = deps.store.reads().thread((task.namespace.clone(), thread)).await.map_err(status::store)?;
-    let Some((_, id)) = found.and_then(|thread| thread.conversation) else { return Ok(None) };
-    let Some(before) = deps.store.record(&task.namespace, id).await? else { return Ok(None) };
+    let Some(before) = before(&deps.store, task).await? else { return Ok(None) };
     // Known only now: what the thread had at the creation of the task was checked then.
     let agent = task.target.agent().filter(|_| !task.continues_other_agent);
     let agent = agent.and_then(|agent| deps.agents.get(&(task.namespace.clone(), agent.clone())));

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
 use super::message_limits::Sizes;
-use super::{decode, lost_events, worker_state};
+use super::{branches, decode, lost_events, worker_state};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::scheduler::SessionHandle;
@@ -229,6 +229,7 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
         Kind::Result(result) => {
             let (id, fence) = decode::attempt_ref("result", &result.task_id, result.fence)?;
             let (by, jitter) = (decode::by(&opened.worker, fence), rand::random());
+            let result = branches::checked(&deps.store, &opened.key.0, id, result).await?;
             let command =
                 decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
             // Of an abandoned attempt, only its end was awaited, and what it has used.

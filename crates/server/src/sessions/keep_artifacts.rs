@@ -6,6 +6,7 @@ use rota_proto::artifact_names::{CHECKPOINT, GIT, OUTPUT, WORKSPACE};
 use rota_proto::worker::v1::{KeepArtifactsRequest, KeepArtifactsResponse};
 use tonic::Status;
 
+use super::branches;
 use super::deps::SessionDeps;
 use super::running::{self, Named, absent};
 use crate::artifacts;
@@ -30,6 +31,7 @@ pub(super) async fn keep(
     let mut list = request.artifacts.unwrap_or_default();
     deps.artifacts.admit_list(&task.namespace)?;
     artifacts::check("artifacts", &mut list, &FOLDERS)?;
+    branches::check(&deps.store, &task, &list).await?;
     let parts = artifacts::digests(&list.artifacts);
     let (missing, pin) = deps.artifacts.missing(&task.namespace, &parts).await?;
     if !missing.is_empty() {

@@ -2,6 +2,7 @@
 //! the attempt's fence.
 
 mod acknowledge;
+mod branches;
 mod catch_up;
 mod checkpoint;
 mod decode;
@@ -24,6 +25,7 @@ mod worker_state;
 use rota_core::{retry, task};
 use rota_proto::{limits, times};
 
+pub(crate) use branches::is_own_branch;
 pub(crate) use deps::SessionDeps;
 pub(crate) use message_limits::{Layer as LimitLayer, MAX_ANONYMOUS, MAX_MESSAGE};
 pub(crate) use service::Service;

@@ -12,6 +12,7 @@ mod auth;
 mod backends;
 mod base_path;
 mod basic;
+mod branches;
 mod breakers;
 mod budgets;
 mod cancel;

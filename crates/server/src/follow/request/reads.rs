@@ -67,11 +67,13 @@ async fn found(successes: Vec<(Task, Bytes, Bytes)>) -> (Vec<i64>, u64) {
 
 #[tokio::test]
 async fn requests_of_no_delivery_are_not_followed() {
-    let changes: [fn(&mut v1::Delivery); 4] = [
+    let changes: [fn(&mut v1::Delivery); 6] = [
         |_| (),
         |delivery| "main".clone_into(&mut delivery.branch),
         |delivery| "main".clone_into(&mut delivery.commit),
         |delivery| delivery.pull_request.as_mut().unwrap().number = -1,
+        |delivery| delivery.branch = format!("rota/{}", Uuid::from_u128(1)),
+        |delivery| delivery.branch.push('0'),
     ];
     let successes = (1..).zip(changes).map(|(number, change)| {
         let (task, payload, result) = success(number, URL, Some(number.try_into().unwrap()), 0);
@@ -80,6 +82,28 @@ async fn requests_of_no_delivery_are_not_followed() {
         (task, payload, result.encode_to_vec().into())
     });
     assert_eq!(found(successes.collect()).await.0, [1]);
+}
+
+/// One that continues another task has pushed to the branch of that one.
+#[tokio::test]
+async fn requests_of_continued_tasks_are_followed() {
+    let continues = |number: u64, change: fn(&mut v1::TaskSpec)| {
+        let (task, payload, result) = success(number, URL, Some(number.try_into().unwrap()), 0);
+        let mut spec = v1::TaskSpec::decode(payload).unwrap();
+        change(&mut spec);
+        let mut result = v1::TaskResult::decode(result).unwrap();
+        result.delivery.as_mut().unwrap().branch = "rota/before".to_owned();
+        (task, spec.encode_to_vec().into(), result.encode_to_vec().into())
+    };
+    let from = |spec: &mut v1::TaskSpec| "before".clone_into(&mut spec.continue_from);
+    let fork = |spec: &mut v1::TaskSpec| {
+        "before".clone_into(&mut spec.continue_from);
+        spec.fork = true;
+    };
+    let mut of_thread = continues(4, |_| ());
+    of_thread.0.thread = Some("talk".to_owned());
+    let successes = vec![continues(1, from), continues(2, fork), continues(3, |_| ()), of_thread];
+    assert_eq!(found(successes).await.0, [1, 4]);
 }
 
 #[tokio::test]
