@@ -55,11 +55,8 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
             return Err(invalid(at("sha256"), "must be 64 hexadecimal digits in lower case"));
         }
     }
-    for (index, artifact) in list.artifacts.iter().enumerate() {
-        let mut folders = Path::new(&artifact.name).ancestors().skip(1).filter_map(Path::to_str);
-        if let Some(file) = folders.find(|folder| names.contains(folder)) {
-            return Err(invalid(format!("{field}[{index}].name"), format!("is below the file {file:?}")));
-        }
+    if let Some((file, below)) = file_as_folder(&list.artifacts) {
+        return Err(invalid(field, format!("must not have {below:?} below the file {file:?}")));
     }
     if let Some(changes) = &list.changes {
         check_changes(changes, &names).map_err(|reason| invalid(format!("{field}.changes"), reason))?;
@@ -76,6 +73,16 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
         return Err(invalid(field, format!("takes {size} bytes; at most {ARTIFACT_LIST_BYTES} are allowed")));
     }
     Ok(())
+}
+
+/// Returns the names of a file and of another one below it, if there are any.
+fn file_as_folder(artifacts: &[Artifact]) -> Option<(&str, &str)> {
+    let mut names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    // What is below a name follows it directly: no name has a zero.
+    let byte = |byte| if byte == b'/' { 0 } else { byte };
+    names.sort_unstable_by(|one, other| one.bytes().map(byte).cmp(other.bytes().map(byte)));
+    let is_below = |file: &str, name: &str| name.strip_prefix(file).is_some_and(|rest| rest.starts_with('/'));
+    names.windows(2).map(|pair| (pair[0], pair[1])).find(|(file, name)| is_below(file, name))
 }
 
 /// Checks what a worker reports of a repository: hashes of commits, and files that it has stored.
@@ -231,6 +238,8 @@ mod tests {
         assert!(
             checked(vec![artifact("output/a/b"), artifact("output/a/c"), artifact("output/a-b")]).is_ok()
         );
+        let found = checked(vec![artifact("output/a/b/c/d"), artifact("output/a b"), artifact("output/a/b")]);
+        assert!(found.unwrap_err().contains("\"output/a/b/c/d\" below the file \"output/a/b\""));
     }
 
     #[test]
