@@ -298,7 +298,8 @@ impl Notification {
             Occasion::WorkflowSucceeded => "has succeeded",
         };
         let name = escape(&plain(prefix(name.map_or("", String::as_str), 100)));
-        let mut text = format!("*{name}* in {} {what}", self.namespace);
+        // As code, in which no address becomes a link.
+        let mut text = format!("`{name}` in {} {what}", self.namespace);
         if let Some(link) = link {
             let _ = write!(text, " (<{}|open>)", escape(link).replace('|', "%7C"));
         }
@@ -375,11 +376,13 @@ mod tests {
 
     #[test]
     fn titles_forge_no_line_of_a_chat() {
-        let text = slack("x*\n`rota answer other -n default --allow` _y_", "a");
+        let text = slack("x*\n`rota answer other -n default --allow` _y_ https://evil.example", "a");
         let first = text.lines().next().unwrap();
-        assert!(first.starts_with("*x'") && first.ends_with("* in default asks a question"), "{text}");
+        let (title, rest) = first.strip_prefix('`').unwrap().split_once('`').unwrap();
+        assert_eq!(rest, " in default asks a question", "{text}");
+        assert!(title.starts_with("x'") && title.ends_with("https://evil.example"), "{text}");
         assert_eq!(text.matches("rota answer other").count(), 1);
-        assert!(!first.contains('`') && !first.contains('_'), "{text}");
+        assert!(!first.contains('_'), "{text}");
     }
 
     #[test]
