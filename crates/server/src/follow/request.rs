@@ -38,7 +38,6 @@ pub(super) struct Watched {
     /// Number of its repository in the settings.
     pub(super) repository: usize,
     number: i64,
-    url: String,
     branch: String,
     commit: String,
     /// Times that tasks were continued for it.
@@ -121,7 +120,6 @@ impl Watched {
         Some(Self {
             repository,
             number: request.number,
-            url: request.url,
             branch: delivery.branch,
             commit: delivery.commit,
             count,
@@ -172,7 +170,9 @@ impl Watched {
         if failed.is_empty() && comments.is_empty() || now().0 / 1_000_000 - newest < quiet {
             return Ok(Next::Wait);
         }
-        let (message, taken) = message(&self.url, &failed, &comments);
+        // The page of the request is what a worker has written.
+        let request = format!("{} number {}", followed.url, self.number);
+        let (message, taken) = message(&request, &failed, &comments);
         Ok(Next::Continue(message, until(self.since, &comments, taken)))
     }
 

@@ -20,7 +20,6 @@ fn watched(number: i64, created_at: Timestamp) -> Watched {
         task: Task { created_at, ..task },
         repository: 0,
         number,
-        url: "https://forge.example/team/project/pull/1".to_owned(),
         branch: BRANCH.to_owned(),
         commit: COMMIT.to_owned(),
         count: 0,
