@@ -22,7 +22,7 @@ use crate::grpc::{Creator, Scope, root_trace};
 use crate::sessions::is_own_branch;
 use crate::store_client::{StoreClient, no_reply};
 use crate::wire;
-use crate::wire::check::MAX_TITLE;
+use crate::wire::check::{MAX_TITLE, OWN_KEYS};
 
 /// Bytes of payloads or results that one read returns, but for a large last one.
 const READ_BYTES: u64 = 4 << 20;
@@ -100,12 +100,12 @@ impl Watched {
             tracing::warn!(task = %task.id, "its pull request is not followed: number, branch or commit are of no delivery");
             return None;
         }
+        let spec = v1::TaskSpec::decode(payload).unwrap_or_default();
         let continues = task.thread.is_some() || !spec.continue_from.is_empty() && !spec.fork;
         if !continues && !is_own_branch(&task, &delivery.branch) {
             tracing::warn!(task = %task.id, branch = delivery.branch, "its pull request is not followed: the branch is of another task");
             return None;
         }
-        let spec = v1::TaskSpec::decode(payload).unwrap_or_default();
         let url =
             spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()).map(|git| git.url.clone());
         let is_of = |followed: &Followed| url.as_ref() == Some(&followed.url) && is_watched(followed, &task);
@@ -256,11 +256,11 @@ impl Watched {
         let request = v1::CreateTaskRequest {
             parent: names::namespace(self.task.namespace.as_str()),
             task: Some(task),
-            idempotency_key: format!("follow-{}", self.task.id),
             ..v1::CreateTaskRequest::default()
         };
         let namespace = self.task.namespace.clone();
         let prepared = creator.prepare(namespace, root_trace(), request, None, Scope::All).await?;
+        let prepared = prepared.once(format!("{OWN_KEYS}follow-{}", self.task.id));
         creator.commit(vec![prepared]).await?.pop().unwrap_or_else(|| Err(no_reply()))
     }
 }

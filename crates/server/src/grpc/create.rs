@@ -82,6 +82,12 @@ struct Rest {
 }
 
 impl Prepared {
+    /// Has no other task with this key of the control plane created.
+    pub(crate) fn once(mut self, key: String) -> Self {
+        self.command.key = Some(key);
+        self
+    }
+
     /// Has the task deliver work of another one. The pin keeps it until the commit.
     pub(super) fn deliver(&mut self, work: Work, pin: Pin) {
         self.command.given.work = Some(work);

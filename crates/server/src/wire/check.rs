@@ -27,11 +27,17 @@ pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// Checks an idempotency key: a text that every store can keep as a name.
+/// With what keys of the control plane begin, so that no caller takes one.
+pub(crate) const OWN_KEYS: &str = "rota:";
+
+/// Checks an idempotency key of a caller: a text that every store can keep as a name.
 pub(crate) fn idempotency_key(key: &str, max: usize) -> Result<(), Status> {
     length("idempotency_key", key, max)?;
     if key.contains('\0') {
         return Err(invalid("idempotency_key", "must not contain a NUL byte"));
+    }
+    if key.starts_with(OWN_KEYS) {
+        return Err(invalid("idempotency_key", format!("must not begin with {OWN_KEYS}")));
     }
     Ok(())
 }
@@ -125,4 +131,18 @@ pub(crate) fn words(field: &str, words: &[String], most: usize) -> Result<(), St
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_take_no_key_of_the_control_plane() {
+        let key = format!("{OWN_KEYS}follow-1");
+        assert!(idempotency_key(&key, 100).unwrap_err().message().contains("must not begin with rota:"));
+        for own in ["follow-1", "my-rota:1", ""] {
+            idempotency_key(own, 100).unwrap();
+        }
+    }
 }
