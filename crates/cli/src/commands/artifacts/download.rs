@@ -13,6 +13,7 @@ use tokio::fs;
 use super::{access, bar, broken, list, size};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::output::plain;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,7 +63,7 @@ impl Download {
         let mut done = 0;
         let mut written = Vec::new();
         for artifact in &wanted {
-            bar.set_message(artifact.name.clone());
+            bar.set_message(plain(&artifact.name));
             let path = self.place(&to, artifact).await?;
             // Under its own name once it is complete.
             let folder = path.parent().unwrap_or(&to);
@@ -92,7 +93,7 @@ impl Download {
         }
         bar.finish_and_clear();
         if context.out.is_human() {
-            written.iter().try_for_each(|path| context.out.line(&path.display().to_string()))?;
+            written.iter().try_for_each(|path| context.out.line(&shown(path)))?;
         } else {
             context.out.list("files", &written)?;
         }
@@ -146,7 +147,25 @@ impl Download {
     }
 }
 
+/// Returns a path as a terminal shows it, whatever an agent has named its files.
+fn shown(path: &Path) -> String {
+    plain(&path.display().to_string())
+}
+
 fn exists(path: &Path) -> anyhow::Error {
-    let failure = Failure::new(Exit::Failed, format!("{} exists", path.display()));
+    let failure = Failure::new(Exit::Failed, format!("{} exists", shown(path)));
     failure.hint("replace it with --force, or choose another folder with --to").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_turn_the_text_around_them() {
+        let path = Path::new("results").join("output/\u{202e}fdp.exe\u{2066}");
+        assert_eq!(shown(&path), "results/output/fdp.exe");
+        let failure = exists(&path).to_string();
+        assert!(failure.starts_with("results/output/fdp.exe exists"), "{failure}");
+    }
 }
