@@ -345,6 +345,10 @@ pub struct Push {
     /// Changes of files that decide what a forge runs, such as those in `.github/workflows`. Defaults to `Refuse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_files: Option<WorkflowFiles>,
+    /// Further paths in the repository, and globs such as `ci/**`, of files that decide what a forge runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub workflow_paths: Vec<String>,
     /// Opens a pull or merge request for the branch once it is pushed, or updates the one that is open. The task succeeds only
     /// if that does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -382,8 +386,7 @@ pub struct PullRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub reviewers: Vec<String>,
-    /// Name of a secret of the agent or the task with a token of the forge's API. Defaults to `credentialsFrom`. The worker alone
-    /// uses it.
+    /// Name of a secret of the agent or the task with a token of the forge's API, for the worker alone. Defaults to `credentialsFrom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub token_from: Option<String>,

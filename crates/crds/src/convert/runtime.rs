@@ -198,6 +198,7 @@ impl Workspace {
                 credentials_from: git.credentials_from.clone().unwrap_or_default(),
                 push: git.push.as_ref().map(|push| v1::Push {
                     workflow_files: push.workflow_files.map_or(0, |value| value.to_api().into()),
+                    workflow_paths: push.workflow_paths.clone(),
                     pull_request: push.pull_request.as_ref().map(PullRequest::to_api),
                 }),
             }),

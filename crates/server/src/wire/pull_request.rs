@@ -1,4 +1,6 @@
-//! What a task asks of the pull or merge request of its branch, or an agent for its tasks.
+//! What a task asks of the push to its branch, and of the pull or merge request, or an agent for its tasks.
+
+use std::path::{Component, Path};
 
 use rota_proto::v1;
 use tonic::Status;
@@ -10,13 +12,17 @@ use super::status::invalid;
 const MAX_TEXT: usize = 256;
 const MAX_URL: usize = 2048;
 const MAX_BODY: usize = 16 << 10;
+/// Paths of files that the forge runs.
+const MAX_PATHS: usize = 64;
 /// Labels of a request, and its reviewers.
 const MAX_NAMES: usize = 32;
 const MAX_NAME: usize = 128;
 
-/// Checks the request of a repository, if it has one. `spec` is the field that has the workspace.
+/// Checks the push to a repository, and its request, if it has them. `spec` is the field that has the workspace.
 pub(super) fn check(spec: &str, git: &v1::GitSource) -> Result<(), Status> {
-    let Some(asked) = git.push.as_ref().and_then(|push| push.pull_request.as_ref()) else { return Ok(()) };
+    let Some(push) = &git.push else { return Ok(()) };
+    paths(&format!("{spec}.workspace.git.push.workflow_paths"), &push.workflow_paths)?;
+    let Some(asked) = &push.pull_request else { return Ok(()) };
     let at = |field: &str| format!("{spec}.workspace.git.push.pull_request.{field}");
     let provider = match asked.provider() {
         v1::ForgeProvider::Github => Some(rota_forge::Provider::GitHub),
@@ -54,6 +60,20 @@ pub(super) fn check(spec: &str, git: &v1::GitSource) -> Result<(), Status> {
     names(&at("reviewers"), &asked.reviewers)
 }
 
+/// Checks paths and globs, which git takes from the root of the repository.
+fn paths(field: &str, paths: &[String]) -> Result<(), Status> {
+    check::count(field, paths.len(), MAX_PATHS)?;
+    for (index, path) in paths.iter().enumerate() {
+        let at = format!("{field}[{index}]");
+        check::length(&at, path, MAX_TEXT)?;
+        let is_within = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        if path.is_empty() || path.chars().any(char::is_control) || !is_within {
+            return Err(invalid(at, "must be a path within the repository, or a glob such as ci/**"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks names that the forge has.
 fn names(field: &str, names: &[String]) -> Result<(), Status> {
     check::count(field, names.len(), MAX_NAMES)?;
@@ -82,6 +102,21 @@ mod tests {
         change(&mut git, &mut asked);
         git.push = Some(v1::Push { pull_request: Some(asked), ..v1::Push::default() });
         check("task.spec", &git).map_or_else(|status| status.message().to_owned(), |()| "fine".to_owned())
+    }
+
+    #[test]
+    fn paths_of_workflows_stay_within_the_repository() {
+        let checked = |paths: &[&str]| {
+            let workflow_paths = paths.iter().map(|path| (*path).to_owned()).collect();
+            let push = v1::Push { workflow_paths, ..v1::Push::default() };
+            check("agent.spec", &v1::GitSource { push: Some(push), ..v1::GitSource::default() })
+        };
+        checked(&["ci", "deploy/**/*.yml", "b*"]).unwrap();
+        for path in ["", "/ci", "../ci", "ci/../..", "ci\nx"] {
+            let status = checked(&["ci", path]).unwrap_err();
+            assert!(status.message().starts_with("agent.spec.workspace.git.push.workflow_paths[1]: must be"));
+        }
+        checked(&["ci"; MAX_PATHS + 1]).unwrap_err();
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub(super) async fn check(
     if push.workflow_files() == WorkflowFiles::Allow {
         return Ok(());
     }
-    let changed = git.run(&arguments(commit), stop).await?;
+    let arguments = arguments(push, commit);
+    let changed = git.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), stop).await?;
     if changed.is_empty() {
         return Ok(());
     }
@@ -47,11 +48,13 @@ pub(super) async fn check(
 }
 
 /// Returns the arguments of git for the names of such files that commits change.
-fn arguments(commit: &str) -> Vec<&str> {
+fn arguments(push: &Push, commit: &str) -> Vec<String> {
     let args =
         ["log", "--format=", "--name-only", "--no-renames", "--full-history", "--diff-merges=combined"];
     let range = [commit, "--not", "--remotes=origin", "--"];
-    args.into_iter().chain(range).chain(WORKFLOWS.split_whitespace()).collect()
+    let args = args.into_iter().chain(range).chain(WORKFLOWS.split_whitespace()).map(str::to_owned);
+    // None of them is an instruction for git.
+    args.chain(push.workflow_paths.iter().map(|path| format!(":(glob){path}"))).collect()
 }
 
 #[cfg(test)]
@@ -94,13 +97,26 @@ mod tests {
             expected.push(write(if is_folder { format!("{name}/deep/run.yml") } else { name.to_owned() }));
         }
         assert!(left_out.is_empty(), "docs/repositories.md lacks {left_out:?}");
-        for other in ["src/main.rs", "docs/.gitlab-ci.yml", "ci.yml", ".github/CODEOWNERS"] {
+        let workflow_paths = ["ci", "deploy/**/*.yml", ":!Jenkinsfile"].map(str::to_owned).into();
+        let push = Push { workflow_paths, ..Push::default() };
+        for name in ["ci/run.sh", "deploy/run.yml", "deploy/deep/run.yml"] {
+            expected.push(write(name.to_owned()));
+        }
+        for other in [
+            "src/main.rs",
+            "deploy/run.sh",
+            "deep/ci/run.sh",
+            "docs/.gitlab-ci.yml",
+            "ci.yml",
+            ".github/CODEOWNERS",
+        ] {
             write(other.to_owned());
         }
         run(&["add", "--force", "."]);
         run(&["commit", "--quiet", "-m", "second"]);
         let commit = run(&["rev-parse", "HEAD"]);
-        let found = run(&arguments(commit.trim()));
+        let arguments = arguments(&push, commit.trim());
+        let found = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let mut found: Vec<_> = found.lines().filter(|line| !line.is_empty()).collect();
         found.sort_unstable();
         expected.sort_unstable();
