@@ -271,7 +271,7 @@ fn lists() -> impl Strategy<Value = String> {
             list.clone().prop_map(|list| format!("[{list}][0]")),
             list.clone().prop_map(|list| format!("{{'x': {list}}}.x")),
             list.clone().prop_map(|list| format!("{list}.filter(f, true)")),
-            list.clone().prop_map(|list| format!("[{list}].filter(f, true)[0]")),
+            list.prop_map(|list| format!("[{list}].filter(f, true)[0]")),
             two.clone().prop_map(|(one, other)| format!("(size({one}) > 2 ? {one} : {other})")),
             two.clone().prop_map(|(one, other)| format!("[{one}, {other}][1]")),
             two.clone().prop_map(|(one, other)| format!("({one} + {other})")),

@@ -49,7 +49,9 @@ impl Known {
     /// Forgets the steps of a workflow that is removed, whatever their last state.
     fn remove(&mut self, workflow: WorkflowKey) {
         let own: Vec<_> = self.waiting.range((workflow, 0)..=(workflow, u32::MAX)).copied().collect();
-        own.iter().for_each(|key| drop(self.waiting.remove(key)));
+        for key in own {
+            self.waiting.remove(&key);
+        }
         if let Some(changed) = &mut self.changed {
             changed.removed.insert(workflow);
         }

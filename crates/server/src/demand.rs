@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(preferred().as_deref(), Some("coder"), "it has the fewest other capabilities");
         let mut account = Account::new(namespace, Scope::Agent(AgentName::new("coder").unwrap()));
         let mut change = |cost, reserved| {
-            account.add(cost, now());
+            account.add(cost, 0, now());
             demand.agents.apply_account(&AccountChange { account: Arc::new(account.clone()), reserved })
         };
         assert!(!change(99, 0), "it has some left");

@@ -3,7 +3,7 @@
 //! commits: what they cost does not grow with the queue.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +14,7 @@ use rota_core::{Namespace, RouteId};
 use rota_proto::names;
 use rota_store::{Commit, Snapshot};
 use rota_telemetry::memory;
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::health::{Cause, State};

@@ -2,7 +2,7 @@
 //! understood or tested alone.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn exceptions_are_of_use() {
-        let file = || Path::new("a.rs").to_owned();
+        let file = || PathBuf::from("a.rs");
         let mut found: BTreeMap<_, _> = AGAINST.iter().map(|known| ((known.0, known.1), file())).collect();
         assert!(problems(&found).is_empty());
         found.remove(&("git", "runtimes"));

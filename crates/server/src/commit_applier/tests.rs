@@ -268,7 +268,7 @@ fn breakers_and_budgets_wake_the_alerts() {
         applier.alerts.is_woken()
     };
     assert!(!spend(&account));
-    account.add(100, now());
+    account.add(100, 0, now());
     assert!(spend(&account));
     assert!(!spend(&account), "it stays so");
 }

@@ -130,7 +130,7 @@ async fn invalid_tasks_are_rejected_by_field() -> Result<()> {
     for (index, (field, change)) in TASKS.iter().enumerate() {
         let mut task = tasks::task("echo");
         change(&mut task);
-        match create(client, task).await {
+        match Box::pin(create(client, task)).await {
             Ok(_) => panic!("case {index}: {field} was taken"),
             Err(refused) => assert_eq!(error_fields(&refused), [*field], "case {index}"),
         }
@@ -186,7 +186,7 @@ async fn invalid_names_and_pages_are_rejected() -> Result<()> {
         assert_eq!(refused.reason.as_deref(), Some("TASK_NOT_FOUND"));
     }
     // A task belongs to its namespace only.
-    let made = create(client, tasks::task("echo")).await?;
+    let made = Box::pin(create(client, tasks::task("echo"))).await?;
     let elsewhere = rota_proto::names::task("other", &made.uid);
     assert_eq!(tasks::get(client, &elsewhere).await.unwrap_err().reason.as_deref(), Some("TASK_NOT_FOUND"));
     assert_eq!(

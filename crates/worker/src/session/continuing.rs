@@ -329,7 +329,7 @@ pub(super) async fn base(
         _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
     };
     let left = left.map_err(|status| {
-        RunOutcome::Failed(unanswered("failed to ask where earlier work has started", &status))
+        RunOutcome::Failed(Caller::failure("failed to ask where earlier work has started", &status))
     })?;
     let list = left.artifacts.filter(|_| checkpoints.exist).or(left.source);
     let base = list.and_then(|list| list.changes).map(|changes| changes.base_commit);

@@ -132,7 +132,7 @@ async fn pages_of_schedules_are_bounded_in_bytes() -> Result<()> {
             schedule: Some(schedule),
             ..Default::default()
         };
-        fixture.client().create_schedule(request).await?;
+        Box::pin(fixture.client().create_schedule(request)).await?;
     }
     let (mut names, mut token, mut pages) = (Vec::new(), String::new(), 0);
     loop {
