@@ -14,21 +14,22 @@ use rota_core::workflow::StepRef;
 use rota_core::{Namespace, TaskId};
 use rota_proto::artifact_names::{CHECKPOINT, GIT, INPUT};
 use rota_proto::{credential, reasons, v1};
-use rota_store::{Command, Create, Given, PutAgent, Refused, Reply, Work};
+use rota_store::{Command, Create, Given, PutAgent, Refused, Reply};
 use rota_telemetry::finish;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Status;
 use uuid::Uuid;
 
 use super::kept::Kept;
 use super::managed::Scope;
+pub(crate) use super::prepared::Prepared;
+use super::prepared::{Rest, split};
 use super::step_files::StepFiles;
 pub(super) use super::traced::trace;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::kinds::Kinds;
 use crate::room;
-use crate::scheduler::{Reservation, Scheduler, until_answered};
+use crate::scheduler::{Scheduler, until_answered};
 use crate::seal::{Sealed, Sealer};
 use crate::store_client::{Replies, StoreClient, unexpected_reply};
 use crate::wire::kind::Asked;
@@ -60,45 +61,6 @@ enum Origin {
     Retry,
     /// The driver of workflows, whose turns must not wait for the storage.
     Step,
-}
-
-/// A creation that is ready for the store.
-pub(crate) struct Prepared {
-    pub(super) command: Box<Create>,
-    rest: Rest,
-}
-
-/// What the answer to a creation is made from.
-struct Rest {
-    reservation: Option<Reservation>,
-    payload: Box<v1::TaskSpec>,
-    alias: String,
-    /// What the caller has set of the fields that its kind presets.
-    asked: Option<Box<Asked>>,
-    /// Keeps the artifacts of the input until the commit, and those of work that is to be delivered.
-    inputs: Vec<Arc<Pin>>,
-    /// Lets a rotation of keys wait for the commit of the sealed secrets.
-    uncommitted: Option<TaskTrackerToken>,
-}
-
-impl Prepared {
-    /// Has no other task with this key of the control plane created.
-    pub(crate) fn once(mut self, key: String) -> Self {
-        self.command.key = Some(key);
-        self
-    }
-
-    /// Has the task deliver work of another one. The pin keeps it until the commit.
-    pub(super) fn deliver(&mut self, work: Work, pin: Pin) {
-        self.command.given.work = Some(work);
-        self.rest.inputs.push(Arc::new(pin));
-    }
-}
-
-impl Rest {
-    fn keeps_nothing(&self) -> bool {
-        self.reservation.is_none() && self.inputs.is_empty() && self.uncommitted.is_none()
-    }
 }
 
 impl Creator {
@@ -401,8 +363,4 @@ impl Creator {
         let result = self.store.result(known).await?;
         Ok(task::to_wire(known, Some(stored), result.as_ref()))
     }
-}
-
-fn split(prepared: Vec<Prepared>) -> (Vec<Command>, Vec<Rest>) {
-    prepared.into_iter().map(|one| (Command::Create(one.command), one.rest)).unzip()
 }

@@ -27,6 +27,7 @@ mod list_tasks;
 mod log_text;
 mod managed;
 mod pools;
+mod prepared;
 mod redelivery;
 mod rotation;
 mod schedules;
