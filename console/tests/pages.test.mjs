@@ -78,6 +78,19 @@ test("schedules are paused, resumed and run", async () => {
   await page.context().close();
 });
 
+test("a run that is a workflow without tasks shows that it has ended", async () => {
+  const spec = { steps: [{ name: "hold", wait: { duration: "0s" } }] };
+  const schedule = { spec: { cron: "0 3 * * *", workflow: { spec } } };
+  await api("POST", "namespaces/default/schedules?scheduleId=flows", schedule);
+  const page = await phone("light");
+  await page.getByRole("link", { name: "Schedules" }).click();
+  await page.getByRole("button", { name: "Run now: flows" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Run now" }).click();
+  // Without a reload: only the feed of workflows has its end.
+  await page.locator("tr", { hasText: "flows" }).locator(".state.succeeded").waitFor();
+  await page.context().close();
+});
+
 test("the system shows its parts, and its breakers are reset", async () => {
   const page = await phone("light");
   await page.getByRole("link", { name: "System" }).click();

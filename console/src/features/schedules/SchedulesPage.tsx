@@ -2,7 +2,7 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { get, patch, post } from "../../api/client";
-import { useFeed } from "../../api/feed";
+import { useFeed, useWorkflowFeed } from "../../api/feed";
 import { id, query } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
@@ -39,8 +39,9 @@ export function SchedulesPage() {
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const reload = useCoalesced(() => void refresh(cache, ["schedules", namespace]));
-  // Each run is a task: one that begins or ends changes its schedule.
+  // Each run is a task or a workflow: one that begins or ends changes its schedule.
   const link = useFeed({ reload, receive: ({ events }) => events?.some((event) => event.state) && reload() });
+  useWorkflowFeed({ reload, receive: reload });
   const act = async (call: Promise<unknown>) => {
     setProblem(undefined);
     try {
