@@ -17,7 +17,7 @@ use crate::workspace;
 const MAX_DEPTH: usize = 64;
 
 /// Packs the objects of a cache that nothing borrows from, if many fetches have left many and the disk has room for a copy of its
-/// packs besides `min_free` bytes. Returns whether nothing unfinished is left.
+/// objects besides `min_free` bytes. Returns whether nothing unfinished is left.
 pub(super) async fn clean_up(
     git: &Git,
     min_free: u64,
@@ -45,14 +45,22 @@ pub(super) async fn clean_up(
     }
 }
 
-/// Whether the disk of a cache has room for another copy of its packs.
+/// Whether the disk of a cache has room for another copy of its objects, of which those without a pack are put into one, too.
 fn has_room(cache: &Path, min_free: u64) -> io::Result<bool> {
-    let mut needed = min_free;
-    for entry in std::fs::read_dir(cache.join("objects/pack"))? {
-        needed = needed.saturating_add(entry?.metadata()?.len());
-    }
+    let needed = size(&cache.join("objects"))?.saturating_add(min_free);
     let space = nix::sys::statvfs::statvfs(cache)?;
     Ok(space.blocks_available().saturating_mul(space.fragment_size()) >= needed)
+}
+
+fn size(folder: &Path) -> io::Result<u64> {
+    let mut sum: u64 = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        let bytes = if found.is_dir() { size(&entry.path())? } else { found.len() };
+        sum = sum.saturating_add(bytes);
+    }
+    Ok(sum)
 }
 
 /// Removes what a call that was killed or has failed has left of a cache: all of it, if no fetch has succeeded before.
@@ -178,8 +186,12 @@ mod tests {
         assert!(has_room(cache.path(), 0).unwrap());
         assert!(!has_room(cache.path(), u64::MAX).unwrap());
         // As large as no disk, without its blocks.
-        let pack = File::create(cache.path().join("objects/pack/pack-1.pack")).unwrap();
-        pack.set_len(1 << 40).unwrap();
-        assert!(!has_room(cache.path(), 0).unwrap());
+        for name in ["pack/pack-1.pack", "ab/cdef"] {
+            let path = cache.path().join("objects").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            File::create(&path).unwrap().set_len(1 << 40).unwrap();
+            assert!(!has_room(cache.path(), 0).unwrap(), "{name}");
+            std::fs::remove_file(path).unwrap();
+        }
     }
 }
