@@ -120,9 +120,12 @@ async fn clean_ups_fill_no_disk() -> Result<()> {
     let caches = std::fs::read_dir(disk.inside().join("repositories/default"))?.flatten();
     let cache = caches.map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
     // More than git leaves alone.
-    let packs = "for n in $(seq 51); do \
+    let packs = "cd \"$AT\" && for n in $(seq 51); do \
                  echo $n | git hash-object -w --stdin | git pack-objects -q objects/pack/pack; done";
-    assert!(shell(packs, &cache).await?.success());
+    let mut pack = Command::new("sh");
+    pack.args(["-c", packs]).env("AT", disk.path().join(cache.strip_prefix(disk.inside())?));
+    pack.env("PATH", rota_telemetry::env::var("PATH").unwrap_or_default());
+    assert!(disk.command(&pack).status().await?.success());
     run().await?;
     let packs = std::fs::read_dir(cache.join("objects/pack"))?.flatten();
     let left: Vec<_> =
