@@ -201,10 +201,11 @@ impl Queue {
         true
     }
 
-    /// Drops what is known of a workflow that has ended.
+    /// Drops what is known of a workflow that has ended, also before this work of it was pushed: then nothing but that is known of it.
     fn forget(&mut self, key: WorkflowKey) {
+        let may_end = |of: &OfWorkflow| of.has_ended || (of.namespace.is_none() && of.spent == 0);
         let of = self.workflows.get(&key);
-        if of.is_some_and(|of| of.has_ended && of.order.is_empty() && of.evaluating == 0) {
+        if of.is_some_and(|of| may_end(of) && of.order.is_empty() && of.evaluating == 0) {
             self.workflows.remove(&key);
         }
     }
@@ -322,5 +323,11 @@ mod tests {
         queue.committed(turn[0]);
         assert!(queue.workflows.is_empty() && queue.namespaces.is_empty() && queue.turns.is_empty());
         assert!(queue.known.is_empty() && queue.under_way.is_empty());
+        // A retry, or a read from before its end, pushes it again.
+        queue.push(step(1, 0));
+        let turn = queue.pop().unwrap();
+        queue.evaluated(WorkflowKey(1), 0);
+        queue.committed(turn[0]);
+        assert!(queue.workflows.is_empty() && queue.namespaces.is_empty());
     }
 }
