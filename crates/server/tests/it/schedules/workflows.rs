@@ -233,6 +233,30 @@ async fn damaged_run_does_not_stop_its_schedule() -> Result<()> {
     Ok(())
 }
 
+/// A run whose record cannot be decoded keeps no other one from being replaced.
+#[tokio::test]
+async fn damaged_run_is_replaced_with_the_others() -> Result<()> {
+    let mut fixture = Fixture::start(Backend::Sqlite, "2026-01-01T00:00:30Z").await?;
+    let replaces = v1::ScheduleSpec { concurrency: ScheduleConcurrency::Replace.into(), ..spec(endless()) };
+    fixture.create(replaces).await?;
+    fixture.set("2026-01-01T00:01:00Z");
+    let runs = |run: &v1::ScheduleRun| run.workflow_state() == WorkflowState::Running;
+    fixture.until("a run", |status| status.active.iter().any(runs)).await?;
+    fixture.cluster.kill().await;
+    let database = rusqlite::Connection::open(fixture.cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute("UPDATE workflows SET record = x'ff'", [])?, 1);
+    drop(database);
+    fixture.cluster.restart().await?;
+    for minute in 2..=3 {
+        fixture.set(&format!("2026-01-01T00:0{minute}:00Z"));
+        fixture.until("the next run", |status| status.started == minute).await?;
+    }
+    let status = fixture.until("the end of the second", |status| !status.recent.is_empty()).await?;
+    assert_eq!(status.recent[0].workflow_state(), WorkflowState::Cancelled, "{status:?}");
+    assert_eq!(status.problem, "");
+    Ok(())
+}
+
 #[tokio::test]
 async fn restart_finds_the_workflow_of_a_run() -> Result<()> {
     let mut fixture = Fixture::start(Backend::Sqlite, "2026-01-01T00:00:30Z").await?;
