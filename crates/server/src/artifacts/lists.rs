@@ -37,6 +37,7 @@ pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> R
     for (index, artifact) in list.artifacts.iter().enumerate() {
         let at = |part: &str| format!("{field}[{index}].{part}");
         if !is_name(&artifact.name, folders) {
+            let folders: Vec<_> = folders.iter().map(|folder| format!("{folder}/")).collect();
             let folders = folders.join(" or ");
             return Err(invalid(at("name"), format!("must be a plain path below {folders}")));
         }
