@@ -1,13 +1,12 @@
 //! Upper bound of the work of an evaluation, from the expression and the sizes of the values that it has: the evaluator
 //! has no limit of its own. A unit is about the time to copy one element of a list.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 use serde_json::{Map, Value};
 
-use crate::patterns::{COMPILE, Literals, MAX_KEPT, MAX_STEPS};
+use crate::patterns::{COMPILE, Kept, Literals, MAX_KEPT, MAX_STEPS, Pattern};
 use crate::rounds::ROUND;
 use crate::size::{BYTES, Size, Weights};
 
@@ -23,10 +22,10 @@ const MAX_VISITS: u64 = 4_000_000;
 pub(crate) struct Bound<'a> {
     /// Units, with those of finding the bound.
     pub(crate) cost: u64,
-    /// Units of finding the bound, which are spent in any case.
+    /// Units of finding the bound and of compiling `patterns`, which are spent in any case.
     pub(crate) visits: u64,
-    /// Patterns among the values that are compiled once, in whichever loop they are used.
-    pub(crate) patterns: BTreeSet<&'a str>,
+    /// Patterns among the values, compiled once, in whichever loop they are used.
+    pub(crate) patterns: Kept<'a>,
 }
 
 pub(crate) fn bound<'a>(
@@ -34,19 +33,16 @@ pub(crate) fn bound<'a>(
     literals: &Literals,
     values: &'a Map<String, Value>,
 ) -> Bound<'a> {
-    let mut scope = Scope {
-        values,
-        literals,
-        locals: Vec::new(),
-        weights: Weights::default(),
-        patterns: BTreeSet::new(),
-    };
+    let mut scope =
+        Scope { values, literals, locals: Vec::new(), weights: Weights::default(), patterns: Kept::new() };
     let cost = scope.cost(expression).0;
     let given = values.values().map(|value| scope.weights.of(value)).fold(0, u64::saturating_add);
     let Scope { weights: Weights { visits, .. }, patterns, .. } = scope;
-    let parts = [cost, given, visits, COMPILE * patterns.len() as u64];
+    let compiled = patterns.values().map(|kept| kept.as_ref().map_or(COMPILE, |pattern| pattern.cost));
+    let spent = compiled.fold(visits, u64::saturating_add);
+    let parts = [cost, given, spent];
     let cost = if visits > MAX_VISITS { u64::MAX } else { parts.into_iter().fold(0, u64::saturating_add) };
-    Bound { cost, visits, patterns }
+    Bound { cost, visits: spent, patterns }
 }
 
 struct Scope<'a, 'e> {
@@ -54,7 +50,7 @@ struct Scope<'a, 'e> {
     literals: &'e Literals,
     locals: Vec<(&'e str, Size<'a>)>,
     weights: Weights,
-    patterns: BTreeSet<&'a str>,
+    patterns: Kept<'a>,
 }
 
 impl<'a, 'e> Scope<'a, 'e> {
@@ -168,16 +164,15 @@ impl<'a, 'e> Scope<'a, 'e> {
         {
             return bytes.saturating_mul(known.steps());
         }
-        let search = bytes.saturating_mul(MAX_STEPS);
         if let (Some(argument), Size::OneOf { places, .. }) = (argument, pattern)
             && self.is_path(argument)
             && let [Value::String(pattern)] = &places[..]
-            && (self.patterns.len() < MAX_KEPT || self.patterns.contains(pattern.as_str()))
+            && (self.patterns.len() < MAX_KEPT || self.patterns.contains_key(pattern.as_str()))
         {
-            self.patterns.insert(pattern);
-            return search;
+            let kept = self.patterns.entry(pattern).or_insert_with(|| Pattern::compile(pattern));
+            return bytes.saturating_mul(kept.as_ref().map_or(1, Pattern::steps));
         }
-        search.saturating_add(COMPILE)
+        bytes.saturating_mul(MAX_STEPS).saturating_add(COMPILE)
     }
 
     /// Whether an expression is the same part of the values in each round of a loop.

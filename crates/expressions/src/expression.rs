@@ -135,7 +135,7 @@ impl Expression {
             return Err(Error::Spent { expression: expression() });
         }
         let rounds = Rounds::new(cost);
-        let mut context = functions::context(rounds.clone(), Patterns::new(&self.literals, &patterns));
+        let mut context = functions::context(rounds.clone(), Patterns::new(&self.literals, patterns));
         let References { inputs, steps, all_steps, .. } = &self.references;
         let is_used = |name: &str| match name {
             // `inputs` itself has no name of its own.

@@ -1,8 +1,8 @@
 //! Patterns of `matches`. A pattern of a few bytes can need megabytes and milliseconds: those that are too large are refused, and
 //! each is compiled as rarely as possible.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cel::ExecutionError;
 use regex_automata::meta::Regex;
@@ -29,6 +29,8 @@ pub(crate) struct Pattern {
 
 /// Patterns that stand in an expression.
 pub(crate) type Literals = BTreeMap<String, Pattern>;
+/// Patterns among the values of an evaluation, or why they are none.
+pub(crate) type Kept<'a> = BTreeMap<&'a str, Result<Pattern, String>>;
 
 impl Pattern {
     pub(crate) fn compile(pattern: &str) -> Result<Self, String> {
@@ -60,13 +62,12 @@ impl Pattern {
 #[derive(Debug)]
 pub(crate) struct Patterns {
     literals: Arc<Literals>,
-    /// Patterns among the values, compiled when they are used first.
-    kept: BTreeMap<String, OnceLock<Result<Pattern, String>>>,
+    kept: BTreeMap<String, Result<Pattern, String>>,
 }
 
 impl Patterns {
-    pub(crate) fn new(literals: &Arc<Literals>, kept: &BTreeSet<&str>) -> Self {
-        let kept = kept.iter().map(|pattern| ((*pattern).to_owned(), OnceLock::new())).collect();
+    pub(crate) fn new(literals: &Arc<Literals>, kept: Kept<'_>) -> Self {
+        let kept = kept.into_iter().map(|(text, pattern)| (text.to_owned(), pattern)).collect();
         Self { literals: Arc::clone(literals), kept }
     }
 
@@ -80,11 +81,7 @@ impl Patterns {
             return Ok(matches(known));
         }
         match self.kept.get(pattern) {
-            Some(kept) => kept
-                .get_or_init(|| Pattern::compile(pattern))
-                .as_ref()
-                .map(matches)
-                .map_err(|why| invalid(why)),
+            Some(kept) => kept.as_ref().map(matches).map_err(|why| invalid(why)),
             None => Pattern::compile(pattern).map(|compiled| matches(&compiled)).map_err(|why| invalid(&why)),
         }
     }

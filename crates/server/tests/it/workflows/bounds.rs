@@ -64,7 +64,7 @@ async fn expressions_of_a_step_are_bounded_together() -> Result<()> {
         let _worker = cluster.worker("echo", "one", 8)?;
         let api = Api::new(&cluster)?;
         // Each costs about a seventh of what one expression may.
-        let inputs = json!({ "text": "b".repeat(60 << 10), "pattern": "a".repeat(3 << 10) });
+        let inputs = json!({ "text": "b".repeat(60 << 10), "pattern": "^c[ab]{1000}" });
         let costly = "${{ inputs.text.matches(inputs.pattern) }}";
         let steps = json!([{ "name": "a", "task": echoes(&costly.repeat(100)) }]);
         let why = failure(&api, "costly", json!({ "inputs": inputs, "steps": steps })).await?;
@@ -80,7 +80,7 @@ async fn expressions_of_a_step_are_bounded_together() -> Result<()> {
         assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
         assert_eq!(api.step("wide", "all").await?["tasksSucceeded"], 30);
         // So is one that takes most of what a command may, after one that took less than half.
-        let list = json!(["a".repeat(2 << 10), "a".repeat(3 << 10)]);
+        let list = json!(["^c[ab]{690}", "^c[ab]{1000}"]);
         let costly = "${{ inputs.text.matches(item) }}".repeat(48);
         let steps =
             json!([{ "name": "all", "task": echoes(&costly), "forEach": { "items": "inputs.list" } }]);
