@@ -77,7 +77,9 @@ async fn passing_faults_give_no_checkpoint_up() -> Result<()> {
         });
         let task = tasks::create(&client, task).await?;
         site.kept(&task.name, |list| {
-            list.checkpoint.is_some() && list.changes.as_ref().is_some_and(|changes| changes.files == 1)
+            // Its folder is copied before the files.
+            list.artifacts.iter().any(|artifact| artifact.name == "checkpoint/step")
+                && list.changes.as_ref().is_some_and(|changes| changes.files == 1)
         })
         .await?;
         let is_of_storage = class == FailureClass::Source;
