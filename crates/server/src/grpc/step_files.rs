@@ -86,6 +86,24 @@ impl StepFiles {
         .await
     }
 
+    /// As [`Self::missing`], but with no outcome that was for another task: what was there then may be lost by now.
+    pub(crate) async fn missing_now(
+        &self,
+        artifacts: &Artifacts,
+        namespace: &Namespace,
+        mut digests: Vec<Digest>,
+    ) -> Outcome {
+        digests.sort_unstable();
+        let key = (namespace.clone(), digests.clone());
+        {
+            let mut looks = self.looks.lock();
+            if looks.known.get(&key).is_some_and(|look| look.is_taken) {
+                looks.known.remove(&key);
+            }
+        }
+        self.missing(artifacts, namespace, digests).await
+    }
+
     async fn look(&self, key: Key, look: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
         let (outcome, waits) = {
             let mut looks = self.looks.lock();

@@ -198,7 +198,7 @@ impl Files {
         let parts = artifacts::digests(&list.artifacts);
         let (missing, pin) = creator
             .step_files
-            .missing(&creator.artifacts, &workflow.namespace, parts)
+            .missing_now(&creator.artifacts, &workflow.namespace, parts)
             .await
             .map_err(not_now)?;
         self.lists.push((item, encoded));
