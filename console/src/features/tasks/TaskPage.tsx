@@ -49,7 +49,12 @@ function OneTask({ name }: { name: string }) {
   const task = live && first.data ? { ...live, spec: first.data.spec ?? {} } : (first.data ?? live);
   const state = task?.status?.state ?? "";
   const ended = ENDED.test(state);
-  const start = useLogStart(name, first.data && Number(first.data.status?.logSeq ?? 0));
+  // Of the first answer: a later one, with more entries, must not begin again.
+  const [known, setKnown] = useState<number>();
+  if (known === undefined && first.data) {
+    setKnown(Number(first.data.status?.logSeq ?? 0));
+  }
+  const start = useLogStart(name, known);
   useEffect(() => {
     if (start !== undefined && position.current === undefined) {
       position.current = String(start);
