@@ -209,11 +209,13 @@ impl<B: Backend> Engine<B> {
             answers.push(self.command(command, now)?);
             self.follow_up(now)?;
         }
+        self.release_steps(now)?;
         if continues {
             self.continue_follow_ups(now)?;
+            self.release_steps(now)?;
         }
+        // Last: any follow-up may end a task of a thread.
         self.settle_threads(now)?;
-        self.release_steps(now)?;
         if !self.dry {
             self.complete_assignments()?;
         }
