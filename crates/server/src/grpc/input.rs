@@ -50,6 +50,10 @@ impl Inputs {
         }
         let record = self.store.task(&namespace, named).await?;
         let grant = grants::check(&record, input)?;
+        let agent = record.asking_agent(&input.request_id).cloned();
+        if input.scope() == v1::PermissionScope::Agent && agent.is_none() {
+            return Err(invalid("input.scope", "cannot be AGENT: it is not known which agent has asked"));
+        }
         let payload = input.encode_to_vec().into();
         let command = task::Command::GiveInput { request: input.request_id.clone(), payload, grant };
         let (record, seq) = match self.store.command(namespace, record.id, command, false).await? {
@@ -62,10 +66,10 @@ impl Inputs {
             if !input.rules.iter().all(|rule| record.granted.contains(rule)) {
                 return Err(invalid("input.rules", "are not those of the answer that was given"));
             }
-            let agent = record.asking_agent(&input.request_id).cloned().ok_or_else(|| {
-                invalid("input.scope", "cannot be AGENT: it is not known which agent has asked")
-            })?;
-            grants::keep(&self.store, &self.agents, (record.namespace.clone(), agent), &input.rules).await?;
+            if let Some(agent) = agent {
+                let key = (record.namespace.clone(), agent);
+                grants::keep(&self.store, &self.agents, key, &input.rules).await?;
+            }
         }
         Ok(seq)
     }
