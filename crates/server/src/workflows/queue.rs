@@ -126,7 +126,8 @@ impl Queue {
         of.evaluating += 1;
         let mut turn = vec![of.order.pop_front()?];
         let may_follow = |work: &mut Work| matches!(work, Work::Step(_));
-        while turn.len() < share.min(MAX_PER_TURN)
+        while matches!(turn[0], Work::Step(_))
+            && turn.len() < share.min(MAX_PER_TURN)
             && let Some(work) = of.order.pop_front_if(may_follow)
         {
             turn.push(work);
@@ -244,6 +245,17 @@ mod tests {
         assert_eq!(take(&mut queue), [2, 3]);
         assert!(queue.evaluated(WorkflowKey(1), 5), "its next one may follow");
         assert_eq!((take(&mut queue), queue.spent(WorkflowKey(1))), (vec![1], 5));
+    }
+
+    #[test]
+    fn outputs_are_evaluated_alone() {
+        let mut queue = queue(&[(1, "a")]);
+        queue.push(Work::Outputs(WorkflowKey(1)));
+        for index in 0..3 {
+            queue.push(step(1, index));
+        }
+        assert_eq!(queue.pop(), Some(vec![Work::Outputs(WorkflowKey(1))]));
+        assert_eq!(queue.pop().map(|turn| turn[0]), Some(step(1, 0)));
     }
 
     #[test]
