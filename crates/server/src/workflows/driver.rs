@@ -294,7 +294,9 @@ impl Driver {
             }
             let waits = matches!(outcome, Err(Delay::Store(_)));
             outcomes.push((*work, outcome));
-            if waits || bytes >= room::TURN_BYTES || begin.elapsed() >= MAX_TURN {
+            // One that cannot be committed must not keep others back.
+            let fails = self.fails.load(Ordering::Relaxed);
+            if waits || fails || bytes >= room::TURN_BYTES || begin.elapsed() >= MAX_TURN {
                 break;
             }
         }
