@@ -287,9 +287,15 @@ async fn create_all(
     let (creator, mut creates, mut all_kept) = (creator.of_batch(), Vec::new(), Vec::new());
     for (item, spec) in (step.created..).zip(specs) {
         let place = place(workflow, step, step.round, item);
-        let (create, kept) = create(&creator, workflow, spec, priority, place).await?;
-        creates.push(create);
-        all_kept.push(kept);
+        match create(&creator, workflow, spec, priority, place).await {
+            Ok((create, kept)) => {
+                creates.push(create);
+                all_kept.push(kept);
+            }
+            // The next command creates the others: what was looked up for these does not wait for what is slow.
+            Err(NoValues::Later(_)) if !creates.is_empty() => break,
+            Err(why) => return Err(why),
+        }
     }
     Ok((creates, all_kept))
 }

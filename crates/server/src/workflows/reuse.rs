@@ -171,6 +171,8 @@ struct Files {
     lists: Vec<(u32, Bytes)>,
     kept: Vec<Kept>,
     bytes: usize,
+    /// Contents that must be stored.
+    parts: Vec<rota_artifacts::Digest>,
 }
 
 impl Files {
@@ -180,30 +182,33 @@ impl Files {
         self.bytes <= MAX_REUSED_LISTS.saturating_sub(before) as usize
     }
 
-    /// Adds a list. Returns whether there is room for it, and its contents are stored.
-    async fn add(
-        &mut self,
-        creator: &Creator,
-        workflow: &Workflow,
-        item: u32,
-        list: ArtifactList,
-    ) -> Result<bool, NoValues> {
+    /// Adds a list. Returns whether there is room for it.
+    fn add(&mut self, workflow: &Workflow, item: u32, list: &ArtifactList) -> bool {
         if list.artifacts.is_empty() {
-            return Ok(true);
+            return true;
         }
         let encoded = Bytes::from(list.encode_to_vec());
         if !self.has_room(encoded.len(), workflow.reused_lists) {
-            return Ok(false);
+            return false;
         }
-        let parts = artifacts::digests(&list.artifacts);
-        let (missing, pin) = creator
-            .step_files
-            .missing_now(&creator.artifacts, &workflow.namespace, parts)
-            .await
-            .map_err(not_now)?;
+        self.parts.extend(artifacts::digests(&list.artifacts));
         self.lists.push((item, encoded));
+        true
+    }
+
+    /// Looks whether the contents of all lists are stored, and keeps them: in one look, so that a late answer is there when the step is
+    /// evaluated again. None if some are not.
+    async fn stored(mut self, creator: &Creator, workflow: &Workflow) -> Result<Option<Self>, NoValues> {
+        if self.parts.is_empty() {
+            return Ok(Some(self));
+        }
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.sort_unstable();
+        parts.dedup();
+        let looked = creator.step_files.missing_now(&creator.artifacts, &workflow.namespace, parts).await;
+        let (missing, pin) = looked.map_err(not_now)?;
         self.kept.push(Kept::files(pin));
-        Ok(missing.is_empty())
+        Ok(missing.is_empty().then_some(self))
     }
 }
 
@@ -222,11 +227,11 @@ async fn files(
         for (task, _) in last_tasks(store, earlier, found).await? {
             let item = task.step.as_ref().map_or(0, |place| place.item);
             let list = artifacts::left_by(store, &task).await.map_err(not_now)?;
-            if !files.add(creator, workflow, item, list.unwrap_or_default()).await? {
+            if !files.add(workflow, item, &list.unwrap_or_default()) {
                 return Ok(None);
             }
         }
-        return Ok(Some(files));
+        return files.stored(creator, workflow).await;
     }
     let mut from = Some(0);
     while let Some(first) = from {
@@ -235,12 +240,12 @@ async fn files(
         from = rows.last().filter(|_| rows.len() == LISTS).map(|(key, _)| reused_item(*key) + 1);
         for row in &rows {
             let list = artifacts::decode(row).map_err(failed)?;
-            if !files.add(creator, workflow, reused_item(row.0), list).await? {
+            if !files.add(workflow, reused_item(row.0), &list) {
                 return Ok(None);
             }
         }
     }
-    Ok(Some(files))
+    files.stored(creator, workflow).await
 }
 
 /// Whether the steps that a step needs have left to its tasks, in files, what they have in an earlier run.
