@@ -75,7 +75,7 @@ fn clear_now(cache: &Path) -> io::Result<()> {
         workspace::remove_now(cache)?;
         return DirBuilder::new().mode(0o700).create(cache);
     }
-    remove_leftovers(cache, 0)
+    remove_leftovers(cache, 0, false)
 }
 
 /// Does so in all caches of a state directory that a killed worker was fetching into. Blocks.
@@ -97,20 +97,21 @@ pub(crate) fn clear_unfinished(state: &Path) {
     }
 }
 
-/// Removes locks, and what a call of git was writing, from a repository.
-fn remove_leftovers(folder: &Path, depth: usize) -> io::Result<()> {
+/// Removes locks, and what a call of git was writing, from a repository. Outside of its objects, a reference may have the name of
+/// such a file.
+fn remove_leftovers(folder: &Path, depth: usize, is_object: bool) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if entry.file_type()?.is_dir() {
             if depth < MAX_DEPTH {
-                remove_leftovers(&entry.path(), depth + 1)?;
+                let are_objects = is_object || depth == 0 && name == "objects";
+                remove_leftovers(&entry.path(), depth + 1, are_objects)?;
             }
         } else if name.ends_with(".lock")
-            || name.starts_with("tmp_")
-            || name.starts_with(".tmp-")
-            // Such as `packed-refs.new`. Below, it may be the name of a reference.
+            || is_object && (name.starts_with("tmp_") || name.starts_with(".tmp-"))
+            // Such as `packed-refs.new`.
             || depth == 0 && name.ends_with(".new")
         {
             std::fs::remove_file(entry.path())?;
@@ -142,10 +143,11 @@ mod tests {
             "packed-refs",
             "refs/remotes/origin/main",
             "refs/remotes/origin/my.new",
+            "refs/remotes/origin/tmp_fix",
             "objects/pack/pack-1.pack",
         ];
         stale.iter().chain(&kept).for_each(|name| std::fs::write(at(name), "").unwrap());
-        remove_leftovers(cache.path(), 0).unwrap();
+        remove_leftovers(cache.path(), 0, false).unwrap();
         assert!(stale.iter().all(|name| !at(name).exists()));
         assert!(kept.iter().all(|name| at(name).exists()));
     }

@@ -272,8 +272,8 @@ mod tests {
     async fn full_disks_are_freed_of_what_killed_fetches_left() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("repositories/default/key");
-        std::fs::create_dir_all(&cache).unwrap();
-        let left = cache.join("tmp_pack_x");
+        std::fs::create_dir_all(cache.join("objects/pack")).unwrap();
+        let left = cache.join("objects/pack/tmp_pack_x");
         for path in
             [&left, &cache.join("rota"), &cache.with_extension("fetch"), &cache.with_extension("unfinished")]
         {
