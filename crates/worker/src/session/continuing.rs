@@ -328,10 +328,23 @@ pub(super) async fn base(
         left = fetch(caller, assign) => left,
         _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
     };
-    let left = left.map_err(|status| {
-        RunOutcome::Failed(Caller::failure("failed to ask where earlier work has started", &status))
-    })?;
-    let list = left.artifacts.filter(|_| checkpoints.exist).or(left.source);
+    let left = match left {
+        Ok(left) => left,
+        Err(status) => {
+            let failure = Caller::failure("failed to ask where earlier work has started", &status);
+            // There is nothing to continue from: what restores it reports that, where it matters.
+            return if failure.class() == FailureClass::Invalid {
+                Ok(None)
+            } else {
+                Err(RunOutcome::Failed(failure))
+            };
+        }
+    };
+    // Of another task whose work has changed nothing, there is nothing to bring: this one starts from its own reference.
+    let has_changed = |list: &ArtifactList| {
+        list.changes.as_ref().is_some_and(|changes| changes.commit != changes.base_commit)
+    };
+    let list = left.artifacts.filter(|_| checkpoints.exist).or(left.source.filter(has_changed));
     let base = list.and_then(|list| list.changes).map(|changes| changes.base_commit);
     Ok(base.filter(|base| !base.is_empty()))
 }
