@@ -127,6 +127,12 @@ fn read(text: &str, mode: &str) -> Subagent {
     if head.contains(odd) {
         return Subagent::Unclear;
     }
+    // Other versions of the CLI, and other programs, end it at a line of its own: both must read the same about the mode.
+    let longer: Vec<_> = rest.lines().take_while(|line| line.trim_end() != "---").collect();
+    let names_mode = |text: &str| plain(text).contains(&plain(MODE));
+    if names_mode(&longer.join("\n")) && !names_mode(&head) {
+        return Subagent::Unclear;
+    }
     let starts = || head.lines().map(str::trim_start);
     // Brings in keys of another place, which can be hidden in a value.
     if starts().any(|line| line.strip_prefix("<<").is_some_and(|rest| rest.trim_start().starts_with(':'))) {
@@ -257,6 +263,7 @@ mod tests {
             "name: helper # tool\npermissionMode: acceptEdits",
             "name: helper\nPermissionMode: plan\npermission-mode: acceptEdits",
             "name: helper\nx:\n  permissionMode: acceptEdits",
+            "name: helper\ndescription: a --- b\npermissionMode: acceptEdits",
         ] {
             assert_eq!(one(unclear), Subagent::Unclear, "{unclear}");
         }
