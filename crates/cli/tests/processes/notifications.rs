@@ -221,7 +221,7 @@ async fn receivers_are_notified_of_what_they_ask_for() -> Result<()> {
     let data = asked.json()["data"].clone();
     assert!(asked.is_signed() && data["message"] == "blue <!channel> or `green`?", "{asked:?}");
     let text = chat.until(|_| true).await?.json()["text"].as_str().unwrap_or_default().to_owned();
-    assert!(text.contains("*build*") && text.contains("&lt;!channel&gt; or 'green'?"), "{text}");
+    assert!(text.contains("`build`") && text.contains("&lt;!channel&gt; or 'green'?"), "{text}");
     let id = data["task"].as_str().context("the id")?;
     assert!(text.contains(&format!("<https://console.example/default/{id}|open>")), "{text}");
     // The command of the message answers.

@@ -59,7 +59,7 @@ async fn receivers_are_notified_of_workflows() -> Result<()> {
     assert_eq!(data["message"], "Release <!channel> now?");
     assert!(data["deadline"].is_string() && data.get("task").is_none(), "{data}");
     let text = chat.until(|_| true).await?.json()["text"].as_str().unwrap_or_default().to_owned();
-    assert!(text.contains("*release* in default waits for an approval"), "{text}");
+    assert!(text.contains("`release` in default waits for an approval"), "{text}");
     assert!(
         text.contains(&format!("<https://rota.example/workflows/default/{}|open>", release.uid)),
         "{text}"
