@@ -224,12 +224,15 @@ fn succeeded(ended: Result<String, GitError>) -> Result<bool, GitError> {
     }
 }
 
-/// Copies the index of a repository. Its owner may have put anything in its place.
+/// Copies the index of a repository. Its owner may have put anything in its place. The copy has the time of the original: git reads
+/// a file again only if it is not older than the index, and compares the rest by size and seconds.
 fn copy_index(workspace: &Path, to: &Dir) -> io::Result<()> {
     let repository = program_dir::open(workspace)?.open_dir(".git")?;
     let from = program_dir::open_file(&repository, Path::new("index"), OpenOptions::new().read(true))?;
+    let modified = from.metadata()?.modified()?;
     let mut to = to.open_with(INDEX, OpenOptions::new().write(true).create_new(true))?;
-    io::copy(&mut from.take(MAX_INDEX), &mut to).map(drop)
+    io::copy(&mut from.take(MAX_INDEX), &mut to)?;
+    to.into_std().set_modified(modified)
 }
 
 /// Reads the numbers of ` 3 files changed, 10 insertions(+), 2 deletions(-)`.
@@ -248,7 +251,35 @@ fn count(line: &str, changes: &mut Changes) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
+
+    #[test]
+    fn change_in_the_second_of_the_checkout_is_seen() {
+        let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let git = |args: &[&str]| {
+            let mut git = std::process::Command::new("git");
+            let git = git.args(["-c", "core.trustctime=false"]).args(args).current_dir(&folder);
+            let done = git.env("GIT_INDEX_FILE", copy.path().join(INDEX)).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let then = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let touch = |path: &Path| std::fs::File::options().write(true).open(path)?.set_modified(then);
+        let (file, original) = (folder.path().join("a"), folder.path().join(".git/index"));
+        git(&["init", "--quiet"]);
+        std::fs::write(&file, "1").unwrap();
+        touch(&file).unwrap();
+        git(&["add", "a"]);
+        std::fs::rename(copy.path().join(INDEX), &original).unwrap();
+        touch(&original).unwrap();
+        std::fs::write(&file, "2").unwrap();
+        touch(&file).unwrap();
+        let to = Dir::open_ambient_dir(copy.path(), cap_std::ambient_authority()).unwrap();
+        copy_index(folder.path(), &to).unwrap();
+        assert_eq!(git(&["ls-files", "--modified"]), "a\n");
+    }
 
     #[test]
     fn counts_are_read() {
