@@ -254,7 +254,7 @@ impl World {
             Work::Follow(Follow::Halt) => {
                 for index in 0..self.steps.len() {
                     let step = &self.steps[index];
-                    if step.state.is_active() && (!step.finally || self.workflow.finals_halted) {
+                    if step.state.is_active() && self.workflow.is_stopped(step.index) {
                         self.step(index, StepCommand::Halt);
                     }
                 }
@@ -264,7 +264,7 @@ impl World {
             }
             Work::Follow(Follow::CancelTasks) => {
                 let concerned = |work: &Work| match work {
-                    Work::Task(index, 1.., _) => !self.steps[*index].finally || self.workflow.finals_halted,
+                    Work::Task(index, 1.., _) => self.workflow.is_stopped(self.steps[*index].index),
                     _ => false,
                 };
                 let open: Vec<_> = self.work.iter().copied().filter(concerned).collect();

@@ -128,12 +128,11 @@ impl<B: Backend> Engine<B> {
             self.write_set.pending.finish(number, None);
             return Ok(());
         };
-        let (spares, namespace) = (!found.finals_halted, found.namespace.clone());
+        let namespace = found.namespace.clone();
         let from = after.map_or(0, |(step, ..)| step);
         let is_meant = |step: &&u32| {
             let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally);
-            let is_spared = cancels && spares && found.is_finally(**step);
-            **step >= from && only.map_or(!is_spared, |only| only == **step)
+            **step >= from && only.map_or(!cancels || found.is_stopped(**step), |only| only == **step)
         };
         let steps: Vec<_> = found.nests.iter().filter(is_meant).take(MAX_NESTING_STEPS).copied().collect();
         self.load_steps(steps.iter().map(|step| (workflow, *step)))?;

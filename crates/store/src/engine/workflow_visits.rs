@@ -59,7 +59,7 @@ impl<B: Backend> Engine<B> {
     pub(super) fn releasable(&self, workflow: WorkflowKey) -> (usize, OfPhase) {
         let workflow = self.write_set.workflows.workflow(workflow);
         workflow.map_or((0, OfPhase::default()), |workflow| {
-            let finals = workflow.main..workflow.main.saturating_add(workflow.finals);
+            let finals = workflow.finals();
             let finalizes = workflow.state == State::Finalizing;
             let all = if finalizes { finals.clone() } else { 0..workflow.total() };
             let without = if finalizes { 0..0 } else { finals };
@@ -146,9 +146,6 @@ impl<B: Backend> Engine<B> {
         limit: usize,
     ) {
         let set = &mut self.write_set.workflows;
-        let spared = set.workflow(workflow).filter(|one| halts && !one.finals_halted);
-        let spared = spared.map_or(0..0, |one| one.main..one.main + one.finals);
-        let is_concerned = |index: &u32| !spared.contains(index);
         let command = if halts { StepCommand::Halt } else { StepCommand::Resume };
         let of_batch = set.steps.iter().filter(|((of, index), entry)| {
             *of == workflow
@@ -158,9 +155,11 @@ impl<B: Backend> Engine<B> {
         let mut steps: Vec<_> = of_batch.map(|((_, index), _)| *index).chain(found.iter().copied()).collect();
         steps.sort_unstable();
         steps.dedup();
-        let calls = steps.iter().filter(|index| is_concerned(index));
-        set.calls.extend(calls.map(|index| ((workflow, *index), command.clone())));
         self.write_set.pending.spend(steps.len().max(1));
+        if let Some(record) = set.workflow(workflow).filter(|_| halts) {
+            steps.retain(|index| record.is_stopped(*index));
+        }
+        set.calls.extend(steps.into_iter().map(|index| ((workflow, index), command.clone())));
         match found.last().filter(|_| found.len() >= limit) {
             Some(last) => {
                 let from = last + 1;
@@ -208,19 +207,18 @@ impl<B: Backend> Engine<B> {
         let mut keys: Vec<_> = entries.map(|(key, _)| *key).chain(stored).collect();
         keys.sort_unstable();
         keys.dedup();
-        let finals = self.write_set.workflows.workflow(workflow);
-        let finals = finals.filter(|one| !one.finals_halted).map(|one| one.main..one.main + one.finals);
         for key in keys {
             // Memory has those on workers.
             self.hold(key);
             let Some(entry) = self.write_set.get(key) else { continue };
             let Some(step) = entry.task.step.as_ref() else { continue };
-            // A compensation is not cancelled with what it reverses, nor is a finally-step.
-            let is_spared = step.round == COMPENSATION
-                || finals.as_ref().is_some_and(|finals| finals.contains(&step.step));
+            let record = self.write_set.workflows.workflow(workflow);
+            // A compensation is not cancelled with what it reverses.
+            let is_stopped =
+                step.round != COMPENSATION && record.is_none_or(|workflow| workflow.is_stopped(step.step));
             let is_meant = match only {
                 Some(only) => step.step == only && step.round != COMPENSATION,
-                None => hold != TaskHold::Cancel || !is_spared,
+                None => hold != TaskHold::Cancel || is_stopped,
             };
             if !is_meant {
                 continue;

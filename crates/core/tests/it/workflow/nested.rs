@@ -60,10 +60,10 @@ impl World {
             return;
         }
         let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally);
-        let spares = cancels && !self.workflow.finals_halted;
         for (at, Inner { place: (step, round, _), world }) in self.inner.iter_mut().enumerate() {
             let step = &self.steps[*step];
-            let is_meant = only.map_or(!(spares && step.finally), |only| only == step.index);
+            let is_stopped = self.workflow.is_stopped(step.index);
+            let is_meant = only.map_or(!cancels || is_stopped, |only| only == step.index);
             if !is_meant || step.round != *round {
                 continue;
             }
