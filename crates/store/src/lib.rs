@@ -109,9 +109,9 @@ pub use thread::Thread;
 pub use workflow_filter::WorkflowFilter;
 pub use workflow_new::{AddStep, CreateWorkflow, Need, NewStep};
 pub use workflows::{
-    Action, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT, WorkflowChanges, WorkflowCommand,
-    WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, WorkflowScopedId, place_of, reused_results,
-    step_items, stored_end, stored_task_end,
+    Action, NewRound, StepKey, StepPage, StepTasksPage, TaskPlace, WORKFLOW_OUTPUT, WorkflowChanges,
+    WorkflowCommand, WorkflowLoad, WorkflowLoaded, WorkflowQuery, WorkflowRows, WorkflowScopedId, place_of,
+    reused_results, step_items, stored_end, stored_task_end,
 };
 
 /// Failure of a store. Nothing of the batch has happened.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_core::task::Task;
-use rota_core::workflow::{self, Step, StepCommand, StepState, Workflow};
+use rota_core::workflow::{self, Start, Step, StepCommand, StepState, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 
 use crate::removal::{Removal, RemovalPage};
@@ -60,24 +60,21 @@ pub enum WorkflowCommand {
     },
 }
 
+/// Round of a step that starts, with its first tasks or workflows.
+#[derive(Debug, Clone, Default)]
+pub struct NewRound {
+    pub start: Start,
+    /// The list of a fan-out in parts, for [`step_items`], unless all of its tasks are created now and no compensation reads it.
+    pub items: Vec<Bytes>,
+    pub tasks: Vec<Create>,
+    pub nested: Vec<CreateWorkflow>,
+}
+
 /// Result of the driver's work on a step.
 #[derive(Debug, Clone)]
 pub enum Action {
     Skip,
-    /// Starts a round, with its first tasks or workflows. `items` has the list of a fan-out in parts, for [`step_items`], unless all of its
-    /// tasks are created now and no compensation reads it.
-    Start {
-        round: u32,
-        total: u32,
-        parallel: u32,
-        max_rounds: Option<u32>,
-        kind: Option<workflow::Kind>,
-        prompt: String,
-        inputs: String,
-        items: Vec<Bytes>,
-        tasks: Vec<Create>,
-        nested: Vec<CreateWorkflow>,
-    },
+    Start(NewRound),
     /// Ends a step with the results of an earlier run: a list of them for a step with tasks, its output for others; and the lists of
     /// the files of its tasks, by item, as far as they have left some.
     Reuse {
@@ -122,7 +119,7 @@ impl WorkflowCommand {
             Self::Create(create) => create.payload_bytes(),
             Self::AddStep(add) => add.step.spec.len(),
             Self::Drive { action, .. } => match &**action {
-                Action::Start { tasks: new, items, nested, .. } => {
+                Action::Start(NewRound { tasks: new, items, nested, .. }) => {
                     let nested = nested.iter().map(CreateWorkflow::payload_bytes).sum::<usize>();
                     tasks(new) + items.iter().map(Bytes::len).sum::<usize>() + nested
                 }
@@ -147,7 +144,7 @@ impl WorkflowCommand {
     pub fn nested(&self) -> &[CreateWorkflow] {
         match self {
             Self::Drive { action, .. } => match &**action {
-                Action::Start { nested, .. } | Action::More { nested, .. } => nested,
+                Action::Start(NewRound { nested, .. }) | Action::More { nested, .. } => nested,
                 _ => &[],
             },
             _ => &[],
@@ -158,7 +155,7 @@ impl WorkflowCommand {
     pub fn tasks(&self) -> &[Create] {
         match self {
             Self::Drive { action, .. } => match &**action {
-                Action::Start { tasks, .. } | Action::More { tasks, .. } => tasks,
+                Action::Start(NewRound { tasks, .. }) | Action::More { tasks, .. } => tasks,
                 Action::Compensate(create) => std::slice::from_ref(create),
                 _ => &[],
             },

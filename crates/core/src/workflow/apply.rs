@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    COMPENSATION, Change, Follow, Kind, NestedCommand, Place, Rejected, Step, StepCommand, StepState,
+    COMPENSATION, Change, Follow, Kind, NestedCommand, Place, Rejected, Start, Step, StepCommand, StepState,
     TaskEnd, Workflow, message,
 };
 use crate::Timestamp;
@@ -59,18 +59,13 @@ impl Move<'_> {
                 self.step.by_condition = true;
                 self.end(StepState::Skipped, "its condition does not hold");
             }
-            StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs } => {
-                self.is_current(StepState::Ready, round)?;
+            StepCommand::Start(start) => {
+                self.is_current(StepState::Ready, start.round)?;
                 if !self.workflow.is_phase_of(self.step) {
                     self.halt();
                 } else {
                     self.is_not_paused()?;
-                    if round == 1 {
-                        self.step.inputs = inputs;
-                        self.step.max_rounds = max_rounds.unwrap_or(self.step.max_rounds);
-                        self.step.kind = kind.unwrap_or(self.step.kind);
-                    }
-                    self.start(total, parallel, prompt);
+                    self.start(start);
                 }
             }
             StepCommand::Reuse { round, total, inputs, lists } => {
@@ -178,7 +173,13 @@ impl Move<'_> {
         }
     }
 
-    fn start(&mut self, total: u32, parallel: u32, prompt: String) {
+    fn start(&mut self, start: Start) {
+        let Start { round, total, parallel, max_rounds, kind, prompt, inputs } = start;
+        if round == 1 {
+            self.step.inputs = inputs;
+            self.step.max_rounds = max_rounds.unwrap_or(self.step.max_rounds);
+            self.step.kind = kind.unwrap_or(self.step.kind);
+        }
         self.step.state = StepState::Running;
         let due = match self.step.kind {
             Kind::Task | Kind::Workflow => {

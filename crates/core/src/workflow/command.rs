@@ -43,6 +43,24 @@ impl Command {
     pub const TICK: Self = Self::Tick { away: Duration::ZERO };
 }
 
+/// Start of a round, as the driver has evaluated it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    pub round: u32,
+    /// Number of its tasks or workflows.
+    pub total: u32,
+    /// Those of them that may exist at the same time; zero means no limit.
+    pub parallel: u32,
+    /// The largest number of rounds, if it is an expression.
+    pub max_rounds: Option<u32>,
+    /// The kind with the times for which it waits, if they are expressions.
+    pub kind: Option<Kind>,
+    /// Question of an approval, or template of a workflow.
+    pub prompt: String,
+    /// Digest of all that.
+    pub inputs: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepCommand {
     /// A step that it needs has ended: whether it satisfies the need, and whether its results are those of an earlier run.
@@ -58,18 +76,8 @@ pub enum StepCommand {
     Replace,
     /// Its condition does not hold.
     Skip,
-    /// The driver has evaluated what the round needs: the number of its tasks, those of them that may exist at the same time,
-    /// the largest number of rounds and the times for which it waits if they are expressions, the question of an approval or the template of a workflow, and a digest
-    /// of all that.
-    Start {
-        round: u32,
-        total: u32,
-        parallel: u32,
-        max_rounds: Option<u32>,
-        kind: Option<Kind>,
-        prompt: String,
-        inputs: String,
-    },
+    /// The driver has evaluated what the round needs.
+    Start(Start),
     /// The driver has found that the step has succeeded with the same inputs, in the workflow of which this one is a rerun: in
     /// which round, with how many tasks, and with lists of files of so many bytes.
     Reuse {

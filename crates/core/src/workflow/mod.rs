@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use command::{Change, Command, Follow, Rejected, StepCommand, TaskEnd};
+pub use command::{Change, Command, Follow, Rejected, Start, StepCommand, TaskEnd};
 pub use compensation::{Resolution, Resolved};
 pub use group::{Group, MAX_GROUP_LIMIT, Place};
 pub use nested::{

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rota_core::workflow::{
-    COMPENSATION, Change, Command, Follow, Kind, Outcome, Rejected, State, Step, StepCommand, StepState,
-    TaskEnd, Workflow,
+    COMPENSATION, Change, Command, Follow, Kind, Outcome, Rejected, Start, State, Step, StepCommand,
+    StepState, TaskEnd, Workflow,
 };
 use rota_core::{Timestamp, WorkflowId};
 use uuid::Uuid;

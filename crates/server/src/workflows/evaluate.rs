@@ -7,12 +7,13 @@ use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::task::Trace;
 use rota_core::workflow::{
-    COMPENSATION, Kind, MAX_ITEMS, MAX_NESTED_ITEMS, MAX_TASKS_PER_COMMIT, Step, StepRef, StepState, Workflow,
+    COMPENSATION, Kind, MAX_ITEMS, MAX_NESTED_ITEMS, MAX_TASKS_PER_COMMIT, Start, Step, StepRef, StepState,
+    Workflow,
 };
 use rota_expressions::{Expression, Template, Values};
 use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
-use rota_store::{Action, Create};
+use rota_store::{Action, Create, NewRound};
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
@@ -226,7 +227,7 @@ async fn start(
             .collect(),
         _ => Vec::new(),
     };
-    let action = Action::Start {
+    let start = Start {
         round: step.round,
         total,
         parallel: planned.parallel,
@@ -234,10 +235,8 @@ async fn start(
         kind: typed::kind(spec)?,
         prompt,
         inputs,
-        items: parts,
-        tasks,
-        nested: Vec::new(),
     };
+    let action = Action::Start(NewRound { start, items: parts, tasks, nested: Vec::new() });
     Ok(Next { action, kept })
 }
 

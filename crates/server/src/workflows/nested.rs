@@ -7,13 +7,13 @@ use bytes::Bytes;
 use pbjson_types::Struct;
 use prost::Message;
 use rota_core::task::Trace;
-use rota_core::workflow::{MAX_DEPTH, Parent, State, Step, Workflow};
+use rota_core::workflow::{MAX_DEPTH, Parent, Start, State, Step, Workflow};
 use rota_expressions::Values;
 use rota_proto::labels::CLUSTER;
 use rota_proto::num::whole;
 use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind;
-use rota_store::{Action, CreateWorkflow, WorkflowQuery};
+use rota_store::{Action, CreateWorkflow, NewRound, WorkflowQuery};
 use serde_json::{Map, Value, json};
 
 use super::evaluate::{self, Next, failed, fill_next, most, not_now};
@@ -179,7 +179,7 @@ pub(super) async fn start(
         }
         _ => Vec::new(),
     };
-    let action = Action::Start {
+    let start = Start {
         round: step.round,
         total,
         parallel: planned.parallel,
@@ -187,11 +187,8 @@ pub(super) async fn start(
         kind: None,
         prompt: base.name().to_owned(),
         inputs: digest,
-        items: parts,
-        tasks: Vec::new(),
-        nested,
     };
-    Ok(action.into())
+    Ok(Action::Start(NewRound { start, items: parts, tasks: Vec::new(), nested }).into())
 }
 
 /// Returns the creation of the next workflows of a round that has started.

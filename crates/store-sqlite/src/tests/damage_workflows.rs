@@ -1,9 +1,11 @@
 //! Damaged workflows and steps harm themselves alone.
 
-use rota_core::workflow::{self, Group, Kind, Parent, Place, Step, StepRef, Workflow};
+use rota_core::workflow::{self, Group, Kind, Parent, Place, Start, Step, StepRef, Workflow};
 use rota_core::{Namespace, Timestamp, WorkflowId, WorkflowKey};
 use rota_store::engine::{BatchOutcome, Engine};
-use rota_store::{Action, Command, Create, CreateWorkflow, Need, NewStep, Refused, Reply, WorkflowCommand};
+use rota_store::{
+    Action, Command, Create, CreateWorkflow, Need, NewRound, NewStep, Refused, Reply, WorkflowCommand,
+};
 
 use super::{NOW, create, id};
 use crate::Writer;
@@ -224,19 +226,8 @@ fn damaged_steps_hide_no_dependents() {
 }
 
 fn start(tasks: Vec<Create>, nested: Vec<CreateWorkflow>) -> Box<Action> {
-    let (prompt, inputs, items) = (String::new(), String::new(), Vec::new());
-    Box::new(Action::Start {
-        round: 1,
-        total: 1,
-        parallel: 0,
-        max_rounds: None,
-        kind: None,
-        prompt,
-        inputs,
-        items,
-        tasks,
-        nested,
-    })
+    let start = Start { round: 1, total: 1, ..Start::default() };
+    Box::new(Action::Start(NewRound { start, tasks, nested, ..NewRound::default() }))
 }
 
 /// Creates a workflow with one step, which runs another one. Returns the id of that.

@@ -1,6 +1,8 @@
 //! Concurrency groups of workflows and of steps.
 
-use rota_core::workflow::{Command as Apply, Group, Kind, Place, State, StepCommand, StepState, Workflow};
+use rota_core::workflow::{
+    Command as Apply, Group, Kind, Place, Start, State, StepCommand, StepState, Workflow,
+};
 use rota_core::{WorkflowId, WorkflowKey};
 use uuid::Uuid;
 
@@ -8,8 +10,8 @@ use super::follow_ups::settle;
 use super::harness::{Harness, namespace};
 use super::workflow_run::{create, waiting, workflow};
 use crate::{
-    Action, GROUP_WINDOW, GroupKey, GroupMember, NewStep, Refused, Reply, WORKFLOW_MEMBER, WorkflowCommand,
-    WorkflowQuery,
+    Action, GROUP_WINDOW, GroupKey, GroupMember, NewRound, NewStep, Refused, Reply, WORKFLOW_MEMBER,
+    WorkflowCommand, WorkflowQuery,
 };
 
 fn group(limit: u32, replaces: bool) -> Option<Box<Group>> {
@@ -79,18 +81,8 @@ impl World<'_> {
     }
 
     async fn start(&mut self, workflow: WorkflowKey, step: u32) {
-        let action = Action::Start {
-            round: 1,
-            total: 0,
-            parallel: 0,
-            max_rounds: None,
-            kind: None,
-            prompt: String::new(),
-            inputs: String::new(),
-            items: Vec::new(),
-            tasks: Vec::new(),
-            nested: Vec::new(),
-        };
+        let start = Start { round: 1, ..Start::default() };
+        let action = Action::Start(NewRound { start, ..NewRound::default() });
         self.apply(WorkflowCommand::Drive { workflow, step, action: Box::new(action) }).await.unwrap();
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rota_core::task::Trace;
 use rota_core::workflow::{
-    Command as Apply, Kind, MAX_NESTED, Parent, State, Step, StepCommand, StepRef, StepState, Workflow,
+    Command as Apply, Kind, MAX_NESTED, Parent, Start, State, Step, StepCommand, StepRef, StepState, Workflow,
 };
 use rota_core::{WorkflowId, WorkflowKey};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::follow_ups::settle;
 use super::harness::{Harness, namespace};
 use super::workflow_run::{Run, create, step, waiting, workflow};
-use crate::{Action, CreateWorkflow, WorkflowCommand, WorkflowFilter, WorkflowQuery};
+use crate::{Action, CreateWorkflow, NewRound, WorkflowCommand, WorkflowFilter, WorkflowQuery};
 
 const SIGNAL: Kind = Kind::Signal { timeout: None };
 
@@ -46,18 +46,8 @@ pub(super) fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
 
 pub(super) fn start(nested: Vec<CreateWorkflow>, total: u32) -> Action {
     let (prompt, inputs) = ("deploy@3".to_owned(), "inputs".to_owned());
-    Action::Start {
-        round: 1,
-        total,
-        parallel: 0,
-        max_rounds: None,
-        kind: None,
-        prompt,
-        inputs,
-        items: Vec::new(),
-        tasks: Vec::new(),
-        nested,
-    }
+    let start = Start { round: 1, total, prompt, inputs, ..Start::default() };
+    Action::Start(NewRound { start, nested, ..NewRound::default() })
 }
 
 async fn drive(run: &mut Run<'_>, workflow: WorkflowKey, action: Action) {

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rota_core::task::Trace;
 use rota_core::workflow::{
-    Command as Apply, Kind, Parent, Rejected, State, Step, StepRef, StepState, Workflow,
+    Command as Apply, Kind, Parent, Rejected, Start, State, Step, StepRef, StepState, Workflow,
 };
 use rota_core::{WorkflowId, WorkflowKey};
 use uuid::Uuid;
@@ -16,7 +16,8 @@ use uuid::Uuid;
 use super::harness::{Harness, namespace};
 use super::workflow_run::{create, failed, ok, step, workflow};
 use crate::{
-    Action, AddStep, Create, CreateWorkflow, NewStep, Refused, Reply, WorkflowCommand, WorkflowQuery,
+    Action, AddStep, Create, CreateWorkflow, NewRound, NewStep, Refused, Reply, WorkflowCommand,
+    WorkflowQuery,
 };
 
 const SEEDS: u64 = 8;
@@ -208,19 +209,8 @@ impl World<'_> {
                 let (total, parallel) = (plan.items, self.random.random_range(0..3));
                 let started = Step { state: StepState::Running, total, parallel, created: 0, ..step.clone() };
                 let (tasks, nested) = self.creates(&of, &started, &plan);
-                let (prompt, inputs, items) = (String::new(), String::new(), Vec::new());
-                Action::Start {
-                    round,
-                    total,
-                    parallel,
-                    max_rounds: None,
-                    kind: None,
-                    prompt,
-                    inputs,
-                    items,
-                    tasks,
-                    nested,
-                }
+                let start = Start { round, total, parallel, ..Start::default() };
+                Action::Start(NewRound { start, tasks, nested, ..NewRound::default() })
             }
             StepState::Running => {
                 let (tasks, nested) = self.creates(&of, &step, &plan);

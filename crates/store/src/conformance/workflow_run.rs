@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rota_core::failure::{Class, Failure};
 use rota_core::task::{Completion, Task, WorkerRef};
-use rota_core::workflow::{Kind, Rejected, Step, StepRef, StepState, Workflow};
+use rota_core::workflow::{Kind, Rejected, Start, Step, StepRef, StepState, Workflow};
 use rota_core::{WorkflowId, WorkflowKey};
 use uuid::Uuid;
 
 use super::harness::{Harness, namespace};
 use crate::{
-    Action, Create, CreateWorkflow, Need, NewStep, Refused, Reply, WorkflowCommand, WorkflowQuery,
+    Action, Create, CreateWorkflow, Need, NewRound, NewStep, Refused, Reply, WorkflowCommand, WorkflowQuery,
     WorkflowRows,
 };
 
@@ -149,22 +149,8 @@ impl<'a> Run<'a> {
     ) -> Result<(), Rejected> {
         let tasks = self.tasks(step, round, 0..created);
         let (prompt, inputs) = ("Why?".to_owned(), format!("inputs of {step}"));
-        self.drive(
-            step,
-            Action::Start {
-                round,
-                total,
-                parallel,
-                max_rounds: None,
-                kind: None,
-                prompt,
-                inputs,
-                items: Vec::new(),
-                tasks,
-                nested: Vec::new(),
-            },
-        )
-        .await
+        let start = Start { round, total, parallel, prompt, inputs, ..Start::default() };
+        self.drive(step, Action::Start(NewRound { start, tasks, ..NewRound::default() })).await
     }
 
     pub(super) async fn worker(&mut self) -> WorkerRef {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use rota_core::task::Desired;
-use rota_core::workflow::{Command, Kind, Step, StepCommand, StepRef, StepState, Workflow};
+use rota_core::workflow::{Command, Kind, Start, Step, StepCommand, StepRef, StepState, Workflow};
 use rota_core::{TaskId, WorkflowId, WorkflowKey};
 use uuid::Uuid;
 
 use super::follow_ups::settle;
 use super::harness::{Harness, namespace};
-use crate::{Action, CreateWorkflow, NewStep, Reply, WorkflowCommand, WorkflowQuery};
+use crate::{Action, CreateWorkflow, NewRound, NewStep, Reply, WorkflowCommand, WorkflowQuery};
 
 const ID: WorkflowId = WorkflowId(Uuid::from_u128(7));
 /// More than the follow-ups of two commits take up.
@@ -50,19 +50,8 @@ async fn state(t: &Harness, workflow: WorkflowKey, step: u32) -> StepState {
 
 /// Returns a start with the first tasks of a fan-out, or with none.
 fn start(total: u32, tasks: Vec<crate::Create>) -> Action {
-    let (prompt, inputs, items, nested) = (String::new(), String::new(), Vec::new(), Vec::new());
-    Action::Start {
-        round: 1,
-        total,
-        parallel: 0,
-        max_rounds: None,
-        kind: None,
-        prompt,
-        inputs,
-        items,
-        tasks,
-        nested,
-    }
+    let start = Start { round: 1, total, ..Start::default() };
+    Action::Start(NewRound { start, tasks, ..NewRound::default() })
 }
 
 pub async fn held_finally_step_takes_no_place(t: &mut Harness) {

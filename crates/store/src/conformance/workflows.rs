@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rota_core::task::State as TaskState;
-use rota_core::workflow::{Command as Apply, Kind, Rejected, State, StepCommand, StepState};
+use rota_core::workflow::{Command as Apply, Kind, Rejected, Start, State, StepCommand, StepState};
 use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::follow_ups::{MOST, settle};
 use super::harness::{Harness, namespace, on_alias};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
 use crate::{
-    Action, Command, Commit, Refused, Reply, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowCommand,
+    Action, Command, Commit, NewRound, Refused, Reply, WORKFLOW_MEMBER, WORKFLOW_OUTPUT, WorkflowCommand,
     WorkflowFilter, WorkflowQuery, input_files, reused_item, reused_lists, reused_results,
 };
 
@@ -328,19 +328,8 @@ pub async fn refused_task_fails_its_step(t: &mut Harness) {
     let mut tasks = run.tasks(0, 1, 0..1);
     tasks[0].strict = true;
     tasks[0].task.dependencies = vec![on_alias("missing")];
-    let start = Action::Start {
-        round: 1,
-        total: 1,
-        parallel: 0,
-        max_rounds: None,
-        kind: None,
-        prompt: String::new(),
-        inputs: String::new(),
-        items: Vec::new(),
-        tasks,
-        nested: Vec::new(),
-    };
-    run.drive(0, start).await.unwrap();
+    let start = Start { round: 1, total: 1, ..Start::default() };
+    run.drive(0, Action::Start(NewRound { start, tasks, ..NewRound::default() })).await.unwrap();
     let (step, ended) = (run.step(0).await, run.workflow().await);
     assert_eq!((step.state, ended.state), (StepState::Failed, State::Failed));
     assert!(ended.message.starts_with("step a: "), "{}", ended.message);
@@ -352,20 +341,9 @@ pub async fn offered_task_of_a_step_is_assigned(t: &mut Harness) {
     let mut tasks = run.tasks(0, 1, 0..2);
     tasks[0].offer = Some(worker.clone());
     let id = tasks[0].task.id;
-    let (prompt, inputs) = (String::new(), String::new());
-    let start = Action::Start {
-        round: 1,
-        total: 2,
-        parallel: 0,
-        max_rounds: None,
-        kind: None,
-        prompt,
-        inputs,
-        items: Vec::new(),
-        tasks,
-        nested: Vec::new(),
-    };
-    let drive = WorkflowCommand::Drive { workflow: run.key(), step: 0, action: Box::new(start) };
+    let start = Start { round: 1, total: 2, ..Start::default() };
+    let action = Box::new(Action::Start(NewRound { start, tasks, ..NewRound::default() }));
+    let drive = WorkflowCommand::Drive { workflow: run.key(), step: 0, action };
     let Ok(Reply::Driven(offered)) = run.apply(drive).await else { panic!("not driven") };
     let assigned: Vec<_> = offered.iter().map(|task| (task.id, task.state)).collect();
     assert_eq!(assigned, [(id, TaskState::Assigned)]);

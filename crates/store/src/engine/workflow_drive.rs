@@ -5,7 +5,7 @@ use rota_core::workflow::{COMPENSATION, Kind, Rejected, Step, StepCommand, StepS
 use rota_core::{TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{Action, Backend, Create, Error, StepKey, reused_list, reused_results, step_items};
+use crate::{Action, Backend, Create, Error, NewRound, StepKey, reused_list, reused_results, step_items};
 
 impl<B: Backend> Engine<B> {
     pub(super) fn put_output(&mut self, key: StepKey, output: Option<Bytes>) {
@@ -25,24 +25,13 @@ impl<B: Backend> Engine<B> {
     ) -> Result<Result<Vec<TaskKey>, Rejected>, Error> {
         let done = match action {
             Action::Skip => self.apply_step(key, StepCommand::Skip, now)?,
-            Action::Start {
-                round,
-                total,
-                parallel,
-                max_rounds,
-                kind,
-                prompt,
-                inputs,
-                items,
-                tasks,
-                nested,
-            } => {
+            Action::Start(NewRound { start, items, tasks, nested }) => {
                 if let Some(why) = self.no_room_for_nested(&nested)? {
-                    let fail = StepCommand::Fail { round, state: StepState::Ready, created: 0, message: why };
+                    let (round, state) = (start.round, StepState::Ready);
+                    let fail = StepCommand::Fail { round, state, created: 0, message: why };
                     return Ok(self.apply_step(key, fail, now)?.map(|()| Vec::new()));
                 }
-                let start = StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs };
-                if let Err(rejected) = self.apply_step(key, start, now)? {
+                if let Err(rejected) = self.apply_step(key, StepCommand::Start(start), now)? {
                     return Ok(Err(rejected));
                 }
                 let parts = (0..).zip(items).map(|(part, body)| ((key.0, step_items(key.1, part)), body));

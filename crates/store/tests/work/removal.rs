@@ -1,10 +1,12 @@
 //! Rows that a commit removes of a workflow.
 
 use bytes::Bytes;
-use rota_core::workflow::{Command as Apply, Kind, Step, StepCommand, Workflow};
+use rota_core::workflow::{Command as Apply, Kind, Start, Step, StepCommand, Workflow};
 use rota_core::{WorkflowId, WorkflowKey};
 use rota_store::engine::Engine;
-use rota_store::{Action, Command, CreateWorkflow, NewStep, Reader, Reply, WorkflowCommand, WorkflowQuery};
+use rota_store::{
+    Action, Command, CreateWorkflow, NewRound, NewStep, Reader, Reply, WorkflowCommand, WorkflowQuery,
+};
 use uuid::Uuid;
 
 use super::{Counting, calls, namespace};
@@ -72,20 +74,8 @@ fn steps_are_removed_in_pieces() {
 fn removal_is_bounded_in_bytes() {
     let (mut engine, key) = with_workflow(20);
     for step in 0..20 {
-        let (prompt, inputs) = (String::new(), String::new());
-        let (items, tasks) = (Vec::new(), Vec::new());
-        let action = Box::new(Action::Start {
-            round: 1,
-            total: 0,
-            parallel: 0,
-            max_rounds: None,
-            kind: None,
-            prompt,
-            inputs,
-            items,
-            tasks,
-            nested: Vec::new(),
-        });
+        let start = Start { round: 1, ..Start::default() };
+        let action = Box::new(Action::Start(NewRound { start, ..NewRound::default() }));
         calls(&mut engine, vec![WorkflowCommand::Drive { workflow: key, step, action }.into()]);
         let output = Some(Bytes::from(vec![7; 1 << 20]));
         let (namespace, command) = (namespace(), StepCommand::Signal);

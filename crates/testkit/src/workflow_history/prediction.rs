@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use rota_core::workflow::{
-    Change, Follow, Kind, MAX_ROUNDS, State, Step, StepCommand, StepState, TaskEnd, Workflow,
+    Change, Follow, Kind, MAX_ROUNDS, Start, State, Step, StepCommand, StepState, TaskEnd, Workflow,
 };
 use rota_core::{Namespace, Timestamp, WorkflowId};
 use rota_proto::v1::{self, OnStepFailure, step_wait, workflow_step};
@@ -123,9 +123,7 @@ impl Ended {
             let count = u32::try_from(of_round.clone().count())?;
             let is_last = given == status.round;
             let total = if is_last { u32::try_from(status.tasks_total)? } else { count };
-            let (prompt, inputs) = (String::new(), String::new());
-            let (parallel, max_rounds, kind) = (0, None, None);
-            commands.push(StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs });
+            commands.push(StepCommand::Start(Start { round, total, ..Start::default() }));
             let has_succeeded = match waited(spec, status) {
                 Some(command) => {
                     commands.push(command);

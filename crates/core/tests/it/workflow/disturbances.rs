@@ -75,10 +75,7 @@ impl World {
 pub(super) fn may_come_again(command: &StepCommand) -> bool {
     matches!(
         command,
-        StepCommand::Skip
-            | StepCommand::Start { .. }
-            | StepCommand::Reuse { .. }
-            | StepCommand::Finish { .. }
+        StepCommand::Skip | StepCommand::Start(_) | StepCommand::Reuse { .. } | StepCommand::Finish { .. }
     )
 }
 

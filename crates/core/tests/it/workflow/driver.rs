@@ -34,10 +34,9 @@ impl World {
                 self.step(index, StepCommand::Reuse { round, total, inputs: String::new(), lists: 0 });
             }
             StepState::Ready => {
-                let (total, parallel, prompt) = (plan.items, plan.parallel, String::new());
-                let (inputs, max_rounds, kind) = (String::new(), None, None);
-                let start = StepCommand::Start { round, total, parallel, max_rounds, kind, prompt, inputs };
-                self.step(index, start);
+                let (total, parallel) = (plan.items, plan.parallel);
+                let start = Start { round, total, parallel, ..Start::default() };
+                self.step(index, StepCommand::Start(start));
             }
             StepState::Ending => self.step(index, StepCommand::Finish { round, again: round < plan.rounds }),
             _ if step.compensation == Some(StepState::Ready) => {

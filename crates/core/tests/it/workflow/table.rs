@@ -118,8 +118,7 @@ impl Made {
 }
 
 fn start(total: u32) -> StepCommand {
-    let (prompt, inputs) = (String::new(), String::new());
-    StepCommand::Start { round: 1, total, parallel: 0, max_rounds: None, kind: None, prompt, inputs }
+    StepCommand::Start(Start { round: 1, total, ..Start::default() })
 }
 
 pub(super) fn cancel() -> Command {
@@ -258,7 +257,7 @@ fn step_label(command: &StepCommand) -> String {
         StepCommand::Admit => "Admit",
         StepCommand::Replace => "Replace",
         StepCommand::Skip => "Skip",
-        StepCommand::Start { .. } => "Start",
+        StepCommand::Start(_) => "Start",
         StepCommand::Reuse { .. } => "Reuse",
         StepCommand::Created { .. } => "Created",
         StepCommand::Fail { .. } => "Fail",

@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use rota_core::target::Target;
 use rota_core::task::{Task, Trace};
 use rota_core::workflow::{
-    COMPENSATION, Command as Apply, Group, Kind, Parent, Place, Resolution, Resolved, Step, StepCommand,
-    StepRef, StepState, Workflow,
+    COMPENSATION, Command as Apply, Group, Kind, Parent, Place, Resolution, Resolved, Start, Step,
+    StepCommand, StepRef, StepState, Workflow,
 };
 use rota_core::{Timestamp, WorkflowId};
 use rota_store::memory::InMemoryStore;
 use rota_store::{
-    Action, AddStep, Command, Create, CreateWorkflow, Given, Need, NewStep, Reader, WorkflowCommand,
-    WorkflowQuery,
+    Action, AddStep, Command, Create, CreateWorkflow, Given, Need, NewRound, NewStep, Reader,
+    WorkflowCommand, WorkflowQuery,
 };
 use uuid::Uuid;
 
@@ -277,8 +277,8 @@ fn action(step: &Step, choice: u8, view: &Workflows, tasks: &[Option<Task>]) -> 
             let (tasks, nested) = parts(of, &started, tasks);
             let items = vec![Bytes::from(vec![choice; 3])];
             let (prompt, inputs) = ("Why?".to_owned(), "inputs".to_owned());
-            let (max_rounds, kind) = (None, None);
-            Action::Start { round, total, parallel, max_rounds, kind, prompt, inputs, items, tasks, nested }
+            let start = Start { round, total, parallel, prompt, inputs, ..Start::default() };
+            Action::Start(NewRound { start, items, tasks, nested })
         }
         StepState::Running => {
             let (tasks, nested) = parts(of, step, tasks);
