@@ -174,7 +174,7 @@ impl Move<'_> {
     }
 
     fn start(&mut self, start: Start) {
-        let Start { round, total, parallel, max_rounds, kind, prompt, inputs } = start;
+        let Start { round, total, parallel, max_rounds, kind, question, template, inputs } = start;
         if round == 1 {
             self.step.inputs = inputs;
             self.step.max_rounds = max_rounds.unwrap_or(self.step.max_rounds);
@@ -184,16 +184,14 @@ impl Move<'_> {
         let due = match self.step.kind {
             Kind::Task | Kind::Workflow => {
                 (self.step.total, self.step.parallel) = (total, parallel);
-                if self.step.kind == Kind::Workflow {
-                    self.step.prompt = prompt;
-                }
+                self.step.template = template;
                 if total == 0 {
                     self.close("");
                 }
                 return;
             }
             Kind::Approval { deadline, .. } => {
-                self.step.prompt = prompt;
+                self.step.question = question;
                 deadline
             }
             Kind::Sleep { duration } => Some(duration),

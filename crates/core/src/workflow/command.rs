@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kind, NestedCommand, Resolved, State, StepState};
+use super::{Kind, NestedCommand, Resolved, State, StepState, TemplateRef};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -55,8 +55,10 @@ pub struct Start {
     pub max_rounds: Option<u32>,
     /// The kind with the times for which it waits, if they are expressions.
     pub kind: Option<Kind>,
-    /// Question of an approval, or template of a workflow.
-    pub prompt: String,
+    /// Question of an approval.
+    pub question: String,
+    /// Template of the workflows of the round.
+    pub template: Option<Box<TemplateRef>>,
     /// Digest of all that.
     pub inputs: String,
 }

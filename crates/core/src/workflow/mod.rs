@@ -15,6 +15,7 @@ mod nested;
 mod phases;
 mod state;
 mod step;
+mod template;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use nested::{
 };
 pub use state::{State, StepState};
 pub use step::{Kind, Step};
+pub use template::TemplateRef;
 
 use crate::task::Trace;
 use crate::{Namespace, Timestamp, WorkflowId, WorkflowKey};

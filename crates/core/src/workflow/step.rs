@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Group, Resolved, StepState, no, none, zero};
+use super::{Group, Resolved, StepState, TemplateRef, no, none, zero};
 use crate::{TaskId, Timestamp, WorkflowKey};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,7 @@ impl Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Step {
     #[serde(skip)]
     pub workflow: WorkflowKey,
@@ -118,9 +119,12 @@ pub struct Step {
     pub paused_for: Duration,
     #[serde(default, skip_serializing_if = "Duration::is_zero")]
     pub away: Duration,
-    /// Question of an approval; template of a workflow, with its version after `@`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub prompt: String,
+    /// Question of an approval. Earlier versions have stored it under this name.
+    #[serde(default, rename = "prompt", skip_serializing_if = "String::is_empty")]
+    pub question: String,
+    /// Version of a template of which the workflows of the round are made, if they are.
+    #[serde(default, skip_serializing_if = "none")]
+    pub template: Option<Box<TemplateRef>>,
     /// Whether its signal has arrived.
     #[serde(default, skip_serializing_if = "no")]
     pub signalled: bool,
@@ -204,7 +208,8 @@ impl Step {
             due_after_pause: None,
             paused_for: Duration::ZERO,
             away: Duration::ZERO,
-            prompt: String::new(),
+            question: String::new(),
+            template: None,
             signalled: false,
             has_output: false,
             compensation: None,

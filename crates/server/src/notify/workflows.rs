@@ -160,7 +160,7 @@ impl Notification {
             deadline: step.and_then(|step| step.due).map(wire::time::rfc3339),
             alias: workflow.alias.clone().unwrap_or_default(),
             title: cut(&workflow.title),
-            message: cut(step.map_or(&workflow.message, |step| &step.prompt)),
+            message: cut(step.map_or(&workflow.message, |step| &step.question)),
             command,
             ..Data::default()
         };

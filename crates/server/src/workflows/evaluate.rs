@@ -5,22 +5,21 @@ use std::sync::OnceLock;
 
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::task::Trace;
 use rota_core::workflow::{
     COMPENSATION, Kind, MAX_ITEMS, MAX_NESTED_ITEMS, MAX_TASKS_PER_COMMIT, Start, Step, StepRef, StepState,
     Workflow,
 };
 use rota_expressions::{Expression, Template, Values};
-use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
-use rota_store::{Action, Create, NewRound};
+use rota_store::{Action, Create};
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
 
 use super::around::Around;
 use super::fill::TaskTemplate;
+use super::round::{self, Round};
 use super::values::{self, NoFill, NoValues};
-use super::{bounds, compensations, nested, reuse, typed};
+use super::{compensations, nested, reuse, typed};
 use crate::grpc::{Creator, Kept};
 use crate::wire::workflow::{self as wire, Files, MAX_VALUES, StoredStep};
 
@@ -126,15 +125,10 @@ async fn attempt(
                 return Err(failed("it has no task"));
             };
             let task = TaskTemplate::new(&spec, task, "task.limits", files)?;
-            let (window, values) = match values::items(store, step, created).await? {
-                Some(window) => (Some(window), read(task.reads(&stored.seen)?).await?),
-                // One task, or a fan-out that an earlier version has started.
-                None => {
-                    let values = read(stored.seen).await?;
-                    let after = |list: Vec<Value>| list.into_iter().skip(created as usize).collect();
-                    (items(&spec, &values)?.map(after), values)
-                }
-            };
+            let stored_items = values::items(store, step, created).await?;
+            let seen = if stored_items.is_some() { task.reads(&stored.seen)? } else { stored.seen };
+            let values = read(seen).await?;
+            let window = round::window(stored_items, step, &spec, &values)?;
             let fill = |values: &Values| task.fill(values);
             let specs = fill_next(fill, &values, created, most(step), window.as_deref())?;
             let (tasks, kept) =
@@ -176,68 +170,44 @@ async fn start(
     values: &Values,
     files: &Files,
 ) -> Result<Next, NoValues> {
-    let mut prompt = String::new();
+    let mut question = String::new();
     if let Some(v1::workflow_step::Kind::Approval(approval)) = &spec.kind {
         let template = Template::parse(&approval.prompt).map_err(failed)?;
-        prompt = template.evaluate_text(values).map_err(failed)?;
-        rota_core::text::prefix(&prompt, 4 << 10).to_owned().clone_into(&mut prompt);
+        let text = template.evaluate_text(values).map_err(failed)?;
+        rota_core::text::prefix(&text, 4 << 10).clone_into(&mut question);
     }
-    let items = items(spec, values)?;
-    let items = items.as_deref();
+    let round = Round::new(step, spec, values)?;
     if step.kind == Kind::Workflow {
-        return nested::start(creator, workflow, step, spec, values, files, items).await;
+        return nested::start(creator, workflow, round, spec, values, files).await;
     }
     let task = match &spec.kind {
         Some(v1::workflow_step::Kind::Task(task)) => Some(task),
         _ => None,
     };
-    let total = match items {
-        Some(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
-        None => u32::from(task.is_some()),
-    };
-    let planned = bounds::planned(step, spec, values, total)?;
-    let is_first = step.round <= 1;
-    // The digest of a small fan-out covers all of its tasks.
-    let count = if is_first && total as usize <= MAX_TASKS_PER_COMMIT { total } else { most(&planned) };
+    let (planned, items) = (&round.planned, round.items.as_deref());
     let mut specs = match task {
         Some(task) => {
             let task = TaskTemplate::new(spec, task, "task.limits", files)?;
-            fill_next(|values| task.fill(values), values, 0, count, items)?
+            fill_next(|values| task.fill(values), values, 0, round.count(), items)?
         }
         None => Vec::new(),
     };
     let mut inputs = String::new();
-    if is_first {
-        let all = (specs.len() == total as usize).then_some(specs.as_slice());
+    if round.is_first() {
+        let all = (specs.len() == planned.total as usize).then_some(specs.as_slice());
         let mut named: BTreeSet<_> = specs.iter().map(|task| task.kind.as_str()).collect();
         named.extend(task.filter(|_| all.is_none()).map(|task| task.kind.as_str()));
         named.remove("");
         let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(not_now)?;
-        inputs = reuse::digest(spec, &prompt, items, all, &kinds, &Value::Null, values)?;
-        if let Some(reused) = reuse::find(creator, workflow, &planned, spec, values, &inputs, needs).await? {
+        inputs = reuse::digest(spec, &question, items, all, &kinds, &Value::Null, values)?;
+        if let Some(reused) = reuse::find(creator, workflow, planned, spec, values, &inputs, needs).await? {
             return Ok(reused);
         }
     }
-    specs.truncate(most(&planned) as usize);
-    let (tasks, kept) = create_all(creator, workflow, &planned, spec.priority, specs).await?;
-    let parts = match items {
-        Some(items) if tasks.len() < items.len() || step.compensates_each => items
-            .chunks(values::ITEMS)
-            .map(|part| Value::from(part).to_string().into_bytes().into())
-            .collect(),
-        _ => Vec::new(),
-    };
-    let start = Start {
-        round: step.round,
-        total,
-        parallel: planned.parallel,
-        max_rounds: Some(planned.max_rounds),
-        kind: typed::kind(spec)?,
-        prompt,
-        inputs,
-    };
-    let action = Action::Start(NewRound { start, items: parts, tasks, nested: Vec::new() });
-    Ok(Next { action, kept })
+    specs.truncate(most(planned) as usize);
+    let (tasks, kept) = create_all(creator, workflow, planned, spec.priority, specs).await?;
+    let start = Start { kind: typed::kind(spec)?, question, inputs, ..Start::default() };
+    Ok(Next { action: round.start(start, tasks, Vec::new()), kept })
 }
 
 /// Returns the number of tasks that the next command creates, at most.
@@ -331,19 +301,8 @@ async fn create(
     priority: Option<i32>,
     place: StepRef,
 ) -> Result<(Create, Kept), NoValues> {
-    if spec.owner.is_empty() {
-        spec.owner.clone_from(&workflow.owner);
-    }
-    if spec.title.is_empty() {
-        spec.title.clone_from(&place.name);
-    }
-    let mut labels = workflow.labels.clone();
-    // Its resource is the workflow's: an operator looks for one of each task with the label.
-    labels.remove(CLUSTER);
+    let (labels, trace) = round::inherit(workflow, &place.name, &mut spec.owner, &mut spec.title);
     let given = v1::Task { spec: Some(spec), labels, priority, ..v1::Task::default() };
-    let parent = &workflow.trace;
-    let trace =
-        Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
     let prepared = creator.prepare_step(workflow.namespace.clone(), trace, given, place).await;
     prepared.map_err(not_now)
 }

@@ -3,7 +3,6 @@
 //! the step, so that a repeated one changes nothing.
 
 mod around;
-mod bounds;
 mod compensations;
 mod driver;
 mod evaluate;
@@ -14,6 +13,7 @@ mod queue;
 mod ready;
 mod reuse;
 mod room;
+mod round;
 mod typed;
 mod values;
 pub(crate) mod watched;

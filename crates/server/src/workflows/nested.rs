@@ -6,19 +6,18 @@ use std::ops::Range;
 use bytes::Bytes;
 use pbjson_types::Struct;
 use prost::Message;
-use rota_core::task::Trace;
-use rota_core::workflow::{MAX_DEPTH, Parent, Start, State, Step, Workflow};
+use rota_core::workflow::{MAX_DEPTH, Parent, Start, State, Step, TemplateRef, Workflow};
 use rota_expressions::Values;
-use rota_proto::labels::CLUSTER;
 use rota_proto::num::whole;
 use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind;
-use rota_store::{Action, CreateWorkflow, NewRound, WorkflowQuery};
+use rota_store::{Action, CreateWorkflow, WorkflowQuery};
 use serde_json::{Map, Value, json};
 
 use super::evaluate::{self, Next, failed, fill_next, most, not_now};
+use super::reuse;
+use super::round::{self, Round};
 use super::values::{self, NoFill, NoValues};
-use super::{bounds, reuse};
 use crate::grpc::{Creator, template_at};
 use crate::store_client::StoreClient;
 use crate::wire::template;
@@ -34,8 +33,7 @@ const MAX_SPECS: usize = 4 << 20;
 /// What the workflows of a step are made of, in all of a round.
 enum Base {
     Spec(Box<v1::WorkflowSpec>),
-    /// A version of a template, as `name@version#uid`.
-    Template(Box<v1::WorkflowTemplateSpec>, String),
+    Template(Box<v1::WorkflowTemplateSpec>, Box<TemplateRef>),
 }
 
 impl Base {
@@ -44,30 +42,29 @@ impl Base {
         store: &StoreClient,
         workflow: &Workflow,
         given: &v1::SubWorkflow,
-        started_with: &str,
+        started_with: Option<&TemplateRef>,
     ) -> Result<Self, NoValues> {
         if let Some(spec) = &given.spec {
             return Ok(Self::Spec(Box::new(spec.clone())));
         }
-        let (named, uid) = started_with.split_once('#').unwrap_or((started_with, ""));
-        let version = named.rsplit_once('@').and_then(|(_, version)| version.parse().ok());
         let (name, pinned) = template::name("template", &given.template).map_err(not_now)?;
+        let version = started_with.map(|started| started.version).filter(|version| *version > 0);
         let found =
             template_at(store, workflow.namespace.clone(), name.clone(), version.unwrap_or(pinned)).await;
         let found = found.map_err(not_now)?;
         // Rounds of earlier versions have none.
-        if !uid.is_empty() && uid != found.uid {
+        if started_with.is_some_and(|started| !started.uid.is_empty() && started.uid != found.uid) {
             let why = format!("template {name} was deleted and created again since the round began");
             return Err(failed(why));
         }
-        let named = format!("{name}@{}#{}", found.version, found.uid);
-        Ok(Self::Template(Box::new(found.spec.unwrap_or_default()), named))
+        let template = TemplateRef { name, version: found.version, uid: found.uid };
+        Ok(Self::Template(Box::new(found.spec.unwrap_or_default()), Box::new(template)))
     }
 
-    fn name(&self) -> &str {
+    fn template(&self) -> Option<&TemplateRef> {
         match self {
-            Self::Spec(_) => "",
-            Self::Template(_, name) => name,
+            Self::Spec(_) => None,
+            Self::Template(_, template) => Some(template),
         }
     }
 
@@ -95,7 +92,7 @@ async fn prepare(
     workflow: &Workflow,
     spec: &v1::WorkflowStep,
     values: &Values,
-    started_with: &str,
+    started_with: Option<&TemplateRef>,
     (from, count, items): (u32, u32, Option<&[Value]>),
 ) -> Result<(Base, Vec<Struct>), NoValues> {
     match &spec.kind {
@@ -148,47 +145,29 @@ fn inputs(
 pub(super) async fn start(
     creator: &Creator,
     workflow: &Workflow,
-    step: &Step,
+    round: Round,
     spec: &v1::WorkflowStep,
     values: &Values,
     files: &Files,
-    items: Option<&[Value]>,
 ) -> Result<Next, NoValues> {
     let store = &creator.store;
-    let total = items.map_or(1, |items| u32::try_from(items.len()).unwrap_or(u32::MAX));
-    let planned = bounds::planned(step, spec, values, total)?;
-    let is_first = step.round <= 1;
-    let count = if is_first { total } else { most(&planned) };
-    let (base, mut filled) = prepare(store, workflow, spec, values, "", (0, count, items)).await?;
+    let (planned, items) = (&round.planned, round.items.as_deref());
+    let (base, mut filled) = prepare(store, workflow, spec, values, None, (0, round.count(), items)).await?;
     let mut digest = String::new();
     // One whose inputs need much work, or are large, runs again in each rerun.
-    if is_first && filled.len() == total as usize {
+    if round.is_first() && filled.len() == planned.total as usize {
         let filled = serde_json::to_value(&filled).map_err(failed)?;
         let nested = json!([base.content()?, filled]);
         digest = reuse::digest(spec, "", items, None, &BTreeMap::new(), &nested, values)?;
-        if let Some(reused) = reuse::find(creator, workflow, &planned, spec, values, &digest, &[]).await? {
+        if let Some(reused) = reuse::find(creator, workflow, planned, spec, values, &digest, &[]).await? {
             return Ok(reused);
         }
     }
-    filled.truncate(most(&planned) as usize);
-    let nested = create(store, workflow, &planned, &base, spec, filled, files).await?;
-    let parts = match items {
-        Some(items) if nested.len() < items.len() || step.compensates_each => {
-            let part = |part: &[Value]| Bytes::from(Value::from(part).to_string().into_bytes());
-            items.chunks(values::ITEMS).map(part).collect()
-        }
-        _ => Vec::new(),
-    };
-    let start = Start {
-        round: step.round,
-        total,
-        parallel: planned.parallel,
-        max_rounds: Some(planned.max_rounds),
-        kind: None,
-        prompt: base.name().to_owned(),
-        inputs: digest,
-    };
-    Ok(Action::Start(NewRound { start, items: parts, tasks: Vec::new(), nested }).into())
+    filled.truncate(most(planned) as usize);
+    let nested = create(store, workflow, planned, &base, spec, filled, files).await?;
+    let template = base.template().cloned().map(Box::new);
+    let start = Start { template, inputs: digest, ..Start::default() };
+    Ok(round.start(start, Vec::new(), nested).into())
 }
 
 /// Returns the creation of the next workflows of a round that has started.
@@ -200,12 +179,10 @@ pub(super) async fn more(
     values: &Values,
     files: &Files,
 ) -> Result<Next, NoValues> {
-    let window = match spec.for_each {
-        Some(_) => values::items(store, step, step.created).await?,
-        None => None,
-    };
+    let stored = values::items(store, step, step.created).await?;
+    let window = round::window(stored, step, spec, values)?;
     let next = (step.created, most(step), window.as_deref());
-    let (base, filled) = prepare(store, workflow, spec, values, &step.prompt, next).await?;
+    let (base, filled) = prepare(store, workflow, spec, values, step.template.as_deref(), next).await?;
     let nested = create(store, workflow, step, &base, spec, filled, files).await?;
     let (round, created) = (step.round, step.created);
     Ok(Action::More { round, created, tasks: Vec::new(), nested }.into())
@@ -233,21 +210,11 @@ async fn create(
         let mut spec = base.with(inputs, files)?;
         inherit(given.priority, &mut spec);
         spec.timeout = shorter(spec.timeout, given.timeout);
-        if spec.owner.is_empty() {
-            spec.owner.clone_from(&workflow.owner);
-        }
-        if spec.title.is_empty() {
-            spec.title.clone_from(&step.name);
-        }
+        let (labels, trace) = round::inherit(workflow, &step.name, &mut spec.owner, &mut spec.title);
         bytes += spec.encoded_len();
-        let mut labels = workflow.labels.clone();
-        labels.remove(CLUSTER);
         let new = v1::Workflow { spec: Some(spec), ..v1::Workflow::default() };
-        let template = base.name().split('#').next().unwrap_or_default().to_owned();
+        let template = base.template().map(ToString::to_string).unwrap_or_default();
         let request = v1::CreateWorkflowRequest { workflow: Some(new), template, ..Default::default() };
-        let parent = &workflow.trace;
-        let trace =
-            Trace { span_id: rota_telemetry::traces::span_id(), parent_id: parent.span_id, ..parent.clone() };
         let id = workflow.nested_id(step.index, step.round, item);
         let mut create = wire::check(workflow.namespace.clone(), id, trace, request).map_err(not_now)?;
         // Evaluated already: an input may look like an expression.

@@ -112,7 +112,8 @@ impl Limits {
     }
 }
 
-fn evaluate(text: &str, values: &Values) -> Result<Value, NoValues> {
+/// Returns the result of an expression.
+pub(super) fn evaluate(text: &str, values: &Values) -> Result<Value, NoValues> {
     Expression::parse(text).and_then(|parsed| parsed.evaluate(values)).map(whole).map_err(failed)
 }
 
@@ -121,7 +122,13 @@ fn wrong(path: &str, value: &Value, wanted: &str) -> NoValues {
     failed(format!("{path} is {}, and must be {wanted}", rota_core::text::prefix(&text, 100)))
 }
 
-fn number<T: TryFrom<i64>>(path: &str, value: Value, least: i64, most: i64) -> Result<T, NoValues> {
+/// Returns a whole number within these bounds.
+pub(super) fn number<T: TryFrom<i64>>(
+    path: &str,
+    value: Value,
+    least: i64,
+    most: i64,
+) -> Result<T, NoValues> {
     let found = value.as_i64().filter(|number| (least..=most).contains(number));
     let wanted = match most {
         i64::MAX => format!("a whole number from {least} on"),

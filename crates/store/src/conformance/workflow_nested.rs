@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rota_core::task::Trace;
 use rota_core::workflow::{
-    Command as Apply, Kind, MAX_NESTED, Parent, Start, State, Step, StepCommand, StepRef, StepState, Workflow,
+    Command as Apply, Kind, MAX_NESTED, Parent, Start, State, Step, StepCommand, StepRef, StepState,
+    TemplateRef, Workflow,
 };
 use rota_core::{WorkflowId, WorkflowKey};
 use uuid::Uuid;
@@ -44,9 +45,13 @@ pub(super) fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
     create
 }
 
+fn deploy() -> TemplateRef {
+    TemplateRef { name: "deploy".to_owned(), version: 3, uid: "uid".to_owned() }
+}
+
 pub(super) fn start(nested: Vec<CreateWorkflow>, total: u32) -> Action {
-    let (prompt, inputs) = ("deploy@3".to_owned(), "inputs".to_owned());
-    let start = Start { round: 1, total, prompt, inputs, ..Start::default() };
+    let template = Some(Box::new(deploy()));
+    let start = Start { round: 1, total, template, inputs: "inputs".to_owned(), ..Start::default() };
     Action::Start(NewRound { start, nested, ..NewRound::default() })
 }
 
@@ -81,7 +86,8 @@ async fn nested_end(t: &mut Harness, reloads: bool) {
     let more = vec![inner(&outer, 2, SIGNAL), inner(&outer, 3, SIGNAL)];
     run.drive(0, Action::More { round: 1, created: 2, tasks: Vec::new(), nested: more }).await.unwrap();
     assert_eq!(find(&run, outer.nested_id(0, 1, 3)).await, None, "no more than are wanted");
-    assert_eq!((run.workflow().await.nested, run.step(0).await.prompt.as_str()), (3, "deploy@3"));
+    let template = run.step(0).await.template;
+    assert_eq!((run.workflow().await.nested, template.as_deref()), (3, Some(&deploy())));
     let filter = WorkflowFilter { parent: Some(outer.id), limit: 9, ..WorkflowFilter::default() };
     let nested = run.query(WorkflowQuery::List(filter)).await.workflows;
     let items: Vec<_> = nested.iter().map(|one| one.parent.as_ref().unwrap().step.item).collect();

@@ -148,8 +148,8 @@ impl<'a> Run<'a> {
         parallel: u32,
     ) -> Result<(), Rejected> {
         let tasks = self.tasks(step, round, 0..created);
-        let (prompt, inputs) = ("Why?".to_owned(), format!("inputs of {step}"));
-        let start = Start { round, total, parallel, prompt, inputs, ..Start::default() };
+        let (question, inputs) = ("Why?".to_owned(), format!("inputs of {step}"));
+        let start = Start { round, total, parallel, question, inputs, ..Start::default() };
         self.drive(step, Action::Start(NewRound { start, tasks, ..NewRound::default() })).await
     }
 

@@ -96,7 +96,7 @@ async fn graph(t: &mut Harness, reloads: bool) {
     assert_eq!(run.results(2, 2).await, [Some(Bytes::from_static(b"twice"))]);
 
     run.start(3, 1, 0, 0, 0).await.unwrap();
-    assert_eq!((run.step(3).await.prompt.as_str(), run.driven().await), ("Why?", Vec::new()));
+    assert_eq!((run.step(3).await.question.as_str(), run.driven().await), ("Why?", Vec::new()));
     assert_eq!(run.t.commits.last().unwrap().steps_asking, [(run.key(), 3)]);
     run.t.commits.clear();
     for command in [Apply::Pause { suspend: false }, Apply::RESUME] {

@@ -196,7 +196,7 @@ pub(super) fn cause(workflow: &Workflow, step: &Step) -> Option<v1::Cause> {
                 ("step_running", text, none)
             }
             Kind::Approval { .. } => {
-                let text = format!("step {name} waits for a decision: {}", check::shorten(&step.prompt));
+                let text = format!("step {name} waits for a decision: {}", check::shorten(&step.question));
                 (STEP_APPROVAL, text, format!("decide: rota workflow approve {id} --step {name}, or reject"))
             }
             Kind::Sleep { .. } => ("step_waiting", format!("step {name} waits for its time"), none),

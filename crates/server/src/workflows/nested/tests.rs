@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
-use rota_core::workflow::Kind;
+use rota_core::workflow::{Kind, StepState};
 use rota_core::{Namespace, RouteId, TaskKey, Timestamp, WorkflowId};
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
@@ -85,13 +85,18 @@ impl Reader for Counting {
     }
 }
 
+fn empty_store(reads: &Arc<AtomicUsize>) -> StoreClient {
+    let memory = InMemoryStore::default();
+    let engine = Engine::new(memory.clone(), 0).unwrap();
+    let reader = Counting { inner: memory, reads: Arc::clone(reads) };
+    let store = SingleWriterStore::start(engine, reader, Arc::new(|| Timestamp(1))).unwrap();
+    StoreClient::new(Arc::new(store), Counter::default())
+}
+
 #[tokio::test]
 async fn results_are_read_in_pages() {
-    let (memory, reads) = (InMemoryStore::default(), Arc::new(AtomicUsize::new(0)));
-    let engine = Engine::new(memory.clone(), 0).unwrap();
-    let reader = Counting { inner: memory, reads: Arc::clone(&reads) };
-    let store = SingleWriterStore::start(engine, reader, Arc::new(|| Timestamp(1))).unwrap();
-    let store = StoreClient::new(Arc::new(store), Counter::default());
+    let reads = Arc::new(AtomicUsize::new(0));
+    let store = empty_store(&reads);
     let workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap());
     for (created, pages) in [(0, 0), (1, 1), (OUTCOMES, 1), (OUTCOMES + 1, 2), (256, 4)] {
         let step = Step { created, round: 1, ..Step::new("call".to_owned(), Kind::Workflow) };
@@ -100,4 +105,31 @@ async fn results_are_read_in_pages() {
         assert_eq!((found, bytes), (vec![Value::Null; created as usize], 0));
         assert_eq!(reads.load(Ordering::Relaxed), pages, "{created} workflows");
     }
+}
+
+#[tokio::test]
+async fn items_without_rows_are_evaluated_again() {
+    let store = empty_store(&Arc::default());
+    let workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap());
+    let (state, round, total, created) = (StepState::Running, 1, 3, 1);
+    let step = Step { state, round, total, created, ..Step::new("call".to_owned(), Kind::Workflow) };
+    let spec = json!({
+        "name": "call",
+        "forEach": { "items": "inputs.names" },
+        "workflow": {
+            "inputs": { "name": "${{ item }} is ${{ index }}" },
+            "spec": { "steps": [{ "name": "pause", "wait": { "duration": "1s" } }] },
+        },
+    });
+    let spec: v1::WorkflowStep = serde_json::from_value(spec).unwrap();
+    let values = Values::default().inputs(json!({ "names": ["a", "b", "c"] })).budget(values::MAX_WORK);
+    let more = more(&store, &workflow, &step, &spec, &values, &Files::new()).await;
+    let action = more.map(|next| next.action).unwrap_or_else(|_| panic!("nothing is created"));
+    let Action::More { created, nested, .. } = action else { panic!("{action:?}") };
+    let inputs = nested.iter().map(|create| {
+        let stored = values::decode(create.spec.clone()).unwrap_or_else(|_| panic!("no spec"));
+        serde_json::to_value(stored.spec.unwrap().inputs).unwrap()
+    });
+    let expected = [json!({ "name": "b is 1" }), json!({ "name": "c is 2" })];
+    assert_eq!((created, inputs.collect::<Vec<_>>()), (1, expected.to_vec()));
 }

@@ -276,8 +276,8 @@ fn action(step: &Step, choice: u8, view: &Workflows, tasks: &[Option<Task>]) -> 
             let started = Step { state: StepState::Running, total, parallel, created: 0, ..step.clone() };
             let (tasks, nested) = parts(of, &started, tasks);
             let items = vec![Bytes::from(vec![choice; 3])];
-            let (prompt, inputs) = ("Why?".to_owned(), "inputs".to_owned());
-            let start = Start { round, total, parallel, prompt, inputs, ..Start::default() };
+            let (question, inputs) = ("Why?".to_owned(), "inputs".to_owned());
+            let start = Start { round, total, parallel, question, inputs, ..Start::default() };
             Action::Start(NewRound { start, items, tasks, nested })
         }
         StepState::Running => {
