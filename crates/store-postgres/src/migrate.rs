@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/006_fields.sql"),
     include_str!("migrations/007_reruns.sql"),
     include_str!("migrations/008_search.sql"),
+    include_str!("migrations/009_fields.sql"),
 ];
 
 /// Version with which workflows that were run again are marked.

@@ -41,6 +41,7 @@ pub(crate) fn migrations() -> Migrations<'static> {
         M::up(include_str!("migrations/016_fields.sql")),
         M::up(include_str!("migrations/017_fields.sql")),
         M::up_with_hook(include_str!("migrations/018_reruns.sql"), mark_reruns),
+        M::up(include_str!("migrations/019_fields.sql")),
     ])
 }
 

@@ -126,6 +126,7 @@ fn stored_fields_change_with_the_schema() {
         workflow::Step,
         workflow::StepRef,
         workflow::StepState,
+        workflow::TemplateRef,
     ];
     assert!(
         found == EXPECTED,

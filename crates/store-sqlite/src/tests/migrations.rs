@@ -53,12 +53,12 @@ fn full_disk_refuses_migration_and_changes_nothing() {
     let needed = 3 * 4096 * u64::try_from(pages).unwrap() + 1024 * 1024;
     let error = migrate::to_latest(&mut old, &path, |_| Some(needed - 1)).unwrap_err();
     let Error::Unavailable { message, hint } = error else { panic!("{error}") };
-    assert!(message.contains(&format!("version 4 to 18 needs {needed} bytes")), "{message}");
+    assert!(message.contains(&format!("version 4 to 19 needs {needed} bytes")), "{message}");
     assert!(hint.contains("free space") && hint.contains("previous version"), "{hint}");
     assert_eq!((schema(&old), std::fs::read(&path).unwrap()), before);
     migrations().to_version(&mut old, 4).unwrap();
     migrate::to_latest(&mut old, &path, |_| Some(needed)).unwrap();
-    assert_eq!(schema(&old).0, 18);
+    assert_eq!(schema(&old).0, 19);
     let log = std::fs::metadata(folder.path().join("rota.db-wal")).unwrap();
     assert_eq!(log.len(), 0, "the log has returned its space");
 }
@@ -112,7 +112,7 @@ fn workflows_that_were_run_again_are_marked() {
 fn new_database_needs_no_space_check() {
     let mut connection = Connection::open_in_memory().unwrap();
     migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
-    assert_eq!(schema(&connection).0, 18);
+    assert_eq!(schema(&connection).0, 19);
     // Neither does one that is up to date.
     migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
 }

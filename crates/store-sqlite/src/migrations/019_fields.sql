@@ -1,0 +1,2 @@
+-- Nothing changes but the number. Records of steps have a field (the template of their workflows) that earlier versions drop when they
+-- write a record: they must not open a store that has it.
