@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{Kind, Step, StepState};
+use rota_core::workflow::Step;
 use rota_store::{Commit, Error, StepKey, Store, WorkflowQuery};
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ struct Changed {
 impl Known {
     fn apply(&mut self, step: &Step) {
         let key = (step.workflow, step.index);
-        match step.state == StepState::Running {
+        match step.awaits_decision() {
             true => drop(self.waiting.insert(key)),
             false => drop(self.waiting.remove(&key)),
         }
@@ -58,14 +58,10 @@ impl Known {
     }
 }
 
-fn is_approval(step: &Step) -> bool {
-    matches!(step.kind, Kind::Approval { .. })
-}
-
 impl Approvals {
     /// Takes in the steps that a commit has changed or removed.
     pub(crate) fn observe(&self, commit: &Commit) {
-        let mut approvals = commit.steps.iter().filter(|step| is_approval(step)).peekable();
+        let mut approvals = commit.steps.iter().filter(|step| step.is_approval()).peekable();
         if approvals.peek().is_none() && commit.removed_workflows.is_empty() {
             return;
         }
@@ -122,7 +118,7 @@ impl Approvals {
                 !changed.steps.contains(&(step.workflow, step.index))
                     && !changed.removed.contains(&step.workflow)
             };
-            for step in rows.steps.iter().filter(|step| is_approval(step)).filter(unchanged) {
+            for step in rows.steps.iter().filter(|step| step.is_approval()).filter(unchanged) {
                 known.apply(step);
             }
         }
@@ -134,6 +130,7 @@ mod tests {
     use std::sync::Arc;
 
     use futures::FutureExt;
+    use rota_core::workflow::{Kind, StepState};
 
     use super::*;
 

@@ -9,7 +9,7 @@ const workflow = (name: string, state = "RUNNING"): Workflow => ({
 const step = (name: string, state: "RUNNING" | "SUCCEEDED" = "RUNNING", more = {}): StepStatus => ({
   name,
   state: `STEP_STATE_${state}`,
-  prompt: "?",
+  kind: "STEP_KIND_APPROVAL",
   ...more,
 });
 const names = (all: ReturnType<typeof applied>) =>
@@ -19,7 +19,7 @@ test("approvals come, are decided, and go with their workflow", () => {
   let all = applied([], { workflow: workflow("a"), approvals: [step("x", "RUNNING", { index: 2 })] });
   all = applied(all, {
     workflow: workflow("b"),
-    approvals: [step("z"), step("task", "RUNNING", { tasksTotal: 1 })],
+    approvals: [step("z"), step("other", "RUNNING", { kind: "STEP_KIND_TASK", prompt: "?" })],
   });
   all = applied(all, { workflow: workflow("a"), approvals: [step("y", "RUNNING", { index: 1 })] });
   expect(names(all)).toEqual([

@@ -46,7 +46,7 @@ const inOrder = (steps: StepStatus[]) => steps.sort((one, other) => (one.index ?
 
 /** Whether a step waits for the decision of a person. */
 export function isApproval(step: StepStatus): boolean {
-  return step.state === "STEP_STATE_RUNNING" && step.prompt !== undefined && !step.tasksTotal;
+  return step.kind === "STEP_KIND_APPROVAL" && step.state === "STEP_STATE_RUNNING";
 }
 
 /** Returns the approvals after a change of one workflow, the newest first. */

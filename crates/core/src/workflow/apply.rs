@@ -108,10 +108,10 @@ impl Move<'_> {
                 }
             }
             StepCommand::Decide { approves, message } => {
-                if !matches!(self.step.kind, Kind::Approval { .. }) {
+                if !self.step.is_approval() {
                     return Err(Rejected::NoApproval);
                 }
-                if state != StepState::Running {
+                if !self.step.awaits_decision() {
                     return Err(Rejected::State(state));
                 }
                 if approves {

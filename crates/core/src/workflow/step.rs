@@ -243,6 +243,16 @@ impl Step {
         if self.parallel == 0 { left } else { left.min(self.parallel.saturating_sub(self.open())) }
     }
 
+    /// Whether a person decides it.
+    pub fn is_approval(&self) -> bool {
+        matches!(self.kind, Kind::Approval { .. })
+    }
+
+    /// Whether it waits for the decision of a person.
+    pub fn awaits_decision(&self) -> bool {
+        self.is_approval() && self.state == StepState::Running
+    }
+
     /// Whether it continues only by a command of the driver.
     pub fn needs_driver(&self) -> bool {
         self.state == StepState::Ready && !self.waits_for_group()

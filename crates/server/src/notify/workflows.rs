@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rota_core::workflow::{Kind, State, Step, StepState, Workflow};
+use rota_core::workflow::{State, Step, Workflow};
 use rota_core::{TaskKey, Timestamp, WorkflowKey};
 use rota_store::{Commit, Error, WorkflowQuery};
 
@@ -39,9 +39,8 @@ fn ended(workflow: &Workflow) -> Option<Place> {
 }
 
 fn asks(step: &Step) -> Option<Place> {
-    let waits = matches!(step.kind, Kind::Approval { .. }) && step.state == StepState::Running;
     // Those of earlier versions have the time only if they have a deadline.
-    let since = step.waits_since.or(step.ready_at).filter(|_| waits)?;
+    let since = step.waits_since.or(step.ready_at).filter(|_| step.awaits_decision())?;
     Some((since, What::Asks(step.workflow, step.index)))
 }
 
@@ -184,6 +183,7 @@ impl Notification {
 
 #[cfg(test)]
 mod tests {
+    use rota_core::workflow::{Kind, StepState};
     use rota_core::{Namespace, WorkflowId};
     use uuid::Uuid;
 

@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
-use rota_core::workflow::Kind;
 use rota_core::{Namespace, WorkflowId, WorkflowKey};
 use rota_store::Commit;
 use tokio::sync::Notify;
@@ -76,7 +75,7 @@ impl WorkflowLog {
             let entry = all.entry(workflow.key).or_insert_with(|| change(workflow.key));
             entry.name = Some((workflow.namespace.clone(), workflow.id));
         }
-        for step in commit.steps.iter().filter(|step| matches!(step.kind, Kind::Approval { .. })) {
+        for step in commit.steps.iter().filter(|step| step.is_approval()) {
             all.entry(step.workflow).or_insert_with(|| change(step.workflow)).approvals.push(step.index);
         }
         let mut changes = self.changes.lock();

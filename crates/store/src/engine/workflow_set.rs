@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rota_core::workflow::{self, Kind, NestedCommand, Rejected, Step, StepCommand, StepState, Workflow};
+use rota_core::workflow::{self, NestedCommand, Rejected, Step, StepCommand, Workflow};
 use rota_core::{WorkflowId, WorkflowKey};
 use rustc_hash::FxHashMap;
 
@@ -28,13 +28,6 @@ pub(super) struct StepEntry {
     /// The spec of a new one.
     pub(super) new: Option<Bytes>,
     pub(super) changed: bool,
-}
-
-impl StepEntry {
-    /// Whether the step waits for a person.
-    pub(super) fn asks(&self) -> bool {
-        self.step.state == StepState::Running && matches!(self.step.kind, Kind::Approval { .. })
-    }
 }
 
 /// Workflows and steps in a batch: `None` for one that does not exist.

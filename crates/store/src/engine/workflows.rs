@@ -269,7 +269,7 @@ impl<B: Backend> Engine<B> {
         else {
             return Ok(Err(Rejected::Outdated));
         };
-        let (had_ended, asked) = (entry.workflow.state.is_final(), step.asks());
+        let (had_ended, asked) = (entry.workflow.state.is_final(), step.step.awaits_decision());
         // One that the batch has changed already is written anyway.
         let before = (!entry.changed).then(|| entry.workflow.clone());
         let change = match entry.workflow.apply_to(&mut step.step, command, now) {
@@ -278,7 +278,7 @@ impl<B: Backend> Engine<B> {
         };
         let ends = !had_ended && entry.workflow.state.is_final();
         let changes = before.is_some_and(|before| entry.workflow != before);
-        set.asking.extend((!asked && step.asks()).then_some(key));
+        set.asking.extend((!asked && step.step.awaits_decision()).then_some(key));
         set.ended.extend(ends.then_some(key.0));
         if changes {
             set.change_workflow(key.0);

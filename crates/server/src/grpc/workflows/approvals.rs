@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::{StepState, Workflow};
+use rota_core::workflow::Workflow;
 use rota_proto::v1;
 use rota_store::{StepKey, WorkflowQuery};
 use tonic::Status;
@@ -47,7 +47,7 @@ impl Workflows {
             };
             if let Some(workflow) = known.as_ref().filter(is_wanted)
                 && let Some(step) = self.query(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?.steps.pop()
-                && step.state == StepState::Running
+                && step.awaits_decision()
             {
                 let approval = v1::PendingApproval {
                     workflow: Some(wire::workflow(workflow, None, None)),

@@ -84,6 +84,16 @@ fn group(group: Option<&workflow::Group>) -> String {
     group.map(|group| group.name.clone()).unwrap_or_default()
 }
 
+fn step_kind(kind: workflow::Kind) -> v1::StepKind {
+    match kind {
+        workflow::Kind::Task => v1::StepKind::Task,
+        workflow::Kind::Workflow => v1::StepKind::Workflow,
+        workflow::Kind::Approval { .. } => v1::StepKind::Approval,
+        workflow::Kind::Sleep { .. } => v1::StepKind::Sleep,
+        workflow::Kind::Signal { .. } => v1::StepKind::Signal,
+    }
+}
+
 pub(crate) fn step_state(state: workflow::StepState) -> v1::StepState {
     match state {
         workflow::StepState::Waiting => v1::StepState::Waiting,
@@ -145,5 +155,6 @@ pub(crate) fn step(workflow: &Workflow, record: &Step) -> v1::StepStatus {
         last_workflow: last_workflow.map(|id| id.to_string()).unwrap_or_default(),
         compensation_failures: num::to_i32(record.compensation_failures()),
         resolved_compensation: record.resolved.as_deref().map(resolved),
+        kind: step_kind(record.kind).into(),
     }
 }
