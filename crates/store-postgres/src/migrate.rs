@@ -1,10 +1,9 @@
 //! Schema migrations, each in a transaction, under an advisory lock: several processes may start at a time.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rota_core::workflow::Workflow;
-use rota_store::Error;
+use rota_store::{Error, Reruns};
 use rota_store::codec::{encode, stored};
 use tokio_postgres::Client;
 
@@ -87,27 +86,22 @@ async fn migrate(client: &Client, migrations: &[&str]) -> Result<(), Fault> {
 /// Names the newest rerun in each workflow that was run again: earlier versions named only the earlier workflow, in the rerun.
 async fn mark_reruns(client: &Client) -> Result<(), Fault> {
     let page = "SELECT key, record FROM workflows WHERE shard = $1 AND key > $2 ORDER BY key LIMIT $3";
-    let (mut reruns, mut after, mut unreadable) = (BTreeMap::new(), i64::MIN, 0);
+    let (mut reruns, mut after) = (Reruns::default(), i64::MIN);
     loop {
         let rows = client.query(page, &[&SHARD, &after, &PAGE]).await?;
         let Some(last) = rows.last() else { break };
         after = last.try_get(0)?;
         for row in &rows {
-            let Ok(rerun) = stored::<Workflow>(row.try_get(1)?) else {
-                unreadable += 1;
-                continue;
-            };
-            if let Some(earlier) = rerun.rerun_of {
-                reruns.insert((rerun.namespace, earlier.0), rerun.id);
-            }
+            reruns.see(stored(row.try_get(1)?));
         }
     }
+    let unreadable = reruns.unreadable();
     if unreadable > 0 {
         tracing::warn!(unreadable, "failed to decode workflows, which name no rerun");
     }
     let find = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = $3";
-    for ((namespace, earlier), rerun) in reruns {
-        let found = client.query_opt(find, &[&SHARD, &namespace.as_str(), &earlier]).await?;
+    for ((namespace, earlier), rerun) in reruns.newest() {
+        let found = client.query_opt(find, &[&SHARD, &namespace.as_str(), &earlier.0]).await?;
         let Some(row) = found else { continue };
         let Ok(workflow) = stored::<Workflow>(row.try_get(1)?) else { continue };
         let record = encode(&Workflow { rerun: Some(rerun), ..workflow })?;

@@ -1,11 +1,10 @@
 //! Schema migrations of a database file, in one transaction: the list of them, and the check of the disk space they need.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use rota_core::task::{Dependency, Task};
 use rota_core::workflow::Workflow;
-use rota_store::Error;
+use rota_store::{Error, Reruns};
 use rusqlite::{Connection, Transaction, params};
 use rusqlite_migration::{HookError, HookResult, M, Migrations};
 
@@ -67,27 +66,21 @@ fn add_edges(transaction: &Transaction<'_>) -> HookResult {
 
 /// Names the newest rerun in each workflow that was run again: earlier versions named only the earlier workflow, in the rerun.
 fn mark_reruns(transaction: &Transaction<'_>) -> HookResult {
-    let (mut reruns, mut unreadable) = (BTreeMap::new(), 0);
+    let mut reruns = Reruns::default();
     let mut all = transaction.prepare("SELECT record FROM workflows ORDER BY key")?;
     let mut rows = all.query([])?;
     while let Some(row) = rows.next()? {
-        let record = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-        let Ok(rerun) = stored::<Workflow>(record) else {
-            unreadable += 1;
-            continue;
-        };
-        if let Some(earlier) = rerun.rerun_of {
-            reruns.insert((rerun.namespace, earlier.0), rerun.id);
-        }
+        reruns.see(stored(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?));
     }
+    let unreadable = reruns.unreadable();
     if unreadable > 0 {
         tracing::warn!(unreadable, "failed to decode workflows, which name no rerun");
     }
     let mut find =
         transaction.prepare("SELECT key, record FROM workflows WHERE namespace = ?1 AND id = ?2")?;
     let mut write = transaction.prepare("UPDATE workflows SET record = ?2 WHERE key = ?1")?;
-    for ((namespace, earlier), rerun) in reruns {
-        let mut found = find.query(params![namespace.as_str(), earlier])?;
+    for ((namespace, earlier), rerun) in reruns.newest() {
+        let mut found = find.query(params![namespace.as_str(), earlier.0])?;
         let Some(row) = found.next()? else { continue };
         let (key, record): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
         let Ok(workflow) = stored::<Workflow>(&record) else { continue };

@@ -52,6 +52,7 @@ pub mod memory;
 mod records;
 mod removal;
 mod replica;
+mod reruns;
 mod reused_lists;
 mod rows;
 mod sealed;
@@ -100,6 +101,7 @@ pub use records::{
 };
 pub use removal::{Removal, RemovalPage};
 pub use replica::{DatabaseStatus, Replica, Standbys};
+pub use reruns::Reruns;
 pub use reused_lists::{input_files, reused_item, reused_list, reused_lists};
 pub use rows::{SessionRow, StepRow, WorkflowRow};
 pub use sealed::{Reseal, SealedSecrets};
