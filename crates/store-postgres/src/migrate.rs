@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rota_core::workflow::Workflow;
-use rota_store::{Error, Reruns};
 use rota_store::codec::{encode, stored};
+use rota_store::{Error, Reruns};
 use tokio_postgres::Client;
 
 use crate::errors::{Fault, unavailable};

@@ -3,10 +3,9 @@
 
 use rota_core::{TaskKey, WorkflowKey};
 
+use crate::workflows::ITEM_BITS;
 use crate::{ArtifactsKey, ArtifactsKeys, StepKey};
 
-/// Bits of the number of an item: steps and items are at most 10,000 each.
-const ITEM_BITS: u32 = 14;
 const LAST_ITEM: u32 = (1 << ITEM_BITS) - 1;
 /// Place of the files of the inputs: behind those of all steps.
 const INPUTS: u32 = 0x7fff_ffff;

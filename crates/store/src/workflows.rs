@@ -374,8 +374,8 @@ pub fn stored_task_end(task: &Task) -> Option<Timestamp> {
     task.ended_at.filter(|_| task.step.is_none())
 }
 
-/// Bits of the number of an item, of which a step has at most 10,000.
-const ITEM_BITS: u32 = 14;
+/// Bits of the number of an item, or of a step, of which there are at most 10,000 each.
+pub(crate) const ITEM_BITS: u32 = 14;
 
 /// Returns the place of a task in its workflow.
 pub fn place_of(task: &Task) -> Option<(WorkflowKey, TaskPlace)> {

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use prost::Message;
 use rota_core::Timestamp;
+use rota_core::retry::backoff;
 use rota_proto::v1;
 use rota_store::{Command, DocumentKey, DocumentKind, PutDocument, Refused, Reply};
 use rota_telemetry::background_tasks::{Activation, TaskMonitor};
@@ -29,6 +30,8 @@ const MAX_CONCURRENT: usize = 64;
 /// Delay after a failure; it doubles with each in a row.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// Jitter of a delay that is not shortened: schedules have times of their own.
+const WHOLE_BACKOFF: f64 = 1.0;
 /// Begins a problem that lasts until a try succeeds, and not until the next run starts.
 const RETRYING: &str = "retrying: ";
 
@@ -126,8 +129,9 @@ impl Driver {
                 self.registry.set_due(&key, next.map(|slot| slot.due));
             }
             Err(status) => {
-                let delay = RETRY_DELAY * 2_u32.saturating_pow(tracked.failures.min(10));
-                let at = Instant::now() + delay.min(MAX_RETRY_DELAY);
+                let delay =
+                    backoff(RETRY_DELAY, MAX_RETRY_DELAY, tracked.failures.saturating_add(1), WHOLE_BACKOFF);
+                let at = Instant::now() + delay;
                 tracing::warn!(schedule = key.1, namespace = %key.0, %status, "a schedule could not be run, retrying");
                 (tracked.failures, tracked.retry_at) = (tracked.failures + 1, Some(at));
                 tracked.status.problem = format!("{RETRYING}{}", status.message());

@@ -7,7 +7,7 @@ use rota_proto::v1;
 use rota_store::{Command, WorkflowCommand, WorkflowQuery};
 use tonic::{Code, Status};
 
-use super::record::is_workflow;
+use super::record::RunOf;
 use crate::store_client::StoreClient;
 use crate::wire::{self, event, failure, status, time};
 
@@ -61,7 +61,7 @@ async fn look_up(
     namespace: &Namespace,
     run: v1::ScheduleRun,
 ) -> Result<Option<Observed>, Status> {
-    if is_workflow(&run) {
+    let RunOf::Task(id) = RunOf::new(&run) else {
         let Some(found) = workflow_of(store, namespace, &run).await? else { return Ok(None) };
         let status = wire::workflow::workflow(&found, None, None).status.unwrap_or_default();
         let run = v1::ScheduleRun {
@@ -71,8 +71,8 @@ async fn look_up(
             ..run
         };
         return Ok(Some(Observed { run, is_over: found.state.is_final() }));
-    }
-    let Ok(id) = run.task.parse::<TaskId>() else { return Ok(None) };
+    };
+    let Ok(id) = id.parse::<TaskId>() else { return Ok(None) };
     let Some(task) = store.record(namespace, id).await? else { return Ok(None) };
     let message = task.failure.as_ref().map(|one| failure::to_wire(one).message).unwrap_or_default();
     let run = v1::ScheduleRun {
@@ -86,30 +86,36 @@ async fn look_up(
 
 /// Whether a run has ended with success.
 pub(super) fn has_succeeded(run: &v1::ScheduleRun) -> bool {
-    match is_workflow(run) {
-        true => run.workflow_state() == v1::WorkflowState::Succeeded,
-        false => run.state() == v1::TaskState::Succeeded,
+    match RunOf::new(run) {
+        RunOf::Workflow(_) => run.workflow_state() == v1::WorkflowState::Succeeded,
+        RunOf::Task(_) => run.state() == v1::TaskState::Succeeded,
     }
 }
 
 /// Returns the command that cancels the task or workflow of a run.
 pub(super) fn cancel(namespace: &Namespace, run: &v1::ScheduleRun, reason: String) -> Option<Command> {
     let namespace = namespace.clone();
-    if is_workflow(run) {
-        let command = workflow::Command::Cancel { reason };
-        return Some(WorkflowCommand::Apply { namespace, id: run.workflow.parse().ok()?, command }.into());
-    }
-    let command =
-        TaskCommand::Update { priority: None, labels: None, desired: Some(Desired::Cancelled), reason };
-    Some(Command::Task { namespace, id: run.task.parse().ok()?, command })
+    Some(match RunOf::new(run) {
+        RunOf::Workflow(id) => {
+            let command = workflow::Command::Cancel { reason };
+            WorkflowCommand::Apply { namespace, id: id.parse().ok()?, command }.into()
+        }
+        RunOf::Task(id) => {
+            let desired = Some(Desired::Cancelled);
+            let command = TaskCommand::Update { priority: None, labels: None, desired, reason };
+            Command::Task { namespace, id: id.parse().ok()?, command }
+        }
+    })
 }
 
 /// Returns the command that removes the task or workflow of an ended run.
 pub(super) fn remove(namespace: &Namespace, run: &v1::ScheduleRun) -> Option<Command> {
     let namespace = namespace.clone();
-    if is_workflow(run) {
-        let id = run.workflow.parse().ok()?;
-        return Some(WorkflowCommand::Apply { namespace, id, command: workflow::Command::Delete }.into());
-    }
-    Some(Command::RemoveTask((namespace, run.task.parse().ok()?)))
+    Some(match RunOf::new(run) {
+        RunOf::Workflow(id) => {
+            let (id, command) = (id.parse().ok()?, workflow::Command::Delete);
+            WorkflowCommand::Apply { namespace, id, command }.into()
+        }
+        RunOf::Task(id) => Command::RemoveTask((namespace, id.parse().ok()?)),
+    })
 }

@@ -93,7 +93,13 @@ pub(crate) struct StoredRun {
 impl StoredRun {
     /// Returns the id of the task or workflow.
     pub(crate) fn id(&self) -> &str {
-        self.run.as_ref().map_or("", |run| if is_workflow(run) { &run.workflow } else { &run.task })
+        let (RunOf::Task(id) | RunOf::Workflow(id)) = self.of();
+        id
+    }
+
+    /// Returns its task or workflow.
+    pub(crate) fn of(&self) -> RunOf<'_> {
+        self.run.as_ref().map_or(RunOf::Task(""), RunOf::new)
     }
 
     /// Returns the time of the schedule that it runs for.
@@ -110,12 +116,25 @@ impl StoredRun {
 
     /// Returns the run in words: its task or its workflow.
     pub(crate) fn subject(&self) -> String {
-        let kind = if self.run.as_ref().is_some_and(is_workflow) { "workflow" } else { "task" };
-        format!("{kind} {}", self.id())
+        match self.of() {
+            RunOf::Task(id) => format!("task {id}"),
+            RunOf::Workflow(id) => format!("workflow {id}"),
+        }
     }
 }
 
-/// Whether a run that has not failed to start is one of a workflow.
-pub(crate) fn is_workflow(run: &v1::ScheduleRun) -> bool {
-    !run.workflow.is_empty()
+/// Task or workflow of a run that has not failed to start, with its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunOf<'a> {
+    Task(&'a str),
+    Workflow(&'a str),
+}
+
+impl<'a> RunOf<'a> {
+    pub(crate) fn new(run: &'a v1::ScheduleRun) -> Self {
+        match run.workflow.as_str() {
+            "" => Self::Task(&run.task),
+            workflow => Self::Workflow(workflow),
+        }
+    }
 }

@@ -179,7 +179,7 @@ pub(crate) struct Registry {
     entries: RwLock<BTreeMap<ScheduleKey, Arc<Entry>>>,
     statuses: Mutex<HashMap<ScheduleKey, SharedStatus>>,
     due: Mutex<Due>,
-    retries: Mutex<BTreeMap<(Instant, ScheduleKey), ()>>,
+    retries: Mutex<BTreeSet<(Instant, ScheduleKey)>>,
     /// Tasks and workflows of runs that have not ended.
     active: Mutex<HashMap<(Namespace, Uuid), ScheduleKey>>,
     /// Those of them that have ended, and are not settled.
@@ -303,13 +303,13 @@ impl Registry {
 
     /// Has a schedule looked at later, after a failure.
     pub(super) fn retry(&self, key: &ScheduleKey, at: Instant) {
-        self.retries.lock().insert((at, key.clone()), ());
+        self.retries.lock().insert((at, key.clone()));
     }
 
     /// Returns when the first schedule is due, and when the first retry is.
     pub(super) fn next(&self) -> (Option<Timestamp>, Option<Instant>) {
         let due = self.due.lock().times.first().map(|(at, _)| *at);
-        (due, self.retries.lock().keys().next().map(|(at, _)| *at))
+        (due, self.retries.lock().first().map(|(at, _)| *at))
     }
 
     /// Takes the schedules to look at: those that are due, to be retried, or touched. They are due again when that is set.
@@ -323,8 +323,9 @@ impl Registry {
         }
         drop(due);
         let mut retries = self.retries.lock();
-        while let Some(first) = retries.first_entry().filter(|first| first.key().0 <= instant) {
-            keys.insert(first.remove_entry().0.1);
+        while let Some(first) = retries.first().filter(|(at, _)| *at <= instant).cloned() {
+            retries.remove(&first);
+            keys.insert(first.1);
         }
         keys
     }

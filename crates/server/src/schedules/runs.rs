@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::driver::Driver;
 use super::outcomes::{cancel, is_cancelled};
 use super::plan::Slot;
-use super::record::{StoredRun, is_workflow};
+use super::record::{RunOf, StoredRun};
 use super::registry::{Entry, Tracked};
 use crate::grpc::{Scope, root_trace};
 use crate::store_client::no_reply;
@@ -289,8 +289,8 @@ impl Driver {
         run: &StoredRun,
     ) -> Result<Option<v1::RunScheduleResponse>, Status> {
         let namespace = entry.namespace();
-        if run.run.as_ref().is_some_and(is_workflow) {
-            let Ok(id) = run.id().parse() else { return Ok(None) };
+        if let RunOf::Workflow(id) = run.of() {
+            let Ok(id) = id.parse() else { return Ok(None) };
             let found = self.workflows.scheduled(namespace, id).await?;
             return Ok(found.map(|workflow| v1::RunScheduleResponse { workflow: Some(workflow), task: None }));
         }
@@ -303,7 +303,7 @@ impl Driver {
 
     async fn create_now(&self, entry: &Entry, run: &StoredRun) -> Result<v1::RunScheduleResponse, Status> {
         let changed = || Status::failed_precondition("the schedule has changed since the run began");
-        if run.run.as_ref().is_some_and(is_workflow) {
+        if let RunOf::Workflow(_) = run.of() {
             let given = entry.workflow().cloned().ok_or_else(changed)?;
             let workflow = self.create_workflow(entry, run, given).await?;
             return Ok(v1::RunScheduleResponse { workflow: Some(workflow), task: None });
