@@ -15,6 +15,7 @@ mod nested;
 mod phases;
 mod state;
 mod step;
+mod step_ref;
 mod template;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use nested::{
 };
 pub use state::{State, StepState};
 pub use step::{Kind, Step};
+pub use step_ref::StepRef;
 pub use template::TemplateRef;
 
 use crate::task::Trace;
@@ -64,30 +66,6 @@ fn zero(value: &u32) -> bool {
 
 fn free(micro_usd: &i64) -> bool {
     *micro_usd == 0
-}
-
-/// Place of a task in a workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepRef {
-    pub workflow: WorkflowKey,
-    pub id: WorkflowId,
-    pub step: u32,
-    pub name: String,
-    /// From 1; [`COMPENSATION`] if it compensates the step.
-    pub round: u32,
-    pub item: u32,
-    /// Whether its attempts are given results of other steps.
-    #[serde(default, skip_serializing_if = "no")]
-    pub follows: bool,
-    /// Whether its cost counts for the budget of the workflow, or of one around that.
-    #[serde(default, skip_serializing_if = "no")]
-    pub counts_cost: bool,
-    /// Failures of the compensation of its step before this one.
-    #[serde(default, skip_serializing_if = "zero")]
-    pub after_failures: u32,
-    /// Workflows whose budgets its attempts reserve of: its own and those around it, as far as they have one that limits it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub paid_by: Vec<WorkflowKey>,
 }
 
 /// Why a workflow does not succeed.

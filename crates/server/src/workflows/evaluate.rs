@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use prost::Message;
-use rota_core::WorkflowKey;
 use rota_core::workflow::{
     COMPENSATION, Kind, MAX_ITEMS, MAX_NESTED_ITEMS, MAX_TASKS_PER_COMMIT, Start, Step, StepRef, StepState,
     Workflow,
@@ -97,7 +96,7 @@ async fn attempt(
             item = element.item;
             values = element.values(&step.name, &values)?;
         }
-        let place = place(workflow, step, COMPENSATION, item);
+        let place = StepRef::of(workflow, step, COMPENSATION, item);
         let (create, kept) =
             create(creator, workflow, task.fill(&values)?, typed::priority(&spec, &values)?, place).await?;
         return Ok(Some(Next { action: Action::Compensate(Box::new(create)), kept: vec![kept] }));
@@ -255,7 +254,7 @@ async fn create_all(
 ) -> Result<(Vec<Create>, Vec<Kept>), NoValues> {
     let (creator, mut creates, mut all_kept) = (creator.of_batch(), Vec::new(), Vec::new());
     for (item, spec) in (step.created..).zip(specs) {
-        let place = place(workflow, step, step.round, item);
+        let place = StepRef::of(workflow, step, step.round, item);
         match create(&creator, workflow, spec, priority, place).await {
             Ok((create, kept)) => {
                 creates.push(create);
@@ -267,30 +266,6 @@ async fn create_all(
         }
     }
     Ok((creates, all_kept))
-}
-
-/// Returns the workflows whose budgets limit the steps of one.
-fn paid_by(workflow: &Workflow) -> Vec<WorkflowKey> {
-    let around = workflow.parent.iter().flat_map(|parent| parent.step.paid_by.iter().copied());
-    around.chain(workflow.budget_micro_usd.map(|_| workflow.key)).collect()
-}
-
-pub(super) fn place(workflow: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
-    // Compensations and finally-steps run although the budget is spent.
-    let is_limited = round != COMPENSATION && !step.finally;
-    StepRef {
-        workflow: workflow.key,
-        id: workflow.id,
-        step: step.index,
-        name: step.name.clone(),
-        round,
-        item,
-        // A compensation is given what its step has done.
-        follows: step.follows || round == COMPENSATION,
-        counts_cost: workflow.counts_cost,
-        paid_by: if is_limited { paid_by(workflow) } else { Vec::new() },
-        after_failures: if round == COMPENSATION { step.compensation_failures() } else { 0 },
-    }
 }
 
 /// Returns the creation of one task, checked as that of any caller.

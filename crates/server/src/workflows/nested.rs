@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use pbjson_types::Struct;
 use prost::Message;
-use rota_core::workflow::{MAX_DEPTH, Parent, Start, State, Step, TemplateRef, Workflow};
+use rota_core::workflow::{MAX_DEPTH, Parent, Start, State, Step, StepRef, TemplateRef, Workflow};
 use rota_expressions::Values;
 use rota_proto::num::whole;
 use rota_proto::v1;
@@ -14,7 +14,7 @@ use rota_proto::v1::workflow_step::Kind;
 use rota_store::{Action, CreateWorkflow, WorkflowQuery};
 use serde_json::{Map, Value, json};
 
-use super::evaluate::{self, Next, failed, fill_next, most, not_now};
+use super::evaluate::{Next, failed, fill_next, most, not_now};
 use super::reuse;
 use super::round::{self, Round};
 use super::values::{self, NoFill, NoValues};
@@ -220,7 +220,7 @@ async fn create(
         // Evaluated already: an input may look like an expression.
         create.workflow.labels = labels;
         create.workflow.counts_cost |= workflow.counts_cost;
-        let place = evaluate::place(workflow, step, step.round, item);
+        let place = StepRef::of(workflow, step, step.round, item);
         create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));
         check_groups(store, workflow, step, &create).await?;
         steps += create.steps.len();

@@ -243,19 +243,8 @@ fn nesting(engine: &mut Engine<Writer>, number: u128) -> WorkflowId {
     let Ok(Reply::Workflow { workflow: outer, .. }) = &outcome.replies[0] else { panic!("{outcome:?}") };
     let mut inner = make(2);
     (inner.foreign_id, inner.workflow.id) = (false, outer.nested_id(0, 1, 0));
-    let (workflow, id) = (outer.key, outer.id);
-    let step = StepRef {
-        workflow,
-        id,
-        step: 0,
-        name: "step-0".to_owned(),
-        round: 1,
-        item: 0,
-        follows: false,
-        counts_cost: false,
-        after_failures: 0,
-        paid_by: Vec::new(),
-    };
+    let workflow = outer.key;
+    let step = StepRef::of(outer, &Step::new("step-0".to_owned(), Kind::Workflow), 1, 0);
     inner.workflow.parent = Some(Box::new(Parent { step, depth: 1, root: workflow }));
     let action = start(Vec::new(), vec![*inner]);
     let outcome = run(engine, vec![WorkflowCommand::Drive { workflow, step: 0, action }.into()]);
@@ -311,19 +300,8 @@ fn damaged_workflow_is_cancelled_with_what_it_has_left() {
         let key = u64::try_from(count(&mut engine, "SELECT max(key) FROM workflows")).unwrap();
         let workflow = WorkflowKey(key);
         let Command::Create(mut task) = create(9, 1) else { unreachable!() };
-        let (name, follows) = ("step-0".to_owned(), false);
-        let place = StepRef {
-            workflow,
-            id: nested,
-            step: 0,
-            name,
-            round: 1,
-            item: 0,
-            follows,
-            counts_cost: false,
-            after_failures: 0,
-            paid_by: Vec::new(),
-        };
+        let of = Workflow { key: workflow, ..Workflow::new(nested, Namespace::new("n").unwrap()) };
+        let place = StepRef::of(&of, &Step::new("step-0".to_owned(), Kind::Task), 1, 0);
         task.task.step = Some(Box::new(place));
         (task.key, task.foreign_id) = (None, false);
         let action = start(vec![*task], Vec::new());

@@ -25,18 +25,8 @@ pub(super) fn around() -> CreateWorkflow {
 /// A workflow that a step of another one runs, with a step that waits for a signal.
 pub(super) fn inner(of: &Workflow, item: u32, kind: Kind) -> CreateWorkflow {
     let mut create = workflow(vec![waiting("wait", kind, &[])]);
-    let place = StepRef {
-        workflow: of.key,
-        id: of.id,
-        step: 0,
-        name: "call".to_owned(),
-        round: 1,
-        item,
-        follows: false,
-        counts_cost: false,
-        after_failures: 0,
-        paid_by: Vec::new(),
-    };
+    let step = Step::new("call".to_owned(), Kind::Workflow);
+    let place = StepRef::of(of, &step, 1, item);
     create.workflow.id = of.nested_id(0, 1, item);
     create.workflow.trace = Trace::default();
     let (depth, root) = (of.depth() + 1, of.root());

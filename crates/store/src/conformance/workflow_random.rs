@@ -168,18 +168,7 @@ impl World<'_> {
     fn creates(&mut self, of: &Workflow, step: &Step, plan: &Plan) -> (Vec<Create>, Vec<CreateWorkflow>) {
         let (mut tasks, mut nested) = (Vec::new(), Vec::new());
         for item in step.created..step.created + step.wanted().min(2) {
-            let place = StepRef {
-                workflow: of.key,
-                id: of.id,
-                step: step.index,
-                name: step.name.clone(),
-                round: step.round,
-                item,
-                follows: false,
-                counts_cost: false,
-                after_failures: 0,
-                paid_by: Vec::new(),
-            };
+            let place = StepRef::of(of, step, step.round, item);
             let Some(graph) = &plan.inner else {
                 let mut create = self.t.task();
                 create.task.step = Some(Box::new(place));

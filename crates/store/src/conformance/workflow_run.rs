@@ -118,21 +118,8 @@ impl<'a> Run<'a> {
     pub(super) fn tasks(&mut self, step: u32, round: u32, items: std::ops::Range<u32>) -> Vec<Create> {
         let make = |item| {
             let mut create = self.t.task();
-            let name = format!("step {step}");
-            let (workflow, id) = (self.workflow.key, self.workflow.id);
-            let paid_by = self.workflow.budget_micro_usd.map(|_| workflow).into_iter().collect();
-            create.task.step = Some(Box::new(StepRef {
-                workflow,
-                id,
-                step,
-                name,
-                round,
-                item,
-                follows: false,
-                counts_cost: self.workflow.counts_cost,
-                after_failures: 0,
-                paid_by,
-            }));
+            let place = Step { index: step, ..Step::new(format!("step {step}"), Kind::Task) };
+            create.task.step = Some(Box::new(StepRef::of(&self.workflow, &place, round, item)));
             create
         };
         items.map(make).collect()

@@ -72,25 +72,14 @@ pub async fn held_finally_step_takes_no_place(t: &mut Harness) {
 pub async fn suspension_ends_with_the_pause(t: &mut Harness) {
     t.agent("a").await;
     let workflow = create(t, 0, vec![(Kind::Task, false)]).await;
+    let of = Workflow { key: workflow, ..Workflow::new(ID, namespace("n")) };
     let mut ids: Vec<TaskId> = Vec::new();
     while ids.len() < MANY as usize {
         let created = u32::try_from(ids.len()).unwrap();
         let tasks: Vec<_> = (created..MANY.min(created + 200))
             .map(|item| {
                 let mut create = t.task();
-                let name = "s0".to_owned();
-                let place = StepRef {
-                    workflow,
-                    id: ID,
-                    step: 0,
-                    name,
-                    round: 1,
-                    item,
-                    follows: false,
-                    counts_cost: false,
-                    after_failures: 0,
-                    paid_by: Vec::new(),
-                };
+                let place = StepRef::of(&of, &Step::new("s0".to_owned(), Kind::Task), 1, item);
                 create.task.step = Some(Box::new(place));
                 ids.push(create.task.id);
                 create

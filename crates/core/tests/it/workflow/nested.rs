@@ -17,18 +17,8 @@ impl World {
         let place = (step, round, item);
         assert!(self.inner.iter().all(|inner| inner.place != place), "{place:?} is created twice");
         let mut world = Self::new(graph.clone());
-        let parent = StepRef {
-            workflow: WorkflowKey(1),
-            id: self.workflow.id,
-            step: self.steps[step].index,
-            name: self.steps[step].name.clone(),
-            round,
-            item,
-            follows: false,
-            counts_cost: false,
-            after_failures: 0,
-            paid_by: Vec::new(),
-        };
+        let parent = StepRef::of(&self.workflow, &self.steps[step], round, item);
+        let parent = StepRef { workflow: WorkflowKey(1), ..parent };
         world.workflow.parent = Some(Box::new(Parent { step: parent, depth: 1, root: WorkflowKey(1) }));
         self.work.push(Work::Inner(self.inner.len()));
         self.inner.push(Inner { place, world });

@@ -310,7 +310,7 @@ fn parts(of: &Workflow, step: &Step, tasks: &[Option<Task>]) -> (Vec<Create>, Ve
         };
         let mut create = new_workflow(of.nested_id(step.index, step.round, item), &[inner], false);
         let (depth, root) = (of.depth() + 1, of.root());
-        let place = place(of, step, step.round, item);
+        let place = StepRef::of(of, step, step.round, item);
         create.workflow.parent = Some(Box::new(Parent { step: place, depth, root }));
         create.workflow.trace = Trace::default();
         create.foreign_id = false;
@@ -333,7 +333,7 @@ fn creates(
     let free = free[from..].iter().chain(&free[..from]).copied();
     let create = |(item, slot): (u32, u8)| Create {
         task: Task {
-            step: Some(Box::new(place(of, step, round, item))),
+            step: Some(Box::new(StepRef::of(of, step, round, item))),
             ..Task::new(id(slot), namespace(0), Target::Agent(agent(slot % 2)))
         },
         payload: Bytes::from(vec![slot; 8]),
@@ -346,21 +346,4 @@ fn creates(
         offer: None,
     };
     (first..first + count).zip(free).map(create).collect()
-}
-
-fn place(of: &Workflow, step: &Step, round: u32, item: u32) -> StepRef {
-    let after_failures = if round == COMPENSATION { step.compensation_failures() } else { 0 };
-    let (name, workflow, id) = (step.name.clone(), of.key, of.id);
-    StepRef {
-        workflow,
-        id,
-        step: step.index,
-        name,
-        round,
-        item,
-        follows: false,
-        counts_cost: false,
-        after_failures,
-        paid_by: Vec::new(),
-    }
 }
