@@ -18,6 +18,11 @@ pub struct CreateWorkflow {
 }
 
 impl CreateWorkflow {
+    /// Returns the creation of a workflow with these steps, without a spec, a key and files.
+    pub fn new(workflow: Workflow, steps: Vec<NewStep>) -> Self {
+        Self { workflow, spec: Bytes::new(), steps, key: None, foreign_id: false, files: None }
+    }
+
     /// Returns the bytes of its specs.
     pub fn payload_bytes(&self) -> usize {
         let files = self.files.as_ref().map_or(0, Bytes::len);
@@ -31,6 +36,13 @@ pub struct NewStep {
     /// The encoded spec of the step, opaque.
     pub spec: Bytes,
     pub needs: Vec<Need>,
+}
+
+impl NewStep {
+    /// Returns one without a spec that needs no other.
+    pub fn new(step: Step) -> Self {
+        Self { step, spec: Bytes::new(), needs: Vec::new() }
+    }
 }
 
 /// Step that is added to a workflow that runs.

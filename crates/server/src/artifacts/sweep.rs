@@ -351,11 +351,8 @@ mod tests {
             artifacts.put(&namespace, content.into()).await.unwrap();
         }
         let kept = [Digest::of(b"kept")];
-        let step =
-            NewStep { step: Step::new("a".to_owned(), Kind::Task), spec: Bytes::new(), needs: Vec::new() };
-        let workflow = Workflow::new(id, namespace.clone());
-        let (spec, key, foreign_id) = (Bytes::new(), None, false);
-        let create = CreateWorkflow { workflow, spec, steps: vec![step], key, foreign_id, files: None };
+        let step = NewStep::new(Step::new("a".to_owned(), Kind::Task));
+        let create = CreateWorkflow::new(Workflow::new(id, namespace.clone()), vec![step]);
         let replies = store.apply(vec![WorkflowCommand::Create(Box::new(create)).into()]).await.unwrap();
         let Some(Ok(Reply::Workflow { workflow, .. })) = replies.into_iter().next() else { panic!() };
         let parts = kept.iter().map(|digest| digest.as_bytes().to_vec()).collect();

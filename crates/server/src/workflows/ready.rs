@@ -301,14 +301,8 @@ mod tests {
         let store = StoreClient::new(Arc::new(store), Counter::default());
         let ready = Arc::new(ReadySteps::default());
         let step = Step::new("a".to_owned(), Kind::Signal { timeout: None });
-        let create = CreateWorkflow {
-            workflow: Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap()),
-            spec: bytes::Bytes::new(),
-            steps: vec![NewStep { step, spec: bytes::Bytes::new(), needs: Vec::new() }],
-            key: None,
-            foreign_id: false,
-            files: None,
-        };
+        let workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap());
+        let create = CreateWorkflow::new(workflow, vec![NewStep::new(step)]);
         let work = async {
             let replies = store.apply(vec![WorkflowCommand::Create(Box::new(create)).into()]).await.unwrap();
             let Some(Ok(Reply::Workflow { workflow, .. })) = replies.into_iter().next() else { panic!() };

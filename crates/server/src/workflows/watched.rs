@@ -261,19 +261,9 @@ mod tests {
         let store = SingleWriterStore::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap();
         let mut commits = store.commits().unwrap();
         let store = StoreClient::new(Arc::new(store), Counter::default());
-        let step = |name: &str| NewStep {
-            step: Step::new(name.to_owned(), Kind::Signal { timeout: None }),
-            spec: Bytes::new(),
-            needs: Vec::new(),
-        };
-        let create = CreateWorkflow {
-            workflow: Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap()),
-            spec: Bytes::new(),
-            steps: vec![step("a"), step("b")],
-            key: None,
-            foreign_id: false,
-            files: None,
-        };
+        let step = |name: &str| NewStep::new(Step::new(name.to_owned(), Kind::Signal { timeout: None }));
+        let workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap());
+        let create = CreateWorkflow::new(workflow, vec![step("a"), step("b")]);
         let replies = store.apply(vec![WorkflowCommand::Create(Box::new(create)).into()]).await.unwrap();
         let Some(Ok(Reply::Workflow { workflow, .. })) = replies.into_iter().next() else { panic!() };
         let watched = Arc::new(Watched::default());

@@ -295,19 +295,9 @@ fn damaged_steps_end_no_list_early() {
     let folder = tempfile::tempdir().unwrap();
     let (writer, readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
     let mut engine = Engine::new(writer, 0).unwrap();
-    let step = |name: &str| NewStep {
-        step: Step::new(name.to_owned(), Kind::Task),
-        spec: bytes::Bytes::new(),
-        needs: Vec::new(),
-    };
-    let create = CreateWorkflow {
-        workflow: Workflow::new(WorkflowId(id(0).0), Namespace::new("n").unwrap()),
-        spec: bytes::Bytes::new(),
-        steps: vec![step("a"), step("b"), step("c")],
-        key: None,
-        foreign_id: false,
-        files: None,
-    };
+    let step = |name: &str| NewStep::new(Step::new(name.to_owned(), Kind::Task));
+    let workflow = Workflow::new(WorkflowId(id(0).0), Namespace::new("n").unwrap());
+    let create = CreateWorkflow::new(workflow, vec![step("a"), step("b"), step("c")]);
     run(&mut engine, vec![WorkflowCommand::Create(Box::new(create)).into()], NOW);
     let damage = "UPDATE steps SET record = x'81a57374617465a46e6577' WHERE step < 2";
     assert_eq!(engine.backend().connection().execute(damage, []).unwrap(), 2);

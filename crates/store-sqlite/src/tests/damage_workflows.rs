@@ -30,19 +30,10 @@ fn count(engine: &mut Engine<Writer>, sql: &str) -> i64 {
 }
 
 fn workflow(number: u128, steps: usize, key: Option<&str>) -> Command {
-    let step = |number: usize| NewStep {
-        step: Step::new(format!("step-{number}"), Kind::Task),
-        spec: bytes::Bytes::new(),
-        needs: Vec::new(),
-    };
-    let create = CreateWorkflow {
-        workflow: Workflow::new(WorkflowId(id(number).0), Namespace::new("n").unwrap()),
-        spec: bytes::Bytes::new(),
-        steps: (0..steps).map(step).collect(),
-        key: key.map(str::to_owned),
-        foreign_id: true,
-        files: None,
-    };
+    let step = |number: usize| NewStep::new(Step::new(format!("step-{number}"), Kind::Task));
+    let workflow = Workflow::new(WorkflowId(id(number).0), Namespace::new("n").unwrap());
+    let create = CreateWorkflow::new(workflow, (0..steps).map(step).collect());
+    let create = CreateWorkflow { key: key.map(str::to_owned), foreign_id: true, ..create };
     WorkflowCommand::Create(Box::new(create)).into()
 }
 

@@ -45,7 +45,7 @@ pub(super) fn workflow(steps: Vec<NewStep>) -> CreateWorkflow {
         steps[index].step.has_dependents = steps.iter().any(is_needed);
     }
     let spec = Bytes::from_static(b"spec");
-    CreateWorkflow { workflow, spec, steps, key: None, foreign_id: true, files: None }
+    CreateWorkflow { spec, foreign_id: true, ..CreateWorkflow::new(workflow, steps) }
 }
 
 pub(super) fn failed() -> Completion {

@@ -20,11 +20,9 @@ async fn create(t: &mut Harness, max_parallel: u32, steps: Vec<(Kind, bool)>) ->
     workflow.max_parallel = max_parallel;
     let steps = steps.into_iter().enumerate().map(|(index, (kind, finally))| {
         let step = Step { finally, ..Step::new(format!("s{index}"), kind) };
-        NewStep { step, spec: bytes::Bytes::new(), needs: Vec::new() }
+        NewStep::new(step)
     });
-    let steps = steps.collect();
-    let (spec, key) = (bytes::Bytes::new(), None);
-    let create = CreateWorkflow { workflow, spec, steps, key, foreign_id: false, files: None };
+    let create = CreateWorkflow::new(workflow, steps.collect());
     match t.one(WorkflowCommand::Create(Box::new(create)).into()).await {
         Ok(Reply::Workflow { workflow, .. }) => workflow.key,
         other => panic!("not created: {other:?}"),

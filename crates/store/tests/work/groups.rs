@@ -1,6 +1,5 @@
 //! The end of a holder of a concurrency group.
 
-use bytes::Bytes;
 use rota_core::WorkflowId;
 use rota_core::workflow::{Group, Kind, Place, Step, Workflow};
 use rota_store::engine::Engine;
@@ -18,9 +17,7 @@ fn group(members: usize, replaces: bool) -> (Engine<Counting>, Command) {
         let (name, place) = ("g".to_owned(), Place::Outside);
         workflow.group = Some(Box::new(Group { name, limit: 1, replaces, place }));
         let step = Step::new("a".to_owned(), Kind::Signal { timeout: None });
-        let steps = vec![NewStep { step, spec: Bytes::new(), needs: Vec::new() }];
-        let (spec, key) = (Bytes::new(), None);
-        let create = CreateWorkflow { workflow, spec, steps, key, foreign_id: false, files: None };
+        let create = CreateWorkflow::new(workflow, vec![NewStep::new(step)]);
         Command::from(WorkflowCommand::Create(Box::new(create)))
     };
     for number in 0..members {

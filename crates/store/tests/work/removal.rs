@@ -21,9 +21,7 @@ fn with_workflow(steps: u32) -> (Engine<Counting>, WorkflowKey) {
         NewStep { step, spec: Bytes::from_static(b"spec"), needs: Vec::new() }
     };
     let steps = (0..steps).map(step).collect();
-    let workflow = Workflow::new(ID, namespace());
-    let (spec, key) = (Bytes::new(), None);
-    let create = CreateWorkflow { workflow, spec, steps, key, foreign_id: false, files: None };
+    let create = CreateWorkflow::new(Workflow::new(ID, namespace()), steps);
     let (_, replies) = calls(&mut engine, vec![WorkflowCommand::Create(Box::new(create)).into()]);
     let Reply::Workflow { workflow, .. } = &replies[0] else { panic!("{replies:?}") };
     (engine, workflow.key)

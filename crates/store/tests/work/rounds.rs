@@ -15,9 +15,7 @@ use super::{Calls, Counting, NOW, agent, calls, create, id, namespace, put_agent
 fn workflow(number: usize, change: impl FnOnce(&mut Workflow), steps: Vec<NewStep>) -> Command {
     let mut workflow = Workflow::new(WorkflowId(Uuid::from_u128(number as u128 + 1)), namespace());
     change(&mut workflow);
-    let (spec, key) = (Bytes::new(), None);
-    let create = CreateWorkflow { workflow, spec, steps, key, foreign_id: false, files: None };
-    WorkflowCommand::Create(Box::new(create)).into()
+    WorkflowCommand::Create(Box::new(CreateWorkflow::new(workflow, steps))).into()
 }
 
 fn step(index: usize, needs: Option<usize>, has_dependents: bool) -> NewStep {

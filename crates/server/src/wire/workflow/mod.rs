@@ -144,7 +144,7 @@ pub(crate) fn check(
     let spec = StoredSpec { spec: Some(spec), seen, rules: rota_expressions::RULES }.encode_to_vec().into();
     let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
     let foreign_id = !request.workflow_id.is_empty();
-    Ok(CreateWorkflow { workflow, spec, steps: new_steps, key, foreign_id, files: None })
+    Ok(CreateWorkflow { spec, key, foreign_id, ..CreateWorkflow::new(workflow, new_steps) })
 }
 
 fn policy(spec: &v1::WorkflowSpec) -> OnStepFailure {

@@ -183,7 +183,7 @@ fn new_workflow(id: WorkflowId, planned: &[PlannedStep], stops: bool) -> CreateW
     let mut workflow = Workflow::new(id, namespace(0));
     workflow.compensates = stops;
     let spec = Bytes::from_static(b"spec");
-    CreateWorkflow { workflow, spec, steps, files: None, key: None, foreign_id: true }
+    CreateWorkflow { spec, foreign_id: true, ..CreateWorkflow::new(workflow, steps) }
 }
 
 /// Returns nothing that could change anything.
