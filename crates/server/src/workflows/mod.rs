@@ -8,6 +8,7 @@ mod driver;
 mod evaluate;
 pub(crate) mod feed;
 mod fill;
+mod groups;
 mod nested;
 mod queue;
 mod ready;
@@ -19,5 +20,6 @@ mod values;
 pub(crate) mod watched;
 
 pub(crate) use self::driver::Driver;
+pub(crate) use self::groups::{Held, held_around};
 pub(crate) use self::ready::ReadySteps;
 pub(crate) use self::values::{nested_results, outputs};

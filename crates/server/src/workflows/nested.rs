@@ -15,6 +15,7 @@ use rota_store::{Action, CreateWorkflow, WorkflowQuery};
 use serde_json::{Map, Value, json};
 
 use super::evaluate::{Next, failed, fill_next, most, not_now};
+use super::groups::{Held, held_around};
 use super::reuse;
 use super::round::{self, Round};
 use super::values::{self, NoFill, NoValues};
@@ -260,24 +261,21 @@ async fn check_groups(
     if name.is_none() && new.steps.iter().all(|new| new.step.group.is_none()) {
         return Ok(());
     }
-    let (mut around, mut step) = (around.clone(), step.clone());
-    loop {
-        if let Some(held) = &step.group {
-            let why = format!("step {} around it holds concurrency group {:?}", step.name, held.name);
-            return Err(failed(format!("{why}: what is below it can have none")));
+    let own = step.group.iter().map(|held| Held::Step { step: step.name.clone(), group: held.name.clone() });
+    for held in own.chain(held_around(store, around).await?) {
+        match held {
+            Held::Step { step, group } => {
+                let why = format!("step {step} around it holds concurrency group {group:?}");
+                return Err(failed(format!("{why}: what is below it can have none")));
+            }
+            Held::Workflow { group } if Some(&group) == name => {
+                let why = format!("a workflow around it holds its concurrency group {group:?}");
+                return Err(failed(why));
+            }
+            Held::Workflow { .. } => {}
         }
-        if let Some(held) = around.group.as_ref().filter(|held| Some(&held.name) == name) {
-            let why = format!("a workflow around it holds its concurrency group {:?}", held.name);
-            return Err(failed(why));
-        }
-        let Some(parent) = &around.parent else { return Ok(()) };
-        let (workflow, index) = (parent.step.workflow, parent.step.step);
-        let steps = store.reads().workflows(WorkflowQuery::StepsAt(workflow, vec![index])).await?.steps;
-        let workflows = store.reads().workflows(WorkflowQuery::Key(workflow)).await?.workflows;
-        let found = workflows.into_iter().next().zip(steps.into_iter().next());
-        let Some(found) = found else { return Ok(()) };
-        (around, step) = found;
     }
+    Ok(())
 }
 
 /// Reads the outputs of the workflow of a step's last round for an item, and their size. None if it has not succeeded.

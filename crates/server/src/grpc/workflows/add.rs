@@ -2,13 +2,14 @@
 
 use rota_core::workflow::{Rejected, State, Workflow};
 use rota_proto::v1;
-use rota_store::{Command, Refused, Reply, WorkflowCommand, WorkflowQuery};
+use rota_store::{Command, Refused, Reply, WorkflowCommand};
 use tonic::Status;
 
 use super::Workflows;
 use crate::store_client::{no_reply, unexpected_reply};
 use crate::wire::status::{self, invalid};
 use crate::wire::workflow as wire;
+use crate::workflows::{Held, held_around};
 
 /// Times that a step is checked again, since others were added meanwhile.
 const MAX_TRIES: usize = 10;
@@ -47,17 +48,14 @@ impl Workflows {
 
     /// Refuses a concurrency group below a step that holds one: each could wait for the other.
     async fn check_group(&self, workflow: &Workflow, given: &v1::WorkflowStep) -> Result<(), Status> {
-        let mut parent = workflow.parent.clone().filter(|_| given.concurrency.is_some());
-        while let Some(place) = parent {
-            let (workflow, index) = (place.step.workflow, place.step.step);
-            let steps = self.query(WorkflowQuery::StepsAt(workflow, vec![index])).await?.steps;
-            if let Some(held) = steps.first().and_then(|step| step.group.as_ref()) {
-                let name = &place.step.name;
-                let why = format!("step {name} around it holds concurrency group {:?}", held.name);
+        if given.concurrency.is_none() {
+            return Ok(());
+        }
+        for held in held_around(&self.store, workflow).await.map_err(status::store)? {
+            if let Held::Step { step, group } = held {
+                let why = format!("step {step} around it holds concurrency group {group:?}");
                 return Err(invalid("step.concurrency", why));
             }
-            let around = self.query(WorkflowQuery::Key(workflow)).await?.workflows;
-            parent = around.into_iter().next().and_then(|around| around.parent);
         }
         Ok(())
     }
