@@ -52,6 +52,7 @@ mod breakers;
 mod clock;
 mod code_flow;
 mod commit_applier;
+mod creation;
 mod demand;
 mod dispatcher;
 mod documents;

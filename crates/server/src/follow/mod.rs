@@ -28,7 +28,7 @@ use tonic::Status;
 use self::request::{Next, Watched};
 pub use self::settings::{Follow, FollowError};
 use crate::clock::now;
-use crate::grpc::Creator;
+use crate::creation::Creator;
 
 /// Repositories whose requests are looked at concurrently.
 const MAX_CONCURRENT: usize = 8;

@@ -17,12 +17,12 @@ use tonic::{Code, Request, Response, Status};
 
 use super::answers::{PERMISSION_RULES, masked, page, worker_to_wire};
 use super::demand::DemandMessages;
-use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{demand, managed, pools, watch_agents};
+use super::{demand, pools, watch_agents};
 use crate::agents::AgentRegistry;
 use crate::barrier::Barriers;
 use crate::clock::now;
+use crate::creation::{Scope, managed};
 use crate::demand::{Demand, PoolStatus};
 use crate::keys::AgentKey;
 use crate::sessions::{self, SessionDeps};

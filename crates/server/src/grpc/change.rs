@@ -11,9 +11,9 @@ use rota_store::{Command, Filter};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::managed::Scope;
+use super::task_filter;
 use super::tasks::Tasks;
-use super::{managed, task_filter};
+use crate::creation::{Scope, managed};
 use crate::store_client::no_reply;
 use crate::wire::check;
 use crate::wire::status::{error, invalid, refused, store};

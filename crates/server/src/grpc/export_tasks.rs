@@ -8,10 +8,10 @@ use rota_store::Filter;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
-use super::managed::Scope;
 use super::streams::{Outbox, send_in_time};
 use super::task_filter;
 use super::tasks::Tasks;
+use crate::creation::Scope;
 use crate::store_client::StoreClient;
 use crate::task_texts::with_texts;
 use crate::wire::status::{invalid, store};

@@ -12,9 +12,9 @@ use rota_store::Budget;
 use tonic::{Request, Response, Status};
 
 use super::encoded::{self, Replaced};
-use super::managed::Scope;
 use super::streams::{Chunks, Streams};
 use crate::clock::now;
+use crate::creation::Scope;
 use crate::lineage::{Lineage, Origin};
 use crate::store_client::{LOG_PAGE, StoreClient};
 use crate::watchers::messages::{self, token};

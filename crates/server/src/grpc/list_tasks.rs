@@ -4,9 +4,9 @@ use prost::Message;
 use rota_proto::v1;
 use tonic::{Request, Status};
 
-use super::managed::Scope;
 use super::task_filter;
 use super::tasks::Tasks;
+use crate::creation::Scope;
 use crate::wire::{status, task as wire};
 
 /// Tasks of one page, encoded; the page has at least one task.

@@ -10,8 +10,8 @@ use rota_proto::reasons;
 use rota_store::Work;
 use tonic::Status;
 
-use super::create::Creator;
 use crate::artifacts;
+use crate::creation::Creator;
 use crate::wire::status::{self, hinted};
 
 impl Creator {

@@ -15,8 +15,8 @@ use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use super::answers::page;
-use super::managed::{self, Scope};
 use crate::barrier::Barriers;
+use crate::creation::{Scope, managed};
 use crate::room;
 use crate::schedules::{Driver, Entry, ScheduleKey, StoredSchedule, StoredStatus, observe};
 use crate::store_client::{no_reply, unexpected_reply};

@@ -9,9 +9,9 @@ use rota_store::search::{SearchQuery, Word, first_hit, query_words};
 use tonic::{Request, Status};
 
 use super::list_tasks::MAX_PAGE_BYTES;
-use super::managed::Scope;
 use super::task_filter;
 use super::tasks::Tasks;
+use crate::creation::Scope;
 use crate::task_texts::{Texts, with_texts};
 use crate::wire::status::{invalid, store};
 use crate::wire::task as wire;

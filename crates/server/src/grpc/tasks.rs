@@ -13,16 +13,14 @@ use rota_proto::{HttpBody, num};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::create::{self, Creator};
 use super::encoded::{self, Replaced};
 use super::explain::Explainer;
 use super::input::Inputs;
-use super::managed::Scope;
 use super::streams::{Boxed, Streams};
-use super::{
-    change, export_tasks, feed, follow, list_tasks, log_text, managed, search_log, search_tasks, threads,
-};
+use super::traced::trace;
+use super::{change, export_tasks, feed, follow, list_tasks, log_text, search_log, search_tasks, threads};
 use crate::attention::Attention;
+use crate::creation::{Creator, Prepared, Scope, managed};
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::trust::people::PersonCall;
@@ -74,7 +72,7 @@ impl Tasks {
         request: v1::RetryTaskRequest,
         trace: task::Trace,
         scope: Scope,
-    ) -> Result<create::Prepared, Status> {
+    ) -> Result<Prepared, Status> {
         let mut again = self.whole(old).await?;
         again.desired_state = v1::DesiredState::Run.into();
         // It has no resource: the operator would cancel it.
@@ -97,7 +95,7 @@ impl Tasks {
         };
         let mut prepared = creator.prepare(old.namespace.clone(), trace, create, Some(old.id), scope).await?;
         if !request.from_scratch
-            && let Some((work, pin)) = creator.undelivered(old, prepared.command.task.id).await?
+            && let Some((work, pin)) = creator.undelivered(old, prepared.id()).await?
         {
             prepared.deliver(work, pin);
         }
@@ -159,7 +157,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::Task>, Status> {
-        let (trace, scope) = (create::trace(&request), Scope::of(&request));
+        let (trace, scope) = (trace(&request), Scope::of(&request));
         let request = request.into_inner();
         scope.check_new(request.task.as_ref().map_or(&BTreeMap::new(), |task| &task.labels))?;
         let namespace = names::parent("parent", &request.parent)?;
@@ -179,7 +177,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::BatchCreateTasksRequest>,
     ) -> Result<Response<v1::BatchCreateTasksResponse>, Status> {
-        let (trace, scope) = (create::trace(&request), Scope::of(&request));
+        let (trace, scope) = (trace(&request), Scope::of(&request));
         let request = request.into_inner();
         let parent = names::parent("parent", &request.parent)?;
         check::count("requests", request.requests.len(), MAX_BATCH)?;
@@ -317,7 +315,7 @@ impl TaskService for Tasks {
     }
 
     async fn retry_task(&self, request: Request<v1::RetryTaskRequest>) -> Result<Response<v1::Task>, Status> {
-        let (trace, scope) = (create::trace(&request), Scope::of(&request));
+        let (trace, scope) = (trace(&request), Scope::of(&request));
         let request = request.into_inner();
         let (namespace, named) = names::task("name", &request.name)?;
         let old = self.store.task(&namespace, named).await?;
@@ -335,7 +333,7 @@ impl TaskService for Tasks {
         &self,
         request: Request<v1::ChangeTasksRequest>,
     ) -> Result<Response<v1::ChangeTasksResponse>, Status> {
-        let (trace, scope) = (create::trace(&request), Scope::of(&request));
+        let (trace, scope) = (trace(&request), Scope::of(&request));
         let change = change::Change::new(self, request.into_inner(), trace, scope)?;
         Box::pin(change.run()).await.map(Response::new)
     }

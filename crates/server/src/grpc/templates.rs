@@ -13,7 +13,7 @@ use rota_store::{Command, Document, DocumentKey, DocumentKind, DocumentsPage, Ex
 use tonic::{Code, Request, Response, Status};
 
 use super::answers::page_size;
-use super::managed::{self, Scope};
+use crate::creation::{Scope, managed};
 use crate::kinds::Kinds;
 use crate::room;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};

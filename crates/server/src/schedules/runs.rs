@@ -14,7 +14,8 @@ use super::outcomes::{cancel, is_cancelled};
 use super::plan::Slot;
 use super::record::{RunOf, StoredRun};
 use super::registry::{Entry, Tracked};
-use crate::grpc::{Scope, root_trace};
+use crate::creation::Scope;
+use crate::grpc::root_trace;
 use crate::store_client::no_reply;
 use crate::wire::{scheduled_workflow, status, task, time};
 

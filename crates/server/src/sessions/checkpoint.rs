@@ -10,7 +10,7 @@ use tonic::Status;
 use super::deps::SessionDeps;
 use super::running::{self, Named};
 use crate::artifacts;
-use crate::grpc::continuation;
+use crate::creation::continuation;
 use crate::store_client::StoreClient;
 use crate::trust::identity::Identity;
 use crate::watchers::is_managed;

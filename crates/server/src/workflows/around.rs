@@ -8,7 +8,7 @@ use rota_core::workflow::Workflow;
 use rota_expressions::Values;
 
 use super::values::{self, NoValues};
-use crate::grpc::Creator;
+use crate::creation::Creator;
 use crate::store_client::StoreClient;
 use crate::wire::workflow::StoredSpec;
 

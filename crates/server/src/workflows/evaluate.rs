@@ -19,7 +19,7 @@ use super::fill::TaskTemplate;
 use super::round::{self, Round};
 use super::values::{self, NoFill, NoValues};
 use super::{compensations, nested, reuse, typed};
-use crate::grpc::{Creator, Kept};
+use crate::creation::{Creator, Kept};
 use crate::wire::workflow::{self as wire, Files, MAX_VALUES, StoredStep};
 
 /// Bytes of the specs of tasks that one command creates.

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::evaluate::{Next, failed, not_now};
 use super::values::{self, NoValues};
 use crate::artifacts;
-use crate::grpc::{Creator, Kept};
+use crate::creation::{Creator, Kept};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::MAX_VALUES;
 

@@ -26,12 +26,12 @@ use tonic::Status;
 use uuid::Uuid;
 
 use self::rerun::Rerun;
-use super::managed::Scope;
 use super::streams::Streams;
 use super::templates::template_at;
 use super::traced::root_trace;
 use crate::approvals::Approvals;
 use crate::artifacts::Artifacts;
+use crate::creation::Scope;
 use crate::store_client::{StoreClient, no_reply, unexpected_reply};
 use crate::wire::status::{error, invalid};
 use crate::wire::workflow::{self as wire, StoredSpec, StoredStep, WorkflowName};

@@ -14,10 +14,10 @@ use tonic::{Code, Request, Response, Status};
 use super::rerun::Rerun;
 use super::watch::OneWorkflow;
 use super::{MAX_PAGE_BYTES, MAX_PAYLOAD, MAX_REASON, Workflows};
+use crate::creation::Scope;
 use crate::grpc::answers::page_size;
-use crate::grpc::create;
 use crate::grpc::encoded::{self, Replaced};
-use crate::grpc::managed::Scope;
+use crate::grpc::traced::trace;
 use crate::trust::people::PersonCall;
 use crate::wire::status::{hinted, invalid};
 use crate::wire::workflow::{self as wire, StoredStep, WorkflowName};
@@ -36,7 +36,7 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::CreateWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
-        let (trace, scope) = (create::trace(&request), Scope::of(&request));
+        let (trace, scope) = (trace(&request), Scope::of(&request));
         let mut request = request.into_inner();
         let namespace = names::parent("parent", &request.parent)?;
         scope.check_new(request.workflow.as_ref().map_or(&BTreeMap::new(), |workflow| &workflow.labels))?;
@@ -280,7 +280,7 @@ impl WorkflowService for Workflows {
         &self,
         request: Request<v1::RerunWorkflowRequest>,
     ) -> Result<Response<v1::Workflow>, Status> {
-        let trace = create::trace(&request);
+        let trace = trace(&request);
         let request = request.into_inner();
         let found = self.find("name", &request.name).await?;
         if !found.state.is_final() {

@@ -22,19 +22,19 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    pub(super) fn of<T>(request: &Request<T>) -> Self {
+    pub(crate) fn of<T>(request: &Request<T>) -> Self {
         match request.extensions().get::<OperatorCall>() {
             Some(_) => Self::Managed,
             None => Self::All,
         }
     }
 
-    pub(super) fn contains(self, task: &Task) -> bool {
+    pub(crate) fn contains(self, task: &Task) -> bool {
         self == Self::All || is_managed(task)
     }
 
     /// Returns the task, which does not exist for callers that have nothing to do with it.
-    pub(super) fn check(self, task: Task) -> Result<Task, Status> {
+    pub(crate) fn check(self, task: Task) -> Result<Task, Status> {
         match self.contains(&task) {
             true => Ok(task),
             false => Err(error("TASK_NOT_FOUND", format!("task {} does not exist in any cluster", task.id))),
@@ -42,12 +42,12 @@ impl Scope {
     }
 
     /// Whether an agent with these labels exists for the caller.
-    pub(super) fn contains_agent(self, labels: &BTreeMap<String, String>) -> bool {
+    pub(crate) fn contains_agent(self, labels: &BTreeMap<String, String>) -> bool {
         self == Self::All || labels.contains_key(CLUSTER)
     }
 
     /// Returns the workflow, which does not exist for callers that have nothing to do with it.
-    pub(super) fn check_workflow(self, workflow: Workflow) -> Result<Workflow, Status> {
+    pub(crate) fn check_workflow(self, workflow: Workflow) -> Result<Workflow, Status> {
         if self == Self::All || workflow.labels.contains_key(CLUSTER) {
             return Ok(workflow);
         }
@@ -56,7 +56,7 @@ impl Scope {
     }
 
     /// Refuses to take over a template that was created over the API.
-    pub(super) fn check_template(self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    pub(crate) fn check_template(self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
         if self == Self::All || labels.contains_key(CLUSTER) {
             return Ok(());
         }
@@ -68,7 +68,7 @@ impl Scope {
     }
 
     /// Refuses to take over a schedule that was created over the API.
-    pub(super) fn check_schedule(self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    pub(crate) fn check_schedule(self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), Status> {
         if self == Self::All || labels.contains_key(CLUSTER) {
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl Scope {
     }
 
     /// Refuses to take over an agent that was created over the API, with its secrets and waiting tasks.
-    pub(super) fn check_agent(
+    pub(crate) fn check_agent(
         self,
         name: &AgentName,
         labels: &BTreeMap<String, String>,
@@ -96,7 +96,7 @@ impl Scope {
     }
 
     /// Checks the labels of what is to be created.
-    pub(super) fn check_new(self, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    pub(crate) fn check_new(self, labels: &BTreeMap<String, String>) -> Result<(), Status> {
         if self == Self::All || labels.contains_key(CLUSTER) {
             return Ok(());
         }
@@ -106,7 +106,7 @@ impl Scope {
 }
 
 /// Refuses a change of a record that a cluster manages, unless the request names the same cluster.
-pub(super) fn check(
+pub(crate) fn check(
     known: &BTreeMap<String, String>,
     given: &BTreeMap<String, String>,
     subject: &str,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rota_artifacts::Pin;
+use rota_core::TaskId;
 use rota_proto::v1;
 use rota_store::{Command, Create, Work};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -30,6 +31,11 @@ pub(super) struct Rest {
 }
 
 impl Prepared {
+    /// Returns the id of the task.
+    pub(crate) fn id(&self) -> TaskId {
+        self.command.task.id
+    }
+
     /// Has no other task with this key of the control plane created.
     pub(crate) fn once(mut self, key: String) -> Self {
         self.command.key = Some(key);
@@ -37,7 +43,7 @@ impl Prepared {
     }
 
     /// Has the task deliver work of another one. The pin keeps it until the commit.
-    pub(super) fn deliver(&mut self, work: Work, pin: Pin) {
+    pub(crate) fn deliver(&mut self, work: Work, pin: Pin) {
         self.command.given.work = Some(work);
         self.rest.inputs.push(Arc::new(pin));
     }

@@ -21,12 +21,10 @@ use uuid::Uuid;
 
 use super::kept::Kept;
 use super::managed::Scope;
-pub(crate) use super::prepared::Prepared;
-use super::prepared::{Rest, split};
-use super::step_files::StepFiles;
-pub(super) use super::traced::trace;
+use super::prepared::{Prepared, Rest, split};
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
+use crate::grpc::step_files::StepFiles;
 use crate::kinds::Kinds;
 use crate::room;
 use crate::scheduler::{Scheduler, until_answered};
@@ -279,7 +277,7 @@ impl Creator {
     }
 
     /// Answers as [`commit`](Self::commit) would once these agents exist, and changes nothing (dry run).
-    pub(super) async fn dry_run(
+    pub(crate) async fn dry_run(
         &self,
         prepared: Vec<Prepared>,
         agents: Vec<Agent>,
