@@ -3,6 +3,7 @@
 mod directions;
 mod failure_modes;
 mod protos;
+mod server_modules;
 mod worker_files;
 mod worker_modules;
 
@@ -15,6 +16,7 @@ pub(crate) fn run() -> anyhow::Result<Vec<String>> {
     problems.extend(protos::check(&pool));
     problems.extend(protos::unused_exceptions(&pool));
     problems.extend(failure_modes::check()?);
+    problems.extend(server_modules::check()?);
     problems.extend(worker_files::check()?);
     problems.extend(worker_modules::check()?);
     problems.extend(crate::docs::crds(true)?);
