@@ -24,7 +24,6 @@ use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::code_flow::CodeFlow;
 use crate::commit_applier::CommitApplier;
-use crate::creation::Creator;
 use crate::demand::Demand;
 use crate::dispatcher::Dispatcher;
 use crate::error::Error;
@@ -198,7 +197,7 @@ impl Server {
             changes: Arc::default(),
             read: None,
         };
-        let creator = Creator {
+        let creator = crate::creation::Creator {
             store: store.clone(),
             scheduler: Arc::clone(&scheduler),
             agents: Arc::clone(&agents),

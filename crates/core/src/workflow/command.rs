@@ -55,11 +55,11 @@ pub struct Start {
     pub max_rounds: Option<u32>,
     /// The kind with the times for which it waits, if they are expressions.
     pub kind: Option<Kind>,
-    /// Question of an approval.
+    /// Question of an approval, for the person who decides it.
     pub question: String,
     /// Template of the workflows of the round.
     pub template: Option<Box<TemplateRef>>,
-    /// Digest of all that.
+    /// Digest of what the first round is started with.
     pub inputs: String,
 }
 

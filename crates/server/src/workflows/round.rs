@@ -1,4 +1,4 @@
-//! Rounds of a step: what its tasks and its workflows have in common when a round starts or goes on.
+//! Rounds of a step: what its tasks and its workflows have in common when a round starts or continues.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use super::evaluate::{items, most};
 use super::typed;
 use super::values::{self, NoValues};
 
-/// A round that starts.
+/// Round that starts, before anything of it is created.
 pub(super) struct Round {
     /// The step as it is once the round has started, with nothing created.
     pub(super) planned: Step,
-    /// List of a fan-out.
+    /// Items of a fan-out; `None` if there is none.
     pub(super) items: Option<Vec<Value>>,
 }
 
