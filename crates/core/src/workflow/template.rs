@@ -29,7 +29,8 @@ impl TemplateRef {
     /// Reads `name@version#uid`, which earlier versions have stored as the question of a step.
     fn from_question(text: &str) -> Self {
         let (named, uid) = text.split_once('#').unwrap_or((text, ""));
-        let version = named.rsplit_once('@').and_then(|(name, version)| Some((name, version.parse().ok()?)));
+        let version =
+            named.rsplit_once('@').and_then(|(name, version)| Some((name, version.parse::<i64>().ok()?)));
         let (name, version) = version.unwrap_or((named, 0));
         Self { name: name.to_owned(), version, uid: uid.to_owned() }
     }
