@@ -200,8 +200,8 @@ fn lists_within_lists_are_bounded() {
         refused(&format!("{list}.all(a, {list}.all(b, size(b) > 0))"));
         refused(&format!("{list}.all(a, {list}.all(b, {list}.all(c, true)))"));
     }
-    refused(r"inputs.numbers.all(a, !'a'.matches('\\w{200}'))");
-    refused(r"inputs.numbers.all(a, !'a'.matches('\\w{20' + '0}'))");
+    refused(r"inputs.numbers.all(a, !'a'.matches('\\pL{200}'))");
+    refused(r"inputs.numbers.all(a, !'a'.matches('\\pL{20' + '0}'))");
     for text in [
         "inputs.few.filter(a, a.n > 100).map(b, b.names.filter(c, c != 'b').map(d, d + '/src').join(', '))",
         "[inputs.few][0].map(a, {'x': a.names}.x).map(b, b.filter(c, c in inputs.few[0].names))",
@@ -229,18 +229,18 @@ fn patterns_are_compiled_within_their_limits() {
     for (text, pattern, cause) in [
         (
             "inputs.files.exists(f, f.matches(inputs.pattern))",
-            r"\w{200}",
+            r"\pL{200}",
             "has more than 131072 bytes when compiled",
         ),
         ("inputs.files.exists(f, f.matches(inputs.pattern))", "(", "unclosed group"),
-        ("'a'.matches('x' + inputs.pattern)", r"\w{200}", "has more than 131072 bytes when compiled"),
+        ("'a'.matches('x' + inputs.pattern)", r"\pL{200}", "has more than 131072 bytes when compiled"),
     ] {
         let error = evaluate(text, pattern).unwrap_err();
         assert!(matches!(&error, Error::Evaluation { .. }) && error.to_string().contains(cause), "{error}");
     }
     // Those that stand in an expression are refused before it is evaluated.
     for (text, cause) in [
-        (r"false && inputs.x.matches('\\w{200}')", "has more than 131072 bytes when compiled"),
+        (r"false && inputs.x.matches('\\pL{200}')", "has more than 131072 bytes when compiled"),
         ("matches(inputs.x, '[')", "unclosed character class"),
     ] {
         let error = Expression::parse(text).unwrap_err();
