@@ -15,7 +15,6 @@ use rota_store::{
 };
 use rota_telemetry::{OnExit, spawn};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -23,7 +22,7 @@ use super::around::Around;
 use super::evaluate::{self, Next};
 use super::queue::Work;
 use super::ready::{RETRY_DELAY, ReadySteps, UnderWay};
-use super::room::{self, Room, Uncommitted};
+use super::room::{self, Room, Turn, Uncommitted};
 use super::values::{self, NoValues};
 use super::watched;
 use crate::grpc::{Creator, Kept};
@@ -34,8 +33,6 @@ use crate::wire::workflow::{StoredStep, check_outputs};
 
 /// Turns at the same time.
 pub(super) const CONCURRENCY: usize = 8;
-/// Time after which a turn ends with the step that it evaluates.
-const MAX_TURN: Duration = Duration::from_millis(10);
 const SPENT: &str = "the expressions of the workflow have needed all the work that one may cause: use simpler ones, or \
                      several workflows";
 /// Time between looks for steps that no commit has pushed.
@@ -249,7 +246,7 @@ impl Driver {
         read(self.store.reads().workflows(query).await)
     }
 
-    /// Evaluates one after the other, as many as there is time for: one at least.
+    /// Evaluates one after the other, as many as a turn has room for: one at least.
     async fn turn(&self, turn: &[Work]) -> Vec<Outcome> {
         let steps: Vec<_> = turn.iter().filter_map(|work| work.step()).collect();
         let Some((workflow, _)) = steps.first().copied() else {
@@ -281,58 +278,58 @@ impl Driver {
         let mut steps: BTreeMap<_, _> = rows.steps.into_iter().map(|step| (step.index, step)).collect();
         let spec = bodies.remove(&WORKFLOW_MEMBER).unwrap_or_default();
         let around = Around::new(&self.store, &self.creator, &workflow, spec, turn.len() > 1);
-        let (begin, mut bytes, mut outcomes) = (Instant::now(), 0, Vec::with_capacity(turn.len()));
+        let (mut done, mut outcomes) = (Turn::default(), Vec::with_capacity(turn.len()));
         for work in turn {
             let Some(key) = work.step() else { break };
             let (step, body) = (steps.remove(&key.1), bodies.remove(&key.1));
-            let outcome = match step.filter(Step::needs_driver) {
+            let (outcome, spent) = match step.filter(Step::needs_driver) {
                 Some(step) => Box::pin(self.step(&around, key, &step, body)).await,
-                None => Ok(None),
+                None => (Ok(None), 0),
             };
-            if let Ok(Some(evaluated)) = &outcome {
-                bytes += room::bytes(&evaluated.command);
-            }
+            let command = outcome.as_ref().ok().and_then(Option::as_ref).map(|evaluated| &evaluated.command);
+            done.add(command, spent);
             let waits = matches!(outcome, Err(Delay::Store(_)));
             outcomes.push((*work, outcome));
             // One that cannot be committed must not keep others back.
             let fails = self.fails.load(Ordering::Relaxed);
-            if waits || fails || bytes >= room::TURN_BYTES || begin.elapsed() >= MAX_TURN {
+            if waits || fails || done.is_full() {
                 break;
             }
         }
         outcomes
     }
 
+    /// Evaluates a step. Returns the work that its expressions have needed, too.
     async fn step(
         &self,
         around: &Around<'_>,
         key: StepKey,
         step: &Step,
         body: Option<Bytes>,
-    ) -> Result<Option<Evaluated>, Delay> {
+    ) -> (Result<Option<Evaluated>, Delay>, u64) {
         let workflow = around.workflow;
         // The engine would refuse it.
         if workflow.is_paused() && (step.state == StepState::Ready || step.wanted() > 0) {
-            return self.hold(key).await.map(|()| None);
+            return (self.hold(key).await.map(|()| None), 0);
         }
         let Some(stored) = body.and_then(|body| StoredStep::decode(body).ok()) else {
             tracing::error!(workflow = %workflow.id, step = step.name, "the spec of a step cannot be decoded");
             let action = evaluate::fail(step, "its spec cannot be decoded".to_owned());
-            return Ok(Some(drive(key, action).into()));
+            return (Ok(Some(drive(key, action).into())), 0);
         };
         let ends_it = step.finally || step.compensation.is_some();
         if self.ready.has_spent_all(key.0, ends_it) {
-            return Ok(Some(drive(key, evaluate::fail(step, SPENT.to_owned())).into()));
+            return (Ok(Some(drive(key, evaluate::fail(step, SPENT.to_owned())).into())), 0);
         }
         let (next, spent) = evaluate::next(around, step, stored).await;
-        let next = match next {
-            Ok(next) => next,
-            Err(NoValues::Later(status)) => return Err(Delay::Step(status)),
-            Err(NoValues::Store(status)) => return Err(Delay::Store(status)),
-            Err(NoValues::Step(_)) => None,
+        let evaluated = |Next { action, kept }| Evaluated { command: drive(key, action), spent, kept };
+        let outcome = match next {
+            Ok(next) => Ok(next.map(evaluated)),
+            Err(NoValues::Later(status)) => Err(Delay::Step(status)),
+            Err(NoValues::Store(status)) => Err(Delay::Store(status)),
+            Err(NoValues::Step(_)) => Ok(None),
         };
-        let Some(Next { action, kept }) = next else { return Ok(None) };
-        Ok(Some(Evaluated { command: drive(key, action), spent, kept }))
+        (outcome, spent)
     }
 
     /// Keeps a step until its workflow is not paused any more.
