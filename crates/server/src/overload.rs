@@ -3,6 +3,7 @@
 //! commits: what they cost does not grow with the queue.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,7 +15,8 @@ use rota_core::{Namespace, RouteId};
 use rota_proto::names;
 use rota_store::{Commit, Snapshot};
 use rota_telemetry::memory;
-use tokio::time::Instant;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::health::{Cause, State};
@@ -22,8 +24,8 @@ use crate::metrics::Refusal;
 use crate::options::WorkLimits;
 use crate::wire::status::hinted;
 
-/// Time for which a measurement of the memory is used.
-const MEMORY_TTL: Duration = Duration::from_secs(1);
+/// Time between two measurements of the memory.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is accepted, by the used part of a limit: from 80 % on nothing of low priority, from 90 % on only what is of high priority, and
 /// nothing at the limit.
@@ -173,8 +175,8 @@ pub(crate) struct Overload {
     /// Bytes of memory that the process may have.
     memory: u64,
     waiting: Mutex<Waiting>,
-    /// The last measurement of the memory.
-    measured: Mutex<Option<(Instant, u64)>>,
+    /// Bytes of memory that the process had at the last measurement.
+    memory_used: AtomicU64,
     refused: Family<Refusal, Counter>,
 }
 
@@ -188,7 +190,25 @@ impl Overload {
         // What is left takes what grows before it is measured again.
         let memory = limits.memory.unwrap_or_else(|| memory::limit().unwrap_or(0) / 10 * 9);
         let WorkLimits { waiting_tasks: tasks, waiting_tasks_of_namespace: tasks_of_namespace, .. } = limits;
-        Self { tasks, tasks_of_namespace, memory, refused, ..Self::default() }
+        let overload = Self { tasks, tasks_of_namespace, memory, refused, ..Self::default() };
+        overload.measure_memory();
+        overload
+    }
+
+    /// Measures the memory until `stop`.
+    pub(crate) async fn keep_measuring(&self, stop: CancellationToken) {
+        let mut ticks = interval(MEASURE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.measure_memory();
+        }
+    }
+
+    /// Measures the memory, if it has a limit.
+    fn measure_memory(&self) {
+        if self.memory > 0 {
+            self.memory_used.store(memory::used().unwrap_or(0), Ordering::Relaxed);
+        }
     }
 
     /// Counts the tasks that the store had at the start.
@@ -222,16 +242,19 @@ impl Overload {
 
     /// Returns the refusal of new work of a namespace, if there is no room for it.
     pub(crate) fn refusal(&self, namespace: &Namespace, priority: Priority) -> Option<Status> {
-        let of_namespace = self.waiting.lock().by_namespace.get(namespace).copied().unwrap_or_default();
-        let loads = [self.all_tasks(), self.tasks_of(of_namespace), self.memory()];
+        let (all, of_namespace) = {
+            let waiting = self.waiting.lock();
+            (waiting.all, waiting.by_namespace.get(namespace).copied().unwrap_or_default())
+        };
+        let loads = [self.all_tasks(all), self.tasks_of(of_namespace), self.memory()];
         let refuses = loads.into_iter().filter(|load| load.level().refuses(priority));
         let load = refuses.max_by_key(|load| load.level())?;
         self.refused.get_or_create(&Refusal { reason: load.reason() }).inc();
         Some(hinted(load.reason(), load.message(namespace.as_str()), load.hint()))
     }
 
-    fn all_tasks(&self) -> Load {
-        Load { resource: Resource::Tasks, used: self.waiting.lock().all, limit: self.tasks }
+    fn all_tasks(&self, used: u64) -> Load {
+        Load { resource: Resource::Tasks, used, limit: self.tasks }
     }
 
     fn tasks_of(&self, used: u64) -> Load {
@@ -239,34 +262,23 @@ impl Overload {
     }
 
     fn memory(&self) -> Load {
-        let used = if self.memory == 0 { 0 } else { self.memory_used() };
+        let used = self.memory_used.load(Ordering::Relaxed);
         Load { resource: Resource::Memory, used, limit: self.memory }
-    }
-
-    fn memory_used(&self) -> u64 {
-        let mut measured = self.measured.lock();
-        if let Some((at, used)) = *measured
-            && at.elapsed() < MEMORY_TTL
-        {
-            return used;
-        }
-        let used = memory::used().unwrap_or(0);
-        *measured = Some((Instant::now(), used));
-        used
     }
 
     /// Returns what is refused now, and why.
     pub(crate) fn causes(&self) -> Vec<Cause> {
-        let namespaces: Vec<_> = {
+        let (all, namespaces): (_, Vec<_>) = {
             let waiting = self.waiting.lock();
-            let of = waiting.by_namespace.iter().map(|(name, used)| (name.clone(), self.tasks_of(*used)));
-            of.filter(|(_, load)| load.level() > Level::Free).collect()
+            let of = waiting.by_namespace.iter().map(|(name, used)| (name, self.tasks_of(*used)));
+            let full = of.filter(|(_, load)| load.level() > Level::Free);
+            (waiting.all, full.map(|(name, load)| (name.clone(), load)).collect())
         };
         let of_namespace = namespaces.into_iter().map(|(name, load)| {
             let subject = names::namespace(name.as_str());
             (State::Degraded, subject, load.message(name.as_str()), load)
         });
-        let own = [self.all_tasks(), self.memory()].into_iter().filter(|load| load.level() > Level::Free);
+        let own = [self.all_tasks(all), self.memory()].into_iter().filter(|load| load.level() > Level::Free);
         let own = own.map(|load| {
             let state = if load.level() == Level::Full { State::Error } else { State::Degraded };
             (state, String::new(), load.message(""), load)
@@ -283,8 +295,11 @@ impl Overload {
 
     /// Returns the used part of each limit, by the name of its resource.
     pub(crate) fn ratios(&self) -> [(&'static str, f64); 3] {
-        let fullest = self.waiting.lock().by_namespace.values().copied().max().unwrap_or_default();
-        let loads = [self.all_tasks(), self.tasks_of(fullest), self.memory()];
+        let (all, fullest) = {
+            let waiting = self.waiting.lock();
+            (waiting.all, waiting.by_namespace.values().copied().max().unwrap_or_default())
+        };
+        let loads = [self.all_tasks(all), self.tasks_of(fullest), self.memory()];
         let [tasks, namespace, memory] = loads.map(Load::ratio);
         [("tasks", tasks), ("tasks_of_namespace", namespace), ("memory", memory)]
     }
@@ -330,8 +345,8 @@ mod tests {
         assert!(!overload.waiting.lock().by_namespace.contains_key(&full), "nothing is kept of an empty one");
     }
 
-    #[test]
-    fn short_memory_refuses_everything() {
+    #[tokio::test(start_paused = true)]
+    async fn short_memory_refuses_everything() {
         let limits = WorkLimits { waiting_tasks: 0, waiting_tasks_of_namespace: 0, memory: Some(1) };
         let overload = Overload::new(limits, Family::default());
         let namespace = Namespace::new("n").unwrap();
@@ -339,8 +354,21 @@ mod tests {
         assert!(refused.message().contains("memory"), "{refused}");
         assert_eq!(overload.causes()[0].state, State::Error);
         assert_eq!(overload.refused.get_or_create(&Refusal { reason: "MEMORY_NEARLY_FULL" }).get(), 1);
-        // It is measured again after a moment.
-        *overload.measured.lock() = Some((Instant::now() + Duration::from_secs(3600), 0));
+        // A creation measures nothing by itself.
+        overload.memory_used.store(0, Ordering::Relaxed);
         assert!(overload.refusal(&namespace, Priority::LOW).is_none());
+        let stop = CancellationToken::new();
+        let measured = async {
+            while overload.refusal(&namespace, Priority::URGENT).is_none() {
+                tokio::task::yield_now().await;
+            }
+            overload.memory_used.store(0, Ordering::Relaxed);
+            // And again.
+            while overload.refusal(&namespace, Priority::URGENT).is_none() {
+                tokio::time::advance(MEASURE_INTERVAL).await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(overload.keep_measuring(stop.clone()), measured);
     }
 }

@@ -144,6 +144,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         let held = release_held(&scheduler, stop.clone());
         let attention = attention.run(&reader, stop.clone());
         let approvals = approvals.run(&reader, stop.clone());
+        let memory = reader.overload().keep_measuring(stop.clone());
         tokio::join!(
             changes,
             agents.changed().run(of_agents),
@@ -151,7 +152,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
             feed,
             held,
             attention,
-            approvals
+            approvals,
+            memory
         );
     };
     BackgroundHandles(vec![
