@@ -15,6 +15,7 @@
 //! | [`background_tasks`] | [`BackgroundTasks`]: health and metrics of every periodic or long-lived task |
 //! | [`redact`] | removal of secrets from logs, spans, events and output |
 //! | [`clock`], [`mod@env`] | reads of the wall clock and of the environment |
+//! | [`memory`], [`control_groups`] | memory of the process: used, allowed and free |
 //! | [`listen()`] | listening sockets, of both address families |
 //! | [`spawn()`] | tokio tasks, each with a name and a policy for its end |
 //!
@@ -42,6 +43,7 @@
 
 pub mod background_tasks;
 pub mod clock;
+pub mod control_groups;
 pub mod env;
 pub mod export;
 mod listen;

@@ -17,7 +17,6 @@ mod git_settings;
 mod handle;
 mod heartbeat;
 mod inbound;
-mod memory;
 mod model_access;
 mod out_of_memory;
 mod outbound;

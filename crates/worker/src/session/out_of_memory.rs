@@ -2,8 +2,8 @@
 
 use nix::libc::SIGKILL;
 use rota_proto::v1::Failure;
+use rota_telemetry::memory;
 
-use super::memory;
 use crate::runtimes::{RunOutcome, RunReport};
 use crate::supervise::Group;
 

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_proto::worker::v1::{Assign, WorkerStatus};
-use rota_telemetry::{OnExit, spawn};
+use rota_telemetry::{OnExit, memory, spawn};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::memory;
 use crate::supervise;
 use crate::{git, workspace};
 

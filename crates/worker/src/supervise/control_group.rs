@@ -10,11 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::OnceLock;
 
-use procfs::process::Process;
+use rota_telemetry::control_groups::{self, number_of};
 use serde::{Deserialize, Serialize};
 
-/// Where the control groups are mounted.
-const MOUNT: &str = "/sys/fs/cgroup";
 /// Group of the worker itself: a group with controllers for others has no processes.
 const WORKER: &str = "worker";
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
@@ -30,7 +28,7 @@ struct Delegated(PathBuf);
 /// Takes over the control group of this process, from which on programs get groups of their own. For a process that is a worker
 /// and nothing else, before it starts any. Returns why not, if the group is not for the worker alone.
 pub fn delegate() -> Result<(), String> {
-    let own = unified().into_iter().next().ok_or("there are no control groups of version 2")?;
+    let own = control_groups::own().into_iter().next().ok_or("there are no control groups of version 2")?;
     let delegated = Delegated::claim(&own, process::id())?;
     let _ = DELEGATED.set(delegated);
     Ok(())
@@ -38,31 +36,10 @@ pub fn delegate() -> Result<(), String> {
 
 /// Returns why a worker that is started like this process would not take over its control group.
 pub fn not_delegated() -> Option<String> {
-    let own = unified().into_iter().next();
+    let own = control_groups::own().into_iter().next();
     own.map_or(Some("there are no control groups of version 2".to_owned()), |own| {
         refusal(&own, process::id()).err()
     })
-}
-
-/// Returns the directories of the control group of this process and those around it, the innermost first.
-pub(crate) fn unified() -> Vec<PathBuf> {
-    let groups = Process::myself().and_then(|process| process.cgroups());
-    let unified = groups.ok().and_then(|all| all.into_iter().find(|group| group.hierarchy == 0));
-    let Some(path) = unified.map(|group| group.pathname) else { return Vec::new() };
-    let inner = directory_of(&path);
-    inner.ancestors().take_while(|group| group.starts_with(MOUNT)).map(Path::to_owned).collect()
-}
-
-/// Returns the directory of a control group. That of the root has no slash at its end.
-fn directory_of(path: &str) -> PathBuf {
-    Path::new(MOUNT).join(path.trim_start_matches('/')).components().collect()
-}
-
-/// Returns the number of a line in a file of names and numbers.
-pub(crate) fn number_of(file: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(key, _)| *key == name)?.1.trim().parse().ok()
 }
 
 /// Fails with the reason for which a control group is not this worker's.
@@ -250,15 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn directories_of_groups_have_single_slashes() {
-        for (path, directory) in [("/", MOUNT), ("/a/b", "/sys/fs/cgroup/a/b")] {
-            assert_eq!(directory_of(path).to_str(), Some(directory));
-        }
-    }
-
-    #[test]
     fn kernel_starts_programs_within_their_group() {
-        let mounts = [MOUNT, "/sys/fs/cgroup/unified"].map(Path::new);
+        let mounts = [control_groups::MOUNT, "/sys/fs/cgroup/unified"].map(Path::new);
         let path = || fs::read_to_string("/proc/self/cgroup").unwrap().lines().last().unwrap().to_owned();
         let before = path();
         let before = before.strip_prefix("0::/").unwrap_or_default();

@@ -9,7 +9,7 @@
 //! - The orphans of a supervisor (the module `orphans`) are all processes below one that was killed itself. The worker
 //!   adopts and kills them; nothing counts them.
 
-pub(crate) mod control_group;
+mod control_group;
 mod environment;
 mod group;
 mod jail;
