@@ -259,7 +259,7 @@ impl ScheduleService for Schedules {
         let given = request.schedule.ok_or_else(|| invalid("schedule", "is required"))?;
         let checked = wire::check(namespace.clone(), given, self.driver.registry.clock.now())?;
         let key = (namespace, name);
-        let _exclusive = self.driver.registry.changes.lock().await;
+        let _exclusive = self.driver.registry.changes.lock(&key.0).await;
         if self.driver.registry.get(&key).is_some() {
             return Err(error("SCHEDULE_EXISTS", format!("schedule {} already exists", key.1)));
         }
@@ -312,7 +312,7 @@ impl ScheduleService for Schedules {
         let key = names::schedule("schedule.name", &given.name)?;
         let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
         // A mask reads before it writes: two that name different fields must not undo each other.
-        let _exclusive = self.driver.registry.changes.lock().await;
+        let _exclusive = self.driver.registry.changes.lock(&key.0).await;
         let known = self.driver.registry.get(&key);
         check_managed(scope, known.as_deref(), &given.labels)?;
         etag::expected(&request.etag, known.as_deref().map(|known| &*known.document))?;
@@ -333,7 +333,7 @@ impl ScheduleService for Schedules {
         let scope = Scope::of(&request);
         let request = request.into_inner();
         let key = names::schedule("name", &request.name)?;
-        let _exclusive = self.driver.registry.changes.lock().await;
+        let _exclusive = self.driver.registry.changes.lock(&key.0).await;
         if let Some(known) = self.driver.registry.get(&key) {
             // The operator deletes what has lost its resource.
             let own = known.labels().clone();

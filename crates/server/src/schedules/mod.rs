@@ -9,6 +9,7 @@
 //! A run is stored in the status before its task or workflow is created, with the id of that and an idempotency key made of the
 //! schedule's identity and the time. A control plane that is killed in between creates it after its next start, or finds it.
 
+mod changes;
 mod clock;
 mod driver;
 mod ends;

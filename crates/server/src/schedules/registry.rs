@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::changes::Changes;
 use super::clock::WallClock;
 use super::plan::Rules;
 use super::record::{StoredSchedule, StoredStatus};
@@ -190,7 +191,7 @@ pub(crate) struct Registry {
     touched: Mutex<BTreeSet<ScheduleKey>>,
     wake: Notify,
     /// Held by a call that reads a schedule before it writes it.
-    pub(crate) changes: tokio::sync::Mutex<()>,
+    pub(crate) changes: Changes,
     pub(crate) clock: WallClock,
 }
 
