@@ -67,6 +67,11 @@ impl Creator {
         Self { kinds: self.kinds.of_batch(), ..self.clone() }
     }
 
+    /// Returns a creator for a turn of the driver, which counts its own waits for the storage.
+    pub(crate) fn of_turn(&self) -> Self {
+        Self { step_files: self.step_files.of_turn(), ..self.clone() }
+    }
+
     /// Returns the id of the model credential that a task brings along.
     fn credential(
         &self,

@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::pin::Pin as Pinned;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -15,13 +16,15 @@ use rota_artifacts::{Digest, Error, Pin};
 use rota_core::Namespace;
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use crate::artifacts::{self, Artifacts};
 
 /// Time for which a turn waits for an answer of the storage, unless that is slow.
 const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Time of all looks of a turn from which on its other steps wait for the next one.
+const MAX_WAIT_OF_TURN: Duration = Duration::from_millis(10);
 /// Time of a look from which on the storage is slow.
 const SLOW: Duration = Duration::from_millis(500);
 /// Looks at the same time.
@@ -56,11 +59,13 @@ struct Looks {
 pub(crate) struct StepFiles {
     looks: Arc<Mutex<Looks>>,
     running: Arc<Semaphore>,
+    /// Microseconds that the turn has waited for the storage.
+    waited: Arc<AtomicU64>,
 }
 
 impl Default for StepFiles {
     fn default() -> Self {
-        Self { looks: Arc::default(), running: Arc::new(Semaphore::new(MAX_LOOKS)) }
+        Self { looks: Arc::default(), running: Arc::new(Semaphore::new(MAX_LOOKS)), waited: Arc::default() }
     }
 }
 
@@ -69,6 +74,16 @@ fn unanswered() -> Status {
 }
 
 impl StepFiles {
+    /// Returns the same for a turn of the driver, with waits of its own.
+    pub(crate) fn of_turn(&self) -> Self {
+        Self { waited: Arc::default(), ..self.clone() }
+    }
+
+    /// Whether the turn has waited so long for the storage that other steps should not wait with it.
+    pub(crate) fn has_waited(&self) -> bool {
+        u128::from(self.waited.load(Ordering::Relaxed)) >= MAX_WAIT_OF_TURN.as_micros()
+    }
+
     /// As [`Artifacts::missing`], but fails if the storage takes long to answer: a later call has the outcome.
     pub(crate) async fn missing(
         &self,
@@ -133,7 +148,13 @@ impl StepFiles {
         };
         let answer = match outcome.peek() {
             Some(known) => Some(known.clone()),
-            None if waits => timeout(MAX_WAIT, outcome).await.ok(),
+            None if waits => {
+                let begin = Instant::now();
+                let answer = timeout(MAX_WAIT, outcome).await.ok();
+                let waited = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.waited.fetch_add(waited, Ordering::Relaxed);
+                answer
+            }
             None => None,
         };
         let Some(answer) = answer else { return Err(unanswered()) };
@@ -172,9 +193,7 @@ impl StepFiles {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::time::Instant;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -227,6 +246,20 @@ mod tests {
         assert!(files.looks.lock().known.is_empty());
         look().await.unwrap();
         assert_eq!(count.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_look_ends_its_own_turn() {
+        let files = StepFiles::default();
+        let (slow, other) = (files.of_turn(), files.of_turn());
+        let look = async {
+            sleep(SLOW / 2).await;
+            stored()
+        };
+        slow.look(key("a", 1), look).await.unwrap();
+        assert!(slow.has_waited() && !other.has_waited());
+        other.look(key("a", 1), std::future::pending()).await.unwrap();
+        assert!(!other.has_waited(), "the outcome was known");
     }
 
     #[tokio::test(start_paused = true)]

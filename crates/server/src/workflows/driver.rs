@@ -277,7 +277,8 @@ impl Driver {
         let mut bodies: BTreeMap<_, _> = rows.bodies.into_iter().collect();
         let mut steps: BTreeMap<_, _> = rows.steps.into_iter().map(|step| (step.index, step)).collect();
         let spec = bodies.remove(&WORKFLOW_MEMBER).unwrap_or_default();
-        let around = Around::new(&self.store, &self.creator, &workflow, spec, turn.len() > 1);
+        let creator = self.creator.of_turn();
+        let around = Around::new(&self.store, &creator, &workflow, spec, turn.len() > 1);
         let (mut done, mut outcomes) = (Turn::default(), Vec::with_capacity(turn.len()));
         for work in turn {
             let Some(key) = work.step() else { break };
@@ -292,7 +293,7 @@ impl Driver {
             outcomes.push((*work, outcome));
             // One that cannot be committed must not keep others back.
             let fails = self.fails.load(Ordering::Relaxed);
-            if waits || fails || done.is_full() {
+            if waits || fails || done.is_full() || creator.step_files.has_waited() {
                 break;
             }
         }
