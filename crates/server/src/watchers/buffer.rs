@@ -151,22 +151,24 @@ impl Buffer {
         if self.rings.is_empty() {
             return (false, false);
         }
-        let feeds = [false, true].into_iter().any(|states_only| !self.feeds(task, states_only).is_empty());
+        let feeds =
+            [false, true].into_iter().any(|states_only| self.feeds(task, states_only).next().is_some());
         (self.rings.contains_key(&Topic::Task(task.key)), feeds)
     }
 
-    /// Returns the watched feeds that include a task.
-    pub(super) fn feeds(&self, task: &Task, states_only: bool) -> Vec<Topic> {
+    /// Returns the watched feeds that include a task, each when it is asked for.
+    pub(super) fn feeds<'a>(&'a self, task: &'a Task, states_only: bool) -> impl Iterator<Item = Topic> + 'a {
         let counts = &self.feeds[usize::from(states_only)];
-        let forms = Form::ALL.into_iter().filter(|form| counts[*form as usize] > 0);
-        let feeds = forms.flat_map(|form| {
+        let forms = Form::ALL.into_iter().filter(move |form| counts[*form as usize] > 0);
+        let feeds = forms.flat_map(move |form| {
             let scopes = if is_managed(task) { &[false, true][..] } else { &[false] };
             scopes.iter().flat_map(move |&managed_only| {
-                let namespaces = [None, Some(task.namespace.clone())];
-                namespaces.map(|namespace| Topic::Feed { namespace, states_only, managed_only, form })
+                let namespaces =
+                    [false, true].into_iter().map(move |own| own.then(|| task.namespace.clone()));
+                namespaces.map(move |namespace| Topic::Feed { namespace, states_only, managed_only, form })
             })
         });
-        feeds.filter(|feed| self.rings.contains_key(feed)).collect()
+        feeds.filter(move |feed| self.rings.contains_key(feed))
     }
 
     /// Returns the watched feeds of the workflows of a namespace; those of any without one.

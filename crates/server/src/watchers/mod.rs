@@ -115,9 +115,13 @@ impl Watchers {
     pub(crate) fn publish(&self, commit: &Commit) {
         self.workflows.observe(commit);
         let (mut of_task, mut of_many) = (false, false);
-        for change in &commit.tasks {
+        // One who subscribes after that reads the commit from the store.
+        let watched: Vec<_> = {
+            let buffer = self.buffer.lock();
+            commit.tasks.iter().map(|change| buffer.watched(&change.task)).collect()
+        };
+        for (change, (task, feeds)) in commit.tasks.iter().zip(watched) {
             let (Some(first), Some(last)) = (change.events.first(), change.events.last()) else { continue };
-            let (task, feeds) = self.buffer.lock().watched(&change.task);
             if task {
                 of_task = true;
                 if self.tasks.add(change, first.log_seq, last.log_seq) {
@@ -180,7 +184,7 @@ impl Watchers {
             let mut opened = Vec::new();
             for (change, seen) in changes.into_iter().zip(seen) {
                 for states_only in [false, true] {
-                    let topics = self.buffer.lock().feeds(&change.task, states_only);
+                    let topics: Vec<_> = self.buffer.lock().feeds(&change.task, states_only).collect();
                     if topics.is_empty() {
                         continue;
                     }
