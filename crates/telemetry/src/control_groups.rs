@@ -1,4 +1,4 @@
-//! Control groups (version 2) of this process, as far as reading them goes.
+//! Control groups (version 2) of this process: where they are, and the numbers in their files. Changes none.
 //!
 //! Source: <https://docs.kernel.org/admin-guide/cgroup-v2.html>
 
