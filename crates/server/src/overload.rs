@@ -228,7 +228,7 @@ impl Overload {
         let changed = |before: Option<TaskState>, after| (before.is_some_and(waits), waits(after));
         let changes = commit.tasks.iter().map(|change| (changed(change.before, change.task.state), change));
         let mut changes = changes.filter(|((before, after), _)| before != after).peekable();
-        if changes.peek().is_none() {
+        if changes.peek().is_none() && commit.quarantined.is_empty() {
             return;
         }
         let mut waiting = self.waiting.lock();
@@ -238,6 +238,7 @@ impl Overload {
                 false => waiting.remove(&change.task.namespace),
             }
         }
+        commit.quarantined.iter().for_each(|namespace| waiting.remove(namespace));
     }
 
     /// Returns the refusal of new work of a namespace, if there is no room for it.
@@ -340,7 +341,8 @@ mod tests {
         assert_eq!((causes[0].state, causes[0].subject.as_str()), (State::Degraded, "namespaces/full"));
         overload.waiting.lock().add(&other, 6);
         assert!(!accepts(&other, 0) && accepts(&other, 5), "16 of 20 in all");
-        (0..10).for_each(|_| overload.waiting.lock().remove(&full));
+        // Their records cannot be decoded.
+        overload.observe(&Commit { quarantined: vec![full.clone(); 10], ..Commit::default() });
         assert!(accepts(&full, 0) && accepts(&other, 0) && overload.causes().is_empty());
         assert!(!overload.waiting.lock().by_namespace.contains_key(&full), "nothing is kept of an empty one");
     }

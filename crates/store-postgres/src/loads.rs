@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use futures::try_join;
-use rota_core::{TaskKey, Timestamp};
+use rota_core::{RouteId, TaskKey, Timestamp};
 use rota_store::codec::{signed, unsigned};
 use rota_store::{
     ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey, ReadyRow,
@@ -64,6 +64,7 @@ pub(crate) async fn load(session: &Session, load: &Load, floors: &mut Floors) ->
     for (page, rows) in load.ready.iter().zip(&ready) {
         floors.read(page, rows);
     }
+    let waiting = loader.waiting(&load.waiting).await?;
     let logs = match &load.logs {
         Some(page) => loader.within(page).await?,
         None => 0,
@@ -78,6 +79,7 @@ pub(crate) async fn load(session: &Session, load: &Load, floors: &mut Floors) ->
         payloads,
         results,
         secrets,
+        waiting,
         dependencies,
         aliases,
         dependents,
@@ -216,6 +218,15 @@ impl Loader<'_> {
         }
         let rows = self.query(sql, &[&SHARD, &keys(wanted)]).await?;
         rows.iter().map(|row| Ok((rows::key(row, 0)?, rows::bytes(row, 1)?))).collect()
+    }
+
+    /// Only after damage was found: it need not share the round trip of the others.
+    async fn waiting(&self, wanted: &[TaskKey]) -> Result<Vec<(TaskKey, RouteId)>, Fault> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.query(sql::LOAD_WAITING, &[&SHARD, &keys(wanted)]).await?;
+        rows.iter().map(|row| Ok((rows::key(row, 0)?, rows::route(row, 1)?))).collect()
     }
 
     async fn dependents(&self, load: &Load) -> Result<Vec<Vec<TaskRow>>, Fault> {

@@ -108,8 +108,7 @@ statements! {
         set "record = excluded.record");
     PUT_COOL_DOWNS = upsert!("cool_downs" ("namespace, credential", "record") = "$2::text[], $3::text[], $4::bytea[]",
         set "record = excluded.record");
-    PUT_ACCOUNTS = upsert!("accounts" ("namespace, agent", "record") = "$2::text[], $3::text[], $4::bytea[]",
-        set "record = excluded.record");
+    PUT_ACCOUNTS = upsert!("accounts" ("namespace, agent", "record") = "$2::text[], $3::text[], $4::bytea[]", set "record = excluded.record");
     PUT_DOCUMENTS = upsert!("documents" ("kind, namespace, name", "record")
         = "$2::text[], $3::text[], $4::text[], $5::bytea[]", set "record = excluded.record");
     DELETE_DOCUMENTS = "DELETE FROM documents AS t USING unnest($2::text[], $3::text[], $4::text[]) AS old (kind, namespace, name)
@@ -131,6 +130,7 @@ statements! {
             JOIN specs AS t ON t.shard = $1 AND t.key = want.key) AS t WHERE before < $3 ORDER BY n";
     LOAD_RESULTS = "SELECT key, body FROM results WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
     LOAD_SECRETS = "SELECT key, body FROM secrets WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
+    LOAD_WAITING = "SELECT key, route FROM tasks WHERE shard = $1 AND key = ANY ($2) AND state IN (1, 2) ORDER BY key";
     LOAD_DEPENDENCIES = "SELECT n, t.key, t.id, t.record
         FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
         JOIN specs ON specs.shard = $1 AND specs.namespace = want.namespace AND specs.id = want.id

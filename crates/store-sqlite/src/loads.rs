@@ -1,7 +1,7 @@
 //! Reads of the write connection: the rows that a batch needs and memory lacks.
 
 use bytes::Bytes;
-use rota_core::{Epoch, TaskId, TaskKey, Timestamp};
+use rota_core::{Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey,
     ReadyPage, ReadyRow, Session, SessionRow, Stored, THREAD_TTL, TaskRow, Thread, WaitsPage,
@@ -164,6 +164,12 @@ impl Writer {
             ids: self.rows(sql::TASK_BY_ID, &load.ids, |(n, id)| (n.as_str(), id.0), readers::task_row)?,
             results: self.bodies(sql::RESULT, &load.results)?,
             secrets: self.bodies(sql::SECRETS, &load.secrets)?,
+            waiting: self.rows(
+                sql::WAITING,
+                &load.waiting,
+                |key| [signed(key.0)],
+                |row| Ok(RouteId(row.get(0)?)),
+            )?,
             dependencies: self.rows(
                 sql::STATE_BY_ID,
                 &load.dependencies,

@@ -33,6 +33,7 @@ statements! {
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     UPDATE_TASK = "UPDATE tasks SET state = ?2, route = ?3, rank = ?4, due = ?5, ended = ?6, record = ?7 WHERE key = ?1";
     DELETE_TASK = "DELETE FROM tasks WHERE key = ?";
+    WAITING = "SELECT route FROM tasks WHERE key = ? AND state IN (1, 2)";
     // A record that cannot be decoded is kept, but no longer found by its state or deadline: no state has this number.
     SET_ASIDE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE key = ?";
     READY = concat!("SELECT ", task_columns!(), ", rank FROM tasks

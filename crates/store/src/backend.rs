@@ -14,13 +14,13 @@ use rota_core::agent::Agent;
 use rota_core::quota::{CoolDown, CredentialId};
 use rota_core::spending::{Account, Scope};
 use rota_core::target::Route;
-use rota_core::task::{Event, State, Task};
+use rota_core::task::{Event, Task};
 use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, WorkerName};
 
 use crate::search::SearchIndex;
 use crate::{
     Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter,
-    FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span,
+    FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span, StateRow,
     StoreSpace, StoreStats, TaskBody, Thread, WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
     WorkflowQuery, WorkflowRows,
 };
@@ -65,6 +65,8 @@ pub struct Load {
     pub payload_bytes: u64,
     pub results: Vec<TaskKey>,
     pub secrets: Vec<TaskKey>,
+    /// Tasks of which those are found that wait, by columns besides their records.
+    pub waiting: Vec<TaskKey>,
     /// Tasks that new ones depend on, by id and by alias: only their states, since their number is large.
     pub dependencies: Vec<ScopedId>,
     pub aliases: Vec<NameKey>,
@@ -147,20 +149,6 @@ pub struct TaskRow {
     pub has_dependents: bool,
 }
 
-/// State of a task, without its record.
-#[derive(Debug, Clone)]
-pub struct StateRow {
-    pub key: TaskKey,
-    pub id: TaskId,
-    pub state: Stored<State>,
-}
-
-impl StateRow {
-    pub fn new(row: TaskRow) -> Self {
-        Self { key: row.key, id: row.id, state: row.task.map(|task| task.state) }
-    }
-}
-
 /// Row of a ready task, with its rank and payload.
 #[derive(Debug, Clone)]
 pub struct ReadyRow {
@@ -193,6 +181,7 @@ pub struct Loaded {
     pub payloads: Vec<(TaskKey, Bytes)>,
     pub results: Vec<(TaskKey, Bytes)>,
     pub secrets: Vec<(TaskKey, Bytes)>,
+    pub waiting: Vec<(TaskKey, RouteId)>,
     pub dependencies: Vec<(ScopedId, StateRow)>,
     pub aliases: Vec<(NameKey, StateRow)>,
     pub dependents: Vec<Vec<TaskRow>>,

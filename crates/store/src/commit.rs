@@ -52,6 +52,8 @@ pub struct Commit {
     pub next_due: Option<Timestamp>,
     /// Objects whose record cannot be decoded, with the reason. They are kept, but left alone from now on.
     pub undecodable: Vec<(String, String)>,
+    /// Namespaces of the tasks that have waited until now, and whose records cannot be decoded: once for each.
+    pub quarantined: Vec<Namespace>,
     /// Follow-ups that cannot be continued, by number, with the reason. They are kept, but left alone until the next start.
     pub set_aside: Vec<(u64, String)>,
     pub commands: usize,
@@ -77,6 +79,7 @@ impl Commit {
     pub fn is_empty(&self) -> bool {
         !self.changes_records()
             && self.undecodable.is_empty()
+            && self.quarantined.is_empty()
             && self.set_aside.is_empty()
             && self.queue_counts.is_empty()
     }

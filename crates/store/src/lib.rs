@@ -81,8 +81,8 @@ use search::{ChangedTexts, IndexUpdate, SearchQuery};
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
     ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, NameKey, Place, Reader, ReadyPage,
-    ReadyRow, RoutePlace, ScopedId, SessionKey, StateRow, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage,
-    Written, stored_due,
+    ReadyRow, RoutePlace, ScopedId, SessionKey, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage, Written,
+    stored_due,
 };
 pub use commit::{
     AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, DocumentChange, Previous,
@@ -103,7 +103,7 @@ pub use removal::{Removal, RemovalPage};
 pub use replica::{DatabaseStatus, Replica, Standbys};
 pub use reruns::Reruns;
 pub use reused_lists::{input_files, reused_item, reused_list, reused_lists};
-pub use rows::{SessionRow, StepRow, WorkflowRow};
+pub use rows::{SessionRow, StateRow, StepRow, WorkflowRow};
 pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{DamagedObject, OnWorker, Snapshot};
 pub use space::StoreSpace;

@@ -202,6 +202,7 @@ impl Backend for InMemoryStore {
             tasks: state.rows(load.tasks.iter().copied()),
             results: bodies(&state.results, &load.results),
             secrets: bodies(&state.secrets, &load.secrets),
+            waiting: Vec::new(),
             dependents: load.dependents.iter().map(|page| state.dependents(page)).collect(),
             dependencies: rows(&load.dependencies, |id| state.row(*state.ids.get(id)?).map(StateRow::new)),
             aliases: rows(&load.aliases, |alias| state.row(*state.aliases.get(alias)?).map(StateRow::new)),

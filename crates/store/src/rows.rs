@@ -1,9 +1,24 @@
 //! Rows as a load returns them: a record, or why it cannot be decoded, with columns of it.
 
+use rota_core::task::State;
 use rota_core::workflow::{Step, Workflow};
-use rota_core::{Epoch, WorkflowId, WorkflowKey};
+use rota_core::{Epoch, TaskId, TaskKey, WorkflowId, WorkflowKey};
 
-use crate::{Session, StepKey, Stored};
+use crate::{Session, StepKey, Stored, TaskRow};
+
+/// State of a task, without its record.
+#[derive(Debug, Clone)]
+pub struct StateRow {
+    pub key: TaskKey,
+    pub id: TaskId,
+    pub state: Stored<State>,
+}
+
+impl StateRow {
+    pub fn new(row: TaskRow) -> Self {
+        Self { key: row.key, id: row.id, state: row.task.map(|task| task.state) }
+    }
+}
 
 /// Row of the last session of a worker.
 #[derive(Debug, Clone)]

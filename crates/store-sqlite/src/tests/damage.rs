@@ -65,12 +65,14 @@ fn damaged_record_at_head_of_queue_is_passed() {
     let outcome = run(&mut engine, vec![claim(1), create(2, 10)], NOW);
     assert!(matches!(outcome.replies[..], [Ok(Reply::Claimed(1)), Ok(Reply::Created(_))]), "{outcome:?}");
     assert_eq!(outcome.commit.undecodable[0].0, format!("task {}", id(0)));
+    assert_eq!(outcome.commit.quarantined.len(), 1, "it waits no longer");
     assert!(outcome.commit.tasks.iter().any(|change| change.task.id == id(1) && change.dispatch.is_some()));
     // It is out of the queue, answers for itself, and is reported once.
     let outcome = run(&mut engine, vec![tick(id(0)), claim(1)], NOW);
     assert!(matches!(&outcome.replies[0], Err(Refused::Corrupt { what, .. }) if what.contains("0197")));
     assert!(matches!(outcome.replies[1], Ok(Reply::Claimed(1))), "{outcome:?}");
     assert_eq!(outcome.commit.undecodable, []);
+    assert!(outcome.commit.quarantined.is_empty());
 }
 
 #[test]
@@ -246,6 +248,7 @@ fn damaged_task_is_discarded() {
     let outcome = run(&mut engine, vec![Command::RemoveTask(scoped(0)), tick(id(0))], NOW);
     assert!(matches!(outcome.replies[0], Ok(Reply::Pruned { count: 1, .. })), "{outcome:?}");
     assert!(matches!(outcome.replies[1], Err(Refused::NoTask(_))), "{outcome:?}");
+    assert_eq!(outcome.commit.quarantined.len(), 1, "it has waited until then");
     let count = |engine: &mut Engine<Writer>, sql: &str| -> u32 {
         engine.backend().connection().query_row(sql, [], |row| row.get(0)).unwrap()
     };

@@ -187,6 +187,7 @@ impl<B: Backend> Engine<B> {
         commit.queue_counts = recounted.filter_map(count).collect();
         commit.routes.clone_from(&write_set.new_routes);
         commit.removed_routes.clone_from(&write_set.removed_routes);
+        commit.quarantined = std::mem::take(&mut write_set.quarantined);
         // A record that is met again was reported before.
         let found = std::mem::take(&mut write_set.undecodable).into_iter();
         let new: Vec<_> = found.filter(|(key, _)| !self.memory.undecodable.contains(key)).collect();

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use rota_core::{Epoch, WorkflowKey};
+use rota_core::{Epoch, RouteId, WorkflowKey};
 
 use super::{AgentKey, Engine};
-use crate::{Backend, Commit, CredentialKey, DamagedObject, SessionKey, Snapshot, WorkflowChanges};
+use crate::{
+    Backend, Commit, CredentialKey, DamagedObject, Error, Load, SessionKey, Snapshot, WorkflowChanges,
+};
 
 /// The damaged objects that the engine has met.
 #[derive(Debug, Default)]
@@ -103,6 +105,24 @@ impl<B: Backend> Engine<B> {
         }
         // Their workflow is what was reported.
         changes.undecodable_steps.extend(stranded);
+    }
+
+    /// Finds the tasks that have waited until now, and whose records turn out to be damaged: they wait no longer.
+    pub(super) fn find_quarantined(&mut self) -> Result<(), Error> {
+        let set = &self.write_set;
+        let damaged = set.undecodable.keys().filter(|key| !self.memory.undecodable.contains(*key));
+        let waiting: Vec<_> = damaged.chain(&set.changes.discarded).copied().collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let found = self.backend.load(&Load { waiting, ..Load::default() })?.waiting;
+        let namespace = |id: RouteId| {
+            let mut routes = self.memory.routes.iter();
+            routes.find(|(_, known)| **known == id).map(|(route, _)| route.namespace.clone())
+        };
+        let quarantined = found.into_iter().filter_map(|(_, route)| namespace(route)).collect();
+        self.write_set.quarantined = quarantined;
+        Ok(())
     }
 
     /// Ends damaged cool-downs, whose end is not known.

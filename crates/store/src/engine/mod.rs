@@ -218,6 +218,7 @@ impl<B: Backend> Engine<B> {
         self.settle_threads(now)?;
         if !self.dry {
             self.complete_assignments()?;
+            self.find_quarantined()?;
         }
         Ok(answers)
     }

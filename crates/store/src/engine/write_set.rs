@@ -9,7 +9,7 @@ use rota_core::quota::CoolDown;
 use rota_core::spending::Account;
 use rota_core::target::Route;
 use rota_core::task::{self, Command, State, Task};
-use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
+use rota_core::{AgentName, Epoch, Namespace, RouteId, TaskId, TaskKey, Timestamp};
 use rustc_hash::FxHashMap;
 
 use super::budgets::{Spenders, spender};
@@ -137,6 +137,8 @@ pub(super) struct WriteSet {
     pub(super) resealed: Vec<TaskKey>,
     /// Records that cannot be decoded, with the reason.
     pub(super) undecodable: BTreeMap<TaskKey, (TaskId, String)>,
+    /// Namespaces of those of them, and of the discarded ones, that have waited.
+    pub(super) quarantined: Vec<Namespace>,
     /// What the batch writes besides its records.
     pub(super) changes: Changes,
 }
