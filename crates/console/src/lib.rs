@@ -4,8 +4,8 @@
 //! # Main types
 //!
 //! - [`Pages`] is the page for one base path: the same files are built for each.
-//! - [`Layer`] answers `GET` of pages and their files, and passes everything else on: calls of gRPC are `POST`, those of the
-//!   HTTP API are below `/api/`.
+//! - [`Pages::answer`] answers `GET` of pages and their files, and nothing else: calls of gRPC are `POST`, those of the HTTP
+//!   API are below `/api/`.
 //!
 //! # How it is built
 //!
@@ -18,10 +18,8 @@
 //! The session of a browser is a cookie that no script can read, and that works for calls of these pages alone.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::future::{Either, Ready, ready};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tonic::body::Body;
@@ -69,6 +67,14 @@ impl Pages {
         index.replace("\"./", &format!("\"{base}/")).into()
     }
 
+    /// Returns the response to a request of a page or a file; `None` to all others.
+    pub fn answer<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+        let path = request.uri().path();
+        let only_head = *request.method() == Method::HEAD;
+        let reads = only_head || *request.method() == Method::GET;
+        (reads && !path.starts_with("/api/")).then(|| self.respond(path, request.headers(), only_head))
+    }
+
     /// Returns a file, or the page that shows whatever the path names.
     fn respond(&self, path: &str, headers: &HeaderMap, only_head: bool) -> Response<Body> {
         let is_asset = path.starts_with(ASSETS);
@@ -111,49 +117,6 @@ impl Pages {
 /// Whether the program contains the control centre.
 pub fn is_built() -> bool {
     !FILES.is_empty()
-}
-
-/// Serves the control centre in front of other services; without pages, every request is passed on.
-#[derive(Debug, Clone)]
-pub struct Layer(pub Option<Pages>);
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { pages: self.0.clone(), inner }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct Service<S> {
-    pages: Option<Pages>,
-    inner: S,
-}
-
-impl<S> tower::Service<Request<Body>> for Service<S>
-where
-    S: tower::Service<Request<Body>, Response = Response<Body>>,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        match &self.pages {
-            Some(pages) if reads && !path.starts_with("/api/") => {
-                let only_head = *request.method() == Method::HEAD;
-                Either::Right(ready(Ok(pages.respond(path, request.headers(), only_head))))
-            }
-            _ => Either::Left(self.inner.call(request)),
-        }
-    }
 }
 
 fn accepts_brotli(headers: &HeaderMap) -> bool {

@@ -3,7 +3,6 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
@@ -65,6 +64,14 @@ impl BasePath {
         path.strip_prefix(self.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
     }
 
+    /// Removes the path from a request below it.
+    pub(crate) fn strip<B>(&self, mut request: Request<B>) -> Request<B> {
+        if let Some(uri) = self.remove(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        request
+    }
+
     /// Returns the address without the path; `None` if it has none.
     fn remove(&self, uri: &Uri) -> Option<Uri> {
         let base = self.0.as_deref()?;
@@ -74,44 +81,6 @@ impl BasePath {
         let mut parts = uri.clone().into_parts();
         parts.path_and_query = Some(rest.parse().ok()?);
         Uri::from_parts(parts).ok()
-    }
-}
-
-/// Removes a base path from requests.
-#[derive(Debug, Clone)]
-pub(crate) struct Layer(pub(crate) BasePath);
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { base: self.0.clone(), inner }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Service<S> {
-    base: BasePath,
-    inner: S,
-}
-
-impl<S, B> tower::Service<Request<B>> for Service<S>
-where
-    S: tower::Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
-        if let Some(uri) = self.base.remove(request.uri()) {
-            *request.uri_mut() = uri;
-        }
-        self.inner.call(request)
     }
 }
 

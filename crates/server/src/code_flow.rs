@@ -5,15 +5,11 @@
 mod fetched;
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use futures::future::Either;
 use http::header::{CACHE_CONTROL, HOST, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use rota_core::Timestamp;
@@ -307,53 +303,20 @@ fn redirect(to: &str, cookies: &[String]) -> Response<Body> {
 }
 
 /// Answers `GET` of the two addresses, and passes everything else on.
-#[derive(Clone)]
-pub(crate) struct Layer(pub(crate) Option<Arc<CodeFlow>>);
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { flow: self.0.clone(), inner }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Service<S> {
+pub(crate) async fn answer(
     flow: Option<Arc<CodeFlow>>,
-    inner: S,
-}
-
-impl<S, B> tower::Service<Request<B>> for Service<S>
-where
-    S: tower::Service<Request<B>, Response = Response<Body>>,
-    S::Error: 'static,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    request: Request<Body>,
+) -> Result<Request<Body>, Response<Body>> {
+    let path = request.uri().path();
+    let (is_start, is_end) = (path == START, path == CALLBACK);
+    let is_own = request.method() == Method::GET && (is_start || is_end);
+    let Some(flow) = flow.filter(|_| is_own) else { return Ok(request) };
+    let (parts, _) = request.into_parts();
+    if let Some(peer) = parts.extensions.get::<Arc<Peer>>() {
+        peer.called();
     }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        let (is_start, is_end) = (path == START, path == CALLBACK);
-        let Some(flow) =
-            self.flow.clone().filter(|_| request.method() == Method::GET && (is_start || is_end))
-        else {
-            return Either::Left(self.inner.call(request));
-        };
-        let (parts, _) = request.into_parts();
-        if let Some(peer) = parts.extensions.get::<Arc<Peer>>() {
-            peer.called();
-        }
-        let request = Request::from_parts(parts, ());
-        Either::Right(Box::pin(async move {
-            Ok(if is_start { flow.start(&request).await } else { flow.finish(&request).await })
-        }))
-    }
+    let request = Request::from_parts(parts, ());
+    Err(if is_start { flow.start(&request).await } else { flow.finish(&request).await })
 }
 
 #[cfg(test)]

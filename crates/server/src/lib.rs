@@ -42,6 +42,7 @@ mod accounts;
 mod agents;
 mod alerts;
 mod approvals;
+mod around;
 mod artifacts;
 mod assign;
 mod attention;

@@ -1,56 +1,20 @@
 //! Deadlines of calls: what is not answered within the time that its caller gives (`grpc-timeout`) ends. A stream that has begun continues.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::Either;
-use http::HeaderMap;
+use http::{HeaderMap, Request, Response};
+use rota_gateway::Inner;
 use tonic::Status;
 use tonic::body::Body;
 
-/// Ends calls at their deadlines.
-#[derive(Clone)]
-pub(crate) struct Layer;
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { inner }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Service<S> {
-    inner: S,
-}
-
-impl<S, B> tower::Service<http::Request<B>> for Service<S>
-where
-    S: tower::Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let Some(time) = time_of(request.headers()) else {
-            return Either::Left(self.inner.call(request));
-        };
-        let answered = tokio::time::timeout(time, self.inner.call(request));
-        Either::Right(Box::pin(async move {
-            let passed = |_| Ok(Status::deadline_exceeded("the deadline of the call has passed").into_http());
-            answered.await.unwrap_or_else(passed)
-        }))
-    }
+/// Ends a call at its deadline.
+pub(crate) async fn enforce<S: Inner>(
+    request: Request<Body>,
+    mut inner: S,
+) -> Result<Response<Body>, S::Error> {
+    let Some(time) = time_of(request.headers()) else { return inner.call(request).await };
+    let passed = |_| Ok(Status::deadline_exceeded("the deadline of the call has passed").into_http());
+    tokio::time::timeout(time, inner.call(request)).await.unwrap_or_else(passed)
 }
 
 /// Returns the time that a caller gives its call: at most eight digits and a unit, as gRPC defines them. Others count as none.
@@ -92,10 +56,9 @@ mod tests {
         use std::convert::Infallible;
         use std::future::pending;
 
-        let never = |_: http::Request<()>| pending::<Result<http::Response<Body>, Infallible>>();
-        let service = Service { inner: tower::service_fn(never) };
-        let request = http::Request::builder().header("grpc-timeout", "5S").body(()).unwrap();
-        let response = tower::ServiceExt::oneshot(service, request).await.unwrap();
+        let never = |_: Request<Body>| pending::<Result<Response<Body>, Infallible>>();
+        let request = Request::builder().header("grpc-timeout", "5S").body(Body::empty()).unwrap();
+        let response = enforce(request, tower::service_fn(never)).await.unwrap();
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
     }

@@ -1,17 +1,15 @@
 //! Responses that consist of messages encoded before: one encoding serves all watchers of the same thing. The generated
-//! services can only return messages, so a method returns an empty stream and, as an extension, the chunks that the layer
+//! services can only return messages, so a method returns an empty stream and, as an extension, the chunks that [`replace`]
 //! puts in its place.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::future::MapOk;
 use futures::stream::{self, BoxStream, Empty};
-use futures::{Stream, StreamExt, TryFutureExt};
-use http::HeaderValue;
+use futures::{Stream, StreamExt};
+use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
+use http_body_util::StreamBody;
 use parking_lot::Mutex;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -54,73 +52,34 @@ pub(super) fn accepts_gzip(metadata: &MetadataMap) -> bool {
     accepted.is_some_and(|accepted| accepted.split(',').any(|one| one.trim() == "gzip"))
 }
 
-/// Replaces the bodies of such responses.
-#[derive(Clone)]
-pub(crate) struct Layer;
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { inner }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Service<S> {
-    inner: S,
-}
-
-impl<S, B> tower::Service<http::Request<B>> for Service<S>
-where
-    S: tower::Service<http::Request<B>, Response = http::Response<Body>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = MapOk<S::Future, fn(S::Response) -> S::Response>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        self.inner.call(request).map_ok(replace)
-    }
-}
-
-fn replace(mut response: http::Response<Body>) -> http::Response<Body> {
+/// Replaces the body of such a response.
+pub(crate) fn replace(mut response: http::Response<Body>) -> http::Response<Body> {
     let encoded = response.extensions_mut().remove::<Encoded>();
     let gzip = encoded.as_ref().is_some_and(|encoded| encoded.gzip);
     if gzip {
         response.headers_mut().insert("grpc-encoding", HeaderValue::from_static("gzip"));
     }
     match encoded.and_then(|encoded| encoded.chunks.lock().take()) {
-        Some(chunks) => response.map(|_| Body::new(EncodedBody { chunks: Some(chunks) })),
+        Some(chunks) => response.map(|_| Body::new(StreamBody::new(frames(chunks)))),
         None => response,
     }
 }
 
-/// A body of encoded messages that ends with a status.
-struct EncodedBody {
-    chunks: Option<Chunks>,
+/// Returns the frames of a body: encoded messages, and a status at their end.
+fn frames(chunks: Chunks) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
+    let frames = stream::unfold(Some(chunks), async |chunks| {
+        let mut chunks = chunks?;
+        match chunks.next().await {
+            Some(Ok(chunk)) => Some((Ok(Frame::data(chunk)), Some(chunks))),
+            Some(Err(status)) => Some((end(&status), None)),
+            None => Some((end(&Status::ok("")), None)),
+        }
+    });
+    frames.fuse()
 }
 
-impl http_body::Body for EncodedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(chunks) = &mut self.chunks else { return Poll::Ready(None) };
-        let end = match std::task::ready!(chunks.poll_next_unpin(context)) {
-            Some(Ok(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
-            Some(Err(status)) => status,
-            None => Status::ok(""),
-        };
-        self.chunks = None;
-        let mut trailers = http::HeaderMap::new();
-        Poll::Ready(Some(end.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
-    }
+fn end(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
 }

@@ -1,66 +1,32 @@
-//! What a server that stops waits for: counts the calls that are not answered yet, and ends the streams of third-party services,
-//! such as reflection, which would stay open as long as their callers like. Rota's own streams observe the shutdown token themselves.
+//! Ends the streams of third-party services, such as reflection, when the server stops: they would stay open as long as their callers
+//! like. Rota's own streams observe the shutdown token themselves.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, Either};
-use futures::{FutureExt, TryFutureExt};
+use futures::FutureExt;
+use http::{Request, Response};
 use http_body::Frame;
+use rota_gateway::Inner;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TrackedFuture;
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::wire::status;
 
-/// Counts the calls that are not answered yet, and ends the streams of the services whose names begin with `grpc.`.
-#[derive(Clone)]
-pub(crate) struct Layer {
-    pub(crate) stop: CancellationToken,
-    /// Calls until their answer begins: one whose answer is a single message has nothing left to do then.
-    pub(crate) calls: TaskTracker,
-}
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { layer: self.clone(), inner }
+/// Ends the streams of a call with `stop`, if the name of its service begins with `grpc.`.
+pub(crate) async fn end_streams<S: Inner>(
+    stop: CancellationToken,
+    request: Request<Body>,
+    mut inner: S,
+) -> Result<Response<Body>, S::Error> {
+    if !request.uri().path().starts_with("/grpc.") {
+        return inner.call(request).await;
     }
-}
-
-#[derive(Clone)]
-pub(crate) struct Service<S> {
-    layer: Layer,
-    inner: S,
-}
-
-impl<S> tower::Service<http::Request<Body>> for Service<S>
-where
-    S: tower::Service<http::Request<Body>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = TrackedFuture<Either<S::Future, BoxFuture<'static, Result<S::Response, S::Error>>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if !request.uri().path().starts_with("/grpc.") {
-            return self.layer.calls.track_future(Either::Left(self.inner.call(request)));
-        }
-        let stop = self.layer.stop.clone();
-        // Both directions: a call ends only when its request stream has ended, too.
-        let answer = self.inner.call(request.map(|body| until(&stop, body)));
-        let answer = answer.map_ok(move |answer| answer.map(|body| until(&stop, body))).boxed();
-        self.layer.calls.track_future(Either::Right(answer))
-    }
+    // Both directions: a call ends only when its request stream has ended, too.
+    let answer = inner.call(request.map(|body| until(&stop, body))).await?;
+    Ok(answer.map(|body| until(&stop, body)))
 }
 
 fn until(stop: &CancellationToken, inner: Body) -> Body {

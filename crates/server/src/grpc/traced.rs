@@ -1,12 +1,9 @@
 //! Traces of the calls that create tasks and workflows: their spans, between those of their callers and of the tasks, as far as traces are
 //! exported, and the contexts of what they create.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use futures::future::Either;
+use http::Response;
 use rota_core::task::Trace;
+use rota_gateway::Inner;
 use rota_telemetry::trace::TraceContext;
 use rota_telemetry::traces::rpc::RpcSpan;
 use rota_telemetry::traces::{self, SpanKind};
@@ -58,61 +55,27 @@ fn state(metadata: &MetadataMap) -> String {
     state.unwrap_or_default().chars().take(512).collect()
 }
 
-/// Adds the trace context of the call's span to the request's extensions.
-#[derive(Clone)]
-pub(crate) struct Layer;
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { inner }
+/// Makes a span of a call, and adds its context to the request's extensions.
+pub(crate) async fn record<S: Inner>(
+    mut request: http::Request<Body>,
+    mut inner: S,
+) -> Result<Response<Body>, S::Error> {
+    let path = request.uri().path().strip_prefix('/');
+    let method = METHODS.into_iter().find(|method| traces::is_enabled() && Some(*method) == path);
+    let Some(method) = method else { return inner.call(request).await };
+    // First, so that the span covers the whole call.
+    let call = RpcSpan::start(method, SpanKind::Server, caller(request.headers()).as_ref());
+    if let Some(context) = call.context() {
+        request.extensions_mut().insert(context);
     }
-}
-
-#[derive(Clone)]
-pub(crate) struct Service<S> {
-    inner: S,
-}
-
-impl<S, B> tower::Service<http::Request<B>> for Service<S>
-where
-    S: tower::Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let path = request.uri().path().strip_prefix('/');
-        let Some(method) = METHODS.into_iter().find(|method| traces::is_enabled() && Some(*method) == path)
-        else {
-            return Either::Left(self.inner.call(request));
-        };
-        // First, so that the span covers the whole call.
-        let call = RpcSpan::start(method, SpanKind::Server, caller(request.headers()).as_ref());
-        if let Some(context) = call.context() {
-            request.extensions_mut().insert(context);
+    let answer = inner.call(request).await;
+    // A response without a status in its headers has succeeded: a failed one has no message before its status.
+    let code = match &answer {
+        Ok(answer) => {
+            answer.headers().get("grpc-status").map_or(Some(0), |code| code.to_str().ok()?.parse().ok())
         }
-        let answer = self.inner.call(request);
-        Either::Right(Box::pin(async move {
-            let answer = answer.await;
-            // A response without a status in its headers has succeeded: a failed one has no message before its status.
-            let code = match &answer {
-                Ok(answer) => answer
-                    .headers()
-                    .get("grpc-status")
-                    .map_or(Some(0), |code| code.to_str().ok()?.parse().ok()),
-                Err(_) => None,
-            };
-            call.finish(code.unwrap_or(2));
-            answer
-        }))
-    }
+        Err(_) => None,
+    };
+    call.finish(code.unwrap_or(2));
+    answer
 }

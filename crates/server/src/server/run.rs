@@ -1,8 +1,10 @@
 //! Serves the services of a control plane, and shuts it down gracefully.
 
+use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;
 
+use ::http::Request;
 use rota_gateway::{Gateway, Sockets};
 use rota_proto::v1::admin_service_server::AdminServiceServer;
 use rota_proto::v1::agent_service_server::AgentServiceServer;
@@ -17,14 +19,17 @@ use rota_telemetry::{OnExit, spawn};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceBuilder;
+// Its function returns the request to pass on, or the response.
+use tower_http::auth::AsyncRequireAuthorizationLayer as UnlessAnswered;
 
 use super::{Bound, connections};
-use crate::base_path;
+use crate::around::around;
 use crate::error::{Error, ShutdownOutcome};
-use crate::grpc::{self, ending};
+use crate::grpc::{self, deadline, encoded, ending, traced};
 use crate::trust::{accept, auth, cors, roles, scope};
 use crate::{code_flow, http, sessions};
 
@@ -84,21 +89,31 @@ impl Bound {
             .add_service(workers)
             .add_service(health)
             .add_service(reflection);
+        let (authenticator, stopping) = (Arc::new(authenticator), stop.clone());
+        // Calls until their answer begins: one whose answer is a single message has nothing left to do then.
+        let unanswered = calls.clone();
+        let gateway_layer = rota_gateway::Layer { gateway: Arc::clone(&gateway), sockets };
         let service = ServiceBuilder::new()
-            .layer(base_path::Layer(base))
+            .map_request(move |request: Request<Body>| base.strip(request))
             .layer(cors::layer(cors_origins))
-            .layer(code_flow::Layer(code_flow))
-            .layer(rota_console::Layer(console))
+            .layer(UnlessAnswered::new(move |request| code_flow::answer(code_flow.clone(), request)))
+            .layer(UnlessAnswered::new(move |request: Request<Body>| {
+                let page = console.as_ref().and_then(|pages| pages.answer(&request));
+                ready(page.map_or(Ok(request), Err))
+            }))
             // What it makes of requests passes all others.
-            .layer(rota_gateway::Layer { gateway: Arc::clone(&gateway), sockets })
-            .layer(grpc::deadline::Layer)
-            .layer(auth::Layer(Arc::new(authenticator)))
-            .layer(ending::Layer { stop: stop.clone(), calls: calls.clone() })
+            .layer(gateway_layer)
+            .layer(around(deadline::enforce))
+            .layer(around(move |request, inner| auth::authorize(Arc::clone(&authenticator), request, inner)))
+            .map_future(move |answer| unanswered.track_future(answer))
+            .layer(around(move |request, inner| ending::end_streams(stopping.clone(), request, inner)))
             .layer(tonic_web::GrpcWebLayer::new())
-            .layer(scope::Layer { gateway, max_message: MAX_MESSAGE_SIZE })
-            .layer(sessions::LimitLayer)
-            .layer(grpc::traced::Layer)
-            .layer(grpc::encoded::Layer)
+            .layer(UnlessAnswered::new(move |request| {
+                scope::permit(Arc::clone(&gateway), MAX_MESSAGE_SIZE, request)
+            }))
+            .map_request(sessions::limit)
+            .layer(around(traced::record))
+            .map_response(encoded::replace)
             .service(routes.routes().prepare());
 
         let scraper = pages.scraper.clone();

@@ -41,45 +41,18 @@ impl Sizes {
     }
 }
 
-/// Limits the request bodies of sessions, and of calls that require no token.
-#[derive(Clone)]
-pub(crate) struct Layer;
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { inner }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Service<S> {
-    inner: S,
-}
-
-impl<S: tower::Service<http::Request<Body>>> tower::Service<http::Request<Body>> for Service<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> S::Future {
-        let sizes = Sizes::default();
-        let limits = match request.uri().path() {
-            SESSION => {
-                request.extensions_mut().insert(sizes.clone());
-                Limits::SESSION
-            }
-            path if roles::is_anonymous(path) => Limits::ANONYMOUS,
-            _ => return self.inner.call(request),
-        };
-        self.inner
-            .call(request.map(|body| Body::new(LimitedBody { sizes, ..LimitedBody::new(body, limits) })))
-    }
+/// Limits the body of a request: of a session, or of a call that requires no token.
+pub(crate) fn limit(mut request: http::Request<Body>) -> http::Request<Body> {
+    let sizes = Sizes::default();
+    let limits = match request.uri().path() {
+        SESSION => {
+            request.extensions_mut().insert(sizes.clone());
+            Limits::SESSION
+        }
+        path if roles::is_anonymous(path) => Limits::ANONYMOUS,
+        _ => return request,
+    };
+    request.map(|body| Body::new(LimitedBody { sizes, ..LimitedBody::new(body, limits) }))
 }
 
 /// Limits of one message of a body.

@@ -1,15 +1,11 @@
 //! Authentication: callers present the token of the admin or of viewers, compared in constant time, one of an OIDC issuer, or
 //! the cookie of a browser's session. Checks the role that a call requires; the name of a worker is checked when its session opens.
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures::future::Either;
 use rota_core::Timestamp;
-use rota_gateway::HttpMethod;
+use rota_gateway::{HttpMethod, Inner};
 use rota_telemetry::{BackgroundTasks, OnExit, spawn};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
@@ -118,21 +114,21 @@ impl Authenticator {
         &self,
         allowed: &[Role],
         request: &http::Request<B>,
-    ) -> Option<Result<Local, Status>> {
+    ) -> Option<Result<Admitted, Status>> {
         let tokens = self.tokens.get();
         let has_issuer = self.verifier.is_some() || self.people.is_some();
         if tokens.admin.is_none() && !has_issuer {
-            return Some(page::check(request, self.on_loopback).map(|()| Local::Other));
+            return Some(page::check(request, self.on_loopback).map(|()| Admitted::Other));
         }
         if allowed.contains(&Role::Anonymous) {
-            return Some(Ok(Local::Other));
+            return Some(Ok(Admitted::Other));
         }
         let Some(token) = bearer_token(request.headers()) else {
             return Some(self.check_session(allowed, request, now()));
         };
         if let Some(verified) = self.worker_tokens.verify(token) {
             return Some(match verified {
-                Ok(identity) if allowed.contains(&Role::Worker) => Ok(Local::Worker(identity)),
+                Ok(identity) if allowed.contains(&Role::Worker) => Ok(Admitted::Worker(identity)),
                 Ok(identity) => {
                     let text = format!("{} may not make this call", identity.holder);
                     Err(status::error("ROLE_FORBIDDEN", text))
@@ -149,7 +145,7 @@ impl Authenticator {
         let digest = Some(digest(token));
         match has_issuer {
             _ if tokens.admin == digest => Some(match allowed.contains(&Role::Admin) {
-                true => Ok(Local::Other),
+                true => Ok(Admitted::Other),
                 false => Err(status::hinted(
                     "ROLE_FORBIDDEN",
                     "the admin may not make this call",
@@ -157,7 +153,7 @@ impl Authenticator {
                 )),
             }),
             _ if tokens.viewer == digest => Some(match allowed.contains(&Role::Viewer) {
-                true => Ok(Local::Viewer),
+                true => Ok(Admitted::Viewer),
                 false => Err(viewers_only_read()),
             }),
             false => Some(Err(status::error("TOKEN_INVALID", "wrong token"))),
@@ -171,7 +167,7 @@ impl Authenticator {
         allowed: &[Role],
         request: &http::Request<B>,
         now: Timestamp,
-    ) -> Result<Local, Status> {
+    ) -> Result<Admitted, Status> {
         let mut refused = None;
         let mut values = self.sessions.cookies.values(request.headers());
         let found = values.find_map(|value| match self.sessions.known.find(&value, now) {
@@ -196,11 +192,11 @@ impl Authenticator {
             // A use that is not stored counts until a restart.
             spawn("session-use", OnExit::Done, async move { drop(store.apply(vec![used]).await) });
         }
-        Ok(Local::Session(session, person))
+        Ok(Admitted::Session(session, person))
     }
 
     /// Verifies a token of an issuer, and the role of its subject.
-    async fn verify(&self, allowed: &[Role], token: &[u8]) -> Result<Verified, Status> {
+    async fn verify(&self, allowed: &[Role], token: &[u8]) -> Result<Admitted, Status> {
         let is_of = |people: &&Arc<PeopleVerifier>| {
             let issuer = std::str::from_utf8(token).ok().and_then(Oidc::issuer_of);
             self.verifier.is_none() || issuer.as_deref() == Some(people.issuer())
@@ -208,12 +204,16 @@ impl Authenticator {
         if let Some(people) = self.people.as_ref().filter(is_of) {
             let (person, expires) = people.person(token).await?;
             let call = people.permit(Arc::new(person), allowed)?;
-            return Ok(Verified::Person(PersonCall { token_expires: Some(expires), ..call }));
+            return Ok(Admitted::Person(PersonCall { token_expires: Some(expires), ..call }));
         }
         let verifier = self.verifier.as_ref().ok_or_else(|| Status::internal("no issuer is configured"))?;
         let caller = verifier.caller(token).await?;
         if allowed.contains(&caller.role()) {
-            return Ok(Verified::Caller(caller));
+            return Ok(match caller {
+                Caller::Worker(identity) => Admitted::Worker(identity),
+                Caller::Operator => Admitted::Operator,
+                Caller::Unknown(_) => Admitted::Other,
+            });
         }
         let subject = match &caller {
             Caller::Operator => "the operator".to_owned(),
@@ -224,16 +224,13 @@ impl Authenticator {
     }
 }
 
-/// A caller with a token of an issuer.
-enum Verified {
-    Caller(Caller),
-    Person(PersonCall),
-}
-
-/// A caller that was let in without an issuer.
-enum Local {
+/// A caller that has the required role.
+enum Admitted {
     Worker(Identity),
+    Operator,
     Viewer,
+    /// A person with a token of their issuer.
+    Person(PersonCall),
     Session(Arc<BrowserSession>, Option<PersonCall>),
     /// The admin, or a caller that needs no token.
     Other,
@@ -266,108 +263,59 @@ pub(crate) fn bearer_token(headers: &http::HeaderMap) -> Option<&[u8]> {
     value.strip_prefix(b"Bearer ").or_else(|| value.strip_prefix(b"bearer "))
 }
 
-/// Rejects calls whose caller lacks the required role.
-#[derive(Clone)]
-pub(crate) struct Layer(pub(crate) Arc<Authenticator>);
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { authenticator: Arc::clone(&self.0), inner }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Service<S> {
+/// Rejects a call whose caller lacks the required role.
+pub(crate) async fn authorize<S: Inner>(
     authenticator: Arc<Authenticator>,
-    inner: S,
-}
-
-impl<S, B> tower::Service<http::Request<B>> for Service<S>
-where
-    S: tower::Service<http::Request<B>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-    B: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let allowed = allowed_roles(request.uri().path());
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        match self.authenticator.check_locally(allowed, &request) {
-            Some(Ok(caller)) => {
-                match &peer {
-                    None => {}
-                    Some(peer) if allowed.contains(&Role::Anonymous) => peer.called(),
-                    Some(peer) => peer.authenticated(),
-                }
-                match caller {
-                    Local::Worker(identity) => drop(request.extensions_mut().insert(identity)),
-                    Local::Viewer => {
-                        let answered = self.inner.call(request);
-                        return Either::Right(Box::pin(async move {
-                            let mut response = answered.await?;
-                            set_viewer(response.headers_mut());
-                            Ok(response)
-                        }));
-                    }
-                    Local::Session(session, person) => {
-                        request.extensions_mut().insert(Arc::clone(&session));
-                        if let Some(person) = person {
-                            request.extensions_mut().insert(person);
-                        }
-                        let known = Arc::clone(&self.authenticator.sessions.known);
-                        let answered = self.inner.call(request);
-                        return Either::Right(Box::pin(async move {
-                            let mut response = answered.await?;
-                            if session.role() == Role::Viewer {
-                                set_viewer(response.headers_mut());
-                            }
-                            Ok(response.map(|body| cut_off::when(ended(known, session), body)))
-                        }));
-                    }
-                    Local::Other => {}
-                }
-                Either::Left(self.inner.call(request))
-            }
-            Some(Err(refused)) => Either::Right(Box::pin(std::future::ready(Ok(refused.into_http())))),
-            None => {
-                let authenticator = Arc::clone(&self.authenticator);
-                // The service that was polled ready is the one to call; its clone takes its place.
-                let other = self.inner.clone();
-                let mut inner = std::mem::replace(&mut self.inner, other);
-                let token = bearer_token(request.headers()).unwrap_or_default().to_vec();
-                Either::Right(Box::pin(async move {
-                    let extensions = request.extensions_mut();
-                    let mut is_viewer = false;
-                    match authenticator.verify(allowed, &token).await {
-                        Ok(Verified::Caller(Caller::Worker(identity))) => drop(extensions.insert(identity)),
-                        Ok(Verified::Caller(Caller::Operator)) => drop(extensions.insert(OperatorCall)),
-                        Ok(Verified::Caller(Caller::Unknown(_))) => {}
-                        Ok(Verified::Person(person)) => {
-                            is_viewer = person.is_viewer;
-                            extensions.insert(person);
-                        }
-                        Err(refused) => return Ok(refused.into_http()),
-                    }
-                    if let Some(peer) = peer {
-                        peer.authenticated();
-                    }
-                    let mut response = inner.call(request).await?;
-                    if is_viewer {
-                        set_viewer(response.headers_mut());
-                    }
-                    Ok(response)
-                }))
-            }
+    mut request: http::Request<Body>,
+    mut inner: S,
+) -> Result<http::Response<Body>, S::Error> {
+    let allowed = allowed_roles(request.uri().path());
+    let checked = authenticator.check_locally(allowed, &request);
+    let checked = match checked {
+        Some(checked) => checked,
+        None => {
+            let token = bearer_token(request.headers()).unwrap_or_default().to_vec();
+            authenticator.verify(allowed, &token).await
         }
+    };
+    let admitted = match checked {
+        Ok(admitted) => admitted,
+        Err(refused) => return Ok(refused.into_http()),
+    };
+    match request.extensions().get::<Arc<Peer>>() {
+        None => {}
+        Some(peer) if allowed.contains(&Role::Anonymous) => peer.called(),
+        Some(peer) => peer.authenticated(),
     }
+    let (mut is_viewer, mut session) = (false, None);
+    let extensions = request.extensions_mut();
+    match admitted {
+        Admitted::Worker(identity) => drop(extensions.insert(identity)),
+        Admitted::Operator => drop(extensions.insert(OperatorCall)),
+        Admitted::Viewer => is_viewer = true,
+        Admitted::Person(person) => {
+            is_viewer = person.is_viewer;
+            extensions.insert(person);
+        }
+        Admitted::Session(found, person) => {
+            is_viewer = found.role() == Role::Viewer;
+            extensions.insert(Arc::clone(&found));
+            if let Some(person) = person {
+                extensions.insert(person);
+            }
+            session = Some(found);
+        }
+        Admitted::Other => {}
+    }
+    let mut response = inner.call(request).await?;
+    if is_viewer {
+        set_viewer(response.headers_mut());
+    }
+    Ok(match session {
+        Some(session) => {
+            let known = Arc::clone(&authenticator.sessions.known);
+            response.map(|body| cut_off::when(ended(known, session), body))
+        }
+        None => response,
+    })
 }

@@ -1,14 +1,10 @@
 //! Namespaces of people: a call by a person who may call for some namespaces only is refused unless each name in its request is
 //! in one of them. Knows no call by name but those about the caller.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::future::Either;
 use futures::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -31,77 +27,37 @@ const OWN: &[&str] = &[
     "/rota.v1.AdminService/SignOut",
 ];
 
-#[derive(Clone)]
-pub(crate) struct Layer {
-    pub(crate) gateway: Arc<Gateway>,
-    /// Bytes of the largest message.
-    pub(crate) max_message: usize,
-}
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Service<S>;
-
-    fn layer(&self, inner: S) -> Service<S> {
-        Service { layer: self.clone(), inner }
+/// Returns the request again if its caller may call for the names in its first message, of at most `max_message` bytes. Later ones have
+/// none that count.
+pub(crate) async fn permit(
+    gateway: Arc<Gateway>,
+    max_message: usize,
+    request: http::Request<Body>,
+) -> Result<http::Request<Body>, http::Response<Body>> {
+    let caller = request.extensions().get::<PersonCall>();
+    let caller = caller.filter(|caller| caller.namespaces != Namespaces::All).cloned();
+    match caller.filter(|_| !OWN.contains(&request.uri().path())) {
+        None => Ok(request),
+        Some(caller) => {
+            check(&gateway, max_message, &caller, request).await.map_err(|refused| refused.into_http())
+        }
     }
 }
 
-#[derive(Clone)]
-pub(crate) struct Service<S> {
-    layer: Layer,
-    inner: S,
-}
-
-impl<S> tower::Service<http::Request<Body>> for Service<S>
-where
-    S: tower::Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let caller = request.extensions().get::<PersonCall>();
-        let caller = caller.filter(|caller| caller.namespaces != Namespaces::All).cloned();
-        let path = request.uri().path();
-        let Some(caller) = caller.filter(|_| !OWN.contains(&path)) else {
-            return Either::Left(self.inner.call(request));
-        };
-        // The service that was polled ready is the one to call; its clone takes its place.
-        let other = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, other);
-        let layer = self.layer.clone();
-        Either::Right(Box::pin(async move {
-            match layer.check(&caller, request).await {
-                Ok(request) => inner.call(request).await,
-                Err(refused) => Ok(refused.into_http()),
-            }
-        }))
-    }
-}
-
-impl Layer {
-    /// Returns the request again if the names in its first message are permitted. Later ones have none that count.
-    async fn check(
-        &self,
-        caller: &PersonCall,
-        request: http::Request<Body>,
-    ) -> Result<http::Request<Body>, Status> {
-        let (parts, body) = request.into_parts();
-        let read = tokio::time::timeout(MESSAGE_TIMEOUT, first_message(body, self.max_message)).await;
-        let late = || Status::deadline_exceeded("the message of the call did not arrive");
-        let (message, body) = read.map_err(|_| late())??;
-        let names = self.gateway.names(parts.uri.path(), &message);
-        let names = names.map_err(|error| Status::invalid_argument(format!("invalid message: {error}")))?;
-        check_names(caller, &names)?;
-        Ok(http::Request::from_parts(parts, body))
-    }
+async fn check(
+    gateway: &Gateway,
+    max_message: usize,
+    caller: &PersonCall,
+    request: http::Request<Body>,
+) -> Result<http::Request<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let read = tokio::time::timeout(MESSAGE_TIMEOUT, first_message(body, max_message)).await;
+    let late = || Status::deadline_exceeded("the message of the call did not arrive");
+    let (message, body) = read.map_err(|_| late())??;
+    let names = gateway.names(parts.uri.path(), &message);
+    let names = names.map_err(|error| Status::invalid_argument(format!("invalid message: {error}")))?;
+    check_names(caller, &names)?;
+    Ok(http::Request::from_parts(parts, body))
 }
 
 fn check_names(caller: &PersonCall, names: &Names) -> Result<(), Status> {
