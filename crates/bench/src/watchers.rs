@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use futures::StreamExt;
-use prost::Message;
 use rota_client::{Client, Options as ClientOptions, lazy_channel};
+use rota_proto::framing;
 use rota_proto::v1::{TaskState, WatchTasksRequest};
 use rota_telemetry::{OnExit, spawn};
 use serde::Serialize;
@@ -188,9 +188,7 @@ impl Watchers {
 /// Returns the encoded request of a watcher, with the prefix that gRPC gives each message.
 fn request() -> Vec<u8> {
     let parent = rota_proto::names::namespace(NAMESPACE);
-    let request = WatchTasksRequest { parent, batched: true, ..Default::default() }.encode_to_vec();
-    let length = u32::try_from(request.len()).unwrap_or_default();
-    [&[0][..], &length.to_be_bytes(), &request].concat()
+    framing::encode(&WatchTasksRequest { parent, batched: true, ..Default::default() })
 }
 
 /// Watcher that asks for what the client library asks for, and counts its bytes as they come over the connection.

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::{BoxFuture, Either, ready};
 use futures::{FutureExt, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, LengthLimitError, Limited, StreamBody};
-use prost::Message;
+use rota_proto::framing;
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::request::{self, FIELDS_OF_HEADERS, HeaderField, Parameters};
 use crate::routes::{self, Found, Route};
-use crate::stream::{Format, PREFIX_LENGTH};
+use crate::stream::Format;
 use crate::{Gateway, OPENAPI, PREFIX, SOCKET, Sockets, content, etag, response, socket, status};
 
 /// Time to receive the body of a request.
@@ -223,7 +223,10 @@ fn message(route: Route, parameters: Parameters, body: Body) -> Body {
         let body =
             if route.body == routes::Body::None { Bytes::new() } else { read(body, route.max_body).await? };
         let is_large = body.len() >= LARGE;
-        let convert = move || request::message(&route, &parameters, &body).map(|message| frame(&message));
+        let convert = move || {
+            let message = request::message(&route, &parameters, &body);
+            message.map(|message| Bytes::from(framing::encode(&message)))
+        };
         let framed = match is_large {
             true => tokio::task::spawn_blocking(convert)
                 .await
@@ -250,16 +253,6 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Box<Status>> {
             Err(status::error("BODY_TOO_SLOW", &text, ""))
         }
     }
-}
-
-/// Returns a message with the prefix that gRPC gives each: a flag for compression, and the length.
-fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut framed = BytesMut::with_capacity(PREFIX_LENGTH + length);
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    framed.put(message.encode_to_vec().as_slice());
-    framed.freeze()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use http::response::Parts;
 use http::{HeaderValue, Response, header};
 use http_body_util::{BodyExt, Full};
 use prost_reflect::{DynamicMessage, MessageDescriptor};
+use rota_proto::framing;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -71,7 +72,7 @@ pub(crate) async fn one(body: Body, output: &MessageDescriptor) -> Result<One, B
         None => return Err(broken("has no status")),
     }
     let mut body = collected.to_bytes();
-    let message = stream::split(&mut body).ok_or_else(|| broken("has no message"))?;
+    let message = framing::split(&mut body).ok_or_else(|| broken("has no message"))?;
     let mut text = Vec::new();
     decode(output, message, move |message| {
         append_json(&mut text, message)?;

@@ -3,19 +3,18 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
 use http::{HeaderMap, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Value};
+use rota_proto::framing;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::{response, status};
 
-/// Compression flag and length, before each message.
-pub(crate) const PREFIX_LENGTH: usize = 5;
 /// Interval of comments on a silent stream of events, which keep proxies from ending it.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -51,7 +50,7 @@ impl Messages {
     /// Returns the next message, or the status at the end. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Bytes, Box<Status>> {
         loop {
-            if let Some(message) = split(&mut self.received) {
+            if let Some(message) = framing::split(&mut self.received) {
                 return Ok(message);
             }
             let frame = match self.body.frame().await {
@@ -67,17 +66,6 @@ impl Messages {
             }
         }
     }
-}
-
-/// Takes the first message off a buffer, if all of it is there.
-pub(crate) fn split(buffer: &mut (impl Buf + AsRef<[u8]>)) -> Option<Bytes> {
-    let mut length = buffer.as_ref().get(1..PREFIX_LENGTH)?;
-    let length = usize::try_from(length.get_u32()).ok()?;
-    if buffer.remaining() < PREFIX_LENGTH + length {
-        return None;
-    }
-    buffer.advance(PREFIX_LENGTH);
-    Some(buffer.copy_to_bytes(length))
 }
 
 /// Returns a response with all messages of a stream.
@@ -158,26 +146,5 @@ fn position(message: &DynamicMessage) -> Option<String> {
     match *last {
         Value::I64(position) => Some(position.to_string()),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_split_from_any_pieces() {
-        let bytes = [0, 0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'c'];
-        for size in 1..bytes.len() {
-            let (mut buffer, mut found) = (BytesMut::new(), Vec::new());
-            for piece in bytes.chunks(size) {
-                buffer.extend_from_slice(piece);
-                while let Some(message) = split(&mut buffer) {
-                    found.push(message);
-                }
-            }
-            assert_eq!(found, [&b"ab"[..], b"", b"c"], "pieces of {size} bytes");
-            assert!(buffer.is_empty());
-        }
     }
 }

@@ -12,6 +12,7 @@
 //! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
 //! - [`reasons`]: reasons of errors by which workers decide.
 //! - [`credential`]: which model credential an environment holds, and its id.
+//! - [`framing`]: the prefix of each message in a body of gRPC.
 //! - [`labels`]: labels that have a meaning for the control plane.
 //! - [`limits`]: limits of control planes within which workers stay.
 //! - [`times`]: times of control planes by which workers choose their own.
@@ -40,6 +41,7 @@ pub mod claude;
 mod continuation;
 pub mod credential;
 pub mod expressions;
+pub mod framing;
 pub mod labels;
 pub mod limits;
 pub mod names;

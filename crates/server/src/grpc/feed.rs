@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::Stream;
 use rota_core::Namespace;
 use rota_core::task::{Event, Task};
-use rota_proto::v1;
+use rota_proto::{framing, v1};
 use rota_store::Budget;
 use tonic::{Request, Response, Status};
 
@@ -127,7 +127,7 @@ impl Feed {
             ..Default::default()
         };
         let mut chunk = Vec::new();
-        messages::append(&mut chunk, &first);
+        framing::append(&mut chunk, &first);
         Ok(Self {
             store: store.clone(),
             lineage: lineage.clone(),

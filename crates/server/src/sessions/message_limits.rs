@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use parking_lot::Mutex;
+use rota_proto::framing::{self, Header, PREFIX};
 use rota_proto::limits::MESSAGE_ELEMENTS;
 use tonic::Status;
 use tonic::body::Body;
@@ -18,8 +19,6 @@ use crate::trust::roles;
 use crate::wire::status::error;
 
 const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
-/// Compression flag and length, before each message.
-const PREFIX: usize = 5;
 /// Hello of a worker with 1,024 slots, all of them occupied and abandoned, has 124 KiB.
 const MAX_FIRST_MESSAGE: usize = 128 << 10;
 /// A result of 1 MiB, before redaction, with room to spare.
@@ -102,8 +101,7 @@ impl LimitedBody {
         let mut checked = 0;
         loop {
             let rest = bytes.get(checked..).unwrap_or_default();
-            let Some(mut length) = rest.get(1..PREFIX) else { return Ok(checked) };
-            let length = usize::try_from(length.get_u32()).unwrap_or(usize::MAX);
+            let Some(Header { length, .. }) = framing::header(rest) else { return Ok(checked) };
             let limit = if self.first { self.limits.first } else { self.limits.later };
             if length > limit.bytes {
                 let text = format!("a message has {length} bytes; at most {} are accepted", limit.bytes);
@@ -181,16 +179,13 @@ impl http_body::Body for LimitedBody {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
     use rota_proto::worker::v1::session_request::Kind;
     use rota_proto::worker::v1::{Hello, Reject, Release, SessionRequest, WorkerHeartbeat, WorkerStatus};
 
     use super::*;
 
     fn framed(kind: Kind) -> Vec<u8> {
-        let message = SessionRequest { kind: Some(kind) }.encode_to_vec();
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        [&[0][..], &length, &message].concat()
+        framing::encode(&SessionRequest { kind: Some(kind) })
     }
 
     fn prefix(length: u32) -> Bytes {

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use rota_gateway::{Gateway, Names};
+use rota_proto::framing::{self, Header, PREFIX};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -17,8 +18,6 @@ use crate::wire::status;
 
 /// Time to receive the first message of a call.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// What gRPC has in front of a message: a flag for compression, and the length.
-const PREFIX: usize = 5;
 /// Calls about the caller alone.
 const OWN: &[&str] = &[
     "/rota.v1.AdminService/IssueSignInCode",
@@ -81,27 +80,26 @@ fn check_names(caller: &PersonCall, names: &Names) -> Result<(), Status> {
 /// Returns the first message of a call, and its body with that message again.
 async fn first_message(mut body: Body, max: usize) -> Result<(Bytes, Body), Status> {
     let mut read = BytesMut::new();
-    let mut length = None;
-    while length.is_none_or(|length| read.len() < PREFIX + length) {
+    let mut header: Option<Header> = None;
+    while header.is_none_or(|header| read.len() < PREFIX + header.length) {
         let Some(frame) = body.frame().await.transpose()? else { break };
         let Ok(data) = frame.into_data() else { break };
         read.extend_from_slice(&data);
-        if length.is_none()
-            && let Some((prefix, _)) = read.split_first_chunk::<PREFIX>()
+        if header.is_none()
+            && let Some(found) = framing::header(&read)
         {
-            if prefix[0] != 0 {
+            if found.compressed {
                 return Err(Status::unimplemented("compressed messages are not supported"));
             }
-            let named = (&prefix[1..]).get_u32() as usize;
-            if named > max {
+            if found.length > max {
                 return Err(Status::out_of_range(format!("the message has more than {max} bytes")));
             }
-            length = Some(named);
+            header = Some(found);
         }
     }
     let read = read.freeze();
-    let message =
-        length.and_then(|length| read.get(PREFIX..PREFIX + length)).map(|part| read.slice_ref(part));
+    let message = header.and_then(|header| read.get(PREFIX..PREFIX + header.length));
+    let message = message.map(|part| read.slice_ref(part));
     let message = message.ok_or_else(|| Status::invalid_argument("the call has no message"))?;
     let rest = stream::unfold(body, async |mut body| Some((body.frame().await?, body)));
     let all = stream::once(std::future::ready(Ok(Frame::data(read)))).chain(rest);

@@ -9,11 +9,10 @@ use parking_lot::Mutex;
 use rota_core::task::{State, Task};
 use rota_core::{Fence, Namespace, TaskId};
 use rota_proto::worker::v1::{Follow, session_response::Kind};
-use rota_proto::{num, v1};
+use rota_proto::{framing, num, v1};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use super::messages;
 use crate::keys::WorkerKey;
 use crate::scheduler::{Scheduler, SessionHandle};
 
@@ -73,7 +72,7 @@ impl Deltas {
         rota_telemetry::redact::text(&mut delta.text);
         let mut part = Vec::new();
         let deltas = vec![delta];
-        messages::append(&mut part, &v1::WatchTaskResponse { deltas, ..v1::WatchTaskResponse::default() });
+        framing::append(&mut part, &v1::WatchTaskResponse { deltas, ..v1::WatchTaskResponse::default() });
         let _ = parts.send(part.into());
     }
 

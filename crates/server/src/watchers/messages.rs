@@ -3,12 +3,13 @@
 
 use std::io::Write as _;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 use prost::encoding::{self, WireType};
 use rota_core::task::{Body, Event, Task};
+use rota_proto::framing::{self, PREFIX};
 use rota_proto::v1;
 use tonic::Status;
 
@@ -16,8 +17,6 @@ use crate::clock::now;
 use crate::lineage::Lineage;
 use crate::wire::{event, task as wire};
 
-/// Size of the prefix of a message in gRPC: a flag for compression, and the length.
-const PREFIX: usize = 5;
 /// Number of the field `token` in `WatchTasksResponse`.
 const TOKEN: u32 = 3;
 /// Number of the field `changes` in `WatchTasksResponse`.
@@ -65,7 +64,7 @@ pub(crate) fn single(change: &[u8], token: impl FnOnce() -> String) -> Vec<u8> {
         // A response has the fields of a change, with the same numbers.
         message.extend_from_slice(change);
         encoding::string::encode(TOKEN, &token(), &mut message);
-        set_length(&mut message, 0);
+        framing::set_length(&mut message);
     }
     message
 }
@@ -93,7 +92,7 @@ pub(crate) fn batch(mut entries: Vec<u8>, token: &str, compressed: bool) -> Vec<
         Some(Ok(zipped)) => zipped,
         _ => [&[0; PREFIX], &entries[..]].concat(),
     };
-    set_length(&mut message, 0);
+    framing::set_length(&mut message);
     message
 }
 
@@ -105,34 +104,14 @@ pub(crate) fn log<'a>(
     result: Option<&Bytes>,
 ) {
     let events = events.map(event::to_wire).collect();
-    append(
+    framing::append(
         out,
         &v1::WatchTaskResponse { events, task: Some(wire::to_wire(task, None, result)), deltas: vec![] },
     );
 }
 
-/// Appends a message, encoded and with its prefix.
-pub(crate) fn append(out: &mut Vec<u8>, message: &impl Message) {
-    let start = out.len();
-    out.extend_from_slice(&[0; PREFIX]);
-    // A vector has room for everything.
-    let _ = message.encode(out);
-    set_length(out, start);
-}
-
-/// Completes the prefix at `start`, whose message is the rest.
-fn set_length(out: &mut [u8], start: usize) {
-    let length = u32::try_from(out.len() - start - PREFIX).unwrap_or(u32::MAX);
-    out[start + 1..start + PREFIX].copy_from_slice(&length.to_be_bytes());
-}
-
 /// Takes the first message of a chunk.
 pub(crate) fn take<M: Message + Default>(chunk: &mut Bytes) -> Result<Option<M>, Status> {
-    if chunk.len() < PREFIX {
-        return Ok(None);
-    }
-    chunk.advance(1);
-    let length = chunk.get_u32() as usize;
-    let message = M::decode(chunk.split_to(length.min(chunk.len())));
-    message.map(Some).map_err(|error| Status::internal(error.to_string()))
+    let message = framing::split(chunk).map(M::decode).transpose();
+    message.map_err(|error| Status::internal(error.to_string()))
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use prost::Message as _;
 use rota_core::Namespace;
 use rota_core::workflow::Workflow;
-use rota_proto::{names, v1};
+use rota_proto::{framing, names, v1};
 use rota_store::WorkflowQuery;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::ready::RETRY_DELAY;
 use crate::store_client::StoreClient;
-use crate::watchers::messages::{self, token};
+use crate::watchers::messages::token;
 use crate::watchers::{Gap, Watchers, WorkflowChange};
 use crate::wire::{status, workflow as wire};
 
@@ -119,6 +119,6 @@ pub(crate) async fn encode(
         message = v1::WatchWorkflowsResponse { token, resync: true, ..v1::WatchWorkflowsResponse::default() };
     }
     let mut encoded = Vec::new();
-    messages::append(&mut encoded, &message);
+    framing::append(&mut encoded, &message);
     Ok(Encoded { namespace, message: encoded })
 }

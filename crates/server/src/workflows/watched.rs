@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::workflow::{Step, Workflow};
+use rota_proto::framing::append;
 use rota_proto::v1;
 use rota_store::{Commit, WorkflowQuery, WorkflowRows};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,7 +21,6 @@ use tonic::Status;
 use super::ready::RETRY_DELAY;
 use crate::store_client::StoreClient;
 use crate::watchers::MAX_CHUNK_BYTES;
-use crate::watchers::messages::append;
 use crate::wire::{status, workflow as wire};
 
 /// Least time between two readings of a workflow. Changes of one step within it become one message.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use rota_core::target::Target;
 use rota_core::task::{Command, Desired};
 use rota_core::{AgentName, TaskId, Timestamp};
+use rota_proto::framing::PREFIX;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
 use rota_store::single_writer::SingleWriterStore;
@@ -188,10 +189,9 @@ fn unzipped(chunk: &Bytes) -> Bytes {
     if chunk[0] == 0 {
         return chunk.clone();
     }
-    let mut message = vec![0; 5];
-    flate2::read::GzDecoder::new(&chunk[5..]).read_to_end(&mut message).unwrap();
-    let length = u32::try_from(message.len() - 5).unwrap();
-    message[1..5].copy_from_slice(&length.to_be_bytes());
+    let mut message = vec![0; PREFIX];
+    flate2::read::GzDecoder::new(&chunk[PREFIX..]).read_to_end(&mut message).unwrap();
+    framing::set_length(&mut message);
     message.into()
 }
 

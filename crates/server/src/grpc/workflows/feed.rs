@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use futures::Stream;
 use rota_core::Namespace;
-use rota_proto::v1;
+use rota_proto::{framing, v1};
 use tonic::Status;
 
 use super::Workflows;
 use crate::grpc::feed::read_token;
 use crate::grpc::streams::{Chunks, Streams};
 use crate::store_client::StoreClient;
-use crate::watchers::messages::{self, token};
+use crate::watchers::messages::token;
 use crate::watchers::{Gap, MAX_CHUNK_BYTES, Next, Subscription, Topic, WorkflowChange};
 use crate::wire::names;
 use crate::workflows::feed;
@@ -69,7 +69,7 @@ fn marker(streams: &Streams, seen: u64, resync: bool) -> Bytes {
     let token = token(streams.watchers.lineage(), seen);
     let mut chunk = Vec::new();
     let message = v1::WatchWorkflowsResponse { token, resync, ..v1::WatchWorkflowsResponse::default() };
-    messages::append(&mut chunk, &message);
+    framing::append(&mut chunk, &message);
     chunk.into()
 }
 

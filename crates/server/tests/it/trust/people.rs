@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use http::StatusCode;
 use jsonwebtoken::Algorithm;
-use prost::Message;
+use rota_proto::framing;
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::client::{Client, Error, Options, Token};
 use rota_testkit::identity_provider::IdentityProvider;
@@ -153,11 +153,10 @@ async fn people_have_the_same_rights_over_http() -> Result<()> {
     // gRPC-Web, which pages of other origins use.
     for (namespace, status) in [("team", "0"), ("default", "7")] {
         let parent = format!("namespaces/{namespace}");
-        let message = v1::ListTasksRequest { parent, ..Default::default() }.encode_to_vec();
-        let length = u32::try_from(message.len())?.to_be_bytes();
+        let message = framing::encode(&v1::ListTasksRequest { parent, ..Default::default() });
         let call = http.post(format!("http://{}/rota.v1.TaskService/ListTasks", cluster.addr()));
         let call = call.bearer_auth(&token).header("content-type", "application/grpc-web+proto");
-        let answer = call.body([&[0][..], &length, &message].concat()).send().await?;
+        let answer = call.body(message).send().await?;
         // The status of a refusal is a header, that of an answer a trailer in the body.
         let found =
             answer.headers().get("grpc-status").map_or("0", |found| found.to_str().unwrap_or_default());
