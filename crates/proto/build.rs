@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".rota.worker.v1.SessionResponse.kind.assign")
         // Rare, and a failure is the error of many calls.
         .boxed(".rota.v1.Failure.limit")
+        .boxed(".rota.v1.Failure.retry_after")
         // A step with a task is many times as large as one that waits.
         .boxed(".rota.v1.WorkflowStep.kind.task")
         .boxed(".rota.v1.WorkflowStep.compensate")

@@ -59,7 +59,7 @@ pub(crate) fn to_wire(failure: &Failure) -> v1::Failure {
         message: failure.message.clone(),
         exit_code: failure.exit_code,
         signal: failure.signal,
-        retry_after: failure.retry_after.map(time::duration),
+        retry_after: failure.retry_after.map(time::duration).map(Box::new),
         hint: failure.hint.clone(),
         limit: (failure.limit_resets || !failure.limit.is_empty()).then(|| {
             Box::new(v1::ReachedLimit { name: failure.limit.clone(), resets: failure.limit_resets })

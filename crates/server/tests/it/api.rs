@@ -57,7 +57,7 @@ async fn explain_names_every_cause() -> Result<()> {
     assert_eq!(causes(client, &second).await?, ["all_draining", "busy_with"]);
     let failure = v1::Failure {
         class: v1::FailureClass::Overload.into(),
-        retry_after: Some(tasks::millis(1_800_000)),
+        retry_after: Some(Box::new(tasks::millis(1_800_000))),
         ..Default::default()
     };
     worker.send(rota_proto::worker::v1::session_request::Kind::Result(rota_proto::worker::v1::Result {

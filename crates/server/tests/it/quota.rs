@@ -20,7 +20,8 @@ fn limited(resets: Option<Duration>) -> v1::Failure {
         class: v1::FailureClass::RateLimit.into(),
         message: "You've hit your limit".to_owned(),
         limit: Some(v1::ReachedLimit { name: "five_hour".to_owned(), resets: resets.is_some() }.into()),
-        retry_after: resets.map(|wait| tasks::millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))),
+        retry_after: resets
+            .map(|wait| Box::new(tasks::millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))),
         ..v1::Failure::default()
     }
 }

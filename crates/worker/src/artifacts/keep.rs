@@ -261,8 +261,9 @@ async fn loses_work(
 
 /// Returns the failure of an attempt for whose files there is no room. An agent that works again earlier would do so in vain.
 fn full(status: &Status) -> Undelivered {
-    let failure = Failure { retry_after: Some(FREED_AFTER.into()), ..called(status) };
-    Undelivered { failure, ..not_stored(status) }
+    let mut full = not_stored(status);
+    full.failure.retry_after = Some(Box::new(FREED_AFTER.into()));
+    full
 }
 
 /// Returns why the files of an attempt are not stored, and whether they may be later.

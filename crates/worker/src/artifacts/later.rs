@@ -80,7 +80,7 @@ pub(crate) async fn store_left(
             end(Vec::new(), AttemptResult { kind, ..left.result.clone() }, false)
         }
         Err(refused) if succeeded => {
-            end(Vec::new(), failed(Failure { hint: stays(dirs), ..refused.failure }), true)
+            end(Vec::new(), failed(Failure { hint: stays(dirs), ..*refused.failure }), true)
         }
         Err(refused) => {
             let lost = notice(Severity::High, "artifacts_not_stored", refused.failure.message);

@@ -55,7 +55,7 @@ pub(crate) struct Jails {
 /// Why work is not delivered.
 #[derive(Debug)]
 pub(crate) struct Undelivered {
-    pub(crate) failure: Failure,
+    pub(crate) failure: Box<Failure>,
     /// Whether it is kept, and can be delivered later as it is.
     pub(crate) is_kept: bool,
     /// Whether the storage may take the same files later.
@@ -73,7 +73,7 @@ impl Undelivered {
 
 impl From<Failure> for Undelivered {
     fn from(failure: Failure) -> Self {
-        Self { failure, is_kept: false, awaits_storage: false, notices: Vec::new() }
+        Self { failure: Box::new(failure), is_kept: false, awaits_storage: false, notices: Vec::new() }
     }
 }
 

@@ -174,7 +174,7 @@ fn undelivered(branch: &str, error: &Error, of_agent: bool) -> Undelivered {
     };
     let text = format!("{branch} is pushed, and its pull request is not open: {error}");
     let (is_kept, retry_after) = match error {
-        Error::Away(_, wait) => (true, wait.map(Into::into)),
+        Error::Away(_, wait) => (true, wait.map(|wait| Box::new(wait.into()))),
         // Its token is replaced without the task.
         Error::Credentials(_) | Error::Token(_) => (of_agent, None),
         Error::Refused(_) => (false, None),

@@ -195,7 +195,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
                     let Undelivered { mut failure, is_kept, notices, .. } = failed;
                     notices.into_iter().for_each(emit);
                     redaction.failure(&mut failure);
-                    report.outcome = RunOutcome::Failed(failure);
+                    report.outcome = RunOutcome::Failed(*failure);
                     // A planned stop of a later delivery is none that has failed.
                     let stopped = matches!(
                         handle.lock().stop_reason,

@@ -161,7 +161,7 @@ fn model_call_failure(evidence: &Evidence<'_>, status: Option<u16>, code: &str, 
         let resets = delay.is_some() && resets;
         failure.limit =
             (resets || !name.is_empty()).then(|| ReachedLimit { name: name.to_owned(), resets }.into());
-        failure.retry_after = delay;
+        failure.retry_after = delay.map(Box::new);
     }
     failure
 }
