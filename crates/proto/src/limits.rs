@@ -17,6 +17,8 @@ pub const OPEN_REQUESTS: usize = 32;
 pub const CHOICES: usize = 64;
 /// Bytes of the id and the tool of an input request, and of each choice.
 pub const REQUEST_NAME_BYTES: usize = 256;
+/// Bytes of a compiled pattern of a schema, and of what matching it remembers.
+pub const COMPILED_PATTERN_BYTES: usize = 128 << 10;
 
 /// Returns the severity of a failure whose reporter gives none.
 pub fn usual_severity(class: FailureClass) -> Severity {

@@ -3,11 +3,15 @@
 //! linear time, and are compiled once for each reference.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::thread::available_parallelism;
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
+use rota_proto::limits::COMPILED_PATTERN_BYTES;
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::check;
@@ -20,12 +24,14 @@ const MAX_DEPTH: usize = 200;
 /// Most patterns of a schema, counted as often as they are compiled, and bytes of one.
 const MAX_PATTERNS: usize = 100;
 const MAX_PATTERN: usize = 1 << 10;
-/// Bytes of a compiled pattern, and of what matching it remembers. Workers have the same limits.
-const MAX_COMPILED: usize = 128 << 10;
 /// Bytes of the texts of a value, times the patterns of its schema.
 const MAX_MATCHED: usize = 64 << 20;
 /// Longest description of a value that does not fit.
 const MAX_CAUSE: usize = 300;
+
+/// Places for what patterns may take long for: half of the processors, so that schemas of some callers leave the others to all.
+static PLACES: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, |all| all.get().div_ceil(2))));
 
 /// Validator of values, and the number of patterns that it matches.
 #[derive(Debug)]
@@ -49,9 +55,10 @@ pub(super) fn parse(field: &str, schema: &Value, most: usize) -> Result<Schema, 
     let id = if text.contains("draft-04") { "id" } else { "$id" };
     let mut sizes = Sizes { root: schema, id, known: HashMap::new() };
     let Size { patterns, .. } = sizes.of(schema, 0).map_err(|why| invalid(field, why))?;
-    let options = PatternOptions::regex().size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED);
+    let options =
+        PatternOptions::regex().size_limit(COMPILED_PATTERN_BYTES).dfa_size_limit(COMPILED_PATTERN_BYTES);
     let build = || jsonschema::options().with_pattern_options(options).build(schema);
-    match if patterns > 0 { blocking(build) } else { build() } {
+    match if patterns > 0 { blocking(&PLACES, build) } else { build() } {
         Ok(validator) => Ok(Schema { validator, patterns }),
         Err(error) => Err(invalid(field, format!("is not a JSON Schema: {}", unusable(&error)))),
     }
@@ -76,17 +83,21 @@ pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), (String, Strin
         return Err((String::new(), why));
     }
     let validate = || schema.validator.validate(value);
-    let checked = if schema.patterns > 0 { blocking(validate) } else { validate() };
+    let checked = if schema.patterns > 0 { blocking(&PLACES, validate) } else { validate() };
     checked.map_err(|error| {
         (error.instance_path().to_string(), error.to_string().chars().take(MAX_CAUSE).collect())
     })
 }
 
-/// Does what patterns may take long for, while other threads run the tasks of this one.
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
+/// Does what patterns may take long for, once there is a place, while other threads run the tasks of this one.
+fn blocking<T>(places: &Semaphore, work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            tokio::task::block_in_place(work)
+            tokio::task::block_in_place(|| {
+                // They are never closed.
+                let _place = runtime.block_on(places.acquire());
+                work()
+            })
         }
         _ => work(),
     }
@@ -242,6 +253,13 @@ mod tests {
         let schema = parse("schema", &json!({ "items": { "type": "integer" } }), 100).unwrap();
         let (place, why) = check(&schema, &json!([1, "x"])).unwrap_err();
         assert_eq!((place.as_str(), why.contains("integer")), ("/1", true));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_takes_a_place() {
+        let places = Semaphore::new(1);
+        assert_eq!(blocking(&places, || places.available_permits()), 0);
+        assert_eq!(places.available_permits(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Data of a result against the schema that its task asks for. Knows no runtime.
 
 use jsonschema::PatternOptions;
+use rota_proto::limits::COMPILED_PATTERN_BYTES;
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::Assign;
 
@@ -8,8 +9,6 @@ use crate::runtimes::{RunOutcome, RunReport, failure, structs};
 
 /// Characters of the data that a message quotes.
 const MAX_QUOTE: usize = 300;
-/// Bytes of a compiled pattern, and of what matching it remembers, as in the control plane, which bounds their number.
-const MAX_COMPILED: usize = 128 << 10;
 const HINT: &str =
     "ask the agent for this data in the prompt; programs write it as `data` to $ROTA_OUTPUT/result.json";
 
@@ -25,8 +24,9 @@ pub(super) fn check(assign: &Assign, report: &mut RunReport) {
 fn mismatch(assign: &Assign, result: &TaskResult) -> Option<Failure> {
     let schema = structs::to_json(assign.spec.as_ref()?.result_schema.as_ref()?);
     let data = result.data.as_ref().map_or(serde_json::Value::Null, structs::to_json);
-    // In linear time: both schema and data are of others.
-    let patterns = PatternOptions::regex().size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED);
+    // In linear time: both schema and data are of others. The control plane bounds their number.
+    let patterns =
+        PatternOptions::regex().size_limit(COMPILED_PATTERN_BYTES).dfa_size_limit(COMPILED_PATTERN_BYTES);
     let why = match jsonschema::options().with_pattern_options(patterns).build(&schema) {
         // The control plane has checked it.
         Err(error) => return Some(failure(FailureClass::Invalid, format!("the result schema: {error}"))),
