@@ -134,7 +134,7 @@ mod tests {
         put_template("known", json!({})).await.unwrap();
 
         let space = StoreSpace { volume: 100, free: 1, ..StoreSpace::default() };
-        store.room.lock().measured(Some(space), Instant::now());
+        store.measured(Some(space));
         let refused = [
             create("new", false).await.map(drop),
             put_kind("new").await,
@@ -148,10 +148,10 @@ mod tests {
         assert_eq!(create("known", false).await.unwrap(), known);
         put_template("known", json!({ "team": "a" })).await.unwrap();
         create("new", true).await.unwrap();
-        store.room.lock().measured(None, Instant::now());
+        store.measured(None);
         create("new", false).await.unwrap();
         put_kind("new").await.unwrap();
-        store.room.lock().measured(Some(space), Instant::now());
+        store.measured(Some(space));
         put_kind("changed").await.unwrap();
     }
 

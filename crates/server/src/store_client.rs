@@ -45,7 +45,7 @@ pub(crate) type StoreProblem = (String, &'static str);
 pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     write_health: Arc<WriteHealth>,
-    pub(crate) room: Arc<Mutex<Room>>,
+    room: Arc<Mutex<Room>>,
     overload: Arc<Overload>,
     index: Arc<IndexState>,
 }
@@ -197,13 +197,17 @@ impl StoreClient {
 
     /// Measures the room of the store.
     pub(crate) async fn measure_space(&self) -> Result<(), Error> {
-        let space = self.store.space().await?;
+        self.measured(self.store.space().await?);
+        Ok(())
+    }
+
+    /// Sets the room of the store.
+    pub(crate) fn measured(&self, space: Option<StoreSpace>) {
         let had_room = self.has_room_for_index();
         self.room.lock().measured(space, Instant::now());
         if !had_room && self.has_room_for_index() {
             self.index.wake();
         }
-        Ok(())
     }
 
     /// Returns the room of the store when it was last measured; `None` if it has no files.
