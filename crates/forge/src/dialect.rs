@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::gitea::Gitea;
-use crate::github::GitHub;
+use crate::github::{self, GitHub};
 use crate::gitlab::GitLab;
 use crate::http::Http;
 use crate::review::{Comment, Pages, Review};
@@ -12,7 +12,7 @@ use crate::{Error, Found, Provider, Repository, Wanted};
 /// Parameter for the entries of a page, and its highest value.
 pub(crate) type PageSize = (&'static str, usize);
 
-/// Calls of a forge for requests, in its own types.
+/// Calls of a forge for requests, in its own types. Those that are written here are GitHub's, which Gitea has, too.
 #[async_trait]
 pub(crate) trait Dialect: std::fmt::Debug + Send + Sync {
     /// Returns what is asked for with every list.
@@ -50,7 +50,9 @@ pub(crate) trait Dialect: std::fmt::Debug + Send + Sync {
         repository: &Repository,
         found: &Found,
         wanted: &Wanted,
-    ) -> Result<Found, Error>;
+    ) -> Result<Found, Error> {
+        github::update(http, repository, found, wanted).await
+    }
 
     /// Adds labels. Returns those that the forge does not know.
     async fn label(
@@ -68,7 +70,9 @@ pub(crate) trait Dialect: std::fmt::Debug + Send + Sync {
         repository: &Repository,
         found: &Found,
         names: &[String],
-    ) -> Result<Vec<String>, Error>;
+    ) -> Result<Vec<String>, Error> {
+        github::request_review(http, repository, found, names).await
+    }
 
     /// Returns the state of a request, with what was written since a time, and perhaps before.
     async fn review(
@@ -81,8 +85,14 @@ pub(crate) trait Dialect: std::fmt::Debug + Send + Sync {
     ) -> Result<Review, Error>;
 
     /// Whether the author of a comment may write to the repository. Those who are no collaborators are refused.
-    async fn may_write(&self, http: &Http, repository: &Repository, comment: &Comment)
-    -> Result<bool, Error>;
+    async fn may_write(
+        &self,
+        http: &Http,
+        repository: &Repository,
+        comment: &Comment,
+    ) -> Result<bool, Error> {
+        github::may_write(http, repository, comment).await
+    }
 }
 
 impl Provider {

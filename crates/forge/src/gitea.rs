@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::dialect::{Dialect, PageSize};
 use crate::github::{self, Pull};
 use crate::http::Http;
-use crate::review::{Comment, Pages, Review, Written, time};
+use crate::review::{Pages, Review, Written, time};
 use crate::{Error, Found, Repository, Wanted};
 
 /// Prefix of titles of drafts.
@@ -83,16 +83,6 @@ impl Dialect for Gitea {
         Ok(labels.iter().filter(is_unknown).cloned().collect())
     }
 
-    async fn request_review(
-        &self,
-        http: &Http,
-        repository: &Repository,
-        found: &Found,
-        names: &[String],
-    ) -> Result<Vec<String>, Error> {
-        github::request_review(http, repository, found, names).await
-    }
-
     async fn review(
         &self,
         http: &Http,
@@ -123,14 +113,5 @@ impl Dialect for Gitea {
             );
         }
         Ok(review)
-    }
-
-    async fn may_write(
-        &self,
-        http: &Http,
-        repository: &Repository,
-        comment: &Comment,
-    ) -> Result<bool, Error> {
-        github::may_write(http, repository, comment).await
     }
 }

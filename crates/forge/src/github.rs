@@ -61,7 +61,6 @@ impl Pull {
     }
 }
 
-/// Gitea has the same call.
 pub(crate) async fn update(
     http: &Http,
     repository: &Repository,
@@ -79,7 +78,6 @@ pub(crate) async fn update(
     Ok(http.send::<Pull>(Method::PATCH, &path, Some(&body)).await?.into())
 }
 
-/// Gitea has the same call.
 pub(crate) async fn request_review(
     http: &Http,
     repository: &Repository,
@@ -157,7 +155,7 @@ impl Run {
     }
 }
 
-/// Whether the author of a comment may write. Gitea has the same call.
+/// Whether the author of a comment may write.
 pub(crate) async fn may_write(
     http: &Http,
     repository: &Repository,
@@ -208,16 +206,6 @@ impl Dialect for GitHub {
         Ok(created.map(Into::into))
     }
 
-    async fn update(
-        &self,
-        http: &Http,
-        repository: &Repository,
-        found: &Found,
-        wanted: &Wanted,
-    ) -> Result<Found, Error> {
-        update(http, repository, found, wanted).await
-    }
-
     async fn label(
         &self,
         http: &Http,
@@ -228,16 +216,6 @@ impl Dialect for GitHub {
         let path = format!("repos/{}/issues/{}/labels", repository.path, found.number);
         http.send::<Value>(Method::POST, &path, Some(&json!({"labels": labels}))).await?;
         Ok(Vec::new())
-    }
-
-    async fn request_review(
-        &self,
-        http: &Http,
-        repository: &Repository,
-        found: &Found,
-        names: &[String],
-    ) -> Result<Vec<String>, Error> {
-        request_review(http, repository, found, names).await
     }
 
     async fn review(
@@ -274,14 +252,5 @@ impl Dialect for GitHub {
             http.each_known(&path, pages, add).await?;
         }
         Ok(review)
-    }
-
-    async fn may_write(
-        &self,
-        http: &Http,
-        repository: &Repository,
-        comment: &Comment,
-    ) -> Result<bool, Error> {
-        may_write(http, repository, comment).await
     }
 }
