@@ -173,8 +173,9 @@ fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::convert::Infallible;
+    use std::future::ready;
 
-    use http::{Request, Response, StatusCode};
+    use http::{Method, Request, Response, StatusCode};
     use kube::client::Body;
     use parking_lot::Mutex;
     use rota_crds::resource::{Agent, AgentStatus};
@@ -217,34 +218,46 @@ pub(crate) mod tests {
         }
     }
 
+    /// Returns the client of an API server that answers by the method and path of a request, and what it sends.
+    pub(crate) fn api_server<A>(answer: impl Fn(Method, String, Value) -> A + Send + Sync + 'static) -> Client
+    where
+        A: Future<Output = (StatusCode, Value)> + Send + 'static,
+    {
+        let answer = Arc::new(answer);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let answer = Arc::clone(&answer);
+            async move {
+                let (parts, body) = request.into_parts();
+                let sent = body.collect_bytes().await.unwrap();
+                let sent = serde_json::from_slice(&sent).unwrap_or_default();
+                let (code, found) = (*answer)(parts.method, parts.uri.path().to_owned(), sent).await;
+                let body = Body::from(serde_json::to_vec(&found).unwrap());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        Client::new(service, "team")
+    }
+
     /// Answers as an API server whose definition of agents has no `acceptedSpec`, and keeps what it takes.
     fn older_cluster() -> (Client, Arc<Mutex<Vec<Value>>>) {
         let written = Arc::new(Mutex::new(Vec::new()));
         let taken = Arc::clone(&written);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let taken = Arc::clone(&taken);
-            async move {
-                let sent = request.into_body().collect_bytes().await.unwrap();
-                let patch: Value = serde_json::from_slice(&sent).unwrap();
-                let (code, answer) = if patch["status"].get("acceptedSpec").is_some() {
-                    let message = "failed to create typed patch object (team/coder; rota.dev/v1alpha1, Kind=Agent): \
-                                   .status.acceptedSpec: field not declared in schema";
-                    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": 500 });
-                    (StatusCode::INTERNAL_SERVER_ERROR, status)
-                } else {
-                    taken.lock().push(patch["status"].clone());
-                    let metadata = json!({ "name": "coder", "namespace": "team" });
-                    let spec = json!({ "runtime": { "scripted": {} } });
-                    (
-                        StatusCode::OK,
-                        json!({ "apiVersion": "rota.dev/v1alpha1", "kind": "Agent", "metadata": metadata, "spec": spec }),
-                    )
-                };
-                let body = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+        let client = api_server(move |_, _, patch| {
+            if patch["status"].get("acceptedSpec").is_some() {
+                let message = "failed to create typed patch object (team/coder; rota.dev/v1alpha1, Kind=Agent): \
+                               .status.acceptedSpec: field not declared in schema";
+                let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": 500 });
+                return ready((StatusCode::INTERNAL_SERVER_ERROR, status));
             }
+            taken.lock().push(patch["status"].clone());
+            let metadata = json!({ "name": "coder", "namespace": "team" });
+            let spec = json!({ "runtime": { "scripted": {} } });
+            ready((
+                StatusCode::OK,
+                json!({ "apiVersion": "rota.dev/v1alpha1", "kind": "Agent", "metadata": metadata, "spec": spec }),
+            ))
         });
-        (Client::new(service, "team"), written)
+        (client, written)
     }
 
     #[tokio::test]

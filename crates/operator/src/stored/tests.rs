@@ -1,10 +1,9 @@
 //! Schedules and templates between an API server and a real control plane.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::future::ready;
 
-use http::{Method, Request, Response, StatusCode};
-use kube::client::Body;
+use http::{Method, StatusCode};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::{Client as KubeClient, ResourceExt};
@@ -16,7 +15,7 @@ use rota_testkit::{Cluster, tasks};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::context::tests::context;
+use crate::context::tests::{api_server, context};
 use crate::kind::Guarded;
 use crate::workflow;
 
@@ -27,18 +26,7 @@ struct ApiServer(Mutex<BTreeMap<String, Value>>);
 impl ApiServer {
     fn client(self: &Arc<Self>) -> KubeClient {
         let server = Arc::clone(self);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let server = Arc::clone(&server);
-            async move {
-                let (parts, body) = request.into_parts();
-                let sent = body.collect_bytes().await.unwrap();
-                let sent: Value = serde_json::from_slice(&sent).unwrap_or_default();
-                let (code, answer) = server.answer(&parts.method, parts.uri.path(), &sent);
-                let body = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
-        });
-        KubeClient::new(service, "team")
+        api_server(move |method, path, sent| ready(server.answer(&method, &path, &sent)))
     }
 
     fn answer(&self, method: &Method, path: &str, sent: &Value) -> (StatusCode, Value) {

@@ -28,17 +28,15 @@ impl Tasks {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::future::ready;
     use std::sync::Arc;
 
-    use http::{Method, Request, Response};
-    use kube::Client;
-    use kube::client::Body;
+    use http::{Method, StatusCode};
     use parking_lot::Mutex;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::context::tests::context;
+    use crate::context::tests::{api_server, context};
     use crate::controller::Reconciler;
     use crate::task::Parts;
 
@@ -59,16 +57,11 @@ mod tests {
     async fn reconcile(object: &Value) -> Vec<(Method, Value)> {
         let (requests, answer) = (Arc::<Mutex<Vec<(Method, Value)>>>::default(), object.clone());
         let taken = Arc::clone(&requests);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (taken, answer) = (Arc::clone(&taken), answer.clone());
-            async move {
-                let (parts, body) = request.into_parts();
-                let sent = body.collect_bytes().await.unwrap();
-                taken.lock().push((parts.method, serde_json::from_slice(&sent).unwrap_or_default()));
-                Ok::<_, Infallible>(Response::new(Body::from(serde_json::to_vec(&answer).unwrap())))
-            }
+        let client = api_server(move |method, _, sent| {
+            taken.lock().push((method, sent));
+            ready((StatusCode::OK, answer.clone()))
         });
-        let parts = Parts::new(context(Client::new(service, "team")), Arc::new([]));
+        let parts = Parts::new(context(client), Arc::new([]));
         let task: Task = serde_json::from_value(object.clone()).unwrap();
         Box::pin(parts.tasks.reconcile(&task)).await.unwrap();
         requests.lock().clone()

@@ -1,12 +1,10 @@
 //! An operator that ends, or that the API server refuses, between the creation of two pods.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use kube::Client;
-use kube::client::Body;
 use parking_lot::Mutex;
 use rota_proto::v1;
 use serde_json::{Value, json};
@@ -18,7 +16,7 @@ use super::super::build;
 use super::super::demand::DemandSnapshot;
 use super::super::dereference;
 use super::*;
-use crate::context::tests::context;
+use crate::context::tests::{api_server, context};
 use crate::pods::WorkerPods;
 
 const HASH: &str = "hash";
@@ -38,22 +36,16 @@ struct ApiServer {
 impl ApiServer {
     fn client(self: &Arc<Self>) -> Client {
         let server = Arc::clone(self);
-        let service = tower::service_fn(move |request: Request<Body>| {
+        api_server(move |method, path, sent| {
             let server = Arc::clone(&server);
             async move {
-                let (parts, body) = request.into_parts();
-                let sent = body.collect_bytes().await.unwrap();
-                let sent = serde_json::from_slice(&sent).unwrap();
-                let (code, answer) = match parts.method {
+                match method {
                     Method::POST => (StatusCode::CREATED, server.create(sent).await),
-                    Method::PATCH => server.record(parts.uri.path(), &sent),
-                    method => panic!("{method} {}", parts.uri),
-                };
-                let body = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+                    Method::PATCH => server.record(&path, &sent),
+                    method => panic!("{method} {path}"),
+                }
             }
-        });
-        Client::new(service, "team")
+        })
     }
 
     async fn create(&self, mut pod: Value) -> Value {
