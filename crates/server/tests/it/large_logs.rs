@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use futures::StreamExt;
 use prost::Message;
 use rota_proto::v1;
+use rota_proto::worker::v1::Assign;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, history, tasks};
 
@@ -13,6 +14,32 @@ const PARENT: &str = "namespaces/default";
 const OUTPUT_SIZE: usize = 64 << 10;
 /// A page of a log, one more entry, and the task.
 const MAX_MESSAGE: usize = (256 << 10) + 2 * OUTPUT_SIZE;
+
+/// Entries of a report.
+const OUTPUTS: i64 = 25;
+
+/// A task that runs, with a large log.
+struct Reported {
+    cluster: Cluster,
+    worker: RawWorker,
+    task: v1::Task,
+    assign: Assign,
+}
+
+impl Reported {
+    async fn new(reports: i64) -> Result<Self> {
+        let cluster = Cluster::start(Backend::Sqlite).await?;
+        let client = cluster.client();
+        tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+        let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
+        let task = tasks::create(client, tasks::task("echo")).await?;
+        let assign = worker.take().await?;
+        for report in 0..reports {
+            worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
+        }
+        Ok(Self { cluster, worker, task, assign })
+    }
+}
 
 fn outputs(count: usize) -> Vec<v1::Event> {
     let text = "x".repeat(OUTPUT_SIZE);
@@ -22,16 +49,8 @@ fn outputs(count: usize) -> Vec<v1::Event> {
 #[tokio::test]
 async fn large_log_is_read_from_start() -> Result<()> {
     const REPORTS: i64 = 24;
-    const OUTPUTS: i64 = 25;
-    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let Reported { cluster, mut worker, task, assign } = Reported::new(REPORTS).await?;
     let client = cluster.client();
-    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
-    let task = tasks::create(client, tasks::task("echo")).await?;
-    let assign = worker.take().await?;
-    for report in 0..REPORTS {
-        worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
-    }
     worker.succeed(&assign, REPORTS * OUTPUTS, "done");
     assert!(worker.result_ack().await?);
     let last = tasks::ended(client, &task.name).await?.status.unwrap().log_seq;
@@ -50,16 +69,8 @@ async fn large_log_is_read_from_start() -> Result<()> {
 #[tokio::test]
 async fn large_log_is_searched_in_pieces() -> Result<()> {
     const REPORTS: i64 = 12;
-    const OUTPUTS: i64 = 25;
-    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let Reported { cluster, mut worker, task, assign } = Reported::new(REPORTS).await?;
     let client = cluster.client();
-    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
-    let task = tasks::create(client, tasks::task("echo")).await?;
-    let assign = worker.take().await?;
-    for report in 0..REPORTS {
-        worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
-    }
     let found = vec![raw::output("\nthe nee"), raw::output("dle\n"), raw::output("needles\n")];
     worker.report(&assign, 1 + REPORTS * OUTPUTS, found);
     worker.succeed(&assign, REPORTS * OUTPUTS + 3, "done");
@@ -98,16 +109,8 @@ async fn large_log_is_searched_in_pieces() -> Result<()> {
 
 #[tokio::test]
 async fn large_log_is_downloaded_in_parts() -> Result<()> {
-    const OUTPUTS: i64 = 25;
-    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let Reported { cluster, mut worker, task, assign } = Reported::new(4).await?;
     let client = cluster.client();
-    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
-    let task = tasks::create(client, tasks::task("echo")).await?;
-    let assign = worker.take().await?;
-    for report in 0..4 {
-        worker.report(&assign, 1 + report * OUTPUTS, outputs(usize::try_from(OUTPUTS)?));
-    }
     worker.succeed(&assign, 4 * OUTPUTS, "done");
     assert!(worker.result_ack().await?);
     tasks::ended(client, &task.name).await?;
