@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rota_store::{Error, Filter, Reply, Store};
 use rota_store_postgres::{Options, Owner, Postgres, Target};
 use rota_testkit::postgres::PostgresServer;
+use tokio::sync::watch;
 
 use crate::cutter::Cutter;
 use crate::doubt::{create, open};
@@ -104,23 +104,18 @@ async fn next_owner_waits_and_follows_a_clean_stop() {
     let error = refused.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("in use by the control plane \"doubt\""), "{error}");
     // One that waits sees whom it waits for, until that stops.
-    let seen: Arc<Mutex<Vec<Option<Owner>>>> = Arc::default();
+    let (seen, mut looks) = watch::channel(Vec::<Option<Owner>>::new());
     let waits = {
-        let seen = Arc::clone(&seen);
-        let on_wait: rota_store_postgres::OnWait = Arc::new(move |owner| seen.lock().push(owner.cloned()));
+        let on_wait: rota_store_postgres::OnWait =
+            Arc::new(move |owner| seen.send_modify(|seen| seen.push(owner.cloned())));
         let options = Options { on_wait, address: "here:1".to_owned(), ..Options::new(target.clone(), "c") };
         tokio::task::spawn_blocking(move || {
             rota_store_postgres::open(options, None).map(|opened| opened.store)
         })
     };
-    tokio::time::timeout(Duration::from_secs(60), async {
-        while seen.lock().len() < 3 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .unwrap();
-    assert!(matches!(&seen.lock()[0], Some(owner) if owner.name == "doubt"));
+    let third = looks.wait_for(|seen| seen.len() >= 3);
+    let seen = tokio::time::timeout(Duration::from_secs(60), third).await.unwrap().unwrap().clone();
+    assert!(matches!(&seen[0], Some(owner) if owner.name == "doubt"));
     let replicas = first.replicas().await.unwrap();
     let names: Vec<_> = replicas.iter().map(|one| (one.name.as_str(), one.owner)).collect();
     assert_eq!(names, [("doubt", true), ("c", false)]);
@@ -155,23 +150,17 @@ async fn owner_without_database_ends_if_another_waits() {
     .await
     .unwrap();
     while commits.try_recv().is_ok() {}
-    let seen: Arc<Mutex<usize>> = Arc::default();
+    let (seen, mut looks) = watch::channel(0);
     let waits = {
-        let seen = Arc::clone(&seen);
-        let on_wait: rota_store_postgres::OnWait = Arc::new(move |_| *seen.lock() += 1);
+        let on_wait: rota_store_postgres::OnWait = Arc::new(move |_| seen.send_modify(|count| *count += 1));
         let options = Options { on_wait, ..Options::new(direct, "second") };
         tokio::task::spawn_blocking(move || {
             rota_store_postgres::open(options, None).map(|opened| opened.store)
         })
     };
     // Long enough that the owner has renewed its lease, and knows of it.
-    tokio::time::timeout(Duration::from_secs(60), async {
-        while *seen.lock() < 20 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .unwrap();
+    let known = looks.wait_for(|count| *count >= 20);
+    drop(tokio::time::timeout(Duration::from_secs(60), known).await.unwrap().unwrap());
     cutter.block(true);
     let second = waits.await.unwrap().unwrap();
     assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));

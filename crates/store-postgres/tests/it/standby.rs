@@ -10,6 +10,7 @@ use rota_store::{Error, Filter, Reply, Store};
 use rota_store_postgres::{OnWait, Options, Owner, PasswordSource, Postgres, Target};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cutter::Cutter;
@@ -20,16 +21,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A replica that waits, what it has seen of owners, and what stops it.
 struct Standby {
     opened: tokio::task::JoinHandle<Result<Postgres, Error>>,
-    seen: Arc<Mutex<Vec<Option<Owner>>>>,
+    seen: watch::Sender<Vec<Option<Owner>>>,
     stop: CancellationToken,
 }
 
 impl Standby {
     fn start(target: Target) -> Self {
-        let (seen, stop) = (Arc::<Mutex<Vec<_>>>::default(), CancellationToken::new());
+        let (seen, stop) = (watch::Sender::new(Vec::new()), CancellationToken::new());
         let on_wait: OnWait = {
-            let seen = Arc::clone(&seen);
-            Arc::new(move |owner| seen.lock().push(owner.cloned()))
+            let seen = seen.clone();
+            Arc::new(move |owner| seen.send_modify(|seen| seen.push(owner.cloned())))
         };
         let options = Options { on_wait, stop: stop.clone(), ..Options::new(target, "standby") };
         let opened = tokio::task::spawn_blocking(move || {
@@ -40,16 +41,14 @@ impl Standby {
 
     /// Waits for its first look at the owner, and returns what it has seen.
     async fn looks(&self) -> Option<Owner> {
-        tokio::time::timeout(LIMIT, async {
-            loop {
-                if let Some(owner) = self.seen.lock().first() {
-                    return owner.clone();
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await
-        .unwrap()
+        self.sees(|seen| !seen.is_empty()).await.swap_remove(0)
+    }
+
+    /// Waits until what it has seen fits, and returns that.
+    async fn sees(&self, fits: impl Fn(&[Option<Owner>]) -> bool) -> Vec<Option<Owner>> {
+        let mut seen = self.seen.subscribe();
+        let looks = seen.wait_for(|seen| fits(seen));
+        tokio::time::timeout(LIMIT, looks).await.expect("it looks").unwrap().clone()
     }
 
     async fn ended(&mut self) -> Option<Result<Postgres, Error>> {
@@ -75,7 +74,7 @@ async fn lost_takeover_is_found_again() {
     standby.stop.cancel();
     let store = opened.expect("it owns the database").unwrap();
     assert!(matches!(store.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
-    assert!(!standby.seen.lock().iter().flatten().any(|owner| owner.name == "standby"));
+    assert!(!standby.seen.borrow().iter().flatten().any(|owner| owner.name == "standby"));
     store.close().await;
 }
 
@@ -186,13 +185,8 @@ async fn changed_password_is_read_again() {
 
     "two".clone_into(&mut password.lock());
     changed("two");
-    standby.seen.lock().clear();
-    let looks = async {
-        while !standby.seen.lock().iter().any(Option::is_some) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, looks).await.expect("it looks again");
+    standby.seen.send_modify(Vec::clear);
+    standby.sees(|seen| seen.iter().any(Option::is_some)).await;
     assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
     assert_eq!(first.list(Filter { limit: 10, ..Filter::default() }).await.unwrap().tasks.len(), 1);
 
