@@ -1,15 +1,27 @@
-//! Layers that are functions: each gets a request with the service behind it, and returns the response. Knows nothing of what
-//! they do.
+//! Layers that are functions, of requests or of requests with the service behind. Knows nothing of what they do.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use tonic::body::Body;
+use tower_http::auth::AsyncRequireAuthorizationLayer;
 
-/// Returns the layer of a function. Its future is not boxed.
-pub(crate) fn around<F>(call: F) -> Layer<F> {
+/// Returns the layer of a function that returns the response to a request, with the service behind it at hand. Its future is not boxed.
+pub(crate) fn around<S, F, Answer>(call: F) -> Layer<F>
+where
+    F: Fn(Request<Body>, S) -> Answer,
+{
     Layer(Arc::new(call))
+}
+
+/// Returns the layer of a function that returns the request to pass on, or the response.
+pub(crate) fn unless_answered<F, Answer>(answer: F) -> AsyncRequireAuthorizationLayer<F>
+where
+    F: FnMut(Request<Body>) -> Answer,
+    Answer: Future<Output = Result<Request<Body>, Response<Body>>>,
+{
+    AsyncRequireAuthorizationLayer::new(answer)
 }
 
 pub(crate) struct Layer<F>(Arc<F>);

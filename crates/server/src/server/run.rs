@@ -23,11 +23,9 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceBuilder;
-// Its function returns the request to pass on, or the response.
-use tower_http::auth::AsyncRequireAuthorizationLayer as UnlessAnswered;
 
 use super::{Bound, connections};
-use crate::around::around;
+use crate::around::{around, unless_answered};
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, deadline, encoded, ending, traced};
 use crate::trust::{accept, auth, cors, roles, scope};
@@ -96,8 +94,8 @@ impl Bound {
         let service = ServiceBuilder::new()
             .map_request(move |request: Request<Body>| base.strip(request))
             .layer(cors::layer(cors_origins))
-            .layer(UnlessAnswered::new(move |request| code_flow::answer(code_flow.clone(), request)))
-            .layer(UnlessAnswered::new(move |request: Request<Body>| {
+            .layer(unless_answered(move |request| code_flow::answer(code_flow.clone(), request)))
+            .layer(unless_answered(move |request| {
                 let page = console.as_ref().and_then(|pages| pages.answer(&request));
                 ready(page.map_or(Ok(request), Err))
             }))
@@ -108,7 +106,7 @@ impl Bound {
             .map_future(move |answer| unanswered.track_future(answer))
             .layer(around(move |request, inner| ending::end_streams(stopping.clone(), request, inner)))
             .layer(tonic_web::GrpcWebLayer::new())
-            .layer(UnlessAnswered::new(move |request| {
+            .layer(unless_answered(move |request| {
                 scope::permit(Arc::clone(&gateway), MAX_MESSAGE_SIZE, request)
             }))
             .map_request(sessions::limit)
