@@ -3,14 +3,14 @@
 use bytes::{Buf, Bytes};
 use prost::Message;
 
-/// Bytes of a prefix.
+/// Bytes of the prefix that each message has.
 pub const PREFIX: usize = 5;
 
-/// Contents of a prefix.
+/// What the prefix of a message contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     pub compressed: bool,
-    /// Bytes of the message.
+    /// Bytes of the message behind it, encoded and perhaps compressed.
     pub length: usize,
 }
 

@@ -15,7 +15,7 @@ const OUTPUT_SIZE: usize = 64 << 10;
 /// A page of a log, one more entry, and the task.
 const MAX_MESSAGE: usize = (256 << 10) + 2 * OUTPUT_SIZE;
 
-/// Entries of a report.
+/// Entries of each report, which fill a message of a session.
 const OUTPUTS: i64 = 25;
 
 /// A task that runs, with a large log.
