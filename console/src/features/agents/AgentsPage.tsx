@@ -1,5 +1,5 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
-import { useRef, useState } from "react";
+import { useRef } from "react";
 import { get, post } from "../../api/client";
 import { id, query } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
@@ -12,6 +12,7 @@ import { Confirm } from "../../components/Confirm";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { hidden, optional, Table } from "../../components/Table";
+import { useAct } from "../../components/useAct";
 import { useNamespace } from "../../namespace";
 import { boundsOf } from "./bounds";
 import { Scale } from "./Scale";
@@ -27,7 +28,7 @@ const isManaged = (agent: Agent) => agent.spec?.management !== "MANAGEMENT_EXTER
 export function AgentsPage() {
   const namespace = useNamespace();
   const cache = useQueryClient();
-  const [problem, setProblem] = useState<unknown>();
+  const [problem, act] = useAct();
   const parent = `namespaces/${namespace}`;
   const agents = useInfiniteQuery({
     queryKey: ["agents", namespace],
@@ -70,15 +71,6 @@ export function AgentsPage() {
   );
   // Slots, queues and workers change without a change of their agent.
   const link = useStream(namespace, () => `${parent}/agents:watchDemand?differences=true`, reload);
-  const act = async (call: Promise<unknown>) => {
-    setProblem(undefined);
-    try {
-      await call;
-    } catch (error) {
-      setProblem(error);
-      throw error;
-    }
-  };
   const shownAgents = agents.data?.pages.flatMap((page) => page.agents ?? []) ?? [];
   const shownWorkers = workers.data?.pages.flatMap((page) => page.workers ?? []) ?? [];
   return (

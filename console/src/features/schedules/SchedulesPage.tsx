@@ -1,6 +1,5 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import { useState } from "react";
 import { get, patch, post } from "../../api/client";
 import { useFeed, useWorkflowFeed } from "../../api/feed";
 import { id, query } from "../../api/format";
@@ -16,6 +15,7 @@ import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
+import { useAct } from "../../components/useAct";
 import { useNamespace } from "../../namespace";
 
 /** Next times that are shown of a schedule. */
@@ -30,7 +30,7 @@ interface Page {
 export function SchedulesPage() {
   const namespace = useNamespace();
   const cache = useQueryClient();
-  const [problem, setProblem] = useState<unknown>();
+  const [problem, attempt] = useAct();
   const found = useInfiniteQuery({
     queryKey: ["schedules", namespace],
     initialPageParam: "",
@@ -42,17 +42,7 @@ export function SchedulesPage() {
   // Each run is a task or a workflow: one that begins or ends changes its schedule.
   const link = useFeed({ reload, receive: ({ events }) => events?.some((event) => event.state) && reload() });
   useWorkflowFeed({ reload, receive: reload });
-  const act = async (call: Promise<unknown>) => {
-    setProblem(undefined);
-    try {
-      await call;
-    } catch (error) {
-      setProblem(error);
-      throw error;
-    } finally {
-      reload();
-    }
-  };
+  const act = (call: Promise<unknown>) => attempt(call.finally(reload));
   const schedules = found.data?.pages.flatMap((page) => page.schedules ?? []) ?? [];
   return (
     <>

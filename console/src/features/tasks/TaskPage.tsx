@@ -11,6 +11,7 @@ import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { useAct } from "../../components/useAct";
 import { Answer } from "../inbox/Answer";
 import { Attention } from "../inbox/Attention";
 import { traceUrl } from "../system/traces";
@@ -42,7 +43,7 @@ function OneTask({ name }: { name: string }) {
   const mayAct = useMayAct();
   const [lines] = useState(() => new Lines());
   const [version, setVersion] = useState(0);
-  const [problem, setProblem] = useState<unknown>();
+  const [problem, attempt] = useAct();
   const position = useRef<string>(undefined);
   const frame = useRef(0);
   // Messages of the stream lack what does not change, such as the prompt.
@@ -87,16 +88,7 @@ function OneTask({ name }: { name: string }) {
     queryFn: ({ signal }) => get<Explanation>(`${name}:explain`, signal),
     enabled: waits,
   });
-  const act = async (call: Promise<unknown>) => {
-    setProblem(undefined);
-    try {
-      await call;
-      await first.refetch();
-    } catch (error) {
-      setProblem(error);
-      throw error;
-    }
-  };
+  const act = (call: Promise<unknown>) => attempt(call.then(() => first.refetch()));
   const retry = async (idempotencyKey: string) => {
     const next = await post<Task>(`${name}:retry`, { idempotencyKey });
     const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
