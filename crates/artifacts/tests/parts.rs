@@ -3,14 +3,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use rota_artifacts::{Digest, Error, MAX_PART_BYTES, Parts};
+use rota_testkit::s3_server::without_bucket;
 
 /// After everything that a test stores.
 fn later() -> SystemTime {
@@ -242,37 +241,9 @@ async fn unusable_urls_are_refused() {
     }
 }
 
-/// Serves an object store that has nothing, not even its bucket. Returns the parts in it.
-fn without_bucket() -> Parts {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for connection in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(&connection);
-            let head: Vec<_> =
-                reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            // Content that is left unread would reset the connection.
-            let length = head
-                .iter()
-                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            let _ = std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink());
-            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            let _ = (&connection).write_all(answer);
-        }
-    });
-    let settings = [
-        ("aws_endpoint", &*endpoint),
-        ("aws_allow_http", "true"),
-        ("aws_skip_signature", "true"),
-        ("aws_region", "x"),
-    ];
-    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Parts::open("s3://mistyped", settings.into()).unwrap()
-}
-
 #[tokio::test]
 async fn absent_bucket_is_an_outage() {
-    let parts = without_bucket();
+    let parts = Parts::open("s3://mistyped", without_bucket().await.unwrap()).unwrap();
     let absent = |failed: Error| {
         assert!(
             matches!(&failed, Error::Unavailable(why) if why.contains("bucket does not exist")),

@@ -67,6 +67,22 @@ impl S3Server {
     }
 }
 
+/// Serves an object store that has nothing, not even a bucket, and returns the settings of its clients.
+pub async fn without_bucket() -> Result<Vec<(String, String)>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}", listener.local_addr()?);
+    rota_telemetry::spawn("no-bucket", rota_telemetry::OnExit::Done, async {
+        let _ = axum::serve(listener, axum::Router::new()).await;
+    });
+    let settings = [
+        ("aws_endpoint", &*endpoint),
+        ("aws_allow_http", "true"),
+        ("aws_skip_signature", "true"),
+        ("aws_region", "x"),
+    ];
+    Ok(settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+}
+
 fn service(folder: &Path) -> Result<S3Service> {
     let files = FileSystem::new(folder).map_err(|error| anyhow!("{error:?}"))?;
     let mut builder = S3ServiceBuilder::new(files);

@@ -250,24 +250,13 @@ mod tests {
     use rota_store::engine::Engine;
     use rota_store::memory::InMemoryStore;
     use rota_store::single_writer::SingleWriterStore;
+    use rota_testkit::s3_server::without_bucket;
 
     use super::*;
 
     #[tokio::test]
     async fn upload_to_an_absent_bucket_shows_an_outage() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        rota_telemetry::spawn("no-bucket", rota_telemetry::OnExit::Done, async {
-            let _ = axum::serve(listener, axum::Router::new()).await;
-        });
-        let settings = [
-            ("aws_endpoint", &*endpoint),
-            ("aws_allow_http", "true"),
-            ("aws_skip_signature", "true"),
-            ("aws_region", "x"),
-        ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let parts = Parts::open("s3://mistyped", settings.into()).unwrap();
+        let parts = Parts::open("s3://mistyped", without_bucket().await.unwrap()).unwrap();
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
