@@ -197,8 +197,7 @@ impl StoreClient {
 
     /// Measures the room of the store.
     pub(crate) async fn measure_space(&self) -> Result<(), Error> {
-        self.measured(self.store.space().await?);
-        Ok(())
+        self.store.space().await.map(|space| self.measured(space))
     }
 
     /// Sets the room of the store.
@@ -220,8 +219,7 @@ impl StoreClient {
         self.space().is_none_or(|space| space.has_room_for_others(0))
     }
 
-    /// Whether reports are left out of logs: the volume has been nearly full for so long that what is left of it is kept for
-    /// results.
+    /// Whether reports are left out of logs: what is left of a volume that stays nearly full is kept for results.
     pub(crate) fn keeps_room_for_results(&self) -> bool {
         self.room.lock().is_kept_for_results(Instant::now())
     }
