@@ -51,11 +51,14 @@ mod globs;
 mod metrics;
 mod prices;
 mod program_dir;
+mod report;
 pub mod runtimes;
+mod sanitize;
 mod session;
 #[cfg(feature = "clap")]
 mod settings;
 pub mod supervise;
+mod tail;
 mod workspace;
 
 use std::ffi::OsString;

@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::keep::Kept;
-use crate::runtimes::failure;
+use crate::report::failure;
 
 /// Size limit of an answer: results and lists of artifacts.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;

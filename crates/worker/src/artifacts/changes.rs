@@ -4,7 +4,7 @@ use rota_proto::v1::{Changes, Failure, FailureClass};
 use tokio::sync::watch;
 
 use crate::git::{self, Cause, GitError, Snapshot};
-use crate::runtimes::failure;
+use crate::report::failure;
 use crate::workspace::AttemptDirs;
 
 const HINT_DELIVERY: &str =

@@ -11,11 +11,21 @@ use super::calls::Caller;
 use super::give::Given;
 use super::keep::Kept;
 use crate::git::{self, Undelivered, Work};
-use crate::runtimes::{RunOutcome, failure, notice};
+use crate::report::{failure, notice};
+use crate::runtimes::{RunOutcome, RunReport};
 use crate::workspace::AttemptDirs;
 
 /// Time for which a storage that has the work is waited for in a slot. A later attempt delivers it as well.
 const MAX_STALL: Duration = Duration::from_secs(30);
+
+impl Work {
+    /// Returns that of an attempt, if it has succeeded.
+    pub(crate) fn of(report: &RunReport) -> Option<Self> {
+        let RunOutcome::Succeeded(result) = &report.outcome else { return None };
+        let cost_micro_usd = report.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
+        Some(Self { result: result.text.clone(), cost_micro_usd })
+    }
+}
 
 /// Pushes changes, if there are any. Returns what has become of them.
 pub(super) async fn push(

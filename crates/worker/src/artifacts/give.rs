@@ -14,8 +14,9 @@ use tonic::Status;
 
 use super::calls::Caller;
 use super::keep::HINT;
+use crate::report::failure;
+use crate::runtimes::RunOutcome;
 use crate::runtimes::context::is_below;
-use crate::runtimes::{RunOutcome, failure};
 
 /// Bytes of all files that an attempt is given.
 const MAX_BYTES: u64 = 8 << 30;

@@ -19,7 +19,8 @@ use super::left::{Left, SlotRelease};
 use super::prepared::{Prepared, copied};
 use super::store::{Looked, Stored, look, store};
 use crate::git::{Undelivered, Work};
-use crate::runtimes::{Stop, failure, notice, stopped};
+use crate::report::{failure, notice};
+use crate::supervise::{Stop, stopped};
 use crate::workspace::AttemptDirs;
 
 /// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.

@@ -17,7 +17,8 @@ use super::left::Left;
 use super::room::delays;
 use super::store::{Stored, look, store};
 use crate::git::Undelivered;
-use crate::runtimes::{Stop, failure, notice};
+use crate::report::{failure, notice};
+use crate::supervise::Stop;
 use crate::workspace::{AttemptDirs, COPIES};
 
 /// What has become of what an attempt left.

@@ -11,7 +11,7 @@ use super::changes::{Lost, changes, describe};
 use super::checkpoint::{self, Copied};
 use crate::git::Snapshot;
 use crate::program_dir::is_of_machine;
-use crate::runtimes::notice;
+use crate::report::notice;
 use crate::workspace::{AttemptDirs, COPIES, remove_temporary};
 
 /// Notice of commits that only a bundle has.

@@ -15,7 +15,8 @@ use super::keep::{Kept, keep};
 use super::left::SlotRelease;
 use super::prepared::Prepared;
 use crate::git::{Undelivered, Work};
-use crate::runtimes::{Stop, notice, stopped};
+use crate::report::notice;
+use crate::supervise::{Stop, stopped};
 use crate::workspace::AttemptDirs;
 
 const MIN_DELAY: Duration = Duration::from_secs(2);
@@ -95,7 +96,7 @@ fn waiting(failed: &Failure) -> event::Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtimes::failure;
+    use crate::report::failure;
 
     #[test]
     fn waits_for_room_name_what_makes_some() {

@@ -2,7 +2,7 @@
 
 use rota_proto::v1::{ArtifactList, Severity, event};
 
-use crate::runtimes::notice;
+use crate::report::notice;
 
 /// Returns the notice of what was stored, and of what was not; `None` if there is neither.
 pub(super) fn summary(list: &ArtifactList) -> Option<event::Kind> {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::failure::Cause;
 use super::run::{Git, GitError};
 use super::snapshot::SNAPSHOT;
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 
 /// Reference of what the repository of the bundle has already.
 const BASE: &str = "refs/rota/base";

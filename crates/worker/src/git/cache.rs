@@ -18,7 +18,7 @@ use super::credential::Credential;
 use super::failure::{Cause, is_damage};
 use super::leftovers::{clean_up, clear};
 use super::run::{Git, GitError};
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 use crate::workspace::{Lock, last_use, locked};
 
 /// Name of the directory of caches in the state of workers.

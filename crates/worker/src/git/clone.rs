@@ -19,7 +19,7 @@ use super::push::{Delivery, Jails};
 use super::request::Request;
 use super::run::{Git, GitError, Network};
 use super::workflows;
-use crate::runtimes::{Environment, Stop, stopped};
+use crate::supervise::{Environment, Stop, stopped};
 
 const HINT_INCLUDE: &str =
     "name fewer files in the `.worktreeinclude` of the checkout, and only some that the worker may read";

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::checks;
-use crate::runtimes::Environment;
+use crate::supervise::Environment;
 
 /// User of a token that names none. The forges that check it want this one.
 const TOKEN_USER: &str = "x-access-token";

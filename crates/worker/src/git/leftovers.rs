@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::cache::{FETCHED, FETCHING, FOLDER, UNFINISHED};
 use super::run::{Git, GitError};
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 use crate::workspace;
 
 /// Depth of folders in a repository, at most.

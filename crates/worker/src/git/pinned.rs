@@ -21,7 +21,7 @@ use super::pin_links::{self, Patterns};
 use super::run::{Git, GitError};
 use crate::globs::globs;
 use crate::program_dir;
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 use crate::workspace::probe_in_time;
 
 /// Where the agent's files are while others are in their place.

@@ -14,8 +14,8 @@ use super::failure::Cause;
 use super::request::Request;
 use super::run::{Git, GitError};
 use super::workflows;
-use crate::runtimes::{Stop, failure};
-use crate::supervise::{Group, Jail};
+use crate::report::failure;
+use crate::supervise::{Group, Jail, Stop};
 
 const MAX_DELAY: Duration = Duration::from_secs(30);
 /// How a repository on this machine receives a push. Git does not pass settings of the call on to it, and its own name programs:

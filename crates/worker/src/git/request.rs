@@ -14,7 +14,8 @@ use secrecy::SecretString;
 
 use super::credential::{Credential, settings};
 use super::push::Undelivered;
-use crate::runtimes::{RunOutcome, RunReport, failure, sanitize};
+use crate::report::failure;
+use crate::sanitize;
 
 /// Bytes of a title; GitLab takes 255 characters, with the mark of a draft.
 const MAX_TITLE: usize = 240;
@@ -44,15 +45,6 @@ pub(crate) struct Request {
 pub(crate) struct Work {
     pub(crate) result: String,
     pub(crate) cost_micro_usd: i64,
-}
-
-impl Work {
-    /// Returns that of an attempt, if it has succeeded.
-    pub(crate) fn of(report: &RunReport) -> Option<Self> {
-        let RunOutcome::Succeeded(result) = &report.outcome else { return None };
-        let cost_micro_usd = report.usage.as_ref().map_or(0, |usage| usage.cost_micro_usd);
-        Some(Self { result: result.text.clone(), cost_micro_usd })
-    }
 }
 
 #[derive(Debug, Clone)]

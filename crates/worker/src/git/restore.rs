@@ -9,7 +9,7 @@ use super::bundle::{Bundle, import_checked, receiving};
 use super::clone::{Base, base_reference};
 use super::run::{Git, GitError};
 use super::snapshot::{EMAIL, message};
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 
 /// References of other branches, and of what was stashed, until they are restored. They are fetched, never listed: there may be many.
 const ELSEWHERE: &str = "refs/rota/elsewhere/";

@@ -16,9 +16,9 @@ use super::checks::{has_credentials, local_path, ssh_host};
 use super::credential::{Access, Credential, ssh};
 use super::failure::Cause;
 use super::progress;
-use crate::runtimes::tail::Tail;
-use crate::runtimes::{Environment, Stop, failure, stopped};
-use crate::supervise::{self, Program};
+use crate::report::failure;
+use crate::supervise::{self, Environment, Program, Stop, stopped};
+use crate::tail::Tail;
 use crate::workspace::probe_in_time;
 
 /// Time between the request to end and the kill.

@@ -15,7 +15,7 @@ use super::clone::Base;
 use super::failure::Cause;
 use super::run::{Git, GitError};
 use crate::program_dir;
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 
 /// Folder of the scratch directory, and of the artifacts.
 pub(crate) use rota_proto::artifact_names::GIT as FOLDER;

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::failure::Cause;
 use super::run::{Git, GitError};
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 
 /// Files and folders in the root of a repository that a forge, or a service that builds for one, runs without a setting that names
 /// them. `docs/repositories.md` has the same ones.

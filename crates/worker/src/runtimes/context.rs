@@ -9,8 +9,9 @@ use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::{Assign, StepResult};
 use serde::{Deserialize, Serialize};
 
-use super::{failure, structs};
+use super::structs;
 use crate::program_dir;
+use crate::report::failure;
 
 /// Environment variable with the directory of `task.json` and `previous_results.json`.
 pub const CONTEXT_VAR: &str = "ROTA_CONTEXT";

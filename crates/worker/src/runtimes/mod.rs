@@ -5,24 +5,21 @@ pub mod claude;
 pub mod command;
 pub mod context;
 pub mod deltas;
-pub(crate) mod sanitize;
 pub mod scripted;
 pub(crate) mod structs;
-pub(crate) mod tail;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use rota_proto::limits::usual_severity;
-use rota_proto::v1::{
-    Failure, FailureClass, Notice, Severity, TaskInput, TaskResult, Usage, WorkspaceMode, event,
-};
+use rota_proto::v1::{Failure, FailureClass, TaskInput, TaskResult, Usage, WorkspaceMode, event};
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::redact::Redactor;
 use tokio::sync::{mpsc, watch};
 
+use crate::report::failure;
 pub use crate::supervise::Environment;
+use crate::supervise::Stop;
 
 /// One attempt, as passed to a runtime.
 #[derive(Debug)]
@@ -125,25 +122,6 @@ pub struct Channels {
     pub stop: watch::Receiver<Option<Stop>>,
 }
 
-/// Request to end an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stop {
-    pub cause: StopCause,
-    /// Time until the attempt is killed.
-    pub grace: std::time::Duration,
-}
-
-/// Reason of a request to end, as far as runtimes are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopCause {
-    Cancelled,
-    Timeout,
-    /// It exceeded its silence timeout.
-    Silence,
-    /// It was superseded, or the worker is shutting down.
-    Abandoned,
-}
-
 /// Report of a runtime on a finished attempt.
 #[derive(Debug, Clone)]
 pub struct RunReport {
@@ -205,23 +183,4 @@ impl RunReport {
 pub(crate) fn in_place(assign: &Assign) -> bool {
     let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
     workspace.is_some_and(|workspace| workspace.mode() == WorkspaceMode::InPlace)
-}
-
-/// Creates a failure with the usual severity of its class.
-pub(crate) fn failure(class: FailureClass, message: impl Into<String>) -> Failure {
-    let severity = usual_severity(class);
-    Failure { class: class.into(), severity: severity.into(), message: message.into(), ..Failure::default() }
-}
-
-/// Creates a notice for the task's log.
-pub(crate) fn notice(severity: Severity, code: &str, message: impl Into<String>) -> event::Kind {
-    event::Kind::Notice(Notice { severity: severity.into(), code: code.to_owned(), message: message.into() })
-}
-
-/// Waits for the request to end. Never returns if its sender is dropped without one.
-pub(crate) async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match stop.wait_for(Option::is_some).await.map(|stop| stop.clone()) {
-        Ok(Some(stop)) => stop,
-        _ => std::future::pending().await,
-    }
 }

@@ -29,9 +29,10 @@ use super::{
 };
 use crate::artifacts::{self, Kept, SlotRelease};
 use crate::git::{Undelivered, Work};
+use crate::report::notice;
 pub(super) use crate::runtimes::in_place;
 use crate::runtimes::scripted::Scripted;
-use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime, notice};
+use crate::runtimes::{Attempt, Channels, RunOutcome, RunReport, Runtime};
 use crate::workspace::AttemptDirs;
 
 /// Time after the grace period at which a runtime that has not returned is dropped, which kills its programs.

@@ -14,7 +14,7 @@ use super::deps::AttemptDeps;
 use super::handle::AttemptHandle;
 use super::releasing::Waits;
 use crate::artifacts::{self, Kept};
-use crate::runtimes::notice;
+use crate::report::notice;
 use crate::workspace::AttemptDirs;
 
 /// Times that a checkpoint takes until the next one begins, at least.

@@ -6,7 +6,7 @@ use rota_proto::v1::{Severity, event};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::runtimes::notice;
+use crate::report::notice;
 
 /// Time until the first notice, and the longest one between two, each of which is twice the one before.
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);

@@ -7,8 +7,9 @@ use tokio::sync::Mutex;
 
 use super::handle::AttemptHandle;
 use crate::git::{GitError, Pins};
+use crate::report::{failure, notice};
 use crate::runtimes::command::{Ended, Ran, run_once};
-use crate::runtimes::{Attempt, Channels, Round, RunOutcome, RunReport, Runtime, context, failure, notice};
+use crate::runtimes::{Attempt, Channels, Round, RunOutcome, RunReport, Runtime, context};
 use crate::supervise::{Environment, Program};
 use crate::workspace::AttemptDirs;
 

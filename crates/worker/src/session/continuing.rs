@@ -15,9 +15,9 @@ use super::attempt::in_place;
 use super::fetching::Fetching;
 use crate::artifacts::{self, Caller, Given, Retry};
 use crate::git::{self, Cause, Delivery, GitError, Unrestored};
-use crate::runtimes::{
-    Attempt, CheckpointFolder, Continued, From, RunOutcome, Stop, failure, notice, stopped,
-};
+use crate::report::{failure, notice};
+use crate::runtimes::{Attempt, CheckpointFolder, Continued, From, RunOutcome};
+use crate::supervise::{Stop, stopped};
 use crate::workspace::AttemptDirs;
 
 const BRANCHES_LEFT: &str = "other branches, or stashed commits, of the earlier attempt were not restored; its artifact git/branches.bundle has them";

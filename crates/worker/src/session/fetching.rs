@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 
 use super::handle::AttemptHandle;
 use crate::artifacts::{Caller, Given};
-use crate::runtimes::{RunOutcome, notice, stopped};
+use crate::report::notice;
+use crate::runtimes::RunOutcome;
+use crate::supervise::stopped;
 
 /// How an attempt fetches files.
 #[derive(Clone, Copy)]

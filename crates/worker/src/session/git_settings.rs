@@ -11,7 +11,7 @@ use rota_proto::v1::{Severity, event};
 use tokio::sync::mpsc;
 
 use crate::program_dir;
-use crate::runtimes::notice;
+use crate::report::notice;
 
 /// Files that decide what git executes.
 const FILES: [&str; 3] = ["config", "config.worktree", "info/attributes"];

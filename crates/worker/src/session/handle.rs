@@ -15,8 +15,7 @@ use super::outbox::Outbox;
 use super::spill::SpillJob;
 use super::storing::Keeping;
 use crate::runtimes::deltas::Deltas;
-use crate::runtimes::{Stop, StopCause};
-use crate::supervise::Group;
+use crate::supervise::{Group, Stop, StopCause};
 
 /// Reason why an attempt is being ended. Finer than the [`StopCause`] that a runtime sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

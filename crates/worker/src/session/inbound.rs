@@ -20,7 +20,7 @@ use super::outbox::{Bounds, Outbox};
 use super::spans;
 use super::time_limits::time_left;
 use super::worker::{AttemptEntry, Worker};
-use crate::runtimes::notice;
+use crate::report::notice;
 use crate::workspace::is_name;
 
 /// Inputs buffered for a runtime.

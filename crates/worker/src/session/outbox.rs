@@ -14,7 +14,7 @@ use rota_proto::num::to_i64;
 use rota_proto::v1::{Event, Severity, event};
 
 use super::spill::{Spill, SpillDone, SpillJob, SpillWork};
-use crate::runtimes::notice;
+use crate::report::notice;
 
 /// Sizes in bytes at which an outbox spills, and at which it is full.
 #[derive(Debug, Clone, Copy)]

@@ -22,7 +22,8 @@ use super::start;
 use super::undelivered;
 use crate::artifacts::Given;
 use crate::git::{self, Cloning, GitError, Jails, Request};
-use crate::runtimes::{Attempt, RunOutcome, context, failure, notice};
+use crate::report::{failure, notice};
+use crate::runtimes::{Attempt, RunOutcome, context};
 use crate::workspace::{AttemptDirs, DELIVER, PrepareError};
 
 /// Time for which a delivery of earlier work calls a host that does not respond.

@@ -16,7 +16,8 @@ use super::attempt::needs_directories;
 use super::handle::AttemptHandle;
 use super::undelivered::delivers;
 use crate::artifacts::{Caller, Given, Retry};
-use crate::runtimes::{RunOutcome, notice};
+use crate::report::notice;
+use crate::runtimes::RunOutcome;
 
 const WHAT: &str = "failed to fetch earlier results";
 /// Bytes of the results of steps that an attempt is given. Those beyond are left out.

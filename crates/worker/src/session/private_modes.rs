@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rota_proto::v1::{Severity, event};
 
-use crate::runtimes::notice;
+use crate::report::notice;
 
 /// Permissions of everyone but the owner.
 const OTHERS: u32 = 0o077;

@@ -6,7 +6,8 @@ use prost::Message;
 use rota_proto::v1::{Delivery, Failure, FailureClass, Output, OutputStream, event};
 use rota_telemetry::redact::{RedactionGuard, Redactor, StreamRedactor};
 
-use crate::runtimes::{RunOutcome, RunReport, sanitize};
+use crate::runtimes::{RunOutcome, RunReport};
+use crate::sanitize;
 
 /// Maximum size of one output event.
 const MAX_CHUNK_BYTES: usize = 64 << 10;

@@ -4,7 +4,8 @@ use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 
 use super::handle::StopReason;
-use crate::runtimes::{RunOutcome, RunReport, failure};
+use crate::report::failure;
+use crate::runtimes::{RunOutcome, RunReport};
 
 /// Builds the Result. For a stale attempt it contains only that it has ended, which frees the slot. `obstacle` is an error
 /// that kept the attempt from starting, `undelivered` the result of work of which only the delivery has failed.

@@ -5,7 +5,8 @@ use rota_proto::limits::COMPILED_PATTERN_BYTES;
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
 use rota_proto::worker::v1::Assign;
 
-use crate::runtimes::{RunOutcome, RunReport, failure, structs};
+use crate::report::failure;
+use crate::runtimes::{RunOutcome, RunReport, structs};
 
 /// Characters of the data that a message quotes.
 const MAX_QUOTE: usize = 300;

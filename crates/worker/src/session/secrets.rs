@@ -11,7 +11,8 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncReadExt;
 
 use crate::git::{self, Credential};
-use crate::runtimes::{RunOutcome, RunReport, failure};
+use crate::report::failure;
+use crate::runtimes::{RunOutcome, RunReport};
 
 /// Maximum number of files considered.
 const MAX_FILES: usize = 64;

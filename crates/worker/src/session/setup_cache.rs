@@ -10,7 +10,8 @@ use super::deps::AttemptDeps;
 use super::handle::AttemptHandle;
 use crate::git;
 use crate::program_dir;
-use crate::runtimes::{Attempt, Channels, RunOutcome, failure, notice};
+use crate::report::{failure, notice};
+use crate::runtimes::{Attempt, Channels, RunOutcome};
 use crate::workspace::SetupCache;
 
 /// Folder of the cache that is one attempt's alone, in its scratch directory.

@@ -8,7 +8,9 @@ use tokio::sync::watch;
 
 use crate::artifacts::Given;
 use crate::git::{self, GitError, Unrestored};
-use crate::runtimes::{RunOutcome, Stop, context, failure};
+use crate::report::failure;
+use crate::runtimes::{RunOutcome, context};
+use crate::supervise::Stop;
 use crate::workspace::AttemptDirs;
 
 /// Changes that a clone gets before its attempt starts.

@@ -6,7 +6,9 @@ use tokio::sync::watch;
 
 use super::continuing::fetch;
 use crate::artifacts::Caller;
-use crate::runtimes::{RunOutcome, RunReport, Stop, failure, stopped};
+use crate::report::failure;
+use crate::runtimes::{RunOutcome, RunReport};
+use crate::supervise::{Stop, stopped};
 use crate::workspace::AttemptDirs;
 
 /// Whether an attempt only delivers.

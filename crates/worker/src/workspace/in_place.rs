@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::PrepareError;
 use super::lock::{Lock, acquire, locked, try_acquire};
-use crate::runtimes::{Stop, failure};
-use crate::supervise::Group;
+use crate::report::failure;
+use crate::supervise::{Group, Stop};
 
 /// Whether a path leads into the worker's state, which has the workspaces of other tasks.
 async fn is_within(path: &Path, state: &Path) -> bool {

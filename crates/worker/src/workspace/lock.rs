@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::runtimes::{Stop, stopped};
+use crate::supervise::{Stop, stopped};
 
 /// Interval between attempts to take a lock; the kernel does not notify.
 pub(super) const LOCK_INTERVAL: Duration = Duration::from_millis(100);

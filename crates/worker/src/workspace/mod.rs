@@ -26,8 +26,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::git::{Cloning, GitError};
-use crate::runtimes::{Stop, failure};
-use crate::supervise::Group;
+use crate::report::failure;
+use crate::supervise::{Group, Stop};
 use begun::Begun;
 pub(crate) use dirs::{AttemptDirs, COPIES, DELIVER, config_directory};
 use kept_by::KeptBy;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::begun::Begun;
 use super::{Lock, PrepareError, Root, checked, last_use, locked, remove};
-use crate::runtimes::Stop;
+use crate::supervise::Stop;
 
 /// Bytes and files of one cache.
 const MAX_BYTES: u64 = 8 << 30;

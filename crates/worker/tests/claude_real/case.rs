@@ -15,10 +15,8 @@ use rota_telemetry::redact::Redactor;
 use rota_telemetry::{OnExit, spawn};
 use rota_worker::runtimes::claude::Claude;
 use rota_worker::runtimes::deltas::Deltas;
-use rota_worker::runtimes::{
-    Attempt, Channels, Environment, RunOutcome, RunReport, Runtime as _, Stop, StopCause,
-};
-use rota_worker::supervise::{SUBCOMMAND, Supervisor};
+use rota_worker::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime as _};
+use rota_worker::supervise::{SUBCOMMAND, Stop, StopCause, Supervisor};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;

@@ -10,7 +10,7 @@ pub(super) fn message(role: MessageRole, text: &str) -> event::Kind {
 }
 
 pub(super) fn notice(severity: Severity, code: &str, message: impl AsRef<str>) -> event::Kind {
-    crate::runtimes::notice(severity, code, message.as_ref())
+    crate::report::notice(severity, code, message.as_ref())
 }
 
 pub(super) fn progress(fraction: f64, step: &str) -> event::Kind {

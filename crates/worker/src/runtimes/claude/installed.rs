@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
 use super::{DEFAULT_PROGRAM, probe, version};
-use crate::runtimes::failure;
+use crate::report::failure;
 
 /// The first version of the CLI that knows all options which [`argv`](super::argv) uses: `--system-prompt-snapshot` is the
 /// newest. Found by searching the published builds.

@@ -95,7 +95,7 @@ impl Options {
         ] {
             if *limit > 0 && *limit <= used {
                 let text = format!("the limit of {name} was reached before the work was done");
-                return Err(crate::runtimes::failure(FailureClass::Budget, text));
+                return Err(crate::report::failure(FailureClass::Budget, text));
             }
             *limit = (*limit - used).max(0);
         }
@@ -122,7 +122,7 @@ pub(super) fn bypass_as_root() -> Failure {
 }
 
 pub(super) fn invalid(message: &str, hint: &str) -> Failure {
-    Failure { hint: hint.to_owned(), ..crate::runtimes::failure(FailureClass::Invalid, message) }
+    Failure { hint: hint.to_owned(), ..crate::report::failure(FailureClass::Invalid, message) }
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use std::fmt::Write;
 use rota_proto::v1::{Decision, InputKind};
 use rota_proto::worker::v1::{AnsweredQuestion, Assign, PreviousResult};
 
-use crate::runtimes::{Attempt, Continued, From, context, sanitize, structs};
+use crate::runtimes::{Attempt, Continued, From, context, structs};
+use crate::sanitize;
 
 const MAX_RESULT_BYTES: usize = 32 * 1024;
 const MAX_RESULTS_BYTES: usize = 256 * 1024;

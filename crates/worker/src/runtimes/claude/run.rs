@@ -21,10 +21,8 @@ use super::{environment, events, prompt, settings};
 use crate::prices::Prices;
 use crate::program_dir;
 use crate::runtimes::context;
-use crate::runtimes::{
-    Attempt, Channels, Continued, Environment, From, RunOutcome, RunReport, Stop, stopped,
-};
-use crate::supervise::{Error, Exit, Program};
+use crate::runtimes::{Attempt, Channels, Continued, Environment, From, RunOutcome, RunReport};
+use crate::supervise::{Error, Exit, Program, Stop, stopped};
 
 const NOT_CONTINUED: &str = "Claude Code does not continue the conversation of the other task";
 const NOT_CONTINUED_HINT: &str =

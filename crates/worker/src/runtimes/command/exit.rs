@@ -2,8 +2,9 @@
 
 use rota_proto::v1::{CommandRuntime, Failure, FailureClass, TaskResult};
 
+use crate::report::failure;
 use crate::runtimes::context::{self, ResultFile};
-use crate::runtimes::{RunOutcome, RunReport, failure};
+use crate::runtimes::{RunOutcome, RunReport};
 use crate::supervise::{Error, Exit};
 
 /// Bytes of the program's last output that a failure message contains.

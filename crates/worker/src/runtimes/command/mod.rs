@@ -13,8 +13,9 @@ use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Attempt, Channels, CheckpointFolder, RunOutcome, RunReport, Runtime, context, notice, stopped};
-use crate::supervise::{self, Program};
+use super::{Attempt, Channels, CheckpointFolder, RunOutcome, RunReport, Runtime, context};
+use crate::report::notice;
+use crate::supervise::{self, Program, stopped};
 pub(crate) use once::{Ended, Ran, run_once};
 use output::{Budget, forward};
 

@@ -8,8 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::output::{Budget, forward};
-use crate::runtimes::{Stop, stopped};
-use crate::supervise::{self, Error, Exit, Program};
+use crate::supervise::{self, Error, Exit, Program, Stop, stopped};
 
 /// Time between the request to end and the kill, of a program that takes too long.
 const END_GRACE: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::runtimes::tail::Tail;
+use crate::tail::Tail;
 
 /// Maximum size of a chunk.
 const MAX_CHUNK_BYTES: usize = 64 << 10;

@@ -19,7 +19,8 @@ use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 use tokio_util::sync::CancellationToken;
 
 use crate::program_dir;
-use crate::runtimes::{notice, structs};
+use crate::report::notice;
+use crate::runtimes::structs;
 
 /// Name of the pipe in the scratch directory.
 const NAME: &str = "events";

@@ -8,8 +8,9 @@ use cap_std::fs::{Dir, OpenOptions};
 use rota_proto::v1::{FailureClass, ScriptFile};
 
 use crate::program_dir;
+use crate::report::failure;
+use crate::runtimes::RunOutcome;
 use crate::runtimes::context::is_below;
-use crate::runtimes::{RunOutcome, failure};
 
 /// Folder of the conversation, below the scratch directory.
 pub(super) const FOLDER: &str = "script";

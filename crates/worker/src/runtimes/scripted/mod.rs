@@ -19,11 +19,9 @@ use tokio::time::sleep;
 use files::{FOLDER, Files};
 pub use step::{SUBCOMMAND, script_step_main};
 
-use super::{
-    Attempt, Channels, CheckpointFolder, Environment, RunOutcome, RunReport, Runtime, Stop, failure, notice,
-    stopped,
-};
-use crate::supervise::Running;
+use super::{Attempt, Channels, CheckpointFolder, Environment, RunOutcome, RunReport, Runtime};
+use crate::report::{failure, notice};
+use crate::supervise::{Running, Stop, stopped};
 
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Scripted;

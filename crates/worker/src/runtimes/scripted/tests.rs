@@ -5,8 +5,8 @@ use rota_proto::worker::v1::Assign;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::runtimes::StopCause;
 use crate::runtimes::deltas::Deltas;
+use crate::supervise::StopCause;
 
 async fn run(steps: Vec<Step>, attempt: i32, seed: u64) -> (RunReport, Vec<event::Kind>) {
     let (events, mut received) = mpsc::channel(64);

@@ -266,7 +266,7 @@ fn non_empty_or(text: &str, otherwise: &str) -> String {
 }
 
 pub(super) fn failure(class: FailureClass, message: &str, hint: &str) -> Failure {
-    Failure { hint: hint.to_owned(), ..crate::runtimes::failure(class, message) }
+    Failure { hint: hint.to_owned(), ..crate::report::failure(class, message) }
 }
 
 #[cfg(test)]

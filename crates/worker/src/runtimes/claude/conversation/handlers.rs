@@ -11,7 +11,7 @@ use super::super::reader::{MAX_LINE_BYTES, RawLine};
 use super::super::{events, send, surrogates};
 use super::live_usage;
 use super::{ACTIVITY_INTERVAL, Conversation, MAX_QUEUED_EVENTS, MAX_UNREADABLE_NOTICES};
-use crate::runtimes::sanitize;
+use crate::sanitize;
 use tokio::time::Instant;
 
 /// Maximum size of an output event.

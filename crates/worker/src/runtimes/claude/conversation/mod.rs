@@ -25,9 +25,10 @@ use super::process::Pipes;
 use super::reader::{LineDecoder, MAX_LINE_BYTES};
 use super::record::Record;
 use super::send;
+use crate::runtimes::Channels;
 use crate::runtimes::deltas::Deltas;
-use crate::runtimes::tail::Tail;
-use crate::runtimes::{Channels, Stop, stopped};
+use crate::supervise::{Stop, stopped};
+use crate::tail::Tail;
 
 /// Time after a result for the CLI to acknowledge a message.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(3);

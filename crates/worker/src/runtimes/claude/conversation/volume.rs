@@ -4,7 +4,8 @@
 use rota_proto::v1::{Output, Severity, event};
 use rota_proto::{num, visit_strings};
 
-use crate::runtimes::{notice, sanitize};
+use crate::report::notice;
+use crate::sanitize;
 
 /// Total size of the events of an attempt that are logged whole.
 const MAX_EVENT_BYTES: usize = 64 << 20;

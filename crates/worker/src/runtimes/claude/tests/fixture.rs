@@ -19,8 +19,8 @@ use super::super::process::{Pipes, Process, Start};
 use super::super::run;
 use crate::prices::Prices;
 use crate::runtimes::deltas::Deltas;
-use crate::runtimes::{Attempt, Channels, Environment, RunReport, Stop, StopCause};
-use crate::supervise::{EndedBy, Error, Exit, Program};
+use crate::runtimes::{Attempt, Channels, Environment, RunReport};
+use crate::supervise::{EndedBy, Error, Exit, Program, Stop, StopCause};
 
 /// CLI scripted by a test.
 pub(super) struct FakeCli {

@@ -5,7 +5,7 @@ use prost::Message;
 use rota_proto::limits::{MESSAGE_ELEMENTS, RESULT_BYTES};
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
 
-use crate::runtimes::failure;
+use crate::report::failure;
 
 /// Elements of a result: those of a message, without those that every result has.
 const MAX_ELEMENTS: usize = MESSAGE_ELEMENTS - 64;
