@@ -46,8 +46,10 @@
 //! Start reading with `runtimes/mod.rs` for the interface, then `session/attempt.rs`, then `session/worker.rs`.
 
 mod artifacts;
+mod files;
 mod git;
 mod globs;
+mod layout;
 mod metrics;
 mod prices;
 mod program_dir;

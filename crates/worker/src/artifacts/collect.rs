@@ -13,9 +13,8 @@ use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES, PART_BYTES};
 
 use super::checkpoint;
 use super::globs::Keep;
-use crate::git;
+use crate::layout;
 use crate::program_dir;
-use crate::runtimes::context;
 
 /// Entries of folders that are looked at.
 const MAX_ENTRIES: usize = 100_000;
@@ -53,10 +52,10 @@ pub(super) struct Found {
 /// Finds the files with changes of the repository below the scratch directory.
 fn of_git(found: &mut Found, scratch: &Path, changes: &Changes) {
     let of_git = |name: &Path| {
-        let is = |file: &str| Path::new(file) == Path::new(git::FOLDER).join(name);
+        let is = |file: &str| Path::new(file) == Path::new(layout::GIT).join(name);
         [BRANCHES, &changes.patch, &changes.bundle].into_iter().any(is)
     };
-    found.folder(scratch, git::FOLDER, git::FOLDER, of_git);
+    found.folder(scratch, layout::GIT, layout::GIT, of_git);
 }
 
 /// Finds those, the files of `output/`, and those of the workspace that a glob matches.
@@ -68,7 +67,7 @@ pub(super) fn collect(
     changes: &Changes,
 ) -> Found {
     of_git(&mut found, scratch, changes);
-    found.folder(scratch, context::OUTPUT, OUTPUT, |name| name != Path::new(RESULT));
+    found.folder(scratch, layout::OUTPUT, OUTPUT, |name| name != Path::new(RESULT));
     if !keep.is_empty() {
         found.walk(workspace, ".", WORKSPACE, |folder| keep.enters(folder), |name| keep.is_match(name));
     }
@@ -104,7 +103,7 @@ impl Found {
 
     /// Whether there are files that the attempt, or its task, has chosen to keep.
     pub(super) fn has_files(&self) -> bool {
-        let own = [checkpoint::FOLDER, git::FOLDER];
+        let own = [checkpoint::FOLDER, layout::GIT];
         self.sources.iter().any(|source| !own.iter().any(|own| Path::new(&source.name).starts_with(own)))
     }
 

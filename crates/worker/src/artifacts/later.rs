@@ -17,9 +17,10 @@ use super::left::Left;
 use super::room::delays;
 use super::store::{Stored, look, store};
 use crate::git::Undelivered;
+use crate::layout::Own;
 use crate::report::{failure, notice};
 use crate::supervise::Stop;
-use crate::workspace::{AttemptDirs, COPIES};
+use crate::workspace::AttemptDirs;
 
 /// What has become of what an attempt left.
 pub(crate) struct LaterEnd {
@@ -100,7 +101,7 @@ async fn missing(left: &Left, dirs: &AttemptDirs) -> Option<PathBuf> {
 /// Returns the copy that a later attempt would continue from, if the disk has it: without it, that is an earlier one.
 async fn copied(left: &Left, dirs: &AttemptDirs) -> Option<Copied> {
     let copied = left.copied()?;
-    let copies = dirs.closed(COPIES).join(checkpoint::FOLDER);
+    let copies = Own(dirs.own()).copies().join(checkpoint::FOLDER);
     let path = match copied.conversation.as_str() {
         "" => copies,
         conversation => copies.join(checkpoint::file_of(conversation)),

@@ -10,9 +10,10 @@ use tokio::sync::OnceCell;
 use super::changes::{Lost, changes, describe};
 use super::checkpoint::{self, Copied};
 use crate::git::Snapshot;
+use crate::layout::Own;
 use crate::program_dir::is_of_machine;
 use crate::report::notice;
-use crate::workspace::{AttemptDirs, COPIES, remove_temporary};
+use crate::workspace::{AttemptDirs, remove_temporary};
 
 /// Notice of commits that only a bundle has.
 const COMMITS_ELSEWHERE: &str = "commits of other branches, or stashed ones, are no part of the changes: they are kept in git/branches.bundle";
@@ -89,7 +90,7 @@ pub(super) struct Broken {
 /// Copies what a later attempt continues from, once earlier copies of the attempt have ended.
 pub(super) async fn copied(dirs: &AttemptDirs) -> Result<Option<Copied>, Broken> {
     let Some((folder, redactor)) = dirs.checkpoint.clone() else { return Ok(None) };
-    let copies = dirs.closed(COPIES);
+    let copies = Own(dirs.own()).copies();
     let alone = Arc::clone(&dirs.copying).lock_owned().await;
     let copy = tokio::task::spawn_blocking(move || {
         // Longer than the caller may wait: the copy continues.
@@ -170,7 +171,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let dirs = talked(state.path()).await;
         let begun = Arc::clone(&dirs.copying).lock_owned().await;
-        let half = dirs.closed(COPIES).join("checkpoint/half");
+        let half = Own(dirs.own()).copies().join("checkpoint/half");
         fs::create_dir_all(half.parent().unwrap()).unwrap();
         fs::write(&half, "").unwrap();
         let cell = OnceCell::new();

@@ -14,7 +14,8 @@ use super::collect::{Found, collect};
 use super::globs::Keep;
 use super::keep::Kept;
 use super::summary::summary;
-use crate::workspace::{AttemptDirs, COPIES};
+use crate::layout::Own;
+use crate::workspace::AttemptDirs;
 
 /// Uploads after the control plane has lost parts: it was restarted with another storage.
 const MAX_ROUNDS: usize = 3;
@@ -65,7 +66,7 @@ pub(super) fn look(
     copied: Option<Copied>,
 ) -> impl Fn() -> Looked + Clone + Send + use<> {
     let (scratch, workspace) = (dirs.scratch.clone(), dirs.workspace.clone());
-    let copies = dirs.closed(COPIES);
+    let copies = Own(dirs.own()).copies();
     let earlier = dirs.last_checkpoint.lock().as_ref().map_or(0, LastCheckpoint::list_bytes);
     move || {
         let digest = copied.as_ref().map_or(0, |copied| copied.digest);

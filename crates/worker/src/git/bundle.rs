@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::failure::Cause;
 use super::run::{Git, GitError};
 use super::snapshot::SNAPSHOT;
+use crate::files::remove;
 use crate::supervise::Stop;
 
 /// Reference of what the repository of the bundle has already.
@@ -95,7 +96,7 @@ pub(super) async fn import_checked(
     ];
     let args: Vec<_> = fetch.into_iter().chain(taken.iter().map(String::as_str)).collect();
     git.run(&args, stop).await.map_err(by_agent)?;
-    crate::workspace::remove_all(unchecked.directory.clone()).await;
+    remove::all(unchecked.directory.clone()).await;
     Ok(())
 }
 

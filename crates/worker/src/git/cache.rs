@@ -18,18 +18,14 @@ use super::credential::Credential;
 use super::failure::{Cause, is_damage};
 use super::leftovers::{clean_up, clear};
 use super::run::{Git, GitError};
+use crate::files::{Lock, last_use, locked, remove};
+use crate::layout::{Beside, State};
 use crate::supervise::Stop;
-use crate::workspace::{Lock, last_use, locked};
 
-/// Name of the directory of caches in the state of workers.
-pub(super) const FOLDER: &str = "repositories";
 /// Reference of the commit that the remote's default branch has.
 const HEAD: &str = "refs/rota/head";
 /// File in a cache that a fetch has filled.
 pub(super) const FETCHED: &str = "rota";
-/// Endings of the file that who fetches locks, and of the one that is there while a fetch runs.
-pub(super) const FETCHING: &str = "fetch";
-pub(super) const UNFINISHED: &str = "unfinished";
 /// References of the remote that every fetch updates.
 const RULES: [&str; 2] = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
 
@@ -61,14 +57,13 @@ impl Caches {
 
     /// Returns the directory with the keys of hosts, which SSH writes for all attempts.
     pub(super) fn host_keys(&self) -> PathBuf {
-        self.state.join("git-home")
+        State(&self.state).git_home()
     }
 
     /// Creates that directory, and returns the file in it.
     pub(super) fn known_hosts(&self) -> std::io::Result<PathBuf> {
-        let directory = self.host_keys();
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        Ok(directory.join("known_hosts"))
+        DirBuilder::new().recursive(true).mode(0o700).create(self.host_keys())?;
+        Ok(State(&self.state).known_hosts())
     }
 
     /// Returns where the cache of an attempt's repository is.
@@ -87,7 +82,7 @@ impl Caches {
             None => format!("agent {agent}"),
         };
         let key = Sha256::digest(format!("{}\n{identity}", source.url));
-        self.state.join(FOLDER).join(&assign.namespace).join(format!("{key:x}"))
+        State(&self.state).repository(&assign.namespace, &format!("{key:x}"))
     }
 
     /// Fetches the repository of an attempt into its cache, unless that has the commit that is asked for.
@@ -107,7 +102,7 @@ impl Caches {
         let mut create = DirBuilder::new();
         create.recursive(true).mode(0o700);
         create.create(path.parent().unwrap_or(&path)).map_err(io)?;
-        let use_file = last_use::file_of(&path);
+        let use_file = Beside(&path).lock();
         // Alone with the cache, or else with others that only read.
         let alone = File::options().create(true).truncate(false).write(true).open(&use_file).map_err(io)?;
         let is_alone = alone.try_lock().is_ok();
@@ -116,11 +111,11 @@ impl Caches {
             false => locked(&use_file, Lock::Shared, stop).await.map_err(io)?.ok_or(GitError::Stopped)?,
         };
         last_use::note(&lock);
-        let fetching = locked(&path.with_extension(FETCHING), Lock::Exclusive, stop).await.map_err(io)?;
+        let fetching = locked(&Beside(&path).fetching(), Lock::Exclusive, stop).await.map_err(io)?;
         let fetching = fetching.ok_or(GitError::Stopped)?;
         create.create(&path).map_err(io)?;
         // There while a fetch runs. A killed one leaves locks of its own, which would stop all later ones.
-        let unfinished = path.with_extension(UNFINISHED);
+        let unfinished = Beside(&path).unfinished_fetch();
         if unfinished.exists() {
             clear(&path).await.map_err(io)?;
         }
@@ -129,7 +124,7 @@ impl Caches {
         let fetched = match fetch(&git, source, &wanted, stop).await {
             Err(GitError::Failed { failure, .. }) if is_alone && is_damage(&failure.message) => {
                 tracing::warn!(reason = failure.message, "making the cache of a repository again");
-                crate::workspace::discard(&path, &self.state);
+                remove::in_background(&path, &State(&self.state).trash());
                 create.create(&path).map_err(io)?;
                 fetch(&git, source, &wanted, stop).await
             }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use super::cache::{FETCHED, FETCHING, FOLDER, UNFINISHED};
+use super::cache::FETCHED;
 use super::run::{Git, GitError};
+use crate::files::remove;
+use crate::layout::{Beside, State};
 use crate::supervise::Stop;
-use crate::workspace;
 
 /// Depth of folders in a repository, at most.
 const MAX_DEPTH: usize = 64;
@@ -72,7 +73,7 @@ pub(super) async fn clear(cache: &Path) -> io::Result<()> {
 fn clear_now(cache: &Path) -> io::Result<()> {
     if !cache.join(FETCHED).exists() {
         // Nothing borrows from it.
-        workspace::remove_now(cache)?;
+        remove::now(cache)?;
         return DirBuilder::new().mode(0o700).create(cache);
     }
     remove_leftovers(cache, 0, false)
@@ -81,11 +82,11 @@ fn clear_now(cache: &Path) -> io::Result<()> {
 /// Does so in all caches of a state directory that a killed worker was fetching into. Blocks.
 pub(crate) fn clear_unfinished(state: &Path) {
     let folders = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
-    let caches = folders(state.join(FOLDER)).flat_map(|namespace| folders(namespace.path()));
+    let caches = folders(State(state).all_repositories()).flat_map(|namespace| folders(namespace.path()));
     for cache in caches.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         let cache = cache.path();
-        let marker = cache.with_extension(UNFINISHED);
-        let fetching = File::options().write(true).open(cache.with_extension(FETCHING));
+        let marker = Beside(&cache).unfinished_fetch();
+        let fetching = File::options().write(true).open(Beside(&cache).fetching());
         let Ok(fetching) = fetching.as_ref().map(File::try_lock) else { continue };
         if fetching.is_err() || !marker.exists() {
             continue;
@@ -155,21 +156,21 @@ mod tests {
     #[test]
     fn caches_of_killed_fetches_are_cleared() {
         let state = tempfile::tempdir().unwrap();
-        let folder = state.path().join(FOLDER).join("default");
+        let folder = State(state.path()).all_repositories().join("default");
         let at = |name: &str, file: &str| folder.join(name).join(file);
         for name in ["killed", "first", "fetching", "finished"] {
             std::fs::create_dir_all(at(name, "objects/pack")).unwrap();
             std::fs::write(at(name, "objects/pack/tmp_pack_x"), "").unwrap();
             std::fs::write(at(name, "config"), "").unwrap();
-            std::fs::write(folder.join(name).with_extension(FETCHING), "").unwrap();
+            std::fs::write(Beside(&folder.join(name)).fetching(), "").unwrap();
         }
         for name in ["killed", "fetching", "finished"] {
             std::fs::write(at(name, FETCHED), "").unwrap();
         }
         for name in ["killed", "first", "fetching"] {
-            std::fs::write(folder.join(name).with_extension(UNFINISHED), "").unwrap();
+            std::fs::write(Beside(&folder.join(name)).unfinished_fetch(), "").unwrap();
         }
-        let lock = File::open(folder.join("fetching").with_extension(FETCHING)).unwrap();
+        let lock = File::open(Beside(&folder.join("fetching")).fetching()).unwrap();
         lock.try_lock().unwrap();
         clear_unfinished(state.path());
         let left = |name: &str| at(name, "objects/pack/tmp_pack_x").exists();
@@ -178,7 +179,7 @@ mod tests {
             (false, false, true, true)
         );
         assert!(at("killed", "config").exists() && !at("first", "config").exists());
-        assert!(!folder.join("killed").with_extension(UNFINISHED).exists());
+        assert!(!Beside(&folder.join("killed")).unfinished_fetch().exists());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) use push::{Delivery, Jails, Undelivered};
 pub(crate) use request::{Request, Work};
 pub(crate) use restore::{Unrestored, restore_elsewhere, restore_from};
 pub(crate) use run::{Git, GitError};
-pub(crate) use snapshot::{FOLDER, Snapshot, snapshot};
+pub(crate) use snapshot::{Snapshot, snapshot};
 
 /// Returns the repository of an attempt's workspace.
 pub(crate) fn source(assign: &Assign) -> Option<&rota_proto::v1::GitSource> {

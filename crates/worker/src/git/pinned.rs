@@ -19,10 +19,10 @@ use super::clone::Base;
 use super::failure::Cause;
 use super::pin_links::{self, Patterns};
 use super::run::{Git, GitError};
+use crate::files::{probe_in_time, remove};
 use crate::globs::globs;
 use crate::program_dir;
 use crate::supervise::Stop;
-use crate::workspace::probe_in_time;
 
 /// Where the agent's files are while others are in their place.
 const AWAY: &str = ".git/rota-pinned/files";
@@ -137,7 +137,7 @@ impl Pins {
     /// Creates the repository that writes the files, with settings and a home of its own. Again each time: what runs in between
     /// could have changed it.
     async fn repository(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Result<Git, GitError> {
-        crate::workspace::remove_all(self.folder.clone()).await;
+        remove::all(self.folder.clone()).await;
         tokio::fs::create_dir(&self.folder).await.map_err(|error| self.failed(&error))?;
         let mut git = Git { home: self.folder.clone(), ..self.git.within(&self.folder) };
         let own = self.folder.join("repository");

@@ -14,6 +14,7 @@ use super::failure::Cause;
 use super::request::Request;
 use super::run::{Git, GitError};
 use super::workflows;
+use crate::files::remove;
 use crate::report::failure;
 use crate::supervise::{Group, Jail, Stop};
 
@@ -119,7 +120,7 @@ impl Delivery {
         if let Some(jails) = &self.jails {
             Group::confine_current(jails.prepare.clone());
         }
-        crate::workspace::remove_all(self.folder.clone()).await;
+        remove::all(self.folder.clone()).await;
         tokio::fs::create_dir(&self.folder).await.map_err(machine)?;
         let network = self.git.within(&self.folder.join("repository"));
         tokio::fs::create_dir(&network.directory).await.map_err(machine)?;

@@ -9,12 +9,12 @@ use super::bundle::{Bundle, import_checked, receiving};
 use super::clone::{Base, base_reference};
 use super::run::{Git, GitError};
 use super::snapshot::{EMAIL, message};
+use crate::files::remove;
+use crate::layout::Scratch;
 use crate::supervise::Stop;
 
 /// References of other branches, and of what was stashed, until they are restored. They are fetched, never listed: there may be many.
 const ELSEWHERE: &str = "refs/rota/elsewhere/";
-/// Folder within the scratch directory, while bundles are restored.
-const FOLDER: &str = "restored";
 /// Reference of what is restored.
 const RESTORED: &str = "refs/rota/restored";
 
@@ -37,13 +37,13 @@ pub(crate) async fn restore_from(
 ) -> Result<(), Unrestored> {
     let path = for_git(bundle, scratch).await?;
     let restored = restore(git, base, &path, changes, as_commits, stop).await;
-    crate::workspace::remove_all(scratch.join(FOLDER)).await;
+    remove::all(Scratch(scratch).restored()).await;
     restored.map_err(Unrestored::Git)
 }
 
 /// Copies a bundle to where git may work with it, as programs of the attempt may.
 async fn for_git(bundle: &Path, scratch: &Path) -> Result<PathBuf, Unrestored> {
-    let folder = scratch.join(FOLDER);
+    let folder = Scratch(scratch).restored();
     let _ = tokio::fs::create_dir_all(&folder).await;
     let path = folder.join("copy.bundle");
     let copied = tokio::fs::copy(bundle, &path).await;
@@ -86,7 +86,7 @@ pub(crate) async fn restore_elsewhere(
 ) -> Result<(), Unrestored> {
     let path = for_git(bundle, scratch).await?;
     let restored = try_restore_elsewhere(git, &path, stop).await;
-    crate::workspace::remove_all(scratch.join(FOLDER)).await;
+    remove::all(Scratch(scratch).restored()).await;
     restored.map_err(Unrestored::Git)
 }
 

@@ -16,10 +16,10 @@ use super::checks::{has_credentials, local_path, ssh_host};
 use super::credential::{Access, Credential, ssh};
 use super::failure::Cause;
 use super::progress;
+use crate::files::probe_in_time;
 use crate::report::failure;
 use crate::supervise::{self, Environment, Program, Stop, stopped};
 use crate::tail::Tail;
-use crate::workspace::probe_in_time;
 
 /// Time between the request to end and the kill.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);

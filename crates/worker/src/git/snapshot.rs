@@ -14,11 +14,10 @@ use tokio::sync::watch;
 use super::clone::Base;
 use super::failure::Cause;
 use super::run::{Git, GitError};
+use crate::layout::{GIT, Scratch};
 use crate::program_dir;
 use crate::supervise::Stop;
 
-/// Folder of the scratch directory, and of the artifacts.
-pub(crate) use rota_proto::artifact_names::GIT as FOLDER;
 /// Names of the other files in it.
 const BUNDLE: &str = "changes.bundle";
 const PATCH: &str = "changes.patch";
@@ -55,7 +54,7 @@ pub(crate) async fn snapshot(
 ) -> Result<Snapshot, GitError> {
     let at = scratch.to_owned();
     let folder = blocking(git, move || empty_folder(&at).map(Arc::new)).await?;
-    let path = |name: &str| scratch.join(FOLDER).join(name).to_string_lossy().into_owned();
+    let path = |name: &str| Scratch(scratch).git().join(name).to_string_lossy().into_owned();
     let git = with_index(git, path(INDEX));
     let commit = commit(&git, base, &folder, stop).await?;
     let branches = scratch.join(BRANCHES).to_string_lossy().into_owned();
@@ -85,7 +84,7 @@ pub(crate) async fn snapshot(
     git.run(&["update-ref", SNAPSHOT, &commit], stop).await?;
     let not_base = format!("^{base}");
     git.run(&["bundle", "create", "--quiet", &path(BUNDLE), SNAPSHOT, &not_base], stop).await?;
-    changes.bundle = format!("{FOLDER}/{BUNDLE}");
+    changes.bundle = format!("{GIT}/{BUNDLE}");
     let output = format!("--output={}", path(PATCH));
     // A call that takes no settings of how differences look.
     let args = ["diff-tree", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv"];
@@ -99,7 +98,7 @@ pub(crate) async fn snapshot(
             made?;
             let size = blocking(&git, move || Ok(folder.symlink_metadata(PATCH)?.len())).await?;
             if size <= MAX_PATCH {
-                changes.patch = format!("{FOLDER}/{PATCH}");
+                changes.patch = format!("{GIT}/{PATCH}");
             }
         }
     }
@@ -118,9 +117,9 @@ async fn blocking<T: Send + 'static>(
 /// Makes an empty folder in the scratch directory. What is there may be of an agent, which may work meanwhile: no link is followed.
 fn empty_folder(scratch: &Path) -> io::Result<Dir> {
     let scratch = program_dir::open(scratch)?;
-    program_dir::remove(&scratch, Path::new(FOLDER))?;
-    scratch.create_dir(FOLDER)?;
-    scratch.open_dir(FOLDER)
+    program_dir::remove(&scratch, Path::new(GIT))?;
+    scratch.create_dir(GIT)?;
+    scratch.open_dir(GIT)
 }
 
 /// Bundles the commits that are not in the snapshot: those of other branches, of a rebase that is not complete, and stashed ones.

@@ -2,7 +2,7 @@
 //! as input, `output/result.json` as output. For every runtime with directories.
 
 use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use cap_std::fs::{Dir, OpenOptions};
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
@@ -10,6 +10,7 @@ use rota_proto::worker::v1::{Assign, StepResult};
 use serde::{Deserialize, Serialize};
 
 use super::structs;
+use crate::layout::{CHECKPOINT, CONTEXT, OUTPUT};
 use crate::program_dir;
 use crate::report::failure;
 
@@ -17,13 +18,9 @@ use crate::report::failure;
 pub const CONTEXT_VAR: &str = "ROTA_CONTEXT";
 /// Environment variable with the directory whose files the next attempt has, if this one is cut off.
 pub const CHECKPOINT_VAR: &str = "ROTA_CHECKPOINT";
-/// That directory, within the scratch directory.
-pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// Environment variable with the directory in which `result.json` is expected.
 pub const OUTPUT_VAR: &str = "ROTA_OUTPUT";
-/// Names in the scratch directory.
-const CONTEXT: &str = "context";
-pub(crate) const OUTPUT: &str = "output";
+/// Names of files in these directories.
 const RESULT: &str = "result.json";
 const PREVIOUS: &str = "previous_results.json";
 const MAX_RESULT_BYTES: u64 = 1 << 20;
@@ -41,22 +38,6 @@ struct Task<'a> {
     input: Option<&'a pbjson_types::Struct>,
     owner: &'a str,
     parent_task: &'a str,
-}
-
-/// Returns the directory with the input of the programs of an attempt.
-pub(crate) fn context(scratch: &Path) -> PathBuf {
-    scratch.join(CONTEXT)
-}
-
-/// Returns the directory for their output.
-pub(crate) fn output(scratch: &Path) -> PathBuf {
-    scratch.join(OUTPUT)
-}
-
-/// Returns the directory with settings that the worker gives a runtime's program: next to the scratch directory, since programs read
-/// there and cannot write.
-pub(crate) fn settings(scratch: &Path) -> PathBuf {
-    scratch.with_file_name("settings")
 }
 
 /// Writes the input files below the scratch directory. They contain no secrets.
@@ -237,6 +218,7 @@ pub(crate) fn is_below(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Scratch;
 
     #[test]
     fn result_file_becomes_task_result() {
@@ -270,7 +252,7 @@ mod tests {
         let spoken =
             || TaskResult { text: "spoken".to_owned(), files: vec!["a".to_owned()], ..Default::default() };
         assert_eq!(complete(scratch.path(), spoken()).await.unwrap(), spoken());
-        let file = output(scratch.path()).join("result.json");
+        let file = Scratch(scratch.path()).output().join("result.json");
         std::fs::write(&file, r#"{"data":{"n":1},"files_created":["a","b"]}"#).unwrap();
         let result = complete(scratch.path(), spoken()).await.unwrap();
         assert!(result.text == "spoken" && result.files == ["a", "b"] && result.data.is_some(), "{result:?}");
@@ -285,15 +267,15 @@ mod tests {
         let (scratch, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(scratch.path(), &Assign::default()).await.unwrap();
         assert!(!remove_result(scratch.path()).await);
-        let file = output(scratch.path()).join("result.json");
+        let file = Scratch(scratch.path()).output().join("result.json");
         std::fs::write(&file, r#"{"summary": "of the first"}"#).unwrap();
         assert!(remove_result(scratch.path()).await && read(scratch.path()).await.unwrap().is_none());
         std::fs::create_dir(&file).unwrap();
         assert!(remove_result(scratch.path()).await && !file.exists());
         // Not through a link.
         std::fs::write(outside.path().join("result.json"), "{}").unwrap();
-        std::fs::remove_dir(output(scratch.path())).unwrap();
-        std::os::unix::fs::symlink(outside.path(), output(scratch.path())).unwrap();
+        std::fs::remove_dir(Scratch(scratch.path()).output()).unwrap();
+        std::os::unix::fs::symlink(outside.path(), Scratch(scratch.path()).output()).unwrap();
         assert!(!remove_result(scratch.path()).await && outside.path().join("result.json").exists());
     }
 
@@ -302,7 +284,8 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         write(scratch.path(), &Assign::default()).await.unwrap();
         assert!(read(scratch.path()).await.unwrap().is_none());
-        std::os::unix::fs::symlink("/etc/hostname", output(scratch.path()).join("result.json")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", Scratch(scratch.path()).output().join("result.json"))
+            .unwrap();
         assert!(read(scratch.path()).await.is_err());
     }
 }

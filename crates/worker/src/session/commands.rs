@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 
 use super::handle::AttemptHandle;
 use crate::git::{GitError, Pins};
+use crate::layout::Scratch;
 use crate::report::{failure, notice};
 use crate::runtimes::command::{Ended, Ran, run_once};
 use crate::runtimes::{Attempt, Channels, Round, RunOutcome, RunReport, Runtime, context};
@@ -51,7 +52,7 @@ pub(super) async fn pins(attempt: &Attempt, dirs: Option<&AttemptDirs>) -> Resul
         let text = "`doneWhen.pinnedFiles` needs a fresh clone: `workspace.git`, without `depth`, `mode` and `cleanup`";
         return Err(RunOutcome::Failed(failure(FailureClass::Invalid, text)));
     };
-    let pins = Pins { git, base, patterns, objects, folder: attempt.scratch.join("pins"), own };
+    let pins = Pins { git, base, patterns, objects, folder: Scratch(&attempt.scratch).pins(), own };
     pins.release().await.map_err(pinning_failed)?;
     Ok(Some(pins))
 }

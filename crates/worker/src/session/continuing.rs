@@ -14,7 +14,9 @@ use tonic::Status;
 use super::attempt::in_place;
 use super::fetching::Fetching;
 use crate::artifacts::{self, Caller, Given, Retry};
+use crate::files::remove;
 use crate::git::{self, Cause, Delivery, GitError, Unrestored};
+use crate::layout::Own;
 use crate::report::{failure, notice};
 use crate::runtimes::{Attempt, CheckpointFolder, Continued, From, RunOutcome};
 use crate::supervise::{Stop, stopped};
@@ -181,8 +183,8 @@ impl Place<'_> {
             return Err(Unusable::Because(failure(FailureClass::Invalid, text)));
         }
         // Nothing that a program of the attempt could have put there is in the way.
-        let at = self.dirs.closed("restored");
-        crate::workspace::remove_all(at.clone()).await;
+        let at = Own(self.dirs.own()).restored();
+        remove::all(at.clone()).await;
         let changes = list.changes.unwrap_or_default();
         let bundle = list.artifacts.iter().find(|artifact| artifact.name == changes.bundle).cloned();
         let is_fresh = self.dirs.fresh && self.dirs.repository.is_some();
@@ -231,7 +233,7 @@ impl Place<'_> {
             let text = format!("failed to write the conversation of the checkpoint: {error}");
             Unusable::Outcome(RunOutcome::Failed(failure(FailureClass::Environment, text)))
         })?;
-        crate::workspace::remove_all(at).await;
+        remove::all(at).await;
         self.folder.folders = folders.into_iter().collect();
         Ok(Some(Brought { conversation: checkpoint.conversation, has_files }))
     }

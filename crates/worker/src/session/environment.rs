@@ -6,6 +6,7 @@ use std::path::Path;
 use rota_proto::worker::v1::Assign;
 use rota_telemetry::{export, trace};
 
+use crate::layout::Scratch;
 use crate::runtimes::{Environment, context};
 
 /// Builds the environment and moves the secrets out of the assignment, so that they are in one place only.
@@ -17,8 +18,8 @@ pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scr
     let mut environment = Environment::default();
     let mut set = |name: &str, value: String| environment.0.insert(name.to_owned(), value);
     set("PATH", path);
-    set("HOME", scratch.join("home").to_string_lossy().into_owned());
-    set("TMPDIR", scratch.join("tmp").to_string_lossy().into_owned());
+    set("HOME", Scratch(scratch).home().to_string_lossy().into_owned());
+    set("TMPDIR", Scratch(scratch).tmp().to_string_lossy().into_owned());
     set("LANG", "C.UTF-8".to_owned());
     if assign.traceparent.parse::<trace::TraceContext>().is_ok_and(|context| context.sampled) {
         for (name, value) in export::child_environment() {
@@ -37,9 +38,9 @@ pub(super) fn build(assign: &mut Assign, of_agent: BTreeMap<String, String>, scr
     for (name, value) in of_agent.into_iter().chain(std::mem::take(&mut assign.secrets)) {
         set(&name, value);
     }
-    set(context::CONTEXT_VAR, context::context(scratch).to_string_lossy().into_owned());
-    set(context::OUTPUT_VAR, context::output(scratch).to_string_lossy().into_owned());
-    set(context::CHECKPOINT_VAR, scratch.join(context::CHECKPOINT).to_string_lossy().into_owned());
+    set(context::CONTEXT_VAR, Scratch(scratch).context().to_string_lossy().into_owned());
+    set(context::OUTPUT_VAR, Scratch(scratch).output().to_string_lossy().into_owned());
+    set(context::CHECKPOINT_VAR, Scratch(scratch).checkpoint().to_string_lossy().into_owned());
     set("ROTA_TASK_ID", assign.task_id.clone());
     set("ROTA_ATTEMPT", assign.attempt.to_string());
     set("ROTA_FENCE", assign.fence.to_string());

@@ -22,9 +22,10 @@ use super::start;
 use super::undelivered;
 use crate::artifacts::Given;
 use crate::git::{self, Cloning, GitError, Jails, Request};
+use crate::layout::{Own, Scratch};
 use crate::report::{failure, notice};
 use crate::runtimes::{Attempt, RunOutcome, context};
-use crate::workspace::{AttemptDirs, DELIVER, PrepareError};
+use crate::workspace::{AttemptDirs, PrepareError};
 
 /// Time for which a delivery of earlier work calls a host that does not respond.
 const LATER_DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,7 +72,7 @@ pub(super) async fn prepare(
     let branch = continuing::branch(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let base = continuing::base(&deps.caller, &assign, &mut handle.stop_signal()).await?;
     let of_repository = secrets.of_repository.clone();
-    let home = scratch.join("home");
+    let home = Scratch(&scratch).home();
     let disk = (deps.root.state(), deps.readiness.min_free_disk());
     let cloning = Cloning::of(&assign, disk, home, of_repository, redactor.clone(), branch);
     let cloning = cloning.map(|cloning| cloning.starting_from(base).or_from(found.instead()));
@@ -120,7 +121,7 @@ pub(super) async fn prepare(
         && dirs.repository.is_none()
     {
         // Only now: the settings of this repository are of earlier attempts.
-        let git = cloning.git(&dirs.workspace, &scratch.join("home"));
+        let git = cloning.git(&dirs.workspace, &Scratch(scratch).home());
         let base = cloning.base_of(&git, &mut handle.stop_signal()).await.map_err(PrepareError::from)?;
         dirs.repository = base.map(|base| (git, base));
     }
@@ -180,7 +181,7 @@ async fn directories<'a>(
     };
     let dirs = slot.insert(made?);
     if let Some(cloning) = cloning {
-        let folder = dirs.closed(DELIVER);
+        let folder = Own(dirs.own()).deliver();
         let jails = delivery_jails(deps, assign, cloning, &folder, &dirs.scratch);
         let jails = jails.map_err(|overlap| RunOutcome::Failed(invalid(&overlap)))?;
         let mut stop = handle.stop_signal();
@@ -214,7 +215,7 @@ fn delivery_jails(
     let mut push = confinement.jail(&own, None)?;
     let mut prepare = push.clone();
     prepare.write.push(cloning.cache().to_owned());
-    prepare.read.push(scratch.join(git::FOLDER));
+    prepare.read.push(Scratch(scratch).git());
     push.read.push(cloning.cache().to_owned());
     if let Some(path) = git::source(assign).and_then(|source| git::local_path(&source.url)) {
         let path = confinement.in_place(&path)?;
@@ -234,7 +235,7 @@ async fn give(
     handle: &AttemptHandle,
 ) -> Result<(), RunOutcome> {
     let written = match git::source(assign) {
-        Some(_) => git::write_identity(&scratch.join("home"), assign).await,
+        Some(_) => git::write_identity(&Scratch(scratch).home(), assign).await,
         None => Ok(()),
     };
     let written = match written {
@@ -249,7 +250,7 @@ async fn give(
         let text = format!("failed to prepare the scratch directory: {error}");
         return Err(RunOutcome::Failed(failure(FailureClass::Environment, text)));
     }
-    deps.fetching(handle, events).fetch(given, &assign.namespace, &context::context(scratch)).await
+    deps.fetching(handle, events).fetch(given, &assign.namespace, &Scratch(scratch).context()).await
 }
 
 /// Confines the programs of the attempt from now on.
@@ -269,7 +270,7 @@ fn confine(
     let config = dirs.cli_config();
     let own: Vec<_> = own.into_iter().chain(config.as_deref()).collect();
     let mut jail = confinement.jail(&own, in_place).map_err(|overlap| Box::new(invalid(&overlap)))?;
-    jail.read.push(context::settings(&dirs.scratch));
+    jail.read.push(Scratch(&dirs.scratch).settings());
     // Its clone borrows objects from there.
     jail.read.extend(cloning.map(|cloning| cloning.cache().to_owned()));
     handle.group.confine(jail);

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::supervise;
-use crate::{git, workspace};
+use crate::{files, git, workspace};
 
 /// Default bytes of free disk without which nothing is accepted.
 pub(crate) const MIN_FREE_DISK: u64 = 256 << 20;
@@ -198,7 +198,7 @@ fn unusable(state: &Path, min_free: u64) -> Option<String> {
         return Some(format!("only {} inodes are free in {shown}", space.files_available()));
     }
     // Quotas and read-only file systems do not show in the numbers.
-    match workspace::probe(state) {
+    match files::probe(state) {
         Ok(()) => None,
         Err(error) => failed(&error),
     }

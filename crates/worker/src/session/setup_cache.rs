@@ -9,13 +9,13 @@ use super::commands;
 use super::deps::AttemptDeps;
 use super::handle::AttemptHandle;
 use crate::git;
+use crate::layout::{SETUP_CACHE, Scratch};
 use crate::program_dir;
 use crate::report::{failure, notice};
 use crate::runtimes::{Attempt, Channels, RunOutcome};
 use crate::workspace::SetupCache;
 
 /// Folder of the cache that is one attempt's alone, in its scratch directory.
-const OWN_FOLDER: &str = "setup-cache";
 /// Variable with the path of the cache.
 const VARIABLE: &str = "ROTA_SETUP_CACHE";
 
@@ -65,9 +65,9 @@ async fn fill_own(
     channels: &mut Channels,
 ) -> Result<Option<SetupCache>, RunOutcome> {
     let made = program_dir::open(&attempt.scratch)
-        .and_then(|scratch| program_dir::make(&scratch, Path::new(OWN_FOLDER)));
+        .and_then(|scratch| program_dir::make(&scratch, Path::new(SETUP_CACHE)));
     made.map_err(|error| environment(&error))?;
-    let folder = attempt.scratch.join(OWN_FOLDER);
+    let folder = Scratch(&attempt.scratch).setup_cache();
     set_variable(attempt, &folder);
     commands::prepare(&wanted.commands, attempt, channels).await?;
     Ok(None)

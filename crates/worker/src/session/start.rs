@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use crate::artifacts::Given;
 use crate::git::{self, GitError, Unrestored};
+use crate::layout::Scratch;
 use crate::report::failure;
-use crate::runtimes::{RunOutcome, context};
+use crate::runtimes::RunOutcome;
 use crate::supervise::Stop;
 use crate::workspace::AttemptDirs;
 
@@ -108,7 +109,7 @@ impl Start {
     ) -> Result<(), RunOutcome> {
         let (fresh, scratch) = (dirs.fresh, dirs.scratch.clone());
         let Some((git, base)) = dirs.repository.as_mut().filter(|_| fresh) else { return Ok(()) };
-        let from = context::context(&scratch).join(&self.bundle);
+        let from = Scratch(&scratch).context().join(&self.bundle);
         let restored = git::restore_from(git, base, &from, &scratch, &self.changes, true, stop).await;
         restored.map_err(|error| match error {
             Unrestored::Write(text) => RunOutcome::Failed(failure(FailureClass::Environment, text)),

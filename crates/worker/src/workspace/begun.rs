@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::remove;
+use crate::files::remove;
 
 /// Removes a directory when it is dropped.
 #[derive(Debug)]

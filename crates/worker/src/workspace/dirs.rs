@@ -12,9 +12,11 @@ use rota_proto::worker::v1::{Assign, UndeliveredWork};
 use rota_telemetry::redact::Redactor;
 
 use super::kept_by::KeptBy;
-use super::{Lock, last_use, probe_in_time, remove};
+
 use crate::artifacts::LastCheckpoint;
+use crate::files::{Lock, last_use, probe_in_time, remove};
 use crate::git::{Base, Borrowed, Delivery, Git};
+use crate::layout::Beside;
 use crate::runtimes::CheckpointFolder;
 
 /// The directories, and the lock of a kept workspace.
@@ -56,19 +58,6 @@ pub(crate) struct AttemptDirs {
     pub(super) borrowed: Option<Borrowed>,
 }
 
-/// Name of a workspace in the directory of its attempt.
-pub(super) const WORK: &str = "work";
-/// Names of the other folders there that are needed once the programs of the attempt have ended.
-pub(crate) const COPIES: &str = "copies";
-pub(crate) const DELIVER: &str = "deliver";
-
-/// Returns the directory for what a CLI keeps of the sessions in a kept workspace. It is next to the workspace and not
-/// within: a repository could bring settings and transcripts of its own.
-pub(crate) fn config_directory(workspace: &Path) -> Option<PathBuf> {
-    let name = workspace.file_name()?.to_string_lossy();
-    Some(workspace.with_file_name(format!(".{name}.claude")))
-}
-
 impl AttemptDirs {
     /// Notes that the agent is started in the workspace, which has from now on the work of this attempt.
     pub(crate) fn start(&mut self, assign: &Assign) {
@@ -88,7 +77,7 @@ impl AttemptDirs {
 
     /// Creates the configuration directory of a kept workspace, and returns its path. None for other workspaces.
     pub(crate) fn cli_config(&self) -> Option<PathBuf> {
-        let config = config_directory(&self.workspace).filter(|_| self.lock.is_some())?;
+        let config = Beside(&self.workspace).config().filter(|_| self.lock.is_some())?;
         // One that cannot be created is reported by the runtime, which needs it.
         let _ = std::fs::create_dir_all(&config);
         config.symlink_metadata().ok().filter(std::fs::Metadata::is_dir)?;
@@ -105,7 +94,7 @@ impl AttemptDirs {
         self.cleanup != WorkspaceCleanup::OnSuccess && !self.workspace.starts_with(&self.own)
     }
 
-    /// Returns the directory of this attempt alone.
+    /// Returns the directory of this attempt alone, of which its programs may open no more than scratch directory and workspace.
     pub(crate) fn own(&self) -> &Path {
         &self.own
     }
@@ -118,11 +107,6 @@ impl AttemptDirs {
     /// Whether others may work in the directory meanwhile.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.in_place, Some((_, Lock::Shared)))
-    }
-
-    /// Returns a folder that no program of the attempt may open.
-    pub(crate) fn closed(&self, name: &str) -> PathBuf {
-        self.own.join(name)
     }
 
     /// Whether their disk takes files, found out where no program of the attempt may write.
@@ -138,7 +122,7 @@ impl AttemptDirs {
         }
         if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
             remove::in_background(&self.workspace, &self.trash);
-            let _ = std::fs::remove_file(last_use::file_of(&self.workspace));
+            let _ = std::fs::remove_file(Beside(&self.workspace).lock());
         }
         // Contains a fresh workspace that is always removed.
         remove::in_background(&self.own, &self.trash);

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::PrepareError;
-use super::lock::{Lock, acquire, locked, try_acquire};
+use crate::files::{Lock, acquire, locked, try_acquire};
+use crate::layout::State;
 use crate::report::failure;
 use crate::supervise::{Group, Stop};
 
@@ -91,7 +92,7 @@ pub(super) async fn hold(
         held => held?.ok_or(PrepareError::Stopped)?,
     };
     // Programs of a killed worker may still work in it.
-    let folder = state.join("in-place");
+    let folder = State(state).in_place();
     tokio::fs::create_dir_all(&folder).await?;
     let name = format!("{:x}", Sha256::digest(path.canonicalize()?.as_os_str().as_encoded_bytes()));
     let [alone, sharing] = ["alone", "sharing"].map(|how| folder.join(format!("{name}.{how}")));

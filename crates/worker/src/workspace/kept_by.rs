@@ -4,7 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{config_directory, remove};
+use crate::files::remove;
+use crate::layout::Beside;
 
 /// Attempt whose work a kept workspace has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,15 +23,15 @@ impl KeptBy {
 
     /// Reads the note. Workspaces of earlier versions have none.
     pub(super) fn read(workspace: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(file_of(workspace)).ok()?;
+        let text = std::fs::read_to_string(Beside(workspace).attempt()).ok()?;
         let [task, attempt, state] = text.split_whitespace().collect::<Vec<_>>()[..] else { return None };
         Some(Self::new(task, attempt.parse().ok()?, state == "whole"))
     }
 
     pub(super) fn write(&self, workspace: &Path) -> io::Result<()> {
         let state = if self.whole { "whole" } else { "partial" };
-        let (file, text) = (file_of(workspace), format!("{} {} {state}\n", self.task, self.attempt));
-        let unfinished = file.with_extension("attempt-unfinished");
+        let text = format!("{} {} {state}\n", self.task, self.attempt);
+        let (file, unfinished) = (Beside(workspace).attempt(), Beside(workspace).attempt_unfinished());
         std::fs::write(&unfinished, text)?;
         std::fs::rename(unfinished, file)
     }
@@ -48,9 +49,8 @@ impl KeptBy {
 /// Moves a kept workspace away, with what a CLI keeps of its sessions. It is removed like others that are not used for long.
 /// Returns where it is.
 pub(super) async fn set_aside(workspace: &Path) -> io::Result<PathBuf> {
-    let name = workspace.file_name().unwrap_or_default().to_string_lossy();
-    let aside = workspace.with_file_name(format!("{name}.behind"));
-    let config = config_directory(workspace).zip(config_directory(&aside));
+    let aside = Beside(workspace).set_aside();
+    let config = Beside(workspace).config().zip(Beside(&aside).config());
     for (from, to) in config.into_iter().chain([(workspace.to_owned(), aside.clone())]) {
         remove::all(to.clone()).await;
         match tokio::fs::rename(from, to).await {
@@ -59,11 +59,6 @@ pub(super) async fn set_aside(workspace: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(aside)
-}
-
-fn file_of(workspace: &Path) -> PathBuf {
-    let name = workspace.file_name().unwrap_or_default().to_string_lossy();
-    workspace.with_file_name(format!(".{name}.attempt"))
 }
 
 #[cfg(test)]

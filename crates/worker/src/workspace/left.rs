@@ -10,13 +10,12 @@ use rota_proto::v1::WorkspaceCleanup;
 use rota_telemetry::clock;
 
 use super::kept_by::KeptBy;
-use super::lock::{Lock, try_acquire};
 use super::sweep::entries;
-use super::{AttemptDirs, Root, dirs, last_use, remove};
+use super::{AttemptDirs, Root};
 use crate::artifacts::{LEFT, Left, is_left};
-use crate::git;
+use crate::files::{Lock, remove, try_acquire};
+use crate::layout::{self, Beside, Own, State};
 use crate::program_dir;
-use crate::runtimes::context;
 
 /// Time after which what is left counts as forgotten: a day more than the control plane waits, whose count begins later.
 const FORGOTTEN_AFTER: Duration = MAX_STORING_TIME.saturating_add(Duration::from_hours(24));
@@ -37,8 +36,8 @@ impl Root {
     pub(crate) fn take_over(&self, left: &Left) -> (AttemptDirs, bool) {
         let (own, workspace) = (self.attempts.join(name(left)), PathBuf::from(&left.workspace));
         let (mut lock, mut in_place) = (None, None);
-        let is_whole = if workspace.starts_with(self.state.join("kept")) {
-            lock = File::options().write(true).open(last_use::file_of(&workspace)).ok();
+        let is_whole = if workspace.starts_with(State(&self.state).all_kept()) {
+            lock = File::options().write(true).open(Beside(&workspace).lock()).ok();
             lock = lock.filter(|file| file.try_lock().is_ok());
             let is_own = |kept_by: KeptBy| kept_by.is_of(&left.result.task_id);
             lock.is_some() && KeptBy::read(&workspace).is_none_or(is_own)
@@ -54,7 +53,7 @@ impl Root {
         };
         let dirs = AttemptDirs {
             workspace,
-            scratch: own.join("scratch"),
+            scratch: Own(&own).scratch(),
             own,
             trash: self.trash.clone(),
             cleanup: WorkspaceCleanup::try_from(left.cleanup).unwrap_or_default(),
@@ -81,9 +80,9 @@ impl Root {
 /// Removes all of the directory of an attempt but what is still to be stored and delivered: other files may have secrets, and wait for
 /// days. No program of the attempt runs any more. Blocks.
 pub(crate) fn remove_unneeded(own: &Path) {
-    let scratch = own.join("scratch");
-    let needed = [LEFT, "scratch", dirs::WORK, dirs::COPIES, dirs::DELIVER];
-    let needed_of_scratch = [context::OUTPUT, git::FOLDER];
+    let scratch = Own(own).scratch();
+    let needed = [layout::LEFT, layout::SCRATCH, layout::WORK, layout::COPIES, layout::DELIVER];
+    let needed_of_scratch = [layout::OUTPUT, layout::GIT];
     for (folder, needed) in [(own, &needed[..]), (&scratch, &needed_of_scratch)] {
         let all = fs::read_dir(folder).into_iter().flatten().flatten();
         for entry in all.filter(|entry| !needed.iter().any(|name| entry.file_name() == *name)) {
@@ -101,7 +100,7 @@ pub(crate) fn remove_unneeded(own: &Path) {
 /// any more. Blocks.
 pub(crate) fn remove_temporary(scratch: &Path) -> io::Result<()> {
     let scratch = program_dir::open(scratch)?;
-    for (folder, needed) in [("tmp", &[][..]), ("home", &[".gitconfig", ".config"])] {
+    for (folder, needed) in [(layout::TMP, &[][..]), (layout::HOME, &[".gitconfig", ".config"])] {
         // One that is not there, or is a link of a program.
         if !scratch.symlink_metadata(folder).is_ok_and(|found| found.is_dir()) {
             continue;

@@ -5,11 +5,7 @@ mod begun;
 mod dirs;
 mod in_place;
 mod kept_by;
-pub(crate) mod last_use;
 mod left;
-mod lock;
-mod probe;
-mod remove;
 mod setup_cache;
 mod sweep;
 
@@ -25,17 +21,15 @@ use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::files::{LOCK_INTERVAL, Lock, last_use, locked, remove, unlocked};
 use crate::git::{Cloning, GitError};
+use crate::layout::{Beside, Own, Scratch, State};
 use crate::report::failure;
 use crate::supervise::{Group, Stop};
 use begun::Begun;
-pub(crate) use dirs::{AttemptDirs, COPIES, DELIVER, config_directory};
+pub(crate) use dirs::AttemptDirs;
 use kept_by::KeptBy;
 pub(crate) use left::{remove_temporary, remove_unneeded};
-use lock::{LOCK_INTERVAL, unlocked};
-pub(crate) use lock::{Lock, locked};
-pub(crate) use probe::{probe, probe_in_time};
-pub(crate) use remove::{all as remove_all, discard, now as remove_now};
 pub(crate) use setup_cache::SetupCache;
 pub(crate) use sweep::remove_unfinished;
 pub use sweep::{Unused, remove_unused, unused};
@@ -44,11 +38,7 @@ pub use sweep::{Unused, remove_unused, unused};
 /// seconds.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Directories of a worker, whose name is unique within its namespace only, as is a task's id:
-/// `running/{namespace}/{worker}/{task}.{fence}/{scratch,work}` is removed with its attempt, or at the next start,
-/// `workspaces/{namespace}/{task}.{fence}` is a fresh workspace that outlives its attempt,
-/// `kept/{namespace}/{name}` is shared by attempts that continue one another,
-/// `setup/{namespace}/{agent}.{key}` is a [`SetupCache`].
+/// Directories of a worker, whose name is unique within its namespace only, as is a task's id. [`State`] has the places.
 #[derive(Debug)]
 pub(crate) struct Root {
     state: PathBuf,
@@ -113,13 +103,13 @@ impl Root {
                 }
             }
         }
-        let attempts = state.join("running").join(namespace).join(worker);
-        let legacy = state.join("attempts").join(worker);
-        let trash = state.join("trash");
-        for directory in [&attempts, &state.join("workspaces"), &state.join("kept"), &trash] {
+        let places = State(&state);
+        let (attempts, legacy) = (places.attempts(namespace, worker), places.legacy(worker));
+        let trash = places.trash();
+        for directory in [&attempts, &places.all_fresh(), &places.all_kept(), &trash] {
             builder.create(directory)?;
         }
-        let default = || attempts.with_file_name(format!(".{worker}.supervisors"));
+        let default = || Beside(&attempts).supervisors();
         let supervisors = supervisors.unwrap_or_else(default);
         let root = Self { state, attempts, legacy, trash, supervisors, owner: Mutex::default() };
         // The start of the worker waits for it, and reports errors.
@@ -182,7 +172,7 @@ impl Root {
     /// Removes what killed workers have left behind, and workspaces that were not used for the time `keep`.
     /// Blocks.
     pub(crate) fn sweep_others(&self, keep: Duration) {
-        sweep::abandoned(&self.state.join("running"), &self.trash);
+        sweep::abandoned(&State(&self.state).running(), &self.trash);
         sweep::remove_unfinished(&self.state);
         let Some(before) = sweep::limit(keep) else { return };
         for removed in sweep::remove_unused(&self.state, before) {
@@ -197,7 +187,7 @@ impl Root {
 
     /// Returns the attempt's scratch directory.
     pub(crate) fn scratch(&self, assign: &Assign) -> PathBuf {
-        self.own(assign).join("scratch")
+        Own(&self.own(assign)).scratch()
     }
 
     /// Returns the directories that the clone of an attempt's repository may write, each of which it cannot replace: where it
@@ -206,15 +196,14 @@ impl Root {
         let workspace = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref());
         let name = workspace.map(|workspace| &workspace.path).filter(|name| !name.is_empty());
         let name = name.unwrap_or(&assign.task_id);
-        let scratch = self.scratch(assign);
-        let mut directories =
-            vec![scratch.join("home"), scratch.join("tmp"), self.own(assign).join(dirs::WORK)];
+        let (own, scratch) = (self.own(assign), self.scratch(assign));
+        let mut directories = vec![Scratch(&scratch).home(), Scratch(&scratch).tmp(), Own(&own).work()];
         // Others are rejected before anything is cloned.
         if is_name(&assign.namespace) && is_name(name) {
             let id = format!("{}.{}", assign.task_id, assign.fence);
-            directories.push(self.state.join("workspaces").join(&assign.namespace).join(id));
-            directories
-                .push(self.state.join("kept").join(&assign.namespace).join(format!(".{name}.unfinished")));
+            let state = State(&self.state);
+            directories.push(state.fresh(&assign.namespace, &id));
+            directories.push(Beside(&state.kept(&assign.namespace).join(name)).unfinished());
         }
         directories
     }
@@ -229,7 +218,7 @@ impl Root {
         if wanted.mode() != WorkspaceMode::Keep || !is_name(name) || !is_name(&assign.namespace) {
             return None;
         }
-        let lock = self.state.join("kept").join(&assign.namespace).join(format!(".{name}.lock"));
+        let lock = Beside(&State(&self.state).kept(&assign.namespace).join(name)).lock();
         let is_held = File::open(lock).is_ok_and(|file| file.try_lock().is_err());
         is_held.then_some(name.as_str())
     }
@@ -257,9 +246,9 @@ impl Root {
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<AttemptDirs, PrepareError> {
         let wanted = assign.spec.as_ref().and_then(|spec| spec.workspace.clone()).unwrap_or_default();
-        let scratch = own.join("scratch");
-        for directory in ["home", "tmp"] {
-            tokio::fs::create_dir_all(scratch.join(directory)).await?;
+        let scratch = Own(&own).scratch();
+        for directory in [Scratch(&scratch).home(), Scratch(&scratch).tmp()] {
+            tokio::fs::create_dir_all(directory).await?;
         }
         let id = format!("{}.{}", assign.task_id, assign.fence);
         let cleanup = wanted.cleanup();
@@ -277,14 +266,14 @@ impl Root {
             }
             WorkspaceMode::Keep => {
                 let name = if wanted.path.is_empty() { &assign.task_id } else { &wanted.path };
-                let kept = self.state.join("kept").join(checked(&assign.namespace)?);
+                let kept = State(&self.state).kept(checked(&assign.namespace)?);
                 tokio::fs::create_dir_all(&kept).await?;
                 let workspace = kept.join(checked(name)?);
-                let held = locked(&last_use::file_of(&workspace), Lock::Exclusive, stop).await?;
+                let held = locked(&Beside(&workspace).lock(), Lock::Exclusive, stop).await?;
                 lock = Some(held.ok_or(PrepareError::Stopped)?);
                 lock.as_ref().into_iter().for_each(last_use::note);
                 // A killed worker's programs may still work in it.
-                let supervisors = kept.join(format!(".{name}.supervisors"));
+                let supervisors = Beside(&workspace).supervisors();
                 drop(locked(&supervisors, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?);
                 Group::lock_current(supervisors);
                 // Its settings and transcripts would be of others.
@@ -296,10 +285,10 @@ impl Root {
                     set_aside = Some(kept_by::set_aside(&workspace).await?);
                 }
                 fresh = !tokio::fs::try_exists(&workspace).await?
-                    && config_directory(&workspace).is_none_or(|config| config.symlink_metadata().is_err());
+                    && Beside(&workspace).config().is_none_or(|config| config.symlink_metadata().is_err());
                 if !tokio::fs::try_exists(&workspace).await? {
                     // All or nothing: an interrupted clone must not pass for a workspace.
-                    let unfinished = sweep::hidden_file(&workspace, sweep::UNFINISHED);
+                    let unfinished = Beside(&workspace).unfinished();
                     remove::all(unfinished.clone()).await;
                     tokio::fs::create_dir(&unfinished).await?;
                     let begun = Begun::new(&unfinished, &self.trash);
@@ -317,8 +306,8 @@ impl Root {
             }
             WorkspaceMode::Unspecified | WorkspaceMode::Fresh => {
                 let workspace = match cleanup {
-                    WorkspaceCleanup::Unspecified | WorkspaceCleanup::Always => own.join(dirs::WORK),
-                    _ => self.state.join("workspaces").join(checked(&assign.namespace)?).join(id),
+                    WorkspaceCleanup::Unspecified | WorkspaceCleanup::Always => Own(&own).work(),
+                    _ => State(&self.state).fresh(checked(&assign.namespace)?, &id),
                 };
                 tokio::fs::create_dir_all(&workspace).await?;
                 let begun = (!workspace.starts_with(&own)).then(|| Begun::new(&workspace, &self.trash));
@@ -338,7 +327,7 @@ impl Root {
             WorkspaceMode::Keep | WorkspaceMode::InPlace => WorkspaceCleanup::Never,
             _ => cleanup,
         };
-        let repository = cloning.map(|cloning| cloning.git(&workspace, &scratch.join("home"))).zip(base);
+        let repository = cloning.map(|cloning| cloning.git(&workspace, &Scratch(&scratch).home())).zip(base);
         let trash = self.trash.clone();
         Ok(AttemptDirs {
             workspace,

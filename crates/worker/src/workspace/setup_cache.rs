@@ -14,7 +14,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::begun::Begun;
-use super::{Lock, PrepareError, Root, checked, last_use, locked, remove};
+use super::{PrepareError, Root, checked};
+use crate::files::{Lock, last_use, locked, remove};
+use crate::layout::{Beside, State};
 use crate::supervise::Stop;
 
 /// Bytes and files of one cache.
@@ -57,7 +59,7 @@ impl Root {
         workspace: &Path,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<SetupCache, PrepareError> {
-        let folder = self.state.join("setup").join(checked(&assign.namespace)?);
+        let folder = State(&self.state).setup(checked(&assign.namespace)?);
         tokio::fs::create_dir_all(&folder).await?;
         let git = assign.spec.as_ref().and_then(|spec| spec.workspace.as_ref()?.git.as_ref());
         let (wanted, workspace) = (wanted.clone(), workspace.to_owned());
@@ -65,7 +67,7 @@ impl Root {
         let key = tokio::task::spawn_blocking(move || key(&wanted, &url, &workspace)).await;
         let key = key.map_err(io::Error::other)??;
         let folder = folder.join(format!("{}.{key}", checked(&assign.agent)?));
-        let path = last_use::file_of(&folder);
+        let path = Beside(&folder).lock();
         loop {
             let lock = locked(&path, Lock::Shared, stop).await?.ok_or(PrepareError::Stopped)?;
             if is_filled(&folder) {
@@ -77,7 +79,7 @@ impl Root {
             // Otherwise another attempt has filled it meanwhile.
             if !is_filled(&folder) {
                 last_use::note(&lock);
-                let _ = tokio::fs::remove_file(marker(&folder)).await;
+                let _ = tokio::fs::remove_file(Beside(&folder).filled()).await;
                 remove::all(folder.clone()).await;
                 tokio::fs::create_dir(&folder).await?;
                 let begun = Some(Begun::new(&folder, &self.trash));
@@ -92,7 +94,7 @@ impl SetupCache {
     pub(crate) async fn complete(mut self) -> Result<Self, Unusable> {
         let completed = tokio::task::spawn_blocking(move || {
             measure(&self.folder, &mut (0, 0), (MAX_BYTES, MAX_FILES))?;
-            File::create(marker(&self.folder))?.sync_all()?;
+            File::create(Beside(&self.folder).filled())?.sync_all()?;
             self.begun.take().into_iter().for_each(Begun::complete);
             // Others may use it from now on. One that gets the lock first finds that it is filled, and gives it back.
             self.lock.lock_shared()?;
@@ -104,14 +106,8 @@ impl SetupCache {
     }
 }
 
-/// Returns the file that shows that a cache is filled.
-fn marker(folder: &Path) -> PathBuf {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    folder.with_file_name(format!(".{name}.filled"))
-}
-
 pub(super) fn is_filled(folder: &Path) -> bool {
-    marker(folder).exists() && folder.is_dir()
+    Beside(folder).filled().exists() && folder.is_dir()
 }
 
 /// Returns what a cache depends on: the commands that fill it, the repository, and the content of the key files.
@@ -173,7 +169,7 @@ fn remove_old(newest: &Path) {
     others.sort_unstable();
     let surplus = others.len().saturating_sub(MAX_CACHES - 1);
     for (_, path) in others.into_iter().take(surplus) {
-        let held = File::open(last_use::file_of(&path)).ok();
+        let held = File::open(Beside(&path).lock()).ok();
         let free = held.as_ref().is_none_or(|lock| lock.try_lock().is_ok());
         let state = folder.parent().and_then(Path::parent).filter(|_| free);
         if let Some(state) = state

@@ -12,11 +12,10 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use rota_telemetry::clock;
 
-use super::{config_directory, last_use, left, remove, setup_cache};
+use super::{left, setup_cache};
+use crate::files::{last_use, remove};
 use crate::git;
-
-/// Ending of the hidden directory in which a kept workspace is made.
-pub(super) const UNFINISHED: &str = "unfinished";
+use crate::layout::{Beside, State, UNFINISHED};
 
 /// A workspace that was kept, and that no attempt uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,9 +90,9 @@ pub(super) fn abandoned(running: &Path, trash: &Path) {
 
 /// Returns the workspaces under a state directory that were kept, that no attempt uses, and that were last used before a time.
 pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
-    let kept = namespaces(state, "kept").chain(unfinished_clones(state));
+    let kept = namespaces(&State(state).all_kept()).chain(unfinished_clones(state));
     let kept = kept.filter(|path| is_free(&lock_of(path)));
-    let running: Vec<_> = entries(&state.join("running"))
+    let running: Vec<_> = entries(&State(state).running())
         .flat_map(|entry| entries(&entry.path()))
         .map(|entry| entry.path())
         .collect();
@@ -101,9 +100,9 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
         let name = path.file_name().unwrap_or_default();
         running.iter().any(|attempts| attempts.join(name).exists())
     };
-    let caches = namespaces(state, "repositories").chain(namespaces(state, "setup"));
-    let caches = caches.filter(|path| is_free(&last_use::file_of(path)));
-    let fresh = namespaces(state, "workspaces").filter(|path| !in_use(path));
+    let caches = namespaces(&State(state).all_repositories()).chain(namespaces(&State(state).all_setup()));
+    let caches = caches.filter(|path| is_free(&Beside(path).lock()));
+    let fresh = namespaces(&State(state).all_fresh()).filter(|path| !in_use(path));
     let used_before = |path: PathBuf| {
         let last_used = last_use::of(&workspace_of(&path))?;
         (last_used < before).then_some(Unused { path, last_used })
@@ -125,7 +124,7 @@ fn remove(path: &Path, state: &Path) -> bool {
     if held.as_ref().is_some_and(|file| file.try_lock().is_err()) {
         return false;
     }
-    let config = config_directory(path);
+    let config = Beside(path).config();
     for directory in config.iter().map(PathBuf::as_path).chain([path]) {
         if let Err(error) = remove::whole(directory, state) {
             tracing::warn!(path = %directory.display(), %error, "failed to remove a directory");
@@ -133,7 +132,7 @@ fn remove(path: &Path, state: &Path) -> bool {
         }
     }
     // That of a kept workspace stays: an attempt may wait for it.
-    if path.starts_with(state.join("workspaces")) {
+    if path.starts_with(State(state).all_fresh()) {
         let _ = fs::remove_file(lock);
     }
     true
@@ -144,9 +143,9 @@ pub(crate) fn remove_unfinished(state: &Path) {
     git::clear_unfinished(state);
     let clones = unfinished_clones(state).filter(|path| {
         // Programs of the worker may still run.
-        is_free(&hidden_file(&workspace_of(path), "supervisors"))
+        is_free(&Beside(&workspace_of(path)).supervisors())
     });
-    let caches = namespaces(state, "setup").filter(|path| !setup_cache::is_filled(path));
+    let caches = namespaces(&State(state).all_setup()).filter(|path| !setup_cache::is_filled(path));
     for path in clones.chain(caches) {
         if remove(&path, state) {
             tracing::info!(path = %path.display(), "removed what a killed worker has not completed");
@@ -155,7 +154,7 @@ pub(crate) fn remove_unfinished(state: &Path) {
 }
 
 fn unfinished_clones(state: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let namespaces = entries(&state.join("kept"));
+    let namespaces = entries(&State(state).all_kept());
     let all = namespaces.flat_map(|namespace| entries(&namespace.path())).map(|entry| entry.path());
     all.filter(|path| workspace_of(path) != *path)
 }
@@ -168,7 +167,7 @@ fn workspace_of(path: &Path) -> PathBuf {
 }
 
 fn lock_of(path: &Path) -> PathBuf {
-    last_use::file_of(&workspace_of(path))
+    Beside(&workspace_of(path)).lock()
 }
 
 /// Returns the time before which a workspace counts as unused.
@@ -176,8 +175,9 @@ pub(super) fn limit(keep: Duration) -> Option<SystemTime> {
     clock::now().checked_sub(keep)
 }
 
-fn namespaces<'a>(state: &Path, kind: &'a str) -> impl Iterator<Item = PathBuf> + use<'a> {
-    entries(&state.join(kind))
+/// Returns the directories of all namespaces in a folder that has one for each.
+fn namespaces(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    entries(folder)
         .flat_map(|namespace| entries(&namespace.path()))
         .filter(|entry| !is_hidden(&entry.file_name()))
         .map(|entry| entry.path())
@@ -193,15 +193,9 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().first() == Some(&b'.')
 }
 
-/// Returns a hidden file next to a directory, with its name and an ending.
-pub(super) fn hidden_file(path: &Path, ending: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{ending}"))
-}
-
 fn owner_file(attempts: &Path) -> Option<PathBuf> {
     attempts.file_name()?;
-    Some(hidden_file(attempts, "owner"))
+    Some(Beside(attempts).owner())
 }
 
 fn open(path: &Path) -> io::Result<File> {

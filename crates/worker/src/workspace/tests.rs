@@ -32,7 +32,7 @@ pub(super) fn assign(mode: WorkspaceMode, path: &str, cleanup: WorkspaceCleanup,
 
 pub(super) async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs, PrepareError> {
     let (_stop, mut stop) = watch::channel(None);
-    let (home, branch) = (root.scratch(assign).join("home"), crate::git::branch(&assign.task_id));
+    let (home, branch) = (Scratch(&root.scratch(assign)).home(), crate::git::branch(&assign.task_id));
     let cloning = Cloning::of(assign, (root.state(), 0), home, None, Redactor::default(), branch);
     root.prepare(assign, cloning.as_ref(), &mut stop).await
 }
@@ -278,7 +278,7 @@ async fn unused_workspaces_are_removed() {
     let long_ago = std::time::UNIX_EPOCH;
     for path in [&unused_path, &failed_path] {
         std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
-        std::fs::File::open(last_use::file_of(path)).unwrap().set_modified(long_ago).unwrap();
+        std::fs::File::open(Beside(path).lock()).unwrap().set_modified(long_ago).unwrap();
     }
     assert_eq!(found(clock::now() - Duration::from_secs(60)), Vec::<PathBuf>::new());
     // One is locked, and the attempt of another one still has its directory.

@@ -7,8 +7,8 @@ use cap_std::fs::Dir;
 
 use super::options::Options;
 use super::project::Project;
+use crate::layout::{Beside, Scratch};
 use crate::program_dir;
-use crate::runtimes::context;
 
 /// Paths that the CLI is configured with.
 #[derive(Debug, Clone)]
@@ -37,13 +37,13 @@ pub(super) const PROJECT: &str = "rota";
 
 /// Returns the directory of settings and transcripts. `keep`: the workspace outlives the attempt.
 pub(super) fn config(keep: bool, workspace: &Path, scratch: &Path) -> PathBuf {
-    let kept = crate::workspace::config_directory(workspace).filter(|_| keep);
-    kept.unwrap_or_else(|| scratch.join("claude"))
+    let kept = Beside(workspace).config().filter(|_| keep);
+    kept.unwrap_or_else(|| Scratch(scratch).claude())
 }
 
 /// Returns the directories of input and output of a task.
 pub(super) fn exchanged(scratch: &Path) -> [PathBuf; 2] {
-    [context::context(scratch), context::output(scratch)]
+    [Scratch(scratch).context(), Scratch(scratch).output()]
 }
 
 /// Returns all directories that the CLI may use besides the workspace.
@@ -59,12 +59,12 @@ impl Files {
         workspace: &Path,
         scratch: &Path,
     ) -> Self {
-        let own = context::settings(scratch);
+        let own = Scratch(scratch).settings();
         let file = |wanted: bool, name: &str| wanted.then(|| own.join(name));
         Self {
             config: config(options.keep, workspace, scratch),
-            home: scratch.join("home"),
-            temporary: scratch.join("tmp"),
+            home: Scratch(scratch).home(),
+            temporary: Scratch(scratch).tmp(),
             given: given(options, scratch).collect(),
             // Files, since arguments are limited in length and visible to every process of the machine.
             mcp: file(options.mcp.is_some(), "mcp.json"),

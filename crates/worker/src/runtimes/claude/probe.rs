@@ -15,14 +15,13 @@ use tokio::time::timeout;
 
 use super::installed::Identity;
 use super::{argv, environment, send};
-use crate::workspace::{Lock, locked};
+use crate::files::{Lock, locked};
+use crate::layout::State;
 
 /// Time for the CLI to start and give up on its model; it takes half a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 const MAX_ERROR_BYTES: u64 = 4 << 10;
-/// Name of the file with the lock, which has the standard error of the last probe.
-const LOCK: &str = "claude-probe.lock";
 const PROJECT: &str = "rota-probe";
 const SESSION: &str = "00000000-0000-4000-8000-000000000001";
 /// Nothing listens there: the only model call is refused.
@@ -42,9 +41,9 @@ pub(super) async fn missing(program: &Identity, state: &Path) -> Vec<String> {
         return vec![format!("the probe of the CLI waited {limit} s for that of another worker")];
     };
     // What a process that was killed has left.
-    let folder = state.join("claude-probe");
+    let folder = State(state).probe();
     let _ = tokio::fs::remove_dir_all(&folder).await;
-    let file = state.join("claude-probe.json");
+    let file = State(state).probe_result();
     let saved = tokio::fs::read(&file).await.ok();
     let saved = saved.and_then(|saved| serde_json::from_slice::<Saved>(&saved).ok());
     if let Some(saved) = saved.filter(|saved| saved.program == *program) {
@@ -74,7 +73,7 @@ pub(super) async fn missing(program: &Identity, state: &Path) -> Vec<String> {
 /// after the end of the worker that started them.
 async fn exclusive(state: &Path) -> Option<File> {
     let (_never_stops, mut stop) = watch::channel(None);
-    let path = state.join(LOCK);
+    let path = State(state).probe_lock();
     let lock = timeout(TIMEOUT, locked(&path, Lock::Exclusive, &mut stop)).await;
     lock.ok()?.ok()?
 }

@@ -16,7 +16,8 @@ use std::fmt::Write;
 use rota_proto::v1::{Decision, InputKind};
 use rota_proto::worker::v1::{AnsweredQuestion, Assign, PreviousResult};
 
-use crate::runtimes::{Attempt, Continued, From, context, structs};
+use super::files::exchanged;
+use crate::runtimes::{Attempt, Continued, From, structs};
 use crate::sanitize;
 
 const MAX_RESULT_BYTES: usize = 32 * 1024;
@@ -50,7 +51,7 @@ fn directories(attempt: &Attempt) -> String {
     if attempt.round.is_some() || attempt.scratch.as_os_str().is_empty() {
         return String::new();
     }
-    let (context, output) = (context::context(&attempt.scratch), context::output(&attempt.scratch));
+    let [context, output] = exchanged(&attempt.scratch);
     let (context, output) = (context.display(), output.display());
     let previous = if attempt.assign.previous.is_empty() && !attempt.assign.has_step_results {
         String::new()
@@ -337,10 +338,8 @@ mod tests {
     fn directories_are_named_once_per_attempt() {
         let mut attempt = Attempt { scratch: "/s".into(), ..attempt(&assign(1)) };
         let message = build(&attempt, false);
-        assert!(
-            message.starts_with("Do it.\n\n(Outside") && message.contains("/s/output/result.json"),
-            "{message}"
-        );
+        assert!(message.starts_with("Do it.\n\n(Outside"), "{message}");
+        assert!(message.contains("/s/output/result.json"), "{message}");
         assert!(!message.contains("previous_results.json"));
         attempt.assign.has_step_results = true;
         assert!(build(&attempt, true).contains("/s/context/previous_results.json"));

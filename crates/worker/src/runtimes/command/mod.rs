@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Channels, CheckpointFolder, RunOutcome, RunReport, Runtime, context};
+use crate::layout::CHECKPOINT;
 use crate::report::notice;
 use crate::supervise::{self, Program, stopped};
 pub(crate) use once::{Ended, Ran, run_once};
@@ -46,7 +47,7 @@ impl Runtime for Command {
 
     fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
         let root = attempt.scratch.clone();
-        Some(CheckpointFolder { root, within: context::CHECKPOINT.into(), ..CheckpointFolder::default() })
+        Some(CheckpointFolder { root, within: CHECKPOINT.into(), ..CheckpointFolder::default() })
     }
 }
 

@@ -18,12 +18,11 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 use tokio_util::sync::CancellationToken;
 
+use crate::layout::{EVENTS, Scratch};
 use crate::program_dir;
 use crate::report::notice;
 use crate::runtimes::structs;
 
-/// Name of the pipe in the scratch directory.
-const NAME: &str = "events";
 /// Maximum length of a line.
 const MAX_LINE_BYTES: usize = 256 << 10;
 /// Maximum number of notices about unreadable lines.
@@ -62,13 +61,13 @@ impl SideChannel {
     /// Creates the pipe, in place of what earlier programs of the attempt have put there.
     pub(super) fn open(scratch: &Path) -> io::Result<Self> {
         let folder = program_dir::open(scratch)?;
-        program_dir::remove(&folder, Path::new(NAME))?;
-        nix::unistd::mkfifoat(&folder, NAME, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        program_dir::remove(&folder, Path::new(EVENTS))?;
+        nix::unistd::mkfifoat(&folder, EVENTS, Mode::S_IRUSR | Mode::S_IWUSR)?;
         // Opened for writing too, so that it does not end between two writers.
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
-        let receiver = pipe::Receiver::from_file(folder.open_with(NAME, &options)?.into_std())?;
-        Ok(Self { path: scratch.join(NAME), receiver })
+        let receiver = pipe::Receiver::from_file(folder.open_with(EVENTS, &options)?.into_std())?;
+        Ok(Self { path: Scratch(scratch).events(), receiver })
     }
 
     pub(super) fn path(&self) -> &PathBuf {
@@ -203,12 +202,12 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let victim = scratch.path().join("victim");
         nix::unistd::mkfifo(&victim, Mode::S_IRWXU).unwrap();
-        std::os::unix::fs::symlink(&victim, scratch.path().join(NAME)).unwrap();
+        std::os::unix::fs::symlink(&victim, Scratch(scratch.path()).events()).unwrap();
         let side = SideChannel::open(scratch.path()).unwrap();
         assert!(!side.path().is_symlink());
         drop(side);
-        std::fs::remove_file(scratch.path().join(NAME)).unwrap();
-        std::fs::create_dir_all(scratch.path().join(NAME).join("deep")).unwrap();
+        std::fs::remove_file(Scratch(scratch.path()).events()).unwrap();
+        std::fs::create_dir_all(Scratch(scratch.path()).events().join("deep")).unwrap();
         SideChannel::open(scratch.path()).unwrap();
     }
 

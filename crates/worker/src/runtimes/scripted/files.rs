@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use cap_std::fs::{Dir, OpenOptions};
 use rota_proto::v1::{FailureClass, ScriptFile};
 
+use crate::layout::SCRIPT;
 use crate::program_dir;
 use crate::report::failure;
 use crate::runtimes::RunOutcome;
 use crate::runtimes::context::is_below;
 
-/// Folder of the conversation, below the scratch directory.
-pub(super) const FOLDER: &str = "script";
 const CONVERSATION: &str = "conversation.txt";
 /// Bytes of a conversation that are recalled.
 const MAX_CONVERSATION: u64 = 1 << 20;
@@ -35,7 +34,7 @@ impl Files<'_> {
     }
 
     pub(super) async fn remember(&self, line: &str) -> Result<(), RunOutcome> {
-        let path = Path::new(FOLDER).join(CONVERSATION);
+        let path = Path::new(SCRIPT).join(CONVERSATION);
         write_in(self.scratch, path, OpenOptions::new().append(true).clone(), format!("{line}\n")).await
     }
 
@@ -43,7 +42,7 @@ impl Files<'_> {
     pub(super) async fn conversation(&self) -> String {
         let scratch = self.scratch.to_owned();
         let read = move || {
-            let path = Path::new(FOLDER).join(CONVERSATION);
+            let path = Path::new(SCRIPT).join(CONVERSATION);
             let folder = program_dir::open(&scratch)?;
             let file = program_dir::open_file(&folder, &path, OpenOptions::new().read(true))?;
             let mut text = Vec::new();

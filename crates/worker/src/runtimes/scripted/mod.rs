@@ -16,10 +16,11 @@ use rota_proto::v1::{
 };
 use tokio::time::sleep;
 
-use files::{FOLDER, Files};
+use files::Files;
 pub use step::{SUBCOMMAND, script_step_main};
 
 use super::{Attempt, Channels, CheckpointFolder, Environment, RunOutcome, RunReport, Runtime};
+use crate::layout::SCRIPT;
 use crate::report::{failure, notice};
 use crate::supervise::{Running, Stop, stopped};
 
@@ -85,7 +86,7 @@ impl Runtime for Scripted {
 
     fn checkpoint(&self, attempt: &Attempt) -> Option<CheckpointFolder> {
         let scratch = Some(&attempt.scratch).filter(|scratch| !scratch.as_os_str().is_empty())?;
-        Some(CheckpointFolder { root: scratch.clone(), within: FOLDER.into(), ..CheckpointFolder::default() })
+        Some(CheckpointFolder { root: scratch.clone(), within: SCRIPT.into(), ..CheckpointFolder::default() })
     }
 }
 

@@ -11,10 +11,10 @@ use tokio::time::sleep;
 use crate::supervise::{Stop, stopped};
 
 /// Interval between attempts to take a lock; the kernel does not notify.
-pub(super) const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Waits until no process holds a lock on a file.
-pub(super) async fn unlocked(path: &Path) {
+pub(crate) async fn unlocked(path: &Path) {
     while let Ok(file) = File::options().write(true).open(path)
         && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
     {
@@ -39,7 +39,7 @@ pub(crate) async fn locked(
 }
 
 /// Takes the lock on an open file or directory, if no other attempt is in the way.
-pub(super) fn try_acquire(file: &File, kind: Lock) -> Result<(), TryLockError> {
+pub(crate) fn try_acquire(file: &File, kind: Lock) -> Result<(), TryLockError> {
     match kind {
         Lock::Shared => file.try_lock_shared(),
         Lock::Exclusive => file.try_lock(),
@@ -47,7 +47,7 @@ pub(super) fn try_acquire(file: &File, kind: Lock) -> Result<(), TryLockError> {
 }
 
 /// Waits for the lock on an open file or directory.
-pub(super) async fn acquire(
+pub(crate) async fn acquire(
     file: File,
     kind: Lock,
     stop: &mut watch::Receiver<Option<Stop>>,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use cap_std::fs::{Dir, Permissions, PermissionsExt};
 use rota_telemetry::{OnExit, spawn};
 
+use crate::layout::State;
 use crate::program_dir;
 
 /// Removes a directory with its contents, if it exists. A failure is only logged: it must not change an outcome.
@@ -32,15 +33,10 @@ pub(crate) fn now(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves a directory of a state directory, if it exists, away, and removes it in the background.
-pub(crate) fn discard(path: &Path, state: &Path) {
-    in_background(path, &state.join("trash"));
-}
-
 /// Removes a directory of a state directory, if it exists. Blocks. All or nothing: what remains when this process ends meanwhile is
 /// where nothing is looked for.
-pub(super) fn whole(path: &Path, state: &Path) -> io::Result<()> {
-    let trash = state.join("trash");
+pub(crate) fn whole(path: &Path, state: &Path) -> io::Result<()> {
+    let trash = State(state).trash();
     fs::create_dir_all(&trash)?;
     let discarded = trash.join(uuid::Uuid::new_v4().simple().to_string());
     match fs::rename(path, &discarded) {
@@ -52,7 +48,7 @@ pub(super) fn whole(path: &Path, state: &Path) -> io::Result<()> {
 }
 
 /// Moves a directory, if it exists, into `trash`, and removes it there in the background.
-pub(super) fn in_background(path: &Path, trash: &Path) {
+pub(crate) fn in_background(path: &Path, trash: &Path) {
     let discarded = trash.join(uuid::Uuid::new_v4().simple().to_string());
     let path = match fs::rename(path, &discarded) {
         Err(error) if error.kind() == ErrorKind::NotFound => return,
@@ -64,7 +60,7 @@ pub(super) fn in_background(path: &Path, trash: &Path) {
 }
 
 /// Removes what an earlier process has left in `trash`.
-pub(super) fn empty_in_background(trash: PathBuf) {
+pub(crate) fn empty_in_background(trash: PathBuf) {
     spawn("empty trash", OnExit::Done, async move {
         let Ok(mut entries) = tokio::fs::read_dir(&trash).await else { return };
         while let Ok(Some(entry)) = entries.next_entry().await {

@@ -3,16 +3,12 @@
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rota_telemetry::clock;
 
-/// Returns the file of a workspace, which is also the lock of a kept one.
-pub(crate) fn file_of(workspace: &Path) -> PathBuf {
-    let name = workspace.file_name().unwrap_or_default().to_string_lossy();
-    workspace.with_file_name(format!(".{name}.lock"))
-}
+use crate::layout::Beside;
 
 /// Notes that a workspace is used now.
 pub(crate) fn note(mut file: &File) {
@@ -28,16 +24,16 @@ pub(crate) fn note(mut file: &File) {
 }
 
 /// Notes that a workspace without a lock is used now.
-pub(super) fn note_unlocked(workspace: &Path) {
-    match File::create(file_of(workspace)) {
+pub(crate) fn note_unlocked(workspace: &Path) {
+    match File::create(Beside(workspace).lock()) {
         Ok(file) => note(&file),
         Err(error) => tracing::warn!(%error, "failed to note the use of a workspace"),
     }
 }
 
 /// Returns the time of the last use. Workspaces of earlier versions have only those of the file system.
-pub(super) fn of(workspace: &Path) -> Option<SystemTime> {
-    let file = file_of(workspace);
+pub(crate) fn of(workspace: &Path) -> Option<SystemTime> {
+    let file = Beside(workspace).lock();
     let noted = fs::read_to_string(&file).ok().and_then(|text| text.parse().ok());
     if let Some(micros) = noted {
         return UNIX_EPOCH.checked_add(Duration::from_micros(micros));
