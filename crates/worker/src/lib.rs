@@ -40,8 +40,8 @@
 //!
 //! # Order of the modules
 //!
-//! `supervise` < `workspace` < `git` < `runtimes` < `artifacts` < `session`: each uses those before it. `cargo xtask check` has the order,
-//! and the few imports against it, with their reasons.
+//! `supervise` < `git` < `runtimes` < `workspace` < `artifacts` < `session`: each uses those before it, and all may use small ones below:
+//! `layout` (every path below the state directory), `files` (locks and removal), `report`, `sanitize`. `cargo xtask check` has the whole order.
 //!
 //! Start reading with `runtimes/mod.rs` for the interface, then `session/attempt.rs`, then `session/worker.rs`.
 

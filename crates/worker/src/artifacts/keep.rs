@@ -15,13 +15,13 @@ use super::calls::Caller;
 use super::changes::{Lost, changes, undelivered};
 use super::deliver;
 use super::globs::Keep;
-use super::left::{Left, SlotRelease};
+use super::left::SlotRelease;
 use super::prepared::{Prepared, copied};
 use super::store::{Looked, Stored, look, store};
 use crate::git::{Undelivered, Work};
 use crate::report::{failure, notice};
 use crate::supervise::{Stop, stopped};
-use crate::workspace::AttemptDirs;
+use crate::workspace::{AttemptDirs, Left};
 
 /// Time for an upload, if the worker keeps attempts without a control plane for a shorter one.
 pub(super) const MIN_TIME: Duration = Duration::from_secs(30 * 60);

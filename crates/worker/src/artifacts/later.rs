@@ -13,14 +13,13 @@ use super::calls::Caller;
 use super::checkpoint::{self, Copied};
 use super::globs::Keep;
 use super::keep::{MIN_TIME, in_time, judged};
-use super::left::Left;
 use super::room::delays;
 use super::store::{Stored, look, store};
 use crate::git::Undelivered;
 use crate::layout::Own;
 use crate::report::{failure, notice};
 use crate::supervise::Stop;
-use crate::workspace::AttemptDirs;
+use crate::workspace::{AttemptDirs, Left};
 
 /// What has become of what an attempt left.
 pub(crate) struct LaterEnd {

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use prost::Message as _;
 use rota_client::artifacts::TransferError;
-use rota_proto::v1::{Artifact, ArtifactList, Changes, Checkpoint, SkippedFile, event};
+use rota_proto::v1::{ArtifactList, Changes, Checkpoint, SkippedFile, event};
 use tonic::Status;
 
 use super::calls::Caller;
@@ -15,42 +14,10 @@ use super::globs::Keep;
 use super::keep::Kept;
 use super::summary::summary;
 use crate::layout::Own;
-use crate::workspace::AttemptDirs;
+use crate::workspace::{AttemptDirs, LastCheckpoint};
 
 /// Uploads after the control plane has lost parts: it was restarted with another storage.
 const MAX_ROUNDS: usize = 3;
-
-/// Newest checkpoint of an attempt that the control plane has kept.
-#[derive(Debug, Clone)]
-pub(crate) struct LastCheckpoint {
-    checkpoint: Checkpoint,
-    /// Artifacts with the files below `checkpoint/`.
-    artifacts: Vec<Artifact>,
-    /// Digest of the copies, and the commit of the snapshot.
-    pub(super) state: (u64, String),
-}
-
-impl LastCheckpoint {
-    pub(super) fn digest(&self) -> u64 {
-        self.state.0
-    }
-
-    /// Returns the bytes that its files take in a list.
-    fn list_bytes(&self) -> usize {
-        ArtifactList { artifacts: self.artifacts.clone(), ..ArtifactList::default() }.encoded_len()
-    }
-
-    pub(super) fn into_list(self) -> ArtifactList {
-        let changes = Changes { commit: self.state.1, ..Changes::default() };
-        let (artifacts, checkpoint) = (self.artifacts, Some(self.checkpoint));
-        ArtifactList { artifacts, checkpoint, changes: Some(changes), ..ArtifactList::default() }
-    }
-
-    pub(super) fn of_list(list: ArtifactList, digest: u64) -> Option<Self> {
-        let commit = list.changes.unwrap_or_default().commit;
-        Some(Self { checkpoint: list.checkpoint?, artifacts: list.artifacts, state: (digest, commit) })
-    }
-}
 
 /// What is found, with the state that a checkpoint of it has.
 pub(super) struct Looked {

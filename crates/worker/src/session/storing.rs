@@ -18,8 +18,8 @@ use super::deps::AttemptDeps;
 use super::handle::{AttemptHandle, StopReason};
 use super::outbox::{Bounds, Outbox};
 use super::worker::{AttemptEntry, Worker};
-use crate::artifacts::{self, LaterEnd, Left, SlotRelease};
-use crate::workspace::AttemptDirs;
+use crate::artifacts::{self, LaterEnd, SlotRelease};
+use crate::workspace::{AttemptDirs, Left};
 
 /// Attempts of a worker that store without a slot. Further ones keep theirs, so that a storage that is away for long does not fill the
 /// disk.

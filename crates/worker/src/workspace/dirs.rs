@@ -12,8 +12,8 @@ use rota_proto::worker::v1::{Assign, UndeliveredWork};
 use rota_telemetry::redact::Redactor;
 
 use super::kept_by::KeptBy;
+use super::last_checkpoint::LastCheckpoint;
 
-use crate::artifacts::LastCheckpoint;
 use crate::files::{Lock, last_use, probe_in_time, remove};
 use crate::git::{Base, Borrowed, Delivery, Git};
 use crate::layout::Beside;

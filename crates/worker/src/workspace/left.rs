@@ -10,9 +10,9 @@ use rota_proto::v1::WorkspaceCleanup;
 use rota_telemetry::clock;
 
 use super::kept_by::KeptBy;
+use super::left_file::{Left, is_left};
 use super::sweep::entries;
 use super::{AttemptDirs, Root};
-use crate::artifacts::{LEFT, Left, is_left};
 use crate::files::{Lock, remove, try_acquire};
 use crate::layout::{self, Beside, Own, State};
 use crate::program_dir;

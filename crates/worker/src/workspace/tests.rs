@@ -337,7 +337,7 @@ async fn left_workspaces_are_locked_and_checked() {
     let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
     let keep = assign(WorkspaceMode::Keep, "repo", WorkspaceCleanup::Always, 1);
     let next = Assign { task_id: "t2".to_owned(), ..keep.clone() };
-    let mut left = crate::artifacts::Left::default();
+    let mut left = Left::default();
     left.result.task_id = keep.task_id.clone();
     let mut dirs = prepared(&root, &keep).await.unwrap();
     dirs.start(&keep);
