@@ -121,7 +121,7 @@ pub(super) async fn prepare(
         && dirs.repository.is_none()
     {
         // Only now: the settings of this repository are of earlier attempts.
-        let git = cloning.git(&dirs.workspace, &Scratch(scratch).home());
+        let git = cloning.git(&dirs.workspace, &Scratch(&scratch).home());
         let base = cloning.base_of(&git, &mut handle.stop_signal()).await.map_err(PrepareError::from)?;
         dirs.repository = base.map(|base| (git, base));
     }
