@@ -15,6 +15,8 @@ pub const MESSAGE_ELEMENTS: usize = 256 << 10;
 pub const OPEN_REQUESTS: usize = 32;
 /// Choices of an input request.
 pub const CHOICES: usize = 64;
+/// Bytes of the prompt and of the tool's input of an open input request; workers send less of each.
+pub const QUESTION_BYTES: usize = 20 << 10;
 /// Bytes of the id and the tool of an input request, and of each choice.
 pub const REQUEST_NAME_BYTES: usize = 256;
 /// Bytes of a compiled pattern of a schema, and of what matching it remembers.

@@ -5,16 +5,13 @@ use prost::Message;
 use rota_core::Timestamp;
 use rota_core::task::{Body, Event, EventEffect, Item, Progress, State};
 use rota_core::usage::Usage;
-use rota_proto::limits::{CHOICES, EVENT_BYTES, REQUEST_NAME_BYTES};
+use rota_proto::limits::{CHOICES, EVENT_BYTES, QUESTION_BYTES, REQUEST_NAME_BYTES};
 use rota_proto::num;
 use rota_proto::permission_rules as rules;
 use rota_proto::v1::{self, event::Kind};
 use rota_telemetry::redact;
 
 use super::{clean, failure, time};
-
-/// Bytes of the prompt and of the tool's input of an open question. Rota's workers send at most 16 KiB of each.
-const MAX_QUESTION: usize = 20 << 10;
 
 pub(crate) fn state(state: State) -> v1::TaskState {
     match state {
@@ -80,7 +77,7 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
         };
         clean::event(kind);
         if let Kind::InputRequest(request) = kind {
-            request.input_incomplete |= request.input_json != asked || asked.len() > MAX_QUESTION;
+            request.input_incomplete |= request.input_json != asked || asked.len() > QUESTION_BYTES;
             request.rules = std::mem::take(&mut request.rules).into_iter().filter_map(offered).collect();
             request.rules.truncate(rules::MAX_SUGGESTED);
         }
@@ -132,9 +129,9 @@ fn open_question(request: &v1::InputRequest) -> v1::InputRequest {
     v1::InputRequest {
         request_id: failure::cut(request.request_id.clone(), REQUEST_NAME_BYTES),
         kind: request.kind,
-        prompt: cut(&request.prompt, MAX_QUESTION),
+        prompt: cut(&request.prompt, QUESTION_BYTES),
         tool: failure::cut(request.tool.clone(), REQUEST_NAME_BYTES),
-        input_json: cut(&request.input_json, MAX_QUESTION),
+        input_json: cut(&request.input_json, QUESTION_BYTES),
         choices: choices.map(|choice| failure::cut(choice.clone(), REQUEST_NAME_BYTES)).collect(),
         rules: request.rules.clone(),
         input_incomplete: request.input_incomplete,

@@ -246,7 +246,7 @@ async fn uncommitted_messages_hold_the_worker_back() -> Result<()> {
 #[tokio::test]
 async fn large_questions_are_cut_in_records() -> Result<()> {
     const LARGE: usize = 30 << 10;
-    const MOST: usize = 20 << 10;
+    const MOST: usize = rota_proto::limits::QUESTION_BYTES;
     let cluster = start_cluster().await?;
     let client = cluster.client();
     let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;

@@ -3,7 +3,7 @@
 
 mod size;
 
-use rota_proto::limits::{CHOICES, REQUEST_NAME_BYTES, RESULT_TEXT_BYTES};
+use rota_proto::limits::{CHOICES, QUESTION_BYTES, REQUEST_NAME_BYTES, RESULT_TEXT_BYTES};
 use rota_proto::v1::{Delivery, Failure, TaskResult, Usage, event};
 use rota_proto::{permission_rules, visit_strings};
 use rota_telemetry::redact::Redactor;
@@ -21,6 +21,9 @@ const MAX_DETAIL_BYTES: usize = 4 << 10;
 const MAX_NAME_BYTES: usize = REQUEST_NAME_BYTES;
 /// Limit for strings inside JSON that is too long.
 const MAX_JSON_STRING_BYTES: usize = 1 << 10;
+
+/// A control plane would cut an open question again, and count its input as incomplete.
+const _: () = assert!(MAX_TOOL_BYTES <= QUESTION_BYTES && MAX_DETAIL_BYTES <= QUESTION_BYTES);
 
 /// Sanitizes an event, except output, which is redacted as a stream.
 pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {

@@ -148,3 +148,15 @@ fn question_warns_of_cut_input() {
     assert_eq!(asked(100), "Allow?");
     assert!(asked(20_000).ends_with("20014 bytes, of which only a part is shown."), "{}", asked(20_000));
 }
+
+#[test]
+fn questions_stay_within_those_of_control_planes() {
+    let long = "x".repeat(4 * QUESTION_BYTES);
+    let input_json = json!({ "command": long }).to_string();
+    let mut kind =
+        event::Kind::InputRequest(InputRequest { prompt: long, input_json, ..InputRequest::default() });
+    event(&Redactor::default(), &mut kind);
+    let event::Kind::InputRequest(request) = kind else { panic!("no request") };
+    assert!(request.input_incomplete);
+    assert!(request.prompt.len() <= QUESTION_BYTES && request.input_json.len() <= QUESTION_BYTES);
+}
