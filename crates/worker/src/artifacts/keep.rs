@@ -269,8 +269,8 @@ fn full(status: &Status) -> Undelivered {
 
 /// Returns why the files of an attempt are not stored, and whether they may be later.
 fn not_stored(status: &Status) -> Undelivered {
-    let refused = matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::DataLoss);
-    Undelivered { awaits_storage: !refused, ..called(status).into() }
+    let failure = called(status);
+    Undelivered { awaits_storage: failure.of_storage, ..failure.into() }
 }
 
 /// Returns the failure of an attempt whose repository cannot be looked at, since its machine fails: perhaps for now, as where others
@@ -282,12 +282,11 @@ fn of_disk(failure: Failure) -> Undelivered {
 /// Returns the failure of an attempt whose files cannot be stored. Neither the worker nor the task is to blame, unless what the attempt
 /// leaves is refused: that of another one would be, too.
 fn called(status: &Status) -> Failure {
-    let text = format!("failed to store the artifacts: {} ({:?})", status.message(), status.code());
-    let hint = rota_client::hint_of(status).unwrap_or_else(|| HINT.to_owned());
-    let of_storage = !matches!(status.code(), Code::InvalidArgument | Code::OutOfRange);
-    let class = if of_storage { FailureClass::Source } else { FailureClass::Invalid };
+    let failed = Caller::failure("failed to store the artifacts", status);
+    let hint = if failed.hint.is_empty() { HINT.to_owned() } else { failed.hint.clone() };
+    let of_storage = failed.class() != FailureClass::Invalid;
     let upload_bytes = rota_client::upload_bytes(status).map(num::to_i64);
-    Failure { hint, of_storage, upload_bytes, ..failure(class, text) }
+    Failure { hint, of_storage, upload_bytes, ..failed }
 }
 
 #[cfg(test)]
@@ -302,8 +301,21 @@ mod tests {
         {
             assert!(awaited(code), "{code:?}");
         }
-        for code in [Code::InvalidArgument, Code::DataLoss] {
+        for code in [Code::InvalidArgument, Code::DataLoss, Code::NotFound, Code::OutOfRange] {
             assert!(!awaited(code), "{code:?}");
+            assert_eq!(called(&Status::new(code, "")).class(), FailureClass::Invalid, "{code:?}");
+        }
+    }
+
+    /// Those of calls that store are those of all others, besides the hint.
+    #[test]
+    fn refused_lists_have_the_class_of_other_calls() {
+        for code in (0..=16).map(Code::from_i32) {
+            let status = Status::new(code, "why");
+            let expected = Caller::failure("failed to store the artifacts", &status);
+            let failed = called(&status);
+            assert_eq!((failed.class(), &failed.message), (expected.class(), &expected.message), "{code:?}");
+            assert_eq!(failed.hint, HINT);
         }
     }
 }

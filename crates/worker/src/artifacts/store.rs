@@ -123,5 +123,6 @@ pub(super) async fn store(
             return Ok(Stored::Kept);
         }
     }
-    Err(Status::data_loss("the control plane has lost parts that it had stored"))
+    // Another try may find a storage that keeps them.
+    Err(Status::aborted("the control plane has lost parts that it had stored"))
 }
