@@ -18,7 +18,7 @@ use super::globs::Keep;
 use super::left::SlotRelease;
 use super::prepared::{Prepared, copied};
 use super::store::{Looked, Stored, look, store};
-use crate::git::{Undelivered, Work};
+use crate::git::{MAX_TRANSFER_TIME, Undelivered, Work};
 use crate::report::{failure, notice};
 use crate::supervise::{Stop, stopped};
 use crate::workspace::{AttemptDirs, Left};
@@ -172,9 +172,16 @@ pub(super) async fn in_time<T>(
         let is_kept = delivering.load(Ordering::Relaxed);
         sleep(if is_kept { STOPPING_DELIVERY_TIME } else { STOPPING_TIME }).await;
     };
+    let expired = async {
+        sleep(limit).await;
+        // A push goes on as long as data move, and has a limit of its own.
+        let longer = if delivering.load(Ordering::Relaxed) { MAX_TRANSFER_TIME } else { Duration::ZERO };
+        sleep(longer).await;
+        limit + longer
+    };
     tokio::select! {
         done = work => done,
-        () = sleep(limit) => Err(late(&format!("it took longer than {limit:?}"))),
+        limit = expired => Err(late(&format!("it took longer than {limit:?}"))),
         () = ending => Err(late("the attempt had to end")),
     }
 }
@@ -317,5 +324,19 @@ mod tests {
             assert_eq!((failed.class(), &failed.message), (expected.class(), &expected.message), "{code:?}");
             assert_eq!(failed.hint, HINT);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pushes_outlast_the_time_for_uploads() {
+        let (_sender, stop) = watch::channel(None);
+        let work = || async {
+            sleep(2 * MIN_TIME).await;
+            Ok::<_, Undelivered>(())
+        };
+        assert!(in_time(MIN_TIME, stop.clone(), &AtomicBool::new(false), work()).await.is_err());
+        assert!(in_time(MIN_TIME, stop.clone(), &AtomicBool::new(true), work()).await.is_ok());
+        let never = std::future::pending::<Result<(), Undelivered>>();
+        let late = in_time(MIN_TIME, stop, &AtomicBool::new(true), never).await.unwrap_err();
+        assert!(late.is_kept, "{late:?}");
     }
 }

@@ -37,6 +37,7 @@ pub(crate) use failure::Cause;
 pub(crate) use identity::write as write_identity;
 pub(crate) use leftovers::clear_unfinished;
 pub(crate) use pinned::Pins;
+pub(crate) use progress::MAX_TRANSFER_TIME;
 pub(crate) use push::{Delivery, Jails, Undelivered};
 pub(crate) use request::{Request, Work};
 pub(crate) use restore::{Unrestored, restore_elsewhere, restore_from};

@@ -1,4 +1,4 @@
-//! How long a call of git takes at most: one that fetches a repository, as long as data arrive, whatever their amount.
+//! How long a call of git takes at most: one that fetches or pushes, as long as data move, whatever their amount.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,12 +6,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longest time of a call, and of a fetch in which nothing arrives.
+use crate::supervise::tree;
+
+/// Longest time of a call, and of a fetch or a push in which nothing moves.
 const TIMEOUT: Duration = Duration::from_secs(900);
-/// Longest time of a fetch.
-const MAX_FETCH_TIME: Duration = Duration::from_hours(6);
-/// Interval between two looks at what a fetch has received.
+/// Longest time of a fetch or a push.
+pub(crate) const MAX_TRANSFER_TIME: Duration = Duration::from_hours(6);
+/// Interval between two looks at what has moved.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// Bytes that the processes of a push read and write in that time, at least, unless it stands still: those of SSH say now and then
+/// that they are there.
+const MIN_MOVED: u64 = 30_000;
 
 /// Returns once a call has taken too long, with the reason.
 pub(super) async fn expired() -> String {
@@ -34,13 +39,42 @@ pub(super) async fn fetch_expired<F: Future<Output = u64>>(
             (most, grown) = (now, Instant::now());
             received.send_replace(now - before);
         }
-        if grown.elapsed() >= TIMEOUT {
-            return format!("nothing has arrived for {} s", TIMEOUT.as_secs());
-        }
-        if began.elapsed() >= MAX_FETCH_TIME {
-            return format!("not complete after {} h", MAX_FETCH_TIME.as_secs() / 3600);
+        if let Some(reason) = too_late("arrived", grown, began) {
+            return reason;
         }
     }
+}
+
+/// Returns once a push has taken too long, with the reason. `moved` returns the bytes that its processes have read and written.
+pub(super) async fn push_expired<F: Future<Output = u64>>(moved: impl Fn() -> F) -> String {
+    let (mut last, began) = (moved().await, Instant::now());
+    let mut grown = began;
+    loop {
+        sleep(LOOK_INTERVAL).await;
+        let now = moved().await;
+        // Also less: a process that has ended has done its part.
+        if now.abs_diff(last) >= MIN_MOVED {
+            grown = Instant::now();
+        }
+        last = now;
+        if let Some(reason) = too_late("moved", grown, began) {
+            return reason;
+        }
+    }
+}
+
+/// Returns why a transfer that began and last `grown` at these times ends, if it does.
+fn too_late(what: &str, grown: Instant, began: Instant) -> Option<String> {
+    if grown.elapsed() >= TIMEOUT {
+        return Some(format!("nothing has {what} for {} s", TIMEOUT.as_secs()));
+    }
+    let hours = MAX_TRANSFER_TIME.as_secs() / 3600;
+    (began.elapsed() >= MAX_TRANSFER_TIME).then(|| format!("not complete after {hours} h"))
+}
+
+/// Returns the bytes that a process and those below it have read and written. Where that is not to be seen, none.
+pub(super) async fn moved(pid: i32) -> u64 {
+    tokio::task::spawn_blocking(move || tree::transferred(pid)).await.unwrap_or_default()
 }
 
 /// Returns the bytes of the packs of a repository, also of one that is being received.
@@ -74,7 +108,27 @@ mod tests {
         assert!(reason.contains("900 s") && time >= hours + TIMEOUT, "{reason} {time:?}");
         assert_eq!(received, hours.as_secs());
         let (reason, time, _) = fetch(|time| time.as_secs()).await;
-        assert!(reason.contains("6 h") && time < MAX_FETCH_TIME + LOOK_INTERVAL, "{reason} {time:?}");
+        assert!(reason.contains("6 h") && time < MAX_TRANSFER_TIME + LOOK_INTERVAL, "{reason} {time:?}");
+    }
+
+    /// Ends a push whose processes have moved so many bytes at a time.
+    async fn push(at: impl Fn(Duration) -> u64) -> (String, Duration) {
+        let began = Instant::now();
+        let reason = push_expired(|| std::future::ready(at(began.elapsed()))).await;
+        (reason, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pushes_take_as_long_as_data_move() {
+        // What keeps a connection alive is no progress.
+        let (reason, time) = push(|time| time.as_secs()).await;
+        assert!(reason.contains("nothing has moved for 900 s"), "{reason}");
+        assert!(time < TIMEOUT + LOOK_INTERVAL, "{time:?}");
+        let (hours, rate) = (Duration::from_hours(2), MIN_MOVED);
+        let (reason, time) = push(|time| time.min(hours).as_secs() * rate).await;
+        assert!(reason.contains("900 s") && time >= hours + TIMEOUT, "{reason} {time:?}");
+        let (reason, time) = push(|time| time.as_secs() * rate).await;
+        assert!(reason.contains("6 h") && time < MAX_TRANSFER_TIME + LOOK_INTERVAL, "{reason} {time:?}");
     }
 
     #[tokio::test]

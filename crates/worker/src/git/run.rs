@@ -225,13 +225,15 @@ impl Git {
         let mut errors = Tail::new(&self.redactor, MAX_OUTPUT);
         let run =
             async { tokio::join!(running.wait(), read(stdout, &mut answer), read(stderr, &mut errors)).0 };
+        let pid = running.pid();
         let late = async {
-            match self.network.as_ref().filter(|_| what == "fetch") {
-                Some(network) => {
+            match (what, &self.network) {
+                ("fetch", Some(network)) => {
                     let stored = || progress::stored(self.directory.clone());
                     progress::fetch_expired(&network.received, stored).await
                 }
-                None => progress::expired().await,
+                ("push", Some(_)) => progress::push_expired(|| progress::moved(pid)).await,
+                _ => progress::expired().await,
             }
         };
         let ended = tokio::select! {

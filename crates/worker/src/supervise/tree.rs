@@ -71,6 +71,15 @@ pub(crate) fn descendants(of: i32) -> Vec<ProcessInfo> {
     found
 }
 
+/// Returns the bytes that a process and its descendants have read and written by calls for files and pipes, as far as they still run
+/// and that can be read.
+pub(crate) fn transferred(of: i32) -> u64 {
+    let below = descendants(of).into_iter().map(|info| info.process.pid);
+    let io = |pid| procfs::process::Process::new(pid).and_then(|found| found.io()).ok();
+    let all = std::iter::once(of).chain(below).filter_map(io);
+    all.map(|io| io.rchar.saturating_add(io.wchar)).fold(0, u64::saturating_add)
+}
+
 /// Sends a signal to this process, never to a later one with the same id.
 pub(crate) fn signal(process: Process, signal: Signal) {
     let (Some(pid), Some(named)) =
@@ -107,6 +116,9 @@ pub(crate) fn describe(processes: &[ProcessInfo]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -116,6 +128,18 @@ mod tests {
         assert!(descendants(parent).iter().any(|info| info.process.pid == me));
         assert!(children(parent).iter().any(|info| info.process.pid == me));
         assert!(!descendants(me).iter().any(|info| info.process.pid == me));
+    }
+
+    #[test]
+    fn bytes_that_pass_a_program_count() {
+        let mut program = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut bytes = [0; 60_000];
+        program.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
+        program.stdout.as_mut().unwrap().read_exact(&mut bytes).unwrap();
+        // It waits for more.
+        assert!(transferred(i32::try_from(program.id()).unwrap()) >= 60_000);
+        drop(program.stdin.take());
+        program.wait().unwrap();
     }
 
     #[test]
