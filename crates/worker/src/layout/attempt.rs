@@ -97,7 +97,7 @@ impl Scratch<'_> {
         self.0.join(CHECKPOINT)
     }
 
-    /// Snapshot of the repository: bundles, patch and index. Written by git in the attempt's jail, and anew at each snapshot.
+    /// Snapshot of the repository: bundles, patch and index. Written by git in the attempt's jail, and again at each snapshot.
     pub(crate) fn git(self) -> PathBuf {
         self.0.join(GIT)
     }

@@ -297,7 +297,7 @@ async fn execute(
         (Attempt::new(assign, redactor), None)
     };
     if let Some(dirs) = slot.as_mut().filter(|_| undelivered::delivers(&attempt.assign)) {
-        return undelivered::find(&deps.caller, &attempt.assign, dirs, &mut handle.stop_signal()).await;
+        return undelivered::find(&deps.caller, handle, &attempt.assign, dirs).await;
     }
     if let Some(access) = ModelAccess::of(&attempt) {
         let key = AttemptKey { task: attempt.assign.task_id.as_str().into(), fence: attempt.assign.fence };
@@ -326,6 +326,7 @@ async fn execute(
         attempt.unheard = continuing::unheard(&attempt, &folder).await;
         dirs.checkpoint = Some((folder, attempt.redactor.clone()));
     }
+    handle.earlier.forget().await;
     let pins = match commands::pins(&attempt, slot.as_ref()).await {
         Ok(pins) => pins,
         Err(ended) => return RunReport::new(ended),

@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use backon::Retryable;
 use rota_proto::artifact_names::BRANCHES;
 use rota_proto::names;
 use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity};
-use rota_proto::worker::v1::{Assign, Checkpoints, FetchCheckpointRequest, FetchCheckpointResponse};
+use rota_proto::worker::v1::{Assign, Checkpoints};
 use tokio::sync::watch;
-use tonic::Status;
 
 use super::attempt::in_place;
+use super::earlier;
 use super::fetching::Fetching;
-use crate::artifacts::{self, Caller, Given, Retry};
+use super::handle::AttemptHandle;
+use crate::artifacts::{self, Caller, Given};
 use crate::files::remove;
 use crate::git::{self, Cause, Delivery, GitError, Unrestored};
 use crate::layout::Own;
@@ -79,10 +79,11 @@ impl Place<'_> {
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Continued>, RunOutcome> {
         // Another attempt may get it: what it has is not given up.
-        let left = fetch(self.fetching.caller, self.assign).await.map_err(|status| {
+        let left = self.fetching.handle.earlier.get(self.fetching.caller, self.assign).await;
+        let left = left.map_err(|status| {
             RunOutcome::Failed(Caller::failure("failed to ask for the checkpoint", &status))
         })?;
-        let list = left.artifacts.filter(|_| own);
+        let list = left.artifacts.clone().filter(|_| own);
         if own && list.is_none() && checkpoints.attempt > 0 {
             let text = format!(
                 "the checkpoint of attempt {} is not stored any more; starting over",
@@ -126,7 +127,7 @@ impl Place<'_> {
         if !checkpoints.continues && left.source.is_none() {
             return Ok(None);
         }
-        let restored = match left.source {
+        let restored = match left.source.clone() {
             Some(list) => self.bring(list, stop).await,
             None => Ok(None),
         };
@@ -290,8 +291,8 @@ pub(super) async fn unheard(attempt: &Attempt, folder: &CheckpointFolder) -> Vec
 /// stays the same.
 pub(super) async fn branch(
     caller: &Caller,
+    handle: &AttemptHandle,
     assign: &Assign,
-    stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<String, RunOutcome> {
     let own = git::branch(&assign.task_id);
     let follows = |checkpoints: &Checkpoints| checkpoints.continues || checkpoints.thread;
@@ -300,25 +301,19 @@ pub(super) async fn branch(
     if !continues || forks || git::source(assign).is_none_or(|source| source.push.is_none()) {
         return Ok(own);
     }
-    let left = tokio::select! {
-        left = fetch(caller, assign) => left,
-        _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
-    };
-    let left = left.map_err(|status| {
-        let what = "failed to ask where the task that it continues has pushed";
-        RunOutcome::Failed(Caller::failure(what, &status))
-    })?;
-    let changes = left.source.and_then(|source| source.changes);
+    let what = "failed to ask where the task that it continues has pushed";
+    let left = earlier::ask(caller, handle, assign, what).await?;
+    let changes = left.source.as_ref().and_then(|source| source.changes.as_ref());
     let pushed = changes.filter(|changes| changes.pushed && names::is_branch(&changes.branch));
-    Ok(pushed.map_or(own, |changes| changes.branch))
+    Ok(pushed.map_or(own, |changes| changes.branch.clone()))
 }
 
 /// Returns the commit from which the work has started that an attempt continues: since then, its reference may have become another
 /// commit at the host, or none.
 pub(super) async fn base(
     caller: &Caller,
+    handle: &AttemptHandle,
     assign: &Assign,
-    stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<Option<String>, RunOutcome> {
     let restores =
         |checkpoints: &&Checkpoints| checkpoints.exist || checkpoints.continues || checkpoints.thread;
@@ -326,48 +321,35 @@ pub(super) async fn base(
     if git::source(assign).is_none() || checkpoints.deliver {
         return Ok(None);
     }
-    let left = tokio::select! {
-        left = fetch(caller, assign) => left,
-        _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
-    };
-    let left = match left {
+    let what = "failed to ask where earlier work has started";
+    let left = match earlier::ask(caller, handle, assign, what).await {
         Ok(left) => left,
-        Err(status) => {
-            let failure = Caller::failure("failed to ask where earlier work has started", &status);
-            // There is nothing to continue from: what restores it reports that, where it matters.
-            return if failure.class() == FailureClass::Invalid {
-                Ok(None)
-            } else {
-                Err(RunOutcome::Failed(failure))
-            };
-        }
+        // There is nothing to continue from: what restores it reports that, where it matters.
+        Err(RunOutcome::Failed(failure)) if failure.class() == FailureClass::Invalid => return Ok(None),
+        Err(ended) => return Err(ended),
     };
     // Of another task whose work has changed nothing, there is nothing to bring: this one starts from its own reference.
-    let has_changed = |list: &ArtifactList| {
+    let has_changed = |list: &&ArtifactList| {
         list.changes.as_ref().is_some_and(|changes| changes.commit != changes.base_commit)
     };
-    let list = left.artifacts.filter(|_| checkpoints.exist).or(left.source.filter(has_changed));
-    let base = list.and_then(|list| list.changes).map(|changes| changes.base_commit);
+    let own = left.artifacts.as_ref().filter(|_| checkpoints.exist);
+    let list = own.or(left.source.as_ref().filter(has_changed));
+    let base = list.and_then(|list| list.changes.as_ref()).map(|changes| changes.base_commit.clone());
     Ok(base.filter(|base| !base.is_empty()))
 }
 
 /// Makes sure that what the task's branch has at the host may be replaced: nothing, or what an earlier attempt has pushed.
 pub(super) async fn check_branch(
     caller: &Caller,
+    handle: &AttemptHandle,
     assign: &Assign,
     delivery: &Delivery,
-    stop: &mut watch::Receiver<Option<Stop>>,
 ) -> Result<(), RunOutcome> {
     if delivery.seen.is_empty() {
         return Ok(());
     }
-    let left = tokio::select! {
-        left = fetch(caller, assign) => left,
-        _ = stopped(stop) => return Err(RunOutcome::Stopped { by: "interrupt" }),
-    };
-    let left = left.map_err(|status| {
-        RunOutcome::Failed(Caller::failure("failed to ask what earlier attempts have pushed", &status))
-    })?;
+    let what = "failed to ask what earlier attempts have pushed";
+    let left = earlier::ask(caller, handle, assign, what).await?;
     if left.commits.contains(&delivery.seen) {
         return Ok(());
     }
@@ -377,16 +359,4 @@ pub(super) async fn check_branch(
     );
     let hint = "delete the branch at the host, or give the task another id".to_owned();
     Err(RunOutcome::Failed(Failure { hint, ..failure(FailureClass::Delivery, text) }))
-}
-
-/// Returns what earlier attempts have left. Waits for a control plane that is away.
-pub(super) async fn fetch(caller: &Caller, assign: &Assign) -> Result<FetchCheckpointResponse, Status> {
-    let request = FetchCheckpointRequest {
-        namespace: assign.namespace.clone(),
-        worker: caller.worker.clone(),
-        task_id: assign.task_id.clone(),
-        fence: assign.fence,
-    };
-    let call = || async { caller.service()?.fetch_checkpoint(Caller::request(request.clone())).await };
-    Ok(call.retry(Retry::backoff()).when(Retry::decide()).await?.into_inner())
 }

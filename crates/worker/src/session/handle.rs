@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::attempt::{AttemptEvent, AttemptKey};
+use super::earlier::Earlier;
 use super::outbox::Outbox;
 use super::spill::SpillJob;
 use super::storing::Keeping;
@@ -65,6 +66,8 @@ pub(super) struct AttemptHandle {
     pub(super) group: Group,
     /// Parts of the message that its agent is writing.
     pub(super) deltas: Deltas,
+    /// What earlier attempts have left.
+    pub(super) earlier: Earlier,
 }
 
 #[derive(Debug)]
@@ -116,7 +119,8 @@ impl AttemptHandle {
         let (changed, group) = (Notify::new(), Group::default());
         let state = Mutex::new(state);
         let (stop, waiting, deltas) = (watch::Sender::new(None), watch::Sender::new(None), Deltas::default());
-        Self { state, stop, waiting, changed, key, notifications, group, deltas }
+        let earlier = Earlier::default();
+        Self { state, stop, waiting, changed, key, notifications, group, deltas, earlier }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, AttemptState> {

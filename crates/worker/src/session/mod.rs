@@ -11,6 +11,7 @@ mod continuing;
 mod declared;
 mod deps;
 mod disconnected;
+mod earlier;
 mod environment;
 mod fetching;
 mod git_settings;

@@ -69,8 +69,8 @@ pub(super) async fn prepare(
         }
         false => start::find(&mut assign, &given).map_err(RunOutcome::Failed)?,
     };
-    let branch = continuing::branch(&deps.caller, &assign, &mut handle.stop_signal()).await?;
-    let base = continuing::base(&deps.caller, &assign, &mut handle.stop_signal()).await?;
+    let branch = continuing::branch(&deps.caller, handle, &assign).await?;
+    let base = continuing::base(&deps.caller, handle, &assign).await?;
     let of_repository = secrets.of_repository.clone();
     let home = Scratch(&scratch).home();
     let disk = (deps.root.state(), deps.readiness.min_free_disk());
@@ -194,7 +194,7 @@ async fn directories<'a>(
         let delivery = cloning.delivery(folder, jails, cloned, request, patience, &mut stop).await;
         dirs.delivery = delivery.map_err(PrepareError::from)?;
         if let Some(delivery) = &dirs.delivery {
-            continuing::check_branch(&deps.caller, assign, delivery, &mut stop).await?;
+            continuing::check_branch(&deps.caller, handle, assign, delivery).await?;
         }
     }
     Ok(dirs)

@@ -2,13 +2,12 @@
 
 use rota_proto::v1::{FailureClass, WorkspaceCleanup, WorkspaceMode};
 use rota_proto::worker::v1::Assign;
-use tokio::sync::watch;
 
-use super::continuing::fetch;
+use super::earlier;
+use super::handle::AttemptHandle;
 use crate::artifacts::Caller;
 use crate::report::failure;
 use crate::runtimes::{RunOutcome, RunReport};
-use crate::supervise::{Stop, stopped};
 use crate::workspace::AttemptDirs;
 
 /// Whether an attempt only delivers.
@@ -28,20 +27,14 @@ pub(super) fn without_workspace(assign: &mut Assign) {
 /// Finds the work that is to be delivered. Returns the report of the attempt that has done it, without its usage.
 pub(super) async fn find(
     caller: &Caller,
+    handle: &AttemptHandle,
     assign: &Assign,
     dirs: &mut AttemptDirs,
-    stop: &mut watch::Receiver<Option<Stop>>,
 ) -> RunReport {
-    let left = tokio::select! {
-        left = fetch(caller, assign) => left,
-        _ = stopped(stop) => return RunReport::new(RunOutcome::Stopped { by: "interrupt" }),
-    };
-    let left = match left {
-        Ok(left) => left.undelivered,
-        Err(status) => {
-            let what = "failed to ask what an earlier attempt has left to deliver";
-            return RunReport::new(RunOutcome::Failed(Caller::failure(what, &status)));
-        }
+    let what = "failed to ask what an earlier attempt has left to deliver";
+    let left = match earlier::ask(caller, handle, assign, what).await {
+        Ok(left) => left.undelivered.clone(),
+        Err(ended) => return RunReport::new(ended),
     };
     let Some(left) = left else {
         let text = "the control plane has nothing to deliver";

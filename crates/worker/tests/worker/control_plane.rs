@@ -49,6 +49,7 @@ struct Service {
     result_errors: Arc<Mutex<ResultErrors>>,
     keep_refusal: Arc<Mutex<Option<Status>>>,
     undelivered: Arc<Mutex<Option<UndeliveredWork>>>,
+    checkpoint_requests: Arc<AtomicUsize>,
 }
 
 /// Errors that requests for results receive, and whether the last one stays.
@@ -133,6 +134,7 @@ impl WorkerService for Service {
         &self,
         _: Request<FetchCheckpointRequest>,
     ) -> Result<Response<FetchCheckpointResponse>, Status> {
+        self.checkpoint_requests.fetch_add(1, Ordering::Relaxed);
         let undelivered = self.undelivered.lock().unwrap().clone();
         Ok(Response::new(FetchCheckpointResponse { undelivered, ..FetchCheckpointResponse::default() }))
     }
@@ -182,6 +184,10 @@ impl FakeControlPlane {
     /// Has this work of an earlier attempt to deliver.
     pub(crate) fn left(&self, work: UndeliveredWork) {
         *self.service.undelivered.lock().unwrap() = Some(work);
+    }
+
+    pub(crate) fn checkpoint_requests(&self) -> usize {
+        self.service.checkpoint_requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn result_requests(&self) -> usize {

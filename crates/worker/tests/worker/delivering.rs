@@ -59,6 +59,30 @@ async fn only_the_tasks_branch_is_delivered() {
     assert_eq!(git(source.path(), &["branch", "-a"]), branches);
 }
 
+/// Its branch, the start of its clone and its checkpoint are of one answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn continuing_attempts_ask_once_for_earlier_work() {
+    supervised();
+    let source = tempfile::tempdir().unwrap();
+    git(source.path(), &["init", "--quiet", "--initial-branch=main"]);
+    git(source.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let mut task = assign(1, runtime::Kind::Command(CommandRuntime::default()));
+    task.checkpoints = Some(Checkpoints { exist: true, continues: true, ..Checkpoints::default() });
+    let url = format!("file://{}", source.path().display());
+    let git_source = GitSource { url, push: Some(Push::default()), ..GitSource::default() };
+    task.spec.as_mut().unwrap().workspace = Some(Workspace { git: Some(git_source), ..Workspace::default() });
+    session.send(ToWorker::Assign(Box::new(task))).await;
+    session.accepted(1).await;
+    let (_, ended) = session.result().await;
+    let Some(result::Kind::Failed(failed)) = ended.kind else { panic!("{ended:?}") };
+    // The last part that needs the answer has it.
+    assert!(failed.message.contains("there is no checkpoint of it"), "{failed:?}");
+    assert_eq!(plane.checkpoint_requests(), 1);
+}
+
 /// A program of another attempt can make a repository, and a task can name it: git runs hooks and commands of a repository that
 /// receives a push, with the variables of the call but without its settings.
 #[tokio::test(flavor = "multi_thread")]
