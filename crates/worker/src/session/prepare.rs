@@ -113,10 +113,6 @@ pub(super) async fn prepare(
     }
     give(deps, given, &assign, &scratch, events, handle).await?;
     confine(deps, &assign, dirs, cloning.as_ref(), handle).map_err(|failed| RunOutcome::Failed(*failed))?;
-    let base = dirs.repository.as_ref().map(|(_, base)| base.commit.clone());
-    if let Some(start) = found.at(base.as_deref()) {
-        start.apply(dirs, &mut handle.stop_signal()).await?;
-    }
     if let Some(cloning) = &cloning
         && dirs.repository.is_none()
     {
@@ -124,6 +120,10 @@ pub(super) async fn prepare(
         let git = cloning.git(&dirs.workspace, &Scratch(&scratch).home());
         let base = cloning.base_of(&git, &mut handle.stop_signal()).await.map_err(PrepareError::from)?;
         dirs.repository = base.map(|base| (git, base));
+    }
+    let base = dirs.repository.as_ref().map(|(_, base)| base.commit.clone());
+    if let Some(start) = found.at(base.as_deref()) {
+        start.apply(dirs, &mut handle.stop_signal()).await?;
     }
     let workspace = dirs.workspace.clone();
     let attempt = Attempt {

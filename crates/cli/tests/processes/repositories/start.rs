@@ -70,6 +70,19 @@ async fn dependents_start_from_work_that_is_not_pushed() -> Result<()> {
     let files = site.at_host(&format!("rota/{}", second.uid)).await.unwrap();
     assert_eq!(files, ".gitignore\nREADME.md\na\nb\nc\nsrc/main.rs");
 
+    // A new kept workspace begins with it as well; one that exists stays as it is.
+    let keep = |alias: &str, line: &str| {
+        let mut task = follow(site.task(alias, line), "first", false);
+        let workspace = task.spec.as_mut().and_then(|spec| spec.workspace.as_mut()).unwrap();
+        workspace.set_mode(v1::WorkspaceMode::Keep);
+        workspace.path = "thread".to_owned();
+        task
+    };
+    let line = "cat a b; git status --porcelain; git log --format=%s | grep by-the-first; echo mine > a";
+    assert_eq!(site.succeed(keep("kept", line)).await?, "one\ntwo\nby-the-first\n");
+    assert_eq!(site.paths("kept").await?, ["a", "b"]);
+    assert_eq!(site.succeed(keep("kept-again", "cat a b")).await?, "mine\ntwo\n");
+
     // The second has pushed: its successor has all of it. One that has changed nothing is as good.
     let third = follow(site.task("third", "cat a c"), "second", true);
     assert_eq!(site.succeed(third).await?, "one\nthree\n");
