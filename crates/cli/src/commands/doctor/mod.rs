@@ -5,6 +5,7 @@ pub mod database;
 mod isolation;
 mod local;
 mod server;
+mod waiting;
 
 use std::io;
 use std::time::Duration;
@@ -135,6 +136,7 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
             findings.report(server::status(&reached))?;
             findings.report(database::checks(&client, reached.replicas()).await)?;
             findings.report(server::pools(&client, &found, reached.breakers()).await)?;
+            findings.report(waiting::checks(&client, &found).await)?;
             Ok(Exit::Failed)
         }
         Err(check) => {
