@@ -174,7 +174,7 @@ pub(super) async fn in_time<T>(
     };
     let expired = async {
         sleep(limit).await;
-        // A push goes on as long as data move, and has a limit of its own.
+        // A push continues as long as data move, and has a limit of its own.
         let longer = if delivering.load(Ordering::Relaxed) { MAX_TRANSFER_TIME } else { Duration::ZERO };
         sleep(longer).await;
         limit + longer

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rota_telemetry::clock;
 
-use crate::layout::Beside;
+use crate::layout::Sibling;
 
 /// Notes that a workspace is used now.
 pub(crate) fn note(mut file: &File) {
@@ -25,7 +25,7 @@ pub(crate) fn note(mut file: &File) {
 
 /// Notes that a workspace without a lock is used now.
 pub(crate) fn note_unlocked(workspace: &Path) {
-    match File::create(Beside(workspace).lock()) {
+    match File::create(Sibling(workspace).lock()) {
         Ok(file) => note(&file),
         Err(error) => tracing::warn!(%error, "failed to note the use of a workspace"),
     }
@@ -33,7 +33,7 @@ pub(crate) fn note_unlocked(workspace: &Path) {
 
 /// Returns the time of the last use. Workspaces of earlier versions have only those of the file system.
 pub(crate) fn of(workspace: &Path) -> Option<SystemTime> {
-    let file = Beside(workspace).lock();
+    let file = Sibling(workspace).lock();
     let noted = fs::read_to_string(&file).ok().and_then(|text| text.parse().ok());
     if let Some(micros) = noted {
         return UNIX_EPOCH.checked_add(Duration::from_micros(micros));

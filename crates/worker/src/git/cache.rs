@@ -19,7 +19,7 @@ use super::failure::{Cause, is_damage};
 use super::leftovers::{clean_up, clear};
 use super::run::{Git, GitError};
 use crate::files::{Lock, last_use, locked, remove};
-use crate::layout::{Beside, State};
+use crate::layout::{Sibling, State};
 use crate::supervise::Stop;
 
 /// Reference of the commit that the remote's default branch has.
@@ -102,7 +102,7 @@ impl Caches {
         let mut create = DirBuilder::new();
         create.recursive(true).mode(0o700);
         create.create(path.parent().unwrap_or(&path)).map_err(io)?;
-        let use_file = Beside(&path).lock();
+        let use_file = Sibling(&path).lock();
         // Alone with the cache, or else with others that only read.
         let alone = File::options().create(true).truncate(false).write(true).open(&use_file).map_err(io)?;
         let is_alone = alone.try_lock().is_ok();
@@ -111,11 +111,11 @@ impl Caches {
             false => locked(&use_file, Lock::Shared, stop).await.map_err(io)?.ok_or(GitError::Stopped)?,
         };
         last_use::note(&lock);
-        let fetching = locked(&Beside(&path).fetching(), Lock::Exclusive, stop).await.map_err(io)?;
+        let fetching = locked(&Sibling(&path).fetching(), Lock::Exclusive, stop).await.map_err(io)?;
         let fetching = fetching.ok_or(GitError::Stopped)?;
         create.create(&path).map_err(io)?;
         // There while a fetch runs. A killed one leaves locks of its own, which would stop all later ones.
-        let unfinished = Beside(&path).unfinished_fetch();
+        let unfinished = Sibling(&path).unfinished_fetch();
         if unfinished.exists() {
             clear(&path).await.map_err(io)?;
         }

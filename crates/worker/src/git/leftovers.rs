@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::cache::FETCHED;
 use super::run::{Git, GitError};
 use crate::files::remove;
-use crate::layout::{Beside, State};
+use crate::layout::{Sibling, State};
 use crate::supervise::Stop;
 
 /// Depth of folders in a repository, at most.
@@ -85,8 +85,8 @@ pub(crate) fn clear_unfinished(state: &Path) {
     let caches = folders(State(state).all_repositories()).flat_map(|namespace| folders(namespace.path()));
     for cache in caches.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         let cache = cache.path();
-        let marker = Beside(&cache).unfinished_fetch();
-        let fetching = File::options().write(true).open(Beside(&cache).fetching());
+        let marker = Sibling(&cache).unfinished_fetch();
+        let fetching = File::options().write(true).open(Sibling(&cache).fetching());
         let Ok(fetching) = fetching.as_ref().map(File::try_lock) else { continue };
         if fetching.is_err() || !marker.exists() {
             continue;
@@ -162,15 +162,15 @@ mod tests {
             std::fs::create_dir_all(at(name, "objects/pack")).unwrap();
             std::fs::write(at(name, "objects/pack/tmp_pack_x"), "").unwrap();
             std::fs::write(at(name, "config"), "").unwrap();
-            std::fs::write(Beside(&folder.join(name)).fetching(), "").unwrap();
+            std::fs::write(Sibling(&folder.join(name)).fetching(), "").unwrap();
         }
         for name in ["killed", "fetching", "finished"] {
             std::fs::write(at(name, FETCHED), "").unwrap();
         }
         for name in ["killed", "first", "fetching"] {
-            std::fs::write(Beside(&folder.join(name)).unfinished_fetch(), "").unwrap();
+            std::fs::write(Sibling(&folder.join(name)).unfinished_fetch(), "").unwrap();
         }
-        let lock = File::open(Beside(&folder.join("fetching")).fetching()).unwrap();
+        let lock = File::open(Sibling(&folder.join("fetching")).fetching()).unwrap();
         lock.try_lock().unwrap();
         clear_unfinished(state.path());
         let left = |name: &str| at(name, "objects/pack/tmp_pack_x").exists();
@@ -179,7 +179,7 @@ mod tests {
             (false, false, true, true)
         );
         assert!(at("killed", "config").exists() && !at("first", "config").exists());
-        assert!(!Beside(&folder.join("killed")).unfinished_fetch().exists());
+        assert!(!Sibling(&folder.join("killed")).unfinished_fetch().exists());
     }
 
     #[test]

@@ -14,8 +14,8 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 pub(crate) const MAX_TRANSFER_TIME: Duration = Duration::from_hours(6);
 /// Interval between two looks at what has moved.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-/// Bytes that the processes of a push read and write in that time, at least, unless it stands still: those of SSH say now and then
-/// that they are there.
+/// Bytes that the processes of a push read and write in that time, at least, unless it stands still: SSH sends a little also
+/// then.
 const MIN_MOVED: u64 = 30_000;
 
 /// Returns once a call has taken too long, with the reason.

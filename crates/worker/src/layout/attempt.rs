@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Names within [`Own`].
+/// Names of folders and files within [`Own`].
 pub(crate) const SCRATCH: &str = "scratch";
 pub(crate) const WORK: &str = "work";
 pub(crate) const COPIES: &str = "copies";
@@ -15,12 +15,12 @@ pub(crate) const CONTEXT: &str = "context";
 pub(crate) const OUTPUT: &str = "output";
 pub(crate) const CHECKPOINT: &str = "checkpoint";
 pub(crate) const SETUP_CACHE: &str = "setup-cache";
-/// Conversation of the runtime `scripted`, which goes on in the next attempt.
+/// Conversation of the runtime `scripted`, which the next attempt continues.
 pub(crate) const SCRIPT: &str = "script";
 pub(crate) const EVENTS: &str = "events";
 /// Folder of the scratch directory, and of the artifacts.
 pub(crate) use rota_proto::artifact_names::GIT;
-/// Name within both.
+/// Name of a folder within both, each with other files.
 const RESTORED: &str = "restored";
 
 /// Directory of one attempt, `{task}.{fence}`, which is removed with it. Its programs may only write the scratch directory and the

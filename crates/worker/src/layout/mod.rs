@@ -1,4 +1,4 @@
-//! Places on the disk of a worker: every path below its state directory ([`State`]), next to a directory there ([`Beside`]), below the
+//! Places on the disk of a worker: every path below its state directory ([`State`]), next to a directory there ([`Sibling`]), below the
 //! directory of an attempt ([`Own`]), and below its scratch directory ([`Scratch`]). Creates, reads and removes nothing.
 //!
 //! Names from outside are checked before they come here (`workspace::is_name`). What is within one of these places is of the module that
@@ -55,7 +55,7 @@ impl State<'_> {
         self.all_fresh().join(namespace).join(id)
     }
 
-    /// Kept workspaces, by namespace.
+    /// Returns where kept workspaces are, by namespace.
     pub(crate) fn all_kept(self) -> PathBuf {
         self.0.join("kept")
     }
@@ -66,7 +66,7 @@ impl State<'_> {
         self.all_kept().join(namespace)
     }
 
-    /// Set-up caches, by namespace.
+    /// Returns where set-up caches are, by namespace.
     pub(crate) fn all_setup(self) -> PathBuf {
         self.0.join("setup")
     }
@@ -121,9 +121,9 @@ impl State<'_> {
 
 /// Files that belong to a directory and are next to it, hidden, where no program that works in it may write.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Beside<'a>(pub(crate) &'a Path);
+pub(crate) struct Sibling<'a>(pub(crate) &'a Path);
 
-impl Beside<'_> {
+impl Sibling<'_> {
     fn hidden(self, ending: &str) -> PathBuf {
         let name = self.0.file_name().unwrap_or_default().to_string_lossy();
         self.0.with_file_name(format!(".{name}.{ending}"))
@@ -213,8 +213,8 @@ mod tests {
             &[
                 state.running(),
                 attempts.clone(),
-                Beside(&attempts).owner(),
-                Beside(&attempts).supervisors(),
+                Sibling(&attempts).owner(),
+                Sibling(&attempts).supervisors(),
                 state.legacy("w"),
                 state.trash(),
                 state.all_fresh(),
@@ -236,25 +236,25 @@ mod tests {
     }
 
     #[test]
-    fn files_beside_a_directory_are_distinct() {
+    fn files_next_to_a_directory_are_distinct() {
         let place = Path::new("/state/kept/n/w");
-        let beside = Beside(place);
+        let sibling = Sibling(place);
         let all = [
             place.to_owned(),
-            beside.lock(),
-            beside.supervisors(),
-            beside.owner(),
-            beside.unfinished(),
-            beside.attempt(),
-            beside.attempt_unfinished(),
-            beside.config().unwrap(),
-            beside.filled(),
-            beside.set_aside(),
-            beside.fetching(),
-            beside.unfinished_fetch(),
+            sibling.lock(),
+            sibling.supervisors(),
+            sibling.owner(),
+            sibling.unfinished(),
+            sibling.attempt(),
+            sibling.attempt_unfinished(),
+            sibling.config().unwrap(),
+            sibling.filled(),
+            sibling.set_aside(),
+            sibling.fetching(),
+            sibling.unfinished_fetch(),
         ];
         are_distinct(Path::new("/state/kept/n"), &all);
-        assert_eq!(Beside(Path::new("/")).config(), None);
+        assert_eq!(Sibling(Path::new("/")).config(), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::last_checkpoint::LastCheckpoint;
 
 use crate::files::{Lock, last_use, probe_in_time, remove};
 use crate::git::{Base, Borrowed, Delivery, Git};
-use crate::layout::Beside;
+use crate::layout::Sibling;
 use crate::runtimes::CheckpointFolder;
 
 /// The directories, and the lock of a kept workspace.
@@ -77,7 +77,7 @@ impl AttemptDirs {
 
     /// Creates the configuration directory of a kept workspace, and returns its path. None for other workspaces.
     pub(crate) fn cli_config(&self) -> Option<PathBuf> {
-        let config = Beside(&self.workspace).config().filter(|_| self.lock.is_some())?;
+        let config = Sibling(&self.workspace).config().filter(|_| self.lock.is_some())?;
         // One that cannot be created is reported by the runtime, which needs it.
         let _ = std::fs::create_dir_all(&config);
         config.symlink_metadata().ok().filter(std::fs::Metadata::is_dir)?;
@@ -122,7 +122,7 @@ impl AttemptDirs {
         }
         if self.cleanup == WorkspaceCleanup::OnSuccess && succeeded {
             remove::in_background(&self.workspace, &self.trash);
-            let _ = std::fs::remove_file(Beside(&self.workspace).lock());
+            let _ = std::fs::remove_file(Sibling(&self.workspace).lock());
         }
         // Contains a fresh workspace that is always removed.
         remove::in_background(&self.own, &self.trash);

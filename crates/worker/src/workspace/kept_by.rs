@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::files::remove;
-use crate::layout::Beside;
+use crate::layout::Sibling;
 
 /// Attempt whose work a kept workspace has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl KeptBy {
 
     /// Reads the note. Workspaces of earlier versions have none.
     pub(super) fn read(workspace: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(Beside(workspace).attempt()).ok()?;
+        let text = std::fs::read_to_string(Sibling(workspace).attempt()).ok()?;
         let [task, attempt, state] = text.split_whitespace().collect::<Vec<_>>()[..] else { return None };
         Some(Self::new(task, attempt.parse().ok()?, state == "whole"))
     }
@@ -31,7 +31,7 @@ impl KeptBy {
     pub(super) fn write(&self, workspace: &Path) -> io::Result<()> {
         let state = if self.whole { "whole" } else { "partial" };
         let text = format!("{} {} {state}\n", self.task, self.attempt);
-        let (file, unfinished) = (Beside(workspace).attempt(), Beside(workspace).attempt_unfinished());
+        let (file, unfinished) = (Sibling(workspace).attempt(), Sibling(workspace).attempt_unfinished());
         std::fs::write(&unfinished, text)?;
         std::fs::rename(unfinished, file)
     }
@@ -49,8 +49,8 @@ impl KeptBy {
 /// Moves a kept workspace away, with what a CLI keeps of its sessions. It is removed like others that are not used for long.
 /// Returns where it is.
 pub(super) async fn set_aside(workspace: &Path) -> io::Result<PathBuf> {
-    let aside = Beside(workspace).set_aside();
-    let config = Beside(workspace).config().zip(Beside(&aside).config());
+    let aside = Sibling(workspace).set_aside();
+    let config = Sibling(workspace).config().zip(Sibling(&aside).config());
     for (from, to) in config.into_iter().chain([(workspace.to_owned(), aside.clone())]) {
         remove::all(to.clone()).await;
         match tokio::fs::rename(from, to).await {

@@ -14,7 +14,7 @@ use super::left_file::{Left, is_left};
 use super::sweep::entries;
 use super::{AttemptDirs, Root};
 use crate::files::{Lock, remove, try_acquire};
-use crate::layout::{self, Beside, Own, State};
+use crate::layout::{self, Own, Sibling, State};
 use crate::program_dir;
 
 /// Time after which what is left counts as forgotten: a day more than the control plane waits, whose count begins later.
@@ -37,7 +37,7 @@ impl Root {
         let (own, workspace) = (self.attempts.join(name(left)), PathBuf::from(&left.workspace));
         let (mut lock, mut in_place) = (None, None);
         let is_whole = if workspace.starts_with(State(&self.state).all_kept()) {
-            lock = File::options().write(true).open(Beside(&workspace).lock()).ok();
+            lock = File::options().write(true).open(Sibling(&workspace).lock()).ok();
             lock = lock.filter(|file| file.try_lock().is_ok());
             let is_own = |kept_by: KeptBy| kept_by.is_of(&left.result.task_id);
             lock.is_some() && KeptBy::read(&workspace).is_none_or(is_own)

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::files::{LOCK_INTERVAL, Lock, last_use, locked, remove, unlocked};
 use crate::git::{Cloning, GitError};
-use crate::layout::{Beside, Own, Scratch, State};
+use crate::layout::{Own, Scratch, Sibling, State};
 use crate::report::failure;
 use crate::supervise::{Group, Stop};
 use begun::Begun;
@@ -113,7 +113,7 @@ impl Root {
         for directory in [&attempts, &places.all_fresh(), &places.all_kept(), &trash] {
             builder.create(directory)?;
         }
-        let default = || Beside(&attempts).supervisors();
+        let default = || Sibling(&attempts).supervisors();
         let supervisors = supervisors.unwrap_or_else(default);
         let root = Self { state, attempts, legacy, trash, supervisors, owner: Mutex::default() };
         // The start of the worker waits for it, and reports errors.
@@ -207,7 +207,7 @@ impl Root {
             let id = format!("{}.{}", assign.task_id, assign.fence);
             let state = State(&self.state);
             directories.push(state.fresh(&assign.namespace, &id));
-            directories.push(Beside(&state.kept(&assign.namespace).join(name)).unfinished());
+            directories.push(Sibling(&state.kept(&assign.namespace).join(name)).unfinished());
         }
         directories
     }
@@ -222,7 +222,7 @@ impl Root {
         if wanted.mode() != WorkspaceMode::Keep || !is_name(name) || !is_name(&assign.namespace) {
             return None;
         }
-        let lock = Beside(&State(&self.state).kept(&assign.namespace).join(name)).lock();
+        let lock = Sibling(&State(&self.state).kept(&assign.namespace).join(name)).lock();
         let is_held = File::open(lock).is_ok_and(|file| file.try_lock().is_err());
         is_held.then_some(name.as_str())
     }
@@ -273,11 +273,11 @@ impl Root {
                 let kept = State(&self.state).kept(checked(&assign.namespace)?);
                 tokio::fs::create_dir_all(&kept).await?;
                 let workspace = kept.join(checked(name)?);
-                let held = locked(&Beside(&workspace).lock(), Lock::Exclusive, stop).await?;
+                let held = locked(&Sibling(&workspace).lock(), Lock::Exclusive, stop).await?;
                 lock = Some(held.ok_or(PrepareError::Stopped)?);
                 lock.as_ref().into_iter().for_each(last_use::note);
                 // A killed worker's programs may still work in it.
-                let supervisors = Beside(&workspace).supervisors();
+                let supervisors = Sibling(&workspace).supervisors();
                 drop(locked(&supervisors, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?);
                 Group::lock_current(supervisors);
                 // Its settings and transcripts would be of others.
@@ -289,10 +289,10 @@ impl Root {
                     set_aside = Some(kept_by::set_aside(&workspace).await?);
                 }
                 fresh = !tokio::fs::try_exists(&workspace).await?
-                    && Beside(&workspace).config().is_none_or(|config| config.symlink_metadata().is_err());
+                    && Sibling(&workspace).config().is_none_or(|config| config.symlink_metadata().is_err());
                 if !tokio::fs::try_exists(&workspace).await? {
                     // All or nothing: an interrupted clone must not pass for a workspace.
-                    let unfinished = Beside(&workspace).unfinished();
+                    let unfinished = Sibling(&workspace).unfinished();
                     remove::all(unfinished.clone()).await;
                     tokio::fs::create_dir(&unfinished).await?;
                     let begun = Begun::new(&unfinished, &self.trash);

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::begun::Begun;
 use super::{PrepareError, Root, checked};
 use crate::files::{Lock, last_use, locked, remove};
-use crate::layout::{Beside, State};
+use crate::layout::{Sibling, State};
 use crate::supervise::Stop;
 
 /// Bytes and files of one cache.
@@ -67,7 +67,7 @@ impl Root {
         let key = tokio::task::spawn_blocking(move || key(&wanted, &url, &workspace)).await;
         let key = key.map_err(io::Error::other)??;
         let folder = folder.join(format!("{}.{key}", checked(&assign.agent)?));
-        let path = Beside(&folder).lock();
+        let path = Sibling(&folder).lock();
         loop {
             let lock = locked(&path, Lock::Shared, stop).await?.ok_or(PrepareError::Stopped)?;
             if is_filled(&folder) {
@@ -79,7 +79,7 @@ impl Root {
             // Otherwise another attempt has filled it meanwhile.
             if !is_filled(&folder) {
                 last_use::note(&lock);
-                let _ = tokio::fs::remove_file(Beside(&folder).filled()).await;
+                let _ = tokio::fs::remove_file(Sibling(&folder).filled()).await;
                 remove::all(folder.clone()).await;
                 tokio::fs::create_dir(&folder).await?;
                 let begun = Some(Begun::new(&folder, &self.trash));
@@ -94,7 +94,7 @@ impl SetupCache {
     pub(crate) async fn complete(mut self) -> Result<Self, Unusable> {
         let completed = tokio::task::spawn_blocking(move || {
             measure(&self.folder, &mut (0, 0), (MAX_BYTES, MAX_FILES))?;
-            File::create(Beside(&self.folder).filled())?.sync_all()?;
+            File::create(Sibling(&self.folder).filled())?.sync_all()?;
             self.begun.take().into_iter().for_each(Begun::complete);
             // Others may use it from now on. One that gets the lock first finds that it is filled, and gives it back.
             self.lock.lock_shared()?;
@@ -107,7 +107,7 @@ impl SetupCache {
 }
 
 pub(super) fn is_filled(folder: &Path) -> bool {
-    Beside(folder).filled().exists() && folder.is_dir()
+    Sibling(folder).filled().exists() && folder.is_dir()
 }
 
 /// Returns what a cache depends on: the commands that fill it, the repository, and the content of the key files.
@@ -169,7 +169,7 @@ fn remove_old(newest: &Path) {
     others.sort_unstable();
     let surplus = others.len().saturating_sub(MAX_CACHES - 1);
     for (_, path) in others.into_iter().take(surplus) {
-        let held = File::open(Beside(&path).lock()).ok();
+        let held = File::open(Sibling(&path).lock()).ok();
         let free = held.as_ref().is_none_or(|lock| lock.try_lock().is_ok());
         let state = folder.parent().and_then(Path::parent).filter(|_| free);
         if let Some(state) = state

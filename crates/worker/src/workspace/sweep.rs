@@ -15,7 +15,7 @@ use rota_telemetry::clock;
 use super::{left, setup_cache};
 use crate::files::{last_use, remove};
 use crate::git;
-use crate::layout::{Beside, State, UNFINISHED};
+use crate::layout::{Sibling, State, UNFINISHED};
 
 /// A workspace that was kept, and that no attempt uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub fn unused(state: &Path, before: SystemTime) -> Vec<Unused> {
         running.iter().any(|attempts| attempts.join(name).exists())
     };
     let caches = namespaces(&State(state).all_repositories()).chain(namespaces(&State(state).all_setup()));
-    let caches = caches.filter(|path| is_free(&Beside(path).lock()));
+    let caches = caches.filter(|path| is_free(&Sibling(path).lock()));
     let fresh = namespaces(&State(state).all_fresh()).filter(|path| !in_use(path));
     let used_before = |path: PathBuf| {
         let last_used = last_use::of(&workspace_of(&path))?;
@@ -124,7 +124,7 @@ fn remove(path: &Path, state: &Path) -> bool {
     if held.as_ref().is_some_and(|file| file.try_lock().is_err()) {
         return false;
     }
-    let config = Beside(path).config();
+    let config = Sibling(path).config();
     for directory in config.iter().map(PathBuf::as_path).chain([path]) {
         if let Err(error) = remove::whole(directory, state) {
             tracing::warn!(path = %directory.display(), %error, "failed to remove a directory");
@@ -143,7 +143,7 @@ pub(crate) fn remove_unfinished(state: &Path) {
     git::clear_unfinished(state);
     let clones = unfinished_clones(state).filter(|path| {
         // Programs of the worker may still run.
-        is_free(&Beside(&workspace_of(path)).supervisors())
+        is_free(&Sibling(&workspace_of(path)).supervisors())
     });
     let caches = namespaces(&State(state).all_setup()).filter(|path| !setup_cache::is_filled(path));
     for path in clones.chain(caches) {
@@ -167,7 +167,7 @@ fn workspace_of(path: &Path) -> PathBuf {
 }
 
 fn lock_of(path: &Path) -> PathBuf {
-    Beside(&workspace_of(path)).lock()
+    Sibling(&workspace_of(path)).lock()
 }
 
 /// Returns the time before which a workspace counts as unused.
@@ -195,7 +195,7 @@ fn is_hidden(name: &OsStr) -> bool {
 
 fn owner_file(attempts: &Path) -> Option<PathBuf> {
     attempts.file_name()?;
-    Some(Beside(attempts).owner())
+    Some(Sibling(attempts).owner())
 }
 
 fn open(path: &Path) -> io::Result<File> {

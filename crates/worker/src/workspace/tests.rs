@@ -278,7 +278,7 @@ async fn unused_workspaces_are_removed() {
     let long_ago = std::time::UNIX_EPOCH;
     for path in [&unused_path, &failed_path] {
         std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
-        std::fs::File::open(Beside(path).lock()).unwrap().set_modified(long_ago).unwrap();
+        std::fs::File::open(Sibling(path).lock()).unwrap().set_modified(long_ago).unwrap();
     }
     assert_eq!(found(clock::now() - Duration::from_secs(60)), Vec::<PathBuf>::new());
     // One is locked, and the attempt of another one still has its directory.

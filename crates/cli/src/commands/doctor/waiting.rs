@@ -12,11 +12,11 @@ use tokio::time::timeout;
 
 use super::Check;
 
-/// Time for all calls.
+/// Time for all calls of this check together.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tasks whose reasons are looked up, newest first.
 const MAX_TASKS: usize = 20;
-/// Reasons that are reported.
+/// Remedies that are reported at most.
 const MAX_REASONS: usize = 5;
 /// Codes of the causes that have the failure of the last attempt.
 const CODES: [&str; 2] = ["retry_delay", "delivery"];

@@ -7,7 +7,7 @@ use cap_std::fs::Dir;
 
 use super::options::Options;
 use super::project::Project;
-use crate::layout::{Beside, Scratch};
+use crate::layout::{Scratch, Sibling};
 use crate::program_dir;
 
 /// Paths that the CLI is configured with.
@@ -37,7 +37,7 @@ pub(super) const PROJECT: &str = "rota";
 
 /// Returns the directory of settings and transcripts. `keep`: the workspace outlives the attempt.
 pub(super) fn config(keep: bool, workspace: &Path, scratch: &Path) -> PathBuf {
-    let kept = Beside(workspace).config().filter(|_| keep);
+    let kept = Sibling(workspace).config().filter(|_| keep);
     kept.unwrap_or_else(|| Scratch(scratch).claude())
 }
 
