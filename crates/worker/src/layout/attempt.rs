@@ -58,12 +58,6 @@ impl Own<'_> {
     pub(crate) fn left(self) -> PathBuf {
         self.0.join(LEFT)
     }
-
-    /// Settings for the program of a runtime, which reads them and cannot write. Written by the worker. May have secrets: removed when
-    /// the slot is released.
-    pub(crate) fn settings(self) -> PathBuf {
-        self.0.join("settings")
-    }
 }
 
 /// Scratch directory of an attempt, which its programs may write. It is removed with the attempt; of what waits for a storage only
@@ -127,7 +121,8 @@ impl Scratch<'_> {
         self.0.join("claude")
     }
 
-    /// Same as [`Own::settings`], next to the scratch directory.
+    /// Settings for the program of a runtime, next to this directory: it reads them and cannot write. Written by the worker. May have
+    /// secrets: removed when the slot is released.
     pub(crate) fn settings(self) -> PathBuf {
         self.0.with_file_name("settings")
     }

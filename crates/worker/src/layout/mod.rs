@@ -268,11 +268,10 @@ mod tests {
             own.deliver(),
             own.restored(),
             own.left(),
-            own.settings(),
+            Scratch(&scratch).settings(),
         ];
         are_distinct(&root, &all);
         let of = Scratch(&scratch);
-        assert_eq!(of.settings(), own.settings());
         let all = [
             of.home(),
             of.tmp(),

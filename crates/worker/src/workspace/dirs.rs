@@ -13,7 +13,6 @@ use rota_telemetry::redact::Redactor;
 
 use super::kept_by::KeptBy;
 use super::last_checkpoint::LastCheckpoint;
-
 use crate::files::{Lock, last_use, probe_in_time, remove};
 use crate::git::{Base, Borrowed, Delivery, Git};
 use crate::layout::Sibling;
