@@ -49,7 +49,7 @@ pub(super) async fn missing(program: &Identity, state: &Path) -> Vec<String> {
     if let Some(saved) = saved.filter(|saved| saved.program == *program) {
         return saved.missing;
     }
-    let seen = timeout(TIMEOUT, run(program.file(), &folder, &lock)).await;
+    let seen = timeout(TIMEOUT, run(program.file(), state, &lock)).await;
     // Its programs would write again what is removed before they have ended.
     drop(lock);
     let ended = exclusive(state).await;
@@ -91,7 +91,8 @@ struct Seen {
     unknown_option: Option<String>,
 }
 
-async fn run(program: &Path, folder: &Path, lock: &File) -> std::io::Result<Seen> {
+async fn run(program: &Path, state: &Path, lock: &File) -> std::io::Result<Seen> {
+    let folder = &State(state).probe();
     lock.set_len(0)?;
     std::fs::create_dir(folder)?;
     let path = |name: &str| -> std::io::Result<PathBuf> {
@@ -144,8 +145,8 @@ async fn run(program: &Path, folder: &Path, lock: &File) -> std::io::Result<Seen
     let _ = child.wait().await;
     if !seen.turn {
         let mut text = String::new();
-        let stderr = folder.with_file_name(LOCK);
-        let _ = tokio::fs::File::open(stderr).await?.take(MAX_ERROR_BYTES).read_to_string(&mut text).await;
+        let stderr = tokio::fs::File::open(State(state).probe_lock()).await?;
+        let _ = stderr.take(MAX_ERROR_BYTES).read_to_string(&mut text).await;
         let option = text.split_once("unknown option '").and_then(|(_, rest)| rest.split(['\'', '=']).next());
         seen.unknown_option = option.map(str::to_owned);
     }
