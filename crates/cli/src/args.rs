@@ -17,7 +17,7 @@ Exit codes:
   6    timeout while waiting
   130  interrupted; tasks and workflows continue
 
-The server is, in this order: --endpoint or --context, ROTA_ENDPOINT, ROTA_CONTEXT_NAME, the current \
+The server is, in this order: --endpoint, --kube or --context, ROTA_ENDPOINT, ROTA_CONTEXT_NAME, the current \
 context, the config file, a `rota dev` on this machine, http://127.0.0.1:7420.";
 
 /// Duty roster for AI agents: schedules tasks on pools of agents, streams their progress, and never loses one.
@@ -130,7 +130,18 @@ mod tests {
                 .chain(command.get_subcommands().flat_map(clap::Command::get_arguments))
                 .filter_map(clap::Arg::get_long)
                 .collect();
-            let global = ["endpoint", "context", "token-file", "ca", "output", "namespace"];
+            let global = [
+                "endpoint",
+                "context",
+                "kube",
+                "kube-context",
+                "kube-namespace",
+                "kube-release",
+                "token-file",
+                "ca",
+                "output",
+                "namespace",
+            ];
             for line in help.lines().filter(|line| line.trim_start().starts_with("rota ")) {
                 let own = line.split(" -- ").next().unwrap_or(line);
                 // A line may continue with another command.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rota_client::discover::{self, Contexts, Flags};
 
+use crate::cluster::Access;
 use crate::exit::{Exit, Failure};
 use crate::output::{Color, Format};
 
@@ -18,6 +19,18 @@ pub struct Globals {
     /// Context to use instead of the current one, as `rota context list` names it [env: ROTA_CONTEXT_NAME]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint")]
     pub context: Option<String>,
+    /// Find the control plane in the cluster of the kubeconfig, forward a port to it, and use the token of its Secret
+    #[arg(long, global = true, conflicts_with_all = ["endpoint", "context"])]
+    pub kube: bool,
+    /// Context of the kubeconfig, for --kube, which it implies [default: the current one]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"])]
+    pub kube_context: Option<String>,
+    /// Namespace of the control plane's release, for --kube, which it implies [default: any]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"])]
+    pub kube_namespace: Option<String>,
+    /// Release of the control plane, for --kube, which it implies [default: any]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"])]
+    pub kube_release: Option<String>,
     /// File with the token [env: ROTA_TOKEN_FILE, or ROTA_TOKEN for the token itself]
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -54,17 +67,32 @@ impl Globals {
 
     /// Returns the flags that select the server of a component, which no context does.
     pub fn component_flags(&self) -> Result<Flags, Failure> {
-        if self.context.is_some() {
-            let message = "--context cannot be used with a component that runs by itself";
+        if self.context.is_some() || self.access().is_some() {
+            let message = "--context and --kube cannot be used with a component that runs by itself";
             return Err(Failure::usage(message).hint("set --endpoint and --token-file"));
         }
         Ok(Flags { ignores_contexts: true, ..self.flags() })
     }
 
+    /// Returns the cluster that flags select.
+    fn access(&self) -> Option<Access> {
+        let access = Access {
+            context: self.kube_context.clone(),
+            namespace: self.kube_namespace.clone(),
+            release: self.kube_release.clone(),
+        };
+        (self.kube || access != Access::default()).then_some(access)
+    }
+
+    /// Returns the address that flags select: that of a server, or of a control plane in a cluster.
+    pub fn selected_endpoint(&self) -> Option<String> {
+        self.access().map(|access| access.endpoint()).or_else(|| self.endpoint.clone())
+    }
+
     /// Returns the flags that select the server.
     pub fn flags(&self) -> Flags {
         Flags {
-            endpoint: self.endpoint.clone(),
+            endpoint: self.selected_endpoint(),
             context: self.context.clone(),
             token_file: self.token_file.clone(),
             ca: self.ca.clone(),

@@ -12,6 +12,7 @@ use rota_oidc::{Client, Http, Provider, Tokens};
 use rota_telemetry::{OnExit, clock, spawn};
 use tokio::sync::watch;
 
+use crate::cluster;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::Reporter;
@@ -22,8 +23,14 @@ const MAX_MARGIN: Duration = Duration::from_secs(300);
 /// Time after which a renewal that has failed is tried again, by commands that run for long.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Determines the server as [`discover::find`] does, with a token that is valid for a while if it is that of a login.
+/// Determines the server as [`discover::find`] does, with a token that is valid for a while if it is that of a login, and a port to
+/// it if it is in a cluster.
 pub async fn find(globals: &Globals) -> anyhow::Result<Found> {
+    let found = determine(globals).await?;
+    Box::pin(cluster::reach(found)).await
+}
+
+async fn determine(globals: &Globals) -> anyhow::Result<Found> {
     let flags = globals.flags();
     let found = discover::find(&flags).context("failed to determine the server")?;
     let (Some(name), Some(login)) = (&found.context, &found.login) else { return Ok(found) };

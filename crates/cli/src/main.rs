@@ -33,6 +33,7 @@
 #![allow(unreachable_pub, reason = "a program has no public API: `pub` means for the other modules")]
 
 mod args;
+mod cluster;
 mod commands;
 mod config;
 mod context;

@@ -18,7 +18,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::error::root_cause;
-use crate::tls::Connector;
+use crate::tls::{Authority, Connector};
 use crate::trace::CallerTrace;
 use crate::{Auth, Error, Options};
 
@@ -173,12 +173,14 @@ impl RenewableChannel {
 
 fn channel(options: &Options) -> Result<Channel, tonic::transport::Error> {
     let authority = options.endpoint.strip_prefix("https://");
-    if let (Some(ca), Some(authority)) = (&options.ca, authority) {
+    let file = || options.ca.clone().map(Authority::File);
+    let trusted = options.ca_pem.clone().map(Authority::Pem).or_else(file);
+    if let (Some(ca), Some(authority)) = (trusted, authority) {
         // Plain HTTP for tonic, since the connector does TLS. The origin keeps `https` in the calls.
         let origin = Endpoint::from_shared(options.endpoint.clone())?.uri().clone();
         let endpoint =
             configure(Endpoint::from_shared(format!("http://{authority}"))?, options)?.origin(origin);
-        let connector = Connector { ca: ca.clone(), name: options.tls_name.clone() };
+        let connector = Connector { ca, name: options.tls_name.clone() };
         return Ok(endpoint.connect_with_connector_lazy(connector));
     }
     let mut endpoint = configure(Endpoint::from_shared(options.endpoint.clone())?, options)?;

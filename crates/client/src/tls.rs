@@ -1,9 +1,9 @@
-//! TLS with certificates from a file. The file is read for each new connection, so that a cluster may replace its
+//! TLS with certificates that a caller names. A file of them is read for each new connection, so that a cluster may replace its
 //! certificate authority while the process runs. Existing connections are kept.
 
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,11 +21,17 @@ use tokio_rustls::client::TlsStream;
 /// Port of an endpoint without one.
 const DEFAULT_PORT: u16 = 443;
 
-/// Connector that trusts only the certificates of a file.
+/// Trusted certificates, in PEM.
+#[derive(Debug, Clone)]
+pub(crate) enum Authority {
+    File(PathBuf),
+    Pem(String),
+}
+
+/// Connector that trusts only the certificates of an authority.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
-    /// PEM file of trusted certificates.
-    pub(crate) ca: PathBuf,
+    pub(crate) ca: Authority,
     /// Name that the server's certificate must have, if it is not the host of the URI.
     pub(crate) name: Option<String>,
 }
@@ -58,14 +64,18 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-async fn config(ca: &Path) -> io::Result<ClientConfig> {
-    let invalid = |reason: String| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("invalid certificates in {}: {reason}", ca.display()),
-        )
+async fn config(ca: &Authority) -> io::Result<ClientConfig> {
+    let place = match ca {
+        Authority::File(path) => format!(" in {}", path.display()),
+        Authority::Pem(_) => String::new(),
     };
-    let pem = tokio::fs::read(ca).await.map_err(|error| invalid(error.to_string()))?;
+    let invalid = |reason: String| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("invalid certificates{place}: {reason}"))
+    };
+    let pem = match ca {
+        Authority::File(path) => tokio::fs::read(path).await.map_err(|error| invalid(error.to_string()))?,
+        Authority::Pem(text) => text.clone().into_bytes(),
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| invalid(format!("not PEM: {error}")))?;

@@ -27,9 +27,11 @@ const NOT_IN_CORE: &[&str] =
     &["tokio", "futures", "tonic", "prost", "rand", "getrandom", "tracing", "jiff", "chrono", "reqwest"];
 /// Kubernetes clients, and the crates that may use them.
 const KUBE_CLIENTS: &[&str] = &["kube-client", "kube-runtime", "kube-lease-manager"];
-const KUBE_USERS: &[&str] = &["rota-operator", "rota-e2e", TESTKIT, "xtask"];
+/// The command line is one for `--kube`: it finds a control plane by the rights of a person, whose kubeconfig no server has. It reads
+/// and forwards alone; objects are the operator's.
+const KUBE_USERS: &[&str] = &["rota-operator", "rota-cli", "rota-e2e", TESTKIT, "xtask"];
 /// Crates that may use Kubernetes types.
-const KUBE_TYPES: &[&str] = &["rota-crds", "rota-cli"];
+const KUBE_TYPES: &[&str] = &["rota-crds"];
 /// Features of `kube` that include a client.
 const KUBE_CLIENT_FEATURES: &[&str] = &["client", "config", "runtime", "ws", "oauth", "oidc"];
 
@@ -118,6 +120,8 @@ mod tests {
             ("rota-crds", "kube", None, &["client"], 1),
             ("rota-crds", "kube", None, &["derive"], 0),
             ("rota-operator", "kube", None, &["client"], 0),
+            ("rota-cli", "kube", None, &["client", "ws"], 0),
+            ("rota-server", "kube", None, &["client"], 1),
             ("rota-new", "serde", None, &[], 1),
             ("rota-core", "tokio", None, &[], 1),
         ] {

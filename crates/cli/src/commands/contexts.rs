@@ -11,6 +11,7 @@ use rota_core::Namespace;
 use secrecy::SecretString;
 use serde::Serialize;
 
+use crate::cluster::Access;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::{Out, Paint, Reporter, Table};
@@ -18,6 +19,7 @@ use crate::output::{Out, Paint, Reporter, Table};
 const EXAMPLES: &str = "\
 Examples:
   rota context set prod --endpoint https://rota.example --ca ca.pem --token-file token --use
+  rota context set cluster --kube --kube-context prod --kube-namespace rota
   rota context set test --endpoint https://rota.test --namespace team --token-stdin < token
   rota context list
   rota context use prod
@@ -59,7 +61,7 @@ enum What {
         #[arg(long, conflicts_with = "name")]
         none: bool,
     },
-    /// Create a context of --endpoint, --ca, --token-file and --namespace, or change these values of it
+    /// Create a context of --endpoint or --kube, --ca, --token-file and --namespace, or change these values of it
     Set(Set),
     /// Remove contexts with their tokens
     Remove {
@@ -153,9 +155,11 @@ impl Set {
         let (exposed, forgotten) = Contexts::change(path, |contexts| {
             let context = contexts.named.entry(name.clone()).or_default();
             let mut forgotten = Vec::new();
-            if let Some(endpoint) = &globals.endpoint {
+            if let Some(endpoint) = &globals.selected_endpoint() {
                 // Also the error of an address that is none.
-                Client::new(Options::new(endpoint))?;
+                if Access::parse(endpoint)?.is_none() {
+                    Client::new(Options::new(endpoint))?;
+                }
                 if !context.endpoint.is_empty() && !is_same_server(&context.endpoint, endpoint) {
                     forgotten = forget_server(context);
                 }
@@ -163,7 +167,7 @@ impl Set {
             }
             if context.endpoint.is_empty() {
                 let message = format!("the new context {name} has no address");
-                return Err(Failure::usage(message).hint("set --endpoint").into());
+                return Err(Failure::usage(message).hint("set --endpoint or --kube").into());
             }
             context.ca = ca.or(context.ca.take());
             context.namespace = globals.namespace.clone().or(context.namespace.take());
@@ -241,6 +245,9 @@ fn shown<'a>(contexts: &Contexts, name: &'a str, context: &'a ServerContext) -> 
             (Some(_), ..) => "kept".to_owned(),
             (None, Some(path), _) => path.display().to_string(),
             (None, None, Some(login)) => format!("login at {}", login.issuer),
+            (None, None, None) if context.endpoint.starts_with(discover::CLUSTER_SCHEME) => {
+                "of its cluster".to_owned()
+            }
             (None, None, None) => "none".to_owned(),
         },
     }
@@ -271,11 +278,13 @@ fn show(context: &Shown<'_>, out: &Out) -> anyhow::Result<()> {
         return out.value(context);
     }
     let current = if context.current { " (current)" } else { "" };
+    let in_cluster = context.endpoint.starts_with(discover::CLUSTER_SCHEME);
+    let authority = if in_cluster { "of its cluster" } else { "of the system" };
     let lines = [
         ("name", format!("{}{current}", context.name)),
         ("endpoint", context.endpoint.to_owned()),
         ("namespace", context.namespace.to_owned()),
-        ("ca", context.ca.map_or("of the system".to_owned(), |ca| ca.display().to_string())),
+        ("ca", context.ca.map_or(authority.to_owned(), |ca| ca.display().to_string())),
         ("token", context.token.clone()),
     ];
     let text = lines.map(|(name, value)| format!("{name:<10} {value}"));

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::contexts::is_same_server;
+use crate::cluster::Access;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::login;
@@ -116,6 +117,11 @@ impl Login {
         let contexts = Contexts::read(&path)?;
         let name = globals.selected_context(self.name, &contexts)?;
         let server = contexts.get(&name, &path)?.clone();
+        if Access::parse(&server.endpoint)?.is_some() {
+            let message = format!("the context {name} uses the token of its cluster, and has no login");
+            let hint = "make a context with the address of the Ingress: rota context set NAME --endpoint URL";
+            return Err(Failure::usage(message).hint(hint).into());
+        }
         let options = Options { ca: server.ca.clone(), ..Options::new(&server.endpoint) };
         let offered = rota_client::Client::new(options.clone())?;
         let SignInOptions { issuer, client_id, scopes, .. } =

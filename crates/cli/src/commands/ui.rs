@@ -4,10 +4,11 @@ use clap::Args;
 use rota_client::{Client, Token};
 use rota_proto::v1::IssueSignInCodeRequest;
 
+use crate::cluster;
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::login;
-use crate::output::Out;
+use crate::output::{Out, Reporter};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +30,7 @@ impl Ui {
             let message = format!("the token would be sent to {} unencrypted", options.endpoint);
             return Err(Failure::usage(message).hint("use https").into());
         }
+        let is_forwarded = cluster::is_forwarded(&options);
         let page = options.endpoint.trim_end_matches('/').to_owned();
         let link = match &options.token {
             Token::None => page,
@@ -41,6 +43,10 @@ impl Ui {
         match out.is_human() {
             true => out.line(&link)?,
             false => out.value(&serde_json::json!({ "url": link }))?,
+        }
+        if is_forwarded {
+            Reporter::new(globals.color).line("the port is forwarded until Ctrl-C");
+            tokio::signal::ctrl_c().await?;
         }
         Ok(Exit::Ok)
     }

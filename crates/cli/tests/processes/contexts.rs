@@ -98,7 +98,9 @@ async fn values_of_contexts_are_checked() -> Result<()> {
     run(&["context", "use", "new"], "").await.success();
     let operator = ["operator", "--worker-image", "rota:1"];
     run(&operator, "").await.failed(2, &["requires a token file"]);
-    run(&[&operator[..], &["--context", "new"]].concat(), "").await.failed(2, &["--context cannot be used"]);
+    run(&[&operator[..], &["--context", "new"]].concat(), "")
+        .await
+        .failed(2, &["cannot be used with a component"]);
     // What was for the earlier server is sent to no other.
     let moved = run(&["context", "set", "new", "--endpoint", "http://127.0.0.1:2"], "").await;
     assert!(moved.err.contains("earlier address of the context new: token"), "{moved:?}");

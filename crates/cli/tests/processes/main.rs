@@ -12,6 +12,7 @@ mod artifacts;
 mod bulk;
 mod chaos;
 mod claude;
+mod cluster;
 mod commands;
 mod compat;
 mod compensations;

@@ -18,6 +18,9 @@ use crate::{Options, Token};
 /// Endpoint without any configuration.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7420";
 
+/// Beginning of addresses that the command line resolves by a kubeconfig. They are no URLs that a client calls.
+pub const CLUSTER_SCHEME: &str = "kube://";
+
 /// Values of the command line flags.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
@@ -61,6 +64,8 @@ pub struct Found {
     pub options: Options,
     /// Namespace of names without one.
     pub namespace: String,
+    /// Whether a source names the namespace; otherwise it is the default one.
+    pub namespace_given: bool,
     /// Source of the endpoint.
     pub origin: Origin,
     /// Name of the context in use.
@@ -199,10 +204,14 @@ fn merge(
     config: Config,
     dev: Option<DevEndpoint>,
 ) -> Result<Found, Error> {
+    let is_cluster = |endpoint: &str| endpoint.starts_with(CLUSTER_SCHEME);
     if let Some(Selected { context, by_flag: true, .. }) = &selected {
         // Its values are those of a flag; a context without a token is not called with one for another server.
         let namespace = environment.namespace.filter(|_| context.namespace.is_none());
         environment = DiscoveryInputs { namespace, ..DiscoveryInputs::default() };
+    } else if flags.endpoint.as_deref().is_some_and(is_cluster) {
+        // The cluster has its token and certificates; those of the environment are for another server.
+        environment = DiscoveryInputs { namespace: environment.namespace, ..DiscoveryInputs::default() };
     }
     let (endpoint, origin) = None
         .or_else(|| flags.endpoint.clone().map(|endpoint| (endpoint, Origin::Flag)))
@@ -219,8 +228,9 @@ fn merge(
         None => (None, ServerContext::default()),
     };
     // A file's token is sent only to the server that the same file names.
-    let configured =
-        config.endpoint.as_deref().is_none_or(is) && !matches!(origin, Origin::Dev | Origin::Context);
+    let in_cluster = is_cluster(&options.endpoint);
+    let configured = config.endpoint.as_deref().map_or(!in_cluster, is)
+        && !matches!(origin, Origin::Dev | Origin::Context);
     let from_config = configured.then(|| config.token()).flatten();
     let from_dev =
         dev.as_ref().filter(|dev| is(&dev.endpoint)).map(|dev| Token::File(dev.token_file.clone()));
@@ -246,134 +256,11 @@ fn merge(
         .clone()
         .or(environment.namespace)
         .or(used.namespace)
-        .or_else(|| config.namespace.filter(|_| context.is_none()))
-        .unwrap_or_else(|| "default".to_owned());
-    Ok(Found { options, namespace, origin, context, login })
+        .or_else(|| config.namespace.filter(|_| context.is_none() && (configured || !in_cluster)));
+    let namespace_given = namespace.is_some();
+    let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+    Ok(Found { options, namespace, namespace_given, origin, context, login })
 }
 
 #[cfg(test)]
-mod tests {
-    use secrecy::ExposeSecret;
-
-    use super::*;
-
-    fn token(found: &Found) -> String {
-        match &found.options.token {
-            Token::None => "none".into(),
-            Token::Fixed(token) => token.expose_secret().to_owned(),
-            Token::File(path) => path.display().to_string(),
-            Token::Renewed(token) => token.borrow().expose_secret().to_owned(),
-        }
-    }
-
-    fn dev() -> DevEndpoint {
-        DevEndpoint { endpoint: "http://127.0.0.1:9".into(), token_file: "/dev-token".into(), pid: 1 }
-    }
-
-    fn config() -> Config {
-        Config {
-            endpoint: Some("https://rota.example".into()),
-            token_file: Some("/config-token".into()),
-            namespace: Some("team".into()),
-            ..Config::default()
-        }
-    }
-
-    #[test]
-    fn sources_apply_by_precedence() {
-        let flags = Flags { endpoint: Some("f.example".into()), ..Flags::default() };
-        let environment = DiscoveryInputs {
-            endpoint: Some("e.example".into()),
-            token: Some("t".into()),
-            ..DiscoveryInputs::default()
-        };
-        let none = Flags::default;
-        let found = merge(&flags, environment.clone(), None, config(), Some(dev())).unwrap();
-        assert_eq!((found.options.endpoint.as_str(), found.origin), ("https://f.example", Origin::Flag));
-        let found = merge(&none(), environment, None, config(), Some(dev())).unwrap();
-        assert_eq!((token(&found).as_str(), found.origin), ("t", Origin::Environment));
-        let found = merge(&none(), DiscoveryInputs::default(), None, config(), Some(dev())).unwrap();
-        assert_eq!((token(&found).as_str(), found.origin), ("/config-token", Origin::Config));
-        assert_eq!(found.namespace, "team");
-        let found = merge(&none(), DiscoveryInputs::default(), None, Config::default(), Some(dev())).unwrap();
-        assert_eq!((token(&found).as_str(), found.origin), ("/dev-token", Origin::Dev));
-        let found = merge(&none(), DiscoveryInputs::default(), None, Config::default(), None).unwrap();
-        assert_eq!((found.options.endpoint.as_str(), found.origin), (DEFAULT_ENDPOINT, Origin::Default));
-        assert_eq!((found.namespace.as_str(), token(&found).as_str()), ("default", "none"));
-    }
-
-    #[test]
-    fn token_is_sent_only_to_its_server() {
-        let to = |endpoint: &str| Flags { endpoint: Some(endpoint.into()), ..Flags::default() };
-        let token = |flags: Flags, dev| {
-            token(&merge(&flags, DiscoveryInputs::default(), None, config(), dev).unwrap())
-        };
-        assert_eq!(token(to("https://elsewhere.example"), Some(dev())), "none");
-        assert_eq!(token(to("rota.example"), Some(dev())), "/config-token");
-        assert_eq!(token(to("127.0.0.1:9"), Some(dev())), "/dev-token");
-    }
-
-    fn selected(by_flag: bool) -> Option<Selected> {
-        let context = ServerContext {
-            endpoint: "https://team.example".into(),
-            token: Some("context-token".into()),
-            namespace: Some("squad".into()),
-            ..ServerContext::default()
-        };
-        Some(Selected { name: "team".into(), context, by_flag })
-    }
-
-    #[test]
-    fn context_comes_between_environment_and_config() {
-        let find = |flags: Flags, environment: DiscoveryInputs, by_flag| {
-            let found = merge(&flags, environment, selected(by_flag), config(), Some(dev())).unwrap();
-            let used = found.context.as_deref().unwrap_or("no context");
-            [found.options.endpoint.as_str(), &token(&found), &found.namespace, used].map(str::to_owned)
-        };
-        let context = ["https://team.example", "context-token", "squad", "team"];
-        let (flags, environment) = (Flags::default, DiscoveryInputs::default);
-        assert_eq!(find(flags(), environment(), false), context);
-        let variables = || DiscoveryInputs {
-            endpoint: Some("e.example".into()),
-            token: Some("t".into()),
-            namespace: Some("own".into()),
-            ..DiscoveryInputs::default()
-        };
-        assert_eq!(find(flags(), variables(), false), ["https://e.example", "t", "own", "no context"]);
-        assert_eq!(find(flags(), variables(), true), context);
-        let single = DiscoveryInputs { endpoint: None, ..variables() };
-        assert_eq!(find(flags(), single, false), ["https://team.example", "t", "own", "team"]);
-        let elsewhere = Flags { endpoint: Some("other.example".into()), ..flags() };
-        assert_eq!(
-            find(elsewhere, environment(), false),
-            ["https://other.example", "none", "team", "no context"]
-        );
-        let namespace = Flags { namespace: Some("flag".into()), token_file: Some("/flag".into()), ..flags() };
-        assert_eq!(find(namespace, environment(), true), ["https://team.example", "/flag", "flag", "team"]);
-    }
-
-    #[test]
-    fn context_without_a_token_is_called_without_one() {
-        let mut bare = selected(true);
-        let context = &mut bare.as_mut().unwrap().context;
-        (context.token, context.namespace) = (None, None);
-        let environment = DiscoveryInputs {
-            token: Some("of another".into()),
-            ca: Some("/nowhere".into()),
-            namespace: Some("own".into()),
-            ..DiscoveryInputs::default()
-        };
-        let config = Config { endpoint: None, ..config() };
-        let found = merge(&Flags::default(), environment, bare, config, None).unwrap();
-        assert_eq!((token(&found).as_str(), found.namespace.as_str()), ("none", "own"));
-    }
-
-    #[test]
-    fn missing_ca_file_is_an_error() {
-        let flags = Flags { ca: Some("/nowhere/ca.pem".into()), ..Flags::default() };
-        assert!(matches!(
-            merge(&flags, DiscoveryInputs::default(), None, Config::default(), None),
-            Err(Error::Read { .. })
-        ));
-    }
-}
+mod tests;

@@ -93,7 +93,7 @@ pub fn server(found: &Found) -> Vec<Check> {
     let named = || format!("from the context {}", found.context.as_deref().unwrap_or_default());
     let source = match found.origin {
         Origin::Context => &named(),
-        Origin::Flag => "from --endpoint",
+        Origin::Flag => "from --endpoint or --kube",
         Origin::Environment => "from ROTA_ENDPOINT",
         Origin::Config => "from the config file",
         Origin::Dev => "the `rota dev` on this machine",
@@ -112,7 +112,7 @@ pub fn server(found: &Found) -> Vec<Check> {
             Check::ok("token", "of the login of the context")
         }
         Token::Fixed(_) | Token::Renewed(_) => {
-            Check::ok("token", "from the environment, the context or the config file")
+            Check::ok("token", "from the environment, the context, the config file or the cluster")
         }
         Token::File(path) => token_file(path),
     });

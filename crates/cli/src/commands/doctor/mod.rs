@@ -14,7 +14,7 @@ use clap::Args;
 use rota_client::{Client, Options};
 use serde::Serialize;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::login;
 use crate::output::{Out, Paint, plain};
@@ -112,11 +112,9 @@ async fn run_all(globals: &Globals, findings: &mut Findings) -> io::Result<Exit>
     let found = match login::find(globals).await {
         Ok(found) => found,
         Err(error) => {
-            findings.report(vec![Check::fail(
-                "server",
-                error.to_string(),
-                "fix the file, or sign in again with `rota login`",
-            )])?;
+            let hint = error.downcast_ref::<Failure>().and_then(|failure| failure.hint.clone());
+            let hint = hint.unwrap_or_else(|| "fix the file, or sign in again with `rota login`".to_owned());
+            findings.report(vec![Check::fail("server", error.to_string(), hint)])?;
             return Ok(Exit::Failed);
         }
     };

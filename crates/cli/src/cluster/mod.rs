@@ -1,0 +1,104 @@
+//! Control planes in clusters, reached by the rights of a kubeconfig: finds the Service, reads certificates and token from the Secrets
+//! that its pods use, and forwards a port. Must not know commands, and never writes to the cluster.
+//!
+//! [`access`] has the address that flags and contexts name, [`control_plane`] what the cluster knows of it, [`forward`] the port.
+
+mod access;
+mod control_plane;
+mod forward;
+
+use std::error::Error as _;
+
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions};
+use rota_client::discover::Found;
+use rota_client::{Options, Token};
+
+pub use access::Access;
+use control_plane::{ControlPlane, Credentials};
+
+use crate::exit::{Exit, Failure};
+
+/// Returns a server with an address that a client can call: that of a control plane in a cluster becomes a forwarded port. It is
+/// forwarded for as long as the program runs.
+pub async fn reach(found: Found) -> anyhow::Result<Found> {
+    let Some(access) = Access::parse(&found.options.endpoint)? else { return Ok(found) };
+    let (client, namespace) = connect(access.context.as_deref()).await?;
+    let control_plane = ControlPlane::find(&client, &access, &namespace).await?;
+    let pod = control_plane.ready_pod(&client).await?;
+    let Options { token, ca, .. } = found.options;
+    let credentials = Credentials::of(&client, &pod);
+    let ca_pem = match ca {
+        Some(_) => None,
+        None => Some(credentials.authority().await?),
+    };
+    let token = match token {
+        Token::None => Token::Fixed(credentials.token().await?),
+        given => given,
+    };
+    let host = control_plane.host();
+    let in_cluster = Options::new(format!("https://{host}"));
+    let address = forward::start(client, control_plane, &pod).await?;
+    let options = Options {
+        token,
+        ca,
+        ca_pem,
+        tls_name: Some(host),
+        // That of a server elsewhere, which another replica may replace.
+        retry_for: in_cluster.retry_for,
+        ..Options::new(format!("https://{address}"))
+    };
+    // A namespace of the cluster is one of Rota.
+    let namespace = if found.namespace_given { found.namespace } else { namespace };
+    Ok(Found { options, namespace, ..found })
+}
+
+/// Whether a server is called through a forwarded port: its certificate has another name than its address.
+pub fn is_forwarded(options: &Options) -> bool {
+    options.tls_name.is_some()
+}
+
+/// Returns a client of the API server, and the namespace of its context.
+async fn connect(context: Option<&str>) -> anyhow::Result<(Client, String)> {
+    let unusable = |error: &dyn std::error::Error| {
+        let hint = "set KUBECONFIG to a file that kubectl can use; `kubectl config get-contexts` lists the contexts for --kube-context";
+        Failure::usage(format!("failed to use the kubeconfig: {error}")).hint(hint)
+    };
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let config = Config::from_kubeconfig(&options).await.map_err(|error| unusable(&error))?;
+    let namespace = config.default_namespace.clone();
+    let client = Client::try_from(config).map_err(|error| unusable(&error))?;
+    Ok((client, namespace))
+}
+
+/// Returns why a request to the API server failed: what was to be done, and the right that it needs, as `kubectl auth can-i` names it.
+fn failed(error: &kube::Error, action: &str, right: &str) -> Failure {
+    let (exit, cause, hint) = match error {
+        kube::Error::Api(status) if status.is_forbidden() => {
+            let hint = format!("check the rights of the kubeconfig's user: kubectl auth can-i {right}");
+            (Exit::Unreachable, status.message.clone(), hint)
+        }
+        kube::Error::Api(status) if status.code == 401 => {
+            let hint = "sign in to the cluster again, as for kubectl";
+            (Exit::Unreachable, status.message.clone(), hint.to_owned())
+        }
+        kube::Error::Api(status) if status.is_not_found() => {
+            let hint = "check the installation: helm list --all-namespaces";
+            (Exit::NotFound, status.message.clone(), hint.to_owned())
+        }
+        kube::Error::Api(status) => {
+            let hint = "compare with the same request of kubectl";
+            (Exit::Failed, status.message.clone(), hint.to_owned())
+        }
+        other => {
+            let deepest = std::iter::successors(other.source(), |source| source.source()).last();
+            let cause = deepest.map_or_else(|| other.to_string(), ToString::to_string);
+            (
+                Exit::Unreachable,
+                cause,
+                "check the connection to the cluster: kubectl get --raw /version".to_owned(),
+            )
+        }
+    };
+    Failure::new(exit, format!("failed to {action}: {cause}")).hint(hint)
+}
