@@ -96,6 +96,7 @@ mod tests {
     /// Calls about the control plane itself.
     const WITHOUT_SUBJECT: &[&str] = &[
         "GetSystemStatus",
+        "WatchSystemStatus",
         "GetDatabaseStatus",
         "ListBackgroundTasks",
         "GetLogFilter",

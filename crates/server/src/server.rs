@@ -233,6 +233,7 @@ impl Server {
         let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
         let attention = Arc::new(Attention::default());
         let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
+        let system = grpc::SystemReport::new(&store, &health, &metrics, &demand, options.replica);
         let (timer, due) = watch::channel(None);
         let mut applier = CommitApplier {
             health: Arc::clone(&health),
@@ -288,6 +289,7 @@ impl Server {
                 workflows,
                 history: history.clone(),
                 alerts: Arc::clone(&alerts),
+                system: Arc::clone(&system),
                 attention: Arc::clone(&attention),
                 approvals,
                 stop: stop.clone(),
@@ -333,12 +335,10 @@ impl Server {
             },
             admin: grpc::Admin {
                 store: store.clone(),
-                health: Arc::clone(&health),
-                metrics: Arc::clone(&metrics),
+                system,
                 demand,
                 history,
                 alerts,
-                replica: options.replica,
                 worker_tokens: grpc::TokenAdmin {
                     store: store.clone(),
                     tokens: worker_tokens.clone(),

@@ -126,7 +126,7 @@ async fn troubles_of_clusters_name_their_cause() -> Result<()> {
     setup.api.change(|cluster| cluster.mount("viewers", "of-viewers"));
     setup.rota(&here).await.success();
     let run = ["run", "--agent", "none", "--detach", "x", "--kube-namespace", "rota"];
-    setup.rota(&run).await.failed(5, &["role"]);
+    setup.rota(&run).await.failed(5, &["a viewer may not"]);
 
     setup.api.change(|cluster| cluster.forbid("/portforward"));
     setup.rota(&here).await.failed(5, &["forward a port", "--subresource=portforward"]);

@@ -2,11 +2,9 @@
 //! that takes none holds the feed up, which has its own bounds and then sends a resync.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use futures::{Stream, stream};
 use serde_json::{Map, Value, json};
-use tokio::time::{Interval, MissedTickBehavior, interval};
 use tonic::{Code, Status};
 
 use super::caller::{Caller, Command};
@@ -15,8 +13,6 @@ use crate::call::Inner;
 use crate::stream::Messages;
 use crate::{response, status};
 
-/// Interval at which the state of the control plane is read: it has no feed.
-const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// Entries of a page of what exists.
 const PAGE_SIZE: usize = 100;
 
@@ -37,7 +33,6 @@ struct Subscription<S> {
 enum Source {
     Closed,
     Feed(Messages),
-    Status(Interval, Value),
     Over,
 }
 
@@ -64,7 +59,6 @@ impl<S: Inner> Subscription<S> {
             // Lists follow the start of the feed, so that no change is between them.
             Source::Feed(_) if self.page.is_some() && self.list().is_some() => self.read_page().await,
             Source::Feed(_) => self.read_feed().await,
-            Source::Status(..) => self.read_status().await,
         };
         Some(sent.map_or_else(|status| self.end(status), |sent| (sent, None)))
     }
@@ -97,12 +91,7 @@ impl<S: Inner> Subscription<S> {
                 return Err(status::error("MESSAGE_INVALID", why, "subscribe without a token"));
             }
             Channel::Agents => format!("{parent}/agents:watch"),
-            Channel::System => {
-                let mut ticks = interval(STATUS_INTERVAL);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                self.source = Source::Status(ticks, Value::Null);
-                return Ok(message("subscribed", &self.id, Map::new()));
-            }
+            Channel::System => "/api/v1/system/status:watch".to_owned(),
         };
         let opened = self.caller.feed(feed);
         self.source = Source::Feed(opened.await?);
@@ -140,7 +129,10 @@ impl<S: Inner> Subscription<S> {
             let change = response::decode(&feed.output, next, |change| {
                 serde_json::to_value(change).map_err(|error| Box::new(Status::internal(error.to_string())))
             });
-            let Value::Object(change) = change.await? else { continue };
+            let Value::Object(mut change) = change.await? else { continue };
+            if self.wanted.channel == Channel::System {
+                change = Map::from_iter([("status".to_owned(), Value::Object(change))]);
+            }
             if self.wanted.channel == Channel::Agents
                 && let Some(sent) = self.agent(&change)
             {
@@ -174,22 +166,6 @@ impl<S: Inner> Subscription<S> {
             self.known.remove(deleted);
         }
         change.get("agent").and_then(name).is_some_and(|name| self.known.insert(name))
-    }
-
-    async fn read_status(&mut self) -> Result<Value, Box<Status>> {
-        loop {
-            let Source::Status(ticks, _) = &mut self.source else { return Err(ended()) };
-            ticks.tick().await;
-            let read = self.caller.one(Command::get("/api/v1/system/status".to_owned()));
-            let status = read.await?;
-            let state = json!([status["state"], status["causes"]]);
-            let Source::Status(_, last) = &mut self.source else { return Err(ended()) };
-            if *last != state {
-                *last = state;
-                let fields = Map::from_iter([("status".to_owned(), status)]);
-                return Ok(message("system_status", &self.id, fields));
-            }
-        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::artifacts::{self, Artifacts};
 use crate::attention::Attention;
 use crate::breakers::{self, Breakers};
 use crate::follow::{self, Follower};
+use crate::grpc::SystemReport;
 use crate::history::History;
 use crate::indexer;
 use crate::notify::Notifier;
@@ -78,6 +79,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) workflows: workflows::Driver,
     pub(crate) history: History,
     pub(crate) alerts: Arc<Alerts>,
+    pub(crate) system: Arc<SystemReport>,
     pub(crate) attention: Arc<Attention>,
     pub(crate) approvals: Arc<Approvals>,
     pub(crate) retention: Option<Duration>,
@@ -105,6 +107,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         workflows,
         history,
         alerts,
+        system,
         attention,
         approvals,
         retention,
@@ -145,6 +148,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         let attention = attention.run(&reader, stop.clone());
         let approvals = approvals.run(&reader, stop.clone());
         let memory = reader.overload().keep_measuring(stop.clone());
+        let system = system.run(stop.clone());
         tokio::join!(
             changes,
             agents.changed().run(of_agents),
@@ -153,7 +157,8 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
             held,
             attention,
             approvals,
-            memory
+            memory,
+            system
         );
     };
     BackgroundHandles(vec![

@@ -12,14 +12,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::answers::page;
+use super::system::SystemReport;
 use super::{BrowserSessionAdmin, Rotation, Storage, TokenAdmin};
 use crate::alerts::Alerts;
 use crate::clock::now;
 use crate::code_flow::CodeFlow;
 use crate::demand::Demand;
-use crate::health::{self, Health};
 use crate::history::History;
-use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::trust::auth::bearer_token;
 use crate::trust::people::{Namespaces, PeopleVerifier, PersonCall};
@@ -32,12 +31,10 @@ const MAX_FILTER: usize = 1024;
 
 pub(crate) struct Admin {
     pub(crate) store: StoreClient,
-    pub(crate) health: Arc<Health>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) system: Arc<SystemReport>,
     pub(crate) demand: Demand,
     pub(crate) history: History,
     pub(crate) alerts: Arc<Alerts>,
-    pub(crate) replica: String,
     pub(crate) worker_tokens: TokenAdmin,
     pub(crate) sign_in_codes: SignInCodes,
     pub(crate) browser_sessions: Arc<BrowserSessionAdmin>,
@@ -54,34 +51,25 @@ impl AdminService for Admin {
         &self,
         _: Request<v1::GetSystemStatusRequest>,
     ) -> Result<Response<v1::SystemStatus>, Status> {
-        let (check, causes) = self.health.diagnose().await;
-        let state = health::worst(&causes).to_wire();
-        let causes = causes.into_iter().map(|cause| v1::Cause {
-            code: cause.code.to_owned(),
-            message: cause.message,
-            hint: cause.hint,
-        });
-        Ok(Response::new(v1::SystemStatus {
-            state: state.into(),
-            causes: causes.collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            replica: self.replica.clone(),
-            start_time: Some(time::timestamp(self.health.started)),
-            store: Some(self.store(&check)),
-            counts: Some(self.counts(&check).await),
-            background_tasks: self.background_tasks(),
-            breakers: breaker::all(&self.demand.breakers),
-            replicas: self.replicas(&check).await,
-            // Last: callers compare it with their clock when the response arrives.
-            server_time: Some(time::timestamp(now())),
-        }))
+        Ok(Response::new(self.system.status().await))
+    }
+
+    type WatchSystemStatusStream = ReceiverStream<Result<v1::SystemStatus, Status>>;
+
+    async fn watch_system_status(
+        &self,
+        _: Request<v1::WatchSystemStatusRequest>,
+    ) -> Result<Response<Self::WatchSystemStatusStream>, Status> {
+        Ok(Response::new(self.system.watch(&self.storage.streams)))
     }
 
     async fn list_background_tasks(
         &self,
         _: Request<v1::ListBackgroundTasksRequest>,
     ) -> Result<Response<v1::ListBackgroundTasksResponse>, Status> {
-        Ok(Response::new(v1::ListBackgroundTasksResponse { background_tasks: self.background_tasks() }))
+        Ok(Response::new(v1::ListBackgroundTasksResponse {
+            background_tasks: self.system.background_tasks(),
+        }))
     }
 
     async fn get_log_filter(

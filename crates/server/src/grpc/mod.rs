@@ -52,6 +52,7 @@ pub(crate) use rotation::Rotation;
 pub(crate) use schedules::Schedules;
 pub(crate) use storage::Storage;
 pub(crate) use streams::Streams;
+pub(crate) use system::SystemReport;
 pub(crate) use tasks::Tasks;
 pub(crate) use templates::{Templates, template_at};
 pub(crate) use traced::root_trace;

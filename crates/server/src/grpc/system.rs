@@ -1,18 +1,132 @@
-//! What the control plane reports about itself: store, background tasks, replicas, counts.
+//! What the control plane reports about itself: store, background tasks, replicas, counts. Watchers share one look at it, and nothing is
+//! looked at while there are none.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_core::task::State as TaskState;
 use rota_proto::num;
 use rota_proto::v1::{self, BackgroundTaskState};
 use rota_telemetry::background_tasks;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
-use super::admin::Admin;
-use crate::health::{self, StoreCheck};
-use crate::wire::time;
+use super::streams::{Streams, send};
+use crate::clock::now;
+use crate::demand::Demand;
+use crate::health::{self, Cause, Health, StoreCheck};
+use crate::metrics::Metrics;
+use crate::store_client::StoreClient;
+use crate::wire::{breaker, time};
 
-impl Admin {
-    pub(super) fn store(&self, check: &StoreCheck) -> v1::StoreStatus {
+/// Time between looks while someone watches: a store that does not answer, or a task that hangs, reports nothing.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Messages that may wait for a watcher.
+const STREAM_BUFFER: usize = 1;
+
+/// Reports the state of this replica, to callers and to watchers.
+pub(crate) struct SystemReport {
+    store: StoreClient,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    demand: Demand,
+    replica: String,
+    /// Last look for the watchers; nothing while there are none. They are woken when state or causes have changed.
+    latest: watch::Sender<Option<Arc<v1::SystemStatus>>>,
+    /// Ends the pause without watchers.
+    watched: Notify,
+}
+
+impl SystemReport {
+    pub(crate) fn new(
+        store: &StoreClient,
+        health: &Arc<Health>,
+        metrics: &Arc<Metrics>,
+        demand: &Demand,
+        replica: String,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store: store.clone(),
+            health: Arc::clone(health),
+            metrics: Arc::clone(metrics),
+            demand: demand.clone(),
+            replica,
+            latest: watch::channel(None).0,
+            watched: Notify::new(),
+        })
+    }
+
+    /// Looks for the watchers, until `stop`.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
+        let look = async {
+            loop {
+                if self.latest.receiver_count() == 0 {
+                    self.latest.send_replace(None);
+                    self.watched.notified().await;
+                }
+                let status = Arc::new(self.status().await);
+                self.latest.send_if_modified(|last| {
+                    let is_same = |last: &Arc<v1::SystemStatus>| {
+                        (last.state, &last.causes) == (status.state, &status.causes)
+                    };
+                    let is_changed = !last.as_ref().is_some_and(is_same);
+                    // Also if nobody is woken: further watchers begin with the numbers of now.
+                    *last = Some(Arc::clone(&status));
+                    is_changed
+                });
+                tokio::time::sleep(WATCH_INTERVAL).await;
+            }
+        };
+        stop.run_until_cancelled(look).await;
+    }
+
+    /// Sends the state now, then whenever it or its causes have changed.
+    pub(super) fn watch(&self, streams: &Streams) -> ReceiverStream<Result<v1::SystemStatus, Status>> {
+        let mut latest = self.latest.subscribe();
+        self.watched.notify_one();
+        streams.serve("watch-system-status", STREAM_BUFFER, move |outbox| async move {
+            loop {
+                let status = latest.borrow_and_update().clone();
+                if let Some(status) = status {
+                    let server_time = Some(time::timestamp(now()));
+                    let status = v1::SystemStatus { server_time, ..v1::SystemStatus::clone(&status) };
+                    send(&outbox, status).await?;
+                }
+                let changed = latest.changed().await;
+                changed.map_err(|_| Status::unavailable("the control plane has stopped"))?;
+            }
+        })
+    }
+
+    pub(super) async fn status(&self) -> v1::SystemStatus {
+        let (check, causes) = self.health.diagnose().await;
+        let state = health::worst(&causes).to_wire();
+        let to_wire = |cause: Cause| v1::Cause {
+            code: cause.code.to_owned(),
+            message: cause.message,
+            hint: cause.hint,
+        };
+        v1::SystemStatus {
+            state: state.into(),
+            causes: causes.into_iter().map(to_wire).collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            replica: self.replica.clone(),
+            start_time: Some(time::timestamp(self.health.started)),
+            store: Some(self.store(&check)),
+            counts: Some(self.counts(&check).await),
+            background_tasks: self.background_tasks(),
+            breakers: breaker::all(&self.demand.breakers),
+            replicas: self.replicas(&check).await,
+            // Last: callers compare it with their clock when the response arrives.
+            server_time: Some(time::timestamp(now())),
+        }
+    }
+
+    fn store(&self, check: &StoreCheck) -> v1::StoreStatus {
         let health = &self.health;
         v1::StoreStatus {
             available: check.problem.is_none(),
@@ -48,7 +162,7 @@ impl Admin {
         self.health.background_tasks().into_iter().map(to_wire).collect()
     }
 
-    pub(super) async fn replicas(&self, check: &StoreCheck) -> Vec<v1::Replica> {
+    async fn replicas(&self, check: &StoreCheck) -> Vec<v1::Replica> {
         if check.problem.is_some() {
             return Vec::new();
         }
@@ -64,7 +178,7 @@ impl Admin {
         known.into_iter().map(to_wire).collect()
     }
 
-    pub(super) async fn counts(&self, check: &StoreCheck) -> v1::SystemCounts {
+    async fn counts(&self, check: &StoreCheck) -> v1::SystemCounts {
         let snapshot = self.demand.snapshot().await;
         let (workers, queues) = (&snapshot.view.workers, &snapshot.view.queues);
         let on_workers = self.metrics.on_workers();

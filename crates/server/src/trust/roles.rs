@@ -106,6 +106,7 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.ScheduleService/DeleteSchedule", OPERATORS_AND_DEVELOPERS),
     ("/rota.v1.ScheduleService/PreviewSchedule", VIEWERS),
     ("/rota.v1.AdminService/GetSystemStatus", OPERATORS_AND_VIEWERS),
+    ("/rota.v1.AdminService/WatchSystemStatus", VIEWERS),
     ("/rota.v1.AdminService/GetDatabaseStatus", OPERATORS_AND_VIEWERS),
     ("/rota.v1.AdminService/ListBackgroundTasks", OPERATORS_AND_VIEWERS),
     ("/rota.v1.AdminService/GetLogFilter", VIEWERS),
@@ -202,6 +203,7 @@ mod tests {
         (
             "rota.v1.AdminService",
             &[
+                "WatchSystemStatus",
                 "GetLogFilter",
                 "ListBudgets",
                 "ListAlerts",

@@ -77,6 +77,38 @@ async fn queued_demand(client: &Client) -> Result<Option<i64>> {
 }
 
 #[tokio::test]
+async fn open_breaker_reaches_all_watchers_of_the_status() -> Result<()> {
+    let cluster = start_cluster(1, Duration::from_secs(3600)).await?;
+    let client = cluster.client();
+    let _worker = cluster.worker("coder", "one", 1)?;
+    let request = v1::WatchSystemStatusRequest {};
+    let mut watchers = Vec::new();
+    for _ in 0..3 {
+        let mut watcher = client.admin().watch_system_status(request).await?.into_inner();
+        let first = watcher.message().await?.context("nothing came")?;
+        assert_eq!((first.state(), first.causes.len()), (SystemState::Healthy, 0));
+        watchers.push(watcher);
+    }
+    run_failing_task(client, "auth").await?;
+    for watcher in &mut watchers {
+        let next = watcher.message().await?.context("nothing came")?;
+        assert_eq!((next.state(), next.causes[0].code.as_str()), (SystemState::Degraded, "breaker_open"));
+    }
+    // A watcher that comes later begins with the state of then, also if nobody watched in between.
+    drop(watchers);
+    let reset = v1::ResetBreakerRequest { name: AGENT.into(), ..Default::default() };
+    client.reset_breaker(reset).await?;
+    let mut late = client.admin().watch_system_status(request).await?.into_inner();
+    let first = late.message().await?.context("nothing came")?;
+    let last = match first.state() {
+        SystemState::Healthy => first,
+        _ => late.message().await?.context("nothing came")?,
+    };
+    assert_eq!((last.state(), last.causes.len()), (SystemState::Healthy, 0));
+    Ok(())
+}
+
+#[tokio::test]
 async fn breaker_opens_reports_and_resets() -> Result<()> {
     let cluster = start_cluster(3, Duration::from_secs(3600)).await?;
     let client = cluster.client();
