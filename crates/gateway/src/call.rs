@@ -179,7 +179,8 @@ impl Gateway {
             true if content::is(&route.call.output()) => Form::Content,
             true => Form::Many(Format::of(&parts.headers)),
         };
-        let known_etag = parts.headers.get(header::IF_NONE_MATCH).filter(|_| parts.method.is_safe()).cloned();
+        let is_read = parts.method.is_safe() && etag::is_of_all(&route.call.output());
+        let known_etag = parts.headers.get(header::IF_NONE_MATCH).filter(|_| is_read).cloned();
         let call = Call { output: route.call.output(), form, known_etag };
 
         let mut headers = HeaderMap::new();

@@ -10,10 +10,17 @@ use crate::status::invalid;
 
 /// Field of a record that has its etag, and of requests that change it.
 const FIELD: &str = "etag";
+const TASK: &str = "rota.v1.Task";
 
 /// Whether messages of a type have an etag.
 pub(crate) fn has(message: &MessageDescriptor) -> bool {
     message.get_field_by_name(FIELD).is_some()
+}
+
+/// Whether the etag of a record is of all that readers wait for. That of a task is of what callers change: a reader with the same one
+/// would miss its end.
+pub(crate) fn is_of_all(message: &MessageDescriptor) -> bool {
+    has(message) && message.full_name() != TASK
 }
 
 /// Returns the etag of a record, as a header.

@@ -273,8 +273,9 @@ impl StoreClient {
         &self,
         namespace: Namespace,
         budget: spending::Budget,
+        expected: Option<spending::Budget>,
     ) -> Result<Arc<Account>, Status> {
-        let reply = self.one(Command::PutBudget { namespace, budget }).await?;
+        let reply = self.one(Command::PutBudget { namespace, budget, expected }).await?;
         expect_reply!(reply, Reply::Account(account) => account)
     }
 

@@ -53,10 +53,11 @@ pub enum Command {
         credential: CredentialId,
         how: CoolDownEnd,
     },
-    /// Sets the budget of a namespace.
+    /// Sets the budget of a namespace, if it is the expected one.
     PutBudget {
         namespace: Namespace,
         budget: spending::Budget,
+        expected: Option<spending::Budget>,
     },
     /// Replaces what an agent or a namespace has spent today and this month, where the books are wrong.
     CorrectAccount {
@@ -294,6 +295,8 @@ pub enum Refused {
     DocumentExists(DocumentKey),
     #[error("{0} was changed concurrently")]
     DocumentChanged(DocumentKey),
+    #[error("the budget has changed since it was read")]
+    BudgetChanged,
     #[error("the worker has a newer session")]
     Superseded,
     /// Another process has taken the worker's name while it was disconnected.

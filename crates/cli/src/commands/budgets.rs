@@ -138,7 +138,7 @@ impl CorrectSpending {
 impl SetBudget {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let budget = self.budget()?;
-        let request = SetNamespaceBudgetRequest { name: context.parent(false), budget };
+        let request = SetNamespaceBudgetRequest { name: context.parent(false), budget, ..Default::default() };
         let status = context.client.set_namespace_budget(request).await?.status.unwrap_or_default();
         if !context.out.is_human() {
             context.out.value(&status)?;

@@ -57,6 +57,12 @@ impl Task {
             Command::Update { priority, labels, desired, reason } => {
                 step.update(priority, labels, desired, reason)?;
             }
+            Command::UpdateAsRead { read, .. } if step.task.settings() != read => {
+                return Err(Rejected::Changed);
+            }
+            Command::UpdateAsRead { priority, labels, desired, reason, .. } => {
+                step.update(priority, labels, desired, reason)?;
+            }
             // An accepted answer may be repeated even after the task has ended.
             Command::GiveInput { request, payload, grant } => step.give_input(&request, payload, grant)?,
             // What has brought the budget there may have been the end of the task.

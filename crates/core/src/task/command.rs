@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{DependencyKey, Desired, EndedAttempt, Event, Limits, QueueWait, State, Stopping};
+use super::{DependencyKey, Desired, EndedAttempt, Event, Limits, QueueWait, Settings, State, Stopping};
 use crate::failure::Failure;
 use crate::quota::{CredentialId, ModelAccess};
 use crate::rank::Priority;
@@ -122,6 +122,14 @@ pub enum Command {
     Update {
         priority: Option<Priority>,
         /// The new labels; they replace all others.
+        labels: Option<BTreeMap<String, String>>,
+        desired: Option<Desired>,
+        reason: String,
+    },
+    /// As `Update`, for a caller who has read these settings: refused if another change came first.
+    UpdateAsRead {
+        read: Settings,
+        priority: Option<Priority>,
         labels: Option<BTreeMap<String, String>>,
         desired: Option<Desired>,
         reason: String,
@@ -342,4 +350,7 @@ pub enum Rejected {
     /// A cancelled task cannot be resumed.
     #[error("the task is being cancelled")]
     Cancelling,
+    /// Another caller has changed it first.
+    #[error("the task has changed since it was read")]
+    Changed,
 }

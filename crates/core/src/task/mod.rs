@@ -48,6 +48,7 @@ pub use parts::{Answered, Progress, Refusal, RuntimeSession};
 pub use release::Question;
 pub use state::{Desired, State};
 pub use storing::{MAX_STORING_TIME, Storing};
+pub use update::Settings;
 
 use crate::failure::Failure;
 use crate::quota::{CredentialId, QuotaWait};

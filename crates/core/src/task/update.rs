@@ -3,8 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::apply::Step;
-use super::{Body, CONFIRM_SLACK, Desired, Rejected, State};
+use super::{Body, CONFIRM_SLACK, Desired, Rejected, State, Task};
 use crate::rank::Priority;
+
+/// What callers change of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub priority: Priority,
+    pub labels: BTreeMap<String, String>,
+    pub desired: Desired,
+}
+
+impl Task {
+    /// Returns what callers may change.
+    pub fn settings(&self) -> Settings {
+        Settings { priority: self.priority, labels: self.labels.clone(), desired: self.desired }
+    }
+}
 
 impl Step<'_> {
     pub(super) fn update(

@@ -106,7 +106,8 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
         }));
     }
     for (name, of, is_read) in [("If-Match", &input, false), ("If-None-Match", &call.output(), true)] {
-        if etag::has(of) && !call.is_server_streaming() && (route.method == http::Method::GET) == is_read {
+        let is_used = if is_read { etag::is_of_all(of) } else { etag::has(of) };
+        if is_used && !call.is_server_streaming() && (route.method == http::Method::GET) == is_read {
             let description = match is_read {
                 true => "`ETag` of the record that the caller has: if it is unchanged, the response is 304.",
                 false => {
@@ -136,7 +137,11 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
     });
     let errors = [
         (etag::has(&input) && route.method != http::Method::GET, "412", "The record has another etag."),
-        (etag::has(&call.output()) && route.method == http::Method::GET, "304", "The caller has the record."),
+        (
+            etag::is_of_all(&call.output()) && route.method == http::Method::GET,
+            "304",
+            "The caller has the record.",
+        ),
     ];
     for (_, code, description) in errors.iter().filter(|(is_possible, ..)| *is_possible) {
         operation["responses"][code] = json!({ "description": description });

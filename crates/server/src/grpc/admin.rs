@@ -24,7 +24,7 @@ use crate::trust::auth::bearer_token;
 use crate::trust::people::{Namespaces, PeopleVerifier, PersonCall};
 use crate::trust::sign_in::{self, SignInCodes};
 use crate::wire::status::{error, hinted, invalid, refused};
-use crate::wire::{breaker, budget, names as wire, time};
+use crate::wire::{breaker, budget, etag, names as wire, time};
 
 /// Longest log filter that is accepted.
 const MAX_FILTER: usize = 1024;
@@ -207,7 +207,8 @@ impl AdminService for Admin {
         let request = request.into_inner();
         let namespace = wire::parent("name", &request.name)?;
         let budget = budget::check("budget", request.budget.as_ref())?;
-        let account = self.store.put_budget(namespace.clone(), budget).await?;
+        let expected = etag::expected_budget(&request.etag)?;
+        let account = self.store.put_budget(namespace.clone(), budget, expected).await?;
         tracing::info!(%namespace, ?budget, "the budget of a namespace was set");
         let (_, reserved) = self.demand.agents.accounts().get_or_new(&(namespace, Scope::Namespace));
         let status = Some(budget::status(&account, &budget, reserved, now()));

@@ -37,6 +37,7 @@ mod tasks;
 mod templates;
 mod threads;
 pub(crate) mod traced;
+mod update_task;
 mod watch_agents;
 mod worker_tokens;
 mod workflows;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::rank::Priority;
 use rota_core::task::{self, Desired};
 use rota_proto::labels::{CLUSTER, REPLAYED};
 use rota_proto::v1::task_service_server::TaskService;
@@ -18,6 +17,7 @@ use super::explain::Explainer;
 use super::input::Inputs;
 use super::streams::{Boxed, Streams};
 use super::traced::trace;
+use super::update_task::{as_read, cancels_only, changes};
 use super::{change, export_tasks, feed, follow, list_tasks, log_text, search_log, search_tasks, threads};
 use crate::attention::Attention;
 use crate::creation::{Creator, Prepared, Scope, managed};
@@ -25,7 +25,7 @@ use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::trust::people::PersonCall;
 use crate::wire::status::{error, invalid};
-use crate::wire::{agent, check, names, task as wire};
+use crate::wire::{agent, check, etag, names, task as wire};
 
 const MAX_BATCH: usize = 1000;
 
@@ -101,48 +101,6 @@ impl Tasks {
         }
         Ok(prepared)
     }
-}
-
-/// Returns the command for the fields that an update names.
-fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Command, Status> {
-    let paths = request.update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
-    if paths.is_empty() {
-        return Err(invalid("update_mask", "must name at least one of priority, labels, desired_state"));
-    }
-    let (mut priority, mut labels, mut desired) = (None, None, None);
-    for path in paths {
-        match path.as_str() {
-            "priority" => {
-                let value = given.priority.map_or(Some(Priority::NORMAL), Priority::new);
-                priority = Some(value.ok_or_else(|| invalid("task.priority", "must be from 0 to 10"))?);
-            }
-            "labels" => {
-                check::labels("task.labels", &given.labels)?;
-                labels = Some(given.labels.clone());
-            }
-            "desired_state" | "desiredState" => {
-                let wanted = v1::DesiredState::try_from(given.desired_state)
-                    .map_err(|_| invalid("task.desired_state", "is not a known state"))?;
-                desired = Some(wire::from_desired(wanted));
-            }
-            other => {
-                let why = format!(
-                    "{:?} cannot be updated; priority, labels and desired_state can",
-                    check::shorten(other)
-                );
-                return Err(invalid("update_mask", why));
-            }
-        }
-    }
-    Ok(task::Command::Update { priority, labels, desired, reason: String::new() })
-}
-
-/// Returns whether a change is a cancellation, which stands from any caller.
-fn cancels_only(command: &task::Command) -> bool {
-    matches!(
-        command,
-        task::Command::Update { priority: None, labels: None, desired: Some(Desired::Cancelled), .. }
-    )
 }
 
 #[tonic::async_trait]
@@ -286,6 +244,8 @@ impl TaskService for Tasks {
         if let task::Command::Update { labels: Some(labels), .. } = &mut command {
             kinds::keep_label(labels, &old.labels);
         }
+        etag::check(&request.etag, Some(&etag::of_task(&old)))?;
+        let command = as_read(&request.etag, &old, command);
         let (record, _) = self.store.command(namespace, old.id, command, request.validate_only).await?;
         self.whole(&record).await.map(Response::new)
     }

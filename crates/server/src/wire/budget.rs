@@ -6,7 +6,7 @@ use rota_proto::{names, v1};
 use tonic::Status;
 
 use super::status::invalid;
-use super::time;
+use super::{etag, time};
 
 /// Validates a budget. Limits of zero limit nothing.
 pub(crate) fn check(field: &str, given: Option<&v1::Budget>) -> Result<Budget, Status> {
@@ -64,5 +64,10 @@ pub(crate) fn status(account: &Account, budget: &Budget, reserved: i64, now: Tim
         reserved_micro_usd: reserved,
         usual_micro_usd: account.usual,
         exhausted_until: full.map(|period| time::timestamp(period.end(now))),
+        etag: match &account.scope {
+            Scope::Namespace => etag::of_budget(budget),
+            // That of an agent is a part of its record.
+            Scope::Agent(_) | Scope::Workflow(_) => String::new(),
+        },
     }
 }

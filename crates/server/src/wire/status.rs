@@ -308,6 +308,11 @@ pub(crate) fn reused(task: impl std::fmt::Display, fields: &[String]) -> Status 
     with("IDEMPOTENCY_KEY_CONFLICT", message, details)
 }
 
+/// Returns the refusal of a change by a caller who has read an older record.
+pub(crate) fn etag_mismatch(message: String) -> Status {
+    hinted("ETAG_MISMATCH", message, "read it, then repeat the change")
+}
+
 /// Converts a refusal of the store.
 pub(crate) fn refused(refused: Refused) -> Status {
     let reason = match &refused {
@@ -318,6 +323,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
             Rejected::Final(_) => "TASK_ENDED",
             Rejected::State(_) => "TASK_STATE_CONFLICT",
             Rejected::Cancelling => "TASK_CANCELLING",
+            Rejected::Changed => return etag_mismatch(refused.to_string()),
             Rejected::NoSuchQuestion(_) => "INPUT_REQUEST_NOT_FOUND",
             Rejected::TooMany(_) => "LIMIT_REACHED",
             Rejected::UnknownFence(_) | Rejected::Gap { .. } => "PROTOCOL_VIOLATION",
@@ -360,6 +366,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
             }
         },
         Refused::DocumentChanged(_) => "CONCURRENT_CHANGE",
+        Refused::BudgetChanged => return etag_mismatch(refused.to_string()),
         Refused::Corrupt { .. } => "STORE_CORRUPT",
         Refused::KeyOutlived(_) => "IDEMPOTENCY_KEY_EXPIRED",
         Refused::NoWorkflow(_) => "WORKFLOW_NOT_FOUND",

@@ -8,7 +8,7 @@ use rota_proto::num;
 use rota_proto::{names, v1};
 use rota_telemetry::trace::hex;
 
-use super::{event, failure, time};
+use super::{etag, event, failure, time};
 
 pub(crate) fn desired(desired: Desired) -> v1::DesiredState {
     match desired {
@@ -52,6 +52,7 @@ pub(crate) fn to_wire(task: &Task, payload: Option<&Bytes>, result: Option<&Byte
                 compensates: step.round == rota_core::workflow::COMPENSATION,
             })
         }),
+        etag: etag::of_task(task),
     }
 }
 

@@ -25,7 +25,9 @@ async fn limit(client: &Client, budget: v1::Budget) -> Result<()> {
 
 async fn limit_namespace(client: &Client, budget: Option<v1::Budget>) -> Result<v1::BudgetStatus> {
     let name = "namespaces/default".to_owned();
-    let set = client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name, budget }).await?;
+    let set = client
+        .set_namespace_budget(v1::SetNamespaceBudgetRequest { name, budget, ..Default::default() })
+        .await?;
     Ok(set.status.unwrap_or_default())
 }
 

@@ -64,7 +64,13 @@ async fn exhausted_budget_is_an_alert() -> Result<()> {
     let client = cluster.client();
     let budget = Some(v1::Budget { daily_micro_usd: 100, ..Default::default() });
     let name = "namespaces/default".to_owned();
-    client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name: name.clone(), budget }).await?;
+    client
+        .set_namespace_budget(v1::SetNamespaceBudgetRequest {
+            name: name.clone(),
+            budget,
+            ..Default::default()
+        })
+        .await?;
     assert_eq!(alerts(&cluster, "default").await?, []);
     let spent_today_micro_usd = Some(100);
     let request =
@@ -73,7 +79,7 @@ async fn exhausted_budget_is_an_alert() -> Result<()> {
     let alert = until(&cluster, &["budget_exhausted"]).await?.pop().context("no alert")?;
     assert_eq!(alert.subject, name);
     assert_eq!(alerts(&cluster, "other").await?, []);
-    client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name, budget: None }).await?;
+    client.set_namespace_budget(v1::SetNamespaceBudgetRequest { name, ..Default::default() }).await?;
     until(&cluster, &[]).await?;
     Ok(())
 }

@@ -142,3 +142,77 @@ async fn one_of_concurrent_changes_wins() -> Result<()> {
     assert!(lost.map(|error: &Error| error.reason.as_deref()).all(|reason| reason == Some("ETAG_MISMATCH")));
     Ok(())
 }
+
+#[tokio::test]
+async fn changes_of_tasks_depend_on_what_was_read() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    let name = tasks::create(client, tasks::task("missing")).await?.name;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{}/api/v1/{name}", cluster.addr());
+    let read = || http.get(&url);
+    let change = |field: &str, value: Value| {
+        http.patch(format!("{url}?updateMask={field}")).json(&json!({ field: value }))
+    };
+    let first = send(read()).await?.1.context("no etag")?;
+    let (status, second, _) = send(change("priority", json!(8)).header("if-match", &first)).await?;
+    let second = second.context("no etag")?;
+    assert!(status == StatusCode::OK && second != first, "{status}");
+    for late in [change("priority", json!(2)), change("labels", json!({ "a": "b" }))] {
+        let (status, _, reason) = send(late.header("if-match", &first)).await?;
+        assert_eq!((status, reason.as_str()), (StatusCode::PRECONDITION_FAILED, "ETAG_MISMATCH"));
+    }
+    assert_eq!(tasks::get(client, &name).await?.priority, Some(8));
+    assert_eq!(send(change("priority", json!(3)).header("if-match", "*")).await?.0, StatusCode::OK);
+    // Its state is not part of it: who waits for the end reads all of it each time.
+    let etag = send(read()).await?.1.context("no etag")?;
+    assert_eq!(send(read().header("if-none-match", &etag)).await?.0, StatusCode::OK);
+
+    // Of concurrent changes one wins, also if all were checked before the first was committed.
+    let etag = tasks::get(client, &name).await?.etag;
+    let change = |priority: i32| {
+        client.update_task(v1::UpdateTaskRequest {
+            task: Some(v1::Task { name: name.clone(), priority: Some(priority), ..Default::default() }),
+            update_mask: Some(pbjson_types::FieldMask { paths: vec!["priority".to_owned()] }),
+            etag: etag.clone(),
+            ..Default::default()
+        })
+    };
+    let answers = futures::future::join_all((4..10).map(change)).await;
+    let reasons = answers.iter().filter_map(|answer| answer.as_ref().err());
+    let reasons: Vec<_> = reasons.map(|error: &Error| error.reason.as_deref()).collect();
+    assert_eq!(reasons, [Some("ETAG_MISMATCH"); 5]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_of_budgets_depend_on_what_was_read() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client();
+    let set = async |daily_micro_usd: i64, etag: &str| {
+        let budget = Some(v1::Budget { daily_micro_usd, ..Default::default() });
+        let name = "namespaces/default".to_owned();
+        let request = v1::SetNamespaceBudgetRequest { name, budget, etag: etag.to_owned() };
+        client.set_namespace_budget(request).await.map(|set| set.status.unwrap_or_default().etag)
+    };
+    let first = set(1000, "").await?;
+    let listed = client
+        .list_budgets(v1::ListBudgetsRequest { parent: "namespaces/-".to_owned(), ..Default::default() })
+        .await?;
+    assert_eq!(listed.budgets.iter().map(|budget| &budget.etag).collect::<Vec<_>>(), [&first]);
+    let second = set(2000, &first).await?;
+    for late in [set(3000, &first).await, set(3000, "something else").await] {
+        assert_eq!(late.unwrap_err().reason.as_deref(), Some("ETAG_MISMATCH"));
+    }
+    set(2000, "*").await?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let put = |daily: i64| {
+        let url = format!("http://{}/api/v1/namespaces/default/budget", cluster.addr());
+        http.put(url).json(&json!({ "dailyMicroUsd": daily.to_string() }))
+    };
+    let quoted = format!("\"{second}\"");
+    assert_eq!(send(put(4000).header("if-match", &quoted)).await?.0, StatusCode::OK);
+    let (status, _, reason) = send(put(5000).header("if-match", &quoted)).await?;
+    assert_eq!((status, reason.as_str()), (StatusCode::PRECONDITION_FAILED, "ETAG_MISMATCH"));
+    Ok(())
+}

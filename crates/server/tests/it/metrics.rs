@@ -210,7 +210,7 @@ async fn assert_names(cluster: &Cluster) -> Result<()> {
     tasks::create(cluster.client(), tasks::task("idle")).await?;
     let (name, budget) =
         ("namespaces/default".to_owned(), v1::Budget { daily_micro_usd: 1, ..Default::default() });
-    let budget = v1::SetNamespaceBudgetRequest { name, budget: Some(budget) };
+    let budget = v1::SetNamespaceBudgetRequest { name, budget: Some(budget), ..Default::default() };
     cluster.client().set_namespace_budget(budget).await?;
     expect_lines(cluster, &[r#"rota_queue_tasks{namespace="default",agent="idle"} 1"#]).await?;
     let (kind, plain) = fetch_page(cluster, "*/*").await?;

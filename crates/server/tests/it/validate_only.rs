@@ -111,6 +111,7 @@ async fn assert_validation_matches(backend: Backend) -> Result<()> {
         task: Some(changed),
         update_mask: Some(pbjson_types::FieldMask { paths: vec!["priority".into()] }),
         validate_only: true,
+        ..Default::default()
     };
     assert_eq!(client.update_task(update).await?.priority, Some(9));
     assert_eq!(tasks::get(client, &made.name).await?, made);

@@ -299,7 +299,7 @@ pub async fn wake_up_gives_what_there_is_room_for(t: &mut Harness) {
     assert_eq!(wait_of(t, ids[1499]).await, Some(Scope::Namespace));
     t.commits.clear();
     // Room for two, as their agent shows.
-    let raised = Command::PutBudget { namespace: namespace("n"), budget: monthly(350) };
+    let raised = Command::PutBudget { namespace: namespace("n"), budget: monthly(350), expected: None };
     let wanted = Claim {
         namespace: namespace("n"),
         worker: worker.clone(),

@@ -25,7 +25,7 @@ pub(super) async fn limit_agent(t: &mut Harness, budget: Budget) {
 }
 
 pub(super) async fn limit_namespace(t: &mut Harness, budget: Budget) {
-    match t.one(Command::PutBudget { namespace: namespace("n"), budget }).await {
+    match t.one(Command::PutBudget { namespace: namespace("n"), budget, expected: None }).await {
         Ok(Reply::Account(account)) => assert_eq!(account.budget, budget),
         other => panic!("no account: {other:?}"),
     }

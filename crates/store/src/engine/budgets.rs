@@ -12,7 +12,7 @@ use rota_core::workflow;
 use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{AccountChange, AccountKey, Backend, Error, Load, Reply, WaitKey, WaitsKey};
+use crate::{AccountChange, AccountKey, Backend, Error, Load, Refused, Reply, WaitKey, WaitsKey};
 
 /// Tasks on workers that are stopped when a limit is reached. Further ones are stopped by their own next report.
 const MAX_STOPPED: usize = 256;
@@ -299,13 +299,23 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Sets the budget of a namespace.
-    pub(super) fn put_budget(&mut self, namespace: Namespace, budget: Budget, now: Timestamp) -> Answer {
+    pub(super) fn put_budget(
+        &mut self,
+        namespace: Namespace,
+        budget: Budget,
+        expected: Option<Budget>,
+        now: Timestamp,
+    ) -> Result<Answer, Refused> {
         let id = (namespace, Scope::Namespace);
-        if self.budget(&id) != budget {
+        let current = self.budget(&id);
+        if expected.is_some_and(|expected| expected != current) {
+            return Err(Refused::BudgetChanged);
+        }
+        if current != budget {
             self.account_mut(&id).budget = budget;
             self.budget_changed(&id, now);
         }
-        Reply::Account(self.account_or_new(&id)).into()
+        Ok(Reply::Account(self.account_or_new(&id)).into())
     }
 
     /// Replaces what an account has spent today and this month, and lets continue what waits for its budget.

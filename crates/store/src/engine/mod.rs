@@ -254,7 +254,9 @@ impl<B: Backend> Engine<B> {
             Command::CorrectAccount { namespace, scope, today, this_month } => {
                 Ok(Ok(self.correct_account((namespace, scope), [today, this_month], now)))
             }
-            Command::PutBudget { namespace, budget } => Ok(Ok(self.put_budget(namespace, budget, now))),
+            Command::PutBudget { namespace, budget, expected } => {
+                Ok(self.put_budget(namespace, budget, expected, now))
+            }
             Command::Prune(prune) => self.prune(prune, now),
             Command::Workflow(command) => self.workflow_command(*command, now),
             Command::PutDocument(put) => self.put_document(put, now),

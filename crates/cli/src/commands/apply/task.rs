@@ -104,7 +104,12 @@ async fn finish(
         return Ok(applied(Outcome::Unchanged, paths, task));
     }
     let mask = Some(FieldMask { paths: paths.clone() });
-    let update = UpdateTaskRequest { task: Some(task), update_mask: mask, validate_only: dry_run };
+    let update = UpdateTaskRequest {
+        task: Some(task),
+        update_mask: mask,
+        validate_only: dry_run,
+        ..Default::default()
+    };
     let task = context.client.update_task(update).await.with_context(|| error_context(request))?;
     Ok(applied(Outcome::Configured, paths, task))
 }

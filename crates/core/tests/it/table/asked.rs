@@ -5,7 +5,7 @@ use rota_core::quota::{CredentialId, ModelAccess};
 use rota_core::rank::Priority;
 use rota_core::spending::{BudgetWait, Scope};
 use rota_core::task::{
-    AttemptRef, Command, Completion, DependencyKey, Desired, EventEffect, Limits, Loss, State,
+    AttemptRef, Command, Completion, DependencyKey, Desired, EventEffect, Limits, Loss, Settings, State,
 };
 use rota_core::{Epoch, Fence};
 
@@ -22,7 +22,7 @@ pub(super) struct Asked {
     pub(super) command: Box<dyn Fn(&mut Harness) -> Command>,
 }
 
-pub(super) const KINDS: [&str; 28] = [
+pub(super) const KINDS: [&str; 29] = [
     "Accept",
     "Acknowledge",
     "AddChild",
@@ -49,6 +49,7 @@ pub(super) const KINDS: [&str; 28] = [
     "ThreadPassedOn",
     "Tick",
     "Update",
+    "UpdateAsRead",
     "UseModel",
     "WarnOfBudget",
 ];
@@ -77,6 +78,7 @@ pub(super) fn kind(command: &Command) -> &'static str {
         Command::Tick { .. } => "Tick",
         Command::ClockJumped { .. } => "ClockJumped",
         Command::Update { .. } => "Update",
+        Command::UpdateAsRead { .. } => "UpdateAsRead",
         Command::GiveInput { .. } => "GiveInput",
         Command::DependencyFound { .. } => "DependencyFound",
         Command::DependencyEnded { .. } => "DependencyEnded",
@@ -244,6 +246,17 @@ fn callers(list: &mut Vec<Asked>) {
     list.push(asked("run", false, |_| update(Desired::Run)));
     list.push(asked("cancel", false, |_| update(Desired::Cancelled)));
     list.push(asked("no difference", false, move |_| change(Some(Priority::NORMAL), None)));
+    let as_read = |read| Command::UpdateAsRead {
+        read,
+        priority: Some(Priority::HIGH),
+        labels: None,
+        desired: None,
+        reason: String::new(),
+    };
+    list.push(asked("of these settings", false, move |harness| as_read(harness.task.settings())));
+    list.push(asked("of other settings", false, move |harness| {
+        as_read(Settings { priority: Priority::LOW, ..harness.task.settings() })
+    }));
     list.push(asked("unsolicited", false, |_| answer("")));
     list.push(asked("answers an open request", false, |_| answer("q1")));
     list.push(asked("answers no request", false, |_| answer("q9")));

@@ -42,6 +42,7 @@ fn refusal(refused: &Rejected) -> &'static str {
         Rejected::NoSuchQuestion(_) => "✗ request",
         Rejected::TooMany(_) => "✗ too many",
         Rejected::Cancelling => "✗ cancelling",
+        Rejected::Changed => "✗ changed",
     }
 }
 
