@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 /// Port of an endpoint without one.
 const DEFAULT_PORT: u16 = 443;
 
-/// Trusted certificates, in PEM.
+/// PEM certificates that a connection trusts.
 #[derive(Debug, Clone)]
 pub(crate) enum Authority {
     File(PathBuf),

@@ -18,6 +18,24 @@ use crate::{RELEASE, client};
 /// Time limit for forwarding a port.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Returns `rota` with whitespace-separated arguments.
+fn program(line: &str) -> Command {
+    let program =
+        rota_telemetry::env::var_os("ROTA_BIN").map_or_else(|| PathBuf::from("rota"), PathBuf::from);
+    let mut command = Command::new(program);
+    command.args(line.split_whitespace());
+    command
+}
+
+/// Runs `rota` with whitespace-separated arguments and the kubeconfig alone.
+pub async fn rota_with_kubeconfig(line: &str) -> Output {
+    let mut command = program(line);
+    for variable in ["ROTA_ENDPOINT", "ROTA_CA", "ROTA_TOKEN", "ROTA_TOKEN_FILE", "ROTA_CONTEXT_NAME"] {
+        command.env_remove(variable);
+    }
+    finish(&format!("rota {line}"), command, "").await
+}
+
 /// Forwarded port of the control plane with credentials.
 #[derive(Debug)]
 pub struct Control {
@@ -76,11 +94,8 @@ impl Control {
 
     /// Runs `rota` with whitespace-separated arguments.
     pub async fn rota(&self, line: &str) -> Output {
-        let program =
-            rota_telemetry::env::var_os("ROTA_BIN").map_or_else(|| PathBuf::from("rota"), PathBuf::from);
-        let mut command = Command::new(program);
+        let mut command = program(line);
         command
-            .args(line.split_whitespace())
             .env("ROTA_ENDPOINT", format!("https://localhost:{}", self.port))
             .env("ROTA_CA", self.folder.path().join("ca.crt"))
             .env("ROTA_TOKEN_FILE", self.folder.path().join("token"));

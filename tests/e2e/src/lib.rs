@@ -16,7 +16,7 @@ mod usage;
 
 pub use audit::{Audit, Call};
 pub use command::{Output, run, run_with};
-pub use control::Control;
+pub use control::{Control, rota_with_kubeconfig};
 pub use model::MODEL;
 pub use outage::Outage;
 pub use pod_watch::{PodWatch, is_active, startup_seconds};

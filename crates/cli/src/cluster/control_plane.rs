@@ -25,9 +25,8 @@ const VIEWERS: &str = "viewers";
 pub(super) struct ControlPlane {
     name: String,
     namespace: String,
-    /// Selector of the pods.
     selector: String,
-    /// Port of the pods.
+    /// Port in the pods, by number or by its name there.
     port: IntOrString,
 }
 

@@ -1,4 +1,4 @@
-//! A port of this machine that is forwarded to a pod of a control plane, as `kubectl port-forward` does. Each connection goes to a pod
+//! A port of this machine that is forwarded to a pod of a control plane, as `kubectl port-forward` does. Each connection ends at a pod
 //! that is ready when it is opened, so that a client can connect again after a pod was replaced.
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -74,7 +74,7 @@ impl SystemReport {
                         (last.state, &last.causes) == (status.state, &status.causes)
                     };
                     let is_changed = !last.as_ref().is_some_and(is_same);
-                    // Also if nobody is woken: further watchers begin with the numbers of now.
+                    // Also without a wake-up: further watchers begin with the numbers of now.
                     *last = Some(Arc::clone(&status));
                     is_changed
                 });

@@ -6,7 +6,7 @@ use rota_proto::v1;
 use tonic::Status;
 
 use crate::wire::status::invalid;
-use crate::wire::{check, task as wire};
+use crate::wire::{check, etag, task as wire};
 
 /// Returns the command for the fields that an update names.
 pub(super) fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Result<task::Command, Status> {
@@ -45,7 +45,7 @@ pub(super) fn changes(request: &v1::UpdateTaskRequest, given: &v1::Task) -> Resu
 /// Returns an update that depends on the settings of the task whose etag was checked, inside its commit.
 pub(super) fn as_read(given: &str, old: &Task, command: task::Command) -> task::Command {
     match command {
-        task::Command::Update { priority, labels, desired, reason } if !given.is_empty() => {
+        task::Command::Update { priority, labels, desired, reason } if etag::is_specific(given) => {
             task::Command::UpdateAsRead { read: old.settings(), priority, labels, desired, reason }
         }
         other => other,

@@ -35,9 +35,14 @@ pub(crate) fn of_budget(budget: &Budget) -> String {
     format!("{:x}-{:x}-{refuses}", budget.daily.unwrap_or_default(), budget.monthly.unwrap_or_default())
 }
 
+/// Whether an etag of a request stands for one state of a record.
+pub(crate) fn is_specific(given: &str) -> bool {
+    !given.is_empty() && given != ANY
+}
+
 /// Returns the budget that a change with an etag depends on.
 pub(crate) fn expected_budget(given: &str) -> Result<Option<Budget>, Status> {
-    if given.is_empty() || given == ANY {
+    if !is_specific(given) {
         return Ok(None);
     }
     let parts: Result<Vec<_>, _> = given.split('-').map(|part| i64::from_str_radix(part, 16)).collect();

@@ -94,7 +94,7 @@ async fn open_breaker_reaches_all_watchers_of_the_status() -> Result<()> {
         let next = watcher.message().await?.context("nothing came")?;
         assert_eq!((next.state(), next.causes[0].code.as_str()), (SystemState::Degraded, "breaker_open"));
     }
-    // A watcher that comes later begins with the state of then, also if nobody watched in between.
+    // A watcher that comes later begins with the state of then, also after a pause without watchers.
     drop(watchers);
     let reset = v1::ResetBreakerRequest { name: AGENT.into(), ..Default::default() };
     client.reset_breaker(reset).await?;

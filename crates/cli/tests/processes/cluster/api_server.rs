@@ -19,7 +19,6 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// Port that pods name.
 const PORT: u16 = 7420;
 
 /// Objects of a cluster, and what its user may not do.
@@ -130,7 +129,6 @@ fn listed(kind: &str, objects: &[Value], namespace: Option<&str>, query: &str) -
     Answer::Object(200, json!({ "kind": kind, "apiVersion": "v1", "metadata": {}, "items": items }))
 }
 
-/// A running API server.
 pub(super) struct ApiServer {
     addr: SocketAddr,
     cluster: Arc<Mutex<Cluster>>,

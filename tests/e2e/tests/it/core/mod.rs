@@ -1,5 +1,6 @@
-//! Core group: installation, admission, scaling, isolation, deletion, failed starts, workflows.
+//! Core group: access, installation, admission, scaling, isolation, deletion, failed starts, workflows.
 
+mod access;
 mod admission;
 mod deletion;
 mod install;
