@@ -59,6 +59,7 @@ Meaning of a cell:
 | ✗ gap | rejected: reports are missing |
 | ✗ request | rejected: no such input request is open |
 | ✗ cancelling | rejected: the task is being cancelled |
+| ✗ changed | rejected: the settings are not the ones that the caller has read |
 
 A report counts only with the live **fence**, from the worker that received it, in that worker's current session. The
 fence of an attempt that has ended is called live here too, since its worker cannot know better. All tasks of this table
