@@ -4,6 +4,7 @@
 //!
 //! - **Clients** (`run`, `apply`, `get`, `watch`, `top`, …) call a server. They share [`context::Context`]: client,
 //!   namespace, output.
+//!   [`cluster`] finds that of a kubeconfig for them.
 //! - **Components** (`server`, `worker`, `operator`, `dev`) run until they are stopped. Their settings are declared in the
 //!   crate that owns the component; `rota-settings` merges file, environment and flags, and [`config`] loads them.
 //! - **Local commands** (`doctor`, `bench`, `completion`, `version`) need no server, or report why there is none.
