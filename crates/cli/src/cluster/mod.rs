@@ -7,7 +7,6 @@ mod access;
 mod control_plane;
 mod forward;
 
-use std::error::Error as _;
 
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions};
@@ -91,13 +90,12 @@ fn failed(error: &kube::Error, action: &str, right: &str) -> Failure {
             (Exit::Failed, status.message.clone(), hint.to_owned())
         }
         other => {
-            let deepest = std::iter::successors(other.source(), |source| source.source()).last();
-            let cause = deepest.map_or_else(|| other.to_string(), ToString::to_string);
-            (
-                Exit::Unreachable,
-                cause,
-                "check the connection to the cluster: kubectl get --raw /version".to_owned(),
-            )
+            let mut deepest: &dyn std::error::Error = other;
+            while let Some(source) = deepest.source() {
+                deepest = source;
+            }
+            let hint = "check the connection to the cluster: kubectl get --raw /version";
+            (Exit::Unreachable, deepest.to_string(), hint.to_owned())
         }
     };
     Failure::new(exit, format!("failed to {action}: {cause}")).hint(hint)

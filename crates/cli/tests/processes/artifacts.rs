@@ -328,7 +328,7 @@ async fn starts_no_agent_in_vain(fixture: &Fixture, client: &Client) -> Result<(
     assert!(failure.message.contains("no attempt is started"), "{failure:?}");
     assert!(failure.of_storage && failure.hint.contains("rota admin prune"), "{failure:?}");
     // Not before parts can have become free.
-    assert!(failure.retry_after.unwrap().seconds >= 600, "{failure:?}");
+    assert!(failure.retry_after.as_ref().unwrap().seconds >= 600, "{failure:?}");
     let next = tasks::create(client, tasks::task("raw")).await?;
     let assign = worker.take().await?;
     assert!(next.name.ends_with(&assign.task_id), "{assign:?}");

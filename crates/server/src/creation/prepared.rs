@@ -13,7 +13,7 @@ use crate::wire::kind::Asked;
 
 /// A creation that is ready for the store.
 pub(crate) struct Prepared {
-    pub(super) command: Box<Create>,
+    pub(crate) command: Box<Create>,
     pub(super) rest: Rest,
 }
 

@@ -144,14 +144,11 @@ impl Rotation {
     }
 
     async fn reseal_schedules(&self, progress: &mut Progress) -> Result<(), Status> {
-        let listed = {
-            // One that is being created was sealed before, and is not listed yet.
-            let _exclusive = self.schedules.changes.lock().await;
-            self.schedules.list(None)
-        };
-        for entry in listed {
+        // One that is being created was sealed before, and is not listed yet.
+        self.schedules.changes.ended().await;
+        for entry in self.schedules.list(None) {
             // What is being changed was sealed before.
-            let _exclusive = self.schedules.changes.lock().await;
+            let _exclusive = self.schedules.changes.lock(entry.namespace()).await;
             let Some(entry) = self.schedules.get(&entry.key()) else { continue };
             if entry.stored.sealed.is_empty() {
                 continue;
@@ -217,7 +214,7 @@ mod tests {
         let schedules = Arc::new(Registry::default());
         let rotation = Rotation::new(store, sealer, Arc::clone(&schedules));
 
-        let creating = schedules.changes.lock().await;
+        let creating = schedules.changes.lock(&Namespace::default()).await;
         let mut progress = Progress::default();
         let mut resealing = Box::pin(rotation.reseal_schedules(&mut progress));
         assert!(futures::poll!(&mut resealing).is_pending(), "it waits for the call");

@@ -23,6 +23,14 @@ impl Changes {
         };
         lock.lock_owned().await
     }
+
+    /// Waits until the changes that are being made now have ended, of all namespaces.
+    pub(crate) async fn ended(&self) {
+        let locks: Vec<_> = self.0.lock().values().map(Arc::clone).collect();
+        for lock in locks {
+            drop(lock.lock_owned().await);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -38,11 +46,13 @@ mod tests {
         let held = changes.lock(&a).await;
         assert!(changes.lock(&a).now_or_never().is_none(), "the same one");
         let other = changes.lock(&b).now_or_never().unwrap();
+        assert!(changes.ended().now_or_never().is_none());
         let waiting = changes.lock(&a);
         drop(held);
         let next = waiting.await;
         assert!(changes.lock(&a).now_or_never().is_none());
         drop((other, next));
+        changes.ended().now_or_never().unwrap();
         let last = changes.lock(&b).await;
         assert_eq!(changes.0.lock().len(), 1, "nothing is kept of others");
         drop(last);

@@ -223,9 +223,9 @@ impl Git {
         // Hashes and counts, in which nothing is redacted.
         let mut answer = Tail::new(&Redactor::default(), MAX_OUTPUT);
         let mut errors = Tail::new(&self.redactor, MAX_OUTPUT);
+        let pid = running.pid();
         let run =
             async { tokio::join!(running.wait(), read(stdout, &mut answer), read(stderr, &mut errors)).0 };
-        let pid = running.pid();
         let late = async {
             match (what, &self.network) {
                 ("fetch", Some(network)) => {
