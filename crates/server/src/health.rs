@@ -23,8 +23,9 @@ use crate::demand::Demand;
 use crate::lineage::Loss;
 use crate::notify::Notifier;
 use crate::schedules;
-use crate::store_client::{self, StoreClient, StoreProblem};
+use crate::store_client::StoreClient;
 use crate::wire;
+use crate::write_health::{self, StoreProblem};
 
 /// What to do about a store that is nearly full.
 pub(crate) const SPACE_HINT: &str = "enlarge its volume, or remove old records with `rota admin prune`";
@@ -172,7 +173,7 @@ impl Health {
         let probe = async { tokio::try_join!(store.revision(), store.apply(Vec::new())) };
         let problem = match timeout(STORE_TIMEOUT, probe).await {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(store_client::problem(&error)),
+            Ok(Err(error)) => Some(write_health::problem(&error)),
             Err(_) => Some((
                 format!("the store did not answer within {} s", STORE_TIMEOUT.as_secs()),
                 "check the disk that holds the store, and the log",

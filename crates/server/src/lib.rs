@@ -89,6 +89,7 @@ mod trust;
 mod watchers;
 mod wire;
 mod workflows;
+mod write_health;
 
 pub use base_path::{BasePath, BasePathError};
 pub use error::{Error, ShutdownOutcome};

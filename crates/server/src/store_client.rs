@@ -14,7 +14,6 @@ use rota_core::rank::Priority;
 use rota_core::spending::{self, Account};
 use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId, Timestamp};
-use rota_store::engine::MIN_OUTAGE;
 use rota_store::{
     AccountKey, Budget, Claim, Command, CoolDownEnd, CredentialKey, EndSession, Error, OpenSession, Prune,
     PutAgent, Refused, Reply, Resumed, Store, StoreSpace,
@@ -30,15 +29,13 @@ use crate::overload::Overload;
 use crate::room::{self, Room};
 use crate::wire::names::TaskName;
 use crate::wire::status;
+use crate::write_health::WriteHealth;
 
 /// Page of a log: what one read returns, and what one message of a watch contains at most, but for one large entry.
 pub(crate) const LOG_PAGE: Budget = Budget { entries: 500, bytes: 256 << 10 };
 
 /// Answer of the store to a batch.
 pub(crate) type Replies = Result<Vec<Result<Reply, Refused>>, Error>;
-
-/// What is wrong with the store, and a hint what to do about it.
-pub(crate) type StoreProblem = (String, &'static str);
 
 /// Client of the store. Clones share the write health.
 #[derive(Clone)]
@@ -48,89 +45,6 @@ pub(crate) struct StoreClient {
     room: Arc<Mutex<Room>>,
     overload: Arc<Overload>,
     index: Arc<IndexState>,
-}
-
-/// Outcome of the last write, and the last time in which none succeeded.
-#[derive(Debug, Default)]
-pub(crate) struct WriteHealth {
-    /// Batches that were not written.
-    failures: Counter,
-    problem: Mutex<Option<StoreProblem>>,
-    outage: Mutex<Outage>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Outage {
-    /// The first write that was unavailable since one has succeeded.
-    since: Option<Instant>,
-    /// The first success after the last outage.
-    over: Option<Instant>,
-}
-
-impl Outage {
-    fn failed(&mut self, now: Instant) {
-        self.since.get_or_insert(now);
-    }
-
-    fn succeeded(&mut self, now: Instant) {
-        if self.since.take().is_some_and(|since| now.duration_since(since) >= MIN_OUTAGE) {
-            self.over = Some(now);
-        }
-    }
-
-    fn held_until(&self, now: Instant, grace: Duration) -> Option<Instant> {
-        let lasts = self.since.filter(|since| now.duration_since(*since) >= MIN_OUTAGE);
-        lasts.map(|_| now).or(self.over).map(|from| from + grace).filter(|until| *until > now)
-    }
-}
-
-impl WriteHealth {
-    /// Returns what failed with the last write; nothing if it succeeded.
-    pub(crate) fn error(&self) -> Option<StoreProblem> {
-        self.problem.lock().clone()
-    }
-
-    /// Returns until when no deadline of a worker is judged: it could not report while no write succeeded, and has `grace`
-    /// to do so afterwards. `None` if it may be judged now.
-    pub(crate) fn held_until(&self, grace: Duration) -> Option<Instant> {
-        self.outage.lock().held_until(Instant::now(), grace)
-    }
-
-    fn observe<T>(&self, outcome: &Result<T, Error>) {
-        match outcome {
-            // A closed store is no evidence of its health.
-            Err(Error::Closed) => {}
-            Err(error) => {
-                self.failures.inc();
-                let (message, hint) = problem(error);
-                if error.is_fatal() {
-                    tracing::error!(error = message, hint, "the store takes no more writes");
-                }
-                *self.problem.lock() = Some((message, hint));
-                if matches!(error, Error::Unavailable { .. }) {
-                    self.outage.lock().failed(Instant::now());
-                }
-            }
-            Ok(_) => {
-                self.outage.lock().succeeded(Instant::now());
-                drop(self.problem.lock().take());
-            }
-        }
-    }
-}
-
-/// Describes an error of the store.
-pub(crate) fn problem(error: &Error) -> StoreProblem {
-    let hint = match error {
-        Error::Unavailable { hint, .. } => hint,
-        Error::Corrupt(_) => "restore the store from a backup",
-        Error::LostSync(_) => {
-            "check the disk or the database, then restart Rota, which recovers the committed data"
-        }
-        Error::Deposed => "stop the control plane that should not run",
-        Error::Closed => "",
-    };
-    (error.to_string(), hint)
 }
 
 /// Takes from a reply what its command promises.
@@ -161,7 +75,7 @@ fn single(replies: Replies) -> Result<Reply, Status> {
 impl StoreClient {
     /// Creates a client that counts failed writes, and accepts any number of tasks.
     pub(crate) fn new(store: Arc<dyn Store>, failures: Counter) -> Self {
-        let write_health = WriteHealth { failures, ..WriteHealth::default() };
+        let write_health = WriteHealth::new(failures);
         let (room, overload, index) = (Arc::default(), Arc::default(), Arc::default());
         Self { store, write_health: Arc::new(write_health), room, overload, index }
     }
@@ -396,6 +310,3 @@ impl StoreClient {
         self.store.events(task.key, after, budget).await.map_err(status::store)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,7 +7,6 @@ mod access;
 mod control_plane;
 mod forward;
 
-
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions};
 use rota_client::discover::Found;

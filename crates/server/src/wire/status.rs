@@ -386,7 +386,7 @@ pub(crate) fn store(failed: Error) -> Status {
     match failed {
         Error::Unavailable { hint, .. } => hinted("STORE_UNAVAILABLE", failed.to_string(), hint),
         Error::LostSync(_) | Error::Deposed => {
-            let (message, hint) = crate::store_client::problem(&failed);
+            let (message, hint) = crate::write_health::problem(&failed);
             hinted("STORE_UNAVAILABLE", message, hint)
         }
         Error::Corrupt(_) => error("STORE_CORRUPT", failed.to_string()),
