@@ -8,15 +8,16 @@ use rota_proto::v1::{
 };
 use rota_telemetry::clock;
 
+/// Seconds from the Unix epoch to the end of the year 9999, the last that RFC 3339 has.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// Converts a timestamp to the time since the Unix epoch.
 fn since_epoch(time: &Timestamp) -> Duration {
-    Duration::new(
-        u64::try_from(time.seconds).unwrap_or_default(),
-        u32::try_from(time.nanos).unwrap_or_default(),
-    )
+    let seconds = u64::try_from(time.seconds).unwrap_or_default().min(LAST_SECOND);
+    Duration::new(seconds, u32::try_from(time.nanos).unwrap_or_default().min(999_999_999))
 }
 
-/// Converts a timestamp of the API.
+/// Converts a timestamp of the API; one beyond the years 1970 to 9999 to the nearest within.
 pub fn moment(time: &Timestamp) -> SystemTime {
     UNIX_EPOCH + since_epoch(time)
 }
@@ -299,6 +300,20 @@ pub fn name(task: &Task) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_time_is_formatted() {
+        for (seconds, nanos, text) in [
+            (0, 0, "1970-01-01T00:00:00.000Z"),
+            (i64::MIN, i32::MIN, "1970-01-01T00:00:00.000Z"),
+            (253_402_300_800, 0, "9999-12-31T23:59:59.000Z"),
+            (i64::MAX, i32::MAX, "9999-12-31T23:59:59.999Z"),
+        ] {
+            let at = Timestamp { seconds, nanos };
+            assert_eq!(time(Some(&at)), text);
+            assert!(!age(Some(&at)).is_empty());
+        }
+    }
 
     #[test]
     fn durations_use_two_units() {

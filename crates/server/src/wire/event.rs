@@ -1,5 +1,7 @@
 //! Entries of a task's log: reports of workers, which are stored encoded, and events as callers read them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use rota_core::Timestamp;
@@ -12,6 +14,11 @@ use rota_proto::v1::{self, event::Kind};
 use rota_telemetry::redact;
 
 use super::{clean, failure, time};
+
+/// Age of the oldest time that a worker may report: entries wait in workers for the end of an outage.
+const MAX_AGE: Duration = Duration::from_hours(30 * 24);
+/// How far the clock of a worker may be ahead.
+const MAX_AHEAD: Duration = Duration::from_hours(1);
 
 pub(crate) fn state(state: State) -> v1::TaskState {
     match state {
@@ -57,9 +64,11 @@ pub(crate) fn from_usage(usage: v1::Usage) -> Usage {
 }
 
 /// Converts an entry that a worker reported; its position and attempt are assigned by the core. An entry that is too large,
-/// or of a kind that only the server writes, is replaced by a notice.
+/// or of a kind that only the server writes, is replaced by a notice. Its time is kept within what a sound clock can show.
 pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
-    let at = event.time.as_ref().map_or(now, time::from_timestamp);
+    let reported = event.time.as_ref().map_or(now, time::from_timestamp);
+    let at = reported.clamp(now - MAX_AGE, now + MAX_AHEAD);
+    event.time = Some(time::timestamp(at));
     if event.encoded_len() > EVENT_BYTES
         || matches!(event.kind, None | Some(Kind::State(_) | Kind::Change(_)))
     {
@@ -177,4 +186,32 @@ pub(crate) fn to_wire(event: &Event) -> v1::Event {
 /// Decodes an input from the log.
 pub(crate) fn input(payload: &Bytes) -> Option<v1::TaskInput> {
     v1::TaskInput::decode(&payload[..]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_workers_are_bounded() {
+        let now = Timestamp(1_800_000_000_000_000);
+        let seconds = now.0 / 1_000_000;
+        let reported = |seconds, nanos| {
+            let time = Some(pbjson_types::Timestamp { seconds, nanos });
+            item(v1::Event { time, ..v1::Event::default() }, now)
+        };
+        let day = 24 * 3600;
+        for (given, kept) in [(seconds - 7 * day, now - Duration::from_hours(7 * 24)), (seconds, now)] {
+            assert_eq!(reported(given, 0).at, kept);
+        }
+        for early in [i64::MIN, -1, 0, seconds - 31 * day] {
+            assert_eq!(reported(early, i32::MIN).at, now - MAX_AGE, "{early}");
+        }
+        for late in [seconds + 3601, 253_402_300_800, i64::MAX] {
+            let item = reported(late, i32::MAX);
+            assert_eq!(item.at, now + MAX_AHEAD, "{late}");
+            let stored = v1::Event::decode(&item.payload[..]).unwrap();
+            assert_eq!(stored.time, Some(time::timestamp(now + MAX_AHEAD)), "{late}");
+        }
+    }
 }
