@@ -24,6 +24,7 @@ mod list_tasks;
 mod log_text;
 mod pools;
 mod redelivery;
+mod retry;
 mod rotation;
 mod schedules;
 mod search_log;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::task::{self, Desired};
-use rota_proto::labels::{CLUSTER, REPLAYED};
 use rota_proto::v1::task_service_server::TaskService;
 use rota_proto::v1::{self, AttachTaskRequest, AttachTaskResponse, WatchTaskResponse, WatchTasksResponse};
 use rota_proto::{HttpBody, num};
@@ -43,7 +42,7 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     /// Returns a task with its spec and result.
-    async fn whole(&self, record: &task::Task) -> Result<v1::Task, Status> {
+    pub(super) async fn whole(&self, record: &task::Task) -> Result<v1::Task, Status> {
         let payload = self.store.payload(record).await?;
         let result = self.store.result(record).await?;
         Ok(wire::to_wire(record, payload.as_ref(), result.as_ref()))
@@ -60,46 +59,6 @@ impl Tasks {
         let command = task::Command::Update { priority: None, labels: None, desired, reason };
         let (record, _) = self.store.command(namespace, record.id, command, false).await?;
         self.whole(&record).await
-    }
-}
-
-impl Tasks {
-    /// Prepares a copy of an ended task.
-    pub(super) async fn prepare_copy(
-        &self,
-        creator: &Creator,
-        old: &task::Task,
-        request: v1::RetryTaskRequest,
-        trace: task::Trace,
-        scope: Scope,
-    ) -> Result<Prepared, Status> {
-        let mut again = self.whole(old).await?;
-        again.desired_state = v1::DesiredState::Run.into();
-        // It has no resource: the operator would cancel it.
-        again.labels.remove(CLUSTER);
-        again.labels.remove(REPLAYED);
-        if let Some(spec) = &mut again.spec {
-            // The start time has passed once already.
-            spec.start_time = None;
-            let missing = spec.secret_names.iter().find(|name| !request.secrets.contains_key(*name));
-            if let Some(name) = missing {
-                let why = format!("{name} is required again: the old task's secrets were removed");
-                return Err(invalid("secrets", why));
-            }
-            spec.secrets = request.secrets;
-        }
-        let create = v1::CreateTaskRequest {
-            task: Some(again),
-            idempotency_key: request.idempotency_key,
-            ..v1::CreateTaskRequest::default()
-        };
-        let mut prepared = creator.prepare(old.namespace.clone(), trace, create, Some(old.id), scope).await?;
-        if !request.from_scratch
-            && let Some((work, pin)) = creator.undelivered(old, prepared.id()).await?
-        {
-            prepared.deliver(work, pin);
-        }
-        Ok(prepared)
     }
 }
 

@@ -199,3 +199,44 @@ async fn batch_in_any_order_passes_results() -> Result<()> {
     tasks::until_state(client, "namespaces/default/tasks/join", TaskState::Succeeded).await?;
     history::check(client, true).await?.check()
 }
+
+#[tokio::test]
+async fn retries_wait_for_copies_of_dependencies() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let fail = || Step::Fail(ScriptFailure { class: "refusal".into(), ..Default::default() });
+    let again = async |task: &v1::Task| {
+        client.retry_task(v1::RetryTaskRequest { name: task.name.clone(), ..Default::default() }).await
+    };
+    let first = tasks::create(client, with_alias(tasks::scripted("echo", [fail()]), "first")).await?;
+    let nameless = tasks::create(client, tasks::scripted("echo", [fail()])).await?;
+    let last = depending_on(tasks::task("echo"), &[&first.uid], Policy::Fail);
+    let last = tasks::create(client, last).await?;
+    let other = depending_on(tasks::task("echo"), &[&nameless.uid], Policy::Fail);
+    let other = tasks::create(client, other).await?;
+    let tolerant = depending_on(tasks::task("echo"), &[&nameless.uid], Policy::Continue);
+    let tolerant = tasks::create(client, tolerant).await?;
+    let worker = cluster.worker("echo", "one", 1)?;
+    for task in [&first, &nameless, &last, &other] {
+        assert_eq!(task_state(client, &task.name).await?, TaskState::Failed);
+    }
+    assert_eq!(task_state(client, &tolerant.name).await?, TaskState::Succeeded);
+    again(&tolerant).await?;
+
+    let refused = again(&last).await.unwrap_err();
+    assert_eq!(refused.fields[0].field, "task.spec.depends_on[0].task");
+    assert!(refused.to_string().contains("retry it, then this task"), "{refused}");
+    let refused = again(&other).await.unwrap_err();
+    assert!(refused.to_string().contains("with the id of the copy"), "{refused}");
+
+    // A copy of the copy: the first one fails, too.
+    let second = again(&first).await?;
+    assert_eq!(task_state(client, &second.name).await?, TaskState::Failed);
+    assert!(again(&last).await.is_err());
+    worker.stop().await?;
+    let third = again(&second).await?;
+    let copy = again(&last).await?;
+    assert_eq!(copy.spec.unwrap().depends_on[0].task, third.uid);
+    Ok(())
+}
