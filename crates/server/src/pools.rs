@@ -22,6 +22,8 @@ pub(crate) struct Announced {
 #[derive(Debug, Default)]
 struct Pool {
     announced: HashMap<WorkerName, Announced>,
+    /// Processes that were announced before and are not any more, until their sessions have ended.
+    revoked: HashMap<WorkerName, String>,
     message: String,
     /// What is wrong with the workers of single tasks.
     isolated: HashMap<TaskId, String>,
@@ -32,9 +34,30 @@ struct Pool {
 pub(crate) struct Pools(RwLock<HashMap<Key, Pool>>);
 
 impl Pools {
-    /// Sets which workers may join, instead of those announced before.
-    pub(crate) fn announce(&self, agent: Key, workers: HashMap<WorkerName, Announced>) {
-        self.0.write().entry(agent).or_default().announced = workers;
+    /// Sets which workers may join, instead of those announced before. Returns those whose sessions are to end.
+    pub(crate) fn announce(&self, agent: Key, workers: HashMap<WorkerName, Announced>) -> Vec<WorkerName> {
+        let mut pools = self.0.write();
+        let Pool { announced, revoked, .. } = pools.entry(agent).or_default();
+        let before = std::mem::replace(announced, workers);
+        revoked.extend(before.into_iter().map(|(worker, before)| (worker, before.instance)));
+        revoked.retain(|worker, instance| {
+            announced.get(worker).is_none_or(|announced| announced.instance != *instance)
+        });
+        revoked.keys().cloned().collect()
+    }
+
+    /// Returns whether a process may not join any more, although its session may not have ended yet.
+    pub(crate) fn is_revoked(&self, agent: &Key, worker: &WorkerName, instance: &str) -> bool {
+        let pools = self.0.read();
+        let revoked = pools.get(agent).and_then(|pool| pool.revoked.get(worker));
+        revoked.is_some_and(|revoked| revoked == instance)
+    }
+
+    /// Notes that the session of a revoked worker has ended.
+    pub(crate) fn revoked_ended(&self, agent: &Key, worker: &WorkerName) {
+        if let Some(pool) = self.0.write().get_mut(agent) {
+            pool.revoked.remove(worker);
+        }
     }
 
     /// Returns as what a worker was announced.

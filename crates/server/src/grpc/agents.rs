@@ -321,7 +321,7 @@ impl AgentService for Agents {
         request: Request<v1::AnnounceWorkersRequest>,
     ) -> Result<Response<v1::AnnounceWorkersResponse>, Status> {
         self.check_scope(Scope::of(&request), &names::agent("name", &request.get_ref().name)?)?;
-        pools::announce(&self.agents, request.into_inner())?;
+        pools::announce(&self.sessions, &self.agents, request.into_inner()).await?;
         Ok(Response::new(v1::AnnounceWorkersResponse {}))
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use rota_core::WorkerName;
+use rota_core::task::Loss;
 use rota_proto::v1;
 use rota_telemetry::redact;
 use tonic::Status;
@@ -9,6 +11,7 @@ use tonic::Status;
 use crate::agents::AgentRegistry;
 use crate::keys::AgentKey;
 use crate::pools::Announced;
+use crate::sessions::{self, SessionDeps};
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, names};
 
@@ -17,7 +20,11 @@ const MAX_INSTANCE: usize = 128;
 const MAX_MESSAGE: usize = 1024;
 const MAX_ISOLATED: usize = 100;
 
-pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersRequest) -> Result<(), Status> {
+pub(super) async fn announce(
+    deps: &SessionDeps,
+    agents: &AgentRegistry,
+    request: v1::AnnounceWorkersRequest,
+) -> Result<(), Status> {
     let agent = existing(agents, &request.name)?;
     check::count("workers", request.workers.len(), MAX_WORKERS)?;
     let mut workers = HashMap::with_capacity(request.workers.len());
@@ -41,7 +48,35 @@ pub(super) fn announce(agents: &AgentRegistry, request: v1::AnnounceWorkersReque
             return Err(invalid(format!("workers[{index}].worker"), "is named twice"));
         }
     }
-    agents.pools().announce(agent, workers);
+    let revoked = agents.pools().announce(agent.clone(), workers);
+    end_sessions(deps, agents, &agent, revoked).await
+}
+
+/// Ends the sessions of workers that were announced and are not any more: their pods are gone, whatever still runs with their tokens.
+/// Those that drain, such as workers of pods whose record was lost, finish their tasks.
+async fn end_sessions(
+    deps: &SessionDeps,
+    agents: &AgentRegistry,
+    agent: &AgentKey,
+    revoked: Vec<WorkerName>,
+) -> Result<(), Status> {
+    for worker in revoked {
+        let key = (agent.0.clone(), worker);
+        let announced = agents.pools().announced(agent, &key.1);
+        let ended = deps.scheduler.update_any(&key, |entry| {
+            let is_announced = announced.is_some_and(|announced| announced.instance == entry.instance);
+            let ends = entry.profile.agent == agent.1 && !entry.draining && !is_announced;
+            ends.then(|| (entry.worker_ref(), entry.session.take()))
+        });
+        if let Some((worker, session)) = ended.flatten() {
+            if let Some(session) = session {
+                session.close();
+            }
+            // After an error, the next announcement ends it.
+            sessions::expire_session(deps, &key, worker, Loss::Unclear, "the worker's pod is gone").await?;
+        }
+        agents.pools().revoked_ended(agent, &key.1);
+    }
     Ok(())
 }
 

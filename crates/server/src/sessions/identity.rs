@@ -115,7 +115,8 @@ fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) 
         // process is named by the pod's UID, since another pod could have the name by now.
         None => {
             let is_its = |entry: &WorkerEntry| entry.profile.agent == *agent && entry.instance == pod.uid;
-            deps.scheduler.inspect(key, is_its) == Some(true)
+            !deps.agents.pools().is_revoked(&agent_key, worker, &pod.uid)
+                && deps.scheduler.inspect(key, is_its) == Some(true)
         }
     };
     if admitted {

@@ -11,6 +11,7 @@ mod limits;
 mod oidc;
 mod people;
 mod probes;
+mod revoked_pods;
 mod revoked_tokens;
 mod scope;
 mod tls;

@@ -19,7 +19,7 @@ use super::scope::agent_of_cluster;
 
 const ADMIN: &str = "open sesame";
 const PARENT: &str = "namespaces/default";
-const ECHO: &str = "namespaces/default/agents/echo";
+pub(super) const ECHO: &str = "namespaces/default/agents/echo";
 
 pub(super) async fn start_cluster(backend: Backend, oidc: Oidc) -> Result<Cluster> {
     Cluster::start_with(Setup { token: Some(ADMIN.to_owned()), oidc: Some(oidc), ..Setup::new(backend) })
@@ -171,7 +171,7 @@ async fn unknown_keys_do_not_cause_fetches() -> Result<()> {
     Ok(())
 }
 
-async fn announce(client: &Client, agent: &str, workers: &[(&str, &str)]) -> Result<(), Error> {
+pub(super) async fn announce(client: &Client, agent: &str, workers: &[(&str, &str)]) -> Result<(), Error> {
     let workers = workers.iter().map(|(worker, instance)| v1::AnnouncedWorker {
         worker: (*worker).to_owned(),
         instance: (*instance).to_owned(),
