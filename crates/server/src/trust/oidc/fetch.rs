@@ -1,6 +1,7 @@
 //! Fetches the keys of an issuer. Certificates and token are read each time, since a cluster renews both.
 
 use rota_oidc::{Http, Provider};
+use url::Url;
 
 use crate::options::Oidc;
 use crate::trust::files;
@@ -17,11 +18,40 @@ pub(super) async fn key_set(options: &Oidc) -> Result<Vec<u8>, String> {
     };
     let fetched = async {
         let http = Http::new(ca.as_deref())?;
-        let url = match &options.jwks_url {
-            Some(url) => url.clone(),
-            None => Provider::discover(&http, &options.issuer, bearer.as_deref()).await?.jwks_uri,
+        let Some(url) = &options.jwks_url else {
+            let url = Provider::discover(&http, &options.issuer, bearer.as_deref()).await?.jwks_uri;
+            // The token is for the issuer, and not for whatever host its document names.
+            let bearer = bearer.as_deref().filter(|_| same_origin(&url, &options.issuer));
+            return http.get(&url, bearer).await;
         };
-        http.get(&url, bearer.as_deref()).await
+        http.get(url, bearer.as_deref()).await
     };
     fetched.await.map_err(|error: rota_oidc::Error| error.to_string())
+}
+
+/// Whether two URLs have the same scheme, host and port.
+fn same_origin(one: &str, other: &str) -> bool {
+    matches!((Url::parse(one), Url::parse(other)), (Ok(one), Ok(other)) if one.origin() == other.origin())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_origin;
+
+    #[test]
+    fn origins_are_compared_whole() {
+        let issuer = "https://issuer.example/realm";
+        for same in ["https://issuer.example/keys", "https://ISSUER.example:443/keys"] {
+            assert!(same_origin(same, issuer), "{same}");
+        }
+        for other in [
+            "https://issuer.example.evil.example/keys",
+            "https://issuer.example@evil.example/keys",
+            "https://issuer.example:8443/keys",
+            "http://issuer.example/keys",
+            "keys",
+        ] {
+            assert!(!same_origin(other, issuer), "{other}");
+        }
+    }
 }

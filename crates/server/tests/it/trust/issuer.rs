@@ -27,6 +27,8 @@ struct Published {
     away: AtomicBool,
     asked: AtomicUsize,
     url: Mutex<String>,
+    /// Another issuer whose keys the discovery document names.
+    elsewhere: Mutex<Option<String>>,
 }
 
 pub(super) struct Issuer {
@@ -60,6 +62,11 @@ impl Issuer {
     pub(super) fn list(&self, keys: &[&Key]) -> Result<()> {
         *self.published.keys.lock().unwrap() = keys.iter().map(|key| key.public()).collect::<Result<_>>()?;
         Ok(())
+    }
+
+    /// Has the discovery document name the keys of another issuer.
+    pub(super) fn name_keys_of(&self, other: &Self) {
+        *self.published.elsewhere.lock().unwrap() = Some(other.url());
     }
 
     pub(super) fn set_away(&self, away: bool) {
@@ -120,7 +127,8 @@ async fn discovery(
 ) -> Result<Json<Value>, StatusCode> {
     allowed(&published, &headers)?;
     let url = published.url.lock().unwrap().clone();
-    Ok(Json(json!({ "issuer": url, "jwks_uri": format!("{url}/keys") })))
+    let keys = published.elsewhere.lock().unwrap().clone().unwrap_or_else(|| url.clone());
+    Ok(Json(json!({ "issuer": url, "jwks_uri": format!("{keys}/keys") })))
 }
 
 async fn key_set(

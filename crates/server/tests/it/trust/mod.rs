@@ -6,6 +6,7 @@ mod connections;
 mod cors;
 mod every_call;
 mod expiry;
+mod foreign_keys;
 mod issuer;
 mod limits;
 mod oidc;

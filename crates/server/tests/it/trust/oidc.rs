@@ -40,7 +40,7 @@ async fn call(client: &Client) -> Result<(), Error> {
     client.list_tasks(request).await.map(drop)
 }
 
-async fn rejection(client: &Client) -> (String, String) {
+pub(super) async fn rejection(client: &Client) -> (String, String) {
     let error = call(client).await.unwrap_err();
     (error.reason.clone().unwrap_or_default(), error.to_string())
 }
