@@ -67,7 +67,7 @@ pub struct AgentSpec {
     pub capabilities: Vec<String>,
     /// Free-form description, shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 256))]
     pub description: Option<String>,
     /// Tasks that one worker executes concurrently. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -56,7 +56,7 @@ pub struct Task {
 pub struct TaskSpec {
     /// Title, shown to users. Defaults to the beginning of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 256))]
     pub title: Option<String>,
     /// Prompt that the agent works on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -62,7 +62,7 @@ pub struct WorkflowSpec {
     pub parameters: Option<Json>,
     /// Title of the workflow, shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 256))]
     pub title: Option<String>,
     /// Owner of the workflow and of its tasks, for filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,14 @@
 //! Limits of control planes within which workers stay: what is beyond is refused, cut or left out. The server asserts that those of its
 //! other crates are the same. Times are in [`crate::times`].
 
+use std::time::Duration;
+
 use crate::v1::{FailureClass, Severity};
 
+/// Bytes of a title, an owner or a description. Manifests have the same limits as requests.
+pub const TITLE_BYTES: usize = 256;
+/// Longest timeout of a task or an agent.
+pub const MAX_TIMEOUT: Duration = Duration::from_hours(7 * 24);
 /// Bytes of an encoded event.
 pub const EVENT_BYTES: usize = 256 << 10;
 /// Bytes of an encoded result.

@@ -14,7 +14,7 @@ impl Agent {
         let (spec, mut check) = (&self.spec, check.field("spec"));
         check.runtime("runtime", Some(&spec.runtime), true);
         check.capabilities(&spec.capabilities, 64);
-        check.length("description", spec.description.as_deref(), 1024);
+        check.length("description", spec.description.as_deref(), rota_proto::limits::TITLE_BYTES);
         check.range("slots", spec.slots, 1, 64);
         check.range("replicas", Some(spec.replicas), 0, 10_000);
         check.range("maxReplicas", spec.max_replicas, 0, 10_000);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rota_proto::claude::Problem;
 
+use rota_proto::limits::MAX_TIMEOUT;
+
 use super::Check;
 use crate::{
     DoneWhen, HumanDuration, Limits, RetryPolicy, Runtime, ScriptStep, SetupCache, Workspace,
@@ -153,9 +155,9 @@ impl Check<'_> {
     pub(super) fn limits(&mut self, name: &str, limits: Option<&Limits>) {
         let mut check = self.field(name);
         let Some(limits) = limits else { return };
-        check.duration("timeout", limits.timeout, MIN_TIMEOUT, 7 * DAY);
-        check.duration("silenceTimeout", limits.silence_timeout, MIN_TIMEOUT, 7 * DAY);
-        check.duration("queueTimeout", limits.queue_timeout, MIN_TIMEOUT, 365 * DAY);
+        check.duration("timeout", limits.timeout, MIN_TIMEOUT, MAX_TIMEOUT);
+        check.duration("silenceTimeout", limits.silence_timeout, MIN_TIMEOUT, MAX_TIMEOUT);
+        check.duration("queueTimeout", limits.queue_timeout, MIN_TIMEOUT, MAX_TIMEOUT);
         check.duration("cancelGrace", limits.cancel_grace, Duration::ZERO, DAY / 24);
         check.range("maxTurns", limits.max_turns, 0, 100_000);
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rota_proto::limits::TITLE_BYTES;
+
 use super::{Check, Violation};
 use crate::{Dependency, Isolation, Task, TaskSpec};
 
@@ -20,9 +22,9 @@ impl Check<'_> {
     /// Checks what a task does. `name` is its own, which it must not depend on.
     pub(super) fn task(&mut self, spec: &TaskSpec, name: Option<&str>) {
         let check = self;
-        check.length("title", spec.title.as_deref(), 512);
+        check.length("title", spec.title.as_deref(), TITLE_BYTES);
         check.length("prompt", spec.prompt.as_deref(), 1024 * 1024);
-        check.length("owner", spec.owner.as_deref(), 256);
+        check.length("owner", spec.owner.as_deref(), TITLE_BYTES);
         check.at_most_one(&[
             ("agent", spec.agent.is_some()),
             ("agents", !spec.agents.is_empty()),
@@ -93,7 +95,7 @@ impl Check<'_> {
         }
         check.field("fork").require(!spec.fork || spec.continue_from.is_some(), "requires continueFrom");
         if let Some(parent) = &spec.parent_task {
-            check.field("parentTask").dns_name(parent, 63);
+            check.field("parentTask").task_id(parent);
         }
     }
 

@@ -94,6 +94,7 @@ fn invalid_tasks_are_reported() {
         ("{limits: {timeout: 8days}}", "spec.limits.timeout", "7days"),
         ("{limits: {silenceTimeout: 0s}}", "spec.limits.silenceTimeout", "must be between"),
         ("{limits: {queueTimeout: 0s}}", "spec.limits.queueTimeout", "must be between"),
+        ("{limits: {queueTimeout: 8days}}", "spec.limits.queueTimeout", "7days"),
         ("{limits: {cancelGrace: 2h}}", "spec.limits.cancelGrace", "must be between"),
         ("{limits: {maxTurns: -1}}", "spec.limits.maxTurns", "must be between"),
         ("{retry: {maxAttempts: 0}}", "spec.retry.maxAttempts", "between 1 and 100"),
@@ -182,7 +183,7 @@ fn invalid_tasks_are_reported() {
             "spec.runtime.scripted.steps[0].usage.inputTokens",
             "must be between",
         ),
-        ("{parentTask: A}", "spec.parentTask", "not a valid name"),
+        ("{parentTask: before}", "spec.parentTask", "must be a task's id"),
         ("{continueFrom: A}", "spec.continueFrom", "not a valid name"),
         ("{thread: A}", "spec.thread", "not a valid name"),
         ("{thread: a, continueFrom: b}", "spec.thread", "excludes"),
@@ -200,6 +201,18 @@ fn invalid_tasks_are_reported() {
     ] {
         assert_violation("Task", "{name: a}", spec, field, word);
     }
+}
+
+#[test]
+fn texts_have_the_limits_of_requests() {
+    // Bytes, not characters.
+    let text = "ä".repeat(rota_proto::limits::TITLE_BYTES / 2 + 1);
+    for field in ["title", "owner"] {
+        let spec = format!("{{{field}: {text}}}");
+        assert_violation("Task", "{name: a}", &spec, &format!("spec.{field}"), "at most 256 bytes");
+    }
+    let spec = format!("{{runtime: {{external: {{}}}}, description: {text}}}");
+    assert_violation("Agent", "{name: a}", &spec, "spec.description", "at most 256 bytes");
 }
 
 #[test]

@@ -15,6 +15,13 @@ impl Check<'_> {
         }
     }
 
+    /// Requires the id of a task: a UUID, as the control plane prints it.
+    pub(super) fn task_id(&mut self, text: &str) {
+        let lengths = text.split('-').map(str::len);
+        let is_hex = text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+        self.require(is_hex && lengths.eq([8, 4, 4, 4, 12]), "must be a task's id");
+    }
+
     /// Requires an RFC 1123 subdomain, as Kubernetes does.
     pub(super) fn dns_name(&mut self, text: &str, max: usize) {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

@@ -52,7 +52,7 @@ impl Check<'_> {
         self.field("parameters").require(spec.parameters.is_none(), "is for a template");
         let few = spec.steps.len() <= MAX_INLINE_STEPS;
         self.field("steps").require(few, "must have at most 200 items; larger workflows are templates");
-        self.length("title", spec.title.as_deref(), 512);
+        self.length("title", spec.title.as_deref(), rota_proto::limits::TITLE_BYTES);
         self.length("owner", spec.owner.as_deref(), 256);
         if let Err(error) = spec.to_api() {
             self.field(&error.path).fail(error.message);

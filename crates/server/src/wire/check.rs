@@ -9,7 +9,7 @@ use tonic::Status;
 use super::status::invalid;
 
 pub(crate) const MAX_PROMPT: usize = 1 << 20;
-pub(crate) const MAX_TITLE: usize = 256;
+pub(crate) const MAX_TITLE: usize = rota_proto::limits::TITLE_BYTES;
 pub(crate) const MAX_TEXT: usize = 64 << 10;
 const MAX_ENTRIES: usize = 256;
 const MAX_VALUE: usize = 32 << 10;

@@ -9,7 +9,7 @@ use tonic::Status;
 use super::status::invalid;
 
 /// Longest duration that any field takes.
-const MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX: Duration = rota_proto::limits::MAX_TIMEOUT;
 
 pub(crate) fn timestamp(at: Timestamp) -> pbjson_types::Timestamp {
     pbjson_types::Timestamp {
