@@ -1,8 +1,6 @@
 """A third-party worker that counts the words of prompts. worker.py AGENT WORKER; ROTA_ENDPOINT (host:port) and ROTA_TOKEN."""
-import os, queue, signal, sys, threading, time, uuid
-import grpc
+import os, queue, signal, sys, threading, time, uuid, grpc
 from rota.worker.v1 import worker_pb2, worker_pb2_grpc
-
 def work(attempt):  # the work itself: replace it with your own
     words = attempt.spec.prompt.split()
     for number, word in enumerate(words, 1):
@@ -29,7 +27,7 @@ class Attempt:
         with lock: self.sent.append(message), out.put(message)
 
 def requests(mine):  # outgoing messages or heartbeats; ends after a drain, with the last attempt
-    while held or not leaving.is_set():
+    while held or not leaving.is_set() or not mine.empty():
         try: yield worker_pb2.SessionRequest(**mine.get(timeout=pace))
         except queue.Empty: yield worker_pb2.SessionRequest(heartbeat={})
 
@@ -51,7 +49,9 @@ while held or not leaving.is_set():  # version 1: never assigned a task with res
                     for one in message.resume:
                         if one.abandon: forget(one)
                         else: [out.put(sent) for sent in held[one.task_id, one.fence].sent[one.continue_after:]]
-                elif kind == "assign": held[message.task_id, message.fence] = Attempt(message)
+                elif kind == "assign" and (key := (message.task_id, message.fence)) not in held:  # a repeated one is ignored
+                    if leaving.is_set(): out.put({"reject": {"task_id": key[0], "fence": key[1], "reason": "draining"}})
+                    else: held[key] = Attempt(message)
                 elif kind == "cancel" and (one := held.get((message.task_id, message.fence))): one.stop.set()
                 elif kind == "result_ack" or kind == "report_ack" and message.stale: forget(message)
                 elif kind == "drain": leaving.set()
