@@ -48,7 +48,7 @@ pub struct Task {
     printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt"),
     printcolumn(name = "Cost", type_ = "string", json_path = ".status.usage.costUsd"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Agent", type_ = "string", json_path = ".spec.agent", priority = 1),
     printcolumn(name = "Trace", type_ = "string", json_path = ".status.traceId", priority = 1)
 )]
