@@ -240,7 +240,7 @@ impl Creator {
     }
 
     /// Whether the creation is the repetition of one that succeeded, while the agent allowed more.
-    pub(super) async fn exists(&self, command: &Create) -> Result<bool, Status> {
+    pub(crate) async fn exists(&self, command: &Create) -> Result<bool, Status> {
         if command.key.is_none() && !command.foreign_id {
             return Ok(false);
         }

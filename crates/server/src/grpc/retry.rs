@@ -54,7 +54,7 @@ impl Tasks {
             return Err(status);
         }
         if !request.from_scratch
-            && let Some((work, pin)) = creator.undelivered(old, prepared.command.task.id).await?
+            && let Some((work, pin)) = creator.undelivered(old, prepared.id()).await?
         {
             prepared.deliver(work, pin);
         }

@@ -19,7 +19,7 @@ use super::traced::trace;
 use super::update_task::{as_read, cancels_only, changes};
 use super::{change, export_tasks, feed, follow, list_tasks, log_text, search_log, search_tasks, threads};
 use crate::attention::Attention;
-use crate::creation::{Creator, Prepared, Scope, managed};
+use crate::creation::{Creator, Scope, managed};
 use crate::kinds;
 use crate::store_client::{StoreClient, no_reply};
 use crate::trust::people::PersonCall;
