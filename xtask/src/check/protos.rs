@@ -22,6 +22,7 @@ const RESPONSES: &[(&str, &str, &str)] = &[
     ("DownloadTaskLog", "google.api.HttpBody", "a log is text"),
     ("SetLogFilter", "LogFilter", "a small singleton"),
     ("PutTaskKind", "TaskKind", "it replaces a resource as a whole, whose fields belong together"),
+    ("WatchSystemStatus", "SystemStatus", "each message is the whole of what GetSystemStatus returns"),
     ("RetryTask", "Task", "it creates a resource and returns it, as Create does (AIP-133)"),
 ];
 /// Lists without pages: each is short by nature.
@@ -29,6 +30,7 @@ const UNPAGED: &[&str] = &["ListCapabilities", "ListBackgroundTasks", "ListAlert
 /// Calls about the server itself and those who are signed in to it, which have neither name nor parent.
 const OF_THE_SERVER: &[&str] = &[
     "GetSystemStatus",
+    "WatchSystemStatus",
     "GetDatabaseStatus",
     "ListBackgroundTasks",
     "GetLogFilter",

@@ -61,8 +61,6 @@ pub(crate) use traced::root_trace;
 pub(crate) use worker_tokens::TokenAdmin;
 pub(crate) use workflows::Workflows;
 
-pub(crate) use crate::creation::{Creator, Kept};
-
 /// The API's own description, for tools such as grpcurl.
 pub(crate) fn reflection() -> Result<
     tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,

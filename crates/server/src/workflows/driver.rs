@@ -25,7 +25,7 @@ use super::ready::{RETRY_DELAY, ReadySteps, UnderWay};
 use super::room::{self, Room, Turn, Uncommitted};
 use super::values::{self, NoValues};
 use super::watched;
-use crate::grpc::{Creator, Kept};
+use crate::creation::{Creator, Kept};
 use crate::scheduler::until_answered;
 use crate::store_client::StoreClient;
 use crate::wire::status;
