@@ -168,9 +168,10 @@ pub enum Follow {
     },
     /// The workflow has ended: the one of which it is a step takes notice.
     EndedAsStep,
-    /// An approval has succeeded without a decision: its result is that of an approval without a comment.
-    ApprovedByDefault {
+    /// An approval has ended without a decision: its result is that of a decision without a comment.
+    DecidedByDefault {
         step: u32,
+        approves: bool,
     },
     /// Started steps take notice that the workflow was resumed.
     ResumeSteps,

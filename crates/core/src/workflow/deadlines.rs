@@ -40,12 +40,13 @@ impl Move<'_> {
         }
         match self.step.kind {
             Kind::Sleep { .. } => self.close(""),
-            Kind::Approval { approves: true, .. } => {
-                self.out.follow.push(Follow::ApprovedByDefault { step: self.step.index });
-                self.close("approved, since there was no decision in time")
-            }
-            Kind::Approval { .. } => {
-                self.end(StepState::Failed, "rejected, since there was no decision in time")
+            Kind::Approval { approves, .. } => {
+                self.out.follow.push(Follow::DecidedByDefault { step: self.step.index, approves });
+                if approves {
+                    self.close("approved, since there was no decision in time");
+                } else {
+                    self.end(StepState::Failed, "rejected, since there was no decision in time");
+                }
             }
             Kind::Signal { .. } => self.end(StepState::Failed, "the signal has not arrived in time"),
             Kind::Task | Kind::Workflow => {}

@@ -15,8 +15,9 @@ use crate::{
     WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId, input_files,
 };
 
-/// Result of an approval without a decision, as a decision without a comment leaves it.
+/// Results of an approval without a decision, as decisions without a comment leave them.
 const APPROVED_BY_DEFAULT: &[u8] = br#"{"approved":true,"comment":""}"#;
+const REJECTED_BY_DEFAULT: &[u8] = br#"{"approved":false,"comment":""}"#;
 
 impl<B: Backend> Engine<B> {
     /// Adds what a command on a workflow needs.
@@ -327,8 +328,9 @@ impl<B: Backend> Engine<B> {
                     self.leave_group(workflow, step);
                     continue;
                 }
-                Follow::ApprovedByDefault { step } => {
-                    self.put_output((workflow, step), Some(Bytes::from_static(APPROVED_BY_DEFAULT)));
+                Follow::DecidedByDefault { step, approves } => {
+                    let result = if approves { APPROVED_BY_DEFAULT } else { REJECTED_BY_DEFAULT };
+                    self.put_output((workflow, step), Some(Bytes::from_static(result)));
                     continue;
                 }
                 Follow::ResumeSteps => FollowUp::ResumeSteps { workflow, from: 0 },

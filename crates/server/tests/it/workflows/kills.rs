@@ -73,6 +73,10 @@ async fn approvals_expire_by_their_defaults() -> Result<()> {
                 "deadline": "1s", "defaultDecision": "STEP_DECISION_APPROVE",
             } },
             { "name": "never", "needs": [{ "step": "rejected" }], "wait": { "duration": "1s" } },
+            { "name": "last", "needs": [{ "step": "rejected", "onFailure": "ON_STEP_FAILURE_CONTINUE" }], "approval": {
+                "prompt": "${{ steps.rejected.result.approved }}${{ steps.rejected.result.comment }}",
+                "deadline": "1s", "defaultDecision": "STEP_DECISION_APPROVE",
+            } },
         ],
     });
     api.create("ask", spec).await?;
@@ -94,6 +98,7 @@ async fn approvals_expire_by_their_defaults() -> Result<()> {
         );
     }
     assert_eq!(api.step("ask", "later").await?["prompt"], "true");
+    assert_eq!(api.step("ask", "last").await?["prompt"], "false");
     // A decision is too late.
     let decide = json!({ "step": "approved", "decision": "STEP_DECISION_REJECT" });
     let (status, _) = api.post(&format!("{}/ask:decide", super::WORKFLOWS), &decide).await?;
