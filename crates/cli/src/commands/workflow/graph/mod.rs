@@ -30,7 +30,7 @@ pub(super) struct Draw {
     /// Language or form of the picture
     #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     format: Format,
-    /// Draw the steps of workflows that are steps, too: up to 4 within each other, with up to 1000 steps together
+    /// Draw the steps of workflows that are steps, too: up to 4 within each other, with up to 1000 steps together; text and SVG draw up to 200
     #[arg(long)]
     expand: bool,
 }
