@@ -9,7 +9,7 @@ use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
 use rota_proto::v1;
 
 use super::build::{self, Change};
-use super::status::MAX_MESSAGE_BYTES;
+use super::status::{MAX_MESSAGE_BYTES, WAITS_FOR_APPROVAL, WAITS_FOR_GROUP, Wait};
 use crate::cluster;
 use crate::context::Context;
 use crate::error::{ReconcileError, camel_case, is_permanent, rejection_message};
@@ -82,14 +82,15 @@ pub(super) async fn change(
 
 /// Returns the question of a step that waits for a person, or what the workflow or a step waits for in its concurrency group. Without
 /// an answer the status has neither.
-pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Option<String> {
+pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Option<Wait> {
     let request = v1::ExplainWorkflowRequest { name: record.name.clone(), step: String::new() };
     match context.control.explain_workflow(request).await {
-        Ok(explained) => {
-            let find = |code| explained.causes.iter().find(|cause| cause.code == code);
-            let waits = find(STEP_APPROVAL).or_else(|| find(GROUP_FULL));
-            waits.map(|cause| prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned())
-        }
+        Ok(explained) => [(STEP_APPROVAL, WAITS_FOR_APPROVAL), (GROUP_FULL, WAITS_FOR_GROUP)]
+            .into_iter()
+            .find_map(|(code, reason)| {
+                let cause = explained.causes.iter().find(|cause| cause.code == code)?;
+                Some(Wait { reason, message: prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned() })
+            }),
         Err(error) => {
             tracing::debug!(%error, workflow = record.name, "failed to explain a workflow");
             None

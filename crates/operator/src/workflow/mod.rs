@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use rota_crds::DesiredState;
@@ -233,13 +234,18 @@ impl Workflows {
             }
             _ => None,
         };
+        let wait = waits_for.clone();
         let built = status::build(workflow, record, waits_for, now);
         if workflow.status.as_ref() != Some(&built) {
+            let known = workflow.status.as_ref().and_then(|status| status.message.as_ref());
+            if let Some(wait) = wait.filter(|wait| known != Some(&wait.message)) {
+                let note = format!("{}: {}", wait.reason, wait.message);
+                self.context.event(workflow, EventType::Normal, "Waiting", "Run", &note).await;
+            }
             if is_final && phase != WorkflowPhase::Succeeded {
                 let reason = built.reason.clone().unwrap_or_default();
                 let note = format!("{reason}: {}", built.message.clone().unwrap_or_default());
-                let warning = kube::runtime::events::EventType::Warning;
-                self.context.event(workflow, warning, "Failed", "Run", &note).await;
+                self.context.event(workflow, EventType::Warning, "Failed", "Run", &note).await;
             }
             apply::write_status(&self.context, workflow, built).await?;
         }

@@ -10,6 +10,16 @@ use crate::condition::Conditions;
 use crate::control_store::Loss;
 
 pub(super) const MAX_MESSAGE_BYTES: usize = 1024;
+/// Reasons of a status.
+pub(super) const WAITS_FOR_APPROVAL: &str = "WaitsForApproval";
+pub(super) const WAITS_FOR_GROUP: &str = "WaitsForGroup";
+
+/// What a running workflow waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Wait {
+    pub reason: &'static str,
+    pub message: String,
+}
 
 /// Returns the message of a workflow whose record is missing, with what happened to the store.
 pub(super) fn record_missing(loss: Option<Loss>) -> String {
@@ -44,18 +54,18 @@ pub(super) fn phase(record: &v1::Workflow) -> WorkflowPhase {
     }
 }
 
-/// Builds the status of a record. `waits_for` is the question of a step that waits for a person.
+/// Builds the status of a record. `waits_for` is a person or a group that it waits for.
 pub(super) fn build(
     workflow: &Workflow,
     record: &v1::Workflow,
-    waits_for: Option<String>,
+    waits_for: Option<Wait>,
     now: Timestamp,
 ) -> WorkflowStatus {
     let status = record.status.clone().unwrap_or_default();
     let counts = status.counts.unwrap_or_default();
     let phase = phase(record);
     let reason = match (phase, &waits_for) {
-        (WorkflowPhase::Running, Some(_)) => Some("WaitsForApproval".to_owned()),
+        (WorkflowPhase::Running, Some(wait)) => Some(wait.reason.to_owned()),
         (phase, _) if is_final(phase) && phase != WorkflowPhase::Succeeded => {
             Some(if status.failed_step.is_empty() { format!("{phase:?}") } else { "StepFailed".to_owned() })
         }
@@ -68,7 +78,7 @@ pub(super) fn build(
         observed_generation: workflow.metadata.generation,
         phase,
         reason,
-        message: failed.filter(|message| !message.is_empty()).or(waits_for),
+        message: failed.filter(|message| !message.is_empty()).or(waits_for.map(|wait| wait.message)),
         workflow_id: Some(record.uid.clone()),
         progress: Some(format!("{ended}/{}", counts.total)),
         steps: Some(WorkflowSteps {
@@ -148,14 +158,17 @@ mod tests {
         v1::Workflow { uid: "u".into(), status: Some(status), ..Default::default() }
     }
 
-    fn built(record: &v1::Workflow, waits_for: Option<&str>) -> WorkflowStatus {
+    fn built(record: &v1::Workflow, waits_for: Option<Wait>) -> WorkflowStatus {
         let now = "2030-01-01T00:00:00Z".parse().unwrap();
-        build(&Workflow::default(), record, waits_for.map(str::to_owned), now)
+        build(&Workflow::default(), record, waits_for, now)
     }
 
     #[test]
     fn progress_and_question_are_shown() {
-        let status = built(&record(WorkflowState::Running, ""), Some("step ask waits"));
+        let waits = |reason| Some(Wait { reason, message: "step ask waits".to_owned() });
+        let group = built(&record(WorkflowState::Running, ""), waits(WAITS_FOR_GROUP));
+        assert_eq!(group.reason.as_deref(), Some("WaitsForGroup"));
+        let status = built(&record(WorkflowState::Running, ""), waits(WAITS_FOR_APPROVAL));
         assert_eq!(status.progress.as_deref(), Some("3/7"));
         assert_eq!(status.reason.as_deref(), Some("WaitsForApproval"));
         assert_eq!(status.message.as_deref(), Some("step ask waits"));

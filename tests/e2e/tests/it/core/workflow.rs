@@ -42,6 +42,11 @@ async fn template_makes_a_workflow_that_asks() {
     })
     .await;
     assert_eq!(space.field("rwt/greet", ".status.version").await, "1");
+    until("an event says so", TEST_TIMEOUT, async || {
+        let events = "get events --field-selector reason=Waiting,involvedObject.kind=Workflow -o jsonpath={.items[*].message}";
+        space.kubectl(events).await.success().contains("Greet you?").then_some(())
+    })
+    .await;
     let columns = space.kubectl("get workflows.rota.dev greeting").await.success();
     for text in ["PHASE", "STEPS", "Running", "1/2", "Greet you?"] {
         assert!(columns.contains(text), "{text}: {columns}");
