@@ -12,6 +12,7 @@ use rota_store::{FeedEntry, TaskChange};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::snapshot::{Snapshot, TaskSnapshot};
 use super::workflows::Place as WorkflowPlace;
 use crate::wire;
 
@@ -122,43 +123,6 @@ pub(super) struct Data {
     pub(super) command: String,
 }
 
-/// State of a task that fails, for readers without access to Rota.
-#[derive(Debug, Serialize)]
-pub(super) struct Snapshot {
-    severity: String,
-    attempts: u32,
-    failed_attempts: u32,
-    worker_losses: u32,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    last_worker: String,
-    /// Time on workers of all attempts.
-    worked_seconds: u64,
-    cost_usd: String,
-    created: String,
-    /// When the next attempt may start.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry: Option<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    hint: String,
-}
-
-impl Snapshot {
-    fn new(task: &Task, failure: &Failure) -> Self {
-        Self {
-            severity: wire::failure::severity_name(failure.severity),
-            attempts: task.attempts,
-            failed_attempts: task.failed_attempts(),
-            worker_losses: task.worker_losses,
-            last_worker: task.last_worker.as_ref().map(ToString::to_string).unwrap_or_default(),
-            worked_seconds: task.worked.as_secs(),
-            cost_usd: rota_core::usage::usd(task.usage.cost_micro_usd),
-            created: wire::time::rfc3339(task.created_at),
-            retry: task.retry_at.map(wire::time::rfc3339),
-            hint: cut(&failure.hint),
-        }
-    }
-}
-
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     id: String,
@@ -245,7 +209,7 @@ fn build(
         attempt: Some(event.attempt),
         message: cut(message),
         request,
-        snapshot: failure.map(|failure| Snapshot::new(task, failure)),
+        snapshot: failure.map(|failure| Snapshot::Task(TaskSnapshot::new(task, failure))),
         failure_class: failure.map(|failure| wire::failure::class_name(failure.class)).unwrap_or_default(),
         command,
         ..Data::default()

@@ -14,6 +14,7 @@ mod queue;
 mod receivers;
 mod send;
 mod sign;
+mod snapshot;
 mod taken;
 mod workflow_queue;
 mod workflows;

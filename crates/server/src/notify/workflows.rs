@@ -9,6 +9,7 @@ use rota_core::{TaskKey, Timestamp, WorkflowKey};
 use rota_store::{Commit, Error, WorkflowQuery};
 
 use super::message::{self, Data, Notification, Occasion, cut};
+use super::snapshot::{Snapshot, WorkflowSnapshot};
 use crate::store_client::StoreClient;
 use crate::wire;
 
@@ -160,6 +161,7 @@ impl Notification {
             alias: workflow.alias.clone().unwrap_or_default(),
             title: cut(&workflow.title),
             message: cut(step.map_or(&workflow.message, |step| &step.question)),
+            snapshot: step.is_none().then(|| Snapshot::Workflow(WorkflowSnapshot::new(workflow))),
             command,
             ..Data::default()
         };

@@ -80,6 +80,8 @@ async fn receivers_are_notified_of_workflows() -> Result<()> {
     let failed = oncall.until(|one| of("workflow.failed")(one) && one.status == 200).await?.json();
     assert!(failed["data"]["step"] == "ask", "{failed}");
     assert!(failed["data"]["message"].as_str().is_some_and(|text| text.contains("not today")), "{failed}");
+    let snapshot = &failed["data"]["snapshot"];
+    assert!(snapshot["failed"] == 1 && snapshot["ended"].is_string(), "{failed}");
 
     let undone = create(
         &client,
