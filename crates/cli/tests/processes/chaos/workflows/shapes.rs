@@ -186,7 +186,7 @@ fn inner(random: &mut StdRng) -> v1::WorkflowSpec {
 fn compensate(mut spec: v1::WorkflowSpec, random: &mut StdRng) -> v1::WorkflowSpec {
     for step in &mut spec.steps {
         if random.random_bool(0.7) {
-            step.compensate = Some(Box::new(task(0.0)));
+            step.compensate = Some(Box::new(undo()));
         }
         if random.random_bool(0.1) {
             step.for_each = Some(v1::ForEach { items: "[1, 2, 3]".to_owned(), ..Default::default() });
@@ -207,16 +207,24 @@ fn name(index: usize) -> String {
 
 /// Returns a task that fails with a probability, and whose attempts fail more often.
 pub(super) fn task(fails: f64) -> v1::TaskSpec {
+    executed(fails, if fails > 0.0 { 0.1 } else { 0.0 }, 3)
+}
+
+/// Returns a task whose attempts fail at times, and never all of them: what it undoes is undone by one of them.
+fn undo() -> v1::TaskSpec {
+    executed(0.0, 0.1, 20)
+}
+
+fn executed(fails: f64, retried: f64, max_attempts: i32) -> v1::TaskSpec {
     let fail = |class: &str, probability: f64| {
         let (class, probability) = (class.to_owned(), Some(probability));
         Script::Fail(ScriptFailure { class, probability, ..Default::default() })
     };
-    let retried = if fails > 0.0 { 0.1 } else { 0.0 };
     let steps = [fail("agent", retried), fail("invalid", fails), Script::Succeed("done".to_owned())];
     let mut spec = tasks::scripted(SCRIPTED, steps).spec.unwrap_or_default();
     let backoff = Some(tasks::millis(10));
     spec.retry = Some(v1::RetryPolicy {
-        max_attempts: 3,
+        max_attempts,
         initial_backoff: backoff,
         max_backoff: backoff,
         ..Default::default()
