@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// Dependents of a task that are loaded before it is known whether it ends.
-pub(super) const FIRST_DEPENDENTS: usize = 16;
+const FIRST_DEPENDENTS: usize = 16;
 
 /// Whether a command may end its task, whose dependents are then notified.
-fn may_end(command: &task::Command) -> bool {
+pub(super) fn may_end(command: &task::Command) -> bool {
     use task::Command::{
         Accept, AgentAppeared, AgentDeleted, Assign, DependencyEnded, DependencyFound, GiveInput, Report,
         Resume, ThreadPassedOn,
@@ -272,7 +272,8 @@ impl<B: Backend> Engine<B> {
         for (page, rows) in load.dependents.iter().zip(&loaded.dependents) {
             let keys: Vec<_> = rows.iter().map(|row| row.key).collect();
             if page.after == TaskKey(0) {
-                self.write_set.dependents.entry(page.task).or_insert_with(|| keys.clone());
+                let whole = keys.len() < page.limit;
+                self.write_set.dependents.entry(page.task).or_insert_with(|| (keys.clone(), whole));
             }
             pages.dependents.push(keys);
         }
@@ -368,18 +369,6 @@ impl<B: Backend> Engine<B> {
                 Err(reason) => drop(self.write_set.undecodable.insert(row.key, (row.id, reason))),
             }
         }
-    }
-
-    /// Loads the first tasks that wait for new objects of the batch, as many as it may visit, and the last tasks of the threads
-    /// that new ones join.
-    pub(super) fn fetch_waiters(&mut self, load: &Load, joined: &[NameKey]) -> Result<(), Error> {
-        let waiting = load.waits.iter().flat_map(|page| self.write_set.waits.stored(&page.key));
-        let waiting = waiting.copied().filter(|key| !self.knows(*key)).take(MAX_FOLLOW_UPS);
-        let tails = joined.iter().filter_map(|name| Some(self.write_set.threads.get(name)?.tail?.0));
-        let mut tasks: Vec<_> = waiting.chain(tails.filter(|key| !self.knows(*key))).collect();
-        tasks.sort_unstable();
-        tasks.dedup();
-        self.fetch(&Load { tasks, ..Load::default() }).map(drop)
     }
 
     /// Takes a stored record into the batch, unless the batch or memory has it.

@@ -12,7 +12,7 @@ use rota_core::task::{Command, DependencyState, State, Task};
 use rota_core::{Namespace, TaskId, TaskKey};
 
 use super::Engine;
-use crate::{Backend, Error, FollowUp, Load};
+use crate::{Backend, Error, FollowUp, Load, ScopedId};
 
 /// Tasks that the text about a cycle names.
 const MAX_NAMED: usize = 10;
@@ -144,7 +144,8 @@ impl<B: Backend> Engine<B> {
         search: &mut CycleSearch,
         members: Vec<TaskId>,
     ) -> Result<(), Error> {
-        self.load_ids(namespace, &members)?;
+        let ids: Vec<_> = members.iter().map(|member| (namespace.clone(), *member)).collect();
+        self.load_ids(&ids)?;
         let checks = search.found.is_some();
         for member in members {
             let task = match self.known(&(namespace.clone(), member)) {
@@ -165,13 +166,12 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Loads the records of some tasks in one call.
-    fn load_ids(&mut self, namespace: &Namespace, ids: &[TaskId]) -> Result<(), Error> {
+    pub(super) fn load_ids(&mut self, ids: &[ScopedId]) -> Result<(), Error> {
         let mut load = Load::default();
         for id in ids {
-            let id = (namespace.clone(), *id);
-            match self.known(&id) {
+            match self.known(id) {
                 Some(key) if !self.knows(key) => load.tasks.push(key),
-                None if !self.knows_id(&id) => load.ids.push(id),
+                None if !self.knows_id(id) => load.ids.push(id.clone()),
                 _ => {}
             }
         }

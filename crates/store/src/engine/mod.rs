@@ -29,6 +29,7 @@ mod links;
 mod memory;
 mod nested;
 mod orphans;
+mod prefetch;
 mod prune;
 mod queue;
 mod quota;
@@ -203,7 +204,7 @@ impl<B: Backend> Engine<B> {
         self.begin();
         let load = self.collect(&batch, now);
         self.fetch(&load)?;
-        self.fetch_waiters(&load, &threads::joined(&batch))?;
+        self.fetch_linked(&load, &batch)?;
         let mut answers = Vec::with_capacity(batch.len());
         for command in batch {
             answers.push(self.command(command, now)?);

@@ -7,7 +7,7 @@ use rota_core::{TaskId, TaskKey, Timestamp};
 
 use super::Engine;
 use super::write_set::Found;
-use crate::{Backend, Command, Error, Load, NameKey, Refused, Thread};
+use crate::{Backend, Command, Error, Load, NameKey, Refused, ScopedId, Thread};
 
 /// Returns the thread of a task.
 pub(super) fn thread_of(task: &Task) -> Option<NameKey> {
@@ -123,10 +123,31 @@ impl<B: Backend> Engine<B> {
         threads.sort_unstable();
         threads.dedup();
         let before = tasks().filter_map(|task| Some((task.namespace.clone(), task.waits_in_thread()?)));
-        let mut ids: Vec<_> = before.filter(|id| !self.knows_id(id)).collect();
+        let before: Vec<_> = before.collect();
+        let mut ids: Vec<_> = before.iter().filter(|id| !self.knows_id(id)).cloned().collect();
         ids.sort_unstable();
         ids.dedup();
-        self.fetch(&Load { threads, ids, ..Load::default() }).map(drop)
+        self.fetch(&Load { threads, ids, ..Load::default() })?;
+        self.load_predecessors(before)
+    }
+
+    /// Loads tasks of threads, and those before each down to one that has not ended: one call for each level of all threads.
+    pub(super) fn load_predecessors(&mut self, mut ids: Vec<ScopedId>) -> Result<(), Error> {
+        while !ids.is_empty() {
+            ids.sort_unstable();
+            ids.dedup();
+            self.load_ids(&ids)?;
+            ids = ids.iter().filter_map(|id| self.predecessor(id)).collect();
+        }
+        Ok(())
+    }
+
+    /// Returns the task before one that has ended; of one on a worker, none is needed.
+    fn predecessor(&self, (namespace, id): &ScopedId) -> Option<ScopedId> {
+        let key = self.known(&(namespace.clone(), *id))?;
+        let task = &self.write_set.get(key)?.task;
+        let before = task.waits_in_thread().filter(|_| task.state.is_final())?;
+        Some((namespace.clone(), before))
     }
 
     /// Loads a thread, unless it is known. Returns why it cannot be decoded, if it cannot.

@@ -5,7 +5,6 @@ use rota_core::task::{Command, DependencyKey, State};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 
 use super::clock::Jump;
-use super::collect::FIRST_DEPENDENTS;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::{AgentKey, Engine};
 use crate::{
@@ -66,26 +65,48 @@ impl<B: Backend> Engine<B> {
         self.load_all(&waiters)
     }
 
-    /// Notifies dependents of ended tasks.
+    /// Notifies dependents of ended tasks: one load for all of them, and one for each level of the threads that they are in.
     fn visit_dependents(&mut self, ends: Vec<(Option<u64>, FollowUp)>) -> Result<(), Error> {
         let limit = (self.write_set.pending.budget() / ends.len()).max(1);
         let (mut load, mut visits) = (Load::default(), Vec::new());
         for (number, follow_up) in ends {
-            let FollowUp::Ended { task, after, until, .. } = follow_up else { continue };
-            let known = if after == TaskKey(0) { self.notify_new_dependents(task)? } else { None };
+            let FollowUp::Ended { task, after, until, before, .. } = follow_up else { continue };
+            let before =
+                before.and_then(|before| Some((self.write_set.get(task)?.task.namespace.clone(), before)));
+            load.ids.extend(before.filter(|before| !self.knows_id(before)));
+            let is_first = after == TaskKey(0);
+            let added = if is_first { self.new_dependents(task) } else { None };
+            let known = if is_first { self.known_dependents(task) } else { None };
             if known.is_none() {
                 load.dependents.push(DependentsPage { task, after, until, limit });
             }
-            visits.push((number, follow_up, known));
+            visits.push((number, follow_up, added, known));
         }
+        load.ids.sort_unstable();
+        load.ids.dedup();
         let mut pages = self.fetch(&load)?.dependents.into_iter();
-        for (number, follow_up, known) in visits {
-            let FollowUp::Ended { task, id, state, until, before, .. } = follow_up else { continue };
-            let (dependents, whole) = known.unwrap_or_else(|| {
+        for (.., known) in &mut visits {
+            known.get_or_insert_with(|| {
                 let page = pages.next().unwrap_or_default();
                 let whole = page.len() < limit;
                 (page, whole)
             });
+        }
+        let mut before = Vec::new();
+        for (_, follow_up, added, known) in &visits {
+            let FollowUp::Ended { before: Some(id), .. } = follow_up else { continue };
+            let added = added.iter().flat_map(|(dependents, ..)| dependents);
+            let mut dependents = added.chain(known.iter().flat_map(|(dependents, _)| dependents));
+            let record = dependents.find_map(|dependent| self.write_set.get(*dependent));
+            before.extend(record.map(|entry| (entry.task.namespace.clone(), *id)));
+        }
+        self.load_predecessors(before)?;
+        for (number, follow_up, added, known) in visits {
+            let FollowUp::Ended { task, id, state, until, before, .. } = follow_up else { continue };
+            if let Some((dependents, state, before)) = added {
+                self.notify(dependents, id, state, before)?;
+            }
+            let (dependents, whole) = known.unwrap_or_default();
             let last = dependents.last().copied();
             self.write_set.pending.spend(dependents.len());
             self.notify(dependents, id, state, before)?;
@@ -100,19 +121,20 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Notifies the dependents that the batch has added. Returns the first stored ones, if they are known, and whether
-    /// they are all.
-    fn notify_new_dependents(&mut self, task: TaskKey) -> Result<Option<(Vec<TaskKey>, bool)>, Error> {
-        let Some(entry) = self.write_set.entries.get_mut(&task) else { return Ok(None) };
-        let (id, state, before) = (entry.task.id, entry.task.state, entry.task.waits_in_thread());
-        let (added, is_new) = (std::mem::take(&mut entry.new_dependents), entry.new);
-        self.notify(added, id, state, before)?;
-        if is_new {
-            return Ok(Some((Vec::new(), true)));
+    /// Takes the dependents of a task that the batch has added, with its state and the task before it in its thread.
+    fn new_dependents(&mut self, task: TaskKey) -> Option<(Vec<TaskKey>, State, Option<TaskId>)> {
+        let entry = self.write_set.entries.get_mut(&task)?;
+        let added = std::mem::take(&mut entry.new_dependents);
+        Some((added, entry.task.state, entry.task.waits_in_thread()))
+    }
+
+    /// Takes the first stored dependents of a task, if they are known, and whether they are all.
+    fn known_dependents(&mut self, task: TaskKey) -> Option<(Vec<TaskKey>, bool)> {
+        let entry = self.write_set.get(task)?;
+        if entry.new {
+            return Some((Vec::new(), true));
         }
-        let Some(stored) = self.write_set.dependents.remove(&task) else { return Ok(None) };
-        let whole = stored.len() < FIRST_DEPENDENTS;
-        Ok(Some((stored, whole)))
+        self.write_set.dependents.remove(&task)
     }
 
     /// Notifies dependents of the end of a task. If that has still waited for one `before` it in its thread, the task behind it

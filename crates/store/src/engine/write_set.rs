@@ -93,8 +93,8 @@ pub(super) struct WriteSet {
     /// Tasks of threads that have ended in the batch.
     pub(super) ended_in_threads: Vec<TaskKey>,
     pub(super) waits: Waiting,
-    /// Dependents of tasks that commands of the batch may end.
-    pub(super) dependents: KeyMap<Vec<TaskKey>>,
+    /// First dependents of tasks that commands of the batch may end, and whether they are all.
+    pub(super) dependents: KeyMap<(Vec<TaskKey>, bool)>,
     pub(super) workflows: WorkflowSet,
     /// Due tasks that are not on workers, earliest deadline first; `None` if not loaded.
     pub(super) due: Option<Vec<TaskKey>>,

@@ -1,0 +1,76 @@
+//! Second load of a batch: what the records lead to that the first one has returned. Without it, each command would load by
+//! itself.
+
+use rota_core::TaskKey;
+use rota_core::task::{self, Desired, Task};
+
+use super::collect::may_end;
+use super::follow_ups::MAX_FOLLOW_UPS;
+use super::{Engine, KeySet, threads};
+use crate::{Backend, Command, DependentsPage, Error, Load};
+
+/// Whether a command ends a task that is not on a worker.
+fn cancels(command: &task::Command) -> bool {
+    matches!(command, task::Command::Update { desired: Some(Desired::Cancelled), .. })
+}
+
+impl<B: Backend> Engine<B> {
+    /// Loads the first tasks that wait for new objects of the batch, as many as it may visit, the last tasks of the threads
+    /// that new ones join, and what the ends of tasks concern.
+    pub(super) fn fetch_linked(&mut self, load: &Load, batch: &[Command]) -> Result<(), Error> {
+        let waiting = load.waits.iter().flat_map(|page| self.write_set.waits.stored(&page.key));
+        let waiting = waiting.copied().filter(|key| !self.knows(*key)).take(MAX_FOLLOW_UPS);
+        let joined = threads::joined(batch);
+        let tails = joined.iter().filter_map(|name| Some(self.write_set.threads.get(name)?.tail?.0));
+        let mut tasks: Vec<_> = waiting.chain(tails.filter(|key| !self.knows(*key))).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        let mut linked = Load { tasks, ..Load::default() };
+        self.collect_ends(batch, &mut linked);
+        self.fetch(&linked)?;
+        self.load_predecessors(linked.ids)
+    }
+
+    /// Adds what the ends of tasks need whose records are known by now: their threads, the tasks before them in these, and their
+    /// first dependents, as many of all as the batch may visit.
+    fn collect_ends(&self, batch: &[Command], load: &mut Load) {
+        let (mut seen, mut needed) = (KeySet::default(), Vec::new());
+        for command in batch {
+            let Command::Task { namespace, id, command } = command else { continue };
+            let Some(key) = self.known(&(namespace.clone(), *id)) else { continue };
+            let is_end = cancels(command) || (self.memory.holds(key) && may_end(command));
+            let Some((task, has_dependents)) = self.record(key).filter(|(task, _)| !task.state.is_final())
+            else {
+                continue;
+            };
+            if !is_end || !seen.insert(key) {
+                continue;
+            }
+            let thread = threads::thread_of(task);
+            load.threads.extend(thread.filter(|name| !self.write_set.threads.knows(name)));
+            let before = task.waits_in_thread().map(|before| (task.namespace.clone(), before));
+            load.ids.extend(before.filter(|id| !self.knows_id(id)));
+            if has_dependents && !self.write_set.dependents.contains_key(&key) {
+                needed.push(key);
+            }
+        }
+        load.threads.sort_unstable();
+        load.threads.dedup();
+        load.ids.sort_unstable();
+        load.ids.dedup();
+        let loaded: usize = self.write_set.dependents.values().map(|(known, _)| known.len()).sum();
+        let left = self.write_set.pending.budget().saturating_sub(loaded);
+        needed.truncate(left);
+        let limit = left / needed.len().max(1);
+        let page = |task| DependentsPage { task, after: TaskKey(0), until: TaskKey(u64::MAX), limit };
+        load.dependents.extend(needed.into_iter().map(page));
+    }
+
+    /// Returns a record that the batch or memory has, and whether others depend on it.
+    fn record(&self, key: TaskKey) -> Option<(&Task, bool)> {
+        match self.write_set.get(key) {
+            Some(entry) => Some((&*entry.task, entry.has_dependents)),
+            None => self.memory.get(key).map(|live| (&*live.task, live.has_dependents)),
+        }
+    }
+}
