@@ -168,7 +168,7 @@ pub enum Follow {
     },
     /// The workflow has ended: the one of which it is a step takes notice.
     EndedAsStep,
-    /// An approval has ended without a decision: its result is that of a decision without a comment.
+    /// An approval has ended without a decision: its result is that of its default decision, without a comment.
     DecidedByDefault {
         step: u32,
         approves: bool,

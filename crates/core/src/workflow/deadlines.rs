@@ -42,10 +42,9 @@ impl Move<'_> {
             Kind::Sleep { .. } => self.close(""),
             Kind::Approval { approves, .. } => {
                 self.out.follow.push(Follow::DecidedByDefault { step: self.step.index, approves });
-                if approves {
-                    self.close("approved, since there was no decision in time");
-                } else {
-                    self.end(StepState::Failed, "rejected, since there was no decision in time");
+                match approves {
+                    true => self.close("approved, since there was no decision in time"),
+                    false => self.end(StepState::Failed, "rejected, since there was no decision in time"),
                 }
             }
             Kind::Signal { .. } => self.end(StepState::Failed, "the signal has not arrived in time"),

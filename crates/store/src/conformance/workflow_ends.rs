@@ -167,6 +167,8 @@ pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
     run.t.later(SECOND);
     assert_eq!(run.t.tick().await, 1);
     assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Failed, State::Failed));
+    let rejected = Bytes::from_static(br#"{"approved":false,"comment":""}"#);
+    assert_eq!((run.step(0).await.has_output, run.outputs(vec![0]).await), (true, vec![(0, rejected)]));
 }
 
 /// What runs while it stops, since a step has failed, may never end by itself.

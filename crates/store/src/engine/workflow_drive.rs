@@ -7,6 +7,14 @@ use rota_core::{TaskKey, Timestamp};
 use super::{Answer, Engine};
 use crate::{Action, Backend, Create, Error, NewRound, StepKey, reused_list, reused_results, step_items};
 
+/// Result of an approval without a decision, as a decision without a comment leaves it.
+pub(super) const fn default_decision(approves: bool) -> &'static [u8] {
+    match approves {
+        true => br#"{"approved":true,"comment":""}"#,
+        false => br#"{"approved":false,"comment":""}"#,
+    }
+}
+
 impl<B: Backend> Engine<B> {
     pub(super) fn put_output(&mut self, key: StepKey, output: Option<Bytes>) {
         let Some(output) = output else { return };

@@ -8,16 +8,13 @@ use rota_core::task::State;
 use rota_core::workflow::{self, Change, Follow, Rejected, Step, StepCommand, StepRef, TaskEnd};
 use rota_core::{Timestamp, WorkflowId, WorkflowKey};
 
+use super::workflow_drive::default_decision;
 use super::workflow_set::{StepEntry, WorkflowEntry};
 use super::{Answer, Engine};
 use crate::{
     Backend, CreateWorkflow, Error, FollowUp, Load, Refused, Reply, StepKey, TaskHold, WORKFLOW_MEMBER,
     WORKFLOW_OUTPUT, WorkflowCommand, WorkflowLoad, WorkflowScopedId, input_files,
 };
-
-/// Results of an approval without a decision, as decisions without a comment leave them.
-const APPROVED_BY_DEFAULT: &[u8] = br#"{"approved":true,"comment":""}"#;
-const REJECTED_BY_DEFAULT: &[u8] = br#"{"approved":false,"comment":""}"#;
 
 impl<B: Backend> Engine<B> {
     /// Adds what a command on a workflow needs.
@@ -329,8 +326,7 @@ impl<B: Backend> Engine<B> {
                     continue;
                 }
                 Follow::DecidedByDefault { step, approves } => {
-                    let result = if approves { APPROVED_BY_DEFAULT } else { REJECTED_BY_DEFAULT };
-                    self.put_output((workflow, step), Some(Bytes::from_static(result)));
+                    self.put_output((workflow, step), Some(Bytes::from_static(default_decision(approves))));
                     continue;
                 }
                 Follow::ResumeSteps => FollowUp::ResumeSteps { workflow, from: 0 },

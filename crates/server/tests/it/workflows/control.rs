@@ -56,6 +56,32 @@ async fn pause_holds_rounds_and_further_tasks() -> Result<()> {
 }
 
 #[tokio::test]
+async fn expressions_see_results_of_failed_steps() -> Result<()> {
+    let cluster = Cluster::start(Backend::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 4)?;
+    let api = Api::new(&cluster)?;
+    let approval = json!({
+        "deadline": "60s", "defaultDecision": "STEP_DECISION_APPROVE",
+        "prompt": "${{ steps.bad.result == null }} ${{ steps.skip.result == null }} ${{ steps.again.result.text }}",
+    });
+    let spec = json!({ "onFailure": "ON_STEP_FAILURE_CONTINUE", "steps": [
+        { "name": "bad", "task": fails() },
+        { "name": "skip", "condition": "${{ false }}", "task": echoes("never") },
+        { "name": "again", "task": echoes("last"), "repeat": { "until": "${{ false }}", "max": 2 } },
+        { "name": "ask", "approval": approval,
+          "needs": [{ "step": "bad" }, { "step": "skip" }, { "step": "again" }] },
+    ] });
+    api.create("failed", spec).await?;
+    api.until_step("failed", "ask", "RUNNING").await?;
+    for (step, state) in [("bad", "FAILED"), ("skip", "SKIPPED"), ("again", "FAILED")] {
+        assert_eq!(api.step("failed", step).await?["state"], format!("STEP_STATE_{state}"));
+    }
+    assert_eq!(api.step("failed", "ask").await?["prompt"], "true true last");
+    Ok(())
+}
+
+#[tokio::test]
 async fn workflow_created_paused_starts_nothing() -> Result<()> {
     for backend in [Backend::Memory, Backend::Sqlite] {
         let cluster = Cluster::start(backend).await?;

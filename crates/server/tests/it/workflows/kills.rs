@@ -73,7 +73,7 @@ async fn approvals_expire_by_their_defaults() -> Result<()> {
                 "deadline": "1s", "defaultDecision": "STEP_DECISION_APPROVE",
             } },
             { "name": "never", "needs": [{ "step": "rejected" }], "wait": { "duration": "1s" } },
-            { "name": "last", "needs": [{ "step": "rejected", "onFailure": "ON_STEP_FAILURE_CONTINUE" }], "approval": {
+            { "name": "despite", "needs": [{ "step": "rejected", "onFailure": "ON_STEP_FAILURE_CONTINUE" }], "approval": {
                 "prompt": "${{ steps.rejected.result.approved }}${{ steps.rejected.result.comment }}",
                 "deadline": "1s", "defaultDecision": "STEP_DECISION_APPROVE",
             } },
@@ -90,6 +90,7 @@ async fn approvals_expire_by_their_defaults() -> Result<()> {
         ("rejected", "FAILED", "rejected, since there was no decision in time"),
         ("later", "SUCCEEDED", "approved, since there was no decision in time"),
         ("never", "SKIPPED", "a step that it needs has not succeeded"),
+        ("despite", "SUCCEEDED", "approved, since there was no decision in time"),
     ] {
         let found = api.step("ask", step).await?;
         assert_eq!(
@@ -98,7 +99,7 @@ async fn approvals_expire_by_their_defaults() -> Result<()> {
         );
     }
     assert_eq!(api.step("ask", "later").await?["prompt"], "true");
-    assert_eq!(api.step("ask", "last").await?["prompt"], "false");
+    assert_eq!(api.step("ask", "despite").await?["prompt"], "false");
     // A decision is too late.
     let decide = json!({ "step": "approved", "decision": "STEP_DECISION_REJECT" });
     let (status, _) = api.post(&format!("{}/ask:decide", super::WORKFLOWS), &decide).await?;
