@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use pbjson_types::Struct;
 use prost::Message;
+use rota_core::WorkflowId;
 use rota_core::workflow::{MAX_DEPTH, Parent, Start, State, Step, StepRef, TemplateRef, Workflow};
 use rota_expressions::Values;
 use rota_proto::num::whole;
@@ -147,7 +148,7 @@ fn inputs(
 pub(super) async fn start(
     creator: &Creator,
     workflow: &Workflow,
-    round: Round,
+    mut round: Round,
     spec: &v1::WorkflowStep,
     values: &Values,
     files: &Files,
@@ -165,8 +166,9 @@ pub(super) async fn start(
             return Ok(reused);
         }
     }
-    filled.truncate(most(planned) as usize);
-    let nested = create(store, workflow, planned, &base, spec, filled, files).await?;
+    round.planned.inputs.clone_from(&digest);
+    filled.truncate(most(&round.planned) as usize);
+    let nested = create(store, workflow, &round.planned, &base, spec, filled, files).await?;
     let template = base.template().cloned().map(Box::new);
     let start = Start { template, inputs: digest, ..Start::default() };
     Ok(round.start(start, Vec::new(), nested).into())
@@ -204,6 +206,7 @@ async fn create(
     if depth > MAX_DEPTH {
         return Err(failed(format!("workflows may be within each other at most {MAX_DEPTH} deep")));
     }
+    let earlier = earlier_elements(store, workflow, step, given, inputs.len()).await?;
     let (mut creates, mut steps, mut bytes) = (Vec::new(), 0, 0);
     for (item, inputs) in (step.created..).zip(inputs) {
         if !creates.is_empty() && (steps > MAX_NEW_STEPS || bytes > MAX_SPECS) {
@@ -224,11 +227,48 @@ async fn create(
         create.workflow.counts_cost |= workflow.counts_cost;
         let place = StepRef::of(workflow, step, step.round, item);
         create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));
+        if let Some(earlier) = earlier.get(&item) {
+            create.workflow.rerun_of = Some(*earlier);
+            for new in &mut create.steps {
+                new.step.may_reuse = !new.step.finally;
+            }
+        }
         check_groups(store, workflow, step, &create).await?;
         steps += create.steps.len();
         creates.push(create);
     }
     Ok(creates)
+}
+
+/// Returns the workflows of which the next ones of a step are reruns, by item: those that the step had in its last round in the earlier
+/// workflow, if it was started with the same inputs and one of them failed. If all have succeeded and the step has not, their results are to blame.
+async fn earlier_elements(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    given: &v1::WorkflowStep,
+    count: usize,
+) -> Result<BTreeMap<u32, WorkflowId>, NoValues> {
+    let mut elements = BTreeMap::new();
+    let Some((earlier, found)) = reuse::earlier_step(store, workflow, step, &step.inputs).await? else {
+        return Ok(elements);
+    };
+    // A later round of a repetition follows from those before it, which run again.
+    if found.failed == 0 || given.repeat.is_some() && found.round > 1 {
+        return Ok(elements);
+    }
+    let items = (step.created..found.created).take(count);
+    let ids: Vec<_> = items.map(|item| earlier.nested_id(found.index, found.round, item)).collect();
+    for part in ids.chunks(OUTCOMES as usize) {
+        let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), part.to_vec());
+        for (element, _) in store.reads().workflows(query).await?.outcomes {
+            // One with such an id may be a foreign one.
+            if element.is_step(earlier.key, found.index) && !element.deleted {
+                elements.extend(element.parent.map(|parent| (parent.step.item, element.id)));
+            }
+        }
+    }
+    Ok(elements)
 }
 
 /// Returns the shorter of two times, of which either may be unset.

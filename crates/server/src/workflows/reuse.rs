@@ -105,6 +105,26 @@ fn json(message: &impl serde::Serialize) -> Result<Value, NoValues> {
     serde_json::to_value(message).map_err(failed)
 }
 
+/// Returns the workflow of which this one is a rerun, and its step that was started with the same inputs, if results of it may be taken over.
+pub(super) async fn earlier_step(
+    store: &StoreClient,
+    workflow: &Workflow,
+    step: &Step,
+    inputs: &str,
+) -> Result<Option<(Workflow, Step)>, NoValues> {
+    let may_reuse = step.may_reuse && step.round <= 1 && !step.compensates && !inputs.is_empty();
+    let Some(id) = workflow.rerun_of.filter(|_| may_reuse) else { return Ok(None) };
+    let earlier = store.reads().workflows(WorkflowQuery::Id((workflow.namespace.clone(), id))).await?;
+    let Some(earlier) = earlier.workflows.into_iter().find(|earlier| !earlier.deleted) else {
+        return Ok(None);
+    };
+    // Steps that were added to the earlier one are among the others here.
+    let query = WorkflowQuery::StepsAt(earlier.key, vec![earlier.index_of(step.index)]);
+    let steps = store.reads().workflows(query).await?.steps;
+    let found = steps.into_iter().find(|found| found.name == step.name && found.inputs == inputs);
+    Ok(found.map(|found| (earlier, found)))
+}
+
 /// Returns the end of a step with the results of the workflow of which this one is a rerun, if it may have them.
 pub(super) async fn find(
     creator: &Creator,
@@ -116,22 +136,13 @@ pub(super) async fn find(
     needs: &[u32],
 ) -> Result<Option<Next>, NoValues> {
     let store = &creator.store;
-    let may_reuse = step.may_reuse && step.round <= 1 && !step.compensates;
-    let Some(id) = workflow.rerun_of.filter(|_| may_reuse) else { return Ok(None) };
-    let earlier = store.reads().workflows(WorkflowQuery::Id((workflow.namespace.clone(), id))).await?;
-    let Some(earlier) = earlier.workflows.into_iter().find(|earlier| !earlier.deleted) else {
+    let Some((earlier, found)) = earlier_step(store, workflow, step, inputs).await? else {
         return Ok(None);
     };
-    // Steps that were added to the earlier one are among the others here.
-    let index = earlier.index_of(step.index);
-    let query = WorkflowQuery::StepsAt(earlier.key, vec![index]);
-    let steps = store.reads().workflows(query).await?.steps;
-    let is_same = |found: &Step| {
-        let same = found.name == step.name && found.inputs == inputs;
-        // With fewer rounds it would have failed.
-        same && found.state == StepState::Succeeded && found.round <= step.max_rounds.max(step.max_attempts)
-    };
-    let Some(found) = steps.into_iter().find(is_same) else { return Ok(None) };
+    // With fewer rounds it would have failed.
+    if found.state != StepState::Succeeded || found.round > step.max_rounds.max(step.max_attempts) {
+        return Ok(None);
+    }
     if found.kind == Kind::Task && !left_the_same(store, workflow, &earlier, needs).await? {
         return Ok(None);
     }

@@ -19,7 +19,9 @@ impl<B: Backend> Engine<B> {
     /// Adds what the creation of workflows as steps needs.
     pub(super) fn collect_nested(creates: &[CreateWorkflow], load: &mut Load) {
         for create in creates {
-            load.workflows.ids.push((create.workflow.namespace.clone(), create.workflow.id));
+            let ids = [Some(create.workflow.id), create.workflow.rerun_of];
+            let scoped = |id| (create.workflow.namespace.clone(), id);
+            load.workflows.ids.extend(ids.into_iter().flatten().map(scoped));
             load.workflows.keys.extend(create.workflow.parent.as_ref().map(|parent| parent.root));
         }
     }
