@@ -6,6 +6,7 @@ use rota_proto::{names, v1};
 use rota_testkit::{Backend, Cluster, history, tasks};
 use serde_json::{Value, json};
 
+use super::nested::nested;
 use super::{Api, WORKFLOWS, echoes};
 
 /// Returns the steps that have run, as opposed to those that were taken over, with the number of tasks of the workflow.
@@ -97,6 +98,83 @@ async fn rerun_takes_over_what_would_run_the_same() -> Result<()> {
         let unknown = json!({ "reuseResults": true, "steps": ["nope"] });
         let (status, refused) = api.post(&format!("{WORKFLOWS}/{}:rerun", id(&made)), &unknown).await?;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+        history::check(cluster.client(), true).await?.check()?;
+    }
+    Ok(())
+}
+
+/// Returns the id of the workflow for a module, of the two that are steps of another.
+async fn element(api: &Api, around: &str, module: &str) -> Result<String> {
+    tasks::eventually("two workflows", async || Ok(nested(api, around).await?.len() == 2)).await?;
+    for one in nested(api, around).await? {
+        if api.workflow(id(&one)).await?["spec"]["inputs"]["module"] == module {
+            return Ok(id(&one).to_owned());
+        }
+    }
+    anyhow::bail!("there is no workflow for {module}")
+}
+
+#[tokio::test]
+async fn rerun_continues_within_nested_workflows() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+        let _worker = cluster.worker("echo", "one", 4)?;
+        let api = Api::new(&cluster)?;
+        let deploy = json!({
+            "steps": [
+                { "name": "build", "task": echoes("${{ inputs.module }}${{ inputs.word }}") },
+                { "name": "ask", "needs": [{ "step": "build" }],
+                  "approval": { "prompt": "Deploy ${{ steps.build.result.text }}?" } },
+            ],
+            "outputs": { "text": "${{ steps.build.result.text }}" },
+        });
+        let inputs = json!({ "module": "${{ item }}", "word": "${{ inputs.word }}" });
+        let spec = json!({
+            "inputs": { "word": "!", "modules": ["x", "y"] },
+            "steps": [{ "name": "each", "forEach": { "items": "inputs.modules" },
+                        "workflow": { "spec": deploy, "inputs": inputs } }],
+            "outputs": { "text": "${{ steps.each.results.map(r, r.text).join(' ') }}" },
+        });
+        let decide = async |of: &str, decision: &str| -> Result<()> {
+            api.until_step(of, "ask", "RUNNING").await?;
+            let body = json!({ "step": "ask", "decision": format!("STEP_DECISION_{decision}") });
+            let (status, decided) = api.post(&format!("{WORKFLOWS}/{of}:decide"), &body).await?;
+            anyhow::ensure!(status == StatusCode::OK, "{decided}");
+            api.ended(of).await.map(drop)
+        };
+        let first = api.create("deploy", spec).await?;
+        let (x, y) = (element(&api, id(&first), "x").await?, element(&api, id(&first), "y").await?);
+        decide(&x, "APPROVE").await?;
+        decide(&y, "REJECT").await?;
+        assert_eq!(api.ended(id(&first)).await?["status"]["state"], "WORKFLOW_STATE_FAILED");
+
+        let path = format!("{WORKFLOWS}/{}:rerun", id(&first));
+        let (status, second) = api.post(&path, &json!({ "reuseResults": true })).await?;
+        assert_eq!(status, StatusCode::OK, "{second}");
+        let again = element(&api, id(&second), "y").await?;
+        decide(&again, "APPROVE").await?;
+        let ended = api.ended(id(&second)).await?;
+        assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_SUCCEEDED", "{ended}");
+        assert_eq!(ended["status"]["outputs"]["text"], "x! y!", "the results of the first steps are kept");
+        assert_eq!(ran(&api, &again).await?, (vec!["ask".to_owned()], 0));
+        assert_eq!(api.step(&again, "build").await?["reused"], true);
+        let whole = element(&api, id(&second), "x").await?;
+        assert_eq!(ran(&api, &whole).await?, (Vec::new(), 0), "nothing of what has succeeded runs again");
+        assert_eq!(api.workflow(&again).await?["rerunOf"], y.as_str());
+        assert_eq!(api.workflow(&y).await?["status"]["rerun"], again.as_str());
+
+        // With another input all of it runs.
+        let other = json!({ "reuseResults": true, "inputs": { "word": "?" } });
+        let (status, third) = api.post(&path, &other).await?;
+        assert_eq!(status, StatusCode::OK, "{third}");
+        for module in ["x", "y"] {
+            let one = element(&api, id(&third), module).await?;
+            decide(&one, "APPROVE").await?;
+            assert_eq!(ran(&api, &one).await?, (["build", "ask"].map(str::to_owned).to_vec(), 1));
+        }
+        let ended = api.ended(id(&third)).await?;
+        assert_eq!(ended["status"]["outputs"]["text"], "x? y?", "{ended}");
         history::check(cluster.client(), true).await?.check()?;
     }
     Ok(())
