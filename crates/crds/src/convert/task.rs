@@ -131,7 +131,7 @@ spec:
   doneWhen: {commands: [{argv: [npm, test]}], maxRounds: 2, pinnedFiles: ['tests/**']}
   resultSchema: {type: object}
   owner: me
-  parentTask: p
+  parentTask: 0192f0c1-2b3c-7d4e-8f50-112233445566
   strict: true
   continueFrom: before
   fork: true
@@ -170,7 +170,7 @@ spec:
                     "setup": [{"argv": ["npm", "ci"], "timeout": "60s", "secrets": ["T"]}],
                     "doneWhen": {"commands": [{"argv": ["npm", "test"]}], "maxRounds": 2, "pinnedFiles": ["tests/**"]},
                     "resultSchema": {"type": "object"},
-                    "owner": "me", "parentTask": "p", "strict": true, "continueFrom": "before", "fork": true, "thread": "talk", "ttlAfterFinished": "7200s",
+                    "owner": "me", "parentTask": "0192f0c1-2b3c-7d4e-8f50-112233445566", "strict": true, "continueFrom": "before", "fork": true, "thread": "talk", "ttlAfterFinished": "7200s",
                 },
             })
         );

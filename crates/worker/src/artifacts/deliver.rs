@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rota_proto::v1::{Changes, Delivery, DeliveryOutcome, FailureClass, Severity, event};
 use rota_proto::worker::v1::UndeliveredWork;
+use tokio::sync::watch;
 
 use super::calls::Caller;
 use super::give::Given;
@@ -27,12 +28,13 @@ impl Work {
     }
 }
 
-/// Pushes changes, if there are any. Returns what has become of them.
+/// Pushes changes, if there are any; `pushing` is true meanwhile. Returns what has become of them.
 pub(super) async fn push(
     delivery: &git::Delivery,
     changes: &mut Changes,
     scratch: &Path,
     notices: &mut Vec<event::Kind>,
+    pushing: &watch::Sender<bool>,
 ) -> Result<Delivery, Undelivered> {
     let mut delivered = Delivery {
         outcome: DeliveryOutcome::NoChange.into(),
@@ -51,7 +53,10 @@ pub(super) async fn push(
         );
         return Err(failure(FailureClass::Delivery, text).into());
     }
-    delivery.push(changes, scratch).await?;
+    pushing.send_replace(true);
+    let pushed = delivery.push(changes, scratch).await;
+    pushing.send_replace(false);
+    pushed?;
     notices.push(notice(Severity::Low, "delivered", format!("pushed {}", delivery.branch)));
     changes.pushed = true;
     delivered.set_outcome(DeliveryOutcome::Delivered);
@@ -88,6 +93,7 @@ pub(super) async fn again(
     dirs: &AttemptDirs,
     left: &UndeliveredWork,
     work: Work,
+    pushing: &watch::Sender<bool>,
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let refused = |what: &str| {
         let text = format!("the work of the earlier attempt cannot be delivered: {what}");
@@ -105,7 +111,7 @@ pub(super) async fn again(
         _ => refused("it was stopped"),
     })?;
     let mut notices = Vec::new();
-    let mut delivered = push(delivery, &mut changes, &dirs.scratch, &mut notices).await?;
+    let mut delivered = push(delivery, &mut changes, &dirs.scratch, &mut notices, pushing).await?;
     list.changes = Some(changes);
     let missing = match caller.keep_list(kept, list).await {
         Ok(Some(missing)) if missing.is_empty() => None,

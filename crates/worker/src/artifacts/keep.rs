@@ -8,7 +8,7 @@ use rota_proto::times::{CONFIRM_SLACK, FREED_AFTER};
 use rota_proto::v1::{Changes, Delivery, Failure, FailureClass, Severity, WorkspaceMode, event};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::{OnceCell, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::calls::Caller;
@@ -79,10 +79,11 @@ pub(super) async fn keep(
     prepared: &OnceCell<Prepared>,
 ) -> Result<(Vec<event::Kind>, Option<Delivery>), Undelivered> {
     let limit = kept.limit.max(MIN_TIME);
-    let delivering = AtomicBool::new(dirs.undelivered.is_some());
+    let delivering = Delivering::default();
+    delivering.is_kept.store(dirs.undelivered.is_some(), Ordering::Relaxed);
     if let Some(left) = &dirs.undelivered {
         let Some(work) = work else { return Ok((Vec::new(), None)) };
-        let again = deliver::again(caller, &kept, dirs, left, work);
+        let again = deliver::again(caller, &kept, dirs, left, work, &delivering.pushing);
         return in_time(limit, stop, &delivering, Box::pin(again)).await;
     }
     let keep = Keep::of(&kept.globs).map_err(|error| failure(FailureClass::Invalid, error.to_string()))?;
@@ -132,12 +133,13 @@ pub(super) async fn keep(
         };
         let (delivery, work) = delivery;
         let is_kept = stored == Stored::Kept;
-        delivering.store(is_kept, Ordering::Relaxed);
+        delivering.is_kept.store(is_kept, Ordering::Relaxed);
         let failed = |failed: Undelivered, notices| {
             let is_kept = failed.is_kept && is_kept;
             Undelivered { is_kept, notices, ..failed }
         };
-        let mut delivered = match deliver::push(delivery, changes, &dirs.scratch, &mut notices).await {
+        let pushed = deliver::push(delivery, changes, &dirs.scratch, &mut notices, &delivering.pushing);
+        let mut delivered = match pushed.await {
             Ok(delivered) => delivered,
             Err(error) => return Err(failed(error, notices)),
         };
@@ -156,28 +158,47 @@ pub(super) async fn keep(
     in_time(limit, stop, &delivering, Box::pin(all)).await
 }
 
+/// How far a delivery is.
+#[derive(Debug, Default)]
+pub(super) struct Delivering {
+    /// Whether the work is stored, and can be delivered later.
+    is_kept: AtomicBool,
+    /// Whether it is being pushed.
+    pushing: watch::Sender<bool>,
+}
+
 /// Runs what stores and delivers within a time, which is short once the attempt has to end.
 pub(super) async fn in_time<T>(
     limit: Duration,
     mut stop: watch::Receiver<Option<Stop>>,
-    delivering: &AtomicBool,
+    delivering: &Delivering,
     work: impl Future<Output = Result<T, Undelivered>>,
 ) -> Result<T, Undelivered> {
-    let late = |reason: &str| match delivering.load(Ordering::Relaxed) {
-        true => Undelivered::later(format!("the work is not delivered: {reason}")),
-        false => not_stored(&Status::deadline_exceeded(reason)),
+    let late = |reason: &str| {
+        let text = format!("the work is not delivered: {reason}");
+        match delivering.is_kept.load(Ordering::Relaxed) {
+            true => Undelivered::later(text),
+            false if *delivering.pushing.borrow() => failure(FailureClass::Delivery, text).into(),
+            false => not_stored(&Status::deadline_exceeded(reason)),
+        }
     };
     let ending = async {
         stopped(&mut stop).await;
-        let is_kept = delivering.load(Ordering::Relaxed);
+        let is_kept = delivering.is_kept.load(Ordering::Relaxed);
         sleep(if is_kept { STOPPING_DELIVERY_TIME } else { STOPPING_TIME }).await;
     };
     let expired = async {
         sleep(limit).await;
-        // A push continues as long as data move, and has a limit of its own.
-        let longer = if delivering.load(Ordering::Relaxed) { MAX_TRANSFER_TIME } else { Duration::ZERO };
-        sleep(longer).await;
-        limit + longer
+        if !*delivering.pushing.borrow() {
+            return limit;
+        }
+        // A push continues as long as data move, and has a limit of its own. What follows it has its time, too.
+        let mut pushing = delivering.pushing.subscribe();
+        if timeout(MAX_TRANSFER_TIME, pushing.wait_for(|pushing| !pushing)).await.is_err() {
+            return limit + MAX_TRANSFER_TIME;
+        }
+        sleep(limit).await;
+        limit
     };
     tokio::select! {
         done = work => done,
@@ -333,10 +354,24 @@ mod tests {
             sleep(2 * MIN_TIME).await;
             Ok::<_, Undelivered>(())
         };
-        assert!(in_time(MIN_TIME, stop.clone(), &AtomicBool::new(false), work()).await.is_err());
-        assert!(in_time(MIN_TIME, stop.clone(), &AtomicBool::new(true), work()).await.is_ok());
-        let never = std::future::pending::<Result<(), Undelivered>>();
-        let late = in_time(MIN_TIME, stop, &AtomicBool::new(true), never).await.unwrap_err();
+        let delivering = Delivering::default();
+        assert!(in_time(MIN_TIME, stop.clone(), &delivering, work()).await.is_err());
+        delivering.pushing.send_replace(true);
+        assert!(in_time(MIN_TIME, stop.clone(), &delivering, work()).await.is_ok());
+        let never = || std::future::pending::<Result<(), Undelivered>>();
+        let lost = in_time(MIN_TIME, stop.clone(), &delivering, never()).await.unwrap_err();
+        assert_eq!(lost.failure.class(), FailureClass::Delivery, "{lost:?}");
+        assert!(!lost.is_kept && !lost.awaits_storage, "the push is repeated for no storage: {lost:?}");
+        delivering.is_kept.store(true, Ordering::Relaxed);
+        let late = in_time(MIN_TIME, stop.clone(), &delivering, never()).await.unwrap_err();
         assert!(late.is_kept, "{late:?}");
+        // The storage that is called after a push is not waited for as long as one.
+        let stored = async {
+            delivering.pushing.send_replace(false);
+            never().await
+        };
+        let began = tokio::time::Instant::now();
+        in_time(MIN_TIME, stop, &delivering, stored).await.unwrap_err();
+        assert_eq!(began.elapsed().as_secs(), MIN_TIME.as_secs());
     }
 }

@@ -1,7 +1,6 @@
 //! Stores what an attempt of an earlier process of the worker has left.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use backon::Retryable;
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use super::calls::Caller;
 use super::checkpoint::{self, Copied};
 use super::globs::Keep;
-use super::keep::{MIN_TIME, in_time, judged};
+use super::keep::{Delivering, MIN_TIME, in_time, judged};
 use super::room::delays;
 use super::store::{Stored, look, store};
 use crate::git::Undelivered;
@@ -68,7 +67,7 @@ pub(crate) async fn store_left(
         Ok::<_, Undelivered>((notices, stored))
     };
     let stored = once.retry(delays()).when(|failed| succeeded && failed.awaits_storage);
-    match in_time(limit, stop.clone(), &AtomicBool::new(false), Box::pin(stored)).await {
+    match in_time(limit, stop.clone(), &Delivering::default(), Box::pin(stored)).await {
         Ok((notices, _)) if succeeded && !is_whole && !kept.globs.is_empty() => {
             let text = "another task has worked in the workspace before its files could be stored";
             let lost = Failure { of_storage: true, ..failure(FailureClass::Source, text) };

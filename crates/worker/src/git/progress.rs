@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::supervise::tree;
 
 /// Longest time of a call, and of a fetch or a push in which nothing moves.
-const TIMEOUT: Duration = Duration::from_secs(900);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(900);
 /// Longest time of a fetch or a push.
 pub(crate) const MAX_TRANSFER_TIME: Duration = Duration::from_hours(6);
 /// Interval between two looks at what has moved.

@@ -6,11 +6,13 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use rota_proto::v1::{Changes, Failure, FailureClass, GitSource, event};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::bundle::{self, Bundle};
 use super::cache::Caches;
 use super::checks::local_path;
 use super::failure::Cause;
+use super::progress::TIMEOUT;
 use super::request::Request;
 use super::run::{Git, GitError};
 use super::workflows;
@@ -89,7 +91,12 @@ impl Delivery {
             .with_jitter()
             .without_max_times()
             .with_total_delay(Some(self.patience));
-        let is_away = |error: &GitError| matches!(error, GitError::Failed { cause: Cause::Host, .. });
+        let began = Instant::now();
+        // A host where nothing moves takes its time in each try, which the delays between them do not count.
+        let is_away = |error: &GitError| {
+            matches!(error, GitError::Failed { cause: Cause::Host, .. })
+                && began.elapsed() < self.patience + TIMEOUT
+        };
         push.retry(backoff).when(is_away).await.map_err(|error| match error {
             GitError::Failed { cause: Cause::Machine, failure } => {
                 Undelivered { is_kept: true, ..failure.into() }
