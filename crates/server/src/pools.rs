@@ -19,11 +19,18 @@ pub(crate) struct Announced {
     pub(crate) isolated_task: Option<String>,
 }
 
+#[derive(Debug)]
+struct Revoked {
+    instance: String,
+    /// Whether its session has ended.
+    ended: bool,
+}
+
 #[derive(Debug, Default)]
 struct Pool {
     announced: HashMap<WorkerName, Announced>,
-    /// Processes that were announced before and are not any more, until their sessions have ended.
-    revoked: HashMap<WorkerName, String>,
+    /// Processes that were announced before and are not any more, until the announcement after the one that has ended their sessions.
+    revoked: HashMap<WorkerName, Revoked>,
     message: String,
     /// What is wrong with the workers of single tasks.
     isolated: HashMap<TaskId, String>,
@@ -39,24 +46,38 @@ impl Pools {
         let mut pools = self.0.write();
         let Pool { announced, revoked, .. } = pools.entry(agent).or_default();
         let before = std::mem::replace(announced, workers);
-        revoked.extend(before.into_iter().map(|(worker, before)| (worker, before.instance)));
-        revoked.retain(|worker, instance| {
-            announced.get(worker).is_none_or(|announced| announced.instance != *instance)
-        });
-        revoked.keys().cloned().collect()
+        // Once more: another session may have opened while the last one ended.
+        let (mut ended, mut left): (HashMap<_, _>, HashMap<_, _>) =
+            std::mem::take(revoked).into_iter().partition(|(_, revoked)| revoked.ended);
+        left.extend(
+            before
+                .into_iter()
+                .map(|(worker, before)| (worker, Revoked { instance: before.instance, ended: false })),
+        );
+        let is_gone = |worker: &WorkerName, revoked: &mut Revoked| {
+            announced.get(worker).is_none_or(|announced| announced.instance != revoked.instance)
+        };
+        ended.retain(is_gone);
+        left.retain(is_gone);
+        *revoked = left;
+        revoked.keys().chain(ended.keys()).cloned().collect()
     }
 
     /// Returns whether a process may not join any more, although its session may not have ended yet.
     pub(crate) fn is_revoked(&self, agent: &Key, worker: &WorkerName, instance: &str) -> bool {
         let pools = self.0.read();
         let revoked = pools.get(agent).and_then(|pool| pool.revoked.get(worker));
-        revoked.is_some_and(|revoked| revoked == instance)
+        revoked.is_some_and(|revoked| revoked.instance == instance)
     }
 
-    /// Notes that the session of a revoked worker has ended.
-    pub(crate) fn revoked_ended(&self, agent: &Key, worker: &WorkerName) {
-        if let Some(pool) = self.0.write().get_mut(agent) {
+    /// Notes that the session of a revoked worker has ended, or that it finishes its tasks first and may reconnect.
+    pub(crate) fn revoked_ended(&self, agent: &Key, worker: &WorkerName, drains: bool) {
+        let mut pools = self.0.write();
+        let Some(pool) = pools.get_mut(agent) else { return };
+        if drains {
             pool.revoked.remove(worker);
+        } else if let Some(revoked) = pool.revoked.get_mut(worker) {
+            revoked.ended = true;
         }
     }
 

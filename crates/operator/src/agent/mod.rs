@@ -211,8 +211,10 @@ impl Agents {
         let authority = self.context.authority.borrow().clone();
         self.authorities.publish(&self.context, &namespace, &authority).await?;
         let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
-        // Also what was created before a failure may join.
-        self.announce(agent, name, state, &pods).await?;
+        // Also what was created before a failure may join. A pod whose end was not reported must not be taken for one that is gone.
+        if ended.is_ok() {
+            self.announce(agent, name, state, &pods).await?;
+        }
         executed.and(recorded).and(network).and(ended).and(removed)?;
         let start_failure = self.start_failure(state, &pods, hash);
         let (rejected, failure) = (rejected.as_ref(), start_failure.as_ref());

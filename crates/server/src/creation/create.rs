@@ -342,6 +342,10 @@ impl Creator {
                 let given =
                     || given.iter().find(|(id, _)| *id == known.id).map(|(_, payload)| payload.clone());
                 let stored = stored.or_else(given).unwrap_or_default();
+                // A retry follows its dependencies to their newest copies, which are others by now.
+                if known.retry_of.is_some() {
+                    keep_dependencies(&stored, &mut payload);
+                }
                 let fields = spec::differences(&stored, &mut payload, asked.as_deref());
                 self.existing(&known, &stored, fields, &alias).await
             }
@@ -365,5 +369,16 @@ impl Creator {
         }
         let result = self.store.result(known).await?;
         Ok(task::to_wire(known, Some(stored), result.as_ref()))
+    }
+}
+
+/// Takes over on what a stored task depends.
+fn keep_dependencies(stored: &[u8], given: &mut v1::TaskSpec) {
+    let Ok(kept) = v1::TaskSpec::decode(stored) else { return };
+    given.depends_on = kept.depends_on;
+    let git = |workspace: Option<v1::Workspace>| workspace.and_then(|workspace| workspace.git);
+    let into = given.workspace.as_mut().and_then(|workspace| workspace.git.as_mut());
+    if let (Some(kept), Some(into)) = (git(kept.workspace), into) {
+        into.ref_from = kept.ref_from;
     }
 }

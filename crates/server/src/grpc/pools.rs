@@ -75,7 +75,8 @@ async fn end_sessions(
             // After an error, the next announcement ends it.
             sessions::expire_session(deps, &key, worker, Loss::Unclear, "the worker's pod is gone").await?;
         }
-        agents.pools().revoked_ended(agent, &key.1);
+        let drains = deps.scheduler.inspect(&key, |entry| entry.draining) == Some(true);
+        agents.pools().revoked_ended(agent, &key.1, drains);
     }
     Ok(())
 }

@@ -161,6 +161,12 @@ pub(super) async fn open(
         deps.scheduler.set_capabilities(&agent, &known.agent.capabilities);
     }
     let opened = Opened { key, worker: WorkerRef { worker, epoch }, instance: hello.instance };
+    // Its pod may have been revoked while the store opened the session.
+    if !hello.draining && deps.agents.pools().is_revoked(&agent, &opened.key.1, &opened.instance) {
+        close(deps, &opened);
+        let text = format!("worker {} is not announced any more", opened.key.1);
+        return Err(error(reasons::WORKER_NOT_ANNOUNCED, text));
+    }
     for attempt in resumed.iter().filter(|attempt| attempt.live.is_none()) {
         deps.dispatcher.release_slot_after(
             &opened.key,

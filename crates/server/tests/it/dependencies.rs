@@ -236,7 +236,17 @@ async fn retries_wait_for_copies_of_dependencies() -> Result<()> {
     assert!(again(&last).await.is_err());
     worker.stop().await?;
     let third = again(&second).await?;
-    let copy = again(&last).await?;
+    let keyed = async || {
+        let (name, idempotency_key) = (last.name.clone(), "once".to_owned());
+        client.retry_task(v1::RetryTaskRequest { name, idempotency_key, ..Default::default() }).await
+    };
+    let copy = keyed().await?;
     assert_eq!(copy.spec.unwrap().depends_on[0].task, third.uid);
+    // The answer was lost, and by now there is another copy, or none that may succeed.
+    tasks::cancel(client, &third.name).await?;
+    assert_eq!(keyed().await?.uid, copy.uid);
+    let fourth = again(&third).await?;
+    assert_ne!(fourth.uid, third.uid);
+    assert_eq!(keyed().await?.uid, copy.uid);
     Ok(())
 }

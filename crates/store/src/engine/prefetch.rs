@@ -11,7 +11,9 @@ use crate::{Backend, Command, DependentsPage, Error, Load};
 
 /// Whether a command ends a task that is not on a worker.
 fn cancels(command: &task::Command) -> bool {
-    matches!(command, task::Command::Update { desired: Some(Desired::Cancelled), .. })
+    use task::Command::{Update, UpdateAsRead};
+    let (Update { desired, .. } | UpdateAsRead { desired, .. }) = command else { return false };
+    *desired == Some(Desired::Cancelled)
 }
 
 impl<B: Backend> Engine<B> {
