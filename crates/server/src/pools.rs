@@ -54,11 +54,11 @@ impl Pools {
                 .into_iter()
                 .map(|(worker, before)| (worker, Revoked { instance: before.instance, ended: false })),
         );
-        let is_gone = |worker: &WorkerName, revoked: &mut Revoked| {
+        let is_revoked_now = |worker: &WorkerName, revoked: &mut Revoked| {
             announced.get(worker).is_none_or(|announced| announced.instance != revoked.instance)
         };
-        ended.retain(is_gone);
-        left.retain(is_gone);
+        ended.retain(is_revoked_now);
+        left.retain(is_revoked_now);
         *revoked = left;
         revoked.keys().chain(ended.keys()).cloned().collect()
     }

@@ -209,9 +209,6 @@ fn merge(
         // Its values are those of a flag; a context without a token is not called with one for another server.
         let namespace = environment.namespace.filter(|_| context.namespace.is_none());
         environment = DiscoveryInputs { namespace, ..DiscoveryInputs::default() };
-    } else if flags.endpoint.as_deref().is_some_and(is_cluster) {
-        // The cluster has its token and certificates; those of the environment are for another server.
-        environment = DiscoveryInputs { namespace: environment.namespace, ..DiscoveryInputs::default() };
     }
     let (endpoint, origin) = None
         .or_else(|| flags.endpoint.clone().map(|endpoint| (endpoint, Origin::Flag)))
@@ -220,6 +217,10 @@ fn merge(
         .or_else(|| config.endpoint.clone().map(|endpoint| (endpoint, Origin::Config)))
         .or_else(|| dev.as_ref().map(|dev| (dev.endpoint.clone(), Origin::Dev)))
         .unwrap_or_else(|| (DEFAULT_ENDPOINT.to_owned(), Origin::Default));
+    if is_cluster(&endpoint) && !matches!(origin, Origin::Environment) {
+        // The cluster has its token and certificates; those of the environment are for another server.
+        (environment.token, environment.token_file, environment.ca) = (None, None, None);
+    }
     let mut options = Options::new(endpoint);
     let is = |other: &str| Options::new(other).endpoint == options.endpoint;
     // A context is used for its own server, or not at all.

@@ -117,6 +117,12 @@ fn cluster_gets_no_values_of_other_servers() {
     assert!(find(&flags, &namespace).namespace_given);
     let given = Flags { token_file: Some("/flag".into()), ..flags };
     assert_eq!(token(&find(&given, &namespace)), "/flag");
+    // Nor does the context that is current.
+    let mut current = selected(false);
+    let context = &mut current.as_mut().unwrap().context;
+    (context.endpoint, context.token) = ("kube://-/rota".to_owned(), None);
+    let found = merge(&Flags::default(), namespace, current, config.clone(), Some(dev())).unwrap();
+    assert_eq!((token(&found).as_str(), found.options.ca, found.namespace.as_str()), ("none", None, "own"));
 }
 
 #[test]

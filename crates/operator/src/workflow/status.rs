@@ -10,7 +10,7 @@ use crate::condition::Conditions;
 use crate::control_store::Loss;
 
 pub(super) const MAX_MESSAGE_BYTES: usize = 1024;
-/// Reasons of a status.
+/// Reasons of the status of a workflow that waits.
 pub(super) const WAITS_FOR_APPROVAL: &str = "WaitsForApproval";
 pub(super) const WAITS_FOR_GROUP: &str = "WaitsForGroup";
 

@@ -52,7 +52,7 @@ pub(super) async fn announce(
     end_sessions(deps, agents, &agent, revoked).await
 }
 
-/// Ends the sessions of workers that were announced and are not any more: their pods are gone, whatever still runs with their tokens.
+/// Ends the sessions of workers that were announced and are not any more: their pods do not exist any more, whatever still runs with their tokens.
 /// Those that drain, such as workers of pods whose record was lost, finish their tasks.
 async fn end_sessions(
     deps: &SessionDeps,
@@ -73,7 +73,8 @@ async fn end_sessions(
                 session.close();
             }
             // After an error, the next announcement ends it.
-            sessions::expire_session(deps, &key, worker, Loss::Unclear, "the worker's pod is gone").await?;
+            sessions::expire_session(deps, &key, worker, Loss::Unclear, "the worker's pod was deleted")
+                .await?;
         }
         let drains = deps.scheduler.inspect(&key, |entry| entry.draining) == Some(true);
         agents.pools().revoked_ended(agent, &key.1, drains);

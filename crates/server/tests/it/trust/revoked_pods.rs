@@ -22,23 +22,23 @@ async fn sessions_of_revoked_pods_end() -> Result<()> {
         let client = bearer(&cluster, &key.sign(&issuer.pod("default", name, uid))?)?;
         RawWorker::join(&client, Hello { instance: uid.to_owned(), ..raw::hello("echo", name, 1) }).await
     };
-    announce(&operator, ECHO, &[("gone", "uid-1"), ("kept", "uid-2"), ("draining", "uid-3")]).await?;
-    let mut gone = join("gone", "uid-1").await?;
+    announce(&operator, ECHO, &[("old", "uid-1"), ("kept", "uid-2"), ("draining", "uid-3")]).await?;
+    let mut old = join("old", "uid-1").await?;
     let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
-    let assign = gone.take().await?;
+    let assign = old.take().await?;
     assert_eq!(assign.task_id, task.uid);
     let (_kept, _draining) = (join("kept", "uid-2").await?, join("draining", "uid-3").await?);
     let (name, worker) = (ECHO.to_owned(), "draining".to_owned());
     cluster.client().drain_agent(v1::DrainAgentRequest { name, worker, ..Default::default() }).await?;
 
-    // The pod of one is gone, the record of another is lost.
+    // The pod of one was deleted, the record of another is lost.
     announce(&operator, ECHO, &[("kept", "uid-2")]).await?;
-    gone.session.end_status().await;
+    old.session.end_status().await;
     let mut left: Vec<_> =
         tasks::workers(cluster.client()).await?.into_iter().map(|worker| worker.name).collect();
     left.sort();
     assert_eq!(left, ["namespaces/default/workers/draining", "namespaces/default/workers/kept"]);
-    let refused = join("gone", "uid-1").await.unwrap_err();
+    let refused = join("old", "uid-1").await.unwrap_err();
     let refused = refused.downcast_ref::<tonic::Status>().and_then(rota_testkit::client::reason);
     assert_eq!(refused.as_deref(), Some("WORKER_NOT_ANNOUNCED"));
     // Its task is free for the others.
@@ -48,7 +48,7 @@ async fn sessions_of_revoked_pods_end() -> Result<()> {
     })
     .await?;
     // Announced again, it may join.
-    announce(&operator, ECHO, &[("kept", "uid-2"), ("gone", "uid-1")]).await?;
-    join("gone", "uid-1").await?;
+    announce(&operator, ECHO, &[("kept", "uid-2"), ("old", "uid-1")]).await?;
+    join("old", "uid-1").await?;
     Ok(())
 }

@@ -42,7 +42,7 @@ async fn template_makes_a_workflow_that_asks() {
     })
     .await;
     assert_eq!(space.field("rwt/greet", ".status.version").await, "1");
-    until("an event says so", TEST_TIMEOUT, async || {
+    until("an event about it", TEST_TIMEOUT, async || {
         let events = "get events --field-selector reason=Waiting,involvedObject.kind=Workflow -o jsonpath={.items[*].message}";
         space.kubectl(events).await.success().contains("Greet you?").then_some(())
     })
