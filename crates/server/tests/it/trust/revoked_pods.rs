@@ -44,7 +44,7 @@ async fn sessions_of_revoked_pods_end() -> Result<()> {
     // Its task is free for the others.
     tasks::eventually("the task's next attempt", async || {
         let status = tasks::get(cluster.client(), &task.name).await?.status.unwrap_or_default();
-        Ok(status.worker.ends_with("kept") && status.attempt == 2)
+        Ok(status.worker.ends_with("kept") && status.attempt >= 2)
     })
     .await?;
     // Announced again, it may join.
