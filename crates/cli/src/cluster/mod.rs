@@ -89,12 +89,9 @@ fn failed(error: &kube::Error, action: &str, right: &str) -> Failure {
             (Exit::Failed, status.message.clone(), hint.to_owned())
         }
         other => {
-            let mut deepest: &dyn std::error::Error = other;
-            while let Some(source) = deepest.source() {
-                deepest = source;
-            }
+            let deepest = anyhow::Chain::new(other).last().map_or_else(String::new, ToString::to_string);
             let hint = "check the connection to the cluster: kubectl get --raw /version";
-            (Exit::Unreachable, deepest.to_string(), hint.to_owned())
+            (Exit::Unreachable, deepest, hint.to_owned())
         }
     };
     Failure::new(exit, format!("failed to {action}: {cause}")).hint(hint)

@@ -14,6 +14,7 @@ use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind;
 use rota_store::{Action, CreateWorkflow, WorkflowQuery};
 use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
 
 use super::evaluate::{Next, failed, fill_next, most, not_now};
 use super::groups::{Held, held_around};
@@ -207,6 +208,7 @@ async fn create(
         return Err(failed(format!("workflows may be within each other at most {MAX_DEPTH} deep")));
     }
     let earlier = earlier_elements(store, workflow, step, given, inputs.len()).await?;
+    let held = OnceCell::new();
     let (mut creates, mut steps, mut bytes) = (Vec::new(), 0, 0);
     for (item, inputs) in (step.created..).zip(inputs) {
         if !creates.is_empty() && (steps > MAX_NEW_STEPS || bytes > MAX_SPECS) {
@@ -233,7 +235,7 @@ async fn create(
                 new.step.may_reuse = !new.step.finally;
             }
         }
-        check_groups(store, workflow, step, &create).await?;
+        check_groups(store, workflow, step, &create, &held).await?;
         steps += create.steps.len();
         creates.push(create);
     }
@@ -291,25 +293,25 @@ fn inherit(priority: Option<i32>, spec: &mut v1::WorkflowSpec) {
 }
 
 /// Refuses a concurrency group that a workflow around the new one holds, and any group below a step that holds one: each could wait
-/// for the other.
+/// for the other. Those around are read for the first that has any.
 async fn check_groups(
     store: &StoreClient,
     around: &Workflow,
     step: &Step,
     new: &CreateWorkflow,
+    held: &OnceCell<Vec<Held>>,
 ) -> Result<(), NoValues> {
     let name = new.workflow.group.as_ref().map(|group| &group.name);
     if name.is_none() && new.steps.iter().all(|new| new.step.group.is_none()) {
         return Ok(());
     }
-    let own = step.group.iter().map(|held| Held::Step { step: step.name.clone(), group: held.name.clone() });
-    for held in own.chain(held_around(store, around).await?) {
+    if let Some(own) = &step.group {
+        return Err(below(&step.name, &own.name));
+    }
+    for held in held.get_or_try_init(|| held_around(store, around)).await? {
         match held {
-            Held::Step { step, group } => {
-                let why = format!("step {step} around it holds concurrency group {group:?}");
-                return Err(failed(format!("{why}: what is below it can have none")));
-            }
-            Held::Workflow { group } if Some(&group) == name => {
+            Held::Step { step, group } => return Err(below(step, group)),
+            Held::Workflow { group } if Some(group) == name => {
                 let why = format!("a workflow around it holds its concurrency group {group:?}");
                 return Err(failed(why));
             }
@@ -317,6 +319,11 @@ async fn check_groups(
         }
     }
     Ok(())
+}
+
+fn below(step: &str, group: &str) -> NoValues {
+    let why = format!("step {step} around it holds concurrency group {group:?}");
+    failed(format!("{why}: what is below it can have none"))
 }
 
 /// Reads the outputs of the workflow of a step's last round for an item, and their size. None if it has not succeeded.

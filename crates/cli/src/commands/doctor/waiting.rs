@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rota_client::Client;
 use rota_client::discover::Found;
+use rota_proto::causes::{DELIVERY, RETRY_DELAY};
 use rota_proto::names;
 use rota_proto::v1::{Cause, ExplainTaskRequest, FailureClass, ListTasksRequest, TaskFilter, TaskState};
 use tokio::time::timeout;
@@ -19,7 +20,7 @@ const MAX_TASKS: usize = 20;
 /// Remedies that are reported at most.
 const MAX_REASONS: usize = 5;
 /// Codes of the causes that have the failure of the last attempt.
-const CODES: [&str; 2] = ["retry_delay", "delivery"];
+const CODES: [&str; 2] = [RETRY_DELAY, DELIVERY];
 
 /// Returns a check for each remedy that tasks of the namespace wait for. None if there are none, or they cannot be read.
 pub async fn checks(client: &Client, found: &Found) -> Vec<Check> {
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn changed_host_keys_are_reported_once() {
         let cause = |message: &str, hint: &str| Cause {
-            code: "retry_delay".to_owned(),
+            code: RETRY_DELAY.to_owned(),
             message: message.to_owned(),
             hint: hint.to_owned(),
         };
