@@ -118,9 +118,10 @@ test("a silent stream is noticed", async () => {
   await show(page, "a quiet one");
   await page.getByRole("link", { name: "a quiet one" }).click();
   await page.getByText(/[0-9]+ lines\./).waitFor();
-  // More than the time between two signs of life of the server.
-  await page.clock.fastForward(60_000);
+  // More than the time between two signs of life of the server; the pause before the next attempt has then begun.
+  await page.clock.pauseAt((await page.evaluate(() => Date.now())) + 60_000);
   await page.getByText("the control plane is silent").waitFor();
+  await page.clock.resume();
   await page.getByText("Connection lost").waitFor({ state: "detached" });
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
