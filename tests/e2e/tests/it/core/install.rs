@@ -53,7 +53,7 @@ spec:
 
     let worker = status["worker"].as_str().unwrap().to_owned();
     let tasks = rows(&space.kubectl("get tasks.rota.dev").await.success());
-    assert_eq!(tasks[0], ["NAME", "PHASE", "WORKER", "ATTEMPT", "COST", "AGE"]);
+    assert_eq!(tasks[0], ["NAME", "PHASE", "WORKER", "ATTEMPT", "COST", "AGE", "REASON"]);
     assert_eq!(tasks[1][..5], ["hello", "Succeeded", &worker, "1", "0.0125"]);
     let agents = rows(&space.kubectl("get rag").await.success());
     assert_eq!(agents[0], ["NAME", "READY", "BUSY", "IDLE", "QUEUED", "FLOOR", "CEILING", "AGE"]);
