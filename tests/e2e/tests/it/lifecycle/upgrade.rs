@@ -52,8 +52,12 @@ async fn upgrade_and_rollback_interrupt_no_task() {
     let before = run(&pods).await.success();
     let filter = "--set-string log.filter=debug";
     helm(&format!("upgrade rota charts/rota --reuse-values {filter} --wait --timeout 5m")).await;
-    let after = run(&pods).await.success();
-    assert!(before.lines().all(|pod| !after.contains(pod)), "all pods were replaced: {before} {after}");
+    // Helm waits for the new ones, and the old ones still end.
+    until("all pods are replaced", TEST_TIMEOUT, async || {
+        let after = run(&pods).await.success();
+        before.lines().all(|pod| !after.contains(pod)).then_some(())
+    })
+    .await;
     helm("rollback rota --wait --timeout 5m").await;
     assert!(!helm("get values rota").await.contains("debug"));
     let history = helm("history rota").await;
