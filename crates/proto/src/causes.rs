@@ -24,6 +24,7 @@ pub const RATE_LIMIT: &str = "rate_limit";
 pub const RETRY_DELAY: &str = "retry_delay";
 pub const START_TIME: &str = "start_time";
 pub const STEP_APPROVAL: &str = "step_approval";
+pub const STORING: &str = "storing";
 pub const SUSPENDED: &str = "suspended";
 pub const WORKFLOW_DAMAGED: &str = "workflow_damaged";
 pub const WORKERS_CANNOT_START: &str = "workers_cannot_start";
