@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rota_proto::v1::{Changes, Delivery, DeliveryOutcome, FailureClass, Severity, event};
+use rota_proto::v1::{Changes, Delivery, DeliveryOutcome, Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::UndeliveredWork;
 use tokio::sync::watch;
 
@@ -18,6 +18,8 @@ use crate::workspace::AttemptDirs;
 
 /// Time for which a storage that has the work is waited for in a slot. A later attempt delivers it as well.
 const MAX_STALL: Duration = Duration::from_secs(30);
+const HINT_PART: &str =
+    "put the part back from a copy of the storage of artifacts: the work is then delivered";
 
 impl Work {
     /// Returns that of an attempt, if it has succeeded.
@@ -86,6 +88,22 @@ pub(super) async fn request(
     Ok(())
 }
 
+/// Returns why the work of an earlier attempt is not delivered whose bundle was not fetched. The work is done, and a part that the
+/// storage has lost or damaged may be put back.
+fn unfetched(outcome: RunOutcome) -> Undelivered {
+    let text = |what: &str| format!("the work of the earlier attempt is not delivered: {what}");
+    match outcome {
+        RunOutcome::Failed(failed) if failed.class() == FailureClass::Invalid => {
+            let failure = failure(FailureClass::Delivery, text(&failed.message));
+            let failure = Failure { hint: HINT_PART.to_owned(), ..failure };
+            Undelivered { is_kept: true, ..failure.into() }
+        }
+        // The storage is away, or the disk of the worker has no room.
+        RunOutcome::Failed(failed) => failed.into(),
+        _ => Undelivered::later(text("the attempt was stopped")),
+    }
+}
+
 /// Delivers the work of an earlier attempt, whose artifacts become those of this one.
 pub(super) async fn again(
     caller: &Caller,
@@ -106,10 +124,7 @@ pub(super) async fn again(
     let bundle = Given::files(bundle.cloned().collect());
     let patience = delivery.patience.min(MAX_STALL);
     let fetched = bundle.fetch(caller, &kept.namespace, &dirs.scratch, patience, &|_| ());
-    fetched.await.map_err(|outcome| match outcome {
-        RunOutcome::Failed(failure) => failure.into(),
-        _ => refused("it was stopped"),
-    })?;
+    fetched.await.map_err(unfetched)?;
     let mut notices = Vec::new();
     let mut delivered = push(delivery, &mut changes, &dirs.scratch, &mut notices, pushing).await?;
     list.changes = Some(changes);
@@ -124,4 +139,30 @@ pub(super) async fn again(
     let work = Work { cost_micro_usd: left.cost_micro_usd, ..work };
     request(delivery, &mut delivered, &work, &mut notices).await?;
     Ok((notices, Some(delivered)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+
+    use super::*;
+
+    #[test]
+    fn damaged_bundles_are_fetched_again() {
+        let of = |code| {
+            let failed = Caller::failure("failed to fetch git/changes.bundle", &Status::new(code, "damaged"));
+            unfetched(RunOutcome::Failed(failed))
+        };
+        let damaged = of(Code::DataLoss);
+        assert!(damaged.is_kept && !damaged.awaits_storage, "{damaged:?}");
+        assert_eq!(
+            (damaged.failure.class(), damaged.failure.hint.as_str()),
+            (FailureClass::Delivery, HINT_PART)
+        );
+        assert!(damaged.failure.message.ends_with("changes.bundle: damaged (DataLoss)"), "{damaged:?}");
+        // The control plane repeats these as well, and finds storages and machines at fault by their class.
+        assert_eq!(of(Code::Unavailable).failure.class(), FailureClass::Source);
+        let stopped = unfetched(RunOutcome::Stopped { by: "interrupt" });
+        assert!(stopped.is_kept, "{stopped:?}");
+    }
 }

@@ -309,10 +309,12 @@ fn of_disk(failure: Failure) -> Undelivered {
 /// leaves is refused: that of another one would be, too.
 fn called(status: &Status) -> Failure {
     let failed = Caller::failure("failed to store the artifacts", status);
-    let hint = if failed.hint.is_empty() { HINT.to_owned() } else { failed.hint.clone() };
-    let of_storage = failed.class() != FailureClass::Invalid;
+    // Its own files are whole. A record may be put back that the control plane cannot read.
+    let refused = failed.class() == FailureClass::Invalid && status.code() != Code::DataLoss;
+    let class = if refused { FailureClass::Invalid } else { FailureClass::Source };
+    let hint = if failed.hint.is_empty() { HINT.to_owned() } else { failed.hint };
     let upload_bytes = rota_client::upload_bytes(status).map(num::to_i64);
-    Failure { hint, of_storage, upload_bytes, ..failed }
+    Failure { hint, of_storage: !refused, upload_bytes, ..failure(class, failed.message) }
 }
 
 #[cfg(test)]
@@ -322,21 +324,26 @@ mod tests {
     #[test]
     fn storage_that_refuses_files_is_not_awaited() {
         let awaited = |code| not_stored(&Status::new(code, "")).awaits_storage;
-        for code in
-            [Code::Unavailable, Code::Unauthenticated, Code::ResourceExhausted, Code::DeadlineExceeded]
-        {
+        for code in [
+            Code::Unavailable,
+            Code::Unauthenticated,
+            Code::ResourceExhausted,
+            Code::DeadlineExceeded,
+            Code::DataLoss,
+        ] {
             assert!(awaited(code), "{code:?}");
+            assert_eq!(called(&Status::new(code, "")).class(), FailureClass::Source, "{code:?}");
         }
-        for code in [Code::InvalidArgument, Code::DataLoss, Code::NotFound, Code::OutOfRange] {
+        for code in [Code::InvalidArgument, Code::NotFound, Code::OutOfRange] {
             assert!(!awaited(code), "{code:?}");
             assert_eq!(called(&Status::new(code, "")).class(), FailureClass::Invalid, "{code:?}");
         }
     }
 
-    /// Those of calls that store are those of all others, besides the hint.
+    /// Those of calls that store are those of all others, besides the hint, and damage that is not of what is stored.
     #[test]
     fn refused_lists_have_the_class_of_other_calls() {
-        for code in (0..=16).map(Code::from_i32) {
+        for code in (0..=16).map(Code::from_i32).filter(|code| *code != Code::DataLoss) {
             let status = Status::new(code, "why");
             let expected = Caller::failure("failed to store the artifacts", &status);
             let failed = called(&status);

@@ -87,6 +87,30 @@ async fn refused_list_is_no_failure_of_the_storage() {
     }
 }
 
+/// Its record may be put back. The agent would have to work again for what is there already.
+#[tokio::test]
+async fn work_waits_for_a_damaged_record() {
+    let mut plane = FakeControlPlane::start().await;
+    plane.refuse_lists(refusal(Code::DataLoss, "the record cannot be decoded"));
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let shell = "mkfifo $ROTA_OUTPUT/pipe && echo paid".to_owned();
+    let command = CommandRuntime { shell, ..CommandRuntime::default() };
+    session.send(ToWorker::Assign(Box::new(assign(1, runtime::Kind::Command(command))))).await;
+    session.accepted(1).await;
+    loop {
+        let waits = |event: &Event| match &event.kind {
+            Some(event::Kind::Notice(notice)) => notice.code == "artifacts_waiting",
+            _ => false,
+        };
+        if session.report().await.events.iter().any(waits) {
+            break;
+        }
+    }
+    plane.keep_lists();
+    assert_eq!(succeeded(session.result().await.1).text, "paid");
+}
+
 #[tokio::test]
 async fn prompt_is_stdin_and_stdout_is_result() {
     let prompt = |task: &mut Assign| task.spec.as_mut().unwrap().prompt = "repeat this\n".to_owned();

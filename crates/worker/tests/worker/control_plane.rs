@@ -181,6 +181,11 @@ impl FakeControlPlane {
         *self.service.keep_refusal.lock().unwrap() = Some(error);
     }
 
+    /// Keeps lists of artifacts again.
+    pub(crate) fn keep_lists(&self) {
+        *self.service.keep_refusal.lock().unwrap() = None;
+    }
+
     /// Has this work of an earlier attempt to deliver.
     pub(crate) fn left(&self, work: UndeliveredWork) {
         *self.service.undelivered.lock().unwrap() = Some(work);

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rota_proto::v1::{
-    ArtifactList, Changes, CommandRuntime, FailureClass, GitSource, Push, Runtime, TaskState, Workspace,
-    runtime,
+    Artifact, ArtifactList, Changes, CommandRuntime, FailureClass, GitSource, Push, Runtime, TaskResult,
+    TaskState, Workspace, runtime,
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Checkpoints, UndeliveredWork, result};
@@ -57,6 +57,38 @@ async fn only_the_tasks_branch_is_delivered() {
     assert_eq!(failed.class(), FailureClass::Delivery);
     assert!(failed.message.ends_with("it is of the branch \"release/1\""), "{failed:?}");
     assert_eq!(git(source.path(), &["branch", "-a"]), branches);
+}
+
+/// What an agent has worked for stays to be delivered: the task does not end, and the agent does not work again.
+#[tokio::test]
+async fn work_that_cannot_be_fetched_stays_undelivered() {
+    let source = tempfile::tempdir().unwrap();
+    git(source.path(), &["init", "--quiet", "--initial-branch=main"]);
+    git(source.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    let mut plane = FakeControlPlane::start().await;
+    let changes = Changes { bundle: "git/changes.bundle".to_owned(), ..Changes::default() };
+    // Refused before any part is fetched.
+    let bundle = Artifact { name: changes.bundle.clone(), size: i64::MAX, ..Artifact::default() };
+    let list = ArtifactList { artifacts: vec![bundle], changes: Some(changes), ..ArtifactList::default() };
+    let result = Some(TaskResult { text: "done".to_owned(), ..TaskResult::default() });
+    plane.left(UndeliveredWork { artifacts: Some(list), result, ..UndeliveredWork::default() });
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let mut task = assign(1, runtime::Kind::Command(CommandRuntime::default()));
+    task.checkpoints = Some(Checkpoints { deliver: true, ..Checkpoints::default() });
+    let url = format!("file://{}", source.path().display());
+    let git_source = GitSource { url, push: Some(Push::default()), ..GitSource::default() };
+    task.spec.as_mut().unwrap().workspace = Some(Workspace { git: Some(git_source), ..Workspace::default() });
+    session.send(ToWorker::Assign(Box::new(task))).await;
+    session.accepted(1).await;
+    let (_, ended) = session.result().await;
+    assert_eq!(ended.undelivered.map(|result| result.text).as_deref(), Some("done"));
+    let Some(result::Kind::Failed(failed)) = ended.kind else { panic!("{:?}", ended.kind) };
+    assert_eq!(failed.class(), FailureClass::Delivery, "{failed:?}");
+    assert!(
+        failed.message.contains("GiB of files") && failed.hint.contains("put the part back"),
+        "{failed:?}"
+    );
 }
 
 /// Its branch, the start of its clone and its checkpoint are of one answer.
