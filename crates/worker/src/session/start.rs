@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rota_proto::v1::{Changes, DeliveryOutcome, Failure, FailureClass, TaskState, WorkspaceMode};
+use rota_proto::v1::{Changes, DeliveryOutcome, Failure, FailureClass, TaskState};
 use rota_proto::worker::v1::{Assign, PreviousResult};
 use tokio::sync::watch;
 
@@ -60,11 +60,9 @@ pub(super) fn find(assign: &mut Assign, given: &Given) -> Result<Found, Failure>
     if previous.state() != TaskState::Succeeded {
         return Err(unusable("it has not succeeded"));
     }
-    let (reference, mut found) = work(previous, given).ok_or_else(|| unusable("it has left no changes"))?;
+    let (reference, found) = work(previous, given).ok_or_else(|| unusable("it has left no changes"))?;
     let workspace = assign.spec.as_mut().and_then(|spec| spec.workspace.as_mut());
     if let Some(workspace) = workspace {
-        // Which commit a kept workspace is made from is not known when its agent starts.
-        found.kept = found.kept.filter(|_| workspace.mode() != WorkspaceMode::Keep);
         workspace.git.iter_mut().for_each(|source| reference.clone_into(&mut source.r#ref));
     }
     Ok(found)
@@ -107,8 +105,8 @@ impl Start {
         dirs: &mut AttemptDirs,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<(), RunOutcome> {
-        let (fresh, scratch) = (dirs.fresh, dirs.scratch.clone());
-        let Some((git, base)) = dirs.repository.as_mut().filter(|_| fresh) else { return Ok(()) };
+        let (made, scratch) = (dirs.made, dirs.scratch.clone());
+        let Some((git, base)) = dirs.repository.as_mut().filter(|_| made) else { return Ok(()) };
         let from = Scratch(&scratch).context().join(&self.bundle);
         let restored = git::restore_from(git, base, &from, &scratch, &self.changes, true, stop).await;
         restored.map_err(|error| match error {
@@ -123,7 +121,7 @@ impl Start {
 mod tests {
     use std::path::Path;
 
-    use rota_proto::v1::{ArtifactList, Delivery, GitSource, TaskResult, TaskSpec, Workspace};
+    use rota_proto::v1::{ArtifactList, Delivery, GitSource, TaskResult, TaskSpec, Workspace, WorkspaceMode};
 
     use super::*;
 
@@ -166,15 +164,18 @@ mod tests {
             commit: "pushed".to_owned(),
             ..Delivery::default()
         };
-        let mut assign = assigned(Some(delivery), TaskState::Succeeded);
-        let given = given(&assign, Some(changes("pushed", "git/changes.bundle")));
-        let found = find(&mut assign, &given).unwrap();
-        assert_eq!(git::source(&assign).unwrap().r#ref, "pushed");
-        // What is kept takes its place where the host has lost it.
-        assert_eq!(found.instead().as_deref(), Some("base"));
-        assert!(find(&mut assign, &given).unwrap().at(Some("pushed")).is_none());
-        let start = found.at(Some("base")).unwrap();
-        assert_eq!(start.bundle, Path::new("artifacts/first/git/changes.bundle"));
+        for mode in [WorkspaceMode::Fresh, WorkspaceMode::Keep] {
+            let mut assign = assigned(Some(delivery.clone()), TaskState::Succeeded);
+            assign.spec.as_mut().unwrap().workspace.as_mut().unwrap().set_mode(mode);
+            let given = given(&assign, Some(changes("pushed", "git/changes.bundle")));
+            let found = find(&mut assign, &given).unwrap();
+            assert_eq!(git::source(&assign).unwrap().r#ref, "pushed");
+            // What is kept takes its place where the host has lost it.
+            assert_eq!(found.instead().as_deref(), Some("base"), "{mode:?}");
+            assert!(find(&mut assign, &given).unwrap().at(Some("pushed")).is_none());
+            let start = found.at(Some("base")).unwrap();
+            assert_eq!(start.bundle, Path::new("artifacts/first/git/changes.bundle"));
+        }
     }
 
     #[test]

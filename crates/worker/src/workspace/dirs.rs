@@ -38,7 +38,9 @@ pub(crate) struct AttemptDirs {
     pub(crate) delivery: Option<Delivery>,
     /// Work of an earlier attempt, which this one only delivers.
     pub(crate) undelivered: Option<Box<UndeliveredWork>>,
-    /// Whether the workspace was made for this attempt: no program has written it before.
+    /// Whether the workspace was made for this attempt.
+    pub(crate) made: bool,
+    /// The same, and there is nothing next to it either that a program has written before.
     pub(crate) fresh: bool,
     /// Whether it is a kept one that has the work of the task's last attempt.
     pub(crate) own_work: bool,

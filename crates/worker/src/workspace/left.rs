@@ -63,6 +63,7 @@ impl Root {
             repository: None,
             delivery: None,
             undelivered: None,
+            made: false,
             fresh: false,
             own_work: false,
             set_aside: None,

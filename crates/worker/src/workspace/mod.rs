@@ -258,7 +258,8 @@ impl Root {
         let cleanup = wanted.cleanup();
         let (mut lock, mut held, mut base, mut borrowed, mut included) = (None, None, None, None, None);
         let (mut kept_by, mut set_aside) = (None, None);
-        let mut fresh = wanted.mode() != WorkspaceMode::InPlace;
+        let mut made = wanted.mode() != WorkspaceMode::InPlace;
+        let mut fresh = made;
         if let Some(source) = &wanted.git {
             in_place::checked_source(source, &self.state).await?;
         }
@@ -288,9 +289,10 @@ impl Root {
                 {
                     set_aside = Some(kept_by::set_aside(&workspace).await?);
                 }
-                fresh = !tokio::fs::try_exists(&workspace).await?
+                made = !tokio::fs::try_exists(&workspace).await?;
+                fresh = made
                     && Sibling(&workspace).config().is_none_or(|config| config.symlink_metadata().is_err());
-                if !tokio::fs::try_exists(&workspace).await? {
+                if made {
                     // All or nothing: an interrupted clone must not pass for a workspace.
                     let unfinished = Sibling(&workspace).unfinished();
                     remove::all(unfinished.clone()).await;
@@ -344,6 +346,7 @@ impl Root {
             included,
             repository,
             delivery: None,
+            made,
             fresh,
             own_work: kept_by.is_some_and(|kept_by: KeptBy| kept_by.is_of(&assign.task_id)),
             set_aside,

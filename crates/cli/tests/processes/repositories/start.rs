@@ -96,6 +96,13 @@ async fn dependents_start_from_work_that_is_not_pushed() -> Result<()> {
     std::fs::remove_dir_all(site.fixture.state_dir().join("repositories/default"))?;
     let fifth = follow(site.task("fifth", "cat a b c"), "second", false);
     assert_eq!(site.succeed(fifth).await?, "one\ntwo\nthree\n");
+    // So it is in a new kept workspace, also of one that was removed without the settings next to it.
+    let mut sixth = follow(site.task("sixth", "cat a b c; git status --porcelain"), "second", false);
+    let workspace = sixth.spec.as_mut().and_then(|spec| spec.workspace.as_mut()).unwrap();
+    workspace.set_mode(v1::WorkspaceMode::Keep);
+    workspace.path = "later".to_owned();
+    std::fs::create_dir_all(site.fixture.state_dir().join("kept/default/.later.claude"))?;
+    assert_eq!(site.succeed(sixth).await?, "one\ntwo\nthree\n");
 
     // Without a repository there is nothing to start from, and a task names its dependencies only.
     let plain = v1::Task { alias: "plain".to_owned(), ..workload::shell("true", &[]) };
