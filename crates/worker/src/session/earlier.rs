@@ -55,6 +55,18 @@ pub(super) async fn ask(
     }
 }
 
+/// Returns the same to an attempt that asks nothing after that, and keeps nothing of it.
+pub(super) async fn take(
+    caller: &Caller,
+    handle: &AttemptHandle,
+    assign: &Assign,
+    what: &str,
+) -> Result<FetchCheckpointResponse, RunOutcome> {
+    let left = ask(caller, handle, assign, what).await?;
+    handle.earlier.forget().await;
+    Ok(Arc::unwrap_or_clone(left))
+}
+
 async fn fetch(caller: &Caller, assign: &Assign) -> Result<FetchCheckpointResponse, Status> {
     let request = FetchCheckpointRequest {
         namespace: assign.namespace.clone(),
@@ -64,4 +76,32 @@ async fn fetch(caller: &Caller, assign: &Assign) -> Result<FetchCheckpointRespon
     };
     let call = || async { caller.service()?.fetch_checkpoint(Caller::request(request.clone())).await };
     Ok(call.retry(Retry::backoff()).when(Retry::decide()).await?.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_client::{Options, RenewableChannel, Token};
+    use rota_proto::worker::v1::UndeliveredWork;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::session::attempt::AttemptKey;
+    use crate::session::outbox::{Bounds, Outbox};
+
+    #[tokio::test]
+    async fn answers_that_are_taken_are_not_kept() {
+        let channel = RenewableChannel::new(Options::new("http://127.0.0.1:1")).unwrap();
+        let caller = Caller { channel, token: Token::None, worker: "w".to_owned() };
+        let outbox = Outbox::new(std::env::temp_dir(), Bounds::default());
+        let key = AttemptKey { task: "task".into(), fence: 1 };
+        let handle = AttemptHandle::new(outbox, key, mpsc::unbounded_channel().0);
+        let undelivered = Some(UndeliveredWork::default());
+        let left = FetchCheckpointResponse { undelivered, ..FetchCheckpointResponse::default() };
+        *handle.earlier.0.lock().await = Some(Arc::new(left.clone()));
+        let assign = Assign::default();
+        // It was asked before, and is known.
+        assert_eq!(*ask(&caller, &handle, &assign, "ask").await.unwrap(), left);
+        assert_eq!(take(&caller, &handle, &assign, "ask").await.unwrap(), left);
+        assert!(handle.earlier.0.lock().await.is_none());
+    }
 }

@@ -32,8 +32,8 @@ pub(super) async fn find(
     dirs: &mut AttemptDirs,
 ) -> RunReport {
     let what = "failed to ask what an earlier attempt has left to deliver";
-    let left = match earlier::ask(caller, handle, assign, what).await {
-        Ok(left) => left.undelivered.clone(),
+    let left = match earlier::take(caller, handle, assign, what).await {
+        Ok(left) => left.undelivered,
         Err(ended) => return RunReport::new(ended),
     };
     let Some(left) = left else {
