@@ -16,9 +16,9 @@ use super::outbox::Outbox;
 use super::spill::SpillJob;
 use super::storing::Keeping;
 use crate::runtimes::deltas::Deltas;
-use crate::supervise::{Group, Stop, StopCause};
+use crate::supervise::{Group, Stop};
 
-/// Reason why an attempt is being ended. Finer than the [`StopCause`] that a runtime sees.
+/// Reason why an attempt is being ended. Runtimes do not see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopReason {
     /// The control plane cancelled it.
@@ -34,17 +34,6 @@ pub(super) enum StopReason {
     Disconnected,
     /// The worker is shutting down.
     WorkerShutdown,
-}
-
-impl StopReason {
-    fn cause(self) -> StopCause {
-        match self {
-            Self::Cancelled | Self::Budget => StopCause::Cancelled,
-            Self::Timeout => StopCause::Timeout,
-            Self::Silence => StopCause::Silence,
-            Self::Stale | Self::Disconnected | Self::WorkerShutdown => StopCause::Abandoned,
-        }
-    }
 }
 
 /// Minimum silence timeout while a tool runs: builds and tests print nothing until they end. Longer than tools may take by
@@ -144,7 +133,7 @@ impl AttemptHandle {
         self.stop.send_if_modified(|stop| {
             let first = stop.is_none();
             if first {
-                *stop = Some(Stop { cause: reason.cause(), grace });
+                *stop = Some(Stop { grace });
             }
             first
         });

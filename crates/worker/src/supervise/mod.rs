@@ -34,8 +34,8 @@ pub use control_group::{delegate, not_delegated};
 pub use environment::Environment;
 pub use group::Group;
 pub use jail::{Jail, unsupported as unsupported_jail};
+pub use stop::Stop;
 pub(crate) use stop::stopped;
-pub use stop::{Stop, StopCause};
 pub use stuck::stuck;
 pub use supervisor::supervisor_main;
 

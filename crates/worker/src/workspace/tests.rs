@@ -93,7 +93,7 @@ async fn kept_workspace_is_reused_and_exclusive() {
     let second = keep(2);
     let mut waiting = Box::pin(root.prepare(&second, None, &mut stop));
     assert!(futures::poll!(&mut waiting).is_pending());
-    stopper.send_replace(Some(Stop { cause: crate::supervise::StopCause::Cancelled, grace: Duration::ZERO }));
+    stopper.send_replace(Some(Stop { grace: Duration::ZERO }));
     assert!(matches!(waiting.await, Err(PrepareError::Stopped)));
 
     first.clear(true);
@@ -315,10 +315,7 @@ async fn directory_in_place_is_exclusive_unless_shared() {
         assert_eq!(two.busy_workspace(&second), Some(path));
         let mut waiting = Box::pin(two.prepare(&second, None, &mut stop));
         assert!(futures::poll!(&mut waiting).is_pending());
-        stopper.send_replace(Some(Stop {
-            cause: crate::supervise::StopCause::Cancelled,
-            grace: Duration::ZERO,
-        }));
+        stopper.send_replace(Some(Stop { grace: Duration::ZERO }));
         assert!(matches!(waiting.await, Err(PrepareError::Stopped)));
     }
     drop(first);

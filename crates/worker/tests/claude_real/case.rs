@@ -16,7 +16,7 @@ use rota_telemetry::{OnExit, spawn};
 use rota_worker::runtimes::claude::Claude;
 use rota_worker::runtimes::deltas::Deltas;
 use rota_worker::runtimes::{Attempt, Channels, Environment, RunOutcome, RunReport, Runtime as _};
-use rota_worker::supervise::{SUBCOMMAND, Stop, StopCause, Supervisor};
+use rota_worker::supervise::{SUBCOMMAND, Stop, Supervisor};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -211,7 +211,7 @@ impl Run {
     }
 
     pub(crate) fn stop(&self, grace: Duration) {
-        self.stop.send_replace(Some(Stop { cause: StopCause::Cancelled, grace }));
+        self.stop.send_replace(Some(Stop { grace }));
     }
 }
 

@@ -6,7 +6,6 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::runtimes::deltas::Deltas;
-use crate::supervise::StopCause;
 
 async fn run(steps: Vec<Step>, attempt: i32, seed: u64) -> (RunReport, Vec<event::Kind>) {
     let (events, mut received) = mpsc::channel(64);
@@ -148,7 +147,7 @@ async fn questions_and_delays_wait() {
         answers.send(answer("another".to_owned())).await.unwrap();
         answers.send(answer(asked.request_id)).await.unwrap();
         assert!(matches!(received.recv().await, Some(event::Kind::Progress(_))));
-        stopper.send_replace(Some(Stop { cause: StopCause::Cancelled, grace: Duration::ZERO }));
+        stopper.send_replace(Some(Stop { grace: Duration::ZERO }));
     };
     let (report, ()) = tokio::join!(run, steer);
     assert!(matches!(report.outcome, RunOutcome::Stopped { by: "interrupt" }));

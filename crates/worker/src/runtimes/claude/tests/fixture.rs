@@ -20,7 +20,7 @@ use super::super::run;
 use crate::prices::Prices;
 use crate::runtimes::deltas::Deltas;
 use crate::runtimes::{Attempt, Channels, Environment, RunReport};
-use crate::supervise::{EndedBy, Error, Exit, Program, Stop, StopCause};
+use crate::supervise::{EndedBy, Error, Exit, Program, Stop};
 
 /// CLI scripted by a test.
 pub(super) struct FakeCli {
@@ -165,7 +165,7 @@ impl Fixture {
     }
 
     pub(super) fn stop(&self, grace: Duration) {
-        self.stop.send_replace(Some(Stop { cause: StopCause::Cancelled, grace }));
+        self.stop.send_replace(Some(Stop { grace }));
     }
 
     pub(super) async fn report(self) -> RunReport {
