@@ -323,14 +323,30 @@ async fn options_reach_the_cli() {
     case.claude.model = "haiku".to_owned();
     case.claude.tools = vec!["Bash".to_owned(), "Read".to_owned()];
     case.claude.disallowed_tools = vec!["Read".to_owned()];
-    case.claude.system_prompt = "Be brief.".to_owned();
-    case.claude.append_system_prompt = "Be kind.".to_owned();
+    case.claude.system_prompt = "Be brief. MARK-SYSTEM".to_owned();
+    case.claude.append_system_prompt = "Be kind. MARK-APPENDED".to_owned();
     case.claude.mcp_servers = serde_json::from_value(json!({"dead": {"command": "/nonexistent"}})).unwrap();
-    let (_, seen) = case.succeeds(&json!([{"text": "done"}])).await;
+    std::fs::create_dir_all(case.workspace()).unwrap();
+    let file = case.workspace().join("file");
+    std::fs::write(&file, "from-the-file").unwrap();
+    let script = json!([{"tools": [{"name": "Read", "input": {"file_path": file}}]}, {"text": "done"}]);
+    let (_, seen) = case.succeeds(&script).await;
     let requests = case.model.requests();
     assert!(requests[0].model.contains("haiku"), "{requests:?}");
-    assert!(requests[0].tools < 5, "{requests:?}");
-    assert!(codes(&seen).contains(&"runtime_started"));
+    let marks: Vec<_> = requests[0].marks.iter().map(String::as_str).collect();
+    assert_eq!(marks, ["MARK-APPENDED", "MARK-SYSTEM"]);
+    assert!(codes(&seen).contains(&"mcp_server_failed"), "{seen:#?}");
+    // Of the two tools that are named, one is disallowed: it is not offered, and a call of it reads nothing.
+    let limited = requests[0].tools;
+    assert!(!answers(&seen).iter().any(|answer| answer.contains("from-the-file")), "{seen:#?}");
+    case.claude.disallowed_tools.clear();
+    let (_, seen) = case.succeeds(&script).await;
+    assert!(answers(&seen)[0].contains("from-the-file"), "{seen:#?}");
+    let both = case.model.requests()[requests.len()].tools;
+    assert!(both > limited, "{requests:#?}");
+    case.claude.tools.clear();
+    case.succeeds(&json!([{"text": "done"}])).await;
+    assert!(case.model.requests().last().unwrap().tools > both, "all tools without a list");
 }
 
 #[tokio::test]
