@@ -1,5 +1,5 @@
 //! The Python worker of `examples/python-worker` against a real `rota server`: it connects, runs tasks, survives a killed
-//! control plane, cancels, and drains.
+//! control plane, cancels, and drains. Against one by hand: assignments that are repeated or late.
 //!
 //! Its venv is created once in the target directory, from PyPI at pinned versions. The test fails where that is impossible,
 //! since an untested example rots.
@@ -7,16 +7,26 @@
 // Helpers of tests may unwrap as tests do; the lint only knows the tests themselves.
 #![allow(clippy::unwrap_used)]
 
+mod control_plane;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use control_plane::ControlPlane;
+use rota_proto::worker::v1::session_request::Kind as FromWorker;
+use rota_proto::worker::v1::session_response::Kind as ToWorker;
+use rota_proto::worker::v1::{Drain, ResultAck, result};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The venv with its stubs, which each start of the worker replaces: one test at a time.
+static VENV: Mutex<()> = Mutex::const_new(());
 
 /// Process that never outlives its test.
 struct Running(Child);
@@ -53,13 +63,19 @@ fn example() -> PathBuf {
 }
 
 impl Fixture {
+    /// Starts a real control plane on a free port.
     fn new() -> Self {
+        let mut fixture = Self::at("");
+        fixture.start("127.0.0.1:0");
+        fixture
+    }
+
+    /// Uses the control plane at an address.
+    fn at(endpoint: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "a-token-for-tests-that-is-long-enough\n").unwrap();
         std::fs::write(dir.path().join("config.toml"), "").unwrap();
-        let mut fixture = Self { dir, endpoint: String::new(), server: None };
-        fixture.start("127.0.0.1:0");
-        fixture
+        Self { dir, endpoint: endpoint.to_owned(), server: None }
     }
 
     /// Returns a command that is isolated from the user's configuration, variables and `rota dev`.
@@ -107,6 +123,10 @@ impl Fixture {
     fn worker(&self, name: &str) -> Running {
         let (code, token) = self.rota(&["admin", "create-worker-token", "words", "--worker", name]);
         assert_eq!(code, 0);
+        self.worker_with(name, &token)
+    }
+
+    fn worker_with(&self, name: &str, token: &str) -> Running {
         let file = self.dir.path().join(format!("{name}.token"));
         std::fs::write(&file, token).unwrap();
         let mut command = self.command(example().join("run.sh"));
@@ -159,6 +179,7 @@ async fn python_worker_runs_tasks() {
     let program = std::fs::read_to_string(example().join("worker.py")).unwrap();
     assert!(program.lines().count() <= 60, "the example has grown to {} lines", program.lines().count());
 
+    let _venv = VENV.lock().await;
     let mut fixture = Fixture::new();
     prepare(&fixture);
     let manifest = example().join("agents.yaml");
@@ -202,4 +223,47 @@ async fn python_worker_runs_tasks() {
     let task = fixture.task(&last);
     assert_eq!(task["status"]["result"]["text"], "30 words", "{task:#}");
     assert_eq!(task["status"]["attempt"], 1, "{task:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_and_late_assignments_start_nothing() {
+    let _venv = VENV.lock().await;
+    let mut control = ControlPlane::start();
+    let fixture = Fixture::at(&control.endpoint);
+    prepare(&fixture);
+    let mut worker = fixture.worker_with("py-1", "a-token");
+    let mut session = control.session().await;
+
+    // The same assignment twice, and again while its result is not acknowledged.
+    let prompt = "one two three four five";
+    session.assign(prompt);
+    session.assign(prompt);
+    let accepted = session.receive().await;
+    assert!(matches!(accepted, Some(FromWorker::Accept(_))), "{accepted:?}");
+    for number in 1..=5 {
+        let report = session.receive().await;
+        let is_next =
+            matches!(&report, Some(FromWorker::Report(report)) if report.first_attempt_seq == number);
+        assert!(is_next, "report {number} is {report:?}");
+    }
+    let Some(FromWorker::Result(ended)) = session.receive().await else { panic!("no result") };
+    assert_eq!((ended.task_id.as_str(), ended.fence, ended.last_attempt_seq), ("one", 1, 5));
+    assert!(
+        matches!(&ended.kind, Some(result::Kind::Succeeded(done)) if done.text == "5 words"),
+        "{ended:?}"
+    );
+    session.assign(prompt);
+
+    // After a drain, an assignment is rejected; the next message is about it, none about the repeated one.
+    session.send(ToWorker::Drain(Drain::default()));
+    session.assign("late");
+    let rejected = session.receive().await;
+    let is_late = matches!(&rejected, Some(FromWorker::Reject(reject)) if reject.task_id == "late");
+    assert!(is_late, "{rejected:?}");
+
+    session.send(ToWorker::ResultAck(ResultAck { task_id: "one".to_owned(), fence: 1, accepted: true }));
+    let next = session.receive().await;
+    assert!(next.is_none(), "it closes the call after its last attempt: {next:?}");
+    drop(session);
+    assert!(worker.ended().await.success());
 }
