@@ -6,9 +6,9 @@ use rota_proto::v1::{
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Assign, Checkpoints, PreviousResult, Result as AttemptResult, result};
-use tonic::Code;
+use tonic::{Code, Status};
 
-use crate::control_plane::{FakeControlPlane, Worker, assign};
+use crate::control_plane::{FakeControlPlane, Session, Worker, assign};
 use crate::session::{class, refusal};
 
 async fn run(
@@ -46,17 +46,24 @@ fn succeeded(result: AttemptResult) -> rota_proto::v1::TaskResult {
     }
 }
 
-/// Nothing is uploaded: the list has only a file that cannot be kept.
-#[tokio::test]
-async fn nearly_full_volume_fails_no_success() {
+/// Starts an attempt whose list of artifacts is refused.
+async fn without_list(error: Status) -> (FakeControlPlane, Worker, Session) {
     let mut plane = FakeControlPlane::start().await;
-    plane.refuse_lists(refusal(Code::ResourceExhausted, "the volume is nearly full"));
-    let _worker = Worker::start(&plane);
+    plane.refuse_lists(error);
+    let worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
     let shell = "mkfifo $ROTA_OUTPUT/pipe && echo paid".to_owned();
     let command = CommandRuntime { shell, ..CommandRuntime::default() };
     session.send(ToWorker::Assign(Box::new(assign(1, runtime::Kind::Command(command))))).await;
     session.accepted(1).await;
+    (plane, worker, session)
+}
+
+/// Nothing is uploaded: the list has only a file that cannot be kept.
+#[tokio::test]
+async fn nearly_full_volume_fails_no_success() {
+    let (_plane, _worker, mut session) =
+        without_list(refusal(Code::ResourceExhausted, "the volume is nearly full")).await;
     let (events, result) = session.result().await;
     assert_eq!(succeeded(result).text, "paid");
     let code = |event: &Event| match &event.kind {
@@ -70,14 +77,8 @@ async fn nearly_full_volume_fails_no_success() {
 /// Another attempt would leave the same: it is not repeated like that of a storage which is away.
 #[tokio::test]
 async fn refused_list_is_no_failure_of_the_storage() {
-    let mut plane = FakeControlPlane::start().await;
-    plane.refuse_lists(refusal(Code::InvalidArgument, "takes 597036 bytes"));
-    let _worker = Worker::start(&plane);
-    let mut session = plane.welcomed().await;
-    let shell = "mkfifo $ROTA_OUTPUT/pipe && echo paid".to_owned();
-    let command = CommandRuntime { shell, ..CommandRuntime::default() };
-    session.send(ToWorker::Assign(Box::new(assign(1, runtime::Kind::Command(command))))).await;
-    session.accepted(1).await;
+    let (_plane, _worker, mut session) =
+        without_list(refusal(Code::InvalidArgument, "takes 597036 bytes")).await;
     match session.result().await.1.kind {
         Some(result::Kind::Failed(failed)) => {
             assert_eq!((failed.class(), failed.of_storage), (FailureClass::Invalid, false));
@@ -90,14 +91,8 @@ async fn refused_list_is_no_failure_of_the_storage() {
 /// Its record may be put back. The agent would have to work again for what is there already.
 #[tokio::test]
 async fn work_waits_for_a_damaged_record() {
-    let mut plane = FakeControlPlane::start().await;
-    plane.refuse_lists(refusal(Code::DataLoss, "the record cannot be decoded"));
-    let _worker = Worker::start(&plane);
-    let mut session = plane.welcomed().await;
-    let shell = "mkfifo $ROTA_OUTPUT/pipe && echo paid".to_owned();
-    let command = CommandRuntime { shell, ..CommandRuntime::default() };
-    session.send(ToWorker::Assign(Box::new(assign(1, runtime::Kind::Command(command))))).await;
-    session.accepted(1).await;
+    let (plane, _worker, mut session) =
+        without_list(refusal(Code::DataLoss, "the record cannot be decoded")).await;
     loop {
         let waits = |event: &Event| match &event.kind {
             Some(event::Kind::Notice(notice)) => notice.code == "artifacts_waiting",

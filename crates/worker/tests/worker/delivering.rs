@@ -10,6 +10,7 @@ use rota_proto::v1::{
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
 use rota_proto::worker::v1::{Checkpoints, UndeliveredWork, result};
 use rota_testkit::{Backend, Cluster, tasks};
+use tempfile::TempDir;
 
 use crate::control_plane::{FakeControlPlane, Worker, assign};
 use crate::support::supervised;
@@ -25,12 +26,28 @@ fn git(folder: &Path, args: &[&str]) -> String {
     String::from_utf8(done.stdout).unwrap().trim().to_owned()
 }
 
+/// Makes a repository with one commit.
+fn repository() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    git(folder.path(), &["init", "--quiet", "--initial-branch=main"]);
+    git(folder.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    folder
+}
+
+/// Assigns a task that pushes to a repository, with what earlier attempts have left.
+fn pushing(repository: &Path, checkpoints: Checkpoints) -> ToWorker {
+    let mut task = assign(1, runtime::Kind::Command(CommandRuntime::default()));
+    task.checkpoints = Some(checkpoints);
+    let url = format!("file://{}", repository.display());
+    let source = GitSource { url, push: Some(Push::default()), ..GitSource::default() };
+    task.spec.as_mut().unwrap().workspace = Some(Workspace { git: Some(source), ..Workspace::default() });
+    ToWorker::Assign(Box::new(task))
+}
+
 /// A stolen token of a worker stores a list, of which another worker makes a request at the forge.
 #[tokio::test]
 async fn only_the_tasks_branch_is_delivered() {
-    let source = tempfile::tempdir().unwrap();
-    git(source.path(), &["init", "--quiet", "--initial-branch=main"]);
-    git(source.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    let source = repository();
     let (first, branches) =
         (git(source.path(), &["rev-parse", "HEAD"]), git(source.path(), &["branch", "-a"]));
     let mut plane = FakeControlPlane::start().await;
@@ -45,12 +62,8 @@ async fn only_the_tasks_branch_is_delivered() {
     plane.left(UndeliveredWork { artifacts, ..UndeliveredWork::default() });
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
-    let mut task = assign(1, runtime::Kind::Command(CommandRuntime::default()));
-    task.checkpoints = Some(Checkpoints { deliver: true, ..Checkpoints::default() });
-    let url = format!("file://{}", source.path().display());
-    let git_source = GitSource { url, push: Some(Push::default()), ..GitSource::default() };
-    task.spec.as_mut().unwrap().workspace = Some(Workspace { git: Some(git_source), ..Workspace::default() });
-    session.send(ToWorker::Assign(Box::new(task))).await;
+    let checkpoints = Checkpoints { deliver: true, ..Checkpoints::default() };
+    session.send(pushing(source.path(), checkpoints)).await;
     session.accepted(1).await;
     let (_, ended) = session.result().await;
     let Some(result::Kind::Failed(failed)) = ended.kind else { panic!("{ended:?}") };
@@ -62,9 +75,7 @@ async fn only_the_tasks_branch_is_delivered() {
 /// What an agent has worked for stays to be delivered: the task does not end, and the agent does not work again.
 #[tokio::test]
 async fn work_that_cannot_be_fetched_stays_undelivered() {
-    let source = tempfile::tempdir().unwrap();
-    git(source.path(), &["init", "--quiet", "--initial-branch=main"]);
-    git(source.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    let source = repository();
     let mut plane = FakeControlPlane::start().await;
     let changes = Changes { bundle: "git/changes.bundle".to_owned(), ..Changes::default() };
     // Refused before any part is fetched.
@@ -74,12 +85,8 @@ async fn work_that_cannot_be_fetched_stays_undelivered() {
     plane.left(UndeliveredWork { artifacts: Some(list), result, ..UndeliveredWork::default() });
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
-    let mut task = assign(1, runtime::Kind::Command(CommandRuntime::default()));
-    task.checkpoints = Some(Checkpoints { deliver: true, ..Checkpoints::default() });
-    let url = format!("file://{}", source.path().display());
-    let git_source = GitSource { url, push: Some(Push::default()), ..GitSource::default() };
-    task.spec.as_mut().unwrap().workspace = Some(Workspace { git: Some(git_source), ..Workspace::default() });
-    session.send(ToWorker::Assign(Box::new(task))).await;
+    let checkpoints = Checkpoints { deliver: true, ..Checkpoints::default() };
+    session.send(pushing(source.path(), checkpoints)).await;
     session.accepted(1).await;
     let (_, ended) = session.result().await;
     assert_eq!(ended.undelivered.map(|result| result.text).as_deref(), Some("done"));
@@ -95,18 +102,12 @@ async fn work_that_cannot_be_fetched_stays_undelivered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn continuing_attempts_ask_once_for_earlier_work() {
     supervised();
-    let source = tempfile::tempdir().unwrap();
-    git(source.path(), &["init", "--quiet", "--initial-branch=main"]);
-    git(source.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    let source = repository();
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
-    let mut task = assign(1, runtime::Kind::Command(CommandRuntime::default()));
-    task.checkpoints = Some(Checkpoints { exist: true, continues: true, ..Checkpoints::default() });
-    let url = format!("file://{}", source.path().display());
-    let git_source = GitSource { url, push: Some(Push::default()), ..GitSource::default() };
-    task.spec.as_mut().unwrap().workspace = Some(Workspace { git: Some(git_source), ..Workspace::default() });
-    session.send(ToWorker::Assign(Box::new(task))).await;
+    let checkpoints = Checkpoints { exist: true, continues: true, ..Checkpoints::default() };
+    session.send(pushing(source.path(), checkpoints)).await;
     session.accepted(1).await;
     let (_, ended) = session.result().await;
     let Some(result::Kind::Failed(failed)) = ended.kind else { panic!("{ended:?}") };

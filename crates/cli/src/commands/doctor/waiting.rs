@@ -36,7 +36,7 @@ const CODES: [&str; 5] = [RETRY_DELAY, DELIVERY, STORING, ARTIFACTS_UNAVAILABLE,
 #[derive(Debug)]
 struct Answers {
     causes: Vec<Cause>,
-    /// Tasks without an answer.
+    /// Tasks beyond the largest number, and those without an answer.
     missing: usize,
 }
 
