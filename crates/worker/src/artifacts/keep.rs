@@ -113,8 +113,9 @@ pub(super) async fn keep(
             }
             stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices) => stored,
         };
+        let is_left = dirs.delivery.is_some() || dirs.outlives_success();
         let stored =
-            judged(stored, work.is_some(), look.clone(), dirs, changes.as_ref(), &mut notices).await?;
+            judged(stored, work.is_some(), look.clone(), is_left, changes.as_ref(), &mut notices).await?;
         if stored == Stored::Superseded {
             return Ok((notices, None));
         }
@@ -237,19 +238,20 @@ pub(crate) async fn keep_checkpoint(
         .map_err(|status| called(&status))
 }
 
-/// Returns what has become of the files of an attempt. Without room, a success is none that would lose work.
+/// Returns what has become of the files of an attempt. Without room, a success is none that would lose work. `is_left` is whether
+/// changes are not lost: they are pushed next, or stay in the workspace.
 pub(super) async fn judged(
     stored: Result<Stored, Status>,
     succeeded: bool,
     look: impl FnOnce() -> Looked + Send + 'static,
-    dirs: &AttemptDirs,
+    is_left: bool,
     changes: Option<&Changes>,
     notices: &mut Vec<event::Kind>,
 ) -> Result<Stored, Undelivered> {
     if let Err(status) = &stored
         && status.code() == Code::ResourceExhausted
         && succeeded
-        && loses_work(look, dirs, changes).await
+        && loses_work(look, is_left, changes).await
     {
         return Err(full(status));
     }
@@ -275,10 +277,9 @@ fn noted(stored: Result<Stored, Status>, notices: &mut Vec<event::Kind>) -> Resu
 /// that are neither pushed nor left in the workspace.
 async fn loses_work(
     look: impl FnOnce() -> Looked + Send + 'static,
-    dirs: &AttemptDirs,
+    is_left: bool,
     changes: Option<&Changes>,
 ) -> bool {
-    let is_left = dirs.delivery.is_some() || dirs.outlives_success();
     if !is_left && changes.is_some_and(|changes| changes.commit != changes.base_commit) {
         return true;
     }
@@ -337,6 +338,17 @@ mod tests {
         for code in [Code::InvalidArgument, Code::NotFound, Code::OutOfRange] {
             assert!(!awaited(code), "{code:?}");
             assert_eq!(called(&Status::new(code, "")).class(), FailureClass::Invalid, "{code:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_that_nothing_else_has_wait_for_room() {
+        let changes = Changes { commit: "new".to_owned(), ..Changes::default() };
+        for is_left in [true, false] {
+            let stored = Err(Status::resource_exhausted("full"));
+            let look = || Looked { found: Default::default(), digest: 0 };
+            let judged = judged(stored, true, look, is_left, Some(&changes), &mut Vec::new()).await;
+            assert_eq!(judged.is_ok_and(|stored| stored == Stored::Nowhere), is_left);
         }
     }
 

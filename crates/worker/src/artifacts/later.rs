@@ -60,10 +60,12 @@ pub(crate) async fn store_left(
         )
     };
     let look = look(dirs, globs, changes.clone().unwrap_or_default(), copied);
+    // Those that are to be delivered are not pushed here: another attempt needs them.
+    let is_left = !left.delivers && dirs.outlives_success();
     let once = || async {
         let mut notices: Vec<_> = is_lost.then(lost).into_iter().collect();
         let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
-        let stored = judged(stored, succeeded, look.clone(), dirs, changes.as_ref(), &mut notices).await?;
+        let stored = judged(stored, succeeded, look.clone(), is_left, changes.as_ref(), &mut notices).await?;
         Ok::<_, Undelivered>((notices, stored))
     };
     let stored = once.retry(delays()).when(|failed| succeeded && failed.awaits_storage);

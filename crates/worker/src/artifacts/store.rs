@@ -22,7 +22,7 @@ const MAX_ROUNDS: usize = 3;
 /// What is found, with the state that a checkpoint of it has.
 pub(super) struct Looked {
     pub(super) found: Found,
-    digest: u64,
+    pub(super) digest: u64,
 }
 
 /// Returns what finds the files of an attempt; without globs, only those of a checkpoint.

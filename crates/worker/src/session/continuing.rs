@@ -8,6 +8,7 @@ use rota_proto::names;
 use rota_proto::v1::{Artifact, ArtifactList, Failure, FailureClass, Severity};
 use rota_proto::worker::v1::{Assign, Checkpoints};
 use tokio::sync::watch;
+use tonic::Code;
 
 use super::attempt::in_place;
 use super::earlier;
@@ -78,11 +79,18 @@ impl Place<'_> {
         own: bool,
         stop: &mut watch::Receiver<Option<Stop>>,
     ) -> Result<Option<Continued>, RunOutcome> {
-        // Another attempt may get it: what it has is not given up.
-        let left = self.fetching.handle.earlier.get(self.fetching.caller, self.assign).await;
-        let left = left.map_err(|status| {
-            RunOutcome::Failed(Caller::failure("failed to ask for the checkpoint", &status))
-        })?;
+        let left = match self.fetching.handle.earlier.get(self.fetching.caller, self.assign).await {
+            Ok(left) => left,
+            Err(status) => {
+                let failed = Caller::failure("failed to ask for the checkpoint", &status);
+                return match status.code() {
+                    // No attempt would get it.
+                    Code::DataLoss => self.start_over(checkpoints, failed).await,
+                    // Another one may: what it has is not given up.
+                    _ => Err(RunOutcome::Failed(failed)),
+                };
+            }
+        };
         let list = left.artifacts.clone().filter(|_| own);
         if own && list.is_none() && checkpoints.attempt > 0 {
             let text = format!(

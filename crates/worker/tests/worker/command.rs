@@ -140,6 +140,28 @@ async fn missing_checkpoints_are_noticed() {
     assert_eq!(notices.collect::<Vec<_>>(), [("checkpoint_unusable", true)]);
 }
 
+/// A task of its own starts over. One that continues another has no meaning without that.
+#[tokio::test]
+async fn unreadable_checkpoints_end_no_task_of_its_own() {
+    let mut plane = FakeControlPlane::start().await;
+    plane.refuse_checkpoints(refusal(Code::DataLoss, "the list cannot be decoded"));
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    for (fence, continues) in [(1, false), (2, true)] {
+        let shell = "echo over".to_owned();
+        let command = CommandRuntime { shell, ..CommandRuntime::default() };
+        let mut task = assign(fence, runtime::Kind::Command(command));
+        task.checkpoints = Some(Checkpoints { exist: true, attempt: 1, continues, ..Checkpoints::default() });
+        session.send(ToWorker::Assign(Box::new(task))).await;
+        session.accepted(fence).await;
+        let (_, ended) = session.result().await;
+        match continues {
+            false => assert_eq!(succeeded(ended).text, "over"),
+            true => assert_eq!(class(&ended), Some(FailureClass::Invalid)),
+        }
+    }
+}
+
 #[tokio::test]
 async fn exit_codes_map_to_failure_classes() {
     let (_, result) = shell("echo reason >&2; exit 3").await;

@@ -49,6 +49,7 @@ struct Service {
     result_errors: Arc<Mutex<ResultErrors>>,
     keep_refusal: Arc<Mutex<Option<Status>>>,
     undelivered: Arc<Mutex<Option<UndeliveredWork>>>,
+    checkpoint_refusal: Arc<Mutex<Option<Status>>>,
     checkpoint_requests: Arc<AtomicUsize>,
 }
 
@@ -135,6 +136,7 @@ impl WorkerService for Service {
         _: Request<FetchCheckpointRequest>,
     ) -> Result<Response<FetchCheckpointResponse>, Status> {
         self.checkpoint_requests.fetch_add(1, Ordering::Relaxed);
+        self.checkpoint_refusal.lock().unwrap().clone().map_or(Ok(()), Err)?;
         let undelivered = self.undelivered.lock().unwrap().clone();
         Ok(Response::new(FetchCheckpointResponse { undelivered, ..FetchCheckpointResponse::default() }))
     }
@@ -189,6 +191,11 @@ impl FakeControlPlane {
     /// Has this work of an earlier attempt to deliver.
     pub(crate) fn left(&self, work: UndeliveredWork) {
         *self.service.undelivered.lock().unwrap() = Some(work);
+    }
+
+    /// Returns no checkpoints.
+    pub(crate) fn refuse_checkpoints(&self, error: Status) {
+        *self.service.checkpoint_refusal.lock().unwrap() = Some(error);
     }
 
     pub(crate) fn checkpoint_requests(&self) -> usize {
