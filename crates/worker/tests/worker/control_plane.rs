@@ -193,7 +193,7 @@ impl FakeControlPlane {
         *self.service.undelivered.lock().unwrap() = Some(work);
     }
 
-    /// Returns no checkpoints.
+    /// Refuses all requests for checkpoints from now on.
     pub(crate) fn refuse_checkpoints(&self, error: Status) {
         *self.service.checkpoint_refusal.lock().unwrap() = Some(error);
     }
