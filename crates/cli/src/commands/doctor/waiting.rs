@@ -180,7 +180,7 @@ mod tests {
         assert!(checks[1].message.starts_with("the causes of 2 more that wait are not known"), "{checks:?}");
         // Tasks beyond the largest number are known to be missing, and no more calls run at the same time than are allowed.
         let (running, most) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-        let explain = async |_| {
+        let explain = async |_: String| {
             running.set(running.get() + 1);
             most.set(running.get().max(most.get()));
             tokio::time::sleep(Duration::from_millis(1)).await;
