@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use rota_client::artifacts::TransferError;
+use rota_client::artifacts::{TransferError, Uploaded};
 use rota_proto::v1::{ArtifactList, Changes, Checkpoint, SkippedFile, event};
 use tonic::Status;
 
@@ -83,6 +83,7 @@ pub(super) async fn store(
             TransferError::Call(error) => Status::from(error),
             error => Status::internal(error.to_string()),
         })?;
+        let changes = with_stored(changes.clone(), &uploaded, &skipped)?;
         let is_part = |name: &str| Path::new(name).starts_with(checkpoint::FOLDER);
         let lost = uploaded.skipped.iter().any(|(name, _)| is_part(name));
         let later = uploaded.skipped.into_iter().map(|(name, reason)| SkippedFile { name, reason });
@@ -111,7 +112,7 @@ pub(super) async fn store(
             artifacts: artifacts.iter().filter(|artifact| is_part(&artifact.name)).cloned().collect(),
             state: (digest, changes.as_ref().map(|changes| changes.commit.clone()).unwrap_or_default()),
         });
-        let list = ArtifactList { artifacts, skipped, changes: changes.clone(), checkpoint };
+        let list = ArtifactList { artifacts, skipped, changes, checkpoint };
         let summary = summary(&list);
         let Some(missing) = caller.keep_list(kept, list).await? else { return Ok(Stored::Superseded) };
         if missing.is_empty() {
@@ -125,4 +126,65 @@ pub(super) async fn store(
     }
     // Another try may find a storage that keeps them.
     Err(Status::aborted("the control plane has lost parts that it had stored"))
+}
+
+/// Returns changes without what is not stored of them: a list that names it would be refused. The error is why they are none without
+/// it.
+fn with_stored(
+    changes: Option<Changes>,
+    uploaded: &Uploaded,
+    skipped: &[SkippedFile],
+) -> Result<Option<Changes>, Status> {
+    let Some(mut changes) = changes else { return Ok(None) };
+    let is_stored = |name: &str| uploaded.artifacts.iter().any(|artifact| artifact.name == name);
+    if !is_stored(&changes.patch) {
+        // The bundle has everything.
+        changes.patch.clear();
+    }
+    if changes.bundle.is_empty() || is_stored(&changes.bundle) {
+        return Ok(Some(changes));
+    }
+    let text = |reason: &str| format!("the changes of the repository cannot be kept: {reason}");
+    if let Some((_, reason)) = uploaded.skipped.iter().find(|(name, _)| *name == changes.bundle) {
+        // The disk may be able to read it later, or the worker to open it.
+        return Err(Status::internal(text(reason)));
+    }
+    let reason = skipped.iter().find(|skipped| skipped.name == changes.bundle);
+    let reason = reason.map_or("the bundle is not there", |skipped| skipped.reason.as_str());
+    Err(Status::invalid_argument(text(reason)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::Artifact;
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn lists_name_only_changes_that_are_stored() {
+        let changes = Changes { bundle: "git/b".to_owned(), patch: "git/p".to_owned(), ..Changes::default() };
+        let of = |stored: &[&str], unread: &[&str], skipped: &[&str]| {
+            let artifact = |name: &&str| Artifact { name: (*name).to_owned(), ..Artifact::default() };
+            let unread = unread.iter().map(|name| ((*name).to_owned(), "too many open files".to_owned()));
+            let skipped = skipped.iter().map(|name| SkippedFile {
+                name: (*name).to_owned(),
+                reason: "the artifacts of an attempt take at most 8 GiB".to_owned(),
+            });
+            let artifacts = stored.iter().map(artifact).collect();
+            let uploaded = Uploaded { artifacts, skipped: unread.collect() };
+            let kept = with_stored(Some(changes.clone()), &uploaded, &skipped.collect::<Vec<_>>());
+            kept.map(|kept| kept.unwrap()).map_err(|status| (status.code(), status.message().to_owned()))
+        };
+        assert_eq!(of(&["git/b", "git/p"], &[], &[]), Ok(changes.clone()));
+        assert_eq!(of(&["git/b"], &["git/p"], &[]), Ok(Changes { patch: String::new(), ..changes.clone() }));
+        // Waits until it can be read: the agent does not work again for that.
+        let (code, text) = of(&["git/p"], &["git/b"], &[]).unwrap_err();
+        assert!(code == Code::Internal && text.contains("too many open files"), "{text}");
+        let (code, text) = of(&["git/p"], &[], &["git/b"]).unwrap_err();
+        assert!(code == Code::InvalidArgument && text.contains("at most 8 GiB"), "{text}");
+        assert_eq!(of(&[], &[], &[]).unwrap_err().0, Code::InvalidArgument);
+        let empty = Changes { bundle: String::new(), patch: String::new(), ..changes };
+        assert!(with_stored(Some(empty), &Uploaded::default(), &[]).is_ok());
+    }
 }
