@@ -1,6 +1,6 @@
 // What is wrong, in a real browser.
 import { test } from "node:test";
-import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn } from "./harness.mjs";
+import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, WAIT_TIMEOUT } from "./harness.mjs";
 
 setUp();
 
@@ -48,7 +48,7 @@ test("an open breaker and an exhausted budget are alerts, and no longer after th
 
 /** Reads again until something is shown: what is wrong is not pushed. */
 async function readUntil(button, wanted) {
-  const end = Date.now() + 30_000;
+  const end = Date.now() + WAIT_TIMEOUT;
   while (!(await wanted.isVisible())) {
     if (Date.now() > end) {
       return wanted.waitFor({ timeout: 1 });

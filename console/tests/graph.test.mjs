@@ -1,7 +1,17 @@
 // Large graphs on a canvas, and runs that continue earlier ones, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, base, fits, nothingFailed, setUp, signedIn } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  base,
+  fits,
+  nothingFailed,
+  setUp,
+  signedIn,
+  until,
+  WAIT_TIMEOUT,
+} from "./harness.mjs";
 
 setUp();
 
@@ -71,7 +81,7 @@ test("a graph of many steps is drawn, moved and searched, also by keyboard", asy
 });
 
 async function assertDrawn(graph) {
-  const end = Date.now() + 30_000;
+  const end = Date.now() + WAIT_TIMEOUT;
   while ((await drawn(graph)) === 0) {
     assert.ok(Date.now() < end, "nothing is drawn");
   }
@@ -93,6 +103,8 @@ test("a run continues from a step, with the results of the others", async () => 
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").getByRole("button", { name: "Run again from here" }).click();
   await page.waitForURL((url) => !url.pathname.endsWith(name.split("/").at(-1)));
+  // For a moment the page still shows the first run.
+  await until(`namespaces/default/workflows/${page.url().split("/").at(-1)}`, "WORKFLOW_STATE_SUCCEEDED");
   await page.locator(".bar .state.succeeded").waitFor();
   const tasks = async (workflow) => {
     const { tasks = [] } = await api(

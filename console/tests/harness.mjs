@@ -23,7 +23,9 @@ const TYPES = {
 };
 /** Asks for a permission in place of the Claude Code CLI. */
 const CLI = join(import.meta.dirname, "permission-cli.mjs");
-const START_TIMEOUT = 60_000;
+/** Limits of waits; only what is broken comes near them. */
+const START_TIMEOUT = 180_000;
+export const WAIT_TIMEOUT = 90_000;
 export const folder = mkdtempSync(join(tmpdir(), "rota-console-"));
 const environment = { PATH: process.env.PATH, HOME: folder };
 const problems = [];
@@ -47,7 +49,7 @@ export const freePort = () =>
 
 export const run = (args, input) =>
   new Promise((resolve, reject) => {
-    const child = spawn(ROTA, args, { env: environment, timeout: 60_000 });
+    const child = spawn(ROTA, args, { env: environment, timeout: START_TIMEOUT });
     let output = "";
     let errors = "";
     child.stdout.on("data", (data) => (output += data));
@@ -155,7 +157,7 @@ export async function newPage(context) {
     await serveBuilt(context);
   }
   const page = await context.newPage();
-  page.setDefaultTimeout(30_000);
+  page.setDefaultTimeout(WAIT_TIMEOUT);
   page.on("pageerror", (error) => problems.push(`error: ${error}`));
   page.on("dialog", (dialog) => {
     problems.push(`dialog: ${dialog.message()}`);
@@ -185,18 +187,27 @@ export async function signIn(context) {
 /** The editor of a specification. */
 export const editorOf = (page) => page.getByRole("textbox", { name: "Specification, in YAML" });
 
-/** What an editor shows of its text: all of one that is short. */
-export const textOf = async (editor) => (await editor.locator(".cm-line").allTextContents()).join("\n");
+/** What an editor, which is loaded later than its page, shows of its text: all of one that is short. */
+export async function textOf(editor) {
+  const lines = editor.locator(".cm-line");
+  await lines.first().waitFor();
+  return (await lines.allTextContents()).join("\n");
+}
 
-/** Waits for a new task in the list, where it may wait for a click. */
+/** Waits for the title of a page, which follows what the page shows. */
+export const titled = (page, title) => page.waitForFunction((title) => document.title === title, title);
+
+/** Waits for something new in a list, where it may wait for a click, unless the list is read again by itself. */
 export async function show(page, title) {
   const link = page.getByRole("link", { name: title });
   const fresh = page.getByRole("button", { name: /Show [0-9]+ new/ });
-  await link.or(fresh).first().waitFor();
-  if (!(await link.isVisible())) {
-    await fresh.click();
+  for (const end = Date.now() + WAIT_TIMEOUT; !(await link.isVisible()); ) {
+    assert.ok(Date.now() < end, `${title} is not listed`);
+    await link.or(fresh).first().waitFor();
+    if ((await fresh.isVisible()) && !(await link.isVisible())) {
+      await fresh.click({ timeout: 1000 }).catch(() => {});
+    }
   }
-  await link.waitFor();
 }
 
 export async function accessible(page, where) {
@@ -244,7 +255,7 @@ export async function longLog(title, mebibytes) {
   return (await api("POST", "namespaces/default/tasks", { spec })).name;
 }
 
-/** Waits until a task has a state. */
+/** Waits until a task or workflow has a state. */
 export async function until(name, state, timeout = START_TIMEOUT) {
   const end = Date.now() + timeout;
   for (;;) {

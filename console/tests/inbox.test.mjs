@@ -1,7 +1,17 @@
 // What waits for a person, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  fits,
+  nothingFailed,
+  scripted,
+  setUp,
+  signedIn,
+  titled,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -15,7 +25,7 @@ test("a question stays when its attempt has released its slot", async () => {
   assert.equal(status.pendingInput.length, 1);
   await page.reload();
   await page.getByText("Which way?").waitFor();
-  assert.equal(await page.title(), "(1) Rota");
+  await titled(page, "(1) Rota");
   await page.getByLabel("Answer", { exact: true }).last().fill("left");
   await page.getByRole("button", { name: "Answer" }).click();
   await page.getByText("Nothing waits for a person.").waitFor();
@@ -100,7 +110,7 @@ test("tasks that keep failing are shown with the reason, until that is acknowled
   await card.getByText("agent: no [U+202E]luck").waitFor();
   // One task is counted once, also if it asks something.
   await card.getByText("Which way?").waitFor();
-  assert.equal(await page.title(), "(1) Rota");
+  await titled(page, "(1) Rota");
   await accessible(page, "attention");
   await fits(page, "attention");
   await card.getByRole("button", { name: "Acknowledge" }).click();
@@ -115,7 +125,7 @@ test("tasks that keep failing are shown with the reason, until that is acknowled
   await other.getByText(/attempts have failed, and the task continues at /).waitFor();
   await other.getByRole("button", { name: "Suspend" }).click();
   await isNothing.waitFor();
-  assert.equal(await page.title(), "Rota");
+  await titled(page, "Rota");
   const run = { name: failing, desiredState: "DESIRED_STATE_RUN" };
   await api("PATCH", `${failing}?updateMask=desiredState`, run);
   await other.getByRole("button", { name: "Cancel" }).click();

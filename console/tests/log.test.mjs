@@ -77,7 +77,7 @@ test("a text is found where the page has left the log out, and each line has a l
 
 test("of a log of many mebibytes a page reads the end, and the rest when it is asked for", async () => {
   const name = await longLog("very long", 2 * 15.875);
-  await until(name, "TASK_STATE_SUCCEEDED", 120_000);
+  await until(name, "TASK_STATE_SUCCEEDED", 300_000);
   const page = await signedIn();
   await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
   const log = page.getByRole("region", { name: "Log" });

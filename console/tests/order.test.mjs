@@ -50,8 +50,7 @@ test("a list of workflows that is older than a change does not hide it", async (
   await page.getByRole("link", { name: "Workflows" }).click();
   await page.getByText("There are no workflows").waitFor();
   const { name } = await workflow("changing");
-  await page.getByRole("button", { name: "Show 1 new" }).click();
-  await page.getByRole("link", { name: "changing" }).waitFor();
+  await show(page, "changing");
   await workflow("another");
   const held = await hold(page, /workflows\?pageSize=100/);
   await page.getByRole("button", { name: "Show 1 new" }).click();
