@@ -16,8 +16,8 @@ const (
 	trust      = inNode + "/trust/"
 	settings   = inNode + "/settings/"
 	containerd = "/run/containerd/containerd.sock"
-	startsIn   = 2 * time.Minute
-	answersIn  = 5 * time.Second
+	startsIn   = 5 * time.Minute
+	answersIn  = 15 * time.Second
 )
 
 // component is a long-running program of the node.

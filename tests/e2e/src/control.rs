@@ -16,7 +16,7 @@ use crate::command::{Output, finish};
 use crate::{RELEASE, client};
 
 /// Time limit for forwarding a port.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Returns `rota` with whitespace-separated arguments.
 fn program(line: &str) -> Command {

@@ -27,7 +27,7 @@ impl Outage {
                 .await
                 .success();
             let pods = format!("pod -l app.kubernetes.io/component={component}");
-            run(&format!("kubectl -n {RELEASE} wait {pods} --for=delete --timeout=120s")).await.success();
+            run(&format!("kubectl -n {RELEASE} wait {pods} --for=delete --timeout=300s")).await.success();
         }
         outage
     }
@@ -37,7 +37,7 @@ impl Outage {
         let components = self.0;
         drop(self);
         for component in components {
-            run(&format!("kubectl -n {RELEASE} rollout status deployment/rota-{component} --timeout=180s"))
+            run(&format!("kubectl -n {RELEASE} rollout status deployment/rota-{component} --timeout=300s"))
                 .await
                 .success();
         }

@@ -27,7 +27,7 @@ spec:
         )
         .await;
     let place = format!("--namespace {} --kube-namespace {RELEASE} --kube-release {RELEASE}", space.name);
-    space.wait("task/hello", "condition=Complete", "180s").await;
+    space.wait("task/hello", "condition=Complete", "600s").await;
     let logs = rota_with_kubeconfig(&format!("logs hello {place}")).await.success();
     assert!(logs.contains("I begin."), "{logs}");
     let result = rota_with_kubeconfig(&format!("result hello {place}")).await.success();

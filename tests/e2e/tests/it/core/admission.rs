@@ -45,7 +45,7 @@ async fn create(objects: &Api<DynamicObject>, object: &Value, dry_run: bool) -> 
 /// Replaces the spec of an object, like `kubectl replace`.
 async fn change(objects: &Api<DynamicObject>, object: &Value) -> Verdict {
     let name = object["metadata"]["name"].as_str().unwrap();
-    until("the object is replaced without a conflict", Duration::from_secs(30), async || {
+    until("the object is replaced without a conflict", Duration::from_secs(120), async || {
         let mut current = objects.get(name).await.unwrap();
         current.data["spec"] = object["spec"].clone();
         match objects.replace(name, &PostParams::default(), &current).await {

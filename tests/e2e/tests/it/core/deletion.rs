@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rota_e2e::{Control, Outage, Space, processes, run, until};
 
-const TEST_TIMEOUT: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Cancellation grace of the tasks below.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
 /// Tolerance added to the grace period.
-const SLACK: Duration = Duration::from_secs(10);
+const SLACK: Duration = Duration::from_secs(60);
 /// Time limit for deletions that nothing blocks.
-const DELETE_TIMEOUT: &str = "10s";
+const DELETE_TIMEOUT: &str = "60s";
 
 /// Returns an agent whose tasks, and the processes they detach, ignore signals. `seconds` identifies the processes.
 fn agent(seconds: u32) -> String {
@@ -47,7 +47,7 @@ async fn process_count(space: &Space, pod: &str, seconds: u32) -> usize {
 }
 
 async fn wait_until_running(space: &Space, name: &str, seconds: u32) -> String {
-    space.wait(&format!("task/{name}"), "condition=Running", "180s").await;
+    space.wait(&format!("task/{name}"), "condition=Running", "600s").await;
     let pod = space.field(&format!("task/{name}"), ".status.worker").await;
     until("both processes run", TEST_TIMEOUT, async || {
         (process_count(space, &pod, seconds).await == 2).then_some(())
@@ -74,7 +74,7 @@ async fn deleted_task_leaves_no_process() {
         .kubectl("patch task long --type=merge -p {\"spec\":{\"desiredState\":\"Cancelled\"}}")
         .await
         .success();
-    space.wait("task/long", "condition=Failed", "60s").await;
+    space.wait("task/long", "condition=Failed", "300s").await;
     assert_eq!(space.field("task/long", ".status.phase").await, "Cancelled");
 }
 
@@ -91,7 +91,7 @@ async fn deletion_during_outage_is_caught_up() {
     let outage = Outage::start().await;
     space.kubectl(&format!("delete task long --timeout={DELETE_TIMEOUT}")).await.success();
     // Without a control plane to report to, the namespace does not wait for its pods.
-    run(&format!("kubectl delete namespace {} --timeout=60s", other.name)).await.success();
+    run(&format!("kubectl delete namespace {} --timeout=240s", other.name)).await.success();
     assert_eq!(process_count(&space, &pod, 7302).await, 2, "the control plane is still unavailable");
 
     outage.end().await;
@@ -122,7 +122,7 @@ async fn deleted_namespace_leaves_no_process() {
     space.apply(&(agent(7304) + &task("long"))).await;
     wait_until_running(&space, "long", 7304).await;
     // The pods have a grace period of ten minutes, and their tasks never end.
-    run(&format!("kubectl delete namespace {} --timeout=60s", space.name)).await.success();
+    run(&format!("kubectl delete namespace {} --timeout=240s", space.name)).await.success();
     until("no process is left", CANCEL_GRACE + SLACK, async || {
         processes("sleep 7304").is_none_or(|left| left == 0).then_some(())
     })

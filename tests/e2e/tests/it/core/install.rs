@@ -3,7 +3,7 @@
 use rota_e2e::{Control, Space, run, until};
 use std::time::Duration;
 
-const TEST_TIMEOUT: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Splits a table into rows of fields.
 fn rows(table: &str) -> Vec<Vec<String>> {
@@ -38,7 +38,7 @@ spec:
 ",
         )
         .await;
-    space.wait("task/hello", "condition=Complete", "180s").await;
+    space.wait("task/hello", "condition=Complete", "600s").await;
 
     let task = space.get("task hello").await;
     let status = &task["status"];
@@ -88,7 +88,7 @@ spec: {agent: shell, prompt: quietly, environment: {WHO: user}}
 ",
         )
         .await;
-    space.wait("task/shout", "condition=Complete", "180s").await;
+    space.wait("task/shout", "condition=Complete", "600s").await;
     let preview = space.field("task/shout", ".status.resultPreview").await;
     assert!(preview.contains("QUIETLY") && preview.contains("git version"), "{preview}");
     let control = Control::connect().await;
@@ -99,7 +99,7 @@ spec: {agent: shell, prompt: quietly, environment: {WHO: user}}
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
 async fn helm_test_succeeds() {
-    let output = run("helm test rota --namespace rota --timeout 3m").await.success();
+    let output = run("helm test rota --namespace rota --timeout 10m").await.success();
     assert!(output.contains("Phase:          Succeeded"), "{output}");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::ResourceExt;
 use rota_e2e::{Space, until};
 
-const TEST_TIMEOUT: Duration = Duration::from_secs(180);
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
@@ -32,7 +32,7 @@ spec:
 ",
         )
         .await;
-    space.wait("task/alone", "condition=Complete", "180s").await;
+    space.wait("task/alone", "condition=Complete", "600s").await;
     until("its pod is deleted", TEST_TIMEOUT, async || space.pods.now().is_empty().then_some(())).await;
     let pods = space.pods.all();
     assert_eq!(pods.len(), 1, "no shared worker was started for it: {}", space.pods.history());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rota_e2e::{Space, until};
 
-const TEST_TIMEOUT: Duration = Duration::from_secs(300);
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
@@ -29,7 +29,7 @@ spec: {{agent: actor, runtime: {{scripted: {{steps: [{{delay: 1500ms}}, {{succee
         );
     }
     space.apply(&manifest).await;
-    space.wait("tasks.rota.dev --all", "condition=Complete", "300s").await;
+    space.wait("tasks.rota.dev --all", "condition=Complete", "600s").await;
     until("the pool is empty", TEST_TIMEOUT, async || space.pods.now().is_empty().then_some(())).await;
 
     let tasks = space.tasks().await;

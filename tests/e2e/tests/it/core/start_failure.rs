@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use rota_e2e::{Space, until};
 
-const TEST_TIMEOUT: Duration = Duration::from_secs(180);
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 fn waiting_reason(pod: &Pod) -> Option<String> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
@@ -44,7 +44,7 @@ spec: {agent: nowhere}
         message.contains("nowhere.invalid").then_some(message)
     })
     .await;
-    space.wait("agent/nowhere", "condition=Ready=False", "10s").await;
+    space.wait("agent/nowhere", "condition=Ready=False", "600s").await;
     let on_task = until("the task reports the failure", TEST_TIMEOUT, async || {
         let message = space.field("task/waits", ".status.message").await;
         message.contains("nowhere.invalid").then_some(message)
@@ -57,7 +57,7 @@ spec: {agent: nowhere}
         .kubectl("patch agent nowhere --type=json -p [{\"op\":\"remove\",\"path\":\"/spec/pod\"}]")
         .await
         .success();
-    space.wait("task/waits", "condition=Complete", "180s").await;
+    space.wait("task/waits", "condition=Complete", "600s").await;
     until("the agent reports no failure", TEST_TIMEOUT, async || {
         space.field("agent/nowhere", ".status.message").await.is_empty().then_some(())
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rota_e2e::{Control, Space, run_with, until};
 
-const TEST_TIMEOUT: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 const AGENT: &str = "apiVersion: rota.dev/v1alpha1
 kind: Agent
@@ -57,7 +57,7 @@ async fn template_makes_a_workflow_that_asks() {
     let control = Control::connect().await;
     let line = format!("workflow approve greeting --step ask --namespace {}", space.name);
     control.rota(&line).await.success();
-    space.wait("workflows.rota.dev/greeting", "condition=Complete", "60s").await;
+    space.wait("workflows.rota.dev/greeting", "condition=Complete", "600s").await;
     assert_eq!(space.field("rwf/greeting", ".status.progress").await, "2/2");
 
     // A changed template is another version; a refused one keeps the last, and reports the reason.
@@ -93,9 +93,9 @@ async fn workflow_is_paused_and_cancelled_by_its_resource() {
     })
     .await;
     space.kubectl("patch rwf paused --type=merge -p {\"spec\":{\"desiredState\":\"Run\"}}").await.success();
-    space.wait("workflows.rota.dev/paused", "condition=Running", "60s").await;
+    space.wait("workflows.rota.dev/paused", "condition=Running", "600s").await;
     let uid = space.field("rwf/paused", ".status.workflowId").await;
-    space.kubectl("delete rwf paused --timeout=10s").await.success();
+    space.kubectl("delete rwf paused --timeout=60s").await.success();
     let control = Control::connect().await;
     let get = format!("workflow get {uid} --namespace {}", space.name);
     until("the record is cancelled", TEST_TIMEOUT, async || {
@@ -105,7 +105,7 @@ async fn workflow_is_paused_and_cancelled_by_its_resource() {
 
     let wrong = "{steps: [{name: a, needs: [{step: a}], wait: {signal: go}}]}";
     space.apply(&workflow("wrong", wrong)).await;
-    space.wait("workflows.rota.dev/wrong", "condition=Failed", "60s").await;
+    space.wait("workflows.rota.dev/wrong", "condition=Failed", "600s").await;
     assert!(space.field("rwf/wrong", ".status.message").await.contains("need each other"));
 }
 
@@ -178,7 +178,7 @@ async fn status_of_ten_thousand_steps_is_small() {
     let line = format!("kubectl --namespace {} apply --server-side -f -", space.name);
     run_with(&line, &template).await.success();
     space.apply(&workflow("wide", "{template: wide}")).await;
-    space.wait("workflows.rota.dev/wide", "condition=Complete", "120s").await;
+    space.wait("workflows.rota.dev/wide", "condition=Complete", "600s").await;
     assert_eq!(space.field("rwf/wide", ".status.progress").await, "10000/10000");
     let whole = space.get("rwf/wide").await;
     let bytes = whole["status"].to_string().len();
