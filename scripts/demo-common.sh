@@ -69,7 +69,7 @@ until_ready() {
     local tries=0
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        if ! kill -0 "${running[${#running[@]} - 1]}" 2>/dev/null || [ "$tries" -gt 600 ]; then
+        if ! kill -0 "${running[${#running[@]} - 1]}" 2>/dev/null || [ "$tries" -gt 3000 ]; then
             log "error: $what did not start; its output:"
             cat "$log" >&2
             exit 1
