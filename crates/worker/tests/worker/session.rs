@@ -246,7 +246,7 @@ async fn deadline_and_silence_timeout_are_enforced() {
     session.send(ToWorker::Assign(Box::new(late.clone()))).await;
     // As if the worker had been frozen: the attempt is not started.
     assert!(session.rejected().await.contains("no time left"));
-    let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 2;
+    let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 6;
     late.deadline = Some(pbjson_types::Timestamp { seconds: soon, nanos: 0 });
     session.send(ToWorker::Assign(Box::new(late))).await;
     session.accepted(1).await;
@@ -258,7 +258,7 @@ async fn deadline_and_silence_timeout_are_enforced() {
     timed.time_left = Some(Duration::ZERO.into());
     session.send(ToWorker::Assign(Box::new(timed.clone()))).await;
     assert!(session.rejected().await.contains("no time left"));
-    timed.time_left = Some(Duration::from_millis(300).into());
+    timed.time_left = Some(Duration::from_secs(2).into());
     session.send(ToWorker::Assign(Box::new(timed))).await;
     session.accepted(3).await;
     assert_eq!(class(&session.result().await.1), Some(FailureClass::Timeout));
@@ -273,7 +273,7 @@ async fn deadline_and_silence_timeout_are_enforced() {
 #[tokio::test]
 async fn waiting_for_input_is_not_silence() {
     let (_plane, _worker, mut session) = one().await;
-    let silence = |assign: &mut _| limits(assign).silence_timeout = Some(Duration::from_millis(100).into());
+    let silence = |assign: &mut _| limits(assign).silence_timeout = Some(Duration::from_secs(2).into());
     let mut asking = assign(1, script([Step::Ask("?".into())]));
     silence(&mut asking);
     session.send(ToWorker::Assign(Box::new(asking))).await;

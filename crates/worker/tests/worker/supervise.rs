@@ -12,7 +12,8 @@ use crate::support::{
     exited, is_alive, is_frozen, kill, parent, pid_in, stubborn_pids, stubborn_processes, supervised, until,
 };
 
-const SHORT: Duration = Duration::from_millis(300);
+/// Enough for a program to end that was asked to.
+const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(600);
 
 fn shell(line: &str) -> Program {
