@@ -123,10 +123,10 @@ struct Running {
 pub fn timing() -> Timing {
     Timing {
         heartbeat: Duration::from_millis(500),
-        heartbeat_timeout: Duration::from_secs(5),
+        heartbeat_timeout: Duration::from_secs(20),
         reconnect_grace: Duration::from_secs(2),
         recovery_grace: Duration::from_secs(30),
-        shutdown_grace: Duration::from_secs(2),
+        shutdown_grace: Duration::from_secs(15),
         retention: None,
         ..Timing::default()
     }
@@ -238,7 +238,7 @@ impl Cluster {
     pub async fn ended(&mut self) -> Option<Result<ShutdownOutcome, rota_server::Error>> {
         let mut running = self.running.take()?;
         let ended = tokio::task::spawn_blocking(move || {
-            let ended = running.ended.recv_timeout(Duration::from_secs(20)).ok();
+            let ended = running.ended.recv_timeout(Duration::from_secs(60)).ok();
             if let Some(runtime) = running.runtime.take() {
                 runtime.shutdown_timeout(Duration::from_secs(5));
             }

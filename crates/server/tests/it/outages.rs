@@ -12,8 +12,7 @@ use rota_testkit::{Backend, Cluster, Setup, history, tasks};
 const SECOND: i64 = 1_000_000;
 
 /// Waits until the control plane knows that the store fails, and has known for longer than the reconnect grace period.
-async fn outlast_the_grace(cluster: &Cluster) -> Result<()> {
-    let grace = rota_testkit::cluster::timing().reconnect_grace;
+async fn outlast_the_grace(cluster: &Cluster, grace: Duration) -> Result<()> {
     let probe = async || {
         let refused = tasks::agent(cluster.client(), "probe", tasks::script([]), &[]).await;
         anyhow::ensure!(refused.is_err(), "the store takes writes");
@@ -29,7 +28,10 @@ async fn outlast_the_grace(cluster: &Cluster) -> Result<()> {
 
 #[tokio::test]
 async fn full_store_ends_no_attempt() -> Result<()> {
-    let setup = Setup::new(Backend::Memory);
+    let mut setup = Setup::new(Backend::Memory);
+    // In which a slow worker comes back, too.
+    let grace = Duration::from_secs(6);
+    setup.timing.reconnect_grace = grace;
     let full = std::sync::Arc::clone(&setup.full);
     let cluster = Cluster::start_with(setup).await?;
     let client = cluster.client();
@@ -53,7 +55,7 @@ async fn full_store_ends_no_attempt() -> Result<()> {
     }
     busy.succeed(&busy_with[1], 0, "done");
     cut.close().await;
-    outlast_the_grace(&cluster).await?;
+    outlast_the_grace(&cluster, grace).await?;
     full.store(false, Ordering::Relaxed);
 
     let mut hello = raw::hello("echo", "cut", 1);

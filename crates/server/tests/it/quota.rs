@@ -12,7 +12,7 @@ use rota_testkit::{Backend, Cluster, tasks};
 const ONE: &str = "0000000000000001";
 const TWO: &str = "0000000000000002";
 /// Long enough for everything that a test does before.
-const RESET: Duration = Duration::from_secs(4);
+const RESET: Duration = Duration::from_secs(15);
 const NEVER: Duration = Duration::from_hours(24 * 7);
 
 fn limited(resets: Option<Duration>) -> v1::Failure {

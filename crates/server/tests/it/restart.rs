@@ -29,14 +29,14 @@ async fn attempts_survive_a_crash() -> Result<()> {
     // Both keep producing events while the control plane is down.
     let mut busy = Vec::new();
     for _ in 0..2 {
-        let steps = (1..=400).flat_map(|number| [output::line(number, 400), Step::Delay(tasks::millis(2))]);
+        let steps = (1..=400).flat_map(|number| [output::line(number, 400), Step::Delay(tasks::millis(10))]);
         busy.push(tasks::create(&client, tasks::scripted("echo", steps)).await?.name);
-    }
-    for name in &names {
-        tasks::until_state(&client, name, TaskState::InputRequired).await?;
     }
     for name in &busy {
         tasks::until_state(&client, name, TaskState::Running).await?;
+    }
+    for name in &names {
+        tasks::until_state(&client, name, TaskState::InputRequired).await?;
     }
     cluster.kill().await;
     cluster.restart().await?;

@@ -156,7 +156,7 @@ impl Far {
     async fn start(backend: Backend, reconnect_grace: Duration) -> Result<Self> {
         let mut setup = Setup::new(backend);
         setup.timing.heartbeat = Duration::from_millis(100);
-        setup.timing.heartbeat_timeout = Duration::from_millis(1500);
+        setup.timing.heartbeat_timeout = Duration::from_secs(5);
         setup.timing.reconnect_grace = reconnect_grace;
         let cluster = Cluster::start_with(setup).await?;
         let client = cluster.client();

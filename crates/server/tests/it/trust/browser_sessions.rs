@@ -226,7 +226,7 @@ fn uuid(simple: &str) -> String {
 
 #[tokio::test]
 async fn sessions_expire_under_open_streams() -> Result<()> {
-    let sessions = SessionLimits { idle: Duration::from_secs(3600), lifetime: Duration::from_secs(3) };
+    let sessions = SessionLimits { idle: Duration::from_secs(3600), lifetime: Duration::from_secs(8) };
     let cluster = Cluster::start_with(Setup { sessions, ..setup(Backend::Memory) }).await?;
     let admin = Browser::sign_in(&cluster, ADMIN).await?;
     let watched = admin.request(http::Method::GET, &format!("{TASKS}:watch"));

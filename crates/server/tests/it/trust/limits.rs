@@ -26,7 +26,7 @@ async fn cluster(limits: Limits) -> Result<Cluster> {
 
 #[tokio::test]
 async fn silent_connections_are_closed() -> Result<()> {
-    let limits = Limits { first_call: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { first_call: Duration::from_secs(3), ..Limits::default() };
     let cluster = cluster(limits).await?;
     let client = cluster.client();
     let worker_client = cluster.worker_client("echo")?;

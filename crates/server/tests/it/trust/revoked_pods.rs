@@ -34,10 +34,13 @@ async fn sessions_of_revoked_pods_end() -> Result<()> {
     // The pod of one was deleted, the record of another is lost.
     announce(&operator, ECHO, &[("kept", "uid-2")]).await?;
     old.session.end_status().await;
-    let mut left: Vec<_> =
-        tasks::workers(cluster.client()).await?.into_iter().map(|worker| worker.name).collect();
-    left.sort();
-    assert_eq!(left, ["namespaces/default/workers/draining", "namespaces/default/workers/kept"]);
+    tasks::eventually("the end of one record", async || {
+        let workers = tasks::workers(cluster.client()).await?;
+        let mut left: Vec<_> = workers.into_iter().map(|worker| worker.name).collect();
+        left.sort();
+        Ok(left == ["namespaces/default/workers/draining", "namespaces/default/workers/kept"])
+    })
+    .await?;
     let refused = join("old", "uid-1").await.unwrap_err();
     let refused = refused.downcast_ref::<tonic::Status>().and_then(rota_testkit::client::reason);
     assert_eq!(refused.as_deref(), Some("WORKER_NOT_ANNOUNCED"));
