@@ -38,7 +38,7 @@ impl Graces {
     /// Expires a worker soon after its connection ends, but not a slow one.
     pub(crate) const SHORT: Self = Self { silence: "60s", reconnect: "1s", recovery: "8s" };
     /// Also expires a silent worker.
-    pub(crate) const STRICT: Self = Self { silence: "5s", reconnect: "1s", recovery: "60s" };
+    pub(crate) const STRICT: Self = Self { silence: "15s", reconnect: "1s", recovery: "60s" };
     /// Expires whatever is silent or away for some seconds.
     pub(crate) const CHAOS: Self = Self { silence: "3s", reconnect: "2s", recovery: "10s" };
 }

@@ -60,7 +60,7 @@ impl Process {
     pub(crate) async fn ended_within(mut self, limit: Duration) -> Ended {
         let status = self.end(limit).await;
         // Its streams end too, unless another process holds them.
-        let _ = timeout(Duration::from_secs(5), self.lines.wait_for(|_| false)).await;
+        let _ = timeout(Duration::from_secs(15), self.lines.wait_for(|_| false)).await;
         let output = self.lines.borrow().join("\n");
         Ended { status, output }
     }

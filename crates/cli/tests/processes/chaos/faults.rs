@@ -18,7 +18,7 @@ use crate::procfs;
 /// Silence after which the control plane gives a worker's tasks to others, and more.
 const TOO_LONG: Duration = Duration::from_secs(7);
 /// Time in which some worker starts a program.
-const AT_WORK_LIMIT: Duration = Duration::from_secs(5);
+const AT_WORK_LIMIT: Duration = Duration::from_secs(20);
 /// Time for which the store takes no writes: more than the reconnect grace.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Size of a prompt that does not fit into a full store, in bytes.
