@@ -126,9 +126,7 @@ impl Silent {
         let listener = socket.listen(0).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut queued = Vec::new();
-        while let Ok(stream) =
-            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(addr)).await
-        {
+        while let Ok(stream) = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(addr)).await {
             queued.push(stream.unwrap());
         }
         Self { port: addr.port(), _parts: (listener, queued) }
