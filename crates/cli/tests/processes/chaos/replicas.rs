@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::time::sleep;
 
 use super::load::{Load, SCRIPTED};
-use super::{Counts, TASKS, seeds};
+use super::{Counts, MAX_TRIES, TASKS, seeds};
 use crate::process::Process;
 use crate::replicas::Replicas;
 use crate::{Fixture, Graces, faked_clock, workload};
@@ -353,10 +353,15 @@ async fn run(seed: u64) -> Result<Counts> {
     let chunk = TASKS.div_ceil(faults.len());
     let mut counts = Counts::new();
     for fault in faults {
-        load.create(&client, chunk).await.context("creation")?;
-        let effect = world.inflict(fault, &mut random).await.with_context(|| fault.name())?;
-        eprintln!("seed {seed}: {}: {effect}", fault.name());
-        *counts.entry(fault.name()).or_default() += effect;
+        for tries in 0..MAX_TRIES {
+            load.create(&client, if tries == 0 { chunk } else { chunk / 2 }).await.context("creation")?;
+            let effect = world.inflict(fault, &mut random).await.with_context(|| fault.name())?;
+            eprintln!("seed {seed}: {}: {effect}", fault.name());
+            *counts.entry(fault.name()).or_default() += effect;
+            if effect > 0 {
+                break;
+            }
+        }
     }
     for name in &load.names {
         tasks::ended(&client, name).await?;
