@@ -36,7 +36,7 @@ impl Graces {
     /// Never expires a worker, even on a busy machine.
     pub(crate) const LONG: Self = Self { silence: "60s", reconnect: "60s", recovery: "60s" };
     /// Expires a worker soon after its connection ends, but not a slow one.
-    pub(crate) const SHORT: Self = Self { silence: "60s", reconnect: "1s", recovery: "8s" };
+    pub(crate) const SHORT: Self = Self { silence: "60s", reconnect: "1s", recovery: "20s" };
     /// Also expires a silent worker.
     pub(crate) const STRICT: Self = Self { silence: "15s", reconnect: "1s", recovery: "60s" };
     /// Expires whatever is silent or away for some seconds.

@@ -14,7 +14,7 @@ use rota_testkit::postgres::PostgresServer;
 use rota_testkit::tasks;
 
 use crate::responses::Response;
-use crate::{Fixture, workload};
+use crate::{Fixture, Graces, workload};
 
 const PARENT: &str = "namespaces/default";
 const WORD: &str = "correct horse battery staple";
@@ -106,6 +106,8 @@ fn waits_for(gate: &Path) -> Task {
 impl World {
     async fn create() -> Result<Self> {
         let mut fixture = Fixture::bare();
+        // Its worker is stopped for as long as the records are moved.
+        fixture.graces = Graces { silence: "1h", reconnect: "1h", recovery: "1h" };
         fixture.write_key("key", &[7; 32])?;
         let artifacts = format!("file://{}", fixture.dir().join("artifacts").display());
         std::fs::create_dir(fixture.dir().join("artifacts"))?;

@@ -240,7 +240,7 @@ async fn files_that_are_given_wait_for_their_storage() -> Result<()> {
     workload::agent(&client).await?;
     fs::write(fixture.dir().join("sales.csv"), "1,2,3")?;
     let mut names = Vec::new();
-    for time in ["2s", "1h"] {
+    for time in ["6s", "1h"] {
         let run = ["run", "--agent", workload::AGENT, "--input", "sales.csv", "--detach", "--timeout", time];
         let line = r#"cat "$ROTA_CONTEXT/input/sales.csv""#;
         let id = fixture.rota(&[&run[..], &["--command", "--", "sh", "-c", line]].concat()).await.success();
