@@ -138,8 +138,11 @@ async fn steps_of_a_mutex_run_one_after_the_other() -> Result<()> {
         api.create(alias, json!({ "maxParallel": 3, "steps": steps })).await?;
     }
     api.until_step("w0", "s0", "RUNNING").await?;
-    let explained = api.get(&format!("{WORKFLOWS}/w1:explain?step=s0")).await?;
-    assert_eq!(explained["causes"][0]["code"], "group_full", "{explained}");
+    tasks::eventually("the wait for the group", || async {
+        let explained = api.get(&format!("{WORKFLOWS}/w1:explain?step=s0")).await?;
+        Ok(explained["causes"][0]["code"] == "group_full")
+    })
+    .await?;
     {
         let _worker = cluster.worker("echo", "one", 8)?;
         api.until_step("w1", "s0", "SUCCEEDED").await?;
@@ -170,12 +173,11 @@ async fn steps_with_workflows_hold_their_group() -> Result<()> {
         api.create(alias, call("WHEN_FULL_QUEUE")).await?;
     }
     let first = api.until_step("one", "call", "RUNNING").await?;
-    let waits = api.step("two", "call").await?;
-    assert_eq!(
-        (&waits["state"], &waits["waitsForGroup"]),
-        (&json!("STEP_STATE_HELD"), &json!(true)),
-        "{waits}"
-    );
+    tasks::eventually("the wait for the group", || async {
+        let waits = api.step("two", "call").await?;
+        Ok(waits["state"] == "STEP_STATE_HELD" && waits["waitsForGroup"] == true)
+    })
+    .await?;
     // A step that is added below it cannot have a group.
     let first = first["lastWorkflow"].as_str().unwrap_or_default();
     let step = json!({ "name": "more", "concurrency": { "group": "other" }, "wait": { "duration": "0s" } });
