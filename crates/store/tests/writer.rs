@@ -11,7 +11,7 @@ use rota_store::single_writer::SingleWriterStore;
 use rota_store::{Command, Error, Store};
 
 /// Limit of any wait; only a broken store reaches it.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn commit_stream_ends_when_writer_panics() {

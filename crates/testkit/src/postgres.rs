@@ -204,7 +204,7 @@ impl PostgresServer {
     pub fn resume(&self) -> Result<()> {
         let log = self.folder.join("log");
         let program = self.programs.join("pg_ctl");
-        let flags = ["-w", "-t", "60", "start", "-l"];
+        let flags = ["-w", "-t", "180", "start", "-l"];
         let Some(volume) = &self.volume else {
             let mut start = Command::new(program);
             return self.run(start.args(flags).arg(log).arg("-D").arg(self.data()));

@@ -11,7 +11,7 @@ use rota_proto::v1::{self, script_step::Kind as Step};
 /// Namespace of all tests.
 pub const NAMESPACE: &str = "default";
 /// Timeout of every wait; only a broken system comes near it.
-pub const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Returns a scripted runtime with the given steps.
 pub fn script(steps: impl IntoIterator<Item = Step>) -> v1::Runtime {

@@ -32,7 +32,7 @@ async fn commands_of_the_page_run() -> Result<()> {
         .replace("~/.rota/dev/token", fixture.dir().join("data/token").to_str().context("a path")?);
     let mut bash = Command::new("bash");
     bash.arg("-c").arg(script).current_dir(fixture.dir()).kill_on_drop(true);
-    let run = tokio::time::timeout(std::time::Duration::from_secs(120), bash.output()).await??;
+    let run = tokio::time::timeout(std::time::Duration::from_secs(300), bash.output()).await??;
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{out}\n{err}");
     for part in

@@ -90,7 +90,7 @@ impl Hook {
     async fn until(&self, fits: impl Fn(&Received) -> bool) -> Result<Received> {
         let mut received = self.received.clone();
         let found = received.wait_for(|all| all.iter().any(&fits));
-        let found = tokio::time::timeout(std::time::Duration::from_secs(60), found).await;
+        let found = tokio::time::timeout(std::time::Duration::from_secs(180), found).await;
         let all = found.context("no such request")??;
         all.iter().find(|one| fits(one)).cloned().context("no longer there")
     }

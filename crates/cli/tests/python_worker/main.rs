@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The venv with its stubs, which each start of the worker replaces: one test at a time.
 static VENV: Mutex<()> = Mutex::const_new(());

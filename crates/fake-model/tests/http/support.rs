@@ -7,7 +7,7 @@ use rota_fake_model::{Handle, Options};
 use serde_json::{Value, json};
 
 /// Limit for each request, exceeded only by a failure.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub(crate) struct Model {
     pub(crate) handle: Handle,

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
     use crate::watchers::messages::take;
 
-    const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+    const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
     async fn next(watch: &mut Watch) -> Chunk {
         tokio::time::timeout(WAIT_TIMEOUT, watch.next()).await.unwrap().unwrap()

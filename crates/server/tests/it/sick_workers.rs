@@ -261,7 +261,7 @@ async fn worker_that_is_not_ready_gets_nothing() -> Result<()> {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), reported).await?
+        tokio::time::timeout(Duration::from_secs(120), reported).await?
     };
     of_machine(true).await?;
     worker.send(Kind::Status(WorkerStatus {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::doubt::{check, create, open};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Time of an outage, longer than a lease.
 const OUTAGE: Duration = Duration::from_secs(13);
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::doubt::{create, open};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 const PORT: u16 = 6432;
 
 /// pgbouncer in front of a server, on a socket of its own.

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Limit for each wait; generous, for a busy machine.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Path of the CLI, which is installed on first use.
 pub(crate) static CLI: LazyLock<String> = LazyLock::new(|| {

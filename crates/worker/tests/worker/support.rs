@@ -7,7 +7,7 @@ use rota_worker::supervise::{SUBCOMMAND, Supervisor};
 use tokio::time::{sleep, timeout};
 
 /// Limit for each wait, exceeded only by a failure.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Makes the test binary the supervisor.
 pub(crate) fn supervised() {
