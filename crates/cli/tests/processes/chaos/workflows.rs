@@ -27,7 +27,7 @@ const DEFAULT_KILLS: usize = 2;
 const KILLS: usize = 5;
 const SLOTS: usize = 32;
 /// Limit of the time until a step of a workflow ends, on a busy machine.
-const STEP_TIMEOUT: Duration = Duration::from_millis(500);
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A control plane with workers.
 struct World {
