@@ -12,7 +12,7 @@ import sys
 import tarfile
 import urllib.request
 
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 120
 
 action, production, machine, shop = sys.argv[1:]
 production = pathlib.Path(production)
