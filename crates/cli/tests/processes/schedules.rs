@@ -21,7 +21,8 @@ async fn created(client: &Client) -> Result<Vec<v1::Task>> {
     Ok(client.all_tasks(request, None).await?)
 }
 
-/// Every other second is due: a slow machine would otherwise have more runs than may be active. A kill may hit between any two steps of a run.
+/// Every other second is due, so that a slow machine does not have more runs than may be active. A kill may hit between any two
+/// steps of a run.
 #[tokio::test]
 async fn kills_neither_lose_nor_repeat_runs() -> Result<()> {
     let mut fixture = Fixture::start(Graces::LONG).await?;
