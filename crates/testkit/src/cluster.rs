@@ -124,7 +124,7 @@ pub fn timing() -> Timing {
     Timing {
         heartbeat: Duration::from_millis(500),
         heartbeat_timeout: Duration::from_secs(20),
-        reconnect_grace: Duration::from_secs(2),
+        reconnect_grace: Duration::from_secs(5),
         recovery_grace: Duration::from_secs(30),
         shutdown_grace: Duration::from_secs(15),
         retention: None,
