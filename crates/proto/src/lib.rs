@@ -11,6 +11,7 @@
 //! - [`claude`]: what agents and tasks may set of the Claude Code CLI.
 //! - [`causes`]: stable codes of the causes that ExplainTask and the system status report.
 //! - [`reasons`]: reasons of errors by which workers decide.
+//! - [`result_schema`]: failures of results that do not fit the schema of their task.
 //! - [`credential`]: which model credential an environment holds, and its id.
 //! - [`framing`]: the prefix of each message in a body of gRPC.
 //! - [`labels`]: labels that have a meaning for the control plane.
@@ -48,6 +49,7 @@ pub mod names;
 pub mod num;
 pub mod permission_rules;
 pub mod reasons;
+pub mod result_schema;
 mod runtime;
 mod state;
 pub mod times;

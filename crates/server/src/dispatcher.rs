@@ -21,6 +21,7 @@ use crate::artifacts::Artifacts;
 use crate::assign::{Unassignable, assign};
 use crate::clock::now;
 use crate::keys::WorkerKey;
+use crate::result_schemas::ResultSchemas;
 use crate::scheduler::{Recipient, Scheduler, SessionHandle};
 use crate::seal::Sealer;
 use crate::spans;
@@ -42,6 +43,7 @@ pub(crate) struct Dispatcher {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) artifacts: Artifacts,
+    pub(crate) result_schemas: Arc<ResultSchemas>,
     /// How long a worker's confirmation may take after its grace period.
     pub(crate) heartbeat_timeout: Duration,
 }
@@ -102,7 +104,10 @@ impl Dispatcher {
             Ok(_) if task.delivers() && !recipient.delivers => {
                 self.requeue(task, "would do again the work that is only to be delivered");
             }
-            Ok(message) => recipient.session.send(Kind::Assign(Box::new(message))),
+            Ok(message) => {
+                self.result_schemas.note_sent(task, message.spec.as_ref());
+                recipient.session.send(Kind::Assign(Box::new(message)));
+            }
             Err(error) => self.fail_unassignable(task, &error),
         }
     }

@@ -73,6 +73,7 @@ mod options;
 mod overload;
 mod pools;
 mod pulse;
+mod result_schemas;
 mod room;
 mod scheduler;
 mod schedules;

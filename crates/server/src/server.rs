@@ -140,7 +140,6 @@ impl Server {
             stop.clone(),
         );
         let authenticator = authenticator.await.map_err(Error::Token)?;
-
         let watchers = Arc::new(Watchers::new(lineage.of(snapshot.store), snapshot.revision));
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
@@ -171,6 +170,7 @@ impl Server {
             agents: Arc::clone(&agents),
             sealer: Arc::clone(&sealer),
             artifacts: artifacts.clone(),
+            result_schemas: Arc::default(),
             heartbeat_timeout: options.timing.heartbeat_timeout,
         });
         let sessions = SessionDeps {

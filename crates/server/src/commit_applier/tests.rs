@@ -100,6 +100,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
         scheduler: Arc::clone(&scheduler),
         agents: Arc::clone(&agents),
         sealer: Arc::new(seal::of_file(&folder.path().join("key"))),
+        result_schemas: Arc::default(),
         heartbeat_timeout: Duration::from_secs(1),
     };
     scheduler.restore(vec![(ROUTE, route())], Vec::new());

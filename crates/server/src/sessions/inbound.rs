@@ -230,6 +230,9 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             let (id, fence) = decode::attempt_ref("result", &result.task_id, result.fence)?;
             let (by, jitter) = (decode::by(&opened.worker, fence), rand::random());
             let result = branches::checked(&deps.store, &opened.key.0, id, result).await?;
+            let attempt = (opened.key.0.clone(), id, fence);
+            let schemas = &deps.dispatcher.result_schemas;
+            let result = schemas.checked(&deps.store, attempt, result).await?;
             let command =
                 decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
             // Of an abandoned attempt, only its end was awaited, and what it has used.

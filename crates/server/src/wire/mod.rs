@@ -15,7 +15,7 @@ pub(crate) mod overrides;
 mod pull_request;
 pub(crate) mod schedule;
 pub(crate) mod scheduled_workflow;
-mod schema;
+pub(crate) mod schema;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod target;

@@ -26,40 +26,60 @@ const MAX_PATTERNS: usize = 100;
 const MAX_PATTERN: usize = 1 << 10;
 /// Bytes of the texts of a value, times the patterns of its schema.
 const MAX_MATCHED: usize = 64 << 20;
+/// Most comparisons of a value with a schema: the parts of both, multiplied.
+const MAX_WORK: usize = 1 << 28;
+/// Comparisons up to which a value is checked on the thread of its caller. Beyond, the errors of each choice, which would all be in memory
+/// together, are not listed.
+const MAX_SMALL_WORK: usize = 1 << 18;
 /// Longest description of a value that does not fit.
 const MAX_CAUSE: usize = 300;
 
-/// Places for what patterns may take long for: half of the processors, so that schemas of some callers leave the others to all.
+/// Places for what may take long: half of the processors, so that schemas of some callers leave the others to all.
 static PLACES: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, |all| all.get().div_ceil(2))));
 
-/// Validator of values, and the number of patterns that it matches.
+/// Validator of values, and the numbers of patterns that it matches and of parts that it compares values with.
 #[derive(Debug)]
-pub(super) struct Schema {
+pub(crate) struct Schema {
     validator: Validator,
     patterns: usize,
+    parts: usize,
+    /// Whether a value may fit one of several schemas, of which each reports its errors.
+    has_choices: bool,
 }
 
-/// References and patterns of a schema in place of which others stand, and the nesting that results.
+impl Schema {
+    /// Returns about how many bytes it takes in memory.
+    pub(crate) fn memory(&self) -> usize {
+        const PART: usize = 256;
+        self.parts.saturating_mul(PART).saturating_add(self.patterns * 2 * COMPILED_PATTERN_BYTES)
+    }
+}
+
+/// References, patterns and parts of a schema in place of which others stand, and the nesting that results.
 #[derive(Debug, Clone, Copy, Default)]
 struct Size {
     references: usize,
     patterns: usize,
+    parts: usize,
     depth: usize,
 }
 
 /// Returns a schema of at most `most` bytes.
-pub(super) fn parse(field: &str, schema: &Value, most: usize) -> Result<Schema, Status> {
+pub(crate) fn parse(field: &str, schema: &Value, most: usize) -> Result<Schema, Status> {
     let text = schema.to_string();
     check::length(field, &text, most)?;
     let id = if text.contains("draft-04") { "id" } else { "$id" };
     let mut sizes = Sizes { root: schema, id, known: HashMap::new() };
-    let Size { patterns, .. } = sizes.of(schema, 0).map_err(|why| invalid(field, why))?;
+    let Size { patterns, parts, .. } = sizes.of(schema, 0).map_err(|why| invalid(field, why))?;
     let options =
         PatternOptions::regex().size_limit(COMPILED_PATTERN_BYTES).dfa_size_limit(COMPILED_PATTERN_BYTES);
     let build = || jsonschema::options().with_pattern_options(options).build(schema);
     match if patterns > 0 { blocking(&PLACES, build) } else { build() } {
-        Ok(validator) => Ok(Schema { validator, patterns }),
+        Ok(validator) => {
+            let has_choices = ["\"anyOf\"", "\"oneOf\""].iter().any(|word| text.contains(word));
+            Ok(Schema { validator, patterns, parts, has_choices })
+        }
         Err(error) => Err(invalid(field, format!("is not a JSON Schema: {}", unusable(&error)))),
     }
 }
@@ -77,19 +97,30 @@ fn unusable(error: &ValidationError<'_>) -> String {
 }
 
 /// Checks a value, up to the first part that does not fit.
-pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), (String, String)> {
+pub(crate) fn check(schema: &Schema, value: &Value) -> Result<(), (String, String)> {
+    let whole = |why: String| Err((String::new(), why));
     if schema.patterns > 0 && texts(value).saturating_mul(schema.patterns) > MAX_MATCHED {
-        let why = format!("has too much text for the {} patterns of its schema", schema.patterns);
-        return Err((String::new(), why));
+        return whole(format!("has too much text for the {} patterns of its schema", schema.patterns));
     }
-    let validate = || schema.validator.validate(value);
-    let checked = if schema.patterns > 0 { blocking(&PLACES, validate) } else { validate() };
-    checked.map_err(|error| {
-        (error.instance_path().to_string(), error.to_string().chars().take(MAX_CAUSE).collect())
-    })
+    let work = parts(value).saturating_mul(schema.parts);
+    if work > MAX_WORK {
+        return whole(format!("has too many values for the {} parts of its schema", schema.parts));
+    }
+    let validate = || {
+        if schema.has_choices && work > MAX_SMALL_WORK {
+            return match schema.validator.is_valid(value) {
+                true => Ok(()),
+                false => whole("does not fit, and has too many values to say where".to_owned()),
+            };
+        }
+        schema.validator.validate(value).map_err(|error| {
+            (error.instance_path().to_string(), error.to_string().chars().take(MAX_CAUSE).collect())
+        })
+    };
+    if schema.patterns > 0 || work > MAX_SMALL_WORK { blocking(&PLACES, validate) } else { validate() }
 }
 
-/// Does what patterns may take long for, once there is a place, while other threads run the tasks of this one.
+/// Does what may take long, once there is a place, while other threads run the tasks of this one.
 fn blocking<T>(places: &Semaphore, work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
@@ -113,6 +144,16 @@ fn texts(value: &Value) -> usize {
     }
 }
 
+/// Returns the number of values in a value, and the value itself.
+fn parts(value: &Value) -> usize {
+    let within: usize = match value {
+        Value::Array(list) => list.iter().map(parts).sum(),
+        Value::Object(object) => object.values().map(parts).sum(),
+        _ => 0,
+    };
+    within + 1
+}
+
 struct Sizes<'a> {
     root: &'a Value,
     /// Keyword for the address of a schema.
@@ -126,10 +167,11 @@ impl<'a> Sizes<'a> {
         if depth > MAX_DEPTH {
             return Err(format!("refers to itself, or is nested in more than {MAX_DEPTH} levels"));
         }
-        let mut size = Size::default();
+        let mut size = Size { parts: 1, ..Size::default() };
         let mut add = |part: Size| {
             size.references = size.references.saturating_add(part.references);
             size.patterns = size.patterns.saturating_add(part.patterns);
+            size.parts = size.parts.saturating_add(part.parts);
             size.depth = size.depth.max(part.depth + 1);
         };
         match part {
@@ -260,6 +302,19 @@ mod tests {
         let places = Semaphore::new(1);
         assert_eq!(blocking(&places, || places.available_permits()), 0);
         assert_eq!(places.available_permits(), 1);
+    }
+
+    #[test]
+    fn work_of_large_values_is_bounded() {
+        let schema = json!({ "items": { "anyOf": vec![json!({ "type": "string" }); 1000] } });
+        let schema = parse("schema", &schema, 64 << 10).unwrap();
+        assert_eq!(check(&schema, &json!(["x", 1])).unwrap_err().0, "/1");
+        check(&schema, &json!(vec!["x"; 1000])).unwrap();
+        // Each element would report 1000 errors.
+        let (_, why) = check(&schema, &json!(vec![1; 1000])).unwrap_err();
+        assert_eq!(why, "does not fit, and has too many values to say where");
+        let (_, why) = check(&schema, &json!(vec![1; 200_000])).unwrap_err();
+        assert!(why.starts_with("has too many values for the "), "{why}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use rota_proto::labels::KIND;
 use rota_proto::names;
 use rota_proto::v1::{self, Target, TaskState, script_step::Kind as Step, target};
+use rota_proto::worker::v1::result;
+use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, tasks};
 
@@ -71,7 +73,13 @@ async fn tasks_get_what_their_kind_presets() -> Result<()> {
     let prompt = assign.spec.as_ref().unwrap().prompt.clone();
     assert_eq!(prompt, "Write for users:\nNotes on ${{ prompt }}\nBe short.");
     worker.report(&assign, 1, vec![]);
-    worker.succeed(&assign, 0, "done");
+    let mut done = raw::success(&assign, 0, "done");
+    if let Outgoing::Result(result) = &mut done
+        && let Some(result::Kind::Succeeded(result)) = &mut result.kind
+    {
+        result.data = Some(pbjson_types::Struct::default());
+    }
+    worker.send(done);
     tasks::until_state(&client, &made.name, TaskState::Succeeded).await?;
 
     // A copy has what the task had, although the kind was deleted.

@@ -48,6 +48,7 @@ mod replay;
 mod reports;
 mod request_limits;
 mod restart;
+mod result_schemas;
 mod schedules;
 mod search;
 mod secrets;

@@ -2,16 +2,11 @@
 
 use jsonschema::PatternOptions;
 use rota_proto::limits::COMPILED_PATTERN_BYTES;
-use rota_proto::v1::{Failure, FailureClass, TaskResult};
+use rota_proto::result_schema;
+use rota_proto::v1::{Failure, TaskResult};
 use rota_proto::worker::v1::Assign;
 
-use crate::report::failure;
 use crate::runtimes::{RunOutcome, RunReport, structs};
-
-/// Characters of the data that a message quotes.
-const MAX_QUOTE: usize = 300;
-const HINT: &str =
-    "ask the agent for this data in the prompt; programs write it as `data` to $ROTA_OUTPUT/result.json";
 
 /// Fails an attempt whose result has other data than its task asks for.
 pub(super) fn check(assign: &Assign, report: &mut RunReport) {
@@ -28,20 +23,18 @@ fn mismatch(assign: &Assign, result: &TaskResult) -> Option<Failure> {
     // In linear time: both schema and data are of others. The control plane bounds their number.
     let patterns =
         PatternOptions::regex().size_limit(COMPILED_PATTERN_BYTES).dfa_size_limit(COMPILED_PATTERN_BYTES);
-    let why = match jsonschema::options().with_pattern_options(patterns).build(&schema) {
+    match jsonschema::options().with_pattern_options(patterns).build(&schema) {
         // The control plane has checked it.
-        Err(error) => return Some(failure(FailureClass::Invalid, format!("the result schema: {error}"))),
-        Ok(validator) => validator.validate(&data).err().map(|error| error.to_string())?,
-    };
-    let why: String = why.chars().take(MAX_QUOTE).collect();
-    let failed =
-        failure(FailureClass::Agent, format!("the data of the result does not fit its schema: {why}"));
-    Some(Failure { hint: HINT.to_owned(), ..failed })
+        Err(error) => Some(result_schema::unusable(&error.to_string())),
+        Ok(validator) => {
+            validator.validate(&data).err().map(|error| result_schema::mismatch(&error.to_string()))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::TaskSpec;
+    use rota_proto::v1::{FailureClass, TaskSpec};
     use serde_json::{Value, json};
 
     use super::*;
