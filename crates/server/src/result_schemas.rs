@@ -39,9 +39,9 @@ pub(crate) struct ResultSchemas {
 
 #[derive(Default)]
 struct Kept {
-    /// By their digests.
+    /// Compiled schemas by the digests of their texts.
     schemas: HashMap<[u8; 32], Arc<Schema>>,
-    /// The oldest first.
+    /// Digests in the order in which they were added.
     order: VecDeque<[u8; 32]>,
     memory: usize,
 }

@@ -110,7 +110,7 @@ pub(crate) fn check(schema: &Schema, value: &Value) -> Result<(), (String, Strin
         if schema.has_choices && work > MAX_SMALL_WORK {
             return match schema.validator.is_valid(value) {
                 true => Ok(()),
-                false => whole("does not fit, and has too many values to say where".to_owned()),
+                false => whole("does not fit, and has too many values to list where".to_owned()),
             };
         }
         schema.validator.validate(value).map_err(|error| {
@@ -312,7 +312,7 @@ mod tests {
         check(&schema, &json!(vec!["x"; 1000])).unwrap();
         // Each element would report 1000 errors.
         let (_, why) = check(&schema, &json!(vec![1; 1000])).unwrap_err();
-        assert_eq!(why, "does not fit, and has too many values to say where");
+        assert_eq!(why, "does not fit, and has too many values to list where");
         let (_, why) = check(&schema, &json!(vec![1; 200_000])).unwrap_err();
         assert!(why.starts_with("has too many values for the "), "{why}");
     }
