@@ -116,6 +116,8 @@ calls! {
     repeat workflows.list_workflows(ListWorkflowsRequest) -> v1::ListWorkflowsResponse;
     /// Returns one page of the steps of a workflow. [`Client::all_workflow_steps`] reads all pages.
     repeat workflows.list_workflow_steps(ListWorkflowStepsRequest) -> v1::ListWorkflowStepsResponse;
+    /// Returns one page of the steps that wait for a person.
+    repeat workflows.list_approvals(ListApprovalsRequest) -> v1::ListApprovalsResponse;
     /// Streams all steps of a workflow, then their changes, until its end. Ends with the connection.
     repeat workflows.watch_workflow(WatchWorkflowRequest) -> tonic::Streaming<v1::WatchWorkflowResponse>;
     /// Streams changes of workflows from a token on. Ends with the connection.

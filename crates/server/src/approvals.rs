@@ -81,12 +81,31 @@ impl Approvals {
         self.known.lock().waiting.len()
     }
 
-    /// Returns steps that wait for a person before another one, in the order of lists: the newest first. Waits until the store was read.
-    pub(crate) async fn list(&self, before: Option<StepKey>, limit: usize) -> Vec<StepKey> {
+    /// Returns steps that wait for a person before another one, in the order of lists: the newest first; only those of a workflow if one is
+    /// named. Waits until the store was read.
+    pub(crate) async fn list(
+        &self,
+        of: Option<WorkflowKey>,
+        before: Option<StepKey>,
+        limit: usize,
+    ) -> Vec<StepKey> {
         self.is_read.wait().await;
+        let first = |key: &StepKey| of.is_none_or(|workflow| workflow <= key.0);
+        let last = of.map_or(Bound::Unbounded, |workflow| Bound::Included((workflow, u32::MAX)));
+        let end = match (before, of) {
+            (Some(before), Some(workflow)) if before.0 > workflow => last,
+            (Some(before), _) => Bound::Excluded(before),
+            (None, _) => last,
+        };
         let known = self.known.lock();
-        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
-        known.waiting.range((Bound::Unbounded, end)).rev().take(limit).copied().collect()
+        known
+            .waiting
+            .range((Bound::Unbounded, end))
+            .rev()
+            .take_while(|key| first(key))
+            .take(limit)
+            .copied()
+            .collect()
     }
 
     /// Reads the steps of the store, once.
@@ -163,7 +182,7 @@ mod tests {
         };
         observe(vec![other(0), other(2)]);
         approvals.observe(&Commit { removed_workflows: vec![WorkflowKey(1)], ..Commit::default() });
-        let left = approvals.list(None, 9).now_or_never().unwrap();
+        let left = approvals.list(None, None, 9).now_or_never().unwrap();
         assert_eq!(left, [(WorkflowKey(2), 0), (WorkflowKey(0), 0)]);
     }
 
@@ -172,10 +191,16 @@ mod tests {
         let approvals = Approvals::default();
         let keys = [(1, 4), (2, 0), (2, 7), (3, 1)].map(|(workflow, index)| (WorkflowKey(workflow), index));
         approvals.known.lock().waiting.extend(keys);
-        assert!(approvals.list(None, 2).now_or_never().is_none());
+        assert!(approvals.list(None, None, 2).now_or_never().is_none());
         approvals.is_read.set(()).unwrap();
-        assert_eq!(approvals.list(None, 2).await, [keys[3], keys[2]]);
-        assert_eq!(approvals.list(Some(keys[2]), 9).await, [keys[1], keys[0]]);
-        assert!(approvals.list(Some(keys[0]), 9).await.is_empty());
+        assert_eq!(approvals.list(None, None, 2).await, [keys[3], keys[2]]);
+        assert_eq!(approvals.list(None, Some(keys[2]), 9).await, [keys[1], keys[0]]);
+        assert!(approvals.list(None, Some(keys[0]), 9).await.is_empty());
+        let of = Some(WorkflowKey(2));
+        assert_eq!(approvals.list(of, None, 1).await, [keys[2]]);
+        assert_eq!(approvals.list(of, Some(keys[2]), 9).await, [keys[1]]);
+        assert_eq!(approvals.list(of, Some(keys[3]), 9).await, [keys[2], keys[1]], "a token of another list");
+        assert!(approvals.list(of, Some(keys[1]), 9).await.is_empty());
+        assert!(approvals.list(Some(WorkflowKey(4)), None, 9).await.is_empty());
     }
 }

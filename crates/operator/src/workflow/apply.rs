@@ -14,6 +14,9 @@ use crate::cluster;
 use crate::context::Context;
 use crate::error::{ReconcileError, camel_case, is_permanent, rejection_message};
 
+/// Steps that wait for a person, of which the first is named: no more than one page of them.
+const APPROVALS: i32 = 20;
+
 /// Outcome of submitting a workflow.
 pub(super) enum Submission {
     Accepted(Box<v1::Workflow>),
@@ -98,6 +101,37 @@ pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Optio
     }
 }
 
+/// Returns the same for a workflow of many steps, without a look at all of them: not which step waits for its group.
+pub(super) async fn large_waits_for(context: &Context, record: &v1::Workflow) -> Option<Wait> {
+    let status = record.status.as_ref()?;
+    if status.waits_for_group {
+        let message =
+            format!("the workflow waits for a place in concurrency group {}", status.concurrency_group);
+        return Some(Wait { reason: WAITS_FOR_GROUP, message });
+    }
+    let (parent, workflow) = record.name.rsplit_once("/workflows/")?;
+    let request = v1::ListApprovalsRequest {
+        parent: parent.to_owned(),
+        workflow: workflow.to_owned(),
+        page_size: APPROVALS,
+        page_token: String::new(),
+    };
+    match context.control.list_approvals(request).await {
+        Ok(page) => asked(&page.approvals),
+        Err(error) => {
+            tracing::debug!(%error, workflow = record.name, "failed to list the approvals of a workflow");
+            None
+        }
+    }
+}
+
+/// Returns the question of the first of these steps. The last is listed first.
+fn asked(approvals: &[v1::PendingApproval]) -> Option<Wait> {
+    let step = approvals.last()?.step.as_ref()?;
+    let message = format!("step {} waits for a decision: {}", step.name, step.prompt);
+    Some(Wait { reason: WAITS_FOR_APPROVAL, message: prefix(&message, MAX_MESSAGE_BYTES).to_owned() })
+}
+
 /// Writes a status, unless it is unchanged.
 pub(super) async fn write_status(
     context: &Context,
@@ -116,4 +150,24 @@ pub(super) async fn delete(context: &Context, workflow: &Workflow) -> Result<(),
     let workflows: Api<Workflow> = Api::namespaced(context.kube.clone(), &namespace);
     let uid = workflow.uid().unwrap_or_default();
     Ok(cluster::delete(&workflows, &workflow.name_any(), &uid, DeleteParams::default()).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_step_that_asks_is_named() {
+        let approval = |name: &str, prompt: &str| {
+            let step =
+                v1::StepStatus { name: name.to_owned(), prompt: prompt.to_owned(), ..Default::default() };
+            v1::PendingApproval { workflow: None, step: Some(step) }
+        };
+        assert!(asked(&[]).is_none());
+        let wait = asked(&[approval("last", "No?"), approval("first", "Go?")]).unwrap();
+        assert_eq!(wait.reason, WAITS_FOR_APPROVAL);
+        assert_eq!(wait.message, "step first waits for a decision: Go?");
+        let long = asked(&[approval("first", &"x".repeat(4096))]).unwrap();
+        assert_eq!(long.message.len(), MAX_MESSAGE_BYTES);
+    }
 }

@@ -28,7 +28,15 @@ impl Workflows {
         let namespace = names::parent_or_all("parent", &request.parent)?;
         let limit = page_size(request.page_size, 50)?;
         let mut before = read_token(&request.page_token)?;
-        let waiting = tokio::time::timeout(READ_TIMEOUT, self.approvals.list(before, MAX_LOOKED_AT)).await;
+        let of = match request.workflow.as_str() {
+            "" => None,
+            _ if namespace.is_none() => {
+                return Err(invalid("workflow", "must be empty for all namespaces: name one as the parent"));
+            }
+            named => Some(self.find("workflow", &format!("{}/workflows/{named}", request.parent)).await?.key),
+        };
+        let waiting = self.approvals.list(of, before, MAX_LOOKED_AT);
+        let waiting = tokio::time::timeout(READ_TIMEOUT, waiting).await;
         let waiting =
             waiting.map_err(|_| Status::unavailable("the approvals are not read yet; retry the call"))?;
         let mut is_last = waiting.len() < MAX_LOOKED_AT;

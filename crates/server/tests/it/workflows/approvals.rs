@@ -45,6 +45,18 @@ async fn steps_that_wait_are_listed_over_all_workflows() -> Result<()> {
         assert_eq!(prompts(&api, "default", size).await?, ["d?", "b?", "a?"], "{size}");
     }
     assert_eq!(prompts(&api, "-", 3).await?, ["d?", "c?", "b?", "a?"]);
+    for (workflow, expected) in [("old", vec!["b?", "a?"]), ("new", vec!["d?"])] {
+        let path = format!("/api/v1/namespaces/default/approvals?workflow={workflow}");
+        let page = api.get(&path).await?;
+        let found: Vec<_> =
+            page["approvals"].as_array().into_iter().flatten().map(|one| &one["step"]["prompt"]).collect();
+        assert_eq!(found, expected, "{workflow}");
+    }
+    for (parent, workflow, expected) in [("-", "old", 400), ("other", "old", 404), ("default", "none", 404)] {
+        let path = format!("{}/api/v1/namespaces/{parent}/approvals?workflow={workflow}", api.base);
+        let refused = api.http.get(path).send().await?;
+        assert_eq!(refused.status().as_u16(), expected, "{parent} {workflow}");
+    }
     let decision = json!({ "step": "b", "decision": "STEP_DECISION_APPROVE" });
     api.post(&format!("{WORKFLOWS}/old:decide"), &decision).await?;
     api.post(&format!("{WORKFLOWS}/new:cancel"), &json!({})).await?;
