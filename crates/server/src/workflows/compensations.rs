@@ -6,9 +6,8 @@ use rota_expressions::Values;
 use rota_store::WorkflowQuery;
 use serde_json::Value;
 
-use super::evaluate::failed;
-use super::nested;
-use super::values::{self, NoValues};
+use super::outcomes;
+use super::values::{self, NoValues, failed};
 use crate::store_client::StoreClient;
 use crate::wire::workflow::MAX_VALUES;
 
@@ -52,7 +51,7 @@ async fn last_workflow(
     step: &Step,
 ) -> Result<Option<(u32, Value, usize)>, NoValues> {
     for item in (0..step.compensable_end()).rev() {
-        if let Some((result, bytes)) = nested::result(store, workflow, step, item).await? {
+        if let Some((result, bytes)) = outcomes::result(store, workflow, step, item).await? {
             return Ok(Some((item, result, bytes)));
         }
     }

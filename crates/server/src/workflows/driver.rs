@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::around::Around;
-use super::evaluate::{self, Next};
+use super::evaluate;
+use super::next::Next;
 use super::queue::Work;
 use super::ready::{RETRY_DELAY, ReadySteps, UnderWay};
 use super::room::{self, Room, Turn, Uncommitted};

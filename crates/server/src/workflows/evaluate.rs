@@ -3,39 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use prost::Message;
-use rota_core::workflow::{
-    COMPENSATION, Kind, MAX_ITEMS, MAX_NESTED_ITEMS, MAX_TASKS_PER_COMMIT, Start, Step, StepRef, StepState,
-    Workflow,
-};
+use rota_core::workflow::{COMPENSATION, Kind, Start, Step, StepRef, StepState, Workflow};
 use rota_expressions::{Expression, Template, Values};
 use rota_proto::v1;
 use rota_store::{Action, Create};
 use serde_json::{Map, Value};
-use tonic::{Code, Status};
 
 use super::around::Around;
-use super::fill::TaskTemplate;
-use super::round::{self, Round};
-use super::values::{self, NoFill, NoValues};
+use super::fill::{TaskTemplate, fill_next};
+use super::next::Next;
+use super::round::{self, Round, most};
+use super::values::{self, NoValues, failed, not_now};
 use super::{compensations, nested, reuse, typed};
 use crate::creation::{Creator, Kept};
-use crate::wire::workflow::{self as wire, Files, MAX_VALUES, StoredStep};
-
-/// Bytes of the specs of tasks that one command creates.
-const MAX_SPECS: usize = 4 << 20;
-
-/// A command for a step, and what must be kept until it is committed.
-pub(super) struct Next {
-    pub(super) action: Action,
-    pub(super) kept: Vec<Kept>,
-}
-
-impl From<Action> for Next {
-    fn from(action: Action) -> Self {
-        Self { action, kept: Vec::new() }
-    }
-}
+use crate::wire::workflow::{Files, MAX_VALUES, StoredStep};
 
 /// Returns the next command for a step, and the work that its expressions have needed. What cannot be evaluated fails the step; an error
 /// means that the store or the storage must be asked again.
@@ -58,10 +39,6 @@ pub(super) fn fail(step: &Step, message: String) -> Action {
         Some(StepState::Ready) => Action::CompensationFailed { after: step.compensated_item, message },
         _ => Action::Fail { round: step.round, state: step.state, created: step.created, message },
     }
-}
-
-pub(super) fn failed(error: impl std::fmt::Display) -> NoValues {
-    NoValues::Step(error.to_string())
 }
 
 async fn attempt(
@@ -140,26 +117,6 @@ async fn attempt(
     }
 }
 
-/// Returns the list of a fan-out: its items, or the agents that each have a task.
-pub(super) fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<Vec<Value>>, NoValues> {
-    if let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind
-        && let Some(agents) = wire::all_agents(task)
-    {
-        return Ok(Some(agents.iter().cloned().map(Value::from).collect()));
-    }
-    let Some(for_each) = &spec.for_each else { return Ok(None) };
-    let list = Expression::parse(&for_each.items).and_then(|items| items.evaluate_list(values));
-    let list = list.map_err(failed)?;
-    let most = match spec.kind {
-        Some(v1::workflow_step::Kind::Workflow(_)) => MAX_NESTED_ITEMS,
-        _ => MAX_ITEMS,
-    };
-    if list.len() > most as usize {
-        return Err(failed(format!("the list has {} items; at most {most} are allowed", list.len())));
-    }
-    Ok(Some(list))
-}
-
 async fn start(
     creator: &Creator,
     workflow: &Workflow,
@@ -199,7 +156,11 @@ async fn start(
         named.remove("");
         let kinds = creator.kinds.presets(&workflow.namespace, &named).await.map_err(not_now)?;
         inputs = reuse::digest(spec, &question, items, all, &kinds, &Value::Null, values)?;
-        if let Some(reused) = reuse::find(creator, workflow, planned, spec, values, &inputs, needs).await? {
+        let earlier = reuse::earlier_step(&creator.store, workflow, planned, &inputs).await?;
+        if let Some(earlier) = earlier
+            && let Some(reused) =
+                reuse::find(creator, workflow, planned, spec, values, needs, &earlier).await?
+        {
             return Ok(reused);
         }
     }
@@ -207,41 +168,6 @@ async fn start(
     let (tasks, kept) = create_all(creator, workflow, planned, spec.priority, specs).await?;
     let start = Start { kind: typed::kind(spec)?, question, inputs, ..Start::default() };
     Ok(Next { action: round.start(start, tasks, Vec::new()), kept })
-}
-
-/// Returns the number of tasks that the next command creates, at most.
-pub(super) fn most(step: &Step) -> u32 {
-    u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted())
-}
-
-/// Returns the specs of the next tasks of a round, for the items of a fan-out from there on: at least one, and fewer than there
-/// may be if they are large or need much work. Further commands create the rest.
-pub(super) fn fill_next<T: Message>(
-    fill: impl Fn(&Values) -> Result<T, NoFill>,
-    values: &Values,
-    from: u32,
-    most: u32,
-    items: Option<&[Value]>,
-) -> Result<Vec<T>, NoValues> {
-    let (mut specs, mut bytes, reserve) = (Vec::new(), 0, values.left() / 2);
-    let mut values = values.clone();
-    let count = items.map_or(most as usize, |items| items.len().min(most as usize));
-    for (index, place) in (from..).zip(0..count) {
-        if !specs.is_empty() && (bytes > MAX_SPECS || values.left() < reserve) {
-            break;
-        }
-        if let Some(value) = items.and_then(|items| items.get(place)) {
-            values = values.item(u64::from(index), value.clone());
-        }
-        let spec = match fill(&values) {
-            // The next command has a budget of its own.
-            Err(NoFill::Spent(_)) if !specs.is_empty() => break,
-            filled => filled?,
-        };
-        bytes += spec.encoded_len();
-        specs.push(spec);
-    }
-    Ok(specs)
 }
 
 /// Returns the creation of the next tasks of a round.
@@ -280,18 +206,6 @@ async fn create(
     let given = v1::Task { spec: Some(spec), labels, priority, ..v1::Task::default() };
     let prepared = creator.prepare_step(workflow.namespace.clone(), trace, given, place).await;
     prepared.map_err(not_now)
-}
-
-/// Returns whether what a step needs may be there later. A damaged record stays damaged.
-pub(super) fn not_now(status: Status) -> NoValues {
-    match status.code() {
-        Code::InvalidArgument
-        | Code::FailedPrecondition
-        | Code::NotFound
-        | Code::PermissionDenied
-        | Code::DataLoss => NoValues::Step(status.message().to_owned()),
-        _ => NoValues::Later(status),
-    }
 }
 
 fn finish(step: &Step, spec: &v1::WorkflowStep, values: &Values) -> Result<Next, NoValues> {

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message;
 use rota_expressions::{Expression, Values};
 use rota_proto::v1;
 use serde_json::Value;
 
-use super::evaluate::failed;
 use super::typed::Limits;
-use super::values::{NoFill, NoValues};
+use super::values::{NoFill, NoValues, failed};
 use crate::wire::workflow::{Files, all_agents, distinct};
+
+/// Bytes of the specs of tasks that one command creates.
+const MAX_SPECS: usize = 4 << 20;
 
 /// Task of a step, or its compensation.
 pub(super) struct TaskTemplate<'a> {
@@ -81,4 +84,34 @@ impl<'a> TaskTemplate<'a> {
 fn references(task: &v1::TaskSpec) -> Result<rota_expressions::References, NoValues> {
     let json = serde_json::to_value(task).map_err(failed)?;
     rota_expressions::references(&json).map_err(failed)
+}
+
+/// Returns the specs of the next tasks of a round, for the items of a fan-out from there on: at least one, and fewer than there
+/// may be if they are large or need much work. Further commands create the rest.
+pub(super) fn fill_next<T: Message>(
+    fill: impl Fn(&Values) -> Result<T, NoFill>,
+    values: &Values,
+    from: u32,
+    most: u32,
+    items: Option<&[Value]>,
+) -> Result<Vec<T>, NoValues> {
+    let (mut specs, mut bytes, reserve) = (Vec::new(), 0, values.left() / 2);
+    let mut values = values.clone();
+    let count = items.map_or(most as usize, |items| items.len().min(most as usize));
+    for (index, place) in (from..).zip(0..count) {
+        if !specs.is_empty() && (bytes > MAX_SPECS || values.left() < reserve) {
+            break;
+        }
+        if let Some(value) = items.and_then(|items| items.get(place)) {
+            values = values.item(u64::from(index), value.clone());
+        }
+        let spec = match fill(&values) {
+            // The next command has a budget of its own.
+            Err(NoFill::Spent(_)) if !specs.is_empty() => break,
+            filled => filled?,
+        };
+        bytes += spec.encoded_len();
+        specs.push(spec);
+    }
+    Ok(specs)
 }

@@ -10,6 +10,8 @@ pub(crate) mod feed;
 mod fill;
 mod groups;
 mod nested;
+mod next;
+mod outcomes;
 mod queue;
 mod ready;
 mod reuse;

@@ -1,36 +1,33 @@
-//! Workflows that are steps of others: what the driver creates for a step, and the results that they leave to it.
+//! Workflows that are steps of others: what the driver creates for a step.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use bytes::Bytes;
 use pbjson_types::Struct;
 use prost::Message;
 use rota_core::WorkflowId;
-use rota_core::workflow::{MAX_DEPTH, Parent, Start, State, Step, StepRef, TemplateRef, Workflow};
+use rota_core::workflow::{MAX_DEPTH, Parent, Start, Step, StepRef, TemplateRef, Workflow};
 use rota_expressions::Values;
-use rota_proto::num::whole;
 use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind;
 use rota_store::{Action, CreateWorkflow, WorkflowQuery};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::evaluate::{Next, failed, fill_next, most, not_now};
+use super::fill::fill_next;
 use super::groups::{Held, held_around};
+use super::next::Next;
+use super::outcomes::OUTCOMES;
 use super::reuse;
-use super::round::{self, Round};
-use super::values::{self, NoFill, NoValues};
+use super::round::{self, Round, most};
+use super::values::{self, NoFill, NoValues, failed, not_now};
 use crate::creation::Creator;
 use crate::grpc::template_at;
 use crate::store_client::StoreClient;
 use crate::wire::template;
-use crate::wire::workflow::{self as wire, Files, MAX_VALUES};
+use crate::wire::workflow::{self as wire, Files};
 
 /// Steps of the workflows that one command creates, with which it ends.
 const MAX_NEW_STEPS: usize = 2_000;
-/// Workflows whose outcomes are read with one call. Each has outputs of at most [`MAX_VALUES`].
-const OUTCOMES: u32 = 64;
 /// Bytes of the specs of the workflows that one command creates, with which it ends.
 const MAX_SPECS: usize = 4 << 20;
 
@@ -149,7 +146,7 @@ fn inputs(
 pub(super) async fn start(
     creator: &Creator,
     workflow: &Workflow,
-    mut round: Round,
+    round: Round,
     spec: &v1::WorkflowStep,
     values: &Values,
     files: &Files,
@@ -157,19 +154,22 @@ pub(super) async fn start(
     let store = &creator.store;
     let (planned, items) = (&round.planned, round.items.as_deref());
     let (base, mut filled) = prepare(store, workflow, spec, values, None, (0, round.count(), items)).await?;
-    let mut digest = String::new();
+    let (mut digest, mut earlier) = (String::new(), None);
     // One whose inputs need much work, or are large, runs again in each rerun.
     if round.is_first() && filled.len() == planned.total as usize {
         let filled = serde_json::to_value(&filled).map_err(failed)?;
         let nested = json!([base.content()?, filled]);
         digest = reuse::digest(spec, "", items, None, &BTreeMap::new(), &nested, values)?;
-        if let Some(reused) = reuse::find(creator, workflow, planned, spec, values, &digest, &[]).await? {
+        earlier = reuse::earlier_step(store, workflow, planned, &digest).await?;
+        if let Some(earlier) = &earlier
+            && let Some(reused) = reuse::find(creator, workflow, planned, spec, values, &[], earlier).await?
+        {
             return Ok(reused);
         }
     }
-    round.planned.inputs.clone_from(&digest);
-    filled.truncate(most(&round.planned) as usize);
-    let nested = create(store, workflow, &round.planned, &base, spec, filled, files).await?;
+    filled.truncate(most(planned) as usize);
+    let elements = Elements { workflow, step: planned, base: &base, given: spec, files };
+    let nested = elements.create(store, filled, earlier).await?;
     let template = base.template().cloned().map(Box::new);
     let start = Start { template, inputs: digest, ..Start::default() };
     Ok(round.start(start, Vec::new(), nested).into())
@@ -188,89 +188,100 @@ pub(super) async fn more(
     let window = round::window(stored, step, spec, values)?;
     let next = (step.created, most(step), window.as_deref());
     let (base, filled) = prepare(store, workflow, spec, values, step.template.as_deref(), next).await?;
-    let nested = create(store, workflow, step, &base, spec, filled, files).await?;
+    let earlier = reuse::earlier_step(store, workflow, step, &step.inputs).await?;
+    let elements = Elements { workflow, step, base: &base, given: spec, files };
+    let nested = elements.create(store, filled, earlier).await?;
     let (round, created) = (step.round, step.created);
     Ok(Action::More { round, created, tasks: Vec::new(), nested }.into())
 }
 
-/// Returns the creation of the next workflows of a round: at least one, and fewer than there are inputs if they are large.
-async fn create(
-    store: &StoreClient,
-    workflow: &Workflow,
-    step: &Step,
-    base: &Base,
-    given: &v1::WorkflowStep,
-    inputs: Vec<Struct>,
-    files: &Files,
-) -> Result<Vec<CreateWorkflow>, NoValues> {
-    let depth = workflow.depth() + 1;
-    if depth > MAX_DEPTH {
-        return Err(failed(format!("workflows may be within each other at most {MAX_DEPTH} deep")));
-    }
-    let earlier = earlier_elements(store, workflow, step, given, inputs.len()).await?;
-    let held = OnceCell::new();
-    let (mut creates, mut steps, mut bytes) = (Vec::new(), 0, 0);
-    for (item, inputs) in (step.created..).zip(inputs) {
-        if !creates.is_empty() && (steps > MAX_NEW_STEPS || bytes > MAX_SPECS) {
-            break;
-        }
-        let mut spec = base.with(inputs, files)?;
-        inherit(given.priority, &mut spec);
-        spec.timeout = shorter(spec.timeout, given.timeout);
-        let (labels, trace) = round::inherit(workflow, &step.name, &mut spec.owner, &mut spec.title);
-        bytes += spec.encoded_len();
-        let new = v1::Workflow { spec: Some(spec), ..v1::Workflow::default() };
-        let template = base.template().map(ToString::to_string).unwrap_or_default();
-        let request = v1::CreateWorkflowRequest { workflow: Some(new), template, ..Default::default() };
-        let id = workflow.nested_id(step.index, step.round, item);
-        let mut create = wire::check(workflow.namespace.clone(), id, trace, request).map_err(not_now)?;
-        // Evaluated already: an input may look like an expression.
-        create.workflow.labels = labels;
-        create.workflow.counts_cost |= workflow.counts_cost;
-        let place = StepRef::of(workflow, step, step.round, item);
-        create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));
-        if let Some(earlier) = earlier.get(&item) {
-            create.workflow.rerun_of = Some(*earlier);
-            for new in &mut create.steps {
-                new.step.may_reuse = !new.step.finally;
-            }
-        }
-        check_groups(store, workflow, step, &create, &held).await?;
-        steps += create.steps.len();
-        creates.push(create);
-    }
-    Ok(creates)
+/// Workflows of a round that are created.
+struct Elements<'a> {
+    workflow: &'a Workflow,
+    /// The step as it is before they are created.
+    step: &'a Step,
+    base: &'a Base,
+    given: &'a v1::WorkflowStep,
+    files: &'a Files,
 }
 
-/// Returns the workflows of which the next ones of a step are reruns, by item: those that the step had in its last round in the earlier
-/// workflow, if it was started with the same inputs and one of them failed. If all have succeeded and the step has not, their results are to blame.
-async fn earlier_elements(
-    store: &StoreClient,
-    workflow: &Workflow,
-    step: &Step,
-    given: &v1::WorkflowStep,
-    count: usize,
-) -> Result<BTreeMap<u32, WorkflowId>, NoValues> {
-    let mut elements = BTreeMap::new();
-    let Some((earlier, found)) = reuse::earlier_step(store, workflow, step, &step.inputs).await? else {
-        return Ok(elements);
-    };
-    // A later round of a repetition follows from those before it, which run again.
-    if found.failed == 0 || given.repeat.is_some() && found.round > 1 {
-        return Ok(elements);
+impl Elements<'_> {
+    /// Returns the creation of the next workflows of a round: at least one, and fewer than there are inputs if they are large.
+    async fn create(
+        &self,
+        store: &StoreClient,
+        inputs: Vec<Struct>,
+        earlier: Option<(Workflow, Step)>,
+    ) -> Result<Vec<CreateWorkflow>, NoValues> {
+        let Self { workflow, step, base, given, files } = *self;
+        let depth = workflow.depth() + 1;
+        if depth > MAX_DEPTH {
+            return Err(failed(format!("workflows may be within each other at most {MAX_DEPTH} deep")));
+        }
+        let earlier = match earlier {
+            Some(earlier) => self.earlier(store, &earlier, inputs.len()).await?,
+            None => BTreeMap::new(),
+        };
+        let held = OnceCell::new();
+        let (mut creates, mut steps, mut bytes) = (Vec::new(), 0, 0);
+        for (item, inputs) in (step.created..).zip(inputs) {
+            if !creates.is_empty() && (steps > MAX_NEW_STEPS || bytes > MAX_SPECS) {
+                break;
+            }
+            let mut spec = base.with(inputs, files)?;
+            inherit(given.priority, &mut spec);
+            spec.timeout = shorter(spec.timeout, given.timeout);
+            let (labels, trace) = round::inherit(workflow, &step.name, &mut spec.owner, &mut spec.title);
+            bytes += spec.encoded_len();
+            let new = v1::Workflow { spec: Some(spec), ..v1::Workflow::default() };
+            let template = base.template().map(ToString::to_string).unwrap_or_default();
+            let request = v1::CreateWorkflowRequest { workflow: Some(new), template, ..Default::default() };
+            let id = workflow.nested_id(step.index, step.round, item);
+            let mut create = wire::check(workflow.namespace.clone(), id, trace, request).map_err(not_now)?;
+            // Evaluated already: an input may look like an expression.
+            create.workflow.labels = labels;
+            create.workflow.counts_cost |= workflow.counts_cost;
+            let place = StepRef::of(workflow, step, step.round, item);
+            create.workflow.parent = Some(Box::new(Parent { step: place, depth, root: workflow.root() }));
+            if let Some(earlier) = earlier.get(&item) {
+                create.workflow.rerun_of = Some(*earlier);
+                for new in &mut create.steps {
+                    new.step.may_reuse = !new.step.finally;
+                }
+            }
+            check_groups(store, workflow, step, &create, &held).await?;
+            steps += create.steps.len();
+            creates.push(create);
+        }
+        Ok(creates)
     }
-    let items = (step.created..found.created).take(count);
-    let ids: Vec<_> = items.map(|item| earlier.nested_id(found.index, found.round, item)).collect();
-    for part in ids.chunks(OUTCOMES as usize) {
-        let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), part.to_vec());
-        for (element, _) in store.reads().workflows(query).await?.outcomes {
-            // One with such an id may be a foreign one.
-            if element.is_step(earlier.key, found.index) && !element.deleted {
-                elements.extend(element.parent.map(|parent| (parent.step.item, element.id)));
+
+    /// Returns the workflows of which the next ones of a step are reruns, by item: those that the step had in its last round in the earlier
+    /// workflow, if it was started with the same inputs and one of them failed. If all have succeeded and the step has not, their results are to blame.
+    async fn earlier(
+        &self,
+        store: &StoreClient,
+        (earlier, found): &(Workflow, Step),
+        count: usize,
+    ) -> Result<BTreeMap<u32, WorkflowId>, NoValues> {
+        let (Self { workflow, step, given, .. }, mut elements) = (self, BTreeMap::new());
+        // A later round of a repetition follows from those before it, which run again.
+        if found.failed == 0 || given.repeat.is_some() && found.round > 1 {
+            return Ok(elements);
+        }
+        let items = (step.created..found.created).take(count);
+        let ids: Vec<_> = items.map(|item| earlier.nested_id(found.index, found.round, item)).collect();
+        for part in ids.chunks(OUTCOMES as usize) {
+            let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), part.to_vec());
+            for (element, _) in store.reads().workflows(query).await?.outcomes {
+                // One with such an id may be a foreign one.
+                if element.is_step(earlier.key, found.index) && !element.deleted {
+                    elements.extend(element.parent.map(|parent| (parent.step.item, element.id)));
+                }
             }
         }
+        Ok(elements)
     }
-    Ok(elements)
 }
 
 /// Returns the shorter of two times, of which either may be unset.
@@ -324,60 +335,6 @@ async fn check_groups(
 fn below(step: &str, group: &str) -> NoValues {
     let why = format!("step {step} around it holds concurrency group {group:?}");
     failed(format!("{why}: what is below it can have none"))
-}
-
-/// Reads the outputs of the workflow of a step's last round for an item, and their size. None if it has not succeeded.
-pub(super) async fn result(
-    store: &StoreClient,
-    workflow: &Workflow,
-    step: &Step,
-    item: u32,
-) -> Result<Option<(Value, usize)>, NoValues> {
-    Ok(outcomes(store, workflow, step, item..item + 1).await?.pop().flatten())
-}
-
-/// Reads the outputs of the workflows of a step's last round, by item, and their size: null for those that have not succeeded.
-pub(super) async fn results(
-    store: &StoreClient,
-    workflow: &Workflow,
-    step: &Step,
-) -> Result<(Vec<Value>, usize), NoValues> {
-    let (mut results, mut bytes) = (Vec::new(), 0);
-    for from in (0..step.created).step_by(OUTCOMES as usize) {
-        let items = from..step.created.min(from.saturating_add(OUTCOMES));
-        for outcome in outcomes(store, workflow, step, items).await? {
-            let (value, size) = outcome.unwrap_or_default();
-            bytes += size;
-            if bytes > MAX_VALUES {
-                let why = format!("the results of step {} have more than {MAX_VALUES} bytes", step.name);
-                return Err(NoValues::Step(why));
-            }
-            results.push(value);
-        }
-    }
-    Ok((results, bytes))
-}
-
-/// Reads the outputs of the workflows of at most `OUTCOMES` items, and their sizes: none for those that have not succeeded.
-async fn outcomes(
-    store: &StoreClient,
-    workflow: &Workflow,
-    step: &Step,
-    items: Range<u32>,
-) -> Result<Vec<Option<(Value, usize)>>, NoValues> {
-    let ids: Vec<_> = items.map(|item| workflow.nested_id(step.index, step.round, item)).collect();
-    let query = WorkflowQuery::Outcomes(workflow.namespace.clone(), ids.clone());
-    let mut outcomes = store.reads().workflows(query).await?.outcomes.into_iter().peekable();
-    let outcome = |id| {
-        let is_meant = |(found, _): &(Workflow, _)| {
-            found.state == State::Succeeded && found.is_step(workflow.key, step.index)
-        };
-        let (_, body) = outcomes.next_if(|(found, _)| found.id == id).filter(is_meant)?;
-        let bytes = body.as_ref().map_or(0, Bytes::len);
-        let outputs = body.map(|body| whole(serde_json::from_slice(&body).unwrap_or_default()));
-        Some((outputs.unwrap_or_else(|| Value::Object(Map::new())), bytes))
-    };
-    Ok(ids.into_iter().map(outcome).collect())
 }
 
 #[cfg(test)]

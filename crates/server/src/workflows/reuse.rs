@@ -13,8 +13,8 @@ use rota_store::{Action, WorkflowQuery, reused_item, reused_lists};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::evaluate::{Next, failed, not_now};
-use super::values::{self, NoValues};
+use super::next::Next;
+use super::values::{self, NoValues, failed, not_now};
 use crate::artifacts;
 use crate::creation::{Creator, Kept};
 use crate::store_client::StoreClient;
@@ -125,30 +125,27 @@ pub(super) async fn earlier_step(
     Ok(found.map(|found| (earlier, found)))
 }
 
-/// Returns the end of a step with the results of the workflow of which this one is a rerun, if it may have them.
+/// Returns the end of a step with the results of its [`earlier_step`], if it may have them.
 pub(super) async fn find(
     creator: &Creator,
     workflow: &Workflow,
     step: &Step,
     spec: &v1::WorkflowStep,
     values: &Values,
-    inputs: &str,
     needs: &[u32],
+    (earlier, found): &(Workflow, Step),
 ) -> Result<Option<Next>, NoValues> {
     let store = &creator.store;
-    let Some((earlier, found)) = earlier_step(store, workflow, step, inputs).await? else {
-        return Ok(None);
-    };
     // With fewer rounds it would have failed.
     if found.state != StepState::Succeeded || found.round > step.max_rounds.max(step.max_attempts) {
         return Ok(None);
     }
-    if found.kind == Kind::Task && !left_the_same(store, workflow, &earlier, needs).await? {
+    if found.kind == Kind::Task && !left_the_same(store, workflow, earlier, needs).await? {
         return Ok(None);
     }
     let results = match found.kind {
-        Kind::Task | Kind::Workflow => match values::results(store, &earlier, &found).await {
-            Ok(results) if !ends(spec, &found, &results, values) => return Ok(None),
+        Kind::Task | Kind::Workflow => match values::results(store, earlier, found).await {
+            Ok(results) if !ends(spec, found, &results, values) => return Ok(None),
             Ok(results) => match Value::Array(results).to_string() {
                 text if text.len() > MAX_VALUES => return Ok(None),
                 text => Some(text.into_bytes().into()),
@@ -162,7 +159,7 @@ pub(super) async fn find(
             store.reads().workflows(query).await?.bodies.into_iter().next().map(|(_, body)| body)
         }
     };
-    let files = match files(creator, workflow, &earlier, &found).await {
+    let files = match files(creator, workflow, earlier, found).await {
         Ok(Some(files)) => files,
         Ok(None) | Err(NoValues::Step(_)) => return Ok(None),
         Err(other) => return Err(other),
@@ -172,7 +169,7 @@ pub(super) async fn find(
     if again.iter().all(|earlier| earlier.deleted) {
         return Ok(None);
     }
-    let (round, total, inputs, lists) = (found.round, found.total, inputs.to_owned(), files.lists);
+    let (round, total, inputs, lists) = (found.round, found.total, found.inputs.clone(), files.lists);
     Ok(Some(Next { action: Action::Reuse { round, total, inputs, results, lists }, kept: files.kept }))
 }
 

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use rota_core::task::Trace;
-use rota_core::workflow::{MAX_ITEMS, MAX_ROUNDS, MAX_TASKS_PER_COMMIT, Start, Step, StepState, Workflow};
-use rota_expressions::Values;
+use rota_core::workflow::{
+    MAX_ITEMS, MAX_NESTED_ITEMS, MAX_ROUNDS, MAX_TASKS_PER_COMMIT, Start, Step, StepState, Workflow,
+};
+use rota_expressions::{Expression, Values};
 use rota_proto::labels::CLUSTER;
 use rota_proto::v1;
 use rota_store::{Action, Create, CreateWorkflow, NewRound};
 use serde_json::Value;
 
-use super::evaluate::{items, most};
 use super::typed;
-use super::values::{self, NoValues};
+use super::values::{self, NoValues, failed};
+use crate::wire::workflow as wire;
 
 /// Round that starts, before anything of it is created.
 pub(super) struct Round {
@@ -56,6 +58,31 @@ impl Round {
         let start = Start { round, total, parallel, max_rounds: Some(max_rounds), ..start };
         Action::Start(NewRound { start, items, tasks, nested })
     }
+}
+
+/// Returns the list of a fan-out: its items, or the agents that each have a task.
+fn items(spec: &v1::WorkflowStep, values: &Values) -> Result<Option<Vec<Value>>, NoValues> {
+    if let Some(v1::workflow_step::Kind::Task(task)) = &spec.kind
+        && let Some(agents) = wire::all_agents(task)
+    {
+        return Ok(Some(agents.iter().cloned().map(Value::from).collect()));
+    }
+    let Some(for_each) = &spec.for_each else { return Ok(None) };
+    let list = Expression::parse(&for_each.items).and_then(|items| items.evaluate_list(values));
+    let list = list.map_err(failed)?;
+    let most = match spec.kind {
+        Some(v1::workflow_step::Kind::Workflow(_)) => MAX_NESTED_ITEMS,
+        _ => MAX_ITEMS,
+    };
+    if list.len() > most as usize {
+        return Err(failed(format!("the list has {} items; at most {most} are allowed", list.len())));
+    }
+    Ok(Some(list))
+}
+
+/// Returns the number of tasks that the next command creates, at most.
+pub(super) fn most(step: &Step) -> u32 {
+    u32::try_from(MAX_TASKS_PER_COMMIT).unwrap_or(u32::MAX).min(step.wanted())
 }
 
 /// Returns a step whose round has started with so many tasks or workflows, of which none was created. Its bounds may be expressions, which

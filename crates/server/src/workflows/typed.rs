@@ -9,8 +9,7 @@ use rota_proto::v1;
 use rota_proto::v1::workflow_step::Kind as Given;
 use serde_json::{Value, json};
 
-use super::evaluate::failed;
-use super::values::{NoFill, NoValues};
+use super::values::{NoFill, NoValues, failed};
 use crate::wire::time;
 use crate::wire::workflow::is_time;
 

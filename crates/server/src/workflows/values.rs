@@ -11,10 +11,9 @@ use rota_proto::num::whole;
 use rota_proto::v1;
 use rota_store::{WORKFLOW_OUTPUT, WorkflowQuery, reused_results, step_items};
 use serde_json::{Map, Value, json};
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::evaluate::failed;
-use super::nested;
+use super::outcomes;
 use crate::store_client::StoreClient;
 use crate::wire::status;
 use crate::wire::workflow::{MAX_VALUES, StoredSpec};
@@ -46,6 +45,22 @@ impl From<rota_store::Error> for NoValues {
             rota_store::Error::Corrupt(reason) => Self::Step(format!("a record cannot be decoded: {reason}")),
             error => Self::Store(status::store(error)),
         }
+    }
+}
+
+pub(super) fn failed(error: impl std::fmt::Display) -> NoValues {
+    NoValues::Step(error.to_string())
+}
+
+/// Returns whether what a step needs may be there later. A damaged record stays damaged.
+pub(super) fn not_now(status: Status) -> NoValues {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::NotFound
+        | Code::PermissionDenied
+        | Code::DataLoss => NoValues::Step(status.message().to_owned()),
+        _ => NoValues::Later(status),
     }
 }
 
@@ -231,7 +246,7 @@ async fn read_results(
         return Ok(serde_json::from_slice(&body).unwrap_or_default());
     }
     if step.kind == Kind::Workflow {
-        let (results, bytes) = nested::results(store, workflow, step).await?;
+        let (results, bytes) = outcomes::results(store, workflow, step).await?;
         room.take(bytes)?;
         return Ok(results);
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use rota_core::workflow::{Kind, StepState};
 use rota_core::{Namespace, RouteId, TaskKey, Timestamp, WorkflowId};
@@ -18,6 +19,7 @@ use rota_store::{
 };
 use uuid::Uuid;
 
+use super::super::outcomes::results;
 use super::*;
 
 /// Counts the reads of workflows.
