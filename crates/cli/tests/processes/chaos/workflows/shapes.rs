@@ -11,6 +11,10 @@ use crate::chaos::load::SCRIPTED;
 
 /// Steps before a step of a random graph that it may need.
 const REACH: usize = 50;
+/// Signal that lets the rest of a workflow run.
+pub(super) const RELEASE: &str = "release";
+/// Step that waits for it.
+const HOLD: &str = "hold";
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shape {
@@ -32,6 +36,11 @@ impl Shape {
     /// Whether a failure stops it.
     pub(super) fn stops(self) -> bool {
         matches!(self, Self::Stopping | Self::Compensating)
+    }
+
+    /// Whether its failure takes back what it has done.
+    pub(super) fn compensates(self) -> bool {
+        matches!(self, Self::Compensating)
     }
 
     fn policy(self) -> OnStepFailure {
@@ -76,8 +85,8 @@ impl Shape {
             0 => 0.0,
             // So that something fails in any case.
             _ if index == steps / 2 => 1.0,
-            // So that there is something to take back.
-            _ if matches!(self, Self::Compensating) => 0.0,
+            // So that there is something to take back, and all kills before that failure meet it.
+            _ if self.stops() => 0.0,
             _ => 0.02,
         };
         let step = |index| v1::WorkflowStep {
@@ -86,15 +95,38 @@ impl Shape {
             kind: Some(workflow_step::Kind::Task(Box::new(task(odds(index))))),
             ..Default::default()
         };
-        let steps: Vec<_> = (0..steps).map(step).collect();
-        let spec = v1::WorkflowSpec { steps, on_failure: self.policy().into(), ..Default::default() };
-        match self {
+        let all: Vec<_> = (0..steps).map(step).collect();
+        let spec = v1::WorkflowSpec { steps: all, on_failure: self.policy().into(), ..Default::default() };
+        let mut spec = match self {
             Self::Random => vary(spec, random),
             Self::Mixed => mix(spec, random),
             Self::Compensating => compensate(spec, random),
             _ => spec,
-        }
+        };
+        self.hold(&mut spec.steps);
+        spec
     }
+
+    /// Lets the last steps, and the one that stops the workflow, wait for the signal, so that it is under way until then.
+    fn hold(self, steps: &mut Vec<v1::WorkflowStep>) {
+        let (free, failing) = (free(steps.len()), steps.len() / 2);
+        for (index, step) in steps.iter_mut().enumerate() {
+            if index >= free || self.stops() && index == failing {
+                step.needs.push(v1::StepNeed { step: HOLD.to_owned(), ..Default::default() });
+            }
+        }
+        let signal = Some(step_wait::Kind::Signal(RELEASE.to_owned()));
+        steps.push(v1::WorkflowStep {
+            name: HOLD.to_owned(),
+            kind: Some(workflow_step::Kind::Wait(v1::StepWait { kind: signal, ..Default::default() })),
+            ..Default::default()
+        });
+    }
+}
+
+/// Returns how many steps of a workflow end before the signal, about.
+pub(super) fn free(steps: usize) -> usize {
+    steps * 3 / 4
 }
 
 /// Adds conditions and rounds to some steps, and steps of `finally`.
