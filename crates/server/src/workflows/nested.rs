@@ -231,6 +231,7 @@ impl Elements<'_> {
             let mut spec = base.with(inputs, files)?;
             inherit(given.priority, &mut spec);
             spec.timeout = shorter(spec.timeout, given.timeout);
+            spec.budget_micro_usd = smaller(spec.budget_micro_usd, given.budget_micro_usd);
             let (labels, trace) = round::inherit(workflow, &step.name, &mut spec.owner, &mut spec.title);
             bytes += spec.encoded_len();
             let new = v1::Workflow { spec: Some(spec), ..v1::Workflow::default() };
@@ -290,6 +291,11 @@ fn shorter(
     of_step: Option<pbjson_types::Duration>,
 ) -> Option<pbjson_types::Duration> {
     own.into_iter().chain(of_step).min_by_key(|time| (time.seconds, time.nanos))
+}
+
+/// Returns the smaller of two budgets, of which either may be 0 for none.
+fn smaller(own: i64, of_step: i64) -> i64 {
+    [own, of_step].into_iter().filter(|budget| *budget > 0).min().unwrap_or_default()
 }
 
 /// Gives the priority of a step to the steps of its workflow that have none, and so to those of the workflows below.

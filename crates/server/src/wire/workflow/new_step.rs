@@ -182,13 +182,14 @@ pub(super) fn new_step(
     Ok((NewStep { step, spec, needs }, used.count + with_itself.count))
 }
 
-/// Checks the time and the number of attempts of a step's workflow. Returns the latter, or 0 if there is none.
+/// Checks the time, the budget and the number of attempts of a step's workflow. Returns the latter, or 0 if there is none.
 fn attempts(field: &str, given: &v1::WorkflowStep, kind: Kind) -> Result<u32, Status> {
     let at = |name: &str| format!("{field}.{name}");
     duration(&at("timeout"), given.timeout.as_ref())?;
     let has_timeout = given.timeout.is_some() || given.expressions.contains_key("timeout");
     for (name, is_set, own) in [
         ("timeout", has_timeout, "limits.timeout"),
+        ("budget_micro_usd", given.budget_micro_usd != 0, "limits.budgetMicroUsd"),
         ("max_attempts", given.max_attempts.is_some(), "retry.maxAttempts"),
     ] {
         if is_set && kind != Kind::Workflow {
@@ -197,6 +198,9 @@ fn attempts(field: &str, given: &v1::WorkflowStep, kind: Kind) -> Result<u32, St
                 format!("is for steps with a workflow or a merge; a task has {own}"),
             ));
         }
+    }
+    if given.budget_micro_usd < 0 {
+        return Err(invalid(at("budget_micro_usd"), "must not be negative"));
     }
     let Some(number) = given.max_attempts else { return Ok(0) };
     if given.for_each.is_some() || given.repeat.is_some() {

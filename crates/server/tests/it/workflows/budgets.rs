@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use rota_testkit::{Backend, Cluster, tasks};
 use serde_json::{Value, json};
 
-use super::{Api, WORKFLOWS, echoes};
+use super::{Api, WORKFLOWS, echoes, refuses_steps};
 
 /// A task that costs so many millionths of a dollar.
 fn costs(micro_usd: i64, end: &Value) -> Value {
@@ -132,4 +132,51 @@ async fn costs_of_nested_workflows_count_outside() -> Result<()> {
         "{refused}"
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn budgets_of_steps_bound_their_tasks_and_workflows() -> Result<()> {
+    let (cluster, api) = cluster(Backend::Sqlite).await?;
+    let _worker = cluster.worker("echo", "one", 4)?;
+    let done = json!({ "succeed": "done" });
+    let hangs = json!({ "delay": "3600s" });
+    let mut task = costs(30, &hangs);
+    task["limits"] = json!({ "budgetMicroUsd": "${{ inputs.money }}" });
+    let pays = |own: i64, end: &Value| json!({ "budgetMicroUsd": own.to_string(), "steps": [{ "name": "pay", "task": costs(30, end) }] });
+    let call = |name: &str, of_step: i64, spec: Value| json!({ "name": name, "budgetMicroUsd": of_step.to_string(), "workflow": { "spec": spec } });
+    let spec = json!({
+        "onFailure": "ON_STEP_FAILURE_SKIP_DEPENDENTS",
+        "inputs": { "money": 20 },
+        "steps": [
+            { "name": "task", "task": task },
+            call("enough", 31, pays(0, &done)),
+            call("spent", 20, pays(0, &hangs)),
+            call("own", 1000, pays(20, &hangs)),
+            call("of-step", 20, pays(1000, &hangs)),
+        ],
+    });
+    api.create("steps", spec).await?;
+    let ended = api.ended("steps").await?;
+    assert_eq!(ended["status"]["state"], "WORKFLOW_STATE_FAILED", "{ended}");
+    assert_eq!(api.step("steps", "enough").await?["state"], "STEP_STATE_SUCCEEDED");
+    let task = tasks_of(&api, "task").await?;
+    assert_eq!(task[0]["status"]["failure"]["class"], "FAILURE_CLASS_BUDGET", "{task:?}");
+    for name in ["spent", "own", "of-step"] {
+        let step = api.step("steps", name).await?;
+        let path = format!("{WORKFLOWS}/{}", step["lastWorkflow"].as_str().unwrap_or_default());
+        let below = api.get(&path).await?;
+        let why = "the workflow has spent its budget: $0.00003 of $0.00002";
+        assert_eq!(
+            (&step["state"], &below["status"]["message"]),
+            (&json!("STEP_STATE_FAILED"), &json!(why)),
+            "{name}"
+        );
+    }
+
+    let inner = json!({ "spec": { "steps": [{ "name": "a", "task": echoes("x") }] } });
+    let refused = [
+        (json!({ "task": echoes("x"), "budgetMicroUsd": "1" }), "a task has limits.budgetMicroUsd"),
+        (json!({ "workflow": inner, "budgetMicroUsd": "-1" }), "must not be negative"),
+    ];
+    refuses_steps(&api, refused).await
 }
