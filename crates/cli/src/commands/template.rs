@@ -189,6 +189,7 @@ fn list(context: &Context, templates: &[WorkflowTemplate]) -> anyhow::Result<Exi
     }
     if table.is_empty() {
         context.reporter.line("no templates");
+        context.reporter.hint("`rota template list --shipped` lists those that come with the program");
     }
     context.out.table(&table)?;
     Ok(Exit::Ok)

@@ -112,6 +112,15 @@ impl Team {
 }
 
 #[tokio::test]
+async fn impossible_name_is_refused_before_planning() -> Result<()> {
+    let team = team().await?;
+    let planned = team.plan(&["--name", "Not a name", "--yes"], &work(&good(), &good())).await;
+    planned.failed(2, &["workflow.alias"]);
+    assert!(team.asked().await?.is_empty() && team.workflows().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn good_plan_runs_as_a_workflow() -> Result<()> {
     let team = team().await?;
     let work = work(&good(), &json!("fail"));

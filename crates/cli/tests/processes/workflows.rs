@@ -130,7 +130,12 @@ async fn several_agents_and_added_steps_by_commands() -> Result<()> {
     let step = "name: end\nneeds: [{step: go}]\ntask: {target: {agent: shell}, runtime: {command: {shell: echo ended}}}\n";
     std::fs::write(fixture.dir().join("step.yaml"), step)?;
     fixture.rota(&["workflow", "add-step", "wait", "-f", "step.yaml"]).await.success();
-    fixture.rota(&["workflow", "signal", "wait", "go"]).await.success();
+    fixture
+        .rota(&["workflow", "signal", "wait", "no"])
+        .await
+        .failed(1, &["waits for signal no", "workflow explain wait"]);
+    let sent = fixture.rota(&["workflow", "signal", "wait", "go", "-o", "json"]).await.json();
+    assert_eq!(sent["steps"], 1, "{sent}");
     let watched = fixture.rota(&["workflow", "watch", "wait"]).await.success();
     assert!(watched.contains("end") && watched.contains("workflow SUCCEEDED"), "{watched}");
     let late = fixture.rota(&["workflow", "add-step", "wait", "-f", "step.yaml"]).await;
@@ -272,6 +277,10 @@ async fn workflows_are_listed_by_what_they_have() -> Result<()> {
             listed.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
         assert_eq!(names, expected, "{filter:?}: {listed}");
     }
+    let newest = fixture.rota(&["workflow", "list", "--limit", "1"]).await;
+    assert!(newest.out.contains("fourth") && !newest.out.contains("third"), "{newest:?}");
+    assert!(newest.err.contains("only the newest 1 workflows"), "{newest:?}");
+    assert!(!fixture.rota(&["workflow", "list", "--limit", "4"]).await.err.contains("newest"));
     let shown = fixture.rota(&["workflow", "get", "first"]).await.success();
     assert!(shown.lines().any(|line| line.split_whitespace().eq(["Template", "deploy@1"])), "{shown}");
     fixture.rota(&["workflow", "list", "--state", "lost"]).await.failed(2, &["lost", "compensating"]);

@@ -80,6 +80,9 @@ impl Plan {
         }
         let workspace = self.workspace()?;
         let mut manager = Manager::new(context, &self, &work, workspace.clone()).await?;
+        // What does not depend on the plan, such as the alias, is refused before an agent works on it.
+        let any = Common { work: "plan", agent: &self.agent, workspace: None, budget: None };
+        self.create(context, &any.single(), true).await?;
         let mut common = Common { work: &work, agent: &self.agent, workspace, budget: None };
         let mut problems = Vec::new();
         let mut spec = None;

@@ -91,7 +91,9 @@ impl FromTemplate {
         let (reporter, mut seen) = (&context.reporter, Seen::default());
         let print = |message: &v1::WatchWorkflowResponse| {
             if !self.quiet {
-                seen.lines(message, reporter.colored()).iter().for_each(|line| reporter.line(line));
+                seen.lines(&made.name, message, reporter.colored())
+                    .iter()
+                    .for_each(|line| reporter.line(line));
             }
             Ok(())
         };

@@ -206,13 +206,19 @@ impl Workflow {
                     signal: signal.signal.clone(),
                     payload: Some(payload),
                 };
-                let steps = client.signal_workflow(request).await?.steps;
-                if steps == 0 {
-                    let text =
-                        format!("no step of {} waits for signal {}", signal.named.workflow, signal.signal);
-                    return Err(Failure::new(Exit::Failed, text).into());
+                let received = client.signal_workflow(request).await?;
+                let (workflow, name) = (&signal.named.workflow, &signal.signal);
+                if received.steps == 0 {
+                    let text = format!("no step of {workflow} waits for signal {name}");
+                    let hint = format!("see what its steps wait for: rota workflow explain {workflow}");
+                    return Err(Failure::new(Exit::Failed, text).hint(hint).into());
                 }
-                context.reporter.line(&format!("signal {} received by {steps} steps", signal.signal));
+                if !context.out.is_human() {
+                    context.out.value(&received)?;
+                    return Ok(Exit::Ok);
+                }
+                let steps = if received.steps == 1 { "step" } else { "steps" };
+                context.reporter.line(&format!("signal {name} received by {} {steps}", received.steps));
                 Ok(Exit::Ok)
             }
             What::AddStep(add) => {
@@ -275,7 +281,11 @@ impl Decide {
             decision: decision.into(),
             comment: self.comment,
         };
-        context.client.decide_step(request).await?;
+        let decided = context.client.decide_step(request).await?;
+        if !context.out.is_human() {
+            context.out.value(&decided)?;
+            return Ok(Exit::Ok);
+        }
         let what = if decision == v1::StepDecision::Approve { "approved" } else { "rejected" };
         context.reporter.line(&format!("step {} {what}", self.step));
         Ok(Exit::Ok)

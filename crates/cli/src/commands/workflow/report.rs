@@ -167,7 +167,10 @@ impl Report {
             }
             all => all.join(", "),
         };
-        line("Critical path", &format!("{}: {path}", self.critical_time))?;
+        // Nothing has started yet.
+        if !path.is_empty() {
+            line("Critical path", &format!("{}: {path}", self.critical_time))?;
+        }
         let spent = [money(self.cost_micro_usd), count(self.tokens, "token")];
         line("Cost", spent.join(" ").trim())?;
         if self.budget_micro_usd > 0 {

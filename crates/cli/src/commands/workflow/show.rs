@@ -1,7 +1,7 @@
 //! Tables and texts about workflows.
 
 use clap::Args;
-use rota_proto::num::whole;
+use rota_proto::num::{to_i32, whole};
 use rota_proto::{names, v1};
 
 use crate::commands::pairs::{self, Pair};
@@ -29,9 +29,9 @@ pub(super) struct List {
     /// Only those that are steps of this workflow
     #[arg(long, value_name = "WORKFLOW", default_value = "", hide_default_value = true)]
     parent: String,
-    /// Largest number of workflows, at most 1000
-    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
-    limit: i32,
+    /// Largest number of workflows that are listed
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
 }
 
 const STATE: &str = "WORKFLOW_STATE_";
@@ -56,9 +56,8 @@ impl List {
                 Box::pin(context.client.get_workflow(v1::GetWorkflowRequest { name })).await?.uid
             }
         };
-        let request = v1::ListWorkflowsRequest {
+        let mut request = v1::ListWorkflowsRequest {
             parent: context.parent(self.all_namespaces),
-            page_size: self.limit,
             filter: Some(v1::WorkflowFilter {
                 states: self.state.iter().map(|state| (*state).into()).collect(),
                 labels: pairs::map(&self.label),
@@ -69,7 +68,21 @@ impl List {
             }),
             ..v1::ListWorkflowsRequest::default()
         };
-        let workflows = context.client.list_workflows(request).await?.workflows;
+        let (mut workflows, limit) = (Vec::new(), self.limit as usize);
+        let has_more = loop {
+            // The server bounds the bytes of a page, and so their number.
+            request.page_size = to_i32(limit - workflows.len());
+            let page = context.client.list_workflows(request.clone()).await?;
+            workflows.extend(page.workflows);
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() || workflows.len() >= limit {
+                break !request.page_token.is_empty();
+            }
+        };
+        if has_more {
+            let text = format!("only the newest {limit} workflows are listed; raise --limit for more");
+            context.reporter.note("note", &text);
+        }
         if !context.out.is_human() {
             context.out.list("workflows", &workflows)?;
             return Ok(Exit::Ok);

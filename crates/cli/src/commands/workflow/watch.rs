@@ -78,14 +78,26 @@ pub(in crate::commands) fn exit(workflow: &v1::Workflow) -> Option<Exit> {
 pub(super) struct Seen(HashMap<i32, [i32; 4]>);
 
 impl Seen {
-    /// Returns the lines of the steps that have changed.
-    pub(super) fn lines(&mut self, message: &v1::WatchWorkflowResponse, colored: bool) -> Vec<String> {
+    /// Returns the lines of the steps of a workflow that have changed.
+    pub(super) fn lines(
+        &mut self,
+        name: &str,
+        message: &v1::WatchWorkflowResponse,
+        colored: bool,
+    ) -> Vec<String> {
         let mut lines = Vec::new();
         for step in &message.steps {
             let ended = step.tasks_succeeded + step.tasks_failed;
             let now = [step.state, step.round, ended, step.compensation];
             if self.0.insert(step.index, now) != Some(now) && step.state() != v1::StepState::Waiting {
                 lines.push(show::step_line(step, colored));
+                if step.kind() == v1::StepKind::Approval && step.state() == v1::StepState::Running {
+                    let (workflow, step) = (names::last(name), &step.name);
+                    lines.push(format!(
+                        "{:24} decide: rota workflow approve {workflow} --step {step}, or reject",
+                        ""
+                    ));
+                }
             }
         }
         lines
@@ -99,7 +111,7 @@ pub(in crate::commands) async fn follow(context: &Context, name: &str) -> anyhow
         if !out.is_human() {
             return out.value(message);
         }
-        seen.lines(message, out.colored()).iter().try_for_each(|line| out.line(line))?;
+        seen.lines(name, message, out.colored()).iter().try_for_each(|line| out.line(line))?;
         Ok(())
     };
     let Some(ended) = to_end_or_interrupt(context, name, print).await? else { return Ok(Exit::Interrupted) };
@@ -108,6 +120,16 @@ pub(in crate::commands) async fn follow(context: &Context, name: &str) -> anyhow
         let (state, paint) = show::state(&status);
         let state = paint.around(&state, out.colored());
         out.line(&format!("workflow {state}{}", reason(&status)))?;
+        let workflow = names::last(name);
+        match status.state() {
+            v1::WorkflowState::Failed => context.reporter.hint(&format!(
+                "see `rota workflow explain {workflow}`; `rota workflow rerun {workflow} --failed` keeps what has succeeded"
+            )),
+            v1::WorkflowState::CompensationFailed => {
+                context.reporter.hint(&format!("see `rota workflow explain {workflow}` and `rota workflow resolve`"));
+            }
+            _ => {}
+        }
     }
     Ok(exit(&ended).unwrap_or(Exit::Failed))
 }
@@ -117,5 +139,30 @@ pub(super) fn reason(status: &v1::WorkflowStatus) -> String {
         String::new()
     } else {
         format!(": {}", crate::output::clean(&status.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_comes_once_with_its_answer() {
+        let step = v1::StepStatus {
+            name: "ask".to_owned(),
+            state: v1::StepState::Running.into(),
+            kind: v1::StepKind::Approval.into(),
+            prompt: "Go?".to_owned(),
+            ..Default::default()
+        };
+        let message = v1::WatchWorkflowResponse { workflow: None, steps: vec![step] };
+        let mut seen = Seen::default();
+        let lines = seen.lines("namespaces/default/workflows/deploy", &message, false);
+        assert!(lines[0].contains("RUNNING") && lines[0].ends_with("Go?"), "{lines:?}");
+        assert!(
+            lines[1].ends_with("decide: rota workflow approve deploy --step ask, or reject"),
+            "{lines:?}"
+        );
+        assert!(seen.lines("namespaces/default/workflows/deploy", &message, false).is_empty());
     }
 }
