@@ -115,7 +115,7 @@ impl Team {
 async fn impossible_name_is_refused_before_planning() -> Result<()> {
     let team = team().await?;
     let planned = team.plan(&["--name", "Not a name", "--yes"], &work(&good(), &good())).await;
-    planned.failed(2, &["workflow.alias"]);
+    planned.failed(1, &["workflow.alias"]);
     assert!(team.asked().await?.is_empty() && team.workflows().await?.is_empty());
     Ok(())
 }
