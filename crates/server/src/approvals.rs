@@ -90,7 +90,6 @@ impl Approvals {
         limit: usize,
     ) -> Vec<StepKey> {
         self.is_read.wait().await;
-        let first = |key: &StepKey| of.is_none_or(|workflow| workflow <= key.0);
         let last = of.map_or(Bound::Unbounded, |workflow| Bound::Included((workflow, u32::MAX)));
         let end = match (before, of) {
             (Some(before), Some(workflow)) if before.0 > workflow => last,
@@ -98,14 +97,8 @@ impl Approvals {
             (None, _) => last,
         };
         let known = self.known.lock();
-        known
-            .waiting
-            .range((Bound::Unbounded, end))
-            .rev()
-            .take_while(|key| first(key))
-            .take(limit)
-            .copied()
-            .collect()
+        let waiting = known.waiting.range((Bound::Unbounded, end)).rev();
+        waiting.take_while(|(workflow, _)| of.is_none_or(|of| of <= *workflow)).take(limit).copied().collect()
     }
 
     /// Reads the steps of the store, once.

@@ -98,6 +98,15 @@ fn unusable(error: &ValidationError<'_>) -> String {
 
 /// Checks a value, up to the first part that does not fit.
 pub(crate) fn check(schema: &Schema, value: &Value) -> Result<(), (String, String)> {
+    check_besides(schema, value, |_| false)
+}
+
+/// Checks a value as [`check`] does, besides those parts of it that need not fit.
+pub(crate) fn check_besides(
+    schema: &Schema,
+    value: &Value,
+    need_not: impl Fn(&Value) -> bool,
+) -> Result<(), (String, String)> {
     let whole = |why: String| Err((String::new(), why));
     if schema.patterns > 0 && texts(value).saturating_mul(schema.patterns) > MAX_MATCHED {
         return whole(format!("has too much text for the {} patterns of its schema", schema.patterns));
@@ -106,18 +115,26 @@ pub(crate) fn check(schema: &Schema, value: &Value) -> Result<(), (String, Strin
     if work > MAX_WORK {
         return whole(format!("has too many values for the {} parts of its schema", schema.parts));
     }
+    let is_large = work > MAX_SMALL_WORK;
+    let place = |error: &ValidationError<'_>| error.instance_path().to_string();
+    let counts = |error: &ValidationError<'_>| !value.pointer(&place(error)).is_some_and(&need_not);
     let validate = || {
-        if schema.has_choices && work > MAX_SMALL_WORK {
+        if schema.has_choices && is_large {
             return match schema.validator.is_valid(value) {
                 true => Ok(()),
                 false => whole("does not fit, and has too many values to list where".to_owned()),
             };
         }
-        schema.validator.validate(value).map_err(|error| {
-            (error.instance_path().to_string(), error.to_string().chars().take(MAX_CAUSE).collect())
-        })
+        let wrong = match schema.validator.validate(value) {
+            Ok(()) => None,
+            Err(first) if counts(&first) => Some(first),
+            Err(_) if is_large => None,
+            Err(_) => schema.validator.iter_errors(value).find(|error| counts(error)),
+        };
+        wrong
+            .map_or(Ok(()), |error| Err((place(&error), error.to_string().chars().take(MAX_CAUSE).collect())))
     };
-    if schema.patterns > 0 || work > MAX_SMALL_WORK { blocking(&PLACES, validate) } else { validate() }
+    if schema.patterns > 0 || is_large { blocking(&PLACES, validate) } else { validate() }
 }
 
 /// Does what may take long, once there is a place, while other threads run the tasks of this one.

@@ -27,7 +27,8 @@ async fn twelve_workflows_of_a_template_run_at_a_time() -> Result<()> {
             ],
             "outputs": { "text": "${{ steps.each.results.map(r, r.text).join(' ') }}" },
         });
-        template(&api, "deploy", json!([{ "name": "image" }]), deploy).await?;
+        template(&api, "deploy", json!([{ "name": "image", "schema": { "type": "string" } }]), deploy)
+            .await?;
         let alias = |number: usize| format!("deploy-{number}");
         for number in 0..COUNT {
             let workflow = v1::Workflow { alias: alias(number), ..Default::default() };
