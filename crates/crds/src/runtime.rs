@@ -45,7 +45,7 @@ pub struct CommandRuntime {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1048576))]
     pub stdin: Option<String>,
-    /// Exit codes that cause a retry.
+    /// Exit codes that are retried although they would not be by default (126 and 127).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 255), inner(range(min = 1, max = 255)))]
     pub retry_exit_codes: Vec<i32>,
