@@ -1,5 +1,7 @@
 //! Lists that are read to their end, page by page.
 
+use std::collections::BTreeMap;
+
 use rota_proto::v1;
 
 use crate::{Client, Error};
@@ -87,7 +89,16 @@ impl Client {
 
     /// Reads all pages of [`Client::list_agents`]. `namespaces/-` means all namespaces.
     pub async fn all_agents(&self, parent: &str) -> Result<Vec<v1::Agent>, Error> {
-        let request = v1::ListAgentsRequest { parent: parent.into(), ..Default::default() };
+        self.labelled_agents(parent, BTreeMap::new()).await
+    }
+
+    /// Reads all pages of [`Client::list_agents`]: the agents that have all of these labels.
+    pub async fn labelled_agents(
+        &self,
+        parent: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Vec<v1::Agent>, Error> {
+        let request = v1::ListAgentsRequest { parent: parent.into(), labels, ..Default::default() };
         all_pages!(self.list_agents, agents, request)
     }
 

@@ -1,5 +1,7 @@
 //! `rota agents`: short for `rota get agents`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use super::get;
@@ -17,6 +19,6 @@ pub struct Agents {
 
 impl Agents {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        get::agents(context, self.all_namespaces).await
+        get::agents(context, self.all_namespaces, BTreeMap::new()).await
     }
 }

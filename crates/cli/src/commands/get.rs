@@ -1,5 +1,6 @@
 //! `rota get`: lists resources, or shows single ones as the API returns them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use clap::builder::{PossibleValue, TypedValueParser};
@@ -8,6 +9,7 @@ use clap::{Arg, Args, Command, ValueEnum};
 use rota_proto::names;
 use rota_proto::v1::{GetAgentRequest, GetTaskRequest, ListTasksRequest, TaskState, Worker};
 
+use super::pairs;
 use super::task_filter::TaskFilterArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -25,7 +27,7 @@ Examples:
   rota get tasks --attention
   rota get tasks --failure overload,rate_limit --since 7d --min-attempts 3
   rota get tasks --ended-since 2026-01-01 --min-cost-usd 5
-  rota get agents
+  rota get agents --label team=web
   rota get workers --agent coder";
 
 /// List tasks, agents or workers, or show one
@@ -130,7 +132,9 @@ impl Get {
                 }
                 Ok(Exit::Ok)
             }
-            (Kind::Agents, None) => agents(context, self.all_namespaces).await,
+            (Kind::Agents, None) => {
+                agents(context, self.all_namespaces, pairs::map(&self.filter.label)).await
+            }
             (Kind::Agents, Some(given)) => {
                 let agent = context.client.get_agent(GetAgentRequest { name: context.agent(given)? }).await?;
                 match context.out.is_human() {
@@ -172,13 +176,17 @@ impl Get {
     }
 }
 
-pub async fn agents(context: &Context, all: bool) -> anyhow::Result<Exit> {
-    let agents = context.client.all_agents(&context.parent(all)).await?;
+/// Prints the agents that have all of these labels.
+pub async fn agents(context: &Context, all: bool, labels: BTreeMap<String, String>) -> anyhow::Result<Exit> {
+    let filtered = !labels.is_empty();
+    let agents = context.client.labelled_agents(&context.parent(all), labels).await?;
     if !context.out.is_human() {
         context.out.list("agents", &agents)?;
     } else if agents.is_empty() {
         context.reporter.line("no agents");
-        context.reporter.hint("create one with `rota apply -f agent.yaml`");
+        if !filtered {
+            context.reporter.hint("create one with `rota apply -f agent.yaml`");
+        }
     } else {
         context.out.table(&output::agents(&agents, all))?;
     }

@@ -18,7 +18,7 @@ pub struct TaskFilterArgs {
     /// Only tasks in these comma-separated states; may be repeated
     #[arg(long, value_name = "STATES", value_delimiter = ',', value_enum, ignore_case = true)]
     pub state: Vec<State>,
-    /// Only tasks with this label; may be repeated
+    /// Only tasks or agents with this label; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pairs::pair)]
     pub label: Vec<Pair>,
     /// Only tasks or workers of this agent

@@ -140,7 +140,10 @@ impl AgentService for Agents {
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
         let all = self.all(namespace.as_ref()).await.into_iter();
-        let all = all.filter(|(_, agent)| scope.contains_agent(&agent.labels)).collect();
+        let labelled = |agent: &v1::Agent| {
+            request.labels.iter().all(|(key, value)| agent.labels.get(key) == Some(value))
+        };
+        let all = all.filter(|(_, agent)| scope.contains_agent(&agent.labels) && labelled(agent)).collect();
         let (agents, next_page_token) = page(all, request.page_size, &request.page_token)?;
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
     }

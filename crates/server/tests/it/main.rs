@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod agent_budgets;
+mod agent_labels;
 mod agents;
 mod alerts;
 mod api;
