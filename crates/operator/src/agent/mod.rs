@@ -112,6 +112,7 @@ impl Parts {
         synced: Synced,
         shutdown: CancellationToken,
     ) -> Result<(), crate::Error> {
+        context.health.watch_agents(stores.clone());
         let finalize = finalize::run(context.clone(), stores.clone(), synced, self.deleted, shutdown.clone());
         let demand = demand::watch(context, self.demand, stores, triggers, shutdown);
         tokio::select! {
