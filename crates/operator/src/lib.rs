@@ -54,6 +54,8 @@ mod kind;
 mod lease;
 mod lease_record;
 mod lifetime;
+#[cfg(test)]
+mod limits;
 mod pods;
 mod run;
 mod schedule;
