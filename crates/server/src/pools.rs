@@ -19,18 +19,20 @@ pub(crate) struct Announced {
     pub(crate) isolated_task: Option<String>,
 }
 
-#[derive(Debug)]
-struct Revoked {
-    instance: String,
-    /// Whether its session has ended.
-    ended: bool,
+/// Whether a pod may be a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Announced,
+    /// No worker of the agent was announced since this process started.
+    Unknown,
+    /// Others were announced.
+    Revoked,
 }
 
 #[derive(Debug, Default)]
 struct Pool {
-    announced: HashMap<WorkerName, Announced>,
-    /// Processes that were announced before and are not any more, until the announcement after the one that has ended their sessions.
-    revoked: HashMap<WorkerName, Revoked>,
+    /// `None` before the first announcement.
+    announced: Option<HashMap<WorkerName, Announced>>,
     message: String,
     /// What is wrong with the workers of single tasks.
     isolated: HashMap<TaskId, String>,
@@ -41,49 +43,27 @@ struct Pool {
 pub(crate) struct Pools(RwLock<HashMap<Key, Pool>>);
 
 impl Pools {
-    /// Sets which workers may join, instead of those announced before. Returns those whose sessions are to end.
-    pub(crate) fn announce(&self, agent: Key, workers: HashMap<WorkerName, Announced>) -> Vec<WorkerName> {
-        let mut pools = self.0.write();
-        let Pool { announced, revoked, .. } = pools.entry(agent).or_default();
-        let before = std::mem::replace(announced, workers);
-        // Once more: another session may have opened while the last one ended.
-        let (mut ended, mut left): (HashMap<_, _>, HashMap<_, _>) =
-            std::mem::take(revoked).into_iter().partition(|(_, revoked)| revoked.ended);
-        left.extend(
-            before
-                .into_iter()
-                .map(|(worker, before)| (worker, Revoked { instance: before.instance, ended: false })),
-        );
-        let is_revoked_now = |worker: &WorkerName, revoked: &mut Revoked| {
-            announced.get(worker).is_none_or(|announced| announced.instance != revoked.instance)
-        };
-        ended.retain(is_revoked_now);
-        left.retain(is_revoked_now);
-        *revoked = left;
-        revoked.keys().chain(ended.keys()).cloned().collect()
+    /// Sets which workers may join, instead of those announced before.
+    pub(crate) fn announce(&self, agent: Key, workers: HashMap<WorkerName, Announced>) {
+        self.0.write().entry(agent).or_default().announced = Some(workers);
     }
 
-    /// Returns whether a process may not join any more, although its session may not have ended yet.
-    pub(crate) fn is_revoked(&self, agent: &Key, worker: &WorkerName, instance: &str) -> bool {
+    /// Returns whether a process may be a worker.
+    pub(crate) fn standing(&self, agent: &Key, worker: &WorkerName, instance: &str) -> Standing {
         let pools = self.0.read();
-        let revoked = pools.get(agent).and_then(|pool| pool.revoked.get(worker));
-        revoked.is_some_and(|revoked| revoked.instance == instance)
-    }
-
-    /// Notes that the session of a revoked worker has ended, or that it finishes its tasks first and may reconnect.
-    pub(crate) fn revoked_ended(&self, agent: &Key, worker: &WorkerName, drains: bool) {
-        let mut pools = self.0.write();
-        let Some(pool) = pools.get_mut(agent) else { return };
-        if drains {
-            pool.revoked.remove(worker);
-        } else if let Some(revoked) = pool.revoked.get_mut(worker) {
-            revoked.ended = true;
+        let Some(announced) = pools.get(agent).and_then(|pool| pool.announced.as_ref()) else {
+            return Standing::Unknown;
+        };
+        match announced.get(worker) {
+            Some(announced) if announced.instance == instance => Standing::Announced,
+            // A pod that reuses the name is not the one that was announced.
+            _ => Standing::Revoked,
         }
     }
 
     /// Returns as what a worker was announced.
     pub(crate) fn announced(&self, agent: &Key, worker: &WorkerName) -> Option<Announced> {
-        self.0.read().get(agent)?.announced.get(worker).cloned()
+        self.0.read().get(agent)?.announced.as_ref()?.get(worker).cloned()
     }
 
     /// Sets what is wrong with a pool, empty if nothing is, and with the workers of single tasks.

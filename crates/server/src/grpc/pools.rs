@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use rota_core::WorkerName;
 use rota_core::task::Loss;
 use rota_proto::v1;
 use rota_telemetry::redact;
@@ -10,7 +9,8 @@ use tonic::Status;
 
 use crate::agents::AgentRegistry;
 use crate::keys::AgentKey;
-use crate::pools::Announced;
+use crate::pools::{Announced, Standing};
+use crate::scheduler::WorkerEntry;
 use crate::sessions::{self, SessionDeps};
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, names};
@@ -48,36 +48,27 @@ pub(super) async fn announce(
             return Err(invalid(format!("workers[{index}].worker"), "is named twice"));
         }
     }
-    let revoked = agents.pools().announce(agent.clone(), workers);
-    end_sessions(deps, agents, &agent, revoked).await
+    agents.pools().announce(agent.clone(), workers);
+    end_sessions(deps, agents, &agent).await
 }
 
-/// Ends the sessions of workers that were announced and are not any more: their pods do not exist any more, whatever still runs with their tokens.
-/// Those that drain, such as workers of pods whose record was lost, finish their tasks.
-async fn end_sessions(
-    deps: &SessionDeps,
-    agents: &AgentRegistry,
-    agent: &AgentKey,
-    revoked: Vec<WorkerName>,
-) -> Result<(), Status> {
-    for worker in revoked {
-        let key = (agent.0.clone(), worker);
-        let announced = agents.pools().announced(agent, &key.1);
-        let ended = deps.scheduler.update_any(&key, |entry| {
-            let is_announced = announced.is_some_and(|announced| announced.instance == entry.instance);
-            let ends = entry.profile.agent == agent.1 && !entry.draining && !is_announced;
-            ends.then(|| (entry.worker_ref(), entry.session.take()))
-        });
-        if let Some((worker, session)) = ended.flatten() {
-            if let Some(session) = session {
-                session.close();
-            }
-            // After an error, the next announcement ends it.
-            sessions::expire_session(deps, &key, worker, Loss::Unclear, "the worker's pod was deleted")
-                .await?;
+/// Ends the sessions of pods that are not announced, whether they were announced before or came back after a restart: they do not exist any
+/// more, whatever still runs with their tokens. Those that drain, such as workers of pods whose record was lost, finish their tasks.
+async fn end_sessions(deps: &SessionDeps, agents: &AgentRegistry, agent: &AgentKey) -> Result<(), Status> {
+    let is_revoked = |entry: &WorkerEntry| {
+        let standing = |pod: &String| agents.pools().standing(agent, &entry.profile.worker, pod);
+        !entry.draining && entry.pod.as_ref().map(standing) == Some(Standing::Revoked)
+    };
+    for key in deps.scheduler.workers_of(agent, is_revoked) {
+        let ended = deps
+            .scheduler
+            .update_any(&key, |entry| is_revoked(entry).then(|| (entry.worker_ref(), entry.session.take())));
+        let Some((worker, session)) = ended.flatten() else { continue };
+        if let Some(session) = session {
+            session.close();
         }
-        let drains = deps.scheduler.inspect(&key, |entry| entry.draining) == Some(true);
-        agents.pools().revoked_ended(agent, &key.1, drains);
+        // After an error, the next announcement ends it.
+        sessions::expire_session(deps, &key, worker, Loss::Unclear, "the worker's pod was deleted").await?;
     }
     Ok(())
 }

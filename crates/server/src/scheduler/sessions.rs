@@ -89,6 +89,17 @@ impl Scheduler {
         self.state().workers.get(key).filter(|entry| entry.epoch == session.epoch).map(read)
     }
 
+    /// Returns the workers of an agent that meet a condition.
+    pub(crate) fn workers_of(
+        &self,
+        agent: &AgentKey,
+        condition: impl Fn(&WorkerEntry) -> bool,
+    ) -> Vec<WorkerKey> {
+        let state = self.state();
+        let keys = state.credentials.workers_of(agent).map(|worker| (agent.0.clone(), worker.clone()));
+        keys.filter(|key| state.workers.get(key).is_some_and(&condition)).collect()
+    }
+
     /// Returns the agent of a worker.
     pub(crate) fn agent_of(&self, namespace: &Namespace, worker: &WorkerName) -> Option<AgentName> {
         self.inspect(&(namespace.clone(), worker.clone()), |entry| entry.profile.agent.clone())

@@ -128,6 +128,8 @@ pub(crate) struct WorkerEntry {
     pub(crate) own_capabilities: BTreeSet<String>,
     pub(crate) epoch: Epoch,
     pub(crate) instance: String,
+    /// UID of its pod, if its token is of one.
+    pub(crate) pod: Option<String>,
     pub(crate) slot_count: usize,
     /// `None` while no session is up.
     pub(crate) session: Option<SessionHandle>,
@@ -168,6 +170,7 @@ impl WorkerEntry {
             own_capabilities: BTreeSet::new(),
             epoch,
             instance,
+            pod: None,
             slot_count: 0,
             session: None,
             draining: false,

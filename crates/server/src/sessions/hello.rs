@@ -70,7 +70,7 @@ pub(super) async fn open(
     };
     let key: WorkerKey = (namespace.clone(), worker.clone());
     if let Some(identity) = identity {
-        identity::check(deps, identity, &key, &agent)?;
+        identity::check(deps, identity, &key, &agent, hello.draining)?;
         identity::narrow(deps, identity, &key, &mut hello)?;
     }
     let hashes = || deps.dispatcher.sealer.credential_key(&key.0);
@@ -131,6 +131,7 @@ pub(super) async fn open(
         };
         entry.resume(attempt.id, attempt.fence, state);
     }
+    entry.pod = identity.and_then(Identity::pod).map(str::to_owned);
     entry.credential = credential;
     (entry.fetches_results, entry.delivers) = (hello.protocol_version >= 2, hello.delivers);
     (entry.own_capabilities, entry.slot_count, entry.draining) = (own, slots, hello.draining);
@@ -162,10 +163,11 @@ pub(super) async fn open(
     }
     let opened = Opened { key, worker: WorkerRef { worker, epoch }, instance: hello.instance };
     // Its pod may have been revoked while the store opened the session.
-    if !hello.draining && deps.agents.pools().is_revoked(&agent, &opened.key.1, &opened.instance) {
+    if let Some(identity) = identity
+        && let Err(status) = identity::check(deps, identity, &opened.key, &agent.1, hello.draining)
+    {
         close(deps, &opened);
-        let text = format!("worker {} is not announced any more", opened.key.1);
-        return Err(error(reasons::WORKER_NOT_ANNOUNCED, text));
+        return Err(status);
     }
     for attempt in resumed.iter().filter(|attempt| attempt.live.is_none()) {
         deps.dispatcher.release_slot_after(

@@ -9,21 +9,24 @@ use tonic::Status;
 
 use super::deps::SessionDeps;
 use crate::keys::WorkerKey;
+use crate::pools::Standing;
 use crate::scheduler::WorkerEntry;
 use crate::trust::identity::{Holder, Identity};
 use crate::trust::oidc::Pod;
 use crate::trust::worker_token::WorkerGrant;
 use crate::wire::status::error;
 
-/// Checks that the holder of a token may be this worker of this agent.
+/// Checks that the holder of a token may be this worker of this agent. `draining` is what a Hello says; a drain that was requested counts
+/// as well.
 pub(super) fn check(
     deps: &SessionDeps,
     identity: &Identity,
     key: &WorkerKey,
     agent: &AgentName,
+    draining: bool,
 ) -> Result<(), Status> {
     match &identity.holder {
-        Holder::Pod(pod) => check_pod(deps, pod, key, agent),
+        Holder::Pod(pod) => check_pod(deps, pod, key, agent, draining),
         Holder::Grant(grant) => check_grant(grant, key, agent),
     }
 }
@@ -98,7 +101,13 @@ fn check_grant(
     Err(error("WORKER_NAME_MISMATCH", text))
 }
 
-fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) -> Result<(), Status> {
+fn check_pod(
+    deps: &SessionDeps,
+    pod: &Pod,
+    key: &WorkerKey,
+    agent: &AgentName,
+    draining: bool,
+) -> Result<(), Status> {
     let (namespace, worker) = key;
     if pod.namespace != namespace.as_str() || pod.name != worker.as_str() {
         let text = format!(
@@ -108,15 +117,17 @@ fn check_pod(deps: &SessionDeps, pod: &Pod, key: &WorkerKey, agent: &AgentName) 
         return Err(error("WORKER_NAME_MISMATCH", text));
     }
     let agent_key = (namespace.clone(), agent.clone());
-    let admitted = match deps.agents.pools().announced(&agent_key, worker) {
-        // A pod that reuses the name is not the one that was announced.
-        Some(announced) => announced.instance == pod.uid,
-        // A worker whose last session has not expired is admitted: a restarted control plane has no announcements yet. Its
-        // process is named by the pod's UID, since another pod could have the name by now.
-        None => {
-            let is_its = |entry: &WorkerEntry| entry.profile.agent == *agent && entry.instance == pod.uid;
-            !deps.agents.pools().is_revoked(&agent_key, worker, &pod.uid)
-                && deps.scheduler.inspect(key, is_its) == Some(true)
+    // The process is named by the pod's UID, since another pod could have the name by now.
+    let is_its = |entry: &WorkerEntry| entry.profile.agent == *agent && entry.instance == pod.uid;
+    let admitted = match deps.agents.pools().standing(&agent_key, worker, &pod.uid) {
+        Standing::Announced => true,
+        // A restarted control plane has no announcements yet, and must not turn away workers whose sessions have not expired. The
+        // first announcement ends the sessions of those that it does not name.
+        Standing::Unknown => deps.scheduler.inspect(key, is_its) == Some(true),
+        // One that drains finishes its tasks, and gets no others.
+        Standing::Revoked => {
+            let may_finish = |entry: &WorkerEntry| is_its(entry) && (draining || entry.draining);
+            deps.scheduler.inspect(key, may_finish) == Some(true)
         }
     };
     if admitted {

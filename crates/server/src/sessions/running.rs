@@ -52,7 +52,7 @@ pub(super) async fn task(
             .agent
             .clone()
             .or_else(|| deps.scheduler.inspect(&key, |entry| entry.profile.agent.clone()));
-        identity::check(deps, holder, &key, &agent.ok_or_else(absent)?)?;
+        identity::check(deps, holder, &key, &agent.ok_or_else(absent)?, false)?;
     }
     Ok(task)
 }

@@ -34,6 +34,14 @@ impl Identity {
             Holder::Grant(grant) => grant.namespace.as_str(),
         }
     }
+
+    /// Returns the UID of the worker's pod, if the token is of one.
+    pub(crate) fn pod(&self) -> Option<&str> {
+        match &self.holder {
+            Holder::Pod(pod) => Some(&pod.uid),
+            Holder::Grant(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Holder {

@@ -2,14 +2,19 @@
 
 use anyhow::Result;
 use jsonwebtoken::Algorithm;
-use rota_proto::v1;
+use rota_proto::v1::{self, TaskState};
 use rota_proto::worker::v1::Hello;
 use rota_testkit::raw::{self, RawWorker};
-use rota_testkit::{Backend, tasks};
+use rota_testkit::{Backend, Cluster, tasks};
 
 use super::issuer::{Issuer, Key, OPERATOR};
 use super::oidc::{ECHO, announce, bearer, start_cluster};
 use super::scope::agent_of_cluster;
+
+/// Returns why a Hello was refused.
+fn reason(error: &anyhow::Error) -> Option<String> {
+    error.downcast_ref::<tonic::Status>().and_then(rota_testkit::client::reason)
+}
 
 #[tokio::test]
 async fn sessions_of_revoked_pods_end() -> Result<()> {
@@ -27,7 +32,9 @@ async fn sessions_of_revoked_pods_end() -> Result<()> {
     let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
     let assign = old.take().await?;
     assert_eq!(assign.task_id, task.uid);
-    let (_kept, _draining) = (join("kept", "uid-2").await?, join("draining", "uid-3").await?);
+    // An attempt counts once it has started.
+    tasks::until_state(cluster.client(), &task.name, TaskState::Running).await?;
+    let (mut kept, _draining) = (join("kept", "uid-2").await?, join("draining", "uid-3").await?);
     let (name, worker) = (ECHO.to_owned(), "draining".to_owned());
     cluster.client().drain_agent(v1::DrainAgentRequest { name, worker, ..Default::default() }).await?;
 
@@ -41,17 +48,53 @@ async fn sessions_of_revoked_pods_end() -> Result<()> {
         Ok(left == ["namespaces/default/workers/draining", "namespaces/default/workers/kept"])
     })
     .await?;
-    let refused = join("old", "uid-1").await.unwrap_err();
-    let refused = refused.downcast_ref::<tonic::Status>().and_then(rota_testkit::client::reason);
-    assert_eq!(refused.as_deref(), Some("WORKER_NOT_ANNOUNCED"));
+    assert_eq!(reason(&join("old", "uid-1").await.unwrap_err()).as_deref(), Some("WORKER_NOT_ANNOUNCED"));
     // Its task is free for the others.
-    tasks::eventually("the task's next attempt", async || {
-        let status = tasks::get(cluster.client(), &task.name).await?.status.unwrap_or_default();
-        Ok(status.worker.ends_with("kept") && status.attempt >= 2)
-    })
-    .await?;
+    let next = kept.take().await?;
+    assert_eq!((next.task_id, next.attempt), (task.uid, 2));
     // Announced again, it may join.
     announce(&operator, ECHO, &[("kept", "uid-2"), ("old", "uid-1")]).await?;
     join("old", "uid-1").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn first_announcement_after_restart_ends_sessions() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let mut cluster = start_cluster(Backend::Sqlite, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    agent_of_cluster(&operator, "echo").await?;
+    let join = async |cluster: &Cluster, name: &str, uid: &str, draining: bool| {
+        let client = bearer(cluster, &key.sign(&issuer.pod("default", name, uid))?)?;
+        let hello = Hello { instance: uid.to_owned(), draining, ..raw::hello("echo", name, 1) };
+        RawWorker::join(&client, hello).await
+    };
+    let pods = [("kept", "uid-1"), ("gone", "uid-2"), ("away", "uid-3"), ("draining", "uid-4")];
+    announce(&operator, ECHO, &pods).await?;
+    let mut before = Vec::new();
+    for (name, uid) in pods {
+        before.push(join(&cluster, name, uid, false).await?);
+    }
+    cluster.kill().await;
+    cluster.restart().await?;
+
+    // Before the operator announces anything, the workers of stored sessions come back.
+    let _kept = join(&cluster, "kept", "uid-1", false).await?;
+    let mut back = join(&cluster, "gone", "uid-2", false).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    announce(&operator, ECHO, &[("kept", "uid-1")]).await?;
+    back.session.end_status().await;
+    for (name, uid) in [("gone", "uid-2"), ("away", "uid-3")] {
+        let refused = join(&cluster, name, uid, false).await.unwrap_err();
+        assert_eq!(reason(&refused).as_deref(), Some("WORKER_NOT_ANNOUNCED"), "{name}");
+    }
+    // One that drains finishes its tasks, and gets no others.
+    let _draining = join(&cluster, "draining", "uid-4", true).await?;
+    let workers = tasks::workers(cluster.client()).await?;
+    let mut connected: Vec<_> =
+        workers.iter().filter(|worker| worker.connected).map(|worker| worker.name.as_str()).collect();
+    connected.sort_unstable();
+    assert_eq!(connected, ["namespaces/default/workers/draining", "namespaces/default/workers/kept"]);
     Ok(())
 }
