@@ -193,7 +193,7 @@ impl Health {
     }
 }
 
-/// Whether an agent's status says that it is ready. One that cannot be read is not.
+/// Whether an agent is ready by its status. One that cannot be read is not.
 fn is_ready(agent: &Guarded<Agent>) -> bool {
     let status = agent.0.as_ref().ok().and_then(|agent| agent.status.as_ref());
     let mut conditions = status.into_iter().flat_map(|status| &status.conditions);

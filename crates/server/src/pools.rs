@@ -25,7 +25,7 @@ pub(crate) enum Standing {
     Announced,
     /// No worker of the agent was announced since this process started.
     Unknown,
-    /// Others were announced.
+    /// It is not among the workers that were announced last.
     Revoked,
 }
 

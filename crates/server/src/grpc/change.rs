@@ -1,5 +1,7 @@
 //! `ChangeTasks`: one action on all tasks that match a filter, some per call. Decides nothing that the call for one task does not.
 
+mod retries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -22,8 +24,6 @@ use crate::wire::status::{error, invalid, refused, store};
 const CALL_TIME: Duration = Duration::from_secs(2);
 /// Tasks that one commit changes: few, so that other commands hardly wait.
 const MAX_CHANGED: i32 = 100;
-/// Bytes of the specifications that one commit copies, and of one more.
-const MAX_COPIED: usize = 4 << 20;
 /// Different reasons of failures that a response has.
 const MAX_ERRORS: usize = 10;
 /// Length of a key, which the id of each task is added to.
@@ -188,34 +188,6 @@ impl<'a> Change<'a> {
         let reply = || replies.next().ok_or_else(no_reply)?.map(drop).map_err(refused);
         results.extend(std::iter::repeat_with(reply).take(count));
         Ok(results)
-    }
-
-    async fn retry(&self, found: &[Task], key: &str) -> Result<Vec<Result<(), Status>>, Status> {
-        let creator = self.tasks.creator.of_batch();
-        let (mut found, mut results) = (found.iter(), Vec::new());
-        loop {
-            let (mut prepared, mut bytes) = (Vec::new(), 0);
-            for old in found.by_ref() {
-                let trace = task::Trace { span_id: rand::random(), ..self.trace.clone() };
-                let idempotency_key = format!("{key}-{}", old.id);
-                let request = v1::RetryTaskRequest { idempotency_key, ..Default::default() };
-                match self.tasks.prepare_copy(&creator, old, request, trace, self.scope).await {
-                    Ok(ready) => {
-                        bytes += ready.command.payload.len();
-                        prepared.push(ready);
-                    }
-                    Err(status) => results.push(Err(status)),
-                }
-                if bytes >= MAX_COPIED {
-                    break;
-                }
-            }
-            if prepared.is_empty() {
-                return Ok(results);
-            }
-            let answers = self.tasks.creator.commit(prepared).await?;
-            results.extend(answers.into_iter().map(|answer| answer.map(drop)));
-        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Copies of ended tasks: what a retry takes over, and which tasks the copy waits for.
 
-use rota_core::TaskId;
+use std::collections::HashMap;
+
 use rota_core::task::{self, State};
+use rota_core::{Namespace, TaskId};
 use rota_proto::labels::{CLUSTER, REPLAYED};
 use rota_proto::v1;
 use tonic::Status;
@@ -13,9 +15,14 @@ use crate::wire::status::invalid;
 
 /// Copies of copies that are followed back to the task that they repeat.
 const MAX_COPIES: usize = 100;
+/// Copies that are followed for all dependencies of one task together.
+const MAX_READS: usize = 1000;
+
+/// Copies that were made already, by the tasks that they repeat.
+pub(super) type Copies = HashMap<(Namespace, TaskId), TaskId>;
 
 impl Tasks {
-    /// Prepares a copy of an ended task.
+    /// Prepares a copy of an ended task. `copies` are those that belong to the same change.
     pub(super) async fn prepare_copy(
         &self,
         creator: &Creator,
@@ -23,6 +30,7 @@ impl Tasks {
         request: v1::RetryTaskRequest,
         trace: task::Trace,
         scope: Scope,
+        copies: &Copies,
     ) -> Result<Prepared, Status> {
         let mut again = self.whole(old).await?;
         again.desired_state = v1::DesiredState::Run.into();
@@ -39,7 +47,7 @@ impl Tasks {
                 return Err(invalid("secrets", why));
             }
             spec.secrets = request.secrets;
-            in_vain = self.follow_dependencies(old, spec).await.err();
+            in_vain = self.follow_dependencies(old, spec, copies).await.err();
         }
         let create = v1::CreateTaskRequest {
             task: Some(again),
@@ -62,7 +70,13 @@ impl Tasks {
     }
 
     /// Replaces dependencies by id that did not succeed by their newest copies. Fails if the task would fail again because of one.
-    async fn follow_dependencies(&self, old: &task::Task, spec: &mut v1::TaskSpec) -> Result<(), Status> {
+    async fn follow_dependencies(
+        &self,
+        old: &task::Task,
+        spec: &mut v1::TaskSpec,
+        copies: &Copies,
+    ) -> Result<(), Status> {
+        let mut reads = MAX_READS;
         let mut ref_from = spec.workspace.as_mut().and_then(|workspace| workspace.git.as_mut());
         for (index, dependency) in spec.depends_on.iter_mut().enumerate() {
             let Ok(id) = dependency.task.parse::<TaskId>() else { continue };
@@ -70,9 +84,12 @@ impl Tasks {
             if !before.state.is_final() || before.state == State::Succeeded {
                 continue;
             }
-            let copy = self.newest_copy(&before).await?;
-            if let Some(copy) = copy.filter(|copy| !copy.state.is_final() || copy.state == State::Succeeded) {
-                let copy = copy.id.to_string();
+            let copy = match copies.get(&(old.namespace.clone(), id)) {
+                Some(copy) => Some(*copy),
+                None => self.newest_copy(&before, &mut reads).await?,
+            };
+            if let Some(copy) = copy {
+                let copy = copy.to_string();
                 if let Some(git) = ref_from.as_mut().filter(|git| git.ref_from == dependency.task) {
                     git.ref_from.clone_from(&copy);
                 }
@@ -92,18 +109,33 @@ impl Tasks {
         Ok(())
     }
 
-    /// Returns the newest task of an alias, if it repeats this one, or a copy of it.
-    async fn newest_copy(&self, of: &task::Task) -> Result<Option<task::Task>, Status> {
+    /// Returns the newest task of an alias, if it repeats this one, or a copy of it, and has succeeded or may. Takes the tasks that it reads
+    /// from `reads`.
+    async fn newest_copy(&self, of: &task::Task, reads: &mut usize) -> Result<Option<TaskId>, Status> {
         let Some(alias) = of.alias.clone() else { return Ok(None) };
         let newest = self.store.task(&of.namespace, TaskName::Alias(alias)).await?;
         let mut earlier = newest.retry_of;
         for _ in 0..MAX_COPIES {
             match earlier {
-                Some(id) if id == of.id => return Ok(Some(newest)),
-                Some(id) => earlier = self.store.record(&of.namespace, id).await?.and_then(|it| it.retry_of),
+                Some(id) if id == of.id => {
+                    let may_succeed = !newest.state.is_final() || newest.state == State::Succeeded;
+                    return Ok(may_succeed.then_some(newest.id));
+                }
+                Some(id) => {
+                    *reads = reads.checked_sub(1).ok_or_else(too_often)?;
+                    earlier = self.store.record(&of.namespace, id).await?.and_then(|it| it.retry_of);
+                }
                 None => break,
             }
         }
         Ok(None)
     }
+}
+
+fn too_often() -> Status {
+    let why = format!(
+        "the dependencies have been retried more than {MAX_READS} times in all, too often to find their newest copies: create this task \
+         again with the ids of these copies"
+    );
+    invalid("task.spec.depends_on", why)
 }

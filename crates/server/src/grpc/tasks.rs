@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::encoded::{self, Replaced};
 use super::explain::Explainer;
 use super::input::Inputs;
+use super::retry::Copies;
 use super::streams::{Boxed, Streams};
 use super::traced::trace;
 use super::update_task::{as_read, cancels_only, changes};
@@ -242,7 +243,7 @@ impl TaskService for Tasks {
             let text = format!("the task is {}; only an ended task can be retried", old.state.name());
             return Err(error("TASK_NOT_ENDED", text));
         }
-        let prepared = self.prepare_copy(&self.creator, &old, request, trace, scope).await?;
+        let prepared = self.prepare_copy(&self.creator, &old, request, trace, scope, &Copies::new()).await?;
         let mut answers = self.creator.commit(vec![prepared]).await?;
         let answer = answers.pop().unwrap_or_else(|| Err(no_reply()));
         answer.map(Response::new)

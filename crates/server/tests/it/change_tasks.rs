@@ -126,6 +126,54 @@ async fn retried_call_creates_no_second_copy() -> Result<()> {
 }
 
 #[tokio::test]
+async fn dependencies_are_retried_before_their_dependents() -> Result<()> {
+    for backend in [Backend::Memory, Backend::Sqlite] {
+        let cluster = Cluster::start(backend).await?;
+        let client = cluster.client();
+        let create = async |alias: &str, dependency: Option<&str>| {
+            let mut task = tasks::task("missing");
+            task.alias = alias.to_owned();
+            let spec = task.spec.get_or_insert_default();
+            spec.owner = "me".to_owned();
+            let dependency =
+                dependency.map(|task| v1::Dependency { task: task.to_owned(), ..Default::default() });
+            spec.depends_on = dependency.into_iter().collect();
+            tasks::create(client, task).await
+        };
+        let first = create("", None).await?;
+        let second = create("", Some(first.uid.as_str())).await?;
+        create("named", None).await?;
+        // The last ones are on an earlier page than what they depend on.
+        waiting(client, "me", 120).await?;
+        create("", Some(second.uid.as_str())).await?;
+        create("", Some("named")).await?;
+        change(client, request(TaskAction::Cancel, "me")).await?;
+        let retry =
+            v1::ChangeTasksRequest { idempotency_key: "once".to_owned(), ..request(TaskAction::Retry, "me") };
+        let retried = change(client, retry).await?;
+        assert_eq!((retried.count, retried.failed_count), (125, 0), "{:?}", retried.errors);
+
+        let filter = Some(TaskFilter { owner: "me".to_owned(), ..TaskFilter::default() });
+        let list = v1::ListTasksRequest { parent: "namespaces/default".into(), filter, ..Default::default() };
+        let all = client.all_tasks(list, None).await?;
+        assert_eq!(all.len(), 250);
+        let copies: Vec<_> = all.iter().filter(|task| !task.retry_of.is_empty()).collect();
+        assert!(copies.iter().all(|copy| !copy.status.as_ref().unwrap().state().is_final()));
+        // None waits for a task that was repeated.
+        let dependencies: Vec<_> =
+            copies.iter().flat_map(|copy| &copy.spec.as_ref().unwrap().depends_on).collect();
+        assert_eq!(dependencies.len(), 3);
+        for dependency in dependencies {
+            assert!(
+                dependency.task == "named" || copies.iter().any(|copy| copy.uid == dependency.task),
+                "{dependency:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn no_more_than_counted_is_changed() -> Result<()> {
     let cluster = Cluster::start(Backend::Sqlite).await?;
     let client = cluster.client();

@@ -250,3 +250,32 @@ async fn retries_wait_for_copies_of_dependencies() -> Result<()> {
     assert_eq!(keyed().await?.uid, copy.uid);
     Ok(())
 }
+
+#[tokio::test]
+async fn copies_of_dependencies_are_followed_within_a_limit() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    // 99 copies are followed for each.
+    let often = async |alias: String| {
+        let first = tasks::create(client, with_alias(tasks::task("missing"), &alias)).await?;
+        let mut newest = first.clone();
+        for _ in 0..100 {
+            tasks::cancel(client, &newest.name).await?;
+            let request = v1::RetryTaskRequest { name: newest.name, ..Default::default() };
+            newest = client.retry_task(request).await?;
+        }
+        anyhow::Ok(first.uid)
+    };
+    let ids = futures::future::try_join_all((0..11).map(|number| often(format!("often-{number}")))).await?;
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let again = async |ids: &[&str]| {
+        let task = tasks::create(client, depending_on(tasks::task("missing"), ids, Policy::Fail)).await?;
+        let request = v1::RetryTaskRequest { name: task.name, ..Default::default() };
+        anyhow::Ok(client.retry_task(request).await?)
+    };
+    let copy = again(&ids[..10]).await?;
+    assert_eq!(copy.spec.unwrap().depends_on.len(), 10);
+    let refused = again(&ids[..]).await.unwrap_err();
+    assert!(refused.to_string().contains("too often to find their newest copies"), "{refused}");
+    Ok(())
+}

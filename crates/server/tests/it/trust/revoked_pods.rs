@@ -70,7 +70,7 @@ async fn first_announcement_after_restart_ends_sessions() -> Result<()> {
         let hello = Hello { instance: uid.to_owned(), draining, ..raw::hello("echo", name, 1) };
         RawWorker::join(&client, hello).await
     };
-    let pods = [("kept", "uid-1"), ("gone", "uid-2"), ("away", "uid-3"), ("draining", "uid-4")];
+    let pods = [("kept", "uid-1"), ("deleted", "uid-2"), ("away", "uid-3"), ("draining", "uid-4")];
     announce(&operator, ECHO, &pods).await?;
     let mut before = Vec::new();
     for (name, uid) in pods {
@@ -81,11 +81,11 @@ async fn first_announcement_after_restart_ends_sessions() -> Result<()> {
 
     // Before the operator announces anything, the workers of stored sessions come back.
     let _kept = join(&cluster, "kept", "uid-1", false).await?;
-    let mut back = join(&cluster, "gone", "uid-2", false).await?;
+    let mut back = join(&cluster, "deleted", "uid-2", false).await?;
     let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
     announce(&operator, ECHO, &[("kept", "uid-1")]).await?;
     back.session.end_status().await;
-    for (name, uid) in [("gone", "uid-2"), ("away", "uid-3")] {
+    for (name, uid) in [("deleted", "uid-2"), ("away", "uid-3")] {
         let refused = join(&cluster, name, uid, false).await.unwrap_err();
         assert_eq!(reason(&refused).as_deref(), Some("WORKER_NOT_ANNOUNCED"), "{name}");
     }
