@@ -6,6 +6,10 @@ use url::Url;
 use crate::options::Oidc;
 use crate::trust::files;
 
+/// The issuer of people has no such flag: providers serve the document to all.
+const JWKS_URL_HINT: &str =
+    "the keys of --oidc-issuer are found without its discovery document by --oidc-jwks-url";
+
 /// Returns the issuer's key set, not parsed. The error is a message for users.
 pub(super) async fn key_set(options: &Oidc) -> Result<Vec<u8>, String> {
     let ca = match &options.ca {
@@ -16,17 +20,18 @@ pub(super) async fn key_set(options: &Oidc) -> Result<Vec<u8>, String> {
         Some(path) => Some(String::from_utf8_lossy(&files::read(path).await?).trim().to_owned()),
         None => None,
     };
-    let fetched = async {
-        let http = Http::new(ca.as_deref())?;
-        let Some(url) = &options.jwks_url else {
-            let url = Provider::discover(&http, &options.issuer, bearer.as_deref()).await?.jwks_uri;
+    let http = Http::new(ca.as_deref()).map_err(|error| error.to_string())?;
+    let (url, bearer) = match &options.jwks_url {
+        Some(url) => (url.clone(), bearer),
+        None => {
+            let provider = Provider::discover(&http, &options.issuer, bearer.as_deref()).await;
+            let url = provider.map_err(|error| format!("{error}; {JWKS_URL_HINT}"))?.jwks_uri;
             // The token is for the issuer, and not for whatever host its document names.
-            let bearer = bearer.as_deref().filter(|_| same_origin(&url, &options.issuer));
-            return http.get(&url, bearer).await;
-        };
-        http.get(url, bearer.as_deref()).await
+            let bearer = bearer.filter(|_| same_origin(&url, &options.issuer));
+            (url, bearer)
+        }
     };
-    fetched.await.map_err(|error: rota_oidc::Error| error.to_string())
+    http.get(&url, bearer.as_deref()).await.map_err(|error| error.to_string())
 }
 
 /// Whether two URLs have the same scheme, host and port.
