@@ -130,6 +130,34 @@ async fn absent_worker_loses_task_after_recovery_grace() -> Result<()> {
     history::check(&client, true).await?.check()
 }
 
+#[tokio::test]
+async fn reported_death_frees_task_in_a_crash_loop() -> Result<()> {
+    // Longer than the test.
+    let mut setup = rota_testkit::Setup::new(Backend::Sqlite);
+    setup.timing.recovery_grace = std::time::Duration::from_secs(3600);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(&client, raw::hello("echo", "hand", 1)).await?;
+    let task = tasks::create(&client, tasks::task("echo")).await?;
+    worker.take().await?;
+    tasks::until_state(&client, &task.name, TaskState::Running).await?;
+    for _ in 0..2 {
+        cluster.kill().await;
+        cluster.restart().await?;
+    }
+    drop(worker);
+    let death = v1::ReportWorkerDeathRequest {
+        name: "namespaces/default/workers/hand".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(client.report_worker_death(death).await?.freed_tasks, 1);
+    let _other = cluster.worker("echo", "other", 1)?;
+    let status = tasks::ended(&client, &task.name).await?.status.unwrap();
+    assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2));
+    history::check(&client, true).await?.check()
+}
+
 /// Copies the database, which no control plane has open, in place of another one.
 fn copy_store(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
