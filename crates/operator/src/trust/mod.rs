@@ -1,5 +1,6 @@
 //! Certificate authority, server certificate and admin token of the control plane, kept as Secrets in the operator's
-//! namespace. Makes a certificate controller unnecessary, and leaves the certificate to one that exists.
+//! namespace. Makes a certificate controller unnecessary, and leaves the certificate to one that exists. The Secrets have no owner: with
+//! the operator's Deployment, which some tools replace, all that trusts the authority or has the token would be locked out.
 
 mod certificate;
 mod material;
@@ -12,6 +13,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use rand::Rng;
 use rota_telemetry::clock;
+use serde_json::json;
 
 use self::material::Content;
 use crate::cluster;
@@ -26,12 +28,10 @@ const FIELD_MANAGER: &str = "rota-operator-trust";
 /// Creates Secrets that are missing and renews those that are due. Returns the authority's certificate, in PEM.
 pub(crate) async fn ensure(client: &Client, options: &Options) -> Result<String, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &options.namespace);
-    let owner = cluster::owner(client, options).await?;
     let now = clock::now();
-    let write =
-        |name: &str, content: Option<Content>| write(&secrets, name.to_owned(), content, owner.clone());
+    let write = |name: &str, content: Option<Content>| write(&secrets, name.to_owned(), content);
 
-    let existing = secrets.get_opt(&options.admin_token_secret).await?;
+    let existing = find(&secrets, &options.admin_token_secret).await?;
     let content = material::token(existing.as_ref(), rand::rng().random());
     write(&options.admin_token_secret, content).await?;
 
@@ -40,11 +40,11 @@ pub(crate) async fn ensure(client: &Client, options: &Options) -> Result<String,
         return material::foreign_authority(existing.as_ref())
             .map_err(|reason| Error::ForeignCertificate { secret: options.tls_secret.clone(), reason });
     }
-    let existing = secrets.get_opt(&options.ca_secret).await?;
+    let existing = find(&secrets, &options.ca_secret).await?;
     let (authority, content) = material::authority(now, existing.as_ref())?;
     write(&options.ca_secret, content).await?;
 
-    let existing = secrets.get_opt(&options.tls_secret).await?;
+    let existing = find(&secrets, &options.tls_secret).await?;
     let content = material::server(now, &authority, &names(options), existing.as_ref())?;
     write(&options.tls_secret, content).await?;
     Ok(authority.certificate)
@@ -78,19 +78,30 @@ fn names(options: &Options) -> Vec<String> {
     own.into_iter().chain(options.extra_names.iter().cloned()).collect()
 }
 
-async fn write(
-    secrets: &Api<Secret>,
-    name: String,
-    content: Option<Content>,
-    owner: Option<OwnerReference>,
-) -> Result<(), Error> {
+/// Returns a Secret. One of an earlier version loses its owner.
+async fn find(secrets: &Api<Secret>, name: &str) -> Result<Option<Secret>, Error> {
+    let found = secrets.get_opt(name).await?;
+    if let Some(owners) = found.as_ref().and_then(owners_but_deployments) {
+        let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": owners } }));
+        secrets.patch(name, &PatchParams::default(), &patch).await?;
+    }
+    Ok(found)
+}
+
+/// Returns the other owners of a Secret that a Deployment owns.
+fn owners_but_deployments(secret: &Secret) -> Option<Vec<&OwnerReference>> {
+    let owners = secret.owner_references();
+    let others: Vec<_> = owners.iter().filter(|owner| owner.kind != "Deployment").collect();
+    (others.len() < owners.len()).then_some(others)
+}
+
+async fn write(secrets: &Api<Secret>, name: String, content: Option<Content>) -> Result<(), Error> {
     let Some(content) = content else { return Ok(()) };
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             labels: Some(cluster::labels("trust")),
             annotations: Some(content.annotations),
-            owner_references: owner.map(|owner| vec![owner]),
             ..Default::default()
         },
         type_: Some(content.type_.to_owned()),
@@ -101,4 +112,25 @@ async fn write(
         secrets.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&secret)).await?;
     tracing::info!(secret = written.name_any(), "secret regenerated");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_outlive_the_deployment() {
+        let owner = |kind: &str| OwnerReference { kind: kind.to_owned(), ..Default::default() };
+        let (deployment, other) = (owner("Deployment"), owner("Certificate"));
+        for (owners, left) in [
+            (vec![], None),
+            (vec![other.clone()], None),
+            (vec![deployment.clone()], Some(vec![])),
+            (vec![deployment, other.clone()], Some(vec![&other])),
+        ] {
+            let mut secret = Secret::default();
+            secret.metadata.owner_references = Some(owners);
+            assert_eq!(owners_but_deployments(&secret), left, "{secret:?}");
+        }
+    }
 }

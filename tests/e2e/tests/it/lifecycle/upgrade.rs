@@ -41,6 +41,13 @@ async fn names(kind: &str) -> String {
     run(&format!("kubectl -n {RELEASE} get {kind} -o name")).await.success()
 }
 
+/// Returns the admin token as the Secret has it.
+async fn admin_token() -> String {
+    run(&format!("kubectl -n {RELEASE} get secret rota-admin-token -o jsonpath={{.data.token}}"))
+        .await
+        .success()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e"]
 async fn upgrade_and_rollback_interrupt_no_task() {
@@ -84,22 +91,24 @@ async fn reinstall_keeps_the_records() {
     let folder = tempfile::tempdir().unwrap();
     let values = folder.path().join("values.yaml");
     std::fs::write(&values, helm("get values rota -o yaml").await).unwrap();
+    let token = admin_token().await;
     helm("uninstall rota --wait --timeout 3m").await;
 
-    // CRDs and the volume are kept, everything else is deleted.
+    // CRDs, the volume, authority and token are kept, everything else is deleted.
     let kinds = run("kubectl get crd -o name").await.success();
     assert!(kinds.contains("agents.rota.dev") && kinds.contains("tasks.rota.dev"), "{kinds}");
     assert_eq!(names("pvc").await.trim(), "persistentvolumeclaim/rota-data");
     until("the operator's objects are deleted", TEST_TIMEOUT, async || {
         let remaining = names("secrets,leases,deployments,services,pods").await;
-        let ours = remaining.lines().filter(|name| name.contains("/rota")).count();
-        (ours == 0).then_some(())
+        let ours: Vec<_> = remaining.lines().filter(|name| name.contains("/rota")).collect();
+        (ours == ["secret/rota-admin-token", "secret/rota-ca", "secret/rota-tls"]).then_some(())
     })
     .await;
     assert_eq!(space.field("task/quick", ".status.phase").await, "Succeeded");
 
     let with = format!("-f {} --wait --timeout 5m", values.display());
     helm(&format!("upgrade --install rota charts/rota {with}")).await;
+    assert_eq!(admin_token().await, token);
     let control = Control::connect().await;
     let logs = control.rota(&format!("logs quick --namespace {}", space.name)).await.success();
     assert!(logs.contains("hello from before"), "{logs}");
