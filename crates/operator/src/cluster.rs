@@ -3,15 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::core::Status;
-use kube::{Client, Resource};
 pub(crate) use rota_proto::labels::CLUSTER;
 use serde::de::DeserializeOwned;
-
-use crate::Options;
 
 /// Field manager of the objects that the operator creates.
 pub(crate) const MANAGER: &str = "rota-operator";
@@ -41,13 +36,6 @@ pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
-}
-
-/// Returns the owner of created objects, the operator's Deployment, so that they are deleted with the release.
-pub(crate) async fn owner(client: &Client, options: &Options) -> Result<Option<OwnerReference>, kube::Error> {
-    let Some(name) = &options.deployment else { return Ok(None) };
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &options.namespace);
-    Ok(deployments.get_opt(name).await?.and_then(|deployment| deployment.owner_ref(&())))
 }
 
 /// Deletes the object with this UID, not a newer one of the same name. A missing object is no error.

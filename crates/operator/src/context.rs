@@ -190,7 +190,6 @@ pub(crate) mod tests {
             token_file: "token".into(),
             namespace: "rota".into(),
             identity: "operator".into(),
-            deployment: None,
             watch_namespaces: Vec::new(),
             class: Class::default(),
             service: "rota".into(),

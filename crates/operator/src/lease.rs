@@ -44,7 +44,7 @@ pub(crate) async fn acquire(
     options: &Options,
     shutdown: &CancellationToken,
 ) -> Result<Option<Leadership>, Error> {
-    adopt(client, options).await?;
+    create(client, options).await?;
     // Other calls may take longer than the lease is valid.
     let mut config = config.clone();
     config.connect_timeout = Some(CALL_TIMEOUT);
@@ -117,13 +117,12 @@ async fn lead(
     Ok(Some(Leadership { lost, release: Some(release), task: Some(task) }))
 }
 
-/// Makes the lease part of the release, so that it is deleted with it; one created by the manager would stay.
-async fn adopt(client: &Client, options: &Options) -> Result<(), kube::Error> {
+/// Creates the lease with its labels. It has no owner: it outlives the Deployment with the annotations of `lease_record.rs`.
+async fn create(client: &Client, options: &Options) -> Result<(), kube::Error> {
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(options.lease.clone()),
             labels: Some(cluster::labels("operator")),
-            owner_references: cluster::owner(client, options).await?.map(|owner| vec![owner]),
             ..Default::default()
         },
         ..Default::default()

@@ -91,8 +91,6 @@ pub struct Options {
     pub namespace: String,
     /// Identity of this replica in the lease: the name of its pod.
     pub identity: String,
-    /// Deployment that owns the objects created in this namespace, so that they are deleted with the release.
-    pub deployment: Option<String>,
     /// Namespaces to watch; empty means all.
     pub watch_namespaces: Vec<String>,
     /// Class of the objects to reconcile. Objects of other classes belong to other installations.

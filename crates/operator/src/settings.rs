@@ -48,9 +48,6 @@ pub struct Settings {
     /// Secret with the admin token
     #[arg(long, value_name = "NAME")]
     pub admin_token_secret: String,
-    /// Deployment that owns these Secrets; $DEPLOYMENT_NAME in a pod
-    #[arg(long, value_name = "NAME")]
-    pub deployment: Option<String>,
     /// Image of workers whose Agent names none (required)
     #[arg(long, value_name = "IMAGE")]
     pub worker_image: Option<String>,
@@ -94,7 +91,6 @@ impl Default for Settings {
             extra_names: Vec::new(),
             ca_secret: "rota-ca".to_owned(),
             admin_token_secret: "rota-admin-token".to_owned(),
-            deployment: env::var("DEPLOYMENT_NAME"),
             worker_image: None,
             worker_program_image: None,
             worker_image_pull_policy: None,
@@ -164,7 +160,6 @@ impl Settings {
             token_file,
             namespace,
             identity: self.identity,
-            deployment: self.deployment,
             watch_namespaces: self.watch_namespaces,
             class: Class::new(&self.class),
             service: self.service,

@@ -94,14 +94,20 @@ async fn reinstall_keeps_the_records() {
     let token = admin_token().await;
     helm("uninstall rota --wait --timeout 3m").await;
 
-    // CRDs, the volume, authority and token are kept, everything else is deleted.
+    // CRDs, the volume, the lease, authority and token are kept, everything else is deleted.
     let kinds = run("kubectl get crd -o name").await.success();
     assert!(kinds.contains("agents.rota.dev") && kinds.contains("tasks.rota.dev"), "{kinds}");
     assert_eq!(names("pvc").await.trim(), "persistentvolumeclaim/rota-data");
     until("the operator's objects are deleted", TEST_TIMEOUT, async || {
         let remaining = names("secrets,leases,deployments,services,pods").await;
         let ours: Vec<_> = remaining.lines().filter(|name| name.contains("/rota")).collect();
-        (ours == ["secret/rota-admin-token", "secret/rota-ca", "secret/rota-tls"]).then_some(())
+        let kept = [
+            "secret/rota-admin-token",
+            "secret/rota-ca",
+            "secret/rota-tls",
+            "lease.coordination.k8s.io/rota-operator",
+        ];
+        (ours == kept).then_some(())
     })
     .await;
     assert_eq!(space.field("task/quick", ".status.phase").await, "Succeeded");
