@@ -93,6 +93,8 @@ test("a run that is a workflow without tasks shows that it has ended", async () 
 
 test("the system shows its parts, and its breakers are reset", async () => {
   const page = await phone("light");
+  const read = [];
+  page.on("request", (request) => request.url().endsWith("/system/status") && read.push(request.url()));
   await page.getByRole("link", { name: "System" }).click();
   await page.locator(".bar .state.healthy").waitFor();
   await page.getByRole("region", { name: "Background tasks" }).getByRole("cell").first().waitFor();
@@ -101,6 +103,7 @@ test("the system shows its parts, and its breakers are reset", async () => {
   const name = await scripted("refused", [failure]);
   const breakers = page.getByRole("region", { name: "Circuit breakers" });
   await breakers.getByText("<img src=x onerror=alert(1)>[U+202E]").waitFor();
+  assert.deepEqual(read, [], "the state is pushed, and not read");
   await fits(page, "system");
   await accessible(page, "system, light");
   await page.emulateMedia({ colorScheme: "dark" });

@@ -1,12 +1,10 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { get, post, put } from "../../api/client";
-import { useFeed } from "../../api/feed";
 import { id, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
-import { refresh } from "../../api/refresh";
 import type { SystemStatus } from "../../api/types";
-import { useCoalesced } from "../../api/useCoalesced";
+import { troubleOf, useStream } from "../../api/useStream";
 import { Acting } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
@@ -15,20 +13,22 @@ import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
 import { TraceAddress } from "./TraceAddress";
 
-/** Shortest time between two readings while tasks change. */
-const PAUSE = 5000;
-
-/** The control plane itself: its state with causes, its parts, and what an admin changes while it runs. */
+/** The control plane itself, live: its state with causes, its parts, and what an admin changes while it runs. */
 export function SystemPage() {
   const cache = useQueryClient();
   const [problem, setProblem] = useState<unknown>();
   const found = useQuery({
     queryKey: ["system"],
     queryFn: ({ signal }) => get<SystemStatus>("system/status", signal),
+    // The stream below sends it; a click reads also what it leaves out, such as the times of successes.
+    enabled: false,
   });
-  const read = () => void refresh(cache, ["system"]);
-  const reload = useCoalesced(read, PAUSE);
-  useFeed({ reload, receive: ({ events }) => events?.some((event) => event.state) && reload() });
+  const read = () => void found.refetch();
+  const link = useStream<SystemStatus>(
+    "system",
+    () => "system/status:watch",
+    (status) => cache.setQueryData(["system"], status),
+  );
   const reset = async (name: string) => {
     setProblem(undefined);
     try {
@@ -55,7 +55,10 @@ export function SystemPage() {
           </span>
         )}
       </div>
-      <Problem error={problem ?? found.error} />
+      <p role="status" className="quiet">
+        {status || link.state !== "connecting" ? troubleOf(link) : "Loading…"}
+      </p>
+      <Problem error={problem ?? found.error ?? (link.state === "ended" ? link.error : undefined)} />
       {status?.causes?.map((cause) => (
         <section key={`${cause.code} ${cause.message}`} className="card" aria-label={cause.code}>
           <p className="problem">{visible(cause.message)}</p>

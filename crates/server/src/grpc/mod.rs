@@ -33,6 +33,7 @@ pub(crate) mod step_files;
 mod storage;
 mod streams;
 mod system;
+mod system_news;
 mod task_filter;
 mod tasks;
 mod templates;

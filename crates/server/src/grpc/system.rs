@@ -10,12 +10,13 @@ use rota_proto::num;
 use rota_proto::v1::{self, BackgroundTaskState};
 use rota_telemetry::background_tasks;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::streams::{Streams, send};
+use super::system_news::News;
 use crate::clock::now;
 use crate::demand::Demand;
 use crate::health::{self, Cause, Health, StoreCheck};
@@ -25,6 +26,8 @@ use crate::wire::{breaker, time};
 
 /// Time between looks while someone watches: a store that does not answer, or a task that hangs, reports nothing.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two messages to a watcher that differ in numbers alone.
+const NUMBERS_INTERVAL: Duration = Duration::from_secs(5);
 /// Messages that may wait for a watcher.
 const STREAM_BUFFER: usize = 1;
 
@@ -35,7 +38,7 @@ pub(crate) struct SystemReport {
     metrics: Arc<Metrics>,
     demand: Demand,
     replica: String,
-    /// Last look for the watchers; nothing while there are none. They are woken when state or causes have changed.
+    /// Last look for the watchers; nothing while there are none. They are woken by [`News`].
     latest: watch::Sender<Option<Arc<v1::SystemStatus>>>,
     /// Ends the pause without watchers.
     watched: Notify,
@@ -63,28 +66,34 @@ impl SystemReport {
     /// Looks for the watchers, until `stop`.
     pub(crate) async fn run(&self, stop: CancellationToken) {
         let look = async {
+            let mut sent: Option<(Arc<v1::SystemStatus>, Instant)> = None;
             loop {
                 if self.latest.receiver_count() == 0 {
                     self.latest.send_replace(None);
+                    sent = None;
                     self.watched.notified().await;
                 }
                 let status = Arc::new(self.status().await);
-                self.latest.send_if_modified(|last| {
-                    let is_same = |last: &Arc<v1::SystemStatus>| {
-                        (last.state, &last.causes) == (status.state, &status.causes)
-                    };
-                    let is_changed = !last.as_ref().is_some_and(is_same);
-                    // Also without a wake-up: further watchers begin with the numbers of now.
-                    *last = Some(Arc::clone(&status));
-                    is_changed
+                let is_due = sent.as_ref().is_none_or(|(last, at)| match News::between(last, &status) {
+                    News::None => false,
+                    News::Numbers => at.elapsed() >= NUMBERS_INTERVAL,
+                    News::Problem => true,
                 });
+                self.latest.send_if_modified(|latest| {
+                    // Also without a wake-up: further watchers begin with the numbers of now.
+                    *latest = Some(Arc::clone(&status));
+                    is_due
+                });
+                if is_due {
+                    sent = Some((status, Instant::now()));
+                }
                 tokio::time::sleep(WATCH_INTERVAL).await;
             }
         };
         stop.run_until_cancelled(look).await;
     }
 
-    /// Sends the state now, then whenever it or its causes have changed.
+    /// Sends the state now, then whenever a problem begins, changes or ends, and from time to time if its numbers have changed.
     pub(super) fn watch(&self, streams: &Streams) -> ReceiverStream<Result<v1::SystemStatus, Status>> {
         let mut latest = self.latest.subscribe();
         self.watched.notify_one();
