@@ -41,6 +41,43 @@ test("an agent is scaled, suspended and continued", async () => {
   await page.context().close();
 });
 
+test("bounds that someone else has set meanwhile are shown, and overwritten only on demand", async () => {
+  const set = (mask, spec) => api("PATCH", `${AGENT}?updateMask=${mask}`, { spec });
+  await set("spec.replicas,spec.maxReplicas", { replicas: 0, maxReplicas: 2 });
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  await page.keyboard.press("a");
+  const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: "script" });
+  await row.getByRole("cell", { name: "0 to 2" }).waitFor();
+  const dialog = page.getByRole("dialog");
+  const scale = async (ceiling, meanwhile) => {
+    await page.getByRole("button", { name: "Scale script" }).click();
+    await dialog.getByLabel("At most").fill(ceiling);
+    await meanwhile();
+    await page.keyboard.press("Enter");
+  };
+  const ceiling = async () => (await api("GET", AGENT)).spec.maxReplicas;
+  // Something else of the agent is no conflict.
+  await scale("3", () => set("spec.description", { description: "changed meanwhile" }));
+  await row.getByRole("cell", { name: "0 to 3" }).waitFor();
+  await scale("4", () => set("spec.maxReplicas", { maxReplicas: 5 }));
+  const conflict = page.getByRole("region", { name: "Changed meanwhile" });
+  await conflict.getByRole("alert").filter({ hasText: "At most is 5 now, and not 4" }).waitFor();
+  assert.equal(await ceiling(), 5);
+  await accessible(page, "a conflict");
+  await fits(page, "a conflict");
+  await conflict.getByRole("button", { name: "Keep what is there" }).click();
+  await conflict.waitFor({ state: "detached" });
+  assert.equal(await ceiling(), 5);
+  await row.getByRole("cell", { name: "0 to 5" }).waitFor();
+  await scale("4", () => set("spec.maxReplicas", { maxReplicas: 6 }));
+  await conflict.getByRole("button", { name: "Overwrite with mine" }).focus();
+  await page.keyboard.press("Enter");
+  await row.getByRole("cell", { name: "0 to 4" }).waitFor();
+  await conflict.waitFor({ state: "detached" });
+  assert.equal(await ceiling(), 4);
+  await page.context().close();
+});
+
 test("an agent whose workers do not start shows why", async () => {
   const spec = { runtime: { command: {} }, management: "MANAGEMENT_EXTERNAL" };
   await api("POST", "namespaces/default/agents?agentId=stuck", { spec });

@@ -185,6 +185,31 @@ test("the priority of several tasks is set", async () => {
   await page.context().close();
 });
 
+test("a priority that someone else has set meanwhile is not overwritten unseen", async () => {
+  const page = await signedIn();
+  const name = await scripted("a contested one", [], { target: { agent: "missing" } });
+  await show(page, "a contested one");
+  await page.getByLabel("Select a contested one").check();
+  const button = page.getByRole("button", { name: "Set priority" });
+  await button.click();
+  const form = dialogOf(page, "Set priority");
+  await form.getByLabel("Priority, from 0 to 10").fill("8");
+  await api("PATCH", `${name}?updateMask=priority`, { priority: 9 });
+  // The list behind the dialog may know by now; the person does not.
+  const row = page.locator("tr", { hasText: "a contested one" });
+  await row.getByText("9", { exact: true }).waitFor();
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").filter({ hasText: "the priority is 9 now, and not 8" }).waitFor();
+  assert.equal((await api("GET", name)).priority, 9);
+  // Who has seen it may set it.
+  await button.click();
+  await form.getByLabel("Priority, from 0 to 10").fill("8");
+  await page.keyboard.press("Enter");
+  await row.getByRole("cell", { name: "8", exact: true }).waitFor();
+  await api("POST", `${name}:cancel`, {});
+  await page.context().close();
+});
+
 test("a selection ends with its list", async () => {
   const page = await signedIn();
   const name = await scripted("selected", [{ hang: true }], { owner: "someone" });

@@ -43,6 +43,31 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   await page.context().close();
 });
 
+test("a budget that someone else has set meanwhile is shown beside the own one", async () => {
+  const set = (dollars) => api("PUT", "namespaces/default/budget", { dailyMicroUsd: `${dollars}000000` });
+  await set(2);
+  const page = await phone("light");
+  await page.keyboard.press("c");
+  const form = page.getByRole("form", { name: "Budget of the namespace" });
+  const day = form.getByLabel("Dollars a day");
+  await page.waitForFunction(() => document.querySelector('input[name="daily"]')?.value === "2");
+  await day.fill("3");
+  await set(5);
+  // What is typed stays, also when the page reads what the other one has set.
+  await page.getByRole("button", { name: "Read again" }).click();
+  await page.getByText("of $5.00").waitFor();
+  assert.equal(await day.inputValue(), "3");
+  await form.getByRole("button", { name: "Set budget" }).click();
+  const conflict = page.getByRole("region", { name: "Changed meanwhile" });
+  await conflict.getByRole("alert").filter({ hasText: "Dollars a day is $5 now, and not $3" }).waitFor();
+  await fits(page, "a conflict of budgets");
+  await accessible(page, "a conflict of budgets");
+  await conflict.getByRole("button", { name: "Overwrite with mine" }).click();
+  await page.getByText("of $3.00").waitFor();
+  await api("PUT", "namespaces/default/budget", {});
+  await page.context().close();
+});
+
 test("schedules are paused, resumed and run", async () => {
   const page = await phone("dark");
   await page.getByRole("link", { name: "Schedules" }).click();

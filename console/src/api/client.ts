@@ -152,8 +152,10 @@ export async function call<T>(
 export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, undefined, signal);
 export const post = <T>(path: string, body: unknown = {}, headers?: Record<string, string>) =>
   call<T>("POST", path, body, undefined, headers);
-export const put = <T>(path: string, body: unknown) => call<T>("PUT", path, body);
-export const patch = <T>(path: string, body: unknown) => call<T>("PATCH", path, body);
+export const put = <T>(path: string, body: unknown, headers?: Record<string, string>) =>
+  call<T>("PUT", path, body, undefined, headers);
+export const patch = <T>(path: string, body: unknown, headers?: Record<string, string>) =>
+  call<T>("PATCH", path, body, undefined, headers);
 
 /** Reads the first bytes of a content that is no JSON: at most `limit`. */
 export async function content(

@@ -11,13 +11,15 @@ interface Props {
   question: string;
   /** Gets a key that stays the same until the action has succeeded, by which a repeated call is recognized, and the fields. */
   onConfirm: (key: string, fields: FormData) => Promise<unknown>;
+  /** Called when the question is asked: what is shown then is what the person decides on. */
+  onOpen?: () => void;
   disabled?: boolean;
   /** Fields of the action, if it has any. */
   children?: ReactNode;
 }
 
 /** A button, in no form, whose action is confirmed first, and is done once at a time. Viewers do not see it. */
-export function Confirm({ label, name, question, onConfirm, disabled, children }: Props) {
+export function Confirm({ label, name, question, onConfirm, onOpen, disabled, children }: Props) {
   const mayAct = useMayAct();
   const [open, setOpen] = useState(false);
   const [busy, setBusy] = useState(false);
@@ -39,7 +41,15 @@ export function Confirm({ label, name, question, onConfirm, disabled, children }
   }
   return (
     <>
-      <button type="button" aria-label={name} disabled={disabled || busy} onClick={() => setOpen(true)}>
+      <button
+        type="button"
+        aria-label={name}
+        disabled={disabled || busy}
+        onClick={() => {
+          onOpen?.();
+          setOpen(true);
+        }}
+      >
         {label}
       </button>
       <Dialog open={open} onClose={() => setOpen(false)} title={label}>

@@ -2,7 +2,9 @@ import type { ReactNode } from "react";
 import { renderToStaticMarkup } from "react-dom/server";
 import { expect, test } from "vitest";
 import { ApiError } from "../api/client";
+import { Conflict } from "../api/conflict";
 import { titleOf } from "../features/tasks/title";
+import { Conflicted } from "./Conflicted";
 import { Problem } from "./Problem";
 import { State } from "./State";
 import { hidden, optional, Table } from "./Table";
@@ -59,4 +61,15 @@ test("names from right to left stay as they are, and signs that turn text are na
   expect(title("מטלה דחופה")).toBe("מטלה דחופה");
   expect(title("safe \u202edaolpu")).toBe("safe [U+202E]daolpu");
   expect(title("")).toBe("1");
+});
+
+test("a conflict shows both versions, and what there was", () => {
+  const overwrite = () => Promise.resolve();
+  const conflict = new Conflict("coder", { Most: "2" }, { Most: "3\u202e" }, { Most: "4" }, overwrite);
+  const shown = text(<Conflicted conflict={conflict} act={() => Promise.resolve()} />);
+  expect(shown).toContain(
+    "coder was changed by someone else meanwhile: Most is 3[U+202E] now, and not 4. Nothing of yours was saved.",
+  );
+  expect(shown).toContain("When you began Now Yours Most 2");
+  expect(shown).toContain("Overwrite with mine Keep what is there");
 });

@@ -1,6 +1,7 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { useRef } from "react";
 import { get, post } from "../../api/client";
+import { Conflict } from "../../api/conflict";
 import { id, query } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
@@ -9,6 +10,7 @@ import { useCoalesced } from "../../api/useCoalesced";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { Conflicted } from "../../components/Conflicted";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { hidden, optional, Table } from "../../components/Table";
@@ -71,6 +73,7 @@ export function AgentsPage() {
   );
   // Slots, queues and workers change without a change of their agent.
   const link = useStream(namespace, () => `${parent}/agents:watchDemand?differences=true`, reload);
+  const shown = problem instanceof Conflict ? undefined : problem;
   const shownAgents = agents.data?.pages.flatMap((page) => page.agents ?? []) ?? [];
   const shownWorkers = workers.data?.pages.flatMap((page) => page.workers ?? []) ?? [];
   return (
@@ -79,8 +82,9 @@ export function AgentsPage() {
       <p role="status" className="quiet">
         {troubleOf(link)}
       </p>
+      {problem instanceof Conflict && <Conflicted conflict={problem} act={act} />}
       <Problem
-        error={problem ?? agents.error ?? workers.error ?? (link.state === "ended" ? link.error : undefined)}
+        error={shown ?? agents.error ?? workers.error ?? (link.state === "ended" ? link.error : undefined)}
       />
       <Table
         label="Agents"

@@ -2,6 +2,7 @@ import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-quer
 import { Link, useSearch } from "@tanstack/react-router";
 import { useState } from "react";
 import { get, put } from "../../api/client";
+import { Conflict, changeAsSeen, ifMatch, type Values } from "../../api/conflict";
 import { useFeed } from "../../api/feed";
 import { id, query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
@@ -11,9 +12,11 @@ import { useCoalesced } from "../../api/useCoalesced";
 import { Acting } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { Conflicted } from "../../components/Conflicted";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { optional, Table } from "../../components/Table";
+import { useAct } from "../../components/useAct";
 import { useNamespace } from "../../namespace";
 import { MOST, readSpending, type Spent } from "./spending";
 
@@ -21,6 +24,11 @@ import { MOST, readSpending, type Spent } from "./spending";
  * between is read with the next of them, or on a click. */
 const PAUSE = 5000;
 const DAYS = [1, 7, 30];
+const QUEUE = "WHEN_EXHAUSTED_QUEUE";
+const REFUSE = "WHEN_EXHAUSTED_REFUSE";
+const WHEN = { [QUEUE]: "tasks wait", [REFUSE]: "tasks are refused" };
+
+type Budget = NonNullable<BudgetStatus["budget"]>;
 
 const usd = (micro: string | number | undefined) => `$${(Number(micro ?? 0) / 1e6).toFixed(2)}`;
 
@@ -51,6 +59,22 @@ export function CostsPage() {
     void refresh(cache, ["spending", namespace]);
   }, PAUSE);
   useFeed({ reload, receive: ({ task }) => task?.status?.usage && reload() });
+  const take = ({ status }: { status?: BudgetStatus }) =>
+    cache.setQueryData<typeof budgets.data>(["budgets", namespace], (data) => {
+      const [first, ...rest] = data?.pages ?? [];
+      const others = (page: Page) => page.budgets?.filter(({ name }) => name !== status?.name) ?? [];
+      return (
+        data &&
+        first &&
+        status && {
+          ...data,
+          pages: [
+            { ...first, budgets: [status, ...others(first)] },
+            ...rest.map((page) => ({ ...page, budgets: others(page) })),
+          ],
+        }
+      );
+    });
   const all = budgets.data?.pages.flatMap((page) => page.budgets ?? []) ?? [];
   const own = all.find((one) => one.name === `namespaces/${namespace}`);
   return (
@@ -111,7 +135,7 @@ export function CostsPage() {
       <More of={budgets} what="budgets" />
       {budgets.isSuccess && (
         <Acting>
-          <NamespaceBudget key={namespace} namespace={namespace} now={own} reload={reload} />
+          <NamespaceBudget key={namespace} namespace={namespace} now={own} take={take} reload={reload} />
         </Acting>
       )}
       <h2>Recent tasks</h2>
@@ -183,28 +207,73 @@ function Sums({ by, rows }: { by: string; rows: Spent[] }) {
   );
 }
 
+/** Returns the budget of the namespace as it is now, if anything is known of it. */
+async function readBudget(namespace: string): Promise<BudgetStatus | undefined> {
+  const parent = `namespaces/${namespace}`;
+  let pageToken: string | undefined = "";
+  while (pageToken !== undefined) {
+    const page: Page = await get<Page>(`${parent}/budgets${query({ pageSize: 1000, pageToken })}`);
+    const own = page.budgets?.find((one) => one.name === parent);
+    if (own) {
+      return own;
+    }
+    pageToken = page.nextPageToken || undefined;
+  }
+  return undefined;
+}
+
+/** Returns what two people may have changed of a budget. */
+function valuesOf(budget: Budget | undefined): Values {
+  const limit = (micro: string | undefined) =>
+    Number(micro ?? 0) > 0 ? `$${Number(micro) / 1e6}` : "no limit";
+  return {
+    "Dollars a day": limit(budget?.dailyMicroUsd),
+    "Dollars a month": limit(budget?.monthlyMicroUsd),
+    "When it is exhausted": WHEN[budget?.whenExhausted === REFUSE ? REFUSE : QUEUE],
+  };
+}
+
 /** The budget of the namespace, to be changed. Those of agents are part of their specifications. */
 function NamespaceBudget({
   namespace,
   now,
+  take,
   reload,
 }: {
   namespace: string;
   now: BudgetStatus | undefined;
+  /** Gets the budget that was set: the next change depends on it. */
+  take: (answer: { status?: BudgetStatus }) => void;
   reload: () => void;
 }) {
-  const [problem, setProblem] = useState<unknown>();
+  const [problem, attempt] = useAct();
   const [saved, setSaved] = useState(false);
-  const set = async (budget: unknown) => {
-    setProblem(undefined);
-    try {
-      await put(`namespaces/${namespace}/budget`, budget);
-      setSaved(true);
-      reload();
-    } catch (error) {
-      setProblem(error);
-      throw error;
-    }
+  // As it was when the person began to type: what is typed stays, whatever arrives meanwhile.
+  const [seen, setSeen] = useState(now);
+  const [isTyped, setTyped] = useState(false);
+  if (!isTyped && seen !== now) {
+    setSeen(now);
+  }
+  const act = async (call: Promise<unknown>) => {
+    await attempt(call);
+    setTyped(false);
+    reload();
+  };
+  const set = async (budget: Budget | undefined, seen: BudgetStatus | undefined) => {
+    await act(
+      changeAsSeen<BudgetStatus>({
+        what: `the budget of ${namespace}`,
+        seen,
+        read: () => readBudget(namespace),
+        values: (status) => valuesOf(status?.budget),
+        mine: valuesOf(budget),
+        send: async (etag) => {
+          const path = `namespaces/${namespace}/budget`;
+          take(await put<{ status?: BudgetStatus }>(path, budget ?? null, ifMatch(etag)));
+        },
+      }),
+    );
+    setSaved(true);
   };
   const dollars = (micro: string | undefined) => (micro && micro !== "0" ? Number(micro) / 1e6 : "");
   return (
@@ -212,18 +281,21 @@ function NamespaceBudget({
       <form
         className="bar"
         aria-label="Budget of the namespace"
-        key={JSON.stringify(now?.budget)}
-        onChange={() => setSaved(false)}
+        key={JSON.stringify(seen?.budget)}
+        onChange={() => {
+          setSaved(false);
+          setTyped(true);
+        }}
         onSubmit={(event) => {
           event.preventDefault();
           const form = new FormData(event.currentTarget);
           const micro = (name: string) => String(Math.round(Number(form.get(name) ?? 0) * 1e6));
-          const budget = {
+          const budget: Budget = {
             dailyMicroUsd: micro("daily"),
             monthlyMicroUsd: micro("monthly"),
-            whenExhausted: form.get("when"),
+            whenExhausted: form.get("when") === REFUSE ? REFUSE : QUEUE,
           };
-          void set(budget).catch(() => {});
+          void set(budget, seen).catch(() => {});
         }}
       >
         <label>
@@ -233,7 +305,7 @@ function NamespaceBudget({
             type="number"
             min="0"
             step="0.01"
-            defaultValue={dollars(now?.budget?.dailyMicroUsd)}
+            defaultValue={dollars(seen?.budget?.dailyMicroUsd)}
           />
         </label>
         <label>
@@ -243,25 +315,26 @@ function NamespaceBudget({
             type="number"
             min="0"
             step="0.01"
-            defaultValue={dollars(now?.budget?.monthlyMicroUsd)}
+            defaultValue={dollars(seen?.budget?.monthlyMicroUsd)}
           />
         </label>
         <label>
           When it is exhausted
-          <select name="when" defaultValue={now?.budget?.whenExhausted ?? "WHEN_EXHAUSTED_QUEUE"}>
-            <option value="WHEN_EXHAUSTED_QUEUE">tasks wait</option>
-            <option value="WHEN_EXHAUSTED_REFUSE">tasks are refused</option>
+          <select name="when" defaultValue={seen?.budget?.whenExhausted ?? QUEUE}>
+            <option value={QUEUE}>{WHEN[QUEUE]}</option>
+            <option value={REFUSE}>{WHEN[REFUSE]}</option>
           </select>
         </label>
         <button type="submit">Set budget</button>
         <span role="status">{saved && "Saved."}</span>
-        <Problem error={problem} />
+        <Problem error={problem instanceof Conflict ? undefined : problem} />
       </form>
+      {problem instanceof Conflict && <Conflicted conflict={problem} act={act} />}
       <Confirm
         label="Remove budget"
         disabled={!now?.budget}
         question={`Let the namespace ${namespace} spend without a limit of its own?`}
-        onConfirm={() => set(null)}
+        onConfirm={() => set(undefined, now)}
       />
     </>
   );

@@ -1,6 +1,7 @@
 import { useNavigate } from "@tanstack/react-router";
 import { useRef, useState } from "react";
-import { call, newKey, post } from "../../api/client";
+import { get, newKey, patch, post } from "../../api/client";
+import { changeOfLatest } from "../../api/conflict";
 import { query } from "../../api/format";
 import type { Task, TaskSpec } from "../../api/types";
 import { Problem } from "../../components/Problem";
@@ -22,8 +23,16 @@ export function EditRetry({ task }: { task: Task }) {
       const headers = { "Idempotency-Key": key.current };
       const made = await post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers);
       // It is no dead letter any more.
-      const labels = replayedBy(task, made);
-      await call("PATCH", `${task.name}${query({ updateMask: "labels" })}`, { name: task.name, labels });
+      await changeOfLatest<Task>(
+        task,
+        () => get<Task>(task.name ?? ""),
+        ({ name, labels }, headers) =>
+          patch(
+            `${name}${query({ updateMask: "labels" })}`,
+            { name, labels: replayedBy(labels, made) },
+            headers,
+          ),
+      );
       const id = made.name?.split("/")[3] ?? "";
       await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
     } catch (error) {

@@ -2,7 +2,8 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { memo, type ReactNode, useCallback, useMemo, useRef, useState } from "react";
 import { withChange } from "../../api/changes";
-import { patch, post } from "../../api/client";
+import { get, patch, post } from "../../api/client";
+import { changeAsSeen, ifMatch } from "../../api/conflict";
 import { forEach } from "../../api/each";
 import { TASKS, useFeed } from "../../api/feed";
 import { dollars, id } from "../../api/format";
@@ -43,7 +44,7 @@ interface Action {
   name: string;
   fits: (task: Task) => boolean;
   /** Gets a key by which a repeated call is recognized, and the fields. */
-  act: (name: string, key: string, fields: FormData) => Promise<unknown>;
+  act: (task: Task, key: string, fields: FormData) => Promise<unknown>;
   fields?: ReactNode;
 }
 
@@ -52,23 +53,22 @@ const ACTIONS: Action[] = [
   {
     name: "Cancel",
     fits: (task) => !isEnded(task),
-    act: (name) => post(`${name}:cancel`, { reason: "by a person" }),
+    act: ({ name }) => post(`${name}:cancel`, { reason: "by a person" }),
   },
   {
     name: "Suspend",
     fits: (task) => !isEnded(task) && task.desiredState !== "DESIRED_STATE_SUSPENDED",
-    act: (name) => desire(name, "DESIRED_STATE_SUSPENDED"),
+    act: ({ name }) => desire(name, "DESIRED_STATE_SUSPENDED"),
   },
   {
     name: "Resume",
     fits: (task) => !isEnded(task) && task.desiredState === "DESIRED_STATE_SUSPENDED",
-    act: (name) => desire(name, "DESIRED_STATE_RUN"),
+    act: ({ name }) => desire(name, "DESIRED_STATE_RUN"),
   },
   {
     name: "Set priority",
     fits: (task) => !isEnded(task),
-    act: (name, _key, fields) =>
-      patch(`${name}?updateMask=priority`, { name, priority: Number(fields.get("priority")) }),
+    act: (task, _key, fields) => setPriority(task, Number(fields.get("priority"))),
     fields: (
       <label>
         Priority, from 0 to 10
@@ -79,7 +79,7 @@ const ACTIONS: Action[] = [
   {
     name: "Retry",
     fits: isEnded,
-    act: (name, idempotencyKey) => post(`${name}:retry`, { idempotencyKey }),
+    act: ({ name }, idempotencyKey) => post(`${name}:retry`, { idempotencyKey }),
   },
 ];
 
@@ -87,8 +87,21 @@ function isEnded(task: Task): boolean {
   return ENDED.includes(task.status?.state ?? "");
 }
 
-function desire(name: string, state: string): Promise<unknown> {
+function desire(name: string | undefined, state: string): Promise<unknown> {
   return patch(`${name}?updateMask=desiredState`, { name, desiredState: state });
+}
+
+/** Sets a priority, unless someone else has set another one since the person has seen the task. */
+function setPriority(seen: Task, priority: number): Promise<unknown> {
+  const { name = "" } = seen;
+  return changeAsSeen<Task>({
+    what: titleOf(seen),
+    seen,
+    read: () => get<Task>(name),
+    values: (task) => ({ "the priority": `${task?.priority ?? NORMAL}` }),
+    mine: { "the priority": `${priority}` },
+    send: (etag) => patch(`${name}?updateMask=priority`, { name, priority }, ifMatch(etag)),
+  });
 }
 
 /** All tasks of a namespace, filtered by the server. Rows change where they are; new tasks wait for a click. */
@@ -169,10 +182,15 @@ export function TasksPage() {
   const row = useRows(tasks.length, open, (index) => toggle(tasks[index]));
   // Those that are listed as they are now.
   const listed = new Map(tasks.map((task) => [task.name, task]));
+  // As they were when the question was asked: what changes meanwhile, the person has not seen.
+  const asked = useRef<Task[]>([]);
   const chosen = [...selected.values()].map((task) => listed.get(task.name) ?? task);
   const act = async (act: Action["act"], on: Task[], key: string, fields: FormData) => {
     setProblem(undefined);
-    const failed = await forEach(on, (task) => act(task.name ?? "", `${key}-${id(task.name)}`, fields));
+    const seen = new Map(asked.current.map((task) => [task.name, task]));
+    const failed = await forEach(on, (task) =>
+      act(seen.get(task.name) ?? task, `${key}-${id(task.name)}`, fields),
+    );
     if (shownList.current === list) {
       // Those that are left can be tried again.
       setSelected(new Map(failed.map(({ one }) => [one.name ?? "", one])));
@@ -199,6 +217,9 @@ export function TasksPage() {
               label={name}
               disabled={on.length === 0}
               question={`${name}${fields ? " of" : ""} ${on.length} ${on.length === 1 ? "task" : "tasks"}?`}
+              onOpen={() => {
+                asked.current = on;
+              }}
               onConfirm={(key, given) => act(one, on, key, given)}
             >
               {fields}

@@ -14,7 +14,7 @@ test("a task takes the place of a failed one", () => {
   const spec = { prompt: "Build it again" };
   const labels = { team: "shop", "rota.dev/replay-of": "u" };
   expect(replayOf(before, spec)).toEqual({ spec, labels, alias: "build", priority: 7 });
-  expect(replayedBy(before, { uid: "v" })).toEqual({ ...before.labels, "rota.dev/replayed": "v" });
+  expect(replayedBy(before.labels, { uid: "v" })).toEqual({ ...before.labels, "rota.dev/replayed": "v" });
 });
 
 test("what a task lacks is left out", () => {

@@ -26,6 +26,6 @@ export function replayOf(before: Task, spec: TaskSpec): Task {
 }
 
 /** Returns the labels of an ended task, with the one that has taken its place. */
-export function replayedBy(before: Task, made: Task): Record<string, string> {
-  return { ...before.labels, [REPLAYED]: made.uid ?? "" };
+export function replayedBy(before: Task["labels"], made: Task): Record<string, string> {
+  return { ...before, [REPLAYED]: made.uid ?? "" };
 }
