@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use rota_client::discover::{self, Contexts, Flags};
 
@@ -14,22 +15,22 @@ use crate::output::{Color, Format};
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// URL of the server, such as https://rota.example [env: ROTA_ENDPOINT]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub endpoint: Option<String>,
     /// Context to use instead of the current one, as `rota context list` names it [env: ROTA_CONTEXT_NAME]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint")]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint", value_parser = NonEmptyStringValueParser::new())]
     pub context: Option<String>,
     /// Find the control plane in the cluster of the kubeconfig, forward a port to it, and use the token of its Secret
     #[arg(long, global = true, conflicts_with_all = ["endpoint", "context"])]
     pub kube: bool,
     /// Context of the kubeconfig, for --kube, which it implies [default: the current one]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"])]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"], value_parser = NonEmptyStringValueParser::new())]
     pub kube_context: Option<String>,
     /// Namespace of the control plane's release, for --kube, which it implies [default: any]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"])]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"], value_parser = NonEmptyStringValueParser::new())]
     pub kube_namespace: Option<String>,
     /// Release of the control plane, for --kube, which it implies [default: any]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"])]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["endpoint", "context"], value_parser = NonEmptyStringValueParser::new())]
     pub kube_release: Option<String>,
     /// File with the token [env: ROTA_TOKEN_FILE, or ROTA_TOKEN for the token itself]
     #[arg(long, global = true, value_name = "FILE")]

@@ -100,8 +100,8 @@ impl ControlPlane {
         Api::namespaced(client.clone(), &self.namespace)
     }
 
-    /// Returns a pod that serves.
-    pub(super) async fn ready_pod(&self, client: &Client) -> Result<Pod, Failure> {
+    /// Returns the pods that serve, of which there is one at least.
+    pub(super) async fn ready_pods(&self, client: &Client) -> Result<Vec<Pod>, Failure> {
         let Self { name, namespace, selector, .. } = self;
         let listed = self.pods(client).list(&ListParams::default().labels(selector)).await;
         let pods = listed.map_err(|error| {
@@ -109,12 +109,14 @@ impl ControlPlane {
             failed(&error, &action, &format!("list pods -n {namespace}"))
         })?;
         let states: Vec<_> = pods.items.iter().map(state).collect();
-        pods.items.into_iter().find(is_ready).ok_or_else(|| {
-            let message = format!("no pod of the Service {namespace}/{name} is ready");
-            Failure::new(Exit::Unreachable, message)
-                .causes(if states.is_empty() { vec!["it has no pods".to_owned()] } else { states })
-                .hint(format!("kubectl -n {namespace} describe pods -l {selector}"))
-        })
+        let ready: Vec<_> = pods.items.into_iter().filter(is_ready).collect();
+        if !ready.is_empty() {
+            return Ok(ready);
+        }
+        let message = format!("no pod of the Service {namespace}/{name} is ready");
+        Err(Failure::new(Exit::Unreachable, message)
+            .causes(if states.is_empty() { vec!["it has no pods".to_owned()] } else { states })
+            .hint(format!("kubectl -n {namespace} describe pods -l {selector}")))
     }
 
     /// Returns the port of a pod.

@@ -7,8 +7,9 @@ mod access;
 mod control_plane;
 mod forward;
 
+use anyhow::Context as _;
 use kube::Client;
-use kube::config::{Config, KubeConfigOptions};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use rota_client::discover::Found;
 use rota_client::{Options, Token};
 
@@ -23,9 +24,10 @@ pub async fn reach(found: Found) -> anyhow::Result<Found> {
     let Some(access) = Access::parse(&found.options.endpoint)? else { return Ok(found) };
     let (client, namespace) = connect(access.context.as_deref()).await?;
     let control_plane = ControlPlane::find(&client, &access, &namespace).await?;
-    let pod = control_plane.ready_pod(&client).await?;
+    let pods = control_plane.ready_pods(&client).await?;
+    let pod = pods.first().context("there is no pod")?;
     let Options { token, ca, .. } = found.options;
-    let credentials = Credentials::of(&client, &pod);
+    let credentials = Credentials::of(&client, pod);
     let ca_pem = match ca {
         Some(_) => None,
         None => Some(credentials.authority().await?),
@@ -36,7 +38,7 @@ pub async fn reach(found: Found) -> anyhow::Result<Found> {
     };
     let host = control_plane.host();
     let in_cluster = Options::new(format!("https://{host}"));
-    let address = forward::start(client, control_plane, &pod).await?;
+    let address = forward::start(client, control_plane, pods).await?;
     let options = Options {
         token,
         ca,
@@ -56,12 +58,21 @@ pub fn is_forwarded(options: &Options) -> bool {
     options.tls_name.is_some()
 }
 
+/// Returns the current context of the kubeconfig, for what is kept and must not follow it elsewhere.
+pub fn current_context() -> Result<String, Failure> {
+    let kubeconfig = Kubeconfig::read().map_err(|error| unusable(&error))?;
+    kubeconfig.current_context.filter(|name| !name.is_empty()).ok_or_else(|| {
+        Failure::usage("the kubeconfig has no current context").hint("name one with --kube-context")
+    })
+}
+
+fn unusable(error: &dyn std::error::Error) -> Failure {
+    let hint = "set KUBECONFIG to a file that kubectl can use; `kubectl config get-contexts` lists the contexts for --kube-context";
+    Failure::usage(format!("failed to use the kubeconfig: {error}")).hint(hint)
+}
+
 /// Returns a client of the API server, and the namespace of its context.
 async fn connect(context: Option<&str>) -> anyhow::Result<(Client, String)> {
-    let unusable = |error: &dyn std::error::Error| {
-        let hint = "set KUBECONFIG to a file that kubectl can use; `kubectl config get-contexts` lists the contexts for --kube-context";
-        Failure::usage(format!("failed to use the kubeconfig: {error}")).hint(hint)
-    };
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let config = Config::from_kubeconfig(&options).await.map_err(|error| unusable(&error))?;
     let namespace = config.default_namespace.clone();

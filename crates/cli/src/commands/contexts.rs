@@ -11,7 +11,7 @@ use rota_core::Namespace;
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::cluster::Access;
+use crate::cluster::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::output::{Out, Paint, Reporter, Table};
@@ -174,6 +174,9 @@ impl Set {
             if token.is_some() || token_file.is_some() {
                 (context.token, context.token_file, context.login) = (token, token_file, None);
             }
+            if context.token.is_some() || context.token_file.is_some() {
+                bind(context)?;
+            }
             let exposed = Options {
                 token: context.token_file.clone().map(rota_client::Token::File).unwrap_or_default(),
                 ..Options::new(&context.endpoint)
@@ -204,6 +207,16 @@ fn forget_server(context: &mut ServerContext) -> Vec<&'static str> {
         ("CA certificates", context.ca.take().is_some()),
     ];
     forgotten.into_iter().filter_map(|(name, was)| was.then_some(name)).collect()
+}
+
+/// Names the context of the kubeconfig in an address that leaves it open: a token must not go to the cluster that is current later.
+fn bind(context: &mut ServerContext) -> Result<(), Failure> {
+    if let Some(access) = Access::parse(&context.endpoint)?
+        && access.context.is_none()
+    {
+        context.endpoint = Access { context: Some(cluster::current_context()?), ..access }.endpoint();
+    }
+    Ok(())
 }
 
 /// Whether two addresses are those of one control plane.

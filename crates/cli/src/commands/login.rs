@@ -111,8 +111,24 @@ fn check_registration(
     }
 }
 
+/// Refuses flags that select a server: a login belongs to a context.
+fn check_server(globals: &Globals, command: &str) -> Result<(), Failure> {
+    let Some(endpoint) = globals.selected_endpoint() else { return Ok(()) };
+    let hint = match Access::parse(&endpoint)? {
+        Some(_) => {
+            "commands with --kube use the token of the cluster; for a login, make a context with the address of the Ingress: \
+             rota context set NAME --endpoint URL"
+                .to_owned()
+        }
+        None => format!("make a context: rota context set NAME --endpoint {endpoint}, then rota {command} NAME"),
+    };
+    let message = format!("rota {command} is for a context, and takes neither --endpoint nor --kube");
+    Err(Failure::usage(message).hint(hint))
+}
+
 impl Login {
     pub async fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        check_server(globals, "login")?;
         let (path, reporter) = (discover::contexts_file(), Reporter::new(globals.color));
         let contexts = Contexts::read(&path)?;
         let name = globals.selected_context(self.name, &contexts)?;
@@ -233,6 +249,7 @@ async fn code_of(
 
 impl Logout {
     pub fn run(self, globals: &Globals) -> anyhow::Result<Exit> {
+        check_server(globals, "logout")?;
         let path = discover::contexts_file();
         let name = globals.selected_context(self.name, &Contexts::read(&path)?)?;
         let was = Contexts::change(&path, |contexts| {

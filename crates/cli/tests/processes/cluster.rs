@@ -1,11 +1,13 @@
 //! Control planes in clusters: `--kube` against an API server with a Service, its pod and their Secrets, which forwards ports.
 
 mod api_server;
+mod connect_proxy;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::api_server::ApiServer;
+use self::connect_proxy::ConnectProxy;
 use crate::Fixture;
 use crate::process::Process;
 use crate::responses::Response;
@@ -41,17 +43,30 @@ impl Setup {
             cluster.add_secret("rota-admin-token", "token", &admins);
             cluster.add_secret("of-viewers", "token", VIEWER);
         });
+        let setup = Self { fixture, api, _server: server };
+        setup.write_kubeconfig("here", json!({ "server": format!("http://{}", setup.api.addr()) }))?;
+        Ok(setup)
+    }
+
+    /// Writes a kubeconfig with the contexts `here`, of a cluster, and `elsewhere`, of one that does not answer.
+    fn write_kubeconfig(&self, current: &str, cluster: Value) -> Result<()> {
+        let context = |name: &str, cluster: &str| {
+            let context = json!({ "cluster": cluster, "user": "u", "namespace": "team" });
+            json!({ "name": name, "context": context })
+        };
         let kubeconfig = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "current-context": "here",
-            "contexts": [{ "name": "here", "context": { "cluster": "c", "user": "u", "namespace": "team" } }],
-            "clusters": [{ "name": "c", "cluster": { "server": format!("http://{}", api.addr()) } }],
+            "current-context": current,
+            "contexts": [context("here", "c"), context("elsewhere", "d")],
+            "clusters": [
+                { "name": "c", "cluster": cluster },
+                { "name": "d", "cluster": { "server": "http://127.0.0.1:1" } },
+            ],
             "users": [{ "name": "u", "user": { "token": "of the cluster" } }],
         });
         // JSON is YAML.
-        std::fs::write(dir.join("kubeconfig"), kubeconfig.to_string())?;
-        Ok(Self { fixture, api, _server: server })
+        Ok(std::fs::write(self.fixture.dir().join("kubeconfig"), kubeconfig.to_string())?)
     }
 
     async fn rota(&self, args: &[&str]) -> Response {
@@ -135,5 +150,70 @@ async fn troubles_of_clusters_name_their_cause() -> Result<()> {
         .rota(&here)
         .await
         .failed(5, &["no pod of the Service rota/rota is ready", "CrashLoopBackOff", "describe pods"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn pod_that_cannot_be_reached_is_left_out() -> Result<()> {
+    let setup = Setup::start().await?;
+    setup.api.change(|cluster| {
+        cluster.forbid("/pods/rota-0/portforward");
+        cluster.add_pod("rota-1");
+    });
+    setup.rota(&["get", "tasks", "--kube"]).await.success();
+    setup.api.change(|cluster| cluster.forbid("/portforward"));
+    // The first error is that of the first pod.
+    setup.rota(&["get", "tasks", "--kube"]).await.failed(5, &["forward a port to the pod rota/rota-0"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn cluster_is_reached_through_its_proxy() -> Result<()> {
+    let setup = Setup::start().await?;
+    let proxy = ConnectProxy::start(setup.api.addr()).await?;
+    // An address that only the proxy knows.
+    let cluster =
+        json!({ "server": "http://cluster.invalid:6443", "proxy-url": format!("http://{}", proxy.addr()) });
+    setup.write_kubeconfig("here", cluster)?;
+    setup.rota(&["get", "tasks", "--kube"]).await.success();
+    assert!(proxy.targets().iter().all(|target| target == "cluster.invalid:6443"), "{:?}", proxy.targets());
+    assert!(!proxy.targets().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn kept_token_stays_with_its_cluster() -> Result<()> {
+    let setup = Setup::start().await?;
+    let token = setup.fixture.dir().join("token");
+    let token = token.to_str().context("a path")?;
+    setup.rota(&["context", "set", "mine", "--kube", "--token-file", token]).await.success();
+    let named = ["get", "tasks", "--context", "mine"];
+    setup.rota(&named).await.success();
+    let shown = setup.rota(&["context", "show", "mine", "-o", "json"]).await.json();
+    assert_eq!(shown["endpoint"], json!("kube://here"));
+    // The current context of kubectl is another one by now.
+    setup.write_kubeconfig("elsewhere", json!({ "server": format!("http://{}", setup.api.addr()) }))?;
+    setup.rota(&named).await.success();
+    // Without a token of its own, a context follows it.
+    setup.rota(&["context", "set", "open", "--kube"]).await.success();
+    let shown = setup.rota(&["context", "show", "open", "-o", "json"]).await.json();
+    assert_eq!(shown["endpoint"], json!("kube://-"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn flags_that_cannot_be_meant_are_refused() -> Result<()> {
+    let setup = Setup::start().await?;
+    for flag in ["--kube-context", "--kube-namespace", "--kube-release", "--context", "--endpoint"] {
+        setup.rota(&["get", "tasks", flag, ""]).await.failed(2, &[flag]);
+    }
+    for command in ["login", "logout"] {
+        setup.rota(&[command, "--kube"]).await.failed(2, &["neither --endpoint nor --kube", "Ingress"]);
+        let named = [command, "--endpoint", "https://rota.example"];
+        setup
+            .rota(&named)
+            .await
+            .failed(2, &["neither", "rota context set NAME --endpoint https://rota.example"]);
+    }
     Ok(())
 }

@@ -59,6 +59,13 @@ impl Cluster {
         }));
     }
 
+    /// Adds a further pod of the first release, which is ready, too.
+    pub(super) fn add_pod(&mut self, name: &str) {
+        let mut pod = self.pods[0].clone();
+        pod["metadata"]["name"] = json!(name);
+        self.pods.push(pod);
+    }
+
     pub(super) fn add_secret(&mut self, name: &str, key: &str, value: &str) {
         let metadata = json!({ "name": name, "namespace": "rota" });
         self.secrets.push(json!({ "metadata": metadata, "data": { key: BASE64_STANDARD.encode(value) } }));
