@@ -43,7 +43,7 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   await page.context().close();
 });
 
-test("a budget that someone else has set meanwhile is shown beside the own one", async () => {
+test("a budget that someone else has set meanwhile is shown next to the own one", async () => {
   const set = (dollars) => api("PUT", "namespaces/default/budget", { dailyMicroUsd: `${dollars}000000` });
   await set(2);
   const page = await phone("light");
