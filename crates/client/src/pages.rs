@@ -75,7 +75,7 @@ impl Client {
         all_pages!(self.list_schedules, schedules, request)
     }
 
-    /// Reads all pages of [`Client::list_task_kinds`].
+    /// Reads all pages of [`Client::list_task_kinds`]. `namespaces/-` means the own kinds of all namespaces.
     pub async fn all_task_kinds(&self, parent: &str) -> Result<Vec<v1::TaskKind>, Error> {
         let request = v1::ListTaskKindsRequest { parent: parent.into(), ..Default::default() };
         all_pages!(self.list_task_kinds, task_kinds, request)

@@ -7,7 +7,7 @@ use prost::Message;
 use rota_core::rank::Priority;
 use rota_proto::v1;
 use rota_proto::v1::task_kind_service_server::TaskKindService;
-use rota_store::{Command, PutDocument, Reply};
+use rota_store::{Command, DocumentKind, DocumentsPage, PutDocument, Reply};
 use tonic::{Request, Response, Status};
 
 use super::answers::page_size;
@@ -22,6 +22,31 @@ const MAX_PAGE_BYTES: usize = 1 << 20;
 
 fn missing(name: &str) -> Status {
     error("TASK_KIND_NOT_FOUND", format!("kind {name} does not exist in the namespace"))
+}
+
+impl Kinds {
+    /// Returns a page of the kinds that all namespaces have of their own.
+    async fn list_own(
+        &self,
+        request: &v1::ListTaskKindsRequest,
+    ) -> Result<v1::ListTaskKindsResponse, Status> {
+        let limit = page_size(request.page_size, 100)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(names::kind("page_token", token)?),
+        };
+        let page = DocumentsPage {
+            kind: DocumentKind::TaskKind,
+            namespace: None,
+            after,
+            limit,
+            bytes: MAX_PAGE_BYTES,
+        };
+        let found = self.store.reads().documents(page).await.map_err(status::store)?;
+        let task_kinds = found.documents.iter().map(kinds::decode).collect::<Result<Vec<_>, _>>()?;
+        let last = task_kinds.last().filter(|_| found.more).map(|last| last.name.clone());
+        Ok(v1::ListTaskKindsResponse { task_kinds, next_page_token: last.unwrap_or_default() })
+    }
 }
 
 #[tonic::async_trait]
@@ -39,7 +64,9 @@ impl TaskKindService for Kinds {
         request: Request<v1::ListTaskKindsRequest>,
     ) -> Result<Response<v1::ListTaskKindsResponse>, Status> {
         let request = request.into_inner();
-        let namespace = names::parent("parent", &request.parent)?;
+        let Some(namespace) = names::parent_or_all("parent", &request.parent)? else {
+            return self.list_own(&request).await.map(Response::new);
+        };
         let limit = page_size(request.page_size, 100)?;
         let after = match request.page_token.as_str() {
             "" => String::new(),

@@ -343,3 +343,29 @@ async fn steps_of_workflows_have_kinds() -> Result<()> {
     assert!(step.prompt_frame.contains("${{ prompt }}"));
     Ok(())
 }
+
+#[tokio::test]
+async fn own_kinds_are_listed_over_namespaces() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let mut expected = Vec::new();
+    for (namespace, kind) in [("alpha", "notes"), ("alpha", "review"), ("beta", "notes")] {
+        let kind = v1::TaskKind {
+            name: names::kind(namespace, kind),
+            spec: Some(v1::TaskKindSpec { description: namespace.to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let request = v1::PutTaskKindRequest { task_kind: Some(kind), ..Default::default() };
+        expected.push(client.put_task_kind(request).await?);
+    }
+    // None that comes with Rota is among them.
+    assert_eq!(client.all_task_kinds(&names::namespace("-")).await?, expected);
+    let mut request =
+        v1::ListTaskKindsRequest { parent: names::namespace("-"), page_size: 2, ..Default::default() };
+    let first = client.list_task_kinds(request.clone()).await?;
+    assert_eq!(first.task_kinds, expected[..2]);
+    request.page_token = first.next_page_token;
+    let rest = client.list_task_kinds(request).await?;
+    assert_eq!((rest.task_kinds, rest.next_page_token), (expected[2..].to_vec(), String::new()));
+    Ok(())
+}
