@@ -10,6 +10,7 @@ use rota_proto::v1::{
 use super::alerts::Alerts;
 use super::browser_sessions::{RevokeSession, sessions};
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
+use super::configuration::{ExportConfiguration, ImportConfiguration};
 use super::doctor::database::describe;
 use super::storage::{Backup, Prune, rotate_key};
 use super::transfer::{Export, Import};
@@ -42,7 +43,9 @@ Examples:
   rota admin backup rota.sqlite
   rota admin backup --directory /var/backups/rota --keep 7
   rota admin export rota.jsonl --data-dir /var/lib/rota/server
-  rota admin import rota.jsonl --store postgres://rota@db.example/rota";
+  rota admin import rota.jsonl --store postgres://rota@db.example/rota
+  rota admin export-configuration configuration.json
+  rota admin import-configuration configuration.json --secret-env DEPLOY_TOKEN";
 
 /// Administer the control plane: status, log filter, circuit breakers, backups
 #[derive(Debug, Args)]
@@ -105,6 +108,10 @@ pub enum What {
     Export(Export),
     /// Read all records of a control plane from such a file into a store that is empty
     Import(Import),
+    /// Write budgets, agents, kinds, templates and schedules of all namespaces to a file, without values of secrets
+    ExportConfiguration(ExportConfiguration),
+    /// Create or replace what is in such a file; everything else stays
+    ImportConfiguration(ImportConfiguration),
 }
 
 impl Admin {
@@ -131,6 +138,8 @@ impl Admin {
             What::Prune(prune) => prune.run(context).await,
             What::RotateKey => rotate_key(context).await,
             What::Backup(backup) => backup.run(context).await,
+            What::ExportConfiguration(export) => Box::pin(export.run(context)).await,
+            What::ImportConfiguration(import) => Box::pin(import.run(context)).await,
             // Handled without a connection.
             What::Export(_) | What::Import(_) => Ok(Exit::Ok),
         }

@@ -17,6 +17,7 @@ pub mod capabilities;
 pub mod changes;
 pub mod clean;
 pub mod completion;
+mod configuration;
 pub mod contexts;
 pub mod continuing;
 mod created;

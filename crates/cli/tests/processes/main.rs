@@ -17,6 +17,7 @@ mod commands;
 mod compat;
 mod compensations;
 mod compose;
+mod configuration;
 mod contexts;
 mod control_plane;
 mod conversations;
