@@ -199,6 +199,8 @@ calls! {
     repeat admin.prune(PruneRequest) -> v1::PruneResponse;
     /// Seals some secrets under the next key. Call it again while there are more.
     repeat admin.rotate_key(RotateKeyRequest) -> v1::RotateKeyResponse;
+    /// Has the full-text index built again. Not retried: a second try would begin again.
+    once admin.rebuild_search_index(RebuildSearchIndexRequest) -> v1::RebuildSearchIndexResponse;
     /// Returns a consistent copy of the store, part by part.
     once admin.backup(BackupRequest) -> tonic::Streaming<v1::BackupResponse>;
 }

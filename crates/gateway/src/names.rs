@@ -110,6 +110,7 @@ mod tests {
         "ListBrowserSessions",
         "Prune",
         "RotateKey",
+        "RebuildSearchIndex",
         "Backup",
     ];
 

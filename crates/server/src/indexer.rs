@@ -33,6 +33,8 @@ pub(crate) struct IndexState {
     indexed: AtomicU64,
     /// Whether tasks may have been removed from the store that the index has.
     has_removed: AtomicBool,
+    /// Whether the next step begins with an empty index.
+    must_rebuild: AtomicBool,
     wake: Notify,
 }
 
@@ -40,7 +42,8 @@ impl Default for IndexState {
     fn default() -> Self {
         // What was removed before the last end is not known.
         let has_removed = AtomicBool::new(true);
-        Self { committed: AtomicU64::new(0), indexed: AtomicU64::new(0), has_removed, wake: Notify::new() }
+        let (committed, indexed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { committed, indexed, has_removed, must_rebuild: AtomicBool::new(false), wake: Notify::new() }
     }
 }
 
@@ -52,6 +55,12 @@ impl IndexState {
 
     pub(crate) fn removed(&self) {
         self.has_removed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Builds the index again from the beginning of the log.
+    pub(crate) fn rebuild(&self) {
+        self.must_rebuild.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
@@ -117,8 +126,9 @@ async fn step_with_room(
 /// in the store, while those that were removed are looked for.
 async fn step(store: &dyn Store, state: &IndexState, sweep: &mut Option<TaskKey>) -> Result<bool, Error> {
     let revision = store.revision().await?;
+    let rebuilds = state.must_rebuild.load(Ordering::Acquire);
     // One that is ahead follows a history that this store has lost.
-    let indexed = store.indexed_revision().await?.filter(|indexed| *indexed <= revision);
+    let indexed = store.indexed_revision().await?.filter(|indexed| *indexed <= revision && !rebuilds);
     state.committed.fetch_max(revision, Ordering::Relaxed);
     state.indexed.store(indexed.unwrap_or(0), Ordering::Relaxed);
     let indexed = match indexed {
@@ -128,6 +138,9 @@ async fn step(store: &dyn Store, state: &IndexState, sweep: &mut Option<TaskKey>
                 tracing::info!(revision, "building the search index");
             }
             let through = advance(store, behind, revision).await?;
+            if rebuilds {
+                state.must_rebuild.store(false, Ordering::Release);
+            }
             state.indexed.store(through, Ordering::Relaxed);
             if through < revision {
                 return Ok(true);

@@ -12,7 +12,7 @@ use super::browser_sessions::{RevokeSession, sessions};
 use super::budgets::{Budgets, CorrectSpending, SetBudget};
 use super::configuration::{ExportConfiguration, ImportConfiguration};
 use super::doctor::database::describe;
-use super::storage::{Backup, Prune, rotate_key};
+use super::storage::{Backup, Prune, reindex, rotate_key};
 use super::transfer::{Export, Import};
 use super::worker_tokens::{CreateWorkerToken, RevokeWorkerToken, WorkerTokens};
 use crate::context::Context;
@@ -39,6 +39,7 @@ Examples:
   rota admin revoke-session 0198b2c4-51f0-7c3a-8f52-9d3a4b1c7e60
   rota admin prune --older-than 7d
   rota admin rotate-key
+  rota admin reindex
   rota admin prune --task 01981f6e-6e2c-7c3e-9d5c-2b7a1c9e4f10
   rota admin backup rota.sqlite
   rota admin backup --directory /var/backups/rota --keep 7
@@ -102,6 +103,8 @@ pub enum What {
     Prune(Prune),
     /// Seal all secrets under the key of --next-key-file, while the control plane is in use
     RotateKey,
+    /// Build the index of `rota search` again, in the background
+    Reindex,
     /// Copy the store of the control plane to a file while it is in use
     Backup(Backup),
     /// Write all records of a control plane that is stopped to a file, as lines of JSON
@@ -137,6 +140,7 @@ impl Admin {
             What::RevokeSession(revoked) => revoked.run(context).await,
             What::Prune(prune) => prune.run(context).await,
             What::RotateKey => rotate_key(context).await,
+            What::Reindex => reindex(context).await,
             What::Backup(backup) => backup.run(context).await,
             What::ExportConfiguration(export) => Box::pin(export.run(context)).await,
             What::ImportConfiguration(import) => Box::pin(import.run(context)).await,

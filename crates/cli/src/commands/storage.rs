@@ -1,4 +1,4 @@
-//! `rota admin prune`, `rota admin rotate-key` and `rota admin backup`: care for the store of the control plane.
+//! `rota admin prune`, `rota admin rotate-key`, `rota admin reindex` and `rota admin backup`: care for the store of the control plane.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use rota_proto::v1::{BackupRequest, PruneRequest, RotateKeyRequest};
+use rota_proto::v1::{BackupRequest, PruneRequest, RebuildSearchIndexRequest, RotateKeyRequest};
 use rota_settings::HumanDuration;
 use rota_telemetry::clock;
 use serde_json::json;
@@ -98,6 +98,19 @@ pub async fn rotate_key(context: &Context) -> anyhow::Result<Exit> {
     context.reporter.line(&format!(
         "once all replicas are restarted with it as --key-file, the key {previous} is not needed any more"
     ));
+    Ok(Exit::Ok)
+}
+
+/// Has the search index built again by the control plane.
+pub async fn reindex(context: &Context) -> anyhow::Result<Exit> {
+    let begun = context.client.rebuild_search_index(RebuildSearchIndexRequest {}).await?;
+    match context.out.is_human() {
+        true => context.out.line(&format!(
+            "the search index is built again up to revision {}; until then searches find less, and say so",
+            begun.revision
+        ))?,
+        false => context.out.value(&begun)?,
+    }
     Ok(Exit::Ok)
 }
 

@@ -43,6 +43,10 @@ async fn admin_shows_status_and_sets_log_filter() -> Result<()> {
     })
     .await?;
 
+    let text = fixture.rota(&["admin", "reindex"]).await.success();
+    assert!(text.contains("built again up to revision"), "{text}");
+    fixture.server_mut().prints("the search index is built again, as requested").await;
+
     assert_eq!(fixture.rota(&["admin", "log-filter"]).await.success(), "info");
     let refused = fixture.rota(&["admin", "log-filter", "rota_server=loud"]).await;
     refused.failed(1, &["filter", "loud"]);

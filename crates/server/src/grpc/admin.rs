@@ -310,6 +310,13 @@ impl AdminService for Admin {
         self.rotation.rotate().await.map(Response::new)
     }
 
+    async fn rebuild_search_index(
+        &self,
+        _: Request<v1::RebuildSearchIndexRequest>,
+    ) -> Result<Response<v1::RebuildSearchIndexResponse>, Status> {
+        self.storage.rebuild_index().await.map(Response::new)
+    }
+
     type BackupStream = ReceiverStream<Result<v1::BackupResponse, Status>>;
 
     async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {

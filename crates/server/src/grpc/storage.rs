@@ -1,4 +1,4 @@
-//! Care for the store: removal of old records, and backups.
+//! Care for the store: removal of old records, the search index, and backups.
 
 use std::fs::File;
 use std::io::Read;
@@ -101,6 +101,14 @@ impl Storage {
             }
             _ => Err(error("TASK_NOT_ENDED", format!("task {id} has not ended, or another task needs it"))),
         }
+    }
+
+    /// Has the search index built again by its background task.
+    pub(super) async fn rebuild_index(&self) -> Result<v1::RebuildSearchIndexResponse, Status> {
+        let revision = self.store.reads().revision().await.map_err(store)?;
+        self.store.index().rebuild();
+        tracing::info!(revision, "the search index is built again, as requested");
+        Ok(v1::RebuildSearchIndexResponse { revision: num::to_i64(revision) })
     }
 
     pub(super) fn backup(&self) -> Result<ReceiverStream<Result<v1::BackupResponse, Status>>, Status> {

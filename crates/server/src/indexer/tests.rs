@@ -109,3 +109,26 @@ async fn index_that_is_ahead_is_built_again() {
     assert_eq!(store.indexed_keys(TaskKey(0), 10).await.unwrap().len(), 3);
     store.close().await;
 }
+
+#[tokio::test]
+async fn index_is_built_again_on_request() {
+    let store = store();
+    create(&store, 1..1001, "needle").await;
+    let indexed = catch_up(&store).await;
+    // Lost behind the position: no step looks for them.
+    let removed = store.indexed_keys(TaskKey(0), 10).await.unwrap();
+    let update = IndexUpdate { after: Some(indexed), through: indexed, tasks: Vec::new(), removed };
+    assert!(store.update_index(update).await.unwrap());
+    let (state, mut sweep) = (IndexState::default(), None);
+    while step(&store, &state, &mut sweep).await.unwrap() {}
+    assert_eq!(found(&store, "needle").await, 990);
+    state.rebuild();
+    let mut steps = 1;
+    while step(&store, &state, &mut sweep).await.unwrap() {
+        steps += 1;
+    }
+    assert_eq!(found(&store, "needle").await, 1000);
+    assert!(steps > 1, "only the first step of several begins again");
+    assert_eq!(catch_up(&store).await, indexed);
+    store.close().await;
+}

@@ -229,6 +229,7 @@ mod tests {
                 "RevokeBrowserSession",
                 "Prune",
                 "RotateKey",
+                "RebuildSearchIndex",
                 "Backup",
             ],
             ADMINS,
