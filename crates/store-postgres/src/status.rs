@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::errors::Fault;
 use crate::readers::Loan;
-use crate::rows::get;
+use crate::rows::{SHARD, get};
 
 /// The number of connections is that of the server's statistics: other users' sessions are hidden from most users.
 const STATUS: &str = "SELECT current_setting('server_version'), (SELECT coalesce(max(version), 0) FROM migrations),
@@ -16,13 +16,15 @@ const STATUS: &str = "SELECT current_setting('server_version'), (SELECT coalesce
         current_setting('max_connections')::int8, (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
         count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')),
         count(*) FILTER (WHERE sync_state IN ('async', 'potential')),
-        count(*) FILTER (WHERE sync_state IS NULL)
+        count(*) FILTER (WHERE sync_state IS NULL),
+        (SELECT epoch FROM shards WHERE id = $1),
+        coalesce((SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1), 0)
     FROM pg_stat_replication";
 /// A commit that changes no row, and reaches the disk, and a synchronous standby, like any other.
 const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'rota', 'latency')";
 
 pub(crate) async fn read(loan: &Loan) -> Result<DatabaseStatus, Fault> {
-    let rows = loan.query(STATUS, &[]).await?;
+    let rows = loan.query(STATUS, &[&SHARD]).await?;
     let row = rows.first().ok_or(Fault::Timeout)?;
     // Prepared first: only the commit itself is measured.
     loan.query(COMMIT, &[]).await?;
@@ -42,5 +44,7 @@ pub(crate) async fn read(loan: &Loan) -> Result<DatabaseStatus, Fault> {
         now: Timestamp(get(row, 8)?),
         standbys: Standbys { synchronous: count(9)?, asynchronous: count(10)?, unknown: count(11)? },
         commit_latency,
+        epoch: unsigned(get(row, 12)?),
+        revision: unsigned(get(row, 13)?),
     })
 }

@@ -34,6 +34,10 @@ pub struct DatabaseStatus {
     /// Time that a commit of nothing has taken.
     pub commit_latency: Duration,
     pub now: Timestamp,
+    /// Grows whenever another owner takes the records, and when the present one connects again.
+    pub epoch: u64,
+    /// Of the last commit.
+    pub revision: u64,
 }
 
 /// Standbys that are connected to a database.

@@ -223,7 +223,8 @@ async fn replicas(context: &Context) -> anyhow::Result<Exit> {
     context.out.table(&table)?;
     let database = context.client.get_database_status(GetDatabaseStatusRequest {}).await?;
     if !database.version.is_empty() {
-        context.out.line(&format!("\n{}", describe(&database)))?;
+        let (revision, epoch) = (database.revision, database.epoch);
+        context.out.line(&format!("\n{}\nrevision {revision}, epoch {epoch}", describe(&database)))?;
     }
     Ok(Exit::Ok)
 }

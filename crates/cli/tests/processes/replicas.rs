@@ -228,7 +228,9 @@ async fn frozen_owner_changes_nothing() -> Result<()> {
 async fn database_is_described_and_checked() -> Result<()> {
     let replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 2).await?;
     let listed = replicas.fixture.rota(&["admin", "replicas"]).await.success();
-    assert!(listed.contains("standing by") && listed.contains("PostgreSQL 1"), "{listed}");
+    for words in ["standing by", "PostgreSQL 1", "\nrevision ", ", epoch "] {
+        assert!(listed.contains(words), "{words}: {listed}");
+    }
     let report = replicas.fixture.rota(&["doctor", "-o", "json"]).await.json();
     let checks: Vec<_> =
         report["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "database").collect();

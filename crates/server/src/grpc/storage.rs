@@ -80,6 +80,8 @@ impl Storage {
             commit_latency: Some(time::duration(found.commit_latency)),
             database_time: Some(time::timestamp(found.now)),
             server_time: Some(time::timestamp(now())),
+            epoch: num::to_i64(found.epoch),
+            revision: num::to_i64(found.revision),
         });
         Ok(database.unwrap_or_default())
     }

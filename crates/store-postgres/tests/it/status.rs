@@ -6,7 +6,7 @@ use rota_store::Store;
 use rota_store_postgres::Target;
 use rota_testkit::postgres::PostgresServer;
 
-use crate::doubt::open;
+use crate::doubt::{create, open};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn user_without_rights_sees_the_status() {
@@ -29,7 +29,15 @@ async fn user_without_rights_sees_the_status() {
     );
     assert!(!status.commit_latency.is_zero() && status.now.0 > 0, "{status:?}");
     assert_eq!(status.standbys, rota_store::Standbys::default());
+    assert!(matches!(store.apply(vec![create(0)]).await.unwrap()[..], [Ok(_)]));
+    let later = store.database_status().await.unwrap().unwrap();
+    assert_eq!(later.revision, store.revision().await.unwrap());
+    assert!(later.revision > status.revision && later.epoch == status.epoch, "{later:?}");
     store.close().await;
+    let next = open(&target).await;
+    let taken = next.database_status().await.unwrap().unwrap();
+    assert!(taken.epoch > later.epoch, "{taken:?}");
+    next.close().await;
 }
 
 /// Counts of a long queue are what a takeover takes its time for.
