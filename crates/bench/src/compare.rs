@@ -183,6 +183,9 @@ mod tests {
         let flags = arguments(&dispatch).unwrap();
         let names: Vec<_> = flags.iter().step_by(2).collect();
         assert_eq!(names, ["--rounds", "--clients", "--seconds", "--slots", "--workers"]);
+        let random = Program::<Dispatch>::parse_from(["test", "--ids", "random"]).options;
+        let flags = arguments(&random).unwrap();
+        assert!(flags.windows(2).any(|pair| pair == ["--ids", "random"]), "{flags:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use rota_client::Client;
 use rota_proto::v1::{ListTasksRequest, TaskFilter, TaskState};
@@ -31,6 +31,7 @@ Examples:
   rota bench dispatch
   rota bench dispatch --rounds 5 --folder . -o json
   rota bench dispatch --rounds 10 --against ./rota-before
+  rota bench dispatch --store postgres://me@localhost/bench --ids random
 
 Each round measures the disk, the store and the whole control plane in turn, so that all three see the same \
 disk. The control plane, its clients and its workers share this process. Each client waits for the commit \
@@ -52,6 +53,10 @@ pub(crate) struct Dispatch {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
+    /// Ids of the tasks under load [default: growing]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ids: Option<Ids>,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
@@ -111,7 +116,7 @@ impl Scenario for Dispatch {
         let plane = Plane::start(store, &folder, self.workers, self.slots).await?;
         let mut dispatch_idle = Latency::new();
         idle_dispatch(&plane.workers, crate::plane::AGENT, TIMED_TASKS, &mut dispatch_idle).await?;
-        let load = closed_loop(&plane.workers, self.clients, span).await?;
+        let load = closed_loop(&plane.workers, self.clients, span, self.ids).await?;
         let batches = Batches::measure(&plane.workers).await?;
         plane.stop().await;
         Ok(Round {
@@ -168,8 +173,23 @@ pub(crate) struct Throughput {
     pub(crate) creation: Latency,
 }
 
+/// Ids of the tasks of a closed loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ids {
+    /// Those that the control plane gives, which grow with time
+    Growing,
+    /// Random ones of the clients, such as the operator has of resources
+    Random,
+}
+
 /// Measures concurrent clients, each creating one task after the other.
-pub(crate) async fn closed_loop(workers: &Workers, clients: usize, span: Duration) -> Result<Throughput> {
+pub(crate) async fn closed_loop(
+    workers: &Workers,
+    clients: usize,
+    span: Duration,
+    ids: Option<Ids>,
+) -> Result<Throughput> {
     let before = workers.attempts.done();
     let start = Instant::now();
     let mut callers = Vec::new();
@@ -178,8 +198,12 @@ pub(crate) async fn closed_loop(workers: &Workers, clients: usize, span: Duratio
         callers.push(spawn("bench-client", OnExit::Done, async move {
             let mut times = Vec::new();
             while start.elapsed() < span {
+                let mut request = task();
+                if ids == Some(Ids::Random) {
+                    request.task_id = uuid::Uuid::new_v4().to_string();
+                }
                 let at = Instant::now();
-                service.create_task(task()).await?;
+                service.create_task(request).await?;
                 times.push(at.elapsed());
             }
             Ok::<_, tonic::Status>(times)

@@ -154,7 +154,8 @@ impl Watchers {
         }
         let decoding = if watchers > 0 { Some(Decoding::open(&options).await?) } else { None };
         let (before, own, start) = (plane.usage()?, processor_time()?, Instant::now());
-        let load = closed_loop(&workers, self.clients, Duration::from_secs(self.seconds)).await?;
+        let span = Duration::from_secs(self.seconds);
+        let load = closed_loop(&workers, self.clients, span, None).await?;
         let span = start.elapsed().as_secs_f64();
         let (usage, own) = (plane.usage()?, processor_time()? - own);
         let received = match decoding {
