@@ -5,12 +5,14 @@ mod commits;
 mod lease;
 mod mutants;
 mod rules;
+mod workers;
 
 use stateright::{Checker, Model};
 
 use self::commits::Commits;
 use self::lease::Leases;
 use self::mutants::{Bounds, Mutant};
+use self::workers::Workers;
 
 /// Explores all states, and returns their number.
 fn explore<M>(model: M) -> usize
@@ -62,4 +64,13 @@ fn one_replica_holds_the_lease() {
     let states = explore(Leases { counts_from_answer: false });
     assert!(states > 100, "{states}");
     println!("{}", refute(Leases { counts_from_answer: true }, lease::ONE_HOLDER));
+}
+
+#[test]
+fn stale_owners_end_no_attempt() {
+    let states = explore(Workers { mutant: None });
+    assert!(states > 100, "{states}");
+    for mutant in [workers::Mutant::SentBeforeCommit, workers::Mutant::WelcomedFromMemory] {
+        println!("{mutant:?}: {}", refute(Workers { mutant: Some(mutant) }, workers::SPARED));
+    }
 }
