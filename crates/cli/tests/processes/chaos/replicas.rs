@@ -1,10 +1,11 @@
 //! Three replicas on one PostgreSQL, with hundreds of tasks, while owners, standbys, workers and the database are killed,
 //! frozen, stopped, full and cut off, and clocks are wrong. A run fails if a rule was violated, or if a kind of fault never took effect.
 
+mod database;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,12 +14,12 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rota_proto::v1;
-use rota_telemetry::{OnExit, clock, spawn};
+use rota_telemetry::clock;
 use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{Proxy, history, tasks};
-use tokio::net::{TcpListener, UnixStream};
 use tokio::time::sleep;
 
+use self::database::entrance;
 use super::load::{Load, SCRIPTED};
 use super::{Counts, MAX_TRIES, TASKS, seeds};
 use crate::process::Process;
@@ -26,13 +27,13 @@ use crate::replicas::Replicas;
 use crate::{Fixture, Graces, faked_clock, workload};
 
 const REPLICAS: usize = 3;
-/// Size of the volume of the database, and of a prompt that needs further space on it, in bytes.
+/// Size of the volume of the database, in bytes.
 const VOLUME: &str = "192m";
-const LARGE: usize = 1 << 19;
 /// Hours by which the clocks of the replicas are wrong from the beginning.
 const OFFSETS: [i64; REPLICAS] = [0, -48, 48];
 /// Difference, in seconds, from which on times are not the same.
 const DIFFERENCE: i64 = 1800;
+/// Names and agents of the workers, those that run scripts first.
 const WORKERS: [(&str, &str); 4] =
     [("echo-0", SCRIPTED), ("echo-1", SCRIPTED), ("shell-0", workload::AGENT), ("shell-1", workload::AGENT)];
 const STANDS_BY: &str = "standing by";
@@ -45,6 +46,7 @@ enum Fault {
     OwnerFrozen,
     StandbyKilled,
     StandbyFrozen,
+    AllRestarted,
     WorkerKilled,
     DatabaseRestarted,
     DatabaseCrashed,
@@ -55,12 +57,13 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::OwnerKilled,
         Self::OwnerStopped,
         Self::OwnerFrozen,
         Self::StandbyKilled,
         Self::StandbyFrozen,
+        Self::AllRestarted,
         Self::WorkerKilled,
         Self::DatabaseRestarted,
         Self::DatabaseCrashed,
@@ -77,6 +80,7 @@ impl Fault {
             Self::OwnerFrozen => "owner frozen beyond its lease",
             Self::StandbyKilled => "standby killed",
             Self::StandbyFrozen => "standby frozen",
+            Self::AllRestarted => "all replicas restarted in turn",
             Self::WorkerKilled => "worker killed",
             Self::DatabaseRestarted => "database restarted",
             Self::DatabaseCrashed => "database crashed",
@@ -153,13 +157,14 @@ impl World {
                 self.replaced().await?;
                 self.replicas.start_one(owner, STANDS_BY).await;
             }
-            Fault::OwnerStopped => {
-                let process = self.replicas.running[owner].take().context("no owner")?;
-                process.signal(Signal::SIGTERM);
-                let ended = process.ended().await;
-                ensure!(ended.status.success(), "{ended:?}");
-                self.replaced().await?;
-                self.replicas.start_one(owner, STANDS_BY).await;
+            Fault::OwnerStopped => return self.restarted(owner).await,
+            Fault::AllRestarted => {
+                // As an upgrade does.
+                let mut handovers = 0;
+                for index in 0..REPLICAS {
+                    handovers += self.restarted(index).await?;
+                }
+                return Ok(handovers);
             }
             Fault::OwnerFrozen => {
                 self.replicas.replica(owner).signal(Signal::SIGSTOP);
@@ -196,15 +201,7 @@ impl World {
             }
             Fault::ClockJumped => return self.clock_jumped(random).await,
             Fault::DatabaseFull => return self.database_full(random).await,
-            Fault::WorkerKilled => {
-                let index = random.random_range(0..WORKERS.len());
-                let (name, agent) = WORKERS[index];
-                let old = self.workers.swap_remove(index);
-                old.kill().await;
-                self.workers.push(self.replicas.fixture.worker(agent, name, 4).await?);
-                let last = self.workers.len() - 1;
-                self.workers.swap(index, last);
-            }
+            Fault::WorkerKilled => return self.worker_killed(random).await,
             Fault::DatabaseRestarted => return self.database_away(Stop::Fast, random).await,
             Fault::DatabaseCrashed => return self.database_away(Stop::Immediate, random).await,
             Fault::SessionsEnded => {
@@ -216,6 +213,43 @@ impl World {
             }
         }
         Ok(1)
+    }
+
+    /// Stops a replica as planned, and starts it again. Returns whether another one has taken over.
+    async fn restarted(&mut self, index: usize) -> Result<usize> {
+        let process = self.replicas.running[index].take().context("no replica")?;
+        process.signal(Signal::SIGTERM);
+        let ended = process.ended().await;
+        ensure!(ended.status.success(), "{ended:?}");
+        let owned = index == self.owner;
+        if owned {
+            self.replaced().await?;
+        }
+        self.replicas.start_one(index, STANDS_BY).await;
+        Ok(usize::from(owned))
+    }
+
+    /// Kills the worker of a task that runs, and one that runs scripts. Returns how many attempts of the task that has cost.
+    async fn worker_killed(&mut self, random: &mut StdRng) -> Result<usize> {
+        let client = self.replicas.fixture.client()?;
+        let gate = self.replicas.fixture.dir().join("gate").display().to_string();
+        let waits = workload::shell("until [ -e \"$GATE\" ]; do sleep 0.05; done", &[("GATE", &gate)]);
+        let name = tasks::create(&client, waits).await?.name;
+        let running = tasks::until_state(&client, &name, v1::TaskState::Running).await?;
+        let worker = running.status.unwrap_or_default().worker;
+        let busy = WORKERS.iter().position(|(name, _)| *name == worker).context("an unknown worker")?;
+        let scripted = random.random_range(0..WORKERS.len() / 2);
+        for index in [busy, scripted] {
+            let (name, agent) = WORKERS[index];
+            self.workers.remove(index).kill().await;
+            let again = self.replicas.fixture.worker(agent, name, 4).await?;
+            self.workers.insert(index, again);
+        }
+        fs::write(&gate, "")?;
+        let status = tasks::ended(&client, &name).await?.status.unwrap_or_default();
+        fs::remove_file(&gate)?;
+        ensure!(status.state() == v1::TaskState::Succeeded, "{status:?}");
+        Ok(usize::try_from(status.attempt)?.saturating_sub(1))
     }
 
     /// Returns until when a replica is registered in the database.
@@ -268,52 +302,6 @@ impl World {
         tasks::ended(&client, &task.name).await?;
         Ok(1)
     }
-
-    /// Fills the volume of the database. What is answered is not lost, and all else is refused with the reason.
-    async fn database_full(&mut self, random: &mut StdRng) -> Result<usize> {
-        let client = self.replicas.fixture.impatient_client()?;
-        self.server.fill()?;
-        let until = tokio::time::Instant::now() + Duration::from_millis(random.random_range(2_000..6_000));
-        let (mut refused, mut created) = (0, Vec::new());
-        while tokio::time::Instant::now() < until {
-            let mut task = tasks::scripted(SCRIPTED, []);
-            // Such that the database cannot make it small.
-            let prompt: String = (0..LARGE).map(|_| random.random_range('a'..='z')).collect();
-            task.spec.get_or_insert_default().prompt = prompt;
-            match tasks::create(&client, task).await {
-                Ok(task) => created.push(task.name),
-                Err(error) => {
-                    let known = error.downcast_ref::<rota_client::Error>();
-                    let full =
-                        known.is_some_and(|known| known.reason.as_deref() == Some("STORE_UNAVAILABLE"));
-                    ensure!(full && format!("{error:#}").contains("53100"), "{error:#}");
-                    refused += 1;
-                }
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
-        self.server.free()?;
-        let client = self.replicas.fixture.client()?;
-        for name in &created {
-            tasks::ended(&client, name).await?;
-        }
-        tasks::eventually("a database with room", async || {
-            let status = client.get_system_status(v1::GetSystemStatusRequest {}).await?;
-            Ok(status.causes.iter().all(|cause| !cause.message.contains("53100")))
-        })
-        .await?;
-        Ok(refused)
-    }
-
-    async fn database_away(&mut self, how: Stop, random: &mut StdRng) -> Result<usize> {
-        let before = self.reconnections();
-        self.server.stop(how)?;
-        // For less than the lease, and longer than a call waits.
-        sleep(Duration::from_millis(random.random_range(100..7_000))).await;
-        self.server.resume()?;
-        self.back(before).await?;
-        Ok(1)
-    }
 }
 
 /// Sets a clock by some hours.
@@ -322,24 +310,6 @@ fn set_clock(file: &Path, hours: i64) -> Result<()> {
     let next = file.with_extension("next");
     fs::write(&next, format!("{hours:+}h"))?;
     Ok(fs::rename(next, file)?)
-}
-
-/// Returns an address that leads to a socket of the database.
-async fn entrance(socket: PathBuf) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let addr = listener.local_addr()?;
-    spawn("entrance", OnExit::Done, async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let socket = socket.clone();
-            spawn("entered", OnExit::Done, async move {
-                // A database that is away refuses, as it does on its own address.
-                if let Ok(mut far) = UnixStream::connect(socket).await {
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                }
-            });
-        }
-    });
-    Ok(addr)
 }
 
 async fn run(seed: u64) -> Result<Counts> {
