@@ -1,7 +1,7 @@
 //! Where the database is, and how it is reached: the URL of the store, and TLS.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub type PasswordSource = Arc<dyn Fn() -> Result<Option<SecretString>, Error> + 
 pub struct Target {
     config: Config,
     tls: MakeRustlsConnect,
+    /// File with the certificates of authorities, which is read for each connection: they are replaced while the process runs.
+    roots: Option<PathBuf>,
     /// Source of the password, which is read for each connection.
     password: Option<PasswordSource>,
 }
@@ -94,8 +96,9 @@ impl Target {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(TCP_TIMEOUT)
             .keepalives_idle(TCP_TIMEOUT);
-        let tls = MakeRustlsConnect::new(tls(roots.as_deref().map(Path::new))?);
-        Ok(Self { config, tls, password: None })
+        let roots = roots.map(PathBuf::from);
+        let tls = MakeRustlsConnect::new(tls(roots.as_deref())?);
+        Ok(Self { config, tls, roots, password: None })
     }
 
     /// Reads the password from this source for each connection.
@@ -141,7 +144,14 @@ impl Target {
     }
 
     pub(crate) fn tls(&self) -> MakeRustlsConnect {
-        self.tls.clone()
+        match self.roots.as_deref().map(|roots| tls(Some(roots))) {
+            Some(Ok(config)) => MakeRustlsConnect::new(config),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "failed to read the certificates again, trying those of the start");
+                self.tls.clone()
+            }
+            None => self.tls.clone(),
+        }
     }
 }
 
@@ -171,6 +181,9 @@ fn tls(roots: Option<&Path>) -> Result<ClientConfig, Error> {
             for certificate in certificates {
                 let certificate = certificate.map_err(|error| failed(&error))?;
                 store.add(certificate).map_err(|error| failed(&error))?;
+            }
+            if store.is_empty() {
+                return Err(failed(&"there are none"));
             }
         }
         None => {

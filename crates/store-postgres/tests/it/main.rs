@@ -14,3 +14,4 @@ mod random;
 mod restore;
 mod standby;
 mod status;
+mod tls;
