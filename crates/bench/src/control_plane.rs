@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::plane::{open, server_options};
+use crate::plane::{open, open_at, server_options};
 
 /// Hidden subcommand of `rota bench`.
 const SUBCOMMAND: &str = "control-plane";
@@ -42,13 +42,19 @@ pub(crate) struct Serve {
     /// Whether to use the certificate in the directory
     #[arg(long)]
     tls: bool,
+    /// PostgreSQL database that takes the place of a file in the directory
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
 }
 
 impl Serve {
     pub(crate) async fn run(self) -> Result<()> {
         let mut terminated = signal(SignalKind::terminate())?;
         let folder = self.data_dir.clone();
-        let store = tokio::task::spawn_blocking(move || open(&folder)).await??;
+        let store = match &self.store {
+            Some(url) => open_at(Some(url), &folder).await?,
+            None => tokio::task::spawn_blocking(move || open(&folder)).await??,
+        };
         let tls = self.tls.then(|| Tls::new(certificate(&self.data_dir), key(&self.data_dir)));
         let options = Options { listen: self.listen, tls, ..server_options(store, &self.data_dir) };
         let bound = Box::pin(Server::bind(options)).await?;
@@ -104,18 +110,24 @@ pub(crate) struct ControlPlane {
     folder: PathBuf,
     addr: SocketAddr,
     tls: bool,
+    store: Option<String>,
 }
 
 impl ControlPlane {
     /// Starts a control plane on a free port, with its store in a directory.
     pub(crate) async fn start(folder: &Path, tls: bool) -> Result<Self> {
+        Self::start_at(folder, tls, None).await
+    }
+
+    /// Starts a control plane on a free port, with its store in a PostgreSQL database or in a directory.
+    pub(crate) async fn start_at(folder: &Path, tls: bool, store: Option<String>) -> Result<Self> {
         if tls {
             let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
             std::fs::write(certificate(folder), made.cert.pem())?;
             std::fs::write(key(folder), made.signing_key.serialize_pem())?;
         }
-        let (process, addr) = start(folder, ([127, 0, 0, 1], 0).into(), tls).await?;
-        Ok(Self { process, folder: folder.to_owned(), addr, tls })
+        let (process, addr) = start(folder, ([127, 0, 0, 1], 0).into(), tls, store.as_deref()).await?;
+        Ok(Self { process, folder: folder.to_owned(), addr, tls, store })
     }
 
     /// Stops the process gracefully and starts it again on the same port and store. Returns how long each took: until it had
@@ -125,7 +137,8 @@ impl ControlPlane {
         end(&mut self.process).await?;
         let stopped = began.elapsed();
         let began = Instant::now();
-        (self.process, self.addr) = start(&self.folder, self.addr, self.tls).await?;
+        let store = self.store.as_deref();
+        (self.process, self.addr) = start(&self.folder, self.addr, self.tls, store).await?;
         Ok((stopped, began.elapsed()))
     }
 
@@ -157,7 +170,12 @@ impl ControlPlane {
     }
 }
 
-async fn start(folder: &Path, listen: SocketAddr, tls: bool) -> Result<(Child, SocketAddr)> {
+async fn start(
+    folder: &Path,
+    listen: SocketAddr,
+    tls: bool,
+    store: Option<&str>,
+) -> Result<(Child, SocketAddr)> {
     let program = std::env::current_exe().context("failed to determine the path of this program")?;
     let log_path = folder.join("control-plane.log");
     let log = std::fs::File::options().create(true).append(true).open(&log_path)?;
@@ -165,6 +183,7 @@ async fn start(folder: &Path, listen: SocketAddr, tls: bool) -> Result<(Child, S
         .args(["bench", SUBCOMMAND, "--listen", &listen.to_string(), "--data-dir"])
         .arg(folder)
         .args(tls.then_some("--tls"))
+        .args(store.map(|url| format!("--store={url}")))
         // The level of `rota server`, whose cost is a part of it.
         .env("ROTA_LOG", "info")
         .stdin(Stdio::piped())

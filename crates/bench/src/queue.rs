@@ -43,10 +43,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 Examples:
   rota bench queue
   rota bench queue --tasks 100000 --folder . -o json
+  rota bench queue --store postgres://me@localhost/deep --baseline-store postgres://me@localhost/short
 
 The queue is filled in batches of 1000 tasks, then the control plane is restarted. `hand-over` is the time from the end of an \
 attempt to the start of the next one from the queue, on one slot. `dispatch` is the time from the creation of a task of another \
-agent, with a free worker, to the start of its attempt. Both queues are measured in turns.")]
+agent, with a free worker, to the start of its attempt. Both queues are measured in turns. With --store, both databases are empty \
+before, and `restart` is a takeover of a database that was given back.")]
 pub(crate) struct Queue {
     /// Number of queued tasks in the deep queue
     #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
@@ -54,6 +56,14 @@ pub(crate) struct Queue {
     /// Number of queued tasks to compare with, at least 1000
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1000..))]
     baseline: u64,
+    /// PostgreSQL database of the deep queue, instead of a new file: `postgres://USER@HOST/DATABASE`
+    #[arg(long, value_name = "URL", requires = "baseline_store")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
+    /// PostgreSQL database of the short queue
+    #[arg(long, value_name = "URL", requires = "store")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline_store: Option<String>,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
@@ -75,7 +85,7 @@ struct Depth {
     filled: Usage,
     /// Memory after the restart and all measurements.
     restarted: Option<Usage>,
-    /// Size of the database file and its log.
+    /// Size of the database file and its log; 0 in PostgreSQL.
     store_bytes: u64,
     /// Time from the start of the process with a filled store to the open listener.
     open_seconds: f64,
@@ -115,8 +125,10 @@ impl Scenario for Queue {
     async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let fsync = round.fsync().await?;
         let mut sides = Vec::new();
-        for (name, tasks) in [("baseline", self.baseline), ("deep", self.tasks)] {
-            sides.push(Side::fill(round, round.subfolder(name)?, tasks).await?);
+        for (name, tasks, store) in
+            [("baseline", self.baseline, &self.baseline_store), ("deep", self.tasks, &self.store)]
+        {
+            sides.push(Side::fill(round, round.subfolder(name)?, store.clone(), tasks).await?);
         }
         for (turn, side) in TURNS.into_iter().enumerate() {
             let side = &mut sides[side];
@@ -149,8 +161,13 @@ struct Side {
 
 impl Side {
     /// Fills a queue, restarts the control plane, and connects a worker of each agent.
-    async fn fill(round: &RoundContext<'_>, folder: PathBuf, tasks: u64) -> Result<Self> {
-        let mut plane = ControlPlane::start(&folder, false).await?;
+    async fn fill(
+        round: &RoundContext<'_>,
+        folder: PathBuf,
+        store: Option<String>,
+        tasks: u64,
+    ) -> Result<Self> {
+        let mut plane = ControlPlane::start_at(&folder, false, store).await?;
         let client = Client::new(plane.client_options())?;
         put_agent(&client, AGENT).await?;
         let created_per_second = fill(round, &client, tasks).await?;
