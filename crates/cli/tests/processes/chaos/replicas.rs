@@ -17,7 +17,7 @@ use rota_proto::v1;
 use rota_telemetry::clock;
 use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{Proxy, history, tasks};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use self::database::entrance;
 use super::load::{Load, SCRIPTED};
@@ -101,6 +101,8 @@ struct World {
     /// Hours by which clocks are wrong.
     offsets: [i64; REPLICAS],
     workers: Vec<Process>,
+    /// When the last fault began, or the replica in question was stopped.
+    since: Instant,
 }
 
 impl World {
@@ -137,19 +139,21 @@ impl World {
         for (name, agent) in WORKERS {
             workers.push(replicas.fixture.worker(agent, name, 4).await?);
         }
-        Ok(Self { server, replicas, routes, owner: 0, offsets: OFFSETS, workers })
+        Ok(Self { server, replicas, routes, owner: 0, offsets: OFFSETS, workers, since: Instant::now() })
     }
 
     /// Waits until another replica owns the database.
     async fn replaced(&mut self) -> Result<()> {
         let others: Vec<_> = (0..REPLICAS).filter(|index| *index != self.owner).collect();
         self.owner = self.replicas.owner_of(&others).await?;
+        eprintln!("replica {} owns the database after {} ms", self.owner, self.since.elapsed().as_millis());
         Ok(())
     }
 
     /// Lets a fault happen and pass. Returns how often it took effect.
     async fn inflict(&mut self, fault: Fault, random: &mut StdRng) -> Result<usize> {
         sleep(Duration::from_millis(random.random_range(100..600))).await;
+        self.since = Instant::now();
         let owner = self.owner;
         match fault {
             Fault::OwnerKilled => {
@@ -218,6 +222,7 @@ impl World {
     /// Stops a replica as planned, and starts it again. Returns whether another one has taken over.
     async fn restarted(&mut self, index: usize) -> Result<usize> {
         let process = self.replicas.running[index].take().context("no replica")?;
+        self.since = Instant::now();
         process.signal(Signal::SIGTERM);
         let ended = process.ended().await;
         ensure!(ended.status.success(), "{ended:?}");
@@ -349,7 +354,7 @@ async fn run(seed: u64) -> Result<Counts> {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_lose_and_double_nothing() -> Result<()> {
     for seed in seeds(1)? {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let counts = run(seed).await.with_context(|| format!("seed {seed}"))?;
         let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         println!("seed {seed}, {} s: {}", began.elapsed().as_secs(), counts.join(", "));
