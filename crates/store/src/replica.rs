@@ -36,7 +36,7 @@ pub struct DatabaseStatus {
     pub now: Timestamp,
     /// Grows whenever another owner takes the records, and when the present one connects again.
     pub epoch: u64,
-    /// Of the last commit.
+    /// Revision of the last commit.
     pub revision: u64,
 }
 

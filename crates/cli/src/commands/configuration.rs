@@ -19,7 +19,7 @@ use super::{found, pairs};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
-/// Format of the document.
+/// Format of the document, which an import compares.
 const FORMAT: &str = "rota.dev/configuration/v1";
 /// Fields of an agent that an import replaces: all that an administrator sets.
 const AGENT_FIELDS: [&str; 3] = ["labels", "spec", "spec.permission_rules"];

@@ -106,7 +106,7 @@ pub async fn reindex(context: &Context) -> anyhow::Result<Exit> {
     let begun = context.client.rebuild_search_index(RebuildSearchIndexRequest {}).await?;
     match context.out.is_human() {
         true => context.out.line(&format!(
-            "the search index is built again up to revision {}; until then searches find less, and say so",
+            "the search index is built again up to revision {}; until then searches find less, and report it",
             begun.revision
         ))?,
         false => context.out.value(&begun)?,

@@ -12,7 +12,7 @@ pub(super) const ASSIGNED: &str = "a worker runs only what the store has assigne
 /// Rule that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mutant {
-    /// A worker is told what an owner has decided, before that is committed.
+    /// A worker receives what an owner has decided before that is committed.
     SentBeforeCommit,
     /// A session is opened from memory, without a commit.
     WelcomedFromMemory,
