@@ -1,45 +1,10 @@
 //! Every SQL statement, so that a test can check the plan of each. The first parameter of most is the shard.
 
+#[macro_use]
+mod macros;
 mod lease;
 
 pub(crate) use self::lease::*;
-
-/// Declares statements, listed in a constant for those that prepare or test them.
-macro_rules! statements {
-    ($(#[$doc:meta])* $list:ident: $($name:ident = $sql:expr;)*) => {
-        $(pub(crate) const $name: &str = $sql;)*
-        $(#[$doc])*
-        #[cfg_attr(not(test), allow(dead_code, reason = "those of readers are prepared when they are used"))]
-        pub(crate) const $list: &[&str] = &[$($name),*];
-    };
-}
-
-/// Columns from which `rows::task` reads a [`rota_store::TaskRow`], of a table or subquery `t`.
-macro_rules! task_columns {
-    () => {
-        "t.key, t.id, t.record, EXISTS (SELECT 1 FROM edges WHERE edges.shard = $1 AND edges.task = t.key)"
-    };
-}
-
-/// An upsert of rows from arrays. The shard is the first of the columns, which the first parameter names.
-macro_rules! upsert {
-    ($table:literal ($keys:literal, $columns:literal) = $arrays:literal, set $set:literal) => {
-        concat!(
-            "INSERT INTO ",
-            $table,
-            " (shard, ",
-            $keys,
-            ", ",
-            $columns,
-            ") SELECT $1, new.* FROM unnest(",
-            $arrays,
-            ") AS new ON CONFLICT (shard, ",
-            $keys,
-            ") DO UPDATE SET ",
-            $set
-        )
-    };
-}
 
 statements! {
     /// Statements of the writer: none may scan a table.
@@ -54,38 +19,36 @@ statements! {
             SELECT $1, key, id, namespace, payload, workflow, step, round, item FROM new)
         INSERT INTO tasks (shard, key, id, namespace, state, route, rank, due, ended, record)
         SELECT $1, key, id, namespace, state, route, rank, due, ended, record FROM new";
-    UPDATE_TASKS = "UPDATE tasks AS t SET state = new.state, route = new.route, rank = new.rank, due = new.due,
-            ended = new.ended, record = new.record
-        FROM unnest($2::int8[], $3::int2[], $4::int4[], $5::int8[], $6::int8[], $7::int8[], $8::bytea[])
-            AS new (key, state, route, rank, due, ended, record)
-        WHERE t.shard = $1 AND t.key = new.key";
+    UPDATE_TASKS = update!("tasks" from "$2::int8[], $3::int2[], $4::int4[], $5::int8[], $6::int8[], $7::int8[], $8::bytea[]"
+        as "key, state, route, rank, due, ended, record", "key",
+        set "state = new.state, route = new.route, rank = new.rank, due = new.due, ended = new.ended, record = new.record");
     // A record that cannot be decoded is kept, but no longer found by its state or deadline: no state has this number.
-    SET_ASIDE = "UPDATE tasks SET state = 255, due = NULL, ended = NULL WHERE shard = $1 AND key = ANY ($2)";
-    DELETE_TASKS = "DELETE FROM tasks WHERE shard = $1 AND key = ANY ($2)";
-    DELETE_SPECS = "DELETE FROM specs WHERE shard = $1 AND key = ANY ($2)";
-    DELETE_RESULTS = "DELETE FROM results WHERE shard = $1 AND key = ANY ($2)";
-    DELETE_SECRETS = "DELETE FROM secrets WHERE shard = $1 AND key = ANY ($2)";
-    DELETE_ARTIFACTS = "DELETE FROM artifacts WHERE shard = $1 AND task = ANY ($2)";
-    DELETE_EVENTS = "DELETE FROM events WHERE shard = $1 AND task = ANY ($2)";
-    LEAVE_KEYS = "UPDATE idempotency_keys SET orphaned = $3 WHERE shard = $1 AND task = ANY ($2)";
-    DELETE_ALIASES = "DELETE FROM aliases USING unnest($2::text[], $3::text[], $4::int8[]) AS old (namespace, alias, task)
-        WHERE aliases.shard = $1 AND aliases.namespace = old.namespace AND aliases.alias = old.alias AND aliases.task = old.task";
+    SET_ASIDE = update!("tasks" from "$2::int8[]" as "key", "key", set "state = 255, due = NULL, ended = NULL");
+    DELETE_TASKS = delete!("tasks" by "key");
+    DELETE_SPECS = delete!("specs" by "key");
+    DELETE_RESULTS = delete!("results" by "key");
+    DELETE_SECRETS = delete!("secrets" by "key");
+    DELETE_ARTIFACTS = delete!("artifacts" by "task");
+    DELETE_EVENTS = delete!("events" by "task");
+    LEAVE_KEYS = update!("idempotency_keys" from "$2::int8[]" as "task", "task", set "orphaned = $3");
+    DELETE_ALIASES = delete!("aliases" by "$2::text[], $3::text[], $4::int8[]" as "namespace, alias, task",
+        "r.namespace = old.namespace AND r.task = old.task", "alias");
     DISCARD_ALIASES = "DELETE FROM aliases WHERE shard = $1 AND task = ANY ($2)";
-    DELETE_DEPENDENTS = "DELETE FROM edges WHERE shard = $1 AND dependent = ANY ($2)";
-    DELETE_ROUTES = "DELETE FROM routes WHERE shard = $1 AND id = ANY ($2)";
-    DELETE_KEYS = "DELETE FROM idempotency_keys AS t USING unnest($2::text[], $3::text[]) AS old (namespace, key)
-        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.key = old.key";
-    DELETE_THREADS = "DELETE FROM threads AS t USING unnest($2::text[], $3::text[]) AS old (namespace, name)
-        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.name = old.name";
-    DELETE_WAITS = "DELETE FROM waits AS t USING unnest($2::text[], $3::text[], $4::int8[]) AS old (namespace, key, waiter)
-        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.key = old.key AND t.waiter = old.waiter";
-    DELETE_AGENTS = "DELETE FROM agents AS t USING unnest($2::text[], $3::text[]) AS old (namespace, name)
-        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.name = old.name";
-    DELETE_COOL_DOWNS = "DELETE FROM cool_downs AS t USING unnest($2::text[], $3::text[]) AS old (namespace, credential)
-        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.credential = old.credential";
-    DELETE_SESSIONS = "DELETE FROM sessions AS t USING unnest($2::text[], $3::text[]) AS old (namespace, worker)
-        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.worker = old.worker";
-    DELETE_FOLLOW_UPS = "DELETE FROM follow_ups WHERE shard = $1 AND number = ANY ($2)";
+    DELETE_DEPENDENTS = delete!("edges" by "dependent");
+    DELETE_ROUTES = delete!("routes" by "$2::int4[]" as "id", "true", "id");
+    DELETE_KEYS = delete!("idempotency_keys" by "$2::text[], $3::text[]" as "namespace, key",
+        "r.namespace = old.namespace", "key");
+    DELETE_THREADS = delete!("threads" by "$2::text[], $3::text[]" as "namespace, name",
+        "r.namespace = old.namespace", "name");
+    DELETE_WAITS = delete!("waits" by "$2::text[], $3::text[], $4::int8[]" as "namespace, key, waiter",
+        "r.namespace = old.namespace AND r.key = old.key", "waiter");
+    DELETE_AGENTS = delete!("agents" by "$2::text[], $3::text[]" as "namespace, name",
+        "r.namespace = old.namespace", "name");
+    DELETE_COOL_DOWNS = delete!("cool_downs" by "$2::text[], $3::text[]" as "namespace, credential",
+        "r.namespace = old.namespace", "credential");
+    DELETE_SESSIONS = delete!("sessions" by "$2::text[], $3::text[]" as "namespace, worker",
+        "r.namespace = old.namespace", "worker");
+    DELETE_FOLLOW_UPS = delete!("follow_ups" by "number");
     PUT_RESULTS = upsert!("results" ("key", "body") = "$2::int8[], $3::bytea[]", set "body = excluded.body");
     PUT_SECRETS = upsert!("secrets" ("key", "body") = "$2::int8[], $3::bytea[]", set "body = excluded.body");
     PUT_ARTIFACTS = upsert!("artifacts" ("task, attempt", "list") = "$2::int8[], $3::int8[], $4::bytea[]",
@@ -111,8 +74,8 @@ statements! {
     PUT_ACCOUNTS = upsert!("accounts" ("namespace, agent", "record") = "$2::text[], $3::text[], $4::bytea[]", set "record = excluded.record");
     PUT_DOCUMENTS = upsert!("documents" ("kind, namespace, name", "record")
         = "$2::text[], $3::text[], $4::text[], $5::bytea[]", set "record = excluded.record");
-    DELETE_DOCUMENTS = "DELETE FROM documents AS t USING unnest($2::text[], $3::text[], $4::text[]) AS old (kind, namespace, name)
-        WHERE t.shard = $1 AND t.kind = old.kind AND t.namespace = old.namespace AND t.name = old.name";
+    DELETE_DOCUMENTS = delete!("documents" by "$2::text[], $3::text[], $4::text[]" as "kind, namespace, name",
+        "r.kind = old.kind AND r.namespace = old.namespace", "name");
     PUT_SESSIONS = upsert!("sessions" ("namespace, worker", "epoch, open, ended, record")
         = "$2::text[], $3::text[], $4::int8[], $5::bool[], $6::int8[], $7::bytea[]",
         set "epoch = excluded.epoch, open = excluded.open, ended = excluded.ended, record = excluded.record");
@@ -120,52 +83,52 @@ statements! {
     NEXT_DUE = "SELECT due FROM tasks WHERE shard = $1 AND due >= $2 ORDER BY due LIMIT 1";
 
     LOAD_IDS = concat!("SELECT n, ", task_columns!(), " FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
-        JOIN specs ON specs.shard = $1 AND specs.namespace = want.namespace AND specs.id = want.id
-        JOIN tasks AS t ON t.shard = $1 AND t.key = specs.key ORDER BY n");
-    LOAD_TASKS = concat!("SELECT n, ", task_columns!(), " FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
-        JOIN tasks AS t ON t.shard = $1 AND t.key = want.key ORDER BY n");
+        CROSS JOIN LATERAL ", one!("key" of "specs", "r.namespace = want.namespace", "id" = "want.id"), " AS s", task_at!("s.key"), "ORDER BY n");
+    LOAD_TASKS = concat!("SELECT n, ", task_columns!(), " FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)", task_at!("want.key"), "ORDER BY n");
     // Up to a number of bytes: no more values are read.
-    LOAD_PAYLOADS = "SELECT key, payload FROM (SELECT n, t.key, payload, sum(octet_length(payload)) OVER (ORDER BY n) - octet_length(payload) AS before
+    LOAD_PAYLOADS = concat!("SELECT key, payload FROM (SELECT n, want.key, payload, sum(octet_length(payload)) OVER (ORDER BY n) - octet_length(payload) AS before
             FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
-            JOIN specs AS t ON t.shard = $1 AND t.key = want.key) AS t WHERE before < $3 ORDER BY n";
-    LOAD_RESULTS = "SELECT key, body FROM results WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
-    LOAD_SECRETS = "SELECT key, body FROM secrets WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
-    LOAD_WAITING = "SELECT key, route FROM tasks WHERE shard = $1 AND key = ANY ($2) AND state IN (1, 2) ORDER BY key";
-    LOAD_DEPENDENCIES = "SELECT n, t.key, t.id, t.record
+            CROSS JOIN LATERAL ", one!("payload" of "specs", "key" = "want.key"), " AS s) AS t WHERE before < $3 ORDER BY n");
+    LOAD_RESULTS = concat!("SELECT want.key, body FROM unnest($2::int8[]) AS want (key)
+        CROSS JOIN LATERAL ", one!("body" of "results", "key" = "want.key"), " AS t ORDER BY want.key");
+    LOAD_SECRETS = concat!("SELECT want.key, body FROM unnest($2::int8[]) AS want (key)
+        CROSS JOIN LATERAL ", one!("body" of "secrets", "key" = "want.key"), " AS t ORDER BY want.key");
+    LOAD_WAITING = concat!("SELECT want.key, route FROM unnest($2::int8[]) AS want (key)
+        CROSS JOIN LATERAL ", one!("route, state" of "tasks", "key" = "want.key"), " AS t
+        WHERE state IN (1, 2) ORDER BY want.key");
+    LOAD_DEPENDENCIES = concat!("SELECT n, t.key, t.id, t.record
         FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
-        JOIN specs ON specs.shard = $1 AND specs.namespace = want.namespace AND specs.id = want.id
-        JOIN tasks AS t ON t.shard = $1 AND t.key = specs.key ORDER BY n";
-    LOAD_ALIASES = "SELECT n, t.key, t.id, t.record
+        CROSS JOIN LATERAL ", one!("key" of "specs", "r.namespace = want.namespace", "id" = "want.id"), " AS s", task_at!("s.key"), "ORDER BY n");
+    LOAD_ALIASES = concat!("SELECT n, t.key, t.id, t.record
         FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, alias, n)
-        JOIN aliases ON aliases.shard = $1 AND aliases.namespace = want.namespace AND aliases.alias = want.alias
-        JOIN tasks AS t ON t.shard = $1 AND t.key = aliases.task ORDER BY n";
+        CROSS JOIN LATERAL ", one!("task" of "aliases", "r.namespace = want.namespace", "alias" = "want.alias"), " AS a",
+        task_at!("a.task"), "ORDER BY n");
     LOAD_KEYS = concat!("SELECT n, ", task_columns!(), ", keys.id
         FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, key, n)
-        JOIN idempotency_keys AS keys ON keys.shard = $1 AND keys.namespace = want.namespace AND keys.key = want.key
-        LEFT JOIN tasks AS t ON t.shard = $1 AND t.key = keys.task ORDER BY n");
-    LOAD_THREADS = "SELECT n, t.record FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
-        JOIN threads AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.name = want.name ORDER BY n";
-    LOAD_SESSIONS = "SELECT n, t.record, t.epoch FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, worker, n)
-        JOIN sessions AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.worker = want.worker ORDER BY n";
-    LOAD_DOCUMENTS = "SELECT n, t.record FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS want (kind, namespace, name, n)
-        JOIN documents AS t ON t.shard = $1 AND t.kind = want.kind AND t.namespace = want.namespace AND t.name = want.name ORDER BY n";
+        CROSS JOIN LATERAL ", one!("id, task" of "idempotency_keys", "r.namespace = want.namespace", "key" = "want.key"), " AS keys
+        LEFT JOIN LATERAL ", one!("key, id, record" of "tasks", "key" = "keys.task"), " AS t ON true ORDER BY n");
+    LOAD_THREADS = concat!("SELECT n, t.record FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
+        CROSS JOIN LATERAL ", one!("record" of "threads", "r.namespace = want.namespace", "name" = "want.name"), " AS t ORDER BY n");
+    LOAD_SESSIONS = concat!("SELECT n, t.record, t.epoch FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, worker, n)
+        CROSS JOIN LATERAL ", one!("record, epoch" of "sessions", "r.namespace = want.namespace", "worker" = "want.worker"), " AS t ORDER BY n");
+    LOAD_DOCUMENTS = concat!("SELECT n, t.record FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS want (kind, namespace, name, n)
+        CROSS JOIN LATERAL ", one!("record" of "documents", "r.kind = want.kind AND r.namespace = want.namespace", "name" = "want.name"),
+        " AS t ORDER BY n");
     LOAD_DEPENDENTS = concat!("SELECT n, ", task_columns!(), "
         FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[]) WITH ORDINALITY AS page (task, after, until, size, n)
-        CROSS JOIN LATERAL (SELECT tasks.key, tasks.id, record FROM edges
-            JOIN tasks ON tasks.shard = $1 AND tasks.key = edges.dependent
-            WHERE edges.shard = $1 AND edges.task = page.task AND dependent > page.after AND dependent <= page.until
-            ORDER BY dependent LIMIT page.size) AS t ORDER BY n, t.key");
+        CROSS JOIN LATERAL (SELECT t.key, t.id, t.record FROM edges", task_at!("edges.dependent"),
+        "WHERE edges.shard = $1 AND (edges.task, dependent) > (page.task, page.after) AND (edges.task, dependent) <= (page.task, page.until)
+            ORDER BY edges.task, dependent LIMIT page.size) AS t ORDER BY n, t.key");
     LOAD_WAITS = "SELECT n, t.waiter FROM unnest($2::text[], $3::text[], $4::int8[]) WITH ORDINALITY AS page (namespace, key, size, n)
         CROSS JOIN LATERAL (SELECT waiter FROM waits WHERE waits.shard = $1 AND waits.namespace = page.namespace
             AND waits.key = page.key ORDER BY waiter LIMIT page.size) AS t ORDER BY n, t.waiter";
     LOAD_READY = concat!("SELECT n, ", task_columns!(), ", t.rank,
             CASE WHEN sum(t.bytes) OVER (ORDER BY n, t.rank, t.key) - t.bytes < $7
-                THEN (SELECT payload FROM specs WHERE specs.shard = $1 AND specs.key = t.key) END
+                THEN ", one!("payload" of "specs", "key" = "t.key"), " END
         FROM unnest($2::int4[], $3::int8[], $4::int8[], $5::int8[], $6::bool[]) WITH ORDINALITY
             AS page (route, after_rank, after_key, size, payloads, n)
         CROSS JOIN LATERAL (SELECT tasks.key, tasks.id, record, rank,
-                CASE WHEN page.payloads THEN (SELECT octet_length(payload) FROM specs
-                    WHERE specs.shard = $1 AND specs.key = tasks.key) END AS bytes
+                CASE WHEN page.payloads THEN ", one!("octet_length(payload)" of "specs", "key" = "tasks.key"), " END AS bytes
             FROM tasks WHERE shard = $1 AND state = 2 AND route = page.route AND (rank, key) > (page.after_rank, page.after_key)
             ORDER BY rank, key LIMIT page.size) AS t ORDER BY n, t.rank, t.key");
     LOAD_DUE = concat!("SELECT 1::int8, ", task_columns!(), " FROM tasks AS t
@@ -173,11 +136,11 @@ statements! {
     // The lengths of values are read without the values.
     ENDED_BEFORE = concat!("SELECT t.ended, ", task_columns!(), ", log.rows, log.bytes FROM tasks AS t
         CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS bytes FROM
-            (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = t.key LIMIT $6) AS one) AS log
+            (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = t.key ORDER BY first LIMIT $6) AS one) AS log
         WHERE t.shard = $1 AND t.ended < $2 AND (t.ended, t.key) > ($3, $4) ORDER BY t.ended, t.key LIMIT $5");
     LOG_SIZES = "SELECT log.rows, log.bytes FROM unnest($2::int8[]) WITH ORDINALITY AS want (task, n)
         CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS bytes FROM
-            (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = want.task LIMIT $3) AS one) AS log
+            (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = want.task ORDER BY first LIMIT $3) AS one) AS log
         ORDER BY n";
     ORPHANED_KEYS = "SELECT namespace, key FROM idempotency_keys WHERE shard = $1 AND orphaned < $2
         ORDER BY orphaned, namespace, key LIMIT $3";
@@ -190,10 +153,9 @@ statements! {
 statements! {
     /// Statements of readers: none may scan a table.
     READER:
-    TASK_BY_ID = concat!("SELECT 1::int8, ", task_columns!(), " FROM specs JOIN tasks AS t ON t.shard = $1 AND t.key = specs.key
-        WHERE specs.shard = $1 AND specs.namespace = $2 AND specs.id = $3");
-    TASK_BY_ALIAS = concat!("SELECT 1::int8, ", task_columns!(), " FROM aliases JOIN tasks AS t ON t.shard = $1 AND t.key = aliases.task
-        WHERE aliases.shard = $1 AND aliases.namespace = $2 AND aliases.alias = $3");
+    TASK_BY_ID = concat!("SELECT 1::int8, ", task_columns!(), " FROM ", one!("key" of "specs", "r.namespace = $2", "id" = "$3"), " AS s", task_at!("s.key"));
+    TASK_BY_ALIAS = concat!("SELECT 1::int8, ", task_columns!(), " FROM ", one!("task" of "aliases", "r.namespace = $2", "alias" = "$3"), " AS a",
+        task_at!("a.task"));
     DOCUMENT = "SELECT record FROM documents WHERE shard = $1 AND kind = $2 AND namespace = $3 AND name = $4";
     DOCUMENTS = "SELECT namespace, name, record FROM documents WHERE shard = $1 AND kind = $2 AND (namespace, name) > ($3, $4)
         ORDER BY namespace, name LIMIT $5";
@@ -201,11 +163,12 @@ statements! {
         WHERE shard = $1 AND kind = $2 AND namespace = $3 AND name > $4 ORDER BY name LIMIT $5";
     THREAD = "SELECT record FROM threads WHERE shard = $1 AND namespace = $2 AND name = $3";
     THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND (namespace, name) > ($2, $3) ORDER BY namespace, name LIMIT $4";
-    RESULTS = "SELECT key, body FROM (SELECT n, t.key, body, sum(octet_length(body)) OVER (ORDER BY n) - octet_length(body) AS before
-        FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n) JOIN results AS t ON t.shard = $1 AND t.key = want.key) AS t WHERE before < $3 ORDER BY n";
-    SEALED = "SELECT secrets.key, namespace, id, body FROM secrets
-        JOIN specs ON specs.shard = $1 AND specs.key = secrets.key
-        WHERE secrets.shard = $1 AND secrets.key > $2 ORDER BY secrets.key LIMIT $3";
+    RESULTS = concat!("SELECT key, body FROM (SELECT n, want.key, body, sum(octet_length(body)) OVER (ORDER BY n) - octet_length(body) AS before
+        FROM unnest($2::int8[]) WITH ORDINALITY AS want (key, n)
+        CROSS JOIN LATERAL ", one!("body" of "results", "key" = "want.key"), " AS r) AS t WHERE before < $3 ORDER BY n");
+    SEALED = concat!("SELECT secrets.key, namespace, id, body FROM secrets
+        CROSS JOIN LATERAL ", one!("namespace, id" of "specs", "key" = "secrets.key"), " AS s
+        WHERE secrets.shard = $1 AND secrets.key > $2 ORDER BY secrets.key LIMIT $3");
     ARTIFACTS = "SELECT task, attempt, list FROM artifacts WHERE shard = $1
         AND (task, attempt) >= ($2, $3) AND (task, attempt) <= ($4, $5) ORDER BY task, attempt LIMIT $6";
     // From the row that contains the wanted entry, up to a number of bytes.
@@ -213,21 +176,21 @@ statements! {
             FROM events WHERE shard = $1 AND task = $2 AND first >=
                 coalesce((SELECT max(first) FROM events WHERE shard = $1 AND task = $2 AND first <= $3), 0)
             ORDER BY first LIMIT $4) AS part WHERE before < $5 ORDER BY first";
-    FEED = "SELECT revision, t.key, t.record, body FROM
+    FEED = concat!("SELECT revision, t.key, t.record, body FROM
             (SELECT revision, task, body, sum(octet_length(body)) OVER (ORDER BY revision) - octet_length(body) AS before
-            FROM events WHERE shard = $1 AND revision > $2 ORDER BY revision LIMIT $3) AS part
-        JOIN tasks AS t ON t.shard = $1 AND t.key = part.task WHERE before < $4 ORDER BY revision";
+            FROM events WHERE shard = $1 AND revision > $2 ORDER BY revision LIMIT $3) AS part",
+        task_at!("part.task"), "WHERE before < $4 ORDER BY revision");
     // The last row of such a page, also if its task was removed.
     REVISION = "SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1";
-    AHEAD = "SELECT count(*) FROM tasks WHERE shard = $1 AND state = 2 AND route = $2 AND rank < $3";
+    AHEAD = "SELECT count(*) FROM (SELECT rank FROM tasks WHERE shard = $1 AND state = 2 AND route = $2 AND rank < $3 ORDER BY rank OFFSET 0) AS t";
     PENDING = "SELECT count(*) FROM tasks WHERE shard = $1 AND state = 1 AND state <> 6";
     HEADS = "SELECT page.route, t.record FROM unnest($2::int4[]) WITH ORDINALITY AS page (route, n)
         CROSS JOIN LATERAL (SELECT record FROM tasks WHERE shard = $1 AND state = 2 AND tasks.route = page.route
             ORDER BY rank, key LIMIT 1) AS t ORDER BY n";
     LIST = "SELECT key, record FROM tasks WHERE shard = $1 AND key < $2 ORDER BY key DESC LIMIT $3";
-    LIST_NAMESPACE = "SELECT t.key, t.record FROM (SELECT key FROM specs
-            WHERE shard = $1 AND namespace = $4 AND key < $2 ORDER BY key DESC LIMIT $3) AS s
-        JOIN tasks AS t ON t.shard = $1 AND t.key = s.key ORDER BY t.key DESC";
+    LIST_NAMESPACE = concat!("SELECT t.key, t.record FROM (SELECT key FROM specs
+            WHERE shard = $1 AND namespace = $4 AND key < $2 ORDER BY key DESC LIMIT $3) AS s",
+        task_at!("s.key"), "ORDER BY t.key DESC");
     LIST_STATES = "SELECT wanted.state, t.key FROM unnest($4::int2[]) AS wanted (state)
         CROSS JOIN LATERAL (SELECT key FROM tasks WHERE shard = $1 AND tasks.state = wanted.state AND state <> 6 AND key < $2
             ORDER BY key DESC LIMIT $3) AS t";
@@ -238,7 +201,7 @@ statements! {
             greatest(0, ceil(extract(epoch FROM expires - clock_timestamp()) * 1000))::int8
         FROM replicas WHERE id IN (SELECT owner FROM shards WHERE id = $1) OR expires > clock_timestamp()
         ORDER BY owns DESC, name, id LIMIT 100";
-    LIST_KEYS = "SELECT key, record FROM tasks WHERE shard = $1 AND key = ANY ($2) ORDER BY key DESC";
+    LIST_KEYS = concat!("SELECT t.key, t.record FROM unnest($2::int8[]) AS want (key)", task_at!("want.key"), "ORDER BY t.key DESC");
 }
 
 statements! {
@@ -251,58 +214,59 @@ statements! {
         spec AS (INSERT INTO workflow_specs (shard, workflow, body) SELECT $1, key, spec FROM new)
         INSERT INTO workflows (shard, key, id, namespace, alias, idempotency, state, due, ended, record)
         SELECT $1, key, id, namespace, alias, idempotency, state, due, ended, record FROM new";
-    UPDATE_WORKFLOWS = "UPDATE workflows AS t SET state = new.state, due = new.due, ended = new.ended, record = new.record
-        FROM unnest($2::int8[], $3::int2[], $4::int8[], $5::int8[], $6::bytea[]) AS new (key, state, due, ended, record)
-        WHERE t.shard = $1 AND t.key = new.key";
+    UPDATE_WORKFLOWS = update!("workflows" from "$2::int8[], $3::int2[], $4::int8[], $5::int8[], $6::bytea[]" as "key, state, due, ended, record", "key",
+        set "state = new.state, due = new.due, ended = new.ended, record = new.record");
     INSERT_STEPS = "WITH new AS MATERIALIZED (
             SELECT * FROM unnest($2::int8[], $3::int8[], $4::int2[], $5::bool[], $6::int8[], $7::bytea[], $8::bytea[])
             AS new (workflow, step, state, driven, due, record, spec)),
         spec AS (INSERT INTO step_specs (shard, workflow, step, body) SELECT $1, workflow, step, spec FROM new)
         INSERT INTO steps (shard, workflow, step, state, driven, due, record)
         SELECT $1, workflow, step, state, driven, due, record FROM new";
-    UPDATE_STEPS = "UPDATE steps AS t SET state = new.state, driven = new.driven, due = new.due, record = new.record
-        FROM unnest($2::int8[], $3::int8[], $4::int2[], $5::bool[], $6::int8[], $7::bytea[])
-            AS new (workflow, step, state, driven, due, record)
-        WHERE t.shard = $1 AND t.workflow = new.workflow AND t.step = new.step";
+    UPDATE_STEPS = update!("steps" from "$2::int8[], $3::int8[], $4::int2[], $5::bool[], $6::int8[], $7::bytea[]"
+        as "workflow, step, state, driven, due, record", "r.workflow = new.workflow", "step",
+        set "state = new.state, driven = new.driven, due = new.due, record = new.record");
     PUT_STEP_EDGES = "INSERT INTO step_edges (shard, workflow, step, dependent, continues)
         SELECT $1, new.* FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::bool[]) AS new ON CONFLICT DO NOTHING";
     PUT_STEP_OUTPUTS = upsert!("step_outputs" ("workflow, step", "body") = "$2::int8[], $3::int8[], $4::bytea[]",
         set "body = excluded.body");
-    DETACH_TASKS = "UPDATE specs SET workflow = NULL, step = NULL, round = NULL, item = NULL WHERE shard = $1 AND key = ANY ($2)";
+    DETACH_TASKS = update!("specs" from "$2::int8[]" as "key", "key", set "workflow = NULL, step = NULL, round = NULL, item = NULL");
     // What cannot be decoded is due, and expires, in three thousand years, in microseconds.
-    SET_WORKFLOWS_ASIDE = "UPDATE workflows SET due = due + 100000000000000000, ended = ended + 100000000000000000 WHERE shard = $1 AND key = ANY ($2)";
-    SET_STEPS_ASIDE = "UPDATE steps AS t SET due = t.due + 100000000000000000 FROM unnest($2::int8[], $3::int8[]) AS old (workflow, step)
-        WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step = old.step";
+    SET_WORKFLOWS_ASIDE = update!("workflows" from "$2::int8[]" as "key", "key",
+        set "due = old.due + 100000000000000000, ended = old.ended + 100000000000000000");
+    SET_STEPS_ASIDE = update!("steps" from "$2::int8[], $3::int8[]" as "workflow, step", "r.workflow = new.workflow", "step",
+        set "due = old.due + 100000000000000000");
     // At a start, that is taken back.
     RESTORE_DUE = "UPDATE workflows SET due = due - 100000000000000000 WHERE shard = $1 AND due > 100000000000000000";
     RESTORE_ENDED = "UPDATE workflows SET ended = ended - 100000000000000000 WHERE shard = $1 AND ended > 100000000000000000";
     RESTORE_STEPS = "UPDATE steps SET due = due - 100000000000000000 WHERE shard = $1 AND due > 100000000000000000";
-    DELETE_WORKFLOWS = "DELETE FROM workflows WHERE shard = $1 AND key = ANY ($2)";
-    DELETE_WORKFLOW_SPECS = "DELETE FROM workflow_specs WHERE shard = $1 AND workflow = ANY ($2)";
-    DELETE_STEPS = "DELETE FROM steps WHERE shard = $1 AND workflow = ANY ($2)";
-    DELETE_STEP_SPECS = "DELETE FROM step_specs WHERE shard = $1 AND workflow = ANY ($2)";
-    DELETE_STEP_OUTPUTS = "DELETE FROM step_outputs WHERE shard = $1 AND workflow = ANY ($2)";
-    DELETE_STEP_EDGES = "DELETE FROM step_edges WHERE shard = $1 AND workflow = ANY ($2)";
-    DELETE_FIRST_OUTPUTS = "DELETE FROM step_outputs AS t USING unnest($2::int8[], $3::int8[]) AS old (workflow, step) WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step <= old.step";
-    DELETE_FIRST_EDGES = "DELETE FROM step_edges AS t USING unnest($2::int8[], $3::int8[], $4::int8[]) AS old (workflow, step, dependent) WHERE t.shard = $1 AND t.workflow = old.workflow AND (t.step, t.dependent) <= (old.step, old.dependent)";
-    DELETE_FIRST_STEPS = "DELETE FROM steps AS t USING unnest($2::int8[], $3::int8[]) AS old (workflow, step) WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step <= old.step";
-    DELETE_FIRST_SPECS = "DELETE FROM step_specs AS t USING unnest($2::int8[], $3::int8[]) AS old (workflow, step) WHERE t.shard = $1 AND t.workflow = old.workflow AND t.step <= old.step";
+    DELETE_WORKFLOWS = delete!("workflows" by "key");
+    DELETE_WORKFLOW_SPECS = delete!("workflow_specs" by "workflow");
+    DELETE_STEPS = delete!("steps" by "workflow");
+    DELETE_STEP_SPECS = delete!("step_specs" by "workflow");
+    DELETE_STEP_OUTPUTS = delete!("step_outputs" by "workflow");
+    DELETE_STEP_EDGES = delete!("step_edges" by "workflow");
+    DELETE_FIRST_OUTPUTS = delete!("step_outputs" by "$2::int8[], $3::int8[]" as "workflow, step", "r.step <= old.step", "workflow");
+    DELETE_FIRST_EDGES = delete!("step_edges" by "$2::int8[], $3::int8[], $4::int8[]" as "workflow, step, dependent",
+        "(r.step, r.dependent) <= (old.step, old.dependent)", "workflow");
+    DELETE_FIRST_STEPS = delete!("steps" by "$2::int8[], $3::int8[]" as "workflow, step", "r.step <= old.step", "workflow");
+    DELETE_FIRST_SPECS = delete!("step_specs" by "$2::int8[], $3::int8[]" as "workflow, step", "r.step <= old.step", "workflow");
     NEXT_WORKFLOW_DUE = "SELECT due FROM workflows WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
     NEXT_STEP_DUE = "SELECT due FROM steps WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
 
-    LOAD_WORKFLOWS = "SELECT key, record, id FROM workflows WHERE shard = $1 AND key = ANY ($2) ORDER BY key";
-    LOAD_WORKFLOW_IDS = "SELECT t.key, t.record, t.id, n FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
-        JOIN workflows AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.id = want.id";
-    LOAD_WORKFLOW_NAMES = "SELECT n, t.key FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
-        JOIN workflows AS t ON t.shard = $1 AND t.namespace = want.namespace AND t.idempotency = want.name ORDER BY n";
-    LOAD_STEPS = "SELECT t.workflow, t.step, t.record FROM unnest($2::int8[], $3::int8[]) AS want (workflow, step)
-        JOIN steps AS t ON t.shard = $1 AND t.workflow = want.workflow AND t.step = want.step";
-    LOAD_STEP_DEPENDENTS = "SELECT t.workflow, t.step, t.record, t.continues, n
+    LOAD_WORKFLOWS = concat!("SELECT t.key, t.record, t.id FROM unnest($2::int8[]) AS want (key)
+        CROSS JOIN LATERAL ", one!("key, record, id" of "workflows", "key" = "want.key"), " AS t ORDER BY t.key");
+    LOAD_WORKFLOW_IDS = concat!("SELECT t.key, t.record, t.id, n FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS want (namespace, id, n)
+        CROSS JOIN LATERAL ", one!("key, record, id" of "workflows", "r.namespace = want.namespace", "id" = "want.id"), " AS t");
+    LOAD_WORKFLOW_NAMES = concat!("SELECT n, t.key FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
+        CROSS JOIN LATERAL ", one!("key" of "workflows", "r.namespace = want.namespace", "idempotency" = "want.name"), " AS t ORDER BY n");
+    LOAD_STEPS = concat!("SELECT t.workflow, t.step, t.record FROM unnest($2::int8[], $3::int8[]) AS want (workflow, step)
+        CROSS JOIN LATERAL ", one!("workflow, step, record" of "steps", "r.workflow = want.workflow", "step" = "want.step"), " AS t");
+    LOAD_STEP_DEPENDENTS = concat!("SELECT t.workflow, t.step, t.record, t.continues, n
         FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[]) WITH ORDINALITY AS page (workflow, step, first, size, n)
-        CROSS JOIN LATERAL (SELECT steps.workflow, steps.step, record, continues FROM step_edges AS edge
-            JOIN steps ON steps.shard = $1 AND steps.workflow = edge.workflow AND steps.step = edge.dependent
+        CROSS JOIN LATERAL (SELECT one.workflow, one.step, record, continues FROM step_edges AS edge
+            CROSS JOIN LATERAL ", one!("workflow, step, record" of "steps", "r.workflow = edge.workflow", "step" = "edge.dependent"), " AS one
             WHERE edge.shard = $1 AND edge.workflow = page.workflow AND edge.step = page.step AND edge.dependent >= page.first
-            ORDER BY edge.dependent LIMIT page.size) AS t ORDER BY n, t.step";
+            ORDER BY edge.dependent LIMIT page.size) AS t ORDER BY n, t.step");
     LOAD_HELD_STEPS = "SELECT t.workflow, t.step, t.record, n
         FROM unnest($2::int8[], $3::int8[], $4::int8[]) WITH ORDINALITY AS page (workflow, first, size, n)
         CROSS JOIN LATERAL (SELECT workflow, step, record FROM steps WHERE shard = $1 AND steps.workflow = page.workflow
@@ -315,28 +279,27 @@ statements! {
         CROSS JOIN LATERAL (SELECT step, octet_length(body)::int8 AS size FROM step_outputs WHERE shard = $1 AND step_outputs.workflow = page.workflow ORDER BY step LIMIT page.size) AS t ORDER BY n, t.step";
     EDGE_KEYS = "SELECT t.step, t.dependent, n FROM unnest($2::int8[], $3::int8[]) WITH ORDINALITY AS page (workflow, size, n)
         CROSS JOIN LATERAL (SELECT step, dependent FROM step_edges WHERE shard = $1 AND step_edges.workflow = page.workflow ORDER BY step, dependent LIMIT page.size) AS t ORDER BY n, t.step, t.dependent";
-    STEP_SIZES = "SELECT t.step, t.size, n FROM unnest($2::int8[], $3::int8[]) WITH ORDINALITY AS page (workflow, size, n)
+    STEP_SIZES = concat!("SELECT t.step, t.size, n FROM unnest($2::int8[], $3::int8[]) WITH ORDINALITY AS page (workflow, size, n)
         CROSS JOIN LATERAL (SELECT steps.step, (octet_length(record) + coalesce(octet_length(body), 0))::int8 AS size FROM steps
-            LEFT JOIN step_specs AS spec ON spec.shard = $1 AND spec.workflow = steps.workflow AND spec.step = steps.step
-            WHERE steps.shard = $1 AND steps.workflow = page.workflow ORDER BY steps.step LIMIT page.size) AS t ORDER BY n, t.step";
+            LEFT JOIN LATERAL ", one!("body" of "step_specs", "r.workflow = steps.workflow", "step" = "steps.step"), " AS spec ON true
+            WHERE steps.shard = $1 AND steps.workflow = page.workflow ORDER BY steps.step LIMIT page.size) AS t ORDER BY n, t.step");
     LOAD_STEP_TASKS = concat!("SELECT n, ", task_columns!(), " FROM
             unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::bool[], $7::int8[]) WITH ORDINALITY
             AS page (workflow, step, round, item, open, size, n)
         CROSS JOIN LATERAL (SELECT tasks.key, tasks.id, record, place.step, place.round, place.item FROM specs AS place
-            JOIN tasks ON tasks.shard = $1 AND tasks.key = place.key
+            CROSS JOIN LATERAL ", one!("key, id, record, state" of "tasks", "key" = "place.key"), " AS tasks
             WHERE place.shard = $1 AND place.workflow = page.workflow
                 AND (place.step, place.round, place.item) > (page.step, page.round, page.item) AND (NOT page.open OR tasks.state < 6)
             ORDER BY place.step, place.round, place.item LIMIT page.size) AS t ORDER BY n, t.step, t.round, t.item");
     INSERT_GROUP_MEMBERS = "INSERT INTO group_members (shard, namespace, name, workflow, step, holds, capacity, joined)
         SELECT $1, new.* FROM unnest($2::text[], $3::text[], $4::int8[], $5::int8[], $6::bool[], $7::int8[], $8::int8[]) AS new";
-    DELETE_GROUP_MEMBERS = "DELETE FROM group_members AS t USING unnest($2::text[], $3::text[], $4::int8[], $5::int8[])
-            AS old (namespace, name, workflow, step)
-        WHERE t.shard = $1 AND t.namespace = old.namespace AND t.name = old.name AND t.holds = ANY ('{t,f}'::bool[])
-            AND t.workflow = old.workflow AND t.step = old.step";
+    DELETE_GROUP_MEMBERS = delete!("group_members" by "$2::text[], $3::text[], $4::int8[], $5::int8[]" as "namespace, name, workflow, step",
+        "r.namespace = old.namespace AND r.name = old.name AND r.holds = ANY ('{t,f}'::bool[]) AND r.workflow = old.workflow", "step");
     GROUP_MEMBERS = "SELECT t.workflow, t.step, t.holds, t.capacity, t.joined, n
         FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS want (namespace, name, n)
         CROSS JOIN LATERAL ((SELECT workflow, step, holds, capacity, joined FROM group_members AS m
-            WHERE m.shard = $1 AND m.namespace = want.namespace AND m.name = want.name AND m.holds)
+            WHERE m.shard = $1 AND m.namespace = want.namespace AND m.name = want.name AND m.holds
+            ORDER BY workflow, step OFFSET 0)
             UNION ALL (SELECT workflow, step, holds, capacity, joined FROM group_members AS m
             WHERE m.shard = $1 AND m.namespace = want.namespace AND m.name = want.name AND NOT m.holds
             ORDER BY workflow, step LIMIT $4)) AS t ORDER BY n, t.holds DESC, t.workflow, t.step";
@@ -351,26 +314,32 @@ statements! {
     WORKFLOW_READER:
     WORKFLOW_BY_ID = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = $3";
     WORKFLOW_BY_ALIAS = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND alias = $3 ORDER BY key DESC LIMIT 1";
-    WORKFLOW_BY_KEY = "SELECT key, record FROM workflows WHERE shard = $1 AND key = $2";
+    WORKFLOW_BY_KEY = one!("key, record" of "workflows", "key" = "$2");
     LIST_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND key < $2 ORDER BY key DESC LIMIT $3";
     ENDING_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND state = 5 AND key > $2 ORDER BY key LIMIT $3";
     UNENDED_WORKFLOWS = "SELECT count(*) FROM workflows WHERE shard = $1 AND state < 6";
     WORKFLOW_SPEC = "SELECT 0::int8, body FROM workflow_specs WHERE shard = $1 AND workflow = $2";
     STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
-    STEPS_AT = "SELECT t.workflow, t.step, t.record FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) CROSS JOIN LATERAL (SELECT workflow, step, record FROM steps WHERE shard = $1 AND workflow = $2 AND step = want.step LIMIT 1) AS t ORDER BY n";
-    STEP_SPECS_AT = "SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) CROSS JOIN LATERAL (SELECT step, body FROM step_specs WHERE shard = $1 AND workflow = $2 AND step = want.step LIMIT 1) AS t ORDER BY n";
+    STEPS_AT = concat!("SELECT t.workflow, t.step, t.record FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n)
+        CROSS JOIN LATERAL ", one!("workflow, step, record" of "steps", "r.workflow = $2", "step" = "want.step"), " AS t ORDER BY n");
+    STEP_SPECS_AT = concat!("SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n)
+        CROSS JOIN LATERAL ", one!("step, body" of "step_specs", "r.workflow = $2", "step" = "want.step"), " AS t ORDER BY n");
     DRIVEN_STEPS = "SELECT workflow, step, record FROM steps WHERE shard = $1 AND driven AND (workflow, step) > ($2, $3)
         ORDER BY workflow, step LIMIT $4";
     STEP_SPECS = "SELECT step, body FROM step_specs WHERE shard = $1 AND workflow = $2 AND step >= $3 ORDER BY step LIMIT $4";
-    WORKFLOW_OUTCOMES = "SELECT t.key, t.record, (SELECT body FROM step_outputs AS o WHERE o.shard = $1 AND o.workflow = t.key AND o.step = $4) FROM unnest($3::uuid[]) WITH ORDINALITY AS want (id, n) CROSS JOIN LATERAL (SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = want.id LIMIT 1) AS t ORDER BY n";
-    STEP_OUTPUTS = "SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n) CROSS JOIN LATERAL (SELECT step, body FROM step_outputs WHERE shard = $1 AND workflow = $2 AND step = want.step LIMIT 1) AS t ORDER BY n";
+    WORKFLOW_OUTCOMES = concat!("SELECT t.key, t.record, ", one!("body" of "step_outputs", "r.workflow = t.key", "step" = "$4"), "
+        FROM unnest($3::uuid[]) WITH ORDINALITY AS want (id, n)
+        CROSS JOIN LATERAL ", one!("key, record" of "workflows", "r.namespace = $2", "id" = "want.id"), " AS t ORDER BY n");
+    STEP_OUTPUTS = concat!("SELECT t.step, t.body FROM unnest($3::int8[]) WITH ORDINALITY AS want (step, n)
+        CROSS JOIN LATERAL ", one!("step, body" of "step_outputs", "r.workflow = $2", "step" = "want.step"), " AS t ORDER BY n");
     // Up to the task whose result exceeds a number of bytes.
-    STEP_RESULTS = "SELECT key, record, body FROM (SELECT tasks.key, record, body, place.item,
+    STEP_RESULTS = concat!("SELECT key, record, body FROM (SELECT tasks.key, record, body, place.item,
             sum(coalesce(octet_length(body), 0)) OVER (ORDER BY place.item) - coalesce(octet_length(body), 0) AS before
-            FROM specs AS place JOIN tasks ON tasks.shard = $1 AND tasks.key = place.key
-            LEFT JOIN results ON results.shard = $1 AND results.key = place.key
+            FROM specs AS place
+            CROSS JOIN LATERAL ", one!("key, record" of "tasks", "key" = "place.key"), " AS tasks
+            LEFT JOIN LATERAL ", one!("body" of "results", "key" = "place.key"), " AS results ON true
             WHERE place.shard = $1 AND place.workflow = $2 AND place.step = $3 AND place.round = $4
-            AND place.item >= $7 ORDER BY place.item LIMIT $5) AS part WHERE before <= $6 ORDER BY item";
+            AND place.item >= $7 ORDER BY place.item LIMIT $5) AS part WHERE before <= $6 ORDER BY item");
 }
 
 statements! {
