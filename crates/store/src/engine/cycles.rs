@@ -6,7 +6,7 @@
 //! only. Only the found task fails of the cycle; its end reaches the other members like that of any dependency.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use rota_core::task::{Command, DependencyState, State, Task};
 use rota_core::{Namespace, TaskId, TaskKey};
@@ -51,6 +51,14 @@ impl CycleSearch {
         match &self.found {
             Some((path, checked)) => path.iter().skip(*checked).take(limit).copied().collect(),
             None => self.open.drain(..self.open.len().min(limit)).collect(),
+        }
+    }
+
+    /// Returns the tasks that are looked at next.
+    fn upcoming(&self) -> Vec<TaskId> {
+        match &self.found {
+            Some((path, checked)) => path.iter().skip(*checked).copied().collect(),
+            None => self.open.iter().copied().collect(),
         }
     }
 
@@ -105,8 +113,59 @@ impl<B: Backend> Engine<B> {
         }
     }
 
+    /// Continues searches one after the other, as far as this commit may.
+    pub(super) fn visit_cycles(
+        &mut self,
+        mut searches: VecDeque<(Option<u64>, TaskKey)>,
+    ) -> Result<(), Error> {
+        if searches.len() > 1 {
+            let tasks: Vec<_> = searches.iter().map(|(_, task)| *task).collect();
+            self.fetch_cycles(&tasks)?;
+        }
+        while let Some((number, task)) = searches.pop_front() {
+            self.visit_cycle(number, task)?;
+            // The command for a cycle changes what the next searches find.
+            if self.write_set.pending.budget() == 0 || !self.write_set.next.is_empty() {
+                break;
+            }
+        }
+        for (number, task) in searches.into_iter().rev() {
+            self.write_set.pending.queue.push_front((number, FollowUp::Cycle { task }));
+        }
+        Ok(())
+    }
+
+    /// Loads what several searches visit first: one call for each level of all of them.
+    fn fetch_cycles(&mut self, tasks: &[TaskKey]) -> Result<(), Error> {
+        self.load_all(tasks)?;
+        let mut level: Vec<ScopedId> = Vec::new();
+        for key in tasks {
+            let Some((task, _)) = self.record(*key) else { continue };
+            let known = self.write_set.searches.get(key).or_else(|| self.memory.searches.get(key));
+            let upcoming = known.map_or_else(|| vec![task.id], CycleSearch::upcoming);
+            level.extend(upcoming.into_iter().map(|id| (task.namespace.clone(), id)));
+        }
+        let (mut seen, mut left) = (HashSet::new(), self.write_set.pending.budget());
+        loop {
+            level.retain(|id| seen.insert(id.clone()));
+            level.truncate(left);
+            if level.is_empty() {
+                return Ok(());
+            }
+            left -= level.len();
+            self.load_ids(&level)?;
+            let mut next = Vec::new();
+            for id in &level {
+                if let Some((task, _)) = self.known(id).and_then(|key| self.record(key)) {
+                    next.extend(waits_for(task).map(|on| (id.0.clone(), on)));
+                }
+            }
+            level = next;
+        }
+    }
+
     /// Continues a search as far as this commit may. Fails the task if it is in a cycle.
-    pub(super) fn visit_cycle(&mut self, number: Option<u64>, key: TaskKey) -> Result<(), Error> {
+    fn visit_cycle(&mut self, number: Option<u64>, key: TaskKey) -> Result<(), Error> {
         let start = self.load(key)?.filter(|task| task.state == State::Pending);
         let Some((namespace, id)) = start.map(|task| (task.namespace.clone(), task.id)) else {
             self.write_set.searches.remove(&key);

@@ -15,7 +15,7 @@ use super::{AgentKey, Engine};
 use crate::{AccountKey, Backend, Error, FollowUp, Load, Refused, WaitKey, WaitsKey, WaitsPage};
 
 /// Waiting tasks among which those with the best ranks continue when a budget has room again.
-const MAX_CANDIDATES: usize = 64;
+pub(super) const MAX_CANDIDATES: usize = 64;
 /// Largest number of tasks that continue when a budget has room again.
 const MAX_LIFTED: usize = 16;
 /// Time after which the room of a budget is offered again that no attempt has reserved: the tasks that continued last may not

@@ -69,7 +69,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Returns a record that the batch or memory has, and whether others depend on it.
-    fn record(&self, key: TaskKey) -> Option<(&Task, bool)> {
+    pub(super) fn record(&self, key: TaskKey) -> Option<(&Task, bool)> {
         match self.write_set.get(key) {
             Some(entry) => Some((&*entry.task, entry.has_dependents)),
             None => self.memory.get(key).map(|live| (&*live.task, live.has_dependents)),

@@ -1,11 +1,14 @@
 //! Visits of follow-ups: each takes a page of the tasks that an end, a creation or an agent concerns, and gives them their
 //! commands.
 
+use std::collections::VecDeque;
+
 use rota_core::task::{Command, DependencyKey, State};
 use rota_core::{RouteId, TaskId, TaskKey, Timestamp};
 
 use super::clock::Jump;
 use super::follow_ups::MAX_FOLLOW_UPS;
+use super::funding::MAX_CANDIDATES;
 use super::{AgentKey, Engine};
 use crate::{
     Backend, DependentsPage, Error, FollowUp, Load, Place, ReadyPage, RoutePlace, WaitKey, WaitsKey,
@@ -25,7 +28,22 @@ impl<B: Backend> Engine<B> {
         if self.visit_round(now)? {
             return Ok(());
         }
-        self.fetch_waits()?;
+        let cycle = |follow_up: &FollowUp| match follow_up {
+            FollowUp::Cycle { task } => Some(*task),
+            _ => None,
+        };
+        let pending = &mut self.write_set.pending;
+        let searches: VecDeque<_> = pending
+            .queue
+            .iter()
+            .take(pending.budget())
+            .map_while(|(number, next)| Some((*number, cycle(next)?)))
+            .collect();
+        if !searches.is_empty() {
+            drop(pending.queue.drain(..searches.len()));
+            return self.visit_cycles(searches);
+        }
+        self.fetch_waits(now)?;
         match self.write_set.pending.queue.pop_front() {
             Some((number, FollowUp::Found { waits, task })) => self.visit_waiters(number, waits, task, now),
             Some((number, FollowUp::Lifted { waits })) => self.visit_lifted(number, waits, now),
@@ -36,31 +54,45 @@ impl<B: Backend> Engine<B> {
             Some((number, FollowUp::Nested { workflow, command, only, after })) => {
                 self.visit_nested(number, workflow, (command, only), after, now)
             }
-            Some((number, FollowUp::Cycle { task })) => self.visit_cycle(number, task),
             _ => Ok(()),
         }
     }
 
-    /// Loads what the next follow-ups visit that concern waiting tasks: their keys in one call, their records in another.
-    fn fetch_waits(&mut self) -> Result<(), Error> {
+    /// Loads what the next follow-ups visit that concern waiting tasks: their keys and the tasks that were created in one call, the
+    /// records of those that wait in another.
+    fn fetch_waits(&mut self, now: Timestamp) -> Result<(), Error> {
         let waits = |follow_up: &FollowUp| match follow_up {
-            FollowUp::Found { waits, .. } | FollowUp::Lifted { waits } => Some(waits.clone()),
+            FollowUp::Found { waits, task } => Some((waits.clone(), Some(*task), MAX_FOLLOW_UPS)),
+            FollowUp::Lifted { waits } => Some((waits.clone(), None, MAX_FOLLOW_UPS)),
+            FollowUp::Funded { waits } => Some((waits.clone(), None, MAX_CANDIDATES)),
             _ => None,
+        };
+        let has_room = |key: &WaitsKey| match &key.1 {
+            WaitKey::Budget(scope) => self.fundable(&(key.0.clone(), scope.clone()), now) > 0,
+            _ => true,
         };
         let pending = &self.write_set.pending;
         let budget = pending.budget();
-        let next = pending.queue.iter().take(budget).map_while(|(_, next)| waits(next));
-        let mut keys: Vec<_> = next.filter(|key| !self.write_set.waits.knows(key)).collect();
+        let next: Vec<_> = pending.queue.iter().take(budget).map_while(|(_, next)| waits(next)).collect();
+        let mut tasks: Vec<_> = next.iter().filter_map(|(_, task, _)| *task).collect();
+        tasks.retain(|task| !self.knows(*task));
+        let unknown = next.into_iter().filter(|(key, ..)| !self.write_set.waits.knows(key) && has_room(key));
+        let mut keys: Vec<_> = unknown.map(|(key, _, most)| (key, most)).collect();
         keys.sort_unstable();
-        keys.dedup();
+        keys.dedup_by(|next, kept| next.0 == kept.0);
         // A single one is loaded when it is visited, if it has to be.
         if keys.len() < 2 {
             return Ok(());
         }
+        tasks.sort_unstable();
+        tasks.dedup();
         let limit = (budget / keys.len()).max(1);
-        let pages = keys.iter().map(|key| WaitsPage { key: key.clone(), limit }).collect();
-        self.fetch(&Load { waits: pages, ..Load::default() })?;
-        let waiters = keys.iter().flat_map(|key| self.write_set.waits.stored(key)).copied();
+        // Of those that wait for a budget, the best ones of so many continue.
+        let limit = |most: usize| if most == MAX_CANDIDATES { most } else { limit };
+        let page = |(key, most): &(WaitsKey, usize)| WaitsPage { key: key.clone(), limit: limit(*most) };
+        let pages = keys.iter().map(page).collect();
+        self.fetch(&Load { waits: pages, tasks, ..Load::default() })?;
+        let waiters = keys.iter().flat_map(|(key, _)| self.write_set.waits.stored(key)).copied();
         let waiters: Vec<_> = waiters.take(budget).collect();
         self.load_all(&waiters)
     }

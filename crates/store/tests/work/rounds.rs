@@ -5,12 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use rota_core::WorkflowId;
 use rota_core::target::Target;
+use rota_core::task::DependencyKey;
 use rota_core::workflow::{Command as Apply, Group, Kind, Place, Step, StepState, Workflow};
 use rota_store::engine::Engine;
 use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Reply, WorkflowCommand};
 use uuid::Uuid;
 
-use super::{Calls, Counting, NOW, agent, calls, create, id, namespace, put_agent};
+use super::{
+    Calls, Counting, NOW, agent, calls, cancel, create, dependents, id, namespace, needing, put_agent,
+};
 
 fn workflow(number: usize, change: impl FnOnce(&mut Workflow), steps: Vec<NewStep>) -> Command {
     let mut workflow = Workflow::new(WorkflowId(Uuid::from_u128(number as u128 + 1)), namespace());
@@ -160,4 +163,25 @@ fn expired_workflows_are_loaded_together() {
     let prune = rota_store::Prune { ended_before: Some(before), left_before: NOW, limit: 1000 };
     let loads = most_loads(&mut engine, vec![Command::Prune(prune)]);
     assert!(loads <= 4, "{loads} loads");
+}
+
+/// Returns the most loads of a commit that continues the creation of so many tasks for which others wait, and which wait for others.
+fn found(count: usize) -> u32 {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), create(0, Target::Agent(agent(0)), None)]);
+    calls(&mut engine, dependents(600));
+    let needs = |number: usize, needed: usize| needing(number, [DependencyKey::Id(id(needed))]);
+    // Of a chain, the second task is missing, and what the last one needs.
+    let chain =
+        |at: usize| [needs(5000 + at, 6000 + at), needs(7000 + at, 8000 + at), needs(8000 + at, 9000 + at)];
+    calls(&mut engine, (0..count).flat_map(chain).collect());
+    // The first end leaves the others to later commits.
+    let missing = (0..count).map(|at| needs(6000 + at, 7000 + at));
+    most_loads(&mut engine, std::iter::once(cancel(0)).chain(missing).collect())
+}
+
+#[test]
+fn searches_for_cycles_are_loaded_together() {
+    let (few, many) = (found(3), found(30));
+    assert!(few == many, "{few} and {many}");
 }
