@@ -38,8 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".rota.v1.Output.data")
         .bytes(".rota.v1.UploadPartsRequest.data")
         .bytes(".rota.v1.DownloadPartsResponse.data")
-        // The largest by far: unboxed, each message of a session would take its size.
+        // Larger than what is sent most: unboxed, each message of a session would take the size of the largest, and the queue of
+        // each session that of 32.
         .boxed(".rota.worker.v1.SessionResponse.kind.assign")
+        .boxed(".rota.worker.v1.SessionResponse.kind.welcome")
+        .boxed(".rota.worker.v1.SessionResponse.kind.input")
+        .boxed(".rota.worker.v1.SessionResponse.kind.cancel")
         // Rare, and a failure is the error of many calls.
         .boxed(".rota.v1.Failure.limit")
         .boxed(".rota.v1.Failure.retry_after")

@@ -184,7 +184,7 @@ impl Dispatcher {
     /// Asks a worker to end a task's live attempt.
     pub(crate) fn send_cancel(&self, task: &Task, reason: &str) {
         if let Some(session) = self.scheduler.session_of(task) {
-            session.send(Kind::Cancel(cancel(task, task.fence, reason)));
+            session.send(Kind::Cancel(cancel(task, task.fence, reason).into()));
         }
     }
 
@@ -192,7 +192,7 @@ impl Dispatcher {
     pub(crate) fn send_stop(&self, task: &Task, reason: &str) {
         if let Some(session) = self.scheduler.session_of(task) {
             let stop = wire::Cancel { unless_finished: true, ..cancel(task, task.fence, reason) };
-            session.send(Kind::Cancel(stop));
+            session.send(Kind::Cancel(stop.into()));
         }
     }
 
@@ -212,12 +212,13 @@ impl Dispatcher {
 
     pub(crate) fn resend_input(&self, task: &Task, seq: u64, input: Option<v1::TaskInput>) {
         if let Some(session) = self.scheduler.session_of(task) {
-            session.send(Kind::Input(wire::Input {
+            let input = wire::Input {
                 task_id: task.id.to_string(),
                 fence: num::to_i64(task.fence.0),
                 input_seq: num::to_i64(seq),
                 input,
-            }));
+            };
+            session.send(Kind::Input(input.into()));
         }
     }
 
@@ -234,7 +235,7 @@ impl Dispatcher {
             self.scheduler.inspect(key, |entry| Some((entry.worker_ref(), entry.session.clone()?)));
         if let Some((worker, session)) = connected.flatten() {
             self.mark_abandoned(key, &worker, task.id, fence, task.cancel_grace());
-            session.send(Kind::Cancel(cancel(task, fence, "the attempt was superseded")));
+            session.send(Kind::Cancel(cancel(task, fence, "the attempt was superseded").into()));
         }
     }
 

@@ -122,7 +122,7 @@ impl RawWorker {
     pub async fn join_silent(client: &Client, hello: Hello) -> Result<Self> {
         let mut session = RawSession::open(client, Some(Outgoing::Hello(hello))).await?;
         match session.receive().await? {
-            Some(Incoming::Welcome(welcome)) => Ok(Self { welcome, session }),
+            Some(Incoming::Welcome(welcome)) => Ok(Self { welcome: *welcome, session }),
             other => bail!("expected a Welcome, received {other:?}"),
         }
     }

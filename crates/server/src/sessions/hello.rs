@@ -116,7 +116,7 @@ pub(super) async fn open(
         known.map(|known| known.spec.on_disconnect).unwrap_or_default(),
     );
     // Welcome is sent before the worker is registered, hence before any assignment.
-    session.send(Kind::Welcome(welcome));
+    session.send(Kind::Welcome(welcome.into()));
     // What it missed may take long to read.
     heartbeats(deps, session);
     let capabilities = Arc::new(capabilities);

@@ -38,3 +38,5 @@ const _: () = assert!(task::DEFAULT_CANCEL_GRACE.as_secs() == times::DEFAULT_CAN
 const _: () = assert!(retry::MAX_RESET.as_secs() == times::MAX_RESET.as_secs());
 const _: () = assert!(task::MAX_OPEN_REQUESTS == limits::OPEN_REQUESTS);
 const _: () = assert!(rota_artifacts::MAX_PART_BYTES == rota_proto::PART_BYTES);
+// The queue of each session has room for 32 of them, also while nothing is in it.
+const _: () = assert!(size_of::<rota_proto::worker::v1::SessionResponse>() <= 64);

@@ -149,7 +149,7 @@ pub(super) async fn connect(
     let answer = timeout(HANDSHAKE_TIMEOUT, inbound.message()).await.map_err(late)??;
     match answer.and_then(|answer| answer.kind) {
         Some(session_response::Kind::Welcome(welcome)) => {
-            Ok(Connection { out, heartbeats, inbound, welcome })
+            Ok(Connection { out, heartbeats, inbound, welcome: *welcome })
         }
         Some(_) => Err(ConnectError::Unreachable("the first message is not a Welcome".to_owned())),
         None => Err(ConnectError::Unreachable("the call ended before a Welcome".to_owned())),

@@ -54,8 +54,8 @@ impl Worker {
                     None => {}
                 }
             }
-            Received::Cancel(cancel) => self.cancel(cancel),
-            Received::Input(input) => self.input(input),
+            Received::Cancel(cancel) => self.cancel(*cancel),
+            Received::Input(input) => self.input(*input),
             Received::Follow(follow) => self.follow(&follow),
             Received::Drain(drain) => self.drain(&drain.reason),
             // Receipt alone counts for a heartbeat; a second Welcome is ignored.

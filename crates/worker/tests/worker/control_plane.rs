@@ -257,7 +257,7 @@ impl Session {
             on_disconnect: OnDisconnect::Continue.into(),
         };
         change(&mut welcome);
-        self.send(ToWorker::Welcome(welcome)).await;
+        self.send(ToWorker::Welcome(welcome.into())).await;
     }
 
     pub(crate) async fn send(&self, kind: ToWorker) {

@@ -31,7 +31,9 @@ async fn cancelled_program_leaves_no_process() {
     let pids = stubborn_pids(directory.path()).await;
     let grace = Some(Duration::from_millis(300).into());
     session
-        .send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, grace, ..Cancel::default() }))
+        .send(ToWorker::Cancel(
+            Cancel { task_id: "t1".to_owned(), fence: 1, grace, ..Cancel::default() }.into(),
+        ))
         .await;
     let (_, result) = session.result().await;
     // The result implies that no process is left.

@@ -67,7 +67,9 @@ async fn unacknowledged_messages_are_sent_again() {
     assert_eq!(text(&report.events[0]), "3");
     let Some(event::Kind::InputRequest(asked)) = &report.events[1].kind else { panic!("{report:?}") };
     let input = Some(TaskInput { request_id: asked.request_id.clone(), ..TaskInput::default() });
-    session.send(ToWorker::Input(Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input })).await;
+    session
+        .send(ToWorker::Input(Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input }.into()))
+        .await;
     let (events, result) = session.result().await;
     assert!(events.is_empty());
     assert_eq!(result.last_attempt_seq, 4);

@@ -187,7 +187,9 @@ async fn cancelled_attempt_reports_cancellation() {
     let (_plane, _worker, mut session) = one().await;
     session.send(ToWorker::Assign(Box::new(assign(1, script([endless()]))))).await;
     session.accepted(1).await;
-    session.send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() })).await;
+    session
+        .send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() }.into()))
+        .await;
     let (_, result) = session.result().await;
     assert!(matches!(result.kind, Some(result::Kind::Cancelled(_))));
 }
@@ -213,7 +215,9 @@ async fn stale_attempt_reports_only_its_end() {
 #[tokio::test]
 async fn cancel_of_unknown_attempt_is_rejected() {
     let (_plane, _worker, mut session) = one().await;
-    session.send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() })).await;
+    session
+        .send(ToWorker::Cancel(Cancel { task_id: "t1".to_owned(), fence: 1, ..Cancel::default() }.into()))
+        .await;
     assert!(session.rejected().await.contains("does not have the attempt"));
 }
 
@@ -231,9 +235,9 @@ async fn repeated_input_is_ignored() {
         let input =
             |input_seq| Input { task_id: "t1".to_owned(), fence: 1, input_seq, input: Some(input.clone()) };
         // An earlier sequence number is ignored, whatever its contents.
-        session.send(ToWorker::Input(input(seq - 1))).await;
-        session.send(ToWorker::Input(input(seq))).await;
-        session.send(ToWorker::Input(input(seq))).await;
+        session.send(ToWorker::Input(input(seq - 1).into())).await;
+        session.send(ToWorker::Input(input(seq).into())).await;
+        session.send(ToWorker::Input(input(seq).into())).await;
     }
     assert!(matches!(session.result().await.1.kind, Some(result::Kind::Succeeded(_))));
 }
@@ -302,7 +306,9 @@ async fn drained_worker_finishes_its_attempts() {
     session.welcome(|_| {}).await;
     let Some(event::Kind::InputRequest(asked)) = &report.events[0].kind else { panic!("{report:?}") };
     let input = Some(TaskInput { request_id: asked.request_id.clone(), ..TaskInput::default() });
-    session.send(ToWorker::Input(Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input })).await;
+    session
+        .send(ToWorker::Input(Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input }.into()))
+        .await;
     session.result().await;
     session.send(ToWorker::ResultAck(ResultAck { task_id: "t1".to_owned(), fence: 1, accepted: true })).await;
     assert!(session.next().await.is_none());
