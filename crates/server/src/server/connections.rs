@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use rota_telemetry::{OnExit, spawn};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -50,8 +50,7 @@ pub(super) async fn serve<S>(
                 None => break,
             },
         };
-        let (http, service, stop) = (http.clone(), service.clone(), stop.clone());
-        let served = serve_one(http, connection, service, limits.connection_age, stop);
+        let served = serve_one(&http, connection, service.clone(), limits.connection_age, stop.clone());
         spawn("connection", OnExit::Done, open.track_future(served));
     }
     drop(incoming);
@@ -59,34 +58,37 @@ pub(super) async fn serve<S>(
     open.wait().await;
 }
 
-/// Serves a connection, which takes no further calls from an age on.
-async fn serve_one<S>(
-    http: auto::Builder<TokioExecutor>,
+/// Serves a connection, which takes no further calls from an age on. Not an async function, whose future would hold the arguments too.
+fn serve_one<S>(
+    http: &auto::Builder<TokioExecutor>,
     connection: Connection,
     service: S,
     age: Duration,
     stop: CancellationToken,
-) where
+) -> impl Future<Output = ()> + Send + use<S>
+where
     S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let peer = connection.peer();
-    let service = service.map_request(move |request: Request<Incoming>| {
+    // Boxed: the task of a stream keeps the place of this future until the stream ends, long after the answer has begun.
+    let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
-        request
+        Box::pin(service.clone().oneshot(request))
     });
-    let service = TowerToHyperService::new(service);
     let served = http.serve_connection_with_upgrades(TokioIo::new(connection), service);
-    let mut served = Box::pin(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = async { tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(age) => {} } } => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    let mut served = Box::pin(served.into_owned());
+    async move {
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = async { tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(age) => {} } } => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection failed");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection failed");
     }
 }

@@ -46,7 +46,8 @@ pub(super) async fn checked(
     for branch in named.filter(|branch| !branch.is_empty()).collect::<Vec<_>>() {
         // Of one that does not exist, no result is accepted.
         let Some(task) = store.record(namespace, id).await? else { continue };
-        if !is_of(store, &task, &branch).await? {
+        // Boxed: sessions hold this future while they are idle.
+        if !Box::pin(is_of(store, &task, &branch)).await? {
             let text =
                 format!("the result names the branch {:?}, which is of another task", shorten(&branch));
             let failure =

@@ -55,10 +55,15 @@ pub(super) async fn close_gaps(deps: &SessionDeps, opened: &Opened, batch: &mut 
     if deps.loss.is_none() || !gaps(batch).iter().any(is_repeated) {
         return Ok(());
     }
+    // Boxed: sessions hold this future while they are idle.
+    Box::pin(close_repeated(deps, opened, batch)).await
+}
+
+async fn close_repeated(deps: &SessionDeps, opened: &Opened, batch: &mut Batch) -> Result<(), Status> {
     // The batch before it may have closed them.
     batch.answers = deps.store.apply(batch.commands.clone()).await;
     let mut notices = Vec::new();
-    for gap in gaps(batch).iter().filter(|gap| is_repeated(gap)) {
+    for gap in gaps(batch).iter().filter(|gap| had_gap(deps, opened, gap.attempt)) {
         notices.extend(notice(deps, opened, gap).await?);
     }
     if !notices.is_empty() {
