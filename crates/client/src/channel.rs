@@ -13,11 +13,11 @@ use rota_proto::v1::task_service_client::TaskServiceClient;
 use rota_proto::v1::template_service_client::TemplateServiceClient;
 use rota_proto::v1::workflow_service_client::WorkflowServiceClient;
 use rota_proto::worker::v1::worker_service_client::WorkerServiceClient;
+use rota_telemetry::root_cause;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
-use crate::error::root_cause;
 use crate::tls::{Authority, Connector};
 use crate::trace::CallerTrace;
 use crate::{Auth, Error, Options};

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::fmt;
 
 use rota_proto::reasons::UPLOAD_BYTES;
+use rota_telemetry::root_cause;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -156,15 +157,6 @@ fn message(status: &Status, endpoint: &str, lost: bool) -> String {
         _ if status.message().is_empty() => status.code().description().to_owned(),
         _ => status.message().to_owned(),
     }
-}
-
-/// Returns the message of the innermost cause: the outer ones are `transport error` and the like.
-pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 fn hint(code: Code, lost: bool, message: &str) -> Option<&'static str> {

@@ -17,6 +17,7 @@
 //! | [`clock`], [`mod@env`] | reads of the wall clock and of the environment |
 //! | [`memory`], [`control_groups`] | memory of the process: used, allowed and free |
 //! | [`listen()`] | listening sockets, of both address families |
+//! | [`root_cause()`] | the innermost cause of an error |
 //! | [`spawn()`] | tokio tasks, each with a name and a policy for its end |
 //!
 //! # Data flow
@@ -52,10 +53,12 @@ pub mod memory;
 pub mod metrics;
 pub mod otlp;
 pub mod redact;
+mod root_cause;
 mod spawn;
 pub mod trace;
 pub mod traces;
 
 pub use background_tasks::BackgroundTasks;
 pub use listen::listen;
+pub use root_cause::root_cause;
 pub use spawn::{OnExit, finish, spawn};

@@ -5,6 +5,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tokio::runtime::Handle;
 
 use super::{Error, Protocol, Target};
+use crate::root_cause;
 
 #[derive(Debug, Clone)]
 pub(crate) struct HttpTransport {
@@ -49,12 +50,4 @@ impl HttpClient for HttpTransport {
         });
         exchange.await?
     }
-}
-
-/// Returns the innermost error's message: the outer ones only repeat that the request failed.
-fn root_cause(mut error: &dyn std::error::Error) -> String {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
