@@ -30,6 +30,14 @@ pub(crate) fn logged(task: &Task) -> tracing::Span {
     )
 }
 
+/// Returns the context of a new trace.
+pub(crate) fn root_trace() -> Trace {
+    // Random throughout: samplers use its last bytes, of which a UUID fixes some.
+    let trace_id = traces::trace_id();
+    let (span_id, sampled) = (traces::span_id(), traces::is_sampled(trace_id, None));
+    Trace { trace_id, span_id, sampled, ..Trace::default() }
+}
+
 fn is_sampled(task: &Task) -> bool {
     task.trace.sampled && traces::is_enabled()
 }

@@ -13,14 +13,10 @@ const SERVICES: &str = "crate::grpc";
 const ABOVE: [&str; 3] = ["grpc/", "server/", "server.rs"];
 
 /// Files that use the services nevertheless: what of them, and so what is to be moved.
-const AGAINST: [(&str, &str); 8] = [
+const AGAINST: [(&str, &str); 4] = [
     ("background/mod.rs", "the report of the state"),
     ("code_flow.rs", "the registry of browser sessions"),
-    ("creation/create.rs", "looks for the files of steps"),
-    ("follow/request.rs", "new traces"),
     ("schedules/driver.rs", "the creation of workflows"),
-    ("schedules/runs.rs", "new traces"),
-    ("wire/agent.rs", "checks of permission rules"),
     ("workflows/nested.rs", "reads of templates"),
 ];
 

@@ -6,6 +6,7 @@ mod create;
 mod kept;
 pub(crate) mod managed;
 mod prepared;
+mod step_files;
 
 pub(crate) use self::create::Creator;
 pub(crate) use self::kept::Kept;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use prost::Message;
 use rota_core::task::{Grant, Task};
-use rota_proto::{permission_rules as rules, v1};
+use rota_proto::v1;
 use rota_store::PutAgent;
 use tonic::Status;
 
@@ -13,10 +13,8 @@ use crate::agents::AgentRegistry;
 use crate::keys::AgentKey;
 use crate::store_client::StoreClient;
 use crate::wire::agent as wire;
+use crate::wire::permission_rule;
 use crate::wire::status::{error, invalid};
-
-/// Tools of which no rule of an agent allows every use: each would allow any program on behalf of any caller who creates a task.
-const NEVER_WHOLE: [&str; 2] = ["Bash", "PowerShell"];
 
 /// Checks what an answer allows besides the call in question. `None` if nothing.
 pub(super) fn check(task: &Task, input: &v1::TaskInput) -> Result<Option<Grant>, Status> {
@@ -66,30 +64,11 @@ pub(super) fn check(task: &Task, input: &v1::TaskInput) -> Result<Option<Grant>,
             return Err(invalid(field, "is none of the question's rules"));
         }
         if input.scope() == v1::PermissionScope::Agent {
-            for_agent(&field, rule)?;
+            permission_rule::check(&field, rule)?;
         }
     }
     let rules = input.rules.clone();
     Ok(lasting.then(|| Grant { asked: asked.clone(), rules }))
-}
-
-/// Checks a rule that is kept with an agent.
-pub(crate) fn for_agent(field: &str, rule: &str) -> Result<(), Status> {
-    match rules::parse(rule) {
-        None => {
-            Err(invalid(field, "is not a rule such as `Bash(npm test *)`, of at most 512 visible characters"))
-        }
-        Some((tool, content)) => {
-            let whole = content.is_none_or(|content| content.trim_matches(['*', ' ', ':']).is_empty());
-            if whole && NEVER_WHOLE.contains(&tool) {
-                return Err(invalid(
-                    field,
-                    format!("would allow every use of {tool}: set it in the agent's allowed tools"),
-                ));
-            }
-            Ok(())
-        }
-    }
 }
 
 /// Keeps rules with the agent that runs the task, whose later tasks get them. Repeatable.

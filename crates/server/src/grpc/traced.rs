@@ -11,6 +11,8 @@ use tonic::Request;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 
+use crate::spans::root_trace;
+
 /// Methods that get a span.
 const METHODS: [&str; 5] = [
     "rota.v1.TaskService/CreateTask",
@@ -40,14 +42,6 @@ pub(super) fn trace<T>(request: &Request<T>) -> Trace {
         },
         None => root_trace(),
     }
-}
-
-/// Returns the context of a new trace.
-pub(crate) fn root_trace() -> Trace {
-    // Random throughout: samplers use its last bytes, of which a UUID fixes some.
-    let trace_id = traces::trace_id();
-    let (span_id, sampled) = (traces::span_id(), traces::is_sampled(trace_id, None));
-    Trace { trace_id, span_id, sampled, ..Trace::default() }
 }
 
 fn state(metadata: &MetadataMap) -> String {

@@ -15,7 +15,7 @@ use super::plan::Slot;
 use super::record::{RunOf, StoredRun};
 use super::registry::{Entry, Tracked};
 use crate::creation::Scope;
-use crate::grpc::root_trace;
+use crate::spans::root_trace;
 use crate::store_client::no_reply;
 use crate::wire::{scheduled_workflow, status, task, time};
 

@@ -14,7 +14,7 @@ use rota_proto::{names, v1, v1::runtime::Kind};
 use tonic::Status;
 
 use super::status::invalid;
-use super::{budget, check, etag, pull_request, spec, time};
+use super::{budget, check, etag, permission_rule, pull_request, spec, time};
 
 const MAX_CAPABILITIES: usize = 64;
 const MAX_SLOTS: i32 = 1024;
@@ -51,7 +51,7 @@ pub(crate) fn check(namespace: Namespace, name: AgentName, given: v1::Agent) -> 
     spec::done_when("agent.spec.done_when", spec.done_when.as_ref())?;
     check::count("agent.spec.permission_rules", spec.permission_rules.len(), MAX_RULES)?;
     for (index, rule) in spec.permission_rules.iter().enumerate() {
-        crate::grpc::grants::for_agent(&format!("agent.spec.permission_rules[{index}]"), rule)?;
+        permission_rule::check(&format!("agent.spec.permission_rules[{index}]"), rule)?;
     }
     if let Some(git) = spec.workspace.as_ref().and_then(|workspace| workspace.git.as_ref()) {
         pull_request::check("agent.spec", git)?;

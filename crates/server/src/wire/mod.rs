@@ -12,6 +12,7 @@ pub(crate) mod kind;
 pub(crate) mod merge;
 pub(crate) mod names;
 pub(crate) mod overrides;
+pub(crate) mod permission_rule;
 mod pull_request;
 pub(crate) mod schedule;
 pub(crate) mod scheduled_workflow;
