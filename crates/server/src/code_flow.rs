@@ -316,7 +316,8 @@ pub(crate) async fn answer(
         peer.called();
     }
     let request = Request::from_parts(parts, ());
-    Err(if is_start { flow.start(&request).await } else { flow.finish(&request).await })
+    // Boxed: the future of each call would be as large as these.
+    Err(if is_start { Box::pin(flow.start(&request)).await } else { Box::pin(flow.finish(&request)).await })
 }
 
 #[cfg(test)]

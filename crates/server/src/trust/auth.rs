@@ -275,7 +275,8 @@ pub(crate) async fn authorize<S: Inner>(
         Some(checked) => checked,
         None => {
             let token = bearer_token(request.headers()).unwrap_or_default().to_vec();
-            authenticator.verify(allowed, &token).await
+            // Boxed: the future of each call would be as large, which asks an issuer.
+            Box::pin(authenticator.verify(allowed, &token)).await
         }
     };
     let admitted = match checked {

@@ -38,7 +38,9 @@ pub(crate) async fn permit(
     match caller.filter(|_| !OWN.contains(&request.uri().path())) {
         None => Ok(request),
         Some(caller) => {
-            check(&gateway, max_message, &caller, request).await.map_err(|refused| refused.into_http())
+            // Boxed: the future of each call would be as large.
+            let checked = Box::pin(check(&gateway, max_message, &caller, request)).await;
+            checked.map_err(|refused| refused.into_http())
         }
     }
 }

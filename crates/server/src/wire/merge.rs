@@ -62,15 +62,13 @@ fn escalated<'a>(retry: Option<&'a v1::RetryPolicy>, task: &Task) -> Option<&'a 
 /// Returns the rules that people have allowed for the agent. None for a task that allows itself less than the agent does, or has
 /// a runtime of its own.
 fn permission_rules<'a>(agent: &'a v1::AgentSpec, own: Option<&v1::Runtime>) -> &'a [String] {
-    let of = |runtime: Option<&v1::Runtime>| match runtime.and_then(|runtime| runtime.kind.clone()) {
-        Some(Kind::Claude(claude)) => Some(claude),
-        _ => None,
+    let is_claude = matches!(&agent.runtime, Some(v1::Runtime { kind: Some(Kind::Claude(_)) }));
+    let sets_no_tools = match own.and_then(|own| own.kind.as_ref()) {
+        None => true,
+        Some(Kind::Claude(own)) => own.allowed_tools.is_empty(),
+        Some(_) => false,
     };
-    let applies = of(agent.runtime.as_ref()).is_some()
-        && own.is_none_or(|own| {
-            own.kind.is_none() || of(Some(own)).is_some_and(|own| own.allowed_tools.is_empty())
-        });
-    if applies { &agent.permission_rules } else { &[] }
+    if is_claude && sets_no_tools { &agent.permission_rules } else { &[] }
 }
 
 /// Returns what holds for both: a task can ask for more than its agent does, never for less.
