@@ -97,7 +97,8 @@ impl ControlPlane {
         let hello = session.receive().await;
         assert!(matches!(hello, Some(FromWorker::Hello(_))), "{hello:?}");
         let interval = Some(Duration::from_millis(200).into());
-        session.send(ToWorker::Welcome(Welcome { heartbeat_interval: interval, ..Welcome::default() }));
+        let welcome = Welcome { heartbeat_interval: interval, ..Welcome::default() };
+        session.send(ToWorker::Welcome(Box::new(welcome)));
         session
     }
 }
