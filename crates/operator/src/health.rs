@@ -259,7 +259,7 @@ mod tests {
         }
 
         agent.status = None;
-        writer.apply_watcher_event(&Event::Apply(Guarded(Ok(agent.clone()))));
+        writer.apply_watcher_event(&Event::Apply(Guarded(Ok(agent))));
         assert!(exposed().contains(series));
         // What a new list does not have was deleted.
         writer.apply_watcher_event(&Event::Init);

@@ -99,7 +99,7 @@ mod tests {
         };
         let lease = |seconds| Replica {
             name: "one".into(),
-            lease: Some(std::time::Duration::from_secs(seconds).try_into().unwrap()),
+            lease: Some(std::time::Duration::from_secs(seconds).into()),
             ..Replica::default()
         };
         let status = |succeeded, state, seconds| SystemStatus {
