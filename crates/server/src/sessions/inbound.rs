@@ -232,7 +232,17 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
             let result = branches::checked(&deps.store, &opened.key.0, id, result).await?;
             let attempt = (opened.key.0.clone(), id, fence);
             let schemas = &deps.dispatcher.result_schemas;
-            let result = schemas.checked(&deps.store, attempt, result).await?;
+            let result = loop {
+                match schemas.checked(&deps.store, attempt.clone(), result.clone()).await {
+                    // The session stays up, and with it the worker's attempts.
+                    Err(status) if status.code() == tonic::Code::Unavailable => {
+                        tokio::time::sleep(STORE_RETRY_DELAY).await;
+                    }
+                    // The commit refuses what is damaged, and that attempt alone.
+                    Err(status) if status.code() == tonic::Code::DataLoss => break result,
+                    checked => break checked?,
+                }
+            };
             let command =
                 decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
             // Of an abandoned attempt, only its end was awaited, and what it has used.

@@ -117,11 +117,26 @@ pub(crate) fn check_besides(
     }
     let is_large = work > MAX_SMALL_WORK;
     let place = |error: &ValidationError<'_>| error.instance_path().to_string();
-    let counts = |error: &ValidationError<'_>| !value.pointer(&place(error)).is_some_and(&need_not);
+    let counts = |error: &ValidationError<'_>| {
+        use ValidationErrorKind as Kind;
+        // These judge all within a part.
+        let judges_all = matches!(
+            error.kind(),
+            Kind::AnyOf { .. }
+                | Kind::OneOfNotValid { .. }
+                | Kind::OneOfMultipleValid { .. }
+                | Kind::Not { .. }
+                | Kind::Contains
+                | Kind::UniqueItems
+        );
+        let excused = |part: &Value| if judges_all { has(part, &need_not) } else { need_not(part) };
+        !value.pointer(&place(error)).is_some_and(excused)
+    };
     let validate = || {
         if schema.has_choices && is_large {
             return match schema.validator.is_valid(value) {
                 true => Ok(()),
+                false if has(value, &need_not) => Ok(()),
                 false => whole("does not fit, and has too many values to list where".to_owned()),
             };
         }
@@ -149,6 +164,16 @@ fn blocking<T>(places: &Semaphore, work: impl FnOnce() -> T) -> T {
         }
         _ => work(),
     }
+}
+
+/// Whether a value or a part of it is such a one.
+fn has(value: &Value, is: &impl Fn(&Value) -> bool) -> bool {
+    is(value)
+        || match value {
+            Value::Array(list) => list.iter().any(|part| has(part, is)),
+            Value::Object(object) => object.values().any(|part| has(part, is)),
+            _ => false,
+        }
 }
 
 /// Returns the bytes of all texts and names in a value.

@@ -22,7 +22,8 @@ async fn create(cluster: &Cluster, attempts: i32) -> Result<v1::Task> {
         initial_backoff: Some(tasks::millis(1)),
         ..Default::default()
     });
-    let schema = json!({"required": ["approved"], "properties": {"approved": {"type": "boolean"}}});
+    let schema =
+        json!({"type": "object", "required": ["approved"], "properties": {"approved": {"type": "boolean"}}});
     spec.result_schema = fields(schema).map(Box::new);
     tasks::create(cluster.client(), task).await
 }
