@@ -14,6 +14,8 @@ use crate::wire::status::store;
 
 /// Bytes of the specifications that one commit copies, and of one more.
 const MAX_COPIED: usize = 4 << 20;
+/// Copies of one commit: few, so that other commands hardly wait.
+const MAX_IN_COMMIT: usize = 100;
 /// Dependencies on other pages that are looked up for a page.
 const MAX_LOOKED_UP: usize = 1000;
 
@@ -40,7 +42,8 @@ impl Change<'_> {
         let mut outcome = Outcome { counted, copies: Copies::new(), results: Vec::new() };
         let mut batch = Batch::default();
         for old in self.in_order(found).await? {
-            if batch.bytes >= MAX_COPIED || batch.has_dependency_of(&old) {
+            let is_full = batch.prepared.len() >= MAX_IN_COMMIT || batch.bytes >= MAX_COPIED;
+            if is_full || batch.has_dependency_of(&old) {
                 self.commit(&mut batch, &mut outcome).await?;
             }
             let trace = task::Trace { span_id: rand::random(), ..self.trace.clone() };
@@ -84,6 +87,10 @@ impl Change<'_> {
         let mut keys: HashMap<_, _> = found.iter().map(|task| (reference(task), task.key)).collect();
         let mut looked_up: HashSet<(Namespace, TaskId)> = HashSet::new();
         let mut latest: Vec<Task> = found.to_vec();
+        // No more than the caller expects are repeated, with those of the pages before.
+        let begun = self.position.attempted.saturating_add(found.len() as u64);
+        let left = self.expected.map_or(u64::MAX, |expected| expected.saturating_sub(begun));
+        let mut left = usize::try_from(left).unwrap_or(usize::MAX);
         while !latest.is_empty() {
             let needed: BTreeSet<_> = latest.iter().flat_map(unsuccessful).collect();
             let mut candidates = Vec::new();
@@ -98,6 +105,8 @@ impl Change<'_> {
                 }
             }
             latest = self.covered(candidates).await?;
+            latest.truncate(left);
+            left -= latest.len();
             for task in &latest {
                 keys.insert(reference(task), task.key);
                 known.insert(task.key, task.clone());
