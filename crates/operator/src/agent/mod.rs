@@ -212,8 +212,9 @@ impl Agents {
         let authority = self.context.authority.borrow().clone();
         self.authorities.publish(&self.context, &namespace, &authority).await?;
         let executed = self.execute(agent, name, state, &mut pods, &plan, hash).await;
-        // Also what was created before a failure may join. A pod whose end was not reported must not be taken for one without an end.
-        if ended.is_ok() {
+        // Also what was created before a failure may join. A pod whose end was not reported must not be taken for one without an end,
+        // nor may one that could not be drained lose its session.
+        if ended.is_ok() && removed.is_ok() {
             self.announce(agent, name, state, &pods).await?;
         }
         executed.and(recorded).and(network).and(ended).and(removed)?;

@@ -117,7 +117,11 @@ pub(super) async fn large_waits_for(context: &Context, record: &v1::Workflow) ->
         page_token: String::new(),
     };
     match context.control.list_approvals(request).await {
-        Ok(page) => asked(&page.approvals),
+        Ok(mut page) => {
+            // Control planes of earlier versions list those of all workflows.
+            page.approvals.retain(|one| one.workflow.as_ref().is_some_and(|of| of.name == record.name));
+            asked(&page.approvals)
+        }
         Err(error) => {
             tracing::debug!(%error, workflow = record.name, "failed to list the approvals of a workflow");
             None

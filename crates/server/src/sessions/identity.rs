@@ -126,7 +126,9 @@ fn check_pod(
         Standing::Unknown => deps.scheduler.inspect(key, is_its) == Some(true),
         // One that drains finishes its tasks, and gets no others.
         Standing::Revoked => {
-            let may_finish = |entry: &WorkerEntry| is_its(entry) && (draining || entry.draining);
+            // Of one that has joined this process, the control plane knows whether it drains.
+            let may_finish =
+                |entry: &WorkerEntry| is_its(entry) && (entry.draining || draining && entry.pod.is_none());
             deps.scheduler.inspect(key, may_finish) == Some(true)
         }
     };
