@@ -67,17 +67,21 @@ impl SystemReport {
     pub(crate) async fn run(&self, stop: CancellationToken) {
         let look = async {
             let mut sent: Option<(Arc<v1::SystemStatus>, Instant)> = None;
+            // Whether those who began to watch meanwhile may have other numbers than those that were sent.
+            let mut unsent = false;
             loop {
                 if self.latest.receiver_count() == 0 {
                     self.latest.send_replace(None);
-                    sent = None;
+                    (sent, unsent) = (None, false);
                     self.watched.notified().await;
                 }
                 let status = Arc::new(self.status().await);
                 let is_due = sent.as_ref().is_none_or(|(last, at)| match News::between(last, &status) {
-                    News::None => false,
-                    News::Numbers => at.elapsed() >= NUMBERS_INTERVAL,
                     News::Problem => true,
+                    news => {
+                        unsent |= matches!(news, News::Numbers);
+                        unsent && at.elapsed() >= NUMBERS_INTERVAL
+                    }
                 });
                 self.latest.send_if_modified(|latest| {
                     // Also without a wake-up: further watchers begin with the numbers of now.
@@ -85,7 +89,7 @@ impl SystemReport {
                     is_due
                 });
                 if is_due {
-                    sent = Some((status, Instant::now()));
+                    (sent, unsent) = (Some((status, Instant::now())), false);
                 }
                 tokio::time::sleep(WATCH_INTERVAL).await;
             }
