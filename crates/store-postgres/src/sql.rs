@@ -245,11 +245,11 @@ statements! {
     DELETE_STEP_SPECS = delete!("step_specs" by "workflow");
     DELETE_STEP_OUTPUTS = delete!("step_outputs" by "workflow");
     DELETE_STEP_EDGES = delete!("step_edges" by "workflow");
-    DELETE_FIRST_OUTPUTS = delete!("step_outputs" by "$2::int8[], $3::int8[]" as "workflow, step", "r.step <= old.step", "workflow");
+    DELETE_FIRST_OUTPUTS = delete!("step_outputs" by "$2::int8[], $3::int8[]" as "workflow, step", "r.workflow = old.workflow AND r.step <= old.step", "workflow");
     DELETE_FIRST_EDGES = delete!("step_edges" by "$2::int8[], $3::int8[], $4::int8[]" as "workflow, step, dependent",
-        "(r.step, r.dependent) <= (old.step, old.dependent)", "workflow");
-    DELETE_FIRST_STEPS = delete!("steps" by "$2::int8[], $3::int8[]" as "workflow, step", "r.step <= old.step", "workflow");
-    DELETE_FIRST_SPECS = delete!("step_specs" by "$2::int8[], $3::int8[]" as "workflow, step", "r.step <= old.step", "workflow");
+        "r.workflow = old.workflow AND (r.step, r.dependent) <= (old.step, old.dependent)", "workflow");
+    DELETE_FIRST_STEPS = delete!("steps" by "$2::int8[], $3::int8[]" as "workflow, step", "r.workflow = old.workflow AND r.step <= old.step", "workflow");
+    DELETE_FIRST_SPECS = delete!("step_specs" by "$2::int8[], $3::int8[]" as "workflow, step", "r.workflow = old.workflow AND r.step <= old.step", "workflow");
     NEXT_WORKFLOW_DUE = "SELECT due FROM workflows WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
     NEXT_STEP_DUE = "SELECT due FROM steps WHERE shard = $1 AND due IS NOT NULL ORDER BY due LIMIT 1";
 
