@@ -17,7 +17,7 @@ use super::deliver;
 use super::globs::Keep;
 use super::left::SlotRelease;
 use super::prepared::{Prepared, copied};
-use super::store::{Looked, Stored, look, store};
+use super::store::{Looked, Stored, UNREADABLE, look, store};
 use crate::git::{MAX_TRANSFER_TIME, Undelivered, Work};
 use crate::report::{failure, notice};
 use crate::supervise::{Stop, stopped};
@@ -296,6 +296,9 @@ fn full(status: &Status) -> Undelivered {
 
 /// Returns why the files of an attempt are not stored, and whether they may be later.
 fn not_stored(status: &Status) -> Undelivered {
+    if status.details() == UNREADABLE {
+        return of_disk(failure(FailureClass::Environment, status.message().to_owned()));
+    }
     let failure = called(status);
     Undelivered { awaits_storage: failure.of_storage, ..failure.into() }
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use rota_client::artifacts::{TransferError, Uploaded};
 use rota_proto::v1::{ArtifactList, Changes, Checkpoint, SkippedFile, event};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::calls::Caller;
 use super::checkpoint::{self, Copied};
@@ -18,6 +19,8 @@ use crate::workspace::{AttemptDirs, LastCheckpoint};
 
 /// Uploads after the control plane has lost parts: it was restarted with another storage.
 const MAX_ROUNDS: usize = 3;
+/// Details of the status of an error of the worker's own disk.
+pub(super) const UNREADABLE: &[u8] = b"unreadable";
 
 /// What is found, with the state that a checkpoint of it has.
 pub(super) struct Looked {
@@ -147,7 +150,7 @@ fn with_stored(
     let text = |reason: &str| format!("the changes of the repository cannot be kept: {reason}");
     if let Some((_, reason)) = uploaded.skipped.iter().find(|(name, _)| *name == changes.bundle) {
         // The disk may be able to read it later, or the worker to open it.
-        return Err(Status::internal(text(reason)));
+        return Err(Status::with_details(Code::Internal, text(reason), Bytes::from_static(UNREADABLE)));
     }
     let reason = skipped.iter().find(|skipped| skipped.name == changes.bundle);
     let reason = reason.map_or("the bundle is not there", |skipped| skipped.reason.as_str());
@@ -157,7 +160,6 @@ fn with_stored(
 #[cfg(test)]
 mod tests {
     use rota_proto::v1::Artifact;
-    use tonic::Code;
 
     use super::*;
 
