@@ -204,7 +204,8 @@ impl ImportConfiguration {
     }
 }
 
-/// Creates or replaces a schedule. One that is the same already keeps its secrets; one without a value for a secret is paused.
+/// Creates or replaces a schedule. One that is the same already keeps its secrets, and one that would lose them is left as it is; a new
+/// one without a value for a secret is paused.
 async fn import_schedule(
     context: &Context,
     mut schedule: v1::Schedule,
@@ -214,12 +215,23 @@ async fn import_schedule(
     let request = v1::GetScheduleRequest { name: schedule.name.clone() };
     let known = found(context.client.get_schedule(request).await)?;
     let is_same = known
-        .is_some_and(|known| (known.spec, known.labels) == (schedule.spec.clone(), schedule.labels.clone()));
+        .as_ref()
+        .is_some_and(|known| (&known.spec, &known.labels) == (&schedule.spec, &schedule.labels));
     let named = secret_names(&schedule);
     if is_same && !named.iter().any(|name| secrets.contains_key(name)) {
         return Ok(());
     }
     let (given, missing): (Vec<_>, Vec<_>) = named.into_iter().partition(|name| secrets.contains_key(name));
+    let stored = known.as_ref().map(secret_names).unwrap_or_default();
+    let lost: Vec<_> = missing.iter().filter(|name| stored.contains(name)).map(String::as_str).collect();
+    if !lost.is_empty() {
+        context.reporter.warn(&format!(
+            "{} is left as it is, since it would lose its secrets: import it again with --secret-env {}",
+            schedule.name,
+            lost.join(" --secret-env ")
+        ));
+        return Ok(());
+    }
     if let Some(spec) = &mut schedule.spec {
         if let Some(task) = spec.task.as_mut().and_then(|task| task.spec.as_mut()) {
             task.secret_names.clear();

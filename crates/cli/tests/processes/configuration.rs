@@ -86,6 +86,11 @@ async fn configuration_moves_without_values_of_secrets() -> Result<()> {
     let again = second.rota(&["admin", "import-configuration", "first.json"]).await;
     assert!(again.code == 0 && !again.err.contains("--secret-env"), "{again:?}");
     assert_eq!(export(&second, "third.json").await?, exported);
+    // Nor does one lose them that has changed.
+    std::fs::write(second.dir().join("changed.json"), exported.replace("0 3 1 1 *", "0 4 1 1 *"))?;
+    let kept = second.rota(&["admin", "import-configuration", "changed.json"]).await;
+    assert!(kept.code == 0 && kept.err.contains("--secret-env WORD"), "{kept:?}");
+    assert_eq!(export(&second, "fourth.json").await?, exported);
     let _worker = second.worker(workload::AGENT, "one", 1).await?;
     let run = second.rota(&["schedule", "run", "yearly", "-o", "json"]).await.json();
     let name = run["name"].as_str().unwrap_or_else(|| panic!("{run}"));
