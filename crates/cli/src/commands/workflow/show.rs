@@ -75,8 +75,13 @@ impl List {
             let page = context.client.list_workflows(request.clone()).await?;
             workflows.extend(page.workflows);
             request.page_token = page.next_page_token;
-            if request.page_token.is_empty() || workflows.len() >= limit {
-                break !request.page_token.is_empty();
+            if request.page_token.is_empty() {
+                break false;
+            }
+            if workflows.len() >= limit {
+                // The last page may be followed by an empty one.
+                request.page_size = 1;
+                break !context.client.list_workflows(request).await?.workflows.is_empty();
             }
         };
         if has_more {
