@@ -101,7 +101,7 @@ pub(crate) fn check(schema: &Schema, value: &Value) -> Result<(), (String, Strin
     check_besides(schema, value, |_| false)
 }
 
-/// Checks a value as [`check`] does, besides those parts of it that need not fit.
+/// Checks a value as [`check()`] does, besides those parts of it that need not fit.
 pub(crate) fn check_besides(
     schema: &Schema,
     value: &Value,
