@@ -27,7 +27,7 @@ const MAX_PLAIN: usize = 1 << 16;
 /// Memory of the schemas that are kept.
 const MAX_KEPT_BYTES: usize = 64 << 20;
 
-type Attempt = (Namespace, TaskId, Fence);
+pub(crate) type Attempt = (Namespace, TaskId, Fence);
 
 /// Schemas of results that were used last, and the attempts whose results have to fit none.
 #[derive(Default)]
@@ -60,16 +60,18 @@ impl ResultSchemas {
         plain.insert((task.namespace.clone(), task.id, task.fence));
     }
 
-    /// Returns a result, or the failure that takes its place if its data does not fit the schema of its task.
-    pub(crate) async fn checked(
+    /// Whether this process has sent an attempt whose result has to fit no schema. Asked once, when the result is there.
+    pub(crate) fn take_plain(&self, attempt: &Attempt) -> bool {
+        self.plain.lock().remove(attempt)
+    }
+
+    /// Returns the failure that takes the place of a result if its data does not fit the schema of its task.
+    pub(crate) async fn mismatch(
         self: &Arc<Self>,
         store: &StoreClient,
-        attempt: Attempt,
-        mut result: wire::Result,
-    ) -> Result<wire::Result, Status> {
-        if self.plain.lock().remove(&attempt) {
-            return Ok(result);
-        }
+        (namespace, id, _): &Attempt,
+        result: &wire::Result,
+    ) -> Result<Option<Failure>, Status> {
         let done = match &result.kind {
             Some(Kind::Succeeded(done)) => Some(done),
             _ => result.undelivered.as_ref(),
@@ -77,22 +79,17 @@ impl ResultSchemas {
         let size = |data: &Struct| data.encoded_len();
         // One that is too large fails without it.
         let Some(done) = done.filter(|done| done.data.as_ref().map_or(0, size) <= RESULT_BYTES) else {
-            return Ok(result);
+            return Ok(None);
         };
-        let (namespace, id, _) = attempt;
         // Of a task that does not exist, no result is accepted.
-        let Some(task) = store.record(&namespace, id).await? else { return Ok(result) };
+        let Some(task) = store.record(namespace, *id).await? else { return Ok(None) };
         let spec = store.payload(&task).await?.unwrap_or_default();
         let Some(schema) = TaskSpec::decode(spec).unwrap_or_default().result_schema else {
-            return Ok(result);
+            return Ok(None);
         };
         let (data, schemas) = (done.data.clone(), Arc::clone(self));
         let checked = tokio::task::spawn_blocking(move || schemas.failure(&schema, data.as_ref())).await;
-        let failed = checked.map_err(|_| Status::internal("the check of a result panicked"))?;
-        if let Some(failure) = failed {
-            (result.kind, result.undelivered) = (Some(Kind::Failed(failure)), None);
-        }
-        Ok(result)
+        checked.map_err(|_| Status::internal("the check of a result panicked"))
     }
 
     fn failure(&self, schema: &Struct, data: Option<&Struct>) -> Option<Failure> {

@@ -2,7 +2,6 @@
 //! pending at a time, so that the stream does not wait for the disk; backpressure limits the rest.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use futures::stream::{Fuse, FuturesOrdered};
 use futures::{FutureExt, StreamExt};
@@ -18,7 +17,7 @@ use tonic::{Status, Streaming};
 use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
 use super::message_limits::Sizes;
-use super::{branches, decode, lost_events, worker_state};
+use super::{STORE_RETRY_DELAY, decode, lost_events, results, worker_state};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::scheduler::SessionHandle;
@@ -33,9 +32,6 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 const MAX_RELEASED: usize = 33;
 /// Pending batches at most. Further messages wait in the stream, whose flow control holds the worker back.
 const MAX_PENDING: usize = 4;
-
-/// Delay before a batch is committed again after the store was unavailable.
-const STORE_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Messages of a worker that are committed together.
 pub(super) struct Batch {
@@ -229,20 +225,7 @@ async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<
         Kind::Result(result) => {
             let (id, fence) = decode::attempt_ref("result", &result.task_id, result.fence)?;
             let (by, jitter) = (decode::by(&opened.worker, fence), rand::random());
-            let result = branches::checked(&deps.store, &opened.key.0, id, result).await?;
-            let attempt = (opened.key.0.clone(), id, fence);
-            let schemas = &deps.dispatcher.result_schemas;
-            let result = loop {
-                match schemas.checked(&deps.store, attempt.clone(), result.clone()).await {
-                    // The session stays up, and with it the worker's attempts.
-                    Err(status) if status.code() == tonic::Code::Unavailable => {
-                        tokio::time::sleep(STORE_RETRY_DELAY).await;
-                    }
-                    // The commit refuses what is damaged, and that attempt alone.
-                    Err(status) if status.code() == tonic::Code::DataLoss => break result,
-                    checked => break checked?,
-                }
-            };
+            let result = results::checked(deps, opened, id, fence, result).await?;
             let command =
                 decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
             // Of an abandoned attempt, only its end was awaited, and what it has used.

@@ -16,11 +16,14 @@ mod keep_artifacts;
 mod lost_events;
 mod message_limits;
 mod previous_result;
+mod results;
 mod running;
 mod service;
 mod step_results;
 mod worker_loss;
 mod worker_state;
+
+use std::time::Duration;
 
 use rota_core::{retry, task};
 use rota_proto::{limits, times};
@@ -30,6 +33,9 @@ pub(crate) use deps::SessionDeps;
 pub(crate) use message_limits::{MAX_ANONYMOUS, MAX_MESSAGE, limit};
 pub(crate) use service::Service;
 pub(crate) use worker_loss::{expire_session, expire_session_after};
+
+/// Delay before the store is asked again that was unavailable.
+const STORE_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 // Workers choose their own times and limits by these.
 const _: () = assert!(task::CONFIRM_SLACK.as_secs() == times::CONFIRM_SLACK.as_secs());
