@@ -9,17 +9,24 @@ use crate::{Client, Error};
 /// Entries of a page that are asked for. The server makes pages smaller where it must.
 const PAGE_SIZE: i32 = 1000;
 
-/// Reads the pages of a call from the first one on, and returns the entries of a field of all responses.
+/// Reads the pages of a call from the first one on, and returns the entries of a field of all responses, or so many at most.
 macro_rules! all_pages {
-    ($client:ident.$call:ident, $entries:ident, $request:expr) => {{
-        let mut all = Vec::new();
-        let mut request = $request;
-        request.page_size = PAGE_SIZE;
+    ($client:ident.$call:ident, $entries:ident, $request:expr) => {
+        all_pages!($client.$call, $entries, $request, None)
+    };
+    ($client:ident.$call:ident, $entries:ident, $request:expr, $limit:expr) => {{
+        let (mut all, mut request, limit): (Vec<_>, _, Option<usize>) = (Vec::new(), $request, $limit);
         loop {
+            let left = limit.map_or(usize::MAX, |limit| limit - all.len());
+            if left == 0 {
+                break Ok::<_, Error>(all);
+            }
+            request.page_size = i32::try_from(left).unwrap_or(i32::MAX).min(PAGE_SIZE);
             let page = $client.$call(request.clone()).await?;
             all.extend(page.$entries);
+            all.truncate(limit.unwrap_or(usize::MAX));
             if page.next_page_token.is_empty() {
-                break Ok::<_, Error>(all);
+                break Ok(all);
             }
             request.page_token = page.next_page_token;
         }
@@ -30,24 +37,10 @@ impl Client {
     /// Reads all pages of [`Client::list_tasks`]: the matching tasks, newest first, at most `limit`.
     pub async fn all_tasks(
         &self,
-        mut request: v1::ListTasksRequest,
+        request: v1::ListTasksRequest,
         limit: Option<usize>,
     ) -> Result<Vec<v1::Task>, Error> {
-        let mut all = Vec::new();
-        loop {
-            let left = limit.map_or(i32::MAX, |limit| i32::try_from(limit - all.len()).unwrap_or(i32::MAX));
-            if left == 0 {
-                return Ok(all);
-            }
-            request.page_size = left.min(PAGE_SIZE);
-            let page = self.list_tasks(request.clone()).await?;
-            all.extend(page.tasks);
-            all.truncate(limit.unwrap_or(usize::MAX));
-            if page.next_page_token.is_empty() {
-                return Ok(all);
-            }
-            request.page_token = page.next_page_token;
-        }
+        all_pages!(self.list_tasks, tasks, request, limit)
     }
 
     /// Reads all pages of [`Client::list_workflows`]. `namespaces/-` means all namespaces.
@@ -59,6 +52,15 @@ impl Client {
         let filter = Some(filter);
         let request = v1::ListWorkflowsRequest { parent: parent.into(), filter, ..Default::default() };
         all_pages!(self.list_workflows, workflows, request)
+    }
+
+    /// Reads pages of [`Client::list_workflows`]: the newest workflows, at most `limit`.
+    pub async fn newest_workflows(
+        &self,
+        request: v1::ListWorkflowsRequest,
+        limit: usize,
+    ) -> Result<Vec<v1::Workflow>, Error> {
+        all_pages!(self.list_workflows, workflows, request, Some(limit))
     }
 
     /// Reads all pages of [`Client::list_workflow_steps`].

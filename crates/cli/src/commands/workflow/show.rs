@@ -1,7 +1,7 @@
 //! Tables and texts about workflows.
 
 use clap::Args;
-use rota_proto::num::{to_i32, whole};
+use rota_proto::num::whole;
 use rota_proto::{names, v1};
 
 use crate::commands::pairs::{self, Pair};
@@ -56,7 +56,7 @@ impl List {
                 Box::pin(context.client.get_workflow(v1::GetWorkflowRequest { name })).await?.uid
             }
         };
-        let mut request = v1::ListWorkflowsRequest {
+        let request = v1::ListWorkflowsRequest {
             parent: context.parent(self.all_namespaces),
             filter: Some(v1::WorkflowFilter {
                 states: self.state.iter().map(|state| (*state).into()).collect(),
@@ -68,22 +68,11 @@ impl List {
             }),
             ..v1::ListWorkflowsRequest::default()
         };
-        let (mut workflows, limit) = (Vec::new(), self.limit as usize);
-        let has_more = loop {
-            // The server bounds the bytes of a page, and so their number.
-            request.page_size = to_i32(limit - workflows.len());
-            let page = context.client.list_workflows(request.clone()).await?;
-            workflows.extend(page.workflows);
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                break false;
-            }
-            if workflows.len() >= limit {
-                // The last page may be followed by an empty one.
-                request.page_size = 1;
-                break !context.client.list_workflows(request).await?.workflows.is_empty();
-            }
-        };
+        // One more than the limit shows whether there are more.
+        let limit = self.limit as usize;
+        let mut workflows = context.client.newest_workflows(request, limit.saturating_add(1)).await?;
+        let has_more = workflows.len() > limit;
+        workflows.truncate(limit);
         if has_more {
             let text = format!("only the newest {limit} workflows are listed; raise --limit for more");
             context.reporter.note("note", &text);
