@@ -73,6 +73,31 @@ macro_rules! upsert {
     };
 }
 
+/// Joins the places `found` of the rows of a table that have the key of an item.
+macro_rules! places {
+    ($table:literal, $others:literal, $key:literal of $item:literal) => {
+        concat!(
+            " CROSS JOIN LATERAL (SELECT ctid AS at FROM ",
+            $table,
+            " AS r WHERE r.shard = $1 AND ",
+            $others,
+            " AND r.",
+            $key,
+            " BETWEEN ",
+            $item,
+            ".",
+            $key,
+            " AND ",
+            $item,
+            ".",
+            $key,
+            " ORDER BY r.",
+            $key,
+            " OFFSET 0) AS found"
+        )
+    };
+}
+
 /// An update of the rows `old` of a table from arrays, with the columns of `new`, by those that are the key.
 macro_rules! update {
     ($table:literal from $arrays:literal as $columns:literal, $key:literal, set $set:literal) => {
@@ -88,19 +113,9 @@ macro_rules! update {
             $arrays,
             ") AS new (",
             $columns,
-            ") CROSS JOIN LATERAL (SELECT ctid AS at FROM ",
-            $table,
-            " AS r WHERE r.shard = $1 AND ",
-            $others,
-            " AND r.",
-            $key,
-            " BETWEEN new.",
-            $key,
-            " AND new.",
-            $key,
-            " ORDER BY r.",
-            $key,
-            " OFFSET 0) AS found) AS new WHERE old.ctid = new.at"
+            ")",
+            places!($table, $others, $key of "new"),
+            ") AS new WHERE old.ctid = new.at"
         )
     };
 }
@@ -118,19 +133,9 @@ macro_rules! delete {
             $arrays,
             ") AS old (",
             $columns,
-            ") CROSS JOIN LATERAL (SELECT ctid AS at FROM ",
-            $table,
-            " AS r WHERE r.shard = $1 AND ",
-            $others,
-            " AND r.",
-            $key,
-            " BETWEEN old.",
-            $key,
-            " AND old.",
-            $key,
-            " ORDER BY r.",
-            $key,
-            " OFFSET 0) AS found))"
+            ")",
+            places!($table, $others, $key of "old"),
+            "))"
         )
     };
 }
