@@ -112,10 +112,12 @@ impl Step<'_> {
             let delivers = task.delivers();
             if let Some(assignment) = &mut task.assignment {
                 assignment.started_at = Some(self.now);
-                // A delivery is no work: its clock stands.
-                assignment.work_ended = delivers;
                 assignment.pause(delivers, self.now);
                 change.worker = Some(assignment.worker.clone());
+            }
+            if delivers {
+                // A delivery is no work: its clock stands, and a stop that was requested before is no reason to give it up.
+                task.end_work(None);
             }
             self.go(change);
         }
@@ -213,11 +215,7 @@ impl Step<'_> {
             }
             EventEffect::WorkEnded(storing) => {
                 let since = self.now;
-                assignment.end_work(storing.map(|outlives_worker| Storing { since, outlives_worker }));
-                if self.task.desired != Desired::Cancelled {
-                    // A budget ends work: what was left is stored and delivered in its own time.
-                    self.task.confirm_by = None;
-                }
+                self.task.end_work(storing.map(|outlives_worker| Storing { since, outlives_worker }));
             }
             EventEffect::ModelWorked => self.out.model_worked = true,
             EventEffect::InputResolved(request) => assignment.open_input.retain(|(id, _)| *id != request),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignment, Desired, Task};
+use super::{Desired, Task};
 use crate::Timestamp;
 
 /// Time after which the disk of a worker that is to store files counts as lost.
@@ -20,15 +20,18 @@ pub struct Storing {
     pub outlives_worker: bool,
 }
 
-impl Assignment {
-    /// Notes that the work has ended, and whether the attempt holds a slot no longer.
-    pub(super) fn end_work(&mut self, storing: Option<Storing>) {
-        self.work_ended = true;
-        self.storing = self.storing.or(storing);
-    }
-}
-
 impl Task {
+    /// Notes that the work of the attempt has ended, and whether it holds a slot no longer. A stop ends work: what was left is stored and
+    /// delivered in its own time.
+    pub(super) fn end_work(&mut self, storing: Option<Storing>) {
+        let Some(assignment) = &mut self.assignment else { return };
+        assignment.work_ended = true;
+        assignment.storing = assignment.storing.or(storing);
+        if self.desired != Desired::Cancelled {
+            self.confirm_by = None;
+        }
+    }
+
     /// Returns what the attempt of the task has still to store without a slot.
     pub fn storing(&self) -> Option<Storing> {
         self.assignment.as_ref()?.storing

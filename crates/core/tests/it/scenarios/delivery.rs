@@ -153,3 +153,18 @@ fn forges_are_not_asked_before_they_want_to_be() {
     harness.start().finish(Completion::Undelivered { failure, result: bytes::Bytes::new() });
     assert_eq!(harness.task.retry_at, Some(START + secs(7200) + secs(720)));
 }
+
+/// The request to end it may come while the worker takes it.
+#[test]
+fn stop_before_its_start_gives_no_delivery_up() {
+    let mut task = plain();
+    task.deliver_for_another();
+    let mut harness = Harness::new(task);
+    harness.assign();
+    harness.try_apply(stop(harness.task.fence, false)).unwrap();
+    assert!(harness.task.confirm_by.is_some());
+    harness.report(1, vec![item(EventEffect::None)]).unwrap();
+    assert_eq!(harness.task.confirm_by, None);
+    harness.wait(secs(3600));
+    assert_eq!(harness.state(), State::Running, "its host is away");
+}
