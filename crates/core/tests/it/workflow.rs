@@ -69,7 +69,7 @@ struct World {
     executed: Vec<(usize, StepCommand)>,
     /// Steps that were not added, since it had stopped before.
     missed: usize,
-    /// Whether its finally-steps were cancelled while they ran.
+    /// Whether it was cancelled while its finally-steps ran, and not before.
     is_cut: bool,
     /// Random number of the turn.
     chance: usize,
@@ -321,7 +321,8 @@ impl World {
 
     fn try_apply(&mut self, command: Command) -> Result<(), Rejected> {
         let cuts = matches!(command, Command::CancelFinally { .. });
-        self.is_cut |= cuts && self.workflow.state == State::Finalizing;
+        let is_open = self.workflow.outcome.is_none();
+        self.is_cut |= cuts && is_open && self.workflow.state == State::Finalizing;
         let change = self.workflow.apply(command, self.now)?;
         self.settle(change);
         Ok(())
