@@ -139,7 +139,15 @@ impl World {
         for (name, agent) in WORKERS {
             workers.push(replicas.fixture.worker(agent, name, 4).await?);
         }
-        Ok(Self { server, replicas, routes, owner: 0, offsets: OFFSETS, workers, since: Instant::now() })
+        let world =
+            Self { server, replicas, routes, owner: 0, offsets: OFFSETS, workers, since: Instant::now() };
+        // An owner that is cut off ends if it knows that others wait, which it learns when it renews its lease.
+        let before = world.registration(world.owner)?;
+        tasks::eventually("an owner that knows the others", async || {
+            Ok(world.registration(world.owner)? != before)
+        })
+        .await?;
+        Ok(world)
     }
 
     /// Waits until another replica owns the database.
