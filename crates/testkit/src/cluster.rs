@@ -379,7 +379,15 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
             }
         }
     });
-    let (addr, http_addr, store, tokens) = start.await.context("the control plane did not start")??;
+    let started = match start.await.context("the control plane did not start").flatten() {
+        Ok(started) => started,
+        Err(error) => {
+            // Dropped here, a runtime panics.
+            runtime.shutdown_background();
+            return Err(error);
+        }
+    };
+    let (addr, http_addr, store, tokens) = started;
     Ok((Running { runtime: Some(runtime), shutdown, ended, store, tokens }, addr, http_addr))
 }
 
