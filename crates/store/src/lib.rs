@@ -263,6 +263,7 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a consistent copy, which commits do not wait for, and returns it: a file that nothing else has.
     async fn backup(&self) -> Result<File, Error>;
 
-    /// Completes the pending calls, then closes.
+    /// Completes the pending calls, then closes. Each caller waits for the end, also of a close that another one has
+    /// begun or given up.
     async fn close(&self);
 }

@@ -52,9 +52,15 @@ async fn ask(
         Box::pin(
             async move { if lazily { store.apply_lazily(batch).await } else { store.apply(batch).await } },
         );
-    let first = std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await;
-    assert!(first.is_pending(), "answered before its commit");
+    assert!(is_pending(&mut call).await, "answered before its commit");
     call
+}
+
+/// Polls a future once.
+async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
+    std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context)))
+        .await
+        .is_pending()
 }
 
 #[tokio::test]
@@ -167,6 +173,23 @@ async fn close_completes_pending_calls() {
     }
     assert!(matches!(store.apply(vec![put(3)]).await, Err(Error::Closed)));
     store.close().await;
+}
+
+#[tokio::test]
+async fn close_waits_for_abandoned_close() {
+    let plan = Arc::new(Plan::default());
+    let store = start(&plan);
+    plan.close();
+    let call = ask(&store, vec![put(0)], false).await;
+    plan.until_someone_waits();
+    for _ in 0..2 {
+        let mut close = std::pin::pin!(store.close());
+        assert!(is_pending(&mut close).await);
+    }
+    plan.open();
+    store.close().await;
+    assert_eq!(Arc::strong_count(&plan), 1, "the engine is still there");
+    call.await.unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::outbox::Outbox;
 use self::writer::{Inbox, write};
@@ -66,7 +66,8 @@ pub struct SingleWriterStore<R> {
     /// Reads that may begin: more would occupy threads that others need.
     free_reads: Arc<Semaphore>,
     free_index_calls: Arc<Semaphore>,
-    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Closed by the end of the writer, once the engine and all that the backend holds are dropped.
+    ended: watch::Receiver<()>,
     opening: Opening,
 }
 
@@ -94,11 +95,15 @@ impl<R: Reader> SingleWriterStore<R> {
         }));
         let free = Arc::new(Semaphore::new(CALL_QUEUE_UNITS as usize));
         let outbox = Arc::new(Outbox::default());
-        let writer = std::thread::Builder::new()
+        let (running, ended) = watch::channel(());
+        std::thread::Builder::new()
             .name("rota-store-writer".to_owned())
             .spawn({
                 let (outbox, free) = (Arc::clone(&outbox), Arc::clone(&free));
-                move || write(engine, &Inbox { calls: inbox, free }, &outbox, &clock)
+                move || {
+                    let _running = running;
+                    write(engine, &Inbox { calls: inbox, free }, &outbox, &clock);
+                }
             })
             .map_err(|error| Error::Unavailable {
                 message: format!("failed to start the writer thread: {error}"),
@@ -111,7 +116,7 @@ impl<R: Reader> SingleWriterStore<R> {
             free_reads: Arc::new(Semaphore::new(reads.concurrency())),
             free_index_calls: Arc::new(Semaphore::new(INDEX_CALLS)),
             reads: Arc::new(reads),
-            writer: Mutex::new(Some(writer)),
+            ended,
             opening,
         })
     }
@@ -312,9 +317,7 @@ impl<R: Reader> Store for SingleWriterStore<R> {
 
     async fn close(&self) {
         self.calls.lock().take();
-        let writer = self.writer.lock().take();
-        if let Some(writer) = writer {
-            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
-        }
+        // An error is the end that is waited for.
+        let _ = self.ended.clone().changed().await;
     }
 }
