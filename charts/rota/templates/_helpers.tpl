@@ -80,6 +80,26 @@ the same agents and tasks.
 {{- default "rota-tls" .Values.tls.existingSecret -}}
 {{- end -}}
 
+{{/* Name of the objects of the database for trials; empty without one. Values of earlier releases, which may be reused, have no switch. */}}
+{{- define "rota.trial" -}}
+{{- if (.Values.store.postgresql.trial).enabled -}}
+{{- if .Values.store.postgresql.existingSecret -}}
+{{- fail "store.postgresql.trial.enabled runs a database of its own: leave store.postgresql.existingSecret empty, or turn it off" -}}
+{{- end -}}
+{{- include "rota.fullname" . }}-trial-db
+{{- end -}}
+{{- end -}}
+
+{{/* Secret with the URL of PostgreSQL; empty if records are in a file. */}}
+{{- define "rota.store.secret" -}}
+{{- default (include "rota.trial" .) .Values.store.postgresql.existingSecret -}}
+{{- end -}}
+
+{{/* Secret with the key that encrypts secrets of tasks; empty if the control plane makes it on its volume. */}}
+{{- define "rota.key.secret" -}}
+{{- default (include "rota.trial" .) .Values.server.keySecret -}}
+{{- end -}}
+
 {{- define "rota.endpoint" -}}
 https://{{ include "rota.fullname" . }}.{{ .Release.Namespace }}.svc:7420
 {{- end -}}
