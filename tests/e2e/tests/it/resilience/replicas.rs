@@ -1,7 +1,8 @@
-//! A second release, of another class, with three replicas on PostgreSQL: the owner is killed, and the release is upgraded, while
-//! 200 tasks run. No attempt is lost, and a watcher sees each change of a task once.
+//! A second release, of another class, with replicas on PostgreSQL. The owner is killed, and the release is upgraded, while 200
+//! tasks run: no attempt is lost, and a watcher sees each change of a task once. The chart's database for trials keeps its records.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use rota_e2e::{Control, RELEASE, Space, run, until};
@@ -91,7 +92,15 @@ kind: Secret
 metadata: {{name: seal}}
 stringData: {{key: '{seal}'}}
 ---
-apiVersion: v1
+{}",
+        object_store(namespace)
+    )
+}
+
+/// Secret of the object store.
+fn object_store(namespace: &str) -> String {
+    format!(
+        "apiVersion: v1
 kind: Secret
 metadata: {{name: objects}}
 stringData:
@@ -103,6 +112,19 @@ stringData:
 ",
         rota_testkit::s3_server::ACCESS_KEY,
         rota_testkit::s3_server::SECRET_KEY,
+    )
+}
+
+/// Arguments of helm for the second release in its namespace, with the images of the first, whose values are written to `folder`.
+async fn release(namespace: &str, folder: &Path, settings: &str) -> String {
+    let values = folder.join("values.yaml");
+    let first = run(&format!("helm -n {RELEASE} get values {RELEASE} -o yaml")).await.success();
+    std::fs::write(&values, first).unwrap();
+    format!(
+        "charts/rota --namespace {namespace} -f {} --set backup.schedule= --set class={CLASS} \
+         --set server.artifacts.url=s3://rota/replicas --set server.artifacts.existingSecret=objects \
+         --set operator.watchNamespaces={{{namespace}}} {settings} --wait --timeout 5m",
+        values.display()
     )
 }
 
@@ -201,17 +223,9 @@ async fn owners_change_while_200_tasks_run() {
         space.wait(pod, "condition=Ready", "120s").await;
     }
     let folder = tempfile::tempdir().unwrap();
-    let values = folder.path().join("values.yaml");
-    // Images are those of the first release.
-    let first = run(&format!("helm -n {RELEASE} get values {RELEASE} -o yaml")).await.success();
-    std::fs::write(&values, first).unwrap();
-    let release = format!(
-        "charts/rota --namespace {own} -f {} --set backup.schedule= --set class={CLASS} \
-         --set store.postgresql.existingSecret=database-client --set server.keySecret=seal --set server.replicas=3 \
-         --set server.artifacts.url=s3://rota/replicas --set server.artifacts.existingSecret=objects \
-         --set operator.watchNamespaces={{{own}}} --wait --timeout 5m",
-        values.display()
-    );
+    let database = "--set store.postgresql.existingSecret=database-client --set server.keySecret=seal \
+                    --set server.replicas=3";
+    let release = release(own, folder.path(), database).await;
     let installed = Installed(own.clone());
     run(&format!("helm install {SECOND} {release}")).await.success();
 
@@ -277,5 +291,73 @@ async fn owners_change_while_200_tasks_run() {
         let of = |wanted: &str| states.iter().filter(|state| *state == wanted).count();
         assert_eq!((of("Running"), of("Succeeded")), (1, 1), "{task}: {states:?}");
     }
+    drop(installed);
+}
+
+/// Lists the tasks of the namespace that have succeeded, as the control plane has them.
+async fn succeeded(space: &Space) -> usize {
+    let control = Control::connect_to(&space.name, SECOND).await;
+    let line = format!("get tasks --namespace {} -o json", space.name);
+    let listed: Value = serde_json::from_str(&control.rota(&line).await.success()).unwrap();
+    let all = listed["tasks"].as_array().cloned().unwrap_or_default();
+    all.iter().filter(|task| task["status"]["state"] == "TASK_STATE_SUCCEEDED").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn trial_database_keeps_records_and_password() {
+    let space = Space::new("trial").await;
+    let own = &space.name;
+    space.apply(&format!("{}---\n{SITE}", object_store(own))).await;
+    space.wait("pod/site", "condition=Ready", "120s").await;
+    let folder = tempfile::tempdir().unwrap();
+    // The user is that of the image.
+    let database = "--set store.postgresql.trial.enabled=true --set store.postgresql.trial.userId=65532 \
+                    --set store.postgresql.trial.image.repository=rota-postgres \
+                    --set store.postgresql.trial.image.tag=dev --set server.replicas=2";
+    let release = release(own, folder.path(), database).await;
+    let installed = Installed(own.clone());
+    run(&format!("helm install {SECOND} {release}")).await.success();
+    let agent = format!(
+        "apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {{name: quick, labels: {{rota.dev/class: {CLASS}}}}}
+spec: {{runtime: {{command: {{shell: 'echo done'}}}}, maxReplicas: 1}}
+"
+    );
+    let task = |name: &str| {
+        format!(
+            "---
+apiVersion: rota.dev/v1alpha1
+kind: Task
+metadata: {{name: {name}, labels: {{rota.dev/class: {CLASS}}}}}
+spec: {{agent: quick}}
+"
+        )
+    };
+    space.apply(&(agent + &task("before"))).await;
+    space.wait("tasks.rota.dev/before", "condition=Complete", "180s").await;
+
+    let secret = format!("secret/{SECOND}-trial-db");
+    let generated = space.field(&secret, ".data").await;
+    let pod = format!("pod/{SECOND}-trial-db-0");
+    let first = space.field(&pod, ".metadata.uid").await;
+    space.kubectl(&format!("delete {pod}")).await.success();
+    until("another pod of the database", TEST_TIMEOUT, async || {
+        let found = space.kubectl(&format!("get {pod} -o jsonpath={{.metadata.uid}}")).await;
+        (found.ok && found.stdout != first).then_some(())
+    })
+    .await;
+    space.wait(&pod, "condition=Ready", "120s").await;
+    // It was stopped, and not killed after waiting for the sessions of the replicas to end.
+    let log = space.kubectl(&format!("logs {pod}")).await.success();
+    assert!(log.contains("database system was shut down at"), "{log}");
+    // All replicas are replaced, and open the database with the password that the volume has.
+    run(&format!("helm upgrade {SECOND} {release} --set-string log.filter=debug")).await.success();
+    assert_eq!(space.field(&secret, ".data").await, generated);
+
+    space.apply(&task("after")).await;
+    space.wait("tasks.rota.dev/after", "condition=Complete", "180s").await;
+    assert_eq!(succeeded(&space).await, 2);
     drop(installed);
 }
