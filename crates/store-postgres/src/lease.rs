@@ -50,6 +50,8 @@ pub(crate) fn writer_name(owner: Uuid) -> String {
 pub(crate) struct Ownership {
     pub(crate) clock: DatabaseClock,
     lost: AtomicBool,
+    /// Whether another control plane waits for the shard, as far as the owner knows.
+    rivals: AtomicBool,
     /// Called once when the shard is found to be lost.
     notify: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
 }
@@ -63,6 +65,10 @@ impl std::fmt::Debug for Ownership {
 impl Ownership {
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn has_rivals(&self) -> bool {
+        self.rivals.load(Ordering::Acquire)
     }
 
     pub(crate) fn on_lost(&self, notify: Box<dyn Fn() + Send + Sync>) {
@@ -91,12 +97,19 @@ pub(crate) struct Replica {
     pub(crate) address: String,
 }
 
-async fn register(session: &Session, replica: &Replica) -> Result<(), Fault> {
+pub(crate) async fn register(session: &Session, replica: &Replica) -> Result<(), Fault> {
     let lease = millis(LEASE);
     session
         .client
         .execute(sql::REGISTER, &[&replica.id, &replica.name, &replica.version, &replica.address, &lease])
         .await?;
+    Ok(())
+}
+
+/// Lets the owner know of a control plane that has just registered. One that was cut off from the database before it knew would
+/// take itself for alone, and keep its workers until the database is back.
+pub(crate) async fn announce(session: &Session) -> Result<(), Fault> {
+    session.client.execute(sql::ANNOUNCE, &[]).await?;
     Ok(())
 }
 
@@ -138,6 +151,9 @@ pub(crate) async fn acquire(
         // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
             bounded(register(session, replica)).await?;
+            if renewed.is_none() {
+                bounded(announce(session)).await?;
+            }
             renewed = Some(Instant::now());
         }
         let (owner, left) = match bounded(look(session, replica, seen, &mut yields)).await {
@@ -259,18 +275,19 @@ pub(crate) async fn release(session: &Session, owner: Uuid) -> Result<(), Fault>
 async fn open(target: &Target, replica: Uuid) -> Result<Session, Fault> {
     let session = Session::open(target, &format!("rota-lease {replica}")).await?;
     session.client.batch_execute("SET synchronous_commit = local").await?;
+    session.client.batch_execute(sql::LISTEN).await?;
     Ok(session)
 }
 
 /// Renews the lease until the shard is lost. An owner that cannot reach the database for the time of its lease gives the shard up, if
 /// another control plane can have taken it: its workers would wait for it in vain, and be taken for lost. One that is alone
 /// waits for the database.
-pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Ownership>) {
+pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Ownership>, interval: Duration) {
     let mut session: Option<Session> = None;
     let mut failing = false;
     // Since the request, which the database has answered later.
     let mut renewed_at = since_boot();
-    let mut has_rivals = false;
+    let mut has_rivals = ownership.has_rivals();
     loop {
         let began = since_boot();
         let renewed = async {
@@ -326,8 +343,11 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
                 }
             }
         }
-        let pause = if failing { RENEW_INTERVAL / 5 } else { RENEW_INTERVAL };
-        tokio::time::sleep(pause).await;
+        let pause = tokio::time::sleep(if failing { interval / 5 } else { interval });
+        match &session {
+            Some(session) => tokio::select! { () = pause => {}, () = session.notified() => {} },
+            None => pause.await,
+        }
     }
 }
 
@@ -347,7 +367,9 @@ async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> R
     let before = since_boot();
     let row = session.client.query_one(sql::OWNS, &[&SHARD, &replica.id]).await?;
     ownership.clock.sync(row.try_get(0)?, before, since_boot());
-    Ok(Renewed { owns: row.try_get(1)?, rivals: row.try_get(2)? })
+    let renewed = Renewed { owns: row.try_get(1)?, rivals: row.try_get(2)? };
+    ownership.rivals.store(renewed.rivals, Ordering::Release);
+    Ok(renewed)
 }
 
 /// Removes old commits and replicas. A renewal does not depend on it.
@@ -357,11 +379,12 @@ async fn clean(session: &Session) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads the clock of the database.
-pub(crate) async fn sync(session: &Session, owner: Uuid, clock: &DatabaseClock) -> Result<(), Fault> {
+/// Reads the clock of the database, and whether others wait for the shard.
+pub(crate) async fn sync(session: &Session, owner: Uuid, ownership: &Ownership) -> Result<(), Fault> {
     let before = since_boot();
     let row = session.client.query_one(sql::OWNS, &[&SHARD, &owner]).await?;
-    clock.sync(row.try_get(0)?, before, since_boot());
+    ownership.clock.sync(row.try_get(0)?, before, since_boot());
+    ownership.rivals.store(row.try_get(2)?, Ordering::Release);
     Ok(())
 }
 
@@ -371,5 +394,5 @@ pub(crate) fn start(
     replica: Replica,
     ownership: Arc<Ownership>,
 ) -> tokio::task::JoinHandle<()> {
-    spawn("store-lease", OnExit::Done, keep(target, replica, ownership))
+    spawn("store-lease", OnExit::Done, keep(target, replica, ownership, RENEW_INTERVAL))
 }

@@ -10,6 +10,7 @@ use deadpool_postgres::Connect;
 use futures::future::{BoxFuture, try_join_all};
 use rota_store::Error;
 use rota_telemetry::{OnExit, spawn};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::Severity;
 use tokio_postgres::types::ToSql;
@@ -50,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     /// Warnings of the server so far. One that comes with a commit leaves it in doubt.
     warnings: Arc<AtomicU64>,
+    /// Wakes those who listen to a channel of the database.
+    notified: Arc<Notify>,
     statements: HashMap<&'static str, Statement>,
 }
 
@@ -65,10 +68,12 @@ impl Session {
         let opened = async {
             let (client, connection) = target.config(application).connect(target.tls()).await?;
             let warnings = Arc::new(AtomicU64::new(0));
-            spawn("store-connection", OnExit::Done, drive(connection, Arc::clone(&warnings)));
+            let notified = Arc::new(Notify::new());
+            let driven = drive(connection, Arc::clone(&warnings), Arc::clone(&notified));
+            spawn("store-connection", OnExit::Done, driven);
             client.batch_execute(SETTINGS).await?;
             // None of the settings has led to a warning that counts.
-            Ok(Self { client, warnings, statements: HashMap::new() })
+            Ok(Self { client, warnings, notified, statements: HashMap::new() })
         };
         tokio::time::timeout(OPEN_TIMEOUT, opened).await.unwrap_or(Err(Fault::Timeout))
     }
@@ -87,6 +92,11 @@ impl Session {
 
     pub(crate) fn warnings(&self) -> u64 {
         self.warnings.load(Ordering::Acquire)
+    }
+
+    /// Waits for a notification since the last call.
+    pub(crate) async fn notified(&self) {
+        self.notified.notified().await;
     }
 
     fn statement(&self, sql: &'static str) -> Result<&Statement, Fault> {
@@ -125,9 +135,9 @@ impl Connect for Connector {
     }
 }
 
-/// Drives a connection until it ends, and counts the warnings. One that comes before the answer to a statement is counted
-/// before the answer is received.
-async fn drive<S, T>(mut connection: Connection<S, T>, warnings: Arc<AtomicU64>)
+/// Drives a connection until it ends, counts the warnings, and passes notifications on. A warning that comes before the answer to a
+/// statement is counted before the answer is received.
+async fn drive<S, T>(mut connection: Connection<S, T>, warnings: Arc<AtomicU64>, notified: Arc<Notify>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -144,6 +154,7 @@ where
                     warnings.fetch_add(1, Ordering::Release);
                 }
             }
+            Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
             Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "a connection to the database has ended");

@@ -55,7 +55,7 @@ pub(crate) async fn own(
             lease::acquire(session, replica, wait.patience, &wait.on_wait, &mut seen).await?;
             // The number that it was taken with may be one that the database has given out before, and lost.
             let epoch = bounded(lease::reclaim(session, replica.id)).await?.ok_or(Error::Deposed)?;
-            bounded(lease::sync(session, replica.id, &ownership.clock)).await?;
+            bounded(lease::sync(session, replica.id, ownership)).await?;
             let reached: Option<i64> =
                 bounded(async { Ok(session.client.query_one(sql::REACHED, &[&SHARD]).await?.try_get(0)?) })
                     .await?;

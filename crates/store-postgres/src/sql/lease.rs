@@ -3,6 +3,9 @@
 pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
     VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
+/// Wakes the timer of the owner, which then knows of a control plane that waits before its next renewal.
+pub(crate) const ANNOUNCE: &str = "SELECT pg_notify('rota_replicas', '')";
+pub(crate) const LISTEN: &str = "LISTEN rota_replicas";
 /// The owner and the rest of its lease, in the columns of [`ACQUIRE`], and the last commit.
 pub(crate) const OWNER: &str = "SELECT owner, name, address,
         ceil(extract(epoch FROM expires - clock_timestamp()) * 1000)::int8,

@@ -60,6 +60,17 @@ async fn replaced_owner_changes_nothing() {
     assert_eq!(tasks().await, 2);
 }
 
+/// Asked of the database itself: a replica that waits looks at the lease before, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_that_lasts_is_not_taken() {
+    let (database, target) = target();
+    let store = open(&target).await;
+    let acquire = "SET search_path = rota;
+        SELECT new_epoch IS NULL, left_ms > 0 FROM acquire(0, gen_random_uuid(), 1000)";
+    assert_eq!(PostgresServer::shared().sql(&database, acquire).unwrap(), "t|t");
+    assert!(matches!(store.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+}
+
 /// As a backup that is restored under a control plane that runs: its connections stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn commit_after_a_missing_one_is_refused() {
