@@ -8,8 +8,11 @@ use crate::control_plane::Serve;
 use crate::dispatch::Dispatch;
 use crate::idle::Idle;
 use crate::load::Load;
+use crate::prune::Prune;
 use crate::queue::Queue;
+use crate::replicas::Replicas;
 use crate::scenario::{self, Outcome};
+use crate::snapshot::Snapshot;
 use crate::watchers::Watchers;
 use crate::workflow::Workflow;
 
@@ -23,6 +26,7 @@ Examples:
   rota bench queue --tasks 1000000
   rota bench watchers --watchers 100
   rota bench workflow --steps 10000
+  rota bench replicas --store postgres://me@localhost/bench
 
 Compare values only with others of the same machine and disk, interleaved in time: --against PROGRAM does that with another \
 build, in the order A B B A. A table shows the minimum, median and maximum of all rounds; -o json has all values, with each \
@@ -46,6 +50,12 @@ enum Benchmark {
     Watchers(Watchers),
     /// Measure steps of workflows per second, compared with plain tasks
     Workflow(Workflow),
+    /// Measure calls that a replica on PostgreSQL passes on, and takeovers
+    Replicas(Replicas),
+    /// Measure commits on PostgreSQL under a snapshot that stays open, compared with none
+    Snapshot(Snapshot),
+    /// Measure a long log on PostgreSQL while most of it is removed, and whether its space is used again
+    Prune(Prune),
     #[command(hide = true)]
     ControlPlane(Serve),
 }
@@ -63,6 +73,9 @@ impl Bench {
             Benchmark::Queue(options) => Box::pin(scenario::run(&options, report)).await,
             Benchmark::Watchers(options) => Box::pin(scenario::run(&options, report)).await,
             Benchmark::Workflow(options) => Box::pin(scenario::run(&options, report)).await,
+            Benchmark::Replicas(options) => Box::pin(scenario::run(&options, report)).await,
+            Benchmark::Snapshot(options) => Box::pin(scenario::run(&options, report)).await,
+            Benchmark::Prune(options) => Box::pin(scenario::run(&options, report)).await,
             Benchmark::ControlPlane(serve) => return Box::pin(serve.run()).await.map(|()| None),
         };
         outcome.map(Some)

@@ -15,13 +15,17 @@ use nix::unistd::Pid;
 use rota_client::Options as ClientOptions;
 use rota_server::{Options, Server, Tls};
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::plane::{open, open_at, server_options};
+use crate::replica;
+
+/// Lines of a process that are read as they come. Its pipe stays open.
+type Output = Lines<BufReader<ChildStdout>>;
 
 /// Hidden subcommand of `rota bench`.
 const SUBCOMMAND: &str = "control-plane";
@@ -45,15 +49,19 @@ pub(crate) struct Serve {
     /// PostgreSQL database that takes the place of a file in the directory
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+    /// Name of one of several replicas on the database, which stands by while another one owns it
+    #[arg(long, value_name = "NAME", requires = "store")]
+    replica: Option<String>,
 }
 
 impl Serve {
     pub(crate) async fn run(self) -> Result<()> {
         let mut terminated = signal(SignalKind::terminate())?;
         let folder = self.data_dir.clone();
-        let store = match &self.store {
-            Some(url) => open_at(Some(url), &folder).await?,
-            None => tokio::task::spawn_blocking(move || open(&folder)).await??,
+        let store = match (&self.store, &self.replica) {
+            (Some(url), Some(name)) => replica::own(url, name, self.listen, &mut terminated).await?,
+            (Some(url), None) => open_at(Some(url), &folder).await?,
+            (None, _) => tokio::task::spawn_blocking(move || open(&folder)).await??,
         };
         let tls = self.tls.then(|| Tls::new(certificate(&self.data_dir), key(&self.data_dir)));
         let options = Options { listen: self.listen, tls, ..server_options(store, &self.data_dir) };
@@ -111,6 +119,8 @@ pub(crate) struct ControlPlane {
     addr: SocketAddr,
     tls: bool,
     store: Option<String>,
+    /// The rest of its output: its address again, once a replica that stood by serves.
+    output: Output,
 }
 
 impl ControlPlane {
@@ -126,8 +136,44 @@ impl ControlPlane {
             std::fs::write(certificate(folder), made.cert.pem())?;
             std::fs::write(key(folder), made.signing_key.serialize_pem())?;
         }
-        let (process, addr) = start(folder, ([127, 0, 0, 1], 0).into(), tls, store.as_deref()).await?;
-        Ok(Self { process, folder: folder.to_owned(), addr, tls, store })
+        let listen = ([127, 0, 0, 1], 0).into();
+        let (process, addr, output) = start(folder, listen, tls, store.as_deref(), None).await?;
+        Ok(Self { process, folder: folder.to_owned(), addr, tls, store, output })
+    }
+
+    /// Starts a replica on a PostgreSQL database, and returns once it serves or stands by. All replicas have one directory.
+    pub(crate) async fn start_replica(
+        folder: &Path,
+        listen: SocketAddr,
+        store: &str,
+        name: &str,
+    ) -> Result<Self> {
+        let (process, addr, output) = start(folder, listen, false, Some(store), Some(name)).await?;
+        Ok(Self {
+            process,
+            folder: folder.to_owned(),
+            addr,
+            tls: false,
+            store: Some(store.to_owned()),
+            output,
+        })
+    }
+
+    /// Waits until a replica that stood by serves.
+    pub(crate) async fn serves(&mut self) -> Result<()> {
+        let line = timeout(START_TIMEOUT, self.output.next_line()).await;
+        line.context("the replica did not take over in time")??.context("the replica has ended")?;
+        Ok(())
+    }
+
+    /// Requests the end of the process, and does not wait for it.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.process.id().context("the control plane has ended")?;
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Stops the process gracefully and starts it again on the same port and store. Returns how long each took: until it had
@@ -138,7 +184,8 @@ impl ControlPlane {
         let stopped = began.elapsed();
         let began = Instant::now();
         let store = self.store.as_deref();
-        (self.process, self.addr) = start(&self.folder, self.addr, self.tls, store).await?;
+        (self.process, self.addr, self.output) =
+            start(&self.folder, self.addr, self.tls, store, None).await?;
         Ok((stopped, began.elapsed()))
     }
 
@@ -175,7 +222,8 @@ async fn start(
     listen: SocketAddr,
     tls: bool,
     store: Option<&str>,
-) -> Result<(Child, SocketAddr)> {
+    replica: Option<&str>,
+) -> Result<(Child, SocketAddr, Output)> {
     let program = std::env::current_exe().context("failed to determine the path of this program")?;
     let log_path = folder.join("control-plane.log");
     let log = std::fs::File::options().create(true).append(true).open(&log_path)?;
@@ -184,6 +232,7 @@ async fn start(
         .arg(folder)
         .args(tls.then_some("--tls"))
         .args(store.map(|url| format!("--store={url}")))
+        .args(replica.map(|name| format!("--replica={name}")))
         // The level of `rota server`, whose cost is a part of it.
         .env("ROTA_LOG", "info")
         .stdin(Stdio::piped())
@@ -193,14 +242,15 @@ async fn start(
         .spawn()
         .with_context(|| format!("failed to start {}", program.display()))?;
     let stdout = process.stdout.take().context("no standard output")?;
-    let line = timeout(START_TIMEOUT, BufReader::new(stdout).lines().next_line())
+    let mut output = BufReader::new(stdout).lines();
+    let line = timeout(START_TIMEOUT, output.next_line())
         .await
         .context("the control plane did not start in time")??;
     let Some(line) = line else {
         let log = std::fs::read_to_string(&log_path).unwrap_or_default();
         bail!("the control plane did not start: {}", log.lines().last().unwrap_or("no message"));
     };
-    Ok((process, line.parse().context("the control plane printed no address")?))
+    Ok((process, line.parse().context("the control plane printed no address")?, output))
 }
 
 /// Ends a process gracefully, or by force when it takes too long.

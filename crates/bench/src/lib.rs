@@ -10,6 +10,9 @@
 //! | `queue` | `queue` | dispatch, memory and start with a deep queue |
 //! | `watchers` | `watchers` | throughput with streams of all tasks |
 //! | `workflow` | `workflow`, `short_workflows` | steps per second of workflows, next to plain tasks; workflows of three steps |
+//! | `prune` | `prune`, `database` | size of a long log on PostgreSQL, and commits while it is removed |
+//! | `snapshot` | `snapshot`, `database` | commits on PostgreSQL under a snapshot that stays open |
+//! | `replicas` | `replicas`, `replica` | calls that a replica passes on, takeovers |
 //!
 //! Workers are real (`plane`), and their attempts run in a runtime that does nothing (`runtime`). In `dispatch` the control
 //! plane shares the process; elsewhere it is a process of its own (`control_plane`), so that its memory and processor time can
@@ -36,6 +39,7 @@ mod args;
 mod batches;
 mod compare;
 mod control_plane;
+mod database;
 mod disk;
 mod dispatch;
 mod idle;
@@ -44,13 +48,17 @@ mod load;
 mod metrics;
 mod plane;
 mod plot;
+mod prune;
 mod queue;
 mod raw;
+mod replica;
+mod replicas;
 mod report;
 mod runtime;
 mod scenario;
 mod schedule;
 mod short_workflows;
+mod snapshot;
 pub mod tracing;
 mod watchers;
 mod workflow;

@@ -14,7 +14,7 @@ use crate::report::Report;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Common {
-    /// Number of rounds; with --against, of pairs [default: 3; idle and queue: 1]
+    /// Number of rounds; with --against, of pairs [default: 3; idle, queue, replicas, snapshot and prune: 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: Option<u32>,
     /// Directory of the store, whose disk determines most values [default: a temporary directory]
