@@ -1,5 +1,5 @@
-//! TCP proxy on loopback that can freeze, so that connections stay open and nothing passes, as when a cable is pulled,
-//! cut all connections, or answer every call with status 403, as an ingress with a rule too many does.
+//! TCP proxy on loopback that can freeze, so that connections stay open and nothing passes, as when a cable is pulled, pass one
+//! direction alone, cut all connections, or answer every call with status 403, as an ingress with a rule too many does.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 enum Mode {
     Open,
     Frozen,
+    /// Requests pass, and answers do not.
+    Mute,
     Cut,
     /// Connections end here, where calls are counted and refused.
     Refusing,
@@ -83,6 +85,11 @@ impl Proxy {
         self.state.send_modify(|state| state.strandings += 1);
     }
 
+    /// Forwards what callers send, on new connections as well, and holds all answers back.
+    pub fn mute(&self) {
+        self.set(Mode::Mute);
+    }
+
     fn set(&self, mode: Mode) {
         self.state.send_modify(|state| state.mode = mode);
     }
@@ -102,7 +109,7 @@ impl Proxy {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Forwards again, including what was received while frozen.
+    /// Forwards again, including what was received while frozen or mute.
     pub fn open(&self) {
         self.set(Mode::Open);
     }
@@ -119,7 +126,7 @@ impl Targets {
     /// Returns the target in a mode, which a frozen proxy keeps.
     fn of(self, mode: Mode) -> Option<SocketAddr> {
         match mode {
-            Mode::Open | Mode::Frozen => Some(self.to),
+            Mode::Open | Mode::Frozen | Mode::Mute => Some(self.to),
             Mode::Refusing => Some(self.refusing),
             Mode::Cut => None,
         }
@@ -154,8 +161,8 @@ async fn carry(near: TcpStream, targets: Targets, mut states: watch::Receiver<St
     let (far_in, far_out) = far.into_split();
     let mut cut = states.clone();
     tokio::select! {
-        () = pass(near_in, far_out, states.clone(), strandings) => {}
-        () = pass(far_in, near_out, states, strandings) => {}
+        () = pass(near_in, far_out, states.clone(), strandings, &[Mode::Frozen]) => {}
+        () = pass(far_in, near_out, states, strandings, &[Mode::Frozen, Mode::Mute]) => {}
         _ = cut.wait_for(|state| targets.of(state.mode) != Some(target)) => {}
     }
 }
@@ -165,11 +172,12 @@ async fn pass(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut states: watch::Receiver<State>,
     strandings: usize,
+    held: &[Mode],
 ) {
     let mut bytes = vec![0; 16 << 10];
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
-        let flows = |state: &State| state.mode != Mode::Frozen && state.strandings == strandings;
+        let flows = |state: &State| !held.contains(&state.mode) && state.strandings == strandings;
         if states.wait_for(flows).await.is_err() {
             return;
         }

@@ -52,12 +52,13 @@ enum Fault {
     DatabaseCrashed,
     SessionsEnded,
     OwnerCutOff,
+    OwnerUnanswered,
     ClockJumped,
     DatabaseFull,
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::OwnerKilled,
         Self::OwnerStopped,
         Self::OwnerFrozen,
@@ -69,6 +70,7 @@ impl Fault {
         Self::DatabaseCrashed,
         Self::SessionsEnded,
         Self::OwnerCutOff,
+        Self::OwnerUnanswered,
         Self::ClockJumped,
         Self::DatabaseFull,
     ];
@@ -86,6 +88,7 @@ impl Fault {
             Self::DatabaseCrashed => "database crashed",
             Self::SessionsEnded => "sessions of the database ended",
             Self::OwnerCutOff => "owner cut off from the database",
+            Self::OwnerUnanswered => "answers of the database lost",
             Self::ClockJumped => "clock of the owner set forward",
             Self::DatabaseFull => "volume of the database full",
         }
@@ -203,8 +206,12 @@ impl World {
                 standby.signal(Signal::SIGCONT);
                 return Ok(usize::from(before == after));
             }
-            Fault::OwnerCutOff => {
-                self.routes[owner].freeze();
+            Fault::OwnerCutOff | Fault::OwnerUnanswered => {
+                match fault {
+                    // What was sent is committed, and the owner never knows.
+                    Fault::OwnerUnanswered => self.routes[owner].mute(),
+                    _ => self.routes[owner].freeze(),
+                }
                 self.replaced().await?;
                 let ended = self.replicas.running[owner].take().context("no owner")?.ended().await;
                 ensure!(!ended.status.success(), "the owner has ended without an error: {ended:?}");
