@@ -12,6 +12,7 @@ mod model;
 mod pooler;
 mod random;
 mod restore;
+mod retention;
 mod standby;
 mod status;
 mod tls;
