@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
     /// PostgreSQL database with the snapshot: `postgres://USER@HOST/DATABASE`
     #[arg(long, value_name = "URL")]
     store: String,
-    /// PostgreSQL database without
+    /// PostgreSQL database without a snapshot, whose commits are compared
     #[arg(long, value_name = "URL")]
     baseline_store: String,
     /// Time for which the snapshot is open, in seconds
@@ -38,7 +38,7 @@ pub(crate) struct Snapshot {
     /// Duration of each turn, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     turn: u64,
-    /// Number of concurrent callers
+    /// Number of concurrent callers of each database
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     clients: usize,
     #[command(flatten)]
