@@ -22,7 +22,7 @@
 //! - [`Cluster::kill`] drops every task of the control plane where it stands, as SIGKILL would; [`Cluster::restart`]
 //!   reads what was durable.
 //! - [`Proxy`] stands between a worker and the control plane: [`Proxy::freeze`] keeps connections open and passes
-//!   nothing, as when a cable is pulled, [`Proxy::cut`] closes them.
+//!   nothing, as when a cable is pulled, [`Proxy::mute`] holds the answers back, [`Proxy::cut`] closes them.
 //! - [`Setup::skew`] moves the store's clock; [`PANIC_SKEW`] makes the store's writer panic, [`BLOCK_SKEW`] blocks it.
 //! - Scripted tasks fail by probability and delay by chance; `tests/it/chaos.rs` of the server combines all of this.
 //!

@@ -30,7 +30,7 @@ async fn until(what: &str, mut held: impl FnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn owner_knows_of_a_standby_before_its_next_renewal() {
+async fn owner_knows_of_a_new_standby() {
     let server = PostgresServer::shared();
     let url = server.database().unwrap();
     let target = Target::parse(&url, None).unwrap();
