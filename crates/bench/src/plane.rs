@@ -65,6 +65,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         viewer_token: None,
         artifacts_quota: 0,
         notifications: Vec::new(),
+        web_push: None,
         follow: None,
         keys: rota_server::KeyFiles::new(folder.join("key")),
         replica: "bench".to_owned(),

@@ -96,7 +96,7 @@ pub use base_path::{BasePath, BasePathError};
 pub use error::{Error, ShutdownOutcome};
 pub use follow::{Follow, FollowError};
 pub use metrics::{Descriptor, metrics};
-pub use notify::{NotificationsError, Receiver};
+pub use notify::{NotificationsError, Receiver, WebPushOptions};
 pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, SessionLimits, Timing, Tls, Token, WorkLimits};
 pub use rota_artifacts::Parts;
 pub use schedules::WallClock;

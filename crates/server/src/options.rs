@@ -17,7 +17,7 @@ use secrecy::SecretString;
 
 use crate::base_path::BasePath;
 use crate::follow::Follow;
-use crate::notify::Receiver;
+use crate::notify::{Receiver, WebPushOptions};
 use crate::schedules::WallClock;
 use crate::seal::KeyFiles;
 use crate::trust::people::People;
@@ -74,6 +74,8 @@ pub struct Options {
     pub breakers: Policy,
     /// Receivers of notifications outside of Rota.
     pub notifications: Vec<Receiver>,
+    /// Push services of browsers that are notified while no page is open; `None` notifies none.
+    pub web_push: Option<WebPushOptions>,
     /// Repositories whose pull requests continue tasks.
     pub follow: Option<Follow>,
     /// Registry of background tasks; may be shared with other components of the process.

@@ -38,6 +38,8 @@ const MAX_CREDENTIAL_KEYS: usize = 1024;
 /// Associated data of worker tokens: neither a token nor a task's secrets open as the other.
 const WORKER_TOKEN: &[u8] = b"rota-worker-token-1";
 const SIGN_IN: &[u8] = b"rota sign-in";
+/// Label of the key of push messages.
+const WEB_PUSH: &[u8] = b"rota-web-push-1:";
 
 /// Files of the keys that encrypt secrets.
 #[derive(Debug, Clone)]
@@ -225,6 +227,11 @@ impl Sealer {
         }
         known.insert(namespace.clone(), key.clone());
         key
+    }
+
+    /// Returns the numbers that may be the key of push messages, the first that is a key: the same as long as the key file is.
+    pub(crate) fn web_push_seed(&self, at: u8) -> Zeroizing<[u8; KEY_BYTES]> {
+        self.root.derive(&[WEB_PUSH, &[at]])
     }
 
     /// Encrypts a task's secrets: version, nonce, then ciphertext.

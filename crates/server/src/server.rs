@@ -34,7 +34,7 @@ use crate::http::{self, Pages};
 use crate::kinds::Kinds;
 use crate::lineage::Lineage;
 use crate::metrics::{Metrics, Scraper};
-use crate::notify::Notifier;
+use crate::notify::{Notifier, WebPush};
 use crate::options::{Limits, Options};
 use crate::scheduler::Scheduler;
 use crate::sessions::{self, SessionDeps};
@@ -43,7 +43,6 @@ use crate::trust::auth::{Accepted, Authenticator, Sessions};
 use crate::trust::browser_sessions::BrowserSessions;
 use crate::trust::cookies::Cookies;
 use crate::trust::people::PeopleVerifier;
-use crate::trust::shared_tokens::SharedTokens;
 use crate::trust::sign_in::SignInCodes;
 use crate::trust::tls;
 use crate::trust::token_registry::TokenRegistry;
@@ -123,7 +122,7 @@ impl Server {
         let people = options.people.map(Arc::new);
         let people_verifier = people.clone().map(|people| Arc::new(PeopleVerifier::new(people)));
         let browser_sessions =
-            Arc::new(BrowserSessions::new(SharedTokens::default(), people.clone(), options.sessions));
+            Arc::new(BrowserSessions::new(Default::default(), people.clone(), options.sessions));
         browser_sessions.restore(&store, &metrics).await?;
         let cookies = Cookies { has_tls: tls.is_some(), base: options.base_path };
         let authenticator = Authenticator::new(
@@ -146,7 +145,8 @@ impl Server {
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
-        let notifier = Arc::new(Notifier::open(options.notifications, &store, &snapshot, &metrics).await?);
+        let web_push = WebPush::new(options.web_push, &sealer, &browser_sessions, &store);
+        let notifier = Notifier::open(options.notifications, &web_push, &store, &snapshot, &metrics).await?;
         let artifacts = Artifacts::new(
             options.artifacts.of(&snapshot.store.to_string()),
             store.clone(),
@@ -229,8 +229,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
         };
 
-        let sign_in_sealer = Arc::clone(&sealer);
-        let rotation = grpc::Rotation::new(store.clone(), sealer, Arc::clone(&schedules));
+        let rotation = grpc::Rotation::new(store.clone(), Arc::clone(&sealer), Arc::clone(&schedules));
         let attention = Arc::new(Attention::default());
         let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
         let system = grpc::SystemReport::new(&store, &health, &metrics, &demand, options.replica);
@@ -304,10 +303,11 @@ impl Server {
             barriers: barriers.clone(),
             creating: Default::default(),
             lifetime: options.sessions.lifetime,
+            web_push,
             cookies,
         });
         let code_flow = people_verifier.as_ref().filter(|_| options.console);
-        let code_flow = CodeFlow::new(code_flow, &sessions_of_browsers, &sign_in_sealer);
+        let code_flow = CodeFlow::new(code_flow, &sessions_of_browsers, &sealer);
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::SettingsError;
 use crate::base_path::BasePath;
 use crate::follow::Follow;
-use crate::notify::Receiver;
+use crate::notify::{Receiver, WebPushOptions};
 use crate::options::{DEFAULT_LISTEN, Limits, Options, SessionLimits, Timing, Tls, Token, WorkLimits};
 use crate::seal::KeyFiles;
 
@@ -90,6 +90,16 @@ pub struct Settings {
     /// nearly spent their budget; read at the start
     #[arg(long, value_name = "FILE")]
     pub notifications: Option<PathBuf>,
+    /// Comma-separated push services, as `HOST`, `*.DOMAIN` or an `https://` origin, through which browsers may be notified while no page is open;
+    /// may be repeated [default: those of Chrome, Edge, Firefox and Safari]
+    #[arg(long, value_name = "SERVICES", value_delimiter = ',')]
+    pub web_push_service: Vec<String>,
+    /// `mailto:` or `https://` URL at which operators of push services reach those of this control plane; Safari wants one [default: none]
+    #[arg(long, value_name = "URL")]
+    pub web_push_contact: Option<String>,
+    /// Notify browsers only while a page is open
+    #[arg(long)]
+    pub no_web_push: bool,
     /// TOML file with repositories whose pull requests are followed: checks that fail, and comments, continue their tasks; read at the start
     #[arg(long, value_name = "FILE")]
     pub follow_pull_requests: Option<PathBuf>,
@@ -198,6 +208,9 @@ impl Default for Settings {
             max_waiting_tasks_per_namespace: work.waiting_tasks_of_namespace,
             memory_limit_mib: None,
             notifications: None,
+            web_push_service: Vec::new(),
+            web_push_contact: None,
+            no_web_push: false,
             follow_pull_requests: None,
             token_file: None,
             viewer_token_file: None,
@@ -248,6 +261,7 @@ impl Settings {
             return Err(SettingsError::OriginsAlone);
         }
         self.cors_origins()?;
+        self.web_push()?;
         self.check_store()?;
         self.tls().map(|_| ())
     }
@@ -291,6 +305,7 @@ impl Settings {
             console: !self.no_console,
             base_path: self.base_path()?,
             notifications: self.notifications.as_deref().map(Receiver::load).transpose()?.unwrap_or_default(),
+            web_push: self.web_push()?,
             follow: self.follow_pull_requests.as_deref().map(Follow::load).transpose()?,
             breakers: Policy { failures: self.breaker_failures, cooldown: self.breaker_cooldown.0 },
             background_tasks: BackgroundTasks::default(),
@@ -312,6 +327,11 @@ impl Settings {
             waiting_tasks_of_namespace: self.max_waiting_tasks_per_namespace,
             memory: self.memory_limit_mib.map(|mib| mib.saturating_mul(1 << 20)),
         }
+    }
+
+    fn web_push(&self) -> Result<Option<WebPushOptions>, SettingsError> {
+        let options = WebPushOptions::new(&self.web_push_service, self.web_push_contact.clone());
+        options.map(|options| Some(options).filter(|_| !self.no_web_push)).map_err(SettingsError::WebPush)
     }
 
     fn base_path(&self) -> Result<BasePath, SettingsError> {

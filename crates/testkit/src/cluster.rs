@@ -16,7 +16,7 @@ use rota_core::breaker::Policy;
 use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
 use rota_server::{
     BasePath, Limits, Oidc, Options, People, Server, SessionLimits, ShutdownOutcome, Timing, Tls, Token,
-    WorkerGrant, WorkerTokens,
+    WebPushOptions, WorkerGrant, WorkerTokens,
 };
 use rota_store::Store;
 use rota_store::engine::Engine;
@@ -56,6 +56,8 @@ pub struct Setup {
     pub cors_origins: Vec<String>,
     /// How long browsers stay signed in.
     pub sessions: SessionLimits,
+    /// Push services of browsers.
+    pub web_push: WebPushOptions,
     /// Bearer token that callers must present.
     pub token: Option<String>,
     /// Token of viewers, stored as `viewers` in the cluster's folder.
@@ -87,6 +89,7 @@ impl Setup {
             base_path: BasePath::default(),
             cors_origins: Vec::new(),
             sessions: SessionLimits::default(),
+            web_push: WebPushOptions::default(),
             token: None,
             viewer_token: None,
             tls: None,
@@ -350,6 +353,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 artifacts: rota_server::Parts::in_folder(&folder.join("artifacts"))?,
                 artifacts_quota: setup.artifacts_quota,
                 notifications: Vec::new(),
+                web_push: Some(setup.web_push),
                 follow: None,
                 keys: rota_server::KeyFiles::new(folder.join("secrets.key")),
                 replica: "test".to_owned(),

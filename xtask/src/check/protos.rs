@@ -16,6 +16,8 @@ const RESPONSES: &[(&str, &str, &str)] = &[
     ("RevokeBrowserSession", "BrowserSession", "a state change of a resource returns the resource (AIP-216)"),
     ("SignOut", "BrowserSession", "a state change of a resource returns the resource (AIP-216)"),
     ("GetCurrentBrowserSession", "BrowserSession", "the one of the caller, which has no name of its own"),
+    ("SubscribeWebPush", "WebPush", "a state change of a resource returns the resource (AIP-216)"),
+    ("UnsubscribeWebPush", "WebPush", "a state change of a resource returns the resource (AIP-216)"),
     ("RerunWorkflow", "Workflow", "it creates a resource and returns it, as Create does (AIP-133)"),
     ("DownloadArtifact", "google.api.HttpBody", "a content is no JSON over HTTP (AIP-127 names the message)"),
     ("ExportTasks", "google.api.HttpBody", "rows of CSV and JSON Lines are no JSON over HTTP either"),
@@ -38,6 +40,7 @@ const OF_THE_SERVER: &[&str] = &[
     "GetMetricsHistory",
     "CreateBrowserSession",
     "GetCurrentBrowserSession",
+    "GetWebPush",
     "GetSignInOptions",
     "ListBrowserSessions",
 ];

@@ -168,6 +168,7 @@ impl Dev {
             viewer_token: None,
             artifacts_quota: 0,
             notifications: receivers.unwrap_or_default(),
+            web_push: Some(rota_server::WebPushOptions::default()),
             follow: None,
             keys: KeyFiles {
                 // A database may have the secrets of others.

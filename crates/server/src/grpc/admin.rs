@@ -168,6 +168,27 @@ impl AdminService for Admin {
         self.browser_sessions.sign_out(&request).await
     }
 
+    async fn get_web_push(
+        &self,
+        request: Request<v1::GetWebPushRequest>,
+    ) -> Result<Response<v1::WebPush>, Status> {
+        self.browser_sessions.web_push(&request)
+    }
+
+    async fn subscribe_web_push(
+        &self,
+        request: Request<v1::SubscribeWebPushRequest>,
+    ) -> Result<Response<v1::WebPush>, Status> {
+        self.browser_sessions.subscribe(&request).await
+    }
+
+    async fn unsubscribe_web_push(
+        &self,
+        request: Request<v1::UnsubscribeWebPushRequest>,
+    ) -> Result<Response<v1::WebPush>, Status> {
+        self.browser_sessions.unsubscribe(&request).await
+    }
+
     async fn get_sign_in_options(
         &self,
         _: Request<v1::GetSignInOptionsRequest>,

@@ -15,13 +15,14 @@ use uuid::Uuid;
 use super::answers::page;
 use crate::barrier::Barriers;
 use crate::clock::now;
+use crate::notify::WebPush;
 use crate::store_client::{StoreClient, no_reply};
 use crate::trust::auth::bearer_token;
 use crate::trust::browser_sessions::{BrowserSession, BrowserSessions, NewSession};
 use crate::trust::cookies::{Cookies, SessionCookie};
 use crate::trust::people::{Person, PersonCall, not_listed};
 use crate::trust::roles::Role;
-use crate::wire::status::{error, refused, store};
+use crate::wire::status::{error, invalid, refused, store};
 use crate::wire::{names, time};
 
 pub(crate) struct BrowserSessionAdmin {
@@ -29,6 +30,8 @@ pub(crate) struct BrowserSessionAdmin {
     pub(crate) sessions: Arc<BrowserSessions>,
     pub(crate) barriers: Barriers,
     pub(crate) lifetime: Duration,
+    /// Push messages to browsers, if the control plane sends any.
+    pub(crate) web_push: Option<Arc<WebPush>>,
     /// Held while a session is created, so that the next one sees it.
     pub(crate) creating: Mutex<()>,
     pub(crate) cookies: Cookies,
@@ -90,6 +93,53 @@ impl BrowserSessionAdmin {
         self.apply(vec![BrowserSessions::end(session.id)]).await?;
         tracing::info!(session = %session.id, "a browser has signed out");
         with_cookie(to_wire(session), &self.cookies.of(request.metadata().as_ref()).remove())
+    }
+
+    pub(super) fn web_push<T>(&self, request: &Request<T>) -> Result<Response<v1::WebPush>, Status> {
+        own(request).map(|session| self.push_to_wire(session))
+    }
+
+    pub(super) async fn subscribe(
+        &self,
+        request: &Request<v1::SubscribeWebPushRequest>,
+    ) -> Result<Response<v1::WebPush>, Status> {
+        let id = own(request)?.id;
+        let v1::SubscribeWebPushRequest { endpoint, p256dh, auth } = request.get_ref();
+        let push = self.web_push.as_ref();
+        let push = push.ok_or_else(|| invalid("endpoint", "this control plane sends no push messages"))?;
+        let subscription = push.subscription(endpoint, p256dh, auth, now());
+        let subscription = subscription.map_err(|(field, why)| invalid(field, why))?;
+        self.change_subscription(id, || self.sessions.subscribe(id, subscription.clone())).await
+    }
+
+    pub(super) async fn unsubscribe(
+        &self,
+        request: &Request<v1::UnsubscribeWebPushRequest>,
+    ) -> Result<Response<v1::WebPush>, Status> {
+        let id = own(request)?.id;
+        self.change_subscription(id, || Some(vec![self.sessions.get(id)?.subscribe(None)])).await
+    }
+
+    /// Applies commands that change the subscription of a session, whose record its use may change meanwhile.
+    async fn change_subscription(
+        &self,
+        id: Uuid,
+        commands: impl Fn() -> Option<Vec<Command>>,
+    ) -> Result<Response<v1::WebPush>, Status> {
+        if self.apply(commands().ok_or_else(missing)?).await.is_err() {
+            self.barriers.flush().await;
+            self.apply(commands().ok_or_else(missing)?).await?;
+        }
+        let session = self.sessions.get(id).ok_or_else(missing)?;
+        Ok(self.push_to_wire(&session))
+    }
+
+    fn push_to_wire(&self, session: &BrowserSession) -> Response<v1::WebPush> {
+        let push = self.web_push.as_ref();
+        Response::new(v1::WebPush {
+            public_key: push.map(|push| push.public_key()).unwrap_or_default(),
+            subscribed: push.is_some_and(|push| push.is_subscribed(session)),
+        })
     }
 
     pub(super) fn list(

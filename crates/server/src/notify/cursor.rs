@@ -7,7 +7,7 @@ use rota_store::{
     Command, Document, DocumentKey, DocumentKind, DocumentsPage, Error, Expected, PutDocument, Snapshot,
 };
 
-use super::receivers::{MAX_RECEIVERS, Receiver};
+use super::receivers::MAX_RECEIVERS;
 use crate::store_client::StoreClient;
 
 const PAGE_BYTES: usize = 64 << 10;
@@ -52,11 +52,11 @@ impl Cursor {
     /// if there is none, which is not kept yet.
     pub(super) async fn open(
         store: &StoreClient,
-        receiver: &Receiver,
+        receiver: &str,
         snapshot: &Snapshot,
     ) -> Result<(Self, u64, Option<Timestamp>), Error> {
         // Receivers belong to no namespace.
-        let (namespace, name) = (Namespace::default(), receiver.name.clone());
+        let (namespace, name) = (Namespace::default(), receiver.to_owned());
         let key = DocumentKey { kind: DocumentKind::NotificationPosition, namespace, name };
         let known = store.reads().document(key.clone()).await?;
         let position = known.and_then(|known| decode(&known));

@@ -10,7 +10,6 @@ use backon::{ExponentialBuilder, Retryable};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use reqwest::Client;
 use rota_core::{Namespace, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -18,8 +17,8 @@ use tokio::time::Instant;
 use super::cursor::Cursor;
 use super::message::{Notification, Place};
 use super::queue::Queue;
-use super::receivers::{NotificationsError, Receiver};
-use super::send::{About, MAX_WAIT, Unsent, client, send};
+use super::send::{About, MAX_WAIT, Unsent};
+use super::sink::{MIN_TIME, Settled, Sink};
 use super::taken::Taken;
 use super::workflow_queue::WorkflowQueue;
 use super::workflows;
@@ -30,10 +29,6 @@ use crate::store_client::StoreClient;
 /// Requests to a receiver at a time.
 const PLACES: usize = 8;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Age at which a notification is given up that its receiver does not take.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Time for one that is old already, and for one with which the receiver fails while it takes others.
-const MIN_TIME: Duration = Duration::from_secs(3600);
 /// Answers that refuse a notification before it is given up.
 const MAX_REFUSALS: u32 = 5;
 /// Time in which nothing of a full memory was delivered or given up, after which one namespace may make room for others.
@@ -45,12 +40,11 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// One receiver with its queue.
 pub(super) struct Delivery {
-    receiver: Receiver,
+    sink: Sink,
     queue: Queue,
     workflows: WorkflowQueue,
     cursor: Cursor,
     moved: Notify,
-    client: Client,
     places: Semaphore,
     /// Notifications that the receiver has accepted.
     accepted: AtomicU64,
@@ -98,33 +92,24 @@ impl Failures {
 
 impl Delivery {
     pub(super) fn new(
-        receiver: Receiver,
+        sink: Sink,
         queue: Queue,
         workflows: WorkflowQueue,
         cursor: Cursor,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, NotificationsError> {
-        let client = client(&receiver)
-            .map_err(|problem| NotificationsError::Receiver { name: receiver.name.clone(), problem })?;
+    ) -> Self {
         let (moved, problem, failures) = (Notify::new(), Mutex::default(), Failures::default());
         let (places, accepted) = (Semaphore::new(PLACES), AtomicU64::new(0));
-        Ok(Self {
-            receiver,
-            queue,
-            workflows,
-            cursor,
-            moved,
-            client,
-            places,
-            accepted,
-            metrics,
-            problem,
-            failures,
-        })
+        Self { sink, queue, workflows, cursor, moved, places, accepted, metrics, problem, failures }
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.receiver.name
+        self.sink.name()
+    }
+
+    /// Whether nothing is wanted of any commit.
+    pub(super) fn is_idle(&self) -> bool {
+        self.sink.is_idle()
     }
 
     /// Returns since when and how deliveries fail; `None` if the last one succeeded, or is long ago.
@@ -141,7 +126,7 @@ impl Delivery {
         of_workflows: &[workflows::Place],
     ) {
         self.workflows.observe(of_workflows);
-        let wanted = found.iter().filter(|one| self.receiver.wants(&one.namespace, one.occasion));
+        let wanted = found.iter().filter(|one| self.sink.wants(&one.namespace, one.occasion));
         if self.queue.observe(revision, wanted.cloned()) {
             self.moved.notify_one();
         }
@@ -158,9 +143,13 @@ impl Delivery {
         // Kept while others end: it may be reading the store.
         let next = self.next(store);
         tokio::pin!(next);
+        let mut is_used = false;
         loop {
-            self.metrics.notifications_waiting(self.name(), self.queue.len() + self.workflows.len());
-            self.moved.notify_one();
+            is_used |= !self.is_idle();
+            if is_used {
+                self.metrics.notifications_waiting(self.name(), self.queue.len() + self.workflows.len());
+                self.moved.notify_one();
+            }
             tokio::select! {
                 Some(done) = deliveries.next() => {
                     let done: Arc<Notification> = done;
@@ -196,8 +185,8 @@ impl Delivery {
     async fn next(&self, store: &StoreClient) -> Arc<Notification> {
         loop {
             let next = tokio::select! {
-                next = self.workflows.next(&self.receiver, store) => next,
-                next = self.queue.next(&self.receiver, store) => next,
+                next = self.workflows.next(&self.sink, store) => next,
+                next = self.queue.next(&self.sink, store) => next,
             };
             match next {
                 Ok(next) => return next,
@@ -214,7 +203,9 @@ impl Delivery {
         let mut saved = None;
         loop {
             self.moved.notified().await;
-            let position = (self.queue.position(), self.workflows.position());
+            // Of workflows, those without a subscription have missed nothing.
+            let at = if self.is_idle() { now() } else { self.workflows.position() };
+            let position = (self.queue.position(), at);
             if saved == Some(position) {
                 continue;
             }
@@ -235,7 +226,7 @@ impl Delivery {
             .with_min_delay(FIRST_WAIT)
             .with_max_delay(MAX_WAIT)
             .without_max_times()
-            .with_total_delay(Some(GIVE_UP_AFTER.saturating_sub(age).max(MIN_TIME)));
+            .with_total_delay(Some(self.sink.time_for(age)));
         let (began, refusals) = (Instant::now(), AtomicU32::new(0));
         let accepted_before = self.accepted.load(Ordering::Relaxed);
         let is_worth_it = |unsent: &Unsent| match unsent.about {
@@ -246,10 +237,11 @@ impl Delivery {
             }
             About::Receiver => true,
         };
+        let settled = Settled::default();
         let attempt = || async {
             // Waits between attempts hold no place.
             let _place = self.places.acquire().await;
-            send(&self.client, &self.receiver, &one).await
+            self.sink.send(&one, &settled).await
         };
         let sent = attempt
             .retry(backoff)

@@ -100,6 +100,9 @@ pub(super) struct Data {
     /// Step that waits, or has failed first.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) step: String,
+    /// Round of that step.
+    #[serde(skip)]
+    pub(super) round: u32,
     /// When the default decision counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) deadline: Option<String>,
@@ -125,9 +128,9 @@ pub(super) struct Data {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
-    id: String,
+    pub(super) id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    tool: String,
+    pub(super) tool: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     input: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]

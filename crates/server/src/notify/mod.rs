@@ -1,6 +1,6 @@
 //! Notifications: messages to receivers outside of Rota (webhooks, Slack) about tasks that wait for a person, have failed for
-//! good, or have nearly spent their budget, and about workflows that wait for a person or have ended. At least once, and in the order
-//! of its log for each task.
+//! good, or have nearly spent their budget, and about workflows that wait for a person or have ended; and to the browsers that are
+//! subscribed (Web Push) about what waits for a person. At least once, and in the order of its log for each task.
 //!
 //! A commit leaves its occasions in the bounded queue of each receiver. What no longer fits, and what was committed before a
 //! start, is read from the feed of the store, from a durable position on. A receiver that is slow or down delays no other one,
@@ -14,8 +14,11 @@ mod queue;
 mod receivers;
 mod send;
 mod sign;
+mod sink;
 mod snapshot;
 mod taken;
+mod vapid;
+mod web_push;
 mod workflow_queue;
 mod workflows;
 
@@ -30,6 +33,9 @@ use self::cursor::Cursor;
 use self::deliver::Delivery;
 use self::queue::Queue;
 pub use self::receivers::{NotificationsError, Receiver};
+use self::sink::Sink;
+pub(crate) use self::web_push::WebPush;
+pub use self::web_push::WebPushOptions;
 use self::workflow_queue::WorkflowQueue;
 use crate::clock::now;
 use crate::error::Error;
@@ -49,27 +55,35 @@ impl Notifier {
     /// Opens the position of each receiver; one without begins with the next commit.
     pub(crate) async fn open(
         receivers: Vec<Receiver>,
+        web_push: &Option<Arc<WebPush>>,
         store: &StoreClient,
         snapshot: &Snapshot,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Arc<Self>, Error> {
         let mut deliveries = Vec::new();
-        for receiver in receivers {
-            let (cursor, revision, at) = Cursor::open(store, &receiver, snapshot).await?;
+        let browsers = web_push.cloned().map(Sink::browsers);
+        for sink in receivers.into_iter().map(Sink::receiver).chain(browsers) {
+            let sink = sink?;
+            let (cursor, revision, at) = Cursor::open(store, sink.name(), snapshot).await?;
+            // Without a subscription, nothing was missed.
+            let (revision, at) = if sink.is_idle() { (snapshot.revision, None) } else { (revision, at) };
             let queue = Queue::new(revision, snapshot.revision);
             let workflows = WorkflowQueue::new(at, now());
-            deliveries.push(Delivery::new(receiver, queue, workflows, cursor, Arc::clone(metrics))?);
+            deliveries.push(Delivery::new(sink, queue, workflows, cursor, Arc::clone(metrics)));
         }
-        Ok(Self { deliveries })
+        Ok(Arc::new(Self { deliveries }))
     }
 
-    /// Takes in the occasions of a commit. Costs nothing without receivers, and never waits.
+    /// Takes in the occasions of a commit. Looks for none without receivers, and never waits.
     pub(crate) fn observe(&self, commit: &Commit) {
         if self.deliveries.is_empty() {
             return;
         }
-        let found: Vec<_> = commit.tasks.iter().flat_map(message::of_change).map(Arc::new).collect();
-        let of_workflows = workflows::of_commit(commit);
+        let (mut found, mut of_workflows) = (Vec::new(), Vec::new());
+        if !self.deliveries.iter().all(Delivery::is_idle) {
+            found.extend(commit.tasks.iter().flat_map(message::of_change).map(Arc::new));
+            of_workflows = workflows::of_commit(commit);
+        }
         for delivery in &self.deliveries {
             delivery.observe(commit.revision, &found, &of_workflows);
         }

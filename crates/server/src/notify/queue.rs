@@ -10,7 +10,7 @@ use rota_store::{Budget, FeedPage};
 use tokio::sync::Notify;
 
 use super::message::{self, Notification, Place};
-use super::receivers::Receiver;
+use super::sink::Sink;
 use crate::store_client::StoreClient;
 
 /// Notifications that wait in memory; further ones are read from the store later.
@@ -124,7 +124,7 @@ impl Queue {
     /// Returns the next notification; waits until there is one.
     pub(super) async fn next(
         &self,
-        receiver: &Receiver,
+        sink: &Sink,
         store: &StoreClient,
     ) -> Result<Arc<Notification>, rota_store::Error> {
         loop {
@@ -143,7 +143,7 @@ impl Queue {
                 Step::Take(next) => return Ok(next),
                 Step::Read { after, skipped } => {
                     let page = store.reads().feed(after, PAGE).await?;
-                    self.read(after, skipped, page, receiver);
+                    self.read(after, skipped, page, sink);
                 }
                 Step::Wait => self.wake.notified().await,
             }
@@ -151,13 +151,13 @@ impl Queue {
     }
 
     /// Takes in a page of the store's feed.
-    fn read(&self, after: u64, skipped: u64, page: FeedPage, receiver: &Receiver) {
+    fn read(&self, after: u64, skipped: u64, page: FeedPage, sink: &Sink) {
         let last = page.entries.last().map_or(after, |entry| entry.revision);
         // The last page has everything that was committed before it was read.
         let through = if page.more { last } else { last.max(skipped) };
         let found = page.entries.iter().flat_map(message::of_entry);
         let mut inner = self.inner.lock();
-        for one in found.filter(|one| receiver.wants(&one.namespace, one.occasion)) {
+        for one in found.filter(|one| sink.wants(&one.namespace, one.occasion)) {
             if feed_place(&one).is_none_or(|place| !inner.open.contains(&place)) {
                 inner.add(Arc::new(one));
             }

@@ -1,12 +1,13 @@
 //! One delivery over HTTP, and what the answer of a receiver means. Knows no queue.
 
 use std::error::Error as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use rota_core::text::prefix;
 
 use super::address::Guarded;
@@ -52,7 +53,7 @@ pub(super) struct Unsent {
 }
 
 impl Unsent {
-    fn unavailable(message: impl Into<String>) -> Self {
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self { message: message.into(), about: About::Receiver, after: None }
     }
 }
@@ -93,8 +94,7 @@ pub(super) async fn send(client: &Client, receiver: &Receiver, one: &Notificatio
     if status.is_success() {
         return Ok(());
     }
-    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = after.map(Duration::from_secs).map(|after| after.min(MAX_WAIT));
+    let after = wait_of(&response);
     let text = tokio::time::timeout(CONNECT_TIMEOUT, beginning(response)).await.unwrap_or_default();
     let text = without_url(text, &url);
     let message = if text.is_empty() {
@@ -103,6 +103,12 @@ pub(super) async fn send(client: &Client, receiver: &Receiver, one: &Notificatio
         format!("it answered {status}: {text}")
     };
     Err(Unsent { message, about: about(status), after })
+}
+
+/// Returns how long the receiver wants to be left alone.
+pub(super) fn wait_of(response: &Response) -> Option<Duration> {
+    let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    after.map(Duration::from_secs).map(|after| after.min(MAX_WAIT))
 }
 
 /// Returns the beginning of an answer, in one line.
@@ -144,7 +150,7 @@ fn without_url(text: String, url: &Url) -> String {
 }
 
 /// Returns the last cause of a failed request. Neither it nor the first ones name the URL, which may be a secret.
-fn cause(error: &reqwest::Error) -> String {
+pub(super) fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it did not answer in time".to_owned();
     }
@@ -156,17 +162,29 @@ fn cause(error: &reqwest::Error) -> String {
 }
 
 pub(super) fn client(receiver: &Receiver) -> Result<Client, String> {
-    let mut builder = Client::builder()
+    match receiver.allow_link_local {
+        true => build(builder(), receiver.ca.as_deref()),
+        false => guarded_client(receiver.ca.as_deref()),
+    }
+}
+
+/// Returns a client that calls no address that is refused.
+pub(super) fn guarded_client(ca: Option<&Path>) -> Result<Client, String> {
+    // A proxy of the environment would resolve the names of receivers, and reach what is refused.
+    build(builder().dns_resolver(Arc::new(Guarded)).no_proxy(), ca)
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
         .redirect(Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
         .pool_max_idle_per_host(1)
-        .user_agent(concat!("rota/", env!("CARGO_PKG_VERSION")));
-    if !receiver.allow_link_local {
-        // A proxy of the environment would resolve the names of receivers, and reach what is refused.
-        builder = builder.dns_resolver(Arc::new(Guarded)).no_proxy();
-    }
-    if let Some(path) = &receiver.ca {
+        .user_agent(concat!("rota/", env!("CARGO_PKG_VERSION")))
+}
+
+fn build(mut builder: ClientBuilder, ca: Option<&Path>) -> Result<Client, String> {
+    if let Some(path) = ca {
         let pem = std::fs::read(path).map_err(|error| format!("has an unreadable ca: {error}"))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|error| format!("has an invalid ca: {error}"))?;

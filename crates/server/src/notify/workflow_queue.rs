@@ -10,7 +10,7 @@ use rota_core::Timestamp;
 use tokio::sync::Notify;
 
 use super::message::Notification;
-use super::receivers::Receiver;
+use super::sink::Sink;
 use super::workflows::{self, Place};
 use crate::store_client::StoreClient;
 
@@ -87,7 +87,7 @@ impl WorkflowQueue {
     /// Returns the next notification that the receiver wants; waits until there is one. Nothing is lost if the call is dropped.
     pub(super) async fn next(
         &self,
-        receiver: &Receiver,
+        sink: &Sink,
         store: &StoreClient,
     ) -> Result<Arc<Notification>, rota_store::Error> {
         loop {
@@ -102,7 +102,7 @@ impl WorkflowQueue {
             match next {
                 Next::Resolve(place) => {
                     let found = workflows::notification(store, place).await?;
-                    let found = found.filter(|one| receiver.wants(&one.namespace, one.occasion));
+                    let found = found.filter(|one| sink.wants(&one.namespace, one.occasion));
                     let mut inner = self.inner.lock();
                     inner.waiting.pop_front();
                     match found {

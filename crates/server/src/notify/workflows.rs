@@ -157,6 +157,7 @@ impl Notification {
             namespace: namespace.to_string(),
             workflow: id.clone(),
             step: step.map_or(&workflow.failed_step, |step| &step.name).clone(),
+            round: step.map_or(0, |step| step.round),
             deadline: step.and_then(|step| step.due).map(wire::time::rfc3339),
             alias: workflow.alias.clone().unwrap_or_default(),
             title: cut(&workflow.title),

@@ -77,6 +77,8 @@ pub enum SettingsError {
     Owner { path: PathBuf, source: std::io::Error },
     #[error("notifications: {0}")]
     Notifications(#[from] NotificationsError),
+    #[error("{0}")]
+    WebPush(String),
     #[error("follow_pull_requests: {0}")]
     Follow(#[from] FollowError),
     #[error("sign_in: {0}")]

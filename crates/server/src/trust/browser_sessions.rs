@@ -1,10 +1,12 @@
 //! Sessions of browsers: each has a cookie, and a record in the store with the digest of the cookie's secret, so that it outlives
 //! a restart and can be ended alone. Knows nothing of pages.
 
+mod push;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
+pub(crate) use self::push::Subscription;
 use super::people::{People, Person};
 use super::roles::Role;
 use super::shared_tokens::{SharedTokens, digest};
@@ -59,6 +62,8 @@ pub(crate) struct StoredSession {
     /// When the person's token expires that has signed in, in microseconds; 0 for none.
     #[prost(int64, tag = "7")]
     token_expires: i64,
+    #[prost(message, optional, tag = "8")]
+    subscription: Option<Subscription>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -171,6 +176,8 @@ pub(crate) struct NewSession {
 #[derive(Debug, Default)]
 pub(crate) struct BrowserSessions {
     known: RwLock<HashMap<Uuid, Arc<BrowserSession>>>,
+    /// Sessions with a subscription to push messages.
+    subscriptions: AtomicUsize,
     tokens: SharedTokens,
     people: Option<Arc<People>>,
     limits: SessionLimits,
@@ -183,7 +190,7 @@ fn document_key(id: Uuid) -> DocumentKey {
 
 impl BrowserSessions {
     pub(crate) fn new(tokens: SharedTokens, people: Option<Arc<People>>, limits: SessionLimits) -> Self {
-        Self { known: RwLock::default(), tokens, people, limits }
+        Self { known: RwLock::default(), subscriptions: AtomicUsize::default(), tokens, people, limits }
     }
 
     pub(super) fn tokens(&self) -> &SharedTokens {
@@ -215,6 +222,7 @@ impl BrowserSessions {
         }
         let ended = document.key.name.parse().ok().and_then(|id: Uuid| self.known.write().remove(&id));
         if let Some(session) = ended {
+            self.count(session.subscription(), None);
             session.usage.ended.cancel();
         }
     }
@@ -245,6 +253,7 @@ impl BrowserSessions {
             None if stored.viewer => Role::Viewer,
             None => Role::Admin,
         };
+        self.count(before.and_then(|before| before.subscription()), stored.subscription.as_ref());
         let session = BrowserSession { id, document, stored, person, role, usage, limits: self.limits };
         known.insert(id, Arc::new(session));
     }

@@ -136,6 +136,9 @@ const RULES: &[(&str, &[Role])] = &[
     ("/rota.v1.AdminService/CreateBrowserSession", VIEWERS),
     ("/rota.v1.AdminService/GetCurrentBrowserSession", VIEWERS),
     ("/rota.v1.AdminService/SignOut", VIEWERS),
+    ("/rota.v1.AdminService/GetWebPush", VIEWERS),
+    ("/rota.v1.AdminService/SubscribeWebPush", VIEWERS),
+    ("/rota.v1.AdminService/UnsubscribeWebPush", VIEWERS),
 ];
 
 /// Returns the roles that may make a call.
@@ -212,6 +215,9 @@ mod tests {
                 "CreateBrowserSession",
                 "GetCurrentBrowserSession",
                 "SignOut",
+                "GetWebPush",
+                "SubscribeWebPush",
+                "UnsubscribeWebPush",
             ],
             VIEWERS,
         ),

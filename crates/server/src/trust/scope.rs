@@ -24,6 +24,9 @@ const OWN: &[&str] = &[
     "/rota.v1.AdminService/CreateBrowserSession",
     "/rota.v1.AdminService/GetCurrentBrowserSession",
     "/rota.v1.AdminService/SignOut",
+    "/rota.v1.AdminService/GetWebPush",
+    "/rota.v1.AdminService/SubscribeWebPush",
+    "/rota.v1.AdminService/UnsubscribeWebPush",
 ];
 
 /// Returns the request again if its caller may call for the names in its first message, of at most `max_message` bytes. Later ones have

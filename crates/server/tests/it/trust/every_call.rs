@@ -33,8 +33,15 @@ subject = 'inner'
 role = 'developer'
 ";
 /// Calls about the caller alone.
-const ABOUT_CALLER: &[&str] =
-    &["IssueSignInCode", "CreateBrowserSession", "GetCurrentBrowserSession", "SignOut"];
+const ABOUT_CALLER: &[&str] = &[
+    "IssueSignInCode",
+    "CreateBrowserSession",
+    "GetCurrentBrowserSession",
+    "SignOut",
+    "GetWebPush",
+    "SubscribeWebPush",
+    "UnsubscribeWebPush",
+];
 
 /// A token of each role.
 struct Callers {

@@ -1,0 +1,86 @@
+//! Where the notifications of a queue go: a receiver of the file, or the browsers that are subscribed. Knows no queue.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reqwest::Client;
+use rota_core::Namespace;
+use uuid::Uuid;
+
+use super::message::{Notification, Occasion};
+use super::receivers::{NotificationsError, Receiver};
+use super::send::{Unsent, client, guarded_client, send};
+use super::web_push::WebPush;
+
+/// Age at which a notification is given up that its receiver does not take.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Time for one that is old already, and for one with which the receiver fails while it takes others.
+pub(super) const MIN_TIME: Duration = Duration::from_secs(3600);
+/// Time for which a push service is tried, which by itself waits for browsers that are not connected.
+const MAX_PUSH_TIME: Duration = Duration::from_secs(3600);
+const MIN_PUSH_TIME: Duration = Duration::from_secs(60);
+/// Name of the browsers, which no receiver of the file can have.
+const BROWSERS: &str = "web_push";
+
+/// Sessions whose browser needs no further attempt of a notification.
+pub(super) type Settled = Mutex<HashSet<Uuid>>;
+
+pub(super) enum Sink {
+    Receiver(Box<Receiver>, Client),
+    Browsers(Arc<WebPush>, Client),
+}
+
+impl Sink {
+    pub(super) fn receiver(receiver: Receiver) -> Result<Self, NotificationsError> {
+        let client = client(&receiver)
+            .map_err(|problem| NotificationsError::Receiver { name: receiver.name.clone(), problem })?;
+        Ok(Self::Receiver(Box::new(receiver), client))
+    }
+
+    pub(super) fn browsers(push: Arc<WebPush>) -> Result<Self, NotificationsError> {
+        let client = guarded_client(None)
+            .map_err(|problem| NotificationsError::Receiver { name: BROWSERS.to_owned(), problem })?;
+        Ok(Self::Browsers(push, client))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Receiver(receiver, _) => &receiver.name,
+            Self::Browsers(..) => BROWSERS,
+        }
+    }
+
+    /// Whether nothing is wanted of any commit.
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::Receiver(..) => false,
+            Self::Browsers(push, _) => push.is_idle(),
+        }
+    }
+
+    /// Whether notifications of this kind are wanted.
+    pub(super) fn wants(&self, namespace: &Namespace, occasion: Occasion) -> bool {
+        match self {
+            Self::Receiver(receiver, _) => receiver.wants(namespace, occasion),
+            Self::Browsers(push, _) => push.wants(namespace, occasion),
+        }
+    }
+
+    /// Returns how long a notification of this age is sent again and again.
+    pub(super) fn time_for(&self, age: Duration) -> Duration {
+        match self {
+            Self::Receiver(..) => GIVE_UP_AFTER.saturating_sub(age).max(MIN_TIME),
+            Self::Browsers(..) => MAX_PUSH_TIME.saturating_sub(age).max(MIN_PUSH_TIME),
+        }
+    }
+
+    /// Sends a notification once, to all that have not settled it.
+    pub(super) async fn send(&self, one: &Notification, settled: &Settled) -> Result<(), Unsent> {
+        match self {
+            Self::Receiver(receiver, client) => send(client, receiver, one).await,
+            Self::Browsers(push, client) => push.send(client, one, settled).await,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Subscriptions of browsers to push messages: each is a part of the record of its session, and ends with it. Knows no push service.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prost::Message;
+use rota_core::{Namespace, Timestamp};
+use rota_store::{Command, PutDocument};
+use uuid::Uuid;
+
+use super::{BrowserSession, BrowserSessions, StoredSession};
+use crate::trust::people::People;
+use crate::trust::roles::allowed_roles;
+
+/// Call that shows what waits: who may make it for a namespace is notified of that.
+const LIST: &str = "/rota.v1.TaskService/ListTasks";
+
+/// Subscription of a browser, as its push service knows it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Subscription {
+    /// Address at the push service, which is a secret of the browser.
+    #[prost(string, tag = "1")]
+    pub(crate) endpoint: String,
+    /// Public key of the browser.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) key: Vec<u8>,
+    /// Secret that the browser shares with those who encrypt for it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) auth: Vec<u8>,
+    /// Key of the control plane, of which alone the push service takes messages.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) server_key: Vec<u8>,
+    /// When it was made, in microseconds.
+    #[prost(int64, tag = "5")]
+    pub(crate) since: i64,
+}
+
+impl BrowserSession {
+    pub(crate) fn subscription(&self) -> Option<&Subscription> {
+        self.stored.subscription.as_ref()
+    }
+
+    /// Returns the command that replaces the subscription. It fails if the record has changed meanwhile.
+    pub(crate) fn subscribe(&self, subscription: Option<Subscription>) -> Command {
+        Command::PutDocument(PutDocument {
+            key: self.document.key.clone(),
+            payload: StoredSession { subscription, ..self.stored.clone() }.encode_to_vec().into(),
+            expected: self.document.expected(),
+        })
+    }
+}
+
+impl BrowserSessions {
+    /// Notes that a subscription takes the place of another one.
+    pub(super) fn count(&self, before: Option<&Subscription>, after: Option<&Subscription>) {
+        match (before.is_some(), after.is_some()) {
+            (false, true) => self.subscriptions.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.subscriptions.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
+
+    pub(crate) fn has_subscriptions(&self) -> bool {
+        self.subscriptions.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns the sessions with a subscription that have not ended, and may read a namespace.
+    pub(crate) fn subscribed(&self, namespace: &Namespace, now: Timestamp) -> Vec<Arc<BrowserSession>> {
+        if !self.has_subscriptions() {
+            return Vec::new();
+        }
+        let known = self.known.read();
+        let subscribed = known.values().filter(|session| {
+            session.subscription().is_some()
+                && self.is_live(session, now)
+                && self.may_read(session, namespace)
+        });
+        subscribed.cloned().collect()
+    }
+
+    fn may_read(&self, session: &BrowserSession, namespace: &Namespace) -> bool {
+        let Some(person) = &session.person else { return true };
+        let permit = |people: &Arc<People>| people.permit(Arc::clone(person), allowed_roles(LIST)).ok();
+        let call = self.people.as_ref().and_then(permit);
+        call.is_some_and(|call| call.namespaces.contains(namespace.as_str()))
+    }
+
+    /// Returns the commands that give a session a subscription, and take it from others: a browser that has signed in again has the same one.
+    /// The last command counts; `None` if the session has ended.
+    pub(crate) fn subscribe(&self, id: Uuid, subscription: Subscription) -> Option<Vec<Command>> {
+        let known = self.known.read();
+        let own = known.get(&id)?;
+        let is_same = |one: &&Arc<BrowserSession>| {
+            one.id != id && one.subscription().is_some_and(|other| other.endpoint == subscription.endpoint)
+        };
+        let others = known.values().filter(is_same).map(|one| one.subscribe(None));
+        let kept = own.subscription().filter(|kept| {
+            // The same again changes nothing.
+            **kept == Subscription { since: kept.since, ..subscription.clone() }
+        });
+        let replaced = kept.cloned().unwrap_or_else(|| subscription.clone());
+        Some(others.chain([own.subscribe(Some(replaced))]).collect())
+    }
+}
