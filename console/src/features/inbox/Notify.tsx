@@ -1,5 +1,6 @@
 import { useState } from "react";
 import { Problem } from "../../components/Problem";
+import { PushSwitch } from "./PushSwitch";
 import { CAN_NOTIFY, set, useSetting } from "./useNotices";
 
 /** Switches of this browser for what begins to wait while the page is open. */
@@ -33,6 +34,7 @@ export function Notify() {
         {!CAN_NOTIFY && <span className="quiet">Browsers offer notifications over HTTPS only.</span>}
       </fieldset>
       <Problem error={problem} />
+      <PushSwitch />
     </>
   );
 }

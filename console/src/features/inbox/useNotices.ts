@@ -4,6 +4,7 @@ import { BASE, ofBase } from "../../base";
 import { useNamespace } from "../../namespace";
 import { useApprovals } from "../workflows/useApprovals";
 import { knownKeys, type Notice, newNotices, noticesOf } from "./notices";
+import { onOpened, pushRegistration, renewPush } from "./push";
 import { useWaiting } from "./useWaiting";
 
 /** What this browser does when something new waits for a person. */
@@ -90,6 +91,8 @@ export function useNotices(): void {
   const isComplete = waiting.isSuccess && approvals.isSuccess;
   const [tasks, all] = [waiting.data?.tasks, approvals.data?.all];
   const isPart = Boolean(waiting.data?.more || approvals.data?.more);
+  useEffect(() => void renewPush().catch(() => {}), []);
+  useEffect(() => onOpened((path) => void navigate({ to: path })), [navigate]);
   useEffect(() => {
     if (!isComplete) {
       return;
@@ -112,16 +115,22 @@ export function useNotices(): void {
     const isSeen = router.state.location.pathname === "/inbox" && document.hasFocus();
     if (isOn("notifications") && !isSeen) {
       for (const notice of fresh) {
-        show(notice, (path) => void navigate({ to: path }));
+        void show(notice, (path) => void navigate({ to: path }));
       }
     }
   }, [isComplete, isPart, namespace, tasks, all, navigate, router]);
 }
 
-function show({ key, title, text, path }: Notice, open: (path: string) => void): void {
+async function show({ key, title, text, path }: Notice, open: (path: string) => void): Promise<void> {
   try {
     // The same in several windows is shown once.
-    const shown = new Notification(title, { body: text, tag: ofBase(key), icon: `${BASE}icon.svg` });
+    const options = { body: text, tag: ofBase(key), icon: `${BASE}icon.svg` };
+    const registration = await pushRegistration();
+    if (registration) {
+      await registration.showNotification(title, { ...options, data: { path } });
+      return;
+    }
+    const shown = new Notification(title, options);
     shown.onclick = () => {
       window.focus();
       open(path);
