@@ -56,7 +56,7 @@ pub struct Setup {
     pub cors_origins: Vec<String>,
     /// How long browsers stay signed in.
     pub sessions: SessionLimits,
-    /// Push services of browsers.
+    /// Push services through which browsers are notified.
     pub web_push: WebPushOptions,
     /// Bearer token that callers must present.
     pub token: Option<String>,

@@ -100,7 +100,7 @@ pub(super) struct Data {
     /// Step that waits, or has failed first.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) step: String,
-    /// Round of that step.
+    /// Round of that step, which counts its repetitions.
     #[serde(skip)]
     pub(super) round: u32,
     /// When the default decision counts.

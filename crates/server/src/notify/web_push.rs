@@ -1,5 +1,5 @@
 //! Web Push (RFC 8030): notifications for browsers that are subscribed, also while no page is open. Each is encrypted for its browser (RFC 8291),
-//! and says what the page itself would. Knows no queue.
+//! and has the text that the page itself shows. Knows no queue.
 
 mod payload;
 mod services;
@@ -40,7 +40,7 @@ const AUTH_BYTES: usize = 16;
 /// Characters by which a push service recognizes a notification that it has already; it takes no more.
 const TOPIC: usize = 32;
 
-/// Push messages to browsers.
+/// Sender of push messages to the browsers of sessions.
 pub(crate) struct WebPush {
     options: WebPushOptions,
     vapid: Vapid,
@@ -168,7 +168,8 @@ impl WebPush {
             response.map_err(|error| Unsent::unavailable(format!("{service}: {}", cause(&error))))?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            StatusCode::NOT_FOUND | StatusCode::GONE => {
+            // The service does not know the subscription, or not any more.
+            status if matches!(status.as_u16(), 404 | 410) => {
                 self.remove(session).await;
                 Ok(())
             }

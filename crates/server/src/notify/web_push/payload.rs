@@ -1,4 +1,4 @@
-//! What a push message says: what the page itself shows when something begins to wait, and where it is found.
+//! Text of a push message: what the page itself shows when something begins to wait, and where it is found.
 
 use std::sync::LazyLock;
 
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payload_says_what_the_page_does() {
+    fn payload_has_the_text_of_the_page() {
         let mut one = Notification::example(TaskKey(1), "team", "a\ntitle", "a choice");
         one.data.message = format!("Which\u{202e} way?{}", "x".repeat(MAX_TEXT));
         one.data.alias = "alias".to_owned();
