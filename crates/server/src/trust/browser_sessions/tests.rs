@@ -172,3 +172,31 @@ fn sessions_of_a_role_are_bounded() {
     assert_eq!(sessions.known.read().len(), 1);
     sessions.find(&last, START + LIMITS.idle * 2).unwrap();
 }
+
+#[test]
+fn subscriptions_end_with_their_session() {
+    let known = sessions();
+    let subscribe = |id: Uuid, since: i64| {
+        let endpoint = "https://push.example/1".to_owned();
+        let one = Subscription { endpoint, since, ..Subscription::default() };
+        apply(&known, known.subscribe(id, one).unwrap(), START);
+    };
+    let subscribed = |now: Timestamp| {
+        let found = known.subscribed(&Namespace::default(), now);
+        found.iter().map(|one| (one.id, one.subscription().unwrap().since)).collect::<Vec<_>>()
+    };
+    let ((one, _), (other, _)) = (begin(&known, b"admin", START), begin(&known, b"viewer", START));
+    assert!(!known.has_subscriptions());
+    subscribe(one, 1);
+    subscribe(one, 2);
+    assert_eq!(subscribed(START), [(one, 1)], "the same again changes nothing");
+    subscribe(other, 3);
+    assert_eq!(subscribed(START), [(other, 3)], "a browser has one session");
+    let later = START + LIMITS.idle / 2;
+    let used = known.get(other).unwrap().record_use(later).unwrap();
+    apply(&known, vec![used], later);
+    assert_eq!(subscribed(START + LIMITS.idle), [(other, 3)], "use keeps it");
+    assert_eq!(subscribed(later + LIMITS.idle), [], "the session has expired");
+    apply(&known, vec![BrowserSessions::end(other)], later);
+    assert!(!known.has_subscriptions());
+}

@@ -22,15 +22,15 @@ fn setup(backend: Backend) -> Setup {
 }
 
 /// A browser with the control centre open: it has a cookie, and names the origin of its page.
-struct Browser {
+pub(super) struct Browser {
     base: String,
     cookie: String,
-    name: String,
+    pub(super) name: String,
     http: reqwest::Client,
 }
 
 impl Browser {
-    async fn sign_in(cluster: &Cluster, token: &str) -> Result<Self> {
+    pub(super) async fn sign_in(cluster: &Cluster, token: &str) -> Result<Self> {
         let base = format!("http://{}", cluster.addr());
         let http = reqwest::Client::builder().no_proxy().build()?;
         let made =
@@ -50,16 +50,16 @@ impl Browser {
         request.header(COOKIE, format!("other=1; {}", self.cookie)).header("sec-fetch-site", "same-origin")
     }
 
-    async fn get(&self, path: &str) -> Result<Response> {
+    pub(super) async fn get(&self, path: &str) -> Result<Response> {
         Ok(self.request(http::Method::GET, path).send().await?)
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Result<Response> {
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Response> {
         Ok(self.request(http::Method::POST, path).json(body).send().await?)
     }
 }
 
-async fn reason(response: Response) -> Result<(StatusCode, String)> {
+pub(super) async fn reason(response: Response) -> Result<(StatusCode, String)> {
     let status = response.status();
     let error = response.json::<Value>().await?;
     Ok((status, error["details"][0]["reason"].as_str().unwrap_or_default().to_owned()))

@@ -17,4 +17,5 @@ mod revoked_tokens;
 mod scope;
 mod tls;
 mod viewers;
+mod web_push;
 mod worker_tokens;
