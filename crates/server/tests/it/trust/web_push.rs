@@ -1,4 +1,4 @@
-//! Push messages to browsers that are subscribed, through a push service on this machine: what they say, and when they end.
+//! Push messages to browsers that are subscribed, through a push service on this machine: what is in them, and when they end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
