@@ -125,7 +125,9 @@ impl Delivery {
         found: &[Arc<Notification>],
         of_workflows: &[workflows::Place],
     ) {
-        self.workflows.observe(of_workflows);
+        if !self.is_idle() {
+            self.workflows.observe(of_workflows);
+        }
         let wanted = found.iter().filter(|one| self.sink.wants(&one.namespace, one.occasion));
         if self.queue.observe(revision, wanted.cloned()) {
             self.moved.notify_one();

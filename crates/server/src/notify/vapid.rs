@@ -61,33 +61,3 @@ impl Vapid {
         Ok(format!("vapid t={token}, k={}", BASE64_URL_SAFE_NO_PAD.encode(&self.public)))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use jsonwebtoken::{DecodingKey, Validation};
-    use serde_json::Value;
-
-    use super::*;
-
-    #[test]
-    fn push_services_verify_signatures_by_the_public_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = || Vapid::new(&crate::seal::of_file(&dir.path().join("key"))).unwrap();
-        let (vapid, again) = (key(), key());
-        assert_eq!(vapid.public(), again.public(), "it is the same after a restart");
-        let service = Url::parse("https://push.example/send/secret").unwrap();
-        let now = crate::clock::now();
-        let header = vapid.authorization(&service, Some("mailto:ops@rota.example"), now).unwrap();
-        let (token, public) = header.strip_prefix("vapid t=").unwrap().split_once(", k=").unwrap();
-        let point = BASE64_URL_SAFE_NO_PAD.decode(public).unwrap();
-        let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_audience(&["https://push.example"]);
-        let verified = jsonwebtoken::decode::<Value>(
-            token,
-            &DecodingKey::from_ec_components(&x, &y).unwrap(),
-            &validation,
-        );
-        assert_eq!(verified.unwrap().claims["sub"], "mailto:ops@rota.example");
-    }
-}

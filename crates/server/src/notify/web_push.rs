@@ -14,7 +14,6 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, StatusCode};
 use rota_core::{Namespace, Timestamp};
 use sha2::{Digest, Sha256};
-use url::Url;
 use web_push_native::Auth;
 use web_push_native::p256::PublicKey;
 

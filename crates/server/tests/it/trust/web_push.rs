@@ -251,19 +251,6 @@ async fn only_browsers_with_a_session_that_may_read_are_notified() -> Result<()>
 }
 
 #[tokio::test]
-async fn browser_that_signs_in_again_is_notified_once() -> Result<()> {
-    let service = PushService::start().await?;
-    let cluster = Cluster::start_with(service.setup(Backend::Memory)?).await?;
-    let (before, after) =
-        (Browser::sign_in(&cluster, ADMIN).await?, Browser::sign_in(&cluster, ADMIN).await?);
-    service.subscribe(&before, "/push/1").await?;
-    service.subscribe(&after, "/push/1").await?;
-    assert!(state(&before).await?["subscribed"].is_null());
-    assert_eq!(state(&after).await?["subscribed"], true);
-    Ok(())
-}
-
-#[tokio::test]
 async fn subscriptions_elsewhere_are_refused() -> Result<()> {
     let service = PushService::start().await?;
     let cluster = Cluster::start_with(service.setup(Backend::Memory)?).await?;
