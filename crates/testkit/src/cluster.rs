@@ -3,21 +3,18 @@
 
 mod disk;
 mod files;
+mod setup;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions, RenewableChannel};
-use rota_core::breaker::Policy;
 use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
-use rota_server::{
-    BasePath, Limits, Oidc, Options, People, Server, SessionLimits, ShutdownOutcome, Timing, Tls, Token,
-    WebPushOptions, WorkerGrant, WorkerTokens,
-};
+use rota_server::{Options, Server, ShutdownOutcome, Tls, Token, WorkerGrant, WorkerTokens};
 use rota_store::Store;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
@@ -25,83 +22,8 @@ use rota_store::single_writer::{Clock, SingleWriterStore};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
+pub use self::setup::{BLOCK_SKEW, Backend, PANIC_SKEW, Setup};
 use crate::WorkerHandle;
-
-/// Store of a control plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// The in-memory reference implementation, empty after a kill.
-    Memory,
-    /// SQLite with full durability.
-    Sqlite,
-}
-
-/// Skew at which the store's clock panics, and with it the writer.
-pub const PANIC_SKEW: i64 = i64::MIN;
-/// Skew at which the store's clock blocks, and with it the writer, until the skew changes.
-pub const BLOCK_SKEW: i64 = i64::MIN + 1;
-
-/// Configuration of a [`Cluster`].
-#[derive(Debug, Clone)]
-pub struct Setup {
-    pub backend: Backend,
-    pub timing: Timing,
-    /// Policy of the circuit breakers.
-    pub breakers: Policy,
-    /// Limits of the connections of the gRPC listener.
-    pub limits: Limits,
-    /// Path below which a proxy serves the control centre and the HTTP API.
-    pub base_path: BasePath,
-    /// Origins whose pages may call with a token.
-    pub cors_origins: Vec<String>,
-    /// How long browsers stay signed in.
-    pub sessions: SessionLimits,
-    /// Push services through which browsers are notified.
-    pub web_push: WebPushOptions,
-    /// Bearer token that callers must present.
-    pub token: Option<String>,
-    /// Token of viewers, stored as `viewers` in the cluster's folder.
-    pub viewer_token: Option<String>,
-    /// Certificate and key as PEM, stored as `tls.crt` and `tls.key` in the cluster's folder. Clients trust them.
-    pub tls: Option<(String, String)>,
-    /// OIDC issuer whose tokens are accepted besides `token`.
-    pub oidc: Option<Oidc>,
-    /// Issuer of people, and what each of them may do.
-    pub people: Option<People>,
-    /// Bytes of artifacts that a namespace may have; 0 for no limit.
-    pub artifacts_quota: u64,
-    /// Whether to serve probes and metrics over HTTP.
-    pub http: bool,
-    /// Offset of the store's clock in microseconds, [`PANIC_SKEW`] or [`BLOCK_SKEW`]. May change at any time.
-    pub skew: Arc<AtomicI64>,
-    /// Whether the store takes no writes, as with a full disk. Only with [`Backend::Memory`]; may change at any time.
-    pub full: Arc<AtomicBool>,
-}
-
-impl Setup {
-    /// Returns a configuration with [`timing`] and without authentication.
-    pub fn new(backend: Backend) -> Self {
-        Self {
-            backend,
-            timing: timing(),
-            breakers: Policy::default(),
-            limits: Limits::default(),
-            base_path: BasePath::default(),
-            cors_origins: Vec::new(),
-            sessions: SessionLimits::default(),
-            web_push: WebPushOptions::default(),
-            token: None,
-            viewer_token: None,
-            tls: None,
-            oidc: None,
-            people: None,
-            artifacts_quota: 0,
-            http: false,
-            skew: Arc::default(),
-            full: Arc::default(),
-        }
-    }
-}
 
 /// A control plane with its clients and workers in one process.
 #[derive(Debug)]
@@ -120,19 +42,6 @@ struct Running {
     ended: std::sync::mpsc::Receiver<Result<ShutdownOutcome, rota_server::Error>>,
     store: Weak<dyn Store>,
     tokens: WorkerTokens,
-}
-
-/// Returns timeouts that are short enough for tests and long enough for a busy machine.
-pub fn timing() -> Timing {
-    Timing {
-        heartbeat: Duration::from_millis(500),
-        heartbeat_timeout: Duration::from_secs(20),
-        reconnect_grace: Duration::from_secs(5),
-        recovery_grace: Duration::from_secs(30),
-        shutdown_grace: Duration::from_secs(15),
-        retention: None,
-        ..Timing::default()
-    }
 }
 
 fn clock(skew: Arc<AtomicI64>) -> Clock {

@@ -56,7 +56,6 @@ async fn ask(
     call
 }
 
-/// Polls a future once.
 async fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
     std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context)))
         .await
