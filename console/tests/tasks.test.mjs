@@ -5,6 +5,7 @@ import {
   accessible,
   api,
   base,
+  editorOf,
   fits,
   nothingFailed,
   scripted,
@@ -12,6 +13,7 @@ import {
   shell,
   show,
   signedIn,
+  textOf,
   titled,
   until,
 } from "./harness.mjs";
@@ -43,16 +45,26 @@ test("a failed task is changed and run again", async () => {
   const id = name.split("/").at(-1);
   await page.goto(`${base}/tasks/default/${id}`);
   await page.getByRole("button", { name: "Edit and retry" }).click();
-  const text = page.getByLabel("Specification, in YAML");
-  const given = await text.inputValue();
+  const source = editorOf(page);
+  const given = await textOf(source);
   assert.match(given, /no luck/);
+  await page.getByText("The server accepts it.").waitFor();
   await accessible(page, "edit and retry");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "edit and retry, dark");
   await fits(page, "edit and retry");
   const run = page.getByRole("button", { name: "Run the changed task" });
-  await text.fill("steps: [");
-  await run.click();
+  await source.fill("steps: [");
   await page.getByRole("alert").waitFor();
-  await text.fill(given.replace(/fail:\s+message: no luck/, "succeed: done at last"));
+  assert.ok(await run.isDisabled());
+  // What the server refuses is named with the line of the field, while it is typed.
+  await source.fill(`${given.trimEnd()}\nkind: Not a kind\n`);
+  await page.getByRole("alert").filter({ hasText: "task.spec.kind" }).waitFor();
+  assert.ok(await run.isDisabled());
+  await page.getByRole("button", { name: /^Line [0-9]+$/ }).click();
+  assert.equal(await page.evaluate(() => getSelection().toString().trim()), "kind: Not a kind");
+  await source.fill(given.replace(/fail:\s+message: no luck/, "succeed: done at last"));
+  await page.getByText("The server accepts it.").waitFor();
   await run.click();
   await page.waitForURL((url) => /\/tasks\/default\/.+/.test(url.pathname) && !url.pathname.endsWith(id));
   await page.getByRole("region", { name: "Result" }).getByText("done at last").waitFor();

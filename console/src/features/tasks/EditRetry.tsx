@@ -1,25 +1,60 @@
 import { useNavigate } from "@tanstack/react-router";
 import { useRef, useState } from "react";
-import { get, newKey, patch, post } from "../../api/client";
+import { call, get, newKey, patch, post } from "../../api/client";
 import { changeOfLatest } from "../../api/conflict";
 import { query } from "../../api/format";
 import type { Task, TaskSpec } from "../../api/types";
 import { Problem } from "../../components/Problem";
-import { LONGEST, readAs, write } from "../workflows/manifest";
+import { CheckedYaml, CheckState } from "../workflows/CheckedYaml";
+import { readAs, write } from "../workflows/manifest";
+import { useChecked } from "../workflows/useChecked";
+import type { Handle } from "../workflows/YamlEditor";
 import { editable, replayedBy, replayOf } from "./replay";
 
 /** The specification of a task that has failed, to be changed and run again. */
 export function EditRetry({ task }: { task: Task }) {
+  const [begin, setBegin] = useState<string>();
+  const secret = task.spec?.secretNames?.[0];
+  if (secret) {
+    return (
+      <p className="quiet">
+        The task has the secret {secret}, which no page can copy: change it with{" "}
+        <code>rota dead-letters replay --edit --secret-env</code>.
+      </p>
+    );
+  }
+  if (begin === undefined) {
+    return (
+      <button type="button" onClick={() => setBegin(write(editable(task)))}>
+        Edit and retry
+      </button>
+    );
+  }
+  return <Specification task={task} begin={begin} discard={() => setBegin(undefined)} />;
+}
+
+/** What is typed, checked by the server as the task that it would become. */
+function Specification({ task, begin, discard }: { task: Task; begin: string; discard: () => void }) {
   const navigate = useNavigate();
-  const [text, setText] = useState<string>();
+  const [text, setText] = useState(begin);
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
+  const editor = useRef<Handle>(null);
   const key = useRef(newKey());
+  const [, namespace = ""] = task.name?.split("/") ?? [];
+  const checked = useChecked<TaskSpec>(text, task.name ?? "", {
+    kind: "Task",
+    read: (text) => readAs<TaskSpec>(text, "Task", "prompt"),
+    ask: (spec, signal) => {
+      const path = `namespaces/${namespace}/tasks${query({ validateOnly: "true" })}`;
+      return call("POST", path, replayOf(task, spec), signal);
+    },
+  });
+  const isCurrent = checked?.text === text;
   const run = async (spec: TaskSpec) => {
     setBusy(true);
     setProblem(undefined);
     try {
-      const [, namespace = ""] = task.name?.split("/") ?? [];
       const headers = { "Idempotency-Key": key.current };
       const made = await post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers);
       // It is no dead letter any more.
@@ -40,62 +75,38 @@ export function EditRetry({ task }: { task: Task }) {
     }
     setBusy(false);
   };
-  const secret = task.spec?.secretNames?.[0];
-  if (secret) {
-    return (
-      <p className="quiet">
-        The task has the secret {secret}, which no page can copy: change it with{" "}
-        <code>rota dead-letters replay --edit --secret-env</code>.
-      </p>
-    );
-  }
-  if (text === undefined) {
-    return (
-      <button type="button" onClick={() => setText(write(editable(task)))}>
-        Edit and retry
-      </button>
-    );
-  }
+  const spec = isCurrent ? checked.spec : undefined;
   return (
     <section aria-label="Edit and retry">
       <h2>Edit and retry</h2>
-      <form
-        className="answer"
-        onSubmit={(event) => {
-          event.preventDefault();
-          const { spec, error } = readAs<TaskSpec>(text, "Task", "prompt");
-          if (spec) {
-            void run(spec);
-          } else {
-            setProblem(new Error(error));
-          }
-        }}
-      >
-        <label>
-          Specification, in YAML
-          <textarea
-            value={text}
-            rows={12}
-            maxLength={LONGEST}
-            spellCheck={false}
-            disabled={busy}
-            onChange={(event) => {
-              // Another text is another task.
-              key.current = newKey();
-              setText(event.target.value);
-            }}
-          />
-        </label>
-        <div>
-          <button type="submit" className="primary" disabled={busy}>
-            Run the changed task
-          </button>{" "}
-          <button type="button" disabled={busy} onClick={() => setText(undefined)}>
-            Discard
-          </button>
-        </div>
-      </form>
-      <Problem error={problem} />
+      <div className="bar">
+        <button
+          type="button"
+          className="primary"
+          disabled={busy || !spec}
+          onClick={() => spec && void run(spec)}
+        >
+          Run the changed task
+        </button>
+        <button type="button" disabled={busy} onClick={discard}>
+          Discard
+        </button>
+        <CheckState text={text} checked={checked} editor={editor} />
+      </div>
+      <Problem error={problem ?? (isCurrent ? checked.error : undefined)} />
+      <div className="short">
+        <CheckedYaml
+          editor={editor}
+          text={text}
+          checked={checked}
+          onChange={(text) => {
+            // Another text is another task.
+            key.current = newKey();
+            setProblem(undefined);
+            setText(text);
+          }}
+        />
+      </div>
     </section>
   );
 }

@@ -1,7 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { lazy, Suspense, useEffect, useId, useRef, useState } from "react";
-import { ApiError, call, get, newKey } from "../../api/client";
+import { lazy, Suspense, useRef, useState } from "react";
+import { call, get, newKey } from "../../api/client";
 import { query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { StepStatus, Workflow, WorkflowSpec } from "../../api/types";
@@ -10,14 +10,13 @@ import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { useNamespace } from "../../namespace";
-import { lineOfField, read, write } from "./manifest";
+import { CheckedYaml, CheckState } from "./CheckedYaml";
+import { read, write } from "./manifest";
+import { useChecked } from "./useChecked";
 import type { Handle } from "./YamlEditor";
 
 const BigGraph = lazy(() => import("./BigGraph"));
-const YamlEditor = lazy(() => import("./YamlEditor"));
 
-/** Time without a key after which the server checks what was typed, in milliseconds. */
-const PAUSE = 500;
 /** What was typed survives a page that is left or reloaded, in this tab: for each workflow that is edited by itself. */
 const KEY = ofBase("rota.draft");
 const NO_STEPS: ReadonlyMap<string, StepStatus> = new Map();
@@ -31,25 +30,6 @@ steps:
     needs: [{step: build}]
     approval: {prompt: Is it good?}
 `;
-
-/** Answer of the server about a text. */
-interface Checked {
-  text: string;
-  error?: unknown;
-  line?: number | undefined;
-  spec?: WorkflowSpec;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** Returns the line of the field that an error names. */
-function lineOf(text: string, error: unknown): number | undefined {
-  const message = error instanceof ApiError ? `${error.message} ${error.hint}` : "";
-  const [field] = /\bworkflow\.[\w.[\]]+/.exec(message) ?? [];
-  return field === undefined ? undefined : lineOfField(text, field);
-}
 
 /** A workflow as YAML with its graph, checked by the server while it is typed. */
 export function EditPage() {
@@ -111,41 +91,24 @@ function Editor({ namespace, begin, keep, discard }: Props) {
   const navigate = useNavigate();
   const mayAct = useMayAct();
   const [text, setText] = useState(begin);
-  const [checked, setChecked] = useState<Checked>();
-  const [drawn, setDrawn] = useState<WorkflowSpec>();
   const [problem, setProblem] = useState<unknown>();
   const [busy, setBusy] = useState(false);
   const editor = useRef<Handle>(null);
-  const [label, hint] = [useId(), useId()];
   const key = useRef(newKey());
-  useEffect(() => {
-    const abort = new AbortController();
-    const timer = setTimeout(async () => {
-      const { spec, error, line } = read(text);
-      if (!spec) {
-        setChecked({ text, error: new Error(error), line });
-        return;
-      }
-      try {
-        const path = `namespaces/${namespace}/workflows${query({ validateOnly: "true" })}`;
-        await call("POST", path, { spec }, abort.signal);
-        setChecked({ text, spec });
-        setDrawn(spec);
-      } catch (error) {
-        if (!abort.signal.aborted) {
-          setChecked({ text, error, line: lineOf(text, error) });
-        }
-      }
-    }, PAUSE);
-    return () => {
-      clearTimeout(timer);
-      abort.abort();
-    };
-  }, [text, namespace]);
+  const checked = useChecked<WorkflowSpec>(text, namespace, {
+    kind: "Workflow",
+    read,
+    ask: (spec, signal) => {
+      const path = `namespaces/${namespace}/workflows${query({ validateOnly: "true" })}`;
+      return call("POST", path, { spec }, signal);
+    },
+  });
   const isCurrent = checked?.text === text;
-  // While the server checks what was typed since, the problem stays where it was.
-  const wrong =
-    checked?.error === undefined ? undefined : { line: checked.line ?? 0, message: messageOf(checked.error) };
+  // The picture is that of the last text that the server has accepted.
+  const [drawn, setDrawn] = useState<WorkflowSpec>();
+  if (checked?.spec && checked.spec !== drawn) {
+    setDrawn(checked.spec);
+  }
   const run = async () => {
     if (!isCurrent || !checked?.spec) {
       return;
@@ -184,39 +147,21 @@ function Editor({ namespace, begin, keep, discard }: Props) {
             onConfirm={discard}
           />
         )}
-        <span role="status" className="quiet">
-          {!isCurrent && "Checking…"}
-          {isCurrent && checked.spec && "The server accepts it."}
-        </span>
-        {isCurrent && checked.line !== undefined && (
-          <button type="button" onClick={() => editor.current?.show(checked.line ?? 1)}>
-            Line {checked.line}
-          </button>
-        )}
+        <CheckState text={text} checked={checked} editor={editor} />
       </div>
       <Problem error={problem ?? (isCurrent ? checked.error : undefined)} />
       <div className="sides">
-        <div>
-          <span id={label}>Specification, in YAML</span>{" "}
-          <span id={hint} className="quiet">
-            Tab indents; Escape, then Tab leaves the text.
-          </span>
-          <Suspense fallback={<p role="status">Loading…</p>}>
-            <YamlEditor
-              ref={editor}
-              text={text}
-              wrong={wrong}
-              labelledBy={label}
-              describedBy={hint}
-              onChange={(text) => {
-                // Another text is another workflow.
-                key.current = newKey();
-                setText(text);
-                keep(text);
-              }}
-            />
-          </Suspense>
-        </div>
+        <CheckedYaml
+          editor={editor}
+          text={text}
+          checked={checked}
+          onChange={(text) => {
+            // Another text is another workflow.
+            key.current = newKey();
+            setText(text);
+            keep(text);
+          }}
+        />
         {drawn && (
           <section aria-label="Picture">
             <Suspense fallback={<p role="status">Loading…</p>}>

@@ -37,8 +37,16 @@ test("what cannot be read has a line", () => {
 });
 
 test("fields of errors have lines, or those around them", () => {
-  expect(lineOfField(TEXT, "workflow.spec.steps[1].approval.prompt")).toBe(10);
-  expect(lineOfField(TEXT, "workflow.spec.steps[1].needs[0].step")).toBe(8);
-  expect(lineOfField(TEXT, "workflow.spec.steps[0].task.retry_policy")).toBe(5);
-  expect(lineOfField(TEXT, "workflow.spec.max_parallel")).toBeUndefined();
+  expect(lineOfField(TEXT, "workflow.spec.steps[1].approval.prompt", "Workflow")).toBe(10);
+  expect(lineOfField(TEXT, "workflow.spec.steps[1].needs[0].step", "Workflow")).toBe(8);
+  expect(lineOfField(TEXT, "workflow.spec.steps[0].task.retry_policy", "Workflow")).toBe(5);
+  expect(lineOfField(TEXT, "workflow.spec.max_parallel", "Workflow")).toBeUndefined();
+});
+
+test("fields of tasks have lines, also in a manifest", () => {
+  const spec = "prompt: Build it\nlimits:\n  total_timeout: 5s\nretry: {maxAttempts: 0}\n";
+  expect(lineOfField(spec, "task.spec.retry.max_attempts", "Task")).toBe(4);
+  expect(lineOfField(spec, "task.spec.depends_on[0].task", "Task")).toBeUndefined();
+  const manifest = `kind: Task\nspec:\n${spec.replace(/^(?=.)/gm, "  ")}`;
+  expect(lineOfField(manifest, "task.spec.retry.max_attempts", "Task")).toBe(6);
 });

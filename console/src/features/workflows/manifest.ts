@@ -43,11 +43,11 @@ export function write(spec: object): string {
 }
 
 /** Returns the line of a field that the server names, such as `workflow.spec.steps[2].task.prompt`; of the nearest one around it. */
-export function lineOfField(text: string, field: string): number | undefined {
+export function lineOfField(text: string, field: string, kind: string): number | undefined {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines });
   const path = field
-    .replace(/^workflow\./, "")
+    .replace(`${kind.toLowerCase()}.`, "")
     .replace(/^spec\./, "")
     .split(/[.[\]]+/)
     .filter(Boolean)
@@ -55,7 +55,7 @@ export function lineOfField(text: string, field: string): number | undefined {
     .map((key) =>
       /^[0-9]+$/.test(key) ? Number(key) : key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()),
     );
-  const whole = document.has("spec") && document.get("kind") === "Workflow" ? ["spec", ...path] : path;
+  const whole = document.has("spec") && document.get("kind") === kind ? ["spec", ...path] : path;
   for (let length = whole.length; length > 0; length -= 1) {
     const node = document.getIn(whole.slice(0, length), true);
     const range = (node as { range?: [number, number, number] } | undefined)?.range;
