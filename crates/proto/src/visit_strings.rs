@@ -22,6 +22,7 @@ pub fn in_event(kind: &mut event::Kind, visit: &mut dyn FnMut(&mut String)) {
             visit(&mut call.call_id);
             visit(&mut call.tool);
             visit(&mut call.input_json);
+            visit(&mut call.parent_call_id);
         }
         event::Kind::ToolResult(result) => {
             visit(&mut result.call_id);

@@ -37,6 +37,7 @@ pub(crate) fn event(redactor: &Redactor, kind: &mut event::Kind) {
         event::Kind::Message(message) => truncate(&mut message.text, MAX_MESSAGE_BYTES),
         event::Kind::ToolCall(call) => {
             truncate(&mut call.call_id, MAX_NAME_BYTES);
+            truncate(&mut call.parent_call_id, MAX_NAME_BYTES);
             truncate(&mut call.tool, MAX_NAME_BYTES);
             truncate_json(&mut call.input_json, MAX_TOOL_BYTES);
         }

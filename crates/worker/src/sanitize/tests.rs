@@ -15,6 +15,7 @@ fn events(text: &str) -> Vec<event::Kind> {
             call_id: text.to_owned(),
             tool: text.to_owned(),
             input_json: json.clone(),
+            parent_call_id: text.to_owned(),
         }),
         // Programs may send invalid JSON.
         event::Kind::ToolCall(ToolCall { input_json: text.to_owned(), ..ToolCall::default() }),
@@ -70,11 +71,15 @@ fn call_and_result_keep_the_same_id() {
     let redactor = Redactor::new([secret.as_str()]);
     let id = format!("{}-{secret}-{}", "x".repeat(100), "y".repeat(200));
     let mut call = event::Kind::ToolCall(ToolCall { call_id: id.clone(), ..ToolCall::default() });
+    let mut inner = event::Kind::ToolCall(ToolCall { parent_call_id: id.clone(), ..ToolCall::default() });
     let mut answer = event::Kind::ToolResult(ToolResult { call_id: id, ..ToolResult::default() });
     event(&redactor, &mut call);
+    event(&redactor, &mut inner);
     event(&redactor, &mut answer);
+    let event::Kind::ToolCall(inner) = inner else { panic!() };
     let (event::Kind::ToolCall(call), event::Kind::ToolResult(answer)) = (call, answer) else { panic!() };
     assert_eq!(call.call_id, answer.call_id);
+    assert_eq!(inner.parent_call_id, call.call_id);
     assert!(call.call_id.contains("[redacted]") && call.call_id.len() <= MAX_NAME_BYTES, "{}", call.call_id);
 }
 

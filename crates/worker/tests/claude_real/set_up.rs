@@ -1,6 +1,6 @@
 //! What an agent gives the CLI: settings, subagents, directories, plugins, effort, betas and further arguments.
 
-use rota_proto::v1::{ClaudeRuntime, FailureClass, PermissionPolicy};
+use rota_proto::v1::{ClaudeRuntime, FailureClass, PermissionPolicy, event};
 use serde_json::{Value, json};
 
 use super::case::{Case, answers, codes};
@@ -61,6 +61,30 @@ async fn agents_set_up_the_cli() {
     let requests = case.model.requests();
     assert!(requests[0].header("anthropic-beta").unwrap().contains("context-1m-2025-08-07"), "{requests:#?}");
     assert!(requests[0].effort == "low" && requests[0].marks.contains("MARK-CRITIC"), "{:?}", requests[0]);
+}
+
+#[tokio::test]
+async fn calls_of_subagents_name_their_parent() {
+    let mut case = Case::new().await;
+    case.claude.allowed_tools = words(&["Bash"]);
+    case.claude.agents = object(json!({"critic": {"description": "d", "prompt": "Criticize."}}));
+    let print =
+        |text: &str| json!({"tools": [{"name": "Bash", "input": {"command": format!("echo {text}")}}]});
+    let inner = json!([print("inner"), {"text": "criticized"}]);
+    let task = json!({"subagent_type": "critic", "description": "x", "prompt": format!("MOCK{inner}")});
+    let script = json!([print("outer"), {"tools": [{"name": "Task", "input": task}]}, {"text": "done"}]);
+    let (_, seen) = case.succeeds(&script).await;
+    let calls: Vec<_> = seen
+        .iter()
+        .filter_map(|kind| match kind {
+            event::Kind::ToolCall(call) => Some(call),
+            _ => None,
+        })
+        .collect();
+    let [outer, task, inner] = calls.as_slice() else { panic!("{seen:#?}") };
+    assert!(outer.input_json.contains("outer") && outer.parent_call_id.is_empty(), "{seen:#?}");
+    assert!(task.parent_call_id.is_empty() && !task.call_id.is_empty(), "{seen:#?}");
+    assert!(inner.input_json.contains("inner") && inner.parent_call_id == task.call_id, "{seen:#?}");
 }
 
 #[tokio::test]

@@ -154,6 +154,7 @@ fn log_continues_after_the_checkpoint() {
         call_id: id.to_owned(),
         tool: "Bash".to_owned(),
         input_json: "{\"command\":\"ls\"}".to_owned(),
+        ..Default::default()
     };
     let message = |text: &str| AgentMessage {
         role: MessageRole::Assistant.into(),

@@ -17,11 +17,13 @@ pub(super) fn progress(fraction: f64, step: &str) -> event::Kind {
     event::Kind::Progress(Progress { fraction, step: step.to_owned() })
 }
 
-pub(super) fn call(id: &str, tool: &str, input: &Value) -> event::Kind {
+/// Returns the call of a tool: by a subagent, if a call is named that started one.
+pub(super) fn call(id: &str, tool: &str, input: &Value, parent: Option<&str>) -> event::Kind {
     event::Kind::ToolCall(ToolCall {
         call_id: id.to_owned(),
         tool: tool.to_owned(),
         input_json: input.to_string(),
+        parent_call_id: parent.unwrap_or_default().to_owned(),
     })
 }
 

@@ -56,8 +56,12 @@ fn log() -> Vec<Event> {
         change.failure = Some(Failure { class, message: "the model is busy".into(), ..Default::default() });
         change.retry_time = at(5000);
     }
-    let call =
-        ToolCall { call_id: "c".into(), tool: "my tool".into(), input_json: "{\"command\":\"ls\"}".into() };
+    let call = ToolCall {
+        call_id: "c".into(),
+        tool: "my tool".into(),
+        input_json: "{\"command\":\"ls\"}".into(),
+        ..Default::default()
+    };
     let answer = ToolResult { call_id: "c".into(), output: "no such file".into(), is_error: true };
     let question = InputRequest { request_id: "q".into(), prompt: "which one?".into(), ..Default::default() };
     let input = TaskInput { request_id: "q".into(), text: "the first".into(), ..Default::default() };

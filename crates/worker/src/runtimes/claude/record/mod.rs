@@ -163,7 +163,7 @@ impl Record {
                     events.push(events::message(MessageRole::Thinking, thinking));
                 }
                 Block::ToolUse { id, name, input } => {
-                    events.push(events::call(id, name, input));
+                    events.push(events::call(id, name, input, line.parent_tool_use_id.as_deref()));
                     self.step = step(name, input);
                     if line.parent_tool_use_id.is_none() {
                         self.todos.call(id, name, input);

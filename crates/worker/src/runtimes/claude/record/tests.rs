@@ -53,20 +53,25 @@ fn messages_thoughts_and_calls_become_events() {
     let events = read(&mut record, assistant(call));
     let event::Kind::ToolCall(call) = &events[0] else { panic!("{events:?}") };
     assert_eq!((call.call_id.as_str(), call.tool.as_str()), ("t1", "Bash"));
+    assert_eq!(call.parent_call_id, "", "the agent's own call");
     let event::Kind::Progress(progress) = &events[1] else { panic!("{events:?}") };
     assert_eq!(progress.step, "Bash: List");
     assert!(read(&mut record, assistant(json!({"type": "hologram", "x": 1}))).is_empty());
 }
 
 #[test]
-fn subagent_messages_are_omitted_but_not_calls() {
+fn subagent_calls_name_their_parent_and_messages_are_omitted() {
     let mut record = Record::new(Path::new("/w"));
     let mut line = assistant(json!({"type": "text", "text": "hi"}));
     line["parent_tool_use_id"] = json!("t0");
     assert!(read(&mut record, line).is_empty());
     let mut line = assistant(json!({"type": "tool_use", "id": "t1", "name": "Read", "input": {}}));
     line["parent_tool_use_id"] = json!("t0");
-    assert_eq!(read(&mut record, line).len(), 2);
+    let events = read(&mut record, line);
+    let [event::Kind::ToolCall(call), event::Kind::Progress(_)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!((call.call_id.as_str(), call.parent_call_id.as_str()), ("t1", "t0"));
 }
 
 #[test]
