@@ -182,7 +182,8 @@ function Rows({
                 style={{ transform: `translateY(${item.start}px)` }}
               >
                 <LineTime line={line} go={go} />
-                <span>
+                <span className={line.depth ? `nested depth-${line.depth}` : undefined}>
+                  {line.depth && <span className="hidden">Subagent: </span>}
                   {line.kind === "stdout" || line.kind === "stderr" ? <Ansi text={line.text} /> : line.text}
                 </span>
               </div>

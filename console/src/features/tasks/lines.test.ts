@@ -129,3 +129,24 @@ test("a place that is left out in part is not there", () => {
     true,
   ]);
 });
+
+test("calls of subagents and their results are below the call that started them", () => {
+  const call = (callId: string, parentCallId = "") => ({
+    toolCall: { callId, tool: callId, inputJson: "{}", parentCallId },
+  });
+  const lines = linesOf(
+    { logSeq: "1", attempt: 1, ...call("task") },
+    { logSeq: "2", attempt: 1, ...call("inner", "task") },
+    { logSeq: "3", attempt: 1, toolResult: { callId: "inner", output: "one\ntwo" } },
+    { logSeq: "4", attempt: 1, toolResult: { callId: "task", output: "done" } },
+    { logSeq: "5", attempt: 2, toolResult: { callId: "inner", output: "of another attempt" } },
+  );
+  expect(lines.all.map((line) => [line.text, line.depth ?? 0])).toEqual([
+    ["task {}", 0],
+    ["inner {}", 1],
+    ["one", 1],
+    ["two", 1],
+    ["done", 0],
+    ["of another attempt", 0],
+  ]);
+});

@@ -1,6 +1,7 @@
 import { bytes, id, word } from "../../api/format";
 import { visible } from "../../api/plain";
 import type { Event } from "../../api/types";
+import { Nesting } from "./nesting";
 
 /** One line of a log. */
 export interface Line {
@@ -11,6 +12,8 @@ export interface Line {
   text: string;
   /** Whether the output ends here: more of it begins a new line. */
   complete: boolean;
+  /** Of a tool that a subagent has called: how far it is below the agent itself. */
+  depth?: number;
 }
 
 /** Characters of a line; a longer one is broken. */
@@ -29,6 +32,7 @@ export class Lines {
   #seen = 0;
   #seq = 0;
   #attempt = 0;
+  #nesting = new Nesting();
   readonly #decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
 
   /** All lines, the oldest first. The array is the same after each change. */
@@ -70,6 +74,7 @@ export class Lines {
     this.#seen = Math.max(this.#seen, seq);
     if ((event.attempt ?? 0) !== this.#attempt) {
       this.#attempt = event.attempt ?? 0;
+      this.#nesting = new Nesting();
       this.#endOutput();
     }
     if (event.output) {
@@ -83,9 +88,11 @@ export class Lines {
     } else if (event.message) {
       this.#whole("message", time, event.message.text ?? "");
     } else if (event.toolCall) {
-      this.#whole("tool", time, `${event.toolCall.tool} ${event.toolCall.inputJson ?? ""}`);
+      const text = `${event.toolCall.tool} ${event.toolCall.inputJson ?? ""}`;
+      this.#whole("tool", time, text, this.#nesting.add(event.toolCall));
     } else if (event.toolResult) {
-      this.#whole("tool", time, event.toolResult.output ?? "");
+      const depth = this.#nesting.of(event.toolResult.callId);
+      this.#whole("tool", time, event.toolResult.output ?? "", depth);
     } else if (event.state) {
       const why = [event.state.reason, event.state.message].filter(Boolean).join(": ");
       const worker = event.state.worker ? ` on ${id(event.state.worker)}` : "";
@@ -120,21 +127,22 @@ export class Lines {
   }
 
   /** Adds a text of which nothing follows. */
-  #whole(kind: Line["kind"], time: string, text: string): void {
+  #whole(kind: Line["kind"], time: string, text: string, depth = 0): void {
     for (const line of text.split("\n")) {
-      this.#push(kind, time, line, true);
+      this.#push(kind, time, line, true, this.#seq, depth);
     }
   }
 
-  #push(kind: Line["kind"], time: string, text: string, complete: boolean, seq = this.#seq): void {
+  #push(kind: Line["kind"], time: string, text: string, complete: boolean, seq = this.#seq, depth = 0): void {
+    const place = depth > 0 ? { depth } : {};
     let rest = text;
     while (rest.length > MAX_LINE) {
       // Not within a character of two units.
       const end = MAX_LINE - (/[\ud800-\udbff]/.test(rest[MAX_LINE - 1] ?? "") ? 1 : 0);
-      this.#lines.push({ seq, time, kind, text: rest.slice(0, end), complete: true });
+      this.#lines.push({ seq, time, kind, text: rest.slice(0, end), complete: true, ...place });
       rest = rest.slice(end);
     }
-    this.#lines.push({ seq, time, kind, text: rest, complete });
+    this.#lines.push({ seq, time, kind, text: rest, complete, ...place });
     this.#characters += text.length;
   }
 
