@@ -13,28 +13,37 @@ setInterval(() => {
 
 const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
+/** A time with its zone, as text. */
+export const zoned = (at: number | Date) => zone.format(at);
+
 /** A time with its zone. */
 export function Moment({ at }: { at: string | undefined }) {
   return at ? <time dateTime={at}>{zone.format(new Date(at))}</time> : null;
 }
 
-/** How long ago a time was, or how long a span was; the time with its zone as a title. */
-export function Age({ from, to }: { from: string | undefined; to?: string | undefined }) {
+/** Returns the time of the clock that all share, as long as something lasts. */
+export function useNow(isLasting: boolean): number {
   const [time, setTime] = useState(now);
   useEffect(() => {
-    if (to) {
+    if (!isLasting) {
       return;
     }
     listeners.add(setTime);
     return () => {
       listeners.delete(setTime);
     };
-  }, [to]);
+  }, [isLasting]);
+  return Math.max(time, Date.now());
+}
+
+/** How long ago a time was, or how long a span was; the time with its zone as a title. */
+export function Age({ from, to }: { from: string | undefined; to?: string | undefined }) {
+  const time = useNow(!to);
   if (!from) {
     return null;
   }
   const begin = new Date(from);
-  const end = to ? Date.parse(to) : Math.max(time, Date.now());
+  const end = to ? Date.parse(to) : time;
   return (
     <time dateTime={from} title={zone.format(begin)}>
       {span(end - begin.getTime())}

@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
-import { useCallback, useEffect, useRef, useState } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { dollars, id, query, word } from "../../api/format";
 import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
@@ -19,6 +19,8 @@ import { Artifacts } from "./Artifacts";
 import { EditRetry } from "./EditRetry";
 import { Log } from "./Log";
 import { Lines } from "./lines";
+import { TimelineTable } from "./TimelineTable";
+import { Timeline } from "./timeline";
 import { titleOf } from "./title";
 import { useLogStart } from "./useLogStart";
 
@@ -42,12 +44,16 @@ function OneTask({ name }: { name: string }) {
   );
   const mayAct = useMayAct();
   const [lines] = useState(() => new Lines());
+  const [timeline] = useState(() => new Timeline());
   const [version, setVersion] = useState(0);
   const [problem, attempt] = useAct();
   const position = useRef<string>(undefined);
   const frame = useRef(0);
   // Messages of the stream lack what does not change, such as the prompt.
-  const task = live && first.data ? { ...live, spec: first.data.spec ?? {} } : (first.data ?? live);
+  const task = useMemo(
+    () => (live && first.data ? { ...live, spec: first.data.spec ?? {} } : (first.data ?? live)),
+    [live, first.data],
+  );
   const state = task?.status?.state ?? "";
   const ended = ENDED.test(state);
   // Of the first answer: a later one, with more entries, must not begin again.
@@ -60,8 +66,9 @@ function OneTask({ name }: { name: string }) {
     if (start !== undefined && position.current === undefined) {
       position.current = String(start);
       lines.beginAfter(start);
+      timeline.beginAfter(start);
     }
-  }, [start, lines]);
+  }, [start, lines, timeline]);
   const link = useStream<WatchTaskResponse>(
     start === undefined ? null : name,
     () => `${name}:watch${query({ afterLogSeq: position.current ?? 0 })}`,
@@ -73,6 +80,7 @@ function OneTask({ name }: { name: string }) {
       }
       if (events.length > 0) {
         lines.add(events);
+        timeline.add(events);
         // Drawn once per frame, however many messages arrive.
         frame.current ||= requestAnimationFrame(() => {
           frame.current = 0;
@@ -173,6 +181,7 @@ function OneTask({ name }: { name: string }) {
         onLink={onLink}
       />
       {state === "TASK_STATE_RUNNING" && mayAct && <Steer name={name} />}
+      <TimelineTable task={task} timeline={timeline} changes={timeline.changes} />
       <h2>Details</h2>
       <dl className="pairs">
         <Pair name="Id">{id(name)}</Pair>
