@@ -78,6 +78,58 @@ test("bounds that someone else has set meanwhile are shown, and overwritten only
   await page.context().close();
 });
 
+test("an agent whose breaker is open shows why and until when, and is let have tasks again", async () => {
+  const page = await signedIn({ colorScheme: "light" });
+  await page.keyboard.press("a");
+  const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: "script" });
+  await row.waitFor();
+  // The tasks are not to blame: they wait, and the breaker opens after some of them.
+  const names = [];
+  for (let count = 0; count < 6; count += 1) {
+    names.push(await scripted("refused", [{ fail: { class: "auth", message: "a bad key <b>\u202e" } }]));
+  }
+  await row.getByText("circuit breaker open").waitFor();
+  await row.getByText("a bad key <b>[U+202E]").waitFor();
+  // Its end is exact, with its zone.
+  await row.getByText("One task is tried at").locator("time").waitFor();
+  await accessible(page, "an open breaker, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "an open breaker, dark");
+  for (const name of names) {
+    await api("POST", `${name}:cancel`, {});
+  }
+  await page.getByRole("button", { name: "Reset the breaker of script" }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").getByRole("button", { name: "Reset the breaker" }).click();
+  await row.getByText("circuit breaker").waitFor({ state: "detached" });
+  assert.equal(await page.getByRole("button", { name: "Reset the breaker of script" }).count(), 0);
+  await page.context().close();
+});
+
+test("a worker shows what it has done last", async () => {
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  const name = await scripted("a last one", [{ fail: { message: "no luck" } }], {
+    retry: { maxAttempts: 1 },
+  });
+  await until(name, "TASK_STATE_FAILED");
+  const { worker } = (await api("GET", name)).status;
+  await page.getByRole("link", { name: "Agents" }).click();
+  const row = page
+    .getByRole("region", { name: "Workers" })
+    .locator("tr", { hasText: worker.split("/").at(-1) });
+  const summary = row.locator("summary");
+  await summary.focus();
+  await page.keyboard.press("Enter");
+  const entry = row.getByRole("listitem").filter({ hasText: name.split("/").at(-1) });
+  await entry.filter({ hasText: "failed" }).waitFor();
+  await entry.filter({ hasText: "started" }).waitFor();
+  await accessible(page, "events of a worker");
+  await fits(page, "events of a worker");
+  await entry.filter({ hasText: "failed" }).getByRole("link").click();
+  await page.getByRole("heading", { name: "a last one" }).waitFor();
+  await page.context().close();
+});
+
 test("an agent whose workers do not start shows why", async () => {
   const spec = { runtime: { command: {} }, management: "MANAGEMENT_EXTERNAL" };
   await api("POST", "namespaces/default/agents?agentId=stuck", { spec });

@@ -16,7 +16,9 @@ import { Problem } from "../../components/Problem";
 import { hidden, optional, Table } from "../../components/Table";
 import { useAct } from "../../components/useAct";
 import { useNamespace } from "../../namespace";
+import { Activity } from "./Activity";
 import { boundsOf } from "./bounds";
+import { isHeldBack, LOOK, probeTimeOf, useBreakers } from "./breakers";
 import { Scale } from "./Scale";
 import { isSick, sickFirst, stateOf } from "./workers";
 
@@ -41,6 +43,8 @@ export function AgentsPage() {
         signal,
       ),
     getNextPageParam: (page) => page.nextPageToken || undefined,
+    refetchInterval: ({ state }) =>
+      isHeldBack(state.data?.pages.flatMap((page) => page.agents ?? []) ?? []) ? LOOK : false,
   });
   const workers = useInfiniteQuery({
     queryKey: ["workers", namespace],
@@ -55,6 +59,7 @@ export function AgentsPage() {
   const reload = useCoalesced(() => {
     void refresh(cache, ["agents", namespace]);
     void refresh(cache, ["workers", namespace]);
+    void refresh(cache, ["breakers"]);
   });
   // Every agent is sent first; the lists are read once for all of them.
   const isSynced = useRef(false);
@@ -75,6 +80,8 @@ export function AgentsPage() {
   const link = useStream(namespace, () => `${parent}/agents:watchDemand?differences=true`, reload);
   const shown = problem instanceof Conflict ? undefined : problem;
   const shownAgents = agents.data?.pages.flatMap((page) => page.agents ?? []) ?? [];
+  const breakers = useBreakers(isHeldBack(shownAgents));
+  const reset = (agent: Agent) => act(post(`${agent.name}:resetBreaker`)).finally(reload);
   const shownWorkers = workers.data?.pages.flatMap((page) => page.workers ?? []) ?? [];
   return (
     <>
@@ -112,6 +119,12 @@ export function AgentsPage() {
             <td>{boundsOf(agent.spec)}</td>
             <td>
               {agent.status?.message && <p className="problem">{visible(agent.status.message)}</p>}
+              {agent.status?.breaker && <p className="problem">{visible(agent.status.breaker)}</p>}
+              {probeTimeOf(agent, breakers.data) && (
+                <p className="quiet">
+                  One task is tried at <Moment at={probeTimeOf(agent, breakers.data)} />
+                </p>
+              )}
               {agent.status?.coolDowns?.map((one) => (
                 <p key={`${one.credential} ${one.limit}`} className="quiet">
                   {visibleLine(one.limit)} until <Moment at={one.untilTime} />
@@ -121,6 +134,14 @@ export function AgentsPage() {
             <td>
               <span className="choices">
                 {isManaged(agent) && <Scale agent={agent} act={act} />}
+                {agent.status?.breaker && (
+                  <Confirm
+                    label="Reset the breaker"
+                    name={`Reset the breaker of ${id(agent.name)}`}
+                    question={`Let ${id(agent.name)} have tasks again, without waiting?`}
+                    onConfirm={() => reset(agent)}
+                  />
+                )}
                 <Confirm
                   label="Drain"
                   name={`Drain ${id(agent.name)}`}
@@ -137,7 +158,7 @@ export function AgentsPage() {
       <h2>Workers</h2>
       <Table
         label="Workers"
-        heads={["Worker", "Agent", "State", "Slots", "Succeeded", "Failed", optional("Seen")]}
+        heads={["Worker", "Agent", "State", "Slots", "Succeeded", "Failed", "Last events", optional("Seen")]}
       >
         {sickFirst(shownWorkers).map((worker) => (
           <tr key={worker.name}>
@@ -151,6 +172,9 @@ export function AgentsPage() {
             </td>
             <td>{worker.succeeded ?? 0}</td>
             <td>{worker.failed ?? 0}</td>
+            <td>
+              <Activity worker={worker} />
+            </td>
             <td className="optional">
               <Age from={worker.lastSeenTime} />
             </td>
