@@ -48,6 +48,9 @@ const workflow = createRoute({
   getParentRoute: () => root,
   path: "/workflows/$namespace/$id",
   component: WorkflowPage,
+  // Groups of the graph that are open.
+  validateSearch: ({ open }: Record<string, unknown>): { open?: string | undefined } =>
+    typeof open === "string" && open ? { open } : {},
 });
 
 const edit = createRoute({

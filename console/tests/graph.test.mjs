@@ -87,6 +87,105 @@ async function assertDrawn(graph) {
   }
 }
 
+const command = (line) => ({ target: { agent: "shell" }, runtime: { command: { shell: line } } });
+
+test("groups of a graph are opened and closed, and the address keeps it", async () => {
+  const inner = {
+    steps: [
+      { name: "push", task: command("echo pushed") },
+      { name: "check", needs: [{ step: "push" }], task: command("echo checked") },
+    ],
+  };
+  const steps = [
+    { name: "deploy", workflow: { spec: inner } },
+    { name: "each", forEach: { items: "[1, 2, 3]" }, task: command("echo ${{ item }}") },
+    { name: "tell", needs: [{ step: "deploy" }, { step: "each" }], task: command("echo told") },
+  ];
+  const { name } = await create({ title: "grouped", steps });
+  await until(name, "WORKFLOW_STATE_SUCCEEDED");
+  const page = await signedIn({ colorScheme: "light" });
+  await page.goto(pageOf(name));
+  const graph = (count) => page.getByRole("group", { name: `Graph of ${count} steps` });
+  await graph(3).waitFor();
+  // A group that is closed is one node, with its count.
+  const deploy = page.getByRole("button", { name: "deploy: succeeded, 2 of 2" });
+  await deploy.waitFor();
+  assert.equal(await deploy.getAttribute("aria-expanded"), "false");
+  await deploy.focus();
+  await page.keyboard.press("Enter");
+  await graph(5).waitFor();
+  assert.equal(await deploy.getAttribute("aria-expanded"), "true");
+  assert.equal(new URL(page.url()).searchParams.get("open"), "deploy");
+  // By pointer.
+  await page.getByRole("button", { name: "each: succeeded, 3 of 3" }).click();
+  await graph(8).waitFor();
+  await accessible(page, "open groups, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "open groups, dark");
+
+  // The table has the same in text, and the address opens it again.
+  await page.reload();
+  await graph(8).waitFor();
+  const table = page.getByRole("region", { name: "Steps" });
+  const entries = table.getByRole("listitem");
+  await entries.filter({ hasText: "check" }).locator(".state.succeeded").waitFor();
+  await entries.filter({ hasText: "#2" }).locator(".state.succeeded").waitFor();
+  assert.equal(await entries.count(), 5);
+  await page.setViewportSize({ width: 360, height: 640 });
+  await fits(page, "open groups");
+  const inside = table.getByRole("button", { name: "What is inside of deploy" });
+  await inside.focus();
+  await page.keyboard.press("Enter");
+  await graph(6).waitFor();
+  assert.equal(await entries.count(), 3);
+  assert.equal(new URL(page.url()).searchParams.get("open"), "each");
+  // An item leads to its task.
+  await entries.filter({ hasText: "#0" }).getByRole("link").click();
+  await page.waitForURL(/\/tasks\/default\//);
+  await page.goBack();
+  await graph(6).waitFor();
+  await page.context().close();
+});
+
+test("groups of a large graph are opened on the canvas by Enter, and have not begun at first", async () => {
+  const fan = Array.from({ length: 300 }, (_, index) => ({
+    name: `step-${index}`,
+    needs: [{ step: "begin" }],
+    approval: { prompt: "Go on?" },
+  }));
+  const inner = {
+    steps: [
+      { name: "push", task: command("true") },
+      { name: "check", task: command("true") },
+    ],
+  };
+  const steps = [
+    { name: "begin", approval: { prompt: "Begin?" } },
+    { name: "deploy", needs: [{ step: "begin" }], workflow: { spec: inner } },
+    ...fan,
+  ];
+  const { name } = await create({ title: "large and grouped", steps });
+  const page = await signedIn();
+  await page.goto(pageOf(name));
+  const graph = (count) => page.getByRole("img", { name: `Graph of ${count} steps` });
+  await graph(302).waitFor();
+  await page.getByLabel("Step", { exact: true }).fill("deploy");
+  await page.keyboard.press("Enter");
+  await page.getByText("deploy: waiting, 0 of 2").waitFor();
+  await graph(302).focus();
+  await page.keyboard.press("Enter");
+  await graph(304).waitFor();
+  assert.equal(new URL(page.url()).searchParams.get("open"), "deploy");
+  await page.getByRole("button", { name: "Close the group" }).click();
+  await graph(302).waitFor();
+  assert.equal(new URL(page.url()).searchParams.get("open"), null);
+  await page.getByRole("button", { name: "Open the group" }).click();
+  await graph(304).waitFor();
+  await accessible(page, "an open group on a canvas");
+  await api("POST", `${name}:cancel`, {});
+  await page.context().close();
+});
+
 test("a run continues from a step, with the results of the others", async () => {
   const task = (line) => ({ target: { agent: "shell" }, runtime: { command: { shell: line } } });
   const { name } = await create({

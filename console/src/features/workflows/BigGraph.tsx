@@ -1,12 +1,6 @@
 import { useEffect, useMemo, useRef, useState } from "react";
-import { word } from "../../api/format";
-import type { StepStatus, WorkflowSpec } from "../../api/types";
-import { around, HEIGHT, layers, type Node } from "./layers";
-
-interface Props {
-  spec: WorkflowSpec;
-  steps: ReadonlyMap<string, StepStatus>;
-}
+import type { Drawn, Picture } from "./groups";
+import { around, groupLabel, HEIGHT, isEnd, layers, type Node } from "./layers";
 
 /** Where the picture is seen from. */
 interface View {
@@ -30,26 +24,25 @@ const MOVES: Record<string, [number, number]> = {
 const STATES = ["waiting", "ready", "running", "succeeded", "failed", "held", "cancelled", "skipped"];
 
 /** A picture of many steps on a canvas, of which only the visible part is drawn. The table of steps has the same in text. */
-export default function BigGraph({ spec, steps }: Props) {
+export default function BigGraph({ shape, stateOf, countOf, toggle }: Picture) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const palette = useRef<HTMLDivElement>(null);
   const view = useRef<View>({ x: 0, y: 0, scale: 0 });
   const [wanted, setWanted] = useState("");
   const [selected, setSelected] = useState("");
   const [focused, setFocused] = useState("");
-  // The layout follows from the specification alone, which changes only if steps are added.
-  const whole = useMemo(() => layers(spec.steps, spec.finally), [spec]);
+  // The layout follows from the steps alone, which change if some are added, or a group is opened or closed.
+  const whole = useMemo(() => layers(shape.steps, shape.last), [shape]);
   const graph = useMemo(() => {
     const near = focused && around(whole.nodes, focused);
-    const kept = <T extends { name?: string }>(all: T[] | undefined) =>
-      near ? all?.filter((step) => near.has(step.name ?? "")) : all;
-    return near ? layers(kept(spec.steps), kept(spec.finally)) : whole;
-  }, [whole, spec, focused]);
+    const kept = (all: Drawn[]) => (near ? all.filter((step) => near.has(step.name)) : all);
+    return near ? layers(kept(shape.steps), kept(shape.last)) : whole;
+  }, [whole, shape, focused]);
   const draw = useRef(() => {});
   draw.current = () => {
     const [box, colors] = [canvas.current, palette.current];
     if (box && colors && box.clientWidth > 0) {
-      paint(box, colors, graph, view.current, steps, selected);
+      paint(box, colors, graph, view.current, { stateOf, countOf }, selected);
     }
   };
   // Drawn once per frame, however much changes.
@@ -143,10 +136,13 @@ export default function BigGraph({ spec, steps }: Props) {
     box?.addEventListener("wheel", wheel, { passive: false });
     return () => box?.removeEventListener("wheel", wheel);
   }, []);
+  const chosen = graph.nodes.find((node) => node.name === selected);
   const drag = useRef<{ x: number; y: number; isMoved: boolean }>(undefined);
   const press = (key: string): boolean => {
     const [x, y] = MOVES[key] ?? [0, 0];
-    if (key === "0") {
+    if (key === "Enter" && chosen?.group && toggle) {
+      toggle(chosen.name);
+    } else if (key === "0") {
       showAll();
     } else if (key === "+" || key === "-") {
       zoom(key === "+" ? 1.3 : 1 / 1.3);
@@ -157,7 +153,7 @@ export default function BigGraph({ spec, steps }: Props) {
     }
     return true;
   };
-  const count = graph.nodes.length;
+  const count = graph.nodes.filter((node) => !isEnd(node.name)).length;
   return (
     <>
       <form
@@ -191,8 +187,15 @@ export default function BigGraph({ spec, steps }: Props) {
         >
           {focused ? "Whole graph" : "Only what is connected"}
         </button>
+        {chosen?.group && toggle && (
+          <button
+            type="button"
+            aria-expanded={chosen.group === "open"}
+            onClick={() => toggle(chosen.name)}
+          >{`${chosen.group === "open" ? "Close" : "Open"} the group`}</button>
+        )}
         <span className="quiet" role="status">
-          {selected && `${selected}: ${stateOf(steps, selected)}`}
+          {selected && [`${selected}: ${stateOf(selected)}`, countOf(selected)].filter(Boolean).join(", ")}
         </span>
       </form>
       <canvas
@@ -222,7 +225,11 @@ export default function BigGraph({ spec, steps }: Props) {
           if (drag.current && !drag.current.isMoved) {
             const { offsetX, offsetY } = event.nativeEvent;
             const { x, y, scale } = view.current;
-            setSelected(nodeAt(graph.nodes, x + offsetX / scale, y + offsetY / scale)?.name ?? "");
+            const node = nodeAt(graph.nodes, x + offsetX / scale, y + offsetY / scale);
+            setSelected(node?.name ?? "");
+            if (node?.group) {
+              toggle?.(node.name);
+            }
           }
           drag.current = undefined;
         }}
@@ -236,10 +243,6 @@ export default function BigGraph({ spec, steps }: Props) {
   );
 }
 
-function stateOf(steps: ReadonlyMap<string, StepStatus>, name: string): string {
-  return word(steps.get(name)?.state, "STEP_STATE_") || "waiting";
-}
-
 function nodeAt(nodes: Node[], x: number, y: number): Node | undefined {
   return nodes.find((node) => x >= node.x && x <= node.x + node.width && y >= node.y && y <= node.y + HEIGHT);
 }
@@ -250,7 +253,7 @@ function paint(
   palette: HTMLDivElement,
   { nodes, columns }: ReturnType<typeof layers>,
   { x, y, scale }: View,
-  steps: ReadonlyMap<string, StepStatus>,
+  { stateOf, countOf }: Pick<Picture, "stateOf" | "countOf">,
   selected: string,
 ): void {
   const ratio = devicePixelRatio;
@@ -300,7 +303,7 @@ function paint(
   context.font = "12px system-ui, sans-serif";
   context.textBaseline = "middle";
   for (const node of visible) {
-    const color = colors.get(stateOf(steps, node.name)) ?? text;
+    const color = colors.get(stateOf(node.name)) ?? text;
     context.strokeStyle = color;
     context.fillStyle = color;
     context.lineWidth = node.name === selected ? 3 : 1;
@@ -310,7 +313,8 @@ function paint(
       context.globalAlpha = 1;
     } else {
       context.strokeRect(node.x, node.y, node.width, HEIGHT);
-      context.fillText(node.label, node.x + 8, node.y + HEIGHT / 2);
+      const label = groupLabel(node.label, node.group, node.group ? countOf(node.name) : "");
+      context.fillText(label, node.x + 8, node.y + HEIGHT / 2);
     }
   }
 }

@@ -1,16 +1,17 @@
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { lazy, Suspense, useRef, useState } from "react";
+import { lazy, Suspense, useMemo, useRef, useState } from "react";
 import { call, get, newKey } from "../../api/client";
 import { query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
-import type { StepStatus, Workflow, WorkflowSpec } from "../../api/types";
+import type { Workflow, WorkflowSpec } from "../../api/types";
 import { ofBase } from "../../base";
 import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { useNamespace } from "../../namespace";
 import { CheckedYaml, CheckState } from "./CheckedYaml";
+import { countOfStep, shapeOf } from "./groups";
 import { read, write } from "./manifest";
 import { useChecked } from "./useChecked";
 import type { Handle } from "./YamlEditor";
@@ -19,7 +20,6 @@ const BigGraph = lazy(() => import("./BigGraph"));
 
 /** What was typed survives a page that is left or reloaded, in this tab: for each workflow that is edited by itself. */
 const KEY = ofBase("rota.draft");
-const NO_STEPS: ReadonlyMap<string, StepStatus> = new Map();
 const EXAMPLE = `title: An example
 steps:
   - name: build
@@ -165,11 +165,27 @@ function Editor({ namespace, begin, keep, discard }: Props) {
         {drawn && (
           <section aria-label="Picture">
             <Suspense fallback={<p role="status">Loading…</p>}>
-              <BigGraph spec={drawn} steps={NO_STEPS} />
+              <Drawing spec={drawn} />
             </Suspense>
           </section>
         )}
       </div>
     </>
+  );
+}
+
+/** The graph of a workflow that does not run yet: its groups are closed. */
+function Drawing({ spec }: { spec: WorkflowSpec }) {
+  const shape = useMemo(() => shapeOf(spec), [spec]);
+  const steps = useMemo(
+    () => new Map([...(spec.steps ?? []), ...(spec.finally ?? [])].map((step) => [step.name, step])),
+    [spec],
+  );
+  return (
+    <BigGraph
+      shape={shape}
+      stateOf={() => "waiting"}
+      countOf={(name) => countOfStep(steps.get(name), undefined, undefined)}
+    />
   );
 }

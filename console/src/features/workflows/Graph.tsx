@@ -1,28 +1,23 @@
 import dagre from "@dagrejs/dagre";
 import { useMemo } from "react";
-import { word } from "../../api/format";
-import { visibleLine } from "../../api/plain";
-import type { StepStatus, WorkflowSpec } from "../../api/types";
+import type { Picture, Shape } from "./groups";
+import { COUNT, groupLabel, isEnd, labelOf } from "./layers";
 
 const HEIGHT = 30;
 const CHARACTER = 7.5;
-/** Characters of a name in the picture; the table has all of it. */
-const MAX_NAME = 28;
-
-interface Props {
-  spec: WorkflowSpec;
-  steps: ReadonlyMap<string, StepStatus>;
-}
 
 /** A picture of the steps of a workflow, each right of those that it needs. The table of steps has the same in text. */
-export default function Graph({ spec, steps }: Props) {
-  // The layout follows from the specification alone, which never changes.
-  const { nodes, edges, width, height } = useMemo(() => layout(spec), [spec]);
+export default function Graph({ shape, stateOf, countOf, toggle }: Picture) {
+  // The layout follows from the steps alone, which change only when a group is opened or closed.
+  const { nodes, edges, width, height } = useMemo(() => layout(shape), [shape]);
+  const hasGroups = toggle !== undefined && nodes.some((node) => node.group);
+  const count = nodes.filter((node) => !isEnd(node.name)).length;
   return (
     <svg
       className="graph"
-      role="img"
-      aria-label={`Graph of ${nodes.length} steps; the table below has them in text`}
+      // What is within an image cannot be reached.
+      role={hasGroups ? "group" : "img"}
+      aria-label={`Graph of ${count} steps; the table below has them in text`}
       width={width}
       height={height}
       viewBox={`0 0 ${width} ${height}`}
@@ -31,18 +26,45 @@ export default function Graph({ spec, steps }: Props) {
         <polyline key={`${edge.from} ${edge.to}`} points={edge.points} />
       ))}
       {nodes.map((node) => {
-        const state = word(steps.get(node.name)?.state, "STEP_STATE_") || "waiting";
-        return (
-          <g
-            key={node.name}
-            className={`state ${state.replaceAll(" ", "-")}`}
-            transform={`translate(${node.x - node.width / 2} ${node.y - HEIGHT / 2})`}
-          >
-            <title>{`${node.name}: ${state}`}</title>
+        const state = stateOf(node.name);
+        const count = node.group ? countOf(node.name) : "";
+        const className = `state ${state.replaceAll(" ", "-")}`;
+        const transform = `translate(${node.x - node.width / 2} ${node.y - HEIGHT / 2})`;
+        const box = (
+          <>
+            <title>{`${node.name}: ${state}${count && `, ${count}`}`}</title>
             <rect width={node.width} height={HEIGHT} rx={4} />
             <text x={node.width / 2} y={HEIGHT / 2} textAnchor="middle" dominantBaseline="central">
-              {node.label}
+              {groupLabel(node.label, node.group, count)}
             </text>
+          </>
+        );
+        if (!node.group || !toggle) {
+          return (
+            <g key={node.name} className={className} transform={transform}>
+              {box}
+            </g>
+          );
+        }
+        return (
+          // biome-ignore lint/a11y/useSemanticElements: a picture has no buttons
+          <g
+            key={node.name}
+            className={`${className} group`}
+            transform={transform}
+            role="button"
+            tabIndex={0}
+            aria-label={`${node.name}: ${state}${count && `, ${count}`}`}
+            aria-expanded={node.group === "open"}
+            onClick={() => toggle(node.name)}
+            onKeyDown={(event) => {
+              if (event.key === "Enter" || event.key === " ") {
+                event.preventDefault();
+                toggle(node.name);
+              }
+            }}
+          >
+            {box}
           </g>
         );
       })}
@@ -50,25 +72,26 @@ export default function Graph({ spec, steps }: Props) {
   );
 }
 
-function layout(spec: WorkflowSpec) {
+function layout({ steps, last }: Shape) {
   const graph = new dagre.graphlib.Graph();
   graph.setGraph({ rankdir: "LR", nodesep: 12, ranksep: 40, marginx: 4, marginy: 4 });
   graph.setDefaultEdgeLabel(() => ({}));
-  const all = [...(spec.steps ?? []), ...(spec.finally ?? [])];
+  const all = [...steps, ...last];
+  const groups = new Map(all.map(({ name, group }) => [name, group]));
   for (const step of all) {
-    const name = visibleLine(step.name);
-    const label = name.length > MAX_NAME ? `${name.slice(0, MAX_NAME - 1)}…` : name;
-    graph.setNode(step.name ?? "", { label, width: label.length * CHARACTER + 20, height: HEIGHT });
+    const label = labelOf(step);
+    const width = (label.length + (step.group ? COUNT : 0)) * CHARACTER + 20;
+    graph.setNode(step.name, { label, width, height: HEIGHT });
   }
   for (const step of all) {
-    for (const need of step.needs ?? []) {
-      graph.setEdge(need.step ?? "", step.name ?? "");
+    for (const need of step.needs) {
+      graph.setEdge(need.step, step.name);
     }
   }
   dagre.layout(graph);
   const nodes = graph.nodes().map((name) => {
     const { x = 0, y = 0, width = 0, label = "" } = graph.node(name);
-    return { name, label: String(label), x, y, width };
+    return { name, label: String(label), group: groups.get(name), x, y, width };
   });
   const edges = graph.edges().map((edge) => ({
     from: edge.v,

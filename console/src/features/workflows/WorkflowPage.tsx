@@ -1,5 +1,5 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link, useNavigate, useParams } from "@tanstack/react-router";
+import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { id, word } from "../../api/format";
@@ -15,7 +15,10 @@ import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
 import { isApproval } from "./approvals";
 import { APPROVAL, COMPENSATION, Decision } from "./Decision";
+import { type Groups, isGroup, openIn, type Step, toggled } from "./groups";
 import { nameOf } from "./name";
+import { useGroups } from "./useGroups";
+import { Within } from "./Within";
 
 /** The library that lays graphs out is loaded when one is shown. */
 const Graph = lazy(() => import("./Graph"));
@@ -69,7 +72,19 @@ function OneWorkflow({ name }: { name: string }) {
     queryKey: ["workflow", name],
     queryFn: ({ signal }) => get<Workflow>(name, signal),
   });
-  const known = useMemo(() => namesOf(spec.data?.spec), [spec.data]);
+  const known = useMemo(() => stepsOf(spec.data?.spec), [spec.data]);
+  const search = useSearch({ from: "/workflows/$namespace/$id" });
+  const open = useMemo(() => openIn(search.open), [search.open]);
+  const isEnded = ENDED.test(state);
+  const [groups, groupsProblem] = useGroups({
+    name,
+    workflow: spec.data,
+    steps,
+    open,
+    toggle: (path) =>
+      void navigate({ to: ".", search: { open: toggled(open, path) }, replace: true, resetScroll: false }),
+    isEnded,
+  });
   const { refetch } = spec;
   const isRead = spec.isSuccess;
   // Steps may be added while it runs. Each of them is asked for once.
@@ -97,7 +112,6 @@ function OneWorkflow({ name }: { name: string }) {
   if (!workflow) {
     return link.error ? <Problem error={link.error} /> : <p role="status">Loading…</p>;
   }
-  const isEnded = ENDED.test(state);
   const sorted = [...steps.values()].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
   const matching = wanted
     ? sorted.filter(({ name, state }) =>
@@ -161,10 +175,10 @@ function OneWorkflow({ name }: { name: string }) {
           {troubleOf(link)}
         </span>
       </div>
-      <Problem error={problem ?? (link.state === "ended" ? link.error : undefined)} />
+      <Problem error={problem ?? groupsProblem ?? (link.state === "ended" ? link.error : undefined)} />
       <Group of={workflow.status} what="workflow" />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
-      {spec.data?.spec && <Picture spec={spec.data.spec} steps={steps} />}
+      {spec.data?.spec && <Picture groups={groups} />}
       {sorted.length > ROWS && (
         <div className="bar">
           <label>
@@ -204,6 +218,9 @@ function OneWorkflow({ name }: { name: string }) {
             </td>
             <td>
               {step.message}
+              {isGroupOf(known, step) && (
+                <Within namespace={name.split("/")[1] ?? ""} path={step.name ?? ""} groups={groups} />
+              )}
               <Group of={step} what="step" />
               {isApproval(step) ? (
                 <Decision of={APPROVAL} workflow={name} step={step} />
@@ -245,8 +262,14 @@ function OneWorkflow({ name }: { name: string }) {
   );
 }
 
-function namesOf(spec: WorkflowSpec | undefined): ReadonlySet<string> {
-  return new Set([...(spec?.steps ?? []), ...(spec?.finally ?? [])].map((step) => step.name ?? ""));
+function stepsOf(spec: WorkflowSpec | undefined): ReadonlyMap<string, Step> {
+  const all = [...(spec?.steps ?? []), ...(spec?.finally ?? [])];
+  return new Map(all.map((step) => [step.name ?? "", step]));
+}
+
+function isGroupOf(known: ReadonlyMap<string, Step>, { name = "" }: StepStatus): boolean {
+  const step = known.get(name);
+  return step !== undefined && isGroup(step);
 }
 
 /** The concurrency group of a workflow or a step, and whether it waits for its place there. */
@@ -284,22 +307,24 @@ function Compensation({ of: { compensation, resolvedCompensation } }: { of: Step
 }
 
 /** The graph of a workflow, unless it has one step. */
-function Picture({ spec, steps }: { spec: WorkflowSpec; steps: ReadonlyMap<string, StepStatus> }) {
-  const count = (spec.steps?.length ?? 0) + (spec.finally?.length ?? 0);
-  if (count < 2) {
+function Picture({ groups }: { groups: Groups }) {
+  const { shape, stateOf, countOf, toggle } = groups;
+  const [first, ...others] = [...shape.steps, ...shape.last];
+  if (!first || (others.length === 0 && !first.group)) {
     return null;
   }
-  if (count > MAX_STEPS) {
+  const picture = { shape, stateOf, countOf, toggle };
+  if (others.length >= MAX_STEPS) {
     return (
       <Suspense>
-        <BigGraph spec={spec} steps={steps} />
+        <BigGraph {...picture} />
       </Suspense>
     );
   }
   return (
     <Scroll label="Graph">
       <Suspense>
-        <Graph spec={spec} steps={steps} />
+        <Graph {...picture} />
       </Suspense>
     </Scroll>
   );

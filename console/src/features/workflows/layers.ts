@@ -2,7 +2,10 @@ import { visibleLine } from "../../api/plain";
 
 interface Step {
   name?: string;
+  /** What is shown in place of the name. */
+  label?: string;
   needs?: { step?: string }[];
+  group?: "open" | "closed";
 }
 
 /** A step with its place. */
@@ -12,6 +15,7 @@ export interface Node {
   x: number;
   y: number;
   width: number;
+  group: Step["group"];
   needs: number[];
   neededBy: number[];
 }
@@ -31,8 +35,23 @@ const GAP = 70;
 const CHARACTER = 7;
 /** Characters of a name in the picture; the table has all of it. */
 const MAX_NAME = 28;
+/** Characters that a group has besides its name: its sign and its count. */
+export const COUNT = 14;
 /** Sweeps in both directions that bring steps near to those that they are connected with. */
 const SWEEPS = 4;
+
+/** Returns what is shown of a step. */
+export function labelOf(step: Step): string {
+  const name = visibleLine(step.label ?? step.name);
+  return name.length > MAX_NAME ? `${name.slice(0, MAX_NAME - 1)}…` : name;
+}
+
+/** Whether a node is the end of an open group, which is no step. */
+export const isEnd = (name: string) => name.endsWith("/");
+
+/** Returns what is shown of a group: whether it is open, and how much of it is done. */
+export const groupLabel = (label: string, group: Step["group"], count: string) =>
+  group ? `${group === "open" ? "▾" : "▸"} ${label}${count && ` · ${count}`}` : label;
 
 /**
  * Places the steps of a large graph: each in a column right of all that it needs, and near to them in height. Takes time in proportion to
@@ -42,15 +61,15 @@ export function layers(steps: Step[] = [], last: Step[] = []): Layers {
   const all = [...steps, ...last];
   const indexes = new Map(all.map((step, index) => [step.name, index]));
   const nodes = all.map((step) => {
-    const name = visibleLine(step.name);
-    const label = name.length > MAX_NAME ? `${name.slice(0, MAX_NAME - 1)}…` : name;
+    const label = labelOf(step);
     const needs = (step.needs ?? []).flatMap((need) => indexes.get(need.step) ?? []);
     return {
       name: step.name ?? "",
       label,
       x: 0,
       y: 0,
-      width: label.length * CHARACTER + 16,
+      width: (label.length + (step.group ? COUNT : 0)) * CHARACTER + 16,
+      group: step.group,
       needs,
       neededBy: [],
     };
