@@ -235,6 +235,9 @@ test("a failed compensation is resolved in the page of its workflow", async () =
   await page.context().close();
 });
 
+/** Bytes of a picture that is kept with the documentation. */
+const LARGEST_PICTURE = 100_000;
+
 test("pictures for the documentation", { skip: !process.env.ROTA_PICTURES }, async () => {
   const page = await signedIn({ viewport: { width: 1100, height: 560 }, colorScheme: "light" });
   const check = (title, line) =>
@@ -249,11 +252,16 @@ test("pictures for the documentation", { skip: !process.env.ROTA_PICTURES }, asy
   await page.goto(`${base}/tasks?agent=checks`);
   await page.locator("tr", { hasText: "Check the links" }).locator(".state.succeeded").waitFor();
   await page.locator("tr", { hasText: "Find dead code" }).locator(".state.running").waitFor();
-  await page.screenshot({ path: join(process.env.ROTA_PICTURES, "console-tasks.png") });
+  const picture = async (name, of = page) => {
+    const path = join(process.env.ROTA_PICTURES, `console-${name}.png`);
+    const { length } = await of.screenshot({ path });
+    assert.ok(length <= LARGEST_PICTURE, `${path} has ${length} bytes, more than ${LARGEST_PICTURE}`);
+  };
+  await picture("tasks");
   await page.getByRole("link", { name: "Check the links" }).click();
-  await page.getByRole("region", { name: "Log" }).getByText("all links work").waitFor();
-  const picture = (name) => page.screenshot({ path: join(process.env.ROTA_PICTURES, `console-${name}.png`) });
+  await page.getByRole("region", { name: "Log", exact: true }).getByText("all links work").waitFor();
   await picture("task");
+  const ofTask = page.url();
   const asks = { prompt: "The tests pass. Publish version 1.4 now?" };
   const task = (line) => ({ target: { agent: "checks" }, runtime: { command: { shell: line } } });
   const steps = [
@@ -279,6 +287,22 @@ test("pictures for the documentation", { skip: !process.env.ROTA_PICTURES }, asy
   await page.locator("canvas").last().waitFor();
   await picture("metrics");
   await page.context().close();
+
+  // The same on a phone, and in the first window with a zoom of 200 %.
+  const phone = await signedIn({ viewport: { width: 360, height: 640 }, colorScheme: "light" });
+  await phone.getByRole("link", { name: "Inbox" }).click();
+  await phone.getByText(asks.prompt).waitFor();
+  await phone.getByText("Merge the two entries").waitFor();
+  await fits(phone, "the picture of a phone");
+  await picture("phone", phone);
+  await phone.context().close();
+  const half = { viewport: { width: 550, height: 280 }, deviceScaleFactor: 2 };
+  const zoomed = await signedIn({ ...half, colorScheme: "dark" });
+  await zoomed.goto(ofTask);
+  await zoomed.getByRole("region", { name: "Log", exact: true }).getByText("all links work").waitFor();
+  await fits(zoomed, "the picture of a zoom");
+  await picture("zoom", zoomed);
+  await zoomed.context().close();
 });
 
 nothingFailed();
