@@ -15,7 +15,7 @@ const answer = (callId, output, isError = false) => ({ toolResult: { callId, out
 const open = (page, name) => page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
 
 test("attempts, waits and tools of a task are shown, those of subagents nested", async () => {
-  const page = await signedIn({ colorScheme: "light" });
+  const page = await signedIn({ colorScheme: "light", timezoneId: "Asia/Kolkata" });
   const events = report(
     call("t", "Task", { description: "look around" }),
     call("c", "Bash", { command: "ls /nowhere" }, "t"),
@@ -40,6 +40,11 @@ test("attempts, waits and tools of a task are shown, those of subagents nested",
   assert.equal(await failed.count(), 2);
   const bar = rows.filter({ hasText: "Runs on" }).last().locator(".track .span");
   assert.ok((await bar.boundingBox()).width >= 2);
+  // Times have the zone of the browser.
+  assert.match(await rows.last().locator("time").getAttribute("title"), /\d\d:\d\d:\d\d.+GMT\+5:30/);
+  await page.getByText("Times are of Asia/").waitFor();
+  const created = page.locator(".pairs > div", { hasText: "Created" }).locator("time").first();
+  assert.match(await created.textContent(), /\d\d:\d\d:\d\d.+GMT\+5:30/);
   await accessible(page, "a timeline, light");
   await page.emulateMedia({ colorScheme: "dark" });
   await accessible(page, "a timeline, dark");

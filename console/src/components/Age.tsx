@@ -1,5 +1,6 @@
 import { useEffect, useState } from "react";
 import { span } from "../api/format";
+import { exact } from "../api/time";
 
 let now = Date.now();
 const listeners = new Set<(now: number) => void>();
@@ -11,14 +12,9 @@ setInterval(() => {
   }
 }, 5000);
 
-const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
-
-/** A time with its zone, as text. */
-export const zoned = (at: number | Date) => zone.format(at);
-
 /** A time with its zone. */
 export function Moment({ at }: { at: string | undefined }) {
-  return at ? <time dateTime={at}>{zone.format(new Date(at))}</time> : null;
+  return at ? <time dateTime={at}>{exact(new Date(at))}</time> : null;
 }
 
 /** Returns the time of the clock that all share, as long as something lasts. */
@@ -45,7 +41,7 @@ export function Age({ from, to }: { from: string | undefined; to?: string | unde
   const begin = new Date(from);
   const end = to ? Date.parse(to) : time;
   return (
-    <time dateTime={from} title={zone.format(begin)}>
+    <time dateTime={from} title={exact(begin)}>
       {span(end - begin.getTime())}
     </time>
   );

@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { exact } from "../../api/time";
 import type { Columns, Graph } from "./series";
 
 const HEIGHT = 190;
@@ -20,7 +21,7 @@ function useDark(): boolean {
 
 /** Times below the chart: of the day, or with the day where there are several. */
 function times(hasDays: boolean) {
-  const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+  const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
   return (at: number) => {
     const time = new Date(at * 1000);
@@ -103,13 +104,7 @@ export default function Chart({ graph, data }: { graph: Graph; data: Columns }) 
             {value(index)}
           </li>
         ))}
-        {shown !== undefined && (
-          <li className="quiet">
-            {new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" }).format(
-              shown * 1000,
-            )}
-          </li>
-        )}
+        {shown !== undefined && <li className="quiet">{exact(shown * 1000)}</li>}
       </ul>
     </figure>
   );

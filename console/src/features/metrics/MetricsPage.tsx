@@ -3,6 +3,7 @@ import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { lazy, Suspense } from "react";
 import { get } from "../../api/client";
 import { query } from "../../api/format";
+import { zone } from "../../api/time";
 import type { MetricsHistory } from "../../api/types";
 import { Age, Moment } from "../../components/Age";
 import { Problem } from "../../components/Problem";
@@ -93,7 +94,7 @@ export function MetricsPage() {
         {found.data && (
           <span className="quiet">
             by the {seconds(found.data.history.step) === 60 ? "minute" : "hour"}; read{" "}
-            <Age from={new Date(found.dataUpdatedAt).toISOString()} /> ago
+            <Age from={new Date(found.dataUpdatedAt).toISOString()} /> ago; times are of {zone()}
           </span>
         )}
       </form>

@@ -3,13 +3,12 @@ import Anser from "anser";
 import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { address } from "../../api/client";
 import { id } from "../../api/format";
+import { clock, exact, zone } from "../../api/time";
 import { type Link, troubleOf } from "../../api/useStream";
 import { Problem } from "../../components/Problem";
 import { LogSearch } from "./LogSearch";
 import { hasPlace, type Line, lineOf } from "./lines";
 import { useLogPart } from "./useLogPart";
-
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 /** Parts of a line that have a colour of their own; the rest has none. */
 const MAX_PARTS = 200;
@@ -92,7 +91,8 @@ export function Log({ name, lines: live, version, link, last, linked, onLink }: 
           Download
         </a>
         <span className="quiet" role="status">
-          {shown.length} lines{part.lines && ` around entry ${place?.seq} of ${last}`}. {troubleOf(link)}
+          {shown.length} lines{part.lines && ` around entry ${place?.seq} of ${last}`}. Times are of {zone()}.{" "}
+          {troubleOf(link)}
         </span>
       </div>
       {link.state === "ended" && <Problem error={link.error} />}
@@ -197,15 +197,20 @@ function Rows({
 
 /** The time of a line, which is a link to it. */
 function LineTime({ line: { seq, time }, go }: { line: Line; go: (place: Place) => void }) {
-  const text = time && clock.format(new Date(time));
+  const at = new Date(time);
+  const text = time && clock(at);
   if (!text || seq === 0) {
-    return <span className="at">{text}</span>;
+    return (
+      <span className="at" title={text && exact(at)}>
+        {text}
+      </span>
+    );
   }
   return (
     <a
       className="at"
       href={`?line=${seq}`}
-      title={`Link to entry ${seq}`}
+      title={`${exact(at)}: link to entry ${seq}`}
       tabIndex={-1}
       onClick={(event) => {
         event.preventDefault();

@@ -6,7 +6,7 @@ import { dollars, id, query, word } from "../../api/format";
 import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
 import { useStream } from "../../api/useStream";
 import { useMayAct } from "../../components/Acting";
-import { Age } from "../../components/Age";
+import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
@@ -190,8 +190,10 @@ function OneTask({ name }: { name: string }) {
         <Pair name="Worker">{id(status.worker)}</Pair>
         <Pair name="Attempt">{status.attempt}</Pair>
         <Pair name="Created">
-          <Age from={task.createTime} /> ago
+          <Moment at={task.createTime} /> (<Age from={task.createTime} /> ago)
         </Pair>
+        <Pair name="Started">{status.startTime && <Moment at={status.startTime} />}</Pair>
+        <Pair name="Ended">{status.endTime && <Moment at={status.endTime} />}</Pair>
         <Pair name="Ran for">{status.startTime && <Age from={status.startTime} to={status.endTime} />}</Pair>
         <Pair name="Cost">{dollars(status.usage?.costMicroUsd)}</Pair>
         <Pair name="Tokens">

@@ -1,6 +1,7 @@
 import { memo, useState } from "react";
+import { exact } from "../../api/time";
 import type { Task } from "../../api/types";
-import { useNow, zoned } from "../../components/Age";
+import { useNow } from "../../components/Age";
 import { optional, Table } from "../../components/Table";
 import { lasted, placeOf, type Span, type Timeline, textOf, totalsOf } from "./timeline";
 
@@ -101,7 +102,7 @@ function Row({ span, task, begin, end }: { span: Span; task: Task; begin: number
       </td>
       <td className="optional">{attempt || ""}</td>
       <td className="when">
-        <time dateTime={new Date(from).toISOString()} title={zoned(from)}>
+        <time dateTime={new Date(from).toISOString()} title={exact(from)}>
           {lasted(Math.max(0, from - begin))}
         </time>
       </td>
