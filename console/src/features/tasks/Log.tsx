@@ -90,9 +90,9 @@ export function Log({ name, lines: live, version, link, last, linked, onLink }: 
         <a className="button" href={address(`${name}:downloadLog`)} download={`${id(name)}.log`}>
           Download
         </a>
+        <span className="quiet">Times are of {zone()}.</span>
         <span className="quiet" role="status">
-          {shown.length} lines{part.lines && ` around entry ${place?.seq} of ${last}`}. Times are of {zone()}.{" "}
-          {troubleOf(link)}
+          {shown.length} lines{part.lines && ` around entry ${place?.seq} of ${last}`}. {troubleOf(link)}
         </span>
       </div>
       {link.state === "ended" && <Problem error={link.error} />}

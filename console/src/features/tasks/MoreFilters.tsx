@@ -30,10 +30,10 @@ const TEXTS = [
   ["parent", "Parent id"],
 ] as const;
 const DAYS = [
-  ["since", "Created from"],
-  ["until", "Created before"],
-  ["endedSince", "Ended from"],
-  ["endedUntil", "Ended before"],
+  ["since", "Created from (UTC)"],
+  ["until", "Created before (UTC)"],
+  ["endedSince", "Ended from (UTC)"],
+  ["endedUntil", "Ended before (UTC)"],
 ] as const;
 const NUMBERS = [
   ["minPriority", "Least priority", 1, 10],
