@@ -15,6 +15,18 @@ interface Props {
   changes: number;
 }
 
+/** Whether the same is shown: a task changes with each message of the stream, and its timeline seldom. */
+function isSame(before: Props, after: Props): boolean {
+  const [old, now] = [before.task, after.task];
+  return (
+    before.timeline === after.timeline &&
+    before.changes === after.changes &&
+    old.spec === now.spec &&
+    old.status?.waiting === now.status?.waiting &&
+    old.status?.endTime === now.status?.endTime
+  );
+}
+
 /** Attempts, waits and tools of a task: each with a bar, and in words with its times. */
 export const TimelineTable = memo(function TimelineTable({ task, timeline }: Props) {
   const [isFailedOnly, setFailedOnly] = useState(false);
@@ -76,13 +88,13 @@ export const TimelineTable = memo(function TimelineTable({ task, timeline }: Pro
       ) : (
         <Table label="Timeline" heads={["What", optional("Attempt"), "Began after", "Took"]}>
           {shown.map((span) => (
-            <Row key={span.seq} span={span} task={task} begin={begin} end={end} />
+            <Row key={`${span.seq} ${span.kind}`} span={span} task={task} begin={begin} end={end} />
           ))}
         </Table>
       )}
     </>
   );
-});
+}, isSame);
 
 function Row({ span, task, begin, end }: { span: Span; task: Task; begin: number; end: number }) {
   const { kind, what, from, to, attempt, depth, isFailed } = span;

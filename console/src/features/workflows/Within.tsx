@@ -22,13 +22,9 @@ export function Within({ namespace, path, groups }: Props) {
   const count = groups.countOf(path);
   return (
     <>
-      <button
-        type="button"
-        aria-expanded={isOpen}
-        aria-label={`What is inside of ${path}`}
-        onClick={() => groups.toggle(path)}
-      >
-        {isOpen ? "▾" : "▸"} {count || "inside"}
+      <button type="button" aria-expanded={isOpen} onClick={() => groups.toggle(path)}>
+        <span className="hidden">What is inside of {path}: </span>
+        <span aria-hidden="true">{isOpen ? "▾" : "▸"}</span> {count || "inside"}
       </button>
       {isOpen && !inner && <p className="quiet">{groups.isRead ? "It has not begun." : "Loading…"}</p>}
       {all.length > 0 && (

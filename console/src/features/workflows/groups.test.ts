@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { StepStatus, WorkflowSpec } from "../../api/types";
 import {
+  countOfInner,
   countOfStep,
   innerOf,
   innerOfItems,
@@ -185,6 +186,11 @@ test("groups have counts as soon as they are known", () => {
   const own = { name: "a", workflow: { spec: { steps: [{}, {}], finally: [{}] } } };
   expect(countOfStep(own, undefined, undefined)).toBe("0 of 3");
   expect(countOfStep(own, undefined, "1 of 3")).toBe("1 of 3");
+  // One that has begun has a count of its own, which is not known yet.
+  expect(countOfStep(own, { lastWorkflow: "w" }, undefined)).toBe("");
+  expect(countOfInner(deploy)).toBe("1 of 1");
+  expect(countOfInner(innerOfItems([], 3))).toBe("");
+  expect(countOfInner(undefined)).toBe("");
   expect(countOfStep({ name: "a", workflow: { template: "t" } }, undefined, undefined)).toBe("");
   expect(countOfStep({ name: "a" }, status, undefined)).toBe("");
   expect(deploy.states.get("push")).toBe("succeeded");

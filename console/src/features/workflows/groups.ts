@@ -248,7 +248,15 @@ export function countOfStep(
     return status?.tasksTotal ? `${status.tasksSucceeded ?? 0} of ${status.tasksTotal}` : "";
   }
   const known = (step.workflow?.spec?.steps?.length ?? 0) + (step.workflow?.spec?.finally?.length ?? 0);
-  return workflow || (known > 0 ? `0 of ${known}` : "");
+  const isBegun = Boolean(status?.lastWorkflow);
+  return workflow || (known > 0 && !isBegun ? `0 of ${known}` : "");
+}
+
+/** Returns how much of an open workflow is done, in words; empty for a group that has none. */
+export function countOfInner(inner: Inner | undefined): string {
+  const all = [...(inner?.statuses.values() ?? [])];
+  const done = all.filter((step) => step.state === "STEP_STATE_SUCCEEDED").length;
+  return all.length > 0 ? `${done} of ${all.length}` : "";
 }
 
 /** Returns the step of a specification with a name. */

@@ -4,6 +4,7 @@ import { get } from "../../api/client";
 import { query } from "../../api/format";
 import type { StepStatus, Task, Workflow, WorkflowSpec } from "../../api/types";
 import {
+  countOfInner,
   countOfStep,
   countOfWorkflow,
   type Groups,
@@ -146,9 +147,14 @@ export function useGroups({ name, workflow, steps, open, toggle, isEnded }: Of):
     refetchInterval: isEnded ? (false as const) : INTERVAL,
     placeholderData: keepPreviousData,
   };
+  // Steps arrive after the workflow: what they have begun is read again even if it has ended.
+  const begun = open.map((path) => {
+    const { state, round, tasksTotal, lastWorkflow } = steps.get(path) ?? {};
+    return `${path} ${state} ${round} ${tasksTotal} ${lastWorkflow}`;
+  });
   const groups = useQuery({
     ...polled,
-    queryKey: ["groups", name, open.join(","), isEnded],
+    queryKey: ["groups", name, begun.join(","), isEnded],
     enabled: spec !== undefined && open.length > 0,
     queryFn: ({ signal }) =>
       readGroups(cache, parent, { id, spec: spec ?? {}, steps: latest.current }, open, signal),
@@ -187,7 +193,10 @@ export function useGroups({ name, workflow, steps, open, toggle, isEnded }: Of):
       return countOfStep(byName.get(name), steps.get(name), children.data?.get(name));
     }
     const within = inner.get(group);
-    return countOfStep(stepIn(within, name), within?.statuses.get(name), undefined);
+    return (
+      countOfInner(inner.get(path)) ||
+      countOfStep(stepIn(within, name), within?.statuses.get(name), undefined)
+    );
   };
   const linkOf = (path: string) => {
     const { group, name } = splitPath(path);
