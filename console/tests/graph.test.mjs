@@ -99,7 +99,7 @@ test("groups of a graph are opened and closed, and the address keeps it", async 
   const steps = [
     { name: "deploy", workflow: { spec: inner } },
     { name: "each", forEach: { items: "[1, 2, 3]" }, task: command("echo ${{ item }}") },
-    { name: "tell", needs: [{ step: "deploy" }, { step: "each" }], task: command("echo told") },
+    { name: "notify", needs: [{ step: "deploy" }, { step: "each" }], task: command("echo notified") },
   ];
   const { name } = await create({ title: "grouped", steps });
   await until(name, "WORKFLOW_STATE_SUCCEEDED");

@@ -15,7 +15,7 @@ interface Props {
   changes: number;
 }
 
-/** Whether the same is shown: a task changes with each message of the stream, and its timeline seldom. */
+/** Whether the same is shown: a task changes with each message of the stream, and its timeline rarely. */
 function isSame(before: Props, after: Props): boolean {
   const [old, now] = [before.task, after.task];
   return (

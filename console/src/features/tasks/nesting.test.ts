@@ -11,7 +11,7 @@ test("calls of subagents are below the call that started them", () => {
 });
 
 test("a call whose parent was left out is nested nevertheless", () => {
-  expect(new Nesting().add({ callId: "b", parentCallId: "gone" })).toBe(1);
+  expect(new Nesting().add({ callId: "b", parentCallId: "lost" })).toBe(1);
 });
 
 test("what is remembered, and how deep it is, is bounded", () => {

@@ -1,6 +1,6 @@
 /** Calls that are remembered; of a longer log the oldest are forgotten. */
 const MOST_CALLS = 10_000;
-/** Levels that are told apart. */
+/** Levels that are distinguished. */
 const DEEPEST = 6;
 
 interface Call {

@@ -99,9 +99,9 @@ test("what lasts has no end, and its time so far", () => {
 test("calls and questions end with their attempt, unless the task waits for the answer", () => {
   const running = log().slice(0, 9);
   const asks = entry(6200, 2, { inputRequest: { requestId: "q", prompt: "which one?" } });
-  const lost = of(...running, asks, state(7000, 2, "RUNNING", "PENDING", "worker_lost", { message: "gone" }));
+  const lost = of(...running, asks, state(7000, 2, "RUNNING", "PENDING", "worker_lost", { message: "lost" }));
   expect(rows(lost).slice(-4)).toEqual([
-    ["Runs on two: gone", 5000, 2000],
+    ["Runs on two: lost", 5000, 2000],
     ["Task: look", 6000, 1000],
     ["Asks: which one?", 6200, 800],
     ["Waits for another worker", 7000, null],

@@ -20,7 +20,7 @@ const spec: WorkflowSpec = {
     { name: "build", task: {} },
     { name: "deploy", needs: needs("build"), workflow: { template: "deploy" } },
     { name: "test", needs: needs("build"), forEach: { items: "x" }, task: {} },
-    { name: "tell", needs: needs("deploy", "test"), task: {} },
+    { name: "notify", needs: needs("deploy", "test"), task: {} },
   ],
   finally: [{ name: "clean", task: {} }],
 };
@@ -45,10 +45,10 @@ test("groups are closed at first: each is one step", () => {
     ["build", undefined],
     ["deploy", "closed"],
     ["test", "closed"],
-    ["tell", undefined],
+    ["notify", undefined],
   ]);
   // One that is to be opened stays closed until what it has inside was read; one that was closed does not stay open.
-  const closed = ["build < ", "deploy < build", "test < build", "tell < deploy test", "clean < "];
+  const closed = ["build < ", "deploy < build", "test < build", "notify < deploy test", "clean < "];
   expect(edges(["deploy"], new Map())).toEqual(closed);
   expect(edges([], new Map([["deploy", deploy]]))).toEqual(closed);
 });
@@ -63,7 +63,7 @@ test("the steps of an open group are between its begin and its end", () => {
     "deploy/log < deploy/wait deploy/check",
     "deploy/ < deploy/log",
     "test < build",
-    "tell < deploy/ test",
+    "notify < deploy/ test",
     "clean < ",
   ]);
 });

@@ -27,7 +27,7 @@ const INTERVAL = 2000;
 const PAGE = 1000;
 const STEP_PAGES = 10;
 const TASK_PAGES = 3;
-/** Time for which a specification is taken for the same, in milliseconds: steps are seldom added. */
+/** Time for which a specification is taken for the same, in milliseconds: steps are rarely added. */
 const SPEC_AGE = 30_000;
 
 interface Scope {
@@ -62,7 +62,7 @@ async function readAll<T>(
   return all;
 }
 
-/** Reads what a step has inside. `undefined` if it has not begun, and nothing says what it will have. */
+/** Reads what a step has inside. `undefined` if it has not begun, and its specification does not name what it will have. */
 async function readInner(
   cache: QueryClient,
   parent: string,
