@@ -11,6 +11,7 @@ import {
   openIn,
   shapeOf,
   splitPath,
+  stateAt,
   toggled,
 } from "./groups";
 
@@ -176,6 +177,20 @@ test("of many items those that need attention are shown", () => {
   expect(found.states.get("#901")).toBe("running");
   expect(found.leftOut).toBe(10_000 - MOST_ITEMS);
   expect(innerOfItems([], 2).leftOut).toBe(0);
+});
+
+test("states are those of the workflow, or of the group that a step is in", () => {
+  const steps = new Map<string, StepStatus>([["deploy", { state: "STEP_STATE_RUNNING" }]]);
+  const inner = new Map([["deploy", deploy]]);
+  const paths = ["deploy", "deploy/", "deploy/push", "deploy/wait", "build", "other/push"];
+  expect(paths.map((path) => stateAt(path, steps, inner))).toEqual([
+    "running",
+    "running",
+    "succeeded",
+    "waiting",
+    "waiting",
+    "waiting",
+  ]);
 });
 
 test("groups have counts as soon as they are known", () => {

@@ -269,7 +269,7 @@ export function stateAt(
   steps: ReadonlyMap<string, StepStatus>,
   inner: ReadonlyMap<string, Inner>,
 ): string {
-  const { group, name } = splitPath(path.replace(/\/$/, ""));
+  const { group, name } = splitPath(path.endsWith("/") ? path.slice(0, -1) : path);
   const found = group ? inner.get(group)?.states.get(name) : word(steps.get(name)?.state, "STEP_STATE_");
   return found || "waiting";
 }
