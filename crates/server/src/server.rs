@@ -146,7 +146,7 @@ impl Server {
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let web_push = WebPush::new(options.web_push, &sealer, &browser_sessions, &store);
-        let notifier = Notifier::open(options.notifications, &web_push, &store, &snapshot, &metrics).await?;
+        let notifier = Notifier::open(options.notifications, web_push.as_ref(), &store, &snapshot, &metrics).await?;
         let artifacts = Artifacts::new(
             options.artifacts.of(&snapshot.store.to_string()),
             store.clone(),

@@ -55,7 +55,7 @@ impl Notifier {
     /// Opens the position of each receiver; one without begins with the next commit.
     pub(crate) async fn open(
         receivers: Vec<Receiver>,
-        web_push: &Option<Arc<WebPush>>,
+        web_push: Option<&Arc<WebPush>>,
         store: &StoreClient,
         snapshot: &Snapshot,
         metrics: &Arc<Metrics>,
