@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     set.file.retain(|file| file.package() != "google.api");
 
     tonic_prost_build::configure()
+        .codec_path("crate::codec::SmallBuffers")
         .compile_well_known_types(true)
         .extern_path(".google.api.HttpBody", "crate::HttpBody")
         .extern_path(".google.protobuf", "::pbjson_types")

@@ -39,6 +39,7 @@ pub mod artifact_names;
 mod bounds;
 pub mod causes;
 pub mod claude;
+mod codec;
 mod continuation;
 pub mod credential;
 pub mod expressions;
