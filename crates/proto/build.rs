@@ -39,8 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".rota.v1.Output.data")
         .bytes(".rota.v1.UploadPartsRequest.data")
         .bytes(".rota.v1.DownloadPartsResponse.data")
-        // Larger than what is sent most: unboxed, each message of a session would take the size of the largest, and the queue of
-        // each session that of 32.
+        // Larger than what is sent most: unboxed, each message of a session would take the size of the largest.
         .boxed(".rota.worker.v1.SessionResponse.kind.assign")
         .boxed(".rota.worker.v1.SessionResponse.kind.welcome")
         .boxed(".rota.worker.v1.SessionResponse.kind.input")

@@ -183,6 +183,7 @@ impl Server {
             deltas: Arc::clone(&deltas),
             metrics: Arc::clone(&metrics),
             hellos: Arc::default(),
+            heartbeats: Arc::new(sessions::Heartbeats::new(options.timing.heartbeat)),
             worker_tokens: worker_tokens.clone(),
             timing: options.timing.clone(),
             replica: options.replica.clone(),
@@ -276,6 +277,7 @@ impl Server {
                 scheduler: Arc::clone(&scheduler),
                 agents: Arc::clone(&agents),
                 watchers,
+                heartbeats: Arc::clone(&sessions.heartbeats),
                 breakers,
                 retention: options.timing.retention,
                 write_grace: options.timing.reconnect_grace,
@@ -359,7 +361,7 @@ impl Server {
             },
             workflows: workflow_service,
             artifacts: grpc::ArtifactsService { store: store.clone(), artifacts, streams },
-            workers: sessions::Service { deps: sessions },
+            workers: sessions::Service { deps: Arc::new(sessions) },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
         };
         Ok(Bound {

@@ -28,6 +28,7 @@ use crate::indexer;
 use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
 use crate::schedules;
+use crate::sessions::Heartbeats;
 use crate::store_client::StoreClient;
 use crate::watchers::Watchers;
 use crate::workflows;
@@ -71,6 +72,7 @@ pub(crate) struct BackgroundDeps {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) artifacts: Artifacts,
     pub(crate) notifier: Arc<Notifier>,
@@ -99,6 +101,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         scheduler,
         agents,
         watchers,
+        heartbeats,
         breakers,
         artifacts,
         notifier,
@@ -141,6 +144,9 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let alerts = alerts.run(stop.clone(), monitor("alerts", "Notices since when something is wrong"));
     let help = "Keeps what the metrics were";
     let history = history.run(stop.clone(), monitor("metrics-history", help));
+    let beats = stop.clone();
+    // A task of their own, so that nothing delays them.
+    let heartbeats = async move { heartbeats.run(beats).await };
     let relay = async move {
         let (of_scheduler, of_agents) = (stop.clone(), stop.clone());
         let changes = scheduler.changed().run(of_scheduler);
@@ -176,6 +182,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         ("search-index", spawn("search-index", OnExit::Done, indexer)),
         ("workflows", spawn("workflows", OnExit::Done, workflows)),
         ("relay", spawn("relay", OnExit::Done, relay)),
+        ("heartbeats", spawn("heartbeats", OnExit::Done, heartbeats)),
     ])
 }
 

@@ -68,7 +68,7 @@ fn agent_change(value: &str) -> AgentChange {
 }
 
 /// Returns an applier, and the messages to the one worker, which has one free slot.
-fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
+fn applier() -> (CommitApplier, mpsc::Receiver<Box<SessionResponse>>) {
     let memory = InMemoryStore::default();
     let engine = Engine::new(memory.clone(), 0).unwrap();
     let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
@@ -129,7 +129,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<SessionResponse>) {
     (applier, inbox)
 }
 
-fn register_worker(scheduler: &Scheduler) -> mpsc::Receiver<SessionResponse> {
+fn register_worker(scheduler: &Scheduler) -> mpsc::Receiver<Box<SessionResponse>> {
     let ((namespace, worker), agent) = (worker_key(), agent_key().1);
     let profile = Profile { namespace, worker, agent, capabilities: Arc::default(), task: None };
     let (messages, inbox) = mpsc::channel(4);

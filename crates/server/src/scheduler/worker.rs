@@ -23,7 +23,8 @@ const MAX_ACTIVITY: usize = 10;
 /// Sending half of a worker's session.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionHandle {
-    pub(crate) messages: mpsc::Sender<SessionResponse>,
+    /// Boxed: a queue has room for 32 messages while nothing is in it.
+    pub(crate) messages: mpsc::Sender<Box<SessionResponse>>,
     /// Ends the session when cancelled.
     pub(crate) closed: CancellationToken,
 }
@@ -32,7 +33,7 @@ impl SessionHandle {
     /// Sends without waiting. Backpressure: the session of a worker that does not keep up is closed, and its lease
     /// decides what becomes of its attempts.
     pub(crate) fn send(&self, kind: session_response::Kind) {
-        if self.messages.try_send(SessionResponse { kind: Some(kind) }).is_err() {
+        if self.messages.try_send(Box::new(SessionResponse { kind: Some(kind) })).is_err() {
             self.close();
         }
     }

@@ -6,6 +6,7 @@ use rota_core::task::WorkerRef;
 use rota_core::{Fence, TaskId};
 use tokio_util::sync::CancellationToken;
 
+use super::heartbeats::Heartbeats;
 use super::hello_rate::HelloRate;
 use crate::agents::AgentRegistry;
 use crate::artifacts::Artifacts;
@@ -21,7 +22,7 @@ use crate::store_client::StoreClient;
 use crate::trust::worker_token::WorkerTokens;
 use crate::watchers::Deltas;
 
-/// Handles that every session uses. Clones are cheap.
+/// Handles that every session uses.
 #[derive(Clone)]
 pub(crate) struct SessionDeps {
     pub(crate) store: StoreClient,
@@ -33,6 +34,7 @@ pub(crate) struct SessionDeps {
     pub(crate) deltas: Arc<Deltas>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hellos: Arc<HelloRate>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) worker_tokens: WorkerTokens,
     pub(crate) timing: Timing,
     pub(crate) replica: String,

@@ -17,7 +17,6 @@ use uuid::Uuid;
 
 use super::catch_up::catch_up;
 use super::deps::{Opened, SessionDeps};
-use super::service::heartbeats;
 use super::worker_loss::close;
 use super::{decode, identity};
 use crate::clock::now;
@@ -118,7 +117,7 @@ pub(super) async fn open(
     // Welcome is sent before the worker is registered, hence before any assignment.
     session.send(Kind::Welcome(welcome.into()));
     // What it missed may take long to read.
-    heartbeats(deps, session);
+    deps.heartbeats.add(session);
     let capabilities = Arc::new(capabilities);
     let profile = Profile { namespace, worker: worker.clone(), agent, capabilities, task };
     let mut entry = WorkerEntry::new(profile, epoch, hello.instance.clone(), at);

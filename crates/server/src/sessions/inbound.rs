@@ -6,30 +6,28 @@ use std::collections::HashSet;
 use futures::stream::{Fuse, FuturesOrdered};
 use futures::{FutureExt, StreamExt};
 use rota_core::failure::{Class, Failure};
-use rota_core::task::{self, Completion};
+use rota_core::task;
 use rota_core::{Fence, TaskId};
 use rota_proto::worker::v1::SessionRequest;
 use rota_proto::worker::v1::session_request::Kind;
 use rota_store::{Command, Error, Refused, Reply};
-use rota_telemetry::redact;
 use tonic::{Status, Streaming};
 
 use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
 use super::message_limits::Sizes;
-use super::{STORE_RETRY_DELAY, decode, lost_events, results, worker_state};
+use super::take::{take, take_large};
+use super::{STORE_RETRY_DELAY, lost_events};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
 use crate::scheduler::SessionHandle;
 use crate::store_client::Replies;
-use crate::wire::{failure, status};
+use crate::wire::status;
 
 /// Messages of one batch at most.
 const MAX_BATCH: usize = 256;
 /// Memory after which a batch takes no further message.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-/// Open questions of an attempt that waits for all of them, at most; and one, so that too many do not match.
-const MAX_RELEASED: usize = 33;
 /// Pending batches at most. Further messages wait in the stream, whose flow control holds the worker back.
 const MAX_PENDING: usize = 4;
 
@@ -87,7 +85,7 @@ pub(super) enum AttemptResult {
 pub(super) async fn run(
     deps: &SessionDeps,
     opened: &Opened,
-    inbound: Streaming<SessionRequest>,
+    inbound: Box<Streaming<SessionRequest>>,
     sizes: &Sizes,
 ) -> Result<(), Status> {
     let mut inbound = inbound.fuse();
@@ -109,7 +107,12 @@ pub(super) async fn run(
                 for message in chunk {
                     let Some(kind) = message?.kind else { continue };
                     lazy &= matches!(kind, Kind::Accept(_));
-                    if let Some((command, then)) = take(deps, opened, kind).await? {
+                    let taken = match kind {
+                        // Boxed, as what is rare below: idle sessions hold this future.
+                        Kind::Report(_) | Kind::Result(_) => Box::pin(take_large(deps, opened, kind)).await?,
+                        kind => take(deps, opened, kind)?,
+                    };
+                    if let Some((command, then)) = taken {
                         commands.push(command);
                         after.push(then);
                     }
@@ -146,6 +149,16 @@ async fn settle(
         lost_events::close_gaps(deps, opened, &mut batch).await?;
         return answer(deps, opened, failed, batch.after, batch.answers);
     }
+    Box::pin(settle_later(deps, opened, failed, batch, pending)).await
+}
+
+async fn settle_later(
+    deps: &SessionDeps,
+    opened: &Opened,
+    failed: &mut HashSet<(TaskId, Fence)>,
+    batch: Batch,
+    pending: &mut FuturesOrdered<impl Future<Output = Batch>>,
+) -> Result<(), Status> {
     tracing::warn!(worker = %opened.key.1, "the store is unavailable: a worker's messages wait");
     let mut batches = vec![batch];
     while let Some(batch) = pending.next().await {
@@ -167,7 +180,7 @@ async fn settle(
 
 /// Waits for a message, and adds those that have arrived too, up to the limits of a batch. None at the end.
 async fn gather(
-    inbound: &mut Fuse<Streaming<SessionRequest>>,
+    inbound: &mut Fuse<Box<Streaming<SessionRequest>>>,
     sizes: &Sizes,
 ) -> Option<Vec<Result<SessionRequest, Status>>> {
     let mut next = inbound.next().await;
@@ -179,93 +192,6 @@ async fn gather(
         next = if full { None } else { inbound.next().now_or_never().flatten() };
     }
     (!batch.is_empty()).then_some(batch)
-}
-
-async fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) -> Result<Option<(Command, After)>, Status> {
-    let of =
-        |id: TaskId, command: task::Command| Command::Task { namespace: opened.key.0.clone(), id, command };
-    let taken = match kind {
-        Kind::Hello(_) => return Err(status::error("PROTOCOL_VIOLATION", "Hello must come only once")),
-        Kind::Accept(accept) => {
-            let (id, fence) = decode::attempt_ref("accept", &accept.task_id, accept.fence)?;
-            let attempt = decode::by(&opened.worker, fence);
-            let key = || deps.dispatcher.sealer.credential_key(&opened.key.0);
-            match decode::model_access(key, &accept.credential, &accept.backend)? {
-                Some(access) => {
-                    (of(id, task::Command::UseModel { attempt, access }), After::Identified(id, fence))
-                }
-                None => (of(id, task::Command::Accept(attempt)), After::Accepted(id, fence)),
-            }
-        }
-        Kind::Reject(reject) => {
-            let (id, fence) = decode::attempt_ref("reject", &reject.task_id, reject.fence)?;
-            let attempt = decode::by(&opened.worker, fence);
-            let mut reason = failure::cut(reject.reason, 1024);
-            redact::text(&mut reason);
-            deps.finishing(opened, id, fence);
-            (of(id, task::Command::Reject { attempt, reason }), After::Rejected(id, fence))
-        }
-        Kind::Release(mut release) => {
-            // More than can be open are not those that are.
-            release.request_ids.truncate(MAX_RELEASED);
-            let (id, fence) = decode::attempt_ref("release", &release.task_id, release.fence)?;
-            let (attempt, requests) = (decode::by(&opened.worker, fence), release.request_ids);
-            (of(id, task::Command::Release { attempt, requests }), After::Released(id, fence))
-        }
-        Kind::Report(report) => {
-            let (id, fence) = decode::attempt_ref("report", &report.task_id, report.fence)?;
-            let (by, now) = (decode::by(&opened.worker, fence), now());
-            let mut command =
-                decode::off_runtime(report, move |report| decode::report(report, by, now)).await?;
-            if deps.store.keeps_room_for_results() {
-                decode::leave_out(&mut command);
-            }
-            (of(id, command), After::Reported(id, fence))
-        }
-        Kind::Result(result) => {
-            let (id, fence) = decode::attempt_ref("result", &result.task_id, result.fence)?;
-            let (by, jitter) = (decode::by(&opened.worker, fence), rand::random());
-            let result = results::checked(deps, opened, id, fence, result).await?;
-            let command =
-                decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
-            // Of an abandoned attempt, only its end was awaited, and what it has used.
-            let cancelled =
-                matches!(&command, task::Command::Finish { completion: Completion::Stopped { .. }, .. });
-            let reports_usage =
-                matches!(&command, task::Command::Finish { usage: Some(usage), .. } if !usage.adds_nothing());
-            if cancelled
-                && !reports_usage
-                && deps.scheduler.is_abandoned(&opened.key, &opened.worker, id, fence)
-            {
-                deps.free(opened, id, fence);
-                session(deps, opened)?.send(result_ack(id, fence, false));
-                return Ok(None);
-            }
-            deps.finishing(opened, id, fence);
-            let result = match &command {
-                _ if cancelled => AttemptResult::Cancelled,
-                task::Command::Finish { completion: Completion::Succeeded(_), .. } => {
-                    AttemptResult::Succeeded
-                }
-                _ => AttemptResult::Failed,
-            };
-            (of(id, command), After::Finished(id, fence, result))
-        }
-        Kind::Streamed(streamed) => {
-            let (id, fence) = decode::attempt_ref("streamed", &streamed.task_id, streamed.fence)?;
-            if let Some(delta) = streamed.delta
-                && deps.scheduler.runs(&opened.key, &opened.worker, id, fence)
-            {
-                deps.deltas.publish(&opened.key.0, id, delta);
-            }
-            return Ok(None);
-        }
-        Kind::Heartbeat(_) | Kind::Draining(_) | Kind::Status(_) => {
-            worker_state::take(deps, opened, kind);
-            return Ok(None);
-        }
-    };
-    Ok(Some(taken))
 }
 
 /// Answers the messages of a batch. `failed` has the attempts that this session failed because of their reports.
@@ -377,7 +303,7 @@ fn finished(deps: &SessionDeps, opened: &Opened, id: TaskId, result: AttemptResu
 }
 
 /// Returns this session if it is still up: in a newer one, "stale" would end an attempt that continues there.
-fn session(deps: &SessionDeps, opened: &Opened) -> Result<SessionHandle, Status> {
+pub(super) fn session(deps: &SessionDeps, opened: &Opened) -> Result<SessionHandle, Status> {
     let session = deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.session.clone());
     session.flatten().ok_or_else(|| Status::unavailable("the session has ended"))
 }

@@ -8,6 +8,7 @@ mod checkpoint;
 mod decode;
 mod deps;
 mod elements;
+mod heartbeats;
 mod hello;
 mod hello_rate;
 mod identity;
@@ -20,6 +21,7 @@ mod results;
 mod running;
 mod service;
 mod step_results;
+mod take;
 mod worker_loss;
 mod worker_state;
 
@@ -30,6 +32,7 @@ use rota_proto::{limits, times};
 
 pub(crate) use branches::is_own_branch;
 pub(crate) use deps::SessionDeps;
+pub(crate) use heartbeats::Heartbeats;
 pub(crate) use message_limits::{MAX_ANONYMOUS, MAX_MESSAGE, limit};
 pub(crate) use service::Service;
 pub(crate) use worker_loss::{expire_session, expire_session_after};
@@ -44,5 +47,5 @@ const _: () = assert!(task::DEFAULT_CANCEL_GRACE.as_secs() == times::DEFAULT_CAN
 const _: () = assert!(retry::MAX_RESET.as_secs() == times::MAX_RESET.as_secs());
 const _: () = assert!(task::MAX_OPEN_REQUESTS == limits::OPEN_REQUESTS);
 const _: () = assert!(rota_artifacts::MAX_PART_BYTES == rota_proto::PART_BYTES);
-// The queue of each session has room for 32 of them, also while nothing is in it.
+// What is sent most must not take the room of what is large and rare.
 const _: () = assert!(size_of::<rota_proto::worker::v1::SessionResponse>() <= 64);

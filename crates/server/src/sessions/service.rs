@@ -1,20 +1,20 @@
 //! The gRPC side of a session: waits for Hello, then receives the worker's messages while the server's are sent.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, stream};
 use rota_proto::worker::v1::worker_service_server::WorkerService;
 use rota_proto::worker::v1::{
     FetchCheckpointRequest, FetchCheckpointResponse, FetchPreviousResultRequest, FetchPreviousResultResponse,
     FetchStepResultsRequest, FetchStepResultsResponse, KeepArtifactsRequest, KeepArtifactsResponse,
-    SessionRequest, SessionResponse, session_request, session_response,
+    SessionRequest, SessionResponse, session_request,
 };
 use rota_telemetry::{OnExit, finish, spawn};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
@@ -37,7 +37,7 @@ const USE_TIMEOUT: Duration = Duration::from_secs(1);
 const EXPIRED_TOKEN_GRACE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Service {
-    pub(crate) deps: SessionDeps,
+    pub(crate) deps: Arc<SessionDeps>,
 }
 
 type Responses = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
@@ -50,21 +50,24 @@ impl WorkerService for Service {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let deps = self.deps.clone();
+        let deps = Arc::clone(&self.deps);
         // The response headers must not wait for Hello: a client's call returns only when they arrive.
-        let (errors, outcome) = mpsc::channel::<Status>(1);
+        let (error, outcome) = oneshot::channel::<Status>();
         let (messages, outbox) = mpsc::channel(OUTBOX_SIZE);
         let session = SessionHandle { messages, closed: deps.stop.child_token() };
-        let identity = request.extensions().get::<Identity>().cloned();
+        // Boxed, as the stream: each would be in the session's task several times, once for each future that it passes.
+        let identity = request.extensions().get::<Identity>().cloned().map(Box::new);
         let sizes = request.extensions().get::<Sizes>().cloned().unwrap_or_default();
-        let inbound = request.into_inner();
+        let inbound = Box::new(request.into_inner());
         spawn("session", OnExit::Done, async move {
             if let Err(status) = run(deps, identity, inbound, sizes, session).await {
-                let _ = errors.send(status).await;
+                let _ = error.send(status);
             }
         });
         // The status that ended the session comes after every message sent before.
-        let stream = ReceiverStream::new(outbox).map(Ok).chain(ReceiverStream::new(outcome).map(Err));
+        let ended = stream::once(outcome).filter_map(|outcome| outcome.ok().map(Err));
+        let stream =
+            ReceiverStream::new(outbox).map(|message: Box<SessionResponse>| Ok(*message)).chain(ended);
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -97,7 +100,7 @@ impl WorkerService for Service {
         request: Request<KeepArtifactsRequest>,
     ) -> Result<Response<KeepArtifactsResponse>, Status> {
         let identity = request.extensions().get::<Identity>().cloned();
-        let deps = self.deps.clone();
+        let deps = Arc::clone(&self.deps);
         // A caller that hangs up must not drop the pin before the commit.
         let kept = finish("keep-artifacts", async move {
             keep_artifacts::keep(&deps, identity.as_ref(), request.into_inner()).await
@@ -107,9 +110,9 @@ impl WorkerService for Service {
 }
 
 async fn run(
-    deps: SessionDeps,
-    identity: Option<Identity>,
-    mut inbound: Streaming<SessionRequest>,
+    deps: Arc<SessionDeps>,
+    identity: Option<Box<Identity>>,
+    mut inbound: Box<Streaming<SessionRequest>>,
     sizes: Sizes,
     session: SessionHandle,
 ) -> Result<(), Status> {
@@ -129,7 +132,7 @@ async fn run(
     let id = identity.as_ref().and_then(|identity| identity.token);
     let token = id.map(|id| deps.worker_tokens.registry().open_session(id)).transpose()?;
     // Boxed, as what is rare later: the task of an idle session is as large as the largest of its futures.
-    let opened = Box::pin(hello::open(&deps, identity.as_ref(), hello, &session)).await?;
+    let opened = Box::pin(hello::open(&deps, identity.as_deref(), hello, &session)).await?;
     let closed = session.closed.clone();
     drop(session);
     let recording = token.as_ref().and_then(TokenSession::record_use).map(|command| {
@@ -142,7 +145,7 @@ async fn run(
     });
     let ended = tokio::select! {
         () = closed.cancelled() => Err(reason_of_end(&deps, &opened)),
-        () = expired(identity.as_ref()) => {
+        () = expired(identity.as_deref()) => {
             Err(Status::unavailable("the worker's token has expired; connect again with a current one"))
         }
         () = revoked(token.as_ref()) => Err(token_registry::revoked()),
@@ -197,25 +200,4 @@ fn reason_of_end(deps: &SessionDeps, opened: &Opened) -> Status {
         }
         _ => Status::unavailable("the session was closed; connect again"),
     }
-}
-
-/// Sends heartbeats from a task of their own, so that nothing delays them.
-pub(super) fn heartbeats(deps: &SessionDeps, session: &SessionHandle) {
-    let (messages, token): (_, CancellationToken) = (session.messages.downgrade(), session.closed.clone());
-    let interval = deps.timing.heartbeat;
-    spawn("session-heartbeat", OnExit::Done, async move {
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = token.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let Some(messages) = messages.upgrade() else { return };
-            let time = Some(crate::wire::time::timestamp(now()));
-            let beat = session_response::Kind::Heartbeat(rota_proto::worker::v1::ServerHeartbeat { time });
-            // A full outbox holds messages enough for the worker to know that the server lives.
-            let _ = messages.try_send(SessionResponse { kind: Some(beat) });
-        }
-    });
 }

@@ -20,7 +20,7 @@ const TWO: CredentialId = CredentialId([2; 8]);
 
 struct Setup {
     scheduler: Scheduler,
-    inboxes: Vec<mpsc::Receiver<rota_proto::worker::v1::SessionResponse>>,
+    inboxes: Vec<mpsc::Receiver<Box<rota_proto::worker::v1::SessionResponse>>>,
     tasks: Vec<Task>,
 }
 

@@ -22,7 +22,7 @@ struct Setup {
     scheduler: Scheduler,
     routes: Vec<Route>,
     last_task: u128,
-    inboxes: Vec<mpsc::Receiver<rota_proto::worker::v1::SessionResponse>>,
+    inboxes: Vec<mpsc::Receiver<Box<rota_proto::worker::v1::SessionResponse>>>,
 }
 
 impl Setup {

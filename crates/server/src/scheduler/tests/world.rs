@@ -51,7 +51,7 @@ pub(super) struct World {
     pub(super) pending: VecDeque<Pending>,
     last_id: u128,
     last_epoch: u64,
-    inboxes: Vec<mpsc::Receiver<rota_proto::worker::v1::SessionResponse>>,
+    inboxes: Vec<mpsc::Receiver<Box<rota_proto::worker::v1::SessionResponse>>>,
 }
 
 impl World {
