@@ -121,7 +121,7 @@ impl Alerts {
     }
 
     async fn workers(&self) -> Vec<Cause> {
-        let snapshot = self.demand.snapshot().await;
+        let snapshot = self.demand.conditions().await;
         let sick = snapshot.view.workers.iter().filter(|worker| worker.connected && worker.is_unavailable());
         let causes = sick.map(|worker| {
             let profile = &worker.profile;

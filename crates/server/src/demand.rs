@@ -84,10 +84,21 @@ impl Demand {
     /// every 100 ms, for which all callers wait together.
     pub(crate) async fn snapshot(&self) -> Arc<Snapshot> {
         let version = self.scheduler.version();
+        self.share(|view| view.version >= version).await
+    }
+
+    /// As [`snapshot`](Self::snapshot), but the statistics of workers may be those of an earlier look, and only the other things are
+    /// current: while workers do no more than send heartbeats, nothing is copied, however many they are.
+    pub(crate) async fn conditions(&self) -> Arc<Snapshot> {
+        let changes = self.scheduler.changes();
+        self.share(|view| view.changes >= changes).await
+    }
+
+    async fn share(&self, is_current: impl FnOnce(&SchedulerView) -> bool) -> Arc<Snapshot> {
         // Held while waiting and copying: callers that come meanwhile get the same snapshot.
         let mut last = self.last.lock().await;
         if let Some(last) = &*last {
-            if last.snapshot.view.version >= version {
+            if is_current(&last.snapshot.view) {
                 return Arc::clone(&last.snapshot);
             }
             tokio::time::sleep_until(last.next).await;
@@ -249,6 +260,7 @@ mod tests {
     use rota_core::breaker::Policy;
     use rota_core::spending::{Account, Budget, Scope};
     use rota_core::target::Profile;
+    use rota_core::task::WorkerRef;
     use rota_store::{AccountChange, AgentChange};
 
     use super::*;
@@ -290,6 +302,26 @@ mod tests {
             demand.snapshot().await;
         }
         assert_eq!(demand.scheduler.views(), 10, "nothing has changed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_do_not_outdate_conditions() {
+        let demand = demand();
+        register(&demand, 1);
+        let key = (Namespace::new("n").unwrap(), WorkerName::new("worker-1").unwrap());
+        let session = WorkerRef { worker: key.1.clone(), epoch: Epoch(1) };
+        for _ in 0..100 {
+            demand.scheduler.update(&key, &session, |entry| entry.stats.last_seen_at = now());
+            assert_eq!(demand.conditions().await.view.workers.len(), 1);
+        }
+        assert_eq!(demand.scheduler.views(), 1, "looks at health must not copy workers that are only alive");
+        demand.snapshot().await;
+        assert_eq!(demand.scheduler.views(), 2, "a list of workers has their statistics");
+        for draining in [true, false] {
+            demand.scheduler.update(&key, &session, |entry| entry.draining = draining);
+            assert_eq!(demand.conditions().await.view.workers[0].draining, draining);
+        }
+        assert_eq!(demand.scheduler.views(), 4);
     }
 
     #[test]

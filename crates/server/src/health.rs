@@ -275,7 +275,7 @@ impl Health {
             message: format!("workers of the agent {namespace}/{agent} cannot start: {message}"),
             hint: format!("see `rota describe agent {agent} -n {namespace}`"),
         }));
-        let snapshot = self.demand.snapshot().await;
+        let snapshot = self.demand.conditions().await;
         causes.extend(snapshot.unavailable_pools().map(|((namespace, agent), worker)| Cause {
             state: State::Degraded,
             code: causes::WORKERS_NOT_READY,

@@ -192,7 +192,7 @@ impl SystemReport {
     }
 
     async fn counts(&self, check: &StoreCheck) -> v1::SystemCounts {
-        let snapshot = self.demand.snapshot().await;
+        let snapshot = self.demand.conditions().await;
         let (workers, queues) = (&snapshot.view.workers, &snapshot.view.queues);
         let on_workers = self.metrics.on_workers();
         let at = |state| num::to_i64(on_workers.get(&state).copied().unwrap_or_default());

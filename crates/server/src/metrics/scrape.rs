@@ -86,7 +86,7 @@ impl Scraper {
 
     /// Updates the gauges.
     async fn refresh(&self) -> MutexGuard<'_, Registry> {
-        let snapshot = self.demand.snapshot().await;
+        let snapshot = self.demand.conditions().await;
         let routes = snapshot.view.queues.iter().take(MAX_QUEUES).map(|(id, ..)| *id).collect();
         let stats = match timeout(STATS_TIMEOUT, self.store.reads().stats(routes)).await {
             Ok(Ok(stats)) => Some(stats),

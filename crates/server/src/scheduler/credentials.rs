@@ -152,6 +152,8 @@ impl State {
         for worker in workers {
             self.with_entry(&(key.0.clone(), worker), |entry| entry.quota = admission);
         }
+        // Waiting tasks may count for another pool.
+        self.mark_changed();
     }
 
     fn set_limited(&mut self, agent: &AgentKey, credential: CredentialId, limited: bool) {

@@ -35,6 +35,8 @@ pub(super) struct State {
     changed: Arc<Pulse>,
     /// Grows with every change, of statistics too.
     pub(super) version: u64,
+    /// Grows with every change that is marked.
+    pub(super) changes: u64,
     /// Workers that are held back, by the routes that they cover.
     held: HashMap<RouteId, BTreeSet<WorkerKey>>,
     /// Number of tasks that joined a queue so far.
@@ -52,6 +54,7 @@ impl State {
     /// Notes a change that watchers of workers and queues must see.
     pub(super) fn mark_changed(&mut self) {
         self.version += 1;
+        self.changes += 1;
         self.changed.mark();
     }
 

@@ -54,6 +54,8 @@ impl WorkerView {
 pub(crate) struct SchedulerView {
     /// Number of changes that it contains.
     pub(crate) version: u64,
+    /// Number of those that were not of statistics alone.
+    pub(crate) changes: u64,
     /// Sorted by namespace and name.
     pub(crate) workers: Vec<Arc<WorkerView>>,
     /// Routes with waiting tasks, and how many tasks wait on each.
@@ -68,7 +70,12 @@ impl Scheduler {
         self.state().version
     }
 
-    /// Notes a change of the pools that waiting tasks count for.
+    /// Returns how many changes there were so far that were not of statistics alone.
+    pub(crate) fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
+    /// Notes a change of the pools that waiting tasks count for, or of why a worker takes none.
     pub(crate) fn demand_changed(&self) {
         self.state().mark_changed();
     }
@@ -80,11 +87,12 @@ impl Scheduler {
         let mut workers: Vec<_> = state.workers.values().map(|entry| Arc::new(state.view(entry))).collect();
         let waiting = state.matching.queues().filter(|(_, queue)| queue.queued > 0);
         let queues = waiting.map(|(id, queue)| (id, queue.route.clone(), queue.queued)).collect();
-        let (version, awaited) = (state.version, state.awaited.workers().collect());
+        let (version, changes) = (state.version, state.changes);
+        let awaited = state.awaited.workers().collect();
         drop(state);
         let name = |worker: &WorkerView| (worker.profile.namespace.clone(), worker.profile.worker.clone());
         workers.sort_by_cached_key(|worker| name(worker));
-        SchedulerView { version, workers, queues, awaited }
+        SchedulerView { version, changes, workers, queues, awaited }
     }
 
     /// Returns the id of a route that has a queue.

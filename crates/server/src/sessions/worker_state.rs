@@ -26,7 +26,8 @@ pub(super) fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) {
         }
         Kind::Status(status) => {
             let reason = failure::cut(status.not_ready_reason, 256);
-            deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+            let changed = deps.scheduler.update(&opened.key, &opened.worker, |entry| {
+                let changed = entry.stats.not_ready_reason != reason;
                 if entry.stats.not_ready_reason.is_empty() != reason.is_empty() {
                     let what = if reason.is_empty() { "ready" } else { "not ready" };
                     tracing::info!(worker = %worker, reason, "worker is {what}");
@@ -36,7 +37,12 @@ pub(super) fn take(deps: &SessionDeps, opened: &Opened, kind: Kind) {
                 entry.stats.not_ready_alone = status.not_ready_alone;
                 entry.stats.runtime_version = failure::cut(status.runtime_version, 128);
                 entry.stats.runtime_missing = hello::missing(status.runtime_missing);
+                changed
             });
+            // Alerts and the health have its text.
+            if changed == Some(true) {
+                deps.scheduler.demand_changed();
+            }
         }
         _ => {}
     }
