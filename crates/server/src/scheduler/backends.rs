@@ -8,7 +8,7 @@ use rota_core::WorkerName;
 
 use super::admission::Admission;
 use super::state::State;
-use super::{Scheduler, WorkerEntry};
+use super::Scheduler;
 use crate::keys::{AgentKey, BackendKey, WorkerKey};
 
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ impl Scheduler {
         let state = self.state();
         let serves = |name: &WorkerName| {
             let entry = state.workers.get(&(key.0.clone(), name.clone()));
-            name != worker && entry.is_some_and(WorkerEntry::is_able)
+            name != worker && entry.is_some_and(|entry| entry.is_able())
         };
         let known = state.matching.backends.entries.get(key);
         let mut agents = known.into_iter().flat_map(|known| &known.agents);

@@ -76,7 +76,7 @@ impl Scheduler {
 
     /// Reads a worker, whatever its session.
     pub(crate) fn inspect<O>(&self, key: &WorkerKey, read: impl FnOnce(&WorkerEntry) -> O) -> Option<O> {
-        self.state().workers.get(key).map(read)
+        self.state().workers.get(key).map(|entry| read(entry))
     }
 
     /// Reads a worker if this is still its session.
@@ -86,7 +86,7 @@ impl Scheduler {
         session: &WorkerRef,
         read: impl FnOnce(&WorkerEntry) -> O,
     ) -> Option<O> {
-        self.state().workers.get(key).filter(|entry| entry.epoch == session.epoch).map(read)
+        self.state().workers.get(key).filter(|entry| entry.epoch == session.epoch).map(|entry| read(entry))
     }
 
     /// Returns the workers of an agent that meet a condition.
@@ -97,7 +97,7 @@ impl Scheduler {
     ) -> Vec<WorkerKey> {
         let state = self.state();
         let keys = state.credentials.workers_of(agent).map(|worker| (agent.0.clone(), worker.clone()));
-        keys.filter(|key| state.workers.get(key).is_some_and(&condition)).collect()
+        keys.filter(|key| state.workers.get(key).is_some_and(|entry| condition(entry))).collect()
     }
 
     /// Returns the agent of a worker.

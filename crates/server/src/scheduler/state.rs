@@ -26,7 +26,8 @@ const MAX_CLAIMED_ROUTES: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) workers: HashMap<WorkerKey, WorkerEntry>,
+    /// Boxed: a map that has grown is half empty.
+    pub(super) workers: HashMap<WorkerKey, Box<WorkerEntry>>,
     pub(super) matching: Matching,
     pub(super) credentials: Credentials,
     pub(super) awaited: Awaited,
@@ -64,7 +65,7 @@ impl State {
         key: &WorkerKey,
         change: impl FnOnce(&mut WorkerEntry) -> O,
     ) -> Option<O> {
-        let entry = self.workers.get_mut(key)?;
+        let entry: &mut WorkerEntry = self.workers.get_mut(key)?;
         let (before, able, shape) = (entry.load(), entry.is_able(), entry.shape());
         let out = change(entry);
         let (after, still_able) = (entry.load(), entry.is_able());
@@ -159,7 +160,7 @@ impl State {
             }
             entry.groups.push(id);
         }
-        self.workers.insert(key, entry);
+        self.workers.insert(key, Box::new(entry));
         self.mark_changed();
     }
 
@@ -175,7 +176,7 @@ impl State {
         }
         self.release_held(None);
         self.mark_changed();
-        Some(entry)
+        Some(*entry)
     }
 
     pub(super) fn add_queue(&mut self, id: RouteId, route: Route) {
