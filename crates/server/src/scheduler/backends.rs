@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use rota_core::WorkerName;
 
+use super::Scheduler;
 use super::admission::Admission;
 use super::state::State;
-use super::Scheduler;
 use crate::keys::{AgentKey, BackendKey, WorkerKey};
 
 #[derive(Debug, Default)]

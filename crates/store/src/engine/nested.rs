@@ -8,7 +8,7 @@ use rota_core::{TaskKey, Timestamp, WorkflowKey};
 
 use super::Engine;
 use crate::{
-    Backend, CreateWorkflow, Error, FollowUp, Load, StepKey, TaskPlace, WORKFLOW_MEMBER, WorkflowLoad,
+    Backend, CreateWorkflow, Error, FollowUp, Load, StepKey, TaskPlace, WorkflowLoad, WorkflowScopedId,
 };
 
 /// Workflows that one visit commands.
@@ -85,21 +85,31 @@ impl<B: Backend> Engine<B> {
         set.calls.push_back((step, command));
     }
 
+    /// Returns the ids of the workflows at these places of one, if that is known.
+    fn nested_ids(&self, workflow: WorkflowKey, places: &[TaskPlace]) -> Vec<WorkflowScopedId> {
+        let Some(record) = self.write_set.workflows.workflow(workflow) else { return Vec::new() };
+        let id = |(step, round, item): &TaskPlace| {
+            (record.namespace.clone(), record.nested_id(*step, *round, *item))
+        };
+        places.iter().map(id).collect()
+    }
+
+    /// Loads workflows by their ids, in one call.
+    fn load_ids(&mut self, mut ids: Vec<WorkflowScopedId>) -> Result<(), Error> {
+        ids.retain(|id| !self.write_set.workflows.ids.contains_key(id));
+        let mut wanted = WorkflowLoad { ids, ..WorkflowLoad::default() };
+        wanted.deduplicate();
+        self.fetch(&Load { workflows: wanted, ..Load::default() }).map(drop)
+    }
+
     /// Returns the keys of the workflows at these places of one, which are loaded: `None` for those that do not exist.
     pub(super) fn find_nested(
         &mut self,
         workflow: WorkflowKey,
         places: &[TaskPlace],
     ) -> Result<Vec<Option<WorkflowKey>>, Error> {
-        let set = &self.write_set.workflows;
-        let Some(record) = set.workflow(workflow) else { return Ok(Vec::new()) };
-        let id = |(step, round, item): &TaskPlace| {
-            (record.namespace.clone(), record.nested_id(*step, *round, *item))
-        };
-        let ids: Vec<_> = places.iter().map(id).collect();
-        let unknown = ids.iter().filter(|id| !set.ids.contains_key(*id)).cloned().collect();
-        let wanted = WorkflowLoad { ids: unknown, ..WorkflowLoad::default() };
-        self.fetch(&Load { workflows: wanted, ..Load::default() })?;
+        let ids = self.nested_ids(workflow, places);
+        self.load_ids(ids.clone())?;
         let mut keys = Vec::with_capacity(ids.len());
         for (id, (step, ..)) in ids.iter().zip(places) {
             let key = self.find_workflow(id)?;
@@ -113,39 +123,86 @@ impl<B: Backend> Engine<B> {
         Ok(keys)
     }
 
+    /// Returns the steps to whose workflows a command is passed on next; `None` if a later command has overtaken it.
+    fn nesting_steps(
+        &self,
+        workflow: WorkflowKey,
+        (command, only): (NestedCommand, Option<u32>),
+        after: Option<TaskPlace>,
+    ) -> Option<Vec<u32>> {
+        let found = self.write_set.workflows.workflow(workflow)?;
+        if !found.still_passes_on(command) {
+            return None;
+        }
+        let from = after.map_or(0, |(step, ..)| step);
+        let is_meant = |step: &&u32| {
+            let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally);
+            **step >= from && only.map_or(!cancels || found.is_stopped(**step), |only| only == **step)
+        };
+        Some(found.nests.iter().filter(is_meant).take(MAX_NESTING_STEPS).copied().collect())
+    }
+
+    /// Returns the next places that a command is passed on to, of steps that are loaded, and whether they are the last.
+    fn next_places(
+        &self,
+        (workflow, steps): (WorkflowKey, &[u32]),
+        command: NestedCommand,
+        after: Option<TaskPlace>,
+        limit: usize,
+    ) -> (Vec<TaskPlace>, bool) {
+        let of_steps = self.write_set.workflows.nested_places(workflow, steps, command);
+        let mut places = of_steps.filter(|place| after.is_none_or(|after| *place > after));
+        let next: Vec<_> = places.by_ref().take(limit.min(MAX_VISITED)).collect();
+        (next, places.next().is_none())
+    }
+
+    /// Loads what the commands of a round are passed on to: the steps of all of them in one call, their workflows in another.
+    pub(super) fn load_nested<'a>(
+        &mut self,
+        follow_ups: impl Iterator<Item = &'a FollowUp>,
+        limit: usize,
+    ) -> Result<(), Error> {
+        let passed_on = |follow_up: &FollowUp| match follow_up {
+            FollowUp::Nested { workflow, command, only, after } => {
+                let steps = self.nesting_steps(*workflow, (*command, *only), *after)?;
+                Some((*workflow, steps, *command, *after))
+            }
+            _ => None,
+        };
+        let passed_on: Vec<_> = follow_ups.filter_map(passed_on).collect();
+        let mut keys: Vec<StepKey> = Vec::new();
+        for (workflow, steps, ..) in &passed_on {
+            keys.extend(steps.iter().map(|step| (*workflow, *step)));
+        }
+        self.load_steps(keys)?;
+        let mut ids = Vec::new();
+        for (workflow, steps, command, after) in &passed_on {
+            let (places, _) = self.next_places((*workflow, steps), *command, *after, limit);
+            ids.extend(self.nested_ids(*workflow, &places));
+        }
+        self.load_ids(ids)
+    }
+
     /// Passes a command on to the next workflows that are steps of one.
     pub(super) fn visit_nested(
         &mut self,
         number: Option<u64>,
         workflow: WorkflowKey,
         (command, only): (NestedCommand, Option<u32>),
-        after: Option<TaskPlace>,
+        (after, limit): (Option<TaskPlace>, usize),
         now: Timestamp,
     ) -> Result<(), Error> {
-        self.load_steps([(workflow, WORKFLOW_MEMBER)])?;
-        let found = self.write_set.workflows.workflow(workflow);
-        // A later command may have overtaken this one.
-        let Some(found) = found.filter(|found| found.still_passes_on(command)) else {
+        self.load_workflow(workflow)?;
+        let steps = self.nesting_steps(workflow, (command, only), after);
+        let namespace = self.write_set.workflows.workflow(workflow).map(|found| found.namespace.clone());
+        let (Some(steps), Some(namespace)) = (steps, namespace) else {
             self.write_set.pending.spend(1);
             self.write_set.pending.finish(number, None);
             return Ok(());
         };
-        let namespace = found.namespace.clone();
-        let from = after.map_or(0, |(step, ..)| step);
-        let is_meant = |step: &&u32| {
-            let cancels = matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally);
-            **step >= from && only.map_or(!cancels || found.is_stopped(**step), |only| only == **step)
-        };
-        let steps: Vec<_> = found.nests.iter().filter(is_meant).take(MAX_NESTING_STEPS).copied().collect();
         self.load_steps(steps.iter().map(|step| (workflow, *step)))?;
-        let set = &self.write_set.workflows;
-        let limit = MAX_VISITED.min(self.write_set.pending.budget()).max(1);
-        let (visited, is_last) = {
-            let of_steps = set.nested_places(workflow, &steps, command);
-            let mut places = of_steps.filter(|place| after.is_none_or(|after| *place > after));
-            let visited: Vec<_> = places.by_ref().take(limit).collect();
-            (visited, places.next().is_none())
-        };
+        let limit = limit.min(self.write_set.pending.budget()).max(1);
+        let (visited, is_last) = self.next_places((workflow, &steps), command, after, limit);
         for key in self.find_nested(workflow, &visited)?.into_iter().flatten() {
             if matches!(command, NestedCommand::Cancel | NestedCommand::CancelFinally)
                 && self.write_set.workflows.damaged.contains_key(&key)

@@ -70,6 +70,7 @@ fn least_cost(follow_up: &FollowUp) -> Option<usize> {
         | FollowUp::HaltSteps { .. }
         | FollowUp::ResumeSteps { .. }
         | FollowUp::StepTasks { .. }
+        | FollowUp::Nested { .. }
         | FollowUp::AdmitMembers { .. }
         | FollowUp::ReplaceMembers { .. } => Some(LEAST_COST),
         FollowUp::RemoveWorkflow { .. } => Some(REMOVAL_COST),
@@ -78,7 +79,6 @@ fn least_cost(follow_up: &FollowUp) -> Option<usize> {
         | FollowUp::Lifted { .. }
         | FollowUp::Funded { .. }
         | FollowUp::Cycle { .. }
-        | FollowUp::Nested { .. }
         | FollowUp::ClockJumped { .. } => None,
     }
 }
@@ -107,6 +107,7 @@ impl<B: Backend> Engine<B> {
         let removals = removals(&visits, &mut pages);
         let removable = self.with_small_logs(removals.iter().flat_map(Part::tasks).collect())?;
         self.load_members(visits.iter().map(|(_, follow_up)| follow_up), limit)?;
+        self.load_nested(visits.iter().map(|(_, follow_up)| follow_up), limit)?;
         let mut turn = Turn::new(load, pages, removals, removable);
         for ((number, follow_up), asked) in visits.into_iter().zip(asked) {
             // An earlier one may have used up what was left: the next commit visits this one.
@@ -164,6 +165,10 @@ impl<B: Backend> Engine<B> {
                 }
                 removal::ask(*workflow, *after, load);
                 1
+            }
+            FollowUp::Nested { workflow, .. } => {
+                record(workflow);
+                0
             }
             FollowUp::AdmitMembers { group } | FollowUp::ReplaceMembers { group, .. } => {
                 if !set.groups.contains_key(group) {
@@ -225,6 +230,9 @@ impl<B: Backend> Engine<B> {
             FollowUp::RemoveWorkflow { workflow, after } => {
                 let part = turn.removals.next().unwrap_or_else(|| Part::Tasks(Vec::new()));
                 return self.visit_removal(number, workflow, after, part, &turn.removable);
+            }
+            FollowUp::Nested { workflow, command, only, after } => {
+                return self.visit_nested(number, workflow, (command, only), (after, limit), now);
             }
             FollowUp::AdmitMembers { group } => return self.visit_group(number, group, now),
             FollowUp::ReplaceMembers { group, joined, by } => {

@@ -51,9 +51,6 @@ impl<B: Backend> Engine<B> {
             Some((number, FollowUp::ClockJumped { by, at, after, until })) => {
                 self.visit_jump(number, Jump { at, by }, (after, until), now)
             }
-            Some((number, FollowUp::Nested { workflow, command, only, after })) => {
-                self.visit_nested(number, workflow, (command, only), after, now)
-            }
             _ => Ok(()),
         }
     }

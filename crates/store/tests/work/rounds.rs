@@ -6,9 +6,11 @@ use bytes::Bytes;
 use rota_core::WorkflowId;
 use rota_core::target::Target;
 use rota_core::task::DependencyKey;
-use rota_core::workflow::{Command as Apply, Group, Kind, Place, Step, StepState, Workflow};
+use rota_core::workflow::{
+    Command as Apply, Group, Kind, Parent, Place, Start, Step, StepRef, StepState, Workflow,
+};
 use rota_store::engine::Engine;
-use rota_store::{Action, Command, CreateWorkflow, Need, NewStep, Reply, WorkflowCommand};
+use rota_store::{Action, Command, CreateWorkflow, Need, NewRound, NewStep, Reply, WorkflowCommand};
 use uuid::Uuid;
 
 use super::{
@@ -183,5 +185,44 @@ fn found(count: usize) -> u32 {
 #[test]
 fn searches_for_cycles_are_loaded_together() {
     let (few, many) = (found(3), found(30));
+    assert!(few == many, "{few} and {many}");
+}
+
+/// Returns the loads of a batch that pauses so many workflows, each of which has one as a step.
+fn pause(count: usize) -> u32 {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let call = || NewStep { step: Step::new("call".to_owned(), Kind::Workflow), ..step(0, None, false) };
+    let outer = (0..count).map(|number| workflow(number, |_| {}, vec![call()])).collect();
+    let (_, replies) = calls(&mut engine, outer);
+    let start = |reply: &Reply| {
+        let Reply::Workflow { workflow: of, .. } = reply else { panic!("{reply:?}") };
+        let mut nested = Workflow::new(of.nested_id(0, 1, 0), namespace());
+        let place = StepRef::of(of, &call().step, 1, 0);
+        nested.parent = Some(Box::new(Parent { step: place, depth: of.depth() + 1, root: of.root() }));
+        let mut nested = CreateWorkflow::new(nested, vec![step(0, None, false)]);
+        nested.foreign_id = false;
+        let start = Start { round: 1, total: 1, ..Start::default() };
+        let action = Action::Start(NewRound { start, nested: vec![nested], ..NewRound::default() });
+        WorkflowCommand::Drive { workflow: of.key, step: 0, action: Box::new(action) }.into()
+    };
+    calls(&mut engine, replies.iter().map(start).collect());
+    while engine.has_backlog() {
+        calls(&mut engine, Vec::new());
+    }
+    let pause = |number: usize| {
+        let (id, command) =
+            (WorkflowId(Uuid::from_u128(number as u128 + 1)), Apply::Pause { suspend: false });
+        WorkflowCommand::Apply { namespace: namespace(), id, command }.into()
+    };
+    engine.backend().calls = Calls::default();
+    let outcome = engine.run((0..count).map(pause).collect(), NOW).unwrap();
+    let paused = outcome.commit.workflows.iter().filter(|workflow| workflow.paused).count();
+    assert_eq!(paused, 2 * count, "each, and the one that is its step");
+    engine.backend().calls.loads
+}
+
+#[test]
+fn commands_to_nested_workflows_are_loaded_together() {
+    let (few, many) = (pause(3), pause(30));
     assert!(few == many, "{few} and {many}");
 }
