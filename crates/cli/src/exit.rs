@@ -166,6 +166,10 @@ mod tests {
         assert_eq!(classify(&anyhow::Error::from(invalid).context("the server")), Exit::Usage);
         let missing = rota_client::discover::Error::NoContext { name: "x".into(), path: "c".into() };
         assert_eq!(classify(&missing.into()), Exit::NotFound);
+        // A failed sync of the store's disk, among others: what manages the process must see a failure.
+        let exited = anyhow::Error::from(rota_server::Error::BackgroundTaskExited("commits"));
+        assert_eq!(classify(&exited), Exit::Failed);
+        assert!(lines(&exited).2.iter().any(|hint| hint.contains("restart the control plane")));
         let pipe: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         assert!(is_broken_pipe(&pipe.context("printing").unwrap_err()));
     }

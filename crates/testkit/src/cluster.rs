@@ -61,7 +61,8 @@ fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
     Ok(match setup.backend {
         Backend::Memory => {
             let memory = InMemoryStore::default();
-            let disk = disk::Disk { memory: memory.clone(), full: Arc::clone(&setup.full) };
+            let (full, unsynced) = (Arc::clone(&setup.full), Arc::clone(&setup.unsynced));
+            let disk = disk::Disk { memory: memory.clone(), full, unsynced };
             Arc::new(SingleWriterStore::start(Engine::new(disk, seed)?, memory, clock)?)
         }
         Backend::Sqlite => {

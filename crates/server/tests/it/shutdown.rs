@@ -147,3 +147,24 @@ async fn store_failure_ends_server_with_error() -> Result<()> {
     assert_eq!(status.state(), TaskState::Succeeded);
     Ok(())
 }
+
+#[tokio::test]
+async fn failed_sync_ends_server_with_error() -> Result<()> {
+    let setup = Setup::new(Backend::Memory);
+    let unsynced = Arc::clone(&setup.unsynced);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.another_client()?;
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    unsynced.store(true, Ordering::Relaxed);
+    let request = v1::CreateTaskRequest {
+        parent: PARENT.into(),
+        task: Some(tasks::task("echo")),
+        ..Default::default()
+    };
+    assert!(client.tasks().create_task(request).await.is_err());
+    // It must not go on: the kernel may have dropped what it could not write, and reports that once.
+    let ended = cluster.ended().await.context("the control plane kept running after a failed sync")?;
+    let error = ended.unwrap_err();
+    assert!(matches!(error, rota_server::Error::BackgroundTaskExited("commits")), "{error:?}");
+    Ok(())
+}

@@ -1,15 +1,16 @@
-//! A store whose disk becomes full when a test wants it.
+//! A store whose disk becomes full, or fails to sync, when a test wants it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rota_store::memory::InMemoryStore;
 
-/// A store that takes no writes while its disk is full.
+/// A store that takes no writes while its disk is full, and is lost with a sync that fails.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) memory: InMemoryStore,
     pub(super) full: Arc<AtomicBool>,
+    pub(super) unsynced: Arc<AtomicBool>,
 }
 
 impl rota_store::Backend for Disk {
@@ -21,6 +22,9 @@ impl rota_store::Backend for Disk {
         if self.full.load(Ordering::Relaxed) {
             let message = "the disk is full".to_owned();
             return Err(rota_store::Error::Unavailable { message, hint: "the test makes room" });
+        }
+        if self.unsynced.load(Ordering::Relaxed) {
+            return Err(rota_store::Error::LostSync("the test fails the sync".to_owned()));
         }
         self.memory.write(changes)
     }

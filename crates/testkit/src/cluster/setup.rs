@@ -56,6 +56,8 @@ pub struct Setup {
     pub skew: Arc<AtomicI64>,
     /// Whether the store takes no writes, as with a full disk. Only with [`Backend::Memory`]; may change at any time.
     pub full: Arc<AtomicBool>,
+    /// Whether the disk fails to sync: what it has written since its last sync may be lost. Only with [`Backend::Memory`].
+    pub unsynced: Arc<AtomicBool>,
 }
 
 impl Setup {
@@ -79,6 +81,7 @@ impl Setup {
             http: false,
             skew: Arc::default(),
             full: Arc::default(),
+            unsynced: Arc::default(),
         }
     }
 }
