@@ -3,6 +3,7 @@
 
 mod claims;
 mod clock;
+mod counting;
 mod groups;
 mod removal;
 mod rounds;
@@ -14,74 +15,12 @@ use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, Task, WorkerRef};
 use rota_core::{AgentName, Epoch, Namespace, RouteId, TaskId, Timestamp, WorkerName};
 use rota_store::engine::Engine;
-use rota_store::memory::InMemoryStore;
-use rota_store::{
-    Backend, Changes, Claim, Command, Create, Error, Load, Loaded, OpenSession, PutAgent, Reply, Snapshot,
-    Written,
-};
+use rota_store::{Claim, Command, Create, OpenSession, PutAgent, Reply};
 use uuid::Uuid;
 
+use self::counting::{Calls, Counting};
+
 const NOW: Timestamp = Timestamp(1_750_000_000_000_000);
-
-/// Calls of a backend, and the rows that they read and wrote.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Calls {
-    loads: u32,
-    /// Those that have returned records of workflows.
-    workflow_loads: u32,
-    writes: u32,
-    rows_read: usize,
-    payload_bytes: usize,
-    tasks_written: usize,
-}
-
-#[derive(Debug, Default)]
-struct Counting {
-    inner: InMemoryStore,
-    calls: Calls,
-    /// Whether writes fail from now on.
-    is_full: bool,
-    snapshots: u32,
-}
-
-impl Backend for Counting {
-    fn load(&mut self, load: &Load) -> Result<Loaded, Error> {
-        let loaded = self.inner.load(load)?;
-        self.calls.loads += 1;
-        let ready: usize = loaded.ready.iter().map(Vec::len).sum();
-        let pages: usize = loaded.dependents.iter().map(Vec::len).sum();
-        let payloads = loaded.ready.iter().flatten().filter_map(|row| row.payload.as_ref());
-        let payloads = payloads.chain(loaded.payloads.iter().map(|(_, payload)| payload));
-        self.calls.payload_bytes += payloads.map(Bytes::len).sum::<usize>();
-        let named = loaded.ids.len() + loaded.tasks.len() + loaded.idempotency_keys.len();
-        let bodies = loaded.payloads.len() + loaded.results.len() + loaded.secrets.len();
-        self.calls.rows_read += ready + pages + named + bodies + loaded.sessions.len() + loaded.due.len();
-        let of = &loaded.workflows;
-        self.calls.workflow_loads += u32::from(!of.workflows.is_empty());
-        let steps: usize = of.held.iter().chain(&of.active).map(Vec::len).sum();
-        let members: usize = of.groups.iter().map(Vec::len).sum();
-        self.calls.rows_read += of.workflows.len() + of.steps.len() + steps + members;
-        Ok(loaded)
-    }
-
-    fn write(&mut self, changes: &Changes) -> Result<Written, Error> {
-        if self.is_full {
-            return Err(Error::Unavailable { message: "the disk is full".to_owned(), hint: "" });
-        }
-        self.calls.writes += 1;
-        self.calls.tasks_written += changes.inserted.len() + changes.updated.len();
-        self.inner.write(changes)
-    }
-
-    fn snapshot(&mut self) -> Result<Snapshot, Error> {
-        self.snapshots += 1;
-        self.inner.snapshot()
-    }
-
-    fn stored_revision(&mut self) -> Result<u64, Error> {
-        self.inner.stored_revision()
-    }
-}
 
 fn namespace() -> Namespace {
     Namespace::new("n").unwrap()
@@ -347,6 +286,7 @@ fn large_follow_up_continues_in_pieces_between_other_commands() {
         assert!(outcome.replies[3].is_err(), "it has failed with the task that it needs");
         let calls = engine.backend().calls;
         assert!(calls.tasks_written <= 256 + 2 && calls.rows_read <= 2 * 256 + 4, "{calls:?}");
+        assert!(calls.keys_read <= 256, "{calls:?}");
         written += calls.tasks_written - 2;
     }
     assert_eq!(written, 2001);
@@ -376,6 +316,7 @@ fn records_of_waiters_are_loaded_when_visited() {
     calls(&mut engine, (0..800).map(|number| needing(1000 + number, (0..20).map(alias))).collect());
     let (created, _) = calls(&mut engine, (0..20).map(|number| named(number, number)).collect());
     assert!(created.rows_read <= 2 * 256, "{created:?}");
+    assert!(created.keys_read <= 20 * 256, "a page for each name: {created:?}");
     assert!(created.loads <= 4, "{created:?}");
 }
 
@@ -391,6 +332,7 @@ fn only_states_of_dependencies_are_loaded() {
     let dependents = (0..100).map(|number| needing(1000 + number, (0..200).flat_map(keys)));
     let (created, _) = calls(&mut engine, dependents.collect());
     assert_eq!((created.loads, created.writes, created.rows_read), (1, 1, 0), "no records");
+    assert!((200..=400).contains(&created.keys_read), "each state is read once: {created:?}");
     // The edges exist, and lead to the dependents.
     let (cancelled, _) = calls(&mut engine, vec![cancel(0)]);
     assert_eq!(cancelled.tasks_written, 101);
