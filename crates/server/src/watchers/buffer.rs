@@ -54,6 +54,10 @@ pub(crate) enum Topic {
 }
 
 impl Topic {
+    fn is_feed(&self) -> bool {
+        matches!(self, Self::Feed { .. })
+    }
+
     pub(super) fn form(&self) -> Form {
         match self {
             Self::Feed { form, .. } => *form,
@@ -71,6 +75,8 @@ pub(super) struct Buffer {
     bytes: usize,
     /// Number of watched feeds, by `states_only` and form.
     feeds: [[usize; Form::ALL.len()]; 2],
+    /// Number of watchers of feeds.
+    pub(super) feed_watchers: usize,
 }
 
 /// Chunks of a topic, in the order of their positions.
@@ -124,6 +130,7 @@ impl Buffer {
             evicted: 0,
         });
         ring.watchers += 1;
+        self.feed_watchers += usize::from(topic.is_feed());
         ring.changed.subscribe()
     }
 
@@ -131,6 +138,7 @@ impl Buffer {
     pub(super) fn unsubscribe(&mut self, topic: &Topic) {
         let Some(ring) = self.rings.get_mut(topic) else { return };
         ring.watchers -= 1;
+        self.feed_watchers -= usize::from(topic.is_feed());
         if ring.watchers == 0 {
             self.bytes -= ring.chunks.iter().map(Chunk::len).sum::<usize>();
             self.rings.remove(topic);

@@ -40,8 +40,10 @@ pub(crate) use self::buffer::{Form, Topic, is_managed};
 pub(crate) const MAX_CHUNK_BYTES: usize = 256 << 10;
 /// Least time between two chunks of a topic with many tasks. Changes of one task within it become one message.
 const FEED_INTERVAL: Duration = Duration::from_millis(10);
-/// The same while a feed is busy: each chunk costs every watcher a wake-up and a system call on either side.
-const BUSY_FEED_INTERVAL: Duration = Duration::from_millis(50);
+/// The same while a feed is busy, at least and at most: each chunk costs every watcher a wake-up and a system call on either side.
+const BUSY_FEED_INTERVALS: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
+/// What each watcher of a feed adds to it.
+const BUSY_FEED_INTERVAL_PER_WATCHER: Duration = Duration::from_millis(2);
 /// Changed tasks in a chunk after which a feed counts as busy.
 const BUSY_FEED_CHANGES: usize = 64;
 
@@ -155,10 +157,17 @@ impl Watchers {
             loop {
                 self.feeds.marked.notified().await;
                 let busy = self.flush_feeds() >= BUSY_FEED_CHANGES;
-                tokio::time::sleep(if busy { BUSY_FEED_INTERVAL } else { FEED_INTERVAL }).await;
+                tokio::time::sleep(if busy { self.busy_feed_interval() } else { FEED_INTERVAL }).await;
             }
         };
         stop.run_until_cancelled(async { tokio::join!(tasks, feeds) }).await;
+    }
+
+    /// Returns the time between two chunks of a busy feed, by the number of watchers of all feeds.
+    fn busy_feed_interval(&self) -> Duration {
+        let watchers = u32::try_from(self.buffer.lock().feed_watchers).unwrap_or(u32::MAX);
+        let [least, most] = BUSY_FEED_INTERVALS;
+        BUSY_FEED_INTERVAL_PER_WATCHER.saturating_mul(watchers).clamp(least, most)
     }
 
     fn flush_tasks(&self) {

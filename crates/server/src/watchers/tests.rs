@@ -66,6 +66,20 @@ fn only_watchers_of_touched_task_wake() {
     assert!(matches!(&woken[..], [(7, count)] if count.0.load(Ordering::Relaxed) == 1));
 }
 
+#[test]
+fn busy_feeds_rest_longer_for_many_watchers() {
+    let watchers = Arc::new(Watchers::default());
+    let _of_task = watchers.subscribe(Topic::Task(TaskKey(1)));
+    let mut subscriptions = Vec::new();
+    let mut interval = |count: usize| {
+        subscriptions.truncate(count);
+        subscriptions.resize_with(count, || watchers.subscribe(all_tasks()));
+        watchers.busy_feed_interval().as_millis()
+    };
+    let intervals = [1, 25, 50, 100, 1000, 1].map(&mut interval);
+    assert_eq!(intervals, [50, 50, 100, 200, 200, 50]);
+}
+
 #[tokio::test]
 async fn changes_within_interval_become_one_message() {
     let watchers = Arc::new(Watchers::default());
