@@ -24,8 +24,10 @@ use crate::metrics::Metrics;
 use crate::store_client::StoreClient;
 use crate::wire::{breaker, time};
 
-/// Time between looks while someone watches: a store that does not answer, or a task that hangs, reports nothing.
+/// Least time between looks while someone watches. Workers, queues and breakers report that they have changed.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between looks for what is not pushed: a store that does not answer, or a task that hangs, reports nothing.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Shortest time between two messages to a watcher that differ in numbers alone.
 const NUMBERS_INTERVAL: Duration = Duration::from_secs(5);
 /// Messages that may wait for a watcher.
@@ -65,6 +67,7 @@ impl SystemReport {
 
     /// Looks for the watchers, until `stop`.
     pub(crate) async fn run(&self, stop: CancellationToken) {
+        let mut changes = self.demand.scheduler.changed().subscribe();
         let look = async {
             let mut sent: Option<(Arc<v1::SystemStatus>, Instant)> = None;
             // Whether those who began to watch meanwhile may have other numbers than those that were sent.
@@ -92,6 +95,14 @@ impl SystemReport {
                     (sent, unsent) = (Some((status, Instant::now())), false);
                 }
                 tokio::time::sleep(WATCH_INTERVAL).await;
+                let next = async {
+                    tokio::select! {
+                        _ = changes.changed() => {}
+                        // Who begins to watch sees what is true now.
+                        () = self.watched.notified() => {}
+                    }
+                };
+                let _ = timeout(LOOK_INTERVAL - WATCH_INTERVAL, next).await;
             }
         };
         stop.run_until_cancelled(look).await;
