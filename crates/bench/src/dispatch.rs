@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::batches::Batches;
 use crate::metrics::Metric;
 use crate::plane::{NAMESPACE, Plane, Workers, open_at, task, task_of};
-use crate::raw;
+use crate::raw::{self, Records};
 use crate::report::Latency;
 use crate::runtime::AttemptLog;
 use crate::scenario::{Common, RoundContext, Scenario};
@@ -34,7 +34,7 @@ Examples:
   rota bench dispatch --store postgres://me@localhost/bench --ids random
 
 Each round measures the disk, the store and the whole control plane in turn, so that all three see the same \
-disk. The control plane, its clients and its workers share this process. Each client waits for the commit \
+disk: the store with the least that a task can be, and with the records and calls that the control plane makes of its tasks. The control plane, its clients and its workers share this process. Each client waits for the commit \
 of its creation before the next one. Last, one client creates 10,000 tasks in batches of 500.")]
 pub(crate) struct Dispatch {
     /// Number of clients that create tasks, each waiting for the commit
@@ -69,11 +69,15 @@ pub(crate) struct Round {
     fsync: Latency,
     /// Task lifecycles per second in the store alone, with as many concurrent callers as clients.
     raw_tasks_per_second: f64,
+    /// The same with the records and calls that the control plane makes of its tasks.
+    same_records_per_second: f64,
     /// Tasks completed per second over gRPC, while each client waits for the commit of its creation.
     completed_per_second: f64,
     /// Tasks created durably per second in the same time.
     created_per_second: f64,
     ratio: f64,
+    /// Ratio to the store alone with the same records.
+    same_records_ratio: f64,
     /// Latency of the call that creates a task, under this load.
     creation: Latency,
     /// Time from the call that creates a task to the start of its attempt, on an idle system.
@@ -88,6 +92,8 @@ impl Scenario for Dispatch {
         Metric::new("durable creations", "/s", "/created_per_second"),
         Metric::new("store alone", "tasks/s", "/raw_tasks_per_second"),
         Metric::new("completed / store alone", "", "/ratio"),
+        Metric::new("store alone, same records", "tasks/s", "/same_records_per_second"),
+        Metric::new("completed / store alone, same records", "", "/same_records_ratio"),
         Metric::new("creation p50, under load", "ms", "/creation/p50_ms"),
         Metric::new("creation p99, under load", "ms", "/creation/p99_ms"),
         Metric::new("completed tasks, in batches", "/s", "/batches/completed_per_second"),
@@ -108,8 +114,12 @@ impl Scenario for Dispatch {
         let span = Duration::from_secs(self.seconds);
         let fsync = round.fsync().await?;
         round.progress("the store alone");
-        let raw_store = open_at(self.store.as_deref(), &round.subfolder("raw")?).await?;
-        let raw = raw::lives(raw_store, self.clients, span).await?;
+        let alone = async |folder: &str, records| {
+            let store = open_at(self.store.as_deref(), &round.subfolder(folder)?).await?;
+            raw::lives(store, self.clients, span, records).await
+        };
+        let raw = alone("raw", Records::Least).await?;
+        let same_records = alone("same-records", Records::Whole { workers: self.workers }).await?;
         round.progress("the control plane");
         let folder = round.subfolder("plane")?;
         let store = open_at(self.store.as_deref(), &folder).await?;
@@ -122,9 +132,11 @@ impl Scenario for Dispatch {
         Ok(Round {
             fsync,
             raw_tasks_per_second: raw,
+            same_records_per_second: same_records,
             completed_per_second: load.completed_per_second,
             created_per_second: load.created_per_second,
             ratio: load.completed_per_second / raw,
+            same_records_ratio: load.completed_per_second / same_records,
             creation: load.creation,
             dispatch_idle,
             batches,

@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 use crate::database::connect;
 use crate::metrics::Metric;
 use crate::plane::open_at;
-use crate::raw::Callers;
+use crate::raw::{Callers, Records};
 use crate::report::Latency;
 use crate::scenario::{Common, RoundContext, Scenario};
 
@@ -137,7 +137,7 @@ impl Scenario for Prune {
     async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let fsync = round.fsync().await?;
         let store = open_at(Some(&self.store), round.folder).await?;
-        let callers = Callers::start(Arc::clone(&store)).await?;
+        let callers = Callers::start(Arc::clone(&store), Records::Least).await?;
         let database = connect(&self.store).await?;
         let old_tasks = self.tasks / 10 * 9;
         round.progress(&format!("creating {} tasks", self.tasks));

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use rota_core::agent::Agent;
 use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, Task, WorkerRef};
-use rota_core::{Namespace, TaskId};
-use rota_store::{Command, Create, OpenSession, Reply, Store};
+use rota_core::{Namespace, TaskId, Timestamp};
+use rota_proto::framing;
+use rota_store::{Command, Create, OpenSession, PutAgent, Reply, Store};
 use rota_telemetry::{OnExit, spawn};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -18,18 +21,29 @@ use crate::report::Latency;
 /// Name of the worker, and of its agent.
 pub(crate) const WORKER: &str = "raw";
 
-/// Callers of a store, whose tasks have one worker.
+/// Records of the tasks, and calls of the store for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Records {
+    /// The least that a task can be: for a worker by name, accepted and ended in one call.
+    Least,
+    /// Those that the control plane makes of the same tasks: for an agent with so many workers, with an encoded specification,
+    /// accepted without urgency and ended by a call of its own.
+    Whole { workers: usize },
+}
+
+/// Callers of a store, whose tasks have workers of one agent.
 pub(crate) struct Callers {
     store: Arc<dyn Store>,
     namespace: Namespace,
-    by: WorkerRef,
+    records: Records,
+    workers: Vec<WorkerRef>,
     /// Receives the commits, as a control plane does.
     reader: JoinHandle<()>,
 }
 
 impl Callers {
-    /// Opens the session of the worker.
-    pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Self> {
+    /// Opens the sessions of the workers.
+    pub(crate) async fn start(store: Arc<dyn Store>, records: Records) -> Result<Self> {
         let mut commits = store.commits();
         let reader = spawn("bench-commits", OnExit::Done, async move {
             while let Some(commits) = &mut commits
@@ -37,10 +51,23 @@ impl Callers {
             {}
         });
         let namespace: Namespace = NAMESPACE.parse()?;
-        let opened = store.apply(vec![open_session(&namespace)?]).await?;
-        let Some(Ok(Reply::Session(epoch, _))) = opened.into_iter().next() else { bail!("no session") };
-        let by = WorkerRef { worker: WORKER.parse()?, epoch };
-        Ok(Self { store, namespace, by, reader })
+        let count = match records {
+            Records::Least => 1,
+            Records::Whole { workers } => {
+                store.apply(vec![put_agent(&namespace)?]).await?;
+                workers.max(1)
+            }
+        };
+        let mut workers = Vec::with_capacity(count);
+        for number in 0..count {
+            let Command::OpenSession(mut open) = open_session(&namespace)? else { bail!("no session") };
+            open.worker = format!("{WORKER}-{number}").parse()?;
+            let worker = open.worker.clone();
+            let opened = store.apply(vec![Command::OpenSession(open)]).await?;
+            let Some(Ok(Reply::Session(epoch, _))) = opened.into_iter().next() else { bail!("no session") };
+            workers.push(WorkerRef { worker, epoch });
+        }
+        Ok(Self { store, namespace, records, workers, reader })
     }
 
     /// Runs task lifecycles, `concurrency` at a time, until there are enough. Returns their number, and the latency of the commits
@@ -50,14 +77,18 @@ impl Callers {
         concurrency: usize,
         enough: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Result<(u64, Latency)> {
+        let (records, payload) = (self.records, payload()?);
         let mut callers = Vec::new();
-        for _ in 0..concurrency {
-            let (store, namespace, by) = (Arc::clone(&self.store), self.namespace.clone(), self.by.clone());
-            let enough = enough.clone();
+        for by in self.workers.iter().cycle().take(concurrency) {
+            let (store, namespace, by) = (Arc::clone(&self.store), self.namespace.clone(), by.clone());
+            let (enough, payload) = (enough.clone(), payload.clone());
             callers.push(spawn("bench-caller", OnExit::Done, async move {
                 let (mut count, mut creation) = (0_u64, Latency::new());
                 while !enough() {
-                    creation.record(life(&*store, &namespace, &by).await?);
+                    creation.record(match records {
+                        Records::Least => life(&*store, &namespace, &by).await?,
+                        Records::Whole { .. } => whole_life(&*store, &namespace, &by, &payload).await?,
+                    });
                     count += 1;
                 }
                 anyhow::Ok((count, creation))
@@ -79,8 +110,13 @@ impl Callers {
 }
 
 /// Returns task lifecycles per second.
-pub(crate) async fn lives(store: Arc<dyn Store>, concurrency: usize, span: Duration) -> Result<f64> {
-    let callers = Callers::start(store).await?;
+pub(crate) async fn lives(
+    store: Arc<dyn Store>,
+    concurrency: usize,
+    span: Duration,
+    records: Records,
+) -> Result<f64> {
+    let callers = Callers::start(store, records).await?;
     let start = Instant::now();
     let (total, _) = callers.run(concurrency, move || start.elapsed() >= span).await?;
     let seconds = start.elapsed().as_secs_f64();
@@ -103,6 +139,53 @@ async fn life(store: &dyn Store, namespace: &Namespace, by: &WorkerRef) -> Resul
         bail!("not finished");
     }
     Ok(creation)
+}
+
+/// As [`life`], with the records and calls of the control plane.
+async fn whole_life(
+    store: &dyn Store,
+    namespace: &Namespace,
+    by: &WorkerRef,
+    payload: &Bytes,
+) -> Result<Duration> {
+    let Command::Create(mut create) = create(uuid::Uuid::now_v7(), namespace, by) else {
+        bail!("no creation")
+    };
+    create.task = Task::new(create.task.id, namespace.clone(), Target::Agent(WORKER.parse()?));
+    create.payload = payload.clone();
+    let began = Instant::now();
+    let made = store.apply(vec![Command::Create(create)]).await?;
+    let creation = began.elapsed();
+    let Some(Ok(Reply::Created(made))) = made.into_iter().next() else { bail!("not created") };
+    let attempt = AttemptRef { by: by.clone(), fence: made.fence };
+    let [accept, finish] = end(made.id, namespace, &attempt);
+    let ends = (store.apply_lazily(vec![accept]), store.apply(vec![finish]));
+    let (accepted, finished) = tokio::try_join!(ends.0, ends.1)?;
+    if accepted.iter().chain(&finished).any(Result::is_err) {
+        bail!("not finished");
+    }
+    Ok(creation)
+}
+
+/// Returns the specification of the tasks that the control plane is measured with, as it stores them.
+fn payload() -> Result<Bytes> {
+    let spec = crate::plane::task().task.and_then(|task| task.spec).context("no specification")?;
+    Ok(Bytes::from(framing::encode(&spec)).slice(framing::PREFIX..))
+}
+
+fn put_agent(namespace: &Namespace) -> Result<Command> {
+    let agent = Agent {
+        namespace: namespace.clone(),
+        name: WORKER.parse()?,
+        generation: 0,
+        capabilities: [].into(),
+        defaults: task::Limits::default(),
+        budget: Default::default(),
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        payload: Bytes::new(),
+    };
+    Ok(Command::PutAgent(PutAgent { agent, must_exist: None }))
 }
 
 /// Returns the command that opens the worker's session.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::database::connect;
 use crate::metrics::{Metric, median};
 use crate::plane::open_at;
-use crate::raw::Callers;
+use crate::raw::{Callers, Records};
 use crate::report::Latency;
 use crate::scenario::{Common, RoundContext, Scenario};
 
@@ -83,7 +83,7 @@ impl Scenario for Snapshot {
         let fsync = round.fsync().await?;
         let mut sides = Vec::new();
         for url in [&self.store, &self.baseline_store] {
-            sides.push(Callers::start(open_at(Some(url), round.folder).await?).await?);
+            sides.push(Callers::start(open_at(Some(url), round.folder).await?, Records::Least).await?);
         }
         let turn = Duration::from_secs(self.turn);
         let measure = async |side: &Callers| {
