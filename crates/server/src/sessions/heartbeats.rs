@@ -64,7 +64,7 @@ impl Heartbeats {
         self.added.notify_one();
     }
 
-    /// Sends heartbeats until `stop`.
+    /// Sends heartbeats until `stop` is cancelled, to a slice of the sessions at each step.
     pub(crate) async fn run(&self, stop: CancellationToken) {
         let send = async {
             let mut ticks = interval(self.step);
