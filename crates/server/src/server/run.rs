@@ -25,7 +25,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceBuilder;
 
 use super::{Bound, connections};
-use crate::around::{around, unless_answered};
+use crate::around::{Share, around, unless_answered};
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, deadline, encoded, ending, traced};
 use crate::trust::{accept, auth, cors, roles, scope};
@@ -101,11 +101,13 @@ impl Bound {
             }))
             // What it makes of requests passes all others.
             .layer(gateway_layer)
+            .layer(Share)
             .layer(around(deadline::enforce))
             .layer(around(move |request, inner| auth::authorize(Arc::clone(&authenticator), request, inner)))
             .map_future(move |answer| unanswered.track_future(answer))
             .layer(around(move |request, inner| ending::end_streams(stopping.clone(), request, inner)))
             .layer(tonic_web::GrpcWebLayer::new())
+            .layer(Share)
             .layer(unless_answered(move |request| {
                 scope::permit(Arc::clone(&gateway), MAX_MESSAGE_SIZE, request)
             }))
