@@ -29,8 +29,8 @@ pub(crate) struct Heartbeats {
 struct Sessions {
     /// Each is served once per interval.
     slices: Vec<Vec<Session>>,
-    /// Slice of the next session.
-    next: usize,
+    /// The one that was served last. A new session joins it: its next heartbeat is an interval later.
+    served: usize,
 }
 
 /// A session, which its entry here does not keep.
@@ -43,9 +43,10 @@ struct Session {
 impl Heartbeats {
     pub(crate) fn new(interval: Duration) -> Self {
         let slices = (interval.as_millis() / STEP.as_millis()).clamp(1, MAX_SLICES);
-        let slices = u32::try_from(slices).unwrap_or(1);
-        let sessions = Sessions { slices: (0..slices).map(|_| Vec::new()).collect(), next: 0 };
-        Self { step: interval / slices, sessions: Mutex::new(sessions), added: Notify::new() }
+        let count = u32::try_from(slices).unwrap_or(1);
+        let slices: Vec<_> = (0..count).map(|_| Vec::new()).collect();
+        let sessions = Sessions { served: slices.len() - 1, slices };
+        Self { step: interval / count, sessions: Mutex::new(sessions), added: Notify::new() }
     }
 
     /// Sends heartbeats to a session, the first immediately, until it ends.
@@ -55,9 +56,8 @@ impl Heartbeats {
             return;
         }
         let mut sessions = self.sessions.lock();
-        let slice = sessions.next;
-        sessions.next = (slice + 1) % sessions.slices.len();
-        if let Some(slice) = sessions.slices.get_mut(slice) {
+        let served = sessions.served;
+        if let Some(slice) = sessions.slices.get_mut(served) {
             slice.push(session);
         }
         drop(sessions);
@@ -88,7 +88,9 @@ impl Heartbeats {
     /// Sends to the sessions of a slice, and forgets those that have ended.
     fn send(&self, slice: usize) {
         let beat = heartbeat();
-        if let Some(slice) = self.sessions.lock().slices.get_mut(slice) {
+        let mut sessions = self.sessions.lock();
+        sessions.served = slice;
+        if let Some(slice) = sessions.slices.get_mut(slice) {
             slice.retain(|session| session.send(&beat));
         }
     }
@@ -144,15 +146,19 @@ mod tests {
         let running = Arc::clone(&heartbeats);
         let _task =
             spawn("heartbeats", OnExit::Done, async move { running.run(CancellationToken::new()).await });
-        let mut sessions: Vec<_> = (0..1000).map(|_| open(&heartbeats)).collect();
-        for (_, outbox) in &mut sessions {
-            assert_eq!(received(outbox), 1, "the first follows Welcome");
+        let mut sessions = Vec::new();
+        for _ in 0..100 {
+            let mut new: Vec<_> = (0..10).map(|_| open(&heartbeats)).collect();
+            for (_, outbox) in &mut new {
+                assert_eq!(received(outbox), 1, "the first follows Welcome");
+            }
+            sessions.extend(new);
+            tokio::time::sleep(INTERVAL / 100).await;
         }
-        let slices = known(&heartbeats);
-        assert_eq!(slices, vec![20; 50], "all steps must serve as many");
-        tokio::time::sleep(INTERVAL).await;
+        let most = known(&heartbeats).into_iter().max();
+        assert!(most.is_some_and(|most| most <= 40), "a step serves those that began in its time: {most:?}");
         for (_, outbox) in &mut sessions {
-            assert!((1..=2).contains(&received(outbox)), "none may wait longer than the interval");
+            assert!(received(outbox) <= 1, "the next one is an interval later");
         }
         tokio::time::sleep(INTERVAL * 10).await;
         for (_, outbox) in &mut sessions {
