@@ -201,3 +201,18 @@ fn reason_of_end(deps: &SessionDeps, opened: &Opened) -> Status {
         _ => Status::unavailable("the session was closed; connect again"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, F: Future>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn task_of_a_session_is_small() {
+        let size = size(run);
+        assert!(size <= 2048, "each idle session holds {size} bytes");
+    }
+}
