@@ -68,9 +68,15 @@ impl Peer {
 pub(crate) struct Connection {
     stream: Box<dyn Duplex>,
     peer: Arc<Peer>,
+    /// `None` once the peer has authenticated.
+    ends: Option<Ends>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What ends a connection without an authenticated call.
+struct Ends {
     deadline: Pin<Box<Sleep>>,
     makes_room: Pin<Box<WaitForCancellationFutureOwned>>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -89,7 +95,8 @@ impl Connection {
             place: Mutex::new(Some(place)),
         };
         let deadline = Box::pin(tokio::time::sleep_until(expires));
-        Self { stream: Box::new(stream), peer: Arc::new(peer), deadline, makes_room, _permit: permit }
+        let ends = Some(Ends { deadline, makes_room });
+        Self { stream: Box::new(stream), peer: Arc::new(peer), ends, _permit: permit }
     }
 
     /// Returns what is known of the peer, and learned from its calls.
@@ -100,18 +107,19 @@ impl Connection {
     /// Fails if the connection is to be closed, since its peer has not authenticated. Otherwise the task is woken when it is.
     fn check_open(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.peer.authenticated.load(Ordering::Relaxed) {
-            return Ok(());
+            self.ends = None;
         }
+        let Some(ends) = &mut self.ends else { return Ok(()) };
         let timed_out = |reason| Err(io::Error::new(io::ErrorKind::TimedOut, reason));
-        if self.makes_room.as_mut().poll(context).is_ready() {
+        if ends.makes_room.as_mut().poll(context).is_ready() {
             return timed_out("its address has too many connections without a token");
         }
-        while self.deadline.as_mut().poll(context).is_ready() {
+        while ends.deadline.as_mut().poll(context).is_ready() {
             let expires = *self.peer.expires.lock();
             if expires <= Instant::now() {
                 return timed_out("no call in time");
             }
-            self.deadline.as_mut().reset(expires);
+            ends.deadline.as_mut().reset(expires);
         }
         Ok(())
     }
