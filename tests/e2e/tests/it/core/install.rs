@@ -123,7 +123,8 @@ async fn fields_are_explained() {
 async fn second_release_needs_another_class_or_namespaces() {
     let install = async |settings: &str| {
         // Renders with access to the cluster, and creates nothing.
-        let line = "helm install twin charts/rota --namespace rota-twin --dry-run=server";
+        let line = "helm install twin charts/rota --namespace rota-twin --dry-run=server \
+                    --set image.repository=rota,worker.image.repository=rota-worker";
         run(&format!("{line} {settings}")).await
     };
     for namespaces in ["", "--set operator.watchNamespaces={default}"] {
