@@ -19,6 +19,7 @@ use crate::control_store::ControlStore;
 use crate::error::ReconcileError;
 use crate::health::Health;
 use crate::kind::{Guarded, Kind};
+use crate::task::RouteWaits;
 use crate::template::Waiting;
 
 /// Characters of an event's note; the API rejects notes over a kilobyte.
@@ -41,6 +42,8 @@ pub(crate) struct Context {
     pub store: Arc<ControlStore>,
     /// Time since which operators record the pods that they create.
     pub pods_recorded_since: Timestamp,
+    /// Why the tasks of each route wait.
+    pub waits: Arc<RouteWaits>,
     /// Workflows whose template does not exist.
     pub waiting_workflows: Arc<Waiting<Workflow>>,
     /// Schedules whose template does not exist.
@@ -212,6 +215,7 @@ pub(crate) mod tests {
             cluster: "cluster".into(),
             store: Arc::default(),
             pods_recorded_since: "2030-01-01T00:00:00Z".parse().unwrap(),
+            waits: Arc::default(),
             waiting_workflows: Arc::default(),
             waiting_schedules: Arc::default(),
         }

@@ -100,6 +100,7 @@ async fn operate(
         authority,
         cluster: cluster.into(),
         store: Arc::default(),
+        waits: Arc::default(),
         waiting_workflows: Arc::default(),
         waiting_schedules: Arc::default(),
     };

@@ -310,16 +310,14 @@ impl Server {
         });
         let code_flow = people_verifier.as_ref().filter(|_| options.console);
         let code_flow = CodeFlow::new(code_flow, &sessions_of_browsers, &sealer);
+        let explainer =
+            Explainer { store: store.clone(), demand: demand.clone(), artifacts: artifacts.clone() };
         let services = Services {
             tasks: grpc::Tasks {
                 store: store.clone(),
                 inputs: grpc::Inputs { store: store.clone(), agents: Arc::clone(&agents) },
                 creator,
-                explainer: Explainer {
-                    store: store.clone(),
-                    demand: demand.clone(),
-                    artifacts: artifacts.clone(),
-                },
+                explainer: explainer.clone(),
                 attention,
                 streams: streams.clone(),
                 retention: options.timing.retention,
@@ -331,6 +329,7 @@ impl Server {
                 agents,
                 demand: demand.clone(),
                 demand_messages: Arc::default(),
+                explainer,
                 sessions: sessions.clone(),
                 barriers: barriers.clone(),
                 streams: streams.clone(),

@@ -47,12 +47,14 @@ impl Client {
 
     /// Watches the demand for workers of each agent. Every response is complete.
     pub fn watch_demand(&self, parent: impl Into<String>) -> Watch<v1::WatchDemandResponse> {
-        engine::run(self.clone(), sources::Demand::new(parent.into(), false))
+        let request = v1::WatchDemandRequest { parent: parent.into(), ..Default::default() };
+        engine::run(self.clone(), sources::Demand::new(request))
     }
 
     /// Watches the demand for workers of each agent. Responses with `difference` change the last complete one; after a lost
-    /// connection a complete one follows. One with `more` is continued by the next.
+    /// connection a complete one follows. One with `more` is continued by the next. They include why tasks wait.
     pub fn watch_demand_differences(&self, parent: impl Into<String>) -> Watch<v1::WatchDemandResponse> {
-        engine::run(self.clone(), sources::Demand::new(parent.into(), true))
+        let request = v1::WatchDemandRequest { parent: parent.into(), differences: true, waits: true };
+        engine::run(self.clone(), sources::Demand::new(request))
     }
 }

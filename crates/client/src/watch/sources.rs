@@ -172,13 +172,12 @@ impl Source for Agents {
 
 /// Demand for workers. The first response of each stream is complete, so there is no position.
 pub(super) struct Demand {
-    parent: String,
-    differences: bool,
+    request: v1::WatchDemandRequest,
 }
 
 impl Demand {
-    pub(super) fn new(parent: String, differences: bool) -> Self {
-        Self { parent, differences }
+    pub(super) fn new(request: v1::WatchDemandRequest) -> Self {
+        Self { request }
     }
 }
 
@@ -186,7 +185,7 @@ impl Source for Demand {
     type Message = v1::WatchDemandResponse;
 
     fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
-        let request = v1::WatchDemandRequest { parent: self.parent.clone(), differences: self.differences };
+        let request = self.request.clone();
         let mut agents = client.agents();
         async move { agents.watch_demand(request).await }.boxed()
     }

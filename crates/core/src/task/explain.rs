@@ -175,7 +175,7 @@ pub fn causes(task: &Task, context: &Context, now: Timestamp) -> Vec<Cause> {
         }
         State::Queued => {
             let start_failure = of_start_failure(context).into_iter().chain(of_refusal(task));
-            start_failure.chain(of_queue(task, context)).collect()
+            start_failure.chain(of_queue(&task.target, context)).collect()
         }
         State::Assigned => {
             let worker = task.assignment.as_ref().map_or("a worker", |a| a.worker.as_str());
@@ -249,8 +249,15 @@ fn of_wait(wait: Wait, context: &Context, now: Timestamp) -> Cause {
     }
 }
 
-fn of_refusal(task: &Task) -> Option<Cause> {
-    let Refusal { worker, reason } = task.refusal.as_ref()?;
+/// Returns every cause that all queued tasks of a target have, the most important first.
+pub fn of_route(target: &Target, context: &Context) -> Vec<Cause> {
+    of_start_failure(context).into_iter().chain(of_queue(target, context)).collect()
+}
+
+/// Returns why workers did not accept the last assignments of a task, while it waits for another.
+pub fn of_refusal(task: &Task) -> Option<Cause> {
+    let waits = matches!(task.state, State::Pending | State::Queued);
+    let Refusal { worker, reason } = task.refusal.as_ref().filter(|_| waits)?;
     let message = match task.refusals {
         0 | 1 => format!("worker {worker} did not accept the assignment ({reason})"),
         times => {
@@ -275,9 +282,9 @@ fn of_start_failure(context: &Context) -> Option<Cause> {
 }
 
 /// Returns what the pool does about a task without a free slot.
-fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
+fn of_pool(target: &Target, pool: &Pool) -> Option<Cause> {
     // More workers do not help a task that is bound to one.
-    if !pool.managed || matches!(task.target, Target::Worker(_) | Target::Task { .. }) {
+    if !pool.managed || matches!(target, Target::Worker(_) | Target::Task { .. }) {
         return None;
     }
     let Pool { agent, workers, ceiling, starting, .. } = pool;
@@ -306,11 +313,11 @@ fn of_pool(task: &Task, pool: &Pool) -> Option<Cause> {
     })
 }
 
-fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
+fn of_queue(target: &Target, context: &Context) -> Vec<Cause> {
     let capacity = context.capacity;
-    let who = task.target.describe();
+    let who = target.describe();
     let mut causes = Vec::new();
-    if capacity.workers == 0 && capacity.draining == 0 && task.target.is_own() {
+    if capacity.workers == 0 && capacity.draining == 0 && target.is_own() {
         causes.push(cause(
             "no_worker",
             "the worker for this task is not connected yet",
@@ -346,7 +353,7 @@ fn of_queue(task: &Task, context: &Context) -> Vec<Cause> {
         causes.push(cause("dispatching", "a slot is free, the assignment follows", ""));
     }
     if capacity.free == 0 {
-        causes.extend(context.pool.as_ref().and_then(|pool| of_pool(task, pool)));
+        causes.extend(context.pool.as_ref().and_then(|pool| of_pool(target, pool)));
         if !context.busy_with.is_empty() {
             let more = match context.busy_with_more {
                 0 => String::new(),

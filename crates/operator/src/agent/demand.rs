@@ -132,13 +132,14 @@ pub(crate) async fn watch(
             () = shutdown.cancelled() => return Ok(()),
             response = responses.next() => response,
         };
-        let response = match response {
+        let mut response = match response {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(error.into()),
             None => return Err(Error::Ended("demand stream")),
         };
         let store =
             response.store.clone().map_or(StoreChange::None, |version| context.store.observe(version));
+        context.waits.apply(response.difference, std::mem::take(&mut response.waits));
         let changed = cache.apply(response);
         if store != StoreChange::None {
             if let StoreChange::Lost(loss) = store {

@@ -1,11 +1,13 @@
 //! Records of tasks that have a resource in this cluster, as last received from the control plane. Filled by a stream, so
 //! that most reconciliations make no request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rota_proto::v1;
+
+use super::waits;
 
 /// Task records by UID. Limited to unfinished tasks: a record is removed when its final status has been written.
 #[derive(Debug, Default)]
@@ -27,6 +29,13 @@ impl TaskCache {
 
     pub(crate) fn get(&self, uid: &str) -> Option<Arc<v1::Task>> {
         self.0.lock().get(uid).cloned()
+    }
+
+    /// Returns the queued tasks of these routes.
+    pub(crate) fn waiting(&self, routes: &HashSet<String>) -> Vec<Arc<v1::Task>> {
+        let is_waiting =
+            |record: &&Arc<v1::Task>| waits::route_of(record).is_some_and(|route| routes.contains(&route));
+        self.0.lock().values().filter(is_waiting).cloned().collect()
     }
 
     pub(crate) fn remove(&self, uid: &str) {

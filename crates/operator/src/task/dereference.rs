@@ -1,4 +1,4 @@
-//! Collects what a `Task` refers to: its record in the control plane, and why that is pending.
+//! Collects what a `Task` refers to: its record in the control plane.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rota_proto::v1::TaskState;
 use rota_proto::{names, v1};
 
 use super::cache::TaskCache;
-use super::status::{self, Ages, WaitExplanation};
+use super::status::Ages;
 use crate::context::Context;
 use crate::error::ReconcileError;
 
@@ -80,19 +80,5 @@ pub(super) fn ages(record: &v1::Task, now: Timestamp) -> Ages {
     Ages {
         task: record.create_time.as_ref().and_then(since).unwrap_or_default(),
         running: started.and_then(since),
-    }
-}
-
-/// Asks the control plane why a task is waiting.
-pub(super) async fn explain(
-    context: &Context,
-    task: &Task,
-    record: &v1::Task,
-) -> Result<WaitExplanation, ReconcileError> {
-    let request = v1::ExplainTaskRequest { name: record.name.clone() };
-    match context.control.explain_task(request).await {
-        Ok(explained) => Ok(status::explain_wait(task, record, explained.causes)),
-        Err(error) if error.code == Code::NotFound => Ok(WaitExplanation::default()),
-        Err(error) => Err(error.into()),
     }
 }

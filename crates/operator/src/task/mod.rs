@@ -9,6 +9,7 @@ mod expire;
 mod status;
 mod sweep;
 mod validate;
+mod waits;
 mod watch;
 
 use std::collections::HashSet;
@@ -36,13 +37,14 @@ use crate::error::ReconcileError;
 use crate::kind::Guarded;
 use crate::lifetime;
 
+pub(crate) use self::waits::RouteWaits;
 pub(crate) use self::watch::Stores;
 
 /// Pending cancellations of tasks whose resource was deleted. The sweep finds those that do not fit.
 const DELETION_QUEUE_SIZE: usize = 4096;
-/// Shortest interval at which a waiting task is reconciled: its explanation changes without an event.
-const WAIT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// Interval at which other tasks are reconciled without a trigger, in case one was lost.
+/// Age of a waiting task whose wait is published as an Event.
+const LONG_WAIT: Duration = Duration::from_secs(30);
+/// Interval at which tasks are reconciled without a trigger, in case one was lost.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Reconciler of `Task` resources. Caches the records of unfinished ones.
@@ -207,7 +209,12 @@ impl Tasks {
             record
         };
         let waiting = match is_waiting && age >= status::WAIT_STATUS_DELAY {
-            true => Some(dereference::explain(&self.context, task, record).await?),
+            true => match waits::causes(record, &self.context.waits) {
+                Some(causes) => Some(status::explain_wait(task, record, causes)),
+                // They trigger the task.
+                None if age < waits::ROUTE_DELAY => return Ok(Action::requeue(waits::ROUTE_DELAY - age)),
+                None => Some(status::explain_wait(task, record, Vec::new())),
+            },
             false => None,
         };
         let built = status::build(task, record, waiting, now);
@@ -226,7 +233,7 @@ impl Tasks {
         if over {
             self.forget(&record.uid);
         }
-        Ok(Action::requeue(if is_waiting { wait_check_interval(age) } else { RESYNC_INTERVAL }))
+        Ok(Action::requeue(next_check(is_waiting, age)))
     }
 
     /// Publishes Events of a retry, a failure or a long wait.
@@ -282,15 +289,15 @@ fn step(task: &Task) -> Step {
     }
 }
 
-/// Returns when a task that has waited for this long is explained again: less and less often, since each explanation of
-/// a deep queue looks at all tasks before it.
-fn wait_check_interval(age: Duration) -> Duration {
-    age.clamp(WAIT_CHECK_INTERVAL, RESYNC_INTERVAL)
+/// Returns when a task of this age is reconciled without a trigger: a wait is published when it has become long.
+fn next_check(is_waiting: bool, age: Duration) -> Duration {
+    let until_long = LONG_WAIT.checked_sub(age).filter(|left| is_waiting && !left.is_zero());
+    until_long.unwrap_or(RESYNC_INTERVAL)
 }
 
 /// Returns whether a wait has become long in the lifetime of this process.
 fn becomes_long(age: Duration, lifetime: Duration) -> bool {
-    age >= WAIT_CHECK_INTERVAL && age.saturating_sub(lifetime) < WAIT_CHECK_INTERVAL
+    age >= LONG_WAIT && age.saturating_sub(lifetime) < LONG_WAIT
 }
 
 fn is_final(record: &v1::Task) -> bool {
@@ -304,7 +311,7 @@ mod tests {
 
     #[test]
     fn long_waits_are_published_by_one_process() {
-        let (long, short) = (WAIT_CHECK_INTERVAL, WAIT_CHECK_INTERVAL / 2);
+        let (long, short) = (LONG_WAIT, LONG_WAIT / 2);
         assert!(!becomes_long(short, long) && becomes_long(long, long) && becomes_long(long, short));
         assert!(!becomes_long(2 * long, short), "an earlier process has");
     }
@@ -325,12 +332,9 @@ mod tests {
     }
 
     #[test]
-    fn waiting_task_is_explained_ever_less_often() {
-        let (mut age, mut explanations) = (status::WAIT_STATUS_DELAY, 0);
-        while age < Duration::from_secs(3600) {
-            age += wait_check_interval(age);
-            explanations += 1;
-        }
-        assert!(explanations <= 12, "{explanations} in an hour");
+    fn long_wait_is_published_when_due() {
+        assert_eq!(next_check(true, LONG_WAIT / 3), LONG_WAIT - LONG_WAIT / 3);
+        assert_eq!(next_check(true, LONG_WAIT), RESYNC_INTERVAL, "nothing is asked for again");
+        assert_eq!(next_check(false, LONG_WAIT / 3), RESYNC_INTERVAL);
     }
 }

@@ -259,7 +259,7 @@ fn usage(usage: &v1::Usage) -> Option<TaskUsage> {
     (built != TaskUsage::default()).then_some(built)
 }
 
-fn time(time: &pbjson_types::Timestamp) -> Option<Time> {
+pub(super) fn time(time: &pbjson_types::Timestamp) -> Option<Time> {
     // Whole seconds, as Kubernetes writes them.
     Timestamp::from_second(time.seconds).ok().map(Time)
 }

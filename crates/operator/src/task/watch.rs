@@ -1,4 +1,5 @@
-//! Watch of the control plane's tasks: fills the cache and triggers the resources that the tasks belong to.
+//! Watch of the control plane's tasks: fills the cache and triggers the resources that the tasks belong to, also when the
+//! cause of their wait has changed.
 
 use std::sync::Arc;
 
@@ -31,6 +32,12 @@ pub(crate) async fn run(
     loop {
         let response = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
+            routes = context.waits.changed() => {
+                for record in cache.waiting(&routes) {
+                    trigger_record(&stores, &record).await;
+                }
+                continue;
+            }
             response = tasks.next() => response,
         };
         let response = match response {
@@ -62,6 +69,18 @@ async fn apply_change(context: &Context, stores: &Stores, cache: &TaskCache, rec
         let ours = store.get(&reference).is_some_and(|task| task.uid().as_deref() == Some(&record.uid));
         if ours {
             cache.insert(record);
+            let _ = trigger.send(reference).await;
+            return;
+        }
+    }
+}
+
+/// Triggers the resource of a record.
+async fn trigger_record(stores: &Stores, record: &v1::Task) {
+    let Some((namespace, _)) = rota_proto::names::parse(&record.name, "tasks") else { return };
+    let reference = ObjectRef::<Guarded<Task>>::new(&record.alias).within(namespace);
+    for (store, trigger) in stores.iter() {
+        if store.get(&reference).is_some_and(|task| task.uid().as_deref() == Some(&record.uid)) {
             let _ = trigger.send(reference).await;
             return;
         }

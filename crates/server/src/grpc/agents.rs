@@ -17,6 +17,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::answers::{PERMISSION_RULES, masked, page, worker_to_wire};
 use super::demand::DemandMessages;
+use super::explain::Explainer;
 use super::streams::{Boxed, Streams};
 use super::{demand, pools, watch_agents};
 use crate::agents::AgentRegistry;
@@ -34,6 +35,7 @@ pub(crate) struct Agents {
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) demand: Demand,
     pub(crate) demand_messages: Arc<DemandMessages>,
+    pub(crate) explainer: Explainer,
     /// Workers are drained, and sessions of dead workers expire.
     pub(crate) sessions: SessionDeps,
     pub(crate) barriers: Barriers,
@@ -253,6 +255,7 @@ impl AgentService for Agents {
             &self.streams,
             namespace,
             request.differences,
+            request.waits.then(|| self.explainer.clone()),
         ))))
     }
 

@@ -1,6 +1,7 @@
 //! Demand as the API reports it: for each agent's pool its workers, and the waiting tasks that ask for more.
 
 mod difference;
+mod waits;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +12,12 @@ use rota_core::Namespace;
 use rota_core::quota::CoolDown;
 use rota_proto::num;
 use rota_proto::{names, v1};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use self::waits::Waits;
+use super::explain::Explainer;
 use super::streams::{Streams, send};
 use crate::demand::{Demand, IsolatedTask, PoolStatus, Snapshot};
 use crate::keys::AgentKey;
@@ -159,7 +162,7 @@ fn isolated(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>)
 }
 
 /// Sends demand now, then whenever it changed, each time with the version of the store: as a whole, or with `differences`
-/// what has changed since.
+/// what has changed since. With an `explainer` and `differences` also why the tasks of each route wait.
 pub(super) fn watch(
     store: &StoreClient,
     demand: &Demand,
@@ -167,6 +170,7 @@ pub(super) fn watch(
     streams: &Streams,
     namespace: Option<Namespace>,
     differences: bool,
+    explainer: Option<Explainer>,
 ) -> ReceiverStream<Result<v1::WatchDemandResponse, Status>> {
     let (demand, messages, mut changed) =
         (demand.clone(), Arc::clone(messages), demand.scheduler.changed().subscribe());
@@ -174,11 +178,11 @@ pub(super) fn watch(
     streams.serve("watch-demand", STREAM_BUFFER, move |outbox| async move {
         let mut last: Option<Arc<v1::WatchDemandResponse>> = None;
         let mut runs = watchers.lineage().runs();
+        let mut waits = explainer.filter(|_| differences).map(|explainer| (Waits::new(), explainer));
         loop {
             changed.borrow_and_update();
             let snapshot = demand.snapshot().await;
             let message = messages.of(&demand, &snapshot, namespace.as_ref());
-            drop(snapshot);
             if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &message)) {
                 // While the store does not respond, demand is known all the same.
                 let revision = timeout(MAX_STORE_WAIT, store.reads().revision()).await;
@@ -199,7 +203,22 @@ pub(super) fn watch(
                 }
                 last = Some(message);
             }
-            let _ = changed.changed().await;
+            let Some((waits, explainer)) = &mut waits else {
+                drop(snapshot);
+                let _ = changed.changed().await;
+                continue;
+            };
+            let waiting = waits.changes(explainer, &snapshot, namespace.as_ref()).await;
+            if !waiting.is_empty() {
+                let content =
+                    v1::WatchDemandResponse { waits: waiting, difference: true, ..Default::default() };
+                for part in difference::parts(content) {
+                    send(&outbox, part).await?;
+                }
+            }
+            let due = waits.due(snapshot.view.version);
+            drop(snapshot);
+            let _ = timeout_at(due, changed.changed()).await;
         }
     })
 }

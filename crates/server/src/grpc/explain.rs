@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use rota_core::failure::Failure;
 use rota_core::scaling::{self, Bounds, ReportedWorker};
-use rota_core::target::Target;
+use rota_core::target::{Route, Target};
 use rota_core::task::explain::{Context, Pool, Wait};
 use rota_core::task::{Body, State, Task, explain};
 use rota_core::workflow::StepRef;
@@ -27,11 +27,15 @@ const MAX_NAMED: usize = 5;
 /// Entries at the end of a log that are searched for the last failure.
 const FAILURE_SEARCH_EVENTS: u64 = 32;
 
+/// Whether the slots of a route may be held until the storage of artifacts takes files of their attempts.
+fn are_slots_held(context: &Context) -> bool {
+    context.capacity.workers > 0 && context.capacity.free == 0
+}
+
 /// Whether a task waits for the storage of artifacts, or for a slot that attempts may hold until it takes their files.
 fn may_wait_for_storage(task: &Task, context: &Context) -> bool {
-    let capacity = &context.capacity;
     match task.state {
-        State::Queued => capacity.workers > 0 && capacity.free == 0,
+        State::Queued => are_slots_held(context),
         _ => task.assignment.as_ref().is_some_and(|assignment| assignment.work_ended),
     }
 }
@@ -56,6 +60,10 @@ pub(super) async fn orphaned(store: &StoreClient, step: &StepRef) -> Result<Opti
     }
 }
 
+fn of_storage(cause: Cause) -> explain::Cause {
+    explain::Cause { code: cause.code, message: cause.message, hint: cause.hint }
+}
+
 /// Explains why tasks do not run.
 #[derive(Clone)]
 pub(crate) struct Explainer {
@@ -69,12 +77,16 @@ impl Explainer {
         let context = self.context(task).await?;
         let now = now();
         let mut causes = explain::causes(task, &context, now);
-        if let Some(cause) = self.breaker(task).or_else(|| self.quota(task, &context)) {
+        let held = match task.state {
+            State::Queued => self.held(&task.route(), &context),
+            _ => None,
+        };
+        if let Some(cause) = held {
             // Free slots do not matter then.
             causes.retain(|cause| cause.code == causes::BEHIND);
             causes.insert(0, cause);
         } else if let Some(cause) = self.storage(task, &context, now).await? {
-            causes.insert(0, explain::Cause { code: cause.code, message: cause.message, hint: cause.hint });
+            causes.insert(0, of_storage(cause));
         }
         if let Some(step) = task.step.as_deref().filter(|_| !task.state.is_final()) {
             causes.extend(orphaned(&self.store, step).await?);
@@ -91,6 +103,16 @@ impl Explainer {
             causes: causes.collect(),
             ahead: num::to_i64(context.capacity.ahead),
         })
+    }
+
+    /// Explains why all queued tasks of a route wait, without those that are before them.
+    pub(super) fn explain_route(&self, snapshot: &Snapshot, route: &Route) -> Vec<explain::Cause> {
+        let context = self.queue(snapshot, route);
+        if let Some(cause) = self.held(route, &context) {
+            return vec![cause];
+        }
+        let storage = self.artifacts.outage(now()).filter(|_| are_slots_held(&context)).map(of_storage);
+        storage.into_iter().chain(explain::of_route(&route.target, &context)).collect()
     }
 
     /// Returns what is wrong with the storage of artifacts, if the task waits for it.
@@ -111,8 +133,7 @@ impl Explainer {
             State::Queued => {
                 let route = task.route();
                 let snapshot = self.demand.snapshot().await;
-                context.capacity = snapshot.capacity(&route);
-                context.not_ready = snapshot.not_ready(&route);
+                context = self.queue(&snapshot, &route);
                 if let Some(id) = self.demand.scheduler.route_id(&route) {
                     context.capacity.ahead =
                         self.store.reads().ahead(id, task.rank()).await.map_err(status::store)?;
@@ -125,8 +146,6 @@ impl Explainer {
                         .busy_with
                         .push(other.and_then(|task| task.alias).unwrap_or_else(|| id.to_string()));
                 }
-                let agent = task.agent().cloned().or_else(|| self.demand.preferred(&route));
-                context.pool = agent.and_then(|agent| self.pool(&snapshot, task, agent));
             }
             State::Pending => {
                 context.dependencies = self.dependencies(task).await?;
@@ -139,9 +158,24 @@ impl Explainer {
         Ok(context)
     }
 
+    /// Gathers what all tasks of a route have in common.
+    fn queue(&self, snapshot: &Snapshot, route: &Route) -> Context {
+        Context {
+            capacity: snapshot.capacity(route),
+            not_ready: snapshot.not_ready(route),
+            pool: self.agent(route).and_then(|agent| self.pool(snapshot, route, agent)),
+            ..Context::default()
+        }
+    }
+
+    /// Returns the agent that the tasks of a route count for.
+    fn agent(&self, route: &Route) -> Option<AgentName> {
+        route.target.agent().cloned().or_else(|| self.demand.preferred(route))
+    }
+
     /// Returns the pool of an agent: its workers, its limits, and what its demand asks for.
-    fn pool(&self, snapshot: &Snapshot, task: &Task, agent: AgentName) -> Option<Pool> {
-        let key = (task.namespace.clone(), agent);
+    fn pool(&self, snapshot: &Snapshot, route: &Route, agent: AgentName) -> Option<Pool> {
+        let key = (route.namespace.clone(), agent);
         let spec = self.demand.agents.get(&key)?.spec;
         let standing = snapshot.pools.get(&key).cloned().unwrap_or_default();
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -168,22 +202,23 @@ impl Explainer {
             workers: small(reported.len()),
             ceiling: scaled.ceiling,
             starting: scaling::plan(&scaled).start,
-            start_failure: match task.target {
-                Target::Task { .. } => self.demand.agents.pools().isolated_message(&key, task.id),
+            start_failure: match route.target {
+                Target::Task { id, .. } => self.demand.agents.pools().isolated_message(&key, id),
                 _ => self.demand.agents.pools().message(&key),
             },
             agent: key.1,
         })
     }
 
-    /// Returns the cause if a circuit breaker holds the task back: of its agent, or of the back end of that.
-    fn breaker(&self, task: &Task) -> Option<explain::Cause> {
-        if task.state != State::Queued {
-            return None;
-        }
-        let route = task.route();
-        let agent = task.agent().cloned().or_else(|| self.demand.preferred(&route))?;
-        let message = self.demand.breakers.describe(&(route.namespace, agent.clone()));
+    /// Returns the cause if a circuit breaker or the limit of a credential holds the tasks of a route back.
+    fn held(&self, route: &Route, context: &Context) -> Option<explain::Cause> {
+        self.breaker(route).or_else(|| self.quota(route, context))
+    }
+
+    /// Returns the cause if a circuit breaker holds them back: of their agent, or of the back end of that.
+    fn breaker(&self, route: &Route) -> Option<explain::Cause> {
+        let agent = self.agent(route)?;
+        let message = self.demand.breakers.describe(&(route.namespace.clone(), agent.clone()));
         (!message.is_empty()).then(|| explain::Cause {
             code: causes::BREAKER_OPEN,
             message,
@@ -191,13 +226,12 @@ impl Explainer {
         })
     }
 
-    /// Returns the cause if a ready task waits for a credential of its agent's that cools down.
-    fn quota(&self, task: &Task, context: &Context) -> Option<explain::Cause> {
-        if task.state != State::Queued || context.capacity.free > 0 {
+    /// Returns the cause if they wait for a credential of their agent's that cools down.
+    fn quota(&self, route: &Route, context: &Context) -> Option<explain::Cause> {
+        if context.capacity.free > 0 {
             return None;
         }
-        let agent = task.agent().cloned().or_else(|| self.demand.preferred(&task.route()))?;
-        let key = (task.namespace.clone(), agent);
+        let key = (route.namespace.clone(), self.agent(route)?);
         // Other workers, or other credentials of these, do not wait.
         if self.demand.scheduler.quota(&key) == Admission::Open {
             return None;

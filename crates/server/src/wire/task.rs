@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use rota_core::task::explain::Wait;
+use rota_core::task::explain::{self, Wait};
 use rota_core::task::{Desired, Task};
 use rota_proto::num;
 use rota_proto::{names, v1};
@@ -94,6 +94,7 @@ fn status(task: &Task) -> v1::TaskStatus {
             failed_attempts: num::to_i32(task.failed_attempts()),
             last_failure: task.last_failure.as_deref().map(failure::to_wire),
         }),
+        refusal: explain::of_refusal(task).map(|cause| cause.message).unwrap_or_default(),
         pending_input: (task.open_questions())
             .filter_map(|(_, bytes)| v1::InputRequest::decode(&bytes[..]).ok())
             .collect(),

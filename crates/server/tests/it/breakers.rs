@@ -66,7 +66,7 @@ async fn task_state(client: &Client, name: &str) -> Result<TaskState> {
 }
 
 async fn queued_demand(client: &Client) -> Result<Option<i64>> {
-    let request = v1::WatchDemandRequest { parent: "namespaces/default".into(), differences: false };
+    let request = v1::WatchDemandRequest { parent: "namespaces/default".into(), ..Default::default() };
     let demand = client.agents().watch_demand(request).await?.into_inner().message().await?;
     Ok(demand
         .context("nothing came")?

@@ -43,7 +43,7 @@ async fn shutdown_completes_with_open_streams() -> Result<()> {
         client.agents().watch_agents(v1::WatchAgentsRequest { parent: PARENT.into() }).await?.into_inner();
     let mut demand = client
         .agents()
-        .watch_demand(v1::WatchDemandRequest { parent: PARENT.into(), differences: true })
+        .watch_demand(v1::WatchDemandRequest { parent: PARENT.into(), differences: true, waits: true })
         .await?
         .into_inner();
     let first = v1::AttachTaskRequest {

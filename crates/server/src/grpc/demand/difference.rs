@@ -70,7 +70,7 @@ fn changed<T: PartialEq + Clone>(
 
 /// Cuts a message into parts of bounded size. All but the last announce the next one.
 pub(super) fn parts(message: v1::WatchDemandResponse) -> Vec<v1::WatchDemandResponse> {
-    let v1::WatchDemandResponse { demands, isolated, store, difference, .. } = message;
+    let v1::WatchDemandResponse { demands, isolated, store, difference, waits, more: _ } = message;
     let mut parts = Parts { done: Vec::new(), bytes: 0 };
     parts.done.push(v1::WatchDemandResponse { store, difference, ..Default::default() });
     for mut demand in demands {
@@ -88,6 +88,9 @@ pub(super) fn parts(message: v1::WatchDemandResponse) -> Vec<v1::WatchDemandResp
     }
     for task in isolated {
         parts.fit(task.encoded_len()).isolated.push(task);
+    }
+    for wait in waits {
+        parts.fit(wait.encoded_len()).waits.push(wait);
     }
     parts.done
 }

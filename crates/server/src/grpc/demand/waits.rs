@@ -1,0 +1,176 @@
+//! Causes of each route's waiting tasks, as watchers of demand receive them. Their number is that of routes, not of tasks,
+//! and they are computed for a watcher at most once per second.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rota_core::Namespace;
+use rota_core::target::{Route, Target};
+use rota_core::text::prefix;
+use rota_proto::{names, v1};
+use tokio::time::Instant;
+
+use crate::demand::Snapshot;
+use crate::grpc::Explainer;
+use crate::wire::target;
+
+/// Least time between two computations while workers or queues change.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Least ratio of the time between two computations to the time that one takes.
+const MIN_REST: u32 = 20;
+/// Further time until the next one while they do not: causes such as an outage of the storage change by themselves.
+const IDLE_INTERVAL: Duration = Duration::from_secs(4);
+/// Time after which causes that differ in numbers alone are sent again.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
+/// Routes whose causes are computed.
+const MAX_ROUTES: usize = 20_000;
+/// Routes after which other tasks of the thread get their turn.
+const ROUTES_PER_TURN: usize = 256;
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// What one watcher has received, and when that is computed again.
+pub(super) struct Waits {
+    sent: BTreeMap<Route, Sent>,
+    /// Version of the scheduler's state at the last computation.
+    version: Option<u64>,
+    next: Instant,
+}
+
+struct Sent {
+    causes: Vec<v1::Cause>,
+    at: Instant,
+}
+
+impl Waits {
+    pub(super) fn new() -> Self {
+        Self { sent: BTreeMap::new(), version: None, next: Instant::now() }
+    }
+
+    /// Returns when the next computation is due at this version of the scheduler's state.
+    pub(super) fn due(&self, version: u64) -> Instant {
+        if self.version == Some(version) { self.next + IDLE_INTERVAL } else { self.next }
+    }
+
+    /// Computes the causes of a namespace's routes, or of all, if that is due. Returns what the watcher lacks.
+    pub(super) async fn changes(
+        &mut self,
+        explainer: &Explainer,
+        snapshot: &Snapshot,
+        namespace: Option<&Namespace>,
+    ) -> Vec<v1::RouteWait> {
+        let (began, version) = (Instant::now(), snapshot.view.version);
+        if began < self.due(version) {
+            return Vec::new();
+        }
+        let queues = snapshot.view.queues.iter().map(|(_, route, _)| route);
+        let mut queues: Vec<_> =
+            queues.filter(|route| namespace.is_none_or(|at| route.namespace == *at)).collect();
+        queues.sort_unstable();
+        queues.truncate(MAX_ROUTES);
+        let mut routes = BTreeMap::new();
+        for (index, route) in queues.into_iter().enumerate() {
+            if index % ROUTES_PER_TURN == ROUTES_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let causes = explainer.explain_route(snapshot, route).into_iter().map(|cause| v1::Cause {
+                code: cause.code.to_owned(),
+                message: prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned(),
+                hint: String::new(),
+            });
+            routes.insert(route.clone(), causes.collect());
+        }
+        let now = Instant::now();
+        self.version = Some(version);
+        self.next = now + ((now - began) * MIN_REST).max(MIN_INTERVAL);
+        self.difference(routes, now)
+    }
+
+    /// Takes in the causes of all routes with waiting tasks. Returns what has changed.
+    fn difference(&mut self, routes: BTreeMap<Route, Vec<v1::Cause>>, now: Instant) -> Vec<v1::RouteWait> {
+        let mut changes = Vec::new();
+        self.sent.retain(|route, _| {
+            let waits = routes.contains_key(route);
+            if !waits {
+                changes.push(v1::RouteWait { removed: true, ..to_wire(route) });
+            }
+            waits
+        });
+        for (route, causes) in routes {
+            let is_known = |sent: &Sent| {
+                sent.causes == causes
+                    || now < sent.at + REFRESH_INTERVAL && differ_in_numbers(&sent.causes, &causes)
+            };
+            if !self.sent.get(&route).is_some_and(is_known) {
+                changes.push(v1::RouteWait { causes: causes.clone(), ..to_wire(&route) });
+                self.sent.insert(route, Sent { causes, at: now });
+            }
+        }
+        changes
+    }
+}
+
+fn to_wire(route: &Route) -> v1::RouteWait {
+    let namespace = route.namespace.as_str();
+    v1::RouteWait {
+        parent: names::namespace(namespace),
+        target: Some(target::to_wire(&route.target)),
+        task: match route.target {
+            Target::Task { id, .. } => names::task(namespace, id),
+            _ => String::new(),
+        },
+        ..Default::default()
+    }
+}
+
+/// Whether causes are the same but for numbers, such as remaining seconds and counts of slots.
+fn differ_in_numbers(before: &[v1::Cause], after: &[v1::Cause]) -> bool {
+    let words = |text: &str| text.split(|one: char| one.is_ascii_digit()).collect::<String>();
+    before.len() == after.len()
+        && (before.iter().zip(after))
+            .all(|(one, other)| one.code == other.code && words(&one.message) == words(&other.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_core::AgentName;
+
+    use super::*;
+
+    fn route(agent: &str) -> Route {
+        let target = Target::Agent(AgentName::new(agent).unwrap());
+        Route { namespace: Namespace::new("team").unwrap(), target }
+    }
+
+    fn busy(slots: usize) -> Vec<v1::Cause> {
+        let message = format!("all {slots} slots are busy");
+        vec![v1::Cause { code: "no_free_slot".to_owned(), message, hint: String::new() }]
+    }
+
+    #[test]
+    fn only_other_causes_are_sent() {
+        let (mut waits, began) = (Waits::new(), Instant::now());
+        let mut changes = |causes: &[(&str, Vec<v1::Cause>)], now| {
+            let routes = causes.iter().map(|(agent, causes)| (route(agent), causes.clone())).collect();
+            waits.difference(routes, now)
+        };
+        let both = changes(&[("a", busy(2)), ("b", busy(2))], began);
+        assert_eq!(both.len(), 2);
+        assert_eq!(both[0].parent, "namespaces/team");
+        assert_eq!(both[0].causes, busy(2));
+        assert_eq!(changes(&[("a", busy(2)), ("b", busy(10))], began), [], "a number is no other cause");
+        let refreshed = changes(&[("a", busy(2)), ("b", busy(10))], began + REFRESH_INTERVAL);
+        assert_eq!(refreshed.len(), 1);
+        assert_eq!(refreshed[0].causes, busy(10));
+        let both = changes(&[("a", Vec::new())], began);
+        assert_eq!(both.len(), 2);
+        assert!(both[0].removed && !both[1].removed && both[1].causes.is_empty());
+    }
+
+    #[test]
+    fn unchanged_queues_are_explained_less_often() {
+        let mut waits = Waits::new();
+        waits.version = Some(1);
+        assert_eq!(waits.due(1), waits.next + IDLE_INTERVAL, "nothing has changed");
+        assert_eq!(waits.due(2), waits.next);
+    }
+}
