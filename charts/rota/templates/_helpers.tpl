@@ -205,7 +205,10 @@ spec:
 {{/* Permissions of the operator in the namespaces of agents, tasks and workflows. */}}
 {{- define "rota.operator.rules" -}}
 - apiGroups: [rota.dev]
-  resources: [agents, workflowtemplates, schedules]
+  resources: [agents]
+  verbs: [list, watch]
+- apiGroups: [rota.dev]
+  resources: [workflowtemplates, schedules]
   verbs: [get, list, watch]
 # Tasks and workflows are deleted after their TTL.
 - apiGroups: [rota.dev]
@@ -213,14 +216,14 @@ spec:
   verbs: [get, list, watch, delete]
 - apiGroups: [rota.dev]
   resources: [agents/status, tasks/status, workflows/status, workflowtemplates/status, schedules/status]
-  verbs: [get, patch, update]
+  verbs: [patch]
 # Required by some API servers for owner references that block the deletion of the owner.
 - apiGroups: [rota.dev]
   resources: [agents/finalizers, tasks/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, delete]
+  verbs: [list, watch, create, delete]
 # Records in each worker pod that the operator has created it.
 - apiGroups: [""]
   resources: [pods/status]
@@ -240,8 +243,8 @@ spec:
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [{{ with .Values.class }}rota-ca-{{ . }}{{ else }}rota-ca{{ end }}]
-  verbs: [get, list, watch, patch, update, delete]
-- apiGroups: ["", events.k8s.io]
+  verbs: [get, patch]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end -}}
