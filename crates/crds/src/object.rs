@@ -1,5 +1,6 @@
 //! Manifest of any kind, with its position in the text.
 
+use crate::resource::TRACEPARENT;
 use crate::{Agent, ObjectMeta, Position, Schedule, Task, Violation, Workflow, WorkflowTemplate};
 
 /// Parsed manifest of any kind.
@@ -64,18 +65,37 @@ impl Object {
 
     /// Returns the fields that are set, but only effective on Kubernetes.
     pub fn kubernetes_only_fields(&self) -> Vec<&'static str> {
+        let has_trace = self.metadata().annotations.contains_key(TRACEPARENT);
         let fields = match self {
             Self::Agent(agent) => vec![
                 ("an agent's spec.secrets", !agent.spec.secrets.is_empty()),
                 ("an agent's spec.pod", agent.spec.pod.is_some()),
             ],
-            Self::Task(task) => vec![("a task's spec.podOverrides", task.spec.pod_overrides.is_some())],
+            Self::Task(task) => vec![
+                ("a task's spec.podOverrides", task.spec.pod_overrides.is_some()),
+                ("a task's annotation rota.dev/traceparent", has_trace),
+            ],
             Self::Schedule(schedule) => {
                 let has_pod = schedule.spec.task.as_ref().is_some_and(|task| task.pod_overrides.is_some());
                 vec![("a schedule's spec.task.podOverrides", has_pod)]
             }
-            Self::Workflow(_) | Self::WorkflowTemplate(_) => Vec::new(),
+            Self::Workflow(_) => vec![("a workflow's annotation rota.dev/traceparent", has_trace)],
+            Self::WorkflowTemplate(_) => Vec::new(),
         };
         fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn annotated_trace_is_for_kubernetes_only() {
+        let fields = |annotations: &str| {
+            let head = "apiVersion: rota.dev/v1alpha1, kind: Task, spec: {agent: coder, prompt: hi}";
+            let text = format!("{{{head}, metadata: {{name: a, annotations: {annotations}}}}}");
+            crate::parse("f.yaml", &text).unwrap()[0].object.kubernetes_only_fields()
+        };
+        assert_eq!(fields("{rota.dev/traceparent: 00-1-2-01}"), ["a task's annotation rota.dev/traceparent"]);
+        assert_eq!(fields("{other: x}"), [""; 0]);
     }
 }

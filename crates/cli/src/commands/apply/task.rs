@@ -10,7 +10,7 @@ use rota_proto::labels::KIND;
 use rota_proto::names;
 use rota_proto::v1::batch_create_tasks_result::Kind;
 use rota_proto::v1::{
-    BatchCreateTasksRequest, BatchError, CreateTaskRequest, DesiredState, GetTaskRequest, Task,
+    BatchCreateTasksRequest, BatchError, CreateTaskRequest, DesiredState, GetTaskRequest, Isolation, Task,
     UpdateTaskRequest,
 };
 
@@ -96,6 +96,11 @@ async fn finish(
         task: Some(task),
         workflow: None,
     };
+    let isolated = |task: &Task| task.spec.as_ref().is_some_and(|spec| spec.isolation() == Isolation::Pod);
+    if request.task.as_ref().is_some_and(isolated) && !isolated(&task) {
+        let name = alias(request);
+        context.reporter.warn(&format!("task/{name}: isolation Pod has no effect here: nothing starts pods"));
+    }
     if before.is_none_or(|uid| uid != task.uid) {
         return Ok(applied(Outcome::Created, Vec::new(), task));
     }
