@@ -15,7 +15,9 @@ pub(crate) struct HttpTransport {
 
 impl HttpTransport {
     pub(crate) fn new(target: &Target, runtime: &Handle) -> Result<Self, Error> {
-        let mut builder = reqwest::Client::builder().timeout(target.timeout);
+        // A redirect would take the headers, which have credentials, to another host.
+        let redirects = reqwest::redirect::Policy::none();
+        let mut builder = reqwest::Client::builder().timeout(target.timeout).redirect(redirects);
         // Without a CA of its own, the system's certificates are trusted.
         if let Some(pem) = &target.ca {
             builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
@@ -49,5 +51,48 @@ impl HttpClient for HttpTransport {
             Ok::<_, HttpError>(response)
         });
         exchange.await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn redirects_are_not_followed() {
+        let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target {
+            endpoint: format!("http://{}/v1/traces", collector.local_addr().unwrap()),
+            protocol: Protocol::HttpBinary,
+            ca: None,
+            headers: vec![("x-api-key".parse().unwrap(), "secret".parse().unwrap())],
+            timeout: Duration::from_secs(30),
+            child_environment: Vec::new(),
+        };
+        let location = format!("http://{}/", elsewhere.local_addr().unwrap());
+        let answer = async {
+            let (mut stream, _) = collector.accept().await.unwrap();
+            // The head has the key; the body is empty.
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let answer =
+                format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream
+        };
+        let transport = HttpTransport::new(&target, &Handle::current()).unwrap();
+        let (posted, _stream) = tokio::select! {
+            done = async { tokio::join!(transport.post(&target, Vec::new()), answer) } => done,
+            _ = elsewhere.accept() => panic!("the headers went elsewhere"),
+        };
+        assert_eq!(posted, Err("307 Temporary Redirect".to_owned()));
     }
 }
