@@ -84,10 +84,35 @@ impl Object {
         };
         fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }
+
+    /// Returns the fields that are set, but have no effect with the runtime that is set next to them.
+    pub fn fields_without_effect(&self) -> Vec<&'static str> {
+        let (runtime, limits) = match self {
+            Self::Task(task) => (task.spec.runtime.as_ref(), task.spec.limits.as_ref()),
+            _ => (None, None),
+        };
+        let counts_turns =
+            runtime.is_none_or(|runtime| runtime.command.is_none() && runtime.scripted.is_none());
+        let has_turns = limits.is_some_and(|limits| limits.max_turns.is_some_and(|turns| turns > 0));
+        if has_turns && !counts_turns { vec!["limits.maxTurns"] } else { Vec::new() }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn turns_are_for_models_only() {
+        let fields = |runtime: &str| {
+            let head = "apiVersion: rota.dev/v1alpha1, kind: Task, metadata: {name: a}";
+            let spec = format!("{{agent: coder, prompt: hi, limits: {{maxTurns: 3}}, runtime: {runtime}}}");
+            let text = format!("{{{head}, spec: {spec}}}");
+            crate::parse("f.yaml", &text).unwrap()[0].object.fields_without_effect()
+        };
+        assert_eq!(fields("{command: {shell: make}}"), ["limits.maxTurns"]);
+        assert_eq!(fields("{scripted: {}}"), ["limits.maxTurns"]);
+        assert_eq!(fields("{claude: {}}"), [""; 0]);
+    }
+
     #[test]
     fn annotated_trace_is_for_kubernetes_only() {
         let fields = |annotations: &str| {

@@ -206,7 +206,7 @@ pub struct Limits {
     /// Grace period between the cancellation and the kill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_grace: Option<HumanDuration>,
-    /// Maximum number of turns between model and tools.
+    /// Maximum number of turns between model and tools. Without effect on the runtimes `command` and `scripted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub max_turns: Option<i32>,

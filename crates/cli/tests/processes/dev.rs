@@ -177,7 +177,8 @@ async fn killed_dev_leaves_no_processes() -> Result<()> {
 async fn isolation_without_effect_is_reported() -> Result<()> {
     let fixture = Fixture::bare();
     let (dev, _client) = up(&fixture).await?;
-    let isolated = task("alone", "x", "true").replace("  agent: shell\n", "  agent: shell\n  isolation: Pod\n");
+    let isolated =
+        task("alone", "x", "true").replace("  agent: shell\n", "  agent: shell\n  isolation: Pod\n");
     let applied = fixture.apply("alone.yaml", &(AGENT.to_owned() + &isolated)).await;
     assert!(applied.err.contains("task/alone: isolation Pod has no effect here"), "{applied:?}");
     let shared = fixture.apply("shared.yaml", &task("shared", "x", "true")).await;

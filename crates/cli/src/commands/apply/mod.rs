@@ -98,6 +98,12 @@ impl Apply {
                 .reporter
                 .warn(&format!("{fields} have no effect here: only the Kubernetes operator reads them"));
         }
+        for object in &objects {
+            let (kind, name) = (object.kind().to_lowercase(), object.name());
+            for field in object.fields_without_effect() {
+                context.reporter.warn(&format!("{kind}/{name}: {field} has no effect with its runtime"));
+            }
+        }
         let secrets = pairs::from_environment(&self.secret_env)?;
         let (mut agents, mut tasks, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
         let (mut templates, mut workflows) = (Vec::new(), Vec::new());
