@@ -13,7 +13,6 @@ use rota_proto::worker::v1::{self as wire, resume_attempt, session_response::Kin
 use rota_proto::{num, reasons};
 use rota_store::{OpenSession, Resumed};
 use tonic::Status;
-use uuid::Uuid;
 
 use super::catch_up::catch_up;
 use super::deps::{Opened, SessionDeps};
@@ -212,7 +211,6 @@ fn welcome(
         }),
     });
     wire::Welcome {
-        session: Uuid::now_v7().to_string(),
         epoch: num::to_i64(epoch),
         heartbeat_interval: Some(time::duration(timing.heartbeat)),
         heartbeat_timeout: Some(time::duration(timing.heartbeat_timeout)),

@@ -42,8 +42,12 @@ impl Worker {
                 let key = key(&ack.task_id, ack.fence);
                 match self.attempts.get(&key) {
                     Some(entry) if entry.ended => {
-                        let durable = || tracing::debug!(accepted = ack.accepted, "result acknowledged");
-                        entry.span.in_scope(durable);
+                        entry.span.in_scope(|| match ack.accepted {
+                            true => tracing::debug!("result accepted"),
+                            false => tracing::warn!(
+                                "result rejected: the attempt was superseded, or its task has ended"
+                            ),
+                        });
                         self.attempts.remove(&key);
                         // A retry gets a fresh worker of its own.
                         if !self.options.isolated_task.is_empty() {

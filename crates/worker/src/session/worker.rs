@@ -336,7 +336,6 @@ impl Worker {
     /// Starts a session with the control plane's settings and resume instructions.
     async fn apply_welcome(&mut self, welcome: Welcome) -> HeartbeatTiming {
         tracing::info!(
-            session = welcome.session,
             epoch = welcome.epoch,
             running = self.running,
             slots = self.options.slots,

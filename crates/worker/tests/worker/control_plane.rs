@@ -248,7 +248,6 @@ impl Session {
             kind: Some(resume_attempt::Kind::ContinueAfter(0)),
         });
         let mut welcome = Welcome {
-            session: "s".to_owned(),
             epoch: 1,
             heartbeat_interval: Some(Duration::from_millis(200).into()),
             heartbeat_timeout: Some(TEST_TIMEOUT.into()),
