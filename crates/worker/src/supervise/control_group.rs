@@ -226,6 +226,12 @@ mod tests {
         let _ = fs::remove_dir(group);
     }
 
+    /// Reports it also where the output of tests that pass is not shown.
+    fn skipped(why: &str) {
+        use std::io::Write;
+        let _ = writeln!(io::stderr(), "kernel_starts_programs_within_their_group was skipped: {why}");
+    }
+
     #[test]
     fn kernel_starts_programs_within_their_group() {
         let mounts = [control_groups::MOUNT, "/sys/fs/cgroup/unified"].map(Path::new);
@@ -234,12 +240,12 @@ mod tests {
         let before = before.strip_prefix("0::/").unwrap_or_default();
         let mount = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
         let Some(own) = mount.map(|mount| mount.join(before)) else {
-            return println!("skipped: no control groups of version 2");
+            return skipped("no control groups of version 2");
         };
         let name = format!("rota-test-{}", process::id());
         let parent = own.join(&name);
         if fs::create_dir(&parent).is_err() {
-            return println!("skipped: no control group can be made");
+            return skipped("no control group can be made");
         }
         let places = ControlGroup { group: parent.join("program"), worker: parent.join(WORKER) };
         for folder in [&places.group, &places.worker] {

@@ -159,6 +159,12 @@ ulimit -Sc
 head -c 200000000 /dev/zero | tail -c 150000000 >/dev/null
 "#;
 
+/// Reports it also where the output of tests that pass is not shown.
+fn skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "lack_of_memory_is_reported was skipped: {why}");
+}
+
 #[tokio::test]
 async fn lack_of_memory_is_reported() {
     let root = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]
@@ -166,12 +172,12 @@ async fn lack_of_memory_is_reported() {
         .into_iter()
         .find(|root| root.join("cgroup.procs").exists());
     let Some(group) = root.map(|root| root.join(format!("rota-test-{}", std::process::id()))) else {
-        return println!("skipped: no control groups");
+        return skipped("no control groups");
     };
     let limits = ["memory.limit_in_bytes", "memory.max"];
     if std::fs::create_dir(&group).is_err() || !limits.iter().any(|file| group.join(file).exists()) {
         let _ = std::fs::remove_dir(&group);
-        return println!("skipped: control groups of memory cannot be made");
+        return skipped("control groups of memory cannot be made");
     }
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
