@@ -54,12 +54,12 @@ pub struct Agent {
     printcolumn(name = "Queued", type_ = "integer", json_path = ".status.queuedTasks"),
     printcolumn(name = "Floor", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Ceiling", type_ = "integer", json_path = ".spec.maxReplicas"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].reason"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -56,7 +56,7 @@ spec:
     assert_eq!(tasks[0], ["NAME", "PHASE", "WORKER", "ATTEMPT", "COST", "AGE", "REASON"]);
     assert_eq!(tasks[1][..5], ["hello", "Succeeded", &worker, "1", "0.0125"]);
     let agents = rows(&space.kubectl("get rag").await.success());
-    assert_eq!(agents[0], ["NAME", "READY", "BUSY", "IDLE", "QUEUED", "FLOOR", "CEILING", "AGE"]);
+    assert_eq!(agents[0], ["NAME", "READY", "BUSY", "IDLE", "QUEUED", "FLOOR", "CEILING", "AGE", "REASON"]);
     assert_eq!(agents[1][5..7], ["0", "2"]);
     let both = space.kubectl("get rota").await.success();
     assert!(both.contains("agent.rota.dev/actor") && both.contains("task.rota.dev/hello"), "{both}");
