@@ -23,9 +23,12 @@ pub(crate) struct Pair {
     pub renew_after: SystemTime,
 }
 
-/// Generates a self-signed certificate authority.
-pub(crate) fn authority(now: SystemTime) -> Result<Pair, rcgen::Error> {
-    let key = KeyPair::generate()?;
+/// Generates a self-signed certificate authority, with this key if it is one.
+pub(crate) fn authority(now: SystemTime, key: Option<&SecretString>) -> Result<Pair, rcgen::Error> {
+    let key = match key.map(|key| KeyPair::from_pem(key.expose_secret())) {
+        Some(Ok(key)) => key,
+        Some(Err(_)) | None => KeyPair::generate()?,
+    };
     let mut params = authority_params()?;
     params.not_before = (now - BACKDATING).into();
     params.not_after = (now + AUTHORITY_LIFETIME).into();

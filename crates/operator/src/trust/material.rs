@@ -25,7 +25,9 @@ pub(crate) struct Content {
     pub data: BTreeMap<String, ByteString>,
 }
 
-/// Returns the existing authority, or a new one with the content to write.
+/// Returns the existing authority, or a new one with the content to write. One that is renewed keeps its key, so that pods with
+/// the certificate of before trust the control plane until theirs is replaced, and the other way round. To replace the key
+/// too, delete the Secret.
 pub(crate) fn authority(
     now: SystemTime,
     existing: Option<&Secret>,
@@ -33,7 +35,8 @@ pub(crate) fn authority(
     if let Some(pair) = existing.and_then(|secret| read(secret, "ca.crt", "ca.key", now)) {
         return Ok((pair, None));
     }
-    let pair = certificate::authority(now)?;
+    let key = existing.and_then(|secret| text(secret, "ca.key")).map(SecretString::from);
+    let pair = certificate::authority(now, key.as_ref())?;
     let data = [("ca.crt", pair.certificate.clone()), ("ca.key", pair.key.expose_secret().to_owned())];
     let content = Content { type_: "Opaque", annotations: annotations(&pair, &[]), data: bytes(data) };
     Ok((pair, Some(content)))
@@ -152,6 +155,20 @@ mod tests {
         assert!(later(now() + 59 * DAY, &names("rota.a.svc")).is_none());
         assert!(later(now() + 61 * DAY, &names("rota.a.svc")).is_some(), "it is about to expire");
         assert!(later(now(), &names("rota.b.svc")).is_some(), "it covers other names");
+    }
+
+    #[test]
+    fn renewed_authority_keeps_its_key() {
+        let (old, content) = authority(now(), None).unwrap();
+        let kept = secret(content.unwrap());
+        let later = now() + 3600 * DAY;
+        let (new, content) = authority(later, Some(&kept)).unwrap();
+        assert!(content.is_some() && new.certificate != old.certificate);
+        assert_eq!(new.key.expose_secret(), old.key.expose_secret());
+        let mut damaged = kept;
+        damaged.data.as_mut().unwrap().insert("ca.key".to_owned(), ByteString(b"no key".to_vec()));
+        let (other, _) = authority(later, Some(&damaged)).unwrap();
+        assert_ne!(other.key.expose_secret(), old.key.expose_secret());
     }
 
     #[test]
