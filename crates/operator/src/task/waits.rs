@@ -43,7 +43,7 @@ impl RouteWaits {
     /// Applies a response of the demand stream. After one that is no difference, the causes of all routes follow.
     pub(crate) fn apply(&self, difference: bool, waits: Vec<v1::RouteWait>) {
         let mut received = self.received.lock();
-        if !difference {
+        if !difference && !received.routes.is_empty() {
             received.previous = std::mem::take(&mut received.routes);
         }
         for wait in waits {

@@ -376,43 +376,13 @@ async fn demand_travels_as_differences() -> Result<()> {
     let mut watch = client.watch_demand_differences(PARENT);
     let first = next_demand(&mut watch).await?;
     assert!(!first.difference && !first.more && first.demands.len() == 2, "{first:?}");
-    assert_eq!(next_waits(&mut watch).await?.len(), 2);
+    assert_eq!(next_demand(&mut watch).await?.waits.len(), 2);
     tasks::create(client, tasks::task("two")).await?;
     let second = next_demand(&mut watch).await?;
     assert!(second.difference, "{second:?}");
     let [demand] = &second.demands[..] else { anyhow::bail!("more than what changed: {second:?}") };
     assert_eq!((demand.agent.clone(), demand.queued), (agent_name("two"), 2));
     Ok(())
-}
-
-#[tokio::test]
-async fn causes_of_waiting_tasks_are_streamed_per_route() -> Result<()> {
-    let cluster = Cluster::start(Backend::Memory).await?;
-    let client = cluster.client();
-    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
-    for _ in 0..3 {
-        tasks::create(client, tasks::task("echo")).await?;
-    }
-    let mut watch = client.watch_demand_differences(PARENT);
-    let waits = next_waits(&mut watch).await?;
-    let [wait] = &waits[..] else { anyhow::bail!("tasks of one route: {waits:?}") };
-    assert_eq!((wait.parent.as_str(), wait.causes[0].code.as_str()), (PARENT, "no_worker"));
-    let mut worker = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
-    worker.take().await?;
-    // Until then the slot may have been seen as free.
-    while next_waits(&mut watch).await?[0].causes[0].code != "no_free_slot" {}
-    Ok(())
-}
-
-async fn next_waits<E: Into<anyhow::Error>>(
-    watch: &mut (impl Stream<Item = Result<v1::WatchDemandResponse, E>> + Unpin),
-) -> Result<Vec<v1::RouteWait>> {
-    loop {
-        let response = next_demand(&mut *watch).await?;
-        if !response.waits.is_empty() {
-            return Ok(response.waits);
-        }
-    }
 }
 
 async fn next_demand<E: Into<anyhow::Error>>(

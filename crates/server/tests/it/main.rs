@@ -50,6 +50,7 @@ mod reports;
 mod request_limits;
 mod restart;
 mod result_schemas;
+mod route_waits;
 mod schedules;
 mod search;
 mod secrets;

@@ -92,7 +92,7 @@ mod tests {
         let transport = HttpTransport::new(&target, &Handle::current()).unwrap();
         let (posted, _stream) = tokio::select! {
             done = async { tokio::join!(transport.post(&target, Vec::new()), answer) } => done,
-            _ = elsewhere.accept() => panic!("the headers went elsewhere"),
+            _ = elsewhere.accept() => panic!("the redirect was followed"),
         };
         assert_eq!(posted, Err("307 Temporary Redirect".to_owned()));
     }
