@@ -239,7 +239,16 @@ impl Snapshot {
         (tasks, count)
     }
 
+    /// Whether a worker that covers a route has no session, and may be back.
+    pub(crate) fn has_lost_worker(&self, route: &Route) -> bool {
+        self.covering(route).any(|worker| !worker.connected)
+    }
+
     fn serving(&self, route: &Route) -> impl Iterator<Item = &Arc<WorkerView>> {
+        self.covering(route).filter(|worker| worker.connected)
+    }
+
+    fn covering(&self, route: &Route) -> impl Iterator<Item = &Arc<WorkerView>> {
         // The workers of an agent need not be searched for.
         let pool = match &route.target {
             Target::Agent(agent) => {
@@ -248,7 +257,7 @@ impl Snapshot {
             }
             _ => &self.view.workers,
         };
-        pool.iter().filter(move |worker| worker.connected && worker.profile.covers(route))
+        pool.iter().filter(move |worker| worker.profile.covers(route))
     }
 }
 

@@ -25,7 +25,7 @@ const MAX_PREVIEW_BYTES: usize = 1024;
 const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// Causes that pass without intervention or change continuously: not worth a write.
-const TRANSIENT_CAUSES: [&str; 4] = [DISPATCHING, BEHIND, BUSY_WITH, POOL_STARTING];
+pub(super) const TRANSIENT_CAUSES: [&str; 4] = [DISPATCHING, BEHIND, BUSY_WITH, POOL_STARTING];
 
 /// Why a task waits: a CamelCase reason and a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

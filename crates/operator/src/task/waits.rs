@@ -46,18 +46,24 @@ impl RouteWaits {
         if !difference && !received.routes.is_empty() {
             received.previous = std::mem::take(&mut received.routes);
         }
-        for wait in waits {
+        for mut wait in waits {
             let target = wait.target.and_then(|target| target.kind);
             let route = if wait.task.is_empty() { route(&wait.parent, target.as_ref()) } else { wait.task };
-            let before = received.previous.remove(&route);
+            let previous = received.previous.remove(&route);
+            let before = received.routes.remove(&route).or(previous);
             if wait.removed {
-                received.routes.remove(&route);
                 continue;
             }
-            let before = received.routes.insert(route.clone(), wait.causes.clone()).or(before);
-            if before.as_ref() != Some(&wait.causes) {
-                received.changed.insert(route);
+            wait.causes.retain(|cause| !status::TRANSIENT_CAUSES.contains(&cause.code.as_str()));
+            // While tasks start, the others still wait for what they waited for.
+            let causes = match &before {
+                Some(before) if wait.causes.is_empty() => before.clone(),
+                _ => wait.causes,
+            };
+            if before.as_ref() != Some(&causes) {
+                received.changed.insert(route.clone());
             }
+            received.routes.insert(route, causes);
         }
         if !received.changed.is_empty() {
             self.has_changed.notify_one();
@@ -170,7 +176,7 @@ fn of_wait(wait: &v1::Wait) -> v1::Cause {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use rota_proto::causes::{NO_FREE_SLOT, NO_WORKER};
+    use rota_proto::causes::{DISPATCHING, NO_FREE_SLOT, NO_WORKER};
 
     use super::*;
 
@@ -264,6 +270,8 @@ mod tests {
         waits.apply(false, Vec::new());
         waits.apply(true, vec![of_agent("a", NO_WORKER), of_agent("b", NO_WORKER)]);
         assert_eq!(changed(), Some(1));
+        waits.apply(true, vec![of_agent("a", DISPATCHING)]);
+        assert_eq!(changed(), None, "the tasks behind it still wait");
         waits.apply(true, vec![v1::RouteWait { removed: true, ..of_agent("a", NO_WORKER) }]);
         assert_eq!(changed(), None);
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use rota_proto::v1;
-use rota_testkit::client::Watch;
+use rota_testkit::client::watch::Watch;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, tasks};
 

@@ -20,6 +20,10 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MIN_REST: u32 = 20;
 /// Further time until the next one while they do not: causes such as an outage of the storage change by themselves.
 const IDLE_INTERVAL: Duration = Duration::from_secs(4);
+/// Least time between two changes of a route's causes: each costs a write for every task that waits.
+const CHANGE_INTERVAL: Duration = Duration::from_secs(5);
+/// Time for which routes are left out whose workers may come back: after a restart of this process all of them do.
+const RECOVERY_TIME: Duration = Duration::from_secs(30);
 /// Time after which causes that differ in numbers alone are sent again.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 /// Routes whose causes are computed.
@@ -30,6 +34,7 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// What one watcher has received, and when that is computed again.
 pub(super) struct Waits {
+    began: Instant,
     sent: BTreeMap<Route, Sent>,
     /// Version of the scheduler's state at the last computation.
     version: Option<u64>,
@@ -39,11 +44,14 @@ pub(super) struct Waits {
 struct Sent {
     causes: Vec<v1::Cause>,
     at: Instant,
+    /// Whether other causes were sent before.
+    is_change: bool,
 }
 
 impl Waits {
     pub(super) fn new() -> Self {
-        Self { sent: BTreeMap::new(), version: None, next: Instant::now() }
+        let now = Instant::now();
+        Self { began: now, sent: BTreeMap::new(), version: None, next: now }
     }
 
     /// Returns when the next computation is due at this version of the scheduler's state.
@@ -72,6 +80,11 @@ impl Waits {
             if index % ROUTES_PER_TURN == ROUTES_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
+            if began < self.began + RECOVERY_TIME && snapshot.has_lost_worker(route) {
+                let sent = self.sent.get(route).map(|sent| sent.causes.clone());
+                routes.extend(sent.map(|causes| (route.clone(), causes)));
+                continue;
+            }
             let causes = explainer.explain_route(snapshot, route).into_iter().map(|cause| v1::Cause {
                 code: cause.code.to_owned(),
                 message: prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned(),
@@ -98,11 +111,14 @@ impl Waits {
         for (route, causes) in routes {
             let is_known = |sent: &Sent| {
                 sent.causes == causes
+                    || sent.is_change && now < sent.at + CHANGE_INTERVAL
                     || now < sent.at + REFRESH_INTERVAL && differ_in_numbers(&sent.causes, &causes)
             };
-            if !self.sent.get(&route).is_some_and(is_known) {
+            let sent = self.sent.get(&route);
+            if !sent.is_some_and(is_known) {
+                let is_change = sent.is_some();
                 changes.push(v1::RouteWait { causes: causes.clone(), ..to_wire(&route) });
-                self.sent.insert(route, Sent { causes, at: now });
+                self.sent.insert(route, Sent { causes, at: now, is_change });
             }
         }
         changes
@@ -164,6 +180,8 @@ mod tests {
         let both = changes(&[("a", Vec::new())], began);
         assert_eq!(both.len(), 2);
         assert!(both[0].removed && !both[1].removed && both[1].causes.is_empty());
+        assert_eq!(changes(&[("a", busy(2))], began), [], "the last change was a moment ago");
+        assert_eq!(changes(&[("a", busy(2))], began + CHANGE_INTERVAL).len(), 1);
     }
 
     #[test]
