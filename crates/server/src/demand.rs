@@ -358,6 +358,18 @@ mod tests {
     }
 
     #[test]
+    fn workers_without_session_are_lost() {
+        let demand = demand();
+        register(&demand, 1);
+        let snapshot = demand.take_snapshot();
+        let route = |agent: &str| {
+            let target = Target::Agent(AgentName::new(agent).unwrap());
+            Route { namespace: Namespace::new("n").unwrap(), target }
+        };
+        assert!(snapshot.has_lost_worker(&route("agent")) && !snapshot.has_lost_worker(&route("other")));
+    }
+
+    #[test]
     fn demand_prefers_agents_with_money() {
         let demand = demand();
         let namespace = Namespace::new("n").unwrap();
