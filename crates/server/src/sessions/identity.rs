@@ -16,8 +16,8 @@ use crate::trust::oidc::Pod;
 use crate::trust::worker_token::WorkerGrant;
 use crate::wire::status::error;
 
-/// Checks that the holder of a token may be this worker of this agent. `draining` is of its Hello; a drain that was requested counts as
-/// well.
+/// Checks that the holder of a token may be this worker of this agent. `draining` is of its Hello, or unknown before; a drain that was
+/// requested counts as well.
 pub(super) fn check(
     deps: &SessionDeps,
     identity: &Identity,

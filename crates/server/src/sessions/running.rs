@@ -52,7 +52,9 @@ pub(super) async fn task(
             .agent
             .clone()
             .or_else(|| deps.scheduler.inspect(&key, |entry| entry.profile.agent.clone()));
-        identity::check(deps, holder, &key, &agent.ok_or_else(absent)?, false)?;
+        // After a restart of this process, whether a worker drains is in its next Hello. Until then one that is not announced may
+        // finish what it runs, as one that drains: it could say so.
+        identity::check(deps, holder, &key, &agent.ok_or_else(absent)?, true)?;
     }
     Ok(task)
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use jsonwebtoken::Algorithm;
 use rota_proto::v1::{self, TaskState};
-use rota_proto::worker::v1::Hello;
+use rota_proto::worker::v1::{FetchPreviousResultRequest, Hello};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, tasks};
 
@@ -96,5 +96,46 @@ async fn first_announcement_after_restart_ends_sessions() -> Result<()> {
         workers.iter().filter(|worker| worker.connected).map(|worker| worker.name.as_str()).collect();
     connected.sort_unstable();
     assert_eq!(connected, ["namespaces/default/workers/draining", "namespaces/default/workers/kept"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn draining_pods_fetch_before_they_are_back() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let mut cluster = start_cluster(Backend::Sqlite, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    agent_of_cluster(&operator, "echo").await?;
+    announce(&operator, ECHO, &[("one", "uid-1")]).await?;
+    let pod = |cluster: &Cluster| bearer(cluster, &key.sign(&issuer.pod("default", "one", "uid-1"))?);
+    let hello = Hello { instance: "uid-1".to_owned(), ..raw::hello("echo", "one", 1) };
+    let mut worker = RawWorker::join(&pod(&cluster)?, hello).await?;
+    let mut first = tasks::task("echo");
+    first.alias = "first".to_owned();
+    tasks::create(cluster.client(), first).await?;
+    let assign = worker.take().await?;
+    worker.succeed(&assign, 0, "needed");
+    assert!(worker.result_ack().await?);
+    let mut second = tasks::task("echo");
+    let dependency = v1::Dependency { task: "first".to_owned(), ..Default::default() };
+    second.spec.get_or_insert_default().depends_on.push(dependency);
+    let second = tasks::create(cluster.client(), second).await?;
+    let assign = worker.take().await?;
+    tasks::until_state(cluster.client(), &second.name, TaskState::Running).await?;
+    cluster.kill().await;
+    cluster.restart().await?;
+
+    // The operator has lost the record of its pod, and does not announce it any more.
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    announce(&operator, ECHO, &[("other", "uid-2")]).await?;
+    let request = FetchPreviousResultRequest {
+        namespace: assign.namespace.clone(),
+        worker: "one".to_owned(),
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+        previous_task_id: assign.previous[0].task_id.clone(),
+    };
+    let fetched = pod(&cluster)?.workers().fetch_previous_result(request).await?.into_inner();
+    assert_eq!(fetched.result.unwrap_or_default().text, "needed");
     Ok(())
 }
