@@ -7,9 +7,8 @@ use prost::Message;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
 use rota_core::task::{State, Task};
 use rota_proto::artifact_names::{CHECKPOINT, within};
-use rota_proto::names;
-use rota_proto::v1::{self, Artifact, ArtifactList, Changes};
-use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES};
+use rota_proto::v1::{self, Artifact, ArtifactList, Changes, SkippedFile};
+use rota_proto::{ARTIFACT_LIST_BYTES, ARTIFACT_NAME_BYTES, names, num};
 use rota_store::{ArtifactsKey, ArtifactsRow};
 use rota_telemetry::redact;
 use tonic::Status;
@@ -23,6 +22,8 @@ const MAX_CONVERSATION: usize = 256;
 const MAX_SKIPPED: usize = 100;
 /// Attempts of which a call returns the artifacts: the last ones, besides that with the checkpoint.
 const MAX_ATTEMPTS: usize = 16;
+/// Why files are not listed whose list cannot be read.
+const DAMAGED: &str = "its record in the store of the control plane is damaged";
 
 /// Checks the artifacts of a caller, whose names begin with one of these folders.
 pub(crate) fn check(field: &str, list: &mut ArtifactList, folders: &[&str]) -> Result<(), Status> {
@@ -124,12 +125,40 @@ pub(crate) fn digests(artifacts: &[Artifact]) -> Vec<Digest> {
 }
 
 /// Returns the artifacts of a task: of its input, of the last attempt with a checkpoint and of that whose work is to be delivered, however
-/// many have ended since, and of its last attempts.
+/// many have ended since, and of its last attempts. A damaged list has the name of nothing, and keeps no other from being read.
 pub(crate) async fn of_task(
     store: &StoreClient,
     task: &Task,
     attempts: std::ops::RangeInclusive<u32>,
 ) -> Result<Vec<v1::AttemptArtifacts>, Status> {
+    let rows = rows(store, task, attempts).await?.into_iter();
+    let read = rows.map(|row| {
+        let attempt = num::to_i32(row.0.attempt);
+        let list = decode(&row).unwrap_or_else(|reason| {
+            tracing::error!(task = %task.id, attempt, reason, "a stored record cannot be decoded: it is left alone");
+            let (name, reason) = ("the list of its files".to_owned(), DAMAGED.to_owned());
+            ArtifactList { skipped: vec![SkippedFile { name, reason }], ..ArtifactList::default() }
+        });
+        v1::AttemptArtifacts { attempt, list: Some(list) }
+    });
+    Ok(read.collect())
+}
+
+/// Returns the artifacts of one attempt of a task, or of its input (0), if it has any. Fails if their list is damaged.
+pub(crate) async fn of_attempt(
+    store: &StoreClient,
+    task: &Task,
+    attempt: u32,
+) -> Result<Option<ArtifactList>, Status> {
+    let row = rows(store, task, attempt..=attempt).await?.into_iter().next();
+    row.map(|row| decode(&row).map_err(|reason| error("STORE_CORRUPT", reason))).transpose()
+}
+
+async fn rows(
+    store: &StoreClient,
+    task: &Task,
+    attempts: std::ops::RangeInclusive<u32>,
+) -> Result<Vec<ArtifactsRow>, Status> {
     if !task.has_artifacts {
         return Ok(Vec::new());
     }
@@ -146,12 +175,7 @@ pub(crate) async fn of_task(
         rows.extend(read(kept, kept).await.map_err(status::store)?);
     }
     rows.extend(read(first, last).await.map_err(status::store)?);
-    let decoded = rows.into_iter().map(|row| {
-        let attempt = rota_proto::num::to_i32(row.0.attempt);
-        let list = decode(&row).map_err(|reason| error("STORE_CORRUPT", reason))?;
-        Ok(v1::AttemptArtifacts { attempt, list: Some(list) })
-    });
-    decoded.collect()
+    Ok(rows)
 }
 
 /// Returns what a task that has succeeded has left, to those that continue with its result.
@@ -160,8 +184,7 @@ pub(crate) async fn left_by(store: &StoreClient, task: &Task) -> Result<Option<A
     if task.state != State::Succeeded || last == 0 {
         return Ok(None);
     }
-    let lists = of_task(store, task, last..=last).await?;
-    let mut list = lists.into_iter().next().and_then(|found| found.list);
+    let mut list = of_attempt(store, task, last).await?;
     // A conversation, which is nothing to build on.
     if let Some(list) = &mut list {
         list.artifacts.retain(|artifact| within(&artifact.name, CHECKPOINT).is_none());

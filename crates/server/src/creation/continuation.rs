@@ -88,8 +88,7 @@ impl Creator {
     async fn kept_by(&self, task: &Task) -> Result<Option<(ArtifactList, bool)>, Status> {
         let Some(id) = task.retry_of else { return Ok(None) };
         let Some(before) = self.store.record(&task.namespace, id).await? else { return Ok(None) };
-        let lists = artifacts::of_task(&self.store, &before, 0..=0).await?;
-        let kept = lists.into_iter().filter_map(|input| input.list).find_map(checkpoint);
+        let kept = artifacts::of_attempt(&self.store, &before, 0).await?.and_then(checkpoint);
         Ok(kept.map(|list| (list, before.continues_other_agent)))
     }
 

@@ -59,8 +59,8 @@ impl ArtifactService for Service {
         let (namespace, named) = names::task("parent", parent)?;
         let attempt = u32::try_from(*attempt).map_err(|_| invalid("attempt", "must not be negative"))?;
         let task = self.store.task(&namespace, named).await?;
-        let lists = artifacts::of_task(&self.store, &task, attempt..=attempt).await?;
-        let mut all = lists.into_iter().filter_map(|found| found.list).flat_map(|list| list.artifacts);
+        let list = artifacts::of_attempt(&self.store, &task, attempt).await?;
+        let mut all = list.into_iter().flat_map(|list| list.artifacts);
         let artifact = all.find(|artifact| artifact.name == *name).ok_or_else(|| {
             let text = format!("attempt {attempt} of the task has no artifact {:?}", check::shorten(name));
             error("ARTIFACT_NOT_FOUND", text)

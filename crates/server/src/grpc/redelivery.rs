@@ -22,8 +22,7 @@ impl Creator {
         if old.state != State::Failed || !(failed || old.delivers()) || attempt == 0 {
             return Ok(None);
         }
-        let lists = artifacts::of_task(&self.store, old, attempt..=attempt).await?;
-        let Some(mut list) = lists.into_iter().find_map(|left| left.list) else { return Ok(None) };
+        let Some(mut list) = artifacts::of_attempt(&self.store, old, attempt).await? else { return Ok(None) };
         let Some(changes) = list.changes.as_mut().filter(|changes| !changes.bundle.is_empty()) else {
             return Ok(None);
         };

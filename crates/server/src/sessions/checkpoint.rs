@@ -70,8 +70,7 @@ pub(super) async fn source(store: &StoreClient, task: &Task) -> Result<Option<Ar
 
 /// Returns the work that a task was given to continue.
 async fn given(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
-    let input = artifacts::of_task(store, task, 0..=0).await?;
-    Ok(input.into_iter().filter_map(|input| input.list).find_map(continuation::checkpoint))
+    Ok(artifacts::of_attempt(store, task, 0).await?.and_then(continuation::checkpoint))
 }
 
 /// Returns the task of its thread whose conversation a task continues.
@@ -88,8 +87,7 @@ async fn before(store: &StoreClient, task: &Task) -> Result<Option<Task>, Status
 async fn undelivered(deps: &SessionDeps, task: &Task, attempt: u32) -> Result<UndeliveredWork, Status> {
     let result = deps.store.reads().result(task.key).await.map_err(status::store)?;
     let result = result.and_then(|bytes| TaskResult::decode(&bytes[..]).ok());
-    let lists = artifacts::of_task(&deps.store, task, attempt..=attempt).await?;
-    let artifacts = lists.into_iter().find_map(|left| left.list);
+    let artifacts = artifacts::of_attempt(&deps.store, task, attempt).await?;
     Ok(UndeliveredWork { result, artifacts, cost_micro_usd: task.usage.cost_micro_usd })
 }
 

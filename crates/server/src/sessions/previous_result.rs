@@ -2,8 +2,6 @@
 
 use prost::Message;
 use rota_core::TaskId;
-use rota_core::task::State;
-use rota_proto::artifact_names::{CHECKPOINT, within};
 use rota_proto::v1;
 use rota_proto::worker::v1::{FetchPreviousResultRequest, FetchPreviousResultResponse};
 use tonic::Status;
@@ -34,15 +32,6 @@ pub(super) async fn get(
     let result = store.result(&dependency).await?;
     let result = result.map(|result| v1::TaskResult::decode(&result[..])).transpose();
     let result = result.map_err(|_| error("STORE_CORRUPT", "the result of the task cannot be decoded"))?;
-    let mut artifacts = None;
-    if dependency.state == State::Succeeded && dependency.attempt() > 0 {
-        let last = dependency.attempt();
-        let lists = artifacts::of_task(store, &dependency, last..=last).await?;
-        artifacts = lists.into_iter().next().and_then(|found| found.list);
-        // A conversation, which is nothing to build on.
-        if let Some(list) = &mut artifacts {
-            list.artifacts.retain(|artifact| within(&artifact.name, CHECKPOINT).is_none());
-        }
-    }
+    let artifacts = artifacts::left_by(store, &dependency).await?;
     Ok(FetchPreviousResultResponse { result, artifacts })
 }

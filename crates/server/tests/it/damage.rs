@@ -1,8 +1,11 @@
 //! Damaged records of agents, sessions and schedules: the control plane starts without them.
 
 use anyhow::Result;
-use rota_proto::v1;
+use rota_proto::v1::{self, Artifact, ArtifactList, Checkpoint};
+use rota_proto::worker::v1::{FetchCheckpointRequest, KeepArtifactsRequest};
+use rota_testkit::raw::{RawWorker, hello};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
+use sha2::{Digest, Sha256};
 use tonic::Code;
 
 const DAMAGE: &str = "x'81a57374617465a46e6577'";
@@ -121,5 +124,75 @@ async fn damaged_workflow_is_a_cause_and_is_cancelled() -> Result<()> {
     assert!(status.message.contains("cannot be decoded"), "{status:?}");
     tasks::until_state(&client, &task, v1::TaskState::Cancelled).await?;
     client.delete_workflow(v1::DeleteWorkflowRequest { name }).await?;
+    Ok(())
+}
+
+/// An attempt continues the checkpoint before the damaged one, and the files of the other attempts are listed.
+#[tokio::test]
+async fn damaged_list_keeps_no_other_from_being_read() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let mut task = tasks::task("echo");
+    let wait = Some(tasks::millis(1));
+    let retry = v1::RetryPolicy { initial_backoff: wait, max_backoff: wait, ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(retry);
+    let task = tasks::create(cluster.client(), task).await?;
+    for name in ["one", "two"] {
+        let mut worker = RawWorker::join(cluster.client(), hello("echo", name, 1)).await?;
+        let assign = worker.take().await?;
+        // Of no content, so that nothing has to be stored.
+        let conversation = Artifact {
+            name: format!("checkpoint/{name}.jsonl"),
+            sha256: hex::encode(Sha256::digest("")),
+            ..Artifact::default()
+        };
+        let list = ArtifactList {
+            artifacts: vec![conversation],
+            checkpoint: Some(Checkpoint { conversation: name.to_owned(), ..Checkpoint::default() }),
+            ..ArtifactList::default()
+        };
+        let request = KeepArtifactsRequest {
+            namespace: "default".to_owned(),
+            worker: name.to_owned(),
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            artifacts: Some(list),
+        };
+        cluster.client().workers().keep_artifacts(request).await?;
+        let class = v1::FailureClass::Source.into();
+        let message = "the host is away".to_owned();
+        worker.fail(&assign, v1::Failure { class, message, ..Default::default() });
+        assert!(worker.result_ack().await?);
+        worker.close().await;
+    }
+    cluster.kill().await;
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    assert_eq!(database.execute("UPDATE artifacts SET list = x'ff' WHERE attempt = 2", [])?, 1);
+    drop(database);
+    cluster.restart().await?;
+    let client = cluster.client().clone();
+    let mut worker = RawWorker::join(&client, hello("echo", "three", 1)).await?;
+    let assign = worker.take().await?;
+    assert_eq!((&assign.task_id, assign.attempt), (&task.uid, 3));
+    let request = FetchCheckpointRequest {
+        namespace: "default".to_owned(),
+        worker: "three".to_owned(),
+        task_id: assign.task_id.clone(),
+        fence: assign.fence,
+    };
+    let left = client.workers().fetch_checkpoint(request).await?.into_inner();
+    let found = left.artifacts.and_then(|list| list.checkpoint).map(|found| found.conversation);
+    assert_eq!(found.as_deref(), Some("one"));
+    let lists = client.fetch_artifacts(&task.name).await?.attempts;
+    let listed = |found: &v1::AttemptArtifacts| {
+        let list = found.list.as_ref();
+        (found.attempt, list.map(|list| (list.artifacts.len(), list.skipped.len())))
+    };
+    assert_eq!(lists.iter().map(listed).collect::<Vec<_>>(), [(1, Some((1, 0))), (2, Some((0, 1)))]);
+    // Nobody who asks for its files takes them for none.
+    let name = "checkpoint/two.jsonl".to_owned();
+    let request = v1::DownloadArtifactRequest { parent: task.name, attempt: 2, name };
+    let refused = client.artifact_service().download_artifact(request).await.unwrap_err();
+    assert_eq!(rota_testkit::client::reason(&refused).as_deref(), Some("STORE_CORRUPT"), "{refused:?}");
     Ok(())
 }
