@@ -305,7 +305,7 @@ fn not_stored(status: &Status) -> Undelivered {
 
 /// Returns the failure of an attempt whose repository cannot be looked at, since its machine fails: perhaps for now, as where others
 /// have filled the disk.
-fn of_disk(failure: Failure) -> Undelivered {
+pub(super) fn of_disk(failure: Failure) -> Undelivered {
     Undelivered { awaits_storage: true, ..Failure { hint: HINT_DISK.to_owned(), ..failure }.into() }
 }
 

@@ -1,5 +1,6 @@
 //! Stores what an attempt of an earlier process of the worker has left.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,12 +8,13 @@ use backon::Retryable;
 use rota_proto::v1::{Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::calls::Caller;
 use super::checkpoint::{self, Copied};
 use super::globs::Keep;
-use super::keep::{Delivering, MIN_TIME, in_time, judged};
-use super::room::delays;
+use super::keep::{Delivering, MIN_TIME, in_time, judged, of_disk};
+use super::room::{delays, waits};
 use super::store::{Stored, look, store};
 use crate::git::Undelivered;
 use crate::layout::Own;
@@ -28,8 +30,8 @@ pub(crate) struct LaterEnd {
     pub(crate) only_here: bool,
 }
 
-/// Stores what is left: that of a success however long it takes, that of others within a time, as the earlier process would have
-/// done. Without `is_whole`, the workspace has files of others: a success that keeps some of it is none.
+/// Stores what is left: that of a success however long the storage takes, that of others within a time, as the earlier process would
+/// have done. Without `is_whole`, the workspace has files of others: a success that keeps some of it is none.
 pub(crate) async fn store_left(
     caller: &Caller,
     left: &Left,
@@ -42,7 +44,10 @@ pub(crate) async fn store_left(
     let succeeded = matches!(left.result.kind, Some(result::Kind::Succeeded(_)));
     let end = |notices, result, only_here| LaterEnd { notices, result, only_here };
     let failed = |failed| AttemptResult { kind: Some(result::Kind::Failed(failed)), ..left.result.clone() };
-    if succeeded && let Some(path) = missing(left, dirs).await {
+    let bundle = bundle(left, dirs).filter(|_| succeeded);
+    if let Some(path) = &bundle
+        && is_missing(path).await
+    {
         let text = format!("the disk of the worker has lost a part of the work: {}", path.display());
         let hint = stays(dirs);
         return end(Vec::new(), failed(Failure { hint, ..failure(FailureClass::Environment, text) }), true);
@@ -62,13 +67,17 @@ pub(crate) async fn store_left(
     let look = look(dirs, globs, changes.clone().unwrap_or_default(), copied);
     // Those that are to be delivered are not pushed here: another attempt needs them.
     let is_left = !left.delivers && dirs.outlives_success();
+    let began = Instant::now();
     let once = || async {
+        if let Some(path) = &bundle {
+            readable(path).await?;
+        }
         let mut notices: Vec<_> = is_lost.then(lost).into_iter().collect();
         let stored = store(caller, &kept, dirs, changes.clone(), look.clone(), false, &mut notices).await;
         let stored = judged(stored, succeeded, look.clone(), is_left, changes.as_ref(), &mut notices).await?;
         Ok::<_, Undelivered>((notices, stored))
     };
-    let stored = once.retry(delays()).when(|failed| succeeded && failed.awaits_storage);
+    let stored = once.retry(delays()).when(|failed| succeeded && waits(failed, began.elapsed()));
     match in_time(limit, stop.clone(), &Delivering::default(), Box::pin(stored)).await {
         Ok((notices, _)) if succeeded && !is_whole && !kept.globs.is_empty() => {
             let text = "another task has worked in the workspace before its files could be stored";
@@ -91,11 +100,19 @@ pub(crate) async fn store_left(
     }
 }
 
-/// Returns the bundle if it was described and is not there any more.
-async fn missing(left: &Left, dirs: &AttemptDirs) -> Option<PathBuf> {
+/// Returns the path of the bundle, if one was described.
+fn bundle(left: &Left, dirs: &AttemptDirs) -> Option<PathBuf> {
     let bundle = left.changes.as_ref().map(|changes| &changes.bundle).filter(|bundle| !bundle.is_empty())?;
-    let path = dirs.scratch.join(bundle);
-    (!exists(&path).await).then_some(path)
+    Some(dirs.scratch.join(bundle))
+}
+
+/// Fails while the disk does not show a file.
+async fn readable(path: &Path) -> Result<(), Undelivered> {
+    let found = tokio::fs::metadata(path).await;
+    found.map(drop).map_err(|error| {
+        let text = format!("a part of the work, {}, cannot be read: {error}", path.display());
+        of_disk(failure(FailureClass::Environment, text))
+    })
 }
 
 /// Returns the copy that a later attempt would continue from, if the disk has it: without it, that is an earlier one.
@@ -106,11 +123,12 @@ async fn copied(left: &Left, dirs: &AttemptDirs) -> Option<Copied> {
         "" => copies,
         conversation => copies.join(checkpoint::file_of(conversation)),
     };
-    exists(&path).await.then_some(copied)
+    (!is_missing(&path).await).then_some(copied)
 }
 
-async fn exists(path: &Path) -> bool {
-    tokio::fs::try_exists(path).await.unwrap_or_default()
+/// Whether a file is not there. A disk that fails has lost nothing yet.
+async fn is_missing(path: &Path) -> bool {
+    tokio::fs::metadata(path).await.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Returns the hint of a success whose files stay where they are.
@@ -135,4 +153,84 @@ fn ended(left: &Left, stored: &Stored) -> AttemptResult {
         ended.undelivered = result;
     }
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rota_client::{Options, RenewableChannel, Token};
+    use rota_proto::v1::{Changes, TaskResult};
+    use rota_proto::worker::v1::Assign;
+
+    use super::*;
+    use crate::layout;
+    use crate::workspace::Root;
+
+    /// Returns the directories of an attempt that has succeeded, and what it has left.
+    async fn succeeded(state: &Path) -> (AttemptDirs, Left) {
+        let root = Root::open(state.to_owned(), "default", "w", None).unwrap();
+        let assign = Assign {
+            task_id: "t1".to_owned(),
+            namespace: "default".to_owned(),
+            fence: 1,
+            ..Assign::default()
+        };
+        let dirs = root.prepare(&assign, None, &mut watch::channel(None).1).await.unwrap();
+        let kind = Some(result::Kind::Succeeded(TaskResult::default()));
+        let bundle = format!("{}/changes.bundle", layout::GIT);
+        let left = Left {
+            result: AttemptResult { kind, ..AttemptResult::default() },
+            namespace: "default".to_owned(),
+            changes: Some(Changes { bundle, ..Changes::default() }),
+            conversation: Some(String::new()),
+            ..Left::default()
+        };
+        (dirs, left)
+    }
+
+    /// A link to itself: the system reports an error that is not that of a missing file.
+    fn unreadable(path: &Path) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(path, path).unwrap();
+    }
+
+    async fn store(left: &Left, dirs: &AttemptDirs) -> Failure {
+        let channel = RenewableChannel::new(Options::new("http://127.0.0.1:1")).unwrap();
+        let caller = Caller { channel, token: Token::None, worker: "w".to_owned() };
+        let (_stop, stop) = watch::channel(None);
+        let end = store_left(&caller, left, dirs, true, Duration::ZERO, stop).await;
+        assert!(end.only_here, "the files stay");
+        let Some(result::Kind::Failed(failure)) = end.result.kind else { panic!("no failure") };
+        failure
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unreadable_work_waits_for_the_disk() {
+        let state = tempfile::tempdir().unwrap();
+        let (dirs, left) = succeeded(state.path()).await;
+        unreadable(&dirs.scratch.join(layout::GIT));
+        let began = Instant::now();
+        let failure = store(&left, &dirs).await;
+        assert!(failure.message.contains("cannot be read"), "{failure:?}");
+        assert!(failure.hint.contains("the work is in"), "{failure:?}");
+        assert!(began.elapsed() >= MIN_TIME, "it may have been for now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_work_is_lost() {
+        let state = tempfile::tempdir().unwrap();
+        let (dirs, left) = succeeded(state.path()).await;
+        let failure = store(&left, &dirs).await;
+        assert!(failure.message.contains("has lost a part of the work"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn unreadable_copies_are_not_lost() {
+        let state = tempfile::tempdir().unwrap();
+        let (dirs, left) = succeeded(state.path()).await;
+        assert!(copied(&left, &dirs).await.is_none(), "there are none");
+        unreadable(&Own(dirs.own()).copies().join(checkpoint::FOLDER));
+        assert!(copied(&left, &dirs).await.is_some());
+    }
 }

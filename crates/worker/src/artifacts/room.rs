@@ -75,7 +75,7 @@ pub(crate) async fn keep_until_stored(
 }
 
 /// Whether another try makes sense after one that has failed, so long after the first.
-fn waits(failed: &Undelivered, waited: Duration) -> bool {
+pub(super) fn waits(failed: &Undelivered, waited: Duration) -> bool {
     failed.awaits_storage && (!is_of_machine(&failed.failure) || waited < MAX_MACHINE_WAIT)
 }
 
