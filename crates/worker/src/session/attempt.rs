@@ -39,6 +39,8 @@ use crate::workspace::AttemptDirs;
 const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to store what an attempt leaves, after which the control plane is to know that only this is left.
 const SHORT_KEEPING: Duration = Duration::from_secs(2);
+/// Notice of input that came after the last round of an agent.
+const UNHEARD: &str = "message dropped: the agent had already finished";
 /// Capacity of the channel between a runtime and its attempt.
 const EVENT_BUFFER: usize = 64;
 
@@ -131,6 +133,11 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             None => RunReport::new(RunOutcome::Stopped { by: "kill" }),
         }
     };
+    // It reads nothing any more.
+    channels.inputs.close();
+    while channels.inputs.try_recv().is_ok() {
+        emit(notice(Severity::Low, "input_unheard", UNHEARD));
+    }
     // Covers programs that the runtime has dropped, too.
     handle.group.ended().await;
     // Not only at the end: files may wait for their storage for days.

@@ -27,6 +27,12 @@ const MAX_EXCERPT: usize = 1 << 10;
 const WRITE_AGAIN: &str =
     "\n\nYour result.json was about the work before this. It is removed: write it again when you are done.";
 
+/// Why an agent continues whose work has passed.
+const SENT_MEANWHILE: &str = "a message was sent while the checks ran";
+/// What it is sent then.
+const MESSAGE_FOLLOWS: &str = "The work has passed its checks. While they ran, you were sent a message, which follows: see to it, then finish the \
+                               task.";
+
 /// Why a command is not the end of what has to be done.
 enum Failed {
     /// It did not succeed: what happened, and its last output.
@@ -105,26 +111,31 @@ pub(super) async fn run_until_done(
         handle.stop_silence_clock();
         let checked = check(&done_when, attempt, channels, pins, quiet).await;
         handle.start_silence_clock();
-        let (failed, what, mut message) = match checked {
+        let is_last = round >= rounds || report.conversation.is_empty();
+        let (severity, code, what, mut message) = match checked {
             Ok(()) => {
                 let text = "the work has passed its checks";
                 let _ = channels.events.send(notice(Severity::Low, "checks_passed", text)).await;
-                return report;
+                // What a person has sent meanwhile waits for the agent.
+                if channels.inputs.is_empty() || is_last {
+                    return report;
+                }
+                (Severity::Low, "sent_meanwhile", SENT_MEANWHILE.to_owned(), MESSAGE_FOLLOWS.to_owned())
             }
             Err(Failed::Outcome(outcome)) => return RunReport { outcome, ..report },
-            Err(Failed::Command { what, stdout, stderr }) => {
+            Err(Failed::Command { what, stdout, stderr }) if is_last => {
                 let text = with_excerpt(format!("the work is not done: {what}"), &stdout, &stderr);
+                report.outcome = RunOutcome::Failed(failure(FailureClass::Checks, text));
+                return report;
+            }
+            Err(Failed::Command { what, stdout, stderr }) => {
                 let message = feedback(&what, &stdout, &stderr);
-                (failure(FailureClass::Checks, text), what, message)
+                (Severity::Medium, "check_failed", what, message)
             }
         };
-        if round >= rounds || report.conversation.is_empty() {
-            report.outcome = RunOutcome::Failed(failed);
-            return report;
-        }
         round += 1;
         let text = format!("{what}; the agent continues, round {round} of {rounds}");
-        let _ = channels.events.send(notice(Severity::Medium, "check_failed", text)).await;
+        let _ = channels.events.send(notice(severity, code, text)).await;
         if context::remove_result(&attempt.scratch).await {
             message.push_str(WRITE_AGAIN);
         }
@@ -247,7 +258,74 @@ fn last(text: &str, most: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex as StdMutex;
+
+    use rota_proto::v1::{TaskInput, TaskResult, TaskSpec};
+    use rota_proto::worker::v1::Assign;
+    use tokio::sync::{mpsc, watch};
+
     use super::*;
+    use crate::runtimes::deltas::Deltas;
+    use crate::session::attempt::AttemptKey;
+    use crate::session::outbox::{Bounds, Outbox};
+
+    /// A runtime that reads its messages from the second round on.
+    #[derive(Default)]
+    struct Rounds(StdMutex<Vec<String>>);
+
+    #[async_trait::async_trait]
+    impl Runtime for Rounds {
+        async fn run(&self, attempt: &Attempt, channels: &mut Channels) -> RunReport {
+            let mut text = attempt.round.as_ref().map(|round| round.message.clone()).unwrap_or_default();
+            while attempt.round.is_some()
+                && let Ok(input) = channels.inputs.try_recv()
+            {
+                text = format!("{text}\n{}", input.text);
+            }
+            self.0.lock().unwrap().push(text);
+            let done = RunOutcome::Succeeded(TaskResult::default());
+            RunReport { conversation: "c".to_owned(), ..RunReport::new(done) }
+        }
+    }
+
+    /// Runs an agent that is sent a message after it has finished. Returns what it was sent in each round, and the codes of notices.
+    async fn rounds(max_rounds: i32) -> (Vec<String>, Vec<String>) {
+        // A command without a program passes.
+        let commands = vec![WorkspaceCommand::default()];
+        let done_when = DoneWhen { commands, max_rounds: Some(max_rounds), ..DoneWhen::default() };
+        let spec = TaskSpec { done_when: Some(done_when), ..TaskSpec::default() };
+        let assign = Assign { spec: Some(spec), ..Assign::default() };
+        let mut attempt = Attempt::new(Box::new(assign), Default::default());
+        let (events, mut received) = mpsc::channel(64);
+        let (sender, inputs) = mpsc::channel(8);
+        let (_stop, stop) = watch::channel(None);
+        let mut channels = Channels { events, deltas: Deltas::default(), inputs, stop };
+        sender.send(TaskInput { text: "in French".to_owned(), ..TaskInput::default() }).await.unwrap();
+        let outbox = Outbox::new(std::env::temp_dir(), Bounds::default());
+        let key = AttemptKey { task: "task".into(), fence: 1 };
+        let handle = AttemptHandle::new(outbox, key, mpsc::unbounded_channel().0);
+        let runtime = Rounds::default();
+        let quiet = Mutex::new(());
+        let report = run_until_done(&runtime, &mut attempt, &mut channels, &handle, None, &quiet).await;
+        assert!(matches!(report.outcome, RunOutcome::Succeeded(_)), "{report:?}");
+        let mut codes = Vec::new();
+        while let Ok(kind) = received.try_recv() {
+            if let event::Kind::Notice(notice) = kind {
+                codes.push(notice.code);
+            }
+        }
+        (runtime.0.into_inner().unwrap(), codes)
+    }
+
+    #[tokio::test]
+    async fn messages_during_checks_get_a_round() {
+        let (sent, codes) = rounds(1).await;
+        assert_eq!(sent, ["".to_owned(), format!("{MESSAGE_FOLLOWS}\nin French")]);
+        assert_eq!(codes, ["checks_passed", "sent_meanwhile", "checks_passed"]);
+        // Without another round, the work counts as it is.
+        let (sent, codes) = rounds(0).await;
+        assert_eq!((sent.len(), codes), (1, vec!["checks_passed".to_owned()]));
+    }
 
     #[test]
     fn feedback_is_the_end_of_both_streams() {

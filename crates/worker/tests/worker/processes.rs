@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use rota_proto::v1::script_step::Kind as Step;
-use rota_proto::v1::{CommandRuntime, FailureClass, OutputStream, event, runtime};
+use rota_proto::v1::{
+    CommandRuntime, DoneWhen, FailureClass, OutputStream, TaskInput, WorkspaceCommand, event, runtime,
+};
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
-use rota_proto::worker::v1::{Cancel, result};
+use rota_proto::worker::v1::{Cancel, Input, result};
 use tempfile::tempdir;
 
 use crate::control_plane::{FakeControlPlane, Worker, assign, endless, limits, script};
@@ -207,4 +209,43 @@ async fn lack_of_memory_is_reported() {
     let mut lines = printed.lines();
     assert_eq!(lines.next().unwrap().parse::<i32>().unwrap(), (own + 500).min(1000));
     assert_eq!(lines.next(), Some("0"), "core dumps are off");
+}
+
+/// No round of a program follows its checks: the log has what was sent while they ran.
+#[tokio::test]
+async fn messages_after_the_last_round_are_noted() {
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let directory = tempdir().unwrap();
+    let gate = directory.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let check = format!("echo checking; cat {}", gate.display());
+    let argv = ["/bin/sh", "-c", &check].map(str::to_owned).into();
+    let commands = vec![WorkspaceCommand { argv, ..WorkspaceCommand::default() }];
+    let mut checked = assign(1, shell("true".to_owned()));
+    let spec = checked.spec.as_mut().unwrap();
+    spec.done_when = Some(DoneWhen { commands, ..DoneWhen::default() });
+    session.send(ToWorker::Assign(Box::new(checked))).await;
+    session.accepted(1).await;
+    let is_output = |event: &rota_proto::v1::Event| matches!(event.kind, Some(event::Kind::Output(_)));
+    while !session.report().await.events.iter().any(is_output) {}
+    let input = Some(TaskInput { text: "in French".to_owned(), ..TaskInput::default() });
+    let input = Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input };
+    session.send(ToWorker::Input(input.into())).await;
+    // Its answer comes after the worker has the input.
+    let unknown = Cancel { task_id: "t2".to_owned(), fence: 2, ..Cancel::default() };
+    session.send(ToWorker::Cancel(unknown.into())).await;
+    assert!(session.rejected().await.contains("does not have the attempt"));
+    std::fs::write(&gate, "").unwrap();
+    let (events, result) = session.result().await;
+    assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))), "{result:?}");
+    let notices: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Some(event::Kind::Notice(notice)) => Some(notice.code.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(notices, ["checks_passed", "input_unheard"]);
 }

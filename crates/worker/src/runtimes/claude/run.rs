@@ -262,10 +262,6 @@ async fn once(
     if stop.is_none() && resumed && classify::is_session_lost(&conversation.record, &stderr) {
         return Err(NotContinued::Missing);
     }
-    while channels.inputs.try_recv().is_ok() {
-        let text = "message dropped: the agent had already finished";
-        conversation.emit([events::notice(Severity::Low, "input_unheard", text)]);
-    }
     if stop.is_some() {
         conversation.flush_now(channels);
     } else {
