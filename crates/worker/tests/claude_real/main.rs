@@ -7,6 +7,7 @@ mod probe;
 mod progress;
 mod project;
 mod project_settings;
+mod providers;
 mod set_up;
 
 use std::time::Duration;
