@@ -208,6 +208,10 @@ pub(super) fn ssh(home: &Path, known_hosts: &Path, key: Option<&Path>) -> io::Re
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rota_testkit::forge::{App, Forge, Kind};
+
     use super::*;
 
     #[tokio::test]
@@ -231,6 +235,52 @@ mod tests {
             assert_eq!(text, "fatal: [redacted] is refused");
         }
         assert!(credential.access("ssh://git.example/a.git", false, folder.path(), &redactor).await.is_err());
+    }
+
+    /// The key of an app opens nothing by itself: git gets the tokens that the forge makes for it.
+    #[tokio::test]
+    async fn keys_of_apps_make_tokens_for_git() {
+        let forge = Forge::start(Kind::GitHub, "none").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("APP");
+        let (credential, redactor) = (Credential::file(file.clone()), Redactor::default());
+        let made = Arc::new(AtomicUsize::new(0));
+        let install = || {
+            let counted = Arc::clone(&made);
+            let app = App::new(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+            let app = app.unwrap();
+            std::fs::write(&file, app.secret(&forge.api())).unwrap();
+            forge.install(app);
+        };
+        let url = "https://git.example/team/project.git";
+        let password = async |refused: bool| {
+            let access = credential.access(url, refused, folder.path(), &redactor).await.unwrap();
+            assert!(access.key.is_none(), "it is no key of SSH");
+            assert_eq!(access.environment.0["ROTA_GIT_USER"], TOKEN_USER);
+            assert_eq!(access.settings[0].0, "credential.https://git.example.helper");
+            access.environment.0["ROTA_GIT_PASSWORD"].clone()
+        };
+        install();
+        // One for all calls, until the host refuses it.
+        for (refused, token) in [(false, "ghs_1"), (false, "ghs_1"), (true, "ghs_2"), (false, "ghs_2")] {
+            assert_eq!(password(refused).await, token);
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 2);
+        // Another app, as after a rotation.
+        install();
+        assert_eq!(password(false).await, "ghs_1");
+        assert_eq!(made.load(Ordering::Relaxed), 3);
+
+        let kind = async || {
+            let failed = credential.access(url, true, folder.path(), &redactor).await.unwrap_err();
+            failed.kind()
+        };
+        forge.set_away(true);
+        assert_eq!(kind().await, io::ErrorKind::ConnectionRefused, "the host is away");
+        std::fs::write(&file, r#"{"appId": 1, "privateKey": "x"}"#).unwrap();
+        assert_eq!(kind().await, io::ErrorKind::InvalidInput, "no host can help");
     }
 
     #[tokio::test]
