@@ -175,25 +175,28 @@ async fn repositories_prepare_no_way_out() -> Result<()> {
         let git = rota_proto::v1::GitSource { url: url.clone(), push, ..Default::default() };
         Some(Workspace { git: Some(git), ..Workspace::default() })
     };
-    let mut task = workload::shell(&format!("unset GIT_DIR\n{HOSTILE}"), &environment);
+    let gate = workload::Gate::closed().await?;
+    let mut task = workload::shell(&format!("unset GIT_DIR\n{}\n{HOSTILE}", gate.line()), &environment);
     task.spec.get_or_insert_default().workspace = workspace();
     task.alias = "hostile".to_owned();
-    let name = tasks::create(&client, task).await?.name;
-    let mut neighbours = Vec::new();
+    let mut all = vec![tasks::create(&client, task).await?];
     for number in 1..10 {
-        let mut task = workload::shell(NEIGHBOUR, &[("NUMBER", &number.to_string())]);
+        let line = format!("{}\n{NEIGHBOUR}", gate.line());
+        let mut task = workload::shell(&line, &[("NUMBER", &number.to_string())]);
         task.spec.get_or_insert_default().workspace = workspace();
-        neighbours.push(tasks::create(&client, task).await?);
+        all.push(tasks::create(&client, task).await?);
     }
+    gate.open(&client, &all).await?;
+    let name = all.remove(0).name;
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!(status.state(), TaskState::Succeeded, "{:?}", status.failure);
-    assert_eq!(workload::printed(&client, &name).await?, "end\n");
-    for (number, task) in (1..).zip(neighbours) {
+    assert_eq!(workload::printed(&client, &name).await?, "here\nend\n");
+    for (number, task) in (1..).zip(all) {
         let status = tasks::ended(&client, &task.name).await?.status.unwrap();
         let printed = workload::printed(&client, &task.name).await?;
         assert_eq!(
             (status.state(), printed.as_str()),
-            (TaskState::Succeeded, "1\n2\n"),
+            (TaskState::Succeeded, "here\n1\n2\n"),
             "{:?}",
             status.failure
         );

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use rota_client::Client;
 use rota_proto::v1;
+use rota_testkit::git_host::GitHost;
 use rota_testkit::tasks;
 
 /// Agent that runs shell commands.
@@ -56,4 +57,39 @@ pub(crate) async fn prints(client: &Client, name: &str, what: &str) -> Result<()
         Ok(printed(client, name).await?.contains(what))
     })
     .await
+}
+
+/// Holds programs of tasks until each of them has come. Confined ones can ask for it, too: it is a host of repositories that is away.
+pub(crate) struct Gate {
+    host: GitHost,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Gate {
+    pub(crate) async fn closed() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let host = GitHost::start(folder.path()).await?;
+        let url = host.repository("gate", &[("open", "")]).await?;
+        host.set_away(true);
+        Ok(Self { host, url, _folder: folder })
+    }
+
+    /// Returns the line of a program that waits, for a bounded time.
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "echo here; tries=0; until git ls-remote -q {} >/dev/null 2>&1; do \
+             tries=$((tries + 1)); test $tries -lt 600 || exit 9; sleep 0.2; done",
+            self.url
+        )
+    }
+
+    /// Opens once the programs of all these tasks wait.
+    pub(crate) async fn open(&self, client: &Client, tasks: &[v1::Task]) -> Result<()> {
+        for task in tasks {
+            prints(client, &task.name, "here").await?;
+        }
+        self.host.set_away(false);
+        Ok(())
+    }
 }

@@ -134,10 +134,12 @@ impl Site {
 async fn agents_work_on_one_repository_without_interference() -> Result<()> {
     let site = site(10).await?;
     let client = site.fixture.client()?;
+    let gate = workload::Gate::closed().await?;
     let line = |number: usize| {
         format!(
-            "exec 2>&1\n{}\ngit branch --show-current; git count-objects | cut -d' ' -f1; env; git config --list\n\
+            "{}\nexec 2>&1\n{}\ngit branch --show-current; git count-objects | cut -d' ' -f1; env; git config --list\n\
              echo work-{number} > file-{number} && git add . && git commit -qm work-{number}; git log -1 --format='%an <%ae>'",
+            gate.line(),
             // One of them harms what others might share.
             if number == 0 {
                 "cache=$(dirname $(cat .git/objects/info/alternates)); git fetch -q --depth=1 $cache 2>&1; \
@@ -151,6 +153,7 @@ async fn agents_work_on_one_repository_without_interference() -> Result<()> {
     let created =
         (0..10).map(|number| tasks::create(&client, site.task(&format!("t{number}"), &line(number))));
     let created = try_join_all(created).await?;
+    gate.open(&client, &created).await?;
     for (number, task) in created.iter().enumerate() {
         let status = tasks::ended(&client, &task.name).await?.status.unwrap();
         let printed = workload::printed(&client, &task.name).await?;
