@@ -146,6 +146,10 @@ pub struct TaskStatus {
     /// Total usage of all attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<TaskUsage>,
+    /// Completed fraction and current step when the status was last written, such as `33% 2/3: Write the parser`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub progress: Option<String>,
     /// Beginning of the result, at most 1 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]

@@ -50,6 +50,7 @@ pub struct Task {
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Agent", type_ = "string", json_path = ".spec.agent", priority = 1),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", priority = 1),
     printcolumn(name = "Trace", type_ = "string", json_path = ".status.traceId", priority = 1)
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -23,6 +23,7 @@ const WRITES_PER_DELAY: usize = 12;
 const MAX_DELAYS: u32 = 4;
 const MAX_PREVIEW_BYTES: usize = 1024;
 const MAX_MESSAGE_BYTES: usize = 1024;
+const MAX_PROGRESS_BYTES: usize = 256;
 
 /// Causes that pass without intervention or change continuously: not worth a write.
 pub(super) const TRANSIENT_CAUSES: [&str; 4] = [DISPATCHING, BEHIND, BUSY_WITH, POOL_STARTING];
@@ -114,6 +115,7 @@ pub(crate) fn build(
         start_time: status.start_time.as_ref().and_then(time),
         completion_time: status.end_time.as_ref().and_then(time),
         usage: status.usage.as_ref().and_then(usage),
+        progress: status.progress.as_ref().and_then(progress),
         result_preview: status
             .result
             .as_ref()
@@ -161,7 +163,7 @@ pub(crate) enum WriteDue {
 }
 
 /// Decides when to write a status. A task that ends within a second of its start costs one write, others two: while they
-/// run and when they have ended. One that waits gets another, which explains the wait. Each write costs the API server
+/// run and when they have ended. One that waits gets another, which explains the wait. Progress comes with these alone. Each write costs the API server
 /// more than the creation of the object, so with `writes` under way those that the next one may replace wait longer.
 pub(crate) fn write_due(task: &Task, built: &TaskStatus, ages: Ages, writes: usize) -> WriteDue {
     let written = task.status.as_ref();
@@ -170,7 +172,7 @@ pub(crate) fn write_due(task: &Task, built: &TaskStatus, ages: Ages, writes: usi
     let load = u32::try_from(writes / WRITES_PER_DELAY).unwrap_or(u32::MAX).min(MAX_DELAYS);
     let delay = WAIT_STATUS_DELAY * (1 + load);
     let replaceable_for = match built.phase {
-        _ if written == Some(built) => return WriteDue::Never,
+        _ if written.is_some_and(|written| is_same(written, built)) => return WriteDue::Never,
         TaskPhase::Running if !was_running => ages.running.or(Some(ages.task)),
         TaskPhase::Pending | TaskPhase::Queued if never_written => Some(ages.task),
         _ => None,
@@ -257,6 +259,19 @@ fn usage(usage: &v1::Usage) -> Option<TaskUsage> {
         cost_usd: (usage.cost_micro_usd > 0).then_some(Usd { micro: usage.cost_micro_usd }),
     };
     (built != TaskUsage::default()).then_some(built)
+}
+
+fn progress(progress: &v1::Progress) -> Option<String> {
+    let percent = (progress.fraction.clamp(0.0, 1.0) * 100.0).round();
+    let fraction = (percent > 0.0).then(|| format!("{percent}%"));
+    let step = non_empty(progress.step.trim());
+    let both: Vec<_> = fraction.into_iter().chain(step).collect();
+    non_empty(prefix(&both.join(" "), MAX_PROGRESS_BYTES))
+}
+
+/// Whether two statuses differ in the progress at most, which changes continuously.
+fn is_same(written: &TaskStatus, built: &TaskStatus) -> bool {
+    *built == TaskStatus { progress: built.progress.clone(), ..written.clone() }
 }
 
 pub(super) fn time(time: &pbjson_types::Timestamp) -> Option<Time> {

@@ -51,6 +51,30 @@ fn long_task_costs_two_writes() {
 }
 
 #[test]
+fn progress_comes_with_other_writes() {
+    let at = |state: TaskState, fraction: f64, step: &str| {
+        let mut record = record(state);
+        let progress = v1::Progress { fraction, step: step.to_owned() };
+        record.status.get_or_insert_default().progress = Some(progress);
+        build(&Task::default(), &record, None, Timestamp::from_second(100).unwrap())
+    };
+    let shown = |fraction, step: &str| at(TaskState::Running, fraction, step).progress;
+    assert_eq!(shown(1.0 / 3.0, "2/3: Write the parser").as_deref(), Some("33% 2/3: Write the parser"));
+    assert_eq!(shown(0.0, "Bash").as_deref(), Some("Bash"));
+    assert_eq!((shown(0.0, " "), shown(2.0, "")), (None, Some("100%".to_owned())));
+    assert_eq!(shown(0.0, &"ä".repeat(1000)).map(|text| text.len()), Some(MAX_PROGRESS_BYTES));
+
+    let running = at(TaskState::Running, 0.0, "Read");
+    let task = Task { status: Some(running), ..Task::default() };
+    let old = ages(WAIT_STATUS_DELAY, Some(WAIT_STATUS_DELAY));
+    let later = at(TaskState::Running, 0.5, "1/2: Write");
+    assert_eq!(write_due(&task, &later, old, 0), WriteDue::Never);
+    let asks = at(TaskState::InputRequired, 0.5, "1/2: Write");
+    assert_eq!(write_due(&task, &asks, old, 0), WriteDue::Now);
+    assert_eq!(asks.progress.as_deref(), Some("50% 1/2: Write"));
+}
+
+#[test]
 fn unsubmitted_task_reports_the_outage() {
     let mut task = Task::default();
     let status = unsubmitted(&task, "ControlPlaneUnavailable", "no response");
