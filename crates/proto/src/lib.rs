@@ -47,6 +47,7 @@ pub mod framing;
 pub mod labels;
 pub mod limits;
 pub mod names;
+pub mod notices;
 pub mod num;
 pub mod permission_rules;
 pub mod reasons;

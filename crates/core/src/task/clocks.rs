@@ -11,7 +11,7 @@ use crate::Timestamp;
 const MAX_KEEPING_TIME: Duration = Duration::from_hours(24);
 
 impl Task {
-    /// Total time of all attempts on workers, without the time for which they wait for a person.
+    /// Total time of all attempts on workers, without the time for which they wait for a person, or for their workspace.
     pub fn timeout(&self) -> Duration {
         self.limits.timeout.or(self.defaults.timeout).unwrap_or(DEFAULT_TIMEOUT)
     }
@@ -34,7 +34,7 @@ impl Task {
         self.timeout().saturating_sub(self.worked)
     }
 
-    /// Returns the end of its total time; `None` while its attempt waits for a person. One that only stores what is left has a
+    /// Returns the end of its total time; `None` while its attempt waits for a person, or for its workspace. One that only stores what is left has a
     /// limit of its own.
     pub fn deadline(&self) -> Option<Timestamp> {
         let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
@@ -43,6 +43,10 @@ impl Task {
         }
         if assignment.work_ended {
             return assignment.paused_at.map(|since| since + MAX_KEEPING_TIME);
+        }
+        // Another attempt uses its workspace.
+        if assignment.paused_at.is_some() {
+            return None;
         }
         let started = assignment.started_at.unwrap_or(assignment.at);
         Some(started + self.time_left() + assignment.paused)

@@ -265,6 +265,8 @@ pub enum EventEffect {
     WorkEnded(Option<bool>),
     /// A model call has succeeded.
     ModelWorked,
+    /// The attempt waits for a workspace that another one uses: the clock stands until its next event.
+    HeldUp,
     /// Stands for so many events that were acknowledged, and lost with the last commits of the store.
     Lost(u64),
 }

@@ -63,11 +63,11 @@ impl Step<'_> {
     }
 
     /// Moves between RUNNING and INPUT_REQUIRED, which holds exactly while an input request is open. The total time has
-    /// stood still, or run, since `at`.
-    pub(super) fn match_input_state(&mut self, at: Timestamp) {
+    /// stood still, or run, since `at`; it stands as well while the attempt is `held_up`.
+    pub(super) fn match_input_state(&mut self, at: Timestamp, held_up: bool) {
         let open = self.task.assignment.as_mut().is_some_and(|assignment| {
             let open = !assignment.open_input.is_empty();
-            assignment.pause(open || assignment.work_ended, at);
+            assignment.pause(open || assignment.work_ended || held_up, at);
             open
         });
         match (self.task.state, open) {
@@ -154,7 +154,9 @@ impl Step<'_> {
         }
         self.task.inputs = seq;
         self.log(self.now, Body::Input { seq, payload });
-        self.match_input_state(self.now);
+        if !request.is_empty() {
+            self.match_input_state(self.now, false);
+        }
         self.settle();
         self.reply(Reply::InputSeq(seq));
         Ok(())

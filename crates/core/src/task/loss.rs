@@ -234,10 +234,10 @@ impl Step<'_> {
         if assignment.stopping.is_some() && !assignment.work_ended {
             task.confirm_by = Some(self.now + task.cancel_grace() + CONFIRM_SLACK);
         }
-        let seq = assignment.attempt_seq;
+        let (seq, held_up) = (assignment.attempt_seq, assignment.paused_at.is_some());
         task.assignment = Some(assignment);
         self.go(StateChange::new(State::Running, "worker_returned").worker(&by.worker));
-        self.match_input_state(self.now);
+        self.match_input_state(self.now, held_up);
         self.reply(Reply::Reported(seq));
     }
 }

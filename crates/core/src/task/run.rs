@@ -200,8 +200,9 @@ impl Step<'_> {
         let is_full = assignment.is_log_full(self.task.logged_bytes);
         assignment.unlogged = is_full || item.payload.is_empty();
         let unlogged = assignment.unlogged;
+        let held_up = item.effect == EventEffect::HeldUp;
         match item.effect {
-            EventEffect::None | EventEffect::Lost(_) => {}
+            EventEffect::None | EventEffect::HeldUp | EventEffect::Lost(_) => {}
             EventEffect::Progress(mut progress) => {
                 // `max` turns NaN, which no record could carry, into 0.
                 progress.fraction = progress.fraction.clamp(0.0, 1.0).max(0.0);
@@ -235,7 +236,7 @@ impl Step<'_> {
             };
             self.log(self.now, Body::Notice { severity: Severity::Medium, code: "log_full".into(), message });
         }
-        self.match_input_state(item.at.max(before).min(self.now));
+        self.match_input_state(item.at.max(before).min(self.now), held_up);
     }
 
     pub(super) fn finish(

@@ -8,6 +8,7 @@ use rota_core::Timestamp;
 use rota_core::task::{Body, Event, EventEffect, Item, Progress, State};
 use rota_core::usage::Usage;
 use rota_proto::limits::{CHOICES, EVENT_BYTES, QUESTION_BYTES, REQUEST_NAME_BYTES};
+use rota_proto::notices::WORKSPACE_BUSY;
 use rota_proto::num;
 use rota_proto::permission_rules as rules;
 use rota_proto::v1::{self, event::Kind};
@@ -113,6 +114,7 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
             EventEffect::WorkEnded(ended.slot_released.then_some(ended.outlives_worker))
         }
         Some(Kind::Message(_) | Kind::ToolCall(_)) => EventEffect::ModelWorked,
+        Some(Kind::Notice(notice)) if notice.code == WORKSPACE_BUSY => EventEffect::HeldUp,
         _ => EventEffect::None,
     };
     event.log_seq = 0;
@@ -213,5 +215,16 @@ mod tests {
             let stored = v1::Event::decode(&item.payload[..]).unwrap();
             assert_eq!(stored.time, Some(time::timestamp(now + MAX_AHEAD)), "{late}");
         }
+    }
+
+    #[test]
+    fn waits_for_workspaces_stop_the_clock() {
+        let effect = |code: &str| {
+            let notice = v1::Notice { code: code.to_owned(), ..v1::Notice::default() };
+            let event = v1::Event { kind: Some(Kind::Notice(notice)), ..v1::Event::default() };
+            item(event, Timestamp(1_800_000_000_000_000)).effect
+        };
+        assert_eq!(effect(WORKSPACE_BUSY), EventEffect::HeldUp);
+        assert_eq!(effect("workspace_free"), EventEffect::None);
     }
 }

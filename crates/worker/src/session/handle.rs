@@ -80,6 +80,8 @@ pub(super) struct AttemptState {
     /// Calls of tools without a result.
     pub(super) running_tools: HashSet<String>,
     paused: bool,
+    /// Whether it waits for a workspace that another attempt uses.
+    held_up: bool,
     /// Set once no program runs any more: what they left is being stored.
     pub(super) keeping: Option<Keeping>,
 }
@@ -103,6 +105,7 @@ impl AttemptHandle {
             waited: Duration::ZERO,
             running_tools: HashSet::new(),
             paused: false,
+            held_up: false,
             keeping: None,
         };
         let (changed, group) = (Notify::new(), Group::default());
@@ -280,6 +283,16 @@ impl AttemptHandle {
         self.state.lock().paused
     }
 
+    /// Stops the total time while another attempt uses the workspace, or lets it run again. Returns whether that is a change.
+    pub(super) fn set_held_up(&self, held_up: bool) -> bool {
+        let mut state = self.state.lock();
+        let changes = std::mem::replace(&mut state.held_up, held_up) != held_up;
+        state.match_clock();
+        drop(state);
+        self.changed.notify_one();
+        changes
+    }
+
     /// Returns when the total time is over that would end at a time without waiting; `None` while it does not run.
     pub(super) fn deadline(&self, at: Instant) -> Option<Instant> {
         let state = self.state.lock();
@@ -304,9 +317,9 @@ impl AttemptState {
         self.match_clock();
     }
 
-    /// Stops the clock of the total time while the attempt waits for a person or is frozen.
+    /// Stops the clock of the total time while the attempt waits for a person or its workspace, or is frozen.
     fn match_clock(&mut self) {
-        if self.paused || !self.open_requests.is_empty() {
+        if self.paused || self.held_up || !self.open_requests.is_empty() {
             self.waiting_since.get_or_insert_with(Instant::now);
         } else if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();

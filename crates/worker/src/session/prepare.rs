@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rota_proto::notices::WORKSPACE_BUSY;
 use rota_proto::v1::{Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::mpsc;
@@ -79,7 +80,8 @@ pub(super) async fn prepare(
     if let Some(name) = deps.root.busy_workspace(&assign) {
         let how = if in_place(&assign) { "; tasks with `shared: true` work there together" } else { "" };
         let text = format!("waiting for workspace {name:?}, which another attempt uses{how}");
-        let _ = events.send(notice(Severity::Low, "workspace_busy", text)).await;
+        handle.set_held_up(true);
+        let _ = events.send(notice(Severity::Low, WORKSPACE_BUSY, text)).await;
     }
     let of_forge = secrets.of_forge.or(secrets.of_repository);
     let request = Request::of(&assign, of_forge, &redactor).map_err(RunOutcome::Failed)?;
@@ -179,6 +181,10 @@ async fn directories<'a>(
         Some(cloning) => with_notices(cloning.received(), events, made).await,
         None => made.await,
     };
+    if handle.set_held_up(false) {
+        // Its time counts again in the control plane as well.
+        let _ = events.send(notice(Severity::Low, "workspace_free", "the workspace is free")).await;
+    }
     let dirs = slot.insert(made?);
     if let Some(cloning) = cloning {
         let folder = Own(dirs.own()).deliver();

@@ -172,14 +172,23 @@ async fn waiting_for_a_kept_workspace_is_reported() {
     });
     assert_eq!((report.fence, notice.unwrap().code.as_str()), (2, "workspace_busy"));
     std::fs::write(gate, "").unwrap();
-    let mut ended = Vec::new();
+    let (mut ended, mut is_free) = (Vec::new(), false);
     while ended.len() < 2 {
-        if let Some(FromWorker::Result(result)) = session.next().await {
-            assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))), "{result:?}");
-            ended.push(result.fence);
+        match session.next().await {
+            Some(FromWorker::Result(result)) => {
+                assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))), "{result:?}");
+                ended.push(result.fence);
+            }
+            // By which its time counts again.
+            Some(FromWorker::Report(report)) if report.fence == 2 => {
+                is_free |= report.events.iter().any(|event| {
+                    matches!(&event.kind, Some(event::Kind::Notice(notice)) if notice.code == "workspace_free")
+                });
+            }
+            _ => {}
         }
     }
-    assert_eq!(ended, [1, 2]);
+    assert_eq!((ended, is_free), (vec![1, 2], true));
 }
 
 #[tokio::test]

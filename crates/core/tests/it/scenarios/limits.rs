@@ -187,3 +187,24 @@ fn files_on_a_disk_that_ends_with_its_worker_are_lost_with_it() {
     assert_eq!((harness.state(), harness.task.hand_backs), (State::Running, 0));
     assert!(harness.task.storing().is_some());
 }
+
+/// An attempt that another one keeps from its workspace does not work, however long that takes.
+#[test]
+fn time_until_the_workspace_is_free_is_no_work() {
+    let limits = Limits { timeout: Some(secs(20)), ..plain().limits };
+    let mut harness = Harness::new(Task { limits, ..plain() });
+    harness.start().wait(secs(5));
+    harness.report(1, vec![item(EventEffect::HeldUp)]).unwrap();
+    harness.wait(secs(3600));
+    // What it is sent meanwhile does not begin its work, nor does a worker that was away.
+    harness.apply(answer(""));
+    harness.lose(EPOCH);
+    harness.apply(Command::Resume { by: worker("w1", EPOCH + 1), fence: harness.task.fence });
+    harness.wait(secs(3600));
+    assert_eq!((harness.state(), harness.task.deadline()), (State::Running, None));
+    let mut ends = harness.clone();
+    harness.report(2, vec![item(EventEffect::None)]).unwrap();
+    assert_eq!(harness.task.deadline(), Some(harness.now + secs(15)));
+    ends.finish(Completion::Failed(Failure::new(Class::Agent, "it failed")));
+    assert_eq!(ends.task.worked, secs(5));
+}

@@ -105,3 +105,15 @@ async fn deadline_stands_still_while_frozen() {
     handle.set_paused(false);
     assert_eq!(handle.deadline(end), Some(end + 2 * hour));
 }
+
+#[tokio::test(start_paused = true)]
+async fn deadline_stands_still_until_the_workspace_is_free() {
+    let handle = handle();
+    let hour = Duration::from_secs(3600);
+    let end = Instant::now() + hour;
+    assert!(handle.set_held_up(true));
+    tokio::time::advance(2 * hour).await;
+    assert_eq!(handle.deadline(end), None);
+    assert!(handle.set_held_up(false) && !handle.set_held_up(false));
+    assert_eq!(handle.deadline(end), Some(end + 2 * hour));
+}

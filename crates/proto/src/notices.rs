@@ -1,0 +1,4 @@
+//! Codes of notices that change what the control plane does. All others are for who reads the log.
+
+/// An attempt waits for a workspace that another one uses: its time does not count until its next event.
+pub const WORKSPACE_BUSY: &str = "workspace_busy";
