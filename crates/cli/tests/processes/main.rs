@@ -37,6 +37,7 @@ mod ipv6;
 mod isolation;
 mod keys;
 mod kinds;
+mod left_results;
 mod login;
 mod long_log;
 mod lost_history;

@@ -48,7 +48,7 @@ impl Worker {
                                 "result rejected: the attempt was superseded, or its task has ended"
                             ),
                         });
-                        self.attempts.remove(&key);
+                        self.forget(&key);
                         // A retry gets a fresh worker of its own.
                         if !self.options.isolated_task.is_empty() {
                             self.drain("the task that this worker was started for has its result");
@@ -160,7 +160,7 @@ impl Worker {
             entry.handle.lock().outbox.discard();
             self.queue(key);
         } else {
-            self.attempts.remove(key);
+            self.forget(key);
         }
     }
 

@@ -4,6 +4,7 @@ use rota_proto::times::DEFAULT_CANCEL_GRACE;
 use rota_proto::worker::v1::{Draining, session_request::Kind};
 use tokio::time::Instant;
 
+use super::Error;
 use super::handle::StopReason;
 use super::storing;
 use super::worker::{AttemptEntry, GOODBYE_TIMEOUT, Worker};
@@ -54,6 +55,27 @@ impl Worker {
     fn is_for_later(&self, entry: &AttemptEntry, reason: StopReason) -> bool {
         let ends_unstored = !self.options.temporary_state && !self.options.only_store;
         entry.storing && (reason == StopReason::Disconnected || ends_unstored)
+    }
+
+    pub(super) async fn on_replaced(&mut self) -> Error {
+        tracing::error!("another process has taken this worker's name");
+        self.stop_all_and_wait().await;
+        Error::Replaced(self.options.worker.clone())
+    }
+
+    pub(super) async fn on_revoked(&mut self) -> Error {
+        tracing::error!("the token of this worker was revoked");
+        self.stop_all_and_wait().await;
+        Error::Revoked(self.options.worker.clone())
+    }
+
+    /// Ends all attempts of a worker that the control plane refuses.
+    pub(super) async fn stop_all_and_wait(&mut self) {
+        self.stop_all(StopReason::WorkerShutdown);
+        while self.running > 0 {
+            let Some(event) = self.attempt_events.recv().await else { return };
+            self.apply_attempt_event(event);
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {

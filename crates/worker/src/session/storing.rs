@@ -136,6 +136,32 @@ impl Worker {
         }
     }
 
+    /// Writes results that no session takes now to the disk: the work is done, and would be done again if this process ended.
+    pub(super) fn leave_results(&mut self) {
+        let is_connected = self.epoch.is_some() && self.disconnected_at.is_none();
+        if is_connected || self.deps.temporary_state {
+            return;
+        }
+        for entry in self.attempts.values_mut().filter(|entry| !entry.on_disk) {
+            let is_stale = entry.handle.lock().stop_reason == Some(StopReason::Stale);
+            let Some(result) = entry.result.clone().filter(|_| !is_stale) else { continue };
+            entry.on_disk = true;
+            let (deps, namespace) = (Arc::clone(&self.deps), self.options.namespace.clone());
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = deps.root.leave_result(&namespace, *result) {
+                    tracing::warn!(%error, "failed to write a result, which is lost if the worker ends before it is connected");
+                }
+            });
+        }
+    }
+
+    /// Forgets an attempt whose result the control plane has, or does not want.
+    pub(super) fn forget(&mut self, key: &AttemptKey) {
+        if self.attempts.remove(key).is_some_and(|entry| entry.on_disk) {
+            self.deps.root.forget_result(&key.task, key.fence);
+        }
+    }
+
     /// Notes that an attempt holds no slot any more.
     pub(super) fn release_slot(&mut self, key: &AttemptKey) {
         if let Some(entry) = self.attempts.get_mut(key)

@@ -21,7 +21,7 @@ use super::connect::{Connection, is_replaced};
 use super::declared::Token;
 use super::deps::{self, AttemptDeps};
 use super::disconnected::backoff;
-use super::handle::{AttemptHandle, StopReason};
+use super::handle::AttemptHandle;
 use super::heartbeat::{self, HeartbeatTiming, LastReceived};
 use super::model_access::ModelAccess;
 use super::outgoing::OutgoingQueue;
@@ -53,6 +53,8 @@ pub(super) struct AttemptEntry {
     pub(super) storing: bool,
     /// What an attempt of an earlier process has left, until the control plane has confirmed that it counts.
     pub(super) left: Option<Box<LeftBehind>>,
+    /// Whether its result is on the disk, for a later process.
+    pub(super) on_disk: bool,
     /// What its model calls use, once that is known.
     pub(super) access: Option<ModelAccess>,
     pub(super) span: tracing::Span,
@@ -65,7 +67,7 @@ impl AttemptEntry {
         span: tracing::Span,
     ) -> Self {
         let (ended, result, result_sent, queued) = (false, None, false, false);
-        let (storing, left, access) = (false, None, None);
+        let (storing, left, on_disk, access) = (false, None, false, None);
         Self {
             handle,
             inputs,
@@ -76,6 +78,7 @@ impl AttemptEntry {
             queued,
             storing,
             left,
+            on_disk,
             access,
             span,
         }
@@ -233,6 +236,7 @@ impl Worker {
                         entry.queued = false;
                         entry.handle.set_followed(false);
                     }
+                    self.leave_results();
                     if began.elapsed() >= STABLE_SESSION_AFTER {
                         self.reconnect_delays = backoff();
                     }
@@ -240,27 +244,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    pub(super) async fn on_replaced(&mut self) -> Error {
-        tracing::error!("another process has taken this worker's name");
-        self.stop_all_and_wait().await;
-        Error::Replaced(self.options.worker.clone())
-    }
-
-    pub(super) async fn on_revoked(&mut self) -> Error {
-        tracing::error!("the token of this worker was revoked");
-        self.stop_all_and_wait().await;
-        Error::Revoked(self.options.worker.clone())
-    }
-
-    /// Ends all attempts of a worker that the control plane refuses.
-    pub(super) async fn stop_all_and_wait(&mut self) {
-        self.stop_all(StopReason::WorkerShutdown);
-        while self.running > 0 {
-            let Some(event) = self.attempt_events.recv().await else { return };
-            self.apply_attempt_event(event);
-        }
     }
 
     /// Runs a session from its Welcome to its end.
@@ -391,6 +374,7 @@ impl Worker {
                 if let Some(entry) = self.attempts.get_mut(&key) {
                     (entry.ended, entry.result) = (true, Some(result));
                     self.queue(&key);
+                    self.leave_results();
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rota_proto::times::MAX_STORING_TIME;
 use rota_proto::v1::WorkspaceCleanup;
+use rota_proto::worker::v1::Result as AttemptResult;
 use rota_telemetry::clock;
 
 use super::kept_by::KeptBy;
@@ -29,6 +30,20 @@ impl Root {
         let named = |own: &PathBuf, left: &Left| own.file_name() == Some(name(left).as_ref());
         let all = entries(&self.attempts).map(|entry| entry.path());
         all.filter_map(|own| Left::read(&own).filter(|left| named(&own, left))).collect()
+    }
+
+    /// Writes how an attempt has ended that has nothing to be stored, for the next process of this worker: its directories are removed, and
+    /// no session takes the result. Blocks.
+    pub(crate) fn leave_result(&self, namespace: &str, result: AttemptResult) -> io::Result<()> {
+        let left = Left { result, namespace: namespace.to_owned(), ..Left::default() };
+        let own = self.attempts.join(name(&left));
+        fs::create_dir_all(&own)?;
+        left.write_alone(&own)
+    }
+
+    /// Removes that, once the control plane has the result.
+    pub(crate) fn forget_result(&self, task: &str, fence: i64) {
+        remove::in_background(&self.attempts.join(name_of(task, fence)), &self.trash);
     }
 
     /// Returns the directories of an attempt of an earlier process, and whether the workspace still has what it left: no other attempt
@@ -119,7 +134,11 @@ pub(crate) fn remove_temporary(scratch: &Path) -> io::Result<()> {
 
 /// Returns the name of the directory of an attempt.
 fn name(left: &Left) -> String {
-    format!("{}.{}", left.result.task_id, left.result.fence)
+    name_of(&left.result.task_id, left.result.fence)
+}
+
+fn name_of(task: &str, fence: i64) -> String {
+    format!("{task}.{fence}")
 }
 
 /// Moves the directories of a worker's attempts away that have nothing left to be stored.
@@ -167,6 +186,25 @@ mod tests {
         assert!(needed.iter().all(|path| own.join(path).exists()));
         assert!(secret.iter().all(|path| !own.join(path).exists()) && !own.join("scratch/link").is_symlink());
         assert!(outside.exists());
+    }
+
+    #[tokio::test]
+    async fn results_wait_for_the_next_process() {
+        let state = tempfile::tempdir().unwrap();
+        let open = || Root::open(state.path().to_owned(), "default", "w", None).unwrap();
+        let result = AttemptResult { task_id: "t".to_owned(), fence: 3, ..AttemptResult::default() };
+        let earlier = open();
+        earlier.leave_result("default", result.clone()).unwrap();
+        drop(earlier);
+        let root = open();
+        root.sweep();
+        let all = root.left();
+        let [left] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((&left.result, left.namespace.as_str()), (&result, "default"));
+        // It has nothing else, whatever the workspace was.
+        assert!(!root.take_over(left).0.own().join("scratch").exists());
+        root.forget_result("t", 3);
+        assert_eq!(root.left(), []);
     }
 
     #[test]

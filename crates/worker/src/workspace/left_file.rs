@@ -67,6 +67,11 @@ impl Left {
                 opened => syncfs(opened?)?,
             }
         }
+        self.write_alone(own)
+    }
+
+    /// Writes the file, which describes no others. Blocks.
+    pub(super) fn write_alone(&self, own: &Path) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(own)?;
         file.write_all(&self.encode_to_vec())?;
         file.as_file().sync_all()?;
