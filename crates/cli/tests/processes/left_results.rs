@@ -9,12 +9,13 @@ use rota_testkit::tasks;
 
 use crate::{Fixture, Graces, workload};
 
-/// The control plane is away when an attempt ends that has no files, and the worker dies before it is back: the work is done, and is not
-/// done again.
-#[tokio::test]
-async fn results_outlive_their_worker() -> Result<()> {
+/// The control plane is away when an attempt ends, and the worker dies before it is back: the work is done, and is not done again. `last`
+/// is the last command of the attempt.
+async fn outlives_its_worker(last: &str) -> Result<usize> {
     let mut fixture = Fixture::bare();
     fixture.graces = Graces::LONG;
+    // Not for the time that a storage is waited for with a slot.
+    fixture.environment = vec![("ROTA_WORKER_STORING_TIMEOUT", "1h".to_owned())];
     fixture.start_server().await?;
     let client = fixture.client()?;
     workload::agent(&client).await?;
@@ -22,7 +23,7 @@ async fn results_outlive_their_worker() -> Result<()> {
     let (gate, runs) = (fixture.dir().join("go-on"), fixture.dir().join("runs"));
     let line = format!(
         "echo once >> {}; echo here; until test -e {}; do sleep 0.05; done; \
-         echo '{{\"success\": true, \"summary\": \"paid\"}}' > $ROTA_OUTPUT/result.json",
+         echo '{{\"success\": true, \"summary\": \"paid\"}}' > $ROTA_OUTPUT/result.json; {last}",
         runs.display(),
         gate.display()
     );
@@ -43,5 +44,19 @@ async fn results_outlive_their_worker() -> Result<()> {
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
     assert_eq!(status.result.unwrap().text, "paid");
     assert_eq!(fs::read_to_string(&runs)?, "once\n");
-    tasks::eventually("an empty directory", async || Ok(fs::read_dir(&running)?.next().is_none())).await
+    tasks::eventually("an empty directory", async || Ok(fs::read_dir(&running)?.next().is_none())).await?;
+    let kept = client.fetch_artifacts(&name).await?.attempts;
+    Ok(kept.iter().flat_map(|found| &found.list).map(|list| list.artifacts.len()).sum())
+}
+
+#[tokio::test]
+async fn results_outlive_their_worker() -> Result<()> {
+    assert_eq!(outlives_its_worker("true").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_outlive_their_worker() -> Result<()> {
+    assert_eq!(outlives_its_worker("echo text > $ROTA_OUTPUT/file").await?, 1);
+    Ok(())
 }

@@ -189,7 +189,7 @@ async fn damaged_list_keeps_no_other_from_being_read() -> Result<()> {
         (found.attempt, list.map(|list| (list.artifacts.len(), list.skipped.len())))
     };
     assert_eq!(lists.iter().map(listed).collect::<Vec<_>>(), [(1, Some((1, 0))), (2, Some((0, 1)))]);
-    // Nobody who asks for its files takes them for none.
+    // A caller who asks for its files does not take them for none.
     let name = "checkpoint/two.jsonl".to_owned();
     let request = v1::DownloadArtifactRequest { parent: task.name, attempt: 2, name };
     let refused = client.artifact_service().download_artifact(request).await.unwrap_err();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rota_proto::v1::event;
 use rota_telemetry::{OnExit, spawn};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::AttemptEvent;
@@ -34,6 +34,8 @@ pub(super) struct AttemptDeps {
     pub(super) temporary_state: bool,
     /// Attempts that may store without a slot.
     pub(super) storing: Arc<Semaphore>,
+    /// Whether there is a session.
+    pub(super) connected: watch::Sender<bool>,
     /// Cancelled when the worker ends: what such attempts have left is for the next process.
     pub(super) ends: CancellationToken,
     /// Time between checkpoints; zero for none.

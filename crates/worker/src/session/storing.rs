@@ -69,8 +69,8 @@ fn released(deps: &AttemptDeps) -> event::Kind {
     event::Kind::WorkEnded(WorkEnded { slot_released: true, outlives_worker })
 }
 
-/// Awaits what stores the files of an attempt, and releases its slot if that takes long, or the worker is to end. Returns nothing if
-/// the worker ends before.
+/// Awaits what stores the files of an attempt, and releases its slot if that takes long, or there is no session, or the worker is to
+/// end. Returns nothing if the worker ends before.
 pub(super) async fn without_slot<T>(
     deps: &AttemptDeps,
     key: &AttemptKey,
@@ -82,7 +82,15 @@ pub(super) async fn without_slot<T>(
 ) -> Option<T> {
     let leaves = handle.lock().keeping.clone().map(|keeping| keeping.leaves).unwrap_or_default();
     let has_waited = async {
-        sleep(deps.storing_timeout).await;
+        let is_away = async {
+            // The sender is here.
+            let _ = deps.connected.subscribe().wait_for(|connected| !connected).await;
+        };
+        tokio::select! {
+            () = sleep(deps.storing_timeout) => {}
+            // All would be lost if the worker ended as well.
+            () = is_away, if !deps.temporary_state => {}
+        }
         deps.storing.acquire().await
     };
     let release = async {
@@ -138,8 +146,7 @@ impl Worker {
 
     /// Writes results that no session takes now to the disk: the work is done, and would be done again if this process ended.
     pub(super) fn leave_results(&mut self) {
-        let is_connected = self.epoch.is_some() && self.disconnected_at.is_none();
-        if is_connected || self.deps.temporary_state {
+        if *self.deps.connected.borrow() || self.deps.temporary_state {
             return;
         }
         for entry in self.attempts.values_mut().filter(|entry| !entry.on_disk) {

@@ -173,6 +173,7 @@ impl Worker {
                 storing_timeout: options.storing_timeout,
                 temporary_state: options.temporary_state,
                 storing: Arc::new(Semaphore::new(MAX_STORING)),
+                connected: watch::Sender::new(false),
                 ends: CancellationToken::new(),
                 discard_conversations: options.discard_conversations,
                 readiness,
@@ -231,6 +232,7 @@ impl Worker {
                 SessionEnd::Lost(reason) => {
                     tracing::warn!(reason, running = self.running, "session lost, reconnecting");
                     self.disconnected_at = Some(Instant::now());
+                    self.deps.connected.send_replace(false);
                     self.outgoing.clear();
                     for entry in self.attempts.values_mut() {
                         entry.queued = false;
@@ -336,6 +338,7 @@ impl Worker {
         self.on_disconnect = welcome.on_disconnect();
         self.reconnect_grace = duration(welcome.reconnect_grace, 10);
         (self.disconnected_at, self.refused_since, self.orphaned) = (None, None, false);
+        self.deps.connected.send_replace(true);
         self.resume(welcome.resume);
         if std::mem::take(&mut self.lease_expired) {
             self.attempts.values().for_each(|entry| entry.handle.set_paused(false));

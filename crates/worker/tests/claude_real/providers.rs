@@ -80,7 +80,7 @@ impl Refusing {
         of_models
     }
 
-    /// Asserts that the CLI calls an address where it is not told another.
+    /// Asserts that the CLI calls an address where no variable names another.
     async fn calls_host(&self, case: &mut Case, environment: &[(&str, &str)], host: &str) {
         let url = self.url();
         let proxied = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.1")];
