@@ -133,17 +133,17 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
             None => RunReport::new(RunOutcome::Stopped { by: "kill" }),
         }
     };
-    // It reads nothing any more.
-    channels.inputs.close();
-    while channels.inputs.try_recv().is_ok() {
-        emit(notice(Severity::Low, "input_unheard", UNHEARD));
-    }
     // Covers programs that the runtime has dropped, too.
     handle.group.ended().await;
     // Not only at the end: files may wait for their storage for days.
     deps.private.close().for_each(emit);
     while let Ok(kind) = received.try_recv() {
         emit(kind);
+    }
+    // The runtime reads nothing any more.
+    channels.inputs.close();
+    while channels.inputs.try_recv().is_ok() {
+        emit(notice(Severity::Low, "input_unheard", UNHEARD));
     }
     redaction.flush().into_iter().for_each(push);
     let mut report = redaction.report(report).await;
