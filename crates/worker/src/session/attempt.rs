@@ -40,7 +40,7 @@ const STUCK_RUNTIME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to store what an attempt leaves, after which the control plane is to know that only this is left.
 const SHORT_KEEPING: Duration = Duration::from_secs(2);
 /// Notice of input that came after the last round of an agent.
-const UNHEARD: &str = "message dropped: the agent had already finished";
+pub(super) const UNHEARD: &str = "message dropped: the agent had already finished";
 /// Capacity of the channel between a runtime and its attempt.
 const EVENT_BUFFER: usize = 64;
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::Instrument;
 
-use super::attempt::{self, AttemptKey, Job};
+use super::attempt::{self, AttemptKey, Job, UNHEARD};
 use super::handle::{AttemptHandle, StopReason};
 use super::model_access::ModelAccess;
 use super::outbox::{Bounds, Outbox};
@@ -184,25 +184,27 @@ impl Worker {
             return;
         }
         let request = task_input.request_id.clone();
-        match entry.inputs.try_send(task_input) {
-            Ok(()) => {
-                entry.last_input = input.input_seq;
-                entry.handle.resolve_request(&request);
-            }
+        let refusal = match entry.inputs.try_send(task_input) {
+            Ok(()) => None,
             Err(TrySendError::Full(_)) => {
                 let text = "input dropped: the agent has not read earlier inputs";
-                let event = rota_proto::v1::Event {
-                    kind: Some(notice(Severity::Medium, "input_dropped", text)),
-                    ..rota_proto::v1::Event::default()
-                };
-                entry.last_input = input.input_seq;
-                entry.handle.push(event);
-                // The control plane has closed the question: the time limits must end an agent that waits for the answer.
-                entry.handle.resolve_request(&request);
-                self.queue(&key);
+                Some(notice(Severity::Medium, "input_dropped", text))
             }
-            // The attempt is ending.
-            Err(TrySendError::Closed(_)) => {}
+            // What it has left is being stored.
+            Err(TrySendError::Closed(_)) if !entry.ended && entry.left.is_none() => {
+                Some(notice(Severity::Low, "input_unheard", UNHEARD))
+            }
+            Err(TrySendError::Closed(_)) => return,
+        };
+        entry.last_input = input.input_seq;
+        let is_refused = refusal.is_some();
+        if is_refused {
+            entry.handle.push(rota_proto::v1::Event { kind: refusal, ..rota_proto::v1::Event::default() });
+        }
+        // The control plane has closed the question: the time limits must end an agent that waits for the answer.
+        entry.handle.resolve_request(&request);
+        if is_refused {
+            self.queue(&key);
         }
     }
 

@@ -1,11 +1,11 @@
 //! The `command` runtime, driven over a session.
 
 use rota_proto::v1::{
-    CommandRuntime, Event, Failure, FailureClass, GitSource, OutputStream, SecretSelection, Workspace, event,
-    runtime,
+    CommandRuntime, Event, Failure, FailureClass, GitSource, OutputStream, SecretSelection, TaskInput,
+    Workspace, event, runtime,
 };
 use rota_proto::worker::v1::session_response::Kind as ToWorker;
-use rota_proto::worker::v1::{Assign, Checkpoints, PreviousResult, Result as AttemptResult, result};
+use rota_proto::worker::v1::{Assign, Checkpoints, Input, PreviousResult, Result as AttemptResult, result};
 use tonic::{Code, Status};
 
 use crate::control_plane::{FakeControlPlane, Session, Worker, assign};
@@ -59,6 +59,15 @@ async fn without_list(error: Status) -> (FakeControlPlane, Worker, Session) {
     (plane, worker, session)
 }
 
+/// Waits for a notice with a code.
+async fn noted(session: &mut Session, code: &str) {
+    let is_it = |event: &Event| match &event.kind {
+        Some(event::Kind::Notice(notice)) => notice.code == code,
+        _ => false,
+    };
+    while !session.report().await.events.iter().any(is_it) {}
+}
+
 /// Nothing is uploaded: the list has only a file that cannot be kept.
 #[tokio::test]
 async fn nearly_full_volume_fails_no_success() {
@@ -93,15 +102,12 @@ async fn refused_list_is_no_failure_of_the_storage() {
 async fn work_waits_for_a_damaged_record() {
     let (plane, _worker, mut session) =
         without_list(refusal(Code::DataLoss, "the record cannot be decoded")).await;
-    loop {
-        let waits = |event: &Event| match &event.kind {
-            Some(event::Kind::Notice(notice)) => notice.code == "artifacts_waiting",
-            _ => false,
-        };
-        if session.report().await.events.iter().any(waits) {
-            break;
-        }
-    }
+    noted(&mut session, "artifacts_waiting").await;
+    // No agent reads it any more.
+    let input = Some(TaskInput { text: "in French".to_owned(), ..TaskInput::default() });
+    let input = Input { task_id: "t1".to_owned(), fence: 1, input_seq: 1, input };
+    session.send(ToWorker::Input(input.into())).await;
+    noted(&mut session, "input_unheard").await;
     plane.keep_lists();
     assert_eq!(succeeded(session.result().await.1).text, "paid");
 }
