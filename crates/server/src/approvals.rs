@@ -1,6 +1,6 @@
 //! Index of the steps of workflows that wait for a person: kept from commits, and read from the store after a start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -24,9 +24,23 @@ pub(crate) struct Approvals {
     is_read: SetOnce<()>,
 }
 
+/// Workflows whose steps are listed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Of {
+    All,
+    Workflow(WorkflowKey),
+    /// A workflow with those below it, which are newer. Those of other outermost workflows are left out, as far as they are known.
+    Below {
+        workflow: WorkflowKey,
+        root: WorkflowKey,
+    },
+}
+
 #[derive(Debug, Default)]
 struct Known {
     waiting: BTreeSet<StepKey>,
+    /// Outermost workflows of those whose steps wait, as readers have found them.
+    roots: HashMap<WorkflowKey, WorkflowKey>,
     /// What commits have changed since a page was asked of the store, which may have older records of it.
     changed: Option<Changed>,
 }
@@ -42,16 +56,26 @@ impl Known {
         let key = (step.workflow, step.index);
         match step.awaits_decision() {
             true => drop(self.waiting.insert(key)),
-            false => drop(self.waiting.remove(&key)),
+            false => {
+                self.waiting.remove(&key);
+                if self.of(step.workflow).next().is_none() {
+                    self.roots.remove(&step.workflow);
+                }
+            }
         }
+    }
+
+    fn of(&self, workflow: WorkflowKey) -> impl Iterator<Item = StepKey> {
+        self.waiting.range((workflow, 0)..=(workflow, u32::MAX)).copied()
     }
 
     /// Forgets the steps of a workflow that is removed, whatever their last state.
     fn remove(&mut self, workflow: WorkflowKey) {
-        let own: Vec<_> = self.waiting.range((workflow, 0)..=(workflow, u32::MAX)).copied().collect();
+        let own: Vec<_> = self.of(workflow).collect();
         for key in own {
             self.waiting.remove(&key);
         }
+        self.roots.remove(&workflow);
         if let Some(changed) = &mut self.changed {
             changed.removed.insert(workflow);
         }
@@ -81,24 +105,37 @@ impl Approvals {
         self.known.lock().waiting.len()
     }
 
-    /// Returns steps that wait for a person before another one, in the order of lists: the newest first; only those of a workflow if one is
-    /// named. Waits until the store was read.
-    pub(crate) async fn list(
-        &self,
-        of: Option<WorkflowKey>,
-        before: Option<StepKey>,
-        limit: usize,
-    ) -> Vec<StepKey> {
+    /// Returns steps of workflows that wait for a person before another one, in the order of lists: the newest first. Waits until the store
+    /// was read.
+    pub(crate) async fn list(&self, of: Of, before: Option<StepKey>, limit: usize) -> Vec<StepKey> {
         self.is_read.wait().await;
-        let last = of.map_or(Bound::Unbounded, |workflow| Bound::Included((workflow, u32::MAX)));
-        let end = match (before, of) {
-            (Some(before), Some(workflow)) if before.0 > workflow => last,
-            (Some(before), _) => Bound::Excluded(before),
-            (None, _) => last,
+        let all = WorkflowKey(u64::MAX);
+        let (first, last) = match of {
+            Of::All => (WorkflowKey(0), all),
+            Of::Workflow(workflow) => (workflow, workflow),
+            Of::Below { workflow, .. } => (workflow, all),
+        };
+        let last = (last, u32::MAX);
+        let end = match before {
+            Some(before) if before <= last => Bound::Excluded(before),
+            _ => Bound::Included(last),
         };
         let known = self.known.lock();
-        let waiting = known.waiting.range((Bound::Unbounded, end)).rev();
-        waiting.take_while(|(workflow, _)| of.is_none_or(|of| of <= *workflow)).take(limit).copied().collect()
+        let is_foreign = |workflow| match of {
+            Of::Below { root, .. } => known.roots.get(&workflow).is_some_and(|known| *known != root),
+            Of::All | Of::Workflow(_) => false,
+        };
+        let waiting = known.waiting.range((Bound::Unbounded, end)).rev().copied();
+        let waiting = waiting.take_while(|(workflow, _)| first <= *workflow);
+        waiting.filter(|(workflow, _)| !is_foreign(*workflow)).take(limit).collect()
+    }
+
+    /// Remembers the outermost workflow of one while steps of it wait for a person.
+    pub(crate) fn note_root(&self, workflow: WorkflowKey, root: WorkflowKey) {
+        let mut known = self.known.lock();
+        if known.of(workflow).next().is_some() {
+            known.roots.insert(workflow, root);
+        }
     }
 
     /// Reads the steps of the store, once.
@@ -175,7 +212,7 @@ mod tests {
         };
         observe(vec![other(0), other(2)]);
         approvals.observe(&Commit { removed_workflows: vec![WorkflowKey(1)], ..Commit::default() });
-        let left = approvals.list(None, None, 9).now_or_never().unwrap();
+        let left = approvals.list(Of::All, None, 9).now_or_never().unwrap();
         assert_eq!(left, [(WorkflowKey(2), 0), (WorkflowKey(0), 0)]);
     }
 
@@ -184,16 +221,25 @@ mod tests {
         let approvals = Approvals::default();
         let keys = [(1, 4), (2, 0), (2, 7), (3, 1)].map(|(workflow, index)| (WorkflowKey(workflow), index));
         approvals.known.lock().waiting.extend(keys);
-        assert!(approvals.list(None, None, 2).now_or_never().is_none());
+        assert!(approvals.list(Of::All, None, 2).now_or_never().is_none());
         approvals.is_read.set(()).unwrap();
-        assert_eq!(approvals.list(None, None, 2).await, [keys[3], keys[2]]);
-        assert_eq!(approvals.list(None, Some(keys[2]), 9).await, [keys[1], keys[0]]);
-        assert!(approvals.list(None, Some(keys[0]), 9).await.is_empty());
-        let of = Some(WorkflowKey(2));
+        assert_eq!(approvals.list(Of::All, None, 2).await, [keys[3], keys[2]]);
+        assert_eq!(approvals.list(Of::All, Some(keys[2]), 9).await, [keys[1], keys[0]]);
+        assert!(approvals.list(Of::All, Some(keys[0]), 9).await.is_empty());
+        let of = Of::Workflow(WorkflowKey(2));
         assert_eq!(approvals.list(of, None, 1).await, [keys[2]]);
         assert_eq!(approvals.list(of, Some(keys[2]), 9).await, [keys[1]]);
         assert_eq!(approvals.list(of, Some(keys[3]), 9).await, [keys[2], keys[1]], "a token of another list");
         assert!(approvals.list(of, Some(keys[1]), 9).await.is_empty());
-        assert!(approvals.list(Some(WorkflowKey(4)), None, 9).await.is_empty());
+        assert!(approvals.list(Of::Workflow(WorkflowKey(4)), None, 9).await.is_empty());
+        let below = Of::Below { workflow: WorkflowKey(2), root: WorkflowKey(2) };
+        assert_eq!(approvals.list(below, None, 9).await, [keys[3], keys[2], keys[1]], "as far as is known");
+        approvals.note_root(WorkflowKey(3), WorkflowKey(1));
+        assert_eq!(approvals.list(below, None, 9).await, [keys[2], keys[1]]);
+        assert_eq!(approvals.list(below, Some(keys[2]), 9).await, [keys[1]]);
+        // What has no step that waits is not remembered.
+        approvals.note_root(WorkflowKey(4), WorkflowKey(1));
+        approvals.observe(&Commit { removed_workflows: vec![WorkflowKey(3)], ..Commit::default() });
+        assert!(approvals.known.lock().roots.is_empty());
     }
 }

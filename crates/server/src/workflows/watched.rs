@@ -1,5 +1,5 @@
 //! Watchers of single workflows: what a commit has changed is read and encoded once for all that watch a workflow, at most once per
-//! [`INTERVAL`]. A watcher that is too slow reads everything again. Knows no streams.
+//! [`INTERVAL`]. An approval also changes the steps around its workflow. A watcher that is too slow reads everything again. Knows no streams.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ struct OfWorkflow {
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
     workflows: Mutex<HashMap<WorkflowKey, OfWorkflow>>,
+    /// Workflows of approvals that have changed: those around them are what watchers wait for, too.
+    asked: Mutex<BTreeSet<WorkflowKey>>,
     wake: Notify,
 }
 
@@ -104,6 +106,25 @@ impl Watched {
                 self.wake.notify_one();
             }
         }
+        for step in commit.steps.iter().filter(|step| step.is_approval()) {
+            self.asked.lock().insert(step.workflow);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Marks the workflows around those of which approvals have changed, with their steps.
+    async fn mark_around(&self, store: &StoreClient) -> Result<(), Status> {
+        loop {
+            let Some(key) = self.asked.lock().first().copied() else { return Ok(()) };
+            let mut next = key;
+            while let Some(workflow) = read(store, WorkflowQuery::Key(next)).await?.workflows.pop()
+                && let Some(parent) = workflow.parent
+            {
+                next = parent.step.workflow;
+                self.mark(next, BTreeSet::from([parent.step.step]));
+            }
+            self.asked.lock().remove(&key);
+        }
     }
 
     fn take(&self) -> Vec<(WorkflowKey, BTreeSet<u32>)> {
@@ -111,7 +132,7 @@ impl Watched {
         workflows.iter_mut().filter_map(|(key, of)| Some((*key, of.changed.take()?))).collect()
     }
 
-    fn put_back(&self, key: WorkflowKey, steps: BTreeSet<u32>) {
+    fn mark(&self, key: WorkflowKey, steps: BTreeSet<u32>) {
         if let Some(of) = self.workflows.lock().get_mut(&key) {
             of.changed.get_or_insert_default().extend(steps);
         }
@@ -166,10 +187,14 @@ pub(crate) async fn relay(store: StoreClient, watched: Arc<Watched>, stop: Cance
         loop {
             watched.wake.notified().await;
             let mut fails = false;
+            if let Err(error) = watched.mark_around(&store).await {
+                tracing::warn!(%error, "failed to read the workflows around an approval, retrying");
+                fails = true;
+            }
             for (key, steps) in watched.take() {
                 if let Err(error) = watched.relay_one(&store, key, &steps).await {
                     tracing::warn!(%error, "failed to read a changed workflow, retrying");
-                    watched.put_back(key, steps);
+                    watched.mark(key, steps);
                     fails = true;
                 }
             }

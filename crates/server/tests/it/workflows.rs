@@ -15,6 +15,7 @@ mod groups;
 mod kills;
 mod levels;
 mod nested;
+mod nested_approvals;
 mod overload;
 mod reruns;
 mod step_results;

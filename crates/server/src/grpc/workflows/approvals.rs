@@ -1,15 +1,16 @@
-//! `ListApprovals`: the steps that wait for a person, from the index of them.
+//! Steps that wait for a person, from the index of them: `ListApprovals`, and those that an explanation begins with.
 
 use std::time::Duration;
 
 use prost::Message;
 use rota_core::WorkflowKey;
-use rota_core::workflow::Workflow;
+use rota_core::workflow::{Step, Workflow};
 use rota_proto::v1;
 use rota_store::{StepKey, WorkflowQuery};
 use tonic::Status;
 
 use super::{MAX_PAGE_BYTES, Workflows};
+use crate::approvals::Of;
 use crate::grpc::answers::page_size;
 use crate::wire::names;
 use crate::wire::status::invalid;
@@ -29,11 +30,17 @@ impl Workflows {
         let limit = page_size(request.page_size, 50)?;
         let mut before = read_token(&request.page_token)?;
         let of = match request.workflow.as_str() {
-            "" => None,
+            "" => Of::All,
             _ if namespace.is_none() => {
                 return Err(invalid("workflow", "must be empty for all namespaces: name one as the parent"));
             }
-            named => Some(self.find("workflow", &format!("{}/workflows/{named}", request.parent)).await?.key),
+            named => {
+                let found = self.find("workflow", &format!("{}/workflows/{named}", request.parent)).await?;
+                match request.include_nested {
+                    true => Of::Below { workflow: found.key, root: found.root() },
+                    false => Of::Workflow(found.key),
+                }
+            }
         };
         let waiting = self.approvals.list(of, before, MAX_LOOKED_AT);
         let waiting = tokio::time::timeout(READ_TIMEOUT, waiting).await;
@@ -41,21 +48,20 @@ impl Workflows {
             waiting.map_err(|_| Status::unavailable("the approvals are not read yet; retry the call"))?;
         let mut is_last = waiting.len() < MAX_LOOKED_AT;
         let (mut page, mut size) = (v1::ListApprovalsResponse::default(), 0);
-        let mut known: Option<Workflow> = None;
+        let mut known = (WorkflowKey::default(), Vec::new());
         for key in waiting {
             if page.approvals.len() == limit {
                 is_last = false;
                 break;
             }
-            if known.as_ref().is_none_or(|known| known.key != key.0) {
-                known = self.query(WorkflowQuery::Key(key.0)).await?.workflows.pop();
+            if known.0 != key.0 {
+                known = (key.0, self.listed(key.0, of).await?);
             }
             let is_wanted = |workflow: &&Workflow| {
                 !workflow.deleted && namespace.as_ref().is_none_or(|wanted| workflow.namespace == *wanted)
             };
-            if let Some(workflow) = known.as_ref().filter(is_wanted)
-                && let Some(step) = self.query(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?.steps.pop()
-                && step.awaits_decision()
+            if let Some(workflow) = known.1.first().filter(is_wanted)
+                && let Some(step) = self.asking_step(key).await?
             {
                 let approval = v1::PendingApproval {
                     workflow: Some(wire::workflow(workflow, None, None)),
@@ -74,6 +80,58 @@ impl Workflows {
             page.next_page_token = format!("{:x}-{index}", workflow.0);
         }
         Ok(page)
+    }
+
+    /// Returns the first steps of a workflow and of those below it that wait for a person, each with its workflow and those around that. None
+    /// while the index is not read.
+    pub(super) async fn asking(
+        &self,
+        workflow: &Workflow,
+        limit: usize,
+    ) -> Result<Vec<(Vec<Workflow>, Step)>, Status> {
+        let of = Of::Below { workflow: workflow.key, root: workflow.root() };
+        let waiting = self.approvals.list(of, None, usize::MAX);
+        let waiting = tokio::time::timeout(READ_TIMEOUT, waiting).await.unwrap_or_default();
+        let (mut asking, mut known) = (Vec::new(), (WorkflowKey::default(), Vec::new()));
+        for key in waiting.into_iter().rev().take(MAX_LOOKED_AT) {
+            if asking.len() == limit {
+                break;
+            }
+            if known.0 != key.0 {
+                known = (key.0, self.listed(key.0, of).await?);
+            }
+            if !known.1.is_empty()
+                && let Some(step) = self.asking_step(key).await?
+            {
+                asking.push((known.1.clone(), step));
+            }
+        }
+        Ok(asking)
+    }
+
+    /// Returns a workflow with those around it up to the one whose steps are listed, from the innermost on. None if it is not listed.
+    async fn listed(&self, key: WorkflowKey, of: Of) -> Result<Vec<Workflow>, Status> {
+        let (mut found, mut next) = (Vec::new(), key);
+        loop {
+            let Some(one) = self.query(WorkflowQuery::Key(next)).await?.workflows.pop() else {
+                return Ok(Vec::new());
+            };
+            let (around, of_root) = (one.parent.as_ref().map(|parent| parent.step.workflow), one.root());
+            found.push(one);
+            let Of::Below { workflow, root } = of else { return Ok(found) };
+            self.approvals.note_root(key, of_root);
+            match around {
+                _ if next == workflow => return Ok(found),
+                Some(around) if of_root == root => next = around,
+                _ => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    /// Returns a step that waits for a person, as it is stored.
+    async fn asking_step(&self, key: StepKey) -> Result<Option<Step>, Status> {
+        let step = self.query(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?.steps.pop();
+        Ok(step.filter(Step::awaits_decision))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Why a workflow does not continue.
 
+use std::collections::BTreeSet;
+
 use rota_core::usage::usd;
 use rota_core::workflow::{Kind, NestedCommand, State, Step, StepState, Workflow};
 use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
 use rota_proto::v1;
-use rota_store::{GroupKey, WORKFLOW_MEMBER, WorkflowQuery};
+use rota_store::{GroupKey, StepKey, WORKFLOW_MEMBER, WorkflowQuery};
 use tonic::Status;
 
 use super::{MAX_CAUSES, Workflows};
@@ -15,6 +17,8 @@ use crate::wire::workflow as wire;
 /// Groups of steps whose holders an explanation names, and their number for each.
 const MAX_GROUPS: usize = 5;
 const MAX_HOLDERS: usize = 3;
+/// Steps that wait for a person with which an explanation begins. The other causes are in the order of the steps.
+const MAX_ASKING: usize = MAX_CAUSES / 2;
 
 impl Workflows {
     pub(super) async fn explain(
@@ -22,7 +26,24 @@ impl Workflows {
         workflow: &Workflow,
         step: &str,
     ) -> Result<v1::ExplainWorkflowResponse, Status> {
-        let (mut causes, mut waiting) = (Vec::new(), Vec::new());
+        let asking = match step {
+            "" => self.asking(workflow, MAX_ASKING).await?,
+            _ => Vec::new(),
+        };
+        let named: BTreeSet<StepKey> = asking.iter().map(|(_, step)| (step.workflow, step.index)).collect();
+        let causes = asking.iter().filter_map(|(around, step)| asking_cause(around, step)).collect();
+        self.explain_others(workflow, step, &named, causes).await
+    }
+
+    /// Explains a workflow, or a step of it, besides those steps of it and of those below it that have been named, with their causes.
+    async fn explain_others(
+        &self,
+        workflow: &Workflow,
+        step: &str,
+        named: &BTreeSet<StepKey>,
+        mut causes: Vec<v1::Cause>,
+    ) -> Result<v1::ExplainWorkflowResponse, Status> {
+        let mut waiting = Vec::new();
         if let Some(parent) = workflow.parent.as_ref().filter(|_| !workflow.state.is_final()) {
             causes.extend(orphaned(&self.store, &parent.step).await?.map(|cause| v1::Cause {
                 code: cause.code.to_owned(),
@@ -36,6 +57,7 @@ impl Workflows {
         let mut visit = |record: Step| {
             match record.waits_for_group() && waiting.len() < MAX_GROUPS {
                 true => waiting.push(record),
+                false if named.contains(&(record.workflow, record.index)) => {}
                 false => {
                     causes.extend(cause(workflow, &record).map(|cause| self.with_failure(cause, &record)))
                 }
@@ -52,7 +74,7 @@ impl Workflows {
         for step in waiting {
             causes.push(self.group_cause(workflow, Some(&step)).await?);
         }
-        self.explain_nested(workflow, step, &mut causes).await?;
+        self.explain_nested(workflow, step, named, &mut causes).await?;
         let state = wire::workflow(workflow, None, None).status.unwrap_or_default().state();
         let name = state.as_str_name().trim_start_matches("WORKFLOW_STATE_");
         let mut summary = match workflow.message.trim_end_matches('.') {
@@ -80,6 +102,7 @@ impl Workflows {
         &self,
         workflow: &Workflow,
         step: &str,
+        named: &BTreeSet<StepKey>,
         causes: &mut Vec<v1::Cause>,
     ) -> Result<(), Status> {
         for index in &workflow.nests {
@@ -101,12 +124,11 @@ impl Workflows {
                     nested.state != State::Succeeded && nested.is_step(workflow.key, *index)
                 };
                 let Some(nested) = nested.filter(is_meant) else { continue };
-                let explained = Box::pin(self.explain(&nested, "")).await?;
+                let explained = Box::pin(self.explain_others(&nested, "", named, Vec::new())).await?;
                 let left = MAX_CAUSES.saturating_sub(causes.len());
-                causes.extend(explained.causes.into_iter().take(left).map(|cause| {
-                    let message = format!("in workflow {id} of step {}: {}", found.name, cause.message);
-                    v1::Cause { message, ..cause }
-                }));
+                causes.extend(
+                    explained.causes.into_iter().take(left).map(|cause| within(&nested, &found.name, cause)),
+                );
             }
         }
         Ok(())
@@ -150,6 +172,22 @@ impl Workflows {
         }
         Ok(v1::Cause { code: GROUP_FULL.to_owned(), message, hint: String::new() })
     }
+}
+
+/// Returns the cause of a step that waits for a person, of the first of some workflows, each of which is a step of the next one.
+fn asking_cause(around: &[Workflow], step: &Step) -> Option<v1::Cause> {
+    let mut cause = cause(around.first()?, step)?;
+    for workflow in around.iter().take(around.len() - 1) {
+        let name = workflow.parent.as_ref().map_or("", |parent| parent.step.name.as_str());
+        cause = within(workflow, name, cause);
+    }
+    Some(cause)
+}
+
+/// Adds to a cause of which workflow it is, and of which step that is one.
+fn within(workflow: &Workflow, step: &str, cause: v1::Cause) -> v1::Cause {
+    let message = format!("in workflow {} of step {step}: {}", workflow.id, cause.message);
+    v1::Cause { message, ..cause }
 }
 
 /// Returns why a step that has started has not ended, or ended without success, or that a person must look at its compensation.
