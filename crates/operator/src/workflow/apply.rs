@@ -5,7 +5,7 @@ use kube::api::{Api, DeleteParams};
 use rota_client::Code;
 use rota_core::text::prefix;
 use rota_crds::resource::{Workflow, WorkflowStatus};
-use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
+use rota_proto::causes::GROUP_FULL;
 use rota_proto::v1;
 
 use super::build::{self, Change};
@@ -16,6 +16,10 @@ use crate::error::{ReconcileError, camel_case, is_permanent, rejection_message};
 
 /// Steps that wait for a person, of which the first is named: no more than one page of them.
 const APPROVALS: i32 = 20;
+/// Pages that are read until one has an entry.
+const MAX_PAGES: usize = 10;
+/// Steps of a workflow up to which an explanation, which visits all of them, is read for its status.
+const MAX_EXPLAINED_STEPS: i32 = 1000;
 
 /// Outcome of submitting a workflow.
 pub(super) enum Submission {
@@ -83,17 +87,29 @@ pub(super) async fn change(
     }
 }
 
-/// Returns the question of a step that waits for a person, or what the workflow or a step waits for in its concurrency group. Without
-/// an answer the status has neither.
+/// Returns the question of a step that waits for a person, of the workflow or of one that is a step of it; or else what the workflow waits
+/// for in its concurrency group, or a step of it, unless they are many. Without an answer the status has neither.
 pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Option<Wait> {
+    let approvals = approvals(context, record).await;
+    if let Some(wait) = asked(&record.name, &approvals) {
+        return Some(wait);
+    }
+    let status = record.status.as_ref()?;
+    if status.waits_for_group {
+        let message =
+            format!("the workflow waits for a place in concurrency group {}", status.concurrency_group);
+        return Some(Wait { reason: WAITS_FOR_GROUP, message });
+    }
+    if status.counts.is_some_and(|counts| counts.total > MAX_EXPLAINED_STEPS) {
+        return None;
+    }
     let request = v1::ExplainWorkflowRequest { name: record.name.clone(), step: String::new() };
     match context.control.explain_workflow(request).await {
-        Ok(explained) => [(STEP_APPROVAL, WAITS_FOR_APPROVAL), (GROUP_FULL, WAITS_FOR_GROUP)]
-            .into_iter()
-            .find_map(|(code, reason)| {
-                let cause = explained.causes.iter().find(|cause| cause.code == code)?;
-                Some(Wait { reason, message: prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned() })
-            }),
+        Ok(explained) => {
+            let cause = explained.causes.iter().find(|cause| cause.code == GROUP_FULL)?;
+            let message = prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned();
+            Some(Wait { reason: WAITS_FOR_GROUP, message })
+        }
         Err(error) => {
             tracing::debug!(%error, workflow = record.name, "failed to explain a workflow");
             None
@@ -101,38 +117,39 @@ pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Optio
     }
 }
 
-/// Returns the same for a workflow of many steps, without a look at all of them: not which step waits for its group.
-pub(super) async fn large_waits_for(context: &Context, record: &v1::Workflow) -> Option<Wait> {
-    let status = record.status.as_ref()?;
-    if status.waits_for_group {
-        let message =
-            format!("the workflow waits for a place in concurrency group {}", status.concurrency_group);
-        return Some(Wait { reason: WAITS_FOR_GROUP, message });
-    }
-    let (parent, workflow) = record.name.rsplit_once("/workflows/")?;
-    let request = v1::ListApprovalsRequest {
+/// Returns a page of the steps of a workflow and of those below it that wait for a person. Pages may be empty although more follow.
+async fn approvals(context: &Context, record: &v1::Workflow) -> Vec<v1::PendingApproval> {
+    let Some((parent, workflow)) = record.name.rsplit_once("/workflows/") else { return Vec::new() };
+    let mut request = v1::ListApprovalsRequest {
         parent: parent.to_owned(),
         workflow: workflow.to_owned(),
         page_size: APPROVALS,
         page_token: String::new(),
+        include_nested: true,
     };
-    match context.control.list_approvals(request).await {
-        Ok(mut page) => {
-            // Control planes of earlier versions list those of all workflows.
-            page.approvals.retain(|one| one.workflow.as_ref().is_some_and(|of| of.name == record.name));
-            asked(&page.approvals)
-        }
-        Err(error) => {
-            tracing::debug!(%error, workflow = record.name, "failed to list the approvals of a workflow");
-            None
+    for _ in 0..MAX_PAGES {
+        match context.control.list_approvals(request.clone()).await {
+            Ok(page) if page.approvals.is_empty() && !page.next_page_token.is_empty() => {
+                request.page_token = page.next_page_token;
+            }
+            Ok(page) => return page.approvals,
+            Err(error) => {
+                tracing::debug!(%error, workflow = record.name, "failed to list the approvals of a workflow");
+                break;
+            }
         }
     }
+    Vec::new()
 }
 
-/// Returns the question of the first of these steps. The last is listed first.
-fn asked(approvals: &[v1::PendingApproval]) -> Option<Wait> {
-    let step = approvals.last()?.step.as_ref()?;
-    let message = format!("step {} waits for a decision: {}", step.name, step.prompt);
+/// Returns the question of the first of these steps, with its workflow if that is another one. The last is listed first.
+fn asked(record: &str, approvals: &[v1::PendingApproval]) -> Option<Wait> {
+    let v1::PendingApproval { workflow, step } = approvals.last()?;
+    let step = step.as_ref()?;
+    let mut message = format!("step {} waits for a decision: {}", step.name, step.prompt);
+    if let Some(other) = workflow.as_ref().filter(|workflow| workflow.name != record) {
+        message = format!("in workflow {} of step {}: {message}", other.uid, other.parent_step);
+    }
     Some(Wait { reason: WAITS_FOR_APPROVAL, message: prefix(&message, MAX_MESSAGE_BYTES).to_owned() })
 }
 
@@ -165,13 +182,21 @@ mod tests {
         let approval = |name: &str, prompt: &str| {
             let step =
                 v1::StepStatus { name: name.to_owned(), prompt: prompt.to_owned(), ..Default::default() };
-            v1::PendingApproval { workflow: None, step: Some(step) }
+            let workflow = v1::Workflow { name: "own".to_owned(), ..Default::default() };
+            v1::PendingApproval { workflow: Some(workflow), step: Some(step) }
         };
+        let asked = |approvals: &[v1::PendingApproval]| super::asked("own", approvals);
         assert!(asked(&[]).is_none());
         let wait = asked(&[approval("last", "No?"), approval("first", "Go?")]).unwrap();
         assert_eq!(wait.reason, WAITS_FOR_APPROVAL);
         assert_eq!(wait.message, "step first waits for a decision: Go?");
         let long = asked(&[approval("first", &"x".repeat(4096))]).unwrap();
         assert_eq!(long.message.len(), MAX_MESSAGE_BYTES);
+        let mut nested = approval("ask", "Go?");
+        let (uid, parent_step) = ("inner".to_owned(), "call".to_owned());
+        nested.workflow =
+            Some(v1::Workflow { name: "other".to_owned(), uid, parent_step, ..Default::default() });
+        let wait = asked(&[nested]).unwrap();
+        assert_eq!(wait.message, "in workflow inner of step call: step ask waits for a decision: Go?");
     }
 }

@@ -41,8 +41,6 @@ const DELETION_QUEUE_SIZE: usize = 1024;
 const RESYNC_INTERVAL: Duration = Duration::from_secs(600);
 /// Interval at which a workflow is read that has no stream, since there are too many of them.
 const UNFOLLOWED_INTERVAL: Duration = Duration::from_secs(30);
-/// Steps of a workflow up to which an explanation, which visits all of them, is read for its status.
-const MAX_EXPLAINED_STEPS: i32 = 1000;
 /// Shortest interval between two writes of a status, unless the workflow has ended.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -227,12 +225,8 @@ impl Workflows {
                 return Ok(Action::requeue(left));
             }
         }
-        let total = record.status.as_ref().and_then(|status| status.counts).map_or(0, |counts| counts.total);
         let waits_for = match phase {
-            WorkflowPhase::Running if total <= MAX_EXPLAINED_STEPS => {
-                apply::waits_for(&self.context, record).await
-            }
-            WorkflowPhase::Running => apply::large_waits_for(&self.context, record).await,
+            WorkflowPhase::Running => apply::waits_for(&self.context, record).await,
             _ => None,
         };
         let wait = waits_for.clone();
