@@ -32,7 +32,7 @@ pub(super) async fn wait(
     }
     let mut updates = track(context, &tasks).fuse();
     let follow = |(index, name): (usize, String)| async move {
-        let ended = workflow::to_end(context, &name, |_| Ok(())).await;
+        let ended = workflow::to_end(context, &name, async |_| Ok(())).await;
         (index, ended)
     };
     let names: Vec<_> = workflows.iter().map(|one| one.name.clone()).enumerate().collect();

@@ -89,13 +89,12 @@ impl FromTemplate {
         }
         context.reporter.line(&format!("workflow {}", made.uid));
         let (reporter, mut seen) = (&context.reporter, Seen::default());
-        let print = |message: &v1::WatchWorkflowResponse| {
+        let print = async |message: &v1::WatchWorkflowResponse| {
             if !self.quiet {
-                seen.lines(&made.name, message, reporter.colored())
-                    .iter()
-                    .for_each(|line| reporter.line(line));
+                let lines = seen.changes(context, &made.name, message, reporter.colored()).await;
+                lines.iter().for_each(|line| reporter.line(line));
             }
-            Ok(())
+            anyhow::Ok(())
         };
         let Some(ended) = watch::to_end_or_interrupt(context, &made.name, print).await? else {
             return Ok(Exit::Interrupted);
