@@ -100,9 +100,8 @@ impl ResultSchemas {
             Err(status) => return Some(unusable(status.message())),
         };
         let data = data.map_or(Value::Null, json);
-        // The worker has checked the text before it was redacted.
-        let is_redacted = |part: &Value| part.as_str().is_some_and(|text| text.contains(PLACEHOLDER));
-        let checked = schema::check_besides(&schema, &data, is_redacted);
+        // The worker has checked texts and names before they were redacted.
+        let checked = schema::check_besides(&schema, &data, |text| text.contains(PLACEHOLDER));
         checked.err().map(|(_, why)| mismatch(&why))
     }
 
@@ -165,6 +164,33 @@ mod tests {
         assert!(lacks.contains("required"), "{lacks}");
         let unusable = schemas.failure(&fields(json!({"type": "nonsense"})), None).unwrap();
         assert!(unusable.message.starts_with("the result schema: "), "{unusable:?}");
+    }
+
+    #[test]
+    fn redacted_names_need_not_fit() {
+        let schemas = ResultSchemas::default();
+        let fails = |schema: Value, data: Value| {
+            let part = json!({ "properties": { "a": schema } });
+            schemas.failure(&fields(part), Some(&fields(json!({ "a": data })))).is_some()
+        };
+        let redacted = json!({ "[redacted]": 1 });
+        for schema in [
+            json!({ "required": ["key"] }),
+            json!({ "properties": { "key": true }, "additionalProperties": false }),
+            json!({ "properties": { "key": true }, "unevaluatedProperties": false }),
+            json!({ "propertyNames": { "maxLength": 3 } }),
+            json!({ "minProperties": 2 }),
+            json!({ "const": { "key": 1 } }),
+            json!({ "enum": [{ "key": 1 }] }),
+            json!({ "anyOf": [{ "required": ["key"] }, { "required": ["other"] }] }),
+            json!({ "patternProperties": { "^k": { "type": "integer" } }, "additionalProperties": { "type": "string" } }),
+        ] {
+            assert!(!fails(schema.clone(), redacted.clone()), "{schema}");
+            assert!(fails(schema.clone(), json!({ "name": 1 })), "{schema}");
+            // What is about none of the names still counts.
+            let all = json!({ "allOf": [schema, { "properties": { "n": { "type": "string" } } }] });
+            assert!(fails(all.clone(), json!({ "[redacted]": 1, "n": 1 })), "{all}");
+        }
     }
 
     #[test]

@@ -101,11 +101,12 @@ pub(crate) fn check(schema: &Schema, value: &Value) -> Result<(), (String, Strin
     check_besides(schema, value, |_| false)
 }
 
-/// Checks a value as [`check()`] does, besides those parts of it that need not fit.
+/// Checks a value as [`check()`] does, besides those texts of it, and what depends on those names of its fields, that need not fit. In a
+/// large value, what follows the first of them is not checked.
 pub(crate) fn check_besides(
     schema: &Schema,
     value: &Value,
-    need_not: impl Fn(&Value) -> bool,
+    need_not: impl Fn(&str) -> bool,
 ) -> Result<(), (String, String)> {
     let whole = |why: String| Err((String::new(), why));
     if schema.patterns > 0 && texts(value).saturating_mul(schema.patterns) > MAX_MATCHED {
@@ -118,19 +119,22 @@ pub(crate) fn check_besides(
     let is_large = work > MAX_SMALL_WORK;
     let place = |error: &ValidationError<'_>| error.instance_path().to_string();
     let counts = |error: &ValidationError<'_>| {
-        use ValidationErrorKind as Kind;
-        // These judge all within a part.
-        let judges_all = matches!(
-            error.kind(),
-            Kind::AnyOf { .. }
-                | Kind::OneOfNotValid { .. }
-                | Kind::OneOfMultipleValid { .. }
-                | Kind::Not { .. }
-                | Kind::Contains
-                | Kind::UniqueItems
-        );
-        let excused = |part: &Value| if judges_all { has(part, &need_not) } else { need_not(part) };
-        !value.pointer(&place(error)).is_some_and(excused)
+        let excused = |part: &Value| match error.kind().keyword() {
+            // These judge all within a part.
+            "anyOf" | "oneOf" | "not" | "const" | "enum" | "contains" | "uniqueItems" => has(part, &need_not),
+            // These judge the names of an object.
+            "required"
+            | "additionalProperties"
+            | "unevaluatedProperties"
+            | "propertyNames"
+            | "minProperties" => {
+                part.as_object().is_some_and(|object| object.keys().any(|name| need_not(name)))
+            }
+            _ => part.as_str().is_some_and(&need_not),
+        };
+        let place = place(error);
+        // The name of a field decides which schema its value has to fit.
+        !place.split('/').any(&need_not) && !value.pointer(&place).is_some_and(excused)
     };
     let validate = || {
         if schema.has_choices && is_large {
@@ -166,14 +170,14 @@ fn blocking<T>(places: &Semaphore, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Whether a value or a part of it is such a one.
-fn has(value: &Value, is: &impl Fn(&Value) -> bool) -> bool {
-    is(value)
-        || match value {
-            Value::Array(list) => list.iter().any(|part| has(part, is)),
-            Value::Object(object) => object.values().any(|part| has(part, is)),
-            _ => false,
-        }
+/// Whether a text or a name in a value is such a one.
+fn has(value: &Value, is: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => is(text),
+        Value::Array(list) => list.iter().any(|part| has(part, is)),
+        Value::Object(object) => object.iter().any(|(name, part)| is(name) || has(part, is)),
+        _ => false,
+    }
 }
 
 /// Returns the bytes of all texts and names in a value.
