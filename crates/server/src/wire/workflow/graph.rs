@@ -67,7 +67,8 @@ impl Graph {
                     return Err(invalid(field, format!("{:?} is named twice", need.step)));
                 }
                 if need.on_failure() == OnStepFailure::Compensate {
-                    return Err(invalid(format!("{field}.on_failure"), "COMPENSATE is for a whole workflow"));
+                    let why = "COMPENSATE is for a whole workflow: for a part of one, make that part a workflow as a step";
+                    return Err(invalid(format!("{field}.on_failure"), why));
                 }
                 graph.dependents[at] = true;
                 graph.policies[at].push(need.on_failure());
