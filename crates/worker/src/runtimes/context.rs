@@ -1,8 +1,8 @@
-//! Files that programs exchange with a worker: `context/task.json` and `context/previous_results.json`
+//! Files that programs exchange with a worker: `context/task.json`, `context/previous_results.json` and `context/results`
 //! as input, `output/result.json` as output. For every runtime with directories.
 
 use std::io::{self, Read};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use cap_std::fs::{Dir, OpenOptions};
 use rota_proto::v1::{Failure, FailureClass, TaskResult};
@@ -22,8 +22,17 @@ pub const CHECKPOINT_VAR: &str = "ROTA_CHECKPOINT";
 pub const OUTPUT_VAR: &str = "ROTA_OUTPUT";
 /// Names of files in these directories.
 const RESULT: &str = "result.json";
-const PREVIOUS: &str = "previous_results.json";
+pub(super) const PREVIOUS: &str = "previous_results.json";
+/// Directory of long texts of results of dependencies.
+const TEXTS: &str = "results";
+/// Bytes of a text from which on it has a file of its own: in JSON it is one line, of which tools that read by lines show the beginning.
+const MAX_LINE_BYTES: usize = 2000;
 const MAX_RESULT_BYTES: u64 = 1 << 20;
+
+/// Returns the file, below the directory of context, that has the text of the result of a dependency, if it is long.
+pub(super) fn text_file(index: usize, text: &str) -> Option<PathBuf> {
+    (text.len() > MAX_LINE_BYTES).then(|| Path::new(TEXTS).join(format!("{}.txt", index + 1)))
+}
 
 #[derive(Serialize)]
 struct Task<'a> {
@@ -57,12 +66,26 @@ pub(crate) async fn write(scratch: &Path, assign: &Assign) -> std::io::Result<()
         parent_task: &spec.parent_task,
     };
     let (task, previous) = (serde_json::to_vec_pretty(&task)?, serde_json::to_vec_pretty(&assign.previous)?);
+    let results = assign.previous.iter().enumerate();
+    let texts: Vec<_> = results
+        .filter_map(|(index, previous)| {
+            let text = &previous.result.as_ref()?.text;
+            Some((text_file(index, text)?, text.clone()))
+        })
+        .collect();
     within(scratch, move |scratch| {
         for folder in [CONTEXT, OUTPUT, CHECKPOINT] {
             program_dir::make(scratch, Path::new(folder))?;
         }
-        program_dir::replace(scratch, &Path::new(CONTEXT).join("task.json"), &task)?;
-        program_dir::replace(scratch, &Path::new(CONTEXT).join(PREVIOUS), &previous)
+        let context = Path::new(CONTEXT);
+        if !texts.is_empty() {
+            program_dir::make(scratch, &context.join(TEXTS))?;
+        }
+        for (file, text) in texts {
+            program_dir::replace(scratch, &context.join(file), text.as_bytes())?;
+        }
+        program_dir::replace(scratch, &context.join("task.json"), &task)?;
+        program_dir::replace(scratch, &context.join(PREVIOUS), &previous)
     })
     .await
 }
@@ -217,6 +240,8 @@ pub(crate) fn is_below(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rota_proto::worker::v1::PreviousResult;
+
     use super::*;
     use crate::layout::Scratch;
 
@@ -243,6 +268,20 @@ mod tests {
         assert!(
             !serde_json::from_str::<ResultFile>(r#"{"success":false,"next_steps":"x"}"#).unwrap().success
         );
+    }
+
+    #[tokio::test]
+    async fn long_texts_of_results_are_files() {
+        let scratch = tempfile::tempdir().unwrap();
+        let previous = |size| PreviousResult {
+            result: Some(TaskResult { text: "x".repeat(size), ..TaskResult::default() }),
+            ..PreviousResult::default()
+        };
+        let assign = Assign { previous: vec![previous(9), previous(3000)], ..Assign::default() };
+        write(scratch.path(), &assign).await.unwrap();
+        let texts = Scratch(scratch.path()).context().join(TEXTS);
+        assert_eq!(std::fs::read_to_string(texts.join("2.txt")).unwrap().len(), 3000);
+        assert!(!texts.join("1.txt").exists(), "it is in the list");
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ mod installed;
 mod lines;
 mod options;
 mod permission;
+mod previous;
 mod probe;
 mod process;
 mod project;
