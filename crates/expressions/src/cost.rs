@@ -2,13 +2,15 @@
 //! has no limit of its own. A unit is about the time to copy one element of a list.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::patterns::{COMPILE, Kept, Literals, MAX_KEPT, MAX_STEPS, Pattern};
 use crate::rounds::ROUND;
 use crate::size::{BYTES, Size, Weights};
+use crate::values::Named;
 
 /// Most units of an evaluation: about a second.
 pub const MAX_COST: u64 = 40_000_000;
@@ -28,11 +30,7 @@ pub(crate) struct Bound<'a> {
     pub(crate) patterns: Kept<'a>,
 }
 
-pub(crate) fn bound<'a>(
-    expression: &IdedExpr,
-    literals: &Literals,
-    values: &'a Map<String, Value>,
-) -> Bound<'a> {
+pub(crate) fn bound<'a>(expression: &IdedExpr, literals: &Literals, values: &'a Named) -> Bound<'a> {
     let mut scope =
         Scope { values, literals, locals: Vec::new(), weights: Weights::default(), patterns: Kept::new() };
     let cost = scope.cost(expression).0;
@@ -46,7 +44,7 @@ pub(crate) fn bound<'a>(
 }
 
 struct Scope<'a, 'e> {
-    values: &'a Map<String, Value>,
+    values: &'a Named,
     literals: &'e Literals,
     locals: Vec<(&'e str, Size<'a>)>,
     weights: Weights,
@@ -91,7 +89,9 @@ impl<'a, 'e> Scope<'a, 'e> {
 
     fn variable(&mut self, name: &str) -> Size<'a> {
         let local = self.locals.iter().rev().find(|(local, _)| *local == name).map(|(_, size)| size.clone());
-        local.unwrap_or_else(|| self.weights.one_of(self.values.get(name).into_iter().collect()))
+        local.unwrap_or_else(|| {
+            self.weights.one_of(self.values.get(name).map(Arc::as_ref).into_iter().collect())
+        })
     }
 
     /// Returns the cost of some expressions together, and the size of a value that has all of their results.
@@ -227,9 +227,14 @@ mod tests {
 
     use super::*;
 
+    fn named(values: &Value) -> Named {
+        let values = values.as_object().unwrap().iter();
+        values.map(|(name, value)| (name.clone(), Arc::new(value.clone()))).collect()
+    }
+
     fn visits(text: &str, values: &Value) -> u64 {
-        let program = cel::Program::compile(text).unwrap();
-        bound(program.expression(), &Literals::default(), values.as_object().unwrap()).visits
+        let (program, named) = (cel::Program::compile(text).unwrap(), named(values));
+        bound(program.expression(), &Literals::default(), &named).visits
     }
 
     #[test]
@@ -255,9 +260,8 @@ mod tests {
         let wide: Vec<_> = (0..9_000).collect();
         let values = json!({ "list": wide });
         let mapped = (0..12).fold("1".to_owned(), |inner, at| format!("list.map(v{at}, {inner})"));
-        let program = cel::Program::compile(&mapped).unwrap();
-        let Bound { cost, visits, .. } =
-            bound(program.expression(), &Literals::default(), values.as_object().unwrap());
+        let (program, named) = (cel::Program::compile(&mapped).unwrap(), named(&values));
+        let Bound { cost, visits, .. } = bound(program.expression(), &Literals::default(), &named);
         assert!(cost > MAX_COST && visits < 2 * MAX_VISITS, "{cost} {visits}");
     }
 }

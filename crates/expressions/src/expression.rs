@@ -180,9 +180,9 @@ impl Expression {
     }
 }
 
-/// Executes what parses or evaluates on a stack that suffices: a new one, unless this one has half of it left. What does so
-/// many times calls this before, so that they share one.
-pub(crate) fn on_stack<T>(execute: impl FnOnce() -> T) -> T {
+/// Executes what parses or evaluates on a stack that suffices: a new one, which the system maps and unmaps, unless this one has half of it
+/// left. What does so many times calls this before, so that they share one.
+pub fn on_stack<T>(execute: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(STACK / 2, STACK, execute)
 }
 

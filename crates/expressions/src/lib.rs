@@ -7,6 +7,7 @@
 //! - [`Expression`]: one CEL expression, parsed and checked.
 //! - [`Template`]: a text with expressions in `${{ }}`. A text that is one expression keeps its JSON type; others become text.
 //! - [`fill`]: all texts of a JSON value, as templates.
+//! - [`on_stack`]: what parses or evaluates many expressions begins with it.
 //! - [`Values`]: what expressions see. [`References`]: what an expression uses of it, so that only that is loaded.
 //!
 //! # Bounds
@@ -32,7 +33,7 @@ mod tests;
 mod values;
 
 pub use self::cost::MAX_COST;
-pub use self::expression::{Expression, References};
+pub use self::expression::{Expression, References, on_stack};
 pub use self::functions::FUNCTIONS;
 pub use self::template::{Template, fill, fill_text, references};
 pub use self::values::Values;

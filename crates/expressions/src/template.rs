@@ -5,6 +5,8 @@ use serde_json::Value;
 use crate::expression::on_stack;
 use crate::{Error, Expression, MAX_DEPTH, MAX_EXPRESSIONS, MAX_OUTPUT, References, Values, json};
 
+const BEGIN: &str = "${{";
+
 /// A text with expressions, parsed and checked.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -19,13 +21,16 @@ enum Part {
 
 impl Template {
     pub fn parse(text: &str) -> Result<Self, Error> {
-        on_stack(|| Self::parse_parts(text))
+        match text.contains(BEGIN) {
+            true => on_stack(|| Self::parse_parts(text)),
+            false => Self::parse_parts(text),
+        }
     }
 
     fn parse_parts(text: &str) -> Result<Self, Error> {
         let mut parts = Vec::new();
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${{") {
+        while let Some((before, after)) = rest.split_once(BEGIN) {
             let end = end(after).ok_or_else(|| Error::Open(after.chars().take(40).collect()))?;
             let (expression, following) = after.split_at_checked(end).unwrap_or((after, ""));
             if !before.is_empty() {
@@ -117,6 +122,9 @@ pub fn fill_text(value: &Value, values: &Values) -> Result<Value, Error> {
 }
 
 fn fill_with(value: &Value, values: &Values, as_text: bool) -> Result<Value, Error> {
+    if !may_have_some(value, 0) {
+        return Ok(value.clone());
+    }
     let mut room = MAX_OUTPUT;
     let mut change = |text: &str| {
         let template = Template::parse(text)?;
@@ -139,12 +147,26 @@ fn fill_with(value: &Value, values: &Values, as_text: bool) -> Result<Value, Err
 /// Returns what all texts of a JSON value use; they are checked.
 pub fn references(value: &Value) -> Result<References, Error> {
     let mut references = References::default();
+    if !may_have_some(value, 0) {
+        return Ok(references);
+    }
     let mut add = |text: &str| {
         references.merge(&Template::parse(text)?.references());
         if references.count > MAX_EXPRESSIONS { Err(Error::TooMany) } else { Ok(Value::Null) }
     };
     on_stack(|| walk(value, 0, &mut add))?;
     Ok(references)
+}
+
+/// Whether a JSON value may have an expression, or is too deep to have any.
+fn may_have_some(value: &Value, depth: usize) -> bool {
+    depth > MAX_DEPTH
+        || match value {
+            Value::String(text) => text.contains(BEGIN),
+            Value::Array(list) => list.iter().any(|value| may_have_some(value, depth + 1)),
+            Value::Object(object) => object.values().any(|value| may_have_some(value, depth + 1)),
+            _ => false,
+        }
 }
 
 fn walk(

@@ -182,6 +182,14 @@ fn hostile_expressions_are_refused() {
 }
 
 #[test]
+fn clones_of_values_share_them() {
+    let values = Values::default().inputs(json!({"list": [1, 2]}));
+    let clone = values.clone().round(2);
+    assert!(std::ptr::eq(values.get("inputs").unwrap(), clone.get("inputs").unwrap()));
+    assert!(values.get("round").is_none());
+}
+
+#[test]
 fn lists_within_lists_are_bounded() {
     let few: Vec<_> = (0..200).map(|n| json!({"n": n, "names": ["a", "b", "c"]})).collect();
     let values = Values::default().inputs(json!({"few": few, "numbers": vec![json!([1, 2]); 2000]}));

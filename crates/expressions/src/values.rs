@@ -1,5 +1,6 @@
 //! Values that expressions see, and the work that they may cause together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,10 +9,12 @@ use serde_json::{Map, Value};
 /// Names of the values, in the order of the docs.
 pub(crate) const ROOTS: &[&str] = &["inputs", "steps", "workflow", "item", "index", "round", "previous"];
 
-/// Values by their names. Those that are not set do not exist for expressions.
+pub(crate) type Named = BTreeMap<String, Arc<Value>>;
+
+/// Values by their names, which clones share. Those that are not set do not exist for expressions.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
-    pub(crate) map: Map<String, Value>,
+    pub(crate) map: Named,
     /// Units that are left to all evaluations; without a limit if there is none. Clones share it.
     budget: Option<Arc<AtomicU64>>,
 }
@@ -54,7 +57,7 @@ impl Values {
 
     /// Returns what shows the units that are left, without the values.
     pub fn meter(&self) -> Self {
-        Self { map: Map::new(), budget: self.budget.clone() }
+        Self { map: Named::new(), budget: self.budget.clone() }
     }
 
     /// Returns the units that are left to further evaluations.
@@ -70,11 +73,11 @@ impl Values {
 
     /// Returns what one of the names stands for.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.map.get(name)
+        self.map.get(name).map(Arc::as_ref)
     }
 
     fn with(mut self, name: &str, value: Value) -> Self {
-        self.map.insert(name.to_owned(), value);
+        self.map.insert(name.to_owned(), Arc::new(value));
         self
     }
 }

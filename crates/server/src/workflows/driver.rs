@@ -146,8 +146,8 @@ impl Driver {
     async fn evaluate(&self, turn: Vec<Work>) -> Option<Vec<Outcome>> {
         let (driver, runtime, works) = (self.clone(), Handle::current(), turn.clone());
         // Expressions take up to a second: other calls must not wait for them. Nor must one that panics end the process, which
-        // would evaluate it again at its next start.
-        let evaluate = move || runtime.block_on(Box::pin(driver.turn(&works)));
+        // would evaluate it again at its next start. All of a turn share a stack.
+        let evaluate = move || rota_expressions::on_stack(|| runtime.block_on(Box::pin(driver.turn(&works))));
         match tokio::task::spawn_blocking(evaluate).await {
             Ok(outcomes) => Some(outcomes),
             Err(error) if !error.is_panic() => None,

@@ -210,8 +210,9 @@ impl Workflows {
         };
         let (files, pin) = self.files(&namespace, &request).await?.unzip();
         let within = namespace.clone();
-        // Schemas and large graphs take a while.
-        let checked = tokio::task::spawn_blocking(move || wire::check(namespace, id, trace, request)).await;
+        // Schemas and large graphs take a while. All expressions share a stack.
+        let validate = move || rota_expressions::on_stack(|| wire::check(namespace, id, trace, request));
+        let checked = tokio::task::spawn_blocking(validate).await;
         let mut create = checked.map_err(|error| Status::internal(error.to_string()))??;
         create.files = files;
         if let Some(rerun) = rerun {
