@@ -59,10 +59,11 @@ impl<'a> TaskTemplate<'a> {
 
     /// Returns the spec with the results of its expressions. Only in `input` and limits they keep their types.
     fn fill_texts(&self, values: &Values) -> Result<v1::TaskSpec, NoFill> {
-        let mut json = serde_json::to_value(self.task)?;
-        if self.limits.is_empty() && !json.to_string().contains("${{") {
+        // Texts are in the encoding as they are in JSON.
+        if self.limits.is_empty() && !begins_expression(&self.task.encode_to_vec()) {
             return Ok(self.task.clone());
         }
+        let mut json = serde_json::to_value(self.task)?;
         let input = json.as_object_mut().and_then(|fields| fields.remove("input"));
         let mut filled = rota_expressions::fill_text(&json, values)?;
         if let (Some(input), Some(fields)) = (input, filled.as_object_mut()) {
@@ -81,6 +82,11 @@ impl<'a> TaskTemplate<'a> {
     }
 }
 
+/// Whether an expression begins in a text.
+fn begins_expression(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'$').skip(1).any(|rest| rest.starts_with(b"{{"))
+}
+
 fn references(task: &v1::TaskSpec) -> Result<rota_expressions::References, NoValues> {
     let json = serde_json::to_value(task).map_err(failed)?;
     rota_expressions::references(&json).map_err(failed)
@@ -96,16 +102,19 @@ pub(super) fn fill_next<T: Message>(
     items: Option<&[Value]>,
 ) -> Result<Vec<T>, NoValues> {
     let (mut specs, mut bytes, reserve) = (Vec::new(), 0, values.left() / 2);
-    let mut values = values.clone();
+    // Other tasks than those of a fan-out see the same values.
+    let mut of_item = items.map(|_| values.clone());
     let count = items.map_or(most as usize, |items| items.len().min(most as usize));
     for (index, place) in (from..).zip(0..count) {
         if !specs.is_empty() && (bytes > MAX_SPECS || values.left() < reserve) {
             break;
         }
-        if let Some(value) = items.and_then(|items| items.get(place)) {
-            values = values.item(u64::from(index), value.clone());
+        if let Some(of_item) = &mut of_item
+            && let Some(value) = items.and_then(|items| items.get(place))
+        {
+            *of_item = std::mem::take(of_item).item(u64::from(index), value.clone());
         }
-        let spec = match fill(&values) {
+        let spec = match fill(of_item.as_ref().unwrap_or(values)) {
             // The next command has a budget of its own.
             Err(NoFill::Spent(_)) if !specs.is_empty() => break,
             filled => filled?,
@@ -114,4 +123,23 @@ pub(super) fn fill_next<T: Message>(
         specs.push(spec);
     }
     Ok(specs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_found_in_encodings() {
+        for (prompt, expected) in [
+            ("a ${{ b }}", true),
+            ("$${{ b }}", true),
+            ("${ { b } }", false),
+            ("costs $", false),
+            ("", false),
+        ] {
+            let task = v1::TaskSpec { prompt: prompt.to_owned(), ..v1::TaskSpec::default() };
+            assert_eq!(begins_expression(&task.encode_to_vec()), expected, "{prompt}");
+        }
+    }
 }

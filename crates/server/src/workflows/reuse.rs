@@ -37,8 +37,11 @@ pub(super) fn digest(
     use v1::workflow_step::Kind as Given;
     let mut content = match &spec.kind {
         Some(Given::Task(task)) => {
+            let own = json(task)?;
+            // Without expressions, a task is created as it is.
+            let created = |one: &v1::TaskSpec| if *one == **task { Ok(own.clone()) } else { json(one) };
             let filled = match specs {
-                Some(specs) => specs.iter().map(json).collect::<Result<_, _>>()?,
+                Some(specs) => specs.iter().map(created).collect::<Result<_, _>>()?,
                 None => {
                     let mut read =
                         vec![json!(values.get("inputs")), json!(values.get("steps").map(without_messages))];
@@ -46,7 +49,10 @@ pub(super) fn digest(
                     vec![Value::from(read)]
                 }
             };
-            json!({ "task": json(task)?, "filled": filled, "items": items, "repeat": json(&spec.repeat)? })
+            let repeat = json(&spec.repeat)?;
+            let parts =
+                [("task", own), ("filled", Value::from(filled)), ("items", json!(items)), ("repeat", repeat)];
+            Value::from_iter(parts)
         }
         Some(Given::Workflow(given)) => {
             json!({ "workflow": json(given)?, "filled": nested, "items": items, "repeat": json(&spec.repeat)? })
