@@ -176,9 +176,8 @@ impl WorkflowSet {
         for id in &load.ids {
             self.ids.entry(id.clone()).or_insert(None);
         }
-        let of_pages = loaded.held.iter_mut().chain(&mut loaded.active).flat_map(|page| page.iter());
-        let of_pages: Vec<_> = of_pages.cloned().collect();
-        let dependents: Vec<_> = loaded.dependents.iter().flatten().map(|(row, _)| row.clone()).collect();
+        let of_pages = loaded.held.drain(..).chain(loaded.active.drain(..)).flatten();
+        let dependents = loaded.dependents.drain(..).flatten().map(|(row, _)| row);
         for row in loaded.steps.drain(..).chain(of_pages).chain(dependents) {
             let entry = match row.step {
                 Ok(step) => Some(StepEntry { new: None, changed: false, step }),
@@ -222,9 +221,9 @@ impl WorkflowSet {
             commit.workflows.push(workflow);
         }
         for key in std::mem::take(&mut self.step_order) {
-            let Some(Some(entry)) = self.steps.get_mut(&key) else { continue };
-            let step = Arc::new(entry.step.clone());
-            match entry.new.take() {
+            let Some(Some(StepEntry { step, new, .. })) = self.steps.remove(&key) else { continue };
+            let step = Arc::new(step);
+            match new {
                 Some(spec) => changes.new_steps.push((Arc::clone(&step), spec)),
                 None => changes.steps.push(Arc::clone(&step)),
             }
