@@ -24,8 +24,7 @@ mod typed;
 
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
-use rota_proto::v1;
-use rota_proto::v1::workflow_service_client::WorkflowServiceClient;
+use rota_proto::v1::{self, workflow_service_client::WorkflowServiceClient};
 use rota_testkit::{Backend, Cluster, history, tasks};
 use serde_json::{Value, json};
 
