@@ -96,6 +96,11 @@ const system = createRoute({
   path: "/system",
   component: lazyRouteComponent(() => import("./features/system/SystemPage"), "SystemPage"),
 });
+const api = createRoute({
+  getParentRoute: () => root,
+  path: "/api-docs",
+  component: lazyRouteComponent(() => import("./features/api/ApiPage"), "ApiPage"),
+});
 
 const moved = movedBelow(BASE, location.pathname);
 if (moved !== undefined) {
@@ -118,6 +123,7 @@ export const router = createRouter({
     alerts,
     metrics,
     system,
+    api,
   ]),
 });
 

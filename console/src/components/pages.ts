@@ -9,4 +9,5 @@ export const PAGES = [
   { to: "/alerts", name: "Alerts", key: "l" },
   { to: "/metrics", name: "Metrics", key: "m" },
   { to: "/system", name: "System", key: "y" },
+  { to: "/api-docs", name: "API", key: "d" },
 ] as const;
