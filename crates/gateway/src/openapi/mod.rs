@@ -28,7 +28,8 @@ pub fn document() -> Result<Value, Error> {
     for route in ordered {
         let item = paths.entry(path(&route.template)).or_insert_with(|| json!({}));
         if let Some(item) = item.as_object_mut() {
-            item.insert(route.method.as_str().to_lowercase(), operation(route, &comments, &mut schemas));
+            let id = operation_id(route, &routes);
+            item.insert(route.method.as_str().to_lowercase(), operation(route, id, &comments, &mut schemas));
         }
     }
     if let Some(status) = pool.get_message_by_name("google.rpc.Status") {
@@ -77,7 +78,23 @@ fn parameter(template: &Template, place: usize) -> String {
     }
 }
 
-fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> Value {
+/// Returns the name of a call; for its further paths with what they are about, since ids are unique.
+fn operation_id(route: &Route, routes: &Routes) -> String {
+    let (first, rest) = route.call.name().split_at(1);
+    let id = first.to_lowercase() + rest;
+    let is_main =
+        routes.iter().find(|one| one.call == route.call).is_some_and(|one| std::ptr::eq(one, route));
+    let of = route.template.segments.iter().rposition(|segment| *segment == Segment::Any);
+    match of.map(|place| parameter(&route.template, place)) {
+        Some(of) if !is_main => {
+            let (first, rest) = of.split_at(1);
+            format!("{id}Of{}{rest}", first.to_uppercase())
+        }
+        _ => id,
+    }
+}
+
+fn operation(route: &Route, id: String, comments: &Comments, schemas: &mut Schemas<'_>) -> Value {
     let (call, template) = (&route.call, &route.template);
     let input = call.input();
     let open = template.segments.iter().enumerate().filter(|(_, segment)| **segment == Segment::Any);
@@ -119,11 +136,9 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
             }));
         }
     }
-    let name = call.name();
-    let (first, rest) = name.split_at(1);
     let service = call.parent_service();
     let mut operation = json!({
-        "operationId": first.to_lowercase() + rest,
+        "operationId": id,
         "tags": [service.name().strip_suffix("Service").unwrap_or(service.name())],
         "description": comments.of_method(call),
         "parameters": parameters,
@@ -164,7 +179,10 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
 
 fn content(route: &Route, schemas: &mut Schemas<'_>) -> Value {
     if content::is(&route.call.output()) {
-        return json!({ "application/octet-stream": {}, "text/plain": {} });
+        // Of artifacts, logs, and exports as JSON lines or as a table.
+        return json!({
+            "application/octet-stream": {}, "application/x-ndjson": {}, "text/csv": {}, "text/plain": {},
+        });
     }
     let schema = schemas.of_message(&route.call.output());
     if route.call.is_server_streaming() {
@@ -207,5 +225,25 @@ fn query(
             }
             parameters.push(parameter);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn ids_of_operations_are_unique() {
+        let document = super::document().unwrap();
+        let mut paths: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for operation in operations.as_object().unwrap().values() {
+                paths.entry(operation["operationId"].as_str().unwrap()).or_default().push(path);
+            }
+        }
+        let repeated: Vec<_> = paths.iter().filter(|(_, paths)| paths.len() > 1).collect();
+        assert!(repeated.is_empty(), "{repeated:?}");
+        assert!(paths["resetBreaker"][0].ends_with("/agents/{agent}:resetBreaker"));
+        assert!(paths["resetBreakerOfNamespace"][0].ends_with("/namespaces/{namespace}:resetBreaker"));
     }
 }
