@@ -15,7 +15,7 @@ export RUSTC_WRAPPER := sccache
 endif
 endif
 
-.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows long-log test-postgres differential mutants million compat transfers disk test-gitea http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
+.PHONY: console console-load console-test help demo demo-claude test chaos chaos-replicas chaos-workflows long-log test-postgres differential mutants million compat transfers disk test-gitea http-clients http-fuzz coverage lint words fmt docs bench bench-release instructions bench-peers bench-k8s charts-check observability-check
 .PHONY: images sbom advisories e2e e2e-full e2e-at-rest cluster-up cluster-down cluster-test clean
 
 help: ## List these commands
@@ -79,6 +79,9 @@ disk: ## Let ten agents work on a repository of 1 GiB, and 200 attempts one afte
 
 test-gitea: ## Deliver to a real Gitea, which scripts/gitea builds from Go modules first: about ten minutes, once
 	ROTA_TEST_GITEA=$$(scripts/gitea) cargo test --locked -p rota-cli --test processes -- repositories::real_forge --ignored
+
+http-clients: ## Make a Python and a TypeScript client from the OpenAPI document, and use each on a `rota dev`
+	@scripts/http-clients
 
 http-fuzz: ## Send thousands of requests generated from the OpenAPI document to the HTTP API (make http-fuzz EXAMPLES=1000)
 	@scripts/http-fuzz $(EXAMPLES)
