@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rota_proto::v1;
+use rota_proto::{names, v1};
 
 use crate::{Client, Error};
 
@@ -81,6 +81,22 @@ impl Client {
     pub async fn all_task_kinds(&self, parent: &str) -> Result<Vec<v1::TaskKind>, Error> {
         let request = v1::ListTaskKindsRequest { parent: parent.into(), ..Default::default() };
         all_pages!(self.list_task_kinds, task_kinds, request)
+    }
+
+    /// Reads the own kinds of all namespaces, and the names of those whose records cannot be decoded.
+    pub async fn all_own_kinds(&self) -> Result<(Vec<v1::TaskKind>, Vec<String>), Error> {
+        let (mut kinds, mut damaged) = (Vec::new(), Vec::new());
+        let parent = names::namespace("-");
+        let mut request = v1::ListTaskKindsRequest { parent, page_size: PAGE_SIZE, ..Default::default() };
+        loop {
+            let page = self.list_task_kinds(request.clone()).await?;
+            kinds.extend(page.task_kinds);
+            damaged.extend(page.damaged);
+            if page.next_page_token.is_empty() {
+                return Ok((kinds, damaged));
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// Reads all pages of [`Client::list_workflow_templates`]. `namespaces/-` means all namespaces.

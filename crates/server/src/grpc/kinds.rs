@@ -7,7 +7,7 @@ use prost::Message;
 use rota_core::rank::Priority;
 use rota_proto::v1;
 use rota_proto::v1::task_kind_service_server::TaskKindService;
-use rota_store::{Command, DocumentKind, DocumentsPage, PutDocument, Reply};
+use rota_store::{Command, DocumentKey, DocumentKind, DocumentsPage, PutDocument, Reply};
 use tonic::{Request, Response, Status};
 
 use super::answers::page_size;
@@ -22,6 +22,10 @@ const MAX_PAGE_BYTES: usize = 1 << 20;
 
 fn missing(name: &str) -> Status {
     error("TASK_KIND_NOT_FOUND", format!("kind {name} does not exist in the namespace"))
+}
+
+fn full_name(key: &DocumentKey) -> String {
+    rota_proto::names::kind(key.namespace.as_str(), &key.name)
 }
 
 impl Kinds {
@@ -43,9 +47,18 @@ impl Kinds {
             bytes: MAX_PAGE_BYTES,
         };
         let found = self.store.reads().documents(page).await.map_err(status::store)?;
-        let task_kinds = found.documents.iter().map(kinds::decode).collect::<Result<Vec<_>, _>>()?;
-        let last = task_kinds.last().filter(|_| found.more).map(|last| last.name.clone());
-        Ok(v1::ListTaskKindsResponse { task_kinds, next_page_token: last.unwrap_or_default() })
+        let mut response = v1::ListTaskKindsResponse::default();
+        for document in &found.documents {
+            // One that cannot be read hides no other.
+            match kinds::decode(document) {
+                Ok(kind) => response.task_kinds.push(kind),
+                Err(_) => response.damaged.push(full_name(&document.key)),
+            }
+        }
+        if let Some(last) = found.documents.last().filter(|_| found.more) {
+            response.next_page_token = full_name(&last.key);
+        }
+        Ok(response)
     }
 }
 

@@ -1,8 +1,11 @@
-//! Damaged records of agents, sessions and schedules: the control plane starts without them.
+//! Damaged records: the control plane starts without those of agents, sessions and schedules, and lists kinds without them.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use rota_core::Namespace;
+use rota_proto::names;
 use rota_proto::v1::{self, Artifact, ArtifactList, Checkpoint};
 use rota_proto::worker::v1::{FetchCheckpointRequest, KeepArtifactsRequest};
+use rota_store::{Command, DocumentKey, DocumentKind, Expected, PutDocument};
 use rota_testkit::raw::{RawWorker, hello};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
 use sha2::{Digest, Sha256};
@@ -194,5 +197,41 @@ async fn damaged_list_keeps_no_other_from_being_read() -> Result<()> {
     let request = v1::DownloadArtifactRequest { parent: task.name, attempt: 2, name };
     let refused = client.artifact_service().download_artifact(request).await.unwrap_err();
     assert_eq!(rota_testkit::client::reason(&refused).as_deref(), Some("STORE_CORRUPT"), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_kind_hides_no_other() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    for namespace in ["alpha", "beta", "gamma"] {
+        let (name, spec) = (names::kind(namespace, "notes"), Some(v1::TaskKindSpec::default()));
+        let kind = Some(v1::TaskKind { name, spec, ..Default::default() });
+        client.put_task_kind(v1::PutTaskKindRequest { task_kind: kind, ..Default::default() }).await?;
+    }
+    let key = DocumentKey {
+        kind: DocumentKind::TaskKind,
+        namespace: Namespace::new("beta")?,
+        name: "notes".to_owned(),
+    };
+    let payload = vec![0xff].into();
+    let put = Command::PutDocument(PutDocument { key, payload, expected: Expected::Any });
+    cluster.store().context("no store")?.apply(vec![put]).await?.remove(0)?;
+    let (kinds, damaged) = client.all_own_kinds().await?;
+    let listed: Vec<_> = kinds.into_iter().map(|kind| kind.name).collect();
+    assert_eq!(listed, [names::kind("alpha", "notes"), names::kind("gamma", "notes")]);
+    assert_eq!(damaged, [names::kind("beta", "notes")]);
+    // It is the last of a page, and no reason to begin again.
+    let mut request =
+        v1::ListTaskKindsRequest { parent: names::namespace("-"), page_size: 2, ..Default::default() };
+    let first = client.list_task_kinds(request.clone()).await?;
+    request.page_token = first.next_page_token;
+    let rest = client.list_task_kinds(request).await?;
+    assert_eq!((rest.task_kinds[0].name.as_str(), rest.task_kinds.len()), (listed[1].as_str(), 1));
+    // It is repaired by a new one in its place.
+    let (name, spec) = (names::kind("beta", "notes"), Some(v1::TaskKindSpec::default()));
+    let kind = Some(v1::TaskKind { name, spec, ..Default::default() });
+    client.put_task_kind(v1::PutTaskKindRequest { task_kind: kind, ..Default::default() }).await?;
+    assert_eq!(client.all_own_kinds().await?.1, [""; 0]);
     Ok(())
 }
