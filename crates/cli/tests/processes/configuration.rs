@@ -2,7 +2,11 @@
 
 use anyhow::Result;
 use pbjson_types::FieldMask;
-use rota_proto::v1::{Agent, AgentSpec, GetScheduleRequest, UpdateAgentRequest};
+use rota_proto::labels::CLUSTER;
+use rota_proto::v1::{
+    Agent, AgentSpec, CommandRuntime, GetScheduleRequest, Runtime, Schedule, ScheduleSpec,
+    UpdateAgentRequest, UpdateScheduleRequest, runtime,
+};
 use serde_json::Value;
 
 use crate::{Fixture, Graces, workload};
@@ -97,6 +101,72 @@ async fn configuration_moves_without_values_of_secrets() -> Result<()> {
     rota_testkit::tasks::ended(&second.client()?, name).await?;
     let printed = workload::printed(&second.client()?, name).await?;
     assert_eq!(printed.trim(), WORD.len().to_string());
+    Ok(())
+}
+
+/// What belongs to a cluster is left out, and what names objects of the file is not refused by a dry run.
+#[tokio::test]
+async fn a_refused_object_keeps_no_other_out() -> Result<()> {
+    let first = Fixture::start(Graces::LONG).await?;
+    workload::agent(&first.client()?).await?;
+    std::fs::write(first.dir().join("kind.yaml"), "description: Notes\n")?;
+    first.rota(&["kind", "apply", "notes", "-f", "kind.yaml"]).await.success();
+    let mut task = rota_testkit::tasks::task(workload::AGENT);
+    task.spec.get_or_insert_default().kind = "notes".to_owned();
+    let task = Some(task);
+    let request = UpdateScheduleRequest {
+        schedule: Some(Schedule {
+            name: "namespaces/default/schedules/yearly".to_owned(),
+            spec: Some(ScheduleSpec { cron: "0 3 1 1 *".to_owned(), task, ..Default::default() }),
+            ..Default::default()
+        }),
+        allow_missing: true,
+        ..Default::default()
+    };
+    first.client()?.update_schedule(request).await?;
+    let exported = export(&first, "first.json").await?;
+
+    let second = Fixture::start(Graces::LONG).await?;
+    std::fs::write(second.dir().join("first.json"), &exported)?;
+    let import = ["admin", "import-configuration", "first.json"];
+    let dry_run = second.rota(&[&import[..], &["--dry-run"]].concat()).await;
+    assert!(
+        dry_run.code == 0 && dry_run.err.contains("schedules/yearly is checked by the import alone"),
+        "{dry_run:?}"
+    );
+    let runtime = Some(Runtime { kind: Some(runtime::Kind::Command(CommandRuntime::default())) });
+    let managed = UpdateAgentRequest {
+        agent: Some(Agent {
+            name: "namespaces/default/agents/shell".to_owned(),
+            labels: [(CLUSTER.to_owned(), "c1".to_owned())].into(),
+            spec: Some(AgentSpec { runtime, ..Default::default() }),
+            ..Default::default()
+        }),
+        update_mask: Some(FieldMask { paths: vec!["labels".to_owned(), "spec".to_owned()] }),
+        allow_missing: true,
+        ..Default::default()
+    };
+    second.client()?.update_agent(managed).await?;
+    let imported = second.rota(&import).await;
+    assert_eq!(imported.code, 1, "{imported:?}");
+    for part in
+        ["2 objects imported, 1 refused", "REASON", "namespaces/default/agents/shell", "Kubernetes cluster"]
+    {
+        assert!(imported.out.contains(part), "no {part}: {imported:?}");
+    }
+    let json = second.rota(&[&import[..], &["-o", "json"]].concat()).await;
+    let document: Value = serde_json::from_str(&json.out)?;
+    assert_eq!(
+        (json.code, &document["refused"][0]["name"]),
+        (1, &Value::from("namespaces/default/agents/shell"))
+    );
+    // The others are there; a fault of an object itself is found by a dry run, too.
+    let after: Value = serde_json::from_str(&export(&second, "second.json").await?)?;
+    let before: Value = serde_json::from_str(&exported)?;
+    assert_eq!((&after["kinds"], &after["schedules"]), (&before["kinds"], &before["schedules"]));
+    std::fs::write(second.dir().join("first.json"), exported.replace("0 3 1 1 *", "0 99 1 1 *"))?;
+    let dry_run = second.rota(&[&import[..], &["--dry-run"]].concat()).await;
+    assert!(dry_run.code == 1 && dry_run.out.contains("namespaces/default/schedules/yearly"), "{dry_run:?}");
     Ok(())
 }
 
