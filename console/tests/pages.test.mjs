@@ -23,6 +23,8 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   await page.keyboard.press("Enter");
   await page.getByText("$1.50 of $2.00").waitFor();
   await form.getByText("Saved.").waitFor();
+  const forecast = page.getByRole("region", { name: "Forecast" });
+  await forecast.locator("tr", { hasText: "namespace default" }).waitFor();
   await fits(page, "costs");
   await accessible(page, "costs, light");
   await page.emulateMedia({ colorScheme: "dark" });

@@ -18,6 +18,7 @@ import { Problem } from "../../components/Problem";
 import { optional, Table } from "../../components/Table";
 import { useAct } from "../../components/useAct";
 import { useNamespace } from "../../namespace";
+import { Forecasts } from "./Forecasts";
 import { MOST, readSpending, type Spent } from "./spending";
 
 /** Shortest time between two readings. The feed has states and questions, not each message of a model: what a task spends in
@@ -133,6 +134,7 @@ export function CostsPage() {
         </Table>
       )}
       <More of={budgets} what="budgets" />
+      <Forecasts budgets={all} />
       {budgets.isSuccess && (
         <Acting>
           <NamespaceBudget key={namespace} namespace={namespace} now={own} take={take} reload={reload} />
