@@ -13,7 +13,7 @@ const INTERVAL = 5 * 60_000;
 
 const usd = (micro: number) => `$${(micro / 1e6).toFixed(2)}`;
 
-/** What becomes of each budget if spending goes on as it is. */
+/** What becomes of each budget if spending continues as it is. */
 export function Forecasts({ budgets }: { budgets: BudgetStatus[] }) {
   const limited = budgets.filter(isLimited).slice(0, MOST);
   const rates = useQueries({

@@ -49,7 +49,7 @@ export function hourlyRate({ day, week }: Rates): number {
   return day > 0 ? (day * HOUR) / TIMES.day : (week * HOUR) / TIMES.week;
 }
 
-/** Returns what becomes of a budget if spending goes on as it is. Days and months are those of UTC, as budgets have them. */
+/** Returns what becomes of a budget if spending continues as it is. Days and months are those of UTC, as budgets have them. */
 export function forecastOf(status: BudgetStatus, rates: Rates, now: Date): Forecast {
   const hourly = hourlyRate(rates);
   const midnight = Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), now.getUTCDate() + 1);
