@@ -20,8 +20,8 @@ pub struct Options {
     pub token: Token,
     /// PEM file of certificates to trust instead of the system's. Read again for each connection.
     pub ca: Option<PathBuf>,
-    /// The certificates themselves, in PEM, where no file has them. Take precedence over `ca`.
-    pub ca_pem: Option<String>,
+    /// The certificates themselves, in PEM, where no file has them, as their owner replaces them. Take precedence over `ca`.
+    pub ca_pem: Option<watch::Receiver<String>>,
     /// Name that the server's certificate must have, if it is not the endpoint's host.
     pub tls_name: Option<String>,
     /// Timeout of connecting.

@@ -1,4 +1,4 @@
-//! TLS with certificates that a caller names. A file of them is read for each new connection, so that a cluster may replace its
+//! TLS with certificates that a caller names. They are read for each new connection, so that a cluster may replace its
 //! certificate authority while the process runs. Existing connections are kept.
 
 use std::future::Future;
@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -25,7 +26,7 @@ const DEFAULT_PORT: u16 = 443;
 #[derive(Debug, Clone)]
 pub(crate) enum Authority {
     File(PathBuf),
-    Pem(String),
+    Pem(watch::Receiver<String>),
 }
 
 /// Connector that trusts only the certificates of an authority.
@@ -74,7 +75,7 @@ async fn config(ca: &Authority) -> io::Result<ClientConfig> {
     };
     let pem = match ca {
         Authority::File(path) => tokio::fs::read(path).await.map_err(|error| invalid(error.to_string()))?,
-        Authority::Pem(text) => text.clone().into_bytes(),
+        Authority::Pem(text) => text.borrow().clone().into_bytes(),
     };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {

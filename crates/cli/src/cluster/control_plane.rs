@@ -160,14 +160,14 @@ fn state(pod: &Pod) -> String {
 }
 
 /// Secrets of a control plane, which the volumes of its pod name.
-pub(super) struct Credentials<'a> {
+pub(super) struct Credentials {
     secrets: Api<Secret>,
     namespace: String,
-    pod: &'a Pod,
+    pod: Pod,
 }
 
-impl<'a> Credentials<'a> {
-    pub(super) fn of(client: &Client, pod: &'a Pod) -> Self {
+impl Credentials {
+    pub(super) fn of(client: &Client, pod: Pod) -> Self {
         let namespace = pod.namespace().unwrap_or_default();
         Self { secrets: Api::namespaced(client.clone(), &namespace), namespace, pod }
     }
@@ -198,7 +198,7 @@ impl<'a> Credentials<'a> {
     }
 
     /// Returns the name of the Secret of a volume.
-    fn secret(&self, volume: &str) -> Option<&'a str> {
+    fn secret(&self, volume: &str) -> Option<&str> {
         let mut volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         volumes.find(|one| one.name == volume)?.secret.as_ref()?.secret_name.as_deref()
     }

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::control_plane::ControlPlane;
 use super::failed;
+use super::renewal::Renewal;
 use crate::exit::Failure;
 
 /// Forwarded port of one pod.
@@ -28,6 +29,7 @@ struct Forwarded {
 struct Target {
     client: Client,
     control_plane: ControlPlane,
+    renewal: Arc<Renewal>,
     /// Pod at which the last connection failed.
     suspect: Mutex<Option<String>>,
 }
@@ -37,9 +39,10 @@ struct Target {
 pub(super) async fn start(
     client: Client,
     control_plane: ControlPlane,
+    renewal: Arc<Renewal>,
     pods: Vec<Pod>,
 ) -> anyhow::Result<SocketAddr> {
-    let target = Arc::new(Target { client, control_plane, suspect: Mutex::default() });
+    let target = Arc::new(Target { client, control_plane, renewal, suspect: Mutex::default() });
     let mut first = Some(target.open_any(pods).await?);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.context("failed to listen for connections to forward")?;
@@ -99,7 +102,11 @@ async fn forward(mut stream: TcpStream, first: Option<Forwarded>, target: &Targe
     stream.set_nodelay(true)?;
     let Forwarded { pod, port, mut forwarder } = match first {
         Some(first) => first,
-        None => target.open_any(target.control_plane.ready_pods(&target.client).await?).await?,
+        None => {
+            // The last connection may have ended since its certificates or its token were replaced: the next call has the new ones.
+            target.renewal.renew().await;
+            target.open_any(target.control_plane.ready_pods(&target.client).await?).await?
+        }
     };
     let taken = forwarder.take_stream(port).zip(forwarder.take_error(port));
     let (mut inner, refused) = taken.context("the port is not forwarded")?;

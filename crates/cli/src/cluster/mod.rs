@@ -1,11 +1,16 @@
 //! Control planes in clusters, reached by the rights of a kubeconfig: finds the Service, reads certificates and token from the Secrets
 //! that its pods use, and forwards a port. Must not know commands, and never writes to the cluster.
 //!
-//! [`access`] has the address that flags and contexts name, [`control_plane`] what the cluster knows of it, [`forward`] the port.
+//! [`access`] has the address that flags and contexts name, [`control_plane`] what the cluster knows of it, [`forward`] the port,
+//! [`renewal`] what is read again, [`proxy`] the proxy on the way.
 
 mod access;
 mod control_plane;
 mod forward;
+mod proxy;
+mod renewal;
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use kube::Client;
@@ -15,6 +20,8 @@ use rota_client::{Options, Token};
 
 pub use access::Access;
 use control_plane::{ControlPlane, Credentials};
+use renewal::Renewal;
+use rota_telemetry::{OnExit, spawn};
 
 use crate::exit::{Exit, Failure};
 
@@ -25,20 +32,22 @@ pub async fn reach(found: Found) -> anyhow::Result<Found> {
     let (client, namespace) = connect(access.context.as_deref()).await?;
     let control_plane = ControlPlane::find(&client, &access, &namespace).await?;
     let pods = control_plane.ready_pods(&client).await?;
-    let pod = pods.first().context("there is no pod")?;
+    let pod = pods.first().context("there is no pod")?.clone();
     let Options { token, ca, .. } = found.options;
     let credentials = Credentials::of(&client, pod);
-    let ca_pem = match ca {
-        Some(_) => None,
-        None => Some(credentials.authority().await?),
-    };
-    let token = match token {
-        Token::None => Token::Fixed(credentials.token().await?),
-        given => given,
-    };
+    let renewal = Renewal::start(credentials, ca.is_none(), matches!(token, Token::None)).await?;
+    let renewal = Arc::new(renewal);
+    let token = renewal.token().map_or(token, Token::Renewed);
     let host = control_plane.host();
     let in_cluster = Options::new(format!("https://{host}"));
-    let address = forward::start(client, control_plane, pods).await?;
+    let address = forward::start(client, control_plane, Arc::clone(&renewal), pods).await?;
+    let ca_pem = renewal.authority();
+    spawn("kube-credentials", OnExit::Done, async move {
+        loop {
+            tokio::time::sleep(renewal::INTERVAL).await;
+            renewal.renew().await;
+        }
+    });
     let options = Options {
         token,
         ca,
@@ -74,7 +83,12 @@ fn unusable(error: &dyn std::error::Error) -> Failure {
 /// Returns a client of the API server, and the namespace of its context.
 async fn connect(context: Option<&str>) -> anyhow::Result<(Client, String)> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let config = Config::from_kubeconfig(&options).await.map_err(|error| unusable(&error))?;
+    let kubeconfig = Kubeconfig::read().map_err(|error| unusable(&error))?;
+    let named = proxy::named(&kubeconfig, context);
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let mut config = config.map_err(|error| unusable(&error))?;
+    let proxy = proxy::proxy_of(&config.cluster_url, named, rota_telemetry::env::var);
+    config.proxy_url = proxy.map_err(|error| unusable(&error))?;
     let namespace = config.default_namespace.clone();
     let client = Client::try_from(config).map_err(|error| unusable(&error))?;
     Ok((client, namespace))

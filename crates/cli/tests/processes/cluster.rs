@@ -3,8 +3,11 @@
 mod api_server;
 mod connect_proxy;
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use self::api_server::ApiServer;
 use self::connect_proxy::ConnectProxy;
@@ -12,38 +15,46 @@ use crate::Fixture;
 use crate::process::Process;
 use crate::responses::Response;
 
+/// Token of admins after a replacement.
+const ANOTHER: &str = "another-token-for-tests-that-is-long-enough";
 const VIEWER: &str = "a-token-of-viewers-that-is-long-enough";
 
 /// A control plane with TLS, and an API server whose cluster it is in.
 struct Setup {
     fixture: Fixture,
     api: ApiServer,
-    _server: Process,
+    addr: SocketAddr,
+    server: Option<Process>,
+}
+
+/// Starts a control plane with a certificate of its own, and returns its address and the certificate.
+async fn serve(fixture: &Fixture, addr: SocketAddr) -> Result<(Process, SocketAddr, String)> {
+    let made = rcgen::generate_simple_self_signed(vec!["rota.rota.svc".to_owned()])?;
+    std::fs::write(fixture.dir().join("tls.crt"), made.cert.pem())?;
+    fixture.write_key("tls.key", made.signing_key.serialize_pem().as_bytes())?;
+    let mut command = fixture.server_command(addr);
+    command.args(["--tls-certificate", "tls.crt", "--tls-key", "tls.key", "--data-dir", "data"]);
+    command.args(["--viewer-token-file", "viewers"]);
+    let mut server = Process::start("server", command);
+    let line = server.prints("listening on https://").await;
+    let addr = line.rsplit('/').next().context("an address")?.parse()?;
+    Ok((server, addr, made.cert.pem()))
 }
 
 impl Setup {
     async fn start() -> Result<Self> {
         let fixture = Fixture::bare();
-        let dir = fixture.dir().to_owned();
-        let made = rcgen::generate_simple_self_signed(vec!["rota.rota.svc".to_owned()])?;
-        std::fs::write(dir.join("tls.crt"), made.cert.pem())?;
-        fixture.write_key("tls.key", made.signing_key.serialize_pem().as_bytes())?;
         fixture.write_key("viewers", VIEWER.as_bytes())?;
-        let mut command = fixture.server_command(([127, 0, 0, 1], 0).into());
-        command.args(["--tls-certificate", "tls.crt", "--tls-key", "tls.key", "--data-dir", "data"]);
-        command.args(["--viewer-token-file", "viewers"]);
-        let mut server = Process::start("server", command);
-        let line = server.prints("listening on https://").await;
-        let addr = line.rsplit('/').next().context("an address")?.parse()?;
-        let admins = std::fs::read_to_string(dir.join("token"))?;
+        let (server, addr, certificate) = serve(&fixture, ([127, 0, 0, 1], 0).into()).await?;
+        let admins = std::fs::read_to_string(fixture.dir().join("token"))?;
         let api = ApiServer::start(addr).await?;
         api.change(|cluster| {
             cluster.add_release("rota", "rota");
-            cluster.add_secret("rota-tls", "ca.crt", &made.cert.pem());
+            cluster.add_secret("rota-tls", "ca.crt", &certificate);
             cluster.add_secret("rota-admin-token", "token", &admins);
             cluster.add_secret("of-viewers", "token", VIEWER);
         });
-        let setup = Self { fixture, api, _server: server };
+        let setup = Self { fixture, api, addr, server: Some(server) };
         setup.write_kubeconfig("here", json!({ "server": format!("http://{}", setup.api.addr()) }))?;
         Ok(setup)
     }
@@ -69,12 +80,59 @@ impl Setup {
         Ok(std::fs::write(self.fixture.dir().join("kubeconfig"), kubeconfig.to_string())?)
     }
 
-    async fn rota(&self, args: &[&str]) -> Response {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = self.fixture.command(args);
         // Of another server.
         command.env("KUBECONFIG", "kubeconfig").env("ROTA_TOKEN", "wrong");
-        Response::of(command, "").await
+        command
     }
+
+    async fn rota(&self, args: &[&str]) -> Response {
+        Response::of(self.command(args), "").await
+    }
+
+    /// Lets a control plane with another certificate and another token take the place of this one.
+    async fn replace_credentials(&mut self) -> Result<()> {
+        self.server.take().context("no server")?.kill().await;
+        std::fs::write(self.fixture.dir().join("token"), ANOTHER)?;
+        let (server, _, certificate) = serve(&self.fixture, self.addr).await?;
+        self.server = Some(server);
+        self.api.change(|cluster| {
+            cluster.replace_secret("rota-tls", "ca.crt", &certificate);
+            cluster.replace_secret("rota-admin-token", "token", ANOTHER);
+        });
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn replaced_certificates_and_tokens_are_read_again() -> Result<()> {
+    let mut setup = Setup::start().await?;
+    let run = setup.rota(&["run", "--agent", "none", "--detach", "x", "--kube", "-o", "json"]).await.json();
+    let id = run["uid"].as_str().context("an id")?;
+    let mut watch = Process::start("watch", setup.command(&["watch", id, "--kube"]));
+    watch.prints("Pending").await;
+    setup.replace_credentials().await?;
+    setup.rota(&["cancel", id, "--kube"]).await.success();
+    let ended = watch.ended().await;
+    assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn proxies_of_the_environment_have_exceptions() -> Result<()> {
+    let setup = Setup::start().await?;
+    let rota = async |exceptions: &str| {
+        let mut command = setup.command(&["get", "tasks", "--kube"]);
+        command.env("HTTPS_PROXY", "http://127.0.0.2:1").env("NO_PROXY", exceptions);
+        Response::of(command, "").await
+    };
+    // Nothing listens at the proxy.
+    rota("127.0.0.2,other.corp").await.failed(5, &["failed to find the control plane"]);
+    for exceptions in ["127.0.0.1", "127.0.0.1/32, other.corp", "*"] {
+        rota(exceptions).await.success();
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -71,6 +71,12 @@ impl Cluster {
         self.secrets.push(json!({ "metadata": metadata, "data": { key: BASE64_STANDARD.encode(value) } }));
     }
 
+    /// Gives a Secret another value, as its owner does.
+    pub(super) fn replace_secret(&mut self, name: &str, key: &str, value: &str) {
+        self.secrets.retain(|secret| secret["metadata"]["name"] != name);
+        self.add_secret(name, key, value);
+    }
+
     pub(super) fn forbid(&mut self, end: &'static str) {
         self.forbidden.insert(end);
     }
