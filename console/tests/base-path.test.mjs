@@ -93,6 +93,20 @@ for (const name of Object.keys(proxies)) {
       await page.getByRole("heading", { level: 1, name: one }).waitFor();
     }
 
+    // The documentation of the API makes its calls below the path, too.
+    await page.getByRole("navigation").getByRole("link", { name: "API" }).click();
+    await page.locator("#operations-tag-Agent").click();
+    const call = page.locator("#operations-Agent-getAgent");
+    await call.getByRole("button").first().click();
+    await call.getByRole("button", { name: "Try it out" }).click();
+    await call.getByPlaceholder("namespace").fill("default");
+    await call.getByPlaceholder("agent", { exact: true }).fill("shell");
+    const called = page.waitForResponse(/\/namespaces\/default\/agents\/shell$/);
+    await call.getByRole("button", { name: "Execute" }).click();
+    const answer = await called;
+    assert.equal(answer.url(), `${addresses[name]}${PATH}/api/v1/namespaces/default/agents/shell`);
+    assert.equal(answer.status(), 200);
+
     // Live, over the stream of events, and a page with a log that is downloaded.
     const title = `a task of who ${name}`;
     await page.keyboard.press("t");
