@@ -135,7 +135,9 @@ impl ExportConfiguration {
                 context.out.line(&format!("{}: {} objects exported", self.file.display(), whole.len()))?;
             }
             false => {
-                let done = json!({ "file": self.file, "objects": whole.len(), "managedByClusters": managed, "damaged": damaged });
+                let done = json!({
+                    "file": self.file, "objects": whole.len(), "managedByClusters": managed, "damaged": damaged,
+                });
                 context.out.value(&done)?;
             }
         }
