@@ -28,6 +28,15 @@ test("calls are made from their documentation with the session, and nothing is l
   await call.getByRole("button", { name: "Execute" }).click();
   assert.equal((await answered).status(), 200);
   await call.locator(".live-responses-table").getByText(name).first().waitFor();
+  // A map that nobody has filled in is empty, and no filter by the library's examples.
+  await page.locator("#operations-tag-Agent").click();
+  const list = page.locator("#operations-Agent-listAgents");
+  await list.getByRole("button").first().click();
+  await list.getByRole("button", { name: "Try it out" }).click();
+  await list.getByPlaceholder("namespace").fill("default");
+  const listed = page.waitForResponse(`${base}/api/v1/namespaces/default/agents`);
+  await list.getByRole("button", { name: "Execute" }).click();
+  assert.equal((await (await listed).json()).agents.length, 2);
   // A stream would be read without an end.
   const stream = page.locator("#operations-Task-watchTask");
   await stream.getByRole("button").first().click();

@@ -222,6 +222,8 @@ fn query(
             {
                 parameter.insert("style".to_owned(), json!("deepObject"));
                 parameter.insert("explode".to_owned(), json!(true));
+                // Documentation from which calls are made would begin with names and values of its own.
+                parameter.insert("example".to_owned(), json!({}));
             }
             parameters.push(parameter);
         }
