@@ -146,7 +146,8 @@ impl Server {
         let breakers = Arc::new(Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents)));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let web_push = WebPush::new(options.web_push, &sealer, &browser_sessions, &store);
-        let notifier = Notifier::open(options.notifications, web_push.as_ref(), &store, &snapshot, &metrics).await?;
+        let notifier =
+            Notifier::open(options.notifications, web_push.as_ref(), &store, &snapshot, &metrics).await?;
         let artifacts = Artifacts::new(
             options.artifacts.of(&snapshot.store.to_string()),
             store.clone(),
@@ -229,7 +230,6 @@ impl Server {
             sealer: Arc::clone(&sealer),
             metrics: Arc::clone(&metrics),
         };
-
         let rotation = grpc::Rotation::new(store.clone(), Arc::clone(&sealer), Arc::clone(&schedules));
         let attention = Arc::new(Attention::default());
         let alerts = Arc::new(Alerts::new(Arc::clone(&health), demand.clone()));
