@@ -28,7 +28,7 @@ test("calls are made from their documentation with the session, and nothing is l
   await call.getByRole("button", { name: "Execute" }).click();
   assert.equal((await answered).status(), 200);
   await call.locator(".live-responses-table").getByText(name).first().waitFor();
-  // A map that nobody has filled in is empty, and no filter by the library's examples.
+  // A map that no one has filled in is empty, and no filter by the library's examples.
   await page.locator("#operations-tag-Agent").click();
   const list = page.locator("#operations-Agent-listAgents");
   await list.getByRole("button").first().click();

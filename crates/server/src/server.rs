@@ -191,7 +191,6 @@ impl Server {
             loss: watchers.lineage().loss(),
             stop: stop.clone(),
         };
-
         let kinds = Kinds {
             store: store.clone(),
             agents: Arc::clone(&agents),
