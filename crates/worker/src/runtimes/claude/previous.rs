@@ -1,5 +1,5 @@
-//! Results of the tasks that a task builds on, in the first message to the agent: small ones in full, of others the paths of the files that
-//! have them. Pure.
+//! Results of the tasks that a task builds on, in the first message to the agent: small ones in full, of others the beginning, and the paths
+//! of the files that have them. Pure.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,6 +12,10 @@ use crate::runtimes::structs;
 /// Bytes of a result, and of all of them, that are in the message.
 const MAX_RESULT_BYTES: usize = 8 * 1024;
 const MAX_RESULTS_BYTES: usize = 64 * 1024;
+/// Bytes of a larger result that are in the message: its agent may have no tool that reads files.
+const MAX_BEGINNING_BYTES: usize = 4 * 1024;
+/// What is before the data of a result.
+const DATA: &str = "\n<data>";
 
 /// Returns the part of the message about results, which are also in files of the directory `context`.
 pub(super) fn results(previous: &[PreviousResult], context: &Path) -> String {
@@ -48,22 +52,35 @@ fn result(index: usize, previous: &PreviousResult, context: &Path, room: &mut us
     let mut piece = format!("\n<result task={name:?} state={state:?}>");
     if let Some(result) = &previous.result {
         let mut content = format!("\n{}", inert(&result.text));
+        let data_from = content.len() + DATA.len();
         if let Some(data) = &result.data {
-            let _ = write!(content, "\n<data>{}</data>", inert(&structs::to_json(data).to_string()));
+            let _ = write!(content, "{DATA}{}</data>", inert(&structs::to_json(data).to_string()));
         }
         let (size, list) = (content.len(), context.join(PREVIOUS));
         let file = text_file(index, &result.text).map(|file| context.join(file));
-        let _ = match file {
-            _ if size <= MAX_RESULT_BYTES.min(*room) => {
-                *room -= size;
-                write!(piece, "{content}")
+        if size <= MAX_RESULT_BYTES.min(*room) {
+            *room -= size;
+            piece.push_str(&content);
+        } else {
+            let beginning = &content[..content.floor_char_boundary(MAX_BEGINNING_BYTES.min(*room))];
+            *room -= beginning.len();
+            piece.push_str(beginning);
+            if beginning.len() >= data_from {
+                piece.push_str("</data>");
             }
-            Some(file) if result.data.is_some() => {
-                write!(piece, "\n[{size} bytes: text in {}, data in {}]", file.display(), list.display())
-            }
-            Some(file) => write!(piece, "\n[{size} bytes in {}]", file.display()),
-            None => write!(piece, "\n[{size} bytes in {}]", list.display()),
-        };
+            let _ = match file {
+                Some(file) if result.data.is_some() => {
+                    write!(
+                        piece,
+                        "\n[cut; {size} bytes: text in {}, data in {}]",
+                        file.display(),
+                        list.display()
+                    )
+                }
+                Some(file) => write!(piece, "\n[cut; {size} bytes in {}]", file.display()),
+                None => write!(piece, "\n[cut; {size} bytes in {}]", list.display()),
+            };
+        }
     }
     piece.push_str("\n</result>");
     piece
@@ -94,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn large_results_are_paths() {
+    fn large_results_are_cut_and_paths() {
         let small = previous("Looks fine.", None);
-        let large = previous(&"x".repeat(MAX_RESULT_BYTES), None);
+        let large = previous(&format!("{}.", "ä".repeat(MAX_RESULT_BYTES / 2)), None);
         let data = serde_json::json!({ "list": "y".repeat(MAX_RESULT_BYTES) });
         let message = message(&[
             small,
@@ -104,8 +121,13 @@ mod tests {
             previous("short", Some(data.clone())),
             previous(&"x".repeat(4000), Some(data)),
         ]);
-        assert!(message.contains("Looks fine.") && !message.contains("xx"), "{message}");
-        assert!(message.contains("\n[8193 bytes in /s/context/results/2.txt]\n"), "{message}");
+        assert!(message.contains("\nLooks fine.\n</result>"), "{message}");
+        // A newline, and as many whole characters as there is room for.
+        let beginning = "ä".repeat((MAX_BEGINNING_BYTES - 1) / 2);
+        let cut = format!(">\n{beginning}\n[cut; 8194 bytes in /s/context/results/2.txt]\n</result>");
+        assert!(message.contains(&cut), "{message}");
+        assert!(message.contains("short\n<data>{\"list\":\"yy"), "{message}");
+        assert!(message.contains("yy</data>\n[cut; "), "{message}");
         assert!(message.contains(" bytes in /s/context/previous_results.json]"), "{message}");
         let both = " bytes: text in /s/context/results/4.txt, data in /s/context/previous_results.json]";
         assert!(message.contains(both), "{message}");
