@@ -1,10 +1,13 @@
 //! Attempts that hold no slot any more, since the storage is away: their programs have ended, and what they left is on the disk. Also
 //! those of an earlier process of the worker.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use rota_proto::times::DEFAULT_CANCEL_GRACE;
 use rota_proto::v1::{WorkEnded, event};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
@@ -62,6 +65,53 @@ pub(super) fn leave(handle: &AttemptHandle) -> bool {
         keeping.leaves.cancel();
         true
     })
+}
+
+/// A write of a result, in the background: whether the disk has it since.
+pub(super) type Written = Shared<BoxFuture<'static, bool>>;
+
+/// Starts to write a result. One that fails is repeated.
+fn write(
+    key: AttemptKey,
+    is_repeated: bool,
+    write: impl FnOnce() -> io::Result<bool> + Send + 'static,
+) -> Written {
+    let written = tokio::task::spawn_blocking(move || {
+        write().unwrap_or_else(|error| {
+            let (task, fence) = (&*key.task, key.fence);
+            match is_repeated {
+                true => tracing::debug!(task, fence, %error, "failed to write a result again"),
+                false => tracing::warn!(
+                    task,
+                    fence,
+                    %error,
+                    "failed to write a result, which is lost if the worker ends before it is written or delivered"
+                ),
+            }
+            false
+        })
+    });
+    written.map(|written| written.unwrap_or(false)).boxed().shared()
+}
+
+/// Returns how a write has ended, if it has.
+fn written(on_disk: &Written) -> Option<bool> {
+    on_disk.clone().now_or_never()
+}
+
+/// Removes what was written, once it is.
+fn after(on_disk: Written, remove: impl FnOnce() + Send + 'static) {
+    match written(&on_disk) {
+        Some(true) => remove(),
+        Some(false) => {}
+        None => {
+            spawn("forget result", OnExit::Done, async move {
+                if on_disk.await {
+                    remove();
+                }
+            });
+        }
+    }
 }
 
 fn released(deps: &AttemptDeps) -> event::Kind {
@@ -149,24 +199,25 @@ impl Worker {
         if *self.deps.connected.borrow() || self.deps.temporary_state {
             return;
         }
-        for entry in self.attempts.values_mut().filter(|entry| !entry.on_disk) {
+        for (key, entry) in &mut self.attempts {
             let is_stale = entry.handle.lock().stop_reason == Some(StopReason::Stale);
             let Some(result) = entry.result.clone().filter(|_| !is_stale) else { continue };
-            entry.on_disk = true;
+            let earlier = entry.on_disk.as_ref().map(written);
+            if matches!(earlier, Some(None | Some(true))) {
+                continue;
+            }
             let (deps, namespace) = (Arc::clone(&self.deps), self.options.namespace.clone());
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = deps.root.leave_result(&namespace, *result) {
-                    tracing::warn!(%error, "failed to write a result, which is lost if the worker ends before it is connected");
-                }
-            });
+            entry.on_disk = Some(write(key.clone(), earlier.is_some(), move || {
+                deps.root.leave_result(&namespace, *result)
+            }));
         }
     }
 
     /// Forgets an attempt whose result the control plane has, or does not want.
     pub(super) fn forget(&mut self, key: &AttemptKey) {
-        if self.attempts.remove(key).is_some_and(|entry| entry.on_disk) {
-            self.deps.root.forget_result(&key.task, key.fence);
-        }
+        let Some(on_disk) = self.attempts.remove(key).and_then(|entry| entry.on_disk) else { return };
+        let (deps, key) = (Arc::clone(&self.deps), key.clone());
+        after(on_disk, move || deps.root.forget_result(&key.task, key.fence));
     }
 
     /// Notes that an attempt holds no slot any more.
@@ -220,5 +271,40 @@ impl Worker {
         entry.ended = true;
         self.queue(key);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as blocking;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn key() -> AttemptKey {
+        AttemptKey { task: "task".into(), fence: 1 }
+    }
+
+    #[tokio::test]
+    async fn results_are_removed_after_their_write() {
+        let (finish, finished) = blocking::channel();
+        let on_disk = write(key(), false, move || Ok(finished.recv().unwrap()));
+        assert_eq!(written(&on_disk), None);
+        let (removed, mut is_removed) = oneshot::channel();
+        after(on_disk, move || removed.send(()).unwrap());
+        assert!(is_removed.try_recv().is_err(), "it would be written afterwards");
+        finish.send(true).unwrap();
+        is_removed.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn results_that_were_not_written_are_not_removed() {
+        for failed in [Ok(false), Err(io::Error::other("full"))] {
+            let on_disk = write(key(), false, move || failed);
+            assert!(!on_disk.clone().await);
+            assert_eq!(written(&on_disk), Some(false), "it is to be written again");
+            after(on_disk, || panic!("the directory has the only copy of the work"));
+        }
     }
 }

@@ -27,7 +27,7 @@ use super::model_access::ModelAccess;
 use super::outgoing::OutgoingQueue;
 use super::private_modes::PrivateModes;
 use super::readiness::Readiness;
-use super::storing::{LeftBehind, MAX_STORING};
+use super::storing::{LeftBehind, MAX_STORING, Written};
 use super::{Error, Options};
 use crate::metrics::Sampler;
 use crate::runtimes::claude::Installed;
@@ -53,8 +53,8 @@ pub(super) struct AttemptEntry {
     pub(super) storing: bool,
     /// What an attempt of an earlier process has left, until the control plane has confirmed that it counts.
     pub(super) left: Option<Box<LeftBehind>>,
-    /// Whether its result is on the disk, for a later process.
-    pub(super) on_disk: bool,
+    /// The write of its result to the disk, for a later process.
+    pub(super) on_disk: Option<Written>,
     /// What its model calls use, once that is known.
     pub(super) access: Option<ModelAccess>,
     pub(super) span: tracing::Span,
@@ -67,7 +67,7 @@ impl AttemptEntry {
         span: tracing::Span,
     ) -> Self {
         let (ended, result, result_sent, queued) = (false, None, false, false);
-        let (storing, left, on_disk, access) = (false, None, false, None);
+        let (storing, left, on_disk, access) = (false, None, None, None);
         Self {
             handle,
             inputs,

@@ -33,12 +33,16 @@ impl Root {
     }
 
     /// Writes how an attempt has ended that has nothing to be stored, for the next process of this worker: its directories are removed, and
-    /// no session takes the result. Blocks.
-    pub(crate) fn leave_result(&self, namespace: &str, result: AttemptResult) -> io::Result<()> {
+    /// no session takes the result. Returns false where the directory has the work itself, which stays as it is. Blocks.
+    pub(crate) fn leave_result(&self, namespace: &str, result: AttemptResult) -> io::Result<bool> {
         let left = Left { result, namespace: namespace.to_owned(), ..Left::default() };
         let own = self.attempts.join(name(&left));
+        if is_left(&own) {
+            return Ok(false);
+        }
         fs::create_dir_all(&own)?;
-        left.write_alone(&own)
+        left.write_alone(&own)?;
+        Ok(true)
     }
 
     /// Removes that, once the control plane has the result.
@@ -194,7 +198,7 @@ mod tests {
         let open = || Root::open(state.path().to_owned(), "default", "w", None).unwrap();
         let result = AttemptResult { task_id: "t".to_owned(), fence: 3, ..AttemptResult::default() };
         let earlier = open();
-        earlier.leave_result("default", result.clone()).unwrap();
+        assert!(earlier.leave_result("default", result.clone()).unwrap());
         drop(earlier);
         let root = open();
         root.sweep();
@@ -203,6 +207,10 @@ mod tests {
         assert_eq!((&left.result, left.namespace.as_str()), (&result, "default"));
         // It has nothing else, whatever the workspace was.
         assert!(!root.take_over(left).0.own().join("scratch").exists());
+        // That may be of an attempt whose work only the disk has.
+        let other = AttemptResult { runtime_session: "other".to_owned(), ..result.clone() };
+        assert!(!root.leave_result("default", other).unwrap());
+        assert_eq!(root.left()[0].result, result);
         root.forget_result("t", 3);
         assert_eq!(root.left(), []);
     }
