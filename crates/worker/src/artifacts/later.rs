@@ -176,7 +176,7 @@ mod tests {
             fence: 1,
             ..Assign::default()
         };
-        let dirs = root.prepare(&assign, None, &mut watch::channel(None).1).await.unwrap();
+        let dirs = root.prepare(&assign, None, &mut watch::channel(None).1, async {}).await.unwrap();
         let kind = Some(result::Kind::Succeeded(TaskResult::default()));
         let bundle = format!("{}/changes.bundle", layout::GIT);
         let left = Left {

@@ -129,7 +129,7 @@ mod tests {
             fence: 1,
             ..Assign::default()
         };
-        let mut dirs = root.prepare(&assign, None, &mut watch::channel(None).1).await.unwrap();
+        let mut dirs = root.prepare(&assign, None, &mut watch::channel(None).1, async {}).await.unwrap();
         let programs = state.join("programs");
         fs::create_dir_all(programs.join("projects/rota")).unwrap();
         fs::write(programs.join("projects/rota/c.jsonl"), "{\"type\":\"user\"}\n").unwrap();

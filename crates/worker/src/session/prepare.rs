@@ -176,15 +176,17 @@ async fn directories<'a>(
     let delivers = undelivered::delivers(assign);
     let cloned = cloning.filter(|_| !delivers);
     let mut stop = handle.stop_signal();
-    let made = deps.root.prepare(assign, cloned, &mut stop);
+    let has_turn = async {
+        if handle.set_held_up(false) {
+            // Its time counts again in the control plane as well.
+            let _ = events.send(notice(Severity::Low, "workspace_free", "the workspace is free")).await;
+        }
+    };
+    let made = deps.root.prepare(assign, cloned, &mut stop, has_turn);
     let made = match cloned {
         Some(cloning) => with_notices(cloning.received(), events, made).await,
         None => made.await,
     };
-    if handle.set_held_up(false) {
-        // Its time counts again in the control plane as well.
-        let _ = events.send(notice(Severity::Low, "workspace_free", "the workspace is free")).await;
-    }
     let dirs = slot.insert(made?);
     if let Some(cloning) = cloning {
         let folder = Own(dirs.own()).deliver();

@@ -10,8 +10,10 @@ mod left;
 mod left_file;
 mod setup_cache;
 mod sweep;
+mod turn;
 
 use std::fs::{self, DirBuilder, File, Permissions};
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ use rota_proto::worker::v1::Assign;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::files::{LOCK_INTERVAL, Lock, last_use, locked, remove, unlocked};
+use crate::files::{LOCK_INTERVAL, last_use, remove, unlocked};
 use crate::git::{Cloning, GitError};
 use crate::layout::{Own, Scratch, Sibling, State};
 use crate::report::failure;
@@ -37,6 +39,7 @@ pub(crate) use left_file::Left;
 pub(crate) use setup_cache::SetupCache;
 pub(crate) use sweep::remove_unfinished;
 pub use sweep::{Unused, remove_unused, unused};
+use turn::{hold_kept, in_turn};
 
 /// Time for an earlier process of a worker to end, and then for the programs of a killed one, which their supervisors kill after 4
 /// seconds.
@@ -227,15 +230,16 @@ impl Root {
         is_held.then_some(name.as_str())
     }
 
-    /// Creates the directories of an attempt, with a clone if it has a repository.
+    /// Creates the directories of an attempt, with a clone if it has a repository. Awaits `has_turn` once no other attempt uses them.
     pub(crate) async fn prepare(
         &self,
         assign: &Assign,
         cloning: Option<&Cloning>,
         stop: &mut watch::Receiver<Option<Stop>>,
+        has_turn: impl Future<Output = ()>,
     ) -> Result<AttemptDirs, PrepareError> {
         let own = self.own(assign);
-        let made = self.make(assign, own.clone(), cloning, stop).await;
+        let made = self.make(assign, own.clone(), cloning, stop, has_turn).await;
         if made.is_err() {
             remove::all(own).await;
         }
@@ -248,6 +252,7 @@ impl Root {
         own: PathBuf,
         cloning: Option<&Cloning>,
         stop: &mut watch::Receiver<Option<Stop>>,
+        has_turn: impl Future<Output = ()>,
     ) -> Result<AttemptDirs, PrepareError> {
         let wanted = assign.spec.as_ref().and_then(|spec| spec.workspace.clone()).unwrap_or_default();
         let scratch = Own(&own).scratch();
@@ -266,7 +271,8 @@ impl Root {
         let workspace = match wanted.mode() {
             WorkspaceMode::InPlace => {
                 let directory = in_place::directory(&wanted.path, &self.state).await?;
-                held = in_place::hold(&directory, &wanted, &self.state, stop).await?;
+                held = in_turn(&wanted.path, in_place::hold(&directory, &wanted, &self.state, stop)).await?;
+                has_turn.await;
                 directory
             }
             WorkspaceMode::Keep => {
@@ -274,13 +280,8 @@ impl Root {
                 let kept = State(&self.state).kept(checked(&assign.namespace)?);
                 tokio::fs::create_dir_all(&kept).await?;
                 let workspace = kept.join(checked(name)?);
-                let held = locked(&Sibling(&workspace).lock(), Lock::Exclusive, stop).await?;
-                lock = Some(held.ok_or(PrepareError::Stopped)?);
-                lock.as_ref().into_iter().for_each(last_use::note);
-                // A killed worker's programs may still work in it.
-                let supervisors = Sibling(&workspace).supervisors();
-                drop(locked(&supervisors, Lock::Exclusive, stop).await?.ok_or(PrepareError::Stopped)?);
-                Group::lock_current(supervisors);
+                lock = Some(in_turn(name, hold_kept(&workspace, stop)).await?);
+                has_turn.await;
                 // Its settings and transcripts would be of others.
                 let newest = assign.checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.attempt);
                 kept_by = KeptBy::read(&workspace);

@@ -34,7 +34,7 @@ pub(super) async fn prepared(root: &Root, assign: &Assign) -> Result<AttemptDirs
     let (_stop, mut stop) = watch::channel(None);
     let (home, branch) = (Scratch(&root.scratch(assign)).home(), crate::git::branch(&assign.task_id));
     let cloning = Cloning::of(assign, (root.state(), 0), home, None, Redactor::default(), branch);
-    root.prepare(assign, cloning.as_ref(), &mut stop).await
+    root.prepare(assign, cloning.as_ref(), &mut stop, async {}).await
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn kept_workspace_is_reused_and_exclusive() {
     // The second attempt waits for the first, and can be stopped meanwhile.
     let (stopper, mut stop) = watch::channel(None);
     let second = keep(2);
-    let mut waiting = Box::pin(root.prepare(&second, None, &mut stop));
+    let mut waiting = Box::pin(root.prepare(&second, None, &mut stop, async {}));
     assert!(futures::poll!(&mut waiting).is_pending());
     stopper.send_replace(Some(Stop { grace: Duration::ZERO }));
     assert!(matches!(waiting.await, Err(PrepareError::Stopped)));
@@ -99,6 +99,30 @@ async fn kept_workspace_is_reused_and_exclusive() {
     first.clear(true);
     let third = prepared(&root, &keep(3)).await.unwrap();
     assert!(third.workspace.join("note").exists());
+}
+
+#[tokio::test]
+async fn turn_comes_with_the_lock_before_the_clone() {
+    let state = tempfile::tempdir().unwrap();
+    let root = Root::open(state.path().to_owned(), "default", "w", None).unwrap();
+    let keep = |name, fence| assign(WorkspaceMode::Keep, name, WorkspaceCleanup::Always, fence);
+    let first = prepared(&root, &keep("thread", 1)).await.unwrap();
+    let came = std::cell::Cell::new(false);
+    let (stopper, mut stop) = watch::channel(None);
+    let second = keep("thread", 2);
+    let mut waiting = Box::pin(root.prepare(&second, None, &mut stop, async { came.set(true) }));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    stopper.send_replace(Some(Stop { grace: Duration::ZERO }));
+    assert!(matches!(waiting.await, Err(PrepareError::Stopped)) && !came.get());
+    drop(first);
+
+    let mut third = keep("other", 3);
+    let git = Some(GitSource { url: "file:///nowhere".to_owned(), ..GitSource::default() });
+    third.spec.as_mut().unwrap().workspace.as_mut().unwrap().git = git;
+    let (home, branch) = (Scratch(&root.scratch(&third)).home(), crate::git::branch(&third.task_id));
+    let cloning = Cloning::of(&third, (root.state(), 0), home, None, Redactor::default(), branch);
+    let made = root.prepare(&third, cloning.as_ref(), &mut stop, async { came.set(true) }).await;
+    assert!(made.is_err() && came.get(), "the clone fails");
 }
 
 #[tokio::test]
@@ -313,7 +337,7 @@ async fn directory_in_place_is_exclusive_unless_shared() {
         let (stopper, mut stop) = watch::channel(None);
         let second = place(2, shared);
         assert_eq!(two.busy_workspace(&second), Some(path));
-        let mut waiting = Box::pin(two.prepare(&second, None, &mut stop));
+        let mut waiting = Box::pin(two.prepare(&second, None, &mut stop, async {}));
         assert!(futures::poll!(&mut waiting).is_pending());
         stopper.send_replace(Some(Stop { grace: Duration::ZERO }));
         assert!(matches!(waiting.await, Err(PrepareError::Stopped)));
