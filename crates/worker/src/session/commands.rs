@@ -102,15 +102,28 @@ pub(super) async fn run_until_done(
     };
     let rounds = done_when.max_rounds.unwrap_or(ROUNDS);
     let mut round = 0;
+    let mut passed: Option<RunReport> = None;
     loop {
         let mut report = runtime.run(attempt, channels).await;
-        if !matches!(report.outcome, RunOutcome::Succeeded(_)) {
+        let is_checked = match report.outcome {
+            RunOutcome::Succeeded(_) => true,
+            RunOutcome::Failed(_) => passed.is_some(),
+            RunOutcome::Stopped { .. } => false,
+        };
+        if !is_checked {
             return report;
         }
         // Checks have limits of their own.
         handle.stop_silence_clock();
         let checked = check(&done_when, attempt, channels, pins, quiet).await;
         handle.start_silence_clock();
+        if let RunOutcome::Failed(failed) = &report.outcome {
+            // It may have left the work half changed.
+            let Some(passed) = passed.filter(|_| checked.is_ok()) else { return report };
+            let text = format!("{SENT_MEANWHILE}, and the round for it failed: {}", failed.message);
+            let _ = channels.events.send(notice(Severity::Medium, "message_round_failed", text)).await;
+            return RunReport { usage: report.usage.or(passed.usage), ..passed };
+        }
         let is_last = round >= rounds || report.conversation.is_empty();
         let (severity, code, what, mut message) = match checked {
             Ok(()) => {
@@ -120,6 +133,7 @@ pub(super) async fn run_until_done(
                 if channels.inputs.is_empty() || is_last {
                     return report;
                 }
+                passed = Some(report.clone());
                 (Severity::Low, "sent_meanwhile", SENT_MEANWHILE.to_owned(), MESSAGE_FOLLOWS.to_owned())
             }
             Err(Failed::Outcome(outcome)) => return RunReport { outcome, ..report },
@@ -271,7 +285,11 @@ mod tests {
 
     /// A runtime that reads its messages from the second round on.
     #[derive(Default)]
-    struct Rounds(StdMutex<Vec<String>>);
+    struct Rounds {
+        sent: StdMutex<Vec<String>>,
+        /// Whether the second round fails.
+        fails: bool,
+    }
 
     #[async_trait::async_trait]
     impl Runtime for Rounds {
@@ -282,14 +300,18 @@ mod tests {
             {
                 text = format!("{text}\n{}", input.text);
             }
-            self.0.lock().unwrap().push(text);
-            let done = RunOutcome::Succeeded(TaskResult::default());
+            let mut sent = self.sent.lock().unwrap();
+            sent.push(text);
+            let done = match self.fails && attempt.round.is_some() {
+                true => RunOutcome::Failed(failure(FailureClass::RateLimit, "limited")),
+                false => RunOutcome::Succeeded(TaskResult::default()),
+            };
             RunReport { conversation: "c".to_owned(), ..RunReport::new(done) }
         }
     }
 
     /// Runs an agent that is sent a message after it has finished. Returns what it was sent in each round, and the codes of notices.
-    async fn rounds(max_rounds: i32) -> (Vec<String>, Vec<String>) {
+    async fn rounds(max_rounds: i32, fails: bool) -> (Vec<String>, Vec<String>) {
         // A command without a program passes.
         let commands = vec![WorkspaceCommand::default()];
         let done_when = DoneWhen { commands, max_rounds: Some(max_rounds), ..DoneWhen::default() };
@@ -304,7 +326,7 @@ mod tests {
         let outbox = Outbox::new(std::env::temp_dir(), Bounds::default());
         let key = AttemptKey { task: "task".into(), fence: 1 };
         let handle = AttemptHandle::new(outbox, key, mpsc::unbounded_channel().0);
-        let runtime = Rounds::default();
+        let runtime = Rounds { fails, ..Rounds::default() };
         let quiet = Mutex::new(());
         let report = run_until_done(&runtime, &mut attempt, &mut channels, &handle, None, &quiet).await;
         assert!(matches!(report.outcome, RunOutcome::Succeeded(_)), "{report:?}");
@@ -314,17 +336,20 @@ mod tests {
                 codes.push(notice.code);
             }
         }
-        (runtime.0.into_inner().unwrap(), codes)
+        (runtime.sent.into_inner().unwrap(), codes)
     }
 
     #[tokio::test]
     async fn messages_during_checks_get_a_round() {
-        let (sent, codes) = rounds(1).await;
+        let (sent, codes) = rounds(1, false).await;
         assert_eq!(sent, ["".to_owned(), format!("{MESSAGE_FOLLOWS}\nin French")]);
         assert_eq!(codes, ["checks_passed", "sent_meanwhile", "checks_passed"]);
         // Without another round, the work counts as it is.
-        let (sent, codes) = rounds(0).await;
+        let (sent, codes) = rounds(0, false).await;
         assert_eq!((sent.len(), codes), (1, vec!["checks_passed".to_owned()]));
+        // Nor is it lost with that round.
+        let (sent, codes) = rounds(1, true).await;
+        assert_eq!((sent.len(), codes[2].as_str()), (2, "message_round_failed"));
     }
 
     #[test]
