@@ -14,7 +14,7 @@ const MAX_RESULT_BYTES: usize = 8 * 1024;
 const MAX_RESULTS_BYTES: usize = 64 * 1024;
 /// Bytes of a larger result that are in the message: its agent may have no tool that reads files.
 const MAX_BEGINNING_BYTES: usize = 4 * 1024;
-/// What is before the data of a result.
+/// Separator before the data of a result.
 const DATA: &str = "\n<data>";
 
 /// Returns the part of the message about results, which are also in files of the directory `context`.
