@@ -134,9 +134,17 @@ fn conditions_are_a_map_and_columns_exist() {
                 .filter_map(|key| scale[key].as_str()),
         );
         for path in paths.iter().filter(|path| !path.starts_with(".metadata")) {
-            let mut at = root;
-            for part in path.split('.').skip(1) {
-                at = &at["properties"][part];
+            // Of a list, a filter takes elements.
+            let (list, element) = match path.split_once("[?(") {
+                Some((list, rest)) => (list, rest.split_once(")]").unwrap().1),
+                None => (*path, ""),
+            };
+            let inside = |root, path: &str| {
+                path.split('.').skip(1).fold(root, |at: &serde_json::Value, part| &at["properties"][part])
+            };
+            let mut at = inside(root, list);
+            if !element.is_empty() {
+                at = inside(&at["items"], element);
             }
             assert!(at["type"].is_string(), "{path} does not exist");
         }
