@@ -16,6 +16,8 @@ use crate::store_client::StoreClient;
 /// Steps of one page that is read after a start.
 const PAGE: usize = 500;
 const RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Noted as the outermost workflow of those whose records cannot be decoded: no list has their steps.
+pub(crate) const UNDECODABLE: WorkflowKey = WorkflowKey(u64::MAX);
 
 #[derive(Debug, Default)]
 pub(crate) struct Approvals {
@@ -41,6 +43,8 @@ struct Known {
     waiting: BTreeSet<StepKey>,
     /// Outermost workflows of those whose steps wait, as readers have found them.
     roots: HashMap<WorkflowKey, WorkflowKey>,
+    /// The steps that wait by the outermost workflow, as far as it is known.
+    by_root: BTreeSet<(Option<WorkflowKey>, StepKey)>,
     /// What commits have changed since a page was asked of the store, which may have older records of it.
     changed: Option<Changed>,
 }
@@ -54,15 +58,35 @@ struct Changed {
 impl Known {
     fn apply(&mut self, step: &Step) {
         let key = (step.workflow, step.index);
+        let root = self.roots.get(&step.workflow).copied();
         match step.awaits_decision() {
-            true => drop(self.waiting.insert(key)),
+            true => {
+                self.waiting.insert(key);
+                self.by_root.insert((root, key));
+            }
             false => {
                 self.waiting.remove(&key);
+                self.by_root.remove(&(root, key));
                 if self.of(step.workflow).next().is_none() {
                     self.roots.remove(&step.workflow);
                 }
             }
         }
+    }
+
+    /// Returns the steps below an outermost workflow, or those of which that is not known: of a workflow and of newer ones, before a step.
+    fn below(
+        &self,
+        root: Option<WorkflowKey>,
+        workflow: WorkflowKey,
+        before: Option<StepKey>,
+    ) -> impl DoubleEndedIterator<Item = StepKey> {
+        let first = (workflow, 0);
+        let end = match before {
+            Some(before) => Bound::Excluded((root, before.max(first))),
+            None => Bound::Included((root, (WorkflowKey(u64::MAX), u32::MAX))),
+        };
+        self.by_root.range((Bound::Included((root, first)), end)).map(|(_, key)| *key)
     }
 
     fn of(&self, workflow: WorkflowKey) -> impl Iterator<Item = StepKey> {
@@ -72,10 +96,11 @@ impl Known {
     /// Forgets the steps of a workflow that is removed, whatever their last state.
     fn remove(&mut self, workflow: WorkflowKey) {
         let own: Vec<_> = self.of(workflow).collect();
+        let root = self.roots.remove(&workflow);
         for key in own {
             self.waiting.remove(&key);
+            self.by_root.remove(&(root, key));
         }
-        self.roots.remove(&workflow);
         if let Some(changed) = &mut self.changed {
             changed.removed.insert(workflow);
         }
@@ -109,11 +134,17 @@ impl Approvals {
     /// was read.
     pub(crate) async fn list(&self, of: Of, before: Option<StepKey>, limit: usize) -> Vec<StepKey> {
         self.is_read.wait().await;
-        let all = WorkflowKey(u64::MAX);
         let (first, last) = match of {
-            Of::All => (WorkflowKey(0), all),
+            Of::All => (WorkflowKey(0), WorkflowKey(u64::MAX)),
             Of::Workflow(workflow) => (workflow, workflow),
-            Of::Below { workflow, .. } => (workflow, all),
+            Of::Below { workflow, root } => {
+                let known = self.known.lock();
+                let of = |root| known.below(root, workflow, before).rev().take(limit);
+                let mut waiting: Vec<_> = of(Some(root)).chain(of(None)).collect();
+                waiting.sort_unstable_by(|one, other| other.cmp(one));
+                waiting.truncate(limit);
+                return waiting;
+            }
         };
         let last = (last, u32::MAX);
         let end = match before {
@@ -121,20 +152,36 @@ impl Approvals {
             _ => Bound::Included(last),
         };
         let known = self.known.lock();
-        let is_foreign = |workflow| match of {
-            Of::Below { root, .. } => known.roots.get(&workflow).is_some_and(|known| *known != root),
-            Of::All | Of::Workflow(_) => false,
-        };
         let waiting = known.waiting.range((Bound::Unbounded, end)).rev().copied();
-        let waiting = waiting.take_while(|(workflow, _)| first <= *workflow);
-        waiting.filter(|(workflow, _)| !is_foreign(*workflow)).take(limit).collect()
+        waiting.take_while(|(workflow, _)| first <= *workflow).take(limit).collect()
+    }
+
+    /// Returns the first steps that wait for a person, of a workflow and of those below it. None until the store was read.
+    pub(crate) fn oldest(&self, workflow: WorkflowKey, root: WorkflowKey, limit: usize) -> Vec<StepKey> {
+        if self.is_read.get().is_none() {
+            return Vec::new();
+        }
+        let known = self.known.lock();
+        let of = |root| known.below(root, workflow, None).take(limit);
+        let mut waiting: Vec<_> = of(Some(root)).chain(of(None)).collect();
+        waiting.sort_unstable();
+        waiting.truncate(limit);
+        waiting
     }
 
     /// Remembers the outermost workflow of one while steps of it wait for a person.
     pub(crate) fn note_root(&self, workflow: WorkflowKey, root: WorkflowKey) {
         let mut known = self.known.lock();
-        if known.of(workflow).next().is_some() {
-            known.roots.insert(workflow, root);
+        let own: Vec<_> = known.of(workflow).collect();
+        if own.is_empty() {
+            return;
+        }
+        let before = known.roots.insert(workflow, root);
+        if before != Some(root) {
+            for key in own {
+                known.by_root.remove(&(before, key));
+                known.by_root.insert((Some(root), key));
+            }
         }
     }
 
@@ -195,6 +242,7 @@ mod tests {
         approvals.is_read.set(()).unwrap();
         let count = || approvals.count().now_or_never().unwrap();
         let observe = |steps| approvals.observe(&Commit { steps, ..Commit::default() });
+        let key = WorkflowKey(1);
         observe(vec![
             step(1, StepState::Running, asks),
             step(2, StepState::Ready, asks),
@@ -203,6 +251,10 @@ mod tests {
         assert_eq!(count(), 1);
         observe(vec![step(1, StepState::Running, asks), step(2, StepState::Running, asks)]);
         assert_eq!(count(), 2);
+        assert_eq!(approvals.oldest(key, key, 9), [(key, 1), (key, 2)]);
+        approvals.note_root(key, key);
+        assert_eq!(approvals.oldest(key, key, 1), [(key, 1)]);
+        assert!(approvals.oldest(key, WorkflowKey(0), 9).is_empty(), "below another one");
         observe(vec![step(1, StepState::Succeeded, asks), step(2, StepState::Cancelled, asks)]);
         assert_eq!(count(), 0);
         // Of a workflow that is removed while a person is asked: a record of it cannot be decoded.
@@ -212,6 +264,8 @@ mod tests {
         };
         observe(vec![other(0), other(2)]);
         approvals.observe(&Commit { removed_workflows: vec![WorkflowKey(1)], ..Commit::default() });
+        let known = approvals.known.lock().by_root.len();
+        assert_eq!(known, 2, "the index has what waits");
         let left = approvals.list(Of::All, None, 9).now_or_never().unwrap();
         assert_eq!(left, [(WorkflowKey(2), 0), (WorkflowKey(0), 0)]);
     }
@@ -221,6 +275,9 @@ mod tests {
         let approvals = Approvals::default();
         let keys = [(1, 4), (2, 0), (2, 7), (3, 1)].map(|(workflow, index)| (WorkflowKey(workflow), index));
         approvals.known.lock().waiting.extend(keys);
+        approvals.known.lock().by_root.extend(keys.map(|key| (None, key)));
+        let root = WorkflowKey(2);
+        assert!(approvals.oldest(root, root, 9).is_empty());
         assert!(approvals.list(Of::All, None, 2).now_or_never().is_none());
         approvals.is_read.set(()).unwrap();
         assert_eq!(approvals.list(Of::All, None, 2).await, [keys[3], keys[2]]);
@@ -237,9 +294,14 @@ mod tests {
         approvals.note_root(WorkflowKey(3), WorkflowKey(1));
         assert_eq!(approvals.list(below, None, 9).await, [keys[2], keys[1]]);
         assert_eq!(approvals.list(below, Some(keys[2]), 9).await, [keys[1]]);
+        approvals.note_root(root, root);
+        assert_eq!(approvals.list(below, None, 9).await, [keys[2], keys[1]]);
+        assert_eq!(approvals.oldest(root, root, 9), [keys[1], keys[2]]);
+        approvals.note_root(root, UNDECODABLE);
+        assert!(approvals.oldest(root, root, 9).is_empty());
         // What has no step that waits is not remembered.
         approvals.note_root(WorkflowKey(4), WorkflowKey(1));
-        approvals.observe(&Commit { removed_workflows: vec![WorkflowKey(3)], ..Commit::default() });
+        approvals.observe(&Commit { removed_workflows: vec![root, WorkflowKey(3)], ..Commit::default() });
         assert!(approvals.known.lock().roots.is_empty());
     }
 }

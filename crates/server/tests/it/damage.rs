@@ -130,6 +130,51 @@ async fn damaged_workflow_is_a_cause_and_is_cancelled() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn damaged_workflow_hides_no_other_approval() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let parent = "namespaces/default".to_owned();
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let approval = v1::Approval { prompt: "Release?".to_owned(), ..Default::default() };
+        let step = v1::WorkflowStep {
+            name: "ask".to_owned(),
+            kind: Some(v1::workflow_step::Kind::Approval(approval)),
+            ..Default::default()
+        };
+        let spec = v1::WorkflowSpec { steps: vec![step], ..Default::default() };
+        let workflow = Some(v1::Workflow { spec: Some(spec), ..Default::default() });
+        let request = v1::CreateWorkflowRequest { parent: parent.clone(), workflow, ..Default::default() };
+        names.push(cluster.client().create_workflow(request).await?.name);
+    }
+    let list = |workflow: &str| v1::ListApprovalsRequest {
+        parent: parent.clone(),
+        workflow: workflow.rsplit('/').next().unwrap_or_default().to_owned(),
+        include_nested: !workflow.is_empty(),
+        ..Default::default()
+    };
+    let client = cluster.client().clone();
+    tasks::eventually("both ask", async || Ok(client.list_approvals(list("")).await?.approvals.len() == 2))
+        .await?;
+    cluster.kill().await;
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    let newest = "key = (SELECT max(key) FROM workflows)";
+    let damage = format!("UPDATE workflows SET record = {DAMAGE} WHERE {newest}");
+    assert_eq!(database.execute(&damage, [])?, 1);
+    drop(database);
+    cluster.restart().await?;
+    let client = cluster.client().clone();
+    for workflow in [names[0].as_str(), ""] {
+        let approvals = client.list_approvals(list(workflow)).await?.approvals;
+        let listed: Vec<_> = approvals.into_iter().filter_map(|one| Some(one.workflow?.name)).collect();
+        assert_eq!(listed, names[..1]);
+    }
+    let request = v1::ExplainWorkflowRequest { name: names[0].clone(), ..Default::default() };
+    let causes = client.explain_workflow(request).await?.causes;
+    assert_eq!(causes.len(), 1, "{causes:?}");
+    Ok(())
+}
+
 /// An attempt continues the checkpoint before the damaged one, and the files of the other attempts are listed.
 #[tokio::test]
 async fn damaged_list_keeps_no_other_from_being_read() -> Result<()> {

@@ -6,14 +6,14 @@ use prost::Message;
 use rota_core::WorkflowKey;
 use rota_core::workflow::{Step, Workflow};
 use rota_proto::v1;
-use rota_store::{StepKey, WorkflowQuery};
+use rota_store::{Error, StepKey, WorkflowQuery, WorkflowRows};
 use tonic::Status;
 
 use super::{MAX_PAGE_BYTES, Workflows};
-use crate::approvals::Of;
+use crate::approvals::{Of, UNDECODABLE};
 use crate::grpc::answers::page_size;
 use crate::wire::names;
-use crate::wire::status::invalid;
+use crate::wire::status::{self, invalid};
 use crate::wire::workflow as wire;
 
 /// Steps that one call looks at: those of other namespaces are in the same index.
@@ -90,10 +90,9 @@ impl Workflows {
         limit: usize,
     ) -> Result<Vec<(Vec<Workflow>, Step)>, Status> {
         let of = Of::Below { workflow: workflow.key, root: workflow.root() };
-        let waiting = self.approvals.list(of, None, usize::MAX);
-        let waiting = tokio::time::timeout(READ_TIMEOUT, waiting).await.unwrap_or_default();
+        let waiting = self.approvals.oldest(workflow.key, workflow.root(), MAX_LOOKED_AT);
         let (mut asking, mut known) = (Vec::new(), (WorkflowKey::default(), Vec::new()));
-        for key in waiting.into_iter().rev().take(MAX_LOOKED_AT) {
+        for key in waiting {
             if asking.len() == limit {
                 break;
             }
@@ -109,13 +108,18 @@ impl Workflows {
         Ok(asking)
     }
 
-    /// Returns a workflow with those around it up to the one whose steps are listed, from the innermost on. None if it is not listed.
+    /// Returns a workflow with those around it up to the one whose steps are listed, from the innermost on. None if it is not listed,
+    /// such as one whose record cannot be decoded: one damaged workflow keeps no other from being listed.
     async fn listed(&self, key: WorkflowKey, of: Of) -> Result<Vec<Workflow>, Status> {
         let (mut found, mut next) = (Vec::new(), key);
         loop {
-            let Some(one) = self.query(WorkflowQuery::Key(next)).await?.workflows.pop() else {
+            let Some(rows) = self.undamaged(WorkflowQuery::Key(next)).await? else {
+                if next == key {
+                    self.approvals.note_root(key, UNDECODABLE);
+                }
                 return Ok(Vec::new());
             };
+            let Some(one) = rows.workflows.into_iter().next() else { return Ok(Vec::new()) };
             let (around, of_root) = (one.parent.as_ref().map(|parent| parent.step.workflow), one.root());
             found.push(one);
             let Of::Below { workflow, root } = of else { return Ok(found) };
@@ -130,8 +134,16 @@ impl Workflows {
 
     /// Returns a step that waits for a person, as it is stored.
     async fn asking_step(&self, key: StepKey) -> Result<Option<Step>, Status> {
-        let step = self.query(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?.steps.pop();
-        Ok(step.filter(Step::awaits_decision))
+        let rows = self.undamaged(WorkflowQuery::StepsAt(key.0, vec![key.1])).await?.unwrap_or_default();
+        Ok(rows.steps.into_iter().next().filter(Step::awaits_decision))
+    }
+
+    /// Returns records; none if they cannot be decoded.
+    async fn undamaged(&self, query: WorkflowQuery) -> Result<Option<WorkflowRows>, Status> {
+        match self.store.reads().workflows(query).await {
+            Err(Error::Corrupt(_)) => Ok(None),
+            rows => rows.map(Some).map_err(status::store),
+        }
     }
 }
 
