@@ -16,7 +16,7 @@ use rota_store::{Commit, WorkflowQuery, WorkflowRows};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::ready::RETRY_DELAY;
 use crate::store_client::StoreClient;
@@ -114,17 +114,30 @@ impl Watched {
 
     /// Marks the workflows around those of which approvals have changed, with their steps.
     async fn mark_around(&self, store: &StoreClient) -> Result<(), Status> {
-        loop {
-            let Some(key) = self.asked.lock().first().copied() else { return Ok(()) };
-            let mut next = key;
-            while let Some(workflow) = read(store, WorkflowQuery::Key(next)).await?.workflows.pop()
-                && let Some(parent) = workflow.parent
-            {
-                next = parent.step.workflow;
-                self.mark(next, BTreeSet::from([parent.step.step]));
+        let asked = std::mem::take(&mut *self.asked.lock());
+        let mut marked = Ok(());
+        for key in asked {
+            match self.mark_above(store, key).await {
+                Err(error) if is_transient(&error) => {
+                    self.asked.lock().insert(key);
+                    marked = Err(error);
+                }
+                // None around a damaged one can be found.
+                Ok(()) | Err(_) => {}
             }
-            self.asked.lock().remove(&key);
         }
+        marked
+    }
+
+    async fn mark_above(&self, store: &StoreClient, key: WorkflowKey) -> Result<(), Status> {
+        let mut next = key;
+        while let Some(workflow) = read(store, WorkflowQuery::Key(next)).await?.workflows.pop()
+            && let Some(parent) = workflow.parent
+        {
+            next = parent.step.workflow;
+            self.mark(next, BTreeSet::from([parent.step.step]));
+        }
+        Ok(())
     }
 
     fn take(&self) -> Vec<(WorkflowKey, BTreeSet<u32>)> {
@@ -193,9 +206,12 @@ pub(crate) async fn relay(store: StoreClient, watched: Arc<Watched>, stop: Cance
             }
             for (key, steps) in watched.take() {
                 if let Err(error) = watched.relay_one(&store, key, &steps).await {
-                    tracing::warn!(%error, "failed to read a changed workflow, retrying");
-                    watched.mark(key, steps);
-                    fails = true;
+                    let retries = is_transient(&error);
+                    tracing::warn!(%error, retries, "failed to read a changed workflow");
+                    if retries {
+                        watched.mark(key, steps);
+                        fails = true;
+                    }
                 }
             }
             if fails {
@@ -206,6 +222,11 @@ pub(crate) async fn relay(store: StoreClient, watched: Arc<Watched>, stop: Cance
         }
     };
     stop.run_until_cancelled(relay).await;
+}
+
+/// Whether a read may succeed later: not if a record cannot be decoded.
+fn is_transient(error: &Status) -> bool {
+    error.code() != Code::DataLoss
 }
 
 async fn read(store: &StoreClient, query: WorkflowQuery) -> Result<WorkflowRows, Status> {
