@@ -144,7 +144,12 @@ async fn approvals(context: &Context, record: &v1::Workflow) -> Vec<v1::PendingA
 
 /// Returns the question of the first of these steps, with its workflow if that is another one. The last is listed first.
 fn asked(record: &str, approvals: &[v1::PendingApproval]) -> Option<Wait> {
-    let v1::PendingApproval { workflow, step } = approvals.last()?;
+    // A control plane of an earlier version lists the steps of all workflows of the namespace.
+    let is_meant = |approval: &&v1::PendingApproval| {
+        let workflow = approval.workflow.as_ref();
+        workflow.is_none_or(|workflow| workflow.name == record || !workflow.parent_step.is_empty())
+    };
+    let v1::PendingApproval { workflow, step } = approvals.iter().rfind(is_meant)?;
     let step = step.as_ref()?;
     let mut message = format!("step {} waits for a decision: {}", step.name, step.prompt);
     if let Some(other) = workflow.as_ref().filter(|workflow| workflow.name != record) {
@@ -196,7 +201,10 @@ mod tests {
         let (uid, parent_step) = ("inner".to_owned(), "call".to_owned());
         nested.workflow =
             Some(v1::Workflow { name: "other".to_owned(), uid, parent_step, ..Default::default() });
-        let wait = asked(&[nested]).unwrap();
+        let mut foreign = nested.clone();
+        foreign.workflow.get_or_insert_default().parent_step.clear();
+        assert!(asked(std::slice::from_ref(&foreign)).is_none(), "of another workflow");
+        let wait = asked(&[nested, foreign]).unwrap();
         assert_eq!(wait.message, "in workflow inner of step call: step ask waits for a decision: Go?");
     }
 }
