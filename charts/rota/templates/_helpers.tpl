@@ -48,6 +48,15 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 {{- end -}}
 {{- end -}}
 
+{{/* The tag of the database for trials does not default to the version of Rota. */}}
+{{- define "rota.trial.image" -}}
+{{- $image := .Values.store.postgresql.trial.image -}}
+{{- if not (and $image.repository (or $image.tag $image.digest)) -}}
+{{- fail "store.postgresql.trial.image requires a repository, and a tag or a digest" -}}
+{{- end -}}
+{{- include "rota.image" (list . $image) -}}
+{{- end -}}
+
 {{- define "rota.server.account" -}}
 {{- default (printf "%s-server" (include "rota.fullname" .)) .Values.server.serviceAccount.name -}}
 {{- end -}}
