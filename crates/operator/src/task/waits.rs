@@ -14,11 +14,14 @@ use rota_proto::names;
 use rota_proto::v1::target::Kind;
 use rota_proto::v1::{self, TaskState, WaitReason};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::status;
 
 /// Time that the causes of a route may take after its first task.
 pub(super) const ROUTE_DELAY: Duration = Duration::from_secs(5);
+/// Time for which a new stream may leave out routes: the control plane waits 30 s for workers that may come back.
+const PREVIOUS_TIME: Duration = Duration::from_secs(60);
 /// Causes that matter more than a worker that did not accept a task.
 const HOLDING_ALL: [&str; 5] =
     [WORKERS_CANNOT_START, BREAKER_OPEN, RATE_LIMIT, CREDENTIAL_REJECTED, ARTIFACTS_UNAVAILABLE];
@@ -33,18 +36,29 @@ pub(crate) struct RouteWaits {
 #[derive(Debug, Default)]
 struct Received {
     routes: HashMap<String, Vec<v1::Cause>>,
-    /// Those of the stream before this one that this one has not sent yet.
+    /// Those of the stream before this one that this one has not sent yet, until it has had the time to.
     previous: HashMap<String, Vec<v1::Cause>>,
+    previous_until: Option<Instant>,
     /// Routes whose tasks have not been triggered since the causes changed.
     changed: HashSet<String>,
+}
+
+impl Received {
+    fn expire(&mut self) {
+        if self.previous_until.take_if(|until| *until <= Instant::now()).is_some() {
+            self.previous = HashMap::new();
+        }
+    }
 }
 
 impl RouteWaits {
     /// Applies a response of the demand stream. After one that is no difference, the causes of all routes follow.
     pub(crate) fn apply(&self, difference: bool, waits: Vec<v1::RouteWait>) {
         let mut received = self.received.lock();
+        received.expire();
         if !difference && !received.routes.is_empty() {
             received.previous = std::mem::take(&mut received.routes);
+            received.previous_until = Some(Instant::now() + PREVIOUS_TIME);
         }
         for mut wait in waits {
             let target = wait.target.and_then(|target| target.kind);
@@ -82,7 +96,8 @@ impl RouteWaits {
     }
 
     fn get(&self, route: &str) -> Option<Vec<v1::Cause>> {
-        let received = self.received.lock();
+        let mut received = self.received.lock();
+        received.expire();
         received.routes.get(route).or_else(|| received.previous.get(route)).cloned()
     }
 }
@@ -255,6 +270,17 @@ mod tests {
         status.set_state(TaskState::Pending);
         status.waiting = vec![wait(WaitReason::Suspended, ""), wait(WaitReason::Dependency, "first")];
         assert_eq!(codes(&record, &RouteWaits::default()).unwrap(), [SUSPENDED, DEPENDENCY]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn causes_of_an_earlier_stream_expire() {
+        let waits = RouteWaits::default();
+        let record = queued(Kind::Agent("a".into()));
+        waits.apply(true, vec![of_agent("a", NO_WORKER)]);
+        waits.apply(false, Vec::new());
+        assert_eq!(codes(&record, &waits).unwrap(), [NO_WORKER]);
+        tokio::time::advance(PREVIOUS_TIME).await;
+        assert_eq!(codes(&record, &waits), None);
     }
 
     #[test]
