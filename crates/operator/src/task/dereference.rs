@@ -11,7 +11,7 @@ use rota_proto::v1::TaskState;
 use rota_proto::{names, v1};
 
 use super::cache::TaskCache;
-use super::status::Ages;
+use super::status::{Ages, WaitAges};
 use crate::context::Context;
 use crate::error::ReconcileError;
 
@@ -80,5 +80,6 @@ pub(super) fn ages(record: &v1::Task, now: Timestamp) -> Ages {
     Ages {
         task: record.create_time.as_ref().and_then(since).unwrap_or_default(),
         running: started.and_then(since),
+        wait: WaitAges::default(),
     }
 }

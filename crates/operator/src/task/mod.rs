@@ -9,6 +9,7 @@ mod expire;
 mod status;
 mod sweep;
 mod validate;
+mod wait_writes;
 mod waits;
 mod watch;
 
@@ -30,7 +31,9 @@ use tokio::time::Instant;
 
 use self::apply::Submission;
 use self::cache::TaskCache;
+use self::status::Ages;
 use self::sweep::DeletedTask;
+use self::wait_writes::WaitWrites;
 use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
@@ -59,6 +62,7 @@ pub(crate) struct Tasks {
     started: Instant,
     /// Number of status writes under way, which delays those that another may replace.
     writes: AtomicUsize,
+    waits: WaitWrites,
 }
 
 /// Reconciler of `Task` resources, with the background tasks that it needs.
@@ -72,14 +76,16 @@ impl Parts {
     pub(crate) fn new(context: Context, stores: Stores) -> Self {
         let cache = Arc::new(TaskCache::default());
         let (sender, deleted) = mpsc::channel(DELETION_QUEUE_SIZE);
+        let started = Instant::now();
         let tasks = Tasks {
             context,
             stores,
             cache: Arc::clone(&cache),
             deleted: sender,
             wait_published: Mutex::default(),
-            started: Instant::now(),
+            started,
             writes: AtomicUsize::new(0),
+            waits: WaitWrites::new(started),
         };
         Self { tasks: Arc::new(tasks), cache, deleted }
     }
@@ -199,7 +205,7 @@ impl Tasks {
         record: &Arc<v1::Task>,
         now: Timestamp,
     ) -> Result<Action, ReconcileError> {
-        let ages = dereference::ages(record, now);
+        let ages = Ages { wait: self.waits.ages(&record.uid), ..dereference::ages(record, now) };
         let age = ages.task;
         let is_waiting = dereference::is_waiting(record);
         let record = if is_final(record) {
@@ -219,21 +225,32 @@ impl Tasks {
         };
         let built = status::build(task, record, waiting, now);
         let due = status::write_due(task, &built, ages, self.writes.load(Ordering::Relaxed));
+        let is_written = due == status::WriteDue::Now;
+        if is_waiting && !is_written {
+            self.waits.note(&record.uid, &due);
+        }
         if let status::WriteDue::In(delay) = due {
             return Ok(Action::requeue(delay));
         }
         self.publish_events(task, &built, is_waiting && becomes_long(age, self.started.elapsed())).await;
         let over = status::is_final(built.phase);
-        if due == status::WriteDue::Now {
+        if is_written {
             self.writes.fetch_add(1, Ordering::Relaxed);
             let written = apply::write_status(&self.context, task, built).await;
             self.writes.fetch_sub(1, Ordering::Relaxed);
             written?;
+            if is_waiting {
+                self.waits.note(&record.uid, &due);
+            }
         }
         if over {
             self.forget(&record.uid);
         }
-        Ok(Action::requeue(next_check(is_waiting, age)))
+        let next = next_check(is_waiting, age);
+        Ok(Action::requeue(match due {
+            status::WriteDue::Refresh(delay) => next.min(delay),
+            _ => next,
+        }))
     }
 
     /// Publishes Events of a retry, a failure or a long wait.
@@ -265,6 +282,7 @@ impl Tasks {
     fn forget(&self, uid: &str) {
         self.cache.remove(uid);
         self.wait_published.lock().remove(uid);
+        self.waits.forget(uid);
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) const WAIT_STATUS_DELAY: Duration = Duration::from_secs(1);
 /// Status writes under way that lengthen the delay once more, and how often at most.
 const WRITES_PER_DELAY: usize = 12;
 const MAX_DELAYS: u32 = 4;
+/// Least time between two writes for the text of a wait alone. A change of a route's causes is one of every task that waits there.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 const MAX_PREVIEW_BYTES: usize = 1024;
 const MAX_MESSAGE_BYTES: usize = 1024;
 const MAX_PROGRESS_BYTES: usize = 256;
@@ -159,25 +161,34 @@ pub(crate) enum WriteDue {
     Now,
     /// After a delay, unless the task changes before.
     In(Duration),
+    /// After a delay, for the text of a wait alone: what else follows a write does not wait for it.
+    Refresh(Duration),
     Never,
 }
 
 /// Decides when to write a status. A task that ends within a second of its start costs one write, others two: while they
-/// run and when they have ended. One that waits gets another, which explains the wait. Progress comes with these alone. Each write costs the API server
-/// more than the creation of the object, so with `writes` under way those that the next one may replace wait longer.
+/// run and when they have ended. One that waits gets another, which explains the wait, and others when that is for another
+/// reason, or is described by an old text. Progress comes with these alone. Each write costs the API server more than the
+/// creation of the object, so with `writes` under way those that the next one may replace wait longer.
 pub(crate) fn write_due(task: &Task, built: &TaskStatus, ages: Ages, writes: usize) -> WriteDue {
     let written = task.status.as_ref();
     let never_written = written.is_none_or(|written| written.task_id.is_none());
     let was_running = written.is_some_and(|written| is_running(written.phase));
     let load = u32::try_from(writes / WRITES_PER_DELAY).unwrap_or(u32::MAX).min(MAX_DELAYS);
-    let delay = WAIT_STATUS_DELAY * (1 + load);
-    let replaceable_for = match built.phase {
+    let load = WAIT_STATUS_DELAY * load;
+    let delay = WAIT_STATUS_DELAY + load;
+    let waits_as_before = written.is_some_and(|written| differs_in_wait(written, built));
+    let is_text = waits_as_before && written.is_some_and(|written| written.reason == built.reason);
+    let (delay, age) = match built.phase {
         _ if written.is_some_and(|written| is_same(written, built)) => return WriteDue::Never,
-        TaskPhase::Running if !was_running => ages.running.or(Some(ages.task)),
-        TaskPhase::Pending | TaskPhase::Queued if never_written => Some(ages.task),
-        _ => None,
+        TaskPhase::Running if !was_running => (delay, ages.running.unwrap_or(ages.task)),
+        TaskPhase::Pending | TaskPhase::Queued if never_written => (delay, ages.task),
+        TaskPhase::Queued if is_text => (REFRESH_INTERVAL + ages.wait.spread + load, ages.wait.written),
+        TaskPhase::Queued if waits_as_before => (load, ages.wait.differs),
+        _ => return WriteDue::Now,
     };
-    match replaceable_for.and_then(|age| delay.checked_sub(age)).filter(|left| !left.is_zero()) {
+    match delay.checked_sub(age).filter(|left| !left.is_zero()) {
+        Some(left) if is_text && !never_written => WriteDue::Refresh(left),
         Some(left) => WriteDue::In(left),
         None => WriteDue::Now,
     }
@@ -188,6 +199,16 @@ pub(crate) fn write_due(task: &Task, built: &TaskStatus, ages: Ages, writes: usi
 pub(crate) struct Ages {
     pub task: Duration,
     pub running: Option<Duration>,
+    pub wait: WaitAges,
+}
+
+/// Times since the wait of a task was written, and since it is for another reason than was written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WaitAges {
+    pub written: Duration,
+    pub differs: Duration,
+    /// Further time that the task lets pass before its text is refreshed.
+    pub spread: Duration,
 }
 
 /// Builds the status of a task that cannot be submitted for a while.
@@ -272,6 +293,17 @@ fn progress(progress: &v1::Progress) -> Option<String> {
 /// Whether two statuses differ in the progress at most, which changes continuously.
 fn is_same(written: &TaskStatus, built: &TaskStatus) -> bool {
     *built == TaskStatus { progress: built.progress.clone(), ..written.clone() }
+}
+
+/// Whether two statuses differ in the explanation at most, which conditions repeat, and in the progress.
+fn differs_in_wait(written: &TaskStatus, built: &TaskStatus) -> bool {
+    let explained = TaskStatus {
+        reason: built.reason.clone(),
+        message: built.message.clone(),
+        conditions: built.conditions.clone(),
+        ..written.clone()
+    };
+    is_same(&explained, built)
 }
 
 pub(super) fn time(time: &pbjson_types::Timestamp) -> Option<Time> {

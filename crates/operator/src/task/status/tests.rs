@@ -16,7 +16,7 @@ fn built(task: &Task, state: TaskState) -> TaskStatus {
 }
 
 fn ages(task: Duration, running: Option<Duration>) -> Ages {
-    Ages { task, running }
+    Ages { task, running, wait: WaitAges::default() }
 }
 
 #[test]
@@ -112,6 +112,32 @@ fn queue_movement_causes_no_write() {
     assert_eq!(write(vec![busy(4), cause(BEHIND, "8 go first")]), WriteDue::Never);
     assert_eq!(write(vec![cause(DISPATCHING, "a slot is free")]), WriteDue::Never);
     assert_eq!(write(vec![cause("no_worker", "none"), busy(0)]), WriteDue::Now);
+}
+
+#[test]
+fn text_of_a_wait_is_refreshed_rarely() {
+    let record = record(TaskState::Queued);
+    let status = |code: &str, message: &str| {
+        let why = explain_wait(&Task::default(), &record, vec![cause(code, message)]);
+        build(&Task::default(), &record, Some(why), Timestamp::from_second(1).unwrap())
+    };
+    let task = Task { status: Some(status("no_worker", "none of 2 fits")), ..Task::default() };
+    let due = |built: &TaskStatus, wait, writes| {
+        write_due(&task, built, Ages { wait, ..ages(WAIT_STATUS_DELAY, None) }, writes)
+    };
+    let spread = Duration::from_secs(7);
+    let written = |written| WaitAges { written, spread, ..WaitAges::default() };
+    let text = status("no_worker", "none of 3 fits");
+    let left = REFRESH_INTERVAL + spread;
+    assert_eq!(due(&text, written(Duration::ZERO), 0), WriteDue::Refresh(left));
+    assert_eq!(due(&text, written(left), 0), WriteDue::Now);
+    assert_eq!(due(&text, written(left), WRITES_PER_DELAY), WriteDue::Refresh(WAIT_STATUS_DELAY));
+    // Another reason is written immediately, unless many writes are under way.
+    let other = status("breaker_open", "it failed");
+    assert_eq!(due(&other, written(Duration::ZERO), 0), WriteDue::Now);
+    assert_eq!(due(&other, written(left), WRITES_PER_DELAY), WriteDue::In(WAIT_STATUS_DELAY));
+    let since = WaitAges { differs: WAIT_STATUS_DELAY, ..WaitAges::default() };
+    assert_eq!(due(&other, since, WRITES_PER_DELAY), WriteDue::Now);
 }
 
 #[test]
