@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use kube::Client;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError, NoProxyError};
 use rota_client::discover::Found;
 use rota_client::{Options, Token};
 
@@ -80,13 +80,26 @@ fn unusable(error: &dyn std::error::Error) -> Failure {
     Failure::usage(format!("failed to use the kubeconfig: {error}")).hint(hint)
 }
 
+/// Returns why the library of Kubernetes makes no configuration: it reads `NO_PROXY` as well, of which it takes less.
+fn unusable_config(error: &KubeconfigError) -> Failure {
+    let KubeconfigError::ParseNoProxy(why) = error else { return unusable(error) };
+    let hint = if matches!(why, NoProxyError::EmptyValue) {
+        let exceptions = proxy::variable(rota_telemetry::env::var, "NO_PROXY").unwrap_or_default();
+        let kept: Vec<_> = exceptions.split(',').map(str::trim).filter(|one| !one.is_empty()).collect();
+        format!("leave out its empty entries, between or after commas: NO_PROXY={}", kept.join(","))
+    } else {
+        "it has names, addresses and networks between commas, or `*` alone".to_owned()
+    };
+    Failure::usage(format!("failed to read NO_PROXY: {why}")).hint(hint)
+}
+
 /// Returns a client of the API server, and the namespace of its context.
 async fn connect(context: Option<&str>) -> anyhow::Result<(Client, String)> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let kubeconfig = Kubeconfig::read().map_err(|error| unusable(&error))?;
     let named = proxy::named(&kubeconfig, context);
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-    let mut config = config.map_err(|error| unusable(&error))?;
+    let mut config = config.map_err(|error| unusable_config(&error))?;
     let proxy = proxy::proxy_of(&config.cluster_url, named, rota_telemetry::env::var);
     config.proxy_url = proxy.map_err(|error| unusable(&error))?;
     let namespace = config.default_namespace.clone();

@@ -1,6 +1,8 @@
 //! The proxy on the way to a cluster, chosen as kubectl does: that of the kubeconfig, or else that of the environment, which has
 //! exceptions. The library of Kubernetes compares `NO_PROXY` with the proxy instead of the cluster.
 
+use std::net::IpAddr;
+
 use http::Uri;
 use http::uri::InvalidUri;
 use hyper_util::client::proxy::matcher::Matcher;
@@ -14,18 +16,32 @@ pub(super) fn named(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<St
     cluster.proxy_url.clone().filter(|url| !url.is_empty())
 }
 
+/// Returns a variable, which may also be written in small letters.
+pub(super) fn variable(environment: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    environment(name).or_else(|| environment(&name.to_lowercase()))
+}
+
+/// Whether a cluster is on this machine, which the proxy of the environment is never asked for.
+fn is_local(cluster: &Uri) -> bool {
+    let host = cluster.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+}
+
 /// Returns the proxy for a cluster: the one that is named, or that of the environment, unless `NO_PROXY` has the cluster.
 pub(super) fn proxy_of(
     cluster: &Uri,
     named: Option<String>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Uri>, InvalidUri> {
-    let variable = |name: &str| environment(name).or_else(|| environment(&name.to_lowercase()));
     if let Some(named) = named {
         return named.parse().map(Some);
     }
-    let Some(proxy) = variable("HTTPS_PROXY") else { return Ok(None) };
-    let exceptions = variable("NO_PROXY").unwrap_or_default();
+    if is_local(cluster) {
+        return Ok(None);
+    }
+    let Some(proxy) = variable(&environment, "HTTPS_PROXY") else { return Ok(None) };
+    let exceptions = variable(&environment, "NO_PROXY").unwrap_or_default();
     if exceptions.split(',').any(|one| one.trim() == "*") {
         return Ok(None);
     }
@@ -61,7 +77,12 @@ mod tests {
             ("https://k8s.corp:6443", "localhost, .corp", false),
             ("https://10.1.2.3:6443", "10.0.0.0/8", false),
             ("https://[fd00::1]:6443", "fd00::/8", false),
-            ("http://127.0.0.1:6443", "*", false),
+            ("https://10.1.2.3:6443", "*", false),
+            // As for kubectl, those on this machine need no exception.
+            ("https://localhost:6443", "", false),
+            ("http://127.0.0.2:6443", "other.corp", false),
+            ("https://[::1]:6443", "", false),
+            ("https://localhost.corp:6443", "", true),
         ] {
             let expected = is_used.then(|| PROXY.parse::<Uri>().unwrap());
             assert_eq!(proxy(cluster, exceptions), expected, "{cluster} {exceptions}");

@@ -122,16 +122,24 @@ async fn replaced_certificates_and_tokens_are_read_again() -> Result<()> {
 #[tokio::test]
 async fn proxies_of_the_environment_have_exceptions() -> Result<()> {
     let setup = Setup::start().await?;
+    let proxy = ConnectProxy::start(setup.api.addr()).await?;
     let rota = async |exceptions: &str| {
         let mut command = setup.command(&["get", "tasks", "--kube"]);
-        command.env("HTTPS_PROXY", "http://127.0.0.2:1").env("NO_PROXY", exceptions);
+        command.env("HTTPS_PROXY", format!("http://{}", proxy.addr())).env("NO_PROXY", exceptions);
         Response::of(command, "").await
     };
-    // Nothing listens at the proxy.
-    rota("127.0.0.2,other.corp").await.failed(5, &["failed to find the control plane"]);
-    for exceptions in ["127.0.0.1", "127.0.0.1/32, other.corp", "*"] {
-        rota(exceptions).await.success();
+    rota("other.corp").await.success();
+    assert!(proxy.targets().is_empty(), "none is used for this machine");
+    // An address that only the proxy knows, which is no exception itself.
+    setup.write_kubeconfig("here", json!({ "server": "http://cluster.invalid:6443" }))?;
+    rota("127.0.0.1,other.corp").await.success();
+    let used = proxy.targets();
+    assert!(!used.is_empty());
+    for exceptions in ["cluster.invalid", "other.corp, cluster.invalid", "*"] {
+        rota(exceptions).await.failed(5, &["failed to find the control plane"]);
     }
+    assert_eq!(proxy.targets(), used);
+    rota("localhost,other.corp,").await.failed(2, &["NO_PROXY", "empty", "NO_PROXY=localhost,other.corp\n"]);
     Ok(())
 }
 
