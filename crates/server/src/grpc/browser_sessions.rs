@@ -165,8 +165,11 @@ impl BrowserSessionAdmin {
         Ok(to_wire(&session))
     }
 
-    /// Applies commands, the last of which counts, and waits until calls see its effect.
+    /// Applies commands, the last of which counts, and waits until calls see its effect. Without any, nothing is written.
     async fn apply(&self, commands: Vec<Command>) -> Result<(), Status> {
+        if commands.is_empty() {
+            return Ok(());
+        }
         let replies = self.store.apply(commands).await.map_err(store)?;
         match replies.into_iter().next_back().ok_or_else(no_reply)? {
             Err(Refused::NoDocument(_)) => return Err(missing()),

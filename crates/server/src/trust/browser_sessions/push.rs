@@ -86,19 +86,20 @@ impl BrowserSessions {
     }
 
     /// Returns the commands that give a session a subscription, and take it from others: a browser that has signed in again has the same one.
-    /// The last command counts; `None` if the session has ended.
+    /// The last command counts; there are none if nothing changes, and `None` is returned if the session has ended.
     pub(crate) fn subscribe(&self, id: Uuid, subscription: Subscription) -> Option<Vec<Command>> {
         let known = self.known.read();
         let own = known.get(&id)?;
         let is_same = |one: &&Arc<BrowserSession>| {
             one.id != id && one.subscription().is_some_and(|other| other.endpoint == subscription.endpoint)
         };
-        let others = known.values().filter(is_same).map(|one| one.subscribe(None));
-        let kept = own.subscription().filter(|kept| {
-            // The same again changes nothing.
-            **kept == Subscription { since: kept.since, ..subscription.clone() }
-        });
-        let replaced = kept.cloned().unwrap_or_else(|| subscription.clone());
-        Some(others.chain([own.subscribe(Some(replaced))]).collect())
+        let mut commands: Vec<_> = known.values().filter(is_same).map(|one| one.subscribe(None)).collect();
+        let is_kept = own
+            .subscription()
+            .is_some_and(|kept| *kept == Subscription { since: kept.since, ..subscription.clone() });
+        if !is_kept {
+            commands.push(own.subscribe(Some(subscription)));
+        }
+        Some(commands)
     }
 }
