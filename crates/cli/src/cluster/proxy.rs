@@ -25,7 +25,7 @@ pub(super) fn variable(environment: impl Fn(&str) -> Option<String>, name: &str)
 fn is_local(cluster: &Uri) -> bool {
     let host = cluster.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(is_loopback)
 }
 
 /// Returns the proxy for a cluster: the one that is named, or that of the environment, unless `NO_PROXY` has the cluster.
