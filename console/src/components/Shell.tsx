@@ -5,6 +5,7 @@ import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
 import { closeSession } from "../api/session";
 import { isExpired, isSignedIn, needsNoToken, onSignIn } from "../api/token";
 import { useAlerts } from "../features/alerts/useAlerts";
+import { forgetPush } from "../features/inbox/push";
 import { useNotices } from "../features/inbox/useNotices";
 import { useWaiting, useWaitingUpdates } from "../features/inbox/useWaiting";
 import { useApprovals, useApprovalUpdates } from "../features/workflows/useApprovals";
@@ -87,7 +88,13 @@ export function Shell() {
             ?
           </button>
           {!needsNoToken() && (
-            <button type="button" onClick={() => void closeSession()}>
+            <button
+              type="button"
+              onClick={() => {
+                forgetPush();
+                void closeSession();
+              }}
+            >
               Sign out
             </button>
           )}

@@ -16,7 +16,7 @@ const ON = "on";
 /** Whether this browser takes push messages: over HTTPS and on this machine. */
 export const CAN_PUSH = isSecureContext && "serviceWorker" in navigator && "PushManager" in window;
 
-/** Whether this browser is to be notified while no page is open, by any session of it. */
+/** Whether this browser is to be notified while no page is open, until its user signs out. */
 const isWanted = () => localStorage.getItem(KEY) === ON;
 
 export const readPush = (signal?: AbortSignal) => get<WebPush>(`${CURRENT}/webPush`, signal);
@@ -49,6 +49,11 @@ export async function turnPushOff(): Promise<WebPush> {
   const registration = await navigator.serviceWorker.getRegistration(BASE);
   await (await registration?.pushManager.getSubscription())?.unsubscribe();
   return push;
+}
+
+/** Forgets at a sign-out that this browser is to be notified: the next session may be another person's. */
+export function forgetPush(): void {
+  localStorage.removeItem(KEY);
 }
 
 /** Subscribes again if this browser is to be notified: its session, its address or the key of the control plane may be new. */
