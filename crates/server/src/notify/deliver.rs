@@ -18,7 +18,7 @@ use super::cursor::Cursor;
 use super::message::{Notification, Place};
 use super::queue::Queue;
 use super::send::{About, MAX_WAIT, Unsent};
-use super::sink::{MIN_TIME, Settled, Sink};
+use super::sink::{MIN_TIME, Sink};
 use super::taken::Taken;
 use super::workflow_queue::WorkflowQueue;
 use super::workflows;
@@ -112,9 +112,10 @@ impl Delivery {
         self.sink.is_idle()
     }
 
-    /// Returns since when and how deliveries fail; `None` if the last one succeeded, or is long ago.
+    /// Returns since when and how deliveries fail; `None` if the last one succeeded or is long ago, or no operator can repair it.
     pub(super) fn problem(&self) -> Option<(Timestamp, String)> {
-        let problem = self.problem.lock().clone().filter(|problem| !problem.is_over(now()))?;
+        let problem = self.problem.lock().clone();
+        let problem = problem.filter(|problem| self.sink.is_operated() && !problem.is_over(now()))?;
         Some((problem.since, problem.error))
     }
 
@@ -239,11 +240,10 @@ impl Delivery {
             }
             About::Receiver => true,
         };
-        let settled = Settled::default();
         let attempt = || async {
             // Waits between attempts hold no place.
             let _place = self.places.acquire().await;
-            self.sink.send(&one, &settled).await
+            self.sink.send(&one).await
         };
         let sent = attempt
             .retry(backoff)

@@ -106,7 +106,7 @@ pub(super) async fn send(client: &Client, receiver: &Receiver, one: &Notificatio
 }
 
 /// Returns how long the receiver wants to be left alone.
-pub(super) fn wait_of(response: &Response) -> Option<Duration> {
+fn wait_of(response: &Response) -> Option<Duration> {
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     after.map(Duration::from_secs).map(|after| after.min(MAX_WAIT))
 }

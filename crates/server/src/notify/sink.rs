@@ -1,13 +1,10 @@
 //! Where the notifications of a queue go: a receiver of the file, or the browsers that are subscribed. Knows no queue.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use reqwest::Client;
 use rota_core::Namespace;
-use uuid::Uuid;
 
 use super::message::{Notification, Occasion};
 use super::receivers::{NotificationsError, Receiver};
@@ -18,14 +15,8 @@ use super::web_push::WebPush;
 const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Time for one that is old already, and for one with which the receiver fails while it takes others.
 pub(super) const MIN_TIME: Duration = Duration::from_secs(3600);
-/// Time for which a push service is tried, which by itself waits for browsers that are not connected.
-const MAX_PUSH_TIME: Duration = Duration::from_secs(3600);
-const MIN_PUSH_TIME: Duration = Duration::from_secs(60);
 /// Name of the browsers, which no receiver of the file can have.
 const BROWSERS: &str = "web_push";
-
-/// Sessions whose browser needs no further attempt of a notification.
-pub(super) type Settled = Mutex<HashSet<Uuid>>;
 
 pub(super) enum Sink {
     Receiver(Box<Receiver>, Client),
@@ -72,15 +63,21 @@ impl Sink {
     pub(super) fn time_for(&self, age: Duration) -> Duration {
         match self {
             Self::Receiver(..) => GIVE_UP_AFTER.saturating_sub(age).max(MIN_TIME),
-            Self::Browsers(..) => MAX_PUSH_TIME.saturating_sub(age).max(MIN_PUSH_TIME),
+            // One browser's push service must not hold back what others wait for.
+            Self::Browsers(..) => Duration::ZERO,
         }
     }
 
-    /// Sends a notification once, to all that have not settled it.
-    pub(super) async fn send(&self, one: &Notification, settled: &Settled) -> Result<(), Unsent> {
+    /// Whether failures are an operator's to repair: not those of browsers, which people subscribe.
+    pub(super) fn is_operated(&self) -> bool {
+        matches!(self, Self::Receiver(..))
+    }
+
+    /// Sends a notification once.
+    pub(super) async fn send(&self, one: &Notification) -> Result<(), Unsent> {
         match self {
             Self::Receiver(receiver, client) => send(client, receiver, one).await,
-            Self::Browsers(push, client) => push.send(client, one, settled).await,
+            Self::Browsers(push, client) => push.send(client, one).await,
         }
     }
 }

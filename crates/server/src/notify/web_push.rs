@@ -4,23 +4,25 @@
 mod payload;
 mod services;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, StatusCode};
 use rota_core::{Namespace, Timestamp};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use web_push_native::Auth;
 use web_push_native::p256::PublicKey;
 
 pub use self::services::WebPushOptions;
 use super::message::{Notification, Occasion};
-use super::send::{About, Unsent, cause, wait_of};
-use super::sink::Settled;
+use super::send::{Unsent, cause};
 use super::vapid::Vapid;
 use crate::clock::now;
 use crate::seal::Sealer;
@@ -31,6 +33,8 @@ use crate::trust::browser_sessions::{BrowserSession, BrowserSessions, Subscripti
 const TTL: Duration = Duration::from_secs(12 * 3600);
 /// What began to wait so shortly before a subscription is sent as well: the store's clock may differ from this machine's.
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+/// Time for which a push service is left alone that was not reached.
+const COOL_DOWN: Duration = Duration::from_secs(60);
 /// Push messages of one notification that are sent at a time.
 const PLACES: usize = 8;
 /// Bytes of a public key: a point without compression.
@@ -45,6 +49,8 @@ pub(crate) struct WebPush {
     vapid: Vapid,
     sessions: Arc<BrowserSessions>,
     store: StoreClient,
+    /// Push services that were not reached, and until when they are left alone.
+    down: Mutex<HashMap<String, Instant>>,
 }
 
 /// What is sent of a notification, and for how long it counts.
@@ -62,7 +68,13 @@ impl WebPush {
         store: &StoreClient,
     ) -> Option<Arc<Self>> {
         let (sessions, store) = (Arc::clone(sessions), store.clone());
-        Some(Arc::new(Self { options: options?, vapid: Vapid::new(sealer)?, sessions, store }))
+        Some(Arc::new(Self {
+            options: options?,
+            vapid: Vapid::new(sealer)?,
+            sessions,
+            store,
+            down: Mutex::default(),
+        }))
     }
 
     /// Returns the key with which browsers subscribe.
@@ -110,13 +122,9 @@ impl WebPush {
         waits && !self.sessions.subscribed(namespace, now()).is_empty()
     }
 
-    /// Sends a notification once to each browser that has not settled it.
-    pub(super) async fn send(
-        &self,
-        client: &Client,
-        one: &Notification,
-        settled: &Settled,
-    ) -> Result<(), Unsent> {
+    /// Sends a notification to each browser that is subscribed, and waits for none that fails. Fails if none has it because of its
+    /// push service.
+    pub(super) async fn send(&self, client: &Client, one: &Notification) -> Result<(), Unsent> {
         let Some(ttl) = TTL.checked_sub(now().since(one.at)) else { return Ok(()) };
         let digest = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(one.id()));
         let topic = digest.chars().take(TOPIC).collect();
@@ -124,29 +132,42 @@ impl WebPush {
         let mut open = self.sessions.subscribed(&one.namespace, now());
         open.retain(|session| {
             let since = session.subscription().map(|subscription| Timestamp(subscription.since));
-            self.is_subscribed(session)
-                && since.is_some_and(|since| since <= one.at + CLOCK_MARGIN)
-                && !settled.lock().contains(&session.id)
+            self.is_subscribed(session) && since.is_some_and(|since| since <= one.at + CLOCK_MARGIN)
         });
         let sent = open.into_iter().map(|session| async move {
-            let sent = self.send_to(client, &session, outgoing).await;
-            sent.map(|()| settled.lock().insert(session.id)).err()
+            let mut sent = self.send_to(client, &session, outgoing, false).await;
+            if sent.is_err() {
+                sent = self.send_to(client, &session, outgoing, true).await;
+            }
+            if let Err(unsent) = &sent {
+                let error = &unsent.message;
+                tracing::warn!(session = %session.id, error, "a browser misses a notification");
+            }
+            sent
         });
-        let unsent: Vec<_> = futures::stream::iter(sent).buffer_unordered(PLACES).collect().await;
-        unsent.into_iter().flatten().next().map_or(Ok(()), Err)
+        let sent: Vec<_> = futures::stream::iter(sent).buffer_unordered(PLACES).collect().await;
+        if sent.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        sent.into_iter().next().unwrap_or(Ok(()))
     }
 
-    /// Sends to one browser. Fails only if a further attempt may succeed.
+    /// Sends to one browser. Fails only if its push service does, which is left alone if this was the last attempt, or a long one.
     async fn send_to(
         &self,
         client: &Client,
         session: &BrowserSession,
         outgoing: &Outgoing,
+        is_last: bool,
     ) -> Result<(), Unsent> {
         let Some(subscription) = session.subscription() else { return Ok(()) };
         // The list of push services may be another one since.
         let Ok(url) = self.options.check(&subscription.endpoint) else { return Ok(()) };
         let service = url.host_str().unwrap_or_default().to_owned();
+        let origin = url.origin().ascii_serialization();
+        if self.is_down(&origin) {
+            return Err(Unsent::unavailable(format!("{service} has failed a moment ago")));
+        }
         let (Some(body), Ok(authorization)) = (
             encrypt(subscription, &outgoing.payload),
             self.vapid.authorization(&url, self.options.contact(), now()),
@@ -162,9 +183,12 @@ impl WebPush {
             .header("ttl", outgoing.ttl.as_secs())
             .header("urgency", "high")
             .header("topic", &outgoing.topic);
-        let response = request.body(body).send().await;
-        let response =
-            response.map_err(|error| Unsent::unavailable(format!("{service}: {}", cause(&error))))?;
+        let response = request.body(body).send().await.map_err(|error| {
+            if is_last || error.is_timeout() {
+                self.down.lock().insert(origin, Instant::now() + COOL_DOWN);
+            }
+            Unsent::unavailable(format!("{service}: {}", cause(&error)))
+        })?;
         match response.status() {
             status if status.is_success() => Ok(()),
             // The service does not know the subscription, or not any more.
@@ -172,16 +196,21 @@ impl WebPush {
                 self.remove(session).await;
                 Ok(())
             }
-            status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => Err(Unsent {
-                message: format!("{service} answered {status}"),
-                about: About::Receiver,
-                after: wait_of(&response),
-            }),
+            status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+                Err(Unsent::unavailable(format!("{service} answered {status}")))
+            }
             status => {
                 tracing::warn!(session = %session.id, service, %status, "a push service refuses a notification");
                 Ok(())
             }
         }
+    }
+
+    /// Whether a push service was not reached a moment ago.
+    fn is_down(&self, origin: &str) -> bool {
+        let mut down = self.down.lock();
+        down.retain(|_, until| *until > Instant::now());
+        down.contains_key(origin)
     }
 
     /// Removes a subscription that its push service does not know any more.
