@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rota_proto::{names, v1};
+use rota_proto::v1;
 
 use crate::{Client, Error};
 
@@ -83,10 +83,11 @@ impl Client {
         all_pages!(self.list_task_kinds, task_kinds, request)
     }
 
-    /// Reads the own kinds of all namespaces, and the names of those whose records cannot be decoded.
-    pub async fn all_own_kinds(&self) -> Result<(Vec<v1::TaskKind>, Vec<String>), Error> {
+    /// Reads all kinds of a namespace, and the names of those whose records cannot be decoded. `namespaces/-` means the own kinds of all
+    /// namespaces.
+    pub async fn all_kinds(&self, parent: &str) -> Result<(Vec<v1::TaskKind>, Vec<String>), Error> {
         let (mut kinds, mut damaged) = (Vec::new(), Vec::new());
-        let parent = names::namespace("-");
+        let parent = parent.into();
         let mut request = v1::ListTaskKindsRequest { parent, page_size: PAGE_SIZE, ..Default::default() };
         loop {
             let page = self.list_task_kinds(request.clone()).await?;

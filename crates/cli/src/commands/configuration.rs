@@ -61,7 +61,7 @@ impl Configuration {
             let v1::Agent { name, spec, labels, .. } = agent;
             whole.agents.push(v1::Agent { name, spec, labels, ..Default::default() });
         }
-        let (kinds, damaged) = client.all_own_kinds().await?;
+        let (kinds, damaged) = client.all_kinds(&all).await?;
         for kind in kinds {
             let v1::TaskKind { name, spec, .. } = kind;
             whole.kinds.push(v1::TaskKind { name, spec, ..Default::default() });

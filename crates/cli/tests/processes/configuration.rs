@@ -134,6 +134,13 @@ async fn a_refused_object_keeps_no_other_out() -> Result<()> {
         dry_run.code == 0 && dry_run.err.contains("schedules/yearly is checked by the import alone"),
         "{dry_run:?}"
     );
+    // Names of a file do not reach the terminal as they are.
+    std::fs::write(
+        second.dir().join("odd.json"),
+        exported.replace("schedules/yearly", r"schedules/year\u001bly"),
+    )?;
+    let odd = second.rota(&["admin", "import-configuration", "odd.json", "--dry-run"]).await;
+    assert!(odd.err.contains("is checked by the import alone") && !odd.err.contains('\u{1b}'), "{odd:?}");
     let runtime = Some(Runtime { kind: Some(runtime::Kind::Command(CommandRuntime::default())) });
     let managed = UpdateAgentRequest {
         agent: Some(Agent {

@@ -262,7 +262,7 @@ async fn a_damaged_kind_hides_no_other() -> Result<()> {
     let payload = vec![0xff].into();
     let put = Command::PutDocument(PutDocument { key, payload, expected: Expected::Any });
     cluster.store().context("no store")?.apply(vec![put]).await?.remove(0)?;
-    let (kinds, damaged) = client.all_own_kinds().await?;
+    let (kinds, damaged) = client.all_kinds("namespaces/-").await?;
     let listed: Vec<_> = kinds.into_iter().map(|kind| kind.name).collect();
     assert_eq!(listed, [names::kind("alpha", "notes"), names::kind("gamma", "notes")]);
     assert_eq!(damaged, [names::kind("beta", "notes")]);
@@ -277,6 +277,6 @@ async fn a_damaged_kind_hides_no_other() -> Result<()> {
     let (name, spec) = (names::kind("beta", "notes"), Some(v1::TaskKindSpec::default()));
     let kind = Some(v1::TaskKind { name, spec, ..Default::default() });
     client.put_task_kind(v1::PutTaskKindRequest { task_kind: kind, ..Default::default() }).await?;
-    assert_eq!(client.all_own_kinds().await?.1, [""; 0]);
+    assert_eq!(client.all_kinds("namespaces/-").await?.1, [""; 0]);
     Ok(())
 }

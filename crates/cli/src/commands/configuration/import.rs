@@ -47,18 +47,19 @@ struct Import<'a> {
     /// Objects of the file that the control plane does not have: those of a dry run that others may name.
     new: BTreeSet<String>,
     refused: Vec<Refused>,
+    /// Objects that were not refused.
+    done: usize,
 }
 
 impl ImportConfiguration {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let secrets = pairs::from_environment(&self.secret_env)?;
         let whole = Configuration::parse(&self.file.display().to_string(), &read(&self.file)?)?;
-        let (count, dry_run) = (whole.len(), self.dry_run);
+        let dry_run = self.dry_run;
         let new = if dry_run { new_objects(context, &whole).await? } else { BTreeSet::new() };
-        let mut import = Import { context, secrets, dry_run, new, refused: Vec::new() };
-        import.all(whole).await?;
-        let (file, refused) = (self.file.display(), import.refused);
-        let done = count - refused.len();
+        let mut import = Import { context, secrets, dry_run, new, refused: Vec::new(), done: 0 };
+        let ended = import.all(whole).await;
+        let (file, refused, done) = (self.file.display(), import.refused, import.done);
         if !context.out.is_human() {
             context.out.value(&json!({ "file": self.file, "objects": done, "refused": refused }))?;
         } else {
@@ -71,31 +72,51 @@ impl ImportConfiguration {
             }
             context.out.table(&table)?;
         }
+        ended?;
         Ok(if refused.is_empty() { Exit::Ok } else { Exit::Failed })
     }
 }
 
-/// Returns the names of agents, kinds and templates of a file that the control plane does not have.
+/// Returns the names of agents, kinds and templates of a file that the control plane does not have. Reads no other namespaces, which
+/// an administrator of these may not.
 async fn new_objects(context: &Context, file: &Configuration) -> anyhow::Result<BTreeSet<String>> {
-    let (client, all) = (&context.client, names::namespace("-"));
-    let (kinds, damaged) = client.all_own_kinds().await?;
-    let mut known: BTreeSet<_> = damaged.into_iter().collect();
-    known.extend(kinds.into_iter().map(|kind| kind.name));
-    known.extend(client.all_agents(&all).await?.into_iter().map(|agent| agent.name));
-    known.extend(client.all_workflow_templates(&all).await?.into_iter().map(|template| template.name));
     let agents = file.agents.iter().map(|agent| &agent.name);
     let kinds = file.kinds.iter().map(|kind| &kind.name);
     let templates = file.templates.iter().map(|template| &template.name);
-    let named = agents.chain(kinds).chain(templates);
-    Ok(named.filter(|name| !known.contains(*name)).cloned().collect())
+    let named: BTreeSet<_> = agents.chain(kinds).chain(templates).cloned().collect();
+    let namespaces: BTreeSet<_> = named.iter().filter_map(|name| name.split('/').nth(1)).collect();
+    let mut known = BTreeSet::new();
+    for namespace in namespaces {
+        match known_objects(context, &names::namespace(namespace)).await {
+            Ok(found) => known.extend(found),
+            // The import names what has an impossible name, and nothing is known of what is damaged.
+            Err(error) if [Code::InvalidArgument, Code::DataLoss].contains(&error.code) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(named.into_iter().filter(|name| !known.contains(name)).collect())
+}
+
+/// Returns the names of agents, kinds and templates of a namespace.
+async fn known_objects(context: &Context, namespace: &str) -> Result<Vec<String>, Error> {
+    let client = &context.client;
+    let (kinds, mut known) = client.all_kinds(namespace).await?;
+    known.extend(kinds.into_iter().map(|kind| kind.name));
+    known.extend(client.all_agents(namespace).await?.into_iter().map(|agent| agent.name));
+    known.extend(client.all_workflow_templates(namespace).await?.into_iter().map(|template| template.name));
+    Ok(known)
 }
 
 impl Import<'_> {
     async fn all(&mut self, whole: Configuration) -> anyhow::Result<()> {
         let context = self.context;
         let (client, validate_only) = (&context.client, self.dry_run);
-        // Its call has no dry run.
-        for budget in whole.budgets.into_iter().filter(|_| !validate_only) {
+        for budget in whole.budgets {
+            // Its call has no dry run.
+            if validate_only {
+                self.done += 1;
+                continue;
+            }
             let name = budget.name.clone();
             let answer = client.set_namespace_budget(budget).await;
             self.note(name, None, answer)?;
@@ -145,15 +166,20 @@ impl Import<'_> {
         needed: Option<String>,
         answer: Result<T, Error>,
     ) -> anyhow::Result<()> {
-        let Err(error) = answer else { return Ok(()) };
+        let Err(error) = answer else {
+            self.done += 1;
+            return Ok(());
+        };
         let denied = [Code::Unavailable, Code::Unauthenticated, Code::PermissionDenied];
         if error.lost || denied.contains(&error.code) {
             return Err(anyhow::Error::from(error).context(format!("failed to import {name}")));
         }
         match needed {
-            Some(needed) => self.context.reporter.line(&format!(
-                "{name} is checked by the import alone: it needs {needed}, which only the file has"
-            )),
+            Some(needed) => {
+                self.done += 1;
+                let why = format!("it needs {needed}, which only the file has");
+                self.context.reporter.note("note", &format!("{name} is checked by the import alone: {why}"));
+            }
             None => self.refused.push(Refused { name, message: error.message }),
         }
         Ok(())
