@@ -69,6 +69,32 @@ test("the steps of an open group are between its begin and its end", () => {
   ]);
 });
 
+test("many ends and many finally-steps are joined in one place", () => {
+  const many = (prefix: string) => Array.from({ length: 4000 }, (_, at) => ({ name: `${prefix}${at}` }));
+  const wide = innerOf({ steps: many("s"), finally: many("f") }, []);
+  const { steps } = shapeOf(spec, ["deploy"], new Map([["deploy", wide]]));
+  // All 8,000 are within the bound of what is drawn.
+  expect(steps.length).toBe(4 + 8000 + 2);
+  expect(steps.reduce((sum, { needs }) => sum + needs.length, 0)).toBeLessThan(20_000);
+  const named = new Map(steps.map((step) => [step.name, step]));
+  expect(named.get("deploy/f7")?.needs).toEqual([{ step: "deploy//" }]);
+  expect(named.get("deploy//")?.needs.length).toBe(4000);
+  expect(stateAt("deploy//", new Map([["deploy", { state: "STEP_STATE_RUNNING" }]]), new Map())).toBe(
+    "running",
+  );
+});
+
+test("each step counts once for what is drawn", () => {
+  const size = (count: number) =>
+    innerOf({ steps: Array.from({ length: count }, (_, at) => ({ name: `s${at}` })) }, []);
+  const inner = new Map([["deploy", size(12_000)]]);
+  expect(shapeOf(spec, ["deploy", "test"], inner).steps.length).toBe(4 + 12_000 + 1);
+  inner.set("test", size(7000));
+  expect(shapeOf(spec, ["deploy", "test"], inner).steps.length).toBe(4 + 19_000 + 2);
+  inner.set("test", size(9000));
+  expect(shapeOf(spec, ["deploy", "test"], inner).steps.length).toBe(4 + 12_000 + 1);
+});
+
 test("groups are within groups, and may be empty", () => {
   const outer = innerOf(
     {

@@ -27,7 +27,7 @@ export interface Inner {
 
 /** A step as it is drawn. */
 export interface Drawn {
-  /** Its path: the names of the groups around it, and its own. That of the end of a group ends with a slash. */
+  /** Its path: the names of the groups around it, and its own. That of the end of a group ends with a slash, that before its finally-steps with two. */
   name: string;
   label: string;
   needs: { step: string }[];
@@ -100,12 +100,11 @@ export function shapeOf(
   open: readonly string[] = [],
   inner: ReadonlyMap<string, Inner> = NO_GROUPS,
 ): Shape {
-  let count = 0;
+  let count = (spec.steps?.length ?? 0) + (spec.finally?.length ?? 0);
   const within = (path: string) => (open.includes(path) ? inner.get(path) : undefined);
   const entered = new Set<string>();
   const exit = (path: string) => (entered.has(path) ? `${path}/` : path);
   const expand = (steps: Step[], prefix: string, roots: string[]) => {
-    count += steps.length;
     const opened = new Map<Step, Inner>();
     for (const step of steps) {
       const path = `${prefix}${step.name}`;
@@ -132,10 +131,16 @@ export function shapeOf(
       drawn.push({ name, label, needs: from.map((step) => ({ step })), ...(group && { group }) });
       if (found) {
         const main = expand(found.steps, `${name}/`, [name]);
-        const last = expand(found.last, `${name}/`, main.ends.length > 0 ? main.ends : [name]);
+        // Many ends and many finally-steps are joined in one place: each with each would be millions of lines.
+        const isJoined = main.ends.length > 1 && found.last.length > 1;
+        const joint = isJoined
+          ? [{ name: `${name}//`, label: `finally of ${label}`, needs: main.ends.map((step) => ({ step })) }]
+          : [];
+        const before = isJoined ? [`${name}//`] : main.ends.length > 0 ? main.ends : [name];
+        const last = expand(found.last, `${name}/`, before);
         const ends = [last.ends, main.ends, [name]].find((one) => one.length > 0) ?? [];
         const end = { name: `${name}/`, label: `end of ${label}`, needs: ends.map((step) => ({ step })) };
-        for (const one of [main.drawn, last.drawn, [end]]) {
+        for (const one of [main.drawn, joint, last.drawn, [end]]) {
           drawn.push(...one);
         }
       }
@@ -263,13 +268,13 @@ export function countOfInner(inner: Inner | undefined): string {
 export const stepOf = (spec: WorkflowSpec | undefined, name: string): Step | undefined =>
   [...(spec?.steps ?? []), ...(spec?.finally ?? [])].find((step) => step.name === name);
 
-/** Returns the state of a step of a workflow or of a group, in words; that of the end of a group is its own. */
+/** Returns the state of a step of a workflow or of a group, in words; that of its end and before its finally-steps is its own. */
 export function stateAt(
   path: string,
   steps: ReadonlyMap<string, StepStatus>,
   inner: ReadonlyMap<string, Inner>,
 ): string {
-  const { group, name } = splitPath(path.endsWith("/") ? path.slice(0, -1) : path);
+  const { group, name } = splitPath(path.replace(/\/+$/, ""));
   const found = group ? inner.get(group)?.states.get(name) : word(steps.get(name)?.state, "STEP_STATE_");
   return found || "waiting";
 }
