@@ -135,10 +135,10 @@ impl WebPush {
             self.is_subscribed(session) && since.is_some_and(|since| since <= one.at + CLOCK_MARGIN)
         });
         let sent = open.into_iter().map(|session| async move {
-            let mut sent = self.send_to(client, &session, outgoing, false).await;
-            if sent.is_err() {
-                sent = self.send_to(client, &session, outgoing, true).await;
-            }
+            let sent = match self.send_to(client, &session, outgoing, false).await {
+                Ok(()) => Ok(()),
+                Err(unsent) => self.send_to(client, &session, outgoing, true).await.map_err(|_| unsent),
+            };
             if let Err(unsent) = &sent {
                 let error = &unsent.message;
                 tracing::warn!(session = %session.id, error, "a browser misses a notification");
