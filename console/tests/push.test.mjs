@@ -101,7 +101,12 @@ test("a push message is shown by the service worker, and opens its page on a cli
   await page.getByRole("button", { name: "Push messages: on" }).click();
   await page.getByRole("button", { name: "Push messages: off" }).waitFor();
   await page.reload();
-  await page.getByRole("button", { name: "Push messages: off" }).waitFor();
+  // Who signs in after a sign-out is asked again.
+  await page.getByRole("button", { name: "Push messages: off" }).click();
+  await page.getByRole("button", { name: "Push messages: on" }).waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  const kept = await page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith("rota.push")));
+  assert.deepEqual(kept, []);
   await page.context().close();
 });
 
