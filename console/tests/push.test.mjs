@@ -105,7 +105,9 @@ test("a push message is shown by the service worker, and opens its page on a cli
   await page.getByRole("button", { name: "Push messages: off" }).click();
   await page.getByRole("button", { name: "Push messages: on" }).waitFor();
   await page.getByRole("button", { name: "Sign out" }).click();
-  const kept = await page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith("rota.push")));
+  const kept = await page.evaluate(() =>
+    Object.keys(localStorage).filter((key) => key.startsWith("rota.push")),
+  );
   assert.deepEqual(kept, []);
   await page.context().close();
 });

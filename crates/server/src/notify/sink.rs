@@ -73,7 +73,7 @@ impl Sink {
         matches!(self, Self::Receiver(..))
     }
 
-    /// Sends a notification once.
+    /// Sends a notification, to a receiver once and to each browser at most twice.
     pub(super) async fn send(&self, one: &Notification) -> Result<(), Unsent> {
         match self {
             Self::Receiver(receiver, client) => send(client, receiver, one).await,
