@@ -13,6 +13,7 @@ use crate::scheduler::SessionHandle;
 
 /// Time between two steps, about.
 const STEP: Duration = Duration::from_millis(100);
+const MIN_STEP: Duration = Duration::from_millis(1);
 const MAX_SLICES: u128 = 64;
 
 /// Sessions that are sent heartbeats, until they end.
@@ -44,7 +45,9 @@ impl Heartbeats {
         let count = u32::try_from(slices).unwrap_or(1);
         let slices: Vec<_> = (0..count).map(|_| Vec::new()).collect();
         let sessions = Sessions { served: slices.len() - 1, slices };
-        Self { step: interval / count, sessions: Mutex::new(sessions), added: Notify::new() }
+        // A timer has no period of zero.
+        let step = (interval / count).max(MIN_STEP);
+        Self { step, sessions: Mutex::new(sessions), added: Notify::new() }
     }
 
     /// Sends heartbeats to a session, the first immediately, until it ends.
@@ -161,6 +164,18 @@ mod tests {
         tokio::time::sleep(INTERVAL * 10).await;
         for (_, outbox) in &mut sessions {
             assert!((9..=11).contains(&received(outbox)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn interval_of_zero_is_a_short_one() {
+        let heartbeats = Arc::new(Heartbeats::new(Duration::ZERO));
+        let running = Arc::clone(&heartbeats);
+        let _task =
+            spawn("heartbeats", OnExit::Done, async move { running.run(CancellationToken::new()).await });
+        let (_session, mut outbox) = open(&heartbeats);
+        for _ in 0..3 {
+            assert!(outbox.recv().await.is_some());
         }
     }
 
