@@ -21,6 +21,8 @@ use crate::scheduler::{Admission, Scheduler, SchedulerView, WorkerView};
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Least ratio of the time between two snapshots to the time that one takes.
 const MIN_REST: u32 = 10;
+/// Age up to which a snapshot shows conditions: some end by the clock alone, such as the period of a budget.
+const MAX_CONDITIONS_AGE: Duration = Duration::from_secs(30);
 
 /// Joins the queues of the scheduler with the agents that could serve them. Clones share their snapshots.
 #[derive(Debug, Clone)]
@@ -35,6 +37,7 @@ pub(crate) struct Demand {
 #[derive(Debug)]
 struct Last {
     snapshot: Arc<Snapshot>,
+    taken: Instant,
     next: Instant,
 }
 
@@ -84,21 +87,22 @@ impl Demand {
     /// every 100 ms, for which all callers wait together.
     pub(crate) async fn snapshot(&self) -> Arc<Snapshot> {
         let version = self.scheduler.version();
-        self.share(|view| view.version >= version).await
+        self.share(|last| last.snapshot.view.version >= version).await
     }
 
     /// As [`snapshot`](Self::snapshot), but the statistics of workers may be those of an earlier look, and only the other things are
     /// current: while workers do no more than send heartbeats, nothing is copied, however many they are.
     pub(crate) async fn conditions(&self) -> Arc<Snapshot> {
         let changes = self.scheduler.changes();
-        self.share(|view| view.changes >= changes).await
+        let is_recent = |last: &Last| last.taken.elapsed() < MAX_CONDITIONS_AGE;
+        self.share(|last| last.snapshot.view.changes >= changes && is_recent(last)).await
     }
 
-    async fn share(&self, is_current: impl FnOnce(&SchedulerView) -> bool) -> Arc<Snapshot> {
+    async fn share(&self, is_current: impl FnOnce(&Last) -> bool) -> Arc<Snapshot> {
         // Held while waiting and copying: callers that come meanwhile get the same snapshot.
         let mut last = self.last.lock().await;
         if let Some(last) = &*last {
-            if is_current(&last.snapshot.view) {
+            if is_current(last) {
                 return Arc::clone(&last.snapshot);
             }
             tokio::time::sleep_until(last.next).await;
@@ -106,7 +110,7 @@ impl Demand {
         let began = Instant::now();
         let snapshot = Arc::new(self.take_snapshot());
         let rest = (began.elapsed() * MIN_REST).max(MIN_INTERVAL);
-        *last = Some(Last { snapshot: Arc::clone(&snapshot), next: began + rest });
+        *last = Some(Last { snapshot: Arc::clone(&snapshot), taken: began, next: began + rest });
         snapshot
     }
 
@@ -331,6 +335,9 @@ mod tests {
             assert_eq!(demand.conditions().await.view.workers[0].draining, draining);
         }
         assert_eq!(demand.scheduler.views(), 4);
+        tokio::time::advance(MAX_CONDITIONS_AGE).await;
+        demand.conditions().await;
+        assert_eq!(demand.scheduler.views(), 5, "some conditions end by the clock");
     }
 
     #[test]
