@@ -135,13 +135,36 @@ pub(crate) async fn of_task(
     let read = rows.map(|row| {
         let attempt = num::to_i32(row.0.attempt);
         let list = decode(&row).unwrap_or_else(|reason| {
-            tracing::error!(task = %task.id, attempt, reason, "a stored record cannot be decoded: it is left alone");
+            // Any caller may repeat it; users read it in the list.
+            tracing::debug!(task = %task.id, attempt, reason, "a stored record cannot be decoded: it is left alone");
             let (name, reason) = ("the list of its files".to_owned(), DAMAGED.to_owned());
             ArtifactList { skipped: vec![SkippedFile { name, reason }], ..ArtifactList::default() }
         });
         v1::AttemptArtifacts { attempt, list: Some(list) }
     });
     Ok(read.collect())
+}
+
+/// Returns what is wanted of the newest list of a task that has it. Fails if a newer one is damaged: that may have had it.
+pub(crate) async fn newest<T>(
+    store: &StoreClient,
+    task: &Task,
+    wanted: impl Fn(ArtifactList) -> Option<T>,
+) -> Result<Option<T>, Status> {
+    newest_of(&rows(store, task, 0..=u32::MAX).await?, wanted)
+}
+
+fn newest_of<T>(
+    rows: &[ArtifactsRow],
+    wanted: impl Fn(ArtifactList) -> Option<T>,
+) -> Result<Option<T>, Status> {
+    for row in rows.iter().rev() {
+        let list = decode(row).map_err(|reason| error("STORE_CORRUPT", reason))?;
+        if let Some(found) = wanted(list) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the artifacts of one attempt of a task, or of its input (0), if it has any. Fails if their list is damaged.
@@ -199,7 +222,10 @@ pub(crate) fn decode((key, list): &ArtifactsRow) -> Result<ArtifactList, String>
 
 #[cfg(test)]
 mod tests {
+    use rota_core::TaskKey;
     use rota_proto::artifact_names::OUTPUT;
+    use rota_proto::v1::Checkpoint;
+    use tonic::Code;
 
     use super::*;
 
@@ -211,6 +237,28 @@ mod tests {
     fn checked(artifacts: Vec<Artifact>) -> Result<ArtifactList, String> {
         let mut list = ArtifactList { artifacts, ..ArtifactList::default() };
         check("artifacts", &mut list, &[OUTPUT]).map(|()| list).map_err(|bad| bad.message().to_owned())
+    }
+
+    #[test]
+    fn damaged_list_may_have_had_the_checkpoint() {
+        let row = |attempt, conversation: Option<&str>| -> ArtifactsRow {
+            let conversation = conversation.map(str::to_owned);
+            let checkpoint =
+                conversation.map(|conversation| Checkpoint { conversation, ..Checkpoint::default() });
+            let list = ArtifactList { checkpoint, ..ArtifactList::default() };
+            (ArtifactsKey { task: TaskKey(1), attempt }, list.encode_to_vec().into())
+        };
+        let damaged =
+            |attempt| -> ArtifactsRow { (ArtifactsKey { task: TaskKey(1), attempt }, vec![0xff].into()) };
+        let found = |rows: &[ArtifactsRow]| {
+            let found = newest_of(rows, |list| list.checkpoint);
+            found.map(|found| found.map(|found| found.conversation)).map_err(|failed| failed.code())
+        };
+        let corrupt = || Err(Code::DataLoss);
+        assert_eq!(found(&[damaged(1), row(2, Some("two")), row(3, None)]), Ok(Some("two".to_owned())));
+        assert_eq!(found(&[row(1, Some("one")), damaged(2), row(3, None)]), corrupt());
+        assert_eq!(found(&[damaged(1), row(2, None)]), corrupt(), "it may have been the only one");
+        assert_eq!(found(&[row(1, None)]), Ok(None));
     }
 
     #[test]

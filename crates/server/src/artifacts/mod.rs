@@ -25,7 +25,7 @@ use crate::store_client::StoreClient;
 use crate::wire::status::{error, hinted};
 
 use full::{Full, NoRoom};
-pub(crate) use lists::{check, decode, digests, left_by, of_attempt, of_task};
+pub(crate) use lists::{check, decode, digests, left_by, newest, of_attempt, of_task};
 use lost::Lost;
 use outage::Outage;
 use outage::Way;

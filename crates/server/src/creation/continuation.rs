@@ -139,10 +139,10 @@ impl Creator {
     }
 }
 
-/// Returns the newest checkpoint of a task; one that has left none has that which it has continued itself.
+/// Returns the newest checkpoint of a task; one that has left none has that which it has continued itself. Fails if it may be in a
+/// damaged list: another task would continue older work without notice.
 pub(crate) async fn checkpoint_of(store: &StoreClient, task: &Task) -> Result<Option<ArtifactList>, Status> {
-    let lists = artifacts::of_task(store, task, 0..=u32::MAX).await?;
-    let mut found = lists.into_iter().rev().filter_map(|attempt| attempt.list).find_map(checkpoint);
+    let mut found = artifacts::newest(store, task, checkpoint).await?;
     let changes = found.as_mut().and_then(|list| list.changes.as_mut());
     if let Some(changes) = changes.filter(|changes| !changes.pushed && task.has_result) {
         // The list is written before the push, and again after it, if it can be.
