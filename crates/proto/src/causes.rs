@@ -26,6 +26,7 @@ pub const START_TIME: &str = "start_time";
 pub const STEP_APPROVAL: &str = "step_approval";
 pub const STORING: &str = "storing";
 pub const SUSPENDED: &str = "suspended";
+pub const WORKSPACE_BUSY: &str = "workspace_busy";
 pub const WORKFLOW_DAMAGED: &str = "workflow_damaged";
 pub const WORKERS_CANNOT_START: &str = "workers_cannot_start";
 pub const WORKERS_NOT_READY: &str = "workers_not_ready";

@@ -1,4 +1,6 @@
 //! Codes of notices that change what the control plane does. All others are for who reads the log.
 
-/// An attempt waits for a workspace that another one uses: its time does not count until its next event.
+/// An attempt waits for a workspace that another one uses: its time does not count until it works.
 pub const WORKSPACE_BUSY: &str = "workspace_busy";
+/// The wait is over.
+pub const WORKSPACE_FREE: &str = "workspace_free";

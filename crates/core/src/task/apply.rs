@@ -295,7 +295,10 @@ impl Step<'_> {
     }
 
     pub(super) fn time_out(&mut self) {
-        let message = "the total timeout was exceeded";
+        let message = match self.task.held_up_since() {
+            Some(_) => "the workspace did not become free in time",
+            None => "the total timeout was exceeded",
+        };
         let failure = Failure::new(Class::Timeout, message);
         self.go(StateChange::new(State::Failed, "timeout").message(message).failure(failure));
     }

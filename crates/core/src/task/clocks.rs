@@ -9,6 +9,8 @@ use crate::Timestamp;
 /// Time for a worker to store what an attempt has left, once its work has ended: the storage may be down for long, and a worker
 /// that only claims it must not occupy the task without end.
 const MAX_KEEPING_TIME: Duration = Duration::from_hours(24);
+/// Time for an attempt to get its workspace: a worker that never reports the end of the wait must not occupy the task without end.
+const MAX_HELD_UP_TIME: Duration = Duration::from_hours(24);
 
 impl Task {
     /// Total time of all attempts on workers, without the time for which they wait for a person, or for their workspace.
@@ -34,8 +36,8 @@ impl Task {
         self.timeout().saturating_sub(self.worked)
     }
 
-    /// Returns the end of its total time; `None` while its attempt waits for a person, or for its workspace. One that only stores what is left has a
-    /// limit of its own.
+    /// Returns the end of its total time; `None` while its attempt waits for a person. One that waits for its workspace, or only stores what is
+    /// left, has a limit of its own.
     pub fn deadline(&self) -> Option<Timestamp> {
         let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
         if let Some(storing) = assignment.storing {
@@ -44,11 +46,16 @@ impl Task {
         if assignment.work_ended {
             return assignment.paused_at.map(|since| since + MAX_KEEPING_TIME);
         }
-        // Another attempt uses its workspace.
-        if assignment.paused_at.is_some() {
-            return None;
+        if let Some(since) = self.held_up_since() {
+            return Some(since + MAX_HELD_UP_TIME);
         }
         let started = assignment.started_at.unwrap_or(assignment.at);
         Some(started + self.time_left() + assignment.paused)
+    }
+
+    /// Returns since when its attempt waits for a workspace that another one uses.
+    pub fn held_up_since(&self) -> Option<Timestamp> {
+        let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
+        assignment.paused_at.filter(|_| !assignment.work_ended)
     }
 }

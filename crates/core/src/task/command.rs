@@ -265,8 +265,10 @@ pub enum EventEffect {
     WorkEnded(Option<bool>),
     /// A model call has succeeded.
     ModelWorked,
-    /// The attempt waits for a workspace that another one uses: the clock stands until its next event.
+    /// The attempt waits for a workspace that another one uses: the clock stands until its next event that is no notice.
     HeldUp,
+    /// A notice, which is no work: the clock stands, or runs, as before.
+    Notice,
     /// Stands for so many events that were acknowledged, and lost with the last commits of the store.
     Lost(u64),
 }

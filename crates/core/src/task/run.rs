@@ -200,9 +200,10 @@ impl Step<'_> {
         let is_full = assignment.is_log_full(self.task.logged_bytes);
         assignment.unlogged = is_full || item.payload.is_empty();
         let unlogged = assignment.unlogged;
-        let held_up = item.effect == EventEffect::HeldUp;
+        let stands = item.effect == EventEffect::Notice && assignment.paused_at.is_some();
+        let held_up = stands || item.effect == EventEffect::HeldUp;
         match item.effect {
-            EventEffect::None | EventEffect::HeldUp | EventEffect::Lost(_) => {}
+            EventEffect::None | EventEffect::HeldUp | EventEffect::Notice | EventEffect::Lost(_) => {}
             EventEffect::Progress(mut progress) => {
                 // `max` turns NaN, which no record could carry, into 0.
                 progress.fraction = progress.fraction.clamp(0.0, 1.0).max(0.0);

@@ -8,7 +8,7 @@ use rota_core::Timestamp;
 use rota_core::task::{Body, Event, EventEffect, Item, Progress, State};
 use rota_core::usage::Usage;
 use rota_proto::limits::{CHOICES, EVENT_BYTES, QUESTION_BYTES, REQUEST_NAME_BYTES};
-use rota_proto::notices::WORKSPACE_BUSY;
+use rota_proto::notices::{WORKSPACE_BUSY, WORKSPACE_FREE};
 use rota_proto::num;
 use rota_proto::permission_rules as rules;
 use rota_proto::v1::{self, event::Kind};
@@ -114,7 +114,11 @@ pub(crate) fn item(mut event: v1::Event, now: Timestamp) -> Item {
             EventEffect::WorkEnded(ended.slot_released.then_some(ended.outlives_worker))
         }
         Some(Kind::Message(_) | Kind::ToolCall(_)) => EventEffect::ModelWorked,
-        Some(Kind::Notice(notice)) if notice.code == WORKSPACE_BUSY => EventEffect::HeldUp,
+        Some(Kind::Notice(notice)) => match notice.code.as_str() {
+            WORKSPACE_BUSY => EventEffect::HeldUp,
+            WORKSPACE_FREE => EventEffect::None,
+            _ => EventEffect::Notice,
+        },
         _ => EventEffect::None,
     };
     event.log_seq = 0;
@@ -225,6 +229,7 @@ mod tests {
             item(event, Timestamp(1_800_000_000_000_000)).effect
         };
         assert_eq!(effect(WORKSPACE_BUSY), EventEffect::HeldUp);
-        assert_eq!(effect("workspace_free"), EventEffect::None);
+        assert_eq!(effect(WORKSPACE_FREE), EventEffect::None);
+        assert_eq!(effect("input_dropped"), EventEffect::Notice);
     }
 }

@@ -39,11 +39,16 @@ pub(super) fn of_budget(wait: &BudgetWait, now: Timestamp) -> Cause {
     cause("budget_spent", message, hint)
 }
 
-/// Returns the cause for an attempt that only delivers, or stores what it has left.
+/// Returns the cause for an attempt that waits for its workspace, only delivers, or stores what it has left.
 pub(super) fn of_running(task: &Task) -> Option<Cause> {
     if let Some(left) = task.undelivered {
         let message = format!("the work of attempt {} is done, and is being delivered", left.attempt);
         return Some(cause("delivery", message, ""));
+    }
+    if task.held_up_since().is_some() {
+        let message = format!("attempt {} waits for a workspace that another attempt uses", task.attempt());
+        let hint = "wait, or end what uses it: the log of the task names the directory";
+        return Some(cause("workspace_busy", message, hint));
     }
     task.storing()?;
     let (worker, attempt) = (&task.assignment.as_ref()?.worker, task.attempt());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
+use rota_core::task::explain::{Context, causes};
 use rota_core::task::{
     Command, Completion, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, Desired, EventEffect, Limits, State, Task,
 };
@@ -201,9 +202,17 @@ fn time_until_the_workspace_is_free_is_no_work() {
     harness.lose(EPOCH);
     harness.apply(Command::Resume { by: worker("w1", EPOCH + 1), fence: harness.task.fence });
     harness.wait(secs(3600));
-    assert_eq!((harness.state(), harness.task.deadline()), (State::Running, None));
-    let mut ends = harness.clone();
-    harness.report(2, vec![item(EventEffect::None)]).unwrap();
+    // Nor does a notice, such as that what it was sent was dropped.
+    harness.report(2, vec![item(EventEffect::Notice)]).unwrap();
+    let most = secs(24 * 3600 - 2 * 3600);
+    assert_eq!((harness.state(), harness.task.deadline()), (State::Running, Some(harness.now + most)));
+    let found = causes(&harness.task, &Context::default(), harness.now);
+    assert_eq!(found[0].code, "workspace_busy");
+    let (mut ends, mut stays) = (harness.clone(), harness.clone());
+    // Its worker only sends heartbeats.
+    stays.wait(most + secs(3600));
+    assert_eq!(stays.state(), State::Failed);
+    harness.report(3, vec![item(EventEffect::None)]).unwrap();
     assert_eq!(harness.task.deadline(), Some(harness.now + secs(15)));
     ends.finish(Completion::Failed(Failure::new(Class::Agent, "it failed")));
     assert_eq!(ends.task.worked, secs(5));
