@@ -1,12 +1,13 @@
 //! Demand for workers: which agent's pool each waiting task counts for, and how many workers that asks for. Shares one
 //! snapshot of all workers among those who look at more than one worker.
 
-use std::collections::BTreeMap;
+mod snapshot;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::target::{Route, Target};
-use rota_core::task::explain;
 use rota_core::{AgentName, Namespace, TaskId, Timestamp, WorkerName};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -47,6 +48,8 @@ pub(crate) struct Snapshot {
     pub(crate) view: SchedulerView,
     /// Each agent's pool: its workers, and every waiting task counted for one agent.
     pub(crate) pools: BTreeMap<AgentKey, PoolStatus>,
+    /// Workers that were started for a single task.
+    own: HashMap<(Namespace, TaskId), Vec<Arc<WorkerView>>>,
     /// Tasks that need a worker of their own, sorted by id.
     pub(crate) isolated: Vec<IsolatedTask>,
 }
@@ -118,11 +121,15 @@ impl Demand {
     pub(crate) fn take_snapshot(&self) -> Snapshot {
         let view = self.scheduler.view();
         let mut pools: BTreeMap<AgentKey, PoolStatus> = BTreeMap::new();
+        let mut own: HashMap<_, Vec<_>> = HashMap::new();
         // Each namespace has ids of its own.
         let mut isolated: BTreeMap<(Namespace, TaskId), IsolatedTask> = BTreeMap::new();
         for worker in &view.workers {
             let profile = &worker.profile;
             let (namespace, agent) = (profile.namespace.clone(), profile.agent.clone());
+            if let Some(task) = profile.task {
+                own.entry((namespace.clone(), task)).or_default().push(Arc::clone(worker));
+            }
             if profile.task.is_none() {
                 pools.entry((namespace, agent)).or_default().workers.push(Arc::clone(worker));
             } else if let Some(id) = worker.own_task {
@@ -149,7 +156,7 @@ impl Demand {
         }
         let mut isolated: Vec<_> = isolated.into_values().collect();
         isolated.sort_unstable();
-        Snapshot { view, pools, isolated }
+        Snapshot { view, pools, own, isolated }
     }
 
     /// Returns the agent that a waiting task of a route counts for: the one it names, or the best of those that cover
@@ -187,81 +194,6 @@ impl Demand {
             Admission::Probe | Admission::ProbeInFlight => queued.min(1),
             Admission::Closed => 0,
         }
-    }
-}
-
-impl Snapshot {
-    /// Returns the workers of a namespace, or all.
-    pub(crate) fn workers(&self, namespace: Option<&Namespace>) -> impl Iterator<Item = &Arc<WorkerView>> {
-        let is_in =
-            move |worker: &&Arc<WorkerView>| namespace.is_none_or(|at| worker.profile.namespace == *at);
-        self.view.workers.iter().filter(is_in)
-    }
-
-    /// Counts the workers that cover a route. The caller fills in `ahead`.
-    pub(crate) fn capacity(&self, route: &Route) -> explain::RouteCapacity {
-        let mut capacity = explain::RouteCapacity::default();
-        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        for worker in self.serving(route) {
-            if worker.draining {
-                capacity.draining += 1;
-            } else {
-                capacity.workers += 1;
-                capacity.unavailable += u32::from(worker.is_unavailable());
-                capacity.slots += if worker.is_unavailable() { 0 } else { small(worker.slots) };
-                capacity.free += small(worker.free);
-                capacity.suspended += u32::from(worker.suspended);
-                capacity.not_ready += u32::from(!worker.ready);
-            }
-        }
-        capacity
-    }
-
-    /// Returns the agents with waiting tasks whose connected workers all get none, and why one of them does not.
-    pub(crate) fn unavailable_pools(&self) -> impl Iterator<Item = (&AgentKey, &WorkerView)> {
-        self.pools.iter().filter(|(_, pool)| pool.queued > 0).filter_map(|(agent, pool)| {
-            let serving = || pool.workers.iter().filter(|worker| worker.connected && !worker.draining);
-            let first = serving().min_by_key(|worker| worker.ready)?;
-            serving().all(|worker| worker.is_unavailable()).then_some((agent, first.as_ref()))
-        })
-    }
-
-    /// Returns a worker that covers a route but takes nothing, and why.
-    pub(crate) fn not_ready(&self, route: &Route) -> Option<(WorkerName, String)> {
-        let worker = self.serving(route).find(|worker| !worker.ready && !worker.draining)?;
-        Some((worker.profile.worker.clone(), worker.stats.not_ready_reason.clone()))
-    }
-
-    /// Returns up to `limit` of the tasks on the workers that cover a route, oldest first, and how many there are.
-    pub(crate) fn running_tasks(&self, route: &Route, limit: usize) -> (Vec<TaskId>, usize) {
-        let mut tasks: Vec<_> = self.serving(route).flat_map(|worker| worker.tasks.iter().copied()).collect();
-        // Ids grow with time.
-        tasks.sort_unstable();
-        tasks.dedup();
-        let count = tasks.len();
-        tasks.truncate(limit);
-        (tasks, count)
-    }
-
-    /// Whether a worker that covers a route has no session, and may be back.
-    pub(crate) fn has_lost_worker(&self, route: &Route) -> bool {
-        self.covering(route).any(|worker| !worker.connected)
-    }
-
-    fn serving(&self, route: &Route) -> impl Iterator<Item = &Arc<WorkerView>> {
-        self.covering(route).filter(|worker| worker.connected)
-    }
-
-    fn covering(&self, route: &Route) -> impl Iterator<Item = &Arc<WorkerView>> {
-        // The workers of an agent need not be searched for.
-        let pool = match &route.target {
-            Target::Agent(agent) => {
-                let pool = self.pools.get(&(route.namespace.clone(), agent.clone()));
-                pool.map_or(&[][..], |pool| &pool.workers)
-            }
-            _ => &self.view.workers,
-        };
-        pool.iter().filter(move |worker| worker.profile.covers(route))
     }
 }
 
