@@ -27,6 +27,7 @@ use crate::creation::{Scope, managed};
 use crate::demand::{Demand, PoolStatus};
 use crate::keys::AgentKey;
 use crate::sessions::{self, SessionDeps};
+use crate::trust::roles::LimitedCall;
 use crate::wire::status::{error, invalid};
 use crate::wire::{agent as wire, budget, etag, names};
 
@@ -246,6 +247,8 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::WatchDemandRequest>,
     ) -> Result<Response<Self::WatchDemandStream>, Status> {
+        // They are computed for each watcher.
+        let may_ask_why = request.extensions().get::<LimitedCall>().is_none();
         let request = request.into_inner();
         let namespace = names::parent_or_all("parent", &request.parent)?;
         Ok(Response::new(Box::pin(demand::watch(
@@ -255,7 +258,7 @@ impl AgentService for Agents {
             &self.streams,
             namespace,
             request.differences,
-            request.waits.then(|| self.explainer.clone()),
+            (request.waits && may_ask_why).then(|| self.explainer.clone()),
         ))))
     }
 

@@ -21,7 +21,7 @@ use super::identity::Identity;
 use super::oidc::{Caller, Verifier};
 use super::page;
 use super::people::{PeopleVerifier, PersonCall};
-use super::roles::{OperatorCall, ROLE_HEADER, Role, allowed_roles};
+use super::roles::{LimitedCall, OperatorCall, ROLE_HEADER, Role, allowed_roles};
 use super::shared_tokens::{Digests, SharedTokens, digest};
 use super::token_registry;
 use super::worker_token::{Invalid, WorkerTokens};
@@ -288,25 +288,29 @@ pub(crate) async fn authorize<S: Inner>(
         Some(peer) if allowed.contains(&Role::Anonymous) => peer.called(),
         Some(peer) => peer.authenticated(),
     }
-    let (mut is_viewer, mut session) = (false, None);
+    let (mut is_viewer, mut is_limited, mut session) = (false, false, None);
     let extensions = request.extensions_mut();
     match admitted {
         Admitted::Worker(identity) => drop(extensions.insert(identity)),
         Admitted::Operator => drop(extensions.insert(OperatorCall)),
         Admitted::Viewer => is_viewer = true,
         Admitted::Person(person) => {
-            is_viewer = person.is_viewer;
+            (is_viewer, is_limited) = (person.is_viewer, !person.is_admin);
             extensions.insert(person);
         }
         Admitted::Session(found, person) => {
             is_viewer = found.role() == Role::Viewer;
             extensions.insert(Arc::clone(&found));
             if let Some(person) = person {
+                is_limited = !person.is_admin;
                 extensions.insert(person);
             }
             session = Some(found);
         }
         Admitted::Other => {}
+    }
+    if is_viewer || is_limited {
+        request.extensions_mut().insert(LimitedCall);
     }
     let mut response = inner.call(request).await?;
     if is_viewer {

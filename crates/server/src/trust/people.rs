@@ -165,6 +165,8 @@ pub(crate) struct PersonCall {
     pub(crate) agents: Namespaces,
     /// Whether the person may change nothing anywhere.
     pub(crate) is_viewer: bool,
+    /// Whether the person is an admin anywhere.
+    pub(crate) is_admin: bool,
     /// When the token of the call expires; `None` for a browser's session.
     pub(crate) token_expires: Option<Timestamp>,
 }
@@ -296,7 +298,8 @@ impl People {
         };
         let agents = self.namespaces(&person, allowed_roles(UPDATE_AGENT));
         let agents = agents.unwrap_or_else(|| Namespaces::Of(BTreeSet::new()));
-        Ok(PersonCall { namespaces, agents, is_viewer: role == Role::Viewer, token_expires: None, person })
+        let (is_viewer, is_admin) = (role == Role::Viewer, role == Role::Admin);
+        Ok(PersonCall { namespaces, agents, is_viewer, is_admin, token_expires: None, person })
     }
 }
 

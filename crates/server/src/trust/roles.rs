@@ -27,6 +27,9 @@ const WORKERS: &[Role] = &[Worker];
 /// Mark of a call by the operator of a cluster, which has to do with the tasks of clusters only.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OperatorCall;
+/// Mark of a call by a viewer, or by a person who is no admin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LimitedCall;
 
 const OPERATORS: &[Role] = &[Operator, Admin];
 const ADMINS: &[Role] = &[Admin];

@@ -130,7 +130,14 @@ mod tests {
             groups: Vec::new(),
         };
         let agents = namespaces.clone();
-        PersonCall { person: Arc::new(person), agents, namespaces, is_viewer: false, token_expires: None }
+        PersonCall {
+            person: Arc::new(person),
+            agents,
+            namespaces,
+            is_viewer: false,
+            is_admin: false,
+            token_expires: None,
+        }
     }
 
     fn is_permitted(subjects: &[&str], others: &[&str]) -> bool {
