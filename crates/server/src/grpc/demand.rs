@@ -12,6 +12,7 @@ use rota_core::Namespace;
 use rota_core::quota::CoolDown;
 use rota_proto::num;
 use rota_proto::{names, v1};
+use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -208,7 +209,7 @@ pub(super) fn watch(
                 let _ = changed.changed().await;
                 continue;
             };
-            let waiting = waits.changes(explainer, &snapshot, namespace.as_ref()).await;
+            let waiting = waits.changes(explainer, &snapshot, namespace.as_ref());
             if !waiting.is_empty() {
                 let content =
                     v1::WatchDemandResponse { waits: waiting, difference: true, ..Default::default() };
@@ -218,6 +219,7 @@ pub(super) fn watch(
             }
             let due = waits.due(snapshot.view.version);
             drop(snapshot);
+            yield_now().await;
             let _ = timeout_at(due, changed.changed()).await;
         }
     })

@@ -1,7 +1,7 @@
 //! Causes of each route's waiting tasks, as watchers of demand receive them. Their number is that of routes, not of tasks,
 //! and they are computed for a watcher at most once per second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rota_core::Namespace;
@@ -28,8 +28,9 @@ const RECOVERY_TIME: Duration = Duration::from_secs(30);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 /// Routes whose causes are computed.
 const MAX_ROUTES: usize = 20_000;
-/// Routes after which other tasks of the thread get their turn.
+/// Routes, and time, after which other tasks of the thread get their turn, and the watcher the demand.
 const ROUTES_PER_TURN: usize = 256;
+const MAX_TURN: Duration = Duration::from_millis(2);
 const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// What one watcher has received, and when that is computed again.
@@ -39,6 +40,16 @@ pub(super) struct Waits {
     /// Version of the scheduler's state at the last computation.
     version: Option<u64>,
     next: Instant,
+    /// A computation that has not ended yet.
+    round: Option<Round>,
+}
+
+/// A computation, in turns: demand is sent between them.
+struct Round {
+    version: u64,
+    left: VecDeque<Route>,
+    causes: BTreeMap<Route, Vec<v1::Cause>>,
+    spent: Duration,
 }
 
 struct Sent {
@@ -51,51 +62,68 @@ struct Sent {
 impl Waits {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { began: now, sent: BTreeMap::new(), version: None, next: now }
+        Self { began: now, sent: BTreeMap::new(), version: None, next: now, round: None }
     }
 
-    /// Returns when the next computation is due at this version of the scheduler's state.
+    /// Returns when the next turn is due at this version of the scheduler's state.
     pub(super) fn due(&self, version: u64) -> Instant {
+        if self.round.is_some() {
+            return self.next;
+        }
         if self.version == Some(version) { self.next + IDLE_INTERVAL } else { self.next }
     }
 
-    /// Computes the causes of a namespace's routes, or of all, if that is due. Returns what the watcher lacks.
-    pub(super) async fn changes(
+    /// Computes the causes of a namespace's routes, or of all, if that is due: those of one turn. Returns what the watcher lacks after the
+    /// last one.
+    pub(super) fn changes(
         &mut self,
         explainer: &Explainer,
         snapshot: &Snapshot,
         namespace: Option<&Namespace>,
     ) -> Vec<v1::RouteWait> {
-        let (began, version) = (Instant::now(), snapshot.view.version);
-        if began < self.due(version) {
+        let began = Instant::now();
+        if began < self.due(snapshot.view.version) {
             return Vec::new();
         }
-        let queues = snapshot.view.queues.iter().map(|(_, route, _)| route);
-        let mut queues: Vec<_> =
-            queues.filter(|route| namespace.is_none_or(|at| route.namespace == *at)).collect();
-        queues.sort_unstable();
-        queues.truncate(MAX_ROUTES);
-        let mut routes = BTreeMap::new();
-        for (index, route) in queues.into_iter().enumerate() {
-            if index % ROUTES_PER_TURN == ROUTES_PER_TURN - 1 {
-                tokio::task::yield_now().await;
+        let mut round = self.round.take().unwrap_or_else(|| Round::new(snapshot, namespace));
+        for _ in 0..ROUTES_PER_TURN {
+            let Some(route) = round.left.pop_front() else { break };
+            if let Some(causes) = self.causes(explainer, snapshot, &route, began) {
+                round.causes.insert(route, causes);
             }
-            if began < self.began + RECOVERY_TIME && snapshot.has_lost_worker(route) {
-                let sent = self.sent.get(route).map(|sent| sent.causes.clone());
-                routes.extend(sent.map(|causes| (route.clone(), causes)));
-                continue;
+            if began.elapsed() >= MAX_TURN {
+                break;
             }
-            let causes = explainer.explain_route(snapshot, route).into_iter().map(|cause| v1::Cause {
-                code: cause.code.to_owned(),
-                message: prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned(),
-                hint: String::new(),
-            });
-            routes.insert(route.clone(), causes.collect());
         }
         let now = Instant::now();
-        self.version = Some(version);
-        self.next = now + ((now - began) * MIN_REST).max(MIN_INTERVAL);
-        self.difference(routes, now)
+        round.spent += now - began;
+        if !round.left.is_empty() {
+            self.next = now;
+            self.round = Some(round);
+            return Vec::new();
+        }
+        self.version = Some(round.version);
+        self.next = now + (round.spent * MIN_REST).max(MIN_INTERVAL);
+        self.difference(round.causes, now)
+    }
+
+    /// Returns the causes of a route; those that were sent last, if any, while its workers may come back.
+    fn causes(
+        &self,
+        explainer: &Explainer,
+        snapshot: &Snapshot,
+        route: &Route,
+        now: Instant,
+    ) -> Option<Vec<v1::Cause>> {
+        if now < self.began + RECOVERY_TIME && snapshot.has_lost_worker(route) {
+            return self.sent.get(route).map(|sent| sent.causes.clone());
+        }
+        let causes = explainer.explain_route(snapshot, route).into_iter().map(|cause| v1::Cause {
+            code: cause.code.to_owned(),
+            message: prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned(),
+            hint: String::new(),
+        });
+        Some(causes.collect())
     }
 
     /// Takes in the causes of all routes with waiting tasks. Returns what has changed.
@@ -122,6 +150,18 @@ impl Waits {
             }
         }
         changes
+    }
+}
+
+impl Round {
+    fn new(snapshot: &Snapshot, namespace: Option<&Namespace>) -> Self {
+        let queues = snapshot.view.queues.iter().map(|(_, route, _)| route);
+        let mut left: Vec<_> =
+            queues.filter(|route| namespace.is_none_or(|at| route.namespace == *at)).collect();
+        left.sort_unstable();
+        left.truncate(MAX_ROUTES);
+        let left = left.into_iter().cloned().collect();
+        Self { version: snapshot.view.version, left, causes: BTreeMap::new(), spent: Duration::ZERO }
     }
 }
 
@@ -190,5 +230,7 @@ mod tests {
         waits.version = Some(1);
         assert_eq!(waits.due(1), waits.next + IDLE_INTERVAL, "nothing has changed");
         assert_eq!(waits.due(2), waits.next);
+        waits.round = Some(Round::new(&Snapshot::default(), None));
+        assert_eq!(waits.due(1), waits.next, "the computation has not ended");
     }
 }
