@@ -2,5 +2,5 @@
 
 /// An attempt waits for a workspace that another one uses: its time does not count until it works.
 pub const WORKSPACE_BUSY: &str = "workspace_busy";
-/// The wait is over.
+/// An attempt has got the workspace that it waited for: its time counts again.
 pub const WORKSPACE_FREE: &str = "workspace_free";

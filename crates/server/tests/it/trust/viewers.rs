@@ -50,3 +50,31 @@ async fn responses_to_viewers_name_their_role() -> Result<()> {
     assert_eq!(made.status(), http::StatusCode::FORBIDDEN);
     Ok(())
 }
+
+/// Why the tasks of each route wait is computed for each watcher, and is for operators and admins.
+#[tokio::test]
+async fn viewers_watch_demand_without_causes() -> Result<()> {
+    let cluster = start_cluster().await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let options = Options::new(format!("http://{}", cluster.addr()));
+    let viewer = Client::new(Options { token: Token::Fixed(VIEWER.into()), ..options })?;
+    tasks::create(cluster.client(), tasks::task("echo")).await?;
+    let request =
+        v1::WatchDemandRequest { parent: "namespaces/default".into(), differences: true, waits: true };
+    let mut demand = viewer.agents().watch_demand(request).await?.into_inner();
+    // They would come between the two.
+    for queued in 1..=2 {
+        loop {
+            let next = tokio::time::timeout(tasks::WAIT_TIMEOUT, demand.message()).await??;
+            let next = next.context("it ended")?;
+            assert_eq!(next.waits, []);
+            if next.demands.iter().any(|one| one.queued == queued) {
+                break;
+            }
+        }
+        if queued == 1 {
+            tasks::create(cluster.client(), tasks::task("echo")).await?;
+        }
+    }
+    Ok(())
+}
