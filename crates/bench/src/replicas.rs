@@ -113,7 +113,7 @@ impl Scenario for Replicas {
         put_agent(&Client::new(owner.client_options())?, AGENT).await?;
         let mut standby = self.replica(&folder, free_address()?, 1).await?;
         round.progress("calls to the owner, and through the other replica");
-        let [direct, passed_on] = self.calls([&owner, &standby]).await?;
+        let [direct, passed_on] = Box::pin(self.calls([&owner, &standby])).await?;
         let (mut stopped, mut killed) = (Latency::new(), Latency::new());
         for number in 0..2 * self.takeovers {
             let (signal, latency) = match number % 2 {
@@ -151,7 +151,7 @@ impl Replicas {
             let order = if number.is_multiple_of(2) { [0, 1] } else { [1, 0] };
             for side in order {
                 let read = time(read(&clients[side])).await?;
-                let creation = time(create(&clients[side])).await?;
+                let creation = Box::pin(time(create(&clients[side]))).await?;
                 if number >= FIRST_CALLS {
                     calls[side].read.record(read);
                     calls[side].creation.record(creation);

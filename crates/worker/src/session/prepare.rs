@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rota_proto::notices::WORKSPACE_BUSY;
+use rota_proto::notices::{WORKSPACE_BUSY, WORKSPACE_FREE};
 use rota_proto::v1::{Failure, FailureClass, Severity, event};
 use rota_proto::worker::v1::Assign;
 use tokio::sync::mpsc;
@@ -179,7 +179,7 @@ async fn directories<'a>(
     let has_turn = async {
         if handle.set_held_up(false) {
             // Its time counts again in the control plane as well.
-            let _ = events.send(notice(Severity::Low, "workspace_free", "the workspace is free")).await;
+            let _ = events.send(notice(Severity::Low, WORKSPACE_FREE, "the workspace is free")).await;
         }
     };
     let made = deps.root.prepare(assign, cloned, &mut stop, has_turn);

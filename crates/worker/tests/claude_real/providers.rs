@@ -33,8 +33,8 @@ struct Refusing {
 
 impl Refusing {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of this machine");
+        let address = listener.local_addr().expect("it is bound").to_string();
         let calls = Arc::<Mutex<Vec<Call>>>::default();
         let seen = Arc::clone(&calls);
         spawn("test.refusing", OnExit::Done, async move {
