@@ -108,7 +108,7 @@ test("groups of a graph are opened and closed, and the address keeps it", async 
   const graph = (count) => page.getByRole("group", { name: `Graph of ${count} steps` });
   await graph(3).waitFor();
   // A group that is closed is one node, with its count.
-  const deploy = page.getByRole("button", { name: "deploy: succeeded, 2 of 2" });
+  const deploy = page.getByRole("button", { name: "deploy · 2 of 2: succeeded" });
   await deploy.waitFor();
   assert.equal(await deploy.getAttribute("aria-expanded"), "false");
   await deploy.focus();
@@ -117,7 +117,7 @@ test("groups of a graph are opened and closed, and the address keeps it", async 
   assert.equal(await deploy.getAttribute("aria-expanded"), "true");
   assert.equal(new URL(page.url()).searchParams.get("open"), "deploy");
   // By pointer.
-  await page.getByRole("button", { name: "each: succeeded, 3 of 3" }).click();
+  await page.getByRole("button", { name: "each · 3 of 3: succeeded" }).click();
   await graph(8).waitFor();
   await accessible(page, "open groups, light");
   await page.emulateMedia({ colorScheme: "dark" });

@@ -54,7 +54,7 @@ test("attempts, waits and tools of a task are shown, those of subagents nested",
   await page.keyboard.press("Enter");
   await rows.filter({ hasText: "succeeded" }).waitFor({ state: "detached" });
   assert.equal(await rows.filter({ hasText: "Runs on" }).count(), 1);
-  await page.getByLabel("Attempt", { exact: true }).selectOption("2");
+  await page.getByRole("combobox", { name: "Attempt" }).selectOption("2");
   await rows.filter({ hasText: "Runs on" }).waitFor({ state: "detached" });
   assert.equal(await failed.count(), 1);
 

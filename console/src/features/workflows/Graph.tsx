@@ -30,9 +30,9 @@ export default function Graph({ shape, stateOf, countOf, toggle }: Picture) {
         const count = node.group ? countOf(node.name) : "";
         const className = `state ${state.replaceAll(" ", "-")}`;
         const transform = `translate(${node.x - node.width / 2} ${node.y - HEIGHT / 2})`;
+        const title = <title>{`${node.name}: ${state}${count && `, ${count}`}`}</title>;
         const box = (
           <>
-            <title>{`${node.name}: ${state}${count && `, ${count}`}`}</title>
             <rect width={node.width} height={HEIGHT} rx={4} />
             <text x={node.width / 2} y={HEIGHT / 2} textAnchor="middle" dominantBaseline="central">
               {groupLabel(node.label, node.group, count)}
@@ -42,29 +42,33 @@ export default function Graph({ shape, stateOf, countOf, toggle }: Picture) {
         if (!node.group || !toggle) {
           return (
             <g key={node.name} className={className} transform={transform}>
+              {title}
               {box}
             </g>
           );
         }
+        // The name of the button begins with its text, for those who speak to it.
         return (
-          // biome-ignore lint/a11y/useSemanticElements: a picture has no buttons
-          <g
-            key={node.name}
-            className={`${className} group`}
-            transform={transform}
-            role="button"
-            tabIndex={0}
-            aria-label={`${node.name}: ${state}${count && `, ${count}`}`}
-            aria-expanded={node.group === "open"}
-            onClick={() => toggle(node.name)}
-            onKeyDown={(event) => {
-              if (event.key === "Enter" || event.key === " ") {
-                event.preventDefault();
-                toggle(node.name);
-              }
-            }}
-          >
-            {box}
+          <g key={node.name}>
+            {title}
+            {/* biome-ignore lint/a11y/useSemanticElements: a picture has no buttons */}
+            <g
+              className={`${className} group`}
+              transform={transform}
+              role="button"
+              tabIndex={0}
+              aria-label={`${node.name}${count && ` · ${count}`}: ${state}`}
+              aria-expanded={node.group === "open"}
+              onClick={() => toggle(node.name)}
+              onKeyDown={(event) => {
+                if (event.key === "Enter" || event.key === " ") {
+                  event.preventDefault();
+                  toggle(node.name);
+                }
+              }}
+            >
+              {box}
+            </g>
           </g>
         );
       })}
