@@ -21,7 +21,7 @@ pub const PANIC_SKEW: i64 = i64::MIN;
 /// Skew at which the store's clock blocks, and with it the writer, until the skew changes.
 pub const BLOCK_SKEW: i64 = i64::MIN + 1;
 
-/// Configuration of a [`Cluster`].
+/// Configuration of a [`Cluster`](super::Cluster).
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub backend: Backend,
@@ -61,7 +61,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Returns a configuration with [`timing`] and without authentication.
+    /// Returns a configuration with short timeouts and without authentication.
     pub fn new(backend: Backend) -> Self {
         Self {
             backend,
