@@ -1,6 +1,7 @@
 //! Results of attempts that end while the control plane is away.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -8,6 +9,12 @@ use rota_proto::v1::TaskState;
 use rota_testkit::tasks;
 
 use crate::{Fixture, Graces, workload};
+
+/// Waits until a worker has described the result of an attempt on its disk. `running` is the directory of its attempts.
+pub(crate) async fn until_result_is_on_disk(running: &Path) -> Result<()> {
+    let is_left = async || Ok(fs::read_dir(running)?.flatten().any(|own| own.path().join("left").exists()));
+    tasks::eventually("the result on the disk", is_left).await
+}
 
 /// The control plane is away when an attempt ends, and the worker dies before it is back: the work is done, and is not done again. `last`
 /// is the last command of the attempt.
@@ -32,10 +39,7 @@ async fn outlives_its_worker(last: &str) -> Result<usize> {
     fixture.kill_server().await;
     fs::write(&gate, "")?;
     let running = fixture.state_dir().join("running/default/w");
-    tasks::eventually("the result on the disk", async || {
-        Ok(fs::read_dir(&running)?.flatten().any(|own| own.path().join("left").exists()))
-    })
-    .await?;
+    until_result_is_on_disk(&running).await?;
     worker.signal(Signal::SIGKILL);
     worker.wait().await;
     fixture.start_server().await?;

@@ -7,7 +7,7 @@ use rota_testkit::{Proxy, history, tasks};
 
 use crate::process::Process;
 use crate::procfs::{self, ProcessInfo};
-use crate::{Fixture, Graces, workload};
+use crate::{Fixture, Graces, left_results, workload};
 
 #[tokio::test]
 async fn killed_worker_is_replaced() -> Result<()> {
@@ -65,8 +65,7 @@ async fn late_results_are_rejected() -> Result<()> {
     proxy.cut();
     late.signal(Signal::SIGCONT);
     let attempts = fixture.state_dir().join("running/default/late");
-    tasks::eventually("the attempt's end", async || Ok(std::fs::read_dir(&attempts)?.next().is_none()))
-        .await?;
+    left_results::until_result_is_on_disk(&attempts).await?;
     proxy.open();
     tasks::eventually("the notice of the late result", async || {
         Ok(tasks::notices(&tasks::log(&client, &name).await?).contains(&"stale_result".to_owned()))
@@ -81,6 +80,8 @@ async fn late_results_are_rejected() -> Result<()> {
     let log = tasks::log(&client, &name).await?;
     assert_eq!(tasks::notices(&log), ["stale_result"]);
     assert!(!tasks::outputs(&log).concat().contains("attempt 1"));
+    tasks::eventually("an empty directory", async || Ok(std::fs::read_dir(&attempts)?.next().is_none()))
+        .await?;
     // The late worker accepts tasks again.
     let mut again = workload::shell("echo again", &[]);
     let target = v1::target::Kind::Worker("late".to_owned());
