@@ -5,7 +5,7 @@ use kube::api::{Api, DeleteParams};
 use rota_client::Code;
 use rota_core::text::prefix;
 use rota_crds::resource::{Workflow, WorkflowStatus};
-use rota_proto::causes::GROUP_FULL;
+use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
 use rota_proto::v1;
 
 use super::build::{self, Change};
@@ -105,11 +105,13 @@ pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Optio
     }
     let request = v1::ExplainWorkflowRequest { name: record.name.clone(), step: String::new() };
     match context.control.explain_workflow(request).await {
-        Ok(explained) => {
-            let cause = explained.causes.iter().find(|cause| cause.code == GROUP_FULL)?;
-            let message = prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned();
-            Some(Wait { reason: WAITS_FOR_GROUP, message })
-        }
+        // A step that has begun and does not ask yet is not listed above, and its question changes nothing of the record.
+        Ok(explained) => [(STEP_APPROVAL, WAITS_FOR_APPROVAL), (GROUP_FULL, WAITS_FOR_GROUP)]
+            .into_iter()
+            .find_map(|(code, reason)| {
+                let cause = explained.causes.iter().find(|cause| cause.code == code)?;
+                Some(Wait { reason, message: prefix(&cause.message, MAX_MESSAGE_BYTES).to_owned() })
+            }),
         Err(error) => {
             tracing::debug!(%error, workflow = record.name, "failed to explain a workflow");
             None
