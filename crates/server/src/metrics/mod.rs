@@ -293,7 +293,7 @@ impl Metrics {
         registry.register("rota_artifacts_unavailable", None, &[], help, &self.artifacts_unavailable);
         let help = "Parts of artifacts that records name and the storage does not have";
         registry.register("rota_artifacts_lost", None, &["namespace"], help, &self.artifacts_lost);
-        let help = "Deliveries of notifications, by outcome: delivered, retried, or dropped after the receiver refused them";
+        let help = "Deliveries of notifications, by receiver (web_push: browsers) and outcome: delivered, retried, or dropped after the receiver refused them";
         registry.register("rota_notifications", None, &["receiver", "outcome"], help, &self.notified);
         let help = "Notifications that wait for their delivery, as far as they are in memory";
         let waiting = &self.notifications_waiting;
