@@ -1,4 +1,4 @@
-# Shared by scripts/demo and scripts/demo-claude, to be sourced by bash: builds programs, starts a private `rota dev`, and
+# Shared by the scripts that need a `rota dev` of their own, to be sourced by bash: builds programs, starts a private `rota dev`, and
 # ends and removes everything when the script ends.
 #
 # ROTA_BIN   path of a built `rota` (default: built here)
@@ -83,6 +83,11 @@ start_dev() {
     start "$place/dev.log" "$rota" dev --listen 127.0.0.1:0 --data-dir "$place/data" "$@"
     until_ready "rota dev" "$place/dev.log" test -e "$ROTA_HOME/dev/endpoint.json"
     until_ready "rota dev" "$place/dev.log" "$rota" agents
+}
+
+# endpoint: prints the address of the `rota dev` that was started.
+endpoint() {
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["endpoint"])' "$ROTA_HOME/dev/endpoint.json"
 }
 
 # filled FILE NAME VALUE...: prints a manifest with each @NAME@ replaced. Values are in single quotes there, in which YAML has

@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 {{/* Called with a list: context, values of the image. */}}
 {{- define "rota.image" -}}
 {{- $image := index . 1 -}}
-{{- if not (and $image.repository (index . 0).Values.worker.image.repository) -}}
+{{- if not $image.repository -}}
 {{- fail "image.repository and worker.image.repository are required, since no images of Rota are published: build and push them as docs/kubernetes.md#images describes" -}}
 {{- end -}}
 {{- if $image.digest -}}

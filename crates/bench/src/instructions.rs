@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures::future::try_join_all;
-use rota_core::Namespace;
 use rota_core::task::{AttemptRef, WorkerRef};
+use rota_core::{Namespace, WorkerName};
 use rota_server::Timing;
 use rota_store::Reply;
 
@@ -65,9 +65,10 @@ impl Subject {
 async fn store(rounds: usize, folder: &Path) -> Result<()> {
     let store = open(folder)?;
     let namespace: Namespace = NAMESPACE.parse()?;
-    let opened = store.apply(vec![raw::open_session(&namespace)?]).await?;
+    let worker: WorkerName = raw::WORKER.parse()?;
+    let opened = store.apply(vec![raw::open_session(&namespace, worker.clone())?]).await?;
     let Some(Ok(Reply::Session(epoch, _))) = opened.into_iter().next() else { bail!("no session") };
-    let by = WorkerRef { worker: raw::WORKER.parse()?, epoch };
+    let by = WorkerRef { worker, epoch };
     for _ in 0..rounds {
         let creations = (0..TASKS).map(|_| raw::create(uuid::Uuid::now_v7(), &namespace, &by)).collect();
         let mut ends = Vec::with_capacity(2 * TASKS);

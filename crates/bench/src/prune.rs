@@ -26,9 +26,7 @@ const MAX_PRUNED: usize = 200;
 /// Pause between looks at the statistics.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const SIZE: &str = "SELECT pg_total_relation_size('rota.events')::int8,
-        (SELECT sum(pg_total_relation_size(relid))::int8 FROM pg_stat_user_tables WHERE schemaname = 'rota'),
-        n_live_tup, n_dead_tup
-    FROM pg_stat_user_tables WHERE schemaname = 'rota' AND relname = 'events'";
+        (SELECT sum(pg_total_relation_size(relid))::int8 FROM pg_stat_user_tables WHERE schemaname = 'rota')";
 const VACUUMS: &str = "SELECT autovacuum_count FROM pg_stat_user_tables
     WHERE schemaname = 'rota' AND relname = 'events'";
 /// Whether autovacuum has run since, runs no longer, and has nothing to do by the settings of the server.
@@ -48,8 +46,8 @@ Examples:
 
 Fills an empty database with tasks that have ended, each with three rows in the log; removes the oldest nine tenths, as the \
 retention does; waits for autovacuum; then writes as many again. A few callers create tasks meanwhile: the latency of their \
-commits is measured before, during the removal and during the vacuum. The size of the log after the last step, compared with \
-that after the first, shows whether the removed space was used again.")]
+commits is measured before, during the removal and during the vacuum. The size of the log for each task that is there, after the last \
+step compared with that after the first, shows whether the removed space was used again.")]
 pub(crate) struct Prune {
     /// PostgreSQL database, empty before: `postgres://USER@HOST/DATABASE`
     #[arg(long, value_name = "URL")]
@@ -81,7 +79,7 @@ pub(crate) struct Round {
     /// After the removal and the vacuum.
     pruned: Size,
     filled_again: Size,
-    /// Size of the log at the end, compared with that of the filled one.
+    /// Bytes of the log for each task at the end, compared with those of the filled one: what is measured creates tasks as well.
     growth: f64,
     removed: u64,
     removed_per_second: f64,
@@ -96,13 +94,21 @@ pub(crate) struct Round {
     vacuuming_ratio: f64,
 }
 
-/// Size of the log, with its indexes, and of all tables. Numbers of rows are estimates of the server.
+/// Size of the log, with its indexes, and of all tables.
 #[derive(Debug, Serialize)]
 struct Size {
+    tasks: u64,
     log_bytes: i64,
     total_bytes: i64,
-    live_rows: i64,
-    dead_rows: i64,
+}
+
+impl Size {
+    /// Returns the bytes of the log for each task that is there.
+    fn log_of_a_task(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "bytes of a database fit")]
+        let bytes = self.log_bytes as f64 / self.tasks as f64;
+        bytes
+    }
 }
 
 impl Scenario for Prune {
@@ -119,11 +125,12 @@ impl Scenario for Prune {
         Metric::new("creation p99, vacuuming", "ms", "/vacuuming/p99_ms"),
         Metric::new("removed", "tasks/s", "/removed_per_second"),
         Metric::new("vacuum", "s", "/vacuum_seconds"),
-        Metric::new("rows of the log, filled", "", "/filled/live_rows"),
+        Metric::new("tasks, filled", "", "/filled/tasks"),
+        Metric::new("tasks, filled again", "", "/filled_again/tasks"),
         Metric::new("log, filled", "MB", "/filled/log_bytes").scaled(1e-6),
         Metric::new("log, removed", "MB", "/pruned/log_bytes").scaled(1e-6),
         Metric::new("log, filled again", "MB", "/filled_again/log_bytes").scaled(1e-6),
-        Metric::new("log, filled again / filled", "", "/growth"),
+        Metric::new("log of a task, filled again / filled", "", "/growth"),
         Metric::new("all tables, filled", "MB", "/filled/total_bytes").scaled(1e-6),
         Metric::new("all tables, filled again", "MB", "/filled_again/total_bytes").scaled(1e-6),
         Metric::new("fsync p50", "ms", "/fsync/p50_ms"),
@@ -141,21 +148,23 @@ impl Scenario for Prune {
         let database = connect(&self.store).await?;
         let old_tasks = self.tasks / 10 * 9;
         round.progress(&format!("creating {} tasks", self.tasks));
-        self.fill(&callers, old_tasks).await?;
+        let mut tasks = self.fill(&callers, old_tasks).await?;
         let old = Timestamp(rota_telemetry::clock::unix_micros());
-        self.fill(&callers, self.tasks - old_tasks).await?;
-        let filled = size(&database).await?;
+        tasks += self.fill(&callers, self.tasks - old_tasks).await?;
+        let filled = size(&database, tasks).await?;
 
         round.progress("commits alone");
         let (began, span) = (Instant::now(), Duration::from_secs(self.seconds));
-        let (_, before) = callers.run(self.clients, move || began.elapsed() >= span).await?;
+        let (count, before) = callers.run(self.clients, move || began.elapsed() >= span).await?;
+        tasks += count;
 
         round.progress("removing nine tenths");
         let vacuums: i64 = database.query_one(VACUUMS, &[]).await?.try_get(0)?;
         let (done, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let pruning = spawn("bench-prune", OnExit::Done, remove(Arc::clone(&store), old, Arc::clone(&done)));
-        let (_, removing) = callers.run(self.clients, raised(Arc::clone(&done))).await?;
+        let (count, removing) = callers.run(self.clients, raised(Arc::clone(&done))).await?;
         let (removed, seconds) = (pruning.await??, began.elapsed().as_secs_f64());
+        tasks = (tasks + count).saturating_sub(removed);
         #[expect(clippy::cast_precision_loss, reason = "counts are small")]
         let removed_per_second = removed as f64 / seconds;
 
@@ -170,17 +179,18 @@ impl Scenario for Prune {
         let load = callers.run(self.clients, raised(Arc::clone(&done)));
         let (vacuumed, load) = tokio::join!(waiting, load);
         let vacuum_seconds = vacuumed?.then(|| began.elapsed().as_secs_f64());
-        let (_, vacuuming) = load?;
-        let pruned = size(&database).await?;
+        let (count, vacuuming) = load?;
+        tasks += count;
+        let pruned = size(&database, tasks).await?;
 
         round.progress("filling it again");
-        self.fill(&callers, old_tasks).await?;
-        let filled_again = size(&database).await?;
+        tasks += self.fill(&callers, old_tasks).await?;
+        let filled_again = size(&database, tasks).await?;
         callers.close().await;
         let against_before = |latency: &Latency| latency.millis(0.5) / before.millis(0.5);
         Ok(Round {
             fsync,
-            growth: ratio(filled_again.log_bytes, filled.log_bytes),
+            growth: filled_again.log_of_a_task() / filled.log_of_a_task(),
             filled,
             pruned,
             filled_again,
@@ -197,23 +207,16 @@ impl Scenario for Prune {
 }
 
 impl Prune {
-    /// Creates and ends so many tasks.
-    async fn fill(&self, callers: &Callers, tasks: u64) -> Result<()> {
+    /// Creates and ends so many tasks, and returns how many.
+    async fn fill(&self, callers: &Callers, tasks: u64) -> Result<u64> {
         let begun = Arc::new(AtomicU64::new(0));
-        callers.run(self.fillers, move || begun.fetch_add(1, Ordering::Relaxed) >= tasks).await?;
-        Ok(())
+        Ok(callers.run(self.fillers, move || begun.fetch_add(1, Ordering::Relaxed) >= tasks).await?.0)
     }
 }
 
 /// Returns whether a flag is raised, as a condition of callers.
 fn raised(flag: Arc<AtomicBool>) -> impl Fn() -> bool + Clone + Send + 'static {
     move || flag.load(Ordering::Acquire)
-}
-
-fn ratio(one: i64, other: i64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "bytes of a database fit")]
-    let ratio = one as f64 / other as f64;
-    ratio
 }
 
 /// Removes the tasks that ended before a time, as a control plane does, and raises the flag, also after a failure. Returns their
@@ -251,12 +254,7 @@ async fn vacuumed(database: &Client, vacuums: i64, limit: Duration) -> Result<bo
     Ok(false)
 }
 
-async fn size(database: &Client) -> Result<Size> {
+async fn size(database: &Client, tasks: u64) -> Result<Size> {
     let row = database.query_one(SIZE, &[]).await?;
-    Ok(Size {
-        log_bytes: row.try_get(0)?,
-        total_bytes: row.try_get(1)?,
-        live_rows: row.try_get(2)?,
-        dead_rows: row.try_get(3)?,
-    })
+    Ok(Size { tasks, log_bytes: row.try_get(0)?, total_bytes: row.try_get(1)? })
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rota_core::agent::Agent;
 use rota_core::target::Target;
 use rota_core::task::{self, AttemptRef, Completion, Task, WorkerRef};
-use rota_core::{Namespace, TaskId, Timestamp};
+use rota_core::{Namespace, TaskId, Timestamp, WorkerName};
 use rota_proto::framing;
 use rota_store::{Command, Create, OpenSession, PutAgent, Reply, Store};
 use rota_telemetry::{OnExit, spawn};
@@ -60,10 +60,8 @@ impl Callers {
         };
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
-            let Command::OpenSession(mut open) = open_session(&namespace)? else { bail!("no session") };
-            open.worker = format!("{WORKER}-{number}").parse()?;
-            let worker = open.worker.clone();
-            let opened = store.apply(vec![Command::OpenSession(open)]).await?;
+            let worker: WorkerName = format!("{WORKER}-{number}").parse()?;
+            let opened = store.apply(vec![open_session(&namespace, worker.clone())?]).await?;
             let Some(Ok(Reply::Session(epoch, _))) = opened.into_iter().next() else { bail!("no session") };
             workers.push(WorkerRef { worker, epoch });
         }
@@ -148,13 +146,10 @@ async fn whole_life(
     by: &WorkerRef,
     payload: &Bytes,
 ) -> Result<Duration> {
-    let Command::Create(mut create) = create(uuid::Uuid::now_v7(), namespace, by) else {
-        bail!("no creation")
-    };
-    create.task = Task::new(create.task.id, namespace.clone(), Target::Agent(WORKER.parse()?));
-    create.payload = payload.clone();
+    let id = TaskId(uuid::Uuid::now_v7());
+    let task = Task::new(id, namespace.clone(), Target::Agent(WORKER.parse()?));
     let began = Instant::now();
-    let made = store.apply(vec![Command::Create(create)]).await?;
+    let made = store.apply(vec![create_of(task, payload.clone(), by)]).await?;
     let creation = began.elapsed();
     let Some(Ok(Reply::Created(made))) = made.into_iter().next() else { bail!("not created") };
     let attempt = AttemptRef { by: by.clone(), fence: made.fence };
@@ -188,11 +183,11 @@ fn put_agent(namespace: &Namespace) -> Result<Command> {
     Ok(Command::PutAgent(PutAgent { agent, must_exist: None }))
 }
 
-/// Returns the command that opens the worker's session.
-pub(crate) fn open_session(namespace: &Namespace) -> Result<Command> {
+/// Returns the command that opens the session of a worker.
+pub(crate) fn open_session(namespace: &Namespace, worker: WorkerName) -> Result<Command> {
     Ok(Command::OpenSession(OpenSession {
         namespace: namespace.clone(),
-        worker: WORKER.parse()?,
+        worker,
         agent: WORKER.parse()?,
         instance: WORKER.to_owned(),
         replica: "bench".to_owned(),
@@ -208,9 +203,13 @@ pub(crate) fn create(id: uuid::Uuid, namespace: &Namespace, by: &WorkerRef) -> C
         agent_known: true,
         ..Task::new(TaskId(id), namespace.clone(), Target::Worker(by.worker.clone()))
     };
+    create_of(task, Bytes::from_static(b"nothing"), by)
+}
+
+fn create_of(task: Task, payload: Bytes, by: &WorkerRef) -> Command {
     Command::Create(Box::new(Create {
         task,
-        payload: bytes::Bytes::from_static(b"nothing"),
+        payload,
         secrets: None,
         given: Default::default(),
         key: None,

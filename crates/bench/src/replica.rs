@@ -23,16 +23,10 @@ pub(crate) async fn own(
 ) -> Result<Arc<dyn Store>> {
     let findings = Findings::default();
     let mut seen = findings.owners.subscribe();
-    let (owners, looks) = (findings.owners.clone(), findings.looks.clone());
+    let looked = findings.clone();
     let on_wait: rota_store_postgres::OnWait = Arc::new(move |owner| {
         let Some(owner) = owner else { return };
-        looks.send_replace(tokio::time::Instant::now());
-        let owner = Owner { name: owner.name.clone(), address: owner.address.clone() };
-        owners.send_if_modified(|known| {
-            let is_new = known.as_ref() != Some(&owner);
-            *known = Some(owner);
-            is_new
-        });
+        looked.found(Owner { name: owner.name.clone(), address: owner.address.clone() });
     });
     let stop = CancellationToken::new();
     let address = listen.to_string();

@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use clap::Args;
 use nix::sys::signal::Signal;
 use rota_client::Client;
-use rota_proto::{names, v1};
+use rota_proto::v1;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::control_plane::ControlPlane;
 use crate::metrics::Metric;
-use crate::plane::{AGENT, NAMESPACE, put_agent, task};
+use crate::plane::{AGENT, put_agent, task};
 use crate::report::Latency;
 use crate::scenario::{Common, RoundContext, Scenario};
 
@@ -173,10 +173,9 @@ async fn time(call: impl Future<Output = Result<()>>) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Reads an agent, which is in the memory of the owner.
+/// Reads what is in the memory of the owner, and is computed for no other call: an agent comes with the demand, which waits.
 async fn read(client: &Client) -> Result<()> {
-    let request = v1::GetAgentRequest { name: names::agent(NAMESPACE, AGENT) };
-    client.agents().get_agent(request).await?;
+    client.get_log_filter(v1::GetLogFilterRequest {}).await?;
     Ok(())
 }
 

@@ -87,14 +87,18 @@ impl Object {
 
     /// Returns the fields that are set, but have no effect with the runtime that is set next to them.
     pub fn fields_without_effect(&self) -> Vec<&'static str> {
-        let (runtime, limits) = match self {
-            Self::Task(task) => (task.spec.runtime.as_ref(), task.spec.limits.as_ref()),
-            _ => (None, None),
-        };
-        let counts_turns =
-            runtime.is_none_or(|runtime| runtime.command.is_none() && runtime.scripted.is_none());
-        let has_turns = limits.is_some_and(|limits| limits.max_turns.is_some_and(|turns| turns > 0));
-        if has_turns && !counts_turns { vec!["limits.maxTurns"] } else { Vec::new() }
+        let Self::Task(task) = self else { return Vec::new() };
+        let ignores_turns = task
+            .spec
+            .runtime
+            .as_ref()
+            .is_some_and(|runtime| runtime.command.is_some() || runtime.scripted.is_some());
+        let turns = task.spec.limits.as_ref().and_then(|limits| limits.max_turns);
+        if ignores_turns && turns.is_some_and(|turns| turns > 0) {
+            vec!["limits.maxTurns"]
+        } else {
+            Vec::new()
+        }
     }
 }
 

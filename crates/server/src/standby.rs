@@ -70,6 +70,18 @@ impl Default for Findings {
     }
 }
 
+impl Findings {
+    /// Publishes the owner that was found by a look right now, to which connections are passed on.
+    pub fn found(&self, owner: Owner) {
+        self.looks.send_replace(Instant::now());
+        self.owners.send_if_modified(|known| {
+            let is_new = known.as_ref() != Some(&owner);
+            *known = Some(owner);
+            is_new
+        });
+    }
+}
+
 /// What the probes are answered from.
 #[derive(Clone)]
 struct Probed {

@@ -104,8 +104,9 @@ async fn forward(mut stream: TcpStream, first: Option<Forwarded>, target: &Targe
         Some(first) => first,
         None => {
             // The last connection may have ended since its certificates or its token were replaced: the next call has the new ones.
-            target.renewal.renew().await;
-            target.open_any(target.control_plane.ready_pods(&target.client).await?).await?
+            let renewed = target.renewal.renew();
+            let ((), pods) = tokio::join!(renewed, target.control_plane.ready_pods(&target.client));
+            target.open_any(pods?).await?
         }
     };
     let taken = forwarder.take_stream(port).zip(forwarder.take_error(port));

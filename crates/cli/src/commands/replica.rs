@@ -187,13 +187,7 @@ pub async fn open_alone(place: &str, name: &str) -> anyhow::Result<(Arc<dyn Stor
 fn on_wait(findings: Findings) -> rota_store_postgres::OnWait {
     Arc::new(move |owner| {
         let Some(owner) = owner else { return };
-        findings.looks.send_replace(tokio::time::Instant::now());
-        let owner = Owner { name: owner.name.clone(), address: owner.address.clone() };
-        findings.owners.send_if_modified(|known| {
-            let changed = known.as_ref() != Some(&owner);
-            *known = Some(owner);
-            changed
-        });
+        findings.found(Owner { name: owner.name.clone(), address: owner.address.clone() });
     })
 }
 

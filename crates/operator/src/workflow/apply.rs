@@ -90,22 +90,18 @@ pub(super) async fn change(
 /// Returns the question of a step that waits for a person, of the workflow or of one that is a step of it; or else what the workflow waits
 /// for in its concurrency group, or a step of it, unless they are many. Without an answer the status has neither.
 pub(super) async fn waits_for(context: &Context, record: &v1::Workflow) -> Option<Wait> {
-    let approvals = approvals(context, record).await;
-    if let Some(wait) = asked(&record.name, &approvals) {
-        return Some(wait);
-    }
     let status = record.status.as_ref()?;
-    if status.waits_for_group {
-        let message =
-            format!("the workflow waits for a place in concurrency group {}", status.concurrency_group);
-        return Some(Wait { reason: WAITS_FOR_GROUP, message });
-    }
     if status.counts.is_some_and(|counts| counts.total > MAX_EXPLAINED_STEPS) {
-        return None;
+        let group = || {
+            let message =
+                format!("the workflow waits for a place in concurrency group {}", status.concurrency_group);
+            status.waits_for_group.then_some(Wait { reason: WAITS_FOR_GROUP, message })
+        };
+        return asked(&record.name, &approvals(context, record).await).or_else(group);
     }
     let request = v1::ExplainWorkflowRequest { name: record.name.clone(), step: String::new() };
     match context.control.explain_workflow(request).await {
-        // A step that has begun and does not ask yet is not listed above, and its question changes nothing of the record.
+        // It names a step that has begun and does not ask yet as well: its question changes nothing of the record.
         Ok(explained) => [(STEP_APPROVAL, WAITS_FOR_APPROVAL), (GROUP_FULL, WAITS_FOR_GROUP)]
             .into_iter()
             .find_map(|(code, reason)| {

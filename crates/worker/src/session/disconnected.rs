@@ -23,7 +23,7 @@ impl Worker {
     ) -> Result<Option<Connection>, Error> {
         let mut version = PROTOCOL_VERSION;
         loop {
-            // Again, if the disk did not take them.
+            // Also again, if the disk did not take them.
             self.leave_results();
             if self.epoch.is_some() {
                 let delay = self.reconnect_delays.next().unwrap_or_default();

@@ -197,13 +197,10 @@ impl Worker {
             Err(TrySendError::Closed(_)) => return,
         };
         entry.last_input = input.input_seq;
-        let is_refused = refusal.is_some();
-        if is_refused {
-            entry.handle.push(rota_proto::v1::Event { kind: refusal, ..rota_proto::v1::Event::default() });
-        }
         // The control plane has closed the question: the time limits must end an agent that waits for the answer.
         entry.handle.resolve_request(&request);
-        if is_refused {
+        if refusal.is_some() {
+            entry.handle.push(rota_proto::v1::Event { kind: refusal, ..rota_proto::v1::Event::default() });
             self.queue(&key);
         }
     }

@@ -238,7 +238,6 @@ impl Worker {
                         entry.queued = false;
                         entry.handle.set_followed(false);
                     }
-                    self.leave_results();
                     if began.elapsed() >= STABLE_SESSION_AFTER {
                         self.reconnect_delays = backoff();
                     }

@@ -68,18 +68,13 @@ fn result(index: usize, previous: &PreviousResult, context: &Path, room: &mut us
             if beginning.len() >= data_from {
                 piece.push_str("</data>");
             }
-            let _ = match file {
+            let place = match file {
                 Some(file) if result.data.is_some() => {
-                    write!(
-                        piece,
-                        "\n[cut; {size} bytes: text in {}, data in {}]",
-                        file.display(),
-                        list.display()
-                    )
+                    format!(": text in {}, data in {}", file.display(), list.display())
                 }
-                Some(file) => write!(piece, "\n[cut; {size} bytes in {}]", file.display()),
-                None => write!(piece, "\n[cut; {size} bytes in {}]", list.display()),
+                file => format!(" in {}", file.unwrap_or(list).display()),
             };
+            let _ = write!(piece, "\n[cut; {size} bytes{place}]");
         }
     }
     piece.push_str("\n</result>");
