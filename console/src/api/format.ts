@@ -28,8 +28,11 @@ export function dollars(micro: string | number | undefined): string {
   return value === 0 ? "" : `$${value < 1 ? value.toFixed(3) : value.toFixed(2)}`;
 }
 
+/** Millionths of a dollar in cents, as `$0.01`. */
+export const usd = (micro: string | number | undefined) => `$${(Number(micro ?? 0) / 1e6).toFixed(2)}`;
+
 /** Decodes the base64 form of bytes in JSON. */
-export function bytes(base64: string | undefined): Uint8Array {
+export function bytes(base64: string | undefined): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(atob(base64 ?? ""), (char) => char.charCodeAt(0));
 }
 

@@ -16,7 +16,7 @@
 //!
 //! Workers are real (`plane`), and their attempts run in a runtime that does nothing (`runtime`). In `dispatch` the control
 //! plane shares the process; elsewhere it is a process of its own (`control_plane`), so that its memory and processor time can
-//! be measured and it can be restarted.
+//! be measured and it can be restarted. `prune` and `snapshot` call the store itself (`raw`), without a control plane.
 //!
 //! # Data flow
 //!

@@ -108,7 +108,7 @@ pub(crate) async fn register(session: &Session, replica: &Replica) -> Result<(),
 
 /// Lets the owner know of a control plane that has just registered. One that was cut off from the database before it knew would
 /// take itself for alone, and keep its workers until the database is back.
-pub(crate) async fn announce(session: &Session) -> Result<(), Fault> {
+async fn announce(session: &Session) -> Result<(), Fault> {
     session.client.execute(sql::ANNOUNCE, &[]).await?;
     Ok(())
 }
@@ -287,7 +287,6 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
     let mut failing = false;
     // Since the request, which the database has answered later.
     let mut renewed_at = since_boot();
-    let mut has_rivals = ownership.has_rivals();
     loop {
         let began = since_boot();
         let renewed = async {
@@ -299,14 +298,14 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
             let renewed = renew(session, &replica, &ownership);
             tokio::time::timeout(RENEW_TIMEOUT, renewed).await.unwrap_or(Err(Fault::Timeout))
         };
-        let limit = if has_rivals {
+        let limit = if ownership.has_rivals() {
             LEASE.saturating_sub(Duration::from_micros((began - renewed_at).unsigned_abs()))
         } else {
             OPEN_TIMEOUT + RENEW_TIMEOUT
         };
         match tokio::time::timeout(limit, renewed).await.unwrap_or(Err(Fault::Timeout)) {
-            Ok(Renewed { owns: true, rivals }) => {
-                (renewed_at, has_rivals) = (began, rivals);
+            Ok(true) => {
+                renewed_at = began;
                 if failing {
                     tracing::info!("the lease of the database is renewed again");
                 }
@@ -323,7 +322,7 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
                     session = None;
                 }
             }
-            Ok(Renewed { owns: false, .. }) => {
+            Ok(false) => {
                 tracing::error!("another control plane has taken over the database; this one ends");
                 ownership.lose();
                 return;
@@ -334,7 +333,7 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
                     tracing::warn!(error = %fault.into_error(), "failed to renew the lease of the database, retrying");
                 }
                 failing = true;
-                if has_rivals && since_boot() - renewed_at > micros(LEASE) {
+                if ownership.has_rivals() && since_boot() - renewed_at > micros(LEASE) {
                     tracing::error!(
                         "the database is not reached for the time of the lease; this control plane ends"
                     );
@@ -351,25 +350,10 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
     }
 }
 
-/// Outcome of a renewal that the database has answered.
-#[derive(Debug, Clone, Copy, Default)]
-struct Renewed {
-    /// Whether the shard is still owned.
-    owns: bool,
-    /// Whether another control plane waits for it.
-    rivals: bool,
-}
-
-/// Renews the lease, and reads the clock. A lease that is over and was not taken is renewed like any other.
-async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> Result<Renewed, Fault> {
-    let lease = millis(LEASE);
-    session.client.execute(sql::RENEW, &[&replica.id, &lease]).await?;
-    let before = since_boot();
-    let row = session.client.query_one(sql::OWNS, &[&SHARD, &replica.id]).await?;
-    ownership.clock.sync(row.try_get(0)?, before, since_boot());
-    let renewed = Renewed { owns: row.try_get(1)?, rivals: row.try_get(2)? };
-    ownership.rivals.store(renewed.rivals, Ordering::Release);
-    Ok(renewed)
+/// Renews the lease, and reads what [`sync`] reads. A lease that is over and was not taken is renewed like any other.
+async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> Result<bool, Fault> {
+    session.client.execute(sql::RENEW, &[&replica.id, &millis(LEASE)]).await?;
+    sync(session, replica.id, ownership).await
 }
 
 /// Removes old commits and replicas. A renewal does not depend on it.
@@ -379,13 +363,13 @@ async fn clean(session: &Session) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads the clock of the database, and whether others wait for the shard.
-pub(crate) async fn sync(session: &Session, owner: Uuid, ownership: &Ownership) -> Result<(), Fault> {
+/// Reads the clock of the database, and whether others wait for the shard. Returns whether it is still owned.
+pub(crate) async fn sync(session: &Session, owner: Uuid, ownership: &Ownership) -> Result<bool, Fault> {
     let before = since_boot();
     let row = session.client.query_one(sql::OWNS, &[&SHARD, &owner]).await?;
     ownership.clock.sync(row.try_get(0)?, before, since_boot());
     ownership.rivals.store(row.try_get(2)?, Ordering::Release);
-    Ok(())
+    Ok(row.try_get(1)?)
 }
 
 /// Starts the timer in the current runtime.

@@ -4,7 +4,7 @@ import { useState } from "react";
 import { get, put } from "../../api/client";
 import { Conflict, changeAsSeen, ifMatch, type Values } from "../../api/conflict";
 import { useFeed } from "../../api/feed";
-import { id, query } from "../../api/format";
+import { id, query, usd } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { BudgetStatus } from "../../api/types";
@@ -30,8 +30,6 @@ const REFUSE = "WHEN_EXHAUSTED_REFUSE";
 const WHEN = { [QUEUE]: "tasks wait", [REFUSE]: "tasks are refused" };
 
 type Budget = NonNullable<BudgetStatus["budget"]>;
-
-const usd = (micro: string | number | undefined) => `$${(Number(micro ?? 0) / 1e6).toFixed(2)}`;
 
 interface Page {
   budgets?: BudgetStatus[];

@@ -1,6 +1,6 @@
 import { useQueries } from "@tanstack/react-query";
 import { get } from "../../api/client";
-import { id } from "../../api/format";
+import { id, usd } from "../../api/format";
 import type { BudgetStatus } from "../../api/types";
 import { Moment } from "../../components/Age";
 import { optional, Table } from "../../components/Table";
@@ -10,8 +10,6 @@ import { forecastOf, isLimited, readRates } from "./forecast";
 const MOST = 50;
 /** Time after which the metrics are read again, in milliseconds. */
 const INTERVAL = 5 * 60_000;
-
-const usd = (micro: number) => `$${(micro / 1e6).toFixed(2)}`;
 
 /** What becomes of each budget if spending continues as it is. */
 export function Forecasts({ budgets }: { budgets: BudgetStatus[] }) {

@@ -1,6 +1,6 @@
 import { get, post } from "../../api/client";
 import { BASE, ofBase } from "../../base";
-import { subscribed } from "./subscription";
+import { type Subscription, subscribed } from "./subscription";
 
 /** What the control plane knows of push messages to this browser. */
 export interface WebPush {
@@ -24,7 +24,7 @@ export const readPush = (signal?: AbortSignal) => get<WebPush>(`${CURRENT}/webPu
 async function subscribe(publicKey: string): Promise<WebPush> {
   await navigator.serviceWorker.register(`${BASE}push.js`, { scope: BASE });
   const { pushManager } = await navigator.serviceWorker.ready;
-  let subscription: Awaited<ReturnType<typeof subscribed>>;
+  let subscription: Subscription;
   try {
     subscription = await subscribed(pushManager, publicKey);
   } catch (error) {

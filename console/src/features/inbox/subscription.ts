@@ -1,3 +1,5 @@
+import { bytes } from "../../api/format";
+
 /** What the control plane needs of a browser's subscription. */
 export interface Subscription {
   endpoint: string;
@@ -6,9 +8,7 @@ export interface Subscription {
 }
 
 /** Returns the bytes of a key in base64url. */
-export function bytesOf(key: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(atob(key.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
-}
+export const bytesOf = (key: string) => bytes(key.replaceAll("-", "+").replaceAll("_", "/"));
 
 const isSame = (one: ArrayBuffer | null, other: Uint8Array) =>
   one?.byteLength === other.length && new Uint8Array(one).every((byte, at) => byte === other[at]);

@@ -11,7 +11,7 @@ import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { useNamespace } from "../../namespace";
 import { CheckedYaml, CheckState } from "./CheckedYaml";
-import { countOfStep, shapeOf } from "./groups";
+import { countOfStep, shapeOf, stepsOf } from "./groups";
 import { read, write } from "./manifest";
 import { useChecked } from "./useChecked";
 import type { Handle } from "./YamlEditor";
@@ -177,10 +177,7 @@ function Editor({ namespace, begin, keep, discard }: Props) {
 /** The graph of a workflow that does not run yet: its groups are closed. */
 function Drawing({ spec }: { spec: WorkflowSpec }) {
   const shape = useMemo(() => shapeOf(spec), [spec]);
-  const steps = useMemo(
-    () => new Map([...(spec.steps ?? []), ...(spec.finally ?? [])].map((step) => [step.name, step])),
-    [spec],
-  );
+  const steps = useMemo(() => stepsOf(spec), [spec]);
   return (
     <BigGraph
       shape={shape}

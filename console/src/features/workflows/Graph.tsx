@@ -8,7 +8,7 @@ const CHARACTER = 7.5;
 
 /** A picture of the steps of a workflow, each right of those that it needs. The table of steps has the same in text. */
 export default function Graph({ shape, stateOf, countOf, toggle }: Picture) {
-  // The layout follows from the steps alone, which change only when a group is opened or closed.
+  // The layout follows from the steps alone, not from their states.
   const { nodes, edges, width, height } = useMemo(() => layout(shape), [shape]);
   const hasGroups = toggle !== undefined && nodes.some((node) => node.group);
   const count = nodes.filter((node) => !isEnd(node.name)).length;

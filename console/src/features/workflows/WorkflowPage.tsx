@@ -4,7 +4,7 @@ import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { id, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
-import type { StepStatus, WatchWorkflowResponse, Workflow, WorkflowSpec } from "../../api/types";
+import type { StepStatus, WatchWorkflowResponse, Workflow } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
@@ -15,7 +15,7 @@ import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
 import { isApproval } from "./approvals";
 import { APPROVAL, COMPENSATION, Decision } from "./Decision";
-import { type Groups, isGroup, openIn, type Step, toggled } from "./groups";
+import { type Groups, isGroup, openIn, type Step, stepsOf, toggled } from "./groups";
 import { nameOf } from "./name";
 import { useGroups } from "./useGroups";
 import { Within } from "./Within";
@@ -260,11 +260,6 @@ function OneWorkflow({ name }: { name: string }) {
       )}
     </>
   );
-}
-
-function stepsOf(spec: WorkflowSpec | undefined): ReadonlyMap<string, Step> {
-  const all = [...(spec?.steps ?? []), ...(spec?.finally ?? [])];
-  return new Map(all.map((step) => [step.name ?? "", step]));
 }
 
 function isGroupOf(known: ReadonlyMap<string, Step>, { name = "" }: StepStatus): boolean {

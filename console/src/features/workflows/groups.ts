@@ -264,9 +264,9 @@ export function countOfInner(inner: Inner | undefined): string {
   return all.length > 0 ? `${done} of ${all.length}` : "";
 }
 
-/** Returns the step of a specification with a name. */
-export const stepOf = (spec: WorkflowSpec | undefined, name: string): Step | undefined =>
-  [...(spec?.steps ?? []), ...(spec?.finally ?? [])].find((step) => step.name === name);
+/** Returns the steps of a specification by name, with its finally-steps. */
+export const stepsOf = (spec: WorkflowSpec | undefined): ReadonlyMap<string, Step> =>
+  new Map([...(spec?.steps ?? []), ...(spec?.finally ?? [])].map((step) => [step.name ?? "", step]));
 
 /** Returns the state of a step of a workflow or of a group, in words; that of its end and before its finally-steps is its own. */
 export function stateAt(

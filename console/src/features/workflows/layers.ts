@@ -46,7 +46,7 @@ export function labelOf(step: Step): string {
   return name.length > MAX_NAME ? `${name.slice(0, MAX_NAME - 1)}…` : name;
 }
 
-/** Whether a node is the end of an open group, which is no step. */
+/** Whether a node is the end of an open group, or the place before its finally-steps: neither is a step. */
 export const isEnd = (name: string) => name.endsWith("/");
 
 /** Returns what is shown of a group: whether it is open, and how much of it is done. */

@@ -18,7 +18,7 @@ import {
   shapeOf,
   splitPath,
   stateAt,
-  stepOf,
+  stepsOf,
 } from "./groups";
 
 /** The stream of a workflow has nothing of what is inside of its steps: that is read again while it runs. */
@@ -113,7 +113,7 @@ async function readGroups(
   for (const path of open) {
     const { group, name } = splitPath(path);
     const scope = scopes.get(group);
-    const step = scope && stepOf(scope.spec, name);
+    const step = scope && stepsOf(scope.spec).get(name);
     const found = step && (await readInner(cache, parent, scope, step, signal));
     if (found) {
       all.set(path, found.inner);
@@ -159,10 +159,7 @@ export function useGroups({ name, workflow, steps, open, toggle, isEnded }: Of):
     queryFn: ({ signal }) =>
       readGroups(cache, parent, { id, spec: spec ?? {}, steps: latest.current }, open, signal),
   });
-  const byName = useMemo(
-    () => new Map([...(spec?.steps ?? []), ...(spec?.finally ?? [])].map((step) => [step.name, step])),
-    [spec],
-  );
+  const byName = useMemo(() => stepsOf(spec), [spec]);
   const hasWorkflows = useMemo(
     () => [...byName.values()].some((step) => (step.workflow || step.merge) && !step.forEach),
     [byName],
@@ -208,7 +205,7 @@ export function useGroups({ name, workflow, steps, open, toggle, isEnded }: Of):
 }
 
 const stepIn = (inner: Inner | undefined, name: string) =>
-  inner && stepOf({ steps: inner.steps, finally: inner.last }, name);
+  inner && stepsOf({ steps: inner.steps, finally: inner.last }).get(name);
 
 /** Names of the steps of a group, or a sign that it was not read yet. */
 const namesOf = (inner: Inner | undefined) =>

@@ -117,7 +117,11 @@ impl BrowserSessionAdmin {
         request: &Request<v1::UnsubscribeWebPushRequest>,
     ) -> Result<Response<v1::WebPush>, Status> {
         let id = own(request)?.id;
-        self.change_subscription(id, || Some(vec![self.sessions.get(id)?.subscribe(None)])).await
+        let commands = || {
+            let session = self.sessions.get(id)?;
+            Some(session.subscription().map(|_| session.subscribe(None)).into_iter().collect())
+        };
+        self.change_subscription(id, commands).await
     }
 
     /// Applies commands that change the subscription of a session, whose record its use may change meanwhile.

@@ -18,6 +18,7 @@ use crate::artifacts::Artifacts;
 use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::health::Cause;
+use crate::keys::AgentKey;
 use crate::scheduler::Admission;
 use crate::store_client::StoreClient;
 use crate::wire::{status, task as wire};
@@ -177,7 +178,7 @@ impl Explainer {
     fn pool(&self, snapshot: &Snapshot, route: &Route, agent: AgentName) -> Option<Pool> {
         let key = (route.namespace.clone(), agent);
         let spec = self.demand.agents.get(&key)?.spec;
-        let standing = snapshot.pools.get(&key).cloned().unwrap_or_default();
+        let standing = snapshot.pools.get(&key);
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let bounds = Bounds {
             replicas: spec.replicas,
@@ -186,7 +187,8 @@ impl Explainer {
             slots: spec.slots,
             idle_timeout: None,
         };
-        let reported = standing.workers.iter().map(|worker| ReportedWorker {
+        let workers = standing.into_iter().flat_map(|pool| &pool.workers);
+        let reported = workers.map(|worker| ReportedWorker {
             running: small(worker.tasks.len()),
             storing: small(worker.storing),
             draining: worker.draining,
@@ -195,7 +197,7 @@ impl Explainer {
             ..ReportedWorker::default()
         });
         let reported: Vec<_> = reported.collect();
-        let queued = num::to_i64(self.demand.admitted(&key, standing.queued));
+        let queued = num::to_i64(self.demand.admitted(&key, standing.map_or(0, |pool| pool.queued)));
         let scaled = scaling::Pool::observed(&bounds, queued, &reported);
         Some(Pool {
             managed: spec.management() != v1::Management::External,
@@ -212,31 +214,30 @@ impl Explainer {
 
     /// Returns the cause if a circuit breaker or the limit of a credential holds the tasks of a route back.
     fn held(&self, route: &Route, context: &Context) -> Option<explain::Cause> {
-        self.breaker(route).or_else(|| self.quota(route, context))
+        let key = (route.namespace.clone(), self.agent(route)?);
+        self.breaker(&key).or_else(|| self.quota(&key, context))
     }
 
     /// Returns the cause if a circuit breaker holds them back: of their agent, or of the back end of that.
-    fn breaker(&self, route: &Route) -> Option<explain::Cause> {
-        let agent = self.agent(route)?;
-        let message = self.demand.breakers.describe(&(route.namespace.clone(), agent.clone()));
+    fn breaker(&self, key: &AgentKey) -> Option<explain::Cause> {
+        let message = self.demand.breakers.describe(key);
         (!message.is_empty()).then(|| explain::Cause {
             code: causes::BREAKER_OPEN,
             message,
-            hint: format!("fix the cause, or reset the breaker with: rota admin reset-breaker {agent}"),
+            hint: format!("fix the cause, or reset the breaker with: rota admin reset-breaker {}", key.1),
         })
     }
 
     /// Returns the cause if they wait for a credential of their agent's that cools down.
-    fn quota(&self, route: &Route, context: &Context) -> Option<explain::Cause> {
+    fn quota(&self, key: &AgentKey, context: &Context) -> Option<explain::Cause> {
         if context.capacity.free > 0 {
             return None;
         }
-        let key = (route.namespace.clone(), self.agent(route)?);
         // Other workers, or other credentials of these, do not wait.
-        if self.demand.scheduler.quota(&key) == Admission::Open {
+        if self.demand.scheduler.quota(key) == Admission::Open {
             return None;
         }
-        let cool_downs = self.demand.breakers.cool_downs_of(&key);
+        let cool_downs = self.demand.breakers.cool_downs_of(key);
         let cool_down = cool_downs.iter().min_by_key(|one| one.until)?;
         Some(explain::of_quota(cool_down.credential, &cool_down.limit, cool_down.until, now()))
     }

@@ -1,6 +1,7 @@
 //! Notifications: messages to receivers outside of Rota (webhooks, Slack) about tasks that wait for a person, have failed for
-//! good, or have nearly spent their budget, and about workflows that wait for a person or have ended; and to the browsers that are
-//! subscribed (Web Push) about what waits for a person. At least once, and in the order of its log for each task.
+//! good, or have nearly spent their budget, and about workflows that wait for a person or have ended: at least once, and in the
+//! order of its log for each task. Browsers that are subscribed (Web Push) are notified of what waits for a person, in two attempts
+//! at most.
 //!
 //! A commit leaves its occasions in the bounded queue of each receiver. What no longer fits, and what was committed before a
 //! start, is read from the feed of the store, from a durable position on. A receiver that is slow or down delays no other one,

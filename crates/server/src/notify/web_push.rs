@@ -119,7 +119,7 @@ impl WebPush {
             occasion,
             Occasion::Question | Occasion::Permission | Occasion::Attention | Occasion::Approval
         );
-        waits && !self.sessions.subscribed(namespace, now()).is_empty()
+        waits && self.sessions.has_subscribed(namespace, now())
     }
 
     /// Sends a notification to each browser that is subscribed, and waits for none that fails. Fails if none has it because of its

@@ -274,7 +274,7 @@ impl People {
     }
 
     /// Returns where a person has one of these roles; `None` for nowhere.
-    fn namespaces(&self, person: &Person, allowed: &[Role]) -> Option<Namespaces> {
+    pub(super) fn namespaces(&self, person: &Person, allowed: &[Role]) -> Option<Namespaces> {
         let entries = self.entries(person).filter(|entry| allowed.contains(&entry.role));
         entries.map(|entry| entry.namespaces.clone()).reduce(|one, other| match (one, other) {
             (Namespaces::Of(one), Namespaces::Of(other)) => {

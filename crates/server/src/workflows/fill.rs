@@ -84,7 +84,7 @@ impl<'a> TaskTemplate<'a> {
 
 /// Whether an expression begins in a text.
 fn begins_expression(text: &[u8]) -> bool {
-    text.split(|byte| *byte == b'$').skip(1).any(|rest| rest.starts_with(b"{{"))
+    text.windows(3).any(|bytes| bytes == b"${{")
 }
 
 fn references(task: &v1::TaskSpec) -> Result<rota_expressions::References, NoValues> {

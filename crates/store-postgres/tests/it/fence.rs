@@ -20,40 +20,38 @@ fn target() -> (String, Target) {
     (database, target)
 }
 
-/// Returns an owner of one task that was replaced, and the one in its place.
-async fn replaced() -> (Arc<Postgres>, Arc<Postgres>) {
+/// Returns an owner of one task whose shard another replica has taken, as if it had been frozen beyond its lease: it does not know,
+/// and nothing tells it, as a replica that begins to wait does.
+async fn replaced() -> (Target, Arc<Postgres>) {
     let (database, target) = target();
     let first = open(&target).await;
     assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
-    // As if it had been frozen beyond its lease: it does not know.
-    let taking = rota_telemetry::spawn("taking", rota_telemetry::OnExit::Done, {
-        let target = target.clone();
-        async move { open(&target).await }
-    });
-    while !taking.is_finished() {
-        PostgresServer::shared().sql(&database, EXPIRE).unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    (first, taking.await.unwrap())
+    let take = format!(
+        "SET search_path = rota; {EXPIRE}; SELECT new_epoch IS NOT NULL FROM acquire(0, gen_random_uuid(), 1000)"
+    );
+    assert_eq!(PostgresServer::shared().sql(&database, &take).unwrap(), "t");
+    (target, first)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replaced_owner_answers_nothing() {
-    let (first, second) = replaced().await;
-    assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    let (target, first) = replaced().await;
     // A call that was executed before changes nothing, and is answered from memory.
     let known = first.apply(vec![create(0)]).await;
     assert!(matches!(known, Err(Error::Deposed)), "{known:?}");
+    let second = open(&target).await;
+    assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replaced_owner_changes_nothing() {
-    let (first, second) = replaced().await;
+    let (target, first) = replaced().await;
     // Neither a write nor an answer from memory.
     let written = first.apply(vec![create(1)]).await;
     assert!(matches!(written, Err(Error::Deposed)), "{written:?}");
     let confirmed = first.apply(Vec::new()).await;
     assert!(matches!(confirmed, Err(Error::Deposed | Error::Closed)), "{confirmed:?}");
+    let second = open(&target).await;
     let tasks = async || second.list(Filter { limit: 10, ..Filter::default() }).await.unwrap().tasks.len();
     assert_eq!(tasks().await, 1);
     assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));

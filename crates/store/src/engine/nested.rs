@@ -95,8 +95,9 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Loads workflows by their ids, in one call.
-    fn load_workflow_ids(&mut self, mut ids: Vec<WorkflowScopedId>) -> Result<(), Error> {
-        ids.retain(|id| !self.write_set.workflows.ids.contains_key(id));
+    fn load_workflow_ids(&mut self, ids: &[WorkflowScopedId]) -> Result<(), Error> {
+        let known = &self.write_set.workflows.ids;
+        let ids = ids.iter().filter(|id| !known.contains_key(*id)).cloned().collect();
         let mut wanted = WorkflowLoad { ids, ..WorkflowLoad::default() };
         wanted.deduplicate();
         self.fetch(&Load { workflows: wanted, ..Load::default() }).map(drop)
@@ -109,7 +110,7 @@ impl<B: Backend> Engine<B> {
         places: &[TaskPlace],
     ) -> Result<Vec<Option<WorkflowKey>>, Error> {
         let ids = self.nested_ids(workflow, places);
-        self.load_workflow_ids(ids.clone())?;
+        self.load_workflow_ids(&ids)?;
         let mut keys = Vec::with_capacity(ids.len());
         for (id, (step, ..)) in ids.iter().zip(places) {
             let key = self.find_workflow(id)?;
@@ -180,7 +181,7 @@ impl<B: Backend> Engine<B> {
             let (places, _) = self.next_places((*workflow, steps), *command, *after, limit);
             ids.extend(self.nested_ids(*workflow, &places));
         }
-        self.load_workflow_ids(ids)
+        self.load_workflow_ids(&ids)
     }
 
     /// Passes a command on to the next workflows that are steps of one.

@@ -9,7 +9,6 @@ use rota_store::{Command, PutDocument};
 use uuid::Uuid;
 
 use super::{BrowserSession, BrowserSessions, StoredSession};
-use crate::trust::people::People;
 use crate::trust::roles::allowed_roles;
 
 /// Call that shows what waits: who may make it for a namespace is notified of that.
@@ -70,19 +69,23 @@ impl BrowserSessions {
             return Vec::new();
         }
         let known = self.known.read();
-        let subscribed = known.values().filter(|session| {
-            session.subscription().is_some()
-                && self.is_live(session, now)
-                && self.may_read(session, namespace)
-        });
-        subscribed.cloned().collect()
+        known.values().filter(|session| self.is_notified(session, namespace, now)).cloned().collect()
+    }
+
+    /// Whether there is such a session.
+    pub(crate) fn has_subscribed(&self, namespace: &Namespace, now: Timestamp) -> bool {
+        self.has_subscriptions()
+            && self.known.read().values().any(|session| self.is_notified(session, namespace, now))
+    }
+
+    fn is_notified(&self, session: &BrowserSession, namespace: &Namespace, now: Timestamp) -> bool {
+        session.subscription().is_some() && self.is_live(session, now) && self.may_read(session, namespace)
     }
 
     fn may_read(&self, session: &BrowserSession, namespace: &Namespace) -> bool {
         let Some(person) = &session.person else { return true };
-        let permit = |people: &Arc<People>| people.permit(Arc::clone(person), allowed_roles(LIST)).ok();
-        let call = self.people.as_ref().and_then(permit);
-        call.is_some_and(|call| call.namespaces.contains(namespace.as_str()))
+        let found = self.people.as_ref().and_then(|people| people.namespaces(person, allowed_roles(LIST)));
+        found.is_some_and(|found| found.contains(namespace.as_str()))
     }
 
     /// Returns the commands that give a session a subscription, and take it from others: a browser that has signed in again has the same one.
