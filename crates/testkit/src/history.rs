@@ -158,7 +158,7 @@ fn check_attempts(events: &[v1::Event], violated: &mut impl FnMut(&str)) {
     }
 }
 
-/// H9: the usage of a task is at least that in its log, and exactly that if no worker was lost; no attempt reports less than before.
+/// H9: the usage of a task is at least that in its log, and exactly that if no worker was lost, or the end of a log with it; no attempt reports less than before.
 fn check_usage(task: &v1::Task, events: &[v1::Event], violated: &mut impl FnMut(&str)) {
     let mut attempts: BTreeMap<i32, [i64; 3]> = BTreeMap::new();
     for event in events {
@@ -177,12 +177,13 @@ fn check_usage(task: &v1::Task, events: &[v1::Event], violated: &mut impl FnMut(
     let total =
         task.status.as_ref().and_then(|status| status.usage.as_ref()).map(counted).unwrap_or_default();
     // What an attempt has used after the loss of its worker, or a cancellation that it did not confirm, is counted, and is no entry of
-    // the log.
+    // the log. Neither is what was lost with the process of the worker.
     let is_loss = |event: &v1::Event| match &event.kind {
         Some(Kind::State(change)) => {
             matches!(&*change.reason, "worker_lost" | "handed_back" | "timeout" | "quarantined")
                 || change.message.contains("did not confirm")
         }
+        Some(Kind::Notice(notice)) => notice.code == output::LOG_CUT,
         _ => false,
     };
     let more = total.iter().zip(reported).all(|(total, reported)| *total >= reported);

@@ -40,16 +40,20 @@ fn parse(text: &str) -> AttemptOutput {
     output
 }
 
+/// Code of the notice that the last entries of an attempt were lost with the process of its worker.
+pub(crate) const LOG_CUT: &str = "log_cut";
+
 /// Returns the rules that the output in a log violates.
 pub(crate) fn violations(events: &[v1::Event]) -> Vec<&'static str> {
     let mut texts: BTreeMap<i32, String> = BTreeMap::new();
-    let mut succeeded = 0;
+    let (mut succeeded, mut cut) = (0, 0);
     for event in events {
         match &event.kind {
             Some(Kind::Output(output)) => {
                 texts.entry(event.attempt).or_default().push_str(&String::from_utf8_lossy(&output.data));
             }
             Some(Kind::State(change)) if change.to() == TaskState::Succeeded => succeeded = event.attempt,
+            Some(Kind::Notice(notice)) if notice.code == LOG_CUT => cut = event.attempt,
             _ => {}
         }
     }
@@ -59,7 +63,10 @@ pub(crate) fn violations(events: &[v1::Event]) -> Vec<&'static str> {
         if !lines.iter().map(|(number, _)| *number).eq((1..).take(lines.len())) {
             violations.push("H5: output of an attempt has a gap, a repetition or a wrong order");
         }
-        if attempt == succeeded && lines.last().is_some_and(|(number, count)| number != count) {
+        if attempt == succeeded
+            && attempt != cut
+            && lines.last().is_some_and(|(number, count)| number != count)
+        {
             violations.push("H5: the end of a successful attempt's output is missing");
         }
         for fence in fences {
@@ -94,6 +101,9 @@ mod tests {
         let whole = [output(2, "fence 2\nline 1 "), output(2, "of 2\nline 2 of 2\nother\n"), success(2)];
         assert!(rules(&[std::slice::from_ref(&first), &whole[..]].concat()).is_empty());
         assert_eq!(rules(&[first.clone(), success(1)]), ["H5"]);
+        let notice = v1::Notice { code: LOG_CUT.to_owned(), ..Default::default() };
+        let cut = v1::Event { attempt: 1, kind: Some(Kind::Notice(notice)), ..Default::default() };
+        assert!(rules(&[first.clone(), cut, success(1)]).is_empty());
         assert_eq!(rules(&[first.clone(), first.clone()]), ["H5", "H6"]);
         assert_eq!(rules(&[output(1, "line 2 of 2\n")]), ["H5"]);
         assert_eq!(rules(&[output(1, "line 1 of 3\nline 3 of 3\n"), success(1)]), ["H5"]);

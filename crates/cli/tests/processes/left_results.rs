@@ -30,7 +30,7 @@ async fn outlives_its_worker(last: &str) -> Result<usize> {
     let (gate, runs) = (fixture.dir().join("go-on"), fixture.dir().join("runs"));
     let line = format!(
         "echo once >> {}; echo here; until test -e {}; do sleep 0.05; done; \
-         echo '{{\"success\": true, \"summary\": \"paid\"}}' > $ROTA_OUTPUT/result.json; {last}",
+         echo unsent; echo '{{\"success\": true, \"summary\": \"paid\"}}' > $ROTA_OUTPUT/result.json; {last}",
         runs.display(),
         gate.display()
     );
@@ -47,6 +47,7 @@ async fn outlives_its_worker(last: &str) -> Result<usize> {
     let status = tasks::ended(&client, &name).await?.status.unwrap();
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{:?}", status.failure);
     assert_eq!(status.result.unwrap().text, "paid");
+    assert!(tasks::notices(&tasks::log(&client, &name).await?).contains(&"log_cut".to_owned()));
     assert_eq!(fs::read_to_string(&runs)?, "once\n");
     tasks::eventually("an empty directory", async || Ok(fs::read_dir(&running)?.next().is_none())).await?;
     let kept = client.fetch_artifacts(&name).await?.attempts;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use rota_proto::times::DEFAULT_CANCEL_GRACE;
-use rota_proto::v1::{WorkEnded, event};
+use rota_proto::v1::{Severity, WorkEnded, event};
 use rota_proto::worker::v1::{Cancelled, Result as AttemptResult, result};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -22,6 +22,7 @@ use super::handle::{AttemptHandle, StopReason};
 use super::outbox::{Bounds, Outbox};
 use super::worker::{AttemptEntry, Worker};
 use crate::artifacts::{self, LaterEnd, SlotRelease};
+use crate::report::notice;
 use crate::workspace::{AttemptDirs, Left};
 
 /// Attempts of a worker that store without a slot. Further ones keep theirs, so that a storage that is away for long does not fill the
@@ -148,7 +149,10 @@ pub(super) async fn without_slot<T>(
             permit = has_waited => permit.ok(),
             () = leaves.cancelled() => None,
         };
-        slot.want(result());
+        let mut result = result();
+        // What a later process cannot send.
+        result.last_attempt_seq = handle.lock().outbox.last();
+        slot.want(result);
         let late = async {
             leaves.cancelled().await;
             sleep(DESCRIPTION_TIMEOUT).await;
@@ -200,8 +204,12 @@ impl Worker {
             return;
         }
         for (key, entry) in &mut self.attempts {
-            let is_stale = entry.handle.lock().stop_reason == Some(StopReason::Stale);
-            let Some(result) = entry.result.clone().filter(|_| !is_stale) else { continue };
+            let (is_stale, last) = {
+                let state = entry.handle.lock();
+                (state.stop_reason == Some(StopReason::Stale), state.outbox.last())
+            };
+            let Some(mut result) = entry.result.clone().filter(|_| !is_stale) else { continue };
+            result.last_attempt_seq = last;
             let earlier = entry.on_disk.as_ref().map(written);
             if matches!(earlier, Some(None | Some(true))) {
                 continue;
@@ -247,6 +255,12 @@ impl Worker {
             };
             // The control plane may not have learned of it.
             push(released(&deps));
+            let lost = left.result.last_attempt_seq - seq;
+            if lost > 0 {
+                let text =
+                    format!("the worker's process ended before the last {lost} entries of the log were sent");
+                push(notice(Severity::Medium, "log_cut", &text));
+            }
             let stop = handle.stop_signal();
             let stored = artifacts::store_left(&deps.caller, &left, &dirs, is_whole, deps.keep_for, stop);
             let LaterEnd { notices, result, only_here } = tokio::select! {
