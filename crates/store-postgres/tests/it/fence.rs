@@ -21,7 +21,7 @@ fn target() -> (String, Target) {
 }
 
 /// Returns an owner of one task whose shard another replica has taken, as if it had been frozen beyond its lease: it does not know,
-/// and nothing tells it, as a replica that begins to wait does.
+/// and nothing notifies it, as a replica that begins to wait does.
 async fn replaced() -> (Target, Arc<Postgres>) {
     let (database, target) = target();
     let first = open(&target).await;
