@@ -205,15 +205,18 @@ async fn by_browser(client: &Client, reporter: &Reporter) -> anyhow::Result<Toke
     let redirect = format!("http://{}/callback", listener.local_addr()?);
     let to = client.authorize(&redirect)?;
     let (answers, mut answered) = mpsc::channel(1);
+    let state = to.state;
     let answer = async move |Query(answer): Query<HashMap<String, String>>| {
-        // A further one than the first that waits is none of this sign-in.
-        let _ = answers.try_send(answer);
+        // Any page can send a browser here: only an answer of this sign-in may take the one place.
+        if answer.get("state") == Some(&state) {
+            let _ = answers.try_send(answer);
+        }
         Html(PAGE)
     };
     let served = axum::serve(listener, Router::new().route("/callback", get(answer)));
     reporter.line(&format!("open {}", to.url));
     let code = tokio::select! {
-        code = timeout(BROWSER_TIMEOUT, code_of(&mut answered, &to.state)) => {
+        code = timeout(BROWSER_TIMEOUT, code_of(&mut answered)) => {
             code.map_err(|_| Failure::new(Exit::Timeout, "no person has signed in for ten minutes"))??
         }
         served = served.into_future() => return Err(served.err().map_or_else(
@@ -229,22 +232,13 @@ async fn by_browser(client: &Client, reporter: &Reporter) -> anyhow::Result<Toke
     }
 }
 
-/// Returns the code that a browser brings with the state of this sign-in.
-async fn code_of(
-    answered: &mut mpsc::Receiver<HashMap<String, String>>,
-    state: &String,
-) -> anyhow::Result<String> {
-    loop {
-        let answer = answered.recv().await.context("the browser has not come back")?;
-        // Any page can send a browser here.
-        if answer.get("state") != Some(state) {
-            continue;
-        }
-        if let Some(error) = answer.get("error") {
-            return Err(Failure::new(Exit::Failed, format!("the issuer refuses: {}", plain(error))).into());
-        }
-        return answer.get("code").cloned().context("the browser has brought no code");
+/// Returns the code that a browser brings.
+async fn code_of(answered: &mut mpsc::Receiver<HashMap<String, String>>) -> anyhow::Result<String> {
+    let answer = answered.recv().await.context("the browser has not come back")?;
+    if let Some(error) = answer.get("error") {
+        return Err(Failure::new(Exit::Failed, format!("the issuer refuses: {}", plain(error))).into());
     }
+    answer.get("code").cloned().context("the browser has brought no code")
 }
 
 impl Logout {
