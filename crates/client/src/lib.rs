@@ -25,9 +25,9 @@
 //!
 //! A [`watch::Watch`] outlives its connection. After a lost connection the stream is opened again from its last
 //! position: the log sequence of a task, the token of many tasks. Where there is no position, the caller gets what it
-//! needs to catch up: the agents again with the deletions in between, or `resync`. Before the first response a failure
-//! is returned after [`Options::retry_for`]; later, the watch retries until the server is back. `watch/engine.rs` has
-//! the loop, `watch/sources.rs` what each watch resumes from.
+//! needs to catch up: all steps of a workflow again, the agents again with the deletions in between, or `resync`. Before
+//! the first response a failure is returned after [`Options::retry_for`]; later, the watch retries until the server is
+//! back. `watch/engine.rs` has the loop, `watch/sources.rs` what each watch resumes from.
 //!
 //! # Example
 //!

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::Fixture;
 use crate::fixture::Graces;
+use crate::process::Process;
 use crate::responses::Response;
 
 const PAGE: &str = include_str!("../../../../docs/workflows.md");
@@ -60,10 +61,15 @@ async fn commands_of_the_page_run() -> Result<()> {
     assert!(shown.contains("3/3") && shown.contains("Announce 3 modules?"), "{shown}");
     run(&fixture, explain).await;
 
+    let mut follower = Process::start("watch", fixture.command(&["workflow", "watch", "release"]));
+    follower.prints("Announce 3 modules?").await;
     fixture.kill_server().await;
     fixture.start_server().await?;
     asks(&fixture, 3).await?;
     run(&fixture, approve).await;
+    let followed = follower.ended().await;
+    assert_eq!(followed.status.code(), Some(0), "{followed:?}");
+    assert!(followed.output.contains("workflow SUCCEEDED"), "{followed:?}");
     let watched = run(&fixture, watch).await;
     assert!(watched.contains("workflow SUCCEEDED"), "{watched}");
     let ended = run(&fixture, get).await;

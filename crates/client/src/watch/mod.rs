@@ -39,6 +39,12 @@ impl Client {
         engine::run(self.clone(), sources::Tasks::new(parent.into(), token.into(), states_only))
     }
 
+    /// Watches a workflow: all of its steps, then their changes, until the workflow ends. After a lost connection, all steps follow
+    /// again. The last message has the workflow alone, with its outputs.
+    pub fn follow_workflow(&self, name: impl Into<String>) -> Watch<v1::WatchWorkflowResponse> {
+        engine::run(self.clone(), sources::Workflow::new(name.into()))
+    }
+
     /// Watches the agents of a namespace: first each agent as it is, then every change. After a lost connection, all
     /// agents follow again, and those that were deleted meanwhile are reported as deleted.
     pub fn watch_agents(&self, parent: impl Into<String>) -> Watch<v1::WatchAgentsResponse> {

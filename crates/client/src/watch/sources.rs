@@ -117,6 +117,43 @@ impl Source for Tasks {
     }
 }
 
+/// One workflow. Starts over: each stream begins with all steps.
+pub(super) struct Workflow {
+    name: String,
+    has_ended: bool,
+}
+
+impl Workflow {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, has_ended: false }
+    }
+}
+
+impl Source for Workflow {
+    type Message = v1::WatchWorkflowResponse;
+
+    fn open(&self, client: &Client) -> OpenFuture<Self::Message> {
+        let request = v1::WatchWorkflowRequest { name: self.name.clone(), without_steps: false };
+        let mut workflows = client.workflows();
+        async move { workflows.watch_workflow(request).await }.boxed()
+    }
+
+    fn accept(&mut self, message: Self::Message, out: &mut VecDeque<Self::Message>) {
+        if let Some(workflow) = &message.workflow {
+            // As with tasks, an alias may refer to another one later.
+            self.name.clone_from(&workflow.name);
+            let state = workflow.status.as_ref().map(v1::WorkflowStatus::state);
+            // Only the last message about an ended workflow has no steps.
+            self.has_ended = message.steps.is_empty() && state.is_some_and(v1::WorkflowState::is_final);
+        }
+        out.push_back(message);
+    }
+
+    fn finished(&self, _: bool) -> bool {
+        self.has_ended
+    }
+}
+
 /// The agents of a namespace. Starts over, and derives which agents were deleted meanwhile.
 pub(super) struct Agents {
     parent: String,

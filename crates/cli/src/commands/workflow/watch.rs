@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rota_client::Code;
+use futures::TryStreamExt;
 use rota_proto::{names, v1};
 
 use super::show;
@@ -29,27 +29,13 @@ pub(in crate::commands) async fn to_end(
     name: &str,
     mut show: impl AsyncFnMut(&v1::WatchWorkflowResponse) -> anyhow::Result<()>,
 ) -> anyhow::Result<v1::Workflow> {
-    loop {
-        let request = v1::WatchWorkflowRequest { name: name.to_owned(), ..Default::default() };
-        let mut stream = Box::pin(context.client.watch_workflow(request)).await?;
-        loop {
-            match stream.message().await {
-                Ok(Some(message)) => {
-                    show(&message).await?;
-                    // The last message has no steps.
-                    if message.steps.is_empty()
-                        && let Some(workflow) = message.workflow.filter(|workflow| exit(workflow).is_some())
-                    {
-                        return Ok(workflow);
-                    }
-                }
-                // A control plane that restarts begins with all steps, of which only changes are printed.
-                Ok(None) => break,
-                Err(status) if status.code() == Code::Unavailable => break,
-                Err(status) => return Err(context.client.error(status).into()),
-            }
-        }
+    let mut messages = context.client.follow_workflow(name);
+    let mut workflow = v1::Workflow::default();
+    while let Some(message) = messages.try_next().await? {
+        show(&message).await?;
+        workflow = message.workflow.unwrap_or(workflow);
     }
+    Ok(workflow)
 }
 
 fn continues(context: &Context, name: &str) -> Option<v1::Workflow> {
