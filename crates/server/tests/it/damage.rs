@@ -8,6 +8,7 @@ use rota_proto::worker::v1::{FetchCheckpointRequest, KeepArtifactsRequest};
 use rota_store::{Command, DocumentKey, DocumentKind, Expected, PutDocument};
 use rota_testkit::raw::{RawWorker, hello};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tonic::Code;
 
@@ -172,6 +173,77 @@ async fn damaged_workflow_hides_no_other_approval() -> Result<()> {
     let request = v1::ExplainWorkflowRequest { name: names[0].clone(), ..Default::default() };
     let causes = client.explain_workflow(request).await?.causes;
     assert_eq!(causes.len(), 1, "{causes:?}");
+    Ok(())
+}
+
+/// The records of a holder of a concurrency group, of a workflow that is a step, of a step that is a workflow, and of a step that another
+/// one needs.
+#[tokio::test]
+async fn explanations_name_damaged_records() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client().clone();
+    let create = async |alias: &str, spec: Value| {
+        let spec = Some(serde_json::from_value(spec)?);
+        let workflow = Some(v1::Workflow { alias: alias.to_owned(), spec, ..Default::default() });
+        let parent = names::namespace("default");
+        let request = v1::CreateWorkflowRequest { parent, workflow, ..Default::default() };
+        anyhow::Ok(client.create_workflow(request).await?.uid)
+    };
+    let go = json!({ "name": "go", "wait": { "signal": "go" } });
+    let after = json!({ "name": "after", "needs": [{ "step": "go" }], "wait": { "signal": "end" } });
+    let grouped = json!({ "concurrency": { "group": "g" }, "steps": [go] });
+    let calls = json!({ "steps": [{ "name": "call", "workflow": { "spec": { "steps": [go] } } }] });
+    let holder = create("holder", grouped.clone()).await?;
+    create("waits", grouped).await?;
+    let outer = create("outer", calls.clone()).await?;
+    let stepless = create("stepless", calls).await?;
+    let needs = create("needs", json!({ "steps": [go, after] })).await?;
+    let below = || v1::ListWorkflowsRequest {
+        parent: names::namespace("default"),
+        filter: Some(v1::WorkflowFilter { parent_workflow: outer.clone(), ..Default::default() }),
+        ..Default::default()
+    };
+    let nested = async || anyhow::Ok(client.list_workflows(below()).await?.workflows);
+    tasks::eventually("the nested workflow", async || Ok(nested().await?.len() == 1)).await?;
+    let inner = nested().await?.remove(0).uid;
+    cluster.kill().await;
+    let database = rusqlite::Connection::open(cluster.folder().join("rota.sqlite"))?;
+    let key = |uid: &str| {
+        let id = uid.replace('-', "").to_uppercase();
+        format!("(SELECT key FROM workflows WHERE hex(id) = '{id}')")
+    };
+    for (table, which) in [
+        ("workflows", format!("key = {}", key(&holder))),
+        ("workflows", format!("key = {}", key(&inner))),
+        ("steps", format!("step = 0 AND workflow = {}", key(&stepless))),
+        ("steps", format!("step = 0 AND workflow = {}", key(&needs))),
+    ] {
+        let damage = format!("UPDATE {table} SET record = {DAMAGE} WHERE {which}");
+        assert_eq!(database.execute(&damage, [])?, 1, "{damage}");
+    }
+    drop(database);
+    cluster.restart().await?;
+    let client = cluster.client().clone();
+    for (workflow, step, code, message, hint) in [
+        (
+            "waits",
+            "",
+            "group_full",
+            "held by a workflow whose record cannot be decoded",
+            "workflow delete ID",
+        ),
+        ("outer", "", "workflow_damaged", &format!("workflow {inner} of step call"), &inner),
+        ("stepless", "", "workflow_damaged", "the record of step call cannot be decoded", &stepless),
+        ("needs", "after", "step_needs", "waits for 1 of 1 steps that it needs: go (damaged)", ""),
+        ("needs", "after", "workflow_damaged", "the record of step go cannot be decoded", &needs),
+    ] {
+        let (name, step) = (names::workflow("default", workflow), step.to_owned());
+        let causes = client.explain_workflow(v1::ExplainWorkflowRequest { name, step }).await?.causes;
+        let is_meant = |cause: &v1::Cause| {
+            cause.code == code && cause.message.contains(message) && cause.hint.contains(hint)
+        };
+        assert!(causes.iter().any(is_meant), "{workflow}: {causes:?}");
+    }
     Ok(())
 }
 

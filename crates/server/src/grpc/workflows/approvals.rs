@@ -139,7 +139,7 @@ impl Workflows {
     }
 
     /// Returns records; none if they cannot be decoded.
-    async fn undamaged(&self, query: WorkflowQuery) -> Result<Option<WorkflowRows>, Status> {
+    pub(super) async fn undamaged(&self, query: WorkflowQuery) -> Result<Option<WorkflowRows>, Status> {
         match self.store.reads().workflows(query).await {
             Err(Error::Corrupt(_)) => Ok(None),
             rows => rows.map(Some).map_err(status::store),

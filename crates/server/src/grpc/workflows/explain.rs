@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use prost::Message;
 use rota_core::usage::usd;
 use rota_core::workflow::{Kind, NestedCommand, State, Step, StepState, Workflow};
-use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL};
+use rota_core::{WorkflowId, WorkflowKey};
+use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL, WORKFLOW_DAMAGED};
 use rota_proto::v1;
 use rota_store::{GroupKey, StepKey, WORKFLOW_MEMBER, WorkflowQuery};
 use tonic::Status;
@@ -12,13 +14,14 @@ use tonic::Status;
 use super::{MAX_CAUSES, Workflows};
 use crate::grpc::explain::orphaned;
 use crate::wire::check;
-use crate::wire::workflow as wire;
+use crate::wire::workflow::{self as wire, StoredStep};
 
 /// Groups of steps whose holders an explanation names, and their number for each.
 const MAX_GROUPS: usize = 5;
 const MAX_HOLDERS: usize = 3;
 /// Steps that wait for a person with which an explanation begins. The other causes are in the order of the steps.
 const MAX_ASKING: usize = MAX_CAUSES / 2;
+const DAMAGED_HOLDER: &str = "its id is in the log of the control plane; `rota workflow cancel ID` and `rota workflow delete ID` free its place";
 
 impl Workflows {
     pub(super) async fn explain(
@@ -107,9 +110,15 @@ impl Workflows {
     ) -> Result<(), Status> {
         for index in &workflow.nests {
             let query = WorkflowQuery::StepsAt(workflow.key, vec![*index]);
-            let found = self.query(query).await?.steps.into_iter().next();
+            let Some(rows) = self.undamaged(query).await? else {
+                if step.is_empty() && causes.len() < MAX_CAUSES {
+                    let name = self.name_of_step(workflow.key, *index).await?;
+                    causes.push(damaged(workflow.id, &format!("the record of step {name}")));
+                }
+                continue;
+            };
             let is_meant = |found: &Step| (step.is_empty() || found.name == step) && !found.reused;
-            let Some(found) = found.filter(is_meant) else { continue };
+            let Some(found) = rows.steps.into_iter().next().filter(is_meant) else { continue };
             if matches!(found.state, StepState::Succeeded | StepState::Skipped) {
                 continue;
             }
@@ -119,11 +128,14 @@ impl Workflows {
                 }
                 let id = workflow.nested_id(*index, round, item);
                 let query = WorkflowQuery::Id((workflow.namespace.clone(), id));
-                let nested = self.query(query).await?.workflows.into_iter().next();
+                let Some(rows) = self.undamaged(query).await? else {
+                    causes.push(damaged(id, &format!("the record of workflow {id} of step {}", found.name)));
+                    continue;
+                };
                 let is_meant = |nested: &Workflow| {
                     nested.state != State::Succeeded && nested.is_step(workflow.key, *index)
                 };
-                let Some(nested) = nested.filter(is_meant) else { continue };
+                let Some(nested) = rows.workflows.into_iter().next().filter(is_meant) else { continue };
                 let explained = Box::pin(self.explain_others(&nested, "", named, Vec::new())).await?;
                 let left = MAX_CAUSES.saturating_sub(causes.len());
                 causes.extend(
@@ -132,6 +144,14 @@ impl Workflows {
             }
         }
         Ok(())
+    }
+
+    /// Returns the name of a step by its specification.
+    async fn name_of_step(&self, workflow: WorkflowKey, index: u32) -> Result<String, Status> {
+        let query = WorkflowQuery::StepSpecs { workflow, from: index, limit: 1 };
+        let body = self.query(query).await?.bodies.into_iter().next().map(|(_, body)| body);
+        let stored = StoredStep::decode(body.unwrap_or_default()).unwrap_or_default();
+        Ok(stored.step.unwrap_or_default().name)
     }
 
     /// Names why a step could not continue when it was last evaluated.
@@ -155,8 +175,14 @@ impl Workflows {
         let key = GroupKey { namespace, of_steps: step.is_some(), name };
         let members = self.query(WorkflowQuery::Group(key)).await?.members;
         let mut holders = Vec::new();
+        let mut hint = String::new();
         for member in members.iter().filter(|member| member.holds).take(MAX_HOLDERS) {
-            let found = self.query(WorkflowQuery::Key(member.member.0)).await?.workflows.into_iter().next();
+            let Some(rows) = self.undamaged(WorkflowQuery::Key(member.member.0)).await? else {
+                holders.push("a workflow whose record cannot be decoded".to_owned());
+                DAMAGED_HOLDER.clone_into(&mut hint);
+                continue;
+            };
+            let found = rows.workflows.into_iter().next();
             holders.extend(found.map(|found| found.alias.unwrap_or_else(|| found.id.to_string())));
         }
         if !holders.is_empty() {
@@ -170,7 +196,7 @@ impl Workflows {
             Some(before) => message.push_str(&format!("; {before} wait before it")),
             None => {}
         }
-        Ok(v1::Cause { code: GROUP_FULL.to_owned(), message, hint: String::new() })
+        Ok(v1::Cause { code: GROUP_FULL.to_owned(), message, hint })
     }
 }
 
@@ -182,6 +208,15 @@ fn asking_cause(around: &[Workflow], step: &Step) -> Option<v1::Cause> {
         cause = within(workflow, name, cause);
     }
     Some(cause)
+}
+
+/// Returns the cause that the record of a workflow, or of a step of it, cannot be decoded.
+pub(super) fn damaged(workflow: WorkflowId, record: &str) -> v1::Cause {
+    v1::Cause {
+        code: WORKFLOW_DAMAGED.to_owned(),
+        message: format!("{record} cannot be decoded"),
+        hint: format!("nothing follows from its end; `rota workflow cancel {workflow}` ends what is left"),
+    }
 }
 
 /// Adds to a cause of which workflow it is, and of which step that is one.
