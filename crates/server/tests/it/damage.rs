@@ -224,18 +224,13 @@ async fn explanations_name_damaged_records() -> Result<()> {
     drop(database);
     cluster.restart().await?;
     let client = cluster.client().clone();
+    let (by_holder, of_inner) = ("rota workflow cancel ID", format!("workflow {inner} of step call"));
     for (workflow, step, code, message, hint) in [
-        (
-            "waits",
-            "",
-            "group_full",
-            "held by a workflow whose record cannot be decoded",
-            "workflow delete ID",
-        ),
-        ("outer", "", "workflow_damaged", &format!("workflow {inner} of step call"), &inner),
-        ("stepless", "", "workflow_damaged", "the record of step call cannot be decoded", &stepless),
+        ("waits", "", "group_full", "held by a workflow whose record cannot be decoded", by_holder),
+        ("outer", "", "workflow_damaged", of_inner.as_str(), inner.as_str()),
+        ("stepless", "", "workflow_damaged", "the record of step call cannot be decoded", stepless.as_str()),
         ("needs", "after", "step_needs", "waits for 1 of 1 steps that it needs: go (damaged)", ""),
-        ("needs", "after", "workflow_damaged", "the record of step go cannot be decoded", &needs),
+        ("needs", "after", "workflow_damaged", "the record of step go cannot be decoded", needs.as_str()),
     ] {
         let (name, step) = (names::workflow("default", workflow), step.to_owned());
         let causes = client.explain_workflow(v1::ExplainWorkflowRequest { name, step }).await?.causes;

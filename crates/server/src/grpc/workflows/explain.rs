@@ -21,7 +21,7 @@ const MAX_GROUPS: usize = 5;
 const MAX_HOLDERS: usize = 3;
 /// Steps that wait for a person with which an explanation begins. The other causes are in the order of the steps.
 const MAX_ASKING: usize = MAX_CAUSES / 2;
-const DAMAGED_HOLDER: &str = "its id is in the log of the control plane; `rota workflow cancel ID` and `rota workflow delete ID` free its place";
+const DAMAGED_HOLDER: &str = "`cannot be decoded` in the log of the control plane names it; `rota workflow cancel ID` and `delete ID` free its place";
 
 impl Workflows {
     pub(super) async fn explain(
