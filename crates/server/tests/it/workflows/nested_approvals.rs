@@ -79,8 +79,14 @@ async fn nested_approvals_wake_watchers_around_them() -> Result<()> {
     let mut stream = cluster.client().watch_workflow(request).await?;
     let first = timeout(tasks::WAIT_TIMEOUT, stream.message()).await??.context("no message")?;
     assert_eq!(first.steps.len(), 1);
+    // A watcher of the innermost workflow alone is woken, too, also without its steps.
+    let name = format!("namespaces/default/workflows/{innermost}");
+    let request = WatchWorkflowRequest { name, without_steps: true };
+    let mut own = cluster.client().watch_workflow(request).await?;
+    timeout(tasks::WAIT_TIMEOUT, own.message()).await??.context("no message")?;
     // Nothing of the outermost workflow changes until its end.
     send(&api, &innermost, "go").await?;
+    woken(&mut own, &api, &innermost, &["call/ask"]).await?;
     woken(&mut stream, &api, "outer", &["call/ask"]).await?;
     let decision = json!({ "step": "ask", "decision": "STEP_DECISION_APPROVE" });
     let (status, decided) = api.post(&format!("{WORKFLOWS}/{innermost}:decide"), &decision).await?;
