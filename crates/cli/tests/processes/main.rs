@@ -74,6 +74,7 @@ mod transcript;
 mod transfers;
 mod waiting;
 mod worker;
+mod workflow_control;
 mod workflows;
 mod workload;
 mod workspaces;
