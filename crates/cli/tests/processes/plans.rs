@@ -214,21 +214,22 @@ async fn plan_is_edited_and_approved_in_a_terminal() -> Result<()> {
     assert_eq!(terminal.ended().await, 0);
     assert!(team.workflows().await?.is_empty());
 
-    let mut terminal = Terminal::start(&command("sed -i 's/Check it/Inspect it/'"), 50, 160);
+    let edits = "sed -i -e 's/Check it/Inspect it/' -e 's/name: ship$/name: shipped/'";
+    let mut terminal = Terminal::start(&command(edits), 50, 160);
     terminal.prints("run this plan?").await;
     terminal.press("e\r");
     terminal.prints("check build Inspect it").await;
     terminal.press("what\r");
     terminal.prints("answer y, n or e").await;
     terminal.press("y\r");
-    terminal.prints("workflow/ship created").await;
+    terminal.prints("workflow/shipped created").await;
     assert_eq!(terminal.ended().await, 0);
     let made = team.workflows().await?;
     let made = team.client.get_workflow(v1::GetWorkflowRequest { name: made[0].name.clone() }).await?;
     let steps = made.spec.context("a spec")?.steps;
     let Some(v1::workflow_step::Kind::Task(task)) = &steps[1].kind else { anyhow::bail!("{steps:?}") };
     assert!(task.prompt.starts_with("Inspect it"), "{}", task.prompt);
-    team.fixture.rota(&["workflow", "watch", "ship"]).await.success();
+    team.fixture.rota(&["workflow", "watch", "shipped"]).await.success();
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use rota_crds::API_VERSION;
 use rota_proto::v1::{self, target};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::proposal::{Proposal, Subtask};
 use crate::exit::Failure;
@@ -12,6 +13,9 @@ use crate::output::{Paint, Table, first_line, target_text};
 const EXPRESSION: (&str, &str) = ("${{", r#"${{ "${{" }}"#);
 /// Name of the only step of a plan that could not be made.
 const ONLY_STEP: &str = "work";
+const KIND: &str = "Workflow";
+/// Beginning of the name that `rota apply` generates for a plan without one.
+const GENERATED: &str = "plan-";
 
 /// What all subtasks have in common.
 #[derive(Debug)]
@@ -91,20 +95,45 @@ fn literal(text: &str) -> String {
 pub(super) fn manifest(name: Option<&str>, spec: &v1::WorkflowSpec) -> anyhow::Result<Value> {
     let metadata = match name {
         Some(name) => json!({ "name": name }),
-        None => json!({ "generateName": "plan-" }),
+        None => json!({ "generateName": GENERATED }),
     };
     Ok(
-        json!({ "apiVersion": API_VERSION, "kind": "Workflow", "metadata": metadata, "spec": serde_json::to_value(spec)? }),
+        json!({ "apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": serde_json::to_value(spec)? }),
     )
 }
 
-/// Returns the workflow of a manifest that a person has edited.
-pub(super) fn parse(text: &str) -> Result<v1::WorkflowSpec, Failure> {
+/// All that a manifest of a plan may have: what else a person adds would be lost.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Edited {
+    api_version: String,
+    kind: String,
+    #[serde(default)]
+    metadata: Metadata,
+    spec: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Metadata {
+    name: Option<String>,
+    generate_name: Option<String>,
+}
+
+/// Returns the name and the workflow of a manifest that a person has edited.
+pub(super) fn parse(text: &str) -> Result<(Option<String>, v1::WorkflowSpec), Failure> {
     let invalid = |error: String| Failure::usage(format!("the file is not a workflow: {error}"));
-    let mut object: Map<String, Value> =
+    let Edited { api_version, kind, metadata, spec } =
         serde_saphyr::from_str(text).map_err(|error| invalid(error.to_string()))?;
-    let spec = object.remove("spec").ok_or_else(|| invalid("it has no spec".to_owned()))?;
-    serde_json::from_value(spec).map_err(|error| invalid(error.to_string()))
+    for (field, given, expected) in [("apiVersion", api_version, API_VERSION), ("kind", kind, KIND)] {
+        if given != expected {
+            return Err(invalid(format!("{field} must be {expected}")));
+        }
+    }
+    if metadata.generate_name.is_some_and(|given| given != GENERATED) {
+        return Err(invalid("metadata.generateName cannot be changed; give metadata.name".to_owned()));
+    }
+    Ok((metadata.name, serde_json::from_value(spec).map_err(|error| invalid(error.to_string()))?))
 }
 
 /// Returns the steps as lines of a table.
@@ -174,10 +203,26 @@ mod tests {
         let value = manifest(Some("release"), &spec).unwrap();
         assert_eq!((&value["kind"], &value["metadata"]["name"]), (&json!("Workflow"), &json!("release")));
         let text = serde_saphyr::to_string(&value).unwrap();
-        assert_eq!(parse(&text).unwrap(), spec);
+        assert_eq!(parse(&text).unwrap(), (Some("release".to_owned()), spec.clone()));
         let parsed = rota_crds::parse("plan", &text).unwrap();
         assert!(matches!(parsed[0].object, rota_crds::Object::Workflow(_)));
-        for wrong in ["", "kind: Workflow", "spec: [1]", "spec: {steps: 1}", "{"] {
+        let unnamed = serde_saphyr::to_string(&manifest(None, &spec).unwrap()).unwrap();
+        assert_eq!(parse(&unnamed).unwrap(), (None, spec));
+        let changed = |from: &str, to: &str| {
+            assert!(unnamed.contains(from), "{unnamed}");
+            parse(&unnamed.replacen(from, to, 1)).unwrap_err().to_string()
+        };
+        for (from, to, problem) in [
+            ("metadata:", "metadata:\n  labels: {team: web}", "labels"),
+            ("metadata:", "status: {}\nmetadata:", "status"),
+            ("generateName: plan-", "generateName: mine-", "give metadata.name"),
+            ("kind: Workflow", "kind: Task", "kind must be Workflow"),
+            ("steps:", "stages:", "stages"),
+        ] {
+            let refused = changed(from, to);
+            assert!(refused.contains(problem), "{problem}: {refused}");
+        }
+        for wrong in ["", "{", "kind: Workflow"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -82,7 +82,7 @@ impl Plan {
         let mut manager = Manager::new(context, &self, &work, workspace.clone()).await?;
         // What does not depend on the plan, such as the alias, is refused before an agent works on it.
         let any = Common { work: "plan", agent: &self.agent, workspace: None, budget: None };
-        self.create(context, &any.single(), true).await?;
+        self.create(context, self.name.as_deref(), &any.single(), true).await?;
         let mut common = Common { work: &work, agent: &self.agent, workspace, budget: None };
         let mut problems = Vec::new();
         let mut spec = None;
@@ -135,7 +135,7 @@ impl Plan {
             Ok(proposal) => common.workflow(&proposal),
             Err(problems) => return Ok(Err(problems)),
         };
-        match self.create(context, &spec, true).await {
+        match self.create(context, self.name.as_deref(), &spec, true).await {
             Ok(_) => Ok(Ok(spec)),
             Err(error) if error.code == rota_client::Code::InvalidArgument => {
                 Ok(Err(vec![error.to_string()]))
@@ -147,10 +147,11 @@ impl Plan {
     async fn create(
         &self,
         context: &Context,
+        name: Option<&str>,
         spec: &v1::WorkflowSpec,
         validate_only: bool,
     ) -> Result<v1::Workflow, rota_client::Error> {
-        let alias = self.name.clone().unwrap_or_default();
+        let alias = name.unwrap_or_default().to_owned();
         let request = v1::CreateWorkflowRequest {
             parent: names::namespace(&context.namespace),
             workflow: Some(v1::Workflow { alias, spec: Some(spec.clone()), ..Default::default() }),
@@ -162,14 +163,15 @@ impl Plan {
 
     /// Shows a plan, and runs it if that is wanted.
     async fn decide(&self, context: &Context, mut spec: v1::WorkflowSpec) -> anyhow::Result<Exit> {
+        let mut name = self.name.clone();
         if self.yes {
             if context.out.is_human() {
                 show(context, &spec)?;
             }
-            return self.start(context, &spec).await;
+            return self.start(context, name.as_deref(), &spec).await;
         }
         if !context.out.is_human() {
-            context.out.value(&manifest::manifest(self.name.as_deref(), &spec)?)?;
+            context.out.value(&manifest::manifest(name.as_deref(), &spec)?)?;
             return Ok(Exit::Ok);
         }
         show(context, &spec)?;
@@ -188,10 +190,10 @@ impl Plan {
                 () = interrupt.received() => return Ok(Exit::Interrupted),
             };
             match line.trim() {
-                "y" | "yes" => return self.start(context, &spec).await,
-                "e" | "edit" => match self.edit(context, &spec).await {
+                "y" | "yes" => return self.start(context, name.as_deref(), &spec).await,
+                "e" | "edit" => match self.edit(context, name.as_deref(), &spec).await {
                     Ok(edited) => {
-                        spec = edited;
+                        (name, spec) = edited;
                         show(context, &spec)?;
                     }
                     // The plan is as it was before.
@@ -204,16 +206,26 @@ impl Plan {
         }
     }
 
-    /// Returns the plan as a person has edited it.
-    async fn edit(&self, context: &Context, spec: &v1::WorkflowSpec) -> anyhow::Result<v1::WorkflowSpec> {
-        let manifest = manifest::manifest(self.name.as_deref(), spec)?;
-        let edited = manifest::parse(&editor::edit(&serde_saphyr::to_string(&manifest)?).await?)?;
-        self.create(context, &edited, true).await?;
-        Ok(edited)
+    /// Returns the plan as a person has edited it, with its name.
+    async fn edit(
+        &self,
+        context: &Context,
+        name: Option<&str>,
+        spec: &v1::WorkflowSpec,
+    ) -> anyhow::Result<(Option<String>, v1::WorkflowSpec)> {
+        let manifest = manifest::manifest(name, spec)?;
+        let (name, spec) = manifest::parse(&editor::edit(&serde_saphyr::to_string(&manifest)?).await?)?;
+        self.create(context, name.as_deref(), &spec, true).await?;
+        Ok((name, spec))
     }
 
-    async fn start(&self, context: &Context, spec: &v1::WorkflowSpec) -> anyhow::Result<Exit> {
-        let made = self.create(context, spec, false).await?;
+    async fn start(
+        &self,
+        context: &Context,
+        name: Option<&str>,
+        spec: &v1::WorkflowSpec,
+    ) -> anyhow::Result<Exit> {
+        let made = self.create(context, name, spec, false).await?;
         let created = changed(context, &made, "created")?;
         match self.watch {
             true => Box::pin(follow(context, &made.name)).await,
