@@ -7,7 +7,7 @@ use backon::Retryable;
 use prost::Message;
 use rota_proto::v1::{Severity, event};
 use rota_proto::worker::v1::{
-    Assign, FetchPreviousResultRequest, FetchPreviousResultResponse, FetchStepResultsRequest,
+    Assign, FetchPreviousResultRequest, FetchPreviousResultResponse, FetchStepResultsRequest, StepResult,
 };
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -20,10 +20,8 @@ use crate::report::notice;
 use crate::runtimes::RunOutcome;
 
 const WHAT: &str = "failed to fetch earlier results";
-/// Bytes of the results of steps that an attempt is given. Those beyond are left out.
-const MAX_STEP_RESULTS: usize = 32 << 20;
-/// Number of results of steps that an attempt is given.
-const MAX_STEP_RESULT_COUNT: usize = 10_000;
+/// Results of steps that an attempt is given.
+const STEP_RESULT_LIMITS: StepResultLimits = StepResultLimits { count: 10_000, bytes: 32 << 20 };
 
 /// Completes an assignment, and returns what it is given. Waits for a control plane that is away, until a request to stop.
 pub(super) async fn complete(
@@ -114,6 +112,30 @@ async fn fetch_all(
     Ok(())
 }
 
+/// What is left of the limits of the results of steps.
+#[derive(Debug, Clone, Copy)]
+struct StepResultLimits {
+    count: usize,
+    bytes: usize,
+}
+
+impl StepResultLimits {
+    /// Adds results to what an attempt is given. One that exceeds the bytes is left out, which its entry shows; the entries beyond the count
+    /// are dropped. Returns whether more may follow.
+    fn add(&mut self, results: Vec<StepResult>, given: &mut Given) -> bool {
+        for mut one in results {
+            let Some(count) = self.count.checked_sub(1) else { return false };
+            self.count = count;
+            match self.bytes.checked_sub(one.result.as_ref().map_or(0, Message::encoded_len)) {
+                Some(rest) => self.bytes = rest,
+                None => (one.result, one.omitted) = (None, true),
+            }
+            given.add_step(one);
+        }
+        true
+    }
+}
+
 /// Fetches the results of the steps that the step of the task needs.
 async fn fetch_steps(
     caller: &Caller,
@@ -128,7 +150,7 @@ async fn fetch_steps(
         fence: assign.fence,
         page_token: String::new(),
     };
-    let mut left = MAX_STEP_RESULTS;
+    let mut limits = STEP_RESULT_LIMITS;
     loop {
         let call = || async {
             let answer = caller.service()?.fetch_step_results(Caller::request(request.clone())).await;
@@ -137,17 +159,7 @@ async fn fetch_steps(
         let report = |status: &Status, delay| retries.report(status, delay);
         let answer = call.retry(Retry::backoff()).when(Retry::decide()).notify(report).await?;
         retries.over();
-        for mut one in answer.results {
-            if given.steps.len() >= MAX_STEP_RESULT_COUNT {
-                return Ok(());
-            }
-            match left.checked_sub(one.result.as_ref().map_or(0, Message::encoded_len)) {
-                Some(rest) => left = rest,
-                None => (one.result, one.omitted) = (None, true),
-            }
-            given.add_step(one);
-        }
-        if answer.next_page_token.is_empty() {
+        if !limits.add(answer.results, given) || answer.next_page_token.is_empty() {
             return Ok(());
         }
         if answer.next_page_token == request.page_token {
@@ -163,4 +175,34 @@ async fn fetch(
 ) -> Result<FetchPreviousResultResponse, Status> {
     let answer = caller.service()?.fetch_previous_result(Caller::request(request)).await;
     answer.map(tonic::Response::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1::TaskResult;
+
+    use super::*;
+
+    fn result(text: &str) -> StepResult {
+        let result = Some(TaskResult { text: text.to_owned(), ..Default::default() });
+        StepResult { step: text.to_owned(), result, ..Default::default() }
+    }
+
+    #[test]
+    fn step_results_beyond_the_limits_are_left_out() {
+        let bytes = |text| result(text).result.map_or(0, |result| result.encoded_len());
+        let mut limits = StepResultLimits { count: 4, bytes: bytes("first") + bytes("last") };
+        let mut given = Given::default();
+        assert!(limits.add(vec![result("first"), result("too large")], &mut given));
+        // One that is small enough follows one that is not.
+        assert!(!limits.add(["last", "more", "dropped"].map(result).into(), &mut given));
+        let steps = given.steps.iter().map(|one| (one.step.as_str(), one.result.is_some(), one.omitted));
+        let expected = [
+            ("first", true, false),
+            ("too large", false, true),
+            ("last", true, false),
+            ("more", false, true),
+        ];
+        assert_eq!(steps.collect::<Vec<_>>(), expected);
+    }
 }
