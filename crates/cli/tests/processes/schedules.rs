@@ -129,6 +129,8 @@ async fn commands_schedule_workflows_of_templates() -> Result<()> {
     let create = ["schedule", "create", "hourly", "--cron", "0 * * * *", "--template", "greet@1"];
     let missing = fixture.rota(&create).await;
     missing.failed(1, &["schedule.spec.workflow.parameters.who"]);
+    let short = fixture.rota(&[&create[..], &["-p", "who=you"]].concat()).await;
+    short.failed(2, &["is not a priority", "is given with --parameter"]);
     let mut complete = create.to_vec();
     complete.extend(["--parameter", "who=you"]);
     fixture.rota(&complete).await.success();

@@ -87,7 +87,7 @@ pub struct Create {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     /// Priority: 0 to 10, or low, normal, high, urgent [default: normal]
-    #[arg(long, short, value_name = "PRIORITY")]
+    #[arg(long, short, value_name = "PRIORITY", value_parser = priority)]
     priority: Option<Priority>,
     /// Timeout of each task, such as 10m
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -113,6 +113,12 @@ pub struct Create {
     /// Program that each task runs, with its arguments
     #[arg(last = true, requires = "command", value_name = "ARGV")]
     argv: Vec<String>,
+}
+
+/// Reads a priority. One with `=` was meant as a parameter, which is `-p` where `rota run` creates a workflow.
+fn priority(text: &str) -> Result<Priority, String> {
+    let hint = if text.contains('=') { "; a parameter of a template is given with --parameter" } else { "" };
+    text.parse().map_err(|error: String| format!("{error}{hint}"))
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
