@@ -2,19 +2,18 @@
 //! epoch that each commit checks; the lease only decides when another control plane may raise it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rota_telemetry::{OnExit, spawn};
 use semver::Version;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::clock::{DatabaseClock, since_boot};
+use crate::clock::{micros, since_boot};
 use crate::errors::{Fault, unavailable};
 use crate::migrate;
+use crate::ownership::Ownership;
 use crate::rows::SHARD;
 use crate::session::{OPEN_TIMEOUT, Session, bounded};
 use crate::sql;
@@ -32,10 +31,6 @@ const MAX_YIELDS: u32 = 5;
 /// Interval between lines in the log about the wait for another control plane.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -43,48 +38,6 @@ fn millis(duration: Duration) -> f64 {
 /// Name of the session that writes for an owner.
 pub(crate) fn writer_name(owner: Uuid) -> String {
     format!("rota-writer {owner}")
-}
-
-/// What the owner of the shard and its timer share.
-#[derive(Default)]
-pub(crate) struct Ownership {
-    pub(crate) clock: DatabaseClock,
-    lost: AtomicBool,
-    /// Whether another control plane waits for the shard, as far as the owner knows.
-    rivals: AtomicBool,
-    /// Called once when the shard is found to be lost.
-    notify: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
-}
-
-impl std::fmt::Debug for Ownership {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ownership").field("lost", &self.is_lost()).finish_non_exhaustive()
-    }
-}
-
-impl Ownership {
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn has_rivals(&self) -> bool {
-        self.rivals.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn on_lost(&self, notify: Box<dyn Fn() + Send + Sync>) {
-        *self.notify.lock() = Some(notify);
-        if self.is_lost() {
-            self.lose();
-        }
-    }
-
-    fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
-        let notify = self.notify.lock().take();
-        if let Some(notify) = notify {
-            notify();
-        }
-    }
 }
 
 /// Identity of a control plane as an owner. Each opening has another one.
@@ -95,6 +48,13 @@ pub(crate) struct Replica {
     pub(crate) version: String,
     /// Where others reach it, as `HOST:PORT`; empty if they do not.
     pub(crate) address: String,
+}
+
+impl Replica {
+    /// Returns what others see of this one once it owns the shard.
+    fn as_owner(&self) -> Owner {
+        Owner { name: self.name.clone(), address: self.address.clone() }
+    }
 }
 
 pub(crate) async fn register(session: &Session, replica: &Replica) -> Result<(), Fault> {
@@ -133,13 +93,14 @@ enum Look {
     Held(Option<Owner>, i64),
 }
 
-/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait; `seen` is the
-/// last commit that was seen meanwhile.
+/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait; `ownership` and
+/// `seen` have the owners and the last commit that were seen meanwhile.
 pub(crate) async fn acquire(
     session: &Session,
     replica: &Replica,
     patience: Option<Duration>,
     on_wait: &OnWait,
+    ownership: &Ownership,
     seen: &mut i64,
 ) -> Result<i64, Fault> {
     let began = Instant::now();
@@ -160,7 +121,7 @@ pub(crate) async fn acquire(
             Ok(Look::Owned(epoch)) => {
                 // Passed on to the owner before, connections would now go around between it and this replica.
                 if has_waited {
-                    on_wait(Some(&Owner { name: replica.name.clone(), address: replica.address.clone() }));
+                    on_wait(Some(&replica.as_owner()));
                 }
                 return Ok(epoch);
             }
@@ -172,6 +133,10 @@ pub(crate) async fn acquire(
             }
             Err(fault) => return Err(fault),
         };
+        // One of the same name and address was this replica, before its restart.
+        if owner.as_ref().is_some_and(|owner| *owner != replica.as_owner()) {
+            ownership.see_rival();
+        }
         on_wait(owner.as_ref());
         has_waited = true;
         let owner = owner.map_or_else(|| "another process".to_owned(), |owner| owner.name);
@@ -280,8 +245,8 @@ async fn open(target: &Target, replica: Uuid) -> Result<Session, Fault> {
 }
 
 /// Renews the lease until the shard is lost. An owner that cannot reach the database for the time of its lease gives the shard up, if
-/// another control plane can have taken it: its workers would wait for it in vain, and be taken for lost. One that is alone
-/// waits for the database.
+/// another control plane can have taken it: its workers would wait for it in vain, and be taken for lost. One that has seen no other
+/// lately waits for the database.
 pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Ownership>, interval: Duration) {
     let mut session: Option<Session> = None;
     let mut failing = false;
@@ -368,7 +333,9 @@ pub(crate) async fn sync(session: &Session, owner: Uuid, ownership: &Ownership) 
     let before = since_boot();
     let row = session.client.query_one(sql::OWNS, &[&SHARD, &owner]).await?;
     ownership.clock.sync(row.try_get(0)?, before, since_boot());
-    ownership.rivals.store(row.try_get(2)?, Ordering::Release);
+    if row.try_get::<_, bool>(2)? {
+        ownership.see_rival();
+    }
     Ok(row.try_get(1)?)
 }
 

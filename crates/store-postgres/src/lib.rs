@@ -48,6 +48,7 @@ mod list;
 mod loads;
 mod migrate;
 mod outcomes;
+mod ownership;
 mod readers;
 mod rows;
 mod search;

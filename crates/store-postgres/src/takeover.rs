@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{open, revision};
 use crate::errors::Fault;
 use crate::first::{OnAway, is_final};
-use crate::lease::{self, OnWait, Ownership, Replica};
+use crate::lease::{self, OnWait, Replica};
+use crate::ownership::Ownership;
 use crate::rows::SHARD;
 use crate::session::{Session, bounded};
 use crate::sql;
@@ -52,7 +53,7 @@ pub(crate) async fn own(
         let mut opened = None;
         let attempt = async {
             let session = opened.insert(open(target, replica.id).await?);
-            lease::acquire(session, replica, wait.patience, &wait.on_wait, &mut seen).await?;
+            lease::acquire(session, replica, wait.patience, &wait.on_wait, ownership, &mut seen).await?;
             // The number that it was taken with may be one that the database has given out before, and lost.
             let epoch = bounded(lease::reclaim(session, replica.id)).await?.ok_or(Error::Deposed)?;
             bounded(lease::sync(session, replica.id, ownership)).await?;

@@ -1,4 +1,4 @@
-//! The timer of the lease: an owner knows of those that wait for it.
+//! The lease: an owner knows of those that wait for it, and of those that may come back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +7,41 @@ use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::PostgresServer;
 use uuid::Uuid;
 
+use crate::clock::{micros, since_boot};
 use crate::connection::open;
-use crate::lease::{Ownership, Replica, acquire, keep, sync};
-use crate::{Options, Target, open_connections};
+use crate::lease::{Replica, acquire, keep, register, sync};
+use crate::ownership::{Ownership, RIVAL_MEMORY};
+use crate::sql;
+use crate::{OnWait, Options, Target, open_connections};
 
 /// Longest wait for a state.
 const LIMIT: Duration = Duration::from_secs(60);
 /// No renewal is due within a test.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
-fn replica(name: &str) -> Replica {
+pub(super) fn replica(name: &str) -> Replica {
     Replica { id: Uuid::new_v4(), name: name.to_owned(), version: "0.1.0".to_owned(), address: String::new() }
+}
+
+pub(super) fn on_wait() -> OnWait {
+    Arc::new(|_| {})
+}
+
+/// Returns the URL of a database with the schema, which no replica owns, and its target.
+pub(super) fn database() -> (String, Target) {
+    let url = PostgresServer::shared().database().unwrap();
+    let target = Target::parse(&url, None).unwrap();
+    drop(open_connections(Options::new(target.clone(), "schema")).unwrap());
+    (url, target)
+}
+
+/// Sets the rest of the owner's lease.
+fn set_lease(url: &str, rest: &str) {
+    let set = format!(
+        "UPDATE rota.replicas SET expires = clock_timestamp() + interval '{rest}'
+            WHERE id IN (SELECT owner FROM rota.shards)"
+    );
+    PostgresServer::shared().sql(url, &set).unwrap();
 }
 
 async fn until(what: &str, mut held: impl FnMut() -> bool) {
@@ -31,16 +55,11 @@ async fn until(what: &str, mut held: impl FnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn owner_knows_of_a_new_standby() {
-    let server = PostgresServer::shared();
-    let url = server.database().unwrap();
-    let target = Target::parse(&url, None).unwrap();
-    drop(open_connections(Options::new(target.clone(), "schema")).unwrap());
-
+    let (server, (url, target)) = (PostgresServer::shared(), database());
     let owner = replica("owner");
     let session = open(&target, owner.id).await.unwrap();
     let ownership = Arc::new(Ownership::default());
-    let on_wait: crate::OnWait = Arc::new(|_| {});
-    acquire(&session, &owner, None, &on_wait, &mut 0).await.unwrap();
+    acquire(&session, &owner, None, &on_wait(), &ownership, &mut 0).await.unwrap();
     sync(&session, owner.id, &ownership).await.unwrap();
     assert!(!ownership.has_rivals());
     let kept =
@@ -57,9 +76,48 @@ async fn owner_knows_of_a_new_standby() {
     let standby = replica("standby");
     let other = open(&target, standby.id).await.unwrap();
     let waits = spawn("standby", OnExit::Done, async move {
-        let _ = acquire(&other, &standby, None, &on_wait, &mut 0).await;
+        let _ = acquire(&other, &standby, None, &on_wait(), &Ownership::default(), &mut 0).await;
     });
     until("the owner knows of the standby", || ownership.has_rivals()).await;
     waits.abort();
     kept.abort();
+}
+
+/// One that is replaced in an upgrade: the next one may start while the owner is cut off from the database.
+#[tokio::test]
+async fn standby_that_ended_may_come_back() {
+    let (_, target) = database();
+    let owner = replica("owner");
+    let session = open(&target, owner.id).await.unwrap();
+    let ownership = Ownership::default();
+    acquire(&session, &owner, None, &on_wait(), &ownership, &mut 0).await.unwrap();
+    let standby = replica("standby");
+    register(&session, &standby).await.unwrap();
+    sync(&session, owner.id, &ownership).await.unwrap();
+    assert!(ownership.has_rivals());
+    session.client.execute(sql::UNREGISTER, &[&standby.id]).await.unwrap();
+    sync(&session, owner.id, &ownership).await.unwrap();
+    assert!(ownership.has_rivals());
+    assert!(!ownership.has_rivals_at(since_boot() + micros(RIVAL_MEMORY) + 1));
+}
+
+/// The owner before, which was upgraded for example, unless it was this replica itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn earlier_owner_may_come_back() {
+    let (url, target) = database();
+    let takes = async |name: &str| {
+        let (next, ownership, mut seen) = (replica(name), Ownership::default(), 0);
+        let session = open(&target, next.id).await.unwrap();
+        let on_wait: OnWait = {
+            let url = url.clone();
+            Arc::new(move |_| set_lease(&url, "-1 second"))
+        };
+        let taken = acquire(&session, &next, None, &on_wait, &ownership, &mut seen);
+        tokio::time::timeout(LIMIT, taken).await.expect("it takes over").unwrap();
+        set_lease(&url, "1 hour");
+        ownership.has_rivals()
+    };
+    assert!(!takes("one").await, "there was none");
+    assert!(!takes("one").await, "it was restarted");
+    assert!(takes("other").await);
 }

@@ -1,0 +1,64 @@
+//! What an owner of the shard knows of its ownership: the time of the database, whether the shard is lost, and whether others want it.
+//! Knows no SQL: `lease.rs` keeps it current.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::{DatabaseClock, micros, since_boot};
+
+/// Time for which an owner counts on another control plane after it has seen one. While that is replaced, in an upgrade for example,
+/// there is none to see, and one that starts while the owner is cut off from the database cannot make itself known.
+pub(crate) const RIVAL_MEMORY: Duration = Duration::from_secs(3600);
+
+/// What the owner of the shard and its timer share.
+#[derive(Default)]
+pub(crate) struct Ownership {
+    pub(crate) clock: DatabaseClock,
+    lost: AtomicBool,
+    /// When another control plane was last seen that waited for the shard, or owned it before.
+    rival_seen: Mutex<Option<i64>>,
+    /// Called once when the shard is found to be lost.
+    notify: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl std::fmt::Debug for Ownership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ownership").field("lost", &self.is_lost()).finish_non_exhaustive()
+    }
+}
+
+impl Ownership {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Whether another control plane waits for the shard, or may have begun to, as far as the owner knows.
+    pub(crate) fn has_rivals(&self) -> bool {
+        self.has_rivals_at(since_boot())
+    }
+
+    pub(crate) fn has_rivals_at(&self, now: i64) -> bool {
+        self.rival_seen.lock().is_some_and(|seen| now - seen <= micros(RIVAL_MEMORY))
+    }
+
+    pub(crate) fn see_rival(&self) {
+        *self.rival_seen.lock() = Some(since_boot());
+    }
+
+    pub(crate) fn on_lost(&self, notify: Box<dyn Fn() + Send + Sync>) {
+        *self.notify.lock() = Some(notify);
+        if self.is_lost() {
+            self.lose();
+        }
+    }
+
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+        let notify = self.notify.lock().take();
+        if let Some(notify) = notify {
+            notify();
+        }
+    }
+}
