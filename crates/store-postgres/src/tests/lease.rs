@@ -1,4 +1,4 @@
-//! The lease: an owner knows of those that wait for it, and of those that may come back.
+//! The lease: an owner knows of those that wait for it, and of those that may come back; one that is frozen is replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,4 +120,23 @@ async fn earlier_owner_may_come_back() {
     assert!(!takes("one").await, "there was none");
     assert!(!takes("one").await, "it was restarted");
     assert!(takes("other").await);
+}
+
+/// The server waits for the rest of a commit, whose lock it keeps meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_a_frozen_owner_are_ended() {
+    let (url, target) = database();
+    let frozen = replica("frozen");
+    let session = open(&target, frozen.id).await.unwrap();
+    acquire(&session, &frozen, None, &on_wait(), &Ownership::default(), &mut 0).await.unwrap();
+    session.client.batch_execute("SET idle_in_transaction_session_timeout = 0").await.unwrap();
+    session.client.batch_execute("BEGIN; SELECT 1 FROM shards FOR UPDATE").await.unwrap();
+    set_lease(&url, "-1 second");
+
+    let next = replica("next");
+    let other = open(&target, next.id).await.unwrap();
+    let (on_wait, ownership, mut seen) = (on_wait(), Ownership::default(), 0);
+    let taken = acquire(&other, &next, None, &on_wait, &ownership, &mut seen);
+    tokio::time::timeout(LIMIT, taken).await.expect("it takes over").unwrap();
+    assert!(session.client.batch_execute("COMMIT").await.is_err());
 }
