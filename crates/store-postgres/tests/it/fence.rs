@@ -69,6 +69,27 @@ async fn lease_that_lasts_is_not_taken() {
     assert!(matches!(store.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
 }
 
+/// A row that each commit updated would grow a chain of versions while an old snapshot is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_make_no_version_of_the_shard() {
+    let (database, target) = target();
+    let version = || {
+        let version = "SELECT xmin, ctid, (SELECT count(*) FROM rota.commits) FROM rota.shards";
+        let row = PostgresServer::shared().sql(&database, version).unwrap();
+        let (version, commits) = row.rsplit_once('|').unwrap();
+        (version.to_owned(), commits.parse::<u64>().unwrap())
+    };
+    let store = open(&target).await;
+    let (first, before) = version();
+    for number in 0..10 {
+        assert!(matches!(store.apply(vec![create(number)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    }
+    let (last, after) = version();
+    assert!(after >= before + 10, "{after} commits");
+    assert_eq!(last, first);
+    store.close().await;
+}
+
 /// As a backup that is restored under a control plane that runs: its connections stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn commit_after_a_missing_one_is_refused() {
