@@ -155,6 +155,26 @@ async fn next_owner_waits_and_follows_a_clean_stop() {
     assert!(matches!(next.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
 }
 
+/// An owner that left it to its lease would delay each upgrade by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_owner_gives_the_database_back() {
+    let (database, target) = target();
+    let first = open(&target).await;
+    // Longer than any wait of this test, also after a renewal.
+    let longer = "CREATE FUNCTION rota.longer() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN NEW.expires := clock_timestamp() + interval '1 day'; RETURN NEW; END $$;
+        CREATE TRIGGER longer BEFORE UPDATE ON rota.replicas FOR EACH ROW EXECUTE FUNCTION rota.longer();
+        UPDATE rota.replicas SET expires = expires";
+    PostgresServer::shared().sql(&database, longer).unwrap();
+    first.close().await;
+    drop(first);
+    let options = Options { patience: Some(Duration::from_secs(30)), ..Options::new(target, "next") };
+    let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None));
+    let next = opened.await.unwrap().expect("it takes over").store;
+    assert!(matches!(next.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    next.close().await;
+}
+
 /// Workers of an owner that cannot reach the database must find the one that can.
 #[tokio::test(flavor = "multi_thread")]
 async fn owner_without_database_ends_if_another_waits() {
