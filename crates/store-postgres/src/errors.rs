@@ -1,7 +1,12 @@
 //! Errors of PostgreSQL: their causes and remedies, and which of them leave a commit in doubt.
 
+use std::io;
+
 use rota_store::Error;
 use tokio_postgres::error::{Severity, SqlState};
+
+const READ_ONLY_HINT: &str =
+    "the database is read-only, such as a standby: name the primary in the URL of the store";
 
 /// Failure within a call: of the database, or of what it returned.
 #[derive(Debug)]
@@ -83,14 +88,24 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// Whether a host was refused since it takes no writes, by the client itself and not by the operating system.
+fn is_read_only(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| {
+        error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+    })
+}
+
 /// Translates an error into a cause and a remedy.
 pub(crate) fn explain(error: &tokio_postgres::Error) -> Error {
     let Some(database) = error.as_db_error() else {
-        let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-        return unavailable(
-            format!("no connection to the database ({cause})"),
-            "check that the database runs, and its address, network policies and certificates",
-        );
+        let source = std::error::Error::source(error);
+        let cause = source.map_or_else(|| error.to_string(), ToString::to_string);
+        let hint = if source.is_some_and(is_read_only) {
+            READ_ONLY_HINT
+        } else {
+            "check that the database runs, and its address, network policies and certificates"
+        };
+        return unavailable(format!("no connection to the database ({cause})"), hint);
     };
     let code = database.code();
     let hint = match code.code() {
@@ -102,7 +117,7 @@ pub(crate) fn explain(error: &tokio_postgres::Error) -> Error {
         "53100" => "free space on the volume of the database; what was acknowledged is not lost",
         "53300" => "raise max_connections of the database, or end other connections",
         "57P03" => "the database is starting or stopping: wait, and read its log if that lasts",
-        "25006" => "the database is read-only, such as a standby: name the primary in the URL of the store",
+        "25006" => READ_ONLY_HINT,
         "08P01" => "connect to the database itself, not through a pooler in transaction mode",
         "3F000" | "42P01" | "42883" => {
             "the schema of the store is incomplete: restore the database from a backup"

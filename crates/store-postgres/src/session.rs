@@ -164,10 +164,10 @@ where
     }
 }
 
-/// Checks that a server keeps what it acknowledges.
+/// Checks that a server keeps what it acknowledges. One that takes no writes, such as a standby, is refused by the connection.
 pub(crate) async fn check_server(session: &Session) -> Result<(), Fault> {
     let sql = "SELECT current_setting('server_version_num')::int4, current_setting('fsync'),
-        current_setting('full_page_writes'), pg_is_in_recovery()";
+        current_setting('full_page_writes')";
     let row = session.client.query_one(sql, &[]).await?;
     let refused = |message: String, hint| Err(Fault::Store(unavailable(message, hint)));
     let version: i32 = row.try_get(0)?;
@@ -182,9 +182,6 @@ pub(crate) async fn check_server(session: &Session) -> Result<(), Fault> {
     }
     if row.try_get::<_, &str>(2)? != "on" {
         tracing::warn!("the database runs with full_page_writes=off: a crash may damage it");
-    }
-    if row.try_get::<_, bool>(3)? {
-        return refused("the database is a standby".to_owned(), "name the primary in the URL of the store");
     }
     Ok(())
 }

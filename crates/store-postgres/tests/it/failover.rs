@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rota_store::{Error, Reply, Store};
+use rota_store::{Error, Reply, Standbys, Store};
 use rota_store_postgres::{OnWait, Options, Target};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,9 @@ use crate::doubt::{check, create, open};
 const LIMIT: Duration = Duration::from_secs(180);
 /// Time of an outage, longer than a lease.
 const OUTAGE: Duration = Duration::from_secs(13);
+
+/// What the primary has.
+const SYNCHRONOUS: Standbys = Standbys { synchronous: 1, asynchronous: 0, unknown: 0 };
 
 /// A control plane that waits for the database, of which the owner knows.
 struct Rival {
@@ -58,6 +61,22 @@ async fn paused_standby_does_not_end_the_owner() {
     let store = open(&target).await;
     let rival = Rival::start(&target).await;
     let standby = primary.synchronous_standby().unwrap();
+    let counted = async {
+        while store.database_status().await.unwrap().unwrap().standbys != SYNCHRONOUS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, counted).await.expect("it is counted");
+    let alone = Target::parse(&standby.url(database.rsplit('/').next().unwrap()), None).unwrap();
+    let refused = tokio::task::spawn_blocking(move || {
+        rota_store_postgres::open(Options::new(alone, "alone"), None).map(drop)
+    });
+    let refused = refused.await.unwrap();
+    assert!(
+        matches!(&refused, Err(Error::Unavailable { message, hint })
+            if message.contains("does not allow writes") && hint.contains("name the primary")),
+        "{refused:?}"
+    );
     standby.stop(Stop::Fast).unwrap();
     tokio::time::sleep(OUTAGE).await;
     standby.resume().unwrap();

@@ -253,8 +253,13 @@ async fn eight_openings_migrate_once() {
 async fn unusable_databases_are_explained() {
     let server = PostgresServer::start("fsync = off").unwrap();
     let socket = server.socket().display().to_string().replace('/', "%2F");
+    let read_only = server.database().unwrap();
+    let name = read_only.rsplit('/').next().unwrap();
+    let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    server.sql("postgres", &set).unwrap();
     for (url, why) in [
         (server.database().unwrap(), "fsync=off"),
+        (read_only, "does not allow writes"),
         (format!("postgres://rota@{socket}/missing"), "does not exist"),
         (format!("postgres://stranger:hunter2@{socket}/postgres"), "stranger"),
         ("postgres://rota:hunter2@127.0.0.1:1/rota".to_owned(), "no connection to the database"),
