@@ -1,12 +1,15 @@
-//! A primary with a synchronous standby: pauses of it, and a failover to it.
+//! A primary with a synchronous standby: pauses of it, waits for it that are cancelled, and a failover to it.
 
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rota_store::{Error, Reply, Standbys, Store};
 use rota_store_postgres::{OnWait, Options, Target};
+use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::{PostgresServer, Stop};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::doubt::{check, create, open};
@@ -21,7 +24,7 @@ const SYNCHRONOUS: Standbys = Standbys { synchronous: 1, asynchronous: 0, unknow
 /// A control plane that waits for the database, of which the owner knows.
 struct Rival {
     stop: CancellationToken,
-    opened: tokio::task::JoinHandle<Result<(), Error>>,
+    opened: JoinHandle<Result<(), Error>>,
 }
 
 impl Rival {
@@ -84,6 +87,89 @@ async fn paused_standby_does_not_end_the_owner() {
     assert!(matches!(created.as_deref(), Ok([Ok(Reply::Created(_))])), "{created:?}");
     rival.stop().await;
     store.close().await;
+}
+
+/// Ends the wait of a commit for the standby, which then succeeds with a warning, as an administrator or a timeout does. `call` must
+/// not have ended before. Returns the process of the session; it must be another one than `before`.
+async fn cancel_wait<T>(
+    primary: &PostgresServer,
+    session: &str,
+    before: &str,
+    call: &JoinHandle<T>,
+) -> String {
+    let waiting = format!(
+        "SELECT pid FROM pg_stat_activity
+            WHERE application_name LIKE '{session}%' AND wait_event = 'SyncRep' AND pid <> {before}"
+    );
+    let found = async {
+        loop {
+            let pid = primary.sql("postgres", &waiting).unwrap();
+            if !pid.is_empty() {
+                return pid;
+            }
+            assert!(!call.is_finished(), "it was answered without the standby");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let pid = tokio::time::timeout(LIMIT, found).await.expect("a commit waits");
+    assert_eq!(primary.sql("postgres", &format!("SELECT pg_cancel_backend({pid})")).unwrap(), "t");
+    pid
+}
+
+/// End of an input: stops a standby when it is reached.
+struct StopsAtEnd(Arc<PostgresServer>);
+
+impl Read for StopsAtEnd {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        self.0.stop(Stop::Fast).unwrap();
+        Ok(0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelled_waits_for_the_standby_acknowledge_nothing() {
+    let primary = PostgresServer::start("").unwrap();
+    let (database, empty) = (primary.database().unwrap(), primary.database().unwrap());
+    let standby = Arc::new(primary.synchronous_standby().unwrap());
+    let target = Target::parse(&database, None).unwrap();
+    let store = open(&target).await;
+    standby.stop(Stop::Fast).unwrap();
+    let writer = Arc::clone(&store);
+    let applied = spawn("applied", OnExit::Done, async move { writer.apply(vec![create(0)]).await });
+    // That of the commit, then those that raise the epoch to find out what has become of it.
+    let mut session = "0".to_owned();
+    for _ in 0..3 {
+        session = cancel_wait(&primary, "rota-writer", &session, &applied).await;
+    }
+    standby.resume().unwrap();
+    let answer = tokio::time::timeout(LIMIT, applied).await.expect("it answers").unwrap();
+    // One that waits for long is refused as in doubt.
+    assert!(
+        matches!(answer.as_deref(), Ok([Ok(Reply::Created(_))]) | Err(Error::Unavailable { .. })),
+        "{answer:?}"
+    );
+    store.close().await;
+    drop(store);
+    check(&target, 1).await;
+
+    let source = target.clone();
+    let exported = tokio::task::spawn_blocking(move || {
+        let mut lines = Vec::<u8>::new();
+        rota_store_postgres::export(Options::new(source, "export"), &mut lines).map(|_| lines)
+    });
+    let lines = exported.await.unwrap().unwrap();
+    let target = Target::parse(&empty, None).unwrap();
+    let imported = tokio::task::spawn_blocking(move || {
+        // The last line is read apart from its end.
+        let mut lines = BufReader::with_capacity(16, lines.as_slice().chain(StopsAtEnd(standby)));
+        rota_store_postgres::import(Options::new(target, "import"), &mut lines)
+    });
+    cancel_wait(&primary, "rota-transfer", "0", &imported).await;
+    let refused = imported.await.unwrap();
+    assert!(
+        matches!(&refused, Err(Error::Unavailable { message, .. }) if message.contains("synchronous standby")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
