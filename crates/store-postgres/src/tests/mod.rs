@@ -1,5 +1,6 @@
-//! Tests that need internals: query plans, errors of the server, migrations, and the timer of the lease.
+//! Tests that need internals: commits that cannot be sent, query plans, errors of the server, migrations, and the lease.
 
+mod commit;
 mod errors;
 mod lease;
 mod migrations;
