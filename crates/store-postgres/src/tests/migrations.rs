@@ -1,14 +1,20 @@
 //! Migration of databases that earlier versions have filled.
 
+use std::time::Duration;
+
 use rota_core::workflow::Workflow;
 use rota_core::{Namespace, WorkflowId};
 use rota_store::codec::{decode, encode};
+use rota_store::{Backend, Changes, Error};
 use rota_testkit::postgres::PostgresServer;
 use uuid::Uuid;
 
 use crate::rows::SHARD;
 use crate::session::Session;
 use crate::{Options, Target, open_connections};
+
+/// What the version before the marks of reruns has left.
+const DOWNGRADE: &str = "DROP TABLE search_tasks, search_position; DELETE FROM migrations WHERE version >= 7";
 
 #[tokio::test]
 async fn workflows_that_were_run_again_are_marked() {
@@ -29,10 +35,25 @@ async fn workflows_that_were_run_again_are_marked() {
         let record = encode(&one).unwrap();
         session.client.execute(insert, &[&SHARD, &key, &one.id.0, &record]).await.unwrap();
     }
-    let downgrade = "DROP TABLE search_tasks, search_position; DELETE FROM migrations WHERE version >= 7";
-    session.client.batch_execute(downgrade).await.unwrap();
+    session.client.batch_execute(DOWNGRADE).await.unwrap();
     drop(open_connections(Options::new(target, "again")).unwrap());
     let rows = session.client.query("SELECT record FROM workflows ORDER BY key", &[]).await.unwrap();
     let reruns: Vec<_> = rows.iter().map(|row| decode::<Workflow>(row.get(0)).unwrap().rerun).collect();
     assert_eq!(reruns, [Some(id(3)), None, Some(id(4)), None]);
+}
+
+/// It would write the workflows without their marks.
+#[tokio::test]
+async fn marking_reruns_ends_the_earlier_owner() {
+    let server = PostgresServer::shared();
+    let target = Target::parse(&server.database().unwrap(), None).unwrap();
+    let (mut earlier, _readers) = open_connections(Options::new(target.clone(), "earlier")).unwrap();
+    let session = Session::open(&target, "downgrade").await.unwrap();
+    session.client.batch_execute(DOWNGRADE).await.unwrap();
+    let options = Options { patience: Some(Duration::from_secs(30)), ..Options::new(target, "upgraded") };
+    let upgraded = open_connections(options).expect("it takes the database over");
+    let changes = Changes { before: 0, revision: 1, ..Changes::default() };
+    let late = tokio::task::spawn_blocking(move || earlier.write(&changes)).await.unwrap();
+    assert!(matches!(late, Err(Error::Deposed)), "{late:?}");
+    drop(upgraded);
 }

@@ -218,6 +218,32 @@ async fn standby_takes_no_newer_database() {
     assert_eq!(epoch(), before);
 }
 
+/// During an upgrade, the first new replica migrates while the old owner serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn owner_commits_after_a_migration() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let first = open(&target).await;
+    let latest = || server.sql(&database, "SELECT max(version) FROM rota.migrations").unwrap();
+    let version = latest();
+    let downgrade =
+        "DROP TABLE rota.search_tasks, rota.search_position; DELETE FROM rota.migrations WHERE version >= 8";
+    server.sql(&database, downgrade).unwrap();
+    assert_eq!(latest(), "7");
+    let mut standby = Standby::start(target);
+    assert_eq!(standby.looks().await.map(|owner| owner.name).as_deref(), Some("doubt"));
+    assert_eq!(latest(), version);
+    assert!(matches!(first.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    first.close().await;
+    drop(first);
+    let next = standby.ended().await.expect("it takes over").unwrap();
+    assert!(matches!(next.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    let page = next.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    assert_eq!(page.tasks.len(), 2);
+    next.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn newest_version_takes_over() {
     let server = PostgresServer::shared();
