@@ -31,7 +31,7 @@
 //! # Changing it
 //!
 //! A new statement belongs in `sql.rs`. A new table or index is a further migration, never a change of an existing one: add it to
-//! the list in `migrate.rs`, with additions that the previous version can run with: an owner of that one goes on while a newer
+//! the list in `migrate.rs`, with additions that the previous version can run with: an owner of that one continues while a newer
 //! replica migrates, unless the migration writes records, and takes the shard from it first. The conformance suite, the differential
 //! tests, and the tests that kill processes and sessions run on every change.
 //!

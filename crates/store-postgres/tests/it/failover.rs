@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Time of an outage, longer than a lease.
 const OUTAGE: Duration = Duration::from_secs(13);
 
-/// What the primary has.
+/// What the primary counts once its standby has caught up.
 const SYNCHRONOUS: Standbys = Standbys { synchronous: 1, asynchronous: 0, unknown: 0 };
 
 /// A control plane that waits for the database, of which the owner knows.
