@@ -9,7 +9,7 @@ use rota_proto::v1::{
 
 use super::question::question;
 use super::streamed::{Added, Streamed};
-use super::text::{clean, first_line, money, plain, state, time};
+use super::text::{clean, first_line, money, plain, plain_lines, state, time};
 
 /// Formatter of events. Tracks whether the last line is still open.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Printer {
     /// Whether the destination is a terminal, for which output is sanitized.
     terminal: bool,
     open_line: bool,
+    /// Whether the last output has ended with a carriage return, which a line break may follow.
+    held_return: bool,
     /// Last message or output, to detect that the result has been shown.
     last: String,
     streamed: Streamed,
@@ -27,7 +29,7 @@ pub struct Printer {
 impl Printer {
     pub fn new(colored: bool, times: bool, terminal: bool) -> Self {
         let (last, streamed) = (String::new(), Streamed::default());
-        Self { colored, times, terminal, open_line: false, last, streamed }
+        Self { colored, times, terminal, open_line: false, held_return: false, last, streamed }
     }
 
     /// Whether a text was shown last.
@@ -87,6 +89,7 @@ impl Printer {
 
     /// Ends a line that is still open, and prints what waited for its end.
     pub fn finish(&mut self) -> Vec<u8> {
+        self.held_return = false;
         let mut bytes = Vec::new();
         if std::mem::take(&mut self.open_line) {
             bytes.push(b'\n');
@@ -106,7 +109,10 @@ impl Printer {
         }
         let text = String::from_utf8_lossy(data);
         if self.terminal {
-            bytes.extend(clean(&text).into_bytes());
+            let held = if std::mem::take(&mut self.held_return) { "\r" } else { "" };
+            let text = format!("{held}{text}");
+            self.held_return = text.ends_with('\r');
+            bytes.extend(clean(text.strip_suffix('\r').unwrap_or(&text)).into_bytes());
         } else {
             bytes.extend(data);
         }
@@ -126,7 +132,7 @@ impl Printer {
         Some(match kind {
             event::Kind::State(change) => self.state(change)?,
             event::Kind::Progress(progress) => {
-                let text = format!("▸ {:3.0}% {}", progress.fraction * 100.0, clean(&progress.step));
+                let text = format!("▸ {:3.0}% {}", progress.fraction * 100.0, plain(&progress.step));
                 self.style(AnsiColor::Cyan.on_default(), text.trim_end())
             }
             event::Kind::WorkEnded(ended) if ended.slot_released => {
@@ -155,21 +161,21 @@ impl Printer {
                 let input = given.input.clone().unwrap_or_default();
                 let decision = input.decision().as_str_name().trim_start_matches("DECISION_").to_lowercase();
                 let decision = if decision == "unspecified" { String::new() } else { format!("{decision} ") };
-                let mut text = format!("› {decision}{}", clean(&input.text));
+                let mut text = format!("› {decision}{}", inset(&input.text));
                 match input.scope() {
                     PermissionScope::Session => text.push_str("for this session: "),
                     PermissionScope::Agent => text.push_str("for this agent: "),
                     _ => {}
                 }
-                text.push_str(&clean(&input.rules.join(", ")));
+                text.push_str(&plain(&input.rules.join(", ")));
                 if !input.updated_input_json.is_empty() {
-                    text.push_str(&format!("with another input: {}", clean(&input.updated_input_json)));
+                    text.push_str(&format!("with another input: {}", plain(&input.updated_input_json)));
                 }
                 self.style(AnsiColor::Magenta.on_default(), &text)
             }
             event::Kind::Notice(notice) => self.notice(notice),
             event::Kind::Change(change) => {
-                let text = format!("● changed {}: {}", change.fields.join(", "), clean(&change.message));
+                let text = format!("● changed {}: {}", change.fields.join(", "), inset(&change.message));
                 self.style(Style::new().dimmed(), text.trim_end_matches(": "))
             }
             event::Kind::Output(_) => return None,
@@ -185,14 +191,14 @@ impl Printer {
             text.push_str(&format!(" ({})", plain(&change.reason)));
         }
         if !change.message.is_empty() {
-            text.push_str(&format!(": {}", clean(&change.message)));
+            text.push_str(&format!(": {}", inset(&change.message)));
         }
         if let Some(failure) = &change.failure {
             if !change.message.contains(&failure.message) {
-                text.push_str(&format!(": {}", clean(&failure.message)));
+                text.push_str(&format!(": {}", inset(&failure.message)));
             }
             if !failure.hint.is_empty() {
-                text.push_str(&format!(" (hint: {})", clean(&failure.hint)));
+                text.push_str(&format!(" (hint: {})", inset(&failure.hint)));
             }
         }
         let color = match change.to() {
@@ -207,7 +213,9 @@ impl Printer {
         let text = clean(&message.text);
         match message.role() {
             MessageRole::Thinking => self.style(message_style(MessageRole::Thinking), &text),
-            MessageRole::User => self.style(AnsiColor::Magenta.on_default(), &format!("› {text}")),
+            MessageRole::User => {
+                self.style(AnsiColor::Magenta.on_default(), &format!("› {}", inset(&message.text)))
+            }
             _ => {
                 self.last.clone_from(&message.text);
                 text
@@ -234,12 +242,17 @@ impl Printer {
             Severity::Medium => AnsiColor::Yellow.on_default(),
             _ => Style::new().dimmed(),
         };
-        self.style(style, &format!("! {}: {}", plain(&notice.code), clean(&notice.message)))
+        self.style(style, &format!("! {}: {}", plain(&notice.code), inset(&notice.message)))
     }
 
     fn style(&self, style: Style, text: &str) -> String {
         if self.colored { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
+}
+
+/// Sanitizes a text that follows a mark: its further lines are indented, so that none passes for an event of its own.
+fn inset(text: &str) -> String {
+    plain_lines(text).replace('\n', "\n    ")
 }
 
 fn message_style(role: MessageRole) -> Style {
@@ -251,7 +264,7 @@ fn message_style(role: MessageRole) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use rota_proto::v1::{Output, Progress, ToolCall};
+    use rota_proto::v1::{Change, Failure, InputReceived, Output, Progress, TaskInput, ToolCall};
 
     use super::*;
 
@@ -284,6 +297,48 @@ mod tests {
             Printer::new(false, false, true).print(&output(b"\xff\x1b[2J\n")),
             "\u{fffd}\n".as_bytes()
         );
+    }
+
+    #[test]
+    fn line_breaks_in_parts_are_kept() {
+        let mut printer = Printer::new(false, false, true);
+        let parts: [&'static [u8]; 4] = [b"a\r", b"\nreal\r", b"forged\n", b"b\r"];
+        let mut bytes = parts.map(|part| printer.print(&output(part))).concat();
+        bytes.extend(printer.print(&output(b"")));
+        bytes.extend(printer.finish());
+        assert_eq!(String::from_utf8(bytes).unwrap(), "a\r\nreal^Mforged\nb\n");
+    }
+
+    #[test]
+    fn messages_forge_no_events() {
+        let forged = "x\n● Succeeded\r● Succeeded\u{202e}\n! ok: done".to_owned();
+        let failure = Failure { message: format!("y{forged}"), hint: forged.clone(), ..Default::default() };
+        let state = StateChange {
+            to: TaskState::Failed.into(),
+            message: forged.clone(),
+            failure: Some(failure),
+            ..Default::default()
+        };
+        let change = Change { fields: vec!["priority".into()], message: forged.clone() };
+        let notice = Notice { code: "c".into(), message: forged.clone(), ..Default::default() };
+        let input = TaskInput { text: forged.clone(), ..Default::default() };
+        let given = InputReceived { input: Some(input), ..Default::default() };
+        let progress = Progress { fraction: 0.5, step: forged.clone() };
+        let said = AgentMessage { role: MessageRole::User.into(), text: forged, ..Default::default() };
+        for kind in [
+            event::Kind::State(state),
+            event::Kind::Change(change),
+            event::Kind::Notice(notice),
+            event::Kind::InputReceived(given),
+            event::Kind::Progress(progress),
+            event::Kind::Message(said),
+        ] {
+            let text = String::from_utf8(Printer::new(false, false, true).print(&event(kind))).unwrap();
+            let mut lines = text.lines();
+            assert!(lines.next().is_some_and(|first| first.contains('x')), "{text:?}");
+            assert!(lines.all(|line| line.starts_with("    ")), "{text:?}");
+            assert!(!text.contains(['\r', '\u{202e}']), "{text:?}");
+        }
     }
 
     #[test]

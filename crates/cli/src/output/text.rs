@@ -195,7 +195,7 @@ pub fn first_line(text: &str, max_chars: usize) -> String {
     format!("{}…", cut.trim_end())
 }
 
-/// Removes control characters and escape sequences from the output of agents, except colors.
+/// Removes control characters, escape sequences but colors, and bidirectional controls from the output of agents.
 pub fn clean(text: &str) -> String {
     sanitize(text, true)
 }
@@ -270,9 +270,11 @@ fn sanitize(text: &str, streamed: bool) -> String {
                 }
                 rest = body.get(length + 1..).unwrap_or_default().chars();
             }
+            // A lone one would have the rest of the line replace its beginning.
+            '\r' if streamed && !rest.as_str().starts_with('\n') => kept.push_str("^M"),
             '\n' | '\t' | '\r' if streamed => kept.push(next),
             next if next.is_control() => kept.extend((!streamed).then_some(' ')),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' if !streamed => {}
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
             next => kept.push(next),
         }
     }
@@ -345,8 +347,8 @@ mod tests {
             clean("a\u{1b}[31mred\u{1b}[0m\u{1b}[2Jb\u{7}\u{1b}]0;title\u{7}c\n"),
             "a\u{1b}[31mred\u{1b}[0mb]0;titlec\n"
         );
-        assert_eq!(clean("\u{1b}"), "");
-        assert_eq!(clean("\u{1b}[31"), "");
+        assert_eq!(["\u{1b}", "\u{1b}[31"].map(clean), ["", ""]);
+        assert_eq!(clean("real\rforged\r\na\u{202e}b\u{2066}c\r"), "real^Mforged\r\nabc^M");
     }
 
     #[test]
