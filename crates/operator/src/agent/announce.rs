@@ -7,6 +7,7 @@ use rota_proto::v1;
 use tokio::time::Instant;
 
 use super::dereference::{PodLifecycle, WorkerPod};
+use super::history::PodHistory;
 use super::origin::Origin;
 use super::state::AgentState;
 use super::{ABANDON_GRACE_SECONDS, Agents, apply, build};
@@ -54,16 +55,17 @@ impl Agents {
     }
 
     /// Ends the pods that name the agent as their controller and have no record of their creation: they can never join. Workers that
-    /// serve all the same finish their tasks first.
+    /// serve all the same finish their tasks first, and those that have served or run for long may be cut off, as others.
     pub(super) async fn end_unrecorded(
         &self,
         agent: &Agent,
         name: &str,
         unknown: &[WorkerPod],
+        history: &PodHistory,
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
         for pod in unknown {
-            let end = unrecorded_end(pod);
+            let end = unrecorded_end(pod, history);
             let (action, outcome) = match end {
                 UnrecordedEnd::None => continue,
                 UnrecordedEnd::Drain => ("Drain", "drained"),
@@ -74,7 +76,11 @@ impl Agents {
             self.context.event_of(agent, pod.reference(&namespace), "UnknownPod", action, &note).await;
             match end {
                 UnrecordedEnd::Drain => apply::drain(&self.context, name, &pod.name, false).await?,
-                _ => apply::delete_pod(&self.context, &namespace, pod, Some(ABANDON_GRACE_SECONDS)).await?,
+                _ => {
+                    let may_work = !pod.has_terminated() && history.may_run_tasks(pod);
+                    let grace = (!may_work).then_some(ABANDON_GRACE_SECONDS);
+                    apply::delete_pod(&self.context, &namespace, pod, grace).await?;
+                }
             }
         }
         Ok(())
@@ -96,7 +102,7 @@ pub(super) fn announced(state: &AgentState, pods: &[WorkerPod]) -> Vec<v1::Annou
 /// How a pod ends that the operator does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnrecordedEnd {
-    /// It ends by itself, or belongs to another user.
+    /// It ends by itself, or may be cut off and is not given up yet.
     None,
     /// Its worker serves: the node has dropped the record, or a user has changed its labels. It finishes its tasks, gets no further
     /// ones, and is replaced.
@@ -105,14 +111,18 @@ pub(super) enum UnrecordedEnd {
 }
 
 /// Returns how a pod ends that the operator does not know.
-pub(super) fn unrecorded_end(pod: &WorkerPod) -> UnrecordedEnd {
+pub(super) fn unrecorded_end(pod: &WorkerPod, history: &PodHistory) -> UnrecordedEnd {
     if pod.origin != Origin::Unrecorded || pod.is_deleted {
         return UnrecordedEnd::None;
     }
-    match &pod.worker {
-        _ if pod.lifecycle != PodLifecycle::Serving => UnrecordedEnd::Delete,
-        Some(worker) if !worker.draining => UnrecordedEnd::Drain,
+    let may_return = history.has_joined(pod) || history.may_run_tasks(pod);
+    match (pod.lifecycle, &pod.worker) {
+        (PodLifecycle::Serving, Some(worker)) if !worker.draining => UnrecordedEnd::Drain,
         // It drains, or ends with its only task.
-        _ => UnrecordedEnd::None,
+        (PodLifecycle::Serving, _) => UnrecordedEnd::None,
+        (PodLifecycle::Starting | PodLifecycle::Lost | PodLifecycle::Terminating, _) if may_return => {
+            UnrecordedEnd::None
+        }
+        _ => UnrecordedEnd::Delete,
     }
 }

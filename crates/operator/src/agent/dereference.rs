@@ -109,14 +109,15 @@ pub(crate) enum PodLifecycle {
     Failed,
 }
 
-/// Returns the pods with the labels of an agent's workers, ordered by name: those that the operator has created, and the others.
+/// Returns the pods of an agent's workers, ordered by name, also those of which it is unknown who has created them. Those of other users
+/// are left out.
 pub(super) fn worker_pods(
     agent: &Agent,
     pods: &[WorkerPods],
     demand: &DemandSnapshot,
     (creations, recorded_since): (&Creations, Timestamp),
     now: Timestamp,
-) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
+) -> Vec<WorkerPod> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let pods = pods.iter().flat_map(|pods| pods.of(&namespace, &name));
     let reports = Reports::of(demand);
@@ -124,8 +125,13 @@ pub(super) fn worker_pods(
         origin: origin::of(&pod, agent, creations, recorded_since),
         ..worker_pod(&pod, &reports, now)
     };
-    let mut pods: Vec<_> = pods.map(convert).collect();
+    let mut pods: Vec<_> = pods.map(convert).filter(|pod| pod.origin != Origin::Foreign).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
+    pods
+}
+
+/// Splits pods into those that the operator has created, and the others.
+pub(super) fn by_origin(pods: Vec<WorkerPod>) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
     pods.into_iter().partition(|pod| pod.origin == Origin::Operator)
 }
 

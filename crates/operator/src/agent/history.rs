@@ -18,7 +18,7 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(150);
 /// Absence after which a worker is given up whatever it may run: longer than the orphan timeout of worker pods, at which
 /// it should have ended by itself.
-const GIVE_UP_BUSY_AFTER: Duration = Duration::from_secs(130 * 60);
+pub(super) const GIVE_UP_BUSY_AFTER: Duration = Duration::from_secs(130 * 60);
 
 /// Memory of an agent's pods, by UID. After a restart of the operator, absence counts from the first observation.
 #[derive(Debug, Default)]

@@ -44,6 +44,7 @@ use self::authority::Authorities;
 use self::build::Plan;
 use self::demand::DemandCache;
 use self::dereference::WorkerPod;
+use self::origin::Origin;
 pub(crate) use self::pod::PodSpecInput;
 use self::pod::TaskPod;
 use self::start_failure::StartFailure;
@@ -179,13 +180,16 @@ impl Agents {
         };
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         let known = (&state.creations, self.context.pods_recorded_since);
-        let (mut pods, unknown) = dereference::worker_pods(agent, &self.pods, &demand, known, now);
-        state.creations.retain(&pods, Instant::now());
-        let removed = self.end_unrecorded(agent, name, &unknown).await;
-        let recorded = self.record_creations(agent, state).await;
+        let mut pods = dereference::worker_pods(agent, &self.pods, &demand, known, now);
         for index in state.history.observe(&mut pods, Instant::now()) {
-            state.worker_joined(Start::of(&pods[index]), Instant::now());
+            if pods[index].origin == Origin::Operator {
+                state.worker_joined(Start::of(&pods[index]), Instant::now());
+            }
         }
+        let (mut pods, unknown) = dereference::by_origin(pods);
+        state.creations.retain(&pods, Instant::now());
+        let removed = self.end_unrecorded(agent, name, &unknown, &state.history).await;
+        let recorded = self.record_creations(agent, state).await;
         pods.extend(state.unobserved_pods(&pods, Instant::now()));
         let ended = self.handle_ended(agent, state, &pods, now).await;
         let rejected = checked.as_ref().err().cloned();

@@ -89,7 +89,8 @@ impl ApiServer {
             pods.apply(&mut writer, serde_json::from_value(pod.clone()).unwrap());
         }
         let known = (&state.creations, operator.context.pods_recorded_since);
-        dereference::worker_pods(&agent(), &[pods], &DemandSnapshot::default(), known, Timestamp::UNIX_EPOCH)
+        let (demand, now) = (DemandSnapshot::default(), Timestamp::UNIX_EPOCH);
+        dereference::by_origin(dereference::worker_pods(&agent(), &[pods], &demand, known, now))
     }
 }
 
@@ -136,7 +137,8 @@ async fn no_pod_is_created_while_the_last_is_not_recorded() {
     assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 0);
     // For an operator that ends now, the only one that it replaces.
     let unknown = server.observe(&server.operator(), &AgentState::default()).1;
-    assert_eq!(unknown.iter().map(unrecorded_end).collect::<Vec<_>>(), [UnrecordedEnd::Delete]);
+    let ends = unknown.iter().map(|pod| unrecorded_end(pod, &state.history));
+    assert_eq!(ends.collect::<Vec<_>>(), [UnrecordedEnd::Delete]);
     *server.refuses_records.lock() = false;
     operator.record_creations(&agent, &mut state).await.unwrap();
     assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 1);

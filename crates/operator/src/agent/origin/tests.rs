@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::announce::{UnrecordedEnd, announced, unrecorded_end};
 use super::super::demand::DemandSnapshot;
 use super::super::dereference;
+use super::super::history::{GIVE_UP_AFTER, GIVE_UP_BUSY_AFTER};
 use super::super::state::AgentState;
 use super::*;
 use crate::WorkerOptions;
@@ -89,9 +90,11 @@ impl Cluster {
         }
         let known = (&state.creations, RECORDED_SINCE.parse().unwrap());
         let now = AFTER.parse().unwrap();
-        let (own, unknown) = dereference::worker_pods(&self.agent, &[pods], &demand, known, now);
+        let mut pods = dereference::worker_pods(&self.agent, &[pods], &demand, known, now);
+        state.history.observe(&mut pods, Instant::now());
+        let (own, unknown) = dereference::by_origin(pods);
         state.creations.retain(&own, Instant::now());
-        let ends = unknown.into_iter().map(|pod| (pod.name.clone(), unrecorded_end(&pod)));
+        let ends = unknown.iter().map(|pod| (pod.name.clone(), unrecorded_end(pod, &state.history)));
         let names =
             announced(state, &own).into_iter().map(|worker| format!("{}/{}", worker.worker, worker.instance));
         (names.collect(), ends.collect())
@@ -154,8 +157,9 @@ async fn worker_whose_record_was_dropped_is_drained() {
     cluster.record(&mut state.creations);
     // A virtual kubelet writes a status without the conditions of others, and the operator is started again.
     cluster.change("coder-1", |pod| pod.status = None);
-    let ends = |demand: DemandSnapshot| {
-        let (announced, ends) = cluster.ends(&mut AgentState::default(), demand);
+    let mut state = AgentState::default();
+    let mut ends = |demand: DemandSnapshot| {
+        let (announced, ends) = cluster.ends(&mut state, demand);
         assert_eq!(announced, none());
         ends.into_iter().map(|(_, end)| end).collect::<Vec<_>>()
     };
@@ -165,11 +169,57 @@ async fn worker_whose_record_was_dropped_is_drained() {
     assert_eq!(ends(reported([draining.clone()])), [UnrecordedEnd::None], "it finishes its tasks");
     let cut_off = WorkerDemand { connected: false, ..draining };
     assert_eq!(ends(reported([cut_off])), [UnrecordedEnd::None], "its session may resume");
-    assert_eq!(ends(reported([])), [UnrecordedEnd::Delete], "it has ended");
+    assert_eq!(ends(reported([])), [UnrecordedEnd::None], "it works without a session");
     // A pod of one task ends with that task.
     let isolated = IsolatedDemand { worker: "namespaces/team/workers/coder-1".into(), ..Default::default() };
     let demand = DemandSnapshot { isolated: vec![isolated], ..DemandSnapshot::default() };
     assert_eq!(ends(demand), [UnrecordedEnd::None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cut_off_worker_without_a_record_is_kept() {
+    use UnrecordedEnd::{Delete, None as Keep};
+
+    let running = |since: &str| json!({"running": {"startedAt": since}});
+    let exited = json!({"terminated": {"exitCode": 0, "startedAt": BEFORE, "finishedAt": AFTER}});
+    let long_ago = "2029-12-31T23:00:00Z";
+    // Its container, how many tasks it had when it was connected, and how it ends: immediately, and when each time is over.
+    for (container, tasks, expected) in [
+        (running(AFTER), None, [Delete, Delete, Delete]),
+        (running(long_ago), None, [Keep, Keep, Delete]),
+        (running(AFTER), Some(0), [Keep, Delete, Delete]),
+        (running(AFTER), Some(1), [Keep, Keep, Delete]),
+        (exited, Some(1), [Delete, Delete, Delete]),
+    ] {
+        let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
+        cluster.create_worker(AFTER);
+        let mut end = |cluster: &Cluster, workers: Vec<WorkerDemand>| {
+            let (_, ends) = cluster.ends(&mut state, reported(workers));
+            ends[0].1
+        };
+        if let Some(tasks) = tasks {
+            cluster.change("coder-1", |pod| set_container(pod, running(AFTER)));
+            let draining = WorkerDemand { running: tasks, draining: true, ..worker("coder-1") };
+            assert_eq!(end(&cluster, vec![draining]), Keep);
+        }
+        let case = format!("{container} {tasks:?}");
+        cluster.change("coder-1", |pod| set_container(pod, container));
+        let mut ends = vec![end(&cluster, Vec::new())];
+        for time in [GIVE_UP_AFTER, GIVE_UP_BUSY_AFTER] {
+            tokio::time::advance(time).await;
+            ends.push(end(&cluster, Vec::new()));
+        }
+        assert_eq!(ends, expected, "{case}");
+    }
+}
+
+/// Sets the state of a worker's container.
+fn set_container(pod: &mut Pod, state: Value) {
+    let container = json!({
+        "name": "worker", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state,
+    });
+    let status = json!({"phase": "Running", "containerStatuses": [container]});
+    pod.status = Some(serde_json::from_value(status).unwrap());
 }
 
 #[tokio::test(start_paused = true)]
