@@ -324,14 +324,14 @@ mod tests {
         let input = TaskInput { text: forged.clone(), ..Default::default() };
         let given = InputReceived { input: Some(input), ..Default::default() };
         let progress = Progress { fraction: 0.5, step: forged.clone() };
-        let said = AgentMessage { role: MessageRole::User.into(), text: forged, ..Default::default() };
+        let sent = AgentMessage { role: MessageRole::User.into(), text: forged, ..Default::default() };
         for kind in [
             event::Kind::State(state),
             event::Kind::Change(change),
             event::Kind::Notice(notice),
             event::Kind::InputReceived(given),
             event::Kind::Progress(progress),
-            event::Kind::Message(said),
+            event::Kind::Message(sent),
         ] {
             let text = String::from_utf8(Printer::new(false, false, true).print(&event(kind))).unwrap();
             let mut lines = text.lines();
