@@ -21,7 +21,7 @@ async fn site() -> Result<Site> {
     site_of(fixture, 1).await
 }
 
-fn retried(task: &mut v1::Task) {
+pub(super) fn retried(task: &mut v1::Task) {
     let retry = v1::RetryPolicy { initial_backoff: Some(tasks::millis(500)), ..Default::default() };
     task.spec.get_or_insert_default().retry = Some(retry);
 }

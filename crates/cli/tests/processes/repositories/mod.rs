@@ -1,5 +1,5 @@
 //! Tasks with a git repository: clones that share one cache, what becomes of an agent's changes, and credentials that only the
-//! worker uses. Real git, over HTTP.
+//! worker uses. Real git, over HTTP and SSH.
 
 mod apply;
 mod books;
@@ -14,6 +14,7 @@ mod push;
 mod real_forge;
 mod requests;
 mod restoring;
+mod ssh;
 mod start;
 mod starting_over;
 mod waiting_on_disk;
