@@ -22,7 +22,7 @@ const EMPTY_DIRECTORY: &str = "/run/sshd";
 struct SshHost {
     /// User, address and port of its URLs.
     authority: String,
-    /// Its name in `known_hosts`.
+    /// Address and port, as `known_hosts` has them.
     name: String,
     _process: Process,
 }
@@ -52,7 +52,7 @@ impl SshHost {
     }
 }
 
-/// Creates a pair of keys. Returns the public one.
+/// Creates a pair of keys in a folder, and returns the line of the public one.
 async fn key(folder: &Path, name: &str) -> Result<String> {
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(folder.join(name));
