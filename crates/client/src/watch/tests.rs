@@ -31,6 +31,8 @@ struct Script {
     requests: Vec<(String, i64)>,
     /// How many calls of CreateTask still to reject.
     rejected_creates: u32,
+    /// Inputs that were received; the first one is rejected.
+    inputs: Vec<Option<v1::TaskInput>>,
     task_ids: Vec<String>,
     tokens: Vec<String>,
 }
@@ -112,6 +114,18 @@ impl TaskService for Fake {
         Ok(Response::new(v1::Task::default()))
     }
 
+    async fn send_task_input(
+        &self,
+        request: Request<v1::SendTaskInputRequest>,
+    ) -> Result<Response<v1::SendTaskInputResponse>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.inputs.push(request.into_inner().input);
+        match script.inputs.len() {
+            1 => Err(Status::unavailable("shutting down")),
+            _ => Ok(Response::new(v1::SendTaskInputResponse::default())),
+        }
+    }
+
     async fn download_task_log(
         &self,
         _: Request<v1::DownloadTaskLogRequest>,
@@ -136,7 +150,6 @@ impl TaskService for Fake {
         acknowledge_task(v1::AcknowledgeTaskRequest) -> v1::Task;
         retry_task(v1::RetryTaskRequest) -> v1::Task;
         explain_task(v1::ExplainTaskRequest) -> v1::ExplainTaskResponse;
-        send_task_input(v1::SendTaskInputRequest) -> v1::SendTaskInputResponse;
         change_tasks(v1::ChangeTasksRequest) -> v1::ChangeTasksResponse;
         search_tasks(v1::SearchTasksRequest) -> v1::SearchTasksResponse;
         search_task_log(v1::SearchTaskLogRequest) -> v1::SearchTaskLogResponse;
@@ -288,4 +301,16 @@ async fn create_retries_keep_task_id_and_token() {
     assert!(!script.task_ids[0].is_empty());
     assert!(script.task_ids.iter().all(|id| *id == script.task_ids[0]), "{:?}", script.task_ids);
     assert_eq!(script.tokens, ["Bearer t0"; 3]);
+}
+
+#[tokio::test]
+async fn answers_are_retried_and_messages_are_not() {
+    let input = |request_id: &str| v1::TaskInput { request_id: request_id.into(), ..Default::default() };
+    for (request_id, tries) in [("q1", 2), ("", 1)] {
+        let fake = Fake::default();
+        let request = v1::SendTaskInputRequest { input: Some(input(request_id)), ..Default::default() };
+        let sent = client(&fake).await.send_task_input(request).await;
+        assert_eq!(sent.is_ok(), tries == 2, "{sent:?}");
+        assert_eq!(fake.0.lock().unwrap().inputs, vec![Some(input(request_id)); tries]);
+    }
 }
