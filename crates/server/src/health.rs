@@ -20,7 +20,7 @@ use crate::artifacts::Artifacts;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
-use crate::lineage::Loss;
+use crate::lost_history::LostHistory;
 use crate::notify::Notifier;
 use crate::schedules;
 use crate::store_client::StoreClient;
@@ -29,8 +29,6 @@ use crate::write_health::{self, StoreProblem};
 
 /// What to do about a store that is nearly full.
 pub(crate) const SPACE_HINT: &str = "enlarge its volume, or remove old records with `rota admin prune`";
-/// How long lost commits are a cause after they were noticed.
-const LOSS_SHOWN: Duration = Duration::from_secs(24 * 3600);
 /// Time for the store to answer; probes wait about as long.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a check of the store is reused, so that probes cannot keep the store busy.
@@ -98,8 +96,7 @@ pub(crate) struct Health {
     notifier: Arc<Notifier>,
     artifacts: Artifacts,
     schedules: Arc<schedules::Registry>,
-    /// The last loss of commits.
-    loss: Option<Loss>,
+    lost_history: Arc<LostHistory>,
     stop: CancellationToken,
     /// 0 before the first commit.
     last_commit: AtomicI64,
@@ -125,7 +122,7 @@ impl Health {
         notifier: Arc<Notifier>,
         artifacts: Artifacts,
         schedules: Arc<schedules::Registry>,
-        loss: Option<Loss>,
+        lost_history: Arc<LostHistory>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -136,7 +133,7 @@ impl Health {
             notifier,
             artifacts,
             schedules,
-            loss,
+            lost_history,
             stop,
             last_commit: AtomicI64::new(0),
             last_check: Mutex::default(),
@@ -231,18 +228,7 @@ impl Health {
             });
         }
         causes.extend(self.store.overload().causes());
-        causes.extend(self.loss.filter(|loss| now() < loss.noticed + LOSS_SHOWN).map(|loss| Cause {
-            state: State::Degraded,
-            code: "history_lost",
-            subject: String::new(),
-            message: format!(
-                "the store has lost the commits {} to {}, noticed {}: its database was restored, or continues on a standby that lacks them",
-                loss.kept + 1,
-                loss.lost,
-                wire::time::rfc3339(loss.noticed)
-            ),
-            hint: "create again what is missing; with a synchronous standby, a failover loses nothing".to_owned(),
-        }));
+        causes.extend(self.lost_history.cause(now()));
         causes.extend(self.artifacts.causes(now()));
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.

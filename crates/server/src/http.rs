@@ -33,6 +33,7 @@ struct Ready {
     ready: bool,
     /// State of the whole system: a ready replica may still be degraded.
     system: &'static str,
+    /// Why it is not ready, or what is wrong with the control plane itself while it is.
     causes: Vec<CauseBody>,
 }
 
@@ -104,9 +105,14 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
 }
 
 async fn ready(State(pages): State<Pages>) -> (StatusCode, Json<Ready>) {
-    let causes = pages.health.not_ready().await;
-    let system = health::worst(&pages.health.diagnose().await.1).name();
+    let mut causes = pages.health.not_ready().await;
+    let diagnosed = pages.health.diagnose().await.1;
+    let system = health::worst(&diagnosed).name();
     let status = if causes.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if causes.is_empty() {
+        // Those of namespaces, agents and receivers are for callers with a token.
+        causes.extend(diagnosed.into_iter().filter(|cause| cause.subject.is_empty()));
+    }
     let causes =
         causes.into_iter().map(|Cause { code, message, hint, .. }| CauseBody { code, message, hint });
     (status, Json(Ready { ready: status == StatusCode::OK, system, causes: causes.collect() }))

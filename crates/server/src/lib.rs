@@ -67,6 +67,7 @@ mod indexer;
 mod keys;
 mod kinds;
 mod lineage;
+mod lost_history;
 mod metrics;
 mod notify;
 mod options;

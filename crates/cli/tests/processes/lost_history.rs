@@ -40,6 +40,17 @@ async fn attempt_continues_without_its_lost_events() -> Result<()> {
         Ok(tasks::notices(&log).iter().any(|code| code == "history_lost"))
     })
     .await?;
+    // Whoever looks finds out, and which task it is.
+    tasks::eventually("the cause with the task", async || {
+        let (status, ready) = replicas.page(1, "/readyz").await?;
+        ensure!(status == 200 && ready.contains("history_lost"), "{ready}");
+        Ok(ready.contains(&name))
+    })
+    .await?;
+    for command in [&["admin", "status"][..], &["admin", "alerts"], &["doctor"]] {
+        let shown = replicas.fixture.rota(&[command, &["-o", "json"]].concat()).await;
+        ensure!(shown.out.contains("has lost the commits") && shown.out.contains(&name), "{shown:?}");
+    }
     std::fs::write(replicas.gate(), "")?;
     let status = tasks::ended(&client, &name).await?.status.context("no status")?;
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 1), "{status:?}");

@@ -14,7 +14,7 @@ use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::dispatcher::Dispatcher;
 use crate::keys::WorkerKey;
-use crate::lineage::Loss;
+use crate::lost_history::LostHistory;
 use crate::metrics::Metrics;
 use crate::options::Timing;
 use crate::scheduler::Scheduler;
@@ -38,8 +38,7 @@ pub(crate) struct SessionDeps {
     pub(crate) worker_tokens: WorkerTokens,
     pub(crate) timing: Timing,
     pub(crate) replica: String,
-    /// Last loss of commits that was noticed.
-    pub(crate) loss: Option<Loss>,
+    pub(crate) lost_history: Arc<LostHistory>,
     pub(crate) stop: CancellationToken,
 }
 

@@ -4,6 +4,7 @@
 use prost::Message;
 use rota_core::task::{self, EventEffect, Item};
 use rota_core::{Fence, TaskId};
+use rota_proto::names;
 use rota_proto::v1::{self, event::Kind};
 use rota_store::{Command, Refused};
 use tonic::Status;
@@ -52,7 +53,7 @@ fn had_gap(deps: &SessionDeps, opened: &Opened, attempt: Attempt) -> bool {
 /// Commits a batch again whose gaps are repeated, with notices in the place of events that the store has lost.
 pub(super) async fn close_gaps(deps: &SessionDeps, opened: &Opened, batch: &mut Batch) -> Result<(), Status> {
     let is_repeated = |gap: &Gap| had_gap(deps, opened, gap.attempt);
-    if deps.loss.is_none() || !gaps(batch).iter().any(is_repeated) {
+    if deps.lost_history.loss.is_none() || !gaps(batch).iter().any(is_repeated) {
         return Ok(());
     }
     // Boxed: sessions hold this future while they are idle.
@@ -62,12 +63,16 @@ pub(super) async fn close_gaps(deps: &SessionDeps, opened: &Opened, batch: &mut 
 async fn close_repeated(deps: &SessionDeps, opened: &Opened, batch: &mut Batch) -> Result<(), Status> {
     // The batch before it may have closed them.
     batch.answers = deps.store.apply(batch.commands.clone()).await;
-    let mut notices = Vec::new();
+    let (mut notices, mut tasks) = (Vec::new(), Vec::new());
     for gap in gaps(batch).iter().filter(|gap| had_gap(deps, opened, gap.attempt)) {
-        notices.extend(notice(deps, opened, gap).await?);
+        if let Some(notice) = notice(deps, opened, gap).await? {
+            notices.push(notice);
+            tasks.push(names::task(opened.key.0.as_str(), gap.attempt.0));
+        }
     }
     if !notices.is_empty() {
         deps.store.apply(notices).await.map_err(crate::wire::status::store)?;
+        tasks.into_iter().for_each(|task| deps.lost_history.lost_events(task));
         batch.answers = deps.store.apply(batch.commands.clone()).await;
     }
     Ok(())
@@ -76,7 +81,7 @@ async fn close_repeated(deps: &SessionDeps, opened: &Opened, batch: &mut Batch) 
 /// Returns the command that closes a gap, if the attempt began before the store lost commits.
 async fn notice(deps: &SessionDeps, opened: &Opened, gap: &Gap) -> Result<Option<Command>, Status> {
     let ((id, fence), namespace) = (gap.attempt, &opened.key.0);
-    let Some(loss) = deps.loss else { return Ok(None) };
+    let Some(loss) = deps.lost_history.loss else { return Ok(None) };
     let task = deps.store.record(namespace, id).await?;
     let assignment = task.and_then(|task| task.assignment);
     if assignment.is_none_or(|assignment| assignment.at >= loss.noticed) {

@@ -41,6 +41,7 @@ async fn full_store_leaves_the_control_plane_ready() -> Result<()> {
     // It answers reads, which another replica could not do better.
     let (code, body) = ready().await?;
     assert_eq!((code, &body["ready"], &body["system"]), (200, &true.into(), &"error".into()), "{body}");
+    assert_eq!(body["causes"][0]["code"], "store_writes", "{body}");
     tasks::get(client, &task.name).await?;
     let metrics = reqwest::get(format!("http://{addr}/metrics")).await?.text().await?;
     let failed = metrics.lines().find(|line| line.starts_with("rota_store_write_failures_total "));
