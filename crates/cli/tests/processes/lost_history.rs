@@ -40,7 +40,7 @@ async fn attempt_continues_without_its_lost_events() -> Result<()> {
         Ok(tasks::notices(&log).iter().any(|code| code == "history_lost"))
     })
     .await?;
-    // Whoever looks finds out, and which task it is.
+    // Every page has the cause, with the task.
     tasks::eventually("the cause with the task", async || {
         let (status, ready) = replicas.page(1, "/readyz").await?;
         ensure!(status == 200 && ready.contains("history_lost"), "{ready}");
