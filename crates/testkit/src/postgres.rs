@@ -94,6 +94,14 @@ impl PostgresServer {
 
     /// Starts a standby of this server, for which its commits wait from now on.
     pub fn synchronous_standby(&self) -> Result<Self> {
+        let standby = self.asynchronous_standby()?;
+        self.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'standby'")?;
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        Ok(standby)
+    }
+
+    /// Starts a standby of this server, for which its commits do not wait.
+    pub fn asynchronous_standby(&self) -> Result<Self> {
         let standby = Self::empty()?;
         let source = format!("host={} user={USER} application_name=standby", self.folder.display());
         let mut copy = Command::new(standby.programs.join("pg_basebackup"));
@@ -101,8 +109,6 @@ impl PostgresServer {
         standby.run(copy.arg(standby.data()))?;
         standby.configure("")?;
         standby.resume()?;
-        self.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'standby'")?;
-        self.sql("postgres", "SELECT pg_reload_conf()")?;
         Ok(standby)
     }
 

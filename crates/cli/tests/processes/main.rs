@@ -25,6 +25,7 @@ mod dead_letters;
 mod dev;
 mod dry_run;
 mod errors;
+mod failover;
 mod faked_clock;
 mod fixture;
 mod following;
