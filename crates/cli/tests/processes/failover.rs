@@ -142,8 +142,8 @@ async fn asynchronous_failover_is_noticed_and_healed() -> Result<()> {
     ensure!(!old.status.success(), "the old owner has ended without an error: {old:?}");
     let (status, ready) = replicas.page(1, "/readyz").await?;
     ensure!(status == 200 && ready.contains("history_lost"), "{ready}");
-    let gone = tasks::get(&client, &lost).await.unwrap_err();
-    assert_eq!(gone.reason.as_deref(), Some("TASK_NOT_FOUND"));
+    let missing = tasks::get(&client, &lost).await.unwrap_err();
+    assert_eq!(missing.reason.as_deref(), Some("TASK_NOT_FOUND"));
 
     // Healed: what is missing is created and run again, and what runs continues.
     let again = create_again(&replicas).await?;
