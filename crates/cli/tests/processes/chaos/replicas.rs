@@ -46,6 +46,7 @@ enum Fault {
     OwnerFrozen,
     StandbyKilled,
     StandbyFrozen,
+    StandbyCutOff,
     AllRestarted,
     WorkerKilled,
     DatabaseRestarted,
@@ -58,12 +59,13 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::OwnerKilled,
         Self::OwnerStopped,
         Self::OwnerFrozen,
         Self::StandbyKilled,
         Self::StandbyFrozen,
+        Self::StandbyCutOff,
         Self::AllRestarted,
         Self::WorkerKilled,
         Self::DatabaseRestarted,
@@ -82,6 +84,7 @@ impl Fault {
             Self::OwnerFrozen => "owner frozen beyond its lease",
             Self::StandbyKilled => "standby killed",
             Self::StandbyFrozen => "standby frozen",
+            Self::StandbyCutOff => "standby cut off from the database",
             Self::AllRestarted => "all replicas restarted in turn",
             Self::WorkerKilled => "worker killed",
             Self::DatabaseRestarted => "database restarted",
@@ -194,16 +197,20 @@ impl World {
                 self.replicas.running[standby].take().context("no standby")?.kill().await;
                 self.replicas.start_one(standby, STANDS_BY).await;
             }
-            Fault::StandbyFrozen => {
+            Fault::StandbyFrozen | Fault::StandbyCutOff => {
                 // Some of the time, the one that clients and workers are connected to.
                 let index = (owner + 1 + random.random_range(0..REPLICAS - 1)) % REPLICAS;
-                let standby = self.replicas.replica(index);
-                standby.signal(Signal::SIGSTOP);
+                let (standby, route) = (self.replicas.replica(index), &self.routes[index]);
+                match fault {
+                    Fault::StandbyFrozen => standby.signal(Signal::SIGSTOP),
+                    _ => route.freeze(),
+                }
                 let before = self.registration(index)?;
                 // For longer than it is from one registration of a standby to the next.
                 sleep(Duration::from_millis(random.random_range(4_000..8_000))).await;
                 let after = self.registration(index)?;
                 standby.signal(Signal::SIGCONT);
+                route.open();
                 return Ok(usize::from(before == after));
             }
             Fault::OwnerCutOff | Fault::OwnerUnanswered => {
