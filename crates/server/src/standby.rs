@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use rota_telemetry::{OnExit, spawn};
@@ -24,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::passing::{MAX_PER_ADDRESS, Passing};
 use crate::error::Error;
-use crate::{http, metrics};
+use crate::http;
+use crate::metrics::standby;
 
 /// Format of a page of metrics.
 const METRICS: &str = "text/plain; version=0.0.4";
@@ -137,7 +139,7 @@ impl Standby {
             let router = Router::new()
                 .route("/livez", get(async || Json(json!({ "alive": true }))))
                 .route("/readyz", get(ready))
-                .route("/metrics", get(async || ([(CONTENT_TYPE, METRICS)], metrics::standby_page())))
+                .route("/metrics", get(metrics_page))
                 .with_state(Probed {
                     passing: passing.clone(),
                     closing: closing.clone(),
@@ -171,6 +173,10 @@ impl Standby {
             let _ = task.await;
         }
     }
+}
+
+async fn metrics_page(State(probed): State<Probed>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS)], standby::page(probed.passing.open()))
 }
 
 /// Answers whether connections would reach the owner, which only an attempt shows.

@@ -5,9 +5,10 @@ mod commits;
 mod labels;
 mod load;
 mod scrape;
+pub(crate) mod standby;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -114,14 +115,6 @@ struct Space {
     reusable: Gauge,
     free: Gauge,
     volume: Gauge,
-}
-
-const OWNER_HELP: &str =
-    "Whether this replica owns the records (1), or passes its connections on to the one that does (0)";
-
-/// Returns the page of a replica that stands by.
-pub(crate) fn standby_page() -> String {
-    format!("# HELP rota_owner {OWNER_HELP}\n# TYPE rota_owner gauge\nrota_owner 0\n")
 }
 
 /// Every metric of the control plane.
@@ -309,9 +302,7 @@ impl Metrics {
         registry.register("rota_schedules_failing", None, &["namespace"], help, &self.schedules_failing);
         let help = "Time in seconds from the time of a schedule, without its jitter, to the start of its run";
         registry.register("rota_schedule_lag", seconds(), &[], help, &self.schedule_lag);
-        let owner = Gauge::<i64, AtomicI64>::default();
-        owner.set(1);
-        registry.register("rota_owner", None, &[], OWNER_HELP, &owner);
+        standby::register_owner(registry);
         let build = Gauges::<Version>::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use rota_telemetry::{OnExit, spawn};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +40,8 @@ pub(super) struct Passing {
     owners: watch::Receiver<Option<Owner>>,
     places: Arc<Semaphore>,
     addresses: Arc<Addresses>,
+    /// Connections that are being passed on.
+    open: Gauge,
     warned: Arc<Warned>,
 }
 
@@ -62,7 +65,14 @@ impl Passing {
     pub(super) fn new(own: &str, owners: watch::Receiver<Option<Owner>>, per_address: usize) -> Self {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
         let addresses = Addresses::new(per_address, WhenFull::Refuse);
-        Self { own: own.to_owned(), owners, places, addresses, warned: Arc::default() }
+        Self {
+            own: own.to_owned(),
+            owners,
+            places,
+            addresses,
+            open: Gauge::default(),
+            warned: Arc::default(),
+        }
     }
 
     /// Accepts connections until `closing`, and passes them on until `stop`.
@@ -85,10 +95,12 @@ impl Passing {
                 let (passing, stop) = (self.clone(), stop.clone());
                 spawn("passed-connection", OnExit::Done, async move {
                     let _places = (place, of_address);
+                    passing.open.inc();
                     tokio::select! {
                         () = stop.cancelled() => {}
                         () = passing.pass(stream) => {}
                     }
+                    passing.open.dec();
                 });
             }
         };
@@ -102,6 +114,11 @@ impl Passing {
     pub(super) async fn all_closed(&self) {
         // Fails only for a semaphore that was closed, which this one never is.
         let _ = self.places.acquire_many(MAX_CONNECTIONS).await;
+    }
+
+    /// Returns the number of connections that are being passed on.
+    pub(super) fn open(&self) -> i64 {
+        self.open.get()
     }
 
     /// Returns the owner, if it is another replica that can be reached.

@@ -62,12 +62,32 @@ async fn passes(from: &mut TcpStream, to: &mut TcpStream) {
     assert_eq!(&bytes, b"bytes");
 }
 
-async fn readiness(http: SocketAddr) -> String {
+async fn page(http: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(http).await.unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
     page
+}
+
+async fn readiness(http: SocketAddr) -> String {
+    page(http, "/readyz").await
+}
+
+#[tokio::test]
+async fn passed_connections_are_counted() {
+    let pair = pair().await;
+    let connections = (pair.connect().await, pair.connect().await);
+    let metrics = page(pair.http, "/metrics").await;
+    assert!(
+        metrics.contains("\nrota_owner 0\n") && metrics.contains("\nrota_passed_connections 2\n"),
+        "{metrics}"
+    );
+    drop(connections);
+    pair.empty().await;
+    let metrics = page(pair.http, "/metrics").await;
+    assert!(metrics.contains("\nrota_passed_connections 0\n"), "{metrics}");
 }
 
 #[tokio::test]

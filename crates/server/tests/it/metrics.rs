@@ -44,6 +44,7 @@ const NAMES: &[&str] = &[
     "rota_background_task_last_success_timestamp_seconds",
     "rota_background_task_activations_total",
     "rota_owner",
+    "rota_passed_connections",
     "rota_queue_oldest_age_seconds",
     "rota_queue_tasks",
     "rota_recoveries_total",
