@@ -61,6 +61,8 @@ pub enum What {
     /// Show the health of the control plane; exits with 1 if it is in the error state
     Status,
     /// List the replicas that share the database, the owner first, and describe the database
+    ///
+    /// The load of the owner is in `rota admin status`, and that of each replica in its metrics
     Replicas,
     /// List background tasks with their state and last success
     BackgroundTasks,
