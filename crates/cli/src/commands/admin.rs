@@ -62,7 +62,7 @@ pub enum What {
     Status,
     /// List the replicas that share the database, the owner first, and describe the database
     ///
-    /// The load of the owner is in `rota admin status`, and that of each replica in its metrics
+    /// The load of the owner is in `rota admin status`, and that of each replica in its metrics.
     Replicas,
     /// List background tasks with their state and last success
     BackgroundTasks,
