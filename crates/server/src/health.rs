@@ -20,6 +20,7 @@ use crate::artifacts::Artifacts;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
+use crate::lineage::Loss;
 use crate::lost_history::LostHistory;
 use crate::notify::Notifier;
 use crate::schedules;
@@ -122,7 +123,7 @@ impl Health {
         notifier: Arc<Notifier>,
         artifacts: Artifacts,
         schedules: Arc<schedules::Registry>,
-        lost_history: Arc<LostHistory>,
+        loss: Option<Loss>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -133,11 +134,16 @@ impl Health {
             notifier,
             artifacts,
             schedules,
-            lost_history,
+            lost_history: Arc::new(LostHistory::new(loss)),
             stop,
             last_commit: AtomicI64::new(0),
             last_check: Mutex::default(),
         }
+    }
+
+    /// Returns the last loss of commits, to which tasks are added that are found to have lost events.
+    pub(crate) fn lost_history(&self) -> Arc<LostHistory> {
+        Arc::clone(&self.lost_history)
     }
 
     /// Records that a change was committed.

@@ -15,7 +15,7 @@ const SHOWN: Duration = Duration::from_secs(24 * 3600);
 /// Tasks that the cause names.
 const MAX_NAMED: usize = 20;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LostHistory {
     pub(crate) loss: Option<Loss>,
     /// Names of tasks, at most one more than the cause names.

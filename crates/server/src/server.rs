@@ -33,7 +33,6 @@ use crate::history::History;
 use crate::http::{self, Pages};
 use crate::kinds::Kinds;
 use crate::lineage::Lineage;
-use crate::lost_history::LostHistory;
 use crate::metrics::{Metrics, Scraper};
 use crate::notify::{Notifier, WebPush};
 use crate::options::{Limits, Options};
@@ -156,7 +155,6 @@ impl Server {
         );
         artifacts.recognize().await;
         let schedules = schedules::restore(&store, options.timing.wall_clock.clone(), &metrics).await?;
-        let lost_history = Arc::new(LostHistory::new(watchers.lineage().loss()));
         let health = Arc::new(Health::new(
             store.clone(),
             options.background_tasks.clone(),
@@ -164,7 +162,7 @@ impl Server {
             Arc::clone(&notifier),
             artifacts.clone(),
             Arc::clone(&schedules),
-            Arc::clone(&lost_history),
+            watchers.lineage().loss(),
             stop.clone(),
         ));
         let dispatcher = Arc::new(Dispatcher {
@@ -190,7 +188,7 @@ impl Server {
             worker_tokens: worker_tokens.clone(),
             timing: options.timing.clone(),
             replica: options.replica.clone(),
-            lost_history,
+            lost_history: health.lost_history(),
             stop: stop.clone(),
         };
         let kinds = Kinds {

@@ -90,7 +90,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<Box<SessionResponse>>) {
         Arc::default(),
         artifacts.clone(),
         Arc::default(),
-        Arc::default(),
+        None,
         CancellationToken::new(),
     );
     let health = Arc::new(health);
