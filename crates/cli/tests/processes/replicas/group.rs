@@ -27,7 +27,7 @@ pub(crate) struct Replicas {
     pub(crate) running: Vec<Option<Process>>,
     pub(super) addrs: Vec<SocketAddr>,
     /// Of their probes and metrics.
-    pub(super) http: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
 }
 
 impl Replicas {
