@@ -1,5 +1,7 @@
 // Tasks and workflows, in a real browser.
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import {
   accessible,
@@ -7,6 +9,7 @@ import {
   base,
   editorOf,
   fits,
+  folder,
   nothingFailed,
   scripted,
   setUp,
@@ -88,6 +91,80 @@ test("another run of a workflow is shown", async () => {
   await page.context().close();
 });
 
+test("a workflow is paused and resumed, cancelled, and ended without its finally-steps", async () => {
+  const page = await signedIn();
+  const task = (line) => ({ target: { agent: "shell" }, runtime: { command: { shell: line } } });
+  const { name } = await api("POST", "namespaces/default/workflows", {
+    spec: {
+      title: "held",
+      steps: [
+        { name: "look", approval: { prompt: "Go on?" } },
+        { name: "work", needs: [{ step: "look" }], task: task("true") },
+        { name: "wait", needs: [{ step: "work" }], approval: { prompt: "And now?" } },
+      ],
+      finally: [{ name: "clean", task: task("sleep 1000") }],
+    },
+  });
+  await page.goto(`${base}/workflows/default/${name.split("/").at(-1)}`);
+  const state = (step) => page.getByRole("region", { name: "Steps" }).locator("tr", { hasText: step });
+  const status = async () => (await api("GET", name)).status;
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.locator(".bar .state.paused").waitFor();
+  assert.equal((await status()).paused, true);
+  // What was approved meanwhile starts nothing.
+  await page.getByRole("button", { name: "Approve look" }).click();
+  await state("look").locator(".state.succeeded").waitFor();
+  assert.equal((await status()).state, "WORKFLOW_STATE_PAUSED");
+  await page.getByRole("button", { name: "Resume" }).focus();
+  await page.keyboard.press("Enter");
+  await state("work").locator(".state.succeeded").waitFor();
+  assert.ok(!(await status()).paused);
+  await confirm(page, "Cancel");
+  await state("clean").locator(".state.running").waitFor();
+  const ofFinally = async () =>
+    (await api("GET", `namespaces/default/tasks?filter.workflow=${name.split("/").at(-1)}`)).tasks.find(
+      (task) => task.step.step === "clean",
+    );
+  assert.ok((await status()).cancelled);
+  await page.getByRole("button", { name: "Cancel finally-steps" }).focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel finally-steps" }).focus();
+  await page.keyboard.press("Enter");
+  await page.locator(".bar .state.cancelled").waitFor();
+  assert.equal((await status()).state, "WORKFLOW_STATE_CANCELLED");
+  assert.equal((await ofFinally()).status.state, "TASK_STATE_CANCELLED");
+  await page.context().close();
+});
+
+test("what has failed of a workflow runs again, with the results of the rest", async () => {
+  const page = await signedIn();
+  const repaired = join(folder, "repaired");
+  const task = (line) => ({
+    target: { agent: "shell" },
+    retry: { maxAttempts: 1 },
+    runtime: { command: { shell: line } },
+  });
+  const steps = [
+    { name: "first", task: task("echo one") },
+    { name: "second", needs: [{ step: "first" }], task: task(`test -e ${repaired}`) },
+  ];
+  const { name } = await api("POST", "namespaces/default/workflows", { spec: { title: "half done", steps } });
+  await page.goto(`${base}/workflows/default/${name.split("/").at(-1)}`);
+  await page.locator(".bar .state.failed").waitFor();
+  writeFileSync(repaired, "");
+  await confirm(page, "Run what has failed again");
+  await page.waitForURL((url) => !url.pathname.endsWith(name.split("/").at(-1)));
+  const next = `namespaces/default/workflows/${page.url().split("/").at(-1)}`;
+  await until(next, "WORKFLOW_STATE_SUCCEEDED");
+  await page.locator(".bar .state.succeeded").waitFor();
+  const { tasks } = await api("GET", `namespaces/default/tasks?filter.workflow=${next.split("/").at(-1)}`);
+  assert.deepEqual(
+    tasks.map((task) => task.step.step),
+    ["second"],
+  );
+  await page.context().close();
+});
+
 test("a lost answer does not start a second run", async () => {
   const page = await signedIn();
   const name = await scripted("paid for", [{ succeed: "done" }]);
@@ -125,6 +202,31 @@ test("the prompt stays", async () => {
   await confirm(page, "Cancel");
   await page.locator(".state.cancelled").first().waitFor();
   await page.getByText("Find the needle").waitFor();
+  await page.context().close();
+});
+
+test("a message reaches a running task by keyboard", async () => {
+  const page = await signedIn();
+  const name = await scripted("steered", [{ hang: true }]);
+  await until(name, "TASK_STATE_RUNNING");
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const field = page.getByLabel("Message to the agent");
+  await field.focus();
+  await page.keyboard.type("Be brief <b>");
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await page.getByText("Sent.").waitFor();
+  assert.equal(await field.inputValue(), "");
+  await page.getByRole("region", { name: "Log" }).getByText("answer: Be brief <b>").waitFor();
+  const { hits } = await api("GET", `${name}:searchLog?text=brief`);
+  assert.deepEqual(
+    hits.map((hit) => hit.line),
+    ["Be brief <b>"],
+  );
+  await confirm(page, "Cancel");
+  await until(name, "TASK_STATE_CANCELLED");
+  // One that has ended takes none.
+  await field.waitFor({ state: "detached" });
   await page.context().close();
 });
 
