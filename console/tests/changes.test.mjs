@@ -87,6 +87,16 @@ test("changes are shown first, commented by keyboard and pointer, and continued"
     const form = changes.getByRole("form", { name: "Comment on new.txt, added line 2" });
     await form.getByRole("textbox").fill("Three is missing.");
     await form.getByRole("button", { name: "Keep comment" }).click();
+    // One that is removed again is not a part of the next message.
+    await changes.getByRole("button", { name: "Comment on new.txt, added line 1" }).click();
+    const other = changes.getByRole("form", { name: "Comment on new.txt, added line 1" });
+    await other.getByRole("textbox").fill("Never mind.");
+    await other.getByRole("button", { name: "Keep comment" }).click();
+    await page.getByRole("button", { name: "Continue with 3 comments" }).waitFor();
+    await other.getByRole("button", { name: "Remove comment" }).focus();
+    await page.keyboard.press("Enter");
+    await other.waitFor({ state: "detached" });
+    await page.getByRole("button", { name: "Continue with 2 comments" }).waitFor();
     await fits(page, "changes");
     await accessible(page, `changes, ${colorScheme}`);
     if (colorScheme === "dark") {
