@@ -106,6 +106,32 @@ test("an agent whose breaker is open shows why and until when, and is let have t
   await page.context().close();
 });
 
+test("an agent is drained: its workers end what they run, and take nothing new", async () => {
+  const page = await signedIn();
+  const name = await scripted("the last of a worker", [{ hang: true }]);
+  await until(name, "TASK_STATE_RUNNING");
+  const { worker } = (await api("GET", name)).status;
+  const id = worker.split("/").at(-1);
+  await page.keyboard.press("a");
+  const row = page.getByRole("region", { name: "Workers" }).locator("tr", { hasText: id });
+  await row.getByRole("cell", { name: "connected", exact: true }).waitFor();
+  await page.getByRole("button", { name: "Drain script" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("Let all workers of script end what they run").waitFor();
+  await dialog.getByRole("button", { name: "Drain" }).click();
+  await row.getByRole("cell", { name: "draining", exact: true }).waitFor();
+  const { workers } = await api("GET", "namespaces/default/workers");
+  assert.ok(workers.find((one) => one.name.endsWith(`/${id}`)).draining);
+  assert.equal((await api("GET", name)).status.state, "TASK_STATE_RUNNING");
+  // The next task runs on another worker.
+  const next = await scripted("after it", [{ succeed: "done" }]);
+  await until(next, "TASK_STATE_SUCCEEDED");
+  assert.notEqual((await api("GET", next)).status.worker, worker);
+  await api("POST", `${name}:cancel`, {});
+  await row.waitFor({ state: "detached" });
+  await page.context().close();
+});
+
 test("a worker shows what it has done last", async () => {
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
   const name = await scripted("a last one", [{ fail: { message: "no luck" } }], {
