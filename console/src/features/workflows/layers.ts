@@ -139,19 +139,23 @@ function columnsOf(nodes: Node[], last: number): number[][] {
 
 /** Sorts each column by the average row of the neighbours on one side. */
 function order(nodes: Node[], columns: number[][], side: "needs" | "neededBy"): void {
-  const rows = new Map<number, number>();
+  // Shares of their columns; 0 of nodes whose column comes later.
+  const rows = new Float64Array(nodes.length);
+  const wanted = new Float64Array(nodes.length);
   for (const column of columns) {
-    const wanted = new Map<number, number>();
     column.forEach((index, row) => {
-      const neighbours = nodes[index]?.[side] ?? [];
-      const known = neighbours.flatMap((one) => rows.get(one) ?? []);
-      const sum = known.reduce((sum, one) => sum + one, 0);
-      wanted.set(index, known.length > 0 ? sum / known.length : row / Math.max(1, column.length));
+      let [sum, known] = [0, 0];
+      for (const one of nodes[index]?.[side] ?? []) {
+        const share = rows[one] ?? 0;
+        sum += share;
+        known += share > 0 ? 1 : 0;
+      }
+      wanted[index] = known > 0 ? sum / known : row / Math.max(1, column.length);
     });
-    column.sort((one, other) => (wanted.get(one) ?? 0) - (wanted.get(other) ?? 0));
+    column.sort((one, other) => (wanted[one] ?? 0) - (wanted[other] ?? 0));
     // Columns have different numbers of rows: shares can be compared.
     column.forEach((index, row) => {
-      rows.set(index, (row + 0.5) / column.length);
+      rows[index] = (row + 0.5) / column.length;
     });
   }
 }
