@@ -22,6 +22,8 @@ const SECONDS = number("SECONDS_OF_LOAD", 30);
 const TASKS = number("TASKS", 100_000);
 const STEPS = number("STEPS", 10_000);
 const LOG_MIB = number("LOG_MIB", 1016);
+/** Times at which the first page is opened, each by a browser that has nothing of it. */
+const OPENINGS = 5;
 
 setUp();
 
@@ -69,6 +71,12 @@ async function load(each = async () => {}) {
   console.log(
     `  ${created} tasks in ${Math.round(seconds)} s; server: ${Math.round(share)} % of a processor, ${mib(after.bytes)}`,
   );
+}
+
+/** Returns the time from an entry of the browser's performance timeline, in milliseconds, once there is one. */
+async function entry(page, name, field) {
+  await page.waitForFunction((name) => performance.getEntriesByName(name).length > 0, name);
+  return page.evaluate(([name, field]) => performance.getEntriesByName(name).at(-1)[field], [name, field]);
 }
 
 /** Opens the streams of a page. Returns the ages at which events arrived, in milliseconds. */
@@ -123,6 +131,16 @@ async function measure(page, what, complete, act = async () => {}) {
   console.log(`${what}: complete after ${first} ms, ${frames} frames/s, heap ${mib(usedSize)}`);
 }
 
+test("the first page", { timeout: 600_000 }, async () => {
+  const paints = [];
+  for (let opening = 0; opening < OPENINGS; opening += 1) {
+    const page = await signedIn();
+    paints.push(await entry(page, "first-contentful-paint", "startTime"));
+    await page.context().close();
+  }
+  report("first contentful paint of the first page", paints);
+});
+
 test("pages that are open while tasks are created", { timeout: 600_000 }, async () => {
   console.log("no page:");
   await load();
@@ -134,6 +152,7 @@ test("pages that are open while tasks are created", { timeout: 600_000 }, async 
   const row = page.locator("tr", { hasText: "measured" });
   await row.waitFor();
   const updates = [];
+  const calls = [];
   let priority = 0;
   console.log(`${PAGES} pages:`);
   await load(async () => {
@@ -150,10 +169,12 @@ test("pages that are open while tasks are created", { timeout: 600_000 }, async 
     );
     const begin = Date.now();
     await api("PATCH", `${name}?updateMask=priority`, { name, priority });
+    calls.push(Date.now() - begin);
     updates.push((await changed) - begin);
   });
   abort.abort();
   report("update of a row in the page, from the call", updates);
+  report("  the call alone, until its answer", calls);
   report("events at the other pages, from their time", others.flat());
   await page.context().close();
 });
@@ -226,6 +247,11 @@ test("a page of a large graph", { timeout: 600_000 }, async () => {
       await page.goto(`${base}/workflows/default/${name.split("/").at(-1)}`);
       await graph.waitFor();
       await page.getByRole("region", { name: "Steps" }).locator("tbody tr").first().waitFor();
+      const layout = await entry(page, "rota.graph.layout", "duration");
+      const paint = await entry(page, "rota.graph.first-paint", "duration");
+      console.log(
+        `graph of ${STEPS} steps: layout ${Math.round(layout)} ms, drawn first after ${Math.round(paint)} ms`,
+      );
     },
     async () => {
       await graph.focus();

@@ -21,6 +21,9 @@ const MOVES: Record<string, [number, number]> = {
   ArrowUp: [0, -60],
   ArrowDown: [0, 60],
 };
+/** Measures of the browser, of the newest layout: what that took, and the time from its begin until it was drawn first. */
+const LAYOUT = "rota.graph.layout";
+const FIRST_PAINT = "rota.graph.first-paint";
 const STATES = ["waiting", "ready", "running", "succeeded", "failed", "held", "cancelled", "skipped"];
 
 /** A picture of many steps on a canvas, of which only the visible part is drawn. The table of steps has the same in text. */
@@ -31,18 +34,32 @@ export default function BigGraph({ shape, stateOf, countOf, toggle }: Picture) {
   const [wanted, setWanted] = useState("");
   const [selected, setSelected] = useState("");
   const [focused, setFocused] = useState("");
+  /** When the layout has begun that was not drawn yet; 0 for none. */
+  const began = useRef(0);
+  const laidOut = (steps: Drawn[], last: Drawn[]) => {
+    began.current = performance.now();
+    const graph = layers(steps, last);
+    measured(LAYOUT, began.current);
+    return graph;
+  };
   // The layout follows from the steps alone, which change if some are added, or a group is opened or closed.
-  const whole = useMemo(() => layers(shape.steps, shape.last), [shape]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the function is the same
+  const whole = useMemo(() => laidOut(shape.steps, shape.last), [shape]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the function is the same
   const graph = useMemo(() => {
     const near = focused && around(whole.nodes, focused);
     const kept = (all: Drawn[]) => (near ? all.filter((step) => near.has(step.name)) : all);
-    return near ? layers(kept(shape.steps), kept(shape.last)) : whole;
+    return near ? laidOut(kept(shape.steps), kept(shape.last)) : whole;
   }, [whole, shape, focused]);
   const draw = useRef(() => {});
   draw.current = () => {
     const [box, colors] = [canvas.current, palette.current];
     if (box && colors && box.clientWidth > 0) {
       paint(box, colors, graph, view.current, { stateOf, countOf }, selected);
+      if (began.current > 0 && view.current.scale > 0) {
+        measured(FIRST_PAINT, began.current);
+        began.current = 0;
+      }
     }
   };
   // Drawn once per frame, however much changes.
@@ -241,6 +258,12 @@ export default function BigGraph({ shape, stateOf, countOf, toggle }: Picture) {
       </div>
     </>
   );
+}
+
+/** Measures the time since another one, in place of the last measure of that name. */
+function measured(name: string, start: number): void {
+  performance.clearMeasures(name);
+  performance.measure(name, { start });
 }
 
 function nodeAt(nodes: Node[], x: number, y: number): Node | undefined {
