@@ -22,7 +22,7 @@ const TYPES = {
   ".svg": "image/svg+xml",
 };
 /** Asks for a permission in place of the Claude Code CLI. */
-const CLI = join(import.meta.dirname, "permission-cli.mjs");
+const STAND_IN = join(import.meta.dirname, "permission-cli.mjs");
 /** Limits of waits; only what is broken comes near them. */
 const START_TIMEOUT = 180_000;
 export const WAIT_TIMEOUT = 90_000;
@@ -36,6 +36,8 @@ export let browser;
 let path = "";
 /** Further arguments of `rota dev`. */
 let extra = [];
+/** The Claude Code CLI of agents. */
+let claude = STAND_IN;
 let dev;
 
 export const freePort = () =>
@@ -92,7 +94,7 @@ export async function stop(child, signal = "SIGTERM") {
 
 export async function start() {
   const listen = new URL(base).host;
-  const args = ["--listen", listen, "--data-dir", join(folder, "data"), "--claude-program", CLI];
+  const args = ["--listen", listen, "--data-dir", join(folder, "data"), "--claude-program", claude];
   dev = await serve(["dev", ...args, ...extra], base);
 }
 
@@ -268,9 +270,12 @@ export async function until(name, state, timeout = START_TIMEOUT) {
   }
 }
 
-/** Starts everything before the tests of a file, and ends it after them: with arguments of `rota dev`, and the path that they give it. */
+/**
+ * Starts everything before the tests of a file, and ends it after them: with arguments of `rota dev`, the path that they give it, and
+ * the real Claude Code CLI, if the file needs that.
+ */
 export function setUp(options = {}) {
-  ({ args: extra = [], path = "" } = options);
+  ({ args: extra = [], path = "", claude = STAND_IN } = options);
   before(async () => {
     base = `http://127.0.0.1:${await freePort()}`;
     mkdirSync(join(folder, "work"));
