@@ -1,4 +1,5 @@
 // Every page in both themes, on a phone and with a zoom of 200 %, in a real browser.
+import assert from "node:assert/strict";
 import { test } from "node:test";
 import { accessible, api, base, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
 
@@ -58,6 +59,14 @@ test("every page is accessible and fits, in both themes, on a phone and at 200 %
       await page.context().close();
     }
   }
+});
+
+test("the navigation leaves most of a small window to the page", async () => {
+  // A window of 1100 by 560 pixels at 200 %.
+  const page = await signedIn({ viewport: { width: 550, height: 280 }, deviceScaleFactor: 2 });
+  const { height } = await page.getByRole("banner").boundingBox();
+  assert.ok(height < 280 / 2, `${height} px`);
+  await page.context().close();
 });
 
 nothingFailed();
