@@ -247,10 +247,13 @@ test("pictures for the documentation", { skip: !process.env.ROTA_PICTURES }, asy
   writeFileSync(join(folder, "checks.yaml"), checks);
   await run(["apply", "-f", join(folder, "checks.yaml")]);
   await check("Find dead code", "echo looking; sleep 1000");
-  await check("Update the dependencies", "echo 3 are new; exit 3");
+  const runtime = { command: { shell: "echo 3 are new; exit 3" } };
+  const failing = { title: "Update the dependencies", target: { agent: "checks" }, runtime };
+  await api("POST", "namespaces/default/tasks", { spec: { ...failing, retry: { maxAttempts: 1 } } });
   await check("Check the links", "for i in 1 2 3 4 5; do echo checked page $i; done; echo all links work");
   await page.goto(`${base}/tasks?agent=checks`);
   await page.locator("tr", { hasText: "Check the links" }).locator(".state.succeeded").waitFor();
+  await page.locator("tr", { hasText: "Update the dependencies" }).locator(".state.failed").waitFor();
   await page.locator("tr", { hasText: "Find dead code" }).locator(".state.running").waitFor();
   const picture = async (name, of = page) => {
     const path = join(process.env.ROTA_PICTURES, `console-${name}.png`);
