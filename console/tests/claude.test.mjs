@@ -10,7 +10,7 @@ import { accessible, api, base, nothingFailed, setUp, signedIn, until } from "./
 const INSTALL = join(import.meta.dirname, "../../scripts/install-claude");
 const MODEL = process.env.ROTA_FAKE_MODEL_BIN ?? "rota-fake-model";
 
-/** Returns the path of the CLI, installed if missing. Without it the file fails, with what the script says about it. */
+/** Returns the path of the CLI, installed if missing. Without it the file fails, with what the script prints. */
 function installed() {
   const options = { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] };
   return process.env.ROTA_CLAUDE_BIN ?? execFileSync(INSTALL, options).trim();
