@@ -1,8 +1,25 @@
 // Push messages, which reach a browser while no page is open: the switch in the inbox, and what the service worker does with a message. Browsers
 // of tests have no push service: its part is played here.
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
-import { accessible, base, browser, fits, nothingFailed, setUp, signIn, WAIT_TIMEOUT } from "./harness.mjs";
+import {
+  accessible,
+  base,
+  browser,
+  fits,
+  folder,
+  freePort,
+  newPage,
+  nothingFailed,
+  run,
+  serve,
+  setUp,
+  signIn,
+  stop,
+  WAIT_TIMEOUT,
+} from "./harness.mjs";
 
 setUp();
 
@@ -118,6 +135,60 @@ test("a browser that refuses notifications is not subscribed", async () => {
   await page.getByRole("alert").filter({ hasText: "settings of the browser" }).waitFor();
   await page.getByRole("button", { name: "Push messages: off" }).waitFor();
   await page.context().close();
+});
+
+test("who signs in again after the end of a session is subscribed again, and no one else", async () => {
+  const endpoint = `http://127.0.0.1:${await freePort()}`;
+  const [admin, viewer] = ["admin", "viewer"].map((name) => `${name}-0123456789012345678901234567890`);
+  const file = (token) => {
+    const path = join(folder, token);
+    writeFileSync(path, `${token}\n`, { mode: 0o600 });
+    return path;
+  };
+  const tokens = ["--token-file", file(admin), "--viewer-token-file", file(viewer)];
+  const data = join(folder, "pushing");
+  const server = await serve(
+    ["server", "--listen", new URL(endpoint).host, "--data-dir", data, ...tokens],
+    endpoint,
+  );
+  const context = await browser.newContext({ locale: "en-US", permissions: ["notifications"] });
+  await context.addInitScript(subscribeByItself);
+  const page = await newPage(context);
+  let subscriptions = 0;
+  page.on("request", (request) => {
+    subscriptions += request.url().endsWith(":subscribeWebPush") ? 1 : 0;
+  });
+  const read = (path) =>
+    page.evaluate(async (path) => (await fetch(`/api/v1/browserSessions/${path}`)).json(), path);
+  const isSubscribed = async () => (await read("current/webPush")).subscribed ?? false;
+  const signInAgain = async (token) => {
+    const { name } = await read("current");
+    const headers = { Authorization: `Bearer ${admin}`, "Content-Type": "application/json" };
+    const options = { method: "POST", headers, body: "{}" };
+    assert.equal((await fetch(`${endpoint}/api/v1/${name}:revoke`, options)).status, 200);
+    await page.getByLabel("Token").fill(token);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("heading", { name: "Inbox" }).waitFor();
+  };
+  await page.goto((await run(["--endpoint", endpoint, ...tokens.slice(0, 2), "ui"])).trim());
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await page.keyboard.press("i");
+  await page.evaluate("window.kept = true");
+  await page.getByRole("button", { name: "Push messages: off" }).click();
+  await page.getByRole("button", { name: "Push messages: on" }).waitFor();
+  await signInAgain(admin);
+  await becomes(isSubscribed, true);
+  await page.getByRole("button", { name: "Push messages: on" }).waitFor();
+  // What one has asked for is not done for another, and is kept for the one.
+  await signInAgain(viewer);
+  await page.getByText("read only").waitFor();
+  await page.getByRole("button", { name: "Push messages: off" }).waitFor();
+  assert.equal(await isSubscribed(), false);
+  await signInAgain(admin);
+  await becomes(isSubscribed, true);
+  assert.deepEqual([subscriptions, await page.evaluate("window.kept")], [3, true]);
+  await context.close();
+  await stop(server);
 });
 
 nothingFailed();

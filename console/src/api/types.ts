@@ -15,6 +15,7 @@ export type Artifact = Schemas["Artifact"];
 export type AttemptArtifacts = Schemas["AttemptArtifacts"];
 export type FetchArtifactsResponse = Schemas["FetchArtifactsResponse"];
 export type Attention = Schemas["Attention"];
+export type BrowserSession = Schemas["BrowserSession"];
 export type BudgetStatus = Schemas["BudgetStatus"];
 export type Event = Schemas["Event"];
 export type Failure = Schemas["Failure"];

@@ -1,14 +1,12 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Problem } from "../../components/Problem";
-import { CAN_PUSH, readPush, turnPushOff, turnPushOn, type WebPush } from "./push";
-
-const KEY = ["webPush"];
+import { CAN_PUSH, PUSH_QUERY, readPush, turnPushOff, turnPushOn, type WebPush } from "./push";
 
 /** Switch of this browser for what begins to wait while no page is open. Pages without a session have none. */
 export function PushSwitch() {
   const cache = useQueryClient();
   const state = useQuery({
-    queryKey: KEY,
+    queryKey: PUSH_QUERY,
     queryFn: ({ signal }) => readPush(signal),
     enabled: CAN_PUSH,
     retry: false,
@@ -16,7 +14,7 @@ export function PushSwitch() {
   const { publicKey, subscribed: isOn = false } = state.data ?? {};
   const turn = useMutation({
     mutationFn: () => (isOn ? turnPushOff() : turnPushOn(publicKey ?? "")),
-    onSuccess: (push: WebPush) => cache.setQueryData(KEY, push),
+    onSuccess: (push: WebPush) => cache.setQueryData(PUSH_QUERY, push),
   });
   if (!publicKey) {
     return null;

@@ -1,6 +1,7 @@
 import { get, post } from "../../api/client";
+import type { BrowserSession } from "../../api/types";
 import { BASE, ofBase } from "../../base";
-import { type Subscription, subscribed } from "./subscription";
+import { ownerOf, type Subscription, subscribed } from "./subscription";
 
 /** What the control plane knows of push messages to this browser. */
 export interface WebPush {
@@ -10,14 +11,14 @@ export interface WebPush {
 }
 
 const CURRENT = "browserSessions/current";
+/** Has whose session asked for push messages to this browser. */
 const KEY = ofBase("rota.push");
-const ON = "on";
+export const PUSH_QUERY = ["webPush"];
 
 /** Whether this browser takes push messages: over HTTPS and on this machine. */
 export const CAN_PUSH = isSecureContext && "serviceWorker" in navigator && "PushManager" in window;
 
-/** Whether this browser is to be notified while no page is open, until its user signs out. */
-const isWanted = () => localStorage.getItem(KEY) === ON;
+const owner = async () => ownerOf(await get<BrowserSession>(CURRENT));
 
 export const readPush = (signal?: AbortSignal) => get<WebPush>(`${CURRENT}/webPush`, signal);
 
@@ -33,13 +34,14 @@ async function subscribe(publicKey: string): Promise<WebPush> {
   return post<WebPush>(`${CURRENT}:subscribeWebPush`, subscription);
 }
 
-/** Begins to notify this browser while no page is open. Fails if its user has refused notifications. */
+/** Begins to notify this browser while no page is open, until its user signs out. Fails if its user has refused notifications. */
 export async function turnPushOn(publicKey: string): Promise<WebPush> {
   if ((await Notification.requestPermission()) !== "granted") {
     throw new Error("notifications of this site are refused: allow them in the settings of the browser");
   }
+  const asking = await owner();
   const push = await subscribe(publicKey);
-  localStorage.setItem(KEY, ON);
+  localStorage.setItem(KEY, asking);
   return push;
 }
 
@@ -56,21 +58,26 @@ export function forgetPush(): void {
   localStorage.removeItem(KEY);
 }
 
-/** Subscribes again if this browser is to be notified: its session, its address or the key of the control plane may be new. */
-export async function renewPush(): Promise<void> {
-  if (!CAN_PUSH || !isWanted() || Notification.permission !== "granted") {
-    return;
+/**
+ * Subscribes again if this browser is to be notified for who is signed in: their session, its address or the key of the control plane may
+ * be new. Returns whether it did.
+ */
+export async function renewPush(): Promise<boolean> {
+  const asked = localStorage.getItem(KEY);
+  if (!CAN_PUSH || asked === null || Notification.permission !== "granted" || (await owner()) !== asked) {
+    return false;
   }
   const { publicKey } = await readPush();
   if (publicKey) {
     await subscribe(publicKey);
   }
+  return Boolean(publicKey);
 }
 
 /** Returns what shows notifications in place of the page, so that one of the page and one of a push message are the same. */
 export async function pushRegistration(): Promise<ServiceWorkerRegistration | undefined> {
-  const registration =
-    CAN_PUSH && isWanted() ? await navigator.serviceWorker.getRegistration(BASE) : undefined;
+  const isWanted = CAN_PUSH && localStorage.getItem(KEY) !== null;
+  const registration = isWanted ? await navigator.serviceWorker.getRegistration(BASE) : undefined;
   return registration?.active ? registration : undefined;
 }
 

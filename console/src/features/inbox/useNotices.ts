@@ -1,10 +1,12 @@
+import { useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useRouter } from "@tanstack/react-router";
 import { useEffect, useRef, useSyncExternalStore } from "react";
+import { isSignedIn, onSignIn } from "../../api/token";
 import { BASE, ofBase } from "../../base";
 import { useNamespace } from "../../namespace";
 import { useApprovals } from "../workflows/useApprovals";
 import { knownKeys, type Notice, newNotices, noticesOf } from "./notices";
-import { onOpened, pushRegistration, renewPush } from "./push";
+import { onOpened, PUSH_QUERY, pushRegistration, renewPush } from "./push";
 import { useWaiting } from "./useWaiting";
 
 /** What this browser does when something new waits for a person. */
@@ -85,13 +87,25 @@ export function useNotices(): void {
   const namespace = useNamespace();
   const navigate = useNavigate();
   const router = useRouter();
+  const cache = useQueryClient();
+  const isIn = useSyncExternalStore(onSignIn, isSignedIn);
   const waiting = useWaiting();
   const approvals = useApprovals();
   const known = useRef<{ namespace: string; keys: ReadonlySet<string> }>(undefined);
   const isComplete = waiting.isSuccess && approvals.isSuccess;
   const [tasks, all] = [waiting.data?.tasks, approvals.data?.all];
   const isPart = Boolean(waiting.data?.more || approvals.data?.more);
-  useEffect(() => void renewPush().catch(() => {}), []);
+  useEffect(() => {
+    const renew = async () => {
+      if (await renewPush()) {
+        // The switch in the inbox may have been read before.
+        await cache.invalidateQueries({ queryKey: PUSH_QUERY });
+      }
+    };
+    if (isIn) {
+      renew().catch(() => {});
+    }
+  }, [isIn, cache]);
   useEffect(() => onOpened((path) => void navigate({ to: path })), [navigate]);
   useEffect(() => {
     if (!isComplete) {
