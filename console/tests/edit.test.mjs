@@ -102,4 +102,27 @@ test("a workflow is typed, checked, drawn and run, and edited again", async () =
   await page.context().close();
 });
 
+test("a run that fails hides nothing of what is typed next", async () => {
+  const page = await signedIn();
+  await page.goto(`${base}/workflows/new`);
+  await page.getByText("The server accepts it.").waitFor();
+  const source = editorOf(page);
+  const given = await textOf(source);
+  const run = /workflows\?idempotencyKey=/;
+  await page.route(run, (route) => route.abort());
+  await page.getByRole("button", { name: "Run" }).click();
+  const failure = page.getByRole("alert").filter({ hasText: "cannot be reached" });
+  await failure.waitFor();
+  await source.fill(given.replace("step: build", "step: nothing"));
+  await page.getByRole("alert").filter({ hasText: "nothing" }).waitFor();
+  assert.equal(await failure.count(), 0);
+  await page.unroute(run);
+  await source.fill(given);
+  await page.getByText("The server accepts it.").waitFor();
+  assert.equal(await page.getByRole("alert").count(), 0);
+  await page.getByRole("button", { name: "Run" }).click();
+  await page.waitForURL(/workflows\/default\/[0-9a-f-]{36}/);
+  await page.context().close();
+});
+
 nothingFailed();

@@ -1,14 +1,12 @@
 import { useNavigate } from "@tanstack/react-router";
-import { useRef, useState } from "react";
-import { call, get, newKey, patch, post } from "../../api/client";
+import { useState } from "react";
+import { call, get, patch, post } from "../../api/client";
 import { changeOfLatest } from "../../api/conflict";
 import { query } from "../../api/format";
 import type { Task, TaskSpec } from "../../api/types";
-import { Problem } from "../../components/Problem";
-import { CheckedYaml, CheckState } from "../workflows/CheckedYaml";
+import { CheckedBar, CheckedYaml } from "../workflows/CheckedYaml";
 import { readAs, write } from "../workflows/manifest";
-import { useChecked } from "../workflows/useChecked";
-import type { Handle } from "../workflows/YamlEditor";
+import { useDraft } from "../workflows/useDraft";
 import { editable, replayedBy, replayOf } from "./replay";
 
 /** The specification of a task that has failed, to be changed and run again. */
@@ -36,26 +34,16 @@ export function EditRetry({ task }: { task: Task }) {
 /** What is typed, checked by the server as the task that it would become. */
 function Specification({ task, begin, discard }: { task: Task; begin: string; discard: () => void }) {
   const navigate = useNavigate();
-  const [text, setText] = useState(begin);
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<unknown>();
-  const editor = useRef<Handle>(null);
-  const key = useRef(newKey());
   const [, namespace = ""] = task.name?.split("/") ?? [];
-  const checked = useChecked<TaskSpec>(text, task.name ?? "", {
+  const draft = useDraft<TaskSpec>(begin, task.name ?? "", {
     kind: "Task",
     read: (text) => readAs<TaskSpec>(text, "Task", "prompt"),
     ask: (spec, signal) => {
       const path = `namespaces/${namespace}/tasks${query({ validateOnly: "true" })}`;
       return call("POST", path, replayOf(task, spec), signal);
     },
-  });
-  const isCurrent = checked?.text === text;
-  const run = async (spec: TaskSpec) => {
-    setBusy(true);
-    setProblem(undefined);
-    try {
-      const headers = { "Idempotency-Key": key.current };
+    run: async (spec, key) => {
+      const headers = { "Idempotency-Key": key };
       const made = await post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers);
       // It is no dead letter any more.
       await changeOfLatest<Task>(
@@ -70,42 +58,18 @@ function Specification({ task, begin, discard }: { task: Task; begin: string; di
       );
       const id = made.name?.split("/")[3] ?? "";
       await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
-    } catch (error) {
-      setProblem(error);
-    }
-    setBusy(false);
-  };
-  const spec = isCurrent ? checked.spec : undefined;
+    },
+  });
   return (
     <section aria-label="Edit and retry">
       <h2>Edit and retry</h2>
-      <div className="bar">
-        <button
-          type="button"
-          className="primary"
-          disabled={busy || !spec}
-          onClick={() => spec && void run(spec)}
-        >
-          Run the changed task
-        </button>
-        <button type="button" disabled={busy} onClick={discard}>
+      <CheckedBar draft={draft} label="Run the changed task">
+        <button type="button" disabled={draft.isRunning} onClick={discard}>
           Discard
         </button>
-        <CheckState text={text} checked={checked} editor={editor} />
-      </div>
-      <Problem error={problem ?? (isCurrent ? checked.error : undefined)} />
+      </CheckedBar>
       <div className="short">
-        <CheckedYaml
-          editor={editor}
-          text={text}
-          checked={checked}
-          onChange={(text) => {
-            // Another text is another task.
-            key.current = newKey();
-            setProblem(undefined);
-            setText(text);
-          }}
-        />
+        <CheckedYaml draft={draft} />
       </div>
     </section>
   );

@@ -1,6 +1,6 @@
-import { lazy, type RefObject, Suspense, useId } from "react";
-import type { Checked } from "./useChecked";
-import type { Handle } from "./YamlEditor";
+import { lazy, type ReactNode, Suspense, useId } from "react";
+import { Problem } from "../../components/Problem";
+import type { Draft } from "./useDraft";
 
 const YamlEditor = lazy(() => import("./YamlEditor"));
 
@@ -8,44 +8,43 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Whether a text is checked, and the line of what is wrong with it. */
-export function CheckState({
-  text,
-  checked,
-  editor,
+/** What can be done with a specification, whether it is checked, and what is wrong with it. */
+export function CheckedBar({
+  draft: { checked, isCurrent, error, run, editor },
+  label,
+  children,
 }: {
-  text: string;
-  checked: Checked<unknown> | undefined;
-  editor: RefObject<Handle | null>;
+  draft: Draft<unknown>;
+  /** Label of its run; unset for those who may not run it. */
+  label: string | undefined;
+  children: ReactNode;
 }) {
-  const isCurrent = checked?.text === text;
   return (
     <>
-      <span role="status" className="quiet">
-        {!isCurrent && "Checking…"}
-        {isCurrent && checked.error === undefined && "The server accepts it."}
-      </span>
-      {isCurrent && checked.line !== undefined && (
-        <button type="button" onClick={() => editor.current?.show(checked.line ?? 1)}>
-          Line {checked.line}
-        </button>
-      )}
+      <div className="bar">
+        {label && (
+          <button type="button" className="primary" disabled={!run} onClick={run}>
+            {label}
+          </button>
+        )}
+        {children}
+        <span role="status" className="quiet">
+          {!isCurrent && "Checking…"}
+          {isCurrent && checked?.error === undefined && "The server accepts it."}
+        </span>
+        {isCurrent && checked?.line !== undefined && (
+          <button type="button" onClick={() => editor.current?.show(checked.line ?? 1)}>
+            Line {checked.line}
+          </button>
+        )}
+      </div>
+      <Problem error={error} />
     </>
   );
 }
 
 /** A specification in an editor, in which what is wrong is marked. It is loaded later than its page. */
-export function CheckedYaml({
-  text,
-  checked,
-  onChange,
-  editor,
-}: {
-  text: string;
-  checked: Checked<unknown> | undefined;
-  onChange: (text: string) => void;
-  editor: RefObject<Handle | null>;
-}) {
+export function CheckedYaml({ draft: { text, checked, type, editor } }: { draft: Draft<unknown> }) {
   const [label, hint] = [useId(), useId()];
   // While the server checks what was typed since, the problem stays where it was.
   const wrong =
@@ -63,7 +62,7 @@ export function CheckedYaml({
           wrong={wrong}
           labelledBy={label}
           describedBy={hint}
-          onChange={onChange}
+          onChange={type}
         />
       </Suspense>
     </div>

@@ -1,7 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { lazy, Suspense, useMemo, useRef, useState } from "react";
-import { call, get, newKey } from "../../api/client";
+import { lazy, Suspense, useMemo, useState } from "react";
+import { call, get } from "../../api/client";
 import { query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { Workflow, WorkflowSpec } from "../../api/types";
@@ -10,11 +10,10 @@ import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { useNamespace } from "../../namespace";
-import { CheckedYaml, CheckState } from "./CheckedYaml";
+import { CheckedBar, CheckedYaml } from "./CheckedYaml";
 import { countOfStep, shapeOf, stepsOf } from "./groups";
 import { read, write } from "./manifest";
-import { useChecked } from "./useChecked";
-import type { Handle } from "./YamlEditor";
+import { useDraft } from "./useDraft";
 
 const BigGraph = lazy(() => import("./BigGraph"));
 
@@ -90,56 +89,35 @@ interface Props {
 function Editor({ namespace, begin, keep, discard }: Props) {
   const navigate = useNavigate();
   const mayAct = useMayAct();
-  const [text, setText] = useState(begin);
-  const [problem, setProblem] = useState<unknown>();
-  const [busy, setBusy] = useState(false);
-  const editor = useRef<Handle>(null);
-  const key = useRef(newKey());
-  const checked = useChecked<WorkflowSpec>(text, namespace, {
+  const draft = useDraft<WorkflowSpec>(begin, namespace, {
     kind: "Workflow",
     read,
     ask: (spec, signal) => {
       const path = `namespaces/${namespace}/workflows${query({ validateOnly: "true" })}`;
       return call("POST", path, { spec }, signal);
     },
-  });
-  const isCurrent = checked?.text === text;
-  // The picture is that of the last text that the server has accepted.
-  const [drawn, setDrawn] = useState<WorkflowSpec>();
-  if (checked?.spec && checked.spec !== drawn) {
-    setDrawn(checked.spec);
-  }
-  const run = async () => {
-    if (!isCurrent || !checked?.spec) {
-      return;
-    }
-    setBusy(true);
-    setProblem(undefined);
-    try {
-      const path = `namespaces/${namespace}/workflows${query({ idempotencyKey: key.current })}`;
-      const { name } = await call<Workflow>("POST", path, { spec: checked.spec });
+    run: async (spec, idempotencyKey) => {
+      const path = `namespaces/${namespace}/workflows${query({ idempotencyKey })}`;
+      const { name } = await call<Workflow>("POST", path, { spec });
       keep(undefined);
       const [, , , id = ""] = name?.split("/") ?? [];
       await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
-    } catch (error) {
-      setProblem(error);
-    }
-    setBusy(false);
+    },
+  });
+  // The picture is that of the last text that the server has accepted.
+  const [drawn, setDrawn] = useState<WorkflowSpec>();
+  const accepted = draft.checked?.spec;
+  if (accepted && accepted !== drawn) {
+    setDrawn(accepted);
+  }
+  const type = (text: string) => {
+    draft.type(text);
+    keep(text);
   };
   return (
     <>
       <h1>New workflow in {visibleLine(namespace)}</h1>
-      <div className="bar">
-        {mayAct && (
-          <button
-            type="button"
-            className="primary"
-            disabled={busy || !isCurrent || !checked?.spec}
-            onClick={() => void run()}
-          >
-            Run
-          </button>
-        )}
+      <CheckedBar draft={draft} label={mayAct ? "Run" : undefined}>
         {discard && (
           <Confirm
             label="Discard the draft"
@@ -147,21 +125,9 @@ function Editor({ namespace, begin, keep, discard }: Props) {
             onConfirm={discard}
           />
         )}
-        <CheckState text={text} checked={checked} editor={editor} />
-      </div>
-      <Problem error={problem ?? (isCurrent ? checked.error : undefined)} />
+      </CheckedBar>
       <div className="sides">
-        <CheckedYaml
-          editor={editor}
-          text={text}
-          checked={checked}
-          onChange={(text) => {
-            // Another text is another workflow.
-            key.current = newKey();
-            setText(text);
-            keep(text);
-          }}
-        />
+        <CheckedYaml draft={{ ...draft, type }} />
         {drawn && (
           <section aria-label="Picture">
             <Suspense fallback={<p role="status">Loading…</p>}>
