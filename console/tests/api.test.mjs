@@ -1,7 +1,7 @@
 // The documentation of the HTTP API, from which calls are made, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { api, base, fits, nothingFailed, setUp, signedIn } from "./harness.mjs";
+import { accessible, api, base, fits, nothingFailed, setUp, signedIn } from "./harness.mjs";
 
 setUp();
 
@@ -65,6 +65,53 @@ test("the documentation fits a phone, and follows the theme of the system", asyn
   // The theme of the library ends with its page.
   await page.getByRole("link", { name: "System" }).click();
   await page.locator("html:not(.dark-mode)").waitFor();
+  await page.context().close();
+});
+
+test("the documentation is accessible in both themes, but for the library's own main part", async () => {
+  // The library renders a `main` of its own, to which no other role may be given.
+  const off = ["landmark-main-is-top-level", "landmark-no-duplicate-main", "landmark-unique"];
+  const page = await signedIn({ colorScheme: "light" });
+  await page.keyboard.press("d");
+  for (const tag of ["Admin", "Agent", "Task"]) {
+    await page.locator(`#operations-tag-${tag}`).click();
+  }
+  const open = async (operation) => {
+    const call = page.locator(`#operations-${operation}`);
+    await call.getByRole("button").first().click();
+    await call.getByRole("button", { name: "Try it out" }).click();
+    return call;
+  };
+  // Each method, with what is filled in, refused and answered.
+  for (const operation of ["Admin-setNamespaceBudget", "Agent-deleteAgent", "Task-updateTask"]) {
+    await open(operation);
+  }
+  const get = await open("Task-getTask");
+  await get.getByRole("button", { name: "Execute" }).click();
+  await get.locator("input.invalid").first().waitFor();
+  const list = await open("Agent-listAgents");
+  await list.getByPlaceholder("namespace").fill("default");
+  await list.getByRole("button", { name: "Execute" }).click();
+  await list.locator(".live-responses-table pre").first().waitFor();
+  const create = await open("Task-createTask");
+  await create.getByRole("textbox", { name: "Request body" }).waitFor();
+  await create.getByRole("combobox", { name: "validateOnly" }).waitFor();
+  await create.getByRole("tab", { name: "Schema" }).first().click();
+  await create.getByRole("button", { name: "spec", exact: true }).first().click();
+  await create.locator("[data-json-schema-level='2']").first().waitFor();
+  const tasks = page.locator("#operations-Task-listTasks");
+  await tasks.getByRole("button").first().click();
+  await tasks.getByRole("tab", { name: "Schema" }).first().click();
+  await tasks.getByRole("button", { name: "Schema", exact: true }).waitFor();
+  // Colours change in steps.
+  const settled = () =>
+    page.evaluate(() => Promise.allSettled(document.getAnimations().map(({ finished }) => finished)));
+  await settled();
+  await accessible(page, "API, light", off);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await page.locator("html.dark-mode").waitFor();
+  await settled();
+  await accessible(page, "API, dark", off);
   await page.context().close();
 });
 

@@ -4,6 +4,7 @@ import "swagger-ui-dist/swagger-ui.css";
 import "./api.css";
 import { address } from "../../api/client";
 import { Scroll } from "../../components/Scroll";
+import { keepComplete } from "./complete";
 import { isStream } from "./streams";
 
 /** The session of the browser signs in, so that there is nothing to be authorized. */
@@ -22,6 +23,7 @@ export function ApiPage() {
   useEffect(() => {
     const domNode = document.createElement("div");
     place.current?.replaceChildren(domNode);
+    const end = keepComplete(domNode);
     swaggerUi({
       domNode,
       url: address("openapi.json"),
@@ -37,6 +39,7 @@ export function ApiPage() {
         return request;
       },
     });
+    return end;
   }, []);
   useEffect(() => {
     const dark = matchMedia(DARK);
@@ -55,6 +58,7 @@ export function ApiPage() {
         Calls are made with your session: what they change is changed. Programs use{" "}
         <code>Authorization: Bearer</code> with a token in its place.
       </p>
+      <h2 className="hidden">Calls</h2>
       <Scroll label="Calls">
         <div ref={place} />
       </Scroll>
