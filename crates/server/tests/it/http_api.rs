@@ -168,6 +168,14 @@ async fn errors_have_status_and_reason() -> Result<()> {
         let (status, error) = caller.get(&format!("{TASKS}?{query}")).await?;
         assert_eq!((status, reason(&error)), (StatusCode::BAD_REQUEST, "REQUEST_INVALID"), "{query} {error}");
     }
+    // Each detail names its type: the JSON form of `Any`.
+    let (status, error) = answer(json_post(r#"{"alias": "x"}"#.to_owned())).await?;
+    assert_eq!((status, reason(&error)), (StatusCode::BAD_REQUEST, "INVALID_FIELD"), "{error}");
+    let details = error["details"].as_array().into_iter().flatten();
+    let types: Vec<_> = details.map(|detail| detail["@type"].as_str().unwrap_or_default()).collect();
+    let expected = ["ErrorInfo", "BadRequest"].map(|name| format!("type.googleapis.com/google.rpc.{name}"));
+    assert_eq!(types, expected, "{error}");
+    assert_eq!(error["details"][1]["fieldViolations"][0]["field"], "task.spec", "{error}");
     let (status, error) = answer(json_post(format!("\"{}\"", "x".repeat(9 << 20)))).await?;
     assert_eq!((status, reason(&error)), (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"));
     Ok(())

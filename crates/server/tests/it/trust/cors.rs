@@ -7,6 +7,16 @@ use rota_testkit::{Backend, Cluster, Setup};
 const TOKEN: &str = "open sesame";
 const APP: &str = "https://app.example";
 const CALLS: [&str; 2] = ["api/v1/namespaces/default/tasks", "rota.v1.TaskService/ListTasks"];
+/// Headers of responses that pages read: the etag of a record, how a call of gRPC-Web has ended, the role, and what to do about a refusal.
+const EXPOSED: [&str; 7] = [
+    "etag",
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+    "rota-role",
+    "retry-after",
+    "www-authenticate",
+];
 
 async fn cluster(cors_origins: Vec<String>) -> Result<Cluster> {
     Cluster::start_with(Setup { token: Some(TOKEN.to_owned()), cors_origins, ..Setup::new(Backend::Memory) })
@@ -53,7 +63,17 @@ async fn listed_origins_call_with_a_token() -> Result<()> {
     let web = web.header("origin", APP).header("content-type", "application/grpc-web+proto");
     let web = web.body([&[0, 0, 0, 0, 20, 0x0a, 18][..], b"namespaces/default"].concat()).send().await?;
     assert_eq!((web.status(), allowed(web.headers())), (StatusCode::OK, Some(APP)));
-    assert!(web.headers()["access-control-expose-headers"].to_str()?.contains("grpc-status"));
+    let agent = serde_json::json!({ "spec": { "runtime": { "command": {} } } });
+    let made = http.post(format!("http://{}/api/v1/namespaces/default/agents?agentId=one", cluster.addr()));
+    let made = made.bearer_auth(TOKEN).header("origin", APP).json(&agent).send().await?;
+    assert!(made.headers().contains_key("etag"), "{made:?}");
+    for headers in [made.headers(), web.headers()] {
+        let exposed = headers["access-control-expose-headers"].to_str()?;
+        let exposed: Vec<_> = exposed.split(',').map(str::trim).collect();
+        for name in EXPOSED {
+            assert!(exposed.contains(&name), "{name}: {exposed:?}");
+        }
+    }
     assert!(String::from_utf8_lossy(&web.bytes().await?).contains("grpc-status:0"));
     Ok(())
 }
