@@ -8,7 +8,7 @@ export interface Subscription {
   auth: string;
 }
 
-/** Returns who has signed in, as the browser keeps it: a person, or the holders of a token, whom no one can tell apart. */
+/** Returns who has signed in, as the browser keeps it: a person, or all holders of the token of a role. */
 export const ownerOf = ({ subject, role }: BrowserSession) =>
   subject ? `person ${subject}` : `token ${role}`;
 
