@@ -115,7 +115,8 @@ pub(super) fn unrecorded_end(pod: &WorkerPod, history: &PodHistory) -> Unrecorde
     if pod.origin != Origin::Unrecorded || pod.is_deleted {
         return UnrecordedEnd::None;
     }
-    let may_return = history.has_joined(pod) || history.may_run_tasks(pod);
+    // One that ran when the operator was started may have been announced before its record was lost: it has the time to come back.
+    let may_return = history.has_joined(pod) || pod.was_stable();
     match (pod.lifecycle, &pod.worker) {
         (PodLifecycle::Serving, Some(worker)) if !worker.draining => UnrecordedEnd::Drain,
         // It drains, or ends with its only task.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::ResourceExt;
+use rota_core::scaling::STABLE_AFTER;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
 
@@ -82,6 +83,11 @@ impl WorkerPod {
             uid: Some(self.uid.clone()),
             ..ObjectReference::default()
         }
+    }
+
+    /// Returns whether the worker has run, or ran, for longer than a failed start takes.
+    pub(super) fn was_stable(&self) -> bool {
+        self.ran_for.is_some_and(|ran_for| ran_for >= STABLE_AFTER)
     }
 
     pub(crate) fn is_starting(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use rota_core::scaling::STABLE_AFTER;
 use rota_core::text::prefix;
 use rota_crds::Time;
 use rota_crds::resource::{Agent, WorkerFailure};
@@ -40,7 +39,7 @@ impl Agents {
                 });
                 let has_ended = pod.has_terminated() && !pod.is_disrupted;
                 let is_start = match has_ended {
-                    true => pod.ran_for.unwrap_or_default() < STABLE_AFTER,
+                    true => !pod.was_stable(),
                     false => pod.lifecycle == PodLifecycle::Unresponsive && !had_joined,
                 };
                 if is_start {

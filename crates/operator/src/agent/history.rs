@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use rota_core::scaling::STABLE_AFTER;
 use tokio::time::Instant;
 
 use super::dereference::{PodLifecycle, WorkerPod};
+use super::origin::Origin;
 use super::start_failure::StartFailure;
 
 /// Absence after which a worker that had joined is no capacity any more. Sessions resume within seconds, also after a
@@ -46,8 +46,9 @@ impl PodHistory {
         let mut joined = Vec::new();
         for (index, pod) in pods.iter_mut().enumerate() {
             let record = self.0.entry(pod.uid.clone()).or_insert_with(|| PodRecord {
-                // The operator may have been started during an outage of the network.
-                may_run_tasks: pod.ran_for.is_some_and(|ran_for| ran_for >= STABLE_AFTER),
+                // The operator may have been started during an outage of the network. A pod without a record was never announced, as
+                // far as anything shows.
+                may_run_tasks: pod.origin == Origin::Operator && pod.was_stable(),
                 ..PodRecord::default()
             });
             match pod.lifecycle {
@@ -121,13 +122,12 @@ impl PodHistory {
         let record = self.0.entry(pod.uid.clone()).or_default();
         // A pod that was deleted before its worker connected was ended on purpose; an isolated worker ends with its task.
         let was_ended = pod.is_deleted || pod.task_is_over;
-        let was_stable = pod.ran_for.is_some_and(|ran_for| ran_for >= STABLE_AFTER);
         let failure = match pod.lifecycle {
             PodLifecycle::Failed if pod.is_deleted && !record.has_joined => return None,
             PodLifecycle::Failed => {
                 pod.start_failure.clone().unwrap_or_else(|| StartFailure::new("Failed", "the pod failed"))
             }
-            PodLifecycle::Succeeded if !record.has_joined && !was_ended && !was_stable => {
+            PodLifecycle::Succeeded if !record.has_joined && !was_ended && !pod.was_stable() => {
                 StartFailure::new("WorkerExited", "the worker exited with code 0 before it connected")
             }
             PodLifecycle::Unresponsive if record.has_joined => StartFailure::new(
@@ -184,6 +184,7 @@ impl PodRecord {
 
 #[cfg(test)]
 mod tests {
+    use rota_core::scaling::STABLE_AFTER;
     use rota_proto::v1;
 
     use super::*;
@@ -191,8 +192,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pod(lifecycle: PodLifecycle) -> WorkerPod {
-        let ran_for = Some(SECOND);
-        WorkerPod { uid: "u".into(), hash: "h".into(), lifecycle, ran_for, ..WorkerPod::default() }
+        let (origin, ran_for) = (Origin::Operator, Some(SECOND));
+        WorkerPod { uid: "u".into(), origin, hash: "h".into(), lifecycle, ran_for, ..WorkerPod::default() }
     }
 
     /// Returns a pod whose worker is connected and runs this many tasks.

@@ -186,7 +186,7 @@ async fn cut_off_worker_without_a_record_is_kept() {
     // Its container, how many tasks it had when it was connected, and how it ends: immediately, and when each time is over.
     for (container, tasks, expected) in [
         (running(AFTER), None, [Delete, Delete, Delete]),
-        (running(long_ago), None, [Keep, Keep, Delete]),
+        (running(long_ago), None, [Keep, Delete, Delete]),
         (running(AFTER), Some(0), [Keep, Delete, Delete]),
         (running(AFTER), Some(1), [Keep, Keep, Delete]),
         (exited, Some(1), [Delete, Delete, Delete]),
