@@ -69,11 +69,13 @@ impl PodHistory {
     }
 
     /// Takes back which workers are given up if they may run tasks. While no worker of the agent is connected, the network is
-    /// the cause, and their work would be lost for nothing. Otherwise at most a quarter is given up at a time.
+    /// the cause, and their work would be lost for nothing. Otherwise at most a quarter is given up at a time. Pods without a record
+    /// do not count: other users may have created them.
     fn spare_the_busy(&self, pods: &mut [WorkerPod], now: Instant) {
-        let present = pods.iter().filter(|pod| !pod.has_terminated());
+        let own = pods.iter().filter(|pod| pod.origin == Origin::Operator);
+        let present = own.clone().filter(|pod| !pod.has_terminated());
         let ending = present.clone().filter(|pod| pod.lifecycle == PodLifecycle::Terminating).count();
-        let mut room = match pods.iter().any(is_connected) {
+        let mut room = match own.clone().any(is_connected) {
             true => present.count().div_ceil(4).saturating_sub(ending),
             false => 0,
         };
@@ -260,6 +262,13 @@ mod tests {
         let ending = WorkerPod { lifecycle: PodLifecycle::Terminating, is_deleted: true, ..absent("a") };
         let one_ends = [vec![ending], with_new()[1..].to_vec()].concat();
         assert_eq!(given_up(&mut history, one_ends, now + GIVE_UP_AFTER), 1);
+        // What others create next to them changes nothing.
+        let forged = |lifecycle| WorkerPod { origin: Origin::Unrecorded, lifecycle, ..absent("g") };
+        for lifecycle in [PodLifecycle::Terminating, PodLifecycle::Starting] {
+            let others = (0..9).map(|number| WorkerPod { uid: format!("g{number}"), ..forged(lifecycle) });
+            let pods = others.chain(with_new()).collect();
+            assert_eq!(given_up(&mut history, pods, now + GIVE_UP_AFTER), 2, "{lifecycle:?}");
+        }
         assert_eq!(history.disconnected(&with_new(), ""), None);
         // Dead nodes, idle workers, and those that should have ended by themselves are not waited for.
         let dead = all().into_iter().map(|pod| WorkerPod { is_unreachable: true, ..pod }).collect();

@@ -227,7 +227,7 @@ impl Agents {
         let input = StatusInput { pods: &pods, demand: &demand, hash, rejected, start_failure: failure };
         self.write_status(agent, state, &input, now).await?;
         self.report_start_failures(agent, name, state, &pods, failure).await?;
-        let delay = requeue::after(agent, state, &pods, hash);
+        let delay = requeue::after(agent, state, &pods, &unknown, hash);
         Ok(Action::requeue(if rejected.is_some() { delay.min(REJECTION_RETRY_INTERVAL) } else { delay }))
     }
 

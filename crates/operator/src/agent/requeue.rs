@@ -19,8 +19,14 @@ const ENDED_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Delay after an idle timeout at which it has surely expired.
 const IDLE_TIMEOUT_SLACK: Duration = Duration::from_millis(50);
 
-/// Returns when time alone may have changed something.
-pub(super) fn after(agent: &Agent, state: &AgentState, pods: &[WorkerPod], hash: &str) -> Duration {
+/// Returns when time alone may have changed something. `unknown` are the pods without a record of their creation.
+pub(super) fn after(
+    agent: &Agent,
+    state: &AgentState,
+    pods: &[WorkerPod],
+    unknown: &[WorkerPod],
+    hash: &str,
+) -> Duration {
     let mut delay = RESYNC_INTERVAL;
     if state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL) {
         delay = delay.min(STATUS_INTERVAL);
@@ -31,7 +37,7 @@ pub(super) fn after(agent: &Agent, state: &AgentState, pods: &[WorkerPod], hash:
             delay = delay.min(paused);
         }
     }
-    if pods.iter().any(WorkerPod::is_absent) {
+    if pods.iter().chain(unknown).any(WorkerPod::is_absent) {
         delay = delay.min(JOIN_CHECK_INTERVAL);
     }
     if pods.iter().any(WorkerPod::has_terminated) {
@@ -50,4 +56,27 @@ pub(super) fn after(agent: &Agent, state: &AgentState, pods: &[WorkerPod], hash:
         }
     }
     delay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dereference::PodLifecycle;
+    use super::super::origin::Origin;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn kept_unknown_pods_are_looked_at() {
+        let agent = "{apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: coder, namespace: team},
+            spec: {runtime: {scripted: {}}}}";
+        let agent = serde_saphyr::from_str(agent).unwrap();
+        let (state, pod) = (AgentState::default(), WorkerPod::default());
+        let unknown = |lifecycle| [WorkerPod { origin: Origin::Unrecorded, lifecycle, ..pod.clone() }];
+        for (unknown, expected) in [
+            (unknown(PodLifecycle::Lost), JOIN_CHECK_INTERVAL),
+            (unknown(PodLifecycle::Starting), JOIN_CHECK_INTERVAL),
+            (unknown(PodLifecycle::Terminating), RESYNC_INTERVAL),
+        ] {
+            assert_eq!(after(&agent, &state, &[], &unknown, "hash"), expected, "{unknown:?}");
+        }
+    }
 }
