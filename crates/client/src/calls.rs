@@ -66,6 +66,9 @@ calls! {
     repeat tasks.search_task_log(SearchTaskLogRequest) -> v1::SearchTaskLogResponse;
     /// Explains why a task is not running.
     repeat tasks.explain_task(ExplainTaskRequest) -> v1::ExplainTaskResponse;
+    /// Sends input to a running task. Not retried: the agent could read a message twice, and an answer could be taken for that of
+    /// another question, which the agent has asked under the same id in between.
+    once tasks.send_task_input(SendTaskInputRequest) -> v1::SendTaskInputResponse;
     /// Creates an agent. Not retried: a second try would find it in existence. `update_agent` with `allow_missing`
     /// creates it, too.
     once agents.create_agent(CreateAgentRequest) -> v1::Agent;
@@ -201,24 +204,6 @@ calls! {
     once admin.rebuild_search_index(RebuildSearchIndexRequest) -> v1::RebuildSearchIndexResponse;
     /// Returns a consistent copy of the store, part by part.
     once admin.backup(BackupRequest) -> tonic::Streaming<v1::BackupResponse>;
-}
-
-impl Client {
-    /// Sends input to a running task. An answer to a question is retried: the same answer to a question that it has closed counts once.
-    /// A message is not: the agent could read it twice.
-    pub async fn send_task_input(
-        &self,
-        request: v1::SendTaskInputRequest,
-    ) -> Result<v1::SendTaskInputResponse, Error> {
-        if request.input.as_ref().is_none_or(|input| input.request_id.is_empty()) {
-            return self.once(self.tasks().send_task_input(request)).await;
-        }
-        self.repeat(|| {
-            let (mut service, request) = (self.tasks(), request.clone());
-            async move { service.send_task_input(request).await }
-        })
-        .await
-    }
 }
 
 /// A creation, which is safe to repeat once it has a key.

@@ -14,7 +14,7 @@
 //! A call is retried, with exponential backoff for up to [`Options::retry_for`], if no server answered it or one that is
 //! shutting down did, and if repeating it is safe. That is 30 s, for a takeover by another replica, or 2 s at a loopback address; after
 //! 2 s the wait is logged. `calls.rs` declares which: `repeat` for reads and idempotent writes,
-//! `keyed` for creations, `once` for the rest. Answers to questions of tasks are retried, and messages are not.
+//! `keyed` for creations, `once` for the rest.
 //!
 //! # Idempotency keys
 //!
