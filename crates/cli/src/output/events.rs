@@ -19,7 +19,7 @@ pub struct Printer {
     /// Whether the destination is a terminal, for which output is sanitized.
     terminal: bool,
     open_line: bool,
-    /// Whether the last output has ended with a carriage return, which a line break may follow.
+    /// Whether the last part has ended with a carriage return, which a line break may follow.
     held_return: bool,
     /// Last message or output, to detect that the result has been shown.
     last: String,
@@ -46,7 +46,7 @@ impl Printer {
         if let event::Kind::Message(message) = kind
             && let Some(rest) = self.streamed.complete(event.attempt, message)
         {
-            let text = clean(rest);
+            let text = self.clean_part(rest);
             let mut bytes = self.style(message_style(message.role()), &text).into_bytes();
             self.open_line = true;
             if message.role() == MessageRole::Assistant {
@@ -83,7 +83,8 @@ impl Printer {
             Added::Next => {}
         }
         self.open_line = true;
-        bytes.extend(self.style(message_style(delta.role()), &clean(&delta.text)).into_bytes());
+        let text = self.clean_part(&delta.text);
+        bytes.extend(self.style(message_style(delta.role()), &text).into_bytes());
         bytes
     }
 
@@ -109,10 +110,7 @@ impl Printer {
         }
         let text = String::from_utf8_lossy(data);
         if self.terminal {
-            let held = if std::mem::take(&mut self.held_return) { "\r" } else { "" };
-            let text = format!("{held}{text}");
-            self.held_return = text.ends_with('\r');
-            bytes.extend(clean(text.strip_suffix('\r').unwrap_or(&text)).into_bytes());
+            bytes.extend(self.clean_part(&text).into_bytes());
         } else {
             bytes.extend(data);
         }
@@ -126,6 +124,14 @@ impl Printer {
             self.last.drain(..cut);
         }
         bytes
+    }
+
+    /// Sanitizes the next part of a text. A carriage return at its end waits for what follows, which may be a line break.
+    fn clean_part(&mut self, part: &str) -> String {
+        let held = if std::mem::take(&mut self.held_return) { "\r" } else { "" };
+        let text = format!("{held}{part}");
+        self.held_return = text.ends_with('\r');
+        clean(text.strip_suffix('\r').unwrap_or(&text))
     }
 
     fn line(&mut self, kind: &event::Kind) -> Option<String> {

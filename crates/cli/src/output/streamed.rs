@@ -179,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn line_breaks_in_pieces_are_kept() {
+        let parts = [Delta(1, 0, "a\r"), Delta(1, 2, "\nreal\r"), Delta(1, 8, "forged\r")];
+        let whole = Whole(1, "a\r\nreal\rforged\r\nb");
+        assert_eq!(printed(parts.into_iter().chain([whole])), "a\r\nreal^Mforged\r\nb\n");
+        assert_eq!(printed([Delta(1, 0, "cut\r"), State]), "cut\n● Unknown\n");
+    }
+
+    #[test]
     fn escape_sequences_in_pieces_stay_harmless() {
         let text = printed([
             Delta(1, 0, "a\u{1b}"),
