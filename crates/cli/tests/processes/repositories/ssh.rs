@@ -31,13 +31,15 @@ impl SshHost {
     /// Starts a server for the user of this process, with the keys in a folder.
     async fn start(folder: &Path) -> Result<Self> {
         let user = User::from_uid(geteuid())?.context("this user has no name")?.name;
-        if geteuid().is_root() {
+        let is_root = geteuid().is_root();
+        if is_root {
             std::fs::create_dir_all(EMPTY_DIRECTORY)?;
         }
+        let pam = if is_root && is_locked(&user) { "yes" } else { "no" };
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let settings = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n\
-             PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+             PidFile none\nStrictModes no\nUsePAM {pam}\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              PermitRootLogin prohibit-password\n",
             folder = folder.display(),
         );
@@ -50,6 +52,12 @@ impl SshHost {
         let (authority, name) = (format!("{user}@127.0.0.1:{port}"), format!("[127.0.0.1]:{port}"));
         Ok(Self { authority, name, _process: process })
     }
+}
+
+/// Whether an account is locked: the server then refuses its keys, too, unless it asks PAM, as only that of root can.
+fn is_locked(user: &str) -> bool {
+    let accounts = std::fs::read_to_string("/etc/shadow").unwrap_or_default();
+    accounts.lines().any(|account| account.starts_with(&format!("{user}:!")))
 }
 
 /// Creates a pair of keys in a folder, and returns the line of the public one.
