@@ -1,6 +1,8 @@
 //! The tables of failure modes, of the rules of replicas, of limits, and of what is shown about workflows and delivery, name tests that
 //! exist.
 
+use std::collections::HashSet;
+
 use anyhow::Context;
 
 use crate::workspace;
@@ -16,7 +18,7 @@ const PAGES: [&str; 5] = [
 /// Last columns of the tables of these pages that need no tests: of reasons, of mutants, and of measurements.
 const WITHOUT_TESTS: [&str; 3] = ["why", "noticed by", "before there was a limit"];
 
-/// Returns a problem for each row without a test, and for each test that is missing.
+/// Returns a problem for each row without a test or with the first cell of another one, and for each test that is missing.
 pub(crate) fn check() -> anyhow::Result<Vec<String>> {
     let root = workspace::root();
     let read = |file: &str| std::fs::read_to_string(root.join(file)).ok();
@@ -31,9 +33,11 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
 fn problems(page: &str, text: &str, read: impl Fn(&str) -> Option<String> + Copy) -> Vec<String> {
     let mut found = Vec::new();
     let mut header: Option<Vec<&str>> = None;
+    let mut rows = HashSet::new();
     for line in text.lines().map(str::trim) {
         let Some(row) = line.strip_prefix('|') else {
             header = None;
+            rows.clear();
             continue;
         };
         let cells: Vec<_> = row.trim_end_matches('|').trim().split(" | ").map(str::trim).collect();
@@ -46,6 +50,9 @@ fn problems(page: &str, text: &str, read: impl Fn(&str) -> Option<String> + Copy
                 header = Some(cells);
             }
             Some(_) if line.contains("---") => {}
+            Some(_) if !rows.insert(cells[0].to_owned()) => {
+                found.push(format!("{page}: two rows for: {}", cells[0]));
+            }
             Some(header) if WITHOUT_TESTS.contains(&&*last(header)) => {}
             Some(header) if header.len() != cells.len() => {
                 found.push(format!("{page}: no test for: {}", cells[0]));
@@ -84,7 +91,16 @@ mod tests {
         assert!(rows(&["| it breaks | it heals | `a.rs:works` |", "", "Text."]).is_empty());
         assert_eq!(rows(&["| it breaks | it heals | `a.rs:works`, `a.rs:fails`, `b.rs:works` |"]).len(), 2);
         assert_eq!(rows(&["| it breaks | it heals | by hand |"]).len(), 1);
-        assert_eq!(rows(&["| it breaks | it heals |", "| it breaks | it heals | `a.rs:works` |"]).len(), 1);
+        assert_eq!(rows(&["| it breaks | it heals |", "| it fails | it heals | `a.rs:works` |"]).len(), 1);
+    }
+
+    #[test]
+    fn repeated_rows_are_problems() {
+        let head = ["| rule | how it is kept | test |", "| --- | --- | --- |"];
+        let row = "| 1. It lasts. | by a lock | `a.rs:works` |";
+        let changed = "| 1. It lasts. | by a lease | `a.rs:works` |";
+        assert_eq!(problems(&[&head[..], &[row, changed]].concat()), ["page.md: two rows for: 1. It lasts."]);
+        assert!(problems(&[&head[..], &[row, "", "Text."], &head[..], &[changed]].concat()).is_empty());
     }
 
     #[test]
