@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rota_proto::causes;
 use rota_telemetry::{OnExit, spawn};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -40,6 +41,7 @@ struct Ready {
 #[derive(Debug, Serialize)]
 struct CauseBody {
     code: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     hint: String,
@@ -105,15 +107,61 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
 }
 
 async fn ready(State(pages): State<Pages>) -> (StatusCode, Json<Ready>) {
-    let mut causes = pages.health.not_ready().await;
+    let not_ready = pages.health.not_ready().await;
     let diagnosed = pages.health.diagnose().await.1;
     let system = health::worst(&diagnosed).name();
-    let status = if causes.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if causes.is_empty() {
-        // Those of namespaces, agents and receivers are for callers with a token.
-        causes.extend(diagnosed.into_iter().filter(|cause| cause.subject.is_empty()));
+    if not_ready.is_empty() {
+        let causes = diagnosed.into_iter().filter_map(public).collect();
+        return (StatusCode::OK, Json(Ready { ready: true, system, causes }));
     }
-    let causes =
-        causes.into_iter().map(|Cause { code, message, hint, .. }| CauseBody { code, message, hint });
-    (status, Json(Ready { ready: status == StatusCode::OK, system, causes: causes.collect() }))
+    let body = |Cause { code, message, hint, .. }: Cause| CauseBody { code, message, hint };
+    let causes = not_ready.into_iter().map(body).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Ready { ready: false, system, causes }))
+}
+
+/// Returns what callers without a token see of a cause while the replica is ready: nothing of namespaces, agents and receivers, and no
+/// text of users, tasks or errors.
+fn public(cause: Cause) -> Option<CauseBody> {
+    let Cause { code, subject, message, hint, .. } = cause;
+    let message = match (code, &*subject) {
+        ("store_space" | "too_many_tasks" | "memory", "")
+        | ("background_task_stopped" | "background_task_stuck", _) => message,
+        ("store_writes" | "history_lost" | causes::ARTIFACTS_LOST | causes::ARTIFACTS_UNAVAILABLE, "")
+        | ("background_task_failing", _) => String::new(),
+        _ => return None,
+    };
+    Some(CauseBody { code, message, hint })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::State;
+
+    fn page(code: &'static str, subject: &str, message: &str) -> String {
+        let (subject, message, hint) = (subject.to_owned(), message.to_owned(), "repair it".to_owned());
+        let body = public(Cause { state: State::Error, code, subject, message, hint });
+        serde_json::to_string(&body).unwrap()
+    }
+
+    #[test]
+    fn public_causes_have_no_texts_of_others() {
+        for code in [causes::ARTIFACTS_LOST, causes::ARTIFACTS_UNAVAILABLE, "store_writes", "history_lost"] {
+            let shown = page(code, "", "merger.pdf of namespaces/default/tasks/one: 403 <secret>");
+            assert_eq!(shown, format!(r#"{{"code":"{code}","hint":"repair it"}}"#));
+        }
+        let failing = page("background_task_failing", "backgroundTasks/sweep", "403 <secret>");
+        assert_eq!(failing, r#"{"code":"background_task_failing","hint":"repair it"}"#);
+        let stuck = page("background_task_stuck", "backgroundTasks/sweep", "it is busy");
+        assert_eq!(stuck, r#"{"code":"background_task_stuck","message":"it is busy","hint":"repair it"}"#);
+        assert!(page("memory", "", "99 of 100 MiB").contains("99 of 100 MiB"));
+    }
+
+    #[test]
+    fn causes_of_others_are_not_public() {
+        assert_eq!(page(causes::ARTIFACTS_LOST, "namespaces/default", "merger.pdf"), "null");
+        assert_eq!(page("too_many_tasks", "namespaces/default", "9 tasks wait"), "null");
+        assert_eq!(page(causes::BREAKER_OPEN, "namespaces/default/agents/coder", "open"), "null");
+        assert_eq!(page("of_a_later_version", "", "anything"), "null");
+    }
 }

@@ -40,11 +40,15 @@ async fn attempt_continues_without_its_lost_events() -> Result<()> {
         Ok(tasks::notices(&log).iter().any(|code| code == "history_lost"))
     })
     .await?;
-    // Every page has the cause, with the task.
+    // Everything has the cause, with the task for those who have a token.
     tasks::eventually("the cause with the task", async || {
+        Ok(replicas.fixture.rota(&["admin", "status", "-o", "json"]).await.out.contains(&name))
+    })
+    .await?;
+    tasks::eventually("a ready page with the cause", async || {
         let (status, ready) = replicas.page(1, "/readyz").await?;
-        ensure!(status == 200 && ready.contains("history_lost"), "{ready}");
-        Ok(ready.contains(&name))
+        ensure!(!ready.contains(&name), "without a token: {ready}");
+        Ok(status == 200 && ready.contains("history_lost"))
     })
     .await?;
     for command in [&["admin", "status"][..], &["admin", "alerts"], &["doctor"]] {
