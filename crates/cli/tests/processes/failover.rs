@@ -1,12 +1,14 @@
 //! A primary that is lost, and its standby in its place, below two replicas and a worker: with a synchronous standby nothing is lost
 //! and nothing runs twice; with an asynchronous one the loss is noticed, named and healed.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rota_proto::v1::{CreateTaskRequest, Task, TaskState};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{history, tasks};
+use tokio::task::spawn_blocking;
 
 use crate::replicas::Replicas;
 use crate::{Graces, workload};
@@ -76,25 +78,33 @@ async fn synchronous_failover_loses_and_doubles_nothing() -> Result<()> {
     let _worker = replicas.fixture.worker(workload::AGENT, "one", 4).await?;
     pair.described(&replicas, "1 synchronous standby").await?;
     let names = replicas.run_tasks(2).await?;
+    let create = async || anyhow::Ok(tasks::create(&client, workload::shell("echo short", &[])).await?.name);
     let mut short = Vec::new();
-    let mut create = async || {
-        short.push(tasks::create(&client, workload::shell("echo short", &[])).await?.name);
-        anyhow::Ok(())
-    };
     for _ in 0..QUEUED {
-        create().await?;
+        short.push(create().await?);
     }
     let (primary, standby) = (Arc::clone(&pair.primary), Arc::clone(&pair.standby));
-    let failing = tokio::task::spawn_blocking(move || {
-        primary.stop(Stop::Immediate)?;
-        standby.promote()
-    });
-    while !failing.is_finished() {
-        create().await?;
-    }
-    failing.await??;
-    create().await?;
-    ensure!(short.len() > QUEUED + 1, "nothing was created while there was no primary");
+    let over = Cell::new(false);
+    // One after the other until the primary is lost: the last one waits for the next primary.
+    let creating = async {
+        let mut names = Vec::new();
+        while !over.get() {
+            names.push(create().await?);
+        }
+        anyhow::Ok(names)
+    };
+    let failing_over = async {
+        spawn_blocking(move || primary.stop(Stop::Immediate)).await??;
+        let promotion = async { anyhow::Ok(spawn_blocking(move || standby.promote()).await??) };
+        // Begins while no server takes writes, before the standby is promoted.
+        let (created, promoted) = tokio::join!(create(), promotion);
+        over.set(true);
+        promoted?;
+        created
+    };
+    let (names_before, name_without_primary) = tokio::try_join!(creating, failing_over)?;
+    short.extend(names_before);
+    short.extend([name_without_primary, create().await?]);
     for name in &short {
         let task = tasks::ended(&client, name).await?;
         assert_eq!(outcome(&task), (TaskState::Succeeded, 1), "{task:?}");
@@ -140,8 +150,11 @@ async fn asynchronous_failover_is_noticed_and_healed() -> Result<()> {
     replicas.owner_of(&[1]).await?;
     let old = replicas.running[0].take().context("no owner")?.ended().await;
     ensure!(!old.status.success(), "the old owner has ended without an error: {old:?}");
-    let (status, ready) = replicas.page(1, "/readyz").await?;
-    ensure!(status == 200 && ready.contains("history_lost"), "{ready}");
+    tasks::eventually("a ready page with the loss", async || {
+        let (status, ready) = replicas.page(1, "/readyz").await?;
+        Ok(status == 200 && ready.contains("history_lost"))
+    })
+    .await?;
     let missing = tasks::get(&client, &lost).await.unwrap_err();
     assert_eq!(missing.reason.as_deref(), Some("TASK_NOT_FOUND"));
 
