@@ -211,6 +211,11 @@ impl World {
                 let after = self.registration(index)?;
                 standby.signal(Signal::SIGCONT);
                 route.open();
+                tasks::eventually("a standby that is registered again", async || {
+                    let now = self.registration(index)?;
+                    Ok(!now.is_empty() && now != after)
+                })
+                .await?;
                 return Ok(usize::from(before == after));
             }
             Fault::OwnerCutOff | Fault::OwnerUnanswered => {
