@@ -1,7 +1,7 @@
 //! Backups by the documented commands: one of an older schema is restored over a newer one, and upgraded again.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use rota_store::{Filter, Store};
 use rota_store_postgres::Target;
@@ -9,8 +9,13 @@ use rota_testkit::postgres::PostgresServer;
 
 use crate::doubt::{create, open};
 
-/// Executes the commands for backups in the documentation that begin with these programs.
+/// Executes the commands for backups in the documentation that begin with these programs, with success.
 fn documented(programs: &[&str], database: &str, folder: &Path) {
+    let output = execute(programs, database, folder);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn execute(programs: &[&str], database: &str, folder: &Path) -> Output {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/postgresql.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, section) = page.split_once("\n## Backup\n").unwrap();
@@ -21,8 +26,7 @@ fn documented(programs: &[&str], database: &str, folder: &Path) {
     let path = format!("{}:/usr/bin:/bin", Path::new(dump.get_program()).parent().unwrap().display());
     let mut shell = Command::new("sh");
     shell.arg("-ec").arg(script.join("\n")).env("PATH", path).env("URL", database).current_dir(folder);
-    let output = shell.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    shell.output().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +50,32 @@ async fn backup_of_older_schema_is_upgraded_again() {
     drop(upgraded);
     let by_older = server.sql(&database, "SELECT * FROM rota.acquire(0, gen_random_uuid())");
     assert!(by_older.is_err(), "a replica of an older version takes the database");
-    documented(&["psql", "pg_restore"], &database, folder.path());
+    documented(&["pg_restore", "psql"], &database, folder.path());
+    let again = open(&target).await;
+    let page = again.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    assert_eq!(page.tasks.len(), 1);
+    again.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_dump_loses_nothing() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&target).await;
+    store.apply(vec![create(0)]).await.unwrap();
+    store.close().await;
+    drop(store);
+    // The server refuses a role that it does not know, as it does settings of a newer version.
+    server
+        .sql(&database, "CREATE ROLE unknown_later; GRANT SELECT ON rota.commits TO unknown_later")
+        .unwrap();
+    documented(&["pg_dump"], &database, folder.path());
+    server.sql(&database, "DROP OWNED BY unknown_later; DROP ROLE unknown_later").unwrap();
+    let refused = execute(&["pg_restore", "psql"], &database, folder.path());
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && error.contains("unknown_later"), "{error}");
     let again = open(&target).await;
     let page = again.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
     assert_eq!(page.tasks.len(), 1);
