@@ -93,14 +93,13 @@ enum Look {
     Held(Option<Owner>, i64),
 }
 
-/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait; `ownership` and
-/// `seen` have the owners and the last commit that were seen meanwhile.
+/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait; `seen` has the
+/// last commit that was seen meanwhile.
 pub(crate) async fn acquire(
     session: &Session,
     replica: &Replica,
     patience: Option<Duration>,
     on_wait: &OnWait,
-    ownership: &Ownership,
     seen: &mut i64,
 ) -> Result<i64, Fault> {
     let began = Instant::now();
@@ -133,10 +132,6 @@ pub(crate) async fn acquire(
             }
             Err(fault) => return Err(fault),
         };
-        // One of the same name and address was this replica, before its restart.
-        if owner.as_ref().is_some_and(|owner| *owner != replica.as_owner()) {
-            ownership.see_rival();
-        }
         on_wait(owner.as_ref());
         has_waited = true;
         let owner = owner.map_or_else(|| "another process".to_owned(), |owner| owner.name);

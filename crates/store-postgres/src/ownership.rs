@@ -17,7 +17,7 @@ pub(crate) const RIVAL_MEMORY: Duration = Duration::from_secs(3600);
 pub(crate) struct Ownership {
     pub(crate) clock: DatabaseClock,
     lost: AtomicBool,
-    /// When another control plane was last seen that waited for the shard, or owned it before.
+    /// When another control plane was last seen that waited for the shard.
     rival_seen: Mutex<Option<i64>>,
     /// Called once when the shard is found to be lost.
     notify: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,

@@ -53,7 +53,7 @@ pub(crate) async fn own(
         let mut opened = None;
         let attempt = async {
             let session = opened.insert(open(target, replica.id).await?);
-            lease::acquire(session, replica, wait.patience, &wait.on_wait, ownership, &mut seen).await?;
+            lease::acquire(session, replica, wait.patience, &wait.on_wait, &mut seen).await?;
             // The number that it was taken with may be one that the database has given out before, and lost.
             let epoch = bounded(lease::reclaim(session, replica.id)).await?.ok_or(Error::Deposed)?;
             bounded(lease::sync(session, replica.id, ownership)).await?;
