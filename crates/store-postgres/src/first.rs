@@ -65,9 +65,17 @@ async fn attempt(options: &Options) -> Result<(), Fault> {
     bounded(check_server(&session)).await?;
     let other = Session::open(&options.target, "rota-open").await?;
     refuse_pooler(&session, &other).await?;
+    // One that is refused must not migrate, which may end the owner.
+    if bounded(migrate::is_store(&session.client)).await? {
+        admit(options, &session).await?;
+    }
     migrate::to_latest(&session.client).await?;
+    admit(options, &session).await
+}
+
+async fn admit(options: &Options, session: &Session) -> Result<(), Fault> {
     match &options.admission {
-        Some(admission) => bounded(documents::admit(&session, admission)).await,
+        Some(admission) => bounded(documents::admit(session, admission)).await,
         None => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 
 use crate::errors::{Fault, unavailable};
 use crate::rows::SHARD;
+use crate::sql;
 
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/001_begin.sql"),
@@ -42,6 +43,11 @@ pub(crate) fn latest() -> i32 {
 pub(crate) async fn to_latest(client: &Client) -> Result<(), Fault> {
     let migrated = locked(client);
     tokio::time::timeout(MIGRATION_TIMEOUT, migrated).await.unwrap_or(Err(Fault::Timeout))
+}
+
+/// Whether the database has the tables of a store, of any version.
+pub(crate) async fn is_store(client: &Client) -> Result<bool, Fault> {
+    Ok(client.query_one("SELECT to_regclass('rota.documents') IS NOT NULL", &[]).await?.try_get(0)?)
 }
 
 async fn locked(client: &Client) -> Result<(), Fault> {
@@ -87,7 +93,14 @@ async fn migrate(client: &Client, migrations: &[&str]) -> Result<(), Fault> {
 /// Takes the shard from its owner, whose commits wait for the end of this transaction and then fail. One of an earlier version would
 /// write records that it has in memory, or reads, without what the migration adds to them.
 async fn depose(client: &Client) -> Result<(), Fault> {
-    client.execute("UPDATE shards SET epoch = epoch + 1, owner = NULL WHERE id = $1", &[&SHARD]).await?;
+    let row = client.query_one(sql::OWNER, &[&SHARD]).await?;
+    if let Some(owner) = row.try_get::<_, Option<String>>(1)? {
+        tracing::warn!(
+            owner,
+            "ending the owner of the database, of an earlier version: the migration writes records"
+        );
+    }
+    client.execute(sql::DEPOSE, &[&SHARD]).await?;
     Ok(())
 }
 

@@ -1,5 +1,13 @@
 //! Statements of replicas and of the owner's lease, prepared where they are used.
 
+/// An epoch above all earlier ones: a database that was restored, or continues on an asynchronous standby, has an older one than was
+/// given out, and would give it out again.
+macro_rules! next_epoch {
+    () => {
+        "greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::int8)"
+    };
+}
+
 pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
     VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
@@ -17,11 +25,11 @@ pub(crate) const ACQUIRE: &str =
 /// Versions of other control planes that wait for a shard.
 pub(crate) const WAITING: &str =
     "SELECT version FROM replicas WHERE id <> $1 AND expires > clock_timestamp()";
-/// Raises the epoch above all earlier ones: a database that was restored, or continues on an asynchronous standby, has an older one
-/// than was given out, and would give it out again.
-pub(crate) const RECLAIM: &str = "UPDATE shards
-    SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::int8)
-    WHERE id = $1 AND owner = $2 RETURNING epoch";
+pub(crate) const RECLAIM: &str =
+    concat!("UPDATE shards SET epoch = ", next_epoch!(), " WHERE id = $1 AND owner = $2 RETURNING epoch");
+/// Takes the shard from its owner.
+pub(crate) const DEPOSE: &str =
+    concat!("UPDATE shards SET epoch = ", next_epoch!(), ", owner = NULL WHERE id = $1");
 pub(crate) const RENEW: &str =
     "UPDATE replicas SET expires = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1";
 pub(crate) const OWNS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,

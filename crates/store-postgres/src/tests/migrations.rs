@@ -1,17 +1,19 @@
 //! Migration of databases that earlier versions have filled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::workflow::Workflow;
 use rota_core::{Namespace, WorkflowId};
 use rota_store::codec::{decode, encode};
-use rota_store::{Backend, Changes, Error};
+use rota_store::{Backend, Changes, DocumentKey, DocumentKind, Error};
 use rota_testkit::postgres::PostgresServer;
 use uuid::Uuid;
 
+use crate::migrate::to_latest;
 use crate::rows::SHARD;
 use crate::session::Session;
-use crate::{Options, Target, open_connections};
+use crate::{Admission, Options, Target, open_connections};
 
 /// What the version before the marks of reruns has left.
 const DOWNGRADE: &str = "DROP TABLE search_tasks, search_position; DELETE FROM migrations WHERE version >= 7";
@@ -50,10 +52,46 @@ async fn marking_reruns_ends_the_earlier_owner() {
     let (mut earlier, _readers) = open_connections(Options::new(target.clone(), "earlier")).unwrap();
     let session = Session::open(&target, "downgrade").await.unwrap();
     session.client.batch_execute(DOWNGRADE).await.unwrap();
+    let (given, owner) = shard(&session).await;
+    assert!(owner.is_some());
+    // As a standby that lost the commits of all epochs.
+    session.client.batch_execute("UPDATE shards SET epoch = 1").await.unwrap();
+    to_latest(&session.client).await.unwrap();
+    let (epoch, owner) = shard(&session).await;
+    assert!(epoch > given && owner.is_none(), "{epoch} after {given}, {owner:?}");
     let options = Options { patience: Some(Duration::from_secs(30)), ..Options::new(target, "upgraded") };
     let upgraded = open_connections(options).expect("it takes the database over");
     let changes = Changes { before: 0, revision: 1, ..Changes::default() };
     let late = tokio::task::spawn_blocking(move || earlier.write(&changes)).await.unwrap();
     assert!(matches!(late, Err(Error::Deposed)), "{late:?}");
     drop(upgraded);
+}
+
+/// One with the wrong key for example.
+#[tokio::test]
+async fn refused_replica_migrates_nothing() {
+    let server = PostgresServer::shared();
+    let target = Target::parse(&server.database().unwrap(), None).unwrap();
+    let (_earlier, _readers) = open_connections(Options::new(target.clone(), "earlier")).unwrap();
+    let session = Session::open(&target, "downgrade").await.unwrap();
+    session.client.batch_execute(DOWNGRADE).await.unwrap();
+    let before = shard(&session).await;
+    let document = DocumentKey {
+        kind: DocumentKind::SecretKey,
+        namespace: Namespace::new("n").unwrap(),
+        name: "key".to_owned(),
+    };
+    let admission = Admission { document, check: Arc::new(|_| Err(Error::Deposed)) };
+    let options = Options { admission: Some(admission), ..Options::new(target, "refused") };
+    let refused = open_connections(options).map(drop);
+    assert!(matches!(refused, Err(Error::Deposed)), "{refused:?}");
+    let row = session.client.query_one("SELECT max(version) FROM migrations", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 6);
+    assert_eq!(shard(&session).await, before);
+}
+
+/// Returns the epoch and the owner of the shard.
+async fn shard(session: &Session) -> (i64, Option<Uuid>) {
+    let row = session.client.query_one("SELECT epoch, owner FROM shards", &[]).await.unwrap();
+    (row.get(0), row.get(1))
 }
