@@ -314,7 +314,7 @@ statements! {
     WORKFLOW_READER:
     WORKFLOW_BY_ID = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND id = $3";
     WORKFLOW_BY_ALIAS = "SELECT key, record FROM workflows WHERE shard = $1 AND namespace = $2 AND alias = $3 ORDER BY key DESC LIMIT 1";
-    WORKFLOW_BY_KEY = one!("key, record" of "workflows", "key" = "$2");
+    WORKFLOW_BY_KEY = one!("key, record, id" of "workflows", "key" = "$2");
     LIST_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND key < $2 ORDER BY key DESC LIMIT $3";
     ENDING_WORKFLOWS = "SELECT key, record FROM workflows WHERE shard = $1 AND state = 5 AND key > $2 ORDER BY key LIMIT $3";
     UNENDED_WORKFLOWS = "SELECT count(*) FROM workflows WHERE shard = $1 AND state < 6";

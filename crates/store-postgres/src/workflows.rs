@@ -308,6 +308,11 @@ pub(crate) async fn query(loan: &Loan, query: &WorkflowQuery) -> Result<Workflow
             let key: i64 = signed(key.0);
             rows.workflows = named(&loan.query(sql::WORKFLOW_BY_KEY, &[&SHARD, &key]).await?, workflow)?;
         }
+        WorkflowQuery::IdOf(key) => {
+            let key: i64 = signed(key.0);
+            let id = |row: &Row| Ok(WorkflowId(get(row, 2)?));
+            rows.ids = all(&loan.query(sql::WORKFLOW_BY_KEY, &[&SHARD, &key]).await?, id)?;
+        }
         WorkflowQuery::Alias((namespace, alias)) => {
             let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &namespace.as_str(), alias];
             rows.workflows = named(&loan.query(sql::WORKFLOW_BY_ALIAS, params).await?, workflow)?;

@@ -1,9 +1,11 @@
-//! Reads of workflows and steps across all of them, in pages.
+//! Reads of workflows and steps across all of them, in pages, and those that need no record.
 
-use rota_store::codec::signed;
+use rota_core::WorkflowId;
+use rota_store::codec::{signed, unsigned};
 use rota_store::{Error, StepKey, WorkflowQuery, WorkflowRows};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
+use crate::readers::one;
 use crate::sql;
 use crate::workflows::{some, step, workflow};
 
@@ -24,6 +26,14 @@ pub(crate) fn page(connection: &Connection, query: &WorkflowQuery) -> Result<Wor
         WorkflowQuery::Ended { after: (at, key), limit } => {
             let params = params![at.0, signed(key.0)];
             rows.workflows = some(connection, sql::ENDED_SINCE, params, *limit, workflow)?;
+        }
+        WorkflowQuery::IdOf(key) => {
+            let id = |row: &Row<'_>| row.get(2).map(WorkflowId);
+            rows.ids.extend(one(connection, sql::WORKFLOW, [signed(key.0)], id)?);
+        }
+        WorkflowQuery::Unended => {
+            let count = one(connection, sql::UNENDED_WORKFLOWS, [], |row| row.get(0))?;
+            rows.count = unsigned(count.unwrap_or(0));
         }
         _ => {}
     }

@@ -389,12 +389,10 @@ pub(crate) fn query(connection: &Connection, query: &WorkflowQuery) -> Result<Wo
         WorkflowQuery::Driven { .. }
         | WorkflowQuery::Active { .. }
         | WorkflowQuery::Ending { .. }
-        | WorkflowQuery::Ended { .. } => return workflow_pages::page(connection, query),
+        | WorkflowQuery::Ended { .. }
+        | WorkflowQuery::IdOf(_)
+        | WorkflowQuery::Unended => return workflow_pages::page(connection, query),
         WorkflowQuery::Group(key) => rows.members = group(connection, key)?,
-        WorkflowQuery::Unended => {
-            let count = one(connection, sql::UNENDED_WORKFLOWS, [], |row| row.get(0))?;
-            rows.count = unsigned(count.unwrap_or(0));
-        }
     }
     Ok(rows)
 }

@@ -288,6 +288,8 @@ impl WorkflowChanges {
 pub enum WorkflowQuery {
     Id(WorkflowScopedId),
     Key(WorkflowKey),
+    /// The id of a workflow, also of one whose record cannot be decoded.
+    IdOf(WorkflowKey),
     /// The newest workflow of an alias.
     Alias(NameKey),
     List(WorkflowFilter),
@@ -351,6 +353,7 @@ pub enum WorkflowQuery {
 #[derive(Debug, Clone, Default)]
 pub struct WorkflowRows {
     pub workflows: Vec<Workflow>,
+    pub ids: Vec<WorkflowId>,
     /// Token of the next page of a list, if there may be more.
     pub next: Option<WorkflowKey>,
     pub steps: Vec<Step>,

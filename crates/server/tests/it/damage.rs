@@ -224,9 +224,11 @@ async fn explanations_name_damaged_records() -> Result<()> {
     drop(database);
     cluster.restart().await?;
     let client = cluster.client().clone();
-    let (by_holder, of_inner) = ("rota workflow cancel ID", format!("workflow {inner} of step call"));
+    let held = format!("held by {holder} (its record cannot be decoded)");
+    let frees = format!("rota workflow cancel {holder}, then rota workflow delete {holder}");
+    let of_inner = format!("workflow {inner} of step call");
     for (workflow, step, code, message, hint) in [
-        ("waits", "", "group_full", "held by a workflow whose record cannot be decoded", by_holder),
+        ("waits", "", "group_full", held.as_str(), frees.as_str()),
         ("outer", "", "workflow_damaged", of_inner.as_str(), inner.as_str()),
         ("stepless", "", "workflow_damaged", "the record of step call cannot be decoded", stepless.as_str()),
         ("needs", "after", "step_needs", "waits for 1 of 1 steps that it needs: go (damaged)", ""),

@@ -42,6 +42,7 @@ pub async fn same_workflow_is_created_once(t: &mut Harness) {
     let page = t.store.workflows(list(page.next)).await.unwrap();
     assert_eq!(page.workflows[0].key, first.key);
     assert_eq!(t.store.workflows(WorkflowQuery::Unended).await.unwrap().count, 2);
+    assert_eq!(t.store.workflows(WorkflowQuery::IdOf(first.key)).await.unwrap().ids, [first.id]);
 }
 
 /// Drives a graph with all kinds of rows to its end: a fan-out in several parts, outputs, rounds, a question, a finally-step.

@@ -197,6 +197,7 @@ impl Contents {
         match query {
             WorkflowQuery::Id(id) => rows.workflows.extend(of.find(id).cloned()),
             WorkflowQuery::Key(key) => rows.workflows.extend(of.records.get(key).cloned()),
+            WorkflowQuery::IdOf(key) => rows.ids.extend(of.records.get(key).map(|one| one.id)),
             WorkflowQuery::Alias((namespace, alias)) => {
                 let named =
                     |one: &&Workflow| one.namespace == *namespace && one.alias.as_ref() == Some(alias);

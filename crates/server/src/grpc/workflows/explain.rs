@@ -21,7 +21,6 @@ const MAX_GROUPS: usize = 5;
 const MAX_HOLDERS: usize = 3;
 /// Steps that wait for a person with which an explanation begins. The other causes are in the order of the steps.
 const MAX_ASKING: usize = MAX_CAUSES / 2;
-const DAMAGED_HOLDER: &str = "`cannot be decoded` in the log of the control plane names it; `rota workflow cancel ID` and `delete ID` free its place";
 
 impl Workflows {
     pub(super) async fn explain(
@@ -175,15 +174,20 @@ impl Workflows {
         let key = GroupKey { namespace, of_steps: step.is_some(), name };
         let members = self.query(WorkflowQuery::Group(key)).await?.members;
         let mut holders = Vec::new();
-        let mut hint = String::new();
+        let mut hints = Vec::new();
         for member in members.iter().filter(|member| member.holds).take(MAX_HOLDERS) {
-            let Some(rows) = self.undamaged(WorkflowQuery::Key(member.member.0)).await? else {
-                holders.push("a workflow whose record cannot be decoded".to_owned());
-                DAMAGED_HOLDER.clone_into(&mut hint);
+            let key = member.member.0;
+            if let Some(rows) = self.undamaged(WorkflowQuery::Key(key)).await? {
+                let found = rows.workflows.into_iter().next();
+                holders.extend(found.map(|found| found.alias.unwrap_or_else(|| found.id.to_string())));
                 continue;
-            };
-            let found = rows.workflows.into_iter().next();
-            holders.extend(found.map(|found| found.alias.unwrap_or_else(|| found.id.to_string())));
+            }
+            for id in self.query(WorkflowQuery::IdOf(key)).await?.ids {
+                holders.push(format!("{id} (its record cannot be decoded)"));
+                hints.push(format!(
+                    "free its place: rota workflow cancel {id}, then rota workflow delete {id}"
+                ));
+            }
         }
         if !holders.is_empty() {
             let more = members.iter().filter(|member| member.holds).count() > MAX_HOLDERS;
@@ -196,7 +200,7 @@ impl Workflows {
             Some(before) => message.push_str(&format!("; {before} wait before it")),
             None => {}
         }
-        Ok(v1::Cause { code: GROUP_FULL.to_owned(), message, hint })
+        Ok(v1::Cause { code: GROUP_FULL.to_owned(), message, hint: hints.join("; ") })
     }
 }
 
