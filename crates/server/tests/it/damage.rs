@@ -176,8 +176,8 @@ async fn damaged_workflow_hides_no_other_approval() -> Result<()> {
     Ok(())
 }
 
-/// The records of a holder of a concurrency group, of a workflow that is a step, of a step that is a workflow, and of a step that another
-/// one needs.
+/// The records of a holder of a concurrency group, of a workflow that is a step, of a step that is a workflow, and of a wait that another
+/// step needs.
 #[tokio::test]
 async fn explanations_name_damaged_records() -> Result<()> {
     let mut cluster = Cluster::start(Backend::Sqlite).await?;
@@ -233,6 +233,8 @@ async fn explanations_name_damaged_records() -> Result<()> {
         ("stepless", "", "workflow_damaged", "the record of step call cannot be decoded", stepless.as_str()),
         ("needs", "after", "step_needs", "waits for 1 of 1 steps that it needs: go (damaged)", ""),
         ("needs", "after", "workflow_damaged", "the record of step go cannot be decoded", needs.as_str()),
+        ("needs", "", "workflow_damaged", "the record of step go cannot be decoded", needs.as_str()),
+        ("needs", "go", "workflow_damaged", "the record of step go cannot be decoded", needs.as_str()),
     ] {
         let (name, step) = (names::workflow("default", workflow), step.to_owned());
         let causes = client.explain_workflow(v1::ExplainWorkflowRequest { name, step }).await?.causes;
@@ -241,6 +243,16 @@ async fn explanations_name_damaged_records() -> Result<()> {
         };
         assert!(causes.iter().any(is_meant), "{workflow}: {causes:?}");
     }
+    let decide = |step: &str| v1::DecideStepRequest {
+        name: names::workflow("default", "needs"),
+        step: step.to_owned(),
+        decision: v1::StepDecision::Approve.into(),
+        ..Default::default()
+    };
+    let refused = client.decide_step(decide("go")).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("STORE_CORRUPT"), "{refused:?}");
+    let refused = client.decide_step(decide("none")).await.unwrap_err();
+    assert_eq!(refused.fields[0].field, "step", "{refused:?}");
     Ok(())
 }
 

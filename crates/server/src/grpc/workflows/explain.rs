@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use prost::Message;
+use rota_core::WorkflowId;
 use rota_core::usage::usd;
 use rota_core::workflow::{Kind, NestedCommand, State, Step, StepState, Workflow};
-use rota_core::{WorkflowId, WorkflowKey};
 use rota_proto::causes::{GROUP_FULL, STEP_APPROVAL, WORKFLOW_DAMAGED};
 use rota_proto::v1;
 use rota_store::{GroupKey, StepKey, WORKFLOW_MEMBER, WorkflowQuery};
@@ -67,11 +67,24 @@ impl Workflows {
             causes.len() + waiting.len() < MAX_CAUSES
         };
         if step.is_empty() {
-            self.each_step(workflow.key, visit).await?;
-        } else {
-            let named = self.step_named(workflow, step).await?;
+            let (mut lost, mut next, mut goes_on) = (Vec::new(), 0, true);
+            self.each_step(workflow.key, |record| {
+                lost.extend(next..record.index);
+                next = record.index + 1;
+                goes_on = visit(record);
+                goes_on
+            })
+            .await?;
+            if goes_on {
+                lost.extend(next..workflow.total());
+            }
+            lost.truncate(MAX_CAUSES.saturating_sub(causes.len() + waiting.len()));
+            causes.extend(self.damaged_steps(workflow, &lost).await?);
+        } else if let Some(named) = self.undamaged_step(workflow, step).await? {
             visit(named.clone());
             causes.extend(self.explain_needs(workflow, &named).await?);
+        } else {
+            causes.push(damaged_step(workflow, step));
         }
         for step in waiting {
             causes.push(self.group_cause(workflow, Some(&step)).await?);
@@ -109,13 +122,8 @@ impl Workflows {
     ) -> Result<(), Status> {
         for index in &workflow.nests {
             let query = WorkflowQuery::StepsAt(workflow.key, vec![*index]);
-            let Some(rows) = self.undamaged(query).await? else {
-                if step.is_empty() && causes.len() < MAX_CAUSES {
-                    let name = self.name_of_step(workflow.key, *index).await?;
-                    causes.push(damaged(workflow.id, &format!("the record of step {name}")));
-                }
-                continue;
-            };
+            // One that is damaged has been named.
+            let Some(rows) = self.undamaged(query).await? else { continue };
             let is_meant = |found: &Step| (step.is_empty() || found.name == step) && !found.reused;
             let Some(found) = rows.steps.into_iter().next().filter(is_meant) else { continue };
             if matches!(found.state, StepState::Succeeded | StepState::Skipped) {
@@ -145,12 +153,16 @@ impl Workflows {
         Ok(())
     }
 
-    /// Returns the name of a step by its specification.
-    async fn name_of_step(&self, workflow: WorkflowKey, index: u32) -> Result<String, Status> {
-        let query = WorkflowQuery::StepSpecs { workflow, from: index, limit: 1 };
-        let body = self.query(query).await?.bodies.into_iter().next().map(|(_, body)| body);
-        let stored = StoredStep::decode(body.unwrap_or_default()).unwrap_or_default();
-        Ok(stored.step.unwrap_or_default().name)
+    /// Returns the causes of steps whose records cannot be decoded, with their names by the specification. What has ended needs none.
+    async fn damaged_steps(&self, workflow: &Workflow, indexes: &[u32]) -> Result<Vec<v1::Cause>, Status> {
+        let mut causes = Vec::new();
+        for index in indexes.iter().filter(|_| !workflow.state.is_final()) {
+            let query = WorkflowQuery::StepSpecs { workflow: workflow.key, from: *index, limit: 1 };
+            let body = self.query(query).await?.bodies.into_iter().next().map(|(_, body)| body);
+            let stored = StoredStep::decode(body.unwrap_or_default()).unwrap_or_default();
+            causes.push(damaged_step(workflow, &stored.step.unwrap_or_default().name));
+        }
+        Ok(causes)
     }
 
     /// Names why a step could not continue when it was last evaluated.
@@ -221,6 +233,10 @@ pub(super) fn damaged(workflow: WorkflowId, record: &str) -> v1::Cause {
         message: format!("{record} cannot be decoded"),
         hint: format!("nothing follows from its end; `rota workflow cancel {workflow}` ends what is left"),
     }
+}
+
+fn damaged_step(workflow: &Workflow, name: &str) -> v1::Cause {
+    damaged(workflow.id, &format!("the record of step {name}"))
 }
 
 /// Adds to a cause of which workflow it is, and of which step that is one.

@@ -294,6 +294,12 @@ impl Workflows {
     }
 
     async fn step_named(&self, workflow: &Workflow, name: &str) -> Result<Step, Status> {
+        let damaged = || rota_store::Error::Corrupt(format!("the record of step {name} cannot be decoded"));
+        self.undamaged_step(workflow, name).await?.ok_or_else(|| status::store(damaged()))
+    }
+
+    /// Returns a step by its name; none if its record cannot be decoded.
+    async fn undamaged_step(&self, workflow: &Workflow, name: &str) -> Result<Option<Step>, Status> {
         let mut found = None;
         self.each_step(workflow.key, |step| {
             if step.name == name {
@@ -302,8 +308,10 @@ impl Workflows {
             found.is_none()
         })
         .await?;
-        let missing = || invalid("step", format!("step {:?} does not exist", check::shorten(name)));
-        found.ok_or_else(missing)
+        if found.is_none() && self.step_specs(workflow).await?.iter().all(|spec| spec.name != name) {
+            return Err(invalid("step", format!("step {:?} does not exist", check::shorten(name))));
+        }
+        Ok(found)
     }
 
     async fn step_command(
