@@ -5,8 +5,7 @@ use std::io;
 use rota_store::Error;
 use tokio_postgres::error::{Severity, SqlState};
 
-const READ_ONLY_HINT: &str =
-    "the database is read-only, such as a standby: name the primary in the URL of the store";
+const READ_ONLY_HINT: &str = "the database is read-only, such as a standby: name the primary in the URL of the store, or wait until the standby is promoted";
 
 /// Failure within a call: of the database, or of what it returned.
 #[derive(Debug)]

@@ -32,5 +32,10 @@ async fn read_only_database_names_the_primary() {
     assert!(!refused.is_lost(), "{refused:?}");
     let error = refused.into_error();
     let Error::Unavailable { message, hint } = &error else { panic!("{error:?}") };
-    assert!(message.contains("25006") && hint.contains("name the primary"), "{error:?}");
+    assert!(
+        message.contains("25006")
+            && hint.contains("name the primary")
+            && hint.contains("until the standby is promoted"),
+        "{error:?}"
+    );
 }
