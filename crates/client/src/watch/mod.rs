@@ -40,7 +40,8 @@ impl Client {
     }
 
     /// Watches a workflow: all of its steps, then their changes, until the workflow ends. After a lost connection, all steps follow
-    /// again. The last message has the workflow alone, with its outputs.
+    /// again. The last message has the workflow alone, with its outputs. [`Client::watch_workflow`] is the single call: its stream ends
+    /// with the connection, and takes what the request has, such as `without_steps`.
     pub fn follow_workflow(&self, name: impl Into<String>) -> Watch<v1::WatchWorkflowResponse> {
         engine::run(self.clone(), sources::Workflow::new(name.into()))
     }

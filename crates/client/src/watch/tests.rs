@@ -8,6 +8,7 @@ use futures::StreamExt;
 use rota_proto::v1::task_service_server::{TaskService, TaskServiceServer};
 use rota_proto::v1::{self, Event, TaskState};
 use rota_telemetry::OnExit;
+use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Watch;
@@ -57,6 +58,8 @@ macro_rules! unused {
         }
     )+};
 }
+
+mod workflows;
 
 #[tonic::async_trait]
 impl TaskService for Fake {
@@ -156,21 +159,22 @@ impl TaskService for Fake {
     }
 }
 
-async fn serve(fake: Fake) -> SocketAddr {
+async fn serve(routes: Routes) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     rota_telemetry::spawn("test server", OnExit::Done, async move {
-        tonic::transport::Server::builder()
-            .add_service(TaskServiceServer::new(fake))
-            .serve_with_incoming(incoming)
-            .await
+        tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await
     });
     address
 }
 
 async fn client(fake: &Fake) -> Client {
-    let address = serve(fake.clone()).await;
+    client_of(Routes::new(TaskServiceServer::new(fake.clone()))).await
+}
+
+async fn client_of(routes: Routes) -> Client {
+    let address = serve(routes).await;
     Client::new(Options { token: Token::Fixed("t0".into()), ..Options::new(address.to_string()) }).unwrap()
 }
 
