@@ -67,15 +67,15 @@ impl Workflows {
             causes.len() + waiting.len() < MAX_CAUSES
         };
         if step.is_empty() {
-            let (mut lost, mut next, mut goes_on) = (Vec::new(), 0, true);
+            let (mut lost, mut next, mut continues) = (Vec::new(), 0, true);
             self.each_step(workflow.key, |record| {
                 lost.extend(next..record.index);
                 next = record.index + 1;
-                goes_on = visit(record);
-                goes_on
+                continues = visit(record);
+                continues
             })
             .await?;
-            if goes_on {
+            if continues {
                 lost.extend(next..workflow.total());
             }
             lost.truncate(MAX_CAUSES.saturating_sub(causes.len() + waiting.len()));
