@@ -40,10 +40,12 @@ export function useDraft<Spec>(
   const start = async (spec: Spec) => {
     setIsRunning(true);
     setFailure(undefined);
+    const started = key.current;
     try {
-      await run(spec, key.current);
+      await run(spec, started);
     } catch (error) {
-      setFailure(error);
+      // What was typed meanwhile has not failed.
+      if (key.current === started) setFailure(error);
     }
     setIsRunning(false);
   };

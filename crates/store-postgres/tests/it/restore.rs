@@ -25,7 +25,7 @@ fn execute(programs: &[&str], database: &str, folder: &Path) -> Output {
     let dump = PostgresServer::shared().program("pg_dump", database);
     let path = format!("{}:/usr/bin:/bin", Path::new(dump.get_program()).parent().unwrap().display());
     let mut shell = Command::new("sh");
-    shell.arg("-ec").arg(script.join("\n")).env("PATH", path).env("URL", database).current_dir(folder);
+    shell.arg("-c").arg(script.join("\n")).env("PATH", path).env("URL", database).current_dir(folder);
     shell.output().unwrap()
 }
 
@@ -76,6 +76,11 @@ async fn refused_dump_loses_nothing() {
     let refused = execute(&["pg_restore", "psql"], &database, folder.path());
     let error = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && error.contains("unknown_later"), "{error}");
+    let dump = std::fs::File::options().write(true).open(folder.path().join("rota.dump")).unwrap();
+    dump.set_len(dump.metadata().unwrap().len() - 100).unwrap();
+    let damaged = execute(&["pg_restore", "psql"], &database, folder.path());
+    let error = String::from_utf8_lossy(&damaged.stderr);
+    assert!(!damaged.status.success() && !error.contains("unknown_later"), "{error}");
     let again = open(&target).await;
     let page = again.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
     assert_eq!(page.tasks.len(), 1);
