@@ -67,7 +67,8 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         notifications: Vec::new(),
         web_push: None,
         follow: None,
-        keys: rota_server::KeyFiles::new(folder.join("key")),
+        // A database outlives the folder of a round, and has no secrets.
+        keys: rota_server::KeyFiles { replace_lost: true, ..rota_server::KeyFiles::new(folder.join("key")) },
         replica: "bench".to_owned(),
         isolates: true,
         overrides: v1::Overrides::All,
