@@ -22,6 +22,8 @@ use crate::{Fixture, Graces};
 /// Environment variable: the number of steps of each workflow.
 const STEPS: &str = "ROTA_CHAOS_STEPS";
 const DEFAULT_STEPS: usize = 200;
+/// Steps that shapes have besides: one that waits for a signal, and those of `finally`.
+const MORE_STEPS: usize = 10;
 const DEFAULT_KILLS: usize = 2;
 /// Kills of the control plane in each of the large workflows.
 const KILLS: usize = 5;
@@ -145,7 +147,7 @@ async fn workflows_end_as_their_tasks_do() -> Result<()> {
     let seed = variable(FIRST, 1)?;
     let mut world = World::start(seed).await?;
     for shape in Shape::ALL {
-        run(&mut world, shape, usize::try_from(steps)?, kills).await?;
+        run(&mut world, shape, usize::try_from(steps)? - MORE_STEPS, kills).await?;
     }
     let groups = group_history::check(&world.client).await?;
     groups.check()?;
