@@ -29,16 +29,29 @@ fn execute(programs: &[&str], database: &str, folder: &Path) -> Output {
     shell.output().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn backup_of_older_schema_is_upgraded_again() {
-    let server = PostgresServer::shared();
+/// Creates a database of a store with one task.
+async fn with_one_task(server: &PostgresServer) -> (String, Target) {
     let database = server.database().unwrap();
     let target = Target::parse(&database, None).unwrap();
-    let folder = tempfile::tempdir().unwrap();
     let store = open(&target).await;
     store.apply(vec![create(0)]).await.unwrap();
     store.close().await;
-    drop(store);
+    (database, target)
+}
+
+/// Returns the number of tasks.
+async fn tasks(target: &Target) -> usize {
+    let store = open(target).await;
+    let page = store.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    store.close().await;
+    page.tasks.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_of_older_schema_is_upgraded_again() {
+    let server = PostgresServer::shared();
+    let (database, target) = with_one_task(server).await;
+    let folder = tempfile::tempdir().unwrap();
     // As the first version has left it.
     let downgrade = "DROP TABLE rota.group_members, rota.search_tasks, rota.search_position; ALTER TABLE rota.shards DROP COLUMN reached;
         DROP FUNCTION rota.acquire(integer, uuid, integer); DELETE FROM rota.migrations WHERE version > 1";
@@ -51,22 +64,14 @@ async fn backup_of_older_schema_is_upgraded_again() {
     let by_older = server.sql(&database, "SELECT * FROM rota.acquire(0, gen_random_uuid())");
     assert!(by_older.is_err(), "a replica of an older version takes the database");
     documented(&["pg_restore", "psql"], &database, folder.path());
-    let again = open(&target).await;
-    let page = again.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
-    assert_eq!(page.tasks.len(), 1);
-    again.close().await;
+    assert_eq!(tasks(&target).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_dump_loses_nothing() {
     let server = PostgresServer::shared();
-    let database = server.database().unwrap();
-    let target = Target::parse(&database, None).unwrap();
+    let (database, target) = with_one_task(server).await;
     let folder = tempfile::tempdir().unwrap();
-    let store = open(&target).await;
-    store.apply(vec![create(0)]).await.unwrap();
-    store.close().await;
-    drop(store);
     // The server refuses a role that it does not know, as it does settings of a newer version.
     server
         .sql(&database, "CREATE ROLE unknown_later; GRANT SELECT ON rota.commits TO unknown_later")
@@ -81,8 +86,5 @@ async fn refused_dump_loses_nothing() {
     let damaged = execute(&["pg_restore", "psql"], &database, folder.path());
     let error = String::from_utf8_lossy(&damaged.stderr);
     assert!(!damaged.status.success() && !error.contains("unknown_later"), "{error}");
-    let again = open(&target).await;
-    let page = again.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
-    assert_eq!(page.tasks.len(), 1);
-    again.close().await;
+    assert_eq!(tasks(&target).await, 1);
 }
