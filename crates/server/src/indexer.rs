@@ -12,6 +12,7 @@ use rota_store::search::{IndexUpdate, IndexedTask};
 use rota_store::{Error, Filter, Store};
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::store_client::StoreClient;
@@ -23,6 +24,9 @@ const PAGE: usize = 512;
 /// transactions, and a short task is indexed once, with its result.
 const MIN_INTERVAL: Duration = Duration::from_secs(2);
 const RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Rest after a step, in times of what the step took: catching up with a million tasks leaves the processors and the disk to those that
+/// run.
+const REST: u32 = 3;
 /// Tasks that are looked for at a time, among those that were removed.
 const SWEEP_PAGE: usize = 500;
 
@@ -82,11 +86,13 @@ pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: Ta
         loop {
             // An activation for each transaction: a long log must not look stuck.
             let activation = monitor.activate();
+            let begun = Instant::now();
             match step_with_room(&store, &mut sweep, is_behind).await {
                 Ok(Some(more)) => {
                     activation.succeeded();
                     is_behind = more;
                     if more {
+                        tokio::time::sleep((begun.elapsed() * REST).min(MIN_INTERVAL)).await;
                         continue;
                     }
                 }

@@ -362,7 +362,7 @@ impl Reader for Readers {
             for sql in sql::COLD.iter().chain(&[sql::NEXT_WORKFLOW_DUE, sql::NEXT_STEP_DUE]) {
                 prepared.insert(*sql, loan.0.prepare_cached(sql).await?);
             }
-            snapshot::read(&loan.0, &prepared).await
+            snapshot::read(&loan.0, &prepared, true).await
         })
     }
 

@@ -172,7 +172,7 @@ impl Backend for Writer {
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
         self.block_on(async |connection| {
             let read = async |session: &Session, _: &mut Floors| {
-                Box::pin(snapshot::read(&session.client, session.prepared())).await
+                Box::pin(snapshot::read(&session.client, session.prepared(), false)).await
             };
             connection.read_within(SNAPSHOT_TIMEOUT, read).await
         })

@@ -317,7 +317,7 @@ impl Reader for Readers {
     fn snapshot(&self) -> Result<Snapshot, Error> {
         self.with(|connection| {
             let moment = connection.unchecked_transaction().map_err(|error| explain(&error))?;
-            snapshot::read(&moment)
+            snapshot::read(&moment, true)
         })
     }
 

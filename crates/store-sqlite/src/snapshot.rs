@@ -27,8 +27,9 @@ fn records<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// Reads a consistent snapshot. The caller is the writer, or has an open transaction.
-pub(crate) fn read(connection: &Connection) -> Result<Snapshot, Error> {
+/// Reads a consistent snapshot, with the tasks of each route only if those are `counted`. The caller is the writer, or has an open
+/// transaction.
+pub(crate) fn read(connection: &Connection, counted: bool) -> Result<Snapshot, Error> {
     let routes =
         all(connection, sql::ROUTES, [], |row| Ok((RouteId(row.get(0)?), row.get::<_, String>(1)?)))?;
     let routes = routes.into_iter().map(|(id, text)| {
@@ -69,13 +70,16 @@ pub(crate) fn read(connection: &Connection) -> Result<Snapshot, Error> {
     let accounts = records::<Account>(connection, sql::ACCOUNTS, |namespace, agent, _| {
         Ok(DamagedObject::Account(namespace, agent))
     })?;
-    let count = |row: &Row<'_>| Ok::<_, rusqlite::Error>((RouteId(row.get(0)?), unsigned(row.get(1)?)));
+    let count_of = |sql| {
+        let count = |row: &Row<'_>| Ok((RouteId(row.get(0)?), unsigned(row.get(1)?)));
+        if counted { all(connection, sql, [], count) } else { Ok(Vec::new()) }
+    };
     Ok(Snapshot {
         store,
         agents: decoded_of(agents, &mut damaged),
         routes: decoded_of(routes, &mut damaged),
-        queued: all(connection, sql::QUEUED, [], count)?,
-        pending: all(connection, sql::PENDING_OF_ROUTES, [], count)?,
+        queued: count_of(sql::QUEUED)?,
+        pending: count_of(sql::PENDING_OF_ROUTES)?,
         sessions: decoded_of(sessions, &mut damaged),
         on_workers,
         next_due: next_due(connection)?.into_iter().chain(workflows::next_due(connection)?).min(),

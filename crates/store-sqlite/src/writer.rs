@@ -339,7 +339,7 @@ impl Backend for Writer {
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, Error> {
-        snapshot::read(&self.connection)
+        snapshot::read(&self.connection, false)
     }
 
     fn stored_revision(&mut self) -> Result<u64, Error> {
