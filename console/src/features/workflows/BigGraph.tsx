@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import type { Drawn, Picture } from "./groups";
 import { around, groupLabel, HEIGHT, isEnd, layers, type Node } from "./layers";
 
@@ -123,8 +123,11 @@ export default function BigGraph({ shape, stateOf, countOf, toggle }: Picture) {
       redraw();
     }
   };
-  // biome-ignore lint/correctness/useExhaustiveDependencies: a new graph is seen as a whole
-  useEffect(showAll, [graph]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a new graph is seen as a whole, in the same frame
+  useLayoutEffect(() => {
+    showAll();
+    draw.current();
+  }, [graph]);
   useEffect(redraw);
   useEffect(() => {
     const box = canvas.current;

@@ -13,6 +13,7 @@ import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
+import { useLoaded } from "../../components/useLoaded";
 import { isApproval } from "./approvals";
 import { APPROVAL, COMPENSATION, Decision } from "./Decision";
 import { type Groups, isGroup, openIn, type Step, stepsOf, toggled } from "./groups";
@@ -22,7 +23,7 @@ import { Within } from "./Within";
 
 /** The library that lays graphs out is loaded when one is shown. */
 const Graph = lazy(() => import("./Graph"));
-const BigGraph = lazy(() => import("./BigGraph"));
+const loadBigGraph = () => import("./BigGraph");
 /** Steps of a graph that is drawn with rounded lines, whose layout takes seconds for many more. */
 const MAX_STEPS = 200;
 /** Steps that the table has at first, and more with each click. */
@@ -304,17 +305,14 @@ function Compensation({ of: { compensation, resolvedCompensation } }: { of: Step
 /** The graph of a workflow, unless it has one step. */
 function Picture({ groups }: { groups: Groups }) {
   const { shape, stateOf, countOf, toggle } = groups;
+  const BigGraph = useLoaded(loadBigGraph);
   const [first, ...others] = [...shape.steps, ...shape.last];
   if (!first || (others.length === 0 && !first.group)) {
     return null;
   }
   const picture = { shape, stateOf, countOf, toggle };
   if (others.length >= MAX_STEPS) {
-    return (
-      <Suspense>
-        <BigGraph {...picture} />
-      </Suspense>
-    );
+    return BigGraph && <BigGraph {...picture} />;
   }
   return (
     <Scroll label="Graph">
