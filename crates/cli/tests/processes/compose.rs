@@ -162,10 +162,8 @@ impl Deployment {
         let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
         let (_, script) = readme.split_once("exec backup sh -ec '").unwrap();
         let (script, _) = script.split_once('\'').unwrap();
-        let database = format!("--dbname={}", self.url.rsplit('/').next().unwrap());
-        let script = script.replace("/backups/rota-TIME.dump", &backup.display().to_string());
         let mut restore = self.shell();
-        restore.arg("-ec").arg(script.replace("--dbname=rota", &database));
+        restore.arg("-ec").arg(script.replace("/backups/rota-TIME.dump", &backup.display().to_string()));
         restore
     }
 
@@ -221,6 +219,15 @@ async fn parts_run_and_a_backup_is_restored() -> Result<()> {
     process.kill().await;
     // As after an upgrade: what it has added must not be left.
     PostgresServer::shared().sql(&deployment.url, "CREATE TABLE rota.later ()")?;
+    let damaged = deployment.root.join("damaged.dump");
+    let complete = std::fs::read(newest)?;
+    std::fs::write(&damaged, &complete[..complete.len() - 100])?;
+    for unusable in [damaged, deployment.root.join("absent.dump")] {
+        assert_ne!(Response::of(deployment.restore(&unusable), "").await.code, 0);
+        PostgresServer::shared()
+            .sql(&deployment.url, "SELECT 1 FROM rota.later")
+            .context("records are lost")?;
+    }
     Response::of(deployment.restore(newest), "").await.success();
     assert!(PostgresServer::shared().sql(&deployment.url, "SELECT 1 FROM rota.later").is_err());
     let _process = deployment.start().await?;
