@@ -15,6 +15,11 @@ pub(crate) enum Fault {
     Timeout,
     /// A warning came with a commit: it may not be on the standby that it must wait for.
     Warned,
+    /// The server is a primary that a failover has replaced.
+    OldTimeline {
+        found: i64,
+        newest: i64,
+    },
     Store(Error),
 }
 
@@ -35,7 +40,7 @@ impl Fault {
     pub(crate) fn is_lost(&self) -> bool {
         match self {
             Self::Database(error) => is_lost(error),
-            Self::Timeout | Self::Warned => true,
+            Self::Timeout | Self::Warned | Self::OldTimeline { .. } => true,
             Self::Store(_) => false,
         }
     }
@@ -69,6 +74,12 @@ impl Fault {
             Self::Warned => unavailable(
                 "the database does not confirm that a commit has reached its synchronous standby".to_owned(),
                 "check the standby; what was acknowledged is not lost",
+            ),
+            Self::OldTimeline { found, newest } => unavailable(
+                format!(
+                    "the server of the database is on timeline {found}, and this process has seen timeline {newest}: a failover has replaced that server"
+                ),
+                "stop the replaced server, or make it a standby of its successor; if it is the right one, restart all replicas",
             ),
         }
     }

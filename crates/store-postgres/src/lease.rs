@@ -245,6 +245,8 @@ async fn open(target: &Target, replica: Uuid) -> Result<Session, Fault> {
 pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Ownership>, interval: Duration) {
     let mut session: Option<Session> = None;
     let mut failing = false;
+    // A restart would forget the newer timeline, and use the replaced server.
+    let mut is_replaced = false;
     // Since the request, which the database has answered later.
     let mut renewed_at = since_boot();
     loop {
@@ -258,7 +260,7 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
             let renewed = renew(session, &replica, &ownership);
             tokio::time::timeout(RENEW_TIMEOUT, renewed).await.unwrap_or(Err(Fault::Timeout))
         };
-        let limit = if ownership.has_rivals() {
+        let limit = if ownership.has_rivals() && !is_replaced {
             LEASE.saturating_sub(Duration::from_micros((began - renewed_at).unsigned_abs()))
         } else {
             OPEN_TIMEOUT + RENEW_TIMEOUT
@@ -270,6 +272,7 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
                     tracing::info!("the lease of the database is renewed again");
                 }
                 failing = false;
+                is_replaced = false;
                 let cleaned = async {
                     match &session {
                         Some(session) => clean(session).await,
@@ -289,11 +292,12 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
             }
             Err(fault) => {
                 session = None;
+                is_replaced |= matches!(fault, Fault::OldTimeline { .. });
                 if !failing {
                     tracing::warn!(error = %fault.into_error(), "failed to renew the lease of the database, retrying");
                 }
                 failing = true;
-                if ownership.has_rivals() && since_boot() - renewed_at > micros(LEASE) {
+                if ownership.has_rivals() && !is_replaced && since_boot() - renewed_at > micros(LEASE) {
                     tracing::error!(
                         "the database is not reached for the time of the lease; this control plane ends"
                     );

@@ -60,6 +60,7 @@ mod statements;
 mod status;
 mod takeover;
 mod target;
+mod timeline;
 mod transfer;
 mod workflow_pages;
 mod workflows;

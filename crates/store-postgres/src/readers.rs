@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use rota_core::task::{Event, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
@@ -22,7 +22,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::errors::{Fault, unavailable};
 use crate::rows::{self, SHARD, get, route_number};
-use crate::session::{ANSWER_TIMEOUT, Connector, SETTINGS, SNAPSHOT_TIMEOUT, bounded, within};
+use crate::session::{ANSWER_TIMEOUT, Connector, SNAPSHOT_TIMEOUT, bounded, within};
 use crate::target::Target;
 use crate::{Shared, documents, list, snapshot, sql, status, workflows};
 
@@ -74,19 +74,14 @@ impl Readers {
     pub(crate) fn new(target: &Target, count: usize, shared: Arc<Shared>) -> Result<Self, Error> {
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let connector = Connector { target: target.clone(), application: "rota-reader" };
+        let begin = connector.begin();
         let manager = Manager::from_connect(target.config("rota-reader"), connector, manager);
-        let settings =
-            format!("{SETTINGS}; SET default_transaction_read_only = on; SET statement_timeout = '30s'");
-        let hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
-            let settings = settings.clone();
-            Box::pin(async move { client.batch_execute(&settings).await.map_err(HookError::Backend) })
-        });
         let pool = Pool::builder(manager)
             .max_size(count)
             .runtime(Runtime::Tokio1)
             .create_timeout(Some(POOL_TIMEOUT))
             .wait_timeout(Some(POOL_TIMEOUT))
-            .post_create(hook)
+            .post_create(begin)
             .build()
             .map_err(|error| unavailable(format!("failed to set up connections: {error}"), "see the log"))?;
         Ok(Self { pool, count, shared })

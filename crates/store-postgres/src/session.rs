@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::Connect;
+use deadpool_postgres::{ClientWrapper, Connect, Hook, HookError};
 use futures::future::{BoxFuture, try_join_all};
 use rota_store::Error;
 use rota_telemetry::{OnExit, spawn};
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Connects to the primary within the current runtime.
+    /// Connects to the primary within the current runtime. One that a failover has replaced is refused.
     pub(crate) async fn open(target: &Target, application: &str) -> Result<Self, Fault> {
         let opened = async {
             let (client, connection) = target.config(application).connect(target.tls()).await?;
@@ -72,6 +72,7 @@ impl Session {
             let driven = drive(connection, Arc::clone(&warnings), Arc::clone(&notified));
             spawn("store-connection", OnExit::Done, driven);
             client.batch_execute(SETTINGS).await?;
+            target.timeline().check(&client).await?;
             // None of the settings has led to a warning that counts.
             Ok(Self { client, warnings, notified, statements: HashMap::new() })
         };
@@ -118,6 +119,25 @@ impl Session {
 pub(crate) struct Connector {
     pub(crate) target: Target,
     pub(crate) application: &'static str,
+}
+
+impl Connector {
+    /// Returns what a pool does with a new connection: sets it up for reads, and checks the server.
+    pub(crate) fn begin(&self) -> Hook {
+        let settings =
+            format!("{SETTINGS}; SET default_transaction_read_only = on; SET statement_timeout = '30s'");
+        let timeline = self.target.timeline().clone();
+        Hook::async_fn(move |client: &mut ClientWrapper, _| {
+            let (settings, timeline) = (settings.clone(), timeline.clone());
+            Box::pin(async move {
+                client.batch_execute(&settings).await.map_err(HookError::Backend)?;
+                timeline.check(client).await.map_err(|fault| match fault {
+                    Fault::Database(error) => HookError::Backend(error),
+                    other => HookError::message(other.into_error().to_string()),
+                })
+            })
+        })
+    }
 }
 
 impl Connect for Connector {

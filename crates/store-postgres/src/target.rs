@@ -17,6 +17,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::errors::unavailable;
+use crate::timeline::NewestTimeline;
 
 const URL_HINT: &str = "the form is postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=FILE";
 /// Time for a connection to one host, in which a lost packet is sent again once: several that are away delay those behind them.
@@ -36,6 +37,8 @@ pub struct Target {
     roots: Option<PathBuf>,
     /// Source of the password, which is read for each connection.
     password: Option<PasswordSource>,
+    /// What its connections have seen: copies share it.
+    timeline: NewestTimeline,
 }
 
 impl std::fmt::Debug for Target {
@@ -98,7 +101,7 @@ impl Target {
             .keepalives_idle(TCP_TIMEOUT);
         let roots = roots.map(PathBuf::from);
         let tls = MakeRustlsConnect::new(tls(roots.as_deref())?);
-        Ok(Self { config, tls, roots, password: None })
+        Ok(Self { config, tls, roots, password: None, timeline: NewestTimeline::default() })
     }
 
     /// Reads the password from this source for each connection.
@@ -141,6 +144,10 @@ impl Target {
             Some(Ok(None)) | None => {}
         }
         config
+    }
+
+    pub(crate) fn timeline(&self) -> &NewestTimeline {
+        &self.timeline
     }
 
     pub(crate) fn tls(&self) -> MakeRustlsConnect {

@@ -1,12 +1,12 @@
-//! A primary with a synchronous standby: pauses of it, waits for it that are cancelled, and a failover to it.
+//! A primary with a standby: pauses of it, waits for it that are cancelled, and failovers to it.
 
 use std::io::{BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rota_store::{Error, Reply, Standbys, Store};
-use rota_store_postgres::{OnWait, Options, Target};
+use rota_store::{Error, Filter, Reply, Standbys, Store};
+use rota_store_postgres::{OnWait, Options, Postgres, Target};
 use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use tokio::task::JoinHandle;
@@ -83,8 +83,7 @@ async fn paused_standby_does_not_end_the_owner() {
     standby.stop(Stop::Fast).unwrap();
     tokio::time::sleep(OUTAGE).await;
     standby.resume().unwrap();
-    let created = tokio::time::timeout(LIMIT, store.apply(vec![create(0)])).await.expect("it answers");
-    assert!(matches!(created.as_deref(), Ok([Ok(Reply::Created(_))])), "{created:?}");
+    acknowledged(&store, 0).await;
     rival.stop().await;
     store.close().await;
 }
@@ -175,14 +174,19 @@ async fn cancelled_waits_for_the_standby_acknowledge_nothing() {
     );
 }
 
+/// Returns a database of two servers.
+fn both(primary: &PostgresServer, standby: &PostgresServer, database: &str) -> Target {
+    let folder = |server: &PostgresServer| server.socket().display().to_string().replace('/', "%2F");
+    let url = database.replacen(&folder(primary), &format!("{},{}", folder(primary), folder(standby)), 1);
+    Target::parse(&url, None).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn synchronous_failover_loses_nothing() {
     let primary = Arc::new(PostgresServer::start("").unwrap());
     let database = primary.database().unwrap();
     let standby = Arc::new(primary.synchronous_standby().unwrap());
-    let folder = |server: &PostgresServer| server.socket().display().to_string().replace('/', "%2F");
-    let url = database.replacen(&folder(&primary), &format!("{},{}", folder(&primary), folder(&standby)), 1);
-    let target = Target::parse(&url, None).unwrap();
+    let target = both(&primary, &standby, &database);
     let mut store = open(&target).await;
     let (count, mut failing) = (300, None);
     for number in 0..count {
@@ -238,8 +242,67 @@ async fn held_table_does_not_end_the_owner() {
         server.sql(&held, &hold).unwrap();
     });
     holding.await.unwrap();
-    let created = tokio::time::timeout(LIMIT, store.apply(vec![create(0)])).await.expect("it answers");
-    assert!(matches!(created.as_deref(), Ok([Ok(Reply::Created(_))])), "{created:?}");
+    acknowledged(&store, 0).await;
     rival.stop().await;
     store.close().await;
+}
+
+/// Creates a task, which must be acknowledged.
+async fn acknowledged(store: &Postgres, number: u128) {
+    let created = tokio::time::timeout(LIMIT, store.apply(vec![create(number)])).await.expect("it answers");
+    assert!(matches!(created.as_deref(), Ok([Ok(Reply::Created(_))])), "{created:?}");
+}
+
+/// Creates a task, which must be refused since the server was replaced.
+async fn refused(store: &Postgres) {
+    let refused = tokio::time::timeout(LIMIT, store.apply(vec![create(2)])).await.expect("it answers");
+    assert!(
+        matches!(&refused, Err(Error::Unavailable { message, hint })
+            if message.contains("timeline 1") && hint.contains("stop the replaced server")),
+        "{refused:?}"
+    );
+}
+
+/// The primary that comes back is the first of the hosts, and has more commits than its successor: a replica that used it would lose
+/// those of the successor, and notice nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_primary_is_not_used_again() {
+    let primary = PostgresServer::start("").unwrap();
+    let database = primary.database().unwrap();
+    let alone = Target::parse(&database, None).unwrap();
+    let store = open(&alone).await;
+    acknowledged(&store, 0).await;
+    store.close().await;
+    let standby = primary.asynchronous_standby().unwrap();
+    standby.stop(Stop::Fast).unwrap();
+    let store = open(&alone).await;
+    for number in 1..9 {
+        acknowledged(&store, number).await;
+    }
+    store.close().await;
+    primary.stop(Stop::Immediate).unwrap();
+    standby.resume().unwrap();
+    standby.promote().unwrap();
+    let target = both(&primary, &standby, &database);
+    let store = open(&target).await;
+    acknowledged(&store, 1).await;
+    let rival = Rival::start(&both(&primary, &standby, &database)).await;
+
+    standby.stop(Stop::Fast).unwrap();
+    primary.resume().unwrap();
+    refused(&store).await;
+    // An owner that ended with its lease would be restarted, and know only the replaced server.
+    tokio::time::sleep(OUTAGE).await;
+    refused(&store).await;
+    assert!(store.list(Filter { limit: 10, ..Filter::default() }).await.is_err());
+    let owner = primary.sql(&database, "SELECT count(owner) FROM rota.shards").unwrap();
+    assert_eq!(owner, "0", "a replica has taken the replaced server");
+    rival.stop().await;
+
+    primary.stop(Stop::Fast).unwrap();
+    standby.resume().unwrap();
+    acknowledged(&store, 2).await;
+    store.close().await;
+    drop(store);
+    check(&target, 3).await;
 }
