@@ -4,6 +4,7 @@ mod delivery;
 mod drain;
 mod failover;
 mod operators;
+mod phases;
 mod replicas;
 mod restore;
 

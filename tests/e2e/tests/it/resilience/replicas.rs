@@ -9,6 +9,7 @@ use rota_e2e::{Control, RELEASE, Space, run, until};
 use serde_json::Value;
 
 use super::delivery::SITE;
+use super::phases::PhaseWatch;
 use super::{TEST_TIMEOUT, workers};
 
 /// Name of the second release, its class and its objects.
@@ -238,6 +239,9 @@ async fn owners_change_while_200_tasks_run() {
     let before = running(&space).await;
     assert_eq!(before.len(), TASKS);
     assert!(before.values().all(|(_, attempt)| *attempt == 1), "{before:?}");
+    let phases = PhaseWatch::start(&space, folder.path());
+    until("kubectl sees all tasks", TEST_TIMEOUT, async || (phases.seen().len() == TASKS).then_some(()))
+        .await;
 
     // Killed: its connections break, and another replica takes over once the lease is over.
     let names =
@@ -268,6 +272,17 @@ async fn owners_change_while_200_tasks_run() {
         let status = &task["status"];
         let found = (status["worker"].as_str().unwrap_or_default().to_owned(), status["attempt"].as_i64());
         assert_eq!((found.0, found.1.unwrap_or(0)), before[name], "{name} was restarted");
+    }
+
+    // For kubectl, no task left its phase meanwhile.
+    let kept = until("kubectl sees all ends", TEST_TIMEOUT, async || {
+        let seen = phases.seen();
+        let is_over = |phases: &Vec<String>| phases.last().is_some_and(|phase| phase == "Succeeded");
+        seen.values().all(is_over).then_some(seen)
+    })
+    .await;
+    for (task, phases) in &kept {
+        assert_eq!(*phases, ["Running", "Succeeded"], "{task}");
     }
 
     // Each task's changes arrived once, and in order.
