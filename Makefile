@@ -68,7 +68,7 @@ chaos-workflows: ## Kill the control plane in workflows of 10,000 steps with tas
 	ROTA_CHAOS_STEPS=$(or $(STEPS),10000) ROTA_CHAOS_FIRST_SEED=$(or $(FIRST),1) cargo test --locked -p rota-cli --test processes -- \
 		chaos::workflows --nocapture
 
-compat: ## Let this version and an earlier one work together (make compat REVISION=dc61eb4), built from the history
+compat: ## Let this version and earlier ones work together (make compat REVISION=dc61eb4), built from the history
 	@scripts/compat $(REVISION)
 
 transfers: ## Carry artifacts of 1 GiB up and down over a killed control plane and an object store that was away (make transfers MIB=4096)

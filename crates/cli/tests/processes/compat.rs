@@ -1,7 +1,8 @@
-//! Two versions together: workers of an earlier one with this control plane, and the reverse. `make compat` builds the
-//! earlier program and runs these tests with it.
+//! Two versions together: workers of an earlier one with this control plane, the reverse, and replicas of both. `make compat` builds
+//! the earlier programs and runs these tests with them.
 
 mod record;
+mod replicas;
 
 use std::path::{Path, PathBuf};
 

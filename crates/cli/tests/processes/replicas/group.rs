@@ -25,7 +25,7 @@ pub(crate) struct Replicas {
     /// Additional environments of single replicas.
     pub(crate) environments: Vec<Vec<(&'static str, String)>>,
     pub(crate) running: Vec<Option<Process>>,
-    pub(super) addrs: Vec<SocketAddr>,
+    pub(crate) addrs: Vec<SocketAddr>,
     /// Of their probes and metrics.
     http: Vec<SocketAddr>,
 }
